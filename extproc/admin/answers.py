@@ -5,7 +5,7 @@ types.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -28,6 +28,9 @@ Printable = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]*$(?!\n)")]
 Status = Annotated[str, Meta(pattern=r"^[0-9]{1,3}$(?!\n)")]
 
 Truth = Literal["true", "false"]
+MOMENT = {"anyOf": [{"format": "date"}, {"format": "date-time"}], "pattern": r"^(19[7-9]\d|[2-9]\d{3})-"}
+"""The schema of a time in a parameter: the years 1970 to 9999."""
+_MOMENT = Meta(extra_json_schema=MOMENT)
 
 
 # --- errors
@@ -60,6 +63,8 @@ class Numbers(Struct, kw_only=True):
     saved_usd: Annotated[USD, Meta(description="Cost that those answers had")]
     shadow_hits: Annotated[int, Meta(ge=0, description="The same in shadow mode: requests that would have been served")]
     would_save_usd: Annotated[USD, Meta(description="Cost that these would have saved")]
+    prompt_saved_usd: Annotated[USD, Meta(description="Cost that the prompt caches of providers saved: cached_tokens")]
+    prompt_extra_usd: Annotated[USD, Meta(description="Cost of writing to them: cache_write_tokens")]
 
 
 class UsageRow(Numbers, kw_only=True):
@@ -81,6 +86,40 @@ class Usage(Struct, kw_only=True):
     data: Sequence[UsageRow]
     total: Numbers
     truncated: Annotated[bool, Meta(description="There were more rows than a report has")]
+
+
+class Latency(Struct, kw_only=True):
+    """Times of a group's answers, in milliseconds; null without answers."""
+
+    start: Time
+    end: Time
+    group: Mapping[str, str | None]
+    answers: Count
+    p50_ms: float | None
+    p95_ms: float | None
+    first_p50_ms: Annotated[float | None, Meta(description="To the first token")]
+    first_p95_ms: float | None
+
+
+class Latencies(Struct, kw_only=True):
+    object: Literal["latency"]
+    start: Time
+    end: Time
+    resolution: Resolution
+    group_by: Sequence[str]
+    data: Sequence[Latency]
+    truncated: bool
+
+
+class Finding(Struct, kw_only=True):
+    finding: Annotated[str, Meta(description="The guardrail, and what it did")]
+    exchanges: Count
+    latest: Time
+
+
+class Findings(Struct, kw_only=True):
+    object: Literal["list"]
+    data: Sequence[Finding]
 
 
 # --- budgets and grants
@@ -154,6 +193,30 @@ class Cache(Struct, kw_only=True):
     limit: Annotated[int, Meta(ge=0, description="Bytes; 0: none")]
     waiting: Annotated[int, Meta(ge=0, description="Requests that wait for the answer to an equal one")]
     failures: Annotated[int, Meta(ge=0, description="Calls that the store did not answer")]
+    vectors: Annotated[int, Meta(ge=0, description="Questions that later ones are compared with")]
+    vector_bytes: Count
+    vector_failures: Annotated[int, Meta(ge=0, description="Vectors that the embedding model did not give")]
+
+
+class SimilarQuestion(Struct, kw_only=True):
+    """A question that came near to a kept one."""
+
+    time: Annotated[float, Meta(description="Seconds since the epoch")]
+    score: Annotated[float, Meta(description="1: the same")]
+    hit: Annotated[bool, Meta(description="The score reached the threshold")]
+    asked: Annotated[str, Meta(description="Digest of the question; with a secret, so it cannot be guessed")]
+    kept: Annotated[str, Meta(description="Digest of the kept one")]
+    consumer: str
+    team: str
+    model: str
+    saved_usd: Annotated[float | None, Meta(description="Cost of the kept answer; null: unknown")]
+    asked_text: Annotated[str, Meta(description="With `samples: texts` alone")] | UnsetType = UNSET
+    kept_text: str | UnsetType = UNSET
+
+
+class SimilarQuestions(Struct, kw_only=True):
+    object: Literal["list"]
+    data: Annotated[Sequence[SimilarQuestion], Meta(description="The latest first, of the worker that answers HTTP")]
 
 
 class Forget(Struct, forbid_unknown_fields=True):
@@ -168,7 +231,177 @@ class Forgotten(Struct, kw_only=True):
     deleted: Annotated[int, Meta(ge=0, description="Answers that are no longer kept")]
 
 
+# --- operators and keys
+
+Role = Literal["viewer", "operator", "admin"]
+KeyName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)")]
+
+
+class CallbackQuery(Struct, kw_only=True):
+    """The parameters of `GET /auth/callback`, from the identity provider."""
+
+    code: Annotated[Printable, Meta(description="Of the identity provider")] | UnsetType = UNSET
+    state: Annotated[Printable, Meta(description="Of the sign-in")] | UnsetType = UNSET
+
+
+class Door(Struct, kw_only=True):
+    """The listener for clients."""
+
+    port: int
+    tls: bool
+    model: Annotated[str, Meta(description="A name to try; empty without models")]
+
+
+class Me(Struct, kw_only=True):
+    """The operator who asks."""
+
+    name: str
+    role: Role
+    session: Annotated[bool, Meta(description="Signed on, and can sign off")] = False
+    door: Door | None = None
+    stale: Annotated[str, Meta(description="Why the settings in use are not those of the file")] = ""
+
+
+class Key(Struct, kw_only=True):
+    """A gateway key, without the key itself."""
+
+    id: Annotated[str, Meta(description="Empty for keys of the settings")]
+    origin: Literal["console", "settings"]
+    consumer: str
+    name: Annotated[str, Meta(description="Reports call the key consumer#name")]
+    state: Literal["active", "expired", "revoked", "disabled"]
+    created: Time | None
+    created_by: str
+    expires_at: Time | None
+
+
+class Keys(Struct, kw_only=True):
+    object: Literal["list"]
+    data: Sequence[Key]
+
+
+class NewKey(Struct, forbid_unknown_fields=True):
+    """Body of `POST /keys`."""
+
+    consumer: Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,256}$(?!\n)", description="A consumer of the settings")]
+    name: KeyName
+    expires_in: Annotated[float, Meta(ge=60, le=3660 * 86400, description="Seconds; null: never")] | None = None
+
+
+class IssuedKey(Key, kw_only=True):
+    key: Annotated[str, Meta(description="The key itself: shown once, and stored as a hash")]
+
+
+class Play(Struct, forbid_unknown_fields=True):
+    """Body of `POST /playground`."""
+
+    key: Annotated[str, Meta(pattern=r"^[!-~]{1,4096}$(?!\n)", description="A gateway key; it is not stored")]
+    body: Annotated[Mapping[str, Any], Meta(description="Body of a request to /v1/chat/completions, not streamed")]
+
+
+class Played(Struct, kw_only=True):
+    status: int
+    ms: Annotated[int, Meta(description="Milliseconds to the end of the answer")]
+    headers: Annotated[Mapping[str, str], Meta(description="x-request-id and those of the gateway")]
+    content: Annotated[str, Meta(description="The answer's body, up to 1 MiB")]
+    cut: bool
+
+
+class Act(Struct, kw_only=True):
+    """One act of an operator."""
+
+    id: str
+    time: Time
+    actor: str
+    role: Role
+    action: Annotated[str, Meta(description="The operation's id")]
+    detail: Mapping[str, Any]
+
+
+class Trail(Struct, kw_only=True):
+    object: Literal["list"]
+    data: Sequence[Act]
+
+
+class TrailQuery(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of `GET /audit`."""
+
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT, description="Most entries, the latest first")] = 100
+    before: Annotated[Printable, Meta(description="Only entries before the one with this id")] | UnsetType = UNSET
+
+
+# --- models
+
+
+class ModelTarget(Struct, kw_only=True):
+    name: str
+    provider: str
+    model: Annotated[str, Meta(description="Name at the provider")]
+    context: Annotated[int | None, Meta(description="Tokens; null: unknown")]
+    output_limit: Annotated[int | None, Meta(description="Most tokens of an answer; null: unknown")]
+    unavailable: Annotated[str, Meta(description="Reason why it takes no requests; else empty")]
+    usd_per_million: Annotated[Mapping[str, float] | None, Meta(description="By kind of token; null: unknown")]
+    price_version: str
+
+
+class Model(Struct, kw_only=True):
+    """A name that clients may give."""
+
+    name: str
+    strategy: Annotated[str, Meta(description="Of a virtual model; else empty")]
+    targets: Annotated[Sequence[ModelTarget], Meta(description="None for patterns")]
+    consumers: Annotated[int, Meta(ge=0, description="Consumers that may use it")]
+
+
+class Models(Struct, kw_only=True):
+    object: Literal["list"]
+    data: Sequence[Model]
+
+
+class ModelsQuery(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of `GET /models`."""
+
+    consumer: Annotated[Printable, Meta(description="Only names that this consumer may use")] | UnsetType = UNSET
+
+
+# --- the ledger
+
+
+class ForgetConsumer(Struct, forbid_unknown_fields=True):
+    """Body of `POST /ledger/forget`."""
+
+    consumer: Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,256}$(?!\n)")]
+    delete: Annotated[bool, Meta(description="Delete the rows. Else they stay for their cost, of no consumer")] = False
+
+
+class ForgottenConsumer(Struct, kw_only=True):
+    rows: Annotated[int, Meta(ge=0, description="Rows of the ledger that were the consumer's")]
+    answers: Annotated[int, Meta(ge=0, description="Answers that are no longer kept")]
+
+
+class ExportQuery(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of `GET /ledger/export`."""
+
+    consumer: Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,256}$(?!\n)", description="Name of the consumer")]
+    before: Annotated[Printable, Meta(description="Only rows before the one with this id")] | UnsetType = UNSET
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT, description="Most rows in the answer")] = MAX_LIMIT
+
+
+class Nothing(Struct, forbid_unknown_fields=True):
+    """An empty object."""
+
+
 # --- exchanges
+
+
+class FailedTry(Struct, kw_only=True):
+    """A try that failed: another target was asked, or nothing was left to ask."""
+
+    target: str
+    provider: str
+    status: Annotated[int, Meta(description="Of the answer, or Envoy's own where none came")]
+    ms: Annotated[int, Meta(description="Milliseconds that it took")]
+    outcome: Annotated[str, Meta(description="connect, reset, timeout, cut, a status or a class of statuses, …")]
 
 
 class Exchange(Struct, kw_only=True):
@@ -191,6 +424,7 @@ class Exchange(Struct, kw_only=True):
     provider_model: str | UnsetType = UNSET
     response_model: str | UnsetType = UNSET
     attempts: Count | UnsetType = UNSET
+    tries: Annotated[Sequence[FailedTry], Meta(description="Those that failed, in order")] | UnsetType = UNSET
     status: Annotated[int, Meta(description="0: no answer was sent")]
     error: Annotated[str, Meta(description="Code of the refusal, or of the early end; else empty")]
     outcome: Annotated[Outcome, Meta(description="refused: by the gateway; error: failed otherwise")]
@@ -204,6 +438,10 @@ class Exchange(Struct, kw_only=True):
     reasoning_tokens: Count | UnsetType = UNSET
     usage_source: str | UnsetType = UNSET
     cost_usd: Annotated[str | float | None, Meta(description="null: the price is unknown")] | UnsetType = UNSET
+    prompt_saved_usd: (
+        Annotated[str | float, Meta(description="Cost that the provider's prompt cache saved")] | UnsetType
+    ) = UNSET
+    prompt_extra_usd: Annotated[str | float, Meta(description="Cost of writing to it")] | UnsetType = UNSET
     price_version: str | UnsetType = UNSET
     duration_ms: float | UnsetType = UNSET
     first_token_ms: float | UnsetType | None = UNSET
@@ -214,13 +452,27 @@ class Exchange(Struct, kw_only=True):
     guardrails: Sequence[str] | UnsetType = UNSET
     denied_by: str | UnsetType = UNSET
     downgraded: str | UnsetType = UNSET
-    cache: Annotated[str, Meta(description="hit, shadow, miss or refresh")] | UnsetType = UNSET
+    cache: (
+        Annotated[str, Meta(description="hit, partial, similar, shadow, similar_shadow, miss or refresh")] | UnsetType
+    ) = UNSET
+    warning: Annotated[str, Meta(description="Advice about the request")] | UnsetType = UNSET
+    similarity: Annotated[float, Meta(description="Score of the question in other words")] | UnsetType = UNSET
     saved_usd: Annotated[str | float | None, Meta(description="Cost of the kept answer; null: unknown")] | UnsetType = (
         UNSET
     )
     charges: (
         Annotated[Mapping[str, int] | None, Meta(description="By scope, in the unit of its budget")] | UnsetType
     ) = UNSET
+    profile: Annotated[str, Meta(description="Of a message by MCP, as the fields below")] | UnsetType = UNSET
+    mcp_server: str | UnsetType = UNSET
+    tool: Annotated[str, Meta(description="The server's own name of it")] | UnsetType = UNSET
+    mcp_protocol: str | UnsetType = UNSET
+    mcp_session: Annotated[str, Meta(description="Digest of the session's id")] | UnsetType = UNSET
+    rpc_id: str | int | UnsetType | None = UNSET
+    request_bytes: Count | UnsetType = UNSET
+    answer_bytes: Count | UnsetType = UNSET
+    arguments_sha256: str | UnsetType = UNSET
+    tainted: Annotated[Sequence[str], Meta(description="Untrusted tools that answered in the run")] | UnsetType = UNSET
 
 
 class Exchanges(Struct, kw_only=True):
@@ -232,14 +484,56 @@ class ExchangesQuery(Struct, kw_only=True, forbid_unknown_fields=True):
     """The parameters of `GET /exchanges`."""
 
     limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT, description="Most exchanges in the answer, the latest first")] = 100
+    start: Annotated[str, _MOMENT, Meta(description="Date or RFC 3339 time, inclusive")] | UnsetType = UNSET
+    end: Annotated[str, _MOMENT, Meta(description="Date or RFC 3339 time, exclusive")] | UnsetType = UNSET
+    before: Annotated[Printable, Meta(description="Only exchanges before the one with this id")] | UnsetType = UNSET
+    findings: Annotated[Truth, Meta(description="Only exchanges in which guardrails found something")] | UnsetType = (
+        UNSET
+    )
     consumer: Annotated[Printable, Meta(description="Only exchanges of this consumer")] | UnsetType = UNSET
     team: Annotated[Printable, Meta(description="Only exchanges of this team")] | UnsetType = UNSET
+    key: Annotated[Printable, Meta(description="Only with this key")] | UnsetType = UNSET
+    provider: Annotated[Printable, Meta(description="Only served by this provider")] | UnsetType = UNSET
+    target: Annotated[Printable, Meta(description="Only served by this entry of `models`")] | UnsetType = UNSET
     model: Annotated[Printable, Meta(description="Only for this model, as the client named it")] | UnsetType = UNSET
     status: Annotated[Status, Meta(description="Only with this status")] | UnsetType = UNSET
     error: Annotated[Printable, Meta(description="Only with this code")] | UnsetType = UNSET
     outcome: Annotated[Outcome, Meta(description="refused: by the gateway; error: failed otherwise")] | UnsetType = (
         UNSET
     )
+
+
+# --- tools
+
+
+class Tool(Struct, kw_only=True):
+    """A definition of a tool as its server gives it now."""
+
+    name: str
+    state: Literal["listed", "disabled", "changed", "withheld"]
+    digest: Annotated[str, Meta(description="sha256 of its canonical JSON, as `mcp.lock.yaml` has it")]
+    pinned: Annotated[str | None, Meta(description="The digest in the lock file; null: none")] = None
+    definition: Annotated[Mapping[str, Any], Meta(description="With `definitions=true`")] | UnsetType = UNSET
+
+
+class ToolServer(Struct, kw_only=True):
+    """An MCP server."""
+
+    name: str
+    error: Annotated[str, Meta(description="Why its lists could not be read the last time; else empty")]
+    read_at: Annotated[float | None, Meta(description="Seconds since the epoch; null: its lists were never read")]
+    tools: Sequence[Tool]
+
+
+class ToolServers(Struct, kw_only=True):
+    object: Literal["list"]
+    data: Sequence[ToolServer]
+
+
+class ToolsQuery(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of `GET /tools`."""
+
+    definitions: Annotated[Truth, Meta(description="Give the definitions, too")] = "false"
 
 
 # --- providers

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hmac
 import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +20,7 @@ from extproc.admin.answers import Error, ErrorText
 from extproc.words.values import is_loopback, show_size
 
 MAX_TARGET = 8 << 10  # bytes of path and query
-OPEN = frozenset(("/", "/openapi.json"))
+OPEN = frozenset(("/", "/openapi.json", "/auth/login", "/auth/callback"))
 """Paths without data, served without the token: the console asks for it."""
 
 _HEADERS = {
@@ -44,9 +46,35 @@ _CODES = {
     414: "address_too_long",
     415: "unsupported_type",
     421: "wrong_host",
+    429: "too_many",
     500: "internal",
     503: "unavailable",
 }
+
+
+ROLES = ("viewer", "operator", "admin")
+"""What each may is also what the next may: reading; grants, keys and the cache; the ledger and the audit trail."""
+
+
+@dataclass(slots=True, frozen=True)
+class Principal:
+    """The operator behind a request."""
+
+    name: str
+    role: str
+    session: bool = False
+
+    def may(self, role: str) -> bool:
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+
+_NOBODY = Principal("", "viewer")  # for paths that are open
+
+
+def principal(request: Request) -> Principal:
+    """The operator behind a request that passed the guard."""
+    found: Principal = request.scope["principal"]
+    return found
 
 
 class JSON(Response):
@@ -61,9 +89,9 @@ class JSON(Response):
             return json.dumps(msgspec.to_builtins(content)).encode()
 
 
-def failure(status: int, message: str, **headers: str) -> Response:
+def failure(status: int, message: str, *, code: str = "", **headers: str) -> Response:
     """An error in the API's shape."""
-    return JSON(Error(ErrorText(message, _CODES.get(status, "error"))), status_code=status, headers=headers)
+    return JSON(Error(ErrorText(message, code or _CODES.get(status, "error"))), status_code=status, headers=headers)
 
 
 class Guard:
@@ -71,11 +99,20 @@ class Guard:
 
     Without a token the API is on loopback, where any page of a browser can send requests. So the Host must be of
     loopback too (a name that was rebound to 127.0.0.1 is not). Only same-origin pages may change anything.
+
+    A token that changes while the process runs is given as its reader; without a value of it no request passes.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        token: str | Callable[[], str | None] | None,
+        session: Callable[[Request], Principal | None] | None = None,
+    ) -> None:
+        """`session` finds the operator who has signed on; None where that is not set up."""
         self._app = app
         self._token = token
+        self._session = session
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_guarded(message: Message) -> None:
@@ -90,7 +127,7 @@ class Guard:
 
     def _refusal(self, request: Request) -> Response | None:
         host = request.headers.get("host", "")
-        if self._token is None and not _is_local(host):
+        if self._open and not _is_local(host):
             return failure(421, "without a token the admin API serves this machine only: use localhost or 127.0.0.1")
         path: bytes = request.scope.get("raw_path") or request.url.path.encode()
         target = path + b"?" + request.scope["query_string"]
@@ -98,16 +135,33 @@ class Guard:
             return failure(414, f"path and query have at most {show_size(MAX_TARGET)}")
         if _CONTROL.search(target):
             return failure(400, "path and query must not contain control characters")
-        if self._token is not None and request.url.path not in OPEN and not self._known(request):
-            return failure(401, "send 'Authorization: Bearer <admin token>'", **{"www-authenticate": "Bearer"})
+        who = self._principal(request)
+        if who is None and request.url.path not in OPEN:
+            told = {"www-authenticate": "Bearer"}
+            if self._session is not None:
+                return failure(401, "sign on at /auth/login", code="sign_in_required", **told)
+            return failure(401, "send 'Authorization: Bearer <admin token>'", **told)
+        request.scope["principal"] = who or _NOBODY
         if request.method in ("POST", "DELETE"):
             return _refused_change(request, host)
         return None
 
+    @property
+    def _open(self) -> bool:
+        """True when every user of this machine may."""
+        return self._token is None and self._session is None
+
+    def _principal(self, request: Request) -> Principal | None:
+        if self._open:
+            return Principal("local", "admin")
+        if self._token is not None and self._known(request):
+            return Principal("token", "admin")
+        return None if self._session is None else self._session(request)
+
     def _known(self, request: Request) -> bool:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        expected = (self._token or "").encode()
-        return hmac.compare_digest(given.encode(), expected) and scheme.lower() == "bearer"
+        expected = ((self._token() if callable(self._token) else self._token) or "").encode()
+        return bool(expected) and hmac.compare_digest(given.encode(), expected) and scheme.lower() == "bearer"
 
 
 def _refused_change(request: Request, host: str) -> Response | None:

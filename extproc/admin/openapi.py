@@ -20,7 +20,7 @@ _REF = "#/components/schemas/{name}"
 _ERRORS = {
     400: "A parameter or the body cannot be read",
     401: "The token is missing or wrong",
-    403: "A page of another site asks",
+    403: "The operator's role does not allow it, or a page of another site asks",
     404: "Nothing has that name",
     409: "It conflicts with an existing entry",
     411: "The body has no Content-Length",
@@ -28,9 +28,10 @@ _ERRORS = {
     414: f"Path and query are longer than {MAX_TARGET >> 10} KiB",
     415: "The content type is not application/json",
     421: "Without a token, the Host is a name of this machine's loopback",
-    503: "The store does not answer",
+    429: "Too many at once",
+    503: "The store, or another service, does not answer",
 }
-_ALWAYS = (400, 401, 414, 421)
+_ALWAYS = (400, 401, 403, 414, 421)
 
 
 @dataclass(slots=True, frozen=True)
@@ -51,8 +52,15 @@ class Operation:
     parameters: Sequence[Json] = ()
     body: type | None = None
     open: bool = False
+    role: str = "viewer"
+    """The least role that may."""
     name: str = ""
     """The operationId; the handler's name when empty."""
+
+    @property
+    def id(self) -> str:
+        name: str = self.name or self.handler.__name__
+        return name
 
 
 def document(operations: Sequence[Operation]) -> Json:
@@ -99,7 +107,7 @@ def _told(operation: Operation) -> Json:
         failed = {"application/json": {"schema": _ref(answers.Error)}}
         responses[str(status)] = {"description": _ERRORS[status], "content": failed}
     told: Json = {
-        "operationId": operation.name or operation.handler.__name__,
+        "operationId": operation.id,
         "summary": operation.summary,
         "responses": responses,
     }
@@ -128,31 +136,41 @@ def parameters(kind: type) -> Sequence[Json]:
     [schema] = _schemas([kind]).values()
     return [
         _parameter(name, {key: value for key, value in told.items() if key != "description"}, told["description"])
+        | ({"required": True} if name in schema.get("required", ()) else {})
         for name, told in schema["properties"].items()
     ]
 
 
-def usage_parameters() -> Sequence[Json]:
-    """The parameters of a usage report (`Query.parse`): its time, its fields and labels."""
-    moment = {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}
-    field = f"({'|'.join(FIELDS)}|label\\.[^,\\x00-\\x1f\\x7f]+)"
+def labels_parameter() -> Json:
+    """`label.<name>=<value>`, for any label."""
     labels = {
         "type": "object",
         "propertyNames": {"pattern": r"^label\.[^,\x00-\x1f\x7f]+$"},
         "additionalProperties": _schema(answers.Printable),
     }
+    told = "`label.<name>=<value>`: only exchanges with this label"
+    return _parameter("labels", labels, told) | {"style": "form", "explode": True}
+
+
+def usage_parameters(*, format: bool = True) -> Sequence[Json]:
+    """The parameters of a usage report (`Query.parse`): its time, its fields and labels."""
+    moment = {"type": "string", **answers.MOMENT}
+    field = f"({'|'.join(FIELDS)}|label\\.[^,\\x00-\\x1f\\x7f]+)"
     return [
         _parameter("start", moment, "A date or RFC 3339, inclusive; default: the month's beginning, UTC"),
         _parameter("end", moment, "A date or RFC 3339, exclusive; default: the month's end"),
         _parameter("resolution", _schema(Resolution), "The length of a row"),
         _parameter("group_by", {"type": "string", "pattern": f"^{field}(,{field}){{0,7}}$"}, "Fields, comma-separated"),
-        _parameter("format", {"enum": ["json", "csv"]}, "Default: by the header Accept, else json"),
+        *(
+            [_parameter("format", {"enum": ["json", "csv"]}, "Default: by the header Accept, else json")]
+            if format
+            else []
+        ),
         *(
             _parameter(name, {"type": "array", "items": _schema(_VALUES.get(name, answers.Printable))}, _ONLY)
             for name in FIELDS
         ),
-        _parameter("labels", labels, "`label.<name>=<value>`: only exchanges with this label")
-        | {"style": "form", "explode": True},
+        labels_parameter(),
     ]
 
 

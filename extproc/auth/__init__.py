@@ -16,9 +16,10 @@ from datetime import UTC, date, datetime, time
 from typing import NoReturn
 from urllib.parse import parse_qsl
 
-from extproc.auth.access import Access, Identity
+from extproc.auth.access import Access, Grants, Identity
 from extproc.auth.certificates import Certificates
 from extproc.auth.claims import Tokens
+from extproc.auth.issued import IssuedKey
 from extproc.auth.settings import (
     AttributionSettings,
     AuthSettings,
@@ -33,6 +34,7 @@ from extproc.words.caching import CACHE
 from extproc.words.chain import Skip
 from extproc.words.errors import EXPIRED_KEY, INVALID_KEY, MISSING_KEY, MODEL_NOT_ALLOWED, Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Consumer, Exchange, Request
+from extproc.words.values import Pattern
 from extproc.words.verdicts import GUARDRAILS
 
 __all__ = (
@@ -44,7 +46,9 @@ __all__ = (
     "Authenticate",
     "Authorize",
     "ConsumerSettings",
+    "Grants",
     "GroupSettings",
+    "IssuedKey",
     "JWTSettings",
     "KeySettings",
     "TeamSettings",
@@ -93,7 +97,13 @@ class Authenticate:
         access: Access,
         attribution: AttributionSettings,
         now: Callable[[], float],
+        *,
+        tools: Sequence[str] = (),
+        issued: Sequence[IssuedKey] = (),
     ) -> None:
+        """`tools` are those that requests without a credential may use, see `Grants`; `issued` are keys that operators
+        made.
+        """
         self._required = auth.required
         self._now = now
         self._prefix = attribution.prefix
@@ -106,17 +116,25 @@ class Authenticate:
         self._known: dict[str, Identity] = {}
         subjects: dict[str, Identity] = {}
         certificates: dict[str, Identity] = {}
+        by_consumer: dict[str, list[IssuedKey]] = {}
+        for given in issued:
+            if given.revoked is None:
+                by_consumer.setdefault(given.consumer, []).append(given)
         for settings in consumers:
             who, expires = access.consumer(settings), _expiry(settings.expires)
             for digest, identity in self._read_keys(settings, who):
                 self._keys[digest] = identity
+            for made in by_consumer.get(settings.name, ()):
+                until = min((at for at in (made.expires, expires) if at is not None), default=None)
+                identity = Identity(who, f"{settings.name}#{made.name}", until, settings.disabled)
+                self._keys.setdefault(bytes.fromhex(made.hash.removeprefix(HASH_PREFIX)), identity)
             by_token = Identity(who, f"{who.name}#jwt", expires, settings.disabled)
             subjects |= dict.fromkeys(settings.subjects, by_token)
             certificates |= dict.fromkeys(settings.certificates, replace(by_token, key=f"{who.name}#certificate"))
         taken = frozenset((ANONYMOUS, *(settings.name for settings in consumers)))
         self._tokens = Tokens(auth.jwt, subjects, taken, access)
         self._certificates = Certificates(certificates)
-        self._anonymous = Consumer(ANONYMOUS)
+        self._anonymous = Consumer(ANONYMOUS, tools=Grants([list(map(Pattern, tools))]))
 
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request

@@ -22,6 +22,36 @@ class Identity:
     disabled: bool = False
 
 
+class Grants:
+    """Tools that a consumer may use: those that every list of patterns grants. Without any list: none.
+
+    Names are `profile/name`, with the name of the tool or prompt, or the URI of the resource, that clients see.
+    """
+
+    __slots__ = ("_lists", "key")
+
+    def __init__(self, lists: Sequence[_Patterns] = ()) -> None:
+        self._lists = lists
+        self.key = tuple([tuple([pattern.text for pattern in patterns]) for patterns in lists])  # of equal grants
+
+    def __call__(self, name: str) -> bool:
+        """True when the tool of that name is granted."""
+        return bool(self._lists) and all(any(pattern(name) for pattern in patterns) for patterns in self._lists)
+
+    def enters(self, profile: str) -> bool:
+        """True when a tool of the profile could be granted."""
+        start = f"{profile}/"
+        return bool(self._lists) and all(
+            any(_may_begin(pattern.text, start) for pattern in patterns) for patterns in self._lists
+        )
+
+
+def _may_begin(pattern: str, start: str) -> bool:
+    """True when a name that begins so can match."""
+    head, star, _ = pattern.partition("*")
+    return head.startswith(start) or bool(star and start.startswith(head))
+
+
 class Access:
     """A model must be granted by the consumer, by its team and by one of its groups, where they name models."""
 
@@ -29,12 +59,15 @@ class Access:
         self.teams = {name: _patterns(team.models) for name, team in teams.items()}
         self.groups = {name: _patterns(group.models) for name, group in groups.items()}
         self._labels = {name: team.labels for name, team in teams.items()}
+        self._team_tools = {name: _patterns(team.tools) for name, team in teams.items()}
+        self._group_tools = {name: _patterns(group.tools) for name, group in groups.items()}
 
     def consumer(self, settings: ConsumerSettings) -> Consumer:
         """A consumer of the settings."""
         labels = {**self.labels(settings.team), **settings.labels}
         may_use = self.may_use(settings.team, settings.groups, settings.models)
-        return Consumer(settings.name, settings.team or "", labels, may_use, tuple(settings.groups))
+        tools = self.tools(settings.team, settings.groups, settings.tools)
+        return Consumer(settings.name, settings.team or "", labels, may_use, tuple(settings.groups), tools=tools)
 
     def labels(self, team: str | None) -> Mapping[str, str]:
         """The labels that every member of the team has."""
@@ -44,13 +77,34 @@ class Access:
         self, team: str | None, groups: Sequence[str], models: Sequence[str] | None = None
     ) -> Callable[[str], bool]:
         """True when the model is granted, by its name. Unknown names of teams and groups add nothing."""
-        grants = [patterns for patterns in (_patterns(models), self.teams.get(team or "")) if patterns is not None]
-        shared = [patterns for name in groups if (patterns := self.groups.get(name)) is not None]
-        if shared:
-            grants.append([pattern for patterns in shared for pattern in patterns])
+        grants = _grants(_patterns(models), self.teams.get(team or ""), [self.groups.get(name) for name in groups])
         if not grants:
             return everything
-        return lambda model: all(any(pattern(model) for pattern in patterns) for patterns in grants)
+        if len(grants) == 1 and len(grants[0]) == 1:
+            return grants[0][0]
+
+        def granted(model: str) -> bool:  # loops: generators cost as much as the patterns
+            for patterns in grants:
+                for pattern in patterns:
+                    if pattern(model):
+                        break
+                else:
+                    return False
+            return True
+
+        return granted
+
+    def tools(self, team: str | None, groups: Sequence[str], tools: Sequence[str] | None = None) -> Grants:
+        """The tools that are granted. Unknown names of teams and groups add nothing."""
+        shared = [self._group_tools.get(name) for name in groups]
+        return Grants(_grants(_patterns(tools), self._team_tools.get(team or ""), shared))
+
+
+def _grants(own: _Patterns | None, team: _Patterns | None, groups: Sequence[_Patterns | None]) -> Sequence[_Patterns]:
+    """The lists that all have to grant a name: the consumer's, the team's, and those of the groups as one."""
+    shared = [patterns for patterns in groups if patterns is not None]
+    joined = [pattern for patterns in shared for pattern in patterns] if shared else None
+    return [patterns for patterns in (own, team, joined) if patterns is not None]
 
 
 def everything(_model: str) -> bool:

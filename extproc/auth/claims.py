@@ -1,7 +1,8 @@
 """Tokens: the consumer behind the claims that Envoy's jwt_authn filter verified.
 
 Envoy has checked signature, issuer, audience and time, and has taken the token out of the request. Its metadata, which
-no client can write, holds for issuer N of the settings either its claims or the reason why it did not accept the token.
+no client can write, holds for each issuer of the settings either its claims or the reason why it did not accept the
+token.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from extproc.auth.access import Access, Identity, nothing
+from extproc.auth.access import Access, Grants, Identity, nothing
 from extproc.auth.settings import MOST_LABEL, JWTSettings, cut
 from extproc.words import contract
 from extproc.words.errors import EXPIRED_KEY, INVALID_KEY, Refusal
@@ -35,21 +36,23 @@ class Tokens:
         taken: frozenset[str],
         access: Access,
     ) -> None:
-        self._issuers = issuers
+        self._issuers = [
+            (contract.claims_key(issuer.mark), contract.failure_key(issuer.mark), issuer) for issuer in issuers
+        ]
         self._subjects = subjects  # consumers of the settings
         self._taken = taken  # names that no token can have by itself
         self._access = access
 
     def find(self, token: Mapping[str, Any]) -> Iterator[Identity]:
         """The consumers in the verified tokens of a request. Raises Refusal (401) for a token that names none."""
-        for index, issuer in enumerate(self._issuers):
-            claims = token.get(contract.claims_key(index))
+        for key, _, issuer in self._issuers:
+            claims = token.get(key)
             if isinstance(claims, Mapping) and claims.get("iss") == issuer.issuer:
                 yield self._identity(issuer, claims)
 
     def refuse(self, token: Mapping[str, Any]) -> None:
         """Raise Refusal (401) with Envoy's reason for refusing the token, if it gave one."""
-        failures = [token.get(contract.failure_key(index)) for index in range(len(self._issuers))]
+        failures = [token.get(key) for _, key, _ in self._issuers]
         told = [failure for failure in failures if isinstance(failure, Mapping)]
         told.sort(key=lambda failure: failure.get("code") == _OTHER_ISSUER)  # its own issuer knows best
         if not told:
@@ -82,7 +85,8 @@ class Tokens:
         groups = tuple(dict.fromkeys(found))[:_MOST_GROUPS]
         lacking = (issuer.team and not team) or (issuer.groups and not groups)
         may_use = nothing if lacking else access.may_use(team, groups)
-        return Consumer(name, team, {**labels, **access.labels(team)}, may_use, groups, listed=False)
+        tools = Grants() if lacking else access.tools(team, groups)
+        return Consumer(name, team, {**labels, **access.labels(team)}, may_use, groups, listed=False, tools=tools)
 
 
 def _claim(claims: _Claims, path: str) -> Any:

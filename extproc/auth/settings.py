@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any
@@ -16,6 +17,11 @@ MOST_LABEL = 256
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]*$")]
 _LABELS = "Headers cannot override them. An empty value removes the label."
+_TOOLS = (
+    "A tool must be granted by the consumer, its team and one of its groups, as far as they name tools; where none of "
+    "them does, the consumer may use no tool."
+)
+Patterns = Annotated[Sequence[Annotated[str, StringConstraints(min_length=1, max_length=512)]], Field(max_length=1000)]
 
 
 def cut(label: str) -> str:
@@ -29,7 +35,7 @@ class KeySettings(Section):
     """A gateway key of a consumer: one of `env`, `file` and `hash`. `extproc keys` makes a key and its hash."""
 
     env: str | None = Field(None, description="Environment variable that holds the key. Read when the settings are.")
-    file: str | None = Field(None, description="Path of the file that holds the key. Read when the settings are.")
+    file: str | None = Field(None, description="Path of the file that holds the key. Read again when it changes.")
     hash: Annotated[str, StringConstraints(pattern=r"^hmac-sha256:[0-9a-f]{64}$")] | None = Field(
         None, description="Hash of the key, `hmac-sha256:…`, as `extproc keys` prints it. Needs `auth.key_secret`."
     )
@@ -79,6 +85,11 @@ class ConsumerSettings(Section):
     models: Sequence[str] | None = Field(
         None, description="Patterns of the models that the consumer may use. Default: all. `[]`: none."
     )
+    tools: Patterns | None = Field(
+        None,
+        description="Patterns of the tools, prompts and resources that the consumer may use, as `profile/name` with "
+        f"the name that clients see. {_TOOLS}",
+    )
     labels: Mapping[str, str] = Field(default_factory=dict, description=f"Labels of the consumer's requests. {_LABELS}")
 
     @property
@@ -93,6 +104,9 @@ class TeamSettings(Section):
     models: Sequence[str] | None = Field(
         None, description="Patterns of the models that members may use at most. Default: all. `[]`: none."
     )
+    tools: Patterns | None = Field(
+        None, description=f"Patterns of the tools that members may use at most, as `profile/name`. {_TOOLS}"
+    )
     labels: Mapping[Name, str] = Field(default_factory=dict, description=f"Labels of the members' requests. {_LABELS}")
 
 
@@ -103,6 +117,9 @@ class GroupSettings(Section):
         None,
         description="Patterns of the models that members may use. A member of several groups may use the models of "
         "each. Default: the group sets no limit.",
+    )
+    tools: Patterns | None = Field(
+        None, description=f"Patterns of the tools that members may use, as `profile/name`. {_TOOLS}"
     )
 
 
@@ -163,6 +180,14 @@ class JWTSettings(Section):
         description="Largest difference between the clocks of the issuer and the gateway, in whole seconds, at most "
         "`10m`.",
     )
+
+    @property
+    def mark(self) -> str:
+        """A digest of everything that Envoy verifies. While the issuers change, requests on earlier connections still
+        bring claims that were verified as before: a number would take them for those of another issuer.
+        """
+        verified = (self.issuer, [*self.audiences], self.jwks_uri, self.jwks, self.tls_ca, self.header, self.clock_skew)
+        return hashlib.blake2b(repr(verified).encode(), digest_size=6).hexdigest()
 
     @model_validator(mode="after")
     def _keys(self) -> JWTSettings:

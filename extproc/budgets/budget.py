@@ -8,7 +8,17 @@ from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from extproc import prices
-from extproc.budgets.settings import CALL, CONCURRENCY, RATE, UNLIMITED, USD, WINDOWS, BudgetSettings
+from extproc.budgets.settings import (
+    CALL,
+    CONCURRENCY,
+    OF_CALLS,
+    RATE,
+    TOOL_CALLS,
+    UNLIMITED,
+    USD,
+    WINDOWS,
+    BudgetSettings,
+)
 from extproc.stores import Hold
 from extproc.words.exchange import Exchange, Price, Target, Usage
 from extproc.words.facts import fact
@@ -18,13 +28,18 @@ _Amount = Callable[[int, int], int]
 _UNITS: Mapping[str, _Amount] = {
     "requests": lambda _input, _output: 1,
     CONCURRENCY: lambda _input, _output: 1,
+    TOOL_CALLS: lambda _input, _output: 1,
     "tokens": lambda input_, output: input_ + output,
     "input_tokens": lambda input_, _output: input_,
     "output_tokens": lambda _input, output: output,
 }
 _ANY = "*"
 """Any value, in the names of counts that many requests share beyond `max_scopes`."""
-_OF_TARGETS = frozenset(("model", "provider"))
+_OF_MODELS = frozenset(("model", "provider"))
+_OF_TARGETS = _OF_MODELS.union(OF_CALLS)
+_ONE = ("requests", CONCURRENCY, TOOL_CALLS)
+"""Units of which a request is always one."""
+_TOOLS_CALL = "tools/call"
 PROVEN = frozenset(("consumer", "team", "key"))
 """Facts that a credential proves; the client chooses the others."""
 
@@ -52,6 +67,8 @@ class Budget:
     grows: bool  # True: the amount grows with the length of the answer
     patient: bool  # True: holds the expected amount, not the worst
     strict: bool  # True: holds the worst, even of a request without a limit
+    of_tools: bool  # True: no request to a model counts
+    counts_tools: bool  # True: calls of tools count
     amount: _Amount  # amount for input and output tokens
 
     def foreseeable(self, *, free: bool) -> bool:
@@ -65,6 +82,11 @@ class Budget:
         return _OF_TARGETS.isdisjoint((*self.per, *(name for name, _ in self.match)))
 
     def covers(self, exchange: Exchange, target: Target) -> bool:
+        if exchange.mcp is not None:
+            if not self.counts_tools or (self.settings.unit == TOOL_CALLS and exchange.operation != _TOOLS_CALL):
+                return False
+        elif self.of_tools:
+            return False
         match = self.match
         return not match or all(pattern(_value(name, exchange, target)) for name, pattern in match)
 
@@ -156,11 +178,13 @@ def compile_budget(settings: BudgetSettings) -> Budget:
         is_slot=unit == CONCURRENCY,
         is_rate=enforced and unit != USD and 0 < window <= RATE,
         counts_money=unit == USD,
-        counts_tokens=unit not in ("requests", CONCURRENCY),
-        counts_input=unit not in ("requests", CONCURRENCY, "output_tokens"),
-        grows=unit not in ("requests", CONCURRENCY, "input_tokens"),
+        counts_tokens=unit not in _ONE,
+        counts_input=unit not in (*_ONE, "output_tokens"),
+        grows=unit not in (*_ONE, "input_tokens"),
         patient=settings.reserve == "expected",
         strict=settings.reserve == "worst" or (settings.window == CALL and settings.reserve is None),
+        of_tools=unit == TOOL_CALLS or not settings.match.keys().isdisjoint(OF_CALLS),
+        counts_tools=unit in (TOOL_CALLS, USD, CONCURRENCY) and settings.match.keys().isdisjoint(_OF_MODELS),
         amount=_UNITS.get(unit, _nothing),
     )
 
@@ -210,10 +234,13 @@ def _count_of(claim: Claim, exchange: Exchange, target: Target, claimed: Collect
 
 
 def _value(name: str, exchange: Exchange, target: Target) -> str:
-    if name == "model":
-        return target.name
-    if name == "provider":
-        return target.provider
+    """A fact of the request. The target of a call of a tool is the tool at its server, in its profile."""
+    if name in _OF_TARGETS:
+        if (exchange.mcp is None) != (name in _OF_MODELS):
+            return ""
+        if name in ("model", "profile"):
+            return target.name
+        return target.deployment if name == "tool" else target.provider
     if name == "key":
         return exchange.key
     return fact(name, exchange)

@@ -18,12 +18,12 @@ class Exact:
     """`kinds` are those of the providers, by name."""
 
     def __init__(self, kinds: Mapping[str, str]) -> None:
-        self._kinds = kinds
+        self.kinds = kinds
         self._busy = 0
 
     def fits(self, target: Target) -> bool:
         """True when the model's encoding is known."""
-        return tokenizer.fits(self._kinds.get(target.provider, ""), target.model)
+        return tokenizer.fits(self.kinds.get(target.provider, ""), target.model)
 
     async def count(self, exchange: Exchange) -> int | None:
         """Upper bound of the text's tokens at the models that fit, see `beside_text`. None where counting is not

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from extproc.budgets.budget import Claim
-from extproc.budgets.settings import RATE
+from extproc.budgets.settings import RATE, TOOL_CALLS
 from extproc.stores import Denied, Hold, Level
 from extproc.words.errors import APPROVAL_REQUIRED, BUDGET_EXCEEDED, EXCEEDS_LIMIT, RATE_LIMITED, Refusal
 
@@ -75,7 +75,7 @@ _NAMES = {
 
 
 def _kind(claim: Claim) -> str:
-    return "requests" if claim.budget.settings.unit == "requests" else "tokens"
+    return "requests" if claim.budget.settings.unit in ("requests", TOOL_CALLS) else "tokens"
 
 
 def _rate(claim: Claim, limit: int, left: int, resets_in: float | None) -> Mapping[str, str]:

@@ -172,14 +172,15 @@ class Reserve:
         """The claims of the request on each budget that applies. `counted` are the exact tokens of its text, if
         known.
         """
-        covered = [
-            (budget, index)
-            for budget in self._budgets
-            for index, target in enumerate(exchange.targets)
-            if budget.covers(exchange, target)
-        ]
-        tokens = any(budget.counts_tokens for budget, _ in covered)
-        strict = any(budget.strict for budget, _ in covered)
+        covered = []
+        tokens = strict = money = False
+        for budget in self._budgets:
+            for index, target in enumerate(exchange.targets):
+                if budget.covers(exchange, target):
+                    covered.append((budget, index))
+                    tokens = tokens or budget.counts_tokens
+                    strict = strict or budget.strict
+                    money = money or budget.counts_money
         outputs, limits = bound_output(exchange, self._cap, counted=tokens, strict=strict)
         inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.targets)
         # An image is bounded, as long as no translation can take it for anything but an image.
@@ -194,7 +195,7 @@ class Reserve:
         )
         reservation.unseen, reservation.limits = bool(unseen), limits
         exchange.reservation = reservation
-        if any(budget.counts_money for budget, _ in covered):
+        if money:
             reservation.possible = possible_kinds(exchange)
             self._price_options(exchange, covered)
         claims: dict[str, Claim] = {}
@@ -285,8 +286,8 @@ class Reserve:
     async def _hold(self, exchange: Exchange, reservation: Reservation[Claim]) -> _Denial | None:
         """Hold the claims."""
         claims = reservation.claims
-        if not claims:
-            return None
+        if not claims and exchange.mcp is None:
+            return None  # a call is held in any case: its row is written even if this process dies
         holds = [claim.budget.hold(claim.scope, claim.amount, self._room(claim)) for claim in claims]
         try:
             outcome = await self._counters.reserve(
@@ -329,7 +330,7 @@ class Reserve:
     async def _counted(self, exchange: Exchange, reservation: Reservation[Claim], no: _Denial) -> int | None:
         """The exact tokens of its text, where they may fit although the bound in bytes did not."""
         exact = self._exact
-        if exact is None or reservation.unseen or not no.claim.budget.counts_input:
+        if exact is None or reservation.unseen or not no.claim.budget.counts_input or exchange.mcp is not None:
             return None
         if exchange.ask.free or not any(exact.fits(target) for target in exchange.targets):
             return None
@@ -339,7 +340,7 @@ class Reserve:
     def _downgrade(self, exchange: Exchange, settings: BudgetSettings) -> bool:
         """Send the exchange to the cheaper model. False when it cannot go there, or is there already."""
         model = settings.downgrade_to
-        if self._reroute is None or model is None or model == exchange.chain.name:
+        if self._reroute is None or model is None or exchange.mcp is not None or model == exchange.chain.name:
             return False
         try:
             self._reroute(exchange, model)

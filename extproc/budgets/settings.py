@@ -27,6 +27,9 @@ CALL = "call"
 """The window of one request: its bound is compared with the limit, and nothing is counted."""
 USD = "usd"
 CONCURRENCY = "concurrency"
+TOOL_CALLS = "tool_calls"
+OF_CALLS = ("profile", "mcp_server", "tool")
+"""Facts of calls of tools alone."""
 UNLIMITED = 1 << 62
 RATE = 3600
 """Seconds: windows up to here are rates. A refusal is a 429, which clients retry; beyond it a 402, which they do
@@ -38,7 +41,7 @@ _MOST = UNLIMITED - 1
 _MOST_USD = 50_000_000  # less than the most any request is held for (`prices.MOST`)
 
 
-Unit = Literal["requests", "tokens", "input_tokens", "output_tokens", "usd", "concurrency"]
+Unit = Literal["requests", "tokens", "input_tokens", "output_tokens", "usd", "concurrency", "tool_calls"]
 Window = Literal["minute", "hour", "day", "week", "month", "quarter", "total", "call"]
 Mode = Literal["enforce", "shadow"]
 OnExceed = Literal["refuse", "downgrade", "approval"]
@@ -60,17 +63,19 @@ class BudgetSettings(Section):
     match: Mapping[str, str] = Field(
         default_factory=dict,
         description="Requests that the budget applies to: a pattern for `consumer`, `team`, `key`, `model`, `provider` "
-        "or `label.<name>`. All patterns must match. Default: all requests.",
+        "or `label.<name>`; of calls of tools also `profile`, `mcp_server` and `tool` (`server/tool`), and no `model` "
+        "or `provider`. All patterns must match. Default: all requests.",
     )
     per: Sequence[str] = Field(
         (),
         max_length=4,
         description="Fields with a separate count for each value, at most 4: `consumer`, `team`, `key`, `model`, "
-        "`provider`, `label.<name>`. Default: one count for all requests.",
+        "`provider`, `label.<name>`, `profile`, `mcp_server`, `tool`. Default: one count for all requests.",
     )
     unit: Unit = Field(
         description="Unit of the limit. `tokens` are input and output together. `concurrency` is requests at the same "
-        "time."
+        "time. `tool_calls` are calls of tools by MCP. They count in budgets in `usd` and `concurrency` too, and in no "
+        "others."
     )
     limit: Annotated[
         Decimal, Field(ge=0, le=_MOST), WithJsonSchema({"type": "number", "minimum": 0, "maximum": _MOST})
@@ -144,14 +149,14 @@ class BudgetSettings(Section):
     @classmethod
     def _known(cls, value: Mapping[str, str]) -> Mapping[str, str]:
         for item in value:
-            check_fact(item, "key", "model", "provider")
+            check_fact(item, "key", "model", "provider", *OF_CALLS)
         return value
 
     @field_validator("per")
     @classmethod
     def _fields(cls, value: Sequence[str]) -> Sequence[str]:
         for item in value:
-            check_fact(item, "key", "model", "provider")
+            check_fact(item, "key", "model", "provider", *OF_CALLS)
             if not _HEADER.fullmatch(item):
                 raise ValueError(f"{item!r}: a label is the name of a header, which cannot have these characters")
         return value
@@ -176,8 +181,8 @@ class BudgetSettings(Section):
             raise ValueError("unit: concurrency has no window: it counts requests at the same time")
         if unit not in (None, CONCURRENCY) and value is None:
             raise ValueError(f"give a window: {', '.join(WINDOWS)}, or {CALL}")
-        if value == CALL and unit == "requests":
-            raise ValueError("window: call is one request, so unit: requests limits nothing")
+        if value == CALL and unit in ("requests", TOOL_CALLS):
+            raise ValueError(f"window: call is one request, so unit: {unit} limits nothing")
         return value
 
     @field_validator("alert_webhook")
@@ -197,6 +202,8 @@ class BudgetSettings(Section):
             raise ValueError("on_exceed: approval needs a count over time: not window: call, not unit: concurrency")
         if self.alert_webhook is not None and not self.alert_at:
             raise ValueError("alert_webhook needs alert_at, the shares of the limit that it reports")
-        if self.reserve == "expected" and self.unit in ("requests", CONCURRENCY):
+        if self.unit == TOOL_CALLS and self.downgrade_to is not None:
+            raise ValueError("on_exceed: downgrade is for requests to models: a call of a tool has no other")
+        if self.reserve == "expected" and self.unit in ("requests", CONCURRENCY, TOOL_CALLS):
             raise ValueError("reserve: expected needs a unit of tokens or USD: one request is always one")
         return self

@@ -22,6 +22,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "up": "Run Envoy, the processor and the mock provider on this machine.",
         "serve": "Run the processor alone, beside an Envoy that is started separately.",
         "mock": "Run the mock provider alone.",
+        "drain": "Let Envoy finish its requests before it is stopped.",
     },
     "Configure": {
         "init": "Write a first gateway.yaml for the providers you name.",
@@ -35,6 +36,8 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "usage": "Show requests, tokens and cost by team, consumer, model or label.",
         "budgets": "Show the room left in each budget, or grant more.",
         "doctor": "Examine a running gateway and say what is wrong.",
+        "ledger": "Export or forget a consumer's rows, or make the sums of reports anew.",
+        "mcp": "Show the tools of MCP servers, or pin their definitions.",
         "cache": "Show the size of the cache of answers, or delete answers.",
     },
 }

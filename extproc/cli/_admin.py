@@ -47,7 +47,7 @@ class Gateway:
         if len(data) > _MAX_ANSWER:
             raise ValueError(f"the answer is longer than {_MAX_ANSWER >> 20} MiB: ask for less")
         found = data.decode(errors="replace")
-        if status not in (200, 201):
+        if status not in (200, 201, 204):
             raise ValueError(f"{self._url} refuses: {_reason(status, found)}")
         return found
 

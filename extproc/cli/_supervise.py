@@ -22,19 +22,25 @@ Child = tuple[int, str]
 """A process id and a name for people."""
 
 
-def take_over(directory: str, children: Sequence[Child]) -> NoReturn:
-    """Replace this process by the supervisor. It removes `directory` at its end."""
+def take_over(directory: str, children: Sequence[Child], drain: Sequence[str]) -> NoReturn:
+    """Replace this process by the supervisor. At a signal it runs `drain`, a script with its arguments, before it stops
+    the children. It removes `directory` at its end.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a signal that comes meanwhile waits for sigwait
-    words = [f"{pid}:{name}" for pid, name in children]
+    words = [str(len(drain)), *drain, *(f"{pid}:{name}" for pid, name in children)]
     os.execv(sys.executable, [sys.executable, "-I", "-S", __file__, directory, *words])  # noqa: S606
 
 
 def main() -> int:
     """Wait, then stop the children. Returns 0 after SIGINT or SIGTERM, 1 when a child ended by itself."""
-    _, directory, *words = sys.argv
+    _, directory, number, *words = sys.argv
+    drain, words = words[: int(number)], words[int(number) :]
     children = [(int(pid), name) for pid, _, name in (word.partition(":") for word in words)]
     try:
-        return _watch(children)
+        if status := _watch(children):
+            return status
+        _drain(drain)
+        return 0
     finally:
         stop(children)
         remove(directory)
@@ -51,8 +57,18 @@ def _watch(children: Sequence[Child]) -> int:
             return 0
 
 
+def _drain(script: Sequence[str]) -> None:
+    """Run the drain to its end, or to a further signal."""
+    pid = os.posix_spawn(sys.executable, [sys.executable, "-I", "-S", *script], os.environ, setsid=True)
+    while _ended(pid) is None:
+        if signal.sigwait(SIGNALS) != signal.SIGCHLD:
+            os.kill(pid, signal.SIGKILL)
+            _ends(pid, _STOP)
+            return
+
+
 def stop(children: Sequence[Child]) -> None:
-    """End the children, the last first: Envoy before the processor that it calls. A second Ctrl-C changes nothing."""
+    """End the children, the last first: Envoy before the processor that it calls. A further Ctrl-C changes nothing."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     for pid, _ in reversed(children):
         with contextlib.suppress(ProcessLookupError):

@@ -29,6 +29,8 @@ def run(options: argparse.Namespace) -> int:
         limit = f" of {found['limit']:,}" if found["limit"] else ""
         print(f"{found['entries']:,} answers, {found['bytes']:,}{limit} bytes")
         print(f"{found['waiting']:,} requests wait for equal ones; the store failed {found['failures']:,} times")
+        if found["vectors"]:
+            print(f"{found['vectors']:,} questions to compare, {found['vector_bytes']:,} bytes")
         return 0
     deleted = gateway.json("/cache/forget", body={"consumer": options.consumer})["deleted"]
     print(f"{deleted:,} answers deleted")

@@ -6,16 +6,20 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from extproc.cli._options import add_config, read_secret
 from extproc.settings import config
 from extproc.settings.config import Settings
+from extproc.words.offline import offline
 
 EXAMPLES = """\
   extproc check                                                     gateway.yaml here
   extproc check -c prod.yaml --attach                               for an Envoy of your own
+  extproc check -c prod.yaml --offline                              settings of a cluster, in a CI job
   extproc check --explain --model gpt-4o --consumer ci              a minimal request for a model
+  extproc check --explain --tool dev/gh_get_issue --consumer ci     a call of a tool
   extproc check --explain body.json --key env:KEY --label run=7     a request of yours
 """
 
@@ -25,6 +29,11 @@ _PATH = "/v1/chat/completions"
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--attach", action="store_true", help="report settings that attach mode cannot serve, too")
+    parser.add_argument(
+        "--offline",
+        action="store_true",
+        help="take secrets, files and packages that are missing here to be where the settings are used",
+    )
     request = parser.add_argument_group(
         "explain", "Run the gateway's stages on one request. The exit code is 1 when it would be refused."
     )
@@ -32,6 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--explain", nargs="?", const="", metavar="FILE", help="JSON body of the request; - reads standard input"
     )
     request.add_argument("--model", help="model to ask for; without FILE, in a minimal request")
+    request.add_argument("--tool", metavar="PROFILE/NAME", help="tool of the MCP gateway, in place of a model")
     request.add_argument("--path", help=f"path of the request (default: {_PATH})")
     who = request.add_mutually_exclusive_group()
     who.add_argument("--consumer", metavar="NAME", help="consumer that sends the request")
@@ -41,6 +51,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print problems of the settings, or an explanation. Raises ConfigError for settings that do not load."""
+    with offline(options.offline):
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     settings = config.load(options.config)
     if options.attach:
         from extproc.cli.envoy import check_attach  # noqa: PLC0415 - Envoy's types: half of the time of a check
@@ -48,8 +63,8 @@ def run(options: argparse.Namespace) -> int:
         check_attach(options.config, settings)
     if options.explain is not None:
         return _explain(options, settings)
-    if options.model or options.path or options.consumer or options.key or options.label:
-        raise ValueError("--model, --path, --consumer, --key and --label need --explain")
+    if options.model or options.tool or options.path or options.consumer or options.key or options.label:
+        raise ValueError("--model, --tool, --path, --consumer, --key and --label need --explain")
     for doubt in config.lint(options.config):
         print(f"{doubt.show(str(options.config))} (warning)")
     print(f"{options.config}: ok")
@@ -62,17 +77,30 @@ def _explain(options: argparse.Namespace, settings: Settings) -> int:
     labels = [label.partition("=") for label in options.label]
     if not all(name and equals for name, equals, _ in labels):
         raise ValueError("a label is given as --label name=value")
+    given = {name: value for name, _, value in labels}
+    if options.tool is not None:
+        return _tool(options, settings, given)
     question = Question(
         _body(options, settings),
         options.path or _PATH,
         options.consumer,
         None if options.key is None else read_secret(options.key, "--key"),
-        {name: value for name, _, value in labels},
+        given,
         options.attach,
     )
     explanation = asyncio.run(explain(settings, question))
     print("\n".join(explanation.lines))
     return 0 if explanation.forwarded else 1
+
+
+def _tool(options: argparse.Namespace, settings: Settings, labels: Mapping[str, str]) -> int:
+    from extproc.cli._tools import explain_tool  # noqa: PLC0415
+
+    if options.explain or options.model or options.path or options.key:
+        raise ValueError("--tool takes --consumer and --label alone")
+    lines, forwarded = asyncio.run(explain_tool(settings, options.tool, options.consumer, labels))
+    print("\n".join(lines))
+    return 0 if forwarded else 1
 
 
 def _body(options: argparse.Namespace, settings: Settings) -> bytes:

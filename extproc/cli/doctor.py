@@ -9,6 +9,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
+import msgspec
+
+from extproc import __version__
+from extproc.cli import _drain
 from extproc.cli._admin import Gateway, add_gateway, connect
 from extproc.cli._options import local_url, read_secret
 from extproc.cli._tables import safe
@@ -24,6 +28,8 @@ EXAMPLES = """\
 _TIMEOUT = 5.0  # seconds for an answer of the listener or of the status port
 _MOST = 1 << 20  # bytes of such an answer
 _CLOCKS = 5.0  # seconds by which clocks may differ: `Date` has whole seconds, and tokens and windows bear no more
+ENVOY = (1, 40)
+"""The release of Envoy that the gateway is tested with: older ones do not know its configuration."""
 _STRANGER = "sk-extproc-doctor-no-such-key"
 
 
@@ -44,6 +50,7 @@ class Finding(NamedTuple):
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_gateway(parser)
     parser.add_argument("--listener", metavar="URL", help="address that clients use (default: as in the settings)")
+    parser.add_argument("--envoy-admin", metavar="PATH", help="Envoy's admin socket, for its version")
     parser.add_argument("--key", metavar="env:NAME|file:PATH", help="gateway key that must be accepted")
 
 
@@ -73,7 +80,10 @@ def _examine(options: argparse.Namespace, settings: Settings, url: str, key: str
     except ValueError as error:  # no admin token
         yield Finding("admin", None, str(error), "counters and ledger are not examined without the admin token")
     else:
+        yield _version(gateway)
         yield from _stores(gateway, counts=bool(settings.budgets))
+    if options.envoy_admin is not None:
+        yield _envoy(options.envoy_admin)
 
 
 def _secrets(settings: Settings) -> Iterator[Finding]:
@@ -141,6 +151,30 @@ def _clock(date: str, sent: float, received: float) -> Finding:
     off = max(sent - 1 - theirs, theirs - received, 0.0)  # `Date` leaves out the part of a second
     hint = "tokens expire and budgets begin at other times there: set the clocks (NTP)"
     return Finding("clock", off > _CLOCKS, f"differs by {off:.0f} s from the listener's", hint * (off > _CLOCKS))
+
+
+def _version(gateway: Gateway) -> Finding:
+    """The gateway's release: that of this command reads the settings as the gateway does."""
+    try:
+        running = str(gateway.json("/openapi.json")["info"]["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return Finding("version", None, "the gateway does not tell its version")
+    if running == __version__:
+        return Finding("version", False, f"the gateway is {running}")
+    hint = "run the command of the gateway's own installation: settings may mean something else there"
+    return Finding("version", True, f"the gateway is {running}, this command is {__version__}", hint)
+
+
+def _envoy(path: str) -> Finding:
+    """Envoy's release, as its admin socket tells."""
+    try:
+        told = msgspec.json.decode(_drain.ask(path, "GET", "/server_info"))["version"].split("/")[1]
+        running = tuple(map(int, told.split(".")[:2]))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return Finding("envoy", True, f"{path} does not tell Envoy's version ({type(error).__name__})")
+    wanted = ".".join(map(str, ENVOY))
+    hint = f"use Envoy {wanted}" if running < ENVOY else "" if running == ENVOY else f"tested with {wanted}"
+    return Finding("envoy", running < ENVOY, f"Envoy is {told}", hint)
 
 
 def _stores(gateway: Gateway, *, counts: bool) -> Iterator[Finding]:

@@ -7,11 +7,15 @@ from pathlib import Path
 
 from extproc import envoy_config
 from extproc.cli._options import add_config
+from extproc.envoy_config.dynamic import make
 from extproc.settings import config
 from extproc.settings.config import ConfigError, Settings
+from extproc.words import resources
 
 EXAMPLES = """\
   extproc envoy --secrets /run/extproc/secrets -o envoy.yaml     a whole configuration, and the key files it reads
+  extproc envoy --admin-socket /run/envoy/admin.sock -o envoy.yaml     and an admin socket, for `extproc drain`
+  extproc envoy --dynamic --secrets /run/extproc/secrets         the rest comes from the processor, and every change
   extproc envoy --attach                                         one HTTP filter, for an Envoy of your own
 """
 
@@ -20,9 +24,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--attach", action="store_true", help="print only the filter, for an Envoy of your own")
     parser.add_argument(
+        "--dynamic",
+        action="store_true",
+        help="let Envoy get listeners and clusters from the processor, so that changes of them need no restart",
+    )
+    parser.add_argument(
         "--secrets",
         metavar="DIR",
         help="write the providers' keys there, where Envoy reads them (default: only named, /run/extproc/secrets)",
+    )
+    parser.add_argument(
+        "--admin-socket",
+        metavar="PATH",
+        help="unix socket of mode 0600 for Envoy's admin interface, which `extproc drain` needs (default: none)",
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write to this file, atomically")
 
@@ -37,7 +51,11 @@ def run(options: argparse.Namespace) -> int:
         secrets = options.secrets or "/run/extproc/secrets"
         if options.secrets:
             envoy_config.write_secrets(settings, secrets)
-        text = envoy_config.render(envoy_config.bootstrap(settings, secrets_dir=secrets))
+            prepare(options.config, settings, secrets, dynamic=options.dynamic)
+        tree = envoy_config.bootstrap(
+            settings, secrets_dir=secrets, dynamic=options.dynamic, admin_socket=options.admin_socket
+        )
+        text = envoy_config.render(tree)
     if options.output is None:
         print(text, end="")
     else:
@@ -46,6 +64,15 @@ def run(options: argparse.Namespace) -> int:
         partial.write_text(text, encoding="utf-8")
         partial.rename(options.output)
     return 0
+
+
+def prepare(file: Path, settings: Settings, secrets: str | Path, *, dynamic: bool, socket: str | None = None) -> None:
+    """Write the first resources for the processor that gives them to Envoy. Without `dynamic` there are none."""
+    place = resources.file(secrets)
+    if dynamic:
+        resources.write(place, make(settings, config.text(file), str(secrets), socket=socket))
+    else:
+        place.unlink(missing_ok=True)
 
 
 def check_attach(file: Path, settings: Settings) -> None:

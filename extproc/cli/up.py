@@ -10,6 +10,7 @@ import argparse
 import ctypes
 import json
 import os
+import platform
 import shlex
 import shutil
 import signal
@@ -23,9 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extproc import envoy_config
-from extproc.cli import _supervise
+from extproc.cli import _drain, _supervise
 from extproc.cli._options import add_config, local, local_url
 from extproc.cli._supervise import say
+from extproc.cli.envoy import prepare
 from extproc.dialects import by_path
 from extproc.settings import config
 from extproc.settings.config import Settings
@@ -38,11 +40,13 @@ EXAMPLES = """\
 
 MOCK: Sequence[str] = (sys.executable, "-m", "extproc", "mock")
 """The command that starts a mock provider; its name, address and port follow."""
+_ADMIN = "envoy-admin.sock"  # in the directory of this run
 _START = 20.0  # seconds for everything to be up
 _DEMO_KEY = "sk-gw-demo"
 """The key `make run` sets: in the README, so no secret, and the only one that is ever printed."""
-# Envoy says "caught ENVOY_SIGTERM" as a warning of its component `main`, at every clean stop.
-_LOG_LEVELS = ("--log-level", "warn", "--component-log-level", "main:error")
+# At every clean stop Envoy warns that it caught a signal (`main`), and that streams of discovery ended (`config`). The
+# processor reports what Envoy refuses.
+_LOG_LEVELS = ("--log-level", "warn", "--component-log-level", "main:error,config:error")
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
@@ -59,6 +63,20 @@ class UpError(OSError):
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--envoy", metavar="PATH", help="Envoy binary (default: that of this Python environment)")
+    parser.add_argument(
+        "--drain-notice",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="on SIGTERM or Ctrl-C, least time before the end, in which load balancers look elsewhere (default: 0)",
+    )
+    parser.add_argument(
+        "--drain-grace",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="on SIGTERM or Ctrl-C, time for open requests to end; a second signal ends them (default: 10)",
+    )
     parser.add_argument("--concurrency", type=int, metavar="N", help="Envoy's worker threads (default: one per core)")
 
 
@@ -82,7 +100,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         _start(children, settings, options, runtime=Path(runtime), binary=binary)
         say(_welcome(settings, file))
-        _supervise.take_over(runtime, _named(children))
+        drain = _drain.command(str(Path(runtime) / _ADMIN), options.drain_notice, options.drain_grace)
+        _supervise.take_over(runtime, _named(children), drain)
     except KeyboardInterrupt:
         say("\nstopping")
         return 0
@@ -101,10 +120,11 @@ def _start(
     path = str(runtime / "extproc.sock")
     secrets = str(runtime / "secrets")
     envoy_config.write_secrets(settings, secrets)
-    bootstrap = runtime / "envoy.yaml"
-    bootstrap.write_text(
-        envoy_config.render(envoy_config.bootstrap(settings, secrets_dir=secrets, socket=path)), encoding="utf-8"
-    )
+    prepare(options.config, settings, secrets, dynamic=True, socket=path)
+    bootstrap, whole, admin = runtime / "envoy.yaml", runtime / "whole.yaml", str(runtime / _ADMIN)
+    for place, dynamic in ((bootstrap, True), (whole, False)):
+        tree = envoy_config.bootstrap(settings, secrets_dir=secrets, socket=path, dynamic=dynamic, admin_socket=admin)
+        place.write_text(envoy_config.render(tree), encoding="utf-8")
     ourselves = [sys.executable, "-m", "extproc"]
     mocks = _mocks(settings)
     for name, host, port in mocks:
@@ -112,12 +132,14 @@ def _start(
         _spawn(children, f"mock provider {name}", command, quiet=True)
     command = [*ourselves, "serve", "--config", str(options.config), "--socket", path, "--secrets", secrets]
     _spawn(children, "processor", [*command, "--drain-notice", "0", "--drain-grace", "1"])
-    _validate(binary, bootstrap)  # while they start
+    _validate(binary, whole)  # while they start: Envoy says nothing of what it gets later
     for child, (_, host, port) in zip(children, mocks, strict=False):
         _wait_for_port(child, host, port)
     for each in settings.processor.sockets(path):
         _wait_for_socket(children[-1], each)
-    command = [binary, "-c", str(bootstrap), *_LOG_LEVELS, "--use-dynamic-base-id"]
+    command = [binary, "-c", str(bootstrap), *_LOG_LEVELS, "--use-dynamic-base-id", *_drain.AT_ONCE]
+    # Streams go on for so long after a change of the listener through which they came.
+    command += ["--drain-time-s", str(int(settings.limits.stream_duration))]
     command += ["--concurrency", str(options.concurrency)] if options.concurrency else []
     _spawn(children, "Envoy", command)
     _wait_for_port(children[-1], local(settings.listener.address), settings.listener.port)
@@ -127,11 +149,18 @@ def _find_envoy(given: str | None) -> str:
     beside = Path(sys.executable).with_name("envoy")
     found = given or (str(beside) if beside.exists() else shutil.which("envoy"))
     if found is None or not os.access(found, os.X_OK):
-        raise UpError(
-            f"there is no Envoy at {given or 'this Python environment or on the PATH'}; "
-            "install it with: pip install 'llm-extproc[local]' (Linux x86-64), or give its path with --envoy"
-        )
+        raise UpError(f"there is no Envoy at {given or 'this Python environment or on the PATH'}; {_remedy()}")
     return found
+
+
+def _remedy() -> str:
+    """The way to an Envoy on this machine. There is a wheel of Envoy for one platform, and images for all."""
+    if (sys.platform, platform.machine()) == ("linux", "x86_64"):
+        return "install it with: pip install 'llm-extproc[local]', or give its path with --envoy"
+    return (
+        f"there is no wheel of it for {platform.system()} on {platform.machine()}. Run all of it in containers, in a "
+        "checkout of the repository: docker compose up. Or give the path of an Envoy with --envoy"
+    )
 
 
 def _check_ports(settings: Settings) -> None:

@@ -74,6 +74,11 @@ class Ids:
         """True when ids of this provider's objects can be sealed."""
         return provider in self._keys
 
+    def digest(self, provider: str, consumer: str, data: bytes) -> str | None:
+        """A name for `data` of a consumer at a provider, from which neither can be guessed; None without a secret."""
+        key = self._keys.get(provider)
+        return None if key is None else _tag(key, consumer, b"prefix" + data).hex()
+
     def seal(self, consumer: str, found: Object) -> str | None:
         """The id for a client; None for a provider without a secret, and for an id of an unusual form."""
         key, form = self._keys.get(found.provider), _known(found.id)

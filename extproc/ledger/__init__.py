@@ -11,13 +11,14 @@ file and `query.py` need no database; SQLAlchemy is imported by the first report
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from extproc.ledger.url import parse
+from extproc.words.offline import has_package
+from extproc.words.tries import FailedTry
 from extproc.words.values import is_private
 
 if TYPE_CHECKING:
@@ -74,14 +75,17 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     guardrails: Sequence[str] = ()
     denied_by: str = ""
     charges: Mapping[str, int] | None = None
-    cache: str = ""  # hit, shadow, miss or refresh; empty: the cache had no part in it
+    cache: str = ""  # an outcome of `words.caching`; empty: the cache had no part in it
     saved: int = 0  # nano-USD that a hit saved, or would have saved in shadow mode
+    tries: Sequence[FailedTry] = ()  # those that failed
+    prompt_saved: int = 0  # nano-USD that the provider's prompt cache saved
+    prompt_extra: int = 0  # nano-USD that writing to it cost
 
 
 def check_ledger(url: str) -> None:
     """Raise ValueError when `open_ledger` could not take `url`. Opens nothing, and repeats no secret."""
     parsed = parse(url)
-    if parsed.server is not None and importlib.util.find_spec("psycopg") is None:
+    if parsed.server is not None and not has_package("psycopg"):
         raise ValueError("postgresql: needs a driver: pip install 'llm-extproc[postgres]'")
 
 

@@ -50,6 +50,7 @@ class Database:
         self._idle: list[Any] = []  # connections for writing
         self._reading: Engine | None = None
         self._errors: tuple[type[Exception], ...] = (self._driver.Error,)
+        self.in_memory = self._one is not None
         self.dialect = "sqlite" if url.server is None else "postgresql"
         self.placeholder = "?" if url.server is None else "%s"
         self.refusals: tuple[type[Exception], ...] = (self._driver.DataError, self._driver.IntegrityError)
@@ -84,6 +85,22 @@ class Database:
         self.prepare()
         with self._told(), self._begin() as cursor:
             yield cursor
+
+    @contextlib.contextmanager
+    def look(self) -> Iterator[Any]:
+        """A cursor (PEP 249) in a short transaction for reading, without SQLAlchemy. Raises LedgerError."""
+        self.prepare()
+        with self._told(), self._begin(write=False) as cursor:
+            yield cursor
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[Any]:
+        """A connection (PEP 249) for long work, closed at the end; not for memory, which has one only. Raises
+        LedgerError.
+        """
+        self.prepare()
+        with self._told(), contextlib.closing(self._connect()) as connection:
+            yield connection
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
@@ -126,8 +143,8 @@ class Database:
             raise LedgerError(f"the ledger does not answer ({reason(error)})") from None
 
     @contextlib.contextmanager
-    def _begin(self) -> Iterator[Any]:
-        """A transaction for writing. A connection that cannot even be rolled back is not used again."""
+    def _begin(self, *, write: bool = True) -> Iterator[Any]:
+        """A transaction. A connection that cannot even be rolled back is not used again."""
         with self._one or contextlib.nullcontext():
             idle = self._idle
             try:
@@ -137,7 +154,7 @@ class Database:
             try:
                 cursor = connection.cursor()
                 if self.dialect == "sqlite":  # IMMEDIATE: no other process writes between the reads and the writes here
-                    cursor.execute("BEGIN IMMEDIATE")
+                    cursor.execute("BEGIN IMMEDIATE" if write else "BEGIN")
                 yield cursor
                 connection.commit()
             except BaseException:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, literal, select, tuple_
+from sqlalchemy import ColumnElement, Connection, RowMapping, literal, literal_column, select, tuple_
 from sqlalchemy import text as sql
 
+from extproc.ledger.cover import ROWS
 from extproc.ledger.query import ExchangeQuery
 from extproc.ledger.rows import MAX_SCOPE, label_name, micros, text
 from extproc.ledger.table import EXCHANGES
-from extproc.ledger.usage import conditions, from_micros, rfc3339, to_micros
+from extproc.ledger.usage import from_micros, rfc3339, to_micros
 from extproc.prices import decimal
 
 _c = EXCHANGES.c
@@ -32,11 +33,13 @@ _CHARGES = {
 
 def latest(connection: Connection, query: ExchangeQuery) -> Sequence[Mapping[str, Any]]:
     """The exchanges that a query selects, the latest first."""
-    wanted: list[ColumnElement[bool]] = [conditions(query.filters, connection.dialect.name)]
+    wanted: list[ColumnElement[bool]] = [ROWS.matching(query.filters, connection.dialect.name)]
     if query.start is not None:
         wanted.append(_c.time >= to_micros(query.start))
     if query.end is not None:
         wanted.append(_c.time < to_micros(query.end))
+    if query.findings:
+        wanted.append(literal_column("guardrails <> '[]'"))  # as the index has it
     if query.before is not None:
         time = connection.execute(select(_c.time).where(_c.id == text(query.before))).scalar()
         if time is None:
@@ -71,11 +74,13 @@ def charges(connection: Connection, prefix: str, since: float) -> Mapping[str, i
 
 def _json(row: RowMapping) -> Mapping[str, Any]:
     shown = {str(name): value for name, value in row.items()}  # SQLAlchemy's names are a subclass of str
-    cost, saved = shown.pop("cost"), shown.pop("saved")
+    cost = shown.pop("cost")
+    savings = {f"{name}_usd": decimal(shown.pop(name)) for name in ("saved", "prompt_saved", "prompt_extra")}
     return {
         **shown,
         "time": rfc3339(from_micros(row["time"])),
         "labels": {label_name(key): value for key, value in row["labels"].items()},
         "cost_usd": None if cost is None else decimal(cost),
-        "saved_usd": decimal(saved),
+        **savings,
+        "tries": row["tries"] or [],
     }

@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from extproc.ledger import LedgerError, Row, SchemaError
+from extproc.ledger import LedgerError, Row, SchemaError, privacy
 from extproc.ledger.database import Database
+from extproc.ledger.operators import Operators
 from extproc.ledger.query import ExchangeQuery, Query
+from extproc.ledger.rollups import Rollups, drop, share
 from extproc.ledger.rows import micros
 from extproc.ledger.schema import prune
 from extproc.ledger.url import LedgerURL
@@ -33,6 +35,8 @@ class Ledger:
     def __init__(self, url: LedgerURL, max_queued: int = MAX_QUEUED) -> None:
         self._database = Database(url)
         self._writer = Writer(self._database, max_queued)
+        self.operators = Operators(self._database)
+        self._rollups = Rollups(self._database, lambda: self._writer.stopping)
         try:
             self._database.prepare()
         except SchemaError:
@@ -110,6 +114,20 @@ class Ledger:
         with self._database.read() as connection:
             return usage(connection, query)
 
+    def latency(self, query: Query) -> Mapping[str, Any]:
+        """How long answers took, as JSON."""
+        from extproc.ledger.latency import latency  # noqa: PLC0415
+
+        with self._database.read() as connection:
+            return latency(connection, query)
+
+    def findings(self, query: Query) -> Sequence[Mapping[str, Any]]:
+        """Findings of guardrails in the query's time, the most frequent first."""
+        from extproc.ledger.latency import findings  # noqa: PLC0415
+
+        with self._database.read() as connection:
+            return findings(connection, query)
+
     def exchanges(self, query: ExchangeQuery) -> Sequence[Mapping[str, Any]]:
         """The latest exchanges, as JSON."""
         from extproc.ledger import exchanges  # noqa: PLC0415
@@ -138,9 +156,33 @@ class Ledger:
         total, statement = 0, prune(self._database.placeholder)
         while True:
             with self._database.change() as cursor:
+                share(cursor, self._database.dialect)
+                drop(cursor, micros(before))
                 cursor.execute(statement, (micros(before), PRUNE_BATCH))
                 deleted = int(cursor.rowcount)
             total += deleted
             if deleted < PRUNE_BATCH or self._writer.stopping:
                 return total
             time.sleep(PRUNE_PAUSE)
+
+    def forget(self, consumer: str, *, delete: bool = False) -> int:
+        """Forget a consumer: its rows lose name, key, labels and ids, or are deleted, and so are sums that hold them.
+        Returns the number of rows.
+        """
+        total = 0
+        while done := privacy.forget(self._database, consumer, delete=delete):
+            total += done
+            if done < privacy.BATCH or self._writer.stopping:
+                break
+            time.sleep(PRUNE_PAUSE)
+        return total
+
+    def roll_up(self, now: float) -> int:
+        """Add up the hours and days that have passed, so that reports are fast; `now` in epoch seconds. Returns how
+        many were made: not all, once the ledger is stopped.
+        """
+        return self._rollups.make(now)
+
+    def rebuild(self) -> None:
+        """Have all sums of hours and days made anew, by the next `roll_up`. Until then reports read the rows."""
+        self._rollups.reset()

@@ -73,11 +73,13 @@ class ExchangeQuery:
     filters: Filters = field(default_factory=dict)
     before: str | None = None
     limit: int = 100
+    findings: bool = False  # of guardrails: only exchanges that have some
 
     @classmethod
     def parse(cls, parameters: Iterable[tuple[str, str]]) -> Self:
         """Read names and values. Raises ValueError, whose text is for the caller."""
-        own, filters = _split(parameters, {"start", "end", "before", "limit"}, set())
+        own, filters = _split(parameters, {"start", "end", "before", "limit", "findings"}, set())
+        _one_of("findings", own, ("true", "false"), "false")
         limit = own.get("limit", ["100"])[0]
         if not (limit.isascii() and limit.isdecimal() and len(limit) < 6 and 1 <= int(limit) <= MAX_LIMIT):
             raise ValueError(f"limit must be a number from 1 to {MAX_LIMIT}")
@@ -87,6 +89,7 @@ class ExchangeQuery:
             filters,
             own["before"][0] if "before" in own else None,
             int(limit),
+            own.get("findings") == ["true"],
         )
 
 

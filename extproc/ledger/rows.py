@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote, unquote
 
 import msgspec
 
 from extproc.ledger import Row
+from extproc.words.tries import FailedTry
 
 MAX_TEXT = 256  # bytes of UTF-8
 MAX_LABELS = 32
 MAX_VERDICTS = 32
+MAX_TRIES = 16
 MAX_CHARGES = 256  # scopes of one exchange
 MAX_SCOPE = 8192  # bytes
 MAX_COUNT = (1 << 32) - 1  # tokens, attempts, milliseconds: two thousand million rows of it can be summed in 64 bits
@@ -88,6 +90,9 @@ def values(row: Row) -> tuple[object, ...]:
         None if row.charges is None else _charges(row.charges),
         text(row.cache),
         min(max(0, row.saved), MAX_SAVED),
+        _tries(row.tries) if row.tries else None,
+        min(max(0, row.prompt_saved), MAX_SAVED),
+        min(max(0, row.prompt_extra), MAX_SAVED),
     )
 
 
@@ -97,6 +102,21 @@ def _count(value: int) -> int:
 
 def _amount(value: int) -> int:
     return int(min(max(0, value), MAX_AMOUNT))
+
+
+def _tries(tries: Sequence[FailedTry]) -> str:
+    return _encode(
+        [
+            {
+                "target": text(try_.target),
+                "provider": text(try_.provider),
+                "status": _count(try_.status),
+                "ms": _count(try_.ms),
+                "outcome": text(try_.outcome),
+            }
+            for try_ in tries[:MAX_TRIES]
+        ]
+    ).decode()
 
 
 def _charges(charges: Mapping[str, int]) -> str:

@@ -60,8 +60,87 @@ STEPS = (
         "ALTER TABLE exchanges ADD COLUMN cache {text} NOT NULL DEFAULT ''",
         "ALTER TABLE exchanges ADD COLUMN saved BIGINT NOT NULL DEFAULT 0",
     ),
+    ("ALTER TABLE exchanges ADD COLUMN tries {json}",),
+    (
+        # `rollups.py` fills them.
+        """CREATE TABLE rollup_units (
+            start BIGINT NOT NULL,
+            cube {text} NOT NULL,
+            state {text} NOT NULL,
+            claimed BIGINT NOT NULL,
+            PRIMARY KEY (start, cube)
+        )""",
+        """CREATE TABLE rollups (
+            cube {text} NOT NULL,
+            start BIGINT NOT NULL,
+            value {text} NOT NULL,
+            consumer {text} NOT NULL,
+            team {text} NOT NULL,
+            key {text} NOT NULL,
+            operation {text} NOT NULL,
+            model {text} NOT NULL,
+            target {text} NOT NULL,
+            provider {text} NOT NULL,
+            provider_model {text} NOT NULL,
+            status BIGINT NOT NULL,
+            error {text} NOT NULL,
+            outcome {text} NOT NULL,
+            stream BOOLEAN NOT NULL,
+            usage_source {text} NOT NULL,
+            cache {text} NOT NULL,
+            requests BIGINT NOT NULL,
+            refused BIGINT NOT NULL,
+            errors BIGINT NOT NULL,
+            priced BIGINT NOT NULL,
+            input_tokens BIGINT NOT NULL,
+            output_tokens BIGINT NOT NULL,
+            cached_tokens BIGINT NOT NULL,
+            cache_write_tokens BIGINT NOT NULL,
+            reasoning_tokens BIGINT NOT NULL,
+            hits BIGINT NOT NULL,
+            saved BIGINT NOT NULL,
+            shadow_hits BIGINT NOT NULL,
+            would_save BIGINT NOT NULL,
+            cost_low BIGINT NOT NULL,
+            cost_high BIGINT NOT NULL,
+            took_0 BIGINT NOT NULL, took_1 BIGINT NOT NULL, took_2 BIGINT NOT NULL, took_3 BIGINT NOT NULL,
+            took_4 BIGINT NOT NULL, took_5 BIGINT NOT NULL, took_6 BIGINT NOT NULL, took_7 BIGINT NOT NULL,
+            took_8 BIGINT NOT NULL, took_9 BIGINT NOT NULL, took_10 BIGINT NOT NULL,
+            first_0 BIGINT NOT NULL, first_1 BIGINT NOT NULL, first_2 BIGINT NOT NULL, first_3 BIGINT NOT NULL,
+            first_4 BIGINT NOT NULL, first_5 BIGINT NOT NULL, first_6 BIGINT NOT NULL, first_7 BIGINT NOT NULL,
+            first_8 BIGINT NOT NULL, first_9 BIGINT NOT NULL, first_10 BIGINT NOT NULL
+        )""",
+        "CREATE INDEX rollups_by_cube ON rollups (cube, start, value)",
+    ),
+    (
+        """CREATE TABLE gateway_keys (
+            id {text} NOT NULL PRIMARY KEY,
+            hash {text} NOT NULL UNIQUE,
+            consumer {text} NOT NULL,
+            name {text} NOT NULL,
+            created BIGINT NOT NULL,
+            created_by {text} NOT NULL,
+            expires BIGINT,
+            revoked BIGINT
+        )""",
+        """CREATE TABLE audit (
+            id {text} NOT NULL PRIMARY KEY,
+            time BIGINT NOT NULL,
+            actor {text} NOT NULL,
+            role {text} NOT NULL,
+            action {text} NOT NULL,
+            detail {text} NOT NULL
+        )""",
+        "CREATE INDEX audit_by_time ON audit (time, id)",
+    ),
+    ("CREATE INDEX exchanges_with_findings ON exchanges (time, id) WHERE guardrails <> '[]'",),
+    tuple(
+        f"ALTER TABLE {table} ADD COLUMN {name} BIGINT NOT NULL DEFAULT 0"
+        for table in ("exchanges", "rollups")
+        for name in ("prompt_saved", "prompt_extra")
+    ),
 )
-VERSION = len(STEPS)  # 2
+VERSION = len(STEPS)  # 7
 
 # a key of PostgreSQL's advisory locks: a number that no other program in the database takes
 _LOCK = 7_310_868_733_423_012
@@ -82,6 +161,12 @@ def insert(placeholder: str) -> str:
         f"AND (excluded.usage_source <> '{EXPIRED}' "
         "OR excluded.charges <> exchanges.charges AND excluded.time >= exchanges.time)"
     )
+
+
+def replaced(placeholder: str, count: int) -> str:
+    """The statement that finds the times of the rows that `insert` may replace, for so many ids."""
+    ids = ", ".join([placeholder] * count)
+    return f"SELECT time FROM exchanges WHERE usage_source = '{EXPIRED}' AND id IN ({ids})"  # noqa: S608
 
 
 def prune(placeholder: str) -> str:

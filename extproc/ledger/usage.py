@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Text, and_, case, collate, func, literal_column, select, true
+from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select, union_all
 
-from extproc.ledger.query import Filters, Query, label_of, month_of, next_month
-from extproc.ledger.rows import label_key, text
+from extproc.ledger.cover import cover
+from extproc.ledger.measures import LOW, USAGE
+from extproc.ledger.query import Query, month_of, next_month
 from extproc.ledger.table import EXCHANGES
 from extproc.prices import decimal
 
@@ -20,15 +21,16 @@ FIRST_PART = 16  # one part in this many of a report's time is read first
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
 _LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
-_LOW = (1 << 32) - 1
 
+_MONEY = ("cost", "saved", "would_save", "prompt_saved", "prompt_extra")
 _c = EXCHANGES.c
 
 
 @dataclass(slots=True, frozen=True)
 class Numbers:
     """Sums. `cost` is in nano-USD, of the requests whose price is known; `unpriced` are the others. `saved` is the cost
-    that answers from the cache had, `would_save` the same in shadow mode.
+    that answers from the cache had, `would_save` the same in shadow mode. `prompt_saved` is what the prompt caches of
+    providers saved, `prompt_extra` what writing to them cost.
     """
 
     requests: int = 0
@@ -45,6 +47,8 @@ class Numbers:
     saved: int = 0
     shadow_hits: int = 0
     would_save: int = 0
+    prompt_saved: int = 0
+    prompt_extra: int = 0
 
     def __add__(self, other: Numbers) -> Numbers:
         return Numbers(*map(sum, zip(astuple(self), astuple(other), strict=True)))
@@ -52,9 +56,8 @@ class Numbers:
     def json(self) -> dict[str, Any]:
         numbers: dict[str, Any] = asdict(self)
         unpriced = numbers.pop("unpriced")
-        cost, saved, would_save = (decimal(numbers.pop(name)) for name in ("cost", "saved", "would_save"))
-        kept = {"saved_usd": saved, "would_save_usd": would_save}
-        return {**numbers, "cost_usd": cost, "unpriced": unpriced, **kept}
+        money = {f"{name}_usd": decimal(numbers.pop(name)) for name in _MONEY}
+        return {**numbers, "unpriced": unpriced, **money}
 
 
 @dataclass(slots=True, frozen=True)
@@ -100,29 +103,60 @@ class UsageReport:
 
 def usage(connection: Connection, query: Query) -> UsageReport:
     """Answer a query: in order of time, until the answer is full."""
-    dialect = connection.dialect.name
-    length = _LENGTHS.get(query.resolution)
-    times = [] if length is None else [_c.time - _c.time % (length // _MICRO)]
-    keys = [*times, *[field_of(name, dialect) for name in query.group_by]]
-    by_position: list[ColumnElement[Any]] = [literal_column(str(number + 1)) for number in range(len(keys))]
-    sums, dearest = _sums(dialect)
-    wanted = conditions(query.filters, dialect)
-    report = select(*keys, *sums).group_by(*by_position)  # positions, because a label's name is a parameter, not a name
-    report = report.order_by(*by_position[: len(times)], *dearest, *by_position[len(times) :]).limit(MAX_BUCKETS + 1)
     buckets: list[Bucket] = []
-    for part in _parts(connection, query):
-        for row in connection.execute(report.where(_within(*part), wanted)):
-            numbers = _numbers(row[len(keys) :])
-            if numbers.requests:  # a query without keys gives one row, even of nothing
-                group = tuple(map(_value, row[len(times) : len(keys)]))
-                buckets.append(Bucket(*_bounds(query, part, row[0]), group, numbers))
+    for part in parts(connection, query):
+        for begins, group, sums in summed(connection, query, USAGE, *part, limit=MAX_BUCKETS + 1):
+            buckets.append(Bucket(*bounds(query, part, begins), group, _numbers(sums)))
         if len(buckets) > MAX_BUCKETS:
-            total = connection.execute(select(*sums).where(_within(query.start, query.end), wanted)).one()
+            whole = replace(query, resolution="total", group_by=())
+            [(_, _, total)] = summed(connection, whole, USAGE, query.start, query.end, limit=1)
             return UsageReport(query, buckets[:MAX_BUCKETS], _numbers(total), truncated=True)
     return UsageReport(query, buckets, sum((bucket.numbers for bucket in buckets), Numbers()))
 
 
-def _parts(connection: Connection, query: Query) -> Iterator[tuple[datetime, datetime]]:
+def summed(
+    connection: Connection, query: Query, measures: Mapping[str, str], start: datetime, end: datetime, *, limit: int
+) -> Iterator[tuple[Any, tuple[str, ...], Sequence[Any]]]:
+    """Sums of a part of a query's time: the micros at which each begins (of hours and days), its group, and the sums of
+    `measures`, which begin with `requests`. The dearest come first where `measures` have the cost.
+    """
+    dialect, length = connection.dialect.name, _LENGTHS.get(query.resolution)
+    names = {*query.group_by, *query.filters}
+    whole = to_micros(start), to_micros(end)
+    sources = cover(connection, names, whole, hourly=query.resolution == "hour", timed=measures is not USAGE)
+    timed, keyed = int(length is not None), len(query.group_by) + (length is not None)
+    by: list[ColumnElement[Any]] = [literal_column(str(number + 1)) for number in range(keyed)]
+    selects: list[Select[Any]] = []
+    for source in sources:
+        keys = [] if length is None else [source.time - source.time % (length // _MICRO)]
+        keys += [source.field(name, dialect) for name in query.group_by]
+        single = source.table is EXCHANGES
+        keys += [literal_column(sql if single else f"sum({name})") for name, sql in measures.items()]
+        wanted = source.where, source.matching(query.filters, dialect)
+        named = [column.label(f"c{number}") for number, column in enumerate(keys)]
+        # Positions, because a label's name is a parameter, not a name.
+        selects.append(select(*named).select_from(source.table).where(*wanted).group_by(*by))
+    several = len(selects) > 1
+    columns: list[ColumnElement[Any]] = [*(union_all(*selects) if several else selects[0]).subquery().c]
+    sums = [func.sum(column) if several else column for column in columns[keyed:]]
+    order = [*columns[:timed], *_dearest(dict(zip(measures, sums, strict=True)), dialect), *columns[timed:keyed]]
+    report = select(*columns[:keyed], *sums).order_by(*order).limit(limit)
+    for row in connection.execute(report.group_by(*by) if several else report):
+        if row[keyed]:  # a query without keys gives one row, even of nothing
+            yield row[0], tuple(map(_value, row[timed:keyed])), row[keyed:]
+
+
+def _dearest(sums: Mapping[str, ColumnElement[Any]], dialect: str) -> list[ColumnElement[Any]]:
+    """The order from dear to cheap. Sums of SQLite are of 64 bits."""
+    if "cost_low" not in sums:
+        return []
+    low, high = sums["cost_low"], sums["cost_high"]
+    if dialect == "sqlite":
+        return [(high + low.op(">>")(32)).desc(), low.op("&")(LOW).desc()]
+    return [(high * literal_column(str(LOW + 1)) + low).desc()]
+
+
+def parts(connection: Connection, query: Query) -> Iterator[tuple[datetime, datetime]]:
     """The query's time in pieces for separate queries. Months are single pieces. Whole hours and days come in pieces
     that double in length, so that a report of few groups needs few queries, and many groups soon fill the answer.
     """
@@ -131,8 +165,8 @@ def _parts(connection: Connection, query: Query) -> Iterator[tuple[datetime, dat
         return
     latest = select(func.max(_c.time)).where(_c.time < to_micros(query.end))
     end = from_micros(connection.execute(latest).scalar() or 0) + _MICRO
-    start = _next(connection, query.start, end)
     length = _LENGTHS.get(query.resolution, _MICRO)
+    start = _next(connection, query.start, end, length)
     step = max(length, (end - start) / FIRST_PART)
     while start < end:
         if query.resolution == "month":
@@ -142,37 +176,17 @@ def _parts(connection: Connection, query: Query) -> Iterator[tuple[datetime, dat
         else:
             until = end
         yield start, until
-        start = _next(connection, until, end)
+        start = _next(connection, until, end, length)
 
 
-def _next(connection: Connection, at: datetime, end: datetime) -> datetime:
-    """Start of the first exchange at `at` or later; `end` when there is none."""
+def _next(connection: Connection, at: datetime, end: datetime, length: timedelta) -> datetime:
+    """Start of the first hour or day with an exchange at `at` or later, at least `at`; `end` when there is none."""
     found = connection.execute(select(func.min(_c.time)).where(_c.time >= to_micros(at))).scalar()
-    return end if found is None else from_micros(found)
+    return end if found is None else max(at, _floor(from_micros(found), length))
 
 
 def _floor(moment: datetime, length: timedelta) -> datetime:
     return moment - (moment - _EPOCH) % length
-
-
-def _within(start: datetime, end: datetime) -> ColumnElement[bool]:
-    return and_(_c.time >= to_micros(start), _c.time < to_micros(end))
-
-
-def conditions(filters: Filters, dialect: str) -> ColumnElement[bool]:
-    """Every field is one of its values."""
-    return and_(true(), *[field_of(name, dialect).in_(_wanted(name, values)) for name, values in filters.items()])
-
-
-def field_of(name: str, dialect: str) -> ColumnElement[Any]:
-    """The column of a field, or a label's value: empty where it is missing. Its name is a parameter, never SQL."""
-    label = label_of(name)
-    if label is None:
-        return _c[name]
-    key = label_key(label)
-    if dialect == "sqlite":
-        return func.coalesce(func.json_extract(_c.labels, f'$."{key}"'), "")
-    return collate(func.coalesce(_c.labels.op("->>", return_type=Text())(key), ""), "C")
 
 
 def to_micros(moment: datetime) -> int:
@@ -187,7 +201,7 @@ def rfc3339(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def _bounds(query: Query, part: tuple[datetime, datetime], begins: Any) -> tuple[datetime, datetime]:
+def bounds(query: Query, part: tuple[datetime, datetime], begins: Any) -> tuple[datetime, datetime]:
     if query.resolution == "total":
         return part
     if query.resolution == "month":
@@ -196,46 +210,14 @@ def _bounds(query: Query, part: tuple[datetime, datetime], begins: Any) -> tuple
     return start, start + _LENGTHS[query.resolution]
 
 
-def _sums(dialect: str) -> tuple[list[ColumnElement[Any]], list[ColumnElement[Any]]]:
-    """The sums that `_numbers` reads, and the order from dear to cheap. SQLite's sums are of 64 bits: money is in two
-    halves.
-    """
-    cost: list[ColumnElement[Any]] = [func.coalesce(func.sum(_c.cost), 0)]
-    dearest: list[ColumnElement[Any]] = [cost[0].desc()]
-    if dialect == "sqlite":
-        high = func.coalesce(func.sum(_c.cost.op(">>")(32)), 0)
-        low = func.coalesce(func.sum(_c.cost.op("&")(_LOW)), 0)
-        cost = [low, high]
-        dearest = [(high + low.op(">>")(32)).desc(), low.op("&")(_LOW).desc()]
-    counts: list[ColumnElement[Any]] = [
-        func.count(),
-        *[func.sum(case((_c.outcome == outcome, 1), else_=0)) for outcome in ("refused", "error")],
-        func.count(_c.cost),
-        *[func.sum(column) for column in (_c.input_tokens, _c.output_tokens, _c.cached_tokens)],
-        *[func.sum(column) for column in (_c.cache_write_tokens, _c.reasoning_tokens)],
-        *[
-            func.sum(case((_c.cache == outcome, value), else_=0))
-            for outcome in ("hit", "shadow")
-            for value in (1, _c.saved)
-        ],
-    ]
-    return [*counts, *cost], dearest
-
-
-def _numbers(row: Sequence[Any]) -> Numbers:
-    requests, refused, errors, priced, *others = [int(number or 0) for number in row[:13]]
-    cost = sum(int(part) << (32 * place) for place, part in enumerate(row[13:]))
-    tokens, (hits, saved, shadow_hits, would_save) = others[:5], others[5:]
-    sums = [requests, refused, errors, *tokens, cost, requests - priced, hits, saved, shadow_hits, would_save]
-    return Numbers(*sums)
-
-
-def _wanted(name: str, values: Sequence[str]) -> list[Any]:
-    if name == "status":
-        return [int(value) for value in values]
-    if name == "stream":
-        return [value == "true" for value in values]
-    return [text(value) for value in values]  # cut like the stored values
+def _numbers(sums: Sequence[Any]) -> Numbers:
+    found = {name: int(value or 0) for name, value in zip(USAGE, sums, strict=True)}
+    return Numbers(
+        **{name: found[name] for name in USAGE if name in Numbers.__slots__},
+        cost=found["cost_low"] + (found["cost_high"] << 32),
+        unpriced=found["requests"] - found["priced"],
+        cache_hits=found["hits"],
+    )
 
 
 def _value(value: Any) -> str:

@@ -12,11 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from extproc.ledger import LedgerError, Row
+from extproc.ledger import LedgerError, Row, rollups
 from extproc.ledger.database import Database, reason
-from extproc.ledger.rows import values
-from extproc.ledger.schema import insert
+from extproc.ledger.rows import COLUMNS, values
+from extproc.ledger.schema import insert, replaced
 
 MAX_QUEUED = 100_000
 BATCH = 1000
@@ -25,6 +26,7 @@ SLICE = 50  # rows prepared or sent at once; in between the event loop has its t
 YIELD = 0.0005  # seconds of such a turn
 FIRST_RETRY, LAST_RETRY = 0.25, 10.0  # seconds
 STOP_TIMEOUT = 5.0
+_ID, _TIME = COLUMNS.index("id"), COLUMNS.index("time")
 
 _Stored = tuple[str, tuple[object, ...]]  # a row's id, and its values
 
@@ -148,6 +150,7 @@ class Writer:
         """Commit rows and take them out of the batch; in halves, where one of them is refused."""
         try:
             with self._database.write() as cursor:
+                self._spoil(cursor, batch)
                 for first in range(0, len(batch), SLICE):
                     cursor.executemany(self._insert, [row for _, row in batch[first : first + SLICE]])
         except self._database.refusals as error:
@@ -161,6 +164,13 @@ class Writer:
             self.written += len(batch)
             self._tell([id for id, _ in batch])
         self._batch = self._batch[len(batch) :]  # those are the first of the batch
+
+    def _spoil(self, cursor: Any, batch: Sequence[_Stored]) -> None:
+        """Rollups are void that hold rows of these times, or rows that these replace."""
+        rollups.share(cursor, self._database.dialect)
+        times = {at for _, row in batch if isinstance(at := row[_TIME], int)}
+        cursor.execute(replaced(self._database.placeholder, len(batch)), [row[_ID] for _, row in batch])
+        rollups.spoil(cursor, times.union(time for (time,) in cursor.fetchall()))
 
     def _refuse(self, id: str, error: Exception) -> None:
         self.refused += 1

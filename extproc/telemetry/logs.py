@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
 
 from extproc.prices import NANO
+from extproc.words.caching import HITS, SHADOWS
 from extproc.words.exchange import Exchange
 
+_FOUND = (*HITS, *SHADOWS, "partial")
 _MOST_VERDICTS = 64
+_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 def describe(exchange: Exchange) -> Mapping[str, Any]:
@@ -45,10 +50,39 @@ def describe(exchange: Exchange) -> Mapping[str, Any]:
             entry["skipped"] = skipped
     if (caching := exchange.caching) is not None:
         entry["cache"] = caching.outcome
-        if caching.outcome in ("hit", "shadow"):
+        if caching.outcome in _FOUND:
             entry["saved_usd"] = None if caching.saved is None else caching.saved / NANO
-    if exchange.forwarded:
+            if caching.score is not None:
+                entry["similarity"] = round(caching.score, 4)
+    if exchange.mcp is not None:
+        entry |= _called(exchange)
+    elif exchange.forwarded:
         entry |= _served(exchange)
+    return entry
+
+
+def _called(exchange: Exchange) -> dict[str, Any]:
+    """Log fields of a message to the MCP gateway: never arguments or results."""
+    call = exchange.mcp
+    entry: dict[str, Any] = {
+        "profile": call.profile,
+        "mcp_server": call.server,
+        "tool": call.tool[:256],
+        "mcp_protocol": call.version,
+        "rpc_id": call.id,
+        "request_bytes": len(getattr(exchange, "body", b"")),
+        "answer_bytes": call.answer_bytes,
+        "attempts": exchange.attempts,
+        "complete": exchange.ending.complete,
+    }
+    if call.session is not None:
+        entry["mcp_session"] = hashlib.sha256(call.session.id.encode()).hexdigest()[:16]
+    if call.message is not None and "arguments" in call.message.params:
+        entry["arguments_sha256"] = hashlib.sha256(_sorted(call.message.params["arguments"])).hexdigest()
+    if exchange.cost:
+        entry["cost_usd"] = exchange.cost / NANO
+    if exchange.tainted:
+        entry["tainted"] = list(exchange.tainted)
     return entry
 
 
@@ -83,8 +117,13 @@ def _served(exchange: Exchange) -> dict[str, Any]:
         "cost_usd": None if exchange.cost is None else exchange.cost / NANO,
         "complete": exchange.ending.complete,
     }
+    if exchange.prompt_saved or exchange.prompt_extra:
+        entry["prompt_saved_usd"] = exchange.prompt_saved / NANO
+        entry["prompt_extra_usd"] = exchange.prompt_extra / NANO
     if exchange.first_token is not None:
         entry["first_token_ms"] = round(exchange.first_token * 1000, 3)
+    if exchange.tries:
+        entry["tries"] = [asdict(try_) for try_ in exchange.tries]
     if exchange.unread:
         entry["unread"] = True
     if report is not None:

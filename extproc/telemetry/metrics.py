@@ -20,17 +20,21 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from extproc.budgets import input_estimate
+from extproc.mcp.settings import HOP
 from extproc.prices import NANO
 from extproc.providers import kinds
 from extproc.settings.config import Settings
 from extproc.telemetry.histogram import Counts, Histogram
 from extproc.telemetry.logs import describe, describe_verdicts, json_line
+from extproc.telemetry.prefixes import Prefixes
 from extproc.telemetry.recent import Recent
+from extproc.words.caching import SHADOWS
 from extproc.words.exchange import Exchange
 from extproc.words.verdicts import Verdict
 
 if TYPE_CHECKING:
     from extproc.ledger.ledger import Ledger
+    from extproc.telemetry.tools import ToolMetrics
 
 # The buckets that the conventions advise.
 _DURATION = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -91,6 +95,7 @@ class Telemetry:
         self._combinations: set[tuple[str, str]] = set()
         self._spenders: set[tuple[str, ...]] = set()
         self._most_spenders = settings.attribution.max_series
+        self.tools: ToolMetrics | None = None  # of the MCP gateway, where there is one
         self._told: dict[str, float] = {}  # provider -> when its refused credential was logged
         self.configure(settings)
         self._write = write or sys.stdout.write
@@ -202,6 +207,19 @@ class Telemetry:
         self._no_price = Counter(
             "extproc_cost_unknown", "Exchanges whose price is unknown", ["provider", "model"], registry=registry
         )
+        self._prefixes = Prefixes()
+        self._prompt_tokens = Counts(
+            "extproc_prompt_cache_tokens",
+            "Input tokens that providers read from their prompt caches, and wrote to them",
+            [*spender, "kind"],
+            registry,
+        )
+        self._prompt_cost = Counts(
+            "extproc_prompt_cache_usd",
+            "USD that reads from the prompt caches of providers saved, and that writes cost",
+            [*spender, "kind"],
+            registry,
+        )
         self._cache = Counts("extproc_cache", "Looks into the cache of answers, by outcome", ["outcome"], registry)
         self._saved = Counts(
             "extproc_cache_saved_usd",
@@ -261,6 +279,13 @@ class Telemetry:
         """gRPC streams of Envoy's."""
         streams = Gauge("extproc_grpc_streams", "gRPC streams of Envoy's", registry=registry)
         streams.set_function(lambda: self.streams)
+        self.prompts: Any = None  # `accounting.prompts.PromptLog`, with `telemetry.prompts`
+        self._prompt_events = Counter(
+            "extproc_prompt_events", "Prompts for the collector of logs, by outcome", ["outcome"], registry=registry
+        )
+        self.tasks: Callable[[], int] = lambda: 0
+        tasks = Gauge("extproc_tasks", "Tasks of the event loop", registry=registry)
+        tasks.set_function(lambda: self.tasks())  # noqa: PLW0108 - it is set later
         self.loop_lag = Gauge("extproc_event_loop_lag_seconds", "How late the event loop was", registry=registry)
         self.reloads = Counter("extproc_reloads", "Changes of the settings file", ["outcome"], registry=registry)
         for outcome in ("taken", "refused"):
@@ -278,6 +303,14 @@ class Telemetry:
         self._models = {*settings.models, *settings.virtual_models}
         self._providers = {name: kinds()[provider.kind].gen_ai_name for name, provider in settings.providers.items()}
         self._log = settings.telemetry.access_log == "stdout"
+        if settings.mcp is not None and self.tools is None:
+            from extproc.telemetry.tools import ToolMetrics  # noqa: PLC0415 - most gateways serve models alone
+
+            self.tools = ToolMetrics(self.registry)
+
+    def prompt_events(self, outcome: str, number: int) -> None:
+        """Count prompts that were sent, failed or dropped."""
+        self._prompt_events.labels(outcome).inc(number)
 
     def provider_name(self, provider: str) -> str:
         """OpenTelemetry's name of a configured provider."""
@@ -295,6 +328,11 @@ class Telemetry:
             self._guardrail_failures.labels(verdict.guardrail, verdict.reason).inc()
         else:
             self._guardrail.labels(verdict.guardrail, verdict.action).inc()
+
+    def tool_changed(self, server: str, _tool: str) -> None:
+        """Count a definition of a tool that differs from its pin."""
+        if self.tools is not None:
+            self.tools.changed(server)
 
     def guardrail_call(self, guardrail: str, kind: str, outcome: str, seconds: float) -> None:
         """Count a call of a guardrail to its service."""
@@ -348,6 +386,9 @@ class Telemetry:
         """Take in a try that Envoy reported. `target` is the name of a target, `outcome` from a fixed set
         (tries.OUTCOMES).
         """
+        if self.tools is not None and provider.startswith(HOP):
+            self.tools.attempt(provider.removeprefix(HOP), outcome, seconds)
+            return
         if provider not in self._providers:
             provider = "other"
         self._tries.add((provider, self._model(target), outcome))
@@ -366,11 +407,16 @@ class Telemetry:
         self._requests.add((exchange.operation, status))
         if hasattr(exchange, "labels"):
             self._count_consumer(exchange, f"{status[0]}xx" if status != "none" else status)
-        if exchange.forwarded:
+        if exchange.mcp is not None:
+            if self.tools is not None:
+                self.tools.record(exchange, self._error(exchange.error))
+        elif exchange.forwarded:
             self._count(exchange)
         if exchange.caching is not None:
             self._count_cache(exchange)
-        entry = describe(exchange)
+        entry = {**describe(exchange)}
+        if exchange.forwarded and exchange.mcp is None and (warning := self._prefixes.warning(exchange)):
+            entry["warning"] = warning
         self.recent.add(entry, known=hasattr(exchange, "consumer"))
         if self._log:
             self._line(entry)
@@ -412,7 +458,7 @@ class Telemetry:
         caching = exchange.caching
         self._cache.add((caching.outcome,))
         if caching.saved:
-            mode = "enforce" if caching.enforced else "shadow"
+            mode = "shadow" if caching.outcome in SHADOWS else "enforce"
             self._saved.add((mode, *self._spender(exchange)), caching.saved / NANO)
 
     def _count_consumer(self, exchange: Exchange, status: str) -> None:
@@ -421,8 +467,17 @@ class Telemetry:
         if exchange.forwarded and exchange.usage.source != "none":
             self._consumer_tokens.add((*spender, "input"), exchange.usage.input_tokens)
             self._consumer_tokens.add((*spender, "output"), exchange.usage.output_tokens)
+            if exchange.usage.cached_tokens or exchange.usage.cache_write_tokens:
+                self._count_prompt_cache(exchange, spender)
         if exchange.cost:
             self._consumer_cost.add(spender, exchange.cost / NANO)
+
+    def _count_prompt_cache(self, exchange: Exchange, spender: tuple[str, ...]) -> None:
+        usage = exchange.usage
+        self._prompt_tokens.add((*spender, "read"), usage.cached_tokens)
+        self._prompt_tokens.add((*spender, "write"), usage.cache_write_tokens)
+        self._prompt_cost.add((*spender, "read"), exchange.prompt_saved / NANO)
+        self._prompt_cost.add((*spender, "write"), exchange.prompt_extra / NANO)
 
     def _count_guesses(self, exchange: Exchange, provider: str) -> None:
         if provider not in self._providers:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from extproc.admin import admin_app
-from tests.admin.fakes import FakeSources, exchange, some
+from tests.admin.fakes import FakeDesk, FakeSources, exchange, some
 
 NOW = 1_795_000_000.0
 TOKEN = "operator-token"
@@ -30,9 +30,14 @@ def sources():
 
 
 @pytest.fixture
-async def admin(sources):
+def desk():
+    return FakeDesk()
+
+
+@pytest.fixture
+async def admin(sources, desk):
     """A client of an API on loopback without a token."""
-    async with client(admin_app(sources, None)) as found:
+    async with client(admin_app(sources, None, desk)) as found:
         yield found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -9,11 +10,14 @@ from decimal import Decimal
 
 from extproc.admin import SourceError
 from extproc.admin.sources import matches
-from extproc.ledger.query import FIELDS
+from extproc.ledger.query import FIELDS, ExchangeQuery
 from extproc.words.exchange import OUTCOMES
 
 TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
-KEPT = ("cache_hits", "saved_usd", "shadow_hits", "would_save_usd")
+VECTORS = {"vectors": 2, "vector_bytes": 9000, "vector_failures": 0}
+SAMPLE = {"time": 1.5, "score": 0.97, "hit": True, "asked": "0a", "kept": "0b", "consumer": "ada", "team": "red"}
+SAMPLE |= {"model": "m", "saved_usd": 0.001}
+KEPT = ("cache_hits", "saved_usd", "shadow_hits", "would_save_usd", "prompt_saved_usd", "prompt_extra_usd")
 NUMBERS = ("requests", "refused", "errors", *TOKENS, "cost", "unpriced", *KEPT)
 WHO = {"ada": "platform", "ci-bot": "platform", "maps": "search", "research": "lab"}
 WHERE = {
@@ -82,6 +86,7 @@ class FakeSources:
         self.now = datetime.fromtimestamp(now, UTC)
         self.asked: list = []
         self.given: list[dict] = []
+        self.servers = []
         self.places = {
             "openai/gpt-4o": {"plain_s": 1.2, "streamed_first_byte_s": 0.31, "failing": 0.002},
             "anthropic/claude-sonnet-4-5": {"streamed_first_byte_s": 0.44, "failing": 0.08},
@@ -199,11 +204,34 @@ class FakeSources:
         ]
         return {"object": "list", "data": [budget for budget in data if name in (None, budget["name"])]}
 
-    def exchanges(self, limit, filters):
-        return [entry for entry in self.entries if matches(entry, filters)][-limit:][::-1]
+    def exchanges(self, parameters):
+        query = ExchangeQuery.parse(parameters)
+        ids = [entry["id"] for entry in self.entries]
+        earlier = self.entries[: ids.index(query.before)] if query.before in ids else self.entries
+        return [entry for entry in earlier if matches(entry, query)][-query.limit :][::-1]
+
+    def latency(self, parameters):
+        report = self.usage(parameters)
+        times = {"p50_ms": 800.0, "p95_ms": 2400.0, "first_p50_ms": 210.0, "first_p95_ms": None}
+        told = ("object", "start", "end", "resolution", "group_by", "truncated")
+        data = [
+            {name: row[name] for name in ("start", "end", "group")} | {"answers": row["requests"]} | times
+            for row in report["data"]
+        ]
+        return {name: report[name] for name in told} | {"object": "latency", "data": data}
+
+    def findings(self, parameters):
+        self.usage(parameters)
+        return [{"finding": "no-keys: block", "exchanges": 3, "latest": "2026-11-18T00:00:00Z"}]
 
     def exchange(self, id):
         return next((entry for entry in self.entries if id in (entry["id"], entry["request_id"])), None)
+
+    def tools(self, *, definitions):
+        return list(self.servers)
+
+    def stale(self):
+        return "changes of stores bind at a restart"
 
     def providers(self):
         return self.places
@@ -226,15 +254,97 @@ class FakeSources:
         return given
 
     def cache(self):
-        return {"entries": 3, "bytes": 4096, "limit": 1 << 20, "waiting": 0, "failures": 0}
+        return {"entries": 3, "bytes": 4096, "limit": 1 << 20, "waiting": 0, "failures": 0} | VECTORS
+
+    def similar(self):
+        return [SAMPLE]
 
     def forget(self, consumer):
         return 1 if consumer == "ada" else 3 if consumer is None else 0
+
+    def forget_consumer(self, consumer, *, delete):
+        before = len(self.entries)
+        self.entries = [entry for entry in self.entries if entry["consumer"] != consumer]
+        return {"rows": before - len(self.entries), "answers": int(delete)}
+
+    def export(self, consumer, before, limit):
+        found = self.exchanges([("consumer", consumer), ("limit", "1000")])
+        ids = [entry["id"] for entry in found]
+        return found[ids.index(before) + 1 if before in ids else 0 :][:limit]
+
+    def rebuild(self):
+        self.asked.append("rebuild")
 
     def revoke(self, id):
         before = len(self.given)
         self.given = [grant for grant in self.given if grant["id"] != id]
         return len(self.given) < before
+
+
+class FakeDesk:
+    """Two consumers, whose keys and acts are lists."""
+
+    def __init__(self):
+        self.issued: list[dict] = []
+        self.port = 10000
+        self.acts: list[dict] = []
+
+    def keys(self):
+        numbers = {"origin": "settings", "created": None, "created_by": "", "expires_at": None}
+        return [{"id": "", "consumer": "ada", "name": "0", "state": "active", **numbers}, *self.issued]
+
+    def issue(self, consumer, name, expires_in, actor):
+        if consumer not in WHO:
+            raise SourceError(404, "there is no such consumer")
+        made = {
+            "id": f"k-{len(self.issued)}",
+            "origin": "console",
+            "consumer": consumer,
+            "name": name,
+            "state": "active",
+            "created": "2026-11-20T00:00:00Z",
+            "created_by": actor,
+            "expires_at": None if expires_in is None else "2026-12-01T00:00:00Z",
+        }
+        self.issued.append(made)
+        return {**made, "key": "sk-gw-secret"}
+
+    def revoke_key(self, id):
+        for number, key in enumerate(self.issued):
+            if key["id"] == id and key["state"] == "active":
+                self.issued[number] = {**key, "state": "revoked"}
+                return True
+        return False
+
+    def models(self, consumer):
+        rates = {"input": 2.5, "cached_input": 1.25, "output": 10.0}
+        there = {"context": 128_000, "output_limit": None, "usd_per_million": rates, "price_version": "settings"}
+        return [
+            {
+                "name": name,
+                "strategy": "fallback" if name == "assistant" else "",
+                "consumers": 4 if consumer is None else 1,
+                "targets": [{"name": name, "provider": provider, "model": model, "unavailable": "", **there}],
+            }
+            for name, (provider, model) in WHERE.items()
+        ]
+
+    def door(self):
+        return {"port": self.port, "tls": False, "model": "assistant"}
+
+    def play(self, key, body):
+        if key != "sk-gw-good":
+            return {"status": 401, "ms": 1, "headers": {}, "content": '{"error": {"message": "no"}}', "cut": False}
+        told = {"choices": [{"message": {"content": "Hello <b>" + json.loads(body)["messages"][0]["content"]}}]}
+        return {"status": 200, "ms": 5, "headers": {"x-request-id": "r-1"}, "content": json.dumps(told), "cut": False}
+
+    def record(self, actor, role, action, detail):
+        act = {"id": f"a-{len(self.acts)}", "time": "2026-11-20T00:00:00Z"}
+        self.acts.append({**act, "actor": actor, "role": role, "action": action, "detail": dict(detail)})
+
+    def trail(self, limit, before):
+        ids = [act["id"] for act in self.acts]
+        return self.acts[: ids.index(before) if before in ids else None][::-1][:limit]
 
 
 def _text(time):

@@ -18,6 +18,7 @@ from extproc.ledger import Row
 from extproc.ledger.rows import COLUMNS
 from extproc.telemetry.logs import describe
 from extproc.words.chain import Skip
+from extproc.words.tries import FailedTry
 from tests.accounting.test_reports import BUDGETS, NOW, SCOPE, World
 from tests.telemetry.test_metrics import ended
 
@@ -25,9 +26,10 @@ from tests.telemetry.test_metrics import ended
 def known(exchange):
     """An exchange with every field that the log can have."""
     found = ended(exchange, labels={"run": "\ud800 lone"})
+    found.prompt_saved = 5
     found.denied_by, found.downgraded = "month", "week"
     found.skipped = [Skip(found.targets[0], "no_key", "it has no key")]
-    found.targets = []
+    found.targets, found.tries = [], [FailedTry("t", "a", 503, 9, "connect")]
     return found
 
 
@@ -58,6 +60,7 @@ def real(clocks, exchange):
                 status=200,
                 stream=True,
                 error="e",
+                tries=[FailedTry("t", "a", 503, 9, "connect")],
             ),
         ]
         for row in rows:
@@ -82,6 +85,8 @@ PATHS = [
     "/exchanges/most",
     "/exchanges/new",
     "/providers",
+    "/tools",
+    "/tools?definitions=true",
 ]
 
 
@@ -117,9 +122,10 @@ def test_a_real_answer_matches_its_description_and_is_complete(real, path):
             if name
             else {
                 "object": "list",
-                "data": everything.exchanges(100, dict(part.split("=") for part in query.split("&") if part)),
+                "data": everything.exchanges([tuple(part.split("=")) for part in query.split("&") if part]),
             }
         ),
+        "tools": lambda: {"object": "list", "data": everything.tools(definitions=bool(query))},
         "providers": lambda: {"object": "list", "data": everything.providers()},
     }[kind]()
     assert body == json.loads(json.dumps(told))
@@ -140,7 +146,8 @@ def test_units_windows_outcomes_and_filters_are_described(real):
 def test_an_exchange_has_every_field_of_the_log_and_the_ledger(exchange):
     fields = set(answers.Exchange.__struct_fields__)
     assert set(describe(known(exchange))) <= fields
-    assert {*COLUMNS, "cost_usd", "saved_usd"} - {"cost", "saved"} <= fields
+    money = {"cost", "saved", "prompt_saved", "prompt_extra"}
+    assert {*COLUMNS, *(f"{name}_usd" for name in money)} - money <= fields
 
 
 def test_units_and_windows_are_those_of_the_settings():

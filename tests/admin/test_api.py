@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.admin import SourceError, admin_app
-from extproc.admin.api import MAX_BODY, as_csv
+from extproc.admin.api import as_csv
+from extproc.admin.handling import MAX_BODY
 from tests.admin.conftest import JSON, NOW
 from tests.admin.fakes import FakeSources
 
@@ -81,10 +82,17 @@ async def test_no_csv_cell_is_a_formula(connect, make, text):
 def test_any_text_is_one_csv_cell(name, value):
     numbers = dict.fromkeys(("requests", "refused", "errors", "input_tokens", "output_tokens", "cached_tokens"), 0)
     numbers |= {"cache_write_tokens": 0, "reasoning_tokens": 0, "cost_usd": "0.1", "unpriced": 0}
-    numbers |= {"cache_hits": 0, "saved_usd": "0", "shadow_hits": 0, "would_save_usd": "0"}
+    numbers |= {
+        "cache_hits": 0,
+        "saved_usd": "0",
+        "shadow_hits": 0,
+        "would_save_usd": "0",
+        "prompt_saved_usd": "0",
+        "prompt_extra_usd": "0",
+    }
     row = {"start": "a", "end": "b", "group": {name: value}, **numbers}
     [heads, cells] = rows(as_csv({"group_by": [name], "data": [row]}))
-    assert len(heads) == len(cells) == 17
+    assert len(heads) == len(cells) == 19
     assert cells[2].removeprefix("'") == (value or "").removeprefix("'")
     assert not cells[2].startswith(("=", "+", "-", "@", "\t"))
 
@@ -202,11 +210,34 @@ async def test_exchanges_are_filtered(admin, sources):
         assert found
         assert {str(entry[field]) for entry in found} == {value}
     assert (await admin.get("/exchanges?consumer=nobody")).json()["data"] == []
+    labelled = (await admin.get("/exchanges?label.agent=planner&team=platform")).json()["data"]
+    assert {(entry["labels"]["agent"], entry["team"]) for entry in labelled} == {("planner", "platform")}
+    assert (await admin.get("/exchanges?end=2026-01-01&findings=true")).json()["data"] == []
+
+
+async def test_times_and_findings_are_reports(admin, sources):
+    [*rows] = (await admin.get("/latency?group_by=team&consumer=ada&resolution=day")).json()["data"]
+    assert (rows[0]["p50_ms"], rows[0]["first_p95_ms"]) == (800.0, None)
+    assert (await admin.get("/findings?team=lab")).json()["data"][0]["finding"] == "no-keys: block"
+    assert sources.asked[-1] == [("team", "lab")]
+    for path in ("/latency?group_by=x", "/findings?start=never", "/latency?" + "&".join(["team=a"] * 257)):
+        assert (await admin.get(path)).status_code == 400
 
 
 @pytest.mark.parametrize(
     "query",
-    ["label.x=1", "consumer=a&consumer=b", "status=x", "status=2000", "status=", "id=1", "outcome=", "outcome=bad"],
+    [
+        "label.=1",
+        "consumer=a&consumer=b",
+        "findings=x",
+        "start=x",
+        "status=x",
+        "status=2000",
+        "status=",
+        "id=1",
+        "outcome=",
+        "outcome=bad",
+    ],
 )
 async def test_an_invalid_filter_is_refused(admin, query):
     assert (await admin.get("/exchanges?" + query)).status_code == 400
@@ -223,6 +254,105 @@ async def test_a_limit_is_a_number_from_1_to_1000(admin, limit):
 async def test_an_unknown_exchange_is_a_404(admin, id):
     answer = await admin.get(f"/exchanges/{id}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+# --- operators, keys, models
+
+
+async def test_a_key_is_shown_once_and_revoked_and_every_change_is_in_the_trail(admin, desk):
+    wanted = {"consumer": "ada", "name": "laptop", "expires_in": 3600}
+    made = await admin.post("/keys", json=wanted)
+    assert (made.status_code, made.json()["key"]) == (201, "sk-gw-secret")
+    listed = await admin.get("/keys")
+    assert [key["name"] for key in listed.json()["data"]] == ["0", "laptop"]
+    assert "secret" not in listed.text
+    assert (await admin.post("/keys", json=wanted | {"consumer": "nobody"})).status_code == 404
+    changes = (
+        {"consumer": "a\n"},
+        {"name": ""},
+        {"name": "a b"},
+        {"expires_in": 59},
+        {"more": 1},
+    )
+    for change in changes:
+        assert (await admin.post("/keys", json=wanted | change)).status_code == 400
+    assert (await admin.delete("/keys/k-0")).status_code == 204
+    assert (await admin.delete("/keys/k-0")).status_code == 404
+    await admin.post("/grants", json=GRANT)
+    await admin.post("/ledger/forget", json={"consumer": "ada"})
+    trail = (await admin.get("/audit")).json()["data"]
+    assert [(act["actor"], act["role"], act["action"]) for act in trail] == [
+        ("local", "admin", action) for action in ("forget_consumer", "grant", "revoke_key", "issue_key")
+    ]
+    assert trail[1]["detail"]["amount"] == "25.5"
+    assert trail[2]["detail"] == {"id": "k-0"}
+    assert trail[3]["detail"]["consumer"] == "ada"
+    assert "secret" not in str(desk.acts)
+    assert "ada" not in str(trail[0])
+    assert [act["id"] for act in (await admin.get("/audit?limit=1&before=a-1")).json()["data"]] == ["a-0"]
+    assert (await admin.get("/audit?limit=0")).status_code == 400
+
+
+async def test_models_have_targets_and_prices(admin, connect, sources):
+    [first, *_] = (await admin.get("/models")).json()["data"]
+    assert (first["name"], first["consumers"], first["targets"][0]["usd_per_million"]["output"]) == (
+        "assistant",
+        4,
+        10.0,
+    )
+    assert (await admin.get("/models?consumer=ada")).json()["data"][0]["consumers"] == 1
+    door = {"port": 10000, "tls": False, "model": "assistant"}
+    about = {"session": False, "door": door, "stale": "changes of stores bind at a restart"}
+    assert (await admin.get("/me")).json() == {"name": "local", "role": "admin", **about}
+    async with connect(admin_app(sources, None)) as http:
+        assert (await http.get("/keys")).status_code == 404
+
+
+async def test_the_playground_sends_a_request_and_keeps_neither_key_nor_text(admin, desk):
+    body = {"model": "assistant", "messages": [{"role": "user", "content": "secret words"}]}
+    played = (await admin.post("/playground", json={"key": "sk-gw-good", "body": body})).json()
+    assert (played["status"], played["headers"]) == (200, {"x-request-id": "r-1"})
+    assert "secret words" in played["content"]
+    assert (await admin.post("/playground", json={"key": "sk-gw-bad", "body": body})).json()["status"] == 401
+    for wrong in ({"key": "", "body": {}}, {"key": "a b", "body": {}}, {"key": "k", "body": []}, {"key": "k"}):
+        assert (await admin.post("/playground", json=wrong)).status_code == 400
+    assert [act["detail"] for act in desk.acts] == [{"status": 200}, {"status": 401}]
+
+
+# --- the ledger
+
+
+async def test_a_consumer_is_exported_in_pages_and_forgotten(admin, sources):
+    wanted = [entry["id"] for entry in sources.exchanges([("consumer", "ada"), ("limit", "1000")])]
+    found: list[str] = []
+    while lines := (
+        await admin.get("/ledger/export", params={"consumer": "ada", "limit": 7, "before": (found or [""])[-1]})
+    ).text:
+        found += [json.loads(line)["id"] for line in lines.splitlines()]
+    assert found == wanted
+    for body in (
+        {},
+        {"consumer": ""},
+        {"consumer": "a\nb"},
+        {"consumer": "a", "more": 1},
+        {"consumer": "a", "delete": 1},
+    ):
+        assert (await admin.post("/ledger/forget", json=body)).status_code == 400
+    answer = await admin.post("/ledger/forget", json={"consumer": "ada", "delete": True})
+    assert (answer.status_code, answer.json()) == (200, {"rows": len(wanted), "answers": 1})
+    assert (await admin.get("/ledger/export?consumer=ada")).content == b""
+    for query in (
+        "",
+        "?consumer=",
+        "?consumer=a&limit=0",
+        "?consumer=a&limit=x",
+        "?consumer=a&consumer=b",
+        "?consumer=a&x=1",
+    ):
+        assert (await admin.get("/ledger/export" + query)).status_code == 400
+    assert (await admin.post("/ledger/rebuild", json={})).status_code == 204
+    assert (await admin.post("/ledger/rebuild", json=[])).status_code == 400
+    assert sources.asked[-1] == "rebuild"
 
 
 # --- other paths and methods
@@ -267,7 +397,7 @@ async def test_a_failing_source_gives_its_reason_and_a_bug_gives_none(admin, sou
 
 
 async def test_a_body_that_is_slow_or_cut_off_is_refused(admin, sources, connect, monkeypatch):
-    monkeypatch.setattr("extproc.admin.api._SLOWEST", 0.05)
+    monkeypatch.setattr("extproc.admin.handling._SLOWEST", 0.05)
 
     async def slow():
         yield b"{"

@@ -48,6 +48,20 @@ async def test_with_the_token_any_address_is_answered(sources, connect):
             assert len(answer.json()["data"]) == 90
 
 
+async def test_a_token_that_changes_is_followed_and_without_one_no_request_passes(sources, connect):
+    token = "first"
+    async with connect(admin_app(sources, lambda: token)) as http:
+        for token, given, status in (  # noqa: B007 - the reader sees it
+            ("first", "first", 200),
+            ("second", "first", 401),
+            ("second", "second", 200),
+        ):
+            assert (await http.get("/budgets", headers={"authorization": f"Bearer {given}"})).status_code == status
+        token = None
+        for given in ("second", ""):
+            assert (await http.get("/budgets", headers={"authorization": f"Bearer {given}"})).status_code == 401
+
+
 async def test_the_page_and_the_description_need_no_token(sources, connect):
     async with connect(admin_app(sources, TOKEN)) as http:
         assert (await http.get("/")).headers["content-type"].startswith("text/html")

@@ -10,11 +10,11 @@ from extproc.admin import admin_app
 from extproc.admin.api import ROUTES, document
 from extproc.ledger.query import FIELDS
 from tests.admin.conftest import NOW
-from tests.admin.fakes import FakeSources, some
+from tests.admin.fakes import FakeDesk, FakeSources, some
 from tests.samples import examples
 
 SCHEMA = schemathesis.openapi.from_dict(document())
-APP = admin_app(FakeSources(some(NOW, 30), NOW), None)
+APP = admin_app(FakeSources(some(NOW, 30), NOW), None, FakeDesk())
 SCHEMA.app = APP
 
 

@@ -155,8 +155,10 @@ async def test_exchanges_and_findings_are_those_of_all_workers(others):
     everything = Everything(
         Reporter(), tuple, own, lambda: {"a/m": {"failing": 0.2}}, None, siblings=lambda: Siblings(others.path, 3)
     )
-    assert [entry["id"] for entry in await asyncio.to_thread(everything.exchanges, 10, {})] == ["c", "b", "a"]
-    assert [entry["id"] for entry in await asyncio.to_thread(everything.exchanges, 2, {"status": "200"})] == ["b", "a"]
+    assert [entry["id"] for entry in await asyncio.to_thread(everything.exchanges, [])] == ["c", "b", "a"]
+    assert [
+        entry["id"] for entry in await asyncio.to_thread(everything.exchanges, [("limit", "2"), ("status", "200")])
+    ] == ["b", "a"]
     assert (await asyncio.to_thread(everything.exchange, "r-b"))["id"] == "b"
     assert await asyncio.to_thread(everything.providers) == {
         "a/m": {"failing": 0.5, "plain_s": 1.0},

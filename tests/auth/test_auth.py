@@ -14,12 +14,15 @@ from extproc.auth import (
     AuthSettings,
     ConsumerSettings,
     GroupSettings,
+    IssuedKey,
+    JWTSettings,
     TeamSettings,
     credential,
     hash_key,
     make_key,
 )
 from extproc.dialects import serving
+from extproc.words import contract
 from extproc.words.errors import Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Consumer, Exchange, Request, Target, Verified
 from extproc.words.values import Secret
@@ -49,13 +52,14 @@ def door(monkeypatch, clocks):
     monkeypatch.setenv("ALICE", KEY)
     clock = clocks()
 
-    def build(*consumers, teams=None, auth=None, **attribution):
+    def build(*consumers, teams=None, auth=None, issued=(), **attribution):
         stage = Authenticate(
             AuthSettings(**auth or {}),
             [ConsumerSettings(**{"name": "alice", "keys": [{"env": "ALICE"}]} | given) for given in consumers or ({},)],
             Access({name: TeamSettings(**team) for name, team in (teams or {}).items()}, {}),
             AttributionSettings(**attribution),
             clock,
+            issued=issued,
         )
 
         def enter(*, verified=NOTHING_VERIFIED, **headers):
@@ -283,6 +287,7 @@ def test_each_key_has_its_own_name_disabled_flag_and_labels(door, monkeypatch):
 URI, DNS, SUBJECT = (f"connection.{kind}_peer_certificate" for kind in ("uri_san", "dns_san", "subject"))
 AGENT = {"name": "agent", "keys": [], "certificates": ["spiffe://acme/ci", "ci.acme.example", "CN=ci,O=Acme"]}
 JWT = {"jwt": [{"issuer": "i", "audiences": ["x"], "jwks": "file:/keys"}]}
+MARK = JWTSettings(**JWT["jwt"][0]).mark
 
 
 def shown(**names):
@@ -290,7 +295,7 @@ def shown(**names):
 
 
 def token(**claims):
-    return Verified({"claims-0": {"iss": "i", **claims}})
+    return Verified({contract.claims_key(MARK): {"iss": "i", **claims}})
 
 
 @pytest.mark.parametrize(
@@ -362,8 +367,9 @@ def test_a_token_is_accepted_only_where_an_issuer_is_set(door):
 
 
 def test_a_token_still_in_its_header_was_not_verified(door):
-    enter = door(auth={"required": False, "jwt": [JWT["jwt"][0] | {"header": "x-identity"}]})
-    expired = Verified({"failure-0": {"code": 3, "message": "Jwt is expired"}})
+    header = JWT["jwt"][0] | {"header": "x-identity"}
+    enter = door(auth={"required": False, "jwt": [header]})
+    expired = Verified({contract.failure_key(JWTSettings(**header).mark): {"code": 3, "message": "Jwt is expired"}})
     assert refusal(lambda: enter(verified=expired, x_identity="a.b.c")) == (401, "expired_key")
     for value in ("", "x", KEY, "a.b.c"):
         assert refusal(lambda: enter(x_identity=value, x_api_key=KEY)) == (401, "invalid_key")  # noqa: B023 - called at once
@@ -371,7 +377,7 @@ def test_a_token_still_in_its_header_was_not_verified(door):
 
 
 def test_an_expired_token_is_reported_as_expired_and_a_wrong_key_is_not(door):
-    enter, failed = door(auth=JWT), Verified({"failure-0": {"code": 3, "message": "Jwt is expired"}})
+    enter, failed = door(auth=JWT), Verified({contract.failure_key(MARK): {"code": 3, "message": "Jwt is expired"}})
     assert refusal(lambda: enter(verified=failed, authorization="Bearer a.b.c")) == (401, "expired_key")
     assert refusal(lambda: enter(verified=failed, authorization="Bearer abc")) == (401, "invalid_key")
 
@@ -491,3 +497,28 @@ def test_no_key_stays_in_memory_as_text(door, monkeypatch):
         lambda: 0.0,
     )
     assert "canary" not in repr(vars(stage))
+
+
+def test_a_key_that_an_operator_made_is_its_consumers_until_it_expires_or_is_revoked(door, monkeypatch):
+    monkeypatch.setenv("SECRET", "s" * 32)
+    names = {"alice": {}, "carol": {"disabled": True}}
+
+    def made(name, consumer="alice", **more):
+        return IssuedKey(name, hash_key(name, "s" * 32), consumer, name, 0.0, **more)
+
+    issued = [
+        made("good"),
+        made("gone", revoked=1.0),
+        made("c", "carol"),
+        made("d", "nobody"),
+        made("short", expires=2e9),
+    ]
+    consumers = [{"name": name, **more, "keys": []} for name, more in names.items()]
+    enter = door(*consumers, auth={"key_secret": "env:SECRET"}, issued=issued)
+    found = enter(x_api_key="good")
+    assert (found.consumer.name, found.key) == ("alice", "alice#good")
+    assert enter(x_api_key="short").key == "alice#short"
+    enter.clock.now = 2e9
+    assert refusal(lambda: enter(x_api_key="short")) == (401, "expired_key")
+    for name in ("gone", "c", "d"):
+        assert refusal(lambda key=name: enter(x_api_key=key)) == (401, "invalid_key")

@@ -32,7 +32,8 @@ def tokens(*issuers):
 
 
 def identity(claims, **settings):
-    [found] = tokens(issuer(**settings)).find({"claims-0": {"iss": ISSUER, **claims}})
+    entry = issuer(**settings)
+    [found] = tokens(entry).find({f"claims-{entry.mark}": {"iss": ISSUER, **claims}})
     return found
 
 
@@ -139,8 +140,9 @@ def test_without_mapped_claims_every_model_is_granted():
 
 def test_groups_are_bounded():
     many = Access({}, {f"g{number}": GroupSettings() for number in range(100)})
-    [found] = Tokens([issuer(groups="g")], {}, frozenset(), many).find(
-        {"claims-0": {"iss": ISSUER, "sub": "x", "g": [f"g{number % 100}" for number in range(10_000)]}}
+    entry = issuer(groups="g")
+    [found] = Tokens([entry], {}, frozenset(), many).find(
+        {f"claims-{entry.mark}": {"iss": ISSUER, "sub": "x", "g": [f"g{number % 100}" for number in range(10_000)]}}
     )
     assert len(found.consumer.groups) == 64
 
@@ -156,12 +158,12 @@ def test_labels_from_claims_are_text_of_bounded_length():
     "token",
     [
         {},
-        {"claims-1": {"iss": ISSUER, "sub": "x"}},
-        {"claims-0": {"sub": "x"}},
-        {"claims-0": {"iss": ISSUER + "/", "sub": "x"}},
-        {"claims-0": "x"},
+        {f"claims-{issuer(audiences=['other']).mark}": {"iss": ISSUER, "sub": "x"}},
+        {f"claims-{issuer().mark}": {"sub": "x"}},
+        {f"claims-{issuer().mark}": {"iss": ISSUER + "/", "sub": "x"}},
+        {f"claims-{issuer().mark}": "x"},
         {"claims": {"iss": ISSUER, "sub": "x"}},
-        {"failure-0": {"code": 3}},
+        {f"failure-{issuer().mark}": {"code": 3}},
     ],
 )
 def test_only_claims_of_the_matching_issuer_count(token):
@@ -188,14 +190,15 @@ def test_only_claims_of_the_matching_issuer_count(token):
     ],
 )
 def test_a_refused_token_has_a_reason(failures, code, text):
-    stage = tokens(*[issuer(issuer=f"{ISSUER}/{number}") for number in range(len(failures))])
-    found = refusal(stage.refuse, {f"failure-{number}": failure for number, failure in enumerate(failures)})
+    issuers = [issuer(issuer=f"{ISSUER}/{number}") for number in range(len(failures))]
+    told = {f"failure-{entry.mark}": failure for entry, failure in zip(issuers, failures, strict=True)}
+    found = refusal(tokens(*issuers).refuse, told)
     assert found[0] == code
     assert text in found[1]
 
 
 def test_without_verified_claims_there_is_no_reason():
-    tokens(issuer()).refuse({"failure-1": {"code": 3}, "failure-0": "x"})
+    tokens(issuer()).refuse({"failure-1": {"code": 3}, f"failure-{issuer().mark}": "x"})
 
 
 @given(st.dictionaries(st.sampled_from(["sub", "a", "a.b"]) | st.text(), JSON, max_size=5))

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from extproc.admin import HTTPThread, SourceError, admin_app
-from tests.admin.fakes import FakeSources, exchange, some
-from tests.e2e.conftest import Gateway
+from extproc.settings.signon import OIDCSettings
+from tests.admin.fakes import FakeDesk, FakeSources, exchange, some
+from tests.admin.idp import CLIENT, SECRET, Provider
+from tests.e2e.conftest import Gateway, free_ports
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 TOKEN = "operator-token"
@@ -94,9 +96,9 @@ def opened(chromium, url: str, sources=None, **options) -> Iterator[Page]:
 
 
 @contextlib.contextmanager
-def served(sources: FakeSources, token: str | None = None) -> Iterator[str]:
-    thread = HTTPThread()
-    port = thread.add(lambda: admin_app(sources, token), "127.0.0.1", 0)
+def served(sources: FakeSources, token: str | None = None, desk: FakeDesk | None = None) -> Iterator[str]:
+    thread, desk = HTTPThread(), desk or FakeDesk()
+    port = thread.add(lambda: admin_app(sources, token, desk), "127.0.0.1", 0)
     thread.start()
     try:
         yield f"http://127.0.0.1:{port}/"
@@ -204,7 +206,7 @@ def test_an_exchange_and_its_details_open_by_keyboard(console, sources):
     first.focus()
     console.page.keyboard.press("Enter")
     console.page.wait_for_selector("#details[open]")
-    [entry] = sources.exchanges(1, {"outcome": "refused"})
+    [entry] = sources.exchanges([("limit", "1"), ("outcome", "refused")])
     assert entry["request_id"] in console.text("#facts")
     assert entry["error"] in console.text("#facts")
     console.page.keyboard.press("Escape")
@@ -266,7 +268,7 @@ def test_hostile_text_is_shown_as_text(chromium, scheme):
             assert "[object" not in console.text("main")
             assert "\ufffdgnp.exe\ufffd" in console.text("#groups")
             assert console.page.locator("main img, main script, main iframe, main a").count() == 0
-        console.page.locator("#exchanges tbody button").last.click()
+        console.page.locator("#exchanges tbody button[data-key^=exchange]").last.click()
         console.page.wait_for_selector("#details[open]")
         assert "<img src=x onerror=" in console.text("#facts")
         assert console.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -285,7 +287,7 @@ def test_the_token_is_asked_for_and_kept_in_this_tab_only(chromium, sources):
         console.page.fill("#token", TOKEN)
         console.page.press("#token", "Enter")
         console.page.wait_for_selector("#exchanges tbody tr")
-        assert not console.page.is_visible("#login")
+        console.page.wait_for_selector("#login", state="hidden")
         assert TOKEN not in console.page.url
         assert console.page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
         console.page.reload()
@@ -298,9 +300,11 @@ def test_the_token_is_asked_for_and_kept_in_this_tab_only(chromium, sources):
 def test_an_empty_gateway_shows_the_next_steps(chromium):
     sources = FakeSources()
     sources.places, sources.budgetless = {}, True
-    with served(sources) as url, opened(chromium, url, sources) as console:
+    desk = FakeDesk()
+    desk.port = 10123
+    with served(sources, desk=desk) as url, opened(chromium, url, sources) as console:
         console.open()
-        assert "curl http://127.0.0.1:10000/v1/chat/completions" in console.text("#groups")
+        assert "curl http://127.0.0.1:10123/v1/chat/completions" in console.text("#groups")  # of the settings
         assert "{name: team-month, per: [team]" in console.text("#budgets")
         assert "No exchange yet" in console.text("#exchanges")
         assert "$0.00" in console.text("#totals")
@@ -319,6 +323,139 @@ def test_one_failed_request_leaves_the_rest_of_the_page_working(chromium, source
         assert console.page.locator("#exchanges tbody tr").count() == 100
 
 
+def test_filters_narrow_every_part_and_are_in_the_address(console, sources):
+    console.open("#period=week")
+    console.page.click("#groups tbody tr:first-child button")
+    console.page.wait_for_selector("#filters >> text=team: platform")
+    console.wait(lambda: console.text("#state"))
+    assert console.page.input_value("#group") == "consumer"  # one level down
+    console.page.wait_for_selector("#groups >> text=ada")
+    assert {row.split()[0] for row in console.page.locator("#groups tbody tr").all_inner_texts()} <= {"ada", "ci-bot"}
+    assert console.page.locator("#exchanges >> text=maps").count() == 0
+    console.page.select_option("#filter-field", "label")
+    console.page.fill("#filter-label", "agent")
+    console.page.fill("#filter-value", "planner")
+    console.page.press("#filter-value", "Enter")
+    console.page.wait_for_selector("#filters >> text=label agent: planner")
+    console.wait(
+        lambda: any(
+            ("label.agent", "planner") in asked and ("team", "platform") in asked for asked in sources.asked[-4:]
+        )
+    )
+    assert "f.team=platform" in console.page.url
+    assert "f.label.agent=planner" in console.page.url
+    console.page.reload()
+    console.page.wait_for_selector("#filters >> text=label agent: planner")
+    console.page.click("#filters >> text=label agent: planner")
+    console.page.click("#filters >> text=team: platform")
+    console.page.wait_for_selector("#exchanges >> text=maps")
+    assert "f." not in console.page.url
+    console.page.locator("#chart rect.pick").first.click()
+    console.page.wait_for_selector("#filters .chip")
+
+
+def test_latency_findings_and_failed_tries_are_shown(console, sources):
+    tries = [{"target": "gpt-4o", "provider": "openai", "status": 503, "ms": 1250, "outcome": "5xx"}]
+    sources.entries.append(exchange(9001, time.time(), tries=tries, guardrails=["pii: redacted"], target="spare"))
+    console.open()
+    assert console.page.locator("#times path").count() == 2
+    assert "2.40 s" in console.text("#latency")
+    assert "210 ms" in console.text("#latency")
+    console.choose("#clock", "first")
+    assert "first tokens" in console.page.get_attribute("#times svg", "aria-label")
+    assert "no-keys: block" in console.text("#findings")
+    assert "guardrail" in console.text("#exchanges tbody tr:first-child")
+    console.page.click("#exchanges tbody tr:first-child button")
+    console.page.wait_for_selector("#details[open]")
+    assert "1.25 s" in console.text("#tries")
+    assert "answered" in console.text("#tries")
+    console.page.keyboard.press("Escape")
+    console.page.click("text=Show these exchanges")
+    console.wait(lambda: console.page.locator("#exchanges tbody tr").count() == 1)
+
+
+def test_older_exchanges_are_paged(console, sources):
+    console.open()
+    first = console.text("#exchanges tbody tr:first-child")
+    console.page.click("#older")
+    console.page.wait_for_selector("#newest:not([hidden])")
+    console.wait(lambda: console.text("#exchanges tbody tr:first-child") != first)
+    console.page.click("#newest")
+    console.wait(lambda: console.text("#exchanges tbody tr:first-child") == first)
+
+
+def test_a_key_is_made_shown_once_tried_and_revoked(console):
+    console.open("#view=keys")
+    console.page.fill("#key-consumer", "ada")
+    console.page.fill("#key-name", "laptop")
+    console.page.press("#key-name", "Enter")
+    console.page.wait_for_selector("#made[open] >> text=sk-gw-secret")
+    console.page.click("#made-try")
+    console.page.wait_for_selector("#play")
+    assert console.page.input_value("#play-key") == "sk-gw-secret"
+    assert "secret" not in console.page.url
+    assert "sk-gw-secret" not in console.page.inner_html("#made")
+    console.page.fill("#play-key", "sk-gw-good")
+    console.page.fill("#play-text", "<i>you</i>")
+    console.page.click("#play-send")
+    console.page.wait_for_selector("#played >> text=Hello <b><i>you</i>")
+    console.page.click("#views >> text=Keys")
+    console.page.wait_for_selector("#keys >> text=laptop")
+    console.page.on("dialog", lambda dialog: dialog.accept())
+    console.page.click("#keys >> text=Revoke")
+    console.page.wait_for_selector("#keys >> text=revoked")
+    console.page.click("#views >> text=Audit")
+    console.page.wait_for_selector("#audit >> text=revoke key")
+    console.page.click("#views >> text=Models")
+    console.page.wait_for_selector("#models >> text=$10.00")
+    console.page.reload()
+    console.page.wait_for_selector("#models >> text=assistant")  # the view is in the address
+
+
+def test_budget_names_stay_readable_on_a_phone(chromium, sources):
+    slots = {"unit": "concurrency", "window": None, "limit": "20", "mode": "enforce", "on_exceed": "refuse"}
+    listed = sources.budgets(None)
+    listed["data"].append({"name": "slots-of-everyone", **slots, "resets_at": None, "scopes": []})
+    sources.budgets = lambda _name: listed
+    with served(sources) as url, opened(chromium, url, sources) as console:
+        console.page.set_viewport_size({"width": 390, "height": 844})
+        console.open()
+        assert "20 requests at once" in console.text("#budgets")
+        assert "null" not in console.text("#budgets")
+        for name in console.page.locator("#budgets .budget > .row:first-child > b").all():
+            assert name.bounding_box()["width"] >= 100
+        assert console.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_an_operator_signs_in_and_sees_what_the_role_may(chromium, sources, monkeypatch):
+    monkeypatch.setenv("OIDC_SECRET", SECRET)
+    with Provider().running() as provider:
+        provider.groups = ["readers"]
+        thread, desk = HTTPThread(), FakeDesk()
+        [port] = free_ports(1)
+        url = f"http://127.0.0.1:{port}"
+        given = {"issuer": provider.url, "client_id": CLIENT, "client_secret": "env:OIDC_SECRET", "url": url}
+        settings = OIDCSettings(**given, roles="realm.groups", viewers=["readers"])
+        thread.add(lambda: admin_app(sources, None, desk, settings), "127.0.0.1", port)
+        thread.start()
+        try:
+            context = chromium.new_context()
+            page = context.new_page()
+            page.goto(url + "/#view=keys&f.consumer=ada")
+            page.click("#sign-in")
+            page.wait_for_selector("#keys >> text=ada")
+            assert "f.consumer=ada" in page.url
+            assert "zoe@example.com (viewer)" in page.inner_text("#me")
+            assert not page.is_visible("#new-key")
+            assert "Audit" not in page.inner_text("#views")
+            assert page.evaluate("document.cookie") == ""  # HttpOnly
+            page.click("#sign-out")
+            page.wait_for_selector("#login[open]")
+            context.close()
+        finally:
+            thread.stop()
+
+
 @pytest.mark.e2e
 def test_a_real_gateway_shows_its_exchanges(chromium, demo: Gateway):
     request_id = demo.chat().headers["x-request-id"]
@@ -327,3 +464,18 @@ def test_a_real_gateway_shows_its_exchanges(chromium, demo: Gateway):
         console.open()
         console.page.wait_for_selector(f"#exchanges button[data-key='exchange {entry['id']}']")
         assert "sandbox/stub" in console.text("#exchanges")
+
+
+def test_tools_of_mcp_servers(console, sources):
+    states = {"add": "listed", "x": "changed"}
+    tools = [{"name": name, "state": state, "digest": "0" * 64} for name, state in states.items()]
+    sources.servers = [
+        {"name": "github", "error": "", "read_at": 1.0, "tools": tools},
+        {"name": "jira", "error": "server_unavailable", "read_at": None, "tools": []},
+    ]
+    console.open()
+    console.page.get_by_role("button", name="Tools").click()
+    console.wait(lambda: "changed" in console.text("#tools"))
+    rows = console.page.locator("#tools tbody tr").all_inner_texts()
+    assert any(row.split()[:3] == ["github", "add", "listed"] for row in rows)
+    assert "jira: server_unavailable" in console.text("#tools")

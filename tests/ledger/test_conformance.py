@@ -10,6 +10,7 @@ import pytest
 from extproc.ledger import Row, open_ledger
 from extproc.ledger.query import ExchangeQuery, Query
 from extproc.ledger.rows import COLUMNS, MAX_AMOUNT
+from extproc.words.tries import FailedTry
 from tests.ledger.conftest import NOW, row, write
 
 HOSTILE = [
@@ -28,6 +29,8 @@ HOSTILE = [
     "a\r\nb,c",
     " ",
 ]
+
+MONEY = ("cost", "saved", "prompt_saved", "prompt_extra")
 
 
 def ask(ledger, text="", **parameters):
@@ -71,10 +74,15 @@ def test_a_row_is_returned_unchanged(ledger):
         charges={"team-month:team=platform": 1_234_567_891, "rpm:consumer=ci-bot": 1},
         cache="hit",
         saved=25_000_000,
+        prompt_saved=9,
+        prompt_extra=3,
+        tries=[FailedTry("gpt-4o", "openai", 503, 1200, "connect")],
     )
     write(ledger, given)
-    fields = {name: getattr(given, name) for name in COLUMNS if name not in ("cost", "saved")}
+    fields = {name: getattr(given, name) for name in COLUMNS if name not in MONEY}
     wanted = fields | {"time": "2026-11-18T11:06:40.250000Z", "cost_usd": "1.234567891", "saved_usd": "0.025"}
+    wanted |= {"prompt_saved_usd": "0.000000009", "prompt_extra_usd": "0.000000003"}
+    wanted["tries"] = [{"target": "gpt-4o", "provider": "openai", "status": 503, "ms": 1200, "outcome": "connect"}]
     assert ledger.exchange("id-1") == ledger.exchange("request-1") == wanted
     assert ledger.exchange("id-2") is None
     assert list(ledger.exchanges(ExchangeQuery())) == [wanted]
@@ -84,7 +92,7 @@ def test_unknown_values_stay_unknown(ledger):
     write(ledger, Row(id="id-1", time=NOW))
     found = ledger.exchange("id-1")
     assert (found["cost_usd"], found["first_token_ms"], found["charges"]) == (None, None, None)
-    assert (found["labels"], found["guardrails"]) == ({}, [])
+    assert (found["labels"], found["guardrails"], found["tries"]) == ({}, [], [])
 
 
 def test_a_report_has_the_groups_and_sums_asked_for(ledger):
@@ -99,6 +107,8 @@ def test_a_report_has_the_groups_and_sums_asked_for(ledger):
             input_tokens=5,
             output_tokens=7,
             cached_tokens=1,
+            prompt_saved=40,
+            prompt_extra=2,
             cost=2_000_000_000,
         ),
         row("b", team="x", status=429, error="budget_exceeded", outcome="refused", attempts=0),
@@ -142,6 +152,8 @@ def test_a_report_has_the_groups_and_sums_asked_for(ledger):
                 "saved_usd": "0.000000007",
                 "shadow_hits": 0,
                 "would_save_usd": "0",
+                "prompt_saved_usd": "0.00000004",
+                "prompt_extra_usd": "0.000000002",
             },
             {
                 "start": "2026-11-18T00:00:00Z",
@@ -161,6 +173,8 @@ def test_a_report_has_the_groups_and_sums_asked_for(ledger):
                 "saved_usd": "0",
                 "shadow_hits": 1,
                 "would_save_usd": "0.000000003",
+                "prompt_saved_usd": "0",
+                "prompt_extra_usd": "0",
             },
         ],
         "total": {
@@ -178,6 +192,8 @@ def test_a_report_has_the_groups_and_sums_asked_for(ledger):
             "saved_usd": "0.000000007",
             "shadow_hits": 1,
             "would_save_usd": "0.000000003",
+            "prompt_saved_usd": "0.00000004",
+            "prompt_extra_usd": "0.000000002",
         },
         "truncated": False,
     }
@@ -348,6 +364,38 @@ def test_exchanges_are_filtered_by_outcome(ledger):
     write(ledger, row("ok"), row("no", outcome="refused"), row("bad", outcome="error"), row("gone", outcome="error"))
     found = {outcome: sorted(ids(ledger, outcome=outcome)) for outcome in ("ok", "refused", "error")}
     assert found == {"ok": ["ok"], "refused": ["no"], "error": ["bad", "gone"]}
+
+
+def test_findings_of_guardrails_are_counted(ledger):
+    write(
+        ledger,
+        row("a", consumer="x", guardrails=["pii: redacted", "no-keys: refused"]),
+        row("b", guardrails=["pii: redacted"], time=NOW + 1),
+        row("c"),
+        row("d", guardrails=["pii: redacted"], time=NOW - 90 * 86_400),
+    )
+    month = Query.parse([], datetime.fromtimestamp(NOW, UTC))
+    pii = {"finding": "pii: redacted", "exchanges": 2, "latest": "2026-11-18T11:06:41Z"}
+    assert [dict(found) for found in ledger.findings(month)] == [
+        pii,
+        {"finding": "no-keys: refused", "exchanges": 1, "latest": "2026-11-18T11:06:40Z"},
+    ]
+    assert [found["exchanges"] for found in ledger.findings(month.only("consumer", "x"))] == [1, 1]
+    assert ids(ledger, findings="true") == ["b", "a", "d"]
+    assert ids(ledger, findings="false", consumer="") == ["b", "c", "d"]
+
+
+def test_times_of_answers_are_percentiles(ledger):
+    fast = [row(f"f{number}", duration_ms=100, first_token_ms=10, model="m") for number in range(90)]
+    slow = [row(f"s{number}", duration_ms=100_000, model="m") for number in range(10)]
+    write(ledger, *fast, *slow, row("refused", outcome="refused", duration_ms=1, model="none"))
+    report = ledger.latency(Query.parse([("group_by", "model")], datetime.fromtimestamp(NOW, UTC)))
+    found = {each["group"]["model"]: each for each in report["data"]}
+    assert found["m"]["answers"] == 100
+    assert 60 < found["m"]["p50_ms"] < 75  # in the first part, 0 to 125 ms
+    assert found["m"]["p95_ms"] == 64_000.0  # beyond the last bound
+    assert found["m"]["first_p95_ms"] < 125
+    assert (found["none"]["answers"], found["none"]["p50_ms"]) == (0, None)
 
 
 def test_old_rows_are_deleted_in_batches(ledger, monkeypatch):

@@ -24,7 +24,12 @@ def test_every_queried_column_exists(ledger):
     with ledger._database.read() as connection:
         found = {column["name"]: column for column in inspect(connection).get_columns("exchanges")}
     assert set(found) == set(COLUMNS) == {column.name for column in EXCHANGES.c}
-    assert {name for name, column in found.items() if column["nullable"]} == {"cost", "first_token_ms", "charges"}
+    assert {name for name, column in found.items() if column["nullable"]} == {
+        "cost",
+        "first_token_ms",
+        "charges",
+        "tries",
+    }
 
 
 def test_a_database_of_a_newer_release_is_refused(shared_url):
@@ -57,7 +62,9 @@ def test_rows_of_the_first_version_are_kept_and_had_no_cache(shared_url, monkeyp
         ledger = open_ledger(shared_url)
         place = ", ".join([ledger._database.placeholder] * len(columns))
         with ledger._database.change() as cursor:
-            cursor.execute(f"INSERT INTO exchanges ({', '.join(columns)}) VALUES ({place})", values(row("old"))[:-2])
+            cursor.execute(
+                f"INSERT INTO exchanges ({', '.join(columns)}) VALUES ({place})", values(row("old"))[: len(columns)]
+            )
         ledger.close()
     ledger = open_ledger(shared_url)
     write(ledger, row("new", cache="hit", saved=5))

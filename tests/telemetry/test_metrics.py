@@ -8,7 +8,9 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 
+from extproc.framing import rpc
 from extproc.ledger import open_ledger
+from extproc.mcp.call import Call
 from extproc.telemetry.histogram import Histogram
 from extproc.telemetry.metrics import Bounded
 from extproc.words.caching import Caching
@@ -22,7 +24,15 @@ COMMON = {
     "error_type",
 }
 SPENDER = {"consumer", "team"}
+MCP = "mcp: {servers: {github: {url: 'http://a.test/mcp'}}, profiles: {dev: {servers: {github: {}}}}}"
 METRICS = {
+    "mcp_server_operation_duration_seconds": {
+        *("mcp_method_name", "gen_ai_operation_name", "gen_ai_tool_name", "error_type", "profile", "mcp_server"),
+        *("rpc_response_status_code", "mcp_protocol_version", "network_transport"),
+    },
+    "mcp_client_operation_duration_seconds": {"mcp_server", "error_type", "network_transport"},
+    "extproc_mcp_tools": {"mcp_server", "state"},
+    "extproc_mcp_tool_changes_total": {"mcp_server"},
     "gen_ai_client_token_usage": {*COMMON, "gen_ai_token_type"},
     "gen_ai_client_operation_duration_seconds": COMMON,
     "gen_ai_server_request_duration_seconds": COMMON,
@@ -50,6 +60,8 @@ METRICS = {
     "extproc_cost_unknown_total": {"provider", "model"},
     "extproc_cache_total": {"outcome"},
     "extproc_cache_saved_usd_total": {"mode", *SPENDER},
+    "extproc_prompt_cache_tokens_total": {"kind", *SPENDER},
+    "extproc_prompt_cache_usd_total": {"kind", *SPENDER},
     "extproc_usage_total": {"source"},
     "extproc_unread_total": {"outcome"},
     "extproc_provider_usage_refused_total": {"provider"},
@@ -66,6 +78,8 @@ METRICS = {
     "extproc_body_bytes_in_flight": set(),
     "extproc_exchanges_in_flight": set(),
     "extproc_grpc_streams": set(),
+    "extproc_tasks": set(),
+    "extproc_prompt_events_total": {"outcome"},
     "extproc_event_loop_lag_seconds": set(),
     "extproc_reloads_total": {"outcome"},
     "extproc_settings_stale": set(),
@@ -89,6 +103,7 @@ def ended(exchange, body=None, *, model="m", response_model="m-1", **more):
 
 def touch_all(telemetry, exchange):
     """Make every metric report a value."""
+    telemetry.prompt_events("sent", 1)
     telemetry.record(ended(exchange))
     telemetry.stage("Parse")(0.001)
     telemetry.refusal("invalid_key")
@@ -113,6 +128,47 @@ def touch_all(telemetry, exchange):
     telemetry.watch(open_ledger("memory:"))
 
 
+def called(exchange, tool="add", *, known=True, **more):
+    """A call of a tool that ended."""
+    made = exchange()
+    params = {"name": f"gh_{tool}", "arguments": {"text": "CANARY-ARGUMENT"}}
+    message = rpc.message({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params})
+    made.mcp = Call("dev", None, message, "2025-06-18", name=params["name"], server="github", tool=tool, **more)
+    made.mcp.entry = object() if known else None
+    made.operation, made.target, made.targets = "tools/call", None, (Target("dev", "github", tool),)
+    made.status, made.forwarded = 200, True
+    made.usage = Usage(source="none")
+    made.end(whole=True)
+    return made
+
+
+def touch_tools(telemetry, exchange):
+    telemetry.record(called(exchange))
+    telemetry.attempt("mcp-github", "", "ok", 0.5)
+    telemetry.tool_changed("github", "add")
+    telemetry.tools.count = lambda: {("github", "listed"): 2}
+
+
+def test_calls_of_tools(world, exchange):
+    made = world(MCP)
+    telemetry = made.telemetry
+    for failed, error, code in ((False, "", 0), (True, "tool_error", 0), (False, "-32602", -32602)):
+        telemetry.record(called(exchange, failed=failed, rpc_error=code))
+        labels = {"gen_ai_tool_name": "add", "error_type": error, "mcp_server": "github", "profile": "dev"}
+        more = {"rpc_response_status_code": str(code or ""), "mcp_protocol_version": "2025-06-18"}
+        same = {"mcp_method_name": "tools/call", "gen_ai_operation_name": "execute_tool", "network_transport": "tcp"}
+        assert made.metric("mcp_server_operation_duration_seconds_count", **labels, **more, **same) == 1
+        assert made.log[-1]["error"] == error
+    for number in range(5):  # names that are in no catalogue are the clients' words
+        telemetry.record(called(exchange, f"made-up-{number}", known=False))
+    assert not any("made-up" in str(sample.labels) for sample in samples(telemetry))
+    line = made.log[0]
+    assert (line["profile"], line["mcp_server"], line["tool"], line["rpc_id"]) == ("dev", "github", "add", 7)
+    assert len(line["arguments_sha256"]) == 64
+    assert not any("CANARY" in text for text in made.lines)
+    assert made.metric("extproc_requests_total", operation="tools/call", status="200") == 8
+
+
 def samples(telemetry):
     return [sample for family in telemetry.registry.collect() for sample in family.samples]
 
@@ -121,8 +177,9 @@ def samples(telemetry):
 
 
 def test_the_metrics_and_their_labels_are_the_documented_ones(world, exchange):
-    telemetry = world().telemetry
+    telemetry = world(MCP).telemetry
     touch_all(telemetry, exchange)
+    touch_tools(telemetry, exchange)
     found = {}
     for sample in samples(telemetry):
         name = re.sub("_(bucket|count|sum)$", "", sample.name)
@@ -206,8 +263,9 @@ def test_a_rejected_credential_is_counted_each_time_and_logged_now_and_then(worl
 
 @pytest.mark.parametrize(("write", "read"), [(generate_latest, plain_text), (generate_open_metrics, open_metrics)])
 def test_both_formats_can_be_parsed(world, exchange, write, read):
-    gateway = world()
+    gateway = world(MCP)
     touch_all(gateway.telemetry, exchange)
+    touch_tools(gateway.telemetry, exchange)
     gateway.telemetry.record(ended(exchange, response_model='a"b\\c\nd é'))
     found = {sample.name for family in read(write(gateway.telemetry.registry).decode()) for sample in family.samples}
     for name in METRICS:

@@ -36,7 +36,7 @@ PANELS = {
 def check(query, told):
     """That each series of a query exists, with the labels by which it is filtered, grouped and named."""
     bare = re.sub(r"\b(?:by|on) \([^)]*\)", "", query)
-    series = re.findall(r"\b((?:extproc|gen_ai|process)[\w:]+|up\b)(?:\{([^}]*)\})?", bare)
+    series = re.findall(r"\b((?:extproc|gen_ai|mcp|process)[\w:]+|up\b)(?:\{([^}]*)\})?", bare)
     assert series, query
     for name, filters in series:
         bucket = name.endswith("_bucket")
@@ -82,6 +82,7 @@ def test_each_metric_of_requests_providers_and_money_has_a_panel():
         "gen_ai_client_operation_duration_seconds",  # nearly the duration of the request
         "extproc_failed_tries_seconds_total",
         "extproc_credential_refreshes_total",
+        "extproc_prompt_events_total",  # an option of few
         "extproc_provider_usage_refused_total",
         "extproc_input_tokens_guessed_ratio",
     }
@@ -151,6 +152,11 @@ def promtool(tmp_path, verb, text):
     file.write_text(yaml.safe_dump(text))
     done = subprocess.run(["promtool", *verb.split(), str(file)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_alert_has_a_first_step():
+    text = (MONITORING.parents[1] / "docs/operations.md").read_text()
+    assert [name for name in ALERTS if f"`{name}`" not in text] == []
 
 
 @needs_promtool

@@ -1,0 +1,18 @@
+"""Gateway keys that operators make while the gateway runs, for consumers of the settings."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class IssuedKey(msgspec.Struct, frozen=True):
+    """A key as it is stored. Times are in epoch seconds; `hash` is `hash_key`'s."""
+
+    id: str
+    hash: str
+    consumer: str
+    name: str
+    created: float
+    created_by: str = ""
+    expires: float | None = None
+    revoked: float | None = None

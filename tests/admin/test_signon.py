@@ -1,0 +1,253 @@
+"""Sign-on of operators: the flow, its attacks, roles and sessions."""
+
+from __future__ import annotations
+
+import time
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from extproc.admin import admin_app
+from extproc.admin.signon import MAX_SESSIONS, SESSION, SignOn
+from extproc.settings.signon import OIDCSettings
+from tests.admin.conftest import JSON, TOKEN
+from tests.admin.idp import CLIENT, SECRET, Provider
+
+HOST = "console.example.com"
+GRANT = {"budget": "team-month", "scope": "team-month:team=lab", "amount": "25.5"}
+PAGE = {"origin": f"https://{HOST}", "sec-fetch-site": "same-origin"}
+
+
+@pytest.fixture(scope="module")
+def running():
+    with Provider().running() as found:
+        yield found
+
+
+@pytest.fixture
+def provider(running):
+    running.__dict__.update(
+        groups=["ops"], claims={}, discovered={}, signed=lambda claims: running.issuer.token(**claims)
+    )
+    return running
+
+
+@pytest.fixture
+def settings(provider, monkeypatch):
+    monkeypatch.setenv("OIDC_SECRET", SECRET)
+    given = {"issuer": provider.url, "client_id": CLIENT, "client_secret": "env:OIDC_SECRET", "roles": "realm.groups"}
+    roles = {"viewers": ["*"], "operators": ["ops", "sre-*"], "admins": ["boss"]}
+    return OIDCSettings(**given, url=f"https://{HOST}", **roles)
+
+
+@pytest.fixture
+async def browser(sources, desk, settings):
+    app = admin_app(sources, None, desk, settings)
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url=f"https://{HOST}") as found:
+        yield found
+
+
+async def sign_on(browser, path="/auth/login"):
+    """The answer that the provider's redirect leads to."""
+    begun = await browser.get(path)
+    assert begun.status_code == 302, begun.text
+    back = httpx.get(begun.headers["location"], trust_env=False).headers["location"]
+    assert back.startswith(f"https://{HOST}/auth/callback?")
+    return await browser.get(back)
+
+
+async def test_an_operator_signs_on_acts_and_signs_off(browser, desk, sources):
+    refused = await browser.get("/usage")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (401, "sign_in_required")
+    answer = await sign_on(browser, "/auth/login?next=view%3Dkeys%26f.team%3Dlab")
+    assert (answer.status_code, answer.headers["location"]) == (302, f"https://{HOST}/#view=keys&f.team=lab")
+    cookie = next(each for each in answer.headers.get_list("set-cookie") if each.startswith(SESSION))
+    for part in ("HttpOnly", "Secure", "SameSite=lax", "Path=/", "Max-Age=28800"):
+        assert part in cookie
+    me = (await browser.get("/me")).json()
+    assert (me["name"], me["role"], me["session"]) == ("zoe@example.com", "operator", True)
+    assert (await browser.post("/grants", json=GRANT, headers=PAGE)).status_code == 201
+    assert (await browser.post("/grants", json=GRANT, headers={"origin": "https://evil.example"})).status_code == 403
+    assert [(act["actor"], act["role"], act["action"]) for act in desk.acts] == [
+        ("zoe@example.com", "operator", "sign_in"),
+        ("zoe@example.com", "operator", "grant"),
+    ]
+    assert (await browser.post("/auth/logout", json={}, headers=PAGE)).status_code == 204
+    assert (await browser.get("/me")).status_code == 401
+    browser.cookies.set(SESSION, cookie.split("=")[1].split(";")[0], domain=HOST)
+    assert (await browser.get("/me")).status_code == 401  # the cookie alone is worth nothing any more
+
+
+@pytest.mark.parametrize(
+    ("groups", "role"),
+    [
+        (["x"], "viewer"),
+        ([], "viewer"),
+        (None, "viewer"),
+        ("ops", "operator"),
+        (["sre-eu", 5], "operator"),
+        (["boss", "ops"], "admin"),
+    ],
+)
+async def test_a_role_follows_the_groups_and_is_checked_on_the_server(browser, provider, sources, groups, role):
+    provider.groups = groups
+    await sign_on(browser)
+    assert (await browser.get("/me")).json()["role"] == role
+    reached = {
+        "viewer": (await browser.get("/usage")).status_code == 200,
+        "operator": (await browser.post("/grants", json=GRANT, headers=PAGE)).status_code == 201,
+        "admin": (await browser.get("/audit")).status_code == 200,
+    }
+    ranks = list(reached)
+    assert [name for name, may in reached.items() if may] == ranks[: ranks.index(role) + 1]
+    refused = await browser.post("/ledger/forget", json={"consumer": "ada"}, headers=PAGE)
+    assert refused.status_code == (200 if role == "admin" else 403)
+    assert role == "admin" or refused.json()["error"]["code"] == "role_missing"
+
+
+async def test_an_operator_without_a_role_is_refused(sources, desk, settings, provider):
+    app = admin_app(sources, None, desk, settings.model_copy(update={"viewers": ()}))
+    provider.groups = ["other"]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=f"https://{HOST}") as browser:
+        answer = await sign_on(browser)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "sign_in_refused")
+        assert SESSION not in browser.cookies
+    assert desk.acts == []
+
+
+async def test_a_token_that_is_not_for_this_sign_in_is_refused(browser, provider, caplog):
+    issuer = provider.issuer
+    now = int(time.time())
+    bad = {
+        "expired": {"exp": now - 120},
+        "early": {"nbf": now + 600},
+        "audience": {"aud": "other"},
+        "audiences": {"aud": [CLIENT, "other"], "azp": "other"},
+        "issuer": {"iss": "https://evil.example"},
+        "nonce": {"nonce": "another"},
+        "no nonce": {"nonce": None},
+        "no subject": {"sub": None},
+        "no end": {"exp": None},
+    }
+    for name, claims in bad.items():
+        provider.claims = claims
+        assert (await sign_on(browser)).status_code == 403, name
+    provider.claims = {}
+    for made in (issuer.tampered, lambda **_: issuer.unsigned(), lambda **_: issuer.confused()):
+        provider.signed = lambda claims, made=made: made(**claims)
+        assert (await sign_on(browser)).status_code == 403
+    for text in ("", "x", "a.b.c", None):
+        provider.signed = lambda _claims, text=text: text
+        assert (await sign_on(browser)).status_code == 403
+    provider.signed = lambda claims: issuer.token(kid="unknown", **claims)
+    assert (await sign_on(browser)).status_code == 403
+    assert SESSION not in browser.cookies
+    assert "zoe" not in caplog.text
+
+
+async def test_a_code_of_another_browser_signs_nobody_on(browser, sources, settings):
+    begun = await browser.get("/auth/login")
+    back = httpx.get(begun.headers["location"], trust_env=False).headers["location"]
+    state = parse_qs(urlsplit(back).query)["state"][0]
+    mine = browser.cookies.get("extproc_login")
+    browser.cookies.clear()
+    assert (await browser.get(back)).status_code == 400  # the victim's browser has no cookie of this state
+    browser.cookies.set("extproc_login", mine, domain=HOST)
+    assert (await browser.get(back)).status_code == 400  # and a state counts once
+    for query in ("", "?code=x", f"?code=x&state={state}", "?state=&code=x"):
+        assert (await browser.get("/auth/callback" + query)).status_code == 400
+    browser.cookies.clear()
+    await browser.get("/auth/login")
+    answer = await browser.get(f"/auth/callback?error=access_denied&state={browser.cookies.get('extproc_login')}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "sign_in_refused")
+
+
+async def test_the_address_to_return_to_is_only_a_part_of_the_page(browser):
+    for text in ("//evil.example", "x y", "<script>", "a" * 2049, "\\evil"):
+        answer = await sign_on(browser, "/auth/login?next=" + text.replace(" ", "%20"))
+        assert answer.headers["location"] == f"https://{HOST}/"
+
+
+async def test_sign_ins_sessions_and_the_providers_documents_are_bounded(settings, provider, monkeypatch):
+    clock = [1000.0]
+    sign_on_ = SignOn(settings.model_copy(update={"sign_ins": 3}), lambda: clock[0])
+    request = type("Request", (), {"query_params": {}, "cookies": {}})()
+    provider.asked.clear()
+    assert [sign_on_.login(request).status_code for _ in range(4)] == [302, 302, 302, 429]
+    clock[0] += 61
+    assert sign_on_.login(request).status_code == 302
+    assert provider.asked.count("/.well-known/openid-configuration") == 1
+    for number in range(MAX_SESSIONS + 5):
+        sign_on_._keep(sign_on_._sessions, number, number)
+    assert len(sign_on_._sessions) == MAX_SESSIONS
+    for found in (b"[]", b"{}", b"x" * 300_000, b"\xff"):
+        monkeypatch.setattr("extproc.admin.signon.ask", lambda *_, found=found, **__: (200, found))
+        clock[0] += 4000
+        assert sign_on_.login(request).status_code == 503
+    monkeypatch.setattr("extproc.admin.signon.ask", lambda *_, **__: (_ for _ in ()).throw(TimeoutError()))
+    clock[0] += 4000
+    assert sign_on_.login(request).status_code == 503
+
+
+async def test_the_providers_document_must_be_its_own_and_secure(sources, settings, provider):
+    for changes in (
+        {"issuer": "https://evil.example"},
+        {"authorization_endpoint": "javascript:x"},
+        {"authorization_endpoint": 5},
+    ):
+        provider.discovered = changes
+        transport = httpx.ASGITransport(app=admin_app(sources, None, None, settings))
+        async with httpx.AsyncClient(transport=transport, base_url=f"https://{HOST}") as browser:
+            assert (await browser.get("/auth/login")).status_code == 503
+
+
+async def test_the_token_works_beside_sign_on(sources, desk, settings):
+    transport = httpx.ASGITransport(app=admin_app(sources, TOKEN, desk, settings))
+    async with httpx.AsyncClient(transport=transport, base_url=f"https://{HOST}") as script:
+        assert (await script.get("/me", headers={"authorization": f"Bearer {TOKEN}"})).json()["role"] == "admin"
+        assert (await script.get("/me", headers={"authorization": "Bearer wrong"})).status_code == 401
+        assert (await script.get("/")).status_code == 200
+        assert (await script.post("/auth/logout", content=b"{}", headers=JSON)).status_code == 401
+
+
+async def test_a_session_ends_with_its_time(sources, desk, settings, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("extproc.admin.signon.SignOn.__init__.__defaults__", (lambda: clock[0],))
+    transport = httpx.ASGITransport(app=admin_app(sources, None, desk, settings))
+    async with httpx.AsyncClient(transport=transport, base_url=f"https://{HOST}") as browser:
+        await sign_on(browser)
+        clock[0] = 8 * 3600 - 1.0
+        assert (await browser.get("/me")).status_code == 200
+        clock[0] = 8 * 3600 + 1.0
+        assert (await browser.get("/me")).status_code == 401
+        clock[0] += 5
+        await browser.get("/auth/login")
+        clock[0] += 601
+        assert (
+            await browser.get(f"/auth/callback?code=x&state={browser.cookies.get('extproc_login')}")
+        ).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"issuer": "http://login.example.com"},
+        {"issuer": "https://user@login.example.com"},
+        {"url": "https://x/?y"},
+        {"url": "ftp://x"},
+        {"scopes": ["profile"]},
+        {"viewers": [], "operators": [], "admins": []},
+        {"session": "30s"},
+        {"session": "8d"},
+        {"sign_ins": 0},
+        {"client_id": ""},
+    ],
+    ids=repr,
+)
+def test_settings_that_cannot_work_are_refused(change):
+    good = {"issuer": "https://login.example.com", "client_id": "x", "url": "https://c.example.com", "viewers": ["*"]}
+    OIDCSettings(**good)
+    with pytest.raises(ValueError, match=r"."):
+        OIDCSettings(**good | change)

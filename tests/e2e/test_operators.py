@@ -1,0 +1,87 @@
+"""Operators of a running gateway: keys that they make, records that they end, and the trail of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Gateway, eventually, run_gateway
+
+YAML = """
+providers: {sandbox: {kind: mock, base_url: "{mock_sandbox}"}}
+models: {stub: {provider: sandbox}}
+auth: {key_secret: env:KEY_SECRET}
+consumers:
+  - {name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}
+  - {name: ada, team: blue, models: [stub]}
+teams: {blue: {models: ["*"]}}
+processor: {workers: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    yield from run_gateway(tmp_path_factory.mktemp("operators"), YAML, ("sandbox",), {"KEY_SECRET": "s" * 64})
+
+
+def made(gateway: Gateway, name: str, **more: Any) -> Any:
+    answer = gateway.http.post(gateway.admin + "/keys", json={"consumer": "ada", "name": name, **more})
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+def statuses(gateway: Gateway, key: str) -> set[int]:
+    """Of enough requests to meet every worker."""
+    return {gateway.chat(key=key).status_code for _ in range(8)}
+
+
+def test_every_worker_knows_a_key_and_its_end_within_seconds(gateway: Gateway):
+    key = made(gateway, "laptop")
+    eventually(lambda: statuses(gateway, key["key"]) == {200})
+    entry = gateway.exchange_of(gateway.chat(key=key["key"]))
+    assert (entry["consumer"], entry["team"]) == ("ada", "blue")
+    report = gateway.admin + "/usage?group_by=key"
+    eventually(lambda: "ada#laptop" in gateway.http.get(report).text)
+    assert key["key"].encode() not in b"".join(
+        path.read_bytes() for path in (gateway.file.parent / "data").iterdir() if path.is_file()
+    )
+    body = {"key": key["key"], "body": {"model": "stub", "messages": [{"role": "user", "content": "Hello"}]}}
+    played = gateway.http.post(gateway.admin + "/playground", json=body).json()
+    assert played["status"] == 200
+    assert "choices" in played["content"]
+    assert gateway.last(lambda entry: entry["request_id"] == played["headers"]["x-request-id"])["consumer"] == "ada"
+    assert gateway.http.get(gateway.admin + "/models?consumer=ada").json()["data"][0]["name"] == "stub"
+    door = gateway.http.get(gateway.admin + "/me").json()["door"]
+    assert gateway.url.endswith(f":{door['port']}")
+    assert gateway.http.delete(f"{gateway.admin}/keys/{key['id']}").status_code == 204
+    eventually(lambda: statuses(gateway, key["key"]) == {401})
+    actions = [act["action"] for act in gateway.http.get(gateway.admin + "/audit").json()["data"]]
+    assert actions[:3] == ["revoke_key", "playground", "issue_key"]
+    assert key["key"] not in gateway.log.read_text()
+
+
+def test_a_consumer_is_exported_and_forgotten(gateway: Gateway, extproc: Any):
+    key = made(gateway, "other")["key"]
+    eventually(lambda: statuses(gateway, key) == {200})
+    rows = eventually(
+        lambda: (
+            (found := extproc("ledger", "export", "--consumer", "ada", "--url", gateway.admin).stdout).count("\n") > 7
+            and found
+        )
+    )
+    assert '"consumer":"ada"' in rows
+    eventually(
+        lambda: (
+            "rows anonymised"
+            in (told := extproc("ledger", "forget", "--consumer", "ada", "--url", gateway.admin).stdout)
+            and told
+        )
+    )
+    assert all(entry.get("consumer") != "ada" for entry in gateway.exchanges())
+    assert extproc("ledger", "export", "--consumer", "ada", "--url", gateway.admin).stdout == ""
+    assert extproc("ledger", "forget", "--consumer", "ada", "--delete", "--url", gateway.admin).returncode == 0
+    assert "made anew" in extproc("ledger", "rebuild", "--url", gateway.admin).stdout
+    for wrong in (("forget",), ("rebuild", "--consumer", "ada"), ("export", "--consumer", "ada", "--delete")):
+        assert extproc("ledger", *wrong, "--url", gateway.admin).returncode == 1

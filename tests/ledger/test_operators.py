@@ -1,0 +1,50 @@
+"""Gateway keys made at runtime, and the trail of operators."""
+
+import pytest
+
+from extproc.auth import IssuedKey
+from extproc.ledger.operators import MAX_DETAIL, TooManyKeysError
+from tests.ledger.conftest import NOW
+
+
+def key(number, **more):
+    return IssuedKey(f"k{number}", f"hmac-sha256:{number:064x}", "ada", f"n{number}", NOW + number, "me", **more)
+
+
+def test_keys_are_stored_revoked_and_bounded(ledger, monkeypatch):
+    monkeypatch.setattr("extproc.ledger.operators.MAX_KEYS", 3)
+    desk = ledger.operators
+    empty = desk.mark()
+    for number in range(3):
+        desk.add(key(number, expires=NOW + 90 if number else None))
+    assert list(desk.keys()) == [key(0), key(1, expires=NOW + 90), key(2, expires=NOW + 90)]
+    with pytest.raises(TooManyKeysError):
+        desk.add(key(3))
+    full = desk.mark()
+    assert desk.revoke("k1", NOW + 5)
+    assert not desk.revoke("k1", NOW + 6)
+    assert not desk.revoke("none", NOW)
+    assert desk.keys()[1].revoked == NOW + 5
+    assert len({empty, full, desk.mark()}) == 3
+    desk.add(key(3))  # the revoked one gives way
+    assert [found.id for found in list(desk.keys())] == ["k0", "k2", "k3"]
+
+
+def test_the_trail_is_paged_pruned_and_bounded(ledger, monkeypatch):
+    desk = ledger.operators
+    for number in range(5):
+        monkeypatch.setattr("extproc.ledger.operators.time.time", lambda at=number // 2: NOW + at)
+        desk.record(
+            "ada@example.com", "operator", "grant", {"number": number, "text": "'; DROP TABLE audit; --\0\ud800"}
+        )
+    latest = desk.trail(100)
+    assert sorted((act.detail["number"] for act in latest), reverse=True) == [4, 3, 2, 1, 0]
+    assert [act.time for act in latest] == [NOW + 2, NOW + 1, NOW + 1, NOW, NOW]
+    assert (latest[0].actor, latest[0].role, latest[0].action) == ("ada@example.com", "operator", "grant")
+    assert list(desk.trail(2, latest[1].id)) == latest[2:4]
+    assert list(desk.trail(2, "none")) == []
+    desk.prune(NOW + 1)
+    assert list(desk.trail(9)) == latest[:3]
+    monkeypatch.setattr("extproc.ledger.operators.time.time", lambda: NOW + 9)
+    desk.record("x", "admin", "grant", {"long": "y" * MAX_DETAIL})
+    assert list(desk.trail(9)[0].detail) == ["cut"]
