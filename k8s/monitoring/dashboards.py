@@ -50,6 +50,8 @@ def _quantiles(metric: str, by: str) -> list[tuple[str, str]]:
 _MODEL = "gen_ai_request_model"
 _PROVIDER = "gen_ai_provider_name"
 _EXCHANGES = "gen_ai_server_request_duration_seconds"
+_CALLS = "mcp_server_operation_duration_seconds"
+_ONLY_CALLS = '{mcp_method_name="tools/call"}'
 
 DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
     "traffic": (
@@ -184,6 +186,16 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
                 [(_top(_hourly("extproc_cache_saved_usd_total", "team, mode")), "{{team}} {{mode}}")],
             ),
             Panel(
+                "USD per hour saved by the prompt caches of providers (read), and spent on them (write), by team",
+                "currencyUSD",
+                [(_top(_hourly("extproc_prompt_cache_usd_total", "team, kind")), "{{team}} {{kind}}")],
+            ),
+            Panel(
+                "Tokens per hour read from and written to the prompt caches of providers, by team",
+                "short",
+                [(_top(_hourly("extproc_prompt_cache_tokens_total", "team, kind")), "{{team}} {{kind}}")],
+            ),
+            Panel(
                 "Answers per hour without a price",
                 "short",
                 [(_hourly("extproc_cost_unknown_total", "provider, model"), "{{provider}} {{model}}")],
@@ -209,7 +221,14 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
             ),
             Panel("CPU cores", "short", [(_rate("process_cpu_seconds_total", "instance"), "{{instance}}")]),
             Panel("Memory", "bytes", [("sum by (instance) (process_resident_memory_bytes)", "{{instance}}")]),
-            Panel("gRPC streams of Envoy", "short", [("sum by (instance) (extproc_grpc_streams)", "{{instance}}")]),
+            Panel(
+                "gRPC streams of Envoy, and tasks",
+                "short",
+                [
+                    ("sum by (instance) (extproc_grpc_streams)", "{{instance}}"),
+                    ("sum by (instance) (extproc_tasks)", "tasks {{instance}}"),
+                ],
+            ),
             Panel("Time in stages, p95", "s", _quantiles("extproc_stage_seconds", "stage")[1:]),
             Panel("Ledger: rows that wait", "short", [("sum by (instance) (extproc_ledger_queued)", "{{instance}}")]),
             Panel(
@@ -262,6 +281,40 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
                 "reqps",
                 [(_rate("extproc_downstream_ends_total", "reason"), "{{reason}}")],
                 "Neither the processor nor a provider answered them.",
+            ),
+        ),
+    ),
+    "tools": (
+        "AI gateway: tools",
+        (
+            Panel(
+                "Calls by server",
+                "reqps",
+                [(_rate(f"{_CALLS}_count", "mcp_server", _ONLY_CALLS), "{{mcp_server}}")],
+                "Calls of tools through the MCP gateway.",
+            ),
+            Panel(
+                "Calls by tool",
+                "reqps",
+                [(_top(_rate(f"{_CALLS}_count", "gen_ai_tool_name", _ONLY_CALLS)), "{{gen_ai_tool_name}}")],
+            ),
+            Panel(
+                "Errors and refusals",
+                "reqps",
+                [(_rate(f"{_CALLS}_count", "error_type", '{error_type!=""}'), "{{error_type}}")],
+            ),
+            Panel("Duration by server", "s", _quantiles(_CALLS, "mcp_server")),
+            Panel("Duration at servers", "s", _quantiles("mcp_client_operation_duration_seconds", "mcp_server")),
+            Panel(
+                "Definitions by state",
+                "short",
+                [("max by (mcp_server, state) (extproc_mcp_tools)", "{{mcp_server}} {{state}}")],
+                "Tools that are `changed` wait for `extproc mcp pin`.",
+            ),
+            Panel(
+                "Changed definitions per hour",
+                "short",
+                [(_hourly("extproc_mcp_tool_changes_total", "mcp_server"), "{{mcp_server}}")],
             ),
         ),
     ),

@@ -1,0 +1,230 @@
+"""The Helm chart: rendered by Helm, valid, and the same pod as the manifests for kustomize."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from extproc.settings import config
+from extproc.words.offline import offline
+from tests.shapes import unknown
+from tests.test_k8s import BASE, FLEET, MOCK, ROOT, name_of, only, plain
+
+CHART = ROOT / "charts/llm-extproc"
+HELM = shutil.which("helm") or shutil.which(str(Path(sys.executable).parent / "helm"))
+VERSIONS = ("1.30", "1.33", kubernetes_validate.latest_version())
+# The fields of custom resources that the chart uses, from their definitions: prometheus-operator v1, Gateway API v1 and
+# cert-manager v1. Metadata is checked elsewhere; `...` is anything.
+LABELS = {"matchLabels": ...}
+CUSTOM: Mapping[str, Any] = {
+    "monitoring.coreos.com/v1 ServiceMonitor": {
+        "selector": LABELS,
+        "endpoints": [{"port": str, "path": str, "interval": str}],
+    },
+    "monitoring.coreos.com/v1 PodMonitor": {
+        "selector": LABELS,
+        "podMetricsEndpoints": [{"port": str, "path": str, "interval": str}],
+    },
+    "monitoring.coreos.com/v1 PrometheusRule": {
+        "groups": [
+            {
+                "name": str,
+                "rules": [
+                    {"alert": str, "record": str, "expr": str, "for": str, "labels": ..., "annotations": ...},
+                ],
+            }
+        ]
+    },
+    "gateway.networking.k8s.io/v1 HTTPRoute": {
+        "parentRefs": [{"name": str, "namespace": str}],
+        "hostnames": [str],
+        "rules": [
+            {
+                "matches": [{"path": {"type": str, "value": str}}],
+                "timeouts": {"request": str},
+                "backendRefs": [{"name": str, "port": int}],
+            }
+        ],
+    },
+    "cert-manager.io/v1 Certificate": {
+        "secretName": str,
+        "issuerRef": {"kind": str, "name": str},
+        "dnsNames": [str],
+        "duration": str,
+        "renewBefore": str,
+        "privateKey": {"algorithm": str, "size": int, "rotationPolicy": str},
+    },
+}
+
+pytestmark = pytest.mark.skipif(HELM is None, reason="needs helm: make helm")
+
+
+def helm(*arguments: str | Path, version: str = "1.33", fails: bool = False) -> str:
+    more = ["--namespace", "extproc", "--kube-version", f"{version}.0"[:6]] if arguments[0] == "template" else []
+    command = [str(HELM), *map(str, arguments), *more]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode != 0) is fails, done.stderr
+    return done.stderr if fails else done.stdout
+
+
+def rendered(name: str, *more: str, version: str = "1.33") -> list[dict[str, Any]]:
+    text = helm("template", "extproc", CHART, "-f", CHART / f"ci/{name}-values.yaml", *more, version=version)
+    return [document for document in yaml.safe_load_all(text) if document]
+
+
+@pytest.mark.parametrize("name", ["mock", "fleet"])
+def test_every_manifest_of_the_chart_is_valid_on_every_supported_kubernetes(name: str) -> None:
+    assert "0 chart(s) failed" in helm("lint", CHART, "-f", CHART / f"ci/{name}-values.yaml")
+    found = rendered(name)
+    assert len({(document["kind"], name_of(document)) for document in found}) == len(found)
+    for document in found:
+        kind = f"{document['apiVersion']} {document['kind']}"
+        assert document["metadata"]["namespace"] == "extproc", kind
+        if kind in CUSTOM:
+            assert unknown(document["spec"], CUSTOM[kind]) == [], kind
+            continue
+        for version in VERSIONS:
+            kubernetes_validate.validate(document, version, strict=True)
+    kinds = {f"{document['apiVersion']} {document['kind']}" for document in found}
+    assert name == "mock" or set(CUSTOM) <= kinds
+
+
+def settings(found: list[dict[str, Any]]) -> config.Settings:
+    [text] = [document["data"]["gateway.yaml"] for document in found if "gateway.yaml" in document.get("data", {})]
+    with offline():
+        return config.parse(text)
+
+
+def test_the_settings_of_a_release_load_and_fit_its_pod() -> None:
+    found = rendered("fleet")
+    loaded = settings(found)
+    assert (loaded.listener.port, loaded.status.port, loaded.admin.port) == (10000, 9090, 9091)
+    assert (loaded.admin.address, str(loaded.admin.token)) == ("0.0.0.0", "file:/run/secrets/extproc/admin-token")
+    assert loaded.processor.path == "/run/extproc/extproc.sock"
+    for name in ("render", "processor"):  # 2 in the values
+        assert container(found, name)["env"] == [{"name": "EXTPROC_WORKERS", "value": "2"}]
+    assert loaded.budgets[1].limit == 10_000_000  # not 1e+07
+    assert list(loaded.guardrails[0].on) == ["output"]  # not the key `true` of YAML 1.1
+    assert (loaded.stores.ledger_keep, loaded.listener.tls is not None) == (366 * 86400, True)
+    fleet = yaml.safe_load((FLEET / "gateway.yaml").read_text())["stores"]
+    assert (loaded.stores.counters, loaded.stores.ledger) == (fleet["counters"], fleet["ledger"])
+    spec = only(found, "Deployment")["spec"]["template"]["spec"]
+    tls = {volume["name"]: volume for volume in spec["volumes"]}["tls"]["secret"]["secretName"]
+    assert tls == only(found, "Certificate")["spec"]["secretName"]
+    mounts = container(found, "envoy")["volumeMounts"]
+    assert [mount["mountPath"] for mount in mounts] == ["/run/extproc", "/run/envoy", "/run/tls"]
+
+
+def bare(found: list[dict[str, Any]]) -> Any:
+    """The Deployment without labels and the order of ports."""
+    spec = copy.deepcopy(only(found, "Deployment")["spec"])
+    del spec["selector"], spec["template"]["metadata"]
+    pod = spec["template"]["spec"]
+    for entry in pod.get("topologySpreadConstraints", []):
+        del entry["labelSelector"]
+    for entry in [*pod["initContainers"], *pod["containers"]]:
+        entry.get("ports", []).sort(key=lambda port: port["name"])
+    return spec
+
+
+def container(found: list[dict[str, Any]], name: str) -> Any:
+    pod = only(found, "Deployment")["spec"]["template"]["spec"]
+    [entry] = [entry for entry in [*pod["initContainers"], *pod["containers"]] if entry["name"] == name]
+    return entry
+
+
+def test_the_pod_of_the_chart_is_that_of_the_manifests(tmp_path: Path) -> None:
+    base = helm("template", "extproc", CHART, "--set-file", f"gateway={BASE / 'gateway.yaml'}")
+    assert bare(list(yaml.safe_load_all(base))) == bare(plain(BASE))
+    assert container(rendered("mock"), "mock") == container(plain(MOCK), "mock")
+
+    values = tmp_path / "values.yaml"
+    spread = only(plain(FLEET), "Deployment")["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    spread = [{key: value for key, value in entry.items() if key != "labelSelector"} for entry in spread]
+    values.write_text(yaml.safe_dump({"admin": {"tokenKey": "admin-token"}, "replicas": 3, "topologySpread": spread}))
+    fleet = helm("template", "extproc", CHART, "-f", values, "--set-file", f"gateway={FLEET / 'gateway.yaml'}")
+    found = list(yaml.safe_load_all(fleet))
+    assert bare(found) == bare(plain(FLEET))
+    assert settings(found) == settings([{"data": {"gateway.yaml": (FLEET / "gateway.yaml").read_text()}}])
+    policies = [document["spec"] for document in plain(FLEET) if document["kind"] == "NetworkPolicy"]
+    ours = only(found, "NetworkPolicy")["spec"]
+    for way in ("ingress", "egress"):
+        theirs = [rule for policy in policies for rule in policy[way]]
+        assert sorted(json.dumps(rule, sort_keys=True) for rule in ours[way]) == sorted(
+            json.dumps(rule, sort_keys=True) for rule in theirs
+        )
+
+
+def test_values_that_cannot_work_are_refused_with_a_sentence() -> None:
+    mock = ("-f", str(CHART / "ci/mock-values.yaml"))
+    fleet = ("-f", str(CHART / "ci/fleet-values.yaml"))
+    base = ("--set-file", f"gateway={BASE / 'gateway.yaml'}")
+    for arguments, sentence in (
+        ((), "gateway needs providers and models, or mcp"),
+        (("--set-string", "gateway=a: ]"), "gateway is not YAML"),
+        ((*mock, "--set", "replicas=2"), "several replicas need redis.url and postgresql.url"),
+        ((*mock, "--set", "autoscaling.enabled=true"), "several replicas need redis.url and postgresql.url"),
+        (
+            (*fleet, "--set", "autoscaling.inFlight=0", "--set", "autoscaling.cpu=0"),
+            "autoscaling needs inFlight or cpu",
+        ),
+        ((*mock, "--set", "ingress.enabled=true"), "ingress.host is the name that clients use"),
+        ((*mock, "--set", "redis.url=redis://r:6379/0", *base), "has the section stores"),
+        (("--set-file", f"gateway={ROOT / 'gateway.yaml'}"), "listener.address is loopback"),
+        (("--set", "gateway=status: {port: 1}\nproviders: {a: 1}\nmodels: {b: 1}"), "status.port is 9090"),
+        ((*mock, "--set", "replica=2"), "Additional property replica is not allowed"),
+        ((*mock, "--set", "image.digest=latest"), "Does not match pattern"),
+    ):
+        assert sentence in helm("template", "extproc", CHART, *arguments, fails=True)
+
+
+def test_alerts_and_dashboards_are_those_of_k8s_monitoring() -> None:
+    found = rendered("fleet")
+    rules = yaml.safe_load((ROOT / "k8s/monitoring/alerts.yaml").read_text())
+    assert only(found, "PrometheusRule")["spec"] == rules
+    [dashboards] = [document["data"] for document in found if name_of(document) == "extproc-dashboards"]
+    sources = {path.name: path.read_text() for path in (ROOT / "k8s/monitoring/dashboards").glob("*.json")}
+    assert dashboards == sources
+    hpa = only(found, "HorizontalPodAutoscaler")["spec"]["metrics"][0]["pods"]["metric"]["name"]
+    assert f'"{hpa}"' in (ROOT / "extproc/telemetry/metrics.py").read_text()
+
+
+def test_a_digest_pins_each_image() -> None:
+    digest = "sha256:" + "a" * 64
+    found = rendered("mock", "--set", f"image.digest={digest}", "--set", f"envoy.image.digest={digest}")
+    images = re.findall(r"'image': '([^']+)'", str(only(found, "Deployment")))
+    assert {image.partition("@")[2] for image in images} == {digest}
+
+
+def test_every_value_is_in_the_schema() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert set(schema["properties"]) - {"global"} == set(values)
+
+
+def test_the_values_of_the_documentation_render() -> None:
+    text = (ROOT / "docs/helm.md").read_text() + (ROOT / "docs/operations.md").read_text()
+    snippets = re.findall(r"^```yaml\n(# values.yaml\n.*?)^```", text, re.DOTALL | re.MULTILINE)
+    given = CHART / "ci/fleet-values.yaml"
+    for snippet in snippets:
+        done = subprocess.run(
+            [str(HELM), "template", "x", str(CHART), "--kube-version", "1.33.0", "-f", str(given), "-f", "-"],
+            input=snippet,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+    assert len(snippets) == 5
