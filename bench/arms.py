@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from bench.harness import KEY, alone, free_port, render, wait
+from bench.harness import KEY, alone, end, free_port, render, wait
 
 SETTINGS = """
 listener: {{address: 127.0.0.1, port: {listener}}}
@@ -119,20 +119,15 @@ class Stage:
         return child.pid
 
     def close(self) -> None:
-        for child in reversed(self._children):
-            child.terminate()
-        for child in self._children:
-            try:
-                child.wait(20)
-            except subprocess.TimeoutExpired:
-                child.kill()
+        end(self._children)
 
     # --- arms
 
-    def envoy_alone(self) -> Arm:
+    def envoy_alone(self, upstream: int = 0) -> Arm:
+        """Envoy before the stub, or before another server."""
         port = free_port()
         file = self.folder / "alone.yaml"
-        file.write_text(yaml.safe_dump(alone(port, self.stub)))
+        file.write_text(yaml.safe_dump(alone(port, upstream or self.stub)))
         return self.ready(Arm("Envoy alone", port, {"Envoy": self.envoy(file)}))
 
     def gateway(
@@ -144,6 +139,7 @@ class Stage:
         counters: str = "memory:",
         cores: set[int] = MEASURED,
         around: set[int] = MEASURED,
+        settings: str = SETTINGS,
     ) -> Arm:
         """Envoy and the processor of this project. `processor` and `more` are added to its settings. The processor runs
         on `cores`, Envoy on those `around`, with a thread for each.
@@ -151,7 +147,7 @@ class Stage:
         folder = self.folder / re.sub(r"\W+", "-", name)
         folder.mkdir()
         listener, status, admin = free_port(), free_port(), free_port()
-        text = SETTINGS.format(
+        text = settings.format(
             listener=listener,
             status=status,
             admin=admin,

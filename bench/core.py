@@ -17,7 +17,7 @@ from extproc.settings import config
 from extproc.stores import open_counters
 from extproc.telemetry.metrics import Telemetry
 
-_SETTINGS = """
+SETTINGS = """
 providers: {sandbox: {kind: mock}}
 models: {stub: {provider: sandbox}}
 consumers: [{name: bench, keys: [{env: BENCH_KEY}]}]
@@ -25,7 +25,7 @@ budgets: [{name: rate, per: [consumer], unit: requests, limit: 1000000000, windo
 telemetry: {access_log: "off"}
 """
 
-_ANSWER = (
+ANSWER = (
     b'{"id":"chatcmpl-1","object":"chat.completion","created":1700000000,"model":"stub","choices":[{"index":0,'
     b'"message":{"role":"assistant","content":"Hello there","refusal":null},"logprobs":null,"finish_reason":"stop"}],'
     b'"usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11}}'
@@ -39,7 +39,7 @@ _EVENT = (
 Work = Callable[[pipeline.Pipeline, int], Coroutine[None, None, None]]
 
 
-def _headers(phase: str, headers: dict[str, str], attributes: dict[str, float] | None = None) -> bytes:
+def headers(phase: str, headers: dict[str, str], attributes: dict[str, float] | None = None) -> bytes:
     message = pb.ProcessingRequest()
     part = getattr(message, phase)
     for key, value in headers.items():
@@ -49,10 +49,11 @@ def _headers(phase: str, headers: dict[str, str], attributes: dict[str, float] |
     return message.SerializeToString()
 
 
-def _conversation() -> list[bytes]:
+def conversation() -> list[bytes]:
+    """The messages of Envoy for a plain request."""
     body = b'{"model": "stub", "messages": [{"role": "user", "content": "' + b"word " * 20 + b'"}]}'
     return [
-        _headers(
+        headers(
             "request_headers",
             {
                 ":method": "POST",
@@ -64,17 +65,17 @@ def _conversation() -> list[bytes]:
             },
         ),
         pb.ProcessingRequest(request_body=pb.HttpBody(body=body, end_of_stream=True)).SerializeToString(),
-        _headers(
+        headers(
             "response_headers",
             {":status": "200", "content-type": "application/json"},
             {"upstream.request_attempt_count": 1},
         ),
-        pb.ProcessingRequest(response_body=pb.HttpBody(body=_ANSWER, end_of_stream=True)).SerializeToString(),
+        pb.ProcessingRequest(response_body=pb.HttpBody(body=ANSWER, end_of_stream=True)).SerializeToString(),
     ]
 
 
 async def _requests(build: pipeline.Pipeline, count: int) -> None:
-    messages = _conversation()
+    messages = conversation()
     for _ in range(count):
         stream = GatewayStream(build)
         for message in messages:
@@ -83,15 +84,15 @@ async def _requests(build: pipeline.Pipeline, count: int) -> None:
 
 
 async def _events(build: pipeline.Pipeline, count: int) -> None:
-    headers, request, *_ = _conversation()
+    head, request, *_ = conversation()
     stream = GatewayStream(build)
     event = pb.ProcessingRequest(response_body=pb.HttpBody(body=_EVENT)).SerializeToString()
-    sse = _headers(
+    sse = headers(
         "response_headers",
         {":status": "200", "content-type": "text/event-stream"},
         {"upstream.request_attempt_count": 1},
     )
-    for message in (headers, request, sse):
+    for message in (head, request, sse):
         await converse(stream, message)
     for _ in range(count):
         await converse(stream, event)
@@ -108,7 +109,7 @@ def main() -> None:
     import os
 
     os.environ["BENCH_KEY"] = "sk-gw-bench"
-    settings = config.parse(_SETTINGS)
+    settings = config.parse(SETTINGS)
     build = pipeline.build(settings, open_counters("memory:"), set(), Telemetry(settings))
     for name, work, count in (("request", _requests, 5000), ("event", _events, 20000)):
         asyncio.run(work(build, 200))

@@ -131,10 +131,7 @@ def bench(counters: str = "memory:", *, settings: str = SETTINGS, mocks: Sequenc
             doors = ports["alone"], ports["listener"], ports["status"]
             yield Bench(*doors, envoy_alone, with_processor, processor, {name: ports[name] for name in mocks})
         finally:
-            for child in reversed(children):
-                child.terminate()
-            for child in children:
-                child.wait(20)
+            end(children)
 
 
 def environment() -> dict[str, str]:
@@ -151,6 +148,18 @@ def render(settings: Path, output: str, secrets: str, sock: str) -> None:
     envoy_config.write_secrets(loaded, secrets)
     rendered = envoy_config.render(envoy_config.bootstrap(loaded, secrets_dir=secrets, socket=sock))
     Path(output).write_text(rendered)
+
+
+def end(children: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End processes, the latest first, and wait for them; those that do not end in 20 seconds are killed."""
+    for child in reversed(children):
+        child.terminate()
+    for child in children:
+        try:
+            child.wait(20)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
 
 
 def wait(port: int, patience: float = 30) -> None:

@@ -60,6 +60,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._buffer = b""
+        self._parts: list[bytes] = []  # further pieces of a body
+        self._missing = 0  # bytes of it
         self._left: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -71,11 +73,17 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
 
     def data_received(self, data: bytes) -> None:
-        self._buffer += data
+        if self._missing > len(data):  # of a large body, which is joined once
+            self._missing -= len(data)
+            self._parts.append(data)
+            return
+        self._buffer = b"".join((self._buffer, *self._parts, data))
+        self._parts, self._missing = [], 0
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             found = _length(self._buffer, 0, end)
             size = end + 4 + (int(found[1]) if found else 0)
             if len(self._buffer) < size:
+                self._missing = size - len(self._buffer)
                 return
             body, self._buffer = self._buffer[end + 4 : size], self._buffer[size:]
             self._answer(body)

@@ -7,6 +7,8 @@ import pytest
 
 from bench import load, stub
 from bench.__main__ import cell, last, machine, worse
+from bench.faults.__main__ import BEGIN, PAGE, Result, table
+from bench.faults.faults import FAULTS
 
 
 @pytest.fixture
@@ -70,3 +72,16 @@ def test_figures_of_another_machine_are_not_compared(tmp_path):
 
 def test_cells_are_formatted():
     assert [cell(None, ".0f"), cell((1.0, None), "pair"), cell((7.4, 10.6), "pair1")] == ["-", "-", "7.4/10.6"]
+
+
+def test_the_page_has_the_table_of_all_faults_and_each_held():
+    rows = [row.split("|") for row in PAGE.read_text(encoding="utf-8").splitlines() if row.startswith("| ")][1:]
+    assert [(row[1].strip(), row[2].strip()) for row in rows] == [(fault.name, fault.expected) for fault in FAULTS]
+    assert {row[-2].strip() for row in rows} == {"held"}
+
+
+def test_the_table_keeps_the_rows_of_faults_that_were_not_tried():
+    page = table([Result(fault, "none", "none", 0.0, []) for fault in FAULTS[:2]])
+    later = table([Result(FAULTS[1], "3 reset", "none", None, ["late"])], f"{BEGIN}\n{page}")
+    assert later.splitlines()[2] == page.splitlines()[2]
+    assert later.splitlines()[3].endswith("| 3 reset | none |  | WRONG |")

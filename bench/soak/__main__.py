@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.soak import minutes
 from bench.soak.plan import FULL, SHORT
 from bench.soak.run import Soak
 from bench.soak.world import World
@@ -17,7 +18,12 @@ from bench.soak.world import World
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.soak", description="Budgets under load, and what must hold.")
     parser.add_argument("--short", action="store_true", help="a tenth of the requests, two kills, SQLite as the ledger")
+    parser.add_argument(
+        "--minutes", type=float, help="another soak: so many minutes of mixed load; memory and leaks are judged"
+    )
     options = parser.parse_args()
+    if options.minutes is not None:
+        return minutes.run(options.minutes)
     plan = SHORT if options.short else FULL
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:

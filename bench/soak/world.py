@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from bench.harness import free_port, wait
+from bench.harness import end, free_port, wait
 from bench.soak.plan import CONSUMERS, Plan, settings
 from extproc import envoy_config
 from extproc.settings import config
@@ -69,14 +69,7 @@ class World:
         wait(self.ports["listener"])
 
     def stop(self) -> None:
-        for child in reversed(self._children.values()):
-            child.terminate()
-        for child in self._children.values():
-            try:
-                child.wait(20)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+        end([*self._children.values()])
         self.redis.stop()
         if self.postgres is not None:
             self.postgres.stop()
