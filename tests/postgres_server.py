@@ -76,6 +76,11 @@ class PostgresServer:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """Kill it as a power cut would, except that the kernel keeps its data."""
         self._end(signal.SIGKILL)

@@ -41,6 +41,7 @@ RESERVED = {
         "guardrails/_input.py",
         "guardrails/_remote.py",
         "guardrails/_threads.py",
+        "mcp",
         "mock",
         "outbound",
         "parsing.py",
@@ -204,8 +205,8 @@ def test_rooms_of_dialects_name_their_files_alike():
     assert sorted(told) == sorted(files)
 
 
-OTHERS_JSON = ("dialects", "providers", "mock", "pb")
-"""Rooms that know field names: APIs, variants of one provider (its `adapt`), the built-in mock, generated code."""
+OTHERS_JSON = ("dialects", "providers", "mcp", "mock", "pb")
+"""Rooms that know field names: APIs, variants of one provider (its `adapt`), MCP, the built-in mock, generated code."""
 
 TELLING = frozenset(
     (
@@ -221,6 +222,8 @@ OUR_WORDS = {
     "cached_tokens": "as input_tokens",
     "cache_write_tokens": "as input_tokens",
     "reasoning_tokens": "as input_tokens",
+    "role": "of an operator",
+    "parts": "of a message in OpenTelemetry's events, see `accounting.prompts`",
     "json_schema": "an ability, in `supports` of the settings",
     "hosted_tools": "a need, see `words.dialect.NATIVE`",
     "hosted_call": "as hosted_tools",
@@ -312,7 +315,7 @@ def test_files_are_short_enough_to_read():
 
 def test_the_mock_is_a_small_part_of_the_product():
     """Strict doubles of the providers' APIs are in tests/doubles."""
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (PACKAGE / "mock").glob("*.py")) <= 1025
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (PACKAGE / "mock").glob("*.py")) <= 1300
 
 
 TABLES = {"__init__", "build", "encode"}

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from extproc.__main__ import main
 from extproc.settings import config
 from extproc.settings.reference import markdown, provider_pages
 from extproc.words.errors import ALL
@@ -37,7 +38,7 @@ def snippets() -> list[tuple[str, str]]:
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in snippets()])
 def test_every_yaml_of_the_docs_loads_alone_or_with_the_smallest_additions(text: str) -> None:
     fragment = yaml.safe_load(text)
-    if "spec" in fragment or "apiVersion" in fragment:
+    if "spec" in fragment or "apiVersion" in fragment or re.match("# values", text):
         pytest.skip("Kubernetes, not settings")
     given = {key: value for key, value in BASE.items() if key not in fragment}
     settings = config.parse((yaml.safe_dump(given) if given else "") + text)
@@ -75,3 +76,17 @@ def test_every_refusal_is_explained() -> None:
 
 def test_the_settings_of_make_run_are_valid() -> None:
     assert "assistant" in config.load(ROOT / "gateway.yaml").virtual_models
+
+
+def test_the_readme_is_short_and_its_five_providers_pass_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 250
+    [settings] = re.findall(r"^```yaml\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    assert len(config.parse(settings).providers) == 5
+    (tmp_path / "gateway.yaml").write_text(settings)
+    monkeypatch.setattr("sys.argv", ["extproc", "check", "--offline", "-c", str(tmp_path / "gateway.yaml")])
+    assert main() == 0
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.endswith("(warning)")]
+    assert all("has a context of" in line for line in warnings), warnings

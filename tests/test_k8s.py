@@ -102,7 +102,7 @@ def containers(folder: Path = MOCK) -> dict[str, dict[str, Any]]:
 
 def lasting(entry: Mapping[str, Any]) -> bool:
     """True for containers that run as long as the pod: all except an init container that ends."""
-    return entry["name"] == "envoy" or entry.get("restartPolicy") == "Always"
+    return entry["name"] == "drain" or entry.get("restartPolicy") == "Always"
 
 
 def amount(text: str) -> float:
@@ -180,7 +180,8 @@ def test_containers_are_restricted(name: str) -> None:
     assert image, "an image without a tag is the latest"
     assert tag != "latest"
     assert not any("hostPort" in port for port in entry.get("ports", []))
-    assert "env" not in entry, "secrets are files"
+    taken = [variable["valueFrom"] for variable in entry.get("env", [])]
+    assert all(set(source) == {"resourceFieldRef"} for source in taken), "secrets are files"
     assert "envFrom" not in entry
 
 
@@ -197,7 +198,16 @@ def test_containers_that_share_the_socket_have_one_uid() -> None:
 
 def test_envoy_sees_neither_the_secret_nor_the_settings() -> None:
     mounts = containers()["envoy"]["volumeMounts"]
-    assert [(mount["name"], mount["readOnly"]) for mount in mounts] == [("run", True)]
+    assert [mount["name"] for mount in mounts] == ["run", "admin"]
+
+
+def test_envoys_admin_interface_is_a_socket_that_the_drain_alone_shares() -> None:
+    sharing = {name for name, entry in containers().items() if "admin" in str(entry.get("volumeMounts", ()))}
+    assert sharing == {"envoy", "drain"}
+    [path] = [part.partition("=")[2] for part in containers()["render"]["args"] if "--admin-socket" in part]
+    assert f"--admin={path}" in containers()["drain"]["args"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert containers()["drain"][probe]["exec"]["command"] == ["test", "-S", path]
 
 
 def test_keys_are_never_on_a_disk() -> None:
@@ -219,16 +229,17 @@ def test_long_running_containers_have_probes(name: str) -> None:
 @pytest.mark.parametrize("folder", [BASE, FLEET], ids=lambda folder: folder.name)
 def test_envoy_starts_after_the_processor_and_stops_before_it(folder: Path) -> None:
     spec = pod(folder)
-    assert [entry["name"] for entry in spec["initContainers"]] == ["render", "processor"]
-    assert [entry["name"] for entry in spec["containers"]] == ["envoy"]
-    assert containers()["processor"]["restartPolicy"] == "Always"
+    assert [entry["name"] for entry in spec["initContainers"]] == ["render", "processor", "envoy"]
+    assert [entry["name"] for entry in spec["containers"]] == ["drain"]
+    assert containers()["processor"]["restartPolicy"] == containers()["envoy"]["restartPolicy"] == "Always"
 
 
 def test_the_grace_period_is_long_enough_for_both_to_drain() -> None:
-    waits = containers()["envoy"]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    drain = dict(part.split("=") for part in containers()["drain"]["args"][2:])
     serve = dict(part.split("=") for part in containers()["processor"]["args"][1:])
-    drains = float(serve["--drain-notice"]) + float(serve["--drain-grace"])
-    assert waits + drains + 10 <= pod()["terminationGracePeriodSeconds"]
+    seconds = [drain["--notice"], drain["--grace"], serve["--drain-notice"], serve["--drain-grace"], "10"]
+    assert sum(map(float, seconds)) <= pod()["terminationGracePeriodSeconds"]
+    assert "--drain-strategy" in containers()["envoy"]["args"]
 
 
 def test_a_volume_of_one_node_is_not_used_by_a_rolling_update() -> None:
@@ -261,7 +272,7 @@ def test_references_between_the_manifests_resolve(folder: Path) -> None:
         if document["kind"] == "NetworkPolicy":
             assert document["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
 
-    mounts = {mount["mountPath"] for mount in containers(folder)["processor"]["volumeMounts"]}
+    mounts = {mount["mountPath"] for entry in containers(folder).values() for mount in entry.get("volumeMounts", ())}
     for entry in containers(folder).values():
         for part in entry["args"]:
             path = part.partition("=")[2] if part.startswith("--") else part
@@ -325,7 +336,7 @@ def secrets(folder: Path) -> set[str]:
 def test_a_fleet_stores_nothing_in_a_pod() -> None:
     found = plain(FLEET)
     assert not [document for document in found if document["kind"] == "PersistentVolumeClaim"]
-    assert {volume["name"] for volume in pod(FLEET)["volumes"]} == {"settings", "keys", "run"}
+    assert {volume["name"] for volume in pod(FLEET)["volumes"]} == {"settings", "keys", "run", "admin"}
     text = (FLEET / "gateway.yaml").read_text(encoding="utf-8")
     stores = yaml.safe_load(text)["stores"]
     assert stores["counters"].startswith("rediss://")
@@ -360,7 +371,7 @@ def test_a_fleet_opens_the_admin_api_to_labelled_namespaces_with_a_token() -> No
 
 def test_the_image_has_the_extras_that_a_fleet_needs() -> None:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
-    extras = re.findall(r"'\.\[([a-z,]+)\]'", text)[0].split(",")
+    extras = re.findall(r"^ARG EXTRAS=([a-z,]+)", text, re.MULTILINE)[0].split(",")
     assert {"redis", "postgres", "envoy"} <= set(extras)
     known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert set(extras) <= set(known)
@@ -390,9 +401,8 @@ class Pod:
         self.listener, self.status, self.admin, self.mock = ports
         self.url = f"http://127.0.0.1:{self.listener}"
         self.http = httpx.Client(timeout=30, trust_env=False, verify=False)
-        self._mounts = {
-            mount["mountPath"]: str(folder / mount["name"]) for mount in containers()["processor"]["volumeMounts"]
-        }
+        every = [mount for entry in containers().values() for mount in entry.get("volumeMounts", ())]
+        self._mounts = {mount["mountPath"]: str(folder / mount["name"]) for mount in every}
         for path in self._mounts.values():
             Path(path).mkdir()
 
@@ -471,16 +481,17 @@ def here() -> Iterator[Pod]:
             yield pod
 
 
-def start(pod: Pod, running: ExitStack, *mock: str) -> None:
-    """Start the containers as the kubelet does: each when the previous one is ready."""
+def start(pod: Pod, running: ExitStack, *mock: str) -> subprocess.Popen[bytes]:
+    """Start the containers as the kubelet does: each when the previous one is ready. Returns Envoy."""
     pod.run("render")
     pod.start("mock", running, *mock)
     eventually(lambda: pod.http.get(f"http://127.0.0.1:{pod.mock}/healthz").is_success)
     processor = pod.start("processor", running)
     probe = containers()["processor"]["readinessProbe"]["httpGet"]["path"]
     eventually(lambda: processor.poll() is None and pod.http.get(f"http://127.0.0.1:{pod.status}{probe}").is_success)
-    pod.start("envoy", running)
+    envoy = pod.start("envoy", running)
     eventually(lambda: pod.http.get(pod.url + "/").status_code == 404)
+    return envoy
 
 
 @pytest.mark.e2e
@@ -510,6 +521,27 @@ def test_the_commands_of_the_manifests_answer_a_request(here: Pod, folder: Path)
         assert {"counters.db", "ledger.db"} <= {path.name for path in (here.folder / "data").iterdir()}
         assert (here.folder / "run/extproc.sock").stat().st_mode & 0o777 == 0o600
         assert (here.folder / "run/secrets").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.e2e
+def test_a_pod_that_stops_ends_its_streams_first(here: Pod) -> None:
+    here.secret("demo-key", "try-me")
+    body = {"model": "stub+words=30+pace=50ms", "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
+    with ExitStack() as running:
+        here.settings(MOCK / "gateway.yaml", models={"*": {"provider": "sandbox"}}, virtual_models={})
+        envoy = start(here, running)
+        drain = here.start("drain", running, "--notice=0.5")
+        eventually(lambda: b"\0-S\0" in Path(f"/proc/{drain.pid}/cmdline").read_bytes())  # it waits for its signal
+        headers = {"authorization": "Bearer try-me"}
+        url = here.url + "/v1/chat/completions"
+        with here.http.stream("POST", url, json=body, headers=headers) as answer:
+            pieces = answer.iter_bytes()
+            first = next(pieces)
+            drain.terminate()
+            assert here.chat("stub").status_code == 200, "until it has left the load balancer"
+            whole = first + b"".join(pieces)
+        assert whole.endswith(b"data: [DONE]\n\n")
+        assert (drain.wait(10), envoy.poll()) == (0, None)
 
 
 @pytest.mark.e2e

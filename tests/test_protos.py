@@ -21,6 +21,9 @@ MODULES = [
     "envoy_data_plane.envoy.type.v3",
     "envoy_data_plane.envoy.service.accesslog.v3",
     "envoy_data_plane.envoy.data.accesslog.v3",
+    "envoy_data_plane.envoy.service.discovery.v3",
+    "envoy_data_plane.google.rpc",
+    "envoy_data_plane.google.protobuf",
 ]
 TYPES = {
     getattr(FieldDescriptor, name): name.removeprefix("TYPE_").lower()

@@ -5,6 +5,7 @@ from email.utils import formatdate
 
 import pytest
 
+from extproc import __version__
 from tests.outbound.endpoint import endpoint, reply
 
 KEY = "sk-gw-known"
@@ -26,6 +27,7 @@ class Fake:
     def __init__(self):
         self.paths = {"/healthz": (200, b"ok\n"), "/readyz": (200, b"ok\n"), "/budgets": (200, b"{}")}
         self.paths["/usage"] = 200, b"{}"
+        self.paths["/openapi.json"] = 200, b'{"info": {"version": "%s"}}' % __version__.encode()
         self.listener = {None: 401, KEY: 200}  # by key
         self.clock = 0.0
         self.keys = []
@@ -64,7 +66,17 @@ def examine(run, tmp_path, monkeypatch):
 def test_a_healthy_gateway_has_nothing_wrong(examine):
     status, wrong, text = examine(Fake())
     assert (status, wrong) == (0, []), text
-    names = ["settings", "secrets", "processor", "processor", "clock", *["listener"] * 3, "counters", "ledger"]
+    names = [
+        "settings",
+        "secrets",
+        "processor",
+        "processor",
+        "clock",
+        *["listener"] * 3,
+        "version",
+        "counters",
+        "ledger",
+    ]
     assert [line.split()[:2] for line in text.splitlines() if line[0] != " "] == [["ok", name] for name in names]
 
 
@@ -85,6 +97,7 @@ def test_each_fault_is_found_alone(examine, monkeypatch):
         (lambda fake: fake.listener.update({None: 200}), "no key: status 200"),
         (lambda fake: fake.listener.update({"sk-extproc-doctor-no-such-key": 200}), "an unknown key: status 200"),
         (lambda fake: setattr(fake, "clock", 60.0), "clock"),
+        (lambda fake: fake.paths.update({"/openapi.json": (200, b'{"info": {"version": "9"}}')}), "the gateway is 9"),
         (lambda fake: setattr(fake, "clock", -60.0), "clock"),
     ):
         status, wrong, text = examine(faulty(change))
@@ -130,3 +143,19 @@ def test_settings_that_do_not_load_are_named(run, tmp_path):
     status, out, err = run("doctor", "-c", file)
     assert (status, out) == (1, "")
     assert f"{file}:1:" in err
+
+
+def test_the_version_of_envoy_is_told_by_its_admin_socket(examine, tmp_path, monkeypatch):
+    said = {}
+    monkeypatch.setattr("extproc.cli._drain.ask", lambda path, method, what: said[path, method, what])
+    socket = str(tmp_path / "admin.sock")
+    for version, wrong, text in (
+        ("a1b2/1.40.3/Clean/RELEASE/BoringSSL", 0, "Envoy is 1.40.3"),
+        ("a1b2/1.39.9/Clean/RELEASE/BoringSSL", 1, "use Envoy 1.40"),
+        ("a1b2/1.41.0/Clean/RELEASE/BoringSSL", 0, "tested with 1.40"),
+        ("odd", 1, "does not tell Envoy's version"),
+    ):
+        said[socket, "GET", "/server_info"] = f'{{"version": "{version}"}}'
+        status, found, out = examine(Fake(), "--envoy-admin", socket)
+        assert (status, len(found)) == (wrong, wrong), out
+        assert text in out

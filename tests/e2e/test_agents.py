@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,25 +86,32 @@ def run(gateway: Gateway, tmp_path: Path) -> Callable[..., Session]:
     (home / ".codex" / "config.toml").write_text(CODEX.replace("ADDRESS", gateway.base_url), encoding="utf-8")
 
     def session(name: str, *arguments: str, key: str = KEY, **more: str) -> Session:
-        program = CLIENTS / name
-        if not program.exists():
-            pytest.skip(f"{name} is not installed: `make agents` does it")
-        env = {"PATH": os.environ["PATH"], "HOME": str(home), "GATEWAY_KEY": key, "ANTHROPIC_AUTH_TOKEN": key}
-        env |= {"GEMINI_API_KEY": key, "GOOGLE_GEMINI_BASE_URL": gateway.url}
-        env |= {"ANTHROPIC_BASE_URL": gateway.url, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", **more}
-        done = subprocess.run(
-            [program, *arguments],
-            cwd=work,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=PATIENCE,
-            check=False,
-        )
-        return Session(done.returncode, done.stdout.decode(errors="replace"))
+        return run_agent(gateway, name, arguments, home=home, work=work, key=key, **more)
 
     return session
+
+
+def run_agent(
+    gateway: Gateway, name: str, arguments: Iterable[str], *, home: Path, work: Path, key: str, **more: str
+) -> Session:
+    """One session of an agent. `more` is added to its environment."""
+    program = CLIENTS / name
+    if not program.exists():
+        pytest.skip(f"{name} is not installed: `make agents` does it")
+    env = {"PATH": os.environ["PATH"], "HOME": str(home), "GATEWAY_KEY": key, "ANTHROPIC_AUTH_TOKEN": key}
+    env |= {"GEMINI_API_KEY": key, "GOOGLE_GEMINI_BASE_URL": gateway.url}
+    env |= {"ANTHROPIC_BASE_URL": gateway.url, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", **more}
+    done = subprocess.run(
+        [program, *arguments],
+        cwd=work,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=PATIENCE,
+        check=False,
+    )
+    return Session(done.returncode, done.stdout.decode(errors="replace"))
 
 
 GEMINI = {

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import yaml
 
 from tests.e2e.conftest import Gateway, eventually, free_ports
 
+Change = Callable[[dict[str, Any]], None]
 EXAMPLES = Path(__file__).parents[2] / "envoy"
 ENVOY = Path(sys.executable).with_name("envoy")
 KEY = "sk-gw-attached"
@@ -42,14 +43,17 @@ def settings(doors: dict[str, int]) -> str:
     return yaml.safe_dump(tree)
 
 
-def bootstrap(doors: dict[str, int]) -> str:
-    """The other team's Envoy with this test's addresses. The providers are mocks, which speak no TLS."""
+def bootstrap(doors: dict[str, int], change: Change = lambda _manager: None) -> str:
+    """The other team's Envoy with this test's addresses. The providers are mocks, which speak no TLS. `change` may edit
+    the connection manager.
+    """
     tree = yaml.safe_load((EXAMPLES / "attach.envoy.yaml").read_text())
     (listener,) = tree["static_resources"]["listeners"]
     listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": doors["listener"]}
     filters = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
     [ours] = [one["typed_config"] for one in filters if one["name"] == "envoy.filters.http.ext_proc"]
     del ours["forward_rules"]  # as `extproc envoy --attach` prints it with `attach.client_headers`
+    change(listener["filter_chains"][0]["filters"][0]["typed_config"])
     names = {"extproc": "processor", "openai": "openai", "local": "local"}
     for cluster in tree["static_resources"]["clusters"]:
         cluster.pop("transport_socket", None)
@@ -86,12 +90,12 @@ def running(*command: str | Path, ready: str, log: Path, **env: str) -> Iterator
 
 
 @contextmanager
-def attached(folder: Path) -> Iterator[Gateway]:
+def attached(folder: Path, change: Change = lambda _manager: None) -> Iterator[Gateway]:
     names = ("listener", "status", "admin", "processor", "openai", "local")
     doors = dict(zip(names, free_ports(len(names)), strict=True))
     urls = {name: f"http://127.0.0.1:{port}" for name, port in doors.items()}
     (folder / "gateway.yaml").write_text(settings(doors))
-    (folder / "envoy.yaml").write_text(bootstrap(doors))
+    (folder / "envoy.yaml").write_text(bootstrap(doors, change))
     extproc = (sys.executable, "-m", "extproc")
     env = {"OPENAI_API_KEY": PROVIDER_KEY, "GATEWAY_KEY": KEY}
     with ExitStack() as stack:

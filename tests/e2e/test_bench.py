@@ -6,6 +6,7 @@ import asyncio
 
 from bench import load
 from bench.harness import KEY, SETTINGS, bench
+from bench.rolling import roll, staged
 
 
 def test_a_run_leaves_nothing_where_it_was_started(tmp_path, monkeypatch):
@@ -19,3 +20,12 @@ def test_a_run_leaves_nothing_where_it_was_started(tmp_path, monkeypatch):
         assert (len(result.latencies), result.errors) == (5, [])
         assert what.counted() == 5
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_restart_under_load_fails_no_request():
+    """The short form of `python -m bench.rolling`."""
+    with staged() as gateways:
+        outcomes, restarts = asyncio.run(roll(gateways, 200, 50.0, 5, least=1))
+    assert restarts == 1
+    assert len(outcomes) >= 200
+    assert [outcome for outcome in outcomes if outcome.what != "ok"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +12,7 @@ import openai
 import pytest
 
 from tests.e2e.conftest import Gateway, eventually, run_gateway
+from tests.e2e.test_docs_tour import block, run
 
 YAML = """
 providers: {sandbox: {kind: mock, base_url: "{mock_sandbox}", client_headers: [x-variant]}}
@@ -193,3 +195,70 @@ cache:
         found = list(pool.map(lambda _: gateway.chat(), range(8)))
     assert sorted(answer.headers["x-ai-cache"] for answer in found) == ["hit"] * 7 + ["miss"]
     assert gateway.calls() == 3
+
+
+MEANING = """
+providers: {sandbox: {kind: mock, base_url: "{mock_sandbox}"}}
+models: {stub: {provider: sandbox, price: {input: 100, output: 200}}}
+consumers:
+  - {name: demo, team: red, keys: [{env: EXTPROC_DEMO_KEY}]}
+  - {name: vectors, keys: [{env: KEY_vectors}]}
+teams: {red: {}}
+cache:
+  semantic: {embeddings: {model: stub, consumer: vectors, timeout: 5s}, threshold: 0.5}
+  rules:
+    - {match: {label.meaning: "yes"}, semantic: enforce}
+    - {ttl: 1h, mode: "off"}
+"""
+WORDS = """
+providers: {sandbox: {kind: mock, base_url: "{mock_sandbox}"}}
+models: {stub: {provider: sandbox, price: {input: 100, output: 200}}}
+consumers: [{name: demo, team: red, keys: [{env: EXTPROC_DEMO_KEY}]}]
+teams: {red: {}}
+cache:
+  rules:
+    - {ttl: 1h, semantic: shadow}
+"""
+
+
+def test_questions_in_other_words_are_counted_seen_and_enforced_as_the_page_says(start: Any):
+    pytest.importorskip("numpy", reason="the extra `semantic`")
+    gateway = start(WORDS)
+    for text in ("What is the capital of Australia?", "Please, what is the capital of australia"):
+        assert gateway.chat("stub", text).headers["x-ai-cache"] == "miss"
+        eventually(lambda: gateway.http.get(gateway.admin + "/cache").json()["vectors"] == 1)
+    assert gateway.calls() == 2
+    eventually(lambda: gateway.http.get(gateway.admin + "/usage").json()["total"]["shadow_hits"] == 1)
+    shown = run(gateway, block("docs/cache.md", "9091/cache/similar"))
+    samples, end = json.JSONDecoder().raw_decode(shown)
+    [sample] = samples["data"]
+    assert (sample["hit"], sample["team"]) == (True, "red")
+    assert "asked_text" not in sample
+    [row] = json.loads(shown[end:])["data"]
+    assert float(row["would_save_usd"]) > 0
+    seen = run(gateway, block("docs/cache.md", "--explain").replace("gpt-4o", "stub").replace("ci-bot", "demo"))
+    assert "would have saved" in seen
+    assert "other words: shadow at 0.95" in seen
+    gateway.file.write_text(gateway.file.read_text().replace("semantic: shadow", "semantic: enforce"))
+    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="taken") == 1)
+    hit = gateway.chat("stub", "Hello! What is the capital of australia")
+    assert hit.headers["x-ai-cache"] == "hit"
+    assert float(hit.headers["x-ai-cache-similarity"]) > 0.95
+    assert hit.json()["choices"][0]["message"]["content"] == "You said: What is the capital of Australia?"
+    assert gateway.calls() == 2
+
+
+def test_meanings_are_compared_by_a_model_that_the_gateway_serves(tmp_path: Any):
+    pytest.importorskip("numpy", reason="the extra `semantic`")
+    found = run_gateway(tmp_path, MEANING, ("sandbox",), {"KEY_vectors": "sk-gw-vectors"})
+    gateway = next(found)
+    try:
+        meaning = {"x-ai-meaning": "yes"}
+        for text in ("red apples grow here", "green pears grow there"):
+            gateway.chat("stub", text, headers=meaning)
+        stats = eventually(lambda: (s := gateway.http.get(gateway.admin + "/cache").json())["vectors"] and s)
+        assert stats["vector_failures"] == 0
+        rows = gateway.exchanges()
+        assert {row["operation"] for row in rows if row["consumer"] == "vectors"} == {"embeddings"}
+    finally:
+        found.close()

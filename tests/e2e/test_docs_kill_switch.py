@@ -72,7 +72,7 @@ def test_running_requests_finish_and_an_invalid_file_changes_nothing(start: Star
     good = gateway.file.read_text()
     for mistake in (
         ("gpt-4o-mini: {provider: openai}", "gpt-4o-mini: {provider: nobody}"),
-        ("{kind: mock, ", "{timeout: 9s, kind: mock, "),
+        ("{kind: mock, ", "{timeout: nine, kind: mock, "),
     ):
         before = gateway.metric("extproc_reloads_total", outcome="refused")
         gateway.file.write_text(good.replace(*mistake, 1).replace("gpt-4o, disabled: true", "gpt-4o, disabled: false"))

@@ -155,6 +155,12 @@ def error(answer: httpx.Response) -> tuple[int, str, str]:
     return answer.status_code, document["code"], answer.headers["x-ai-error-origin"]
 
 
+def failed(entry: dict[str, Any]) -> list[tuple[str, str]]:
+    """Provider and outcome of each failed try in a record."""
+    assert all(try_["ms"] >= 0 and try_["target"] for try_ in entry.get("tries", []))
+    return [(try_["provider"], try_["outcome"]) for try_ in entry.get("tries", [])]
+
+
 def models(gateway: Gateway, name: str) -> list[str]:
     return [seen["body"]["model"] for seen in gateway.seen(name)]
 
@@ -164,6 +170,7 @@ class Counts:
 
     def __init__(self, gateway: Gateway, first: str, outcome: str) -> None:
         self._gateway = gateway
+        self.failed = (first, outcome)
         self._wanted: dict[tuple[str, frozenset[tuple[str, str]]], float] = {
             ("extproc_tries_total", frozenset({("provider", first), ("outcome", outcome)})): 1,
             ("extproc_tries_total", frozenset({("provider", first)})): 1,
@@ -204,6 +211,7 @@ def check_served_by_b(gateway: Gateway, answer: httpx.Response, counts: Counts, 
         assert answer.json()["model"] == "name-at-b"
     entry = gateway.exchange_of(answer)
     assert (entry["attempts"], entry["provider"], entry["usage_source"]) == (2, "b", "provider")
+    assert failed(entry) == [counts.failed]
     counts.check()
 
 
@@ -403,8 +411,12 @@ def test_an_answer_that_has_begun_is_not_started_again(gateway: Gateway, fault: 
     incomplete.
     """
     gateway.fault("a", fault + "+words=50")
-    counted = ("extproc_usage_total", "extproc_tries_total")
-    before = [gateway.metric(name) for name in counted]
+
+    def counted() -> list[float]:  # earlier tests may still be counted, but none with an answer that was cut
+        ended = gateway.metric("extproc_usage_total", source="estimated")
+        return [ended, gateway.metric("extproc_tries_total", outcome="cut")]
+
+    before = counted()
     body, stream = b"", events is not None
     headers = {"authorization": f"Bearer {KEY}"}
     request = gateway.http.stream(
@@ -420,8 +432,8 @@ def test_an_answer_that_has_begun_is_not_started_again(gateway: Gateway, fault: 
     assert gateway.seen("b") == []
     entry = gateway.last(lambda entry: entry["request_id"] == answer.headers["x-request-id"])
     assert (entry["complete"], entry["attempts"], entry["usage_source"]) == (False, 1, "estimated")
-    eventually(lambda: [gateway.metric(name) for name in counted] == [count + 1 for count in before])
-    eventually(lambda: gateway.metric("extproc_tries_total", provider="a", outcome="cut") >= 1)
+    eventually(lambda: counted() == [count + 1 for count in before])
+    assert gateway.metric("extproc_tries_total", provider="a", outcome="cut") >= 1
 
 
 @pytest.mark.parametrize("fault", ["status=503", "status=500", "status=504", "status=429+retry_after=7"])
@@ -435,6 +447,8 @@ def test_the_last_providers_error_reaches_the_client_unchanged(gateway: Gateway,
     assert (answer.status_code, answer.content) == (direct.status_code, direct.content)
     usual = "1" if fault == "status=503" else None  # from the gateway
     assert answer.headers.get("retry-after") == direct.headers.get("retry-after", usual)
+    [try_] = gateway.exchange_of(answer)["tries"]
+    assert (try_["target"], try_["status"]) == ("model-a", answer.status_code)
 
 
 @pytest.mark.parametrize("model", ["unreachable", "model-closed"])
@@ -442,13 +456,17 @@ def test_a_chain_of_unreachable_targets_is_a_503(gateway: Gateway, model: str):
     answer = gateway.chat(model)
     assert error(answer) == (503, "no_provider_available", "gateway")
     assert str(CLOSED) not in answer.text
-    assert gateway.exchange_of(answer)["usage_source"] == "none"
+    entry = gateway.exchange_of(answer)
+    assert entry["usage_source"] == "none"
+    assert failed(entry) == [("closed", "connect")] * entry["attempts"]
 
 
 def test_a_chain_of_silent_targets_is_a_504(gateway: Gateway):
     for name in "ab":
         gateway.fault(name, "hang")
-    assert error(gateway.chat("impatient")) == (504, "provider_timeout", "gateway")
+    answer = gateway.chat("impatient")
+    assert error(answer) == (504, "provider_timeout", "gateway")
+    assert failed(gateway.exchange_of(answer)) == [("a", "timeout"), ("b", "timeout")]
 
 
 @pytest.mark.parametrize("model", ["model-a", "two"])

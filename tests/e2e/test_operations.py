@@ -181,10 +181,17 @@ def test_an_edit_of_the_settings_takes_effect_without_a_restart(start: Start):
     refused = eventually(lambda: [line for line in lines(gateway) if line.get("level") == "error"])[0]
     assert re.search(r"gateway\.yaml:\d+:\d+: consumers\.0\.model: there is no such setting", refused["message"])
 
-    edit(gateway, "kind: mock", "kind: mock, timeout: 9s")
     edit(gateway, "model: [late]", "models: [stub]")
-    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="refused") == 2)
-    assert gateway.chat("late").status_code == 200, "providers are Envoy's too and bind at a restart only"
+    eventually(lambda: gateway.chat("stub").status_code == 200)
+    assert gateway.metric("extproc_settings_stale") == 0
+
+    edit(gateway, "models: [stub]", "disabled: true")
+    edit(gateway, 'counters: "memory:"', 'counters: "sqlite:counters.db"')
+    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="partial") == 1)
+    assert gateway.chat().status_code == 401, "another part of the same change binds at a restart"
+    ready = gateway.http.get(gateway.status + "/readyz").text
+    assert "settings are stale: changes of stores bind at a restart" in ready
+    assert gateway.metric("extproc_settings_stale") == 1
     assert gateway.process.poll() is None
 
 
@@ -332,12 +339,27 @@ def test_a_signal_during_the_start_stops_every_started_process(file: Path, numbe
     assert "Traceback" not in err
 
 
-def test_a_signal_ends_streams_in_flight_and_they_are_recorded(start: Start):
+def test_a_signal_lets_a_stream_end_and_its_connection_is_closed(start: Start):
+    gateway = start(SMALL, up=True)
+    gateway.fault("sandbox", "words=40+pace=50ms")
+    with gateway.stream() as answer:
+        pieces = answer.iter_raw()
+        next(pieces)
+        gateway.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "waiting for 1 open requests" in gateway.log.read_text())
+        assert gateway.chat().headers["connection"] == "close"
+        assert b"[DONE]" in b"".join(pieces)
+    assert gateway.process.wait(5) == 0
+
+
+def test_a_second_signal_ends_streams_in_flight_and_they_are_recorded(start: Start):
     gateway = start(SMALL, up=True)
     gateway.fault("sandbox", "words=2000+pace=50ms")
     with gateway.stream() as answer:
         pieces = answer.iter_raw()
         next(pieces)
+        gateway.process.send_signal(signal.SIGTERM)
+        eventually(lambda: "waiting for 1 open requests" in gateway.log.read_text())
         assert gateway.stop() == 0
         with pytest.raises(httpx.RemoteProtocolError):
             list(pieces)

@@ -43,7 +43,7 @@ def as_told() -> str:
     own = re.sub(r"^listener: .*\n", "", text, flags=re.MULTILINE)  # the tests have a port of their own
     start, end = own.index("\nconsumers:") + 1, own.index("\nguardrails:") + 1
     assert yaml.safe_load(own[start:end]).keys() == {"consumers", "teams", "budgets"}
-    assert own.count("{kind: mock}") == 1
+    assert own.count("{kind: mock}") == 2  # the same mock twice
     return own[:start].replace("{kind: mock}", '{kind: mock, base_url: "{mock_sandbox}"}') + first + own[end:] + EXTRA
 
 

@@ -21,6 +21,7 @@ from extproc.prices import (
     known_model,
     per_million,
     price,
+    prompt_cache,
 )
 from extproc.words.exchange import Price, Usage
 
@@ -194,3 +195,13 @@ def test_the_whole_catalogue_can_be_compiled(provider):
         if found is not None:
             assert all(getattr(found, kind) >= 0 for kind in KINDS)
             assert list(found.tiers) == sorted(found.tiers, key=lambda tier: tier[0])
+
+
+def test_the_prompt_cache_of_a_provider_saves_by_reads_and_costs_by_writes():
+    found = price(10, 20, cached_input=1, cache_write=12.5)
+    usage = Usage(1000, 10, cached_tokens=600, cache_write_tokens=200)
+    assert prompt_cache(found, usage) == (600 * 9_000, 200 * 2_500)
+    plain = price(10, 20)
+    assert prompt_cache(plain, usage) == (0, 0)
+    without = Usage(1000, 10)
+    assert cost(found, usage) == cost(found, without) - 600 * 9_000 + 200 * 2_500

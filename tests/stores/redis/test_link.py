@@ -2,13 +2,15 @@
 
 import asyncio
 import socket
+from types import SimpleNamespace
 
 import pytest
+import uvloop
 
 from extproc.stores import StoreError
 from extproc.stores._breaker import FAILURES
 from extproc.stores.redis import RedisURL
-from extproc.stores.redis.link import Link
+from extproc.stores.redis.link import Link, _Line
 from extproc.stores.redis.silence import Silence
 from extproc.transport.steps import Begun
 
@@ -62,3 +64,24 @@ async def test_a_call_may_begin_outside_of_a_task(mute):
     with pytest.raises(StoreError, match="no answer within 50 ms"):
         await (await found)
     await link.close()
+
+
+def test_a_connection_that_closed_in_this_turn_is_a_failure_and_no_bug(mute):
+    """To write to it is a RuntimeError in uvloop, before its reader has seen the end."""
+
+    async def scenario():
+        _, writer = await asyncio.open_connection("127.0.0.1", mute)
+        silent = asyncio.get_running_loop().create_future()
+        connection = SimpleNamespace(
+            _writer=writer,
+            pack_command=lambda *_: [b"x"],
+            read_response=lambda **_: silent,
+            disconnect=lambda **_: asyncio.sleep(0),
+        )
+        line = _Line(connection, Silence(0.1, 60))
+        writer.transport.abort()
+        with pytest.raises(ConnectionError):
+            await line.ask("PING")
+        await line.close()
+
+    uvloop.run(scenario())
