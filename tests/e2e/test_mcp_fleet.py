@@ -7,7 +7,6 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -121,3 +120,12 @@ async def test_rows_are_the_calls_although_a_processor_is_killed(gateway: Gatewa
     assert reached <= charged <= 200
     assert charged - reached <= found["cut"]
     eventually(lambda: rows(gateway, tool).total() - rows(gateway, tool)["budget_exceeded"] == charged, 30)
+
+
+def test_a_session_that_its_client_has_ended_is_refused_by_every_processor(gateway: Gateway) -> None:
+    client = Agent(f"{gateway.url}/mcp/dev", KEY, era="legacy")
+    client.open(gateway.http)
+    assert {client.send(gateway.http, "ping").status for _ in range(12)} == {200}, "any processor takes it"
+    ended = [gateway.http.delete(client.url, headers=client.headers | client.session).status_code for _ in range(3)]
+    assert ended == [204, 404, 404]
+    assert {client.send(gateway.http, "ping").status for _ in range(12)} == {404}
