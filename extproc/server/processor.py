@@ -323,6 +323,7 @@ class Processor:
             issued=self._issued,
             results=self._results,
             audits=self._audits,
+            socket=self._socket,
             servers=self._servers,
             taint=self._taint if settings.mcp is not None else None,
             places=places,
@@ -351,7 +352,7 @@ class Processor:
         from extproc.mcp.servers import Servers  # noqa: PLC0415 - most gateways serve models alone
 
         secret = settings.mcp.key or settings.auth.key_secret
-        socket = workers.servers_socket(self._socket)
+        socket = workers.private_socket(self._socket)
         self._servers = servers = Servers(settings.mcp, socket, None if secret is None else secret.read())
         servers.changed = self._learn
         if self._server is not None:

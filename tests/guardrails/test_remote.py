@@ -658,13 +658,17 @@ async def test_a_webhook_of_kgateway_gets_the_conversation_in_order(world, servi
         ("kind: moderation, provider: oa, thresholds: {hate: 1.5}", "thresholds.hate: input should be less than"),
         ("kind: moderation, provider: oa, action: mask", "action: input should be 'block', 'annotate' or 'audit'"),
         ("kind: bedrock, provider: oa, guardrail: abc", "provider: 'oa' is not of the kind aws_bedrock"),
-        ("kind: bedrock, provider: keyless, guardrail: abc", "provider: 'keyless' has no api_key"),
         ("kind: bedrock, provider: aws, guardrail: '../x'", "guardrail: string should match pattern"),
         (
             "kind: bedrock, provider: aws, guardrail: abc, access_key_id: env:A",
             "give access_key_id and secret_access_key",
         ),
         ("kind: azure_content_safety, url: 'https://a.test', key: env:A, severity: {}", "give severity, blocklists or"),
+        ("kind: azure_content_safety, url: 'https://a.test'", "give key or credentials, one of them"),
+        (
+            "kind: azure_content_safety, url: 'https://a.test', credentials: {google: metadata}",
+            "credentials: give azure",
+        ),
         ("kind: azure_content_safety, url: 'https://a.test', key: env:A, severity: {hate: 8}", "severity.hate: input"),
         (
             "kind: presidio, url: 'http://p.test', anonymizers: {}, anonymizer_url: 'http://p.test', style: hash",
@@ -683,9 +687,8 @@ async def test_a_webhook_of_kgateway_gets_the_conversation_in_order(world, servi
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, entry, said):
-    keyless = PROVIDERS.replace("models:", "  keyless: {kind: aws_bedrock, region: eu-west-1}\nmodels:")
     with pytest.raises(ConfigError) as refused:
-        settings(f"{keyless}guardrails: [{{name: g, {entry}}}]")
+        settings(f"{PROVIDERS}guardrails: [{{name: g, {entry}}}]")
     assert said in str(refused.value)
     assert "sk-1" not in str(refused.value)
 
