@@ -28,7 +28,7 @@ from extproc.cache.answers import Answers, open_answers
 from extproc.cache.stores import CacheError
 from extproc.credentials.rotation import EVERY, Keeper, watch
 from extproc.endpoints.spending import Own
-from extproc.guardrails import Results
+from extproc.guardrails import Audits, Results
 from extproc.ledger import LedgerError, open_ledger
 from extproc.pipeline import Pipeline
 from extproc.routing.history import History
@@ -101,6 +101,7 @@ class Processor:
         self._reporter = Reporter(self._counters, self._ledger, self._grants, time.time)
         self._waiting = Waiting(lambda outcome: self._telemetry.unread(outcome).inc(), self._telemetry.internal_error)
         self._failed = FailedTries(self._telemetry.internal_error)
+        self._audits = Audits(self._telemetry.internal_error)
         self._issued: Sequence[IssuedKey] = ()  # gateway keys that operators made
         self._keys_mark: object = None
         self._stale = ""  # why the settings in use are not those of the file
@@ -199,6 +200,7 @@ class Processor:
         if self._server is not None:
             await self._server.drain(notice, grace)
         self._failed.flush()
+        await self._audits.drain()
         if self._telemetry.prompts is not None:
             await self._telemetry.prompts.stop(_LAST_LINES)
         for task in self._tasks:
@@ -326,6 +328,7 @@ class Processor:
             answers=self._answers,
             issued=self._issued,
             results=self._results,
+            audits=self._audits,
             servers=self._servers,
             taint=self._taint if settings.mcp is not None else None,
             places=places,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -143,6 +144,18 @@ class Gateway:
     def last(self, wanted: Callable[[dict[str, Any]], bool] = lambda _entry: True) -> dict[str, Any]:
         """The latest exchange that `wanted` accepts. Waits until it is recorded."""
         return eventually(lambda: next((entry for entry in self.exchanges() if wanted(entry)), None))
+
+    def written(self) -> list[str]:
+        """The lines of the log that are complete. A thread writes them, some time after the answer."""
+        return self.log.read_text(encoding="utf-8").split("\n")[:-1]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The JSON lines of the log."""
+        return [json.loads(line) for line in self.written() if line.startswith("{")]
+
+    def line(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The latest JSON line of the log that `wanted` accepts. Waits until it is written."""
+        return eventually(lambda: next((line for line in reversed(self.lines()) if wanted(line)), None))
 
     def exchange_of(self, answer: httpx.Response) -> dict[str, Any]:
         """The record of the exchange that produced `answer`."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 import httpx
@@ -140,8 +142,7 @@ def send(gateway: Gateway, text: str, guardrail: str, **more: Any) -> httpx.Resp
 
 
 def audit_lines(gateway: Gateway) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in gateway.log.read_text().splitlines() if line.startswith("{")]
-    return [line for line in lines if line.get("event") == "guardrails"]
+    return [line for line in gateway.lines() if line.get("event") == "guardrails"]
 
 
 def verdicts_of(gateway: Gateway, answer: httpx.Response) -> list[dict[str, Any]]:
@@ -251,6 +252,61 @@ def test_a_service_that_fails_in_the_middle_of_an_answer(
         assert (said["text"] == "More words. " * 300) is (error is None)
 
 
+def test_nothing_but_the_record_waits_for_an_audit(
+    gateway: Gateway, provider: Scripted, services: tuple[Services, str]
+):
+    held = threading.Event()
+
+    def hold(handler: Any) -> None:
+        assert held.wait(8)  # less than the time limit, so a client that waited would get an answer without a verdict
+        services[0].fault = None
+        services[0].answer(handler)
+
+    def streamed() -> None:
+        events = stream("openai_chat", ["More words. "] * 100 + ["This is B", "AD"])
+        provider.answer(head("text/event-stream"), *[event + b"\n\n" for event in events.split(b"\n\n") if event])
+
+    for on, text in (("input", "This is BAD"), ("output", "Hello")):
+        held.clear()
+        services[0].fault = hold
+        if on == "output":
+            streamed()
+        answer = send(gateway, text, "webhook-audit", stream=on == "output")
+        assert answer.status_code == 200
+        assert "x-ai-guardrails" not in answer.headers
+        assert not any(entry["request_id"] == answer.headers["x-request-id"] for entry in gateway.exchanges())
+        held.set()
+        [verdict] = verdicts_of(gateway, answer)
+        assert (verdict["on"], verdict["action"], sum(verdict["findings"].values())) == (on, "audit", 1)
+
+
+def test_a_stop_loses_no_verdict_of_an_audit(start: Any, services: tuple[Services, str]):
+    def late(handler: Any) -> None:
+        time.sleep(5)  # a stop gives Envoy three seconds
+        services[0].fault = None
+        services[0].answer(handler)
+
+    services[0].fault = late
+    gateway = start(
+        f"""
+        providers: {{sandbox: {{kind: mock, base_url: "{{mock_sandbox}}"}}}}
+        models: {{chat: {{provider: sandbox}}}}
+        consumers: [{{name: demo, keys: [{{env: EXTPROC_DEMO_KEY}}]}}]
+        guardrails:
+          - {{name: late, kind: webhook, url: '{services[1]}/hook/check', key: env:SERVICE_KEY, timeout: 9s,
+             action: audit}}
+        stores: {{counters: "memory:", ledger: "sqlite:ledger.db"}}
+        """,
+        env={"SERVICE_KEY": "service-key"},
+    )
+    assert gateway.chat("chat", "This is BAD").status_code == 200
+    assert gateway.stop() == 0
+    [line] = audit_lines(gateway)
+    assert [verdict["action"] for verdict in line["verdicts"]] == ["audit"]
+    with closing(sqlite3.connect(gateway.file.parent / "ledger.db")) as ledger:
+        assert ledger.execute("SELECT guardrails FROM exchanges").fetchall() == [('["late:audit"]',)]
+
+
 def test_a_service_that_hangs_holds_five_requests_only(
     gateway: Gateway, provider: Scripted, services: tuple[Services, str]
 ):
@@ -277,7 +333,7 @@ def test_a_judgement_is_an_exchange_with_a_cost_and_is_not_judged(gateway: Gatew
     answer = send(gateway, "All is well", "llm_judge")
     assert answer.status_code == 200
     assert len(services[0].asked) == before + 2  # the request and its answer; no judge of the judge
-    row = gateway.last(lambda entry: entry["consumer"] == "judge")
+    row = gateway.last(lambda entry: entry.get("consumer") == "judge")
     assert (row["status"], row["labels"]["guardrail"]) == (200, "llm_judge")
     assert row["cost_usd"] > 0
     assert not any(line["id"] == row["id"] for line in audit_lines(gateway))

@@ -160,5 +160,4 @@ def test_all_workers_drain_when_it_stops(gateway: Gateway):
     send(gateway, "stub", 40, 8)
     assert gateway.stop() == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-    lines = [line for line in gateway.log.read_text().splitlines() if '"event":"exchange"' in line]
-    assert len(lines) == 40
+    assert len([line for line in gateway.lines() if line["event"] == "exchange"]) == 40

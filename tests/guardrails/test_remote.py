@@ -54,7 +54,7 @@ def ask(text, **fields):
 async def request(made, text, **fields):
     played = Played(made, "openai_chat", body=ask(text, **fields))
     sent = await played.ask()
-    await played.stream.on_end()
+    await played.end()
     return played, sent
 
 
