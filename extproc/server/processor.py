@@ -141,6 +141,7 @@ class Processor:
             *([self._waiting.run()] if settings.usage.mode == "log" else []),
             self._alerts.run(),
             *([self._servers.run()] if self._servers is not None else []),
+            *([self._answers.run()] if self._answers is not None and self._answers.shares else []),
         ):
             self._spawn(work)
         if self._worker:
@@ -190,8 +191,13 @@ class Processor:
         return admin.inner_app(
             self._telemetry.registry.collect,
             lambda: admin.Health(self._stalled(), self._unready(), self._remark()),
-            lambda: admin.Findings(list(self._telemetry.recent), self._history.deployments()),
+            lambda: admin.Findings(list(self._telemetry.recent), self._history.deployments(), self._samples()),
         )
+
+    def _samples(self) -> list[Mapping[str, Any]]:
+        """Samples of questions in other words. Called from the thread that serves HTTP."""
+        similar = None if self._answers is None else self._answers.similar
+        return [] if similar is None else [*similar.samples]
 
     async def stop(self, *, notice: float = _DRAIN_NOTICE, grace: float = _DRAIN_GRACE) -> None:
         """Drain: `notice` seconds for Envoy to look elsewhere, up to `grace` seconds for streams to end."""
