@@ -144,6 +144,7 @@ class Pipeline:
     refuse: Callable[[Exchange, Refusal], LocalReply] | None = field(default=None, kw_only=True)
     mcp: Pipeline | None = field(default=None, kw_only=True)  # the same for requests to the MCP gateway
     policy: Policy | None = field(default=None, kw_only=True)  # of its tools
+    renewed: Callable[[str], Awaitable[Mapping[str, str]]] | None = field(default=None, kw_only=True)  # its sessions
 
     async def settle_unread(self, exchange: Exchange) -> None:
         """Settle and record an exchange whose answer passed unread."""
@@ -445,6 +446,7 @@ def build(
         hold=partial(in_flight.hold, limits.answer_memory),
         issuers=[issuer.issuer for issuer in settings.auth.jwt],
         rules=rules,
+        counters=counters,
         places=places,
     )
     lists = mcp.build(settings.mcp, servers, around)
@@ -459,6 +461,6 @@ def build(
         on_request=ask,
         on_large_request=InTurns(lists.on_request, telemetry.stage),
         on_response=Stages(lists.on_response, telemetry.stage),
-        on_end=Stages([settle, AwaitAudits(audits, enter_call), *enter_call], telemetry.stage),
+        on_end=Stages([mcp.Cancel(servers), settle, AwaitAudits(audits, enter_call), *enter_call], telemetry.stage),
     )
-    return replace(made, mcp=own_pipeline, policy=rules.policy)
+    return replace(made, mcp=own_pipeline, policy=rules.policy, renewed=servers.renewed)

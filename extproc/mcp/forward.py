@@ -9,12 +9,12 @@ from typing import Any
 from extproc.forward import patch, retry_headers
 from extproc.framing.sse import SSE
 from extproc.mcp.answers import owner, unknown_method
-from extproc.mcp.call import LEGACY, MODERN, Call
+from extproc.mcp.call import MODERN, Call
 from extproc.mcp.eras import request_for
 from extproc.mcp.link import ACCEPT, ServerError, headers_for
 from extproc.mcp.profiles import Profiles
 from extproc.mcp.refusals import RPCRefusal, unknown
-from extproc.mcp.servers import Servers, ServerSession
+from extproc.mcp.servers import Place, Servers, ServerSession
 from extproc.mcp.settings import HOP, MCPSettings
 from extproc.response import UPSTREAM, Events, Rewording, framing_for, internal
 from extproc.words import contract
@@ -32,7 +32,9 @@ from extproc.words.errors import (
 from extproc.words.exchange import Exchange, Target
 
 _CONNECT = ("connect",)
-"""The only failure after which a call goes out again: its server has not seen it."""
+"""The failure after which a call goes out again: its server has not seen it."""
+_NO_SESSION = (*_CONNECT, "404")
+"""The same for a call in a session: a server that does not know it has not run the call. The next try has another."""
 _FAILURES = {
     "server_unavailable": (MCP_SERVER_UNAVAILABLE, "Server {} cannot be reached now; try again later."),
     "server_timeout": (MCP_SERVER_TIMEOUT, "Server {} did not answer in time; try again later."),
@@ -132,6 +134,9 @@ class ForwardRPC:
             if session is not None:
                 call.server_session, call.server_version = session.id, session.version
             edits, headers = request_for(call, session, exchange.id)
+        in_session = call.server_session != "" and call.question is None
+        if in_session:
+            headers |= {contract.SESSION: _place(exchange).text, contract.ATTEND: contract.ATTEND_LATER}
         call.must_read = self._must_read(call)
         removed = [
             name
@@ -148,7 +153,7 @@ class ForwardRPC:
             contract.TIMEOUT: timeout,
             "x-envoy-upstream-rq-per-try-timeout-ms": timeout,
             "x-envoy-max-retries": "1",
-            **retry_headers(_CONNECT),
+            **retry_headers(_NO_SESSION if in_session else _CONNECT),
         }
         if "?" in exchange.request.path:
             headers[":path"] = exchange.request.path.partition("?")[0]
@@ -173,11 +178,17 @@ class ForwardRPC:
         """The session at a server: of the client's session, or of a consumer whose client has none."""
         if not sessions:
             return None
-        key = owner(exchange) if call.session is None else call.session.id
         try:
-            return await self._servers.session(key, call.server, call.session)
+            return await self._servers.session(_place(exchange).key, call.server, call.session)
         except ServerError as error:
             raise failure(error.code, call.server) from None
+
+
+def _place(exchange: Exchange) -> Place:
+    """The session of a call at its server."""
+    call: Call = exchange.mcp
+    client = "" if call.session is None else call.session.id
+    return Place(call.server, call.server_session, call.server_version, owner(exchange), client)
 
 
 class Returned:
@@ -201,8 +212,11 @@ class Returned:
             raise failure(_REASONS.get(reason, "server_unavailable"), call.server)
         if status in (401, 403):
             raise failure("credential_rejected", call.server)
-        if status == 404 and call.server_version in LEGACY and call.server_session:
-            self._servers.forget(owner(exchange) if call.session is None else call.session.id, call.server)
+        if (session := call.server_session) and response.attempts > 1:
+            told = response.headers.get("mcp-session-id", "")
+            call.server_session = self._servers.after(_place(exchange), told)
+        if status == 404 and session:
+            self._servers.forget(_place(exchange))
             raise RPCRefusal(
                 MCP_SERVER_UNAVAILABLE,
                 f"Server {call.server} has ended its session; try again.",

@@ -6,7 +6,7 @@
                 · policy: Judge, GuardCall, ReserveCall · ForwardRPC
    on_response  Returned · policy: MarkTaint · ReadAnswer
    on_event     Translate · policy: GuardResult
-   on_end       Settle · Record · EnterCall
+   on_end       Cancel · Settle · Record · EnterCall
 
 A stage is as `pipeline` says. What the stages find out is in `Exchange.mcp`, a `Call`.
 """
@@ -23,17 +23,19 @@ from extproc.framing import rpc
 from extproc.framing.json import InvalidJSON
 from extproc.framing.rpc import InvalidMessageError, Message
 from extproc.mcp.answers import Answer, Era, owner
-from extproc.mcp.call import CALLS, Call
+from extproc.mcp.call import CALLS, LEGACY, Call
 from extproc.mcp.eras import Translate
 from extproc.mcp.forward import Find, ForwardRPC, ReadAnswer, Returned
 from extproc.mcp.policy import GuardCall, Judge, MarkTaint, Policy, ReserveCall
 from extproc.mcp.profiles import Profiles
 from extproc.mcp.refusals import JSONRPC, Refuse
 from extproc.mcp.results import GuardResult
-from extproc.mcp.servers import Servers
+from extproc.mcp.servers import Servers, ServerSession
+from extproc.mcp.sessions import Ended
 from extproc.mcp.settings import MCPSettings
 from extproc.parsing import Names, is_json
 from extproc.response import Events, EventStage
+from extproc.stores import Counters, StoreError
 from extproc.taint import Taint
 from extproc.words.actions import LocalReply
 from extproc.words.dialect import NO_ENDPOINT, Ask
@@ -42,15 +44,17 @@ from extproc.words.errors import (
     INVALID_JSON,
     INVALID_KEY,
     INVALID_REQUEST,
+    MCP_SERVER_TIMEOUT,
     METHOD_NOT_ALLOWED,
     ORIGIN_NOT_ALLOWED,
     PROFILE_NOT_ALLOWED,
     PROFILE_NOT_FOUND,
     SESSION_NOT_FOUND,
+    STORE_UNAVAILABLE,
     UNSUPPORTED_ENCODING,
     Refusal,
 )
-from extproc.words.exchange import NOTHING_VERIFIED, Exchange
+from extproc.words.exchange import NOTHING_VERIFIED, Ending, Exchange
 from extproc.words.values import Pattern, is_loopback, show_size
 from extproc.words.verdicts import Verdict
 
@@ -172,16 +176,19 @@ class OfProfile:
 class EndSession:
     """Ends the session of a DELETE."""
 
-    def __init__(self, servers: Servers) -> None:
+    def __init__(self, servers: Servers, ended: Ended) -> None:
         self._servers = servers
+        self._ended = ended
 
-    def __call__(self, exchange: Exchange) -> LocalReply | None:
+    async def __call__(self, exchange: Exchange) -> LocalReply | None:
         if exchange.request.method != "DELETE":
             return None
-        id = exchange.request.headers.get("mcp-session-id", "")
-        if (session := self._servers.sessions.find(owner(exchange), id)) is None:
-            raise Refusal(SESSION_NOT_FOUND, "There is no such session.")
-        self._servers.sessions.end(session)
+        session = self._servers.sessions.find(owner(exchange), exchange.request.headers.get("mcp-session-id", ""))
+        try:
+            if session is None or not await self._ended.add(session):
+                raise Refusal(SESSION_NOT_FOUND, "There is no such session.")
+        except StoreError as error:
+            raise Refusal(STORE_UNAVAILABLE, "The session cannot be ended now: try again in a moment.") from error
         self._servers.end(session.id)
         return LocalReply(204, b"")
 
@@ -226,6 +233,27 @@ def _name(message: Message) -> str:
     if message.method == "completion/complete":  # a reference
         value = value.get("uri" if value.get("type") == "ref/resource" else "name") if isinstance(value, dict) else None
     return value if isinstance(value, str) else ""
+
+
+class Cancel:
+    """Tells a server of an older revision that nobody waits for a call any more: the client of 2026-07-28 has closed
+    its stream, or the answer did not come in time. There the end of a connection means nothing.
+    """
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+
+    def __call__(self, exchange: Exchange) -> None:
+        call: Call | None = exchange.mcp
+        if call is None or call.server_version not in LEGACY or call.question is not None or call.answered:
+            return
+        if exchange.error == MCP_SERVER_TIMEOUT.code or (call.modern and exchange.ending in _GIVEN_UP):
+            id = call.id if call.sent_id is None else call.sent_id
+            body = rpc.request("notifications/cancelled", None, {"requestId": id})
+            self._servers.tell(call.server, ServerSession(call.server_session, call.server_version), body)
+
+
+_GIVEN_UP = (Ending.CLIENT_LEFT, Ending.INCOMPLETE, Ending.CUT)
 
 
 class EnterCall:
@@ -289,6 +317,7 @@ class Around:
     answer: int  # bytes of a plain answer that is read
     hold: Callable[[int], bool]  # takes room for bytes of a plain answer
     rules: Rules
+    counters: Counters
     issuers: Sequence[str] = ()  # of tokens
     places: Mapping[str, str] = field(default_factory=dict)  # names of tries in Envoy, where they are other ones
 
@@ -305,7 +334,7 @@ class Lists:
 
 def build(settings: MCPSettings, servers: Servers, around: Around) -> Lists:
     """The stages for `settings`. `servers` outlive a configuration."""
-    rules = around.rules
+    rules, ended = around.rules, Ended(around.counters, settings.limits.session_age)
     profiles = Profiles(settings, servers, rules.policy, rules.taint)
     on_headers: list[Stage] = [
         Classify(settings, around.issuers),
@@ -313,12 +342,12 @@ def build(settings: MCPSettings, servers: Servers, around: Around) -> Lists:
         around.authenticate,
         OfProfile(settings),
         EnterProfile(),
-        EndSession(servers),
+        EndSession(servers, ended),
         around.admit,
     ]
     on_request: list[Stage] = [
         ParseRPC(settings, around.depth, around.nodes, around.weigh),
-        Era(servers),
+        Era(servers, ended),
         Answer(profiles, servers),
         Find(settings, profiles, servers),
         *rules.on_call,
