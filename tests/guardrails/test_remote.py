@@ -26,6 +26,7 @@ from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
+from extproc.credentials.oauth import TokenError
 from extproc.guardrails import GuardInput
 from extproc.guardrails._remote import Passage, batches, changes, parts
 from extproc.outbound.pool import AnswerError
@@ -220,6 +221,21 @@ async def test_a_key_that_cannot_be_read_and_text_that_is_too_long_fail(world, s
     assert refused((await request(made, "x"))[1])[0] == 503
     assert service.asked == []
     assert made.metric("extproc_guardrail_failures_total", guardrail="g", reason="no_key") == 1
+
+
+async def test_without_a_token_nothing_is_asked(world, service, monkeypatch):
+    async def get(tokens, deadline):
+        raise TokenError("refused", "CANARY")
+
+    monkeypatch.setattr("extproc.credentials.tokens.Tokens.get", get)
+    entra = "credentials: {azure: {tenant: acme, client_id: app, client_secret: env:SERVICE_KEY}}"
+    kind = KINDS["azure_content_safety"].replace("key: env:SERVICE_KEY", entra)
+    for failure, status in (("closed", 503), ("open", None)):
+        made = world(f"{PROVIDERS}guardrails: [{{name: g, {kind}, failure: {failure}}}]")
+        _, sent = await request(made, "x")
+        assert getattr(sent, "status", None) == status
+        assert made.metric("extproc_guardrail_failures_total", guardrail="g", reason="no_key") == 1
+    assert service.asked == []
 
 
 async def test_a_dead_service_holds_five_requests_and_is_asked_again(world, service, monkeypatch):
