@@ -197,14 +197,15 @@ def run_gateway(
     env: dict[str, str],
     *,
     listener: str = "",
+    admin: str = "",
     strict: bool = True,
     up: bool = False,
 ) -> Iterator[Gateway]:
     """Start a gateway. In its YAML, `{mock_<name>}` is the address of a mock provider with /v1, `{at_<name>}` the
-    address without. `listener` adds settings of the listener. Mock providers are strict doubles, or the built-in mock.
-    With `up`, the command `extproc up` starts it, as users do; that takes three times as long.
+    address without. `listener` and `admin` add settings to these sections. Mock providers are strict doubles, or the
+    built-in mock. With `up`, the command `extproc up` starts it, as users do; that takes three times as long.
     """
-    door, status, admin, *ports = free_ports(PORTS + len(mocks))
+    door, status, desk, *ports = free_ports(PORTS + len(mocks))
     urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(mocks, ports, strict=True)}
     text = textwrap.dedent(yaml)
     for name, url in urls.items():
@@ -212,7 +213,7 @@ def run_gateway(
     head = f"""
 listener: {{address: 127.0.0.1, port: {door}, {listener}}}
 status: {{address: 127.0.0.1, port: {status}}}
-admin: {{address: 127.0.0.1, port: {admin}}}
+admin: {{address: 127.0.0.1, port: {desk}, {admin}}}
 """
     if TRANSPORT and "processor:" not in text:
         head += f"processor: {{transport: {TRANSPORT}}}\n"
@@ -220,7 +221,7 @@ admin: {{address: 127.0.0.1, port: {admin}}}
     file.write_text(head + text, encoding="utf-8")
     env = {"EXTPROC_DEMO_KEY": KEY, **env}
     base = "http://127.0.0.1"
-    addresses = (f"{base}:{door}", f"{base}:{status}", f"{base}:{admin}")
+    addresses = (f"{base}:{door}", f"{base}:{status}", f"{base}:{desk}")
     with contextlib.ExitStack() as stack:
         if up:
             process = stack.enter_context(running_up(file, log, env))
@@ -263,7 +264,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     running: list[Iterator[Gateway]] = []
 
     def begin(
-        yaml: str, mocks: tuple[str, ...] = ("sandbox",), env: dict[str, str] | None = None, **options: bool
+        yaml: str, mocks: tuple[str, ...] = ("sandbox",), env: dict[str, str] | None = None, **options: Any
     ) -> Gateway:
         folder = tmp_path / f"gateway{len(running)}"
         folder.mkdir()
