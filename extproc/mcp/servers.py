@@ -74,7 +74,9 @@ class Servers:
         for name, each in settings.servers.items():
             old = before.servers.get(name)
             if name not in self.by_name or old is None or old.url != each.url:
-                link = Link(name, str(self._socket), most=settings.limits.catalogue, timeout=min(each.timeout, _LONGEST))
+                link = Link(
+                    name, str(self._socket), most=settings.limits.catalogue, timeout=min(each.timeout, _LONGEST)
+                )
                 self.by_name[name] = Server(name, link)
         for name in [name for name in self.by_name if name not in settings.servers]:
             del self.by_name[name]
