@@ -17,7 +17,7 @@ from pathlib import Path
 from bench.faults.faults import FAULTS, HOLD, Fault
 from bench.faults.world import World
 from bench.load import request
-from bench.steady import Steady, counted
+from bench.steady import LATE, Lateness, Steady, counted
 
 _BUGS = "extproc_internal_errors_total"
 PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
@@ -26,7 +26,6 @@ CALM = 1.5  # seconds without a failure that count as recovered
 LONGEST = 20.0  # seconds to wait for that
 QUICK = 0.5  # seconds of a plain answer, in a calm time
 SETTLE = 60.0  # seconds to wait for a calm time before a fault
-LATE = 0.25  # seconds by which the load itself is late on a machine that is too busy to judge by
 TRIES = 3  # of a fault that was judged on such a machine
 
 
@@ -50,28 +49,10 @@ class Result:
 async def trial(world: World, load: Steady, fault: Fault) -> Result:
     """Break one thing and mend it again."""
     await _calm(load)
-    lateness = Lateness()
-    watching = asyncio.create_task(lateness.watch())
-    try:
+    async with Lateness() as lateness:
         result = await _broken(world, load, fault)
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
     result.late = lateness.worst
     return result
-
-
-class Lateness:
-    """Tells a machine that is too busy: the timers of this process are late."""
-
-    def __init__(self) -> None:
-        self.worst = 0.0
-
-    async def watch(self) -> None:
-        while True:
-            due = time.monotonic() + 0.05
-            await asyncio.sleep(0.05)
-            self.worst = max(self.worst, time.monotonic() - due)
 
 
 async def _calm(load: Steady) -> None:
