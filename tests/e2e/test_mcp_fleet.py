@@ -28,6 +28,9 @@ mcp:
     free: {url: "SERVERS/stateful-sse"}
   profiles:
     dev: {servers: {modern: {}, stateful: {}, free: {}}}
+  tools:
+    free/echo: {untrusted: true}
+    free/told: {sensitive: true}
 consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}], tools: ["*"]}]
 budgets:
   - {name: three-hundred, match: {mcp_server: modern}, unit: tool_calls, limit: 300, window: total}
@@ -163,3 +166,17 @@ def test_the_end_of_a_session_ends_those_that_all_processors_have_at_servers(
     assert used <= {*server.opened}
     assert gateway.http.delete(client.url, headers=client.headers | client.session).status_code == 204
     eventually(lambda: not used & {*server.opened})
+
+
+def test_an_untrusted_answer_taints_the_run_for_every_processor(gateway: Gateway) -> None:
+    client = Agent(f"{gateway.url}/mcp/dev", KEY)
+
+    def outcomes(run: str) -> set[str]:
+        params = {"name": "free__told", "arguments": {}}
+        return {outcome(client.send(gateway.http, "tools/call", params, x_ai_run=run)) for _ in range(12)}
+
+    assert outcomes("one") == {"done"}
+    echo = {"name": "free__echo", "arguments": {"text": "x"}}
+    assert outcome(client.send(gateway.http, "tools/call", echo, x_ai_run="one")) == "done"
+    eventually(lambda: outcomes("one") == {"untrusted_context"})
+    assert outcomes("two") == {"done"}
