@@ -125,11 +125,11 @@ async def test_rows_are_the_calls_although_a_processor_is_killed(gateway: Gatewa
     reached = len(servers["stateful"].calls)
     assert set(found) <= {"done", "cut", "budget_exceeded", "mcp_server_unavailable"}, found
     assert found["done"] <= reached <= 200
-    eventually(lambda: count(gateway, "two-hundred")[1] == 0, 30)
+    eventually(lambda: count(gateway, "two-hundred")[1] == 0)
     charged = count(gateway, "two-hundred")[0]
     assert reached <= charged <= 200
     assert charged - reached <= found["cut"]
-    eventually(lambda: rows(gateway, tool).total() - rows(gateway, tool)["budget_exceeded"] == charged, 30)
+    eventually(lambda: rows(gateway, tool).total() - rows(gateway, tool)["budget_exceeded"] == charged)
 
 
 def test_a_session_that_its_client_has_ended_is_refused_by_every_processor(gateway: Gateway) -> None:
