@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from extproc.framing import rpc
+from extproc.mcp.board import Board
 from extproc.mcp.catalogue import Catalogue, initialize, look, same
 from extproc.mcp.link import Link, NoEnvoyError, RefusedError, ServerError, SessionGoneError
 from extproc.mcp.sessions import ClientSession, Question, Sessions
@@ -84,6 +85,7 @@ class Servers:
         self._settings = settings
         self._socket = socket
         self.sessions = Sessions(secret, settings.limits.session_age)
+        self.board = Board(self._heard)
         self._at_servers: OrderedDict[tuple[Hashable, str], asyncio.Task[ServerSession]] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wake = asyncio.Event()
@@ -251,8 +253,12 @@ class Servers:
         task = self._at_servers.get((place.key, place.server))
         return None if task is None else _opened(task)
 
-    def end(self, owner: Hashable) -> None:
-        """End all sessions of a client's session."""
+    def end(self, session: ClientSession) -> None:
+        """End all sessions at servers of a client's session, in every process."""
+        self._end(session.id)
+        self.board.tell(session.id)
+
+    def _end(self, owner: str) -> None:
         for name in self.by_name:
             if (task := self._at_servers.pop((owner, name), None)) is not None:
                 self._close((owner, name), task)
@@ -269,11 +275,22 @@ class Servers:
         self.tell_all(session, _refusal(id))
 
     def tell_all(self, session: ClientSession, body: bytes) -> None:
-        """Pass a message on to the servers where the client's session has one."""
+        """Pass a message on to the servers where the client's session has one, in every process."""
+        self._tell_own(session.id, body)
+        self.board.tell(session.id, body)
+
+    def _tell_own(self, owner: str, body: bytes) -> None:
         for name in self.by_name:
-            task = self._at_servers.get((session.id, name))
+            task = self._at_servers.get((owner, name))
             if task is not None and (at := _opened(task)) is not None:
                 self.tell(name, at, body)
+
+    def _heard(self, owner: str, body: bytes) -> None:
+        """A client told another process something."""
+        if body:
+            self._tell_own(owner, body)
+        else:
+            self._end(owner)
 
     def refuse(self, question: Question) -> None:
         """Tell a server that its question reaches nobody: else its tool would wait."""

@@ -333,6 +333,7 @@ class Processor:
             issued=self._issued,
             results=self._results,
             audits=self._audits,
+            socket=self._socket,
             servers=self._servers,
             taint=self._taint if settings.mcp is not None else None,
             places=places,
@@ -361,7 +362,7 @@ class Processor:
         from extproc.mcp.servers import Servers  # noqa: PLC0415 - most gateways serve models alone
 
         secret = settings.mcp.key or settings.auth.key_secret
-        socket = workers.servers_socket(self._socket)
+        socket = workers.private_socket(self._socket)
         self._servers = servers = Servers(settings.mcp, socket, None if secret is None else secret.read())
         servers.changed = self._learn
         if self._server is not None:
@@ -403,8 +404,9 @@ class Processor:
             with contextlib.suppress(StoreError):  # findings of this process stay here
                 self._history.merge(await self._counters.share("providers", me, self._history.note(), _SHARED_FOR))
                 await self._grants.refresh()
-                if self._settings.mcp is not None:
+                if self._servers is not None:
                     await self._taint.refresh()
+                    await self._servers.board.turn(self._counters)
 
     async def _renew_leases(self) -> None:
         while True:

@@ -153,7 +153,7 @@ async def test_the_end_of_a_clients_session_ends_those_at_servers(made):
     made.decline(client, 7)
     await until(lambda: sum(len(server.link.told) for server in made.by_name.values()) == 4 + 3)
     assert (b"cancelled", "z1") in made.by_name["a"].link.told
-    made.end(client.id)
+    made.end(client)
     await until(lambda: all(server.link.ended for server in made.by_name.values()))
     assert list(made._at_servers) == [("another", "a")]
 
