@@ -178,7 +178,7 @@ def scopes() -> None:
                     await gateway.finish(stream)
                     filled.add(name)
             if len(filled) == CONSUMERS:
-                await gateway.answers.clear()
+                await gateway.answers.forget(None)
                 filled.clear()
         return wrong
 

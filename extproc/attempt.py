@@ -9,7 +9,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -36,10 +36,16 @@ _LONGEST_BACK_OFF = 5.0  # seconds
 
 class AttemptStream:
     """Writes the request that this provider gets, and the answer that the client expects. A further try in a row at the
-    same target waits first.
+    same target waits first. A further try of a call of a tool goes into a session that its server knows.
     """
 
-    def __init__(self, limits: LimitsSettings, in_flight: InFlight | None = None) -> None:
+    def __init__(
+        self,
+        limits: LimitsSettings,
+        in_flight: InFlight | None = None,
+        renewed: Callable[[str], Awaitable[Mapping[str, str]]] | None = None,
+    ) -> None:
+        self._renewed = renewed  # headers for a call of a tool whose session ended
         self._in_flight = in_flight or InFlight()
         self.done = False
         self._limits = limits
@@ -61,6 +67,8 @@ class AttemptStream:
         end: bool,  # noqa: ARG002
         verified: Verified = NOTHING_VERIFIED,  # noqa: ARG002
     ) -> Continue | LocalReply:
+        if self._renewed is not None and (session := headers.get(contract.SESSION)) is not None:
+            return Continue(await self._renewed(session))
         targets = contract.decode_targets(headers[contract.TARGETS])
         index = min(int(headers[contract.ATTEMPT_COUNT]), len(targets)) - 1
         if (edits := headers.get(contract.EDITS)) is not None:

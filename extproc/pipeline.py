@@ -30,7 +30,7 @@ from extproc.endpoints.count_tokens import CountAnyway, CountTokens
 from extproc.endpoints.models import Models
 from extproc.endpoints.quarantined import Quarantined
 from extproc.forward import Forward, Shed
-from extproc.guardrails import GuardInput, GuardOutput, Results, reads_answers
+from extproc.guardrails import Audits, AwaitAudits, GuardInput, GuardOutput, Results, reads_answers
 from extproc.kept import Ids, Open, Recall, Seal
 from extproc.parsing import BodyLimits, Classify, Parse, ParseLarge
 from extproc.prices import PriceBook
@@ -61,6 +61,7 @@ from extproc.words.actions import Continue, LocalReply
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
 from extproc.words.tries import Try
+from extproc.words.workers import private_socket
 
 if TYPE_CHECKING:
     from extproc.mcp.policy import Policy
@@ -143,6 +144,7 @@ class Pipeline:
     refuse: Callable[[Exchange, Refusal], LocalReply] | None = field(default=None, kw_only=True)
     mcp: Pipeline | None = field(default=None, kw_only=True)  # the same for requests to the MCP gateway
     policy: Policy | None = field(default=None, kw_only=True)  # of its tools
+    renewed: Callable[[str], Awaitable[Mapping[str, str]]] | None = field(default=None, kw_only=True)  # its sessions
 
     async def settle_unread(self, exchange: Exchange) -> None:
         """Settle and record an exchange whose answer passed unread."""
@@ -229,6 +231,8 @@ def build(
     in_flight: InFlight | None = None,
     answers: Answers | None = None,
     results: Results | None = None,
+    audits: Audits | None = None,
+    socket: str | None = None,
     taint: Taint | None = None,
     servers: Servers | None = None,
     issued: Sequence[IssuedKey] = (),
@@ -241,8 +245,9 @@ def build(
     serves budgets, `books` holds charges, `own` answers consumers about their own spending,
     `waiting` holds exchanges whose answers pass unread, `failed` those whose failed tries are not known yet,
     `in_flight` counts requests and bytes of their bodies, `answers` are kept for equal requests, `results` of tools are
-    in quarantine, `taint` are the runs in which an untrusted tool answered by MCP, `servers` are those of the MCP
-    gateway, `issued` are gateway keys that operators made.
+    in quarantine, `audits` are questions that only records wait for, `taint` are the runs in which an untrusted tool
+    answered by MCP, `servers` are those of the MCP gateway, `socket` is the processor's own, `issued` are gateway keys
+    that operators made.
     `places` are Envoy's names of the tries at a provider, where it has others than `contract.try_cluster`.
     """
     history = history or History(now)
@@ -252,6 +257,9 @@ def build(
     waiting = waiting or Waiting()
     results = results or Results()
     results.most = settings.limits.quarantined
+    audits = audits or Audits()
+    audits.most = settings.limits.audited_text
+    beside = replace(settings.around_guardrails, private=private_socket(socket or settings.processor.path))
     prices = PriceBook(settings.prices, datetime.fromtimestamp(now(), UTC).date(), settings.surcharges)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, history, prices)
     unpriced = Unpriced(settings.budgets) if settings.unknown_price == "refuse" else None
@@ -299,6 +307,7 @@ def build(
         first_window=limits.first_window,
         most=limits.guardrail_scans,
         most_whole=limits.buffered_response,
+        audits=audits,
     )
     caching = answers is not None and bool(settings.cache.rules)
     on_event: list[EventStage] = [
@@ -345,9 +354,10 @@ def build(
             telemetry.guardrail,
             most=limits.guardrail_scans,
             also=cheaper(settings, catalog),
-            around=settings.around_guardrails,
+            around=beside,
             called=telemetry.guardrail_call,
             results=results,
+            audits=audits,
         ),
         *look_up(settings, answers, telemetry, reserve, guard_output),
         reserve,
@@ -386,10 +396,12 @@ def build(
         exact=tools.exact,
     )
     record = Record(telemetry), Enter(books)
+    await_audits = AwaitAudits(audits, record)
     on_end: list[Stage] = [
         settle,
         *([Fill(answers, texts=settings.cache.semantic.samples == "texts")] if answers is not None and caching else []),
-        *([AwaitTries(failed, record)] if failed is not None else []),
+        *([AwaitTries(failed, (await_audits, *record))] if failed is not None else []),
+        await_audits,
         *record,
     ]
     headers = [Stages(each, telemetry.stage) for each in (on_headers, on_large_headers)]
@@ -407,19 +419,11 @@ def build(
         GuardInput,
         tell=telemetry.guardrail,
         most=limits.guardrail_scans,
-        around=settings.around_guardrails,
+        around=beside,
         called=telemetry.guardrail_call,
         results=results,
+        audits=audits,
         named=False,
-    )
-    rules = mcp.rules(
-        settings.mcp,
-        settings.guardrails,
-        taint or Taint(counters, now=now),
-        reserve,
-        guard,
-        changed=telemetry.tool_changed,
-        tell=telemetry.guardrail,
     )
     around = mcp.Around(
         authenticate,
@@ -432,11 +436,18 @@ def build(
         answer=limits.buffered_response,
         hold=partial(in_flight.hold, limits.answer_memory),
         issuers=[issuer.issuer for issuer in settings.auth.jwt],
-        rules=rules,
+        counters=counters,
+        taint=taint or Taint(counters, now=now),
+        guardrails=settings.guardrails,
+        guard=guard,
+        reserve=reserve,
+        changed=telemetry.tool_changed,
+        tell=telemetry.guardrail,
         places=places,
     )
     lists = mcp.build(settings.mcp, servers, around)
     enter_profile, ask = (Stages(each, telemetry.stage) for each in (lists.on_headers, lists.on_request))
+    enter_call = Record(telemetry), mcp.EnterCall(Enter(books))
     own_pipeline = replace(
         made,
         guarded=False,
@@ -446,6 +457,6 @@ def build(
         on_request=ask,
         on_large_request=InTurns(lists.on_request, telemetry.stage),
         on_response=Stages(lists.on_response, telemetry.stage),
-        on_end=Stages([settle, Record(telemetry), mcp.EnterCall(Enter(books))], telemetry.stage),
+        on_end=Stages([mcp.Cancel(servers), settle, AwaitAudits(audits, enter_call), *enter_call], telemetry.stage),
     )
-    return replace(made, mcp=own_pipeline, policy=rules.policy)
+    return replace(made, mcp=own_pipeline, policy=lists.policy, renewed=servers.renewed)

@@ -20,6 +20,7 @@ from extproc.budgets import Expected, Tools
 from extproc.cache.answers import Answers, open_answers
 from extproc.dialects import by_path
 from extproc.gateway import GatewayStream
+from extproc.guardrails import Audits
 from extproc.pipeline import Pipeline, build
 from extproc.response import Count, framing_for
 from extproc.routing.history import History
@@ -154,6 +155,7 @@ class World:
     leases: set = field(default_factory=set)
     lines: list = field(default_factory=list)
     answers: Answers | None = None
+    audits: Audits = field(default_factory=Audits)
 
     def stream(self, *, attached=False):
         return GatewayStream(self.pipeline, attached=attached)
@@ -186,9 +188,10 @@ def make_world(text="", counters=None):
         tools=Tools(telemetry.budget_used, expected=Expected()),
         history=History(clock),
         answers=answers,
+        audits=(audits := Audits()),
         now=clock,
     )
-    return World(pipeline, counters, telemetry, clock, leases, lines, answers)
+    return World(pipeline, counters, telemetry, clock, leases, lines, answers, audits)
 
 
 @pytest.fixture(scope="session")

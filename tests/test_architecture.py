@@ -38,6 +38,7 @@ RESERVED = {
         "cli",
         "credentials",
         "endpoints",
+        "guardrails/_audits.py",
         "guardrails/_input.py",
         "guardrails/_remote.py",
         "guardrails/_threads.py",

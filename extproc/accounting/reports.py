@@ -19,6 +19,7 @@ from extproc.admin.sources import Entry, matches
 from extproc.admin.sources import moment as moment_of
 from extproc.budgets import Budget, BudgetSettings, Grant, Grants, compile_budget, read_scope
 from extproc.cache.answers import Answers
+from extproc.cache.settings import SAMPLES
 from extproc.cache.stores import CacheError
 from extproc.ledger import LedgerError
 from extproc.ledger.ledger import Ledger
@@ -157,6 +158,7 @@ class Everything:
         self._deployments = deployments
         self._find_siblings = siblings
         self._answers = answers
+        self._similar_since = 0.0  # samples of questions are shown from then on: other workers may keep older ones
         self._tools = tools
         self._reporter = reporter
         self._forgotten: dict[str, float] = {}  # consumers, and when: memories of workers are not shown
@@ -249,13 +251,15 @@ class Everything:
         kept = None if self._answers is None else self._answers.similar
 
         async def latest() -> Sequence[Mapping[str, Any]]:
-            return [] if kept is None else [*reversed(kept.samples)]
+            return [] if kept is None else [*kept.samples]
 
-        return self._ask(latest())
+        found = [*self._ask(latest()), *(one for each in self._of_siblings() for one in each.similar)]
+        found = [one for one in found if one["time"] > self._similar_since]
+        return sorted(found, key=lambda one: one["time"], reverse=True)[:SAMPLES]
 
     def forget(self, consumer: str | None) -> int:
-        kept = self._kept()
-        return self._ask(kept.clear() if consumer is None else kept.forget(consumer))
+        self._similar_since = self._reporter.now()
+        return self._ask(self._kept().forget(consumer))
 
     def forget_consumer(self, consumer: str, *, delete: bool) -> Mapping[str, int]:
         self._forgotten[consumer] = self._reporter.now()

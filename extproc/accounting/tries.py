@@ -25,7 +25,8 @@ _LAST = frozenset(("4xx",))  # never tried again, and its exchange has the same 
 
 log = logging.getLogger(__name__)
 
-_Record = Callable[[Exchange], None]
+_Record = Callable[[Exchange], object]
+"""A step of recording. One that returns an action ends the list, as among stages."""
 
 
 @dataclass(slots=True)
@@ -87,7 +88,8 @@ class FailedTries:
         self._write(held.exchange)
         try:
             for step in held.record:
-                step(held.exchange)
+                if step(held.exchange) is not None:
+                    break
         except Exception as error:
             self._bug("FailedTries")
             log.exception("an exchange could not be recorded", exc_info=error)

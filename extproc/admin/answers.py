@@ -196,6 +196,7 @@ class Cache(Struct, kw_only=True):
     vectors: Annotated[int, Meta(ge=0, description="Questions that later ones are compared with")]
     vector_bytes: Count
     vector_failures: Annotated[int, Meta(ge=0, description="Vectors that the embedding model did not give")]
+    vectors_lost: Annotated[int, Meta(ge=0, description="Questions that the fleet did not get, for lack of room")]
 
 
 class SimilarQuestion(Struct, kw_only=True):
@@ -216,7 +217,7 @@ class SimilarQuestion(Struct, kw_only=True):
 
 class SimilarQuestions(Struct, kw_only=True):
     object: Literal["list"]
-    data: Annotated[Sequence[SimilarQuestion], Meta(description="The latest first, of the worker that answers HTTP")]
+    data: Annotated[Sequence[SimilarQuestion], Meta(description="The latest first, of this gateway")]
 
 
 class Forget(Struct, forbid_unknown_fields=True):

@@ -36,10 +36,11 @@ class Health(msgspec.Struct):
 
 
 class Findings(msgspec.Struct):
-    """What only its memory holds: recent exchanges, and findings about deployments."""
+    """What only its memory holds: recent exchanges, findings about deployments, and samples of questions."""
 
     recent: list[Mapping[str, Any]] = []
     deployments: Mapping[str, Mapping[str, float]] = {}
+    similar: list[Mapping[str, Any]] = []
 
 
 class _Family(msgspec.Struct, array_like=True):

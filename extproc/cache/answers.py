@@ -60,13 +60,16 @@ class Answers:
             return None
         return unpack(packed)
 
-    async def keep(self, key: bytes, entry: Entry, consumer: str, ttl: float) -> None:
+    async def keep(self, key: bytes, entry: Entry, consumer: str, ttl: float) -> bool:
+        """False: the store did not answer."""
         if self._rests:
-            return
+            return False
         try:
             await self._store.put(key, self._seal.close(key, pack(entry)), self.owner(consumer), ttl)
         except CacheError:
             self._failed()
+            return False
+        return True
 
     @property
     def _rests(self) -> bool:
@@ -81,23 +84,39 @@ class Answers:
         """Stands for a consumer in the store, which knows no names."""
         return hashlib.blake2b(consumer.encode(errors="replace"), key=self.secret[:64], digest_size=16).digest()
 
-    async def forget(self, consumer: str) -> int:
-        """Delete all answers to requests of a consumer. Returns their number. Raises CacheError."""
+    async def forget(self, consumer: str | None) -> int:
+        """Delete the answers to requests of a consumer, or all, and the questions that they are compared by, also those
+        of other processes. Returns the number of answers. Raises CacheError.
+        """
+        owner = None if consumer is None else self.owner(consumer)
         if self.similar is not None:
-            self.similar.forget(self.owner(consumer))
-        return await self._store.forget(self.owner(consumer))
+            self.similar.drop(owner)
+        count = await (self._store.clear() if owner is None else self._store.forget(owner))
+        if self.similar is not None:
+            await self.similar.forget(owner)
+        return count
 
-    async def clear(self) -> int:
-        """Delete all answers. Returns their number. Raises CacheError."""
-        if self.similar is not None:
-            self.similar.clear()
-        return await self._store.clear()
+    @property
+    def shares(self) -> bool:
+        """Whether questions are shared with other processes: `run` does it."""
+        return self.similar is not None and self.similar.fleet is not None
+
+    async def run(self) -> None:
+        """Share questions with other processes, without end."""
+        if self.similar is not None and self.similar.fleet is not None:
+            await self.similar.fleet.run(self.similar)
 
     async def stats(self) -> Mapping[str, int]:
         """See `Store.stats`; `waiting` requests wait for equal ones, `vectors` are of questions. Raises CacheError."""
         similar = self.similar
         vectors = (0, 0, 0) if similar is None else (similar.index.count, similar.index.size, similar.failures)
-        more = {"waiting": self.flights.waiting, "failures": self.failures}
+        fleet = None if similar is None else similar.fleet
+        failures = self.failures + (0 if fleet is None else fleet.failures)
+        more = {
+            "waiting": self.flights.waiting,
+            "failures": failures,
+            "vectors_lost": 0 if fleet is None else fleet.lost,
+        }
         return {**await self._store.stats(), **more, **dict(zip(_VECTORS, vectors, strict=True))}
 
     async def close(self) -> None:
@@ -115,20 +134,25 @@ def open_answers(url: str, settings: CacheSettings, around: Around | None = None
     """
     if not settings.rules:
         return None
-    similar = _open_similar(settings, around or Around())
     store_size = {"memory": settings.memory, "disk": settings.disk}
+    around = around or Around()
     if is_memory(url):
+        similar = _open_similar(settings, around)
         return Answers(open_store(url, **store_size), os.urandom(32), Open(), similar=similar)
     secret = settings.key.read() if settings.key is not None else None
     if secret is None or len(secret) < LEAST_SECRET:
         log.error("cache.key is missing or has fewer than %d characters: nothing is cached", LEAST_SECRET)
         return None
     found = hashlib.blake2b(secret.encode(), digest_size=32).digest()
-    return Answers(open_store(url, **store_size), found, Sealed(found), similar=similar)
+    seal = Sealed(found)
+    similar = _open_similar(settings, around, url, seal)
+    return Answers(open_store(url, **store_size), found, seal, similar=similar)
 
 
-def _open_similar(settings: CacheSettings, around: Around) -> Similar | None:
-    """The kept questions; None where no rule compares them. Without numpy: None, and a log line."""
+def _open_similar(settings: CacheSettings, around: Around, url: str = "", seal: Seal | None = None) -> Similar | None:
+    """The kept questions; None where no rule compares them. Processes share them through a Redis at `url`. Without
+    numpy: None, and a log line.
+    """
     if not settings.is_semantic:
         return None
     try:
@@ -136,4 +160,9 @@ def _open_similar(settings: CacheSettings, around: Around) -> Similar | None:
     except ImportError:
         log.error("cache.rules: `semantic` needs numpy: pip install 'llm-extproc[semantic]'")  # noqa: TRY400
         return None
-    return Similar(settings.semantic, around)
+    fleet, shared = None, settings.semantic.shared
+    if seal is not None and url.startswith("redis") and shared.entries:
+        from extproc.cache.similar.fleet import Fleet  # noqa: PLC0415 - an extra
+
+        fleet = Fleet(url, seal, shared, time.time)
+    return Similar(settings.semantic, around, fleet)

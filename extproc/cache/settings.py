@@ -17,6 +17,9 @@ LONGEST_WAIT = 8.0
 THRESHOLD = 0.95
 """Score from which two questions are the same, see docs/cache.md for its precision."""
 
+SAMPLES = 200
+"""Latest questions in other words that operators see."""
+
 
 class CacheRuleSettings(Section):
     """The answers that are kept for some requests. The first rule that matches a request applies to it."""
@@ -94,6 +97,32 @@ class SimilarModelSettings(Section):
     )
 
 
+class SharedSettings(Section):
+    """Vectors that processors share, with `stores: {cache: "redis://…"}`: a stream that each of them reads."""
+
+    entries: int = Field(
+        10_000,
+        ge=0,
+        le=1_000_000,
+        description="Most questions in Redis, the latest ones, up to 1,000,000. A processor that starts reads them. 0: "
+        "each processor compares its own questions alone.",
+    )
+    size: Size = Field(
+        64 << 20,
+        ge=1 << 16,
+        le=16 << 30,
+        description="Size of these questions in Redis, `64KiB` to `16GiB`. The oldest leave first. One takes about "
+        "0.8 KB by words, and 4 bytes for each number of a model's vector.",
+    )
+    queue: Size = Field(
+        4 << 20,
+        ge=1 << 16,
+        le=1 << 30,
+        description="Size of the new questions in one process that wait for a Redis that does not answer, `64KiB` to "
+        "`1GiB`. Beyond it the oldest are not shared.",
+    )
+
+
 class SimilarSettings(Section):
     """Questions in other words: how rules with `semantic` compare the last turn of a request."""
 
@@ -128,6 +157,7 @@ class SimilarSettings(Section):
         le=16 << 30,
         description="Size of the vectors in memory, `1MiB` to `16GiB`: 64MiB hold 9,000 questions by words.",
     )
+    shared: SharedSettings = SharedSettings()
     samples: Literal["digests", "texts"] = Field(
         "digests",
         description="Samples in the console. `digests`: scores, digests and consumers. `texts`: also both questions, "

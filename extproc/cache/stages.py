@@ -387,9 +387,10 @@ class Fill:
         try:
             if entry is not None:
                 apart = [(caching.key, entry)] if caching.batch is None else parts(exchange, caching.batch, entry)
+                kept = True
                 for key, one in apart:
-                    await self._answers.keep(key, one, caching.owner, caching.ttl)
-                if caching.asked is not None and caching.score is None and self._answers.similar is not None:
+                    kept = await self._answers.keep(key, one, caching.owner, caching.ttl)
+                if kept and caching.asked is not None and caching.score is None and self._answers.similar is not None:
                     answers, ends = self._answers, entry.stored + caching.ttl
                     owner = answers.owner(caching.owner)
                     self._answers.similar.add(caching.asked, caching.key, owner, ends, texts=self._texts)

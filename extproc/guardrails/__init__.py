@@ -46,6 +46,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_plain_validator_function
 
+from extproc.guardrails._audits import Audits, AwaitAudits
 from extproc.guardrails._base import (
     TOOL_CALL,
     TOOL_NAME,
@@ -67,6 +68,8 @@ __all__ = [
     "TOOL_NAME",
     "AppliesToSettings",
     "Around",
+    "Audits",
+    "AwaitAudits",
     "Excess",
     "Failure",
     "Finding",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
 
+from extproc.guardrails._base import Finding
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._remote import RemoteSettings
 from extproc.guardrails._source import Edit, Written
+
+_numbers = count()
 
 
 @dataclass(slots=True)
@@ -35,6 +39,7 @@ class Channel:
     asked: dict[str, int] = field(default_factory=dict)
     judged: dict[str, int] = field(default_factory=dict)
     since: float = 0.0  # time since which text waits to be asked about
+    number: int = field(default_factory=_numbers.__next__)  # no other channel has it
 
     @property
     def complete(self) -> bool:
@@ -51,6 +56,12 @@ class Window:
     done: int
     text: str
     last: bool  # nothing follows, or it took too long
+
+    def without_text(self) -> Window:
+        """The same place of a channel like this one, for the memory of findings."""
+        channel = self.channel
+        bare = Channel(channel.where, channel.call, channel.role, Written(), channel.again, number=channel.number)
+        return replace(self, channel=bare, text="")
 
 
 def windows(guard: Guard, channel: Channel, now: float) -> Iterator[Window]:
@@ -74,3 +85,18 @@ def windows(guard: Guard, channel: Channel, now: float) -> Iterator[Window]:
         channel.since = now
         text = written.text[start - written.base : end - written.base]
         yield Window(channel, start, at, text, last)
+
+
+def fresh(
+    window: Window, acted: MutableMapping[tuple[int, str], int], findings: Sequence[Finding]
+) -> Iterator[tuple[int, int, Finding, bool]]:
+    """The findings in a window that its overlap with others did not give before: beginning and end in the channel, the
+    finding, and True for one whose beginning was known. `acted` has those of the channel, and gets these.
+    """
+    for one in sorted(findings, key=lambda one: one.span):
+        start, end = one.span[0] + window.start, one.span[1] + window.start
+        before = acted.get((start, one.kind))
+        if (start >= window.done and not window.last) or (before is not None and before >= end):
+            continue
+        yield start, end, one, before is not None
+        acted[start, one.kind] = end

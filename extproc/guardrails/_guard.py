@@ -31,7 +31,8 @@ _REQUESTS = frozenset(("input", "tool_results"))
 
 class Guard:
     """A guardrail of the settings. Its methods raise Failure. `remote` is set where it asks a service: `ask` then takes
-    the place of all the other ways to find. `quarantine` is set where it replaces results of tools, and finds nothing.
+    the place of all the other ways to find, and where it stands `aside` nothing waits for it, see `_audits.py`.
+    `quarantine` is set where it replaces results of tools, and finds nothing.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class Guard:
         "_models",
         "_reads",
         "action",
+        "aside",
         "closed",
         "enforces",
         "heavy",
@@ -75,6 +77,7 @@ class Guard:
             self.longest, self.window = settings.overlap, settings.window
         else:
             self._use(settings.build())
+        self.aside = self.remote is not None and self.quarantine is None and self.action == "audit"
         where = settings.applies_to
         self._consumers = _patterns(where.consumers)
         self._models = _patterns(where.models)
@@ -107,6 +110,12 @@ class Guard:
         found = copy(self)
         found._use(detector)  # noqa: SLF001
         return found
+
+    @property
+    def most_calls(self) -> int:
+        """Calls to its service at a time."""
+        assert isinstance(self.settings, RemoteSettings)
+        return self.settings.max_calls
 
     @property
     def measures(self) -> bool:

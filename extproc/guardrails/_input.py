@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from extproc.framing.multipart import is_form
+from extproc.guardrails._audits import Audits
 from extproc.guardrails._base import Failure, GuardrailSettings
 from extproc.guardrails._body import replaced, rewritten
 from extproc.guardrails._guard import Guard
@@ -62,7 +63,8 @@ class GuardInput:
 
     `also` are models that any request may be sent to after this stage, by a budget that downgrades. `around` are the
     settings that guardrails need which ask a service; `called` gets each of their calls: guardrail, kind, outcome,
-    seconds. `results` are those in quarantine. `named`: the request may name guardrails in a header.
+    seconds. `results` are those in quarantine. `audits` asks for guardrails that stand aside.
+    `named`: the request may name guardrails in a header.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class GuardInput:
         around: Around | None = None,
         called: Called = lambda _guardrail, _kind, _outcome, _seconds: None,
         results: Results | None = None,
+        audits: Audits | None = None,
         named: bool = True,
     ) -> None:
         self._guards = [Guard(settings, order, around) for order, settings in enumerate(guardrails)]
@@ -88,6 +91,7 @@ class GuardInput:
         self._also = also
         self._tell = tell
         self._results = results or Results()
+        self._audits = audits or Audits()
         self._named = named
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -201,12 +205,15 @@ class GuardInput:
                     raise _blocked(guard, message, unreadable)
                 self._note(exchange, Verdict(guard.name, "input", "failed", reason="unreadable"))
         then = time.monotonic()
-        remote = [guard for guard in guards if guard.remote is not None]
-        local = [guard for guard in guards if guard.remote is None] if remote else guards
+        remote = [guard for guard in guards if guard.remote is not None and not guard.aside]
+        aside = [guard for guard in guards if guard.aside]
+        local = [guard for guard in guards if guard.remote is None] if remote or aside else guards
         sources, results = await self._scan(exchange, local, then, max(guard.settings.timeout for guard in guards))
         edits = self._judged(
             exchange, sources, [(guard, found, {}) for guard, found in zip(local, results, strict=True)]
         )
+        for guard in aside:
+            self._ask_aside(exchange, guard, sources)
         if remote:
             asked = await together([partial(self._ask, guard, sources, exchange, then) for guard in remote])
             edits += self._judged(exchange, sources, asked)
@@ -249,10 +256,10 @@ class GuardInput:
         """The findings of a service."""
         if isinstance(sources, Failure):
             return guard, sources, {}
-        asked = [index for index, source in enumerate(sources) if guard.reads_input(source.role) and _says(source)]
+        asked = _asked(guard, sources)
         if not asked:
             return guard, (), {}
-        passages = [Passage(each.written.text, each.role, each.where) for each in map(sources.__getitem__, asked)]
+        passages = _passages(sources, asked)
         context = Context("input", exchange.id, exchange.consumer.name, exchange.ask.model)
         try:
             answers = await guard.ask(passages, context, then + guard.settings.timeout)
@@ -264,6 +271,13 @@ class GuardInput:
             hits[index] = sorted({(*one.span, one.kind) for one in findings})
             rulings |= {(index, (*one.span, one.kind)): one for one in findings if isinstance(one, Ruling)}
         return guard, hits, rulings
+
+    def _ask_aside(self, exchange: Exchange, guard: Guard, sources: Sequence[Source] | Failure) -> None:
+        """Ask a service that nothing waits for."""
+        if isinstance(sources, Failure):
+            self._fail(exchange, guard, sources)
+        elif asked := _asked(guard, sources):
+            self._audits.request(exchange, guard, _passages(sources, asked), self._tell)
 
     async def _attempt_aside(
         self, guard: Guard, sources: Sequence[Source], then: float, size: int
@@ -336,6 +350,15 @@ class GuardInput:
 _Edits = tuple[Guard, Sequence[Sequence[Hit]], _Rulings]
 _Found = tuple[Guard, Sequence[Sequence[Hit]] | Failure, _Rulings]
 """The findings of a guardrail in each source, with the rulings of a service; or the reason why there are none."""
+
+
+def _asked(guard: Guard, sources: Sequence[Source]) -> Sequence[int]:
+    """The numbers of the sources that a service is asked about."""
+    return [index for index, source in enumerate(sources) if guard.reads_input(source.role) and _says(source)]
+
+
+def _passages(sources: Sequence[Source], asked: Sequence[int]) -> Sequence[Passage]:
+    return [Passage(each.written.text, each.role, each.where) for each in map(sources.__getitem__, asked)]
 
 
 def _says(source: Source) -> bool:

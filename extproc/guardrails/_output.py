@@ -9,6 +9,7 @@ from typing import Any
 
 from extproc.framing import Frame, Framing
 from extproc.framing.json import WholeBody
+from extproc.guardrails._audits import Audits
 from extproc.guardrails._base import Failure, Finding, GuardrailSettings
 from extproc.guardrails._channel import Window
 from extproc.guardrails._guard import Guard
@@ -46,9 +47,11 @@ class GuardOutput:
         first_window: int = 128,
         most: int = 64,
         most_whole: int = MOST_WHOLE,
+        audits: Audits | None = None,
     ) -> None:
         self._masks = {one.name: Mask(one) for one in guardrails if one.action == "mask"}
         self._tell = tell
+        self._audits = audits or Audits()
         self._first_window, self._most_whole = first_window, most_whole
         self._threads = Threads(most)
 
@@ -116,13 +119,19 @@ class GuardOutput:
                 self._failed(exchange, failure.reason)
                 exchange.cut = Refusal(GUARDRAIL_UNAVAILABLE, "The answer could not be checked in time.")
                 return ()
-        if watch.remote and watch.refusal is None:
+        if watch.asking and watch.refusal is None:
             out = [*out, *await self._ask(exchange, watch)]
         exchange.cut = watch.refusal
         return out
 
     async def _ask(self, exchange: Exchange, watch: Watch) -> Sequence[Frame]:
-        """The events that may leave once services have judged their text."""
+        """The events that may leave once services have judged their text. Some are asked that nothing waits for."""
+        asks = watch.asks()
+        for guard, windows in asks:
+            if guard.aside:
+                self._audits.answer(exchange, guard, windows, self._tell)
+        if not watch.remote:
+            return ()
         context = Context("output", exchange.id, exchange.consumer.name, exchange.ask.model)
         then = time.monotonic()
 
@@ -145,7 +154,9 @@ class GuardOutput:
             watch.known.update({(guard.name, text): each for text, each in answers.items()})
             return guard, windows, [answers.get(each.text) or found.get(each.text) or () for each in windows]
 
-        return watch.judged(await together([partial(findings, guard, windows) for guard, windows in watch.asks()]))
+        return watch.judged(
+            await together([partial(findings, guard, windows) for guard, windows in asks if not guard.aside])
+        )
 
 
 _Answer = tuple[Guard, Sequence[Window], Sequence[Sequence[Finding]] | Failure]

@@ -10,7 +10,7 @@ with as much text around it as the longest match has, so it makes no difference 
 An event without edits leaves as the bytes it came in. In an edited one only the changed strings are new.
 
 A guardrail that asks a service judges windows of a channel. `take` leaves them open, `asks` gives them, and `judged`
-takes the findings: this module waits for nothing.
+takes the findings: this module waits for nothing. The findings of one that stands `aside` never come back.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from extproc.framing import OVERSIZE, Frame
 from extproc.framing.json import InvalidJSON, parse
 from extproc.guardrails._base import TOOL_CALL, TOOL_NAME, Failure, Finding, Whole
 from extproc.guardrails._body import rewritten
-from extproc.guardrails._channel import Channel, Window
+from extproc.guardrails._channel import Channel, Window, fresh
 from extproc.guardrails._channel import windows as windows_of
 from extproc.guardrails._guard import MOST_LONGEST, Guard, piece_hits
 from extproc.guardrails._remote import Ruling
@@ -104,7 +104,8 @@ class Watch:
         self._label = label
         self._tell = tell
         self._plain = plain
-        self.remote = any(guard.remote is not None for guard in guards)
+        self.asking = any(guard.remote is not None for guard in guards)
+        self.remote = any(guard.remote is not None and not guard.aside for guard in guards)
         self.known: dict[tuple[str, str], Sequence[Finding]] = {}  # findings of services in the latest texts
         may_block = any(guard.action == "block" or (guard.remote and guard.action == "mask") for guard in guards)
         self._window = first_window if may_block else 0
@@ -170,7 +171,7 @@ class Watch:
     # --- windows for services
 
     def asks(self) -> Sequence[tuple[Guard, Sequence[Window]]]:
-        """The text that services have to judge before it leaves."""
+        """The text that services have to judge: before it leaves, but for guardrails that stand aside."""
         if self.refusal is not None:
             return ()
         found: list[tuple[Guard, Sequence[Window]]] = []
@@ -215,14 +216,8 @@ class Watch:
 
     def _rule(self, guard: Guard, window: Window, findings: Sequence[Finding]) -> None:
         channel = window.channel
-        acted = channel.acted.setdefault(guard.name, {})
-        for one in sorted(findings, key=lambda one: one.span):
-            start, end = one.span[0] + window.start, one.span[1] + window.start
-            before = acted.get((start, one.kind))
-            if (start >= window.done and not window.last) or (before is not None and before >= end):
-                continue
-            self._act(guard, channel, (start, end, one.kind), again=before is not None, ruling=one)
-            acted[start, one.kind] = end
+        for start, end, one, again in fresh(window, channel.acted.setdefault(guard.name, {}), findings):
+            self._act(guard, channel, (start, end, one.kind), again=again, ruling=one)
         channel.judged[guard.name] = window.done
 
     # --- events in
@@ -270,7 +265,7 @@ class Watch:
             channel = Channel(piece.where, piece.call, role, written, piece.again, single, final=single)
             if self._wholes and piece.whole:
                 channel.whole, channel.tool, channel.raw = piece.whole, self._tool(piece), []
-            if self.remote:
+            if self.asking:
                 self._open_ended.append(channel)
             if piece.channel is not None:
                 for name, other in self._channels.items():
@@ -281,7 +276,7 @@ class Watch:
             channel.paused = False
             for guard, done in channel.decided.items():  # a match may have begun in front of the pause
                 channel.decided[guard] = max(channel.written.base, done - _TAIL, 0)
-        if self.remote and channel.written.end <= max(channel.asked.values(), default=0):
+        if self.asking and channel.written.end <= max(channel.asked.values(), default=0):
             channel.since = self._began
         at = channel.written.size
         channel.written.add(text)
@@ -391,7 +386,7 @@ class Watch:
     def _judge(self, guard: Guard, channel: Channel) -> int:
         """The place up to which the channel is decided. Raises Failure."""
         if guard.remote is not None:
-            return channel.judged.get(guard.name, 0)
+            return (channel.asked if guard.aside else channel.judged).get(guard.name, 0)
         if time.monotonic() > self._began + guard.settings.timeout:
             raise Failure("timeout")
         written, done = channel.written, channel.decided.get(guard.name, 0)

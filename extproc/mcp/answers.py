@@ -25,6 +25,7 @@ from extproc.mcp.eras import decoded
 from extproc.mcp.profiles import Profiles
 from extproc.mcp.refusals import RPCRefusal
 from extproc.mcp.servers import Servers
+from extproc.mcp.sessions import ClientSession, Ended
 from extproc.words.actions import LocalReply
 from extproc.words.errors import (
     HEADER_MISMATCH,
@@ -54,10 +55,11 @@ def owner(exchange: Exchange) -> str:
 class Era:
     """Writes `mcp.version`, `mcp.capabilities` and `mcp.session`. Decides on the body; headers are compared with it."""
 
-    def __init__(self, servers: Servers) -> None:
+    def __init__(self, servers: Servers, ended: Ended) -> None:
         self._sessions = servers.sessions
+        self._ended = ended
 
-    def __call__(self, exchange: Exchange) -> None:
+    async def __call__(self, exchange: Exchange) -> None:
         call: Call = exchange.mcp
         message, headers = call.message, exchange.request.headers
         assert message is not None
@@ -66,14 +68,15 @@ class Era:
         if stated or (version is not None and version not in LEGACY and message.method != "initialize"):
             self._modern(call, message, headers, version)
         elif message.method != "initialize" or message.kind != "request":
-            call.session = session = self._session(exchange, headers.get("mcp-session-id"))
+            call.session = session = await self._session(exchange, headers.get("mcp-session-id"))
             call.version, call.capabilities = session.version, session.capabilities
 
-    def _session(self, exchange: Exchange, id: str | None) -> Any:
+    async def _session(self, exchange: Exchange, id: str | None) -> ClientSession:
         if id is None:
             text = "The request has no session: begin with 'initialize' and send its header 'Mcp-Session-Id'."
             raise RPCRefusal(INVALID_REQUEST, text, edge=True)
-        if (found := self._sessions.find(owner(exchange), id)) is None:
+        found = self._sessions.find(owner(exchange), id)
+        if found is None or await self._ended.has(found):
             raise Refusal(SESSION_NOT_FOUND, "There is no such session: begin a new one with 'initialize'.")
         return found
 
@@ -128,7 +131,7 @@ class Answer:
         assert message is not None
         if message.kind == "notification":
             if message.method == "notifications/cancelled" and call.session is not None:
-                self._servers.cancel(call.session, exchange.body)
+                self._servers.tell_all(call.session, exchange.body)
             return _TAKEN
         if message.kind == "response":  # the answer to a question of a server
             if call.session is None or call.session.capabilities:
@@ -151,8 +154,7 @@ class Answer:
 
     def _list(self, exchange: Exchange, call: Call, method: str) -> LocalReply:
         kind = KINDS[method]
-        there = self._profiles.hello(call, call.version)["capabilities"]
-        if kind != "tools" and ("resources" if kind == "templates" else kind) not in there:
+        if kind != "tools" and not self._profiles.offers(call.profile, "resources" if kind == "templates" else kind):
             raise unknown_method(method)
         assert call.message is not None
         if call.message.params.get("cursor") is not None:

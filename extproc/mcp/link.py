@@ -38,6 +38,10 @@ class RefusedError(Exception):
         self.unknown = unknown
 
 
+class SessionGoneError(RefusedError):
+    """The server does not know the session: 404."""
+
+
 class NoEnvoyError(ServerError):
     """Envoy does not listen, so nothing is known about the server."""
 
@@ -71,6 +75,8 @@ class Link:
         status, headers, data = await self._send(body, headers_for(method, version, session))
         if status in (401, 403):
             raise ServerError("credential_rejected")
+        if status == 404 and session:
+            raise SessionGoneError
         if status >= 500:
             raise ServerError("server_timeout" if status == 504 else "server_unavailable")
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections import OrderedDict
@@ -12,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from extproc.framing import rpc
+from extproc.mcp.board import Board
 from extproc.mcp.catalogue import Catalogue, initialize, look, same
-from extproc.mcp.link import Link, NoEnvoyError, RefusedError, ServerError
+from extproc.mcp.link import Link, NoEnvoyError, RefusedError, ServerError, SessionGoneError
 from extproc.mcp.sessions import ClientSession, Question, Sessions
 from extproc.mcp.settings import MCPSettings
 
@@ -26,7 +30,6 @@ _FIRST = 3.0  # seconds that lists wait for the first look at a server
 _BACKGROUND = 256  # requests of our own at a time that nothing waits for
 _LOOKS = 16  # looks at a time
 _SOON = 5.0  # seconds from a look to the next, where a server turned out to have changed
-_NO_QUESTIONS = "The client takes no questions."
 _LONGEST = 30.0  # seconds for one of our own requests
 
 
@@ -36,6 +39,29 @@ class ServerSession:
 
     id: str  # may be empty: the server knows none
     version: str
+
+
+class Place(msgspec.Struct, array_like=True, frozen=True):
+    """A session at a server and its owner, for a later try of a call. Any process can go on with it."""
+
+    server: str
+    session: str  # at the server
+    version: str  # of the session at the server
+    owner: str  # of a consumer's session
+    client: str  # id of the client's session, empty: the session is the consumer's
+
+    @property
+    def key(self) -> str:
+        """The session is kept under this name."""
+        return self.client or self.owner
+
+    @property
+    def text(self) -> str:
+        """The value of `contract.SESSION`."""
+        return json.dumps(msgspec.structs.astuple(self))
+
+
+_place = msgspec.json.Decoder(Place).decode
 
 
 class Server:
@@ -60,6 +86,7 @@ class Servers:
         self._settings = settings
         self._socket = Path(socket)
         self.sessions = Sessions(secret, settings.limits.session_age)
+        self.board = Board(self._heard)
         self._at_servers: OrderedDict[tuple[Hashable, str], asyncio.Task[ServerSession]] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wake = asyncio.Event()
@@ -194,12 +221,58 @@ class Servers:
             raise ServerError("bad_answer") from None
         return ServerSession(session, hello.protocolVersion)
 
-    def forget(self, owner: Hashable, name: str) -> None:
-        """The server has ended the session."""
-        self._at_servers.pop((owner, name), None)
+    async def renewed(self, text: str) -> Mapping[str, str]:
+        """The headers of a later try, for the `Place` of the first one. Its server did not know the session, and gets a
+        new one, or there was no connection. A session that cannot be opened leaves the call as it is.
+        """
+        place = _place(text)
+        session = ServerSession(place.session, place.version)
+        await asyncio.sleep(0)  # enters a task
+        try:
+            if await self._is_gone(place):
+                self.forget(place)
+                client = self.sessions.find(place.owner, place.client) if place.client else None
+                session = await self.session(place.key, place.server, client)
+        except ServerError:
+            pass
+        return {"mcp-session-id": session.id, "mcp-protocol-version": session.version}
 
-    def end(self, owner: Hashable) -> None:
-        """End all sessions of a client's session."""
+    async def _is_gone(self, place: Place) -> bool:
+        if (server := self.by_name.get(place.server)) is None:
+            return False
+        try:
+            await server.link.ask("ping", {}, place.version, place.session)
+        except RefusedError as error:
+            return isinstance(error, SessionGoneError)
+        return False
+
+    def forget(self, place: Place) -> None:
+        """The server has ended a session."""
+        known = self._known(place)
+        if known is not None and known.id == place.session:
+            del self._at_servers[place.key, place.server]
+
+    def after(self, place: Place, told: str) -> str:
+        """The id of the session in which a later try went out. `told` is the one that its answer names. Where another
+        process opened it, this one opens its own for the next call.
+        """
+        known = self._known(place)
+        if known is not None and known.id != place.session:
+            return known.id
+        if told != place.session:
+            self.forget(place)
+        return told
+
+    def _known(self, place: Place) -> ServerSession | None:
+        task = self._at_servers.get((place.key, place.server))
+        return None if task is None else _opened(task)
+
+    def end(self, session: ClientSession) -> None:
+        """End all sessions at servers of a client's session, in every process."""
+        self._end(session.id)
+        self.board.tell(session.id)
+
+    def _end(self, owner: str) -> None:
         for name in self.by_name:
             if (task := self._at_servers.pop((owner, name), None)) is not None:
                 self._close((owner, name), task)
@@ -213,23 +286,34 @@ class Servers:
 
     def decline(self, session: ClientSession, id: rpc.Id | None) -> None:
         """A client that takes no questions answers one: its servers hear that it does not."""
-        self._tell_all(session, rpc.encode(rpc.error(id, rpc.METHOD_NOT_FOUND, _NO_QUESTIONS)))
+        self.tell_all(session, _refusal(id))
 
-    def cancel(self, session: ClientSession, body: bytes) -> None:
-        """Pass `notifications/cancelled` on to the servers where the client's session has one."""
-        self._tell_all(session, body)
+    def tell_all(self, session: ClientSession, body: bytes) -> None:
+        """Pass a message on to the servers where the client's session has one, in every process."""
+        self._tell_own(session.id, body)
+        self.board.tell(session.id, body)
 
-    def _tell_all(self, session: ClientSession, body: bytes) -> None:
-        for name, server in self.by_name.items():
-            task = self._at_servers.get((session.id, name))
+    def _tell_own(self, owner: str, body: bytes) -> None:
+        for name in self.by_name:
+            task = self._at_servers.get((owner, name))
             if task is not None and (at := _opened(task)) is not None:
-                self._behind(server.link.tell(body, at.version, at.id))
+                self.tell(name, at, body)
+
+    def _heard(self, owner: str, body: bytes) -> None:
+        """A client told another process something."""
+        if body:
+            self._tell_own(owner, body)
+        else:
+            self._end(owner)
 
     def refuse(self, question: Question) -> None:
         """Tell a server that its question reaches nobody: else its tool would wait."""
-        body = rpc.error(question.id, rpc.METHOD_NOT_FOUND, _NO_QUESTIONS)
-        if (server := self.by_name.get(question.server)) is not None:
-            self._behind(server.link.tell(rpc.encode(body), question.version, question.session))
+        self.tell(question.server, ServerSession(question.session, question.version), _refusal(question.id))
+
+    def tell(self, name: str, session: ServerSession, body: bytes) -> None:
+        """Send a notification, or an answer to a question, to a server."""
+        if (server := self.by_name.get(name)) is not None:
+            self._behind(server.link.tell(body, session.version, session.id))
 
     def _behind(self, work: Coroutine[Any, Any, None]) -> None:
         if len(self._tasks) > _BACKGROUND:
@@ -252,6 +336,11 @@ class Servers:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, ServerError):
             log.error("a request to an MCP server ended: a bug", exc_info=error)
+
+
+def _refusal(id: rpc.Id | None) -> bytes:
+    """The answer to a question that reaches nobody."""
+    return rpc.encode(rpc.error(id, rpc.METHOD_NOT_FOUND, "The client takes no questions."))
 
 
 def _opened(task: asyncio.Task[ServerSession]) -> ServerSession | None:

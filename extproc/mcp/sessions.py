@@ -1,8 +1,9 @@
-"""Sessions of the revisions before 2026-07-28, without a store.
+"""Sessions of the revisions before 2026-07-28.
 
 A client's session id says by itself what the session is, under a signature that binds it to the consumer and the
 profile; so any replica can go on with it. A question that a server asks the client gets an id that says where its
-answer belongs, under a signature that binds it to the session.
+answer belongs, under a signature that binds it to the session. Only the end of a session needs a store: it is a count
+there, which every process reads.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from typing import Any
 import msgspec
 
 from extproc.framing import rpc
+from extproc.stores import Counters, Denied, Hold, StoreError
 
 _MAC = 16  # bytes
 _MOST_CAPABILITIES = 1024  # bytes of JSON
 _ASKING = ("elicitation", "sampling", "roots")
-_ENDED = 10_000  # ended sessions that are remembered
+_END_LEASE = 10.0  # seconds; a process that dies in the middle of an end has not ended the session
 QUESTION = "q."
 """Beginning of the ids of questions."""
 
@@ -56,7 +58,6 @@ class Sessions:
         self._key = blake2b(key, digest_size=32, person=b"mcp-sessions").digest()
         self._age = age
         self._now = now
-        self._ended: dict[str, None] = {}
 
     def begin(self, owner: str, version: str, capabilities: Mapping[str, Any]) -> ClientSession:
         """A new session. `owner` names the consumer and the profile."""
@@ -67,20 +68,14 @@ class Sessions:
         return ClientSession(self._signed(packed, owner), version, kept)
 
     def find(self, owner: str, id: str) -> ClientSession | None:
-        """The session of that id; None where it is no session of the owner's, is too old or has ended."""
+        """The session of that id; None where it is no session of the owner's, or is too old."""
         packed = self._checked(id, owner)
-        if packed is None or id in self._ended:
+        if packed is None:
             return None
         begun, _, version, capabilities = msgspec.msgpack.decode(packed)
         if not 0 <= self._now() - begun + 60 <= self._age + 60:
             return None
         return ClientSession(id, version, capabilities)
-
-    def end(self, session: ClientSession) -> None:
-        """Forget a session. Other replicas do not learn of it."""
-        self._ended[session.id] = None
-        if len(self._ended) > _ENDED:
-            del self._ended[next(iter(self._ended))]
 
     def ask(self, session: ClientSession, question: Question) -> str:
         """The id with which a client gets a question."""
@@ -108,3 +103,34 @@ class Sessions:
     def _mac(self, packed: bytes, owner: str) -> bytes:
         size = len(packed).to_bytes(8)
         return blake2b(size + packed + owner.encode(), digest_size=_MAC, key=self._key).digest()
+
+
+class Ended:
+    """The sessions that their clients have ended. Every process that shares the counters store knows them at once.
+
+    A session is no credential: each request has one of its own. So while the store is away, sessions go on, and none
+    can be ended.
+    """
+
+    def __init__(self, counters: Counters, age: float) -> None:
+        self._counters = counters
+        self._age = age  # seconds after which any session is too old
+
+    async def add(self, session: ClientSession) -> bool:
+        """End a session. False where it has ended before. Raises StoreError."""
+        hold, id = Hold(_scope(session), 0, 1, 1, idle=self._age), secrets.token_hex(16)
+        if isinstance(await self._counters.reserve(id, [hold], _END_LEASE), Denied):
+            return False
+        await self._counters.settle(id, [1])
+        return True
+
+    async def has(self, session: ClientSession) -> bool:
+        try:
+            [level] = await self._counters.levels([(_scope(session), 0)])
+        except StoreError:
+            return False
+        return level.settled + level.reserved > 0
+
+
+def _scope(session: ClientSession) -> str:
+    return "mcp-ended:" + blake2b(session.id.encode(), digest_size=16).hexdigest()

@@ -3,10 +3,10 @@
    on_headers   Classify (404 405 415) · Origin (403) · Authenticate (401) · OfProfile (401) · EnterProfile (403)
                 · EndSession · Admit
    on_request   ParseRPC (-32700 -32600) · Era (-32020 -32022, 400 404) · Answer · Find (-32602)
-                · policy: Judge, GuardCall, ReserveCall · ForwardRPC
-   on_response  Returned · policy: MarkTaint · ReadAnswer
-   on_event     Translate · policy: GuardResult
-   on_end       Settle · Record · EnterCall
+                · Judge · GuardCall · ReserveCall · ForwardRPC
+   on_response  Returned · MarkTaint · ReadAnswer
+   on_event     Translate · GuardResult
+   on_end       Cancel · Settle · Record · EnterCall
 
 A stage is as `pipeline` says. What the stages find out is in `Exchange.mcp`, a `Call`.
 """
@@ -23,17 +23,19 @@ from extproc.framing import rpc
 from extproc.framing.json import InvalidJSON
 from extproc.framing.rpc import InvalidMessageError, Message
 from extproc.mcp.answers import Answer, Era, owner
-from extproc.mcp.call import CALLS, Call
+from extproc.mcp.call import CALLS, LEGACY, Call
 from extproc.mcp.eras import Translate
 from extproc.mcp.forward import Find, ForwardRPC, ReadAnswer, Returned
 from extproc.mcp.policy import GuardCall, Judge, MarkTaint, Policy, ReserveCall
 from extproc.mcp.profiles import Profiles
 from extproc.mcp.refusals import JSONRPC, Refuse
 from extproc.mcp.results import GuardResult
-from extproc.mcp.servers import Servers
+from extproc.mcp.servers import Servers, ServerSession
+from extproc.mcp.sessions import Ended
 from extproc.mcp.settings import MCPSettings
 from extproc.parsing import Names, is_json
 from extproc.response import Events, EventStage
+from extproc.stores import Counters, StoreError
 from extproc.taint import Taint
 from extproc.words.actions import LocalReply
 from extproc.words.dialect import NO_ENDPOINT, Ask
@@ -42,15 +44,17 @@ from extproc.words.errors import (
     INVALID_JSON,
     INVALID_KEY,
     INVALID_REQUEST,
+    MCP_SERVER_TIMEOUT,
     METHOD_NOT_ALLOWED,
     ORIGIN_NOT_ALLOWED,
     PROFILE_NOT_ALLOWED,
     PROFILE_NOT_FOUND,
     SESSION_NOT_FOUND,
+    STORE_UNAVAILABLE,
     UNSUPPORTED_ENCODING,
     Refusal,
 )
-from extproc.words.exchange import NOTHING_VERIFIED, Exchange
+from extproc.words.exchange import NOTHING_VERIFIED, Ending, Exchange
 from extproc.words.values import Pattern, is_loopback, show_size
 from extproc.words.verdicts import Verdict
 
@@ -172,17 +176,20 @@ class OfProfile:
 class EndSession:
     """Ends the session of a DELETE."""
 
-    def __init__(self, servers: Servers) -> None:
+    def __init__(self, servers: Servers, ended: Ended) -> None:
         self._servers = servers
+        self._ended = ended
 
-    def __call__(self, exchange: Exchange) -> LocalReply | None:
+    async def __call__(self, exchange: Exchange) -> LocalReply | None:
         if exchange.request.method != "DELETE":
             return None
-        id = exchange.request.headers.get("mcp-session-id", "")
-        if (session := self._servers.sessions.find(owner(exchange), id)) is None:
-            raise Refusal(SESSION_NOT_FOUND, "There is no such session.")
-        self._servers.sessions.end(session)
-        self._servers.end(session.id)
+        session = self._servers.sessions.find(owner(exchange), exchange.request.headers.get("mcp-session-id", ""))
+        try:
+            if session is None or not await self._ended.add(session):
+                raise Refusal(SESSION_NOT_FOUND, "There is no such session.")
+        except StoreError as error:
+            raise Refusal(STORE_UNAVAILABLE, "The session cannot be ended now: try again in a moment.") from error
+        self._servers.end(session)
         return LocalReply(204, b"")
 
 
@@ -228,6 +235,27 @@ def _name(message: Message) -> str:
     return value if isinstance(value, str) else ""
 
 
+class Cancel:
+    """Tells a server of an older revision that nobody waits for a call any more: the client of 2026-07-28 has closed
+    its stream, or the answer did not come in time. There the end of a connection means nothing.
+    """
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+
+    def __call__(self, exchange: Exchange) -> None:
+        call: Call | None = exchange.mcp
+        if call is None or call.server_version not in LEGACY or call.question is not None or call.answered:
+            return
+        if exchange.error == MCP_SERVER_TIMEOUT.code or (call.modern and exchange.ending in _GIVEN_UP):
+            id = call.id if call.sent_id is None else call.sent_id
+            body = rpc.request("notifications/cancelled", None, {"requestId": id})
+            self._servers.tell(call.server, ServerSession(call.server_session, call.server_version), body)
+
+
+_GIVEN_UP = (Ending.CLIENT_LEFT, Ending.INCOMPLETE, Ending.CUT)
+
+
 class EnterCall:
     """Enters calls into the books; lists and handshakes have no row."""
 
@@ -237,42 +265,6 @@ class EnterCall:
     def __call__(self, exchange: Exchange) -> None:
         if exchange.operation in CALLS:
             self._enter(exchange)
-
-
-@dataclass(slots=True, frozen=True)
-class Rules:
-    """The operator's policy at work. Lists leave out what `policy.hides`, and sensitive tools of tainted runs;
-    `policy.omitted` are fields that clients do not get.
-    """
-
-    policy: Policy
-    taint: Taint
-    on_call: Sequence[Stage]  # behind Find and AuthorizeTool, in front of ForwardRPC
-    on_answer: Sequence[Stage]
-    guard_result: GuardResult  # a stage of events, behind Translate: a message is as the client gets it
-
-
-def rules(
-    settings: MCPSettings,
-    guardrails: Sequence[GuardrailSettings],
-    taint: Taint,
-    reserve: Callable[[Exchange], Awaitable[None]],
-    guard: Callable[..., GuardInput],
-    *,
-    changed: Callable[[str, str], None],
-    tell: Callable[[Verdict], None],
-) -> Rules:
-    """The policy of a configuration. `guard` makes a stage that searches requests, of some guardrails. `changed` is
-    told of each definition that differs from its pin, `tell` of verdicts on definitions.
-    """
-    policy = Policy(settings, guardrails, changed=changed, tell=tell)
-    return Rules(
-        policy,
-        taint,
-        on_call=[Judge(policy, taint), GuardCall(guardrails, guard), ReserveCall(reserve)],
-        on_answer=[MarkTaint(settings, taint)],
-        guard_result=GuardResult(guardrails, guard),
-    )
 
 
 @dataclass(slots=True, frozen=True)
@@ -288,50 +280,61 @@ class Around:
     event: int  # bytes of an event of an answer that is read
     answer: int  # bytes of a plain answer that is read
     hold: Callable[[int], bool]  # takes room for bytes of a plain answer
-    rules: Rules
+    counters: Counters
+    taint: Taint
+    guardrails: Sequence[GuardrailSettings]
+    guard: Callable[..., GuardInput]  # makes a stage that searches requests, of some guardrails
+    reserve: Callable[[Exchange], Awaitable[None]]
+    changed: Callable[[str, str], None]  # is told of each definition that differs from its pin: server, tool
+    tell: Callable[[Verdict], None]  # of verdicts on definitions
     issuers: Sequence[str] = ()  # of tokens
     places: Mapping[str, str] = field(default_factory=dict)  # names of tries in Envoy, where they are other ones
 
 
 @dataclass(slots=True, frozen=True)
 class Lists:
-    """The lists of stages, and the shape of refusals."""
+    """The lists of stages, the shape of refusals, and the policy."""
 
     on_headers: Sequence[Stage]
     on_request: Sequence[Stage]
     on_response: Sequence[Stage]
     refuse: Callable[[Exchange, Refusal], LocalReply]
+    policy: Policy
 
 
 def build(settings: MCPSettings, servers: Servers, around: Around) -> Lists:
     """The stages for `settings`. `servers` outlive a configuration."""
-    rules = around.rules
-    profiles = Profiles(settings, servers, rules.policy, rules.taint)
+    taint, ended = around.taint, Ended(around.counters, settings.limits.session_age)
+    policy = Policy(settings, around.guardrails, changed=around.changed, tell=around.tell)
+    profiles = Profiles(settings, servers, policy, taint)
+    guard_result = GuardResult(around.guardrails, around.guard)
     on_headers: list[Stage] = [
         Classify(settings, around.issuers),
         Origin(settings),
         around.authenticate,
         OfProfile(settings),
         EnterProfile(),
-        EndSession(servers),
+        EndSession(servers, ended),
         around.admit,
     ]
     on_request: list[Stage] = [
         ParseRPC(settings, around.depth, around.nodes, around.weigh),
-        Era(servers),
+        Era(servers, ended),
         Answer(profiles, servers),
-        Find(settings, profiles, servers),
-        *rules.on_call,
+        Find(settings, profiles, servers, policy),
+        Judge(policy, taint),
+        GuardCall(around.guardrails, around.guard),
+        ReserveCall(around.reserve),
         ForwardRPC(settings, servers, around.places),
     ]
-    on_event: list[EventStage] = [Translate(servers), rules.guard_result]
+    on_event: list[EventStage] = [Translate(servers), guard_result]
     reader = ReadAnswer(
         Events(on_event, around.observe),
         event=around.event,
         answer=around.answer,
         hold=around.hold,
         audit=settings.answers == "audit",
-        reads=rules.guard_result.reads,
+        reads=guard_result.reads,
     )
-    on_response: list[Stage] = [Returned(servers), *rules.on_answer, reader]
-    return Lists(on_headers, on_request, on_response, Refuse(settings.resource))
+    on_response: list[Stage] = [Returned(servers), MarkTaint(settings, taint), reader]
+    return Lists(on_headers, on_request, on_response, Refuse(settings.resource), policy)

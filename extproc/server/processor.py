@@ -28,7 +28,7 @@ from extproc.cache.answers import Answers, open_answers
 from extproc.cache.stores import CacheError
 from extproc.credentials.rotation import EVERY, Keeper, watch
 from extproc.endpoints.spending import Own
-from extproc.guardrails import Results
+from extproc.guardrails import Audits, Results
 from extproc.ledger import LedgerError, open_ledger
 from extproc.pipeline import Pipeline
 from extproc.routing.history import History
@@ -101,8 +101,10 @@ class Processor:
         self._reporter = Reporter(self._counters, self._ledger, self._grants, time.time)
         self._waiting = Waiting(lambda outcome: self._telemetry.unread(outcome).inc(), self._telemetry.internal_error)
         self._failed = FailedTries(self._telemetry.internal_error)
+        self._audits = Audits(self._telemetry.internal_error)
         self._issued: Sequence[IssuedKey] = ()  # gateway keys that operators made
         self._keys_mark: object = None
+        self._desk: Desk | None = None  # of the worker that serves it
         self._stale = ""  # why the settings in use are not those of the file
         self._reloads = Reloads(self, file, settings, secrets=secrets, socket=socket, worker=worker)
         self.take(settings, self._reloads.places)
@@ -119,6 +121,8 @@ class Processor:
         if await self._read_keys():
             self._rebuild()
         self._open_doors()
+        if self._desk is not None and settings.admin.oidc is not None:
+            await asyncio.to_thread(self._desk.read_sessions)
         where = settings.processor
         mark = workers.mark(self._worker) if self._several else ""
         discovery = self._reloads.discovery
@@ -137,6 +141,7 @@ class Processor:
             *([self._waiting.run()] if settings.usage.mode == "log" else []),
             self._alerts.run(),
             *([self._servers.run()] if self._servers is not None else []),
+            *([self._answers.run()] if self._answers is not None and self._answers.shares else []),
         ):
             self._spawn(work)
         if self._worker:
@@ -163,10 +168,11 @@ class Processor:
         if token is not None and token() is None:
             raise OSError(f"admin.token: {settings.admin.token} is not set")
         everything = self._everything()
-        desk = Desk(self._ledger.operators, lambda: self._settings, lambda: self._pipeline.catalog)
+        self._desk = desk = Desk(self._ledger.operators, lambda: self._settings, lambda: self._pipeline.catalog)
+        given = [*filter(None, [settings.admin.token, settings.auth.key_secret])]
         doors = (
             ("status", self._status, settings.status),
-            ("admin", lambda: admin.admin_app(everything, token, desk, settings.admin.oidc), settings.admin),
+            ("admin", lambda: admin.admin_app(everything, token, desk, settings.admin.oidc, given), settings.admin),
         )
         for name, make, door in doors:
             try:
@@ -185,14 +191,20 @@ class Processor:
         return admin.inner_app(
             self._telemetry.registry.collect,
             lambda: admin.Health(self._stalled(), self._unready(), self._remark()),
-            lambda: admin.Findings(list(self._telemetry.recent), self._history.deployments()),
+            lambda: admin.Findings(list(self._telemetry.recent), self._history.deployments(), self._samples()),
         )
+
+    def _samples(self) -> list[Mapping[str, Any]]:
+        """Samples of questions in other words. Called from the thread that serves HTTP."""
+        similar = None if self._answers is None else self._answers.similar
+        return [] if similar is None else [*similar.samples]
 
     async def stop(self, *, notice: float = _DRAIN_NOTICE, grace: float = _DRAIN_GRACE) -> None:
         """Drain: `notice` seconds for Envoy to look elsewhere, up to `grace` seconds for streams to end."""
         if self._server is not None:
             await self._server.drain(notice, grace)
         self._failed.flush()
+        await self._audits.drain()
         if self._telemetry.prompts is not None:
             await self._telemetry.prompts.stop(_LAST_LINES)
         for task in self._tasks:
@@ -320,6 +332,8 @@ class Processor:
             answers=self._answers,
             issued=self._issued,
             results=self._results,
+            audits=self._audits,
+            socket=self._socket,
             servers=self._servers,
             taint=self._taint if settings.mcp is not None else None,
             places=places,
@@ -348,7 +362,7 @@ class Processor:
         from extproc.mcp.servers import Servers  # noqa: PLC0415 - most gateways serve models alone
 
         secret = settings.mcp.key or settings.auth.key_secret
-        socket = workers.servers_socket(self._socket)
+        socket = workers.private_socket(self._socket)
         self._servers = servers = Servers(settings.mcp, socket, None if secret is None else secret.read())
         servers.changed = self._learn
         if self._server is not None:
@@ -390,8 +404,9 @@ class Processor:
             with contextlib.suppress(StoreError):  # findings of this process stay here
                 self._history.merge(await self._counters.share("providers", me, self._history.note(), _SHARED_FOR))
                 await self._grants.refresh()
-                if self._settings.mcp is not None:
+                if self._servers is not None:
                     await self._taint.refresh()
+                    await self._servers.board.turn(self._counters)
 
     async def _renew_leases(self) -> None:
         while True:
@@ -437,6 +452,8 @@ class Processor:
             await asyncio.sleep(_KEYS_EVERY)
             if await self._read_keys():
                 self._rebuild()
+            if self._desk is not None and self._settings.admin.oidc is not None:
+                await asyncio.to_thread(self._desk.read_sessions)
 
     async def _read_keys(self) -> bool:
         """True when there are others than before."""

@@ -92,7 +92,8 @@ class Server:
         kind = metadata.get(contract.ATTACHMENT, contract.ATTACH)
         pipeline = self._pipeline()
         if kind == contract.ATTEMPT:
-            return _Process(AttemptStream(pipeline.settings.limits, pipeline.in_flight), self._telemetry)
+            attempt = AttemptStream(pipeline.settings.limits, pipeline.in_flight, pipeline.renewed)
+            return _Process(attempt, self._telemetry)
         stream = GatewayStream(pipeline, attached=kind == contract.ATTACH, mark=self._mark)
         if pipeline.settings.telemetry.traces is not None:
             return _Traced(stream, self._telemetry)

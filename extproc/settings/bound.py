@@ -49,7 +49,8 @@ def changes_of_fixed(settings: Settings, first: Settings) -> Sequence[str]:
 def _cache(settings: Settings) -> object:
     """The store of kept answers is opened at the start, where there are rules."""
     kept = settings.cache
-    similar = kept.semantic.embeddings, kept.semantic.memory, kept.is_semantic
+    semantic = kept.semantic
+    similar = semantic.embeddings, semantic.memory, semantic.shared, kept.is_semantic
     return bool(kept.rules), kept.key, kept.memory, kept.disk, similar
 
 

@@ -156,6 +156,14 @@ class LimitsSettings(Section):
         description="Most memory for results of tools that guardrails of the kind `quarantine` keep behind references, "
         "in one process, `64KiB` to `4GiB`. The result that was used longest ago leaves first.",
     )
+    audited_text: Size = Field(
+        32 << 20,
+        ge=64 << 10,
+        le=4 << 30,
+        description="Most memory for text that guardrails with `action: audit` have asked a service about, in one "
+        "process, `64KiB` to `4GiB`. No request waits for them; a question beyond it is not asked, and counts as a "
+        "failure of the guardrail.",
+    )
     first_window: int = Field(
         128,
         ge=0,

@@ -31,6 +31,7 @@ ATTEND_ALL, ATTEND_LATER = "all", "later"  # later: all but the first
 BACK_OFF = "x-extproc-back-off"  # milliseconds before the second try in a row at one target
 TIMEOUT = "x-extproc-timeout"  # milliseconds that a try may take to begin its answer
 DIALECT = "x-extproc-dialect"  # the client's dialect, for tries that translate
+SESSION = "x-extproc-mcp-session"  # the session at an MCP server that a call uses, see `mcp.servers.Place`
 WATCH = "x-extproc-watch"  # present: a streamed answer may pass unread, so Envoy follows it
 PROVIDER = "x-extproc-provider"  # attach mode only: the provider, for the owner's routes to match on
 

@@ -302,6 +302,7 @@ class Exchange:
     array: Any = None  # writes a streamed answer as one JSON array; None: its events leave as they are
     guards: Sequence[Any] = ()  # guardrails that read the answer
     vault: Any = None  # texts behind reversible masks
+    audits: list[Any] = field(default_factory=list)  # questions to services whose verdicts only the record waits for
     untrusted: tuple[str, ...] = ()  # tools with results in the conversation that a guardrail does not trust
     tainted: tuple[str, ...] = ()  # untrusted tools that answered in the same run by MCP, see `taint`
     # the stages of the MCP gateway

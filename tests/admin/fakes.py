@@ -14,7 +14,7 @@ from extproc.ledger.query import FIELDS, ExchangeQuery
 from extproc.words.exchange import OUTCOMES
 
 TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
-VECTORS = {"vectors": 2, "vector_bytes": 9000, "vector_failures": 0}
+VECTORS = {"vectors": 2, "vector_bytes": 9000, "vector_failures": 0, "vectors_lost": 0}
 SAMPLE = {"time": 1.5, "score": 0.97, "hit": True, "asked": "0a", "kept": "0b", "consumer": "ada", "team": "red"}
 SAMPLE |= {"model": "m", "saved_usd": 0.001}
 KEPT = ("cache_hits", "saved_usd", "shadow_hits", "would_save_usd", "prompt_saved_usd", "prompt_extra_usd")
@@ -288,6 +288,13 @@ class FakeDesk:
         self.issued: list[dict] = []
         self.port = 10000
         self.acts: list[dict] = []
+        self.ended: set[str] = set()
+
+    def end_session(self, id, until):
+        self.ended.add(id)
+
+    def has_ended(self, id, begun):
+        return id in self.ended
 
     def keys(self):
         numbers = {"origin": "settings", "created": None, "created_by": "", "expires_at": None}

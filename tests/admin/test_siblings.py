@@ -7,6 +7,8 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -164,3 +166,19 @@ async def test_exchanges_and_findings_are_those_of_all_workers(others):
         "a/m": {"failing": 0.5, "plain_s": 1.0},
         "b/m": {"failing": 0.1},
     }
+
+
+async def test_samples_of_questions_are_those_of_all_workers_until_they_are_forgotten(others):
+    others.findings[1] = Findings(similar=[{"time": 20.0, "score": 0.9}])
+    others.findings[2] = Findings(similar=[{"time": 40.0, "score": 1.0}])
+    kept: Any = SimpleNamespace(similar=SimpleNamespace(samples=[{"time": 30.0}]), forget=forget)
+    reporter: Any = SimpleNamespace(now=lambda: 35.0)
+    loop = asyncio.get_running_loop()
+    everything = Everything(reporter, tuple, (), dict, loop, siblings=lambda: Siblings(others.path, 3), answers=kept)
+    assert [one["time"] for one in await asyncio.to_thread(everything.similar)] == [40.0, 30.0, 20.0]
+    assert await asyncio.to_thread(everything.forget, "ada") == 1
+    assert [one["time"] for one in await asyncio.to_thread(everything.similar)] == [40.0]
+
+
+async def forget(_consumer):
+    return 1

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.e2e.conftest import KEY, Gateway, run_gateway
+from tests.e2e.conftest import KEY, Gateway, eventually, run_gateway
 
 pytestmark = pytest.mark.agents
 
@@ -135,13 +135,17 @@ def tells(tool: str, **arguments: Any) -> str:
     return f"Please call {tool} with {json.dumps(arguments)}"
 
 
+def of_model(gateway: Gateway, model: str) -> list[dict[str, Any]]:
+    return [entry for entry in gateway.exchanges() if entry.get("model") == model]
+
+
 def check(gateway: Gateway, session: Session, model: str) -> list[dict[str, Any]]:
     """The tool ran, the session ended, and every exchange was answered by a provider. Gives the exchanges."""
     assert session.status == 0, session.told
     assert "The tool said" in session.told, session.told
     assert "0042" in session.told, "the output of the command came back"
-    found = [entry for entry in gateway.exchanges() if entry.get("model") == model]
-    assert len(found) >= 2
+    eventually(lambda: len(of_model(gateway, model)) >= 2)
+    found = of_model(gateway, model)
     assert {entry["status"] for entry in found} == {200}, found
     return found
 

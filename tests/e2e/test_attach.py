@@ -272,7 +272,7 @@ def test_a_stopping_processor_ends_its_streams_first_and_then_nothing_passes(tmp
             gateway.process.send_signal(signal.SIGTERM)
             assert (first + b"".join(pieces)).endswith(b"data: [DONE]\n\n")
         assert gateway.process.wait(70) == 0
-        assert '"usage_source":"provider"' in gateway.log.read_text()
+        eventually(lambda: '"usage_source":"provider"' in gateway.log.read_text())
         before = len(gateway.seen("openai"))
         assert ask(gateway).status_code >= 500
         assert len(gateway.seen("openai")) == before

@@ -334,14 +334,58 @@ def test_sessions_belong_to_their_consumer_and_end(gateway: Gateway) -> None:
 
 
 @ERAS
-def test_an_ended_session_of_a_server_is_opened_anew(gateway: Gateway, servers: McpServers, era: str) -> None:
-    client = agent(gateway, "paged", era=era)
+def test_a_call_in_a_session_that_its_server_has_ended_goes_out_again_in_a_new_one(
+    gateway: Gateway, servers: McpServers, era: str
+) -> None:
+    client, server = agent(gateway, "paged", era=era), servers["paged"]
     assert client.call(gateway.http, "p_tool-01", {"text": "a"}).said == "paged: a"
-    servers["paged"].opened.clear()
-    first = client.call(gateway.http, "p_tool-01", {"text": "b"})
-    assert (first.status, first.code) == (200, -32603)
-    assert "try again" in first.last["error"]["message"]
+    server.opened.clear()
+    server.forget()
+    again = client.call(gateway.http, "p_tool-01", {"text": "b"}, "mine")
+    assert (again.said, again.last["id"]) == ("paged: b", "mine")
     assert client.call(gateway.http, "p_tool-01", {"text": "c"}).said == "paged: c"
+    first, second, third = server.calls
+    assert first.session != second.session == third.session
+    server.forget()
+    # One that ends every session at once gets no third try.
+    server.opened.clear()
+    server.tempers["tools/call"] = "status=404"
+    refused = client.call(gateway.http, "p_tool-01", {"text": "d"})
+    assert (refused.status, refused.code) == (200, -32603)
+    assert "try again" in refused.last["error"]["message"]
+    assert len(server.calls) == 2
+    server.forget()
+    assert client.call(gateway.http, "p_tool-01", {"text": "e"}).said == "paged: e"
+
+
+async def test_calls_in_flight_when_a_server_ends_all_its_sessions_share_a_new_one(
+    gateway: Gateway, servers: McpServers
+) -> None:
+    client, server = agent(gateway), servers["stateful"]
+    assert client.call(gateway.http, "stateful__echo", {"text": "a"}).said == "stateful: a"
+    server.opened.clear()
+    server.forget()
+    async with httpx.AsyncClient(timeout=30, trust_env=False, verify=False, limits=KEPT) as http:
+        calls = [client.acall(http, "stateful__echo", {"text": str(n)}, 1) for n in range(30)]
+        found = await asyncio.gather(*calls)
+    assert [each.said for each in found] == [f"stateful: {n}" for n in range(30)]
+    assert len(server.opened) <= 2, "the consumer's session, and perhaps that of a look"
+    assert server.violations == []
+
+
+def test_a_question_in_a_session_that_was_opened_for_a_later_try_finds_its_way(
+    gateway: Gateway, servers: McpServers
+) -> None:
+    client = agent(gateway, era="legacy", able={"elicitation": {}})
+    assert client.call(gateway.http, "stateful__echo", {"text": "a"}).said == "stateful: a"
+    servers["stateful"].opened.clear()
+    body, headers = client.request("tools/call", {"name": "stateful__ask", "arguments": {}}, 7)
+    with gateway.http.stream("POST", client.url, content=body, headers=headers) as response:
+        lines = (json.loads(line[5:]) for line in response.iter_lines() if line.startswith("data:"))
+        told = {"jsonrpc": "2.0", "id": next(lines)["id"], "result": {"action": "accept", "content": {"answer": "red"}}}
+        given = gateway.http.post(client.url, json=told, headers=ACCEPT | client.headers | client.session)
+        assert given.status_code == 202
+        assert next(lines)["result"]["structuredContent"] == {"answer": "red"}
 
 
 def test_a_changed_list_of_a_server_is_seen(gateway: Gateway, servers: McpServers) -> None:
@@ -353,11 +397,11 @@ def test_a_changed_list_of_a_server_is_seen(gateway: Gateway, servers: McpServer
 
     try:
         server.tools = [*before, tool("fresh")]
-        eventually(listed, 5)
+        eventually(listed)
         assert client.call(gateway.http, "stateful__fresh", {"text": "x"}).said == "stateful: x"
     finally:
         server.tools = before
-    eventually(lambda: not listed(), 5)
+    eventually(lambda: not listed())
 
 
 def test_a_call_has_a_row_without_its_arguments(gateway: Gateway) -> None:
@@ -386,7 +430,9 @@ def test_listen_and_notifications_are_answered(gateway: Gateway) -> None:
 
 @ERAS
 def test_a_call_that_is_given_up_ends_at_its_server(gateway: Gateway, servers: McpServers, era: str) -> None:
-    """A client of 2026-07-28 closes the stream. An older one also sends a notification, which reaches the server."""
+    """A client of 2026-07-28 closes the stream, and the gateway tells servers of older revisions. An older client sends
+    a notification, which reaches the server.
+    """
     client = agent(gateway, era=era)
     for name in ("dual", "modern", "stateful-sse"):
         client.call(gateway.http, f"{name}__echo", {"text": "x"})
@@ -395,13 +441,14 @@ def test_a_call_that_is_given_up_ends_at_its_server(gateway: Gateway, servers: M
         body, headers = client.request("tools/call", params, "given up")
         with gateway.http.stream("POST", client.url, content=body, headers=headers) as response:
             assert next(line for line in response.iter_lines() if line.startswith("data:"))
-        eventually(lambda name=name: servers[name].calls[0].cancelled, 3)
+        eventually(lambda name=name: servers[name].calls[0].cancelled)
     if era == "legacy":
         told = {"requestId": "given up", "reason": "test"}
         assert client.send(gateway.http, "notifications/cancelled", told, None).status == 202
-        eventually(
-            lambda: [each for each in servers["stateful-sse"].seen if each.method == "notifications/cancelled"], 3
-        )
+    server = servers["stateful-sse"]
+    told = eventually(lambda: [each for each in server.seen if each.method == "notifications/cancelled"])
+    assert [each.body["params"]["requestId"] for each in told] == [server.calls[0].id], "by the id that the server got"
+    assert told[0].session == server.calls[0].session
 
 
 @ERAS

@@ -240,10 +240,13 @@ def test_every_call_has_a_row_and_no_words(gateway: Gateway):
     wanted = {("echo", ""), ("echo", "guardrail_blocked"), ("", "tool_not_found")}
     eventually(lambda: set(_sum(rows(gateway, "audit"))) == wanted)
     assert {row["group"]["operation"] for row in rows(gateway, "audit")} == {"tools/call"}
-    lines = [json.loads(line) for line in gateway.log.read_text().splitlines() if line.startswith("{")]
-    assert not any("CANARY-ARGUMENT" in json.dumps(line) or "SECRET-2" in json.dumps(line) for line in lines)
-    mine = [line for line in lines if line.get("labels", {}).get("run") == "audit" and line["event"] == "exchange"]
-    served = next(line for line in mine if line["operation"] == "tools/call" and not line["error"])
+    served = gateway.line(
+        lambda line: (
+            line.get("labels", {}).get("run") == "audit"
+            and (line["event"], line["operation"], line["error"]) == ("exchange", "tools/call", "")
+        )
+    )
+    assert not any("CANARY-ARGUMENT" in line or "SECRET-2" in line for line in gateway.written())
     assert (served["profile"], served["mcp_server"], served["tool"]) == ("dev", "own", "echo")
     assert served["mcp_protocol"] == MODERN
     assert len(served["arguments_sha256"]) == 64

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import grpc
 import httpx
@@ -59,11 +58,6 @@ def child(gateway: Gateway, part: str) -> int:
 
 def gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
-
-
-def lines(gateway: Gateway) -> list[dict[str, Any]]:
-    """The JSON lines of the log."""
-    return [json.loads(line) for line in gateway.log.read_text().splitlines() if line.startswith("{")]
 
 
 def listens(url: str) -> bool:
@@ -129,7 +123,7 @@ def test_each_exchange_is_one_log_line(demo: Gateway):
     answers = [demo.chat(), demo.chat(stream=True), demo.chat("nothing"), demo.chat("assistant")]
     for answer in answers:
         request_id = answer.headers["x-request-id"]
-        mine = eventually(lambda wanted=request_id: [line for line in lines(demo) if line.get("request_id") == wanted])
+        mine = eventually(lambda wanted=request_id: [line for line in demo.lines() if line.get("request_id") == wanted])
         assert len(mine) == 1
         assert mine[0]["event"] == "exchange"
         assert mine[0]["status"] == answer.status_code
@@ -147,7 +141,7 @@ def test_prompts_answers_and_keys_are_not_written_to_any_output(demo: Gateway):
     demo.post("/v1/chat/completions", content=b'{"CANARY": CANARY', headers={"content-type": "application/json"})
     demo.post("/v1/CANARY-path?key=CANARY", {})
     last = demo.exchanges()[0]["id"]
-    eventually(lambda: any(line.get("id") == last for line in lines(demo)))  # lines are written by a thread
+    eventually(lambda: any(line.get("id") == last for line in demo.lines()))  # lines are written by a thread
     written = demo.log.read_text() + json.dumps(demo.exchanges()) + demo.http.get(demo.status + "/metrics").text
     assert "planner" in written
     for secret in (KEY, "CANARY-said", "CANARY-user", "CANARY-key", "CANARY-tools", "CANARY-path"):
@@ -178,7 +172,7 @@ def test_an_edit_of_the_settings_takes_effect_without_a_restart(start: Start):
     edit(gateway, "models: [late]", "model: [late]")
     eventually(lambda: gateway.metric("extproc_reloads_total", outcome="refused") == 1)
     assert (gateway.chat("stub").status_code, gateway.chat("late").status_code) == (403, 200)
-    refused = eventually(lambda: [line for line in lines(gateway) if line.get("level") == "error"])[0]
+    refused = eventually(lambda: [line for line in gateway.lines() if line.get("level") == "error"])[0]
     assert re.search(r"gateway\.yaml:\d+:\d+: consumers\.0\.model: there is no such setting", refused["message"])
 
     edit(gateway, "model: [late]", "models: [stub]")
@@ -332,7 +326,7 @@ def test_a_signal_during_the_start_stops_every_started_process(file: Path, numbe
     command = [sys.executable, "-m", "extproc", "up", "--config", str(file)]
     environment = {**os.environ, "EXTPROC_DEMO_KEY": KEY}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=file.parent, env=environment) as process:
-        pids = eventually(lambda: len(found := children(process.pid)) >= started and found, 30)
+        pids = eventually(lambda: len(found := children(process.pid)) >= started and found)
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
     assert all(gone(pid) for pid in pids.values())
@@ -363,7 +357,7 @@ def test_a_second_signal_ends_streams_in_flight_and_they_are_recorded(start: Sta
         assert gateway.stop() == 0
         with pytest.raises(httpx.RemoteProtocolError):
             list(pieces)
-    (entry,) = (line for line in lines(gateway) if line["event"] == "exchange")
+    (entry,) = (line for line in gateway.lines() if line["event"] == "exchange")
     assert (entry["complete"], entry["usage_source"]) == (False, "estimated")
 
 
@@ -404,7 +398,7 @@ def test_a_processor_that_dies_mid_answer_ends_the_answer(start: Start):
     assert gateway.process.wait(30) == 1
 
 
-@pytest.mark.parametrize("part", ["envoy.yaml", "extproc mock"])
+@pytest.mark.parametrize("part", ["envoy.json", "extproc mock"])
 def test_when_one_child_ends_the_others_end(start: Start, part: str):
     gateway = start(SMALL, up=True)
     pids = children(gateway.process.pid)

@@ -110,8 +110,7 @@ def test_reading_costs_its_own_consumer(gateway: Gateway, provider: Scripted, as
     body.pop("stream_options", None)
     assert shown("openai_chat", body).endswith(CANARY)
     gateway.http.post(gateway.url + PATHS["openai_chat"], json=body, headers={"authorization": f"Bearer {KEY}"})
-    lines = [json.loads(line) for line in gateway.log.read_text().splitlines() if line.startswith("{")]
-    row = [line for line in lines if line.get("consumer") == "reader" and line["event"] == "exchange"][-1]
+    row = gateway.line(lambda line: line.get("consumer") == "reader" and line["event"] == "exchange")
     assert (row["model"], row["labels"]) == ("small", {"guardrail": "q"})
     assert row["cost_usd"] > 0
-    assert not any("CANARY" in json.dumps(line) for line in lines)
+    assert not any("CANARY" in line for line in gateway.written())

@@ -110,7 +110,7 @@ def test_their_exchanges_end(start: Callable[..., Gateway], provider: Scripted, 
         assert client.recv(12) == b"HTTP/1.1 200"
         there = urlsplit(provider.url).port
         assert connected(there)
-        entry = gateway.last(lambda entry: entry["model"] == "fast")
+        entry = gateway.last(lambda entry: entry.get("model") == "fast")
         assert (entry["complete"], entry["usage_source"], entry["error"]) == (False, "estimated", error)
         eventually(lambda: not connected(there))
         if error == "incomplete":

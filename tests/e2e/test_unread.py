@@ -269,8 +269,8 @@ def test_budgets_that_hold_less_than_the_worst_have_answers_read(two: Two, provi
 # --- answers that break off
 
 
-def leave(gateway: Gateway, api: str, after: int) -> dict[str, Any]:
-    """Read so many bytes of an answer and leave. The record of the exchange."""
+def leave(gateway: Gateway, api: str, events: int) -> dict[str, Any]:
+    """Read so many events of an answer and leave. The record of the exchange."""
     path, body = body_of(api)
     data = json.dumps(body).encode()
     headers = [("host", "x"), ("authorization", f"Bearer {KEY}"), ("content-type", "application/json")]
@@ -278,7 +278,7 @@ def leave(gateway: Gateway, api: str, after: int) -> dict[str, Any]:
     with connect(gateway.url) as connection:
         connection.sendall(message(target=path, headers=[*headers, ("content-length", str(len(data)))], body=data))
         got = b""
-        while len(got) < after and (more := connection.recv(65536)):
+        while got.partition(b"\r\n\r\n")[2].count(b"\n\n") < events and (more := connection.recv(65536)):
             got += more
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     return gateway.last(lambda entry: entry["id"] not in known)
@@ -307,7 +307,7 @@ def test_a_client_that_leaves_is_charged_no_less(api: str, events: int, two: Two
             yield part
 
     provider.script = script
-    read, passed = (leave(gateway, api, sum(map(len, parts[:events]))) for gateway in two)
+    read, passed = (leave(gateway, api, events) for gateway in two)
     no_less(read, passed)
     assert passed["output_tokens"] <= 2 * read["output_tokens"] + 150
     assert passed["usage_source"] == "estimated"
@@ -336,10 +336,10 @@ def test_a_provider_that_breaks_off(api: str, events: int, two: Two, provider: S
 def test_times_are_envoys(two: Two, provider: Scripted) -> None:
     parts = by_event(stream("anthropic_messages", 10))
     provider.script = answering(*parts, pace=0.05)
-    entries = [gateway.exchange_of(ask(gateway, "anthropic_messages")) for gateway in two]
-    read, passed = entries
-    assert passed["first_token_ms"] == pytest.approx(read["first_token_ms"], abs=60)
-    assert passed["duration_ms"] == pytest.approx(read["duration_ms"], abs=200)
+    for gateway in two:
+        entry = gateway.exchange_of(ask(gateway, "anthropic_messages"))
+        assert entry["duration_ms"] - entry["first_token_ms"] >= 50 * (len(parts) - 4)  # text begins in the third event
+        assert entry["first_token_ms"] > 0
     assert two[1].metric("gen_ai_server_time_to_first_token_seconds_count") > 0
 
 
@@ -503,7 +503,7 @@ def test_a_processor_that_dies_leaves_the_answer_alone_and_its_lease_charges_it(
     assert b"".join(got) == b"".join(parts)
     again = subprocess.Popen(gateway.process.args, cwd=gateway.file.parent, env={**os.environ, "EXTPROC_DEMO_KEY": KEY})
     try:
-        rows = eventually(lambda: _rows(gateway.file.parent / "ledger.db"), 30)
+        rows = eventually(lambda: _rows(gateway.file.parent / "ledger.db"))
     finally:
         again.kill()
         again.wait()

@@ -266,8 +266,13 @@ class Played:
             assert self.head is not None or not said.body, "a body in front of its head"
             self.out += said.body
             self.ended = said.end
-        await self.stream.on_end()
+        await self.end()
         return self
+
+    async def end(self):
+        """Wait for what is recorded late, too."""
+        await self.stream.on_end()
+        await self.world.audits.drain()
 
     @property
     def status(self):

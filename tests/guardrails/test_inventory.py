@@ -27,7 +27,7 @@ from extproc.guardrails.tools import Tools
 from extproc.guardrails.untrusted_context import UntrustedContext
 from extproc.settings.config import ConfigError
 from extproc.words.actions import LocalReply
-from tests.guardrails import test_failures, test_quarantine, test_remote
+from tests.guardrails import test_audits, test_failures, test_quarantine, test_remote
 from tests.guardrails.streams import PROVIDER, Played, request, stream
 
 ROOM = Path(extproc.guardrails.__file__).parent
@@ -199,6 +199,9 @@ ELSEWHERE = {
     "_output:GuardOutput.__call__ Failure": test_failures.test_no_thread_is_free,
     "_watch:Watch.take Ends": test_failures.test_find_fails_when_the_answer_has_begun,
     "_watch:Watch.judged Ends": test_remote,
+    "_audits:Review.verdicts Failure": test_audits.test_a_failure_ends_the_questions_about_an_answer,
+    "_audits:Review.verdicts asyncio.CancelledError": test_audits.test_a_stop_waits_and_what_is_late_then_is_a_timeout,
+    "_audits:Audits._finish Exception": test_audits.test_a_record_that_fails_is_told,
     "_input:GuardInput._ask Failure": test_remote,
     "_output:GuardOutput._ask.findings Failure": test_remote,
     "_remote:Service._post ConnectionError": test_remote,
@@ -214,6 +217,7 @@ ELSEWHERE = {
     "quarantine:_date ValueError": test_quarantine,
     "quarantine:_reference msgspec.DecodeError": test_quarantine,
     "quarantine:Quarantine._answers Failure": test_quarantine,
+    "azure_content_safety:AzureContentSafety._headers TokenError": test_remote.test_without_a_token_nothing_is_asked,
     "webhook:_texts msgspec.ValidationError": test_remote,
 }
 """Injected by other tests: those of services have an inventory of their own, with every kind."""

@@ -14,8 +14,10 @@ from extproc.mcp.catalogue import Catalogue, Entry
 from extproc.mcp.policy import Policy
 from extproc.mcp.profiles import LONGEST, Profiles
 from extproc.mcp.servers import Servers
+from extproc.mcp.sessions import Ended
 from extproc.mcp.settings import MCPSettings
 from extproc.mcp.stages import ParseRPC
+from extproc.stores.memory import MemoryCounters
 from extproc.words.errors import Refusal
 from extproc.words.values import Pattern
 
@@ -58,7 +60,7 @@ async def asked(made, message, profile="one", **headers):
     """The answer to a message: its parsed body and its headers."""
     sent = exchange(made, message, profile, **headers)
     ParseRPC(made.settings, 32, 1000, lambda _exchange, _size: None)(sent)
-    Era(made.servers)(sent)
+    await Era(made.servers, Ended(MemoryCounters(), 60.0))(sent)
     reply = await Answer(made.profiles, made.servers)(sent)
     return (json.loads(reply.body) if reply.body else None), reply
 
@@ -100,7 +102,7 @@ async def test_the_new_revision_discovers_lists_and_listens(made):
     listen = {"id": 5, "method": "subscriptions/listen", "params": {"_meta": OWN, "notifications": {}}}
     sent = exchange(made, listen, **modern("subscriptions/listen"))
     ParseRPC(made.settings, 32, 1000, lambda _exchange, _size: None)(sent)
-    Era(made.servers)(sent)
+    await Era(made.servers, Ended(MemoryCounters(), 60.0))(sent)
     reply = await Answer(made.profiles, made.servers)(sent)
     first, last = [json.loads(line[6:]) for line in reply.body.decode().splitlines() if line.startswith("data: ")]
     assert first["method"] == "notifications/subscriptions/acknowledged"

@@ -6,8 +6,8 @@ import pytest
 
 from extproc.mcp import servers as module
 from extproc.mcp.catalogue import Catalogue
-from extproc.mcp.link import NoEnvoyError, RefusedError, ServerError
-from extproc.mcp.servers import Servers
+from extproc.mcp.link import NoEnvoyError, RefusedError, ServerError, SessionGoneError
+from extproc.mcp.servers import Place, Servers
 from extproc.mcp.sessions import Question
 from extproc.mcp.settings import MCPSettings
 from tests.mcp.test_catalogue import FakeLink, tool
@@ -24,14 +24,19 @@ class Link(FakeLink):
     def __init__(self, **more):
         super().__init__({"tools/list": [{"tools": [tool("x")]}]}, **more)
         self.told, self.opened, self.error, self.wait = [], 0, None, 0.0
+        self.gone = set()
 
     async def ask(self, method, params, version, session=""):
         await asyncio.sleep(self.wait)
         if self.error is not None:
             raise self.error
+        if session in self.gone:
+            raise SessionGoneError
         if method == "initialize":
             self.opened += 1
             return self._raw({"protocolVersion": self.legacy, "capabilities": self.capabilities})[0], f"z{self.opened}"
+        if method == "ping":
+            return self._raw({})
         return await super().ask(method, params, version, session)
 
     async def tell(self, body, version, session=""):
@@ -105,9 +110,31 @@ async def test_each_owner_has_one_session_at_a_server_however_many_ask_at_once(m
     made.by_name["a"].link.wait = 0.01
     found = await asyncio.gather(*[made.session(f"o{number % 2}", "a", None) for number in range(40)])
     assert {each.id for each in found} == {"z1", "z2"}
-    made.forget("o1", "a")
+    made.forget(Place("a", "z0", "2025-11-25", "o1", ""))
+    assert (await made.session("o1", "a", None)).id == "z2", "that one was forgotten before"
+    made.forget(Place("a", "z2", "2025-11-25", "o1", ""))
     assert (await made.session("o1", "a", None)).id == "z3"
     assert (await made.session("o0", "a", None)).id == "z1"
+
+
+async def test_a_later_try_goes_into_a_session_that_the_server_knows(made):
+    link, version = made.by_name["a"].link, "2025-11-25"
+    first = await made.session("o", "a", None)
+    place = Place("a", first.id, version, "o", "")
+    assert await made.renewed(place.text) == {"mcp-session-id": "z1", "mcp-protocol-version": link.legacy}, "it lives"
+    assert made.after(place, "z1") == "z1"
+    link.gone = {"z1"}
+    found = await asyncio.gather(*[made.renewed(place.text) for _ in range(20)])
+    assert {each["mcp-session-id"] for each in found} == {"z2"}, "one is opened for all of them"
+    assert made.after(place, "") == "z2"
+    # another process opened it
+    place = Place("a", "z2", version, "o", "")
+    assert made.after(place, "elsewhere") == "elsewhere"
+    assert (await made.session("o", "a", None)).id == "z3"
+    # a server that cannot be asked, and one that is not there
+    link.error = ServerError("server_unavailable")
+    for place in (Place("a", "z3", version, "o", ""), Place("gone", "z", version, "o", "forged")):
+        assert (await made.renewed(place.text))["mcp-session-id"] == place.session
 
 
 async def test_a_session_that_cannot_be_opened_is_tried_anew(made):
@@ -139,11 +166,11 @@ async def test_the_end_of_a_clients_session_ends_those_at_servers(made):
     for name in ("a", "b"):
         await made.session(client.id, name, client)
     await made.session("another", "a", None)
-    made.cancel(client, b"cancelled")
+    made.tell_all(client, b"cancelled")
     made.decline(client, 7)
     await until(lambda: sum(len(server.link.told) for server in made.by_name.values()) == 4 + 3)
     assert (b"cancelled", "z1") in made.by_name["a"].link.told
-    made.end(client.id)
+    made.end(client)
     await until(lambda: all(server.link.ended for server in made.by_name.values()))
     assert list(made._at_servers) == [("another", "a")]
 

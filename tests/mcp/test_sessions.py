@@ -1,8 +1,13 @@
 """Sessions and questions: ids that say by themselves what they are, and that nobody can make or use for another."""
 
+import asyncio
 import random
 
-from extproc.mcp.sessions import QUESTION, Question, Sessions
+import pytest
+
+from extproc.mcp.sessions import QUESTION, Ended, Question, Sessions
+from extproc.stores import StoreError
+from extproc.stores.memory import MemoryCounters
 
 ELICITATION = {"elicitation": {"form": {}}}
 
@@ -13,6 +18,15 @@ class Clock:
 
     def __call__(self):
         return self.now
+
+
+class Away:
+    """A store that does not answer."""
+
+    async def reserve(self, *_args, **_more):
+        raise StoreError("away")
+
+    levels = reserve
 
 
 def made(secret="s" * 32, age=3600.0, clock=None):
@@ -52,7 +66,7 @@ def test_no_changed_id_is_taken():
         assert sessions.find("dev/bob", id) is None
 
 
-def test_sessions_end_by_age_and_by_the_client():
+def test_sessions_end_by_age():
     clock = Clock()
     sessions = made(clock=clock)
     session = sessions.begin("dev/bob", "2025-11-25", {})
@@ -60,18 +74,31 @@ def test_sessions_end_by_age_and_by_the_client():
     assert sessions.find("dev/bob", session.id) == session
     clock.now += 2
     assert sessions.find("dev/bob", session.id) is None
-    other = sessions.begin("dev/bob", "2025-11-25", {})
-    sessions.end(other)
-    assert sessions.find("dev/bob", other.id) is None
 
 
-def test_ended_sessions_that_are_remembered_are_bounded():
-    sessions = made()
-    first = sessions.begin("dev/bob", "2025-11-25", {})
-    sessions.end(first)
-    for _ in range(10_000):
-        sessions.end(sessions.begin("dev/bob", "2025-11-25", {}))
-    assert len(sessions._ended) == 10_000
+async def test_an_ended_session_is_known_to_every_process_that_shares_the_store():
+    clock = Clock()
+    store, sessions = MemoryCounters(clock), made()
+    here, there = Ended(store, 3600.0), Ended(store, 3600.0)
+    one, other = (sessions.begin("dev/bob", "2025-11-25", {}) for _ in range(2))
+    assert await here.add(one)
+    assert (await here.has(one), await there.has(one), await there.has(other)) == (True, True, False)
+    assert not await there.add(one), "it has ended before"
+    assert sorted(await asyncio.gather(here.add(other), there.add(other))) == [False, True]
+    clock.now += 3000
+    await store.expire()
+    assert await there.has(one)
+    clock.now += 601
+    await store.expire()
+    assert not await there.has(one), "by now it is too old anyway"
+
+
+async def test_without_the_store_sessions_go_on_and_none_is_ended():
+    ended = Ended(Away(), 3600.0)
+    session = made().begin("dev/bob", "2025-11-25", {})
+    with pytest.raises(StoreError):
+        await ended.add(session)
+    assert not await ended.has(session)
 
 
 def test_capabilities_of_any_size_make_a_bounded_id():

@@ -7,18 +7,20 @@ from array import array
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from extproc.cache.settings import SimilarSettings
+from extproc.cache.settings import SAMPLES, SimilarSettings
 from extproc.cache.similar.index import Found, Index, Row, Vector, np
 from extproc.cache.similar.model import Model
 from extproc.cache.similar.wording import Said, features, said
 from extproc.guardrails import Around, Failure
 
+if TYPE_CHECKING:
+    from extproc.cache.similar.fleet import Fleet
+
 _WIDTH = 1024
 """Numbers of a vector of words. Features are hashed into them with a sign."""
 _NEAR = 0.1  # below the threshold, for samples
-_SAMPLES = 200
 
 
 @dataclass(slots=True)
@@ -34,10 +36,11 @@ class Asked:
 class Similar:
     """Outlives a configuration; thresholds are those of the request's."""
 
-    def __init__(self, settings: SimilarSettings, around: Around) -> None:
+    def __init__(self, settings: SimilarSettings, around: Around, fleet: Fleet | None = None) -> None:
+        self.fleet = fleet  # None: this process compares its own questions alone
         self._model = None if settings.embeddings is None else Model(settings.embeddings, around)
         self.index = Index(settings.memory)
-        self.samples: deque[Mapping[str, Any]] = deque(maxlen=_SAMPLES)
+        self.samples: deque[Mapping[str, Any]] = deque(maxlen=SAMPLES)
         self.failures = 0  # vectors that the model did not give
 
     @property
@@ -77,15 +80,27 @@ class Similar:
         if asked.vector is not None:
             kept = Said((), array("I"), frozenset()) if asked.said is None else asked.said._replace(facts=())
             row = Row(key, owner, ends, kept, asked.text if texts else "")
-            self.index.add(asked.partition, asked.vector, row)
+            self.take(asked.partition, asked.vector, row)
+            if self.fleet is not None:
+                self.fleet.share(asked.partition, asked.vector, row)
 
-    def forget(self, owner: bytes) -> None:
-        self.index.forget(owner)
+    def take(self, partition: bytes, vector: Vector, row: Row) -> None:
+        """Compare with a kept question, of this process or of another."""
+        self.index.add(partition, vector, row)
+
+    def drop(self, owner: bytes | None) -> None:
+        """Forget the questions of an owner, or all, in this process."""
+        if owner is None:
+            self.index.clear()
+        else:
+            self.index.forget(owner)
         self.samples.clear()
 
-    def clear(self) -> None:
-        self.index.clear()
-        self.samples.clear()
+    async def forget(self, owner: bytes | None) -> None:
+        """Forget the questions of an owner, or all, in every process. Raises CacheError."""
+        self.drop(owner)  # also those that came in the meantime
+        if self.fleet is not None:
+            await self.fleet.delete(owner)
 
     def sample(self, asked: Asked, found: Found, about: Mapping[str, Any], *, texts: bool) -> None:
         """Remember a pair for operators: digests and the score, and the texts only where the settings say so."""

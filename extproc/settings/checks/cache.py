@@ -55,6 +55,8 @@ def doubts(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
         yield ("cache", "key"), f"{cache.key} is not set or has under {LEAST_SECRET} characters: nothing is kept"
     if store.startswith("redis") and store == settings.stores.counters:
         yield ("stores", "cache"), "answers may fill the Redis of the budgets, which must not evict: use another one"
+    if cache.is_semantic and settings.processor.workers > 1 and not store.startswith("redis"):
+        yield ("cache", "semantic"), "each worker compares its own questions alone: workers share them through Redis"
     for index, rule in enumerate(cache.rules[:-1]):
         if not rule.match:
             yield ("cache", "rules", index), "it matches every request: the rules below never apply"

@@ -120,7 +120,7 @@ async def test_a_question_whose_answer_was_deleted_or_cleared_is_forgotten(world
     assert similar.index.count == 0
     await paid(gateway, FIRST)
     assert (await gateway.answers.stats())["vectors"] == 1
-    await gateway.answers.clear()
+    await gateway.answers.forget(None)
     assert (await gateway.answers.stats())["vectors"] == 0
 
 

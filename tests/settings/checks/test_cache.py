@@ -69,15 +69,24 @@ def test_without_its_key_nothing_is_kept_and_traffic_goes_on(settings, monkeypat
 
 
 def test_rules_change_at_once_and_the_first_and_the_last_one_bind_at_a_restart(settings):
-    none, shadow, enforced, larger = [
+    none, shadow, enforced, larger, fewer = [
         settings(text)
         for text in (
             "",
             "cache: {rules: [{mode: shadow}]}",
             "cache: {rules: [{ttl: 5s}, {scope: team}], wait: 1s}",
             "cache: {rules: [{}], memory: 2MiB}",
+            "cache: {rules: [{}], semantic: {shared: {entries: 5}}}",
         )
     ]
     assert changes_of_fixed(enforced, shadow) == []
-    for other in (none, larger):
+    for other in (none, larger, fewer):
         assert changes_of_fixed(other, shadow) == changes_of_fixed(shadow, other) == ["cache"]
+
+
+def test_workers_share_questions_through_redis_alone(settings, monkeypatch):
+    monkeypatch.setenv("CACHE_KEY", "k" * 32)
+    for store, warned in (("sqlite:a.db", True), ("redis://127.0.0.1", False)):
+        text = f"processor: {{workers: 2}}\nstores: {{cache: '{store}'}}\n"
+        found = doubts(settings(text + "cache: {key: env:CACHE_KEY, rules: [{semantic: shadow}]}"))
+        assert (("cache", "semantic") in [path for path, _ in found]) is warned
