@@ -61,6 +61,7 @@ from extproc.words.actions import Continue, LocalReply
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
 from extproc.words.tries import Try
+from extproc.words.workers import private_socket
 
 if TYPE_CHECKING:
     from extproc.mcp.policy import Policy
@@ -231,6 +232,7 @@ def build(
     answers: Answers | None = None,
     results: Results | None = None,
     audits: Audits | None = None,
+    socket: str | None = None,
     taint: Taint | None = None,
     servers: Servers | None = None,
     issued: Sequence[IssuedKey] = (),
@@ -243,9 +245,9 @@ def build(
     serves budgets, `books` holds charges, `own` answers consumers about their own spending,
     `waiting` holds exchanges whose answers pass unread, `failed` those whose failed tries are not known yet,
     `in_flight` counts requests and bytes of their bodies, `answers` are kept for equal requests, `results` of tools are
-    in quarantine, `audits` are questions that only records wait
-    for, `taint` are the runs in which an untrusted tool answered by MCP, `servers` are those of the MCP
-    gateway, `issued` are gateway keys that operators made.
+    in quarantine, `audits` are questions that only records wait for, `taint` are the runs in which an untrusted tool
+    answered by MCP, `servers` are those of the MCP gateway, `socket` is the processor's own, `issued` are gateway keys
+    that operators made.
     `places` are Envoy's names of the tries at a provider, where it has others than `contract.try_cluster`.
     """
     history = history or History(now)
@@ -257,6 +259,7 @@ def build(
     results.most = settings.limits.quarantined
     audits = audits or Audits()
     audits.most = settings.limits.audited_text
+    beside = replace(settings.around_guardrails, private=private_socket(socket or settings.processor.path))
     prices = PriceBook(settings.prices, datetime.fromtimestamp(now(), UTC).date(), settings.surcharges)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, history, prices)
     unpriced = Unpriced(settings.budgets) if settings.unknown_price == "refuse" else None
@@ -351,7 +354,7 @@ def build(
             telemetry.guardrail,
             most=limits.guardrail_scans,
             also=cheaper(settings, catalog),
-            around=settings.around_guardrails,
+            around=beside,
             called=telemetry.guardrail_call,
             results=results,
             audits=audits,
@@ -416,20 +419,11 @@ def build(
         GuardInput,
         tell=telemetry.guardrail,
         most=limits.guardrail_scans,
-        around=settings.around_guardrails,
+        around=beside,
         called=telemetry.guardrail_call,
         results=results,
         audits=audits,
         named=False,
-    )
-    rules = mcp.rules(
-        settings.mcp,
-        settings.guardrails,
-        taint or Taint(counters, now=now),
-        reserve,
-        guard,
-        changed=telemetry.tool_changed,
-        tell=telemetry.guardrail,
     )
     around = mcp.Around(
         authenticate,
@@ -442,8 +436,13 @@ def build(
         answer=limits.buffered_response,
         hold=partial(in_flight.hold, limits.answer_memory),
         issuers=[issuer.issuer for issuer in settings.auth.jwt],
-        rules=rules,
         counters=counters,
+        taint=taint or Taint(counters, now=now),
+        guardrails=settings.guardrails,
+        guard=guard,
+        reserve=reserve,
+        changed=telemetry.tool_changed,
+        tell=telemetry.guardrail,
         places=places,
     )
     lists = mcp.build(settings.mcp, servers, around)
@@ -460,4 +459,4 @@ def build(
         on_response=Stages(lists.on_response, telemetry.stage),
         on_end=Stages([mcp.Cancel(servers), settle, AwaitAudits(audits, enter_call), *enter_call], telemetry.stage),
     )
-    return replace(made, mcp=own_pipeline, policy=rules.policy, renewed=servers.renewed)
+    return replace(made, mcp=own_pipeline, policy=lists.policy, renewed=servers.renewed)

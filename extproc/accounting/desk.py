@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from extproc.accounting.alerts import moment
@@ -42,6 +42,38 @@ class Desk:
         self._settings = settings
         self._catalog = catalog
         self._now = now
+        self._begun = time.time()
+        self._ended: Collection[str] | None = None  # sessions, as the ledger has them; None: not read yet
+        self._ended_here: dict[str, float] = {}  # sessions ended here, and when their time comes
+        self._untold: dict[str, float] = {}  # those that the ledger has not taken yet
+
+    # --- sessions
+
+    def end_session(self, id: str, until: float) -> None:
+        """End an operator's session, here at once. A ledger that does not answer is told later."""
+        now = self._now()
+        self._ended_here = {**{known: at for known, at in self._ended_here.items() if at > now}, id: until}
+        self._untold = {**self._untold, id: until}
+        self.read_sessions()
+
+    def has_ended(self, id: str, begun: float) -> bool:
+        """True for a session that was ended. Until the ledger was read once, sessions from before the start of this
+        process count as ended.
+        """
+        if id in self._ended_here:
+            return True
+        return begun < self._begun if self._ended is None else id in self._ended
+
+    def read_sessions(self) -> None:
+        """Tell the ledger of ended sessions, and read those that ended elsewhere. What is known stays without it."""
+        try:
+            for id, until in list(self._untold.items()):
+                self._operators.end_session(id, until, self._now())
+                self._untold.pop(id, None)
+            self._ended = frozenset(self._operators.ended_sessions())
+        except LedgerError as error:
+            if self._untold:
+                log.warning("other replicas do not know yet of a session that was ended: %s", error)
 
     # --- keys
 

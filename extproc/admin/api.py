@@ -36,6 +36,7 @@ from extproc.admin.sources import Desk, SourceError, Sources
 
 if TYPE_CHECKING:
     from extproc.settings.signon import OIDCSettings
+    from extproc.words.values import Secret
 
 MAX_PARAMETERS = 256  # parameters of one query
 _UNSEEN = " \n\u00a0\u200b\u3000\ufeff"  # characters before the first one that shows
@@ -49,9 +50,10 @@ def admin_app(
     token: str | Callable[[], str | None] | None,
     operators: Desk | None = None,
     oidc: OIDCSettings | None = None,
+    given: Sequence[Secret] = (),
 ) -> ASGIApp:
     """The API and the console over `sources` and `operators`. Without token and sign-on it answers only to names of
-    loopback.
+    loopback. `given`: secrets that, with the client's, sign sessions.
     """
     app = Starlette(
         routes=ROUTES,
@@ -67,9 +69,11 @@ def admin_app(
     app.state.desk = operators
     app.state.signon = sign_on = None
     if oidc is not None:
+        if operators is None:  # never open without it
+            raise ValueError("sign-on needs the operators' desk")
         from extproc.admin.signon import SignOn  # noqa: PLC0415 - its library takes 4 MB
 
-        app.state.signon = sign_on = SignOn(oidc)
+        app.state.signon = sign_on = SignOn(oidc, operators, given)
     return Guard(app, token, None if sign_on is None else sign_on.find)
 
 

@@ -42,7 +42,7 @@ def callback(request: Request) -> Response:
 
 async def logout(request: Request) -> Response:
     await body_of(request)
-    return _sign_on(request).logout(request)
+    return await run_in_threadpool(_sign_on(request).logout, request)
 
 
 # --- operators, keys, models

@@ -1,11 +1,11 @@
-"""Sign-on of operators with OpenID Connect: the authorization code flow with PKCE, and sessions in memory.
+"""Sign-on of operators with OpenID Connect: the authorization code flow with PKCE, and sessions in signed cookies.
 
    GET  /auth/login      to the provider, with a state that is bound to this browser by a cookie
    GET  /auth/callback   the code becomes an ID token, whose signature, issuer, audience, times and nonce are verified
    POST /auth/logout     ends the session
 
-The provider's documents are fetched with bounds of time and size. Sessions and begun sign-ins live in this process, so
-that a restart ends them; of a session only the digest of its cookie is kept.
+The provider's documents are fetched with bounds of time and size. A session and a begun sign-in are cookies that any
+worker or replica reads (`sessions.py`). Sessions that were ended before their time are told through the desk.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ import re
 import secrets
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -29,14 +27,15 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from extproc.admin.guard import Principal, failure
+from extproc.admin.sessions import Begun, Seal, Session
+from extproc.admin.sources import Desk
 from extproc.outbound.client import AnswerError, ask
 from extproc.settings.signon import OIDCSettings
+from extproc.words.values import Secret
 
 log = logging.getLogger(__name__)
 
 SESSION, BEGUN = "extproc_session", "extproc_login"
-MAX_SESSIONS = 1000
-"""Sessions at once; one more ends the oldest. The same number of sign-ins may be begun."""
 _PATIENCE = 10.0  # seconds for an answer of the provider
 _MOST = 256 << 10  # bytes of it
 _SIGN_IN = 600.0  # seconds for an operator to sign on at the provider
@@ -51,30 +50,24 @@ class SignOnError(Exception):
     """The operator cannot be signed on. The text is for people, and holds nothing of the provider's answer."""
 
 
-@dataclass(slots=True, frozen=True)
-class _Begun:
-    nonce: str
-    verifier: str
-    fragment: str  # of the console's address
-    until: float
-
-
-@dataclass(slots=True, frozen=True)
-class _Session:
-    who: Principal
-    until: float
-
-
 class SignOn:
-    """Sign-on for `settings`. `now` in seconds that only grow."""
+    """Sign-on for `settings`. `desk` keeps sessions that were ended; cookies are signed with a key derived from the
+    client's secret and `given`. `now` in epoch seconds.
+    """
 
-    def __init__(self, settings: OIDCSettings, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: OIDCSettings,
+        desk: Desk,
+        given: Sequence[Secret] = (),
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._settings = settings
+        self._desk = desk
         self._now = now
+        self._seal = Seal(settings, [*filter(None, [settings.client_secret]), *given])
         self._secure = urlsplit(settings.url).scheme == "https"
         self._lock = threading.Lock()
-        self._begun: OrderedDict[str, _Begun] = OrderedDict()
-        self._sessions: OrderedDict[bytes, _Session] = OrderedDict()
         self._recent: list[float] = []  # when sign-ins were begun in the last minute
         self._documents: dict[str, tuple[float, Any]] = {}
 
@@ -84,7 +77,7 @@ class SignOn:
         """Begin: to the provider."""
         now = self._now()
         with self._lock:
-            self._recent = [at for at in self._recent if now - at < 60]
+            self._recent = [at for at in self._recent if abs(now - at) < 60]  # the clock may step
             if len(self._recent) >= self._settings.sign_ins:
                 return failure(429, "too many sign-ins at once: try again in a minute", **{"retry-after": "60"})
             self._recent.append(now)
@@ -93,32 +86,31 @@ class SignOn:
         except SignOnError as error:
             return failure(503, str(error))
         fragment = request.query_params.get("next", "")
-        state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
-        fragment = fragment if _FRAGMENT.fullmatch(fragment) else ""
-        self._keep(self._begun, state, _Begun(nonce, verifier, fragment, now + _SIGN_IN))
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+        state = secrets.token_urlsafe(32)
+        begun = Begun(state, fragment if _FRAGMENT.fullmatch(fragment) else "", now + _SIGN_IN)
+        verifier = hashlib.sha256(self._seal.word("verifier", state).encode()).digest()
+        challenge = base64.urlsafe_b64encode(verifier).rstrip(b"=").decode()
         asked = {
             "response_type": "code",
             "client_id": self._settings.client_id,
             "redirect_uri": self._redirect,
             "scope": " ".join(self._settings.scopes),
             "state": state,
-            "nonce": nonce,
+            "nonce": self._seal.word("nonce", state),
             "code_challenge": challenge,
             "code_challenge_method": "S256",
         }
         answer = RedirectResponse(f"{where}{'&' if '?' in where else '?'}{urlencode(asked)}", 302)
-        self._set(answer, BEGUN, state, int(_SIGN_IN), path="/auth")
+        self._set(answer, BEGUN, self._seal.begun(begun), int(_SIGN_IN), path="/auth")
         return answer
 
     def callback(self, request: Request) -> tuple[Response, Principal | None]:
         """End: the provider sends the browser back. The operator, where it is signed on."""
         given = request.query_params
         state = given.get("state", "")
-        with self._lock:
-            begun = self._begun.pop(state, None)
-        # The cookie shows that this browser began: another's code must not sign it on.
-        bound = secrets.compare_digest(request.cookies.get(BEGUN, "").encode(), state.encode())
+        # The cookie shows that this browser began: another's code must not sign it on. The provider takes a code once.
+        begun = self._seal.read_begun(request.cookies.get(BEGUN, ""))
+        bound = begun is not None and secrets.compare_digest(begun.state.encode(), state.encode())
         if begun is None or not bound or begun.until < self._now():
             return failure(400, "this sign-in was not begun here, or took too long: begin again"), None
         if "code" not in given:
@@ -128,27 +120,28 @@ class SignOn:
         except SignOnError as error:
             log.warning("a sign-in failed: %s", error)
             return failure(403, str(error), code="sign_in_refused"), None
-        id = secrets.token_urlsafe(32)
-        until = self._now() + self._settings.session
-        self._keep(self._sessions, hashlib.sha256(id.encode()).digest(), _Session(who, until))
+        now = self._now()
+        session = Session(secrets.token_urlsafe(16), who, now, now + self._settings.session)
         answer = RedirectResponse(f"{self._settings.url}/" + (f"#{begun.fragment}" if begun.fragment else ""), 302)
-        self._set(answer, SESSION, id, int(self._settings.session))
+        self._set(answer, SESSION, self._seal.session(session), int(self._settings.session))
         self._set(answer, BEGUN, "", 0, path="/auth")
         return answer, who
 
     def logout(self, request: Request) -> Response:
-        """End the session."""
-        with self._lock:
-            self._sessions.pop(_digest(request), None)
+        """End the session, at every worker and replica. Blocks."""
+        session = self._seal.read_session(request.cookies.get(SESSION, ""))
+        if session is not None:
+            self._desk.end_session(session.id, session.until)
         answer = Response(status_code=204)
         self._set(answer, SESSION, "", 0)
         return answer
 
     def find(self, request: Request) -> Principal | None:
         """The operator whose session the request belongs to."""
-        with self._lock:
-            found = self._sessions.get(_digest(request))
-        return found.who if found is not None and found.until > self._now() else None
+        session = self._seal.read_session(request.cookies.get(SESSION, ""))
+        if session is None or session.until <= self._now() or self._desk.has_ended(session.id, session.begun):
+            return None
+        return session.who
 
     # --- the provider
 
@@ -156,11 +149,11 @@ class SignOn:
     def _redirect(self) -> str:
         return f"{self._settings.url}/auth/callback"
 
-    def _exchange(self, code: str, begun: _Begun) -> str:
+    def _exchange(self, code: str, begun: Begun) -> str:
         """The ID token for a code."""
         settings = self._settings
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": self._redirect}
-        form |= {"code_verifier": begun.verifier, "client_id": settings.client_id}
+        form |= {"code_verifier": self._seal.word("verifier", begun.state), "client_id": settings.client_id}
         headers = {"content-type": "application/x-www-form-urlencoded"}
         if settings.client_secret is not None:
             secret = settings.client_secret.read()
@@ -174,7 +167,7 @@ class SignOn:
             raise SignOnError("the identity provider gave no ID token")
         return token
 
-    def _operator(self, token: str, begun: _Begun) -> Principal:
+    def _operator(self, token: str, begun: Begun) -> Principal:
         settings = self._settings
         try:
             claims = jwt.decode(
@@ -189,7 +182,9 @@ class SignOn:
         except jwt.PyJWTError as error:
             raise SignOnError(f"the ID token is not valid ({type(error).__name__})") from None
         nonce = claims.get("nonce")
-        if not isinstance(nonce, str) or not secrets.compare_digest(nonce.encode(), begun.nonce.encode()):
+        if not isinstance(nonce, str) or not secrets.compare_digest(
+            nonce.encode(errors="replace"), self._seal.word("nonce", begun.state).encode()
+        ):
             raise SignOnError("the ID token belongs to another sign-in")
         if isinstance(claims["aud"], list) and len(claims["aud"]) > 1 and claims.get("azp") != settings.client_id:
             raise SignOnError("the ID token belongs to another client")
@@ -238,18 +233,8 @@ class SignOn:
 
     # --- small parts
 
-    def _keep(self, places: OrderedDict[Any, Any], key: Any, value: Any) -> None:
-        with self._lock:
-            places[key] = value
-            while len(places) > MAX_SESSIONS:
-                places.popitem(last=False)
-
     def _set(self, answer: Response, name: str, value: str, seconds: int, path: str = "/") -> None:
         answer.set_cookie(name, value, max_age=seconds, path=path, httponly=True, samesite="lax", secure=self._secure)
-
-
-def _digest(request: Request) -> bytes:
-    return hashlib.sha256(request.cookies.get(SESSION, "").encode()).digest()
 
 
 def _fetched(url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Mapping[str, Any]:

@@ -116,6 +116,14 @@ class Desk(Protocol):
     def trail(self, limit: int, before: str | None) -> Sequence[Mapping[str, Any]]:
         """The latest acts first: those before the act with the id `before`."""
 
+    def end_session(self, id: str, until: float) -> None:
+        """End an operator's session, here at once and at other replicas within seconds. It would have ended at `until`,
+        in epoch seconds. Raises nothing.
+        """
+
+    def has_ended(self, id: str, begun: float) -> bool:
+        """True for a session that was ended, and while that cannot be known. Does not block."""
+
 
 def matches(entry: Entry, query: ExchangeQuery) -> bool:
     """True when `entry` matches a query; a status is compared as text, and a missing label is empty."""

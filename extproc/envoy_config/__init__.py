@@ -38,7 +38,7 @@ from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import Secret
 from envoy_data_plane.google.protobuf import Struct
 
-from extproc.envoy_config import identity, mcp, processor, public, traces, tries, upstream
+from extproc.envoy_config import identity, private, processor, public, traces, tries, upstream
 from extproc.envoy_config.attach import attach, attach_problems
 from extproc.envoy_config.secrets import write_secrets
 from extproc.envoy_config.typed import CA_FILE, extension, pack, socket_address, to_json, to_yaml
@@ -74,7 +74,7 @@ def shared(
     `places` are the names of the tries, by provider. `socket` takes the place of the processor's own in the settings.
     """
     return Resources(
-        listeners=[public.listener(settings, dynamic=dynamic), *mcp.listener(settings, socket, places)],
+        listeners=[public.listener(settings, dynamic=dynamic), *private.listener(settings, socket, places)],
         clusters=[
             public.no_order(),
             *identity.jwks_clusters(settings, ca_file),

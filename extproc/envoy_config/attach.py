@@ -77,6 +77,10 @@ def attach_problems(settings: Settings) -> list[tuple[tuple[str | int, ...], str
         elif any(target.changes != targets[0].changes for target in targets):
             message = "attach mode cannot change the request for each try: keep to the same changes, or "
             problems.append((where, message + instead))
+    for index, entry in enumerate(settings.guardrails):
+        if entry.kind == "bedrock" and getattr(entry, "provider", "") in settings.asked_through_envoy:
+            message = "attach mode has no Envoy that signs its questions: give access_key_id"
+            problems.append((("guardrails", index, "provider"), message))
     return problems
 
 

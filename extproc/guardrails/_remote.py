@@ -77,6 +77,7 @@ class Around:
     door: str = "http://127.0.0.1:10000"
     keys: Mapping[str, Secret] = field(default_factory=dict)
     models: Collection[str] = ()
+    private: str = ""  # Envoy's unix socket for questions that Envoy signs
 
 
 class Remote(Protocol):
@@ -171,6 +172,10 @@ class RemoteSettings(GuardrailSettings):
         """The service that gets the text, for people: its host, or a model."""
         raise NotImplementedError
 
+    def through_envoy(self, providers: Mapping[str, ProviderSettings]) -> str:  # noqa: ARG002
+        """The provider as which Envoy signs the questions; empty where this process asks itself."""
+        return ""
+
     def problems(self, around: Around) -> Iterator[tuple[str, str]]:  # noqa: ARG002
         """Contradictions with other settings: (key, message)."""
         yield from ()
@@ -201,16 +206,17 @@ class Limits(Protocol):
 
 
 class Service:
-    """The service that a guardrail asks: calls at a time, the breaker, and what each call came to.
+    """The service that a guardrail asks: calls at a time, the breaker, and what each call came to. With `socket` it is
+    asked at that unix socket.
 
     Outcomes: ok, timeout, unreachable, unavailable (the breaker is open), overload, status, bad_answer, cancelled (the
     client left).
     """
 
-    def __init__(self, url: str, settings: Limits, *, ca: str | None = None) -> None:
+    def __init__(self, url: str, settings: Limits, *, ca: str | None = None, socket: str | None = None) -> None:
         self._url = urlsplit(url)
         origin = f"{self._url.scheme}://{self._url.netloc}"
-        self._pool = Pool(origin, ca=settings.tls_ca or ca, most=settings.max_answer)
+        self._pool = Pool(origin, ca=settings.tls_ca or ca, most=settings.max_answer, socket=socket)
         self._path = self._url.path.rstrip("/")
         self._most = settings.max_calls
         self._under_way = 0

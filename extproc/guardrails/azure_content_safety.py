@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import Field, StringConstraints, model_validator
 
+from extproc.credentials.oauth import TokenError
+from extproc.credentials.tokens import Tokens
 from extproc.guardrails import Finding
 from extproc.guardrails._base import Failure
 from extproc.guardrails._remote import (
@@ -31,6 +33,7 @@ from extproc.guardrails._remote import (
     key_of,
     together,
 )
+from extproc.providers import Credentials
 from extproc.words.values import SecretRef
 
 _PIECE = 10_000  # characters
@@ -50,7 +53,12 @@ class AzureContentSafetySettings(RemoteSettings):
         description="Kind of the guardrail. `azure_content_safety`: Azure AI Content Safety."
     )
     url: Url = Field(description="Address of the resource, `https://NAME.cognitiveservices.azure.com`.")
-    key: SecretRef = Field(description="Key of the resource, as `env:NAME` or `file:/path`.")
+    key: SecretRef | None = Field(
+        None, description="Key of the resource, as `env:NAME` or `file:/path`. Give this or `credentials`."
+    )
+    credentials: Credentials | None = Field(
+        None, description="Entra application that requests tokens, under `azure`, as providers have it."
+    )
     action: Literal["block", "annotate", "audit"] = Field(
         "block",
         description="Effect of a finding. `block`: the request or the answer is refused. `annotate`: recorded, and "
@@ -75,6 +83,14 @@ class AzureContentSafetySettings(RemoteSettings):
         description="Most characters of one request, or of one part of an answer, that are sent to the service, in "
         "calls of 10,000. Longer text counts as a failure of the guardrail.",
     )
+
+    @model_validator(mode="after")
+    def _one_credential(self) -> AzureContentSafetySettings:
+        if (self.key is None) == (self.credentials is None):
+            raise ValueError("give key or credentials, one of them")
+        if self.credentials is not None and self.credentials.azure is None:
+            raise ValueError("credentials: give azure")
+        return self
 
     @model_validator(mode="after")
     def _asks_something(self) -> AzureContentSafetySettings:
@@ -118,11 +134,14 @@ class AzureContentSafety:
     def __init__(self, settings: AzureContentSafetySettings) -> None:
         self._settings = settings
         self._service = Service(settings.url, settings)
+        self._tokens: Tokens | None = None
+        if settings.credentials is not None:
+            self._tokens = Tokens(f"guardrail {settings.name}", settings.credentials)
         self.services = (self._service,)
         self._analyzes = bool(settings.severity or settings.blocklists)
 
     async def ask(self, passages: Sequence[Passage], context: Context, deadline: float) -> Sequence[Sequence[Finding]]:
-        headers = {"ocp-apim-subscription-key": key_of(self._settings.key)}
+        headers = await self._headers(deadline)
         work = []
         if self._analyzes:
             work += [partial(self._analyze, batch, headers, deadline) for batch in batches(passages, _PIECE)]
@@ -134,6 +153,14 @@ class AzureContentSafety:
                         work.append(partial(self._shield, batch, tools, headers, deadline))
         found = await together(work)
         return gathered(passages, [(at, all_of(passages[at], kind)) for each in found for at, kind in each])
+
+    async def _headers(self, deadline: float) -> Mapping[str, str]:
+        if self._tokens is None:
+            return {"ocp-apim-subscription-key": key_of(self._settings.key)}
+        try:
+            return {"authorization": f"Bearer {await self._tokens.get(deadline)}"}
+        except TokenError:
+            raise Failure("no_key") from None
 
     async def _analyze(
         self, batch: Sequence[Part], headers: Mapping[str, str], deadline: float

@@ -40,6 +40,7 @@ from extproc.guardrails._remote import (
 from extproc.outbound.sigv4 import Key, signed
 from extproc.providers import ProviderSettings
 from extproc.words.values import Name, SecretRef
+from extproc.words.workers import SIGNED
 
 _PIECE = 20_000  # characters of one call: the service takes 25 units of 1,000 characters a second
 _placeholder = re.compile(r"\{([A-Za-z0-9 _-]{1,60})\}").search
@@ -52,7 +53,7 @@ class BedrockSettings(RemoteSettings):
     kind: Literal["bedrock"] = Field(description="Kind of the guardrail. `bedrock`: a guardrail of Amazon Bedrock.")
     provider: Name = Field(
         description="Provider of the kind `aws_bedrock`, a key of `providers`: its `region`, `base_url` and `api_key` "
-        "are used."
+        "are used. Without `api_key`, Envoy signs the questions as those to the provider."
     )
     guardrail: Annotated[
         str,
@@ -64,7 +65,9 @@ class BedrockSettings(RemoteSettings):
         "DRAFT", description="Version of the guardrail: a number, or `DRAFT`."
     )
     access_key_id: SecretRef | None = Field(
-        None, description="Access key id that signs requests, where the provider has no `api_key`. Read for each call."
+        None,
+        description="Access key id that signs the questions in this process. Read for each call. "
+        "Default: as the provider.",
     )
     secret_access_key: SecretRef | None = Field(None, description="Secret access key of `access_key_id`.")
     session_token: SecretRef | None = Field(None, description="Session token of temporary keys.")
@@ -81,6 +84,10 @@ class BedrockSettings(RemoteSettings):
             raise ValueError("give access_key_id and secret_access_key, or neither of them")
         return self
 
+    def through_envoy(self, providers: Mapping[str, ProviderSettings]) -> str:
+        provider = providers.get(self.provider)
+        return self.provider if self.access_key_id is None and provider is not None and provider.api_key is None else ""
+
     def asks(self, around: Around) -> str:
         provider = around.providers.get(self.provider)
         return "" if provider is None else f"{provider.url.geturl()}, guardrail {self.guardrail}"
@@ -91,11 +98,10 @@ class BedrockSettings(RemoteSettings):
             yield "provider", f"there is no provider {self.provider!r}"
         elif provider.provider.signed_for != "bedrock":
             yield "provider", f"{self.provider!r} is not of the kind aws_bedrock"
-        elif provider.api_key is None and self.access_key_id is None:
-            yield "provider", f"{self.provider!r} has no api_key: give it one, or give access_key_id here"
 
     def connect(self, around: Around) -> Bedrock:
-        return Bedrock(self, around.providers[self.provider])
+        private = around.private if self.through_envoy(around.providers) else ""
+        return Bedrock(self, around.providers[self.provider], private)
 
 
 class _Output(msgspec.Struct):
@@ -109,12 +115,18 @@ class _Answer(msgspec.Struct):
 
 
 class Bedrock:
-    """Asks ApplyGuardrail."""
+    """Asks ApplyGuardrail: with the key of its settings or of the provider, or through Envoy, which signs with the
+    credentials it finds.
+    """
 
-    def __init__(self, settings: BedrockSettings, provider: ProviderSettings) -> None:
+    def __init__(self, settings: BedrockSettings, provider: ProviderSettings, private: str) -> None:
         self._settings = settings
         self._provider = provider
-        self._service = Service(provider.url.geturl(), settings, ca=provider.tls_ca)
+        self._private = private  # Envoy's socket, where Envoy signs
+        if private:
+            self._service = Service(f"http://envoy{SIGNED}{settings.provider}", settings, socket=private)
+        else:
+            self._service = Service(provider.url.geturl(), settings, ca=provider.tls_ca)
         self.services = (self._service,)
         self._path = f"/guardrail/{quote(settings.guardrail, safe='')}/version/{settings.version}/apply"
 
@@ -150,6 +162,8 @@ class Bedrock:
 
     def _headers(self, body: bytes) -> Mapping[str, str]:
         settings, provider = self._settings, self._provider
+        if self._private:
+            return {}
         if settings.access_key_id is None or settings.secret_access_key is None:
             return {"authorization": f"Bearer {key_of(provider.api_key)}"}
         session = "" if settings.session_token is None else key_of(settings.session_token)

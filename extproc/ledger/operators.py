@@ -1,4 +1,4 @@
-"""Two tables of operators: gateway keys made while the gateway runs, and the trail of what operators did.
+"""Tables of operators: gateway keys made while the gateway runs, the trail of acts, sessions ended before their time.
 
 A key is stored as its keyed hash. Replicas that share the ledger's database share its keys.
 """
@@ -121,6 +121,22 @@ class Operators:
         """Delete acts from before a time, in epoch seconds."""
         with self._database.change() as cursor:
             cursor.execute(f"DELETE FROM audit WHERE time < {self._place}", (micros(before),))  # noqa: S608
+
+    def end_session(self, id: str, until: float, now: float) -> None:
+        """Remember a session that was ended, until its time; forget those whose time has come."""
+        with self._database.change() as cursor:
+            cursor.execute(f"DELETE FROM ended_sessions WHERE until < {self._place}", (micros(now),))  # noqa: S608
+            cursor.execute(
+                f"INSERT INTO ended_sessions (id, until) VALUES ({self._place}, {self._place}) "  # noqa: S608
+                "ON CONFLICT (id) DO NOTHING",
+                (text(id), micros(until)),
+            )
+
+    def ended_sessions(self) -> Sequence[str]:
+        """The ids of sessions that were ended."""
+        with self._database.look() as cursor:
+            cursor.execute("SELECT id FROM ended_sessions")
+            return [id for (id,) in cursor.fetchall()]
 
 
 def _seconds(at: int | None) -> float | None:

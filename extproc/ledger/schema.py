@@ -139,8 +139,9 @@ STEPS = (
         for table in ("exchanges", "rollups")
         for name in ("prompt_saved", "prompt_extra")
     ),
+    ("CREATE TABLE ended_sessions (id {text} NOT NULL PRIMARY KEY, until BIGINT NOT NULL)",),
 )
-VERSION = len(STEPS)  # 7
+VERSION = len(STEPS)  # 8
 
 # a key of PostgreSQL's advisory locks: a number that no other program in the database takes
 _LOCK = 7_310_868_733_423_012

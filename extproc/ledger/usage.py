@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
+from operator import add, attrgetter, itemgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select, union_all
@@ -51,13 +52,21 @@ class Numbers:
     prompt_extra: int = 0
 
     def __add__(self, other: Numbers) -> Numbers:
-        return Numbers(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+        return Numbers(*map(add, _all_numbers(self), _all_numbers(other)))
 
     def json(self) -> dict[str, Any]:
         numbers: dict[str, Any] = asdict(self)
         unpriced = numbers.pop("unpriced")
         money = {f"{name}_usd": decimal(numbers.pop(name)) for name in _MONEY}
         return {**numbers, "unpriced": unpriced, **money}
+
+
+_NAMES = tuple(each.name for each in fields(Numbers))
+_all_numbers: Callable[[Numbers], tuple[int, ...]] = attrgetter(*_NAMES)
+_PLACES = [[*USAGE].index({"cost": "cost_low", "unpriced": "requests", "cache_hits": "hits"}.get(n, n)) for n in _NAMES]
+_picked: Callable[[Sequence[Any]], tuple[Any, ...]] = itemgetter(*_PLACES)  # the sums in the order of Numbers
+_COST, _UNPRICED = _NAMES.index("cost"), _NAMES.index("unpriced")
+_PRICED, _COST_HIGH = [*USAGE].index("priced"), [*USAGE].index("cost_high")
 
 
 @dataclass(slots=True, frozen=True)
@@ -211,13 +220,11 @@ def bounds(query: Query, part: tuple[datetime, datetime], begins: Any) -> tuple[
 
 
 def _numbers(sums: Sequence[Any]) -> Numbers:
-    found = {name: int(value or 0) for name, value in zip(USAGE, sums, strict=True)}
-    return Numbers(
-        **{name: found[name] for name in USAGE if name in Numbers.__slots__},
-        cost=found["cost_low"] + (found["cost_high"] << 32),
-        unpriced=found["requests"] - found["priced"],
-        cache_hits=found["hits"],
-    )
+    """Of a report's row: ten thousand of them are usual."""
+    found = [int(value or 0) for value in _picked(sums)]  # numeric in PostgreSQL
+    found[_COST] += int(sums[_COST_HIGH] or 0) << 32
+    found[_UNPRICED] -= int(sums[_PRICED] or 0)
+    return Numbers(*found)
 
 
 def _value(value: Any) -> str:

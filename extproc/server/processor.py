@@ -104,6 +104,7 @@ class Processor:
         self._audits = Audits(self._telemetry.internal_error)
         self._issued: Sequence[IssuedKey] = ()  # gateway keys that operators made
         self._keys_mark: object = None
+        self._desk: Desk | None = None  # of the worker that serves it
         self._stale = ""  # why the settings in use are not those of the file
         self._reloads = Reloads(self, file, settings, secrets=secrets, socket=socket, worker=worker)
         self.take(settings, self._reloads.places)
@@ -120,6 +121,8 @@ class Processor:
         if await self._read_keys():
             self._rebuild()
         self._open_doors()
+        if self._desk is not None and settings.admin.oidc is not None:
+            await asyncio.to_thread(self._desk.read_sessions)
         where = settings.processor
         mark = workers.mark(self._worker) if self._several else ""
         discovery = self._reloads.discovery
@@ -165,10 +168,11 @@ class Processor:
         if token is not None and token() is None:
             raise OSError(f"admin.token: {settings.admin.token} is not set")
         everything = self._everything()
-        desk = Desk(self._ledger.operators, lambda: self._settings, lambda: self._pipeline.catalog)
+        self._desk = desk = Desk(self._ledger.operators, lambda: self._settings, lambda: self._pipeline.catalog)
+        given = [*filter(None, [settings.admin.token, settings.auth.key_secret])]
         doors = (
             ("status", self._status, settings.status),
-            ("admin", lambda: admin.admin_app(everything, token, desk, settings.admin.oidc), settings.admin),
+            ("admin", lambda: admin.admin_app(everything, token, desk, settings.admin.oidc, given), settings.admin),
         )
         for name, make, door in doors:
             try:
@@ -329,6 +333,7 @@ class Processor:
             issued=self._issued,
             results=self._results,
             audits=self._audits,
+            socket=self._socket,
             servers=self._servers,
             taint=self._taint if settings.mcp is not None else None,
             places=places,
@@ -357,7 +362,7 @@ class Processor:
         from extproc.mcp.servers import Servers  # noqa: PLC0415 - most gateways serve models alone
 
         secret = settings.mcp.key or settings.auth.key_secret
-        socket = workers.servers_socket(self._socket)
+        socket = workers.private_socket(self._socket)
         self._servers = servers = Servers(settings.mcp, socket, None if secret is None else secret.read())
         servers.changed = self._learn
         if self._server is not None:
@@ -399,8 +404,9 @@ class Processor:
             with contextlib.suppress(StoreError):  # findings of this process stay here
                 self._history.merge(await self._counters.share("providers", me, self._history.note(), _SHARED_FOR))
                 await self._grants.refresh()
-                if self._settings.mcp is not None:
+                if self._servers is not None:
                     await self._taint.refresh()
+                    await self._servers.board.turn(self._counters)
 
     async def _renew_leases(self) -> None:
         while True:
@@ -446,6 +452,8 @@ class Processor:
             await asyncio.sleep(_KEYS_EVERY)
             if await self._read_keys():
                 self._rebuild()
+            if self._desk is not None and self._settings.admin.oidc is not None:
+                await asyncio.to_thread(self._desk.read_sessions)
 
     async def _read_keys(self) -> bool:
         """True when there are others than before."""

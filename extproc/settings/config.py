@@ -23,7 +23,7 @@ from extproc import guardrails
 from extproc.auth import AttributionSettings, AuthSettings, ConsumerSettings, GroupSettings, TeamSettings
 from extproc.budgets import BudgetSettings
 from extproc.cache.settings import CacheSettings
-from extproc.guardrails import Around
+from extproc.guardrails import Around, RemoteSettings
 from extproc.mcp.settings import MCPSettings
 from extproc.prices import DatedPriceSettings
 from extproc.providers import ProviderSettings
@@ -326,6 +326,12 @@ class Settings(Section):
     def hops(self) -> Mapping[str, ProviderSettings]:
         """Everything that Envoy has a hop for: the providers, and MCP servers in the form of providers."""
         return self.providers if self.mcp is None else {**self.providers, **self.mcp.hops}
+
+    @property
+    def asked_through_envoy(self) -> Sequence[str]:
+        """The providers that guardrails ask through Envoy, which signs the requests."""
+        asked = (entry.through_envoy(self.providers) for entry in self.guardrails if isinstance(entry, RemoteSettings))
+        return sorted({name for name in asked if name})
 
     @property
     def around_guardrails(self) -> Around:

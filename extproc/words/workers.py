@@ -62,10 +62,16 @@ def inner_socket(path: str, worker: int) -> str:
     return str(place.with_name(f"{place.stem}-{worker}.w"))
 
 
-def servers_socket(path: str) -> str:
-    """The unix socket of Envoy's where processors ask MCP servers: `extproc-mcp.e`."""
+def private_socket(path: str) -> str:
+    """The unix socket of Envoy's where processors ask MCP servers, and clouds whose requests Envoy signs:
+    `extproc-private.e`.
+    """
     place = PurePath(path)
-    return str(place.with_name(f"{place.stem}-mcp.e"))
+    return str(place.with_name(f"{place.stem}-private.e"))
+
+
+SIGNED = "/signed/"
+"""The beginning of paths at that socket that lead to a provider, whose name follows."""
 
 
 def mark(worker: int) -> str:

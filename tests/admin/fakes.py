@@ -288,6 +288,13 @@ class FakeDesk:
         self.issued: list[dict] = []
         self.port = 10000
         self.acts: list[dict] = []
+        self.ended: set[str] = set()
+
+    def end_session(self, id, until):
+        self.ended.add(id)
+
+    def has_ended(self, id, begun):
+        return id in self.ended
 
     def keys(self):
         numbers = {"origin": "settings", "created": None, "created_by": "", "expires_at": None}

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import time
+from base64 import urlsafe_b64decode
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
+from extproc.accounting.desk import Desk as OperatorsDesk
 from extproc.admin import admin_app
-from extproc.admin.signon import MAX_SESSIONS, SESSION, SignOn
+from extproc.admin.guard import Principal
+from extproc.admin.sessions import Begun, Seal, Session
+from extproc.admin.signon import SESSION, SignOn
+from extproc.ledger import LedgerError, open_ledger
 from extproc.settings.signon import OIDCSettings
+from extproc.words.values import Secret
 from tests.admin.conftest import JSON, TOKEN
 from tests.admin.idp import CLIENT, SECRET, Provider
 
@@ -56,6 +63,11 @@ async def sign_on(browser, path="/auth/login"):
     back = httpx.get(begun.headers["location"], trust_env=False).headers["location"]
     assert back.startswith(f"https://{HOST}/auth/callback?")
     return await browser.get(back)
+
+
+def begun_state(browser):
+    data = browser.cookies.get("extproc_login").split(".")[0]
+    return json.loads(urlsafe_b64decode(data + "=" * (-len(data) % 4)))[0]
 
 
 async def test_an_operator_signs_on_acts_and_signs_off(browser, desk, sources):
@@ -154,13 +166,21 @@ async def test_a_code_of_another_browser_signs_nobody_on(browser, sources, setti
     mine = browser.cookies.get("extproc_login")
     browser.cookies.clear()
     assert (await browser.get(back)).status_code == 400  # the victim's browser has no cookie of this state
+    await browser.get("/auth/login")
+    assert (await browser.get(back)).status_code == 400  # nor has one that began another
+    browser.cookies.clear()
     browser.cookies.set("extproc_login", mine, domain=HOST)
-    assert (await browser.get(back)).status_code == 400  # and a state counts once
+    assert (await browser.get(back)).status_code == 302
+    browser.cookies.set("extproc_login", mine, domain=HOST)
+    assert (await browser.get(back)).status_code == 403  # a code counts once
+    browser.cookies.clear()
+    for forged in (state, mine[:-1], mine.split(".")[0], "." + mine.split(".")[1], "\x7f.x", "e30.e30", ""):
+        assert (await browser.get(back, headers={"cookie": f"extproc_login={forged}"})).status_code == 400
     for query in ("", "?code=x", f"?code=x&state={state}", "?state=&code=x"):
         assert (await browser.get("/auth/callback" + query)).status_code == 400
     browser.cookies.clear()
     await browser.get("/auth/login")
-    answer = await browser.get(f"/auth/callback?error=access_denied&state={browser.cookies.get('extproc_login')}")
+    answer = await browser.get(f"/auth/callback?error=access_denied&state={begun_state(browser)}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "sign_in_refused")
 
 
@@ -170,18 +190,15 @@ async def test_the_address_to_return_to_is_only_a_part_of_the_page(browser):
         assert answer.headers["location"] == f"https://{HOST}/"
 
 
-async def test_sign_ins_sessions_and_the_providers_documents_are_bounded(settings, provider, monkeypatch):
+async def test_sign_ins_and_the_providers_documents_are_bounded(settings, desk, provider, monkeypatch):
     clock = [1000.0]
-    sign_on_ = SignOn(settings.model_copy(update={"sign_ins": 3}), lambda: clock[0])
+    sign_on_ = SignOn(settings.model_copy(update={"sign_ins": 3}), desk, (), lambda: clock[0])
     request = type("Request", (), {"query_params": {}, "cookies": {}})()
     provider.asked.clear()
     assert [sign_on_.login(request).status_code for _ in range(4)] == [302, 302, 302, 429]
     clock[0] += 61
     assert sign_on_.login(request).status_code == 302
     assert provider.asked.count("/.well-known/openid-configuration") == 1
-    for number in range(MAX_SESSIONS + 5):
-        sign_on_._keep(sign_on_._sessions, number, number)
-    assert len(sign_on_._sessions) == MAX_SESSIONS
     for found in (b"[]", b"{}", b"x" * 300_000, b"\xff"):
         monkeypatch.setattr("extproc.admin.signon.ask", lambda *_, found=found, **__: (200, found))
         clock[0] += 4000
@@ -191,14 +208,14 @@ async def test_sign_ins_sessions_and_the_providers_documents_are_bounded(setting
     assert sign_on_.login(request).status_code == 503
 
 
-async def test_the_providers_document_must_be_its_own_and_secure(sources, settings, provider):
+async def test_the_providers_document_must_be_its_own_and_secure(sources, desk, settings, provider):
     for changes in (
         {"issuer": "https://evil.example"},
         {"authorization_endpoint": "javascript:x"},
         {"authorization_endpoint": 5},
     ):
         provider.discovered = changes
-        transport = httpx.ASGITransport(app=admin_app(sources, None, None, settings))
+        transport = httpx.ASGITransport(app=admin_app(sources, None, desk, settings))
         async with httpx.AsyncClient(transport=transport, base_url=f"https://{HOST}") as browser:
             assert (await browser.get("/auth/login")).status_code == 503
 
@@ -214,7 +231,7 @@ async def test_the_token_works_beside_sign_on(sources, desk, settings):
 
 async def test_a_session_ends_with_its_time(sources, desk, settings, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("extproc.admin.signon.SignOn.__init__.__defaults__", (lambda: clock[0],))
+    monkeypatch.setattr("extproc.admin.signon.SignOn.__init__.__defaults__", ((), lambda: clock[0]))
     transport = httpx.ASGITransport(app=admin_app(sources, None, desk, settings))
     async with httpx.AsyncClient(transport=transport, base_url=f"https://{HOST}") as browser:
         await sign_on(browser)
@@ -225,9 +242,91 @@ async def test_a_session_ends_with_its_time(sources, desk, settings, monkeypatch
         clock[0] += 5
         await browser.get("/auth/login")
         clock[0] += 601
-        assert (
-            await browser.get(f"/auth/callback?code=x&state={browser.cookies.get('extproc_login')}")
-        ).status_code == 400
+        assert (await browser.get(f"/auth/callback?code=x&state={begun_state(browser)}")).status_code == 400
+
+
+async def test_a_sign_in_and_its_session_work_at_every_replica_until_it_ends(sources, settings, ledger_desks):
+    first, second = (admin_app(sources, None, desk, settings) for desk in ledger_desks)
+
+    def at(app):
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=f"https://{HOST}", cookies=jar)
+
+    jar = httpx.Cookies()
+    async with at(first) as one, at(second) as two:
+        begun = await one.get("/auth/login")
+        two.cookies = one.cookies
+        back = httpx.get(begun.headers["location"], trust_env=False).headers["location"]
+        assert (await two.get(back)).status_code == 302
+        one.cookies = two.cookies
+        for browser in (one, two):
+            assert (await browser.get("/usage")).status_code == 200
+        old = one.cookies.get(SESSION)
+        assert (await two.post("/auth/logout", json={}, headers=PAGE)).status_code == 204
+        held = {"cookie": f"{SESSION}={old}"}
+        assert (await two.get("/usage", headers=held)).status_code == 401
+        ledger_desks[0].read_sessions()  # as it does every two seconds
+        assert (await one.get("/usage", headers=held)).status_code == 401
+        acts = [(act["actor"], act["role"], act["action"]) for act in ledger_desks[0].trail(9, None)]
+        assert acts == [("zoe@example.com", "operator", "sign_out"), ("zoe@example.com", "operator", "sign_in")]
+
+
+@pytest.fixture
+def ledger_desks(tmp_path):
+    """The desks of two replicas with one ledger."""
+    ledgers = [open_ledger(f"sqlite:{tmp_path}/ledger.db") for _ in range(2)]
+    yield [OperatorsDesk(ledger.operators, lambda: None, lambda: None) for ledger in ledgers]
+    for ledger in ledgers:
+        ledger.close()
+
+
+def test_sessions_that_ended_survive_a_ledger_that_is_away(ledger_desks):
+    class Away:
+        def end_session(self, *_):
+            raise LedgerError("away")
+
+        ended_sessions = end_session
+
+    here, there = ledger_desks
+    now = time.time()
+    assert here.has_ended("x", now - 60)  # not read yet: a session from before the start may have ended
+    assert not here.has_ended("x", now + 60)
+    here.read_sessions()
+    assert not here.has_ended("x", now - 60)
+    there.read_sessions()
+    operators, here._operators = here._operators, Away()
+    here.end_session("x", now + 60)
+    here.end_session("gone", now - 60)
+    there.read_sessions()
+    assert (here.has_ended("x", now), there.has_ended("x", now)) == (True, False)
+    here._operators = operators
+    here.read_sessions()
+    there.read_sessions()
+    assert there.has_ended("x", now)
+    there.end_session("y", now + 60)
+    assert sorted(operators.ended_sessions()) == ["x", "y"]  # the time of `gone` has come
+
+
+def test_cookies_are_those_of_the_same_settings(settings, monkeypatch):
+    monkeypatch.setenv("TOKEN", "t" * 32)
+    token = Secret("env", "TOKEN")
+    session = Session("id", Principal("z\ud800" * 100, "viewer", session=True), 1.0, 2.0)
+    seal = Seal(settings, [settings.client_secret, token])
+    cookie = seal.session(session)
+    assert Seal(settings, [settings.client_secret, token]).read_session(cookie) == session
+    assert seal.read_begun(cookie) is None  # each kind has a key of its own
+    assert seal.read_session(seal.begun(Begun("s", "", 9.0))) is None
+    for other in (
+        Seal(settings, [settings.client_secret]),
+        Seal(settings, []),  # a key of the process
+        Seal(settings, [settings.client_secret, Secret("env", "NONE")]),
+        Seal(settings.model_copy(update={"admins": ["other"]}), [settings.client_secret, token]),
+    ):
+        assert other.read_session(cookie) is None
+        assert other.read_session(other.session(session)) == session
+    monkeypatch.setenv("TOKEN", "changed")
+    assert seal.read_session(cookie) is None
+    for text in ("", ".", "a", "a.b", "é.x", cookie + "x", "x" * 5000, cookie.replace(".", "..")):
+        assert seal.read_session(text) is None
 
 
 @pytest.mark.parametrize(

@@ -45,13 +45,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Free ports of loopback. Test processes that run side by side search different ranges."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    """Free ports of loopback. No other process of tests on this machine gets the same while this one runs: each holds a
+    name for its ports, which the kernel takes back at its end.
+    """
     found: list[int] = []
-    for port in random.sample(range(12_000 + 2_000 * worker, 14_000 + 2_000 * worker), 2_000):
-        with contextlib.suppress(OSError):
+    for port in random.sample(range(12_000, 28_000), 16_000):
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0extproc-test-port-{port}")
             socket.create_server(("127.0.0.1", port)).close()
-            found.append(port)
+        except OSError:
+            name.close()
+            continue
+        name.detach()  # open until the process ends
+        found.append(port)
         if len(found) == count:
             return found
     raise OSError("there are no free ports")
@@ -174,7 +181,7 @@ def chat_body(model: str, text: str = "Hello", **fields: Any) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": text}], **fields}
 
 
-def eventually(find: Callable[[], Any], timeout: float = 10) -> Any:
+def eventually(find: Callable[[], Any], timeout: float = 30) -> Any:
     """The first true value of `find`, polled for at most `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (found := find()):
@@ -190,14 +197,15 @@ def run_gateway(
     env: dict[str, str],
     *,
     listener: str = "",
+    admin: str = "",
     strict: bool = True,
     up: bool = False,
 ) -> Iterator[Gateway]:
     """Start a gateway. In its YAML, `{mock_<name>}` is the address of a mock provider with /v1, `{at_<name>}` the
-    address without. `listener` adds settings of the listener. Mock providers are strict doubles, or the built-in mock.
-    With `up`, the command `extproc up` starts it, as users do; that takes three times as long.
+    address without. `listener` and `admin` add settings to these sections. Mock providers are strict doubles, or the
+    built-in mock. With `up`, the command `extproc up` starts it, as users do; that takes three times as long.
     """
-    door, status, admin, *ports = free_ports(PORTS + len(mocks))
+    door, status, desk, *ports = free_ports(PORTS + len(mocks))
     urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(mocks, ports, strict=True)}
     text = textwrap.dedent(yaml)
     for name, url in urls.items():
@@ -205,7 +213,7 @@ def run_gateway(
     head = f"""
 listener: {{address: 127.0.0.1, port: {door}, {listener}}}
 status: {{address: 127.0.0.1, port: {status}}}
-admin: {{address: 127.0.0.1, port: {admin}}}
+admin: {{address: 127.0.0.1, port: {desk}, {admin}}}
 """
     if TRANSPORT and "processor:" not in text:
         head += f"processor: {{transport: {TRANSPORT}}}\n"
@@ -213,7 +221,7 @@ admin: {{address: 127.0.0.1, port: {admin}}}
     file.write_text(head + text, encoding="utf-8")
     env = {"EXTPROC_DEMO_KEY": KEY, **env}
     base = "http://127.0.0.1"
-    addresses = (f"{base}:{door}", f"{base}:{status}", f"{base}:{admin}")
+    addresses = (f"{base}:{door}", f"{base}:{status}", f"{base}:{desk}")
     with contextlib.ExitStack() as stack:
         if up:
             process = stack.enter_context(running_up(file, log, env))
@@ -256,7 +264,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     running: list[Iterator[Gateway]] = []
 
     def begin(
-        yaml: str, mocks: tuple[str, ...] = ("sandbox",), env: dict[str, str] | None = None, **options: bool
+        yaml: str, mocks: tuple[str, ...] = ("sandbox",), env: dict[str, str] | None = None, **options: Any
     ) -> Gateway:
         folder = tmp_path / f"gateway{len(running)}"
         folder.mkdir()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from tests.admin.idp import CLIENT, SECRET, Provider
 from tests.e2e.conftest import Gateway, eventually, run_gateway
 
 YAML = """
@@ -85,3 +90,52 @@ def test_a_consumer_is_exported_and_forgotten(gateway: Gateway, extproc: Any):
     assert "made anew" in extproc("ledger", "rebuild", "--url", gateway.admin).stdout
     for wrong in (("forget",), ("rebuild", "--consumer", "ada"), ("export", "--consumer", "ada", "--delete")):
         assert extproc("ledger", *wrong, "--url", gateway.admin).returncode == 1
+
+
+def first_worker(gateway: Gateway) -> int:
+    """The process id of the worker that serves the admin API, by its command line."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if str(gateway.file) in words and words[-3:-1] == ["--worker", "0"]:
+            return int(folder.name)
+    return 0
+
+
+def test_a_session_outlives_the_process_that_began_it_and_its_end_does_too(start: Callable[..., Gateway]):
+    with Provider().running() as provider:
+        console = "http://127.0.0.1:1"  # the redirect of the client; the test follows it to the API itself
+        oidc = f"issuer: '{provider.url}', client_id: {CLIENT}, client_secret: env:OIDC_SECRET, url: '{console}'"
+        oidc += ", roles: realm.groups, viewers: ['*'], operators: [ops]"
+        env = {"KEY_SECRET": "s" * 64, "OIDC_SECRET": SECRET}
+        gateway = start(YAML, env=env, admin=f"oidc: {{{oidc}}}")
+        with httpx.Client(base_url=gateway.admin, trust_env=False) as browser:
+
+            def status() -> int:
+                try:
+                    return browser.get("/audit").status_code
+                except httpx.TransportError:
+                    return 0  # the worker is away
+
+            def restarted() -> None:
+                killed = first_worker(gateway)
+                os.kill(killed, signal.SIGKILL)
+                eventually(lambda: first_worker(gateway) not in (0, killed) and status() != 0, 30)
+
+            assert status() == 401
+            begun = browser.get("/auth/login")
+            back = httpx.get(begun.headers["location"], trust_env=False).headers["location"]
+            restarted()
+            assert browser.get(back.removeprefix(console)).headers["location"] == f"{console}/"
+            assert status() == 403, "an operator's role has no audit trail"
+            restarted()
+            assert status() == 403
+            assert browser.get("/me").json()["name"] == "zoe@example.com"
+            ended = browser.cookies.get("extproc_session")
+            assert browser.post("/auth/logout", json={}).status_code == 204
+            browser.cookies.set("extproc_session", ended, domain="127.0.0.1")
+            assert status() == 401
+            restarted()
+            assert status() == 401

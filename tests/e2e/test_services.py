@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx
 import pytest
 
+from tests.doubles.answers import Refused
+from tests.doubles.credentials import Asked, Keys, aws
 from tests.e2e.conftest import KEY, Gateway, eventually, run_gateway
 from tests.e2e.scripted import Scripted, head, plain
 from tests.guardrails.services import KINDS, MASKS, chat, judge, real
@@ -31,6 +34,7 @@ providers:
   judge: {kind: vllm, base_url: "SERVICES/judge/v1", outlier_detection: {consecutive_5xx: 10000}}
   oa: {kind: openai, base_url: "SERVICES/oa/v1", api_key: env:SERVICE_KEY}
   aws: {kind: aws_bedrock, region: eu-west-1, base_url: "SERVICES/aws", api_key: env:SERVICE_KEY}
+  signed: {kind: aws_bedrock, region: eu-west-1, base_url: "SERVICES/signed"}
 models:
   chat: {provider: chat}
   m: {provider: judge, price: {input: 1.00, output: 2.00}}
@@ -44,6 +48,14 @@ GUARDRAILS
 stores: {counters: "memory:"}
 """
 
+TOKEN = "entra-token"
+ROLE = {
+    "AccessKeyId": "ASIAROLE",
+    "SecretAccessKey": "role-secret",
+    "Token": "role-token",
+    "Expiration": "2099-01-01T00:00:00Z",
+}
+
 
 class Services:
     """The services that guardrails ask. `fault` takes the place of their answers."""
@@ -53,8 +65,17 @@ class Services:
         self.asked: list[str] = []
 
     def answer(self, handler: Any) -> None:
-        body = json.loads(handler.body)
         name, _, path = handler.path[1:].partition("/")
+        if name in ("role", "acme"):
+            given = dict(parse_qsl(handler.body.decode()))
+            token = TOKEN if given.get("client_secret") == "entra-secret" else "refused"
+            give(
+                handler,
+                200,
+                json.dumps(ROLE if name == "role" else {"access_token": token, "expires_in": 3600}).encode(),
+            )
+            return
+        body = json.loads(handler.body)
         self.asked.append(name)
         if self.fault is not None:
             self.fault(handler)
@@ -63,9 +84,13 @@ class Services:
             status, said = 200, judge(body)
         else:
             headers = {key.lower(): value for key, value in handler.headers.items()}
+            if headers.get("authorization") == f"Bearer {TOKEN}":
+                headers = {"ocp-apim-subscription-key": "service-key"}
             try:
+                if name == "signed":
+                    name, headers = "aws", signed(handler)
                 status, said = real(HOSTS[name], f"/{path}", headers, body)
-            except (AssertionError, KeyError):
+            except (AssertionError, KeyError, Refused):
                 status, said = 400, {"error": "no such request"}
         give(handler, status, json.dumps(said).encode())
 
@@ -76,6 +101,15 @@ def give(handler: Any, status: int, body: bytes) -> None:
     handler.send_header("content-length", str(len(body)))
     handler.end_headers()
     handler.wfile.write(body)
+
+
+def signed(handler: Any) -> dict[str, str]:
+    """The headers of a request with a key, in the place of one that Envoy has signed with the role's credentials."""
+    headers = [(key.lower().encode(), value.encode()) for key, value in handler.headers.items()]
+    keys = {"AWS_ACCESS_KEY_ID": "ASIAROLE", "AWS_SECRET_ACCESS_KEY": "role-secret", "AWS_SESSION_TOKEN": "role-token"}
+    assert dict(headers)[b"authorization"].startswith(b"AWS4-HMAC-SHA256 ")
+    aws(Keys(aws=keys), Asked("POST", handler.path, "", headers, handler.body))
+    return {"authorization": "Bearer service-key"}
 
 
 def slow(handler: Any) -> None:
@@ -121,11 +155,24 @@ def shared(
             f"  - {{name: {kind}-closed, {common}, timeout: {wait}}}",
             f"  - {{name: {kind}-open, {common}, timeout: {wait}, failure: open}}",
         ]
+    everyone = "applies_to: {consumers: []}, on: [input, output], action: block, timeout: 9s"
+    lines.append(f"  - {{name: role, kind: bedrock, provider: signed, guardrail: abc123, version: '3', {everyone}}}")
+    entra = "{azure: {tenant: acme, client_id: app, client_secret: env:ENTRA_SECRET}}"
+    lines.append(
+        f"  - {{name: entra, kind: azure_content_safety, url: '{url}/azure', credentials: {entra}, {everyone}}}"
+    )
     hang = "applies_to: {consumers: []}, timeout: 200ms"
     lines.append(f"  - {{name: hang, kind: webhook, url: '{url}/hook/check', key: env:SERVICE_KEY, {hang}}}")
     lines.append("  - {name: nowhere, kind: webhook, url: 'http://127.0.0.1:1/', applies_to: {consumers: []}}")
     text = YAML.replace("GUARDRAILS", "\n".join(lines)).replace("PROVIDER", provider.url).replace("SERVICES", url)
-    env = {"SERVICE_KEY": "service-key", "JUDGE_KEY": "judge-key"}
+    env = {
+        "SERVICE_KEY": "service-key",
+        "JUDGE_KEY": "judge-key",
+        "ENTRA_SECRET": "entra-secret",
+        "AZURE_AUTHORITY_HOST": url,
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{url}/role",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN": "pod",
+    }
     yield from run_gateway(tmp_path_factory.mktemp("services"), text, (), env)
 
 
@@ -177,6 +224,14 @@ def test_requests_pass_are_refused_and_masked(gateway: Gateway, provider: Script
         assert "MASKME" not in text
     count = gateway.metric("extproc_guardrail_call_seconds_count", guardrail=kind, outcome="ok")
     assert count >= 1
+
+
+@pytest.mark.parametrize("guardrail", ["role", "entra"])
+def test_credentials_of_roles_and_applications(gateway: Gateway, provider: Scripted, guardrail: str):
+    assert send(gateway, "All is well", guardrail).status_code == 200
+    assert send(gateway, "This is BAD", guardrail).json()["error"]["code"] == "guardrail_blocked"
+    provider.answer(plain(chat("This is BAD")))
+    assert send(gateway, "Hello", guardrail).json()["error"]["code"] == "guardrail_blocked"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -345,5 +400,5 @@ def test_no_text_and_no_key_is_written_to_any_output(gateway: Gateway):
         send(gateway, "The word is CANARY7 and MASKME", kind)
     everything = gateway.log.read_text() + json.dumps(gateway.exchanges())
     everything += gateway.http.get(gateway.status + "/metrics").text
-    for word in ("CANARY7", "service-key", "judge-key", KEY):
+    for word in ("CANARY7", "service-key", "judge-key", "entra-secret", TOKEN, "role-secret", "role-token", KEY):
         assert word not in everything

@@ -127,3 +127,16 @@ def test_the_other_teams_envoy_verifies_tokens_and_certificates(validate, tmp_pa
     manager["access_log"] = [log]
     theirs["static_resources"]["clusters"] += [cluster, jwks]
     assert validate(yaml.safe_dump({"node": {"id": "theirs", "cluster": "theirs"}} | theirs)) == ""
+
+
+def test_attach_mode_has_no_envoy_that_signs_the_questions_of_a_guardrail():
+    text = """
+providers: {bedrock: {kind: aws_bedrock, region: eu-west-1}}
+models: {m: {provider: bedrock}}
+guardrails: [{name: g, kind: bedrock, provider: bedrock, guardrail: abc KEYS}]
+"""
+    ((path, message),) = attach_problems(parse(text.replace(" KEYS", "")))
+    assert path == ("guardrails", 0, "provider")
+    assert "give access_key_id" in message
+    keys = ", access_key_id: env:A, secret_access_key: env:B"
+    assert attach_problems(parse(text.replace(" KEYS", keys))) == []

@@ -217,6 +217,7 @@ ELSEWHERE = {
     "quarantine:_date ValueError": test_quarantine,
     "quarantine:_reference msgspec.DecodeError": test_quarantine,
     "quarantine:Quarantine._answers Failure": test_quarantine,
+    "azure_content_safety:AzureContentSafety._headers TokenError": test_remote.test_without_a_token_nothing_is_asked,
     "webhook:_texts msgspec.ValidationError": test_remote,
 }
 """Injected by other tests: those of services have an inventory of their own, with every kind."""

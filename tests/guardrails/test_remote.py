@@ -26,6 +26,7 @@ from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
+from extproc.credentials.oauth import TokenError
 from extproc.guardrails import GuardInput
 from extproc.guardrails._remote import Passage, batches, changes, parts
 from extproc.outbound.pool import AnswerError
@@ -220,6 +221,21 @@ async def test_a_key_that_cannot_be_read_and_text_that_is_too_long_fail(world, s
     assert refused((await request(made, "x"))[1])[0] == 503
     assert service.asked == []
     assert made.metric("extproc_guardrail_failures_total", guardrail="g", reason="no_key") == 1
+
+
+async def test_without_a_token_nothing_is_asked(world, service, monkeypatch):
+    async def get(tokens, deadline):
+        raise TokenError("refused", "CANARY")
+
+    monkeypatch.setattr("extproc.credentials.tokens.Tokens.get", get)
+    entra = "credentials: {azure: {tenant: acme, client_id: app, client_secret: env:SERVICE_KEY}}"
+    kind = KINDS["azure_content_safety"].replace("key: env:SERVICE_KEY", entra)
+    for failure, status in (("closed", 503), ("open", None)):
+        made = world(f"{PROVIDERS}guardrails: [{{name: g, {kind}, failure: {failure}}}]")
+        _, sent = await request(made, "x")
+        assert getattr(sent, "status", None) == status
+        assert made.metric("extproc_guardrail_failures_total", guardrail="g", reason="no_key") == 1
+    assert service.asked == []
 
 
 async def test_a_dead_service_holds_five_requests_and_is_asked_again(world, service, monkeypatch):
@@ -658,13 +674,17 @@ async def test_a_webhook_of_kgateway_gets_the_conversation_in_order(world, servi
         ("kind: moderation, provider: oa, thresholds: {hate: 1.5}", "thresholds.hate: input should be less than"),
         ("kind: moderation, provider: oa, action: mask", "action: input should be 'block', 'annotate' or 'audit'"),
         ("kind: bedrock, provider: oa, guardrail: abc", "provider: 'oa' is not of the kind aws_bedrock"),
-        ("kind: bedrock, provider: keyless, guardrail: abc", "provider: 'keyless' has no api_key"),
         ("kind: bedrock, provider: aws, guardrail: '../x'", "guardrail: string should match pattern"),
         (
             "kind: bedrock, provider: aws, guardrail: abc, access_key_id: env:A",
             "give access_key_id and secret_access_key",
         ),
         ("kind: azure_content_safety, url: 'https://a.test', key: env:A, severity: {}", "give severity, blocklists or"),
+        ("kind: azure_content_safety, url: 'https://a.test'", "give key or credentials, one of them"),
+        (
+            "kind: azure_content_safety, url: 'https://a.test', credentials: {google: metadata}",
+            "credentials: give azure",
+        ),
         ("kind: azure_content_safety, url: 'https://a.test', key: env:A, severity: {hate: 8}", "severity.hate: input"),
         (
             "kind: presidio, url: 'http://p.test', anonymizers: {}, anonymizer_url: 'http://p.test', style: hash",
@@ -683,9 +703,8 @@ async def test_a_webhook_of_kgateway_gets_the_conversation_in_order(world, servi
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, entry, said):
-    keyless = PROVIDERS.replace("models:", "  keyless: {kind: aws_bedrock, region: eu-west-1}\nmodels:")
     with pytest.raises(ConfigError) as refused:
-        settings(f"{keyless}guardrails: [{{name: g, {entry}}}]")
+        settings(f"{PROVIDERS}guardrails: [{{name: g, {entry}}}]")
     assert said in str(refused.value)
     assert "sk-1" not in str(refused.value)
 
