@@ -160,6 +160,8 @@ def table(found: Sequence[Arm]) -> None:
         print(f"CPU of Python for a call, of that for a chat request: {ratio:.2f}")
     added = ", ".join(f"{name} {ours[f'{name} p50'] - direct[f'{name} p50']:.2f} ms" for name in ("call", "list"))
     print(f"added p50: {added}")
+    same = ", ".join(f"{name} {ours[f'{name} p50']:.2f} ms" for name in FIGURES.values())
+    print(f"p50 through this gateway: {same}; a call through Envoy alone: {found[1].figures['call p50']:.2f} ms")
     errors, sent = sum(arm.errors for arm in found), sum(arm.sent for arm in found)
     print(f"errors: {errors} of {sent}; a list has {TOOLS} tools")
 

@@ -425,15 +425,6 @@ def build(
         audits=audits,
         named=False,
     )
-    rules = mcp.rules(
-        settings.mcp,
-        settings.guardrails,
-        taint or Taint(counters, now=now),
-        reserve,
-        guard,
-        changed=telemetry.tool_changed,
-        tell=telemetry.guardrail,
-    )
     around = mcp.Around(
         authenticate,
         admit,
@@ -445,8 +436,13 @@ def build(
         answer=limits.buffered_response,
         hold=partial(in_flight.hold, limits.answer_memory),
         issuers=[issuer.issuer for issuer in settings.auth.jwt],
-        rules=rules,
         counters=counters,
+        taint=taint or Taint(counters, now=now),
+        guardrails=settings.guardrails,
+        guard=guard,
+        reserve=reserve,
+        changed=telemetry.tool_changed,
+        tell=telemetry.guardrail,
         places=places,
     )
     lists = mcp.build(settings.mcp, servers, around)
@@ -463,4 +459,4 @@ def build(
         on_response=Stages(lists.on_response, telemetry.stage),
         on_end=Stages([mcp.Cancel(servers), settle, AwaitAudits(audits, enter_call), *enter_call], telemetry.stage),
     )
-    return replace(made, mcp=own_pipeline, policy=rules.policy, renewed=servers.renewed)
+    return replace(made, mcp=own_pipeline, policy=lists.policy, renewed=servers.renewed)

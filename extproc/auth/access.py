@@ -28,10 +28,11 @@ class Grants:
     Names are `profile/name`, with the name of the tool or prompt, or the URI of the resource, that clients see.
     """
 
-    __slots__ = ("_lists", "key")
+    __slots__ = ("_entered", "_lists", "key")
 
     def __init__(self, lists: Sequence[_Patterns] = ()) -> None:
         self._lists = lists
+        self._entered: dict[str, bool] = {}  # answers of `enters`, which every request asks
         self.key = tuple([tuple([pattern.text for pattern in patterns]) for patterns in lists])  # of equal grants
 
     def __call__(self, name: str) -> bool:
@@ -39,8 +40,12 @@ class Grants:
         return bool(self._lists) and all(any(pattern(name) for pattern in patterns) for patterns in self._lists)
 
     def enters(self, profile: str) -> bool:
-        """True when a tool of the profile could be granted."""
-        start = f"{profile}/"
+        """True when a tool of the profile, one of the settings, could be granted."""
+        if (known := self._entered.get(profile)) is None:
+            known = self._entered[profile] = self._enters(f"{profile}/")
+        return known
+
+    def _enters(self, start: str) -> bool:
         return bool(self._lists) and all(
             any(_may_begin(pattern.text, start) for pattern in patterns) for patterns in self._lists
         )

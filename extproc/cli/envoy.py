@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from extproc import envoy_config
 from extproc.cli._options import add_config
-from extproc.envoy_config.dynamic import make
 from extproc.settings import config
 from extproc.settings.config import ConfigError, Settings
 from extproc.words import resources
+from extproc.words.plain import plain
+
+with plain():
+    from extproc import envoy_config
+    from extproc.envoy_config.dynamic import make
 
 EXAMPLES = """\
   extproc envoy --secrets /run/extproc/secrets -o envoy.yaml     a whole configuration, and the key files it reads

@@ -23,7 +23,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from extproc import envoy_config
 from extproc.cli import _drain, _supervise
 from extproc.cli._options import add_config, local, local_url
 from extproc.cli._supervise import say
@@ -31,7 +30,11 @@ from extproc.cli.envoy import prepare
 from extproc.dialects import by_path
 from extproc.settings import config
 from extproc.settings.config import Settings
+from extproc.words.plain import plain
 from extproc.words.values import is_loopback
+
+with plain():
+    from extproc import envoy_config
 
 EXAMPLES = """\
   extproc up                                  gateway.yaml here, until Ctrl-C
@@ -121,10 +124,10 @@ def _start(
     secrets = str(runtime / "secrets")
     envoy_config.write_secrets(settings, secrets)
     prepare(options.config, settings, secrets, dynamic=True, socket=path)
-    bootstrap, whole, admin = runtime / "envoy.yaml", runtime / "whole.yaml", str(runtime / _ADMIN)
+    bootstrap, whole, admin = runtime / "envoy.json", runtime / "whole.json", str(runtime / _ADMIN)
     for place, dynamic in ((bootstrap, True), (whole, False)):
         tree = envoy_config.bootstrap(settings, secrets_dir=secrets, socket=path, dynamic=dynamic, admin_socket=admin)
-        place.write_text(envoy_config.render(tree), encoding="utf-8")
+        place.write_text(json.dumps(tree), encoding="utf-8")  # YAML takes ten times as long to write
     ourselves = [sys.executable, "-m", "extproc"]
     mocks = _mocks(settings)
     for name, host, port in mocks:

@@ -224,7 +224,7 @@ def speaking(path: str, headers: Mapping[str, str]) -> Dialect:
 @cache
 def rates() -> tuple[str, ...]:
     """Prefixes of providers' headers that report rate limits."""
-    return tuple({dialect.rates for dialect in dialects().values() if dialect.rates})
+    return tuple(dict.fromkeys(dialect.rates for dialect in dialects().values() if dialect.rates))
 
 
 def _spoken() -> Iterable[Dialect]:

@@ -2,5 +2,5 @@
 
 settings.py   `mcp:` of the filter YAML
 stages.py     the stages of one request, in order: the table of contents
-words.py      one exchange as the stages see it
+call.py       one exchange as the stages see it
 """

@@ -154,8 +154,7 @@ class Answer:
 
     def _list(self, exchange: Exchange, call: Call, method: str) -> LocalReply:
         kind = KINDS[method]
-        there = self._profiles.hello(call, call.version)["capabilities"]
-        if kind != "tools" and ("resources" if kind == "templates" else kind) not in there:
+        if kind != "tools" and not self._profiles.offers(call.profile, "resources" if kind == "templates" else kind):
             raise unknown_method(method)
         assert call.message is not None
         if call.message.params.get("cursor") is not None:

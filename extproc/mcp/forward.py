@@ -11,7 +11,8 @@ from extproc.framing.sse import SSE
 from extproc.mcp.answers import owner, unknown_method
 from extproc.mcp.call import MODERN, Call
 from extproc.mcp.eras import request_for
-from extproc.mcp.link import ACCEPT, ServerError, headers_for
+from extproc.mcp.link import ServerError, headers_for
+from extproc.mcp.policy import Policy
 from extproc.mcp.profiles import Profiles
 from extproc.mcp.refusals import RPCRefusal, unknown
 from extproc.mcp.servers import Place, Servers, ServerSession
@@ -29,11 +30,11 @@ from extproc.words.errors import (
     MCP_SERVER_UNAVAILABLE,
     Refusal,
 )
-from extproc.words.exchange import Exchange, Target
+from extproc.words.exchange import Exchange
 
-_CONNECT = ("connect",)
-"""The failure after which a call goes out again: its server has not seen it."""
-_NO_SESSION = (*_CONNECT, "404")
+_AGAIN = {"x-envoy-max-retries": "1", **retry_headers(("connect",))}
+"""A call goes out again after one failure alone: its server has not seen it."""
+_AGAIN_IN_SESSION = {**_AGAIN, **retry_headers(("connect", "404")), contract.ATTEND: contract.ATTEND_LATER}
 """The same for a call in a session: a server that does not know it has not run the call. The next try has another."""
 _FAILURES = {
     "server_unavailable": (MCP_SERVER_UNAVAILABLE, "Server {} cannot be reached now; try again later."),
@@ -57,10 +58,11 @@ class Find:
     granted get the same words.
     """
 
-    def __init__(self, settings: MCPSettings, profiles: Profiles, servers: Servers) -> None:
+    def __init__(self, settings: MCPSettings, profiles: Profiles, servers: Servers, policy: Policy) -> None:
         self._settings = settings
         self._profiles = profiles
         self._servers = servers
+        self._policy = policy
 
     def __call__(self, exchange: Exchange) -> None:
         call: Call = exchange.mcp
@@ -80,11 +82,11 @@ class Find:
             if found is None:
                 raise unknown(message.method, call.name)
             call.server, call.tool, call.entry = found.server, found.name, found.entry
-        exchange.targets = (Target(call.profile, call.server, call.tool),)
-        if self._settings.servers[call.server].disabled:
-            raise failure("server_unavailable", call.server)
         if exchange.operation == "tools/call":
             call.policy = self._settings.policy(call.server, call.tool)
+        exchange.targets = (self._policy.target(call),)
+        if self._settings.servers[call.server].disabled:
+            raise failure("server_unavailable", call.server)
 
     def _most(self, method: str) -> int:
         """Longest name, in characters."""
@@ -113,8 +115,8 @@ class ForwardRPC:
     """Writes `onward`: the request as its server gets it, in its revision and in a session of its own."""
 
     def __init__(self, settings: MCPSettings, servers: Servers, places: Mapping[str, str]) -> None:
-        self._settings = settings
         self._servers = servers
+        self._timeouts = {name: str(int(each.timeout * 1000)) for name, each in settings.servers.items()}
         self._places = places  # names of tries in Envoy, where they are other ones than usual
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -134,9 +136,11 @@ class ForwardRPC:
             if session is not None:
                 call.server_session, call.server_version = session.id, session.version
             edits, headers = request_for(call, session, exchange.id)
-        in_session = call.server_session != "" and call.question is None
-        if in_session:
-            headers |= {contract.SESSION: _place(exchange).text, contract.ATTEND: contract.ATTEND_LATER}
+        if call.server_session and call.question is None:
+            headers |= _AGAIN_IN_SESSION
+            headers[contract.SESSION] = _place(exchange).text
+        else:
+            headers |= _AGAIN
         call.must_read = self._must_read(call)
         removed = [
             name
@@ -145,16 +149,9 @@ class ForwardRPC:
             and name not in headers
             and not (name.startswith("mcp-param-") and self._same(call))
         ]
-        timeout = str(int(self._settings.servers[call.server].timeout * 1000))
-        headers |= {
-            "accept": ACCEPT,
-            contract.ID: exchange.id,
-            contract.TARGETS: contract.encode_targets(exchange.targets),
-            contract.TIMEOUT: timeout,
-            "x-envoy-upstream-rq-per-try-timeout-ms": timeout,
-            "x-envoy-max-retries": "1",
-            **retry_headers(_NO_SESSION if in_session else _CONNECT),
-        }
+        headers[contract.ID] = exchange.id
+        headers[contract.TARGETS] = contract.encode_targets(exchange.targets)
+        headers[contract.TIMEOUT] = headers["x-envoy-upstream-rq-per-try-timeout-ms"] = self._timeouts[call.server]
         if "?" in exchange.request.path:
             headers[":path"] = exchange.request.path.partition("?")[0]
         body = patch(exchange.body, edits) if edits else None

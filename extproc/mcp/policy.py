@@ -194,7 +194,7 @@ def as_input(settings: GuardrailSettings) -> GuardrailSettings:
 
 
 class Judge:
-    """Writes `targets` and `tainted`. Refuses tools that the operator switched off, whose definition changed or was
+    """Writes `tainted`. Refuses tools that the operator switched off, whose definition changed or was
     refused, and sensitive ones in a run in which an untrusted tool has answered.
     """
 
@@ -206,7 +206,6 @@ class Judge:
         if exchange.operation not in CALLS:
             return
         call: Call = exchange.mcp
-        exchange.targets = (self._policy.target(call),)
         if call.entry is not None:
             state = self._policy.state(call.entry)
             if state == "disabled":

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.mcp.call import LEGACY, MODERN, Call
+from extproc.mcp.call import MODERN, Call
 from extproc.mcp.catalogue import Catalogue, Entry, Kind
 from extproc.mcp.policy import Policy, session_of
 from extproc.mcp.servers import Servers
@@ -167,13 +167,17 @@ class Profiles:
 
     # --- the gateway's own answers
 
+    def offers(self, profile: str, capability: str) -> bool:
+        """True where a server of the profile has tools, prompts, resources and so on."""
+        return any(capability in catalogue.capabilities for _, catalogue in self.catalogues(profile))
+
     def hello(self, call: Call, version: str) -> dict[str, Any]:
         """What the gateway says of a profile, for `initialize` and `server/discover`."""
         known = self.catalogues(call.profile)
         there = {name for _, catalogue in known for name in catalogue.capabilities}
-        capabilities: dict[str, Any] = {name: {} for name in _ASKED if name in there}
-        if version == MODERN:
-            capabilities.pop("logging", None)
+        capabilities: dict[str, Any] = {
+            name: {} for name in _ASKED if name in there and (name, version) != ("logging", MODERN)
+        }
         texts = [f"{name}: {text.instructions}" for name, text in known if text.instructions]
         found: dict[str, Any] = {"capabilities": capabilities}
         if text := call.settings.instructions or "\n\n".join(texts):
@@ -184,9 +188,6 @@ class Profiles:
         """Milliseconds for which a list is as good as new."""
         servers = self._settings.profiles[profile].servers
         return int(1000 * min(self._settings.servers[name].refresh for name in servers))
-
-
-SUPPORTED = (MODERN, *LEGACY)
 
 
 def _any(patterns: Any) -> Callable[[str], bool]:

@@ -3,9 +3,9 @@
    on_headers   Classify (404 405 415) · Origin (403) · Authenticate (401) · OfProfile (401) · EnterProfile (403)
                 · EndSession · Admit
    on_request   ParseRPC (-32700 -32600) · Era (-32020 -32022, 400 404) · Answer · Find (-32602)
-                · policy: Judge, GuardCall, ReserveCall · ForwardRPC
-   on_response  Returned · policy: MarkTaint · ReadAnswer
-   on_event     Translate · policy: GuardResult
+                · Judge · GuardCall · ReserveCall · ForwardRPC
+   on_response  Returned · MarkTaint · ReadAnswer
+   on_event     Translate · GuardResult
    on_end       Cancel · Settle · Record · EnterCall
 
 A stage is as `pipeline` says. What the stages find out is in `Exchange.mcp`, a `Call`.
@@ -189,7 +189,7 @@ class EndSession:
                 raise Refusal(SESSION_NOT_FOUND, "There is no such session.")
         except StoreError as error:
             raise Refusal(STORE_UNAVAILABLE, "The session cannot be ended now: try again in a moment.") from error
-        self._servers.end(session.id)
+        self._servers.end(session)
         return LocalReply(204, b"")
 
 
@@ -268,42 +268,6 @@ class EnterCall:
 
 
 @dataclass(slots=True, frozen=True)
-class Rules:
-    """The operator's policy at work. Lists leave out what `policy.hides`, and sensitive tools of tainted runs;
-    `policy.omitted` are fields that clients do not get.
-    """
-
-    policy: Policy
-    taint: Taint
-    on_call: Sequence[Stage]  # behind Find and AuthorizeTool, in front of ForwardRPC
-    on_answer: Sequence[Stage]
-    guard_result: GuardResult  # a stage of events, behind Translate: a message is as the client gets it
-
-
-def rules(
-    settings: MCPSettings,
-    guardrails: Sequence[GuardrailSettings],
-    taint: Taint,
-    reserve: Callable[[Exchange], Awaitable[None]],
-    guard: Callable[..., GuardInput],
-    *,
-    changed: Callable[[str, str], None],
-    tell: Callable[[Verdict], None],
-) -> Rules:
-    """The policy of a configuration. `guard` makes a stage that searches requests, of some guardrails. `changed` is
-    told of each definition that differs from its pin, `tell` of verdicts on definitions.
-    """
-    policy = Policy(settings, guardrails, changed=changed, tell=tell)
-    return Rules(
-        policy,
-        taint,
-        on_call=[Judge(policy, taint), GuardCall(guardrails, guard), ReserveCall(reserve)],
-        on_answer=[MarkTaint(settings, taint)],
-        guard_result=GuardResult(guardrails, guard),
-    )
-
-
-@dataclass(slots=True, frozen=True)
 class Around:
     """Parts of the gateway that the stages share with those of models."""
 
@@ -316,26 +280,34 @@ class Around:
     event: int  # bytes of an event of an answer that is read
     answer: int  # bytes of a plain answer that is read
     hold: Callable[[int], bool]  # takes room for bytes of a plain answer
-    rules: Rules
     counters: Counters
+    taint: Taint
+    guardrails: Sequence[GuardrailSettings]
+    guard: Callable[..., GuardInput]  # makes a stage that searches requests, of some guardrails
+    reserve: Callable[[Exchange], Awaitable[None]]
+    changed: Callable[[str, str], None]  # is told of each definition that differs from its pin: server, tool
+    tell: Callable[[Verdict], None]  # of verdicts on definitions
     issuers: Sequence[str] = ()  # of tokens
     places: Mapping[str, str] = field(default_factory=dict)  # names of tries in Envoy, where they are other ones
 
 
 @dataclass(slots=True, frozen=True)
 class Lists:
-    """The lists of stages, and the shape of refusals."""
+    """The lists of stages, the shape of refusals, and the policy."""
 
     on_headers: Sequence[Stage]
     on_request: Sequence[Stage]
     on_response: Sequence[Stage]
     refuse: Callable[[Exchange, Refusal], LocalReply]
+    policy: Policy
 
 
 def build(settings: MCPSettings, servers: Servers, around: Around) -> Lists:
     """The stages for `settings`. `servers` outlive a configuration."""
-    rules, ended = around.rules, Ended(around.counters, settings.limits.session_age)
-    profiles = Profiles(settings, servers, rules.policy, rules.taint)
+    taint, ended = around.taint, Ended(around.counters, settings.limits.session_age)
+    policy = Policy(settings, around.guardrails, changed=around.changed, tell=around.tell)
+    profiles = Profiles(settings, servers, policy, taint)
+    guard_result = GuardResult(around.guardrails, around.guard)
     on_headers: list[Stage] = [
         Classify(settings, around.issuers),
         Origin(settings),
@@ -349,18 +321,20 @@ def build(settings: MCPSettings, servers: Servers, around: Around) -> Lists:
         ParseRPC(settings, around.depth, around.nodes, around.weigh),
         Era(servers, ended),
         Answer(profiles, servers),
-        Find(settings, profiles, servers),
-        *rules.on_call,
+        Find(settings, profiles, servers, policy),
+        Judge(policy, taint),
+        GuardCall(around.guardrails, around.guard),
+        ReserveCall(around.reserve),
         ForwardRPC(settings, servers, around.places),
     ]
-    on_event: list[EventStage] = [Translate(servers), rules.guard_result]
+    on_event: list[EventStage] = [Translate(servers), guard_result]
     reader = ReadAnswer(
         Events(on_event, around.observe),
         event=around.event,
         answer=around.answer,
         hold=around.hold,
         audit=settings.answers == "audit",
-        reads=rules.guard_result.reads,
+        reads=guard_result.reads,
     )
-    on_response: list[Stage] = [Returned(servers), *rules.on_answer, reader]
-    return Lists(on_headers, on_request, on_response, Refuse(settings.resource))
+    on_response: list[Stage] = [Returned(servers), MarkTaint(settings, taint), reader]
+    return Lists(on_headers, on_request, on_response, Refuse(settings.resource), policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from schemathesis.pytest.plugin import pytest_pycollect_makeitem, pytest_pyfunc_call  # noqa: F401 - hooks of this folder
 
 from extproc.admin import admin_app
 from tests.admin.fakes import FakeDesk, FakeSources, exchange, some

@@ -138,7 +138,11 @@ def test_new_connections_replace_idle_ones(doors, monkeypatch):
     monkeypatch.setattr("extproc.admin.http._SLOWEST", 60.0)
     url = f"http://127.0.0.1:{doors[0]}/healthz"
     with contextlib.ExitStack() as stack:
-        idle = [stack.enter_context(socket.create_connection(("127.0.0.1", doors[0]))) for _ in range(CONNECTIONS + 40)]
+        idle = []
+        for number in range(CONNECTIONS + 40):
+            idle.append(stack.enter_context(socket.create_connection(("127.0.0.1", doors[0]))))
+            if number % 8 == 0:  # an answer shows that those before it were accepted: a full backlog costs seconds
+                assert httpx.get(url, trust_env=False, timeout=10).status_code == 200
         for _ in range(5):
             assert httpx.get(url, trust_env=False, timeout=1).status_code == 200
         idle[0].settimeout(3)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.dialects import by_path, dialects
+from extproc.dialects import by_path, dialects, rates
 from extproc.words.dialect import PLACE, Ask, Endpoint, Report
 from extproc.words.errors import ALL, Refusal
 from extproc.words.messages import Started, Used
@@ -80,6 +80,11 @@ LIKELY = OBJECTS.map(
         **rest,
     }
 )
+
+
+def test_prefixes_of_rate_limits_have_one_order():
+    """Another order would be another listener for Envoy, and its connections would be drained."""
+    assert rates() == tuple(dict.fromkeys(dialect.rates for dialect in dialects().values() if dialect.rates))
 
 
 def test_paths_are_unique_and_versioned():

@@ -45,13 +45,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Free ports of loopback. Test processes that run side by side search different ranges."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    """Free ports of loopback. No other process of tests on this machine gets the same while this one runs: each holds a
+    name for its ports, which the kernel takes back at its end.
+    """
     found: list[int] = []
-    for port in random.sample(range(12_000 + 2_000 * worker, 14_000 + 2_000 * worker), 2_000):
-        with contextlib.suppress(OSError):
+    for port in random.sample(range(12_000, 28_000), 16_000):
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0extproc-test-port-{port}")
             socket.create_server(("127.0.0.1", port)).close()
-            found.append(port)
+        except OSError:
+            name.close()
+            continue
+        name.detach()  # open until the process ends
+        found.append(port)
         if len(found) == count:
             return found
     raise OSError("there are no free ports")
@@ -174,7 +181,7 @@ def chat_body(model: str, text: str = "Hello", **fields: Any) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": text}], **fields}
 
 
-def eventually(find: Callable[[], Any], timeout: float = 10) -> Any:
+def eventually(find: Callable[[], Any], timeout: float = 30) -> Any:
     """The first true value of `find`, polled for at most `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (found := find()):

@@ -25,14 +25,17 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import uvloop
-from betterproto2 import Message
 
-from extproc import envoy_config, mock
+from extproc import mock
 from extproc.cli._drain import AT_ONCE
 from extproc.cli.envoy import prepare
 from extproc.settings import config
 from extproc.settings.config import Settings
+from extproc.words.plain import plain
 from tests import doubles
+
+with plain():
+    from extproc import envoy_config
 
 ENVOY = Path(sys.executable).with_name("envoy")
 START = 60.0  # seconds until a part must be ready
@@ -63,13 +66,11 @@ def running(file: Path, log: Path, env: Mapping[str, str]) -> Iterator[Parts]:
         with patch.dict(os.environ, env):
             settings = config.load(file)
             envoy_config.write_secrets(settings, str(secrets))
-        with patch.object(Message, "_validate"):  # validators take half of the time
-            prepare(file, settings, secrets, dynamic=True, socket=str(sock))
+        prepare(file, settings, secrets, dynamic=True, socket=str(sock))
         drain = ("--drain-notice", "0", "--drain-grace", "1")
         processor = spawn(sys.executable, "-m", "extproc", *serve, *drain)
-        bootstrap = runtime / "envoy.json"  # while the processor starts, because writing YAML takes longer
-        with patch.object(Message, "_validate"):  # validators take half of the time
-            tree = envoy_config.bootstrap(settings, secrets_dir=str(secrets), socket=str(sock), dynamic=True)
+        bootstrap = runtime / "envoy.json"  # while the processor starts
+        tree = envoy_config.bootstrap(settings, secrets_dir=str(secrets), socket=str(sock), dynamic=True)
         bootstrap.write_text(json.dumps(tree), encoding="utf-8")
         wait(processor, log, lambda: is_ready(settings))
         options = ("--log-level", "warn", "--disable-hot-restart", "--concurrency", "2", *AT_ONCE)
@@ -83,8 +84,7 @@ def envoy(file: Path, log: Path, socket: Path) -> Iterator[None]:
     """Envoy alone, for a filter YAML whose processor listens on `socket`."""
     settings, folder = config.load(file), socket.parent
     envoy_config.write_secrets(settings, str(folder / "secrets"))
-    with patch.object(Message, "_validate"):  # validators take half of the time
-        tree = envoy_config.bootstrap(settings, secrets_dir=str(folder / "secrets"), socket=str(socket))
+    tree = envoy_config.bootstrap(settings, secrets_dir=str(folder / "secrets"), socket=str(socket))
     bootstrap = folder / "envoy.json"
     bootstrap.write_text(json.dumps(tree), encoding="utf-8")
     options = ("--log-level", "warn", "--disable-hot-restart", "--concurrency", "2")

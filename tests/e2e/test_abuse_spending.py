@@ -483,7 +483,7 @@ def test_slow_and_many_clients_of_the_admin_port_do_not_slow_the_gateway(gateway
     finally:
         for connection in idle:
             connection.close()
-    eventually(lambda: gateway.http.get(gateway.admin + "/budgets").status_code == 200, 15)
+    eventually(lambda: gateway.http.get(gateway.admin + "/budgets").status_code == 200)
 
 
 # --- changes under load
@@ -579,7 +579,7 @@ def test_a_full_disk_stops_no_request(start: Callable[..., Gateway]) -> None:
         assert gateway.metric("extproc_internal_errors_total") == 0
     finally:
         resource.prlimit(serving, resource.RLIMIT_FSIZE, unlimited)
-    eventually(lambda: rows(gateway) == 41, 15)
+    eventually(lambda: rows(gateway) == 41)
     assert gateway.metric("extproc_ledger_queued") == 0
 
 

@@ -72,25 +72,28 @@ def test_a_repeated_request_is_paid_once_and_says_what_it_saved(gateway: Gateway
 
 
 def test_the_libraries_of_clients_read_kept_answers_plain_and_streamed(gateway: Gateway):
-    client = openai.OpenAI(api_key="sk-gw-ada", base_url=gateway.base_url, max_retries=0)
-    claude = anthropic.Anthropic(api_key="sk-gw-ada", base_url=gateway.url, max_retries=0)
-    asked: Any = [{"role": "user", "content": "libraries"}]
-    said = client.chat.completions.create(model="stub", messages=asked, max_tokens=50).choices[0].message.content
-    kept(gateway, "libraries", max_tokens=50)
-    gateway.reset()
-    with client.chat.completions.stream(
-        model="stub", messages=asked, max_tokens=50, stream_options={"include_usage": True}
-    ) as stream:
-        final = stream.get_final_completion()
-    assert (final.choices[0].message.content, final.usage and final.usage.completion_tokens) == (said, 3)
-    answer = claude.messages.create(model="stub", messages=asked, max_tokens=50)
-    assert [block.text for block in answer.content if block.type == "text"] == [said]
-    with claude.messages.stream(model="stub", messages=asked, max_tokens=50) as events:
-        assert events.get_final_text() == said
-    assert (
-        client.responses.create(model="stub", input="libraries", max_output_tokens=50, store=False).output_text == said
-    )
-    assert gateway.calls() == 0
+    with (
+        openai.OpenAI(api_key="sk-gw-ada", base_url=gateway.base_url, max_retries=0) as client,
+        anthropic.Anthropic(api_key="sk-gw-ada", base_url=gateway.url, max_retries=0) as claude,
+    ):
+        asked: Any = [{"role": "user", "content": "libraries"}]
+        said = client.chat.completions.create(model="stub", messages=asked, max_tokens=50).choices[0].message.content
+        kept(gateway, "libraries", max_tokens=50)
+        gateway.reset()
+        with client.chat.completions.stream(
+            model="stub", messages=asked, max_tokens=50, stream_options={"include_usage": True}
+        ) as stream:
+            final = stream.get_final_completion()
+        assert (final.choices[0].message.content, final.usage and final.usage.completion_tokens) == (said, 3)
+        answer = claude.messages.create(model="stub", messages=asked, max_tokens=50)
+        assert [block.text for block in answer.content if block.type == "text"] == [said]
+        with claude.messages.stream(model="stub", messages=asked, max_tokens=50) as events:
+            assert events.get_final_text() == said
+        assert (
+            client.responses.create(model="stub", input="libraries", max_output_tokens=50, store=False).output_text
+            == said
+        )
+        assert gateway.calls() == 0
 
 
 def test_a_streamed_answer_fills_the_cache_at_its_end(gateway: Gateway):
@@ -189,7 +192,7 @@ cache:
     report = gateway.admin + "/usage?group_by=team"
     eventually(lambda: gateway.http.get(report).json()["total"]["shadow_hits"] == 1)
     gateway.file.write_text(gateway.file.read_text().replace("shadow", "enforce"))
-    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="taken") == 1)
+    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="taken") >= 1)
     gateway.fault("sandbox", "words=30+pace=20ms")
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: gateway.chat(), range(8)))
@@ -240,7 +243,7 @@ def test_questions_in_other_words_are_counted_seen_and_enforced_as_the_page_says
     assert "would have saved" in seen
     assert "other words: shadow at 0.95" in seen
     gateway.file.write_text(gateway.file.read_text().replace("semantic: shadow", "semantic: enforce"))
-    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="taken") == 1)
+    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="taken") >= 1)
     hit = gateway.chat("stub", "Hello! What is the capital of australia")
     assert hit.headers["x-ai-cache"] == "hit"
     assert float(hit.headers["x-ai-cache-similarity"]) > 0.95

@@ -77,7 +77,7 @@ def prometheus(gateway: Gateway, tmp_path: Path) -> Iterator[httpx.Client]:
         process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10) as client:
-            eventually(lambda: ready(client), 30)
+            eventually(lambda: ready(client))
             yield client
     finally:
         process.kill()
@@ -111,7 +111,7 @@ def test_every_panel_shows_the_traffic(gateway: Gateway, prometheus: httpx.Clien
         names = ("extproc:cost_usd:rate1h", "extproc:provider_failures:ratio_rate5m", "extproc_budget_used_ratio")
         return all(ask(prometheus, f"{name} > 0") for name in names)
 
-    eventually(recorded, 30)
+    eventually(recorded)
     empty = {
         panel["title"]
         for panel in PANELS

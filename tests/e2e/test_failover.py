@@ -196,7 +196,7 @@ class Counts:
             }
 
         with contextlib.suppress(AssertionError):
-            eventually(lambda: not missing(), 5)
+            eventually(lambda: not missing())
         assert missing() == {}
 
 

@@ -397,11 +397,11 @@ def test_a_changed_list_of_a_server_is_seen(gateway: Gateway, servers: McpServer
 
     try:
         server.tools = [*before, tool("fresh")]
-        eventually(listed, 5)
+        eventually(listed)
         assert client.call(gateway.http, "stateful__fresh", {"text": "x"}).said == "stateful: x"
     finally:
         server.tools = before
-    eventually(lambda: not listed(), 5)
+    eventually(lambda: not listed())
 
 
 def test_a_call_has_a_row_without_its_arguments(gateway: Gateway) -> None:
@@ -441,12 +441,12 @@ def test_a_call_that_is_given_up_ends_at_its_server(gateway: Gateway, servers: M
         body, headers = client.request("tools/call", params, "given up")
         with gateway.http.stream("POST", client.url, content=body, headers=headers) as response:
             assert next(line for line in response.iter_lines() if line.startswith("data:"))
-        eventually(lambda name=name: servers[name].calls[0].cancelled, 3)
+        eventually(lambda name=name: servers[name].calls[0].cancelled)
     if era == "legacy":
         told = {"requestId": "given up", "reason": "test"}
         assert client.send(gateway.http, "notifications/cancelled", told, None).status == 202
     server = servers["stateful-sse"]
-    told = eventually(lambda: [each for each in server.seen if each.method == "notifications/cancelled"], 3)
+    told = eventually(lambda: [each for each in server.seen if each.method == "notifications/cancelled"])
     assert [each.body["params"]["requestId"] for each in told] == [server.calls[0].id], "by the id that the server got"
     assert told[0].session == server.calls[0].session
 

@@ -326,7 +326,7 @@ def test_a_signal_during_the_start_stops_every_started_process(file: Path, numbe
     command = [sys.executable, "-m", "extproc", "up", "--config", str(file)]
     environment = {**os.environ, "EXTPROC_DEMO_KEY": KEY}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=file.parent, env=environment) as process:
-        pids = eventually(lambda: len(found := children(process.pid)) >= started and found, 30)
+        pids = eventually(lambda: len(found := children(process.pid)) >= started and found)
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
     assert all(gone(pid) for pid in pids.values())
@@ -398,7 +398,7 @@ def test_a_processor_that_dies_mid_answer_ends_the_answer(start: Start):
     assert gateway.process.wait(30) == 1
 
 
-@pytest.mark.parametrize("part", ["envoy.yaml", "extproc mock"])
+@pytest.mark.parametrize("part", ["envoy.json", "extproc mock"])
 def test_when_one_child_ends_the_others_end(start: Start, part: str):
     gateway = start(SMALL, up=True)
     pids = children(gateway.process.pid)

@@ -205,7 +205,7 @@ def test_a_stream_ends_when_its_budget_does_and_stops_the_provider(gateway: Gate
     assert (answer.status_code, json.loads(last)["error"]["code"]) == (200, "rate_limited")
     assert len(parts) > 100
     assert all(json.loads(part)["choices"] for part in parts), "what came before is delivered"
-    eventually(lambda: gateway.metric("extproc_tries_total", outcome="client_left") > ended, 15)
+    eventually(lambda: gateway.metric("extproc_tries_total", outcome="client_left") > ended)
     assert time.monotonic() - started < 50, "the provider's answer is ended too"
     entry = gateway.exchange_of(answer)
     assert (entry["error"], entry["complete"]) == ("rate_limited", False)
@@ -255,7 +255,7 @@ ACCOUNTS = """
 budgets:
   - {name: team-month, match: {team: everybody}, per: [team], unit: usd, limit: 500, window: month}
   - {name: per-run, match: {consumer: agent}, per: [label.run], unit: usd, limit: 1, window: total}
-  - {name: per-key, match: {consumer: key}, per: [key], unit: requests, limit: 60, window: minute}
+  - {name: per-key, match: {consumer: key}, per: [key], unit: requests, limit: 60, window: hour}
 """
 
 
@@ -291,7 +291,7 @@ def test_a_run_a_key_and_a_team_stay_within_their_budgets_with_fifty_concurrent_
     who, env = consumers("agent key spender")
     stores = f"stores: {{counters: 'sqlite:{tmp_path}/counters.db', ledger: 'sqlite:{tmp_path}/ledger.db'}}\n"
     gateway = start(HEAD + who + ACCOUNTS + stores, env=env)
-    eventually(lambda: time.time() % 60 < 50, 20)  # so that no minute ends in the middle
+    eventually(lambda: time.time() % 3600 < 3540, 90)  # so that no hour ends in the middle
     gateway.fault("sandbox", "delay=50ms")
 
     def send(number: int) -> httpx.Response:
@@ -305,7 +305,7 @@ def test_a_run_a_key_and_a_team_stay_within_their_budgets_with_fifty_concurrent_
         answers = list(pool.map(send, range(400)))
     names = ("agent", "agent", "agent", "key", "spender")
     found = Counter((names[number % 5], answer.status_code) for number, answer in enumerate(answers))
-    assert (found["key", 200], found["key", 429]) == (60, 20), "a key with 60 requests a minute has 60"
+    assert (found["key", 200], found["key", 429]) == (60, 20), "a key with 60 requests an hour has 60"
     assert {status for _, status in found} == {200, 402, 429}
     assert found["agent", 402] > 0
     assert found["agent", 200] > 3 * 9, "what was held and not used is there for others"
@@ -339,14 +339,14 @@ def agree(gateway: Gateway, folder: Path, served: int) -> None:
         data = gateway.http.get(f"{gateway.admin}/budgets").json()["data"]
         return not any(Decimal(entry["reserved"]) for budget in data for entry in budget["scopes"])
 
-    eventually(idle, 20)
+    eventually(idle)
     with ledger_of(folder) as ledger:
-        eventually(lambda: sum(ledger.charges_by_scope("team-month").values()) == spent(gateway), 10)
+        eventually(lambda: sum(ledger.charges_by_scope("team-month").values()) == spent(gateway))
         for budget in gateway.http.get(f"{gateway.admin}/budgets").json()["data"]:
             unit = 10**9 if budget["unit"] == "usd" else 1
             counted = {entry["scope"]: int(Decimal(entry["settled"]) * unit) for entry in budget["scopes"]}
             written = {scope: value for scope, value in ledger.charges_by_scope(budget["name"]).items() if value}
-            if budget["window"] != "minute":
+            if budget["window"] != "hour":
                 assert counted == written
         total = ledger.usage(
             Query.parse([("usage_source", "provider"), ("usage_source", "expired")], datetime.now(UTC))
@@ -396,7 +396,7 @@ def test_requests_in_flight_at_a_kill_are_charged_and_recorded(start: Start, tmp
         for each in streams:
             each.result(30)
     again = start(yaml, env=env)
-    expired = eventually(lambda: rows_in(tmp_path, "expired") >= 6 and rows_in(tmp_path, "expired"), 20)
+    expired = eventually(lambda: rows_in(tmp_path, "expired") >= 6 and rows_in(tmp_path, "expired"))
     assert expired == 6
     rows = again.http.get(again.admin + "/exchanges?limit=1000").json()["data"]
     lost = [row for row in rows if row["usage_source"] == "expired"]

@@ -84,7 +84,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> I
 
 
 def one(find: Callable[[], list[dict[str, Any]]]) -> dict[str, Any]:
-    [span] = eventually(find, 15)
+    [span] = eventually(find)
     return span
 
 

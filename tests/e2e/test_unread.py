@@ -503,7 +503,7 @@ def test_a_processor_that_dies_leaves_the_answer_alone_and_its_lease_charges_it(
     assert b"".join(got) == b"".join(parts)
     again = subprocess.Popen(gateway.process.args, cwd=gateway.file.parent, env={**os.environ, "EXTPROC_DEMO_KEY": KEY})
     try:
-        rows = eventually(lambda: _rows(gateway.file.parent / "ledger.db"), 30)
+        rows = eventually(lambda: _rows(gateway.file.parent / "ledger.db"))
     finally:
         again.kill()
         again.wait()

@@ -125,13 +125,13 @@ def test_while_a_killed_worker_is_away_the_other_serves(gateway: Gateway):
     assert len(during.errors) <= at_once * 0.8, "those in flight on it, and no others"
     gateway.fault("sandbox", "")
     # It is started again, and serves.
-    second = eventually(lambda: (found := worker(1, socket)) != first and found, 20)
-    eventually(lambda: "away" not in gateway.http.get(gateway.status + "/readyz").text, 20)
+    second = eventually(lambda: (found := worker(1, socket)) != first and found)
+    eventually(lambda: "away" not in gateway.http.get(gateway.status + "/readyz").text)
     assert send(gateway, "stub", 200, at_once).errors == []
-    eventually(lambda: send(gateway, "stub", 100, at_once) and gateway.metric("extproc_requests_total", worker="1"), 20)
+    eventually(lambda: send(gateway, "stub", 100, at_once) and gateway.metric("extproc_requests_total", worker="1"))
     assert second
     # Leases of the dead worker's exchanges end.
-    eventually(lambda: reserved(gateway) == 0, 30)
+    eventually(lambda: reserved(gateway) == 0)
     assert rows(gateway) >= 400 - len(during.errors)
 
 

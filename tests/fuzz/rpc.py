@@ -47,7 +47,8 @@ _SERVERS: Any = SimpleNamespace(
     sessions=SimpleNamespace(asked=lambda _session, _id: None),
 )
 _UNTAINTED: Any = SimpleNamespace(tools=lambda _exchange, _session: ())
-FIND = Find(SETTINGS, Profiles(SETTINGS, _SERVERS, Policy(SETTINGS), _UNTAINTED), _SERVERS)
+_POLICY = Policy(SETTINGS)
+FIND = Find(SETTINGS, Profiles(SETTINGS, _SERVERS, _POLICY, _UNTAINTED), _SERVERS, _POLICY)
 CONSUMER = SimpleNamespace(tools=Grants([[Pattern("*")]]))
 _CALL = {
     "name": "s__echo",

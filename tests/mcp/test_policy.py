@@ -143,7 +143,7 @@ async def test_calls_that_are_refused(gateway):
     assert refused(made.judge, made.call("delete_all")) == "tool_not_found"
     call = made.call()
     made.judge(call)
-    [target] = call.targets
+    target = made.policy.target(call.mcp)
     assert (target.name, target.provider, target.model) == ("dev", "github", "add")
     assert target.price.per_request == 25 * 10**13
     # an untrusted tool answers: sensitive tools of the run are refused, on both paths
