@@ -107,6 +107,7 @@ def _growth(verdict: Verdict, samples: list[Sample]) -> None:
 
 async def _leaks(world: World, verdict: Verdict, before: Sample, tasks: float) -> None:
     await eventually(lambda: not any(map(world.metric, _GAUGES)) and not _reserved(world), 20)
+    verdict.check(world.metric("process_start_time_seconds") > 0, "the processor answers")  # a metric would be 0
     for name in _GAUGES:
         verdict.check(world.metric(name) == 0, f"{name} is {world.metric(name):.0f}")
     verdict.check(not _reserved(world), f"reserved at the end: {_reserved(world)}")

@@ -10,11 +10,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from extproc.framing import rpc
+from extproc.mcp.board import Board
 from extproc.mcp.catalogue import Catalogue, initialize, look, same
 from extproc.mcp.link import Link, NoEnvoyError, RefusedError, ServerError, SessionGoneError
 from extproc.mcp.sessions import ClientSession, Question, Sessions
@@ -82,8 +84,9 @@ class Servers:
 
     def __init__(self, settings: MCPSettings, socket: str, secret: str | None) -> None:
         self._settings = settings
-        self._socket = socket
+        self._socket = Path(socket)
         self.sessions = Sessions(secret, settings.limits.session_age)
+        self.board = Board(self._heard)
         self._at_servers: OrderedDict[tuple[Hashable, str], asyncio.Task[ServerSession]] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wake = asyncio.Event()
@@ -98,7 +101,9 @@ class Servers:
         for name, each in settings.servers.items():
             old = before.servers.get(name)
             if name not in self.by_name or old is None or old.url != each.url:
-                link = Link(name, self._socket, most=settings.limits.catalogue, timeout=min(each.timeout, _LONGEST))
+                link = Link(
+                    name, str(self._socket), most=settings.limits.catalogue, timeout=min(each.timeout, _LONGEST)
+                )
                 self.by_name[name] = Server(name, link)
         for name in [name for name in self.by_name if name not in settings.servers]:
             del self.by_name[name]
@@ -114,8 +119,13 @@ class Servers:
             while True:
                 self._wake.clear()
                 now = time.monotonic()
+                away = not self._socket.exists()
                 for server in self.by_name.values():
-                    if not server.looking and now >= server.due:
+                    if server.looking or now < server.due:
+                        continue
+                    if away:  # no look is worth a task
+                        self._failed(server, NoEnvoyError("server_unavailable"))
+                    else:
                         server.looking = True
                         self._spawn(self._look(server, room))
                 due = min([server.due for server in self.by_name.values() if not server.looking], default=now + 60)
@@ -137,12 +147,7 @@ class Servers:
             async with room:
                 found = await look(server.name, server.link, self._settings.limits, server.catalogue)
         except ServerError as error:
-            reached = not isinstance(error, NoEnvoyError)
-            if server.failing != error.code and reached:
-                log.warning("MCP server %s: its lists cannot be read (%s); the last good ones stay", server.name, error)
-            server.failing, server.failures = error.code, server.failures + 1
-            wait = _AGAIN * 2.0 ** min(server.failures - 1, 10 if reached else 2)
-            server.due = time.monotonic() + min(settings.refresh, wait)
+            reached = self._failed(server, error)
         else:
             server.failing, server.failures, server.looked = "", 0, time.time()
             server.due = time.monotonic() + min(settings.refresh, found.ttl or settings.refresh)
@@ -155,6 +160,17 @@ class Servers:
             if reached:
                 server.known.set()
             self._wake.set()
+
+    def _failed(self, server: Server, error: ServerError) -> bool:
+        """Note a look that went wrong. False: Envoy was not there, so it says nothing about the server."""
+        reached = not isinstance(error, NoEnvoyError)
+        if server.failing != error.code and reached:
+            log.warning("MCP server %s: its lists cannot be read (%s); the last good ones stay", server.name, error)
+        server.failing, server.failures = error.code, server.failures + 1
+        wait = _AGAIN * 2.0 ** min(server.failures - 1, 10 if reached else 2)
+        settings = self._settings.servers.get(server.name)
+        server.due = time.monotonic() + (wait if settings is None else min(settings.refresh, wait))
+        return reached
 
     def again(self, name: str) -> None:
         """Look at a server soon: it does not know a tool that it has listed."""
@@ -251,8 +267,12 @@ class Servers:
         task = self._at_servers.get((place.key, place.server))
         return None if task is None else _opened(task)
 
-    def end(self, owner: Hashable) -> None:
-        """End all sessions of a client's session."""
+    def end(self, session: ClientSession) -> None:
+        """End all sessions at servers of a client's session, in every process."""
+        self._end(session.id)
+        self.board.tell(session.id)
+
+    def _end(self, owner: str) -> None:
         for name in self.by_name:
             if (task := self._at_servers.pop((owner, name), None)) is not None:
                 self._close((owner, name), task)
@@ -269,11 +289,22 @@ class Servers:
         self.tell_all(session, _refusal(id))
 
     def tell_all(self, session: ClientSession, body: bytes) -> None:
-        """Pass a message on to the servers where the client's session has one."""
+        """Pass a message on to the servers where the client's session has one, in every process."""
+        self._tell_own(session.id, body)
+        self.board.tell(session.id, body)
+
+    def _tell_own(self, owner: str, body: bytes) -> None:
         for name in self.by_name:
-            task = self._at_servers.get((session.id, name))
+            task = self._at_servers.get((owner, name))
             if task is not None and (at := _opened(task)) is not None:
                 self.tell(name, at, body)
+
+    def _heard(self, owner: str, body: bytes) -> None:
+        """A client told another process something."""
+        if body:
+            self._tell_own(owner, body)
+        else:
+            self._end(owner)
 
     def refuse(self, question: Question) -> None:
         """Tell a server that its question reaches nobody: else its tool would wait."""

@@ -189,7 +189,7 @@ class EndSession:
                 raise Refusal(SESSION_NOT_FOUND, "There is no such session.")
         except StoreError as error:
             raise Refusal(STORE_UNAVAILABLE, "The session cannot be ended now: try again in a moment.") from error
-        self._servers.end(session.id)
+        self._servers.end(session)
         return LocalReply(204, b"")
 
 

@@ -404,8 +404,9 @@ class Processor:
             with contextlib.suppress(StoreError):  # findings of this process stay here
                 self._history.merge(await self._counters.share("providers", me, self._history.note(), _SHARED_FOR))
                 await self._grants.refresh()
-                if self._settings.mcp is not None:
+                if self._servers is not None:
                     await self._taint.refresh()
+                    await self._servers.board.turn(self._counters)
 
     async def _renew_leases(self) -> None:
         while True:

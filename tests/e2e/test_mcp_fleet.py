@@ -25,8 +25,12 @@ mcp:
   servers:
     modern: {url: "SERVERS/modern"}
     stateful: {url: "SERVERS/stateful"}
+    free: {url: "SERVERS/stateful-sse"}
   profiles:
-    dev: {servers: {modern: {}, stateful: {}}}
+    dev: {servers: {modern: {}, stateful: {}, free: {}}}
+  tools:
+    free/echo: {untrusted: true}
+    free/told: {sensitive: true}
 consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}], tools: ["*"]}]
 budgets:
   - {name: three-hundred, match: {mcp_server: modern}, unit: tool_calls, limit: 300, window: total}
@@ -38,7 +42,7 @@ AT_ONCE = 200
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[McpServers]:
-    with kinds("modern", "stateful").running() as running:
+    with kinds("modern", "stateful", "stateful-sse").running() as running:
         yield running
 
 
@@ -91,6 +95,12 @@ def count(gateway: Gateway, budget: str) -> tuple[int, int]:
     return sum(int(each["settled"]) for each in found["scopes"]), sum(int(each["reserved"]) for each in found["scopes"])
 
 
+def legacy(gateway: Gateway) -> Agent:
+    client = Agent(f"{gateway.url}/mcp/dev", KEY, era="legacy")
+    client.open(gateway.http)
+    return client
+
+
 async def test_a_budget_of_calls_is_exact_over_three_processors(gateway: Gateway, servers: McpServers) -> None:
     tool = "modern__slow"
     found = Counter(map(outcome, await calls(gateway, tool, 500)))
@@ -123,9 +133,50 @@ async def test_rows_are_the_calls_although_a_processor_is_killed(gateway: Gatewa
 
 
 def test_a_session_that_its_client_has_ended_is_refused_by_every_processor(gateway: Gateway) -> None:
-    client = Agent(f"{gateway.url}/mcp/dev", KEY, era="legacy")
-    client.open(gateway.http)
+    client = legacy(gateway)
     assert {client.send(gateway.http, "ping").status for _ in range(12)} == {200}, "any processor takes it"
     ended = [gateway.http.delete(client.url, headers=client.headers | client.session).status_code for _ in range(3)]
     assert ended == [204, 404, 404]
     assert {client.send(gateway.http, "ping").status for _ in range(12)} == {404}
+
+
+def test_a_cancellation_reaches_the_server_whichever_processor_gets_it(gateway: Gateway, servers: McpServers) -> None:
+    server, names = servers["stateful-sse"], [f"given up {number}" for number in range(6)]
+    for name in names:
+        client = legacy(gateway)
+        body, headers = client.request("tools/call", {"name": "free__slow", "arguments": {"pause": 10}}, name)
+        with gateway.http.stream("POST", client.url, content=body, headers=headers):
+            assert client.send(gateway.http, "notifications/cancelled", {"requestId": name}, None).status == 202
+
+    def told() -> set[str]:
+        return {each.body["params"]["requestId"] for each in server.seen if each.method == "notifications/cancelled"}
+
+    eventually(lambda: told() >= {*names})
+
+
+def test_the_end_of_a_session_ends_those_that_all_processors_have_at_servers(
+    gateway: Gateway, servers: McpServers
+) -> None:
+    client, server = legacy(gateway), servers["stateful-sse"]
+    server.forget()
+    for _ in range(12):
+        client.send(gateway.http, "prompts/get", {"name": "free__greet", "arguments": {"name": "Ada"}})
+    used = {each.session for each in server.calls}
+    assert len(used) > 1, "one for each processor"
+    assert used <= {*server.opened}
+    assert gateway.http.delete(client.url, headers=client.headers | client.session).status_code == 204
+    eventually(lambda: not used & {*server.opened})
+
+
+def test_an_untrusted_answer_taints_the_run_for_every_processor(gateway: Gateway) -> None:
+    client = Agent(f"{gateway.url}/mcp/dev", KEY)
+
+    def outcomes(run: str) -> set[str]:
+        params = {"name": "free__told", "arguments": {}}
+        return {outcome(client.send(gateway.http, "tools/call", params, x_ai_run=run)) for _ in range(12)}
+
+    assert outcomes("one") == {"done"}
+    echo = {"name": "free__echo", "arguments": {"text": "x"}}
+    assert outcome(client.send(gateway.http, "tools/call", echo, x_ai_run="one")) == "done"
+    eventually(lambda: outcomes("one") == {"untrusted_context"})
+    assert outcomes("two") == {"done"}

@@ -1,0 +1,69 @@
+"""The messages of clients that concern calls under way, for all processes that share the counters store.
+
+A call, and the cancellation that its client sends later, may come to different processes. Only the first has the
+session at the server. So each process puts such messages on a board, and passes on those of the others, once a second.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from extproc.stores import MAX_NOTE, Counters
+
+BOARD = "mcp"
+_STAYS = 5.0  # seconds that a message stays there
+_MOST = 1000  # messages that one process has there
+_LONGEST = 2048  # bytes of a message
+
+
+class Told(msgspec.Struct, array_like=True, frozen=True):
+    """A message in a client's session."""
+
+    number: int  # each has one of its own
+    session: str
+    body: bytes  # empty: the session has ended
+
+
+_decode = msgspec.msgpack.Decoder(list[Told]).decode
+
+
+class Board:
+    """The board as one process sees it. `hear` gets the session and the body of each message that another process has
+    put there. `now` in seconds, monotonic.
+    """
+
+    def __init__(self, hear: Callable[[str, bytes], None], now: Callable[[], float] = time.monotonic) -> None:
+        self._hear = hear
+        self._now = now
+        self._me = secrets.token_hex(16)
+        self._told: deque[tuple[float, Told]] = deque(maxlen=_MOST)
+        self._heard: dict[int, float] = {}  # by when they can be forgotten
+
+    def tell(self, session: str, body: bytes = b"") -> None:
+        """Put a message on the board with the next turn."""
+        if len(body) <= _LONGEST:
+            self._told.append((self._now() + _STAYS, Told(secrets.randbits(63), session, body)))
+
+    async def turn(self, counters: Counters) -> None:
+        """Tell, and hear. Raises StoreError, and then the next turn does it."""
+        now = self._now()
+        while self._told and self._told[0][0] <= now:
+            self._told.popleft()
+        while len(note := msgspec.msgpack.encode([told for _, told in self._told])) > MAX_NOTE:
+            self._told.popleft()
+        for other in await counters.share(BOARD, self._me, note if self._told else b"", _STAYS):
+            try:
+                found = _decode(other)
+            except msgspec.DecodeError:  # written by another release
+                continue
+            for told in found:
+                if told.number not in self._heard:
+                    self._hear(told.session, told.body)
+                self._heard[told.number] = now + 2 * _STAYS
+        for number in [number for number, until in self._heard.items() if until <= now]:
+            del self._heard[number]
