@@ -21,7 +21,7 @@ from pathlib import Path
 from bench.arms import family
 from bench.faults.world import World, eventually
 from bench.load import request
-from bench.steady import Steady, counted
+from bench.steady import LATE, Lateness, Steady, counted
 
 RATE, STREAMS = 60.0, 30
 ODD_EVERY = 0.2  # seconds between two odd clients
@@ -73,7 +73,7 @@ async def _soak(world: World, seconds: float) -> Verdict:
     load = Steady(lambda: [world.ports["listener"]], RATE, STREAMS, plain, streamed)
     deadline = time.monotonic() + seconds
     odd = 0
-    async with load:
+    async with load, Lateness() as lateness:
         beside: set[asyncio.Task[None]] = set()
         while time.monotonic() < deadline:
             beside.add(task := asyncio.create_task(_odd(world)))
@@ -85,6 +85,8 @@ async def _soak(world: World, seconds: float) -> Verdict:
         if beside:
             await asyncio.wait(beside)
     verdict = Verdict()
+    if lateness.worst > LATE:
+        verdict.lines.append(f"the machine is busy with other work: timers were late by up to {lateness.worst:.1f} s")
     failed = [outcome for outcome in load.outcomes if outcome.what != "ok"]
     verdict.check(not failed, f"{len(load.outcomes)} requests and {odd} odd ones; failed: {counted(load.outcomes)}")
     _growth(verdict, samples)
