@@ -100,7 +100,9 @@ def fill(ledger: Ledger, count: int) -> float:
 
 
 def report(ledger: Ledger, question: str) -> tuple[float, float, int]:
-    """Seconds to the answer in JSON, the best of two runs; seconds of this process's CPU (a server uses its own); the number of buckets."""
+    """Seconds to the answer in JSON, the best of two runs; seconds of this process's CPU (a server uses its own); the
+    number of buckets.
+    """
     parameters = [("start", "2026-11-01"), ("end", "2026-12-01")]
     parameters += [tuple(part.split("=")) for part in question.split("&") if part]
     query = Query.parse(parameters, START)
