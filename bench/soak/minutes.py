@@ -102,6 +102,9 @@ def _growth(verdict: Verdict, samples: list[Sample]) -> None:
         grown = last / first - 1
         what = f"{name}: {first / 2**20:.1f} MiB after the warm-up, {last / 2**20:.1f} MiB at the end, {grown:+.1%}"
         verdict.check(grown <= GROWTH, what)
+        tenths = [samples[len(samples) * tenth // 10 : len(samples) * (tenth + 1) // 10] for tenth in range(10)]
+        medians = [statistics.median(one.memory[name] for one in some) for some in tenths if some]
+        verdict.lines.append(f"{'':<10}{name}, each tenth: {' '.join(f'{found / 2**20:.0f}' for found in medians)} MiB")
     # Envoy keeps connections to providers, so its descriptors are compared under load.
     early, late = (max(one.descriptors["envoy"] for one in some) for some in (warm[:part], warm[-part:]))
     verdict.check(late <= early * (1 + GROWTH) + DESCRIPTORS, f"envoy: at most {early} descriptors, then {late}")
