@@ -182,7 +182,7 @@ class Counts:
         self._before = self._now()
 
     def _now(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        metrics = self._gateway.metrics()
+        metrics = self._gateway.metrics(*{name for name, _ in self._wanted})
         return {
             (name, labels): sum(v for (found, have), v in metrics.items() if found == name and labels <= set(have))
             for name, labels in self._wanted
