@@ -27,7 +27,7 @@ NOT_HERE = {"e2e"}
 """Folders whose tests share gateways: xdist gives each of their files to one process."""
 WAITING = {"ledger", "stores", "transport", "admin"}
 """Folders whose tests wait for PostgreSQL, Redis or time-outs: others use the cores meanwhile."""
-SMALL = 0.05
+SMALL = 0.06
 """Share of all tests' text below which folders are put together: a process costs a second before its first test."""
 NOTHING_COLLECTED = 5
 

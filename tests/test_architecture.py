@@ -105,15 +105,20 @@ def parsed(path):
 
 
 @cache
+def nodes(path):
+    """All nodes of a file's syntax tree. To walk it takes longer than to parse it."""
+    return list(ast.walk(parsed(path)))
+
+
+@cache
 def imports(path, *, typing=True):
     """Modules that a file imports. Without `typing`, only those it imports at run time."""
-    tree = parsed(path)
     left_out = set()
-    for node in ast.walk(tree):
-        if not typing and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+    for node in () if typing else nodes(path):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             left_out |= {id(child) for statement in node.body for child in ast.walk(statement)}
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes(path):
         if id(node) in left_out:
             continue
         if isinstance(node, ast.Import):
@@ -327,7 +332,7 @@ def test_functions_are_short_enough_to_read():
     long = [
         f"{name(path)}:{node.lineno} {node.name}"
         for path in FILES
-        for node in ast.walk(parsed(path))
+        for node in nodes(path)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and node.end_lineno - node.lineno >= 60
         and node.name not in TABLES

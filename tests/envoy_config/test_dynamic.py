@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import betterproto2
 import msgspec
 import pytest
 
@@ -10,6 +11,13 @@ from extproc.envoy_config.dynamic import make
 from extproc.settings import bound
 from extproc.settings.config import parse
 from extproc.words.resources import Ask, Made
+
+
+@pytest.fixture(autouse=True)
+def _not_validated(monkeypatch):
+    """The messages are compared here. Other tests validate them, which takes half of the time."""
+    monkeypatch.setattr(betterproto2.Message, "_validate", lambda _message: None)
+
 
 BASE = """
 providers: {a: {kind: openai, api_key: env:KEY}, b: {kind: mock, base_url: "http://127.0.0.1:1/v1"}}
