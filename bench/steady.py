@@ -19,6 +19,8 @@ from bench.load import request
 
 PATIENCE = 20.0
 """Seconds after which a request without an answer has failed."""
+LATE = 0.25
+"""Seconds by which timers are late on a machine that is too busy to judge by."""
 _AGAIN = 0.2  # seconds before a stream that failed begins anew
 
 
@@ -145,6 +147,27 @@ async def _exchange(connection: Connection, message: bytes) -> str:
     if b"event-stream" in head and b"[DONE]" not in body:
         return "cut"
     return "ok"
+
+
+class Lateness:
+    """Tells a machine that is too busy to judge by: timers of this process are late. Used with `async with`."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0  # seconds
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            due = time.monotonic() + 0.05
+            await asyncio.sleep(0.05)
+            self.worst = max(self.worst, time.monotonic() - due)
 
 
 def counted(outcomes: Sequence[Outcome]) -> str:

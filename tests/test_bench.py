@@ -9,6 +9,8 @@ from bench import load, stub
 from bench.__main__ import cell, last, machine, worse
 from bench.faults.__main__ import BEGIN, PAGE, Result, table
 from bench.faults.faults import FAULTS
+from bench.soak import minutes
+from bench.soak.minutes import Sample, Verdict
 
 
 @pytest.fixture
@@ -85,3 +87,58 @@ def test_the_table_keeps_the_rows_of_faults_that_were_not_tried():
     later = table([Result(FAULTS[1], "3 reset", "none", None, ["late"])], f"{BEGIN}\n{page}")
     assert later.splitlines()[2] == page.splitlines()[2]
     assert later.splitlines()[3].endswith("| 3 reset | none |  | WRONG |")
+
+
+MIB = 1 << 20
+
+
+def grown(processor, descriptors):
+    """The violations of a soak whose memory (MiB) and descriptors end with these."""
+    verdict, count = Verdict(), 40
+    samples = []
+    for number in range(count):
+        share = max(0.0, (number / count - minutes.WARM) / (1 - minutes.WARM))
+        memory = {"processor": int((100 + (processor - 100) * share) * MIB), "envoy": 80 * MIB}
+        samples.append(Sample(float(number), memory, {"processor": 20, "envoy": int(60 + (descriptors - 60) * share)}))
+    minutes._growth(verdict, samples)
+    return [line for line in verdict.lines if line.startswith("VIOLATED")]
+
+
+def test_a_soak_tells_growth_after_its_warm_up():
+    assert grown(102, 62) == []
+    assert grown(90, 40) == []  # less is no growth
+    [line] = grown(110, 62)
+    assert "processor: 10" in line
+    [line] = grown(102, 90)
+    assert "envoy: at most" in line
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reserved", "descriptors", "told"),
+    [
+        ({}, [], 20, []),
+        ({"extproc_exchanges_in_flight": 1.0}, [], 20, ["extproc_exchanges_in_flight is 1"]),
+        ({"extproc_ledger_queued": 3.0}, [], 20, ["extproc_ledger_queued is 3"]),
+        ({"extproc_tasks": 40.0}, [], 20, ["tasks: 10, 40"]),
+        ({"extproc_internal_errors_total": 1.0}, [], 20, ["no internal error"]),
+        ({"process_start_time_seconds": 0.0}, [], 20, ["the processor answers"]),
+        ({}, ["tokens:consumer=bench"], 20, ["reserved at the end: ['tokens:consumer=bench']"]),
+        ({}, [], 40, ["processor: 20 descriptors at the beginning, 40 at the end"]),
+    ],
+    ids=str,
+)
+async def test_a_soak_tells_leaks(monkeypatch, metrics, reserved, descriptors, told):
+    class World:
+        def metric(self, name):
+            return {"process_start_time_seconds": 1.0, "extproc_tasks": 12.0, **metrics}.get(name, 0.0)
+
+    async def once(condition, _seconds):
+        return condition()
+
+    monkeypatch.setattr(minutes, "eventually", once)
+    monkeypatch.setattr(minutes, "_reserved", lambda _world: reserved)
+    monkeypatch.setattr(minutes, "_sample", lambda _world: Sample(1.0, {}, {"processor": descriptors}))
+    verdict = Verdict()
+    await minutes._leaks(World(), verdict, Sample(0.0, {}, {"processor": 20}), 10.0)
+    assert [line.removeprefix("VIOLATED").strip() for line in verdict.lines if line.startswith("VIOLATED")] == told
+    assert verdict.wrong == len(told)

@@ -200,6 +200,34 @@ def test_alerts_and_dashboards_are_those_of_k8s_monitoring() -> None:
     assert f'"{hpa}"' in (ROOT / "extproc/telemetry/metrics.py").read_text()
 
 
+def test_a_copy_without_symbolic_links_says_so_and_a_package_needs_none(tmp_path: Path) -> None:
+    missing = [path.name for path in CHART.iterdir() if path.is_symlink() and not path.exists()]
+    assert missing == [], "links of the chart lead nowhere: check out with core.symlinks=true"
+    copy = tmp_path / "llm-extproc"  # as git makes it where links cannot be: files with the links' targets
+    shutil.copytree(CHART, copy, symlinks=True)
+    for link in [path for path in copy.iterdir() if path.is_symlink()]:
+        text = str(link.readlink())
+        link.unlink()
+        link.write_text(text)
+    for part in ("rules", "dashboards"):
+        values = ("-f", CHART / "ci/mock-values.yaml", "--set", f"metrics.{part}.enabled=true")
+        assert "with symbolic links" in helm("template", "extproc", copy, *values, fails=True)
+    helm("package", CHART, "--destination", tmp_path)
+    [package] = tmp_path.glob("*.tgz")
+    values = ("-f", CHART / "ci/fleet-values.yaml")
+    assert helm("template", "extproc", package, *values) == helm("template", "extproc", CHART, *values)
+
+
+@pytest.mark.parametrize(
+    ("limit", "resource"), [("limits.cpu=3", "limits.cpu"), ("limits.cpu=null", "requests.cpu")], ids=str
+)
+def test_the_workers_of_a_pod_follow_its_own_cores_and_never_the_nodes(limit: str, resource: str) -> None:
+    found = rendered("mock", "--set", f"resources.processor.{limit}")
+    for name in ("render", "processor"):
+        [entry] = container(found, name)["env"]
+        assert entry["valueFrom"]["resourceFieldRef"] == {"containerName": "processor", "resource": resource}
+
+
 def test_a_digest_pins_each_image() -> None:
     digest = "sha256:" + "a" * 64
     found = rendered("mock", "--set", f"image.digest={digest}", "--set", f"envoy.image.digest={digest}")

@@ -68,7 +68,7 @@ def main() -> int:
         return _BROKEN_PIPE
     except (OSError, ValueError) as error:
         with contextlib.suppress(BrokenPipeError):
-            print(error, file=sys.stderr)
+            print(_told(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -76,6 +76,13 @@ def main() -> int:
         return status
     finally:
         _abandon_output()
+
+
+def _told(error: Exception) -> str:
+    """`gateway.yaml: Permission denied`, for an error of the operating system with a file."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 def _run(words: Sequence[str]) -> int:

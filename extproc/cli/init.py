@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -57,7 +58,9 @@ def run(options: argparse.Namespace) -> int:
         return 0
     chosen = list(dict.fromkeys(options.kinds or ["mock"]))
     if unknown := [kind for kind in chosen if kind not in kinds()]:
-        raise ValueError(f"there is no kind of provider {unknown[0]!r}: extproc init --list prints them")
+        close = difflib.get_close_matches(unknown[0], kinds(), 1)
+        hint = f"did you mean '{close[0]}'? " if close else ""
+        raise ValueError(f"there is no kind of provider {unknown[0]!r}: {hint}`extproc init --list` prints them")
     file: Path = options.config
     try:
         with file.open("x", encoding="utf-8") as out:

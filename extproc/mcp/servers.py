@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -83,7 +84,7 @@ class Servers:
 
     def __init__(self, settings: MCPSettings, socket: str, secret: str | None) -> None:
         self._settings = settings
-        self._socket = socket
+        self._socket = Path(socket)
         self.sessions = Sessions(secret, settings.limits.session_age)
         self.board = Board(self._heard)
         self._at_servers: OrderedDict[tuple[Hashable, str], asyncio.Task[ServerSession]] = OrderedDict()
@@ -100,7 +101,9 @@ class Servers:
         for name, each in settings.servers.items():
             old = before.servers.get(name)
             if name not in self.by_name or old is None or old.url != each.url:
-                link = Link(name, self._socket, most=settings.limits.catalogue, timeout=min(each.timeout, _LONGEST))
+                link = Link(
+                    name, str(self._socket), most=settings.limits.catalogue, timeout=min(each.timeout, _LONGEST)
+                )
                 self.by_name[name] = Server(name, link)
         for name in [name for name in self.by_name if name not in settings.servers]:
             del self.by_name[name]
@@ -116,8 +119,13 @@ class Servers:
             while True:
                 self._wake.clear()
                 now = time.monotonic()
+                away = not self._socket.exists()
                 for server in self.by_name.values():
-                    if not server.looking and now >= server.due:
+                    if server.looking or now < server.due:
+                        continue
+                    if away:  # no look is worth a task
+                        self._failed(server, NoEnvoyError("server_unavailable"))
+                    else:
                         server.looking = True
                         self._spawn(self._look(server, room))
                 due = min([server.due for server in self.by_name.values() if not server.looking], default=now + 60)
@@ -139,12 +147,7 @@ class Servers:
             async with room:
                 found = await look(server.name, server.link, self._settings.limits, server.catalogue)
         except ServerError as error:
-            reached = not isinstance(error, NoEnvoyError)
-            if server.failing != error.code and reached:
-                log.warning("MCP server %s: its lists cannot be read (%s); the last good ones stay", server.name, error)
-            server.failing, server.failures = error.code, server.failures + 1
-            wait = _AGAIN * 2.0 ** min(server.failures - 1, 10 if reached else 2)
-            server.due = time.monotonic() + min(settings.refresh, wait)
+            reached = self._failed(server, error)
         else:
             server.failing, server.failures, server.looked = "", 0, time.time()
             server.due = time.monotonic() + min(settings.refresh, found.ttl or settings.refresh)
@@ -157,6 +160,17 @@ class Servers:
             if reached:
                 server.known.set()
             self._wake.set()
+
+    def _failed(self, server: Server, error: ServerError) -> bool:
+        """Note a look that went wrong. False: Envoy was not there, so it says nothing about the server."""
+        reached = not isinstance(error, NoEnvoyError)
+        if server.failing != error.code and reached:
+            log.warning("MCP server %s: its lists cannot be read (%s); the last good ones stay", server.name, error)
+        server.failing, server.failures = error.code, server.failures + 1
+        wait = _AGAIN * 2.0 ** min(server.failures - 1, 10 if reached else 2)
+        settings = self._settings.servers.get(server.name)
+        server.due = time.monotonic() + (wait if settings is None else min(settings.refresh, wait))
+        return reached
 
     def again(self, name: str) -> None:
         """Look at a server soon: it does not know a tool that it has listed."""

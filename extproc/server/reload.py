@@ -18,7 +18,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -39,6 +39,7 @@ _WARM = 0.3  # seconds for the listeners that Envoy has accepted to begin
 _AGAIN = 1.0  # seconds between two attempts to reach Envoy
 _PATIENCE = 10.0  # seconds in which an Envoy that is away, or worker 0, is expected to follow
 _BUILD = 60.0  # seconds for the process that makes resources
+_LOOK = 1.0  # seconds between looks at the files meanwhile
 
 
 _NOT_YET = "Envoy has not got them yet"
@@ -59,6 +60,10 @@ class Process(Protocol):
 
 class MakingError(Exception):
     """Envoy's resources cannot be made. The text says why."""
+
+
+class SupersededError(Exception):
+    """The settings have changed again, before Envoy's resources for them were made."""
 
 
 class Reloads:
@@ -139,12 +144,15 @@ class Reloads:
             await self._begin()
         elif self._wanted is not self._envoys and time.monotonic() >= self._next_try:
             await self._move()
+        self._read_secrets(found)
+        if self._leaving:
+            await self._remove()
+
+    def _read_secrets(self, found: Sequence[object]) -> None:
         if found != self._signatures:
             self._signatures = found
             self._process.take(self._used, self.places)  # reads them
             log.info("a file with a secret has changed: it was read again")
-        if self._leaving:
-            await self._remove()
 
     def _read(self) -> tuple[bytes, Sequence[object]]:
         return config.content(self._file), signatures(self._files)
@@ -211,6 +219,8 @@ class Reloads:
             self._wait(str(error), float("inf"))
         except EnvoyAwayError:
             self._wait(self._away(), _AGAIN if self._leads else 0.0)
+        except SupersededError:
+            self._next_try = 0.0  # the next look finds the change
         else:
             self._made, self._envoys, self._envoy_note = made, self._wanted, ""
             self._take(self._wanted)
@@ -246,7 +256,7 @@ class Reloads:
         if self._made is None or not self.discovery.connected:
             raise EnvoyAwayError
         if self._ready is None:
-            self._ready = await self._make()
+            self._ready = await self._until_changed(self._make())
         made = self._ready
         self._write_secrets(made)
         await self._give(made)
@@ -259,6 +269,22 @@ class Reloads:
         if made is None or made.digest != bound.digest(self._wanted):
             raise EnvoyAwayError
         return made
+
+    async def _until_changed(self, work: Coroutine[None, None, Made]) -> Made:
+        """The result of work that may take seconds. A change of the settings ends it, so that a consumer that is
+        switched off does not wait; a change of a secret's file applies meanwhile. Raises SupersededError.
+        """
+        task = asyncio.create_task(work, name="make-resources")
+        try:
+            while not (await asyncio.wait({task}, timeout=_LOOK))[0]:
+                content, found = await asyncio.to_thread(self._read)
+                self._read_secrets(found)
+                if content != self._content:
+                    raise SupersededError
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _make(self) -> Made:
         """Envoy's resources for the settings that are wanted, beside those it has. Raises MakingError."""

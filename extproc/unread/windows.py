@@ -19,7 +19,6 @@ from extproc.words.dialect import Dialect, Report
 from extproc.words.exchange import Usage
 from extproc.words.tries import Seen
 
-_DATA = re.compile(rb"(?:\A|[\r\n])data:")
 _LINES = re.compile(rb"\r\n|\n|\r")
 
 _DENSER = 1.5
@@ -105,18 +104,24 @@ class Reading:
             self._dialect.observe(frame.data, report)
         elif len(raw) > LONG and not raw.startswith(b":"):
             report.add_unread(raw)
+        size = len(raw)
         if report.usage is not usage:
-            self._told = at + len(raw)
-        # Where the end of the line before each stands: Envoy's script counted those before `_counted`.
-        places = [at + match.start() - (match[0] == b"data:") for match in _DATA.finditer(raw)]
+            self._told = at + size
+        # Where the end of the line before each line of data stands: Envoy's script counted those before `_counted`.
+        count = 0
+        place = raw.find(b"data:")
+        while place >= 0:
+            if not place or raw[place - 1] in b"\r\n":
+                count += 1
+                self._lines += at + place - 1 < self._counted
+            place = raw.find(b"data:", place + 5)
         if (text := report.output_bytes - before) > 0:
-            if places:
-                self._envelope = min(self._envelope, max(0.0, (len(raw) - text) / len(places)))
-            self._text, self._around = self._text + text, self._around + len(raw)
+            if count and (envelope := max(0.0, (size - text) / count)) < self._envelope:
+                self._envelope = envelope
+            self._text, self._around = self._text + text, self._around + size
             if self.first_text is None:
-                self.first_text = at + len(raw)
-        self._known += len(raw)
-        self._lines += sum(place < self._counted for place in places)
+                self.first_text = at + size
+        self._known += size
 
     def _read_cut(self, at: int, raw: bytes) -> None:
         """Read the usage of an event whose beginning was not kept."""

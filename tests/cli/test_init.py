@@ -38,7 +38,9 @@ def test_a_file_is_written_once(run, tmp_path, monkeypatch):
 def test_kinds_are_listed_and_unknown_ones_refused(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("init", "--list")[1].split() == sorted(kinds())
-    assert "no kind of provider 'opnai'" in run("init", "opnai")[2]
+    assert "no kind of provider 'opnai': did you mean 'openai'?" in run("init", "opnai")[2]
+    assert run("init", "-c", "nowhere/gateway.yaml") == (1, "", "nowhere/gateway.yaml: No such file or directory\n")
+    assert run("import", "litellm", "none.yaml")[2] == "none.yaml: No such file or directory\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -44,8 +44,10 @@ class Link(FakeLink):
 
 
 @pytest.fixture
-def made():
-    servers = Servers(MCPSettings(**SETTINGS), "/none", "k" * 32)
+def made(tmp_path):
+    envoy = tmp_path / "mcp.sock"
+    envoy.touch()
+    servers = Servers(MCPSettings(**SETTINGS), str(envoy), "k" * 32)
     for server in servers.by_name.values():
         server.link = Link(modern=False)
     return servers
@@ -74,6 +76,21 @@ async def test_lists_are_read_at_once_and_the_last_good_ones_stay(made, monkeypa
     one.link.error, one.link.lists = None, {"tools/list": [{"tools": [tool("y")]}]}
     await until(lambda: "y" in one.catalogue.entries["tools"])
     assert made.generation > generation
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_servers_are_looked_at_as_soon_as_envoy_listens(made, monkeypatch):
+    monkeypatch.setattr(module, "_AGAIN", 0.01)
+    envoy = made._socket
+    envoy.unlink()
+    one = made.by_name["a"]
+    running = asyncio.create_task(made.run())
+    await until(lambda: one.failures > 1)
+    assert (one.failing, one.known.is_set(), made._tasks) == ("server_unavailable", False, set())
+    envoy.touch()
+    await until(lambda: one.catalogue)
+    assert (one.failing, one.failures) == ("", 0)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

@@ -323,6 +323,32 @@ async def test_a_changed_or_removed_file_of_a_consumers_key_is_read_again(world,
         assert world.process.takes == takes + 1
 
 
+async def test_a_change_does_not_wait_for_an_earlier_one_that_takes_long(world, running, monkeypatch):
+    reloads, _ = running
+    asked, make = asyncio.Event(), Reloads._make
+    monkeypatch.setattr(reload, "_LOOK", 0.01)
+
+    async def never(_self):
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Reloads, "_make", never)
+    world.write(providers=B, m="b")
+    looking = asyncio.create_task(reloads.look())
+    await asked.wait()
+    takes = world.process.takes
+    (world.folder / "key").write_text("sk-gw-longer")
+    while world.process.takes == takes:  # its file is read meanwhile
+        await asyncio.sleep(0.01)
+    assert not looking.done()
+    world.write(providers=B, m="b", disabled="true")
+    await asyncio.wait_for(looking, 10)
+    monkeypatch.setattr(Reloads, "_make", make)
+    await reloads.look()
+    assert world.process.settings.consumers[0].disabled
+    assert (world.process.settings.models["m"].provider, world.process.stale) == ("b", "")
+
+
 async def test_a_stream_ends_when_the_process_leaves_and_none_is_connected_then():
     discovery = Discovery()
     discovery.set(CLUSTERS, {"x": b"x"})

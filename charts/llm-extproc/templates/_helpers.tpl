@@ -91,11 +91,12 @@ read those sections: Helm's YAML takes the key `on` for true. */}}
 {{- if and (hasPrefix "redis" ($stores.counters | default "")) (hasPrefix "postgresql" ($stores.ledger | default "")) }}yes{{ end }}
 {{- end }}
 
-{{- /* The number of workers, the same in both containers. By default it is the processor's CPU limit. */}}
+{{- /* The number of workers, the same in both containers. By default it is the processor's CPU limit; without a limit
+its request, because Kubernetes would give the cores of the node. */}}
 {{- define "extproc.workers" -}}
 - name: EXTPROC_WORKERS
   {{- if eq (toString .Values.workers) "auto" }}
-  valueFrom: {resourceFieldRef: {containerName: processor, resource: limits.cpu}}
+  valueFrom: {resourceFieldRef: {containerName: processor, resource: {{ if (.Values.resources.processor.limits | default dict).cpu }}limits{{ else }}requests{{ end }}.cpu}}
   {{- else }}
   value: {{ .Values.workers | quote }}
   {{- end }}

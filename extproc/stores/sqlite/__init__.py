@@ -75,6 +75,8 @@ _IDLE = """DELETE FROM counts WHERE (window, number, scope) IN (
     SELECT window, number, scope FROM counts WHERE idle <= ? AND reserved = 0 LIMIT ?)"""
 _PAGE = """SELECT scope, settled, reserved FROM counts
     WHERE window = ? AND number = ? AND scope > ? AND scope < ? ORDER BY scope LIMIT ?"""
+_NOTES = "SELECT note FROM notes WHERE board = ? ORDER BY author"
+_STALE = "SELECT note FROM notes WHERE expires <= ? OR (board = ? AND author = ?) LIMIT 1"
 
 _LONGEST_PAUSE = 0.025  # seconds between two tries to begin a transaction
 
@@ -327,13 +329,26 @@ class SqliteCounters:
     async def share(self, board: str, author: str, note: bytes, ttl: float) -> Sequence[bytes]:
         check_note(note)
         now = self._clock()
+        if not note and not self._stale(board, author, now):  # a reader takes no lock
+            return [other for (other,) in self._notes(_NOTES, (board,))]
         async with self._transaction() as db:
             # A pass over the whole table, which has a row for each process that lives or died a moment ago.
             db.execute("DELETE FROM notes WHERE expires <= ? OR (board = ? AND author = ?)", (now, board, author))
-            others = db.execute("SELECT note FROM notes WHERE board = ? ORDER BY author", (board,)).fetchall()
+            others = db.execute(_NOTES, (board,)).fetchall()
             if note:
                 db.execute("INSERT INTO notes VALUES (?, ?, ?, ?)", (board, author, now + ttl, note))
         return [other for (other,) in others]
+
+    def _stale(self, board: str, author: str, now: float) -> bool:
+        """True where notes are to be deleted: those that ran out, or the author's."""
+        return bool(self._notes(_STALE, (now, board, author)))
+
+    def _notes(self, query: str, values: tuple[object, ...]) -> list[tuple[bytes]]:
+        """Rows of a query, read without a lock. Raises StoreError."""
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}") from error
 
     def _log_is_long(self) -> bool:
         try:
