@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _REST = 1.0
 """Seconds in which a store that failed is not asked."""
+_MOST_OWNERS = 4096
+"""Consumers whose digests are remembered."""
 _VECTORS = ("vectors", "vector_bytes", "vector_failures")
 LEAST_SECRET = 32
 """Characters of `cache.key`, at least."""
@@ -45,6 +47,7 @@ class Answers:
         self.collected = 0  # bytes of answers under way that are to be kept
         self._rests_until = 0.0  # the store is not asked before, after it failed
         self.now = now
+        self._owners: dict[str, bytes] = {}
         self._store = store
         self._seal = seal
 
@@ -82,7 +85,14 @@ class Answers:
 
     def owner(self, consumer: str) -> bytes:
         """Stands for a consumer in the store, which knows no names."""
-        return hashlib.blake2b(consumer.encode(errors="replace"), key=self.secret[:64], digest_size=16).digest()
+        known = self._owners.get(consumer)
+        if known is None:
+            if len(self._owners) >= _MOST_OWNERS:  # consumers that tokens name have no end
+                self._owners.clear()
+            name = consumer.encode(errors="replace")
+            known = hashlib.blake2b(name, key=self.secret[:64], digest_size=16).digest()
+            self._owners[consumer] = known
+        return known
 
     async def forget(self, consumer: str | None) -> int:
         """Delete the answers to requests of a consumer, or all, and the questions that they are compared by, also those

@@ -21,7 +21,7 @@ class Flight:
         self.begun = time.monotonic()
         self._landed = False
         self._entry: Entry | None = None
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: set[asyncio.Future[None]] | None = None  # most flights have none
 
     async def wait(self, seconds: float) -> Entry | None:
         """Its answer; None when there is none, or none in time.
@@ -31,13 +31,16 @@ class Flight:
         if not self._landed:
             loop = asyncio.get_running_loop()
             waiter: asyncio.Future[None] = loop.create_future()
-            self._waiting.add(waiter)
+            waiting = self._waiting
+            if waiting is None:
+                waiting = self._waiting = set()
+            waiting.add(waiter)
             timer = loop.call_later(seconds, _wake, waiter)
             try:
                 await waiter
             finally:
                 timer.cancel()
-                self._waiting.discard(waiter)
+                waiting.discard(waiter)
         return self._entry
 
     def land(self, entry: Entry | None) -> None:
@@ -45,7 +48,7 @@ class Flight:
         if self._landed:
             return
         self._landed, self._entry = True, entry
-        for waiter in self._waiting:
+        for waiter in self._waiting or ():
             _wake(waiter)
 
 

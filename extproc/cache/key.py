@@ -108,8 +108,11 @@ class Keys:
         """What providers get of the client's headers and query. Versions of APIs are in the paths."""
         headers, query = exchange.request.headers, exchange.request.path.partition("?")[2]
         passing = [self._passing[name] for name in {target.provider for target in exchange.targets}]
-        passed = {name for each in passing for name in each.headers(headers)}
-        beside = [[name, headers[name]] for name in sorted(passed)]
+        beside: list[list[str]] = []
+        for each in passing:
+            beside += [[name, headers[name]] for name in each.headers(headers)]
+        if len(beside) > 1:  # a header that several providers get stands there once
+            beside = [[name, headers[name]] for name in sorted({name for name, _ in beside})]
         if query:  # which may hold the client's credential
             allowed = {name for each in passing for name in each.query}
             beside += sorted(part.split("=", 1) for part in query.split("&") if part.partition("=")[0] in allowed)
@@ -143,9 +146,12 @@ def owner(consumer: Consumer, scope: str) -> Sequence[Any]:
 def neutral(exchange: Exchange) -> Prompt | None:
     """The neutral form of a request without anything that changes no answer; None where it does not say all."""
     dialect = exchange.dialect
-    if not (dialect.translates_from and dialect.plain(exchange.json)):
+    if not dialect.translates_from:
         return None
-    said = {name: value for name, value in exchange.json.items() if name not in dialect.asides}
+    asides = dialect.asides
+    said = {name: value for name, value in exchange.json.items() if name not in asides}
+    if not dialect.plain(said):
+        return None
     try:
         prompt: Prompt = dialect.decode_request(said)
     except Refusal:

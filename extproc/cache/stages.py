@@ -172,7 +172,12 @@ class LookUp:
 
     async def _part(self, exchange: Exchange, caching: Caching, batch: Batch) -> bool:
         """Find what is kept of a batch. True where the provider is asked for the rest."""
-        await batch.find(lambda key: self._kept(key, caching))
+
+        async def find(key: bytes) -> Entry | None:
+            entry = await self._answers.find(key)
+            return entry if entry is not None and self._usable(entry, caching) else None
+
+        await batch.find(find)
         missing = batch.missing
         if not caching.enforced or not 0 < len(missing) < len(batch.entries):
             return False
@@ -214,12 +219,9 @@ class LookUp:
 
     async def _whole(self, exchange: Exchange, caching: Caching) -> Entry | None:
         """The kept answer, put together where it is kept by input."""
-        if caching.batch is None:
-            return await self._kept(caching.key, caching)
-        return None if caching.batch.missing else whole(exchange, caching.batch)
-
-    async def _kept(self, key: bytes, caching: Caching) -> Entry | None:
-        entry = await self._answers.find(key)
+        if caching.batch is not None:
+            return None if caching.batch.missing else whole(exchange, caching.batch)
+        entry = await self._answers.find(caching.key)
         return entry if entry is not None and self._usable(entry, caching) else None
 
     def _usable(self, entry: Entry, caching: Caching) -> bool:

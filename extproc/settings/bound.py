@@ -57,7 +57,7 @@ def _cache(settings: Settings) -> object:
 def digest(settings: Settings) -> str:
     """A digest of everything that Envoy's listeners, clusters and routes are made from."""
     rest = settings.model_dump(
-        mode="json", exclude={*_FREE, *_SECTIONS, "providers", "virtual_models", "budgets", "mcp"}
+        mode="json", exclude={*_FREE, *_SECTIONS, "providers", "virtual_models", "budgets", "cache", "mcp"}
     )
     parts = [
         __version__,
@@ -66,6 +66,7 @@ def digest(settings: Settings) -> str:
         {name: _envoys(provider).model_dump(mode="json") for name, provider in settings.providers.items()},
         [virtual.retry.model_dump(mode="json") for virtual in settings.virtual_models.values()],
         bool(settings.budgets),
+        bool(settings.cache.rules),
         None if settings.mcp is None else settings.mcp.of_envoy,
     ]
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()

@@ -415,7 +415,7 @@ class Dialect:
         return True
 
     def plain(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
-        """True where the neutral form of a request says all that it says but `asides`. Never raises."""
+        """True where the neutral form of a request, given without `asides`, says all that it says. Never raises."""
         return False
 
     def prefix(self, body: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:  # noqa: ARG002

@@ -1,6 +1,7 @@
 """The parts of a change that apply while Envoy, or the process, stays as it is."""
 
-from extproc.settings.bound import changes_of_fixed, fixed, held_back, without_envoy
+from extproc.envoy_config.dynamic import make
+from extproc.settings.bound import changes_of_fixed, digest, fixed, held_back, without_envoy
 from extproc.settings.config import parse
 
 NOW = """
@@ -53,3 +54,12 @@ def test_without_envoy_a_provider_stays_as_it_is_and_models_stay_where_envoy_can
     assert held_back(new, found) == [
         *("providers.a", "providers.new", "models.moved", "listener", "attribution", "auth.jwt", "telemetry.traces")
     ]
+
+
+def test_a_change_of_rules_of_the_cache_needs_no_envoy():
+    none, shadow, enforced = [
+        parse(NOW + text)
+        for text in ("", "cache: {rules: [{mode: shadow}]}", "cache: {rules: [{mode: enforce}, {}], wait: 1s}")
+    ]
+    assert digest(shadow) == digest(enforced) != digest(none)
+    assert make(shadow, "", "/s").listeners == make(enforced, "", "/s").listeners != make(none, "", "/s").listeners

@@ -8,7 +8,7 @@ on assistant messages the `reasoning_content` and `thinking_blocks` that `client
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from extproc.dialects import safe_names
@@ -47,8 +47,9 @@ def decode(body: Mapping[str, Any]) -> Prompt:
         raise unsupported("The answer cannot be audio here: ask for text.", "modalities")
     if asked.web_search_options is not None:
         raise unsupported("The target of this model has no search of the web.", "web_search_options")
-    tools = [_tool(tool, index) for index, tool in enumerate(asked.tools or ())]
-    tools += [_function(function, function.cache_control) for function in asked.functions or ()]
+    tools = [_tool(tool, index) for index, tool in enumerate(asked.tools)] if asked.tools else []
+    if asked.functions:
+        tools += [_function(function, function.cache_control) for function in asked.functions]
     system, messages, late = _conversation(asked.messages)
     prompt = Prompt(
         model=asked.model,
@@ -62,7 +63,7 @@ def decode(body: Mapping[str, Any]) -> Prompt:
         temperature=asked.temperature,
         top_p=asked.top_p,
         top_k=asked.top_k,
-        stop=[text for text in ([asked.stop] if isinstance(asked.stop, str) else asked.stop or ()) if text],
+        stop=_stops(asked.stop) if asked.stop else [],
         seed=asked.seed,
         choices=asked.n or 1,
         presence_penalty=asked.presence_penalty,
@@ -71,7 +72,7 @@ def decode(body: Mapping[str, Any]) -> Prompt:
         user=asked.safety_identifier or asked.user or "",
         metadata=asked.metadata or {},
         service_tier=asked.service_tier or "",
-        ignored=safe_names(sorted({*_ignored(body)})),
+        ignored=_ignored(body),
         late=late,
     )
     prompt.images = "image" in (asked.modalities or ())
@@ -82,16 +83,21 @@ def decode(body: Mapping[str, Any]) -> Prompt:
     return prompt
 
 
-def _ignored(body: Mapping[str, Any]) -> Iterator[str]:
+def _stops(stop: str | list[str]) -> list[str]:
+    return [text for text in ([stop] if isinstance(stop, str) else stop) if text]
+
+
+def _ignored(body: Mapping[str, Any]) -> list[str]:
     """Names of fields with an effect that are not carried."""
-    for name, value in body.items():
-        if name not in _CARRIED and value is not None and value is not False:
-            yield name
+    found: list[str] = []
+    if not body.keys() <= _CARRIED:
+        found = [name for name in body.keys() - _CARRIED if body[name] is not None and body[name] is not False]
     for message in body["messages"]:
         if not message.keys() <= _OF_A_MESSAGE:
             for name in message.keys() - _OF_A_MESSAGE:
                 if message[name] and not (name == "name" and message["role"] in ("tool", "function")):
-                    yield f"messages.{name}"
+                    found.append(f"messages.{name}")
+    return safe_names(sorted(found)) if found else found
 
 
 # --- messages
@@ -317,7 +323,11 @@ def _format(asked: shapes.Format | None) -> OutputFormat | None:
 
 
 def _set_thinking(asked: shapes.Request, prompt: Prompt) -> None:
-    reasoning = asked.reasoning or shapes.Reasoning()
+    reasoning = asked.reasoning
+    if reasoning is None:
+        if asked.reasoning_effort is None and asked.thinking is None:
+            return
+        reasoning = shapes.Reasoning()
     effort = asked.reasoning_effort or reasoning.effort
     if effort is not None:
         prompt.effort = LEVELS.get(effort)

@@ -117,9 +117,9 @@ class Request(Struct, forbid_unknown_fields=True):
 
 
 def is_plain(body: Mapping[str, Any]) -> bool:
-    """True where the neutral form of a request says all that it says. Never raises."""
+    """True where the neutral form of a request, given without `ASIDES`, says all that it says. Never raises."""
     try:
-        asked = msgspec.convert({name: value for name, value in body.items() if name not in ASIDES}, Request)
+        asked = msgspec.convert(body, Request)
     except (msgspec.ValidationError, RecursionError):
         return False
     if asked.max_tokens is not None and asked.max_completion_tokens is not None:
