@@ -58,6 +58,20 @@ _RULES: Sequence[tuple[str, float]] = (
     ),
     # Suffixes that an optimiser found: it begins with a row of single signs, and leaves some of them.
     (r"(?:[\[{] ){2,}[\[{] ?[A-Za-z]|[\[{] [\[{]\s*$", 4.0),
+    # The orders to forget in languages of which the model has seen few texts.
+    (
+        (
+            r"(?i)(?:이전|앞선|앞의|위의|모든)[^\n]{0,16}(?:지시|명령|지침|규칙|프롬프트)[^\n]{0,12}(?:무시|잊어)"
+            r"|(?:تجاهل|انس|تجاوز)[^\n]{0,24}(?:التعليمات|الأوامر|القواعد|الإرشادات)[^\n]{0,16}(?:السابقة|أعلاه)"
+            r"|(?:دستور|دستورالعمل)[^\n]{0,16}(?:قبلی|پیشین|بالا)[^\n]{0,16}(?:نادیده|فراموش)"
+            r"|(?:התעלם|התעלמי|שכח)[^\n]{0,24}(?:ההוראות|ההנחיות|הכללים)[^\n]{0,16}(?:הקודמות|הקודמים|לעיל)"
+            r"|(?:पिछले|पहले|पूर्व)[^\n]{0,24}(?:निर्देश|आदेश|नियम)[^\n]{0,24}(?:अनदेखा|नज़रअंदाज़|नजरअंदाज|भूल)"
+            r"|(?:bỏ qua|phớt lờ|quên)[^\n]{0,24}(?:hướng dẫn|chỉ dẫn|chỉ thị|quy tắc|lệnh)[^\n]{0,16}(?:trước|trên)"
+            r"|(?:ละเว้น|เพิกเฉย|ไม่สนใจ|ลืม)[^\n]{0,24}(?:คำสั่ง|คำแนะนำ)[^\n]{0,16}(?:ก่อนหน้า|ข้างต้น)"
+            r"|(?:abaikan|lupakan)[^\n]{0,24}(?:instruksi|perintah|aturan)[^\n]{0,16}(?:sebelumnya|di atas)"
+        ),
+        6.0,
+    ),
     # Suppression of refusals.
     (
         r"(?i)\bnever (?:say|use|write|include) the (?:words?|phrases?)\b[^\n]{0,60}\b(?:cannot|unable|unfortunately|sorry)\b",
