@@ -373,7 +373,7 @@ def streaming(gateway: Gateway, **fields: Any) -> Iterator[httpx.Response]:
 def test_an_answer_that_goes_on_is_not_settled_and_keeps_its_lease(
     start: Callable[..., Gateway], provider: Scripted
 ) -> None:
-    parts = by_event(stream("openai_chat", 20))
+    parts = by_event(stream("openai_chat", 36))
     provider.script = answering(*parts, pace=0.25)  # longer than three reports, and than several leases
     gateway = start(SMALL.replace("URL", provider.url), ())
     with streaming(gateway) as answer:
