@@ -2,8 +2,9 @@
 
 A ticker asks for a turn of the event loop every 0.5 ms, beside prompts that pass all stages with the default chain of
 guardrails, one after the other. Its delays are what an event of another stream would have waited: they need a quiet
-machine. Below them stand the callbacks that held the loop longest, in CPU time; what is beyond them is threads that
-held Python's lock.
+machine. `net` are the same without the time in which the process had work and no core to do it (Linux tells it of each
+thread), so they can be read on a busy machine, too; they are a little too small, as a thread may wait for a core while
+another needs it not. Below them stand the callbacks that held the loop longest, in CPU time.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import asyncio.events
 import json
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Self
@@ -51,18 +53,42 @@ def prompt(size: int, *, secrets: int) -> bytes:
     return json.dumps({"model": "stub", "messages": messages}).encode()
 
 
-async def delays(work: Callable[[], Any]) -> tuple[list[float], int]:
-    """Seconds by which each tick was late, and how often `work` ran, one after the other."""
+class Cores:
+    """Seconds in which threads of this process waited for a core, since they began; 0 where Linux does not tell."""
+
+    def __init__(self) -> None:
+        self._files: dict[int, int] = {}
+
+    def waited(self) -> float:
+        total = 0
+        for thread in threading.enumerate():
+            number = thread.native_id or 0
+            if number not in self._files:
+                try:
+                    self._files[number] = os.open(f"/proc/self/task/{number}/schedstat", os.O_RDONLY)
+                except OSError:
+                    return 0.0
+            total += int(os.pread(self._files[number], 100, 0).split()[1])
+        return total / 1e9
+
+
+async def delays(work: Callable[[], Any]) -> tuple[list[float], list[float], int]:
+    """Seconds by which each tick was late, the same without waits for a core, and how often `work` ran, one after the
+    other.
+    """
     late: list[float] = []
+    net: list[float] = []
+    cores = Cores()
     running = True
 
     async def tick() -> None:
-        due = time.perf_counter() + _TICK
+        due, before = time.perf_counter() + _TICK, cores.waited()
         while running:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            now = time.perf_counter()
-            late.append(max(0.0, now - due))
-            due = now + _TICK
+            found, waited = max(0.0, time.perf_counter() - due), cores.waited()
+            late.append(found)
+            net.append(max(0.0, found - (waited - before)))
+            due, before = time.perf_counter() + _TICK, waited
 
     ticker = asyncio.create_task(tick())
     count, end = 0, time.perf_counter() + _SECONDS
@@ -71,7 +97,7 @@ async def delays(work: Callable[[], Any]) -> tuple[list[float], int]:
         count += 1
     running = False
     await ticker
-    return sorted(late), count
+    return sorted(late), sorted(net), count
 
 
 class Held:
@@ -123,11 +149,12 @@ async def measure(size: int, action: str) -> None:
 
     await work()
     with Held() as held:
-        late, count = await delays(work)
-    median, high = late[len(late) // 2], late[len(late) * 99 // 100]
+        late, net, count = await delays(work)
+    median, high, net_high = late[len(late) // 2], late[len(late) * 99 // 100], net[len(net) * 99 // 100]
     print(
         f"{len(body) / 1e6:.1f} MB, {action:8} {count:4} prompts, {_SECONDS / count * 1000:6.0f} ms each; others wait "
-        f"p50 {median * 1000:5.2f}  p99 {high * 1000:5.2f}  most {late[-1] * 1000:6.2f} ms"
+        f"p50 {median * 1000:5.2f}  p99 {high * 1000:5.2f}  most {late[-1] * 1000:6.2f}  "
+        f"net p99 {net_high * 1000:5.2f}  most {net[-1] * 1000:5.2f} ms"
     )
     for name, seconds in sorted(held.longest.items(), key=lambda entry: -entry[1])[:6]:
         print(f"    held {seconds * 1000:6.2f} ms  {name}")

@@ -74,7 +74,10 @@ def pytest_ignore_collect(collection_path, config):
         return collection_path == HERE / "e2e" or None
     if config.option.markexpr in ONLY_WITH_ENVOY and HERE in collection_path.parents:
         wanted = (*THROUGH_ENVOY, *collection_path.parents)
-        return not (collection_path in wanted or set(THROUGH_ENVOY) & set(collection_path.parents)) or None
+        if not (collection_path in wanted or set(THROUGH_ENVOY) & set(collection_path.parents)):
+            return True
+        if config.option.markexpr == "alone" and collection_path.match("test_*.py"):
+            return "mark.alone" not in collection_path.read_text(encoding="utf-8") or None
     return None
 
 

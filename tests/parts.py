@@ -4,7 +4,8 @@
 
 pytest-xdist collects every test in every process and reports each to a controller. Most tests of this project take
 milliseconds, so that took a third of the time of `make unit`. Here each process collects its own folders alone. A part
-is a folder, or several small ones; the largest begin first. The output of a part is printed when it has ended.
+is a folder, or several small ones. The largest begin first, in turn with those whose tests wait. The output of a part
+is printed when it has ended.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from operator import itemgetter
 from pathlib import Path
 
 HERE = Path(__file__).parent
 NOT_HERE = {"e2e"}
 """Folders whose tests share gateways: xdist gives each of their files to one process."""
+WAITING = {"ledger", "stores", "transport", "admin"}
+"""Folders whose tests wait for PostgreSQL, Redis or time-outs: others use the cores meanwhile."""
 SMALL = 0.05
-"""Share of all tests' text below which folders are put together: a process costs 1.5 s before its first test."""
+"""Share of all tests' text below which folders are put together: a process costs a second before its first test."""
 NOTHING_COLLECTED = 5
 
 
 def parts() -> list[list[str]]:
-    """The paths for each process, the largest part first."""
+    """The paths for each process, in the order in which they begin."""
     loose = list(HERE.glob("test_*.py"))
     folders = [path for path in HERE.iterdir() if path.is_dir() and path.name not in NOT_HERE]
     sized = [(sum(path.stat().st_size for path in folder.rglob("test_*.py")), [str(folder)]) for folder in folders]
@@ -41,7 +45,10 @@ def parts() -> list[list[str]]:
             found[-1] = (found[-1][0] + size, [*found[-1][1], *paths])
         else:
             found.append((size, paths))
-    return [paths for _, paths in sorted(found, reverse=True)]
+    ordered = [paths for _, paths in sorted(found, reverse=True)]
+    waiting = [paths for paths in ordered if WAITING & {Path(path).name for path in paths}]
+    busy = [paths for paths in ordered if paths not in waiting]
+    return [paths for both in zip_longest(waiting, busy) for paths in both if paths is not None]
 
 
 def run(paths: Sequence[str], options: Sequence[str]) -> tuple[int, Counter[str]]:

@@ -3,10 +3,11 @@
     python -m bench.guardrails.events                     secrets and pii, then each alone
     python -m bench.guardrails.events --rounds 50
 
-The bar is 120 µs for each event. Streams have 400 events with a word or less each, in every client API that streams
-text piece by piece; one answer in two has an e-mail address to mask. Times are CPU time of the process, so that other
-work on the machine counts little. They are the median of the rounds, and the 90th percentile. `framing` is the time
-without guardrails, which is not in the others.
+The bar is 120 µs for each event, and 5 ms for the one with which the held text leaves: `longest` is the longest event
+of an answer, so the first text comes no later than that behind the text that is held back. Streams have 400 events with
+a word or less each, in every client API that streams text piece by piece; one answer in two has an e-mail address to
+mask. Times are CPU time of the process, so that other work on the machine counts little. They are the median of the
+rounds, and the 90th percentile. `framing` is the time without guardrails, which is not in the others.
 """
 
 from __future__ import annotations
@@ -69,8 +70,8 @@ def guards(names: Sequence[str]) -> list[Guard]:
     return [Guard(settings, order) for order, settings in enumerate(made)]
 
 
-def play(dialect: str, body: bytes, masking: Sequence[Guard]) -> float:
-    """Seconds of CPU time for each event, in the guardrails alone."""
+def play(dialect: str, body: bytes, masking: Sequence[Guard]) -> tuple[float, float]:
+    """Seconds of CPU time for each event, in the guardrails alone, and for the longest of them."""
     masks = {guard.name: Mask(guard.settings) for guard in masking}
     watch = Watch(
         dialects()[dialect],
@@ -81,24 +82,27 @@ def play(dialect: str, body: bytes, masking: Sequence[Guard]) -> float:
         first_window=0,
     )
     events = [*SSE().feed(body)]
-    then = time.process_time()
+    begun = then = time.process_time()
+    longest = 0.0
     for index, event in enumerate(events):
         watch.take([event], index == len(events) - 1)
-    return (time.process_time() - then) / len(events)
+        now = time.process_time()
+        longest, then = max(longest, now - then), now
+    return (then - begun) / len(events), longest
 
 
-def framing(body: bytes) -> float:
+def framing(body: bytes) -> tuple[float, float]:
     then = time.process_time()
     events = [*SSE().feed(body)]
-    return (time.process_time() - then) / len(events)
+    return (time.process_time() - then) / len(events), 0.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30)
     args = parser.parse_args()
-    print("| API | masks | p50 CPU µs for an event | p90 |")
-    print("| --- | --- | --- | --- |")
+    print("| API | masks | p50 CPU µs for an event | p90 | p50 of the longest |")
+    print("| --- | --- | --- | --- | --- |")
     for dialect in PIECES:
         rng = random.Random(3)
         bodies = [stream(dialect, rng) for _ in range(args.rounds)]
@@ -107,10 +111,13 @@ def main() -> None:
             made = guards(names)
             play(dialect, bodies[0], made)  # compiles the patterns
             rows.append((" and ".join(names), [play(dialect, body, made) for body in bodies]))
-        for name, times in rows:
-            times.sort()
+        for name, found in rows:
+            times = sorted(each for each, _ in found)
+            longest = statistics.median(most for _, most in found)
             p90 = times[len(times) * 9 // 10]
-            print(f"| {dialect} | {name} | {statistics.median(times) * 1e6:.1f} | {p90 * 1e6:.1f} |")
+            print(
+                f"| {dialect} | {name} | {statistics.median(times) * 1e6:.1f} | {p90 * 1e6:.1f} | {longest * 1e6:.0f} |"
+            )
 
 
 if __name__ == "__main__":

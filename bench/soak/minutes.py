@@ -21,7 +21,7 @@ from pathlib import Path
 from bench.arms import family
 from bench.faults.world import World, eventually
 from bench.load import request
-from bench.steady import Steady, counted
+from bench.steady import LATE, Lateness, Steady, counted
 
 RATE, STREAMS = 60.0, 30
 ODD_EVERY = 0.2  # seconds between two odd clients
@@ -73,7 +73,7 @@ async def _soak(world: World, seconds: float) -> Verdict:
     load = Steady(lambda: [world.ports["listener"]], RATE, STREAMS, plain, streamed)
     deadline = time.monotonic() + seconds
     odd = 0
-    async with load:
+    async with load, Lateness() as lateness:
         beside: set[asyncio.Task[None]] = set()
         while time.monotonic() < deadline:
             beside.add(task := asyncio.create_task(_odd(world)))
@@ -85,6 +85,8 @@ async def _soak(world: World, seconds: float) -> Verdict:
         if beside:
             await asyncio.wait(beside)
     verdict = Verdict()
+    if lateness.worst > LATE:
+        verdict.lines.append(f"the machine is busy with other work: timers were late by up to {lateness.worst:.1f} s")
     failed = [outcome for outcome in load.outcomes if outcome.what != "ok"]
     verdict.check(not failed, f"{len(load.outcomes)} requests and {odd} odd ones; failed: {counted(load.outcomes)}")
     _growth(verdict, samples)
@@ -100,6 +102,9 @@ def _growth(verdict: Verdict, samples: list[Sample]) -> None:
         grown = last / first - 1
         what = f"{name}: {first / 2**20:.1f} MiB after the warm-up, {last / 2**20:.1f} MiB at the end, {grown:+.1%}"
         verdict.check(grown <= GROWTH, what)
+        tenths = [samples[len(samples) * tenth // 10 : len(samples) * (tenth + 1) // 10] for tenth in range(10)]
+        medians = [statistics.median(one.memory[name] for one in some) for some in tenths if some]
+        verdict.lines.append(f"{'':<10}{name}, each tenth: {' '.join(f'{found / 2**20:.0f}' for found in medians)} MiB")
     # Envoy keeps connections to providers, so its descriptors are compared under load.
     early, late = (max(one.descriptors["envoy"] for one in some) for some in (warm[:part], warm[-part:]))
     verdict.check(late <= early * (1 + GROWTH) + DESCRIPTORS, f"envoy: at most {early} descriptors, then {late}")

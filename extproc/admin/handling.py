@@ -45,9 +45,14 @@ def answer_of(kind: type[Any], found: Any, status: int = 200, *, row: type[Any] 
     return JSON(msgspec.convert(found, kind), status)
 
 
+_FORMS = {"amount": "a number above 0 is expected, with up to 18 digits, and 9 after the point: 25 or 0.50"}
+
+
 def plain(error: Exception) -> str:
-    """The text of msgspec about a value, with its name in front: `limit: expected ...`."""
+    """The text of msgspec about a value, with its name in front: `limit: expected ...`. A pattern is put into words."""
     message, _, path = str(error).partition(" - at `$.")
+    if " matching regex " in message:
+        message = _FORMS.get(path.removesuffix("`"), "it is empty, too long, or has characters that are not allowed")
     return f"{path.removesuffix('`')}: {message[0].lower()}{message[1:]}" if path else message
 
 

@@ -1,10 +1,11 @@
-"""Text inside text: base64, hexadecimal digits and escapes, decoded once.
+"""Text inside text: base64, base32, hexadecimal digits and escapes, decoded once.
 
 A detector reads what is inside like the text around it. The span of a finding inside is the whole encoded run.
 """
 
 from __future__ import annotations
 
+import base64
 import binascii
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ _RUNS = (
 )
 _hex = re.compile(r"(?:[0-9a-f]{2})+|(?:[0-9A-F]{2})+").fullmatch
 _backslash = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2}))").sub
+_base32 = re.compile(r"(?:[A-Z2-7]{8})*(?:[A-Z2-7]{2}|[A-Z2-7]{4,5}|[A-Z2-7]{7})?").fullmatch
 _readable = re.compile(r"[\t\n\r\x20-\x7e\u00a0-\U0010ffff]+").fullmatch
 _plain_word = re.compile(r"[A-Za-z]+|[0-9]+|[a-z0-9]+(?:[-_][a-z0-9]+)+|[-_+/=]+").fullmatch
 
@@ -48,7 +50,10 @@ def _base64(run: str) -> str | None:
         return _from_hex(run)
     if _hex(run):
         return _from_hex(run)
-    run = run.rstrip("=").replace("-", "+").replace("_", "/")
+    run = run.rstrip("=")
+    if _base32(run) and (found := _from_base32(run)) is not None:
+        return found
+    run = run.replace("-", "+").replace("_", "/")
     if _bytes(run[:_PROBE]) is None:
         return None
     return _bytes(run)
@@ -61,6 +66,12 @@ def _bytes(run: str) -> str | None:
     except binascii.Error:
         return None
     return _text(data)
+
+
+def _from_base32(run: str) -> str | None:
+    if _text(base64.b32decode(run[:_PROBE] + "=" * (-len(run[:_PROBE]) % 8))) is None:
+        return None
+    return _text(base64.b32decode(run + "=" * (-len(run) % 8)))
 
 
 def _from_hex(run: str) -> str | None:

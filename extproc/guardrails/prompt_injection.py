@@ -2,8 +2,8 @@
 prompt, and instructions hidden in documents and tool results.
 
 A linear model (`_model.py`) scores windows of several lengths, so that a sentence in a long document counts by itself.
-Rules add to the score of the windows that they match in. Text that is encoded, spelled with digits, spaced, reversed or
-rotated is undone once and scored too.
+Rules add to the score of the windows that they match in. Text that is encoded, spelled with digits, spaced, reversed,
+rotated (Caesar, ROT13, Atbash), in Morse code or spelled in the phonetic alphabet is undone once and scored too.
 
 Controls: OWASP LLM01 (prompt injection); MITRE ATLAS T0051, T0054, T0068; FINOS AIGF ri-10 / mi-3, mi-17.
 """
@@ -26,6 +26,7 @@ from extproc.guardrails._unwrap import inner
 _WINDOW = 4096  # characters that are judged together; a window of 96 tokens is about 600
 _SIZES = (12, 24, 48, 96)
 _UNUSUAL = 0.2  # share of common words below which a text may be rotated or reversed; English prose has 0.4
+_LOOK = 600  # characters in which letters are counted
 _READABLE = 0.1  # share of common words that it must have then
 
 _VERB = r"(?:ignor(?:e|ing)|disregard|forget|override|overrule|bypass|neglect|drop|discard|do not follow|don't follow|stop following)"
@@ -55,6 +56,27 @@ _RULES: Sequence[tuple[str, float]] = (
         r"(?:[A-Za-z]+(?:[\])}({\[*\\;:=>]{2,}|\.\\ ?[+]|!--)\s?[\w(\[{*\\\"+<>!:;=-]{1,12}\s?){1,}(?:[\w\s]{0,30}[\])}({\[*\\;=>+]{2,}){1,}",
         1.5,
     ),
+    # Suffixes that an optimiser found: it begins with a row of single signs, and leaves some of them.
+    (r"(?:[\[{] ){2,}[\[{] ?[A-Za-z]|[\[{] [\[{]\s*$", 4.0),
+    # The orders to forget in languages of which the model has seen few texts.
+    (
+        (
+            r"(?i)(?:이전|앞선|앞의|위의|모든)[^\n]{0,16}(?:지시|명령|지침|규칙|프롬프트)[^\n]{0,12}(?:무시|잊어)"
+            r"|(?:تجاهل|انس|تجاوز)[^\n]{0,24}(?:التعليمات|الأوامر|القواعد|الإرشادات)[^\n]{0,16}(?:السابقة|أعلاه)"
+            r"|(?:دستور|دستورالعمل)[^\n]{0,16}(?:قبلی|پیشین|بالا)[^\n]{0,16}(?:نادیده|فراموش)"
+            r"|(?:התעלם|התעלמי|שכח)[^\n]{0,24}(?:ההוראות|ההנחיות|הכללים)[^\n]{0,16}(?:הקודמות|הקודמים|לעיל)"
+            r"|(?:पिछले|पहले|पूर्व)[^\n]{0,24}(?:निर्देश|आदेश|नियम)[^\n]{0,24}(?:अनदेखा|नज़रअंदाज़|नजरअंदाज|भूल)"
+            r"|(?:bỏ qua|phớt lờ|quên)[^\n]{0,24}(?:hướng dẫn|chỉ dẫn|chỉ thị|quy tắc|lệnh)[^\n]{0,16}(?:trước|trên)"
+            r"|(?:ละเว้น|เพิกเฉย|ไม่สนใจ|ลืม)[^\n]{0,24}(?:คำสั่ง|คำแนะนำ)[^\n]{0,16}(?:ก่อนหน้า|ข้างต้น)"
+            r"|(?:abaikan|lupakan)[^\n]{0,24}(?:instruksi|perintah|aturan)[^\n]{0,16}(?:sebelumnya|di atas)"
+        ),
+        6.0,
+    ),
+    # Suppression of refusals.
+    (
+        r"(?i)\bnever (?:say|use|write|include) the (?:words?|phrases?)\b[^\n]{0,60}\b(?:cannot|unable|unfortunately|sorry)\b",
+        1.5,
+    ),
 )
 _talked_about = re.compile(
     r"(?i)(?:phrase|meaning of|what does|what is|means?|example of|such as|called|term|words)\W{0,3}\s?\W?$"
@@ -67,8 +89,46 @@ _compact = re.compile(
 _ODD = (
     r"(?:\b[0-9A-Za-z][ ._*|-]{1,3}){7,}[0-9A-Za-z]\b",  # letters with spaces between them
     r"[a-zA-Z]*(?:[a-zA-Z][013457689@$!|+]+[a-zA-Z]|[013457689@$|+]+[a-zA-Z])[a-zA-Z013457689@$!|+]*",  # digits for letters
+    r"(?:[.-]{1,5}[ /|]{1,3}){12,}[.-]{1,5}",  # Morse code
+    r"(?i)(?:\b(?:alf|alph|brav|charl|delt|ech|foxtr|golf|hotel|indi|juli|kilo|lima|mike|novem|osca|papa|quebe|rome|sierr|tang|unifo|victo|whisk|x-?ra|yank|zulu)\w{0,4}\b[^\w\n]{0,6}){8,}",
+)
+_MORSE = dict(
+    zip(
+        [
+            ".-",
+            "-...",
+            "-.-.",
+            "-..",
+            ".",
+            "..-.",
+            "--.",
+            "....",
+            "..",
+            ".---",
+            "-.-",
+            ".-..",
+            "--",
+            "-.",
+            "---",
+            ".--.",
+            "--.-",
+            ".-.",
+            "...",
+            "-",
+            "..-",
+            "...-",
+            ".--",
+            "-..-",
+            "-.--",
+            "--..",
+        ],
+        "abcdefghijklmnopqrstuvwxyz",
+        strict=True,
+    )
 )
 _gap = re.compile(r"[ ._*|-]+")
+_morse_gap = re.compile(r" ?[/|] ?| {2,}")
+_phonetic_gap = re.compile(r"\s{2,}|[/|.,;]\s*")
 _wide_gap = re.compile(r" {2,}|[_*|.-] [_*|.-]|\n")
 _letters = re.compile(r"[^\W\d_]+").findall
 _leet_word = re.compile(r"[a-zA-Z013457689@$!|+]*[a-zA-Z013457689@$|+]")
@@ -82,9 +142,39 @@ _COMMON = frozenset(
         *("il", "di", "che", "e", "o", "os", "um", "uma", "do", "da", "het", "een", "van", "what", "how", "are", "be", "as", "at", "not", "can"),
     )
 )  # fmt: skip
-_ROT13 = str.maketrans(
-    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", "nopqrstuvwxyzabcdefghijklmNOPQRSTUVWXYZABCDEFGHIJKLM"
-)
+_LOWER = "abcdefghijklmnopqrstuvwxyz"
+_CIPHERS = [
+    str.maketrans(_LOWER + _LOWER.upper(), one + one.upper())
+    for one in (*(_LOWER[by:] + _LOWER[:by] for by in range(1, 26)), _LOWER[::-1])
+]
+_FREQUENT = [
+    8,
+    1,
+    3,
+    4,
+    13,
+    2,
+    2,
+    6,
+    7,
+    0,
+    1,
+    4,
+    2,
+    7,
+    8,
+    2,
+    0,
+    6,
+    6,
+    9,
+    3,
+    1,
+    2,
+    0,
+    2,
+    0,
+]  # of a hundred English letters
 
 
 class PromptInjectionSettings(GuardrailSettings):
@@ -122,7 +212,7 @@ class PromptInjection:
         if over <= 0:
             odd = list(compiled(_ODD).search(text))
             spelled = [place for index, place in odd if index == 0]
-            for variant, place in _variants(text, spelled, [index for index, _ in odd]):
+            for variant, place in (*_spoken(text, odd), *_variants(text, spelled, [index for index, _ in odd])):
                 if (hidden := self._judge(variant)[0]) > over:
                     over, span = hidden, place
             if over <= 0 and (match := _spelled(text, spelled)):
@@ -186,11 +276,34 @@ def _variants(
     share = _share(text.lower().split())  # quicker than by letters, and never more
     if share < _UNUSUAL:
         backwards = text[::-1]
-        for turned in (text.translate(_ROT13), backwards):
+        for turned in (*_shifted(text), backwards):
             if _share(_letters(turned.lower())) >= max(_READABLE, 2 * share):
                 yield turned, whole
                 if turned is backwards:
                     yield " ".join(reversed(backwards.split())), whole  # each word on its own
+
+
+def _shifted(text: str) -> Iterator[str]:
+    """`text` with its letters moved along the alphabet, or mirrored: the two in which they are most as in English."""
+    begun = text[:_LOOK].lower()
+    counts = [begun.count(letter) for letter in _LOWER]
+    scores = [
+        sum([count * _FREQUENT[table[97 + letter] - 97] for letter, count in enumerate(counts)]) for table in _CIPHERS
+    ]
+    for index in sorted(range(len(scores)), key=scores.__getitem__)[-2:]:
+        yield text.translate(_CIPHERS[index])
+
+
+def _spoken(text: str, odd: Sequence[tuple[int, tuple[int, int]]]) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Texts in Morse code and in the phonetic alphabet, each with its span."""
+    for index, (start, end) in odd:
+        run = text[start:end]
+        if index == 2:
+            words = _morse_gap.split(run)
+            yield " ".join("".join(_MORSE.get(one, "") for one in word.split()) for word in words), (start, end)
+        elif index == 3:
+            words = _phonetic_gap.split(run)
+            yield " ".join("".join(one[0] for one in _letters(word.lower())) for word in words), (start, end)
 
 
 def _unleet(text: str, table: Mapping[int, int]) -> str:

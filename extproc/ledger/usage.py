@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from operator import add, attrgetter, itemgetter
 from typing import Any
@@ -55,7 +55,7 @@ class Numbers:
         return Numbers(*map(add, _all_numbers(self), _all_numbers(other)))
 
     def json(self) -> dict[str, Any]:
-        numbers: dict[str, Any] = asdict(self)
+        numbers: dict[str, Any] = dict(zip(_NAMES, _all_numbers(self), strict=True))  # asdict takes ten times as long
         unpriced = numbers.pop("unpriced")
         money = {f"{name}_usd": decimal(numbers.pop(name)) for name in _MONEY}
         return {**numbers, "unpriced": unpriced, **money}

@@ -166,7 +166,14 @@ async def test_a_grant_is_given_listed_and_revoked(admin, sources):
 async def test_an_invalid_grant_is_refused(admin, sources, change):
     answer = await admin.post("/grants", json=GRANT | change)
     assert answer.status_code == 400, answer.text
+    assert "regex" not in answer.text
     assert sources.given == []
+
+
+async def test_a_negative_grant_is_refused_with_an_example(admin):
+    answer = await admin.post("/grants", json=GRANT | {"amount": "-5"})
+    assert answer.json()["error"]["message"].startswith("amount: a number above 0 is expected")
+    assert "25 or 0.50" in answer.text
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 60_000, b'{"budget":"\\ud800"}'])

@@ -74,7 +74,7 @@ class Gateway:
     status: str
     admin: str
     file: Path
-    process: subprocess.Popen[bytes]
+    process: parts.Process
     mocks: dict[str, str] = field(default_factory=dict)
     log: Path = Path()
     envoy: subprocess.Popen[bytes] | None = None

@@ -1,8 +1,8 @@
 """The parts of a gateway, started as `extproc up` starts them, but without its process and without processes for the
 mocks.
 
-Envoy and the processor are processes. Mock providers are servers on a thread of the test process. Envoy's configuration
-is made by a call, because a process for it would spend two seconds on imports.
+Envoy and the processor are processes; the processor is a fork of `zygote`. Mock providers are servers on a thread of
+the test process. Envoy's configuration is made by a call, because a process for it would spend a second on imports.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from extproc.settings import config
 from extproc.settings.config import Settings
 from extproc.words.plain import plain
 from tests import doubles
+from tests.e2e.zygote import Child
 
 with plain():
     from extproc import envoy_config
@@ -41,8 +42,11 @@ ENVOY = Path(sys.executable).with_name("envoy")
 START = 60.0  # seconds until a part must be ready
 
 
+Process = subprocess.Popen[bytes] | Child
+
+
 class Parts(NamedTuple):
-    processor: subprocess.Popen[bytes]
+    processor: Child
     envoy: subprocess.Popen[bytes]
 
 
@@ -68,7 +72,8 @@ def running(file: Path, log: Path, env: Mapping[str, str]) -> Iterator[Parts]:
             envoy_config.write_secrets(settings, str(secrets))
         prepare(file, settings, secrets, dynamic=True, socket=str(sock))
         drain = ("--drain-notice", "0", "--drain-grace", "1")
-        processor = spawn(sys.executable, "-m", "extproc", *serve, *drain)
+        processor = Child([*map(str, serve), *drain], file.parent, environment, out)
+        stack.callback(end, processor)
         bootstrap = runtime / "envoy.json"  # while the processor starts
         tree = envoy_config.bootstrap(settings, secrets_dir=str(secrets), socket=str(sock), dynamic=True)
         bootstrap.write_text(json.dumps(tree), encoding="utf-8")
@@ -123,7 +128,7 @@ def serving(mocks: Mapping[str, int], *, strict: bool) -> Iterator[None]:
         loop.close()
 
 
-def wait(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]) -> None:
+def wait(process: Process, log: Path, ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + START
     while not ready():
         assert process.poll() is None, log.read_text()
@@ -145,6 +150,6 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: Process) -> None:
     process.kill()
     process.wait()

@@ -183,7 +183,8 @@ async def test_every_failure_has_its_verdict_on_requests(world, service, kind):
     for failure in ("closed", "open"):
         for reason, answers in FAILURES.items():
             for answer in answers:
-                made = gateway(world, kind, more=f"failure: {failure}, timeout: 50ms")
+                timeout = "50ms" if reason == "timeout" else "9s"
+                made = gateway(world, kind, more=f"failure: {failure}, timeout: {timeout}")
                 service.answer = answer
                 if "presidio" in KINDS[kind] and answer is empty_list:
                     continue  # its way to say that there is nothing

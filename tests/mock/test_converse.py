@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from contextlib import suppress
@@ -461,8 +462,23 @@ def client_of(boto3, url):
     return session.client("bedrock-runtime", endpoint_url=url, config=config)
 
 
+def events_of(client, **asked):
+    with contextlib.closing(client.converse_stream(**asked)["stream"]) as stream:
+        return list(stream)
+
+
 def use_sdk(boto3, url):
-    client = client_of(boto3, url)
+    stranger = boto3.session.Session("AKID", "other", region_name="eu-west-1")
+    with (
+        contextlib.closing(client_of(boto3, url)) as client,
+        contextlib.closing(stranger.client("bedrock-runtime", endpoint_url=url)) as other,
+    ):
+        use_client(client)
+        with pytest.raises(Exception, match="InvalidSignatureException"):
+            other.converse(modelId="x", **body())
+
+
+def use_client(client):
     model = "anthropic.claude-sonnet-4-5-20250929-v1:0"
     asked = body(user("in parallel"), tools=TOOLS, inferenceConfig={"maxTokens": 2000}, **ENABLED)
     plain = client.converse(modelId=model, **asked)
@@ -470,7 +486,7 @@ def use_sdk(boto3, url):
     assert len(calls) == 2
     answers = [result("18", id=call["toolUse"]["toolUseId"]) for call in calls]
     asked["messages"] += [assistant(thought, *calls), user(*answers)]
-    events = list(client.converse_stream(modelId=model, **asked)["stream"])
+    events = events_of(client, modelId=model, **asked)
     texts = [event["contentBlockDelta"]["delta"].get("text", "") for event in events if "contentBlockDelta" in event]
     assert "".join(texts) == "The tool said: 18; 18"
     pictured = {"image": {"format": "png", "source": {"bytes": b"\xff\xef"}}}
@@ -480,11 +496,8 @@ def use_sdk(boto3, url):
     with pytest.raises(client.exceptions.ValidationException, match="must start with a user"):
         client.converse(modelId="x", messages=[assistant("a")])
     with pytest.raises(Exception, match="modelStreamErrorException"):
-        list(client.converse_stream(modelId="x+errorevent=1", **body())["stream"])
+        events_of(client, modelId="x+errorevent=1", **body())
     with pytest.raises(Exception, match="Checksum mismatch"):
-        list(client.converse_stream(modelId="x+corrupt=1", **body())["stream"])
+        events_of(client, modelId="x+corrupt=1", **body())
     vector = client.invoke_model(modelId="amazon.titan-embed-text-v2:0", body=json.dumps({"inputText": "a b"}))
     assert json.loads(vector["body"].read())["inputTextTokenCount"] == 2
-    stranger = boto3.session.Session("AKID", "other", region_name="eu-west-1")
-    with pytest.raises(Exception, match="InvalidSignatureException"):
-        stranger.client("bedrock-runtime", endpoint_url=url).converse(modelId="x", **body())
