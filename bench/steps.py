@@ -1,8 +1,9 @@
-"""Where the CPU of a plain request goes, step by step: `python -m bench.steps`.
+"""Where the CPU of a plain request, and of an event, goes, step by step: `python -m bench.steps`.
 
 From Envoy alone to the whole gateway, each arm adds one thing to the one before. They take turns in one run: the
 difference of two lines is the cost of that thing. The processor of the arms in the middle answers with the bytes of the
-real one, but looks at nothing (`bench.noop --answers`). Below the table are the stages inside the processor.
+real one, but looks at nothing (`bench.noop --answers`). Below the table are the stages inside the processor, and what
+one more event of a stream costs: the difference of long and short streams, without the request around them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from bench.__main__ import IN_FLIGHT, QUICK, Plan, drive, pin, plain, rounds
+from bench.__main__ import IN_FLIGHT, QUICK, Plan, cpu_of, drive, pin, plain, rounds
 from bench.arms import BESIDE, SETTINGS, Arm, Stage, staged
 from bench.core import conversation
 from bench.harness import KEY, free_port, render
@@ -149,6 +150,39 @@ def stages(arm: Arm) -> dict[str, float]:
     return dict(sorted(micros.items(), key=lambda each: -each[1]))
 
 
+def event_arms_of(stage: Stage) -> Sequence[Arm]:
+    log = "usage: {mode: log, trust_output_limits: true}"
+    return (
+        stage.envoy_alone(),
+        without(stage, "+ this listener and the internal hop", _routed_to("try-stub"), canned=False),
+        stage.gateway("the gateway, answers pass unread", more=log),
+        stage.gateway("the gateway, answers are read"),
+    )
+
+
+SHORT, LONG = 20, 140
+"""Events with text in a stream."""
+
+
+def one_more(arm: Arm, plan: Plan) -> dict[str, float]:
+    """CPU of one more event, by process, in µs: streams with an event every 20 ms, long ones less short ones."""
+    found, counts = [], []
+    for words in (SHORT, LONG):
+        message = request(f"stub+pace=20ms+words={words}", stream=True, words=words, usage=True)
+        used, result = cpu_of(arm, message, total=plan.streams, concurrency=plan.streams)
+        found.append(used)
+        counts.append(result.events)
+    more = max(1, counts[1] - counts[0])
+    return {f"event {name}": (found[1][name] - found[0][name]) / more for name in arm.roots}
+
+
+def tell_events(arms: Sequence[Arm]) -> None:
+    print("\n| CPU of one more event, 20 ms apart, µs | Envoy | processor | sum |\n|---|---|---|---|")
+    for arm in arms:
+        envoy, processor = (arm.figures.get(f"event {name}", 0.0) for name in ("Envoy", "processor"))
+        print(f"| {arm.name} | {envoy:.1f} | {processor:.1f} | {envoy + processor:.1f} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, to see that it runs")
@@ -170,8 +204,17 @@ def main() -> None:
         told = stages(arms[-1])
         dear = [f"{stage} {micros:.0f}" for stage, micros in told.items() if micros >= 1]
         print(f"\nIts stages, wall clock, µs: {sum(told.values()):.0f} in all: {', '.join(dear)}")
-        if failed := {arm.name: arm.errors for arm in arms if arm.errors}:
-            raise SystemExit(f"requests failed: {failed}")
+        _check(arms)
+    with tempfile.TemporaryDirectory(prefix="bench-steps-") as folder, staged(Path(folder)) as stage:
+        arms = event_arms_of(stage)
+        rounds(arms, plan, one_more, plan.rounds)
+        tell_events(arms)
+        _check(arms)
+
+
+def _check(arms: Sequence[Arm]) -> None:
+    if failed := {arm.name: arm.errors for arm in arms if arm.errors}:
+        raise SystemExit(f"requests failed: {failed}")
 
 
 if __name__ == "__main__":

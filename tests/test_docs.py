@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from extproc.__main__ import main
+from extproc.guardrails import kinds
 from extproc.settings import config
 from extproc.settings.reference import markdown, provider_pages
 from extproc.words.errors import ALL
@@ -43,6 +44,13 @@ def test_every_yaml_of_the_docs_loads_alone_or_with_the_smallest_additions(text:
     given = {key: value for key, value in BASE.items() if key not in fragment}
     settings = config.parse((yaml.safe_dump(given) if given else "") + text)
     assert settings.models
+
+
+def test_the_page_of_each_guardrail_begins_with_an_audit() -> None:
+    pages = {page.stem.replace("-", "_"): page.read_text() for page in (ROOT / "docs/guardrails").glob("*.md")}
+    for kind in {*kinds()} - {"regex", "quarantine"}:  # on the page of all, and replaces results
+        first = yaml.safe_load(re.findall(r"^```yaml\n(.*?)^```", pages[kind], re.DOTALL | re.MULTILINE)[0])
+        assert [entry["action"] for entry in first["guardrails"]] == ["audit"], kind
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -44,6 +44,8 @@ _MIRRORED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri
 """Parameters that a request of 2026-07-28 repeats in the header `Mcp-Name`."""
 _OF_LEGACY = ("initialize", "ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe")
 _OF_MODERN = ("server/discover", "subscriptions/listen")
+METHODS = frozenset((*CALLS, *KINDS, *_OF_LEGACY, *_OF_MODERN))
+"""Methods of requests that the gateway knows; operations in logs and metrics."""
 _TAKEN = LocalReply(202, b"", {}, "answered")
 
 
@@ -124,6 +126,13 @@ class Answer:
     def __init__(self, profiles: Profiles, servers: Servers) -> None:
         self._profiles = profiles
         self._servers = servers
+        self._answers: Mapping[str, Callable[[Exchange, Call], LocalReply]] = {
+            "initialize": self._initialize,
+            "server/discover": self._discover,
+            "ping": self._ping,
+            "logging/setLevel": self._ping,  # servers send what they log with the answer of a call
+            "subscriptions/listen": self._listen,
+        }
 
     async def __call__(self, exchange: Exchange) -> LocalReply | None:
         call: Call = exchange.mcp
@@ -146,11 +155,9 @@ class Answer:
             return None
         if method in KINDS:
             return self._list(exchange, call, method)
-        answer = getattr(self, "_" + method.replace("/", "_").lower(), None) if exchange.operation == method else None
-        if answer is None:
+        if (answer := self._answers.get(method)) is None:
             raise unknown_method(method)
-        found: LocalReply = answer(exchange, call)
-        return found
+        return answer(exchange, call)
 
     def _list(self, exchange: Exchange, call: Call, method: str) -> LocalReply:
         kind = KINDS[method]
@@ -182,16 +189,14 @@ class Answer:
         result = {"protocolVersion": version, "serverInfo": INFO, **self._profiles.hello(call, version)}
         return _result(call, result, {"mcp-session-id": session.id})
 
-    def _server_discover(self, _exchange: Exchange, call: Call) -> LocalReply:
+    def _discover(self, _exchange: Exchange, call: Call) -> LocalReply:
         result = {"supportedVersions": [MODERN], **self._profiles.hello(call, MODERN)}
         return _result(call, self._cacheable(call, result))
 
     def _ping(self, _exchange: Exchange, call: Call) -> LocalReply:
         return _result(call, {})
 
-    _logging_setlevel = _ping  # servers send what they log with the answer of a call
-
-    def _subscriptions_listen(self, _exchange: Exchange, call: Call) -> LocalReply:
+    def _listen(self, _exchange: Exchange, call: Call) -> LocalReply:
         """No list promises to tell its changes: the subscription is empty, and over at once. Lists say how long they
         are as good as new.
         """

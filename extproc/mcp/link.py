@@ -7,6 +7,7 @@ here too, and no key of a server is ever in this process.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,6 @@ from extproc.outbound.pool import AnswerError, Pool
 from extproc.words import contract
 
 ACCEPT = "application/json, text/event-stream"
-_ID = "gateway"  # of requests; each has a connection of its own, and there is one answer to it
 
 
 class ServerError(Exception):
@@ -71,7 +71,8 @@ class Link:
         """
         if version == MODERN:
             params = {**params, "_meta": meta({})}
-        body = rpc.request(method, _ID, params)
+        id = f"gateway-{secrets.token_hex(8)}"  # servers mix up the answers to equal ids of one session
+        body = rpc.request(method, id, params)
         status, headers, data = await self._send(body, headers_for(method, version, session))
         if status in (401, 403):
             raise ServerError("credential_rejected")
@@ -80,7 +81,7 @@ class Link:
         if status >= 500:
             raise ServerError("server_timeout" if status == 504 else "server_unavailable")
         try:
-            reply = _reply(headers.get("content-type", ""), data)
+            reply = _reply(headers.get("content-type", ""), data, id)
         except ValueError:
             if status >= 400:
                 raise RefusedError from None
@@ -132,14 +133,14 @@ def meta(more: Mapping[str, Any]) -> dict[str, Any]:
     return {**more, VERSION_KEY: MODERN, CAPABILITIES_KEY: {}, INFO_KEY: INFO}
 
 
-def _reply(content_type: str, data: bytes) -> _Reply:
-    """The answer among the messages of a body. Raises ValueError."""
+def _reply(content_type: str, data: bytes, id: str) -> _Reply:
+    """The answer to the request of that id among the messages of a body. Raises ValueError."""
     if not content_type.startswith("text/event-stream"):
         return _decode(data)
     framing = SSE(len(data) + 1)
     for event in (*framing.feed(data), *framing.end()):
         if event.data:
             reply = _decode(event.data)
-            if reply.id == _ID:
+            if reply.id == id:
                 return reply
     raise ValueError("no answer")

@@ -222,20 +222,22 @@ class Servers:
         return ServerSession(session, hello.protocolVersion)
 
     async def renewed(self, text: str) -> Mapping[str, str]:
-        """The headers of a later try, for the `Place` of the first one. Its server did not know the session, and gets a
-        new one, or there was no connection. A session that cannot be opened leaves the call as it is.
+        """The headers of a later try, for the `Place` of the first one. Its server did not know the session, and gets
+        another one, or there was no connection. A session that cannot be opened leaves the call as it is.
         """
         place = _place(text)
-        session = ServerSession(place.session, place.version)
+        client = self.sessions.find(place.owner, place.client) if place.client else None
         await asyncio.sleep(0)  # enters a task
-        try:
-            if await self._is_gone(place):
-                self.forget(place)
-                client = self.sessions.find(place.owner, place.client) if place.client else None
-                session = await self.session(place.key, place.server, client)
-        except ServerError:
-            pass
-        return {"mcp-session-id": session.id, "mcp-protocol-version": session.version}
+        with contextlib.suppress(ServerError, TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                while await self._is_gone(place):
+                    self.forget(place)
+                    known = self._known(place)  # of another process than that of the first try; it may be gone, too
+                    session = await self.session(place.key, place.server, client)
+                    place = msgspec.structs.replace(place, session=session.id, version=session.version)
+                    if known is None:
+                        break
+        return {"mcp-session-id": place.session, "mcp-protocol-version": place.version}
 
     async def _is_gone(self, place: Place) -> bool:
         if (server := self.by_name.get(place.server)) is None:
@@ -253,15 +255,13 @@ class Servers:
             del self._at_servers[place.key, place.server]
 
     def after(self, place: Place, told: str) -> str:
-        """The id of the session in which a later try went out. `told` is the one that its answer names. Where another
-        process opened it, this one opens its own for the next call.
+        """The id of the session in which a later try went out. `told` is the one that its answer names, as those of the
+        official servers do. Where another process opened it, this one opens its own for the next call.
         """
-        known = self._known(place)
-        if known is not None and known.id != place.session:
-            return known.id
         if told != place.session:
             self.forget(place)
-        return told
+        known = self._known(place)
+        return told or ("" if known is None else known.id)
 
     def _known(self, place: Place) -> ServerSession | None:
         task = self._at_servers.get((place.key, place.server))

@@ -22,7 +22,7 @@ import msgspec
 from extproc.framing import rpc
 from extproc.framing.json import InvalidJSON
 from extproc.framing.rpc import InvalidMessageError, Message
-from extproc.mcp.answers import Answer, Era, owner
+from extproc.mcp.answers import METHODS, Answer, Era, owner
 from extproc.mcp.call import CALLS, LEGACY, Call
 from extproc.mcp.eras import Translate
 from extproc.mcp.forward import Find, ForwardRPC, ReadAnswer, Returned
@@ -66,15 +66,6 @@ PATH = "/mcp/"
 """Beginning of the path of every profile."""
 DOCUMENTS = "/.well-known/oauth-protected-resource"
 """In front of the path of a profile: its OAuth document (RFC 9728)."""
-METHODS = frozenset(
-    (
-        *CALLS,
-        *("initialize", "server/discover", "ping", "logging/setLevel", "subscriptions/listen"),
-        *("tools/list", "prompts/list", "resources/list", "resources/templates/list"),
-        *("resources/subscribe", "resources/unsubscribe"),
-    )
-)
-"""Methods of requests that the gateway knows; operations in logs and metrics."""
 
 
 class Classify:

@@ -180,3 +180,20 @@ def test_an_untrusted_answer_taints_the_run_for_every_processor(gateway: Gateway
     assert outcome(client.send(gateway.http, "tools/call", echo, x_ai_run="one")) == "done"
     eventually(lambda: outcomes("one") == {"untrusted_context"})
     assert outcomes("two") == {"done"}
+
+
+def test_calls_go_on_in_new_sessions_when_a_server_ends_those_of_all_processors(
+    gateway: Gateway, servers: McpServers
+) -> None:
+    client, server = legacy(gateway), servers["stateful-sse"]
+
+    def done() -> int:
+        found = (client.send(gateway.http, "prompts/get", {"name": "free__greet"}, n) for n in range(12))
+        return sum("result" in each.last for each in found)
+
+    assert done() == 12
+    server.opened.clear()
+    assert done() == 12
+    server.forget()
+    assert done() == 12
+    assert len(server.calls) <= 12 + 3, "each processor had one session that ended"

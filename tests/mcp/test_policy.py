@@ -8,7 +8,7 @@ import pytest
 
 from extproc.framing import Frame, rpc
 from extproc.framing.json import WholeBody
-from extproc.guardrails import GuardInput, Results
+from extproc.guardrails import Audits, GuardInput, Results
 from extproc.mcp.call import Call
 from extproc.mcp.pins import digest, write
 from extproc.mcp.policy import GuardCall, Judge, MarkTaint, Policy, ReserveCall
@@ -19,7 +19,7 @@ from extproc.taint import Taint
 from extproc.words.dialect import Ask
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Exchange, Request, Response
-from tests.guardrails.services import PROVIDERS, chat, services
+from tests.guardrails.services import KINDS, PROVIDERS, chat, real, services
 from tests.guardrails.test_quarantine import CANARY, GUARD
 from tests.mcp.test_pins import TOOL, entry
 
@@ -50,13 +50,14 @@ class Gateway:
             changed=lambda *what: self.changed.append(what),
             tell=self.verdicts.append,
         )
-        self.results = Results()
+        self.results, self.audits = Results(), Audits()
         self.taint = Taint(MemoryCounters(lambda: 1.0), now=lambda: 1.0)
         made = partial(
             GuardInput,
             tell=self.verdicts.append,
             around=settings.around_guardrails,
             results=self.results,
+            audits=self.audits,
             named=False,
         )
         self.judge = Judge(self.policy, self.taint)
@@ -180,6 +181,32 @@ async def test_guardrails_over_arguments(gateway):
     call = other.call(arguments={"q": "SECRET"})
     call.request.headers = {"x-ai-guardrails": "keys"}
     await other.guard(call)
+
+
+async def test_a_call_does_not_wait_for_a_service_in_audit_mode(gateway, monkeypatch):
+    release = asyncio.Event()
+
+    async def held(*given):
+        await release.wait()
+        return real(*given)
+
+    entry = f"{{name: g, {KINDS['webhook']}, on: [tool_arguments, tool_results], action: audit}}"
+    with services(monkeypatch) as service:
+        service.answer = held
+        made = gateway(f"guardrails: [{entry}]\n")
+        exchange, message = (
+            made.call(arguments={"q": "BAD"}),
+            {"result": {"content": [{"type": "text", "text": "BAD"}]}},
+        )
+        await made.guard(exchange)
+        assert (await made.answer(exchange, message))["result"] == message["result"]
+        recorded = []
+        assert made.audits.hold(exchange, [recorded.append])
+        release.set()
+        await made.audits.drain()
+    assert recorded == [exchange]
+    assert [(each.on, each.action) for each in exchange.verdicts] == [("input", "audit")] * 2
+    assert exchange.guardrails == ["g:audit"]
 
 
 async def test_a_call_is_held_in_budgets():

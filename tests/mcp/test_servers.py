@@ -127,13 +127,16 @@ async def test_a_later_try_goes_into_a_session_that_the_server_knows(made):
     found = await asyncio.gather(*[made.renewed(place.text) for _ in range(20)])
     assert {each["mcp-session-id"] for each in found} == {"z2"}, "one is opened for all of them"
     assert made.after(place, "") == "z2"
+    # this process has a session of its own that is gone, too
+    link.gone = {"z1", "z2"}
+    assert (await made.renewed(place.text))["mcp-session-id"] == "z3"
     # another process opened it
-    place = Place("a", "z2", version, "o", "")
+    place = Place("a", "z3", version, "o", "")
     assert made.after(place, "elsewhere") == "elsewhere"
-    assert (await made.session("o", "a", None)).id == "z3"
+    assert (await made.session("o", "a", None)).id == "z4"
     # a server that cannot be asked, and one that is not there
     link.error = ServerError("server_unavailable")
-    for place in (Place("a", "z3", version, "o", ""), Place("gone", "z", version, "o", "forged")):
+    for place in (Place("a", "z4", version, "o", ""), Place("gone", "z", version, "o", "forged")):
         assert (await made.renewed(place.text))["mcp-session-id"] == place.session
 
 
