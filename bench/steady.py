@@ -21,6 +21,7 @@ PATIENCE = 20.0
 """Seconds after which a request without an answer has failed."""
 LATE = 0.25
 """Seconds by which timers are late on a machine that is too busy to judge by."""
+_REST = 10.0  # seconds after which an idle connection is closed: a slow moment needs many, the next ones do not
 _AGAIN = 0.2  # seconds before a stream that failed begins anew
 
 
@@ -39,6 +40,7 @@ class Connection:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     closing: bool = False  # the gateway said `connection: close`
+    rested: float = 0.0  # since when it is idle
 
     @property
     def usable(self) -> bool:
@@ -86,6 +88,7 @@ class Steady:
         due = time.monotonic()
         while not self._stopped.is_set():
             self._spawn(self._one(self.plain, stream=False))
+            self._close_rested()
             due += 1 / self.rate
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
@@ -105,6 +108,7 @@ class Steady:
                 connection = await self._connection(outcome)
                 outcome.what = await _exchange(connection, message)
                 if connection.usable:
+                    connection.rested = time.monotonic()
                     self._idle.append(connection)
                 else:
                     connection.writer.close()
@@ -114,6 +118,11 @@ class Steady:
             pass
         outcome.seconds = time.monotonic() - begun
         self.outcomes.append(outcome)
+
+    def _close_rested(self) -> None:
+        """The latest connection is used first, so those that rest stand at the front."""
+        while self._idle and self._idle[0].rested < time.monotonic() - _REST:
+            self._idle.pop(0).writer.close()
 
     async def _connection(self, outcome: Outcome) -> Connection:
         while self._idle:

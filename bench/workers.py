@@ -2,9 +2,11 @@
 
     python -m bench.workers 1 2                                         with SQLite
     python -m bench.workers 1 2 --counters 'redis://127.0.0.1:6379/0'
+    python -m bench.workers 1 2 --rate 200                              at the same rate
 
-Each worker has a core. Envoy, the provider and the client share the others. Requests per second mean something where
-two cores and more are left for these, on a quiet machine; CPU per request and shares do on any.
+Without a rate one worker is full, and saves work by doing much at each turn of its loop. Each worker has a core. Envoy,
+the provider and the client share the others. Requests per second mean something where two cores and more are left for
+these, on a quiet machine; CPU per request and shares do on any.
 """
 
 from __future__ import annotations
@@ -43,10 +45,10 @@ def shares(arm: Arm) -> list[float]:
     return [count / sum(counts.values()) for _, count in sorted(counts.items())]
 
 
-def once(arm: Arm, total: int) -> tuple[float, float, float]:
+def once(arm: Arm, total: int, rate: float) -> tuple[float, float, float]:
     """Requests per second, and CPU in µs per request of the processor and of Envoy."""
     before = arm.cpu()
-    result = asyncio.run(load.run(arm.port, load.request("stub"), total=total, concurrency=IN_FLIGHT))
+    result = asyncio.run(load.run(arm.port, load.request("stub"), total=total, concurrency=IN_FLIGHT, rate=rate))
     arm.errors += len(result.errors)
     time.sleep(0.3)  # the ledger and Envoy's access log come behind
     spent = {name: seconds - before[name] for name, seconds in arm.cpu().items()}
@@ -59,6 +61,7 @@ def main() -> None:
     parser.add_argument("--counters", default="sqlite:{dir}/counters.db", help="stores.counters")
     parser.add_argument("--requests", type=int, default=5000, help="of a round (default: 5000)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rate", type=float, default=0.0, help="requests a second (default: as many as it can)")
     options = parser.parse_args()
     most = max(options.workers)
     _, around = layout(most)
@@ -67,10 +70,10 @@ def main() -> None:
         arms = [arm_of(stage, count, most, options.counters) for count in options.workers]
         found: dict[str, list[tuple[float, float, float]]] = {arm.name: [] for arm in arms}
         for arm in arms:
-            once(arm, max(options.requests // 5, 200))  # warm
+            once(arm, max(options.requests // 5, 200), options.rate)  # warm
         for number in range(options.rounds):
             for arm in arms if number % 2 == 0 else reversed(arms):
-                found[arm.name].append(once(arm, options.requests))
+                found[arm.name].append(once(arm, options.requests, options.rate))
         first = None
         for arm in arms:
             rate, processor, envoy = (statistics.median(column) for column in zip(*found[arm.name], strict=True))

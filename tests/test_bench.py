@@ -110,7 +110,7 @@ def test_a_soak_tells_growth_after_its_warm_up():
     [line] = grown(110, 62)
     assert "processor: 10" in line
     [line] = grown(102, 90)
-    assert "envoy: at most" in line
+    assert "descriptors, then" in line
 
 
 @pytest.mark.parametrize(

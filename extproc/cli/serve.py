@@ -100,7 +100,10 @@ def run(options: argparse.Namespace) -> int:
     try:
         uvloop.run(until_stopped())
     except (StoreError, LedgerError) as error:
-        print(f"stores: {error}", file=sys.stderr)
+        remedy = (
+            "; start where files may be written, or give `stores` other paths" if "cannot open" in str(error) else ""
+        )
+        print(f"stores: {error}{remedy}", file=sys.stderr)
         return 1
     return 0
 

@@ -336,6 +336,7 @@ def test_a_store_that_cannot_be_opened_is_one_sentence(file, tmp_path, store, ot
     last = done.stderr.splitlines()[-1]
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
     assert last.startswith(f"stores: cannot open {tmp_path}/taken: ")
+    assert last.endswith("; start where files may be written, or give `stores` other paths")
 
 
 @pytest.mark.parametrize(
