@@ -35,7 +35,7 @@ from extproc.settings import config
 from extproc.stores import open_counters
 from extproc.telemetry.metrics import Telemetry
 
-ROUNDS, REQUESTS = 500, 8
+ROUNDS, REQUESTS = 150, 30
 LIMIT, ENTRIES = 64 << 20, 100_000
 AT_ONCE, PAIRS, CONSUMERS = 500, 100_000, 60
 _CACHE = "cache: {waiting: 1000, wait: 8s, rules: [{ttl: 1h}]}"
