@@ -1,7 +1,7 @@
 """The cost of the cache of answers in the processor, without gRPC's transport: `python -m bench.cache`.
 
 miss       CPU that the cache adds to a request whose answer is kept in memory: requests with the cache and without it,
-           in turns, the least disturbed of many rounds
+           in turns, the least disturbed fiftieth of many short rounds
 hit        CPU of a kept answer beside that of a request that a provider answers, and the median time of one
 memory     bytes that 100,000 distinct answers take, beside the bound of the store
 at once    requests of 500 equal ones that ask a provider
@@ -35,7 +35,7 @@ from extproc.settings import config
 from extproc.stores import open_counters
 from extproc.telemetry.metrics import Telemetry
 
-ROUNDS, REQUESTS = 20, 200
+ROUNDS, REQUESTS = 150, 30
 LIMIT, ENTRIES = 64 << 20, 100_000
 AT_ONCE, PAIRS, CONSUMERS = 500, 100_000, 60
 _CACHE = "cache: {waiting: 1000, wait: 8s, rules: [{ttl: 1h}]}"
@@ -127,7 +127,7 @@ def misses_and_hits() -> None:
             began = time.process_time()
             times += runner.run(kept(cached, bodies))
             spent["hit"].append((time.process_time() - began) / REQUESTS * 1e6)
-    least = {name: min(found) for name, found in spent.items()}
+    least = {name: sorted(found)[ROUNDS // 50] for name, found in spent.items()}
     added, median = least["miss"] - least["without"], statistics.median(times) * 1e6
     print(f"miss     {added:6.1f} µs CPU added to a request of {least['without']:.1f} µs (at most 60)")
     print(f"hit      {least['hit']:6.1f} µs CPU; a request that a provider answers {least['without']:.1f} µs")

@@ -52,7 +52,7 @@ class Answers:
         self._seal = seal
 
     async def find(self, key: bytes) -> Entry | None:
-        if self._rests:
+        if self.away:
             return None
         try:
             sealed = await self._store.get(key)
@@ -65,7 +65,7 @@ class Answers:
 
     async def keep(self, key: bytes, entry: Entry, consumer: str, ttl: float) -> bool:
         """False: the store did not answer."""
-        if self._rests:
+        if self.away:
             return False
         try:
             await self._store.put(key, self._seal.close(key, pack(entry)), self.owner(consumer), ttl)
@@ -75,7 +75,8 @@ class Answers:
         return True
 
     @property
-    def _rests(self) -> bool:
+    def away(self) -> bool:
+        """Whether the store did not answer a moment ago: it is not asked."""
         return time.monotonic() < self._rests_until
 
     def _failed(self) -> None:

@@ -12,7 +12,7 @@ other form all but the order of the top-level fields does. A field that the gate
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -91,14 +91,15 @@ class Keys:
         return hashlib.blake2b(data, key=self._secret, digest_size=32).digest()
 
     def _place(self, target: Target) -> str:
-        """All of a target that changes its answers, as JSON. Its name does not."""
+        """A digest of all of a target that changes its answers. Its name does not."""
         known = self._known.get(id(target))
         if known is not None and known[0] is target:
             return known[1]
         able = None if target.supports is None else sorted(target.supports)
         limits = [target.max_output_tokens, target.known_output]
         changes = [target.changes, target.api, target.hosted_tools, able, limits]
-        place = _encode([target.provider, self._places.get(target.provider), target.model, *changes]).decode()
+        whole = _encode([target.provider, self._places.get(target.provider), target.model, *changes])
+        place = hashlib.blake2b(whole, digest_size=16).hexdigest()
         if len(self._known) >= _MOST_KNOWN:  # names that wildcards allow have no end
             self._known.clear()
         self._known[id(target)] = target, place
@@ -108,11 +109,10 @@ class Keys:
         """What providers get of the client's headers and query. Versions of APIs are in the paths."""
         headers, query = exchange.request.headers, exchange.request.path.partition("?")[2]
         passing = [self._passing[name] for name in {target.provider for target in exchange.targets}]
-        beside: list[list[str]] = []
+        passed: set[str] = set()
         for each in passing:
-            beside += [[name, headers[name]] for name in each.headers(headers)]
-        if len(beside) > 1:  # a header that several providers get stands there once
-            beside = [[name, headers[name]] for name in sorted({name for name, _ in beside})]
+            each.headers(headers, passed)
+        beside = [[name, headers[name]] for name in sorted(passed)] if passed else []
         if query:  # which may hold the client's credential
             allowed = {name for each in passing for name in each.query}
             beside += sorted(part.split("=", 1) for part in query.split("&") if part.partition("=")[0] in allowed)
@@ -127,11 +127,12 @@ class _Passing:
         self._names = frozenset(name for name in provider.passed if "*" not in name)
         self._patterns = [Pattern(name) for name in provider.passed if "*" in name]
 
-    def headers(self, given: Mapping[str, str]) -> Iterable[str]:
-        found = self._names & given.keys()
+    def headers(self, given: Mapping[str, str], found: set[str]) -> None:
+        """Add the names of those that it gets to `found`."""
+        if not self._names.isdisjoint(given):  # most clients send none
+            found |= self._names & given.keys()
         if self._patterns:
-            found |= {name for name in given if any(pattern(name) for pattern in self._patterns)}
-        return found
+            found.update([name for name in given if any(pattern(name) for pattern in self._patterns)])
 
 
 def owner(consumer: Consumer, scope: str) -> Sequence[Any]:

@@ -150,7 +150,8 @@ class LookUp:
             return None
         entry = await self._answers.find(found.row.key)
         if entry is None or not self._usable(entry, caching):
-            similar.index.remove(asked.partition, found.row.key)
+            if not self._answers.away:
+                similar.index.remove(asked.partition, found.row.key)
             return None
         near = found.score >= threshold
         consumer = exchange.consumer

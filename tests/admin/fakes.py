@@ -136,6 +136,8 @@ class FakeSources:
                 for name in TOKENS:
                     numbers[name] += entry[name]
                 numbers["cost"] += Decimal(entry["cost_usd"])
+                for name in ("shadow_hits", "would_save_usd"):
+                    numbers[name] += entry.get(name, 0)
         return {
             "object": "usage",
             "start": _text(start),

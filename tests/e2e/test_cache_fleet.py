@@ -81,5 +81,10 @@ def test_a_question_at_one_gateway_is_answered_and_forgotten_at_all_of_them(
         assert eventually(lambda: ask(two, other_words(), "ada", **TEAM))  # bob asked that one
         one.http.post(one.admin + "/cache/forget", json={"consumer": None}).raise_for_status()
         eventually(lambda: vectors(two) == 0)
+        server.stop()
+        for gateway in (one, two):  # they miss, and no request fails
+            assert ask(gateway, other_words()) is None
+        server.start()
+        eventually(lambda: ask(one, other_words()) and ask(two, other_words()), 20)
     finally:
         server.stop()

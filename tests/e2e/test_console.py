@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import pytest
 
@@ -133,6 +134,17 @@ def test_it_shows_spending_by_consumer(console, sources):
     assert "by team" in console.page.get_attribute("#chart svg", "aria-label")
     assert "a budget is spent" in console.text("#refusals")
     assert "cooling down 12 s" in console.text("#providers")
+
+
+def test_it_shows_what_kept_answers_would_save_each_team(console, sources):
+    entry = exchange(900, time.time() - 60, team="search")
+    sources.entries += [entry | {"shadow_hits": 1, "would_save_usd": Decimal("1.25")}] * 2
+    console.open("#days=1")
+    assert "Would save\n$2.50\n0 kept answers, 2 in shadow" in console.text("#totals")
+    rows = {row.split("\t")[0].strip(): row for row in console.page.locator("#groups tbody tr").all_inner_texts()}
+    assert rows["search"].endswith("$2.50")
+    assert rows["platform"].endswith("$0.00")
+    assert "0.970" in console.text("#similar")
 
 
 def test_every_group_measure_and_period_can_be_chosen(console, sources):

@@ -11,6 +11,7 @@ pytest.importorskip("numpy", reason="the extra `semantic`")
 from extproc.cache.similar.finder import words
 from extproc.cache.similar.index import Index, Row, np
 from extproc.cache.similar.wording import Said, agree, said
+from extproc.cache.stores import CacheError
 from extproc.guardrails import Failure
 from extproc.words.actions import Continue
 from tests.cache.test_stages import ANSWER, PRICED, QUESTION, again, content, hit, paid, paid_stream
@@ -122,6 +123,21 @@ async def test_a_question_whose_answer_was_deleted_or_cleared_is_forgotten(world
     assert (await gateway.answers.stats())["vectors"] == 1
     await gateway.answers.forget(None)
     assert (await gateway.answers.stats())["vectors"] == 0
+
+
+async def test_a_question_outlives_a_store_that_does_not_answer_for_a_while(world, monkeypatch):
+    gateway = world(RULES)
+    await paid(gateway, FIRST)
+
+    async def away(_key):
+        raise CacheError("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(gateway.answers._store, "get", away)
+        assert not hit(await again(gateway, LATER))
+        assert not hit(await again(gateway, LATER))
+    gateway.answers._rests_until = 0.0
+    assert hit(await again(gateway, LATER))
 
 
 async def test_an_answer_that_is_not_kept_is_no_answer_to_another_question(world):
