@@ -13,7 +13,7 @@ SHORT  := awk '/Downloading|Installing collected|rror/ {print substr($$0, 1, 100
 # More processes than there are cores: some tests wait.
 CORES        := $(shell nproc 2>/dev/null || echo 2)
 # The tests of a file stay in one process, so that shared fixtures are made once.
-SIDE_BY_SIDE := -n $(shell echo $$(($(CORES) + 1))) --dist loadfile
+SIDE_BY_SIDE := -n $(shell echo $$(($(CORES) + 2))) --dist loadfile
 
 AGENTS := @openai/codex@0.169.0 @anthropic-ai/claude-code@2.1.197 @google/gemini-cli@0.61.0 ai@7.0.173 @ai-sdk/openai@4.0.118 zod@4.6.7
 
