@@ -74,7 +74,7 @@ def test_two_workers_share_the_load_and_each_gets_the_logs_of_its_own_tries(gate
     assert result.errors == []
     shares = [gateway.metric("extproc_requests_total", worker=str(number)) for number in range(2)]
     assert sum(shares) == 1000
-    assert 450 <= shares[0] <= 550
+    assert 400 <= shares[0] <= 600, "Envoy gives less to a worker that the machine slows; bench.workers shows 50 and 50"
     eventually(lambda: rows(gateway) == 1000)
     # Envoy sends the entries within a tenth of a second; one that came to the other worker would be counted there.
     eventually(lambda: gateway.metric("extproc_tries_total") == 1000)
