@@ -192,7 +192,7 @@ cache:
     report = gateway.admin + "/usage?group_by=team"
     eventually(lambda: gateway.http.get(report).json()["total"]["shadow_hits"] == 1)
     gateway.file.write_text(gateway.file.read_text().replace("shadow", "enforce"))
-    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="taken") >= 1)
+    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="taken") == 1)
     gateway.fault("sandbox", "words=30+pace=20ms")
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: gateway.chat(), range(8)))
@@ -243,7 +243,7 @@ def test_questions_in_other_words_are_counted_seen_and_enforced_as_the_page_says
     assert "would have saved" in seen
     assert "other words: shadow at 0.95" in seen
     gateway.file.write_text(gateway.file.read_text().replace("semantic: shadow", "semantic: enforce"))
-    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="taken") >= 1)
+    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="taken") == 1)
     hit = gateway.chat("stub", "Hello! What is the capital of australia")
     assert hit.headers["x-ai-cache"] == "hit"
     assert float(hit.headers["x-ai-cache-similarity"]) > 0.95

@@ -69,12 +69,13 @@ def rows(gateway: Gateway) -> int:
     return int(gateway.http.get(gateway.admin + "/usage").json()["total"]["requests"])
 
 
+@pytest.mark.alone  # Envoy gives less to a worker that other work slows
 def test_two_workers_share_the_load_and_each_gets_the_logs_of_its_own_tries(gateway: Gateway):
     result = send(gateway, "stub", 1000, 32)
     assert result.errors == []
     shares = [gateway.metric("extproc_requests_total", worker=str(number)) for number in range(2)]
     assert sum(shares) == 1000
-    assert 400 <= shares[0] <= 600, "Envoy gives less to a worker that the machine slows; bench.workers shows 50 and 50"
+    assert 450 <= shares[0] <= 550
     eventually(lambda: rows(gateway) == 1000)
     # Envoy sends the entries within a tenth of a second; one that came to the other worker would be counted there.
     eventually(lambda: gateway.metric("extproc_tries_total") == 1000)
