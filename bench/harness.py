@@ -162,6 +162,22 @@ def end(children: Sequence[subprocess.Popen[bytes]]) -> None:
             child.wait()
 
 
+@contextlib.contextmanager
+def beside_stub(folder: Path, file: Path, ports: Mapping[str, int], env: Mapping[str, str]) -> Iterator[None]:
+    """`extproc up` with the settings in `file`, beside the stub of a provider at `ports["stub"]`."""
+    stub = [sys.executable, "-m", "bench.stub", "--port", str(ports["stub"])]
+    up = [sys.executable, "-m", "extproc", "up", "-c", str(file)]
+    with (folder / "log").open("wb") as log:
+        children = [subprocess.Popen(each, env=env, stdout=log, stderr=log) for each in (stub, up)]
+    try:
+        wait(ports["listener"], 60)
+        yield
+    finally:
+        for child in reversed(children):
+            child.terminate()
+            child.wait(60)
+
+
 def wait(port: int, patience: float = 30) -> None:
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:

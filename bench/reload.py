@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.harness import KEY, environment, free_port, wait
+from bench.harness import KEY, beside_stub, environment, free_port
 from bench.load import request
 from bench.steady import LATE, Lateness, Steady, counted
 
@@ -119,17 +118,8 @@ def staged() -> Iterator[Stage]:
     env = {**environment(), "OPENAI_API_KEY": "sk-stub"}
     with tempfile.TemporaryDirectory(prefix="reload-") as name:
         stage = Stage(Path(name), ports)
-        stub = [sys.executable, "-m", "bench.stub", "--port", str(ports["stub"])]
-        up = [sys.executable, "-m", "extproc", "up", "-c", str(stage.folder / "settings/gateway.yaml")]
-        with (stage.folder / "log").open("wb") as log:
-            children = [subprocess.Popen(each, env=env, stdout=log, stderr=log) for each in (stub, up)]
-        try:
-            wait(ports["listener"], 60)
+        with beside_stub(stage.folder, stage.folder / "settings/gateway.yaml", ports, env):
             yield stage
-        finally:
-            for child in reversed(children):
-                child.terminate()
-                child.wait(60)
 
 
 async def rounds(stage: Stage, count: int) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.harness import environment, free_port, wait
+from bench.harness import beside_stub, environment, free_port
 from bench.load import request
 from bench.steady import LATE, Lateness
 
@@ -52,17 +51,8 @@ def staged(consumers: int, models: int) -> Iterator[dict[str, int]]:
     with tempfile.TemporaryDirectory(prefix="scrape-") as folder:
         file = Path(folder, "gateway.yaml")
         file.write_text(SETTINGS.format(**ports, models=", ".join(targets), consumers=", ".join(listed)))
-        stub = [sys.executable, "-m", "bench.stub", "--port", str(ports["stub"])]
-        up = [sys.executable, "-m", "extproc", "up", "-c", str(file)]
-        with Path(folder, "log").open("wb") as log:
-            children = [subprocess.Popen(each, env=env, stdout=log, stderr=log) for each in (stub, up)]
-        try:
-            wait(ports["listener"], 60)
+        with beside_stub(Path(folder), file, ports, env):
             yield ports
-        finally:
-            for child in reversed(children):
-                child.terminate()
-                child.wait(60)
 
 
 async def fill(port: int, consumers: int, models: int) -> Counter[str]:
