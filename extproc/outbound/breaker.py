@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 FAILURES = 5  # failures in a row, after which the breaker opens
-PAUSE = 1.0  # seconds until it lets one call through as a probe
+PAUSE = 0.1  # seconds until it lets one call through as a probe: calls in flight fail together when a peer stalls once
 LONGEST_PAUSE = 5.0  # the pause doubles up to here
 
 

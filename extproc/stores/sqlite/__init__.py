@@ -53,7 +53,7 @@ __all__ = ["SCHEMA_VERSION", "SqliteCounters", "check", "doubts", "from_url"]
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT = 1 << 20  # bytes of the log, beyond which `expire` moves it into the file
+CHECKPOINT = 1 << 20  # bytes of the log, beyond which `expire` moves it into the file; the next one begins so short
 MOST_PAGES = 16_000  # pages of the log (4 KiB each), beyond which a transaction does so on the event loop
 RENEW_BATCH = 500  # leases renewed by one transaction
 PURGE_BATCH = 5000  # counts of ended windows, and idle ones, deleted by one call of `expire`
@@ -140,6 +140,7 @@ class SqliteCounters:
                     db.execute("ROLLBACK")
             db.execute("PRAGMA busy_timeout = 0")
             db.execute(f"PRAGMA wal_autocheckpoint = {MOST_PAGES}")
+            db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT}")  # or a log that was long once would stay so
         except (sqlite3.Error, StoreError) as error:
             db.close()
             raise StoreError(f"cannot open {self.path}: {error}") from error

@@ -495,9 +495,9 @@ async def test_the_log_moves_into_the_file_off_the_loop(path, counters):
     assert CHECKPOINT < log.stat().st_size < 4096 * MOST_PAGES
     statements = []
     counters._db.set_trace_callback(statements.append)
-    salt, size = log.read_bytes()[16:24], log.stat().st_size
+    salt = log.read_bytes()[16:24]
     assert await counters.expire() == []
     await counters.settle("r0", [1])
     assert not [statement for statement in statements if "checkpoint" in statement]
     assert log.read_bytes()[16:24] != salt
-    assert log.stat().st_size == size
+    assert log.stat().st_size <= CHECKPOINT  # an idle gateway does not move it again every second
