@@ -122,7 +122,8 @@ async def test_an_alert_has_the_budget_the_threshold_and_the_amounts(webhook, co
 
 async def test_two_processes_send_one_alert_for_each_count_window_and_threshold(webhook, clocks, tmp_path):
     clock = clocks()
-    processes = [Process(SqliteCounters(tmp_path / "c.db", clock)) for _ in range(2)]
+    stores = [SqliteCounters(tmp_path / "c.db", clock) for _ in range(2)]
+    processes = [Process(store) for store in stores]
     each = [
         alert(webhook.url),
         alert(webhook.url, threshold=1.0),
@@ -136,6 +137,8 @@ async def test_two_processes_send_one_alert_for_each_count_window_and_threshold(
     clock.now += 32 * 86400
     await processes[1].tell(each[0], each[3])
     assert [body["scope"] for _, _, body in webhook.heard[4:]] == ["b:consumer=a"], "a new month, but no new total"
+    for store in stores:
+        await store.close()
 
 
 async def test_notes_of_sent_alerts_do_not_appear_as_counts_of_a_budget(webhook, counters):

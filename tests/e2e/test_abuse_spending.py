@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +75,13 @@ def key(name: str) -> str:
 
 
 def rows(gateway: Gateway) -> int:
-    with sqlite3.connect(gateway.file.parent / "ledger.db") as ledger:
+    with closing(sqlite3.connect(gateway.file.parent / "ledger.db")) as ledger:
         return int(ledger.execute("SELECT count(*) FROM exchanges").fetchone()[0])
 
 
 def charges(gateway: Gateway, id: str) -> dict[str, int]:
     """The charges of an exchange in the ledger."""
-    with sqlite3.connect(gateway.file.parent / "ledger.db") as ledger:
+    with closing(sqlite3.connect(gateway.file.parent / "ledger.db")) as ledger:
         found = ledger.execute("SELECT charges FROM exchanges WHERE id = ?", (id,)).fetchone()
     return json.loads(found[0]) if found else {}
 
@@ -542,7 +542,7 @@ stores: {counters: "memory:", ledger: "sqlite:ledger.db"}
     assert shown == [1, 1, 0, 0, 0, 1], "a grant is shown while its budget is there"
     eventually(lambda: rows(gateway) == sum(statuses.values()))
     [count] = scopes(gateway, "a").values()
-    with sqlite3.connect(gateway.file.parent / "ledger.db") as ledger:
+    with closing(sqlite3.connect(gateway.file.parent / "ledger.db")) as ledger:
         query = "SELECT sum(each.value) FROM exchanges, json_each(charges) AS each WHERE each.key = 'a'"
         assert float(count["settled"]) == pytest.approx(ledger.execute(query).fetchone()[0] / 1e9)
     assert count["reserved"] == "0"

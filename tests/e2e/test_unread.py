@@ -16,7 +16,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -518,6 +518,6 @@ def test_a_processor_that_dies_leaves_the_answer_alone_and_its_lease_charges_it(
 
 
 def _rows(file: Path) -> list[tuple[str, str]]:
-    with sqlite3.connect(file) as ledger, suppress(sqlite3.OperationalError):
+    with closing(sqlite3.connect(file)) as ledger, suppress(sqlite3.OperationalError):
         return ledger.execute("select usage_source, charges from exchanges").fetchall()
     return []

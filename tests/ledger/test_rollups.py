@@ -291,5 +291,6 @@ def test_a_stopped_ledger_adds_up_no_more(tmp_path):
     ledger.stop()
     with contextlib.suppress(LedgerError):
         assert ledger.roll_up(END) == 0
-    assert sqlite3.connect(tmp_path / "ledger.db").execute("SELECT count(*) FROM rollups").fetchone() == (0,)
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+        assert db.execute("SELECT count(*) FROM rollups").fetchone() == (0,)
     ledger.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 
@@ -145,7 +146,8 @@ def test_a_file_survives_the_process(tmp_path):
     write(ledger, row("a"))
     ledger.stop()
     ledger.close()
-    assert sqlite3.connect(tmp_path / "ledger.db").execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     ledger = open_ledger(url)
     assert ledger.exchange("a") is not None
     ledger.close()

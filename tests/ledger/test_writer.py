@@ -164,7 +164,7 @@ def test_a_deleted_file_is_created_again(tmp_path, caplog, how):
     assert ledger.stop() == 0
     ledger.close()
     assert "removed or replaced" in caplog.text
-    with sqlite3.connect(file) as there:
+    with contextlib.closing(sqlite3.connect(file)) as there:
         found = {id for (id,) in there.execute("SELECT id FROM exchanges")}
     assert found == {"b"} | ({"old-1", "old-2"} if how == "restored" else set())
 

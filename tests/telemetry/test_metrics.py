@@ -125,7 +125,13 @@ def touch_all(telemetry, exchange):
     telemetry.internal_error("GatewayStream")
     telemetry.reloads.labels("taken").inc()
     telemetry.credential_refreshes.labels("a", "ok").inc()
-    telemetry.watch(open_ledger("memory:"))
+    _watch_a_ledger(telemetry)
+
+
+def _watch_a_ledger(telemetry):
+    ledger = open_ledger("memory:")
+    telemetry.watch(ledger)
+    ledger.close()  # what it tells stays
 
 
 def called(exchange, tool="add", *, known=True, **more):
@@ -410,7 +416,7 @@ def test_the_used_share_of_a_budget_is_0_after_its_window(world):
 def test_counters_of_alerts_begin_at_zero(world):
     """Prometheus does not see a counter that begins at 1 as increased."""
     telemetry = world().telemetry
-    telemetry.watch(open_ledger("memory:"))
+    _watch_a_ledger(telemetry)
     found = {(sample.name, *sample.labels.values()): sample.value for sample in samples(telemetry)}
     for name, *labels in (
         *(("extproc_budget_alerts_total", outcome) for outcome in ("told", "failed", "dropped")),

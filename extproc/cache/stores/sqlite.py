@@ -31,6 +31,19 @@ CREATE TRIGGER IF NOT EXISTS removed AFTER DELETE ON answers BEGIN UPDATE total 
 """
 
 
+def _open(path: str) -> sqlite3.Connection:
+    """Raises sqlite3.Error."""
+    db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "recursive_triggers=ON", "secure_delete=ON"):
+            db.execute(f"PRAGMA {pragma}")
+        db.executescript(_SCHEMA)
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
 class SqliteStore:
     """At most `limit` bytes; the least recently used leave first. The time of use is kept by the minute."""
 
@@ -41,10 +54,7 @@ class SqliteStore:
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             make_private(path)
-            self._db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
-            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "recursive_triggers=ON", "secure_delete=ON"):
-                self._db.execute(f"PRAGMA {pragma}")
-            self._db.executescript(_SCHEMA)
+            self._db = _open(path)
         except (OSError, sqlite3.Error) as error:
             raise CacheError(f"cannot open {path}: {type(error).__name__}") from None
 
