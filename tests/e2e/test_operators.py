@@ -39,7 +39,7 @@ def made(gateway: Gateway, name: str, **more: Any) -> Any:
 
 def statuses(gateway: Gateway, key: str) -> set[int]:
     """Of enough requests to meet every worker."""
-    return {gateway.chat(key=key).status_code for _ in range(8)}
+    return {gateway.chat(key=key).status_code for _ in range(24)}
 
 
 def test_every_worker_knows_a_key_and_its_end_within_seconds(gateway: Gateway):
