@@ -78,14 +78,11 @@ class Authority:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        public = self._key.public_key()
         built = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(True, None), critical=True)
         # Python 3.13 wants what RFC 5280 demands of a CA; it signs certificates and lists of revoked ones.
-        signs = x509.KeyUsage(
-            False, False, False, False, False, True, True, False, False
-        )  # certificates, lists of revoked
+        signs = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
         built = built.add_extension(signs, critical=True)
-        built = built.add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        built = built.add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(built.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 

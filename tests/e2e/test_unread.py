@@ -338,6 +338,9 @@ def test_times_are_envoys(two: Two, provider: Scripted) -> None:
     parts = by_event(stream("anthropic_messages", 10))
     provider.script = answering(*parts, pace=0.05)
     entries = [gateway.exchange_of(ask(gateway, "anthropic_messages")) for gateway in two]
+    for entry in entries:
+        assert entry["duration_ms"] - entry["first_token_ms"] >= 50 * (len(parts) - 4)  # text begins in the third event
+        assert entry["first_token_ms"] > 0
     read, passed = entries
     assert passed["first_token_ms"] == pytest.approx(read["first_token_ms"], abs=60)
     assert passed["duration_ms"] == pytest.approx(read["duration_ms"], abs=200)

@@ -87,8 +87,8 @@ async def test_a_copy_of_counters_has_the_same_counts(tmp_path):
     counters = SqliteCounters(tmp_path / "counters.db", clock)
     await spend(counters)
     subprocess.run(["sqlite3", tmp_path / "counters.db", f".backup {tmp_path / 'copy.db'}"], check=True, timeout=60)
-    with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
-        assert copy.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     copy = SqliteCounters(tmp_path / "copy.db", clock)
     assert await spent(copy) == await spent(counters) == (7, 2)
     await counters.close()
