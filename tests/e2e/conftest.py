@@ -36,6 +36,10 @@ KEPT = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 """No bound on idle connections: httpcore closes one beyond it even while another thread begins to use it."""
 TRANSPORT = os.environ.get("EXTPROC_TRANSPORT", "")
 """The gRPC transport of the gateways: `EXTPROC_TRANSPORT=grpcio make e2e`; the default is that of the settings."""
+TICK = 0.010
+"""Seconds. Envoy's timers go by a coarse clock of the kernel, which stands still for 1 to 10 ms at a time: they may end
+that much before a time measured here.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.doubles.mcp import KINDS, TOOLS, McpServer, McpServers
-from tests.e2e.conftest import KEY, Gateway, run_gateway
+from tests.e2e.conftest import KEY, TICK, Gateway, run_gateway
 from tests.e2e.mcp_agent import Agent
 
 pytestmark = pytest.mark.alone  # it measures time
@@ -95,9 +95,9 @@ def test_a_call_of_a_server_that_hangs_ends_a_second_behind_its_timeout(
     found = client.call(gateway.http, f"{server}__echo", {"text": "x"})
     took = time.perf_counter() - began
     servers[server].tempers.clear()
-    print(f"{era} client, {server}: a hung call ended after {took:.2f} s; the timeout is 1 s")  # noqa: T201
+    print(f"{era} client, {server}: a hung call ended after {took:.3f} s; the timeout is 1 s")  # noqa: T201
     assert found.code == -32603
-    assert 1 <= took <= 1 + OVER
+    assert 1 - TICK <= took <= 1 + OVER
 
 
 @ERAS
