@@ -110,7 +110,7 @@ read those sections: Helm's YAML takes the key `on` for true. */}}
 {{- if hasKey $given "stores" }}
 {{- range $name := list "counters" "ledger" }}
 {{- if not (index $given.stores $name) }}
-{{- fail (printf "gateway: stores has no %s: name it, such as sqlite:/var/lib/extproc/%s.db, or leave out the section" $name $name) }}
+{{- fail (printf "gateway: stores has no %s: name it, such as sqlite:/var/lib/extproc/%s.db, or leave out the section (the value ledgerKeep sets ledger_keep)" $name $name) }}
 {{- end }}
 {{- end }}
 {{- end }}
