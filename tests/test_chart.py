@@ -184,6 +184,7 @@ def test_values_that_cannot_work_are_refused_with_a_sentence() -> None:
         ((*fleet, "--set", "autoscaling.minReplicas=20"), "autoscaling.minReplicas is above maxReplicas"),
         ((*fleet, "--set", "tls.certManager.issuerRef=null"), "issuerRef names an Issuer"),
         ((*fleet, "--set", "tls.enabled=false"), "tls.certManager.enabled needs tls.enabled"),
+        ((*mock, "--set", "postgresql.url=postgresql://u@p/db"), "verify-full needs postgresql.caKey"),
         ((*mock, "--set", "httpRoute.enabled=true"), "httpRoute.parentRefs names a Gateway"),
         ((*mock, "--set", "disruptionBudget.maxUnavailable=half"), "Does not match pattern"),
         (("--set-file", f"gateway={ROOT / 'gateway.yaml'}"), "listener.address is loopback"),
@@ -263,7 +264,9 @@ def test_the_admin_api_has_a_service_where_the_settings_open_it(tmp_path: Path, 
     assert (9091 in {port["containerPort"] for port in container(found, "processor")["ports"]}) is opened
 
 
-@pytest.mark.parametrize("value", ["redis.url=redis://r:6379/0", "postgresql.url=postgresql://u@p/db"], ids=str)
+@pytest.mark.parametrize(
+    "value", ["redis.url=redis://r:6379/0", "postgresql.url=postgresql://u@p/db,postgresql.caKey=ca"], ids=str
+)
 def test_one_store_in_the_network_is_reachable_too(value: str) -> None:
     ports = [rule["ports"] for rule in only(rendered("mock", "--set", value), "NetworkPolicy")["spec"]["egress"]]
     assert [{"protocol": "TCP", "port": 6379}, {"protocol": "TCP", "port": 5432}] in ports

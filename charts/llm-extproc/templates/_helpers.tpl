@@ -76,6 +76,10 @@ read those sections: Helm's YAML takes the key `on` for true. */}}
 {{- fail "gateway: the chart adds sections at the end, so it must be one document in block style (no JSON), not indented, without ... at its end" }}
 {{- end }}
 {{- end }}
+{{- $ledger := toString $parsed.stores.ledger }}
+{{- if and (contains "sslmode=verify-" $ledger) (not (contains "sslrootcert=" $ledger)) }}
+{{- fail "postgresql.sslmode verify-full needs postgresql.caKey, the key of the Secret with the certificate authority (in gateway: sslrootcert=): the pods have no other" }}
+{{- end }}
 {{- $whole }}
 {{- end }}
 
