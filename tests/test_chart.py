@@ -272,10 +272,16 @@ def test_one_store_in_the_network_is_reachable_too(value: str) -> None:
     assert [{"protocol": "TCP", "port": 6379}, {"protocol": "TCP", "port": 5432}] in ports
 
 
+def test_the_ports_of_the_stores_are_those_of_their_addresses() -> None:
+    for url, more in (("rediss://u:1@cache.example:6380/0", [6380]), ("redis://r:6379", []), ("redis://u:1@r/0", [])):
+        egress = only(rendered("mock", "--set", f"redis.url={url}"), "NetworkPolicy")["spec"]["egress"]
+        assert [port["port"] for port in egress[-1]["ports"]] == [6379, 5432, *more]
+
+
 def test_an_empty_list_of_peers_opens_a_port_to_none(tmp_path: Path) -> None:
     """A rule with an empty `from` would open it to all."""
     everything = only(rendered("fleet"), "NetworkPolicy")["spec"]
-    for name in ("clients", "scrapers", "operators", "dns", "stores", "storePorts"):
+    for name in ("clients", "scrapers", "operators", "dns", "stores"):
         (tmp_path / "empty.yaml").write_text(yaml.safe_dump({"networkPolicy": {name: []}}))
         found = only(rendered("fleet", "-f", str(tmp_path / "empty.yaml")), "NetworkPolicy")["spec"]
         assert len([*found["ingress"], *found["egress"]]) == len([*everything["ingress"], *everything["egress"]]) - 1
