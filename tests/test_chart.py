@@ -152,7 +152,7 @@ def test_the_pod_of_the_chart_is_that_of_the_manifests(tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
     spread = only(plain(FLEET), "Deployment")["spec"]["template"]["spec"]["topologySpreadConstraints"]
     spread = [{key: value for key, value in entry.items() if key != "labelSelector"} for entry in spread]
-    values.write_text(yaml.safe_dump({"admin": {"tokenKey": "admin-token"}, "replicas": 3, "topologySpread": spread}))
+    values.write_text(yaml.safe_dump({"replicas": 3, "topologySpread": spread}))
     fleet = helm("template", "extproc", CHART, "-f", values, "--set-file", f"gateway={FLEET / 'gateway.yaml'}")
     found = list(yaml.safe_load_all(fleet))
     assert bare(found) == bare(plain(FLEET))
@@ -181,12 +181,133 @@ def test_values_that_cannot_work_are_refused_with_a_sentence() -> None:
         ),
         ((*mock, "--set", "ingress.enabled=true"), "ingress.host is the name that clients use"),
         ((*mock, "--set", "redis.url=redis://r:6379/0", *base), "has the section stores"),
+        ((*fleet, "--set", "autoscaling.minReplicas=20"), "autoscaling.minReplicas is above maxReplicas"),
+        ((*fleet, "--set", "tls.certManager.issuerRef=null"), "issuerRef names an Issuer"),
+        ((*fleet, "--set", "tls.enabled=false"), "tls.certManager.enabled needs tls.enabled"),
+        ((*mock, "--set", "postgresql.url=postgresql://u@p/db"), "verify-full needs postgresql.caKey"),
+        ((*mock, "--set", "httpRoute.enabled=true"), "httpRoute.parentRefs names a Gateway"),
+        ((*mock, "--set", "disruptionBudget.maxUnavailable=half"), "Does not match pattern"),
         (("--set-file", f"gateway={ROOT / 'gateway.yaml'}"), "listener.address is loopback"),
-        (("--set", "gateway=status: {port: 1}\nproviders: {a: 1}\nmodels: {b: 1}"), "status.port is 9090"),
         ((*mock, "--set", "replica=2"), "Additional property replica is not allowed"),
         ((*mock, "--set", "image.digest=latest"), "Does not match pattern"),
     ):
         assert sentence in helm("template", "extproc", CHART, *arguments, fails=True)
+
+
+PLAIN = "providers: {sandbox: {kind: mock}}\nmodels: {stub: {provider: sandbox}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (PLAIN + "status: {port: 1}", "status.port is 9090"),
+        (PLAIN + "listener: {address: 127.0.0.2}", "listener.address is loopback"),
+        (PLAIN + "admin:", "admin must be a mapping"),
+        (PLAIN + "listener: 0.0.0.0:10000", "listener must be a mapping"),
+        (PLAIN + "listener: {tls: {certificate: 'file:/run/tls/tls.crt'}}", "set the value tls.enabled, too"),
+        (PLAIN + "stores: {ledger_keep: 30d}", "stores has no counters"),
+        (PLAIN + "stores: {counters: 'sqlite:/data/c.db', ledger: 'memory:'}", "stores.counters is a file outside"),
+        (
+            PLAIN + "stores: {counters: 'redis://r', ledger: 'postgresql://u@p/d', cache: 'sqlite:c.db'}",
+            "stores.cache is a file, and the pods of a fleet have no volume",
+        ),
+        (PLAIN + "admin: {token: 'env:TOKEN'}", '"env:TOKEN" is an environment variable'),
+        (PLAIN + "consumers: [{name: a, keys: [{env: KEY}]}]", "env: KEY is an environment variable"),
+        (PLAIN + "...", "one document in block style"),
+        (PLAIN + "---\n" + PLAIN, "one document in block style"),
+        ("  " + PLAIN.replace("\n", "\n  "), "one document in block style"),
+        ('{"providers": {"a": {}}, "models": {"b": {}}}', "one document in block style"),
+    ],
+    ids=lambda part: "" if "providers" in part else part,
+)
+def test_settings_that_do_not_fit_the_pod_are_refused_with_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "gateway.yaml").write_text(text)
+    error = helm("template", "extproc", CHART, "--set-file", f"gateway={tmp_path / 'gateway.yaml'}", fails=True)
+    assert sentence in error
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        PLAIN,
+        "---\n" + PLAIN.rstrip(),
+        PLAIN.replace("\n", "\r\n"),
+        "    # A comment\n" + PLAIN,
+        PLAIN + "teams: {blue: {labels: {env: prod}}} # {{ braces }}\n\n",
+    ],
+    ids=["plain", "document start", "CRLF", "indented comment", "braces"],
+)
+def test_settings_reach_the_pod_as_they_are_written(tmp_path: Path, text: str) -> None:
+    (tmp_path / "gateway.yaml").write_text(text, newline="")
+    found = helm("template", "extproc", CHART, "--set-file", f"gateway={tmp_path / 'gateway.yaml'}")
+    documents = [document for document in yaml.safe_load_all(found) if document]
+    assert settings(documents).stores.counters == "sqlite:/var/lib/extproc/counters.db"
+    [whole] = [document["data"]["gateway.yaml"] for document in documents if "gateway.yaml" in document.get("data", {})]
+    assert whole.startswith(text.replace("\r", "").rstrip())
+
+
+@pytest.mark.parametrize(
+    ("admin", "opened"),
+    [
+        ("admin: {address: 0.0.0.0, oidc: {issuer: 'https://id.example.com', client_id: x}}", True),
+        ("admin: {address: 127.0.0.1, port: 9091}", False),
+    ],
+    ids=["OIDC", "loopback"],
+)
+def test_the_admin_api_has_a_service_where_the_settings_open_it(tmp_path: Path, admin: str, opened: bool) -> None:
+    (tmp_path / "gateway.yaml").write_text(PLAIN + admin)
+    text = helm("template", "extproc", CHART, "--set-file", f"gateway={tmp_path / 'gateway.yaml'}")
+    found = [document for document in yaml.safe_load_all(text) if document]
+    assert ("extproc-admin" in {name_of(document) for document in found}) is opened
+    ports = {rule["ports"][0]["port"] for rule in only(found, "NetworkPolicy")["spec"]["ingress"]}
+    assert (9091 in ports) is opened
+    assert (9091 in {port["containerPort"] for port in container(found, "processor")["ports"]}) is opened
+
+
+@pytest.mark.parametrize(
+    "value", ["redis.url=redis://r:6379/0", "postgresql.url=postgresql://u@p/db,postgresql.caKey=ca"], ids=str
+)
+def test_one_store_in_the_network_is_reachable_too(value: str) -> None:
+    ports = [rule["ports"] for rule in only(rendered("mock", "--set", value), "NetworkPolicy")["spec"]["egress"]]
+    assert [{"protocol": "TCP", "port": 6379}, {"protocol": "TCP", "port": 5432}] in ports
+
+
+def test_the_ports_of_the_stores_are_those_of_their_addresses() -> None:
+    for url, more in (("rediss://u:1@cache.example:6380/0", [6380]), ("redis://r:6379", []), ("redis://u:1@r/0", [])):
+        egress = only(rendered("mock", "--set", f"redis.url={url}"), "NetworkPolicy")["spec"]["egress"]
+        assert [port["port"] for port in egress[-1]["ports"]] == [6379, 5432, *more]
+
+
+def test_an_empty_list_of_peers_opens_a_port_to_none(tmp_path: Path) -> None:
+    """A rule with an empty `from` would open it to all."""
+    everything = only(rendered("fleet"), "NetworkPolicy")["spec"]
+    for name in ("clients", "scrapers", "operators", "dns", "stores"):
+        (tmp_path / "empty.yaml").write_text(yaml.safe_dump({"networkPolicy": {name: []}}))
+        found = only(rendered("fleet", "-f", str(tmp_path / "empty.yaml")), "NetworkPolicy")["spec"]
+        assert len([*found["ingress"], *found["egress"]]) == len([*everything["ingress"], *everything["egress"]]) - 1
+        assert all(rule.get("from", rule.get("to")) and rule["ports"] for rule in found["ingress"] + found["egress"])
+
+
+def test_pods_are_replaced_when_a_value_changes_that_binds_at_their_start() -> None:
+    def template(*more: str) -> Any:
+        return only(rendered("fleet", *more), "Deployment")["spec"]["template"]
+
+    for value in ("redis.url=rediss://other", "postgresql.caKey=other", "ledgerKeep=30d", "admin.tokenKey=other"):
+        assert template("--set", value) != template(), value
+    assert template("--set", "gateway=providers: {a: 1}\nmodels: {b: 1}") == template()
+
+
+def test_names_with_wildcards_and_of_digits_stay_strings() -> None:
+    found = rendered(
+        "fleet",
+        *("--set", "ingress.host=*.example.com,tls.certManager.dnsNames={*.example.com},tls.secretName=t"),
+        *("--set-string", "priorityClassName=1,serviceAccount.name=2,secret.name=3,ingress.className=4"),
+    )
+    for document in found:
+        if f"{document['apiVersion']} {document['kind']}" not in CUSTOM:
+            kubernetes_validate.validate(document, "1.33", strict=True)
+    assert only(found, "Ingress")["spec"]["rules"][0]["host"] == "*.example.com"
+    assert only(found, "Certificate")["spec"]["dnsNames"][-1] == "*.example.com"
 
 
 def test_alerts_and_dashboards_are_those_of_k8s_monitoring() -> None:
@@ -219,13 +340,21 @@ def test_a_copy_without_symbolic_links_says_so_and_a_package_needs_none(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("limit", "resource"), [("limits.cpu=3", "limits.cpu"), ("limits.cpu=null", "requests.cpu")], ids=str
+    ("limit", "resource"),
+    [("limits.cpu=3", "limits.cpu"), ("limits.cpu=null", "requests.cpu"), ("limits=null", "requests.cpu")],
+    ids=str,
 )
 def test_the_workers_of_a_pod_follow_its_own_cores_and_never_the_nodes(limit: str, resource: str) -> None:
     found = rendered("mock", "--set", f"resources.processor.{limit}")
     for name in ("render", "processor"):
         [entry] = container(found, name)["env"]
         assert entry["valueFrom"]["resourceFieldRef"] == {"containerName": "processor", "resource": resource}
+
+
+def test_a_processor_without_a_size_has_one_worker_because_kubernetes_would_say_0() -> None:
+    for size in ("processor=null", "processor.limits=null,resources.processor.requests=null"):
+        found = rendered("mock", "--set", f"resources.{size}")
+        assert container(found, "processor")["env"] == [{"name": "EXTPROC_WORKERS", "value": "1"}]
 
 
 def test_a_digest_pins_each_image() -> None:

@@ -53,6 +53,7 @@ def test_containers_of_the_gateway_are_restricted_and_share_a_user() -> None:
     uid, _, gid = user.partition(":")
     for name in ("run", "admin"):
         assert f"uid={uid},gid={gid}" in COMPOSE["volumes"][name]["driver_opts"]["o"]
+    assert "run:/run/extproc" in SERVICES["envoy"]["volumes"], "Envoy makes a socket there: workers.private_socket"
 
 
 def test_the_commands_parse_and_the_settings_fit_the_containers() -> None:

@@ -40,15 +40,21 @@ def command(path: str, notice: float, grace: float) -> list[str]:
 
 
 def main() -> int:
-    """Returns 0 when no request is open any more, or Envoy is gone; 1 when the grace is over, or at a second signal."""
+    """Returns 0 when no request is open any more, or Envoy is gone; 1 when the grace is over, at a second signal, and
+    when an Envoy cannot be asked.
+    """
     _, path, notice, grace, *wait = sys.argv
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     if wait:
         signal.sigwait(SIGNALS)
     try:
         return drain(path, float(notice), float(grace))
-    except OSError:  # Envoy is gone, or was never there
+    except (FileNotFoundError, ConnectionError):  # Envoy is gone, or was never there
+        say(f"no Envoy answers at {path}: there is nothing to drain")
         return 0
+    except OSError as error:
+        say(f"{path}: {error.strerror or error}: Envoy is not drained")
+        return 1
 
 
 def drain(path: str, notice: float, grace: float) -> int:
@@ -88,6 +94,8 @@ def ask(path: str, method: str, what: str) -> str:
         answer = b""
         while piece := connection.recv(1 << 16):
             answer += piece
+    if not answer:
+        raise ConnectionError("Envoy ended without an answer")
     status, _, rest = answer.partition(b"\r\n")
     if b" 200 " not in status + b" ":
         raise OSError(f"Envoy refused {what.partition('?')[0]}")

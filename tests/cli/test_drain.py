@@ -96,3 +96,11 @@ def test_with_wait_it_begins_at_a_signal_and_without_an_envoy_it_is_done(admin, 
     assert len(admin.posts) == 1
     with drain(tmp_path / "nothing.sock") as process:
         assert process.wait(10) == 0
+        assert "no Envoy answers at" in process.stderr.read()
+
+
+def test_an_envoy_that_cannot_be_asked_is_not_taken_for_drained(tmp_path):
+    path = tmp_path / ("x" * 120)  # longer than the path of a socket may be, for every user
+    with drain(path) as process:
+        assert process.wait(10) == 1
+        assert "Envoy is not drained" in process.stderr.read()

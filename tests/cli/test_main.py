@@ -166,6 +166,25 @@ def test_check_offline_finds_every_other_mistake(run, tmp_path):
     assert "consumer a has the same key" in run("check", "--offline", "-c", file)[2]
 
 
+def test_check_offline_warns_of_settings_that_several_workers_refuse(run, tmp_path, monkeypatch):
+    monkeypatch.delenv("EXTPROC_WORKERS", raising=False)
+    file = tmp_path / "gateway.yaml"
+    mcp = "mcp: {servers: {tools: {url: 'https://tools.example/mcp'}}, profiles: {dev: {servers: {tools: {}}}}}\n"
+    text = TWO_NAMES.lstrip() + mcp + "cache: {rules: [{ttl: 1h}]}\n"
+    file.write_text(text)
+    status, out, _ = run("check", "--offline", "-c", file)
+    found = [line for line in out.splitlines() if "where there are several workers" in line]
+    assert (status, len(found)) == (0, 2)
+    assert "give mcp.key or auth.key_secret" in found[0] + found[1]
+    assert "use sqlite: or redis:" in found[0] + found[1]
+    assert "several workers" not in run("check", "-c", file)[1], "here there is one"
+    file.write_text(text + "processor: {workers: 1}\n")
+    assert "several workers" not in run("check", "--offline", "-c", file)[1]
+    monkeypatch.setenv("EXTPROC_WORKERS", "2")
+    file.write_text(text)
+    assert run("check", "--offline", "-c", file)[0] == 1
+
+
 @pytest.mark.parametrize(("verb", "extra"), [("up", "local"), ("envoy", "envoy")])
 def test_a_missing_extra_is_named(run, monkeypatch, verb, extra):
     def missing(_name):

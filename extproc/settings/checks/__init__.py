@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from extproc.settings.checks import budgets as budget_checks
 from extproc.settings.checks import cache as cache_checks
 from extproc.settings.checks import mcp as mcp_checks
 from extproc.stores import doubt_counters
+from extproc.words import workers
 from extproc.words.chain import Branch, Chain
 from extproc.words.dialect import ABILITIES
 from extproc.words.exchange import Changes, Target
@@ -79,6 +81,20 @@ def _worker_contradictions(settings: Settings) -> Iterator[_Doubt]:
         yield ("stores", "counters"), "memory: counts in each worker alone: use sqlite: or redis:"
     if settings.stores.ledger == "memory:":
         yield ("stores", "ledger"), "memory: has the rows of one worker alone: use sqlite: or postgresql:"
+
+
+def _worker_doubts(settings: Settings) -> Iterator[_Doubt]:
+    """Contradictions of several workers in settings for another machine: containers start a worker for each core."""
+    if not is_offline() or "workers" in settings.processor.model_fields_set or os.environ.get(workers.VARIABLE):
+        return
+    if "memory:" in (settings.stores.counters, settings.stores.ledger) or settings.processor.address is not None:
+        return  # one worker everywhere
+    several = settings.model_copy(update={"processor": settings.processor.model_copy(update={"workers": 2})})
+    for check in (cache_checks.contradictions, mcp_checks.contradictions):
+        known = set(check(settings))
+        for where, message in check(several):
+            if (where, message) not in known:
+                yield where, f"refused where there are several workers, as in Kubernetes and compose: {message}"
 
 
 def _virtual_contradictions(settings: Settings) -> Iterator[_Doubt]:
@@ -152,6 +168,7 @@ def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[_Doubt]:
 def doubts(settings: Settings) -> Iterator[_Doubt]:
     """Lints of settings without contradictions. Never raises."""
     yield from _doubts_alone(settings)
+    yield from _worker_doubts(settings)
     for index, guardrail in enumerate(settings.guardrails):
         if guardrail.failure == "open" and guardrail.action in ("block", "mask"):
             yield ("guardrails", index, "failure"), "text passes unchecked when the guardrail fails"
