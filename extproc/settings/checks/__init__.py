@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -26,6 +26,7 @@ from extproc.stores import doubt_counters
 from extproc.words.chain import Branch, Chain
 from extproc.words.dialect import ABILITIES
 from extproc.words.exchange import Changes, Target
+from extproc.words.meant import meant
 from extproc.words.offline import is_offline
 from extproc.words.values import Secret, is_private
 
@@ -43,7 +44,7 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
     """Errors between keys: references to nothing, names given twice, ports that collide."""
     for name, model in settings.models.items():
         if model.provider not in settings.providers:
-            yield ("models", name, "provider"), f"there is no provider {model.provider!r}"
+            yield ("models", name, "provider"), _missing("provider", model.provider, settings.providers)
         elif model.api is not None and model.api not in (known := settings.providers[model.provider].provider.dialects):
             yield ("models", name, "api"), f"provider {model.provider!r} serves {', '.join(known)}"
         if name.count("*") > 1:
@@ -97,7 +98,8 @@ def _virtual_contradictions(settings: Settings) -> Iterator[_Doubt]:
                     yield (*where, "tries"), "only a model can have several tries, not a virtual model"
             elif known.target(target.model) is None:
                 whole = False
-                yield (*where, "model"), f"there is no model {target.model!r} in models or virtual_models"
+                names = [*settings.models, *virtual_models]
+                yield (*where, "model"), _missing("model", target.model, names, " in models or virtual_models")
     for name in virtual_models:
         if (circle := _circle(name, virtual_models)) is not None:
             whole = False
@@ -141,6 +143,11 @@ def _size_contradictions(name: str, virtual_models: Mapping[str, VirtualModelSet
                 return
             if (size := len(encode(changes))) > MAX_CHANGES:
                 yield where, f"the changes for {target.model!r} have {size} bytes of JSON, at most {MAX_CHANGES}"
+
+
+def _missing(noun: str, name: str, names: Iterable[str], where: str = "") -> str:
+    hint = meant(name, names)
+    return f"there is no {noun} {name!r}{where}{f'; {hint}' if hint else ''}"
 
 
 def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[_Doubt]:
