@@ -737,6 +737,14 @@ def test_usd_budgets_over_known_prices_get_no_warning(tmp_path, text):
             "g:2:19: providers.a.base_url: http:// is not encrypted: others on the network can read keys and prompts",
         ),
         ("{kind: mock}\n  b: {kind: mock}", "g:3:3: providers.b: no model uses this provider"),
+        (
+            "{kind: vllm, base_url: 'http://127.0.0.1:8000'}",
+            "g:2:19: providers.a.base_url: it has no path; most services of the kind vllm want http://127.0.0.1:8000/v1",
+        ),
+        (
+            "{kind: vllm, base_url: 'http://127.0.0.1:8000/v1/chat/completions'}",
+            "g:2:19: providers.a.base_url: the path of the request follows it: leave /chat/completions out",
+        ),
     ],
 )
 def test_doubtful_providers_get_a_warning(tmp_path, provider, expected):

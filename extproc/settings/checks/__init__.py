@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from extproc.auth import ANONYMOUS, Access
 from extproc.credentials.oauth import problem
-from extproc.dialects import fields_that_ask_for
+from extproc.dialects import by_path, fields_that_ask_for
 from extproc.dialects._thinkers import unlisted
 from extproc.guardrails import RemoteSettings
 from extproc.ledger import doubt_ledger
@@ -38,6 +38,9 @@ KeyPath = tuple[str | int, ...]
 """The keys that lead to a setting."""
 
 _Doubt = tuple[KeyPath, str]
+
+_PATHS = tuple(path.removeprefix("/v1") for path in by_path() if path.startswith("/v1/") and "{" not in path)
+"""Paths of operations, which follow the `base_url` of a provider."""
 
 
 def contradictions(settings: Settings) -> Iterator[_Doubt]:
@@ -227,9 +230,24 @@ def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
                 ("providers", name, "base_url"),
                 "http:// is not encrypted: others on the network can read keys and prompts",
             )
+        if text := _path_doubt(provider):
+            yield ("providers", name, "base_url"), text
         if not any(model.provider == name for model in settings.models.values()):
             yield ("providers", name), "no model uses this provider"
     yield from auth_checks.doubts(settings)
+
+
+def _path_doubt(provider: ProviderSettings) -> str:
+    """The likely mistake in the path of an address, or nothing."""
+    if provider.base_url is None or provider.one_path:
+        return ""
+    path = provider.url.path
+    if end := max((end for end in _PATHS if path.endswith(end)), key=len, default=""):
+        return f"the path of the request follows it: leave {end} out"
+    usual = urlsplit(provider.provider.base_url or "https://host/v1").path
+    if not path and usual and "{" not in usual:
+        return f"it has no path; most services of the kind {provider.kind} want {provider.base_url}{usual}"
+    return ""
 
 
 def _credential_problem(provider: ProviderSettings) -> str | None:
