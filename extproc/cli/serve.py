@@ -17,7 +17,7 @@ from typing import NoReturn
 import uvloop
 
 from extproc.cli import _stop, _workers
-from extproc.cli._options import add_config
+from extproc.cli._options import add_config, seconds
 from extproc.ledger import LedgerError
 from extproc.settings import config
 from extproc.settings.config import Settings
@@ -42,14 +42,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--drain-notice",
-        type=float,
+        type=seconds,
         default=3.0,
         metavar="SECONDS",
         help="on SIGTERM, time for Envoy's health check to notice (default: 3)",
     )
     parser.add_argument(
         "--drain-grace",
-        type=float,
+        type=seconds,
         default=600.0,
         metavar="SECONDS",
         help="on SIGTERM, time for running streams to end (default: 600)",

@@ -50,6 +50,21 @@ def test_help_lists_every_verb_in_its_group(run, arguments):
     assert max(map(len, out.splitlines())) < 120
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("up", "--concurrency", "-1"), "--concurrency: a whole number, 1 to 1024, is expected"),
+        (("up", "--drain-grace", "nan"), "--drain-grace: a number of seconds, 0 to 86400, is expected"),
+        (("serve", "--drain-notice", "-1"), "--drain-notice: a number of seconds, 0 to 86400, is expected"),
+        (("check", "my.yaml"), "extproc check takes settings with -c: extproc check -c my.yaml"),
+    ],
+)
+def test_a_wrong_option_is_explained(run, words, expected):
+    status, out, err = run(*words)
+    assert (status, out) == (2, "")
+    assert expected in err
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_a_verb_has_its_description_and_examples(run, verb):
     status, out, err = run(verb, "--help")
