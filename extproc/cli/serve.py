@@ -100,9 +100,11 @@ def run(options: argparse.Namespace) -> int:
     try:
         uvloop.run(until_stopped())
     except (StoreError, LedgerError) as error:
-        remedy = (
-            "; start where files may be written, or give `stores` other paths" if "cannot open" in str(error) else ""
-        )
+        remedy = ""
+        if any(sign in str(error) for sign in ("not a database", "malformed", "SQLITE_NOTADB", "SQLITE_CORRUPT")):
+            remedy = "; put a backup in its place, or move it away to begin anew"
+        elif "cannot open" in str(error):
+            remedy = "; start where files may be written, or give `stores` other paths"
         print(f"stores: {error}{remedy}", file=sys.stderr)
         return 1
     return 0

@@ -341,9 +341,17 @@ def test_explain_works_in_attach_mode(check, file):
     assert "your own routes go by x-extproc-provider: a" in out
 
 
-@pytest.mark.parametrize(("store", "other"), [("counters", "ledger"), ("ledger", "counters")])
-def test_a_store_that_cannot_be_opened_is_one_sentence(file, tmp_path, store, other):
-    (tmp_path / "taken").mkdir()
+@pytest.mark.parametrize("stores", [("counters", "ledger"), ("ledger", "counters")])
+@pytest.mark.parametrize(
+    ("taken", "remedy"),
+    [
+        (Path.mkdir, "start where files may be written, or give `stores` other paths"),
+        (lambda path: path.write_text("no database" * 99), "put a backup in its place, or move it away to begin anew"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_one_sentence(file, tmp_path, stores, taken, remedy):
+    store, other = stores
+    taken(tmp_path / "taken")
     places = f'{{{store}: "sqlite:{tmp_path}/taken", {other}: "memory:"}}'
     file.write_text(f"{TWO_NAMES}processor: {{socket: {tmp_path}/s}}\nstores: {places}\n")
     command = [sys.executable, "-m", "extproc", "serve", "-c", str(file)]
@@ -351,7 +359,7 @@ def test_a_store_that_cannot_be_opened_is_one_sentence(file, tmp_path, store, ot
     last = done.stderr.splitlines()[-1]
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
     assert last.startswith(f"stores: cannot open {tmp_path}/taken: ")
-    assert last.endswith("; start where files may be written, or give `stores` other paths")
+    assert last.endswith(f"; {remedy}")
 
 
 @pytest.mark.parametrize(
