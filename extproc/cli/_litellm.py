@@ -218,7 +218,8 @@ class _Conversion:
         where: Where = ("model_list", number, "litellm_params")
         kind, model = self._kind(params, where)
         if not kind or not model:
-            self._note((*where, "model"), f"left out: there is no kind of provider for {params.get('model')!r}")
+            if params.get("model") != "*":
+                self._note((*where, "model"), f"left out: there is no kind of provider for {params.get('model')!r}")
             return None
         found: dict[str, Any] = {}
         if "*" in name and "*" in model:
@@ -275,8 +276,9 @@ class _Conversion:
             alone = (known for begin, known in _ALONE.items() if re.match(begin, prefix))
             prefix, model = next(alone, ""), prefix
             if model == "*":
-                self._note((*where, "model"), "* stands for every provider there; write a wildcard for each provider")
-                return "", ""
+                text = "left out: * stands for every provider there; write a wildcard for each provider"
+                self._note((*where, "model"), text)
+                return "", model
             if model and not prefix:
                 prefix = "openai"
                 self._note((*where, "model"), f"{model!r} names no provider; openai is a guess")
@@ -392,8 +394,8 @@ class _Conversion:
         key = self._section("general_settings").get("master_key")
         where = ("general_settings", "master_key")
         if key is None:
-            self._note(where, "none; requests need no key")
-            return {"auth": {"required": False}}
+            self._note(where, "none; requests need no key, and the listener takes those of this machine only")
+            return {"auth": {"required": False}, "listener": {"address": "127.0.0.1"}}
         reference = self._secret(key, "master", where)
         owner = {"name": "master", "team": "everybody", "keys": [{"env": reference.removeprefix("env:")}]}
         return {"consumers": [owner], "teams": {"everybody": {"models": ["*"]}}}

@@ -156,6 +156,15 @@ def test_the_provider_is_the_one_that_litellm_would_ask(model, kind, there):
     assert settings.models["x"].model == there
 
 
+def test_without_a_master_key_only_this_machine_may_ask():
+    found = one("model: openai/gpt-4o")
+    settings = parse(found.text)
+    assert (settings.auth.required, settings.listener.address) == (False, "127.0.0.1")
+    assert "requests need no key, and the listener takes those of this machine only" in told_by(found)[0]
+    settings = parse(one("model: openai/gpt-4o", more="general_settings: {master_key: os.environ/KEY}").text)
+    assert (settings.auth.required, settings.listener.address) == (True, "0.0.0.0")
+
+
 def test_a_provider_that_is_a_guess_is_named():
     assert (
         "model_list.0.litellm_params.model: 'mine' names no provider; openai is a guess"
@@ -179,6 +188,7 @@ def test_an_address_ends_where_the_api_begins_here():
         ("bedrock-*", "bedrock/*", None),
         ("openai/gpt-*", "openai/gpt-*", None),
         ("*", "*", None),
+        ("deepinfra/*", "deepinfra/*", None),
         ("any/*", "openai/gpt-4o", "gpt-4o"),
     ],
 )
