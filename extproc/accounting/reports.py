@@ -232,8 +232,9 @@ class Everything:
             )
         more = Decimal(str(body["amount"])) * (prices.NANO if budget.counts_money else 1)
         if more % 1 or not 0 < more <= max(budget.limit, 1):
+            whole = "" if budget.counts_money else ", and whole"
             raise ValueError(
-                f"amount is more than 0, at most the limit {budget.show(budget.limit, unit=True)}, and whole"
+                f"amount must be more than 0, at most the limit {budget.show(budget.limit, unit=True)}{whole}"
             )
         now, seconds = self._reporter.now(), body.get("expires_in")
         ends = window_at(now, budget.window)[1]

@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import keyword
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -115,6 +116,8 @@ def _run(words: Sequence[str]) -> int:
     try:
         options = parser.parse_args(rest)
     except SystemExit as ended:  # argparse has printed help, or its error
+        if ended.code and rest and rest[0].endswith((".yaml", ".yml")) and "--config" in parser.format_help():
+            print(f"extproc {verb} takes settings with -c: extproc {verb} -c {shlex.quote(rest[0])}", file=sys.stderr)
         return int(ended.code or 0)
     status: int = code.run(options)
     return status

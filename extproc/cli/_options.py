@@ -7,6 +7,9 @@ from pathlib import Path
 
 from extproc.words.values import Secret, is_variable
 
+_DAY = 86_400
+_MOST_THREADS = 1024
+
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Declare `--config`."""
@@ -18,6 +21,24 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="settings (default: gateway.yaml)",
     )
+
+
+def seconds(text: str) -> float:
+    """The value of an option that is a time."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= _DAY:
+        raise argparse.ArgumentTypeError(f"a number of seconds, 0 to {_DAY}, is expected")
+    return found
+
+
+def threads(text: str) -> int:
+    """The value of an option that is a number of threads."""
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"a whole number, 1 to {_MOST_THREADS}, is expected")
+    return int(text)
 
 
 def local(address: str) -> str:

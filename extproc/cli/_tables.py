@@ -56,14 +56,29 @@ def budgets_table(answer: Mapping[str, Any]) -> str:
         resets = (budget["resets_at"] or "never")[:16].replace("T", " ")
         limit = money(budget["limit"])
         for scope in budget["scopes"]:
-            who = ", ".join(f"{name}={_named(value)}" for name, value in scope["fields"].items()) or "everyone"
             amounts = [money(scope[name]) for name in ("settled", "reserved", "granted", "remaining")]
-            rows.append([budget["name"], who, budget["unit"], window, limit, *amounts, f"{scope['used']:.1%}", resets])
+            rows.append(
+                [
+                    budget["name"],
+                    count_of(scope),
+                    budget["unit"],
+                    window,
+                    limit,
+                    *amounts,
+                    f"{scope['used']:.1%}",
+                    resets,
+                ]
+            )
         if not budget["scopes"]:
             rows.append([budget["name"], "-", budget["unit"], window, limit, "0", "0", "0", limit, "0.0%", resets])
     if not rows:
         return "No budget is set, so nothing is limited: see `budgets` in the settings."
     return table(heads, rows, right=range(4, 10))
+
+
+def count_of(scope: Mapping[str, Any]) -> str:
+    """The column `of` of a count: its fields."""
+    return ", ".join(f"{name}={_named(value)}" for name, value in scope["fields"].items()) or "everyone"
 
 
 def money(text: str, places: int = 0) -> str:

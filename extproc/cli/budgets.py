@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from extproc.cli._admin import add_gateway, connect
-from extproc.cli._tables import budgets_table, safe
+from extproc.cli._admin import Gateway, add_gateway, connect
+from extproc.cli._tables import budgets_table, count_of, safe
 
 EXAMPLES = """\
   extproc budgets                                                  each budget, its fullest counts first
-  extproc budgets --grant team-month team-month:team=search 25     25 USD more until the window ends
+  extproc budgets --grant team-month team=search 25                25 USD more until the window ends
 """
 
 
@@ -19,8 +19,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--grant",
         nargs=3,
-        metavar=("BUDGET", "SCOPE", "AMOUNT"),
-        help="allow one count this much beyond its limit, in the budget's unit, until the window ends",
+        metavar=("BUDGET", "OF", "AMOUNT"),
+        help="allow one count this much beyond its limit, in the budget's unit, until the window ends; OF names the "
+        "count as the table does, or by its `scope`",
     )
 
 
@@ -28,10 +29,21 @@ def run(options: argparse.Namespace) -> int:
     """Print budgets, or give a grant. Raises OSError when the gateway does not answer, ValueError when it refuses."""
     gateway = connect(options)
     if options.grant is not None:
-        given = gateway.json("/grants", body=dict(zip(("budget", "scope", "amount"), options.grant, strict=True)))
+        budget, of, amount = options.grant
+        given = gateway.json("/grants", body={"budget": budget, "scope": _scope(gateway, budget, of), "amount": amount})
         print(safe(f"granted {given['amount']} to {given['scope']} until {given['expires_at']} ({given['id']})", 4096))
     elif options.format == "json":
         print(gateway.text("/budgets"))
     else:
         print(budgets_table(gateway.json("/budgets")))
     return 0
+
+
+def _scope(gateway: Gateway, name: str, of: str) -> str:
+    """The scope of the count that the table calls `of`; `of` itself where it has no such count."""
+    if of.partition(":")[0] == name:
+        return of
+    scopes = [
+        scope for budget in gateway.json("/budgets")["data"] if budget["name"] == name for scope in budget["scopes"]
+    ]
+    return next((str(scope["scope"]) for scope in scopes if count_of(scope) == of), of)

@@ -19,9 +19,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the settings, and on standard error what has no counterpart. Raises ValueError, OSError."""
-    text, notes = convert(options.file.read_text(encoding="utf-8"), str(options.file))
-    print(text, end="")
-    for note in notes:
-        print(f"{options.file}: {note}", file=sys.stderr)
-    return 0
+    """Print the settings, and on standard error what has no counterpart. Returns 1 when the settings need a hand
+    before they are valid. Raises ValueError, OSError.
+    """
+    file = str(options.file)
+    try:
+        found = convert(options.file.read_text(encoding="utf-8"), file)
+    except UnicodeDecodeError:
+        raise ValueError(f"{file}:1:1: file: the file is not UTF-8") from None
+    print(found.text, end="")
+    for note in found.notes:
+        print(note.show(file), file=sys.stderr)
+    for problem in found.wrong:
+        print(f"correct this in the settings printed: {problem.show('line')}", file=sys.stderr)
+    return int(bool(found.wrong))

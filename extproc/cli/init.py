@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import re
 from collections.abc import Sequence
@@ -11,13 +10,19 @@ from pathlib import Path
 
 from extproc.auth import make_key
 from extproc.cli._options import add_config
+from extproc.dialects import by_path, dialects
 from extproc.providers import kinds
+from extproc.words.meant import meant
 
 EXAMPLES = """\
   extproc init                          gateway.yaml with the mock provider, which needs no key
   extproc init openai anthropic         gateway.yaml for these kinds of provider
   extproc init --list                   the kinds there are
 """
+
+_MOST_TARGETS = 16  # of a virtual model
+_OWN = ("base_url", "account", "project")
+"""Settings in an example of a provider that are never one's own."""
 
 _HEAD = """\
 # Settings of the gateway. Every key: `extproc schema --markdown`. Check the file: `extproc check`.
@@ -58,9 +63,9 @@ def run(options: argparse.Namespace) -> int:
         return 0
     chosen = list(dict.fromkeys(options.kinds or ["mock"]))
     if unknown := [kind for kind in chosen if kind not in kinds()]:
-        close = difflib.get_close_matches(unknown[0], kinds(), 1)
-        hint = f"did you mean '{close[0]}'? " if close else ""
-        raise ValueError(f"there is no kind of provider {unknown[0]!r}: {hint}`extproc init --list` prints them")
+        hints = {kind: meant(kind, kinds()) for kind in unknown}
+        lines = [f"there is no kind of provider {kind!r}{f': {hint}' if hint else ''}" for kind, hint in hints.items()]
+        raise ValueError("\n".join([*lines, "`extproc init --list` prints the kinds"]))
     file: Path = options.config
     try:
         with file.open("x", encoding="utf-8") as out:
@@ -78,20 +83,30 @@ def compose(chosen: Sequence[str]) -> str:
     lines += [f"  {kind}: {settings}" for kind, (settings, _) in examples.items()]
     lines += ["", "# Names that clients use. `*` stands for every model of a provider."]
     lines += ["models:", *(f'  "{kind}/*": {{provider: {kind}}}' for kind in chosen)]
-    targets = ", ".join(f'{{model: "{kind}/{model}"}}' for kind, (_, model) in examples.items())
-    lines += ["", "# One name for several targets: the next one serves when the first fails.", "virtual_models:"]
-    lines += [f"  assistant: {{targets: [{targets}]}}"]
+    talking = [kind for kind in chosen if _talks(kind)][:_MOST_TARGETS]
+    targets = ", ".join(f'{{model: "{kind}/{examples[kind][1]}"}}' for kind in talking)
+    if targets:
+        lines += ["", "# One name for several targets: the next one serves when the first fails.", "virtual_models:"]
+        lines += [f"  assistant: {{targets: [{targets}]}}"]
     return "\n".join(lines) + "\n" + _TAIL
+
+
+def _talks(kind: str) -> bool:
+    """True for a kind with models that chat: others have embeddings and rerankers alone."""
+    chat = by_path()["/v1/chat/completions"]
+    return any(dialects()[name].family == chat.family for name in kinds()[kind].dialects)
 
 
 def _next(file: Path, chosen: Sequence[str]) -> str:
     settings = " ".join(kinds()[kind].example[0] for kind in chosen)
     given = "" if file == Path("gateway.yaml") else f" -c {file}"
     variables = [name for name in dict.fromkeys(re.findall(r"env:(\w+)", settings)) if not os.environ.get(name)]
+    own = [f"`{name}` of {kind}" for kind in chosen for name in _OWN if f" {name}: " in kinds()[kind].example[0]]
     return "\n".join(
         [
             f"{file} is written. Next:",
             "",
+            *([f"  edit {file}: set your own {', '.join(own)}"] if own else []),
             *(f"  export {name}=…" for name in variables),
             f"  export EXTPROC_KEY={make_key()}      # made now, and stored nowhere: the key of your clients",
             f"  extproc check{given}",

@@ -17,7 +17,7 @@ from typing import NoReturn
 import uvloop
 
 from extproc.cli import _stop, _workers
-from extproc.cli._options import add_config
+from extproc.cli._options import add_config, seconds
 from extproc.ledger import LedgerError
 from extproc.settings import config
 from extproc.settings.config import Settings
@@ -42,14 +42,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--drain-notice",
-        type=float,
+        type=seconds,
         default=3.0,
         metavar="SECONDS",
         help="on SIGTERM, time for Envoy's health check to notice (default: 3)",
     )
     parser.add_argument(
         "--drain-grace",
-        type=float,
+        type=seconds,
         default=600.0,
         metavar="SECONDS",
         help="on SIGTERM, time for running streams to end (default: 600)",
@@ -100,9 +100,11 @@ def run(options: argparse.Namespace) -> int:
     try:
         uvloop.run(until_stopped())
     except (StoreError, LedgerError) as error:
-        remedy = (
-            "; start where files may be written, or give `stores` other paths" if "cannot open" in str(error) else ""
-        )
+        remedy = ""
+        if any(sign in str(error) for sign in ("not a database", "malformed", "SQLITE_NOTADB", "SQLITE_CORRUPT")):
+            remedy = "; put a backup in its place, or move it away to begin anew"
+        elif "cannot open" in str(error):
+            remedy = "; start where files may be written, or give `stores` other paths"
         print(f"stores: {error}{remedy}", file=sys.stderr)
         return 1
     return 0

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extproc.cli import _drain, _supervise
-from extproc.cli._options import add_config, local, local_url
+from extproc.cli._options import add_config, local, local_url, seconds, threads
 from extproc.cli._supervise import say
 from extproc.cli.envoy import prepare
 from extproc.dialects import by_path
@@ -68,19 +68,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--envoy", metavar="PATH", help="Envoy binary (default: that of this Python environment)")
     parser.add_argument(
         "--drain-notice",
-        type=float,
+        type=seconds,
         default=0.0,
         metavar="SECONDS",
         help="on SIGTERM or Ctrl-C, least time before the end, in which load balancers look elsewhere (default: 0)",
     )
     parser.add_argument(
         "--drain-grace",
-        type=float,
+        type=seconds,
         default=10.0,
         metavar="SECONDS",
         help="on SIGTERM or Ctrl-C, time for open requests to end; a second signal ends them (default: 10)",
     )
-    parser.add_argument("--concurrency", type=int, metavar="N", help="Envoy's worker threads (default: one per core)")
+    parser.add_argument(
+        "--concurrency", type=threads, metavar="N", help="Envoy's worker threads (default: one per core)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

@@ -71,7 +71,7 @@ def hop(provider: str, *, tokens: bool = False) -> LocalReplyConfig:
     """Answers of a try, in place of a provider's. `contract.HOP` has the reason."""
     down = f"Provider {provider} cannot be reached: try again, or use another model."
     busy = f"Provider {provider} has max_requests requests in flight: try again in a moment."
-    ejected = f"Provider {provider} failed too often and is ejected for now: try again in a moment."
+    ejected = f"Provider {provider} has no host to ask: its name does not resolve, or failures ejected it for now."
     slow = f"Provider {provider} did not answer in time: try again, ask for less, or stream the answer."
     keyless = f"The gateway has no key for provider {provider}: the operator must set its api_key."
     if tokens:

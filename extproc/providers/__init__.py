@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from extproc.words.dialect import Batch
+from extproc.words.meant import meant
 from extproc.words.offline import has_package
 from extproc.words.values import Duration, Pattern, PositiveDuration, Secret, SecretRef, Section
 
@@ -278,7 +279,9 @@ class ProviderSettings(Section):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in kinds():
-            raise ValueError(f"unknown kind of provider {value!r}: use {', '.join(sorted(kinds()))}")
+            hint = meant(value, kinds())
+            known = f"{f'{hint} There' if hint else 'there'} are {', '.join(sorted(kinds()))}"
+            raise ValueError(f"unknown kind of provider {value!r}; {known}")
         return value
 
     @field_validator("base_url")

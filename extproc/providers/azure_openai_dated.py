@@ -23,7 +23,10 @@ PROVIDER = Provider(
     tokens="azure",
     catalogue="azure",
     example=(
-        "{kind: azure_openai_dated, base_url: https://eu.openai.azure.com, api_version: '2024-10-21', api_key: env:K}",
+        (
+            "{kind: azure_openai_dated, base_url: https://acme-eu.openai.azure.com, api_version: '2024-10-21', "
+            "api_key: env:AZURE_OPENAI_API_KEY}"
+        ),
         "my-gpt-4o-deployment",
     ),
 )

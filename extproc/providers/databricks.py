@@ -9,7 +9,10 @@ PROVIDER = Provider(
     more=("max_tokens",),
     catalogue="databricks",
     example=(
-        "{kind: databricks, base_url: https://acme.cloud.databricks.com/serving-endpoints, api_key: env:TOKEN}",
+        (
+            "{kind: databricks, base_url: https://acme.cloud.databricks.com/serving-endpoints, "
+            "api_key: env:DATABRICKS_TOKEN}"
+        ),
         "databricks-meta-llama-3-3-70b-instruct",
     ),
 )

@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import os
 import shlex
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import isclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, WithJsonSchema, model_validator
@@ -29,6 +27,7 @@ from extproc.prices import DatedPriceSettings
 from extproc.providers import ProviderSettings
 from extproc.routing.catalog import ModelSettings, VirtualModelSettings
 from extproc.settings import checks
+from extproc.settings.errors import explain, slip
 from extproc.settings.limits import LimitsSettings
 from extproc.settings.listener import AttachSettings, ListenerSettings, Port
 from extproc.settings.signon import OIDCSettings
@@ -384,7 +383,7 @@ def parse(yaml: str, file: str = "gateway.yaml") -> Settings:
     try:
         settings = Settings.model_validate(document.tree)
     except ValidationError as error:
-        found = [document.problem(_path(item), _message(item)) for item in error.errors()]
+        found = [document.problem(*explain(item, Settings)) for item in error.errors()]
         raise ConfigError(file, found) from None
     problems = [document.problem(path, message) for path, message in checks.contradictions(settings)]
     if problems:
@@ -444,6 +443,16 @@ def text(path: str | Path) -> str:
         raise ConfigError(str(path), [Problem("", "the file is not UTF-8")]) from None
 
 
+def not_yaml(error: Exception, text: str) -> Problem:
+    """The place where `text` is no YAML, the reason, and the likely mistake."""
+    mark = (error.problem_mark or error.context_mark) if isinstance(error, yaml.MarkedYAMLError) else None
+    if mark is None or not isinstance(error, yaml.MarkedYAMLError):
+        return Problem("", f"not YAML: {error}".splitlines()[0])
+    reason = _TAB if text[mark.index : mark.index + 1] == "\t" else error.problem or error.context
+    hint = "" if reason == _TAB else slip("".join(text.splitlines()[mark.line : mark.line + 1]))
+    return Problem("", f"not YAML: {reason}{hint}", mark.line + 1, mark.column + 1)
+
+
 class Document:
     """YAML as plain values, with the place of each of them, from PyYAML's nodes.
 
@@ -465,12 +474,8 @@ class Document:
                 self.tree = {} if node is None else self._value(loader, node, ())
             finally:
                 loader.dispose()
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            tab = mark is not None and text[mark.index : mark.index + 1] == "\t"
-            self._add((), mark, f"not YAML: {_TAB if tab else error.problem or error.context}")
         except (yaml.YAMLError, ValueError) as error:
-            self._add((), None, f"not YAML: {error}".splitlines()[0])
+            self._problems.append(not_yaml(error, text))
         if not self._problems and not isinstance(self.tree, dict):
             self._add((), None, "the file must be a mapping of settings")
         if self._problems:
@@ -540,52 +545,3 @@ def _check_depth(text: str) -> None:
                 raise yaml.MarkedYAMLError(problem=_TOO_DEEP, problem_mark=event.start_mark)  # type: ignore[arg-type]
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-
-
-def _path(error: Any) -> Sequence[str | int]:
-    """The keys that lead to an error's setting."""
-    path = list(error["loc"])
-    return [*path, "kind"] if error["type"].startswith("union_tag") else path
-
-
-def _sections(path: Sequence[str | int]) -> Sequence[type[Section]]:
-    """The sections that a place in the file may be."""
-    found: Sequence[type[Section]] = (Settings,)
-    for part in path:
-        types = [
-            section.model_fields[part].annotation if isinstance(part, str) and part in section.model_fields else None
-            for section in found
-        ]
-        found = [each for type in types for each in _sections_of(type)] or found
-    return found
-
-
-def _sections_of(type: Any) -> Sequence[type[Section]]:
-    if type is guardrails.OneKind:
-        return list(guardrails.kinds().values())
-    if isclass(type) and issubclass(type, Section):
-        return [type]
-    return [section for each in get_args(type) for section in _sections_of(each)]
-
-
-def _message(error: Any) -> str:
-    """The text of an error. It never shows the value: a key may stand where a name was meant."""
-    if error["type"] == "extra_forbidden":
-        *where, name = _path(error)
-        names = sorted({name for section in _sections(where) for name in section.model_fields})
-        close = difflib.get_close_matches(str(name), names, 1)
-        return "there is no such setting" + (f"; did you mean '{close[0]}'?" if close else "")
-    if error["type"] == "sequence_str":
-        return "a list is expected: put the value in brackets, [ ]"
-    if error["type"] == "model_type":
-        fields = [section.model_fields for section in _sections(_path(error))[:1]]
-        names = [name for found in fields for name, field in found.items() if field.is_required()]
-        names = names or [name for found in fields for name in [*found][:1]]
-        return "a mapping is expected" + (f": {{{', '.join(f'{name}: …' for name in names)}}}" if names else "")
-    if error["type"] in ("missing", "union_tag_not_found"):
-        return "this setting is required"
-    if error["type"] == "union_tag_invalid":
-        kinds = sorted(error["ctx"]["expected_tags"].replace("'", "").split(", "))
-        return f"there is no kind '{error['ctx']['tag']}'; there are {', '.join(kinds)}"
-    message: str = error["msg"].removeprefix("Value error, ")
-    return message[0].lower() + message[1:]

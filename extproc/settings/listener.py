@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from extproc.providers import ClientHeader
 from extproc.words.values import PositiveDuration, Section
@@ -87,3 +88,12 @@ class ListenerSettings(Section):
     cors: CORSSettings | None = Field(
         None, description="Cross-origin requests of browsers. Without it a page of another origin cannot call."
     )
+
+    @field_validator("address")
+    @classmethod
+    def _numeric(cls, value: str) -> str:
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            raise ValueError("an IP address is expected: 127.0.0.1 for this machine, 0.0.0.0 for all") from None
+        return value

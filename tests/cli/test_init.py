@@ -1,5 +1,7 @@
 """`extproc init` writes settings that load, for every kind of provider."""
 
+import re
+
 import pytest
 import yaml
 
@@ -12,10 +14,30 @@ def test_the_settings_of_every_kind_load():
     for kind in kinds():
         settings = parse(compose([kind]))
         assert [*settings.providers] == [kind]
-        assert [target.model for target in settings.virtual_models["assistant"].targets] == [
-            f"{kind}/{kinds()[kind].example[1]}"
-        ]
+        targets = [target.model for virtual in settings.virtual_models.values() for target in virtual.targets]
+        assert targets == ([] if kind in ("jina", "voyage") else [f"{kind}/{kinds()[kind].example[1]}"])
     assert len(parse(compose(["openai", "anthropic", "mock"])).virtual_models["assistant"].targets) == 3
+
+
+def test_all_kinds_fit_into_one_file():
+    settings = parse(compose([*kinds()]))
+    assert [*settings.providers] == [*kinds()]
+    targets = [target.model for target in settings.virtual_models["assistant"].targets]
+    assert len(targets) == 16
+    assert not any(target.startswith(("jina/", "voyage/")) for target in targets)
+
+
+def test_what_one_has_to_set_oneself_is_named(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = run("init", "vllm", "gcp_vertex_ai", "openai")[1]
+    assert "  edit gateway.yaml: set your own `base_url` of vllm, `project` of gcp_vertex_ai\n" in out
+    assert "edit" not in run("init", "openai", "-c", "other.yaml")[1]
+
+
+def test_variables_of_keys_name_their_provider():
+    for kind, provider in kinds().items():
+        for variable in re.findall(r"env:(\w+)", provider.example[0]):
+            assert re.search(r"_(KEY|TOKEN)$", variable), kind
 
 
 def test_it_listens_on_this_machine_only():
@@ -38,7 +60,14 @@ def test_a_file_is_written_once(run, tmp_path, monkeypatch):
 def test_kinds_are_listed_and_unknown_ones_refused(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("init", "--list")[1].split() == sorted(kinds())
-    assert "no kind of provider 'opnai': did you mean 'openai'?" in run("init", "opnai")[2]
+    unknown = "there is no kind of provider"
+    assert run("init", "opnai", "OpenAI", "vertex", "none")[2].splitlines() == [
+        f"{unknown} 'opnai': did you mean 'openai'?",
+        f"{unknown} 'OpenAI': did you mean 'openai'?",
+        f"{unknown} 'vertex': did you mean 'gcp_vertex_ai'?",
+        f"{unknown} 'none'",
+        "`extproc init --list` prints the kinds",
+    ]
     assert run("init", "-c", "nowhere/gateway.yaml") == (1, "", "nowhere/gateway.yaml: No such file or directory\n")
     assert run("import", "litellm", "none.yaml")[2] == "none.yaml: No such file or directory\n"
     assert list(tmp_path.iterdir()) == []

@@ -38,8 +38,17 @@ def converted():
     return convert(CONFIG, "config.yaml")
 
 
+def told_by(conversion):
+    return [note.show("config.yaml") for note in conversion.notes]
+
+
+def one(params, *, name="x", more=""):
+    """The conversion of one deployment."""
+    return convert(f"model_list: [{{model_name: {name!r}, litellm_params: {{{params}}}}}]\n{more}", "config.yaml")
+
+
 def test_deployments_and_fallbacks_become_targets(converted):
-    settings = parse(converted[0])
+    settings = parse(converted.text)
     virtual = settings.virtual_models
     assert [target.model for target in virtual["gpt-4o"].targets] == ["gpt-4o-own", "claude-own", "nova"]
     assert [target.model for target in virtual["claude"].targets] == ["claude-own", "gpt-4o-own"], (
@@ -58,8 +67,8 @@ def test_deployments_and_fallbacks_become_targets(converted):
 
 
 def test_secrets_are_referred_to_and_each_provider_keeps_its_own(converted):
-    text, notes = converted
-    assert "CANARY" not in text + "".join(notes)
+    text, notes = converted.text, "".join(note.show("") for note in converted.notes)
+    assert "CANARY" not in text + notes
     providers = parse(text).providers
     keys = {name: provider.api_key and provider.api_key.where for name, provider in providers.items()}
     assert keys == {
@@ -76,14 +85,18 @@ def test_secrets_are_referred_to_and_each_provider_keeps_its_own(converted):
 
 
 def test_everything_without_a_counterpart_is_named(converted):
-    assert [note for note in converted[1] if "key is not copied" not in note] == [
-        "model_list.1.litellm_params.organization: no counterpart",
-        "model_list.7: left out: there is no kind of provider for 'replicate/x/y'",
-        "router_settings.model_group_alias.gone: left out: there is no model 'away'",
-        "litellm_settings.callbacks: see docs/telemetry.md",
-        "general_settings.database_url: see `stores.ledger` in docs/ledger.md",
+    odd = "model_list.7.litellm_params.model: left out: there is no kind of provider for 'replicate/x/y'"
+    weight = "see docs/budgets.md: here it is only the weight among deployments of one name"
+    assert [told for told in told_by(converted) if "key is not copied" not in told] == [
+        f"config.yaml:6:35: model_list.0.litellm_params.rpm: {weight}",
+        f"config.yaml:8:66: model_list.1.litellm_params.rpm: {weight}",
+        "config.yaml:8:75: model_list.1.litellm_params.organization: no counterpart",
+        f"config.yaml:17:40: {odd}",
+        "config.yaml:21:3: litellm_settings.callbacks: see docs/telemetry.md",
+        "config.yaml:22:88: router_settings.model_group_alias.gone: left out: there is no model 'away'",
+        "config.yaml:23:45: general_settings.database_url: see `stores.ledger` in docs/ledger.md",
     ]
-    assert len([note for note in converted[1] if "key is not copied" in note]) == 3
+    assert len([told for told in told_by(converted) if "key is not copied" in told]) == 3
 
 
 def test_the_tables_name_what_exists():
@@ -108,4 +121,139 @@ def test_the_verb_prints_settings_and_notes_apart(run, tmp_path):
     status, out, err = run("import", "litellm", file)
     assert status == 0
     assert parse(out)
-    assert err.splitlines()[0].endswith("its key is not copied: set the variable GATEWAY_OPENAI_KEY")
+    where = f"{file}:8:44: model_list.1.litellm_params.api_key"
+    assert f"{where}: its key is not copied: set the variable GATEWAY_OPENAI_KEY" in err.splitlines()
+
+
+def test_a_deployment_does_not_take_the_name_of_another_model():
+    found = convert(
+        "model_list:\n"
+        "- {model_name: llama-3, litellm_params: {model: groq/llama-3.3-70b-versatile}}\n"
+        "- {model_name: llama-3, litellm_params: {model: together_ai/llama-3}}\n"
+        "- {model_name: llama-3-1, litellm_params: {model: ollama/llama3.1}}\n",
+        "config.yaml",
+    )
+    settings = parse(found.text)
+    assert settings.models["llama-3-1"].provider == "ollama"
+    used = [settings.models[target.model].provider for target in settings.virtual_models["llama-3"].targets]
+    assert used == ["groq", "together"]
+
+
+@pytest.mark.parametrize(
+    ("model", "kind", "there"),
+    [
+        ("gpt-4o", "openai", "gpt-4o"),
+        ("claude-3-5-sonnet-20241022", "anthropic", "claude-3-5-sonnet-20241022"),
+        ("command-r-plus", "cohere", "command-r-plus"),
+        ("openai/responses/o3", "openai", "o3"),
+        ("bedrock/converse/amazon.nova-pro-v1:0", "aws_bedrock", "amazon.nova-pro-v1:0"),
+        ("bedrock/eu-west-1/amazon.nova-pro-v1:0", "aws_bedrock", "amazon.nova-pro-v1:0"),
+    ],
+)
+def test_the_provider_is_the_one_that_litellm_would_ask(model, kind, there):
+    settings = parse(one(f"model: {model!r}").text)
+    assert settings.providers[settings.models["x"].provider].kind == kind
+    assert settings.models["x"].model == there
+
+
+def test_without_a_master_key_only_this_machine_may_ask():
+    found = one("model: openai/gpt-4o")
+    settings = parse(found.text)
+    assert (settings.auth.required, settings.listener.address) == (False, "127.0.0.1")
+    assert "requests need no key, and the listener takes those of this machine only" in told_by(found)[0]
+    settings = parse(one("model: openai/gpt-4o", more="general_settings: {master_key: os.environ/KEY}").text)
+    assert (settings.auth.required, settings.listener.address) == (True, "0.0.0.0")
+
+
+def test_a_provider_that_is_a_guess_is_named():
+    assert (
+        "model_list.0.litellm_params.model: 'mine' names no provider; openai is a guess"
+        in told_by(one("model: mine"))[-1]
+    )
+
+
+def test_an_address_ends_where_the_api_begins_here():
+    providers = parse(one("model: ollama/llama3, api_base: 'http://localhost:11434'").text).providers
+    assert providers["ollama"].base_url == "http://localhost:11434/v1"
+    providers = parse(one("model: lm_studio/mine, api_base: 'http://localhost:1234/v1'").text).providers
+    assert (providers["openai"].kind, providers["openai"].base_url) == ("openai", "http://localhost:1234/v1")
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "there"),
+    [
+        ("openai/*", "openai/*", "gpt-4o"),
+        ("*", "openai/*", "openai/gpt-4o"),
+        ("gpt-*", "openai/gpt-*", None),
+        ("bedrock-*", "bedrock/*", None),
+        ("openai/gpt-*", "openai/gpt-*", None),
+        ("*", "*", None),
+        ("deepinfra/*", "deepinfra/*", None),
+        ("any/*", "openai/gpt-4o", "gpt-4o"),
+    ],
+)
+def test_a_wildcard_is_converted_where_it_leads_to_the_same_names(name, model, there):
+    if there is None and name != "gpt-*":
+        with pytest.raises(ValueError, match=r"config\.yaml:1:\d+: model_list.0.litellm_params.model: "):
+            one(f"model: {model!r}", name=name)
+    else:
+        settings = parse(one(f"model: {model!r}", name=name).text)
+        assert settings.models[name].model == (there if "*" not in model else None)
+
+
+def test_a_price_a_time_or_an_address_that_is_none_is_told():
+    prices = "model: openai/gpt-4o, input_cost_per_token: abc, output_cost_per_token: 1"
+    assert "no price: it needs input_cost_per_token and output_cost_per_token, two numbers" in told_by(one(prices))[-1]
+    prices = "model: openai/gpt-4o, input_cost_per_token: null, output_cost_per_token: 1"
+    assert parse(one(prices).text).models["x"].price is None
+    prices = "model: openai/gpt-4o, input_cost_per_token: 3e-6, output_cost_per_token: 15e-6"
+    assert parse(one(prices).text).models["x"].price.output == 15
+    assert "timeout: left out: no number of seconds" in told_by(one("model: openai/gpt-4o, timeout: 0"))[-1]
+    with pytest.raises(ValueError, match=r"config\.yaml:1:\d+: .* left out: base_url: base_url must be http"):
+        one("model: openai/gpt-4o, api_base: 'localhost:8000'")
+
+
+def test_fallbacks_and_aliases_that_lead_nowhere_are_told():
+    more = """
+litellm_settings: {fallbacks: [{x: [gone]}, {away: [x]}, {"*": [x]}]}
+router_settings: {model_group_alias: {hid: {model: x, hidden: true}, x: x}}
+guardrails: [{guardrail_name: g}]
+mcp_servers: {a: {url: "https://a.test"}}
+"""
+    found = one("model: openai/gpt-4o", more=more)
+    assert parse(found.text).virtual_models["hid"].targets[0].model == "x"
+    assert [told.split(": ", 1)[1] for told in told_by(found)][1:] == [
+        "litellm_settings.fallbacks.0: 'gone' is left out: it is the name of no single model",
+        "litellm_settings.fallbacks.1: left out: 'away' is the name of no single model",
+        "litellm_settings.fallbacks.2: left out: '*' is the name of no single model",
+        "router_settings.model_group_alias.hid: hidden: no counterpart: GET /v1/models lists it",
+        "router_settings.model_group_alias.x: left out: a model has this name",
+        "guardrails: see docs/guardrails.md",
+        "mcp_servers: see docs/mcp.md",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("model_list:\n  - a: b\n   c: d", "3:4"),
+        ("model_list:\n\t- a", "2:1"),
+        ("a: 1", "1:1"),
+        ("model_list: [5]", "1:14"),
+    ],
+)
+def test_a_refused_file_is_refused_with_the_place(text, place):
+    with pytest.raises(ValueError, match=f"config.yaml:{place}: "):
+        convert(text, "config.yaml")
+
+
+def test_settings_that_need_a_hand_are_printed_all_the_same(run, tmp_path):
+    file = tmp_path / "config.yaml"
+    targets = "".join(f"  - {{model_name: x, litellm_params: {{model: openai/m{number}}}}}\n" for number in range(17))
+    file.write_text(f"model_list:\n{targets}")
+    status, out, err = run("import", "litellm", file)
+    assert status == 1
+    assert "virtual_models:" in out
+    assert "correct this in the settings printed: line:" in err
+    file.write_bytes(b"\xff\xfe")
+    assert run("import", "litellm", file) == (1, "", f"{file}:1:1: file: the file is not UTF-8\n")

@@ -50,6 +50,21 @@ def test_help_lists_every_verb_in_its_group(run, arguments):
     assert max(map(len, out.splitlines())) < 120
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("up", "--concurrency", "-1"), "--concurrency: a whole number, 1 to 1024, is expected"),
+        (("up", "--drain-grace", "nan"), "--drain-grace: a number of seconds, 0 to 86400, is expected"),
+        (("serve", "--drain-notice", "-1"), "--drain-notice: a number of seconds, 0 to 86400, is expected"),
+        (("check", "my.yaml"), "extproc check takes settings with -c: extproc check -c my.yaml"),
+    ],
+)
+def test_a_wrong_option_is_explained(run, words, expected):
+    status, out, err = run(*words)
+    assert (status, out) == (2, "")
+    assert expected in err
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_a_verb_has_its_description_and_examples(run, verb):
     status, out, err = run(verb, "--help")
@@ -345,9 +360,17 @@ def test_explain_works_in_attach_mode(check, file):
     assert "your own routes go by x-extproc-provider: a" in out
 
 
-@pytest.mark.parametrize(("store", "other"), [("counters", "ledger"), ("ledger", "counters")])
-def test_a_store_that_cannot_be_opened_is_one_sentence(file, tmp_path, store, other):
-    (tmp_path / "taken").mkdir()
+@pytest.mark.parametrize("stores", [("counters", "ledger"), ("ledger", "counters")])
+@pytest.mark.parametrize(
+    ("taken", "remedy"),
+    [
+        (Path.mkdir, "start where files may be written, or give `stores` other paths"),
+        (lambda path: path.write_text("no database" * 99), "put a backup in its place, or move it away to begin anew"),
+    ],
+)
+def test_a_store_that_cannot_be_opened_is_one_sentence(file, tmp_path, stores, taken, remedy):
+    store, other = stores
+    taken(tmp_path / "taken")
     places = f'{{{store}: "sqlite:{tmp_path}/taken", {other}: "memory:"}}'
     file.write_text(f"{TWO_NAMES}processor: {{socket: {tmp_path}/s}}\nstores: {places}\n")
     command = [sys.executable, "-m", "extproc", "serve", "-c", str(file)]
@@ -355,7 +378,7 @@ def test_a_store_that_cannot_be_opened_is_one_sentence(file, tmp_path, store, ot
     last = done.stderr.splitlines()[-1]
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
     assert last.startswith(f"stores: cannot open {tmp_path}/taken: ")
-    assert last.endswith("; start where files may be written, or give `stores` other paths")
+    assert last.endswith(f"; {remedy}")
 
 
 @pytest.mark.parametrize(

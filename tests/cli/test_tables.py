@@ -98,6 +98,15 @@ def test_a_grant_is_made(run, urls, sources):
     assert "amount" in err
 
 
+def test_a_grant_names_its_count_as_the_table_does(run, urls, sources):
+    assert run("budgets", "--url", urls[0], "--grant", "team-month", "team=search", "24")[0] == 0
+    assert (sources.given[-1]["scope"], sources.given[-1]["amount"]) == ("team-month:team=search", "24")
+    before = len(sources.given)
+    status, _, err = run("budgets", "--url", urls[0], "--grant", "team-month", "team=none", "24")
+    assert (status, len(sources.given)) == (1, before)
+    assert err
+
+
 def test_the_token_is_sent(run, urls, monkeypatch):
     monkeypatch.setenv("ADMIN_TOKEN", TOKEN)
     monkeypatch.setenv("OTHER", "wrong")

@@ -673,7 +673,7 @@ async def test_a_webhook_of_kgateway_gets_the_conversation_in_order(world, servi
         ("kind: moderation, provider: nobody", "provider: there is no provider 'nobody'"),
         ("kind: moderation, provider: aws", "provider: 'aws' does not speak OpenAI's API"),
         ("kind: moderation, provider: oa, thresholds: {hate: 1.5}", "thresholds.hate: input should be less than"),
-        ("kind: moderation, provider: oa, action: mask", "action: input should be 'block', 'annotate' or 'audit'"),
+        ("kind: moderation, provider: oa, action: mask", "action: one of block, annotate, audit is expected"),
         ("kind: bedrock, provider: oa, guardrail: abc", "provider: 'oa' is not of the kind aws_bedrock"),
         ("kind: bedrock, provider: aws, guardrail: '../x'", "guardrail: string should match pattern"),
         (

@@ -152,7 +152,7 @@ def test_the_json_schema_has_every_section():
         ("listener: {prt: 1}", "5:12: listener.prt: there is no such setting; did you mean 'port'?"),
         (
             "listener: {port: abc}",
-            "5:12: listener.port: input should be a valid integer, unable to parse string as an integer",
+            "5:12: listener.port: a whole number is expected",
         ),
         ("listener: {port: 0}", "5:12: listener.port: input should be greater than or equal to 1"),
         ("listener: {port: 65536}", "5:12: listener.port: input should be less than or equal to 65535"),
@@ -234,8 +234,8 @@ def test_the_json_schema_has_every_section():
         (
             "budgets: [{name: b, unit: eur, limit: 1, window: day}]",
             (
-                "5:21: budgets.0.unit: input should be 'requests', 'tokens', 'input_tokens', 'output_tokens', 'usd', "
-                "'concurrency' or 'tool_calls'"
+                "5:21: budgets.0.unit: one of requests, tokens, input_tokens, output_tokens, usd, concurrency, "
+                "tool_calls is expected"
             ),
         ),
         (
@@ -260,7 +260,7 @@ def test_the_json_schema_has_every_section():
         ),
         (
             "prices: [{model: m, input: 1, output: 1, from: soon}]",
-            "5:42: prices.0.from: input should be a valid date or datetime, input is too short",
+            "5:42: prices.0.from: a date is expected: 2027-01-31",
         ),
         (
             "prices: [{model: m, input: -1, output: 1}]",
@@ -306,7 +306,7 @@ def test_the_json_schema_has_every_section():
             "attribution: {metrics: [a-b, a.b]}",
             "5:15: attribution.metrics: two labels would have the same name in metrics, which write - and . as _",
         ),
-        ("telemetry: {access_log: file}", "5:13: telemetry.access_log: input should be 'stdout' or 'off'"),
+        ("telemetry: {access_log: file}", "5:13: telemetry.access_log: one of stdout, off is expected"),
         ("processor: {workers: 0}", "5:13: processor.workers: input should be greater than or equal to 1"),
         ("processor: {workers: 65}", "5:13: processor.workers: input should be less than or equal to 64"),
         (
@@ -357,7 +357,7 @@ def test_an_error_has_its_place_and_reason(text, expected):
     ("provider", "message"),
     [
         ("{}", "kind: this setting is required"),
-        ("{kind: nope}", "kind: unknown kind of provider 'nope': use "),
+        ("{kind: nope}", "kind: unknown kind of provider 'nope'; there are "),
         (
             "{kind: openai, api_key: sk-canary}",
             "api_key: a secret is a reference, env:NAME or file:/path, never the secret itself",
@@ -556,7 +556,7 @@ def test_all_contradictions_are_reported_at_once():
         ("a: [", ["2:1: file: not YAML: did not find expected node content"]),
         ("a: 1\n b: 2", ["2:3: file: not YAML: mapping values are not allowed in this context"]),
         ("a: 1\n---\nb: 2", ["2:1: file: not YAML: but found another document"]),
-        ("a: *b", ["1:4: file: not YAML: found undefined alias"]),
+        ("a: *b", ["1:4: file: not YAML: found undefined alias; put text that begins with * @ % or ` in quotes"]),
         ("a: \x07", ["1:1: file: not YAML: unacceptable character #x0007: control characters are not allowed"]),
         ("a: !!python/name:os.system ''", None),
         ("a: 2026-13-45", None),
@@ -737,6 +737,14 @@ def test_usd_budgets_over_known_prices_get_no_warning(tmp_path, text):
             "g:2:19: providers.a.base_url: http:// is not encrypted: others on the network can read keys and prompts",
         ),
         ("{kind: mock}\n  b: {kind: mock}", "g:3:3: providers.b: no model uses this provider"),
+        (
+            "{kind: vllm, base_url: 'http://127.0.0.1:8000'}",
+            "g:2:19: providers.a.base_url: it has no path; most services of the kind vllm want http://127.0.0.1:8000/v1",
+        ),
+        (
+            "{kind: vllm, base_url: 'http://127.0.0.1:8000/v1/chat/completions'}",
+            "g:2:19: providers.a.base_url: the path of the request follows it: leave /chat/completions out",
+        ),
     ],
 )
 def test_doubtful_providers_get_a_warning(tmp_path, provider, expected):

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from extproc.auth import ANONYMOUS, Access
 from extproc.credentials.oauth import problem
-from extproc.dialects import fields_that_ask_for
+from extproc.dialects import by_path, fields_that_ask_for
 from extproc.dialects._thinkers import unlisted
 from extproc.guardrails import RemoteSettings
 from extproc.ledger import doubt_ledger
@@ -28,6 +28,7 @@ from extproc.words import workers
 from extproc.words.chain import Branch, Chain
 from extproc.words.dialect import ABILITIES
 from extproc.words.exchange import Changes, Target
+from extproc.words.meant import meant
 from extproc.words.offline import is_offline
 from extproc.words.values import Secret, is_private
 
@@ -40,12 +41,15 @@ KeyPath = tuple[str | int, ...]
 
 _Doubt = tuple[KeyPath, str]
 
+_PATHS = tuple(path.removeprefix("/v1") for path in by_path() if path.startswith("/v1/") and "{" not in path)
+"""Paths of operations, which follow the `base_url` of a provider."""
+
 
 def contradictions(settings: Settings) -> Iterator[_Doubt]:
     """Errors between keys: references to nothing, names given twice, ports that collide."""
     for name, model in settings.models.items():
         if model.provider not in settings.providers:
-            yield ("models", name, "provider"), f"there is no provider {model.provider!r}"
+            yield ("models", name, "provider"), _missing("provider", model.provider, settings.providers)
         elif model.api is not None and model.api not in (known := settings.providers[model.provider].provider.dialects):
             yield ("models", name, "api"), f"provider {model.provider!r} serves {', '.join(known)}"
         if name.count("*") > 1:
@@ -113,7 +117,8 @@ def _virtual_contradictions(settings: Settings) -> Iterator[_Doubt]:
                     yield (*where, "tries"), "only a model can have several tries, not a virtual model"
             elif known.target(target.model) is None:
                 whole = False
-                yield (*where, "model"), f"there is no model {target.model!r} in models or virtual_models"
+                names = [*settings.models, *virtual_models]
+                yield (*where, "model"), _missing("model", target.model, names, " in models or virtual_models")
     for name in virtual_models:
         if (circle := _circle(name, virtual_models)) is not None:
             whole = False
@@ -157,6 +162,11 @@ def _size_contradictions(name: str, virtual_models: Mapping[str, VirtualModelSet
                 return
             if (size := len(encode(changes))) > MAX_CHANGES:
                 yield where, f"the changes for {target.model!r} have {size} bytes of JSON, at most {MAX_CHANGES}"
+
+
+def _missing(noun: str, name: str, names: Iterable[str], where: str = "") -> str:
+    hint = meant(name, names)
+    return f"there is no {noun} {name!r}{where}{f'; {hint}' if hint else ''}"
 
 
 def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[_Doubt]:
@@ -237,9 +247,24 @@ def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
                 ("providers", name, "base_url"),
                 "http:// is not encrypted: others on the network can read keys and prompts",
             )
+        if text := _path_doubt(provider):
+            yield ("providers", name, "base_url"), text
         if not any(model.provider == name for model in settings.models.values()):
             yield ("providers", name), "no model uses this provider"
     yield from auth_checks.doubts(settings)
+
+
+def _path_doubt(provider: ProviderSettings) -> str:
+    """The likely mistake in the path of an address, or nothing."""
+    if provider.base_url is None or provider.one_path:
+        return ""
+    path = provider.url.path
+    if end := max((end for end in _PATHS if path.endswith(end)), key=len, default=""):
+        return f"the path of the request follows it: leave {end} out"
+    usual = urlsplit(provider.provider.base_url or "https://host/v1").path
+    if not path and usual and "{" not in usual:
+        return f"it has no path; most services of the kind {provider.kind} want {provider.base_url}{usual}"
+    return ""
 
 
 def _credential_problem(provider: ProviderSettings) -> str | None:
