@@ -229,7 +229,7 @@ async def test_what_envoy_refuses_is_taken_back_and_the_rest_of_the_change_appli
     assert reloads._given[CLUSTERS].keys() == {"try-a"}
     assert envoy.has[CLUSTERS] == ["try-a"]
     await reloads.look()
-    assert world.process.outcomes == ["partial"], "it is not asked again"
+    assert world.process.outcomes == ["partial"], "it is not asked again soon"
     world.write()
     await reloads.look()
     assert (world.process.outcomes, world.process.stale) == (["partial", "taken"], "")
@@ -237,6 +237,39 @@ async def test_what_envoy_refuses_is_taken_back_and_the_rest_of_the_change_appli
     world.write(providers=B)
     await reloads.look()
     assert world.process.outcomes[-1] == "taken"
+
+
+async def test_envoy_gets_again_after_a_while_what_it_refused(world, running, monkeypatch):
+    monkeypatch.setattr(reload, "_REFUSED", 0.0)
+    reloads, envoy = running
+    envoy.dislikes = {"try-b"}  # for want of a file, for example
+    world.write(providers=B, m="b")
+    for _ in range(2):
+        await reloads.look()
+        assert (world.process.outcomes, "Envoy refuses them" in world.process.stale) == (["partial"], True)
+    envoy.dislikes.clear()
+    await reloads.look()
+    assert (world.process.outcomes, world.process.stale) == (["partial", "taken"], "")
+    assert world.process.settings.models["m"].provider == "b"
+
+
+async def test_settings_that_could_not_be_taken_are_tried_again(world, running, monkeypatch):
+    reloads, _ = running
+    taking = world.process.take
+    broken = [OSError("once")]
+
+    def take(settings, places):
+        if broken:
+            raise broken.pop()
+        taking(settings, places)
+
+    world.process.take = take
+    world.write(disabled="true")
+    with pytest.raises(OSError, match="once"):
+        await reloads.look()
+    await reloads.look()
+    assert world.process.settings.consumers[0].disabled
+    assert world.process.outcomes == ["taken"]
 
 
 async def test_without_envoy_everything_else_applies_and_the_rest_follows_when_it_is_back(world):
@@ -321,6 +354,32 @@ async def test_a_changed_or_removed_file_of_a_consumers_key_is_read_again(world,
         change(world.folder / "key")
         await reloads.look()
         assert world.process.takes == takes + 1
+
+
+async def test_a_key_that_changes_while_new_settings_are_taken_is_read_again(world, running):
+    reloads, _ = running
+    taking = world.process.take
+
+    def take(settings, places):
+        taking(settings, places)
+        (world.folder / "key").write_text("sk-gw-longer")
+
+    world.process.take = take
+    world.write(disabled="true")
+    await reloads.look()
+    world.process.take = taking
+    takes = world.process.takes
+    await reloads.look()
+    assert world.process.takes == takes + 1
+
+
+async def test_settings_that_name_another_file_are_taken_once(world, running):
+    reloads, _ = running
+    takes = world.process.takes
+    world.file.write_text(world.file.read_text().replace("/key", "/other"))
+    for _ in range(3):
+        await reloads.look()
+    assert world.process.takes == takes + 1
 
 
 async def test_a_change_does_not_wait_for_an_earlier_one_that_takes_long(world, running, monkeypatch):
