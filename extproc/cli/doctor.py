@@ -88,10 +88,10 @@ def _examine(options: argparse.Namespace, settings: Settings, url: str, key: str
 
 def _secrets(settings: Settings) -> Iterator[Finding]:
     """The providers' keys, as this process can read them."""
-    lacking = [name for name, provider in settings.providers.items() if provider.lacks_key]
-    for name in lacking:
+    lacking = {name: lack for name, provider in settings.providers.items() if (lack := provider.lack)}
+    for name, lack in lacking.items():
         hint = "requests to it fail over, or fail, unless only the gateway's own environment has the key"
-        yield Finding("secrets", True, f"the key of the provider {name} is not set here", hint)
+        yield Finding("secrets", True, f"the key of the provider {name} {lack} here", hint)
     if not lacking:
         yield Finding("secrets", False, "every provider has its key")
 
