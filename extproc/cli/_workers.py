@@ -15,7 +15,9 @@ import sys
 import time
 from typing import Any, NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+HANG_UP = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+"""The end of the terminal stops as Ctrl-C does, unless `nohup` started this."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *HANG_UP, signal.SIGCHLD)
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds before a worker starts again; doubled each time
 STEADY = 30.0  # seconds after which a worker's end is taken for its first
 _LOOK = 0.1  # seconds between looks at what is due
@@ -64,12 +66,16 @@ class Worker:
 
 
 def main() -> int:
-    """Run until SIGINT or SIGTERM. Returns 0 when all workers drained, else 1; or the status of a worker that ends
-    before all have been ready once: then nothing works yet, and a message is better than another start.
+    """Run until SIGINT, SIGTERM or SIGHUP. Returns 0 when all workers drained, else 1; or the status of a worker that
+    ends before all have been ready once: then nothing works yet, and a message is better than another start.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     commands, sockets = map(json.loads, sys.argv[1:])
     workers = [Worker(number, *each) for number, each in enumerate(zip(commands, sockets, strict=True))]
+    for worker, path in zip(workers, sockets, strict=True):
+        if worker.serves():  # another gateway's would pass for that of a worker that is ready
+            say("error", f"another process serves {path}")
+            return 1
     for worker in workers:
         worker.start()
     begun = False

@@ -99,7 +99,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Supervisor]]:
         each.end()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_all_drain_at_a_signal(start, number):
     supervisor = start()
     supervisor.ready()
@@ -153,6 +153,16 @@ def test_a_worker_that_cannot_start_ends_all(start):
     assert len(supervisor.lines("began")) in (0, 1)
     for pid in supervisor.lines("began"):
         assert not Path(f"/proc/{pid}").exists()
+
+
+def test_it_does_not_start_beside_another_gateway_on_the_same_sockets(start, tmp_path):
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(tmp_path / "1.sock"))
+        other.listen()
+        supervisor = start()
+        assert supervisor.process.wait(10) == 1
+        assert f"another process serves {tmp_path / '1.sock'}" in supervisor.process.stderr.read()
+    assert supervisor.lines("began") == []
 
 
 def test_it_is_small(start):
