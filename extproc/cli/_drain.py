@@ -88,10 +88,26 @@ def ask(path: str, method: str, what: str) -> str:
         answer = b""
         while piece := connection.recv(1 << 16):
             answer += piece
-    status, _, rest = answer.partition(b"\r\n")
+    answered, _, body = answer.partition(b"\r\n\r\n")
+    status, _, headers = answered.lower().partition(b"\r\n")
     if b" 200 " not in status + b" ":
         raise OSError(f"Envoy refused {what.partition('?')[0]}")
-    return rest.partition(b"\r\n\r\n")[2].decode(errors="replace")
+    if b"transfer-encoding: chunked" in headers:
+        body = _whole(body)
+    return body.decode(errors="replace")
+
+
+def _whole(chunks: bytes) -> bytes:
+    """The body that came in chunks, as far as it came. Raises OSError."""
+    body = b""
+    while chunks:
+        line, _, chunks = chunks.partition(b"\r\n")
+        try:
+            size = int(line, 16)
+        except ValueError:
+            raise OSError("Envoy's answer is broken") from None
+        body, chunks = body + chunks[:size], chunks[size + 2 :] if size else b""
+    return body
 
 
 def say(text: str) -> None:
