@@ -47,7 +47,8 @@ def main() -> int:
         signal.sigwait(SIGNALS)
     try:
         return drain(path, float(notice), float(grace))
-    except OSError:  # Envoy is gone, or was never there
+    except OSError as error:  # Envoy is gone, or was never there
+        say(f"nothing to drain: no Envoy answers at {path} ({error.strerror or error})")
         return 0
 
 

@@ -79,13 +79,17 @@ class Reloads:
         secrets: Path | None,
         socket: str | None = None,
         worker: int = 0,
+        first: str | None = None,
     ) -> None:
+        """`first` is the text of the settings from which the parts that bind at a start come (default: the file's)."""
         self.discovery = Discovery()
         self._process = process
         self._file = file
         self._content = config.content(file)
-        self._first_text, self._first = self._content.decode("utf-8", "replace"), settings
-        self._text = self._first_text
+        self._text = self._content.decode("utf-8", "replace")
+        self._first_text, self._first = self._text if first is None else first, settings
+        if self._first_text != self._text:
+            self._content = b""  # the first look says what binds at a restart
         self._kept = resources.file(secrets) if secrets is not None else None
         self._secrets = secrets
         self._socket = socket

@@ -102,3 +102,4 @@ def test_with_wait_it_begins_at_a_signal_and_without_an_envoy_it_is_done(admin, 
     assert len(admin.posts) == 1
     with drain(tmp_path / "nothing.sock") as process:
         assert process.wait(10) == 0
+        assert "nothing.sock (No such file or directory)" in process.stderr.read()

@@ -98,8 +98,11 @@ class World:
         parts = {"path": path, "providers": providers, "m": m, "disabled": disabled, "counters": counters}
         self.file.write_text(SETTINGS.format(folder=self.folder, **parts) + more)
 
-    def begin(self, process=None, worker=0) -> Reloads:
-        return Reloads(process or self.process, self.file, config.load(self.file), secrets=self.secrets, worker=worker)
+    def begin(self, process=None, worker=0, first=None) -> Reloads:
+        settings = config.load(self.file)
+        if first is not None:
+            settings = bound.fixed(settings, config.parse(first))
+        return Reloads(process or self.process, self.file, settings, secrets=self.secrets, worker=worker, first=first)
 
     def prepare(self) -> None:
         settings = config.load(self.file)
@@ -339,6 +342,23 @@ async def test_another_worker_follows_when_the_first_has_told_envoy(world, runni
     await first.look()
     await second.look()
     assert (process.settings.models["m"].provider, process.stale, process.places) == ("b", "", world.process.places)
+
+
+async def test_a_worker_that_starts_again_keeps_what_binds_at_a_start_and_says_so(world, running):
+    reloads, _ = running
+    first = world.file.read_text()
+    world.write(counters="sqlite:other.db", disabled="true")
+    await reloads.look()
+    process = Process()
+    again = world.begin(process, worker=1, first=first)
+    await again.start()
+    await again.look()
+    assert process.settings.consumers[0].disabled
+    assert process.settings.stores.counters == world.process.settings.stores.counters == "memory:"
+    assert process.stale == world.process.stale == "changes of stores bind at a restart"
+    world.write(disabled="true")
+    await again.look()
+    assert process.stale == ""
 
 
 async def test_a_changed_or_removed_file_of_a_consumers_key_is_read_again(world, running):
