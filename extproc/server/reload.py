@@ -237,7 +237,10 @@ class Reloads:
 
     def _away(self) -> str:
         if self._leads and not self.discovery.asked.is_set():
-            return "this Envoy has its configuration from a file: write it again (extproc envoy), and start Envoy again"
+            return (
+                "this Envoy has its configuration from a file: write it again (extproc envoy), start Envoy again, and "
+                "then this process"
+            )
         return _NOT_YET
 
     def _wait(self, reason: str, seconds: float) -> None:

@@ -155,14 +155,19 @@ def test_a_worker_that_cannot_start_ends_all(start):
         assert not Path(f"/proc/{pid}").exists()
 
 
-def test_it_does_not_start_beside_another_gateway_on_the_same_sockets(start, tmp_path):
+def test_it_starts_no_worker_while_others_serve_at_its_sockets(start, tmp_path):
+    """Workers whose supervisor was killed, which drain, or those of another gateway."""
+    path = tmp_path / "1.sock"
     with socket.socket(socket.AF_UNIX) as other:
-        other.bind(str(tmp_path / "1.sock"))
+        other.bind(str(path))
         other.listen()
-        supervisor = start()
-        assert supervisor.process.wait(10) == 1
-        assert f"another process serves {tmp_path / '1.sock'}" in supervisor.process.stderr.read()
-    assert supervisor.lines("began") == []
+        first, second = start(), start()
+        for each in (first, second):
+            assert f"another process serves {path}: waiting" in each.process.stderr.readline()
+        second.process.send_signal(signal.SIGTERM)
+        assert second.process.wait(10) == 0
+        assert first.lines("began") == []
+    first.ready()
 
 
 def test_it_is_small(start):
