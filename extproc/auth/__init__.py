@@ -109,7 +109,7 @@ class Authenticate:
         self._prefix = attribution.prefix
         self._session = attribution.session
         self._token_headers = [name for name in credential_headers(auth) if name not in CREDENTIAL_HEADERS]
-        secret = auth.key_secret.read() if auth.key_secret else None
+        secret = auth.read_key_secret()
         self._secret = (secret or secrets.token_hex(32)).encode()
         self._keys: dict[bytes, Identity] = {}
         # identities by key, of keys that were sent and are good: a digest costs 6 µs

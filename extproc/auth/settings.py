@@ -8,7 +8,15 @@ from datetime import date
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from extproc.words.values import Duration, Name, Secret, SecretRef, Section, is_variable
 
@@ -229,6 +237,14 @@ class AuthSettings(Section):
         description="Issuers of tokens for single sign-on: one issuer, or a list of up to 16.",
         json_schema_extra=_or_one,
     )
+    _last: str | None = PrivateAttr(None)
+
+    def read_key_secret(self) -> str | None:
+        """`key_secret`, or the last one that was read while its file is away: no hashed key works without it."""
+        found = None if self.key_secret is None else self.key_secret.read()
+        if found is not None:
+            self._last = found
+        return self._last
 
 
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]

@@ -30,6 +30,7 @@ class Gateway:
             raise ValueError("--url is the admin API's address: http://127.0.0.1:9091")
         self._url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self._token = token
+        self.timeout = _TIMEOUT
 
     def text(self, path: str, parameters: Sequence[tuple[str, str]] = (), body: Mapping[str, Any] | None = None) -> str:
         """The answer to a GET, or to a POST of `body` as JSON."""
@@ -39,7 +40,7 @@ class Gateway:
             headers["content-type"] = "application/json"
         url = self._url + path + ("?" + urlencode(parameters) if parameters else "")
         try:
-            status, data = ask(url, content, headers, timeout=_TIMEOUT, most=_MAX_ANSWER)
+            status, data = ask(url, content, headers, timeout=self.timeout, most=_MAX_ANSWER)
         except (OSError, AnswerError) as error:
             raise OSError(
                 f"{self._url} does not answer: {str(error) or type(error).__name__}; is the gateway up?"

@@ -49,8 +49,8 @@ def main() -> int:
         signal.sigwait(SIGNALS)
     try:
         return drain(path, float(notice), float(grace))
-    except (FileNotFoundError, ConnectionError):  # Envoy is gone, or was never there
-        say(f"no Envoy answers at {path}: there is nothing to drain")
+    except (FileNotFoundError, ConnectionError) as error:  # Envoy is gone, or was never there
+        say(f"nothing to drain: no Envoy answers at {path} ({error.strerror or error})")
         return 0
     except OSError as error:
         say(f"{path}: {error.strerror or error}: Envoy is not drained")
@@ -96,10 +96,26 @@ def ask(path: str, method: str, what: str) -> str:
             answer += piece
     if not answer:
         raise ConnectionError("Envoy ended without an answer")
-    status, _, rest = answer.partition(b"\r\n")
+    answered, _, body = answer.partition(b"\r\n\r\n")
+    status, _, headers = answered.lower().partition(b"\r\n")
     if b" 200 " not in status + b" ":
         raise OSError(f"Envoy refused {what.partition('?')[0]}")
-    return rest.partition(b"\r\n\r\n")[2].decode(errors="replace")
+    if b"transfer-encoding: chunked" in headers:
+        body = _whole(body)
+    return body.decode(errors="replace")
+
+
+def _whole(chunks: bytes) -> bytes:
+    """The body that came in chunks, as far as it came. Raises OSError."""
+    body = b""
+    while chunks:
+        line, _, chunks = chunks.partition(b"\r\n")
+        try:
+            size = int(line, 16)
+        except ValueError:
+            raise OSError("Envoy's answer is broken") from None
+        body, chunks = body + chunks[:size], chunks[size + 2 :] if size else b""
+    return body
 
 
 def say(text: str) -> None:

@@ -1,7 +1,7 @@
 """A stop that works whatever is stuck.
 
-A thread waits for SIGTERM and SIGINT: a handler of the event loop would not run while the loop stands still. The thread
-begins the drain, and ends the process when the drain takes longer than it may.
+A thread waits for SIGTERM, SIGINT and SIGHUP: a handler of the event loop would not run while the loop stands still.
+The thread begins the drain, and ends the process when the drain takes longer than it may.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import signal
 import threading
 from collections.abc import Callable
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+HANG_UP = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+"""The end of the terminal stops as Ctrl-C does, unless `nohup` started this."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, *HANG_UP)
 OVERDUE = 1
 """Exit code of a process whose drain did not end in time."""
 

@@ -15,7 +15,10 @@ import time
 from collections.abc import Sequence
 from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+HANG_UP = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+"""The end of the terminal stops as Ctrl-C does, unless `nohup` started this."""
+STOPS = (signal.SIGINT, signal.SIGTERM, *HANG_UP)
+SIGNALS = (*STOPS, signal.SIGCHLD)
 _STOP = 10.0  # seconds for a child to end by itself
 
 Child = tuple[int, str]
@@ -32,7 +35,7 @@ def take_over(directory: str, children: Sequence[Child], drain: Sequence[str]) -
 
 
 def main() -> int:
-    """Wait, then stop the children. Returns 0 after SIGINT or SIGTERM, 1 when a child ended by itself."""
+    """Wait, then stop the children. Returns 0 after one of STOPS, 1 when a child ended by itself."""
     _, directory, number, *words = sys.argv
     drain, words = words[: int(number)], words[int(number) :]
     children = [(int(pid), name) for pid, _, name in (word.partition(":") for word in words)]

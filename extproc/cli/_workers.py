@@ -15,9 +15,12 @@ import sys
 import time
 from typing import Any, NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+HANG_UP = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+"""The end of the terminal stops as Ctrl-C does, unless `nohup` started this."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *HANG_UP, signal.SIGCHLD)
 FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds before a worker starts again; doubled each time
 STEADY = 30.0  # seconds after which a worker's end is taken for its first
+ROOM = 30.0  # seconds for those who serve at the sockets to end
 _LOOK = 0.1  # seconds between looks at what is due
 
 
@@ -57,19 +60,19 @@ class Worker:
 
     def serves(self) -> bool:
         """True once its socket takes connections."""
-        if not self.was_ready:
-            with socket.socket(socket.AF_UNIX) as probe:
-                self.was_ready = probe.connect_ex(self._path) == 0
+        self.was_ready = self.was_ready or _answers(self._path)
         return self.was_ready
 
 
 def main() -> int:
-    """Run until SIGINT or SIGTERM. Returns 0 when all workers drained, else 1; or the status of a worker that ends
-    before all have been ready once: then nothing works yet, and a message is better than another start.
+    """Run until SIGINT, SIGTERM or SIGHUP. Returns 0 when all workers drained, else 1; or the status of a worker that
+    ends before all have been ready once: then nothing works yet, and a message is better than another start.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     commands, sockets = map(json.loads, sys.argv[1:])
     workers = [Worker(number, *each) for number, each in enumerate(zip(commands, sockets, strict=True))]
+    if (status := _wait_for_room(sockets)) is not None:
+        return status
     for worker in workers:
         worker.start()
     begun = False
@@ -87,6 +90,28 @@ def main() -> int:
         for worker in workers:
             if worker.pid is None and time.monotonic() >= worker.due:
                 worker.start()
+
+
+def _wait_for_room(sockets: list[str]) -> int | None:
+    """Wait while others serve: workers that drain because their supervisor was killed, or another gateway, whose
+    sockets would pass for those of workers that are ready. Returns a status to end with, or None.
+    """
+    begun = time.monotonic()
+    while taken := [path for path in sockets if _answers(path)]:
+        waited = time.monotonic() - begun
+        if waited >= ROOM:
+            say("error", f"another process serves {taken[0]}")
+            return 1
+        if waited < _LOOK:
+            say("warning", f"another process serves {taken[0]}: waiting up to {ROOM:g} s for its end")
+        if signal.sigtimedwait(SIGNALS, _LOOK) is not None:
+            return 0
+    return None
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def _waiting(workers: list[Worker]) -> bool:

@@ -26,6 +26,7 @@ EXAMPLES = """\
 """
 
 _TIMEOUT = 5.0  # seconds for an answer of the listener or of the status port
+_STORES = 10.0  # seconds for an answer of the admin API: a gateway that hangs is what this command is for
 _MOST = 1 << 20  # bytes of such an answer
 _CLOCKS = 5.0  # seconds by which clocks may differ: `Date` has whole seconds, and tokens and windows bear no more
 ENVOY = (1, 40)
@@ -61,9 +62,11 @@ def run(options: argparse.Namespace) -> int:
     key = None if options.key is None else read_secret(options.key, "--key")
     settings = config.load(options.config)
     listener = settings.listener
+    if options.listener is not None and not options.listener.startswith(("http://", "https://")):
+        raise ValueError("--listener: write the address with its scheme, such as https://ai.example.com")
     url = options.listener or local_url(listener.address, listener.port, "https" if listener.tls else "http")
     sick = False
-    for finding in _examine(options, settings, url.rstrip("/"), key):
+    for finding in _examine(options, settings, url.rstrip("/").removesuffix("/v1"), key):
         print(finding.show(), flush=True)
         sick |= finding.wrong is True
     return int(sick)
@@ -80,6 +83,7 @@ def _examine(options: argparse.Namespace, settings: Settings, url: str, key: str
     except ValueError as error:  # no admin token
         yield Finding("admin", None, str(error), "counters and ledger are not examined without the admin token")
     else:
+        gateway.timeout = _STORES
         yield _version(gateway)
         yield from _stores(gateway, counts=bool(settings.budgets))
     if options.envoy_admin is not None:
@@ -88,10 +92,10 @@ def _examine(options: argparse.Namespace, settings: Settings, url: str, key: str
 
 def _secrets(settings: Settings) -> Iterator[Finding]:
     """The providers' keys, as this process can read them."""
-    lacking = [name for name, provider in settings.providers.items() if provider.lacks_key]
-    for name in lacking:
+    lacking = {name: lack for name, provider in settings.providers.items() if (lack := provider.lack)}
+    for name, lack in lacking.items():
         hint = "requests to it fail over, or fail, unless only the gateway's own environment has the key"
-        yield Finding("secrets", True, f"the key of the provider {name} is not set here", hint)
+        yield Finding("secrets", True, f"the key of the provider {name} {lack} here", hint)
     if not lacking:
         yield Finding("secrets", False, "every provider has its key")
 
@@ -107,7 +111,9 @@ def _status(url: str) -> Iterator[Finding]:
         reason, *remarks = data.decode(errors="replace").splitlines() or [""]
         yield Finding("processor", status != 200, f"{path}: {reason}")
         for remark in remarks:
-            yield Finding("processor", True, remark, "restart it, or correct the settings")
+            away = remark.endswith(" is away")
+            hint = "its supervisor starts it again: see the log" if away else "restart it, or correct the settings"
+            yield Finding("processor", True, remark, hint)
 
 
 def _listener(url: str, settings: Settings, key: str | None) -> Iterator[Finding]:

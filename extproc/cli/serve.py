@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,7 +20,7 @@ import uvloop
 from extproc.cli import _stop, _workers
 from extproc.cli._options import add_config, seconds
 from extproc.ledger import LedgerError
-from extproc.settings import config
+from extproc.settings import bound, config
 from extproc.settings.config import Settings
 from extproc.stores import StoreError
 from extproc.telemetry.lines import WHOLE, Lines, LinesHandler
@@ -56,6 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # given by `_supervise`
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--first", type=int, help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -67,6 +69,10 @@ def run(options: argparse.Namespace) -> int:
     handler.setFormatter(JSONFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     settings = config.load(options.config)
+    first = None if options.first is None else _first(options.first)
+    if first is not None:
+        # What binds at a start stays as it is in the others: budgets in two stores would count by halves.
+        settings = bound.fixed(settings, config.parse(first, str(options.config)))
     for doubt in config.lint(options.config):
         if options.worker is None:
             logging.getLogger("extproc").warning("%s", doubt.show(str(options.config)))
@@ -87,7 +93,12 @@ def run(options: argparse.Namespace) -> int:
         patience = options.drain_notice + options.drain_grace + _AFTER_DRAIN
         _stop.on_signal(lambda: loop.call_soon_threadsafe(stopped.set), patience)
         processor = Processor(
-            options.config, settings, socket=options.socket, secrets=options.secrets, worker=options.worker or 0
+            options.config,
+            settings,
+            socket=options.socket,
+            secrets=options.secrets,
+            worker=options.worker or 0,
+            first=first,
         )
         await serve(
             processor,
@@ -111,15 +122,27 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _supervise(options: argparse.Namespace, settings: Settings) -> NoReturn:
-    """Become the supervisor of the workers, each of which is this command again."""
+    """Become the supervisor of the workers, each of which is this command again. They share the text of the settings
+    as it is now, in a file without a name.
+    """
+    first = tempfile.TemporaryFile()  # noqa: SIM115 - for as long as there are workers
+    first.write(config.text(options.config).encode())
+    first.flush()
+    os.set_inheritable(first.fileno(), True)
     command = [sys.executable, "-m", "extproc", "serve", "--config", str(options.config)]
     command += ["--drain-notice", str(options.drain_notice), "--drain-grace", str(options.drain_grace)]
     command += ["--socket", options.socket] if options.socket else []
     command += ["--secrets", str(options.secrets)] if options.secrets else []
-    command += ["--parent", str(os.getpid())]
+    command += ["--parent", str(os.getpid()), "--first", str(first.fileno())]
     sockets = settings.processor.sockets(options.socket)
     logging.shutdown()  # writes what was logged
     _workers.take_over([[*command, "--worker", str(number)] for number in range(len(sockets))], list(sockets))
+
+
+def _first(descriptor: int) -> str:
+    """The text of the settings with which the workers began."""
+    os.set_inheritable(descriptor, False)
+    return os.pread(descriptor, config.MAX_FILE, 0).decode()
 
 
 def _end_with(parent: int) -> None:

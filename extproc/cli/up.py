@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
         raise UpError("the demo key stands in the README: it works only with `listener: {address: 127.0.0.1}`")
     binary = _find_envoy(options.envoy)
     _check_ports(settings)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _supervise.STOPS:
         signal.signal(number, _interrupt)
     children: list[Child] = []
     runtime = tempfile.mkdtemp(prefix="extproc-")

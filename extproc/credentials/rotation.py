@@ -209,7 +209,7 @@ class Keeper:
             state.forget()
             if secret is None:
                 self._count(name, "missing")
-                log.warning("provider %s: %s is gone", name, provider.reference)
+                log.warning("provider %s: %s %s", name, provider.reference, provider.lack or "is gone")
             elif provider.credentials is None:
                 self._count(name, "ok")
         if provider.credentials is None:

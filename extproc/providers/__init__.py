@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -42,6 +43,8 @@ Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._
 
 ClientHeader = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{1,62}\*?$")]
 _GATEWAYS = ("host", "authorization", "x-api-key", "api-key", "x-goog-api-key", "content-length", "transfer-encoding")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+"""Characters that no value of a header may have: Envoy would answer 500 in the provider's place."""
 _RESERVED = ("x-extproc-", "x-envoy-", "x-ai-")
 
 Adapt = Callable[[str, str, bool, str, dict[str, Any]], tuple[str, dict[str, Any]]]
@@ -385,17 +388,26 @@ class ProviderSettings(Section):
         return self.api_key if self.credentials is None else self.credentials.reference
 
     def read_secret(self) -> str | None:
-        """The secret at `reference`, None when there is none."""
+        """The secret at `reference`, None when there is none, or it is a key that no header can hold."""
         if self.reference is None:
             return None
-        return "metadata" if self.reference == METADATA else self.reference.read()
+        found = "metadata" if self.reference == METADATA else self.reference.read()
+        return None if found is not None and self.credentials is None and _CONTROL.search(found) else found
+
+    @property
+    def lack(self) -> str:
+        """The problem of the key that the provider needs, or of the secret for its tokens; empty when it has it now."""
+        if self.reference is None:
+            needed = self.provider.key_required and self.provider.signed_for is None and self.base_url is None
+            return "is not set" if needed else ""
+        if self.read_secret() is not None:
+            return ""
+        return "is not set" if self.reference.read() is None else "has several lines, or control characters"
 
     @property
     def lacks_key(self) -> bool:
-        """True when the provider needs a key, or a secret to request tokens with, and it cannot be read now."""
-        if self.reference is not None:
-            return self.read_secret() is None
-        return self.provider.key_required and self.provider.signed_for is None and self.base_url is None
+        """True when the provider needs a key, or a secret to request tokens with, and it cannot be used now."""
+        return bool(self.lack)
 
 
 @cache

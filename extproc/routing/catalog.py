@@ -197,9 +197,9 @@ class Catalog:
         self._virtual = virtual_models
         self._history = history or History()
         self._keyless = {
-            name: f"its key {provider.reference or 'api_key'} is not set"
+            name: f"its key {provider.reference or 'api_key'} {lack}"
             for name, provider in providers.items()
-            if provider.lacks_key
+            if (lack := provider.lack)
         }
         self._wildcards = [(Pattern(name), name, model) for name, model in models.items() if "*" in name]
         self._wildcards.sort(key=lambda entry: len(entry[1]), reverse=True)  # the most specific first

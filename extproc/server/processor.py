@@ -65,11 +65,19 @@ class Processor:
     """Serves `settings`, and every later version of them in `file`.
 
     With several workers this is one of them. Worker 0 serves the status and admin ports for all, keeps `secrets`, and
-    deletes old rows of the ledger and adds up its hours and days.
+    deletes old rows of the ledger and adds up its hours and days. `first` is the text of the settings with which they
+    began: a worker that starts again has in `settings` what binds at a start as it was then.
     """
 
     def __init__(
-        self, file: Path, settings: Settings, *, socket: str | None = None, secrets: Path | None = None, worker: int = 0
+        self,
+        file: Path,
+        settings: Settings,
+        *,
+        socket: str | None = None,
+        secrets: Path | None = None,
+        worker: int = 0,
+        first: str | None = None,
     ) -> None:
         self._file = file
         self._secrets = secrets
@@ -106,7 +114,7 @@ class Processor:
         self._keys_mark: object = None
         self._desk: Desk | None = None  # of the worker that serves it
         self._stale = ""  # why the settings in use are not those of the file
-        self._reloads = Reloads(self, file, settings, secrets=secrets, socket=socket, worker=worker)
+        self._reloads = Reloads(self, file, settings, secrets=secrets, socket=socket, worker=worker, first=first)
         self.take(settings, self._reloads.places)
         self._http = admin.HTTPThread()
         self._tasks: set[asyncio.Task[None]] = set()

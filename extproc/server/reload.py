@@ -37,8 +37,9 @@ log = logging.getLogger(__name__)
 _WITHIN = 5.0  # seconds for Envoy to accept resources of one kind
 _WARM = 0.3  # seconds for the listeners that Envoy has accepted to begin
 _AGAIN = 1.0  # seconds between two attempts to reach Envoy
+_REFUSED = 15.0  # seconds until Envoy gets again what it refused: a file that was missing may be there
 _PATIENCE = 10.0  # seconds in which an Envoy that is away, or worker 0, is expected to follow
-_BUILD = 60.0  # seconds for the process that makes resources
+_BUILD = 60.0  # seconds for the process that makes resources, and until the next one when it fails
 _LOOK = 1.0  # seconds between looks at the files meanwhile
 
 
@@ -78,13 +79,17 @@ class Reloads:
         secrets: Path | None,
         socket: str | None = None,
         worker: int = 0,
+        first: str | None = None,
     ) -> None:
+        """`first` is the text of the settings from which the parts that bind at a start come (default: the file's)."""
         self.discovery = Discovery()
         self._process = process
         self._file = file
         self._content = config.content(file)
-        self._first_text, self._first = self._content.decode("utf-8", "replace"), settings
-        self._text = self._first_text
+        self._text = self._content.decode("utf-8", "replace")
+        self._first_text, self._first = self._text if first is None else first, settings
+        if self._first_text != self._text:
+            self._content = b""  # the first look says what binds at a restart
         self._kept = resources.file(secrets) if secrets is not None else None
         self._secrets = secrets
         self._socket = socket
@@ -137,6 +142,7 @@ class Reloads:
     async def look(self) -> None:
         """Take a new content of the files, and go on with what waits for Envoy. Called about once a second."""
         content, found = await asyncio.to_thread(self._read)
+        files = self._files
         if content != self._content:
             self._content = content
             await self.reload()
@@ -144,7 +150,8 @@ class Reloads:
             await self._begin()
         elif self._wanted is not self._envoys and time.monotonic() >= self._next_try:
             await self._move()
-        self._read_secrets(found)
+        if files is self._files:  # else `found` is about others
+            self._read_secrets(found)
         if self._leaving:
             await self._remove()
 
@@ -153,6 +160,8 @@ class Reloads:
             self._signatures = found
             self._process.take(self._used, self.places)  # reads them
             log.info("a file with a secret has changed: it was read again")
+            if gone := [file for file, each in zip(self._files, found, strict=True) if each is None]:
+                log.warning("files of secrets are missing: %s", ", ".join(gone))
 
     def _read(self) -> tuple[bytes, Sequence[object]]:
         return config.content(self._file), signatures(self._files)
@@ -178,8 +187,8 @@ class Reloads:
         self._envoy_note, self._ready, self._text, self._since = "", None, text, time.monotonic()
         self._wanted = bound.fixed(settings, self._first)
         if bound.digest(self._wanted) == bound.digest(self._envoys):
+            self._take(self._wanted)  # an error here leaves the rest to a later look
             self._envoys = self._wanted
-            self._take(self._wanted)
             self._tell()
             return
         self._take(bound.without_envoy(self._wanted, self._envoys))
@@ -187,10 +196,10 @@ class Reloads:
         await self._move()
 
     def _take(self, settings: Settings) -> None:
+        files = files_of(settings)
+        found = signatures(files)  # before they are read: a change in the meantime is seen at the next look
         self._process.take(settings, self.places)
-        self._used = settings
-        self._files = files_of(settings)
-        self._signatures = signatures(self._files)
+        self._used, self._files, self._signatures = settings, files, found
 
     def _refuse(self, reason: str) -> None:
         self._refusal = reason
@@ -214,9 +223,9 @@ class Reloads:
         try:
             made = await (self._lead() if self._leads else self._follow())
         except EnvoyRefusedError as error:
-            self._wait(f"Envoy refuses them: {error}", float("inf"))
+            self._wait(f"Envoy refuses them: {error}", _REFUSED)
         except MakingError as error:
-            self._wait(str(error), float("inf"))
+            self._wait(str(error), _BUILD)
         except EnvoyAwayError:
             self._wait(self._away(), _AGAIN if self._leads else 0.0)
         except SupersededError:
@@ -228,7 +237,10 @@ class Reloads:
 
     def _away(self) -> str:
         if self._leads and not self.discovery.asked.is_set():
-            return "this Envoy has its configuration from a file: write it again (extproc envoy), and start Envoy again"
+            return (
+                "this Envoy has its configuration from a file: write it again (extproc envoy), start Envoy again, and "
+                "then this process"
+            )
         return _NOT_YET
 
     def _wait(self, reason: str, seconds: float) -> None:

@@ -206,6 +206,24 @@ def test_a_hash_accepts_the_key_it_was_made_of(door, monkeypatch):
     assert refusal(lambda: enter(x_api_key=hashed.removeprefix("hmac-sha256:"))) == (401, "invalid_key")
 
 
+def test_hashed_keys_work_while_the_file_of_their_secret_is_away(tmp_path):
+    file = tmp_path / "secret"
+    file.write_text("pepper")
+    settings = AuthSettings(key_secret=f"file:{file}")
+    consumer = ConsumerSettings(name="alice", keys=[{"hash": hash_key(KEY, "pepper")}])
+
+    def enter():
+        stage = Authenticate(settings, [consumer], Access({}, {}), AttributionSettings(), lambda: 0.0)
+        stage(exchange := classified(request(x_api_key=KEY)))
+        return exchange.consumer.name
+
+    assert enter() == "alice"
+    file.unlink()
+    assert enter() == "alice"
+    file.write_text("another")
+    assert refusal(enter) == (401, "invalid_key")
+
+
 def test_a_hash_depends_on_the_secret():
     assert hash_key("k", "a") != hash_key("k", "b")
     assert make_key() != make_key()

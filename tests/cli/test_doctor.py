@@ -145,6 +145,27 @@ def test_settings_that_do_not_load_are_named(run, tmp_path):
     assert f"{file}:1:" in err
 
 
+def test_the_address_may_be_the_base_url_of_clients_and_needs_its_scheme(run, tmp_path, monkeypatch):
+    for name in ("DOCTOR_A", "DOCTOR_B"):
+        monkeypatch.setenv(name, KEY)
+    with endpoint(Fake()) as (address, _):
+        (tmp_path / "gateway.yaml").write_text(SETTINGS % address.partition(":")[2])
+        given = ("doctor", "-c", tmp_path / "gateway.yaml", "--url", f"http://{address}", "--listener")
+        status, out, _ = run(*given, f"http://{address}/v1/")
+        assert (status, "an unknown key: status 401" in out) == (0, True), out
+        status, out, err = run(*given, address)
+        assert (status, out) == (1, "")
+        assert "--listener: write the address with its scheme" in err
+
+
+def test_a_worker_that_is_away_starts_again_by_itself(examine):
+    fake = Fake()
+    fake.paths["/readyz"] = 200, b"ok\nworker 1 is away\n"
+    status, found, out = examine(fake)
+    assert (status, len(found)) == (1, 1)
+    assert "its supervisor starts it again" in out
+
+
 def test_the_version_of_envoy_is_told_by_its_admin_socket(examine, tmp_path, monkeypatch):
     said = {}
     monkeypatch.setattr("extproc.cli._drain.ask", lambda path, method, what: said[path, method, what])

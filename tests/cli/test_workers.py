@@ -99,7 +99,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Supervisor]]:
         each.end()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_all_drain_at_a_signal(start, number):
     supervisor = start()
     supervisor.ready()
@@ -153,6 +153,21 @@ def test_a_worker_that_cannot_start_ends_all(start):
     assert len(supervisor.lines("began")) in (0, 1)
     for pid in supervisor.lines("began"):
         assert not Path(f"/proc/{pid}").exists()
+
+
+def test_it_starts_no_worker_while_others_serve_at_its_sockets(start, tmp_path):
+    """Workers whose supervisor was killed, which drain, or those of another gateway."""
+    path = tmp_path / "1.sock"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        first, second = start(), start()
+        for each in (first, second):
+            assert f"another process serves {path}: waiting" in each.process.stderr.readline()
+        second.process.send_signal(signal.SIGTERM)
+        assert second.process.wait(10) == 0
+        assert first.lines("began") == []
+    first.ready()
 
 
 def test_it_is_small(start):

@@ -419,10 +419,12 @@ def test_a_token_is_sent_in_the_header_for_tokens():
         (VERTEX % ", credentials: {google: env:NOT_A_KEY_FILE}", "env:NOT_A_KEY_FILE cannot be used (not the key file"),
         (CLOUD % (AZURE % ", client_secret: env:UNSET_FOR_SURE"), "env:UNSET_FOR_SURE is not"),
         (CLOUD % (AZURE % ", federated_token: env:NOT_A_KEY_FILE"), None),
+        ("{kind: openai, api_key: env:TWO_LINES}", "env:TWO_LINES has several lines"),
     ],
 )
 def test_check_reports_missing_credentials(monkeypatch, provider, doubt):
     monkeypatch.setenv("NOT_A_KEY_FILE", CANARY)
+    monkeypatch.setenv("TWO_LINES", f"{CANARY}\nand another")
     settings = parse(f"providers: {{p: {provider}}}\n{MODELS}")
     assert settings.providers["p"].lacks_key is (doubt is not None and "key file" not in doubt)
     found = [message for place, message in checks.doubts(settings) if place[:2] == ("providers", "p")]

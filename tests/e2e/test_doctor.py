@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import DEMO_KEYS, KEY, Ended, Gateway
+
+Start = Callable[..., Gateway]
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +24,16 @@ def test_a_healthy_gateway_has_nothing_wrong(demo: Gateway, extproc: Callable[..
     for part in ("no key: status 401", "an unknown key: status 401", "the given key: status 200", "clock"):
         assert part in done.stdout
     assert "\n-- " not in done.stdout
+
+
+def test_a_real_envoy_tells_its_version(start: Start, extproc: Callable[..., Ended]):
+    gateway = start(
+        "providers: {sandbox: {kind: mock, base_url: '{mock_sandbox}'}}\nmodels: {stub: {provider: sandbox}}", up=True
+    )
+    words = Path(f"/proc/{gateway.process.pid}/cmdline").read_text().split("\0")
+    runtime = words[next(place for place, word in enumerate(words) if word.endswith("_supervise.py")) + 1]
+    done = extproc("doctor", "-c", gateway.file, "--envoy-admin", Path(runtime) / "envoy-admin.sock")
+    assert "ok    envoy      Envoy is 1." in done.stdout
 
 
 def test_an_address_that_bypasses_the_gateway_is_found(demo: Gateway, extproc: Callable[..., Ended]):

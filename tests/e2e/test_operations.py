@@ -288,7 +288,7 @@ def test_a_missing_envoy_is_named(up: Up, file: Path):
 # --- stop
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_everything(start: Start, number: int):
     gateway = start(SMALL, up=True)
     pids = children(gateway.process.pid)

@@ -154,6 +154,21 @@ def test_no_request_fails_while_a_worker_is_away(gateway: Gateway):
     assert send(gateway, "stub", 100, 20).errors == []
 
 
+def test_a_worker_that_starts_again_uses_the_stores_of_the_others(gateway: Gateway):
+    """Though the settings name others by now: these bind at a restart of the whole gateway."""
+    text, socket = gateway.file.read_text(), socket_of(gateway)
+    other = gateway.file.with_name("other.db")
+    gateway.file.write_text(text.replace("workers: 2", "workers: 3") + f'stores: {{counters: "sqlite:{other}"}}\n')
+    stale = "changes of processor, stores bind at a restart"
+    eventually(lambda: gateway.http.get(gateway.status + "/readyz").text.count(stale) == 2)
+    first = worker(1, socket)
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: worker(1, socket) not in (0, first))
+    eventually(lambda: gateway.http.get(gateway.status + "/readyz").text.count(stale) == 2)
+    assert send(gateway, "stub", 100, 20).errors == []
+    assert not other.exists()
+
+
 def test_all_workers_drain_when_it_stops(gateway: Gateway):
     socket = socket_of(gateway)
     pids = [worker(number, socket) for number in range(2)]

@@ -98,8 +98,11 @@ class World:
         parts = {"path": path, "providers": providers, "m": m, "disabled": disabled, "counters": counters}
         self.file.write_text(SETTINGS.format(folder=self.folder, **parts) + more)
 
-    def begin(self, process=None, worker=0) -> Reloads:
-        return Reloads(process or self.process, self.file, config.load(self.file), secrets=self.secrets, worker=worker)
+    def begin(self, process=None, worker=0, first=None) -> Reloads:
+        settings = config.load(self.file)
+        if first is not None:
+            settings = bound.fixed(settings, config.parse(first))
+        return Reloads(process or self.process, self.file, settings, secrets=self.secrets, worker=worker, first=first)
 
     def prepare(self) -> None:
         settings = config.load(self.file)
@@ -229,7 +232,7 @@ async def test_what_envoy_refuses_is_taken_back_and_the_rest_of_the_change_appli
     assert reloads._given[CLUSTERS].keys() == {"try-a"}
     assert envoy.has[CLUSTERS] == ["try-a"]
     await reloads.look()
-    assert world.process.outcomes == ["partial"], "it is not asked again"
+    assert world.process.outcomes == ["partial"], "it is not asked again soon"
     world.write()
     await reloads.look()
     assert (world.process.outcomes, world.process.stale) == (["partial", "taken"], "")
@@ -237,6 +240,39 @@ async def test_what_envoy_refuses_is_taken_back_and_the_rest_of_the_change_appli
     world.write(providers=B)
     await reloads.look()
     assert world.process.outcomes[-1] == "taken"
+
+
+async def test_envoy_gets_again_after_a_while_what_it_refused(world, running, monkeypatch):
+    monkeypatch.setattr(reload, "_REFUSED", 0.0)
+    reloads, envoy = running
+    envoy.dislikes = {"try-b"}  # for want of a file, for example
+    world.write(providers=B, m="b")
+    for _ in range(2):
+        await reloads.look()
+        assert (world.process.outcomes, "Envoy refuses them" in world.process.stale) == (["partial"], True)
+    envoy.dislikes.clear()
+    await reloads.look()
+    assert (world.process.outcomes, world.process.stale) == (["partial", "taken"], "")
+    assert world.process.settings.models["m"].provider == "b"
+
+
+async def test_settings_that_could_not_be_taken_are_tried_again(world, running, monkeypatch):
+    reloads, _ = running
+    taking = world.process.take
+    broken = [OSError("once")]
+
+    def take(settings, places):
+        if broken:
+            raise broken.pop()
+        taking(settings, places)
+
+    world.process.take = take
+    world.write(disabled="true")
+    with pytest.raises(OSError, match="once"):
+        await reloads.look()
+    await reloads.look()
+    assert world.process.settings.consumers[0].disabled
+    assert world.process.outcomes == ["taken"]
 
 
 async def test_without_envoy_everything_else_applies_and_the_rest_follows_when_it_is_back(world):
@@ -308,6 +344,23 @@ async def test_another_worker_follows_when_the_first_has_told_envoy(world, runni
     assert (process.settings.models["m"].provider, process.stale, process.places) == ("b", "", world.process.places)
 
 
+async def test_a_worker_that_starts_again_keeps_what_binds_at_a_start_and_says_so(world, running):
+    reloads, _ = running
+    first = world.file.read_text()
+    world.write(counters="sqlite:other.db", disabled="true")
+    await reloads.look()
+    process = Process()
+    again = world.begin(process, worker=1, first=first)
+    await again.start()
+    await again.look()
+    assert process.settings.consumers[0].disabled
+    assert process.settings.stores.counters == world.process.settings.stores.counters == "memory:"
+    assert process.stale == world.process.stale == "changes of stores bind at a restart"
+    world.write(disabled="true")
+    await again.look()
+    assert process.stale == ""
+
+
 async def test_a_changed_or_removed_file_of_a_consumers_key_is_read_again(world, running):
     reloads, _ = running
     for change in (
@@ -321,6 +374,32 @@ async def test_a_changed_or_removed_file_of_a_consumers_key_is_read_again(world,
         change(world.folder / "key")
         await reloads.look()
         assert world.process.takes == takes + 1
+
+
+async def test_a_key_that_changes_while_new_settings_are_taken_is_read_again(world, running):
+    reloads, _ = running
+    taking = world.process.take
+
+    def take(settings, places):
+        taking(settings, places)
+        (world.folder / "key").write_text("sk-gw-longer")
+
+    world.process.take = take
+    world.write(disabled="true")
+    await reloads.look()
+    world.process.take = taking
+    takes = world.process.takes
+    await reloads.look()
+    assert world.process.takes == takes + 1
+
+
+async def test_settings_that_name_another_file_are_taken_once(world, running):
+    reloads, _ = running
+    takes = world.process.takes
+    world.file.write_text(world.file.read_text().replace("/key", "/other"))
+    for _ in range(3):
+        await reloads.look()
+    assert world.process.takes == takes + 1
 
 
 async def test_a_change_does_not_wait_for_an_earlier_one_that_takes_long(world, running, monkeypatch):

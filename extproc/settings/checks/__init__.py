@@ -235,9 +235,9 @@ def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
     for doubt in doubt_counters(settings.stores.counters):
         yield ("stores", "counters"), doubt
     for name, provider in settings.providers.items():
-        if provider.lacks_key:
+        if lack := provider.lack:
             unset = "has neither api_key nor credentials" if provider.provider.tokens else "has no api_key"
-            missing = f"{provider.reference} is not set" if provider.reference else unset
+            missing = f"{provider.reference} {lack}" if provider.reference else unset
             yield ("providers", name), f"{missing}: its models answer 503"
         elif text := _credential_problem(provider):
             message = f"{provider.reference} cannot be used ({text}): its models answer 502"

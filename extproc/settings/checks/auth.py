@@ -22,7 +22,7 @@ _Found = tuple[tuple[str | int, ...], str]
 def contradictions(settings: Settings) -> Iterator[_Found]:
     """Contradictions. Each refuses the file."""
     secret = settings.auth.key_secret
-    if secret is not None and secret.read() is None:
+    if secret is not None and settings.auth.read_key_secret() is None:
         yield ("auth", "key_secret"), f"{secret} is not set"
     for index, entry in enumerate(settings.consumers):
         where = ("consumers", index)
