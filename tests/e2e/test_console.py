@@ -366,6 +366,50 @@ def test_filters_narrow_every_part_and_are_in_the_address(console, sources):
     console.page.wait_for_selector("#filters .chip")
 
 
+def test_the_back_button_and_an_edited_address_set_every_choice(console):
+    console.open("#period=week")
+    first = console.page.url
+    console.page.click("#groups tbody tr:first-child button")
+    console.page.wait_for_selector("#filters >> text=team: platform")
+    console.choose("#period", "month")
+    console.page.go_back()
+    console.wait(lambda: console.page.input_value("#period") == "week")
+    console.page.go_back()
+    console.wait(lambda: console.page.locator("#filters .chip").count() == 0)
+    assert console.page.url == first
+    assert console.page.input_value("#group") == "team"
+    console.page.evaluate("location.hash = 'group=model&measure=tokens&period=nonsense&outcome=refused'")
+    console.wait(lambda: console.page.input_value("#group") == "model")
+    assert [console.page.input_value(place) for place in ("#period", "#outcome")] == ["week", "refused"]
+    assert console.page.input_value("input[name=measure]:checked") == "tokens"
+    console.page.wait_for_selector("#groups >> text=claude-sonnet-4-5")
+
+
+def test_failures_without_a_code_of_the_gateway_are_listed_by_status(console, sources):
+    now = time.time()
+    sources.entries += [exchange(900 + n, now - 60, team="lab", status=404, outcome="error") for n in range(3)]
+    console.open("#period=week&f.team=lab")
+    row = console.page.locator("#refusals tr", has_text="status 404")
+    assert row.inner_text().split("\t")[1:] == ["the provider's answer", "3"]
+    row.locator("button").click()
+    console.page.wait_for_selector("#filters >> text=status: 404")
+    console.wait(lambda: console.page.locator("#exchanges tbody tr").count() == 3)
+
+
+def test_a_name_in_the_catalogue_leads_to_its_use(console):
+    console.open("#view=models&f.consumer=ada")
+    console.page.locator("#models tbody button").first.click()
+    console.page.wait_for_selector("#totals >> text=Spend")
+    assert console.page.locator("#filters .chip").count() == 2
+
+
+def test_a_long_name_can_be_clicked(console, sources):
+    sources.entries.append(exchange(900, time.time() - 60, consumer="x" * 200, team="long"))
+    console.open("#period=week&group=consumer&f.team=long")
+    console.page.click("#groups tbody button")
+    console.page.wait_for_selector("#filters >> text=consumer: xxx")
+
+
 def test_latency_findings_and_failed_tries_are_shown(console, sources):
     tries = [{"target": "gpt-4o", "provider": "openai", "status": 503, "ms": 1250, "outcome": "5xx"}]
     sources.entries.append(exchange(9001, time.time(), tries=tries, guardrails=["pii: redacted"], target="spare"))
