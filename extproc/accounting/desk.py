@@ -17,8 +17,11 @@ from extproc.outbound.client import AnswerError, ask_whole
 from extproc.prices import per_million
 from extproc.routing.catalog import Catalog
 from extproc.words.exchange import Target
+from extproc.words.values import is_loopback
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from extproc.settings.config import Settings
 
 _CHAT = "/v1/chat/completions"
@@ -26,6 +29,15 @@ _PLAY = 120.0  # seconds
 _MOST_PLAYED = 1 << 20  # bytes of an answer
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
+
+
+def _own_listener() -> SSLContext:
+    """TLS with the listener of this machine. Its certificate has the name that clients use, not 127.0.0.1."""
+    import ssl  # noqa: PLC0415 - few playgrounds need it
+
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 class Desk:
@@ -195,8 +207,16 @@ class Desk:
         headers = {"authorization": f"Bearer {key}", "content-type": "application/json", "accept-encoding": "identity"}
         begun = time.monotonic()
         try:
-            status, told, content = ask_whole(url, body, headers, timeout=_PLAY, most=_MOST_PLAYED)
-        except (OSError, AnswerError):
+            tls = _own_listener() if listener.tls and is_loopback(host) else None
+            status, told, content = ask_whole(url, body, headers, timeout=_PLAY, most=_MOST_PLAYED, tls=tls)
+        except AnswerError:
+            raise SourceError(503, "the answer ended early: the provider broke it off, or the gateway stops") from None
+        except TimeoutError:
+            raise SourceError(503, f"there was no whole answer in {_PLAY:.0f} seconds") from None
+        except OSError as error:
+            if "certificate" in str(error).lower():
+                message = "the listener's certificate does not fit its address here, or it wants one of the client"
+                raise SourceError(503, message) from None
             raise SourceError(503, "the gateway's listener does not answer here") from None
         except ValueError:
             raise SourceError(409, "the key cannot be sent in a header") from None

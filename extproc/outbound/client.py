@@ -12,7 +12,11 @@ import socket
 import threading
 from collections.abc import Mapping
 from types import ModuleType
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 
 class AnswerError(Exception):
@@ -28,14 +32,20 @@ def ask(
 
 
 def ask_whole(
-    url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, *, timeout: float, most: int
+    url: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    timeout: float,
+    most: int,
+    tls: SSLContext | None = None,
 ) -> tuple[int, Mapping[str, str], bytes]:
-    """The same with the headers of the answer, by their names in lower case.
+    """The same with the headers of the answer, by their names in lower case. `tls` takes the place of the default.
 
     Raises TimeoutError after `timeout` seconds, OSError when the host cannot be reached, ValueError for a malformed
     URL, AnswerError for an answer that is not HTTP or ends early.
     """
-    exchange = _Exchange(url, body, headers or {}, timeout, most)
+    exchange = _Exchange(url, body, headers or {}, timeout, most, tls=tls)
     watch = threading.Timer(timeout, exchange.end)
     watch.daemon = True
     watch.start()
@@ -67,12 +77,22 @@ async def send(
 class _Exchange:
     """One request and its answer, on the thread that calls it."""
 
-    def __init__(self, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float, most: int) -> None:
+    def __init__(
+        self,
+        url: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        timeout: float,
+        most: int,
+        *,
+        tls: SSLContext | None = None,
+    ) -> None:
         self._url = urlsplit(url)
         self._body = body
         self._headers = headers
         self._timeout = timeout
         self._most = most
+        self._tls = tls
         self._socket: socket.socket | None = None
         self._ended = False
 
@@ -101,7 +121,8 @@ class _Exchange:
         url = self._url
         target = url._replace(scheme="", netloc="", fragment="").geturl() or "/"
         kind = client.HTTPSConnection if url.scheme == "https" else client.HTTPConnection
-        with contextlib.closing(kind(url.hostname or "", url.port, timeout=self._timeout)) as connection:
+        more = {"context": self._tls} if url.scheme == "https" else {}
+        with contextlib.closing(kind(url.hostname or "", url.port, timeout=self._timeout, **more)) as connection:
             connection.connect()
             self._socket = connection.sock
             if self._ended:
