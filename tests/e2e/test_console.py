@@ -503,7 +503,9 @@ def test_an_operator_signs_in_and_sees_what_the_role_may(chromium, sources, monk
             assert "f.consumer=ada" in page.url
             assert "zoe@example.com (viewer)" in page.inner_text("#me")
             assert not page.is_visible("#new-key")
-            assert "Audit" not in page.inner_text("#views")
+            assert page.inner_text("#views").split() == ["Overview", "Models", "Tools", "Keys"]
+            page.evaluate("location.hash = 'view=playground'")  # a bookmark of another operator
+            page.wait_for_selector("#views button[aria-current] >> text=Overview")
             assert page.evaluate("document.cookie") == ""  # HttpOnly
             page.click("#sign-out")
             page.wait_for_selector("#login[open]")
