@@ -56,7 +56,7 @@ def budgets_table(answer: Mapping[str, Any]) -> str:
         resets = (budget["resets_at"] or "never")[:16].replace("T", " ")
         limit = money(budget["limit"])
         for scope in budget["scopes"]:
-            who = ", ".join(f"{name}={_named(value)}" for name, value in scope["fields"].items()) or "everyone"
+            who = ", ".join(f"{name}={_named(value)}" for name, value in scope["fields"].items()) or "one count for all"
             amounts = [money(scope[name]) for name in ("settled", "reserved", "granted", "remaining")]
             rows.append([budget["name"], who, budget["unit"], window, limit, *amounts, f"{scope['used']:.1%}", resets])
         if not budget["scopes"]:

@@ -408,6 +408,7 @@ def test_a_long_name_can_be_clicked(console, sources):
     console.open("#period=week&group=consumer&f.team=long")
     console.page.click("#groups tbody button")
     console.page.wait_for_selector("#filters >> text=consumer: xxx")
+    console.page.wait_for_selector("#latency >> text=assistant")  # the models of that consumer
 
 
 def test_latency_findings_and_failed_tries_are_shown(console, sources):
@@ -466,6 +467,18 @@ def test_a_key_is_made_shown_once_tried_and_revoked(console):
     console.page.wait_for_selector("#models >> text=$10.00")
     console.page.reload()
     console.page.wait_for_selector("#models >> text=assistant")  # the view is in the address
+
+
+def test_a_key_that_can_be_revoked_stands_before_hundreds_of_others(chromium, sources):
+    desk = FakeDesk()
+    own = desk.keys()[0]
+    desk.issued = [own | {"consumer": f"c-{n}"} for n in range(600)]
+    desk.issued += [own | {"id": f"k-{n}", "name": f"n-{n}", "state": ("active", "revoked")[n % 2]} for n in range(4)]
+    with served(sources, desk=desk) as url, opened(chromium, url, sources) as console:
+        console.open("#view=keys")
+        rows = [row.split()[1] for row in console.page.locator("#keys tbody tr").all_inner_texts()]
+        assert (len(rows), rows[:3]) == (500, ["n-0", "n-2", "0"])
+        assert "Only 500 of 605 keys are shown" in console.text("#keys")
 
 
 def test_budget_names_stay_readable_on_a_phone(chromium, sources):
