@@ -336,6 +336,7 @@ def test_cookies_are_those_of_the_same_settings(settings, monkeypatch):
         {"issuer": "https://user@login.example.com"},
         {"url": "https://x/?y"},
         {"url": "ftp://x"},
+        {"url": "https://c.example.com/console"},
         {"scopes": ["profile"]},
         {"viewers": [], "operators": [], "admins": []},
         {"session": "30s"},
