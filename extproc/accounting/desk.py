@@ -20,8 +20,6 @@ from extproc.words.exchange import Target
 from extproc.words.values import is_loopback
 
 if TYPE_CHECKING:
-    from ssl import SSLContext
-
     from extproc.settings.config import Settings
 
 _CHAT = "/v1/chat/completions"
@@ -29,15 +27,6 @@ _PLAY = 120.0  # seconds
 _MOST_PLAYED = 1 << 20  # bytes of an answer
 _T = TypeVar("_T")
 log = logging.getLogger(__name__)
-
-
-def _own_listener() -> SSLContext:
-    """TLS with the listener of this machine. Its certificate has the name that clients use, not 127.0.0.1."""
-    import ssl  # noqa: PLC0415 - few playgrounds need it
-
-    context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
 
 
 class Desk:
@@ -207,8 +196,8 @@ class Desk:
         headers = {"authorization": f"Bearer {key}", "content-type": "application/json", "accept-encoding": "identity"}
         begun = time.monotonic()
         try:
-            tls = _own_listener() if listener.tls and is_loopback(host) else None
-            status, told, content = ask_whole(url, body, headers, timeout=_PLAY, most=_MOST_PLAYED, tls=tls)
+            verify = not is_loopback(host)  # the certificate has the name that clients use
+            status, told, content = ask_whole(url, body, headers, timeout=_PLAY, most=_MOST_PLAYED, verify=verify)
         except AnswerError:
             raise SourceError(503, "the answer ended early: the provider broke it off, or the gateway stops") from None
         except TimeoutError:
