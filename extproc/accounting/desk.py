@@ -17,6 +17,7 @@ from extproc.outbound.client import AnswerError, ask_whole
 from extproc.prices import per_million
 from extproc.routing.catalog import Catalog
 from extproc.words.exchange import Target
+from extproc.words.values import is_loopback
 
 if TYPE_CHECKING:
     from extproc.settings.config import Settings
@@ -195,8 +196,16 @@ class Desk:
         headers = {"authorization": f"Bearer {key}", "content-type": "application/json", "accept-encoding": "identity"}
         begun = time.monotonic()
         try:
-            status, told, content = ask_whole(url, body, headers, timeout=_PLAY, most=_MOST_PLAYED)
-        except (OSError, AnswerError):
+            verify = not is_loopback(host)  # the certificate has the name that clients use
+            status, told, content = ask_whole(url, body, headers, timeout=_PLAY, most=_MOST_PLAYED, verify=verify)
+        except AnswerError:
+            raise SourceError(503, "the answer ended early: the provider broke it off, or the gateway stops") from None
+        except TimeoutError:
+            raise SourceError(503, f"there was no whole answer in {_PLAY:.0f} seconds") from None
+        except OSError as error:
+            if "certificate" in str(error).lower():
+                message = "the listener's certificate does not fit its address here, or it wants one of the client"
+                raise SourceError(503, message) from None
             raise SourceError(503, "the gateway's listener does not answer here") from None
         except ValueError:
             raise SourceError(409, "the key cannot be sent in a header") from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -202,11 +202,26 @@ class Everything:
         """Exchanges that this process remembers, refused keys included, and the ledger's of other and earlier
         processes.
         """
-        query, limit = ExchangeQuery.parse(parameters), ExchangeQuery.parse(parameters).limit
-        found = [] if query.before is not None else [e for e in self._remembered() if matches(e, query)][-limit:]
+        query = ExchangeQuery.parse(parameters)
+        found = [entry for entry in self._remembered() if matches(entry, query)]
+        if query.before is not None:
+            if (last := self.exchange(query.before)) is None:
+                return []
+            began = moment_of(last)
+            found = [entry for entry in found if moment_of(entry) < began]
+            query = self._before(query, began)
+        found = sorted(found, key=moment_of)[-query.limit :]
         seen = {entry["id"] for entry in found}
         found += [entry for entry in _from_ledger(self._reporter.ledger.exchanges, query) if entry["id"] not in seen]
-        return sorted(found, key=moment_of, reverse=True)[:limit]
+        return sorted(found, key=moment_of, reverse=True)[: query.limit]
+
+    def _before(self, query: ExchangeQuery, began: float) -> ExchangeQuery:
+        """A query that the ledger can answer: an exchange without a row, such as a wrong key, counts by its time."""
+        row = _from_ledger(self._reporter.ledger.exchange, query.before or "")
+        if row is not None and row["id"] == query.before:
+            return query
+        end = datetime.fromtimestamp(began, UTC)
+        return replace(query, before=None, end=end if query.end is None else min(end, query.end))
 
     def exchange(self, id: str) -> Entry | None:
         remembered = (entry for entry in self._remembered() if id in (entry["id"], entry["request_id"]))

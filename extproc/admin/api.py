@@ -74,7 +74,7 @@ def admin_app(
         from extproc.admin.signon import SignOn  # noqa: PLC0415 - its library takes 4 MB
 
         app.state.signon = sign_on = SignOn(oidc, operators, given)
-    return Guard(app, token, None if sign_on is None else sign_on.find)
+    return Guard(app, token, None if sign_on is None else sign_on.find, "" if oidc is None else oidc.url)
 
 
 # --- reading

@@ -108,11 +108,15 @@ class Guard:
         app: ASGIApp,
         token: str | Callable[[], str | None] | None,
         session: Callable[[Request], Principal | None] | None = None,
+        address: str = "",
     ) -> None:
-        """`session` finds the operator who has signed on; None where that is not set up."""
+        """`session` finds the operator who has signed on; None where that is not set up. `address` is that at which
+        operators open the console, when it is known: a proxy may have written another Host.
+        """
         self._app = app
         self._token = token
         self._session = session
+        self._own = urlsplit(address).netloc.lower()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_guarded(message: Message) -> None:
@@ -143,7 +147,7 @@ class Guard:
             return failure(401, "send 'Authorization: Bearer <admin token>'", **told)
         request.scope["principal"] = who or _NOBODY
         if request.method in ("POST", "DELETE"):
-            return _refused_change(request, host)
+            return _refused_change(request, {host, self._own})
         return None
 
     @property
@@ -164,13 +168,13 @@ class Guard:
         return bool(expected) and hmac.compare_digest(given.encode(), expected) and scheme.lower() == "bearer"
 
 
-def _refused_change(request: Request, host: str) -> Response | None:
+def _refused_change(request: Request, own: set[str]) -> Response | None:
     """The refusal of a change from another site, or None. A page of another site cannot send a DELETE or this content
     type without a preflight, which is never granted.
     """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "none")
     try:
-        foreign = origin is not None and urlsplit(origin).netloc != host
+        foreign = origin is not None and urlsplit(origin).netloc not in own - {""}
     except ValueError:
         foreign = True
     if foreign or site not in ("same-origin", "none"):

@@ -52,7 +52,7 @@ def budgets_table(answer: Mapping[str, Any]) -> str:
     heads = ["budget", "of", "unit", "window", "limit", "spent", "held", "granted", "left", "used", "resets (UTC)"]
     rows = []
     for budget in answer["data"]:
-        window = budget["window"] + (" (shadow)" if budget["mode"] == "shadow" else "")
+        window = (budget["window"] or "at once") + (" (shadow)" if budget["mode"] == "shadow" else "")
         resets = (budget["resets_at"] or "never")[:16].replace("T", " ")
         limit = money(budget["limit"])
         for scope in budget["scopes"]:
@@ -77,8 +77,8 @@ def budgets_table(answer: Mapping[str, Any]) -> str:
 
 
 def count_of(scope: Mapping[str, Any]) -> str:
-    """The column `of` of a count: its fields."""
-    return ", ".join(f"{name}={_named(value)}" for name, value in scope["fields"].items()) or "everyone"
+    """The column `of` of a count: its fields, or `all`."""
+    return ", ".join(f"{name}={_named(value)}" for name, value in scope["fields"].items()) or "all"
 
 
 def money(text: str, places: int = 0) -> str:

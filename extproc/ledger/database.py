@@ -117,6 +117,14 @@ class Database:
                 )
             yield connection
 
+    def empty_log(self) -> None:
+        """Have SQLite move its write-ahead log, which holds former contents of pages, into the file and empty it. A
+        long report may prevent that. Raises LedgerError.
+        """
+        if self._path is not None:
+            with self.alone() as connection:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
     def close(self) -> None:
         """Give the connections back. The next use opens new ones; what was in memory is gone."""
         idle, self._idle = self._idle, []  # what is in use goes back to the old list, and with it
@@ -212,6 +220,7 @@ def _sqlite(path: str | None) -> Callable[[], sqlite3.Connection]:
         try:
             _use_wal(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA secure_delete = ON")  # of a forgotten consumer the file has no bytes either
             connection.execute("PRAGMA threads = 1")  # a second thread, to sort the groups of reports
         except sqlite3.Error:
             connection.close()

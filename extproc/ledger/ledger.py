@@ -175,6 +175,8 @@ class Ledger:
             if done < privacy.BATCH or self._writer.stopping:
                 break
             time.sleep(PRUNE_PAUSE)
+        if total:
+            self._database.empty_log()
         return total
 
     def roll_up(self, now: float) -> int:

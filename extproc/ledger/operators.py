@@ -37,7 +37,7 @@ class Act(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TooManyKeysError(LedgerError):
-    """There are MAX_KEYS keys, and none of them is revoked."""
+    """There are MAX_KEYS keys, and none of them is revoked or expired."""
 
 
 class Operators:
@@ -64,7 +64,7 @@ class Operators:
         ]
 
     def add(self, key: IssuedKey) -> None:
-        """Store a key, in the place of the oldest revoked one where there is no room."""
+        """Store a key, where there is no room in the place of the one that was revoked or expired first."""
         values = (
             *(key.id, key.hash, text(key.consumer), text(key.name), micros(key.created), text(key.created_by)),
             *(None if at is None else micros(at) for at in (key.expires, key.revoked)),
@@ -73,10 +73,12 @@ class Operators:
             cursor.execute("SELECT count(*) FROM gateway_keys")
             [[count]] = cursor.fetchall()
             if count >= MAX_KEYS:
-                oldest = "SELECT id FROM gateway_keys WHERE revoked IS NOT NULL ORDER BY revoked, id LIMIT 1"
-                cursor.execute(f"DELETE FROM gateway_keys WHERE id IN ({oldest})")  # noqa: S608
+                ended = "CASE WHEN revoked < coalesce(expires, revoked + 1) THEN revoked ELSE expires END"
+                over = f"revoked IS NOT NULL OR expires <= {self._place}"
+                oldest = f"SELECT id FROM gateway_keys WHERE {over} ORDER BY {ended}, id LIMIT 1"  # noqa: S608
+                cursor.execute(f"DELETE FROM gateway_keys WHERE id IN ({oldest})", (micros(key.created),))  # noqa: S608
                 if not cursor.rowcount:
-                    raise TooManyKeysError(f"there are {MAX_KEYS} keys, and none of them is revoked")
+                    raise TooManyKeysError(f"there are {MAX_KEYS} keys, and none of them is revoked or expired")
             places = ", ".join([self._place] * len(_KEY))
             cursor.execute(f"INSERT INTO gateway_keys ({', '.join(_KEY)}) VALUES ({places})", values)  # noqa: S608
 

@@ -36,7 +36,8 @@ class OIDCSettings(Section):
         None, description="Secret of the client, as `env:NAME` or `file:/path`. Default: a public client."
     )
     url: _Address = Field(
-        description="Address at which operators open the console. `/auth/callback` below it is the client's redirect."
+        description="Address at which operators open the console, without a path. The client's redirect is "
+        "`/auth/callback` there."
     )
     scopes: Sequence[_Text] = Field(
         ("openid", "profile", "email"), max_length=16, description="Scopes that are asked for."
@@ -61,6 +62,8 @@ class OIDCSettings(Section):
 
     @model_validator(mode="after")
     def _usable(self) -> OIDCSettings:
+        if urlsplit(self.url).path:
+            raise ValueError("url has no path: the console asks for /usage, /auth/login … at the root of its address")
         if "openid" not in self.scopes:
             raise ValueError("scopes must hold openid")
         if not (self.viewers or self.operators or self.admins):

@@ -1,6 +1,8 @@
 """The operators' desk over settings in force: keys, models, the trail."""
 
 import logging
+import socket
+import threading
 
 import pytest
 
@@ -121,3 +123,30 @@ def test_an_act_is_logged_even_when_the_trail_cannot_be_written(desk, monkeypatc
     assert "the audit trail has no entry of it" in caplog.text
     with pytest.raises(SourceError, match="does not answer"):
         desk.trail(1, None)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 90\r\n\r\n{", "the answer ended early"),
+        (b"", "the answer ended early|does not answer here"),
+        (None, "the gateway's listener does not answer here"),
+    ],
+)
+def test_a_playground_without_an_answer_says_why(desk, monkeypatch, answer, reason):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        settings = config.parse(f"listener: {{port: {listener.getsockname()[1]}}}\n{YAML}")
+        monkeypatch.setattr(desk, "_settings", lambda: settings)
+
+        def serve():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        if answer is None:
+            listener.close()
+        else:
+            threading.Thread(target=serve, daemon=True).start()
+        with pytest.raises(SourceError, match=reason):
+            desk.play("sk-gw-x", b"{}")

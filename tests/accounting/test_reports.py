@@ -371,6 +371,11 @@ def test_exchanges_in_memory_and_in_the_ledger_are_merged_in_order(world):
     assert ids() == ["here", "elsewhere", "no-key", "both", "before"]
     assert ids("?limit=2") == ["here", "elsewhere"]
     assert ids("?outcome=refused") == ids("?status=401") == ["no-key"]
+    # A page may end with an exchange that has no row, or at one that only the ledger has.
+    assert ids("?before=no-key&limit=1") == ["both"]
+    assert ids("?before=elsewhere") == ["no-key", "both", "before"]
+    assert ids("?before=elsewhere&status=401") == ["no-key"]
+    assert ids("?before=before") == ids("?before=unknown") == []
     assert [world.http.get(f"/exchanges/{id}").json()["id"] for id in ("r-here", "before")] == ["here", "before"]
 
 

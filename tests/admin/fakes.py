@@ -131,8 +131,8 @@ class FakeSources:
             row = rows.setdefault((first, last, group), dict.fromkeys(NUMBERS, 0))
             for numbers in (row, total):
                 numbers["requests"] += 1
-                numbers["refused"] += bool(entry["error"]) and not entry["provider"]
-                numbers["errors"] += bool(entry["error"]) and bool(entry["provider"])
+                numbers["refused"] += entry["outcome"] == "refused"
+                numbers["errors"] += entry["outcome"] == "error"
                 for name in TOKENS:
                     numbers[name] += entry[name]
                 numbers["cost"] += Decimal(entry["cost_usd"])

@@ -70,6 +70,15 @@ def begun_state(browser):
     return json.loads(urlsafe_b64decode(data + "=" * (-len(data) % 4)))[0]
 
 
+async def test_a_proxy_may_write_another_host(browser):
+    await sign_on(browser)
+    behind = PAGE | {"host": "gateway.internal:9091"}
+    assert (await browser.post("/grants", json=GRANT, headers=behind)).status_code == 201
+    for origin in ("https://evil.example", "null", ""):
+        answer = await browser.post("/grants", json=GRANT, headers=behind | {"origin": origin})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_site")
+
+
 async def test_an_operator_signs_on_acts_and_signs_off(browser, desk, sources):
     refused = await browser.get("/usage")
     assert (refused.status_code, refused.json()["error"]["code"]) == (401, "sign_in_required")
@@ -336,6 +345,7 @@ def test_cookies_are_those_of_the_same_settings(settings, monkeypatch):
         {"issuer": "https://user@login.example.com"},
         {"url": "https://x/?y"},
         {"url": "ftp://x"},
+        {"url": "https://c.example.com/console"},
         {"scopes": ["profile"]},
         {"viewers": [], "operators": [], "admins": []},
         {"session": "30s"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
@@ -205,6 +206,13 @@ def test_every_row_is_one_line(rows):
 )
 def test_money_is_printed_exactly(text, shown):
     assert money(text) == shown
+
+
+def test_a_budget_without_a_window_counts_at_once():
+    answer = FakeSources().budgets(None)
+    slots = {"name": "slots", "unit": "concurrency", "window": None, "limit": "2", "resets_at": None, "scopes": []}
+    row = budgets_table({"data": [answer["data"][0] | slots]}).splitlines()[-1]
+    assert re.split("  +", row)[:5] == ["slots", "-", "concurrency", "at once", "2"]
 
 
 def test_empty_answers_are_printed():

@@ -366,6 +366,51 @@ def test_filters_narrow_every_part_and_are_in_the_address(console, sources):
     console.page.wait_for_selector("#filters .chip")
 
 
+def test_the_back_button_and_an_edited_address_set_every_choice(console):
+    console.open("#period=week")
+    first = console.page.url
+    console.page.click("#groups tbody tr:first-child button")
+    console.page.wait_for_selector("#filters >> text=team: platform")
+    console.choose("#period", "month")
+    console.page.go_back()
+    console.wait(lambda: console.page.input_value("#period") == "week")
+    console.page.go_back()
+    console.wait(lambda: console.page.locator("#filters .chip").count() == 0)
+    assert console.page.url == first
+    assert console.page.input_value("#group") == "team"
+    console.page.evaluate("location.hash = 'group=model&measure=tokens&period=nonsense&outcome=refused'")
+    console.wait(lambda: console.page.input_value("#group") == "model")
+    assert [console.page.input_value(place) for place in ("#period", "#outcome")] == ["week", "refused"]
+    assert console.page.input_value("input[name=measure]:checked") == "tokens"
+    console.page.wait_for_selector("#groups >> text=claude-sonnet-4-5")
+
+
+def test_failures_without_a_code_of_the_gateway_are_listed_by_status(console, sources):
+    now = time.time()
+    sources.entries += [exchange(900 + n, now - 60, team="lab", status=404, outcome="error") for n in range(3)]
+    console.open("#period=week&f.team=lab")
+    row = console.page.locator("#refusals tr", has_text="status 404")
+    assert row.inner_text().split("\t")[1:] == ["the provider's answer", "3"]
+    row.locator("button").click()
+    console.page.wait_for_selector("#filters >> text=status: 404")
+    console.wait(lambda: console.page.locator("#exchanges tbody tr").count() == 3)
+
+
+def test_a_name_in_the_catalogue_leads_to_its_use(console):
+    console.open("#view=models&f.consumer=ada")
+    console.page.locator("#models tbody button").first.click()
+    console.page.wait_for_selector("#totals >> text=Spend")
+    assert console.page.locator("#filters .chip").count() == 2
+
+
+def test_a_long_name_can_be_clicked(console, sources):
+    sources.entries.append(exchange(900, time.time() - 60, consumer="x" * 200, team="long"))
+    console.open("#period=week&group=consumer&f.team=long")
+    console.page.click("#groups tbody button")
+    console.page.wait_for_selector("#filters >> text=consumer: xxx")
+    console.page.wait_for_selector("#latency >> text=assistant")  # the models of that consumer
+
+
 def test_latency_findings_and_failed_tries_are_shown(console, sources):
     tries = [{"target": "gpt-4o", "provider": "openai", "status": 503, "ms": 1250, "outcome": "5xx"}]
     sources.entries.append(exchange(9001, time.time(), tries=tries, guardrails=["pii: redacted"], target="spare"))
@@ -424,6 +469,18 @@ def test_a_key_is_made_shown_once_tried_and_revoked(console):
     console.page.wait_for_selector("#models >> text=assistant")  # the view is in the address
 
 
+def test_a_key_that_can_be_revoked_stands_before_hundreds_of_others(chromium, sources):
+    desk = FakeDesk()
+    own = desk.keys()[0]
+    desk.issued = [own | {"consumer": f"c-{n}"} for n in range(600)]
+    desk.issued += [own | {"id": f"k-{n}", "name": f"n-{n}", "state": ("active", "revoked")[n % 2]} for n in range(4)]
+    with served(sources, desk=desk) as url, opened(chromium, url, sources) as console:
+        console.open("#view=keys")
+        rows = [row.split()[1] for row in console.page.locator("#keys tbody tr").all_inner_texts()]
+        assert (len(rows), rows[:3]) == (500, ["n-0", "n-2", "0"])
+        assert "Only 500 of 605 keys are shown" in console.text("#keys")
+
+
 def test_budget_names_stay_readable_on_a_phone(chromium, sources):
     slots = {"unit": "concurrency", "window": None, "limit": "20", "mode": "enforce", "on_exceed": "refuse"}
     listed = sources.budgets(None)
@@ -459,7 +516,9 @@ def test_an_operator_signs_in_and_sees_what_the_role_may(chromium, sources, monk
             assert "f.consumer=ada" in page.url
             assert "zoe@example.com (viewer)" in page.inner_text("#me")
             assert not page.is_visible("#new-key")
-            assert "Audit" not in page.inner_text("#views")
+            assert page.inner_text("#views").split() == ["Overview", "Models", "Tools", "Keys"]
+            page.evaluate("location.hash = 'view=playground'")  # a bookmark of another operator
+            page.wait_for_selector("#views button[aria-current] >> text=Overview")
             assert page.evaluate("document.cookie") == ""  # HttpOnly
             page.click("#sign-out")
             page.wait_for_selector("#login[open]")

@@ -295,6 +295,12 @@ def test_a_certificate_of_another_authority_cannot_connect(guarded: Guarded) -> 
         guarded.ask("stranger", authorization=f"Bearer {KEY}")
 
 
+def test_the_playground_reaches_a_listener_whose_authority_only_clients_know(guarded: Guarded) -> None:
+    asked = {"key": KEY, "body": chat_body("stub")}
+    played = guarded.gateway.http.post(guarded.gateway.admin + "/playground", json=asked)
+    assert played.json()["status"] == 200, played.text
+
+
 def test_a_certificate_and_a_key_must_belong_to_the_same_consumer(guarded: Guarded) -> None:
     assert guarded.ask("agent", x_api_key="sk-gw-agent").status_code == 200
     assert refused(guarded.ask("agent", x_api_key=KEY)) == (401, "invalid_key")

@@ -28,6 +28,10 @@ def test_keys_are_stored_revoked_and_bounded(ledger, monkeypatch):
     assert len({empty, full, desk.mark()}) == 3
     desk.add(key(3))  # the revoked one gives way
     assert [found.id for found in list(desk.keys())] == ["k0", "k2", "k3"]
+    with pytest.raises(TooManyKeysError):
+        desk.add(key(89))
+    desk.add(key(90))  # an expired one does, too
+    assert [found.id for found in list(desk.keys())] == ["k0", "k3", "k90"]
 
 
 def test_the_trail_is_paged_pruned_and_bounded(ledger, monkeypatch):

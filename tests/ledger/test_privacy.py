@@ -58,6 +58,22 @@ def test_nothing_of_a_forgotten_consumer_is_left(kept, delete):
     assert kept.forget("z") == 0
 
 
+@pytest.mark.parametrize("delete", [False, True])
+def test_the_files_of_a_ledger_have_no_bytes_of_a_forgotten_consumer(tmp_path, delete):
+    ledger = open_ledger(f"sqlite:{tmp_path}/ledger.db")
+    write(ledger, *(row(str(n), time=MIDNIGHT + n, consumer="zoe", request_id=f"zoe-{n}") for n in range(300)))
+    ledger.roll_up(END)
+
+    def found():
+        return sum(path.read_bytes().count(b"zoe") for path in tmp_path.iterdir())
+
+    assert found() >= 600
+    assert ledger.forget("zoe", delete=delete) == 300
+    assert found() == 0
+    ledger.stop()
+    ledger.close()
+
+
 def test_a_copy_of_a_ledger_in_use_gives_the_same_reports(kept, shared_url, tmp_path, request):
     wanted = reports(kept)
     if shared_url.startswith("sqlite"):
