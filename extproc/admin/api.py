@@ -243,6 +243,7 @@ def export(request: Request) -> Response:
         return query
     before = None if query.before is msgspec.UNSET else query.before
     rows = sources_of(request).export(query.consumer, before, query.limit)
+    tell(request, consumer=query.consumer, rows=len(rows))
     lines = b"".join(b"%b\n" % bytes(JSON(row).body) for row in rows)
     return Response(lines, media_type="application/jsonl")
 
@@ -413,6 +414,7 @@ OPERATIONS = (
         errors=_STORE,
         parameters=parameters(answers.ExportQuery),
         role="admin",
+        audited=True,
     ),
     Operation(
         *("POST", "/ledger/rebuild", rebuild, "Make the sums of hours and days anew"),
@@ -460,7 +462,9 @@ def _routes() -> Sequence[Route]:
 
 
 def _route(operations: Mapping[str, Operation]) -> Callable[[Request], Awaitable[Response]]:
-    """Answers a path's methods to operators of the role that each needs. Changes are written into the audit trail."""
+    """Answers a path's methods to operators of the role that each needs. Changes and audited reads are written into the
+    audit trail.
+    """
 
     async def answer(request: Request) -> Response:
         operation = operations["GET" if request.method == "HEAD" else request.method]
@@ -472,7 +476,8 @@ def _route(operations: Mapping[str, Operation]) -> Callable[[Request], Awaitable
         else:
             found = await run_in_threadpool(operation.handler, request)
         trail: Desk | None = request.app.state.desk
-        if operation.method != "GET" and found.status_code < 400 and trail is not None:
+        audited = operation.audited or operation.method != "GET"
+        if audited and found.status_code < 400 and trail is not None:
             detail = {**request.path_params, **request.scope.get("told", {})}
             await run_in_threadpool(trail.record, who.name, who.role, operation.id, detail)
         return found

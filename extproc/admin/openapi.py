@@ -54,6 +54,8 @@ class Operation:
     open: bool = False
     role: str = "viewer"
     """The least role that may."""
+    audited: bool = False
+    """True for a read that the audit trail shows, as it shows every change."""
     name: str = ""
     """The operationId; the handler's name when empty."""
 

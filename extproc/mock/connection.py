@@ -182,8 +182,6 @@ class Connection:
         if await self._broken_off(faults):  # a fault after more events than the answer had
             return
         self._writer.write(b"0\r\n\r\n" if self._chunked else b"")
-        if faults.errorevent is not None:
-            self._close()
 
     async def _send(self, event: bytes, _faults: Faults) -> None:
         self._writer.write(b"%x\r\n%s\r\n" % (len(event), event) if self._chunked else event)

@@ -329,6 +329,15 @@ async def test_the_playground_sends_a_request_and_keeps_neither_key_nor_text(adm
 # --- the ledger
 
 
+async def test_an_export_is_in_the_trail(admin, desk):
+    rows = (await admin.get("/ledger/export?consumer=ada&limit=7")).text.splitlines()
+    await admin.get("/usage?group_by=consumer")
+    assert (await admin.get("/ledger/export?consumer=ada&limit=0")).status_code == 400
+    [act] = desk.acts
+    assert (act["action"], act["detail"]) == ("export", {"consumer": "ada", "rows": len(rows)})
+    assert len(rows) == 7
+
+
 async def test_a_consumer_is_exported_in_pages_and_forgotten(admin, sources):
     wanted = [entry["id"] for entry in sources.exchanges([("consumer", "ada"), ("limit", "1000")])]
     found: list[str] = []

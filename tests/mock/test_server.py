@@ -491,7 +491,10 @@ async def test_errorevent_ends_the_stream_cleanly(client, server):
     sent = await events(client, "stub+errorevent=3")
     assert len(sent) == 4
     assert json.loads(sent[-1])["error"]["type"] == "server_error"
-    received, _ = await conversation(server, request_bytes(body("stub+errorevent=3", stream=True)))
+    data = request_bytes(body("stub+errorevent=3", stream=True)) + request_bytes(body(), CHAT, "connection: close")
+    received, _ = await conversation(server, data)
+    _, received, following = received.split(b"HTTP/1.1 200")
+    assert following  # the connection stays open
     assert received.endswith(b"}\n\n\r\n0\r\n\r\n")
 
 
