@@ -25,6 +25,7 @@ from extproc.settings.config import Settings
 from extproc.stores import StoreError
 from extproc.telemetry.lines import WHOLE, Lines, LinesHandler
 from extproc.telemetry.logs import JSONFormatter
+from extproc.words.offline import offline
 
 EXAMPLES = """\
   extproc serve -c gateway.yaml --secrets /run/extproc/secrets     beside the Envoy of `extproc envoy`
@@ -70,9 +71,8 @@ def run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     settings = config.load(options.config)
     first = None if options.first is None else _first(options.first)
-    if first is not None:
-        # What binds at a start stays as it is in the others: budgets in two stores would count by halves.
-        settings = bound.fixed(settings, config.parse(first, str(options.config)))
+    if first is not None and first != config.text(options.config):
+        settings = as_begun(settings, first)
     for doubt in config.lint(options.config):
         if options.worker is None:
             logging.getLogger("extproc").warning("%s", doubt.show(str(options.config)))
@@ -137,6 +137,14 @@ def _supervise(options: argparse.Namespace, settings: Settings) -> NoReturn:
     sockets = settings.processor.sockets(options.socket)
     logging.shutdown()  # writes what was logged
     _workers.take_over([[*command, "--worker", str(number)] for number in range(len(sockets))], list(sockets))
+
+
+def as_begun(settings: Settings, first: str) -> Settings:
+    """`settings`, with what binds at a start as it is in the other workers, which began with the text `first`: budgets
+    in two stores would count by halves.
+    """
+    with offline():  # a secret of that time may be gone; those that are still used are read when they are used
+        return bound.fixed(settings, config.parse(first))
 
 
 def _first(descriptor: int) -> str:

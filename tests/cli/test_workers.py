@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 from extproc.cli import _workers
+from extproc.cli.serve import as_begun
+from extproc.settings import config
 
 SERVES = """
 import os, signal, socket, sys, time
@@ -197,3 +199,14 @@ def test_a_worker_without_its_supervisor_does_not_serve(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert "the supervisor of the workers has ended" in done.stderr
+
+
+def test_a_worker_begins_as_the_others_did_though_a_secret_of_then_is_gone(tmp_path):
+    plain = "providers: {s: {kind: mock}}\nmodels: {m: {provider: s}}\n"
+    gone = f"auth: {{key_secret: 'file:{tmp_path}/gone'}}\nadmin: {{token: 'file:{tmp_path}/token'}}\n"
+    (tmp_path / "token").write_text("of-today")
+    now = config.parse(plain + "auth: {required: false}\nstores: {counters: 'sqlite:new.db'}\n")
+    begun = as_begun(now, plain + gone + "stores: {counters: 'sqlite:old.db'}\n")
+    assert begun.stores.counters == "sqlite:old.db"
+    assert begun.auth == now.auth
+    assert begun.admin.token.read() == "of-today"
