@@ -20,7 +20,8 @@ import yaml
 from tests.e2e.conftest import Gateway, eventually, free_ports
 
 Change = Callable[[dict[str, Any]], None]
-EXAMPLES = Path(__file__).parents[2] / "envoy"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "envoy"
 ENVOY = Path(sys.executable).with_name("envoy")
 KEY = "sk-gw-attached"
 PROVIDER_KEY = "sk-provider"
@@ -65,9 +66,10 @@ def bootstrap(doors: dict[str, int], change: Change = lambda _manager: None) -> 
 
 @contextmanager
 def running(*command: str | Path, ready: str, log: Path, **env: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that answers at `ready`. It is ended at the end of the context."""
+    """A process that answers at `ready`, in the directory of its log. It is ended at the end of the context."""
+    whole = {**os.environ, "PYTHONPATH": str(ROOT), **env}
     with log.open("ab") as out:
-        process = subprocess.Popen(command, env={**os.environ, **env}, stdout=out, stderr=out)
+        process = subprocess.Popen(command, cwd=log.parent, env=whole, stdout=out, stderr=out)
 
     def answers() -> bool:
         assert process.poll() is None, log.read_text()
