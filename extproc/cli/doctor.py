@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _examine(options: argparse.Namespace, settings: Settings, url: str, key: str | None) -> Iterator[Finding]:
     doubts = len(config.lint(options.config))
-    yield Finding("settings", False, f"{options.config} is valid", f"warnings: {doubts}, see extproc check" * bool(doubts))
+    yield Finding("settings", False, f"{options.config} is valid", f"warnings of extproc check: {doubts}" * bool(doubts))
     yield from _secrets(settings)
     yield from _status(local_url(settings.status.address, settings.status.port))
     yield from _listener(url, settings, key)
