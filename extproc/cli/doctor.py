@@ -74,7 +74,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _examine(options: argparse.Namespace, settings: Settings, url: str, key: str | None) -> Iterator[Finding]:
     doubts = len(config.lint(options.config))
-    yield Finding("settings", False, f"{options.config} is valid", f"warnings of extproc check: {doubts}" * bool(doubts))
+    hint = f"warnings of extproc check: {doubts}" if doubts else ""
+    yield Finding("settings", False, f"{options.config} is valid", hint)
     yield from _secrets(settings)
     yield from _status(local_url(settings.status.address, settings.status.port))
     yield from _listener(url, settings, key)
