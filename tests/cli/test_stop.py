@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from extproc.cli import _stop
+
 PROGRAM = """
 import threading, time
 from extproc.cli import _stop
@@ -32,7 +34,7 @@ def begin():
         child.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", _stop.SIGNALS)
 def test_a_signal_starts_the_drain(begin, number):
     child = begin(GOOD)
     child.send_signal(number)
@@ -43,7 +45,8 @@ def test_a_signal_starts_the_drain(begin, number):
 @pytest.mark.parametrize("ignored", [True, False])
 def test_the_end_of_the_terminal_is_a_signal_to_stop_but_for_a_command_that_nohup_started(module, ignored):
     program = f"import signal; from extproc.cli import {module}; print(signal.SIGHUP in {module}.SIGNALS)"
-    command = [*["nohup"] * ignored, sys.executable, "-c", program]
+    start = ["nohup"] if ignored else ["env", "--default-signal=HUP"]
+    command = [*start, sys.executable, "-c", program]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(not ignored)
 

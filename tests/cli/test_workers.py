@@ -101,7 +101,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Supervisor]]:
         each.end()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, *_workers.HANG_UP])
 def test_all_drain_at_a_signal(start, number):
     supervisor = start()
     supervisor.ready()

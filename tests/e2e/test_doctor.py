@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import DEMO_KEYS, KEY, Ended, Gateway
+from tests.e2e.conftest import DEMO_KEYS, KEY, Ended, Gateway, eventually
 
 Start = Callable[..., Gateway]
 
@@ -30,9 +31,13 @@ def test_a_real_envoy_tells_its_version(start: Start, extproc: Callable[..., End
     gateway = start(
         "providers: {sandbox: {kind: mock, base_url: '{mock_sandbox}'}}\nmodels: {stub: {provider: sandbox}}", up=True
     )
-    words = Path(f"/proc/{gateway.process.pid}/cmdline").read_text().split("\0")
-    runtime = words[next(place for place, word in enumerate(words) if word.endswith("_supervise.py")) + 1]
-    done = extproc("doctor", "-c", gateway.file, "--envoy-admin", Path(runtime) / "envoy-admin.sock")
+
+    def runtime() -> str | None:
+        """The directory of the sockets, when `up` has become its supervisor."""
+        words = Path(f"/proc/{gateway.process.pid}/cmdline").read_text().split("\0")
+        return next((after for word, after in pairwise(words) if word.endswith("_supervise.py")), None)
+
+    done = extproc("doctor", "-c", gateway.file, "--envoy-admin", Path(eventually(runtime)) / "envoy-admin.sock")
     assert "ok    envoy      Envoy is 1." in done.stdout
 
 

@@ -19,6 +19,7 @@ import grpc
 import httpx
 import pytest
 
+from extproc.cli import _supervise
 from tests.e2e.conftest import DEMO, DEMO_KEYS, KEY, Ended, Gateway, eventually, free_ports, run_gateway
 
 Start = Callable[..., Gateway]
@@ -288,7 +289,7 @@ def test_a_missing_envoy_is_named(up: Up, file: Path):
 # --- stop
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", _supervise.STOPS)
 def test_a_signal_stops_everything(start: Start, number: int):
     gateway = start(SMALL, up=True)
     pids = children(gateway.process.pid)
