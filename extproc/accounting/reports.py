@@ -202,30 +202,24 @@ class Everything:
         """Exchanges that this process remembers, refused keys included, and the ledger's of other and earlier
         processes.
         """
-        query = ExchangeQuery.parse(parameters)
-        found = [entry for entry in self._remembered() if matches(entry, query)]
+        query, remembered = ExchangeQuery.parse(parameters), self._remembered()
+        found = [entry for entry in remembered if matches(entry, query)]
         if query.before is not None:
-            if (last := self.exchange(query.before)) is None:
+            row = _from_ledger(self._reporter.ledger.exchange, query.before)
+            if (last := _of_id(remembered, query.before) or row) is None:
                 return []
             began = moment_of(last)
             found = [entry for entry in found if moment_of(entry) < began]
-            query = self._before(query, began)
+            if row is None or row["id"] != query.before:  # without a row, such as a wrong key, it counts by its time
+                end = datetime.fromtimestamp(began, UTC)
+                query = replace(query, before=None, end=end if query.end is None else min(end, query.end))
         found = sorted(found, key=moment_of)[-query.limit :]
         seen = {entry["id"] for entry in found}
         found += [entry for entry in _from_ledger(self._reporter.ledger.exchanges, query) if entry["id"] not in seen]
         return sorted(found, key=moment_of, reverse=True)[: query.limit]
 
-    def _before(self, query: ExchangeQuery, began: float) -> ExchangeQuery:
-        """A query that the ledger can answer: an exchange without a row, such as a wrong key, counts by its time."""
-        row = _from_ledger(self._reporter.ledger.exchange, query.before or "")
-        if row is not None and row["id"] == query.before:
-            return query
-        end = datetime.fromtimestamp(began, UTC)
-        return replace(query, before=None, end=end if query.end is None else min(end, query.end))
-
     def exchange(self, id: str) -> Entry | None:
-        remembered = (entry for entry in self._remembered() if id in (entry["id"], entry["request_id"]))
-        return next(remembered, None) or _from_ledger(self._reporter.ledger.exchange, id)
+        return _of_id(self._remembered(), id) or _from_ledger(self._reporter.ledger.exchange, id)
 
     def grants(self) -> Sequence[Mapping[str, Any]]:
         known = self._compiled()
@@ -328,6 +322,10 @@ class Everything:
         except TimeoutError:
             late = True
             raise SourceError(503, "the processor is too busy to answer") from None
+
+
+def _of_id(entries: Iterable[Entry], id: str) -> Entry | None:
+    return next((entry for entry in entries if id in (entry["id"], entry["request_id"])), None)
 
 
 def _from_ledger(read: Callable[[_Asked], _T], asked: _Asked) -> _T:

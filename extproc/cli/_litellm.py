@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from extproc.providers import ProviderSettings, kinds
 from extproc.routing.catalog import ModelSettings
 from extproc.settings.config import ConfigError, Problem, not_yaml, parse
-from extproc.words.values import is_model_name
+from extproc.settings.errors import explain
+from extproc.words.values import Section, is_model_name
 
 KINDS = {
     kind: kind for kind in ("openai", "anthropic", "groq", "deepseek", "openrouter", "perplexity", "databricks")
@@ -433,13 +434,13 @@ def _number(value: Any) -> float | None:
     return found if math.isfinite(found) and found >= 0 else None
 
 
-def _wrong(section: type[BaseModel], settings: Mapping[str, Any]) -> str:
+def _wrong(section: type[Section], settings: Mapping[str, Any]) -> str:
     """The first reason why a part of the settings is not valid, or nothing."""
     try:
         section.model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        return ": ".join([*map(str, first["loc"]), first["msg"].removeprefix("Value error, ")])
+        path, text = explain(error.errors()[0], section)
+        return ": ".join([*map(str, path), text])
     return ""
 
 

@@ -12,8 +12,8 @@ import signal
 import threading
 from collections.abc import Callable
 
-HANG_UP = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
-"""The end of the terminal stops as Ctrl-C does, unless `nohup` started this."""
+from extproc.cli._workers import HANG_UP
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT, *HANG_UP)
 OVERDUE = 1
 """Exit code of a process whose drain did not end in time."""

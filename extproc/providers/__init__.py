@@ -404,11 +404,6 @@ class ProviderSettings(Section):
             return ""
         return "is not set" if self.reference.read() is None else "has several lines, or control characters"
 
-    @property
-    def lacks_key(self) -> bool:
-        """True when the provider needs a key, or a secret to request tokens with, and it cannot be used now."""
-        return bool(self.lack)
-
 
 @cache
 def kinds() -> Mapping[str, Provider]:

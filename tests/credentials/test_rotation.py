@@ -426,7 +426,7 @@ def test_check_reports_missing_credentials(monkeypatch, provider, doubt):
     monkeypatch.setenv("NOT_A_KEY_FILE", CANARY)
     monkeypatch.setenv("TWO_LINES", f"{CANARY}\nand another")
     settings = parse(f"providers: {{p: {provider}}}\n{MODELS}")
-    assert settings.providers["p"].lacks_key is (doubt is not None and "key file" not in doubt)
+    assert bool(settings.providers["p"].lack) is (doubt is not None and "key file" not in doubt)
     found = [message for place, message in checks.doubts(settings) if place[:2] == ("providers", "p")]
     assert [doubt in message for message in found] == ([] if doubt is None else [True])
     assert CANARY not in str(found)
@@ -435,7 +435,7 @@ def test_check_reports_missing_credentials(monkeypatch, provider, doubt):
 async def test_a_worker_that_writes_no_keys_sees_which_are_missing(world, monkeypatch):
     monkeypatch.setattr(rotation, "EVERY", 0.01)
     changes = []
-    watching = asyncio.create_task(watch(lambda: world.keyed, lambda: changes.append(world.keyed["p"].lacks_key)))
+    watching = asyncio.create_task(watch(lambda: world.keyed, lambda: changes.append(bool(world.keyed["p"].lack))))
     await asyncio.sleep(0.05)
     assert changes == []
     world.reference.unlink()

@@ -59,7 +59,7 @@ def test_its_example_is_valid(kind):
     settings = ProviderSettings(kind=kind, base_url="https://example.com/v1/", api_key="env:UNSET_FOR_SURE", **PLACES)
     assert settings.url.geturl() == "https://example.com/v1"
     assert settings.provider is kinds()[kind]
-    assert settings.lacks_key
+    assert settings.lack
 
 
 @pytest.mark.parametrize(
@@ -161,4 +161,4 @@ def test_dialects_of_models_are_found(kind, model, dialect, speaks):
 )
 def test_a_missing_key_is_recognised(monkeypatch, settings, lacks):
     monkeypatch.setenv("TEST_KEY", "sk-1")
-    assert ProviderSettings(**settings).lacks_key is lacks
+    assert bool(ProviderSettings(**settings).lack) is lacks

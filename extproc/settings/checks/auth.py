@@ -48,7 +48,7 @@ def contradictions(settings: Settings) -> Iterator[_Found]:
 
 def _shared_keys(settings: Settings) -> Iterator[_Found]:
     """Compare the hashes of keys, so that a key and its hash are found to be the same."""
-    secret = settings.auth.key_secret.read() if settings.auth.key_secret else None
+    secret = settings.auth.read_key_secret()
     owners: dict[str, str] = {}
     for index, entry in enumerate(settings.consumers):
         for number, key in enumerate(entry.keys):
