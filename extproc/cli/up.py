@@ -134,10 +134,10 @@ def _start(
     mocks = _mocks(settings)
     for name, host, port in mocks:
         command = [*MOCK, "--name", name, "--address", host, "--port", str(port)]
-        _spawn(children, f"mock provider {name}", command, quiet=True)
+        _spawn(children, f"mock provider {name}", command, stdout=subprocess.DEVNULL)
     command = [*ourselves, "serve", "--config", str(options.config), "--socket", path, "--secrets", secrets]
     _spawn(children, "processor", [*command, "--drain-notice", "0", "--drain-grace", "1"])
-    _validate(binary, whole)  # while they start: Envoy says nothing of what it gets later
+    _validate(children, binary, whole)  # while they start: Envoy says nothing of what it gets later
     for child, (_, host, port) in zip(children, mocks, strict=False):
         _wait_for_port(child, host, port)
     for each in settings.processor.sockets(path):
@@ -182,16 +182,12 @@ def _check_ports(settings: Settings) -> None:
             ) from None
 
 
-def _validate(binary: str, bootstrap: Path) -> None:
+def _validate(children: list[Child], binary: str, bootstrap: Path) -> None:
     command = [binary, "--mode", "validate", "-c", str(bootstrap), "--log-level", "error", "--use-dynamic-base-id"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
-    try:
-        out, err = process.communicate()
-    finally:  # after Ctrl-C subprocess.run would wait for its end a quarter of a second at most
-        process.kill()
-        process.wait()
-    if process.returncode != 0:
-        raise UpError(f"Envoy refuses its configuration:\n{err.strip() or out.strip()}")
+    _spawn(children, "Envoy's validation", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = children[-1].process.communicate()
+    if children.pop().process.returncode != 0:
+        raise UpError(f"Envoy refuses its configuration:\n{(err.strip() or out.strip()).decode(errors='replace')}")
 
 
 def _mocks(settings: Settings) -> Sequence[tuple[str, str, int]]:
@@ -204,13 +200,20 @@ def _mocks(settings: Settings) -> Sequence[tuple[str, str, int]]:
     return list(found.values())
 
 
-def _spawn(children: list[Child], name: str, command: Sequence[str], *, quiet: bool = False) -> None:
+def _spawn(
+    children: list[Child], name: str, command: Sequence[str], *, stdout: int | None = None, stderr: int | None = None
+) -> None:
     """Start a child in a session of its own: Ctrl-C reaches this process alone, which stops the others in order."""
-    out = subprocess.DEVNULL if quiet else None
     begin = _begin(os.getpid())
     held = signal.pthread_sigmask(signal.SIG_BLOCK, _supervise.SIGNALS)  # every child has its record
     try:
-        process = subprocess.Popen(command, stdout=out, start_new_session=True, preexec_fn=begin)  # noqa: PLW1509, S603
+        process = subprocess.Popen(  # noqa: S603
+            command,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            preexec_fn=begin,  # noqa: PLW1509
+        )
         children.append(Child(name, process))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
