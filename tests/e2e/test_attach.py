@@ -195,7 +195,7 @@ def test_the_usage_of_a_stream_is_counted_and_hidden(gateway: Gateway):
 
 def test_a_plain_answer_is_counted(gateway: Gateway):
     body = ask(gateway).content
-    entry = gateway.last()
+    entry = gateway.last(lambda entry: entry["status"] == 200 and not entry["stream"])
     assert (entry["usage_source"], entry["input_tokens"], entry["output_tokens"]) == ("provider", 1, 3)
     assert body == gateway.http.post(
         gateway.mocks["openai"] + "/v1/chat/completions",
@@ -257,7 +257,7 @@ def test_gateway_headers_of_a_provider_are_removed(gateway: Gateway):
 def test_an_unreachable_provider_is_reported_as_an_error_of_the_gateway(gateway: Gateway):
     gateway.fault("openai", "reset")
     assert ask(gateway).status_code == 503
-    assert gateway.last()["usage_source"] == "none"
+    assert gateway.last(lambda entry: entry["status"] == 503)["usage_source"] == "none"
 
 
 def test_models_are_listed(gateway: Gateway):

@@ -59,7 +59,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 @pytest.fixture
 def gateway(shared: Gateway) -> Gateway:
     shared.reset()
-    eventually(lambda: time.time() % 3600 < 3540, 90)  # so that no hour ends in the middle of a test
     return shared
 
 

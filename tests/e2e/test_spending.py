@@ -279,7 +279,7 @@ class Sampler:
 
     def _run(self) -> None:
         with httpx.Client(verify=False, trust_env=False, timeout=30) as http:
-            while not self._over.wait(0.05):
+            while not self._over.wait(0.01):
                 for budget in http.get(f"{self._gateway.admin}/budgets").json()["data"]:
                     for entry in budget["scopes"]:
                         used = Decimal(entry["settled"]) + Decimal(entry["reserved"])
@@ -291,7 +291,6 @@ def test_a_run_a_key_and_a_team_stay_within_their_budgets_with_fifty_concurrent_
     who, env = consumers("agent key spender")
     stores = f"stores: {{counters: 'sqlite:{tmp_path}/counters.db', ledger: 'sqlite:{tmp_path}/ledger.db'}}\n"
     gateway = start(HEAD + who + ACCOUNTS + stores, env=env)
-    eventually(lambda: time.time() % 3600 < 3540, 90)  # so that no hour ends in the middle
     gateway.fault("sandbox", "delay=50ms")
 
     def send(number: int) -> httpx.Response:
@@ -305,8 +304,10 @@ def test_a_run_a_key_and_a_team_stay_within_their_budgets_with_fifty_concurrent_
         answers = list(pool.map(send, range(400)))
     names = ("agent", "agent", "agent", "key", "spender")
     found = Counter((names[number % 5], answer.status_code) for number, answer in enumerate(answers))
-    assert (found["key", 200], found["key", 429]) == (60, 20), "a key with 60 requests an hour has 60"
-    assert {status for _, status in found} == {200, 402, 429}
+    assert {status for _, status in found} == {200, 402, 429}, [
+        a.text for a in answers if a.status_code not in (200, 402, 429)
+    ]
+    assert (found["key", 200], found["key", 429]) == (60, 20), f"a key with 60 requests an hour has 60: {found}"
     assert found["agent", 402] > 0
     assert found["agent", 200] > 3 * 9, "what was held and not used is there for others"
     assert found["spender", 402] > 0
