@@ -188,14 +188,14 @@ def test_the_usage_of_a_stream_is_counted_and_hidden(gateway: Gateway):
     answer = ask(gateway, stream=True)
     assert b"total_tokens" not in answer.content
     assert answer.content.endswith(b"data: [DONE]\n\n")
-    entry = gateway.last(lambda entry: entry["stream"])
+    entry = gateway.last(lambda entry: entry.get("stream"))
     assert (entry["usage_source"], entry["input_tokens"], entry["output_tokens"]) == ("provider", 1, 3)
     assert (entry["provider"], entry["complete"]) == ("openai", True)
 
 
 def test_a_plain_answer_is_counted(gateway: Gateway):
     body = ask(gateway).content
-    entry = gateway.last(lambda entry: entry["status"] == 200 and not entry["stream"])
+    entry = gateway.last(lambda entry: entry["status"] == 200 and not entry.get("stream"))
     assert (entry["usage_source"], entry["input_tokens"], entry["output_tokens"]) == ("provider", 1, 3)
     assert body == gateway.http.post(
         gateway.mocks["openai"] + "/v1/chat/completions",
