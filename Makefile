@@ -27,7 +27,7 @@ export EXTPROC_DEMO_KEY ?= sk-gw-demo
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dist test check lint unit e2e alone agents mcp-clients mcp mcp-conformance exhaustive fuzz abuse bench bench-check helm checkov protos docs examples clean
+.PHONY: help setup run dist test check lint unit e2e late alone agents mcp-clients mcp mcp-conformance exhaustive fuzz abuse bench bench-check helm checkov protos docs examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ unit: $(READY) ## Run the tests that need no Envoy
 
 e2e: $(READY) ## Run the tests through a real Envoy
 	$(BIN)/python -m pytest -m "e2e and not alone" $(SIDE_BY_SIDE)
+
+late: export EXTPROC_TESTS_LATE = 1
+late: e2e ## Run them with random delays in what comes after an answer: which of them do not wait for it?
 
 alone: $(READY) ## Run the tests that measure time
 	$(BIN)/python -m pytest -m alone

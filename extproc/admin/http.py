@@ -159,6 +159,9 @@ class Server(uvicorn.Server):
 
     async def run_until_ended(self) -> None:
         await self.serve([self._listener])
+        for connection in list(self.server_state.connections):  # of answers that took too long, or begun meanwhile
+            connection.transport.abort()
+        await asyncio.sleep(0)  # they are closed in the next turn
 
     async def main_loop(self) -> None:
         await self._ended.wait()

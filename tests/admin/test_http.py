@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import socket
 import subprocess
 import sys
@@ -88,6 +89,26 @@ def test_applications_are_served_from_a_thread_until_it_stops(telemetry):
         thread.stop()
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://127.0.0.1:{port}/healthz")
+
+
+def test_a_stop_closes_the_connection_of_an_answer_that_does_not_end():
+    asked = threading.Event()
+
+    async def app(_scope, _receive, _send):
+        asked.set()
+        await asyncio.sleep(60)
+
+    thread = HTTPThread()
+    port = thread.add(lambda: app, "127.0.0.1", 0)
+    thread.start()
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nhost: here\r\n\r\n")
+        assert asked.wait(30)
+        thread.stop()
+        client.settimeout(30)
+        with contextlib.suppress(ConnectionResetError):
+            assert not client.recv(1)
+    gc.collect()  # an open transport would be a ResourceWarning, which is an error here
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ import httpx
 import pytest
 
 from extproc.__main__ import main
-from tests.e2e import parts
+from tests.e2e import late, parts
 from tests.e2e.scripted import Scripted
 
 T = TypeVar("T")
@@ -41,6 +41,9 @@ TICK = 0.010
 """Seconds. Envoy's timers go by a coarse clock of the kernel, which stands still for 1 to 10 ms at a time: they may end
 that much before a time measured here.
 """
+
+
+late.delay()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

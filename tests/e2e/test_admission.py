@@ -28,8 +28,14 @@ limits: {request_body: 2MiB, body_memory: 4MiB, exchanges: 10, consumer_share: 0
 KIB = 1 << 10
 
 
+@pytest.fixture
+def gateway(shared: Gateway) -> Gateway:
+    eventually(lambda: shared.metric("extproc_exchanges_in_flight") == 0)  # of the test before
+    return shared
+
+
 @pytest.fixture(scope="module")
-def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     env = {"HEAVY_KEY": HEAVY, "SPENT_KEY": SPENT}
     yield from run_gateway(tmp_path_factory.mktemp("admission"), YAML, ("sandbox",), env)
 

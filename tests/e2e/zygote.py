@@ -132,7 +132,9 @@ def main() -> int:
     import extproc.cli.serve
     import extproc.server.processor  # noqa: F401
     from extproc.cli import main as extproc_main
+    from tests.e2e import late
 
+    late.delay()
     request = serve()
     if request is None:
         return 0
