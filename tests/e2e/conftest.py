@@ -121,6 +121,11 @@ class Gateway:
     def fault(self, name: str, fault: str) -> None:
         self.http.put(self.mocks[name] + "/control", json={"fault": fault}).raise_for_status()
 
+    def begin(self) -> None:
+        """`reset` when no request of another test is in flight: it would be counted with those of the next."""
+        eventually(lambda: self.metric("extproc_exchanges_in_flight") == 0)
+        self.reset()
+
     def reset(self) -> None:
         for url in self.mocks.values():
             self.http.delete(url + "/control").raise_for_status()
@@ -363,7 +368,7 @@ def shared_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 @pytest.fixture
 def demo(shared_demo: Gateway) -> Gateway:
     """The shared gateway. Faults and recorded requests of its mocks are cleared."""
-    shared_demo.reset()
+    shared_demo.begin()
     return shared_demo
 
 

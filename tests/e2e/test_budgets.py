@@ -58,7 +58,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture
 def gateway(shared: Gateway) -> Gateway:
-    shared.reset()
+    shared.begin()
     return shared
 
 

@@ -139,7 +139,7 @@ def shared(babbler: Babbler, tls_mock: Path, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture
 def gateway(shared: Gateway) -> Gateway:
-    shared.reset()
+    shared.begin()
     return shared
 
 
