@@ -364,14 +364,14 @@ class Processor:
         """Know the MCP servers of the settings."""
         if settings.mcp is None:
             return
+        secret = settings.mcp.key.read_or_last() if settings.mcp.key is not None else settings.auth.read_key_secret()
         if self._servers is not None:
-            self._servers.take(settings.mcp)
+            self._servers.take(settings.mcp, secret)
             return
         from extproc.mcp.servers import Servers  # noqa: PLC0415 - most gateways serve models alone
 
-        secret = settings.mcp.key or settings.auth.key_secret
         socket = workers.private_socket(self._socket)
-        self._servers = servers = Servers(settings.mcp, socket, None if secret is None else secret.read())
+        self._servers = servers = Servers(settings.mcp, socket, secret)
         servers.changed = self._learn
         if self._server is not None:
             self._spawn(servers.run())
