@@ -19,6 +19,7 @@ from extproc import admin, pipeline
 from extproc.accounting.alerts import Alerts
 from extproc.accounting.books import Books
 from extproc.accounting.desk import Desk
+from extproc.accounting.forgotten import Forgotten
 from extproc.accounting.reports import Everything, Reporter
 from extproc.accounting.tries import FailedTries
 from extproc.admission import InFlight
@@ -102,6 +103,7 @@ class Processor:
         self._in_flight = InFlight()
         self._telemetry.body_bytes = lambda: self._in_flight.size
         self._grants = Grants(self._counters)
+        self._forgotten = Forgotten(self._counters, self._telemetry.recent.drop)
         self._alerts = Alerts(self._counters, self._telemetry.alert)
         self._exact = Exact({})
         self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected(), self._exact)
@@ -241,6 +243,7 @@ class Processor:
             answers=self._answers,
             tools=self._tools_of,
             stale=lambda: self._stale,
+            forgotten=self._forgotten,
         )
 
     def _line_lost(self) -> None:
@@ -412,6 +415,7 @@ class Processor:
             with contextlib.suppress(StoreError):  # findings of this process stay here
                 self._history.merge(await self._counters.share("providers", me, self._history.note(), _SHARED_FOR))
                 await self._grants.refresh()
+                await self._forgotten.refresh()
                 if self._servers is not None:
                     await self._taint.refresh()
                     await self._servers.board.turn(self._counters)
