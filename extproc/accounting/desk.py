@@ -93,7 +93,7 @@ class Desk:
         taken = {str(key["name"]) for key in self.keys() if key["consumer"] == consumer and key["state"] != "revoked"}
         if name in taken:
             raise SourceError(409, f"consumer {consumer!r} has a key {name!r}: choose another name, or revoke that key")
-        secret = settings.auth.key_secret.read() if settings.auth.key_secret else None
+        secret = settings.auth.read_key_secret()
         if secret is None:
             raise SourceError(409, "keys are stored as hashes: set auth.key_secret in the settings first")
         key, now = make_key(), self._now()

@@ -28,6 +28,7 @@ from extproc.stores import Counters, Level, StoreError, window_at
 from extproc.words.exchange import Consumer
 
 if TYPE_CHECKING:
+    from extproc.accounting.forgotten import Forgotten
     from extproc.admin import Findings, Siblings
 
 MOST_SCOPES = 100
@@ -138,6 +139,7 @@ class Everything:
 
     `entries` are the exchanges that this process remembers, the latest last; `deployments` is `History.deployments`.
     `siblings` leads to the same of other workers, `answers` are the kept ones, `tools` those of MCP servers.
+    `forgotten` leads to the memories of all processes of a fleet.
     """
 
     def __init__(
@@ -152,6 +154,7 @@ class Everything:
         siblings: Callable[[], Siblings] | None = None,
         tools: Callable[[bool], Sequence[Mapping[str, Any]]] | None = None,
         stale: Callable[[], str] = str,
+        forgotten: Forgotten | None = None,
     ) -> None:
         self.stale = stale
         self._entries = entries
@@ -162,6 +165,7 @@ class Everything:
         self._tools = tools
         self._reporter = reporter
         self._forgotten: dict[str, float] = {}  # consumers, and when: memories of workers are not shown
+        self._elsewhere = forgotten
         self._budgets = budgets
         self._loop = loop
 
@@ -273,6 +277,8 @@ class Everything:
 
     def forget_consumer(self, consumer: str, *, delete: bool) -> Mapping[str, int]:
         self._forgotten[consumer] = self._reporter.now()
+        if self._elsewhere is not None:
+            self._ask(self._elsewhere.add(consumer))
         answers = 0 if self._answers is None else self.forget(consumer)
         rows = _from_ledger(lambda name: self._reporter.ledger.forget(name, delete=delete), consumer)
         return {"rows": rows, "answers": answers}

@@ -46,7 +46,7 @@ class Session:
 
 class Seal:
     """Signs and reads the cookies. `given` are the secrets that the key is derived from; they are read for each use,
-    because a file of a secret may change.
+    because a file of a secret may change; while it is away, the last content counts.
     """
 
     def __init__(self, settings: OIDCSettings, given: Sequence[Secret]) -> None:
@@ -96,7 +96,7 @@ class Seal:
         return hashlib.blake2b(data, digest_size=32, key=self._key(), person=purpose).digest()
 
     def _key(self) -> bytes:
-        found = [secret.read() for secret in self._given]
+        found = [secret.read_or_last() for secret in self._given]
         texts = [text for text in found if text]
         if not texts or len(texts) < len(found):  # a key that others could derive would be none
             return self._own

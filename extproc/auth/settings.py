@@ -12,7 +12,6 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    PrivateAttr,
     StringConstraints,
     field_validator,
     model_validator,
@@ -237,14 +236,10 @@ class AuthSettings(Section):
         description="Issuers of tokens for single sign-on: one issuer, or a list of up to 16.",
         json_schema_extra=_or_one,
     )
-    _last: str | None = PrivateAttr(None)
 
     def read_key_secret(self) -> str | None:
         """`key_secret`, or the last one that was read while its file is away: no hashed key works without it."""
-        found = None if self.key_secret is None else self.key_secret.read()
-        if found is not None:
-            self._last = found
-        return self._last
+        return None if self.key_secret is None else self.key_secret.read_or_last()
 
 
 HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]

@@ -143,7 +143,7 @@ class Keeper:
         self._clock = clock
         self._states: dict[str, _State] = {}
         self._wrote: Mapping[str, str | None] = {}  # wanted at the last look, which ended well
-        self._lacking: frozenset[str] | None = None
+        self._secrets: Mapping[str, str | None] | None = None  # at the last look
         self._news = asyncio.Event()
 
     async def run(
@@ -152,8 +152,8 @@ class Keeper:
         changed: Callable[[], None],
         pause: Callable[[], float] = lambda: EVERY,
     ) -> None:
-        """Look until cancelled, with pauses of about `EVERY`; call `changed` when another set of providers lacks its
-        key.
+        """Look until cancelled, with pauses of about `EVERY`; call `changed` when secrets of providers are others: ids
+        of kept objects are sealed with them.
         """
         failing = False
         try:
@@ -175,7 +175,7 @@ class Keeper:
                 state.forget()
 
     async def look(self, providers: Mapping[str, ProviderSettings]) -> bool:
-        """Read, decide, write. True when another set of providers lacks its key than at the last look."""
+        """Read, decide, write. True when a secret is another one than at the last look, or there is none now."""
         there = {name: provider for name, provider in providers.items() if provider.reference is not None}
         wrote, self._wrote = self._wrote, {}
         secrets, kept = await asyncio.to_thread(self._read, there, wrote)
@@ -184,9 +184,8 @@ class Keeper:
         if other:  # a thread costs more than the rest of an idle look
             await asyncio.to_thread(self._write, other)
         self._wrote = wanted
-        lacking = frozenset(name for name, secret in secrets.items() if secret is None)
-        before, self._lacking = self._lacking, lacking
-        return lacking != before
+        before, self._secrets = self._secrets, secrets
+        return secrets != before
 
     def _read(
         self, providers: Mapping[str, ProviderSettings], wrote: Mapping[str, str | None]
@@ -247,17 +246,15 @@ class Keeper:
 
 
 async def watch(providers: Callable[[], Mapping[str, ProviderSettings]], changed: Callable[[], None]) -> None:
-    """Call `changed` when another set of providers lacks its key; for a worker beside the one whose Keeper writes."""
-    before: frozenset[str] | None = None
+    """Call `changed` when secrets of providers are others; for a worker beside the one whose Keeper writes."""
+    before: Mapping[str, str | None] | None = None
     while True:
-        lacking = await asyncio.to_thread(_lacking, providers())
-        if before is not None and lacking != before:
+        secrets = await asyncio.to_thread(_secrets, providers())
+        if before is not None and secrets != before:
             changed()
-        before = lacking
+        before = secrets
         await asyncio.sleep(EVERY)
 
 
-def _lacking(providers: Mapping[str, ProviderSettings]) -> frozenset[str]:
-    return frozenset(
-        name for name, each in providers.items() if each.reference is not None and each.read_secret() is None
-    )
+def _secrets(providers: Mapping[str, ProviderSettings]) -> Mapping[str, str | None]:
+    return {name: each.read_secret() for name, each in providers.items() if each.reference is not None}

@@ -60,7 +60,7 @@ class Ids:
     """Ids of kept objects, sealed and opened. `key` seals all of them; without it the provider's own secret does."""
 
     def __init__(self, providers: Mapping[str, ProviderSettings], key: Secret | None) -> None:
-        secret = key.read() if key is not None else None
+        secret = key.read_or_last() if key is not None else None
         shared = None if secret is None else _derived(secret)
         self._keys: dict[str, bytes] = {}
         for name, provider in providers.items():

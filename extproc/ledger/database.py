@@ -165,7 +165,13 @@ class Database:
                     cursor.execute("BEGIN IMMEDIATE" if write else "BEGIN")
                 yield cursor
                 connection.commit()
-            except BaseException:
+            except BaseException as error:
+                if _is_read_only(error):  # a connection stays so, also when the database, or another server, is not
+                    connection.close()
+                    with contextlib.suppress(IndexError):
+                        while True:
+                            idle.pop().close()
+                    raise
                 try:
                     connection.rollback()
                 except self._driver.Error:
@@ -196,6 +202,11 @@ def reason(error: BaseException) -> str:
     original = getattr(error, "orig", None) or error  # SQLAlchemy's errors hold the driver's
     code = getattr(original, "sqlite_errorname", None) or getattr(original, "sqlstate", None)
     return f"{type(original).__name__} {code}" if code else type(original).__name__
+
+
+def _is_read_only(error: BaseException) -> bool:
+    """Whether PostgreSQL said that this session, or the server behind this connection, takes no changes."""
+    return getattr(error, "sqlstate", None) == "25006"
 
 
 def _file(path: str | None) -> tuple[int, int] | None:

@@ -51,7 +51,7 @@ class Writer:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._deadline = float("inf")
-        self._away = False
+        self._away: set[str] = set()  # why it cannot be written, as the log has it; empty while it can
         self._idle = False  # the next row wakes the thread
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
 
@@ -136,13 +136,13 @@ class Writer:
             self._write(self._batch)
         except Exception as error:  # noqa: BLE001 - whatever it is, rows wait and it is tried again
             self.failures += 1
-            if not self._away:
-                self._away = True
-                detail = str(error) if isinstance(error, LedgerError) else reason(error)
+            detail = str(error) if isinstance(error, LedgerError) else reason(error)
+            if detail not in self._away:
+                self._away.add(detail)
                 _log.error("the ledger cannot be written: %s; rows wait", detail)
             return False
         if self._away:
-            self._away = False
+            self._away.clear()
             _log.warning("the ledger is written again; %d rows waited", waited)
         return True
 

@@ -93,11 +93,12 @@ class Servers:
         self.generation = 0  # of all catalogues together
         self.changed: Callable[[Server], None] = lambda _server: None  # called with each new catalogue
         self.by_name: dict[str, Server] = {}
-        self.take(settings)
+        self.take(settings, secret)
 
-    def take(self, settings: MCPSettings) -> None:
-        """Use other settings: servers that are new or have moved begin anew."""
+    def take(self, settings: MCPSettings, secret: str | None) -> None:
+        """Use other settings: servers that are new or have moved begin anew. Without a secret the last one stays."""
         before, self._settings = self._settings, settings
+        self.sessions.use(secret, settings.limits.session_age)
         for name, each in settings.servers.items():
             old = before.servers.get(name)
             if name not in self.by_name or old is None or old.url != each.url:

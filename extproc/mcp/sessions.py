@@ -54,10 +54,15 @@ class Sessions:
     """Signs and reads ids of sessions and questions. `now` in seconds since the epoch."""
 
     def __init__(self, secret: str | None, age: float, now: Callable[[], float] = time.time) -> None:
-        key = secrets.token_bytes(32) if secret is None else secret.encode()
-        self._key = blake2b(key, digest_size=32, person=b"mcp-sessions").digest()
-        self._age = age
+        self._key = _derived(secrets.token_bytes(32))
         self._now = now
+        self.use(secret, age)
+
+    def use(self, secret: str | None, age: float) -> None:
+        """Sign with this secret from now on: ids that another one signed are void. None leaves it as it is."""
+        if secret is not None:
+            self._key = _derived(secret.encode())
+        self._age = age
 
     def begin(self, owner: str, version: str, capabilities: Mapping[str, Any]) -> ClientSession:
         """A new session. `owner` names the consumer and the profile."""
@@ -103,6 +108,10 @@ class Sessions:
     def _mac(self, packed: bytes, owner: str) -> bytes:
         size = len(packed).to_bytes(8)
         return blake2b(size + packed + owner.encode(), digest_size=_MAC, key=self._key).digest()
+
+
+def _derived(secret: bytes) -> bytes:
+    return blake2b(secret, digest_size=32, person=b"mcp-sessions").digest()
 
 
 class Ended:

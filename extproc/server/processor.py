@@ -19,8 +19,10 @@ from extproc import admin, pipeline
 from extproc.accounting.alerts import Alerts
 from extproc.accounting.books import Books
 from extproc.accounting.desk import Desk
+from extproc.accounting.forgotten import Forgotten
 from extproc.accounting.reports import Everything, Reporter
 from extproc.accounting.tries import FailedTries
+from extproc.accounting.units import Units
 from extproc.admission import InFlight
 from extproc.auth import IssuedKey
 from extproc.budgets import Exact, Expected, Grants, Tools, compile_budget
@@ -102,6 +104,8 @@ class Processor:
         self._in_flight = InFlight()
         self._telemetry.body_bytes = lambda: self._in_flight.size
         self._grants = Grants(self._counters)
+        self._agreed = Units(self._counters)
+        self._forgotten = Forgotten(self._counters, self._telemetry.recent.drop)
         self._alerts = Alerts(self._counters, self._telemetry.alert)
         self._exact = Exact({})
         self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected(), self._exact)
@@ -120,8 +124,14 @@ class Processor:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen everywhere. Raises OSError, naming the address, when one is not available."""
+        """Listen everywhere. Raises OSError, naming the address, when one is not available; and naming budgets, when
+        other processes count them in other units.
+        """
         settings, telemetry = self._settings, self._telemetry
+        with contextlib.suppress(StoreError):
+            await self._agreed.leave()
+        if reason := self.refuses(settings):
+            raise OSError(f"budgets: {reason}")
         await self._reloads.start()
         self._ledger.start()
         telemetry.watch(self._ledger)
@@ -225,6 +235,8 @@ class Processor:
         with contextlib.suppress(StoreError):  # a lease that ends reports the same again
             await self._books.catch_up()
         self._ledger.close()
+        with contextlib.suppress(StoreError):
+            await self._agreed.leave()
         await self._counters.close()
         if self._answers is not None:
             await self._answers.close()
@@ -241,6 +253,7 @@ class Processor:
             answers=self._answers,
             tools=self._tools_of,
             stale=lambda: self._stale,
+            forgotten=self._forgotten,
         )
 
     def _line_lost(self) -> None:
@@ -322,7 +335,9 @@ class Processor:
 
     def _changed_units(self, settings: Settings) -> Sequence[str]:
         """Budgets that would read counts of one unit as those of another: tokens as nano-USD."""
-        return [name for name, unit in _units(settings).items() if self._units.get(name, unit) != unit]
+        units = _units(settings)
+        own = [name for name, unit in units.items() if self._units.get(name, unit) != unit]
+        return sorted({*own, *self._agreed.differ(units)})
 
     def _build(self, settings: Settings, places: Mapping[str, str]) -> Pipeline:
         return pipeline.build(
@@ -364,14 +379,14 @@ class Processor:
         """Know the MCP servers of the settings."""
         if settings.mcp is None:
             return
+        secret = settings.mcp.key.read_or_last() if settings.mcp.key is not None else settings.auth.read_key_secret()
         if self._servers is not None:
-            self._servers.take(settings.mcp)
+            self._servers.take(settings.mcp, secret)
             return
         from extproc.mcp.servers import Servers  # noqa: PLC0415 - most gateways serve models alone
 
-        secret = settings.mcp.key or settings.auth.key_secret
         socket = workers.private_socket(self._socket)
-        self._servers = servers = Servers(settings.mcp, socket, None if secret is None else secret.read())
+        self._servers = servers = Servers(settings.mcp, socket, secret)
         servers.changed = self._learn
         if self._server is not None:
             self._spawn(servers.run())
@@ -412,6 +427,8 @@ class Processor:
             with contextlib.suppress(StoreError):  # findings of this process stay here
                 self._history.merge(await self._counters.share("providers", me, self._history.note(), _SHARED_FOR))
                 await self._grants.refresh()
+                await self._forgotten.refresh()
+                await self._agreed.tell(self._units)
                 if self._servers is not None:
                     await self._taint.refresh()
                     await self._servers.board.turn(self._counters)

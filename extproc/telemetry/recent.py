@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from operator import itemgetter
 from typing import Any
@@ -24,6 +24,12 @@ class Recent:
 
     def add(self, entry: Entry, *, known: bool) -> None:
         (self._known if known else self._strangers).append((next(self._number), entry))
+
+    def drop(self, which: Callable[[Entry], bool]) -> None:
+        """Forget the entries that `which` is true of."""
+        for name in ("_known", "_strangers"):
+            kept = getattr(self, name)
+            setattr(self, name, deque((each for each in kept if not which(each[1])), kept.maxlen))
 
     def __len__(self) -> int:
         return len(self._known) + len(self._strangers)

@@ -90,6 +90,15 @@ class Secret:
         """The secret without surrounding white space, or None when it is missing or empty."""
         return self._read() or stand_in(str(self))
 
+    def read_or_last(self) -> str | None:
+        """The same; while a file is away, what this method read from it last in this process."""
+        found = self.read()
+        if found is None:
+            return _last.get(self)
+        if self.scheme == "file":
+            _last[self] = found
+        return found
+
     def _read(self) -> str | None:
         if self.scheme == "env":
             return os.environ.get(self.where, "").strip()
@@ -102,9 +111,12 @@ class Secret:
         return f"{self.scheme}:{self.where}"
 
 
+_last: dict[Secret, str] = {}
+
+
 def files_of(section: object) -> Sequence[str]:
-    """The files of the secrets that settings name, at any depth. Those of providers and stores are left out, which are
-    read when they are needed.
+    """The files of the secrets that settings name, at any depth. Those of providers, and those in addresses of stores,
+    are left out, which are read when they are needed.
     """
     found: dict[str, None] = {}
     todo = [section]
@@ -114,7 +126,7 @@ def files_of(section: object) -> Sequence[str]:
             if value.scheme == "file":
                 found[value.where] = None
         elif isinstance(value, Section):
-            todo += [each for name, each in value if name not in ("providers", "stores")]
+            todo += [each for name, each in value if name != "providers"]
             todo.append(getattr(value, "secret", None))  # that of a consumer's key
         elif isinstance(value, Mapping):
             todo += value.values()

@@ -84,6 +84,18 @@ def test_a_key_that_cannot_be_issued_is_refused_with_the_reason(desk, monkeypatc
         desk.issue("ada", "x", None, "zoe")
 
 
+def test_keys_are_made_while_the_file_of_the_secret_is_away(tmp_path):
+    """Requests with hashed keys go on with the last secret, so new keys are hashed with it too."""
+    file = tmp_path / "key-secret"
+    file.write_text("s" * 32)
+    settings = config.parse(YAML.replace("env:DESK_SECRET", f"file:{file}"))
+    file.unlink()
+    ledger = open_ledger("memory:")
+    made = Desk(ledger.operators, lambda: settings, Catalog).issue("ada", "laptop", None, "zoe")
+    assert ledger.operators.keys()[0].hash == hash_key(made["key"], "s" * 32)
+    ledger.close()
+
+
 def test_the_catalogue_has_targets_prices_and_grants(desk):
     found = {model["name"]: model for model in desk.models(None)}
     assert list(found) == ["big", "small", "assistant", "any/*"]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
+from extproc.accounting.forgotten import BOARD, Forgotten
 from extproc.accounting.reports import MOST_SCOPES, Everything, Reporter
 from extproc.admin import SourceError, admin_app
 from extproc.budgets import BudgetSettings, Grants, Reserve, Tools
@@ -70,8 +71,11 @@ class World:
         self.reporter = Reporter(self.counters, self.ledger, self.grants, clock)
         self.budgets, self.entries = BUDGETS, []
         deployments, budgets = history.deployments, lambda: self.budgets
+        self.dropped = []
         self.everything = Everything(
-            self.reporter, budgets, self.entries, deployments, self.loop, tools=lambda texts: servers(definitions=texts)
+            *(self.reporter, budgets, self.entries, deployments, self.loop),
+            tools=lambda texts: servers(definitions=texts),
+            forgotten=Forgotten(self.counters, self.dropped.append),
         )
         self.http = TestClient(admin_app(self.everything, None), base_url="http://localhost")
 
@@ -310,6 +314,18 @@ def test_a_store_that_is_down_is_reported(world):
         assert answer.status_code == 503
         assert "secret" not in answer.text
     assert world.http.get("/grants").status_code == 200, "what is known is told"
+
+
+def test_other_processes_are_told_of_a_forgotten_consumer_before_the_ledger_forgets_it(world):
+    world.ledger.add(Row(id="1", time=NOW, consumer="a"))
+    assert world.ledger.stop() == 0
+    world.counters.down = True
+    assert world.http.post("/ledger/forget", json={"consumer": "a"}).status_code == 503
+    world.counters.down = False
+    assert world.http.post("/ledger/forget", json={"consumer": "a"}).json()["rows"] == 1
+    [*_, which] = world.dropped
+    assert (which({"consumer": "a"}), which({"consumer": "b"}), which({})) == (True, False, False)
+    assert len(world.run(world.counters.share(BOARD, "", b"", 1.0))) == 1
 
 
 def test_a_busy_loop_is_reported(world, monkeypatch):

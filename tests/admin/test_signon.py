@@ -360,3 +360,16 @@ def test_settings_that_cannot_work_are_refused(change):
     OIDCSettings(**good)
     with pytest.raises(ValueError, match=r"."):
         OIDCSettings(**good | change)
+
+
+def test_cookies_stay_good_while_the_file_of_a_secret_is_away(settings, tmp_path):
+    file = tmp_path / "token"
+    file.write_text("t" * 32)
+    given = [settings.client_secret, Secret("file", str(file))]
+    session = Session("id", Principal("zoe", "viewer", session=True), 1.0, 2.0)
+    seal = Seal(settings, given)
+    cookie = seal.session(session)
+    file.unlink()
+    assert seal.read_session(cookie) == session
+    file.write_text("u" * 32)
+    assert seal.read_session(cookie) is None

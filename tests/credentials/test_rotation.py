@@ -97,6 +97,7 @@ async def test_a_key_in_a_file_rotates_and_is_revoked(world):
     assert await world.look(world.keyed)  # the first check: missing keys were not known before
     assert world.secret == "1"
     world.reference.write_text(f"{CANARY}-2\n")
+    assert await world.look(world.keyed)
     assert not await world.look(world.keyed)
     assert world.secret == "2"
     world.reference.unlink()
@@ -215,6 +216,7 @@ async def test_a_changed_secret_is_used_at_once(world):
     world.now += 3400
     await world.look()
     world.reference.write_text(f"{CANARY}-2")
+    assert await world.look()
     assert not await world.look()
     assert world.asked == [f"{CANARY}-1", f"{CANARY}-1", f"{CANARY}-2"]
     assert world.secret == "token-3"
@@ -442,5 +444,7 @@ async def test_a_worker_that_writes_no_keys_sees_which_are_missing(world, monkey
     await until(lambda: changes == [True])
     world.reference.write_text(CANARY)
     await until(lambda: changes == [True, False])
+    world.reference.write_text(f"{CANARY}-2")
+    await until(lambda: changes[2:] and not changes[-1])  # ids of kept objects are sealed with it
     assert not world.directory.exists()
     watching.cancel()

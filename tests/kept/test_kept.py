@@ -105,3 +105,16 @@ def test_any_id_is_opened_or_unknown(id):
 def test_only_plain_ids_are_sealed(id):
     assert ids().seal("demo", Object("a", "m", id or "")) is None
     assert ids().open("demo", id) is None
+
+
+def test_ids_stay_good_while_the_file_of_their_key_is_away(tmp_path):
+    """Another rebuild of the pipeline, such as for a key that an operator made, would void all of them."""
+    file = tmp_path / "object-key"
+    file.write_text("secret")
+    settings = {"a": ProviderSettings(kind="openai", base_url="http://127.0.0.1/v1", api_key="env:A_KEY")}
+    made = Ids(settings, Secret("file", str(file)))
+    sealed = made.seal("demo", Object("a", "m", RAW))
+    file.unlink()
+    assert Ids(settings, Secret("file", str(file))).open("demo", sealed) == Object("a", "m", RAW)
+    file.write_text("another")
+    assert Ids(settings, Secret("file", str(file))).open("demo", sealed) is None

@@ -299,3 +299,22 @@ def test_an_unexpected_error_loses_no_row(ledger, monkeypatch, caplog):
     monkeypatch.setattr(ledger._database, "write", write_)
     assert wait(lambda: ledger.written == 1)
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_session_that_takes_no_changes_is_left_when_the_database_takes_them_again(postgres, monkeypatch, caplog):
+    """Such as one at a former primary, or of the time in which a full disk was write-protected."""
+    monkeypatch.setattr("extproc.ledger.writer.LAST_RETRY", 0.25)
+    url = postgres.create("protected")
+    ledger = open_ledger(url)
+    write(ledger, row("a"))
+    change = "SET default_transaction_read_only = off; COMMIT; ALTER DATABASE protected"
+    postgres.sql(f"{change} SET default_transaction_read_only = on")
+    end = "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE datname = 'protected'"
+    postgres.sql(end)
+    ledger.add(row("b"))
+    assert wait(lambda: "25006" in caplog.text, 30), caplog.text
+    postgres.sql(f"{change} RESET default_transaction_read_only")
+    assert wait(lambda: ledger.written == 2, 30), caplog.text
+    assert ledger.stop() == 0
+    assert count(ledger) == 2
+    ledger.close()

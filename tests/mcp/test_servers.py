@@ -154,7 +154,7 @@ async def test_a_session_that_cannot_be_opened_is_tried_anew(made):
 
 
 async def test_sessions_at_servers_are_bounded_and_the_longest_at_rest_is_ended(made):
-    made.take(MCPSettings(**SETTINGS, limits={"sessions": 3}))
+    made.take(MCPSettings(**SETTINGS, limits={"sessions": 3}), None)
     link = made.by_name["a"].link
     for number in range(3):
         await made.session(f"o{number}", "a", None)
@@ -182,10 +182,10 @@ async def test_servers_come_and_go_with_the_settings(made):
     kept = made.by_name["a"]
     kept.catalogue = Catalogue()
     servers = {"a": SETTINGS["servers"]["a"], "c": {"url": "http://c"}}
-    made.take(MCPSettings(servers=servers, profiles={"dev": {"servers": {"a": {}}}}))
+    made.take(MCPSettings(servers=servers, profiles={"dev": {"servers": {"a": {}}}}), None)
     assert (list(made.by_name), made.by_name["a"]) == (["a", "c"], kept)
     servers = {"a": {"url": "http://elsewhere"}}
-    made.take(MCPSettings(servers=servers, profiles={"dev": {"servers": {"a": {}}}}))
+    made.take(MCPSettings(servers=servers, profiles={"dev": {"servers": {"a": {}}}}), None)
     assert made.by_name["a"] is not kept
     for gone in ("b", "c"):
         made.again(gone)

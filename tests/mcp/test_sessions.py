@@ -119,3 +119,18 @@ def test_the_answer_to_a_question_finds_its_place_in_its_session_alone():
         assert sessions.asked(mine, asked.removeprefix(QUESTION)) is None
     for forged in (None, 7, "", "q.", "q.x", "github~session~1~mac", QUESTION + mine.id):
         assert sessions.asked(mine, forged) is None
+
+
+def test_a_new_secret_voids_sessions_and_none_leaves_them():
+    clock = Clock()
+    sessions = made(clock=clock)
+    session = sessions.begin("dev/bob", "2025-11-25", {})
+    sessions.use(None, 3600.0)
+    assert sessions.find("dev/bob", session.id) == session
+    sessions.use("t" * 32, 3600.0)
+    assert sessions.find("dev/bob", session.id) is None
+    session = made("t" * 32, clock=clock).begin("dev/bob", "2025-11-25", {})
+    assert sessions.find("dev/bob", session.id) == session, "another process has the new secret too"
+    clock.now += 120
+    sessions.use(None, 60.0)
+    assert sessions.find("dev/bob", session.id) is None, "too old by the new settings"

@@ -376,6 +376,19 @@ async def test_a_changed_or_removed_file_of_a_consumers_key_is_read_again(world,
         assert world.process.takes == takes + 1
 
 
+async def test_the_file_of_the_key_of_kept_objects_is_read_again(world):
+    key = world.folder / "object-key"
+    key.write_text("one")
+    before = world.file.read_text()
+    world.file.write_text(before.replace("stores: {", f"stores: {{object_key: 'file:{key}', "))
+    assert world.file.read_text() != before
+    reloads = Reloads(world.process, world.file, config.load(world.file), secrets=None)
+    key.write_text("another")
+    takes = world.process.takes
+    await reloads.look()
+    assert world.process.takes == takes + 1
+
+
 async def test_a_key_that_changes_while_new_settings_are_taken_is_read_again(world, running):
     reloads, _ = running
     taking = world.process.take

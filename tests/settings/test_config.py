@@ -180,6 +180,7 @@ def test_the_json_schema_has_every_section():
             "processor: {address: '0.0.0.0:9002'}",
             "5:1: processor: the address must be host:port on loopback: the connection has no other protection",
         ),
+        ("stores: {object_key: env:UNSET_FOR_SURE}", "5:10: stores.object_key: env:UNSET_FOR_SURE is not set"),
         ("auth: {key_secret: env:UNSET_FOR_SURE}", "5:8: auth.key_secret: env:UNSET_FOR_SURE is not set"),
         (
             "consumers: [{name: a b}]",

@@ -57,6 +57,8 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
     for section in ("providers", "models"):
         if not getattr(settings, section) and (settings.mcp is None or settings.providers):
             yield (section,), "this setting is required"
+    if settings.stores.object_key is not None and settings.stores.object_key.read_or_last() is None:
+        yield ("stores", "object_key"), f"{settings.stores.object_key} is not set"
     yield from cache_checks.contradictions(settings)
     yield from mcp_checks.contradictions(settings)
     yield from _worker_contradictions(settings)

@@ -34,7 +34,7 @@ def contradictions(settings: Settings) -> Iterator[_Found]:
         for server in profile.servers:
             if server not in mcp.servers:
                 yield ("mcp", "profiles", name, "servers", server), f"there is no server {server!r} in mcp.servers"
-    if mcp.key is not None and mcp.key.read() is None:
+    if mcp.key is not None and mcp.key.read_or_last() is None:
         yield ("mcp", "key"), f"{mcp.key} is not set"
     if settings.processor.address is not None:
         yield ("processor", "address"), "the MCP gateway needs a socket that Envoy and the processor share"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
@@ -28,6 +29,10 @@ from extproc.words.values import Secret
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 2.0  # seconds for a connection to be made; the calls that wait for it wait no longer than usual
+
+_MOST_TOLD = 8  # reasons in the log for one time away
+_LONGEST_REASON = 200  # characters
+_CALM = 5.0  # seconds without a failure; a full server still answers calls that only read
 
 
 class Credentials(CredentialProvider):
@@ -113,6 +118,8 @@ class Link:
         self._address = (url.host, url.port)
         self._line: asyncio.Task[_Line] | None = None
         self._closed = False
+        self._told: set[str] = set()  # why it fails, as the log has it; empty while it answers
+        self._failed_at = 0.0
         self.breaker = Breaker()
 
     async def call(self, *arguments: str | bytes) -> Any:
@@ -123,21 +130,25 @@ class Link:
         try:
             answer = await self._call(arguments)
         except SilentError:
-            await self._failed(probe)
-            raise StoreError(f"no answer within {self._silence.timeout * 1000:g} ms") from None
+            silent = f"no answer within {self._silence.timeout * 1000:g} ms"
+            await self._failed(probe, silent)
+            raise StoreError(silent) from None
         except CrowdedError:  # it answers: no reason to spare it
             self.breaker.abandoned(probe)
             raise StoreError("the store is busy with other calls") from None
-        except NotSentError:
-            await self._failed(probe)
+        except NotSentError as error:
+            await self._failed(probe, str(error))
             raise
         except (RedisError, OSError) as error:
-            await self._failed(probe)
+            await self._failed(probe, _reason(error))
             raise StoreError(type(error).__name__) from None
         except BaseException:
             self.breaker.abandoned(probe)
             raise
         self.breaker.succeeded()
+        if self._told and time.monotonic() - self._failed_at > _CALM:
+            self._told.clear()
+            log.warning("the Redis of stores.counters answers again")
         return answer
 
     async def _call(self, arguments: Sequence[str | bytes]) -> Any:
@@ -168,7 +179,7 @@ class Link:
             return task.result()
         except (RedisError, OSError) as error:
             self._address = (self._url.host, self._url.port)
-            raise NotSentError(f"cannot connect: {type(error).__name__}") from None
+            raise NotSentError(f"cannot connect: {_reason(error)}") from None
 
     async def _connect(self) -> _Line:
         url = self._url
@@ -208,9 +219,13 @@ class Link:
         if policy != "noeviction" and facts.get("maxmemory", "0") != "0":
             log.error("the Redis of stores.counters may evict budgets (maxmemory-policy %s): set noeviction", policy)
 
-    async def _failed(self, probe: bool) -> None:
-        if self.breaker.failed(probe):
-            log.error("the Redis of stores.counters does not answer; budgets follow their store_failure")
+    async def _failed(self, probe: bool, why: str) -> None:
+        """`why` is for the log, which has each reason once until the server answers again."""
+        self.breaker.failed(probe)
+        self._failed_at = time.monotonic()
+        if self.breaker.open and why not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add(why)
+            log.error("the Redis of stores.counters fails (%s); budgets follow their store_failure", why)
         if self.breaker.open:  # calls that hang are given up: the next probe begins with a new connection
             await self._drop()
 
@@ -233,6 +248,16 @@ class Link:
     async def close(self) -> None:
         self._closed = True
         await self._drop()
+
+
+def _reason(error: Exception) -> str:
+    """The server's words, such as those of a full memory, a replica or a wrong password, or the system's. Errors of
+    scripts are left out, whose text may have arguments.
+    """
+    text = " ".join(str(error).split())
+    if not text or text.startswith("ERR "):
+        return type(error).__name__
+    return text.partition(" script: ")[0][:_LONGEST_REASON]
 
 
 def _wake(waiter: asyncio.Future[None], task: asyncio.Task[_Line]) -> None:

@@ -1,0 +1,64 @@
+"""Consumers that an operator has forgotten: every process drops the exchanges of theirs that it remembers.
+
+A process that forgets puts a note on the counters store's board, without the name. Each process reads the board once a
+second, and drops what it has at the first sight of a note.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from extproc.stores import Counters
+
+BOARD = "forgotten"
+STAYS = 600.0
+"""Seconds for which a note stays. After a longer absence of the store, other processes remember what they did."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class _Note(msgspec.Struct, array_like=True, frozen=True):
+    id: str
+    consumer: str  # a digest
+
+
+_decode = msgspec.msgpack.Decoder(_Note).decode
+
+
+class Forgotten:
+    """`drop` is `Recent.drop`. Used on the event loop."""
+
+    def __init__(self, counters: Counters, drop: Callable[[Callable[[Mapping[str, Any]], bool]], None]) -> None:
+        self._counters = counters
+        self._drop = drop
+        self._seen: set[str] = set()  # ids of the notes on the board
+
+    async def add(self, consumer: str) -> None:
+        """Forget a consumer here, and within seconds elsewhere. Raises StoreError, and forgets nothing elsewhere."""
+        note = _Note(uuid.uuid4().hex, _digest(consumer))
+        self._forget({note.consumer})
+        await self._counters.share(BOARD, note.id, _encode(note), STAYS)
+
+    async def refresh(self) -> None:
+        """Read the board. Raises StoreError."""
+        notes = []
+        for found in await self._counters.share(BOARD, "", b"", 1.0):
+            try:
+                notes.append(_decode(found))
+            except msgspec.DecodeError:  # written by another release
+                continue
+        if new := {note.consumer for note in notes if note.id not in self._seen}:
+            self._forget(new)
+        self._seen = {note.id for note in notes}
+
+    def _forget(self, digests: set[str]) -> None:
+        self._drop(lambda entry: bool(name := entry.get("consumer")) and _digest(str(name)) in digests)
+
+
+def _digest(consumer: str) -> str:
+    return hashlib.blake2b(consumer.encode(errors="replace"), digest_size=16).hexdigest()
