@@ -113,26 +113,31 @@ class Link:
         self._address = (url.host, url.port)
         self._line: asyncio.Task[_Line] | None = None
         self._closed = False
+        self._cause = ""  # of the latest failure
         self.breaker = Breaker()
 
     async def call(self, *arguments: str | bytes) -> Any:
         """The script's answer. Raises StoreError when there is none in time: NotSentError where it cannot have run."""
         if self._closed:
             raise NotSentError("the store is closed")
-        probe = self.breaker.enter()
+        try:
+            probe = self.breaker.enter()
+        except NotSentError as error:
+            raise NotSentError(f"{error} ({self._cause})") from None
         try:
             answer = await self._call(arguments)
         except SilentError:
-            await self._failed(probe)
-            raise StoreError(f"no answer within {self._silence.timeout * 1000:g} ms") from None
+            cause = f"no answer within {self._silence.timeout * 1000:g} ms"
+            await self._failed(probe, cause)
+            raise StoreError(cause) from None
         except CrowdedError:  # it answers: no reason to spare it
             self.breaker.abandoned(probe)
             raise StoreError("the store is busy with other calls") from None
-        except NotSentError:
-            await self._failed(probe)
+        except NotSentError as error:
+            await self._failed(probe, str(error))
             raise
         except (RedisError, OSError) as error:
-            await self._failed(probe)
+            await self._failed(probe, type(error).__name__)
             raise StoreError(type(error).__name__) from None
         except BaseException:
             self.breaker.abandoned(probe)
@@ -191,26 +196,39 @@ class Link:
                 await connection.disconnect(nowait=True)
             raise
         line = _Line(connection, self._silence)
-        await self._check_eviction(line)
+        try:
+            if doubt := await self._doubt(line):
+                log.error("%s", doubt)
+        except BaseException:
+            await line.close()
+            raise
         return line
 
-    async def _check_eviction(self, line: _Line) -> None:
+    async def examine(self) -> str:
+        """What is wrong with the server's settings, or nothing. Raises StoreError."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                return await self._doubt(await self._connected())
+        except (SilentError, CrowdedError, RedisError, OSError) as error:
+            raise StoreError(type(error).__name__) from None
+
+    async def _doubt(self, line: _Line) -> str:
+        """What is wrong with the server's settings, or nothing."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 text = (await line.ask("INFO", "memory")).decode()
         except ResponseError:  # the user may not read the configuration
-            return
-        except BaseException:
-            await line.close()
-            raise
+            return ""
         facts = dict(entry.split(":", 1) for entry in text.split("\r\n") if ":" in entry)
         policy = facts.get("maxmemory_policy", "noeviction")
         if policy != "noeviction" and facts.get("maxmemory", "0") != "0":
-            log.error("the Redis of stores.counters may evict budgets (maxmemory-policy %s): set noeviction", policy)
+            return f"the Redis of stores.counters may evict budgets (maxmemory-policy {policy}): set noeviction"
+        return ""
 
-    async def _failed(self, probe: bool) -> None:
+    async def _failed(self, probe: bool, cause: str) -> None:
+        self._cause = cause
         if self.breaker.failed(probe):
-            log.error("the Redis of stores.counters does not answer; budgets follow their store_failure")
+            log.error("the Redis of stores.counters cannot be written: %s; budgets follow their store_failure", cause)
         if self.breaker.open:  # calls that hang are given up: the next probe begins with a new connection
             await self._drop()
 
