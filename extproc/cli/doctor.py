@@ -125,7 +125,7 @@ def _listener(url: str, settings: Settings, key: str | None) -> Iterator[Finding
         headers = {} if given is None else {"authorization": f"Bearer {given}"}
         sent = time.time()
         try:
-            status, answered, _ = ask_whole(f"{url}/v1/models", None, headers, timeout=_TIMEOUT, most=_MOST)
+            status, answered, data = ask_whole(f"{url}/v1/models", None, headers, timeout=_TIMEOUT, most=_MOST)
         except (OSError, AnswerError) as error:
             reason = _reason(error)
             yield Finding("listener", True, f"{url} does not answer ({reason})", _remedy(reason, _UNREACHED))
@@ -135,7 +135,8 @@ def _listener(url: str, settings: Settings, key: str | None) -> Iterator[Finding
         accepts = (given is not None and given == key) or (given is None and not settings.auth.required)
         wanted = 200 if accepts else 401
         hint = "" if status == wanted else _WHY.get((wanted, status), f"the answer should be {wanted}")
-        yield Finding("listener", status != wanted, f"{name}: status {status}", hint)
+        said = _message(data) if accepts and status != wanted else ""
+        yield Finding("listener", status != wanted, f"{name}: status {status}{said and f' ({said})'}", hint)
         if status != wanted:  # it may not be the gateway: the key is not sent there
             return
 
@@ -159,10 +160,18 @@ _REMARKS = {
 """What to do about a line of `/readyz`, by a part of it."""
 _WHY = {
     (401, 200): "the address bypasses the gateway: anybody can use it",
-    (200, 401): "no consumer of the running gateway has this key",
+    (200, 401): "the running gateway does not accept this key: see `consumers`, and `extproc check`",
     (401, 500): "Envoy does not reach the processor: see its log",
     (401, 503): "Envoy does not reach the processor: see its log",
 }
+
+
+def _message(data: bytes) -> str:
+    """The reason in an answer of the gateway; empty where there is none."""
+    try:
+        return str(msgspec.json.decode(data)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 def _clock(date: str, sent: float, received: float) -> Finding:

@@ -41,9 +41,13 @@ class Fake:
         if path == "/v1/models":
             self.keys.append(handler.headers.get("authorization"))
             key = (handler.headers.get("authorization") or "").removeprefix("Bearer ") or None
-            handler.send_response_only(self.listener.get(key, 401))
+            status = self.listener.get(key, 401)
+            body = b"{}" if status == 200 else b'{"error": {"message": "This key is disabled."}}'
+            handler.send_response_only(status)
             handler.send_header("date", formatdate(time.time() + self.clock, usegmt=True))
+            handler.send_header("content-length", str(len(body)))
             handler.end_headers()
+            handler.wfile.write(body)
         elif path == "/stores" and self.stores is not None:
             reply(json.dumps(self.stores).encode(), 200)(handler)
         else:
@@ -99,7 +103,7 @@ def test_each_fault_is_found_alone(examine, monkeypatch):
         (lambda fake: fake.paths.update({"/readyz": (200, stale)}), "settings are stale"),
         (lambda fake: fake.paths.update({"/budgets": (503, b"")}), "counters"),
         (lambda fake: fake.paths.update({"/usage": (503, b"")}), "ledger"),
-        (lambda fake: fake.listener.update({KEY: 401}), "the given key: status 401"),
+        (lambda fake: fake.listener.update({KEY: 401}), "the given key: status 401 (This key is disabled.)"),
         (lambda fake: fake.listener.update({None: 200}), "no key: status 200"),
         (lambda fake: fake.listener.update({"sk-extproc-doctor-no-such-key": 200}), "an unknown key: status 200"),
         (lambda fake: setattr(fake, "clock", 60.0), "clock"),
