@@ -124,6 +124,10 @@ def test_the_settings_of_a_release_load_and_fit_its_pod() -> None:
     assert tls == only(found, "Certificate")["spec"]["secretName"]
     mounts = container(found, "envoy")["volumeMounts"]
     assert [mount["mountPath"] for mount in mounts] == ["/run/extproc", "/run/envoy", "/run/tls"]
+    [certificate] = [volume["secret"] for volume in spec["volumes"] if volume["name"] == "certificate"]
+    assert (certificate["secretName"], certificate["items"]) == (tls, [{"key": "tls.crt", "path": "tls.crt"}])
+    shown = {mount["name"] for mount in container(found, "processor")["volumeMounts"]}
+    assert {"certificate", "tls"} & shown == {"certificate"}, "the private key is Envoy's alone"
 
 
 def bare(found: list[dict[str, Any]]) -> Any:

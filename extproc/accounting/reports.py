@@ -155,8 +155,10 @@ class Everything:
         tools: Callable[[bool], Sequence[Mapping[str, Any]]] | None = None,
         stale: Callable[[], str] = str,
         forgotten: Forgotten | None = None,
+        certificate: Callable[[], str] = str,
     ) -> None:
         self.stale = stale
+        self.certificate = certificate
         self._entries = entries
         self._deployments = deployments
         self._find_siblings = siblings
@@ -182,6 +184,21 @@ class Everything:
         found = self._ask(self._reporter.budgets(self._budgets(), name))
         if name is not None and not found["data"]:
             raise SourceError(404, "no budget that counts has that name")
+        return found
+
+    def stores(self) -> Mapping[str, Mapping[str, str]]:
+        async def counters() -> tuple[str, str]:
+            try:
+                return "", await self._reporter.counters.examine()
+            except StoreError as error:
+                return str(error), ""
+
+        problem, remark = self._ask(counters())
+        found = {"counters": {"problem": problem, "remark": remark}, "ledger": {"problem": "", "remark": ""}}
+        try:
+            self._reporter.ledger.examine()
+        except LedgerError as error:
+            found["ledger"]["problem"] = str(error)
         return found
 
     def tools(self, *, definitions: bool) -> Sequence[Mapping[str, Any]]:

@@ -261,6 +261,21 @@ class Me(Struct, kw_only=True):
     session: Annotated[bool, Meta(description="Signed on, and can sign off")] = False
     door: Door | None = None
     stale: Annotated[str, Meta(description="Why the settings in use are not those of the file")] = ""
+    certificate: Annotated[str, Meta(description="When the listener's certificate ends, within days")] = ""
+
+
+class Store(Struct, kw_only=True):
+    """A store, as the running gateway reaches it."""
+
+    problem: Annotated[str, Meta(description="Why it cannot be written; empty when it can")]
+    remark: Annotated[str, Meta(description="What is wrong with its own settings")] = ""
+
+
+class Stores(Struct, kw_only=True):
+    """The stores that the gateway writes."""
+
+    counters: Store
+    ledger: Store
 
 
 class Key(Struct, kw_only=True):

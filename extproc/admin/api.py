@@ -145,6 +145,10 @@ def budgets(request: Request) -> Response:
     return answer_of(answers.Budgets, sources_of(request).budgets(None))
 
 
+def stores(request: Request) -> Response:
+    return answer_of(answers.Stores, sources_of(request).stores())
+
+
 def budget(request: Request) -> Response:
     return answer_of(answers.Budgets, sources_of(request).budgets(request.path_params["name"]))
 
@@ -310,6 +314,11 @@ OPERATIONS = (
     ),
     Operation("GET", "/budgets", budgets, "All budgets and the room left in them", answers.Budgets, errors=_STORE),
     Operation("GET", "/budgets/{name}", budget, "One budget, in a list", answers.Budgets, errors=(404, *_STORE)),
+    Operation(
+        *("GET", "/stores", stores, "Whether counters and ledger can be written, tried", answers.Stores),
+        errors=_STORE,
+        role="operator",  # it writes
+    ),
     Operation("GET", "/grants", grants, "The grants that still count", answers.Grants, errors=_STORE),
     Operation(
         *("POST", "/grants", grants, "Give one scope room beyond its budget's limit", answers.Grant, 201),

@@ -53,7 +53,8 @@ def me(request: Request) -> Response:
     desk: Desk | None = request.app.state.desk
     door = None if desk is None else desk.door()
     about = {"name": who.name, "role": who.role, "session": who.session, "door": door}
-    return answer_of(answers.Me, {**about, "stale": sources_of(request).stale()})
+    sources = sources_of(request)
+    return answer_of(answers.Me, {**about, "stale": sources.stale(), "certificate": sources.certificate()})
 
 
 async def playground(request: Request) -> Response:

@@ -50,6 +50,12 @@ class Sources(Protocol):
     def stale(self) -> str:
         """Why the settings in use are not those of the file; empty when they are."""
 
+    def certificate(self) -> str:
+        """A sentence about a certificate of the listener that ends within days, or has ended; else empty."""
+
+    def stores(self) -> Mapping[str, Mapping[str, str]]:
+        """Whether counters and ledger can be written, tried in a way that changes nothing; see `answers.Stores`."""
+
     def tools(self, *, definitions: bool) -> Sequence[Mapping[str, Any]]:
         """The MCP servers and their tools, see `answers.ToolServer`."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -16,6 +16,7 @@ from extproc.cli import _drain
 from extproc.cli._admin import Gateway, add_gateway, connect
 from extproc.cli._options import local_url, read_secret
 from extproc.cli._tables import safe
+from extproc.outbound.certificate import CertificateError, dates, dates_of, encoded, ending, misfit, served
 from extproc.outbound.client import AnswerError, ask_whole
 from extproc.settings import config
 from extproc.settings.config import Settings
@@ -26,7 +27,7 @@ EXAMPLES = """\
 """
 
 _TIMEOUT = 5.0  # seconds for an answer of the listener or of the status port
-_STORES = 10.0  # seconds for an answer of the admin API: a gateway that hangs is what this command is for
+_STORES = 20.0  # seconds for an answer of the admin API: a gateway that hangs is what this command is for
 _MOST = 1 << 20  # bytes of such an answer
 _CLOCKS = 5.0  # seconds by which clocks may differ: `Date` has whole seconds, and tokens and windows bear no more
 ENVOY = (1, 40)
@@ -78,15 +79,14 @@ def _examine(options: argparse.Namespace, settings: Settings, url: str, key: str
     yield Finding("settings", False, f"{options.config} is valid", hint)
     yield from _secrets(settings)
     yield from _status(local_url(settings.status.address, settings.status.port))
+    yield from _certificates(settings, url)
     yield from _listener(url, settings, key)
     try:
         gateway = connect(options)
     except ValueError as error:  # no admin token
-        yield Finding("admin", None, str(error), "counters and ledger are not examined without the admin token")
+        yield Finding("admin", None, str(error), "version, counters and ledger are not examined without it")
     else:
-        gateway.timeout = _STORES
-        yield _version(gateway)
-        yield from _stores(gateway, counts=bool(settings.budgets))
+        yield from _admin(gateway)
     if options.envoy_admin is not None:
         yield _envoy(options.envoy_admin)
 
@@ -107,14 +107,13 @@ def _status(url: str) -> Iterator[Finding]:
         try:
             status, _, data = ask_whole(url + path, timeout=_TIMEOUT, most=_MOST)
         except (OSError, AnswerError) as error:
-            yield Finding("processor", True, f"{url} does not answer ({_reason(error)})", "is the processor up?")
+            hint = "is the processor up? A changed `status` binds at its restart"
+            yield Finding("processor", True, f"{url} does not answer ({_reason(error)})", hint)
             return
         reason, *remarks = data.decode(errors="replace").splitlines() or [""]
         yield Finding("processor", status != 200, f"{path}: {reason}")
         for remark in remarks:
-            away = remark.endswith(" is away")
-            hint = "its supervisor starts it again: see the log" if away else "restart it, or correct the settings"
-            yield Finding("processor", True, remark, hint)
+            yield Finding("processor", True, remark, _remedy(remark, _REMARKS))
 
 
 def _listener(url: str, settings: Settings, key: str | None) -> Iterator[Finding]:
@@ -126,27 +125,53 @@ def _listener(url: str, settings: Settings, key: str | None) -> Iterator[Finding
         headers = {} if given is None else {"authorization": f"Bearer {given}"}
         sent = time.time()
         try:
-            status, answered, _ = ask_whole(f"{url}/v1/models", None, headers, timeout=_TIMEOUT, most=_MOST)
+            status, answered, data = ask_whole(f"{url}/v1/models", None, headers, timeout=_TIMEOUT, most=_MOST)
         except (OSError, AnswerError) as error:
-            hint = "is Envoy up? With TLS, give --listener with the name in the certificate"
-            yield Finding("listener", True, f"{url} does not answer ({_reason(error)})", hint)
+            reason = _reason(error)
+            yield Finding("listener", True, f"{url} does not answer ({reason})", _remedy(reason, _UNREACHED))
             return
         if given is None:
             yield _clock(answered.get("date", ""), sent, time.time())
         accepts = (given is not None and given == key) or (given is None and not settings.auth.required)
         wanted = 200 if accepts else 401
         hint = "" if status == wanted else _WHY.get((wanted, status), f"the answer should be {wanted}")
-        yield Finding("listener", status != wanted, f"{name}: status {status}", hint)
+        said = _message(data) if accepts and status != wanted else ""
+        yield Finding("listener", status != wanted, f"{name}: status {status}{said and f' ({said})'}", hint)
         if status != wanted:  # it may not be the gateway: the key is not sent there
             return
 
 
+_UNREACHED = {
+    "certificate has expired": "see `tls` above",
+    "CERTIFICATE_VERIFY_FAILED": "give --listener the name in the certificate; an authority of your own is given as "
+    "SSL_CERT_FILE=ca.pem",
+    "WRONG_VERSION_NUMBER": "it does not speak TLS: is it http://, or another port?",
+    "closed connection": "does it speak TLS? Then write https://",
+    "": "is Envoy up, and is this its address? See its log",
+}
+"""What to do about a listener that does not answer, by a part of the reason."""
+_REMARKS = {
+    " is away": "its supervisor starts it again: see the log",
+    "certificate": "put files that fit into their places, with a rename: docs/reload.md",
+    "bind at a restart": "restart the gateway",
+    "Envoy refuses": "correct the settings",
+    "": "restart it, or correct the settings",
+}
+"""What to do about a line of `/readyz`, by a part of it."""
 _WHY = {
     (401, 200): "the address bypasses the gateway: anybody can use it",
-    (200, 401): "no consumer of the running gateway has this key",
+    (200, 401): "the running gateway does not accept this key: see `consumers`, and `extproc check`",
     (401, 500): "Envoy does not reach the processor: see its log",
     (401, 503): "Envoy does not reach the processor: see its log",
 }
+
+
+def _message(data: bytes) -> str:
+    """The reason in an answer of the gateway; empty where there is none."""
+    try:
+        return str(msgspec.json.decode(data)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return ""
 
 
 def _clock(date: str, sent: float, received: float) -> Finding:
@@ -160,11 +185,35 @@ def _clock(date: str, sent: float, received: float) -> Finding:
     return Finding("clock", off > _CLOCKS, f"differs by {off:.0f} s from the listener's", hint * (off > _CLOCKS))
 
 
-def _version(gateway: Gateway) -> Finding:
+def _admin(gateway: Gateway) -> Iterator[Finding]:
+    """What the running gateway tells of itself."""
+    gateway.timeout = _TIMEOUT
+    try:
+        gateway.json("/me")
+        about = gateway.json("/openapi.json")
+    except (OSError, ValueError) as error:
+        yield Finding("admin", True, str(error), _remedy(str(error), _UNANSWERED))
+        yield Finding("admin", None, "version, counters and ledger are not examined without the admin API")
+        return
+    gateway.timeout = _STORES
+    yield _version(about)
+    yield from _stores(gateway)
+
+
+_UNANSWERED = {
+    "admin token": "the token of the settings, or of --token, is not that of the running gateway",
+    "refuses": "is this the admin API of a gateway? Give its address as --url",
+    "is no JSON": "is this the admin API of a gateway? Give its address as --url",
+    "": "is the processor up, and is this its admin API? Give another address as --url",
+}
+"""What to do about an admin API that does not answer, by a part of the reason."""
+
+
+def _version(about: Mapping[str, Any]) -> Finding:
     """The gateway's release: that of this command reads the settings as the gateway does."""
     try:
-        running = str(gateway.json("/openapi.json")["info"]["version"])
-    except (OSError, ValueError, KeyError, TypeError):
+        running = str(about["info"]["version"])
+    except (KeyError, TypeError):
         return Finding("version", None, "the gateway does not tell its version")
     if running == __version__:
         return Finding("version", False, f"the gateway is {running}")
@@ -178,25 +227,101 @@ def _envoy(path: str) -> Finding:
         told = msgspec.json.decode(_drain.ask(path, "GET", "/server_info"))["version"].split("/")[1]
         running = tuple(map(int, told.split(".")[:2]))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        return Finding("envoy", True, f"{path} does not tell Envoy's version ({type(error).__name__})")
+        hint = "give the socket of `extproc envoy --admin-socket`, and run as Envoy's user"
+        return Finding("envoy", True, f"{path} does not tell Envoy's version ({type(error).__name__})", hint)
     wanted = ".".join(map(str, ENVOY))
     hint = f"use Envoy {wanted}" if running < ENVOY else "" if running == ENVOY else f"tested with {wanted}"
     return Finding("envoy", running < ENVOY, f"Envoy is {told}", hint)
 
 
-def _stores(gateway: Gateway, *, counts: bool) -> Iterator[Finding]:
-    """The stores, as the running gateway reaches them. Without budgets it does not look at the counters."""
+def _certificates(settings: Settings, url: str) -> Iterator[Finding]:
+    """The certificate of the settings, and those that Envoy and `url` show: clients refuse one that has ended."""
+    tls, own, door = settings.listener.tls, b"", ""
+    if tls is not None:
+        certificate, key = tls.files
+        door = local_url(settings.listener.address, settings.listener.port, "https")
+        try:
+            text = misfit(certificate, key) or ending(dates(certificate), time.time(), tls.certificate)
+            own = encoded(certificate)
+        except CertificateError as error:
+            yield Finding("tls", None, str(error), "examine it where Envoy reads it")
+        else:
+            yield Finding("tls", bool(text), text or f"{tls.certificate} fits its key", _RENEW if text else "")
+    for address in dict.fromkeys((door, url)):
+        if address.startswith("https:"):
+            yield from _shown(address, own if address == door else b"")
+
+
+def _shown(url: str, own: bytes) -> Iterator[Finding]:
+    """The certificate that clients get, which should be `own`."""
+    try:
+        shown = served(url, _TIMEOUT)
+        text = ending(dates_of(shown, url), time.time(), f"the certificate that {url} shows")
+    except (OSError, ValueError, CertificateError):
+        return  # the check of the listener says so
+    if text or not own or own == shown:
+        yield Finding("tls", bool(text), text or f"the certificate that {url} shows is valid", _RENEW if text else "")
+    else:
+        text = f"{url} shows another certificate than that of the settings"
+        yield Finding("tls", True, text, f"{_RENEW}. Envoy's log has what it refuses")
+
+
+_RENEW = "rename a certificate and its key into their places: Envoy takes them at once, see docs/reload.md"
+
+
+def _stores(gateway: Gateway) -> Iterator[Finding]:
+    """The stores, as the running gateway reads and writes them."""
+    found: Mapping[str, Any] = {}
+    unknown = ""
+    try:
+        found = gateway.json("/stores")
+    except (OSError, ValueError) as error:  # of another release, or it waits for a store
+        unknown = str(error)
     today = [("start", datetime.now(UTC).date().isoformat())]
     for name, path, parameters in (("counters", "/budgets", []), ("ledger", "/usage", today)):
+        told = found.get(name) or {}
+        problem, remark = str(told.get("problem", "")), str(told.get("remark", ""))
         try:
             gateway.json(path, parameters)
         except (OSError, ValueError) as error:
-            yield Finding(name, True, str(error), "the gateway's log names the cause")
+            text = f"{error}: {problem}" if problem else str(error)
+            yield Finding(name, True, text, _remedy(text, _STORE))
+            continue
+        if problem:
+            text = f"the gateway reads the store, but cannot write it: {problem}"
+            yield Finding(name, True, text, _remedy(problem, _STORE))
+        elif remark:
+            yield Finding(name, True, remark, "the least used budgets vanish when memory is short, and begin at zero")
+        elif told:
+            yield Finding(name, False, "the gateway reads and writes the store")
         else:
-            if name == "counters" and not counts:
-                yield Finding(name, None, "not examined: the settings have no budgets")
-            else:
-                yield Finding(name, False, "the gateway reads the store")
+            yield Finding(name, None, f"the gateway reads the store; whether it writes it is not known: {unknown}")
+
+
+_STORE = {
+    "ReadOnlyError": "it is a replica: give the address of the primary, or promote it",
+    "ReadOnlySqlTransaction": "it is a standby, or set to read only: give the address of the primary",
+    "OutOfMemory": "it is full: raise its maxmemory",
+    "AuthenticationError": "the password is wrong, or missing in the address: ?password=file:/path",
+    "AuthenticationWrongUsername": "the user of the address is unknown there, or its password is wrong",
+    "NoPermission": "the user of the address may not run the gateway's commands: docs/budgets.md",
+    "InsufficientPrivilege": "the database's user may not write its tables: GRANT, or make it their owner",
+    "readonly": "the file, its folder or its file system cannot be written: check their owner and the mount",
+    "READONLY": "the file, its folder or its file system cannot be written: check their owner and the mount",
+    "disk is full": "make room on the disk of the file",
+    "SQLITE_FULL": "make room on the disk of the file",
+    "locked": "another program holds the file: find it with fuser or lsof",
+    "SQLITE_BUSY": "another program holds the file: find it with fuser or lsof",
+    "DiskFull": "make room on the server's disk",
+    "cannot connect": "is the server up? Check host, port and TLS of the address, and firewalls between",
+    "OperationalError": "is the server up? Check host, port, user and password of the address, and its log",
+    "": "the gateway's log names the cause",
+}
+"""What to do, by a part of the reason why a store cannot be written."""
+
+
+def _remedy(text: str, remedies: Mapping[str, str]) -> str:
+    return next(remedy for part, remedy in remedies.items() if part in text)
 
 
 def _reason(error: Exception) -> str:

@@ -149,6 +149,15 @@ class Ledger:
         with self._database.read() as connection:
             return exchanges.charges(connection, prefix, since)
 
+    def examine(self) -> None:
+        """Write, and take it back: a ledger that can be read may not be writable."""
+        try:
+            self.operators.examine()
+        except LedgerError:
+            if self._database.dialect == "sqlite":
+                raise
+            self.operators.examine()  # the server may have ended the connection since it was last used
+
     def prune(self, before: float) -> int:
         """Delete rows older than `before` (epoch seconds), batch by batch. Returns their number: not all, once the
         ledger is stopped.

@@ -34,6 +34,7 @@ from extproc.guardrails import Audits, Results
 from extproc.ledger import LedgerError, open_ledger
 from extproc.pipeline import Pipeline
 from extproc.routing.history import History
+from extproc.server.certificate import ListenerCertificate
 from extproc.server.reload import Reloads
 from extproc.server.server import Server
 from extproc.settings.config import Settings
@@ -118,6 +119,7 @@ class Processor:
         self._keys_mark: object = None
         self._desk: Desk | None = None  # of the worker that serves it
         self._stale = ""  # why the settings in use are not those of the file
+        self._certificate = ListenerCertificate()
         self._reloads = Reloads(self, file, settings, secrets=secrets, socket=socket, worker=worker, first=first)
         self.take(settings, self._reloads.places)
         self._http = admin.HTTPThread()
@@ -252,7 +254,8 @@ class Processor:
             siblings=self._siblings if self._several else None,
             answers=self._answers,
             tools=self._tools_of,
-            stale=lambda: self._stale,
+            stale=self._staleness,
+            certificate=self._ending,
             forgotten=self._forgotten,
         )
 
@@ -272,9 +275,17 @@ class Processor:
 
     def _remark(self) -> str:
         """A remark for people who look at /readyz: settings that are not those of the file. Traffic is served all the
-        same.
+        same. A certificate that ends is another one.
         """
-        return f"settings are stale: {self._stale}" if self._stale else ""
+        stale = self._staleness()
+        return "\n".join(filter(None, (stale and f"settings are stale: {stale}", self._ending())))
+
+    def _staleness(self) -> str:
+        """Why what is in use is not what the files say."""
+        return "; ".join(filter(None, (self._stale, self._certificate.unfit)))
+
+    def _ending(self) -> str:
+        return self._certificate.remark(time.time())
 
     def _spawn(self, work: Coroutine[None, None, None], *, ends: bool = False) -> None:
         """Begin background work. `ends`: it ends by itself when it is done."""
@@ -316,15 +327,26 @@ class Processor:
                 if self._pipeline.catalog.prices.today != datetime.now(UTC).date():
                     self._rebuild()
                 await self._reloads.look()
+                await self._look_at_certificate()
             except Exception as error:
                 self._telemetry.internal_error("reload")
                 log.exception("looking for new settings failed; it is tried again")
                 self.told("refused", f"{type(error).__name__}: see the log")
 
+    async def _look_at_certificate(self) -> None:
+        """Look at the files of the listener, of which Envoy tells nothing. One worker does it for all."""
+        tls = self._settings.listener.tls
+        if self._worker or (tls is None and not self._certificate.file):
+            return
+        await asyncio.to_thread(self._certificate.look, tls)
+        self._certificate.remark(time.time())  # logs it
+        self._telemetry.settings_stale.set(1 if self._staleness() else 0)
+        self._telemetry.certificate(self._certificate.file, self._certificate.dates)
+
     def told(self, outcome: str, stale: str) -> None:
         """See `reload.Process`."""
         self._stale = stale
-        self._telemetry.settings_stale.set(1 if stale else 0)
+        self._telemetry.settings_stale.set(1 if self._staleness() else 0)
         if outcome:
             self._telemetry.reloads.labels(outcome).inc()
 

@@ -36,6 +36,11 @@ class TLSSettings(Section):
             raise ValueError("require_client_certificate needs client_ca, which verifies the certificates")
         return self
 
+    @property
+    def files(self) -> tuple[str, str]:
+        """The paths of certificate and key."""
+        return self.certificate.removeprefix("file:"), self.key.removeprefix("file:")
+
 
 class CORSSettings(Section):
     """Cross-origin requests of browsers. Envoy answers their preflights, without a key."""

@@ -26,6 +26,7 @@ import heapq
 import importlib
 import pkgutil
 import time
+import uuid
 from collections.abc import Iterable, Sequence
 from math import inf
 from typing import Protocol, cast
@@ -40,6 +41,7 @@ TIMEOUT = 0.2  # seconds of silence of a store, after which its calls fail, unle
 PATIENCE = 3.0  # seconds that a call waits for a store that answers others
 MAX_FACTS = 4096  # bytes of the facts of a reservation
 MAX_NOTE = 64 * 1024  # bytes of a note on a board
+_LEASE = 10.0  # seconds that the reservation of `write` is kept, if its end does not arrive
 PAGE = 1000  # counts that `fullest` reads at a time, with a turn for others in between
 MAX_LOOK = 100_000  # counts that one call of `fullest` reads, at most
 
@@ -47,7 +49,9 @@ _MONDAY = 4 * 86_400  # the first Monday after the epoch, which was a Thursday
 
 
 class StoreError(Exception):
-    """The store did not answer. The outcome of the call is unknown: the budget's `store_failure` decides."""
+    """The store did not answer. The outcome of the call is unknown: the budget's `store_failure` decides. The text has
+    no secret.
+    """
 
 
 class CountsLostError(StoreError):
@@ -235,7 +239,20 @@ class Counters(Protocol):
         """
         ...
 
+    async def examine(self) -> str:
+        """Write, and leave nothing: a store that can be read may not be writable. Returns what is wrong with the
+        store's own settings, or nothing.
+        """
+        ...
+
     async def close(self) -> None: ...
+
+
+async def write(counters: Counters) -> None:
+    """Write as every request does, and leave nothing: a reservation without holds. Raises StoreError."""
+    id = f"doctor-{uuid.uuid4().hex}"
+    await counters.reserve(id, (), _LEASE)
+    await counters.settle(id, ())
 
 
 def window_at(now: float, window: int) -> tuple[int, float | None]:

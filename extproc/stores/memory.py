@@ -267,6 +267,9 @@ class MemoryCounters:
             self._notes[board, author] = now + ttl, note
         return [kept for _, kept in others]
 
+    async def examine(self) -> str:
+        return ""
+
     async def close(self) -> None:
         pass
 

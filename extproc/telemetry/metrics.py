@@ -293,6 +293,24 @@ class Telemetry:
         self.settings_stale = Gauge(
             "extproc_settings_stale", "1 while the settings file differs from the settings in use", registry=registry
         )
+        self._certificate_shown: tuple[str, tuple[float, float] | None] = "", None
+        self._certificate = [
+            Gauge(f"extproc_listener_certificate_{name}_seconds", text, ["file"], registry=registry)
+            for name, text in (
+                ("not_before", "Begin of the listener's certificate, in seconds since the epoch"),
+                ("not_after", "End of the listener's certificate, in seconds since the epoch"),
+            )
+        ]
+
+    def certificate(self, file: str, dates: tuple[float, float] | None) -> None:
+        """The dates of the listener's certificate, when they are known. Called again, it costs nothing."""
+        if (file, dates) == self._certificate_shown:
+            return
+        self._certificate_shown = file, dates
+        for index, gauge in enumerate(self._certificate):
+            gauge.clear()
+            if dates is not None:
+                gauge.labels(file).set(dates[index])
 
     def stage(self, name: str) -> Callable[[float], None]:
         """The observer (seconds) of a stage."""

@@ -256,6 +256,11 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
                 ],
             ),
             Panel(
+                "Time until the listener's certificate ends",
+                "s",
+                [("min by (instance) (extproc_listener_certificate_not_after_seconds) - time()", "{{instance}}")],
+            ),
+            Panel(
                 "Internal errors and lost log lines per hour",
                 "short",
                 [

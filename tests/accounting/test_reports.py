@@ -328,6 +328,22 @@ def test_other_processes_are_told_of_a_forgotten_consumer_before_the_ledger_forg
     assert len(world.run(world.counters.share(BOARD, "", b"", 1.0))) == 1
 
 
+def test_stores_that_cannot_be_written_are_named(world, monkeypatch):
+    assert world.http.get("/stores").json() == {name: {"problem": "", "remark": ""} for name in ("counters", "ledger")}
+
+    async def examine():
+        raise StoreError("ReadOnlyError")
+
+    def fail():
+        raise LedgerError("the ledger does not answer (ReadOnlySqlTransaction 25006)")
+
+    monkeypatch.setattr(world.counters, "examine", examine)
+    monkeypatch.setattr(world.ledger, "examine", fail)
+    found = world.http.get("/stores").json()
+    assert found["counters"] == {"problem": "ReadOnlyError", "remark": ""}
+    assert "25006" in found["ledger"]["problem"]
+
+
 def test_a_busy_loop_is_reported(world, monkeypatch):
     monkeypatch.setattr("extproc.accounting.reports._PATIENCE", 0.05)
     go = threading.Event()

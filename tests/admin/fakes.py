@@ -232,6 +232,12 @@ class FakeSources:
     def tools(self, *, definitions):
         return list(self.servers)
 
+    def certificate(self):
+        return ""
+
+    def stores(self):
+        return {"counters": {"problem": "", "remark": ""}, "ledger": {"problem": "disk full", "remark": ""}}
+
     def stale(self):
         return "changes of stores bind at a restart"
 

@@ -1,12 +1,15 @@
 """`extproc doctor`, against a scripted gateway."""
 
+import json
+import ssl
 import time
 from email.utils import formatdate
 
 import pytest
 
 from extproc import __version__
-from tests.outbound.endpoint import endpoint, reply
+from tests.certificates import make
+from tests.outbound.endpoint import endpoint, keeping, reply
 
 KEY = "sk-gw-known"
 SETTINGS = """
@@ -26,7 +29,8 @@ class Fake:
 
     def __init__(self):
         self.paths = {"/healthz": (200, b"ok\n"), "/readyz": (200, b"ok\n"), "/budgets": (200, b"{}")}
-        self.paths["/usage"] = 200, b"{}"
+        self.paths["/usage"] = self.paths["/me"] = 200, b"{}"
+        self.stores = {name: {"problem": "", "remark": ""} for name in ("counters", "ledger")}
         self.paths["/openapi.json"] = 200, b'{"info": {"version": "%s"}}' % __version__.encode()
         self.listener = {None: 401, KEY: 200}  # by key
         self.clock = 0.0
@@ -37,11 +41,17 @@ class Fake:
         if path == "/v1/models":
             self.keys.append(handler.headers.get("authorization"))
             key = (handler.headers.get("authorization") or "").removeprefix("Bearer ") or None
-            handler.send_response_only(self.listener.get(key, 401))
+            status = self.listener.get(key, 401)
+            body = b"{}" if status == 200 else b'{"error": {"message": "This key is disabled."}}'
+            handler.send_response_only(status)
             handler.send_header("date", formatdate(time.time() + self.clock, usegmt=True))
+            handler.send_header("content-length", str(len(body)))
             handler.end_headers()
+            handler.wfile.write(body)
+        elif path == "/stores" and self.stores is not None:
+            reply(json.dumps(self.stores).encode(), 200)(handler)
         else:
-            status, body = self.paths[path]
+            status, body = self.paths.get(path, (404, b"{}"))
             reply(body, status)(handler)
 
 
@@ -93,7 +103,7 @@ def test_each_fault_is_found_alone(examine, monkeypatch):
         (lambda fake: fake.paths.update({"/readyz": (200, stale)}), "settings are stale"),
         (lambda fake: fake.paths.update({"/budgets": (503, b"")}), "counters"),
         (lambda fake: fake.paths.update({"/usage": (503, b"")}), "ledger"),
-        (lambda fake: fake.listener.update({KEY: 401}), "the given key: status 401"),
+        (lambda fake: fake.listener.update({KEY: 401}), "the given key: status 401 (This key is disabled.)"),
         (lambda fake: fake.listener.update({None: 200}), "no key: status 200"),
         (lambda fake: fake.listener.update({"sk-extproc-doctor-no-such-key": 200}), "an unknown key: status 200"),
         (lambda fake: setattr(fake, "clock", 60.0), "clock"),
@@ -107,6 +117,80 @@ def test_each_fault_is_found_alone(examine, monkeypatch):
     status, wrong, text = examine(Fake())
     assert (status, len(wrong)) == (1, 1), text
     assert "provider b is not set" in wrong[0]
+
+
+def test_a_store_that_cannot_be_written_is_found(examine):
+    for name, facts, text, remedy in (
+        ("counters", {"problem": "ReadOnlyError"}, "reads the store, but cannot write it: ReadOnlyError", "replica"),
+        ("counters", {"problem": "/v/c.db: database or disk is full"}, "disk is full", "make room on the disk"),
+        ("counters", {"problem": "lately (cannot connect: AuthenticationError)"}, "cannot write", "password is wrong"),
+        ("counters", {"problem": "", "remark": "it may evict budgets: set noeviction"}, "evict", "begin at zero"),
+        ("ledger", {"problem": "(ReadOnlySqlTransaction 25006)"}, "cannot write", "standby"),
+        ("ledger", {"problem": "(OperationalError SQLITE_FULL)"}, "cannot write", "make room"),
+        ("ledger", {"problem": "(OperationalError)"}, "cannot write", "is the server up?"),
+        ("ledger", {"problem": "odd"}, "cannot write", "the gateway's log"),
+    ):
+        fake = Fake()
+        fake.stores[name] = {"remark": "", **facts}
+        status, wrong, out = examine(fake)
+        assert (status, len(wrong)) == (1, 1), out
+        assert wrong[0].split()[1] == name
+        assert text in wrong[0]
+        assert remedy in out.partition(wrong[0])[2].split("\n")[1]
+
+
+def test_a_gateway_that_does_not_examine_its_stores_is_no_fault(examine):
+    fake = Fake()
+    fake.stores = None  # of an older release
+    status, wrong, out = examine(fake)
+    assert (status, wrong) == (0, []), out
+    assert "--    counters   the gateway reads the store; whether it writes it is not known" in out
+
+
+def test_an_admin_api_that_refuses_is_told_once(examine):
+    fake = Fake()
+    fake.paths["/me"] = 401, b"{}"
+    status, wrong, out = examine(fake)
+    assert (status, [line.split()[1] for line in wrong]) == (1, ["admin"]), out
+    assert "is not that of the running gateway" in out
+
+
+@pytest.fixture
+def secure(run, tmp_path, monkeypatch):
+    """`secure(certificate, key, shown)`: examine a gateway with these files, whose listener shows another pair."""
+    for name in ("DOCTOR_A", "DOCTOR_B", "DOCTOR_KEY"):
+        monkeypatch.setenv(name, KEY)
+
+    def call(certificate, key, shown):
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*shown)
+        with endpoint(Fake()) as (address, _), keeping(Fake(), tls=context) as (door, _):
+            port = door.rpartition(":")[2]
+            tls = f"{{certificate: 'file:{certificate}', key: 'file:{key}'}}"
+            listener = f"listener: {{address: 127.0.0.1, port: {port}, tls: {tls}}}\n"
+            file = tmp_path / "gateway.yaml"
+            file.write_text(listener + SETTINGS % address.partition(":")[2])
+            _, out, _ = run("doctor", "-c", file, "--url", f"http://{address}")
+        return [line.split(maxsplit=2) for line in out.splitlines() if " tls " in line[:12]]
+
+    return call
+
+
+def test_the_certificates_of_the_settings_and_of_the_listener_are_examined(secure, tmp_path):
+    one, two = make(tmp_path, "one"), make(tmp_path, "two")
+    ended = make(tmp_path, "ended", -90, -2)
+    assert [line[0] for line in secure(*one, one)] == ["ok", "ok"]
+    [first, second] = secure(*one, two)
+    assert (first[0], second[0]) == ("ok", "WRONG")
+    assert "shows another certificate than that of the settings" in second[2]
+    [first, second] = secure(one[0], two[1], one)
+    assert (first[0], second[0]) == ("WRONG", "ok")
+    assert f"{one[0]} does not fit its private key file:{two[1]}" in first[2]
+    [first, second] = secure(*ended, ended)
+    assert "has ended on" in first[2]
+    assert "shows has ended on" in second[2]
+    [first, second] = secure(tmp_path / "none", one[1], two)
+    assert (first[0], second[0]) == ("--", "ok"), "the files may be in Envoy's container alone"
 
 
 def test_the_key_is_not_sent_to_an_address_that_lets_strangers_in(examine):
@@ -125,7 +209,7 @@ def test_an_open_gateway_and_a_missing_key_are_nothing_wrong(examine):
     )
     assert (status, wrong) == (0, []), text
     assert "--    listener   whether a key is accepted is not known" in text
-    assert "--    counters   not examined" in text
+    assert "ok    counters   the gateway reads and writes the store" in text
 
 
 def test_a_gateway_that_is_down_is_reported_in_each_line(examine, run, tmp_path):
@@ -134,7 +218,8 @@ def test_a_gateway_that_is_down_is_reported_in_each_line(examine, run, tmp_path)
     file = tmp_path / "gateway.yaml"
     status, out, err = run("doctor", "-c", file, "--listener", down, "--url", down)
     wrong = [line.split()[1] for line in out.splitlines() if line.startswith("WRONG")]
-    assert (status, wrong, err) == (1, ["processor", "listener", "counters", "ledger"], "")
+    assert (status, wrong, err) == (1, ["processor", "listener", "admin"], "")
+    assert "version, counters and ledger are not examined" in out
 
 
 def test_settings_that_do_not_load_are_named(run, tmp_path):

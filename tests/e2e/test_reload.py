@@ -18,7 +18,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.conftest import KEY, Gateway, chat_body, eventually, run_gateway
+from tests.certificates import make
+from tests.e2e.conftest import KEY, Ended, Gateway, chat_body, eventually, run_gateway
 from tests.e2e.idp import Authority
 
 SETTINGS = """
@@ -254,3 +255,37 @@ def test_what_envoy_refuses_leaves_the_old_and_the_rest_of_the_change_applies(re
     assert reloaded.certificate() == before
     reloaded.configure()
     eventually(lambda: reloaded.stale() == "", timeout=30)
+
+
+def test_a_certificate_that_does_not_fit_or_has_ended_is_told(
+    reloaded: Reloaded, extproc: Callable[..., Ended]
+) -> None:
+    reloaded.configure()
+    reloaded.certify("third.example")
+    eventually(lambda: reloaded.stale() == "", timeout=30)
+    served = reloaded.certificate()
+    make(reloaded.folder, "ended", -90, -1)
+    ended = {f"tls.{kind}": (reloaded.folder / f"ended.{kind}").read_text() for kind in ("crt", "key")}
+
+    reloaded.volumes["certs"].swap({**pem(reloaded._authority, "fourth.example"), "tls.key": ended["tls.key"]})
+    eventually(lambda: "does not fit its private key" in reloaded.stale(), timeout=30)
+    assert f"file:{reloaded.folder}/certs/tls.crt" in reloaded.stale()
+    eventually(lambda: reloaded.gateway.metric("extproc_settings_stale") == 1, timeout=30)
+    assert reloaded.certificate() == served, "Envoy keeps the old one"
+    done = extproc("doctor", "-c", reloaded.gateway.file)
+    assert done.returncode == 1
+    for text in ("WRONG processor  settings are stale: the certificate", "WRONG tls        the certificate file:"):
+        assert text in done.stdout
+    about = reloaded.gateway.http.get(reloaded.gateway.admin + "/me").json()
+    assert "does not fit" in about["stale"]
+
+    reloaded.volumes["certs"].swap(ended)
+    ready = lambda: reloaded.gateway.http.get(reloaded.gateway.status + "/readyz").text  # noqa: E731
+    eventually(lambda: f"the listener's certificate file:{reloaded.folder}/certs/tls.crt has ended on" in ready())
+    eventually(lambda: reloaded.stale() == "", timeout=30)
+    about = reloaded.gateway.http.get(reloaded.gateway.admin + "/me").json()
+    assert "has ended on" in about["certificate"]
+    eventually(lambda: reloaded.certificate() != served, timeout=30)
+    assert "has ended on" in extproc("doctor", "-c", reloaded.gateway.file).stdout
+    reloaded.certify("fifth.example")
+    eventually(lambda: "has ended" not in ready(), timeout=30)

@@ -3,6 +3,7 @@
 import pytest
 
 from extproc.auth import IssuedKey
+from extproc.ledger import LedgerError, open_ledger
 from extproc.ledger.operators import MAX_DETAIL, TooManyKeysError
 from tests.ledger.conftest import NOW
 
@@ -52,3 +53,33 @@ def test_the_trail_is_paged_pruned_and_bounded(ledger, monkeypatch):
     monkeypatch.setattr("extproc.ledger.operators.time.time", lambda: NOW + 9)
     desk.record("x", "admin", "grant", {"long": "y" * MAX_DETAIL})
     assert list(desk.trail(9)[0].detail) == ["cut"]
+
+
+def test_an_examination_of_a_good_ledger_leaves_nothing(ledger):
+    ledger.operators.end_session("s", NOW + 9, NOW)
+    ledger.examine()
+    assert ledger.operators.ended_sessions() == ["s"]
+
+
+def test_a_ledger_that_can_be_read_and_not_written_is_found(tmp_path):
+    ledger = open_ledger(f"sqlite:{tmp_path}/ledger.db")
+    ledger.examine()
+    [connection] = ledger._database._idle
+    connection.execute("PRAGMA query_only = ON")  # as on a file system that became read only
+    assert ledger.operators.keys() == []
+    with pytest.raises(LedgerError, match="SQLITE_READONLY"):
+        ledger.examine()
+    ledger.close()
+
+
+def test_a_database_that_is_read_only_is_found_and_a_lost_connection_is_not(postgres):
+    database = "examined"
+    ledger = open_ledger(postgres.create(database))
+    end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+    postgres.sql(end)
+    ledger.examine()
+    postgres.sql(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    postgres.sql(end)
+    with pytest.raises(LedgerError, match="ReadOnlySqlTransaction"):
+        ledger.examine()
+    ledger.close()

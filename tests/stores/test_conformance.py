@@ -787,6 +787,19 @@ async def test_memory_remembers_a_limited_number_of_expired_reservations(clock, 
     assert [await counters.settle(f"r{number}", [1]) for number in range(5)] == [False, False, True, True, True]
 
 
+# --- examination
+
+
+async def test_an_examination_finds_a_good_store_in_order_and_leaves_nothing(counters, clock):
+    await counters.reserve("r1", [hold(4)], LEASE)
+    before = await level(counters)
+    assert [await counters.examine() for _ in range(3)] == [""] * 3
+    assert await level(counters) == before
+    assert await counters.settle("r1", [4])
+    clock.now += 2 * LEASE
+    assert await expire(counters) == []
+
+
 # --- urls
 
 

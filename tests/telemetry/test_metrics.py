@@ -83,6 +83,8 @@ METRICS = {
     "extproc_event_loop_lag_seconds": set(),
     "extproc_reloads_total": {"outcome"},
     "extproc_settings_stale": set(),
+    "extproc_listener_certificate_not_after_seconds": {"file"},
+    "extproc_listener_certificate_not_before_seconds": {"file"},
 }
 
 
@@ -104,6 +106,7 @@ def ended(exchange, body=None, *, model="m", response_model="m-1", **more):
 def touch_all(telemetry, exchange):
     """Make every metric report a value."""
     telemetry.prompt_events("sent", 1)
+    telemetry.certificate("/run/tls/tls.crt", (1.0, 2.0))
     telemetry.record(ended(exchange))
     telemetry.stage("Parse")(0.001)
     telemetry.refusal("invalid_key")
@@ -427,3 +430,18 @@ def test_counters_of_alerts_begin_at_zero(world):
         ("extproc_store_losses_total",),
     ):
         assert found[(name, *labels)] == 0
+
+
+def test_the_dates_of_the_listeners_certificate_are_shown_while_they_are_known(world):
+    telemetry = world().telemetry
+    ask = lambda word, file: telemetry.registry.get_sample_value(  # noqa: E731
+        f"extproc_listener_certificate_not_{word}_seconds", {"file": file}
+    )
+    telemetry.certificate("/a", None)
+    assert ask("after", "/a") is None, "an alert would fire for a 0"
+    telemetry.certificate("/a", (1.0, 2.0))
+    assert (ask("before", "/a"), ask("after", "/a")) == (1.0, 2.0)
+    telemetry.certificate("/b", (3.0, 4.0))
+    assert (ask("after", "/a"), ask("after", "/b")) == (None, 4.0)
+    telemetry.certificate("", None)
+    assert ask("after", "/b") is None

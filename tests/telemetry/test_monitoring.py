@@ -92,6 +92,15 @@ REFUSED = 'extproc_requests_total{status="503"}'
 SERVED = 'extproc_requests_total{status="200"}'
 QUEUED = "extproc_ledger_queued"
 LAST = 'extproc_exchanges_in_flight{instance="x",job="g"}'
+
+
+def certificate(begins, ends):
+    """The series of a certificate; days before and after the beginning of a case, which is the epoch."""
+    labels = '{instance="x",file="/f"}'
+    name = "extproc_listener_certificate_not_"
+    return {f"{name}{word}_seconds{labels}": f"{day * 86400}x60" for word, day in (("before", begins), ("after", ends))}
+
+
 CASES = {
     # series and their values by the minute, the minute of evaluation, and the alerts that then fire
     "a budget": ({'extproc_budget_used_ratio{budget="b"}': "0.5 0.91"}, 1, ["BudgetNearlySpent"]),
@@ -135,6 +144,11 @@ CASES = {
     "other refusals": ({'extproc_refusals_total{code="invalid_key"}': "0+5x20"}, 15, []),
     "stale settings": ({'extproc_settings_stale{instance="x"}': "0 1x20"}, 15, ["SettingsStale"]),
     "settings of a minute ago": ({'extproc_settings_stale{instance="x"}': "0 1 1 0x20"}, 15, []),
+    "a certificate of 90 days that ends in 6": (certificate(-84, 6), 30, ["CertificateEnds"]),
+    "one that ends in 10": (certificate(-80, 10), 30, []),
+    "one of 6 days that ends in 3": (certificate(-3, 3), 30, []),
+    "one of 6 days that ends in 1": (certificate(-5, 1), 30, ["CertificateEnds"]),
+    "one that has ended": (certificate(-91, -1), 30, ["CertificateEnds"]),
     "a guardrail's service": (
         {'extproc_guardrail_failures_total{guardrail="g",reason="timeout"}': "0+5x20"},
         15,

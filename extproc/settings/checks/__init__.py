@@ -22,6 +22,7 @@ from extproc.routing.parameters import MAX_CHANGES, compile_changes, compose, en
 from extproc.settings.checks import auth as auth_checks
 from extproc.settings.checks import budgets as budget_checks
 from extproc.settings.checks import cache as cache_checks
+from extproc.settings.checks import listener as listener_checks
 from extproc.settings.checks import mcp as mcp_checks
 from extproc.stores import doubt_counters
 from extproc.words import workers
@@ -232,6 +233,7 @@ def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
     """Lints of single entries."""
     for doubt in doubt_ledger(settings.stores.ledger):
         yield ("stores", "ledger"), doubt
+    yield from listener_checks.doubts(settings)
     yield from cache_checks.doubts(settings)
     yield from mcp_checks.doubts(settings)
     for doubt in doubt_counters(settings.stores.counters):

@@ -34,6 +34,7 @@ from extproc.stores import (
     check_facts,
     check_note,
     fuller,
+    write,
 )
 from extproc.stores._breaker import NotSentError
 from extproc.stores.redis import RedisURL
@@ -176,6 +177,10 @@ class RedisCounters:
         check_note(note)
         found = await self._link.call("share", self._now(), board, author, note, repr(float(ttl)))
         return [note for _, note in sorted(zip(found[::2], found[1::2], strict=True))]
+
+    async def examine(self) -> str:
+        await write(self)
+        return await self._link.examine()
 
     async def close(self) -> None:
         await self._link.close()

@@ -120,19 +120,23 @@ class Link:
         self._closed = False
         self._told: set[str] = set()  # why it fails, as the log has it; empty while it answers
         self._failed_at = 0.0
+        self._cause = ""  # of the latest failure
         self.breaker = Breaker()
 
     async def call(self, *arguments: str | bytes) -> Any:
         """The script's answer. Raises StoreError when there is none in time: NotSentError where it cannot have run."""
         if self._closed:
             raise NotSentError("the store is closed")
-        probe = self.breaker.enter()
+        try:
+            probe = self.breaker.enter()
+        except NotSentError as error:
+            raise NotSentError(f"{error} ({self._cause})") from None
         try:
             answer = await self._call(arguments)
         except SilentError:
-            silent = f"no answer within {self._silence.timeout * 1000:g} ms"
-            await self._failed(probe, silent)
-            raise StoreError(silent) from None
+            cause = f"no answer within {self._silence.timeout * 1000:g} ms"
+            await self._failed(probe, cause)
+            raise StoreError(cause) from None
         except CrowdedError:  # it answers: no reason to spare it
             self.breaker.abandoned(probe)
             raise StoreError("the store is busy with other calls") from None
@@ -140,8 +144,9 @@ class Link:
             await self._failed(probe, str(error))
             raise
         except (RedisError, OSError) as error:
-            await self._failed(probe, _reason(error))
-            raise StoreError(type(error).__name__) from None
+            cause = _reason(error)
+            await self._failed(probe, cause)
+            raise StoreError(cause) from None
         except BaseException:
             self.breaker.abandoned(probe)
             raise
@@ -202,27 +207,39 @@ class Link:
                 await connection.disconnect(nowait=True)
             raise
         line = _Line(connection, self._silence)
-        await self._check_eviction(line)
+        try:
+            if doubt := await self._doubt(line):
+                log.error("%s", doubt)
+        except BaseException:
+            await line.close()
+            raise
         return line
 
-    async def _check_eviction(self, line: _Line) -> None:
+    async def examine(self) -> str:
+        """What is wrong with the server's settings, or nothing. Raises StoreError."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                return await self._doubt(await self._connected())
+        except (SilentError, CrowdedError, RedisError, OSError) as error:
+            raise StoreError(_reason(error)) from None
+
+    async def _doubt(self, line: _Line) -> str:
+        """What is wrong with the server's settings, or nothing."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 text = (await line.ask("INFO", "memory")).decode()
         except ResponseError:  # the user may not read the configuration
-            return
-        except BaseException:
-            await line.close()
-            raise
+            return ""
         facts = dict(entry.split(":", 1) for entry in text.split("\r\n") if ":" in entry)
         policy = facts.get("maxmemory_policy", "noeviction")
         if policy != "noeviction" and facts.get("maxmemory", "0") != "0":
-            log.error("the Redis of stores.counters may evict budgets (maxmemory-policy %s): set noeviction", policy)
+            return f"the Redis of stores.counters may evict budgets (maxmemory-policy {policy}): set noeviction"
+        return ""
 
     async def _failed(self, probe: bool, why: str) -> None:
         """`why` is for the log, which has each reason once until the server answers again."""
         self.breaker.failed(probe)
-        self._failed_at = time.monotonic()
+        self._failed_at, self._cause = time.monotonic(), why
         if self.breaker.open and why not in self._told and len(self._told) < _MOST_TOLD:
             self._told.add(why)
             log.error("the Redis of stores.counters fails (%s); budgets follow their store_failure", why)
@@ -251,13 +268,13 @@ class Link:
 
 
 def _reason(error: Exception) -> str:
-    """The server's words, such as those of a full memory, a replica or a wrong password, or the system's. Errors of
-    scripts are left out, whose text may have arguments.
+    """The kind of an error, and the server's words, such as those of a full memory, a replica or a wrong password, or
+    the system's. Words about scripts are left out, which may have arguments.
     """
-    text = " ".join(str(error).split())
+    kind, text = type(error).__name__, " ".join(str(error).split())
     if not text or text.startswith("ERR "):
-        return type(error).__name__
-    return text.partition(" script: ")[0][:_LONGEST_REASON]
+        return kind
+    return f"{kind}: {text.partition(' script: ')[0]}"[:_LONGEST_REASON]
 
 
 def _wake(waiter: asyncio.Future[None], task: asyncio.Task[_Line]) -> None:

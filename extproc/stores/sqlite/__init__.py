@@ -44,6 +44,7 @@ from extproc.stores import (
     resets_in,
     window_at,
     window_end,
+    write,
 )
 from extproc.stores._breaker import Breaker
 from extproc.stores.sqlite.schema import OPEN_TIMEOUT, SCHEMA_VERSION, migrate, use_wal
@@ -339,6 +340,10 @@ class SqliteCounters:
             if note:
                 db.execute("INSERT INTO notes VALUES (?, ?, ?, ?)", (board, author, now + ttl, note))
         return [other for (other,) in others]
+
+    async def examine(self) -> str:
+        await write(self)
+        return ""
 
     def _stale(self, board: str, author: str, now: float) -> bool:
         """True where notes are to be deleted: those that ran out, or the author's."""

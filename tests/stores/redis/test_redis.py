@@ -643,3 +643,35 @@ async def test_a_denied_window_ends_by_the_servers_clock(counters):
     assert isinstance(denied, Denied)
     assert denied.remaining == 0
     assert 0 < denied.resets_in <= 92 * 86400
+
+
+async def test_a_server_that_can_be_read_and_not_written_is_found_by_an_examination(server, run):
+    counters = RedisCounters(RedisURL("127.0.0.1", server.port), timeout=5.0)
+    assert await counters.examine() == ""
+    server.cli("config", "set", "maxmemory", "1")
+    assert await counters.levels([("a", 60)]) != []
+    with pytest.raises(StoreError, match="OutOfMemoryError"):
+        await counters.examine()
+    server.cli("config", "set", "maxmemory", "0")
+    server.cli("replicaof", "127.0.0.1", str(run().port))
+    assert await counters.levels([("a", 60)]) != []
+    with pytest.raises(StoreError, match="ReadOnlyError"):
+        await counters.examine()
+    server.cli("replicaof", "no", "one")
+    assert await counters.examine() == ""
+    server.cli("config", "set", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+    assert "may evict budgets (maxmemory-policy allkeys-lru): set noeviction" in await counters.examine()
+    await counters.close()
+
+
+async def test_a_breaker_that_is_open_tells_the_cause(server, caplog):
+    counters = RedisCounters(RedisURL("127.0.0.1", server.port), timeout=5.0)
+    counters._link.breaker._clock = lambda: 0.0  # its pause lasts
+    server.cli("config", "set", "requirepass", "other")
+    for _ in range(FAILURES):
+        with pytest.raises(StoreError, match="AuthenticationError"):
+            await counters.levels([("a", 60)])
+    assert "fails (cannot connect: AuthenticationError: " in caplog.text
+    with pytest.raises(NotSentError, match=r"asked again in a moment \(cannot connect: AuthenticationError: "):
+        await counters.levels([("a", 60)])
+    await counters.close()

@@ -501,3 +501,12 @@ async def test_the_log_moves_into_the_file_off_the_loop(path, counters):
     assert not [statement for statement in statements if "checkpoint" in statement]
     assert log.read_bytes()[16:24] != salt
     assert log.stat().st_size <= CHECKPOINT  # an idle gateway does not move it again every second
+
+
+async def test_a_file_that_can_be_read_and_not_written_is_found_by_an_examination(tmp_path):
+    counters = SqliteCounters(tmp_path / "counters.db")
+    counters._db.execute("PRAGMA query_only = ON")  # as on a file system that became read only
+    assert await counters.levels([("a", 60)]) != []
+    with pytest.raises(StoreError, match="readonly"):
+        await counters.examine()
+    await counters.close()

@@ -1,0 +1,41 @@
+"""Lints of the public listener. See `checks`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from extproc.outbound.certificate import CertificateError, dates, ending, misfit
+from extproc.words.offline import has_file
+
+if TYPE_CHECKING:
+    from extproc.settings.config import Settings
+
+_Found = tuple[tuple[str | int, ...], str]
+
+
+def doubts(settings: Settings) -> Iterator[_Found]:
+    """Certificates that Envoy or clients refuse. Files that are missing away from their machine are not doubted."""
+    tls = settings.listener.tls
+    if tls is None:
+        return
+    where = ("listener", "tls")
+    certificate, key = tls.files
+    for name, value in (("certificate", tls.certificate), ("key", tls.key), ("client_ca", tls.client_ca)):
+        path = Path((value or "").removeprefix("file:"))
+        # A volume of Kubernetes may hold the certificate without its key, which is in Envoy's container.
+        if value and not has_file(str(path)) and not (name == "key" and (path.parent / "..data").exists()):
+            yield (*where, name), f"{value} does not exist here: Envoy does not start without it"
+    if not Path(certificate).is_file():
+        return
+    try:
+        found = dates(certificate)
+    except CertificateError as error:
+        yield (*where, "certificate"), f"{error}: Envoy does not start with it"
+        return
+    if text := ending(found, time.time(), tls.certificate):
+        yield (*where, "certificate"), text
+    if text := misfit(certificate, key):
+        yield (*where, "key"), text
