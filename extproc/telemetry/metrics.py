@@ -191,7 +191,6 @@ class Telemetry:
         self._budget_used = Gauge(
             "extproc_budget_used_ratio", "Share of the limit spent, in the fullest count", ["budget"], registry=registry
         )
-        self._shares: dict[str, tuple[float, float]] = {}  # budget -> share of its fullest count, end of its window
         where = ["provider", "model"]
         self._cost = Counts("extproc_cost_usd", "Cost of exchanges, in USD", where, registry)
         spender = [
@@ -348,17 +347,9 @@ class Telemetry:
     def budget(self, name: str, verdict: str) -> None:
         self._budget.labels(name, verdict).inc()
 
-    def budget_used(self, name: str, share: float, ends: float) -> None:
-        """Take in the level of a budget's fullest count, and the end of its window (seconds since the epoch, or
-        infinite).
-        """
-        if name not in self._shares:
-            self._budget_used.labels(name).set_function(lambda: self._share(name))
-        self._shares[name] = share, ends
-
-    def _share(self, name: str) -> float:
-        share, ends = self._shares[name]
-        return share if time.time() < ends else 0.0
+    def budget_used(self, name: str, share: Callable[[], float]) -> None:
+        """Take in a budget, and what tells the share of its fullest count. It is asked at each scrape."""
+        self._budget_used.labels(name).set_function(share)
 
     def alert(self, outcome: str) -> None:
         """Count an alert by its outcome: told, failed, dropped."""

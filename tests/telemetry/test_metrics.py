@@ -1,4 +1,3 @@
-import math
 import re
 from pathlib import Path
 
@@ -115,7 +114,7 @@ def touch_all(telemetry, exchange):
     telemetry.guardrail_call("g", "webhook", "ok", 0.1)
     telemetry.budget("b", "denied")
     telemetry.unread("told").inc()
-    telemetry.budget_used("b", 0.5, math.inf)
+    telemetry.budget_used("b", lambda: 0.5)
     unpriced = ended(exchange)
     unpriced.cost = None
     unpriced.caching = Caching(b"key", "alice", 60.0, True, 100, "hit", 5)
@@ -402,12 +401,10 @@ def test_an_unknown_price_is_counted(world, exchange):
     assert gateway.metric("extproc_cost_unknown_total", provider="a", model="m") == 1
 
 
-def test_the_used_share_of_a_budget_is_0_after_its_window(world):
-    gateway = world()
-    for name, ends in (("ended", 1.0), ("runs", 1e12), ("total", math.inf)):
-        gateway.telemetry.budget_used(name, 0.5, ends)
-    shares = [gateway.metric("extproc_budget_used_ratio", budget=name) for name in ("ended", "runs", "total")]
-    assert shares == [0, 0.5, 0.5]
+def test_the_used_share_of_a_budget_is_asked_at_each_scrape(world):
+    gateway, shares = world(), iter((0.5, 0.25))
+    gateway.telemetry.budget_used("b", lambda: next(shares))
+    assert [gateway.metric("extproc_budget_used_ratio", budget="b") for _ in range(2)] == [0.5, 0.25]
 
 
 # --- alerts
