@@ -28,6 +28,7 @@ from extproc.telemetry.histogram import Counts, Histogram
 from extproc.telemetry.logs import describe, describe_verdicts, json_line
 from extproc.telemetry.prefixes import Prefixes
 from extproc.telemetry.recent import Recent
+from extproc.telemetry.traces import error_type
 from extproc.words.caching import SHADOWS
 from extproc.words.exchange import Exchange
 from extproc.words.verdicts import Verdict
@@ -422,7 +423,7 @@ class Telemetry:
 
     def _count(self, exchange: Exchange) -> None:
         usage, target, report = exchange.usage, exchange.target, exchange.report
-        error = self._error(exchange.error or (str(exchange.status) if exchange.status >= 400 else ""))
+        error = self._error(error_type(exchange))
         provider = self.provider_name(target.provider) if target else ""
         labels = (exchange.operation, provider, *self._models_of(exchange), error)
         self._duration.series(labels).observe(exchange.seconds)
