@@ -260,7 +260,7 @@ class Telemetry:
         )
         self._downstream = Counter(
             "extproc_downstream_ends",
-            "Requests at the public listener that ended without the processor's or a provider's answer",
+            "Requests at the public listener that ended without a whole answer of the processor's or a provider's",
             ["reason"],
             registry=registry,
         )
