@@ -98,7 +98,6 @@ class Telemetry:
         self._most_spenders = settings.attribution.max_series
         self.tools: ToolMetrics | None = None  # of the MCP gateway, where there is one
         self._told: dict[str, float] = {}  # provider -> when its refused credential was logged
-        self.configure(settings)
         self._write = write or sys.stdout.write
         self.recent = Recent(_MAX_EXCHANGES, _MAX_STRANGERS)
 
@@ -192,6 +191,7 @@ class Telemetry:
         self._budget_used = Gauge(
             "extproc_budget_used_ratio", "Share of the limit spent, in the fullest count", ["budget"], registry=registry
         )
+        self._used: set[str] = set()  # budgets with such a share
         where = ["provider", "model"]
         self._cost = Counts("extproc_cost_usd", "Cost of exchanges, in USD", where, registry)
         spender = [
@@ -293,6 +293,9 @@ class Telemetry:
         self.settings_stale = Gauge(
             "extproc_settings_stale", "1 while the settings file differs from the settings in use", registry=registry
         )
+        for bug in ("GatewayStream", "AttemptStream", "reload"):
+            self._errors.labels(bug)
+        self.configure(settings)
 
     def stage(self, name: str) -> Callable[[float], None]:
         """The observer (seconds) of a stage."""
@@ -303,6 +306,13 @@ class Telemetry:
         self._models = {*settings.models, *settings.virtual_models}
         self._providers = {name: kinds()[provider.kind].gen_ai_name for name, provider in settings.providers.items()}
         self._log = settings.telemetry.access_log == "stdout"
+        for provider in self._providers:  # series from 0 on, so that an alert sees the first event
+            self._credentials.labels(provider)
+        for budget in settings.budgets:
+            self._budget.labels(budget.name, "store_failure")
+        for gone in self._used - {budget.name for budget in settings.budgets}:
+            self._used.discard(gone)
+            self._budget_used.remove(gone)
         if settings.mcp is not None and self.tools is None:
             from extproc.telemetry.tools import ToolMetrics  # noqa: PLC0415 - most gateways serve models alone
 
@@ -350,6 +360,7 @@ class Telemetry:
 
     def budget_used(self, name: str, share: Callable[[], float]) -> None:
         """Take in a budget, and what tells the share of its fullest count. It is asked at each scrape."""
+        self._used.add(name)
         self._budget_used.labels(name).set_function(share)
 
     def alert(self, outcome: str) -> None:
