@@ -55,7 +55,7 @@ class Unpriced:
 class Tools:
     """Optional helpers of Reserve beside the store. They outlive a configuration."""
 
-    used: Callable[[str, float, float], None] = lambda _budget, _share, _ends: None
+    used: Callable[[str, Callable[[], float]], None] = lambda _budget, _share: None
     tell: Callable[[Alert], None] = lambda _alert: None
     grants: Grants | None = None
     expected: Expected | None = None
@@ -98,7 +98,7 @@ class Reserve:
         self._lease = lease
         self._cap = cap
         self._count = count  # (budget, verdict)
-        self._watch = Watch(tools.used, tools.tell, now)
+        self._watch = Watch(tools.used, tools.tell, self._room, now)
         self._grants = tools.grants
         self._expected = tools.expected
         self._exact = tools.exact
@@ -164,6 +164,7 @@ class Reserve:
             if left < 1:
                 outcome = Denied(0, max(0, left), level.resets_in)
                 self._watch.denied(claim, hold, outcome)
+                self._watch.full(claim, level)
                 self._count(claim.budget.name, "denied")
                 exchange.denied_by = claim.budget.name
                 raise exceeded(claim, outcome, self._room(claim))
@@ -300,6 +301,7 @@ class Reserve:
             claim = claims[outcome.index]
             reservation.claims = ()
             self._watch.denied(claim, holds[outcome.index], outcome)
+            await self._look(claim)
             return _Denial(claim, exceeded(claim, outcome, self._room(claim)))
         reservation.held = True
         self._leases.add(reservation.id)
@@ -310,6 +312,16 @@ class Reserve:
         exchange.alert = self._watch.granted(claims, outcome.levels)
         exchange.rate = rates(claims, holds, outcome.levels)
         return None
+
+    async def _look(self, claim: Claim) -> None:
+        """Let the gauge see what is charged where a claim found no room."""
+        if not self._watch.looks(claim):
+            return
+        try:
+            [level] = await self._counters.levels([(claim.scope, claim.budget.window)])
+        except StoreError:  # the next denial asks again
+            return
+        self._watch.full(claim, level)
 
     def _room(self, claim: Claim) -> int:
         if self._grants is None:

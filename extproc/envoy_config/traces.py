@@ -9,9 +9,18 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDnsLookupFamily
-from envoy_data_plane.envoy.config.core.v3 import GrpcService, GrpcServiceEnvoyGrpc, Http2ProtocolOptions
+from envoy_data_plane.envoy.config.core.v3 import (
+    GrpcService,
+    GrpcServiceEnvoyGrpc,
+    Http2ProtocolOptions,
+    TypedExtensionConfig,
+)
 from envoy_data_plane.envoy.config.trace.v3 import OpenTelemetryConfig, TracingHttp
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpConnectionManagerTracing
+from envoy_data_plane.envoy.extensions.tracers.opentelemetry.samplers.v3 import (
+    ParentBasedSamplerConfig,
+    TraceIdRatioBasedSamplerConfig,
+)
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptions,
     HttpProtocolOptionsExplicitHttpConfig,
@@ -23,7 +32,7 @@ from envoy_data_plane.envoy.type.metadata.v3 import (
     MetadataKindRequest,
 )
 from envoy_data_plane.envoy.type.tracing.v3 import CustomTag, CustomTagLiteral, CustomTagMetadata
-from envoy_data_plane.envoy.type.v3 import Percent
+from envoy_data_plane.envoy.type.v3 import FractionalPercent, FractionalPercentDenominatorType, Percent
 
 from extproc.envoy_config import processor
 from extproc.envoy_config.typed import discovery, endpoints, pack, seconds, socket_address, tls_to
@@ -72,12 +81,27 @@ def _tracing(settings: Settings, tags: list[CustomTag]) -> HttpConnectionManager
     if traces is None:
         return None
     service = GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=_CLUSTER), timeout=seconds(1))
-    exporter = OpenTelemetryConfig(grpc_service=service, service_name="llm-extproc")
+    exporter = OpenTelemetryConfig(
+        grpc_service=service, service_name="llm-extproc", sampler=_sampler(round(1_000_000 * traces.sample))
+    )
     return HttpConnectionManagerTracing(
         provider=TracingHttp(name="envoy.tracers.opentelemetry", typed_config=pack(exporter)),
-        random_sampling=Percent(value=100 * traces.sample),
+        random_sampling=Percent(value=100),  # a lower one would also drop traces that their callers record
         client_sampling=Percent(value=0),  # only traceparent decides, not x-client-trace-id
         custom_tags=tags,
+    )
+
+
+def _sampler(parts: int) -> TypedExtensionConfig:
+    """The decision of the caller, or so many parts of a million of the traces that begin here."""
+    share = FractionalPercent(numerator=parts, denominator=FractionalPercentDenominatorType.MILLION)
+    ours = TypedExtensionConfig(
+        name="envoy.tracers.opentelemetry.samplers.trace_id_ratio_based",
+        typed_config=pack(TraceIdRatioBasedSamplerConfig(sampling_percentage=share)),
+    )
+    return TypedExtensionConfig(
+        name="envoy.tracers.opentelemetry.samplers.parent_based",
+        typed_config=pack(ParentBasedSamplerConfig(wrapped_sampler=ours)),
     )
 
 

@@ -26,6 +26,7 @@ _NOT_READ = "request_overall_timeout"  # by the provider
 _MOST_ATTEMPTS = 1000  # far above what a route can ask for
 _EARLY = 0.05  # seconds, or a fiftieth of the limit: the two listeners do not start their clocks together
 _DOWNSTREAM_REASONS = {
+    _CUT: "cut",  # in mid-answer, by the provider
     "request_headers_timeout": "request_timeout",
     "stream_idle_timeout": "idle_timeout",
     "max_request_bytes": "body_too_large",

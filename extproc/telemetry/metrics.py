@@ -28,6 +28,7 @@ from extproc.telemetry.histogram import Counts, Histogram
 from extproc.telemetry.logs import describe, describe_verdicts, json_line
 from extproc.telemetry.prefixes import Prefixes
 from extproc.telemetry.recent import Recent
+from extproc.telemetry.traces import error_type
 from extproc.words.caching import SHADOWS
 from extproc.words.exchange import Exchange
 from extproc.words.verdicts import Verdict
@@ -97,7 +98,6 @@ class Telemetry:
         self._most_spenders = settings.attribution.max_series
         self.tools: ToolMetrics | None = None  # of the MCP gateway, where there is one
         self._told: dict[str, float] = {}  # provider -> when its refused credential was logged
-        self.configure(settings)
         self._write = write or sys.stdout.write
         self.recent = Recent(_MAX_EXCHANGES, _MAX_STRANGERS)
 
@@ -191,7 +191,7 @@ class Telemetry:
         self._budget_used = Gauge(
             "extproc_budget_used_ratio", "Share of the limit spent, in the fullest count", ["budget"], registry=registry
         )
-        self._shares: dict[str, tuple[float, float]] = {}  # budget -> share of its fullest count, end of its window
+        self._used: set[str] = set()  # budgets with such a share
         where = ["provider", "model"]
         self._cost = Counts("extproc_cost_usd", "Cost of exchanges, in USD", where, registry)
         spender = [
@@ -260,7 +260,7 @@ class Telemetry:
         )
         self._downstream = Counter(
             "extproc_downstream_ends",
-            "Requests at the public listener that ended without the processor's or a provider's answer",
+            "Requests at the public listener that ended without a whole answer of the processor's or a provider's",
             ["reason"],
             registry=registry,
         )
@@ -301,6 +301,9 @@ class Telemetry:
                 ("not_after", "End of the listener's certificate, in seconds since the epoch"),
             )
         ]
+        for bug in ("GatewayStream", "AttemptStream", "reload"):
+            self._errors.labels(bug)
+        self.configure(settings)
 
     def certificate(self, file: str, dates: tuple[float, float] | None) -> None:
         """The dates of the listener's certificate, when they are known. Called again, it costs nothing."""
@@ -321,6 +324,13 @@ class Telemetry:
         self._models = {*settings.models, *settings.virtual_models}
         self._providers = {name: kinds()[provider.kind].gen_ai_name for name, provider in settings.providers.items()}
         self._log = settings.telemetry.access_log == "stdout"
+        for provider in self._providers:  # series from 0 on, so that an alert sees the first event
+            self._credentials.labels(provider)
+        for budget in settings.budgets:
+            self._budget.labels(budget.name, "store_failure")
+        for gone in self._used - {budget.name for budget in settings.budgets}:
+            self._used.discard(gone)
+            self._budget_used.remove(gone)
         if settings.mcp is not None and self.tools is None:
             from extproc.telemetry.tools import ToolMetrics  # noqa: PLC0415 - most gateways serve models alone
 
@@ -366,17 +376,10 @@ class Telemetry:
     def budget(self, name: str, verdict: str) -> None:
         self._budget.labels(name, verdict).inc()
 
-    def budget_used(self, name: str, share: float, ends: float) -> None:
-        """Take in the level of a budget's fullest count, and the end of its window (seconds since the epoch, or
-        infinite).
-        """
-        if name not in self._shares:
-            self._budget_used.labels(name).set_function(lambda: self._share(name))
-        self._shares[name] = share, ends
-
-    def _share(self, name: str) -> float:
-        share, ends = self._shares[name]
-        return share if time.time() < ends else 0.0
+    def budget_used(self, name: str, share: Callable[[], float]) -> None:
+        """Take in a budget, and what tells the share of its fullest count. It is asked at each scrape."""
+        self._used.add(name)
+        self._budget_used.labels(name).set_function(share)
 
     def alert(self, outcome: str) -> None:
         """Count an alert by its outcome: told, failed, dropped."""
@@ -449,7 +452,7 @@ class Telemetry:
 
     def _count(self, exchange: Exchange) -> None:
         usage, target, report = exchange.usage, exchange.target, exchange.report
-        error = self._error(exchange.error or (str(exchange.status) if exchange.status >= 400 else ""))
+        error = self._error(error_type(exchange))
         provider = self.provider_name(target.provider) if target else ""
         labels = (exchange.operation, provider, *self._models_of(exchange), error)
         self._duration.series(labels).observe(exchange.seconds)

@@ -13,11 +13,11 @@ from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from extproc.telemetry.histogram import Histogram
+from extproc.telemetry.traces import CALL, EXECUTE
 from extproc.words.exchange import Exchange
 
 _DURATION = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 _MOST_TOOLS = 2000  # names of tools that are labels; further ones are `other`
-_CALL = "tools/call"
 
 
 class ToolMetrics:
@@ -55,10 +55,10 @@ class ToolMetrics:
     def record(self, exchange: Exchange, error: str) -> None:
         """Take in an exchange that ended. `error` is one of a bounded set."""
         call = exchange.mcp
-        called = exchange.operation == _CALL
+        called = exchange.operation == CALL
         labels = (
             exchange.operation,
-            "execute_tool" if called else "",
+            EXECUTE if called else "",
             self._tool(call) if called else "",
             error,
             str(call.rpc_error or ""),

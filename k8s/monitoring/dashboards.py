@@ -285,7 +285,7 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
                 "Requests that Envoy ended",
                 "reqps",
                 [(_rate("extproc_downstream_ends_total", "reason"), "{{reason}}")],
-                "Neither the processor nor a provider answered them.",
+                "Neither the processor nor a provider answered them to the end.",
             ),
         ),
     ),
@@ -310,6 +310,12 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
             ),
             Panel("Duration by server", "s", _quantiles(_CALLS, "mcp_server")),
             Panel("Duration at servers", "s", _quantiles("mcp_client_operation_duration_seconds", "mcp_server")),
+            Panel(
+                "Share of failed requests by server",
+                "percentunit",
+                [("extproc:tool_server_failures:ratio_rate5m", "{{mcp_server}}")],
+                "Calls, and the gateway's own looks at the definitions.",
+            ),
             Panel(
                 "Definitions by state",
                 "short",

@@ -25,13 +25,13 @@ BODY = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "max_t
 
 class World:
     def __init__(self, clock, *budgets):
-        self.clock, self.counted, self.shares, self.leases = clock, [], [], set()
+        self.clock, self.counted, self.shares, self.leases = clock, [], {}, set()
         leases = self.leases
         self.counters = MemoryCounters(clock)
         settings = [BudgetSettings(**{"name": "b", "unit": "usd", "window": "month", **budget}) for budget in budgets]
         count = lambda *what: self.counted.append(what)  # noqa: E731
-        used = lambda *what: self.shares.append(what)  # noqa: E731
-        self.reserve = Reserve(settings, self.counters, leases, 4096, count, tools=Tools(used), now=clock)
+        tools = Tools(self.shares.__setitem__)
+        self.reserve = Reserve(settings, self.counters, leases, 4096, count, tools=tools, now=clock)
         self._settle = Settle(self.counters, leases, count)
 
     async def settle(self, sent):
@@ -347,7 +347,7 @@ async def test_an_answer_announces_a_budget_that_runs_out(world, exchange, spent
     sent = with_id(exchange(BODY, targets=(toll,)), "last")
     await here.reserve(sent)
     assert sent.alert == alert
-    assert here.shares[-1][:2] == ("b", spent_before / 100)
+    assert here.shares["b"]() == spent_before / 100
 
 
 async def test_an_answer_announces_the_fullest_budget(world, exchange):
@@ -361,16 +361,17 @@ async def test_an_answer_announces_the_fullest_budget(world, exchange):
 
 
 async def test_the_used_share_is_that_of_the_fullest_count_and_restarts_with_its_window(world, exchange):
-    here = world({"unit": "requests", "limit": 4, "window": "minute", "per": ["label.run"]})
+    here, seen = world({"unit": "requests", "limit": 4, "window": "minute", "per": ["label.run"]}), []
     for number, run in enumerate("aab"):
         sent = with_id(exchange(BODY, targets=(CHEAP,), labels={"run": run}), f"{number}")
         await here.reserve(sent)
         await here.settle(served(sent, CHEAP, Usage(1, 1)))
-    ends = here.clock.now + 60
-    assert here.shares == [("b", 0.0, ends), ("b", 0.25, ends)]
+        seen.append(here.shares["b"]())
+    assert seen == [0, 0.25, 0.25]
     here.clock.now += 60
+    assert here.shares["b"]() == 0
     await here.reserve(with_id(exchange(BODY, targets=(CHEAP,)), "later"))
-    assert here.shares[-1] == ("b", 0.0, ends + 60)
+    assert here.shares["b"]() == 0
 
 
 # --- properties

@@ -39,15 +39,14 @@ BODY = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "max_t
 
 class World:
     def __init__(self, clock, *budgets, tools=None, reroute=None, counters=None):
-        self.clock, self.counted, self.used, self.told = clock, [], [], []
+        self.clock, self.counted, self.used, self.told = clock, [], {}, []
         self.counters = counters or MemoryCounters(clock)
         defaults = {"name": "b", "unit": "requests", "limit": 10, "window": "minute"}
         settings = [BudgetSettings(**{**defaults, **budget}) for budget in budgets]
         count = lambda *what: self.counted.append(what)  # noqa: E731
         self.grants = Grants(self.counters, clock)
         self.expected = Expected()
-        used = lambda *what: self.used.append(what)  # noqa: E731
-        tools = tools or Tools(used, self.told.append, self.grants, self.expected)
+        tools = tools or Tools(self.used.__setitem__, self.told.append, self.grants, self.expected)
         leases = set()
         self.reserve = Reserve(settings, self.counters, leases, 4096, count, tools=tools, reroute=reroute, now=clock)
         self._settle = Settle(self.counters, leases, count, expected=self.expected)
@@ -635,6 +634,47 @@ async def test_each_threshold_alerts_once_for_each_count_and_window(world, asks)
         await here.reserve(sent := asks())
         await here.settle(served(sent, Usage(1, 1)))
     assert [alert.threshold for alert in here.told] == [0.5, 0.9, 0.5]
+
+
+async def test_the_used_share_counts_what_refused_requests_found(world, asks):
+    """The last charge before a refusal is seen by no granted request."""
+    here = world(
+        {"unit": "requests", "limit": 2, "window": "day"}, {"name": "c", "unit": "concurrency", "window": None}
+    )
+    for number in range(2):
+        await here.reserve(sent := asks())
+        assert here.used["b"]() == number / 2
+        await here.settle(served(sent, Usage(1, 1)))
+    await refusal_of(here.reserve, asks())
+    assert (here.used["b"](), here.used["c"]()) == (1, 0)
+
+
+async def test_the_used_share_has_no_amounts_that_are_only_held(world, asks):
+    here = world({"unit": "tokens", "limit": 200})
+    await here.reserve(asks())
+    await refusal_of(here.reserve, asks())
+    assert here.used["b"]() == 0
+
+
+async def test_a_grant_lowers_the_used_share_at_once(world, asks):
+    here = world({"limit": 2, "window": "day", "per": ["consumer"]})
+    for consumer in ("alice", "alice", "bob"):
+        await here.reserve(sent := asks(consumer=Consumer(consumer, "red")))
+        await here.settle(served(sent, Usage(1, 1)))
+    await refusal_of(here.reserve, asks())
+    assert here.used["b"]() == 1
+    await here.grants.give("b", "b:consumer=alice", 2, "requests", here.clock.now + 100)
+    assert here.used["b"]() == 0.5
+
+
+async def test_the_used_share_follows_a_bounded_number_of_counts(world, asks):
+    here = world({"limit": 4, "window": "day", "per": ["label.run"]})
+    for run in ["full"] * 4 + [f"run-{number}" for number in range(40)]:
+        await here.reserve(sent := asks(labels={"run": run}))
+        await here.settle(served(sent, Usage(1, 1)))
+    assert here.used["b"]() == 0.75  # before the last request of "full" was charged
+    [counts] = here.reserve._watch._counts.values()
+    assert len(counts.charged) == 16
 
 
 async def test_a_refusal_alerts_on_the_use_of_a_grant(world, asks):

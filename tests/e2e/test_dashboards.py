@@ -40,7 +40,6 @@ QUIET = {
     "Answers per hour without a price",
     "Answers that passed unread",
     "Cache of answers",
-    "Decisions of budgets",
     "Duration of guardrail services",
     "Failures of guardrails",
     "Requests that Envoy ended",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -75,6 +76,13 @@ def collector() -> Iterator[Collector]:
     found.stop()
 
 
+@pytest.fixture
+def unsampled(tmp_path: Path, collector: Collector) -> Iterator[Gateway]:
+    """A gateway that records no trace that begins there."""
+    yaml = YAML.replace('%d"', f'{collector.port}", sample: 0')
+    yield from run_gateway(tmp_path, yaml, ("sandbox", "backup"), {"EXTPROC_TEST_KEY": "sk-gw-tests"})
+
+
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Gateway]:
     yaml = YAML.replace("%d", str(collector.port))
@@ -124,6 +132,20 @@ def test_the_context_of_the_client_goes_through_to_the_provider(gateway: Gateway
     answered = {span["extproc.provider"]: span["http.status_code"] for span in tries if "extproc.provider" in span}
     assert answered == {"sandbox": "503", "backup": "200"}
     assert dict(seen["headers"])["traceparent"].split("-")[1] == PARENT
+
+
+def test_the_caller_decides_about_a_trace_that_began_there(unsampled: Gateway, collector: Collector) -> None:
+    """`sample` is for the others. Providers are told the same decision."""
+    traces = [f"{number:032x}" for number in range(1, 9)]
+    for trace in traces:
+        unsampled.chat(headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
+    unsampled.chat(headers={"traceparent": f"00-{'c' * 32}-b7ad6b7169203331-00"})
+    unsampled.chat()
+    flags = [dict(seen["headers"])["traceparent"].rpartition("-")[2] for seen in unsampled.seen("sandbox")]
+    assert flags == ["01"] * len(traces) + ["00", "00"]
+    for trace in traces:
+        assert eventually(lambda trace=trace: collector.found(trace=trace, extproc__outcome="ok"))
+    assert not collector.found(trace="c" * 32)
 
 
 def test_refusals_have_a_span_too(gateway: Gateway, collector: Collector) -> None:

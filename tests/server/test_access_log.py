@@ -167,6 +167,7 @@ def test_streamed_answers_are_recognised(content_type, streamed):
         (504, "stream_idle_timeout", (), "idle_timeout"),
         (413, "request_payload_exceeded_max_request_bytes", (), "body_too_large"),
         (503, "overload", (), "overloaded"),
+        (200, "upstream_reset_after_response_started{connection_termination}", (), "cut"),
         (404, "route_not_found", (), "4xx"),
         (500, "ext_proc_error_gRPC_error_13", (), "5xx"),
     ],

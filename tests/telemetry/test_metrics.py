@@ -1,4 +1,3 @@
-import math
 import re
 from pathlib import Path
 
@@ -118,7 +117,7 @@ def touch_all(telemetry, exchange):
     telemetry.guardrail_call("g", "webhook", "ok", 0.1)
     telemetry.budget("b", "denied")
     telemetry.unread("told").inc()
-    telemetry.budget_used("b", 0.5, math.inf)
+    telemetry.budget_used("b", lambda: 0.5)
     unpriced = ended(exchange)
     unpriced.cost = None
     unpriced.caching = Caching(b"key", "alice", 60.0, True, 100, "hit", 5)
@@ -405,12 +404,30 @@ def test_an_unknown_price_is_counted(world, exchange):
     assert gateway.metric("extproc_cost_unknown_total", provider="a", model="m") == 1
 
 
-def test_the_used_share_of_a_budget_is_0_after_its_window(world):
-    gateway = world()
-    for name, ends in (("ended", 1.0), ("runs", 1e12), ("total", math.inf)):
-        gateway.telemetry.budget_used(name, 0.5, ends)
-    shares = [gateway.metric("extproc_budget_used_ratio", budget=name) for name in ("ended", "runs", "total")]
-    assert shares == [0, 0.5, 0.5]
+def test_a_budget_that_leaves_the_settings_has_no_used_share(world):
+    stays = "{name: c, unit: requests, limit: 1, window: day}"
+    gateway = world(f"budgets: [{{name: b, unit: requests, limit: 1, window: total}}, {stays}]")
+    other = world(f"budgets: [{stays}]")
+    for name in "bc":
+        gateway.telemetry.budget_used(name, lambda: 0.95)
+    gateway.telemetry.configure(other.pipeline.settings)
+    shares = [sample.labels["budget"] for sample in samples(gateway.telemetry) if "used_ratio" in sample.name]
+    assert shares == ["c"]
+
+
+def test_series_of_alerts_begin_at_zero(world):
+    """An increase from nothing to 1 is none for Prometheus."""
+    gateway = world("budgets: [{name: b, unit: requests, limit: 1, window: day}]")
+    exported = {(sample.name, *sample.labels.values()): sample.value for sample in samples(gateway.telemetry)}
+    assert exported["extproc_internal_errors_total", "GatewayStream"] == 0
+    assert exported["extproc_provider_credentials_rejected_total", "a"] == 0
+    assert exported["extproc_budget_decisions_total", "b", "store_failure"] == 0
+
+
+def test_the_used_share_of_a_budget_is_asked_at_each_scrape(world):
+    gateway, shares = world(), iter((0.5, 0.25))
+    gateway.telemetry.budget_used("b", lambda: next(shares))
+    assert [gateway.metric("extproc_budget_used_ratio", budget="b") for _ in range(2)] == [0.5, 0.25]
 
 
 # --- alerts

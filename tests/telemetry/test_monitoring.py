@@ -110,6 +110,16 @@ CASES = {
     "a slow ledger": ({QUEUED: "2000x20"}, 12, ["LedgerLags"]),
     "a burst of rows": ({QUEUED: "2000x5 0 2000x9"}, 12, []),
     "a full ledger": ({QUEUED: "0 60000"}, 1, ["LedgerFallsBehind"]),
+    "workers with full ledgers": (
+        {f'{QUEUED}{{instance="x",worker="{worker}"}}': "0 60000" for worker in range(3)},
+        1,
+        ["LedgerFallsBehind"],
+    ),
+    "settings that all workers refuse": (
+        {f'extproc_reloads_total{{instance="x",outcome="refused",worker="{worker}"}}': "0 1 1" for worker in range(3)},
+        2,
+        ["SettingsRefused"],
+    ),
     "rows lost": ({'extproc_ledger_rows_total{outcome="dropped"}': "0 3 3"}, 2, ["LedgerRowsLost"]),
     "rows written": ({'extproc_ledger_rows_total{outcome="written"}': "0+100x3"}, 2, []),
     "counters lost": ({"extproc_store_losses_total": "0 1 1"}, 2, ["CountersLost"]),
@@ -118,6 +128,7 @@ CASES = {
     "webhook": ({'extproc_budget_alerts_total{outcome="failed"}': "0 1 1"}, 2, ["BudgetAlertNotTold"]),
     "told": ({'extproc_budget_alerts_total{outcome="told"}': "0 1 1"}, 2, []),
     "one replica down": ({'up{instance="x",job="g"}': "1x5 0x20", LAST: "0x5"}, 15, ["GatewayDown"]),
+    "one replica down for hours": ({'up{instance="x",job="g"}': "1x5 0x400", LAST: "0x5"}, 400, ["GatewayDown"]),
     "another program down": ({'up{instance="y",job="h"}': "0x20", LAST: "0x5"}, 15, []),
     "errors": ({SERVED: "0+90x20", REFUSED: "0+10x20"}, 15, ["ErrorsFrequent"]),
     "few errors": ({SERVED: "0+990x20", REFUSED: "0+10x20"}, 15, []),
@@ -131,6 +142,20 @@ CASES = {
         ["ProviderFails"],
     ),
     "clients' mistakes": ({'extproc_tries_total{provider="a",outcome="4xx"}': "0+5x20"}, 15, []),
+    "an exhausted quota": ({'extproc_tries_total{provider="a",outcome="429"}': "0+5x20"}, 15, ["ProviderFails"]),
+    "a server of tools": (
+        {'mcp_client_operation_duration_seconds_count{mcp_server="s",error_type="connect"}': "0+1x20"},
+        15,
+        ["ToolServerFails"],
+    ),
+    "a server that answers": (
+        {
+            'mcp_client_operation_duration_seconds_count{mcp_server="s",error_type=""}': "0+1x20",
+            'mcp_client_operation_duration_seconds_count{mcp_server="s",error_type="4xx"}': "0+5x20",
+        },
+        15,
+        [],
+    ),
     "late tokens": (
         {
             'gen_ai_server_time_to_first_token_seconds_bucket{gen_ai_provider_name="a",le="5.0"}': "0+9x30",
@@ -168,16 +193,22 @@ def promtool(tmp_path, verb, text):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_alert_has_a_first_step():
-    text = (MONITORING.parents[1] / "docs/operations.md").read_text()
-    assert [name for name in ALERTS if f"`{name}`" not in text] == []
+def test_every_alert_is_listed_and_has_a_first_step():
+    for page in ("operations", "telemetry"):
+        text = (MONITORING.parents[1] / f"docs/{page}.md").read_text()
+        assert [name for name in ALERTS if f"`{name}`" not in text] == []
+
+
+def test_every_metric_is_in_the_documentation():
+    text = (MONITORING.parents[1] / "docs/telemetry.md").read_text()
+    assert [name for name in METRICS if f"`{name}`" not in text] == []
 
 
 @needs_promtool
 def test_alerts_fire_at_their_conditions(tmp_path):
     def case(name, series, minute, firing):
         if name != "no gateway":
-            series = {'extproc_exchanges_in_flight{instance="running"}': "0x60", **series}
+            series = {'extproc_exchanges_in_flight{instance="running"}': "0x400", **series}
         silent = [
             {"eval_time": f"{minute}m", "alertname": alert, "exp_alerts": []} for alert in ALERTS if alert not in firing
         ]

@@ -9,6 +9,9 @@ from extproc.words import contract
 from extproc.words.dialect import Report
 from extproc.words.exchange import Usage
 from extproc.words.verdicts import Verdict
+from tests.telemetry.test_metrics import called
+
+OF_CALLS = {"gen_ai.tool.name", "mcp.method.name", "mcp.protocol.version", "extproc.mcp_server", "extproc.profile"}
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def ended(exchange):
 
 def test_an_exchange_that_ended_has_all_attributes(ended):
     found = final(ended, {"a": "acme"}.get)
-    assert set(found) == set(ATTRIBUTES) - {"error.type"}
+    assert set(found) == set(ATTRIBUTES) - {"error.type", *OF_CALLS}
     assert found["gen_ai.request.model"] == "m" * 256
     assert found["gen_ai.provider.name"] == "acme"
     assert found["gen_ai.response.finish_reasons"] == "stop,length"
@@ -49,6 +52,36 @@ def test_a_stranger_has_no_consumer(exchange):
     found = final(stranger, str)
     assert found["error.type"] == "invalid_key"
     assert "extproc.consumer" not in found
+
+
+def test_an_error_of_the_provider_is_an_error_type(ended):
+    ended.status = 429
+    assert final(ended, str)["error.type"] == "429"
+
+
+def test_a_call_of_a_tool_has_the_conventions_of_tools_and_none_of_models(exchange):
+    call = called(exchange, failed=True)
+    call.usage, call.cost = Usage(), 5_000_000
+    found = final(call, str)
+    assert set(found) <= set(ATTRIBUTES)
+    assert {name: value for name, value in found.items() if name.startswith(("gen_ai", "mcp", "error"))} == {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": "add",
+        "mcp.method.name": "tools/call",
+        "mcp.protocol.version": "2025-06-18",
+        "error.type": "tool_error",
+    }
+    assert (found["extproc.mcp_server"], found["extproc.profile"]) == ("github", "dev")
+    assert found["extproc.cost_usd"] == "0.005"
+    assert "CANARY" not in str(found)
+
+
+def test_a_message_without_a_tool_names_its_method(exchange):
+    listing = called(exchange)
+    listing.operation = "tools/list"
+    found = known(listing)
+    assert found["mcp.method.name"] == "tools/list"
+    assert not any(name.startswith("gen_ai") for name in found)
 
 
 def test_they_are_metadata_behind_an_answer():
