@@ -1,7 +1,7 @@
 """Consumers that an operator has forgotten: every process drops the exchanges of theirs that it remembers.
 
-A process that forgets puts a note on the counters store's board, without the name. Each process reads the board once a
-second, and drops what it has at the first sight of a note.
+A process that forgets puts a note on the counters store's board, without the name. Each process reads the board every
+few seconds, and drops what it has at the first sight of a note.
 """
 
 from __future__ import annotations

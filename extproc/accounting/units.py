@@ -1,8 +1,8 @@
 """Units of budgets, in which all processes that share a counters store have to agree: a count of tokens that is read as
 nano-USD refuses everything, or nothing.
 
-Each process tells the others its units once a second, on the store's board. One that starts with a unit in which others
-count another one does not start, as with any mistake in its settings.
+Each process tells the others its units every few seconds, on the store's board. One that starts with another unit than
+those in which others count does not start, as with any mistake in its settings.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 import sys
@@ -55,6 +56,7 @@ _BEAT = 1.0
 """Seconds between looks at the settings file, at ended leases and at the notes of other processes, and between two
 measurements of the loop's lag. All of it happens at one wake-up, so that an idle process hardly costs anything.
 """
+_SELDOM = 3  # beats between two looks at what hardly ever changes
 _LAST_LINES = 1.0  # seconds for the last lines of the log
 _PRUNE_EVERY = 3600.0
 _KEYS_EVERY = 2.0  # seconds until a key that an operator made or revoked is known everywhere
@@ -444,13 +446,14 @@ class Processor:
     async def _share(self) -> None:
         """Exchange findings of tries with other workers and replicas, and read the grants of operators."""
         me = uuid.uuid4().hex
-        while True:
+        for beat in itertools.count():
             await asyncio.sleep(self._until_beat())
             with contextlib.suppress(StoreError):  # findings of this process stay here
                 self._history.merge(await self._counters.share("providers", me, self._history.note(), _SHARED_FOR))
                 await self._grants.refresh()
-                await self._forgotten.refresh()
-                await self._agreed.tell(self._units)
+                if beat % _SELDOM == 0:
+                    await self._forgotten.refresh()
+                    await self._agreed.tell(self._units)
                 if self._servers is not None:
                     await self._taint.refresh()
                     await self._servers.board.turn(self._counters)
