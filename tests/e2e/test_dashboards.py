@@ -45,6 +45,7 @@ QUIET = {
     "Requests that Envoy ended",
     "Requests that budgets and limits refused",
     "Skipped targets",
+    "Time until the listener's certificate ends",
     "Tokens per hour read from and written to the prompt caches of providers, by team",
     "USD per hour saved by the prompt caches of providers (read), and spent on them (write), by team",
     "USD per hour saved by the cache, by team",
