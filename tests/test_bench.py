@@ -15,9 +15,18 @@ from bench.soak.minutes import Sample, Verdict
 
 @pytest.fixture
 async def port():
-    server = await asyncio.get_running_loop().create_server(stub.Connection, "127.0.0.1", 0)
+    made = []
+
+    def connect():
+        made.append(stub.Connection())
+        return made[-1]
+
+    server = await asyncio.get_running_loop().create_server(connect, "127.0.0.1", 0)
     yield server.sockets[0].getsockname()[1]
     server.close()
+    for connection in made:
+        connection._transport.abort()
+    await asyncio.sleep(0)  # they are closed in the next turn
 
 
 async def test_every_plain_request_is_answered_once(port):

@@ -22,7 +22,6 @@ class Http2Provider:
         self.whole = whole
         self.frame = (piece * (FRAME // len(piece) + 1))[:FRAME]
         self.url = ""
-        self.peers: list[asyncio.Transport] = []
         self._certificate = certificate
 
     @contextmanager
@@ -49,9 +48,11 @@ class Http2Provider:
 
     async def _close(self) -> None:
         self._server.close()
-        for peer in self.peers:
-            peer.abort()
-        await asyncio.sleep(0.05)  # for the loop to close the sockets
+        await asyncio.sleep(0.01)  # for connections that were just accepted
+        transports = asyncio.get_running_loop()._transports  # type: ignore[attr-defined]
+        for transport in list(transports.values()):  # also of those in their handshake, which have no peer yet
+            transport.abort()
+        await asyncio.sleep(0.01)  # for the loop to close the sockets
 
 
 class _Peer(asyncio.Protocol):
@@ -67,7 +68,6 @@ class _Peer(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._provider.peers.append(transport)
         self._http2.initiate_connection()
         self._send()
 
