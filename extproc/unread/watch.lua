@@ -107,11 +107,6 @@ function envoy_on_response(handle)
       last = last + 1
       pieces[last] = length > TAIL and sub(piece, -TAIL) or piece
       kept = kept + #pieces[last]
-      while kept - #pieces[first] >= TAIL do
-        kept = kept - #pieces[first]
-        pieces[first] = nil
-        first = first + 1
-      end
 
       -- A line, or a name, may be split between two pieces.
       local joint = sub(before, -9) .. sub(piece, 1, 9)
@@ -141,6 +136,13 @@ function envoy_on_response(handle)
         window = window .. sub(piece, 1, missing)
         missing = missing - length
         note("usage", handle:base64Escape(window))
+      end
+
+      -- Not earlier: the window before a usage may begin in a piece that the tail needs no longer.
+      while kept - #pieces[first] >= TAIL do
+        kept = kept - #pieces[first]
+        pieces[first] = nil
+        first = first + 1
       end
       local due = count - checked_count >= EVERY or size - checked_size >= TAIL
       if due or count <= TIMES then

@@ -167,6 +167,16 @@ def test_usage_in_every_event_and_none_in_most(gateway: Watched) -> None:
     check(gateway.follow(early), b"".join(early))
 
 
+@pytest.mark.parametrize("size", [10_000, 20_000, 60_000, 200_000])
+def test_usage_at_the_beginning_of_a_large_piece(gateway: Watched, size: int) -> None:
+    """Its window reaches into the pieces before, although the tail needs none of them any more."""
+    word = {"model": "m", "choices": [{"index": 0, "delta": {"content": " word"}}]}
+    said, usage = event(word), event({**word, "usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+    sent = [said * 100, said * 5 + usage + said * (size // len(said))]
+    for _ in range(3):  # Envoy may read a piece in parts
+        check(gateway.follow(sent, 0.05), b"".join(sent))
+
+
 def test_the_twin_in_python_does_the_same(gateway: Watched) -> None:
     """Pieces that come apart in time are the pieces that Envoy sees, unless the machine is busy."""
     sent = by_event(stream("openai_chat", 12))
