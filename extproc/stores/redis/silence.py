@@ -34,6 +34,7 @@ class Silence:
         self._calls: deque[tuple[float, float, int, asyncio.Future[Any]]] = deque()  # in the order of their beginnings
         self._signs = 0
         self._due = 0.0
+        self._late = False  # the latest tick was
         self._timer: asyncio.TimerHandle | None = None
 
     def end(self) -> None:
@@ -55,15 +56,18 @@ class Silence:
 
     def _turn(self) -> None:
         now = asyncio.get_running_loop().time()
-        if now - self._due < self._tick:
+        late = now - self._due >= self._tick
+        if not late:
             self._listened += self._tick
+        unread = late and not self._late  # answers may wait in the socket, which is looked at before the next turn
+        self._late = late
         calls = self._calls
         while calls:
             listened, began, signs, future = calls[0]
             if not future.done():
                 if self._listened - max(listened, self._heard) > self.timeout - self._tick / 2:
                     future.set_exception(SilentError())
-                elif now - began > self._patience:
+                elif now - began > self._patience and not unread:
                     future.set_exception(SilentError() if signs == self._signs else CrowdedError())
                 else:
                     break

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -85,3 +86,27 @@ def test_a_connection_that_closed_in_this_turn_is_a_failure_and_no_bug(mute):
         await line.close()
 
     uvloop.run(scenario())
+
+
+def test_a_pause_of_the_process_does_not_use_up_the_patience():
+    """What arrived in the pause is read by a task, some turns of the loop after the timer that is overdue."""
+
+    async def wait() -> str:
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            ours.setblocking(False)
+
+            def hear() -> None:
+                loop.remove_reader(ours)
+                loop.call_soon(loop.call_soon, lambda: answer.done() or answer.set_result("heard"))
+
+            loop.add_reader(ours, hear)
+            waiting = asyncio.create_task(Silence(0.1, 0.2).wait(answer))
+            await asyncio.sleep(0)
+            theirs.send(b"x")
+            time.sleep(0.5)  # the process stands still, and the answer arrives
+            return await waiting
+
+    assert uvloop.run(wait()) == "heard"
