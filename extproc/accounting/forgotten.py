@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.stores import Counters
+from extproc.stores import Counters, read_notes
 
 BOARD = "forgotten"
 STAYS = 600.0
@@ -46,12 +46,7 @@ class Forgotten:
 
     async def refresh(self) -> None:
         """Read the board. Raises StoreError."""
-        notes = []
-        for found in await self._counters.share(BOARD, "", b"", 1.0):
-            try:
-                notes.append(_decode(found))
-            except msgspec.DecodeError:  # written by another release
-                continue
+        notes = list(read_notes(await self._counters.share(BOARD, "", b"", 1.0), _decode))
         if new := {note.consumer for note in notes if note.id not in self._seen}:
             self._forget(new)
         self._seen = {note.id for note in notes}

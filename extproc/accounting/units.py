@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from extproc.stores import MAX_NOTE, Counters
+from extproc.stores import MAX_NOTE, Counters, read_notes
 
 BOARD = "units"
 STAYS = 10.0
@@ -46,11 +46,8 @@ class Units:
 
     async def _share(self, note: bytes) -> None:
         others: dict[bytes, str] = {}
-        for found in await self._counters.share(BOARD, self._me, note, STAYS):
-            try:
-                others |= _decode(found)
-            except (msgspec.DecodeError, ValueError):  # written by another release
-                continue
+        for found in read_notes(await self._counters.share(BOARD, self._me, note, STAYS), _decode):
+            others |= found
         self._others = others
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from extproc.stores import MAX_COUNT, Counters
+from extproc.stores import MAX_COUNT, Counters, read_notes
 
 BOARD = "grants"
 MOST = 1000
@@ -91,13 +91,7 @@ class Grants:
 
     async def refresh(self) -> None:
         """Read the board. Raises StoreError."""
-        found = []
-        for note in await self._counters.share(BOARD, "", b"", 1.0):
-            try:
-                found.append(_decode(note))
-            except msgspec.DecodeError:  # written by another release
-                continue
-        self._take(found)
+        self._take(read_notes(await self._counters.share(BOARD, "", b"", 1.0), _decode))
 
     def _take(self, grants: Iterable[Grant]) -> None:
         now = self._now()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from extproc.stores import MAX_NOTE, Counters
+from extproc.stores import MAX_NOTE, Counters, read_notes
 
 BOARD = "mcp"
 _STAYS = 5.0  # seconds that a message stays there
@@ -56,11 +56,8 @@ class Board:
             self._told.popleft()
         while len(note := msgspec.msgpack.encode([told for _, told in self._told])) > MAX_NOTE:
             self._told.popleft()
-        for other in await counters.share(BOARD, self._me, note if self._told else b"", _STAYS):
-            try:
-                found = _decode(other)
-            except msgspec.DecodeError:  # written by another release
-                continue
+        others = await counters.share(BOARD, self._me, note if self._told else b"", _STAYS)
+        for found in read_notes(others, _decode):
             for told in found:
                 if told.number not in self._heard:
                     self._hear(told.session, told.body)

@@ -27,9 +27,9 @@ import importlib
 import pkgutil
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import inf
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 import msgspec
 
@@ -41,6 +41,7 @@ TIMEOUT = 0.2  # seconds of silence of a store, after which its calls fail, unle
 PATIENCE = 3.0  # seconds that a call waits for a store that answers others
 MAX_FACTS = 4096  # bytes of the facts of a reservation
 MAX_NOTE = 64 * 1024  # bytes of a note on a board
+_T = TypeVar("_T")
 _LEASE = 10.0  # seconds that the reservation of `write` is kept, if its end does not arrive
 PAGE = 1000  # counts that `fullest` reads at a time, with a turn for others in between
 MAX_LOOK = 100_000  # counts that one call of `fullest` reads, at most
@@ -246,6 +247,16 @@ class Counters(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def read_notes(notes: Iterable[bytes], decode: Callable[[bytes], _T]) -> Iterator[_T]:
+    """What the notes of a board say. Those that another release wrote in a form of its own are left out."""
+    for note in notes:
+        try:
+            found = decode(note)
+        except ValueError:  # msgspec.DecodeError, or bytes that are no text
+            continue
+        yield found
 
 
 async def write(counters: Counters) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from extproc.stores import Counters
+from extproc.stores import Counters, read_notes
 from extproc.words.exchange import Exchange
 
 BOARD = "taint"
@@ -82,11 +82,7 @@ class Taint:
 
     def _take(self, notes: Iterable[bytes]) -> None:
         now = self._now()
-        for note in notes:
-            try:
-                found = _decode(note)
-            except msgspec.DecodeError:  # written by another release
-                continue
+        for found in read_notes(notes, _decode):
             known = self._runs.get(found.run)
             if known is None or known.until < found.until:
                 self._runs.pop(found.run, None)
