@@ -196,9 +196,8 @@ class Endpoints:
 
 def path_regex(pattern: str) -> str:
     """A regular expression (of Python and of RE2) for the paths that match `pattern`."""
-    place, there = (ID, "[A-Za-z0-9_-]+") if ID in pattern else (PLACE, ".+")
-    before, _, after = pattern.partition(place)
-    return f"{re.escape(before)}({there}){re.escape(after)}"
+    place, there = (ID, "([A-Za-z0-9_-]+)") if ID in pattern else (PLACE, "(.+)")
+    return re.escape(pattern).replace(re.escape(place), there)
 
 
 def is_name(text: str) -> bool:

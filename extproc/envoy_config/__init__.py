@@ -127,8 +127,7 @@ def bootstrap(
         admin=_admin(admin_port, admin_socket),
         overload_manager=_overload(settings),
         layered_runtime=_runtime(),
-        # Between two listeners of this process, 64 KiB at a time would be many wake-ups for one prompt.
-        bootstrap_extensions=[extension("envoy.bootstrap.internal_listener", InternalListener(buffer_size_kb=1024))],
+        bootstrap_extensions=[extension("envoy.bootstrap.internal_listener", _between_listeners(settings))],
     )
     return to_json(message)
 
@@ -154,6 +153,11 @@ def _runtime() -> LayeredRuntime:
     """Room for the expressions of `others`, in instructions of RE2: Envoy allows 100, for those that others write."""
     limit = Struct.from_dict({"re2.max_program_size.error_level": 100_000})
     return LayeredRuntime(layers=[RuntimeLayer(name="static", static_layer=limit)])
+
+
+def _between_listeners(settings: Settings) -> InternalListener:
+    """Buffers of connections within Envoy. It takes no larger ones than 8 MiB."""
+    return InternalListener(buffer_size_kb=min(settings.limits.answer_buffer >> 10, 8192))
 
 
 def _overload(settings: Settings) -> OverloadManager:

@@ -73,7 +73,7 @@ def _server(settings: Settings, name: str, place: str) -> Route:
         name=name,
         match=RouteMatch(path=f"/{name}"),
         route=RouteAction(cluster=place, timeout=seconds(0), idle_timeout=seconds(idle)),
-        request_body_buffer_limit=buffer_bytes(settings),
+        request_body_buffer_limit=buffer_bytes(settings.limits.request_body),
     )
 
 
@@ -88,5 +88,5 @@ def _signed(settings: Settings, name: str, place: str) -> Route:
             prefix_rewrite=url.path.rstrip("/") + "/",
             timeout=seconds(_LONGEST),
         ),
-        request_body_buffer_limit=buffer_bytes(settings),
+        request_body_buffer_limit=buffer_bytes(settings.limits.request_body),
     )

@@ -68,11 +68,10 @@ from envoy_data_plane.google.protobuf import Any as Packed
 
 from extproc.dialects import path_regex, served
 from extproc.envoy_config import identity, processor, replies, traces
-from extproc.envoy_config.typed import buffer_bytes, extension, http_filter, pack, seconds, socket_address, untyped
+from extproc.envoy_config.typed import by_size, extension, http_filter, pack, seconds, socket_address, untyped
 from extproc.settings.config import Settings
 from extproc.settings.listener import CORSSettings
 from extproc.words import contract
-from extproc.words.dialect import ID, PLACE
 
 NO_ORDER = "no-order"
 """A cluster without endpoints, for requests that got no order from the processor. They are answered 503."""
@@ -226,10 +225,9 @@ def _cors(cors: CORSSettings) -> CorsPolicy:
 def _preflights(name: str = "preflights", path: str = "/", cors: Mapping[str, Packed] | None = None) -> Route:
     """The filter for cross-origin requests answers these, and looks for its settings on a route to a cluster only."""
     asked = HeaderMatcher(name="access-control-request-method", present_match=True)
-    options = HeaderMatcher(name=":method", string_match=StringMatcher(exact="OPTIONS"))
     return Route(
         name=name,
-        match=RouteMatch(prefix=path, headers=[options, asked]),
+        match=RouteMatch(prefix=path, headers=[_asked("OPTIONS"), asked]),
         route=RouteAction(cluster=NO_ORDER),
         typed_per_filter_config=dict(cors or {}),
     )
@@ -280,7 +278,7 @@ def routes(settings: Settings) -> RouteConfiguration:
         domains=["*"],
         include_request_attempt_count=True,
         typed_per_filter_config=filters,
-        routes=[*_profiles(settings), *preflights, *(_route(settings, *call) for call in served()), elsewhere],
+        routes=[*_profiles(settings), *preflights, *_models(settings), elsewhere],
     )
     return RouteConfiguration(name=ROUTES, virtual_hosts=[host])
 
@@ -289,59 +287,57 @@ def _profiles(settings: Settings) -> Sequence[Route]:
     """The routes of the MCP gateway. Other methods than POST are answered by the processor, and need none."""
     if settings.mcp is None:
         return []
-    asked = HeaderMatcher(name=":method", string_match=StringMatcher(exact="POST"))
     cors = {}
     if origins := settings.mcp.origins:
         asking = CORSSettings.model_construct(origins=origins, headers=_MCP_HEADERS, max_age=600)
         cors["envoy.filters.http.cors"] = pack(_cors(asking))
-    route = Route(
-        name="mcp",
-        match=RouteMatch(prefix="/mcp/", headers=[asked]),
-        route=RouteAction(
-            inline_cluster_specifier_plugin=_order(),
-            timeout=seconds(0),  # an answer may stream for hours
-            idle_timeout=seconds(_client_idle_timeout(settings)),
-            # A call of a tool is not repeated, unless its connection failed: the processor raises the number.
-            retry_policy=RetryPolicy(
-                num_retries=0,
-                retry_back_off=RetryPolicyRetryBackOff(base_interval=seconds(0.005), max_interval=seconds(0.005)),
-            ),
+    action = RouteAction(
+        inline_cluster_specifier_plugin=_order(),
+        timeout=seconds(0),  # an answer may stream for hours
+        idle_timeout=seconds(_client_idle_timeout(settings)),
+        # A call of a tool is not repeated, unless its connection failed: the processor raises the number.
+        retry_policy=RetryPolicy(
+            num_retries=0,
+            retry_back_off=RetryPolicyRetryBackOff(base_interval=seconds(0.005), max_interval=seconds(0.005)),
         ),
-        request_body_buffer_limit=buffer_bytes(settings),
-        typed_per_filter_config=cors,
     )
-    return [*([_preflights("mcp-preflights", "/mcp/", cors)] if origins else []), route]
+    match = RouteMatch(prefix="/mcp/", headers=[_asked("POST")])
+    route = Route(name="mcp", match=match, route=action, typed_per_filter_config=cors)
+    calls = by_size(route, settings.limits.request_body)
+    return [*([_preflights("mcp-preflights", "/mcp/", cors)] if origins else []), *calls]
 
 
-def _route(settings: Settings, method: str, path: str) -> Route:
-    asked = HeaderMatcher(name=":method", string_match=StringMatcher(exact=method))
-    return Route(
-        name=path if method == "POST" else f"{method} {path}",
-        match=_match(path, asked),
-        route=RouteAction(
-            inline_cluster_specifier_plugin=_order(),
-            timeout=seconds(0),  # an answer may stream for hours
-            idle_timeout=seconds(_client_idle_timeout(settings)),
-            retry_policy=RetryPolicy(
-                num_retries=0,  # the processor raises it
-                # No API of a model answers in HTML, or with a redirect: they come from some proxy.
-                retriable_headers=[
-                    HeaderMatcher(name="content-type", string_match=StringMatcher(prefix="text/html")),
-                    HeaderMatcher(name=":status", string_match=StringMatcher(prefix="3")),
-                ],
-                refresh_cluster_on_retry=True,  # makes a retry go to the next target instead of the first
-                # The next target is tried at once. Before a further try at the same one the attempt attachment waits.
-                retry_back_off=RetryPolicyRetryBackOff(base_interval=seconds(0.001), max_interval=seconds(0.001)),
-            ),
+def _models(settings: Settings) -> Sequence[Route]:
+    """The routes of everything that clients may call. Paths have all but their method in common."""
+    action = RouteAction(
+        inline_cluster_specifier_plugin=_order(),
+        timeout=seconds(0),  # an answer may stream for hours
+        idle_timeout=seconds(_client_idle_timeout(settings)),
+        retry_policy=RetryPolicy(
+            num_retries=0,  # the processor raises it
+            # No API of a model answers in HTML, or with a redirect: they come from some proxy.
+            retriable_headers=[
+                HeaderMatcher(name="content-type", string_match=StringMatcher(prefix="text/html")),
+                HeaderMatcher(name=":status", string_match=StringMatcher(prefix="3")),
+            ],
+            refresh_cluster_on_retry=True,  # makes a retry go to the next target instead of the first
+            # The next target is tried at once. Before a further try at the same one the attempt attachment waits.
+            retry_back_off=RetryPolicyRetryBackOff(base_interval=seconds(0.001), max_interval=seconds(0.001)),
         ),
-        request_body_buffer_limit=buffer_bytes(settings),
     )
+    patterns: dict[str, list[str]] = {}
+    for method, path in served():
+        patterns.setdefault(method, []).append(path_regex(path))
+    routes = []
+    for method, paths in patterns.items():
+        match = RouteMatch(safe_regex=RegexMatcher(regex="|".join(paths)), headers=[_asked(method)])
+        largest = settings.limits.request_body if method == "POST" else 0
+        routes += by_size(Route(name=method, match=match, route=action), largest)
+    return routes
 
 
-def _match(path: str, method: HeaderMatcher) -> RouteMatch:
-    if PLACE in path or ID in path:
-        return RouteMatch(safe_regex=RegexMatcher(regex=path_regex(path)), headers=[method])
-    return RouteMatch(path=path, headers=[method])
+def _asked(method: str) -> HeaderMatcher:
+    return HeaderMatcher(name=":method", string_match=StringMatcher(exact=method))
 
 
 def _order() -> ClusterSpecifierPlugin:

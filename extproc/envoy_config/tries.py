@@ -322,7 +322,7 @@ def _routes(settings: Settings, name: str, provider: ProviderSettings, place: st
             name=which,
             match=RouteMatch(prefix="/", headers=headers),
             route=_action(settings, provider, place),
-            request_body_buffer_limit=buffer_bytes(settings),
+            request_body_buffer_limit=buffer_bytes(settings.limits.request_body),
             typed_per_filter_config=filters,
         )
         for which, (headers, filters) in kinds.items()

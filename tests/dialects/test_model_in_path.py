@@ -106,8 +106,8 @@ async def test_the_model_in_the_path_is_looked_up(world):
 def test_envoy_has_routes_for_such_paths(settings):
     routes = public.listener(settings(ONE)).to_dict()
     found = json.dumps(routes)
-    assert json.dumps(path_regex(PLAIN)) in found
-    assert json.dumps(path_regex(STREAMED)) in found
+    assert json.dumps(path_regex(PLAIN)).strip('"') in found
+    assert json.dumps(path_regex(STREAMED)).strip('"') in found
 
 
 # --- the provider's request

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from threading import Barrier
 from urllib.parse import urlsplit
 
 import pytest
 
-from tests.e2e.conftest import KEY, TRANSPORT, Gateway, chat_body, eventually
+from tests.e2e.conftest import KEY, Gateway, chat_body, eventually
 from tests.e2e.http2_provider import Http2Provider
 from tests.e2e.idp import Authority
 from tests.e2e.scripted import Scripted, endless, events, head
@@ -20,6 +22,16 @@ from tests.e2e.test_large_bodies import memory
 CHUNK = {"id": "c", "object": "chat.completion.chunk", "model": "m"}
 PIECE = events(CHUNK | {"choices": [{"index": 0, "delta": {"content": "word " * 150}}]}, end=b"")
 WHOLE = PIECE + events(CHUNK | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+MESSAGE = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": {"input_tokens": 1}}
+BEGIN = events(
+    {"type": "message_start", "message": MESSAGE},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    end=b"",
+)
+DELTA = events(
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "word " * 150}}, end=b""
+)
+"""A message of Anthropic's, without the rest of its text."""
 YAML = """
 providers:
   fast: {kind: mock, base_url: "%s/v1"%s}
@@ -30,8 +42,8 @@ stores: {counters: "memory:", ledger: "memory:"}
 """
 GUARDED = "guardrails: [{name: no-keys, kind: secrets, on: [output]}]\n"
 UNREAD = "usage: {mode: log}\n"
-EACH = 40 if TRANSPORT == "grpcio" else 6
-"""MB for each client. The official library keeps more, within its windows."""
+EACH = 6
+"""MB for each client."""
 
 
 @contextmanager
@@ -54,11 +66,20 @@ def resident(gateway: Gateway) -> float:
     """MB of Envoy and the processor, when they do not grow any more."""
     assert gateway.envoy is not None
     pids = gateway.envoy.pid, gateway.process.pid
+
+    def size() -> float:
+        assert gateway.chat().status_code == 200, "others are served"
+        return sum(memory(pid, "VmRSS") for pid in pids)
+
+    return at_rest(size)
+
+
+def at_rest(size: Callable[[], float]) -> float:
+    """MB that `size` says, when it does not grow any more."""
     sizes = [0.0]
 
     def rests() -> bool:
-        assert gateway.chat().status_code == 200, "others are served"
-        sizes.append(sum(memory(pid, "VmRSS") for pid in pids))
+        sizes.append(size())
         return len(sizes) > 20 and sizes[-1] - sizes[-20] < 1
 
     eventually(rests, 60)
@@ -80,6 +101,38 @@ def test_clients_that_read_nothing_take_little_memory(
         eventually(lambda: gateway.metric("extproc_exchanges_in_flight") >= (0 if more == UNREAD else readers))
         assert resident(gateway) - before < EACH * readers
         assert clients[0].recv(12) == b"HTTP/1.1 200"
+
+
+@pytest.mark.parametrize(("kind", "begin", "piece"), [("mock", b"", PIECE), ("anthropic", BEGIN, DELTA)])
+def test_answers_take_little_memory_while_the_processor_does_not_look_at_their_headers(
+    start: Callable[..., Gateway], provider: Scripted, kind: str, begin: bytes, piece: bytes
+) -> None:
+    """Envoy held 42 MB of each, as much as of a request, and gave them to the processor in one piece."""
+    readers = 20
+    asked = Barrier(readers, lambda: gateway.process.send_signal(signal.SIGSTOP), 30)
+
+    def script() -> Iterator[bytes]:
+        asked.wait()
+        yield from endless(head("text/event-stream") + begin, piece * 64)()
+
+    gateway = start((YAML % (provider.url, "")).replace("fast: {kind: mock", f"fast: {{kind: {kind}"))
+    resident(gateway)
+    before = most(gateway)
+    provider.script, provider.sent = script, 0
+    with asking(gateway, readers):
+        try:
+            eventually(lambda: provider.sent > 1 << 20)
+            at_rest(lambda: most(gateway))
+        finally:
+            gateway.process.send_signal(signal.SIGCONT)
+        resident(gateway)
+        assert most(gateway) - before < 2 * EACH * readers
+
+
+def most(gateway: Gateway) -> float:
+    """MB that Envoy and the processor had at most."""
+    assert gateway.envoy is not None
+    return sum(memory(pid) for pid in (gateway.envoy.pid, gateway.process.pid))
 
 
 def test_they_do_not_stop_the_answers_in_the_same_connection_to_a_provider(

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+import re2
 import yaml
 
 from extproc.dialects import path_regex
@@ -122,16 +123,20 @@ def test_each_provider_has_an_internal_listener_and_two_clusters():
 
 def test_the_public_routes_are_the_paths_of_the_dialects():
     *served, elsewhere = routes(make(MINIMAL), "public")
-    expected = [
-        (method, {"safe_regex": {"regex": path_regex(path)}} if "{" in path else {"path": path})
-        for method, path in served_paths()
-    ]
-    matches = []
+    expected: dict[str, list[str]] = {}
+    for method, path in served_paths():
+        expected.setdefault(method, []).append(path_regex(path))
+    names = []
     for route in served:
-        [header] = route["match"].pop("headers")
-        assert header["name"] == ":method"
-        matches.append((header["string_match"]["exact"], route["match"]))
-    assert sorted(matches, key=repr) == sorted(expected, key=repr)
+        method = route["name"].partition(" ")[0]
+        assert {"name": ":method", "string_match": {"exact": method}} in route["match"]["headers"]
+        assert route["match"]["safe_regex"] == {"regex": "|".join(expected[method])}
+        names.append(route["name"])
+    assert names == ["POST 64 KiB", "POST 1024 KiB", "POST", "DELETE", "GET"]
+    for method, path in served_paths():
+        called = path.replace("{id}", "id-1")
+        assert re2.fullmatch("|".join(expected[method]), called), "as Envoy's route reads it"
+        assert not re2.fullmatch("|".join(expected[method]), called + "/")
     assert elsewhere["direct_response"] == {"status": 404}
     for route in served:
         assert route["route"]["timeout"] == "0s"
@@ -161,8 +166,23 @@ def test_requests_are_held_whole_and_answers_in_small_buffers():
     everything = tree["static_resources"]["listeners"] + tree["static_resources"]["clusters"]
     limits = [one["per_connection_buffer_limit_bytes"] for one in everything if one["name"] != "no-order"]
     assert set(limits) == {256 << 10}
-    assert set(every(tree, "request_body_buffer_limit")) == {3 << 20}
+    assert set(every(tree, "request_body_buffer_limit")) == {1 << 20, (1 << 20) + (128 << 10), 3 << 20}
     assert every(tree, "max_request_bytes") == [1 << 20]
+    assert every(tree, "buffer_size_kb") == [256]
+    assert every(make(MINIMAL + "limits: {answer_buffer: 16MiB}"), "buffer_size_kb") == [8192], "Envoy's most"
+
+
+def test_small_requests_have_small_buffers():
+    """Envoy holds as much of the answer, while the processor has not seen its headers."""
+    first, second, last, *_ = routes(make(MINIMAL + "limits: {request_body: 20MiB}"), "public")
+    asked = [{"name": ":method", "string_match": {"exact": "POST"}}]
+    plain = {"name": "content-encoding", "present_match": True, "invert_match": True}
+    for size, route in ((64 << 10, first), (1 << 20, second)):
+        length = {"name": "content-length", "range_match": {"end": str(size + 1)}}
+        assert route["match"]["headers"] == [*asked, length, plain]
+        assert route["request_body_buffer_limit"] == 2 * size + (1 << 20)
+    assert last["match"]["headers"] == asked
+    assert last["request_body_buffer_limit"] == 41 << 20
 
 
 def test_the_address_of_a_provider_is_found():
