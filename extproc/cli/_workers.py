@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import time
-from typing import Any, NoReturn
+from typing import NoReturn
 
 HANG_UP = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
 """The end of the terminal stops as Ctrl-C does, unless `nohup` started this."""
@@ -26,7 +26,7 @@ _LOOK = 0.1  # seconds between looks at what is due
 
 def take_over(commands: list[list[str]], sockets: list[str]) -> NoReturn:
     """Replace this process by the supervisor."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes meanwhile waits for sigtimedwait
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes meanwhile waits for sigwait
     arguments = [json.dumps(commands), json.dumps(sockets)]
     os.execv(sys.executable, [sys.executable, "-I", "-S", __file__, *arguments])  # noqa: S606
 
@@ -77,8 +77,11 @@ def main() -> int:
         worker.start()
     begun = False
     while True:
-        found = signal.sigtimedwait(SIGNALS, _LOOK if not begun or _waiting(workers) else 3600.0)
-        if found is not None and found.si_signo != signal.SIGCHLD:
+        if begun and not _waiting(workers):
+            number: int | None = signal.sigwait(SIGNALS)
+        else:
+            number = _signal_soon()
+        if number not in (None, signal.SIGCHLD):
             return _stop(workers)
         for worker, status in _ended(workers):
             if not begun:
@@ -104,9 +107,18 @@ def _wait_for_room(sockets: list[str]) -> int | None:
             return 1
         if waited < _LOOK:
             say("warning", f"another process serves {taken[0]}: waiting up to {ROOM:g} s for its end")
-        if signal.sigtimedwait(SIGNALS, _LOOK) is not None:
+        if _signal_soon() is not None:
             return 0
     return None
+
+
+def _signal_soon() -> int | None:
+    """The signal that comes within `_LOOK` seconds. `sigtimedwait` tells of one that nobody sent where the process was
+    paused meanwhile (Ctrl-Z, `docker pause`): Python then reads what the kernel has not written.
+    """
+    if not signal.sigpending() & set(SIGNALS):
+        time.sleep(_LOOK)
+    return signal.sigwait(SIGNALS) if signal.sigpending() & set(SIGNALS) else None
 
 
 def _answers(path: str) -> bool:
@@ -135,8 +147,7 @@ def _stop(workers: list[Worker]) -> int:
     _signal(workers, signal.SIGTERM)
     failed = 0
     while any(worker.pid is not None for worker in workers):
-        found: Any = signal.sigwaitinfo(SIGNALS)
-        if found.si_signo != signal.SIGCHLD:
+        if signal.sigwait(SIGNALS) != signal.SIGCHLD:
             _signal(workers, signal.SIGTERM)
         failed += sum(status != 0 for _, status in _ended(workers))
     return 1 if failed else 0

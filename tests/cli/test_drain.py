@@ -94,6 +94,21 @@ def test_the_end_of_the_grace_and_a_second_signal_leave_requests_open(admin, tmp
         assert process.wait(10) == 1
 
 
+def test_a_pause_is_no_second_signal(admin, tmp_path):
+    """Ctrl-Z and `docker pause` ended the drain, and cut the open requests."""
+    admin.opened = 1
+    with drain(tmp_path / "admin.sock") as process:
+        until(lambda: admin.looks > 2)
+        for _ in range(3):
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(0.2)
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.05)
+        assert process.poll() is None
+        admin.opened = 0
+        assert process.wait(10) == 0
+
+
 def test_with_wait_it_begins_at_a_signal_and_without_an_envoy_it_is_done(admin, tmp_path):
     with drain(tmp_path / "admin.sock", 0.0, 30.0, "wait") as process:
         assert admin.posts == []

@@ -157,6 +157,25 @@ def test_a_worker_that_cannot_start_ends_all(start):
         assert not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.parametrize("begins", [True, False], ids=["while they begin", "while one is down"])
+def test_a_pause_is_no_signal(start, begins):
+    """Ctrl-Z and `docker pause` ended it while it looked at its workers each tenth of a second."""
+    supervisor = start(second="import time; time.sleep(100)" if begins else None)
+    eventually(lambda: supervisor.lines("began"))
+    if not begins:
+        supervisor.ready()
+        os.kill(supervisor.lines("began")[0], signal.SIGKILL)
+    for _ in range(3):
+        supervisor.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.2)
+        supervisor.process.send_signal(signal.SIGCONT)
+        time.sleep(0.05)
+    assert not supervisor.lines("term")
+    assert supervisor.process.poll() is None
+    supervisor.process.terminate()
+    supervisor.process.wait(10)
+
+
 def test_it_starts_no_worker_while_others_serve_at_its_sockets(start, tmp_path):
     """Workers whose supervisor was killed, which drain, or those of another gateway."""
     path = tmp_path / "1.sock"
