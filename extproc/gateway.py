@@ -270,10 +270,12 @@ class GatewayStream:
             exchange.reader.close()
         if exchange.place is not None:
             exchange.place.leave()
-        self._pipeline.telemetry.in_flight -= 1
-        if state is _State.UNDER_WAY:
-            exchange.end()
-            await self._settle(exchange)
+        try:
+            if state is _State.UNDER_WAY:
+                exchange.end()
+                await self._settle(exchange)
+        finally:  # whoever sees none in flight sees the records of all
+            self._pipeline.telemetry.in_flight -= 1
 
     def _current(self) -> Exchange:
         assert self._exchange is not None, "Envoy sends the headers before a body"

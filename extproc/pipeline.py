@@ -150,8 +150,10 @@ class Pipeline:
         """Settle and record an exchange whose answer passed unread."""
         if exchange.place is not None:
             exchange.place.leave()
-        self.telemetry.in_flight -= 1
-        await self.on_end(exchange)
+        try:
+            await self.on_end(exchange)
+        finally:
+            self.telemetry.in_flight -= 1
 
     def learn(self, try_: Try) -> None:
         """Take in Envoy's report of a try: for the metrics, for records, for cool-downs and for latency routing."""

@@ -14,13 +14,16 @@ from extproc.framing import BOM, OVERSIZE, Edges, Frame
 
 # The end of a line and an empty one. A CR at the very end may be half a CRLF, so it has to wait for the next byte.
 _BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}")
+_WAITS = 3  # bytes at the end in which an empty line may have begun
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment. The blank line behind it is for clients that read a stream block by block."""
 _LINES = re.compile(rb"\r\n|\n|\r")
 
 
 class SSE:
-    """Cuts a stream of server-sent events. An event over `limit` bytes is passed on in pieces, without its data."""
+    """Cuts a stream of server-sent events. An event over `limit` bytes is passed on in pieces, without its data,
+    also when it arrives whole. The empty line behind it does not count.
+    """
 
     __slots__ = ("_buffer", "_edges", "_limit", "_searched")
 
@@ -39,30 +42,43 @@ class SSE:
         buffer = self._buffer + chunk if self._buffer else chunk
         events: list[Frame] = []
         start, search = 0, self._searched
+        limit = self._limit
+        large = len(buffer) > limit
         if b"\r" not in buffer:  # nearly every provider sends LF only
             while (blank := buffer.find(b"\n\n", search)) >= 0:
+                if large and blank - start > limit:
+                    start = self._part(buffer, start, blank, events)
                 events.append(self._event(buffer[start : blank + 2]))
                 start = search = blank + 2
         else:
             while (match := _BLANK.search(buffer, search)) is not None:
+                if large and match.start() - start > limit:
+                    start = self._part(buffer, start, match.start(), events)
                 events.append(self._event(buffer[start : match.end()]))
                 start = search = match.end()
-        rest = buffer[start:] if start else buffer
-        if len(rest) > self._limit:
-            # The empty line that ends it may have begun, so the last three bytes wait.
-            events.append(Frame(rest[:-3], None, "" if self._edges else OVERSIZE))
-            if self._edges is None:
-                self._edges = Edges(rest[:-3])
-            else:
-                self._edges.add(rest[:-3])
-            rest = rest[-3:]
-        self._buffer = rest
-        self._searched = max(0, len(rest) - 3)  # an empty line may have begun up to three bytes ago
+        if len(buffer) - start > limit + _WAITS:  # however it is cut, an event of `limit` bytes is read
+            start = self._part(buffer, start, len(buffer) - _WAITS, events)
+        self._buffer = rest = buffer[start:] if start else buffer
+        self._searched = max(0, len(rest) - _WAITS)
         return events
 
     def end(self) -> Sequence[Frame]:
         rest, self._buffer = self._buffer, b""
-        return [self._event(rest)] if rest else []
+        events: list[Frame] = []
+        if len(rest.rstrip(b"\r\n")) > self._limit:
+            self._part(rest, 0, len(rest), events)
+            rest = b""
+        return [*events, self._event(rest)] if rest or events else []
+
+    def _part(self, buffer: bytes, start: int, end: int, events: list[Frame]) -> int:
+        """Pass on a piece of an event over the limit. Returns where the rest begins."""
+        piece = buffer[start:end]
+        events.append(Frame(piece, None, "" if self._edges else OVERSIZE))
+        if self._edges is None:
+            self._edges = Edges(piece)
+        else:
+            self._edges.add(piece)
+        return end
 
     def _event(self, raw: bytes) -> Frame:
         if self._edges is not None:  # the tail of an event whose head has left

@@ -354,9 +354,12 @@ class Connection:
             self._left.pop(id, None)
             return
         stream = self.streams[id]
+        before = stream.queue if stream.begun else None
         if not stream.begun:
             self._count("resets")
         self._drop(stream)
+        if before:  # the last words of an answer, whose client leaves when it has read them
+            self._events += [Event("message", stream, message) for message in before]
         self._events.append(Event("gone", stream))
 
     def _on_window_update(self, _flags: int, id: int, payload: bytes) -> None:

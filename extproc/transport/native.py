@@ -186,7 +186,8 @@ class Peer(asyncio.Protocol):
             elif stream.call is None:  # the call ended before the rest of its events
                 continue
             elif kind == "message":
-                self._work(stream, stream.call.on_message(message))
+                if stream.task is None:  # else it is gone, and so is what waited
+                    self._work(stream, stream.call.on_message(message))
             elif kind == "gone":
                 self._gone(stream)
             else:

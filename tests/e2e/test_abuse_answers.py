@@ -155,7 +155,7 @@ NO_STREAM: dict[str, bytes | Script] = {
 
 
 def slowly(*pieces: bytes) -> Script:
-    """The events, one by one. Events that are there at once are read, however large they are."""
+    """The pieces, one by one."""
 
     def script() -> Iterator[bytes]:
         for piece in pieces:
@@ -177,6 +177,7 @@ BROKEN: dict[str, bytes | Script] = {
     "events of another API": stream({"type": "content_block_delta", "delta": {"text": "a"}}, end=b""),
     "an event that is too large": slowly(stream(chunk(), end=b""), *OVERSIZE, events(chunk(), DONE, USED)),
     "an event that is too large, first": slowly(stream(end=b""), *OVERSIZE, events(chunk(), DONE, USED)),
+    "an event that is too large, at once": stream(chunk(), b"".join(OVERSIZE), chunk(), DONE, USED),
     "an event without end": endless(stream(chunk(), b'data: {"x":"', end=b""), b"y" * 50_000),
     "compressed, cut short": head("text/event-stream", more=ZIPPED) + gzip.compress(events(chunk(), end=b""))[:-9],
     "compressed, it is said": stream(chunk(), DONE, more=ZIPPED),

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.framing import OVERSIZE
 from extproc.framing.sse import SSE
 
 
@@ -84,6 +85,19 @@ def test_an_event_of_exactly_the_limit_is_read():
     stream = b"data: " + b"x" * 94
     [event] = read([stream, b"\n\n"], limit=100)
     assert event.data == b"x" * 94
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r", b""])
+def test_the_limit_is_the_same_however_the_event_is_cut(newline):
+    """An event that arrived whole was read, however large it was."""
+    for size in range(17, 25):
+        stream = b"data: " + b"x" * (size - 6) + newline * 2
+        for cut in range(len(stream) + 1):
+            frames = read([chunk for chunk in (stream[:cut], stream[cut:]) if chunk], limit=20)
+            assert b"".join(frame.raw for frame in frames) == stream
+            assert [frame.data for frame in frames if frame.data] == ([b"x" * (size - 6)] if size <= 20 else [])
+            assert [frame.name for frame in frames].count(OVERSIZE) == (size > 20)
+            assert (frames[-1].edges is not None) == (size > 20)
 
 
 def test_an_event_over_the_limit_passes_in_pieces_without_data():

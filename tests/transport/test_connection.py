@@ -292,6 +292,19 @@ def test_a_reset_drops_waiting_messages(talk):
     assert one.heard() == []
 
 
+def test_what_came_before_the_reset_of_an_answered_stream_is_handled(talk):
+    """A client leaves when it has read the end of an answer; the usage in it waited behind its other pieces."""
+    one = talk()
+    one.tell(request(1), message(1, b"a"))
+    one.send(1, b"answer")
+    assert one.take(1) is None
+    assert one.tell(message(1, b"b"), message(1, b"c"), message(1, b"d"), reset(1)) == [
+        *(("message", 1, text) for text in (b"b", b"c", b"d")),
+        ("gone", 1),
+    ]
+    assert one.take(1) is None
+
+
 def test_a_lost_connection_ends_its_streams(talk):
     one = talk()
     one.tell(request(1), request(3), message(3, b"a"), request(5, end=True))

@@ -184,6 +184,23 @@ async def test_waiting_messages_of_a_reset_call_are_dropped(wired):
     assert call.heard == [b"a"]
 
 
+async def test_messages_before_the_reset_of_an_answered_call_are_handled(wired):
+    wired.tell(request(1, path="/test.Service/Echo"), message(1, b"a"))
+    wired.tell(message(1, b"b"), message(1, b"c"), message(1, b"d"), reset(1))
+    await asyncio.sleep(0.01)
+    [call] = wired.services.made
+    assert (call.heard, call.ends) == ([b"a", b"b", b"c", b"d"], 1)
+
+
+async def test_none_is_handled_beside_a_message_that_waits(wired):
+    wired.tell(request(1, path="/test.Service/Later"), message(1, b"a"))
+    await asyncio.sleep(0.01)
+    wired.tell(message(1, b"b"), message(1, b"c"), reset(1))
+    await asyncio.sleep(0.01)
+    [call] = wired.services.made
+    assert (call.heard, call.ends) == ([b"a", b"b"], 1)
+
+
 async def test_a_call_reset_in_the_same_read_is_not_made(wired):
     wired.tell(echo(1, b"a"), reset(1), echo(3, b"b"))
     assert [call.heard for call in wired.services.made] == [[b"b"]]
