@@ -69,6 +69,9 @@ e2e: $(READY) ## Run the tests through a real Envoy
 late: export EXTPROC_TESTS_LATE = 1
 late: e2e ## Run them with random delays in what comes after an answer: which of them do not wait for it?
 
+paused: $(READY) ## Run them while their processes are paused at random, as on a busy machine
+	$(BIN)/python -m tests.e2e.pauses $(MAKE) e2e
+
 alone: $(READY) ## Run the tests that measure time
 	$(BIN)/python -m pytest -m alone
 

@@ -33,6 +33,7 @@ from extproc.admin.handling import answer_of, body_of, plain, query_of, sources_
 from extproc.admin.openapi import Operation, labels_parameter, parameters, usage_parameters
 from extproc.admin.openapi import document as describe
 from extproc.admin.sources import Desk, SourceError, Sources
+from extproc.words import shapes
 
 if TYPE_CHECKING:
     from extproc.settings.signon import OIDCSettings
@@ -191,7 +192,7 @@ async def grants(request: Request) -> Response:
         return answer_of(answers.Grants, {"object": "list", "data": found})
     body = await body_of(request)
     try:
-        asked = msgspec.json.decode(body, type=answers.NewGrant)
+        asked = shapes.decode(body, answers.NewGrant)
         wanted = msgspec.structs.asdict(asked) | {"amount": Decimal(asked.amount)}
         given = await run_in_threadpool(sources.grant, wanted)
     except (ValueError, RecursionError) as error:
@@ -219,7 +220,7 @@ def similar(request: Request) -> Response:
 async def forget(request: Request) -> Response:
     body = await body_of(request)
     try:
-        asked = msgspec.json.decode(body, type=answers.Forget)
+        asked = shapes.decode(body, answers.Forget)
     except (ValueError, RecursionError) as error:
         return failure(400, plain(error))
     count = await run_in_threadpool(sources_of(request).forget, asked.consumer)
@@ -233,7 +234,7 @@ async def forget(request: Request) -> Response:
 async def forget_consumer(request: Request) -> Response:
     body = await body_of(request)
     try:
-        asked = msgspec.json.decode(body, type=answers.ForgetConsumer)
+        asked = shapes.decode(body, answers.ForgetConsumer)
     except (ValueError, RecursionError) as error:
         return failure(400, plain(error))
     done = await run_in_threadpool(sources_of(request).forget_consumer, asked.consumer, delete=asked.delete)
@@ -255,7 +256,7 @@ def export(request: Request) -> Response:
 async def rebuild(request: Request) -> Response:
     body = await body_of(request)
     try:
-        msgspec.json.decode(body, type=answers.Nothing)
+        shapes.decode(body, answers.Nothing)
     except (ValueError, RecursionError) as error:
         return failure(400, plain(error))
     await run_in_threadpool(sources_of(request).rebuild)

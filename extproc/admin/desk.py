@@ -13,6 +13,7 @@ from extproc.admin import answers
 from extproc.admin.guard import failure, principal
 from extproc.admin.handling import answer_of, body_of, desk_of, plain, query_of, sources_of, tell
 from extproc.admin.sources import Desk, SourceError
+from extproc.words import shapes
 
 if TYPE_CHECKING:
     from extproc.admin.signon import SignOn
@@ -60,7 +61,7 @@ def me(request: Request) -> Response:
 async def playground(request: Request) -> Response:
     body = await body_of(request)
     try:
-        asked = msgspec.json.decode(body, type=answers.Play)
+        asked = shapes.decode(body, answers.Play)
     except (ValueError, RecursionError) as error:
         return failure(400, plain(error))
     content = msgspec.json.encode({**asked.body, "stream": False})
@@ -75,7 +76,7 @@ async def keys(request: Request) -> Response:
         return answer_of(answers.Keys, {"object": "list", "data": list(await run_in_threadpool(desk.keys))})
     body = await body_of(request)
     try:
-        asked = msgspec.json.decode(body, type=answers.NewKey)
+        asked = shapes.decode(body, answers.NewKey)
     except (ValueError, RecursionError) as error:
         return failure(400, plain(error))
     wanted = (asked.consumer, asked.name, asked.expires_in, principal(request).name)

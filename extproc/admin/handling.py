@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from extproc.admin.guard import JSON, failure
 from extproc.admin.sources import Desk, SourceError, Sources
+from extproc.words import shapes
 
 MAX_BODY = 64 << 10  # bytes
 _SLOWEST = 10.0  # seconds for a body to arrive
@@ -41,8 +42,8 @@ def answer_of(kind: type[Any], found: Any, status: int = 200, *, row: type[Any] 
     Long lists are converted `row` by row: 10,000 at once would keep the event loop from the interpreter for 60 ms.
     """
     if row is not None:
-        found = {**found, "data": [msgspec.convert(one, row) for one in found["data"]]}
-    return JSON(msgspec.convert(found, kind), status)
+        found = {**found, "data": [shapes.convert(one, row) for one in found["data"]]}
+    return JSON(shapes.convert(found, kind), status)
 
 
 _FORMS = {"amount": "a number above 0 is expected, with up to 18 digits, and 9 after the point: 25 or 0.50"}
@@ -66,7 +67,7 @@ def query_of(request: Request, kind: type[Any], *, labels: bool = False) -> Any:
     if not given.get("limit", "100").isdecimal():  # msgspec takes 1e3 too
         return failure(400, "limit: a whole number")
     try:
-        return msgspec.convert(given, kind, strict=False)
+        return shapes.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         return failure(400, plain(error))
 

@@ -36,6 +36,7 @@ import msgspec
 
 from extproc.outbound.client import AnswerError, send
 from extproc.providers import METADATA, AzureCredentials, Credentials
+from extproc.words import shapes
 from extproc.words.values import is_loopback
 
 _TIMEOUT = 10.0  # seconds until a token must be there
@@ -138,7 +139,7 @@ class _ServiceAccount(msgspec.Struct):
 
 def _ask_google(secret: str, now: float) -> TokenRequest:
     try:
-        account = msgspec.json.decode(secret.encode(), type=_ServiceAccount)
+        account = shapes.decode(secret.encode(), _ServiceAccount)
     except (ValueError, RecursionError):
         raise TokenError("unusable", "not the key file (JSON) of a service account") from None
     url = _checked(account.token_uri)

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from extproc.words import shapes
 from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
 
 T = TypeVar("T")
@@ -58,7 +59,7 @@ def optional_list(value: Any, where: str) -> list[Any]:
 def convert(body: Mapping[str, Any], shape: type[T]) -> T:
     """`body` as `shape`. Raises Refusal (400), naming the field."""
     try:
-        return msgspec.convert(body, shape)
+        return shapes.convert(body, shape)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `")
         path = where.rstrip("`").removeprefix("$").lstrip(".")

@@ -24,6 +24,7 @@ from extproc.guardrails._base import Failure, Finding, Guardrail, GuardrailSetti
 from extproc.outbound.breaker import Breaker
 from extproc.outbound.pool import AnswerError, Pool, is_metadata
 from extproc.providers import ProviderSettings
+from extproc.words import shapes
 from extproc.words.values import PositiveDuration, Secret, Size
 
 _MOST_STEPS = 10_000  # comparisons of words in the search for changes; beyond it the rest is one change
@@ -278,7 +279,7 @@ class Service:
 def decoded(answer: bytes, kind: type[Result]) -> Result:
     """JSON as `kind`. Raises Failure."""
     try:
-        return msgspec.json.decode(answer, type=kind)
+        return shapes.decode(answer, kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise Failure("bad_answer") from None
 

@@ -31,6 +31,7 @@ from extproc.guardrails._remote import (
     kind_name,
     message,
 )
+from extproc.words import shapes
 from extproc.words.values import SecretRef
 
 _HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -178,7 +179,7 @@ class Webhook:
 
 def _texts(body: Any, path: str) -> Sequence[str] | None:
     try:
-        said = msgspec.convert(body, _Said)
+        said = shapes.convert(body, _Said)
     except msgspec.ValidationError:
         raise Failure("bad_answer") from None
     if path == "/request":

@@ -19,6 +19,7 @@ import msgspec
 
 from extproc.mock.endpoints import Headers, Json
 from extproc.mock.faults import Faults
+from extproc.words import shapes
 
 PATH = "/mcp"
 MODERN = "2026-07-28"
@@ -156,7 +157,7 @@ def handle(method: str, query: str, headers: Headers, body: bytes, faults: Fault
 
 def _read(body: bytes) -> Asked:
     try:
-        return msgspec.json.decode(body, type=Asked)
+        return shapes.decode(body, Asked)
     except msgspec.ValidationError:
         raise Failed(-32600, "The body is not one JSON-RPC request.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -12,6 +12,7 @@ import sys
 import msgspec
 
 from extproc.settings import bound, config
+from extproc.words import shapes
 from extproc.words.plain import plain
 from extproc.words.resources import Ask
 
@@ -22,7 +23,7 @@ def main() -> None:
     with plain():
         from extproc.envoy_config.dynamic import make  # noqa: PLC0415
 
-    ask = msgspec.json.decode(sys.stdin.buffer.read(), type=Ask)
+    ask = shapes.decode(sys.stdin.buffer.read(), Ask)
     settings = bound.fixed(config.parse(ask.text), config.parse(ask.first))
     made = make(settings, ask.text, ask.secrets, ask.before, socket=ask.socket)
     sys.stdout.buffer.write(msgspec.json.encode(made))

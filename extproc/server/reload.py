@@ -28,7 +28,7 @@ from extproc.credentials.rotation import copy_secret, forget_secret, private_dir
 from extproc.server.discovery import CLUSTERS, KINDS, LISTENERS, SECRETS, Discovery, EnvoyAwayError, EnvoyRefusedError
 from extproc.settings import bound, config
 from extproc.settings.config import ConfigError, Settings
-from extproc.words import resources
+from extproc.words import resources, shapes
 from extproc.words.resources import Ask, Made
 from extproc.words.values import files_of
 
@@ -320,7 +320,7 @@ class Reloads:
             kind = err.strip().rpartition(b"\n")[2].partition(b":")[0].decode("ascii", "replace")
             hint = ": pip install 'llm-extproc[envoy]'" if kind == "ModuleNotFoundError" else ""
             raise MakingError(f"Envoy's configuration cannot be made ({kind or process.returncode}){hint}")
-        return msgspec.json.decode(out, type=Made)
+        return shapes.decode(out, Made)
 
     async def _give(self, made: Made) -> None:
         """Give Envoy the new resources beside those that it has. Raises EnvoyRefusedError, EnvoyAwayError."""

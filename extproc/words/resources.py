@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from extproc.words import contract
+from extproc.words import contract, shapes
 
 
 class Made(msgspec.Struct, frozen=True):
@@ -42,7 +42,7 @@ def file(secrets: str | os.PathLike[str]) -> Path:
 def read(path: Path) -> Made | None:
     """The kept resources; None when there are none, or of another release."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Made)
+        return shapes.decode(path.read_bytes(), Made)
     except (OSError, msgspec.DecodeError):
         return None
 

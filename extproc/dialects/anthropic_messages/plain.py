@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from extproc.words import shapes
+
 ASIDES = frozenset(("stream", "metadata", "service_tier", "cache_control"))
 """Fields that change no answer."""
 
@@ -95,7 +97,7 @@ class Request(Struct, forbid_unknown_fields=True):
 def is_plain(body: Mapping[str, Any]) -> bool:
     """True where the neutral form of a request, given without `ASIDES`, says all that it says. Never raises."""
     try:
-        msgspec.convert(body, Request)
+        shapes.convert(body, Request)
     except (msgspec.ValidationError, RecursionError):
         return False
     return True

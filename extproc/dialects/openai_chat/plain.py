@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from extproc.words import shapes
+
 ASIDES = frozenset(
     (
         *("stream", "stream_options", "user", "safety_identifier", "metadata", "store", "service_tier"),
@@ -119,7 +121,7 @@ class Request(Struct, forbid_unknown_fields=True):
 def is_plain(body: Mapping[str, Any]) -> bool:
     """True where the neutral form of a request, given without `ASIDES`, says all that it says. Never raises."""
     try:
-        asked = msgspec.convert(body, Request)
+        asked = shapes.convert(body, Request)
     except (msgspec.ValidationError, RecursionError):
         return False
     if asked.max_tokens is not None and asked.max_completion_tokens is not None:

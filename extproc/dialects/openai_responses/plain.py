@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from extproc.words import shapes
+
 ASIDES = frozenset(
     (
         *("stream", "stream_options", "user", "safety_identifier", "metadata", "service_tier"),
@@ -110,10 +112,14 @@ class Request(Struct, forbid_unknown_fields=True):
     include: Nothing | None = None
 
 
+_SAID = User | Assistant
+_TOOL = Call | Result
+
+
 def is_plain(body: Mapping[str, Any]) -> bool:
     """True where the neutral form of a request, given without `ASIDES`, says all that it says. Never raises."""
     try:
-        asked = msgspec.convert(body, Request)
+        asked = shapes.convert(body, Request)
         items = [] if isinstance(asked.input, str) else [_item(item) for item in asked.input]
     except (msgspec.ValidationError, RecursionError):
         return False
@@ -123,6 +129,5 @@ def is_plain(body: Mapping[str, Any]) -> bool:
 
 
 def _item(item: Mapping[str, Any]) -> User | Assistant | Call | Result:
-    if "role" in item:
-        return msgspec.convert(item, User | Assistant)
-    return msgspec.convert(item, Call | Result)
+    found: User | Assistant | Call | Result = shapes.convert(item, _SAID if "role" in item else _TOOL)
+    return found

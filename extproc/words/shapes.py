@@ -1,0 +1,41 @@
+"""JSON as `msgspec.Struct`s, from any thread.
+
+msgspec reads the annotations of a class at its first use. A thread that uses the class meanwhile reads memory that is
+not there yet, which ends the process: with msgspec 0.22, two requests of the console at the same time. So a class is made
+known first, by one thread at a time. The decoders that modules make for themselves need none of this.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, TypeVar, overload
+
+import msgspec
+
+T = TypeVar("T")
+_lock = threading.Lock()
+_known: set[Any] = set()
+
+
+@overload
+def convert(value: Any, kind: type[T], *, strict: bool = True) -> T: ...
+@overload
+def convert(value: Any, kind: Any, *, strict: bool = True) -> Any: ...
+def convert(value: Any, kind: Any, *, strict: bool = True) -> Any:
+    """`value`, plain JSON, as `kind`. Raises msgspec.ValidationError, RecursionError."""
+    if kind not in _known:
+        _know(kind)
+    return msgspec.convert(value, kind, strict=strict)
+
+
+def decode(data: bytes | str, kind: type[T]) -> T:
+    """The JSON `data` as `kind`. Raises msgspec.DecodeError, UnicodeDecodeError, RecursionError."""
+    if kind not in _known:
+        _know(kind)
+    return msgspec.json.decode(data, type=kind)
+
+
+def _know(kind: Any) -> None:
+    with _lock:
+        msgspec.json.Decoder(kind)  # reads the annotations of the class, and of all in it
+        _known.add(kind)
