@@ -1,8 +1,8 @@
 """JSON as `msgspec.Struct`s, from any thread.
 
 msgspec reads the annotations of a class at its first use. A thread that uses the class meanwhile reads memory that is
-not there yet, which ends the process: with msgspec 0.22, two requests of the console at the same time. So a class is made
-known first, by one thread at a time. The decoders that modules make for themselves need none of this.
+not there yet, which ends the process: with msgspec 0.22, two requests of the console at the same time. So one thread at
+a time makes a class known, before it is used. The decoders that modules make for themselves need none of this.
 """
 
 from __future__ import annotations
