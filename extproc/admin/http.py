@@ -154,7 +154,6 @@ class Server(uvicorn.Server):
 
     def end(self) -> None:
         """Take no more connections. Called on the loop's thread."""
-        self.should_exit = True
         self._ended.set()
 
     async def run_until_ended(self) -> None:
@@ -165,3 +164,6 @@ class Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         await self._ended.wait()
+        # Python 3.11 forgets connections that it accepted just before their server closes.
+        asyncio.get_running_loop().remove_reader(self._listener)
+        await asyncio.sleep(0)

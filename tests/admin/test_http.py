@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse
 
 from extproc.admin import HTTPThread, admin_app, status_app
 from extproc.admin.doors import Told
-from extproc.admin.http import CONNECTIONS, Gate
+from extproc.admin.http import CONNECTIONS, Gate, Server
 from tests.admin.fakes import FakeSources
 
 
@@ -108,6 +108,24 @@ def test_a_stop_closes_the_connection_of_an_answer_that_does_not_end():
         client.settimeout(30)
         with contextlib.suppress(ConnectionResetError):
             assert not client.recv(1)
+    gc.collect()  # an open transport would be a ResourceWarning, which is an error here
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_connections_that_come_with_the_end_are_closed(telemetry, turns):
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+        server = Server(status_app(telemetry, str, str), listener)
+        at = listener.getsockname()
+        clients = [stack.enter_context(socket.create_connection(at)) for _ in range(4)]
+        ended = asyncio.create_task(server.run_until_ended())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        server.end()
+        await ended
+        for client in clients:
+            client.settimeout(30)
+            with contextlib.suppress(ConnectionResetError):
+                assert not client.recv(1)
     gc.collect()  # an open transport would be a ResourceWarning, which is an error here
 
 

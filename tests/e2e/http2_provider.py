@@ -47,9 +47,12 @@ class Http2Provider:
         self.url = f"https://localhost:{self._server.sockets[0].getsockname()[1]}"
 
     async def _close(self) -> None:
+        loop = asyncio.get_running_loop()
+        for listener in self._server.sockets:  # Python 3.11 forgets connections that it accepted just before `close`
+            loop.remove_reader(listener.fileno())
+        await asyncio.sleep(0.01)
         self._server.close()
-        await asyncio.sleep(0.01)  # for connections that were just accepted
-        transports = asyncio.get_running_loop()._transports  # type: ignore[attr-defined]
+        transports = loop._transports  # type: ignore[attr-defined]
         for transport in list(transports.values()):  # also of those in their handshake, which have no peer yet
             transport.abort()
         await asyncio.sleep(0.01)  # for the loop to close the sockets
