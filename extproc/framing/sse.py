@@ -43,16 +43,15 @@ class SSE:
         events: list[Frame] = []
         start, search = 0, self._searched
         limit = self._limit
-        large = len(buffer) > limit
         if b"\r" not in buffer:  # nearly every provider sends LF only
             while (blank := buffer.find(b"\n\n", search)) >= 0:
-                if large and blank - start > limit:
+                if blank - start > limit:
                     start = self._part(buffer, start, blank, events)
                 events.append(self._event(buffer[start : blank + 2]))
                 start = search = blank + 2
         else:
             while (match := _BLANK.search(buffer, search)) is not None:
-                if large and match.start() - start > limit:
+                if match.start() - start > limit:
                     start = self._part(buffer, start, match.start(), events)
                 events.append(self._event(buffer[start : match.end()]))
                 start = search = match.end()

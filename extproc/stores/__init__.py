@@ -41,10 +41,10 @@ TIMEOUT = 0.2  # seconds of silence of a store, after which its calls fail, unle
 PATIENCE = 3.0  # seconds that a call waits for a store that answers others
 MAX_FACTS = 4096  # bytes of the facts of a reservation
 MAX_NOTE = 64 * 1024  # bytes of a note on a board
-_T = TypeVar("_T")
 _LEASE = 10.0  # seconds that the reservation of `write` is kept, if its end does not arrive
 PAGE = 1000  # counts that `fullest` reads at a time, with a turn for others in between
 MAX_LOOK = 100_000  # counts that one call of `fullest` reads, at most
+_T = TypeVar("_T")
 
 _MONDAY = 4 * 86_400  # the first Monday after the epoch, which was a Thursday
 

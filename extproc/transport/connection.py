@@ -20,7 +20,9 @@ refused stream, or the compression would go out of step.
 
 A stream is busy from the event that gives its message out until `take` finds no other. Messages for a busy stream wait
 in its queue, so a handler gets one message at a time and in order. The peer's end (the event `ended`, or `stream.ended`
-after `take`) is reported when the queue is empty, so that nothing ends before all of it was answered.
+after `take`) is reported when the queue is empty, so that nothing ends before all of it was answered. A reset of an
+answered stream gives out what waits, all at once and before `gone`: a client leaves when it has read the end of an
+answer, and the usage may be in there. The driver leaves it alone where a handler is not done with the message before.
 
 Windows, inbound. Data is held from its arrival until its stream is at rest, which is neither busy nor has a queue;
 then the peer is granted as much again. So a slow handler pushes back, a queue that drained lets the peer go on, and a
@@ -354,12 +356,12 @@ class Connection:
             self._left.pop(id, None)
             return
         stream = self.streams[id]
-        before = stream.queue if stream.begun else None
+        waiting = stream.queue or ()
         if not stream.begun:
             self._count("resets")
+            waiting = ()
         self._drop(stream)
-        if before:  # the last words of an answer, whose client leaves when it has read them
-            self._events += [Event("message", stream, message) for message in before]
+        self._events += [Event("message", stream, message) for message in waiting]
         self._events.append(Event("gone", stream))
 
     def _on_window_update(self, _flags: int, id: int, payload: bytes) -> None:
