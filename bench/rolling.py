@@ -2,9 +2,11 @@
 
     python -m bench.rolling                          200 requests a second, until 10,000 are answered
     python -m bench.rolling --requests 1000          a short form
+    python -m bench.rolling --balancer haproxy       behind a HAProxy that knows the gateways by its own checks
 
-Clients keep their connections, and 20 streams are open at all times. A load balancer is played: it takes a gateway out
-of its list a second after the stop began. The exit code is 1 when more than 1 in 10,000 requests failed.
+Clients keep their connections, and 20 streams are open at all times. By default a load balancer is played: it takes a
+gateway out of its list a second after the stop began. HAProxy asks /readyz of each gateway and repeats no request. The
+exit code is 1 when more than 1 in 10,000 requests failed.
 """
 
 from __future__ import annotations
@@ -43,6 +45,23 @@ budgets:
   - {{name: rate, per: [consumer], unit: requests, limit: 1000000000, window: minute}}
 stores: {{counters: "sqlite:{dir}/counters.db", ledger: "sqlite:{dir}/ledger.db"}}
 telemetry: {{access_log: "off"}}
+"""
+
+
+HAPROXY = """
+defaults
+  mode http
+  retries 0
+  timeout connect 2s
+  timeout client 60s
+  timeout server 60s
+frontend clients
+  bind 127.0.0.1:{port}
+  default_backend gateways
+backend gateways
+  option httpchk GET /readyz
+  default-server check inter 300ms fall 2 rise 2
+{servers}
 """
 
 
@@ -101,15 +120,43 @@ def staged() -> Iterator[list[Gateway]]:
             provider.wait()
 
 
+@contextlib.contextmanager
+def haproxy(gateways: list[Gateway]) -> Iterator[int]:
+    """The port of a HAProxy before the gateways."""
+    port = free_port()
+    servers = "".join(
+        f"  server g{number} 127.0.0.1:{gateway.port} port {gateway.status}\n"
+        for number, gateway in enumerate(gateways)
+    )
+    with tempfile.NamedTemporaryFile("w", suffix=".cfg") as file:
+        file.write(HAPROXY.format(port=port, servers=servers))
+        file.flush()
+        process = subprocess.Popen(["haproxy", "-q", "-db", "-f", file.name])
+        try:
+            wait(port)
+            time.sleep(2)  # until it knows them
+            yield port
+        finally:
+            process.kill()
+            process.wait()
+
+
 async def roll(
-    gateways: list[Gateway], requests: int, rate: float, streams: int, least: int = GATEWAYS
+    gateways: list[Gateway],
+    requests: int,
+    rate: float,
+    streams: int,
+    least: int = GATEWAYS,
+    *,
+    balancer: int | None = None,
 ) -> tuple[list[Outcome], int]:
-    """Restart the gateways in turn, `least` times at least, until so many requests ended. Returns the outcomes and the
-    number of restarts.
+    """Restart the gateways in turn, `least` times at least, until so many requests ended. All requests go to the port
+    of the `balancer`, where there is one. Returns the outcomes and the number of restarts.
     """
     listed = list(gateways)
     restarts = 0
-    async with Steady(lambda: [gateway.port for gateway in listed], rate, streams) as load:
+    ports = lambda: [gateway.port for gateway in listed] if balancer is None else [balancer]  # noqa: E731
+    async with Steady(ports, rate, streams) as load:
         await asyncio.sleep(1)
         while len(load.outcomes) < requests or restarts < least:
             gateway = gateways[restarts % len(gateways)]
@@ -122,7 +169,7 @@ async def roll(
             await asyncio.to_thread(gateway.ready)
             listed.append(gateway)
             restarts += 1
-            await asyncio.sleep(1)
+            await asyncio.sleep(1 if balancer is None else 3)  # until its checks have seen the gateway, too
     return load.outcomes, restarts
 
 
@@ -131,11 +178,16 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=10_000, help="(default: 10,000)")
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second (default: 200)")
     parser.add_argument("--streams", type=int, default=20, help="open at all times (default: 20)")
+    parser.add_argument("--balancer", choices=("played", "haproxy"), default="played", help="(default: played)")
     options = parser.parse_args()
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
     begun = time.monotonic()
-    with staged() as gateways:
-        outcomes, restarts = asyncio.run(roll(gateways, options.requests, options.rate, options.streams))
+    with (
+        staged() as gateways,
+        haproxy(gateways) if options.balancer == "haproxy" else contextlib.nullcontext() as balancer,
+    ):
+        rolling = roll(gateways, options.requests, options.rate, options.streams, balancer=balancer)
+        outcomes, restarts = asyncio.run(rolling)
     failed = [outcome for outcome in outcomes if outcome.what != "ok"]
     slowest = max(outcome.seconds for outcome in outcomes if not outcome.stream)
     print(

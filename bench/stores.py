@@ -1,4 +1,7 @@
-"""The cost of counting a request, for each store, as the gateway does it: reserve (forwarded at once) and settle.
+"""The cost of counting a request, for each store, as the gateway does it: reserve and settle.
+
+Exchanges that last are also marked as forwarded, those of `budgets.leases.PAUSE` by one call; the mark of a single one
+is the row `forward`.
 
 With a ledger, settled reservations are kept until their rows are written, and `recorded` tells the store of a batch.
 
@@ -36,7 +39,7 @@ async def cost(counters: Counters, holds: int, name: str, at_once: int, *, keep:
             id_ = f"{name}-{round_}-{number}"
             consumer = number % CONSUMERS
             wanted = [Hold(f"budget-{index}:consumer={consumer}", 60, 1 << 60, 900) for index in range(holds)]
-            await counters.reserve(id_, wanted, 60.0, forwarded=True)
+            await counters.reserve(id_, wanted, 60.0)
             await counters.settle(id_, [450] * holds, keep=keep)
             if keep:
                 kept.append(id_)

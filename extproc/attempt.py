@@ -23,6 +23,7 @@ from extproc.parsing import BodyLimits, read_in_turns
 from extproc.response import MOST_INFLATED, went_silent
 from extproc.settings.limits import LimitsSettings
 from extproc.translation.translate import Stream, Translation, Unwrapping, bad_answer
+from extproc.transport import Malformed
 from extproc.words import contract
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
 from extproc.words.contract import Edit
@@ -47,7 +48,7 @@ class AttemptStream:
     ) -> None:
         self._renewed = renewed  # headers for a call of a tool whose session ended
         self._in_flight = in_flight or InFlight()
-        self.done = False
+        self.done = self.more = False
         self._limits = limits
         self._edit = Edit({})
         self._translation: Translation | None = None
@@ -56,9 +57,9 @@ class AttemptStream:
         self._headers: Mapping[str, str] = {}  # of the request
         self._status = 0
         self._own = False  # True: Envoy wrote the answer in the provider's place
-        self._parts: list[bytes] = []  # pieces of an answer that is held until it is whole
-        self._size = 0
+        self._body = bytearray()  # an answer that is held until it is whole
         self._held = 0  # bytes of it that have room
+        self._last = False  # the last piece of the answer came
         self._heard = math.inf  # time of the latest sign of the provider, where the answer is held
 
     async def on_request_headers(
@@ -69,6 +70,8 @@ class AttemptStream:
     ) -> Continue | LocalReply:
         if self._renewed is not None and (session := headers.get(contract.SESSION)) is not None:
             return Continue(await self._renewed(session))
+        if contract.TARGETS not in headers or contract.ATTEMPT_COUNT not in headers:
+            raise Malformed("a try without the headers of the gateway attachment")
         targets = contract.decode_targets(headers[contract.TARGETS])
         index = min(int(headers[contract.ATTEMPT_COUNT]), len(targets)) - 1
         if (edits := headers.get(contract.EDITS)) is not None:
@@ -121,11 +124,14 @@ class AttemptStream:
         end: bool,
     ) -> Continue | LocalReply | None:
         translation = self._translation
-        assert translation is not None, "the answer of a plain try is not asked for"
+        if translation is None:
+            raise Malformed("the answer of a plain try, which was not asked for")
         self._status = int(headers.get(":status", "0"))
         self._own = contract.HOP in headers
         if self._own and not end:
             return CONTINUE
+        if not 200 <= self._status < 600:
+            return self._refuse(bad_answer("has no status of HTTP"))
         if end:
             if self._status < 400 and (translation.translates or translation.streamed):
                 return self._refuse(bad_answer("is empty"))
@@ -149,6 +155,8 @@ class AttemptStream:
                     headers.get("content-type", ""),
                     event_limit=self._limits.buffered_response if translation.large_events else self._limits.sse_event,
                     body_limit=self._limits.buffered_response,
+                    empty_limit=self._limits.stream_empty,
+                    inflate=self._inflate,
                 )
             except Refusal as refusal:
                 return self._refuse(refusal)
@@ -160,31 +168,39 @@ class AttemptStream:
 
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
         translation = self._translation
-        assert translation is not None, "the answer of a plain try is not asked for"
+        if translation is None:
+            raise Malformed("the answer of a plain try, which was not asked for")
+        self._last = self._last or end
         if self._own:
             self.done = end
             return Chunk(chunk, end)
+        if self._stream is not None:
+            out = self._stream.feed(chunk, self._last)
+            self.done = self._stream.over  # the rest of the provider's answer is dropped
+            self.more = self._stream.more and not self.done
+            return Chunk(out, self.done)
         if self._inflate is not None:
             chunk = self._inflate.feed(chunk)
-        if self._stream is not None:
-            out = self._stream.feed(chunk, end)
-            self.done = end or self._stream.failed  # the rest of the provider's answer is dropped
-            return Chunk(out, self.done)
+            self.more = self._inflate.more
+        end = self._last and not self.more
         if self._status < 400 and not translation.translates:  # a plain answer that passes unchanged
             return Chunk(chunk, end)
+        return self._hold(translation, chunk, end)
+
+    def _hold(self, translation: Translation, chunk: bytes, end: bool) -> Chunk:
+        """Hold a piece of an answer that is translated, or an error, until it is whole."""
         self._heard = time.monotonic()
-        self._size += len(chunk)
-        large = self._size > self._limits.buffered_response
+        large = len(self._body) + len(chunk) > self._limits.buffered_response
         if not large and not self._in_flight.hold(self._limits.answer_memory, len(chunk)):
             message = "The gateway holds too many answers to translate this one; try again in a moment."
             return Chunk(b"", head=self._refuse(Refusal(OVERLOADED, message, headers={"retry-after": "1"})))
         if not large:
             self._held += len(chunk)
-            self._parts.append(chunk)
+            self._body += chunk
             if not end:
                 return Chunk(b"")
-        self.done = True
-        whole = b"".join(self._parts).removeprefix(BOM)
+        self.done, self.more = True, False
+        whole = bytes(self._body.removeprefix(BOM))
         if self._status >= 400:
             return Chunk(translation.problem(self._status, whole), True)
         try:
@@ -212,7 +228,7 @@ class AttemptStream:
 
     def _refuse(self, refusal: Refusal) -> LocalReply:
         assert self._translation is not None
-        self.done = True
+        self.done, self.more = True, False
         kind = refusal.kind
         headers = {"content-type": "application/json"}
         if kind is UNSUPPORTED_BY_TARGETS:  # this target cannot; the next one may

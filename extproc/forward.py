@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import msgspec
 
 from extproc.auth import CREDENTIAL_HEADERS, AttributionSettings
-from extproc.budgets import input_seen
+from extproc.budgets import without
 from extproc.framing.multipart import is_form, patched
 from extproc.kept import Ids, owner
 from extproc.providers import kinds
@@ -25,6 +25,7 @@ from extproc.words.caching import CACHE
 from extproc.words.contract import Edit, Service
 from extproc.words.dialect import HOSTED, ID
 from extproc.words.exchange import Exchange, Target
+from extproc.words.sample import Sample
 from extproc.words.values import Pattern
 from extproc.words.verdicts import GUARDRAILS
 
@@ -93,7 +94,7 @@ class Forward:
 
     def __call__(self, exchange: Exchange) -> None:
         targets = exchange.targets
-        edits = [_AS_IT_IS] if exchange.object else self._edits(exchange)
+        edits = [_AS_IT_IS] if exchange.kept.object else self._edits(exchange)
         if exchange.attached:
             # An Envoy of another team does not change the body between its tries: `check --attach` refuses such chains.
             headers = {contract.PROVIDER: ",".join(dict.fromkeys(target.provider for target in targets))}
@@ -102,7 +103,7 @@ class Forward:
         else:
             headers = self._headers(exchange)
             clusters = tuple([self._clusters[target.provider] for target in targets])
-            first, told = _share_out(edits, exchange) if not exchange.object else (_AS_IT_IS, {})
+            first, told = _share_out(edits, exchange) if not exchange.kept.object else (_AS_IT_IS, {})
             headers |= told
         if (path := self._path(exchange)) is not None:
             headers[":path"] = path
@@ -194,7 +195,7 @@ class Forward:
             timeout = max([target.timeout for target in targets])
         headers = {
             contract.ID: exchange.id,
-            contract.TARGETS: contract.encode_targets(targets),
+            contract.TARGETS: contract.encode_targets(targets, exchange.consumer.name),
             contract.TIMEOUT: (milliseconds := str(int(timeout * 1000))),
             "x-envoy-upstream-rq-per-try-timeout-ms": milliseconds,
         }
@@ -209,8 +210,8 @@ class Forward:
     def _path(self, exchange: Exchange) -> str | None:
         """The path with which the request leaves; None where it is the client's. The route is chosen again by it."""
         path, endpoint = exchange.request.path, exchange.endpoint
-        if exchange.object:
-            return endpoint.pattern.replace(ID, exchange.object) + self._query(exchange)
+        if exchange.kept.object:
+            return endpoint.pattern.replace(ID, exchange.kept.object) + self._query(exchange)
         if exchange.attached and exchange.dialect.fields.model is None:
             return endpoint.path(exchange.targets[0].model) + self._query(exchange)
         if endpoint.alias:
@@ -260,11 +261,15 @@ def _any(patterns: Sequence[Pattern], name: str) -> bool:
 
 
 class Shed:
-    """Frees a large body that has left for Envoy. Until the exchange ends only its size and number of tokens matter."""
+    """Frees a large body that has left for Envoy. Until the exchange ends only its size and a sample of its text
+    matter.
+    """
 
     def __call__(self, exchange: Exchange) -> None:
-        seen, size = input_seen(exchange), len(exchange.body)
-        exchange.seen, exchange.shed = seen, size
+        ask, size = exchange.ask, len(exchange.body)
+        if not ask.free and not ask.file_bytes:
+            exchange.seen = Sample(without(exchange.body, ask.image_data))
+        exchange.shed = size
         exchange.body, exchange.json = b"", {}
         exchange.ask.image_data.clear()
         if exchange.place is not None:

@@ -15,6 +15,7 @@ from extproc.admission import LARGE, content_length
 from extproc.pipeline import Pipeline
 from extproc.response import ORIGIN, THROUGH, UPSTREAM, AnswerReader, internal, named, went_silent
 from extproc.telemetry.traces import final, known
+from extproc.transport import Malformed
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
 from extproc.words.errors import Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Exchange, Request, Response, Verified
@@ -48,7 +49,7 @@ class GatewayStream:
     """Drives one Exchange through the stages as Envoy reports it. A new one for each request."""
 
     def __init__(self, pipeline: Pipeline, *, attached: bool = False, mark: str = "") -> None:
-        self.done = False
+        self.done = self.more = False
         self._pipeline = pipeline
         self._attached = attached  # True: another team's Envoy, which has no internal hop
         self._mark = mark  # of this worker, see `words.workers`
@@ -58,6 +59,7 @@ class GatewayStream:
         self._no_room: Refusal | None = None  # for the body
         self._head: Continue | None = None  # waits for the guardrails
         self._heard = math.inf  # time of the latest sign of the provider, once its answer began
+        self._last = False  # the last piece of the answer came
         self._sent = math.inf  # time of the latest bytes for the client, once the answer began
 
     async def on_request_headers(
@@ -152,13 +154,17 @@ class GatewayStream:
 
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
         exchange = self._current()
-        assert exchange.reader is not None, "a body that was not asked for"
+        if exchange.reader is None:
+            raise Malformed("a body that was not asked for")
         self._heard = time.monotonic()
         out: list[bytes] = []
+        end = self._last = self._last or end
+        self.more = False
         if self._head is not None:
             return await self._guarded_body(exchange, self._head, chunk, end)
         try:
-            await exchange.reader.feed(chunk, end, out)
+            self.more = await exchange.reader.feed(chunk, end, out)
+            end = end and not self.more
         except Refusal as refusal:  # Envoy ends the provider's answer when the gateway's ends
             self._refuse(exchange, refusal)
             out.append(_cut_off(exchange, refusal))
@@ -181,7 +187,8 @@ class GatewayStream:
         refusal: Refusal | None = None
         assert exchange.reader is not None
         try:
-            await exchange.reader.feed(chunk, end, out)
+            self.more = await exchange.reader.feed(chunk, end, out)
+            end = end and not self.more
         except Refusal as raised:
             refusal = raised
         except Exception:
@@ -278,7 +285,8 @@ class GatewayStream:
             self._pipeline.telemetry.in_flight -= 1
 
     def _current(self) -> Exchange:
-        assert self._exchange is not None, "Envoy sends the headers before a body"
+        if self._exchange is None:
+            raise Malformed("a body before its headers")
         return self._exchange
 
     async def _run(

@@ -16,6 +16,7 @@ import msgspec
 from extproc.admission import too_large
 from extproc.dialects import (
     NOT_FORWARDED,
+    WRAPPER,
     Endpoints,
     by_path,
     calls,
@@ -27,7 +28,7 @@ from extproc.dialects import (
 from extproc.framing.json import InvalidJSON, parse
 from extproc.framing.multipart import InvalidFormError, boundary_of, fields_of, parts_of
 from extproc.framing.slices import Reader
-from extproc.words.dialect import Dialect, Endpoint
+from extproc.words.dialect import Dialect, Endpoint, Fields
 from extproc.words.errors import (
     INVALID_JSON,
     INVALID_REQUEST,
@@ -139,6 +140,7 @@ class Parse:
             for name, dialect in dialects().items()
             if dialect.paths
         }
+        self._inside = {name: Inside(dialect.fields) for name, dialect in dialects().items() if dialect.paths}
 
     def __call__(self, exchange: Exchange) -> None:
         self._check_size(exchange)
@@ -181,6 +183,9 @@ class Parse:
             tree, exchange.masked = spelled, True
             exchange.body = msgspec.json.encode(tree)
         names = self._names[exchange.dialect.name]
+        self._inside[exchange.dialect.name].check(tree)
+        if isinstance(wrapped := tree.get(WRAPPER), dict):
+            names.refuse(wrapped, f"'{WRAPPER}'")
         if not names.usual(tree):
             names.check(tree)
             if not tree.keys().isdisjoint(NOT_FORWARDED):
@@ -189,9 +194,12 @@ class Parse:
         if exchange.endpoint.alias:
             tree = self._named_by_path(exchange, tree)
         exchange.json = tree
-        exchange.ask = ask = exchange.dialect.read(tree, exchange.endpoint)
-        if ask.hosted:
-            ask.added_tokens += self._hosted_tools
+        self.read(exchange)
+
+    def read(self, exchange: Exchange) -> None:
+        """Write `ask`, the meaning of `json`. Raises Refusal."""
+        exchange.ask = exchange.dialect.read(exchange.json, exchange.endpoint)
+        exchange.ask.hosted_tokens = self._hosted_tools
 
     def _named_by_path(self, exchange: Exchange, tree: dict[str, Any]) -> dict[str, Any]:
         """The body with the model that the path names, if it names one."""
@@ -229,6 +237,7 @@ async def read_in_turns(body: bytes, limits: BodyLimits) -> Reader:
     return reader
 
 
+_DEEPER = (dict, list)
 _MOST_MET = 1000  # names of fields that are remembered as harmless
 _LONGEST_MET = 64  # characters of such a name
 
@@ -260,6 +269,35 @@ class Names:
                 raise Refusal(INVALID_REQUEST, message, param=meant)
             if len(usual) < _MOST_MET and len(name) <= _LONGEST_MET:
                 usual.add(name)
+
+    def refuse(self, body: Mapping[str, Any], where: str) -> None:
+        """Raises Refusal (400) where an object that some servers spread over the body has one of the names."""
+        for name in body:
+            if (meant := self._folded.get(fold(name))) is not None:
+                message = f"{where} has the field {meant!r}, which some servers take for the body's own."
+                raise Refusal(INVALID_REQUEST, message, param=meant)
+
+
+class Inside:
+    """As `Names`, for the fields below those that the gateway relies on: roles, contents, options of streams."""
+
+    def __init__(self, fields: Fields) -> None:
+        self._names = Names(fields.inside)
+        self._below, self._data = fields.relied_on if fields.inside else frozenset(), fields.data
+
+    def check(self, tree: Mapping[str, Any]) -> None:
+        """Raises Refusal (400)."""
+        names, data = self._names, self._data
+        waiting = [tree[name] for name in self._below & tree.keys()]
+        while waiting:
+            node = waiting.pop()
+            kind = type(node)
+            if kind is list:
+                waiting += [item for item in node if type(item) in _DEEPER]
+            elif kind is dict:
+                if not names.usual(node):
+                    names.check(node)
+                waiting += [value for name, value in node.items() if type(value) in _DEEPER and name not in data]
 
 
 def fold(name: str) -> str:

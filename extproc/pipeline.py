@@ -19,19 +19,21 @@ from typing import TYPE_CHECKING, Any
 
 from extproc.accounting.books import Books, Enter
 from extproc.accounting.settle import Settle
-from extproc.accounting.tries import AwaitTries, FailedTries
+from extproc.accounting.tries import AwaitEnd, AwaitTries, FailedTries
 from extproc.admission import Admit, InFlight, LookAhead, others_first
 from extproc.auth import Access, Authenticate, Authorize, IssuedKey
-from extproc.budgets import Reserve, Tools, Unpriced
+from extproc.budgets import Leases, Reserve, Tools, Unpriced
 from extproc.cache.answers import Answers
 from extproc.cache.batches import Join
+from extproc.cache.conversations import ForgetTurn, GoOn, KeepTurn, Turns
 from extproc.cache.stages import Fill, Keep, LookUp, TellCache
 from extproc.endpoints.count_tokens import CountAnyway, CountTokens
 from extproc.endpoints.models import Models
 from extproc.endpoints.quarantined import Quarantined
 from extproc.forward import Forward, Shed
 from extproc.guardrails import Audits, AwaitAudits, GuardInput, GuardOutput, Results, reads_answers
-from extproc.kept import Ids, Open, Recall, Seal
+from extproc.kept import Ids
+from extproc.kept.stages import Open, Recall, Seal
 from extproc.parsing import BodyLimits, Classify, Parse, ParseLarge
 from extproc.prices import PriceBook
 from extproc.response import (
@@ -51,6 +53,7 @@ from extproc.response import (
 from extproc.routing.catalog import Catalog, Route
 from extproc.routing.history import History, retry_after
 from extproc.routing.selection import Select
+from extproc.routing.streaks import Rule
 from extproc.settings.config import Settings
 from extproc.stores import Counters
 from extproc.taint import Taint, Tainted
@@ -64,7 +67,7 @@ from extproc.words.tries import Try
 from extproc.words.workers import private_socket
 
 if TYPE_CHECKING:
-    from extproc.mcp.policy import Policy
+    from extproc.mcp.profiles import Profiles
     from extproc.mcp.servers import Servers
 
 Stage = Callable[[Exchange], Any]
@@ -143,7 +146,7 @@ class Pipeline:
     # the answer of a refusal, where it is not that of an API of models
     refuse: Callable[[Exchange, Refusal], LocalReply] | None = field(default=None, kw_only=True)
     mcp: Pipeline | None = field(default=None, kw_only=True)  # the same for requests to the MCP gateway
-    policy: Policy | None = field(default=None, kw_only=True)  # of its tools
+    profiles: Profiles | None = field(default=None, kw_only=True)  # of it
     renewed: Callable[[str], Awaitable[Mapping[str, str]]] | None = field(default=None, kw_only=True)  # its sessions
 
     async def settle_unread(self, exchange: Exchange) -> None:
@@ -173,19 +176,28 @@ class Pipeline:
             rest=try_.seconds - (first_byte or 0.0),
             answer=try_.answer_bytes,
         )
-        cool_down(self.settings, self.history, target, try_.status, try_.retry_after)
+        cool_down(self.settings, self.history, target, try_)
 
 
-def cool_down(settings: Settings, history: History, target: Target, status: int, header: str) -> None:
-    """Put a target that answered with `status` in cool-down. `header` is the answer's Retry-After."""
-    if status not in _ASK_TO_WAIT:
-        return
-    wanted = settings.providers[target.provider].cool_down
-    asked = retry_after(header, time.time())
-    if asked is None and status == 429:
-        asked = wanted.default
-    if asked is not None:
-        history.cool(target.deployment, min(asked, wanted.longest))
+def cool_down(settings: Settings, history: History, target: Target, try_: Try) -> None:
+    """Put a target in cool-down where its answer asked for a pause, or where it keeps failing."""
+    provider, deployment = settings.providers[target.provider], target.deployment
+    wanted = provider.cool_down
+    if try_.status in _ASK_TO_WAIT:
+        asked = retry_after(try_.retry_after, time.time())
+        if asked is None and try_.status == 429:
+            asked = wanted.default
+        if asked is not None:
+            history.cool(deployment, min(asked, wanted.longest))
+    if try_.first_byte is not None:
+        history.reached(deployment, try_.consumer, try_.seconds, served=try_.served)
+    if try_.at_fault or try_.outcome == "connect":
+        detection = provider.outlier_detection
+        rule = Rule(detection.consecutive_5xx, detection.base_ejection_time, wanted.longest, detection.interval)
+        if try_.at_fault:
+            history.failed(deployment, try_.consumer, rule)
+        else:
+            history.unreachable(deployment, rule)
 
 
 def cheaper(settings: Settings, catalog: Catalog) -> Sequence[str]:
@@ -211,7 +223,7 @@ def look_up(
     settings: Settings, answers: Answers | None, telemetry: Telemetry, reserve: Reserve, guard_output: GuardOutput
 ) -> list[LookUp]:
     """The stage that answers from the cache, where there is one. Guardrails read a kept answer as any other."""
-    if answers is None or not settings.cache.rules:
+    if answers is None or not answers.caches or not settings.cache.rules:
         return []
     on_event: list[EventStage] = [Count(), guard_output, HideUsage()]
     events = Events(on_event, telemetry.stage)
@@ -221,7 +233,7 @@ def look_up(
 def build(
     settings: Settings,
     counters: Counters,
-    leases: set[str],
+    leases: Leases,
     telemetry: Telemetry,
     *,
     history: History | None = None,
@@ -263,7 +275,8 @@ def build(
     audits.most = settings.limits.audited_text
     beside = replace(settings.around_guardrails, private=private_socket(socket or settings.processor.path))
     prices = PriceBook(settings.prices, datetime.fromtimestamp(now(), UTC).date(), settings.surcharges)
-    catalog = Catalog(settings.providers, settings.models, settings.virtual_models, history, prices)
+    routes = settings.models, settings.virtual_models
+    catalog = Catalog(settings.providers, *routes, history, prices, before=settings.before)
     unpriced = Unpriced(settings.budgets) if settings.unknown_price == "refuse" else None
     ids = Ids(settings.providers, settings.stores.object_key)
     access = Access(settings.teams, settings.groups)
@@ -311,7 +324,9 @@ def build(
         most_whole=limits.buffered_response,
         audits=audits,
     )
-    caching = answers is not None and bool(settings.cache.rules)
+    caching = answers is not None and answers.caches and bool(settings.cache.rules)
+    conversations = settings.cache.conversations
+    turns = Turns(answers.turns, conversations) if answers is not None and answers.turns is not None else None
     on_event: list[EventStage] = [
         Count(),
         *((Keep(answers, settings.cache.memory), Join()) if answers is not None and caching else ()),
@@ -319,6 +334,7 @@ def build(
         *([guard_output] if guarded else []),
         HideUsage(),
         *([Annotate()] if cost else []),
+        *([KeepTurn(turns)] if turns is not None else []),
         Extend(reserve.extend, trusting=settings.usage.trust_output_limits),
     ]
     events = Events(on_event, telemetry.stage)
@@ -343,9 +359,11 @@ def build(
     ]
     body = BodyLimits(limits.request_body, limits.json_depth, limits.json_nodes, limits.json_text)
     reading = body, catalog.changed(), admit.take
+    parse = Parse(*reading, hosted_tools=limits.hosted_tools)
     on_request: list[Stage] = [
-        Parse(*reading, hosted_tools=limits.hosted_tools),
-        Recall(ids),
+        parse,
+        *([GoOn(turns, ids, catalog, parse.read, admit.take)] if turns is not None else []),
+        Recall(ids, catalog, settings.foreign_objects),
         Route(catalog),
         authorize,
         CountTokens(catalog),
@@ -369,7 +387,8 @@ def build(
     ]
     on_large_headers: list[Stage] = [*on_headers, LookAhead(reserve.look_ahead)]
     on_large_request: list[Stage] = [ParseLarge(*reading, hosted_tools=limits.hosted_tools), *on_request[1:], Shed()]
-    on_call: list[Stage] = [Open(ids, catalog), authorize, select, guard_input, reserve, forward]
+    forget = [ForgetTurn(turns)] if turns is not None else []
+    on_call: list[Stage] = [*forget, Open(ids, catalog), authorize, select, guard_input, reserve, forward]
     on_response: list[Stage] = [
         CountAnyway(),
         Origin(),
@@ -382,6 +401,7 @@ def build(
             events,
             event_limit=limits.sse_event,
             body_limit=limits.buffered_response,
+            empty_limit=limits.stream_empty,
             cost=cost,
             unread=guard_output.unreadable,
             may_pass=why_read.enabled,
@@ -400,6 +420,7 @@ def build(
     record = Record(telemetry), Enter(books)
     await_audits = AwaitAudits(audits, record)
     on_end: list[Stage] = [
+        *([AwaitEnd(failed)] if failed is not None else []),
         settle,
         *([Fill(answers, texts=settings.cache.semantic.samples == "texts")] if answers is not None and caching else []),
         *([AwaitTries(failed, (await_audits, *record))] if failed is not None else []),
@@ -436,6 +457,7 @@ def build(
         nodes=limits.json_nodes,
         event=limits.sse_event,
         answer=limits.buffered_response,
+        empty=limits.stream_empty,
         hold=partial(in_flight.hold, limits.answer_memory),
         issuers=[issuer.issuer for issuer in settings.auth.jwt],
         counters=counters,
@@ -461,4 +483,4 @@ def build(
         on_response=Stages(lists.on_response, telemetry.stage),
         on_end=Stages([mcp.Cancel(servers), settle, AwaitAudits(audits, enter_call), *enter_call], telemetry.stage),
     )
-    return replace(made, mcp=own_pipeline, policy=lists.policy, renewed=servers.renewed)
+    return replace(made, mcp=own_pipeline, profiles=lists.profiles, renewed=servers.renewed)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -20,15 +21,17 @@ import msgspec
 from extproc import prices
 from extproc.budgets.options import charged
 from extproc.dialects import rates
-from extproc.framing import BOM, Frame, Framing
+from extproc.framing import BOM, EMPTY, EMPTY_LIMIT, Frame, Framing
 from extproc.framing.aws_eventstream import AWSEventStream
 from extproc.framing.inflate import ENCODINGS, Inflate
+from extproc.framing.intake import Intake
 from extproc.framing.json import WholeBody
 from extproc.framing.json_array import JSONArray
 from extproc.framing.sse import KEEP_ALIVE, SSE
 from extproc.prices import written
 from extproc.words import contract, verdicts
 from extproc.words.actions import Continue
+from extproc.words.chain import passed_over
 from extproc.words.dialect import Dialect, Report
 from extproc.words.errors import (
     PROVIDER_BAD_ANSWER,
@@ -39,6 +42,7 @@ from extproc.words.errors import (
     advice,
 )
 from extproc.words.exchange import Exchange, Price, Target
+from extproc.words.tries import Try, outcome_of
 from extproc.words.values import show_duration
 
 TOLD = "x-ai-"
@@ -47,11 +51,11 @@ ORIGIN = TOLD + "error-origin"
 UPSTREAM = "via_upstream"
 """Envoy's response code details of an answer that came through a cluster."""
 
-LONG = 256
-"""Bytes of an event without data beyond which it is a piece of one that is too long, not a comment or a blank line."""
 MOST_INFLATED = 128 << 20
 """Bytes that a compressed answer may grow to."""
 AMAZON = "application/vnd.amazon.eventstream"
+_TOLD_USAGE = re.compile(rb"(?m)^" + re.escape(contract.USAGE_EVENT) + rb"(.*)\n\n")
+"""A comment in which a try tells its usage."""
 _encode = msgspec.json.encode
 
 
@@ -73,6 +77,7 @@ class Origin:
             return None
         exchange.unreached = "gateway" if exchange.attached else response.headers.get(contract.HOP) or "gateway"
         told = {ORIGIN: "gateway", **_missing(advice(response.status), response.headers), **named(exchange)}
+        told |= passed_over(exchange.skipped)
         withheld = internal(response.headers)
         if response.ended or type(exchange.dialect).error is Dialect.error:
             return Continue(told, withheld)
@@ -132,24 +137,29 @@ class RejectedCredential:
 
 
 class CoolDown:
-    """Heeds the Retry-After of an answer in attach mode. Elsewhere Envoy's access log reports every try, failed ones
-    too.
-    """
+    """Reports the answer's status in attach mode. Elsewhere Envoy's access log reports every try, failed ones too."""
 
-    def __init__(self, heed: Callable[[Target, int, str], None]) -> None:
+    def __init__(self, heed: Callable[[Target, Try], None]) -> None:
         self._heed = heed
 
     def __call__(self, exchange: Exchange) -> None:
-        if exchange.attached and exchange.target is not None:
-            self._heed(exchange.target, exchange.status, exchange.response.headers.get("retry-after", ""))
+        if exchange.attached and (target := exchange.target) is not None:
+            seconds, header = time.perf_counter() - exchange.started, exchange.response.headers.get("retry-after", "")
+            number, status, outcome = exchange.attempts, exchange.status, outcome_of(exchange.status)
+            told = (exchange.id, target.provider, target.name, number, status, outcome, seconds, seconds, header)
+            self._heed(target, Try(*told, consumer=exchange.consumer.name))
 
 
 class BadAnswer:
-    """502 for a web page where an answer should be, and for a redirect: a client that followed it would send its key
-    there.
+    """502 for a web page where an answer should be, for a status that HTTP does not have (RFC 9110, 15), and for a
+    redirect: a client that followed it would send its key there.
     """
 
     def __call__(self, exchange: Exchange) -> None:
+        if not 200 <= exchange.status < 600:
+            raise _bad_answer(
+                exchange, PROVIDER_BAD_ANSWER, "Provider {} answered with no status of HTTP; use another model."
+            )
         if 300 <= exchange.status < 400:
             raise _bad_answer(
                 exchange,
@@ -175,6 +185,7 @@ class Read:
         *,
         event_limit: int,
         body_limit: int,
+        empty_limit: int,
         cost: bool,
         unread: Callable[[Exchange], None] = lambda _exchange: None,
         may_pass: bool = False,
@@ -185,6 +196,7 @@ class Read:
         self._unread = unread
         self._event_limit = event_limit
         self._body_limit = body_limit
+        self._empty_limit = empty_limit
         self._cost = cost
         self._may_pass = may_pass
 
@@ -192,13 +204,14 @@ class Read:
         told, withheld, headers = exchange.told, exchange.withheld, exchange.response.headers
         if exchange.status >= 400:
             told[ORIGIN] = "provider"
-            told |= _missing(advice(exchange.status), headers)
+            told |= {**_missing(advice(exchange.status), headers), **passed_over(exchange.skipped)}
             return Continue(told, withheld)
         encoding = headers.get("content-encoding", "identity")
         framing = framing_for(
             headers.get("content-type", ""),
             event_limit=self._event_limit,
             body_limit=self._body_limit,
+            empty_limit=self._empty_limit,
             hold=self._hold,
         )
         readable = framing is not None and encoding in ("identity", *ENCODINGS)
@@ -328,15 +341,15 @@ class Count:
 
     def _count_unread(self, exchange: Exchange, report: Report, event: Frame) -> None:
         """Take in an event without data: a comment, perhaps a try's, or an event too long to be read."""
-        if event.raw.startswith(contract.USAGE_EVENT) and is_translated(exchange):
-            report.told_usage = contract.decode_usage(event.raw[len(contract.USAGE_EVENT) :])
-            report.told_at = report.output_bytes
-            event.raw = b""
+        if event.name == EMPTY:
+            if is_translated(exchange) and (told := _TOLD_USAGE.findall(event.raw)):
+                report.told_usage = contract.decode_usage(told[-1])
+                report.told_at = report.output_bytes
+                event.raw = _TOLD_USAGE.sub(b"", event.raw)
             return
         if event.edges is not None:
             exchange.dialect.observe_edges(event.edges.head, event.edges.tail, report)
-        if event.edges is not None or (len(event.raw) > LONG and not event.raw.startswith(b":")):
-            report.add_unread(event.raw)
+        report.add_unread(event.raw)
 
 
 class HideUsage:
@@ -437,42 +450,35 @@ class Events:
 class AnswerReader:
     """Reads one answer: cuts it into events and leads them through the stages."""
 
-    __slots__ = ("_exchange", "_framing", "_inflate", "_lead", "_seconds", "_stages")
+    __slots__ = ("_exchange", "_framing", "_intake", "_plain", "_seconds", "_stages")
 
     def __init__(self, exchange: Exchange, framing: Framing, stages: Sequence[_Stage], inflate: Inflate | None) -> None:
         self._exchange = exchange
         self._framing = framing
+        self._intake = Intake(framing, inflate)
+        self._plain = inflate is None and isinstance(framing, WholeBody)
         self._stages = stages
-        self._inflate = inflate
         self._seconds = [0.0] * len(stages)
-        self._lead: bytes | None = None  # first bytes of the body
 
     @property
     def changes_length(self) -> bool:
         """True when the body may leave longer or shorter than it came. A stream may: it can end early with an error."""
-        return (
-            self._inflate is not None
-            or not isinstance(self._framing, WholeBody)
-            or any(entry[0].changes_length for entry in self._stages)
-        )
+        return not self._plain or any(entry[0].changes_length for entry in self._stages)
 
     def close(self) -> None:
         """The answer is over, whole or not."""
         if isinstance(self._framing, WholeBody):
             self._framing.let_go()
 
-    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> None:
+    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> bool:
         """See `Reader`."""
-        if self._inflate is not None:
-            chunk = self._inflated(self._inflate, chunk, end)
-        if self._lead is None:
-            self._lead = chunk[: len(BOM)]
-        events = self._framing.feed(chunk)
-        if end:
-            events = [*events, *self._framing.end()]
-        elif not events:
-            return
-        exchange, seconds = self._exchange, self._seconds
+        intake, exchange, seconds = self._intake, self._exchange, self._seconds
+        events = intake.take(chunk, end)
+        end = intake.ended
+        if not events and not end:
+            return intake.more
+        if end and intake.broken and exchange.report is not None:
+            exchange.report.error = PROVIDER_BAD_ANSWER.code
         then = time.perf_counter()
         try:
             for index, (stage, is_async, _) in enumerate(self._stages):
@@ -493,6 +499,7 @@ class AnswerReader:
                 out.append(exchange.array.end())
             for (_, _, observe), spent in zip(self._stages, seconds, strict=True):
                 observe(spent)
+        return intake.more
 
     def keep_alive(self) -> bytes | None:
         """Bytes for a client that has got nothing for a while: events that only waited for more, and a comment. None
@@ -500,7 +507,7 @@ class AnswerReader:
         begin. Envoy takes no body before it has sent some itself. A byte order mark has to stay the first.
         """
         exchange, framing = self._exchange, self._framing
-        if not isinstance(framing, SSE) or framing.parted or self._lead in (None, BOM):
+        if not isinstance(framing, SSE) or framing.parted or self._intake.lead in (None, BOM):
             return None
         events: Sequence[Frame] = ()
         for stage, is_async, _ in self._stages:
@@ -518,23 +525,16 @@ class AnswerReader:
         array = self._exchange.array
         return [event.raw for event in events] if array is None else array.items(events)
 
-    def _inflated(self, inflate: Inflate, chunk: bytes, end: bool) -> bytes:
-        chunk = inflate.feed(chunk)
-        if end:
-            inflate.end()
-            if inflate.broken and self._exchange.report is not None:
-                self._exchange.report.error = PROVIDER_BAD_ANSWER.code
-        return chunk
-
 
 class Through:
     """Passes an answer on as it comes, where Envoy sends answers that nothing reads."""
 
     __slots__ = ()
 
-    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> None:  # noqa: ARG002
+    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> bool:  # noqa: ARG002
         """See `Reader`."""
         out.append(chunk)
+        return False
 
 
 THROUGH = Through()
@@ -549,11 +549,12 @@ class Rewording:
         self._exchange = exchange
         self._parts: list[bytes] = []
 
-    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> None:
+    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> bool:
         """See `Reader`."""
         self._parts.append(chunk)
         if end:
             out.append(reworded(self._exchange, b"".join(self._parts)))
+        return False
 
 
 class _Error(msgspec.Struct):
@@ -580,14 +581,19 @@ def reworded(exchange: Exchange, body: bytes) -> bytes:
 
 
 def framing_for(
-    content_type: str, *, event_limit: int, body_limit: int, hold: Callable[[int], bool] = lambda _size: True
+    content_type: str,
+    *,
+    event_limit: int,
+    body_limit: int,
+    empty_limit: int = EMPTY_LIMIT,
+    hold: Callable[[int], bool] = lambda _size: True,
 ) -> Framing | None:
     """The framing of an answer, or None when it is of a kind the gateway cannot read. `hold`: see `WholeBody`."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "text/event-stream":
-        return SSE(event_limit)
+        return SSE(event_limit, empty_limit)
     if kind == AMAZON:
-        return AWSEventStream(event_limit)
+        return AWSEventStream(event_limit, empty_limit)
     if kind == "application/json" or kind.endswith("+json"):
         return WholeBody(body_limit, hold)
     return None

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 import extproc.dialects
-from extproc.budgets import Expected, Tools
+from extproc.budgets import Expected, Leases, Tools
 from extproc.cache.answers import Answers, open_answers
 from extproc.dialects import by_path
 from extproc.gateway import GatewayStream
@@ -155,7 +155,7 @@ class World:
     counters: Counters
     telemetry: Telemetry
     clock: Clock
-    leases: set = field(default_factory=set)
+    leases: Leases
     lines: list = field(default_factory=list)
     answers: Answers | None = None
     audits: Audits = field(default_factory=Audits)
@@ -178,9 +178,9 @@ class World:
 def make_world(text="", counters=None):
     settings, clock = make_settings(text), Clock()
     counters = counters or MemoryCounters(clock)
-    lines, leases = [], set()
+    lines, leases = [], Leases(counters)
     telemetry = Telemetry(settings, lines.append)
-    answers = open_answers(settings.stores.cache, settings.cache)
+    answers = open_answers(settings.stores.cache, settings.cache, settings.around_guardrails)
     if answers is not None:
         answers.now = clock
     pipeline = build(

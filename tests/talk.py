@@ -2,6 +2,8 @@
 
 import json
 
+from extproc.words.actions import Chunk
+
 TOKENS = "budgets: [{name: t, unit: tokens, limit: 100000, window: minute}]"
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 STREAMED = QUESTION | {"stream": True}
@@ -40,7 +42,17 @@ def answers(status=200, kind="application/json", *, attempts=1.0, details="via_u
 
 def streams(chunk, end=False):
     data = chunk if isinstance(chunk, bytes) else json.dumps(chunk).encode()
-    return lambda stream: stream.on_response_body(data, end)
+    return lambda stream: feed(stream, data, end)
+
+
+async def feed(stream, data, end=False):
+    """Our answer to a piece of the provider's answer: that of all steps, as the transport asks for them."""
+    said = await stream.on_response_body(data, end)
+    while stream.more:
+        then = await stream.on_response_body(b"", False)
+        assert said.head is None or then.head is None
+        said = Chunk(said.body + then.body, then.end, said.head or then.head)
+    return said
 
 
 async def talk(stream, *says):

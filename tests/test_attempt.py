@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from extproc.admission import InFlight
 from extproc.attempt import AttemptStream, back_off
 from extproc.settings.limits import LimitsSettings
+from extproc.transport import Malformed
 from extproc.words import contract
 from extproc.words.actions import CONTINUE, Continue
 from extproc.words.contract import Edit, Service
@@ -77,7 +78,7 @@ async def test_without_edits_the_body_is_unchanged():
 async def test_without_the_headers_of_the_gateway_attachment_it_fails_closed(missing):
     given = headers(1)
     del given[missing]
-    with pytest.raises(KeyError):
+    with pytest.raises(Malformed):
         await attempt_stream().on_request_headers(given, end=False)
 
 

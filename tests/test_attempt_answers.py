@@ -56,7 +56,10 @@ class Talk:
         self.sent = None  # the request that leaves
 
     async def say(self, message):
-        for data in await wire.converse(self.attachment, message.SerializeToString()):
+        found = [*await wire.converse(self.attachment, message.SerializeToString())]
+        while self.attachment.more:
+            found += await wire.go_on(self.attachment)
+        for data in found:
             self._take(pb.ProcessingResponse.FromString(data))
 
     def _take(self, reply):

@@ -119,7 +119,7 @@ def test_one_target_of_the_same_name_leaves_the_body_unchanged(exchange):
     assert onward.reroute
     assert onward.set_headers == {
         contract.ID: "id-1",
-        contract.TARGETS: "m",
+        contract.TARGETS: "m;alice",
         "x-envoy-upstream-rq-per-try-timeout-ms": "600000",
         "x-extproc-timeout": "600000",
     }
@@ -412,9 +412,10 @@ def fits_into_a_header(value):
 
 @given(st.lists(NAMES, min_size=1, max_size=16))
 def test_targets_survive_their_header(names):
-    value = contract.encode_targets([Target(name, "a", "x") for name in names])
+    value = contract.encode_targets([Target(name, "a", "x") for name in names], names[0])
     assert fits_into_a_header(value)
     assert contract.decode_targets(value) == names
+    assert contract.decode_consumer(value) == names[0]
 
 
 SERVICES = st.none() | st.builds(Service, NAMES, NAMES, NAMES, st.none() | st.integers(1, 9))

@@ -80,7 +80,7 @@ async def test_a_stream_that_its_budget_ends_gets_an_error_event_and_is_settled(
     assert "Budget 't'" in message
     await stream.on_end()
     settled, reserved = await gateway.level("t", 3600)
-    assert (reserved, gateway.leases) == (0, set())
+    assert (reserved, set(gateway.leases)) == (0, set())
     assert settled > 0
     assert await gateway.level("slots", 0) == (0, 0)
     [entry] = gateway.log
@@ -148,11 +148,11 @@ async def test_a_plain_answer_is_never_cut(world):
 
 
 async def test_the_estimate_of_an_honest_answer_never_exceeds_its_reservation(world):
-    """Prose has more than three bytes per token. A client that disconnects early must not exhaust a budget."""
+    """A client that disconnects early must not exhaust a budget."""
     gateway = world("budgets: [{name: t, unit: output_tokens, limit: 40, window: minute}]")
     text = event({"choices": [{"index": 0, "delta": {"content": "x" * 200}}]})
     stream = gateway.stream()
     for say in (asks(), sends(STREAMED | {"max_tokens": 40}), answers(kind="text/event-stream"), streams(text)):
         await say(stream)
     await stream.on_end()
-    assert await gateway.level("t") == (40, 0)
+    assert await gateway.level("t") == (26, 0), "200 letters x are 25 tokens"

@@ -12,7 +12,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from unittest import mock
 from urllib.parse import urlsplit
@@ -25,6 +25,7 @@ import yaml
 from extproc.__main__ import main
 from extproc.auth import hash_key
 from extproc.settings import config
+from extproc.words import workers
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 
@@ -206,6 +207,14 @@ def test_envoys_admin_interface_is_a_socket_that_the_drain_alone_shares() -> Non
     assert sharing == {"envoy", "drain"}
     [path] = [part.partition("=")[2] for part in containers()["render"]["args"] if "--admin-socket" in part]
     assert f"--admin={path}" in containers()["drain"]["args"]
+    mark = PurePath(workers.drain_mark(workers.SOCKET))
+    mounts = {
+        name: {each["name"]: each["mountPath"] for each in containers()[name]["volumeMounts"]}
+        for name in ("processor", "drain")
+    }
+    assert mounts["processor"]["drain"] == str(mark.parent)
+    assert f"--mark={mounts['drain']['drain']}/{mark.name}" in containers()["drain"]["args"]
+    assert "run" not in mounts["drain"], "it sees no key"
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert containers()["drain"][probe]["exec"]["command"] == ["test", "-S", path]
 
@@ -337,7 +346,7 @@ def secrets(folder: Path) -> set[str]:
 def test_a_fleet_stores_nothing_in_a_pod() -> None:
     found = plain(FLEET)
     assert not [document for document in found if document["kind"] == "PersistentVolumeClaim"]
-    assert {volume["name"] for volume in pod(FLEET)["volumes"]} == {"settings", "keys", "run", "admin"}
+    assert {volume["name"] for volume in pod(FLEET)["volumes"]} == {"settings", "keys", "run", "admin", "drain"}
     text = (FLEET / "gateway.yaml").read_text(encoding="utf-8")
     stores = yaml.safe_load(text)["stores"]
     assert stores["counters"].startswith("rediss://")
@@ -405,7 +414,8 @@ class Pod:
         every = [mount for entry in containers().values() for mount in entry.get("volumeMounts", ())]
         self._mounts = {mount["mountPath"]: str(folder / mount["name"]) for mount in every}
         for path in self._mounts.values():
-            Path(path).mkdir()
+            Path(path).mkdir(exist_ok=True)
+        (folder / "run/drain").symlink_to(folder / "drain")  # a mount inside of another
 
     def here(self, text: str) -> str:
         for mount, path in self._mounts.items():
@@ -539,6 +549,8 @@ def test_a_pod_that_stops_ends_its_streams_first(here: Pod) -> None:
             pieces = answer.iter_bytes()
             first = next(pieces)
             drain.terminate()
+            ready = f"http://127.0.0.1:{here.status}/readyz"
+            eventually(lambda: here.http.get(ready).text == "draining\n")
             assert here.chat("stub").status_code == 200, "until it has left the load balancer"
             whole = first + b"".join(pieces)
         assert whole.endswith(b"data: [DONE]\n\n")

@@ -150,7 +150,7 @@ def test_a_field_that_a_target_changes_has_one_spelling():
 
 
 def test_unused_field_names_are_accepted_in_any_spelling():
-    exchange = parse('{"model":"m","messages":[{"Role":"user"}],"mоdel":1,"Temperature":1,"é":2,"É":3}'.encode())
+    exchange = parse('{"model":"m","messages":[{"Colour":"red"}],"mоdel":1,"Temperature":1,"é":2,"É":3}'.encode())
     assert list(exchange.json)[2:] == ["mоdel", "Temperature", "é", "É"]
 
 
@@ -212,3 +212,76 @@ def test_the_model_of_azures_path_is_the_model_of_the_request(body):
     Parse(BodyLimits(1 << 20, 32))(exchange)
     assert exchange.ask.model == "gpt-4o"
     assert {**json.loads(exchange.body), **exchange.edits}["model"] == "gpt-4o"
+
+
+# --- names below the fields of the body, in another case
+
+
+HI = [{"role": "user", "content": "Hi"}]
+NESTED = {
+    "/v1/chat/completions": [
+        {"messages": [{"Role": "system", "role": "user", "content": "Hi"}]},
+        {"messages": [{"role": "user", "content": "Hi", "Content": "Ho"}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "TEXT": "Ho", "text": "Hi"}]}]},
+        {"messages": HI, "stream": True, "stream_options": {"Include_Usage": False}},
+        {"messages": HI, "tools": [{"type": "function", "Type": "web_search", "function": {"name": "f"}}]},
+        {"messages": HI, "tools": [{"type": "function", "function": {"name": "f", "Name": "g"}}]},
+        {"messages": HI, "thinking": {"type": "enabled", "Budget_Tokens": 9}},
+        {"messages": HI, "extra_body": {"model": "other"}},
+        {"messages": HI, "extra_body": {"Model": "other"}},
+        {"messages": HI, "extra_body": {"api_base": "http://example.com"}},
+        {"messages": HI, "extra_body": {"max_tokens": 9}},
+    ],
+    "/v1/responses": [
+        {"input": [{"role": "user", "Role": "system", "content": "Hi"}]},
+        {"input": [{"type": "function_call_output", "call_id": "c", "output": "x", "Output": "y"}]},
+    ],
+    "/v1/messages": [
+        {"max_tokens": 9, "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi", "Text": "Ho"}]}]},
+        {"max_tokens": 9, "messages": HI, "system": [{"type": "text", "text": "S", "Type": "image"}]},
+    ],
+    "/v1beta/models/m:generateContent": [
+        {"contents": [{"Role": "model", "role": "user", "parts": [{"text": "Hi"}]}]},
+        {"contents": [{"parts": [{"text": "Hi", "Text": "Ho"}]}]},
+    ],
+}
+FREE = {
+    "/v1/chat/completions": [
+        {"messages": HI, "tools": [{"function": {"name": "f", "parameters": {"properties": {"Role": {"Type": "x"}}}}}]},
+        {"messages": HI, "response_format": {"type": "json_schema", "json_schema": {"schema": {"Content": {}}}}},
+        {"messages": HI, "extra_body": {"google": {"thinking_config": {}}}},
+        {"messages": [{"role": "user", "content": "Hi", "metadata": {"Role": "x"}}]},
+    ],
+    "/v1/messages": [
+        {"max_tokens": 9, "messages": HI, "tools": [{"name": "f", "input_schema": {"properties": {"Text": {}}}}]},
+        {
+            "max_tokens": 9,
+            "messages": [
+                *HI,
+                {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {"Type": 1}}]},
+            ],
+        },
+    ],
+    "/v1beta/models/m:generateContent": [
+        {"contents": [{"parts": [{"functionCall": {"name": "f", "args": {"Role": 1, "Parts": 2}}}]}]},
+    ],
+}
+
+
+def interpreted(path, body):
+    exchange = classify(path)
+    exchange.body = json.dumps({"model": "m"} | body).encode()
+    Parse(BodyLimits(10_000, 32))(exchange)
+    return exchange
+
+
+@pytest.mark.parametrize(("path", "body"), [(path, body) for path, bodies in NESTED.items() for body in bodies])
+def test_names_inside_of_fields_in_another_case_are_refused(path, body):
+    with pytest.raises(Refusal, match="some servers take for") as refused:
+        interpreted(path, body)
+    assert refused.value.kind.code == "invalid_request"
+
+
+@pytest.mark.parametrize(("path", "body"), [(path, body) for path, bodies in FREE.items() for body in bodies])
+def test_names_that_are_the_clients_own_pass(path, body):
+    assert interpreted(path, body).json == {"model": "m"} | body

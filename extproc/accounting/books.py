@@ -90,10 +90,12 @@ class Books:
         """True when the store has to remember charges until `recorded`. This memory has an end too."""
         return self._ledger is not None and not (self._full and self._untaken >= MAX_UNTAKEN)
 
-    def owe(self, id: str, amounts: Sequence[int]) -> None:
-        """Try `id` again later: the store gave no answer to its settle."""
-        if len(self._owed) < MAX_OWED:
-            self._owed[id] = _Owed(amounts, self._now())
+    def owe(self, id: str, amounts: Sequence[int]) -> bool:
+        """Try `id` again later: the store gave no answer to its settle. False when too many are owed already."""
+        if len(self._owed) >= MAX_OWED:
+            return False
+        self._owed[id] = _Owed(amounts, self._now())
+        return True
 
     def enter(self, exchange: Exchange) -> None:
         """Enter an exchange that ended: its row follows its charge."""
@@ -272,6 +274,7 @@ def row_of_expired(expired: Expired, budgets: Mapping[str, Budget], teams: Mappi
         provider_model=facts.provider_model,
         error="expired",
         outcome="error",
+        complete=expired.settled,
         input_tokens=max(tokens["input_tokens"], 0 if output else tokens["tokens"]),
         output_tokens=output or tokens["output_tokens"],
         usage_source="expired",

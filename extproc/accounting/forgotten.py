@@ -31,7 +31,7 @@ _decode = msgspec.msgpack.Decoder(_Note).decode
 
 
 class Forgotten:
-    """`drop` is `Recent.drop`. Used on the event loop."""
+    """`drop` forgets what matches, as `Recent.drop` does. Used on the event loop."""
 
     def __init__(self, counters: Counters, drop: Callable[[Callable[[Mapping[str, Any]], bool]], None]) -> None:
         self._counters = counters

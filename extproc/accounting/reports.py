@@ -296,7 +296,8 @@ class Everything:
         self._forgotten[consumer] = self._reporter.now()
         if self._elsewhere is not None:
             self._ask(self._elsewhere.add(consumer))
-        answers = 0 if self._answers is None else self.forget(consumer)
+        self._similar_since = self._reporter.now()
+        answers = 0 if self._answers is None else self._ask(self._answers.forget(consumer))
         rows = _from_ledger(lambda name: self._reporter.ledger.forget(name, delete=delete), consumer)
         return {"rows": rows, "answers": answers}
 
@@ -308,7 +309,7 @@ class Everything:
         _from_ledger(lambda ledger: ledger.rebuild(), self._reporter.ledger)
 
     def _kept(self) -> Answers:
-        if self._answers is None:
+        if self._answers is None or not self._answers.caches:
             raise SourceError(404, "the cache is off: no rule of `cache` keeps answers")
         return self._answers
 

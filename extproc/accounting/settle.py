@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from extproc import prices
-from extproc.accounting.used import UNASKED, learn, told_by, used
-from extproc.budgets import Claim, Exact, Expected, counting, input_estimate
+from extproc.accounting.used import UNASKED, learn, used
+from extproc.budgets import Claim, Exact, Expected, Leases, counting
 from extproc.budgets.options import charged as charged_price
 from extproc.stores import Counters, StoreError
 from extproc.words.exchange import Exchange
@@ -17,17 +17,17 @@ class Settle:
     ended.
 
     Where `keep` says so, the store remembers the charge until its record is written, see `books`. A settle without an
-    answer goes to `owe`, to be tried again.
+    answer goes to `owe`, to be tried again. Where that has no room, the end of the lease decides the charge.
     """
 
     def __init__(
         self,
         counters: Counters,
-        leases: set[str],
+        leases: Leases,
         count: Callable[[str, str], None],
         *,
         keep: Callable[[], bool] = lambda: False,
-        owe: Callable[[str, Sequence[int]], None] = lambda _id, _amounts: None,
+        owe: Callable[[str, Sequence[int]], bool] = lambda _id, _amounts: True,
         expected: Expected | None = None,
         exact: Exact | None = None,
     ) -> None:
@@ -37,15 +37,15 @@ class Settle:
         self._keep = keep
         self._owe = owe
         self._expected = expected
-        self._exact = exact
+        self._exact = exact or Exact({})
 
     async def __call__(self, exchange: Exchange) -> None:
         reservation = getattr(exchange, "reservation", None)
-        if reservation is not None:  # first: a lease without renewal ends even if a later step fails
-            self._leases.discard(reservation.id)
-        exchange.usage = usage = used(exchange, self._expected)
-        if usage.source == "estimated" and self._exact is not None and not told_by(exchange.report).input_tokens:
-            await self._count_input(exchange, self._exact)
+        try:
+            exchange.usage = usage = await used(exchange, self._exact, self._expected)
+        finally:  # the lease is kept while text is counted, and ends even if a later step fails
+            if reservation is not None:
+                self._leases.discard(reservation.id)
         exchange.cost = spent(exchange)
         if self._expected is not None:
             learn(exchange, self._expected)
@@ -65,20 +65,12 @@ class Settle:
         exchange.charges = charged(reservation.claims, amounts)
         try:
             await self._counters.settle(reservation.id, amounts, keep=self._keep())
+            self._leases.settled(reservation.id)
         except StoreError:
-            self._owe(reservation.id, amounts)
+            if not self._owe(reservation.id, amounts):
+                exchange.charges = None
             for claim in reservation.claims:
                 self._count(claim.budget.name, "settle_failed")
-
-    async def _count_input(self, exchange: Exchange, exact: Exact) -> None:
-        """Count the input exactly where the charge is below the reservation, by the known encoding, whatever the model.
-        A client that leaves in mid-answer must not pay less for text that the estimate takes for prose.
-        """
-        usage, held = exchange.usage, exchange.reservation.input_tokens
-        if exchange.reservation.unseen or usage.input_tokens >= held:
-            return
-        if (counted := await exact.count(exchange)) is not None:
-            usage.input_tokens = min(held, max(counted + exchange.ask.image_tokens, input_estimate(exchange)))
 
 
 def is_hit(exchange: Exchange) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from extproc.words.actions import CONTINUE, Continue
 from extproc.words.exchange import Ending, Exchange
-from extproc.words.tries import FailedTry, Try
+from extproc.words.tries import DownstreamEnd, FailedTry, Try
 
 PATIENCE = 0.5
 """Seconds that a record waits for the log: five of the log's flushes."""
@@ -46,6 +46,7 @@ class FailedTries:
         self._bug = bug
         self._failed: dict[str, dict[int, FailedTry]] = {}  # by id of the exchange, then by number
         self._held: dict[str, _Held] = {}
+        self._ends: dict[str, asyncio.Future[DownstreamEnd | None]] = {}
 
     def tell(self, try_: Try) -> None:
         """Take an entry of a try's access log."""
@@ -56,6 +57,22 @@ class FailedTries:
             held.missing.discard(try_.attempt)
             if not held.missing:
                 self._finish(try_.exchange_id)
+
+    def tell_end(self, end: DownstreamEnd) -> None:
+        """Take an entry of the public listener's access log."""
+        self._told(end.exchange_id, end)
+
+    async def end_of(self, exchange: Exchange) -> DownstreamEnd | None:
+        """The log's entry of a request that has just ended; None where none comes for `PATIENCE`."""
+        loop = asyncio.get_running_loop()
+        end: asyncio.Future[DownstreamEnd | None] = loop.create_future()
+        self._ends[exchange.id] = end
+        loop.call_later(PATIENCE, self._told, exchange.id, None)
+        return await end
+
+    def _told(self, id: str, end: DownstreamEnd | None) -> None:
+        if (waiting := self._ends.pop(id, None)) is not None and not waiting.done():
+            waiting.set_result(end)
 
     def _keep(self, try_: Try) -> None:
         tries = self._failed.setdefault(try_.exchange_id, {})
@@ -78,6 +95,8 @@ class FailedTries:
 
     def flush(self) -> None:
         """Record what waits: the process ends."""
+        for id in list(self._ends):
+            self._told(id, None)
         for id in list(self._held):
             self._finish(id)
 
@@ -108,6 +127,29 @@ def _failed(exchange: Exchange) -> int:
         return MOST_TRIES
     answered = exchange.target is not None and exchange.ending is not Ending.INCOMPLETE
     return exchange.attempts - answered
+
+
+class AwaitEnd:
+    """Learns from the log what the client got of an answer that broke off before any text of it came. Where the
+    provider broke it off before its head had left, Envoy answers in the provider's place, and nothing was sold.
+    """
+
+    def __init__(self, failed: FailedTries) -> None:
+        self._failed = failed
+
+    async def __call__(self, exchange: Exchange) -> None:
+        report = exchange.report
+        if (
+            exchange.ending is not Ending.INCOMPLETE
+            or exchange.attached
+            or (report is not None and report.output_bytes)
+        ):
+            return
+        end = await self._failed.end_of(exchange)
+        if end is not None and end.reason != "client_left" and end.status >= 400:
+            exchange.status, exchange.target, exchange.report = end.status, None, None
+            exchange.ending, exchange.error = Ending.UNREACHED, end.reason
+            exchange.unreached = end.reason
 
 
 class AwaitTries:

@@ -5,19 +5,21 @@
     estimated   the gateway's counts, where its provider reported none, only some, or had not ended yet
     none        no tokens are charged
 
-A client that leaves early gets no discount: its text is counted by kinds of text, and thinking that it did not see by
-the thinking of other answers of the model.
+A client that leaves early gets no discount: the text that passed is counted by a tokenizer, and thinking that it did
+not see by its traces, or by the thinking of other answers of the model.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 
-from extproc.budgets import Expected, input_seen
-from extproc.budgets.guess import about
-from extproc.dialects._thinkers import unasked
+from extproc.budgets import Exact, Expected, input_estimate
+from extproc.dialects._searching import searches
+from extproc.dialects._thinkers import is_claude, times_shown, unasked
 from extproc.words.dialect import Report
-from extproc.words.exchange import Ending, Exchange, Kinds, Usage
+from extproc.words.exchange import Ending, Exchange, Kinds, Target, Usage
 
 UNASKED = (Ending.REFUSED, Ending.UNREACHED)
 """Endings without a provider that took the request."""
@@ -30,15 +32,27 @@ _MOST_OUTPUT = 1 << 21
 _MOST_INPUT = 1 << 24
 """Tokens beyond which no count is believed, where nothing else bounds it."""
 _BYTES = 4  # of a token, about
-_MOST_BYTES = 8  # of a token, however long its words
-_SLACK = 512  # bytes that a few tokens can be
+_SEALED = 4
+"""Bytes of sealed thinking for each of its tokens, until whole answers of the model told: Claude's signatures hold the
+thinking in full, encrypted and in base64. Source:
+https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-thinking-encryption.html
+"""
+_STEPS = 16
+"""Answers of its own that a model may write for one of the client's, where it works in steps; the limit of the request
+bounds each.
+"""
+_FASTEST = 400
+"""Tokens a second that no Claude passes, in its fast mode neither."""
+_PICTURE = 8192
+"""Tokens of an image in an answer, which no limit of the request bounds; OpenAI's largest are 6,240."""
+_MOST_DRAWN = 16 * _PICTURE
 
 
-def used(exchange: Exchange, expected: Expected | None = None) -> Usage:
+async def used(exchange: Exchange, exact: Exact, expected: Expected | None = None) -> Usage:
     """The use of the exchange: its tokens, and the units that are priced beside them, as the answer tells, or else the
     request.
     """
-    usage = _tokens(exchange, expected) if exchange.mcp is None else _call(exchange)
+    usage = await _tokens(exchange, exact, expected) if exchange.mcp is None else _call(exchange)
     if usage.source != "none":
         told = exchange.report.units if exchange.report is not None else {}
         if told or exchange.ask.units:
@@ -46,7 +60,7 @@ def used(exchange: Exchange, expected: Expected | None = None) -> Usage:
     return usage
 
 
-def _tokens(exchange: Exchange, expected: Expected | None) -> Usage:
+async def _tokens(exchange: Exchange, exact: Exact, expected: Expected | None) -> Usage:
     """The use of the exchange, as far as it can be known.
 
     The provider's own counts come first, where they can be believed. A count that is missing, or zero although there
@@ -60,8 +74,8 @@ def _tokens(exchange: Exchange, expected: Expected | None) -> Usage:
     if report is None or not (told.input_tokens or told.output_tokens):
         if report is not None and (report.told_usage or report.usage):
             report.usage_refused = True
-        return _seen(exchange, expected)
-    return _completed(_possible(told, report, exchange), report, exchange, expected)
+        return await _seen(exchange, exact, expected)
+    return await _completed(await _possible(told, report, exchange, exact), report, exchange, exact, expected)
 
 
 def _call(exchange: Exchange) -> Usage:
@@ -83,17 +97,30 @@ def learn(exchange: Exchange, expected: Expected) -> None:
     if target is None or report is None or usage.source != "provider" or exchange.mcp is not None:
         return
     expected.learn(target.deployment, usage.output_tokens)
-    if usage.reasoning_tokens or expected.thought(target.deployment, exchange.ask.thinking) is not None:
+    _learn_thinking(usage, target, report, exchange.ask.thinking, expected)
+    if _reads(exchange, target):
+        expected.learn_usual("read", target.deployment, 0, max(0, usage.input_tokens - input_estimate(exchange)))
+
+
+def _learn_thinking(usage: Usage, target: Target, report: Report, asked: int, expected: Expected) -> None:
+    thought = usage.reasoning_tokens
+    if traces := _traces(report):
+        text = (report.output_bytes - report.thought.size) // _BYTES
+        thought = thought or max(0, usage.output_tokens - text)
+        for trace, tokens in traces.items():
+            expected.learn_usual(trace, target.deployment, asked, thought * 1000 // tokens)
+        expected.learn_usual("thought", target.deployment, asked, thought)
+    elif thought or expected.usual("thought", target.deployment, asked) is not None:
         hidden = usage.output_tokens - max(report.output_bytes // _BYTES, report.output_events)
-        expected.learn_thought(target.deployment, exchange.ask.thinking, min(max(0, hidden), usage.reasoning_tokens))
+        expected.learn_usual("thought", target.deployment, asked, min(max(0, hidden), thought))
 
 
 # --- the provider's counts
 
 
-def _possible(told: Usage, report: Report, exchange: Exchange) -> Usage:
-    """`told`, cut down to what is possible. Each token of text is a byte at least; thinking is within the limit of the
-    request, and input within its size, but for what providers add (`Usage.beyond`).
+async def _possible(told: Usage, report: Report, exchange: Exchange, exact: Exact) -> Usage:
+    """`told`, cut down to what is possible: input within the size of the request, output within its limit, or within
+    what was held, but for what providers add (`_most`).
     """
     most_in, most_out = _most(told, report, exchange)
     if told.input_tokens <= most_in and told.output_tokens <= most_out:
@@ -104,30 +131,45 @@ def _possible(told: Usage, report: Report, exchange: Exchange) -> Usage:
         input_tokens = min(most_in, _input_bound(exchange))
     if output_tokens > most_out:
         limit = _limit(exchange)
-        output_tokens = most_out if limit is None else max(limit, _written(report))
+        if limit is not None:
+            most_out = min(most_out, max(limit, await exact.output_passed(exchange)))
+        output_tokens = most_out
     return replace(told, input_tokens=input_tokens, output_tokens=output_tokens, source="disputed").clamped()
 
 
 def _most(told: Usage, report: Report, exchange: Exchange) -> tuple[int, int]:
     """The most tokens of input and output that can be true."""
-    limit = _limit(exchange)
+    target = exchange.target
+    steps = target is not None and searches(target.model)
     most_in = _MOST_INPUT
-    if not (exchange.reservation.unseen or exchange.ask.hosted):  # a search reads what it finds
+    if not (exchange.reservation.unseen or exchange.ask.hosted or steps):  # a search reads what it finds
         most_in = min(most_in, _input_bound(exchange) + _PROMPT + told.beyond)
     most_out = 0 if exchange.ask.output_field is None and not exchange.ask.answer_tokens else _MOST_OUTPUT
+    limit = _most_output(exchange, report)
     if limit is not None:
-        most_out = min(most_out, max(limit, report.output_bytes) + told.beyond)
+        most_out = min(most_out, limit * (_STEPS if steps else 1) + told.beyond + _drawn(told, report))
     return most_in, most_out
 
 
-def _completed(told: Usage, report: Report, exchange: Exchange, expected: Expected | None) -> Usage:
+def _drawn(told: Usage, report: Report) -> int:
+    """The most tokens of the answer's images: of those that were seen, or that the provider tells apart."""
+    kinds = told.kinds or Kinds()
+    apart = kinds.image_output + kinds.video_output
+    if report.unread_bytes:  # an image may be in an event that was too long to be read
+        apart = max(apart, told.output_tokens)
+    return min(_MOST_DRAWN, max(report.pictures * _PICTURE, apart))
+
+
+async def _completed(told: Usage, report: Report, exchange: Exchange, exact: Exact, expected: Expected | None) -> Usage:
     """`told`, completed with the gateway's counts where one is missing, or where the provider had not ended yet."""
     final = told.source != "estimated"
     late = report.told_at is not None and report.output_bytes > report.told_at  # text came after the report
-    output_tokens = told.output_tokens
+    input_tokens, output_tokens = told.input_tokens, told.output_tokens
     if not final or late or not output_tokens:
-        output_tokens = max(output_tokens, _output(exchange, report, expected if not told.reasoning_tokens else None))
-    input_tokens = told.input_tokens or min(exchange.reservation.input_tokens, input_seen(exchange))
+        known = expected if not told.reasoning_tokens else None
+        output_tokens = max(output_tokens, await _output(exchange, report, exact, known))
+    if not input_tokens:
+        input_tokens = min(exchange.reservation.input_tokens, await exact.input_passed(exchange))
     if final and (input_tokens, output_tokens) == (told.input_tokens, told.output_tokens):
         return told
     report.usage_refused |= final and not (late and told.input_tokens and told.output_tokens)
@@ -138,57 +180,83 @@ def _completed(told: Usage, report: Report, exchange: Exchange, expected: Expect
 # --- the gateway's counts
 
 
-def _seen(exchange: Exchange, expected: Expected | None) -> Usage:
+async def _seen(exchange: Exchange, exact: Exact, expected: Expected | None) -> Usage:
     """The gateway's own count of an exchange whose provider reported none."""
     report, reservation = exchange.report, exchange.reservation
     if exchange.target is None or exchange.ask.lasting:  # the client left before any answer began, or will not see it
-        return Usage(reservation.input_tokens, _held(exchange), source="estimated")
-    input_tokens = _input(exchange)
+        input_tokens = reservation.input_tokens
+        if exchange.ask.unbounded:
+            input_tokens = await _input(exchange, exchange.target or exchange.targets[0], exact, expected)
+        return Usage(input_tokens, _held(exchange), source="estimated")
+    input_tokens = await _input(exchange, exchange.target, exact, expected)
     # the model may have thought without text
     if report is None or not (exchange.ending.complete or report.output_bytes):
         return Usage(input_tokens, _held(exchange), source="estimated")
-    return Usage(input_tokens, _output(exchange, report, expected), source="estimated")
+    return Usage(input_tokens, await _output(exchange, report, exact, expected), source="estimated")
 
 
-def _output(exchange: Exchange, report: Report, expected: Expected | None) -> int:
+async def _output(exchange: Exchange, report: Report, exact: Exact, expected: Expected | None) -> int:
     """The gateway's count of the output: its text, and thinking that a client that left did not see. No more than the
-    request allows, or than was held as the answer passed its limit, unless its text is evidently more.
+    request allows, or than was held as the answer passed its limit.
     """
     if exchange.ask.output_field is None:  # vectors are no output, pictures and sound are no text
         most = exchange.ask.answer_tokens
-        return min(most, _written(report)) if report.output_bytes > report.unread_bytes else most
-    output_tokens = _written(report)
+        written = report.output_bytes > report.unread_bytes
+        return min(most, await exact.output_passed(exchange)) if written else most
+    output_tokens = await exact.output_passed(exchange)
     if not exchange.ending.complete:
         output_tokens += _hidden(exchange, report, expected)
-    limit, reservation = _limit(exchange), exchange.reservation
-    if limit is None:
-        return output_tokens
-    text = report.output_bytes - report.unread_bytes
-    if text > limit * _MOST_BYTES + _SLACK:  # the provider does not keep to limits
-        limit = max(limit, about(report.sample, text))
-    return min(output_tokens, max(limit, reservation.output if reservation.output > reservation.output_tokens else 0))
+    limit = _most_output(exchange, report)
+    return output_tokens if limit is None else min(output_tokens, limit)
 
 
 def _hidden(exchange: Exchange, report: Report, expected: Expected | None) -> int:
-    """Tokens of thinking that are not in the text: what is usual for the model, else what was asked for, else what its
-    like do unasked.
+    """Tokens of thinking that are not in the text. By the traces of thinking in the answer: as many times of them as
+    whole answers had. Without a trace: what is usual for the model, else what was asked for, else what is usual for
+    models of its name unasked.
     """
     target, asked = exchange.target, exchange.ask.thinking
-    if target is None or report.thinks_aloud:
+    if target is None:
         return 0
-    known = None if expected is None else expected.thought(target.deployment, asked)
-    return (asked or unasked(target.model)) if known is None else known
+    for trace, tokens in _traces(report).items():
+        times = None if expected is None else expected.usual(trace, target.deployment, asked)
+        if times is None:
+            most = 1 if trace == "sealed" else times_shown(target.model)
+            times = None if most is None else 1000 * most
+        if times is not None:
+            return max(0, tokens * times // 1000 - report.thought.size // _BYTES)
+    told = report.thought.told and is_claude(target.model)
+    if told and report.output_bytes and not report.thought.going_on:
+        return 0
+    known = None if expected is None else expected.usual("thought", target.deployment, asked)
+    hidden = (asked or unasked(target.model)) if known is None else known
+    return min(hidden, math.ceil(exchange.seconds * _FASTEST)) if told else hidden
 
 
-def _written(report: Report) -> int:
-    """Estimated tokens of the answer's text."""
-    return max(about(report.sample, report.output_bytes), report.output_events)
+def _traces(report: Report) -> Mapping[str, int]:
+    """Tokens of thinking by each trace of it in an answer, the surest first. Sealed thinking comes when it is over."""
+    thought = report.thought
+    shown = thought.size // _BYTES
+    sealed = {"sealed": max(shown, thought.sealed // _SEALED)} if thought.sealed else {}
+    return {name: tokens for name, tokens in (sealed | {"shown": shown}).items() if tokens}
 
 
-def _input(exchange: Exchange) -> int:
-    """The gateway's count of the input. Input outside the body: the most that the serving target can have read."""
-    reservation = exchange.reservation
-    return _input_bound(exchange) if reservation.unseen else min(reservation.input_tokens, input_seen(exchange))
+async def _input(exchange: Exchange, target: Target, exact: Exact, expected: Expected | None) -> int:
+    """The gateway's count of the input: its text, and for input outside the body what is usual there, else what is held
+    for hosted tools. A model's whole context would be many times of nearly every file.
+    """
+    text = await exact.input_passed(exchange)
+    if not _reads(exchange, target):
+        return min(text, _input_bound(exchange))
+    more = None if expected is None else expected.usual("read", target.deployment)
+    if more is None:
+        more = exchange.ask.hosted_tokens if exchange.ask.unbounded or searches(target.model) else 0
+    return min(text + more, max(text, target.context or _MOST_INPUT))
+
+
+def _reads(exchange: Exchange, target: Target) -> bool:
+    """True where the input may be larger than the request."""
+    return bool(exchange.ask.unbounded or exchange.ask.hosted) or searches(target.model)
 
 
 # --- bounds
@@ -206,6 +274,18 @@ def _limit(exchange: Exchange) -> int | None:
     """The most that the serving target can have written; None where nothing limits it."""
     limits = exchange.reservation.limits
     return None if not limits or exchange.target is None else limits[exchange.targets.index(exchange.target)]
+
+
+def _most_output(exchange: Exchange, report: Report) -> int | None:
+    """The most text and thinking that is charged, also of a provider that does not keep to limits: the limit of the
+    request, or what was held as the answer passed it. Where nothing was held, as much as the answer's bytes show.
+    """
+    limit, reservation = _limit(exchange), exchange.reservation
+    if limit is None:
+        return None
+    if not reservation.held:
+        return max(limit, report.output_bytes)
+    return max(limit, reservation.output if reservation.output > reservation.output_tokens else 0)
 
 
 def _held(exchange: Exchange) -> int:

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from extproc.admin.doors import HTTPThread
 from extproc.admin.sources import SourceError, Sources
+from extproc.admin.spare import probing
 
 if TYPE_CHECKING:
     from extproc.admin.api import admin_app
+    from extproc.admin.failures import Failures
     from extproc.admin.http import status_app
     from extproc.admin.siblings import Findings, Health, Siblings, inner_app
 
 __all__ = [
+    "Failures",
     "Findings",
     "HTTPThread",
     "Health",
@@ -26,9 +29,10 @@ __all__ = [
     "Sources",
     "admin_app",
     "inner_app",
+    "probing",
     "status_app",
 ]
-_LATER = {"admin_app": "api", "status_app": "http"} | dict.fromkeys(
+_LATER = {"Failures": "failures", "admin_app": "api", "status_app": "http"} | dict.fromkeys(
     ("Findings", "Health", "Siblings", "inner_app"), "siblings"
 )
 

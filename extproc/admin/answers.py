@@ -196,7 +196,9 @@ class Cache(Struct, kw_only=True):
     vectors: Annotated[int, Meta(ge=0, description="Questions that later ones are compared with")]
     vector_bytes: Count
     vector_failures: Annotated[int, Meta(ge=0, description="Vectors that the embedding model did not give")]
-    vectors_lost: Annotated[int, Meta(ge=0, description="Questions that the fleet did not get, for lack of room")]
+    verified_same: Annotated[int, Meta(ge=0, description="Near questions that the model of `verify` called the same")]
+    verified_different: Annotated[int, Meta(ge=0, description="Those that it called different")]
+    verify_failures: Annotated[int, Meta(ge=0, description="Those for which it gave no clear verdict in time")]
 
 
 class SimilarQuestion(Struct, kw_only=True):
@@ -204,7 +206,7 @@ class SimilarQuestion(Struct, kw_only=True):
 
     time: Annotated[float, Meta(description="Seconds since the epoch")]
     score: Annotated[float, Meta(description="1: the same")]
-    hit: Annotated[bool, Meta(description="The score reached the threshold")]
+    hit: Annotated[bool, Meta(description="The score reached the threshold, and `verdict` is no other than same")]
     asked: Annotated[str, Meta(description="Digest of the question; with a secret, so it cannot be guessed")]
     kept: Annotated[str, Meta(description="Digest of the kept one")]
     consumer: str
@@ -213,6 +215,13 @@ class SimilarQuestion(Struct, kw_only=True):
     saved_usd: Annotated[float | None, Meta(description="Cost of the kept answer; null: unknown")]
     asked_text: Annotated[str, Meta(description="With `samples: texts` alone")] | UnsetType = UNSET
     kept_text: str | UnsetType = UNSET
+    verdict: (
+        Annotated[
+            Literal["same", "different", "none"],
+            Meta(description="The word of the model of `verify`; none: no clear one in time"),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class SimilarQuestions(Struct, kw_only=True):
@@ -522,14 +531,27 @@ class ExchangesQuery(Struct, kw_only=True, forbid_unknown_fields=True):
 # --- tools
 
 
-class Tool(Struct, kw_only=True):
-    """A definition of a tool as its server gives it now."""
+_DefinitionKind = Annotated[str, Meta(description="Its kind, as in the keys of `mcp.lock.yaml`")]
+
+
+class Definition(Struct, kw_only=True):
+    """A definition as its server gives it now: a tool, prompt, resource or template, or the server's instructions."""
 
     name: str
+    kind: _DefinitionKind
     state: Literal["listed", "disabled", "changed", "withheld"]
+    reason: Annotated[str, Meta(description="Why it is not listed; else empty")]
     digest: Annotated[str, Meta(description="sha256 of its canonical JSON, as `mcp.lock.yaml` has it")]
     pinned: Annotated[str | None, Meta(description="The digest in the lock file; null: none")] = None
     definition: Annotated[Mapping[str, Any], Meta(description="With `definitions=true`")] | UnsetType = UNSET
+
+
+class LeftOut(Struct, kw_only=True):
+    """A definition that cannot be offered by its name, or beyond a limit."""
+
+    kind: _DefinitionKind
+    name: str
+    reason: str
 
 
 class ToolServer(Struct, kw_only=True):
@@ -538,7 +560,9 @@ class ToolServer(Struct, kw_only=True):
     name: str
     error: Annotated[str, Meta(description="Why its lists could not be read the last time; else empty")]
     read_at: Annotated[float | None, Meta(description="Seconds since the epoch; null: its lists were never read")]
-    tools: Sequence[Tool]
+    tools: Sequence[Definition]
+    others: Annotated[Sequence[Definition], Meta(description="Prompts, resources, templates and instructions")]
+    left_out: Sequence[LeftOut]
 
 
 class ToolServers(Struct, kw_only=True):
@@ -559,6 +583,7 @@ class Deployment(Struct, kw_only=True):
     """Findings of tries about one model at its provider."""
 
     cooling_down_s: float | UnsetType = UNSET
+    cooling_consumers: float | UnsetType = UNSET
     plain_s: float | UnsetType = UNSET
     streamed_first_byte_s: float | UnsetType = UNSET
     failing: Annotated[float, Meta(ge=0, le=1)] | UnsetType = UNSET

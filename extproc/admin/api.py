@@ -28,6 +28,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from extproc.admin import answers, desk
+from extproc.admin.failures import Failures
 from extproc.admin.guard import JSON, Guard, failure, principal
 from extproc.admin.handling import answer_of, body_of, plain, query_of, sources_of, tell
 from extproc.admin.openapi import Operation, labels_parameter, parameters, usage_parameters
@@ -52,9 +53,11 @@ def admin_app(
     operators: Desk | None = None,
     oidc: OIDCSettings | None = None,
     given: Sequence[Secret] = (),
+    *,
+    failures: Failures | None = None,
 ) -> ASGIApp:
     """The API and the console over `sources` and `operators`. Without token and sign-on it answers only to names of
-    loopback. `given`: secrets that, with the client's, sign sessions.
+    loopback. `given`: secrets that, with the client's, sign sessions. Without `failures` wrong tokens have no limit.
     """
     app = Starlette(
         routes=ROUTES,
@@ -75,7 +78,7 @@ def admin_app(
         from extproc.admin.signon import SignOn  # noqa: PLC0415 - its library takes 4 MB
 
         app.state.signon = sign_on = SignOn(oidc, operators, given)
-    return Guard(app, token, None if sign_on is None else sign_on.find, "" if oidc is None else oidc.url)
+    return Guard(app, token, None if sign_on is None else sign_on.find, "" if oidc is None else oidc.url, failures)
 
 
 # --- reading

@@ -8,9 +8,10 @@ import logging
 import select
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from extproc.admin.spare import Probe, Spare
 from extproc.transport.unix_socket import private
 
 if TYPE_CHECKING:
@@ -25,17 +26,21 @@ _SILENT = 20_000  # milliseconds that a client may take nothing of its answer
 
 class Told:
     """Handles errors of the loop: where descriptors are missing, one line in `_TELL_EVERY` seconds. asyncio waits a
-    second before it accepts again.
+    second before it accepts again; `spares` answer probes meanwhile.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, spares: Sequence[Spare] = ()) -> None:
         self._told = -_TELL_EVERY
+        self._spares = spares
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
         if not isinstance(error, OSError) or error.errno not in _SHORT:
             loop.default_exception_handler(context)
-        elif loop.time() - self._told >= _TELL_EVERY:
+            return
+        for spare in self._spares:
+            spare.begin(loop)
+        if loop.time() - self._told >= _TELL_EVERY:
             self._told = loop.time()
             log.error("status and admin accept no connections: %s", error.strerror)
 
@@ -45,17 +50,20 @@ class HTTPThread:
 
     def __init__(self) -> None:
         self._doors: list[tuple[Callable[[], ASGIApp], socket.socket]] = []
+        self._spares: list[Spare] = []
         self._wake: socket.socket | None = None  # `stop` closes it
 
-    def add(self, make: Callable[[], ASGIApp], host: str, port: int) -> int:
-        """Serve there what `make` makes, on the thread; returns the port. Raises OSError at once when the port cannot
-        be had.
+    def add(self, make: Callable[[], ASGIApp], host: str, port: int, probe: Probe | None = None) -> int:
+        """Serve there what `make` makes, on the thread; returns the port. `probe` answers while no descriptor is left.
+        Raises OSError at once when the port cannot be had.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT)
         self._doors.append((make, listener))
+        if probe is not None:
+            self._spares.append(Spare(listener, probe))
         bound: int = listener.getsockname()[1]
         return bound
 
@@ -76,6 +84,8 @@ class HTTPThread:
         if self._wake is not None:
             self._wake.close()
             self._thread.join(timeout=5)
+        for spare in self._spares:
+            spare.close()
         for _, listener in self._doors:
             listener.close()
 
@@ -97,6 +107,6 @@ class HTTPThread:
             for server in servers:
                 server.end()
 
-        loop.set_exception_handler(Told())
+        loop.set_exception_handler(Told(self._spares))
         loop.add_reader(woken, end)
         await asyncio.gather(*(server.run_until_ended() for server in servers))

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from extproc.admin.answers import Error, ErrorText
+from extproc.admin.failures import Failures
 from extproc.words.values import is_loopback, show_size
 
 MAX_TARGET = 8 << 10  # bytes of path and query
@@ -109,6 +110,7 @@ class Guard:
         token: str | Callable[[], str | None] | None,
         session: Callable[[Request], Principal | None] | None = None,
         address: str = "",
+        failures: Failures | None = None,
     ) -> None:
         """`session` finds the operator who has signed on; None where that is not set up. `address` is that at which
         operators open the console, when it is known: a proxy may have written another Host.
@@ -117,6 +119,7 @@ class Guard:
         self._token = token
         self._session = session
         self._own = urlsplit(address).netloc.lower()
+        self._failures = failures or Failures(0)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_guarded(message: Message) -> None:
@@ -139,6 +142,8 @@ class Guard:
             return failure(414, f"path and query have at most {show_size(MAX_TARGET)}")
         if _CONTROL.search(target):
             return failure(400, "path and query must not contain control characters")
+        if wait := self._barred(request):
+            return failure(429, f"too many wrong tokens from this address: wait {wait}s", **{"retry-after": str(wait)})
         who = self._principal(request)
         if who is None and request.url.path not in OPEN:
             told = {"www-authenticate": "Bearer"}
@@ -155,6 +160,14 @@ class Guard:
         """True when every user of this machine may."""
         return self._token is None and self._session is None
 
+    def _barred(self, request: Request) -> int:
+        """Seconds for which the address of a request that brings a token is refused, right or wrong: its answers must
+        not tell which it is.
+        """
+        if self._token is None or "authorization" not in request.headers:
+            return 0
+        return self._failures.wait(_address(request))
+
     def _principal(self, request: Request) -> Principal | None:
         if self._open:
             return Principal("local", "admin")
@@ -165,7 +178,15 @@ class Guard:
     def _known(self, request: Request) -> bool:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         expected = ((self._token() if callable(self._token) else self._token) or "").encode()
-        return bool(expected) and hmac.compare_digest(given.encode(), expected) and scheme.lower() == "bearer"
+        if bool(expected) and hmac.compare_digest(given.encode(), expected) and scheme.lower() == "bearer":
+            return True
+        if given:
+            self._failures.add(_address(request))
+        return False
+
+
+def _address(request: Request) -> str:
+    return "" if request.client is None else request.client.host
 
 
 def _refused_change(request: Request, own: set[str]) -> Response | None:

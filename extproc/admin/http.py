@@ -145,6 +145,7 @@ class Server(uvicorn.Server):
             access_log=False,
             server_header=False,
             lifespan="off",
+            proxy_headers=False,  # a client names any address in a header, and wrong tokens count by address
             timeout_graceful_shutdown=1,
             backlog=_BACKLOG,
         )

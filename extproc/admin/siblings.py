@@ -6,6 +6,7 @@ Worker 0 serves the status and admin ports. Each other worker answers it on a un
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ PATIENCE = 2.0
 MOST = 64 << 20
 """Bytes of an answer."""
 _STARTS = 30.0  # seconds in which a worker that has ended is expected back
+_LOOK = 0.2  # seconds between looks for their end
 _LABEL = "worker"
 
 
@@ -94,6 +96,13 @@ class Siblings:
             stalled = stalled or (health.stalled and f"worker {number}: {health.stalled}")
             remarks += [f"worker {number}: {text}" for text in (health.unready, health.remark) if text]
         return stalled, remarks
+
+    async def ended(self, seconds: float) -> None:
+        """Wait until none answers any more, so many seconds at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while any((await self._ask("/health", Health)).values()):  # noqa: ASYNC110 - other processes
+                    await asyncio.sleep(_LOOK)
 
     def findings(self) -> Sequence[Findings]:
         """Of the workers that answer. Blocks, and is for threads."""

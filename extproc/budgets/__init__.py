@@ -5,12 +5,13 @@ budget that applies, all or none. At its end, of whatever kind, the bound is rep
 reserved <= limit` holds at every instant, with any number of requests in flight.
 """
 
-from extproc.budgets.bounds import estimate, input_bound, input_estimate, input_seen
+from extproc.budgets.bounds import estimate, input_bound, input_estimate, without
 from extproc.budgets.budget import Budget, Claim, compile_budget, counting, read_scope
 from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
 from extproc.budgets.facts import Facts, unpack_facts
 from extproc.budgets.grants import Grant, Grants
+from extproc.budgets.leases import Leases
 from extproc.budgets.reserve import LEASE, Reserve, Tools, Unpriced
 from extproc.budgets.settings import BudgetSettings
 from extproc.budgets.watch import Alert
@@ -26,6 +27,7 @@ __all__ = [
     "Facts",
     "Grant",
     "Grants",
+    "Leases",
     "Reserve",
     "Tools",
     "Unpriced",
@@ -34,7 +36,7 @@ __all__ = [
     "estimate",
     "input_bound",
     "input_estimate",
-    "input_seen",
     "read_scope",
     "unpack_facts",
+    "without",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 
-from extproc.budgets.guess import about
+from extproc.dialects._searching import searches
 from extproc.dialects._thinkers import unasked
 from extproc.routing.parameters import apply, output_limit
 from extproc.words.contract import changed
@@ -40,6 +40,8 @@ def beside_text(exchange: Exchange) -> int:
     """Most tokens of the images, and of the text that providers add to a prompt themselves."""
     ask = exchange.ask
     added = ask.added_tokens + ask.file_tokens
+    if ask.hosted or any(searches(target.model) for target in exchange.targets):
+        added += ask.hosted_tokens
     if not ask.images:
         return added
     return added + dearest(ask.images, ask.image_tokens, (target.model for target in exchange.targets))
@@ -58,18 +60,6 @@ def input_estimate(exchange: Exchange) -> int:
     if ask.free:
         return 0
     return estimate(exchange.size - ask.image_bytes - ask.file_bytes) + ask.image_tokens + ask.file_tokens
-
-
-def input_seen(exchange: Exchange) -> int:
-    """Tokens of the input by kinds of text, for what clients could make cheaper by leaving before it is counted."""
-    ask = exchange.ask
-    if ask.free:
-        return 0
-    if exchange.shed:
-        return exchange.seen
-    if ask.file_bytes:
-        return input_estimate(exchange)
-    return about(without(exchange.body, ask.image_data)) + ask.image_tokens
 
 
 def without(body: bytes, texts: Sequence[str]) -> bytes:

@@ -8,7 +8,7 @@ _LEAST_SAMPLES = 20  # fewer give no 95th percentile
 _KEPT = 200
 _EVERY = 10  # samples between two updates of the percentile
 _MOST_PLACES = 2000
-_THOUGHTS = 32  # samples of thinking that are kept
+_AMOUNTS = 32  # samples of one amount that are kept
 
 
 class Expected:
@@ -18,7 +18,7 @@ class Expected:
         self._samples: dict[str, deque[int]] = {}
         self._known: dict[str, int] = {}
         self._since: dict[str, int] = {}
-        self._thoughts: dict[tuple[str, int], deque[int]] = {}
+        self._amounts: dict[tuple[str, str, int], deque[int]] = {}
 
     def output(self, deployment: str) -> int | None:
         """Tokens that 95 of 100 answers there do not exceed; None until there were enough answers."""
@@ -36,21 +36,23 @@ class Expected:
             self._since[deployment] = 0
             self._known[deployment] = sorted(samples)[len(samples) * 95 // 100]
 
-    def thought(self, deployment: str, asked: int) -> int | None:
-        """Tokens that the model usually thinks without showing them, where `asked` are asked for; None until it did.
-        Three of four answers do not pass it.
+    def usual(self, amount: str, deployment: str, asked: int = 0) -> int | None:
+        """The usual of what answers there do not show to a client that leaves: three of four do not pass it. None until
+        an answer told. Amounts are "thought": tokens of thinking without a trace, where `asked` are asked for;
+        "shown" and "sealed": thousandths of the thinking for one token of this trace of it; "read": tokens of input
+        outside the body.
         """
-        samples = self._thoughts.get((deployment, asked))
+        samples = self._amounts.get((amount, deployment, asked))
         return sorted(samples)[len(samples) * 3 // 4] if samples else None
 
-    def learn_thought(self, deployment: str, asked: int, tokens: int) -> None:
-        key = deployment, asked
-        samples = self._thoughts.get(key)
+    def learn_usual(self, amount: str, deployment: str, asked: int, size: int) -> None:
+        key = amount, deployment, asked
+        samples = self._amounts.get(key)
         if samples is None:
-            if len(self._thoughts) >= _MOST_PLACES:
-                del self._thoughts[next(iter(self._thoughts))]
-            samples = self._thoughts[key] = deque(maxlen=_THOUGHTS)
-        samples.append(tokens)
+            if len(self._amounts) >= _MOST_PLACES:
+                del self._amounts[next(iter(self._amounts))]
+            samples = self._amounts[key] = deque(maxlen=_AMOUNTS)
+        samples.append(size)
 
     def _forget(self, deployment: str) -> None:
         for known in (self._samples, self._known, self._since):

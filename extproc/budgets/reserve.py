@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
 from extproc.budgets.facts import pack_facts
 from extproc.budgets.grants import Grants
+from extproc.budgets.leases import Leases
 from extproc.budgets.options import dearest, unpriced
 from extproc.budgets.refusals import exceeded, rates, too_dear
 from extproc.budgets.scopes import Scopes
@@ -19,7 +21,7 @@ from extproc.budgets.settings import USD, BudgetSettings
 from extproc.budgets.watch import Alert, Watch
 from extproc.dialects._thinkers import unasked
 from extproc.routing.parameters import output_limit
-from extproc.stores import Counters, Denied, StoreError
+from extproc.stores import Counters, Denied, NotSentError, StoreError
 from extproc.words.errors import INVALID_REQUEST, STORE_UNAVAILABLE, UNBOUNDED_INPUT, Refusal
 from extproc.words.exchange import Exchange, Target
 from extproc.words.reservation import Reservation
@@ -81,7 +83,7 @@ class Reserve:
         self,
         budgets: Sequence[BudgetSettings],
         counters: Counters,
-        leases: set[str],
+        leases: Leases,
         cap: int | None,
         count: Callable[[str, str], None],
         *,
@@ -291,10 +293,12 @@ class Reserve:
             return None  # a call is held in any case: its row is written even if this process dies
         holds = [claim.budget.hold(claim.scope, claim.amount, self._room(claim)) for claim in claims]
         try:
-            outcome = await self._counters.reserve(
-                reservation.id, holds, self._lease, forwarded=True, facts=pack_facts(exchange)
-            )
-        except StoreError as error:
+            outcome = await self._counters.reserve(reservation.id, holds, self._lease, facts=pack_facts(exchange))
+        except (StoreError, asyncio.CancelledError) as error:
+            if not isinstance(error, NotSentError):
+                self._leases.give_up(reservation.id)
+            if not isinstance(error, StoreError):  # the client left
+                raise
             self._store_failed(exchange, error)
             return None
         if isinstance(outcome, Denied):
@@ -304,7 +308,7 @@ class Reserve:
             await self._look(claim)
             return _Denial(claim, exceeded(claim, outcome, self._room(claim)))
         reservation.held = True
-        self._leases.add(reservation.id)
+        self._leases.add(exchange)
         for claim, level in zip(claims, outcome.levels, strict=True):
             budget = claim.budget
             if not budget.enforced and level.settled + level.reserved > budget.limit:

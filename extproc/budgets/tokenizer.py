@@ -1,4 +1,4 @@
-"""Tokens of text at OpenAI's models since GPT-4o: exact, where the extra `tokens` is installed.
+"""Tokens of text at OpenAI's models since GPT-4o, by tiktoken.
 
 The ranks of o200k_base are shipped (`data/`), as tiktoken would download them. They take 0.4 s to read and 80 MB to
 keep, so the first count reads them on a thread. Until they are read, there are no counts.
@@ -64,12 +64,10 @@ class _Ranks:
 
     def _read(self) -> None:
         try:
-            import tiktoken  # noqa: PLC0415 - an extra
-        except ImportError:
-            return
-        try:
+            import tiktoken  # noqa: PLC0415 - most processes never count
+
             raw = lzma.decompress(resources.files("extproc").joinpath("data", _RANKS).read_bytes())
-        except (OSError, lzma.LZMAError):
+        except (ImportError, OSError, lzma.LZMAError):
             _log.error("The ranks of the tokenizer cannot be read; tokens are counted by bytes.")
             return
         if hashlib.sha256(raw).hexdigest() != _SHA256:
@@ -98,11 +96,22 @@ def fits(kind: str, model: str) -> bool:
     return any(model == name or model.startswith((f"{name}-", f"{name}.", f"{name}:")) for name in _MODELS)
 
 
+def about(text: str) -> int | None:
+    """The tokens of a text, at most one too many for each 32,000 characters. None where counting is not possible. Waits
+    for the ranks, so it is for threads.
+    """
+    load().join()
+    encoding = _ranks.encoding
+    if encoding is None:
+        return None
+    return sum(len(encoding.encode_ordinary(text[start : start + _SLICE])) for start in range(0, len(text), _SLICE))
+
+
 def count(text: bytes, most: int) -> int | None:
     """The tokens of UTF-8 text: exact where every 32,000 characters have a break, else an upper bound.
 
-    Each byte beyond `most` counts as a token. Never more than the bytes. None where counting is not possible: tiktoken
-    is not installed, or the ranks are not read yet (this call begins it). Text like `<|endoftext|>` is text. A megabyte
+    Each byte beyond `most` counts as a token. Never more than the bytes. None where counting is not possible: the ranks
+    are not read yet (this call begins it), or cannot be read. Text like `<|endoftext|>` is text. A megabyte
     takes some 50 ms, and nearly a second at worst; the interpreter is free for most of it.
     """
     encoding = _ranks.encoding

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from extproc.cache.entry import Entry, Open, Seal, Sealed, pack, unpack
 from extproc.cache.flights import Flights
 from extproc.cache.settings import CacheSettings
-from extproc.cache.stores import CacheError, Store, is_memory, open_store
+from extproc.cache.stores import MEMORY, CacheError, Store, is_memory, open_store
 from extproc.guardrails import Around
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _REST = 1.0
 """Seconds in which a store that failed is not asked."""
 _MOST_OWNERS = 4096
 """Consumers whose digests are remembered."""
-_VECTORS = ("vectors", "vector_bytes", "vector_failures")
+_VECTORS = ("vectors", "vector_bytes", "vector_failures", "verified_same", "verified_different", "verify_failures")
 LEAST_SECRET = 32
 """Characters of `cache.key`, at least."""
 
@@ -50,6 +50,8 @@ class Answers:
         self._owners: dict[str, bytes] = {}
         self._store = store
         self._seal = seal
+        self.turns: Answers | None = None  # turns of conversations, in a store of their own
+        self.caches = True  # False: there are only turns
 
     async def find(self, key: bytes) -> Entry | None:
         if self.away:
@@ -63,12 +65,12 @@ class Answers:
             return None
         return unpack(packed)
 
-    async def keep(self, key: bytes, entry: Entry, consumer: str, ttl: float) -> bool:
-        """False: the store did not answer."""
+    async def keep(self, key: bytes, entry: Entry, owner: bytes, ttl: float) -> bool:
+        """Keep an answer that leaves with its `owner`, see there. False: the store did not answer."""
         if self.away:
             return False
         try:
-            await self._store.put(key, self._seal.close(key, pack(entry)), self.owner(consumer), ttl)
+            await self._store.put(key, self._seal.close(key, pack(entry)), owner, ttl)
         except CacheError:
             self._failed()
             return False
@@ -96,41 +98,33 @@ class Answers:
         return known
 
     async def forget(self, consumer: str | None) -> int:
-        """Delete the answers to requests of a consumer, or all, and the questions that they are compared by, also those
-        of other processes. Returns the number of answers. Raises CacheError.
+        """Delete the answers to requests of a consumer, or all, and the questions of this process that lead to them.
+        Returns the number of answers. Raises CacheError.
         """
         owner = None if consumer is None else self.owner(consumer)
         if self.similar is not None:
-            self.similar.drop(owner)
+            self.similar.forget(owner)
+        if self.turns is not None and owner is not None:  # conversations are no cache that could be emptied
+            await self.turns.forget(consumer)
         count = await (self._store.clear() if owner is None else self._store.forget(owner))
         if self.similar is not None:
-            await self.similar.forget(owner)
+            self.similar.forget(owner)  # also those that came in the meantime
         return count
-
-    @property
-    def shares(self) -> bool:
-        """Whether questions are shared with other processes: `run` does it."""
-        return self.similar is not None and self.similar.fleet is not None
-
-    async def run(self) -> None:
-        """Share questions with other processes, without end."""
-        if self.similar is not None and self.similar.fleet is not None:
-            await self.similar.fleet.run(self.similar)
 
     async def stats(self) -> Mapping[str, int]:
         """See `Store.stats`; `waiting` requests wait for equal ones, `vectors` are of questions. Raises CacheError."""
-        similar = self.similar
-        vectors = (0, 0, 0) if similar is None else (similar.index.count, similar.index.size, similar.failures)
-        fleet = None if similar is None else similar.fleet
-        failures = self.failures + (0 if fleet is None else fleet.failures)
-        more = {
-            "waiting": self.flights.waiting,
-            "failures": failures,
-            "vectors_lost": 0 if fleet is None else fleet.lost,
-        }
-        return {**await self._store.stats(), **more, **dict(zip(_VECTORS, vectors, strict=True))}
+        similar, more = self.similar, {"waiting": self.flights.waiting, "failures": self.failures}
+        found = dict.fromkeys(_VECTORS, 0)
+        if similar is not None:
+            said = similar.verdicts
+            numbers = similar.index.count, similar.index.size, similar.failures
+            verdicts = said["same"], said["different"], said["none"]
+            found = dict(zip(_VECTORS, (*numbers, *verdicts), strict=True))
+        return {**await self._store.stats(), **more, **found}
 
     async def close(self) -> None:
+        if self.turns is not None:
+            await self.turns.close()
         try:
             await self._store.close()
         except CacheError:
@@ -138,42 +132,43 @@ class Answers:
 
 
 def open_answers(url: str, settings: CacheSettings, around: Around | None = None) -> Answers | None:
-    """The kept answers at `url`; None where no rule is given. Without its secret nothing is kept: None, and a log line.
-    `around` are the settings that an embedding model needs.
+    """The kept answers at `url`; None where neither answers nor turns are kept. Without its secret nothing is kept:
+    None, and a log line. `around` are the settings that an embedding model needs.
 
     Raises CacheError when the store cannot be opened.
     """
-    if not settings.rules:
+    kept = settings.conversations
+    if not settings.rules and not kept.enabled:
         return None
-    store_size = {"memory": settings.memory, "disk": settings.disk}
     around = around or Around()
     if is_memory(url):
-        similar = _open_similar(settings, around)
-        return Answers(open_store(url, **store_size), os.urandom(32), Open(), similar=similar)
+        return _opened(url, settings, os.urandom(32), Open(), _open_similar(settings, around))
     secret = settings.key.read() if settings.key is not None else None
     if secret is None or len(secret) < LEAST_SECRET:
         log.error("cache.key is missing or has fewer than %d characters: nothing is cached", LEAST_SECRET)
         return None
     found = hashlib.blake2b(secret.encode(), digest_size=32).digest()
-    seal = Sealed(found)
-    similar = _open_similar(settings, around, url, seal)
-    return Answers(open_store(url, **store_size), found, seal, similar=similar)
+    return _opened(url, settings, found, Sealed(found), _open_similar(settings, around))
 
 
-def _open_similar(settings: CacheSettings, around: Around, url: str = "", seal: Seal | None = None) -> Similar | None:
-    """The kept questions; None where no rule compares them. Processes share them through a Redis at `url`. Without
-    numpy: None, and a log line.
-    """
-    if not settings.is_semantic:
+def _opened(url: str, settings: CacheSettings, secret: bytes, seal: Seal, similar: Similar | None) -> Answers:
+    kept, caches = settings.conversations, bool(settings.rules)
+    store = open_store(url if caches else MEMORY, memory=settings.memory, disk=settings.disk)
+    answers = Answers(store, secret, seal, similar=similar)
+    answers.caches = caches
+    if kept.enabled:
+        turns = open_store(url, memory=kept.memory, disk=kept.disk, name="turns")
+        answers.turns = Answers(turns, secret, seal)
+    return answers
+
+
+def _open_similar(settings: CacheSettings, around: Around) -> Similar | None:
+    """The kept questions; None where no rule compares them by vectors. Without numpy: None, and a log line."""
+    if not settings.is_semantic or settings.semantic.embeddings is None:
         return None
     try:
         from extproc.cache.similar.finder import Similar  # noqa: PLC0415 - an extra, and 20 MB
     except ImportError:
         log.error("cache.rules: `semantic` needs numpy: pip install 'llm-extproc[semantic]'")  # noqa: TRY400
         return None
-    fleet, shared = None, settings.semantic.shared
-    if seal is not None and url.startswith("redis") and shared.entries:
-        from extproc.cache.similar.fleet import Fleet  # noqa: PLC0415 - an extra
-
-        fleet = Fleet(url, seal, shared, time.time)
-    return Similar(settings.semantic, around, fleet)
+    return Similar(settings.semantic, settings.semantic.embeddings, around)

@@ -26,6 +26,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     stream: bool = False
     deployment: str = ""  # of the target that served
     cost: int | None = None  # nano-USD; None: the price is unknown
+    score: float | None = None  # the answered question, where it differs from this one
 
     @property
     def is_shadow(self) -> bool:

@@ -1,4 +1,5 @@
-"""A kept answer in the form that a client asked for: its API, plain or streamed.
+"""A kept answer in the form that a client asked for: its API, plain or streamed. `is_whole` says which answers may be
+kept.
 
 An answer of the same form leaves as the bytes that the provider sent. Any other passes through the neutral form, as a
 translation does.
@@ -22,6 +23,7 @@ from extproc.words.messages import (
     Event,
     Failed,
     Finished,
+    Part,
     RefusalPart,
     Started,
     TextPart,
@@ -29,6 +31,10 @@ from extproc.words.messages import (
     ToolCall,
     Used,
 )
+
+_DONE = b"[DONE]"
+"""The last event of some APIs' streams, which is no JSON."""
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def in_form(entry: Entry, client: Dialect, *, stream: bool) -> bytes | None:
@@ -63,6 +69,53 @@ def _events(source: Dialect, body: bytes) -> Iterator[Event]:
         if frame.data is not None:
             yield from decoder.feed(frame.data, frame.name)
     yield from decoder.end()
+
+
+def is_whole(entry: Entry, *, choices: int, finished: int) -> bool:
+    """Whether each event of an answer is JSON, and each of its choices says something. The client asked for `choices`,
+    and `finished` have an end. Of an API without a neutral form only the JSON is looked at.
+    """
+    source = dialects()[entry.dialect]
+    try:
+        neutral = source.translates_into and source.inputs is None
+        if (entry.stream or not neutral) and not all(map(_is_object, _data(entry))):
+            return False
+        if not neutral:
+            return True
+        answer = fold(_events(source, entry.body)) if entry.stream else source.decode_answer(entry.body)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(answer, Answer):
+        return False
+    return choices <= len(answer.choices) <= finished and all(
+        any(map(_says, choice.parts)) for choice in answer.choices
+    )
+
+
+def _says(part: Part) -> bool:
+    """True for a part with content of an answer. Thoughts are none."""
+    if isinstance(part, ThinkingPart):
+        return False
+    return bool(part.text.strip()) if isinstance(part, TextPart | RefusalPart) else True
+
+
+def _data(entry: Entry) -> Iterator[bytes]:
+    """The JSON of an answer, event by event."""
+    if not entry.stream:
+        yield entry.body
+        return
+    framing = SSE(len(entry.body) + 1)
+    for frame in (*framing.feed(entry.body), *framing.end()):
+        if frame.data is not None and frame.data != _DONE:
+            yield frame.data
+
+
+def _is_object(data: bytes) -> bool:
+    try:
+        _object(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 def fold(events: Iterable[Event]) -> Answer | None:

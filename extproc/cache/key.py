@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.cache.questions import Questions
 from extproc.providers import ProviderSettings
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Exchange, Target
@@ -44,27 +45,30 @@ class Keys:
         self._passing = {name: _Passing(entry) for name, entry in providers.items()}
         self._known: dict[int, tuple[Target, str]] = {}  # by the identity of a target, which lives as long as this
 
-    def __call__(self, exchange: Exchange, scope: str) -> tuple[bytes, bool] | None:
-        """The key, and whether it is that of the neutral form. None for a request that no JSON can express."""
-        prompt = neutral(exchange)
-        digest = self._digest(exchange, scope, stated(exchange) if prompt is None else prompt)
-        return None if digest is None else (digest, prompt is not None)
-
-    def question(self, exchange: Exchange, scope: str, longest: int) -> tuple[bytes, str] | None:
-        """A digest of all but the last turn, and the text of that turn; None where it is no text of the user's, or too
-        long.
+    def __call__(self, exchange: Exchange, scope: str, questions: Questions | None = None) -> tuple[bytes, bool] | None:
+        """The key, and whether it is that of the neutral form. None for a request that no JSON can express. Questions
+        that are listed as one have one key.
         """
         prompt = neutral(exchange)
-        if prompt is None or not prompt.messages or prompt.messages[-1].role != "user":
+        said: Any = stated(exchange) if prompt is None else prompt
+        text = "" if prompt is None or questions is None else asked_of(prompt)
+        if prompt is not None and questions is not None and text and (group := questions.group(text)) is not None:
+            prompt.messages[-1].parts = []
+            said = ["listed", group, prompt]
+        digest = self._digest(exchange, scope, said)
+        return None if digest is None else (digest, prompt is not None)
+
+    def question(self, exchange: Exchange, scope: str, longest: int) -> tuple[bytes, str, Prompt] | None:
+        """A digest of all but the last turn, the text of that turn, and the request without it; None where it is no
+        text of the user's, or too long.
+        """
+        prompt = neutral(exchange)
+        text = "" if prompt is None else asked_of(prompt)
+        if prompt is None or not text.strip() or len(text) > longest:
             return None
-        last = prompt.messages[-1]
-        texts = [part.text for part in last.parts if isinstance(part, TextPart)]
-        text = "\n".join(texts)
-        if len(texts) < len(last.parts) or len(text) > longest or not text.strip():
-            return None
-        last.parts = []
+        prompt.messages[-1].parts = []
         digest = self._digest(exchange, scope, ["question", prompt])
-        return None if digest is None else (digest, text)
+        return None if digest is None else (digest, text, prompt)
 
     def inputs(self, exchange: Exchange, scope: str, name: str, inputs: Sequence[Any]) -> Sequence[bytes] | None:
         """A key for each of the inputs of a request, which stand in the field `name`."""
@@ -173,6 +177,15 @@ def neutral(exchange: Exchange) -> Prompt | None:
                 for inner in each.parts:
                     inner.cache = None
     return prompt
+
+
+def asked_of(prompt: Prompt) -> str:
+    """The text of the last turn; empty where it is not the user's, or not text alone."""
+    last = prompt.messages[-1] if prompt.messages else None
+    if last is None or last.role != "user":
+        return ""
+    texts = [part.text for part in last.parts if isinstance(part, TextPart)]
+    return "\n".join(texts) if len(texts) == len(last.parts) else ""
 
 
 def stated(exchange: Exchange) -> Sequence[Any]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from extproc.cache.questions import twice
 from extproc.guardrails import Url
 from extproc.words.facts import check_fact
 from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size
@@ -15,7 +16,10 @@ LONGEST_WAIT = 8.0
 """Seconds; Envoy ends a request whose processor says nothing for 10."""
 
 THRESHOLD = 0.95
-"""Score from which two questions are the same, see docs/cache.md for its precision."""
+"""Score from which a kept question is near, in shadow mode."""
+
+MOST_LISTED = 10_000
+"""Listed questions, all of them."""
 
 SAMPLES = 200
 """Latest questions in other words that operators see."""
@@ -51,26 +55,42 @@ class CacheRuleSettings(Section):
     )
     semantic: Literal["off", "shadow", "enforce"] = Field(
         "off",
-        description="Answers to questions in other words, see `cache.semantic`. `shadow`: counts them, keeps samples "
-        "for the console, and changes no answer. `enforce`: gives them. With `mode: shadow` they are only counted.",
+        description="Answers to questions in other words, see `cache.semantic`. `shadow`: suggests them, in counts and "
+        "in samples for the console, and changes no answer. `enforce`: gives those that `verify` says yes to, or that "
+        "stand under one question of `questions`. With `mode: shadow` they are only counted.",
     )
 
 
-class SimilarModelSettings(Section):
-    """An embedding model of the gateway that compares questions."""
+class _ModelSettings(Section):
+    """A model of the gateway that the cache asks through the gateway."""
 
-    model: ModelName = Field(
-        description="Embedding model of the gateway: a key of `models` or `virtual_models`. It gets the last turn of "
-        "each request that a rule with `semantic` is for, and that no equal request answers."
-    )
     consumer: Name = Field(
         description="Consumer as which the gateway asks itself, a key of `consumers` with a key in `env` or `file`. "
-        "Its rows in the ledger are the cost of the vectors. Keep its key to the gateway."
+        "Its rows in the ledger are the cost, and its budgets limit it. Keep its key to the gateway."
     )
     url: Url | None = Field(
         None,
         description="Address of the gateway as this process reaches it. Default: its listener on this machine. Give it "
         "where the listener has TLS, and in attach mode.",
+    )
+    max_calls: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Most calls of the model at a time in one process. Further requests go without.",
+    )
+    tls_ca: str | None = Field(None, description="PEM file of authorities that verify `url`. Default: the system's.")
+    max_answer: Size = Field(
+        1 << 20, ge=1 << 10, le=16 << 20, description="Largest answer of the model, `1KiB` to `16MiB`."
+    )
+
+
+class SimilarModelSettings(_ModelSettings):
+    """An embedding model of the gateway that finds near questions."""
+
+    model: ModelName = Field(
+        description="Embedding model of the gateway: a key of `models` or `virtual_models`. It gets the last turn of "
+        "each request that a rule with `semantic` is for, and that no equal request answers."
     )
     dimensions: int | None = Field(
         None,
@@ -85,42 +105,46 @@ class SimilarModelSettings(Section):
         le=5,
         description="Longest wait for a vector, `50ms` to `5s`. Then the request goes to a provider.",
     )
-    max_calls: int = Field(
-        100,
-        ge=1,
-        le=10_000,
-        description="Most calls of the model at a time in one process. Further requests go without.",
+
+
+class VerifySettings(_ModelSettings):
+    """A model of the gateway that says whether one answer is right for two questions."""
+
+    model: ModelName = Field(
+        description="Model of the gateway that is asked: a key of `models` or `virtual_models`. It gets both questions "
+        "and what stands before them in the request, once a kept question is near enough."
     )
-    tls_ca: str | None = Field(None, description="PEM file of authorities that verify `url`. Default: the system's.")
-    max_answer: Size = Field(
-        1 << 20, ge=1 << 10, le=16 << 20, description="Largest answer of the model, `1KiB` to `16MiB`."
+    timeout: PositiveDuration = Field(
+        3.0,
+        ge=0.05,
+        le=7,
+        description="Longest wait for the verdict, `50ms` to `7s`. Then the request goes to a provider.",
     )
-
-
-class SharedSettings(Section):
-    """Vectors that processors share, with `stores: {cache: "redis://…"}`: a stream that each of them reads."""
-
-    entries: int = Field(
-        10_000,
-        ge=0,
+    max_output_tokens: int = Field(
+        1000,
+        ge=16,
+        le=100_000,
+        description="Most tokens that the model may write for a verdict, its reasoning included, 16 to 100000.",
+    )
+    max_text: int = Field(
+        8000,
+        ge=100,
         le=1_000_000,
-        description="Most questions in Redis, the latest ones, up to 1,000,000. A processor that starts reads them. 0: "
-        "each processor compares its own questions alone.",
+        description="Most characters that the model is shown: system prompt, names of tools, earlier turns and both "
+        "questions, 100 to 1000000. Longer requests are misses.",
     )
-    size: Size = Field(
-        64 << 20,
-        ge=1 << 16,
-        le=16 << 30,
-        description="Size of these questions in Redis, `64KiB` to `16GiB`. The oldest leave first. One takes about "
-        "0.8 KB by words, and 4 bytes for each number of a model's vector.",
+    json_schema: bool = Field(
+        True,
+        description="Ask for the verdict with a JSON schema. Turn it off for a model that takes none; the verdict is "
+        "checked in any case.",
     )
-    queue: Size = Field(
-        4 << 20,
-        ge=1 << 16,
-        le=1 << 30,
-        description="Size of the new questions in one process that wait for a Redis that does not answer, `64KiB` to "
-        "`1GiB`. Beyond it the oldest are not shared.",
-    )
+
+
+Listed = Annotated[str, StringConstraints(min_length=1, max_length=8000)]
+_GONE = {
+    "guard": "rules of words could not keep questions apart and are gone: remove it, and see `verify` and `questions`",
+    "shared": "each process compares its own questions, and their answers are shared: remove it",
+}
 
 
 class SimilarSettings(Section):
@@ -128,41 +152,96 @@ class SimilarSettings(Section):
 
     embeddings: SimilarModelSettings | None = Field(
         None,
-        description="Embedding model that compares meanings. Default: none. Then words are compared, which finds "
-        "questions that differ in capitals, punctuation, politeness, articles and endings.",
+        description="Embedding model that finds near questions. Required for `semantic: shadow`, and for `verify`.",
+    )
+    verify: VerifySettings | None = Field(
+        None,
+        description="Model that is asked whether the answer to a near question is right for this one, too. Without its "
+        "clear yes no such answer is given.",
+    )
+    questions: Mapping[Listed, Sequence[Listed]] = Field(
+        default_factory=dict,
+        max_length=MOST_LISTED,
+        description="Questions that you declare equal: a question, and a list of others that get the same answer with "
+        "`semantic: enforce`. They are compared letter by letter, without blanks at both ends. At most 10000 texts.",
     )
     threshold: float | None = Field(
         None,
         ge=0.5,
         le=1,
-        description="Least score of a question that counts as the same, 0.5 to 1. Default for words: 0.95, with a "
-        "precision of 0.99, see docs/cache.md. With `embeddings` a rule needs it for `enforce`; in shadow the default "
-        "is 0.95. Choose it by the samples in the console.",
-    )
-    guard: bool = Field(
-        True,
-        description="Also demand that numbers, units, negations, opposites and names are equal, in the same order. It "
-        "keeps questions apart that differ in one word that matters.",
+        description="Least cosine of two vectors that makes questions near, 0.5 to 1. Required for `verify` with "
+        "`semantic: enforce`; in shadow the default is 0.95. Choose it by the samples in the console.",
     )
     longest: int = Field(
         500,
         ge=20,
         le=8000,
-        description="Longest last turn that is compared, in characters, 20 to 8000. The longer two texts are, the less "
-        "a word that matters counts in their score.",
+        description="Longest last turn that is compared by vectors, in characters, 20 to 8000. The longer two texts "
+        "are, the less a word that matters counts in their score.",
     )
     memory: Size = Field(
         64 << 20,
         ge=1 << 20,
         le=16 << 30,
-        description="Size of the vectors in memory, `1MiB` to `16GiB`: 64MiB hold 9,000 questions by words.",
+        description="Size of the vectors in memory, `1MiB` to `16GiB`: 64MiB hold 9,000 questions of 1536 numbers.",
     )
-    shared: SharedSettings = SharedSettings()
     samples: Literal["digests", "texts"] = Field(
         "digests",
         description="Samples in the console. `digests`: scores, digests and consumers. `texts`: also both questions, "
         "which are then in this process's memory, and readable by operators.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gone(cls, value: object) -> object:
+        for name, advice in _GONE.items():
+            if isinstance(value, Mapping) and name in value:
+                raise ValueError(f"{name}: {advice}")
+        return value
+
+    @field_validator("questions")
+    @classmethod
+    def _listed(cls, value: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
+        if sum(1 + len(others) for others in value.values()) > MOST_LISTED:
+            raise ValueError(f"at most {MOST_LISTED} texts")
+        if text := twice(value):
+            raise ValueError(f"{text[:60]!r} stands under two questions")
+        return value
+
+
+class ConversationSettings(Section):
+    """Conversations of OpenAI's Responses (`previous_response_id`, `item_reference`) at targets that keep nothing. The
+    gateway keeps their turns in `stores.cache`, for the consumer alone.
+    """
+
+    enabled: bool = Field(True, description="`false`: the gateway keeps no turn, and such requests are refused.")
+    keep: PositiveDuration = Field(
+        86400.0, ge=1, le=30 * 86400, description="Time after its last use for which a turn is kept, `1s` to `30d`."
+    )
+    size: Size = Field(
+        4 << 20,
+        ge=1 << 10,
+        le=32 << 20,
+        description="Size of the longest conversation that is written out, `1KiB` to `32MiB`. A longer one is refused.",
+    )
+    largest: Size = Field(
+        1 << 20,
+        ge=1 << 10,
+        le=16 << 20,
+        description="Size of the items that a request adds, and of an answer, up to which a turn is kept, `1KiB` to "
+        "`16MiB`.",
+    )
+    steps: int = Field(256, ge=1, le=4096, description="Most turns of a conversation.")
+    items: int = Field(
+        1024,
+        ge=1,
+        le=10_000,
+        description="Most items of an answer that are kept by their ids, and of a request's references.",
+    )
+    memory: Size = Field(
+        64 << 20, ge=1 << 10, le=64 << 30, description="Size of all turns in memory. The least recently used leave."
+    )
+    disk: Size = Field(1 << 30, ge=1 << 20, le=1 << 40, description="Size of all turns in SQLite.")
 
 
 class CacheSettings(Section):
@@ -199,11 +278,17 @@ class CacheSettings(Section):
     )
 
     semantic: SimilarSettings = SimilarSettings()
+    conversations: ConversationSettings = ConversationSettings()
 
     @property
     def is_semantic(self) -> bool:
-        """Whether a rule compares questions."""
-        return any(rule.semantic != "off" and rule.mode != "off" for rule in self.rules)
+        """True where a rule compares questions by vectors."""
+        return self.semantic.embeddings is not None and any(True for _ in self.semantic_rules)
+
+    @property
+    def semantic_rules(self) -> Iterator[tuple[int, CacheRuleSettings]]:
+        """The rules for questions in other words, with their places."""
+        return (each for each in enumerate(self.rules) if each[1].semantic != "off" and each[1].mode != "off")
 
     @field_validator("rules")
     @classmethod

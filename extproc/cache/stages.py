@@ -13,21 +13,25 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from extproc.admission import LARGE
 from extproc.cache.answers import Answers
 from extproc.cache.batches import Batch, batch_of, parts, whole
 from extproc.cache.entry import Entry
-from extproc.cache.forms import in_form
+from extproc.cache.forms import in_form, is_whole
 from extproc.cache.key import Keys, owner
-from extproc.cache.settings import LONGEST_WAIT, THRESHOLD, CacheRuleSettings, CacheSettings
+from extproc.cache.questions import Questions
+from extproc.cache.settings import LONGEST_WAIT, THRESHOLD, CacheRuleSettings, CacheSettings, SimilarSettings
+from extproc.cache.wish import wish
 from extproc.dialects import ENDED, LIMITED
-from extproc.framing import Frame, Framing
+from extproc.framing import EMPTY, Frame, Framing
 from extproc.framing.json import WholeBody
 from extproc.framing.multipart import is_form
 from extproc.framing.sse import SSE
 from extproc.prices import NANO
 from extproc.providers import ProviderSettings
-from extproc.response import Events, Tell, framing_for
+from extproc.response import TOLD, Events, Tell, framing_for
 from extproc.words.actions import LocalReply
 from extproc.words.caching import CACHE, SIMILARITY, Caching, Outcome
 from extproc.words.dialect import NATIVE, Report
@@ -38,8 +42,9 @@ from extproc.words.values import Pattern, show_duration
 from extproc.words.verdicts import GUARDRAILS, told
 
 if TYPE_CHECKING:
-    from extproc.cache.similar.finder import Asked, Similar
+    from extproc.cache.similar.finder import Similar
 
+IGNORED = TOLD + "ignored"
 _TOUCHED = ("block", "mask", "annotate", "failed")
 """Actions of guardrails on an answer that keep it from being stored."""
 _MOST_EVENT = 64 << 20
@@ -81,6 +86,7 @@ class LookUp:
         self._most = settings.max_answer
         self._wait, self._waiting = settings.wait, settings.waiting
         self._semantic = settings.semantic
+        self._questions = Questions(settings.semantic.questions)
         self._answers = answers
         self._keys = Keys(answers.secret, providers)
         self._events = events
@@ -91,15 +97,17 @@ class LookUp:
         rule = self.rule(exchange)
         if rule is None or obstacle(exchange, rule):
             return None
-        wish = exchange.request.headers.get(CACHE, "").strip().lower()
-        found = self._keys(exchange, rule.scope)
+        wanted = wish(exchange.request.headers.get(CACHE))
+        others = rule.semantic == "enforce" and wanted.word != "exact"
+        found = self._keys(exchange, rule.scope, self._questions if others else None)
         if found is None:
             return None
-        caching = Caching(found[0], exchange.consumer.name, rule.ttl, rule.mode == "enforce", self._most)
-        caching.plain = found[1]
+        ttl = rule.ttl if wanted.ttl is None else min(rule.ttl, wanted.ttl)
+        caching = Caching(found[0], exchange.consumer.name, ttl, rule.mode == "enforce", self._most)
+        caching.plain, caching.misread, caching.others = found[1], wanted.misread, others
         exchange.caching = caching
         caching.batch = None if caching.plain else batch_of(self._keys, exchange, rule.scope)
-        if wish == "refresh":
+        if wanted.word == "refresh":
             caching.outcome, caching.fill = "refresh", True
             return None
         if caching.batch is not None and await self._part(exchange, caching, caching.batch):
@@ -109,66 +117,76 @@ class LookUp:
             caching.outcome, caching.saved = "shadow", entry.cost
             return None
         if entry is not None and (body := in_form(entry, exchange.dialect, stream=exchange.ask.stream)) is not None:
-            return await self._replay(exchange, caching, entry, body, "hit")
+            outcome: Outcome = "hit" if entry.score is None else "similar"
+            caching.score = entry.score
+            return await self._replay(exchange, caching, entry, body, outcome)
         caching.fill = True
-        if rule.semantic != "off" and caching.plain and wish != "exact" and self._answers.similar is not None:
+        if rule.semantic != "off" and caching.plain and wanted.word != "exact" and self._answers.similar is not None:
             return await self._alike(exchange, caching, rule, self._answers.similar)
         return None
 
     async def _alike(
         self, exchange: Exchange, caching: Caching, rule: CacheRuleSettings, similar: Similar
     ) -> LocalReply | None:
-        """The kept answer to the question in other words. In shadow mode a model is asked while the provider is."""
+        """The kept answer to the question in other words, where a model says that it is right for this one, too. In
+        shadow mode the models are asked while the provider is.
+        """
         found = self._keys.question(exchange, rule.scope, self._semantic.longest)
         if found is None:
             return None
-        asked = caching.asked = similar.asked(*found, guard=self._semantic.guard)
-        enforced = caching.enforced and rule.semantic == "enforce"
-        seek = self._seek(exchange, caching, similar, asked, enforced=enforced)
-        if not enforced and not similar.at_once:
-            caching.seeking = asyncio.ensure_future(seek)
-            return None
+        caching.asked = similar.asked(*found)
+        enforced = caching.enforced and rule.semantic == "enforce" and similar.verifies
         # A task, because calls have time limits that only a task can have.
-        entry = await (seek if similar.at_once else asyncio.ensure_future(seek))
-        if entry is None or not enforced:
+        seeking = asyncio.ensure_future(self._seek(exchange, caching, similar, enforced=enforced))
+        if not enforced:
+            caching.seeking = seeking
             return None
-        if (body := in_form(entry, exchange.dialect, stream=exchange.ask.stream)) is None:
+        entry = await seeking
+        if entry is None or (body := in_form(entry, exchange.dialect, stream=exchange.ask.stream)) is None:
             return None
         flight, caching.flight, caching.fill = caching.flight, None, False
         if flight is not None:
             self._answers.flights.end(flight, entry)
         return await self._replay(exchange, caching, entry, body, "similar")
 
-    async def _seek(
-        self, exchange: Exchange, caching: Caching, similar: Similar, asked: Asked, *, enforced: bool
-    ) -> Entry | None:
-        """The entry of the nearest kept question, where it is near enough. Writes the outcome in shadow mode."""
-        settings = self._semantic
+    async def _seek(self, exchange: Exchange, caching: Caching, similar: Similar, *, enforced: bool) -> Entry | None:
+        """The entry of the nearest kept question, where it is near enough and the model says yes. It is kept for this
+        question, too, so equal ones ask no model. Writes the outcome in shadow mode.
+        """
+        settings, asked, answers = self._semantic, caching.asked, self._answers
         threshold = settings.threshold or THRESHOLD
-        found = await similar.nearest(asked, threshold, self._answers.now())
+        waited = time.perf_counter() - exchange.started if enforced else 0.0
+        deadline = time.monotonic() + max(0.0, LONGEST_WAIT - waited)
+        found = await similar.nearest(asked, threshold, answers.now())
         if found is None:
             return None
-        entry = await self._answers.find(found.row.key)
+        entry = await answers.find(found.row.key)
         if entry is None or not self._usable(entry, caching):
-            if not self._answers.away:
+            if not answers.away:
                 similar.index.remove(asked.partition, found.row.key)
             return None
-        near = found.score >= threshold
+        same = found.score >= threshold
+        verdict = await similar.verdict(asked, found.row, deadline) if same and similar.verifies else None
+        same = same and verdict in (None, "same")
         consumer = exchange.consumer
         about = {
-            "time": self._answers.now(),
+            "time": answers.now(),
             "consumer": consumer.name,
             "team": consumer.team,
             "model": exchange.ask.model[:256],
-            "hit": near,
+            "hit": same,
+            **({} if verdict is None else {"verdict": verdict}),
         }
         saved = None if entry.cost is None else entry.cost / NANO
         similar.sample(asked, found, {**about, "saved_usd": saved}, texts=settings.samples == "texts")
-        if not near:
+        if not same:
             return None
         caching.score = found.score
         if not enforced:
             caching.outcome, caching.saved = "similar_shadow", entry.cost
+            return entry
+        entry = msgspec.structs.replace(entry, score=found.score)
+        await answers.keep(caching.key, entry, found.row.owner, found.row.ends - answers.now())
         return entry
 
     async def _part(self, exchange: Exchange, caching: Caching, batch: Batch) -> bool:
@@ -214,7 +232,7 @@ class LookUp:
         if caching.enforced:
             left = LONGEST_WAIT - (time.perf_counter() - exchange.started)  # guardrails may have taken their time
             entry = await flights.join(caching.key, min(self._wait, max(left, 0.0)), self._waiting)
-            if entry is not None:
+            if entry is not None and (entry.score is None or caching.others):
                 return entry
         return await self._whole(exchange, caching)
 
@@ -226,6 +244,8 @@ class LookUp:
         return entry if entry is not None and self._usable(entry, caching) else None
 
     def _usable(self, entry: Entry, caching: Caching) -> bool:
+        if entry.score is not None and not caching.others:
+            return False
         age = self._answers.now() - entry.stored
         return age < caching.ttl and not (caching.enforced and entry.is_shadow)
 
@@ -246,12 +266,17 @@ class LookUp:
         exchange.response, exchange.report = Response(200, {}), Report()
         out: list[bytes] = []
         try:
-            await self._events.reader(exchange, framing).feed(body, True, out)
+            reader = self._events.reader(exchange, framing)
+            more = await reader.feed(body, True, out)
+            while more:
+                await asyncio.sleep(0)
+                more = await reader.feed(b"", True, out)
         except Refusal:
             exchange.report = None
             raise
         exchange.target = target
         self._tell(exchange)
+        _name_ignored(exchange, caching)
         caching.outcome, caching.saved = outcome, entry.cost
         age = max(0, int(self._answers.now() - entry.stored))
         headers = {**exchange.told, "content-type": kind, CACHE: "hit", "age": str(age)}
@@ -267,8 +292,8 @@ class LookUp:
 def obstacle(exchange: Exchange, rule: CacheRuleSettings) -> str:
     """The reason, for people, why the answer to a request is not kept; empty where it may be."""
     ask, headers = exchange.ask, exchange.request.headers
-    wish, control = headers.get(CACHE), headers.get("cache-control")
-    if (wish and wish.strip().lower() == "off") or (control and "no-store" in control.lower()):
+    control = headers.get("cache-control")
+    if wish(headers.get(CACHE)).word == "off" or (control and "no-store" in control.lower()):
         return "the client asks for it"
     if ask.free or len(exchange.body) > LARGE:
         return "it has no answer of a model" if ask.free else "its body is large"
@@ -280,7 +305,7 @@ def obstacle(exchange: Exchange, rule: CacheRuleSettings) -> str:
         return "a guardrail masked it"
     if ask.lasting or ask.unseen or ask.hosted or ask.speaks or (ask.needs and not NATIVE.isdisjoint(ask.needs)):
         return "it refers to content outside of it, or to tools that its provider runs"
-    if exchange.kept or exchange.dialect.keeps(exchange.json):
+    if exchange.kept.ids or exchange.dialect.keeps(exchange.json):
         return "its provider keeps the answer, under an id of its own"
     if not rule.sampled and exchange.dialect.varies(exchange.json):
         return "it asks for variety (`sampled`)"
@@ -304,10 +329,24 @@ def explain(settings: CacheSettings, providers: Mapping[str, ProviderSettings], 
     form = "of any API, plain or streamed" if found[1] else "of the same API and form"
     shadow = "; shadow: only counted" if rule.mode == "shadow" else ""
     if rule.semantic != "off" and found[1]:
-        asked = Keys(b"", providers).question(exchange, rule.scope, settings.semantic.longest)
-        others = f"other words: {'shadow' if shadow else rule.semantic} at {settings.semantic.threshold or THRESHOLD:g}"
-        shadow += f"; {others}" if asked is not None else "; no other words: its last turn is no short text"
+        shadow += f"; {_other_words(settings.semantic, rule, providers, exchange)}"
     return f"rule {number}: kept for {show_duration(rule.ttl)}, for equal requests of {whose}, {form}{shadow}"
+
+
+def _other_words(
+    semantic: SimilarSettings, rule: CacheRuleSettings, providers: Mapping[str, ProviderSettings], exchange: Exchange
+) -> str:
+    """Answers to questions in other words, for people."""
+    found = Keys(b"", providers).question(exchange, rule.scope, semantic.longest)
+    if found is None:
+        return "no other words: its last turn is no short text"
+    if rule.semantic == "enforce" and Questions(semantic.questions).group(found[1]) is not None:
+        return "one of the listed questions"
+    if semantic.embeddings is None:
+        return "no other words: it is none of the listed questions"
+    enforced = rule.semantic == "enforce" and rule.mode == "enforce" and semantic.verify is not None
+    asked = "" if semantic.verify is None else f", verified by {semantic.verify.model}"
+    return f"other words: {'enforce' if enforced else 'shadow'} at {semantic.threshold or THRESHOLD:g}{asked}"
 
 
 def _numbered(settings: CacheSettings) -> Iterator[tuple[int, Rule]]:
@@ -340,7 +379,12 @@ class Keep:
         caching: Caching = exchange.caching
         if caching.pieces is None:
             return events
-        size = sum([len(event.raw) for event in events])
+        size = 0
+        for event in events:
+            size += len(event.raw)
+            if event.data is None and event.name != EMPTY:  # a piece of an event that is too long to be read
+                drop(caching, self._answers)
+                return events
         caching.size += size
         self._answers.collected += size
         if caching.size > caching.most or self._answers.collected > self._most:
@@ -364,6 +408,15 @@ class TellCache:
         if exchange.caching is not None and exchange.caching.enforced:
             outcome = exchange.caching.outcome
             exchange.told[CACHE] = outcome if outcome in ("refresh", "partial") else "miss"
+        if exchange.caching is not None:
+            _name_ignored(exchange, exchange.caching)
+
+
+def _name_ignored(exchange: Exchange, caching: Caching) -> None:
+    """Tell the client that its header for the cache has a word that the cache does not know."""
+    if caching.misread:
+        before = exchange.told.get(IGNORED)
+        exchange.told[IGNORED] = f"{before},{CACHE}" if before else CACHE
 
 
 class Fill:
@@ -390,12 +443,11 @@ class Fill:
         try:
             if entry is not None:
                 apart = [(caching.key, entry)] if caching.batch is None else parts(exchange, caching.batch, entry)
-                kept = True
+                kept, owner = True, self._answers.owner(caching.owner)
                 for key, one in apart:
-                    kept = await self._answers.keep(key, one, caching.owner, caching.ttl)
+                    kept = await self._answers.keep(key, one, owner, caching.ttl)
                 if kept and caching.asked is not None and caching.score is None and self._answers.similar is not None:
-                    answers, ends = self._answers, entry.stored + caching.ttl
-                    owner = answers.owner(caching.owner)
+                    ends = entry.stored + caching.ttl
                     self._answers.similar.add(caching.asked, caching.key, owner, ends, texts=self._texts)
         finally:
             if flight is not None:
@@ -405,24 +457,31 @@ class Fill:
         target, body = exchange.target, b"".join(caching.pieces or ())
         if target is None or caching.pieces is None or bool(body) != caching.enforced:
             return None
-        return Entry(
-            self._answers.now(), body, exchange.dialect.name, exchange.ask.stream, target.deployment, exchange.cost
-        )
+        ask = exchange.ask
+        entry = Entry(self._answers.now(), body, exchange.dialect.name, ask.stream, target.deployment, exchange.cost)
+        finished = len(exchange.report.finish_reasons) if exchange.report is not None else 0
+        return entry if not body or is_whole(entry, choices=ask.choices, finished=finished) else None
 
 
 def keepable(exchange: Exchange) -> bool:
-    """True for a whole answer that nothing but its model shaped: no error, no cut, no filter, no guardrail, no cap."""
+    """True for a whole answer that nothing but its model shaped: no error, no cut, no filter, no guardrail, no cap, no
+    event that could not be read, no choice without an end.
+    """
     report: Any = exchange.report
     if exchange.downgraded:  # another model answered than those in the key
         return False
     if exchange.ending is not Ending.ANSWERED or exchange.status != 200 or report is None or report.error:
+        return False
+    if report.unread_bytes:
         return False
     if any(verdict.on == "output" and verdict.action in _TOUCHED for verdict in exchange.verdicts):
         return False
     finishes = report.finish_reasons.values()
     if exchange.ask.output_field is None:
         return not finishes
-    if not finishes or not all(finish in ENDED or finish in LIMITED for finish in finishes):
+    if not report.output_bytes or len(finishes) < exchange.ask.choices:
+        return False
+    if not all(finish in ENDED or finish in LIMITED for finish in finishes):
         return False
     return all(finish in ENDED for finish in finishes) or _own_limit(exchange)
 

@@ -32,10 +32,12 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "envoy": "Print the Envoy configuration that belongs to the settings.",
         "schema": "Print the JSON Schema or the reference pages of the settings.",
         "keys": "Make a gateway key, or hash an existing one.",
+        "completion": "Print a script for the shell that completes verbs and options.",
     },
     "Ask a running gateway": {
         "usage": "Show requests, tokens and cost by team, consumer, model or label.",
         "budgets": "Show the room left in each budget, or grant more.",
+        "exchanges": "Show recent exchanges, follow them, or all that is known of one.",
         "doctor": "Examine a running gateway and say what is wrong.",
         "ledger": "Export or forget a consumer's rows, or make the sums of reports anew.",
         "mcp": "Show the tools of MCP servers, or pin their definitions.",
@@ -137,7 +139,7 @@ def module(verb: str) -> Any:
 def _help() -> str:
     lines = ["usage: extproc VERB [options]", "", "An AI gateway for Envoy."]
     for group, verbs in VERBS.items():
-        lines += ["", f"{group}:", *(f"  {verb:<9}{summary}" for verb, summary in verbs.items())]
+        lines += ["", f"{group}:", *(f"  {verb:<12}{summary}" for verb, summary in verbs.items())]
     return "\n".join([*lines, "", "Examples:", _EXAMPLES, "'extproc VERB --help' has the options of a verb."])
 
 

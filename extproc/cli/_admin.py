@@ -63,6 +63,14 @@ class Gateway:
             raise ValueError(f"{self._url} is not the admin API of a gateway: its answer is no JSON object") from None
 
 
+def message(data: bytes) -> str:
+    """The reason in an answer of the gateway; empty where there is none."""
+    try:
+        return str(msgspec.json.decode(data)["error"]["message"])
+    except (ValueError, LookupError, TypeError):
+        return ""
+
+
 def _reason(status: int, text: str) -> str:
     if status == 401:
         return "it wants the admin token: --token env:NAME"

@@ -1,9 +1,12 @@
-"""The drain of an Envoy through its admin socket: it tells clients to connect anew, and waits for open requests.
+"""The drain of an Envoy through its admin socket: it tells clients to connect anew, and waits for open requests. A mark
+in a file tells the processor, whose /readyz is 503 from then on, so that load balancers look elsewhere.
 
 `extproc drain` and the supervisor of `extproc up` run this file as a script. It imports little, and nothing of the
 package: beside an Envoy in a pod it waits for its signal in 9 MB.
 
-Arguments: the admin socket, seconds of notice, seconds of grace, and `wait` to begin at SIGTERM or SIGINT.
+Arguments: the admin socket, seconds of notice, seconds of grace, the file of the mark or an empty text, and `wait` to
+begin at SIGTERM or SIGINT. The mark holds the word that /readyz says, and the time until which it counts: seconds since
+the epoch.
 """
 
 from __future__ import annotations
@@ -26,27 +29,29 @@ AT_ONCE = ("--drain-strategy", "immediate")
 _EVERY = 0.1  # seconds between looks
 _TIMEOUT = 5.0  # seconds for an answer of Envoy
 _QUIET = 1.0  # seconds before a wait is worth a line
+_STOPPED_WITHIN = 10.0  # seconds after a drain in which its Envoy is stopped; the mark counts for so long
 
 
-def take_over(path: str, notice: float, grace: float, *, wait: bool) -> NoReturn:
+def take_over(path: str, notice: float, grace: float, mark: str, *, wait: bool) -> NoReturn:
     """Replace this process by the script."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a signal that comes meanwhile waits for sigwait
-    os.execv(sys.executable, [sys.executable, "-I", "-S", *command(path, notice, grace), *["wait"] * wait])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-I", "-S", *command(path, notice, grace, mark), *["wait"] * wait])  # noqa: S606
 
 
-def command(path: str, notice: float, grace: float) -> list[str]:
+def command(path: str, notice: float, grace: float, mark: str = "") -> list[str]:
     """The path of this script and its arguments."""
-    return [__file__, path, str(notice), str(grace)]
+    return [__file__, path, str(notice), str(grace), mark]
 
 
 def main() -> int:
     """Returns 0 when no request is open any more, or Envoy is gone; 1 when the grace is over, at a second signal, and
     when an Envoy cannot be asked.
     """
-    _, path, notice, grace, *wait = sys.argv
+    _, path, notice, grace, mark, *wait = sys.argv
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     if wait:
         signal.sigwait(SIGNALS)
+    write_mark(mark, float(notice) + float(grace))
     try:
         return drain(path, float(notice), float(grace))
     except (FileNotFoundError, ConnectionError) as error:  # Envoy is gone, or was never there
@@ -55,6 +60,22 @@ def main() -> int:
     except OSError as error:
         say(f"{path}: {error.strerror or error}: Envoy is not drained")
         return 1
+    finally:
+        write_mark(mark, _STOPPED_WITHIN)
+
+
+def write_mark(file: str, seconds: float, word: str = "draining") -> None:
+    """Write the mark, to count for so many seconds from now. Without a directory for it /readyz does not change."""
+    if not file:
+        return
+    new = f"{file}.new"
+    try:
+        mark = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.write(mark, f"{word} {time.time() + seconds}".encode())
+        os.close(mark)
+        os.rename(new, file)  # noqa: PTH104 - pathlib takes memory
+    except OSError as error:
+        say(f"{file}: {error.strerror}: load balancers do not learn of the drain by /readyz")
 
 
 def drain(path: str, notice: float, grace: float) -> int:

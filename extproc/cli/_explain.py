@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from extproc.auth import Authenticate, Authorize, KeySettings
-from extproc.budgets import Reserve, estimate, read_scope
+from extproc.budgets import Leases, Reserve, estimate, read_scope
 from extproc.cache.stages import explain as cached
 from extproc.forward import decode_fields, patch
 from extproc.guardrails import AppliesToSettings, Finding, GuardInput, GuardrailSettings, RemoteSettings
@@ -73,7 +73,8 @@ async def explain(settings: Settings, question: Question) -> Explanation:
     posed, headers = _with_credential(settings, question)
     posed = posed.model_copy(update={"guardrails": [_unasked(entry) for entry in posed.guardrails]})
     witness = _Witness(posed)
-    pipeline = build(posed, MemoryCounters(), set(), witness, history=_EmptyHistory())
+    counters = MemoryCounters()
+    pipeline = build(posed, counters, Leases(counters), witness, history=_EmptyHistory())
     request = Request("POST", question.path, headers)
     exchange = Exchange("explained", request, attached=question.attached)
     refusal: Refusal | None = None
@@ -447,7 +448,7 @@ class _Witness(Telemetry):
 class _EmptyHistory(History):
     """A history that is empty and stays so, without a note of this request either."""
 
-    def chosen(self, deployment: str, size: int, *, streamed: bool) -> None:
+    def chosen(self, deployment: str, size: int, *, streamed: bool, consumer: str = "") -> None:
         """Note nothing."""
 
 

@@ -7,6 +7,7 @@ never copied: the settings name a variable in its place.
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, count
@@ -16,72 +17,61 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import ValidationError
 
+from extproc.budgets.settings import BudgetSettings
+from extproc.cli._litellm_limits import CEILINGS, PERIODS, Ceiling, amount, ceilings, whole
+from extproc.cli._litellm_names import (
+    ALONE,
+    COMPATIBLE,
+    DEFAULTS,
+    KINDS,
+    NO_COUNTERPART,
+    OVERRIDES,
+    STRATEGIES,
+    counterpart,
+)
 from extproc.providers import ProviderSettings, kinds
-from extproc.routing.catalog import ModelSettings
-from extproc.settings.config import ConfigError, Problem, not_yaml, parse
+from extproc.routing.catalog import ModelSettings, TargetSettings
+from extproc.settings.config import parse
+from extproc.settings.document import ConfigError, Problem, not_yaml
 from extproc.settings.errors import explain
-from extproc.words.values import Section, is_model_name
+from extproc.words.values import Pattern, Section, is_model_name
 
-KINDS = {
-    kind: kind for kind in ("openai", "anthropic", "groq", "deepseek", "openrouter", "perplexity", "databricks")
-} | {
-    "text-completion-openai": "openai",
-    "azure": "azure_openai",
-    "azure_ai": "azure_openai",
-    "bedrock": "aws_bedrock",
-    "cerebras": "cerebras",
-    "cloudflare": "cloudflare",
-    "cohere": "cohere",
-    "cohere_chat": "cohere",
-    "fireworks_ai": "fireworks",
-    "gemini": "gcp_gemini",
-    "github": "github_models",
-    "hosted_vllm": "vllm",
-    "jina_ai": "jina",
-    "mistral": "mistral_ai",
-    "nvidia_nim": "nvidia",
-    "ollama": "ollama",
-    "ollama_chat": "ollama",
-    "together_ai": "together",
-    "vertex_ai": "gcp_vertex_ai",
-    "voyage": "voyage",
-    "xai": "x_ai",
-}
-"""Kinds of provider here, by the first part of a model's name there."""
-_COMPATIBLE = ("custom_openai", "litellm_proxy", "llamafile", "lm_studio", "openai_like")
-"""First parts that stand for a service of one's own with OpenAI's API."""
-_ALONE = {
-    r"(?:gpt-|o\d|chatgpt-|text-embedding-|ft:|whisper-|tts-|dall-e-)": "openai",
-    r"claude-": "anthropic",
-    r"gemini-": "vertex_ai",
-    r"command-": "cohere",
-}
-"""First parts that LiteLLM takes for names without one, by their beginning."""
-STRATEGIES = {
-    "simple-shuffle": "weighted",
-    "least-busy": "weighted",
-    "usage-based-routing": "weighted",
-    "usage-based-routing-v2": "weighted",
-    "latency-based-routing": "latency",
-    "cost-based-routing": "cost",
-}
 _COSTS = {"input_cost_per_token", "output_cost_per_token"}
 _USED = {"model", "api_key", "api_base", "base_url", "api_version", "aws_region_name", "vertex_project"}
-_USED |= {"vertex_location", "weight", "timeout"} | _COSTS
+_USED |= {"vertex_location", "weight", "timeout", "stream_timeout", OVERRIDES, "max_retries", "num_retries"}
+_USED |= {"budget_duration"} | CEILINGS.keys() | _COSTS | DEFAULTS
 _VARIABLE = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)")
 _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d")
-_NOTHING = "no counterpart"
+_MOST_TRIES, _MOST_ATTEMPTS = 5, 16  # of `targets[].tries` and `retry.attempts`
+_TIMEOUTS = (("router_settings", "timeout"), ("litellm_settings", "request_timeout"))
 _LEVELS = 4  # of the file, whose places notes name: model_list, number, litellm_params, key
 
 Where = tuple[str | int, ...]
 
 
 class Conversion(NamedTuple):
-    """The settings as YAML, what is wrong in them, and notes on the file they come from."""
+    """The settings as YAML, what is wrong in them, notes on the file they come from, and a summary."""
 
     text: str
     wrong: Sequence[Problem]
     notes: Sequence[Problem]
+    summary: str
+
+
+class _Deployment(NamedTuple):
+    """An entry of `model_list`, converted."""
+
+    place: Where  # place of its parameters in the file
+    model: dict[str, Any]  # an entry of `models`
+    target: dict[str, Any]  # further keys of a target that leads to it
+    retries: int | None
+    stream_timeout: float | None
+    ceilings: Mapping[str, Ceiling]
+
+    @property
+    def plain(self) -> bool:
+        """True where an entry of `models` says all about the deployment."""
+        return not (self.target.keys() - {"weight"} or self.retries or self.stream_timeout)
 
 
 def convert(text: str, file: str) -> Conversion:
@@ -133,6 +123,7 @@ class _Conversion:
         self._providers: dict[str, dict[str, Any]] = {}
         self._models: dict[str, dict[str, Any]] = {}
         self._virtual: dict[str, dict[str, Any]] = {}
+        self._budgets: list[dict[str, Any]] = []
         self._taken: set[str] = set()  # names of models that clients use
 
     def problem(self, where: Where, text: str) -> Problem:
@@ -149,29 +140,51 @@ class _Conversion:
     def result(self, file: str) -> Conversion:
         groups = self._groups()
         self._taken = {*groups, *self._alias_names()}
-        # A fallback leads to the deployments of the other name, not to its fallbacks: two may name each other.
-        fallbacks = self._fallbacks(groups)
-        own = {name: self._free(f"{name}-own") if name in fallbacks else name for name in groups}
-        found = {name for name, entries in groups.items() if self._group(name, entries, own[name])}
+        made = {
+            name: [self._deployment(number, entry) for number, entry in entries] for name, entries in groups.items()
+        }
+        found = {name: known for name, entries in made.items() if (known := [entry for entry in entries if entry])}
         if not found:
             raise _NothingLeftError
-        for name in (name for name in fallbacks if name in found):
-            order = [name, *(other for other in fallbacks[name] if other in found)]
-            self._virtual[name] = {"targets": [{"model": own[each]} for each in dict.fromkeys(order)]}
+        # A fallback leads to the deployments of the other name, not to its fallbacks: two may name each other.
+        fallbacks = self._fallbacks(found)
+        own = {name: self._free(f"{name}-own") if name in fallbacks else name for name in found}
+        for name, entries in found.items():
+            self._group(name, entries, own[name])
+        for name, others in fallbacks.items():
+            self._virtual[name] = {"targets": [{"model": own[each]} for each in (name, *others)]}
+            attempts = [self._attempts(found[each]) for each in (name, *others)]
+            if any(attempts):
+                self._virtual[name]["retry"] = {"attempts": min(_MOST_ATTEMPTS, sum(each or 1 for each in attempts))}
         self._aliases()
+        self._shared_limits()
         self._left_over()
         settings: dict[str, Any] = {"providers": self._providers, "models": self._models}
         if self._virtual:
             settings["virtual_models"] = self._virtual
         settings |= self._access()
+        if self._budgets:
+            settings["budgets"] = self._budgets
         head = f"# Converted from {file} of LiteLLM. Check it: extproc check\n\n"
         shown = head + yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
         self.notes.sort(key=lambda note: (note.line, note.column))
+        wrong: Sequence[Problem] = ()
         try:
             parse(shown, file)
         except ConfigError as error:
-            return Conversion(shown, error.problems, self.notes)
-        return Conversion(shown, (), self.notes)
+            wrong = error.problems
+        return Conversion(shown, wrong, self.notes, self._summary(shown))
+
+    def _summary(self, shown: str) -> str:
+        kinds = ("provider", self._providers), ("model", self._models), ("virtual model", self._virtual)
+        counts = [(name, len(found)) for name, found in (*kinds, ("budget", self._budgets))]
+        told = ", ".join(f"{found} {name}{'s' * (found != 1)}" for name, found in counts)
+        lines = [f"Converted: {told}. Notes above on what needs a hand or was left out: {len(self.notes)}."]
+        if variables := sorted(set(re.findall(r"\benv: ?(\w+)", shown))):
+            lines.append(f"The gateway reads these variables: {', '.join(variables)}.")
+        if self._section("general_settings").get("database_url"):
+            lines.append("Keys, teams and users in LiteLLM's database are not in its file: docs/access.md")
+        return "\n".join(lines)
 
     def _groups(self) -> dict[str, list[tuple[int, Mapping[str, Any]]]]:
         """The deployments by the name that clients use, each with its number in the list."""
@@ -194,74 +207,187 @@ class _Conversion:
         self._taken.add(found)
         return found
 
-    def _group(self, name: str, entries: Sequence[tuple[int, Mapping[str, Any]]], own: str) -> bool:
-        """The deployments of one name, under the name `own`: a model, or a virtual model. False if none is left."""
-        made = [(number, *made_of) for number, entry in entries if (made_of := self._model(number, entry)) is not None]
+    def _group(self, name: str, entries: Sequence[_Deployment], own: str) -> None:
+        """The deployments of one name, under the name `own`: a model, or a virtual model."""
         if "*" in name:
-            for number, *_ in made[1:]:
-                self._note(("model_list", number), f"left out: only one provider can serve the wildcard {name!r}")
-            made = made[:1]
-        if len(made) == 1:
-            self._models[own] = made[0][1]
-        elif made:
-            targets = []
-            for place, (_, settings, weight) in enumerate(made, 1):
-                model = self._free(f"{name}-{place}")
-                self._models[model] = settings
-                targets.append({"model": model, **({} if weight is None else {"weight": weight})})
+            for entry in entries[1:]:
+                self._note(entry.place[:2], f"left out: only one provider can serve the wildcard {name!r}")
+            entries = entries[:1]
+            if not entries[0].plain:
+                text = "retries, stream_timeout and fields of requests are left out: no virtual model is a wildcard"
+                self._note(entries[0].place, text)
+        if len(entries) == 1 and ("*" in name or entries[0].plain):
+            self._models[own] = entries[0].model
+            self._limit(name, own, entries)
+            return
+        targets = []
+        attempts = self._attempts(entries)
+        tries = min(_MOST_TRIES, math.ceil(attempts / len(entries))) if attempts else 1
+        for place, entry in enumerate(entries, 1):
+            model = self._free(f"{name}@{place}")
+            self._models[model] = entry.model
+            targets.append({"model": model, **entry.target, **({"tries": tries} if tries > 1 else {})})
+        virtual: dict[str, Any] = {"targets": targets}
+        if len(entries) > 1:
             told = str(self._section("router_settings").get("routing_strategy"))
-            self._virtual[own] = {"strategy": STRATEGIES.get(told, "weighted"), "targets": targets}
-        return bool(made)
+            virtual = {"strategy": STRATEGIES.get(told, "weighted"), **virtual}
+        waits = [entry.stream_timeout for entry in entries if entry.stream_timeout]
+        retry: dict[str, Any] = {"attempts": attempts} if attempts else {}
+        if waits:
+            retry["per_try_timeout_stream"] = f"{max(waits):g}s"
+        self._virtual[own] = virtual | ({"retry": retry} if retry else {})
+        self._limit(name, f"{name}@*", entries)
 
-    def _model(self, number: int, entry: Mapping[str, Any]) -> tuple[dict[str, Any], int | None] | None:
-        """The settings of one deployment, and its weight."""
+    def _attempts(self, entries: Sequence[_Deployment]) -> int:
+        """Tries of one request at the deployments of a name; 0 where the file says nothing."""
+        retries = [entry.retries for entry in entries if entry.retries is not None]
+        return min(_MOST_ATTEMPTS, max(retries) + 1) if retries else 0
+
+    def _limit(self, name: str, pattern: str, entries: Sequence[_Deployment]) -> None:
+        """Budgets of a name: together, its deployments take what each of them takes."""
+        for key in CEILINGS:
+            known = [entry.ceilings[key] for entry in entries if key in entry.ceilings]
+            if not known:
+                continue
+            where = (*entries[0].place, key)
+            if len(known) < len(entries) or len({ceiling.window for ceiling in known}) > 1:
+                self._note(where, f"left out: the deployments of {name!r} do not all have it, for one period")
+                continue
+            self._budget(f"{name}-{key}", {"model": pattern}, sum(ceiling.limit for ceiling in known), known[0], where)
+
+    def _budget(self, name: str, match: Mapping[str, str], limit: float, like: Ceiling, where: Where) -> None:
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "all"
+        settings = {"name": name, **({"match": dict(match)} if match else {}), "unit": like.unit, "limit": limit}
+        settings |= {"window": like.window} if like.window else {}
+        if text := _wrong(BudgetSettings, settings):
+            self._note(where, f"left out: {text}")
+        else:
+            self._budgets.append(settings)
+
+    def _shared_limits(self) -> None:
+        """Limits of the whole proxy, and of its providers."""
+        for section in ("litellm_settings", "general_settings"):
+            for key, shared in self._ceilings(self._section(section), (section,)).items():
+                self._budget(f"all-{key}", {}, shared.limit, shared, (section, key))
+        told = _mapping(self._section("router_settings").get("provider_budget_config"))
+        for name, params in told.items():
+            self._provider_limit(str(name), _mapping(params))
+
+    def _provider_limit(self, name: str, params: Mapping[str, Any]) -> None:
+        where: Where = ("router_settings", "provider_budget_config", name)
+        limit, time = (next((params[key] for key in keys if key in params), None) for keys in PERIODS)
+        ceiling = self._ceilings({"max_budget": limit, "budget_duration": time}, where).get("max_budget")
+        ours = [ours for ours, its in self._providers.items() if its["kind"] == KINDS.get(name)]
+        if ceiling is None or not ours:
+            self._note(where, "left out: it needs budget_limit, and a provider of model_list")
+            return
+        if len(ours) > 1:
+            self._note(where, f"{len(ours)} providers are of this kind: each has a count of its own")
+        for provider in ours:
+            self._budget(f"provider-{provider}", {"provider": provider}, ceiling.limit, ceiling, where)
+
+    def _ceilings(self, params: Mapping[str, Any], where: Where) -> Mapping[str, Ceiling]:
+        found, notes = ceilings(params)
+        for key, text in notes:
+            self._note((*where, key), text)
+        return found
+
+    def _deployment(self, number: int, entry: Mapping[str, Any]) -> _Deployment | None:
+        """One entry of `model_list`, or None where it cannot be converted."""
         params, name = dict(entry["litellm_params"]), str(entry["model_name"])
         where: Where = ("model_list", number, "litellm_params")
+        model = self._model(params, name, where)
+        if model is None:
+            return None
+        info = _mapping(entry.get("model_info"))
+        self._unread(number, entry)
+        prices = {key: value for key, value in {**info, **params}.items() if key in _COSTS}
+        numbers = {key: value for key, text in prices.items() if (value := amount(text)) is not None}
+        if numbers.keys() == _COSTS:
+            model["price"] = {side: round(numbers[f"{side}_cost_per_token"] * 1e6, 9) for side in ("input", "output")}
+        elif prices:
+            self._note(where, "no price: it needs input_cost_per_token and output_cost_per_token, two numbers")
+        if (timeout := self._seconds(params, "timeout", where) or self._timeout()) is not None:
+            model["timeout"] = f"{timeout:g}s"
+        if text := _wrong(ModelSettings, model):
+            self._note(where, f"left out: {text}")
+            return None
+        stream = self._seconds(params, "stream_timeout", where)
+        if stream and timeout and stream > timeout:
+            stream = None  # the shorter of the two applies there, too
+        retries = self._retries(params, where)
+        target = self._target(params, where)
+        return _Deployment(where, model, target, retries, stream, self._ceilings(params, where))
+
+    def _model(self, params: dict[str, Any], name: str, where: Where) -> dict[str, Any] | None:
+        """The provider and the model's name there, as an entry of `models`."""
         kind, model = self._kind(params, where)
         if not kind or not model:
             if params.get("model") != "*":
                 self._note((*where, "model"), f"left out: there is no kind of provider for {params.get('model')!r}")
             return None
-        found: dict[str, Any] = {}
-        if "*" in name and "*" in model:
-            if not _same_names(name, model):
-                text = f"left out: {name!r} cannot become {model!r} here: only a beginning that ends in / is cut off"
-                self._note((*where, "model"), text)
-                return None
-        elif model != name:
-            found["model"] = model
+        if "*" in name and "*" in model and not _same_names(name, model):
+            text = f"left out: {name!r} cannot become {model!r} here: only a beginning that ends in / is cut off"
+            self._note((*where, "model"), text)
+            return None
         provider = self._provider(kind, params, where)
         if provider is None:
             return None
-        found = {"provider": provider, **found}
-        info = entry.get("model_info")
-        info = info if isinstance(info, dict) else {}
+        return {"provider": provider, **({"model": model} if "*" not in model and model != name else {})}
+
+    def _unread(self, number: int, entry: Mapping[str, Any]) -> None:
+        """Notes on the parts of a deployment that have no counterpart."""
+        params, info = entry["litellm_params"], _mapping(entry.get("model_info"))
         for key in sorted(set(map(str, params)) - _USED):
-            self._note((*where, key), _counterpart(key))
+            self._note(("model_list", number, "litellm_params", key), counterpart(key))
         for key in sorted(set(map(str, info)) - _COSTS - {"id", "mode"}):
-            self._note(("model_list", number, "model_info", key), _counterpart(key))
+            self._note(("model_list", number, "model_info", key), counterpart(key))
         for key in sorted(set(map(str, entry)) - {"model_name", "litellm_params", "model_info"}):
-            self._note(("model_list", number, key), _counterpart(key))
-        prices = {key: value for key, value in {**info, **params}.items() if key in _COSTS}
-        numbers = {key: _number(value) for key, value in prices.items()}
-        if numbers.keys() == _COSTS and None not in numbers.values():
-            found["price"] = {side: round(numbers[f"{side}_cost_per_token"] * 1e6, 9) for side in ("input", "output")}  # type: ignore[operator]
-        elif prices:
-            self._note(where, "no price: it needs input_cost_per_token and output_cost_per_token, two numbers")
-        if (timeout := params.get("timeout")) is not None:
-            seconds = _number(timeout)
-            if seconds:
-                found["timeout"] = f"{seconds:g}s"
+            self._note(("model_list", number, key), counterpart(key))
+
+    def _target(self, params: Mapping[str, Any], where: Where) -> dict[str, Any]:
+        """The weight of a deployment, and the fields that it sets in requests."""
+        found: dict[str, Any] = {}
+        if (weight := self._weight(params, where)) is not None:
+            found["weight"] = weight
+        default = {key: params[key] for key in sorted(DEFAULTS & params.keys()) if params[key] is not None}
+        for name, key, fields in (("default", "model", default), ("override", OVERRIDES, params.get(OVERRIDES))):
+            if not fields:
+                continue
+            if text := _wrong(TargetSettings, {"model": "m", name: fields}):
+                self._note((*where, key), f"left out: {text}")
             else:
-                self._note((*where, "timeout"), "left out: no number of seconds")
-        if text := _wrong(ModelSettings, found):
-            self._note(where, f"left out: {text}")
+                found[name] = fields
+        return found
+
+    def _seconds(self, params: Mapping[str, Any], key: str, where: Where) -> float | None:
+        """A time of the file, in seconds."""
+        if params.get(key) is None:
             return None
-        return found, self._weight(params, where)
+        seconds = amount(params[key])
+        if not seconds:
+            self._note((*where, key), "left out: no number of seconds")
+        return seconds or None
+
+    def _timeout(self) -> float | None:
+        """The time limit of deployments that have none of their own."""
+        found = (amount(self._section(name).get(key)) for name, key in _TIMEOUTS)
+        return next((seconds for seconds in found if seconds), None)
+
+    def _retries(self, params: Mapping[str, Any], where: Where) -> int | None:
+        sections = ((self._section(name), (name,)) for name in ("router_settings", "litellm_settings"))
+        for source, place in ((params, where), *sections):
+            for key in ("num_retries", "max_retries"):
+                if source.get(key) is None:
+                    continue
+                if (found := whole(source[key])) is not None:
+                    return found
+                self._note((*place, key), "left out: no number of retries")
+        return None
 
     def _weight(self, params: Mapping[str, Any], where: Where) -> int | None:
         key = "weight" if params.get("weight") is not None else "rpm"
-        weight = _number(params.get(key))
+        weight = amount(params.get(key))
         if params.get(key) is None:
             return None
         if weight is None or weight > 1_000_000 or weight != int(weight):
@@ -274,7 +400,7 @@ class _Conversion:
         told = params.get("model")
         prefix, slash, model = (told if isinstance(told, str) else "").partition("/")
         if not slash:
-            alone = (known for begin, known in _ALONE.items() if re.match(begin, prefix))
+            alone = (known for begin, known in ALONE.items() if re.match(begin, prefix))
             prefix, model = next(alone, ""), prefix
             if model == "*":
                 text = "left out: * stands for every provider there; write a wildcard for each provider"
@@ -283,7 +409,7 @@ class _Conversion:
             if model and not prefix:
                 prefix = "openai"
                 self._note((*where, "model"), f"{model!r} names no provider; openai is a guess")
-        if prefix in _COMPATIBLE and (params.get("api_base") or params.get("base_url")):
+        if prefix in COMPATIBLE and (params.get("api_base") or params.get("base_url")):
             prefix = "openai"
         kind = KINDS.get(prefix, "")
         if kind == "azure_openai" and params.get("api_version"):
@@ -302,7 +428,7 @@ class _Conversion:
         settings: dict[str, Any] = {"kind": kind}
         base = params.get("api_base") or params.get("base_url")
         if base:
-            settings["base_url"] = self._plain(base, where, "https://{}.example.com")
+            settings["base_url"] = self._plain(base, where, "https://<{}>")
             if kind in ("anthropic", "ollama") and urlsplit(settings["base_url"]).path in ("", "/"):
                 settings["base_url"] = settings["base_url"].rstrip("/") + "/v1"  # LiteLLM adds it, too
         elif kinds()[kind].base_url is None:
@@ -327,16 +453,20 @@ class _Conversion:
         if text := _wrong(ProviderSettings, settings):
             self._note(where, f"left out: {text}")
             return None
-        names = chain([kind], (f"{kind}-{number}" for number in count(2)))
+        stem = (_host(settings["base_url"]) if base else "") or kind
+        names = chain([stem], (f"{stem}-{number}" for number in count(2)))
         name = next(name for name in names if self._providers.get(name, settings) == settings)
         self._providers[name] = settings
         return name
 
-    def _plain(self, value: Any, where: Where, shape: str = "{}") -> str:
-        """A value that is no secret. A placeholder of this shape takes the place of a variable, which cannot be one."""
+    def _plain(self, value: Any, where: Where, shape: str = "<{}>") -> str:
+        """A value that is no secret. A variable cannot stand here: its value does, else a text that is refused."""
         if found := _VARIABLE.fullmatch(str(value)):
-            self._note(where, f"replace the placeholder of ${found[1]} by its value")
-            return shape.format(found[1].replace("_", "-"))
+            if value := os.environ.get(found[1]):
+                self._note(where, f"the value of ${found[1]} stands in the settings")
+                return value
+            self._note(where, f"set the variable {found[1]} and convert again, or write its value into the settings")
+            return shape.format(found[1])
         return str(value)
 
     def _secret(self, value: Any, purpose: str, where: Where) -> str:
@@ -349,27 +479,44 @@ class _Conversion:
         return f"env:{variable}"
 
     def _section(self, name: str) -> Mapping[str, Any]:
-        found = self._tree.get(name)
-        return found if isinstance(found, dict) else {}
+        return _mapping(self._tree.get(name))
 
     def _fallbacks(self, groups: Mapping[str, Any]) -> dict[str, list[str]]:
+        """The names that serve when another one fails. A pattern stands for the names without an entry of their own."""
+        plain = [name for name in groups if "*" not in name]
         found: dict[str, list[str]] = {}
+        patterns: dict[str, list[str]] = {}
         for section in ("litellm_settings", "router_settings"):
             entries = self._section(section).get("fallbacks") or []
             for number, entry in enumerate(entries if isinstance(entries, list) else []):
                 for name, others in entry.items() if isinstance(entry, dict) else ():
                     where: Where = (section, "fallbacks", number)
-                    if str(name) not in groups or "*" in str(name):
-                        self._note(where, f"left out: {name!r} is the name of no single model")
-                        continue
-                    order = found.setdefault(str(name), [])
-                    for other in others if isinstance(others, list) else [others]:
-                        if isinstance(other, str) and other in groups and "*" not in other:
-                            order.append(other)
-                        else:
-                            told = repr(other) if isinstance(other, str) else "an entry"
-                            self._note(where, f"{told} is left out: it is the name of no single model")
-        return {name: others for name, others in found.items() if others}
+                    if name in groups or "*" in str(name):
+                        into = patterns if "*" in str(name) else found
+                        into.setdefault(str(name), []).extend(self._usable(others, plain, where))
+                    else:
+                        self._note(where, f"left out: {name!r} is the name of no model")
+                    if "*" in str(name) and name in groups:
+                        self._note(
+                            where, f"left out for names that only {name!r} covers: no virtual model is a wildcard"
+                        )
+            others = self._section(section).get("default_fallbacks") or []
+            patterns.setdefault("*", []).extend(self._usable(others, plain, (section, "default_fallbacks")))
+        for name in plain:
+            fits = [pattern for pattern in patterns if Pattern(pattern)(name)]
+            if name not in found and fits:
+                found[name] = patterns[max(fits, key=len)]
+        own = {name: [other for other in dict.fromkeys(others) if other != name] for name, others in found.items()}
+        return {name: others for name, others in own.items() if others}
+
+    def _usable(self, others: Any, plain: Sequence[str], where: Where) -> Iterator[str]:
+        """The entries of a list of fallbacks that are names of models."""
+        for other in others if isinstance(others, list) else [others]:
+            if other in plain:
+                yield other
+            else:
+                told = repr(other) if isinstance(other, str) else "an entry"
+                self._note(where, f"{told} is left out: it is the name of no single model")
 
     def _alias_names(self) -> Sequence[str]:
         aliases = self._section("router_settings").get("model_group_alias")
@@ -404,34 +551,37 @@ class _Conversion:
     def _left_over(self) -> None:
         """Notes on settings that were not read."""
         known = {
-            "litellm_settings": {"fallbacks", "drop_params"},
-            "router_settings": {"fallbacks", "routing_strategy", "model_group_alias"},
+            "litellm_settings": {"drop_params", "request_timeout"},
+            "router_settings": {"routing_strategy", "model_group_alias", "provider_budget_config", "timeout"},
             "general_settings": {"master_key"},
         }
+        everywhere = {"fallbacks", "default_fallbacks", "num_retries", "max_retries", "budget_duration", *CEILINGS}
         for section, value in ((str(section), value) for section, value in self._tree.items()):
             if section == "model_list":
                 continue
-            if not isinstance(value, dict) or _counterpart(section) != _NOTHING:
-                self._note((section,), _counterpart(section))
+            if not isinstance(value, dict) or counterpart(section) != NO_COUNTERPART:
+                self._note((section,), counterpart(section))
                 continue
             for key in value:
-                if key not in known.get(section, ()):
-                    self._note((section, str(key)), _counterpart(str(key)))
+                if key not in known.get(section, ()) and key not in everywhere:
+                    self._note((section, str(key)), counterpart(str(key)))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _host(url: str) -> str:
+    """A name for the provider at an address: its host's, unless that is this machine or a number."""
+    host = urlsplit(url).hostname or ""
+    own = host == "localhost" or not re.search("[g-z]", host)
+    return "" if own else re.sub(r"[^a-z0-9]+", "-", host).strip("-")
 
 
 def _same_names(name: str, model: str) -> bool:
     """True where a wildcard of LiteLLM leads to the same names at the provider as here (`Catalog`)."""
     short = name.endswith("/*")
     return model == ("*" if short else name)
-
-
-def _number(value: Any) -> float | None:
-    """A number that is not negative, also as text: YAML takes 3e-6 for text."""
-    try:
-        found = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
-    except (ValueError, OverflowError):
-        return None
-    return found if math.isfinite(found) and found >= 0 else None
 
 
 def _wrong(section: type[Section], settings: Mapping[str, Any]) -> str:
@@ -442,37 +592,3 @@ def _wrong(section: type[Section], settings: Mapping[str, Any]) -> str:
         path, text = explain(error.errors()[0], section)
         return ": ".join([*map(str, path), text])
     return ""
-
-
-def _counterpart(key: str) -> str:
-    if key.startswith("mcp_"):
-        return "see docs/mcp.md"
-    return f"see {_HINTS[key]}" if key in _HINTS else _NOTHING
-
-
-_HINTS = {
-    "access_groups": "`groups` in docs/access.md",
-    "allowed_fails": "`cool_down` in docs/failover.md",
-    "aws_access_key_id": "docs/providers/credentials.md",
-    "aws_secret_access_key": "docs/providers/credentials.md",
-    "budget_duration": "`window` in docs/budgets.md",
-    "cache": "docs/cache.md",
-    "cache_params": "docs/cache.md",
-    "callbacks": "docs/telemetry.md",
-    "context_window_fallbacks": "`context` in docs/failover.md",
-    "cooldown_time": "`cool_down` in docs/failover.md",
-    "database_url": "`stores.ledger` in docs/ledger.md",
-    "default_fallbacks": "docs/failover.md",
-    "failure_callback": "docs/telemetry.md",
-    "guardrails": "docs/guardrails.md",
-    "max_budget": "docs/budgets.md",
-    "max_retries": "`tries` in docs/failover.md",
-    "num_retries": "`retry` in docs/failover.md",
-    "redis_host": "`stores.counters` in docs/budgets.md",
-    "request_timeout": "`timeout` in docs/failover.md",
-    "rpm": "docs/budgets.md: here it is only the weight among deployments of one name",
-    "stream_timeout": "`per_try_timeout_stream` in docs/failover.md",
-    "success_callback": "docs/telemetry.md",
-    "tpm": "docs/budgets.md",
-    "vertex_credentials": "docs/providers/credentials.md",
-}

@@ -5,7 +5,10 @@ Text in them comes from clients, so it must never steer the terminal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -103,6 +106,40 @@ def table(
     ]
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([lines[0], rule, *lines[1 : len(rows) + 1], *([rule, lines[-1]] if foot else [])])
+
+
+def aligned(cells: Sequence[str], widths: Sequence[int], right: Sequence[int] = ()) -> str:
+    """A line of a table whose widths are known before its rows. The last cell is never cut to a width."""
+    lined = [
+        safe(cell, width).rjust(width) if index in right else safe(cell, width).ljust(width)
+        for index, (cell, width) in enumerate(zip(cells, widths, strict=False))
+    ]
+    return "  ".join([*lined, *map(safe, cells[len(widths) :])]).rstrip()
+
+
+_PAINT = {"good": 32, "doubtful": 33, "bad": 31}
+"""Colours of ECMA-48."""
+
+
+def painted(text: str, colour: str) -> str:
+    """`text` in a colour where standard output is a terminal that shows colours and NO_COLOR is not set."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") == "dumb" or not sys.stdout.isatty()
+    return text if plain else f"\x1b[{_PAINT[colour]}m{text}\x1b[0m"
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """A line on standard error that each call writes anew, where that is a terminal. It is gone at the end."""
+    shows = sys.stderr.isatty()
+
+    def say(text: str) -> None:
+        if shows:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield say
+    finally:
+        say("")
 
 
 def safe(text: str, most: int = _WIDEST) -> str:

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from extproc.auth import ANONYMOUS, Access, Grants
-from extproc.budgets import Reserve, read_scope
+from extproc.budgets import Leases, Reserve, read_scope
 from extproc.mcp.call import Call
 from extproc.mcp.pins import Pins
 from extproc.mcp.policy import Policy
 from extproc.mcp.refusals import JSONRPC
-from extproc.mcp.settings import JOIN, MCPSettings, ToolPolicySettings
+from extproc.mcp.settings import MCPSettings, ToolPolicySettings
 from extproc.settings.config import Settings
 from extproc.stores.memory import MemoryCounters
 from extproc.words.dialect import Ask
@@ -72,8 +72,9 @@ def _find(settings: MCPSettings, wanted: str) -> _Tool:
     profile, _, name = wanted.partition("/")
     if profile not in settings.profiles or not name:
         raise ValueError(f"give the tool as profile/name; profiles are {', '.join(settings.profiles)}")
-    for server, share in settings.profiles[profile].servers.items():
-        prefix = server + JOIN if share.prefix is None else share.prefix
+    shares = settings.profiles[profile].servers.items()
+    for server, share in sorted(shares, key=lambda each: -len(each[1].before(each[0]))):  # as `mcp.names` has it
+        prefix = share.before(server)
         own = name.removeprefix(prefix)
         if name.startswith(prefix) and own and any(Pattern(text)(own) for text in share.tools):
             return _Tool(profile, name, server, own, settings.policy(server, own))
@@ -107,12 +108,15 @@ def _policy(tool: _Tool, *, disabled: bool) -> Iterator[str]:
 
 
 def _pin(settings: MCPSettings, tool: _Tool) -> tuple[str, bool]:
-    if settings.pins is None:
+    if settings.pins is None or "tools" not in settings.pins.kinds:
         return "none: any definition is taken", False
-    found = Pins(settings.pins.file).find(tool.server, tool.own)
+    pins = Pins(settings.pins.file)
+    found = pins.find(tool.server, "tools", tool.own)
     if found is not None:
         return f"{found[:12]}…: a definition with another digest is hidden", False
     warns = settings.pins.on_change == "warn"
+    if pins.problem:
+        return f"{settings.pins.file} is not used: {pins.problem}", not warns
     return f"not in {settings.pins.file}: {'offered, and logged' if warns else 'hidden'}", not warns
 
 
@@ -142,7 +146,8 @@ async def _budgets(
     exchange.consumer, exchange.labels = who, {**who.labels, **labels}
     exchange.body, exchange.json, exchange.ask = b"", {}, Ask(tool.name)
     exchange.targets = (Policy(settings.mcp).target(call),)
-    reserve = Reserve(settings.budgets, MemoryCounters(), set(), None, lambda _budget, _verdict: None)
+    counters = MemoryCounters()
+    reserve = Reserve(settings.budgets, counters, Leases(counters), None, lambda _budget, _verdict: None)
     try:
         await reserve(exchange)
     except Refusal as refusal:

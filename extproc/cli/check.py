@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from extproc.cli._options import add_config, read_secret
+from extproc.cli._tables import painted
 from extproc.settings import config
 from extproc.settings.config import Settings
 from extproc.words.offline import offline
@@ -18,6 +19,7 @@ EXAMPLES = """\
   extproc check                                                     gateway.yaml here
   extproc check -c prod.yaml --attach                               for an Envoy of your own
   extproc check -c prod.yaml --offline                              settings of a cluster, in a CI job
+  extproc check --live                                              one small request to each provider
   extproc check --explain --model gpt-4o --consumer ci              a minimal request for a model
   extproc check --explain --tool dev/gh_get_issue --consumer ci     a call of a tool
   extproc check --explain body.json --key env:KEY --label run=7     a request of yours
@@ -33,6 +35,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--offline",
         action="store_true",
         help="take secrets, files and packages that are missing here to be where the settings are used",
+    )
+    parser.add_argument(
+        "--live", action="store_true", help="send one small request to each provider, through an Envoy of its own"
     )
     request = parser.add_argument_group(
         "explain", "Run the gateway's stages on one request. The exit code is 1 when it would be refused."
@@ -66,8 +71,12 @@ def _run(options: argparse.Namespace) -> int:
     if options.model or options.tool or options.path or options.consumer or options.key or options.label:
         raise ValueError("--model, --tool, --path, --consumer, --key and --label need --explain")
     for doubt in config.lint(options.config):
-        print(f"{doubt.show(str(options.config))} (warning)")
-    print(f"{options.config}: ok")
+        print(painted(f"{doubt.show(str(options.config))} (warning)", "doubtful"))
+    print(painted(f"{options.config}: ok", "good"))
+    if options.live:
+        from extproc.cli._live import check_live  # noqa: PLC0415 - for this option alone
+
+        return int(not check_live(settings, options.config))
     return 0
 
 

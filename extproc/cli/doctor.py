@@ -13,11 +13,12 @@ import msgspec
 
 from extproc import __version__
 from extproc.cli import _drain
-from extproc.cli._admin import Gateway, add_gateway, connect
+from extproc.cli._admin import Gateway, add_gateway, connect, message
 from extproc.cli._options import local_url, read_secret
-from extproc.cli._tables import safe
+from extproc.cli._tables import painted, safe
 from extproc.outbound.certificate import CertificateError, dates, dates_of, encoded, ending, misfit, served
 from extproc.outbound.client import AnswerError, ask_whole
+from extproc.routing.catalog import Catalog
 from extproc.settings import config
 from extproc.settings.config import Settings
 
@@ -32,6 +33,7 @@ _MOST = 1 << 20  # bytes of such an answer
 _CLOCKS = 5.0  # seconds by which clocks may differ: `Date` has whole seconds, and tokens and windows bear no more
 ENVOY = (1, 40)
 """The release of Envoy that the gateway is tested with: older ones do not know its configuration."""
+_SHOWN = 5  # names in a line
 _STRANGER = "sk-extproc-doctor-no-such-key"
 
 
@@ -44,8 +46,8 @@ class Finding(NamedTuple):
     hint: str = ""
 
     def show(self) -> str:
-        mark = "--" if self.wrong is None else "WRONG" if self.wrong else "ok"
-        line = f"{mark:<6}{self.name:<11}{safe(self.text, 500)}"
+        mark, colour = {None: ("--", "doubtful"), True: ("WRONG", "bad"), False: ("ok", "good")}[self.wrong]
+        line = f"{painted(f'{mark:<6}', colour)}{self.name:<11}{safe(self.text, 500)}"
         return f"{line}\n{'':<17}{self.hint}" if self.hint else line
 
 
@@ -92,11 +94,22 @@ def _examine(options: argparse.Namespace, settings: Settings, url: str, key: str
 
 
 def _secrets(settings: Settings) -> Iterator[Finding]:
-    """The providers' keys, as this process can read them."""
+    """The providers' keys, as this process can read them. A key is missed where a name leads nowhere without it."""
     lacking = {name: lack for name, provider in settings.providers.items() if (lack := provider.lack)}
-    for name, lack in lacking.items():
-        hint = "requests to it fail over, or fail, unless only the gateway's own environment has the key"
-        yield Finding("secrets", True, f"the key of the provider {name} {lack} here", hint)
+    catalog = Catalog(settings.providers, settings.models, settings.virtual_models)
+    chains = {name: chain.targets for name in catalog.names() if (chain := catalog.resolve(name)) is not None}
+    for provider, lack in lacking.items():
+        text = f"the key of the provider {provider} {lack} here"
+        dead = [
+            name
+            for name, targets in chains.items()
+            if targets[0].provider == provider and all(target.provider in lacking for target in targets)
+        ]
+        if dead or len(lacking) == len(settings.providers):
+            names = f"nothing else serves {', '.join(dead[:_SHOWN])}" if dead else "nothing is served"
+            yield Finding("secrets", True, text, f"{names}, unless only the gateway's own environment has the key")
+        else:
+            yield Finding("secrets", None, text, "its models are skipped: no other name needs them")
     if not lacking:
         yield Finding("secrets", False, "every provider has its key")
 
@@ -135,7 +148,7 @@ def _listener(url: str, settings: Settings, key: str | None) -> Iterator[Finding
         accepts = (given is not None and given == key) or (given is None and not settings.auth.required)
         wanted = 200 if accepts else 401
         hint = "" if status == wanted else _WHY.get((wanted, status), f"the answer should be {wanted}")
-        said = _message(data) if accepts and status != wanted else ""
+        said = message(data) if accepts and status != wanted else ""
         yield Finding("listener", status != wanted, f"{name}: status {status}{said and f' ({said})'}", hint)
         if status != wanted:  # it may not be the gateway: the key is not sent there
             return
@@ -164,14 +177,6 @@ _WHY = {
     (401, 500): "Envoy does not reach the processor: see its log",
     (401, 503): "Envoy does not reach the processor: see its log",
 }
-
-
-def _message(data: bytes) -> str:
-    """The reason in an answer of the gateway; empty where there is none."""
-    try:
-        return str(msgspec.json.decode(data)["error"]["message"])
-    except (ValueError, LookupError, TypeError):
-        return ""
 
 
 def _clock(date: str, sent: float, received: float) -> Finding:

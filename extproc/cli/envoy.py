@@ -7,7 +7,8 @@ from pathlib import Path
 
 from extproc.cli._options import add_config
 from extproc.settings import config
-from extproc.settings.config import ConfigError, Settings
+from extproc.settings.config import Settings
+from extproc.settings.document import ConfigError
 from extproc.words import resources
 from extproc.words.plain import plain
 

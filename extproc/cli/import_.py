@@ -19,8 +19,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the settings, and on standard error what has no counterpart. Returns 1 when the settings need a hand
-    before they are valid. Raises ValueError, OSError.
+    """Print the settings, and on standard error notes and a summary. Returns 1 when the settings need a hand before
+    they are valid. Raises ValueError, OSError.
     """
     file = str(options.file)
     try:
@@ -32,4 +32,5 @@ def run(options: argparse.Namespace) -> int:
         print(note.show(file), file=sys.stderr)
     for problem in found.wrong:
         print(f"correct this in the settings printed: {problem.show('line')}", file=sys.stderr)
+    print(found.summary, file=sys.stderr)
     return int(bool(found.wrong))

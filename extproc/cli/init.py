@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from extproc.auth import make_key
+from extproc.cli._litellm_names import KINDS
 from extproc.cli._options import add_config
 from extproc.dialects import by_path, dialects
 from extproc.providers import kinds
@@ -17,9 +18,12 @@ from extproc.words.meant import meant
 EXAMPLES = """\
   extproc init                          gateway.yaml with the mock provider, which needs no key
   extproc init openai anthropic         gateway.yaml for these kinds of provider
+  extproc init gemini bedrock grok      the same by the names that people use
   extproc init --list                   the kinds there are
 """
 
+_SHORT = KINDS | {"claude": "anthropic", "google": "gcp_gemini", "grok": "x_ai", "vertex": "gcp_vertex_ai"}
+"""Names that people use for kinds of provider."""
 _MOST_TARGETS = 16  # of a virtual model
 _OWN = ("base_url", "account", "project")
 """Settings in an example of a provider that are never one's own."""
@@ -61,10 +65,11 @@ def run(options: argparse.Namespace) -> int:
     if options.list:
         print("\n".join(sorted(kinds())))
         return 0
-    chosen = list(dict.fromkeys(options.kinds or ["mock"]))
-    if unknown := [kind for kind in chosen if kind not in kinds()]:
-        hints = {kind: meant(kind, kinds()) for kind in unknown}
-        lines = [f"there is no kind of provider {kind!r}{f': {hint}' if hint else ''}" for kind, hint in hints.items()]
+    named = options.kinds or ["mock"]
+    chosen = {name: kind for name in named if (kind := name if name in kinds() else _SHORT.get(name.lower(), ""))}
+    if unknown := [name for name in named if name not in chosen]:
+        hints = {name: meant(name, kinds()) for name in unknown}
+        lines = [f"there is no kind of provider {name!r}{f': {hint}' if hint else ''}" for name, hint in hints.items()]
         raise ValueError("\n".join([*lines, "`extproc init --list` prints the kinds"]))
     file: Path = options.config
     try:
@@ -76,15 +81,15 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def compose(chosen: Sequence[str]) -> str:
-    """The settings file for these kinds of provider."""
-    examples = {kind: kinds()[kind].example for kind in chosen}
+def compose(chosen: Mapping[str, str]) -> str:
+    """The settings file for these providers, each name with its kind."""
+    examples = {name: kinds()[kind].example for name, kind in chosen.items()}
     lines = [_HEAD, "providers:"]
-    lines += [f"  {kind}: {settings}" for kind, (settings, _) in examples.items()]
+    lines += [f"  {name}: {settings}" for name, (settings, _) in examples.items()]
     lines += ["", "# Names that clients use. `*` stands for every model of a provider."]
-    lines += ["models:", *(f'  "{kind}/*": {{provider: {kind}}}' for kind in chosen)]
-    talking = [kind for kind in chosen if _talks(kind)][:_MOST_TARGETS]
-    targets = ", ".join(f'{{model: "{kind}/{examples[kind][1]}"}}' for kind in talking)
+    lines += ["models:", *(f'  "{name}/*": {{provider: {name}}}' for name in chosen)]
+    talking = [name for name, kind in chosen.items() if _talks(kind)][:_MOST_TARGETS]
+    targets = ", ".join(f'{{model: "{name}/{examples[name][1]}"}}' for name in talking)
     if targets:
         lines += ["", "# One name for several targets: the next one serves when the first fails.", "virtual_models:"]
         lines += [f"  assistant: {{targets: [{targets}]}}"]
@@ -97,11 +102,13 @@ def _talks(kind: str) -> bool:
     return any(dialects()[name].family == chat.family for name in kinds()[kind].dialects)
 
 
-def _next(file: Path, chosen: Sequence[str]) -> str:
-    settings = " ".join(kinds()[kind].example[0] for kind in chosen)
+def _next(file: Path, chosen: Mapping[str, str]) -> str:
+    """The steps from the file to a first answer."""
+    examples = {name: kinds()[kind].example[0] for name, kind in chosen.items()}
+    settings = " ".join(examples.values())
     given = "" if file == Path("gateway.yaml") else f" -c {file}"
     variables = [name for name in dict.fromkeys(re.findall(r"env:(\w+)", settings)) if not os.environ.get(name)]
-    own = [f"`{name}` of {kind}" for kind in chosen for name in _OWN if f" {name}: " in kinds()[kind].example[0]]
+    own = [f"`{key}` of {name}" for name, example in examples.items() for key in _OWN if f" {key}: " in example]
     return "\n".join(
         [
             f"{file} is written. Next:",

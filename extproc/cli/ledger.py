@@ -8,6 +8,7 @@ import sys
 import msgspec
 
 from extproc.cli._admin import add_gateway, connect
+from extproc.cli._tables import progress
 
 EXAMPLES = """\
   extproc ledger export --consumer ada > ada.jsonl     all rows of a consumer, one JSON object a line
@@ -42,8 +43,12 @@ def run(options: argparse.Namespace) -> int:
         print(f"{done['rows']:,} rows {verb}, {done['answers']:,} kept answers deleted")
         return 0
     parameters = [("consumer", options.consumer)]
-    while page := gateway.text("/ledger/export", parameters):
-        sys.stdout.write(page)
-        last = msgspec.json.decode(page.splitlines()[-1])
-        parameters = [("consumer", options.consumer), ("before", str(last["id"]))]
+    rows = 0
+    with progress() as said:
+        while page := gateway.text("/ledger/export", parameters):
+            sys.stdout.write(page)
+            lines = page.splitlines()
+            rows += len(lines)
+            said(f"{rows:,} rows")
+            parameters = [("consumer", options.consumer), ("before", str(msgspec.json.decode(lines[-1])["id"]))]
     return 0

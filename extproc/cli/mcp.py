@@ -1,8 +1,9 @@
-"""`extproc mcp`: the tools that MCP servers offer, and the pins of their definitions."""
+"""`extproc mcp`: what MCP servers offer, and the pins of their definitions."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import msgspec
 
 from extproc.cli._admin import add_gateway, connect
 from extproc.cli._tables import safe
-from extproc.mcp.pins import FIELDS, Lock, changes, read, write
+from extproc.mcp.catalogue import INSTRUCTIONS, NOUNS
+from extproc.mcp.pins import Key, Lock, OldError, changes, load, write
 
 EXAMPLES = """\
-  extproc mcp list                  servers, and the state of each of their tools
-  extproc mcp diff                  what is new, changed or gone since the definitions were pinned, with the texts
+  extproc mcp list                  servers, the state of each of their definitions, and those left out
+  extproc mcp diff                  what is new, changed or gone since they were pinned, with the texts
   extproc mcp pin                   pin all definitions as they are now
   extproc mcp pin --server github   those of one server; the others stay as they are pinned
 """
@@ -40,10 +42,14 @@ def run(options: argparse.Namespace) -> int:
             print(safe(line, 500))
         return 0
     file = options.file or _file(options)
-    known = read(file.read_text(encoding="utf-8")) if file.exists() else {}
-    if unread := [each["name"] for each in chosen if each["read_at"] is None]:
-        raise ValueError(f"the gateway has not read the tools of {', '.join(unread)} yet: is the server up?")
-    found = {each["name"]: {tool["name"]: tool["digest"] for tool in each["tools"]} for each in chosen}
+    known = _known(file)
+    away = [each["name"] for each in chosen if each["read_at"] is None]
+    if away:
+        print(f"not read yet, so left as pinned: {', '.join(away)}", file=sys.stderr)
+        if len(away) == len(chosen):
+            raise ValueError("the gateway has read none of these servers: are they up?")
+    chosen = [each for each in chosen if each["read_at"] is not None]
+    found = {each["name"]: {_key(one): one["digest"] for one in _definitions(each)} for each in chosen}
     if options.what == "diff":
         differences = list(_differences(known, found, chosen))
         for line in differences or ["nothing differs"]:
@@ -51,10 +57,36 @@ def run(options: argparse.Namespace) -> int:
         return 1 if differences else 0
     before = {name: pins for name, pins in known.items() if name in found}
     file.write_text(write({**known, **found}), encoding="utf-8")
-    for server, tool, word in changes(before, found):
-        print(safe(f"{word}: {server}/{tool}", 500))
+    for server, key, word in changes(before, found):
+        print(safe(f"{word}: {_named(server, *key)}", 500))
     print(f"{sum(map(len, found.values()))} definitions pinned in {file}")
     return 0
+
+
+def _known(file: Path) -> Lock:
+    """The pins of a file; none where there is no file, or one of an older version. Raises ValueError."""
+    try:
+        return load(file)
+    except FileNotFoundError:
+        return {}
+    except OldError as error:
+        print(f"{file}: {error}", file=sys.stderr)
+        return {}
+
+
+def _definitions(server: Any) -> Sequence[Any]:
+    return [*server["tools"], *server["others"]]
+
+
+def _key(definition: Any) -> Key:
+    return definition["kind"], definition["name"]
+
+
+def _named(server: str, kind: str, name: str) -> str:
+    """A definition for people: `github/add`, `github prompt greet`, `github instructions`."""
+    if kind == "tools":
+        return f"{server}/{name}"
+    return f"{server} {NOUNS[kind]}" + ("" if kind == INSTRUCTIONS else f" {name}")
 
 
 def _chosen(servers: Sequence[Any], names: Sequence[str] | None) -> Sequence[Any]:
@@ -80,18 +112,25 @@ def _listed(servers: Sequence[Any]) -> Iterator[str]:
     for server in servers:
         state = server["error"] or ("not read yet" if server["read_at"] is None else f"{len(server['tools'])} tools")
         yield f"{server['name']}: {state}"
-        for tool in server["tools"]:
-            yield f"  {tool['state']:9} {tool['digest'][:12]}  {tool['name']}"
+        for each in _definitions(server):
+            name = each["name"] if each["kind"] == "tools" else _named("", *_key(each)).strip()
+            reason = f" ({each['reason']})" if each["reason"] else ""
+            yield f"  {each['state']:9} {each['digest'][:12]}  {name}{reason}"
+        for each in server["left_out"]:
+            noun = "" if each["kind"] == "tools" else NOUNS[each["kind"]] + " "
+            yield f"  {'left out':23} {noun}{each['name'] or '?'} ({each['reason']})"
 
 
 def _differences(known: Lock, found: Lock, servers: Sequence[Any]) -> Iterator[str]:
     """What differs from the pins. A pin is a digest, so the text of a changed definition is shown as it is now."""
-    definitions = {(server["name"], tool["name"]): tool["definition"] for server in servers for tool in server["tools"]}
-    for server, tool, word in changes({name: known.get(name, {}) for name in found}, found):
-        yield f"{word}: {server}/{tool}"
+    shown = {(server["name"], _key(each)): each for server in servers for each in _definitions(server)}
+    for server, key, word in changes({name: known.get(name, {}) for name in found}, found):
+        yield f"{word}: {_named(server, *key)}"
         if word != "gone":
-            shown = {name: definitions[server, tool][name] for name in FIELDS if name in definitions[server, tool]}
-            for line in msgspec.json.format(msgspec.json.encode(shown), indent=2).decode().splitlines():
+            each = shown[server, key]
+            if each["state"] == "withheld":
+                yield f"    withheld: {each['reason']}"
+            for line in msgspec.json.format(msgspec.json.encode(each["definition"]), indent=2).decode().splitlines():
                 yield f"    {_visible(line)}"
 
 

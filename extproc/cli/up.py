@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import fcntl
 import json
 import os
 import platform
@@ -26,10 +27,12 @@ from pathlib import Path
 from extproc.cli import _drain, _supervise
 from extproc.cli._options import add_config, local, local_url, seconds, threads
 from extproc.cli._supervise import say
+from extproc.cli._tables import progress
 from extproc.cli.envoy import prepare
 from extproc.dialects import by_path
 from extproc.settings import config
 from extproc.settings.config import Settings
+from extproc.words import workers
 from extproc.words.plain import plain
 from extproc.words.values import is_loopback
 
@@ -43,7 +46,7 @@ EXAMPLES = """\
 
 MOCK: Sequence[str] = (sys.executable, "-m", "extproc", "mock")
 """The command that starts a mock provider; its name, address and port follow."""
-_ADMIN = "envoy-admin.sock"  # in the directory of this run
+_ADMIN, _SOCKET = "envoy-admin.sock", "extproc.sock"  # in the directory of this run
 _START = 20.0  # seconds for everything to be up
 _DEMO_KEY = "sk-gw-demo"
 """The key `make run` sets: in the README, so no secret, and the only one that is ever printed."""
@@ -102,10 +105,19 @@ def run(options: argparse.Namespace) -> int:
         signal.signal(number, _interrupt)
     children: list[Child] = []
     runtime = tempfile.mkdtemp(prefix="extproc-")
+    mark = Path(workers.drain_mark(str(Path(runtime) / _SOCKET)))
+    held = os.open(runtime, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(held, fcntl.LOCK_SH)  # systemd-tmpfiles deletes nothing in a directory that is locked
+    os.set_inheritable(held, True)  # by the supervisor, which this process becomes
     try:
-        _start(children, settings, options, runtime=Path(runtime), binary=binary)
+        with progress() as told:
+            told("starting Envoy and the processor …")
+            mark.parent.mkdir()
+            _drain.write_mark(str(mark), 3 * _START, "starting")  # the processor is up before Envoy
+            _start(children, settings, options, runtime=Path(runtime), binary=binary)
+            mark.unlink()
         say(_welcome(settings, file))
-        drain = _drain.command(str(Path(runtime) / _ADMIN), options.drain_notice, options.drain_grace)
+        drain = _drain.command(str(Path(runtime) / _ADMIN), options.drain_notice, options.drain_grace, str(mark))
         _supervise.take_over(runtime, _named(children), drain)
     except KeyboardInterrupt:
         say("\nstopping")
@@ -122,7 +134,7 @@ def _named(children: Sequence[Child]) -> Sequence[_supervise.Child]:
 def _start(
     children: list[Child], settings: Settings, options: argparse.Namespace, *, runtime: Path, binary: str
 ) -> None:
-    path = str(runtime / "extproc.sock")
+    path = str(runtime / _SOCKET)
     secrets = str(runtime / "secrets")
     envoy_config.write_secrets(settings, secrets)
     prepare(options.config, settings, secrets, dynamic=True, socket=path)

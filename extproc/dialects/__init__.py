@@ -25,6 +25,8 @@ Files have the same names in all rooms; a room has those it needs:
     media.py             images, files, audio
     names.py             names of tools
     spelling.py          names of fields, of an API that has several for each
+    partial.py           arguments of calls that stream value by value
+    turns.py             turns of a conversation that the gateway keeps
     custom.py            custom tools, whose input is no JSON
 
 A small dialect is one file. Files that begin with `_` are shared by several.
@@ -41,7 +43,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
-from extproc.words.dialect import ID, PLACE, Dialect, Endpoint
+from extproc.words.dialect import ANY, ID, PLACE, Dialect, Endpoint
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
 MAX_TOKENS = 1_000_000_000
@@ -74,6 +76,9 @@ NOT_FORWARDED = frozenset(
 """Parameters of client libraries and of other gateways that name an address, a credential or headers. No API has
 these fields. A gateway behind this one might follow them, and send its key to an address of the client's choice.
 """
+
+WRAPPER = "extra_body"
+"""An object whose fields some gateways and servers spread over the body. Google's API has settings of its own in it."""
 
 _name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
 _MOST_NAMES = 32
@@ -197,7 +202,7 @@ class Endpoints:
 def path_regex(pattern: str) -> str:
     """A regular expression (of Python and of RE2) for the paths that match `pattern`."""
     place, there = (ID, "([A-Za-z0-9_-]+)") if ID in pattern else (PLACE, "(.+)")
-    return re.escape(pattern).replace(re.escape(place), there)
+    return re.escape(pattern).replace(re.escape(place), there).replace(re.escape(ANY), "[^/]+")
 
 
 def is_name(text: str) -> bool:

@@ -14,16 +14,34 @@ from extproc.dialects.anthropic_messages.models import traits_of
 # not think by themselves, but for `pro` and `codex`.
 _THINKERS = re.compile(
     r"(?:^|[/.@])(?:o[134](?:$|-)|gpt-5(?:$|-(?!chat))|gpt-5\.\d+-(?:pro|codex)"
-    r"|gemini-(?:2\.5-(?:pro|flash(?!-lite))|[3-9])|grok-(?:4(?!.*non-reasoning)|[5-9]|3-mini))"
+    r"|gemini-(?:2\.5-(?:pro|flash(?!-lite))|3)|grok-(?:4(?!.*non-reasoning)|5|3-mini))"
 )
 
 
 @lru_cache(maxsize=4096)
 def unasked(model: str) -> int:
-    """Tokens of hidden thinking to expect of a model that nobody told how much to think; 0 where it does not."""
-    if _THINKERS.search(model.lower()) or traits_of(model).default_on:
+    """Tokens of hidden thinking to expect of a model that nobody told how much to think; 0 where it does not, and of
+    models that are not known.
+    """
+    traits = traits_of(model)
+    if _THINKERS.search(model.lower()) or (traits.default_on and traits.known):
         return budget("medium")
     return 0
+
+
+def times_shown(model: str) -> int | None:
+    """Tokens of thinking for each that the model shows, until whole answers told. Claude since 4 shows a summary, as
+    long as it judges fit; None for other models that show a summary, which says nothing about the length.
+    """
+    name = model.lower()
+    if is_claude(name):
+        return 1 if "claude-3" in name else 4
+    return None if _THINKERS.search(name) else 1
+
+
+def is_claude(model: str) -> bool:
+    """True for Claude, under any provider's name."""
+    return "claude" in model.lower()
 
 
 _SAYS_SO = re.compile(r"(?<!non-)reason|thinking|(?:^|[-/])r1(?:$|-)")

@@ -25,7 +25,6 @@ class OpenAIBatches(Kept):
         ("GET", "/v1/batches/{id}"): "retrieve_batch",
         ("POST", "/v1/batches/{id}/cancel"): "cancel_batch",
     }
-    stored = ("input_file_id",)
     fields = passed_fields("input_file_id", "endpoint", needs={"state": ("input_file_id",)})
     text = "input_file_id"
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import azure, read_model
+from extproc.dialects import azure, openai_chat, openai_responses, read_model
 from extproc.dialects._passed import Passed, add_files, passed_fields
 from extproc.framing.json import InvalidJSON, parse
 from extproc.framing.multipart import File
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Report
 from extproc.words.errors import INVALID_JSON, INVALID_REQUEST, Refusal
+from extproc.words.objects import Objects
 
 _DEPTH = 64
 _NODES = 250_000
@@ -38,6 +39,9 @@ class _Kept(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Kept).decode
 _encode = msgspec.json.encode
 _KEPT = ("file", "batch")
+
+
+_IN_LINES = {**openai_chat.ask.OBJECTS.at, **openai_responses.ask.OBJECTS.at, "input.id": "item"}
 
 
 class Kept(Passed):
@@ -74,6 +78,7 @@ class OpenAIFiles(Kept):
     fields = passed_fields("file", "purpose", needs={"state": ("file",)})
     text = "file"
     forms = True
+    objects = Objects(at={f"file.lines.body.{path}": kind for path, kind in _IN_LINES.items()})
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         file, purpose = body.get("file"), body.get("purpose")

@@ -14,6 +14,7 @@ from extproc.dialects.openai_responses.usage import read_usage
 from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint
 from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.exchange import Usage
+from extproc.words.objects import Objects
 
 _TOKENS = 1.5
 """Tokens of sound for a character: gpt-4o-mini-tts makes some 1,250 of the 900 that are spoken in a minute."""
@@ -26,6 +27,7 @@ class OpenAISpeech(Passed):
     fields = passed_fields("input", "instructions", also=("stream_format",))
     text = "input"
     wordless = True
+    objects = Objects(at={"voice.id": "voice"})
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
         ask = super().read(body, endpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 
@@ -13,6 +14,7 @@ from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
     HeaderMutationRules,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
+    DataSource,
     Http1ProtocolOptions,
     Http2ProtocolOptions,
     HttpProtocolOptions,
@@ -52,6 +54,7 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
 )
 from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import HeaderMutation as HeaderMutationFilter
 from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import Mutations
+from envoy_data_plane.envoy.extensions.filters.http.lua.v3 import Lua, LuaPerRoute
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
@@ -72,6 +75,7 @@ from extproc.envoy_config.typed import by_size, extension, http_filter, pack, se
 from extproc.settings.config import Settings
 from extproc.settings.listener import CORSSettings
 from extproc.words import contract
+from extproc.words.errors import UNSUPPORTED_ENCODING
 
 NO_ORDER = "no-order"
 """A cluster without endpoints, for requests that got no order from the processor. They are answered 503."""
@@ -155,7 +159,7 @@ def _manager(settings: Settings) -> HttpConnectionManager:
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
         always_set_request_id_in_response=True,
         early_header_mutation_extensions=[_forged_headers()],
-        local_reply_config=replies.public(settings.limits.request_body),
+        local_reply_config=replies.public(settings.limits.request_body, mcp=settings.mcp is not None),
         access_log=[
             processor.access_log(
                 contract.GATEWAY_LOG,
@@ -167,6 +171,7 @@ def _manager(settings: Settings) -> HttpConnectionManager:
         tracing=traces.of_requests(settings),
         http_filters=[
             _internal_headers(),
+            _lua(),
             # answers preflights
             *(
                 [http_filter("cors", Cors())]
@@ -192,6 +197,43 @@ def _internal_headers() -> HttpFilter:
     """First of the filters, so last to see the answer: nothing internal reaches the client."""
     mutations = Mutations(response_mutations=[remove(contract.PREFIX), remove(ENVOY_PREFIX)])
     return http_filter("header_mutation", HeaderMutationFilter(mutations=mutations))
+
+
+def _lua() -> HttpFilter:
+    """Off, but for the one route of `_no_grpc`."""
+    return HttpFilter(name="envoy.filters.http.lua", typed_config=pack(Lua()), disabled=True)
+
+
+def _no_grpc() -> Route:
+    """Refuses gRPC, before any path is looked at. Envoy answers it with 200 and `grpc-status` whatever refuses it, so a
+    script writes the status and the body that other clients get.
+    """
+    kind = UNSUPPORTED_ENCODING
+    message = "gRPC is not served: send content-type: application/json."
+    script = "\n".join(
+        (
+            "function envoy_on_response(handle)",
+            "  local headers = handle:headers()",
+            f'  headers:replace(":status", "{kind.status}")',
+            '  headers:replace("content-type", "application/json")',
+            f'  headers:replace("{replies.ORIGIN}", "gateway")',
+            '  headers:remove("grpc-status")',
+            '  headers:remove("grpc-message")',
+            f"  handle:body(true):setBytes([==[{json.dumps(replies.error(kind, message))}]==])",
+            "end",
+        )
+    )
+    asked = HeaderMatcher(name="content-type", string_match=StringMatcher(prefix="application/grpc"))
+    rewritten = LuaPerRoute(source_code=DataSource(inline_string=script))
+    return Route(
+        name="grpc",
+        match=RouteMatch(prefix="/", headers=[asked]),
+        direct_response=DirectResponseAction(status=kind.status),
+        typed_per_filter_config={
+            "envoy.filters.http.ext_proc": pack(FilterConfig(disabled=True)),
+            "envoy.filters.http.lua": pack(FilterConfig(config=pack(rewritten))),
+        },
+    )
 
 
 def _compressed_bodies() -> Sequence[HttpFilter]:
@@ -278,7 +320,7 @@ def routes(settings: Settings) -> RouteConfiguration:
         domains=["*"],
         include_request_attempt_count=True,
         typed_per_filter_config=filters,
-        routes=[*_profiles(settings), *preflights, *_models(settings), elsewhere],
+        routes=[_no_grpc(), *_profiles(settings), *preflights, *_models(settings), elsewhere],
     )
     return RouteConfiguration(name=ROUTES, virtual_hosts=[host])
 
@@ -315,10 +357,10 @@ def _models(settings: Settings) -> Sequence[Route]:
         idle_timeout=seconds(_client_idle_timeout(settings)),
         retry_policy=RetryPolicy(
             num_retries=0,  # the processor raises it
-            # No API of a model answers in HTML, or with a redirect: they come from some proxy.
+            # No API of a model answers in HTML, with a redirect or with a status above 599: they come from some proxy.
             retriable_headers=[
                 HeaderMatcher(name="content-type", string_match=StringMatcher(prefix="text/html")),
-                HeaderMatcher(name=":status", string_match=StringMatcher(prefix="3")),
+                HeaderMatcher(name=":status", string_match=StringMatcher(safe_regex=RegexMatcher(regex="[^245].*"))),
             ],
             refresh_cluster_on_retry=True,  # makes a retry go to the next target instead of the first
             # The next target is tried at once. Before a further try at the same one the attempt attachment waits.

@@ -92,6 +92,7 @@ from extproc.envoy_config.typed import (
     seconds,
     set_header,
 )
+from extproc.mcp.settings import HOP as MCP_HOP
 from extproc.providers import Credential, ProviderSettings
 from extproc.settings.config import Settings
 from extproc.words import contract
@@ -157,6 +158,7 @@ def _manager(
     filters = [
         _log_metadata(settings),
         *([_follow()] if _follows(settings) else []),
+        *([_bound()] if name.startswith(MCP_HOP) else []),
         _attempt(settings),
         _provider_headers(settings, provider),
     ]
@@ -175,7 +177,7 @@ def _manager(
         # A provider that does not read a large request: the route's timeout begins when all of it was passed on.
         request_timeout=seconds(provider.timeout),
         delayed_close_timeout=seconds(0.001),  # short, or a provider's reset reaches the client a second late
-        local_reply_config=replies.hop(name, tokens=provider.credentials is not None),
+        local_reply_config=replies.hop(name, provider.max_requests, tokens=provider.credentials is not None),
         access_log=processor.try_logs(
             settings, hop, response=["retry-after", "content-type", "x-request-id", contract.HOP]
         ),
@@ -184,6 +186,14 @@ def _manager(
         http_filters=filters,
         route_config=_routes(settings, name, provider, place),
     )
+
+
+def _bound() -> HttpFilter:
+    """Bounds the results of MCP servers that pass unread, see `mcp/bound.lua`."""
+    from extproc.mcp.forward import bound_script  # noqa: PLC0415 - most gateways serve models alone
+
+    lua = Lua(default_source_code=DataSource(inline_string=bound_script()))
+    return HttpFilter(name="envoy.filters.http.lua.bound", typed_config=pack(lua))
 
 
 def _heartbeat(settings: Settings) -> HttpConnectionManagerHcmAccessLogOptions:

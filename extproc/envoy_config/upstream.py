@@ -66,7 +66,7 @@ def cluster(settings: Settings, name: str, ca_file: str, place: str) -> Cluster:
         per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
         circuit_breakers=breakers(provider.max_requests, provider.max_connections),
         outlier_detection=_outliers(provider),
-        # No panic: with every host ejected the try is refused at once and fails over.
+        # No panic: it would bring back hosts that are ejected.
         common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0.0)),
         load_assignment=endpoints(there, socket_address(host, port), hostname=host),
         # A long silence is normal here; a vanished peer is not.
@@ -81,12 +81,20 @@ def cluster(settings: Settings, name: str, ca_file: str, place: str) -> Cluster:
 
 
 def _outliers(provider: ProviderSettings) -> OutlierDetection:
+    """Ejects a host to which no connection can be made, never the last one of its name. Failed answers are of a model
+    or of a request, not of a host: `routing.streaks` judges them.
+    """
     detection = provider.outlier_detection
     return OutlierDetection(
-        consecutive_5xx=detection.consecutive_5xx,
+        split_external_local_origin_errors=True,
+        consecutive_local_origin_failure=detection.consecutive_5xx,
+        enforcing_consecutive_5xx=0,
+        enforcing_consecutive_gateway_failure=0,
+        enforcing_success_rate=0,
+        enforcing_local_origin_success_rate=0,
         interval=seconds(detection.interval),
         base_ejection_time=seconds(detection.base_ejection_time),
-        max_ejection_percent=100,
+        max_ejection_percent=99,
     )
 
 

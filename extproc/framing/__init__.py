@@ -14,6 +14,11 @@ BOM = b"\xef\xbb\xbf"
 OVERSIZE = "error:oversize"
 """Name of the beginning of an event that is too long to be read; the rest of it follows without a name."""
 
+EMPTY = "empty"
+"""Name of events in a row that carry nothing: blank lines, comments, events without a key in their data."""
+
+EMPTY_LIMIT = 4 << 20
+"""Bytes in a row that may carry nothing, where the settings say nothing."""
 
 KEPT = 64 << 10
 """Bytes of the beginning, and of the end, that are kept of an event too long to be read."""
@@ -22,15 +27,22 @@ KEPT = 64 << 10
 class Edges:
     """Beginning and end of the payload of an event that is too long to be read whole."""
 
-    __slots__ = ("head", "tail")
+    __slots__ = ("_tail", "head")
 
     def __init__(self, first: bytes) -> None:
         self.head = first[:KEPT]
-        self.tail = first[-KEPT:]
+        self._tail = bytearray(first[-KEPT:])
+
+    @property
+    def tail(self) -> bytes:
+        """The end of the payload, without the line ends behind it."""
+        return bytes(self._tail[-KEPT:]).rstrip(b"\r\n")
 
     def add(self, piece: bytes) -> None:
         """Take in the next piece of the event."""
-        self.tail = (self.tail + piece)[-KEPT:]
+        self._tail += piece[-KEPT:]
+        if len(self._tail) > 4 * KEPT:  # not with each of many small pieces
+            del self._tail[:-KEPT]
 
 
 @dataclass(slots=True)
@@ -38,7 +50,7 @@ class Frame:
     """One event. `raw` is the input, byte for byte; `data` is its payload, None where there is none (comments, blank
     lines).
 
-    `name` is the event's name in a binary framing, or its error. The last two are written by `Count`.
+    `name` is the event's name in a binary framing, its error, or `EMPTY`. The last two are written by `Count`.
     """
 
     raw: bytes
@@ -50,7 +62,13 @@ class Frame:
 
 
 class Framing(Protocol):
-    """Cuts a stream into events. Joining the `raw` of all events gives the stream back, whatever its content."""
+    """Cuts a stream into events. Joining the `raw` of all events gives the stream back, whatever its content.
+
+    `empty` are the bytes that carried nothing since the last event with content, `empty_limit` the most there may be.
+    """
+
+    empty: int
+    empty_limit: int
 
     def feed(self, chunk: bytes) -> Sequence[Frame]:
         """The events that `chunk` completes."""

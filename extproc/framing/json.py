@@ -99,39 +99,38 @@ class WholeBody:
     So is one without room: `hold` takes room for so many bytes more, or less, and is False where there is none.
     """
 
-    __slots__ = ("_edges", "_held", "_hold", "_limit", "_parts", "_size")
+    __slots__ = ("_body", "_edges", "_held", "_hold", "_limit", "empty", "empty_limit")
 
     def __init__(self, limit: int = 10 << 20, hold: Callable[[int], bool] = lambda _size: True) -> None:
+        self.empty, self.empty_limit = 0, limit
         self._limit = limit
         self._hold = hold
         self._held = 0
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._body = bytearray()  # pieces are added in place: objects of small ones would be many times their size
         self._edges: Edges | None = None  # edges of an answer beyond the limit
 
     def feed(self, chunk: bytes) -> Sequence[Frame]:
         if self._edges is not None:
             self._edges.add(chunk)
             return [Frame(chunk, None)]
-        self._parts.append(chunk)
-        self._size += len(chunk)
-        if self._size <= self._limit and self._hold(len(chunk)):
+        self._body += chunk
+        if len(self._body) <= self._limit and self._hold(len(chunk)):
             self._held += len(chunk)
             return []
-        raw = b"".join(self._parts)
+        raw = bytes(self._body)
         self._edges = Edges(raw)
         self.let_go()
         return [Frame(raw, None)]
 
     def let_go(self) -> None:
         """Give back the room, and the bytes in it."""
-        self._parts.clear()
+        self._body = bytearray()
         self._hold(-self._held)
         self._held = 0
 
     def end(self) -> Sequence[Frame]:
         if self._edges is not None:
             return [Frame(b"", None, edges=self._edges)]
-        raw = b"".join(self._parts)
+        raw = bytes(self._body)
         self.let_go()
         return [Frame(raw, raw.removeprefix(BOM))] if raw else []

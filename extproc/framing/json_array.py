@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from extproc.framing import OVERSIZE, Frame
+from extproc.framing import EMPTY, OVERSIZE, Frame
 from extproc.framing.sse import SSE
 
 _FIRST, _NEXT = b"[", b",\r\n"
@@ -12,8 +12,8 @@ _DONE = b"[DONE]"  # the last event of some servers
 
 
 class JSONArray:
-    """Writes the payload of each event as an item. Comments are left out, and pieces of an event too long to be read
-    are joined.
+    """Writes the payload of each event as an item. Comments and events without a key are left out, and pieces of an
+    event too long to be read are joined.
     """
 
     __slots__ = ("_before",)
@@ -26,8 +26,10 @@ class JSONArray:
         out: list[bytes] = []
         for event in events:
             raw = event.raw
+            if event.name == EMPTY:
+                continue
             if event.data is not None:
-                if event.data and event.data != _DONE:
+                if event.data != _DONE:
                     out += [self._before, event.data]
                     self._before = _NEXT
             elif event.name == OVERSIZE:
@@ -35,7 +37,7 @@ class JSONArray:
                 self._before = _NEXT
             elif event.edges is not None:
                 out.append(raw.rstrip(b"\r\n"))
-            elif raw and not raw.startswith((b":", b"\n", b"\r")):  # in the middle of an event too long to be read
+            else:  # in the middle of an event too long to be read
                 out.append(raw)
         return out
 

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from pydantic import Field
 
 from extproc.dialects.openai_chat import DIALECT as _API
 from extproc.guardrails._base import Failure
-from extproc.guardrails._remote import Around, RemoteSettings, Service, Url, key_of
+from extproc.guardrails._remote import Around, Limits, RemoteSettings, Service, Url, key_of
 from extproc.words.dialect import Destination
 from extproc.words.messages import Message, OutputFormat, Prompt, TextPart
-from extproc.words.values import ModelName, Name, Pattern, PositiveDuration, Secret
+from extproc.words.values import ModelName, Name, Pattern, PositiveDuration
 
+LABEL = "x-ai-guardrail"
+"""Header of a guardrail's calls, a label in the ledger: its name."""
 _PATH = next(iter(_API.paths))
 _encode = msgspec.json.Encoder().encode
 
@@ -71,18 +73,37 @@ class AskingSettings(RemoteSettings):
             yield "url", "the listener has TLS: give the address with the name of its certificate"
 
 
-class Asked:
-    """The model, as a guardrail asks it. `schema` is that of its answers."""
+class Asks(Limits, Protocol):
+    """Settings of a model that is asked."""
 
-    def __init__(self, settings: AskingSettings, around: Around, schema: Mapping[str, Any], name: str) -> None:
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def consumer(self) -> str: ...
+
+    @property
+    def url(self) -> str | None: ...
+
+    @property
+    def max_output_tokens(self) -> int: ...
+
+    @property
+    def json_schema(self) -> bool: ...
+
+
+class Asked:
+    """The model of the gateway that is asked. `schema` is that of its answers."""
+
+    def __init__(self, settings: Asks, around: Around, schema: Mapping[str, Any], name: str) -> None:
         self._settings = settings
-        self._key: Secret = around.keys[settings.consumer]
+        self._key = around.keys.get(settings.consumer)
         self._format = OutputFormat(schema, name, strict=True) if settings.json_schema else None
         self.service = Service(settings.url or around.door, settings)
 
-    def headers(self) -> Mapping[str, str]:
-        """The headers of a call. Raises Failure where the key cannot be read."""
-        return {"authorization": f"Bearer {key_of(self._key)}", "x-ai-guardrail": self._settings.name}
+    def headers(self, name: str, value: str) -> Mapping[str, str]:
+        """The headers of a call, one of them the caller's. Raises Failure where the key cannot be read."""
+        return {"authorization": f"Bearer {key_of(self._key)}", name: value}
 
     async def __call__(self, rules: str, data: Any, headers: Mapping[str, str], deadline: float) -> bytes:
         """The model's words about `data`. `rules` is the system prompt, in which `{mark}` stands for the line around

@@ -10,8 +10,10 @@ from pydantic import Field, model_validator
 
 from extproc.words.values import Name, PositiveDuration, SecretRef, Section
 
-TOOL_NAME, TOOL_CALL = "tool_name", "tool_call"
-"""Roles of text in an answer: the name of a tool that the model calls, and what it calls it with."""
+TOOL_NAME, TOOL_CALL, DEFINITION = "tool_name", "tool_call", "definition"
+"""Roles of text beyond those of messages: the name of a tool that the model calls, the arguments of the call, and the
+definition of a tool that an MCP server offers.
+"""
 
 On = Literal["input", "output", "tool_calls", "tool_results", "tool_arguments", "tool_descriptions"]
 
@@ -104,6 +106,13 @@ class GuardrailSettings(Section):
         "closed",
         description="Effect of a failure of the guardrail: a timeout, an error, text it cannot read. `closed`: the "
         "request or the answer is refused where `action` is `block` or `mask`. `open`: it passes unchecked.",
+    )
+    unsearched: Literal["pass", "refuse"] = Field(
+        "pass",
+        description="Effect of a part of the request that cannot be searched, where `on` has `input` and `action` is "
+        "`block` or `mask`: an image, sound, a PDF or packed file, content behind an id or an address. `pass`: it is "
+        "sent, recorded as `unsearched`, and told in the header `x-ai-guardrails`. `refuse`: the request is refused "
+        "with 400 `guardrail_blocked`.",
     )
     timeout: PositiveDuration = Field(
         5.0, le=9, description="Time limit for checking one request, or one piece of an answer. At most 9s."

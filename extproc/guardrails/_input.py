@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from base64 import b64decode
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from extproc.framing.multipart import is_form
+from extproc.guardrails._across import split_hits, unquoted_hits
 from extproc.guardrails._audits import Audits
 from extproc.guardrails._base import Failure, GuardrailSettings
 from extproc.guardrails._body import replaced, rewritten
+from extproc.guardrails._collect import Source, collect, is_word
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._mask import Mask, Vault
 from extproc.guardrails._remote import Around, Context, Passage, RemoteSettings, Ruling, bounded, together
 from extproc.guardrails._results import Results
-from extproc.guardrails._source import Edit, Hit, Written, render
+from extproc.guardrails._source import Edit, Hit, render
 from extproc.guardrails._threads import INLINE, Threads
-from extproc.words.dialect import Text
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, INVALID_REQUEST, Refusal
 from extproc.words.exchange import Exchange
 from extproc.words.verdicts import GUARDRAILS, Verdict, note
@@ -31,30 +27,13 @@ from extproc.words.verdicts import GUARDRAILS, Verdict, note
 if TYPE_CHECKING:
     from extproc.guardrails.quarantine import Quarantine
 
-_LONG = 1_000_000  # numbers below say nothing
 _MOST_NAMED = 32
-_word = re.compile(r"[a-z_]{1,40}").fullmatch
-_begins_json = re.compile(r"\s*[\[{]").match
-_part = re.compile(r"(.*)\[(\d+)\]\.text").fullmatch
-_decode = msgspec.json.Decoder().decode
 
 
 Called = Callable[[str, str, str, float], None]
 """Takes a call to a service: guardrail, kind, outcome, seconds."""
 _Rulings = Mapping[tuple[int, Hit], Ruling]
 """What a service decided about findings, by the place of the source and the finding."""
-
-
-@dataclass(slots=True)
-class Source:
-    """Text of a request that is searched in one piece: one string, or strings that a model reads one after the other.
-    Without `texts` it cannot be edited: it stands in no string of the body.
-    """
-
-    role: str
-    where: str
-    written: Written
-    texts: Sequence[Text] = ()
 
 
 class GuardInput:
@@ -209,6 +188,7 @@ class GuardInput:
         aside = [guard for guard in guards if guard.aside]
         local = [guard for guard in guards if guard.remote is None] if remote or aside else guards
         sources, results = await self._scan(exchange, local, then, max(guard.settings.timeout for guard in guards))
+        self._say_unsearched(exchange, guards, sources)
         edits = self._judged(
             exchange, sources, [(guard, found, {}) for guard, found in zip(local, results, strict=True)]
         )
@@ -225,6 +205,29 @@ class GuardInput:
             body = await asyncio.to_thread(self._masked, exchange, sources, edits)
         exchange.masked = exchange.masked or body is not exchange.body
         exchange.body = body
+
+    def _say_unsearched(self, exchange: Exchange, guards: Sequence[Guard], sources: Sequence[Source] | Failure) -> None:
+        """Note what guardrails could not search: images, sound, packed files, content outside of the body. Raises
+        Refusal (400) where one of them is to refuse it.
+        """
+        ask = exchange.ask
+        kinds = dict.fromkeys(ask.unseen, 1)
+        if ask.images:
+            kinds["image"] = ask.images
+        missed = () if isinstance(sources, Failure) else [source for source in sources if source.missed]
+        if missed:
+            kinds["file"] = len(missed)
+        for guard in guards if kinds else ():
+            if not guard.enforces or "input" not in guard.on:
+                continue
+            refused = guard.settings.unsearched == "refuse"
+            self._note(exchange, Verdict(guard.name, "input", "block" if refused else "unsearched", kinds))
+            if refused:
+                where = missed[0].where if missed else ""
+                message = (
+                    f"Guardrail {guard.name!r} cannot search {', '.join(sorted(kinds))}; the request was not sent."
+                )
+                raise _blocked(guard, message, where)
 
     async def _scan(
         self, exchange: Exchange, guards: Sequence[Guard], then: float, longest: float
@@ -364,7 +367,7 @@ def _passages(sources: Sequence[Source], asked: Sequence[int]) -> Sequence[Passa
 def _says(source: Source) -> bool:
     """False for text that says nothing to a service: white space, and the types of parts and schemas."""
     text = source.written.text
-    return bool(text.strip()) and not (len(source.texts) == 1 and source.texts[0].key == "type" and _word(text))
+    return bool(text.strip()) and not (len(source.texts) == 1 and source.texts[0].key == "type" and is_word(text))
 
 
 def _blocked(guard: Guard, message: str, where: str) -> Refusal:
@@ -380,9 +383,12 @@ def _attempt(guard: Guard, sources: Sequence[Source], then: float) -> Sequence[S
             if not guard.reads_input(source.role):
                 found.append(())
                 continue
-            found.append(guard.all_hits(source.written.text, source.role, source.where, deadline))
+            hits = guard.all_hits(source.written.text, source.role, source.where, deadline)
+            found.append(sorted((*hits, *unquoted_hits(guard, source, hits, deadline))))
             if found[-1] and guard.action == "block":
-                break
+                return found
+        for index, hits in split_hits(guard, sources, found, deadline).items():
+            found[index] = sorted((*found[index], *hits))
     except Failure as failure:
         return failure
     return found
@@ -396,89 +402,3 @@ def _changes(source: Source, edits: Sequence[Edit]) -> Iterator[tuple[tuple[int,
         at += len(value)
         if new != value:
             yield (id(text.holder), text.key), new
-
-
-# --- the text of a request
-
-
-def collect(exchange: Exchange) -> Sequence[Source]:
-    """All text of a request: its strings, names of fields and long numbers, and text files in base64."""
-    files, form = exchange.dialect.fields.files, is_form(exchange.body)
-    images = {id(image) for image in exchange.ask.image_data}
-    found: list[Source] = []
-    spoken = tuple(exchange.dialect.fields.spoken)
-    series: dict[object, list[Text]] = {}
-    for text in exchange.dialect.texts(exchange.json):
-        series.setdefault(_series(text, spoken), []).append(text)
-    for parts in series.values():
-        if len(parts) > 1:
-            parts.sort(key=_number)  # dialects give parts in any order
-            written = Written("".join(text.value for text in parts))
-            found.append(Source(parts[0].role, parts[0].where, written, parts))
-            continue
-        found.append(_source(parts[0]))
-        inside = form and parts[0].holder is not exchange.json  # only whole fields of a form can be written anew
-        if inside or id(parts[0].value) in images:
-            found[-1].texts = ()
-        if (more := decoded(parts[0], files)) is not None:
-            found.append(more)
-    return [*found, *between(exchange.json)]
-
-
-def _series(text: Text, spoken: tuple[str, ...]) -> object:
-    """The same for the texts of one list of parts: a model reads them as one text."""
-    if text.key == "text" and text.where.startswith(spoken) and (match := _part(text.where)):
-        return match[1], text.role
-    return id(text.holder), text.key
-
-
-def _number(text: Text) -> int:
-    match = _part(text.where)
-    return int(match[2]) if match else 0
-
-
-def _source(text: Text) -> Source:
-    value = text.value
-    written = Written(value, len(value))
-    if _begins_json(value):
-        try:
-            _decode(value)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
-            pass
-        else:
-            written = Written.json()
-            written.add(value)
-    return Source(text.role, text.where, written, (text,))
-
-
-def decoded(text: Text, files: Collection[str]) -> Source | None:
-    """The text of a file in base64."""
-    value = text.value
-    if text.key not in files and not value.startswith("data:"):
-        return None
-    try:
-        return Source(text.role, text.where, Written(b64decode(value.rpartition(",")[2]).decode()))
-    except ValueError:
-        return None
-
-
-def between(body: Mapping[str, Any]) -> Iterator[Source]:
-    """What of a body stands in no string and still reaches a model: names in objects that are no plain words, and long
-    numbers. One source for each field.
-    """
-    for name, value in body.items():
-        if found := "\n".join(_leaves({name: value})):
-            yield Source("request", name if _word(name) else "the name of a field", Written(found))
-
-
-def _leaves(tree: Any) -> Iterator[str]:
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, dict):
-            yield from (name for name in node if not _word(name))
-            waiting.extend(node.values())
-        elif isinstance(node, list):
-            waiting.extend(node)
-        elif type(node) in (int, float) and abs(node) >= _LONG:
-            yield str(node)

@@ -81,7 +81,7 @@ class GuardOutput:
             return self._masks[guard.name](kind, found)
 
         def tell(verdict: Verdict) -> None:
-            if verdict.guardrail:
+            if verdict.guardrail and exchange.cut is None:  # a thread that took too long may still be at work
                 note(exchange, verdict)
                 self._tell(verdict)
 

@@ -19,7 +19,7 @@ import re
 import time
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +32,13 @@ from extproc.guardrails._body import rewritten
 from extproc.guardrails._channel import Channel, Window, fresh
 from extproc.guardrails._channel import windows as windows_of
 from extproc.guardrails._guard import MOST_LONGEST, Guard, piece_hits
+from extproc.guardrails._parts import Parts
 from extproc.guardrails._remote import Ruling
 from extproc.guardrails._source import Hit, Written, render
 from extproc.guardrails._threads import INLINE
 from extproc.words.dialect import Dialect
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
-from extproc.words.said import ANSWER, CALL, Called, Closed, Piece
+from extproc.words.said import ANSWER, CALL, Called, Closed, Part, Piece
 from extproc.words.verdicts import GUARDRAILS, Verdict
 
 BLOCK = 512
@@ -121,6 +122,7 @@ class Watch:
         self._most_waiting = most_whole if any(guard.whole and guard.enforces for guard in guards) else MOST_WAITING
         self._judged: set[tuple[str, str, str]] = set()  # guardrail, tool and text of what was judged when complete
         self._names: dict[tuple[Any, ...], str] = {}  # names of tools, by call
+        self._parts = Parts()
         self._open_ended: list[Channel] = []  # channels with text that services may still be asked about
         self._ended = False
         self._waiting = 0  # bytes in the queue
@@ -142,6 +144,7 @@ class Watch:
                 self._add(event)
                 self._leave(out)
             if end:
+                self._complete_calls(())
                 for channel in [*self._channels.values()]:
                     self._finish(channel)
                 self._ended = True
@@ -246,12 +249,24 @@ class Watch:
                         closed.append(one.channel)
                     elif isinstance(one, Called):
                         self._called(one)
+                    elif isinstance(one, Part):
+                        if one.tool is not None:  # the call before it may have had no end
+                            self._complete_calls(one.channel)
+                        said += [self._take(piece) for piece in self._parts.add(one) if piece.value]
+                        if self._parts.longer(self._most_whole):
+                            self._unreadable(whole=True)
+                            self._parts = Parts()
+                        if one.ends:
+                            self._complete_calls(one.channel)
                     elif text := one.value:
                         said.append(self._take(one, text))
         self._queue.append(_Entry(event, tree, said))
-        for channel in {id(one.channel): one.channel for one in said}.values():
+        touched = {id(one.channel): one.channel for one in said}
+        self._pause_others(said, touched)
+        for channel in touched.values():
             self._decide(channel)
         for prefix in closed:
+            self._complete_calls(prefix)
             for name in [name for name in self._channels if name[: len(prefix)] == prefix]:
                 self._finish(self._channels.pop(name))
 
@@ -268,9 +283,6 @@ class Watch:
             if self.asking:
                 self._open_ended.append(channel)
             if piece.channel is not None:
-                for name, other in self._channels.items():
-                    if name[0] == piece.channel[0] and not other.paused:
-                        self._pause(other)  # it waits no longer: a model writes one text after the other
                 self._channels[piece.channel] = channel
         elif channel.paused:
             channel.paused = False
@@ -289,6 +301,26 @@ class Watch:
         if piece.name and piece.of is not None:
             self._name(piece, text)
         return _Said(piece, channel, at, text)
+
+    def _pause_others(self, said: Sequence[_Said], touched: Mapping[int, Channel]) -> None:
+        """Decide the other texts of a choice where a new one begins: a model writes one text after the other."""
+        begun = {
+            one.piece.channel[0]
+            for one in said
+            if one.at == 0 and one.piece.channel is not None and not one.piece.unknown
+        }
+        if begun:
+            for name, other in self._channels.items():
+                if name[0] in begun and not other.paused and id(other) not in touched:
+                    self._pause(other)
+
+    def _complete_calls(self, prefix: tuple[Any, ...]) -> None:
+        """Judge the calls that came in parts, of the choice `prefix` or of all, before their last event leaves."""
+        for name, call in self._parts.complete(prefix):
+            self._called(call)
+            for channel in [each for each in self._channels if each[: len(name)] == name]:
+                self._channels[channel].raw = None
+                self._finish(self._channels.pop(channel))
 
     def _tool(self, piece: Piece) -> str:
         """The name of the tool whose arguments the piece begins; empty where it is not known."""

@@ -15,7 +15,7 @@ import msgspec
 from pydantic import Field, StringConstraints
 
 from extproc.guardrails import Finding
-from extproc.guardrails._asking import Asked, AskingSettings
+from extproc.guardrails._asking import LABEL, Asked, AskingSettings
 from extproc.guardrails._remote import Around, Context, Part, Passage, all_of, batches, decoded, gathered, together
 
 _FRAME = """You judge text for a gateway by the rubric below. You get the text as JSON between two lines that say \
@@ -86,12 +86,13 @@ class LLMJudge:
 
     def __init__(self, settings: LLMJudgeSettings, around: Around) -> None:
         self._piece = settings.piece
+        self._name = settings.name
         self._rules = _FRAME.replace("{rubric}", settings.rubric)
         self._model = Asked(settings, around, _SCHEMA, "verdict")
         self.services = (self._model.service,)
 
     async def ask(self, passages: Sequence[Passage], context: Context, deadline: float) -> Sequence[Sequence[Finding]]:  # noqa: ARG002
-        headers = self._model.headers()
+        headers = self._model.headers(LABEL, self._name)
         work = [partial(self._judge, passages, batch, headers, deadline) for batch in batches(passages, self._piece)]
         found = [one for each in await together(work) for one in each]
         return gathered(passages, [(at, all_of(passages[at], "rubric")) for at in found])

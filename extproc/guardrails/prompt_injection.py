@@ -2,7 +2,8 @@
 prompt, and instructions hidden in documents and tool results.
 
 A linear model (`_model.py`) scores windows of several lengths, so that a sentence in a long document counts by itself.
-Rules add to the score of the windows that they match in. Text that is encoded, spelled with digits, spaced, reversed,
+Rules add to the score of the windows that they match in. Definitions of tools are orders to a model by nature: they
+are judged by rules alone (`_poisoning.py`). Text that is encoded, spelled with digits, spaced, reversed,
 rotated (Caesar, ROT13, Atbash), in Morse code or spelled in the phonetic alphabet is undone once and scored too.
 
 Controls: OWASP LLM01 (prompt injection); MITRE ATLAS T0051, T0054, T0068; FINOS AIGF ri-10 / mi-3, mi-17.
@@ -19,8 +20,10 @@ from typing import Literal
 from pydantic import Field
 
 from extproc.guardrails import Finding, GuardrailSettings
+from extproc.guardrails._base import DEFINITION
 from extproc.guardrails._model import places, tokens, weights
 from extproc.guardrails._patterns import compiled
+from extproc.guardrails._poisoning import poisoned
 from extproc.guardrails._unwrap import inner
 
 _WINDOW = 4096  # characters that are judged together; a window of 96 tokens is about 600
@@ -208,6 +211,8 @@ class PromptInjection:
         self._rules = compiled(tuple([pattern for pattern, _ in _RULES]))
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
+        if role == DEFINITION:
+            return self._in_definition(text)
         over, span = self._judge(text)
         if over <= 0:
             odd = list(compiled(_ODD).search(text))
@@ -220,6 +225,13 @@ class PromptInjection:
         if over <= 0:
             return ()
         return [Finding("injection", span, 1 / (1 + math.exp(-over)))]
+
+    def _in_definition(self, text: str) -> Sequence[Finding]:
+        """Orders in the definition of a tool, by rules alone: the model takes honest definitions for orders, too."""
+        for variant, place in ((text, None), *inner(text)):
+            if found := [*poisoned(variant), *((at, at + 1) for at, _ in self._bonuses(variant))]:
+                return [Finding("injection", place or found[0], 1.0)]
+        return ()
 
     def _judge(self, text: str) -> tuple[float, tuple[int, int]]:
         """How far the worst window is above its threshold, and its span."""

@@ -27,7 +27,7 @@ import msgspec
 from pydantic import Field, StringConstraints, model_validator
 
 from extproc.guardrails import Finding
-from extproc.guardrails._asking import Asked, AskingSettings
+from extproc.guardrails._asking import LABEL, Asked, AskingSettings
 from extproc.guardrails._base import Failure
 from extproc.guardrails._normal import normalised
 from extproc.guardrails._remote import Around, Context, Passage, decoded, together
@@ -223,7 +223,7 @@ class Quarantine:
                 unknown[one.reference] = one
         if len(unknown) > self.settings.max_results:
             raise Failure("too_long")
-        headers = self._model.headers() if unknown else {}
+        headers = self._model.headers(LABEL, self.settings.name) if unknown else {}
         work = [partial(self._answers, one.text, headers, deadline) for one in unknown.values()]
         said = {}
         for one, answers in zip(unknown.values(), await together(work), strict=True):

@@ -15,28 +15,18 @@ import hashlib
 import hmac
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import parse_qsl
 
 import msgspec
 
-from extproc.framing import Frame, Framing
 from extproc.providers import ProviderSettings
-from extproc.routing.catalog import Catalog
-from extproc.words import contract
-from extproc.words.chain import Chain, RetrySettings
-from extproc.words.dialect import Ask
-from extproc.words.errors import OBJECT_NOT_FOUND, Refusal
-from extproc.words.exchange import Consumer, Exchange
+from extproc.words.exchange import Consumer
 from extproc.words.values import Secret
 
 _MARK = "kept_"
 _parts = re.compile(rf"([a-z]{{1,16}}[_-]){_MARK}([A-Za-z0-9_-]{{1,1024}})").fullmatch
 _known = re.compile(r"([a-z]{1,16}[_-])[A-Za-z0-9_-]{1,256}").fullmatch
-_anywhere = re.compile(rb'"(file-kept_[A-Za-z0-9_-]{1,1024})"').sub
-_MARKED = b"-kept_"
 _TAG = 16  # bytes
 _BLOCK = hashlib.blake2b.MAX_DIGEST_SIZE
 _pack = msgspec.msgpack.Encoder().encode
@@ -136,134 +126,3 @@ def _masked(key: bytes, tag: bytes, content: bytes) -> bytes:
         for block in range(-(-len(content) // _BLOCK))
     )
     return bytes(one ^ other for one, other in zip(content, stream, strict=False))
-
-
-# --- stages
-
-
-class Open:
-    """For a call about a kept object: writes `ask`, `chain` and `targets`, and a request without a body. 404 for an id
-    that the consumer did not get here.
-    """
-
-    def __init__(self, ids: Ids, catalog: Catalog) -> None:
-        self._ids = ids
-        self._catalog = catalog
-
-    def __call__(self, exchange: Exchange) -> None:
-        id = exchange.endpoint.id
-        found = self._ids.open(owner(exchange.consumer), id)
-        target = None if found is None else self._catalog.target(found.target)
-        if found is None or target is None or target.provider != found.provider:
-            raise _unknown(id)
-        exchange.kept[found.id] = id
-        exchange.object = found.id
-        exchange.body, exchange.json = b"", {}
-        query = dict(parse_qsl(exchange.request.path.partition("?")[2], max_num_fields=64))
-        exchange.ask = Ask(model=target.name, free=True, stream=query.get("stream") == "true")
-        exchange.ask.later = found.input_tokens, found.output_tokens
-        exchange.chain = Chain((target,), _ONCE, target.name)
-        exchange.targets = (target,)
-
-
-_ONCE = RetrySettings(attempts=1)
-
-
-class Recall:
-    """Writes the provider's ids into a request that goes on from kept objects, and `keeper`, the provider that has
-    them. 404 for an id that the consumer did not get here. Ids that the gateway did not give out stay as they are.
-    """
-
-    def __init__(self, ids: Ids) -> None:
-        self._ids = ids
-
-    def __call__(self, exchange: Exchange) -> None:
-        for name in exchange.dialect.stored:
-            id = exchange.json.get(name)
-            if id is None or not is_sealed(id):
-                continue
-            found = self._ids.open(owner(exchange.consumer), id)
-            if found is None:
-                raise _unknown(id, name)
-            exchange.kept[found.id] = id
-            exchange.edits[name] = found.id
-            exchange.keeper = found.provider
-            if exchange.dialect.unnamed:
-                _take_model(exchange, found)
-        if exchange.dialect.stored and exchange.dialect.unnamed and not exchange.keeper:
-            raise _unknown(str(exchange.json.get(exchange.dialect.stored[0])), exchange.dialect.stored[0])
-        if _MARKED in exchange.body and not exchange.dialect.unnamed:
-            self._recall_everywhere(exchange)
-
-    def _recall_everywhere(self, exchange: Exchange) -> None:
-        """Write the provider's ids of files into any place of a JSON body, where each is a string of its own."""
-
-        def recalled(match: re.Match[bytes]) -> bytes:
-            found = self._ids.open(owner(exchange.consumer), match[1].decode())
-            if found is None or exchange.keeper not in ("", found.provider):
-                return match[0]
-            exchange.kept[found.id], exchange.keeper = match[1].decode(), found.provider
-            return b'"%b"' % found.id.encode()
-
-        body = _anywhere(recalled, exchange.body)
-        if body != exchange.body:
-            exchange.body, exchange.masked = body, True
-
-
-def _take_model(exchange: Exchange, found: Object) -> None:
-    """The model of a batch is that of its file, and so are the tokens that it comes to."""
-    ask = exchange.ask
-    ask.model = found.target
-    ask.later = found.input_tokens, found.output_tokens
-    ask.file_bytes, ask.file_tokens, ask.answer_tokens = len(exchange.body), *ask.later
-
-
-def _unknown(id: str, param: str | None = None) -> Refusal:
-    shown = id if len(id) <= 64 else f"{id[:64]}…"
-    message = f"The gateway gave this consumer no object with the id {shown!r}, or its model or key is gone."
-    return Refusal(OBJECT_NOT_FOUND, message, param=param)
-
-
-class Seal:
-    """A stage of events: clients get sealed ids in place of the provider's."""
-
-    changes_length = True
-
-    def __init__(self, ids: Ids) -> None:
-        self._ids = ids
-
-    def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
-        translated = contract.TRANSLATED in exchange.response.headers and not exchange.attached
-        return self._seals(exchange) and not translated
-
-    def reason(self, exchange: Exchange) -> str:
-        return "its provider keeps it, and its id is written anew" if self._seals(exchange) else ""
-
-    def _seals(self, exchange: Exchange) -> bool:
-        if exchange.kept:
-            return True
-        if not exchange.dialect.keeps(exchange.json):
-            return False
-        targets = exchange.targets if exchange.target is None else (exchange.target,)
-        return any(self._ids.able(target.provider) for target in targets)
-
-    def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
-        report, target, kept = exchange.report, exchange.target, exchange.kept
-        assert report is not None, "Read wrote it"
-        assert target is not None, "Origin found it"
-        later = exchange.ask.later
-        for id in report.kept:
-            if id not in kept:
-                made = Object(target.provider, target.name, id, *later)
-                kept[id] = self._ids.seal(owner(exchange.consumer), made) or id
-        for event in events if kept else ():
-            for id, sealed in kept.items():
-                _replace(event, id.encode(), sealed.encode())
-        return events
-
-
-def _replace(event: Any, old: bytes, new: bytes) -> None:
-    if old in event.raw:
-        event.raw = event.raw.replace(old, new)
-        if event.data is not None:
-            event.data = event.data.replace(old, new)

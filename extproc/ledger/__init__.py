@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from extproc.ledger.ledger import Ledger
 
 EXPIRED = "expired"
-"""The `usage_source` of a row that a lease's end wrote. Only such a row is ever replaced, by the exchange's own."""
+"""The `usage_source` of a row that a lease's end wrote. Only such a row is ever replaced, by the exchange's own. It is
+`complete` when its charges are those of a settle.
+"""
 
 
 class LedgerError(Exception):

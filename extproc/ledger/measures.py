@@ -15,8 +15,12 @@ HOUR = 3_600_000_000  # microseconds
 DAY = 24 * HOUR
 LOW = (1 << 32) - 1
 
-BOUNDS = tuple(125 << power for power in range(10))
-"""Milliseconds, 0.125 to 64 s: upper bounds of the histograms' parts; one more part has the rest."""
+_FINE = tuple(1 << power for power in range(7))
+_COARSE = tuple(125 << power for power in range(10))
+BOUNDS = (*_FINE, *_COARSE)
+"""Milliseconds, 1 to 64 and 125 to 64,000: upper bounds of the histograms' parts; one more part has the rest."""
+# The columns of the fine parts were added behind the others.
+_PLACES = (*range(len(_COARSE) + 1, len(BOUNDS) + 1), *range(len(_COARSE) + 1))
 
 
 def _each(condition: str, value: str = "1") -> str:
@@ -27,8 +31,8 @@ def _histogram(name: str, column: str) -> Mapping[str, str]:
     """Answers by the time they took. Refusals and failures are fast or slow for reasons of their own."""
     parts = zip((0, *BOUNDS), (*BOUNDS, 1 << 40), strict=True)
     return {
-        f"{name}_{number}": _each(f"outcome = 'ok' AND {column} >= {low} AND {column} < {high}")
-        for number, (low, high) in enumerate(parts)
+        f"{name}_{place}": _each(f"outcome = 'ok' AND {column} >= {low} AND {column} < {high}")
+        for place, (low, high) in zip(_PLACES, parts, strict=True)
     }
 
 

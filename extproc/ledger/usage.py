@@ -152,7 +152,7 @@ def summed(
     report = select(*columns[:keyed], *sums).order_by(*order).limit(limit)
     for row in connection.execute(report.group_by(*by) if several else report):
         if row[keyed]:  # a query without keys gives one row, even of nothing
-            yield row[0], tuple(map(_value, row[timed:keyed])), row[keyed:]
+            yield row[0], tuple(map(value_of, row[timed:keyed])), row[keyed:]
 
 
 def _dearest(sums: Mapping[str, ColumnElement[Any]], dialect: str) -> list[ColumnElement[Any]]:
@@ -219,6 +219,12 @@ def bounds(query: Query, part: tuple[datetime, datetime], begins: Any) -> tuple[
     return start, start + _LENGTHS[query.resolution]
 
 
+def begin_of(query: Query, time: int) -> int:
+    """The micros at which the hour or day of a time begins; 0 where the query has other buckets."""
+    length = _LENGTHS.get(query.resolution)
+    return 0 if length is None else time - time % (length // _MICRO)
+
+
 def _numbers(sums: Sequence[Any]) -> Numbers:
     """Of a report's row: ten thousand of them are usual."""
     found = [int(value or 0) for value in _picked(sums)]  # numeric in PostgreSQL
@@ -227,5 +233,5 @@ def _numbers(sums: Sequence[Any]) -> Numbers:
     return Numbers(*found)
 
 
-def _value(value: Any) -> str:
+def value_of(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

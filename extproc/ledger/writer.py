@@ -14,10 +14,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from extproc.ledger import LedgerError, Row, rollups
+from extproc.ledger import EXPIRED, LedgerError, Row, rollups
 from extproc.ledger.database import Database, reason
 from extproc.ledger.rows import COLUMNS, values
-from extproc.ledger.schema import insert, replaced
+from extproc.ledger.schema import amend, insert, replaced
 
 MAX_QUEUED = 100_000
 BATCH = 1000
@@ -26,7 +26,8 @@ SLICE = 50  # rows prepared or sent at once; in between the event loop has its t
 YIELD = 0.0005  # seconds of such a turn
 FIRST_RETRY, LAST_RETRY = 0.25, 10.0  # seconds
 STOP_TIMEOUT = 5.0
-_ID, _TIME = COLUMNS.index("id"), COLUMNS.index("time")
+_ID, _TIME, _SOURCE = COLUMNS.index("id"), COLUMNS.index("time"), COLUMNS.index("usage_source")
+_CHARGES, _COMPLETE = COLUMNS.index("charges"), COLUMNS.index("complete")
 
 _Stored = tuple[str, tuple[object, ...]]  # a row's id, and its values
 
@@ -45,6 +46,7 @@ class Writer:
         self.on_refused: Callable[[str], None] = lambda _id: None
         self._database = database
         self._insert = insert(database.placeholder)
+        self._amend = amend(database.placeholder)
         self._max_queued = max_queued
         self._queue: deque[Row] = deque()
         self._batch: list[_Stored] = []
@@ -153,6 +155,8 @@ class Writer:
                 self._spoil(cursor, batch)
                 for first in range(0, len(batch), SLICE):
                     cursor.executemany(self._insert, [row for _, row in batch[first : first + SLICE]])
+                if ended := [row for _, row in batch if row[_SOURCE] == EXPIRED]:
+                    cursor.executemany(self._amend, [(row[_CHARGES], row[_ID], row[_COMPLETE]) for row in ended])
         except self._database.refusals as error:
             if len(batch) > 1:
                 middle = len(batch) // 2

@@ -151,6 +151,8 @@ class Answer:
         if method in (_OF_LEGACY if call.modern else _OF_MODERN):
             raise unknown_method(method)
         await self._servers.met(call.settings.servers)
+        if method in CALLS or method in KINDS:
+            await self._profiles.read_own(exchange, owner(exchange) if call.session is None else call.session.id)
         if method in CALLS or method in ("resources/subscribe", "resources/unsubscribe"):
             return None
         if method in KINDS:

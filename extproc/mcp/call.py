@@ -10,7 +10,7 @@ from extproc.framing import rpc
 from extproc.framing.rpc import Message
 
 if TYPE_CHECKING:
-    from extproc.mcp.catalogue import Entry
+    from extproc.mcp.catalogue import Catalogue, Entry
     from extproc.mcp.sessions import ClientSession, Question
     from extproc.mcp.settings import MCPProfileSettings, ToolPolicySettings
 
@@ -49,6 +49,8 @@ class Call:
     version: str = ""  # of the protocol, as the client speaks it
     capabilities: Mapping[str, Any] = field(default_factory=dict)  # of the client
     session: ClientSession | None = None
+    # Answer
+    own: Mapping[str, Catalogue] = field(default_factory=dict)  # of servers with `lists: session`, those that were read
     # Find
     name: str = ""  # as the client said it: of a tool or prompt, or a resource's URI
     server: str = ""

@@ -1,22 +1,23 @@
 """The definitions that a server offers: tools, prompts, resources and resource templates.
 
-They are kept as the server wrote them, field by field: a profile changes nothing but the name.
+They are kept as the server wrote them, field by field: a profile changes nothing but the name. The instructions of a
+server for its clients' models are a definition, too.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from extproc.mcp.call import INFO, LEGACY, MODERN
-from extproc.mcp.link import Link, RefusedError, ServerError
+from extproc.mcp.link import Link, RefusedError, ServerError, SessionGoneError
 from extproc.mcp.settings import MCPLimitsSettings
 
-Kind = Literal["tools", "prompts", "resources", "templates"]
+Kind = Literal["tools", "prompts", "resources", "templates", "instructions"]
 KINDS: Mapping[str, Kind] = {
     "tools/list": "tools",
     "prompts/list": "prompts",
@@ -31,6 +32,18 @@ FIELDS: Mapping[Kind, str] = {
 }
 """The field of a list's result that has the definitions."""
 _NAMES: Mapping[Kind, str] = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}
+NOUNS: Mapping[str, str] = {
+    "tools": "tool",
+    "prompts": "prompt",
+    "resources": "resource",
+    "templates": "template",
+    "instructions": "instructions",
+}
+INSTRUCTIONS: Literal["instructions"] = "instructions"
+"""Kind, name and only field of the definition that holds a server's instructions."""
+MOST_LEFT_OUT = 100
+"""Definitions that a catalogue leaves out and names; further ones make it incomplete."""
+_MOST_INSTRUCTIONS = 16384  # characters
 _SHORTEST = 5.0  # seconds between two looks that a server may ask for
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+").fullmatch  # without `_`, which Envoy refuses in names of headers
 _DEPTH = 32
@@ -55,6 +68,22 @@ class Entry:
         return None if raw is None else msgspec.json.decode(raw)
 
 
+class Voice(NamedTuple):
+    """The way to speak with a server: revision, session, and abilities of the client."""
+
+    version: str
+    session: str = ""
+    capabilities: Mapping[str, Any] = {}
+
+
+class LeftOut(NamedTuple):
+    """A definition that cannot be offered, and the reason for people."""
+
+    kind: Kind
+    name: str  # empty: it has none that can be read
+    reason: str
+
+
 @dataclass(slots=True, frozen=True)
 class Catalogue:
     """Everything that a server offers, and the revisions it speaks."""
@@ -63,10 +92,14 @@ class Catalogue:
     legacy: str = ""  # its revision with sessions, empty: none
     sessions: bool = False  # it gives sessions to clients of that revision
     capabilities: Mapping[str, Any] = field(default_factory=dict)
-    instructions: str = ""
     entries: Mapping[Kind, Mapping[str, Entry]] = field(default_factory=dict)  # by name, in the server's order
-    left_out: int = field(default=0, compare=False)  # definitions that cannot be offered
+    left_out: Sequence[LeftOut] = ()
+    complete: bool = True  # False: the server has more than the limits let through, of unknown names
     ttl: float | None = field(default=None, compare=False)  # seconds until the next look, as the server asks
+
+    def version_for(self, *, modern: bool) -> str:
+        """The revision to speak with the server for a client; its own where the server speaks it."""
+        return MODERN if self.modern and (modern or not self.legacy) else self.legacy
 
 
 class _Hello(msgspec.Struct, rename="camel"):
@@ -102,18 +135,25 @@ async def initialize(link: Link, capabilities: Mapping[str, Any]) -> tuple[_Hell
     return hello, session
 
 
-async def look(name: str, link: Link, limits: MCPLimitsSettings, before: Catalogue | None) -> Catalogue:
-    """Ask a server for everything it offers. Raises ServerError."""
+async def look(
+    name: str,
+    link: Link,
+    limits: MCPLimitsSettings,
+    before: Catalogue | None,
+    capabilities: Mapping[str, Any] | None = None,
+) -> Catalogue:
+    """Ask a server for everything it offers to clients with these capabilities. Raises ServerError."""
+    can = capabilities or {}
     modern, legacy, session = None, None, ""
     try:
-        result, _ = await link.ask("server/discover", {}, MODERN)
+        result, _ = await link.ask("server/discover", {}, MODERN, "", can)
         found = _read(_hello, result)
         modern = found if MODERN in found.supportedVersions else None
     except RefusedError:
         pass
     if modern is None or before is None:
         try:
-            legacy, session = await initialize(link, {})
+            legacy, session = await initialize(link, can)
         except RefusedError:
             if modern is None:
                 raise ServerError("bad_answer") from None
@@ -124,26 +164,50 @@ async def look(name: str, link: Link, limits: MCPLimitsSettings, before: Catalog
         spoken, sessions = before.legacy, before.sessions
     else:
         spoken, sessions = "" if legacy is None else legacy.protocolVersion, bool(session)
-    reader = _Reader(name, link, limits, version, "" if modern is not None else session)
-    entries = {kind: await reader.read(method, kind, hello.capabilities) for method, kind in KINDS.items()}
+    voice = Voice(version, "" if modern is not None else session, can)
+    reader, entries = await _lists(name, link, limits, voice, hello.capabilities)
     if session:
         await link.end(legacy.protocolVersion if legacy is not None else "", session)
-    text = (hello.instructions or "")[:16384]
+    if text := (hello.instructions or "")[:_MOST_INSTRUCTIONS]:
+        entries[INSTRUCTIONS] = {INSTRUCTIONS: Entry(INSTRUCTIONS, name, INSTRUCTIONS, {INSTRUCTIONS: _raw(text)})}
     return Catalogue(
-        modern is not None, spoken, sessions, hello.capabilities, text, entries, reader.left_out, reader.ttl
+        modern=modern is not None,
+        legacy=spoken,
+        sessions=sessions,
+        capabilities=hello.capabilities,
+        entries=entries,
+        left_out=reader.left_out,
+        complete=reader.complete,
+        ttl=reader.ttl,
     )
+
+
+async def look_again(base: Catalogue, name: str, link: Link, limits: MCPLimitsSettings, voice: Voice) -> Catalogue:
+    """The catalogue of a server as it offers it in one session. Raises ServerError, and SessionGoneError."""
+    reader, entries = await _lists(name, link, limits, voice, base.capabilities)
+    if INSTRUCTIONS in base.entries:
+        entries[INSTRUCTIONS] = base.entries[INSTRUCTIONS]
+    return replace(base, entries=entries, left_out=reader.left_out, complete=reader.complete, ttl=reader.ttl)
+
+
+async def _lists(
+    name: str, link: Link, limits: MCPLimitsSettings, voice: Voice, offered: Mapping[str, Any]
+) -> tuple[_Reader, dict[Kind, Mapping[str, Entry]]]:
+    reader = _Reader(name, link, limits, voice)
+    return reader, {kind: await reader.read(method, kind, offered) for method, kind in KINDS.items()}
 
 
 class _Reader:
     """Reads the lists of one server."""
 
-    def __init__(self, name: str, link: Link, limits: MCPLimitsSettings, version: str, session: str) -> None:
+    def __init__(self, name: str, link: Link, limits: MCPLimitsSettings, voice: Voice) -> None:
         self._name = name
         self._link = link
         self._limits = limits
-        self._version, self._session = version, session
+        self._voice = voice
         self._room = limits.catalogue
-        self.left_out = 0
+        self.left_out: list[LeftOut] = []
+        self.complete = True
         self.ttl: float | None = None
 
     async def read(self, method: str, kind: Kind, capabilities: Mapping[str, Any]) -> Mapping[str, Entry]:
@@ -155,7 +219,9 @@ class _Reader:
         for _ in range(self._limits.pages):
             params = {} if cursor is None else {"cursor": cursor}
             try:
-                result, _ = await self._link.ask(method, params, self._version, self._session)
+                result, _ = await self._link.ask(method, params, *self._voice)
+            except SessionGoneError:
+                raise
             except RefusedError as error:
                 if error.unknown:
                     return found
@@ -167,31 +233,50 @@ class _Reader:
                 ttl = max(page.ttlMs / 1000, _SHORTEST)
                 self.ttl = ttl if self.ttl is None else min(ttl, self.ttl)
             if not page.nextCursor or page.nextCursor == cursor:
-                break
+                return found
             cursor = page.nextCursor
+        self.complete = False
         return found
 
     def _take(self, kind: Kind, raw: msgspec.Raw, found: dict[str, Entry]) -> None:
         size = len(bytes(raw))
-        entry = None if len(found) >= self._limits.tools or size > self._room else self._entry(kind, raw)
-        if entry is None or entry.name in found:
-            self.left_out += 1
-            return
-        self._room -= size
-        found[entry.name] = entry
-
-    def _entry(self, kind: Kind, raw: msgspec.Raw) -> Entry | None:
-        """The entry of a definition; None where it cannot be offered."""
+        name, entry = "", None
         try:
-            fields = {name: msgspec.Raw(bytes(value)) for name, value in _fields(raw).items()}
+            fields = {key: msgspec.Raw(bytes(value)) for key, value in _fields(raw).items()}
             name = msgspec.json.decode(fields[_NAMES[kind]], type=str)
             headers = _headers(fields) if kind == "tools" else ()
         except (msgspec.DecodeError, KeyError, RecursionError):
-            return None
-        most = self._limits.name if kind in ("tools", "prompts") else self._limits.uri
-        if not 0 < len(name) <= most or not name.isprintable() or headers is None:
-            return None
-        return Entry(kind, self._name, name, fields, headers)
+            reason = "it is no definition with a name"
+        else:
+            reason = self._reason(kind, name, headers, size, found)
+            entry = Entry(kind, self._name, name, fields, headers or ())
+        if entry is None or reason:
+            self._leave_out(LeftOut(kind, name[: self._limits.uri], reason))
+            return
+        self._room -= size
+        found[name] = entry
+
+    def _reason(self, kind: Kind, name: str, headers: Any, size: int, found: Mapping[str, Entry]) -> str:
+        """The reason why a definition cannot be offered; empty where it can."""
+        limits = self._limits
+        limit, most = ("name", limits.name) if kind in ("tools", "prompts") else ("uri", limits.uri)
+        if not 0 < len(name) <= most:
+            return f"its name has {len(name)} characters, of 1 to {most} (mcp.limits.{limit})"
+        if not name.isprintable():
+            return "its name has characters that people do not see"
+        if headers is None:
+            return "its schema wants a header that cannot be sent (x-mcp-header)"
+        if name in found:
+            return "another definition has the same name"
+        if len(found) >= limits.tools:
+            return f"the server offers more than {limits.tools} of this kind (mcp.limits.tools)"
+        return "the server's definitions are larger than mcp.limits.catalogue" if size > self._room else ""
+
+    def _leave_out(self, what: LeftOut) -> None:
+        if len(self.left_out) < MOST_LEFT_OUT:
+            self.left_out.append(what)
+        else:
+            self.complete = False
 
 
 def _headers(fields: Mapping[str, msgspec.Raw]) -> tuple[tuple[tuple[str, ...], str], ...] | None:
@@ -219,6 +304,10 @@ def _read(decode: Any, result: msgspec.Raw) -> Any:
         return decode(result)
     except (msgspec.DecodeError, RecursionError):
         raise ServerError("bad_answer") from None
+
+
+def _raw(value: Any) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(value))
 
 
 def _is_header(session: str) -> bool:

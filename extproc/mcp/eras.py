@@ -17,13 +17,14 @@ from typing import Any
 
 import msgspec
 
-from extproc.framing import Frame, Framing, rpc
+from extproc.framing import OVERSIZE, Frame, Framing, rpc
 from extproc.mcp.call import LEGACY, MODERN, OWN_META, Call
 from extproc.mcp.catalogue import Entry
 from extproc.mcp.link import headers_for, meta
+from extproc.mcp.refusals import too_large
 from extproc.mcp.servers import Servers, ServerSession
 from extproc.mcp.sessions import Question
-from extproc.words.errors import MCP_BAD_ANSWER, Refusal
+from extproc.words.errors import MCP_BAD_ANSWER, RESULT_TOO_LARGE, Refusal
 from extproc.words.exchange import Exchange
 
 _PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?").fullmatch
@@ -111,6 +112,8 @@ class Translate:
         try:
             for event in events:
                 call.answer_bytes += len(event.raw)
+                if event.data is not None and len(event.raw) > call.settings.max_result:
+                    raise too_large(call)
                 if event.data is None:
                     if too_long(call, event):
                         self._too_long(call)
@@ -126,9 +129,12 @@ class Translate:
         return kept
 
     def _too_long(self, call: Call) -> None:
+        if call.answer_bytes > call.settings.max_result:
+            raise too_large(call)
         if call.must_read:
-            text = f"Server {call.server} gave an answer that is larger than limits.buffered_response or sse_event."
-            raise Refusal(MCP_BAD_ANSWER, text)
+            text = "limits.sse_event" if call.streamed else "limits.buffered_response"
+            text = f"The result of {call.name!r} is larger than {text}, the most that the gateway reads: ask for less."
+            raise Refusal(RESULT_TOO_LARGE, text)
 
     def _message(self, exchange: Exchange, call: Call, event: Frame) -> bool:
         """Whether the event goes on; it may be another one then."""
@@ -211,7 +217,7 @@ class Translate:
 def too_long(call: Call, event: Frame) -> bool:
     """True for a piece of a message that is too long to be read. Comments, and events without data, are none."""
     plain = not call.streamed and event.raw and not event.raw.startswith(b":")
-    return bool(event.name or event.edges is not None or plain)
+    return bool(event.name == OVERSIZE or event.edges is not None or plain)
 
 
 def _code(raw: msgspec.Raw) -> int:

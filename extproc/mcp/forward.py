@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from extproc.forward import patch, retry_headers
 from extproc.framing.sse import SSE
@@ -14,7 +18,7 @@ from extproc.mcp.eras import request_for
 from extproc.mcp.link import ServerError, headers_for
 from extproc.mcp.policy import Policy
 from extproc.mcp.profiles import Profiles
-from extproc.mcp.refusals import RPCRefusal, unknown
+from extproc.mcp.refusals import RPCRefusal, body_of, too_large, unknown
 from extproc.mcp.servers import Place, Servers, ServerSession
 from extproc.mcp.settings import HOP, MCPSettings
 from extproc.response import UPSTREAM, Events, Rewording, framing_for, internal
@@ -130,9 +134,10 @@ class ForwardRPC:
             edits: dict[str, Any] = {"id": question.id}
             headers = headers_for("", question.version, question.session)
         else:
-            modern = catalogue.modern and (call.modern or not catalogue.legacy)
-            call.server_version = MODERN if modern else catalogue.legacy
-            session = None if modern else await self._session(exchange, call, sessions=catalogue.sessions)
+            call.server_version = catalogue.version_for(modern=call.modern)
+            sessions = catalogue.sessions and call.server_version != MODERN
+            session = await self._session(exchange, call, sessions=sessions)
+            self._servers.own.used(_place(exchange).key, call)
             if session is not None:
                 call.server_session, call.server_version = session.id, session.version
             edits, headers = request_for(call, session, exchange.id)
@@ -142,6 +147,8 @@ class ForwardRPC:
         else:
             headers |= _AGAIN
         call.must_read = self._must_read(call)
+        if call.question is None:
+            headers[contract.BOUND] = bound(call)
         removed = [
             name
             for name in exchange.request.headers
@@ -179,6 +186,20 @@ class ForwardRPC:
             return await self._servers.session(_place(exchange).key, call.server, call.session)
         except ServerError as error:
             raise failure(error.code, call.server) from None
+
+
+def bound(call: Call) -> str:
+    """The value of `contract.BOUND`: bytes, and the message that takes the place of a larger event, in ASCII."""
+    asked = call.id if call.sent_id is None else call.sent_id
+    message = body_of(call, too_large(call), asked)
+    text = message.decode() if message.isascii() else json.dumps(msgspec.json.decode(message))
+    return f"{call.settings.max_result} {text}"
+
+
+def bound_script() -> str:
+    """The Lua source for Envoy."""
+    names = f'local HEADER, NAMESPACE = "{contract.BOUND}", "{contract.BOUND_NAMESPACE}"\n'
+    return names + Path(__file__).with_name("bound.lua").read_text(encoding="utf-8")
 
 
 def _place(exchange: Exchange) -> Place:
@@ -234,12 +255,13 @@ class ReadAnswer:
         *,
         event: int,
         answer: int,
+        empty: int,
         hold: Callable[[int], bool],
         audit: bool,
         reads: Callable[[Exchange], bool] = lambda _exchange: False,
     ) -> None:
         self._events = events
-        self._event, self._answer = event, answer
+        self._event, self._answer, self._empty = event, answer, empty
         self._hold = hold
         self._audit = audit
         self._reads = reads
@@ -253,7 +275,9 @@ class ReadAnswer:
             exchange.unreached, exchange.reader = "gateway", None if response.ended else Rewording(exchange)
             return Continue(told, (*withheld, "content-length"), read_answer=not response.ended)
         kind = response.headers.get("content-type", "")
-        framing = framing_for(kind, event_limit=self._event, body_limit=self._answer, hold=self._hold)
+        framing = framing_for(
+            kind, event_limit=self._event, body_limit=self._answer, empty_limit=self._empty, hold=self._hold
+        )
         if call.question is not None or response.ended:
             if call.question is None and call.id is not None:
                 raise failure("bad_answer", call.server)
@@ -264,10 +288,13 @@ class ReadAnswer:
             told[":status"] = "200"  # at any other, clients end the session
             exchange.status, call.must_read = 200, True
         call.streamed = exchange.ask.stream = isinstance(framing, SSE)
+        most, length = call.settings.max_result, response.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > most:
+            raise too_large(call)
         wanted = self._reads(exchange)
-        if not (call.must_read or wanted or (self._audit and not call.streamed)):
-            return Continue(told, withheld)
         call.must_read = call.must_read or wanted
+        if not (call.must_read or (not call.streamed and (self._audit or not length))):
+            return Continue(told, withheld)
         exchange.report = Report()
         exchange.reader = self._events.reader(exchange, framing)
         return Continue(told, (*withheld, "content-length"), read_answer=True)

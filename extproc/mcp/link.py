@@ -64,13 +64,18 @@ class Link:
         self._timeout = timeout
 
     async def ask(
-        self, method: str, params: Mapping[str, Any], version: str, session: str = ""
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        version: str,
+        session: str = "",
+        capabilities: Mapping[str, Any] | None = None,
     ) -> tuple[msgspec.Raw, str]:
         """The result of a request, and the session that the server began with it. Raises ServerError, or RefusedError
-        where the server answers with an error.
+        where the server answers with an error. `capabilities` are those of a client, for revisions without sessions.
         """
         if version == MODERN:
-            params = {**params, "_meta": meta({})}
+            params = {**params, "_meta": meta({}, capabilities)}
         id = f"gateway-{secrets.token_hex(8)}"  # servers mix up the answers to equal ids of one session
         body = rpc.request(method, id, params)
         status, headers, data = await self._send(body, headers_for(method, version, session))
@@ -128,9 +133,9 @@ def headers_for(method: str, version: str, session: str) -> dict[str, str]:
     return found
 
 
-def meta(more: Mapping[str, Any]) -> dict[str, Any]:
+def meta(more: Mapping[str, Any], capabilities: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """`_meta` of a request of 2026-07-28 by the gateway, for clients that say nothing of themselves."""
-    return {**more, VERSION_KEY: MODERN, CAPABILITIES_KEY: {}, INFO_KEY: INFO}
+    return {**more, VERSION_KEY: MODERN, CAPABILITIES_KEY: capabilities or {}, INFO_KEY: INFO}
 
 
 def _reply(content_type: str, data: bytes, id: str) -> _Reply:

@@ -1,6 +1,6 @@
 """The operator's policy for tools: which definitions are hidden, and which calls and answers are refused.
 
-    definition   kill switch · pin · invisible characters · guardrails on: tool_descriptions      `Policy.state`
+    definition   kill switch · pin, or else: invisible characters · guardrails on: tool_descriptions   `Policy.judged`
     call         Judge: all of these, and sensitive tools in a tainted run · GuardCall · ReserveCall
     answer       MarkTaint · GuardResult: guardrails on: tool_results, and quarantine
 
@@ -13,28 +13,39 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from extproc import prices
 from extproc.guardrails import GuardInput, GuardrailSettings, RemoteSettings
+from extproc.guardrails._base import DEFINITION
 from extproc.guardrails._guard import Guard
 from extproc.mcp.call import CALLS, Call
-from extproc.mcp.catalogue import Entry
-from extproc.mcp.pins import Pins, digest_of, invisible, texts
-from extproc.mcp.refusals import unknown
+from extproc.mcp.catalogue import INSTRUCTIONS, NOUNS, Entry, Kind
+from extproc.mcp.pins import Pins, digest_of
 from extproc.mcp.settings import MCPSettings
+from extproc.mcp.unseen import invisible, texts
 from extproc.stores import StoreError
 from extproc.taint import Taint
-from extproc.words.errors import TOOL_CHANGED, UNTRUSTED_CONTEXT, Refusal
+from extproc.words.errors import TOOL_CHANGED, TOOL_WITHHELD, UNTRUSTED_CONTEXT, Refusal
 from extproc.words.exchange import Exchange, Price, Target
 from extproc.words.values import Pattern
 from extproc.words.verdicts import Verdict
 
 State = Literal["listed", "disabled", "changed", "withheld"]
 """Of a definition. `changed`: it is not as it was pinned, or never was pinned. `withheld`: it has invisible characters,
-or a guardrail found something in it.
+a guardrail found something in it, or it is the instructions of an untrusted server.
 """
+
+
+class Judged(NamedTuple):
+    """The state of a definition, and the reason for people; empty where it is listed."""
+
+    state: State
+    reason: str = ""
+
+
+_LISTED = Judged("listed")
 _MOST = 50_000  # definitions whose checks are remembered
 _FREE = Price(0, 0, 0, 0, 0)
 
@@ -61,9 +72,9 @@ class Policy:
         self._quarantined = [
             [Pattern(text) for text in getattr(one, "tools", ())] for one in guardrails if one.kind == "quarantine"
         ]
-        self._known: dict[tuple[str, str, str], bool] = {}  # server, name, digest -> True for a sound definition
+        self._known: dict[tuple[Kind, str, str, str], str] = {}  # kind, server, name, digest -> why it is withheld
         self._digests: dict[int, tuple[Entry, str]] = {}
-        self._told: set[tuple[str, str, str]] = set()
+        self._told: set[tuple[Kind, str, str, str]] = set()
         self._changed, self._tell = changed, tell
         self._prices: dict[float, Price] = {}
 
@@ -76,24 +87,43 @@ class Policy:
         return self._pins.version
 
     def state(self, entry: Entry) -> State:
-        """What becomes of a definition."""
-        if self._settings.servers[entry.server].disabled:
-            return "disabled"
+        """The state of a definition."""
+        return self.judged(entry).state
+
+    def judged(self, entry: Entry) -> Judged:
+        """The state of a definition, with the reason. A pin is a person's word: no detector is asked about what it
+        covers.
+        """
+        server = self._settings.servers[entry.server]
+        if server.disabled:
+            return Judged("disabled", "its server is switched off")
         if entry.kind == "tools" and self._settings.policy(entry.server, entry.name).disabled:
-            return "disabled"
-        digest = self.digest(entry)
-        if not self._sound(entry, digest):
-            return "withheld"
-        if entry.kind == "tools" and self._pins is not None:
-            pinned = self._pins.find(entry.server, entry.name)
-            if pinned != digest:
-                self._note(entry, digest, pinned)
-                return "listed" if self._warn_only else "changed"
-        return "listed"
+            return Judged("disabled", "it is switched off")
+        if entry.kind == INSTRUCTIONS and server.untrusted:
+            return Judged("withheld", "its server is untrusted")
+        digest, pinned = self.digest(entry), self.pinned(entry)
+        if pinned == digest:
+            return _LISTED
+        if reason := self._finding(entry, digest):
+            return Judged("withheld", reason)
+        if not self._needs_pin(entry.kind):
+            return _LISTED
+        self._note(entry, digest, pinned)
+        reason = "its definition changed since it was pinned" if pinned else "its definition is not pinned yet"
+        return _LISTED if self._warn_only else Judged("changed", reason)
 
     def pinned(self, entry: Entry) -> str | None:
         """The digest in the lock file."""
-        return None if self._pins is None else self._pins.find(entry.server, entry.name)
+        return None if self._pins is None else self._pins.find(entry.server, entry.kind, entry.name)
+
+    def pinned_names(self, server: str, kind: Kind) -> Collection[str] | None:
+        """The names that a server can offer by its pins; None where pins are no bound."""
+        if self._pins is None or self._warn_only or not self._needs_pin(kind):
+            return None
+        return self._pins.names(server, kind)
+
+    def _needs_pin(self, kind: Kind) -> bool:
+        return self._settings.pins is not None and kind in self._settings.pins.kinds
 
     def hides(self, entry: Entry) -> bool:
         """True for a definition that is in no list."""
@@ -110,11 +140,11 @@ class Policy:
 
     async def learn(self, entries: Iterable[Entry]) -> None:
         """Look through new definitions on a thread, so that a first list finds them judged."""
-        new = [entry for entry in entries if (entry.server, entry.name, self.digest(entry)) not in self._known]
+        new = [entry for entry in entries if self._key(entry, self.digest(entry)) not in self._known]
         if new:
             found = await asyncio.to_thread(lambda: [self._examine(entry) for entry in new])
-            for entry, sound in zip(new, found, strict=True):
-                self._remember(entry, self.digest(entry), sound=sound)
+            for entry, reason in zip(new, found, strict=True):
+                self._remember(entry, self.digest(entry), reason)
 
     def target(self, call: Call) -> Target:
         """The destination of a call, as budgets and the ledger see it."""
@@ -133,26 +163,30 @@ class Policy:
             known = self._digests[id(entry)] = entry, digest_of(entry)
         return known[1]
 
-    def _sound(self, entry: Entry, digest: str) -> bool:
-        known = self._known.get((entry.server, entry.name, digest))
-        return self._remember(entry, digest, sound=self._examine(entry)) if known is None else known
+    def _key(self, entry: Entry, digest: str) -> tuple[Kind, str, str, str]:
+        return entry.kind, entry.server, entry.name, digest
 
-    def _remember(self, entry: Entry, digest: str, *, sound: bool) -> bool:
+    def _finding(self, entry: Entry, digest: str) -> str:
+        known = self._known.get(self._key(entry, digest))
+        return self._remember(entry, digest, self._examine(entry)) if known is None else known
+
+    def _remember(self, entry: Entry, digest: str, reason: str) -> str:
         if len(self._known) >= _MOST:
             self._known.clear()
-        self._known[entry.server, entry.name, digest] = sound
-        return sound
+        self._known[self._key(entry, digest)] = reason
+        return reason
 
-    def _examine(self, entry: Entry) -> bool:
-        """True for a definition without invisible characters in which no blocking guardrail finds anything. May run on
-        any thread.
+    def _examine(self, entry: Entry) -> str:
+        """The reason to withhold a definition: invisible characters, or a finding of a blocking guardrail. Empty where
+        there is none. May run on any thread.
         """
         definition = {name: entry.value(name) for name in entry.fields}
         where = f"{entry.server}/{entry.name}"
         if invisible(definition):
-            log.error("the definition of %s has invisible characters: it is withheld", where)
-            return False
-        return all(self._passes(guard, definition, where) for guard in self._guards)
+            log.error("the definition of %s has invisible characters: it is withheld unless it is pinned", where)
+            return "its definition has characters that people do not see"
+        failed = (guard.name for guard in self._guards if not self._passes(guard, definition, where))
+        return f"guardrail {name!r} refused its definition" if (name := next(failed, None)) is not None else ""
 
     def _passes(self, guard: Guard, definition: Mapping[str, Any], where: str) -> bool:
         kinds: dict[str, int] = {}
@@ -160,7 +194,7 @@ class Policy:
         deadline = time.monotonic() + guard.settings.timeout
         try:
             for text in texts(definition):
-                for _, _, kind in guard.all_hits(text, "system", where, deadline):
+                for _, _, kind in guard.all_hits(text, DEFINITION, where, deadline):
                     kinds[kind] = kinds.get(kind, 0) + 1
         except Exception as error:  # noqa: BLE001 - a definition that cannot be judged
             reason = getattr(error, "reason", "error")
@@ -174,14 +208,15 @@ class Policy:
         return passes
 
     def _note(self, entry: Entry, digest: str, pinned: str | None) -> None:
-        key = entry.server, entry.name, digest
+        key = self._key(entry, digest)
         if key in self._told:
             return
         if len(self._told) >= _MOST:
             self._told.clear()
         self._told.add(key)
         self._changed(entry.server, entry.name)
-        log.warning("the definition of %s/%s is %s, pinned was %s", entry.server, entry.name, digest, pinned or "none")
+        what = entry.kind, entry.server, entry.name
+        log.warning("%s: the definition of %s/%s is %s, pinned was %s", *what, digest, pinned or "none")
 
 
 def as_input(settings: GuardrailSettings) -> GuardrailSettings:
@@ -194,8 +229,8 @@ def as_input(settings: GuardrailSettings) -> GuardrailSettings:
 
 
 class Judge:
-    """Writes `tainted`. Refuses tools that the operator switched off, whose definition changed or was
-    refused, and sensitive ones in a run in which an untrusted tool has answered.
+    """Writes `tainted`. Refuses calls whose definition changed or is withheld, and sensitive tools in a run in which an
+    untrusted tool has answered.
     """
 
     def __init__(self, policy: Policy, taint: Taint) -> None:
@@ -207,21 +242,17 @@ class Judge:
             return
         call: Call = exchange.mcp
         if call.entry is not None:
-            state = self._policy.state(call.entry)
-            if state == "disabled":
-                raise unknown(exchange.operation, call.name)
+            state, reason = self._policy.judged(call.entry)
             if state != "listed":
-                message = f"Tool {call.name!r} is withheld: its definition changed, and the operator has to look at it."
-                raise Refusal(TOOL_CHANGED, message)
-        exchange.tainted = self._taint.tools(exchange, session_of(call))
+                kind = TOOL_CHANGED if state == "changed" else TOOL_WITHHELD
+                noun = NOUNS[call.entry.kind].capitalize()
+                message = f"{noun} {call.name!r} is withheld: {reason}, and the operator has to look at it."
+                raise Refusal(kind, message)
+        exchange.tainted = self._taint.tools(exchange)
         if exchange.tainted and call.policy is not None and call.policy.sensitive:
             read = ", ".join(exchange.tainted[:3])
             message = f"Tool {call.name!r} is refused: untrusted content was read in this run ({read})."
             raise Refusal(UNTRUSTED_CONTEXT, message)
-
-
-def session_of(call: Call) -> str:
-    return call.session.id if call.session is not None else ""
 
 
 class GuardCall:
@@ -265,4 +296,4 @@ class MarkTaint:
         policy = call.policy
         if policy.untrusted if policy is not None else self._settings.servers[call.server].untrusted:
             with contextlib.suppress(StoreError):  # this process knows
-                await self._taint.mark(exchange, f"{call.server}/{call.tool or call.name}", session_of(call))
+                await self._taint.mark(exchange, f"{call.server}/{call.tool or call.name}")

@@ -28,6 +28,7 @@ from extproc.words.errors import (
     METHOD_UNKNOWN,
     MISSING_KEY,
     PROFILE_NOT_ALLOWED,
+    RESULT_TOO_LARGE,
     SESSION_NOT_FOUND,
     TOOL_NOT_FOUND,
     VERSION_UNSUPPORTED,
@@ -35,6 +36,7 @@ from extproc.words.errors import (
     Refusal,
 )
 from extproc.words.exchange import Exchange
+from extproc.words.values import show_size
 
 REFUSAL_META = "llm-extproc/refusal"
 """Key of `_meta` in the result of a refused call: the code, and the seconds after which to try again."""
@@ -83,7 +85,7 @@ class JSONRPC(Dialect):
         """A refusal in place of the answer, or as the last event of a stream."""
         assert self._call is not None, "it was forwarded"
         data = body_of(self._call, Refusal(kind, message))
-        return b"event: message\ndata: %b\n\n" % data if self._call.streamed else data
+        return b"\n\nevent: message\ndata: %b\n\n" % data if self._call.streamed else data
 
 
 class Refuse:
@@ -116,12 +118,15 @@ class Refuse:
         return "Bearer " + ", ".join(parts) if parts else "Bearer"
 
 
-def body_of(call: Call, refusal: Refusal) -> bytes:
-    """The message that refuses a request: a result where a tool was called and its model can read it."""
+def body_of(call: Call, refusal: Refusal, id: rpc.Id | None = None) -> bytes:
+    """The message that refuses a request: a result where a tool was called and its model can read it. `id` is that of
+    the request, where it is not the client's.
+    """
+    id = call.id if id is None else id
     if call.message is not None and call.message.method == "tools/call" and refusal.kind.code not in _CODES:
-        return rpc.result(call.id, refused_result(call, refusal))
+        return rpc.result(id, refused_result(call, refusal))
     said = {**_said(refusal), **(refusal.data if isinstance(refusal, RPCRefusal) else {})}
-    return msgspec.json.encode(rpc.error(call.id, rpc_code(refusal.kind), refusal.message, said))
+    return msgspec.json.encode(rpc.error(id, rpc_code(refusal.kind), refusal.message, said))
 
 
 def refused_result(call: Call, refusal: Refusal) -> dict[str, Any]:
@@ -167,6 +172,13 @@ _CODES = {
 def metadata_url(resource: str, profile: str) -> str:
     """The address of a profile's document of RFC 9728."""
     return f"{resource}/.well-known/oauth-protected-resource/mcp/{profile}"
+
+
+def too_large(call: Call) -> Refusal:
+    """The refusal of an answer that is larger than its profile takes."""
+    most = show_size(call.settings.max_result)
+    text = f"The result of {call.name!r} is larger than {most}, the most that the gateway passes on: ask for less."
+    return Refusal(RESULT_TOO_LARGE, text)
 
 
 def unknown(method: str, name: str) -> Refusal:

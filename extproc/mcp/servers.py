@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +17,11 @@ import msgspec
 
 from extproc.framing import rpc
 from extproc.mcp.board import Board
-from extproc.mcp.catalogue import Catalogue, initialize, look, same
+from extproc.mcp.catalogue import Catalogue, Entry, Kind, initialize, look, same
 from extproc.mcp.link import Link, NoEnvoyError, RefusedError, ServerError, SessionGoneError
+from extproc.mcp.own import OwnLists
 from extproc.mcp.sessions import ClientSession, Question, Sessions
-from extproc.mcp.settings import MCPSettings
+from extproc.mcp.settings import MCPLimitsSettings, MCPSettings
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,33 @@ class Server:
         self.due = 0.0  # monotonic
         self.failures = 0
         self.looking = False
+        self.names: dict[Kind, dict[str, None]] = defaultdict(dict)  # that it offers, or offered: they stay its own
+        self.in_sessions: dict[tuple[Kind, str], Entry] = {}  # the latest definitions that sessions of their own have
+
+    def learn(self, found: Catalogue, most: int) -> None:
+        """Take in a catalogue. Of the names that the server has given up, `most` of each kind are remembered."""
+        self.catalogue = found
+        self._remember(found, most)
+
+    def remember(self, found: Catalogue, most: int) -> None:
+        """Take in the catalogue of one session. `most` of the definitions that sessions have are remembered."""
+        for kind, entries in found.entries.items():
+            for name, entry in entries.items():
+                self.in_sessions.pop((kind, name), None)
+                self.in_sessions[kind, name] = entry
+        for key in list(self.in_sessions)[: max(0, len(self.in_sessions) - most)]:
+            del self.in_sessions[key]
+        self._remember(found, most)
+
+    def _remember(self, found: Catalogue, most: int) -> None:
+        left_out = [(each.kind, each.name) for each in found.left_out if each.name]
+        for kind, name in (*((kind, name) for kind, entries in found.entries.items() for name in entries), *left_out):
+            names = self.names[kind]
+            names.pop(name, None)
+            names[name] = None
+        for kind, names in self.names.items():
+            for name in list(names)[: max(0, len(names) - len(found.entries.get(kind, ())) - most)]:
+                del names[name]
 
 
 class Servers:
@@ -91,7 +119,8 @@ class Servers:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wake = asyncio.Event()
         self.generation = 0  # of all catalogues together
-        self.changed: Callable[[Server], None] = lambda _server: None  # called with each new catalogue
+        self.changed: Callable[[Catalogue], None] = lambda _found: None  # called with each new catalogue
+        self.own = OwnLists(self)
         self.by_name: dict[str, Server] = {}
         self.take(settings, secret)
 
@@ -111,6 +140,10 @@ class Servers:
         self.generation += 1
         self._wake.set()
 
+    @property
+    def limits(self) -> MCPLimitsSettings:
+        return self._settings.limits
+
     # --- catalogues
 
     async def run(self) -> None:
@@ -128,7 +161,7 @@ class Servers:
                         self._failed(server, NoEnvoyError("server_unavailable"))
                     else:
                         server.looking = True
-                        self._spawn(self._look(server, room))
+                        self.spawn(self._look(server, room))
                 due = min([server.due for server in self.by_name.values() if not server.looking], default=now + 60)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(max(0.05, due - now)):
@@ -146,16 +179,17 @@ class Servers:
                 server.due = time.monotonic() + settings.refresh
                 return
             async with room:
-                found = await look(server.name, server.link, self._settings.limits, server.catalogue)
+                can = self._settings.carried(server.name)
+                found = await look(server.name, server.link, self._settings.limits, server.catalogue, can)
         except ServerError as error:
             reached = self._failed(server, error)
         else:
             server.failing, server.failures, server.looked = "", 0, time.time()
             server.due = time.monotonic() + min(settings.refresh, found.ttl or settings.refresh)
             if not same(server.catalogue, found):
-                server.catalogue = found
+                server.learn(found, self._settings.limits.tools)
                 self.generation += 1
-                self.changed(server)
+                self.changed(found)
         finally:
             server.looking = False
             if reached:
@@ -200,7 +234,7 @@ class Servers:
         task = self._at_servers.get(key)
         if task is None or (task.done() and _opened(task) is None):
             capabilities = {} if client is None else client.capabilities
-            task = self._at_servers[key] = self._spawn(self._open(name, capabilities))
+            task = self._at_servers[key] = self.spawn(self._open(name, capabilities))
             while len(self._at_servers) > self._settings.limits.sessions:
                 self._close(*self._at_servers.popitem(last=False))
         self._at_servers.move_to_end(key)
@@ -251,9 +285,7 @@ class Servers:
 
     def forget(self, place: Place) -> None:
         """The server has ended a session."""
-        known = self._known(place)
-        if known is not None and known.id == place.session:
-            del self._at_servers[place.key, place.server]
+        self.drop(place.key, place.server, place.session)
 
     def after(self, place: Place, told: str) -> str:
         """The id of the session in which a later try went out. `told` is the one that its answer names, as those of the
@@ -263,6 +295,12 @@ class Servers:
             self.forget(place)
         known = self._known(place)
         return told or ("" if known is None else known.id)
+
+    def drop(self, owner: str, name: str, session: str) -> None:
+        """The server has ended the session of that id."""
+        task = self._at_servers.get((owner, name))
+        if task is not None and (known := _opened(task)) is not None and known.id == session:
+            del self._at_servers[owner, name]
 
     def _known(self, place: Place) -> ServerSession | None:
         task = self._at_servers.get((place.key, place.server))
@@ -275,6 +313,7 @@ class Servers:
 
     def _end(self, owner: str) -> None:
         for name in self.by_name:
+            self.own.end(owner, name)
             if (task := self._at_servers.pop((owner, name), None)) is not None:
                 self._close((owner, name), task)
 
@@ -325,9 +364,9 @@ class Servers:
             with contextlib.suppress(ServerError):
                 await work
 
-        self._spawn(quietly())
+        self.spawn(quietly())
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)

@@ -25,7 +25,7 @@ _ALL = ("*",)
 _OWN = ("host", "content-length", "transfer-encoding", "content-type", "accept", "cookie", "origin")
 _OWN_STARTS = ("x-extproc-", "x-envoy-", "x-ai-", "mcp-")
 _MOST_POLICIES = 20_000
-_HOT: Mapping[str, Any] = {"disabled": False, "untrusted": False, "refresh": 60.0}
+_HOT: Mapping[str, Any] = {"disabled": False, "untrusted": False, "refresh": 60.0, "lists": "shared"}
 """Settings of a server of which Envoy has nothing."""
 _CLIENTS = ("mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id", "mcp-param-*", "last-event-id")
 """Headers of the protocol, which a server gets as the gateway sets them. It gets no other header of a client."""
@@ -108,6 +108,11 @@ class MCPServerSettings(_Derived):
         description="Longest time between two looks at the server's tools, prompts and resources, `1s` to `1h`. A "
         "server of the revision 2026-07-28 may ask for a shorter one, of `5s` at least.",
     )
+    lists: Literal["shared", "session"] = Field(
+        "shared",
+        description="`shared`: the gateway reads the server's tools, prompts and resources for all clients. `session`: "
+        "in each client's session, for servers whose lists depend on the session, its user or the client's abilities.",
+    )
     untrusted: bool = Field(
         False, description="The server's results hold text of strangers: each of its tools counts as `untrusted`."
     )
@@ -184,6 +189,10 @@ class MCPShareSettings(Section):
         description="Patterns of the URIs of the server's resources that the profile offers. `[]`: none.",
     )
 
+    def before(self, server: str) -> str:
+        """The text before the names of the server's tools and prompts."""
+        return server + JOIN if self.prefix is None else self.prefix
+
 
 class MCPProfileSettings(Section):
     """A profile: the tools, prompts and resources that clients find at `/mcp/<profile>`."""
@@ -193,11 +202,18 @@ class MCPProfileSettings(Section):
         max_length=16384,
         description="Text for the models of the profile's clients. Default: the instructions of its servers.",
     )
+    max_result: Size = Field(
+        8 << 20,
+        ge=1 << 10,
+        le=1 << 30,
+        description="Largest result of a call, and largest event of a streamed answer. In the place of a larger one "
+        "comes a result that says so.",
+    )
     servers: Mapping[Name, MCPShareSettings] = Field(
         min_length=1,
         max_length=64,
         description="Servers of the profile, each with the part of it that the profile offers. Where two have a tool "
-        "of one name, the first one's is offered.",
+        "of one name, it belongs to the first, also while that one is switched off or away.",
     )
 
 
@@ -219,13 +235,21 @@ class ToolPolicySettings(Section):
 
 
 class PinsSettings(Section):
-    """Known definitions of tools. A tool whose definition changed is not offered until it is pinned again."""
+    """Known definitions. A tool, prompt or resource whose definition changed is not offered until it is pinned again,
+    and instructions of servers that changed are not passed on.
+    """
 
     file: str = Field(description="File of the known definitions, which `extproc mcp pin` writes.")
     on_change: Literal["hide", "warn"] = Field(
         "hide",
-        description="Treatment of tools that are new or whose definition changed. `hide`: they are not listed and not "
+        description="Treatment of definitions that are new or changed. `hide`: they are not listed and not "
         "called. `warn`: they are counted and logged.",
+    )
+    kinds: Sequence[Literal["tools", "prompts", "resources", "templates", "instructions"]] = Field(
+        ("tools", "prompts", "resources", "templates", "instructions"),
+        min_length=1,
+        description="Kinds of definitions that need a pin. Default: all. Leave `resources` out where the "
+        "resources of a server are data, such as files.",
     )
 
 
@@ -261,6 +285,13 @@ class MCPLimitsSettings(Section):
         le=1_000_000,
         description="Most sessions at servers of older revisions that one process keeps; the one that rested longest "
         "is given up for a further one.",
+    )
+    session_lists: int = Field(
+        500,
+        ge=1,
+        le=100_000,
+        description="Most lists of single sessions (`lists: session`) that one process keeps; those at rest for the "
+        "longest time are read again.",
     )
     session_age: PositiveDuration = Field(
         86400.0, ge=60, le=30 * 86400, description="Age at which a client's session ends, `1m` to `30d`."
@@ -341,13 +372,27 @@ class MCPSettings(_Derived):
 
     def without_envoy(self, now: MCPSettings) -> MCPSettings:
         """As much of these settings as can apply while Envoy stays as it is with `now`: servers that Envoy has not got
-        are switched off.
+        are switched off, and profiles with such a server stay as they are.
         """
-        servers = {}
+        servers, waiting = {}, set[str]()
         for name, new in self.servers.items():
             old, hot = now.servers.get(name), {field: getattr(new, field) for field in _HOT}
             servers[name] = old.model_copy(update=hot) if old is not None else new.model_copy(update={"disabled": True})
-        return self.model_copy(update={"servers": servers, "origins": now.origins})
+            if old is None and not new.disabled:
+                waiting.add(name)
+        profiles = {
+            name: now.profiles.get(name, profile) if waiting.intersection(profile.servers) else profile
+            for name, profile in self.profiles.items()
+        }
+        for name in {server for profile in profiles.values() for server in profile.servers} - servers.keys():
+            servers[name] = now.servers[name]
+        return self.model_copy(update={"servers": servers, "profiles": profiles, "origins": now.origins})
+
+    def carried(self, server: str) -> Mapping[str, Any]:
+        """The abilities of clients that the gateway can carry to a server, which may offer tools for them alone."""
+        alone = any([*profile.servers] == [server] for profile in self.profiles.values())
+        found: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}}
+        return {**found, "sampling": {}, "roots": {}} if alone else found
 
     def policy(self, server: str, tool: str) -> ToolPolicySettings:
         """The policy for a tool, by the server's own name of it."""

@@ -270,6 +270,7 @@ class Around:
     nodes: int  # values of JSON
     event: int  # bytes of an event of an answer that is read
     answer: int  # bytes of a plain answer that is read
+    empty: int  # bytes in a row of a stream without content
     hold: Callable[[int], bool]  # takes room for bytes of a plain answer
     counters: Counters
     taint: Taint
@@ -284,13 +285,13 @@ class Around:
 
 @dataclass(slots=True, frozen=True)
 class Lists:
-    """The lists of stages, the shape of refusals, and the policy."""
+    """The lists of stages, the shape of refusals, and the profiles."""
 
     on_headers: Sequence[Stage]
     on_request: Sequence[Stage]
     on_response: Sequence[Stage]
     refuse: Callable[[Exchange, Refusal], LocalReply]
-    policy: Policy
+    profiles: Profiles
 
 
 def build(settings: MCPSettings, servers: Servers, around: Around) -> Lists:
@@ -323,9 +324,10 @@ def build(settings: MCPSettings, servers: Servers, around: Around) -> Lists:
         Events(on_event, around.observe),
         event=around.event,
         answer=around.answer,
+        empty=around.empty,
         hold=around.hold,
         audit=settings.answers == "audit",
         reads=guard_result.reads,
     )
     on_response: list[Stage] = [Returned(servers), MarkTaint(settings, taint), reader]
-    return Lists(on_headers, on_request, on_response, Refuse(settings.resource), policy)
+    return Lists(on_headers, on_request, on_response, Refuse(settings.resource), profiles)

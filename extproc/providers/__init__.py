@@ -38,6 +38,8 @@ class Credential:
     prefix: str = "Bearer "
 
 
+_HOST = re.compile(r"[a-z0-9._:{}%-]+")
+"""Characters of a host's name, an address, and of the names of settings in braces."""
 _PLACES = ("region", "project", "account", "api_version")
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 
@@ -124,24 +126,36 @@ HostedTools = Literal["refuse", "drop"]
 
 
 class OutlierDetection(Section):
-    """Ejection of a host that keeps failing, by Envoy."""
+    """Failures in a row that make a model cool down, or the whole provider where it cannot be reached. Of a name with
+    several hosts Envoy ejects those that cannot be reached, never the last one.
+    """
 
     consecutive_5xx: int = Field(
-        5, ge=1, le=1_000_000, description="Failures in a row after which Envoy ejects a host."
+        5,
+        ge=1,
+        le=1_000_000,
+        description="Failures in a row before a cool-down or an ejection: 5xx, no answer or a broken one for a model; "
+        "failed connections for a provider and for a host.",
     )
     interval: PositiveDuration = Field(
-        5.0, description="Time between two checks at which Envoy ejects hosts or takes them back."
+        5.0,
+        description="Time between two requests that test a target after its cool-down, and between two looks of Envoy "
+        "at the hosts that it ejected.",
     )
     base_ejection_time: PositiveDuration = Field(
-        15.0, description="Time for which a host is ejected, times the number of its ejections."
+        15.0,
+        description="Time of the first cool-down or ejection. The second in a row takes twice as long, and so on; a "
+        "cool-down takes `cool_down.longest` at most.",
     )
 
 
 class CoolDown(Section):
-    """Pauses that a provider asks for. A model that cools down is skipped while another target is left."""
+    """Pauses of a model. A model that cools down is skipped while another target is left."""
 
     default: Duration = Field(1.0, description="Pause of a model after a 429 without `Retry-After`. `0s` turns it off.")
-    longest: Duration = Field(300.0, description="Longest pause of a model, whatever `Retry-After` asks for.")
+    longest: Duration = Field(
+        300.0, description="Longest pause of a model, whatever `Retry-After` asks for and however often it failed."
+    )
 
 
 METADATA = Secret("metadata", "")
@@ -299,6 +313,8 @@ class ProviderSettings(Section):
             wrong = True
         if wrong or url.query or url.fragment or url.username or url.password is not None:
             raise ValueError("base_url must be http(s)://host[:port][/path], without user, query or fragment")
+        if not _HOST.fullmatch(url.hostname or ""):
+            raise ValueError(f"{url.hostname!r} is no host: write the address of the service in place of a placeholder")
         return value.rstrip("/")
 
     @field_validator("client_headers")

@@ -12,5 +12,5 @@ PROVIDER = Provider(
     client_headers=("anthropic-beta",),  # https://docs.anthropic.com/en/api/beta-headers
     client_query=("beta",),  # of the SDK's beta methods
     catalogue="anthropic",
-    example=("{kind: anthropic, api_key: env:ANTHROPIC_API_KEY}", "claude-sonnet-4-6"),
+    example=("{kind: anthropic, api_key: env:ANTHROPIC_API_KEY}", "claude-sonnet-5-5"),
 )

@@ -1,4 +1,4 @@
-"""Amazon Bedrock: Converse for every model, and Anthropic's own API for Anthropic's models.
+"""Amazon Bedrock: Converse for every model, Anthropic's own API for Anthropic's models, and OpenAI's for its models.
 
 Requests are signed by Envoy with the credentials it finds (environment, instance, pod identity); with an `api_key`, a
 Bedrock API key, they carry the key instead.
@@ -19,7 +19,16 @@ class _Chunk(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Chunk).decode
 
 
+_RESPONSES = ("openai.gpt-5*", "*.openai.gpt-5*")
+"""Models with OpenAI's Responses at this address; gpt-oss has it at `bedrock-mantle` alone.
+
+Source: https://docs.aws.amazon.com/bedrock/latest/userguide/inference-responses-api.html
+"""
+
+
 def adapt(dialect: str, model: str, stream: bool, path: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    if dialect == "openai_responses":
+        return f"/openai/v1{path}", body
     if dialect != "anthropic_messages":
         return path, body
     body = {name: value for name, value in body.items() if name not in ("model", "stream")}
@@ -43,8 +52,13 @@ PROVIDER = Provider(
     # Converse has bytes and S3, and Claude there "URL sources are not supported".
     no_urls=("aws_converse", "anthropic_messages"),
     unwrap={"anthropic_messages": unwrap},
-    dialects=("aws_converse", "anthropic_messages", "aws_titan_embed"),
-    models={"anthropic_messages": ("anthropic.*", "*.anthropic.*"), "aws_titan_embed": ("amazon.titan-embed-*",)},
+    dialects=("aws_converse", "anthropic_messages", "openai_responses", "aws_titan_embed"),
+    models={
+        "anthropic_messages": ("anthropic.*", "*.anthropic.*"),
+        "openai_responses": _RESPONSES,
+        "aws_titan_embed": ("amazon.titan-embed-*",),
+    },
+    prefers={"openai_responses": _RESPONSES},
     signed_for="bedrock",
     catalogue="aws",
     example=("{kind: aws_bedrock, region: us-east-1}", "anthropic.claude-sonnet-4-6-v1:0"),

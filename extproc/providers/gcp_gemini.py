@@ -10,5 +10,5 @@ PROVIDER = Provider(
     client_query=("alt",),
     credential=Credential("x-goog-api-key", ""),
     catalogue="google",
-    example=("{kind: gcp_gemini, api_key: env:GEMINI_API_KEY}", "gemini-2.5-flash"),
+    example=("{kind: gcp_gemini, api_key: env:GEMINI_API_KEY}", "gemini-3.8-flash"),
 )

@@ -28,6 +28,6 @@ PROVIDER = Provider(
     catalogue="google",
     example=(
         "{kind: gcp_vertex_ai, project: acme-ml, region: europe-west4, api_key: file:/run/secrets/google-token}",
-        "gemini-2.5-pro",
+        "gemini-3.8-flash",
     ),
 )

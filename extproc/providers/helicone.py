@@ -7,5 +7,5 @@ PROVIDER = Provider(
     source="https://docs.helicone.ai/ai-gateway/overview",
     base_url="https://ai-gateway.helicone.ai/v1",
     dialects=("openai_chat",),
-    example=("{kind: helicone, api_key: env:HELICONE_API_KEY}", "gpt-4o-mini"),
+    example=("{kind: helicone, api_key: env:HELICONE_API_KEY}", "gpt-6-luna"),
 )

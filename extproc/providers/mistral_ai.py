@@ -15,7 +15,7 @@ from typing import Any
 from extproc.providers import Provider
 from extproc.words.dialect import Batch
 
-_ADVISORY = ("user", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity")
+_ADVISORY = ("user", "store", "service_tier", "safety_identifier", "verbosity")
 """Fields of OpenAI's without a meaning for the answer, which it does not know."""
 _NAMES = {"seed": "random_seed", "max_completion_tokens": "max_tokens", "dimensions": "output_dimension"}
 _CHANGED = frozenset((*_ADVISORY, *_NAMES))
@@ -88,6 +88,7 @@ PROVIDER = Provider(
         "openai_transcriptions",
     ),
     more=("max_tokens",),
+    cache_keys=("openai_chat",),  # in the types of mistralai's SDK
     adapt=adapt,
     adapts=adapts,
     # "Too many tokens in batch. Max is 16384": https://github.com/dust-tt/dust/pull/10654

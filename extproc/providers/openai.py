@@ -32,5 +32,5 @@ PROVIDER = Provider(
     batches={"*": Batch(2048, 300_000)},  # https://platform.openai.com/docs/api-reference/embeddings/create
     client_headers=("openai-beta",),
     catalogue="openai",
-    example=("{kind: openai, api_key: env:OPENAI_API_KEY}", "gpt-4o"),
+    example=("{kind: openai, api_key: env:OPENAI_API_KEY}", "gpt-6-luna"),
 )

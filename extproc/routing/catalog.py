@@ -7,7 +7,7 @@ below it. `Select` prunes and orders it for one request; Envoy executes the orde
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -180,8 +180,20 @@ class VirtualModelSettings(Section):
 _ONE_TRY = RetrySettings(attempts=1)
 
 
+@dataclass(slots=True, frozen=True)
+class Before:
+    """The names as they were before a change for which Envoy is not ready, and the providers that wait for it."""
+
+    models: Mapping[str, ModelSettings]
+    virtual_models: Mapping[str, VirtualModelSettings]
+    waiting: frozenset[str]
+
+
 class Catalog:
-    """Resolves names. Built once for a configuration that has no contradictions."""
+    """Resolves names. Built once for a configuration that has no contradictions.
+
+    A name that leads to a provider which waits for Envoy leads where it did `before`, whatever kind of name that was.
+    """
 
     def __init__(
         self,
@@ -190,7 +202,13 @@ class Catalog:
         virtual_models: Mapping[str, VirtualModelSettings],
         history: History | None = None,
         prices: PriceBook | None = None,
+        *,
+        before: Before | None = None,
     ) -> None:
+        self._waiting = frozenset[str]() if before is None else before.waiting
+        self._before: Catalog | None = None
+        if before is not None:
+            self._before = Catalog(providers, before.models, before.virtual_models, history, prices)
         self.providers = providers
         self.prices = prices or PriceBook()
         hold([entry.provider.catalogue for entry in providers.values()])
@@ -215,13 +233,32 @@ class Catalog:
     def resolve(self, name: str) -> Chain | None:
         """The chain of a name that a client gave, or None. `provider/model-id` finds the entry of that model."""
         chain = self._chains.get(name)
-        if chain is None and (target := self.target(name)) is not None:
+        if chain is None and (target := self._own(name)) is not None:
             chain = _alone(target)
+        if chain is not None and self._waits(chain.targets):
+            return (self._before and self._before.resolve(name)) or chain
         return chain
 
     def target(self, name: str) -> Target | None:
         """The target of a name of `models`, or of `provider/model-id`, or None."""
+        target = self._own(name)
+        if target is not None and self._waits((target,)):
+            return (self._before and self._before.target(name)) or target
+        return target
+
+    def held(self) -> Iterator[str]:
+        """The names of the settings that lead where they did before."""
+        for name, chain in self._chains.items():
+            if self._waits(chain.targets):
+                yield name
+        yield from (key for _, key, model in self._wildcards if model.provider in self._waiting)
+
+    def _own(self, name: str) -> Target | None:
         return self._targets.get(name) or self.wildcard(name) or self._deployments.get(name)
+
+    def _waits(self, targets: Sequence[Target]) -> bool:
+        waiting = self._waiting
+        return bool(waiting) and any(target.provider in waiting and not target.disabled for target in targets)
 
     def names(self) -> Iterator[str]:
         """Every name a client may give, except names that only a wildcard covers."""
@@ -230,7 +267,8 @@ class Catalog:
     def changed(self) -> frozenset[str]:
         """Fields of requests that targets set or remove."""
         chains = self._chains.values()
-        return frozenset(name for chain in chains for target in chain.targets for name, *_ in target.changes)
+        own = frozenset(name for chain in chains for target in chain.targets for name, *_ in target.changes)
+        return own if self._before is None else own | self._before.changed()
 
     def wildcards(self) -> Iterator[tuple[str, str]]:
         """The entries with `*`, and the provider of each."""
@@ -307,7 +345,7 @@ class Catalog:
             if settings.model in self._virtual:
                 below.append(self._branch(settings.model, here, targets))
                 continue
-            target = self.target(settings.model)
+            target = self._own(settings.model)
             assert target is not None, settings.model
             leaf = replace(
                 target,

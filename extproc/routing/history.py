@@ -1,4 +1,4 @@
-"""History of tries: cool-downs that deployments asked for, and the speed of each.
+"""History of tries: cool-downs that deployments asked for or failed into, and the speed of each.
 
 A deployment is a model at a provider (`Target.deployment`). Envoy reports each try when it ends; `learn` takes it in.
 Processes that share a counters store exchange their findings through `note` and `merge`, so a fleet knows the tries of
@@ -14,6 +14,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
+
+from extproc.routing.streaks import Rule, Streaks, key, whole
 
 FORGET = 600.0
 """Seconds in which a finding loses most (1 - 1/e) of its weight."""
@@ -67,21 +69,54 @@ class History:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._cool: dict[str, float] = {}  # deployment -> end of its cool-down, epoch
+        # Ends of cool-downs, epoch: by deployment where the provider asked for it, else by streaks.key().
+        self._cool: dict[str, float] = {}
+        self._streaks = Streaks(self.cool, self._end, MAX_PLACES)
         self._speeds: dict[_Kind, Speed] = {}
         self._others: dict[_Kind, Speed] = {}  # findings of other processes
         self._probes: dict[_Kind, float] = {}
 
-    def cooling(self, deployment: str) -> float:
-        """Seconds of cool-down that the deployment has left; 0 without one."""
-        until = self._cool.get(deployment)
+    def cooling(self, deployment: str, consumer: str = "") -> float:
+        """Seconds of cool-down that the deployment has left for the consumer; 0 without one."""
+        return self.cause(deployment, consumer)[0] if self._cool else 0.0
+
+    def cause(self, deployment: str, consumer: str) -> tuple[float, str]:
+        """The seconds of `cooling`, and the cause for people."""
+        return max(
+            (self._left(deployment), "its provider asked for a pause"),
+            (self._left(key(deployment)), "it keeps failing"),
+            (self._left(key(deployment, consumer)), "it keeps failing this consumer's requests"),
+            (self._left(key(whole(deployment))), "its provider cannot be reached"),
+        )
+
+    def _left(self, name: str) -> float:
+        until = self._cool.get(name)
         if until is None:
             return 0.0
         left = until - self._clock()
         if left <= 0:
-            self._cool.pop(deployment, None)  # another thread may have been first
+            self._end(name)
             return 0.0
         return left
+
+    def _end(self, name: str) -> None:
+        self._cool.pop(name, None)  # another thread may have been first
+
+    def failed(self, deployment: str, consumer: str, rule: Rule) -> None:
+        """Take in a try that failed through the deployment's fault, or perhaps through the request's."""
+        self._streaks.failed(deployment, consumer, rule, self._clock())
+
+    def unreachable(self, deployment: str, rule: Rule) -> None:
+        """Take in a try for which no connection to the deployment's provider could be made."""
+        self._streaks.failed(whole(deployment), "", rule, self._clock())
+
+    def reached(self, deployment: str, consumer: str, seconds: float, *, served: bool) -> None:
+        """Take in a try of so many seconds that the provider answered; `served` tells whether it was a success."""
+        if self._streaks:
+            began = self._clock() - seconds
+            self._streaks.succeeded(whole(deployment), "", began)
+            if served:
+                self._streaks.succeeded(deployment, consumer, began)
 
     def cool(self, deployment: str, seconds: float) -> None:
         """Begin a cool-down of the deployment, of this many seconds."""
@@ -138,9 +173,13 @@ class History:
                 return other.expected(now)
         return math.inf if 0 <= now - self._probes.get((deployment, streamed, own_class), 0.0) < _PROBE else None
 
-    def chosen(self, deployment: str, size: int, *, streamed: bool) -> None:
-        """Note that a request goes there: one is enough to measure a deployment, or to measure it anew."""
+    def chosen(self, deployment: str, size: int, *, streamed: bool, consumer: str = "") -> None:
+        """Note that a request goes there: one is enough to measure a deployment, to measure it anew, or to test it
+        after a cool-down.
+        """
         now, kind = self._clock(), (deployment, streamed, _size_class(size))
+        if self._streaks:
+            self._streaks.tested(deployment, consumer, now)
         speed = self._speeds.get(kind)
         if speed is None:
             self._probes[kind] = now
@@ -179,9 +218,14 @@ class History:
         """The findings about each deployment, for people, seconds rounded. May be called from another thread."""
         now = self._clock()
         found: dict[str, dict[str, float]] = {}
-        for deployment in list(self._cool):
-            if wait := self.cooling(deployment):
-                found.setdefault(deployment, {})["cooling_down_s"] = round(wait, 1)
+        for name in list(self._cool):
+            deployment, _, consumer = name.partition("\n")
+            if wait := round(self._left(name), 1):
+                entry = found.setdefault(deployment, {})
+                if consumer:
+                    entry["cooling_consumers"] = entry.get("cooling_consumers", 0) + 1
+                else:
+                    entry["cooling_down_s"] = max(wait, entry.get("cooling_down_s", 0.0))
         for (deployment, streamed, _), speed in list(self._speeds.items()):
             if now - speed.at < FORGET:
                 entry = found.setdefault(deployment, {})

@@ -7,7 +7,17 @@ from collections.abc import Callable, Collection, Sequence
 from extproc.routing.catalog import Catalog
 from extproc.routing.history import History
 from extproc.words.chain import Branch, Choice, Skip
-from extproc.words.dialect import ABILITIES, BY_URL, CHARACTERS_PER_TOKEN, HOSTED, IMAGE_OUTPUT, NATIVE, Ask, Dialect
+from extproc.words.dialect import (
+    ABILITIES,
+    BY_URL,
+    CHARACTERS_PER_TOKEN,
+    HOSTED,
+    IMAGE_OUTPUT,
+    NATIVE,
+    SAFETY,
+    Ask,
+    Dialect,
+)
 from extproc.words.errors import NO_PROVIDER_AVAILABLE, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
 from extproc.words.facts import fact
@@ -38,6 +48,8 @@ class Select:
         self._unpriced = unpriced  # the budget that keeps a request from a target of unknown price
 
     def __call__(self, exchange: Exchange) -> None:
+        if "thread" in exchange.ask.needs:
+            _check_thread(exchange)
         left: list[Target] = []
         for target in exchange.targets:
             why = self._unable(target, exchange)
@@ -48,7 +60,7 @@ class Select:
         if not left:
             self._tell(exchange)
             raise self._refusal(exchange)
-        if exchange.keeper:
+        if exchange.kept.keeper:
             left = self._keeping(left, exchange)
         if "state" in exchange.ask.needs:
             left = left[:1]  # always the same target: the others do not have the content that this one stores
@@ -57,7 +69,8 @@ class Select:
         root = exchange.chain.root
         if root is not None and len(left) > 1:
             left = _unique(order(root, {id(target) for target in left}, exchange))
-            self._history.chosen(left[0].deployment, len(exchange.body), streamed=exchange.ask.stream)
+            first, consumer = left[0].deployment, exchange.consumer.name
+            self._history.chosen(first, len(exchange.body), streamed=exchange.ask.stream, consumer=consumer)
         if not exchange.attached:  # the owner's Envoy decides the number of tries in attach mode
             left = [target for target in left for _ in range(target.tries)][: exchange.chain.retry.attempts]
         client = exchange.dialect
@@ -71,9 +84,9 @@ class Select:
 
     def _keeping(self, left: list[Target], exchange: Exchange) -> list[Target]:
         """The targets at the provider that keeps what the request goes on from."""
-        found = [target for target in left if target.provider == exchange.keeper]
+        found = [target for target in left if target.provider == exchange.kept.keeper]
         if not found:
-            message = f"The request goes on from an answer that the provider {exchange.keeper} keeps, and no target of "
+            message = f"The provider {exchange.kept.keeper} keeps what the request goes on from, and no target of "
             raise Refusal(UNSUPPORTED_BY_TARGETS, f"{message}{exchange.ask.model!r} is there{_STATELESS}.")
         return found
 
@@ -83,10 +96,10 @@ class Select:
         if dialect is None or (exchange.attached and dialect is not client):
             path = exchange.request.path.partition("?")[0]  # a query may hold a key
             return "dialect", f"provider {target.provider} does not serve {path}"
-        if dialect is not client and (unsaid := [need for need in ask.needs if _lacks(dialect, target, need)]):
+        if dialect is not client and (unsaid := [need for need in ask.needs if _lacks(dialect, target, need, ask)]):
             why = f"the API of provider {target.provider} has no {', '.join(_named(ask, need) for need in unsaid)}"
             if "state" in unsaid:
-                return "dialect", why + (_STATELESS if client.stored else "")
+                return "dialect", why + (_STATELESS if client.objects.items else "")
             return "dialect", why + _REMEDY if HOSTED in unsaid and "hosted_call" not in unsaid else why
         if BY_URL in ask.needs and catalog.fetches_not(target, dialect):
             return "dialect", f"provider {target.provider} fetches no images or files by URL (send them in base64)"
@@ -120,12 +133,14 @@ class Select:
         """Targets without a cool-down. When all have one, all of them: asking a cooling provider is better than asking
         none.
         """
-        waits = [self._history.cooling(target.deployment) for target in left]
+        consumer = exchange.consumer.name
+        waits = [self._history.cooling(target.deployment, consumer) for target in left]
         if not any(waits) or all(waits):
             return left
         for target, wait in zip(left, waits, strict=True):
             if wait:
-                text = f"it cools down for another {wait:.0f} s"
+                _, cause = self._history.cause(target.deployment, consumer)
+                text = f"it cools down for another {wait:.0f} s: {cause}"
                 exchange.skipped.append(Skip(target, "cooling_down", text))
         return [target for target, wait in zip(left, waits, strict=True) if not wait]
 
@@ -150,6 +165,17 @@ class Select:
         )
 
 
+def _check_thread(exchange: Exchange) -> None:
+    """Refuse a thread where another provider could have to go on. Clients then send the whole conversation, which can
+    fail over.
+    """
+    if len({target.provider for target in exchange.chain.targets}) > 1:
+        message = (
+            f"{exchange.ask.model!r} has targets at several providers, and a thread stays with one: send the whole "
+        )
+        raise Refusal(UNSUPPORTED_BY_TARGETS, f"{message}conversation.", param=exchange.ask.needs["thread"])
+
+
 def _too_many(ask: Ask, target: Target, dialect: Dialect) -> str:
     """The reason why a batch most likely is more than a target takes in one request; empty where it fits."""
     most = target.batch or dialect.batch(target.model)
@@ -169,12 +195,14 @@ def _named(ask: Ask, need: str) -> str:
     return need if field in (need, "input", "tools") else f"{need} ({field!r})"
 
 
-def _lacks(dialect: Dialect, target: Target, need: str) -> bool:
+def _lacks(dialect: Dialect, target: Target, need: str, ask: Ask) -> bool:
     """Whether a request that needs `need` cannot be translated for `target`."""
     if need == HOSTED:
         return target.hosted_tools != "drop"
     if need == IMAGE_OUTPUT:
         return not dialect.images
+    if need == SAFETY:
+        return all(name != ask.needs[need] for name, *_ in target.changes)
     return need in dialect.lacks or need in NATIVE
 
 

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from google.protobuf.duration_pb2 import Duration
 
 from extproc.pb import extproc_pb2 as pb
+from extproc.server.wire import parsed
 from extproc.words import contract
-from extproc.words.tries import OUTCOMES, DownstreamEnd, Seen, Try, UnderWay
+from extproc.words.tries import DownstreamEnd, Seen, Try, UnderWay, outcome_of
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 METHOD = "StreamAccessLogs"
@@ -35,8 +36,10 @@ _DOWNSTREAM_REASONS = {
 
 
 def read(data: bytes, log_name: str) -> tuple[str, Sequence[Try | UnderWay | DownstreamEnd]]:
-    """The entries of one message, and the log's name: only the first message of a stream carries it."""
-    message = pb.StreamAccessLogsMessage.FromString(data)
+    """The entries of one message, and the log's name: only the first message of a stream carries it. Raises
+    Malformed.
+    """
+    message = parsed(pb.StreamAccessLogsMessage, data)
     log_name = message.identifier.log_name or log_name
     entries = message.http_logs.log_entry
     if log_name.startswith(contract.TRY_PREFIX):
@@ -54,9 +57,10 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try | UnderWay:
     exchange_id = told[contract.LOG_ID].string_value if contract.LOG_ID in told else ""
     if common.intermediate_log_entry:
         return UnderWay(exchange_id, attempt)
-    target = ""
+    target = consumer = ""
     if "targets" in told:
-        targets = contract.decode_targets(told["targets"].string_value)
+        value = told["targets"].string_value
+        targets, consumer = contract.decode_targets(value), contract.decode_consumer(value)
         target = targets[min(attempt, len(targets)) - 1]
     seconds, outcome = _seconds(common.duration), _outcome(common.response_flags, response)
     # The public listener ends a try that takes too long; in this listener that looks as if the client had left.
@@ -84,6 +88,7 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try | UnderWay:
         answer_bytes=response.response_body_bytes,
         streamed=content_type.startswith("text/event-stream"),
         seen=_seen_or_none(common.metadata),
+        consumer=consumer,
     )
 
 
@@ -140,10 +145,7 @@ def _outcome(flags: pb.ResponseFlags, response: pb.HTTPResponseProperties) -> st
         return "cut" if cut else "client_left"
     # An error's status counts, whole or not: the public listener fails over at its headers, and leaves.
     if answered or cut or left:
-        if status < 300:
-            return "ok"
-        exact, kind = str(status), f"{status // 100}xx"
-        return exact if exact in OUTCOMES else kind if kind in OUTCOMES else "other"
+        return outcome_of(status)
     if flags.upstream_connection_failure:
         return "connect"
     if flags.upstream_request_timeout or flags.stream_idle_timeout or response.response_code_details == _NOT_READ:
@@ -159,12 +161,13 @@ def _outcome(flags: pb.ResponseFlags, response: pb.HTTPResponseProperties) -> st
 
 def _downstream_end(entry: pb.HTTPAccessLogEntry) -> DownstreamEnd | None:
     flags, details = entry.common_properties.response_flags, entry.response.response_code_details
+    about = entry.request.request_headers.get(contract.ID, ""), entry.response.response_code.value
     if flags.downstream_connection_termination or flags.downstream_remote_reset:
-        return DownstreamEnd("client_left")
+        return DownstreamEnd("client_left", *about)
     if details == "via_upstream" or details.startswith("extproc_"):
         return None
     found = next((reason for part, reason in _DOWNSTREAM_REASONS.items() if part in details), None)
-    return DownstreamEnd(found or f"{entry.response.response_code.value // 100}xx")
+    return DownstreamEnd(found or f"{entry.response.response_code.value // 100}xx", *about)
 
 
 def _seconds(duration: Duration) -> float:

@@ -14,6 +14,7 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 
 from extproc.pb import extproc_pb2 as pb
+from extproc.server.wire import parsed
 from extproc.transport import Calls
 
 CLUSTERS, LISTENERS, ROUTES, SECRETS = "clusters", "listeners", "routes", "secrets"
@@ -172,7 +173,7 @@ class _Stream:
         return True
 
     async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
-        request, kind = pb.DiscoveryRequest.FromString(bytes(data)), self._kind
+        request, kind = parsed(pb.DiscoveryRequest, data), self._kind
         if self._nonce:
             if request.response_nonce != str(self._nonce):  # about an earlier message
                 return ()

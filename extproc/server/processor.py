@@ -26,7 +26,7 @@ from extproc.accounting.tries import FailedTries
 from extproc.accounting.units import Units
 from extproc.admission import InFlight
 from extproc.auth import IssuedKey
-from extproc.budgets import Exact, Expected, Grants, Tools, compile_budget
+from extproc.budgets import Exact, Expected, Grants, Leases, Tools, compile_budget
 from extproc.cache.answers import Answers, open_answers
 from extproc.cache.stores import CacheError
 from extproc.credentials.rotation import EVERY, Keeper, watch
@@ -47,7 +47,7 @@ from extproc.unread.waiting import Waiting
 from extproc.words import workers
 
 if TYPE_CHECKING:
-    from extproc.mcp.servers import Server as MCPServer
+    from extproc.mcp.catalogue import Catalogue
     from extproc.mcp.servers import Servers
 
 log = logging.getLogger(__name__)
@@ -102,13 +102,13 @@ class Processor:
         self._server: Server | None = None
         self._servers: Servers | None = None
         self._taint = Taint(self._counters)
-        self._leases: set[str] = set()
+        self._leases = Leases(self._counters)
         self._history = History()
         self._in_flight = InFlight()
         self._telemetry.body_bytes = lambda: self._in_flight.size
         self._grants = Grants(self._counters)
         self._agreed = Units(self._counters)
-        self._forgotten = Forgotten(self._counters, self._telemetry.recent.drop)
+        self._forgotten = Forgotten(self._counters, _dropping(self._telemetry, self._answers))
         self._alerts = Alerts(self._counters, self._telemetry.alert)
         self._exact = Exact({})
         self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected(), self._exact)
@@ -155,6 +155,7 @@ class Processor:
         for work in (
             self._watch_lag(),
             self._watch_files(),
+            self._server.watch(self._until_beat),
             self._renew_leases(),
             self._keep_books(),
             *([] if self._worker else [self._add_up()]),
@@ -163,7 +164,6 @@ class Processor:
             *([self._waiting.run()] if settings.usage.mode == "log" else []),
             self._alerts.run(),
             *([self._servers.run()] if self._servers is not None else []),
-            *([self._answers.run()] if self._answers is not None and self._answers.shares else []),
         ):
             self._spawn(work)
         if self._worker:
@@ -192,13 +192,19 @@ class Processor:
         everything = self._everything()
         self._desk = desk = Desk(self._ledger.operators, lambda: self._settings, lambda: self._pipeline.catalog)
         given = [*filter(None, [settings.admin.token, settings.auth.key_secret])]
+        oidc = settings.admin.oidc
+        failures = admin.Failures(settings.admin.failed_authentications, self._telemetry.admin_refused)
+
+        def app() -> Any:  # imports its libraries with the first connection
+            return admin.admin_app(everything, token, desk, oidc, given, failures=failures)
+
         doors = (
-            ("status", self._status, settings.status),
-            ("admin", lambda: admin.admin_app(everything, token, desk, settings.admin.oidc, given), settings.admin),
+            ("status", self._status, settings.status, admin.probing(self._stalled, self._unready)),
+            ("admin", app, settings.admin, None),
         )
-        for name, make, door in doors:
+        for name, make, door, probe in doors:
             try:
-                self._http.add(make, door.address, door.port)
+                self._http.add(make, door.address, door.port, probe)
             except OSError as error:
                 raise OSError(f"{name}: cannot listen on {door.address}:{door.port}: {error.strerror}") from error
 
@@ -223,8 +229,11 @@ class Processor:
 
     async def stop(self, *, notice: float = _DRAIN_NOTICE, grace: float = _DRAIN_GRACE) -> None:
         """Drain: `notice` seconds for Envoy to look elsewhere, up to `grace` seconds for streams to end."""
+        ends = time.monotonic() + notice + grace
         if self._server is not None:
             await self._server.drain(notice, grace)
+        if self._several and not self._worker:  # it answers probes for all
+            await self._siblings().ended(ends - time.monotonic())
         self._failed.flush()
         await self._audits.drain()
         if self._telemetry.prompts is not None:
@@ -234,6 +243,7 @@ class Processor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self._http.stop)  # clients of that server may be waiting for this loop
         with contextlib.suppress(StoreError):  # owed settles still get their rows
+            await self._leases.turn()
             await self._books.catch_up()
         await asyncio.to_thread(self._ledger.stop)
         with contextlib.suppress(StoreError):  # a lease that ends reports the same again
@@ -273,7 +283,7 @@ class Processor:
 
     def _unready(self) -> str:
         """The reason why Envoy should send nothing here."""
-        return "" if self._server is not None and self._server.serving else "draining"
+        return (self._server.unready or workers.away(self._socket)) if self._server is not None else "draining"
 
     def _remark(self) -> str:
         """A remark for people who look at /readyz: settings that are not those of the file. Traffic is served all the
@@ -415,26 +425,26 @@ class Processor:
         if self._server is not None:
             self._spawn(servers.run())
 
-    def _learn(self, server: MCPServer) -> None:
+    def _learn(self, found: Catalogue) -> None:
         """Look through the new definitions of an MCP server before clients ask for them."""
-        policy, catalogue = self._pipeline.policy, server.catalogue
-        if policy is not None and catalogue is not None:
-            entries = [entry for kind in catalogue.entries.values() for entry in kind.values()]
-            self._spawn(policy.learn(entries), ends=True)
+        profiles = self._pipeline.profiles
+        if profiles is not None:
+            entries = [entry for kind in found.entries.values() for entry in kind.values()]
+            self._spawn(profiles.policy.learn(entries), ends=True)
 
     def _tools_of(self, definitions: bool) -> Sequence[Mapping[str, Any]]:
         """The MCP servers and their tools, for operators."""
-        if self._servers is None or self._pipeline.policy is None:
+        if self._servers is None or self._pipeline.profiles is None:
             raise admin.SourceError(404, "the settings have no MCP servers")
         from extproc.mcp.report import describe as describe_servers  # noqa: PLC0415
 
-        return describe_servers(self._servers, self._pipeline.policy, definitions=definitions)
+        return describe_servers(self._servers, self._pipeline.profiles, definitions=definitions)
 
     def _count_tools(self) -> Mapping[tuple[str, str], int]:
         from extproc.mcp.report import count  # noqa: PLC0415
 
-        policy = self._pipeline.policy
-        return {} if self._servers is None or policy is None else count(self._servers, policy)
+        profiles = self._pipeline.profiles
+        return {} if self._servers is None or profiles is None else count(self._servers, profiles)
 
     def _rebuild(self) -> None:
         """Build the pipeline anew, with its inputs outside the settings: the keys that are present."""
@@ -463,7 +473,7 @@ class Processor:
             lease = self._settings.limits.lease
             await asyncio.sleep(lease / 3)
             with contextlib.suppress(StoreError):  # two more renewals fit into the lease
-                await self._counters.renew(list(self._leases), lease)
+                await self._leases.renew(lease)
 
     async def _keep_books(self) -> None:
         """End the leases of dead exchanges, and keep counters and ledger in agreement."""
@@ -521,6 +531,17 @@ class Processor:
     def _report(self, expired: Expired) -> None:
         self._telemetry.lease_expired(expired.forwarded)
         log.warning("the reservation of exchange %s ran out: charged %s", expired.id, expired.amounts)
+
+
+def _dropping(telemetry: Telemetry, answers: Answers | None) -> Callable[[Callable[[Mapping[str, Any]], bool]], None]:
+    """Drops the exchanges of forgotten consumers. Of kept questions all are dropped: they know no names."""
+
+    def drop(matches: Callable[[Mapping[str, Any]], bool]) -> None:
+        telemetry.recent.drop(matches)
+        if answers is not None and answers.similar is not None:
+            answers.similar.forget(None)
+
+    return drop
 
 
 def _open_answers(settings: Settings) -> Answers | None:

@@ -1,6 +1,6 @@
 """Reloads: new settings reach this process and Envoy, in an order in which no request meets one without the other.
 
-1. A change is read and checked. Wrong settings change nothing.
+1. A change is read and checked, a large one by a process of its own (`server.reading`). Wrong settings change nothing.
 2. Everything that needs no change of Envoy applies at once: consumers, budgets, guardrails, kill switches.
 3. A process of its own makes Envoy's resources (`server.making`). Envoy gets the new ones beside the old ones.
 4. When Envoy has accepted them, the rest applies. When it refuses them, it gets the old ones back, and the settings are
@@ -20,15 +20,18 @@ import sys
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from extproc.credentials.rotation import copy_secret, forget_secret, private_directory
 from extproc.server.discovery import CLUSTERS, KINDS, LISTENERS, SECRETS, Discovery, EnvoyAwayError, EnvoyRefusedError
+from extproc.server.reading import Read
 from extproc.settings import bound, config
-from extproc.settings.config import ConfigError, Settings
+from extproc.settings.config import Settings
+from extproc.settings.document import ConfigError
 from extproc.words import resources, shapes
+from extproc.words.pause import without_collections
 from extproc.words.resources import Ask, Made
 from extproc.words.values import files_of
 
@@ -39,11 +42,13 @@ _WARM = 0.3  # seconds for the listeners that Envoy has accepted to begin
 _AGAIN = 1.0  # seconds between two attempts to reach Envoy
 _REFUSED = 15.0  # seconds until Envoy gets again what it refused: a file that was missing may be there
 _PATIENCE = 10.0  # seconds in which an Envoy that is away, or worker 0, is expected to follow
-_BUILD = 60.0  # seconds for the process that makes resources, and until the next one when it fails
+_BUILD = 60.0  # seconds for a process that reads settings or makes resources, and until the next one when it fails
+_LARGE = 128 << 10  # characters of settings that this process does not read itself
 _LOOK = 1.0  # seconds between looks at the files meanwhile
 
 
 _NOT_YET = "Envoy has not got them yet"
+_T = TypeVar("_T")
 
 
 class Process(Protocol):
@@ -60,7 +65,7 @@ class Process(Protocol):
 
 
 class MakingError(Exception):
-    """Envoy's resources cannot be made. The text says why."""
+    """A process beside this one did not do its work. The text says why."""
 
 
 class SupersededError(Exception):
@@ -170,9 +175,14 @@ class Reloads:
         """Take the file's new content, as far as possible, or keep the last good settings."""
         try:
             text = await asyncio.to_thread(config.text, self._file)
-            settings = await asyncio.to_thread(config.parse, text, str(self._file))
+            settings = await self._parse(text)
         except ConfigError as error:
             self._refuse(str(error))
+            return
+        except SupersededError:  # the next look finds the change
+            return
+        except MakingError as error:
+            self._refuse(f"they cannot be read: {error}")
             return
         except Exception as error:  # a MemoryError, or a bug in a check: not a reason to stop reloading
             log.exception("the new settings cannot be read")
@@ -195,10 +205,24 @@ class Reloads:
         self._wait(_NOT_YET, 0.0)
         await self._move()
 
+    async def _parse(self, text: str) -> Settings:
+        """The settings in `text`. Raises ConfigError, SupersededError, MakingError."""
+        if len(text) <= _LARGE:
+            return await asyncio.to_thread(config.parse, text, str(self._file))
+        log.info("new settings of %d KiB are being read", len(text) >> 10)
+        self._process.told("", "a change of the file is being read")
+        work = _run("reading", text.encode(), str(self._file))
+        read = await asyncio.to_thread(msgspec.msgpack.decode, await self._until_changed(work), type=Read)
+        if read.problems:
+            raise ConfigError(str(self._file), read.problems)
+        with without_collections():
+            return await asyncio.to_thread(Settings.model_validate, read.tree)
+
     def _take(self, settings: Settings) -> None:
         files = files_of(settings)
         found = signatures(files)  # before they are read: a change in the meantime is seen at the next look
-        self._process.take(settings, self.places)
+        with without_collections():  # nothing else runs meanwhile
+            self._process.take(settings, self.places)
         self._used, self._files, self._signatures = settings, files, found
 
     def _refuse(self, reason: str) -> None:
@@ -282,11 +306,11 @@ class Reloads:
             raise EnvoyAwayError
         return made
 
-    async def _until_changed(self, work: Coroutine[None, None, Made]) -> Made:
+    async def _until_changed(self, work: Coroutine[None, None, _T]) -> _T:
         """The result of work that may take seconds. A change of the settings ends it, so that a consumer that is
         switched off does not wait; a change of a secret's file applies meanwhile. Raises SupersededError.
         """
-        task = asyncio.create_task(work, name="make-resources")
+        task = asyncio.create_task(work, name="beside")
         try:
             while not (await asyncio.wait({task}, timeout=_LOOK))[0]:
                 content, found = await asyncio.to_thread(self._read)
@@ -302,25 +326,11 @@ class Reloads:
         """Envoy's resources for the settings that are wanted, beside those it has. Raises MakingError."""
         directory = str(self._secrets or "/run/extproc/secrets")
         question = msgspec.json.encode(Ask(self._text, self._first_text, directory, self._socket, self._before))
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "extproc.server.making"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
         try:
-            async with asyncio.timeout(_BUILD):
-                out, err = await process.communicate(question)
-        except TimeoutError:
-            raise MakingError(f"Envoy's configuration was not made within {_BUILD:.0f} s") from None
-        finally:
-            if process.returncode is None:
-                process.kill()
-        if process.returncode != 0:
-            kind = err.strip().rpartition(b"\n")[2].partition(b":")[0].decode("ascii", "replace")
-            hint = ": pip install 'llm-extproc[envoy]'" if kind == "ModuleNotFoundError" else ""
-            raise MakingError(f"Envoy's configuration cannot be made ({kind or process.returncode}){hint}")
-        return shapes.decode(out, Made)
+            return shapes.decode(await _run("making", question), Made)
+        except MakingError as error:
+            hint = ": pip install 'llm-extproc[envoy]'" if str(error) == "ModuleNotFoundError" else ""
+            raise MakingError(f"Envoy's configuration cannot be made ({error}){hint}") from None
 
     async def _give(self, made: Made) -> None:
         """Give Envoy the new resources beside those that it has. Raises EnvoyRefusedError, EnvoyAwayError."""
@@ -399,6 +409,29 @@ class Reloads:
 def _kinds(made: Made) -> Sequence[tuple[str, Mapping[str, bytes]]]:
     """Clusters first: listeners that lead to unknown ones are refused."""
     return [(kind, getattr(made, kind)) for kind in KINDS]
+
+
+async def _run(module: str, question: bytes, *arguments: str) -> bytes:
+    """The answer of a module of this package, in a process that ends with this call. Raises MakingError."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", f"extproc.server.{module}", *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(_BUILD):
+            out, err = await process.communicate(question)
+    except TimeoutError:
+        raise MakingError(f"it took longer than {_BUILD:.0f} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        kind = err.strip().rpartition(b"\n")[2].partition(b":")[0].decode("ascii", "replace")
+        raise MakingError(kind or f"{process.returncode}")
+    return out
 
 
 def signatures(files: Sequence[str]) -> Sequence[object]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
 
 from extproc.attempt import AttemptStream
 from extproc.gateway import GatewayStream
@@ -17,7 +18,7 @@ from extproc.pipeline import Pipeline
 from extproc.server import access_log, answers, wire
 from extproc.server.discovery import Discovery
 from extproc.telemetry.metrics import Telemetry
-from extproc.transport import Calls, Transport
+from extproc.transport import Calls, Faults, Malformed, Transport
 from extproc.transport.native import NativeServer
 from extproc.unread.waiting import Waiting
 from extproc.words import contract
@@ -48,18 +49,20 @@ class Server:
         self._discovery = discovery or Discovery()
         self._health = _Health()
         self._transport: Transport | None = None
+        self._away = ""  # why Envoy could not connect
 
     async def start(self, *, socket: str | None = None, address: str | None = None, transport: str = "native") -> None:
         """Listen on a unix socket of mode 0600, or on `host:port`, which only grpcio serves. Raises OSError when the
         address is not available.
         """
+        faults = Faults(self._telemetry.peer_fault)
         if address is None and transport == "native":
             assert socket is not None
-            self._transport = NativeServer(self._calls(), socket)
+            self._transport = NativeServer(self._calls(), socket, faults=faults)
         else:
             from extproc.transport.grpcio_server import GrpcioServer  # noqa: PLC0415 - grpc takes 8 MB
 
-            self._transport = GrpcioServer(self._calls(), socket if address is None else None, address)
+            self._transport = GrpcioServer(self._calls(), socket if address is None else None, address, faults=faults)
         await self._transport.start()
 
     async def drain(self, notice: float, grace: float) -> None:
@@ -73,9 +76,16 @@ class Server:
             await self._transport.stop(max(0.0, grace - (time.monotonic() - begun)))
             await self._waiting.drain(0)  # answers that passed unread meanwhile
 
+    async def watch(self, pause: Callable[[], float]) -> None:
+        """Look after the socket until cancelled, each time after a pause."""
+        while self._transport is not None:
+            await asyncio.sleep(pause())
+            self._away = await self._transport.look()
+
     @property
-    def serving(self) -> bool:
-        return self._health.serving
+    def unready(self) -> str:
+        """The reason why Envoy should send nothing here, or cannot; empty when it can."""
+        return self._away if self._health.serving else "draining"
 
     def _calls(self) -> Calls:
         return {
@@ -106,6 +116,7 @@ class _Process:
     def __init__(self, attachment: Attachment, telemetry: Telemetry) -> None:
         self._attachment = attachment
         self._telemetry = telemetry
+        self._order = wire.Order()
         self._dropped = False  # the request's body, for which there was no room
         telemetry.streams += 1
 
@@ -117,13 +128,27 @@ class _Process:
         self._dropped = not self._attachment.admits(size)
         return not self._dropped
 
+    @property
+    def more(self) -> bool:
+        """See `transport.Lengthy`."""
+        return self._attachment.more
+
     async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
         if self._dropped:
-            return await wire.refuse(self._attachment)
-        step = wire.converse(self._attachment, data)
+            return await self._take(wire.refuse(self._attachment))
+        step = wire.converse(self._attachment, data, self._order)
         del data  # a large message is freed as soon as it was read
+        return await self._take(step)
+
+    async def go_on(self) -> Sequence[bytes]:
+        """See `transport.Lengthy`."""
+        return await self._take(wire.go_on(self._attachment))
+
+    async def _take(self, step: Coroutine[Any, Any, Sequence[bytes]]) -> Sequence[bytes]:
         try:
             return await step
+        except Malformed:
+            raise
         except Exception:
             self._telemetry.internal_error(type(self._attachment).__name__)
             raise
@@ -147,8 +172,8 @@ class _Traced(_Process):
         super().__init__(stream, telemetry)
         self._stream = stream
 
-    async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
-        return self._with_span(await super().on_message(data))
+    async def _take(self, step: Coroutine[Any, Any, Sequence[bytes]]) -> Sequence[bytes]:
+        return self._with_span(await super()._take(step))
 
     def on_silence(self, now: float) -> Sequence[bytes]:
         return self._with_span(super().on_silence(now))
@@ -185,6 +210,8 @@ class _AccessLog:
                 self._waiting.tell(entry)
             else:
                 self._telemetry.downstream_end(entry.reason)
+                if (failed := self._pipeline().failed) is not None:
+                    failed.tell_end(entry)
         return ()
 
     async def on_half_close(self) -> Sequence[bytes]:

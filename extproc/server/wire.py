@@ -6,12 +6,14 @@ Source: envoy/service/ext_proc/v3/external_processor.proto. Envoy's observed beh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import Struct, Value
 
 from extproc.pb import extproc_pb2 as pb
 from extproc.server import answers
+from extproc.transport import Malformed
 from extproc.words import contract
 from extproc.words.actions import CONTINUE, Attachment, Chunk, Continue, LocalReply
 from extproc.words.exchange import NOTHING_VERIFIED, Verified
@@ -25,17 +27,58 @@ _REQUEST_BODY, _BODY = b"\x22", b"\x0a"  # tags of ProcessingRequest.request_bod
 _MAX_CHUNK = 62_000  # bytes; Envoy drops larger pieces of a FULL_DUPLEX_STREAMED body
 
 
-class UnexpectedMessage(Exception):  # noqa: N818
-    """A message that Envoy's configuration should never make it send."""
+_FIRST, _HEAD, _BODIES = 0, 2, 3  # places of phases
+_PLACES = {
+    "request_headers": _FIRST,
+    "request_body": 1,
+    "response_headers": _HEAD,
+    "response_body": _BODIES,
+    "response_trailers": 4,
+}
+_Message = TypeVar("_Message", bound=Message)
 
 
-async def converse(attachment: Attachment, data: bytes | memoryview) -> Sequence[bytes]:
-    """Give one message to the attachment and return the messages for Envoy, in order; possibly none."""
+class Order:
+    """The order of one stream's messages: each phase once, but for the pieces of an answer's body. An answer without a
+    request is Envoy's own, to a request that it refused before the filter.
+    """
+
+    __slots__ = ("_at",)
+
+    def __init__(self) -> None:
+        self._at = -1
+
+    def check(self, phase: str | None) -> None:
+        """Raises Malformed."""
+        place, at = _PLACES.get(phase or "", -1), self._at
+        if place < at or (place == at and place != _BODIES) or (at < _FIRST and place not in (_FIRST, _HEAD)):
+            raise Malformed(f"{phase} at the wrong place")
+        if place >= _BODIES > _HEAD > at:
+            raise Malformed(f"{phase} before the answer's headers")
+        self._at = place
+
+
+def parsed(kind: type[_Message], data: bytes | memoryview) -> _Message:
+    """A message of that kind. Raises Malformed."""
+    try:
+        return kind.FromString(data if isinstance(data, bytes) else bytes(data))
+    except DecodeError:
+        raise Malformed(f"no {kind.DESCRIPTOR.name}") from None
+
+
+async def converse(attachment: Attachment, data: bytes | memoryview, order: Order | None = None) -> Sequence[bytes]:
+    """Give one message to the attachment and return the messages for Envoy, in order; possibly none. Raises
+    Malformed.
+    """
     if len(data) > _LARGE and (large := _large_body(data)) is not None:
+        if order is not None:
+            order.check("request_body")
         del data  # the body is the only copy from here on
         return [_onward(await attachment.on_request_body(large))]
-    message = pb.ProcessingRequest.FromString(data if isinstance(data, bytes) else bytes(data))
+    message = parsed(pb.ProcessingRequest, data)
     phase = message.WhichOneof("request")
+    if order is not None:
+        order.check(phase)
     if phase == "request_headers":
         part = message.request_headers
         verified = _verified(message)
@@ -51,10 +94,16 @@ async def converse(attachment: Attachment, data: bytes | memoryview) -> Sequence
         return _chunks(await attachment.on_response_body(body.body, body.end_of_stream))
     if phase == "response_trailers":  # the body ended without a last chunk
         last = await attachment.on_response_body(b"", True)
+        assert not attachment.more, "every piece was worked on to its end before"
         if isinstance(last.head, LocalReply):
             return _chunks(last)
         return [*_chunks(Chunk(last.body, head=last.head)), answers.TRAILERS_UNCHANGED]
-    raise UnexpectedMessage(str(phase))
+    raise Malformed(f"a message of the kind {phase}")
+
+
+async def go_on(attachment: Attachment) -> Sequence[bytes]:
+    """The messages of the next step of an attachment that has `more`."""
+    return _chunks(await attachment.on_response_body(b"", False))
 
 
 def silence(attachment: Attachment, now: float) -> Sequence[bytes]:
@@ -93,6 +142,8 @@ def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
     """The number at `at`, and the place behind it."""
     value = shift = 0
     while True:
+        if at >= len(data):
+            raise Malformed("no ProcessingRequest")
         byte = data[at]
         value |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7

@@ -9,21 +9,33 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from extproc import __version__
 from extproc.providers import CoolDown, ProviderSettings
-from extproc.routing.catalog import ModelSettings
+from extproc.routing.catalog import Before, Catalog, ModelSettings, TargetSettings, VirtualModelSettings
 from extproc.settings.config import Settings
 
 _SECTIONS = ("status", "admin", "processor", "stores")
 """Sections that bind at the start: addresses, processes and stores that are open."""
 _FIELDS = {"usage": ("mode", "log_interval"), "listener": ("max_connections",), "telemetry": ("log_buffer",)}
 """Further settings that bind at the start."""
-_FREE = {"prices", "surcharges", "unknown_price", "models", "consumers", "teams", "groups", "guardrails", "attach"}
+_FREE = {
+    "prices",
+    "surcharges",
+    "unknown_price",
+    "models",
+    "consumers",
+    "teams",
+    "groups",
+    "guardrails",
+    "attach",
+    "foreign_objects",
+}
 """Sections of which Envoy has nothing. A test compares Envoy's configuration."""
 _PROCESSORS_OWN = {"disabled": False, "cool_down": CoolDown()}
 """Settings of a provider of which Envoy has nothing."""
+_Switched = TypeVar("_Switched", ModelSettings, TargetSettings)
 
 
 def fixed(settings: Settings, first: Settings) -> Settings:
@@ -50,8 +62,9 @@ def _cache(settings: Settings) -> object:
     """The store of kept answers is opened at the start, where there are rules."""
     kept = settings.cache
     semantic = kept.semantic
-    similar = semantic.embeddings, semantic.memory, semantic.shared, kept.is_semantic
-    return bool(kept.rules), kept.key, kept.memory, kept.disk, similar
+    similar = semantic.embeddings, semantic.verify, semantic.memory, kept.is_semantic
+    turns = kept.conversations
+    return bool(kept.rules), kept.key, kept.memory, kept.disk, similar, turns.enabled, turns.memory, turns.disk
 
 
 def digest(settings: Settings) -> str:
@@ -79,29 +92,32 @@ def _envoys(provider: ProviderSettings) -> ProviderSettings:
 def without_envoy(settings: Settings, now: Settings) -> Settings:
     """As much of `settings` as can apply while Envoy stays as it is with `now`.
 
-    A provider that Envoy has keeps its definition, one that Envoy has not is switched off. A model that moves to such a
-    provider stays where it was.
+    A provider that Envoy has keeps its definition, one that Envoy has not is switched off. Names that lead to either
+    lead where they did (`Settings.before`), but what `settings` switch off is off.
     """
     providers: dict[str, ProviderSettings] = {}
+    waiting = set[str]()
     for name, new in settings.providers.items():
         old = now.providers.get(name)
-        if old is None:
-            providers[name] = new.model_copy(update={"disabled": True})
-        elif _envoys(old) == _envoys(new):
+        if old is not None and _envoys(old) == _envoys(new):
             providers[name] = new
-        else:
-            providers[name] = old.model_copy(update={field: getattr(new, field) for field in _PROCESSORS_OWN})
-    models: dict[str, ModelSettings] = {}
-    for name, model in settings.models.items():
-        before = now.models.get(name)
-        stays = before is not None and model.provider not in now.providers
-        models[name] = before if before is not None and stays else model
-        if (needed := models[name].provider) not in providers:
-            providers[needed] = now.providers[needed]
-    return settings.model_copy(
+            continue
+        if not new.disabled:
+            waiting.add(name)
+        own = {"disabled": True} if old is None else {field: getattr(new, field) for field in _PROCESSORS_OWN}
+        providers[name] = (old or new).model_copy(update=own)
+    before = None
+    if waiting:
+        providers = {**now.providers, **providers}  # names may have led to providers that are no longer there
+        models = {name: _off(model, settings.models.get(name)) for name, model in now.models.items()}
+        virtual_models = {
+            name: _without_targets(virtual, settings.virtual_models.get(name))
+            for name, virtual in now.virtual_models.items()
+        }
+        before = Before(models, virtual_models, frozenset(waiting))
+    found = settings.model_copy(
         update={
             "providers": providers,
-            "models": models,
             "listener": now.listener,
             "attribution": now.attribution,
             "mcp": now.mcp if now.mcp is None or settings.mcp is None else settings.mcp.without_envoy(now.mcp),
@@ -109,13 +125,29 @@ def without_envoy(settings: Settings, now: Settings) -> Settings:
             "telemetry": settings.telemetry.model_copy(update={"traces": now.telemetry.traces}),
         }
     )
+    return found.with_before(before)
+
+
+def _off(old: _Switched, new: _Switched | None) -> _Switched:
+    """`old`, switched off where `new` is."""
+    return old.model_copy(update={"disabled": True}) if new is not None and new.disabled else old
+
+
+def _without_targets(old: VirtualModelSettings, new: VirtualModelSettings | None) -> VirtualModelSettings:
+    """`old`, without the targets that `new` switches off."""
+    off = {target.model: target for target in new.targets if target.disabled} if new is not None else {}
+    return old.model_copy(update={"targets": [_off(target, off.get(target.model)) for target in old.targets]})
 
 
 def held_back(settings: Settings, used: Settings) -> Sequence[str]:
     """The settings that `without_envoy` left as they were."""
     providers: Mapping[str, ProviderSettings] = used.providers
     found = [f"providers.{name}" for name, provider in settings.providers.items() if providers.get(name) != provider]
-    found += [f"models.{name}" for name, model in settings.models.items() if used.models.get(name) != model]
+    if (before := used.before) is not None:
+        for name in Catalog(used.providers, used.models, used.virtual_models, before=before).held():
+            section = "models" if name in settings.models else "virtual_models"
+            if getattr(before, section).get(name) != getattr(settings, section)[name]:
+                found.append(f"{section}.{name}")
     found += [name for name in ("listener", "attribution", "mcp") if getattr(settings, name) != getattr(used, name)]
     found += ["auth.jwt"] if settings.auth.jwt != used.auth.jwt else []
     found += ["telemetry.traces"] if settings.telemetry.traces != used.telemetry.traces else []

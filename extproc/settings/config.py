@@ -10,12 +10,19 @@ import os
 import shlex
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import yaml
-from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from extproc import guardrails
 from extproc.auth import AttributionSettings, AuthSettings, ConsumerSettings, GroupSettings, TeamSettings
@@ -25,9 +32,10 @@ from extproc.guardrails import Around, RemoteSettings
 from extproc.mcp.settings import MCPSettings
 from extproc.prices import DatedPriceSettings
 from extproc.providers import ProviderSettings
-from extproc.routing.catalog import ModelSettings, VirtualModelSettings
+from extproc.routing.catalog import Before, ModelSettings, VirtualModelSettings
 from extproc.settings import checks
-from extproc.settings.errors import explain, slip
+from extproc.settings.document import MAX_TOLD, ConfigError, Document, Problem
+from extproc.settings.errors import explain
 from extproc.settings.limits import LimitsSettings
 from extproc.settings.listener import AttachSettings, ListenerSettings, Port
 from extproc.settings.signon import OIDCSettings
@@ -41,14 +49,6 @@ else:
     GuardrailEntry = guardrails.OneKind
 
 MAX_FILE = 4 << 20  # bytes
-MAX_NODES = 200_000  # values, aliases counted each time they are used
-MAX_DEPTH = 64
-_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
-_TAB = "a tab; YAML is indented with spaces"
-_COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
-_BOOL = "tag:yaml.org,2002:bool"
-_MERGE = "tag:yaml.org,2002:merge"
-
 Option = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}=[A-Za-z0-9_.:/-]{1,64}$")]
 Factor = Annotated[float, Field(ge=0.01, le=100)]
 
@@ -83,6 +83,14 @@ class AdminSettings(Section):
     )
     oidc: OIDCSettings | None = Field(
         None, description="Sign-on of operators with OpenID Connect, with roles. Beside `token`, or in its place."
+    )
+    failed_authentications: int = Field(
+        10,
+        ge=1,
+        le=100_000,
+        description="Wrong tokens that one address may send in a minute, 1 to 100000. Beyond it the address gets 429 "
+        "for the rest of that minute, also with the right token; other addresses and sessions of `oidc` are served. "
+        "Raise it where many operators share the address of a proxy.",
     )
     audit_keep: PositiveDuration = Field(
         366 * 86400.0,
@@ -153,7 +161,7 @@ class ProcessorSettings(Section):
 
     @property
     def path(self) -> str:
-        return self.socket or "/run/extproc/extproc.sock"
+        return self.socket or workers.SOCKET
 
     def sockets(self, path: str | None = None) -> Sequence[str]:
         """The unix socket of each worker. `path` takes the place of `socket`."""
@@ -175,7 +183,7 @@ class UsageSettings(Section):
         False,
         description="With `mode: log`, let answers pass unread where a budget in tokens or USD applies and holds the "
         "worst that the request can come to. Such an answer is not ended when its provider ignores the output limit in "
-        "the request; it is charged in full. Without it these answers are read.",
+        "the request; it is charged what was held at most. Without it these answers are read.",
     )
     log_interval: PositiveDuration = Field(
         10.0,
@@ -316,10 +324,30 @@ class Settings(Section):
     guardrails: Sequence[GuardrailEntry] = Field((), description="Checks of the text in requests and answers.")
     cache: CacheSettings = CacheSettings()
     mcp: MCPSettings | None = Field(None, description="The MCP gateway. Default: none.")
+    foreign_objects: Literal["refuse", "allow"] | Annotated[Sequence[str], Field(max_length=1000)] = Field(
+        "refuse",
+        description="Requests that name an object by an id which the gateway did not give out: a response, file, "
+        "container, vector store, prompt, cache. `refuse`: 400 `foreign_object`, where a provider of the model has a "
+        "key. `allow`: they pass, so a consumer that knows another's id can use it. A list of ids with `*`, such as "
+        "`[pmpt_*, 'gs://shared/*']`: these pass.",
+    )
     usage: UsageSettings = UsageSettings()
     stores: StoresSettings = StoresSettings()
     limits: LimitsSettings = LimitsSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+
+    _before: Before | None = PrivateAttr(None)
+
+    @property
+    def before(self) -> Before | None:
+        """Where names lead while providers wait for Envoy; None when none waits."""
+        return self._before
+
+    def with_before(self, before: Before | None) -> Settings:
+        """The same settings with another `before`."""
+        found = self.model_copy()
+        found._before = before  # noqa: SLF001 - its own
+        return found
 
     @property
     def hops(self) -> Mapping[str, ProviderSettings]:
@@ -348,34 +376,18 @@ class Settings(Section):
         return Around(self.providers, f"{scheme}://{host}:{self.listener.port}", keys, models)
 
 
-@dataclass(slots=True, frozen=True)
-class Problem:
-    """An error or a lint of the filter YAML, with its place."""
-
-    path: str
-    message: str
-    line: int = 1
-    column: int = 1
-
-    def show(self, file: str) -> str:
-        return f"{file}:{self.line}:{self.column}: {self.path or 'file'}: {self.message}"
-
-
-class ConfigError(ValueError):
-    """All errors of a filter YAML."""
-
-    def __init__(self, file: str, problems: Sequence[Problem]) -> None:
-        super().__init__("\n".join(problem.show(file) for problem in problems))
-        self.problems = tuple(problems)
-
-
 def load(path: str | Path) -> Settings:
-    """Read the filter YAML. Raises ConfigError with every error in it."""
+    """Read the filter YAML. Raises ConfigError with its errors."""
     return parse(text(path), str(path))
 
 
 def parse(yaml: str, file: str = "gateway.yaml") -> Settings:
-    """The settings in `yaml`. Raises ConfigError with every error in it."""
+    """The settings in `yaml`. Raises ConfigError with its errors."""
+    return parse_tree(yaml, file)[1]
+
+
+def parse_tree(yaml: str, file: str) -> tuple[Mapping[str, Any], Settings]:
+    """The plain values in `yaml`, and the settings. Raises ConfigError with its errors."""
     document = Document(yaml, file)
     if "model_list" in document.tree and "providers" not in document.tree:
         hint = f"this is a configuration of LiteLLM; convert it with: extproc import litellm {shlex.quote(file)}"
@@ -383,12 +395,12 @@ def parse(yaml: str, file: str = "gateway.yaml") -> Settings:
     try:
         settings = Settings.model_validate(document.tree)
     except ValidationError as error:
-        found = [document.problem(*explain(item, Settings)) for item in error.errors()]
+        found = [document.problem(*explain(item, Settings)) for item in error.errors()[: MAX_TOLD + 1]]
         raise ConfigError(file, found) from None
-    problems = [document.problem(path, message) for path, message in checks.contradictions(settings)]
-    if problems:
+    contradictions = islice(checks.contradictions(settings), MAX_TOLD + 1)
+    if problems := [document.problem(path, message) for path, message in contradictions]:
         raise ConfigError(file, problems)
-    return settings
+    return document.tree, settings
 
 
 def lint(path: str | Path) -> Sequence[Problem]:
@@ -441,107 +453,3 @@ def text(path: str | Path) -> str:
         raise ConfigError(str(path), [Problem("", f"the file cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
         raise ConfigError(str(path), [Problem("", "the file is not UTF-8")]) from None
-
-
-def not_yaml(error: Exception, text: str) -> Problem:
-    """The place where `text` is no YAML, the reason, and the likely mistake."""
-    mark = (error.problem_mark or error.context_mark) if isinstance(error, yaml.MarkedYAMLError) else None
-    if mark is None or not isinstance(error, yaml.MarkedYAMLError):
-        return Problem("", f"not YAML: {error}".splitlines()[0])
-    reason = _TAB if text[mark.index : mark.index + 1] == "\t" else error.problem or error.context
-    hint = "" if reason == _TAB else slip("".join(text.splitlines()[mark.line : mark.line + 1]))
-    return Problem("", f"not YAML: {reason}{hint}", mark.line + 1, mark.column + 1)
-
-
-class Document:
-    """YAML as plain values, with the place of each of them, from PyYAML's nodes.
-
-    ruamel.yaml keeps places too. A file of 4 MiB takes its version 0.19 (round-trip) 36 s of CPU and 600 MB of memory,
-    against 8 s and 340 MB here. It stops at the first duplicate key, while all are reported here; it expands merge
-    keys, bounds neither nesting nor the values that aliases multiply, and ends `[[[[…` in a RecursionError after 15 s.
-    yaml-where is built on it; libfyaml and rapidyaml give plain values no places.
-    """
-
-    def __init__(self, text: str, file: str) -> None:
-        self._places: dict[tuple[str | int, ...], yaml.Mark] = {}
-        self._problems: list[Problem] = []
-        self._count = 0
-        try:
-            _check_depth(text)
-            loader = yaml.CSafeLoader(text)
-            try:
-                node = loader.get_single_node()
-                self.tree = {} if node is None else self._value(loader, node, ())
-            finally:
-                loader.dispose()
-        except (yaml.YAMLError, ValueError) as error:
-            self._problems.append(not_yaml(error, text))
-        if not self._problems and not isinstance(self.tree, dict):
-            self._add((), None, "the file must be a mapping of settings")
-        if self._problems:
-            raise ConfigError(file, self._problems)
-
-    def problem(self, path: Sequence[str | int], message: str) -> Problem:
-        """A problem at `path`, or at the nearest place above it that exists."""
-        known = tuple(path)
-        while known and known not in self._places:
-            known = known[:-1]
-        mark = self._places.get(known)
-        text = ".".join(str(part) for part in path if part != "[key]")
-        return Problem(text, message) if mark is None else Problem(text, message, mark.line + 1, mark.column + 1)
-
-    def _add(self, path: tuple[str | int, ...], mark: yaml.Mark | None, message: str) -> None:
-        line, column = (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
-        self._problems.append(Problem(".".join(map(str, path)), message, line, column))
-
-    def _value(self, loader: yaml.CSafeLoader, node: yaml.Node, path: tuple[str | int, ...]) -> Any:
-        self._count += 1
-        if self._count > MAX_NODES:
-            raise ValueError(f"more than {MAX_NODES} values")
-        if len(path) > MAX_DEPTH:
-            raise ValueError(_TOO_DEEP)
-        if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTIONS:
-            self._add(path, node.start_mark, "tags (!) are not supported")
-        self._places.setdefault(path, node.start_mark)
-        if isinstance(node, yaml.SequenceNode):
-            return [self._value(loader, item, (*path, index)) for index, item in enumerate(node.value)]
-        if not isinstance(node, yaml.MappingNode):
-            return _scalar(loader, node)
-        result: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = _key(loader, key_node)
-            if key_node.tag == _MERGE:
-                self._add(path, key_node.start_mark, "merge keys (<<) are not supported; repeat the settings")
-            elif not isinstance(key, str):
-                self._add(path, key_node.start_mark, f"{key!r}: a key must be a string; put it in quotes")
-            elif key in result:
-                self._add((*path, key), key_node.start_mark, "this key stands here twice")
-            else:
-                result[key] = self._value(loader, value_node, (*path, key))
-                self._places[(*path, key)] = key_node.start_mark
-        return result
-
-
-def _key(loader: yaml.CSafeLoader, node: yaml.Node) -> Any:
-    """A key; None when it is no scalar."""
-    if not isinstance(node, yaml.ScalarNode):
-        return None
-    return node.value if node.tag in (_BOOL, _MERGE) else loader.construct_object(node)
-
-
-def _scalar(loader: yaml.CSafeLoader, node: yaml.Node) -> Any:
-    """A plain value. Only true and false are booleans, as in YAML 1.2: `off` is a word, and may be a name."""
-    word = node.tag == _BOOL and node.value.lower() not in ("true", "false")
-    return node.value if word else loader.construct_object(node)
-
-
-def _check_depth(text: str) -> None:
-    """Raise for YAML nested too deep for PyYAML: its recursion is in C and ends the process."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise yaml.MarkedYAMLError(problem=_TOO_DEEP, problem_mark=event.start_mark)  # type: ignore[arg-type]
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1

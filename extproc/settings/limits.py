@@ -77,6 +77,14 @@ class LimitsSettings(Section):
         description="Largest event of a stream that the gateway reads whole. Of a larger one it reads the usage. A "
         "translated stream ends with an error there.",
     )
+    stream_empty: Size = Field(
+        4 << 20,
+        ge=64 << 10,
+        le=1 << 30,
+        description="Most bytes in a row of a streamed answer that carry nothing, `64KiB` to `1GiB`: blank lines, "
+        "comments, events without content. The stream then ends with the error `provider_bad_answer`. Raise it for "
+        "providers that send very many comments while a model thinks.",
+    )
     stream_idle: PositiveDuration = Field(
         600.0,
         description="Longest silence in the middle of an answer, also where the client does not read. A stream then "

@@ -5,8 +5,10 @@ An exchange holds amounts on several *scopes* at once and settles its real use. 
 own clock, so any number of workers that share it behave as one. Amounts are integers, 0 to `MAX_COUNT`.
 
    reserve ──► forward ──► settle ──► recorded    the lease ran out:  reserved, never forwarded → released
-      └─ Denied   └ extend                                            forwarded → charged in full
-                                                                      settled, not recorded → reported, as charged
+      ├─ Denied   └ extend                                            forwarded → charged in full
+      └─ no answer ──► void                                           settled, not recorded → reported, as charged
+
+Any call may reach the store late, twice or after the end of its process; the outcome is the same.
 
 `settled + reserved <= limit` holds for every scope at every instant, unless a settle exceeds its reservation: the truth
 is recorded, and the scope is closed until its window ends.
@@ -53,6 +55,10 @@ class StoreError(Exception):
     """The store did not answer. The outcome of the call is unknown: the budget's `store_failure` decides. The text has
     no secret.
     """
+
+
+class NotSentError(StoreError):
+    """The store did not answer, and certainly did nothing."""
 
 
 class CountsLostError(StoreError):
@@ -144,23 +150,28 @@ class Counters(Protocol):
     not answer.
     """
 
-    async def reserve(
-        self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False, facts: bytes = b""
-    ) -> Granted | Denied:
+    async def reserve(self, id: str, holds: Sequence[Hold], lease: float, *, facts: bytes = b"") -> Granted | Denied:
         """Take every hold or none. `id` is the server's own; `lease` is in seconds. `holds` may be empty. `facts` are
         at most `MAX_FACTS` bytes, which the store does not look into; it gives them back when the lease runs out.
 
-        `forwarded` saves the call of `forward` where the request leaves at once.
-
         ValueError for longer facts, and when a reservation of that id is still held or remembered: taking it over would
-        lose its holds.
+        lose its holds. After a StoreError other than NotSentError the caller voids the id.
         """
         ...
 
-    async def forward(self, id: str, lease: float) -> bool:
-        """Mark the request as about to leave for a provider, and renew the lease; call again to renew.
+    async def forward(self, ids: Sequence[str]) -> None:
+        """Mark reservations whose requests have left for a provider, a batch at a time. The leases stay as they are.
 
-        False when nothing is held under that id: it is unknown, settled, or its lease ran out and was ended.
+        One that was released since, because its lease ran out, is charged now, and `expire` reports it once more. Ids
+        that are unknown, settled or marked are left alone. After a StoreError some may be marked: call again.
+        """
+        ...
+
+    async def void(self, ids: Sequence[str]) -> None:
+        """Release reservations whose `reserve` got no answer, a batch at a time, whether they have arrived or not: an
+        id that is voided is refused for `LATE_SETTLE` seconds.
+
+        Those that are forwarded, settled or over are left alone. After a StoreError some may be voided: call again.
         """
         ...
 
@@ -172,7 +183,8 @@ class Counters(Protocol):
         ...
 
     async def extend(self, id: str, holds: Sequence[Hold]) -> Granted | Denied | None:
-        """Hold `amount` more on each scope, all or none. None when nothing is held under that id, see `forward`.
+        """Hold `amount` more on each scope, all or none. None when nothing is held under that id: it is
+        unknown, settled, or its lease ran out and was ended.
 
         The holds are the reservation's, in its order, with the further amounts; ValueError when they are others. They
         count in the windows that the reservation was made in, so `resets_in` is 0 for one that has ended. A hold of
@@ -214,7 +226,7 @@ class Counters(Protocol):
         At most `EXPIRE_BATCH` of them, the longest overdue first: call again until it returns none. Also forgets old
         entries (ended windows but the last one, idle counts, reservations too old for a late settle, notes that ran
         out), a bounded number at a time, so call it every few seconds. A lease counts until this ends it: a late
-        `forward` still renews it. Ending the lease of a kept one changes no count.
+        `renew` still renews it. Ending the lease of a kept one changes no count.
         """
         ...
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from extproc.outbound import breaker
-from extproc.stores import StoreError
+from extproc.stores import NotSentError
 
 FAILURES, PAUSE = breaker.FAILURES, breaker.PAUSE
-
-
-class NotSentError(StoreError):
-    """The store did not answer, and certainly did nothing."""
 
 
 class Breaker(breaker.Breaker):

@@ -58,8 +58,8 @@ class _Reservation:
     buckets: list[_Bucket]  # the bucket of each hold: kept by reference, so that it settles there even after its end
     ends: list[float | None]  # ends of those windows
     deadline: float  # end of the lease; once expired, the time of that
-    forwarded: bool = False
     facts: bytes = b""
+    forwarded: bool = False
     charged: tuple[int, ...] | None = None  # the charges of a settle with `keep`
     ended: bool = False  # True: its lease ended, and it is not recorded yet
 
@@ -86,9 +86,7 @@ class MemoryCounters:
         self._idle_queue: list[tuple[float, str]] = []
         self._notes: dict[tuple[str, str], tuple[float, bytes]] = {}  # notes by board and author: end, note
 
-    async def reserve(
-        self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False, facts: bytes = b""
-    ) -> Granted | Denied:
+    async def reserve(self, id: str, holds: Sequence[Hold], lease: float, *, facts: bytes = b"") -> Granted | Denied:
         check_facts(facts)
         if id in self._live or id in self._expired:
             raise ValueError(f"reservation {id!r} exists")
@@ -113,20 +111,39 @@ class MemoryCounters:
             buckets.append(bucket)
             all_ends.append(ends)
         deadline = now + lease
-        self._live[id] = reservation = _Reservation(tuple(holds), buckets, all_ends, deadline, forwarded, facts)
+        self._live[id] = reservation = _Reservation(tuple(holds), buckets, all_ends, deadline, facts)
         self._queue(deadline, id)
         return self._granted(reservation, now)
 
-    async def forward(self, id: str, lease: float) -> bool:
-        reservation = self._live.get(id)
-        if reservation is None or reservation.over:
-            return False
-        deadline = self._clock() + lease
-        if deadline < reservation.deadline:
-            self._queue(deadline, id)
-        reservation.deadline = deadline
-        reservation.forwarded = True
-        return True
+    async def forward(self, ids: Sequence[str]) -> None:
+        now = self._clock()
+        for id in ids:
+            if (live := self._live.get(id)) is not None:
+                live.forwarded = live.forwarded or not live.over
+            elif (released := self._expired.get(id)) is not None and not released.forwarded:
+                del self._expired[id]
+                released.forwarded = released.ended = True
+                released.deadline = now
+                self._live[id] = released
+                self._queue(now, id)
+                for hold, bucket, amount in zip(
+                    released.holds, released.buckets, released.charged_at_expiry(), strict=True
+                ):
+                    _move(bucket, hold.scope, amount, 0)
+                    self._touch(hold, now, LATE_SETTLE)
+
+    async def void(self, ids: Sequence[str]) -> None:
+        now = self._clock()
+        for id in ids:
+            live = self._live.get(id)
+            if live is not None and not live.over and not live.forwarded:
+                for hold, bucket in zip(live.holds, live.buckets, strict=True):
+                    _move(bucket, hold.scope, 0, -hold.amount)
+                    self._touch(hold, now)
+                del self._live[id]
+            elif live is not None or id in self._expired:
+                continue
+            self._expired[id] = _Reservation((), [], [], now)
 
     async def renew(self, ids: Sequence[str], lease: float) -> None:
         deadline = self._clock() + lease

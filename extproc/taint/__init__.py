@@ -1,7 +1,8 @@
 """Taint: the runs in which an untrusted tool has answered. Both paths read it, calls of tools and requests to models.
 
-A run is what the client names in the label `run`, or else `session`; without either it is the session of an older MCP
-client, or else all that the consumer does. Labels are the client's word, as everywhere: a run belongs to its consumer.
+A run is named by the label `run`, or else `session`. An exchange without either is in a run with everything that its
+consumer does, labelled runs too: a client that opens a session of MCP for each call, or leaves the label away, gets rid
+of nothing. Labels are the client's word, as everywhere: a run belongs to its consumer.
 
     answer of an untrusted tool ─► mark ─► here at once · a note on the counters store's board
     a second later at most      ─► refresh ─► every process that shares the store knows
@@ -49,20 +50,20 @@ class Taint:
         self._now = now
         self._runs: dict[str, _Note] = {}
 
-    def tools(self, exchange: Exchange, session: str = "") -> tuple[str, ...]:
-        """The untrusted tools that answered in the run of the exchange. `session` is that of an older MCP client."""
+    def tools(self, exchange: Exchange) -> tuple[str, ...]:
+        """The untrusted tools that answered in the run of the exchange."""
         if not self._runs:
             return ()
         now = self._now()
-        found = self._runs.get(_keys(exchange, session)[0])
+        found = self._runs.get(_keys(exchange)[0])
         return found.tools if found is not None and found.until > now else ()
 
-    async def mark(self, exchange: Exchange, tool: str, session: str = "") -> None:
+    async def mark(self, exchange: Exchange, tool: str) -> None:
         """Taint the run of the exchange. Other processes know it within a second. Raises StoreError, and then only this
         process knows.
         """
         now, new = self._now(), []
-        for run in _keys(exchange, session):
+        for run in _keys(exchange):
             known = self._runs.get(run)
             tools = known.tools if known is not None and known.until > now else ()
             if tool in tools and known is not None and known.until > now + self._ttl / 2:
@@ -96,16 +97,14 @@ class Taint:
             del self._runs[next(iter(self._runs))]
 
 
-def _keys(exchange: Exchange, session: str) -> tuple[str, ...]:
-    """The names of the run: the one to look at first. Without a label the consumer is tainted too, because requests to
-    models know no session.
-    """
+def _keys(exchange: Exchange) -> tuple[str, ...]:
+    """The names of the run: the one to look at first. All that a consumer does is a run, too."""
     consumer = exchange.consumer.name
+    whole = _digest("consumer", consumer)
     for label in _RUNS:
         if value := exchange.labels.get(label):
-            return (_digest(label, consumer, value),)
-    whole = _digest("consumer", consumer)
-    return (_digest("mcp", consumer, session), whole) if session else (whole,)
+            return _digest(label, consumer, value), whole
+    return (whole,)
 
 
 def _digest(*parts: str) -> str:

@@ -145,6 +145,18 @@ class Telemetry:
             "extproc_tries", "Tries at a provider, by outcome", ["provider", "model", "outcome"], registry
         )
         self._try_seconds = Histogram("extproc_try_seconds", "Duration of a try", ["provider"], _DURATION, registry)
+        self._admin_refused = Counter(
+            "extproc_admin_refused",
+            "Wrong tokens at the admin API, and requests refused for them",
+            ["reason"],
+            registry=registry,
+        )
+        self._peer_faults = Counter(
+            "extproc_peer_faults",
+            "Bytes at the processor's socket that Envoy would not send",
+            ["kind"],
+            registry=registry,
+        )
         self._lost_seconds = Counter(
             "extproc_failed_tries_seconds", "Time lost to failed tries", ["provider", "outcome"], registry=registry
         )
@@ -301,6 +313,10 @@ class Telemetry:
                 ("not_after", "End of the listener's certificate, in seconds since the epoch"),
             )
         ]
+        for reason in ("invalid_token", "too_many"):
+            self._admin_refused.labels(reason)
+        for fault in ("http2", "message"):
+            self._peer_faults.labels(fault)
         for bug in ("GatewayStream", "AttemptStream", "reload"):
             self._errors.labels(bug)
         self.configure(settings)
@@ -396,6 +412,13 @@ class Telemetry:
 
     def lease_expired(self, forwarded: bool) -> None:
         self._expired.labels(str(forwarded).lower()).inc()
+
+    def admin_refused(self, reason: str) -> None:
+        """Count a refusal of the admin API. Called from the thread that serves HTTP."""
+        self._admin_refused.labels(reason).inc()
+
+    def peer_fault(self, kind: str) -> None:
+        self._peer_faults.labels(kind).inc()
 
     def internal_error(self, where: str) -> None:
         self._errors.labels(where).inc()

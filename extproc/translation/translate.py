@@ -15,7 +15,9 @@ import msgspec
 
 from extproc.dialects import dialects, safe_names
 from extproc.dialects._effort import forgo_thinking
-from extproc.framing import OVERSIZE, Frame, Framing
+from extproc.framing import EMPTY_LIMIT, OVERSIZE, Frame
+from extproc.framing.inflate import Inflate
+from extproc.framing.intake import Intake
 from extproc.providers import kinds
 from extproc.response import AMAZON, framing_for
 from extproc.translation.call_ids import distinct_calls
@@ -131,27 +133,58 @@ class Translation:
             names.restore(part for choice in answer.choices for part in choice.parts)
         return _encode(self.client.encode_answer(answer)), answer.usage
 
-    def stream(self, content_type: str, *, event_limit: int, body_limit: int) -> Stream | Unwrapping:
+    def stream(
+        self,
+        content_type: str,
+        *,
+        event_limit: int,
+        body_limit: int,
+        empty_limit: int = EMPTY_LIMIT,
+        inflate: Inflate | None = None,
+    ) -> Stream | Unwrapping:
         """A streamed answer. Raises Refusal when it is no stream."""
         unwrap = kinds()[self._service.kind].unwrap.get(self.dialect.name)
         wanted = AMAZON if unwrap else self.dialect.stream_type
         kind = content_type.partition(";")[0].strip().lower()
-        framing = framing_for(kind, event_limit=event_limit, body_limit=body_limit)
+        framing = framing_for(kind, event_limit=event_limit, body_limit=body_limit, empty_limit=empty_limit)
         if kind != wanted or framing is None:
             raise bad_answer("is not a stream, although one was requested")
+        intake = Intake(framing, inflate)
         if unwrap is None or self.translates:
-            return Stream(self, framing, unwrap)
-        return Unwrapping(self, framing, unwrap)
+            return Stream(self, intake, unwrap)
+        return Unwrapping(self, intake, unwrap)
 
 
-class Stream:
-    """A streamed answer on its way through a translation. `failed`: it has reported an error, and nothing more is to
-    come.
+class _Steps:
+    """A streamed answer on its way through an attempt, in steps of `Intake`. `more`: a further step waits. `over`:
+    nothing more is to come, because the answer ended or has reported an error.
     """
 
-    def __init__(self, translation: Translation, framing: Framing, unwrap: Unwrap | None = None) -> None:
+    def __init__(self, intake: Intake) -> None:
         self.failed = False
-        self._framing = framing
+        self._intake = intake
+
+    @property
+    def more(self) -> bool:
+        return self._intake.more
+
+    @property
+    def over(self) -> bool:
+        return self.failed or self._intake.ended
+
+    def _take(self, chunk: bytes, end: bool) -> tuple[Sequence[Frame], str]:
+        """The events of the next step, and why the answer has to end here."""
+        try:
+            return self._intake.take(chunk, end), ""
+        except Refusal as refusal:
+            return (), refusal.message
+
+
+class Stream(_Steps):
+    """A streamed answer on its way through a translation."""
+
+    def __init__(self, translation: Translation, intake: Intake, unwrap: Unwrap | None = None) -> None:
+        super().__init__(intake)
         self._unwrap = unwrap
         self._decoder = translation.dialect.decoder()
         self._encoder = translation.client.encoder()
@@ -163,13 +196,16 @@ class Stream:
         self._over = False
 
     def feed(self, chunk: bytes, end: bool) -> bytes:
-        """The bytes that may leave now; with `end`, all the rest."""
+        """The bytes that may leave now; at the end, all the rest."""
         out: list[bytes] = []
-        for event in self._framing.feed(chunk):
-            self._say(self._read(event), out)
-        if end:
-            for event in self._framing.end():
-                self._say(self._read(event, cut=True), out)
+        events, problem = self._take(chunk, end)
+        for event in events:
+            if not self._over:
+                self._say(self._read(event, cut=event is self._intake.rest), out)
+        if problem:
+            self._say([Failed(problem)], out)
+            self.failed = True
+        elif self._intake.ended:
             self._say(self._decoder.end(), out)
             self._say([Failed(_CUT)], out)
         return b"".join(out)
@@ -219,22 +255,21 @@ class Stream:
             out.append(self._encoder.feed(event))
 
 
-class Unwrapping:
-    """A streamed answer in the client's own dialect, inside Amazon's binary events. `failed` as in Stream."""
+class Unwrapping(_Steps):
+    """A streamed answer in the client's own dialect, inside Amazon's binary events."""
 
-    def __init__(self, translation: Translation, framing: Framing, unwrap: Unwrap) -> None:
-        self.failed = False
+    def __init__(self, translation: Translation, intake: Intake, unwrap: Unwrap) -> None:
+        super().__init__(intake)
         self._ended = False
-        self._framing = framing
         self._unwrap = unwrap
         self._client = translation.client
 
     def feed(self, chunk: bytes, end: bool) -> bytes:
-        out = [self._event(event) for event in self._framing.feed(chunk)]
-        if end:
-            out += [self._event(event) for event in self._framing.end()]
-            if not self._ended:
-                out.append(self._fail(_CUT))
+        events, problem = self._take(chunk, end)
+        out = [self._event(event) for event in events]
+        if not self._ended and (problem or self._intake.ended):
+            out.append(self._fail(problem or _CUT))
+        self.failed = self.failed or bool(problem)
         return b"".join(out)
 
     def _event(self, event: Frame) -> bytes:

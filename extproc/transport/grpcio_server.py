@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
@@ -15,7 +16,19 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 
-from extproc.transport import LAST_WORDS, LOOK, Call, Calls, Limits, Watched, lasts
+from extproc.transport import (
+    LAST_WORDS,
+    LOOK,
+    Call,
+    Calls,
+    Faults,
+    Lengthy,
+    Limits,
+    Malformed,
+    Watched,
+    goes_on,
+    lasts,
+)
 from extproc.transport.unix_socket import private
 
 log = logging.getLogger(__name__)
@@ -41,8 +54,15 @@ class GrpcioServer:
     """
 
     def __init__(
-        self, calls: Calls, path: str | None = None, address: str | None = None, limits: Limits | None = None
+        self,
+        calls: Calls,
+        path: str | None = None,
+        address: str | None = None,
+        limits: Limits | None = None,
+        *,
+        faults: Faults | None = None,
     ) -> None:
+        self._faults = faults or Faults()
         self._path = path
         self._address = address
         self._endings: set[asyncio.Task[None]] = set()
@@ -69,6 +89,11 @@ class GrpcioServer:
             if bound == 0:
                 raise OSError(f"cannot listen on {where}")
             await self._server.start()
+
+    async def look(self) -> str:
+        if self._path is None or os.access(self._path, os.F_OK):
+            return ""
+        return f"{self._path} was deleted: restart the processor"
 
     async def stop(self, grace: float) -> None:
         stopping = asyncio.ensure_future(self._server.stop(grace))
@@ -105,12 +130,18 @@ class GrpcioServer:
                 if data is grpc.aio.EOF:
                     break
                 await _write(context, await call.on_message(data), turn)
+                while goes_on(call) and not call.done:
+                    await asyncio.sleep(0)
+                    await _write(context, await cast("Lengthy", call).go_on(), turn)
             if not call.done:
                 await _write(context, await call.on_half_close(), turn)
         except asyncio.CancelledError:
             if watch is None or not watch.done() or call is None or not call.done:
                 raise
             asyncio.current_task().uncancel()  # type: ignore[union-attr]
+        except Malformed as error:
+            self._faults.add("message", error)
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "malformed message")
         except Exception:
             log.exception("a call of %s failed: a bug", name)
             await context.abort(grpc.StatusCode.INTERNAL, "internal error")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from extproc.transport.frames import PREFIX
 
-OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 8, 12, 13
+OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 3, 8, 12, 13
 
 
 class Refused(Exception):  # noqa: N818

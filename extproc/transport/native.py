@@ -1,7 +1,8 @@
 """The native transport: `connection.py` on asyncio, for Envoy on a unix socket.
 
 The steps of a call first run in place, without a task, and become a task only when they really wait. All output of a
-turn of the event loop leaves in one write. A connection handles `Limits.turn` events in a turn.
+turn of the event loop leaves in one write. A connection handles `Limits.turn` events in a turn, and a further step of
+one lengthy call.
 """
 
 from __future__ import annotations
@@ -17,9 +18,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from extproc.transport import LAST_WORDS, LOOK, Call, Calls, Limits, Watched, lasts
+from extproc.transport import (
+    LAST_WORDS,
+    LOOK,
+    Call,
+    Calls,
+    Faults,
+    Lengthy,
+    Limits,
+    Malformed,
+    Watched,
+    goes_on,
+    lasts,
+)
 from extproc.transport.connection import Connection, Event, Stream
-from extproc.transport.messages import INTERNAL, UNIMPLEMENTED
+from extproc.transport.messages import INTERNAL, INVALID_ARGUMENT, UNIMPLEMENTED
 from extproc.transport.steps import Begun
 from extproc.transport.unix_socket import private
 
@@ -37,8 +50,9 @@ Step = Coroutine[Any, Any, Sequence[bytes]]
 class NativeServer:
     """Serves `calls` at the unix socket `path`, which only this user can connect to."""
 
-    def __init__(self, calls: Calls, path: str, limits: Limits | None = None) -> None:
+    def __init__(self, calls: Calls, path: str, limits: Limits | None = None, *, faults: Faults | None = None) -> None:
         self.calls = calls
+        self.faults = faults or Faults()
         self.limits = limits or Limits()
         self.peers: set[Peer] = set()
         self.stopping = False
@@ -59,6 +73,22 @@ class NativeServer:
         except BaseException:
             listener.close()
             raise
+
+    async def look(self) -> str:
+        """See `Transport`. Connections that are open go on."""
+        try:
+            return "" if self._path.stat().st_ino == self._inode else f"another process serves {self._path}"
+        except OSError as error:
+            if self.stopping or not isinstance(error, FileNotFoundError):
+                return f"{self._path}: {error.strerror}"
+        if self._listener is not None:
+            self._listener.close()
+        try:
+            await self.start()
+        except OSError as error:
+            return f"{self._path} was deleted, and cannot be made again: {error.strerror or error}"
+        log.warning("%s was deleted; the processor listens there anew", self._path)
+        return ""
 
     async def stop(self, grace: float) -> None:
         self.stopping = True
@@ -132,6 +162,7 @@ class Peer(asyncio.Protocol):
         self._server = server
         self._http2 = Connection(server.limits, admits=_admits)
         self._events: deque[Event] = deque()
+        self._lengthy: deque[Stream] = deque()  # streams with a further step; a turn has one of them
         self._turning = False  # True: a turn is scheduled
         self._full = False  # True: full with bytes that the peer does not read
         self._closing: asyncio.TimerHandle | None = None
@@ -192,7 +223,9 @@ class Peer(asyncio.Protocol):
                 self._gone(stream)
             else:
                 self._next_step(stream)
-        if events and not self._full:
+        if self._lengthy and not self._full:
+            self._go_on(self._lengthy.popleft())
+        if (events or self._lengthy) and not self._full:
             self._turn_soon()
         self._flush()
 
@@ -224,7 +257,7 @@ class Peer(asyncio.Protocol):
         if data := http2.output():
             self._transport.write(data)
         if http2.fault is not None:
-            log.warning("a connection to the processor broke HTTP/2 (%s)", http2.fault)
+            self._server.faults.add("http2", http2.fault)
             self._close()
         elif http2.drained:
             self._close()
@@ -304,7 +337,9 @@ class Peer(asyncio.Protocol):
         stream.task = None
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if stream.over:
-            if isinstance(error, Exception):
+            if isinstance(error, Malformed):
+                self._server.faults.add("message", error)
+            elif isinstance(error, Exception):
                 _say(stream.path, error)
             self._end_call(stream)
         elif error is not None:
@@ -324,7 +359,12 @@ class Peer(asyncio.Protocol):
         if call.done or stream.closing:
             self._http2.end(stream)
             self._end_call(stream)
-        elif not stream.unsent:  # the peer does not read otherwise: it goes on when the unsent data has left
+        elif stream.unsent:  # the peer does not read: it goes on when the unsent data has left
+            return
+        elif goes_on(call):
+            self._lengthy.append(stream)
+            self._turn_soon()
+        else:
             message = self._http2.take(stream)
             if message is not None:
                 self._events.append(Event("message", stream, message))
@@ -333,9 +373,19 @@ class Peer(asyncio.Protocol):
                 stream.closing = True
                 self._work(stream, call.on_half_close())
 
+    def _go_on(self, stream: Stream) -> None:
+        """Do the next step of a stream, unless it ended meanwhile."""
+        call: Lengthy | None = stream.call
+        if call is not None and stream.task is None and goes_on(call):
+            self._work(stream, call.go_on())
+
     def _failed(self, stream: Stream, error: BaseException) -> None:
-        _say(stream.path, error)
-        self._http2.end(stream, INTERNAL, "internal error")
+        if isinstance(error, Malformed):
+            self._server.faults.add("message", error)
+            self._http2.end(stream, INVALID_ARGUMENT, "malformed message")
+        else:
+            _say(stream.path, error)
+            self._http2.end(stream, INTERNAL, "internal error")
         self._end_call(stream)
 
     def _gone(self, stream: Stream) -> None:

@@ -12,9 +12,8 @@ import math
 import re
 from collections.abc import Sequence
 
-from extproc.framing import Frame
+from extproc.framing import EMPTY, Frame
 from extproc.framing.sse import SSE
-from extproc.response import LONG
 from extproc.words.dialect import Dialect, Report
 from extproc.words.exchange import Usage
 from extproc.words.tries import Seen
@@ -102,7 +101,7 @@ class Reading:
         before, usage = report.output_bytes, report.usage
         if frame.data is not None:
             self._dialect.observe(frame.data, report)
-        elif len(raw) > LONG and not raw.startswith(b":"):
+        elif frame.name != EMPTY:
             report.add_unread(raw)
         size = len(raw)
         if report.usage is not usage:

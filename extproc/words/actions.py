@@ -58,9 +58,9 @@ CONTINUE = Continue()
 class Reader(Protocol):
     """Reads the body of one answer."""
 
-    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> None:
-        """Add to `out` the bytes that may leave now; with `end`, all the rest. Raises Refusal to end the answer after
-        them.
+    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> bool:
+        """Add to `out` the bytes that may leave now; with `end`, all the rest. True where that took too long for one
+        turn of the event loop: then `feed(b"", False, out)` goes on. Raises Refusal to end the answer after them.
         """
         ...
 
@@ -69,10 +69,12 @@ class Attachment(Protocol):
     """One stream of Envoy's. Every method is called at most once and in this order, except `on_response_body`, which is
     called for each piece. `on_end` is called last, exactly once, however the stream ended, and is never cancelled.
 
-    `done` is True when no further message is wanted.
+    `done` is True when no further message is wanted. `more` is True when a piece of the answer was worked on in part:
+    `on_response_body(b"", False)` goes on, before anything else is told and when other streams had their turn.
     """
 
     done: bool
+    more: bool
 
     async def on_request_headers(
         self, headers: Mapping[str, str], end: bool, verified: Verified

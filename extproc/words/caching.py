@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 CACHE = "x-ai-cache"
-"""Header of requests, `off`, `exact` or `refresh`, and of answers: `hit`, `miss` or `refresh`."""
+"""Header of requests, see `cache.wish`, and of answers: `hit`, `miss`, `refresh` or `partial`."""
 SIMILARITY = "x-ai-cache-similarity"
 """Header of answers to a question in other words: the score."""
 
@@ -38,6 +38,8 @@ class Caching:
     asked: Any = None  # `cache.similar.finder.Asked` where questions in other words are compared
     seeking: Any = None  # a task that looks for one while a provider answers, in shadow mode
     score: float | None = None  # of the nearest question in other words
+    others: bool = False  # True: answers to questions in other words may be given
+    misread: bool = False  # True: the client's header has a word that the cache does not know
 
     @property
     def is_hit(self) -> bool:

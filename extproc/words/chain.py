@@ -52,6 +52,12 @@ class Skip:
     text: str
 
 
+def passed_over(skipped: Sequence[Skip]) -> dict[str, str]:
+    """The header of a failed answer that names the targets which were not asked because they cool down."""
+    texts = [f"{skip.target.name}: {skip.text}" for skip in skipped if skip.reason == "cooling_down"]
+    return {"x-ai-skipped": "; ".join(texts)[:1000]} if texts else {}
+
+
 @dataclass(slots=True, frozen=True)
 class Choice:
     """A choice among those that a strategy orders. `targets` has at least one; the first is the one that would

@@ -24,7 +24,7 @@ GATEWAY, ATTEMPT, ATTACH = "gateway", "attempt", "attach"
 
 # Request headers, from the gateway attachment to the tries.
 ID = "x-extproc-id"  # the exchange's id
-TARGETS = "x-extproc-targets"  # encode_targets(): the target of each try
+TARGETS = "x-extproc-targets"  # encode_targets(): the target of each try, and the consumer
 EDITS = "x-extproc-edits"  # encode_edits(): the changes of each try to the body
 ATTEND = "x-extproc-attend"  # the tries that need the attempt attachment: ATTEND_ALL or ATTEND_LATER
 ATTEND_ALL, ATTEND_LATER = "all", "later"  # later: all but the first
@@ -32,6 +32,7 @@ BACK_OFF = "x-extproc-back-off"  # milliseconds before the second try in a row a
 TIMEOUT = "x-extproc-timeout"  # milliseconds that a try may take to begin its answer
 DIALECT = "x-extproc-dialect"  # the client's dialect, for tries that translate
 SESSION = "x-extproc-mcp-session"  # the session at an MCP server that a call uses, see `mcp.servers.Place`
+BOUND = "x-extproc-mcp-bound"  # most bytes of an event of a streamed result, and the message in place of a larger one
 WATCH = "x-extproc-watch"  # present: a streamed answer may pass unread, so Envoy follows it
 PROVIDER = "x-extproc-provider"  # attach mode only: the provider, for the owner's routes to match on
 
@@ -57,6 +58,7 @@ TRACE_NAMESPACE = "ai.trace"
 # Dynamic metadata of a try's access log entry: id, attempt, targets, timeout, watch.
 LOG_NAMESPACE = "ai"
 LOG_ID = "id"
+BOUND_NAMESPACE = "ai.mcp"  # the value of BOUND, for Envoy's script
 SEEN_NAMESPACE = "ai.seen"  # what Envoy saw of an answer that it followed, see `unread`
 
 # Dynamic metadata of Envoy's jwt_authn filter, which the gateway attachment receives: claims_key(), failure_key().
@@ -93,9 +95,10 @@ def try_cluster(provider: str) -> str:
     return TRY_PREFIX + provider
 
 
-def encode_targets(targets: Sequence[Target]) -> str:
-    """The value of `TARGETS`: the name of each try's target, in order."""
-    return ",".join([_quoted(target.name) for target in targets])
+def encode_targets(targets: Sequence[Target], consumer: str = "") -> str:
+    """The value of `TARGETS`: the name of each try's target, in order, and the name of the consumer."""
+    names = ",".join([_quoted(target.name) for target in targets])
+    return f"{names};{_quoted(consumer)}" if consumer else names
 
 
 @lru_cache(maxsize=4096)
@@ -105,7 +108,12 @@ def _quoted(name: str) -> str:
 
 def decode_targets(value: str) -> list[str]:
     """The name of each try's target."""
-    return [unquote(name) for name in value.split(",")]
+    return [unquote(name) for name in value.partition(";")[0].split(",")]
+
+
+def decode_consumer(value: str) -> str:
+    """The name of the consumer in the value of `TARGETS`."""
+    return unquote(value.partition(";")[2])
 
 
 @dataclass(slots=True, frozen=True)

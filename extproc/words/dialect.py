@@ -21,12 +21,13 @@ from extproc.words import messages
 from extproc.words.errors import Kind
 from extproc.words.exchange import Usage
 from extproc.words.messages import Effort
-from extproc.words.said import Called, Closed, Piece, loose
+from extproc.words.objects import Objects
+from extproc.words.said import Called, Closed, Part, Piece, loose
+from extproc.words.sample import Sample, Thought
 from extproc.words.tooling import Result, Tooling, Withheld, Without
 
 ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 """Abilities of models. A request needs one when it would mean something else without the field that asks for it."""
-
 
 HOSTED = "hosted_tools"
 """The need of a request that offers tools which the provider runs itself. A target may go without them."""
@@ -37,21 +38,17 @@ BY_URL = "url"
 IMAGE_OUTPUT = "image_output"
 """The need of a request for images in the answer: APIs with `Dialect.images` can serve it."""
 
+SAFETY = "safety"
+"""The need of a request for content to be blocked by its provider. An operator can `remove` the field at a target."""
+
 NATIVE = frozenset(("state", "thread", HOSTED, "hosted_call"))
 """Needs that only the API of the request itself can serve: such a request is never translated."""
 
-
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}").fullmatch
-
-
-_MOST_UNSEEN = 8
-_SAMPLE = 64 << 10
-"""Bytes of an answer's text that are kept to judge how many tokens it is, where its provider does not report them."""
-_LEAST_BASE64 = 256
+_MOST_UNSEEN, _LEAST_BASE64 = 8, 256
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_=-]{%d,}" % _LEAST_BASE64)
 """A run of base64 that is no text for a model: a picture or a sound, in a body that could not be read."""
-_MOST_PIECES = 64
-_CREATED = 1735689600
+_MOST_PIECES, _CREATED = 64, 1735689600
 
 
 @dataclass(slots=True, frozen=True)
@@ -85,6 +82,7 @@ class Endpoint:
 
 PLACE = "{model}"
 """Placeholder of the model's name in a path of `Dialect.paths`."""
+ANY = "{any}"  # placeholder of one segment of a path that the gateway does not read
 ID = "{id}"
 """Placeholder of an object's id in a path of `Dialect.calls`."""
 
@@ -107,6 +105,8 @@ class Fields:
     opaque: frozenset[str]  # base64, signatures and the like, which are no text of the prompt as they stand
     options: tuple[str, ...] = ()  # fields that change the price: `budgets.options`
     also: tuple[str, ...] = ()  # further fields that holds, routing or prices read
+    inside: frozenset[str] = frozenset()  # fields below all of these that the gateway reads
+    data: frozenset[str] = frozenset()  # fields below them whose content has names of the client's own
 
     @property
     def relied_on(self) -> frozenset[str]:
@@ -162,6 +162,7 @@ class Ask:
     added_tokens: int = 0  # the most tokens providers add to the prompt for tools and schemas
     unseen: tuple[str, ...] = ()  # fields and types that refer to input outside the body
     unbounded: tuple[str, ...] = ()  # members of `unseen` without a bound on tokens: all but images
+    hosted_tokens: int = 0  # held for input that the provider finds itself, or that the request refers to
     hosted: tuple[str, ...] = ()  # types of tools that the provider runs itself, and of what they left in the input
     unreadable: str = ""  # the path of input that is not text, and that no guardrail can read
     needs: dict[str, str] = field(default_factory=dict)  # abilities, each with the field that asks for it
@@ -247,8 +248,9 @@ class Report:
     output_bytes: int = 0  # generated text, in bytes of UTF-8
     unread_bytes: int = 0  # those of them that could not be read, and may be no text
     told_at: int | None = None  # `output_bytes` when the provider last reported its usage
-    thinks_aloud: bool = False  # the text holds the model's thinking, all of it
-    sample: bytearray = field(default_factory=bytearray)  # the beginning of that text
+    thought: Thought = field(default_factory=Thought)  # traces of thinking
+    pictures: int = 0  # images in the answer
+    sample: Sample = field(default_factory=Sample, compare=False)  # that text, for counting its tokens
     output_events: int = 0  # events that carried generated text
     options: dict[str, str] = field(default_factory=dict)  # that change the price, as the provider applied them
     error: str = ""  # the provider's error in mid-stream
@@ -262,9 +264,7 @@ class Report:
             data = text.encode() if text.isascii() else text.encode(errors="replace")
             self.output_bytes += len(data)
             self.output_events += 1
-            sample = self.sample
-            if len(sample) < _SAMPLE:
-                sample += data[:_SAMPLE]
+            self.sample.add(data)
 
     def add_unread(self, data: bytes) -> None:
         """Count bytes that could not be read, all of them rather than none. Base64 is no text."""
@@ -342,8 +342,8 @@ class Dialect:
     """
     call_query: tuple[str, ...] = ()
     """Parameters in the queries of such calls that the provider gets."""
-    stored: tuple[str, ...] = ()
-    """Fields of a request that hold ids of kept objects."""
+    objects: Objects = Objects()
+    """Places of ids of kept objects."""
     fields: Fields
     """The names of its fields, in a dialect that clients speak."""
     family: str = "chat"
@@ -351,11 +351,11 @@ class Dialect:
     traces: tuple[bytes, ...] = ()
     """Marks of a translated answer in a conversation, unknown to providers of this API."""
     cache_marks: bool = False
-    """True when requests can mark the content that a prompt cache should keep."""
+    """True where requests can mark the content that a prompt cache should keep."""
     images: bool = False
     """Whether its answers can hold images. Events of its streams have the limit of whole answers then."""
     image_turns: bool = False
-    """Whether the model's own turns can hold images in a request. Elsewhere the user's turn behind them does."""
+    """Whether the model's own turns can hold images. Elsewhere the user's turn behind them does."""
     stream_type: str = "text/event-stream"
     """Content type of its streamed answers."""
     comments: bool = False
@@ -378,7 +378,7 @@ class Dialect:
     """Needs of requests (`Ask.needs`) that this API cannot express: such requests are not translated into it."""
     inputs: Any = None  # `dialects._inputs.Inputs`, where an answer has a part for each input of the request
     cache_key: str = ""
-    """Field by which requests that share a prefix reach the server that has it; empty: there is none."""
+    """Field by which requests that share a prefix reach the server that has it."""
     asides: frozenset[str] = frozenset()
     """Top-level fields of a request that change no answer, see `cache.key`. A field that is not listed does."""
 
@@ -464,7 +464,7 @@ class Dialect:
     def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
         """Read the usage from the beginning or the end of an event that is too long to be read whole. Never raises."""
 
-    def said(self, event: Any) -> Iterator[Piece | Closed | Called]:
+    def said(self, event: Any) -> Iterator[Piece | Closed | Called | Part]:
         """The text of one event, or of a whole plain answer, given as its JSON. Takes anything and never raises. Here
         each string is a text of its own.
         """

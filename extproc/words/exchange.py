@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
+from extproc.words.sample import Sample
+
 if TYPE_CHECKING:
     from extproc.words.actions import Continue, Reader
     from extproc.words.chain import Chain, Skip
@@ -221,6 +223,17 @@ class Usage:
         return self
 
 
+@dataclass(slots=True)
+class Kept:
+    """Objects at providers that an exchange is about, see the room `kept`: Open, Recall and Seal write it."""
+
+    object: str = ""  # the provider's id of the object that the call is about
+    keeper: str = ""  # the provider of the objects that the request goes on from
+    ids: dict[str, str] = field(default_factory=dict)  # the provider's id of an object -> the client's
+    sealing: bool = False  # the answer may hold ids of objects
+    turn: Any = None  # `kept.turns.Turn`, where the gateway itself keeps the conversation
+
+
 class Ending(Enum):
     """The ways an exchange can end. `Exchange.end` decides; settling, the log, the metrics and the ledger read it.
 
@@ -284,10 +297,7 @@ class Exchange:
     ask: Ask = field(init=False)
     ignored: tuple[str, ...] = ()  # fields of the body that no provider gets, see `dialects.NOT_FORWARDED`
     edits: dict[str, Any] = field(default_factory=dict)  # top-level fields to set in the body that leaves
-    # Open, Recall and Seal, see `kept`
-    object: str = ""  # the provider's id of the object that the call is about
-    keeper: str = ""  # the provider of the objects that the request goes on from
-    kept: dict[str, str] = field(default_factory=dict)  # the provider's id of an object -> the client's
+    kept: Kept = field(default_factory=Kept)
     # Route, then narrowed by Authorize; Select makes it the target of each try, in order
     chain: Chain = field(init=False)
     targets: tuple[Target, ...] = field(init=False)
@@ -323,7 +333,7 @@ class Exchange:
     sent: float = 0.0  # when the request left, on the clock of `started`
     # Shed
     shed: int = 0  # bytes of a large body that is kept no longer
-    seen: int = 0  # tokens of that body, as `input_seen` tells them
+    seen: Sample | None = None  # of that body's text, for counting its tokens
     usage_hidden: bool = False  # True: the gateway asked for the usage event, the client did not
     # the answer
     response: Response = field(init=False)

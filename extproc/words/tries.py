@@ -12,6 +12,17 @@ OUTCOMES = (
 """Ways a try can end: answered, left by the client, cut in mid-answer, failed inside the hop, refused with a status."""
 
 
+def outcome_of(status: int) -> str:
+    """The outcome of a try that the provider answered with this status."""
+    if status < 300:
+        return "ok"
+    exact, kind = str(status), f"{status // 100}xx"
+    return exact if exact in OUTCOMES else kind if kind in OUTCOMES else "other"
+
+
+_OF_REQUEST = (501, 505)  # statuses that say what a request may not ask for, not that the model is down
+
+
 @dataclass(slots=True, frozen=True)
 class Seen:
     """What Envoy saw of an answer that it followed for the gateway, see `unread`. Each window stands at its place, in
@@ -54,6 +65,16 @@ class Try:
     answer_bytes: int = 0
     streamed: bool = False
     seen: Seen | None = None  # None: Envoy did not follow the answer
+    consumer: str = ""  # name of the exchange's consumer
+
+    @property
+    def at_fault(self) -> bool:
+        """True where the model failed to serve. Some requests make a model fail, so this alone does not blame it."""
+        return self.outcome in ("reset", "timeout", "cut") or (self.outcome == "5xx" and self.status not in _OF_REQUEST)
+
+    @property
+    def served(self) -> bool:
+        return self.outcome == "ok" or (self.outcome == "client_left" and 200 <= self.status < 300)
 
 
 @dataclass(slots=True, frozen=True)
@@ -72,6 +93,10 @@ class FailedTry:
 
 @dataclass(slots=True, frozen=True)
 class DownstreamEnd:
-    """A client's request that ended without an answer of the processor's or of a provider's."""
+    """A client's request that ended without an answer of the processor's or of a provider's. `status` is what the
+    client got, 0 where it got nothing.
+    """
 
     reason: str
+    exchange_id: str = ""
+    status: int = 0

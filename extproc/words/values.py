@@ -5,8 +5,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,14 +31,15 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
-def _duration(value: object) -> object:
+def seconds(value: object) -> float:
+    """The seconds of a duration as people write it: `250ms`, `30s`, `2h`. Raises ValueError."""
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("a duration is a number with a unit: 250ms, 30s, 5m, 2h, 7d")
-    seconds = float(match[1]) * _SECONDS[match[2]]
-    if seconds > _LONGEST:
+    found = float(match[1]) * _SECONDS[match[2]]
+    if found > _LONGEST:
         raise ValueError("a duration is at most 366d")
-    return seconds
+    return found
 
 
 def _size(value: object) -> object:
@@ -122,16 +124,18 @@ def files_of(section: object) -> Sequence[str]:
     todo = [section]
     while todo:
         value = todo.pop()
+        if value is None or isinstance(value, (str, int, float)):  # first: there may be hundreds of thousands
+            continue
         if isinstance(value, Secret):
             if value.scheme == "file":
                 found[value.where] = None
         elif isinstance(value, Section):
-            todo += [each for name, each in value if name != "providers"]
+            todo += [each for name, each in vars(value).items() if name != "providers"]
             todo.append(getattr(value, "secret", None))  # that of a consumer's key
-        elif isinstance(value, Mapping):
-            todo += value.values()
         elif isinstance(value, (list, tuple)):
             todo += value
+        elif isinstance(value, Mapping):
+            todo += value.values()
     return sorted(found)
 
 
@@ -176,16 +180,24 @@ SIZE = f"^(?:{_SIZE.pattern})$"
 SECRET = "^(?:(env|file):.+)$"  # noqa: S105 - a pattern
 """The pattern of a reference to a secret in the JSON Schema of the settings."""
 
-Duration = Annotated[float, BeforeValidator(_duration), _schema(DURATION, "250ms", "30s")]
+Duration = Annotated[float, BeforeValidator(seconds), _schema(DURATION, "250ms", "30s")]
 """Seconds, written `250ms`, `30s`, `5m`, `2h`, `7d`."""
 PositiveDuration = Annotated[
-    float, BeforeValidator(_duration), AfterValidator(_positive), _schema(DURATION, "250ms", "30s")
+    float, BeforeValidator(seconds), AfterValidator(_positive), _schema(DURATION, "250ms", "30s")
 ]
 Size = Annotated[int, BeforeValidator(_size), _schema(SIZE, "64KiB", "10MiB")]
 """Bytes, written `64KiB`, `10MiB` or as a plain number."""
 SecretRef = Annotated[Secret, BeforeValidator(secret), _schema(SECRET, "env:OPENAI_API_KEY")]
 Name = Annotated[str, AfterValidator(_name)]
 ModelName = Annotated[str, AfterValidator(_model_name)]
+
+
+@lru_cache(maxsize=4096)  # thousands of consumers may have the same grants
+def _matcher(pattern: str) -> Callable[[str], object]:
+    first, *others = (re.escape(part) for part in pattern.split("*"))
+    # The leftmost place of a middle part is as good as any: without going back, the time stays linear.
+    middle = "".join(f"(?>.*?{part})" for part in others[:-1])
+    return re.compile(f"{first}{middle}.*{others[-1]}", re.DOTALL).fullmatch
 
 
 class Pattern:
@@ -195,11 +207,7 @@ class Pattern:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        first, *others = (re.escape(part) for part in text.split("*"))
-        # The leftmost place of a middle part is as good as any: without going back, the time stays linear.
-        middle = "".join(f"(?>.*?{part})" for part in others[:-1])
-        pattern = f"{first}{middle}.*{others[-1]}" if others else first
-        self._match = re.compile(pattern, re.DOTALL).fullmatch if others else None
+        self._match = _matcher(text) if "*" in text else None
 
     def __call__(self, value: str) -> bool:
         return value == self.text if self._match is None else self._match(value) is not None

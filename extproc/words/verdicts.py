@@ -16,7 +16,7 @@ class Verdict:
 
     guardrail: str
     on: str
-    action: str  # block, mask, annotate, audit; or failed
+    action: str  # block, mask, annotate, audit; or failed, or unsearched: parts that cannot be searched, by kind
     kinds: Mapping[str, int] = field(default_factory=dict)  # kind -> findings
     reason: str = ""  # of a failure: timeout, error, overload, unreadable
 
@@ -24,7 +24,7 @@ class Verdict:
 GUARDRAILS = "x-ai-guardrails"
 """Header of requests that names guardrails to add, and of answers with those that found something: `pii:mask`."""
 
-TOLD = ("block", "mask", "annotate", "failed")
+TOLD = ("block", "mask", "annotate", "failed", "unsearched")
 """Actions that clients are told."""
 
 

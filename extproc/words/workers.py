@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from pathlib import Path, PurePath
 
 MOST = 64
+SOCKET = "/run/extproc/extproc.sock"
+"""The processor's socket where the settings give none."""
 VARIABLE = "EXTPROC_WORKERS"
 AUTO = "auto"
 _GROUP = Path("/sys/fs/cgroup")
@@ -68,6 +71,25 @@ def private_socket(path: str) -> str:
     """
     place = PurePath(path)
     return str(place.with_name(f"{place.stem}-private.e"))
+
+
+def drain_mark(path: str) -> str:
+    """The file by which `extproc drain` tells that the Envoy of this processor drains, and `extproc up` that it starts:
+    `drain/extproc`. It stands in a directory of its own, because the drain must not see the keys beside the socket.
+    """
+    place = PurePath(path)
+    return str(place.with_name("drain") / place.stem)
+
+
+def away(path: str) -> str:
+    """`draining` or `starting`, while a mark says so of Envoy; else empty. The mark holds the word, and the time until
+    which it counts, in seconds since the epoch.
+    """
+    try:
+        word, until = Path(drain_mark(path)).read_text(encoding="ascii").split()
+        return word if float(until) > time.time() else ""
+    except (OSError, ValueError):
+        return ""
 
 
 SIGNED = "/signed/"

@@ -219,6 +219,14 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
                 "bytes",
                 [("sum by (instance) (extproc_body_bytes_in_flight)", "{{instance}}")],
             ),
+            Panel(
+                "Refused at the admin API, and broken calls at the processor's socket",
+                "reqps",
+                [
+                    (_rate("extproc_admin_refused_total", "reason"), "admin: {{reason}}"),
+                    (_rate("extproc_peer_faults_total", "kind"), "socket: {{kind}}"),
+                ],
+            ),
             Panel("CPU cores", "short", [(_rate("process_cpu_seconds_total", "instance"), "{{instance}}")]),
             Panel("Memory", "bytes", [("sum by (instance) (process_resident_memory_bytes)", "{{instance}}")]),
             Panel(

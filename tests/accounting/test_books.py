@@ -20,6 +20,7 @@ from extproc.stores.memory import MemoryCounters
 from extproc.stores.sqlite import SqliteCounters
 from extproc.words.exchange import Usage
 from tests.samples import examples
+from tests.stores.sent import send
 
 LEASE = 60.0
 HOUR = 3600
@@ -56,10 +57,11 @@ class Ledger:
         written, self.queue[:] = list(self.queue), []
         for row in written:
             old = self.rows.get(row.id)
-            newer = old is not None and row.charges != old.charges and row.time >= old.time
-            changed = old is None or row.usage_source != "expired" or newer
-            if changed and (old is None or old.usage_source == "expired"):
+            ended = row.usage_source == "expired"
+            if old is None or (old.usage_source == "expired" and (row.complete or not ended)):
                 self.rows[row.id] = row
+            elif ended and old.usage_source != "expired" and (row.complete or old.charges is None):
+                self.rows[row.id] = msgspec.structs.replace(old, charges=row.charges)
         self.on_written([row.id for row in written])
 
 
@@ -97,7 +99,7 @@ class World:
         self.books = Books(self.store, self.ledger, self.expired.append, now=clock)
 
     async def hold(self, id, amount=10):
-        await self.store.reserve(id, [Hold("b", 0, 10**6, amount)], LEASE, forwarded=True)
+        await send(self.store, id, [Hold("b", 0, 10**6, amount)], LEASE)
 
     async def settle(self, id, amount=7):
         """The work of `Settle` and `Enter`."""
@@ -503,7 +505,7 @@ async def interleave(clock, exchange, path, steps):
             sent += 1
             scopes = ("tokens", f"requests:label.run={number % 3}")
             holds = [Hold(scopes[0], 0, 10**6, number), Hold(scopes[1], HOUR, 10**6, 1)]
-            await process.counters.reserve(id := f"e{sent}", holds, LEASE, forwarded=True)
+            await send(process.counters, id := f"e{sent}", holds, LEASE)
             process.held[id] = scopes, number
         elif what in ("settle", "forget") and process.held:
             id, (scopes, held) = process.held.popitem()

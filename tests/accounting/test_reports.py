@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from extproc.accounting.forgotten import BOARD, Forgotten
 from extproc.accounting.reports import MOST_SCOPES, Everything, Reporter
 from extproc.admin import SourceError, admin_app
-from extproc.budgets import BudgetSettings, Grants, Reserve, Tools
+from extproc.budgets import BudgetSettings, Grants, Leases, Reserve, Tools
 from extproc.ledger import LedgerError, Row, open_ledger
 from extproc.routing.history import History
 from extproc.stores import Hold, StoreError
@@ -49,11 +49,14 @@ class Store(MemoryCounters):
             raise StoreError("redis://user:secret@host")
 
 
+LEFT_OUT = {"kind": "tools", "name": "", "reason": "it is no definition with a name"}
+
+
 def servers(*, definitions):
     """An MCP server with a tool, as `mcp.report` describes it."""
-    tool = {"name": "add", "state": "listed", "digest": "0" * 64, "pinned": None}
+    tool = {"name": "add", "kind": "tools", "state": "changed", "reason": "", "digest": "0" * 64, "pinned": None}
     tool |= {"definition": {"name": "add"}} if definitions else {}
-    return [{"name": "github", "error": "", "read_at": 1.5, "tools": [tool]}]
+    return [{"name": "github", "error": "", "read_at": 1.5, "tools": [tool], "others": [], "left_out": [LEFT_OUT]}]
 
 
 class World:
@@ -288,7 +291,7 @@ async def test_a_grant_lets_requests_of_one_count_pass(clocks, exchange):
     settings = [
         BudgetSettings(name="b", unit="requests", limit=1, window="day", per=["consumer"], on_exceed="approval")
     ]
-    reserve = Reserve(settings, counters, set(), 16, lambda *_: None, tools=Tools(grants=grants), now=clock)
+    reserve = Reserve(settings, counters, Leases(counters), 16, lambda *_: None, tools=Tools(grants=grants), now=clock)
 
     async def ask(id):
         sent = exchange()

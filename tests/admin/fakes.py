@@ -14,7 +14,8 @@ from extproc.ledger.query import FIELDS, ExchangeQuery
 from extproc.words.exchange import OUTCOMES
 
 TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
-VECTORS = {"vectors": 2, "vector_bytes": 9000, "vector_failures": 0, "vectors_lost": 0}
+VECTORS = {"vectors": 2, "vector_bytes": 9000, "vector_failures": 0}
+VECTORS |= {"verified_same": 0, "verified_different": 0, "verify_failures": 0}
 SAMPLE = {"time": 1.5, "score": 0.97, "hit": True, "asked": "0a", "kept": "0b", "consumer": "ada", "team": "red"}
 SAMPLE |= {"model": "m", "saved_usd": 0.001}
 KEPT = ("cache_hits", "saved_usd", "shadow_hits", "would_save_usd", "prompt_saved_usd", "prompt_extra_usd")

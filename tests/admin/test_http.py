@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 from starlette.responses import PlainTextResponse
 
-from extproc.admin import HTTPThread, admin_app, status_app
+from extproc.admin import Failures, HTTPThread, admin_app, status_app
 from extproc.admin.doors import Told
 from extproc.admin.http import CONNECTIONS, Gate, Server
 from tests.admin.fakes import FakeSources
@@ -217,6 +217,25 @@ def test_reports_that_do_not_end_do_not_block_probes(doors):
             assert httpx.get(f"http://127.0.0.1:{doors[0]}{path}", trust_env=False, timeout=2).status_code == 200
 
 
+def test_a_header_moves_no_client_to_another_address():
+    """Wrong tokens count by the address of the connection."""
+    thread = HTTPThread()
+    port = thread.add(lambda: admin_app(FakeSources([], 0), "token", failures=Failures(3)), "127.0.0.1", 0)
+    thread.start()
+    try:
+        found = [
+            httpx.get(
+                f"http://127.0.0.1:{port}/budgets",
+                headers={"authorization": "Bearer x", "x-forwarded-for": f"192.0.2.{number}"},
+                trust_env=False,
+            ).status_code
+            for number in range(5)
+        ]
+    finally:
+        thread.stop()
+    assert found == [401] * 3 + [429] * 2
+
+
 async def test_missing_descriptors_are_one_line_and_no_flood(caplog):
     told, loop = Told(), asyncio.get_running_loop()
     for _ in range(2048):
@@ -255,6 +274,70 @@ for descriptor in held:
 print(ask())
 thread.stop()
 """
+
+
+PROBED = """
+import os, resource, socket, time
+from starlette.applications import Starlette
+from extproc.admin import HTTPThread, probing
+
+reasons = {"ready": ""}
+thread = HTTPThread()
+port = thread.add(Starlette, "127.0.0.1", 0, probing(str, lambda: reasons["ready"]))
+thread.start()
+idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(3)]
+idle[0].sendall(b"GET / HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n")
+assert idle[0].recv(100)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+clients, held = [socket.socket() for _ in range(12)], []
+try:
+    while True:
+        held.append(os.dup(0))
+except OSError:
+    pass
+
+def ask(client, request, size=65536):
+    client.settimeout(5)
+    client.connect(("127.0.0.1", port))
+    if request is None:
+        return
+    client.sendall(request)
+    began, found = time.monotonic(), b""
+    while more := client.recv(size):
+        found += more
+    return found.partition(b"\\r\\n")[0].decode(), found.partition(b"\\r\\n\\r\\n")[2].decode().strip()
+
+print(*ask(clients[0], b"GET /healthz HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n"))
+print(*ask(clients[1], b"GET /readyz?a HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n"))
+reasons["ready"] = "draining"
+print(*ask(clients[2], b"GET /readyz HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n"))
+print(*ask(clients[3], b"GET /metrics HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n"))
+print(*ask(clients[4], b"\\x16\\x03\\x01garbage\\r\\n\\r\\n"))
+for silent in clients[5:8]:
+    ask(silent, None)
+print(*ask(clients[8], b"GET /healthz HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n"))  # behind clients that say nothing
+time.sleep(1.2)
+print(*ask(clients[9], b"HEAD /healthz HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n"))  # asyncio tried again meanwhile
+for descriptor in held:
+    os.close(descriptor)
+time.sleep(1.2)
+print(*ask(clients[10], b"GET / HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n"))
+thread.stop()
+"""
+
+
+def test_probes_are_answered_without_a_descriptor_left():
+    done = subprocess.run([sys.executable, "-c", PROBED], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines() == [
+        "HTTP/1.1 200 OK ok",
+        "HTTP/1.1 200 OK ok",
+        "HTTP/1.1 503 Unavailable draining",
+        "HTTP/1.1 503 Unavailable no descriptors are left",
+        "HTTP/1.1 503 Unavailable no descriptors are left",
+        "HTTP/1.1 200 OK ok",
+        "HTTP/1.1 200 OK ",
+        "HTTP/1.1 404 Not Found Not Found",
+    ], done.stderr
 
 
 def test_a_process_without_descriptors_says_so_once_and_recovers():

@@ -115,6 +115,18 @@ async def test_a_worker_that_does_not_answer_delays_health_for_a_bounded_time(
     held.close()
 
 
+async def test_worker_0_waits_for_the_end_of_the_others_for_a_bounded_time(others, monkeypatch):
+    monkeypatch.setattr(siblings, "_LOOK", 0.01)
+    found = Siblings(others.path, 3)
+    await found.ended(0.05)
+    assert len(others.threads) == 2, "they last longer than the grace"
+    waiting = asyncio.create_task(found.ended(60))
+    for number in (1, 2):
+        assert not waiting.done()
+        await others.end(number)
+    await asyncio.wait_for(waiting, 10)
+
+
 async def test_answers_of_another_shape_or_too_long_are_none(tmp_path, telemetry, connect, monkeypatch):
     monkeypatch.setattr(siblings, "MOST", 1000)
     answers = iter(
@@ -171,7 +183,7 @@ async def test_exchanges_and_findings_are_those_of_all_workers(others):
 async def test_samples_of_questions_are_those_of_all_workers_until_they_are_forgotten(others):
     others.findings[1] = Findings(similar=[{"time": 20.0, "score": 0.9}])
     others.findings[2] = Findings(similar=[{"time": 40.0, "score": 1.0}])
-    kept: Any = SimpleNamespace(similar=SimpleNamespace(samples=[{"time": 30.0}]), forget=forget)
+    kept: Any = SimpleNamespace(similar=SimpleNamespace(samples=[{"time": 30.0}]), forget=forget, caches=True)
     reporter: Any = SimpleNamespace(now=lambda: 35.0)
     loop = asyncio.get_running_loop()
     everything = Everything(reporter, tuple, (), dict, loop, siblings=lambda: Siblings(others.path, 3), answers=kept)

@@ -17,6 +17,7 @@ from extproc.budgets import (
     Exact,
     Expected,
     Grants,
+    Leases,
     Reserve,
     Tools,
     compile_budget,
@@ -47,7 +48,7 @@ class World:
         self.grants = Grants(self.counters, clock)
         self.expected = Expected()
         tools = tools or Tools(self.used.__setitem__, self.told.append, self.grants, self.expected)
-        leases = set()
+        leases = Leases(self.counters)
         self.reserve = Reserve(settings, self.counters, leases, 4096, count, tools=tools, reroute=reroute, now=clock)
         self._settle = Settle(self.counters, leases, count, expected=self.expected)
 
@@ -608,9 +609,24 @@ async def test_a_client_that_disconnects_before_the_usage_is_charged_for_input_g
     here = world({"unit": "tokens", "limit": 10**6})
     sent = unseen(asks(targets=(Target("m", "a", "m", context=128_000),)), "previous_response_id")
     await here.reserve(sent)
+    sent.ask.hosted_tokens = 32_768
     await here.settle(served(sent, output_bytes=30, output_events=3))
-    assert await here.level() == (128_010, 0)
-    assert (sent.usage.input_tokens, sent.usage.source) == (128_000, "estimated")
+    assert await here.level() == (32_768 + 8 + 10, 0), "not the model's context, which few files fill"
+    assert (sent.usage.input_tokens, sent.usage.source) == (32_768 + 8, "estimated")
+
+
+@pytest.mark.parametrize("size", [16_000, 250_000])
+async def test_what_references_usually_come_to_is_known_after_the_first_answer(world, asks, size):
+    here = world({"unit": "tokens", "limit": 10**7})
+    target = Target("m", "a", "m", context=1_000_000)
+    for usage in (Usage(size, 30), None):
+        sent = unseen(asks(targets=(target,)), "file_data")
+        sent.ask.hosted_tokens = 32_768
+        await here.reserve(sent)
+        served(sent, usage, output_bytes=30, output_events=3).end(whole=usage is not None)
+        await here.settle(sent)
+    assert sent.usage.source == "estimated"
+    assert 0.99 * size <= sent.usage.input_tokens <= 1.01 * size
 
 
 # --- alerts

@@ -9,8 +9,8 @@ import pytest
 from extproc import prices
 from extproc.accounting.books import row_of_expired
 from extproc.accounting.settle import Settle
-from extproc.budgets import Reserve
-from extproc.settings.config import ConfigError
+from extproc.budgets import Leases, Reserve
+from extproc.settings.document import ConfigError
 from extproc.stores.memory import MemoryCounters
 from extproc.words.dialect import Ask
 from extproc.words.errors import Refusal
@@ -21,8 +21,9 @@ class Stages:
     def __init__(self, settings, budgets):
         self.counters = MemoryCounters(time.time)
         made = settings(f"budgets: [{budgets}]").budgets
-        self.reserve = Reserve(made, self.counters, set(), None, lambda *_: None)
-        self.settle = Settle(self.counters, set(), lambda *_: None)
+        leases = Leases(self.counters)
+        self.reserve = Reserve(made, self.counters, leases, None, lambda *_: None)
+        self.settle = Settle(self.counters, leases, lambda *_: None)
 
     async def levels(self, *scopes):
         found = await self.counters.levels([(scope, 3600) for scope in scopes])
@@ -100,8 +101,11 @@ async def test_the_row_of_a_call_survives_its_process(settings, exchange, clocks
     clock = clocks()
     counters = MemoryCounters(clock)
     one = call(exchange().dialect)
-    await Reserve([], counters, set(), None, lambda *_: None)(one)
+    leases = Leases(counters)
+    await Reserve([], counters, leases, None, lambda *_: None)(one)
     assert one.reservation.held
+    one.forwarded = True
+    await leases.turn()
     clock.now += 120
     [expired] = await counters.expire(keep=60)
     row = row_of_expired(expired, {}, {}, clock())
@@ -110,8 +114,8 @@ async def test_the_row_of_a_call_survives_its_process(settings, exchange, clocks
     )
     # one that ended is settled with nothing to charge
     other = call(exchange().dialect, number=2)
-    await Reserve([], counters, set(), None, lambda *_: None)(other)
-    await Settle(counters, set(), lambda *_: None)(ended(other))
+    await Reserve([], counters, leases, None, lambda *_: None)(other)
+    await Settle(counters, leases, lambda *_: None)(ended(other))
     assert other.charges == {}
 
 

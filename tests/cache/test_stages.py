@@ -8,6 +8,7 @@ import pytest
 from extproc.words.actions import Continue, LocalReply
 from tests.talk import (
     ANSWER,
+    CHOICE,
     DONE,
     QUESTION,
     STOP,
@@ -91,7 +92,8 @@ async def test_without_rules_no_stage_of_the_cache_is_built(world):
     lists = (gateway.pipeline.on_request, gateway.pipeline.on_response, gateway.pipeline.on_end)
     names = {type(stage).__name__ for stages in lists for stage, *_ in stages._stages}
     assert names.isdisjoint({"LookUp", "TellCache", "Fill"})
-    assert gateway.answers is None
+    assert not gateway.answers.caches
+    assert world("cache: {conversations: {enabled: false}}").answers is None
 
 
 async def test_a_streamed_answer_is_kept_at_its_end_and_serves_streams_and_plain_requests(world):
@@ -278,11 +280,11 @@ async def test_answers_under_way_take_no_more_than_the_memory_of_the_cache(world
     under_way = [(await ask(gateway, body))[0] for body in bodies]
     for stream in under_way:
         await answers(kind="text/event-stream")(stream)
-        await streams(event(b'"' + b"x" * (500 << 10) + b'"'))(stream)
-    assert gateway.answers.collected == 1000 << 10 | 2 * len(event(b'""'))
+        await streams(piece("x" * (500 << 10)))(stream)
+    assert gateway.answers.collected == 1000 << 10 | 2 * len(piece(""))
     for stream in under_way:
-        for piece in (TEXT, STOP):
-            await streams(piece)(stream)
+        for part in (TEXT, STOP):
+            await streams(part)(stream)
         await streams(DONE, end=True)(stream)
         await stream.on_end()
     assert gateway.answers.collected == 0
@@ -548,3 +550,106 @@ async def test_geminis_clients_are_served_in_their_own_form(world):
     assert "cache" in gateway.log[-1]
     assert not hit(await again(gateway, body, streamed))  # one JSON array
     assert "cache" not in gateway.log[-1]
+
+
+# --- answers that are no whole answers
+
+
+THOUGHT = {"index": 0, "message": {"content": "", "reasoning_content": "Hm"}, "finish_reason": "stop"}
+SECOND = {"index": 1, "message": {"content": "Ho"}, "finish_reason": "stop"}
+CALLED = {"tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}
+
+
+@pytest.mark.parametrize(
+    ("choices", "asked", "kept"),
+    [
+        ([CHOICE | {"message": {"content": ""}}], {}, False),
+        ([CHOICE | {"message": {"content": " \n"}}], {}, False),
+        ([CHOICE | {"message": {"content": None}}], {}, False),
+        ([CHOICE | {"message": {}}], {}, False),
+        ([THOUGHT], {}, False),
+        ([CHOICE | {"message": {"content": None, "refusal": "No."}}], {}, True),
+        ([CHOICE | {"message": CALLED, "finish_reason": "tool_calls"}], {}, True),
+        ([CHOICE, SECOND], {"n": 2}, True),
+        ([CHOICE], {"n": 2}, False),
+        ([CHOICE, SECOND | {"finish_reason": None}], {"n": 2}, False),
+        ([CHOICE, SECOND | {"finish_reason": None}], {}, False),
+        ([CHOICE, SECOND | {"message": {"content": ""}}], {"n": 2}, False),
+    ],
+)
+async def test_an_answer_is_kept_where_every_choice_has_content_and_an_end(world, choices, asked, kept):
+    gateway = world("cache: {rules: [{ttl: 60s, sampled: true}]}")
+    await paid(gateway, QUESTION | asked, ANSWER | {"choices": choices})
+    assert hit(await again(gateway, QUESTION | asked)) is kept
+
+
+def piece(text, index=0, finish=None):
+    return event({"model": "m-1", "choices": [{"index": index, "delta": {"content": text}, "finish_reason": finish}]})
+
+
+@pytest.mark.parametrize(
+    ("pieces", "asked", "kept"),
+    [
+        ((TEXT, STOP, USED, DONE), {}, True),
+        ((b": hello\n\n\n\nretry: 3000\n\n", TEXT, STOP, USED, DONE), {}, True),
+        ((TEXT, event(b'{"choices": [{"ind'), STOP, USED, DONE), {}, False),
+        ((TEXT, event(b"A" * 400), STOP, USED, DONE), {}, False),  # base64, which is no text
+        ((TEXT, event(b'"text"'), STOP, USED, DONE), {}, False),
+        ((TEXT, event(b"7"), b"x" * 300 + b"\n\n", STOP, USED, DONE), {}, True),  # the framing: they carry nothing
+        ((STOP, USED, DONE), {}, False),
+        ((piece(" \n"), STOP, USED, DONE), {}, False),
+        ((TEXT, piece("Ho", 1), STOP, USED, DONE), {"n": 2}, False),
+        ((TEXT, piece("Ho", 1, "stop"), STOP, USED, DONE), {"n": 2}, True),
+        ((TEXT, piece("Ho", 1), STOP, USED, DONE), {}, False),
+    ],
+)
+async def test_a_stream_is_kept_where_every_event_was_read_and_every_choice_ended(world, pieces, asked, kept):
+    gateway = world("cache: {rules: [{ttl: 60s, sampled: true}]}")
+    await paid_stream(gateway, STREAMED | asked, *pieces)
+    assert hit(await again(gateway, STREAMED | asked)) is kept
+
+
+async def test_an_event_beyond_the_limit_of_events_keeps_a_stream_out(world):
+    gateway = world("limits: {sse_event: 1KiB}\ncache: {rules: [{ttl: 60s}]}")
+    await paid_stream(gateway, STREAMED, TEXT, piece("x" * 5000), STOP, USED, DONE)
+    assert not hit(await again(gateway, STREAMED))
+
+
+@pytest.mark.parametrize("said", ["", "Hi"])
+async def test_older_completions_without_words_are_not_kept(world, said):
+    providers = "providers: {a: {kind: openai, base_url: 'http://127.0.0.1:8090/v1'}, b: {kind: mock}}"
+    gateway = world(f"{providers}\n{RULES}")
+    body, path = {"model": "m", "prompt": "Once", "max_tokens": 50}, "/v1/completions"
+    answer = ANSWER | {"choices": [{"index": 0, "text": said, "finish_reason": "stop"}]}
+    await paid(gateway, body, answer, path)
+    assert hit(await again(gateway, body, path)) is bool(said)
+
+
+# --- the client's own time
+
+
+async def test_a_client_shortens_the_time_of_its_answer_and_never_lengthens_it(world):
+    gateway = world(RULES)
+    gateway.answers._store._now = gateway.clock
+    await paid(gateway, x_ai_cache="ttl=10s")
+    gateway.clock.now += 9
+    assert hit(await again(gateway))
+    assert hit(await again(gateway, x_ai_cache="ttl=10s"))
+    assert not hit(await again(gateway, x_ai_cache="ttl=5s"))
+    gateway.clock.now += 1
+    assert not hit(await again(gateway))
+    await paid(gateway, x_ai_cache="refresh, ttl=30d")
+    gateway.clock.now += 59
+    assert hit(await again(gateway, x_ai_cache="TTL=1h"))
+    gateway.clock.now += 1
+    assert not hit(await again(gateway, x_ai_cache="ttl=1h"))
+
+
+@pytest.mark.parametrize("word", ["ttl=60", "ttl=0s", "ttl=-5s", "ttl=", "ttl=soon", "banana", "exact, ttl=1y"])
+async def test_a_word_that_the_cache_does_not_know_is_ignored_and_named(world, word):
+    gateway = world(RULES)
+    _, _, head, _ = await paid(gateway, x_ai_cache=word)
+    assert head.set_headers["x-ai-ignored"] == "x-ai-cache"
+    reply = await again(gateway, x_ai_cache=word)
+    assert hit(reply)
+    assert reply.headers["x-ai-ignored"] == "x-ai-cache"

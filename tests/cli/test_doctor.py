@@ -90,6 +90,21 @@ def test_a_healthy_gateway_has_nothing_wrong(examine):
     assert [line.split()[:2] for line in text.splitlines() if line[0] != " "] == [["ok", name] for name in names]
 
 
+def test_a_key_is_missed_only_where_a_name_leads_nowhere_without_it(examine, monkeypatch):
+    monkeypatch.delenv("DOCTOR_B")
+    spare = SETTINGS.replace(
+        "n: {provider: b}}", '"b/*": {provider: b}}\nvirtual_models: {v: {targets: [{model: b/x}, {model: m}]}}'
+    )
+    status, wrong, text = examine(Fake(), settings=spare)
+    assert (status, wrong) == (0, [])
+    assert "--    secrets    the key of the provider b is not set here" in text
+    monkeypatch.delenv("DOCTOR_A")
+    status, wrong, text = examine(Fake(), settings=spare)
+    assert status == 1
+    assert "nothing else serves m, unless" in text
+    assert "nothing else serves v, unless" in text
+
+
 def test_each_fault_is_found_alone(examine, monkeypatch):
     def faulty(change):
         fake = Fake()

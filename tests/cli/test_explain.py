@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from extproc.budgets import Leases
 from extproc.cli._explain import Question, explain
 from extproc.gateway import GatewayStream
 from extproc.pipeline import build
@@ -375,7 +376,8 @@ async def test_explain_agrees_with_the_gateway(settings, monkeypatch, model, str
     body = chat(model, stream=stream, tools=[{"type": "function"}])
     compiled = settings(SETTINGS + LIMITED)
     telemetry = Telemetry(compiled, lambda _line: None)
-    gateway = GatewayStream(build(compiled, MemoryCounters(), set(), telemetry, history=History()))
+    counters = MemoryCounters()
+    gateway = GatewayStream(build(compiled, counters, Leases(counters), telemetry, history=History()))
     headers = {":method": "POST", ":path": "/v1/chat/completions", "authorization": "Bearer sk-gw-ci"}
     await gateway.on_request_headers(headers, end=False)
     answer = await gateway.on_request_body(body)

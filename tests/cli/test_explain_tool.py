@@ -24,7 +24,11 @@ teams: {platform: {tools: ["dev/github__*"]}}
 def explained(tmp_path, monkeypatch, capsys):
     """Call it with words of the command line: the exit code and the output."""
     lock = tmp_path / "mcp.lock.yaml"
-    lock.write_text(write({"github": dict.fromkeys(("add", "delete_all", "spent"), "0" * 64), "web": {}}))
+    lock.write_text(
+        write(
+            {"github": dict.fromkeys([("tools", name) for name in ("add", "delete_all", "spent")], "0" * 64), "web": {}}
+        )
+    )
     bots = "{name: bot, team: platform, keys: [{env: BOT_KEY}], tools: ['*']}, {name: none, keys: [{env: NONE_KEY}]}, "
     text = PROVIDERS.replace("consumers: [", f"consumers: [{bots}")
     file = tmp_path / "gateway.yaml"

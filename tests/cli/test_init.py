@@ -12,15 +12,20 @@ from extproc.settings.config import parse
 
 def test_the_settings_of_every_kind_load():
     for kind in kinds():
-        settings = parse(compose([kind]))
+        settings = parse(compose({kind: kind}))
         assert [*settings.providers] == [kind]
         targets = [target.model for virtual in settings.virtual_models.values() for target in virtual.targets]
         assert targets == ([] if kind in ("jina", "voyage") else [f"{kind}/{kinds()[kind].example[1]}"])
-    assert len(parse(compose(["openai", "anthropic", "mock"])).virtual_models["assistant"].targets) == 3
+    assert (
+        len(
+            parse(compose({kind: kind for kind in ("openai", "anthropic", "mock")})).virtual_models["assistant"].targets
+        )
+        == 3
+    )
 
 
 def test_all_kinds_fit_into_one_file():
-    settings = parse(compose([*kinds()]))
+    settings = parse(compose({kind: kind for kind in kinds()}))
     assert [*settings.providers] == [*kinds()]
     targets = [target.model for target in settings.virtual_models["assistant"].targets]
     assert len(targets) == 16
@@ -41,7 +46,7 @@ def test_variables_of_keys_name_their_provider():
 
 
 def test_it_listens_on_this_machine_only():
-    assert yaml.safe_load(compose(["mock"]))["listener"]["address"] == "127.0.0.1"
+    assert yaml.safe_load(compose({"mock": "mock"}))["listener"]["address"] == "127.0.0.1"
 
 
 def test_a_file_is_written_once(run, tmp_path, monkeypatch):
@@ -61,16 +66,25 @@ def test_kinds_are_listed_and_unknown_ones_refused(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("init", "--list")[1].split() == sorted(kinds())
     unknown = "there is no kind of provider"
-    assert run("init", "opnai", "OpenAI", "vertex", "none")[2].splitlines() == [
+    assert run("init", "opnai", "jin", "sagemaker", "none")[2].splitlines() == [
         f"{unknown} 'opnai': did you mean 'openai'?",
-        f"{unknown} 'OpenAI': did you mean 'openai'?",
-        f"{unknown} 'vertex': did you mean 'gcp_vertex_ai'?",
+        f"{unknown} 'jin': did you mean 'jina'?",
+        f"{unknown} 'sagemaker'",
         f"{unknown} 'none'",
         "`extproc init --list` prints the kinds",
     ]
     assert run("init", "-c", "nowhere/gateway.yaml") == (1, "", "nowhere/gateway.yaml: No such file or directory\n")
     assert run("import", "litellm", "none.yaml")[2] == "none.yaml: No such file or directory\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_people_use_stand_for_the_kinds(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    named = ["gemini", "bedrock", "vertex", "azure", "grok", "mistral", "OpenAI"]
+    assert run("init", *named)[0] == 0
+    found = {name: provider.kind for name, provider in parse((tmp_path / "gateway.yaml").read_text()).providers.items()}
+    kinds_of = ("gcp_gemini", "aws_bedrock", "gcp_vertex_ai", "azure_openai", "x_ai", "mistral_ai", "openai")
+    assert found == dict(zip(named, kinds_of, strict=True))
 
 
 @pytest.mark.parametrize("verb", ["check", "envoy", "up"])

@@ -2,10 +2,13 @@
 
 import pytest
 
-from extproc.cli._litellm import KINDS, STRATEGIES, convert
+from extproc.cli._litellm import convert
+from extproc.cli._litellm_limits import period
+from extproc.cli._litellm_names import KINDS, STRATEGIES
 from extproc.providers import kinds
 from extproc.routing.strategies import strategies
-from extproc.settings.config import ConfigError, parse
+from extproc.settings.config import parse
+from extproc.settings.document import ConfigError
 
 CONFIG = """
 model_list:
@@ -56,8 +59,8 @@ def test_deployments_and_fallbacks_become_targets(converted):
     )
     assert virtual["gpt-4o-own"].strategy == "weighted"
     assert [(target.model, target.weight) for target in virtual["gpt-4o-own"].targets] == [
-        ("gpt-4o-1", 6),
-        ("gpt-4o-2", 60),
+        ("gpt-4o@1", 6),
+        ("gpt-4o@2", 60),
     ]
     assert virtual["gpt-4"].targets[0].model == "gpt-4o"
     assert settings.models["nova"].model == "amazon.nova-pro-v1:0"
@@ -72,24 +75,21 @@ def test_secrets_are_referred_to_and_each_provider_keeps_its_own(converted):
     providers = parse(text).providers
     keys = {name: provider.api_key and provider.api_key.where for name, provider in providers.items()}
     assert keys == {
-        "azure_openai_dated": "AZURE_EU",
+        "eu-openai-azure-com": "AZURE_EU",
         "openai": "GATEWAY_OPENAI_KEY",
         "anthropic": "ANTHROPIC_API_KEY",
         "aws_bedrock": None,
         "openai-2": "OPENAI_API_KEY",
-        "openai-3": "GATEWAY_OPENAI_KEY2",
-        "openai-4": None,
+        "vllm": "GATEWAY_OPENAI_KEY2",
+        "other": None,
     }
-    assert providers["openai-4"].base_url == "http://other:8000/v1"
+    assert providers["other"].base_url == "http://other:8000/v1"
     assert parse(text).consumers[0].keys[0].env == "GATEWAY_MASTER_KEY"
 
 
 def test_everything_without_a_counterpart_is_named(converted):
     odd = "model_list.7.litellm_params.model: left out: there is no kind of provider for 'replicate/x/y'"
-    weight = "see docs/budgets.md: here it is only the weight among deployments of one name"
     assert [told for told in told_by(converted) if "key is not copied" not in told] == [
-        f"config.yaml:6:35: model_list.0.litellm_params.rpm: {weight}",
-        f"config.yaml:8:66: model_list.1.litellm_params.rpm: {weight}",
         "config.yaml:8:75: model_list.1.litellm_params.organization: no counterpart",
         f"config.yaml:17:40: {odd}",
         "config.yaml:21:3: litellm_settings.callbacks: see docs/telemetry.md",
@@ -224,8 +224,7 @@ mcp_servers: {a: {url: "https://a.test"}}
     assert parse(found.text).virtual_models["hid"].targets[0].model == "x"
     assert [told.split(": ", 1)[1] for told in told_by(found)][1:] == [
         "litellm_settings.fallbacks.0: 'gone' is left out: it is the name of no single model",
-        "litellm_settings.fallbacks.1: left out: 'away' is the name of no single model",
-        "litellm_settings.fallbacks.2: left out: '*' is the name of no single model",
+        "litellm_settings.fallbacks.1: left out: 'away' is the name of no model",
         "router_settings.model_group_alias.hid: hidden: no counterpart: GET /v1/models lists it",
         "router_settings.model_group_alias.x: left out: a model has this name",
         "guardrails: see docs/guardrails.md",
@@ -257,3 +256,118 @@ def test_settings_that_need_a_hand_are_printed_all_the_same(run, tmp_path):
     assert "correct this in the settings printed: line:" in err
     file.write_bytes(b"\xff\xfe")
     assert run("import", "litellm", file) == (1, "", f"{file}:1:1: file: the file is not UTF-8\n")
+
+
+LIMITS = """
+model_list:
+  - {model_name: chat, litellm_params: {model: openai/gpt-4o, rpm: 60, tpm: 1000, max_retries: 3, stream_timeout: 20}}
+  - {model_name: chat, litellm_params: {model: azure/gpt-4o, api_base: "https://eu.azure.test", rpm: 40}}
+  - model_name: think
+    litellm_params: {model: openai/o3, extra_body: {reasoning: {effort: low}}, temperature: 1, num_retries: 0}
+  - {model_name: capped, litellm_params: {model: anthropic/claude-sonnet-4-6, max_budget: 12.5, budget_duration: 1d}}
+litellm_settings: {max_budget: 100, budget_duration: 30d, num_retries: 2, request_timeout: 90}
+router_settings: {provider_budget_config: {openai: {budget_limit: 5, time_period: 10d}, groq: {budget_limit: 1}}}
+general_settings: {max_parallel_requests: 50}
+"""
+
+
+def test_limits_become_budgets():
+    found = convert(LIMITS, "config.yaml")
+    budgets = {budget.name: budget for budget in parse(found.text).budgets}
+    shown = {name: (budget.match, budget.unit, float(budget.limit), budget.window) for name, budget in budgets.items()}
+    assert shown == {
+        "chat-rpm": ({"model": "chat@*"}, "requests", 100, "minute"),
+        "capped-max_budget": ({"model": "capped@*"}, "usd", 12.5, "day"),
+        "all-max_budget": ({}, "usd", 100, "month"),
+        "all-max_parallel_requests": ({}, "concurrency", 50, None),
+        "provider-openai": ({"provider": "openai"}, "usd", 5, "month"),
+    }
+    told = "\n".join(told_by(found))
+    assert "litellm_params.tpm: left out: the deployments of 'chat' do not all have it, for one period" in told
+    assert "openai.budget_duration: no window here lasts 10d: the budget is for a month, the next longer one" in told
+    assert "provider_budget_config.groq: left out: it needs budget_limit, and a provider of model_list" in told
+
+
+def test_retries_times_and_fields_of_requests_are_kept():
+    settings = parse(convert(LIMITS, "config.yaml").text)
+    chat, think, capped = (settings.virtual_models[name] for name in ("chat", "think", "capped"))
+    assert (chat.retry.attempts, [target.tries for target in chat.targets]) == (4, [2, 2])
+    assert chat.retry.per_try_timeout_stream == 20
+    assert (think.targets[0].override, think.targets[0].default) == (
+        {"reasoning": {"effort": "low"}},
+        {"temperature": 1},
+    )
+    assert think.retry.attempts == 1
+    assert (capped.retry.attempts, capped.targets[0].tries) == (3, 3)
+    assert {model.timeout for model in settings.models.values()} == {90}
+
+
+@pytest.mark.parametrize(
+    ("told", "window", "exact"),
+    [
+        (None, "total", True),
+        ("60s", "minute", True),
+        ("1h", "hour", True),
+        ("daily", "day", True),
+        ("7d", "week", True),
+        ("30d", "month", True),
+        ("1mo", "month", True),
+        ("3mo", "quarter", True),
+        ("5m", "hour", False),
+        ("1y", "total", False),
+        ("-1d", "total", False),
+    ],
+)
+def test_a_duration_becomes_the_window_that_is_not_shorter(told, window, exact):
+    found, note = period(told)
+    assert (found, not note) == (window, exact)
+
+
+FALLBACKS = """
+model_list:
+  - {model_name: a, litellm_params: {model: openai/gpt-4o}}
+  - {model_name: a/small, litellm_params: {model: openai/gpt-4o-mini}}
+  - {model_name: b, litellm_params: {model: anthropic/claude-sonnet-4-6}}
+  - {model_name: "groq/*", litellm_params: {model: "groq/*"}}
+litellm_settings: {fallbacks: [{"a*": [b]}, {"groq/*": [b]}, {a: [a/small]}], default_fallbacks: [a]}
+"""
+
+
+def test_patterns_of_fallbacks_stand_for_the_names_they_cover():
+    found = convert(FALLBACKS, "config.yaml")
+    virtual = parse(found.text).virtual_models
+    order = {name: [target.model for target in model.targets] for name, model in virtual.items()}
+    assert order == {"a": ["a-own", "a/small-own"], "a/small": ["a/small-own", "b-own"], "b": ["b-own", "a-own"]}
+    wildcard = (
+        "litellm_settings.fallbacks.1: left out for names that only 'groq/*' covers: no virtual model is a wildcard"
+    )
+    assert any(told.endswith(wildcard) for told in told_by(found))
+
+
+def test_a_variable_that_cannot_be_referred_to_is_filled_in_or_refused(monkeypatch):
+    text = "model: azure/gpt-4o, api_base: os.environ/AZURE_BASE, api_key: os.environ/AZURE_KEY"
+    monkeypatch.delenv("AZURE_BASE", raising=False)
+    with pytest.raises(ValueError, match="set the variable AZURE_BASE and convert again, or write its value"):
+        one(text)
+    monkeypatch.setenv("AZURE_BASE", "https://eu.azure.test")
+    assert parse(one(text).text).providers["eu-azure-test"].base_url == "https://eu.azure.test"
+
+
+@pytest.mark.parametrize(
+    "base", ["https://<your-endpoint>.openai.azure.com", "https://YOUR_HOST /v1", "http://$HOST/v1"]
+)
+def test_an_address_that_is_still_a_placeholder_is_refused(base):
+    with pytest.raises(ValueError, match="no deployment in it can be converted"):
+        one(f"model: azure/gpt-4o, api_base: {base!r}")
+
+
+def test_the_verb_ends_with_a_summary(run, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_text(CONFIG)
+    lines = run("import", "litellm", file)[2].splitlines()
+    told = (
+        "Converted: 7 providers, 7 models, 4 virtual models, 1 budget. Notes above on what needs a hand or was left out"
+    )
+    assert lines[-3] == f"{told}: 8."
+    assert lines[-2].startswith("The gateway reads these variables: ANTHROPIC_API_KEY, AZURE_EU, GATEWAY_MASTER_KEY,")
+    assert lines[-1] == "Keys, teams and users in LiteLLM's database are not in its file: docs/access.md"

@@ -15,7 +15,8 @@ from extproc.credentials.oauth import Token, TokenError
 from extproc.credentials.rotation import Keeper, holds, secret_file, secret_name, watch, write_secret
 from extproc.providers import Credential
 from extproc.settings import checks
-from extproc.settings.config import ConfigError, parse
+from extproc.settings.config import parse
+from extproc.settings.document import ConfigError
 
 CANARY = "canary-4b1d"
 MODELS = "models: {m: {provider: p}}"

@@ -7,7 +7,7 @@ import pytest
 import re2
 
 from extproc.attempt import AttemptStream
-from extproc.dialects import Endpoints, path_regex
+from extproc.dialects import Endpoints, dialects, path_regex
 from extproc.envoy_config import public
 from extproc.providers import kinds
 from extproc.settings.limits import LimitsSettings
@@ -149,3 +149,30 @@ budgets: [{name: t, unit: tokens, limit: 100000, window: minute}]
     assert json.loads(onward.body) == HELLO | {"maxOutputTokens": 9}
     _, body = await attempt(onward)
     assert 9 in (body.get("max_tokens"), body.get("max_completion_tokens"))
+
+
+# --- Vertex AI's paths, for Google's SDKs with `vertexai=True`
+
+ABOVE = ("projects/p-1/locations/europe-west4/publishers/google/models", "publishers/google/models")
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1"])
+@pytest.mark.parametrize("above", ABOVE)
+@pytest.mark.parametrize("verb", ["generateContent", "streamGenerateContent", "countTokens", "embedContent"])
+def test_vertex_paths_stand_for_those_of_gemini(version, above, verb):
+    path = f"/{version}/{above}/org/m:{verb}"
+    dialect, found = Endpoints(dialects().values()).find(path)
+    assert (found.pattern, found.model, found.alias) == (f"/v1beta/models/{{model}}:{verb}", "org/m", True)
+    assert any(re2.fullmatch(path_regex(pattern), path) for pattern in dialect.aliases)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "projects/a/b/locations/l/publishers/google/models/m",
+        "projects//locations/l/publishers/google/models/m",
+        "projects/p/locations/l/publishers/google/models/../m",
+    ],
+)
+def test_other_paths_of_vertex_are_unknown(path):
+    assert Endpoints(dialects().values()).find(f"/v1beta1/{path}:generateContent") is None

@@ -90,6 +90,7 @@ class Session:
     version: str
     capabilities: Json
     ready: bool = False
+    called: set[str] = field(default_factory=set)
     open: dict[Any, asyncio.Queue[Json]] = field(default_factory=dict)  # where the answer to an id goes
     questions: dict[Any, asyncio.Future[Json]] = field(default_factory=dict)
 
@@ -110,6 +111,9 @@ class McpServer:
     resources: list[Json] = field(default_factory=lambda: [{"uri": "test://one", "name": "one"}])
     templates: list[Json] = field(default_factory=lambda: [{"uriTemplate": "test://{id}", "name": "any"}])
     results: dict[str, Json] = field(default_factory=dict)  # the result of a tool, in place of its own
+    needs: dict[str, str] = field(default_factory=dict)  # tools that only clients with a capability have
+    unlocks: dict[str, str] = field(default_factory=dict)  # tools that a session has once it called another one
+    instructions: str = ""
     seen: list[Seen] = field(default_factory=list)
     opened: dict[str, Session] = field(default_factory=dict)
     tempers: dict[str, str] = field(default_factory=dict)  # of one JSON-RPC method
@@ -250,6 +254,7 @@ class McpServer:
             self.opened[identifier] = Session(version, params["capabilities"])
             headers = (("mcp-session-id", identifier),)
         result = {"protocolVersion": version, "capabilities": self._capabilities(), "serverInfo": self._info()}
+        result |= {"instructions": self.instructions} if self.instructions else {}
         await self._one(send, {"jsonrpc": "2.0", "id": message["id"], "result": result}, headers)
 
     def _info(self) -> Json:
@@ -316,12 +321,15 @@ class McpServer:
         if seen.method in LISTS:
             kind = LISTS[seen.method]
             found = self.templates if kind == "resourceTemplates" else getattr(self, kind)
+            if kind == "tools" and (self.needs or self.unlocks):
+                found = [each for each in found if self._has(each["name"], params, session)]
             start = int(params.get("cursor", 0))
             more = {"nextCursor": str(start + self.page)} if start + self.page < len(found) else {}
             return {kind: found[start : start + self.page], **more}
         match seen.method:
             case "server/discover" if modern:
-                return {"supportedVersions": [MODERN], "capabilities": self._capabilities()}
+                found = {"supportedVersions": [MODERN], "capabilities": self._capabilities()}
+                return found | ({"instructions": self.instructions} if self.instructions else {})
             case "ping" if not modern:
                 return {}
             case "tools/call":
@@ -341,11 +349,19 @@ class McpServer:
                 return {}
         raise Failed(-32601, "Method not found")
 
+    def _has(self, name: str, params: Json, session: Session | None) -> bool:
+        """Whether a client has a tool, by its capabilities and by what its session called before."""
+        able = params.get("_meta", {}).get(META + "clientCapabilities") if session is None else session.capabilities
+        needed, key = self.needs.get(name), self.unlocks.get(name)
+        return (needed is None or needed in (able or {})) and (key is None or bool(session and key in session.called))
+
     async def _call(
         self, seen: Seen, params: Json, session: Session | None, tell: Callable[[Json], None], *, modern: bool
     ) -> Json:
-        if all(each["name"] != seen.name for each in self.tools):
+        if all(each["name"] != seen.name for each in self.tools) or not self._has(seen.name, params, session):
             raise Failed(-32602, f"Unknown tool: {seen.name}")
+        if session:
+            session.called.add(seen.name)
         given = params.get("arguments", {})
         if seen.name in self.results:
             return self.results[seen.name]

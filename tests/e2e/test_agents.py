@@ -218,11 +218,30 @@ def test_the_ai_sdk_takes_two_turns_with_a_tool(gateway: Gateway, ai_sdk: Callab
 
 
 @pytest.mark.parametrize("model", ["claude-sonnet-4-6", "over"])
-def test_the_ai_sdk_is_told_to_store_nothing(ai_sdk: Callable[..., Session], model: str) -> None:
-    """By default it refers to what OpenAI would have stored. A target that is down is not asked for it."""
-    session = ai_sdk(model)
-    assert session.status == 1
-    assert "set 'store' to false" in session.told
+def test_the_ai_sdk_refers_to_items_that_the_gateway_keeps(
+    gateway: Gateway, ai_sdk: Callable[..., Session], model: str
+) -> None:
+    """By default it refers to what OpenAI would have stored."""
+    check(gateway, ai_sdk(model), model)
+
+
+@pytest.mark.parametrize(("more", "requests"), [("", 6), ("stream_max_retries = 0\n", 1)])
+def test_codex_takes_a_wrong_key_as_final_where_it_is_told_to(
+    gateway: Gateway, run: Callable[..., Session], tmp_path: Path, more: str, requests: int
+) -> None:
+    """It reads no header that says so. docs/clients.md has the statuses that it takes as final."""
+    config = tmp_path / "home" / ".codex" / "config.toml"
+    config.write_text(config.read_text() + more)
+
+    def refused() -> int:
+        return sum(entry["error"] == "invalid_key" for entry in gateway.exchanges())
+
+    before = refused()
+    session = run("codex", "exec", "--skip-git-repo-check", "-m", "gpt-5.4", "Hello", key="sk-gw-wrong")
+    assert session.status != 0
+    assert "401" in session.told
+    eventually(lambda: refused() >= before + requests)
+    assert refused() == before + requests
 
 
 @pytest.mark.parametrize("agent", ["codex", "claude"])

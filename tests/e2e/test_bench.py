@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
+
+import pytest
 
 from bench import load
 from bench.harness import KEY, SETTINGS, bench
-from bench.rolling import roll, staged
+from bench.rolling import haproxy, roll, staged
 
 
 def test_a_run_leaves_nothing_where_it_was_started(tmp_path, monkeypatch):
@@ -22,10 +26,13 @@ def test_a_run_leaves_nothing_where_it_was_started(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_restart_under_load_fails_no_request():
-    """The short form of `python -m bench.rolling`."""
-    with staged() as gateways:
-        outcomes, restarts = asyncio.run(roll(gateways, 200, 50.0, 5, least=1))
+@pytest.mark.parametrize("balancer", [lambda _: contextlib.nullcontext(), haproxy], ids=["played", "haproxy"])
+def test_a_restart_under_load_fails_no_request(balancer):
+    """The short form of `python -m bench.rolling`, also behind a HAProxy with its own checks."""
+    if balancer is haproxy and shutil.which("haproxy") is None:
+        pytest.skip("there is no haproxy")
+    with staged() as gateways, balancer(gateways) as port:
+        outcomes, restarts = asyncio.run(roll(gateways, 200, 50.0, 5, least=1, balancer=port))
     assert restarts == 1
     assert len(outcomes) >= 200
     assert [outcome for outcome in outcomes if outcome.what != "ok"] == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +15,8 @@ import pytest
 
 from tests.e2e.conftest import Gateway, eventually, run_gateway
 from tests.e2e.test_docs_tour import block, run
+from tests.guardrails.services import chat
+from tests.outbound.endpoint import keeping
 
 YAML = """
 providers: {sandbox: {kind: mock, base_url: "{mock_sandbox}", client_headers: [x-variant]}}
@@ -201,67 +205,121 @@ cache:
 
 
 MEANING = """
-providers: {sandbox: {kind: mock, base_url: "{mock_sandbox}"}}
-models: {stub: {provider: sandbox, price: {input: 100, output: 200}}}
+providers:
+  sandbox: {kind: mock, base_url: "{mock_sandbox}"}
+  judge: {kind: vllm, base_url: "JUDGE/v1"}
+models:
+  stub: {provider: sandbox, price: {input: 100, output: 200}}
+  judge: {provider: judge, price: {input: 1, output: 2}}
+  near: {provider: judge, price: {input: 1, output: 0}}
 consumers:
   - {name: demo, team: red, keys: [{env: EXTPROC_DEMO_KEY}]}
-  - {name: vectors, keys: [{env: KEY_vectors}]}
+  - {name: cache, keys: [{env: KEY_cache}]}
 teams: {red: {}}
+budgets: [{name: asking, match: {consumer: cache}, unit: usd, limit: 1, window: day}]
 cache:
-  semantic: {embeddings: {model: stub, consumer: vectors, timeout: 5s}, threshold: 0.5}
-  rules:
-    - {match: {label.meaning: "yes"}, semantic: enforce}
-    - {ttl: 1h, mode: "off"}
-"""
-WORDS = """
-providers: {sandbox: {kind: mock, base_url: "{mock_sandbox}"}}
-models: {stub: {provider: sandbox, price: {input: 100, output: 200}}}
-consumers: [{name: demo, team: red, keys: [{env: EXTPROC_DEMO_KEY}]}]
-teams: {red: {}}
-cache:
+  semantic:
+    embeddings: {model: near, consumer: cache, timeout: 5s}
+    verify: {model: judge, consumer: cache, timeout: 2s}
+    threshold: 0.5
   rules:
     - {ttl: 1h, semantic: shadow}
+stores: {counters: "memory:"}
 """
+LISTED = """
+cache:
+  semantic:
+    questions:
+      "How do I reset my password?":
+        - I forgot my password
+        - How can I change my password?
+  rules:
+    - {ttl: 1h, semantic: enforce}
+"""
+FIRST, LATER = "What is the capital of Australia?", "What is the capital of Australia, please?"
 
 
-def test_questions_in_other_words_are_counted_seen_and_enforced_as_the_page_says(start: Any):
+def judging(says: Any) -> Any:
+    """Two models behind the gateway: all questions are near, and `says` gives the words about the body of a request."""
+
+    def answer(handler: Any) -> None:
+        body = json.loads(handler.body)
+        near = {"object": "list", "model": "near", "data": [{"index": 0, "embedding": [1.0, 0.5]}]}
+        said = json.dumps(near if handler.path.endswith("/embeddings") else chat(says(body))).encode()
+        handler.send_response(200)
+        handler.send_header("content-type", "application/json")
+        handler.send_header("content-length", str(len(said)))
+        handler.end_headers()
+        handler.wfile.write(said)
+
+    return keeping(answer)
+
+
+def verdict(body: Any, same: bool) -> str:
+    [code] = re.findall('"code": "([0-9a-f]{8})"}[.]$', body["messages"][0]["content"])
+    return json.dumps({"same": same, "code": code})
+
+
+def test_questions_in_other_words_are_verified_by_a_model_that_the_gateway_serves(start: Any):
+    """Seen in shadow mode and enforced as docs/cache.md says."""
     pytest.importorskip("numpy", reason="the extra `semantic`")
-    gateway = start(WORDS)
-    for text in ("What is the capital of Australia?", "Please, what is the capital of australia"):
-        assert gateway.chat("stub", text).headers["x-ai-cache"] == "miss"
-        eventually(lambda: gateway.http.get(gateway.admin + "/cache").json()["vectors"] == 1)
-    assert gateway.calls() == 2
-    eventually(lambda: gateway.http.get(gateway.admin + "/usage").json()["total"]["shadow_hits"] == 1)
-    shown = run(gateway, block("docs/cache.md", "9091/cache/similar"))
-    samples, end = json.JSONDecoder().raw_decode(shown)
-    [sample] = samples["data"]
-    assert (sample["hit"], sample["team"]) == (True, "red")
-    assert "asked_text" not in sample
-    [row] = json.loads(shown[end:])["data"]
-    assert float(row["would_save_usd"]) > 0
-    seen = run(gateway, block("docs/cache.md", "--explain").replace("gpt-4o", "stub").replace("ci-bot", "demo"))
-    assert "would have saved" in seen
-    assert "other words: shadow at 0.95" in seen
-    gateway.file.write_text(gateway.file.read_text().replace("semantic: shadow", "semantic: enforce"))
-    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="taken") == 1)
-    hit = gateway.chat("stub", "Hello! What is the capital of australia")
-    assert hit.headers["x-ai-cache"] == "hit"
-    assert float(hit.headers["x-ai-cache-similarity"]) > 0.95
-    assert hit.json()["choices"][0]["message"]["content"] == "You said: What is the capital of Australia?"
-    assert gateway.calls() == 2
+    bodies: list[Any] = []
+
+    def says(body: Any) -> str:
+        bodies.append(body)
+        asked = json.loads(body["messages"][1]["content"].split("\n")[1])["asked_now"]
+        if "slow" in asked:
+            time.sleep(3)
+        return "Yes!" if "lies" in asked else verdict(body, "-" not in asked)
+
+    def vectors() -> Any:
+        return gateway.http.get(gateway.admin + "/cache").json()["vectors"]
+
+    with judging(says) as (address, _):
+        gateway = start(MEANING.replace("JUDGE", f"http://{address}"), env={"KEY_cache": "sk-gw-cache"})
+        for text in (FIRST, LATER):
+            assert gateway.chat("stub", text).headers["x-ai-cache"] == "miss"
+            eventually(lambda: vectors() == 1)
+        eventually(lambda: gateway.http.get(gateway.admin + "/usage").json()["total"]["shadow_hits"] == 1)
+        shown = run(gateway, block("docs/cache.md", "9091/cache/similar"))
+        samples, end = json.JSONDecoder().raw_decode(shown)
+        [sample] = samples["data"]
+        assert (sample["hit"], sample["verdict"], sample["team"]) == (True, "same", "red")
+        assert "asked_text" not in sample
+        [row] = json.loads(shown[end:])["data"]
+        assert float(row["would_save_usd"]) > 0
+        seen = run(gateway, block("docs/cache.md", "--explain").replace("gpt-4o", "stub").replace("ci-bot", "demo"))
+        assert "other words: shadow at 0.5, verified by judge" in seen
+
+        gateway.file.write_text(gateway.file.read_text().replace("semantic: shadow", "semantic: enforce"))
+        eventually(lambda: gateway.metric("extproc_reloads_total", outcome="taken") == 1)
+        before = len(bodies)
+        hit = gateway.chat("stub", "So what is the capital of Australia?")
+        assert hit.headers["x-ai-cache"] == "hit"
+        assert float(hit.headers["x-ai-cache-similarity"]) > 0.5
+        assert hit.json()["choices"][0]["message"]["content"] == f"You said: {FIRST}"
+        again = gateway.chat("stub", "So what is the capital of Australia?")
+        assert again.headers["x-ai-cache-similarity"] == hit.headers["x-ai-cache-similarity"]
+        assert len(bodies) == before + 1
+        # Not a yes, no verdict, and none in time: each is a miss, and each costs the consumer of `verify`.
+        for text in ("What is the capital of -Australia?", "What lies in the capital of Australia?"):
+            assert gateway.chat("stub", text).headers["x-ai-cache"] == "miss"
+        assert gateway.chat("stub", "What is the slow capital of Australia?").headers["x-ai-cache"] == "miss"
+        stats = gateway.http.get(gateway.admin + "/cache").json()
+        found = [stats[name] for name in ("verified_same", "verified_different", "verify_failures", "vector_failures")]
+        assert found == [2, 1, 2, 0]
+        rows = eventually(lambda: (r := [row for row in gateway.exchanges() if row["consumer"] == "cache"]) and r)
+        assert {row["operation"] for row in rows} == {"embeddings", "chat"}
+        assert not any("cache" in row for row in rows if row["operation"] == "chat")
+        assert sum(float(row["cost_usd"]) for row in rows if row["model"] == "judge" and row["status"] == 200) > 0
 
 
-def test_meanings_are_compared_by_a_model_that_the_gateway_serves(tmp_path: Any):
-    pytest.importorskip("numpy", reason="the extra `semantic`")
-    found = run_gateway(tmp_path, MEANING, ("sandbox",), {"KEY_vectors": "sk-gw-vectors"})
-    gateway = next(found)
-    try:
-        meaning = {"x-ai-meaning": "yes"}
-        for text in ("red apples grow here", "green pears grow there"):
-            gateway.chat("stub", text, headers=meaning)
-        stats = eventually(lambda: (s := gateway.http.get(gateway.admin + "/cache").json())["vectors"] and s)
-        assert stats["vector_failures"] == 0
-        rows = gateway.exchanges()
-        assert {row["operation"] for row in rows if row["consumer"] == "vectors"} == {"embeddings"}
-    finally:
-        found.close()
+def test_listed_questions_share_an_answer_as_the_page_says(start: Any):
+    gateway = start(MEANING[: MEANING.index("cache:\n")].replace("JUDGE", "http://127.0.0.1:1") + LISTED)
+    assert gateway.chat("stub", "How do I reset my password?").headers["x-ai-cache"] == "miss"
+    text = "You said: How do I reset my password?"
+    found = eventually(
+        lambda: (answer := gateway.chat("stub", "I forgot my password")).headers["x-ai-cache"] == "hit" and answer
+    )
+    assert found.json()["choices"][0]["message"]["content"] == text
+    assert gateway.chat("stub", "i forgot my password").headers["x-ai-cache"] == "miss"

@@ -545,10 +545,11 @@ def test_a_real_gateway_shows_its_exchanges(chromium, demo: Gateway):
 
 def test_tools_of_mcp_servers(console, sources):
     states = {"add": "listed", "x": "changed"}
-    tools = [{"name": name, "state": state, "digest": "0" * 64} for name, state in states.items()]
+    more = {"kind": "tools", "reason": "", "digest": "0" * 64}
+    tools = [{"name": name, "state": state, **more} for name, state in states.items()]
     sources.servers = [
-        {"name": "github", "error": "", "read_at": 1.0, "tools": tools},
-        {"name": "jira", "error": "server_unavailable", "read_at": None, "tools": []},
+        {"name": "github", "error": "", "read_at": 1.0, "tools": tools, "others": [], "left_out": []},
+        {"name": "jira", "error": "server_unavailable", "read_at": None, "tools": [], "others": [], "left_out": []},
     ]
     console.open()
     console.page.get_by_role("button", name="Tools").click()

@@ -44,7 +44,6 @@ QUIET = {
     "Failures of guardrails",
     "Requests that Envoy ended",
     "Requests that budgets and limits refused",
-    "Skipped targets",
     "Time until the listener's certificate ends",
     "Tokens per hour read from and written to the prompt caches of providers, by team",
     "USD per hour saved by the prompt caches of providers (read), and spent on them (write), by team",
@@ -108,7 +107,12 @@ def test_every_panel_shows_the_traffic(gateway: Gateway, prometheus: httpx.Clien
         talk("Hello", "assistant")
         talk("Hello", "lost")
         talk("AKIA" + "A" * 16, "stub")
-        names = ("extproc:cost_usd:rate1h", "extproc:provider_failures:ratio_rate5m", "extproc_budget_used_ratio")
+        names = (
+            "extproc_targets_skipped_total",
+            "extproc:cost_usd:rate1h",
+            "extproc:provider_failures:ratio_rate5m",
+            "extproc_budget_used_ratio",
+        )
         return all(ask(prometheus, f"{name} > 0") for name in names)
 
     eventually(recorded)

@@ -179,6 +179,43 @@ def test_a_conversation_goes_on_from_a_stored_response(gateway: Gateway, sdk: Op
     assert "kept_" not in kept_nowhere.id
 
 
+def test_items_of_a_stored_response_are_its_consumers_own(gateway: Gateway, sdk: OpenAI):
+    made = sdk.responses.create(model="gpt-5.4", input="Hello")
+    events = sdk.responses.create(model="gpt-5.4", input="Hello", stream=True)
+    streamed = [event.item_id for event in events if event.type == "response.output_text.delta"]
+    assert all(id.startswith("msg_kept_") for id in (made.output[0].id, *streamed))
+    turns: Any = [{"role": "user", "content": "Hello"}, *made.output, {"role": "user", "content": "And now?"}]
+    asked = len(gateway.seen("openai"))
+    assert sdk.responses.create(model="gpt-5.4", input=turns).output_text
+    sent = gateway.seen("openai")[asked]["body"]["input"][1]["id"]
+    assert sent.startswith("msg_")
+    assert "kept_" not in sent
+    reference: Any = [{"type": "item_reference", "id": made.output[0].id}]
+    for wrong in (turns, reference):
+        with pytest.raises(openai.NotFoundError) as refused:
+            sdk.with_options(api_key=OTHER).responses.create(model="gpt-5.4", input=wrong)
+        assert refused.value.code == "object_not_found"
+    assert len(gateway.seen("openai")) == asked + 1
+    with pytest.raises(openai.NotFoundError) as gone:  # the double keeps no items
+        sdk.responses.create(model="gpt-5.4", input=reference)
+    assert gone.value.response.headers["x-ai-error-origin"] == "provider"
+
+
+def test_an_object_that_the_gateway_did_not_give_out_is_refused(gateway: Gateway, sdk: OpenAI):
+    part = {"type": "input_file", "file_id": "file-abc"}
+    for body in (
+        {"previous_response_id": "resp_abc"},
+        {"conversation": "conv_abc"},
+        {"prompt": {"id": "pmpt_abc"}},
+        {"input": [{"role": "user", "content": [part]}]},
+        {"tools": [{"type": "file_search", "vector_store_ids": ["vs_abc"]}]},
+    ):
+        answer = gateway.post("/v1/responses", {"model": "gpt-5.4", "input": "Hello", **body})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "foreign_object")
+        assert answer.headers["x-ai-error-origin"] == "gateway"
+    assert gateway.seen("openai") == []
+
+
 def test_a_stored_response_is_its_consumers_own(gateway: Gateway, sdk: OpenAI):
     id = sdk.responses.create(model="gpt-5.4", input="Hello").id
     raw = "resp_" + gateway.seen("openai")[0]["body"]["input"]

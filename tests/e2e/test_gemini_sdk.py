@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from google import genai
+from google.auth.credentials import Credentials
 from google.genai import errors, types
 
 from tests.e2e.conftest import KEY, Gateway, run_gateway
@@ -263,3 +264,16 @@ def test_guardrails_mask_requests_and_streams(gateway: Gateway, alt: str) -> Non
     assert "CANARY-123" not in answer.text
     assert "[CANARY]" in answer.text.replace('"}', "")
     assert "CANARY-123" not in json.dumps(gateway.seen("gemini"))
+
+
+def test_the_sdk_in_its_vertex_mode_is_served(gateway: Gateway) -> None:
+    """With a key its paths have no project; with a project it sends a token of Google's, here the gateway's key."""
+    signed = type("Signed", (Credentials,), {"refresh": lambda self, request: setattr(self, "token", KEY)})()
+    options = types.HttpOptions(base_url=gateway.url)
+    for more in ({"api_key": KEY}, {"project": "p", "location": "europe-west4", "credentials": signed}):
+        with genai.Client(vertexai=True, http_options=options, **more) as client:  # type: ignore[arg-type]
+            for model in ("gemini", "claude-sonnet-4-6"):
+                assert client.models.generate_content(model=model, contents="Hello").text
+                chunks = list(client.models.generate_content_stream(model=model, contents="Hello"))
+                assert "".join(chunk.text or "" for chunk in chunks)
+            assert client.models.count_tokens(model="gemini", contents="Hello").total_tokens

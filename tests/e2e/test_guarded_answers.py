@@ -15,6 +15,7 @@ import pytest
 from tests.e2e.conftest import KEY, Gateway, eventually, run_gateway
 from tests.e2e.scripted import Scripted, head, plain
 from tests.guardrails.streams import stream
+from tests.guardrails.test_streamed_forms import FORMS, call, spoken, sse
 
 SECRET = "sk-ABCDEF123456"
 YAML = """
@@ -22,11 +23,13 @@ providers:
   openai: {kind: vllm, base_url: "AT/v1", outlier_detection: {consecutive_5xx: 10000}}
   anthropic: {kind: anthropic, base_url: "AT/v1", api_key: env:EXTPROC_DEMO_KEY,
               outlier_detection: {consecutive_5xx: 10000}}
+  google: {kind: gcp_gemini, base_url: "AT/v1beta", api_key: env:EXTPROC_DEMO_KEY}
   down: {kind: vllm, base_url: "http://127.0.0.1:1/v1", outlier_detection: {consecutive_5xx: 10000}}
 models:
   chat: {provider: openai}
   down: {provider: down}
   claude: {provider: anthropic}
+  gemini: {provider: google}
 virtual_models:
   either: {targets: [{model: down}, {model: chat}]}
   other-api: {targets: [{model: down}, {model: claude}]}
@@ -92,6 +95,35 @@ def test_a_masked_request_reaches_the_provider_and_the_answer_is_restored(provid
 def test_a_secret_split_over_events_is_masked_for_openai(provider: Scripted, chat: openai.OpenAI):
     provider.answer(*streamed(stream("openai_chat", letters(f"It is {SECRET}, really"))))
     assert said(chat) == "It is [KEY], really"
+
+
+@pytest.mark.parametrize("form", ["openrouter-text", "openrouter-summary", "mistral-thinking", "chat-unknown-depth"])
+def test_a_secret_in_a_form_of_some_vendor_is_masked(provider: Scripted, gateway: Gateway, form: str):
+    _, event = FORMS[form]
+    text = f"I think of {SECRET} here."
+    body = sse([event(text[at : at + 3]) for at in range(0, len(text), 3)]) + b"data: [DONE]\n\n"
+    provider.script = lambda: streamed(body)
+    answer = httpx.post(
+        f"{gateway.base_url}/chat/completions",
+        json={"model": "chat", "stream": True, "messages": [{"role": "user", "content": "Hello"}]},
+        headers={"authorization": f"Bearer {KEY}"},
+    )
+    assert answer.status_code == 200
+    assert "[KEY]" in spoken(answer.content)
+    assert not set("BCDF123456") & set(spoken(answer.content))
+
+
+def test_arguments_that_gemini_streams_are_judged_when_they_are_whole(provider: Scripted, gateway: Gateway):
+    values = [call(("$.command", "stringValue", text), willContinue=True) for text in ("rm ", "-r", "f /")]
+    provider.script = lambda: streamed(sse([call(name="f", willContinue=True), *values, call()]))
+    answer = httpx.post(
+        f"{gateway.url}/v1beta/models/gemini:streamGenerateContent?alt=sse",
+        json={"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]},
+        headers={"x-goog-api-key": KEY, "x-ai-guardrails": "calls"},
+    )
+    assert answer.status_code == 400
+    assert answer.headers["x-ai-guardrails"] == "calls:block"
+    assert "rm" not in answer.text
 
 
 def test_a_secret_split_over_events_is_masked_for_anthropic(provider: Scripted, claude: anthropic.Anthropic):
@@ -243,7 +275,8 @@ def test_an_answer_that_breaks_off_while_its_head_is_held_is_an_error(provider: 
     answer = gateway.chat("chat", stream="stream" in kind)
     assert answer.status_code >= 500
     entry = gateway.exchange_of(answer)
-    assert entry["usage_source"] in ("estimated", "provider")
+    # An answer that told its usage is charged. Without text, Envoy answered in the provider's place.
+    assert entry["usage_source"] == ("provider" if "stream" in kind else "none")
     assert entry["complete"] is False
 
 

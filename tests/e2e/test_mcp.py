@@ -47,6 +47,14 @@ def gateway(servers, tmp_path_factory):
     yield from run_gateway(tmp_path_factory.mktemp("mcp"), yaml, (), env)
 
 
+def _read(line: str) -> list[Any]:
+    """The message of a line; none where it cannot be read, as the official clients take it."""
+    try:
+        return [json.loads(line)]
+    except ValueError:
+        return []
+
+
 class Client:
     """A client of one profile; `version` is of the protocol."""
 
@@ -97,7 +105,7 @@ class Client:
         assert "mcp-session-id" not in answer.headers or method == "initialize"
         assert "server" not in answer.headers
         if answer.headers["content-type"].startswith("text/event-stream"):
-            return [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+            return [each for line in answer.text.splitlines() if line.startswith("data: {") for each in _read(line[6:])]
         return [answer.json()]
 
     def call(self, name: str, **arguments: Any) -> Any:

@@ -78,9 +78,14 @@ def gateway(servers, official, tmp_path_factory) -> Iterator[Gateway]:
     addresses = {name: f"{servers.url}/{name}" for name in KINDS} | official
     yaml = "providers: {none: {kind: mock}}\nmodels: {none: {provider: none}}\nmcp:\n  servers:\n"
     yaml += "".join(f'    {name}: {{url: "{url}", timeout: 20s}}\n' for name, url in addresses.items())
+    yaml += (
+        f'    reads: {{url: "{servers.url}/dual", untrusted: true}}\n    writes: {{url: "{servers.url}/stateful"}}\n'
+    )
     yaml += "  profiles:\n"
     yaml += "".join(f"    {name}: {{servers: {{{name}: {{}}}}}}\n" for name in addresses)
     yaml += f"    all: {{servers: {{{', '.join(f'{name}: {{}}' for name in KINDS)}}}}}\n"
+    yaml += "    tainted: {servers: {writes: {}, reads: {}}}\n"
+    yaml += "  tools: {writes/echo: {sensitive: true}}\n"
     yaml += 'consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}], tools: ["*"]}]\nstores: {counters: "memory:"}\n'
     yield from run_gateway(tmp_path_factory.mktemp("mcp"), yaml, (), {})
 
@@ -89,12 +94,12 @@ def gateway(servers, official, tmp_path_factory) -> Iterator[Gateway]:
 def run(gateway):
     """`run(client, profile, *steps)`: the results of the steps, errors among them."""
 
-    def drive(client: str, profile: str, *steps: Any) -> list[Any]:
+    def drive(client: str, profile: str, *steps: Any, **more: Any) -> list[Any]:
         program, *command = (CLIENTS | LANGCHAIN)[client]
         if not program.exists():
             pytest.skip("the clients are not installed: `make mcp` does it")
         command = [HERE / "clients" / part if part.startswith("mcp_") else part for part in command]
-        script = json.dumps({"url": f"{gateway.url}/mcp/{profile}", "key": KEY, "steps": steps})
+        script = json.dumps({"url": f"{gateway.url}/mcp/{profile}", "key": KEY, "steps": steps, **more})
         done = subprocess.run(
             [program, *command, script],
             env={**os.environ, "MODULES": str(MODULES), "PYTHONPATH": ""},
@@ -176,6 +181,7 @@ def test_the_official_servers_are_used(run, client):
         ["call", "typescript__get-sum", {"a": 1, "b": 2}],
     )
     assert "typescript__echo" in tools
+    assert len(tools) == 17, "all but those for tasks, which the gateway does not carry"
     assert echo == ["Echo: hi", False]
     assert added[1] is False
 
@@ -187,6 +193,19 @@ def test_langchain_lists_and_calls_and_goes_on_after_a_refusal(run, gateway):
     )
     assert "stateful__echo" in tools
     assert (echo, failed, again) == ("stateful: hello", "It failed.", "stateful: again")
+
+
+def test_langchain_keeps_its_taint_over_the_sessions_that_it_opens_for_each_call(run):
+    """Without a label the consumer is the run; the label that docs/mcp-clients.md sets for each run frees a new one."""
+    fetch, change = ["call", "reads__echo", {"text": "x"}], ["call", "writes__echo", {"text": "y"}]
+    one, other = {"x-ai-run": "one"}, {"x-ai-run": "other"}
+    assert run("langchain", "tainted", change, headers=one) == ["stateful: y"]
+    assert run("langchain", "tainted", fetch, headers=one) == ["dual: x"]
+    [changed] = run("langchain", "tainted", change, headers=other)
+    assert changed == "stateful: y"
+    for headers in (one, {}):
+        [refused] = run("langchain", "tainted", change, headers=headers, lists=other)
+        assert "untrusted content was read in this run (reads/echo)" in str(refused)
 
 
 def test_the_inspector_lists_and_calls(gateway):

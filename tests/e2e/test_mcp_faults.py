@@ -151,7 +151,7 @@ def test_web_pages_of_allowed_origins_alone_may_call(gateway: Gateway) -> None:
     assert "mcp-method" in answered.headers["access-control-allow-headers"]
 
 
-# --- the last test: it kills the processor of the file's gateway
+# --- the last tests: they kill the processor of the file's gateway
 
 
 async def test_calls_survive_a_killed_processor(gateway: Gateway, servers: McpServers) -> None:
@@ -180,3 +180,14 @@ async def test_calls_survive_a_killed_processor(gateway: Gateway, servers: McpSe
         os.kill(gateway.process.pid, signal.SIGKILL)
         found = await calls
     assert found == [f"{('modern', 'stateful-sse')[number % 2]}: {number}" for number in range(CALLS)]
+
+
+def test_without_a_processor_answers_speak_json_rpc(gateway: Gateway) -> None:
+    for client in (Agent(f"{gateway.url}/mcp/dev", KEY), Agent(f"{gateway.url}/mcp/nope", KEY)):
+        found = client.send(gateway.http, "tools/list")
+        assert found.status == 503
+        said = found.last
+        assert (said["jsonrpc"], "id" in said, said["error"]["code"]) == ("2.0", False, -32603)
+        assert said["error"]["data"] == {"code": "gateway_restarting"}
+        assert found.headers["retry-after"]
+    assert gateway.chat().json()["error"]["code"] == "gateway_restarting"

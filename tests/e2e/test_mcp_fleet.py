@@ -60,11 +60,12 @@ def gateway(servers: McpServers, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def outcome(found: Answer | BaseException) -> str:
-    """`done`, the code of a refusal, or `cut` for a call without an answer."""
-    if isinstance(found, BaseException) or not found.messages or "jsonrpc" not in found.last:
+    """`done`, the code of a refusal, or `cut` for a call without an answer of its server or a processor."""
+    if isinstance(found, BaseException) or not found.messages:
         return "cut"
     if "error" in found.last:
-        return str(found.last["error"].get("data", {}).get("code", found.code))
+        code = str(found.last["error"].get("data", {}).get("code", found.code))
+        return "cut" if code in ("gateway_restarting", "internal_error") else code  # Envoy's own answers
     return str(found.result["_meta"]["llm-extproc/refusal"]["code"]) if found.result.get("isError") else "done"
 
 

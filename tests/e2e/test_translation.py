@@ -20,6 +20,8 @@ from openai import OpenAI
 from tests.e2e.conftest import KEY, Gateway, eventually, run_gateway
 
 MOCKS = ("openai", "anthropic", "gemini", "vertex", "bedrock", "cohere")
+FORGIVING = "outlier_detection: {consecutive_5xx: 10000}"
+"""Tests share the gateway: the failures of one make no model cool down for the next."""
 SETTINGS = """
 providers:
   mock-openai: {kind: mock, base_url: "{mock_openai}"}
@@ -28,16 +30,16 @@ providers:
   mock-vertex: {kind: mock, base_url: "{mock_vertex}"}
   mock-bedrock: {kind: mock, base_url: "{mock_bedrock}"}
   mock-cohere: {kind: mock, base_url: "{mock_cohere}"}
-  openai: {kind: openai, base_url: "{mock_openai}", api_key: env:PROVIDER_KEY, cool_down: {default: 0s}}
-  anthropic: {kind: anthropic, base_url: "{mock_anthropic}", api_key: env:PROVIDER_KEY}
-  gemini: {kind: gcp_gemini, base_url: "{at_gemini}/v1beta", api_key: env:PROVIDER_KEY}
+  openai: {kind: openai, base_url: "{mock_openai}", api_key: env:PROVIDER_KEY, cool_down: {default: 0s}, FORGIVING}
+  anthropic: {kind: anthropic, base_url: "{mock_anthropic}", api_key: env:PROVIDER_KEY, FORGIVING}
+  gemini: {kind: gcp_gemini, base_url: "{at_gemini}/v1beta", api_key: env:PROVIDER_KEY, FORGIVING}
   vertex:
     kind: gcp_vertex_ai
     base_url: "{at_vertex}/v1/projects/p/locations/r/publishers"
     region: r
     project: p
     api_key: env:PROVIDER_KEY
-  bedrock: {kind: aws_bedrock, region: us-east-1, base_url: "{at_bedrock}", api_key: env:PROVIDER_KEY}
+  bedrock: {kind: aws_bedrock, region: us-east-1, base_url: "{at_bedrock}", api_key: env:PROVIDER_KEY, FORGIVING}
   cohere: {kind: cohere, base_url: "{at_cohere}/v2", api_key: env:PROVIDER_KEY}
 models:
   gpt: {provider: openai, model: gpt-4o}
@@ -80,7 +82,7 @@ TOOLS: Any = [
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder: Path = tmp_path_factory.mktemp("translation")
-    yield from run_gateway(folder, SETTINGS, MOCKS, {"PROVIDER_KEY": "sk-provider"})
+    yield from run_gateway(folder, SETTINGS.replace("FORGIVING", FORGIVING), MOCKS, {"PROVIDER_KEY": "sk-provider"})
 
 
 @pytest.fixture

@@ -57,7 +57,8 @@ KEYS = {"CAPPED_KEY": "sk-gw-capped", "USUAL_KEY": "sk-gw-usual"}
 PATHS = {
     "openai_chat": ("/v1/chat/completions", {"model": "oai", "messages": [{"role": "user", "content": "Hello there"}]}),
     "openai_completions": ("/v1/completions", {"model": "oai", "prompt": "Hello there"}),
-    "openai_responses": ("/v1/responses", {"model": "oai", "input": "Hello there"}),
+    # Otherwise the gateway reads the answer to keep its turn of the conversation.
+    "openai_responses": ("/v1/responses", {"model": "oai", "input": "Hello there", "store": False}),
     "anthropic_messages": (
         "/v1/messages",
         {"model": "claude", "messages": [{"role": "user", "content": "Hello there"}], "max_tokens": 5000},
@@ -290,7 +291,8 @@ def no_less(read: dict[str, Any], passed: dict[str, Any]) -> None:
         assert read[field] == passed[field], field
     if passed["usage_source"] == "provider":
         assert passed["input_tokens"] == read["input_tokens"]
-    assert passed["output_tokens"] >= read["output_tokens"]
+    # Two in a hundred: the tokens of a text are judged by the part of it that was kept.
+    assert passed["output_tokens"] >= 0.98 * read["output_tokens"]
 
 
 @each_api

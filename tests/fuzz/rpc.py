@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -17,6 +17,7 @@ from extproc.mcp.eras import request_for
 from extproc.mcp.forward import Find
 from extproc.mcp.policy import Policy
 from extproc.mcp.profiles import Profiles
+from extproc.mcp.servers import Server
 from extproc.mcp.settings import MCPSettings
 from extproc.mcp.stages import ParseRPC
 from extproc.words.errors import Refusal
@@ -41,12 +42,14 @@ _CATALOGUE = Catalogue(
     capabilities={kind: {} for kind in _OFFERED},
     entries={kind: {name: _entry(kind, name)} for kind, name in _OFFERED.items()},
 )
+_SERVER = Server("s", cast("Any", None))
+_SERVER.learn(_CATALOGUE, SETTINGS.limits.tools)
 _SERVERS: Any = SimpleNamespace(
     generation=1,
-    by_name={"s": SimpleNamespace(catalogue=_CATALOGUE)},
+    by_name={"s": _SERVER},
     sessions=SimpleNamespace(asked=lambda _session, _id: None),
 )
-_UNTAINTED: Any = SimpleNamespace(tools=lambda _exchange, _session: ())
+_UNTAINTED: Any = SimpleNamespace(tools=lambda _exchange: ())
 _POLICY = Policy(SETTINGS)
 FIND = Find(SETTINGS, Profiles(SETTINGS, _SERVERS, _POLICY, _UNTAINTED), _SERVERS, _POLICY)
 CONSUMER = SimpleNamespace(tools=Grants([[Pattern("*")]]))

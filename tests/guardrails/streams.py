@@ -4,6 +4,7 @@ import json
 
 from extproc.framing.sse import SSE
 from extproc.words.actions import LocalReply
+from tests.talk import feed
 
 PROVIDER = "providers: {a: {kind: vllm, base_url: 'http://127.0.0.1:8090/v1'}}\nmodels: {m: {provider: a}}\n"
 """Speaks OpenAI's chat and completions. The other APIs of PATHS are translated; here that changes nothing."""
@@ -259,7 +260,7 @@ class Played:
         for index, chunk in enumerate(chunks):
             if isinstance(self.head, LocalReply) or self.ended:
                 break
-            said = await self.stream.on_response_body(chunk, index == len(chunks) - 1)
+            said = await feed(self.stream, chunk, index == len(chunks) - 1)
             if said.head is not None:
                 assert self.head is None
                 self.head = said.head

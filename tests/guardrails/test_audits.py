@@ -8,6 +8,7 @@ import pytest
 from extproc.words.actions import LocalReply
 from tests.guardrails.services import KINDS, PROVIDERS, real, services
 from tests.guardrails.streams import Played, stream
+from tests.talk import feed
 
 WINDOWS = "window: 200, overlap: 40, longest_wait: 60s"
 PIECES = ["word " * 30, "I am MAS", "KME, yes. ", *["More words. "] * 60, "MASKME", " end, MASKME"]
@@ -55,8 +56,8 @@ async def passing(played, chunks):
     await played.ask()
     head = {":status": "200", "content-type": "text/event-stream"}
     await played.stream.on_response_headers(head, {"upstream.request_attempt_count": 1.0}, False)
-    for index, piece in enumerate(chunks):
-        yield piece, (await played.stream.on_response_body(piece, index == len(chunks) - 1)).body
+    for index, chunk in enumerate(chunks):
+        yield chunk, (await feed(played.stream, chunk, index == len(chunks) - 1)).body
     await played.stream.on_end()
 
 

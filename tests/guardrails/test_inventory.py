@@ -14,6 +14,7 @@ A new `except` needs a row. Timeouts are rows too: every wait ends in one of the
 import ast
 import binascii
 import json
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from extproc.guardrails.limits import Limits
 from extproc.guardrails.regex import Regex
 from extproc.guardrails.tools import Tools
 from extproc.guardrails.untrusted_context import UntrustedContext
-from extproc.settings.config import ConfigError
+from extproc.settings.document import ConfigError
 from extproc.words.actions import LocalReply
 from tests.guardrails import test_audits, test_failures, test_quarantine, test_remote
 from tests.guardrails.streams import PROVIDER, Played, request, stream
@@ -165,8 +166,11 @@ FOUND = {
     "_source:Lexer._complete ValueError": Case(
         f"{REGEX}, on: [tool_calls]", answer=stream("openai_chat", arguments=[r'{"a": "\uzzzz SECRET"}'])
     ),
-    "_input:_source (msgspec.DecodeError, UnicodeError, RecursionError)": Case(REGEX, ask=said("[1, SECRET")),
-    "_input:decoded ValueError": Case(REGEX, ask=said("data:text/plain;base64,é SECRET")),
+    "_collect:_source (msgspec.DecodeError, UnicodeError, RecursionError)": Case(REGEX, ask=said("[1, SECRET")),
+    "_files:_bytes ValueError": Case(REGEX, ask=said("data:text/plain;base64,é SECRET")),
+    "_files:_decoded UnicodeDecodeError": Case(
+        REGEX, ask=said(f"data:text/plain;base64,{b64encode('– SECRET'.encode('cp1252')).decode()}")
+    ),
     "_unwrap:_bytes binascii.Error": Case(
         "kind: secrets",
         target=binascii,

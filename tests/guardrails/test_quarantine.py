@@ -12,7 +12,7 @@ from extproc.dialects import dialects
 from extproc.guardrails._results import OVERHEAD, Kept, Results
 from extproc.guardrails.quarantine import QuestionSettings, _check
 from extproc.settings.checks import doubts
-from extproc.settings.config import ConfigError
+from extproc.settings.document import ConfigError
 from extproc.words.actions import LocalReply
 from tests.guardrails.services import PROVIDERS, chat, services
 from tests.guardrails.streams import PATHS, Played, request

@@ -31,11 +31,12 @@ from extproc.guardrails import GuardInput
 from extproc.guardrails._remote import Passage, batches, changes, parts
 from extproc.outbound.pool import AnswerError
 from extproc.settings.checks import doubts
-from extproc.settings.config import ConfigError
+from extproc.settings.document import ConfigError
 from extproc.words.actions import LocalReply
 from tests.guardrails.services import KINDS, MASKS, PROVIDERS, bad, chat, real, services
 from tests.guardrails.streams import Played, heard, stream
 from tests.samples import examples, exhaustive, some
+from tests.talk import feed
 
 
 @pytest.fixture
@@ -429,7 +430,7 @@ async def test_text_does_not_leave_before_it_was_judged(world, service):
     await played.stream.on_response_headers(kind, {"upstream.request_attempt_count": 1.0}, False)
     body, out = stream("openai_chat", [f"word{number} " for number in range(400)]), b""
     for at in range(0, len(body), 700):
-        said = await played.stream.on_response_body(body[at : at + 700], at + 700 >= len(body))
+        said = await feed(played.stream, body[at : at + 700], at + 700 >= len(body))
         out += said.body
         assert judged.startswith(heard("openai_chat", out)["text"])
     assert heard("openai_chat", out)["text"] == "".join(f"word{number} " for number in range(400))

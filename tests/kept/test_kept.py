@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.dialects import Endpoints, dialects
-from extproc.kept import Ids, Object, Seal, is_sealed, owner
+from extproc.kept import Ids, Object, is_sealed, owner
+from extproc.kept.stages import Seal
 from extproc.providers import ProviderSettings
-from extproc.words.exchange import Consumer, Target
+from extproc.settings.checks import doubts
+from extproc.words.exchange import Consumer, Kept, Target
 from extproc.words.values import Secret
 
 RAW = "resp_68d5ab3d0c"
@@ -52,7 +54,8 @@ def test_the_longest_names_have_an_id_that_can_be_called():
 
 def exchange_of(dialect, body, *providers, **more):
     targets = tuple(Target(name, name, "m") for name in providers)
-    return SimpleNamespace(dialect=dialects()[dialect], json=body, targets=targets, target=None, kept={}, **more)
+    kept = Kept(sealing=dialects()[dialect].keeps(body))
+    return SimpleNamespace(dialect=dialects()[dialect], json=body, targets=targets, target=None, kept=kept, **more)
 
 
 def test_only_answers_that_are_kept_have_to_be_read():
@@ -118,3 +121,9 @@ def test_ids_stay_good_while_the_file_of_their_key_is_away(tmp_path):
     assert Ids(settings, Secret("file", str(file))).open("demo", sealed) == Object("a", "m", RAW)
     file.write_text("another")
     assert Ids(settings, Secret("file", str(file))).open("demo", sealed) is None
+
+
+def test_that_all_foreign_ids_pass_is_told(settings):
+    found = [path for path, _ in doubts(settings("foreign_objects: allow"))]
+    assert ("foreign_objects",) in found
+    assert ("foreign_objects",) not in [path for path, _ in doubts(settings("foreign_objects: [pmpt_1]"))]

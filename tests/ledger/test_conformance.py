@@ -329,12 +329,39 @@ def test_a_charge_that_was_corrected_replaces_the_row_of_its_expired_lease(ledge
 
 
 def test_a_stated_charge_replaces_the_cost(ledger):
-    write(ledger, row("id-1", usage_source="expired", charges={"b": 9}), row("id-1", charges={"b": 5}))
+    write(ledger, ended(9), row("id-1", charges={"b": 5}))
     assert ledger.charges_by_scope("b") == {"b": 5}
 
 
+def ended(charge, *, settled=False):
+    """The row of a lease's end, with the charge of a settle or of the reservation."""
+    return row("id-1", usage_source="expired", charges={"b": charge}, complete=settled)
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize(
+    ("rows", "charge"),
+    [
+        ([row("id-1"), ended(9)], 9),  # such as a refusal
+        ([ended(9), row("id-1")], 9),
+        ([row("id-1"), ended(9), ended(9)], 9),
+        ([row("id-1"), ended(9), ended(4, settled=True)], 4),
+        ([row("id-1", charges={"b": 5}), ended(9)], 5),
+        ([row("id-1", charges={"b": 5}), ended(5, settled=True)], 5),
+        ([ended(9), ended(4, settled=True), ended(9)], 4),
+        ([ended(9), ended(4, settled=True), row("id-1", charges={"b": 4})], 4),
+    ],
+)
+def test_an_exchange_has_the_charge_that_the_counters_have(ledger, rows, charge, together):
+    """Whoever writes its row first, and whether the lease ended meanwhile."""
+    for batch in [rows] if together else [[each] for each in rows]:
+        write(ledger, *batch)
+    assert ledger.charges_by_scope("b") == {"b": charge}
+    assert len(ids(ledger)) == 1
+
+
 def test_a_batch_may_hold_the_same_row_twice(ledger):
-    write(ledger, row("id-1", charges={"b": 5}), row("id-1", charges={"b": 5}), row("id-1", usage_source="expired"))
+    write(ledger, row("id-1", charges={"b": 5}), row("id-1", charges={"b": 5}), ended(9))
     assert ledger.charges_by_scope("b") == {"b": 5}
 
 
@@ -385,16 +412,44 @@ def test_findings_of_guardrails_are_counted(ledger):
     assert ids(ledger, findings="false", consumer="") == ["b", "c", "d"]
 
 
-def test_times_of_answers_are_percentiles(ledger):
-    fast = [row(f"f{number}", duration_ms=100, first_token_ms=10, model="m") for number in range(90)]
-    slow = [row(f"s{number}", duration_ms=100_000, model="m") for number in range(10)]
-    write(ledger, *fast, *slow, row("refused", outcome="refused", duration_ms=1, model="none"))
-    report = ledger.latency(Query.parse([("group_by", "model")], datetime.fromtimestamp(NOW, UTC)))
-    found = {each["group"]["model"]: each for each in report["data"]}
+def timed(ledger, **more):
+    given = [("group_by", "model"), *more.items()]
+    report = ledger.latency(Query.parse(given, datetime.fromtimestamp(NOW, UTC)))
+    return {each["group"]["model"]: each for each in report["data"]}
+
+
+def test_times_of_a_few_answers_are_exact_percentiles(ledger):
+    """Answers of 2 to 4 ms have a median of 3 ms, whatever the parts of histograms are."""
+    rows = [row(f"a{number}", duration_ms=2 + number % 3, first_token_ms=1, model="m") for number in range(99)]
+    rows += [row(f"b{number}", duration_ms=7 * number, team="b", model="n") for number in range(21)]
+    write(ledger, *rows, row("refused", outcome="refused", duration_ms=1, model="none"))
+    found = timed(ledger)
+    names = ("answers", "p50_ms", "p95_ms", "first_p50_ms", "first_p95_ms")
+    assert [found["m"][name] for name in names] == [99, 3.0, 4.0, 1.0, 1.0]
+    assert [found["n"][name] for name in names] == [21, 70.0, 133.0, None, None]
+    assert [found["none"][name] for name in names] == [0, None, None, None, None]
+    assert timed(ledger, team="b").keys() == {"n"}
+    for resolution in ("hour", "day", "month"):
+        each = timed(ledger, resolution=resolution)["m"]
+        assert (each["answers"], each["p50_ms"]) == (99, 3.0)
+
+
+@pytest.mark.parametrize("rolled", [False, True])
+def test_times_of_many_answers_are_read_from_histograms_with_fine_parts(ledger, monkeypatch, rolled):
+    monkeypatch.setattr("extproc.ledger.latency.EXACT", 5)
+    day = 86400 * 2
+    fast = [row(f"f{number}", time=NOW - day, duration_ms=2 + number % 3, model="m") for number in range(90)]
+    slow = [row(f"s{number}", time=NOW - day, duration_ms=100_000, model="m") for number in range(10)]
+    middle = [row(f"n{number}", time=NOW - day, duration_ms=100, first_token_ms=10, model="n") for number in range(90)]
+    write(ledger, *fast, *slow, *middle, row("refused", time=NOW - day, outcome="refused", duration_ms=1, model="none"))
+    if rolled and ledger.roll_up(NOW) == 0:
+        pytest.skip("a ledger in memory has none")
+    found = timed(ledger)
     assert found["m"]["answers"] == 100
-    assert 60 < found["m"]["p50_ms"] < 75  # in the first part, 0 to 125 ms
+    assert 2 <= found["m"]["p50_ms"] <= 4
     assert found["m"]["p95_ms"] == 64_000.0  # beyond the last bound
-    assert found["m"]["first_p95_ms"] < 125
+    assert 64 <= found["n"]["p50_ms"] <= 125
+    assert 8 <= found["n"]["first_p95_ms"] <= 16
     assert (found["none"]["answers"], found["none"]["p50_ms"]) == (0, None)
 
 

@@ -75,6 +75,20 @@ def test_rows_of_the_first_version_are_kept_and_had_no_cache(shared_url, monkeyp
     ledger.close()
 
 
+def test_rollups_without_the_fine_parts_of_histograms_are_made_again(shared_url, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr("extproc.ledger.schema.STEPS", STEPS[:8])
+        before.setattr("extproc.ledger.schema.VERSION", 8)
+        ledger = open_ledger(shared_url)
+        sql(ledger, "INSERT INTO rollup_units (start, cube, state, claimed) VALUES (0, 'day', '', 0)")
+        ledger.close()
+    ledger = open_ledger(shared_url)
+    with ledger._database.read() as connection:
+        assert connection.exec_driver_sql("SELECT state FROM rollup_units").all() == [("stale",)]
+        assert connection.exec_driver_sql("SELECT took_11, first_17 FROM rollups").all() == []
+    ledger.close()
+
+
 def test_a_failed_migration_changes_nothing(shared_url, monkeypatch):
     monkeypatch.setattr("extproc.ledger.schema.STEPS", (*STEPS, ("CREATE TABLE added (a {text})", "NO SQL")))
     monkeypatch.setattr("extproc.ledger.schema.VERSION", VERSION + 1)

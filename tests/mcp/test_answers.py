@@ -11,8 +11,9 @@ from extproc.framing import rpc
 from extproc.mcp.answers import Answer, Era
 from extproc.mcp.call import Call
 from extproc.mcp.catalogue import Catalogue, Entry
+from extproc.mcp.names import LONGEST
 from extproc.mcp.policy import Policy
-from extproc.mcp.profiles import LONGEST, Profiles
+from extproc.mcp.profiles import Profiles
 from extproc.mcp.servers import Servers
 from extproc.mcp.sessions import Ended
 from extproc.mcp.settings import MCPSettings
@@ -23,13 +24,17 @@ from extproc.words.values import Pattern
 
 MODERN, META = "2026-07-28", "io.modelcontextprotocol/"
 OWN = {META + "protocolVersion": MODERN, META + "clientCapabilities": {}}
-UNTAINTED = SimpleNamespace(tools=lambda _exchange, _session: ())
+UNTAINTED = SimpleNamespace(tools=lambda _exchange: ())
 
 
 def entry(name):
     return Entry(
         "tools", "a", name, {"name": msgspec.Raw(json.dumps(name).encode()), "inputSchema": msgspec.Raw(b"{}")}
     )
+
+
+def instructions(text, server="a"):
+    return Entry("instructions", server, "instructions", {"instructions": msgspec.Raw(json.dumps(text).encode())})
 
 
 @pytest.fixture
@@ -39,9 +44,10 @@ def made():
     settings = MCPSettings(servers=servers, profiles=profiles, limits={"message": "1KiB"})
     found = Servers(settings, "/none", "k" * 32)
     tools = {name: entry(name) for name in ("x", "y" * LONGEST, "z" * (LONGEST + 1))}
-    kinds = {"tools": tools, "prompts": {}, "resources": {}, "templates": {}}
+    said = {"instructions": instructions("Mind the step.")}
+    kinds = {"tools": tools, "prompts": {}, "resources": {}, "templates": {}, "instructions": said}
     can = {"tools": {}, "logging": {}}
-    found.by_name["a"].catalogue = Catalogue(True, "2025-11-25", True, can, "Mind the step.", kinds)
+    found.by_name["a"].learn(Catalogue(True, "2025-11-25", True, can, kinds), 500)
     for server in found.by_name.values():
         server.known.set()
     profiles = Profiles(settings, found, Policy(settings), UNTAINTED)

@@ -24,7 +24,7 @@ class FakeLink:
         self.asked, self.ended = [], []
         self.unknown = True
 
-    async def ask(self, method, params, version, session=""):
+    async def ask(self, method, params, version, session="", capabilities=None):
         self.asked.append((method, version, session))
         if method == "server/discover":
             if not self.modern:
@@ -118,7 +118,14 @@ def test_definitions_that_cannot_be_offered_are_left_out():
     ]
     found = looked(FakeLink({"tools/list": [{"tools": [tool("good"), *wrong, tool("last")]}]}))
     assert names(found) == ["good", "dup", "last"]
-    assert found.left_out == len(wrong) - 1
+    assert len(found.left_out) == len(wrong) - 1
+    reasons = {each.name: each.reason for each in found.left_out}
+    assert "129 characters, of 1 to 128 (mcp.limits.name)" in reasons["x" * 129]
+    assert "people do not see" in reasons["a\u202eb"]
+    assert "same name" in reasons["dup"]
+    assert "x-mcp-header" in reasons["h0"]
+    assert "no definition" in reasons[""]
+    assert found.complete
 
 
 def test_arguments_that_stand_in_headers_are_known():
@@ -129,9 +136,16 @@ def test_arguments_that_stand_in_headers_are_known():
 
 def test_everything_that_a_server_controls_is_bounded():
     many = FakeLink({"tools/list": [{"tools": [tool(f"t{number}") for number in range(50)]}]})
-    assert len(names(looked(many, tools=10))) == 10
+    found = looked(many, tools=10)
+    assert names(found) == [f"t{number}" for number in range(10)]
+    assert [each.name for each in found.left_out] == [f"t{number}" for number in range(10, 50)]
+    assert "mcp.limits.tools" in found.left_out[0].reason
+    beyond = FakeLink({"tools/list": [{"tools": [tool(f"t{number}") for number in range(200)]}]})
+    assert len(looked(beyond, tools=10).left_out) == catalogue.MOST_LEFT_OUT
+    assert not looked(beyond, tools=10).complete
     endless = FakeLink({"tools/list": [{"tools": [tool(f"p{page}")]} for page in range(2000)]})
     assert len(names(looked(endless, pages=7))) == 7
+    assert not looked(endless, pages=7).complete
     large = FakeLink({"tools/list": [{"tools": [tool("small"), tool("large", title="x" * 4000), tool("next")]}]})
     assert names(looked(large, catalogue=2048)) == ["small", "next"]
     long = FakeLink({"resources/list": [{"resources": [{"uri": "a:" + "x" * 100}, {"uri": "a:b"}]}]})

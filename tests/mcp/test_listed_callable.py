@@ -14,11 +14,12 @@ from extproc.mcp.call import Call
 from extproc.mcp.catalogue import Catalogue, Entry
 from extproc.mcp.policy import Policy
 from extproc.mcp.profiles import Profiles
+from extproc.mcp.servers import Server
 from extproc.mcp.settings import MCPSettings
 from extproc.words.values import Pattern
 
 WORDS = ("get", "set", "a", "b", "a__b", "search", "get_issue", "", "__", "delete_all", "x")
-UNTAINTED: Any = SimpleNamespace(tools=lambda _exchange, _session: ())
+UNTAINTED: Any = SimpleNamespace(tools=lambda _exchange: ())
 ROUNDS = 100  # of ten combinations each
 
 
@@ -30,7 +31,9 @@ def server(name: str, tools: list[str]) -> Any:
         for tool in tools
     }
     kinds: Any = {"tools": entries, "prompts": {}, "resources": {}, "templates": {}}
-    return SimpleNamespace(catalogue=Catalogue(True, capabilities={"tools": {}}, entries=kinds))
+    made = Server(name, None)  # type: ignore[arg-type]
+    made.learn(Catalogue(True, capabilities={"tools": {}}, entries=kinds), 500)
+    return made
 
 
 def pattern(chance: random.Random) -> str:

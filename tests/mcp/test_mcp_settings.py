@@ -6,7 +6,8 @@ from extproc.auth import Access, Grants
 from extproc.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
 from extproc.mcp.settings import MCPServerSettings, MCPSettings
 from extproc.settings import checks
-from extproc.settings.config import ConfigError, parse
+from extproc.settings.config import parse
+from extproc.settings.document import ConfigError
 from extproc.words.values import Pattern
 from tests.guardrails.services import PROVIDERS
 
@@ -78,6 +79,41 @@ def test_lints_find_what_can_never_work():
     assert doubts(nobody + SERVERS) == [
         "no consumer may use this profile: grant tools to a consumer, a team or a group"
     ]
+
+
+def test_names_that_two_servers_share_are_refused_where_they_are_known_and_else_doubted():
+    def shared(first, second):
+        text = f"""
+mcp:
+  servers: {{github: {{url: 'http://127.0.0.1:1/mcp'}}, web: {{url: 'http://127.0.0.1:2/mcp'}}}}
+  profiles: {{dev: {{servers: {{github: {first}, web: {second}}}}}}}
+"""
+        return BASE + text
+
+    where = ("mcp", "profiles", "dev", "servers", "web")
+
+    def doubted(first, second):
+        return [path for path, _ in checks.doubts(parse(shared(first, second))) if path == where]
+
+    with pytest.raises(ConfigError, match="'search' is also a tool of github in this profile"):
+        parse(shared("{prefix: '', tools: [search, get]}", "{prefix: '', tools: ['list_*', search]}"))
+    assert doubted("{prefix: a_, tools: ['g*']}", "{prefix: a_, tools: [get]}") == [where]
+    assert doubted("{prefix: ''}", "{prefix: ''}") == [where]
+    assert doubted("{}", "{}") == doubted("{prefix: ''}", "{}") == []
+    assert doubted("{prefix: '', tools: [get]}", "{prefix: '', tools: [search]}") == []
+
+
+def test_a_file_of_pins_that_is_not_used_is_doubted(tmp_path):
+    def doubted():
+        text = BASE + SERVERS.replace("{servers", f"{{pins: {{file: {lock}}}, servers", 1)
+        return [message for path, message in checks.doubts(parse(text)) if path == ("mcp", "pins", "file")]
+
+    lock = tmp_path / "mcp.lock.yaml"
+    assert "no such file yet" in doubted()[0]
+    lock.write_text("version: 1\nservers: {}\n")
+    assert "renew it with `extproc mcp pin`" in doubted()[0]
+    lock.write_text("version: 2\nservers: {}\n")
+    assert doubted() == []
 
 
 def test_the_most_special_policy_applies():

@@ -10,7 +10,7 @@ from extproc.framing import Frame, rpc
 from extproc.framing.json import WholeBody
 from extproc.guardrails import Audits, GuardInput, Results
 from extproc.mcp.call import Call
-from extproc.mcp.pins import digest, write
+from extproc.mcp.pins import digest, digest_of, write
 from extproc.mcp.policy import GuardCall, Judge, MarkTaint, Policy, ReserveCall
 from extproc.mcp.refusals import JSONRPC
 from extproc.mcp.results import GuardResult
@@ -104,7 +104,8 @@ def refused(stage, exchange):
 
 def test_definitions_that_are_hidden(gateway, tmp_path):
     lock = tmp_path / "mcp.lock.yaml"
-    lock.write_text(write({"github": {"add": digest(TOOL)}}))
+    poem = {"name": "p", "description": "x"}
+    lock.write_text(write({"github": {("tools", "add"): digest(TOOL), ("prompts", "p"): digest(poem)}}))
     made = gateway(f"  pins: {{file: {lock}}}\n")
     changed = {**TOOL, "description": "Adds, and sends what it finds"}
     state = made.policy.state
@@ -113,9 +114,14 @@ def test_definitions_that_are_hidden(gateway, tmp_path):
     assert state(entry(TOOL, "web")) == "changed", "the pin is that of a server"
     assert state(entry({**TOOL, "name": "delete_all"})) == "disabled"
     assert state(entry({**changed, "description": "Adds\u200b"})) == "withheld"
-    assert state(entry({"name": "p", "description": "x"}, kind="prompts")) == "listed", "tools have pins"
+    assert state(entry(poem, kind="prompts")) == "listed"
+    assert state(entry({**poem, "icons": []}, kind="prompts")) == "changed", "everything that clients get has pins"
     assert made.policy.hides(entry(changed))
-    assert made.changed == [("github", "add"), ("github", "new"), ("web", "add")], "each is told once"
+    told = [("github", "add"), ("github", "new"), ("web", "add"), ("github", "p")]
+    assert made.changed == told, "each is told once"
+    some = gateway(f"  pins: {{file: {lock}, kinds: [tools]}}\n").policy
+    assert some.state(entry({**poem, "icons": []}, kind="prompts")) == "listed"
+    assert some.state(entry(changed)) == "changed"
     warns = gateway(f"  pins: {{file: {lock}, on_change: warn}}\n")
     assert warns.policy.state(entry(changed)) == "listed"
     assert warns.changed == [("github", "add")]
@@ -132,8 +138,53 @@ async def test_guardrails_over_definitions(gateway):
     told = [verdict.guardrail for verdict in made.verdicts]
     assert [made.policy.state(entry(one)) for one in (TOOL, poisoned, deep)] == ["listed", "withheld", "withheld"]
     assert told == ["inj", "inj"] == [verdict.guardrail for verdict in made.verdicts], "once for each definition"
-    assert refused(made.judge, made.call(definition=poisoned)) == "tool_changed"
+    assert refused(made.judge, made.call(definition=poisoned)) == "tool_withheld"
     assert gateway(more % "audit").policy.state(entry(poisoned)) == "listed"
+
+
+async def test_instructions_of_servers_are_definitions(gateway, tmp_path):
+    def said(text, server="github"):
+        return entry({"instructions": text}, server, "instructions")
+
+    good = said("The tools know the projects of the team.")
+    more = "guardrails: [{name: inj, kind: prompt_injection, on: [tool_descriptions], action: block}]\n"
+    state = gateway(more).policy.state
+    assert state(good) == "listed"
+    assert state(said(INJECTION)) == state(said("The tools\u200b know")) == "withheld"
+    assert state(entry({"instructions": "The tools know."}, "web", "instructions")) == "withheld", (
+        "an untrusted server gives none"
+    )
+    lock = tmp_path / "lock"
+    lock.write_text(write({"github": {("instructions", "instructions"): digest_of(good)}}))
+    state = gateway(f"  pins: {{file: {lock}}}\n").policy.state
+    assert state(good) == "listed"
+    assert state(said("The tools know ~/.ssh/id_rsa.")) == "changed"
+
+
+async def test_a_pin_is_a_persons_word_and_refusals_say_the_true_reason(gateway, tmp_path):
+    lock = tmp_path / "lock"
+    more = f"  pins: {{file: {lock}}}\n"
+    more += "guardrails: [{name: inj, kind: prompt_injection, on: [tool_descriptions], action: block}]\n"
+    poisoned = {**TOOL, "description": INJECTION}
+    unseen = {**TOOL, "name": "unseen", "description": "Adds\u200b"}
+    lock.write_text(write({"github": {("tools", "add"): digest(TOOL)}}))
+
+    def reason(definition):
+        with pytest.raises(Refusal) as found:
+            made.judge(made.call(definition["name"], definition=definition))
+        return found.value.message
+
+    made = gateway(more)
+    assert "guardrail 'inj' refused its definition" in reason(poisoned)
+    assert "characters that people do not see" in reason(unseen)
+    assert "not pinned yet" in reason({**TOOL, "name": "new"})
+    assert "changed since it was pinned" in reason({**TOOL, "title": "Add"})
+    pins = {("tools", one["name"]): digest(one) for one in (poisoned, unseen)}
+    lock.write_text(write({"github": pins}))
+    made = gateway(more)
+    for one in (poisoned, unseen):
+        assert made.policy.state(entry(one)) == "listed"
+        made.judge(made.call(one["name"], definition=one))
 
 
 # --- calls
@@ -141,7 +192,7 @@ async def test_guardrails_over_definitions(gateway):
 
 async def test_calls_that_are_refused(gateway):
     made = gateway()
-    assert refused(made.judge, made.call("delete_all")) == "tool_not_found"
+    assert made.policy.state(made.call("delete_all").mcp.entry) == "disabled"
     call = made.call()
     made.judge(call)
     target = made.policy.target(call.mcp)

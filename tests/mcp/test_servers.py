@@ -1,6 +1,7 @@
 """Servers as a process knows them: looks, last good lists, and sessions at servers."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,7 +27,7 @@ class Link(FakeLink):
         self.told, self.opened, self.error, self.wait = [], 0, None, 0.0
         self.gone = set()
 
-    async def ask(self, method, params, version, session=""):
+    async def ask(self, method, params, version, session="", capabilities=None):
         await asyncio.sleep(self.wait)
         if self.error is not None:
             raise self.error
@@ -190,3 +191,37 @@ async def test_servers_come_and_go_with_the_settings(made):
     for gone in ("b", "c"):
         made.again(gone)
         made.refuse(Question(gone, "z", "2025-11-25", 1))
+
+
+async def test_lists_of_sessions_are_bounded_read_once_at_a_time_and_read_again_when_they_may_differ(made, monkeypatch):
+    made.take(MCPSettings(**SETTINGS, limits={"session_lists": 2}), None)
+    link = made.by_name["a"].link
+    made.by_name["a"].learn(Catalogue(legacy="2025-11-25", sessions=True, capabilities={"tools": {}}), 10)
+    call = SimpleNamespace(session=SimpleNamespace(id="s", capabilities={}), modern=False, capabilities={}, server="a")
+
+    def reads():
+        return sum(method == "tools/list" for method, _, _ in link.asked)
+
+    async def get(owner, *, new=False):
+        found = await made.own.get(owner, "a", call, refresh=60.0, new=new)
+        return None if found is None else [*found.entries["tools"]]
+
+    link.wait = 0.01
+    assert await asyncio.gather(*[get("one", new=True) for _ in range(5)]) == [["x"]] * 5
+    assert (await get("one"), reads(), link.opened) == (["x"], 1, 1)
+    made.own.used("one", call)
+    assert (await get("one"), reads()) == (["x"], 1), "calls go by the lists that are there"
+    link.lists["tools/list"] = [{"tools": [tool("x"), tool("y")]}]
+    assert (await get("one", new=True), reads()) == (["x", "y"], 2)
+    # two are kept: the one that rested longest is read again
+    await get("two")
+    await get("three")
+    await get("one")
+    assert reads() == 5
+    # a session that the server has ended is opened anew; lists that cannot be read are none
+    link.gone.add("z1")
+    made.own.used("one", call)
+    assert await get("one", new=True) == ["x", "y"]
+    link.error = ServerError("server_unavailable")
+    made.own.end("one", "a")
+    assert await get("one") is None

@@ -6,10 +6,11 @@ from collections import Counter
 import pytest
 
 from extproc.auth import Authorize
+from extproc.dialects import by_path
 from extproc.routing.catalog import Catalog, Route
 from extproc.routing.history import History
 from extproc.routing.selection import Select
-from extproc.words.errors import Refusal
+from extproc.words.errors import FOREIGN_OBJECT, OBJECT_NOT_FOUND, Refusal
 from extproc.words.exchange import Consumer
 from extproc.words.values import Pattern
 from tests.talk import asks, sends, talk
@@ -495,3 +496,21 @@ async def test_a_thread_is_refused_with_the_code_that_sdks_know(world):
     assert (answer.status, error["details"]) == (400, {"error_code": "thread_unsupported_request", "param": "thread"})
     _, onward = await talk(gateway.stream(), asks("/v1/messages"), sends(body | thread | {"model": "n"}))
     assert onward.order == ("try-strict",)
+
+
+@pytest.mark.parametrize("type", ["create", "continue"])
+async def test_a_thread_at_several_providers_is_refused_at_once_so_that_failover_stays(world, type):
+    text = HOSTED.partition("models:")[0] + "models: {m: {provider: own}, n: {provider: strict}}\n"
+    gateway = world(f"{text}virtual_models: {{v: {{targets: [{{model: n}}, {{model: m}}]}}}}")
+    body = {"model": "v", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+    _, answer = await talk(gateway.stream(), asks("/v1/messages"), sends({**body, "thread": {"type": type}}))
+    error = json.loads(answer.body)["error"]
+    assert (answer.status, error["details"]["error_code"]) == (400, "thread_unsupported_request")
+    _, onward = await talk(gateway.stream(), asks("/v1/messages"), sends(body))
+    assert len(onward.order) == 2
+
+
+@pytest.mark.parametrize("kind", [OBJECT_NOT_FOUND, FOREIGN_OBJECT])
+def test_a_thread_that_is_not_the_consumers_is_begun_anew_by_sdks(kind):
+    error = by_path()["/v1/messages"].error(kind, "No.", "thread.previous_message_id")
+    assert error["error"]["details"]["error_code"] == "thread_not_found"

@@ -173,7 +173,7 @@ def test_streamed_answers_are_recognised(content_type, streamed):
     ],
 )
 def test_an_end_without_an_answer_has_its_reason(status, details, flags, reason):
-    assert one(status, details, flags=flags, name="gateway") == DownstreamEnd(reason)
+    assert one(status, details, flags=flags, name="gateway") == DownstreamEnd(reason, "", status)
 
 
 @pytest.mark.parametrize("details", ["via_upstream", "extproc_invalid_key"])

@@ -3,11 +3,13 @@
 import asyncio
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from extproc.pb import extproc_pb2 as pb
+from extproc.routing.catalog import Catalog
 from extproc.server import reload
 from extproc.server.discovery import CLUSTERS, KINDS, LISTENERS, Discovery, EnvoyAwayError, EnvoyRefusedError
 from extproc.server.reload import Reloads
@@ -47,6 +49,12 @@ class Process:
     def told(self, outcome, stale):
         self.outcomes += [outcome] if outcome else []
         self.stale = stale
+
+
+def leads(settings):
+    """The provider to which the name `m` leads."""
+    catalog = Catalog(settings.providers, settings.models, settings.virtual_models, before=settings.before)
+    return catalog.target("m").provider
 
 
 class Envoy:
@@ -164,8 +172,8 @@ async def test_envoy_gets_clusters_and_then_listeners_before_a_provider_is_used(
     (partial, before), (whole, after) = seen
     assert (before, after) == (0, 2)
     assert partial.consumers[0].disabled
-    assert partial.models["m"].provider == "a", "it stays where it was until Envoy has the provider"
-    assert whole.models["m"].provider == "b"
+    assert leads(partial) == "a", "it stays where it was until Envoy has the provider"
+    assert leads(whole) == "b"
     assert world.process.places == {"a": "try-a", "b": "try-b"}
     assert (world.process.outcomes, world.process.stale) == (["taken"], "")
 
@@ -228,7 +236,7 @@ async def test_what_envoy_refuses_is_taken_back_and_the_rest_of_the_change_appli
     assert world.process.stale == "changes of providers.b, models.m wait: Envoy refuses them: no try-b"
     assert world.process.outcomes == ["partial"]
     assert world.process.settings.consumers[0].disabled
-    assert world.process.settings.models["m"].provider == "a"
+    assert leads(world.process.settings) == "a"
     assert reloads._given[CLUSTERS].keys() == {"try-a"}
     assert envoy.has[CLUSTERS] == ["try-a"]
     await reloads.look()
@@ -253,7 +261,7 @@ async def test_envoy_gets_again_after_a_while_what_it_refused(world, running, mo
     envoy.dislikes.clear()
     await reloads.look()
     assert (world.process.outcomes, world.process.stale) == (["partial", "taken"], "")
-    assert world.process.settings.models["m"].provider == "b"
+    assert leads(world.process.settings) == "b"
 
 
 async def test_settings_that_could_not_be_taken_are_tried_again(world, running, monkeypatch):
@@ -282,7 +290,7 @@ async def test_without_envoy_everything_else_applies_and_the_rest_follows_when_i
     world.write(providers=B, m="b", disabled="true", counters="sqlite:c.db")
     await reloads.look()
     assert world.process.settings.consumers[0].disabled
-    assert world.process.settings.models["m"].provider == "a"
+    assert leads(world.process.settings) == "a"
     fixed, _, waits = world.process.stale.partition("; ")
     assert fixed == "changes of stores bind at a restart"
     assert waits.startswith("changes of providers.b, models.m wait: this Envoy has its configuration from a file")
@@ -293,7 +301,7 @@ async def test_without_envoy_everything_else_applies_and_the_rest_follows_when_i
     for _ in range(20):
         await asyncio.sleep(0.01)
         await reloads.look()
-    assert world.process.settings.models["m"].provider == "b"
+    assert leads(world.process.settings) == "b"
     assert ("did you mean" in world.process.stale, fixed in world.process.stale) == (True, True)
     world.file.write_text(good)
     await reloads.look()
@@ -319,13 +327,13 @@ async def test_a_process_that_starts_with_other_settings_begins_with_what_envoy_
     world.write(providers=B, m="b", disabled="true")
     reloads = world.begin()
     await reloads.start()
-    assert world.process.settings.models["m"].provider == "a"
+    assert leads(world.process.settings) == "a"
     assert world.process.settings.consumers[0].disabled
     envoy = Envoy(reloads.discovery)
     for _ in range(3):
         await asyncio.sleep(0)
         await reloads.look()
-    assert (world.process.settings.models["m"].provider, world.process.stale) == ("b", "")
+    assert (leads(world.process.settings), world.process.stale) == ("b", "")
     assert "try-b" in envoy.has[CLUSTERS]
     await envoy.leave()
 
@@ -337,11 +345,11 @@ async def test_another_worker_follows_when_the_first_has_told_envoy(world, runni
     await second.start()
     world.write(providers=B, m="b")
     await second.look()
-    assert process.settings.models["m"].provider == "a"
+    assert leads(process.settings) == "a"
     assert process.stale == "changes of providers.b, models.m wait: Envoy has not got them yet"
     await first.look()
     await second.look()
-    assert (process.settings.models["m"].provider, process.stale, process.places) == ("b", "", world.process.places)
+    assert (leads(process.settings), process.stale, process.places) == ("b", "", world.process.places)
 
 
 async def test_a_worker_that_starts_again_keeps_what_binds_at_a_start_and_says_so(world, running):
@@ -438,7 +446,7 @@ async def test_a_change_does_not_wait_for_an_earlier_one_that_takes_long(world, 
     monkeypatch.setattr(Reloads, "_make", make)
     await reloads.look()
     assert world.process.settings.consumers[0].disabled
-    assert (world.process.settings.models["m"].provider, world.process.stale) == ("b", "")
+    assert (leads(world.process.settings), world.process.stale) == ("b", "")
 
 
 async def test_a_stream_ends_when_the_process_leaves_and_none_is_connected_then():
@@ -455,3 +463,78 @@ async def test_a_stream_ends_when_the_process_leaves_and_none_is_connected_then(
     discovery.leave()
     await asyncio.wait_for(asyncio.gather(*envoy.tasks), 1)
     assert not discovery.connected
+
+
+# --- large settings
+
+
+LARGE = "# " + "x" * reload._LARGE + "\n"
+
+
+async def test_large_settings_are_read_by_another_process_and_stale_meanwhile(world, running, monkeypatch):
+    reloads, _ = running
+    monkeypatch.setattr(config, "parse", None)  # not here
+    world.write(disabled="true", more=LARGE + "prices: [{from: 2027-01-31, model: m, input: 1, output: 2.5}]\n")
+    told = []
+    taking = world.process.told
+    world.process.told = lambda outcome, stale: (told.append((outcome, stale)), taking(outcome, stale))
+    await reloads.look()
+    assert world.process.settings.consumers[0].disabled
+    assert told == [("", "a change of the file is being read"), ("taken", "")]
+
+
+async def test_every_error_of_large_settings_has_its_place(world, running):
+    reloads, _ = running
+    world.write(m="nowhere", more=LARGE + "nonsense: 1\n")
+    await reloads.look()
+    assert world.process.outcomes == ["refused"]
+    assert f"{world.file}:" in world.process.stale
+    assert "nonsense: there is no such setting" in world.process.stale
+    world.write(m="nowhere", more=LARGE)
+    await reloads.look()
+    assert "there is no provider 'nowhere'" in world.process.stale
+
+
+async def test_large_settings_that_change_while_they_are_read_are_read_anew(world, running, monkeypatch):
+    reloads, _ = running
+    monkeypatch.setattr(reload, "_LOOK", 0.001)
+    world.write(disabled="true", more=LARGE)
+    task = asyncio.create_task(reloads.look())
+    while not world.process.stale:
+        await asyncio.sleep(0.001)
+    world.write(disabled="false", more=LARGE + "# other\n")
+    await task
+    assert world.process.takes == 0
+    await reloads.look()
+    assert not world.process.settings.consumers[0].disabled
+    assert world.process.stale == ""
+
+
+async def test_a_stop_ends_the_reading_of_large_settings(world, running, monkeypatch):
+    reloads, _ = running
+    begun = []
+    make = asyncio.create_subprocess_exec
+
+    async def exec_(*command, **options):
+        begun.append(await make(sys.executable, "-c", "import time; time.sleep(3600)", **options))
+        return begun[0]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", exec_)
+    world.write(disabled="true", more=LARGE)
+    task = asyncio.create_task(reloads.look())
+    while not begun:
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(20):
+        assert await begun[0].wait() < 0
+
+
+async def test_a_process_that_cannot_read_large_settings_is_reported(world, running, monkeypatch):
+    reloads, _ = running
+    monkeypatch.setattr(reload, "_BUILD", 0.0)
+    world.write(disabled="true", more=LARGE)
+    await reloads.look()
+    assert world.process.outcomes == ["refused"]
+    assert world.process.stale == "they cannot be read: it took longer than 0 s"

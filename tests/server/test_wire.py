@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from extproc.pb import extproc_pb2 as pb
 from extproc.server import wire
+from extproc.transport import Malformed
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
 from extproc.words.exchange import NOTHING_VERIFIED
 
@@ -17,7 +18,7 @@ from extproc.words.exchange import NOTHING_VERIFIED
 class Scripted:
     """An attachment that gives the answers of a test and records its calls."""
 
-    done = False
+    done = more = False
 
     def __init__(self, reply):
         self.reply = reply
@@ -130,8 +131,8 @@ async def test_bodies_are_read():
 
 
 @pytest.mark.parametrize("data", [b"", b"\x32\x00"], ids=["nothing", "request_trailers"])
-async def test_messages_that_envoy_is_configured_not_to_send_are_an_error(data):
-    with pytest.raises(wire.UnexpectedMessage):
+async def test_messages_that_envoy_is_configured_not_to_send_are_a_fault_of_the_peer(data):
+    with pytest.raises(Malformed):
         await wire.converse(Scripted(CONTINUE), data)
 
 

@@ -1,6 +1,9 @@
 """The parts of a change that apply while Envoy, or the process, stays as it is."""
 
+import pytest
+
 from extproc.envoy_config.dynamic import make
+from extproc.routing.catalog import Catalog
 from extproc.settings.bound import changes_of_fixed, digest, fixed, held_back, without_envoy
 from extproc.settings.config import parse
 
@@ -40,20 +43,120 @@ def test_what_binds_at_the_start_stays_and_the_rest_of_its_section_changes():
     assert changes_of_fixed(found, now) == []
 
 
-def test_without_envoy_a_provider_stays_as_it_is_and_models_stay_where_envoy_can_reach_them():
+def test_without_envoy_a_provider_stays_as_it_is_and_names_lead_where_envoy_can_reach_them():
     now, new = parse(NOW), parse(NEXT)
     found = without_envoy(new, now)
     a, gone = found.providers["a"], found.providers["gone"]
     assert (a.base_url, a.disabled) == ("http://127.0.0.1:1/v1", True)
     assert (gone, found.providers["new"].disabled) == (now.providers["gone"], True)
-    assert {name: model.provider for name, model in found.models.items()} == {"m": "a", "moved": "gone", "fresh": "new"}
-    assert found.models["m"].timeout == 3
+    assert led(found, "m", "moved", "fresh") == {"m": ["a/m"], "moved": ["gone/moved"], "fresh": ["new/fresh"]}
+    assert catalog(found).target("m").timeout == 3
     assert (found.listener, found.attribution) == (now.listener, now.attribution)
     assert (found.auth.required, found.auth.jwt, found.telemetry.traces) == (False, (), None)
     assert found.limits.exchanges == 5
-    assert held_back(new, found) == [
-        *("providers.a", "providers.new", "models.moved", "listener", "attribution", "auth.jwt", "telemetry.traces")
-    ]
+    waits = ("providers.a", "providers.new", "models.moved", "models.fresh")
+    assert held_back(new, found) == [*waits, "listener", "attribution", "auth.jwt", "telemetry.traces"]
+
+
+def catalog(settings):
+    return Catalog(settings.providers, settings.models, settings.virtual_models, before=settings.before)
+
+
+def led(settings, *names):
+    """The deployments to which each name leads."""
+    chains = {name: catalog(settings).resolve(name) for name in names}
+    return {name: chain and [target.deployment for target in chain.targets] for name, chain in chains.items()}
+
+
+HAS = """
+providers:
+  a: {kind: mock, base_url: "http://127.0.0.1:1/v1"}
+  b: {kind: mock, base_url: "http://127.0.0.1:2/v1"}
+"""
+NEW = '  new: {kind: mock, base_url: "http://127.0.0.1:3/v1"}\n'
+M_X = "models: {m: {provider: a, model: x}}"
+MOVED = HAS.replace(":1/v1", ":9/v1")  # the provider a has another address
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "leads"),
+    [
+        ("models: {m: {provider: a}}", NEW + "models: {m: {provider: new}}", {"m": ["a/m"]}),
+        # A wildcard covered the name, and other names go on with it.
+        (
+            'models: {"m*": {provider: a}}',
+            NEW + 'models: {"m*": {provider: a}, m1: {provider: new}}',
+            {"m1": ["a/m1"], "m2": ["a/m2"]},
+        ),
+        ('models: {"x/*": {provider: a}}', NEW + "models: {x/m: {provider: new}}", {"x/m": ["a/m"], "x/n": None}),
+        # A more special wildcard, and one in place of a name.
+        (
+            'models: {"m*": {provider: a}}',
+            NEW + 'models: {"m*": {provider: b}, "m1*": {provider: new}}',
+            {"m11": ["a/m11"], "m2": ["b/m2"]},
+        ),
+        (M_X, NEW + 'models: {"*": {provider: new}}', {"m": ["a/x"], "n": ["new/n"]}),
+        # Chains, nested ones, and names that change their kind.
+        (
+            "models: {m: {provider: a}}\nvirtual_models: {v: {targets: [{model: m}]}}",
+            NEW + "models: {m: {provider: a}, n: {provider: new}}\n"
+            "virtual_models: {v: {targets: [{model: n}, {model: m}]}}",
+            {"v": ["a/m"], "m": ["a/m"]},
+        ),
+        (
+            "models: {m: {provider: a}}\nvirtual_models: {v: {targets: [{model: m}]}, w: {targets: [{model: v}]}}",
+            NEW + "models: {n: {provider: new}}\n"
+            "virtual_models: {v: {targets: [{model: n}]}, w: {targets: [{model: v}]}}",
+            {"v": ["a/m"], "w": ["a/m"], "m": None},
+        ),
+        (
+            "models: {m: {provider: a}}",
+            NEW + "models: {n: {provider: new}}\n"
+            "virtual_models: {m: {targets: [{model: n}]}}",
+            {"m": ["a/m"]},
+        ),
+        (M_X, NEW + "models: {n: {provider: new, model: x}}", {"m": None, "a/x": None}),
+        # An address changes together with the model's name there.
+        (M_X, "models: {m: {provider: a, model: y}}", {"m": ["a/x"]}),
+    ],
+)  # fmt: skip
+def test_names_lead_where_they_did_until_envoy_has_what_they_lead_to(old, new, leads):
+    now = parse(HAS + old)
+    wanted = parse((HAS if new.startswith(NEW) else MOVED) + new)
+    assert led(without_envoy(wanted, now), *leads) == leads
+
+
+def test_what_the_change_switches_off_is_off_at_once():
+    now = parse(
+        HAS + "models: {m: {provider: a}, o: {provider: b}}\nvirtual_models: {v: {targets: [{model: m}, {model: o}]}}"
+    )
+    targets = "[{model: n}, {model: m, disabled: true}, {model: o}]"
+    models = "{m: {provider: a}, n: {provider: new}, o: {provider: b, disabled: true}}"
+    found = without_envoy(parse(HAS + NEW + f"models: {models}\nvirtual_models: {{v: {{targets: {targets}}}}}"), now)
+    chain = catalog(found).resolve("v")
+    assert [(target.name, target.disabled) for target in chain.targets] == [("m", True), ("o", True)]
+    off = NEW.replace("}", ", disabled: true}")
+    found = without_envoy(parse(HAS + off + "models: {m: {provider: new}}"), now)
+    assert led(found, "m") == {"m": ["new/m"]}
+    assert catalog(found).unavailable(catalog(found).target("m"))[0] == "disabled"
+
+
+MCP = """
+consumers: [{name: c, keys: [{env: K}]}]
+stores: {counters: "memory:"}
+mcp:
+  servers: {SERVERS}
+  profiles: {PROFILES}
+"""
+
+
+def test_a_profile_with_a_server_that_envoy_has_not_got_stays_as_it_is():
+    one, two = 'one: {url: "http://127.0.0.1:1/"}', 'two: {url: "http://127.0.0.1:2/"}'
+    now = parse(MCP.replace("SERVERS", one).replace("PROFILES", "dev: {servers: {one: {}}}"))
+    both = "dev: {servers: {two: {}}}, other: {servers: {two: {}}}"
+    found = without_envoy(parse(MCP.replace("SERVERS", two).replace("PROFILES", both)), now).mcp
+    assert (list(found.profiles["dev"].servers), list(found.profiles["other"].servers)) == (["one"], ["two"])
+    assert (found.servers["one"].disabled, found.servers["two"].disabled) == (False, True)
 
 
 def test_a_change_of_rules_of_the_cache_needs_no_envoy():

@@ -4,10 +4,12 @@ import traceback
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import TypeAdapter
 
-from extproc.settings import config
-from extproc.settings.config import MAX_DEPTH, MAX_FILE, MAX_NODES, ConfigError, Settings, lint, load, parse
+from extproc.settings import config, document
+from extproc.settings.config import MAX_FILE, Settings, lint, load, parse
+from extproc.settings.document import MAX_DEPTH, MAX_NODES, MAX_TOLD, ConfigError
 
 WORKERS_IN_MEMORY = """stores: {counters: "memory:"}
 processor: {workers: 2}
@@ -592,6 +594,42 @@ def test_deep_nesting_is_refused_and_does_not_end_the_process(text):
 
 def test_too_many_values_are_refused():
     assert "more than" in errors("a: [" + "1," * (MAX_NODES + 1) + "]")[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [" + "1," * 1_900_000 + "]",
+        "{a: {b: [" + "{c: d}," * 500_000 + "]}}",
+        "- x\n" * 950_000,
+        "a: " + "{b: 1, b: 2, " * 60 + "c: [" + "1," * 1_000_000 + "]" + "}" * 60,
+        "--- 1\n" * 600_000,
+    ],
+)
+def test_a_file_with_too_many_values_is_read_no_further_than_the_limit(text, monkeypatch):
+    """A file of 4 MB has two million of them: no node of it is made."""
+    monkeypatch.setattr(yaml.CSafeLoader, "get_single_node", None)
+    events = []
+    parse = yaml.parse
+    monkeypatch.setattr(
+        yaml, "parse", lambda *given, **options: (events.append(e) or e for e in parse(*given, **options))
+    )
+    assert len(text) < MAX_FILE
+    [found] = errors(text)
+    assert f"more than {MAX_NODES} values" in found
+    assert len(events) < 3 * MAX_NODES + 5
+
+
+def test_keys_do_not_count_as_values(monkeypatch):
+    """As many entries as values are allowed. Of many errors the first are reported."""
+    monkeypatch.setattr(document, "MAX_NODES", 1000)
+    text = "{" + ", ".join(f"k{number}: 1" for number in range(999)) + "}"
+    with pytest.raises(ConfigError) as refused:
+        parse(text)
+    assert "there is no such setting" in str(refused.value)
+    assert len(refused.value.problems) == MAX_TOLD
+    assert str(refused.value).endswith(": and more")
+    assert "more than" in errors(text.replace("k0: 1", "k0: [1]"))[0]
 
 
 @pytest.mark.parametrize(("size", "message"), [(MAX_FILE, None), (MAX_FILE + 1, "the file is larger than 4MiB")])

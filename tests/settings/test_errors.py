@@ -2,7 +2,8 @@
 
 import pytest
 
-from extproc.settings.config import ConfigError, parse
+from extproc.settings.config import parse
+from extproc.settings.document import ConfigError
 
 SETTINGS = """\
 providers:

@@ -25,6 +25,7 @@ from extproc.stores import (
 )
 from extproc.stores.memory import MemoryCounters
 from extproc.stores.sqlite import SqliteCounters
+from tests.stores.sent import send
 
 MINUTE = 60
 LEASE = 30.0
@@ -76,7 +77,7 @@ async def test_a_request_reserves_all_holds_or_none_and_the_denial_names_the_hol
     denied = await counters.reserve("r2", [hold(5), hold(4, scope="b"), hold(1, scope="c")], LEASE)
     assert denied == Denied(1, 3, 45.0)
     assert [await level(counters, scope) for scope in "abc"] == [(0, 0), (0, 7), (0, 0)]
-    assert not await counters.forward("r2", LEASE)
+    await counters.forward(["r2"])
     assert not await counters.settle("r2", [5, 4, 1])
     assert [await level(counters, scope) for scope in "abc"] == [(0, 0), (0, 7), (0, 0)]
 
@@ -130,7 +131,7 @@ async def test_an_id_in_use_or_remembered_is_refused(counters, clock):
 
 async def test_a_reservation_may_have_no_holds(counters, clock):
     assert await counters.reserve("r1", [], LEASE) == Granted(())
-    assert await counters.forward("r1", LEASE)
+    await counters.forward(["r1"])
     assert await counters.settle("r1", [])
     assert not await counters.settle("r1", [])
     await counters.reserve("r2", [], LEASE)
@@ -167,7 +168,7 @@ async def test_a_lowered_limit_applies_from_the_next_request(counters):
 @pytest.mark.parametrize("used", [0, 3, 5, 10, 25])
 async def test_settle_records_the_true_amount(counters, used):
     await counters.reserve("r1", [hold(5), hold(1, scope="b")], LEASE)
-    await counters.forward("r1", LEASE)
+    await counters.forward(["r1"])
     assert await counters.settle("r1", [used, 1])
     assert await level(counters) == (used, 0)
     assert await level(counters, "b") == (1, 0)
@@ -181,12 +182,12 @@ async def test_settling_twice_has_the_effect_of_once(counters):
     assert await counters.settle("r1", [4])
     assert not await counters.settle("r1", [4])
     assert not await counters.settle("r1", [9])
-    assert not await counters.forward("r1", LEASE)
+    await counters.forward(["r1"])
     assert await level(counters) == (4, 2)
 
 
 async def test_unknown_ids_are_ignored(counters):
-    assert not await counters.forward("nobody", LEASE)
+    await counters.forward(["nobody"])
     assert not await counters.settle("nobody", [5])
     assert await expire(counters) == []
     assert await level(counters) == (0, 0)
@@ -316,28 +317,103 @@ async def test_a_lease_that_expires_before_forward_is_released(counters, clock):
     assert await expire(counters) == [Expired("r1", False, ("a", "b"), (0, 0))]
     assert [await level(counters, scope) for scope in "ab"] == [(0, 0), (0, 0)]
     assert await expire(counters) == []
-    assert not await counters.forward("r1", LEASE)
 
 
 async def test_a_lease_that_expires_after_forward_charges_the_reservation(counters, clock):
     await counters.reserve("r1", [hold(5, window=0), hold(2, scope="b", window=0)], LEASE)
-    await counters.forward("r1", LEASE)
+    await counters.forward(["r1"])
     clock.now += LEASE
     assert await expire(counters) == [Expired("r1", True, ("a", "b"), (5, 2))]
     assert [await level(counters, scope, 0) for scope in "ab"] == [(5, 0), (2, 0)]
     assert await expire(counters) == []
 
 
-async def test_a_reservation_may_be_forwarded_from_the_start(counters, clock):
-    await counters.reserve("r1", [hold(5, window=0)], LEASE, forwarded=True)
+async def test_a_forward_after_the_lease_charges_what_was_released(counters, clock):
+    """The call was on its way when the lease was ended, by another process."""
+    holds = [hold(5, window=0), hold(1, scope="slots", window=0, slot=True)]
+    await counters.reserve("r1", holds, LEASE, facts=b"facts")
     clock.now += LEASE
-    assert await expire(counters) == [Expired("r1", True, ("a",), (5,))]
-    assert await level(counters, "a", 0) == (5, 0)
+    assert await counters.expire(keep=LEASE) == [Expired("r1", False, ("a", "slots"), (0, 0), facts=b"facts")]
+    for _ in range(2):
+        await counters.forward(["r1", "unknown"])
+        assert [await level(counters, scope, 0) for scope in ("a", "slots")] == [(5, 0), (0, 0)]
+    for _ in range(2):  # until its row is written
+        assert await counters.expire(keep=LEASE) == [Expired("r1", True, ("a", "slots"), (5, 0), facts=b"facts")]
+        clock.now += LEASE
+    await counters.recorded(["r1"], expired=True)
+    assert await counters.expire(keep=LEASE) == []
+    assert await counters.settle("r1", [3, 1])
+    assert await level(counters, window=0) == (3, 0)
+
+
+async def test_a_forward_after_the_settle_changes_nothing(counters, clock):
+    for id, keep in (("gone", False), ("kept", True)):
+        await counters.reserve(id, [hold(5, window=0)], LEASE)
+        await counters.settle(id, [2], keep=keep)
+    await counters.reserve("late", [hold(1, window=0)], LEASE)
+    clock.now += LEASE
+    assert {expired.id for expired in await counters.expire()} == {"kept", "late"}
+    await counters.settle("late", [1])
+    await counters.forward(["gone", "kept", "late"])
+    assert await counters.expire() == []
+    assert await level(counters, window=0) == (5, 0)
+
+
+# --- void
+
+
+async def test_a_void_reservation_is_released_and_its_id_is_refused(counters, clock):
+    holds = [hold(5, window=0), hold(1, scope="slots", window=0, slot=True)]
+    await counters.reserve("r1", holds, LEASE)
+    for _ in range(2):
+        await counters.void(["r1"])
+        assert [await level(counters, scope, 0) for scope in ("a", "slots")] == [(0, 0), (0, 0)]
+        with pytest.raises(ValueError, match="r1"):
+            await counters.reserve("r1", holds, LEASE)
+    clock.now += LEASE
+    assert await counters.expire() == []
+    assert await level(counters, window=0) == (0, 0)
+
+
+async def test_a_reserve_that_arrives_after_its_void_holds_nothing(counters, clock):
+    ids = [f"r{number}" for number in range(1201)]
+    await counters.void([])
+    await counters.void(ids)
+    for id in (ids[0], ids[-1]):
+        with pytest.raises(ValueError, match=id):
+            await counters.reserve(id, [hold(5, window=0)], LEASE)
+    assert await level(counters, window=0) == (0, 0)
+    clock.now += LATE_SETTLE - 1
+    assert await counters.expire() == []
+    with pytest.raises(ValueError, match="r0"):
+        await counters.reserve("r0", [hold(5, window=0)], LEASE)
+    clock.now += 2
+    await expire(counters)
+    assert isinstance(await counters.reserve("r0", [hold(5, window=0)], LEASE), Granted)  # forgotten
+
+
+async def test_a_void_leaves_what_is_forwarded_settled_or_over(counters, clock):
+    for id in ("over", "charged"):
+        await counters.reserve(id, [hold(1, window=0)], LEASE)
+    await counters.forward(["charged"])
+    clock.now += LEASE
+    assert len(await counters.expire()) == 2
+    for id in ("sent", "kept"):
+        await counters.reserve(id, [hold(2, window=0)], LEASE)
+    await counters.forward(["sent"])
+    await counters.settle("kept", [2], keep=True)
+    await counters.void(["over", "charged", "sent", "kept"])
+    assert await level(counters, window=0) == (3, 2)
+    assert await counters.settle("over", [1])
+    assert await counters.settle("sent", [1])
+    clock.now += LEASE
+    assert await counters.expire() == [Expired("kept", False, ("a",), (2,), settled=True)]
+    assert await level(counters, window=0) == (5, 0)
 
 
 async def test_an_expiry_charges_the_window_of_the_reservation(counters, clock):
     await counters.reserve("r1", [hold(5)], LEASE)
-    await counters.forward("r1", LEASE)
+    await counters.forward(["r1"])
     clock.now += 60
     assert await expire(counters) == [Expired("r1", True, ("a",), (5,))]
     assert await level(counters) == (0, 0)
@@ -349,7 +425,7 @@ async def test_an_expiry_charges_the_window_of_the_reservation(counters, clock):
 async def test_a_late_settle_corrects_once(counters, clock, forwarded, used):
     await counters.reserve("r1", [hold(5, window=0)], LEASE)
     if forwarded:
-        await counters.forward("r1", LEASE)
+        await counters.forward(["r1"])
     await counters.reserve("r2", [hold(1, window=0)], 1000.0)
     clock.now += LEASE
     await expire(counters)
@@ -361,7 +437,7 @@ async def test_a_late_settle_corrects_once(counters, clock, forwarded, used):
 
 async def test_a_late_settle_corrects_the_window_of_the_reservation(counters, clock):
     await counters.reserve("r1", [hold(5)], LEASE)
-    await counters.forward("r1", LEASE)
+    await counters.forward(["r1"])
     clock.now += 60
     await expire(counters)
     assert await counters.settle("r1", [2])
@@ -382,14 +458,14 @@ async def test_a_refused_late_settle_can_be_repeated(counters, clock):
 @pytest.mark.parametrize("recorded", [False, True])
 async def test_a_late_settle_is_kept_and_reported_again(counters, clock, recorded):
     await counters.reserve("r1", [hold(5, window=0)], LEASE)
-    await counters.forward("r1", LEASE)
+    await counters.forward(["r1"])
     clock.now += LEASE
     assert [ended.settled for ended in await counters.expire(keep=LEASE)] == [False]
     if recorded:
         await counters.recorded(["r1"])
     assert await counters.settle("r1", [2], keep=True)
     assert not await counters.settle("r1", [3], keep=True)
-    assert not await counters.forward("r1", LEASE)
+    await counters.forward(["r1"])
     clock.now += CORRECTED - 1
     assert await counters.expire(keep=LEASE) == []
     clock.now += 1
@@ -404,7 +480,7 @@ async def test_a_late_settle_is_kept_and_reported_again(counters, clock, recorde
 
 async def test_an_expired_reservation_is_forgotten_after_a_while(counters, clock):
     await counters.reserve("r1", [hold(5, window=0)], LEASE)
-    await counters.forward("r1", LEASE)
+    await counters.forward(["r1"])
     clock.now += LEASE
     await expire(counters)
     clock.now += LATE_SETTLE - 1
@@ -417,7 +493,7 @@ async def test_an_expired_reservation_is_forgotten_after_a_while(counters, clock
 
 async def test_an_expired_reservation_is_remembered_until_then(counters, clock):
     await counters.reserve("r1", [hold(5, window=0)], LEASE)
-    await counters.forward("r1", LEASE)
+    await counters.forward(["r1"])
     clock.now += LEASE + LATE_SETTLE  # the time counts from the expiry, however late that is
     assert len(await expire(counters)) == 1
     clock.now += LATE_SETTLE - 1
@@ -426,11 +502,11 @@ async def test_an_expired_reservation_is_remembered_until_then(counters, clock):
     assert await level(counters, window=0) == (1, 0)
 
 
-async def test_forward_renews_the_lease(counters, clock):
-    await counters.reserve("r1", [hold(5)], LEASE)
+async def test_a_lease_is_renewed(counters, clock):
+    await send(counters, "r1", [hold(5)], LEASE)
     for _ in range(6):
         clock.now += LEASE / 3
-        assert await counters.forward("r1", LEASE)
+        await counters.renew(["r1"], LEASE)
         assert await expire(counters) == []
     clock.now += LEASE - 1
     assert await expire(counters) == []
@@ -438,19 +514,19 @@ async def test_forward_renews_the_lease(counters, clock):
     assert await expire(counters) == [Expired("r1", True, ("a",), (5,))]
 
 
-async def test_forward_renews_an_overdue_lease_that_was_not_ended(counters, clock):
+async def test_an_overdue_lease_that_was_not_ended_is_renewed(counters, clock):
     await counters.reserve("r1", [hold(5)], LEASE)
     clock.now += LEASE + 1
-    assert await counters.forward("r1", LEASE)
+    await counters.renew(["r1"], LEASE)
     assert await expire(counters) == []
 
 
 @pytest.mark.parametrize("facts", [b"", b"\x00\xff\x93 {tag}", b"f" * MAX_FACTS])
 async def test_facts_come_back_when_the_lease_runs_out(counters, clock, facts):
-    await counters.reserve("held", [hold(1)], LEASE, forwarded=True, facts=facts)
-    await counters.reserve("grown", [hold(1)], LEASE, forwarded=True, facts=facts)
+    await send(counters, "held", [hold(1)], LEASE, facts=facts)
+    await send(counters, "grown", [hold(1)], LEASE, facts=facts)
     await counters.extend("grown", [hold(2)])
-    await counters.reserve("kept", [hold(1)], LEASE, forwarded=True, facts=facts)
+    await send(counters, "kept", [hold(1)], LEASE, facts=facts)
     await counters.renew(["held", "grown", "kept"], LEASE)
     await counters.settle("kept", [1], keep=True)
     for _ in range(2):  # reported again, until it is recorded
@@ -468,7 +544,7 @@ async def test_facts_have_a_longest_size(counters):
 async def test_many_leases_are_renewed_at_once(counters, clock):
     ids = [f"r{number}" for number in range(1201)]
     for id in ids:
-        await counters.reserve(id, [hold(1, limit=2000)], LEASE, forwarded=True)
+        await send(counters, id, [hold(1, limit=2000)], LEASE)
     await counters.settle("r7", [1], keep=True)
     await counters.reserve("left", [hold(1, limit=2000)], LEASE)
     clock.now += LEASE - 1
@@ -488,9 +564,17 @@ async def test_renewing_does_not_forward(counters, clock):
     assert await expire(counters) == [Expired("r1", False, ("a",), (0,))]
 
 
-async def test_forward_may_shorten_the_lease(counters, clock):
-    await counters.reserve("r1", [hold(5)], 1000.0)
-    await counters.forward("r1", 10.0)
+async def test_forwarding_does_not_renew(counters, clock):
+    await counters.reserve("r1", [hold(5)], LEASE)
+    clock.now += LEASE - 1
+    await counters.forward(["r1"])
+    clock.now += 1
+    assert await expire(counters) == [Expired("r1", True, ("a",), (5,))]
+
+
+async def test_a_renewal_may_shorten_the_lease(counters, clock):
+    await send(counters, "r1", [hold(5)], 1000.0)
+    await counters.renew(["r1"], 10.0)
     clock.now += 10
     assert await expire(counters) == [Expired("r1", True, ("a",), (5,))]
     clock.now += 1000
@@ -523,7 +607,7 @@ async def test_a_slot_is_released_however_the_request_ends(counters, clock):
     assert await counters.reserve("r3", slots, LEASE) == Denied(0, 0, None)
     await counters.settle("r1", [1, 4])
     assert await level(counters, "slots", 0) == (0, 1)
-    await counters.forward("r2", LEASE)
+    await counters.forward(["r2"])
     clock.now += LEASE
     assert await expire(counters) == [Expired("r2", True, ("slots", "a"), (0, 5))]
     assert await counters.settle("r2", [1, 3])
@@ -569,7 +653,7 @@ async def test_a_count_stops_at_the_largest_integer(counters):
 async def test_unusual_names_work(counters, clock, scope):
     await counters.reserve(scope, [hold(3, scope=scope), hold(1, scope=scope + "!")], LEASE)
     assert await level(counters, scope) == (0, 3)
-    assert await counters.forward(scope, LEASE)
+    await counters.forward([scope])
     clock.now += LEASE
     assert await expire(counters) == [Expired(scope, True, (scope, scope + "!"), (3, 1))]
     assert await counters.settle(scope, [2, 2])
@@ -685,7 +769,7 @@ async def test_unusual_boards_authors_and_notes_work(counters, name):
 
 
 async def test_boards_and_budgets_do_not_affect_each_other(counters, clock):
-    await counters.reserve("a", [hold(4, scope="a", window=0)], LEASE, forwarded=True)
+    await send(counters, "a", [hold(4, scope="a", window=0)], LEASE)
     await counters.share("a", "a", b"here", 2 * LEASE)
     assert await level(counters, window=0) == (0, 4)
     clock.now += LEASE
@@ -705,7 +789,7 @@ async def test_concurrent_reservations_never_exceed_the_limit(counters):
             return None
         assert granted.levels[0].settled + granted.levels[0].reserved <= 100
         await asyncio.sleep(0)
-        await counters.forward(f"r{number}", LEASE)
+        await counters.forward([f"r{number}"])
         await asyncio.sleep(0)
         used = number % 4
         assert sorted(await asyncio.gather(*[counters.settle(f"r{number}", [used, 1]) for _ in range(3)])) == [0, 0, 1]

@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from extproc.stores import MAX_COUNT, Denied, Expired, Granted, Hold, Level
+from tests.stores.sent import send
 
 LEASE = 30.0
 
@@ -120,7 +121,7 @@ async def test_a_reservation_without_holds_can_be_extended(counters):
 
 
 async def test_the_lease_is_unchanged_and_charges_the_extended_amount(counters, clock):
-    await counters.reserve("r1", [Hold("a", 0, 10, 2), Hold("slots", 0, 5, 1, slot=True)], LEASE, forwarded=True)
+    await send(counters, "r1", [Hold("a", 0, 10, 2), Hold("slots", 0, 5, 1, slot=True)], LEASE)
     clock.now += LEASE - 1
     await counters.extend("r1", [Hold("a", 0, 10, 3), Hold("slots", 0, 5, 1, slot=True)])
     clock.now += 1

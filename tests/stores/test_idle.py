@@ -4,6 +4,7 @@ import pytest
 
 from extproc.stores import LATE_SETTLE, Denied, Expired, Granted, Hold, Level
 from extproc.stores.memory import MemoryCounters
+from tests.stores.sent import send
 
 LEASE = 30.0
 IDLE = 100.0
@@ -75,7 +76,7 @@ async def test_a_count_with_a_reservation_is_not_idle(counters, clock):
 
 
 async def test_a_count_that_may_be_corrected_is_not_forgotten(counters, clock):
-    await counters.reserve("r1", [RUN], LEASE, forwarded=True)
+    await send(counters, "r1", [RUN], LEASE)
     clock.now += LEASE
     assert len(await counters.expire()) == 1
     await spend(counters, "r2", RUN, 0)  # a use that would keep it for a shorter time

@@ -6,6 +6,7 @@ import random
 import pytest
 
 from extproc.stores import CORRECTED, EXPIRE_BATCH, Expired, Hold, Level
+from tests.stores.sent import send
 
 LEASE = 30.0
 HOLDS = [Hold("a", 0, 100, 5), Hold("slots", 0, 10, 1, slot=True)]
@@ -18,7 +19,9 @@ async def level(counters, scope="a"):
 
 @pytest.mark.parametrize("forwarded", [True, False])
 async def test_a_settlement_that_was_never_recorded_is_reported_once_with_its_charge(counters, clock, forwarded):
-    await counters.reserve("r1", HOLDS, LEASE, forwarded=forwarded)
+    await counters.reserve("r1", HOLDS, LEASE)
+    if forwarded:
+        await counters.forward(["r1"])
     assert await counters.settle("r1", [3, 1], keep=True)
     clock.now += LEASE - 1
     assert await counters.expire() == []
@@ -31,7 +34,7 @@ async def test_a_settlement_that_was_never_recorded_is_reported_once_with_its_ch
 
 async def test_a_recorded_settlement_is_not_reported(counters, clock):
     for number in range(4):
-        await counters.reserve(f"r{number}", HOLDS, LEASE, forwarded=True)
+        await send(counters, f"r{number}", HOLDS, LEASE)
         await counters.settle(f"r{number}", [number, 1], keep=True)
     await counters.recorded(["r0", "r2"])
     await counters.recorded(["r0", "r3"])
@@ -44,7 +47,7 @@ async def test_a_kept_settlement_cannot_be_forwarded_extended_or_settled(counter
     await counters.reserve("r1", HOLDS, LEASE)
     await counters.settle("r1", [3, 1], keep=True)
     clock.now += LEASE - 1
-    assert not await counters.forward("r1", LEASE)
+    await counters.forward(["r1"])
     assert await counters.extend("r1", HOLDS) is None
     for keep in (True, False):
         assert not await counters.settle("r1", [9, 1], keep=keep)
@@ -60,7 +63,7 @@ async def test_a_kept_settlement_cannot_be_forwarded_extended_or_settled(counter
 @pytest.mark.parametrize("settled", [True, False])
 async def test_a_charge_is_reported_again_until_it_is_recorded(counters, clock, settled):
     """The process that got the report may have died before it wrote the row."""
-    await counters.reserve("r1", HOLDS, LEASE, forwarded=True)
+    await send(counters, "r1", HOLDS, LEASE)
     if settled:
         await counters.settle("r1", [3, 1], keep=True)
     said = Expired("r1", True, ("a", "slots"), (3, 0) if settled else (5, 0), settled=settled)
@@ -69,7 +72,7 @@ async def test_a_charge_is_reported_again_until_it_is_recorded(counters, clock, 
         assert await counters.expire(keep=LEASE) == [said]
         assert await counters.expire(keep=LEASE) == []
         assert await level(counters) == (said.amounts[0], 0)
-        assert not await counters.forward("r1", LEASE)
+        await counters.forward(["r1"])
         assert await counters.extend("r1", HOLDS) is None
         clock.now += LEASE
     await counters.recorded(["r1"])
@@ -81,7 +84,7 @@ async def test_a_charge_is_reported_again_until_it_is_recorded(counters, clock, 
 
 @pytest.mark.parametrize("recorded", [True, False])
 async def test_a_charge_reported_again_can_still_be_settled_late(counters, clock, recorded):
-    await counters.reserve("r1", HOLDS, LEASE, forwarded=True)
+    await send(counters, "r1", HOLDS, LEASE)
     clock.now += LEASE
     assert len(await counters.expire(keep=LEASE)) == 1
     if recorded:
@@ -110,7 +113,7 @@ async def test_a_released_reservation_is_reported_once(counters, clock):
 
 async def test_without_keep_a_waiting_charge_is_reported_once_more(counters, clock):
     for id, settled in (("r1", True), ("r2", False)):
-        await counters.reserve(id, HOLDS, LEASE, forwarded=True)
+        await send(counters, id, HOLDS, LEASE)
         if settled:
             await counters.settle(id, [3, 1], keep=True)
     clock.now += LEASE
@@ -142,25 +145,25 @@ async def test_recorded_does_not_affect_other_ids(counters, clock):
     await counters.recorded([])
     await counters.recorded(["unknown"] * 3)
     await counters.reserve("live", HOLDS, 2 * LEASE)
-    await counters.reserve("late", HOLDS, LEASE, forwarded=True)
+    await send(counters, "late", HOLDS, LEASE)
     clock.now += LEASE
     await counters.expire()
     await counters.recorded(["live", "late"])
     assert await level(counters) == (5, 5)
-    assert await counters.forward("live", LEASE)
+    await counters.forward(["live"])
     assert await counters.settle("late", [1, 1])
     assert await level(counters) == (1, 5)
 
 
 async def test_a_settle_between_the_lease_and_its_expiry_is_kept(counters, clock):
-    await counters.reserve("r1", HOLDS, LEASE, forwarded=True)
+    await send(counters, "r1", HOLDS, LEASE)
     clock.now += 2 * LEASE
     assert await counters.settle("r1", [3, 1], keep=True)
     assert await counters.expire() == [Expired("r1", True, ("a", "slots"), (3, 0), settled=True)]
 
 
 async def test_a_late_settle_corrects_and_is_not_reported_again(counters, clock):
-    await counters.reserve("r1", HOLDS, LEASE, forwarded=True)
+    await send(counters, "r1", HOLDS, LEASE)
     clock.now += LEASE
     assert await counters.expire() == [Expired("r1", True, ("a", "slots"), (5, 0))]
     assert await counters.settle("r1", [3, 1], keep=True)
@@ -180,7 +183,7 @@ async def test_a_refused_settle_keeps_nothing(counters, clock):
 
 
 async def test_a_reservation_without_holds_is_kept(counters, clock):
-    await counters.reserve("r1", [], LEASE, forwarded=True)
+    await send(counters, "r1", [], LEASE)
     assert await counters.settle("r1", [], keep=True)
     clock.now += LEASE
     assert await counters.expire() == [Expired("r1", True, (), (), settled=True)]
@@ -207,7 +210,7 @@ async def test_charges_beyond_the_reservation_and_large_amounts_are_reported_exa
 async def test_kept_and_live_reservations_expire_in_one_order_and_in_batches(counters, clock):
     total = EXPIRE_BATCH + 20
     for number in range(total):
-        await counters.reserve(f"r{number}", [Hold("a", 0, total, 1)], float(2 * total - number), forwarded=True)
+        await send(counters, f"r{number}", [Hold("a", 0, total, 1)], float(2 * total - number))
         if number % 2:
             await counters.settle(f"r{number}", [1], keep=True)
     clock.now += 2 * total
@@ -234,7 +237,7 @@ async def test_every_charge_is_recorded_or_reported_exactly_once(counters, clock
     used, written = {}, {}
     for number in range(100):
         id = f"r{number}"
-        await counters.reserve(id, [Hold("a", 0, 10**6, 9)], LEASE + chance.randrange(10), forwarded=True)
+        await send(counters, id, [Hold("a", 0, 10**6, 9)], LEASE + chance.randrange(10))
         if chance.random() < 0.8:
             used[id] = chance.randrange(20)
             await counters.settle(id, [used[id]], keep=True)
@@ -268,7 +271,7 @@ async def test_unusual_names_work(counters, clock, id):
 async def test_the_row_of_a_lease_does_not_stand_for_a_later_settle(counters, clock):
     """The settle corrected the charge, so the store keeps it until the row of that charge is written."""
     for id in ("late", "lost"):
-        await counters.reserve(id, HOLDS, LEASE, forwarded=True)
+        await send(counters, id, HOLDS, LEASE)
     clock.now += LEASE
     assert {one.id for one in await counters.expire(keep=LEASE)} == {"late", "lost"}
     assert await counters.settle("late", [3, 1], keep=True)

@@ -29,7 +29,7 @@ async def test_a_run_is_tainted_everywhere_for_an_hour(two, exchange):
     assert there.tools(run) == ()
     await there.refresh()
     assert there.tools(run) == ("web/fetch", "mail/read")
-    assert here.tools(other) == here.tools(exchange()) == ()
+    assert here.tools(other) == ()
     clock.now += 0.6 * TTL
     await here.mark(run, "web/fetch")  # the hour begins anew
     clock.now += 0.6 * TTL
@@ -44,13 +44,14 @@ async def test_a_run_is_tainted_everywhere_for_an_hour(two, exchange):
 async def test_the_run_of_a_request(two, exchange):
     taint, _, _ = two
     session, plain = exchange(labels={"session": "s"}), exchange()
+    other = exchange(labels={"session": "t"})
     await taint.mark(session, "a")
-    assert (taint.tools(session), taint.tools(plain)) == (("a",), ())
-    # without a label: the session of an older client, and requests to models know no session
-    await taint.mark(plain, "b", "one")
-    assert taint.tools(plain, "one") == ("b",)
-    assert taint.tools(plain, "two") == ()
-    assert taint.tools(plain) == ("b",)
+    assert (taint.tools(session), taint.tools(other)) == (("a",), ())
+    # without a label it is all that the consumer does: leaving the label away frees nothing
+    assert taint.tools(plain) == ("a",)
+    await taint.mark(plain, "b")
+    assert taint.tools(plain) == ("a", "b")
+    assert (taint.tools(session), taint.tools(other)) == (("a",), ()), "a label frees its run"
     # another consumer's run of the same name
     stranger = exchange(labels={"session": "s"})
     stranger.consumer = type(plain.consumer)("bob")
@@ -64,14 +65,15 @@ async def test_a_store_that_fails_leaves_the_taint_here(exchange, monkeypatch):
 
     taint = Taint(Failing())
     with pytest.raises(StoreError):
-        await taint.mark(exchange(), "a", "s")
-    assert taint.tools(exchange()) == taint.tools(exchange(), "s") == ("a",)
+        await taint.mark(exchange(), "a")
+    assert taint.tools(exchange()) == ("a",)
     monkeypatch.setattr(extproc.taint, "MOST", 5)
     counters = MemoryCounters(lambda: 1.0)
     taint = Taint(counters, now=lambda: 1.0)
     for number in range(9):
         await taint.mark(exchange(labels={"run": str(number)}), "a")
-    assert sum(bool(taint.tools(exchange(labels={"run": str(number)}))) for number in range(9)) == 5
+    assert sum(bool(taint.tools(exchange(labels={"run": str(number)}))) for number in range(9)) == 4
+    assert taint.tools(exchange()) == ("a",), "the fifth is the consumer"
     await counters.share(extproc.taint.BOARD, "x", b"\x93", 60)  # a note of another release
     await taint.refresh()
 

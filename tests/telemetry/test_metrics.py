@@ -74,6 +74,8 @@ METRICS = {
     "extproc_log_lines_lost_total": set(),
     "extproc_downstream_ends_total": {"reason"},
     "extproc_internal_errors_total": {"where"},
+    "extproc_admin_refused_total": {"reason"},
+    "extproc_peer_faults_total": {"kind"},
     "extproc_body_bytes_in_flight": set(),
     "extproc_exchanges_in_flight": set(),
     "extproc_grpc_streams": set(),

@@ -65,6 +65,23 @@ class Later(Base):
         return [data]
 
 
+class Steps(Base):
+    """A message gives the number of steps in which it is answered, and the size of each answer."""
+
+    more = False
+    steps = 0
+
+    async def answer(self, data):
+        self.left, self.size = json.loads(data)
+        return await self.go_on()
+
+    async def go_on(self):
+        self.steps += 1
+        self.left -= 1
+        self.more = self.left > 0
+        return [b"%d" % self.left + b"." * self.size]
+
+
 class Silent(Base):
     """Says `there` when the client has been silent since its first message, then `tired`, and ends."""
 
@@ -177,6 +194,7 @@ KINDS = (
     Standing,
     Twice,
     Later,
+    Steps,
     Silent,
     Slow,
     Stubborn,

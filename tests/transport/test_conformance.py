@@ -74,6 +74,35 @@ async def test_a_call_may_speak_and_end_while_its_client_is_silent(channel):
     assert await said(other) == ([], grpc.StatusCode.OK)
 
 
+async def test_a_message_may_be_answered_in_steps_before_the_next_one(channel):
+    call = bidi(channel, "Steps")
+    for steps in (b"[300, 0]", b"[1, 0]", b"[2, 0]"):
+        await call.write(steps)
+    await call.done_writing()
+    left = [*range(299, -1, -1), 0, 1, 0]
+    assert await said(call) == ([b"%d" % number for number in left], grpc.StatusCode.OK)
+
+
+async def test_other_calls_have_turns_between_the_steps_of_one(running, channel):
+    long = bidi(channel, "Steps")
+    await long.write(b"[20000, 0]")
+    await long.read()
+    assert await channel.unary_unary("/test.Service/Later")(b"other") == b"other"
+    assert running.services.made[0].more, "it is not over"
+    long.cancel()
+
+
+async def test_a_step_waits_until_its_peer_has_taken_those_before(running, channel):
+    """The window of the official client is 64 KiB; its library reads ahead by a few messages."""
+    call = bidi(channel, "Steps")
+    await call.write(b"[500, 100000]")
+    await call.read()
+    await asyncio.sleep(0.3)
+    assert running.services.last.steps < 250
+    call.cancel()
+    assert (await running.services.ended()).ends == 1
+
+
 async def test_server_streams_are_sent(channel):
     answers = [answer async for answer in channel.unary_stream("/test.Service/Count")(b"[100, 1000]")]
     assert answers == [b"%d" % number + b"." * 1000 for number in range(100)]

@@ -13,6 +13,7 @@ import pytest
 import extproc
 from extproc.transport import Limits
 from extproc.transport.native import NativeServer, Peer
+from tests.transport.conftest import Running
 from tests.transport.h2_peer import H2Peer, RawPeer
 from tests.transport.peers import PING, begin, data, frame, message, parsed, request, reset, settings, window
 from tests.transport.peers import grpc as grpc_message
@@ -379,6 +380,51 @@ async def test_an_impossible_path_is_an_error(tmp_path):
         await NativeServer({}, str(tmp_path / ("a" * 200))).start()
 
 
+async def test_a_socket_that_was_deleted_is_made_again(native):
+    running = await native()
+    path = Path(running.path)
+
+    async def accepted(count):
+        while len(running.server.peers) < count:
+            await asyncio.sleep(0.01)
+
+    reader, first = await asyncio.open_unix_connection(path)
+    await accepted(1)
+    assert await running.server.look() == ""
+    path.unlink()
+    assert await running.server.look() == ""
+    assert path.stat().st_mode & 0o777 == 0o600
+    _, second = await asyncio.open_unix_connection(path)
+    await accepted(2)
+    assert not reader.at_eof(), "connections that are open go on"
+    for writer in (first, second):
+        writer.close()
+        await writer.wait_closed()
+    await running.stop()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["native", "grpcio"])
+async def test_a_socket_that_cannot_be_made_again_is_a_reason(tmp_path, kind):
+    (tmp_path / "there").mkdir()
+    running = await Running(kind, tmp_path / "there" / "extproc.sock").start()
+    path = Path(running.path)
+    path.unlink()
+    path.parent.rmdir()
+    path.parent.write_text("in the way")
+    assert "was deleted" in await running.server.look() or kind == "native"
+    assert str(path) in await running.server.look()
+    path.parent.unlink()
+    if kind == "native":
+        assert await running.server.look() == ""
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as other:
+            other.bind(str(path))
+            other.listen()
+            assert await running.server.look() == f"another process serves {path}"
+    await running.stop()
+
+
 async def test_a_stop_removes_only_its_own_socket(native):
     running = await native()
     await running.stop()
@@ -470,6 +516,7 @@ HAS_ONE = {
     "mcp/servers.py": "is a task of its own; requests wait before they need one",
     "admin/siblings.py": "runs in the HTTP servers' loop",
     "admin/handling.py": "runs in the HTTP servers' loop",
+    "admin/spare.py": "runs in the HTTP servers' loop",
 }
 
 

@@ -42,7 +42,7 @@ def told(report):
 
 
 def text(report):
-    return report.output_bytes, report.output_events, report.sample, report.thinks_aloud
+    return report.output_bytes, report.output_events, bytes(report.sample.kept), report.thought
 
 
 def pieces(body, size):
@@ -166,7 +166,7 @@ def test_an_answer_that_is_no_json(words):
     body = b"data: <html>oops</html>\n\n" * words * 10
     found, wanted = log_report("openai_chat", watched(by_event(body)), len(body)), body_report("openai_chat", body)
     assert found.output_bytes == pytest.approx(wanted.output_bytes, rel=0.01)
-    assert found.output_bytes >= wanted.output_bytes
+    assert found.output_bytes >= wanted.output_bytes - words * 10, "less the line ends between what is read together"
     assert found.usage is None
 
 

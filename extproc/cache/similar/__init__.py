@@ -1,9 +1,9 @@
-"""Similar questions: answers that are kept for a question in other words.
+"""Similar questions: kept answers to a question in other words.
 
-    wording    words of a text, facts that must be equal, and vectors of words      index      vectors in memory, numpy
-    model      vectors of an embedding model, asked through the gateway             samples    pairs that were found
-    finder     all of it: the nearest kept question, and new ones                   fleet      vectors of other replicas
+    index     vectors in memory, numpy                  verify    a model says whether one answer is right for both
+    model     vectors of an embedding model             finder    all of it: the nearest kept question, and new ones
 
 Only the last turn of the user is compared. Scope, targets, system prompt, tools, earlier turns and every parameter are
-a partition, a digest: texts of different partitions are never compared.
+a partition, a digest: texts of different partitions are never compared. A score only suggests: no answer is given
+without a clear yes of `verify`. Both models are asked through the gateway's own listener.
 """

@@ -5,8 +5,7 @@ that was used least recently leaves first. Every vector of a partition is compar
 of 40 MB, about 4 ms. Partitions above `_INLINE` are searched on a thread, and numpy lets go of the interpreter's
 lock.
 
-A score is 1 for equal texts. For vectors of length 1 it is the cosine. Others are as long as their text, and beyond
-`_CONTENT` a score counts the absolute difference: one other word among forty is as far as one among eight.
+A score is the cosine of two vectors.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from extproc.cache.similar.wording import Said, agree
-
 for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # read once, at the import: a pool of threads for each core would cost memory
 import numpy as np  # noqa: E402
@@ -27,8 +24,7 @@ import numpy as np  # noqa: E402
 __all__ = ["Found", "Index", "Row", "Vector", "np"]
 
 _INLINE = 1 << 20  # bytes that are searched on the event loop, about 0.1 ms
-_BEST = 8  # candidates whose names are compared
-_CONTENT = 12.0  # squared length of a text of about eight words
+_BEST = 8  # candidates, of which some may have ended
 _OVERHEAD = 700  # bytes of a row beside its vector
 _PART = 600  # bytes of a partition beside its rows
 
@@ -42,8 +38,7 @@ class Row(NamedTuple):
     key: bytes
     owner: bytes
     ends: float  # seconds since the epoch
-    said: Said
-    text: str = ""  # where samples show texts
+    text: str = ""  # where samples show texts, or a model verifies
 
 
 class Found(NamedTuple):
@@ -52,11 +47,10 @@ class Found(NamedTuple):
 
 
 class _Part:
-    __slots__ = ("next", "norms", "places", "rows", "vectors")
+    __slots__ = ("next", "places", "rows", "vectors")
 
     def __init__(self, size: int) -> None:
         self.vectors = np.zeros((1, size), np.float32)  # of length 1
-        self.norms = np.zeros(1, np.float32)
         self.rows: list[Row | None] = []
         self.places: dict[bytes, int] = {}
         self.next = 0  # the place that is used again, once there is no room
@@ -72,37 +66,31 @@ class Index:
         self.size = 0  # bytes
         self.count = 0
 
-    async def best(self, partition: bytes, vector: Vector, said: Said | None, least: float, now: float) -> Found | None:
-        """The nearest row with a score of `least` at least, and with the names of `said`, that has not ended `now`."""
+    async def best(self, partition: bytes, vector: Vector, least: float, now: float) -> Found | None:
+        """The nearest row with a score of `least` at least that has not ended `now`. `vector` is of length 1."""
         part = self._parts.get(partition)
         if part is None or part.vectors.shape[1] != len(vector):
             return None
         self._parts.move_to_end(partition)
-        rows, norm = len(part.rows), float(np.linalg.norm(vector))
-        if not norm:
-            return None
-        unit = vector / norm
+        rows = len(part.rows)
         if part.vectors.nbytes <= _INLINE:
-            places = _search(part.vectors, part.norms, rows, unit, norm)
+            places = _search(part.vectors, rows, vector)
         else:
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, "similar")
             run = asyncio.get_running_loop().run_in_executor
-            places = await run(self._thread, _search, part.vectors, part.norms, rows, unit, norm)
+            places = await run(self._thread, _search, part.vectors, rows, vector)
         for place in places:
             # Once more, because rows may have changed while the thread was searching.
-            [score] = _scores(part.vectors[place : place + 1], part.norms[place : place + 1], unit, norm)
-            row = part.rows[place]
-            if score < least or row is None or row.ends <= now or (said is not None and not agree(said, row.said)):
-                continue
-            return Found(min(1.0, float(score)), row)
+            row, score = part.rows[place], float(part.vectors[place] @ vector)
+            if row is not None and score >= least and row.ends > now:
+                return Found(min(1.0, score), row)
         return None
 
     def add(self, partition: bytes, vector: Vector, row: Row) -> None:
-        """Keep a question, in the place of the one with the same key."""
-        norm = float(np.linalg.norm(vector))
+        """Keep a question, in the place of the one with the same key. `vector` is of length 1."""
         width = vector.nbytes + _OVERHEAD + 2 * len(row.text)
-        if not norm or width + _PART > self._limit:
+        if width + _PART > self._limit:
             return
         part = self._parts.get(partition)
         if part is not None and part.vectors.shape[1] != len(vector):
@@ -122,14 +110,14 @@ class Index:
             part.places.pop(old.key, None)
             self.size -= 2 * len(old.text)
         part.rows[place], part.places[row.key] = row, place
-        part.vectors[place], part.norms[place] = vector / norm, norm
+        part.vectors[place] = vector
         self.size += 2 * len(row.text)
         while self.size > self._limit and len(self._parts) > 1:
             self._drop(next(iter(self._parts)))
 
     def _place(self, part: _Part) -> int:
         """The place of a new row: a further one, or the oldest where there is no room."""
-        rows, capacity = len(part.rows), len(part.norms)
+        rows, capacity = len(part.rows), len(part.vectors)
         if rows == capacity:
             row = _space(part) // capacity
             more = min(capacity, (self._limit - _PART - _space(part)) // row)
@@ -139,7 +127,6 @@ class Index:
             # A search on the thread keeps the arrays that it began with.
             self.size -= _space(part)
             part.vectors = np.concatenate([part.vectors, np.zeros((more, part.vectors.shape[1]), np.float32)])
-            part.norms = np.concatenate([part.norms, np.zeros(more, np.float32)])
             self.size += _space(part)
         part.rows.append(None)
         return rows
@@ -155,7 +142,7 @@ class Index:
         if row is not None:
             self.size -= 2 * len(row.text)
             self.count -= 1
-        part.rows[place], part.norms[place] = None, 0
+        part.rows[place] = None
         part.vectors[place] = 0
 
     def forget(self, owner: bytes) -> None:
@@ -177,19 +164,12 @@ class Index:
 
 
 def _space(part: _Part) -> int:
-    return int(part.vectors.nbytes) + _OVERHEAD * len(part.norms)
+    return int(part.vectors.nbytes) + _OVERHEAD * len(part.vectors)
 
 
-def _search(vectors: Vector, norms: Vector, rows: int, unit: Vector, norm: float) -> Sequence[int]:
+def _search(vectors: Vector, rows: int, unit: Vector) -> Sequence[int]:
     """The places of the nearest rows, the best first."""
-    scores = _scores(vectors[:rows], norms[:rows], unit, norm)
+    scores = vectors[:rows] @ unit
     nearest = np.argpartition(scores, -_BEST)[-_BEST:] if rows > _BEST else np.arange(rows)
     found: list[int] = nearest[np.argsort(scores[nearest])[::-1]].tolist()
     return found
-
-
-def _scores(vectors: Vector, norms: Vector, unit: Vector, norm: float) -> Vector:
-    """1 less half of the squared distance, in shares of the squared length or of `_CONTENT`."""
-    both = norms * np.float32(norm)
-    apart = (norms - np.float32(norm)) ** 2 + 2 * both * (1 - vectors @ unit)
-    return np.where(norms > 0, 1 - apart / (2 * np.clip(both, 1e-6, _CONTENT)), -1)

@@ -8,6 +8,7 @@ redis://host:6379/0        a fleet; see `stores.redis` for the whole address
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from extproc.stores.redis import check as check_redis
@@ -44,8 +45,11 @@ class Store(Protocol):
     async def close(self) -> None: ...
 
 
+MEMORY = "memory:"
+
+
 def is_memory(url: str) -> bool:
-    return url == "memory:"
+    return url == MEMORY
 
 
 def check(url: str) -> None:
@@ -67,16 +71,19 @@ def doubts(url: str) -> Iterator[str]:
         yield from doubt_redis(url)
 
 
-def open_store(url: str, *, memory: int, disk: int) -> Store:
-    """Open a store at a URL that `check` accepts, of so many bytes at most. Raises CacheError."""
+def open_store(url: str, *, memory: int, disk: int, name: str = "") -> Store:
+    """Open a store at a URL that `check` accepts, of so many bytes at most. `name` is that of a store beside the one of
+    answers. Raises CacheError.
+    """
     if url.startswith("redis"):
         from extproc.cache.stores.redis import RedisStore  # noqa: PLC0415 - an extra
 
-        return RedisStore(url)
+        return RedisStore(url, name or "cache")
     if url.startswith("sqlite:"):
         from extproc.cache.stores.sqlite import SqliteStore  # noqa: PLC0415 - most do without
 
-        return SqliteStore(url.removeprefix("sqlite:"), disk)
+        path = Path(url.removeprefix("sqlite:"))
+        return SqliteStore(str(path.with_stem(f"{path.stem}-{name}") if name else path), disk)
     from extproc.cache.stores.memory import MemoryStore  # noqa: PLC0415
 
     return MemoryStore(memory)

@@ -42,9 +42,9 @@ def connect(url: str, *, connections: int, timeout: float) -> Any:
 class RedisStore:
     """Keys are `{prefix}:a:DIGEST`; `{prefix}:o:DIGEST` is the set of an owner's keys."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, name: str = "cache") -> None:
         self._redis = connect(url, connections=_CONNECTIONS, timeout=_TIMEOUT)
-        self._prefix = f"{{{parse(url).prefix}-cache}}:".encode()
+        self._prefix = f"{{{parse(url).prefix}-{name}}}:".encode()
 
     async def _ask(self, answer: Awaitable[T]) -> T:
         """The answer. The client has timeouts that only a task can have, and the first step of a call runs outside."""

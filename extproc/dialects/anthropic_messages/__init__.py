@@ -26,12 +26,22 @@ from extproc.dialects.anthropic_messages import (
 )
 from extproc.dialects.anthropic_messages import problem as problems
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Listed, Text
-from extproc.words.errors import OVERLOADED, UNBOUNDED_INPUT, UNSUPPORTED_BY_TARGETS, Kind
+from extproc.words.errors import (
+    FOREIGN_OBJECT,
+    OBJECT_NOT_FOUND,
+    OVERLOADED,
+    UNBOUNDED_INPUT,
+    UNSUPPORTED_BY_TARGETS,
+    Kind,
+)
 from extproc.words.messages import Answer, Problem, Prompt
 
-_NO_THREAD = "thread_unsupported_request"
-"""The code with which SDKs send the whole conversation instead:
-anthropic-sdk-python/src/anthropic/types/thread_unsupported_request_error.py
+_THREAD_CODES = {
+    **dict.fromkeys((UNSUPPORTED_BY_TARGETS, UNBOUNDED_INPUT), "thread_unsupported_request"),
+    **dict.fromkeys((OBJECT_NOT_FOUND, FOREIGN_OBJECT), "thread_not_found"),
+}
+"""Codes with which SDKs send the whole conversation instead, without a thread or as a new one:
+anthropic-sdk-python/src/anthropic/lib/threads/_thread_state.py
 """
 
 
@@ -57,6 +67,11 @@ class AnthropicMessages(Dialect):
     tooling = staticmethod(tooling.tooling)
     without_tools = staticmethod(without_tools)
     lacks = frozenset(("choices", "logprobs", "audio"))
+    objects = ask.OBJECTS
+
+    def keeps(self, body: Mapping[str, Any]) -> bool:
+        """A thread goes on from the id of its last message, and so does the diagnosis of the prompt cache."""
+        return body.get("thread") is not None or body.get("diagnostics") is not None
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         return ask.read(body, counting=False)
@@ -75,8 +90,9 @@ class AnthropicMessages(Dialect):
 
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
         type = "overloaded_error" if kind is OVERLOADED else problems.type_of(kind.status, kind.type)
-        unserved = kind in (UNSUPPORTED_BY_TARGETS, UNBOUNDED_INPUT) and param == "thread"
-        code = _NO_THREAD if unserved else kind.code
+        code = kind.code
+        if param is not None and param.partition(".")[0] == "thread":
+            code = _THREAD_CODES.get(kind, code)
         return problems.encode_error(message, type, code, param)
 
     def model(self, listed: Listed) -> dict[str, Any]:

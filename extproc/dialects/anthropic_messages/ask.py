@@ -13,6 +13,7 @@ from extproc.dialects._conversation import count, effort_of, ends, first_instruc
 from extproc.dialects._effort import asked
 from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
 from extproc.words.errors import INVALID_REQUEST, Refusal
+from extproc.words.objects import Objects
 
 FIELDS = Fields(
     model="model",
@@ -32,11 +33,29 @@ FIELDS = Fields(
     opaque=frozenset(("data", "signature", "encrypted_content")),
     options=("service_tier", "speed", "inference_geo"),
     also=("thinking", "tool_choice", "mcp_servers", "container"),
+    inside=frozenset(
+        (
+            *("role", "content", "type", "text", "name", "id", "source", "data", "media_type", "url", "file_id"),
+            *("tool_use_id", "input", "budget_tokens", "format"),
+        )
+    ),
+    data=frozenset(("input", "input_schema", "schema", "metadata")),
 )
 
 _HOLD_TEXT = ("text", "content")  # fields of messages and blocks
 _ROLES = frozenset(("user", "assistant", "system"))
 _INLINE = ("text", "content")  # text only: a PDF is packed, and a kilobyte of it can hold a thousand pages
+OBJECTS = Objects(
+    at={"container": "container", "container.id": "container"},
+    answers={
+        "id": "message",
+        "message.id": "message",
+        **dict.fromkeys(("container.id", "message.container.id", "delta.container.id"), "container"),
+    },
+    marks=(b'"message"', b'"container"'),
+    clients=frozenset(("messages.content.input",)),
+)
+
 _SAID = frozenset(("text", "thinking", "redacted_thinking", "tool_use", "search_result", "tool_reference"))
 _HOSTED = frozenset(
     (

@@ -50,13 +50,14 @@ def encode_answer(answer: Answer) -> dict[str, Any]:
 
 
 def _blocks(parts: list[Part]) -> Iterable[dict[str, Any]]:
-    """The blocks of a message. A proof of thinking alone at its end is left out: no provider asks for it back, and
-    clients take the last block for the answer. Gemini sends one there
-    (https://ai.google.dev/gemini-api/docs/thought-signatures, "non-function-call parts").
+    """The blocks of a message. A proof of thinking alone at its end goes in front of the text, because clients take the
+    last block for the answer. Gemini sends one there (https://ai.google.dev/gemini-api/docs/thought-signatures,
+    "non-function-call parts"), and gets it back at the text.
     """
-    while len(parts) > 1 and isinstance(last := parts[-1], ThinkingPart) and not (last.text or last.redacted):
-        parts = parts[:-1]
-    for part in parts:
+    proofs = len(parts)
+    while proofs > 1 and isinstance(last := parts[proofs - 1], ThinkingPart) and not (last.text or last.redacted):
+        proofs -= 1
+    for part in [*parts[: proofs - 1], *parts[proofs:], *parts[proofs - 1 : proofs]]:
         if isinstance(part, TextPart | RefusalPart):
             if part.text:
                 yield {"type": "text", "text": part.text}

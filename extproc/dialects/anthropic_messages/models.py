@@ -30,15 +30,18 @@ class Traits:
     forced_tools: bool = True
     display: bool = True  # a request can say whether to show the thinking
     strict: bool = True  # strict tools
+    known: bool = True  # False: a guess at a model that is newer than this list
 
 
 _OTHERS = Traits(one_of_sampling=False, display=False, strict=False)  # models that are not Claude, behind the same API
-_BUDGETS_ONLY = Traits()  # up to 4.5
+_BUDGETS_ONLY = Traits()  # 3.7 to 4.5
+_THOUGHTLESS = Traits(manual=False)  # before 3.7
 _EITHER = Traits(adaptive=True, xhigh="max")  # 4.6
 _ADAPTIVE = Traits(manual=False, adaptive=True, sampling=False)  # 4.7, 4.8
 _ON = replace(_ADAPTIVE, default_on=True)  # 5
 _ALWAYS = replace(_ON, off="")
-_NEWEST = replace(_ALWAYS, forced_tools=False)  # 5.1, 5.5, and models not known yet
+_NEWEST = replace(_ALWAYS, forced_tools=False)  # 5.1, 5.5
+_UNKNOWN = replace(_NEWEST, known=False)
 _FAMILIES = frozenset(("opus", "sonnet", "haiku", "fable", "mythos", "instant"))
 _KNOWN = {
     ("opus", 5, 0): replace(_ON, off_caps_effort=True),
@@ -62,15 +65,18 @@ def traits_of(model: str) -> Traits:
         return replace(_EITHER, default_on=True, off="", sampling=False)
     numbers = [int(word) for word in takewhile(_no_revision, words) if word.isdigit() and len(word) <= 2]
     if not numbers:
-        return _NEWEST
+        return _UNKNOWN
     major, minor = numbers[0], numbers[1] if len(numbers) > 1 else 0
+    if (major, minor) < (3, 7):
+        return _THOUGHTLESS
     if (major, minor) <= (4, 5):
         return _BUDGETS_ONLY
     if (major, minor) == (4, 6):
         return _EITHER
     if major == 4:
         return _ADAPTIVE
-    return _KNOWN.get((family, major, minor), _NEWEST)
+    newest = _NEWEST if family and major == 5 else _UNKNOWN
+    return _KNOWN.get((family, major, minor), newest)
 
 
 def _no_revision(word: str) -> bool:

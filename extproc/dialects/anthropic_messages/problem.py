@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects._problems import MOST_TEXT, plain_text
 from extproc.dialects.anthropic_messages.shapes import ERRORS, UNREADABLE
 from extproc.words.messages import Problem
 
@@ -27,7 +28,6 @@ _BY_TYPE = {"insufficient_quota": "billing_error"} | {
 }
 _GENERAL = frozenset(("invalid_request_error", "api_error"))  # types for which the status is more exact
 _NEUTRAL_BY_STATUS = {status: ERRORS[name] for status, name in _BY_STATUS.items()}
-_MOST_TEXT = 2000  # characters of a message that came in an unknown shape
 _decode = msgspec.json.Decoder().decode
 
 
@@ -55,8 +55,7 @@ def decode_problem(status: int, body: bytes) -> Problem:
     try:
         said = _decode(body)
     except UNREADABLE:
-        text = body[: 4 * _MOST_TEXT].decode(errors="replace").strip()[:_MOST_TEXT]
-        return Problem(text or f"The provider answered with status {status}.", otherwise)
+        return Problem(plain_text(body) or f"The provider answered with status {status}.", otherwise)
     said = said[0] if isinstance(said, list) and said else said
     error = said.get("error") if isinstance(said, dict) else None
     problem = read_error(error if error is not None else said)
@@ -70,7 +69,7 @@ def decode_problem(status: int, body: bytes) -> Problem:
 def read_error(error: Any) -> Problem:
     """An error object, of an answer or in mid-stream. Message and type are empty where it has none."""
     if not isinstance(error, dict):
-        return Problem(error[:_MOST_TEXT] if isinstance(error, str) else "", "")
+        return Problem(error[:MOST_TEXT] if isinstance(error, str) else "", "")
     message, kind, details = error.get("message"), error.get("type"), error.get("details")
     code = details.get("error_code") if isinstance(details, dict) else None
     return Problem(

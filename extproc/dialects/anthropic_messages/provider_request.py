@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import msgspec
 
+from extproc.dialects._turns import join
 from extproc.dialects.anthropic_messages.models import Traits, traits_of
 from extproc.dialects.anthropic_messages.schema import Fitter, strict_schemas
 from extproc.dialects.anthropic_messages.thinking import Plan, plan
@@ -83,7 +84,7 @@ def _messages(prompt: Prompt, ignored: list[str]) -> list[Body]:
             continue
         if turns and turns[-1][0] == message.role:
             turns[-1][1].extend(results)
-            turns[-1][2].extend(blocks)
+            join(turns[-1][2], blocks)
         else:
             turns.append((message.role, results, blocks))
     made: list[Body] = [{"role": role, "content": results + blocks} for role, results, blocks in turns]

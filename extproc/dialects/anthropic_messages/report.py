@@ -30,10 +30,16 @@ def observe(data: bytes, report: Report) -> bool:
         delta = event.delta
         if delta is not None:
             report.add_text((delta.text or "") + (delta.thinking or "") + (delta.partial_json or ""))
+            if delta.thinking or delta.signature:
+                report.thought.add(delta.thinking or "", delta.signature or "")
     elif kind == "content_block_start":
         if (block := event.content_block) is not None:
-            report.add_text(_text(block))
+            report.thought.going_on = block.type == "thinking"
+            _read_block(block, report)
+    elif kind == "content_block_stop":
+        report.thought.going_on = False
     elif kind == "message_start":
+        report.thought.told = True
         if event.message is not None:
             report.model = event.message.model or report.model
             _read_usage(event.message.usage, report, final=False)
@@ -58,10 +64,16 @@ def observe_edges(head: bytes, tail: bytes, report: Report) -> None:
 def _read_whole(answer: Event, report: Report) -> None:
     report.model = answer.model or report.model
     for block in answer.content:
-        report.add_text(_text(block))
+        _read_block(block, report)
     if answer.stop_reason is not None:
         report.finish_reasons[0] = answer.stop_reason
     _read_usage(answer.usage, report, final=True)
+
+
+def _read_block(block: Block, report: Report) -> None:
+    report.add_text(_text(block))
+    if block.thinking or block.signature or block.data:
+        report.thought.add(block.thinking or "", (block.signature or "") + (block.data or ""))
 
 
 def _read_usage(said: Any, report: Report, *, final: bool) -> None:

@@ -19,6 +19,8 @@ QUIET = frozenset(
 """Fields that hold no words of the model."""
 
 _TEXTS = ("text", "thinking", "partial_json")
+_WHOLE = frozenset(("citation", "citations"))
+"""Fields of a delta whose values come whole."""
 
 
 def said(event: Any) -> Iterator[Piece | Closed | Called]:
@@ -59,6 +61,8 @@ def _block(block: dict[str, Any], where: str, index: Any) -> Iterator[Piece | Ca
                     yield Called(at, block.get("name"), value)
                 yield from loose(value, at, frozenset(), call=True, numbers=True)
         elif isinstance(value, str) and name not in QUIET:
-            yield Piece(at, block, name, call=name == "name", name=name == "name", of=of)
+            called = name == "name"
+            channel = None if of is None or called else (*of, name)
+            yield Piece(at, block, name, channel, call=called, name=called, of=of, unknown=True)
         elif isinstance(value, dict | list) and name not in QUIET:
-            yield from loose(value, at, QUIET)
+            yield from loose(value, at, QUIET, channel=None if of is None or name in _WHOLE else (*of, name))

@@ -64,7 +64,11 @@ def plan(prompt: Prompt, destination: Destination, traits: Traits, ignored: list
         made.effort = _level(wanted or (effort(asked) if asked else None), traits)
         made.thinking = _shown({"type": "adaptive"}, prompt, traits, ignored)
         made.on = True
-    elif in_turn or not _with_budget(destination.max_output_tokens, made, asked or budget(wanted or "medium")):
+    elif (
+        in_turn
+        or not traits.manual
+        or not _with_budget(destination.max_output_tokens, made, asked or budget(wanted or "medium"))
+    ):
         made.forced_tools = traits.forced_tools
         ignored.append(_name(prompt))
     else:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from extproc.dialects._turns import join
 from extproc.dialects.anthropic_messages.provider_request import IMAGES, OPENING, arguments
 from extproc.dialects.aws_converse.models import Family
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
@@ -79,7 +80,7 @@ class Conversation:
         if self.turns and self.turns[-1]["role"] == message.role:
             content = self.turns[-1]["content"]
             content[self._results : self._results] = results
-            content += others
+            join(content, others)
             self._results += len(results)
         else:
             self.turns.append({"role": message.role, "content": results + others})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct, field
 
+from extproc.dialects._problems import plain_text
 from extproc.dialects.aws_converse.provider_answer import UNREADABLE
 from extproc.words.messages import Problem
 
@@ -36,7 +37,7 @@ def decode(status: int, body: bytes) -> Problem:
     try:
         found = _decode(body)
     except UNREADABLE:
-        found = _Problem()
+        found = _Problem(plain_text(body))
     kind = _BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
     message = found.message or found.Message or f"The provider answered with status {status} and no message."
     return Problem(message, kind, (found.type or "").rpartition("#")[2])

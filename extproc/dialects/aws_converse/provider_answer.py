@@ -38,7 +38,15 @@ _FINISH: dict[str, FinishReason] = {
 _TIERS = frozenset(("default", "flex", "priority"))
 
 
+SERVER_TOOL = "server_tool_use"
+"""Type of a call that the provider runs itself, such as `nova_grounding`; its result is in the same answer.
+
+Source: https://docs.aws.amazon.com/nova/latest/userguide/grounding.html
+"""
+
+
 class _ToolUse(Struct, rename="camel"):
+    type: str | None = None
     tool_use_id: str | None = None
     name: str | None = None
     input: Raw = Raw(b"{}")
@@ -135,6 +143,8 @@ def _parts(block: _Block) -> list[Part]:
     if block.text is not None:
         return [TextPart(block.text)] if block.text else []
     if (call := block.tool_use) is not None:
+        if call.type == SERVER_TOOL:
+            return []
         return [ToolCall(call.tool_use_id or "", call.name or "", bytes(call.input).decode())]
     if (thought := block.reasoning_content) is not None:
         text = thought.reasoning_text or _ReasoningText()

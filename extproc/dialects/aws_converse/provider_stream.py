@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from extproc.dialects.aws_converse.provider_answer import UNREADABLE, Stop
+from extproc.dialects.aws_converse.provider_answer import SERVER_TOOL, UNREADABLE, Stop
 from extproc.dialects.aws_converse.usage import read_usage
 from extproc.words.messages import Delta, Ended, Event, Failed, Finished, Started, Used
 
@@ -25,6 +25,7 @@ _EXCEPTIONS = {
 
 
 class _ToolStart(Struct, rename="camel"):
+    type: str | None = None
     tool_use_id: str | None = None
     name: str | None = None
 
@@ -115,7 +116,8 @@ class ConverseDecoder:
         index, start, delta = found.content_block_index, found.start, found.delta
         if ends:
             self._end_call(index, events)
-        if start is not None and (call := start.tool_use) is not None and (index, "tool_call") not in self._blocks:
+        call = start.tool_use if start is not None else None
+        if call is not None and call.type != SERVER_TOOL and (index, "tool_call") not in self._blocks:
             self._called = True
             block = self._silent[index] = self._number(index, "tool_call")
             events.append(Delta("tool_call", "", block, id=call.tool_use_id or "", name=call.name or ""))

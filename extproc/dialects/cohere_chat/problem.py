@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects._problems import plain_text
 from extproc.dialects.cohere_chat.shapes import UNREADABLE
 from extproc.words.messages import Problem
 
@@ -31,7 +32,7 @@ def decode(status: int, body: bytes) -> Problem:
     try:
         said: Any = _decode(body)
     except UNREADABLE:
-        said = None
+        said = plain_text(body)
     for _ in range(2):  # gateways before the API wrap it once more
         if isinstance(said, dict):
             said = next((said[name] for name in ("message", "error", "detail") if said.get(name)), None)

@@ -1,6 +1,6 @@
 """Google's generateContent, of the Gemini API and of Vertex AI alike, for clients and for providers.
 
-Clients use the paths of the Gemini API.
+Clients use the paths of the Gemini API or of Vertex AI.
 
 Source: https://ai.google.dev/api/generate-content and
 https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference
@@ -28,6 +28,7 @@ from extproc.dialects.gemini_generate_content import (
 from extproc.dialects.gemini_generate_content import problem as problems
 from extproc.dialects.gemini_generate_content.signature import PACKED
 from extproc.words.dialect import (
+    ANY,
     NO_ENDPOINT,
     PLACE,
     Ask,
@@ -43,15 +44,21 @@ from extproc.words.errors import Kind
 from extproc.words.messages import Answer, Problem, Prompt
 
 MODELS_PATH = "/v1beta/models"
+_VERTEX = (f"/projects/{ANY}/locations/{ANY}/publishers/google/models", "/publishers/google/models")
 _EVENTS = "alt=sse"
 _METHODS = ("generateContent", "streamGenerateContent", "countTokens")
 _EMBEDDING_METHODS = ("embedContent", "batchEmbedContents")
 
 
 def paths(operation: str, *verbs: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Paths of an operation, and their aliases: the same in the stable version of the API."""
+    """Paths of an operation, and their aliases: the same in the stable version of the API, and those of Vertex AI.
+    Google's SDKs call these with `vertexai=True`.
+
+    Source: https://cloud.google.com/vertex-ai/docs/reference/rest/v1beta1/projects.locations.publishers.models
+    """
     found = dict.fromkeys((f"{MODELS_PATH}/{PLACE}:{verb}" for verb in verbs), operation)
-    return found, {path.replace("/v1beta/", "/v1/", 1): path for path in found}
+    others = ("/v1/models", *(f"/{version}{below}" for version in ("v1", "v1beta1") for below in _VERTEX))
+    return found, {path.replace(MODELS_PATH, other, 1): path for path in found for other in others}
 
 
 class GeminiClient(Dialect):
@@ -100,6 +107,7 @@ class GeminiGenerateContent(GeminiClient):
     tool_letters = True
     traces = (f'"{PACKED}'.encode(),)
     fields = ask.FIELDS
+    objects = ask.OBJECTS
     asides = frozenset(("labels", "serviceTier"))
     varies = staticmethod(ask.varies)
     observe = staticmethod(report.observe)

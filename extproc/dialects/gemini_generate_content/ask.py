@@ -15,12 +15,18 @@ from extproc.dialects._refusals import wrong
 from extproc.dialects.gemini_generate_content import spelling
 from extproc.dialects.gemini_generate_content.media import FILES_API
 from extproc.dialects.gemini_generate_content.shapes import MOST_CHOICES
-from extproc.words.dialect import IMAGE_OUTPUT, Ask, Conversation, Endpoint, Fields, Text, strings
+from extproc.words.dialect import IMAGE_OUTPUT, SAFETY, Ask, Conversation, Endpoint, Fields, Text, strings
+from extproc.words.objects import Objects
 
 CONFIG = "generationConfig"
 LIMIT = f"{CONFIG}.maxOutputTokens"
 _CHOICES = f"{CONFIG}.candidateCount"
 _MODALITIES = f"{CONFIG}.responseModalities"
+
+OBJECTS = Objects(
+    at={"tools.retrieval.vertexAiSearch.engine": "search engine"},
+    clients=frozenset(("contents.parts.functionResponse.response",)),
+)
 
 FIELDS = Fields(
     model=None,
@@ -36,12 +42,31 @@ FIELDS = Fields(
         IMAGE_OUTPUT: (CONFIG,),
         "hosted_tools": ("tools", "contents"),
         "state": ("cachedContent", "contents"),
+        SAFETY: ("safetySettings", "modelArmorConfig"),
     },
     spoken=frozenset(("contents", "systemInstruction")),
     files=frozenset(("data",)),
     opaque=frozenset(("data", "thoughtSignature")),
     options=("serviceTier",),
     also=("model", CONFIG, "cachedContent", "toolConfig", "generateContentRequest"),
+    inside=frozenset(
+        (
+            *("role", "parts", "text", "thought", "inlineData", "fileData", "fileUri", "mimeType", "data"),
+            *("functionCall", "functionResponse", "functionDeclarations", "name"),
+        )
+    ),
+    data=frozenset(
+        (
+            "args",
+            "response",
+            "parameters",
+            "parametersJsonSchema",
+            "labels",
+            "partMetadata",
+            "responseSchema",
+            "responseJsonSchema",
+        )
+    ),
 )
 
 _READ = frozenset(("maxOutputTokens", "candidateCount", "responseModalities", "thinkingConfig", "responseLogprobs"))
@@ -49,6 +74,7 @@ _BUDGET = frozenset(("thinkingBudget", "thinkingLevel"))
 _HOLD_TEXT = ("parts", "text", "functionResponse", "response", "output", "result", "error", "content")
 _HOSTED = frozenset(("executableCode", "codeExecutionResult", "toolCall", "toolResponse"))
 """Parts that Google's own tools leave in the conversation."""
+_BLOCKS_NOTHING = ("BLOCK_NONE", "OFF", "HARM_BLOCK_THRESHOLD_UNSPECIFIED", None)
 _ROLES = frozenset(("user", "model", "function"))
 SCHEMAS = ("responseSchema", "responseJsonSchema")
 
@@ -78,6 +104,7 @@ def read(body: Mapping[str, Any], endpoint: Endpoint) -> Ask:
         ask.add_unseen("cached_content")
     _read_tools(body.get("tools"), ask)
     _read_config(body.get(CONFIG), ask)
+    _read_safety(body, ask)
     ask.thinking = thinking(body)
     return ask
 
@@ -142,6 +169,18 @@ def _read_tools(tools: Any, ask: Ask) -> None:
         for name in tool if isinstance(tool, dict) else ():
             if name != "functionDeclarations":
                 ask.add_hosted(spelling.snake(name), "tools")
+
+
+def _read_safety(body: Mapping[str, Any], ask: Ask) -> None:
+    """Source: https://ai.google.dev/api/generate-content#v1beta.SafetySetting."""
+    settings = body.get("safetySettings")
+    wanted = (
+        item.get("threshold") for item in (settings if isinstance(settings, list) else ()) if isinstance(item, dict)
+    )
+    if any(threshold not in _BLOCKS_NOTHING for threshold in wanted):
+        ask.needs[SAFETY] = "safetySettings"
+    elif body.get("modelArmorConfig"):
+        ask.needs[SAFETY] = "modelArmorConfig"
 
 
 def _read_config(config: Any, ask: Ask) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects._turns import join
 from extproc.dialects.gemini_generate_content.media import media
 from extproc.dialects.gemini_generate_content.models import Model
 from extproc.dialects.gemini_generate_content.signature import UNSIGNED, own
@@ -74,7 +75,7 @@ class Contents:
         if not out:
             return
         if self.turns and self.turns[-1]["role"] == "model":
-            self.turns[-1]["parts"] += out
+            join(self.turns[-1]["parts"], out)
         else:
             self.turns.append({"role": "model", "parts": out})
             self._called = False
@@ -97,7 +98,7 @@ class Contents:
             return
         last = self.turns[-1] if self.turns else None
         if last is not None and last["role"] == "user" and last["parts"] is not self._results:
-            last["parts"] += out
+            join(last["parts"], out)
         else:
             self.turns.append({"role": "user", "parts": out})
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects._problems import plain_text
 from extproc.dialects.gemini_generate_content.shapes import UNREADABLE
 from extproc.words.messages import Problem
 
@@ -66,7 +67,7 @@ def decode(status: int, body: bytes) -> Problem:
     try:
         value: Any = _decode(body)
     except UNREADABLE:
-        value = None
+        return read(status, plain_text(body))
     if isinstance(value, list) and value:  # streams without SSE wrap it in a list
         value = value[0]
     return read(status, value.get("error") if isinstance(value, dict) else None)

@@ -14,11 +14,13 @@ from typing import Any
 import msgspec
 
 from extproc.dialects.gemini_generate_content import problem
+from extproc.dialects.gemini_generate_content.partial import values
 from extproc.dialects.gemini_generate_content.provider_answer import image_of
 from extproc.dialects.gemini_generate_content.shapes import (
     MOST_CHOICES,
     UNREADABLE,
     Candidate,
+    FunctionCall,
     Response,
     arguments,
     call_id,
@@ -30,6 +32,7 @@ from extproc.dialects.gemini_generate_content.signature import mark
 from extproc.dialects.gemini_generate_content.usage import read_usage
 from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, Ended, Event, Failed, Finished, Started, Used
+from extproc.words.said import Arguments
 
 _decode = msgspec.json.Decoder(Response).decode
 _MIDSTREAM = 500  # the status of an error without one
@@ -38,7 +41,7 @@ _MIDSTREAM = 500  # the status of an error without one
 class _Choice:
     """The state of a candidate: the part that is being written, if more of it may come."""
 
-    __slots__ = ("block", "calls", "finish", "index", "open")
+    __slots__ = ("arguments", "block", "calls", "finish", "index", "open")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -46,6 +49,7 @@ class _Choice:
         self.open = ""  # text or thinking
         self.calls = False
         self.finish = ""
+        self.arguments: Arguments | None = None  # those of a call that came in part
 
     def deltas(self, candidate: Candidate, events: list[Event]) -> None:
         if candidate.finish:
@@ -53,7 +57,9 @@ class _Choice:
         likely: Any = logprobs(candidate.logprobs) if candidate.logprobs is not None else None
         for part in (candidate.content.parts or ()) if candidate.content is not None else ():
             signature = part.signature or ""
-            if part.call is not None:
+            if part.call is not None and self._is_part(part.call):
+                self._part_of_call(part.call, signature, events)
+            elif part.call is not None:
                 self.calls, self.open = True, ""
                 self.block += 1
                 call = part.call
@@ -79,15 +85,42 @@ class _Choice:
                     if signature:
                         self.open = ""
             else:
+                first = self.open != "text"  # a proof in front of its text leaves the text the last block of an answer
+                if signature and first:
+                    self._prove(signature, events)
                 if part.text:
                     self._begin("text")
                     events.append(Delta("text", part.text, self.block, self.index, logprobs=likely))
                     likely = None
-                if signature:
-                    self.open = ""
-                    self._begin("thinking")
-                    events.append(Delta("thinking", "", self.block, self.index, signature=mark(signature)))
-                    self.open = ""
+                if signature and not first:
+                    self._prove(signature, events)
+
+    def _is_part(self, call: FunctionCall) -> bool:
+        return call.values is not None or call.more is True or (self.arguments is not None and not call.name)
+
+    def _part_of_call(self, call: FunctionCall, signature: str, events: list[Event]) -> None:
+        if call.name or self.arguments is None:
+            self.complete_call(events)
+            self.calls, self.open, self.arguments = True, "", Arguments()
+            self.block += 1
+            events.append(Delta("tool_call", "", self.block, self.index, call_id(call), call.name or "", signature))
+        for path, value, _, _ in values(call.values):
+            self.arguments.put(path, value)
+        if call.more is not True:
+            self.complete_call(events)
+
+    def complete_call(self, events: list[Event]) -> None:
+        """Write the arguments of a call that came in parts."""
+        if self.arguments is not None:
+            text = msgspec.json.encode(self.arguments.tree()).decode()
+            events.append(Delta("tool_call", text, self.block, self.index))
+            self.arguments = None
+
+    def _prove(self, signature: str, events: list[Event]) -> None:
+        self.open = ""
+        self._begin("thinking")
+        events.append(Delta("thinking", "", self.block, self.index, signature=mark(signature)))
+        self.open = ""
 
     def _begin(self, kind: str) -> None:
         if self.open != kind:
@@ -140,7 +173,10 @@ class Decoder:
         if self._over or not choices or not all(choice.finish for choice in choices):
             return ()
         self._over = True
-        events: list[Event] = [Finished(finish_reason(one.finish, calls=one.calls), one.index) for one in choices]
+        events: list[Event] = []
+        for one in choices:
+            one.complete_call(events)
+        events += [Finished(finish_reason(one.finish, calls=one.calls), one.index) for one in choices]
         events.append(Ended())
         return events
 

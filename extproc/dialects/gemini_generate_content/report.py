@@ -56,7 +56,9 @@ def _read(response: Response, report: Report) -> None:
         if candidate.finish and 0 <= index < MOST_CHOICES:
             report.finish_reasons[index] = candidate.finish
         if candidate.content is not None:
-            report.add_text("".join([_text(part) for part in candidate.content.parts or ()]))
+            parts = candidate.content.parts or ()
+            report.add_text("".join([_text(part) for part in parts]))
+            report.pictures += sum(part.inline is not None for part in parts)
     if response.feedback is not None and response.feedback.block:
         report.finish_reasons.setdefault(0, response.feedback.block)
     if response.usage is None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from extproc.words.said import ANSWER, Called, Closed, Piece, loose
+from extproc.dialects.gemini_generate_content.partial import streamed, values
+from extproc.words.said import ANSWER, CALL, Called, Closed, Part, Piece, is_long, loose
 
 QUIET = frozenset(
     (
@@ -19,8 +20,16 @@ QUIET = frozenset(
 )
 """Fields that hold no words of the model; `logprobsResult` goes with the text that it belongs to."""
 
+_WHOLE = frozenset(
+    (
+        *("executableCode", "codeExecutionResult", "functionResponse", "inlineData", "fileData", "videoMetadata"),
+        *("toolCall", "toolResponse", "partMetadata"),
+    )
+)
+"""Fields of a part whose values come whole in one event. Source: `Part` in google-genai's types."""
 
-def said(event: Any) -> Iterator[Piece | Closed | Called]:
+
+def said(event: Any) -> Iterator[Piece | Closed | Called | Part]:
     """See `Dialect.said`. A stream that is no SSE is one array of events."""
     for one in event if isinstance(event, list) else (event,):
         candidates = one.get("candidates") if isinstance(one, dict) else None
@@ -33,7 +42,7 @@ def said(event: Any) -> Iterator[Piece | Closed | Called]:
         yield from loose(one, "answer", QUIET, without=("candidates",))
 
 
-def _candidate(candidate: dict[str, Any], place: int) -> Iterator[Piece | Closed | Called]:
+def _candidate(candidate: dict[str, Any], place: int) -> Iterator[Piece | Closed | Called | Part]:
     index = candidate.get("index", place)
     index = index if type(index) is int else place
     where = f"candidates[{index}]"
@@ -51,7 +60,7 @@ def _candidate(candidate: dict[str, Any], place: int) -> Iterator[Piece | Closed
         yield Closed((index,))
 
 
-def _part(part: dict[str, Any], candidate: dict[str, Any], where: str, index: int) -> Iterator[Piece | Called]:
+def _part(part: dict[str, Any], candidate: dict[str, Any], where: str, index: int) -> Iterator[Piece | Called | Part]:
     for name, value in part.items():
         at = f"{where}.{name}"
         if name == "text" and isinstance(value, str):
@@ -59,11 +68,11 @@ def _part(part: dict[str, Any], candidate: dict[str, Any], where: str, index: in
             kind, whole = ("thought", "") if part.get("thought") is True else ("text", ANSWER)
             yield Piece(at, part, name, (index, kind), beside=beside, whole=whole)
         elif name == "functionCall" and isinstance(value, dict):
-            yield from _call(value, at)
+            yield from _part_of_call(value, at, index) if streamed(value) else _call(value, at)
         elif isinstance(value, str) and name not in QUIET:
-            yield Piece(at, part, name)
+            yield Piece(at, part, name, (index, "part", name), unknown=True)
         elif isinstance(value, dict | list) and name not in QUIET:
-            yield from loose(value, at, QUIET)
+            yield from loose(value, at, QUIET, channel=None if name in _WHOLE else (index, "part", name))
 
 
 def _call(call: dict[str, Any], where: str) -> Iterator[Piece | Called]:
@@ -73,3 +82,19 @@ def _call(call: dict[str, Any], where: str) -> Iterator[Piece | Called]:
             yield from loose(value, f"{where}.{name}", frozenset(), call=True, numbers=True)
         elif isinstance(value, str) and name not in QUIET:
             yield Piece(f"{where}.{name}", call, name, call=True, name=name == "name")
+
+
+def _part_of_call(call: dict[str, Any], where: str, index: int) -> Iterator[Piece | Part]:
+    name = call.get("name")
+    tool = Piece(f"{where}.name", call, "name", call=True, name=True) if isinstance(name, str) and name else None
+    found: list[tuple[tuple[str | int, ...], Any, Piece | None]] = []
+    args = call.get("args")
+    for key, value in args.items() if isinstance(args, dict) else ():
+        found.append(((key,), value, None))
+    yield from loose(args, f"{where}.args", frozenset(), call=True, numbers=True)
+    for path, value, holder, key in values(call.get("partialArgs")):
+        text = isinstance(value, str) or is_long(value)
+        found.append((path, value, Piece(f"{where}.args", holder, key, call=True, whole=CALL) if text else None))
+    yield Part(where, (index,), tool, found, call.get("willContinue") is not True)
+    rest = ("name", "args", "partialArgs")
+    yield from loose(call, where, QUIET, without=rest, call=True, channel=(index, "call"))

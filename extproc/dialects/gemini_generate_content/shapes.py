@@ -25,6 +25,8 @@ class FunctionCall(Struct):
     name: str | None = None
     args: Raw = Raw(b"{}")
     id: str | None = None
+    values: Any = field(name="partialArgs", default=None)  # see partial.py
+    more: bool | None = field(name="willContinue", default=None)
 
 
 class Inline(Struct):

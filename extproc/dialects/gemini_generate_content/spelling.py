@@ -24,6 +24,8 @@ _DATA = frozenset(
 """Fields whose content is data: names in it belong to the client."""
 _NAMED = frozenset(("properties", "defs", "$defs"))
 """Fields that hold schemas by names of the client's."""
+_LISTS = frozenset(("contents", "parts", "tools", "functionDeclarations", "safetySettings"))
+"""Lists that may be given as their only item: Google's servers read an object as a list of one."""
 _UNDERSCORE = re.compile(r"(?<=[A-Za-z0-9])_([a-z0-9])")
 _PLAIN = str.maketrans("-_", "+/")
 
@@ -61,7 +63,7 @@ def _value(name: str, value: Any) -> Any:
         if name in _DATA:
             return value
         if name not in _NAMED:
-            return _object(value)
+            return [_object(value)] if name in _LISTS else _object(value)
         made = {key: _value("", schema) for key, schema in value.items()}
         return value if all(made[key] is value[key] for key in value) else made
     if isinstance(value, list) and name not in _DATA:

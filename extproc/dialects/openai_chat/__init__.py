@@ -56,6 +56,7 @@ class OpenAIChat(Dialect):
     varies = staticmethod(varies)
     plain = staticmethod(plain.is_plain)
     lacks = frozenset()
+    objects = ask.OBJECTS
     reasons = staticmethod(openai_reasons)
     observe = staticmethod(report.observe)
     said = staticmethod(said.said)

@@ -8,17 +8,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, read_flag, read_integer, read_model
+from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, _safety, read_flag, read_integer, read_model
 from extproc.dialects._conversation import count, effort_of, first_instructions, inner, last_said, pieces
 from extproc.dialects._effort import asked
 from extproc.dialects._refusals import wrong
+from extproc.dialects._safety import read_safety
 from extproc.dialects.openai_chat.shapes import MAX_CHOICES
-from extproc.words.dialect import IMAGE_OUTPUT, Ask, Conversation, Fields, Text, strings
+from extproc.words.dialect import IMAGE_OUTPUT, SAFETY, Ask, Conversation, Fields, Text, strings
 from extproc.words.errors import INVALID_REQUEST, Refusal
+from extproc.words.objects import Objects
 
 _SEARCH = "web_search_options"
 _ELSEWHERE = frozenset((_SEARCH, "search_parameters", "plugins", "data_sources", "extra_body"))
 """Fields by which a provider searches or reads its own storage: OpenAI's, xAI's, OpenRouter's, Azure's, Google's."""
+
+OBJECTS = Objects(
+    at={"messages.audio.id": "sound", "audio.voice.id": "voice"},
+    answers={"choices.message.audio.id": "sound", "choices.delta.audio.id": "sound"},
+    marks=(b'"audio"',),
+)
 
 FIELDS = Fields(
     model="model",
@@ -32,12 +40,32 @@ FIELDS = Fields(
         "choices": ("n",),
         "logprobs": ("logprobs",),
         "hosted_tools": ("tools", "web_search_options"),
+        SAFETY: _safety.FIELDS,
     },
     spoken=frozenset(("messages",)),
     files=frozenset(("data", "file_data")),
     opaque=frozenset(("data", "file_data", "signature")),
     options=("service_tier",),
     also=("reasoning", "reasoning_effort", "thinking", "tool_choice", *_ELSEWHERE),
+    inside=frozenset(
+        (
+            *(
+                "role",
+                "content",
+                "type",
+                "text",
+                "name",
+                "refusal",
+                "tool_calls",
+                "tool_call_id",
+                "function",
+                "arguments",
+            ),
+            *("image_url", "url", "file", "file_data", "file_id", "input_audio", "data", "include_usage"),
+            *("effort", "max_tokens", "budget_tokens", "json_schema"),
+        )
+    ),
+    data=frozenset(("parameters", "schema", "metadata", "extra_body")),
 )
 
 _OWN_TOOLS = ("function", "custom", None)  # run by the client; the provider runs other tools itself
@@ -95,6 +123,7 @@ def read(body: Mapping[str, Any]) -> Ask:
         ask.speaks = True
     if isinstance(modalities, list) and "image" in modalities:
         ask.needs[IMAGE_OUTPUT] = "modalities"
+    read_safety(body, ask)
     check_stream_options(body)
     return ask
 
@@ -177,9 +206,10 @@ def _read_parts(parts: list[Any], ask: Ask) -> None:
             url = image.get("url") if isinstance(image, dict) else image
             _media.add_image(ask, url, "image_url")
             ask.add_url(url, "messages")
-        if file is not None:
+        document = part.get("document_url")
+        if file is not None or document is not None:
             ask.needs["files"] = "messages"
-            data = file.get("file_data") if isinstance(file, dict) else None
+            data = document if file is None else file.get("file_data") if isinstance(file, dict) else None
             if not (isinstance(data, str) and _media.is_text(data)):
                 ask.add_unseen("file")
                 ask.packed(data)
@@ -190,7 +220,7 @@ def _read_parts(parts: list[Any], ask: Ask) -> None:
             ask.packed(data)
             if not (isinstance(data, str) and _media.is_audio_of_its_size(data)):
                 ask.add_unseen("input_audio")
-        if image is None and file is None and audio is None:
+        if image is None and file is None and audio is None and document is None:
             kind = part.get("type")
             if not (isinstance(kind, str) and kind in _TEXTS):  # a video, or a type not known yet
                 ask.add_unseen(kind, "content")

@@ -228,6 +228,8 @@ def _part(part: shapes.Part, where: str, role: str) -> Part:
         return _image(part.image_url, where, _mark(part))
     if part.type == "file" and part.file is not None:
         return _file(part.file, where, _mark(part))
+    if part.type == "document_url" and part.document_url is not None:
+        return _file(shapes.File(part.document_url, filename=part.document_name), where, _mark(part))
     if part.type == "input_audio" and part.input_audio is not None:
         return AudioPart(part.input_audio.data, part.input_audio.format)
     raise wrong(f"'{where}' must be a part of this API.", where)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects._problems import MOST_TEXT, plain_text
 from extproc.words.messages import Problem
 
 _read_any = msgspec.json.Decoder().decode
@@ -22,8 +23,6 @@ _BY_STATUS = {
     503: "overloaded_error",
     529: "overloaded_error",
 }
-MOST_TEXT = 2000
-"""Characters of a message that came in an unknown shape."""
 _TYPES = frozenset((*_BY_STATUS.values(), "invalid_request_error", "api_error"))
 
 
@@ -32,14 +31,8 @@ def decode(status: int, body: bytes) -> Problem:
     try:
         said = _read_any(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        said = _plain(body)
+        said = plain_text(body)
     return read(status, said)
-
-
-def _plain(body: bytes) -> str | None:
-    """A text, of a proxy for example; None for a web page, broken JSON and other bytes."""
-    text = body[:MOST_TEXT].decode(errors="ignore").strip()
-    return None if text.startswith(("<", "{", "[")) else text
 
 
 def read(status: int, said: Any) -> Problem:

@@ -92,7 +92,7 @@ def _choice(choice: SaidChoice) -> Choice:
 
 
 def _content(content: Any) -> tuple[str, str]:
-    """Thinking and text of a message's content in parts, as Mistral sends it."""
+    """Thinking and text of a message's content in parts, as Mistral and Databricks send it."""
     thinking = text = ""
     for part in content if isinstance(content, list) else ():
         if isinstance(part, str):
@@ -100,6 +100,8 @@ def _content(content: Any) -> tuple[str, str]:
         elif isinstance(part, dict) and part.get("type") == "thinking":
             inner = part.get("thinking")
             thinking += inner if isinstance(inner, str) else _content(inner)[1]
+        elif isinstance(part, dict) and part.get("type") == "reasoning":
+            thinking += _content(part.get("summary"))[1]
         elif isinstance(part, dict):
             text += text_of(part.get("text"))
     return thinking, text

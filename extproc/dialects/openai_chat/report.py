@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from extproc.dialects import _edges
-from extproc.dialects.openai_chat.provider_answer import arguments_of, find_usage, text_of, words_of
+from extproc.dialects.openai_chat.provider_answer import arguments_of, blocks_of, find_usage, text_of, words_of
 from extproc.dialects.openai_chat.shapes import MAX_CHOICES, UNREADABLE, Said, SaidFunction, Seen
 from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.dialect import Report
@@ -39,6 +39,8 @@ def observe(data: bytes, report: Report) -> bool:
         message = choice.delta or choice.message
         if message is not None:
             report.add_text(_text(message, report))
+            if message.images and isinstance(message.images, list):
+                report.pictures += len(message.images)
         reason = choice.finish_reason
         if reason is not None and isinstance(reason, str) and _is_index(choice.index):
             report.finish_reasons[choice.index] = reason
@@ -71,9 +73,9 @@ def _text(said: Said, report: Report) -> str:
         and said.function_call is None
     ):
         return text
-    if said.reasoning_content or said.reasoning:
-        report.thinks_aloud = True
     words = [*words_of(said)]
+    if words[0] or said.thinking_blocks:
+        report.thought.add(words[0], "".join([part.signature + part.redacted for part in blocks_of(said)]))
     for function in _functions(said) if said.tool_calls or said.function_call else ():
         words += text_of(function.name), arguments_of(function.arguments)
     return "".join(words)

@@ -15,12 +15,18 @@ QUIET = frozenset(
     (
         *("id", "object", "model", "created", "type", "role", "index", "system_fingerprint", "service_tier"),
         *("usage", "finish_reason", "native_finish_reason", "provider", "logprobs"),
-        *("data", "signature", "format", "expires_at"),
+        *("data", "signature", "thought_signature", "format", "expires_at"),
     )
 )
 """Fields that hold no words of the model; `logprobs` goes with the text that it belongs to."""
 
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
+_THOUGHTS = ("reasoning_details", "thinking_blocks")
+"""Thinking in parts. Sources: https://openrouter.ai/docs/use-cases/reasoning-tokens (`text` and `summary`),
+https://docs.litellm.ai/docs/reasoning_content
+"""
+_WHOLE = frozenset(("annotations", "citations", "search_results", "executed_tools", "images", "channel"))
+"""Fields of a delta whose values come whole. Source of `executed_tools` and `channel`: the types of groq's SDK."""
 
 
 def said(event: Any) -> Iterator[Piece | Closed | Called]:
@@ -44,6 +50,8 @@ def _choice(choice: dict[str, Any], number: int) -> Iterator[Piece | Closed | Ca
             yield from _message(value, choice, f"{where}.{name}", index if name == "delta" else None)
         elif isinstance(value, dict | list) and name not in QUIET:
             yield from loose(value, f"{where}.{name}", QUIET)
+        elif isinstance(value, str) and name not in QUIET:
+            yield Piece(f"{where}.{name}", choice, name, (index, "choice", name), unknown=True)
     if choice.get("finish_reason") is not None:
         yield Closed((index,))
 
@@ -70,12 +78,14 @@ def _message(
             yield from _function(value, at, _channel(index, name))
         elif name == "audio" and isinstance(value, dict) and isinstance(value.get("transcript"), str):
             yield Piece(f"{at}.transcript", value, "transcript", _channel(index, name))
-        elif isinstance(value, str) and name not in QUIET:
-            yield Piece(at, message, name)
         elif name == "images":
             yield from (piece for piece in loose(value, at, QUIET) if not piece.value.startswith("data:image/"))
-        elif isinstance(value, dict | list) and name not in QUIET:
-            yield from loose(value, at, QUIET)
+        elif name not in QUIET:
+            channel = None if name in _WHOLE else _channel(index, name)
+            if isinstance(value, str):
+                yield Piece(at, message, name, channel, unknown=True)
+            else:
+                yield from loose(value, at, QUIET, channel=channel, known=name in _THOUGHTS)
 
 
 def _channel(index: int | None, *names: Any) -> tuple[Any, ...] | None:
@@ -83,32 +93,44 @@ def _channel(index: int | None, *names: Any) -> tuple[Any, ...] | None:
 
 
 def _parts(parts: list[Any], where: str, index: int | None) -> Iterator[Piece]:
+    """Text of a content's parts. Parts of other kinds are thinking: Mistral's `thinking` (`ThinkChunk` in its SDK) and
+    the `reasoning` of Databricks, each a list of parts again.
+    """
+    text, other = _channel(index, "content"), _channel(index, "content", "other")
     for number, part in enumerate(parts):
+        at = f"{where}[{number}]"
         if isinstance(part, dict) and isinstance(part.get("text"), str):
-            yield Piece(f"{where}[{number}].text", part, "text", _channel(index, "content"), whole=ANSWER)
-            yield from loose(part, f"{where}[{number}]", QUIET, without=("text",))
+            yield Piece(f"{at}.text", part, "text", text, whole=ANSWER)
+            yield from loose(part, at, QUIET, without=("text",), channel=other, known=True)
         elif isinstance(part, str):
-            yield Piece(f"{where}[{number}]", parts, number, _channel(index, "content"), whole=ANSWER)
+            yield Piece(at, parts, number, text, whole=ANSWER)
         else:
-            yield from loose(part, f"{where}[{number}]", QUIET)
+            yield from loose(part, at, QUIET, channel=other, known=True)
 
 
 def _call(call: dict[str, Any], where: str, channel: tuple[Any, ...] | None) -> Iterator[Piece | Called]:
     for name, value in call.items():
+        inner = None if channel is None else (*channel, "call", name)
         if name in ("function", "custom") and isinstance(value, dict):
             yield from _function(value, f"{where}.{name}", channel)
-        elif isinstance(value, dict | list) and name not in QUIET:
-            yield from loose(value, f"{where}.{name}", QUIET, call=True)
+        elif name in QUIET:
+            continue
+        elif isinstance(value, dict | list):
+            yield from loose(value, f"{where}.{name}", QUIET, call=True, channel=inner)
+        elif isinstance(value, str):
+            yield Piece(f"{where}.{name}", call, name, inner, call=True, unknown=True)
 
 
 def _function(function: dict[str, Any], where: str, channel: tuple[Any, ...] | None) -> Iterator[Piece | Called]:
     for name, value in function.items():
+        inner = None if channel is None else (*channel, name)
         if name in ("arguments", "input") and isinstance(value, str):
-            inner = None if channel is None else (*channel, name)
             json = name == "arguments"
             yield Piece(f"{where}.{name}", function, name, inner, call=True, json=json, of=channel, whole=CALL)
         elif isinstance(value, dict | list):  # arguments of providers that write an object
             yield Called(f"{where}.{name}", function.get("name"), value)
             yield from loose(value, f"{where}.{name}", frozenset(), call=True, numbers=True)
+        elif name == "name" and isinstance(value, str):
+            yield Piece(f"{where}.{name}", function, name, call=True, name=True, of=channel)
         elif isinstance(value, str):
-            yield Piece(f"{where}.{name}", function, name, call=True, name=name == "name", of=channel)
+            yield Piece(f"{where}.{name}", function, name, inner, call=True, of=channel, unknown=True)

@@ -16,8 +16,13 @@ from extproc.dialects import MAX_TOKENS
 MAX_CHOICES = 128
 """OpenAI's own limit for `n`."""
 
-MODES: Mapping[str, Literal["auto", "none", "required"]] = {"auto": "auto", "none": "none", "required": "required"}
-"""Values of `tool_choice`, in the neutral form."""
+MODES: Mapping[str, Literal["auto", "none", "required"]] = {
+    "auto": "auto",
+    "none": "none",
+    "required": "required",
+    "any": "required",
+}
+"""Values of `tool_choice`, in the neutral form. `any` is Mistral's."""
 
 Limit = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 
@@ -51,6 +56,8 @@ class Part(Marked):
     image_url: Image | str | None = None
     input_audio: Audio | None = None
     file: File | None = None
+    document_url: str | None = None  # Mistral's, an address or a data URL
+    document_name: str | None = None
 
 
 class Call(Struct):

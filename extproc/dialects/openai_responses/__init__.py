@@ -6,6 +6,7 @@ Source: https://developers.openai.com/api/reference/resources/responses
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -29,6 +30,7 @@ from extproc.dialects.openai_responses import (
     report,
     said,
     tooling,
+    turns,
 )
 from extproc.words import messages
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Text
@@ -47,7 +49,7 @@ class OpenAIResponses(Dialect):
         ("GET", "/v1/responses/{id}/input_items"): "list_input_items",
     }
     call_query = ("include", "include[]", "stream", "starting_after", "include_obfuscation", "after", "limit", "order")
-    stored = ("previous_response_id",)
+    objects = replace(ask.OBJECTS, turns=turns.ResponsesTurns())
     usage_at = (("response", "usage"), ("usage",))
     namespaces = True
     traces = (b'"extproc:', b'"rs_gw')
@@ -75,7 +77,7 @@ class OpenAIResponses(Dialect):
         return ask.conversation(body)
 
     def keeps(self, body: Mapping[str, Any]) -> bool:
-        return body.get("store") is not False
+        return body.get("store") is not False or body.get("background") is True
 
     def prefix(self, body: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:
         return prefix(body, ("tools", "instructions"), "input")

@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, read_flag, read_integer, read_model
+from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, _safety, read_flag, read_integer, read_model
 from extproc.dialects._conversation import count, effort_of, first_instructions, inner, last_said, pieces
 from extproc.dialects._effort import asked
+from extproc.dialects._safety import read_safety
 from extproc.dialects.openai_responses.shapes import is_ours
-from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
-from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.dialect import SAFETY, Ask, Conversation, Fields, Text, strings
+from extproc.words.errors import INVALID_REQUEST, Refusal
+from extproc.words.objects import Objects
 
 _STORED = ("previous_response_id", "conversation", "prompt")
 
@@ -33,12 +35,20 @@ FIELDS = Fields(
         "state": (*_STORED, "background", "input"),
         "hosted_tools": ("tools", "tool_choice", "input"),
         "hosted_call": ("tool_choice",),
+        SAFETY: _safety.FIELDS,
     },
     spoken=frozenset(("input", "instructions")),
     files=frozenset(("data", "file_data")),
     opaque=frozenset(("data", "file_data", "result", "encrypted_content")),
     options=("service_tier",),
     also=("reasoning",),
+    inside=frozenset(
+        (
+            *("role", "content", "type", "text", "name", "id", "call_id", "arguments", "input", "output", "summary"),
+            *("image_url", "file_data", "file_id", "file_url", "data", "tools", "effort", "format"),
+        )
+    ),
+    data=frozenset(("parameters", "schema", "metadata", "variables", "headers", "action", "actions", "operation")),
 )
 
 LOGPROBS = "message.output_text.logprobs"
@@ -63,13 +73,12 @@ def read(body: Mapping[str, Any]) -> Ask:
     ask.output_field = "max_output_tokens"
     ask.max_output_tokens = read_integer(body, "max_output_tokens", 1, MAX_TOKENS)
     needs = ask.needs
-    if is_ours(body.get("previous_response_id")):
-        raise _kept_nowhere("previous_response_id")
     for name in _STORED:
         if body.get(name) is not None:
             needs.setdefault("state", name)
             ask.add_unseen(name)
     _read_input(body.get("input"), ask)
+    read_safety(body, ask)
     if read_flag(body, "background"):
         needs.setdefault("state", "background")
         ask.lasting = True
@@ -146,14 +155,14 @@ def _role(item: Any) -> str:
 def _read_input(items: Any, ask: Ask) -> None:
     if isinstance(items, str) or (items is None and "state" in ask.needs):
         return
-    if not isinstance(items, list) or not items:
+    if not isinstance(items, list) or not (items or "state" in ask.needs):
         raise Refusal(INVALID_REQUEST, "'input' must be a text or a list with at least one item.", param="input")
     for index, item in enumerate(items):
         if not isinstance(item, dict):
             where = f"input[{index}]"
             raise Refusal(INVALID_REQUEST, f"'{where}' must be an object.", param=where)
         type = item.get("type")
-        if type is None and "role" not in item and "id" in item:
+        if is_reference(item):
             type = "item_reference"
         if type in ("image_generation_call", "additional_tools"):
             if type == "additional_tools":
@@ -165,7 +174,7 @@ def _read_input(items: Any, ask: Ask) -> None:
                 ask.add_hosted(type, "input")
                 ask.add_unseen(type)
         elif isinstance(type, str) and type not in _TRANSLATABLE:
-            if type == "item_reference" and is_resolved(item, items, index):
+            if type == "item_reference" and is_resolved(item, items):
                 continue
             if type in _STATE:
                 ask.needs.setdefault("state", "input")
@@ -185,21 +194,40 @@ def _is_kept(reasoning: Mapping[str, Any]) -> bool:
     return bool(id) and not (reasoning.get("encrypted_content") or reasoning.get("content") or is_ours(id))
 
 
-def is_resolved(reference: Mapping[str, Any], items: list[Any], index: int) -> bool:
-    """Whether the item that a reference names is in the request. Raises Refusal (400) where no provider keeps it."""
+def is_resolved(reference: Mapping[str, Any], items: list[Any]) -> bool:
+    """True where the item that a reference names is in the request."""
     id = reference.get("id")
     named = (item for item in items if isinstance(item, dict) and item is not reference)
-    if any(item.get("id") == id and item.get("type") not in ("item_reference", None) for item in named):
-        return True
-    if is_ours(id):
-        raise _kept_nowhere(f"input[{index}]")
-    return False
+    return any(item.get("id") == id and item.get("type") not in ("item_reference", None) for item in named)
 
 
-def _kept_nowhere(where: str) -> Refusal:
-    """The refusal of what only a translated answer had. Clients refer to it when they believe that it is stored."""
-    message = f"'{where}' refers to an answer that no provider keeps: set 'store' to false, and send its items whole."
-    return Refusal(UNSUPPORTED_BY_TARGETS, message, param=where)
+def refers(item: Mapping[str, Any], resolved: bool) -> bool:
+    """See `Objects.refers`. Calls, results and messages are whole, and their ids mere echoes."""
+    type = item.get("type")
+    if is_reference(item):
+        return not resolved
+    if type == "image_generation_call":
+        return not isinstance(item.get("result"), str)
+    return type == "reasoning" and _is_kept(item)
+
+
+def is_reference(item: Mapping[str, Any]) -> bool:
+    """True for an item that only names another one, by its id."""
+    return item.get("type") == "item_reference" or (item.get("type") is None and "role" not in item and "id" in item)
+
+
+OBJECTS = Objects(
+    at={
+        "conversation": "conversation",
+        "conversation.id": "conversation",
+        "prompt.id": "prompt",
+        "tools.container": "container",
+        "input.tools.container": "container",
+    },
+    items="input",
+    refers=refers,
+    ours=is_ours,
+)
 
 
 def _read_parts(parts: list[Any], ask: Ask) -> None:

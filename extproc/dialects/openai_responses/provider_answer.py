@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects._turns import apart
 from extproc.dialects.openai_responses import signature
 from extproc.dialects.openai_responses.shapes import Body, Output, new_id
 from extproc.dialects.openai_responses.usage import read_usage
@@ -38,11 +39,16 @@ def decode(body: bytes) -> Answer:
     parts: list[Part] = []
     logprobs: list[Any] = []
     for item in said.output:
-        parts += parts_of(item)
+        found = parts_of(item)
+        if item.type == "message" and any(isinstance(part, TextPart) for part in parts):
+            first = next((part for part in found if isinstance(part, TextPart)), None)
+            if first is not None:  # other APIs have one message, and clients join its texts
+                first.text = apart(first.text)
+        parts += found
         if item.type == "message":
             for piece in pieces(item.content):
-                if isinstance(found := piece.get("logprobs"), list):
-                    logprobs += found
+                if isinstance(likely := piece.get("logprobs"), list):
+                    logprobs += likely
     called = any(isinstance(part, ToolCall) for part in parts)
     refused = any(isinstance(part, RefusalPart) for part in parts)
     reason = reason_of(said, called=called, refused=refused)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from extproc.dialects._turns import apart
 from extproc.dialects.openai_responses import problem, provider_answer
 from extproc.dialects.openai_responses.provider_answer import text_of
 from extproc.dialects.openai_responses.shapes import Body, Output
@@ -68,6 +69,7 @@ class Decoder:
     def __init__(self) -> None:
         self._blocks: dict[tuple[int, _Kind, int], _Block] = {}
         self._started = self._over = self._called = self._refused = False
+        self._message = -1  # index of the latest item with text
 
     def feed(self, data: bytes, name: str) -> Sequence[Event]:  # noqa: ARG002 - the type stands in the data too
         if self._over:
@@ -155,6 +157,8 @@ class Decoder:
             block.paragraph = paragraph
         elif kind == "refusal":
             self._refused = True
+        elif kind == "text":
+            text = self._apart(index, text)
         block.told = True
         events.append(Delta(kind, text, block.number, logprobs=provider_answer.chat_logprobs(logprobs or ())))
 
@@ -192,7 +196,13 @@ class Decoder:
             self._start(Body(), events)
             block = self._block(key)
             block.told = True
+            text = self._apart(key[0], text) if key[1] == "text" else text
             events.append(Delta(key[1], text, block.number))
+
+    def _apart(self, index: int, text: str) -> str:
+        """`text` of the item `index`, behind a blank line where it begins a further message."""
+        before, self._message = self._message, index
+        return text if before in (-1, index) or not text else apart(text)
 
 
 def _index(value: Any) -> int:

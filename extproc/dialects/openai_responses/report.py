@@ -11,7 +11,7 @@ import msgspec
 
 from extproc.dialects import _edges
 from extproc.dialects.openai_responses import provider_answer
-from extproc.dialects.openai_responses.shapes import Body, Output
+from extproc.dialects.openai_responses.shapes import Body, Output, is_ours
 from extproc.dialects.openai_responses.usage import read_usage
 from extproc.words import messages
 from extproc.words.dialect import Report
@@ -41,6 +41,8 @@ def observe(data: bytes, report: Report) -> bool:
     if isinstance(said.delta, str):
         if said.type != "response.audio.delta":  # base64
             report.add_text(said.delta)
+            if isinstance(said.type, str) and said.type.startswith("response.reasoning"):
+                report.thought.add(said.delta)
         return False
     if said.type == "error" or said.error is not None:
         report.error = "provider_error"
@@ -49,7 +51,14 @@ def observe(data: bytes, report: Report) -> bool:
         _observe_response(whole, report)
     elif said.item is not None and said.type == "response.output_item.added":
         report.add_text(provider_answer.text_of(said.item.name))  # the arguments come in pieces
+        if report.kept:
+            _keep(report, said.item.id)
     return False
+
+
+def _keep(report: Report, *ids: Any) -> None:
+    """Note ids of a response that its provider keeps, and of what is in it."""
+    report.kept = list(dict.fromkeys([*report.kept, *(id for id in ids if isinstance(id, str) and not is_ours(id))]))
 
 
 def observe_edges(head: bytes, tail: bytes, report: Report) -> None:
@@ -62,14 +71,18 @@ def observe_edges(head: bytes, tail: bytes, report: Report) -> None:
 def _observe_response(said: Body, report: Report) -> None:
     if isinstance(said.model, str) and said.model:
         report.model = said.model
-    if said.store is True and not report.kept:
-        report.kept = [id for id in (said.id, said.previous_response_id) if isinstance(id, str)]
+    if said.store is True or said.background is True:
+        there = said.conversation.get("id") if isinstance(said.conversation, dict) else None
+        _keep(report, said.id, said.previous_response_id, there, *(item.id for item in said.output or ()))
+    elif said.object == "list" and isinstance(said.data, list):
+        _keep(report, said.first_id, said.last_id, *(item.get("id") for item in said.data if isinstance(item, dict)))
     if isinstance(said.service_tier, str):
         report.options["service_tier"] = said.service_tier
     if said.error is not None or said.status == "failed":
         report.error = "provider_error"
     if said.status in ("completed", "incomplete"):
         parts = [part for item in said.output or () for part in provider_answer.parts_of(item)]
+        report.pictures = sum(item.type == "image_generation_call" for item in said.output or ())
         text = "".join(map(_text, parts)).encode(errors="replace")
         if len(text) > report.output_bytes:  # a whole answer, or one of a provider without deltas
             report.add_text(text[report.output_bytes :].decode(errors="replace"))

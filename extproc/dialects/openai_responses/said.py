@@ -59,6 +59,9 @@ def said(event: Any) -> Iterator[Piece | Closed | Called]:
                 whole=CALL if call else ANSWER if kind == "response.output_text" else "",
             )
         return
+    if isinstance(event.get("delta"), str | dict | list):  # of a kind that no description knows
+        yield from loose(event, kind, QUIET, channel=(*channel, type))
+        return
     response = event.get("response")
     if isinstance(response, dict):
         yield from _response(response, again=True)

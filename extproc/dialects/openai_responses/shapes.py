@@ -146,6 +146,12 @@ class Body(Struct, gc=False):
     incomplete_details: Any = None
     store: Any = None
     previous_response_id: Any = None
+    background: Any = None
+    conversation: Any = None
+    object: Any = None
+    data: Any = None  # of a list
+    first_id: Any = None
+    last_id: Any = None
 
 
 _OURS = "_gw"  # OpenAI's own ids go on with hexadecimal digits

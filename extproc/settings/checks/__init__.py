@@ -173,15 +173,19 @@ def _missing(noun: str, name: str, names: Iterable[str], where: str = "") -> str
 
 
 def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[_Doubt]:
+    seen: set[str] = set()
     for index, name in enumerate(names):
-        if name in names[:index]:
+        if name in seen:
             yield (path[0], index, path[1]), f"another entry has the name {name!r}"
+        seen.add(name)
 
 
 def doubts(settings: Settings) -> Iterator[_Doubt]:
     """Lints of settings without contradictions. Never raises."""
     yield from _doubts_alone(settings)
     yield from _worker_doubts(settings)
+    if settings.foreign_objects == "allow":
+        yield ("foreign_objects",), "a consumer that knows the id of another's object can use it: list the ids instead"
     for index, guardrail in enumerate(settings.guardrails):
         if guardrail.failure == "open" and guardrail.action in ("block", "mask"):
             yield ("guardrails", index, "failure"), "text passes unchecked when the guardrail fails"
@@ -280,7 +284,13 @@ def _credential_problem(provider: ProviderSettings) -> str | None:
 def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
     """Names that no consumer with a credential may use. Models behind a wildcard are too many to check."""
     access = Access(settings.teams, settings.groups)
-    consumers = [access.consumer(entry) for entry in settings.consumers if entry.can_enter]
+    # Consumers with the same grants are one: there may be thousands.
+    entries = {
+        (entry.team, tuple(entry.groups), None if entry.models is None else tuple(entry.models)): entry
+        for entry in settings.consumers
+        if entry.can_enter
+    }
+    consumers = [access.consumer(entry) for entry in entries.values()]
     # the consumers that tokens name are not known here
     if not settings.auth.required or settings.auth.jwt or not consumers:
         return

@@ -24,10 +24,12 @@ def contradictions(settings: Settings) -> Iterator[_Found]:
     secret = settings.auth.key_secret
     if secret is not None and settings.auth.read_key_secret() is None:
         yield ("auth", "key_secret"), f"{secret} is not set"
+    known: set[str] = set()
     for index, entry in enumerate(settings.consumers):
         where = ("consumers", index)
-        if entry.name in [other.name for other in settings.consumers[:index]]:
+        if entry.name in known:
             yield (*where, "name"), f"another entry has the name {entry.name!r}"
+        known.add(entry.name)
         if entry.name == ANONYMOUS:
             yield (*where, "name"), "this name is reserved for requests without a credential"
         if entry.team is not None and entry.team not in settings.teams:
@@ -35,12 +37,14 @@ def contradictions(settings: Settings) -> Iterator[_Found]:
         for number, group in enumerate(entry.groups):
             if group not in settings.groups:
                 yield (*where, "groups", number), f"there is no group {group!r} in groups"
-        names = [str(number) if key.name is None else key.name for number, key in enumerate(entry.keys)]
+        names: set[str] = set()
         for number, key in enumerate(entry.keys):
+            name = str(number) if key.name is None else key.name
             if key.hash is not None and secret is None:
                 yield (*where, "keys", number), "a hash needs auth.key_secret, the secret it was made with"
-            if names[number] in names[:number]:
-                yield (*where, "keys", number), f"another key of {entry.name} has the name {names[number]!r}"
+            if name in names:
+                yield (*where, "keys", number), f"another key of {entry.name} has the name {name!r}"
+            names.add(name)
     yield from _shared_keys(settings)
     yield from _shared_names(settings)
     yield from _issuer_contradictions(settings)
@@ -85,11 +89,12 @@ def _issuer_contradictions(settings: Settings) -> Iterator[_Found]:
 def doubts(settings: Settings) -> Iterator[_Found]:
     """Lints: allowed, and probably not meant. Never raises."""
     auth = settings.auth
-    if auth.required and not auth.jwt and not any(entry.can_enter for entry in settings.consumers):
+    enters = any(entry.can_enter for entry in settings.consumers)
+    if auth.required and not auth.jwt and not enters:
         yield ("consumers",), "no consumer has a credential and auth.required is true: every request is refused"
     for index, entry in enumerate(settings.consumers):
         where = ("consumers", index)
-        if not entry.can_enter and any(other.can_enter for other in settings.consumers):
+        if not entry.can_enter and enters:
             yield where, "has no keys, subjects or certificates: no request can come from it"
         for number, key in enumerate(entry.keys):
             if key.secret is not None and key.secret.read() is None:

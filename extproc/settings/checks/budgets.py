@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from extproc.budgets.bounds import USUAL
 from extproc.budgets.budget import compile_budget
-from extproc.budgets.settings import USD, BudgetSettings
+from extproc.budgets.settings import USD
 from extproc.routing.catalog import Catalog
 from extproc.words.exchange import Target
 from extproc.words.values import Pattern, is_private
@@ -33,15 +34,29 @@ def doubts(settings: Settings, catalog: Catalog, consumers: Collection[str] | No
     targets = [target for name in settings.models if "*" not in name and (target := catalog.target(name)) is not None]
     wild = any("*" in name for name in settings.models)
     known: Mapping[str, Collection[str] | None] = {
-        "consumer": consumers,
-        "team": ("", *settings.teams),
+        "consumer": None if consumers is None else frozenset(consumers),
+        "team": {"", *settings.teams},
         "provider": settings.providers,
-        "model": None if wild else [target.name for target in targets],
+        "model": None if wild else {target.name for target in targets},
     }
+
+    @cache  # thousands of budgets may have the same patterns
+    def covered(model: str, provider: str) -> tuple[Sequence[str], Sequence[str]]:
+        """Models that a budget can apply to: those whose longest answer is unknown, and those of unknown price."""
+        found = list(_covered(Pattern(model), Pattern(provider), targets))
+        unlimited = [
+            target.name for target in found if not (target.max_output_tokens or target.known_output or target.context)
+        ]
+        return unlimited, [target.name for target in found if target.price is None]
+
     for index, budget in enumerate(settings.budgets):
         for field, pattern in budget.match.items():
             names = known.get(field)
-            if names is not None and not any(map(Pattern(pattern), names)):
+            if (
+                names is not None
+                and pattern not in names
+                and not ("*" in pattern and any(map(Pattern(pattern), names)))
+            ):
                 yield ("budgets", index, "match", field), f"there is no {field} {pattern!r}: this budget never applies"
         if budget.store_failure == "allow":
             yield ("budgets", index, "store_failure"), "while the store is down this budget limits nothing"
@@ -51,38 +66,23 @@ def doubts(settings: Settings, catalog: Catalog, consumers: Collection[str] | No
                 ("budgets", index, "alert_webhook"),
                 "http:// is not encrypted: others on the network can read the alerts",
             )
-        if settings.limits.output_tokens is None and (unlimited := _unlimited(budget, targets)):
+        compiled = compile_budget(budget)
+        unlimited, unpriced = covered(budget.match.get("model", "*"), budget.match.get("provider", "*"))
+        holds_worst = budget.reserve == "worst" and compiled.counts_tokens and compiled.enforced
+        if settings.limits.output_tokens is None and holds_worst and unlimited:
             message = (
                 f"the longest answer of {', '.join(map(repr, unlimited[:3]))} is unknown, so requests without a limit "
                 f"are capped at {USUAL} tokens: give a `max_output_tokens`"
             )
             yield ("budgets", index, "reserve"), message
-        if budget.unit == USD and not compile_budget(budget).of_tools and (unknown := _unpriced(budget, targets)):
+        if budget.unit == USD and not compiled.of_tools and unpriced:
             then = "its requests count as free" if settings.unknown_price == "warn" else "it is skipped"
-            message = f"the price of {', '.join(map(repr, unknown[:3]))} is unknown, so {then}: give a `price`"
+            message = f"the price of {', '.join(map(repr, unpriced[:3]))} is unknown, so {then}: give a `price`"
             yield ("budgets", index), message
 
 
-def _unlimited(budget: BudgetSettings, targets: Collection[Target]) -> list[str]:
-    """Models whose longest answer is unknown, under a budget that holds the worst."""
-    compiled = compile_budget(budget)
-    if budget.reserve != "worst" or not (compiled.counts_tokens and compiled.enforced):
-        return []
-    return [
-        target.name
-        for target in _covered(budget, targets)
-        if not (target.max_output_tokens or target.known_output or target.context)
-    ]
-
-
-def _unpriced(budget: BudgetSettings, targets: Collection[Target]) -> list[str]:
-    """Models of unknown price under a budget in USD. Models behind a wildcard are too many to check."""
-    return [target.name for target in _covered(budget, targets) if target.price is None]
-
-
-def _covered(budget: BudgetSettings, targets: Collection[Target]) -> Iterator[Target]:
-    """Models that a budget can apply to."""
-    model, provider = (Pattern(budget.match.get(field, "*")) for field in ("model", "provider"))
+def _covered(model: Pattern, provider: Pattern, targets: Collection[Target]) -> Iterator[Target]:
+    """Models that a budget can apply to. Models behind a wildcard are too many to check."""
     for target in targets:
         if not target.disabled and model(target.name) and provider(target.provider):
             yield target

@@ -26,28 +26,55 @@ def contradictions(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
             yield ("stores", "cache"), "memory: keeps the answers of each worker alone: use sqlite: or redis:"
     elif cache.key is None:
         yield ("cache", "key"), "answers in SQLite and Redis are encrypted: give a key, env:NAME or file:/path"
+    yield from _semantic(settings)
+
+
+def _semantic(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+    """Contradictions of rules for questions in other words."""
+    cache, similar = settings.cache, settings.cache.semantic
+    for index, rule in cache.semantic_rules:
+        place = ("cache", "rules", index, "semantic")
+        if rule.semantic == "enforce" and similar.verify is None and not similar.questions:
+            yield (
+                place,
+                (
+                    "a score alone may give the answer to another question: add `cache.semantic.verify: "
+                    "{model, consumer}`, which is asked about each, or `cache.semantic.questions`, or write "
+                    "`semantic: shadow`"
+                ),
+            )
+        elif rule.semantic == "shadow" and similar.embeddings is None:
+            yield place, "questions are compared by vectors: give `cache.semantic.embeddings: {model, consumer}`"
+        if rule.semantic == "enforce" and similar.verify is not None and similar.threshold is None:
+            at = ("cache", "semantic", "threshold")
+            yield at, "give the threshold from which `verify` is asked: samples in shadow mode show it"
+    if similar.verify is not None and similar.embeddings is None:
+        yield ("cache", "semantic", "verify"), "it judges what `embeddings` find: give `embeddings: {model, consumer}`"
     if not cache.is_semantic:
         return
     if not has_package("numpy"):
         yield ("cache", "semantic"), "questions are compared with numpy: pip install 'llm-extproc[semantic]'"
-    similar, model = cache.semantic, cache.semantic.embeddings
-    if model is None:
-        return
-    place = ("cache", "semantic", "embeddings")
     around = settings.around_guardrails
-    if model.consumer not in around.keys:
-        yield (*place, "consumer"), f"there is no consumer {model.consumer!r} with a key in env or file"
-    if not any(Pattern(name)(model.model) for name in around.models):
-        yield (*place, "model"), f"there is no model {model.model!r}"
-    if model.url is None and around.door.startswith("https:"):
-        yield (*place, "url"), "the listener has TLS: give the address with the name of its certificate"
-    if similar.threshold is None and any(rule.semantic == "enforce" for rule in cache.rules):
-        yield ("cache", "semantic", "threshold"), "give the threshold of this model: its samples in shadow mode show it"
+    for name, model in (("embeddings", similar.embeddings), ("verify", similar.verify)):
+        if model is None:
+            continue
+        at = ("cache", "semantic", name)
+        if model.consumer not in around.keys:
+            yield (*at, "consumer"), f"there is no consumer {model.consumer!r} with a key in env or file"
+        if not any(Pattern(known)(model.model) for known in around.models):
+            yield (*at, "model"), f"there is no model {model.model!r}"
+        if model.url is None and around.door.startswith("https:"):
+            yield (*at, "url"), "the listener has TLS: give the address with the name of its certificate"
 
 
 def doubts(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
     cache, store = settings.cache, settings.stores.cache
     if not cache.rules:
+        if cache.conversations.enabled and not is_memory(store) and cache.key is None:
+            yield (
+                ("cache", "key"),
+                "turns of conversations in SQLite and Redis are encrypted: without a key none is kept",
+            )
         return
     for doubt in doubt_store(store):
         yield ("stores", "cache"), doubt
@@ -55,8 +82,6 @@ def doubts(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
         yield ("cache", "key"), f"{cache.key} is not set or has under {LEAST_SECRET} characters: nothing is kept"
     if store.startswith("redis") and store == settings.stores.counters:
         yield ("stores", "cache"), "answers may fill the Redis of the budgets, which must not evict: use another one"
-    if cache.is_semantic and settings.processor.workers > 1 and not store.startswith("redis"):
-        yield ("cache", "semantic"), "each worker compares its own questions alone: workers share them through Redis"
     for index, rule in enumerate(cache.rules[:-1]):
         if not rule.match:
             yield ("cache", "rules", index), "it matches every request: the rules below never apply"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extproc.budgets.settings import TOOL_CALLS
 from extproc.guardrails import RemoteSettings
-from extproc.mcp.settings import HOP, JOIN
-from extproc.words.values import is_private
+from extproc.mcp.settings import HOP
+from extproc.words.values import Pattern, is_private
 
 if TYPE_CHECKING:
-    from extproc.mcp.settings import MCPSettings
+    from extproc.mcp.settings import MCPProfileSettings, MCPSettings
     from extproc.settings.config import Settings
 
 _Found = tuple[tuple[str | int, ...], str]
@@ -34,6 +36,10 @@ def contradictions(settings: Settings) -> Iterator[_Found]:
         for server in profile.servers:
             if server not in mcp.servers:
                 yield ("mcp", "profiles", name, "servers", server), f"there is no server {server!r} in mcp.servers"
+        for first, second, text, certain in _shared(profile):
+            if certain:
+                message = f"{text!r} is also a tool of {first} in this profile: give one of the servers a prefix"
+                yield ("mcp", "profiles", name, "servers", second), message
     if mcp.key is not None and mcp.key.read_or_last() is None:
         yield ("mcp", "key"), f"{mcp.key} is not set"
     if settings.processor.address is not None:
@@ -66,6 +72,16 @@ def doubts(settings: Settings) -> Iterator[_Found]:
         named = pattern.partition("/")[0]
         if "*" not in named and named not in mcp.servers:
             yield ("mcp", "tools", pattern), f"there is no server {named!r}: this policy never applies"
+    if mcp.pins is not None:
+        from extproc.mcp.pins import load  # noqa: PLC0415 - most settings have no pins
+
+        try:
+            load(Path(mcp.pins.file))
+        except FileNotFoundError:
+            yield ("mcp", "pins", "file"), "there is no such file yet: no definition is offered until `extproc mcp pin`"
+        except (OSError, ValueError) as error:
+            reason = str(error) if isinstance(error, ValueError) else type(error).__name__
+            yield ("mcp", "pins", "file"), f"the file is not used, so every definition counts as new: {reason}"
     if mcp.resource is not None and not settings.auth.jwt:
         yield ("mcp", "resource"), "has no effect without auth.jwt: there is no issuer to tell clients of"
     if mcp.anonymous and settings.auth.required:
@@ -82,9 +98,25 @@ def _profile_doubts(settings: Settings, mcp: MCPSettings) -> Iterator[_Found]:
         if settings.auth.required and not settings.auth.jwt and not any(each.tools.enters(name) for each in known):
             yield where, "no consumer may use this profile: grant tools to a consumer, a team or a group"
         for server, share in profile.servers.items():
-            prefix = server + JOIN if share.prefix is None else share.prefix
+            prefix = share.before(server)
             if len(prefix) > _LONGEST // 2:
                 yield (*where, "servers", server), f"names begin with {len(prefix)} characters, of {_LONGEST} at most"
+        for first, second in dict.fromkeys((first, second) for first, second, _, _ in _shared(profile)):
+            message = (
+                f"its tools may have the names of those of {first}: names that both have belong to {first}, and while "
+            )
+            message += f"the lists of {first} are not known, none of them is offered. Give one of the servers a prefix"
+            yield (*where, "servers", second), message
+
+
+def _shared(profile: MCPProfileSettings) -> Iterator[tuple[str, str, str, bool]]:
+    """Pairs of servers whose tools can have one name, with a pattern of the second. True: it is a name both want."""
+    for (first, one), (second, two) in combinations(profile.servers.items(), 2):
+        if one.before(first) != two.before(second):
+            continue  # longer prefixes that begin alike are told when the lists are known
+        for text in two.tools:
+            if any(Pattern(each)(text) or Pattern(text)(each) for each in one.tools):
+                yield first, second, text, text in one.tools and "*" not in text
 
 
 def _grants_without(settings: Settings) -> Iterator[_Found]:

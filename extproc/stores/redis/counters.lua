@@ -11,7 +11,8 @@
 --   TAG:leases                 zset   id by the end of its lease; states 0 (reserved), 1 (forwarded), and of those that
 --                                     were settled and kept 4 (was reserved) and 5 (was forwarded): amounts as charged;
 --                                     3 too, by the time of its next report, until it is recorded
---   TAG:late                   zset   id by when it was ended; states 2 (was released) and 3 (was charged)
+--   TAG:late                   zset   id by when it was ended; states 2 (was released, or voided: then without holds) and 3
+--                                     (was charged)
 --   TAG:board:BOARD            hash   author -> note
 --   TAG:notes                  zset   {board, author} packed, by when the note runs out
 --   TAG:epoch                  string written once: a different one means that everything before it is lost
@@ -149,15 +150,15 @@ local function take(answer, first, taken)
   return answer
 end
 
-local function reserve(id, lease, forwarded, facts) -- then the holds
+local function reserve(id, lease, facts) -- then the holds
   if redis.call('HEXISTS', RESERVATIONS, id) == 1 then
     return { 'exists' }
   end
   local taken = {}
-  local answer = take({ 'granted', '' }, 7, taken)
+  local answer = take({ 'granted', '' }, 6, taken)
   if answer[1] == 'granted' then
     answer[2] = epoch_or(id)
-    redis.call('HSET', RESERVATIONS, id, forwarded .. cmsgpack.pack(taken, facts))
+    redis.call('HSET', RESERVATIONS, id, '0' .. cmsgpack.pack(taken, facts))
     redis.call('ZADD', LEASES, string.format('%.17g', now + tonumber(lease)), id)
   end
   return answer
@@ -187,15 +188,43 @@ local function extend(id) -- then the holds
   return answer
 end
 
-local function forward(id, lease)
-  local record = redis.call('HGET', RESERVATIONS, id)
-  local state = record and record:sub(1, 1)
-  if state == '0' then
-    redis.call('HSET', RESERVATIONS, id, '1' .. record:sub(2))
-  elseif state ~= '1' then
-    return 0
+local function forward(late) -- ids
+  for at = 4, #ARGV do
+    local id = ARGV[at]
+    local record = redis.call('HGET', RESERVATIONS, id)
+    local state = record and record:sub(1, 1)
+    if state == '0' then
+      redis.call('HSET', RESERVATIONS, id, '1' .. record:sub(2))
+    elseif state == '2' then
+      local taken = cmsgpack.unpack(record:sub(2))
+      for hold = 1, #taken, 5 do
+        local charged = taken[hold + 4] == '0' and taken[hold + 3] or '0'
+        move(taken[hold], taken[hold + 1], taken[hold + 2], charged, '0', '0', tonumber(late))
+      end
+      redis.call('HSET', RESERVATIONS, id, '3' .. record:sub(2))
+      redis.call('ZREM', LATE, id)
+      redis.call('ZADD', LEASES, string.format('%.17g', now), id)
+    end
   end
-  redis.call('ZADD', LEASES, string.format('%.17g', now + tonumber(lease)), id)
+  return 1
+end
+
+local function void() -- ids
+  local moment = string.format('%.17g', now)
+  for at = 3, #ARGV do
+    local id = ARGV[at]
+    local record = redis.call('HGET', RESERVATIONS, id)
+    local state = record and record:sub(1, 1)
+    if not record or state == '0' then
+      local taken = record and cmsgpack.unpack(record:sub(2)) or {}
+      for hold = 1, #taken, 5 do
+        move(taken[hold], taken[hold + 1], taken[hold + 2], '0', '0', taken[hold + 3])
+      end
+      redis.call('HSET', RESERVATIONS, id, '2' .. cmsgpack.pack({}, ''))
+      redis.call('ZREM', LEASES, id)
+      redis.call('ZADD', LATE, moment, id)
+    end
+  end
   return 1
 end
 
@@ -210,21 +239,21 @@ local function renew(lease) -- ids
   return 1
 end
 
--- The amounts are ARGV[first] to ARGV[last]. If their number differs from the holds': -1 minus the number of holds.
-local function settle(id, keep, first, last)
+-- The amounts begin at ARGV[5]. If their number differs from the holds': -1 minus the number of holds.
+local function settle(id, keep)
   local record = redis.call('HGET', RESERVATIONS, id)
   local state = record and record:sub(1, 1)
   if not record or state == '4' or state == '5' then
     return 0
   end
   local taken, facts = cmsgpack.unpack(record:sub(2))
-  if (last - first + 1) * 5 ~= #taken then
+  if (#ARGV - 4) * 5 ~= #taken then
     return -1 - #taken / 5
   end
   local live = state == '0' or state == '1'
   for at = 1, #taken, 5 do
     local held, slot = taken[at + 3], taken[at + 4] == '1'
-    local used = slot and '0' or ARGV[first + (at - 1) / 5]
+    local used = slot and '0' or ARGV[5 + (at - 1) / 5]
     local charged = (state == '3' and not slot) and held or '0'
     move(taken[at], taken[at + 1], taken[at + 2], used, charged, live and held or '0')
     taken[at + 3] = used
@@ -280,13 +309,7 @@ local function forget_notes()
   end
 end
 
-local function expire(batch, late, epoch, keep) -- then settles to repeat: id, keep, number of amounts, the amounts
-  local settled, at = {}, 7
-  while at < #ARGV do
-    local amounts = tonumber(ARGV[at + 2])
-    settled[#settled + 1] = settle(ARGV[at], ARGV[at + 1] == '1', at + 3, at + 2 + amounts)
-    at = at + 3 + amounts
-  end
+local function expire(batch, late, epoch, keep)
   local ended = {}
   local moment = string.format('%.17g', now)
   local again = tonumber(keep) > 0 and string.format('%.17g', now + tonumber(keep))
@@ -326,7 +349,7 @@ local function expire(batch, late, epoch, keep) -- then settles to repeat: id, k
   end
   forget_idle()
   forget_notes()
-  return { epoch_or(epoch), settled, ended }
+  return { epoch_or(epoch), ended }
 end
 
 local function levels() -- pairs of scope and window
@@ -363,13 +386,15 @@ local function share(board, author, note, ttl)
 end
 
 if phase == 'reserve' then
-  return reserve(ARGV[3], ARGV[4], ARGV[5], ARGV[6])
+  return reserve(ARGV[3], ARGV[4], ARGV[5])
 elseif phase == 'forward' then
-  return forward(ARGV[3], ARGV[4])
+  return forward(ARGV[3])
+elseif phase == 'void' then
+  return void()
 elseif phase == 'renew' then
   return renew(ARGV[3])
 elseif phase == 'settle' then
-  return settle(ARGV[3], ARGV[4] == '1', 5, #ARGV)
+  return settle(ARGV[3], ARGV[4] == '1')
 elseif phase == 'extend' then
   return extend(ARGV[3])
 elseif phase == 'recorded' then

@@ -1,13 +1,9 @@
 """Counters in Redis: each phase is one call of one script, `counters.lua`, which decides on the server's clock.
 `numbers.lua` is its beginning.
-
-A call that got no answer may have run all the same. Such a reservation would be charged when its lease runs out, and a
-lost settle would leave the estimate in the books; so both are remembered here, and a later `expire` repeats them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 import uuid
@@ -29,23 +25,17 @@ from extproc.stores import (
     Granted,
     Hold,
     Level,
-    StoreError,
     check_amounts,
     check_facts,
     check_note,
     fuller,
     write,
 )
-from extproc.stores._breaker import NotSentError
 from extproc.stores.redis import RedisURL
 from extproc.stores.redis.link import Link
 from extproc.stores.redis.silence import Silence
 
-MAX_OWED = 10_000  # calls without an answer that are repeated; beyond it the lease decides
-OWED_BATCH = 200  # calls repeated by one call of `expire`
-OWED_TURNS = 30  # calls of `expire` after which an id that was never found counts as never reserved
-
-BATCH = 500  # ids in one call of `recorded` or `renew`
+BATCH = 500  # ids in one call
 
 _SCRIPT = "\n".join(
     Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("numbers.lua", "counters.lua")
@@ -70,36 +60,30 @@ class RedisCounters:
         self._link = Link(url, f"{{{url.prefix}}}", _SCRIPT, _SHA, Silence(timeout, patience))
         self._epoch = b""  # epoch of the store, once it was read: a different one later means that the counts are lost
         self._lost = False
-        # Calls to repeat, by id: the amounts to settle, whether to keep them, the number of further tries.
-        self._owed: dict[str, tuple[Sequence[int], bool, int]] = {}
 
-    async def reserve(
-        self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False, facts: bytes = b""
-    ) -> Granted | Denied:
+    async def reserve(self, id: str, holds: Sequence[Hold], lease: float, *, facts: bytes = b"") -> Granted | Denied:
         check_facts(facts)
-        arguments: list[str | bytes] = [id, repr(float(lease)), "01"[forwarded], facts]
+        arguments: list[str | bytes] = [id, repr(float(lease)), facts]
         for hold in holds:
             arguments += _packed(hold)
-        try:
-            answer = await self._link.call("reserve", self._now(), *arguments)
-        except NotSentError:
-            raise
-        except (StoreError, asyncio.CancelledError):  # the caller will not come back with this id
-            self._owe(id, [0] * len(holds), keep=False, turns=OWED_TURNS)  # the call may still be on its way
-            raise
+        answer = await self._link.call("reserve", self._now(), *arguments)
         if answer[0] == b"exists":
             raise ValueError(f"reservation {id!r} exists")
         return self._taken(answer)
 
-    async def forward(self, id: str, lease: float) -> bool:
-        return bool(await self._link.call("forward", self._now(), id, repr(float(lease))))
+    async def forward(self, ids: Sequence[str]) -> None:
+        for first in range(0, len(ids), BATCH):
+            await self._link.call("forward", self._now(), repr(LATE_SETTLE), *ids[first : first + BATCH])
+
+    async def void(self, ids: Sequence[str]) -> None:
+        for first in range(0, len(ids), BATCH):
+            await self._link.call("void", self._now(), *ids[first : first + BATCH])
 
     async def renew(self, ids: Sequence[str], lease: float) -> None:
         for first in range(0, len(ids), BATCH):
             await self._link.call("renew", self._now(), repr(float(lease)), *ids[first : first + BATCH])
 
     async def extend(self, id: str, holds: Sequence[Hold]) -> Granted | Denied | None:
-        """See `Counters.extend`. Nothing is owed after a call without an answer: the settle gives back its amounts."""
         arguments = [part for hold in holds for part in _packed(hold)]
         answer = await self._link.call("extend", self._now(), id, *arguments)
         if answer[0] == b"gone":
@@ -110,20 +94,12 @@ class RedisCounters:
 
     async def settle(self, id: str, amounts: Sequence[int], *, keep: bool = False) -> bool:
         check_amounts(amounts, len(amounts))
-        try:
-            answer = int(await self._link.call("settle", self._now(), id, "01"[keep], *map(str, amounts)))
-        except (StoreError, asyncio.CancelledError):
-            self._owe(id, amounts, keep=keep, turns=1)
-            raise
+        answer = int(await self._link.call("settle", self._now(), id, "01"[keep], *map(str, amounts)))
         if answer < 0:
             raise ValueError(f"{len(amounts)} amounts for {-1 - answer} holds")
         return answer == 1
 
     async def recorded(self, ids: Sequence[str], *, expired: bool = False) -> None:
-        for id in ids:
-            if id in self._owed and not expired:  # the repetition leaves nothing to keep
-                amounts, _, turns = self._owed[id]
-                self._owed[id] = amounts, False, turns
         for first in range(0, len(ids), BATCH):
             await self._link.call("recorded", self._now(), "01"[expired], *ids[first : first + BATCH])
 
@@ -132,14 +108,8 @@ class RedisCounters:
         if self._lost:
             self._lost = False
             raise CountsLostError("the store was emptied or replaced: its counts are lost")
-        owed = list(self._owed.items())[:OWED_BATCH]
         arguments = [str(EXPIRE_BATCH), repr(LATE_SETTLE), uuid.uuid4().hex, repr(float(keep))]
-        for id, (amounts, kept, _) in owed:
-            arguments += (id, "01"[kept], str(len(amounts)), *map(str, amounts))
-        epoch, settled, ended = await self._link.call("expire", self._now(), *arguments)
-        for (id, (amounts, kept, turns)), done in zip(owed, settled, strict=True):
-            if self._owed.pop(id, None) is not None and not done and turns > 1:
-                self._owed[id] = amounts, kept, turns - 1  # at the end: other ids have their turn
+        epoch, ended = await self._link.call("expire", self._now(), *arguments)
         self._saw(epoch)
         if self._lost and not ended:
             return await self.expire(keep=keep)
@@ -197,10 +167,6 @@ class RedisCounters:
             return Denied(answer[1], int(answer[2]), _seconds(answer[3]))
         self._saw(answer[1])
         return Granted(tuple(_levels(answer, 2)))
-
-    def _owe(self, id: str, amounts: Sequence[int], *, keep: bool, turns: int) -> None:
-        if len(self._owed) < MAX_OWED:
-            self._owed[id] = tuple(amounts), keep, turns
 
 
 def _packed(hold: Hold) -> tuple[str, ...]:

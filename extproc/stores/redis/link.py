@@ -20,8 +20,8 @@ from redis.asyncio import Connection, SSLConnection
 from redis.credentials import CredentialProvider
 from redis.exceptions import MovedError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
-from extproc.stores import StoreError
-from extproc.stores._breaker import Breaker, NotSentError
+from extproc.stores import NotSentError, StoreError
+from extproc.stores._breaker import Breaker
 from extproc.stores.redis import RedisURL
 from extproc.stores.redis.silence import CrowdedError, Silence, SilentError
 from extproc.words.values import Secret

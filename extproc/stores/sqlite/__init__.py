@@ -65,7 +65,10 @@ _SAVE_IDLE = "REPLACE INTO counts (settled, reserved, idle, window, number, scop
 _MOVE = """UPDATE counts SET settled = max(0, min(settled + ?, 9223372036854775807)), reserved = reserved + ?
     WHERE window = ? AND number = ? AND scope = ?"""
 _RENEW = "UPDATE holdings SET deadline = ? WHERE id = ? AND expired = 0 AND charged IS NULL"
-_FORWARD = _RENEW.replace("SET", "SET forwarded = 1,")
+_STATE = "SELECT forwarded, expired, holds, charged FROM holdings WHERE id = ?"
+_HOLD = "INSERT INTO holdings VALUES (?, ?, 0, ?, ?, NULL, ?)"
+_FORWARD = "UPDATE holdings SET forwarded = 1 WHERE id = ? AND expired = 0 AND charged IS NULL"
+_RELEASED = "SELECT holds FROM holdings WHERE id = ? AND expired = 1 AND forwarded = 0"
 _END = "DELETE FROM holdings WHERE id = ?"
 _AGAIN = "UPDATE holdings SET expired = ?, deadline = ? WHERE id = ?"
 _DROP = "DELETE FROM counts WHERE window = ? AND number = ? AND scope = ?"
@@ -160,9 +163,7 @@ class SqliteCounters:
             Path(f"{self.path}-shm").unlink(missing_ok=True)
         return self._open()
 
-    async def reserve(
-        self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False, facts: bytes = b""
-    ) -> Granted | Denied:
+    async def reserve(self, id: str, holds: Sequence[Hold], lease: float, *, facts: bytes = b"") -> Granted | Denied:
         check_facts(facts)
         now = self._clock()
         counts: dict[_Key, _Count] = {}  # their values after this call: two holds may be on one scope
@@ -182,16 +183,35 @@ class SqliteCounters:
             for key, count in counts.items():
                 _save(db, key, *count)
             try:
-                row = (id, now + lease, forwarded, _encode(taken), facts)
-                db.execute("INSERT INTO holdings VALUES (?, ?, ?, 0, ?, NULL, ?)", row)
+                db.execute(_HOLD, (id, now + lease, 0, _encode(taken), facts))
             except sqlite3.IntegrityError as error:
                 raise ValueError(f"reservation {id!r} exists") from error
         return _granted(taken, counts, resets)
 
-    async def forward(self, id: str, lease: float) -> bool:
+    async def forward(self, ids: Sequence[str]) -> None:
+        now = self._clock()
         async with self._transaction() as db:
-            renewed = db.execute(_FORWARD, (self._clock() + lease, id)).rowcount
-        return renewed > 0
+            for id in ids:
+                if db.execute(_FORWARD, (id,)).rowcount:
+                    continue
+                for (holds,) in db.execute(_RELEASED, (id,)).fetchall():
+                    for held in _decode(holds):
+                        _move(db, held, 0 if held.slot else held.amount, 0, _idle_at(held, now, least=LATE_SETTLE))
+                    db.execute("UPDATE holdings SET forwarded = 1 WHERE id = ?", (id,))
+                    db.execute(_AGAIN, (2, now, id))
+
+    async def void(self, ids: Sequence[str]) -> None:
+        now = self._clock()
+        async with self._transaction() as db:
+            for id in ids:
+                row = db.execute(_STATE, (id,)).fetchone()
+                if row is None:
+                    db.execute(_HOLD, (id, now, 1, b"[]", b""))
+                elif row[0] == row[1] == 0 and row[3] is None:
+                    for held in _decode(row[2]):
+                        _move(db, held, 0, -held.amount, _idle_at(held, now))
+                    db.execute("UPDATE holdings SET holds = '[]' WHERE id = ?", (id,))
+                    db.execute(_AGAIN, (1, now, id))
 
     async def renew(self, ids: Sequence[str], lease: float) -> None:
         for first in range(0, len(ids), RENEW_BATCH):
@@ -229,7 +249,7 @@ class SqliteCounters:
     async def settle(self, id: str, amounts: Sequence[int], *, keep: bool = False) -> bool:
         now = self._clock()
         async with self._transaction() as db:
-            row = db.execute("SELECT forwarded, expired, holds, charged FROM holdings WHERE id = ?", (id,)).fetchone()
+            row = db.execute(_STATE, (id,)).fetchone()
             if row is None or row[3] is not None:
                 return False
             forwarded, expired, holds, _ = row

@@ -150,7 +150,7 @@ def test_a_sealed_entry_opens_under_its_own_key_and_secret_alone():
 async def test_a_file_holds_no_word_of_an_answer_or_name_and_is_private(tmp_path):
     path = tmp_path / "cache.db"
     answers = Answers(open_store(f"sqlite:{path}", memory=1 << 20, disk=1 << 20), SECRET, Sealed(SECRET))
-    await answers.keep(key(1), ENTRY, "ada-the-consumer", 1000)
+    await answers.keep(key(1), ENTRY, answers.owner("ada-the-consumer"), 1000)
     assert await answers.find(key(1)) == ENTRY
     written = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     for word in (b"rains", b"ada-the", b"openai_chat"):
@@ -167,7 +167,7 @@ async def test_answers_in_a_file_survive_a_restart_and_another_secret_reads_none
         answers = Answers(open_store(url, memory=1 << 20, disk=1 << 20), secret, Sealed(secret))
         assert await answers.find(key(1)) == found
         if found is None and secret == SECRET:
-            await answers.keep(key(1), ENTRY, "ada", 1000)
+            await answers.keep(key(1), ENTRY, answers.owner("ada"), 1000)
         await answers.close()
 
 
@@ -184,11 +184,11 @@ async def test_a_store_that_does_not_answer_has_no_answers():
     assert await answers.find(key(1)) is None
     assert answers.failures == 1
     for _ in range(3):  # it is spared for a while
-        await answers.keep(key(1), ENTRY, "ada", 10)
+        await answers.keep(key(1), ENTRY, answers.owner("ada"), 10)
         assert await answers.find(key(1)) is None
     assert answers.failures == 1
     answers._rests_until = 0.0
-    await answers.keep(key(1), ENTRY, "ada", 10)
+    await answers.keep(key(1), ENTRY, answers.owner("ada"), 10)
     assert answers.failures == 2
 
 

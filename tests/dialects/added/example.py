@@ -37,6 +37,8 @@ class Example(Dialect):
         spoken=frozenset(("contents", "systemInstruction")),
         files=frozenset(("data",)),
         opaque=frozenset(("data", "thoughtSignature")),
+        inside=frozenset(("role", "parts", "text")),
+        data=frozenset(("args", "parameters")),
     )
 
     def read(self, body, endpoint=NO_ENDPOINT):

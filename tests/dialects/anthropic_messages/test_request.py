@@ -411,7 +411,7 @@ def test_roles_alternate_and_results_come_first():
         ("user", ["tool_result", "tool_result", "text", "text"]),
     ]
     assert [block.get("tool_use_id") or block["text"] for block in body["messages"][2]["content"]] == [
-        *("1", "2", "c", "d")
+        *("1", "2", "c", "\n\nd")
     ]
 
 
@@ -421,7 +421,7 @@ def test_empty_text_is_left_out():
         messages=[user(TextPart("a")), assistant(TextPart("")), user(TextPart("b"), TextPart("\n"))],
     )
     assert body["messages"] == [
-        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "\n\nb"}]}
     ]
     assert "system" not in body
 

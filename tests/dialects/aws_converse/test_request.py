@@ -127,7 +127,7 @@ def test_roles_alternate_the_user_begins_and_no_text_is_blank():
     assert turns(assistant("a"), user("b", ""), user(" ", "c"), user(""), assistant(RefusalPart("no"), "d \n")) == [
         turn("user", {"text": "Begin."}),
         turn("assistant", {"text": "a"}),
-        turn("user", {"text": "b"}, {"text": "c"}),
+        turn("user", {"text": "b"}, {"text": "\n\nc"}),
         turn("assistant", {"text": "no"}, {"text": "d"}),
     ]
 

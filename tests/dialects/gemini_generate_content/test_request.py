@@ -104,8 +104,8 @@ def test_there_is_always_a_turn(system, messages, text):
 
 def test_neighbours_of_one_role_become_one_turn_and_empty_texts_are_left_out():
     assert contents(user("a", ""), user("b"), assistant("c"), assistant("", "d"), assistant(""), user("e")) == [
-        turn("user", {"text": "a"}, {"text": "b"}),
-        turn("model", {"text": "c"}, {"text": "d"}),
+        turn("user", {"text": "a"}, {"text": "\n\nb"}),
+        turn("model", {"text": "c"}, {"text": "\n\nd"}),
         turn("user", {"text": "e"}),
     ]
 
@@ -265,7 +265,7 @@ def test_results_follow_their_calls_in_a_turn_of_their_own():
     )
     assert given[2:] == [
         turn("user", result("1", "weather", {"output": "a\nb"}), result("2", "now", {"output": ""})),
-        turn("user", {"text": "and now"}, {"text": "quick"}),
+        turn("user", {"text": "and now"}, {"text": "\n\nquick"}),
         turn("model", {"text": "so"}),
         turn("user", {"text": "thanks"}),
     ]

@@ -65,6 +65,16 @@ MESSAGES = {
         [ThinkingPart("hm"), TextPart("Hi")],
         "stop",
     ),
+    "thinking, Databricks' way": (
+        {
+            "content": [
+                {"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]},
+                {"type": "text", "text": "Hi"},
+            ]
+        },
+        [ThinkingPart("hm"), TextPart("Hi")],
+        "stop",
+    ),
     "thinking with signatures": (
         {
             "content": "Hi",

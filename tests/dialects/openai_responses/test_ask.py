@@ -5,7 +5,6 @@ import json
 import pytest
 
 from extproc.dialects.openai_responses import DIALECT
-from extproc.dialects.openai_responses.client_answer import new_response_id
 from extproc.dialects.openai_responses.shapes import new_id
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
@@ -308,21 +307,11 @@ def test_a_reference_to_an_item_of_the_same_request_needs_nothing(reference):
     assert [len(message.parts) for message in DIALECT.decode_request(body).messages] == [1, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("fields", "param"),
-    [
-        ({"input": [HI, {"type": "item_reference", "id": new_id("fc")}, RESULT]}, "input[1]"),
-        ({"input": [HI, {"id": new_id("rs")}, RESULT]}, "input[1]"),
-        ({"previous_response_id": new_id("resp")}, "previous_response_id"),
-        ({"previous_response_id": new_response_id("chatcmpl-1")}, "previous_response_id"),
-    ],
-)
-def test_a_reference_to_a_translated_answer_says_what_to_set(fields, param):
-    """No provider keeps it. A target that could be down is not asked for it."""
-    with pytest.raises(Refusal) as refused:
-        asks(**fields)
-    assert (refused.value.kind.status, refused.value.param) == (400, param)
-    assert "set 'store' to false" in refused.value.message
+def test_a_conversation_may_go_on_without_more_input():
+    """As a compaction of it does."""
+    assert asks(input=[], previous_response_id="resp_1").needs["state"] == "previous_response_id"
+    with pytest.raises(Refusal):
+        asks(input=[])
 
 
 def test_thinking_of_a_translated_answer_is_kept_nowhere():

@@ -187,7 +187,7 @@ WITHOUT_PIECES = (
         Delta("text", "Hi", 1),
         Delta("tool_call", "", 2, 0, "fc_1", "f"),
         Delta("tool_call", "{}", 2),
-        Delta("text", "late", 3),
+        Delta("text", "\n\nlate", 3),
         Finished("tool_calls"),
         Used(COUNTS),
         Ended(),

@@ -14,9 +14,9 @@ from typing import Any
 ANSWER = {"answer": "blue"}
 
 
-async def connected(kind: str, url: str, key: str, stack: AsyncExitStack) -> Any:
+async def connected(kind: str, wanted: Any, stack: AsyncExitStack) -> Any:
     """The client's session. Each kind names its methods alike."""
-    headers = {"authorization": f"Bearer {key}"}
+    url, headers = wanted["url"], {"authorization": f"Bearer {wanted['key']}", **wanted.get("headers", {})}
     if kind == "v1":
         from mcp import ClientSession, types
         from mcp.client.streamable_http import streamablehttp_client
@@ -31,8 +31,10 @@ async def connected(kind: str, url: str, key: str, stack: AsyncExitStack) -> Any
     if kind == "langchain":
         from langchain_mcp_adapters.client import MultiServerMCPClient
 
-        client = MultiServerMCPClient({"tools": {"transport": "http", "url": url, "headers": headers}})
-        return {tool.name: tool for tool in await client.get_tools()}
+        given = {"transport": "http", "url": url, "headers": {**headers, **wanted.get("lists", {})}}
+        tools = await MultiServerMCPClient({"tools": given}).get_tools()
+        given["headers"] = headers  # of the sessions that it opens for each call
+        return {tool.name: tool for tool in tools}
     import mcp_types
 
     if kind == "fastmcp":
@@ -90,7 +92,7 @@ async def main(kind: str, script: str) -> None:
     wanted = json.loads(script)
     results: list[Any] = []
     async with AsyncExitStack() as stack:
-        session = await connected(kind, wanted["url"], wanted["key"], stack)
+        session = await connected(kind, wanted, stack)
         for each in wanted["steps"]:
             try:
                 results.append(await step(session, kind, *each))

@@ -1,6 +1,6 @@
 import pytest
 
-from extproc.settings.config import ConfigError
+from extproc.settings.document import ConfigError
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_rules_change_at_once_and_the_first_and_the_last_one_bind_at_a_restart(s
             "cache: {rules: [{mode: shadow}]}",
             "cache: {rules: [{ttl: 5s}, {scope: team}], wait: 1s}",
             "cache: {rules: [{}], memory: 2MiB}",
-            "cache: {rules: [{}], semantic: {shared: {entries: 5}}}",
+            "cache: {rules: [{}], semantic: {memory: 2MiB}}",
         )
     ]
     assert changes_of_fixed(enforced, shadow) == []
@@ -84,9 +84,65 @@ def test_rules_change_at_once_and_the_first_and_the_last_one_bind_at_a_restart(s
         assert changes_of_fixed(other, shadow) == changes_of_fixed(shadow, other) == ["cache"]
 
 
-def test_workers_share_questions_through_redis_alone(settings, monkeypatch):
-    monkeypatch.setenv("CACHE_KEY", "k" * 32)
-    for store, warned in (("sqlite:a.db", True), ("redis://127.0.0.1", False)):
-        text = f"processor: {{workers: 2}}\nstores: {{cache: '{store}'}}\n"
-        found = doubts(settings(text + "cache: {key: env:CACHE_KEY, rules: [{semantic: shadow}]}"))
-        assert (("cache", "semantic") in [path for path, _ in found]) is warned
+OWN = "consumers: [{name: own, keys: [{env: KEY_own}]}]\n"
+EMBED, VERIFY = "embeddings: {model: m, consumer: own}", "verify: {model: n, consumer: own}"
+
+
+def similar(semantic, rule="semantic: enforce", more=OWN):
+    return f"{more}cache: {{semantic: {{{semantic}}}, rules: [{{{rule}}}]}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # a file of an earlier release
+        (
+            "cache: {rules: [{semantic: enforce}]}",
+            "cache.rules.0.semantic: a score alone may give the answer to another",
+        ),
+        (similar(f"threshold: 0.9, {EMBED}"), "cache.rules.0.semantic: a score alone may give the answer to another"),
+        ("cache: {rules: [{semantic: shadow}]}", "cache.rules.0.semantic: questions are compared by vectors: give"),
+        (similar("guard: false"), "cache.semantic: guard: rules of words could not keep questions apart"),
+        (similar("shared: {entries: 5}"), "cache.semantic: shared: each process compares its own questions"),
+        (similar(VERIFY), "cache.semantic.verify: it judges what `embeddings` find"),
+        (similar(f"{EMBED}, {VERIFY}"), "cache.semantic.threshold: give the threshold from which"),
+        (
+            similar(f"threshold: 0.9, {EMBED}, {VERIFY}", more=""),
+            "cache.semantic.verify.consumer: there is no consumer",
+        ),
+        (
+            similar(f"threshold: 0.9, {EMBED}, {VERIFY.replace('n,', 'x,')}"),
+            "cache.semantic.verify.model: there is no model",
+        ),
+        (
+            similar(f"threshold: 0.9, {EMBED}, {VERIFY.replace('}', ', timeout: 8s}')}"),
+            "cache.semantic.verify.timeout: input",
+        ),
+        (
+            similar(f"threshold: 0.9, {EMBED}, {VERIFY.replace('}', ', max_text: 9}')}"),
+            "cache.semantic.verify.max_text: inp",
+        ),
+        (similar("questions: {a: [b], c: [b]}"), "cache.semantic.questions: 'b' stands under two questions"),
+        (similar("questions: {'': []}"), "cache.semantic.questions"),
+        (
+            similar(f"questions: {{a: {[str(each) for each in range(10_000)]}}}"),
+            "cache.semantic.questions: at most 10000",
+        ),
+    ],
+)
+def test_answers_to_questions_in_other_words_need_a_verdict_or_a_list(errors, monkeypatch, text, expected):
+    monkeypatch.setenv("KEY_own", "sk-gw-own")
+    assert any(error.startswith(expected) for error in errors(text)), errors(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        similar("questions: {a: [b]}"),
+        similar(EMBED, "semantic: shadow"),
+        similar(f"threshold: 0.9, {EMBED}, {VERIFY}"),
+        similar("", "semantic: enforce, mode: 'off'"),
+    ],
+)
+def test_settings_of_other_words_that_are_good(errors, text):
+    assert errors(text) == []

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from extproc.routing.strategies import strategies
 from extproc.settings.checks import doubts
-from extproc.settings.config import ConfigError, lint, parse
+from extproc.settings.config import lint, parse
+from extproc.settings.document import ConfigError
 from tests.samples import examples
 
 ALL = "all targets are at provider 'a': when it is down, no target is left"

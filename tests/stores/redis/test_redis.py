@@ -17,17 +17,19 @@ from extproc.stores import (
     Granted,
     Hold,
     Level,
+    NotSentError,
     StoreError,
     check_counters,
     doubt_counters,
     open_counters,
     window_at,
 )
-from extproc.stores._breaker import FAILURES, Breaker, NotSentError
+from extproc.stores._breaker import FAILURES, Breaker
 from extproc.stores.redis import RedisURL, parse
 from extproc.stores.redis.counters import RedisCounters
 from extproc.words.values import Secret
 from tests.redis_server import RedisServer
+from tests.stores.sent import send
 
 LEASE = 60.0
 HOLD = Hold("a", 0, 10, 4)
@@ -115,7 +117,7 @@ async def test_ended_windows_expire_by_themselves(server, counters):
 
 
 async def test_every_key_has_one_hash_tag(server, counters):
-    await counters.reserve("r1", [Hold("a{b}", 60, 10, 1)], LEASE, forwarded=True)
+    await send(counters, "r1", [Hold("a{b}", 60, 10, 1)], LEASE)
     await counters.share("board{x}", "author", b"note", 60.0)
     await counters.reserve("r2", [Hold("run", 0, 10, 1, idle=60.0)], LEASE)
     await counters.settle("r2", [1], keep=True)
@@ -165,7 +167,7 @@ async def main(port, name):
         granted = await counters.reserve(id, [Hold("a", 0, 500, 3), Hold("b", 0, 10**6, 1)], 60)
         if isinstance(granted, Granted):
             most = max(most, granted.levels[0].settled + granted.levels[0].reserved)
-            await counters.forward(id, 60)
+            await counters.forward([id])
             await counters.settle(id, [number % 4, 1])
             charged += number % 4
 
@@ -191,9 +193,9 @@ async def test_three_gateways_share_one_count(server, counters):
 
 async def test_leases_of_a_dead_gateway_expire_in_another(server, counters):
     gone = RedisCounters(RedisURL("127.0.0.1", server.port), timeout=TIMEOUT)
-    await gone.reserve("sent", [HOLD], 0.05, forwarded=True)
+    await send(gone, "sent", [HOLD], 0.05)
     await gone.reserve("waiting", [Hold("b", 0, 10, 4)], 0.06)
-    await gone.reserve("unrecorded", [HOLD], 0.07, forwarded=True)
+    await send(gone, "unrecorded", [HOLD], 0.07)
     await gone.settle("unrecorded", [3], keep=True)
     await gone.close()
     await asyncio.sleep(0.1)
@@ -219,7 +221,7 @@ redis.call('SET', KEYS[1] .. ':epoch', 'old')
 async def test_data_of_an_older_release_is_read(server, counters):
     server.cli("eval", OLD, "1", "{extproc}")
     assert await counters.levels([("a", 0), ("slots", 0)]) == [Level(9, 4, None), Level(0, 1, None)]
-    assert await counters.forward("live", LEASE)
+    await counters.forward(["live"])
     more = [Hold("a", 0, 20, 6, idle=60.0), Hold("slots", 0, 5, 0, slot=True)]
     assert await counters.extend("live", more) == Granted((Level(9, 10, None), Level(0, 1, None)))
     assert await counters.settle("late", [1], keep=True)
@@ -275,8 +277,7 @@ async def test_a_paused_server_fails_calls_in_time_and_recovers(server):
         await counters.levels([("a", 0)])
     server.resume()
     await until_answered(lambda: counters.settle("r1", [3]))
-    # Reservations of calls that had timed out are released.
-    await until_answered(counters.expire)
+    await counters.void([f"hung-{number}" for number in range(FAILURES)])
     assert await until_answered(lambda: counters.levels([("a", 0)])) == [Level(3, 0, None)]
     await counters.close()
 
@@ -311,75 +312,35 @@ async def test_a_call_waits_no_longer_than_its_patience(server):
     await counters.close()
 
 
-async def test_a_settle_without_an_answer_is_repeated(server, counters):
-    await counters.reserve("r1", [HOLD], LEASE, forwarded=True)
-    await counters.reserve("r2", [HOLD], LEASE, forwarded=True)
-    server.pause()
-    with pytest.raises(StoreError):
-        await counters.settle("r1", [1])
-    await until_open(counters)
-    with pytest.raises(NotSentError):
-        await counters.settle("r2", [2])
-    server.resume()
-    await until_answered(counters.expire)
-    assert await until_answered(lambda: counters.levels([("a", 0)])) == [Level(3, 0, None)]
-    assert not counters._owed
-
-
-@pytest.mark.parametrize("recorded", [True, False])
-async def test_a_kept_settle_without_an_answer_is_repeated(server, counters, recorded):
-    await counters.reserve("r1", [HOLD], 2.0, forwarded=True)
-    server.pause()
-    await until_open(counters)
-    with pytest.raises(NotSentError):
-        await counters.settle("r1", [1], keep=True)
-    if recorded:  # before the store knows that it was settled
-        with pytest.raises(NotSentError):
-            await counters.recorded(["r1"])
-    server.resume()
-    ended = list(await until_answered(counters.expire))
-    deadline = time.monotonic() + 2.5
-    while time.monotonic() < deadline:
-        ended += await until_answered(counters.expire)
-        await asyncio.sleep(0.05)
-    assert [expired for expired in ended if expired.settled] == (
-        [] if recorded else [Expired("r1", True, ("a",), (1,), settled=True)]
-    )
-    assert await counters.levels([("a", 0)]) == [Level(1, 0, None)]
-
-
 async def test_an_extension_without_an_answer_is_released_by_the_settle(server, counters):
-    await counters.reserve("r1", [HOLD], LEASE, forwarded=True)
+    await send(counters, "r1", [HOLD], LEASE)
     server.pause()
     with pytest.raises(StoreError):
         await counters.extend("r1", [HOLD])
     server.resume()
     assert await until_answered(lambda: counters.levels([("a", 0)])) == [Level(0, 8, None)]
-    assert not counters._owed
     assert await counters.settle("r1", [5])
     assert await counters.levels([("a", 0)]) == [Level(5, 0, None)]
 
 
-async def test_an_abandoned_reservation_is_released(server, counters):
+async def test_a_reserve_that_the_server_reads_after_the_void_holds_nothing(server, counters):
+    """The void leaves on another connection, and a server that hung reads its connections in any order."""
     await counters.levels([])
     server.pause()
-    task = asyncio.create_task(counters.reserve("r1", [HOLD], LEASE, forwarded=True))
+    task = asyncio.create_task(counters.reserve("r1", [HOLD], LEASE))
     await asyncio.sleep(0.01)
     task.cancel()  # the client disconnected
     with pytest.raises(asyncio.CancelledError):
         await task
+    other = RedisCounters(RedisURL("127.0.0.1", server.port), timeout=TIMEOUT)
     server.resume()
-    await until_answered(counters.expire)
+    await until_answered(lambda: other.void(["r1"]))
     await until_answered(counters.expire)
     assert await counters.levels([("a", 0)]) == [Level(0, 0, None)]
+    with pytest.raises(ValueError, match="r1"):
+        await counters.reserve("r1", [HOLD], LEASE)
     assert not counters._link.breaker.open
-
-
-async def test_a_repeated_settle_of_an_unknown_id_is_dropped(counters):
-    counters._owe("never", [0], keep=False, turns=30)
-    for _ in range(40):
-        await counters.expire()
-    assert not counters._owed
+    await other.close()
 
 
 async def test_a_flush_under_load_is_reported_and_counting_goes_on(server, counters):
@@ -392,7 +353,7 @@ async def test_a_flush_under_load_is_reported_and_counting_goes_on(server, count
             number += 1
             id = f"{name}-{number}"
             try:
-                granted = await counters.reserve(id, [Hold("a", 0, 10**9, 3)], LEASE, forwarded=True)
+                granted = await send(counters, id, [Hold("a", 0, 10**9, 3)], LEASE)
                 assert isinstance(granted, Granted)
                 await counters.settle(id, [2])
             except StoreError as error:

@@ -13,8 +13,8 @@ import time
 
 import pytest
 
-from extproc.stores import MAX_NOTE, CountsLostError, Denied, Expired, Granted, Hold, Level, StoreError
-from extproc.stores._breaker import PAUSE, NotSentError
+from extproc.stores import MAX_NOTE, CountsLostError, Denied, Expired, Granted, Hold, Level, NotSentError, StoreError
+from extproc.stores._breaker import PAUSE
 from extproc.stores.sqlite import CHECKPOINT, MOST_PAGES, SCHEMA_VERSION, SqliteCounters
 
 LEASE = 60.0
@@ -67,7 +67,7 @@ async def main(path, name):
         granted = await counters.reserve(id, [Hold("a", 0, 500, 3), Hold("b", 0, 10**6, 1)], 60)
         if isinstance(granted, Granted):
             most = max(most, granted.levels[0].settled + granted.levels[0].reserved)
-            await counters.forward(id, 60)
+            await counters.forward([id])
             await counters.settle(id, [number % 4, 1])
             charged += number % 4
     await counters.close()
@@ -98,7 +98,7 @@ async def main(path):
     counters = SqliteCounters(path)
     for id in ("waiting", "sent", "done", "unrecorded"):
         await counters.reserve(id, [Hold("a", 0, 100, 4), Hold("slots", 0, 5, 1, slot=True)], 60)
-    await counters.forward("sent", 60)
+    await counters.forward(["sent"])
     await counters.settle("done", [1, 1])
     await counters.settle("unrecorded", [2, 1], keep=True)
     print("ready", flush=True)
@@ -153,7 +153,7 @@ async def test_a_locked_database_is_a_store_error_in_time(path, counters):
     other.execute("BEGIN IMMEDIATE")
     for call in (
         lambda: counters.reserve("r2", [HOLD], LEASE),
-        lambda: counters.forward("r1", LEASE),
+        lambda: counters.forward(["r1"]),
         lambda: counters.settle("r1", [1]),
         counters.expire,
         lambda: counters.share("board", "a", b"after", 60.0),
@@ -182,7 +182,7 @@ async def test_a_locked_database_does_not_stop_the_loop(path, counters):
     await counters.reserve("r1", [HOLD], LEASE)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    calls = [asyncio.create_task(counters.forward("r1", LEASE)) for _ in range(50)]
+    calls = [asyncio.create_task(counters.forward(["r1"])) for _ in range(50)]
     turns = 0
     while not all(call.done() for call in calls):
         await asyncio.sleep(0)
@@ -337,7 +337,7 @@ def schema(path):
 async def test_an_older_file_is_migrated_and_keeps_its_counts(path, tmp_path, old):
     counters = SqliteCounters(path)
     assert await counters.levels([("a", 0)]) == [Level(3, 4, None)]
-    assert await counters.forward("r1", LEASE)
+    await counters.forward(["r1"])
     assert await counters.extend("r1", [Hold("a", 0, 10, 2)]) == Granted((Level(3, 6, None),))
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         old.execute("UPDATE reservations SET expired = 1")  # a worker that was not restarted does not misread the file
@@ -441,7 +441,7 @@ async def test_a_closed_store_is_a_store_error(path):
     await counters.close()
     for call in (
         counters.reserve("r", [HOLD], LEASE),
-        counters.forward("r", LEASE),
+        counters.forward(["r"]),
         counters.settle("r", [1]),
         counters.share("board", "a", b"note", 60.0),
     ):

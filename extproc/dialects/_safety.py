@@ -1,0 +1,29 @@
+"""Wishes for safety in OpenAI's APIs: requests to block content, which only an API with that field can carry out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from extproc.words.dialect import SAFETY, Ask
+
+FIELDS = ("moderation", "safe_prompt", "guardrails", "safety_mode")
+"""OpenAI's (`policy` in the types of its SDK), Mistral's two (`ChatCompletionRequest` in its SDK), and Cohere's
+(https://docs.cohere.com/docs/safety-modes).
+"""
+_NONE = frozenset(("NONE", "OFF"))
+
+
+def read_safety(body: Mapping[str, Any], ask: Ask) -> None:
+    """Note the field by which a request asks for content to be blocked. Never raises."""
+    for name in FIELDS:
+        if (value := body.get(name)) and _blocks(name, value):
+            ask.needs.setdefault(SAFETY, name)
+
+
+def _blocks(name: str, value: Any) -> bool:
+    if name == "moderation":
+        policy = value.get("policy") if isinstance(value, dict) else None
+        modes = policy.values() if isinstance(policy, dict) else (policy,)
+        return any((mode.get("mode") if isinstance(mode, dict) else mode) == "block" for mode in modes)
+    return not (isinstance(value, str) and value.upper() in _NONE)

@@ -1,0 +1,87 @@
+"""An answer's bytes in turns: what is worked on before other requests have their turn.
+
+A piece of an answer may hold thousands of tiny events, and a compressed one may grow two hundredfold. `Intake` cuts
+both into steps. The transport asks for the next step when the peer has taken the answer to the one before, so memory is
+bounded by a step, and a slow reader pushes back to the provider.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Sequence
+
+from extproc.framing import BOM, Frame, Framing
+from extproc.framing.inflate import Inflate
+from extproc.framing.json import WholeBody
+from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
+
+TURN = 64
+"""Events of one answer that are worked on in one turn of the event loop."""
+SLICE = 16 << 10
+"""Bytes of one answer that are cut into events in one turn."""
+
+
+class Intake:
+    """Cuts one answer into steps of at most `TURN` events. `more`: a further step waits. `ended`: the latest step was
+    the last. `rest`: the event at the end that is not whole, if there is one.
+    """
+
+    __slots__ = ("_ends", "_events", "_framing", "_inflate", "_parts", "_slice", "ended", "lead", "more", "rest")
+
+    def __init__(self, framing: Framing, inflate: Inflate | None = None) -> None:
+        self.more = self.ended = False
+        self.lead: bytes | None = None  # first bytes of the body
+        self.rest: Frame | None = None
+        self._framing = framing
+        self._inflate = inflate
+        self._slice = sys.maxsize if isinstance(framing, WholeBody) else SLICE  # bytes of a plain answer only add up
+        self._parts: deque[bytes] = deque()
+        self._events: Sequence[Frame] = ()
+        self._ends = False  # the last piece came
+
+    @property
+    def broken(self) -> bool:
+        """True at the end of a compressed answer that could not be read whole."""
+        return self._inflate is not None and self._inflate.broken
+
+    def take(self, chunk: bytes, end: bool) -> Sequence[Frame]:
+        """The events of the next step, possibly none. Raises Refusal (502) for a stream that carries nothing."""
+        self._ends = self._ends or end
+        if chunk:
+            self._parts.append(chunk)
+        if not (events := self._events):
+            events = self._read()
+        self._events = events[TURN:] if len(events) > TURN else ()
+        self.more = bool(self._events or self._parts or (self._inflate is not None and self._inflate.more))
+        self.ended = self._ends and not self.more
+        return events[:TURN] if self._events else events
+
+    def _read(self) -> Sequence[Frame]:
+        framing = self._framing
+        if framing.empty > framing.empty_limit:
+            message = "The provider sent {} KiB in a row without content: the answer was ended; use another model."
+            raise Refusal(PROVIDER_BAD_ANSWER, message.format(framing.empty >> 10))
+        piece = self._next_slice()
+        if self.lead is None and piece:
+            self.lead = piece[: len(BOM)]
+        events = framing.feed(piece) if piece else ()
+        if not self._ends or self._parts or (self._inflate is not None and self._inflate.more):
+            return events
+        if self._inflate is not None:
+            self._inflate.end()
+        rest = framing.end()
+        self.rest = rest[-1] if rest else None
+        return [*events, *rest] if rest else events
+
+    def _next_slice(self) -> bytes:
+        parts, inflate = self._parts, self._inflate
+        if inflate is not None:
+            return inflate.feed(parts.popleft() if parts and not inflate.more else b"")
+        if not parts:
+            return b""
+        part = parts.popleft()
+        if len(part) > self._slice:
+            parts.appendleft(part[self._slice :])
+            part = part[: self._slice]
+        return part

@@ -1,0 +1,117 @@
+"""The text of a request, in the pieces in which guardrails search it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from extproc.framing.multipart import is_form
+from extproc.guardrails._files import text_of
+from extproc.guardrails._source import Written
+from extproc.words.dialect import Text
+from extproc.words.exchange import Exchange
+
+_LONG = 1_000_000  # numbers below say nothing
+is_word = re.compile(r"[a-z_]{1,40}").fullmatch
+_begins_json = re.compile(r"\s*[\[{]").match
+_part = re.compile(r"(.*)\[(\d+)\]\.text").fullmatch
+_decode = msgspec.json.Decoder().decode
+
+
+@dataclass(slots=True)
+class Source:
+    """Text of a request that is searched in one piece: one string, or strings that a model reads one after the other.
+    Without `texts` it cannot be edited: it stands in no string of the body.
+    """
+
+    role: str
+    where: str
+    written: Written
+    texts: Sequence[Text] = ()
+    missed: bool = False  # a file that holds no text which can be searched
+
+
+def collect(exchange: Exchange) -> Sequence[Source]:
+    """All text of a request: its strings, names of fields and long numbers, and text files in base64."""
+    files, form = exchange.dialect.fields.files, is_form(exchange.body)
+    images = {id(image) for image in exchange.ask.image_data}
+    found: list[Source] = []
+    spoken = tuple(exchange.dialect.fields.spoken)
+    series: dict[object, list[Text]] = {}
+    for text in exchange.dialect.texts(exchange.json):
+        series.setdefault(_series(text, spoken), []).append(text)
+    for parts in series.values():
+        if len(parts) > 1:
+            parts.sort(key=_number)  # dialects give parts in any order
+            written = Written("".join(text.value for text in parts))
+            found.append(Source(parts[0].role, parts[0].where, written, parts))
+            continue
+        found.append(_source(parts[0]))
+        inside = form and parts[0].holder is not exchange.json  # only whole fields of a form can be written anew
+        image = id(parts[0].value) in images
+        if inside or image:
+            found[-1].texts = ()
+        if not image and (more := _file(parts[0], files)) is not None:
+            found.append(more)
+    return [*found, *between(exchange.json)]
+
+
+def _series(text: Text, spoken: tuple[str, ...]) -> object:
+    """The same for the texts of one list of parts: a model reads them as one text."""
+    if text.key == "text" and text.where.startswith(spoken) and (match := _part(text.where)):
+        return match[1], text.role
+    return id(text.holder), text.key
+
+
+def _number(text: Text) -> int:
+    match = _part(text.where)
+    return int(match[2]) if match else 0
+
+
+def _source(text: Text) -> Source:
+    value = text.value
+    written = Written(value, len(value))
+    if _begins_json(value):
+        try:
+            _decode(value)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            pass
+        else:
+            written = Written.json()
+            written.add(value)
+    return Source(text.role, text.where, written, (text,))
+
+
+def _file(text: Text, files: Collection[str]) -> Source | None:
+    """The text of a file, or a source that says that it has none; None where `text` is no file."""
+    value = text.value
+    if text.key not in files and not value.startswith("data:"):
+        return None
+    found = text_of(value)
+    return Source(text.role, text.where, Written(found or ""), missed=found is None)
+
+
+def between(body: Mapping[str, Any]) -> Iterator[Source]:
+    """What of a body stands in no string and still reaches a model: names in objects that are no plain words, and long
+    numbers. One source for each field.
+    """
+    for name, value in body.items():
+        if found := "\n".join(_leaves({name: value})):
+            yield Source("request", name if is_word(name) else "the name of a field", Written(found))
+
+
+def _leaves(tree: Any) -> Iterator[str]:
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield from (name for name in node if not is_word(name))
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
+        elif type(node) in (int, float) and abs(node) >= _LONG:
+            yield str(node)

@@ -1,0 +1,149 @@
+"""Streams of nothing, of tiny events, and compressed far below their size, through a real Envoy."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
+
+import pytest
+
+from bench.patterns import BAR, patterns
+from bench.patterns import measured as costs_of
+from tests.e2e.conftest import KEY, Gateway, chat_body, eventually, measured
+from tests.e2e.scripted import Scripted, endless, head
+from tests.e2e.test_large_bodies import memory
+
+pytestmark = pytest.mark.alone  # it measures time and memory
+
+YAML = """
+providers:
+  noisy: {kind: mock, base_url: "%s/v1"}
+  other: {kind: anthropic, base_url: "%s/v1"}
+  sandbox: {kind: mock, base_url: "{mock_sandbox}"}
+models: {noisy: {provider: noisy}, translated: {provider: other}, stub: {provider: sandbox}}
+consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}]
+budgets: [{name: t, unit: tokens, limit: 1000000000, window: day}]
+stores: {counters: "memory:", ledger: "memory:"}
+limits: {stream_empty: %s}
+"""
+STREAMS = {
+    "blank lines": b"\n",
+    "comments": b": ping\n\n",
+    "no key": b"data: {}\n\n",
+    "tiny events": b'data: {"a":1}\n\n',
+    "tiny events of content": b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n',
+}
+ROUNDS, REQUESTS = 5, 60
+SLOW = 0.02  # seconds
+
+
+def test_no_pattern_of_bytes_without_a_key_costs_more_than_the_bar():
+    """`python -m bench.patterns` prints the table. Blank lines took 1,604 ms a MiB, comments 625."""
+    costs = [cost for cost in costs_of(patterns(60), 1 << 16) if not cost.keyed]
+    assert len(costs) > 1_000
+    assert [str(cost) for cost in costs if cost.worst > BAR] == []
+
+
+@contextmanager
+def reading(gateway: Gateway, model: str, sizes: list[int]) -> Iterator[None]:
+    """A client that reads a stream while the block runs. Adds the sizes of what it reads."""
+    at = urlsplit(gateway.url)
+    body = json.dumps(chat_body(model, stream=True)).encode()
+    asked = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {KEY}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    ).encode()
+    with socket.create_connection((at.hostname, at.port), 30) as client:
+        client.sendall(asked + body)
+
+        def read() -> None:
+            with suppress(OSError):
+                while data := client.recv(1 << 18):
+                    sizes.append(len(data))
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        yield
+        client.shutdown(socket.SHUT_RDWR)
+    reader.join()
+
+
+def latencies(gateway: Gateway) -> list[float]:
+    """Seconds of small requests, one after the other."""
+    found = []
+    for _ in range(REQUESTS):
+        begun = time.perf_counter()
+        assert gateway.chat().status_code == 200
+        found.append(time.perf_counter() - begun)
+    return found
+
+
+@pytest.mark.parametrize("model", ["noisy", "translated"])
+@pytest.mark.parametrize("pattern", STREAMS.values(), ids=STREAMS)
+def test_others_are_served_while_a_provider_sends_nothing_as_fast_as_it_can(
+    start: Callable[..., Gateway], provider: Scripted, pattern: bytes, model: str
+) -> None:
+    """Others got 2 answers in 10 s."""
+    provider.script = endless(head("text/event-stream"), pattern * (65_536 // len(pattern)))
+    gateway = start(YAML % (provider.url, provider.url, "1GiB"))
+    sizes: list[int] = []
+    with reading(gateway, model, sizes):
+        latencies(gateway)  # the first requests open connections, and the first count of text loads the tokenizer
+    eventually(lambda: max(latencies(gateway)) < SLOW)
+
+    def percentiles() -> tuple[float, float]:
+        quiet: list[float] = []
+        beside: list[float] = []
+        for _ in range(ROUNDS):
+            quiet += latencies(gateway)
+            with reading(gateway, model, sizes):
+                beside += latencies(gateway)
+        before, then = (statistics.quantiles(each, n=100)[98] for each in (quiet, beside))
+        told = f"p99 {before * 1e3:.1f} ms, beside the stream {then * 1e3:.1f} ms"
+        print(f"{model}: {told}; {sum(sizes) >> 10} KiB of it")  # noqa: T201 - shown with -s
+        return before, then
+
+    # The provider, the reader and the gateway share two cores.
+    before, then = measured(percentiles, lambda found: found[1] < 3 * found[0])
+    assert then < 3 * before
+
+
+def test_a_stream_that_carries_nothing_ends(start: Callable[..., Gateway], provider: Scripted) -> None:
+    provider.script = endless(head("text/event-stream"), b": ping\n\n" * 8_000)
+    gateway = start(YAML % (provider.url, provider.url, "1MiB"))
+    for model in ("noisy", "translated"):
+        with gateway.stream(model) as answer:
+            lines = [line for line in answer.iter_lines() if line.startswith("data:")]
+        error = json.loads(lines[-1].removeprefix("data: "))["error"]
+        assert "without content" in error["message"]
+        assert gateway.last(lambda entry, model=model: entry["model"] == model)["error"], "the record tells it"
+    assert provider.sent < 8 << 20
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
+def test_a_compressed_answer_takes_the_memory_of_what_is_in_use(
+    start: Callable[..., Gateway], provider: Scripted, kind: str
+) -> None:
+    """504 kB became 98 MB in the processor, also for a client that did not read."""
+    text = b'data: {"choices":[{"delta":{"content":"%d ' + b"word " * 80 + b'"}}]}\n\n'
+    body = b"".join(text % number for number in range((96 << 20) // len(text)))
+    packed = gzip.compress(body if kind == "text/event-stream" else b"[%s]" % body, 9)
+    assert 100 < len(body) / len(packed) < 200, "a higher ratio is refused"
+    provider.answer(head(kind, more=[("content-encoding", "gzip"), ("content-length", str(len(packed)))]) + packed)
+    gateway = start(YAML % (provider.url, provider.url, "1GiB"))
+    assert gateway.chat().status_code == 200
+    processes = gateway.envoy.pid, gateway.process.pid
+    before = [memory(pid) for pid in processes]
+    sizes: list[int] = []
+    with reading(gateway, "noisy", sizes):
+        eventually(lambda: sum(sizes) > 8 << 20 or gateway.metric("extproc_exchanges_in_flight") == 0, 60)
+    grown = [memory(pid) - then for pid, then in zip(processes, before, strict=True)]
+    print(f"{len(packed) >> 10} KiB to {len(body) >> 20} MiB: MB of Envoy and the processor {grown}")  # noqa: T201 - shown with -s
+    assert grown[1] < (30 if kind == "text/event-stream" else 50), "a plain answer is held up to buffered_response"

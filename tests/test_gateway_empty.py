@@ -1,0 +1,84 @@
+"""Streams that carry nothing, at both attachments."""
+
+import json
+
+import pytest
+
+from extproc.settings.limits import LimitsSettings
+from extproc.words import contract
+from tests.talk import DONE, STOP, STREAMED, TEXT, TOKENS, USED, answers, asks, feed, sends, streams, talk
+from tests.test_attempt_answers import CHUNK, OPENAI, Talk
+from tests.test_gateway_cut import CLIENTS, PROVIDERS
+
+SSE = "text/event-stream"
+LIMIT = "limits: {stream_empty: 64KiB}\n"
+PINGS = b": ping\n\n" * 8_000
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_a_stream_that_carries_nothing_for_long_ends_with_an_error_event(world, client):
+    kind, path, body, text, told = CLIENTS[client]
+    gateway = world(LIMIT + PROVIDERS % kind + TOKENS)
+    said = asks(path), sends(body), answers(kind=SSE)
+    *_, first, last = await talk(gateway.stream(), *said, streams(text), streams(PINGS * 2))
+    assert first.body == text
+    assert last.end
+    code, message = told(json.loads(last.body.split(b"data: ")[1].split(b"\n")[0]))
+    assert code in ("provider_bad_answer", "api_error")
+    assert "KiB in a row without content" in message
+    assert [entry["error"] for entry in gateway.log if entry["event"] == "exchange"] == ["provider_bad_answer"]
+
+
+async def test_a_stream_with_some_content_goes_on(world):
+    gateway = world(LIMIT + TOKENS)
+    body = b"".join(PINGS + event for event in (TEXT, TEXT, STOP, USED, DONE))
+    said = asks(), sends(STREAMED | {"stream_options": {"include_usage": True}}), answers(kind=SSE)
+    *_, last = await talk(gateway.stream(), *said, streams(body, end=True))
+    assert (last.body, last.end) == (body, True)
+
+
+async def test_events_without_content_are_no_items_of_a_json_array(world):
+    gateway = world(PROVIDERS % "gcp_gemini" + TOKENS)
+    _, _, body, text, _ = CLIENTS["gemini"]
+    path = "/v1beta/models/m:streamGenerateContent"
+    said = asks(path), sends(body), answers(kind=SSE)
+    empty = b": ping\n\ndata: {}\n\n\n\ndata: \r\n\r\nid: 7\n\n"
+    *_, last = await talk(gateway.stream(), *said, streams(empty + text + empty * 99 + text + empty, end=True))
+    assert len(json.loads(last.body)) == 2
+
+
+async def test_usage_beside_a_translated_answer_is_read_among_other_comments(world):
+    gateway = world(TOKENS)
+    headers = {contract.TRANSLATED.replace("-", "_"): "1"}
+    told = contract.USAGE_EVENT + b"[%d, 4, 0, 0, 0]\n\n"
+    body = TEXT + b": ping\n\n" + told % 3 + b": ping\n\n" + told % 5 + b": ping\n\n" + STOP + DONE
+    stream = gateway.stream()
+    *_, last = await talk(stream, asks(), sends(STREAMED), answers(kind=SSE, **headers), streams(body, end=True))
+    assert last.body == TEXT + b": ping\n\n" * 3 + STOP + DONE
+    [entry] = gateway.log
+    assert (entry["input_tokens"], entry["output_tokens"], entry["usage_source"]) == (5, 4, "provider")
+
+
+async def test_a_translated_stream_that_carries_nothing_ends_with_an_error():
+    found = Talk(OPENAI, "anthropic_messages", stream=True, limits=LimitsSettings(stream_empty=64 << 10))
+    await found.ask()
+    await found.answer(CHUNK, PINGS, PINGS, PINGS, kind=SSE, end=False)
+    assert found.ended
+    assert found.attachment.done
+    assert b"KiB in a row without content" in found.body
+    assert found.body.count(b"event: error") == 1
+
+
+async def test_a_piece_of_many_events_is_worked_on_in_steps(world):
+    gateway = world(TOKENS)
+    stream = gateway.stream()
+    for say in (asks(), sends(STREAMED), answers(kind=SSE)):
+        await say(stream)
+    first = await stream.on_response_body(TEXT * 200, True)
+    assert stream.more
+    assert not first.end
+    assert not stream.done
+    assert first.body == TEXT * 64
+    last = await feed(stream, b"")
+    assert (first.body + last.body, last.end) == (TEXT * 200, True)
+    await stream.on_end()
