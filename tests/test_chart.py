@@ -21,7 +21,7 @@ from extproc.words.offline import offline
 from tests.shapes import unknown
 from tests.test_k8s import BASE, FLEET, MOCK, ROOT, name_of, only, plain
 
-CHART = ROOT / "charts/llm-extproc"
+CHART = ROOT / "k8s/chart"
 HELM = shutil.which("helm") or shutil.which(str(Path(sys.executable).parent / "helm"))
 VERSIONS = ("1.30", "1.33", kubernetes_validate.latest_version())
 # The fields of custom resources that the chart uses, from their definitions: prometheus-operator v1, Gateway API v1 and

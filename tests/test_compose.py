@@ -21,10 +21,10 @@ from extproc.__main__ import main
 from extproc.settings import config
 
 ROOT = Path(__file__).parent.parent
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+FILES = ROOT / "k8s/compose"
+COMPOSE: dict[str, Any] = yaml.safe_load((FILES / "compose.yaml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = ("render", "processor", "mock", "drain")
-FILES = ROOT / "deploy/compose"
 
 
 def test_services_depend_on_services_and_mount_what_is_there() -> None:
@@ -32,9 +32,11 @@ def test_services_depend_on_services_and_mount_what_is_there() -> None:
         assert set(service.get("depends_on", ())) <= set(SERVICES), name
         for volume in service.get("volumes", ()):
             source = volume.split(":")[0]
-            assert (ROOT / source).exists() if source.startswith("./") else source in COMPOSE["volumes"], volume
+            assert (FILES / source).exists() if source.startswith(".") else source in COMPOSE["volumes"], volume
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), "published to everyone"
         assert ":" in service["image"]
+        build = service.get("build")
+        assert build is None or (FILES / build["context"] / build["dockerfile"]).exists()
     waits = {name: service for name, service in SERVICES.items() if isinstance(service.get("depends_on"), dict)}
     for service in waits.values():
         for needed, how in service["depends_on"].items():
@@ -49,7 +51,7 @@ def test_containers_of_the_gateway_are_restricted_and_share_a_user() -> None:
         assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
         assert service["security_opt"] == ["no-new-privileges:true"]
     user = SERVICES["envoy"]["user"]
-    assert f"USER {user}" in (ROOT / "Dockerfile").read_text()
+    assert f"USER {user}" in (ROOT / "k8s/Dockerfile").read_text()
     uid, _, gid = user.partition(":")
     for name in ("run", "admin"):
         assert f"uid={uid},gid={gid}" in COMPOSE["volumes"][name]["driver_opts"]["o"]
@@ -81,12 +83,12 @@ def test_prometheus_and_grafana_are_provisioned() -> None:
     scrape = yaml.safe_load((FILES / "prometheus.yml").read_text())
     [target] = scrape["scrape_configs"][0]["static_configs"][0]["targets"]
     assert target == f"processor:{config.load(FILES / 'settings/gateway.yaml').status.port}"
-    assert mounts["prometheus"][f"/etc/prometheus/{scrape['rule_files'][0]}"] == "./k8s/monitoring/alerts.yaml"
+    assert mounts["prometheus"][f"/etc/prometheus/{scrape['rule_files'][0]}"] == "../monitoring/alerts.yaml"
     [source] = yaml.safe_load((FILES / "grafana/datasources.yaml").read_text())["datasources"]
     assert source["isDefault"]
     assert urlsplit(source["url"]).hostname in SERVICES
     [provider] = yaml.safe_load((FILES / "grafana/dashboards.yaml").read_text())["providers"]
-    folder = ROOT / mounts["grafana"][provider["options"]["path"]]
+    folder = FILES / mounts["grafana"][provider["options"]["path"]]
     assert {json.loads(path.read_text())["uid"] for path in folder.glob("*.json")} >= {"extproc-traffic"}
     home = Path(SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"])
     assert (folder / home.name).exists()

@@ -17,6 +17,7 @@ from extproc.words.errors import ALL
 ROOT = Path(__file__).parent.parent
 PAGES = [
     *ROOT.glob("*.md"),
+    *ROOT.glob(".github/*.md"),
     *ROOT.glob("docs/**/*.md"),
     *(ROOT / name / "README.md" for name in ("envoy", "k8s", "protos")),
 ]

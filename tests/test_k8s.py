@@ -380,7 +380,7 @@ def test_a_fleet_opens_the_admin_api_to_labelled_namespaces_with_a_token() -> No
 
 
 def test_the_image_has_the_extras_that_a_fleet_needs() -> None:
-    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    text = (ROOT / "k8s/Dockerfile").read_text(encoding="utf-8")
     extras = re.findall(r"^ARG EXTRAS=([a-z,]+)", text, re.MULTILINE)[0].split(",")
     assert {"redis", "postgres", "envoy"} <= set(extras)
     known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
@@ -388,7 +388,7 @@ def test_the_image_has_the_extras_that_a_fleet_needs() -> None:
 
 
 def test_the_image_copies_files_of_the_build_context_and_runs_as_the_pods_user() -> None:
-    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "k8s/Dockerfile").read_text(encoding="utf-8").splitlines()
     copied = {
         part for line in lines if line.startswith("COPY ") and "--from" not in line for part in line.split()[1:-1]
     }

@@ -78,14 +78,14 @@ def test_the_commands_of_the_workflows_name_what_is_there() -> None:
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert set(re.findall(r"make ([a-z]+)", text)) <= set(targets)
     assert all((ROOT / path).exists() for path in re.findall(r"helm package (\S+)", text))
-    values = (ROOT / "charts/llm-extproc/values.yaml").read_text()
+    values = (ROOT / "k8s/chart/values.yaml").read_text()
     assert len(re.findall(r"^  repository: extproc$", values, re.MULTILINE)) == 1, "a release writes its image here"
 
 
 def test_every_file_names_the_version_of_the_project() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert re.fullmatch(r"\d+\.\d+\.\d+", version)
-    files = [ROOT / "compose.yaml", *(ROOT / "k8s").rglob("*.yaml")]
+    files = (ROOT / "k8s").rglob("*.yaml")
     named = {tag for file in files for tag in re.findall(r"(?:extproc:|newTag: )(\d[\w.]*)", file.read_text())}
-    chart = yaml.safe_load((ROOT / "charts/llm-extproc/Chart.yaml").read_text())
+    chart = yaml.safe_load((ROOT / "k8s/chart/Chart.yaml").read_text())
     assert named | {chart["version"], chart["appVersion"]} == {version}

