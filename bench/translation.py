@@ -25,10 +25,11 @@ import msgspec
 from bench.__main__ import row
 from extproc.attempt import AttemptStream
 from extproc.dialects import dialects
-from extproc.forward import patch
 from extproc.framing.aws_eventstream import encode as aws_frame
+from extproc.framing.content_types import framing_for
+from extproc.framing.patch import patch
 from extproc.pb import extproc_pb2 as pb
-from extproc.response import Count, framing_for
+from extproc.response import Count
 from extproc.server.wire import converse
 from extproc.settings.config import LimitsSettings
 from extproc.translation.translate import Translation

@@ -18,9 +18,6 @@ from extproc.words.errors import BODY_TOO_LARGE, INVALID_JSON, OVERLOADED, RATE_
 from extproc.words.exchange import Exchange
 from extproc.words.values import show_size
 
-LARGE = 256 << 10
-"""Bytes above which a body is read in slices, and freed when the request has left."""
-
 _AT_ONCE = 32 << 20
 """Bytes of large bodies that are read at the same time. Others wait: only what is read takes more than its bytes."""
 

@@ -14,11 +14,12 @@ from typing import Any
 
 import msgspec
 
-from extproc.admission import LARGE, InFlight
+from extproc.admission import InFlight
 from extproc.dialects import dialects
-from extproc.forward import patch
 from extproc.framing import BOM
 from extproc.framing.inflate import ENCODINGS, Inflate
+from extproc.framing.patch import patch
+from extproc.framing.slices import LARGE
 from extproc.parsing import BodyLimits, read_in_turns
 from extproc.response import MOST_INFLATED, went_silent
 from extproc.settings.limits import LimitsSettings

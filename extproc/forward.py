@@ -13,12 +13,13 @@ import msgspec
 
 from extproc.auth import CREDENTIAL_HEADERS, AttributionSettings
 from extproc.budgets import without
-from extproc.framing.multipart import is_form, patched
+from extproc.framing.patch import patch
 from extproc.kept import Ids, owner
 from extproc.providers import kinds
 from extproc.routing.catalog import Catalog
 from extproc.routing.parameters import apply
 from extproc.routing.prefix import prefix
+from extproc.routing.retries import retry_headers
 from extproc.words import contract
 from extproc.words.actions import Continue
 from extproc.words.caching import CACHE
@@ -29,22 +30,6 @@ from extproc.words.sample import Sample
 from extproc.words.values import Pattern
 from extproc.words.verdicts import GUARDRAILS
 
-# Envoy's names of each retry condition. A failure inside the hop reaches the public listener as an answer of Envoy's
-# own with its reason in the name of a header. Only a try that ran out of time is a reset there.
-_RETRY_ON: Mapping[str, Sequence[str]] = {
-    "connect": ("connect-failure", "refused-stream"),
-    "reset": ("reset",),
-    "timeout": ("reset",),
-}
-_HOP_REASONS: Mapping[str, Sequence[str]] = {
-    "connect": ("connect", "unhealthy", "overflow", "credential", "unsupported"),
-    "reset": ("reset",),
-    "timeout": ("timeout",),
-}
-_SERVER_ERRORS = ("500", "501", "502", "503", "504", "505", "507", "508", "520", "521", "522", "523", "524", "529")
-
-decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-"""The fields of a JSON object, each still the bytes it came in."""
 _encode = msgspec.json.encode
 
 
@@ -328,44 +313,3 @@ def _difference(done: Edit, wanted: Edit, exchange: Exchange) -> Edit:
 def _same(one: Any, other: Any) -> bool:
     """Equal in JSON, where 1 and true are not."""
     return one == other and (type(one) is type(other) is str or _encode(one) == _encode(other))
-
-
-def patch(body: bytes, edits: Mapping[str, Any], removed: Sequence[str] = ()) -> bytes:
-    """`body`, a JSON object or a form, with some of its fields set or removed, each named as in `contract.place`; the
-    others stay as they were, byte for byte.
-    """
-    if is_form(body):
-        return patched(body, edits, removed)
-    fields: dict[str, Any] = decode_fields(body)
-    for outer in {name.partition(".")[0] for name in (*edits, *removed) if "." in name}:
-        fields[outer] = _opened(fields.get(outer))
-    return _encode(contract.changed(fields, edits, removed))
-
-
-def _opened(value: msgspec.Raw | None) -> dict[str, Any]:
-    """The fields of an object in a body; none where it is absent or another value."""
-    try:
-        return {} if value is None else decode_fields(value)
-    except msgspec.DecodeError:
-        return {}
-
-
-@lru_cache(maxsize=256)
-def retry_headers(conditions: tuple[str, ...]) -> Mapping[str, str]:
-    """The request headers that make Envoy's router retry on `conditions`, the values of RetrySettings.on."""
-    words: list[str] = []
-    statuses: list[str] = []
-    headers: list[str] = []
-    for condition in conditions:
-        words += _RETRY_ON.get(condition, ())
-        headers += [f"{contract.HOP}-{reason}" for reason in _HOP_REASONS.get(condition, ())]
-        if condition == "5xx":
-            statuses += _SERVER_ERRORS
-        elif condition.isdecimal():
-            statuses.append(condition)
-    found = {"x-envoy-retry-on": ",".join([*dict.fromkeys(words), "retriable-status-codes", "retriable-headers"])}
-    if statuses:
-        found["x-envoy-retriable-status-codes"] = ",".join(statuses)
-    if headers:
-        found["x-envoy-retriable-header-names"] = ",".join(headers)
-    return found

@@ -11,12 +11,15 @@ from enum import Enum, auto
 
 import msgspec
 
-from extproc.admission import LARGE, content_length
+from extproc.admission import content_length
+from extproc.framing.events import AnswerReader
+from extproc.framing.slices import LARGE
 from extproc.pipeline import Pipeline
-from extproc.response import ORIGIN, THROUGH, UPSTREAM, AnswerReader, internal, named, went_silent
+from extproc.response import ORIGIN, THROUGH, named, went_silent
 from extproc.telemetry.traces import final, known
 from extproc.transport import Malformed
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
+from extproc.words.contract import UPSTREAM, internal
 from extproc.words.errors import Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Exchange, Request, Response, Verified
 from extproc.words.verdicts import GUARDRAILS, told

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,8 +23,10 @@ from extproc.dialects import (
     models_paths,
     speaking,
 )
+from extproc.framing.content_types import is_json
 from extproc.framing.json import InvalidJSON, parse
 from extproc.framing.multipart import InvalidFormError, boundary_of, fields_of, parts_of
+from extproc.framing.names import Names, fold
 from extproc.framing.slices import Reader
 from extproc.words.dialect import Dialect, Endpoint, Fields
 from extproc.words.errors import (
@@ -136,7 +136,7 @@ class Parse:
         self._hosted_tools = hosted_tools  # tokens held for what they read
         # `changed` are fields that targets set or remove.
         self._names = {
-            name: Names({*dialect.fields.relied_on, *NOT_FORWARDED, *changed})
+            name: Names({*dialect.fields.relied_on, *NOT_FORWARDED, *changed}, NOT_FORWARDED)
             for name, dialect in dialects().items()
             if dialect.paths
         }
@@ -238,44 +238,6 @@ async def read_in_turns(body: bytes, limits: BodyLimits) -> Reader:
 
 
 _DEEPER = (dict, list)
-_MOST_MET = 1000  # names of fields that are remembered as harmless
-_LONGEST_MET = 64  # characters of such a name
-
-
-class Names:
-    """Names of fields that must not stand in a request in another spelling.
-
-    Servers written in Go match names without regard to case and take the last: with `{"model": "m", "Model": "n"}` the
-    client would get another model than it was authorised and charged for.
-    """
-
-    def __init__(self, known: Collection[str]) -> None:
-        self._known = frozenset(known)
-        self._folded = {fold(name): name for name in known}
-        self._usual = set(self._known - NOT_FORWARDED)  # names of which nothing is to be said, those met included
-
-    def usual(self, body: Mapping[str, Any]) -> bool:
-        """True where every name is known and goes to providers. Otherwise `check` tells more."""
-        return body.keys() <= self._usual
-
-    def check(self, body: Mapping[str, Any]) -> None:
-        """Raises Refusal (400)."""
-        known, usual = self._known, self._usual
-        for name in body:
-            if name in usual or name in known:
-                continue
-            if (meant := self._folded.get(fold(name))) is not None:
-                message = f"The body has a field that some servers take for {meant!r}: write {meant!r}."
-                raise Refusal(INVALID_REQUEST, message, param=meant)
-            if len(usual) < _MOST_MET and len(name) <= _LONGEST_MET:
-                usual.add(name)
-
-    def refuse(self, body: Mapping[str, Any], where: str) -> None:
-        """Raises Refusal (400) where an object that some servers spread over the body has one of the names."""
-        for name in body:
-            if (meant := self._folded.get(fold(name))) is not None:
-                message = f"{where} has the field {meant!r}, which some servers take for the body's own."
-                raise Refusal(INVALID_REQUEST, message, param=meant)
 
 
 class Inside:
@@ -300,23 +262,9 @@ class Inside:
                 waiting += [value for name, value in node.items() if type(value) in _DEEPER and name not in data]
 
 
-def fold(name: str) -> str:
-    """The same for all names that differ in case or in compatible forms of letters: U+017F is an s, U+212A a k."""
-    return (name if name.isascii() else unicodedata.normalize("NFKC", name)).casefold()
-
-
 def _shown(path: str) -> str:
     """The beginning of an unknown path, for its refusal."""
     return _ODD.sub("", path)[:120]
-
-
-@lru_cache(maxsize=64)
-def is_json(content_type: str) -> bool:
-    """True for `application/json` when every charset it names is UTF-8: the provider might believe another one."""
-    kind, *parameters = (part.strip() for part in content_type.lower().split(";"))
-    pairs = (parameter.partition("=") for parameter in parameters)
-    charsets = [value.strip(' \t"') for name, _, value in pairs if name.startswith("charset")]
-    return kind == "application/json" and all(charset in ("utf-8", "utf8") for charset in charsets)
 
 
 def listed_at(path: str) -> str | None:

@@ -31,6 +31,7 @@ from extproc.endpoints.count_tokens import CountAnyway, CountTokens
 from extproc.endpoints.models import Models
 from extproc.endpoints.quarantined import Quarantined
 from extproc.forward import Forward, Shed
+from extproc.framing.events import Events, EventStage
 from extproc.guardrails import Audits, AwaitAudits, GuardInput, GuardOutput, Results, reads_answers
 from extproc.kept import Ids
 from extproc.kept.stages import Open, Recall, Seal
@@ -41,8 +42,6 @@ from extproc.response import (
     BadAnswer,
     CoolDown,
     Count,
-    Events,
-    EventStage,
     Extend,
     HideUsage,
     Origin,
@@ -227,7 +226,7 @@ def look_up(
         return []
     on_event: list[EventStage] = [Count(), guard_output, HideUsage()]
     events = Events(on_event, telemetry.stage)
-    return [LookUp(settings.cache, answers, settings.providers, events, reserve.count_only)]
+    return [LookUp(settings.cache, answers, settings.providers, events, reserve.count_only, tell=Tell())]
 
 
 def build(

@@ -3,35 +3,35 @@
    head    Origin, Tell, RejectedCredential, CoolDown, BadAnswer, Read
    body    bytes ─► framing ─► events ─► Count, HideUsage, Annotate, Extend ─► bytes
 
-A plain JSON answer is a stream of one event. An event leaves as soon as it is whole, as the bytes it came in unless a
-stage edits it. A stage that has nothing to do for an answer is not in that answer's list.
+A plain JSON answer is a stream of one event. `framing.events` leads the events through the stages.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
 
 import msgspec
 
 from extproc import prices
 from extproc.budgets.options import charged
 from extproc.dialects import rates
-from extproc.framing import BOM, EMPTY, EMPTY_LIMIT, Frame, Framing
+from extproc.framing import EMPTY, Frame, Framing
 from extproc.framing.aws_eventstream import AWSEventStream
+from extproc.framing.content_types import framing_for
+from extproc.framing.events import Events
 from extproc.framing.inflate import ENCODINGS, Inflate
-from extproc.framing.intake import Intake
 from extproc.framing.json import WholeBody
 from extproc.framing.json_array import JSONArray
-from extproc.framing.sse import KEEP_ALIVE, SSE
+from extproc.framing.rewording import Rewording
+from extproc.framing.sse import SSE
 from extproc.prices import written
 from extproc.words import contract, verdicts
 from extproc.words.actions import Continue
 from extproc.words.chain import passed_over
+from extproc.words.contract import TOLD, UPSTREAM, internal
 from extproc.words.dialect import Dialect, Report
 from extproc.words.errors import (
     PROVIDER_BAD_ANSWER,
@@ -45,15 +45,10 @@ from extproc.words.exchange import Exchange, Price, Target
 from extproc.words.tries import Try, outcome_of
 from extproc.words.values import show_duration
 
-TOLD = "x-ai-"
-"""Prefix of the headers in which the gateway tells clients about an answer. Providers cannot set them."""
 ORIGIN = TOLD + "error-origin"
-UPSTREAM = "via_upstream"
-"""Envoy's response code details of an answer that came through a cluster."""
 
 MOST_INFLATED = 128 << 20
 """Bytes that a compressed answer may grow to."""
-AMAZON = "application/vnd.amazon.eventstream"
 _TOLD_USAGE = re.compile(rb"(?m)^" + re.escape(contract.USAGE_EVENT) + rb"(.*)\n\n")
 """A comment in which a try tells its usage."""
 _encode = msgspec.json.encode
@@ -251,11 +246,6 @@ def _missing(wanted: Mapping[str, str], headers: Mapping[str, str]) -> Mapping[s
     return {name: value for name, value in wanted.items() if name not in headers}
 
 
-def internal(headers: Mapping[str, str]) -> tuple[str, ...]:
-    """The names of headers that only the gateway may set."""
-    return tuple([name for name in headers if name.startswith((contract.PREFIX, TOLD))])
-
-
 def is_translated(exchange: Exchange) -> bool:
     """True when a try translated the answer into the client's API. Providers cannot forge the header that says so."""
     return contract.TRANSLATED in exchange.response.headers and not exchange.attached
@@ -287,29 +277,6 @@ def _bad_answer(exchange: Exchange, kind: Kind, message: str) -> Refusal:
 
 
 # --- the body, event by event
-
-
-class EventStage(Protocol):
-    """A stage of the events of an answer, with its settings in the constructor. It keeps no state: everything it knows
-    of one answer is in the exchange.
-    """
-
-    changes_length: bool
-    """True when a plain answer may leave longer or shorter than it came. A stream always may."""
-
-    def needed(self, exchange: Exchange, framing: Framing) -> bool:
-        """True when the stage has something to do for this answer."""
-        ...
-
-    def reason(self, exchange: Exchange) -> str:
-        """The reason, for people, why a streamed answer has to be read for this stage; empty where it may pass."""
-        ...
-
-    def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Any:
-        """The events that go on, of those that came together; `end` marks the last ones. It may be asynchronous. A
-        Refusal ends the answer after the events already given.
-        """
-        ...
 
 
 class Count:
@@ -423,109 +390,6 @@ class Extend:
         return events
 
 
-_Stage = tuple[EventStage, bool, Callable[[float], None]]  # (stage, True when asynchronous, observer of its seconds)
-
-
-class Events:
-    """The stages of events, in order. An answer gets those it needs; the time in each is observed once per answer."""
-
-    def __init__(self, stages: Sequence[EventStage], observe: Callable[[str], Callable[[float], None]]) -> None:
-        self._stages: Sequence[_Stage] = [
-            (stage, inspect.iscoroutinefunction(type(stage).__call__), observe(type(stage).__name__))
-            for stage in stages
-        ]
-
-    def reason(self, exchange: Exchange) -> str:
-        """The reason why the streamed answer of an exchange has to be read; empty where it may pass."""
-        if exchange.dialect.array(exchange.request.path):
-            return "the client takes one JSON array"
-        return next((reason for stage, *_ in self._stages if (reason := stage.reason(exchange))), "")
-
-    def reader(self, exchange: Exchange, framing: Framing, inflate: Inflate | None = None) -> AnswerReader:
-        """The reader of an exchange's answer, once its `report` is written."""
-        stages = [entry for entry in self._stages if entry[0].needed(exchange, framing)]
-        return AnswerReader(exchange, framing, stages, inflate)
-
-
-class AnswerReader:
-    """Reads one answer: cuts it into events and leads them through the stages."""
-
-    __slots__ = ("_exchange", "_framing", "_intake", "_plain", "_seconds", "_stages")
-
-    def __init__(self, exchange: Exchange, framing: Framing, stages: Sequence[_Stage], inflate: Inflate | None) -> None:
-        self._exchange = exchange
-        self._framing = framing
-        self._intake = Intake(framing, inflate)
-        self._plain = inflate is None and isinstance(framing, WholeBody)
-        self._stages = stages
-        self._seconds = [0.0] * len(stages)
-
-    @property
-    def changes_length(self) -> bool:
-        """True when the body may leave longer or shorter than it came. A stream may: it can end early with an error."""
-        return not self._plain or any(entry[0].changes_length for entry in self._stages)
-
-    def close(self) -> None:
-        """The answer is over, whole or not."""
-        if isinstance(self._framing, WholeBody):
-            self._framing.let_go()
-
-    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> bool:
-        """See `Reader`."""
-        intake, exchange, seconds = self._intake, self._exchange, self._seconds
-        events = intake.take(chunk, end)
-        end = intake.ended
-        if not events and not end:
-            return intake.more
-        if end and intake.broken and exchange.report is not None:
-            exchange.report.error = PROVIDER_BAD_ANSWER.code
-        then = time.perf_counter()
-        try:
-            for index, (stage, is_async, _) in enumerate(self._stages):
-                work = stage(exchange, events, end)
-                events = await work if is_async else work
-                now = time.perf_counter()
-                seconds[index] += now - then
-                then = now
-        finally:
-            out += self._written(events)
-            report = exchange.report
-            if exchange.first_token is None and report is not None and report.output_events:
-                exchange.first_token = then - exchange.started
-        if exchange.cut is not None:
-            raise exchange.cut
-        if end:
-            if exchange.array is not None:
-                out.append(exchange.array.end())
-            for (_, _, observe), spent in zip(self._stages, seconds, strict=True):
-                observe(spent)
-        return intake.more
-
-    def keep_alive(self) -> bytes | None:
-        """Bytes for a client that has got nothing for a while: events that only waited for more, and a comment. None
-        where nothing may leave: in other answers than streams, within an event, and before guardrails let the answer
-        begin. Envoy takes no body before it has sent some itself. A byte order mark has to stay the first.
-        """
-        exchange, framing = self._exchange, self._framing
-        if not isinstance(framing, SSE) or framing.parted or self._intake.lead in (None, BOM):
-            return None
-        events: Sequence[Frame] = ()
-        for stage, is_async, _ in self._stages:
-            if events and not is_async:  # an asynchronous one holds no events back, and has counted these
-                events = stage(exchange, events, False)
-            if (overdue := getattr(stage, "overdue", None)) is not None:
-                if (waited := overdue(exchange)) is None:
-                    return None
-                events = waited
-        comment = KEEP_ALIVE if exchange.dialect.comments else b""
-        return b"".join(self._written(events)) + comment
-
-    def _written(self, events: Sequence[Frame]) -> list[bytes]:
-        """Events as they leave."""
-        array = self._exchange.array
-        return [event.raw for event in events] if array is None else array.items(events)
-
-
 class Through:
     """Passes an answer on as it comes, where Envoy sends answers that nothing reads."""
 
@@ -538,62 +402,3 @@ class Through:
 
 
 THROUGH = Through()
-
-
-class Rewording:
-    """Reads an error that Envoy wrote, and gives it back in the dialect of the client's path."""
-
-    __slots__ = ("_exchange", "_parts")
-
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange = exchange
-        self._parts: list[bytes] = []
-
-    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> bool:
-        """See `Reader`."""
-        self._parts.append(chunk)
-        if end:
-            out.append(reworded(self._exchange, b"".join(self._parts)))
-        return False
-
-
-class _Error(msgspec.Struct):
-    message: str
-    type: str
-    code: str
-
-
-class _EnvoyAnswer(msgspec.Struct):
-    error: _Error
-
-
-_decode = msgspec.json.Decoder(_EnvoyAnswer).decode
-
-
-def reworded(exchange: Exchange, body: bytes) -> bytes:
-    """An error that Envoy wrote in OpenAI's shape, in the dialect of the client's path; else `body` unchanged."""
-    try:
-        said = _decode(body).error
-    except ValueError:
-        return body
-    kind = Kind(exchange.status, said.type, said.code)
-    return _encode(exchange.dialect.error(kind, said.message, None))
-
-
-def framing_for(
-    content_type: str,
-    *,
-    event_limit: int,
-    body_limit: int,
-    empty_limit: int = EMPTY_LIMIT,
-    hold: Callable[[int], bool] = lambda _size: True,
-) -> Framing | None:
-    """The framing of an answer, or None when it is of a kind the gateway cannot read. `hold`: see `WholeBody`."""
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind == "text/event-stream":
-        return SSE(event_limit, empty_limit)
-    if kind == AMAZON:
-        return AWSEventStream(event_limit, empty_limit)
-    if kind == "application/json" or kind.endswith("+json"):
-        return WholeBody(body_limit, hold)
-    return None

@@ -19,10 +19,11 @@ import extproc.dialects
 from extproc.budgets import Expected, Leases, Tools
 from extproc.cache.answers import Answers, open_answers
 from extproc.dialects import by_path
+from extproc.framing.content_types import framing_for
 from extproc.gateway import GatewayStream
 from extproc.guardrails import Audits
 from extproc.pipeline import Pipeline, build
-from extproc.response import Count, framing_for
+from extproc.response import Count
 from extproc.routing.history import History
 from extproc.settings.config import parse
 from extproc.stores import Counters

@@ -7,6 +7,7 @@ from extproc import admission
 from extproc.admission import Admit, InFlight
 from extproc.auth import ANONYMOUS
 from extproc.budgets import compile_budget
+from extproc.framing.slices import LARGE
 from extproc.words.actions import CONTINUE, Continue
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Exchange, Request
@@ -261,7 +262,7 @@ async def test_an_answer_that_breaks_off_gives_its_room_back(world):
 
 async def test_others_have_their_turn_while_a_large_body_is_read(world):
     reading = talk(world().stream(), asks(), sends(large(4000 * KIB)))
-    assert await turns_during(reading) >= 4000 * KIB // admission.LARGE
+    assert await turns_during(reading) >= 4000 * KIB // LARGE
 
 
 async def test_what_envoy_gave_up_is_not_read_on(world):

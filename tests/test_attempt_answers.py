@@ -11,8 +11,8 @@ from extproc.admission import InFlight
 from extproc.attempt import AttemptStream
 from extproc.dialects import by_path, dialects
 from extproc.framing.aws_eventstream import encode
+from extproc.framing.rewording import reworded
 from extproc.pb import extproc_pb2 as pb
-from extproc.response import reworded
 from extproc.server import wire
 from extproc.settings.limits import LimitsSettings
 from extproc.words import contract

@@ -6,10 +6,12 @@ from hypothesis import strategies as st
 
 from extproc.auth import AttributionSettings
 from extproc.dialects import output_limits
-from extproc.forward import Forward, patch, retry_headers
+from extproc.forward import Forward
+from extproc.framing.patch import patch
 from extproc.kept import Ids
 from extproc.routing.catalog import Catalog
 from extproc.routing.parameters import compile_changes
+from extproc.routing.retries import retry_headers
 from extproc.settings.config import parse
 from extproc.words import contract
 from extproc.words.chain import RetrySettings
@@ -446,7 +448,7 @@ def test_foreign_edits_are_refused(value):
 def test_internal_headers_share_one_prefix():
     names = {value for name, value in vars(contract).items() if name.isupper() and str(value).startswith("x-")}
     assert {contract.ID, contract.TARGETS, contract.EDITS, contract.ATTEND, contract.PROVIDER, contract.HOP} <= names
-    for name in names - {contract.ATTEMPT_COUNT}:
+    for name in names - {contract.ATTEMPT_COUNT, contract.TOLD}:
         assert name.startswith(contract.PREFIX)
         assert name == name.lower()
 

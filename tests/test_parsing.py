@@ -4,7 +4,8 @@ from urllib.parse import unquote
 import pytest
 
 from extproc.dialects import dialects
-from extproc.parsing import BodyLimits, Classify, Names, Parse, fold, listed_at
+from extproc.framing.names import Names, fold
+from extproc.parsing import BodyLimits, Classify, Parse, listed_at
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Exchange, Request
 

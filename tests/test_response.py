@@ -5,9 +5,10 @@ import json
 
 import pytest
 
+from extproc.framing.events import Events
 from extproc.framing.json import WholeBody
 from extproc.framing.sse import SSE
-from extproc.response import Annotate, Count, Events, Extend, HideUsage
+from extproc.response import Annotate, Count, Extend, HideUsage
 from extproc.words.dialect import Report
 from extproc.words.errors import RATE_LIMITED, Refusal
 from extproc.words.exchange import Response, Target

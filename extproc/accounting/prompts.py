@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from extproc.admission import LARGE
+from extproc.framing.slices import LARGE
 from extproc.outbound.client import AnswerError, send
 from extproc.words.exchange import Exchange
 from extproc.words.values import Pattern

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from extproc.admission import LARGE
 from extproc.cache.answers import Answers
 from extproc.cache.batches import Batch, batch_of, parts, whole
 from extproc.cache.entry import Entry
@@ -26,14 +25,17 @@ from extproc.cache.settings import LONGEST_WAIT, THRESHOLD, CacheRuleSettings, C
 from extproc.cache.wish import wish
 from extproc.dialects import ENDED, LIMITED
 from extproc.framing import EMPTY, Frame, Framing
+from extproc.framing.content_types import framing_for
+from extproc.framing.events import Events
 from extproc.framing.json import WholeBody
 from extproc.framing.multipart import is_form
+from extproc.framing.slices import LARGE
 from extproc.framing.sse import SSE
 from extproc.prices import NANO
 from extproc.providers import ProviderSettings
-from extproc.response import TOLD, Events, Tell, framing_for
 from extproc.words.actions import LocalReply
 from extproc.words.caching import CACHE, SIMILARITY, Caching, Outcome
+from extproc.words.contract import TOLD
 from extproc.words.dialect import NATIVE, Report
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Ending, Exchange, Response, Target
@@ -71,7 +73,8 @@ class LookUp:
     nothing to do with the exchange.
 
     `count` takes budgets in requests for an answer that no provider is asked for, from the target that once gave it. It
-    raises Refusal, and returns False where a budget sends the request to another model.
+    raises Refusal, and returns False where a budget sends the request to another model. `tell` writes the headers about
+    the answer.
     """
 
     def __init__(
@@ -81,6 +84,8 @@ class LookUp:
         providers: Mapping[str, ProviderSettings],
         events: Events,
         count: Callable[[Exchange, Target], Awaitable[bool]],
+        *,
+        tell: Callable[[Exchange], None],
     ) -> None:
         self._rules = [Rule(rule) for rule in settings.rules]
         self._most = settings.max_answer
@@ -91,7 +96,7 @@ class LookUp:
         self._keys = Keys(answers.secret, providers)
         self._events = events
         self._count = count
-        self._tell = Tell()
+        self._tell = tell
 
     async def __call__(self, exchange: Exchange) -> LocalReply | None:
         rule = self.rule(exchange)

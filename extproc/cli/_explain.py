@@ -18,7 +18,7 @@ import msgspec
 from extproc.auth import Authenticate, Authorize, KeySettings
 from extproc.budgets import Leases, Reserve, estimate, read_scope
 from extproc.cache.stages import explain as cached
-from extproc.forward import decode_fields, patch
+from extproc.framing.patch import decode_fields, patch
 from extproc.guardrails import AppliesToSettings, Finding, GuardInput, GuardrailSettings, RemoteSettings
 from extproc.parsing import Parse
 from extproc.pipeline import build, cheaper

@@ -30,6 +30,9 @@ import msgspec
 from extproc.framing import BOM
 from extproc.framing.json import MARKED, InvalidJSON
 
+LARGE = 256 << 10
+"""Bytes above which a body is read in slices, and freed when the request has left."""
+
 SLICE = 128 << 10
 """Bytes read before others have a turn: about 2 ms."""
 

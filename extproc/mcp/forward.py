@@ -10,7 +10,10 @@ from typing import Any
 
 import msgspec
 
-from extproc.forward import patch, retry_headers
+from extproc.framing.content_types import framing_for
+from extproc.framing.events import Events
+from extproc.framing.patch import patch
+from extproc.framing.rewording import Rewording
 from extproc.framing.sse import SSE
 from extproc.mcp.answers import owner, unknown_method
 from extproc.mcp.call import MODERN, Call
@@ -21,9 +24,10 @@ from extproc.mcp.profiles import Profiles
 from extproc.mcp.refusals import RPCRefusal, body_of, too_large, unknown
 from extproc.mcp.servers import Place, Servers, ServerSession
 from extproc.mcp.settings import HOP, MCPSettings
-from extproc.response import UPSTREAM, Events, Rewording, framing_for, internal
+from extproc.routing.retries import retry_headers
 from extproc.words import contract
 from extproc.words.actions import Continue
+from extproc.words.contract import UPSTREAM, internal
 from extproc.words.dialect import Report
 from extproc.words.errors import (
     INVALID_PARAMS,

@@ -20,7 +20,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from extproc.framing import rpc
+from extproc.framing.content_types import is_json
+from extproc.framing.events import Events, EventStage
 from extproc.framing.json import InvalidJSON
+from extproc.framing.names import Names
 from extproc.framing.rpc import InvalidMessageError, Message
 from extproc.mcp.answers import METHODS, Answer, Era, owner
 from extproc.mcp.call import CALLS, LEGACY, Call
@@ -33,8 +36,6 @@ from extproc.mcp.results import GuardResult
 from extproc.mcp.servers import Servers, ServerSession
 from extproc.mcp.sessions import Ended
 from extproc.mcp.settings import MCPSettings
-from extproc.parsing import Names, is_json
-from extproc.response import Events, EventStage
 from extproc.stores import Counters, StoreError
 from extproc.taint import Taint
 from extproc.words.actions import LocalReply

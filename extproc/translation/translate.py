@@ -16,10 +16,10 @@ import msgspec
 from extproc.dialects import dialects, safe_names
 from extproc.dialects._effort import forgo_thinking
 from extproc.framing import EMPTY_LIMIT, OVERSIZE, Frame
+from extproc.framing.content_types import AMAZON, framing_for
 from extproc.framing.inflate import Inflate
 from extproc.framing.intake import Intake
 from extproc.providers import kinds
-from extproc.response import AMAZON, framing_for
 from extproc.translation.call_ids import distinct_calls
 from extproc.translation.image_turns import show_images
 from extproc.translation.last_turn import end_with_user

@@ -77,6 +77,18 @@ GATEWAY_LOG = "gateway"
 
 ATTEMPT_COUNT = "x-envoy-attempt-count"
 RESPONSE_ATTRIBUTES = ("upstream.request_attempt_count", "response.code_details")
+UPSTREAM = "via_upstream"
+"""Envoy's response code details of an answer that came through a cluster."""
+
+TOLD = "x-ai-"
+"""Prefix of the headers in which the gateway tells clients about an answer. Providers cannot set them."""
+
+
+def internal(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of headers that only the gateway may set."""
+    return tuple([name for name in headers if name.startswith((PREFIX, TOLD))])
+
+
 """Attributes of the answer that Envoy sends with its headers."""
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from extproc.dialects import dialects
+from extproc.framing.content_types import AMAZON
 from extproc.providers import kinds
-from extproc.response import AMAZON
 from extproc.translation.translate import Translation
 from extproc.words import contract
 from extproc.words.contract import Service

@@ -24,12 +24,12 @@ import yaml
 from extproc.dialects import dialects
 from extproc.framing import EMPTY, slices
 from extproc.framing.aws_eventstream import CORRUPT, AWSEventStream, encode
+from extproc.framing.content_types import AMAZON
 from extproc.framing.inflate import Inflate
 from extproc.framing.json import InvalidJSON, parse
 from extproc.framing.sse import SSE
 from extproc.parsing import OWN_PATHS
 from extproc.pb import extproc_pb2 as pb
-from extproc.response import AMAZON
 from extproc.server import access_log, wire
 from extproc.settings import checks, config
 from extproc.settings.document import ConfigError

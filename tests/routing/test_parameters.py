@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.dialects import fixed_fields, output_limits
-from extproc.forward import patch
+from extproc.framing.patch import patch
 from extproc.routing.parameters import (
     MAX_CHANGES,
     apply,
