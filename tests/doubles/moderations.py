@@ -9,7 +9,11 @@ from typing import Any
 
 from tests.doubles.answers import Answer, Question, Refused
 
-_CATEGORIES = ("harassment", "hate", "self-harm", "sexual", "violence", "illicit")
+_CATEGORIES = (
+    *("harassment", "harassment/threatening", "hate", "hate/threatening", "illicit", "illicit/violent"),
+    *("self-harm", "self-harm/instructions", "self-harm/intent", "sexual", "sexual/minors"),
+    *("violence", "violence/graphic"),
+)
 _MODELS = ("omni-moderation-", "text-moderation-")
 
 

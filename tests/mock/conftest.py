@@ -8,8 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from extproc.framing.aws_eventstream import AWSEventStream
-from tests.doubles import Options, serve
+from extproc.mock import Options, serve
 
 
 @dataclass
@@ -31,8 +30,6 @@ class Asker:
     async def stream(self, path: str, body: Any, **headers: str) -> list[tuple[str, Any]]:
         answer = await self.post(path, body, **headers)
         assert answer.status_code == 200, answer.text
-        if answer.headers["content-type"] == "application/vnd.amazon.eventstream":
-            return [(event.name, json.loads(event.data)) for event in AWSEventStream().feed(answer.content)]
         return [_sse(frame) for frame in answer.text.split("\n\n") if frame]
 
     async def refused(self, path: str, body: Any, **headers: str) -> tuple[int, Any]:
@@ -54,7 +51,7 @@ def _sse(frame: str) -> tuple[str, Any]:
 async def _asking(**options):
     server = await serve(Options(**options))
     try:
-        async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=5, verify=False) as client:
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=5) as client:
             yield Asker(server.url, client)
     finally:
         await server.close()
@@ -63,9 +60,3 @@ async def _asking(**options):
 @pytest.fixture
 def asking():
     return _asking
-
-
-@pytest.fixture
-async def mock():
-    async with _asking() as asker:
-        yield asker
