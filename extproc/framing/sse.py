@@ -18,8 +18,7 @@ from extproc.framing import BOM, EMPTY, EMPTY_LIMIT, OVERSIZE, Edges, Frame
 
 # The end of a line and an empty one: `(\r\n|\n|\r){2}`, with a first byte that can be searched for. A CR at the very
 # end may be half a CRLF, so it has to wait for the next byte.
-_EMPTY_LINE = rb"(?:\n|\r(?:\n|(?!\Z)))"
-_BLANK = re.compile(rb"\n" + _EMPTY_LINE + rb"|\r\n" + _EMPTY_LINE + rb"|\r\r(?:\n|(?!\Z))")
+_BLANK = re.compile(rb"[\r\n](?:(?<=\r)\n)?+(?:\n|\r(?:\n|(?!\Z)))")
 _SPACE = 32
 _WAITS = 3  # bytes at the end in which an empty line may have begun
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -71,6 +70,7 @@ class SSE:
         start, search = 0, self._searched
         limit = self._limit
         lines = b"\r" not in buffer  # nearly every provider sends LF only
+        content: bool | None = None  # False: no data in the buffer has a key or an end marker
         while True:
             if lines:
                 if (blank := buffer.find(b"\n\n", search)) < 0:
@@ -91,7 +91,9 @@ class SSE:
                 events.append(Frame(raw, raw[6 if raw[5] == _SPACE else 5 : -2 if lines else -4]))
                 self.empty = 0
             else:
-                end = self._event(buffer, start, end, events)
+                if content is None:
+                    content = _may_have_content(buffer)
+                end = self._event(buffer, start, end, events, content=content)
             start = search = end
         if len(buffer) - start > limit + _WAITS:  # however it is cut, an event of `limit` bytes is read
             start = self._part(buffer, start, len(buffer) - _WAITS, events)
@@ -131,8 +133,10 @@ class SSE:
         self.empty = 0 if b"data:" in self._edges.head else self.empty + len(piece)
         return end
 
-    def _event(self, buffer: bytes, start: int, end: int, events: list[Frame]) -> int:
-        """Add the event that ends at `end`, or all events from there on that carry nothing. Returns where they end."""
+    def _event(self, buffer: bytes, start: int, end: int, events: list[Frame], *, content: bool = True) -> int:
+        """Add the event that ends at `end`, or all events from there on that carry nothing. Returns where they end.
+        `content` is False where `_may_have_content` is.
+        """
         if self._edges is not None:  # the tail of an event whose head has left
             edges, self._edges = self._edges, None
             raw = buffer[start:end]
@@ -145,7 +149,7 @@ class SSE:
         if start < len(BOM):  # a line end in front of the first line, in the place of a byte order mark
             lines = b"\n" * len(BOM) + buffer[buffer.startswith(BOM) and len(BOM) :]
         before = len(lines) - len(buffer)
-        found = pattern.search(lines, start + before)
+        found = pattern.search(lines, start + before) if content else None
         at = len(buffer) if found is None else found.start() - before
         if at < end:
             raw = buffer[start:end]
@@ -161,6 +165,13 @@ class SSE:
         events.append(Frame(raw, b"\n".join(_DATA.findall(lines, *span)) if text else None, EMPTY))
         self.empty += len(raw)
         return end
+
+
+def _may_have_content(buffer: bytes) -> bool:
+    """False where no data line has a key or an end marker. Much faster than a search for such a line."""
+    if b'"' not in buffer:
+        return b"[DONE]" in buffer
+    return b'":' in buffer or b" :" in buffer or b"\t:" in buffer or b"[DONE]" in buffer
 
 
 def _last_blank(buffer: bytes, start: int, end: int) -> int:
