@@ -42,7 +42,7 @@ models:
   {model}
   {moving}
 consumers:
-  - {{name: bench, keys: [{{env: BENCH_KEY}}]}}
+  - {{name: bench, keys: [{{env: BENCH_KEY}}], models: ["stub*", "new*", more, moving, "wild*", chain, {part}]}}
   - {{name: rotated, keys: [{{file: "{folder}/keys/key"}}], disabled: {disabled}}}
 limits: {{request_body: {body}}}
 stores: {{counters: "sqlite:{folder}/counters.db", ledger: "sqlite:{folder}/ledger.db"}}
@@ -105,6 +105,7 @@ class Stage:
             "model": "",
             "moving": moving,
             "disabled": "false",
+            "part": "part",
             "body": "1MiB",
             "folder": str(self.folder),
         }
@@ -197,6 +198,8 @@ async def rounds(stage: Stage, count: int) -> None:
             to = f"to{number}{name}"
             provider = f'{to}: {{kind: openai, base_url: "{url}", max_requests: 10000}}'
             moves = {"provider": provider, "moving": moved(name, to)}
+            if name == "chain":  # the grant moves with the target
+                moves["part"] = "part-2"
             await stage.measure(
                 f"{name} leads to a new provider", lambda given=moves: stage.configure(**given), leads(name, to)
             )

@@ -278,7 +278,9 @@ def build(
     catalog = Catalog(settings.providers, *routes, history, prices, before=settings.before)
     unpriced = Unpriced(settings.budgets) if settings.unknown_price == "refuse" else None
     ids = Ids(settings.providers, settings.stores.object_key)
-    access = Access(settings.teams, settings.groups)
+    earlier = settings.before
+    before = None if earlier is None else Access(earlier.teams, earlier.groups)
+    access = Access(settings.teams, settings.groups, before, {} if earlier is None else earlier.consumers)
     limits = settings.limits
     authorize, select = Authorize(), Select(catalog, history, telemetry.skip, unpriced)
 

@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime, time
 from typing import NoReturn
 from urllib.parse import parse_qsl
 
-from extproc.auth.access import Access, Grants, Identity
+from extproc.auth.access import Access, Grants, Identity, earlier_grants
 from extproc.auth.certificates import Certificates
 from extproc.auth.claims import Tokens
 from extproc.auth.issued import IssuedKey
@@ -54,6 +54,7 @@ __all__ = (
     "TeamSettings",
     "credential",
     "credential_headers",
+    "earlier_grants",
     "hash_key",
     "make_key",
 )
@@ -228,10 +229,11 @@ class Authorize:
 
     def __call__(self, exchange: Exchange) -> None:
         consumer, model = exchange.consumer, exchange.ask.model
-        if not consumer.may_use(exchange.chain.name):
+        chain = exchange.chain
+        if not consumer.may_use((chain.next or chain).name):
             message = f"Consumer {consumer.name} may not use {model!r}: GET /v1/models lists its models."
             raise Refusal(MODEL_NOT_ALLOWED, message, param="model")
-        may_use = consumer.may_use
+        may_use = consumer.may_use if chain.next is None else earlier_grants(consumer, chain, chain.next)
         granted = tuple([target for target in exchange.targets if may_use(target.name)])
         if len(granted) < len(exchange.targets):
             text = f"consumer {consumer.name} may not use it"

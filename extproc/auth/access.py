@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from extproc.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
+from extproc.words.chain import Chain
 from extproc.words.exchange import Consumer
 from extproc.words.values import Pattern
 
@@ -58,9 +59,20 @@ def _may_begin(pattern: str, start: str) -> bool:
 
 
 class Access:
-    """A model must be granted by the consumer, by its team and by one of its groups, where they name models."""
+    """A model must be granted by the consumer, by its team and by one of its groups, where they name models.
 
-    def __init__(self, teams: Mapping[str, TeamSettings], groups: Mapping[str, GroupSettings]) -> None:
+    `before` and `consumers` are of the settings before a change that waits for Envoy (`Consumer.before`).
+    """
+
+    def __init__(
+        self,
+        teams: Mapping[str, TeamSettings],
+        groups: Mapping[str, GroupSettings],
+        before: Access | None = None,
+        consumers: Mapping[str, ConsumerSettings] | None = None,
+    ) -> None:
+        self.before = before
+        self._earlier = consumers or {}
         self.teams = {name: _patterns(team.models) for name, team in teams.items()}
         self.groups = {name: _patterns(group.models) for name, group in groups.items()}
         self._labels = {name: team.labels for name, team in teams.items()}
@@ -72,7 +84,9 @@ class Access:
         labels = {**self.labels(settings.team), **settings.labels}
         may_use = self.may_use(settings.team, settings.groups, settings.models)
         tools = self.tools(settings.team, settings.groups, settings.tools)
-        return Consumer(settings.name, settings.team or "", labels, may_use, tuple(settings.groups), tools=tools)
+        groups, earlier = tuple(settings.groups), self._earlier.get(settings.name)
+        before = self.before.consumer(earlier) if self.before is not None and earlier is not None else None
+        return Consumer(settings.name, settings.team or "", labels, may_use, groups, tools=tools, before=before)
 
     def labels(self, team: str | None) -> Mapping[str, str]:
         """The labels that every member of the team has."""
@@ -103,6 +117,21 @@ class Access:
         """The tools that are granted. Unknown names of teams and groups add nothing."""
         shared = [self._group_tools.get(name) for name in groups]
         return Grants(_grants(_patterns(tools), self._team_tools.get(team or ""), shared))
+
+
+def earlier_grants(consumer: Consumer, chain: Chain, wanted: Chain) -> Callable[[str], bool]:
+    """The grants for the targets of `chain`, which stands in for `wanted` while Envoy has not got its providers.
+
+    A consumer that may use one of the targets to come may go on with those of `chain` that it was granted before the
+    change. A target of both chains needs its grant still, as long as another one is left.
+    """
+    now, before = consumer.may_use, (consumer.before or consumer).may_use
+    names, to_come = {target.name for target in chain.targets}, {target.name for target in wanted.targets}
+    if not any(map(now, to_come - names)):
+        return now if any(map(now, to_come)) else nothing
+    earlier = {name for name in names if now(name) or before(name)}
+    kept = {name for name in earlier if now(name) or name not in to_come}
+    return (kept or earlier).__contains__
 
 
 def _grants(own: _Patterns | None, team: _Patterns | None, groups: Sequence[_Patterns | None]) -> Sequence[_Patterns]:

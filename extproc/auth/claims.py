@@ -75,18 +75,21 @@ class Tokens:
         if name in self._taken:
             message = f"The token names the consumer {name!r}, whose `subjects` do not list it."
             raise Refusal(INVALID_KEY, message)
-        return Identity(self._consumer(issuer, claims, name, labels), f"{name}#jwt")
+        consumer = _consumer(self._access, issuer, claims, name, labels)
+        if (before := self._access.before) is not None:
+            consumer = replace(consumer, before=_consumer(before, issuer, claims, name, labels))
+        return Identity(consumer, f"{name}#jwt")
 
-    def _consumer(self, issuer: JWTSettings, claims: _Claims, name: str, labels: Mapping[str, str]) -> Consumer:
-        """A consumer known only by its token. Where a claim should grant something and does not, nothing is granted."""
-        access = self._access
-        team = next((value for value in _values(claims, issuer.team) if value in access.teams), "")
-        found = (value for value in _values(claims, issuer.groups) if value in access.groups)
-        groups = tuple(dict.fromkeys(found))[:_MOST_GROUPS]
-        lacking = (issuer.team and not team) or (issuer.groups and not groups)
-        may_use = nothing if lacking else access.may_use(team, groups)
-        tools = Grants() if lacking else access.tools(team, groups)
-        return Consumer(name, team, {**labels, **access.labels(team)}, may_use, groups, listed=False, tools=tools)
+
+def _consumer(access: Access, issuer: JWTSettings, claims: _Claims, name: str, labels: Mapping[str, str]) -> Consumer:
+    """A consumer known only by its token. Where a claim should grant something and does not, nothing is granted."""
+    team = next((value for value in _values(claims, issuer.team) if value in access.teams), "")
+    found = (value for value in _values(claims, issuer.groups) if value in access.groups)
+    groups = tuple(dict.fromkeys(found))[:_MOST_GROUPS]
+    lacking = (issuer.team and not team) or (issuer.groups and not groups)
+    may_use = nothing if lacking else access.may_use(team, groups)
+    tools = Grants() if lacking else access.tools(team, groups)
+    return Consumer(name, team, {**labels, **access.labels(team)}, may_use, groups, listed=False, tools=tools)
 
 
 def _claim(claims: _Claims, path: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.auth import earlier_grants
 from extproc.parsing import listed_at
 from extproc.prices import known_models, per_million
 from extproc.routing.catalog import Catalog
@@ -48,11 +49,10 @@ class Models:
 
     def _usable(self, name: str, consumer: Consumer) -> bool:
         chain = self._catalog.resolve(name)
-        return (
-            consumer.may_use(name)
-            and chain is not None
-            and any(consumer.may_use(t.name) and self._catalog.unavailable(t) is None for t in chain.targets)
-        )
+        if chain is None or not consumer.may_use(name):
+            return False
+        may_use = consumer.may_use if chain.next is None else earlier_grants(consumer, chain, chain.next)
+        return any(may_use(target.name) and self._catalog.unavailable(target) is None for target in chain.targets)
 
     def _describe(self, name: str) -> Listed:
         chain = self._catalog.resolve(name)

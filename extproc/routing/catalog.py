@@ -7,12 +7,13 @@ below it. `Select` prunes and orders it for one request; Envoy executes the orde
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from extproc.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
 from extproc.dialects import dialects
 from extproc.prices import PriceBook, PriceSettings, hold, known_model
 from extproc.prices.outputs import known_output
@@ -182,11 +183,16 @@ _ONE_TRY = RetrySettings(attempts=1)
 
 @dataclass(slots=True, frozen=True)
 class Before:
-    """The names as they were before a change for which Envoy is not ready, and the providers that wait for it."""
+    """The names and grants as they were before a change for which Envoy is not ready, and the providers that wait for
+    it.
+    """
 
     models: Mapping[str, ModelSettings]
     virtual_models: Mapping[str, VirtualModelSettings]
     waiting: frozenset[str]
+    consumers: Mapping[str, ConsumerSettings] = field(default_factory=dict)
+    teams: Mapping[str, TeamSettings] = field(default_factory=dict)
+    groups: Mapping[str, GroupSettings] = field(default_factory=dict)
 
 
 class Catalog:
@@ -235,8 +241,9 @@ class Catalog:
         chain = self._chains.get(name)
         if chain is None and (target := self._own(name)) is not None:
             chain = _alone(target)
-        if chain is not None and self._waits(chain.targets):
-            return (self._before and self._before.resolve(name)) or chain
+        if chain is not None and self._before is not None and self._waits(chain.targets):
+            earlier = self._before.resolve(name)
+            return chain if earlier is None else replace(earlier, next=chain)
         return chain
 
     def target(self, name: str) -> Target | None:

@@ -20,7 +20,7 @@ from extproc.words.dialect import (
 )
 from extproc.words.errors import NO_PROVIDER_AVAILABLE, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
-from extproc.words.facts import fact
+from extproc.words.facts import earlier_fact, fact
 
 _REMEDY = " (`hosted_tools: drop` of the provider leaves them out)"
 _STATELESS = " (set 'store' to false, and send the whole conversation)"
@@ -103,8 +103,10 @@ class Select:
             return "dialect", why + _REMEDY if HOSTED in unsaid and "hosted_call" not in unsaid else why
         if BY_URL in ask.needs and catalog.fetches_not(target, dialect):
             return "dialect", f"provider {target.provider} fetches no images or files by URL (send them in base64)"
+        before = exchange.consumer.before if exchange.chain.next is not None else None
         for name, matches in target.match:
-            if not matches(value := fact(name, exchange)):
+            value = fact(name, exchange) if before is None else earlier_fact(name, before, exchange)
+            if not matches(value):
                 return "no_match", f"it is not for {name} {value[:64]!r}"
         if target.supports is not None and ask.needs:
             changed = [name for name, *_ in target.changes]

@@ -93,7 +93,8 @@ def without_envoy(settings: Settings, now: Settings) -> Settings:
     """As much of `settings` as can apply while Envoy stays as it is with `now`.
 
     A provider that Envoy has keeps its definition, one that Envoy has not is switched off. Names that lead to either
-    lead where they did (`Settings.before`), but what `settings` switch off is off.
+    lead where they did (`Settings.before`) for consumers that were granted those targets. Whatever `settings` switch
+    off is off.
     """
     providers: dict[str, ProviderSettings] = {}
     waiting = set[str]()
@@ -114,7 +115,8 @@ def without_envoy(settings: Settings, now: Settings) -> Settings:
             name: _without_targets(virtual, settings.virtual_models.get(name))
             for name, virtual in now.virtual_models.items()
         }
-        before = Before(models, virtual_models, frozenset(waiting))
+        consumers = {consumer.name: consumer for consumer in now.consumers}
+        before = Before(models, virtual_models, frozenset(waiting), consumers, now.teams, now.groups)
     found = settings.model_copy(
         update={
             "providers": providers,

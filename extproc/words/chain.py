@@ -97,10 +97,12 @@ class Branch:
 class Chain:
     """The targets of a requested name. Grants are checked against `name`; `targets` are in the settings' order.
 
-    `root` decides the order for a request; None: the order of `targets`.
+    `root` decides the order for a request; None: the order of `targets`. `next` is where the settings in use lead the
+    name: this chain is of the settings before them, and stands in until Envoy has the providers of the next one.
     """
 
     targets: tuple[Target, ...]
     retry: RetrySettings
     name: str = ""
     root: Branch | None = None
+    next: Chain | None = None

@@ -112,6 +112,8 @@ class Consumer:
     # True: in the settings. False: only a token told its name, so there may be any number of such consumers
     listed: bool = True
     tools: ToolGrants = NO_TOOLS
+    # The consumer of the settings before a change that waits for Envoy: chains of those settings go by its grants
+    before: Consumer | None = None
 
     @property
     def series(self) -> str:

@@ -5,7 +5,7 @@ Budgets count by these facts, targets match on them, sticky sessions go by them.
 
 from __future__ import annotations
 
-from extproc.words.exchange import Exchange
+from extproc.words.exchange import Consumer, Exchange
 
 _LABEL = "label."
 
@@ -25,3 +25,10 @@ def fact(name: str, exchange: Exchange) -> str:
     if name == "team":
         return exchange.consumer.team
     return exchange.labels.get(name.removeprefix(_LABEL), "")
+
+
+def earlier_fact(name: str, before: Consumer, exchange: Exchange) -> str:
+    """The fact of that name, with the team and the labels that the consumer had before a change of the settings."""
+    if name == "team":
+        return before.team
+    return before.labels.get(name.removeprefix(_LABEL)) or fact(name, exchange)

@@ -31,8 +31,12 @@ SERVERS
     dev: {servers: {SHARES}}
 consumers:
   - {name: demo, keys: [{env: EXTPROC_DEMO_KEY}], tools: ["*"]}
+  - {name: narrow, keys: [{env: NARROW_KEY}], GRANTS}
+teams: TEAMS
 stores: {counters: "memory:"}
 """
+NARROW_KEY = "sk-gw-narrow"
+GRANTED = ("granted", "team", "matched")  # names that the consumer `narrow` asks for
 NAMES = ("named", "wild-1", "wild-2", "chain", "nested", "keyed", "moved")
 OLD, NEW = "{at_old}", "{at_new}"
 
@@ -44,7 +48,11 @@ class State:
         key = f', api_key: "file:{folder}/key"'
         self.providers = {"old": (OLD, ""), "there": (OLD, ""), "secret": (OLD, key)}
         self.models = {"named": "old", "wild-*": "old", "keyed": "secret", "part": "old", "moved": "there"}
-        self.virtual = {"chain": ["part"], "nested": ["chain"]}
+        self.models |= dict.fromkeys(("part-a", "part-b", "part-c"), "old")
+        self.virtual = {"chain": ["part"], "nested": ["chain"], "granted": ["part-a"], "team": ["part-b"]}
+        self.virtual["matched"] = ["part-c, match: {team: first}"]
+        self.grants = "team: first, models: [part-a, part-b, part-c, granted, team, matched]"
+        self.teams = "{first: {models: [granted, team, matched, part-*]}}"
         self.servers = {"one": f"{servers}/one"}
         self.shares = "one: {prefix: ''}"
 
@@ -60,6 +68,8 @@ class State:
             ),
             "SERVERS": "".join(f'    {name}: {{url: "{url}", refresh: 1s}}\n' for name, url in self.servers.items()),
             "SHARES": self.shares,
+            "GRANTS": self.grants,
+            "TEAMS": self.teams,
         }
         text = SETTINGS
         for place, value in lists.items():
@@ -75,8 +85,9 @@ class Traffic:
         self.failed: Counter[tuple[str, str]] = Counter()
         self.answered: Counter[str] = Counter()
         self.provider: defaultdict[str, str] = defaultdict(str)
-        work: list[Callable[[], None]] = [lambda name=name: self._ask(name) for name in NAMES]  # type: ignore[misc]
-        self._threads = [threading.Thread(target=each) for each in [*work, self._call]]
+        asked = [(name, KEY) for name in NAMES] + [(name, NARROW_KEY) for name in GRANTED]
+        self._threads = [threading.Thread(target=self._ask, args=each) for each in asked]
+        self._threads.append(threading.Thread(target=self._call))
         for thread in self._threads:
             thread.start()
 
@@ -85,8 +96,8 @@ class Traffic:
         for thread in self._threads:
             thread.join()
 
-    def _ask(self, name: str) -> None:
-        headers = {"authorization": f"Bearer {KEY}"}
+    def _ask(self, name: str, key: str) -> None:
+        headers = {"authorization": f"Bearer {key}"}
         with httpx.Client(trust_env=False, timeout=20, headers=headers) as client:
             while not self._ended.wait(0.05):
                 try:
@@ -123,7 +134,7 @@ def state(servers: McpServers, tmp_path: Path) -> State:
 
 @pytest.fixture
 def gateway(state: State, tmp_path: Path) -> Iterator[Gateway]:
-    yield from run_gateway(tmp_path, state.text(), ("old", "new"), {})
+    yield from run_gateway(tmp_path, state.text(), ("old", "new"), {"NARROW_KEY": NARROW_KEY})
 
 
 @pytest.fixture
@@ -153,7 +164,7 @@ def test_no_request_fails_while_reloads_move_what_names_lead_to(
         assert not traffic.failed, kinds
     traffic.end()
     assert not traffic.failed
-    assert min(traffic.answered[name] for name in (*NAMES, "echo")) > 20
+    assert min(traffic.answered[name] for name in (*NAMES, *GRANTED, "echo")) > 20
 
 
 def tools(gateway: Gateway) -> Any:
@@ -221,6 +232,18 @@ def key_changes(state: State, gateway: Gateway, _traffic: Traffic, _servers: Mcp
     return lambda: any(dict(seen["headers"]).get("authorization") == "Bearer sk-after" for seen in gateway.seen("old"))
 
 
+def grants_move(state: State, _gateway: Gateway, traffic: Traffic, _servers: McpServers) -> Done:
+    """With the targets of a consumer's names, its grants change, those of its team, and the team itself."""
+    add(state, "p7")
+    for name in ("part-a", "part-b", "part-c"):
+        del state.models[name]
+    state.models |= dict.fromkeys(("to-a", "to-b", "to-c"), "p7")
+    state.virtual |= {"granted": ["to-a"], "team": ["to-b"], "matched": ["to-c, match: {team: second}"]}
+    state.grants = "team: second, models: [to-a, to-b, to-c, granted, team, matched]"
+    state.teams = "{second: {models: [granted, team, matched, to-*]}}"
+    return lambda: {traffic.provider[name] for name in GRANTED} == {"p7"}
+
+
 def server_is_added(state: State, gateway: Gateway, _traffic: Traffic, servers: McpServers) -> Done:
     state.servers["two"] = f"{servers.url}/two"
     state.shares = "one: {prefix: ''}, two: {}"
@@ -231,4 +254,5 @@ ROUNDS = (
     (new_provider_under_a_name, wildcard_becomes_named, chain_gains_a_provider, address_changes),
     (wildcard_under_a_wildcard, name_becomes_a_chain, provider_is_removed),
     (key_changes, server_is_added),
+    (grants_move,),
 )

@@ -1,11 +1,17 @@
 """The parts of a change that apply while Envoy, or the process, stays as it is."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from extproc.auth import Access, Authorize
 from extproc.envoy_config.dynamic import make
 from extproc.routing.catalog import Catalog
 from extproc.settings.bound import changes_of_fixed, digest, fixed, held_back, without_envoy
 from extproc.settings.config import parse
+from extproc.words.dialect import Ask
+from extproc.words.errors import Refusal
 
 NOW = """
 providers:
@@ -139,6 +145,61 @@ def test_what_the_change_switches_off_is_off_at_once():
     found = without_envoy(parse(HAS + off + "models: {m: {provider: new}}"), now)
     assert led(found, "m") == {"m": ["new/m"]}
     assert catalog(found).unavailable(catalog(found).target("m"))[0] == "disabled"
+
+
+GRANTS = (
+    "models: {m: {provider: a}, o: {provider: b}}\nvirtual_models: {v: {targets: [{model: m}, {model: o}]}}\n"
+    "teams: {t: {models: [v, m, o]}}\nconsumers: [{name: c, team: t, keys: [{env: K}], models: [v, m, o]}]\n"
+)
+MOVE = (
+    NEW + "models: {TO: {provider: new}, o: {provider: b}}\nvirtual_models: {v: {targets: [{model: TO}, {model: o}]}}\n"
+)
+KEPT = MOVE.replace("TO: ", "m: {provider: a}, TO: ").replace("TO}, ", "TO}, {model: m}, ").replace("{model: o}", "")
+
+
+@pytest.mark.parametrize(
+    ("new", "team", "consumer", "granted"),
+    [
+        (MOVE, "v, n, o", "v, n, o", ["m", "o"]),
+        (MOVE, "v, n, o", "v, n", ["m"]),  # the grant of o ends, where o does not move
+        (MOVE, "v, n", "v, n, o", ["m"]),
+        (MOVE, "v, n, o", "v, o", ["o"]),  # m moves, but the consumer is not granted n
+        (MOVE, "v, n, o", "n, o", None),  # the grants of the name itself end, and of all that it leads to
+        (MOVE, "n, o", "v, n, o", None),
+        (MOVE, "v, n, o", "v", None),
+        (KEPT, "v, n", "v, n", ["o"]),  # m stays a target, but not for the consumer
+        (KEPT, "v, n, m", "v, n, m", ["m", "o"]),
+    ],
+)  # fmt: skip
+def test_consumers_keep_the_targets_that_they_had_until_envoy_has_the_new_ones(new, team, consumer, granted):
+    """A grant of a target ends with it. A grant that is taken away beside a move ends at once."""
+    assert authorized(parse(HAS + GRANTS)) == ["m", "o"]
+    who = f"{{name: c, team: t, keys: [{{env: K}}], models: [{consumer}]}}"
+    grants = f"teams: {{t: {{models: [{team}]}}}}\nconsumers: [{who}]"
+    assert authorized(without_envoy(parse(HAS + new.replace("TO", "n") + grants), parse(HAS + GRANTS))) == granted
+
+
+def authorized(settings):
+    """The targets of v that the consumer c may use, None for 403."""
+    earlier = settings.before
+    before = earlier and Access(earlier.teams, earlier.groups)
+    access = Access(settings.teams, settings.groups, before, earlier.consumers if earlier else {})
+    consumer, chain = access.consumer(settings.consumers[0]), catalog(settings).resolve("v")
+    exchange: Any = SimpleNamespace(consumer=consumer, chain=chain, targets=chain.targets, skipped=[])
+    exchange.ask = Ask(model="v")
+    try:
+        Authorize()(exchange)
+    except Refusal:
+        return None
+    return [target.name for target in exchange.targets]
+
+
+def test_a_consumer_that_is_new_gets_nothing_of_the_grants_before():
+    now = parse(HAS + GRANTS)
+    found = without_envoy(
+        parse(HAS + MOVE.replace("TO", "n") + "consumers: [{name: d, keys: [{env: K}], models: [v, n]}]"), now
+    )
+    assert authorized(found) is None
 
 
 MCP = """
