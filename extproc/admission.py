@@ -3,6 +3,10 @@
 Room is taken at a request's headers, by their content-length, before its body is buffered. A body without a length is
 weighed when it arrives. Everything is counted by consumer too, so that one consumer leaves room to the others. Clients
 without a credential are one consumer that may take everything.
+
+The transport asks for room at the first bytes of a body without a length (`Call.admits`), and drops one without room. A
+large message is assembled once and its body copied once. At most 32 MiB of bodies are at work at a time
+(`InFlight.turn`), and `Shed` frees a body that has left; a sample of its text stays.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Failed tries of exchanges. Envoy's access log tells of each up to a tenth of a second after its end, in any order, so
 an exchange with failed tries is recorded when the log has told of all of them.
+
+The record of an exchange with failed tries waits half a second at most; its charge does not wait.
 """
 
 from __future__ import annotations

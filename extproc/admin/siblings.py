@@ -1,6 +1,9 @@
 """The other workers of this gateway, for the worker that answers HTTP: their metrics, health and recent exchanges.
 
 Worker 0 serves the status and admin ports. Each other worker answers it on a unix socket of mode 0600 (`inner_app`).
+
+Metrics of workers are labelled, not summed: a sum would fall when a worker ends, and Prometheus takes a fall for a
+counter that began anew.
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@
 
 The provider's documents are fetched with bounds of time and size. A session and a begun sign-in are cookies that any
 worker or replica reads (`sessions.py`). Sessions that were ended before their time are told through the desk.
+
+Envoy's `oauth2` and `jwt_authn` filters are not used: the processor also serves the console where no Envoy listener
+leads to it, and roles are needed for each route.
 """
 
 from __future__ import annotations

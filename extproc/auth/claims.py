@@ -3,6 +3,11 @@
 Envoy has checked signature, issuer, audience and time, and has taken the token out of the request. Its metadata, which
 no client can write, holds for each issuer of the settings either its claims or the reason why it did not accept the
 token.
+
+The consumer of a token is found by a digest of what Envoy verified, not by the place of the issuer in the list:
+connections that were open before a change of the issuers still bring claims of the old list. A token's consumer is
+never one of the settings file by its name alone; the file lists the token's subject. Metrics call consumers that only
+tokens name `other`.
 """
 
 from __future__ import annotations

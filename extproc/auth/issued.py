@@ -1,4 +1,8 @@
-"""Gateway keys that operators make while the gateway runs, for consumers of the settings."""
+"""Gateway keys that operators make while the gateway runs, for consumers of the settings.
+
+They are rows of the ledger's database, hashes alone, and are read every two seconds. The counters store may be flushed,
+and keys would come and go with its counts.
+"""
 
 from __future__ import annotations
 

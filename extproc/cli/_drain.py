@@ -7,6 +7,9 @@ package: beside an Envoy in a pod it waits for its signal in 9 MB.
 Arguments: the admin socket, seconds of notice, seconds of grace, the file of the mark or an empty text, and `wait` to
 begin at SIGTERM or SIGINT. The mark holds the word that /readyz says, and the time until which it counts: seconds since
 the epoch.
+
+An Envoy that gets SIGTERM ends at once, and its image has nothing that could ask its admin socket. The mark is a file
+because the container that drains and the processor may share no more than a directory.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 `extproc serve` becomes this script. It stays small (10 MB) because it imports little and nothing of the package.
 Arguments: a JSON array with the command line of each worker, and one with the unix socket of each.
+
+Workers share the stores and nothing else, as replicas do. Envoy spreads streams over their sockets by least request,
+and repeats a stream without an answer at another worker. The id of an exchange begins with the number of its worker.
+Each try has one access log for each worker, with a filter on that number, so a log entry reaches the right worker.
 """
 
 from __future__ import annotations

@@ -30,6 +30,12 @@ Files have the same names in all rooms; a room has those it needs:
     custom.py            custom tools, whose input is no JSON
 
 A small dialect is one file. Files that begin with `_` are shared by several.
+
+A dialect declares the `Fields` of its API once: the field that names the model, those that limit the output, those that
+no target may change. A scan of the tests fails when another room names a field of an API. A path may hold the model's
+name (`/v1beta/models/{model}:generateContent`): `Classify` takes it out, and the attempt attachment writes the path of
+each target. A body of an API with several spellings for a field (`Dialect.spelled`) is written anew before anything
+reads it. `a.b` names a field inside an object (`contract.place`).
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 """APIs that pass as they are: the model is read and written, texts are shown to guardrails, usage is read where an
 answer has it. Nothing is translated.
+
+A form is found by its boundary alone (`framing.multipart`) and patched. The first two bytes of a body tell whether it
+is one, so the attempt attachment needs no content type.
 """
 
 from __future__ import annotations

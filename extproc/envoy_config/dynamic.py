@@ -1,4 +1,9 @@
-"""Envoy's resources for a processor that gives them to it: the messages of `envoy_config` as bytes, by name."""
+"""Envoy's resources for a processor that gives them to it: the messages of `envoy_config` as bytes, by name.
+
+A try that changes gets another name (`try-openai~1f3a9c20`), and a secret's file of that name. Under one name Envoy
+would change listener, cluster and secret one after the other: a key could reach the wrong address, pooled connections
+of the hop would keep the old listener, and a retry would meet another provider than its request was made for.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The public listener: the edge, the gateway attachment, and the route whose retries are the failover."""
+"""The public listener: the edge, the gateway attachment, and the route whose retries are the failover.
+
+The virtual host switches the gateway filter on, not the listener. So a request that Envoy refuses before routing (too
+many headers, a bad length) gets a shaped answer in place of a closed connection. Every route has a virtual host.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Envoy's own answers (404, 413, 503, 504 …) in OpenAI's shape, and JSON-RPC for MCP, with the gateway's fixed codes.
 
 The first mapper that matches wins. Envoy's own reason (RESPONSE_CODE_DETAILS) chooses the mapper and is never shown.
+Where the gateway attachment has seen the request, it turns such an answer into the shape of the client's API.
 """
 
 from __future__ import annotations

@@ -7,6 +7,10 @@ of it as ordinary answers that the public route fails over.
 The access log `try-<provider>` has, for each try: metadata `contract.LOG_NAMESPACE` (id, attempt, targets), response
 code and flags, upstream timings, bytes, and the response headers retry-after, content-type, x-request-id and
 `contract.HOP`.
+
+A failure inside the hop carries its reason in the name of an internal header, because retry conditions of a request
+match only names. The internal listener sends every try through the attempt attachment, or only the later ones: the
+gateway attachment has already written the first try. See docs/envoy.md for the reasons for the hop.
 """
 
 from __future__ import annotations

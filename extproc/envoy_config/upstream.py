@@ -1,4 +1,11 @@
-"""The provider itself: a cluster with its address, TLS, limits and outlier detection."""
+"""The provider itself: a cluster with its address, TLS, limits and outlier detection.
+
+A filter of the cluster strips forged response headers. In the internal listener they could not be stripped: local
+replies of the hop get their headers before the filters there run, and would lose their reason.
+
+Outlier detection counts failed connections alone and never ejects a last host: a provider is one host, and one failing
+model or one consumer's requests would take it away from everybody. `routing.streaks` counts health by model.
+"""
 
 from __future__ import annotations
 

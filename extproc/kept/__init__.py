@@ -7,6 +7,9 @@ A token holds the provider, the target's name and the provider's id, encrypted a
 (synthetic IV: the tag is a keyed hash of the consumer and the content, and keys the stream that the content is masked
 with). So another consumer cannot use it, a client learns no id of the provider, and the same object always has the same
 id, at every replica.
+
+Raw ids would be shorter, but whoever sees one could use it. A dialect says where ids stand (`Dialect.objects`); names
+that mean an object in every API are found at any depth (`dialects._objects`).
 """
 
 from __future__ import annotations

@@ -12,6 +12,9 @@ Whatever changes rows of a unit's time marks the unit STALE in the same transact
 A unit with too many combinations is LEFT to the rows. PostgreSQL runs transactions side by side: those that change rows
 hold a shared lock, steps 1 and 3 an exclusive one. Only the driver is used here: a process that answers no report has
 no SQLAlchemy.
+
+A writer that added each row to its sums would cost the process that serves more than the row does. A writer only marks
+sums as stale; a thread adds up in SQL, without the interpreter's lock.
 """
 
 # ruff: noqa: S608 - names and numbers of this file only; texts are parameters

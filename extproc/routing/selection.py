@@ -1,4 +1,8 @@
-"""Select: the targets that can serve this request, in the order to try them."""
+"""Select: the targets that can serve this request, in the order to try them.
+
+Targets that cannot serve a request are dropped, each with a reason. The strategies order the rest, and Envoy executes
+the order. A cool-down skips a target only while others are left.
+"""
 
 from __future__ import annotations
 

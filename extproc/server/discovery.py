@@ -5,6 +5,9 @@ refuses them. An answer waits until there are resources that the stream has not 
 content, so the whole set of a kind is sent and only differences take effect.
 
 Source: https://www.envoyproxy.io/docs/envoy/v1.40.0/api-docs/xds_protocol ("state of the world").
+
+Files that Envoy watches would need its admin interface to learn whether it took them. Here Envoy answers, with the
+reason. A stream for each kind lets an answer wait for news, and keeps the order ours.
 """
 
 from __future__ import annotations

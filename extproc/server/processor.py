@@ -1,4 +1,9 @@
-"""The processor as a whole: one configuration at work, its servers, and the tasks beside the requests."""
+"""The processor as a whole: one configuration at work, its servers, and the tasks beside the requests.
+
+A process loads only what it needs. grpc comes with the transport that uses it, SQLAlchemy with the first report,
+Starlette and uvicorn with the first connection, and the catalogue of prices for the configured providers alone. The
+periodic work happens at one wake-up a second.
+"""
 
 from __future__ import annotations
 

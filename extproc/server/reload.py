@@ -9,6 +9,10 @@
 
 The settings that bind at the start stay as they are; the others of the same change apply. Of several workers the first
 does this; the others wait for its file.
+
+The file's content is compared once a second. Polling sees edits, renames and the symlink swap of a ConfigMap alike. The
+digest of Envoy's resources and the resources themselves are kept beside the secrets (`words.resources`), for the next
+start and for the other workers.
 """
 
 from __future__ import annotations

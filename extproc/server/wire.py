@@ -1,6 +1,6 @@
 """ext_proc messages in, ext_proc messages out: the only file that knows the protocol.
 
-Source: envoy/service/ext_proc/v3/external_processor.proto. Envoy's observed behaviour is in docs/architecture.md.
+Source: envoy/service/ext_proc/v3/external_processor.proto. Envoy's observed behaviour is in docs/envoy.md.
 """
 
 from __future__ import annotations

@@ -2,6 +2,11 @@
 
 `fixed` leaves the first at what they were. `without_envoy` leaves the second at what they were, for a change that Envoy
 has not got, or does not take.
+
+Until Envoy has accepted a change, every name that leads to a provider which Envoy has not got leads where it did:
+`Catalog` asks the names of before (`Settings.before`). A name may change from a model to a wildcard or a chain.
+Consumers keep their grants of the targets before (`auth.earlier_grants`); everything else that the change takes from
+them ends at once.
 """
 
 from __future__ import annotations

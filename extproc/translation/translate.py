@@ -3,6 +3,11 @@ M.
 
 A plain answer is held until it is whole; a streamed one leaves event by event. Usage that the client's API cannot
 express reaches the gateway attachment beside the answer (see `contract`).
+
+A field that changes the meaning of a request and has no words in the provider's API makes `Select` skip the target. An
+advisory field is left out and named in `x-ai-ignored`. The gateway attachment believes the usage beside an answer only
+where the try says that it translated, in a header that providers cannot forge, and then uses no other count: a
+translation writes zeros where the client's API requires a count and the provider gave none.
 """
 
 from __future__ import annotations

@@ -6,6 +6,16 @@
     waiting      exchanges whose answer passed unread, until the log tells
 
 The names below are those of metadata keys and sizes in `watch.lua`.
+
+An answer that passes unread does not enter Python. `Ask` asks for it in an internal header. The script counts bytes and
+lines of data, keeps windows, and says so in a header that providers cannot forge; at that header `Read` lets the answer
+pass. The exchange waits in `Waiting` until the access log of the try brings the windows. The client's dialect reads
+them with the code that reads whole answers, and the same stages settle the exchange.
+
+The log entry and the head of the answer arrive in either order; only the entry of the try that answered counts. Envoy
+reports each answer that goes on (`usage.log_interval`), and three intervals of silence end the wait. The script writes
+its counts down every few pieces, because a client that disconnects ends it without a word. `EventStage.reason` says why
+a stage has to see an answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Weights: canaries and splits. Requests that stick together choose alike, in every replica and without a store."""
+"""Weights: canaries and splits. Requests that stick together choose alike, in every replica and without a store.
+
+Weighted rendezvous hashing gives every replica the same choice.
+"""
 
 from __future__ import annotations
 
