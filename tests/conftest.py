@@ -54,7 +54,6 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *filter(None, [os.
 THROUGH_ENVOY = (
     HERE / "e2e",
     HERE / "envoy_config",
-    HERE / "test_bench.py",
     HERE / "test_compose.py",
     HERE / "test_k8s.py",
 )

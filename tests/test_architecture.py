@@ -58,7 +58,7 @@ RESERVED = {
     "subprocess": {"cli"},
     "urllib.request": set(),
     "http.client": {"outbound"},
-    "cryptography": {"cache", "credentials"},
+    "cryptography": {"cache", "credentials", "kept"},
     "uvicorn": {"admin"},
     "starlette": {"admin"},
     "uvloop": {"cli", "mock"},

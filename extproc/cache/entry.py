@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 LEAST = 1024
 """Bytes below which compression gains nothing."""
@@ -79,21 +81,15 @@ class Sealed:
     """AES-256-GCM with a random nonce for each entry, and the entry's key as associated data."""
 
     def __init__(self, secret: bytes) -> None:
-        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415 - an extra
-
-        self._cipher: Any = AESGCM(hashlib.blake2b(secret, person=b"extproc entries", digest_size=32).digest())
+        self._cipher = AESGCM(hashlib.blake2b(secret, person=b"extproc entries", digest_size=32).digest())
 
     def close(self, key: bytes, packed: bytes) -> bytes:
         nonce = os.urandom(_NONCE)
-        sealed: bytes = self._cipher.encrypt(nonce, packed, key)
-        return nonce + sealed
+        return nonce + self._cipher.encrypt(nonce, packed, key)
 
     def open(self, key: bytes, sealed: bytes) -> bytes | None:
         """None where the entry was written with another secret, under another key, or changed."""
-        from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - an extra
-
         try:
-            opened: bytes = self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], key)
+            return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], key)
         except (InvalidTag, ValueError):
             return None
-        return opened

@@ -3,10 +3,9 @@ gateway keeps no list.
 
     resp_68d5…  ─Seal─►  resp_kept_<token>  ─Open, Recall─►  resp_68d5… at its provider
 
-A token holds the provider, the target's name and the provider's id, encrypted and authenticated for one consumer
-(synthetic IV: the tag is a keyed hash of the consumer and the content, and keys the stream that the content is masked
-with). So another consumer cannot use it, a client learns no id of the provider, and the same object always has the same
-id, at every replica.
+A token holds the provider, the target's name and the provider's id, encrypted and authenticated for one consumer by
+AES-SIV (RFC 5297), which needs no nonce. So another consumer cannot use it, a client learns no id of the provider, and
+the same object always has the same id, at every replica.
 
 Raw ids would be shorter, but whoever sees one could use it. A dialect says where ids stand (`Dialect.objects`); names
 that mean an object in every API are found at any depth (`dialects._objects`).
@@ -15,13 +14,14 @@ that mean an object in every API are found at any depth (`dialects._objects`).
 from __future__ import annotations
 
 import hashlib
-import hmac
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from extproc.providers import ProviderSettings
 from extproc.words.exchange import Consumer
@@ -30,8 +30,7 @@ from extproc.words.values import Secret
 _MARK = "kept_"
 _parts = re.compile(rf"([a-z]{{1,16}}[_-]){_MARK}([A-Za-z0-9_-]{{1,1024}})").fullmatch
 _known = re.compile(r"([a-z]{1,16}[_-])[A-Za-z0-9_-]{1,256}").fullmatch
-_TAG = 16  # bytes
-_BLOCK = hashlib.blake2b.MAX_DIGEST_SIZE
+_DIGEST = 16  # bytes
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(tuple[str, str, str, int, int]).decode
 
@@ -70,7 +69,11 @@ class Ids:
     def digest(self, provider: str, consumer: str, data: bytes) -> str | None:
         """A name for `data` of a consumer at a provider, from which neither can be guessed; None without a secret."""
         key = self._keys.get(provider)
-        return None if key is None else _tag(key, consumer, b"prefix" + data).hex()
+        if key is None:
+            return None
+        name = _bound(consumer)
+        content = len(name).to_bytes(4, "big") + name + data
+        return hashlib.blake2b(content, key=key, digest_size=_DIGEST, person=b"prefix").hexdigest()
 
     def seal(self, consumer: str, found: Object) -> str | None:
         """The id for a client; None for a provider without a secret, and for an id of an unusual form."""
@@ -78,8 +81,7 @@ class Ids:
         if key is None or form is None:
             return None
         content = _pack((found.provider, found.target, found.id, found.input_tokens, found.output_tokens))
-        tag = _tag(key, consumer, content)
-        token = urlsafe_b64encode(tag + _masked(key, tag, content)).decode().rstrip("=")
+        token = urlsafe_b64encode(AESSIV(key).encrypt(content, [_bound(consumer)])).decode().rstrip("=")
         return f"{form[1]}{_MARK}{token}"
 
     def open(self, consumer: str, id: object) -> Object | None:
@@ -91,12 +93,13 @@ class Ids:
             data = urlsafe_b64decode(form[2] + "=" * (-len(form[2]) % 4))
         except ValueError:
             return None
-        tag, masked = data[:_TAG], data[_TAG:]
         for key in dict.fromkeys(self._keys.values()):
-            content = _masked(key, tag, masked)
-            if hmac.compare_digest(tag, _tag(key, consumer, content)):
-                found = Object(*_unpack(content))
-                return found if self._keys.get(found.provider) == key and found.id.startswith(form[1]) else None
+            try:
+                content = AESSIV(key).decrypt(data, [_bound(consumer)])
+            except InvalidTag:
+                continue
+            found = Object(*_unpack(content))
+            return found if self._keys.get(found.provider) == key and found.id.startswith(form[1]) else None
         return None
 
 
@@ -113,19 +116,10 @@ def is_sealed(id: object) -> bool:
 
 
 def _derived(secret: str) -> bytes:
-    return hashlib.blake2b(secret.encode(), digest_size=32, person=b"extproc kept").digest()
+    """A key of AES-256-SIV: 64 bytes."""
+    return hashlib.blake2b(secret.encode(), person=b"extproc kept").digest()
 
 
-def _tag(key: bytes, consumer: str, content: bytes) -> bytes:
-    name = consumer.encode(errors="surrogatepass")
-    data = len(name).to_bytes(4, "big") + name + content
-    return hashlib.blake2b(data, key=key, digest_size=_TAG, person=b"tag").digest()
-
-
-def _masked(key: bytes, tag: bytes, content: bytes) -> bytes:
-    """`content` combined with the stream of its tag; the same again gives it back."""
-    stream = b"".join(
-        hashlib.blake2b(tag + block.to_bytes(4, "big"), key=key, person=b"mask").digest()
-        for block in range(-(-len(content) // _BLOCK))
-    )
-    return bytes(one ^ other for one, other in zip(content, stream, strict=False))
+def _bound(consumer: str) -> bytes:
+    """The associated data of a token: the consumer, whose name may hold lone surrogates."""
+    return consumer.encode(errors="surrogatepass")

@@ -26,7 +26,6 @@ from pydantic import (
 
 from extproc.words.dialect import Batch
 from extproc.words.meant import meant
-from extproc.words.offline import has_package
 from extproc.words.values import Duration, Pattern, PositiveDuration, Secret, SecretRef, Section
 
 
@@ -166,8 +165,6 @@ def _or_metadata(value: object, reference: ValidatorFunctionWrapHandler) -> Secr
     if value in ("metadata", METADATA):
         return METADATA
     found: Secret = reference(value)
-    if not has_package("cryptography"):
-        raise ValueError("a service account needs another library: pip install 'llm-extproc[google]'")
     return found
 
 

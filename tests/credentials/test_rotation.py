@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from extproc import providers
 from extproc.credentials import rotation
 from extproc.credentials.oauth import Token, TokenError
 from extproc.credentials.rotation import Keeper, holds, secret_file, secret_name, watch, write_secret
@@ -395,13 +394,6 @@ def test_invalid_credentials_are_refused(provider, told):
     text = refused(f"providers: {{p: {provider}}}\n{MODELS}")
     assert told in text
     assert CANARY not in text
-
-
-def test_a_service_account_needs_an_extra(monkeypatch):
-    monkeypatch.setattr(providers.importlib.util, "find_spec", lambda _name: None)
-    text = refused(f"providers: {{p: {VERTEX % ', credentials: {google: file:/x}'}}}\n{MODELS}")
-    assert "p.credentials.google: a service account needs another library: pip install 'llm-extproc[google]'" in text
-    assert World.settings(VERTEX % ", credentials: {google: metadata}")
 
 
 def test_a_token_is_sent_in_the_header_for_tokens():

@@ -13,7 +13,6 @@ from typing import Protocol
 
 from extproc.stores.redis import check as check_redis
 from extproc.stores.redis import doubts as doubt_redis
-from extproc.words.offline import has_package
 
 OVERHEAD = 480
 """Bytes that an entry takes beside its value: digests, dictionaries, rows."""
@@ -61,8 +60,6 @@ def check(url: str) -> None:
         raise ValueError("sqlite: needs a path, for example sqlite:data/cache.db")
     elif url != "memory:" and scheme != "sqlite":
         raise ValueError("the cache must be memory:, sqlite:PATH or redis://host:port/db")
-    if not is_memory(url) and not has_package("cryptography"):
-        raise ValueError("kept answers are encrypted: pip install 'llm-extproc[cache]'")
 
 
 def doubts(url: str) -> Iterator[str]:
