@@ -1,15 +1,21 @@
-"""Findings that a text shows only in another form: percent-encoded characters decoded, or beside the next message."""
+"""Findings that a text shows only in another form: percent-encoded characters decoded, or beside the next messages."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from extproc.guardrails._collect import Source
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._source import Hit
 
 _escapes = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+_NEIGHBOURS, _SHORT = 4, 256
+"""The most messages that are joined in every way, where those between the ends have so many characters at most. A row of
+more is joined as a whole alone.
+"""
+_Piece = tuple[int, int, int]
+"""A part of a text: the number of the text, start and end."""
 _message = re.compile(r"\w+\[(\d+)\]\.(?:content|parts)(?:\[\d+\]\.text)?").fullmatch
 
 
@@ -53,27 +59,69 @@ def _places(text: str) -> list[int]:
 def split_hits(
     guard: Guard, sources: Sequence[Source], hits: Sequence[Sequence[Hit]], deadline: float
 ) -> dict[int, list[Hit]]:
-    """Findings that begin in a message and end in the next one of the same role, by the source of either half. A
-    finding that one of the two shows by itself is none: its neighbour's words do not belong to it. Raises Failure.
+    """Findings that begin in a message and end in a later one of the same role, by the source of each part. A finding
+    is none where a message shows a part of it by itself: its neighbours' words do not belong to it. Raises Failure.
     """
     found: dict[int, list[Hit]] = {}
     if guard.window or not guard.longest:  # texts that are judged as a whole
         return found
-    latest: dict[str, int] = {}
+    rows: dict[str, list[int]] = {}
     for index, source in _in_order(sources):
-        before, latest[source.role] = latest.get(source.role), index
-        if before is None or not guard.reads_input(source.role):
-            continue
-        first, second = sources[before].written.text, source.written.text
-        at = max(0, len(first) - guard.longest)
-        joined = first[at:] + second[: guard.longest]
-        border = len(first) - at
-        for start, end, kind in guard.all_hits(joined, source.role, source.where, deadline):
-            left, right = (start + at, len(first), kind), (0, end - border, kind)
-            if start < border < end and not _overlaps(left, hits[before]) and not _overlaps(right, hits[index]):
-                found.setdefault(before, []).append(left)
-                found.setdefault(index, []).append(right)
+        if guard.reads_input(source.role):
+            rows.setdefault(source.role, []).append(index)
+    for row in rows.values():
+        texts = [sources[index].written.text for index in row]
+        for pieces in [*_rows(texts, guard.longest), *_neighbours(texts, guard.longest)]:
+            joined = "".join(texts[number][start:end] for number, start, end in pieces)
+            first = sources[row[pieces[0][0]]]
+            for hit in guard.all_hits(joined, first.role, first.where, deadline):
+                parts = [(row[number], part) for number, part in _parts(hit, pieces)]
+                if len(parts) > 1 and not any(_overlaps(part, hits[index]) for index, part in parts):
+                    for index, part in parts:
+                        if part not in (known := found.setdefault(index, [])):
+                            known.append(part)
     return found
+
+
+def _neighbours(texts: Sequence[str], longest: int) -> Iterator[Sequence[_Piece]]:
+    """Texts next to each other: each two, and up to `_NEIGHBOURS` with short ones between. Patterns that want a border
+    of a word at their ends find it at the ends of texts.
+    """
+    short = min(longest, _SHORT)
+    for first in range(len(texts) - 1):
+        size, between = len(texts[first]), 0
+        yield [(first, max(0, size - longest), size), (first + 1, 0, min(longest, len(texts[first + 1])))]
+        pieces: list[_Piece] = [(first, max(0, size - short), size)]
+        for number in range(first + 1, min(first + _NEIGHBOURS - 1, len(texts) - 1)):
+            size = len(texts[number])
+            between += size
+            if between > short:
+                break
+            pieces.append((number, 0, size))
+            yield [*pieces, (number + 1, 0, min(short, len(texts[number + 1])))]
+
+
+def _rows(texts: Sequence[str], longest: int) -> Iterator[Sequence[_Piece]]:
+    """Three neighbours and more in one piece, without the middle of long ones. No character stands in two pieces."""
+    pieces: list[_Piece] = []
+    for number, text in enumerate(texts):
+        cut = len(text) > 2 * longest
+        pieces.append((number, 0, longest if cut else len(text)))
+        if cut or number == len(texts) - 1:
+            if len(pieces) > 2:
+                yield pieces
+            pieces = [(number, len(text) - longest, len(text))]
+
+
+def _parts(hit: Hit, pieces: Sequence[_Piece]) -> Iterator[tuple[int, Hit]]:
+    """The parts of a finding in joined pieces: the number of each text, and the place there."""
+    start, end, kind = hit
+    at = 0
+    for number, first, last in pieces:
+        size = last - first
+        if start < at + size and at < end:
+            yield number, (max(start - at, 0) + first, min(end - at, size) + first, kind)
+        at += size
 
 
 def _in_order(sources: Sequence[Source]) -> Sequence[tuple[int, Source]]:

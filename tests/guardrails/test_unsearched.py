@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import time
 import zipfile
 from base64 import b64encode, urlsafe_b64encode
 
@@ -163,6 +164,36 @@ async def test_a_word_split_over_two_messages_is_found(world, at):
         assert (await sent(world, settings(), body))[0] == 400
     _, body, _ = await sent(world, settings(action="mask"), chat(*parts))
     assert [message["content"] for message in body["messages"]] == ["my key: [KEY]", "[KEY], fine"]
+
+
+@pytest.mark.parametrize("sizes", [(3, 3, 20), (1, 1, 1, 20), (3, 1, 3, 1, 20), (1,) * 14 + (20,)])
+@pytest.mark.parametrize("between", [False, True])
+async def test_a_word_split_over_many_messages_is_found(world, sizes, between):
+    """A message in front that ends in a letter hides no word of up to four messages."""
+    parts, at = [], 0
+    for size in sizes:
+        parts.append(SECRET[at : at + size])
+        at += size
+    pattern = KEYS.replace("'sk-[A-Z0-9]{12}'", "'\\bsk-[A-Z0-9]{12}\\b'") if len(sizes) <= 4 else KEYS
+    yaml = f"{PROVIDER}guardrails: [{{name: keys, {pattern}, action: ACTION}}]"
+    before = ["Hello"] if len(sizes) <= 4 else ["x" * 100]
+    texts = [*before, *parts, *(["y" * 100] if len(sizes) > 4 else [])]
+    said, roles = texts, ["user"] * len(texts)
+    if between:
+        said = [text for each in texts for text in (each, "Go on.")]
+        roles = ["user", "assistant"] * len(texts)
+    assert (await sent(world, yaml.replace("ACTION", "block"), chat(*said, roles=roles)))[0] == 400
+    _, body, _ = await sent(world, yaml.replace("ACTION", "mask"), chat(*said, roles=roles))
+    shown = [each["content"] for each in body["messages"] if each["role"] == "user"]
+    assert shown == [*before, *["[KEY]"] * len(parts), *(["y" * 100] if len(sizes) > 4 else [])]
+
+
+async def test_many_short_messages_are_searched_in_linear_time(world):
+    """A request of 1 MiB in messages of one letter: a few searches for each of them."""
+    body = chat(*["a"] * 20_000)
+    begun = time.monotonic()
+    assert (await sent(world, settings(", timeout: 9s"), body))[0] == 200
+    assert time.monotonic() - begun < 10
 
 
 SPLIT = {
