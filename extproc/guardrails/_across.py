@@ -11,8 +11,8 @@ from extproc.guardrails._source import Hit
 
 _escapes = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _NEIGHBOURS, _SHORT = 4, 256
-"""The most messages that are joined in every way, where those between the ends have so many characters at most. A row of
-more is joined as a whole alone.
+"""The most messages that are joined in every way, where those between the ends have so many characters at most. Longer
+rows are joined as a whole alone.
 """
 _Piece = tuple[int, int, int]
 """A part of a text: the number of the text, start and end."""
