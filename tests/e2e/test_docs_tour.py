@@ -1,4 +1,4 @@
-"""The commands of the README's tour, and of pages without a test of their own, against the gateway of `make run`."""
+"""The commands of the README and of the tour, and of pages without a test of their own, against the gateway of `make run`."""
 
 from __future__ import annotations
 
@@ -55,8 +55,9 @@ def block(name: str, word: str) -> str:
     return str(found)
 
 
-def test_the_readmes_tour(gateway: Gateway) -> None:
-    first, failover, tools = re.findall(r"^```sh\n(.*?)^```", page("README.md"), re.DOTALL | re.MULTILINE)
+def test_the_readme_and_the_tour(gateway: Gateway) -> None:
+    [first] = re.findall(r"^```sh\n(.*?)^```", page("README.md"), re.DOTALL | re.MULTILINE)
+    failover, tools = re.findall(r"^```sh\n(.*?)^```", page("docs/tour.md"), re.DOTALL | re.MULTILINE)
     assert json.loads(run(gateway, first))["choices"][0]["message"]["content"]
     out = run(gateway, failover)
     assert out.startswith("HTTP/1.1 200")

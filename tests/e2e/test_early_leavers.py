@@ -108,7 +108,7 @@ def test_no_script_or_formatting_is_cheaper_in_any_api(
     said = [APIS[api][2](text[start : start + 40]) for start in range(0, len(text), 40)]
     entry = leave(gateway, provider, api, *([STARTED] if api == "messages" else []), *said)
     true = MEASURED[kind]["gpt-4o"] + 3
-    most = {"messages": 1.85, "generateContent": 1.6}.get(api, 1.1)  # no tokenizer of theirs: docs/budgets.md
+    most = {"messages": 1.85, "generateContent": 1.6}.get(api, 1.1)  # no tokenizer of theirs: docs/charges.md
     assert 0.9 * true <= entry["output_tokens"] <= most * true
     assert 0.9 * OF_QUESTION <= entry["input_tokens"] <= 1.6 * OF_QUESTION
 
