@@ -27,7 +27,7 @@ GUARDRAIL = """
     from collections.abc import Sequence
     from typing import Literal
     from pydantic import Field
-    from extproc.guardrails import Finding, GuardrailSettings
+    from extproc.guardrails import Detector, Finding, GuardrailSettings
 
     class AcmeSettings(GuardrailSettings):
         kind: Literal["acme"]
@@ -36,7 +36,7 @@ GUARDRAIL = """
         def build(self):
             return Acme(self.acme)
 
-    class Acme:
+    class Acme(Detector):
         def __init__(self, words):
             self._words = words
 

@@ -19,7 +19,7 @@ from extproc.auth import Authenticate, Authorize, KeySettings
 from extproc.budgets import Leases, Reserve, estimate, read_scope
 from extproc.cache.stages import explain as cached
 from extproc.framing.patch import decode_fields, patch
-from extproc.guardrails import AppliesToSettings, Finding, GuardInput, GuardrailSettings, RemoteSettings
+from extproc.guardrails import AppliesToSettings, Detector, GuardInput, Guardrail, GuardrailSettings, RemoteSettings
 from extproc.parsing import Parse
 from extproc.pipeline import build, cheaper
 from extproc.providers import kinds
@@ -99,11 +99,8 @@ async def explain(settings: Settings, question: Question) -> Explanation:
 class _Unasked(GuardrailSettings):
     """Stands for a guardrail that asks a service: an explanation sends no text anywhere."""
 
-    def build(self) -> _Unasked:
-        return self
-
-    def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
-        return ()
+    def build(self) -> Guardrail:
+        return Guardrail()  # finds nothing
 
 
 def _unasked(entry: GuardrailSettings) -> GuardrailSettings:
@@ -377,7 +374,8 @@ def _where(path: str, settings: Settings) -> str:
     """A path in the body, unless a guardrail finds something in it: clients choose keys."""
     pieces = (path, *re.split(r"[.\[\]]", path))
     guardrails = [entry.build() for entry in settings.guardrails if not isinstance(entry, RemoteSettings)]
-    hidden = any(guardrail.find(piece, "", "") for guardrail in guardrails for piece in pieces)
+    detectors = [guardrail for guardrail in guardrails if isinstance(guardrail, Detector)]
+    hidden = any(detector.find(piece, "", "") for detector in detectors for piece in pieces)
     return "…" if hidden else path[:256]
 
 

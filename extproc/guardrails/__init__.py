@@ -1,25 +1,8 @@
 """Guardrails, a file each. A guardrail only finds; the stages alone decide about a finding.
 
 To add one, copy a file here: its module name is the `kind`, its `SETTINGS` are the keys it takes in the filter YAML.
-`build()` makes the object with `find(text, role, where)`. That object may also have these attributes:
-
-    max_match   characters of its longest match, with the context that decides it (256 without this attribute). Streamed
-                text is held back that far from its end, and scanned again with that much overlap. A longer match is
-                still masked as far as it is seen to grow.
-    hold(text)  characters at the end of `text` that may be the beginning of a match, 0 to `max_match`. The promise: a
-                match in `text + more` that begins in front of them is in `find(text)` already, with the same span. Give
-                it where most text needs no wait: a detector of e-mail addresses holds the last word.
-    window      characters, for a detector that judges a text as a whole and whose spans may be the whole text (topics,
-                toxicity). It gets windows of that length that overlap by half, and text waits for its window.
-
-    for_exchange(exchange)   the detector for one exchange, where it depends on the request; None: it has nothing to
-                find. Called when the request is read.
-    reads(role, tool, answer)   True for texts of an answer to be judged when they are complete. `answer`: the answer
-                itself. Where the guardrail enforces, such a text is held until then.
-    judge(whole)   the kinds of all findings in such a text, the worst one first. At most once for each text.
-    heavy       True where `judge` may take milliseconds for a short text: it runs on a thread.
-    withheld(tool)   True for a tool that the request must not offer, where the guardrail blocks.
-    measure(exchange)   what the request has too much of: `Excess`, for limits that are no matter of text.
+`build()` makes a `Detector` (finds matches in text), a `Judge` (of complete texts of an answer), a `Measure` (of
+requests) or `Withholds` (takes tools out of requests); one class may be several of them. `_base.py` has what each does.
 
 Text reaches `find` as it was written, and once more normalised where that differs (`_normal.py`: compatible forms,
 invisible characters, look-alikes, combining marks), so a detector does not normalise. `role` is that of a message; in
@@ -27,9 +10,9 @@ an answer it is `assistant`, or `TOOL_NAME` and `TOOL_CALL` for the name and the
 any thread, for several texts at a time, and keeps no state between calls. An exception counts as a failure of the
 guardrail: `failure: closed` refuses, `failure: open` goes on.
 
-A guardrail that asks a service has `RemoteSettings`, and `connect()` makes an object with
-`ask(passages, context, deadline)`, on the event loop; see `_remote.py`. It asks about whole requests and about windows
-of answers, in text as it was written.
+A guardrail that asks a service has `RemoteSettings`, and `connect()` makes a `Remote`, or a `Replacer` of results of
+tools, on the event loop; see `_remote.py`. A `Remote` is asked about whole requests and about windows of answers, in
+text as it was written.
 
     _guard     one guardrail at work               _input    GuardInput: the text of a request
     _watch     the text of one answer              _output   GuardOutput: the events of an answer
@@ -64,12 +47,16 @@ from extproc.guardrails._base import (
     TOOL_CALL,
     TOOL_NAME,
     AppliesToSettings,
+    Detector,
     Excess,
     Failure,
     Finding,
     Guardrail,
     GuardrailSettings,
+    Judge,
+    Measure,
     Whole,
+    Withholds,
 )
 from extproc.guardrails._input import GuardInput
 from extproc.guardrails._output import GuardOutput
@@ -83,6 +70,7 @@ __all__ = [
     "Around",
     "Audits",
     "AwaitAudits",
+    "Detector",
     "Excess",
     "Failure",
     "Finding",
@@ -90,12 +78,15 @@ __all__ = [
     "GuardOutput",
     "Guardrail",
     "GuardrailSettings",
+    "Judge",
+    "Measure",
     "OneKind",
     "RemoteSettings",
     "Results",
     "Service",
     "Url",
     "Whole",
+    "Withholds",
     "key_of",
     "kinds",
     "reads_answers",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from extproc.words.exchange import Exchange
 from extproc.words.values import Name, PositiveDuration, SecretRef, Section
 
 TOOL_NAME, TOOL_CALL, DEFINITION = "tool_name", "tool_call", "definition"
@@ -57,10 +58,75 @@ class Failure(Exception):  # noqa: N818
         self.reason = reason
 
 
-class Guardrail(Protocol):
+LONGEST = 256
+"""Characters of the longest match of a detector that says nothing else."""
+
+
+class Guardrail:
+    """A guardrail that works in this process, as `build` makes it: a Detector, a Judge or both, or a Measure."""
+
+    def for_exchange(self, exchange: Exchange) -> Guardrail | None:  # noqa: ARG002
+        """The guardrail for one exchange, where it depends on the request; None where it has nothing to find. Called
+        when the request is read.
+        """
+        return self
+
+
+class Detector(Guardrail):
+    """Finds matches in text.
+
+    max_match  characters of its longest match, with the context that decides it. Streamed text is held back that far
+               from its end, and scanned again with that much overlap. A longer match is masked as far as it is seen.
+    window     characters, for a detector that judges a text as a whole and whose spans may be the whole text (topics,
+               toxicity); otherwise 0. It gets windows of that length that overlap by half; text waits for its window.
+    """
+
+    max_match: int = LONGEST
+    window: int = 0
+
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:
         """All findings in `text`. Pure; may run on any thread."""
-        ...
+        raise NotImplementedError
+
+    def hold(self, text: str) -> int:  # noqa: ARG002
+        """Characters at the end of `text` that may be the beginning of a match. The promise: a match in `text + more`
+        that begins in front of them is in `find(text)` already, with the same span. Override it where most text needs
+        no wait: a detector of e-mail addresses holds the last word.
+        """
+        return self.max_match + 1
+
+
+class Judge(Guardrail):
+    """Judges complete texts of an answer."""
+
+    heavy: bool = False
+    """True where `judge` may take milliseconds for a short text: it runs on a thread."""
+
+    def reads(self, role: str, tool: str, answer: bool) -> bool:
+        """True for texts to be judged when they are complete. `answer`: the answer itself. Where the guardrail
+        enforces, such a text is held until then.
+        """
+        raise NotImplementedError
+
+    def judge(self, whole: Whole) -> Sequence[str]:
+        """The kinds of all findings in a complete text, the worst one first. Called at most once for each text."""
+        raise NotImplementedError
+
+
+class Withholds(Guardrail):
+    """Takes tools out of requests, where it blocks."""
+
+    def withheld(self, tool: str) -> bool:
+        """True for a tool that the request must not offer."""
+        raise NotImplementedError
+
+
+class Measure(Guardrail):
+    """Measures requests, for limits that are no matter of text."""
+
+    def measure(self, exchange: Exchange) -> Sequence[Excess]:
+        """What the request has too much of."""
+        raise NotImplementedError
 
 
 class AppliesToSettings(Section):

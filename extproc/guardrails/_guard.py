@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import TYPE_CHECKING
 
-from extproc.guardrails._base import TOOL_NAME, Excess, Failure, Finding, Guardrail, GuardrailSettings, Whole
+from extproc.guardrails._base import (
+    TOOL_NAME,
+    Detector,
+    Excess,
+    Failure,
+    Finding,
+    Guardrail,
+    GuardrailSettings,
+    Judge,
+    Measure,
+    Whole,
+    Withholds,
+)
 from extproc.guardrails._normal import normalised, offsets, reach
-from extproc.guardrails._remote import Around, Context, Passage, Remote, RemoteSettings, asked
+from extproc.guardrails._remote import Around, Context, Passage, Remote, RemoteSettings, Replacer, Service, asked
 from extproc.guardrails._source import Hit
 from extproc.words.exchange import Exchange
 from extproc.words.values import Pattern
 
-if TYPE_CHECKING:
-    from extproc.guardrails.quarantine import Quarantine
-
-LONGEST = 256
-"""Characters of the longest match of a detector that gives no `max_match`."""
 MOST_LONGEST = 16 << 10
 """The most characters of `max_match`, of `window`, and of a match that grows while an answer streams."""
 PIECE = 128 << 10
@@ -32,19 +38,17 @@ _REQUESTS = frozenset(("input", "tool_results"))
 class Guard:
     """A guardrail of the settings. Its methods raise Failure. `remote` is set where it asks a service: `ask` then takes
     the place of all the other ways to find, and where it stands `aside` nothing waits for it, see `_audits.py`.
-    `quarantine` is set where it replaces results of tools, and finds nothing.
+    `replacer` is set where it replaces results of tools, and finds nothing.
     """
 
     __slots__ = (
         "_consumers",
-        "_find",
-        "_for_exchange",
-        "_hold",
+        "_detector",
+        "_guardrail",
         "_judge",
         "_labels",
         "_measure",
         "_models",
-        "_reads",
         "action",
         "aside",
         "closed",
@@ -54,12 +58,12 @@ class Guard:
         "name",
         "on",
         "order",
-        "quarantine",
         "remote",
+        "replacer",
         "settings",
         "whole",
         "window",
-        "withheld",
+        "withholds",
     )
 
     def __init__(self, settings: GuardrailSettings, order: int, around: Around | None = None) -> None:
@@ -69,47 +73,54 @@ class Guard:
         self.enforces = settings.action in ("block", "mask")
         self.closed = settings.failure == "closed" and self.enforces
         self.remote: Remote | None = None
-        self.quarantine: Quarantine | None = None
+        self.replacer: Replacer | None = None
         if isinstance(settings, RemoteSettings):
             self._use(None)
-            self.remote = settings.connect(around or Around())
-            self.quarantine = self.remote if hasattr(self.remote, "shown") else None  # type: ignore[assignment]
+            made = settings.connect(around or Around())
+            if isinstance(made, Replacer):
+                self.replacer = made
+            else:
+                self.remote = made
             self.longest, self.window = settings.overlap, settings.window
         else:
             self._use(settings.build())
-        self.aside = self.remote is not None and self.quarantine is None and self.action == "audit"
+        self.aside = self.remote is not None and self.action == "audit"
         where = settings.applies_to
         self._consumers = _patterns(where.consumers)
         self._models = _patterns(where.models)
         self._labels = {label: Pattern(value) for label, value in where.labels.items()}
 
-    def _use(self, detector: Guardrail | None) -> None:
-        if detector is not None:
-            self._find = detector.find
-        self._hold: Callable[[str], int] | None = getattr(detector, "hold", None)
-        self._for_exchange: Callable[[Exchange], Guardrail | None] | None = getattr(detector, "for_exchange", None)
-        self._reads: Callable[[str, str, bool], bool] | None = getattr(detector, "reads", None)
-        self._judge: Callable[[Whole], Sequence[str]] | None = getattr(detector, "judge", None)
-        self._measure: Callable[[Exchange], Sequence[Excess]] | None = getattr(detector, "measure", None)
-        self.longest = min(getattr(detector, "max_match", LONGEST), MOST_LONGEST)
-        self.window = min(getattr(detector, "window", 0), MOST_LONGEST)
+    def _use(self, guardrail: Guardrail | None) -> None:
+        self._guardrail = guardrail
+        self._detector = detector = guardrail if isinstance(guardrail, Detector) else None
+        self._judge = guardrail if isinstance(guardrail, Judge) else None
+        self._measure = guardrail if isinstance(guardrail, Measure) else None
+        self.withholds = guardrail if isinstance(guardrail, Withholds) else None
+        self.longest = 0 if detector is None else min(detector.max_match, MOST_LONGEST)
+        self.window = 0 if detector is None else min(detector.window, MOST_LONGEST)
         self.whole = self._judge is not None
-        self.heavy: bool = getattr(detector, "heavy", False)
-        self.withheld: Callable[[str], bool] | None = getattr(detector, "withheld", None)
+        self.heavy = self._judge is not None and self._judge.heavy
 
     def bound(self, exchange: Exchange) -> Guard | None:
         """The guardrail for one exchange; None where it has nothing to find there."""
-        if self._for_exchange is None:
+        if self._guardrail is None:
             return self
         try:
-            detector = self._for_exchange(exchange)
+            guardrail = self._guardrail.for_exchange(exchange)
         except Exception as error:
             raise Failure("error") from error
-        if detector is None:
+        if guardrail is None:
             return None
+        if guardrail is self._guardrail:
+            return self
         found = copy(self)
-        found._use(detector)  # noqa: SLF001
+        found._use(guardrail)  # noqa: SLF001
         return found
+
+    @property
+    def services(self) -> Sequence[Service]:
+        asking = self.remote or self.replacer
+        return asking.services if asking is not None else ()
 
     @property
     def most_calls(self) -> int:
@@ -124,7 +135,7 @@ class Guard:
     @property
     def on_request(self) -> bool:
         """True where it searches the text of requests."""
-        return not self.measures and self.quarantine is None and not self.on.isdisjoint(_REQUESTS)
+        return not self.measures and self.replacer is None and not self.on.isdisjoint(_REQUESTS)
 
     @property
     def on_answer(self) -> bool:
@@ -149,10 +160,10 @@ class Guard:
 
     def reads_whole(self, role: str, tool: str, *, answer: bool) -> bool:
         """True for a text of an answer that is judged when it is complete."""
-        if self._reads is None or role == TOOL_NAME:
+        if self._judge is None or role == TOOL_NAME:
             return False
         try:
-            return self._reads(role, tool, answer)
+            return self._judge.reads(role, tool, answer)
         except Exception as error:
             raise Failure("error") from error
 
@@ -162,7 +173,7 @@ class Guard:
         """The kinds of the findings in a complete text."""
         assert self._judge is not None
         try:
-            return self._judge(whole)
+            return self._judge.judge(whole)
         except TimeoutError as error:
             raise Failure("timeout") from error
         except Exception as error:
@@ -171,7 +182,7 @@ class Guard:
     def measure(self, exchange: Exchange) -> Sequence[Excess]:
         assert self._measure is not None
         try:
-            return self._measure(exchange)
+            return self._measure.measure(exchange)
         except Exception as error:
             raise Failure("error") from error
 
@@ -183,10 +194,12 @@ class Guard:
 
     def hits(self, text: str, role: str, where: str) -> Sequence[Hit]:
         """The findings in `text` as it is, and in its normal form; in the order of their beginnings."""
+        if self._detector is None:
+            return ()
         try:
-            found = [_hit(finding, len(text)) for finding in self._find(text, role, where)]
+            found = [_hit(finding, len(text)) for finding in self._detector.find(text, role, where)]
             if (plain := normalised(text)) is not text:
-                hidden = self._find(plain, role, where)
+                hidden = self._detector.find(plain, role, where)
                 back = offsets(text) if hidden else ()
                 for finding in hidden:
                     start, end, kind = _hit(finding, len(plain))
@@ -200,20 +213,17 @@ class Guard:
 
     def held(self, text: str) -> int:
         """Characters at the end of `text` in which a match may begin that is not seen yet."""
+        if self._detector is None:
+            return 0
         plain = normalised(text)
-        wanted = self.longest + 1
-        if self._hold is not None:
-            try:
-                wanted = max(0, min(self._hold(plain), len(plain)))
-                if plain is not text:
-                    raw = max(0, min(self._hold(text), len(text)))
-                    return max(raw, reach(text, wanted))
-            except Exception as error:
-                raise Failure("error") from error
-            return wanted
-        if plain is text:
-            return min(wanted, len(text))
-        return reach(text, wanted)
+        try:
+            wanted = max(0, min(self._detector.hold(plain), len(plain)))
+            if plain is text:
+                return wanted
+            raw = max(0, min(self._detector.hold(text), len(text)))
+        except Exception as error:
+            raise Failure("error") from error
+        return max(raw, reach(text, wanted))
 
     def all_hits(self, text: str, role: str, where: str, deadline: float) -> Sequence[Hit]:
         """The findings in a whole text. Long texts are read piece by piece, up to `deadline` (seconds, monotonic)."""

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from extproc.framing.multipart import is_form
 from extproc.guardrails._across import split_hits, unquoted_hits
@@ -16,16 +16,13 @@ from extproc.guardrails._body import replaced, rewritten
 from extproc.guardrails._collect import Source, collect, is_word
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._mask import Mask, Vault
-from extproc.guardrails._remote import Around, Context, Passage, RemoteSettings, Ruling, bounded, together
+from extproc.guardrails._remote import Around, Context, Passage, RemoteSettings, Replacer, Ruling, bounded, together
 from extproc.guardrails._results import Results
 from extproc.guardrails._source import Edit, Hit, render
 from extproc.guardrails._threads import INLINE, Threads
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, INVALID_REQUEST, Refusal
 from extproc.words.exchange import Exchange
 from extproc.words.verdicts import GUARDRAILS, Verdict, note
-
-if TYPE_CHECKING:
-    from extproc.guardrails.quarantine import Quarantine
 
 _MOST_NAMED = 32
 
@@ -62,7 +59,7 @@ class GuardInput:
         self._guards = [Guard(settings, order, around) for order, settings in enumerate(guardrails)]
         self._own = {one.asks_as for one in guardrails if isinstance(one, RemoteSettings) and one.asks_as}
         for guard in self._guards:
-            for service in guard.remote.services if guard.remote is not None else ():
+            for service in guard.services:
                 service.observe = partial(called, guard.name, guard.settings.kind)
         self._names = {guard.name: guard for guard in self._guards}
         self._masks = {guard.name: Mask(guard.settings) for guard in self._guards if guard.action == "mask"}
@@ -78,8 +75,8 @@ class GuardInput:
             return
         guards = self.chosen(exchange)
         for guard in guards:
-            if guard.quarantine is not None:  # the others read what the model will
-                await self._replace(exchange, guard, guard.quarantine)
+            if guard.replacer is not None:  # the others read what the model will
+                await self._replace(exchange, guard, guard.replacer)
         exchange.guards = tuple(
             self._bound(exchange, [guard for guard in guards if guard.on_answer and not exchange.dialect.wordless])
         )
@@ -116,8 +113,8 @@ class GuardInput:
                 self._fail(exchange, guard, failure)
             else:
                 if bound is not None:
-                    if bound.withheld is not None and bound.action == "block":
-                        self._withhold(exchange, bound, bound.withheld)
+                    if bound.withholds is not None and bound.action == "block":
+                        self._withhold(exchange, bound, bound.withholds.withheld)
                     yield bound
 
     def _withhold(self, exchange: Exchange, guard: Guard, withheld: Callable[[str], bool]) -> None:
@@ -127,11 +124,11 @@ class GuardInput:
             self._note(exchange, Verdict(guard.name, "input", "mask", {"sensitive_tool": len(names)}))
             exchange.body, exchange.masked = replaced(exchange.body, exchange.json, changed), True
 
-    async def _replace(self, exchange: Exchange, guard: Guard, quarantine: Quarantine) -> None:
+    async def _replace(self, exchange: Exchange, guard: Guard, replacer: Replacer) -> None:
         """Replace results of tools by answers about them."""
-        found = [one for one in exchange.dialect.results(exchange.json) if quarantine.meant(one.tool)]
+        found = [one for one in exchange.dialect.results(exchange.json) if replacer.meant(one.tool)]
         fixed = [one.tool for one in found if one.written is None]
-        if fixed := [*fixed, *(name for name in exchange.ask.hosted if quarantine.meant(name))]:
+        if fixed := [*fixed, *(name for name in exchange.ask.hosted if replacer.meant(name))]:
             self._note(exchange, Verdict(guard.name, "input", "block", {"provider_tool": len(fixed)}))
             tool = repr(fixed[0]) if fixed[0] else "a tool"
             message = f"Guardrail {guard.name!r} cannot put results of {tool} in quarantine: the provider has them."
@@ -140,9 +137,9 @@ class GuardInput:
             return
         consumer, large = exchange.consumer.name, len(exchange.body) > INLINE
         deadline = time.monotonic() + guard.settings.timeout
-        read = await asyncio.to_thread(quarantine.read, found, consumer) if large else quarantine.read(found, consumer)
+        read = await asyncio.to_thread(replacer.read, found, consumer) if large else replacer.read(found, consumer)
         try:
-            texts = await bounded(quarantine.shown(read, consumer, self._results, deadline), deadline)
+            texts = await bounded(replacer.shown(read, consumer, self._results, deadline), deadline)
         except Failure as failure:
             self._fail(exchange, guard, failure)
             raise AssertionError("it fails closed") from None

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from extproc.guardrails._base import Finding, GuardrailSettings
+from extproc.guardrails._base import Detector, Finding, GuardrailSettings
 
 _HASHED = 10  # hexadecimal digits
 _SHOWN = 4  # characters at the end of a partial replacement
@@ -71,7 +71,7 @@ class Mask:
         return f"[{label}]"
 
 
-class Restore:
+class Restore(Detector):
     """Finds the placeholders of one exchange in its answer."""
 
     max_match = _LONGEST_PLACEHOLDER

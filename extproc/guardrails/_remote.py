@@ -14,17 +14,19 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 from urllib.parse import urlsplit
 
 import msgspec
 from pydantic import AfterValidator, Field, model_validator
 
 from extproc.guardrails._base import Failure, Finding, Guardrail, GuardrailSettings
+from extproc.guardrails._results import Read, Results
 from extproc.outbound.breaker import Breaker
 from extproc.outbound.pool import AnswerError, Pool, is_metadata
 from extproc.providers import ProviderSettings
 from extproc.words import shapes
+from extproc.words.tooling import Result as ToolResult
 from extproc.words.values import PositiveDuration, Secret, Size
 
 _MOST_STEPS = 10_000  # comparisons of words in the search for changes; beyond it the rest is one change
@@ -89,6 +91,26 @@ class Remote(Protocol):
 
     async def ask(self, passages: Sequence[Passage], context: Context, deadline: float) -> Sequence[Sequence[Finding]]:
         """The findings in each passage. `deadline` is in seconds, monotonic. Raises Failure."""
+        ...
+
+
+@runtime_checkable
+class Replacer(Protocol):
+    """Replaces results of tools, before a model reads them, by what a service says about them."""
+
+    @property
+    def services(self) -> Sequence[Service]: ...
+
+    def meant(self, tool: str) -> bool:
+        """True where results of the tool are replaced."""
+        ...
+
+    def read(self, found: Sequence[ToolResult], consumer: str) -> Sequence[Read]:
+        """The texts of results, and their references. May run on any thread."""
+        ...
+
+    async def shown(self, found: Sequence[Read], consumer: str, results: Results, deadline: float) -> Sequence[str]:
+        """The text in the place of each result. `results` are those that are known. Raises Failure."""
         ...
 
 
@@ -185,7 +207,7 @@ class RemoteSettings(GuardrailSettings):
         """Lints: (key, message)."""
         yield from ()
 
-    def connect(self, around: Around) -> Remote:
+    def connect(self, around: Around) -> Remote | Replacer:
         """The detector. Opens no connection yet."""
         raise NotImplementedError
 

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 OVERHEAD = 600
 """Bytes that a result takes beside its texts."""
@@ -25,6 +26,16 @@ class Kept:
     @property
     def size(self) -> int:
         return OVERHEAD + 2 * len(self.raw) + len(self.shown)
+
+
+class Read(NamedTuple):
+    """A result as it was read. `own` is the reference that its text holds, where this gateway may have written it."""
+
+    tool: str
+    text: str
+    omitted: int
+    own: str
+    reference: str
 
 
 class Results:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
-from extproc.guardrails import Finding
+from extproc.guardrails import Detector, Finding
 from extproc.guardrails._patterns import Covered, compiled
 from extproc.guardrails._unwrap import inner
 
@@ -23,7 +23,7 @@ class Row(Protocol):
 Kind = TypeVar("Kind", bound=Row)
 
 
-class Table(Generic[Kind]):
+class Table(Detector, Generic[Kind]):
     """Finds every kind in `rows`. Of findings that overlap, that of the first row stays. A finding in encoded text has
     the span of the whole run.
     """

@@ -17,7 +17,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from extproc.guardrails import Finding, GuardrailSettings
+from extproc.guardrails import Detector, Finding, GuardrailSettings
 from extproc.guardrails._model import weights
 
 _WINDOW = 2048  # characters
@@ -63,7 +63,7 @@ class BiasSettings(GuardrailSettings):
         return Bias(self.threshold)
 
 
-class Bias:
+class Bias(Detector):
     """Finds at most one passage in each text: `toxic`, or `hostile_to_group` where it names a group of people."""
 
     window = _WINDOW

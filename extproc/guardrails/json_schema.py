@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from extproc.framing.json import InvalidJSON, parse
-from extproc.guardrails import TOOL_CALL, Finding, GuardrailSettings, Whole
+from extproc.guardrails import TOOL_CALL, GuardrailSettings, Judge, Whole
 from extproc.guardrails._schema import Schema
 from extproc.words.values import Pattern
 
@@ -68,14 +68,12 @@ class JSONSchemaSettings(GuardrailSettings):
         return JSONSchema([Pattern(tool) for tool in self.tools], schema, calls="tool_calls" in self.on)
 
 
-class JSONSchema:
+class JSONSchema(Judge):
     """Finds text that is no JSON, or not of its schema. A finding's kind is the keyword that it breaks.
 
     Without `schema` the detector is made anew for each exchange, with the request's own schemas: `client` says so, and
     `of_tools` are those of arguments, by the tool's name.
     """
-
-    max_match = 0
 
     def __init__(
         self,
@@ -99,12 +97,6 @@ class JSONSchema:
             return JSONSchema((), _of_client(tooling.answer, json_object=True), calls=False, client=True)
         found = {name: _of_client(schema) for name, schema in tooling.offered.items() if schema is not None}
         return JSONSchema(self._tools, None, found, calls=True) if found else None
-
-    def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
-        return ()
-
-    def hold(self, text: str) -> int:  # noqa: ARG002
-        return 0
 
     def reads(self, role: str, tool: str, answer: bool) -> bool:
         if not self._calls:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from extproc.guardrails import Excess, Finding, GuardrailSettings
+from extproc.guardrails import Excess, GuardrailSettings, Measure
 
 if TYPE_CHECKING:
     from extproc.words.dialect import Text
@@ -66,14 +66,11 @@ class RequestLimitsSettings(GuardrailSettings):
 _NAMES = tuple(name for name in RequestLimitsSettings.model_fields if name not in GuardrailSettings.model_fields)
 
 
-class Limits:
+class Limits(Measure):
     """Measures requests."""
 
     def __init__(self, limits: dict[str, int]) -> None:
         self._limits = limits
-
-    def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
-        return ()
 
     def measure(self, exchange: Exchange) -> Sequence[Excess]:
         sizes = _Sizes(exchange)

@@ -19,7 +19,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from extproc.guardrails import Finding, GuardrailSettings
+from extproc.guardrails import Detector, Finding, GuardrailSettings
 from extproc.guardrails._base import DEFINITION
 from extproc.guardrails._model import places, tokens, weights
 from extproc.guardrails._patterns import compiled
@@ -198,7 +198,7 @@ class PromptInjectionSettings(GuardrailSettings):
         return PromptInjection(self.threshold)
 
 
-class PromptInjection:
+class PromptInjection(Detector):
     """Finds at most one prompt injection in each text: its worst window."""
 
     window = _WINDOW

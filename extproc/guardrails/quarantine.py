@@ -21,17 +21,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import msgspec
 from pydantic import Field, StringConstraints, model_validator
 
-from extproc.guardrails import Finding
 from extproc.guardrails._asking import LABEL, Asked, AskingSettings
 from extproc.guardrails._base import Failure
 from extproc.guardrails._normal import normalised
-from extproc.guardrails._remote import Around, Context, Passage, decoded, together
-from extproc.guardrails._results import Kept, Results, reference
+from extproc.guardrails._remote import Around, decoded, together
+from extproc.guardrails._results import Kept, Read, Results, reference
 from extproc.guardrails.regex import compile_pattern, readable
 from extproc.words.tooling import Result
 from extproc.words.values import Pattern, PositiveDuration, Section
@@ -156,18 +155,8 @@ class QuarantineSettings(AskingSettings):
         return Quarantine(self, around)
 
 
-class Read(NamedTuple):
-    """A result as it was read. `own` is the reference that its text holds, where this gateway may have written it."""
-
-    tool: str
-    text: str
-    omitted: int
-    own: str
-    reference: str
-
-
 class Quarantine:
-    """Replaces results of tools. It finds nothing."""
+    """Replaces results of tools by answers about them."""
 
     def __init__(self, settings: QuarantineSettings, around: Around) -> None:
         self.settings = settings
@@ -187,9 +176,6 @@ class Quarantine:
         self._rules = _encode([settings.name, settings.model, settings.max_text, listed, schema])
         self._model = Asked(settings, around, schema, "answers")
         self.services = (self._model.service,)
-
-    async def ask(self, passages: Sequence[Passage], context: Context, deadline: float) -> Sequence[Sequence[Finding]]:  # noqa: ARG002
-        return [() for _ in passages]
 
     def meant(self, tool: str) -> bool:
         """True where results of the tool are in quarantine."""

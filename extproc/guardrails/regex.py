@@ -11,7 +11,7 @@ from typing import Literal
 import re2
 from pydantic import Field, field_validator
 
-from extproc.guardrails import Finding, GuardrailSettings
+from extproc.guardrails import Detector, Finding, GuardrailSettings
 
 _MAX_FINDINGS = 1000  # findings of one pattern in one text
 _MAX_PATTERN = 4096  # characters
@@ -64,7 +64,7 @@ class RegexSettings(GuardrailSettings):
         return Regex(self.patterns, self.longest)
 
 
-class Regex:
+class Regex(Detector):
     """Finds every match of every pattern."""
 
     def __init__(self, patterns: Mapping[str, str], longest: int = 256) -> None:

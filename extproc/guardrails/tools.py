@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import re2
 from pydantic import Field, model_validator
 
-from extproc.guardrails import TOOL_CALL, TOOL_NAME, Finding, GuardrailSettings, Whole
+from extproc.guardrails import TOOL_CALL, TOOL_NAME, Detector, Finding, GuardrailSettings, Judge, Whole
 from extproc.guardrails._arguments import Unreadable, forms, leaves, named, plain, read
 from extproc.guardrails._normal import normalised
 from extproc.guardrails.regex import compile_pattern, readable
@@ -117,7 +117,7 @@ class _Rule:
         return self._deny is not None and any(self._deny.search(text) for text in forms(value))
 
 
-class Tools:
+class Tools(Detector, Judge):
     """Finds names of tools that are not allowed, and denied arguments."""
 
     def __init__(self, settings: ToolsSettings) -> None:

@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from extproc.guardrails import Finding, GuardrailSettings
+from extproc.guardrails import Detector, Finding, GuardrailSettings
 from extproc.guardrails._model import places, tokens
 
 _WINDOW = 2048  # characters
@@ -131,7 +131,7 @@ class Topic:
         return self.near(_vector(_telling(_words(text))))
 
 
-class Topics:
+class Topics(Detector):
     """Finds at most one passage on each banned topic, and text on none of the allowed topics."""
 
     window = _WINDOW

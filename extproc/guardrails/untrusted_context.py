@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from extproc.guardrails import TOOL_NAME, Finding, GuardrailSettings
+from extproc.guardrails import TOOL_NAME, Detector, Finding, GuardrailSettings, Withholds
 from extproc.guardrails._normal import normalised
 from extproc.words.values import Pattern
 
@@ -55,7 +55,7 @@ class UntrustedContextSettings(GuardrailSettings):
         return UntrustedContext(self)
 
 
-class UntrustedContext:
+class UntrustedContext(Detector, Withholds):
     """Finds calls of sensitive tools, in an exchange whose conversation has untrusted results."""
 
     def __init__(self, settings: UntrustedContextSettings) -> None:

@@ -44,9 +44,9 @@ class GuardResult:
             return False
         call: Call = exchange.mcp
         chosen = self._guard.chosen(_shadow(exchange))
-        found = [guard.quarantine for guard in chosen if guard.quarantine is not None]
+        found = [guard.replacer for guard in chosen if guard.replacer is not None]
         call.secret = exchange.operation == "tools/call" and any(
-            quarantine.meant(f"{call.server}/{call.tool}") for quarantine in found
+            replacer.meant(f"{call.server}/{call.tool}") for replacer in found
         )
         return bool(chosen)
 

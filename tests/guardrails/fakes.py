@@ -4,13 +4,13 @@ import re
 import time
 from typing import Any, Literal
 
-from extproc.guardrails import Finding, GuardInput, GuardrailSettings
+from extproc.guardrails import Detector, Finding, GuardInput, GuardrailSettings
 
 EMAIL = r"[a-z0-9.]+@[a-z0-9.]*[a-z0-9]"
 KEY = r"\bsk-[A-Za-z0-9]{12}\b"
 
 
-class Words:
+class Words(Detector):
     """Finds a pattern, by default without `hold`."""
 
     def __init__(self, kind, pattern, longest=256):
@@ -29,12 +29,12 @@ class Holding(Words):
         return len(text) - len(text.rstrip()) if text[-1:].isspace() else len(re.split(r"\s", text)[-1])
 
 
-class Raising:
+class Raising(Detector):
     def find(self, text, role, where):
         raise RuntimeError("CANARY")
 
 
-class Slow:
+class Slow(Detector):
     def __init__(self, seconds=0.5):
         self._seconds = seconds
 
@@ -43,7 +43,7 @@ class Slow:
         return []
 
 
-class Lying:
+class Lying(Detector):
     def find(self, text, role, where):
         return [Finding("x", (0, len(text) + 1))]
 

@@ -13,7 +13,7 @@ import pytest
 
 from extproc.dialects import dialects
 from extproc.framing.sse import SSE
-from extproc.guardrails import Finding
+from extproc.guardrails import Detector, Finding
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._mask import Mask
 from extproc.guardrails._watch import Watch
@@ -28,7 +28,7 @@ PATTERN = r"sk-[A-Z0-9]{12}|[a-z.]+@[a-z.]+[a-z]|\d{4}(?: \d{4}){3}|(?<![a-z])[a
 LONGEST = 40
 
 
-class Judge:
+class Judge(Detector):
     """Judges windows of 40 characters as a whole."""
 
     window = 40
