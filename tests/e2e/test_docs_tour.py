@@ -1,4 +1,4 @@
-"""The commands of the README and of the tour, and of pages without a test of their own, against the gateway of `make run`."""
+"""The commands of README and tour, and of pages without a test of their own, against the gateway of `make run`."""
 
 from __future__ import annotations
 
