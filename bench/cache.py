@@ -26,12 +26,12 @@ from itertools import count
 
 from bench.core import ANSWER, SETTINGS, headers
 from extproc import pipeline
-from extproc.budgets import Leases
 from extproc.cache.answers import open_answers
 from extproc.cache.stores.memory import MemoryStore
 from extproc.gateway import GatewayStream
 from extproc.pb import extproc_pb2 as pb
 from extproc.server.wire import converse
+from extproc.services import Services
 from extproc.settings import config
 from extproc.stores import open_counters
 from extproc.telemetry.metrics import Telemetry
@@ -59,8 +59,8 @@ class Gateway:
     def __init__(self, cache: str = "") -> None:
         settings = config.parse(SETTINGS.replace("consumers: [", f"consumers: [{_CONSUMERS}, ") + cache)
         self.answers = open_answers("memory:", settings.cache)
-        telemetry, counters = Telemetry(settings), open_counters("memory:")
-        self._build = pipeline.build(settings, counters, Leases(counters), telemetry, answers=self.answers)
+        services = Services(open_counters("memory:"), Telemetry(settings), answers=self.answers)
+        self._build = pipeline.build(settings, services)
 
     async def ask(self, head: bytes, body: bytes) -> GatewayStream:
         """A request, up to its way to a provider. It is done where a kept answer served it."""

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Coroutine
 
 from extproc import pipeline
-from extproc.budgets import Leases
 from extproc.gateway import GatewayStream
 from extproc.pb import extproc_pb2 as pb
 from extproc.server.wire import converse
+from extproc.services import Services
 from extproc.settings import config
 from extproc.stores import open_counters
 from extproc.telemetry.metrics import Telemetry
@@ -111,7 +111,7 @@ def main() -> None:
 
     os.environ["BENCH_KEY"] = "sk-gw-bench"
     settings = config.parse(SETTINGS)
-    build = pipeline.build(settings, (counters := open_counters("memory:")), Leases(counters), Telemetry(settings))
+    build = pipeline.build(settings, Services(open_counters("memory:"), Telemetry(settings)))
     for name, work, count in (("request", _requests, 5000), ("event", _events, 20000)):
         asyncio.run(work(build, 200))
         if "profile" in sys.argv:

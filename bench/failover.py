@@ -24,7 +24,7 @@ from bench import load
 from bench.__main__ import row
 from bench.harness import KEY, Bench, bench
 from extproc import pipeline
-from extproc.budgets import Leases
+from extproc.services import Services
 from extproc.settings import config
 from extproc.stores import open_counters
 from extproc.telemetry.metrics import Telemetry
@@ -244,11 +244,10 @@ def decider() -> Decide:
     """Runs the deciding stages for one request again and again."""
     os.environ["BENCH_KEY"] = KEY
     loaded = config.parse(_CHAIN)
-    counters = open_counters("memory:")
-    build = pipeline.build(loaded, counters, Leases(counters), Telemetry(loaded))
+    build = pipeline.build(loaded, Services(open_counters("memory:"), Telemetry(loaded)))
     stages = [stage for stage, *_ in build.on_request._stages if type(stage).__name__ in _STAGES]  # noqa: SLF001
     for name in ("one", "two", "three", "four"):
-        build.history.learn(f"{name}/{name}/m", "ok", size=500, first_byte=0.1)
+        build.services.history.learn(f"{name}/{name}/m", "ok", size=500, first_byte=0.1)
     body: dict[str, Any] = {"messages": [{"role": "user", "content": "word " * 20}], "temperature": 1, "seed": 5}
     headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
     exchange = Exchange("0" * 32, Request("POST", PATH, headers))

@@ -22,8 +22,8 @@ from typing import Any, Self
 
 from bench.guardrails.quality import CHAIN
 from extproc import pipeline
-from extproc.budgets import Leases
 from extproc.gateway import GatewayStream
+from extproc.services import Services
 from extproc.settings import config
 from extproc.stores import open_counters
 from extproc.telemetry.metrics import Telemetry
@@ -142,7 +142,7 @@ def _place(handle: Any) -> str:
 async def measure(size: int, action: str) -> None:
     guards = "".join(f"  - {{name: {kind}, kind: {kind}, action: {action}}}\n" for kind in CHAIN)
     settings = config.parse(_SETTINGS + (f"guardrails:\n{guards}" if action != "none" else ""))
-    made = pipeline.build(settings, (counters := open_counters("memory:")), Leases(counters), Telemetry(settings))
+    made = pipeline.build(settings, Services(open_counters("memory:"), Telemetry(settings)))
     body = prompt(size, secrets=20)
 
     async def work() -> None:

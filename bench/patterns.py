@@ -23,11 +23,11 @@ from typing import Any
 from bench.core import SETTINGS, conversation, headers
 from extproc import pipeline
 from extproc.attempt import AttemptStream
-from extproc.budgets import Leases
 from extproc.framing.aws_eventstream import AWSEventStream, encode
 from extproc.framing.sse import SSE
 from extproc.gateway import GatewayStream
 from extproc.server.wire import converse, go_on
+from extproc.services import Services
 from extproc.settings import config
 from extproc.stores import open_counters
 from extproc.telemetry.metrics import Telemetry
@@ -128,7 +128,7 @@ def measured(found: Iterable[tuple[bytes, str]], size: int) -> Iterator[Cost]:
     """The cost of each pattern, from `size` bytes of it."""
     os.environ.setdefault("BENCH_KEY", "sk-gw-bench")
     settings = config.parse(SETTINGS)
-    build = pipeline.build(settings, (counters := open_counters("memory:")), Leases(counters), Telemetry(settings))
+    build = pipeline.build(settings, Services(open_counters("memory:"), Telemetry(settings)))
     runner = asyncio.Runner()
     for pattern, kind in found:
         body = pattern * max(1, size // len(pattern))

@@ -26,8 +26,8 @@ from bench.harness import KEY, Bench, bench
 from bench.ledger import rows
 from extproc import pipeline
 from extproc.accounting.books import Books
-from extproc.budgets import Leases
 from extproc.ledger import open_ledger
+from extproc.services import Services
 from extproc.settings import config
 from extproc.stores import Counters, open_counters
 from extproc.telemetry.metrics import Telemetry
@@ -68,7 +68,9 @@ class Stages:
         self.ledger = open_ledger("memory:")  # never started: rows are queued and dropped here
         self.books = Books(counters, self.ledger)
         self._counters = counters
-        build = pipeline.build(settings, counters, Leases(counters), Telemetry(settings), books=self.books)
+        services = Services(counters, Telemetry(settings))
+        services.books = self.books
+        build = pipeline.build(settings, services)
         self._before = build.on_headers, build.on_request
         stages = {type(stage).__name__: stage for stage, *_ in (*build.on_request._stages, *build.on_end._stages)}  # noqa: SLF001
         self._reserve, self._settle, self._enter = (stages[name] for name in ("Reserve", "Settle", "Enter"))

@@ -80,10 +80,10 @@ def _routed_to(cluster: str) -> Callable[[Tree], None]:
 def _answers(settings: Path) -> dict[str, list[str]]:
     """What the real processor answers to each message of a plain request, by phase, in base64."""
     from extproc import pipeline
-    from extproc.budgets import Leases
     from extproc.gateway import GatewayStream
     from extproc.pb import extproc_pb2 as pb
     from extproc.server.wire import converse
+    from extproc.services import Services
     from extproc.settings import config
     from extproc.stores import open_counters
     from extproc.telemetry.metrics import Telemetry
@@ -91,8 +91,8 @@ def _answers(settings: Path) -> dict[str, list[str]]:
     loaded = config.load(settings)
 
     async def talk() -> dict[str, list[str]]:
-        counters = open_counters("memory:")
-        stream = GatewayStream(pipeline.build(loaded, counters, Leases(counters), Telemetry(loaded)))
+        services = Services(open_counters("memory:"), Telemetry(loaded))
+        stream = GatewayStream(pipeline.build(loaded, services))
         found = {}
         for data in conversation():
             phase = pb.ProcessingRequest.FromString(data).WhichOneof("request")

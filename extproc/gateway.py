@@ -76,7 +76,7 @@ class GatewayStream:
         if self._mark:
             id = self._mark + id[len(self._mark) :]
         self._exchange = exchange = Exchange(
-            id, request, headers.get("x-request-id", ""), self._attached, self._pipeline.telemetry.begin()
+            id, request, headers.get("x-request-id", ""), self._attached, self._pipeline.services.telemetry.begin()
         )
         usual = end or (length is not None and length <= LARGE)
         stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
@@ -109,7 +109,7 @@ class GatewayStream:
         exchange.body = body
         if len(body) <= LARGE:
             return await self._run(self._pipeline.on_request, exchange) or exchange.onward
-        async with self._pipeline.in_flight.turn(len(body)):
+        async with self._pipeline.services.in_flight.turn(len(body)):
             if (action := await self._run(self._pipeline.on_large_request, exchange)) is not None:
                 return action
             onward = exchange.onward
@@ -262,7 +262,7 @@ class GatewayStream:
             return None
         if hasattr(exchange, "ending"):
             self._told = _Told.FINAL
-            return final(exchange, self._pipeline.telemetry.provider_name)
+            return final(exchange, self._pipeline.services.telemetry.provider_name)
         if exchange.forwarded and told is _Told.NOTHING:
             self._told = _Told.KNOWN
             return known(exchange)
@@ -285,7 +285,7 @@ class GatewayStream:
                 exchange.end()
                 await self._settle(exchange)
         finally:  # whoever sees none in flight sees the records of all
-            self._pipeline.telemetry.in_flight -= 1
+            self._pipeline.services.telemetry.in_flight -= 1
 
     def _current(self) -> Exchange:
         if self._exchange is None:
@@ -322,7 +322,7 @@ class GatewayStream:
 
     def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         exchange.end(refused=refusal.kind.code)
-        self._pipeline.telemetry.refusal(refusal.kind.code)
+        self._pipeline.services.telemetry.refusal(refusal.kind.code)
 
     def _hand_over(self, exchange: Exchange) -> None:
         """Envoy has nothing more to ask: its access log will tell how the answer ended."""
@@ -330,14 +330,14 @@ class GatewayStream:
         self._state = _State.HANDED_OVER
         pipeline, settings = self._pipeline, self._pipeline.settings
         interval, event_limit = settings.usage.log_interval, settings.limits.sse_event
-        pipeline.waiting.wait(exchange, pipeline.settle_unread, interval=interval, event_limit=event_limit)
+        pipeline.services.waiting.wait(exchange, pipeline.settle_unread, interval=interval, event_limit=event_limit)
 
     async def _settle(self, exchange: Exchange) -> None:
         """Settle and record. If this call is cancelled, `on_end` settles again, and nothing cancels that: settling
         twice counts once.
         """
         self.done = True
-        self._pipeline.waiting.forget(exchange.id)
+        self._pipeline.services.waiting.forget(exchange.id)
         await self._pipeline.on_end(exchange)
         if self._state is _State.UNDER_WAY:
             self._state = _State.SETTLED

@@ -7,7 +7,7 @@ import gc
 import json
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -16,17 +16,15 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 import extproc.dialects
-from extproc.budgets import Expected, Leases, Tools
-from extproc.cache.answers import Answers, open_answers
+from extproc.budgets import Expected, Tools
+from extproc.cache.answers import open_answers
 from extproc.dialects import by_path
 from extproc.framing.content_types import framing_for
 from extproc.gateway import GatewayStream
-from extproc.guardrails import Audits
 from extproc.pipeline import Pipeline, build
 from extproc.response import Count
-from extproc.routing.history import History
+from extproc.services import Services
 from extproc.settings.config import parse
-from extproc.stores import Counters
 from extproc.stores.memory import MemoryCounters
 from extproc.telemetry.metrics import Telemetry
 from extproc.words import contract
@@ -152,13 +150,12 @@ class World:
     """One configuration at work, and everything it writes to."""
 
     pipeline: Pipeline
-    counters: Counters
-    telemetry: Telemetry
+    services: Services
     clock: Clock
-    leases: Leases
-    lines: list = field(default_factory=list)
-    answers: Answers | None = None
-    audits: Audits = field(default_factory=Audits)
+    lines: list
+
+    def __getattr__(self, name):
+        return getattr(self.services, name)
 
     def stream(self, *, attached=False):
         return GatewayStream(self.pipeline, attached=attached)
@@ -178,23 +175,13 @@ class World:
 def make_world(text="", counters=None):
     settings, clock = make_settings(text), Clock()
     counters = counters or MemoryCounters(clock)
-    lines, leases = [], Leases(counters)
-    telemetry = Telemetry(settings, lines.append)
+    telemetry = Telemetry(settings, (lines := []).append)
     answers = open_answers(settings.stores.cache, settings.cache, settings.around_guardrails)
     if answers is not None:
         answers.now = clock
-    pipeline = build(
-        settings,
-        counters,
-        leases,
-        telemetry,
-        tools=Tools(telemetry.budget_used, expected=Expected()),
-        history=History(clock),
-        answers=answers,
-        audits=(audits := Audits()),
-        now=clock,
-    )
-    return World(pipeline, counters, telemetry, clock, leases, lines, answers, audits)
+    tools = Tools(telemetry.budget_used, expected=Expected())
+    services = Services(counters, telemetry, clock, tools, answers=answers)
+    return World(build(settings, services), services, clock, lines)
 
 
 @pytest.fixture(scope="session")

@@ -187,19 +187,19 @@ async def test_a_large_request_goes_the_same_way(world):
     assert (headers, onward.order) == (CONTINUE, ("try-a",))
     assert json.loads(chunk.body) == ANSWER
     assert await gateway.level("t") == (10, 0)
-    assert gateway.pipeline.in_flight.size == 0
+    assert gateway.pipeline.services.in_flight.size == 0
 
 
 async def test_a_large_body_is_freed_when_the_request_has_left(world):
     gateway = world("models: {m: {provider: a, model: other}}")
     body, stream = large(), gateway.stream()
     await asks(content_length=str(len(body)))(stream)
-    assert gateway.pipeline.in_flight.size == len(body)
+    assert gateway.pipeline.services.in_flight.size == len(body)
     onward = await sends(body)(stream)
     exchange = stream._exchange
     assert json.loads(onward.body) == json.loads(body) | {"model": "other"}
     assert (exchange.body, exchange.json, exchange.onward.body) == (b"", {}, None)
-    assert (exchange.size, gateway.pipeline.in_flight.size) == (len(body), 0)
+    assert (exchange.size, gateway.pipeline.services.in_flight.size) == (len(body), 0)
     await stream.on_end()
 
 
@@ -228,7 +228,7 @@ async def test_a_large_body_is_refused_as_a_small_one(world, body, status, code)
     gateway = world("limits: {json_nodes: 1000, request_body: 1MiB}")
     _, answer = await talk(gateway.stream(), asks(), sends(body))
     assert error(answer)[:2] == (status, code)
-    assert gateway.pipeline.in_flight.size == 0
+    assert gateway.pipeline.services.in_flight.size == 0
 
 
 async def test_plain_answers_are_held_while_there_is_room(world):
@@ -242,12 +242,12 @@ async def test_plain_answers_are_held_while_there_is_room(world):
             await say(stream)
         talks.append((stream, (await streams(long[:-20])(stream)).body))
     assert [len(body) for _, body in talks] == [0, len(long) - 20]
-    assert gateway.pipeline.in_flight.answers == len(long) - 20
+    assert gateway.pipeline.services.in_flight.answers == len(long) - 20
     for stream, before in reversed(talks):
         assert before + (await streams(long[-20:], True)(stream)).body == long
         await stream.on_end()
     assert [entry["output_tokens"] for entry in gateway.log] == [3, 3]
-    assert gateway.pipeline.in_flight.answers == 0
+    assert gateway.pipeline.services.in_flight.answers == 0
 
 
 async def test_an_answer_that_breaks_off_gives_its_room_back(world):
@@ -255,9 +255,9 @@ async def test_an_answer_that_breaks_off_gives_its_room_back(world):
     stream = gateway.stream()
     for say in (asks(), sends(QUESTION), answers(), streams(b"[" * 1000)):
         await say(stream)
-    assert gateway.pipeline.in_flight.answers == 1000
+    assert gateway.pipeline.services.in_flight.answers == 1000
     await stream.on_end()
-    assert gateway.pipeline.in_flight.answers == 0
+    assert gateway.pipeline.services.in_flight.answers == 0
 
 
 async def test_others_have_their_turn_while_a_large_body_is_read(world):
@@ -276,7 +276,7 @@ async def test_what_envoy_gave_up_is_not_read_on(world):
     await stream.on_end()
     assert task.cancelled()
     assert [entry["outcome"] for entry in gateway.log] == ["error"]
-    assert gateway.pipeline.in_flight._free == admission._AT_ONCE
+    assert gateway.pipeline.services.in_flight._free == admission._AT_ONCE
 
 
 async def test_a_body_without_room_is_dropped_as_it_comes(world):
@@ -291,9 +291,9 @@ async def test_a_body_without_room_is_dropped_as_it_comes(world):
     assert answer.headers["retry-after"] == "1"
     await second.on_end()
     assert [entry["error"] for entry in gateway.log] == ["overloaded"]
-    assert gateway.pipeline.in_flight.size == 1_000_000
+    assert gateway.pipeline.services.in_flight.size == 1_000_000
     await first.on_end()
-    assert gateway.pipeline.in_flight.size == 0
+    assert gateway.pipeline.services.in_flight.size == 0
 
 
 # --- budgets, before the body

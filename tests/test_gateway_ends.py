@@ -141,7 +141,7 @@ async def test_attach_mode_names_the_provider_and_gives_no_order(world):
 async def test_in_attach_mode_the_answer_reports_a_pause_because_there_is_no_log_of_tries(world, attached, seconds):
     gateway = world()
     await talk(gateway.stream(attached=attached), asks(), sends(QUESTION), answers(429, retry_after="30"))
-    assert gateway.pipeline.history.cooling("a/m") == pytest.approx(seconds)
+    assert gateway.pipeline.services.history.cooling("a/m") == pytest.approx(seconds)
 
 
 async def test_attach_mode_removes_the_clients_key_and_labels(world, monkeypatch):

@@ -38,7 +38,7 @@ def learn(gateway, *tries):
 
 
 def cooling(gateway, place="a/m"):
-    return gateway.pipeline.history.cooling(place)
+    return gateway.pipeline.services.history.cooling(place)
 
 
 # --- cool-downs
@@ -88,7 +88,7 @@ def test_a_pause_of_one_model_does_not_affect_another(gateway):
 @pytest.mark.parametrize(("model", "provider"), [("m", "b"), ("m", "gone"), ("gone", "a"), ("", "a"), ("v", "a")])
 def test_a_try_under_earlier_settings_teaches_nothing(gateway, model, provider):
     learn(gateway, tried(model, provider, status=429, retry_after="30"))
-    assert gateway.pipeline.history.deployments() == {}
+    assert gateway.pipeline.services.history.deployments() == {}
 
 
 # --- speeds
@@ -96,13 +96,13 @@ def test_a_try_under_earlier_settings_teaches_nothing(gateway, model, provider):
 
 def test_tries_teach_the_latency_of_their_deployment(gateway):
     learn(gateway, tried("n", "b", first_byte=0.25, request_bytes=100))
-    assert gateway.pipeline.history.expected("b/vendor/n", 100, streamed=False) == pytest.approx(0.25)
-    assert gateway.pipeline.history.expected("b/vendor/n", 100, streamed=True) is None
+    assert gateway.pipeline.services.history.expected("b/vendor/n", 100, streamed=False) == pytest.approx(0.25)
+    assert gateway.pipeline.services.history.expected("b/vendor/n", 100, streamed=True) is None
 
 
 def test_streams_teach_their_writing_speed(gateway):
     learn(gateway, tried(seconds=2.5, first_byte=0.5, answer_bytes=20_000, streamed=True))
-    assert gateway.pipeline.history.expected("a/m", 0, streamed=True) == pytest.approx(2.5)
+    assert gateway.pipeline.services.history.expected("a/m", 0, streamed=True) == pytest.approx(2.5)
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)

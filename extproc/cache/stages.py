@@ -1,4 +1,4 @@
-"""The stages of the cache. They are built only where the settings have rules.
+"""The stages of the cache. They are built only where the settings have rules. `stages` has those of conversations, too.
 
 LookUp     before Reserve: the kept answer in place of a provider's, or a note that this one is to be kept
 Keep       the events of an answer, as they came
@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from extproc.cache.answers import Answers
-from extproc.cache.batches import Batch, batch_of, parts, whole
+from extproc.cache.batches import Batch, Join, batch_of, parts, whole
+from extproc.cache.conversations import ForgetTurn, GoOn, KeepTurn, Turns
 from extproc.cache.entry import Entry
 from extproc.cache.forms import in_form, is_whole
 from extproc.cache.key import Keys, owner
@@ -26,13 +28,19 @@ from extproc.cache.wish import wish
 from extproc.dialects import ENDED, LIMITED
 from extproc.framing import EMPTY, Frame, Framing
 from extproc.framing.content_types import framing_for
-from extproc.framing.events import Events
+from extproc.framing.events import Events, EventStage
 from extproc.framing.json import WholeBody
 from extproc.framing.multipart import is_form
 from extproc.framing.slices import LARGE
 from extproc.framing.sse import SSE
+from extproc.guardrails import GuardOutput
+from extproc.kept import Ids
 from extproc.prices import NANO
 from extproc.providers import ProviderSettings
+from extproc.response import Count, HideUsage, Tell
+from extproc.routing.catalog import Catalog
+from extproc.services import Services
+from extproc.settings.config import Settings
 from extproc.words.actions import LocalReply
 from extproc.words.caching import CACHE, SIMILARITY, Caching, Outcome
 from extproc.words.contract import TOLD
@@ -497,3 +505,60 @@ def _own_limit(exchange: Exchange) -> bool:
     limits = exchange.output_limits
     capped = bool(limits) and target is not None and limits[exchange.targets.index(target)] is not None
     return exchange.ask.max_output_tokens is not None and not capped
+
+
+@dataclass(slots=True, frozen=True)
+class Cache:
+    """The stages of kept answers and conversations. Each list is empty where the settings keep none."""
+
+    settings: CacheSettings
+    answers: Answers | None
+    turns: Turns | None
+
+    def look_up(
+        self,
+        settings: Settings,
+        services: Services,
+        guard_output: GuardOutput,
+        count: Callable[[Exchange, Target], Awaitable[bool]],
+    ) -> Sequence[LookUp]:
+        """Guardrails read a kept answer as any other."""
+        if self.answers is None:
+            return []
+        events = Events([Count(), guard_output, HideUsage()], services.telemetry.stage)
+        return [LookUp(self.settings, self.answers, settings.providers, events, count, tell=Tell())]
+
+    @property
+    def keep(self) -> Sequence[EventStage]:
+        return [] if self.answers is None else [Keep(self.answers, self.settings.memory), Join()]
+
+    @property
+    def tell(self) -> Sequence[TellCache]:
+        return [] if self.answers is None else [TellCache()]
+
+    @property
+    def fill(self) -> Sequence[Fill]:
+        texts = self.settings.semantic.samples == "texts"
+        return [] if self.answers is None else [Fill(self.answers, texts=texts)]
+
+    def go_on(
+        self, ids: Ids, catalog: Catalog, read: Callable[[Exchange], None], take: Callable[[Exchange, int], None]
+    ) -> Sequence[GoOn]:
+        return [] if self.turns is None else [GoOn(self.turns, ids, catalog, read, take)]
+
+    @property
+    def keep_turn(self) -> Sequence[KeepTurn]:
+        return [] if self.turns is None else [KeepTurn(self.turns)]
+
+    @property
+    def forget_turn(self) -> Sequence[ForgetTurn]:
+        return [] if self.turns is None else [ForgetTurn(self.turns)]
+
+
+def stages(settings: Settings, services: Services) -> Cache:
+    answers, turns = services.answers, None if services.answers is None else services.answers.turns
+    return Cache(
+        settings.cache,
+        answers if answers is not None and answers.caches and settings.cache.rules else None,
+        None if turns is None else Turns(turns, settings.cache.conversations),
+    )

@@ -16,16 +16,18 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from extproc.auth import Authenticate, Authorize, KeySettings
-from extproc.budgets import Leases, Reserve, estimate, read_scope
+from extproc.budgets import Reserve, estimate, read_scope
+from extproc.budgets.stages import downgrades
 from extproc.cache.stages import explain as cached
 from extproc.framing.patch import decode_fields, patch
 from extproc.guardrails import AppliesToSettings, Detector, GuardInput, Guardrail, GuardrailSettings, RemoteSettings
 from extproc.parsing import Parse
-from extproc.pipeline import build, cheaper
+from extproc.pipeline import build
 from extproc.providers import kinds
 from extproc.routing.catalog import Route
 from extproc.routing.history import History
 from extproc.routing.selection import Select
+from extproc.services import Services
 from extproc.settings.config import Settings
 from extproc.stores.memory import MemoryCounters
 from extproc.telemetry.metrics import Telemetry
@@ -73,8 +75,9 @@ async def explain(settings: Settings, question: Question) -> Explanation:
     posed, headers = _with_credential(settings, question)
     posed = posed.model_copy(update={"guardrails": [_unasked(entry) for entry in posed.guardrails]})
     witness = _Witness(posed)
-    counters = MemoryCounters()
-    pipeline = build(posed, counters, Leases(counters), witness, history=_EmptyHistory())
+    services = Services(MemoryCounters(), witness)
+    services.history = _EmptyHistory()
+    pipeline = build(posed, services)
     request = Request("POST", question.path, headers)
     exchange = Exchange("explained", request, attached=question.attached)
     refusal: Refusal | None = None
@@ -86,7 +89,7 @@ async def explain(settings: Settings, question: Question) -> Explanation:
         refusal = error
     story = _Story(settings, question, exchange, witness.stages, refusal, pipeline.why_read)
     guardrails = settings.guardrails if story.reached(GuardInput) else ()
-    around, also = settings.around_guardrails, cheaper(settings, pipeline.catalog)
+    around, also = settings.around_guardrails, downgrades(settings, pipeline.catalog)
     met = GuardInput(settings.guardrails, lambda _verdict: None, also=also, around=around)
     names: set[str] = set()
     if guardrails:

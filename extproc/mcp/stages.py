@@ -13,18 +13,24 @@ A stage is as `pipeline` says. What the stages find out is in `Exchange.mcp`, a 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import msgspec
 
+from extproc.accounting.books import Enter
+from extproc.admission import Admit
+from extproc.budgets import Reserve
 from extproc.framing import rpc
 from extproc.framing.content_types import is_json
 from extproc.framing.events import Events, EventStage
 from extproc.framing.json import InvalidJSON
 from extproc.framing.names import Names
 from extproc.framing.rpc import InvalidMessageError, Message
+from extproc.guardrails import AwaitAudits
+from extproc.guardrails._stages import searching
 from extproc.mcp.answers import METHODS, Answer, Era, owner
 from extproc.mcp.call import CALLS, LEGACY, Call
 from extproc.mcp.eras import Translate
@@ -36,8 +42,10 @@ from extproc.mcp.results import GuardResult
 from extproc.mcp.servers import Servers, ServerSession
 from extproc.mcp.sessions import Ended
 from extproc.mcp.settings import MCPSettings
-from extproc.stores import Counters, StoreError
-from extproc.taint import Taint
+from extproc.services import Services
+from extproc.settings.config import Settings
+from extproc.stores import StoreError
+from extproc.telemetry.metrics import Record
 from extproc.words.actions import LocalReply
 from extproc.words.dialect import NO_ENDPOINT, Ask
 from extproc.words.errors import (
@@ -57,10 +65,6 @@ from extproc.words.errors import (
 )
 from extproc.words.exchange import NOTHING_VERIFIED, Ending, Exchange
 from extproc.words.values import Pattern, is_loopback, show_size
-from extproc.words.verdicts import Verdict
-
-if TYPE_CHECKING:
-    from extproc.guardrails import GuardInput, GuardrailSettings
 
 Stage = Callable[[Exchange], Any]
 PATH = "/mcp/"
@@ -260,75 +264,60 @@ class EnterCall:
 
 
 @dataclass(slots=True, frozen=True)
-class Around:
-    """Parts of the gateway that the stages share with those of models."""
-
-    authenticate: Stage
-    admit: Stage
-    weigh: Callable[[Exchange, int], None]
-    observe: Callable[[str], Callable[[float], None]]
-    depth: int  # levels of JSON
-    nodes: int  # values of JSON
-    event: int  # bytes of an event of an answer that is read
-    answer: int  # bytes of a plain answer that is read
-    empty: int  # bytes in a row of a stream without content
-    hold: Callable[[int], bool]  # takes room for bytes of a plain answer
-    counters: Counters
-    taint: Taint
-    guardrails: Sequence[GuardrailSettings]
-    guard: Callable[..., GuardInput]  # makes a stage that searches requests, of some guardrails
-    reserve: Callable[[Exchange], Awaitable[None]]
-    changed: Callable[[str, str], None]  # is told of each definition that differs from its pin: server, tool
-    tell: Callable[[Verdict], None]  # of verdicts on definitions
-    issuers: Sequence[str] = ()  # of tokens
-    places: Mapping[str, str] = field(default_factory=dict)  # names of tries in Envoy, where they are other ones
-
-
-@dataclass(slots=True, frozen=True)
 class Lists:
     """The lists of stages, the shape of refusals, and the profiles."""
 
     on_headers: Sequence[Stage]
     on_request: Sequence[Stage]
     on_response: Sequence[Stage]
+    on_end: Sequence[Stage]
     refuse: Callable[[Exchange, Refusal], LocalReply]
     profiles: Profiles
 
 
-def build(settings: MCPSettings, servers: Servers, around: Around) -> Lists:
-    """The stages for `settings`. `servers` outlive a configuration."""
-    taint, ended = around.taint, Ended(around.counters, settings.limits.session_age)
-    policy = Policy(settings, around.guardrails, changed=around.changed, tell=around.tell)
-    profiles = Profiles(settings, servers, policy, taint)
-    guard_result = GuardResult(around.guardrails, around.guard)
+def build(
+    settings: Settings, services: Services, authenticate: Stage, admit: Admit, *, reserve: Reserve, settle: Stage
+) -> Lists:
+    """The stages for the servers of `services`. The given stages also serve requests to models."""
+    mcp, servers = settings.mcp, services.servers
+    assert mcp is not None
+    assert servers is not None
+    telemetry, limits = services.telemetry, settings.limits
+    taint, ended = services.taint, Ended(services.counters, mcp.limits.session_age)
+    policy = Policy(mcp, settings.guardrails, changed=telemetry.tool_changed, tell=telemetry.guardrail)
+    profiles = Profiles(mcp, servers, policy, taint)
+    guard = partial(searching(settings, services), named=False)
+    guard_result = GuardResult(settings.guardrails, guard)
     on_headers: list[Stage] = [
-        Classify(settings, around.issuers),
-        Origin(settings),
-        around.authenticate,
-        OfProfile(settings),
+        Classify(mcp, [issuer.issuer for issuer in settings.auth.jwt]),
+        Origin(mcp),
+        authenticate,
+        OfProfile(mcp),
         EnterProfile(),
         EndSession(servers, ended),
-        around.admit,
+        admit,
     ]
     on_request: list[Stage] = [
-        ParseRPC(settings, around.depth, around.nodes, around.weigh),
+        ParseRPC(mcp, limits.json_depth, limits.json_nodes, admit.take),
         Era(servers, ended),
         Answer(profiles, servers),
-        Find(settings, profiles, servers, policy),
+        Find(mcp, profiles, servers, policy),
         Judge(policy, taint),
-        GuardCall(around.guardrails, around.guard),
-        ReserveCall(around.reserve),
-        ForwardRPC(settings, servers, around.places),
+        GuardCall(settings.guardrails, guard),
+        ReserveCall(reserve),
+        ForwardRPC(mcp, servers, services.places),
     ]
     on_event: list[EventStage] = [Translate(servers), guard_result]
-    reader = ReadAnswer(
-        Events(on_event, around.observe),
-        event=around.event,
-        answer=around.answer,
-        empty=around.empty,
-        hold=around.hold,
-        audit=settings.answers == "audit",
+    read_answer = ReadAnswer(
+        Events(on_event, telemetry.stage),
+        event=limits.sse_event,
+        answer=limits.buffered_response,
+        empty=limits.stream_empty,
+        hold=partial(services.in_flight.hold, limits.answer_memory),
+        audit=mcp.answers == "audit",
         reads=guard_result.reads,
     )
-    on_response: list[Stage] = [Returned(servers), MarkTaint(settings, taint), reader]
-    return Lists(on_headers, on_request, on_response, Refuse(settings.resource), profiles)
+    on_response: list[Stage] = [Returned(servers), MarkTaint(mcp, taint), read_answer]
+    record = Record(telemetry), EnterCall(Enter(services.books))
+    on_end: list[Stage] = [Cancel(servers), settle, AwaitAudits(services.audits, record), *record]
+    return Lists(on_headers, on_request, on_response, on_end, Refuse(mcp.resource), profiles)

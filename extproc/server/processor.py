@@ -29,23 +29,18 @@ from extproc.accounting.forgotten import Forgotten
 from extproc.accounting.reports import Everything, Reporter
 from extproc.accounting.tries import FailedTries
 from extproc.accounting.units import Units
-from extproc.admission import InFlight
-from extproc.auth import IssuedKey
-from extproc.budgets import Exact, Expected, Grants, Leases, Tools, compile_budget
+from extproc.budgets import Exact, Expected, Grants, Tools, compile_budget
 from extproc.cache.answers import Answers, open_answers
 from extproc.cache.stores import CacheError
 from extproc.credentials.rotation import EVERY, Keeper, watch
-from extproc.endpoints.spending import Own
-from extproc.guardrails import Audits, Results
+from extproc.guardrails import Audits
 from extproc.ledger import LedgerError, open_ledger
-from extproc.pipeline import Pipeline
-from extproc.routing.history import History
 from extproc.server.certificate import ListenerCertificate
 from extproc.server.reload import Reloads
 from extproc.server.server import Server
+from extproc.services import Services
 from extproc.settings.config import Settings
 from extproc.stores import Counters, CountsLostError, Expired, StoreError, open_counters
-from extproc.taint import Taint
 from extproc.telemetry.lines import WHOLE, Lines
 from extproc.telemetry.metrics import Telemetry
 from extproc.unread.waiting import Waiting
@@ -53,7 +48,6 @@ from extproc.words import workers
 
 if TYPE_CHECKING:
     from extproc.mcp.catalogue import Catalogue
-    from extproc.mcp.servers import Servers
 
 log = logging.getLogger(__name__)
 
@@ -97,32 +91,32 @@ class Processor:
         self._units = _units(settings)  # units of every budget this process has had
         at_once = {"at_once": WHOLE} if self._several else {}
         self._lines = Lines(sys.stdout.fileno(), settings.telemetry.log_buffer, self._line_lost, **at_once)
-        self._telemetry = Telemetry(settings, self._lines)
+        self._telemetry = telemetry = Telemetry(settings, self._lines)
         self._phase = random.random()  # noqa: S311 - of its beat
         self._turned = time.monotonic()  # the latest turn of the event loop
         self._counters: Counters = open_counters(settings.stores.counters, settings.stores.waits)
         self._ledger = open_ledger(settings.stores.ledger)
-        self._answers = _open_answers(settings)
-        self._results = Results()
         self._server: Server | None = None
-        self._servers: Servers | None = None
-        self._taint = Taint(self._counters)
-        self._leases = Leases(self._counters)
-        self._history = History()
-        self._in_flight = InFlight()
-        self._telemetry.body_bytes = lambda: self._in_flight.size
         self._grants = Grants(self._counters)
         self._agreed = Units(self._counters)
-        self._forgotten = Forgotten(self._counters, _dropping(self._telemetry, self._answers))
-        self._alerts = Alerts(self._counters, self._telemetry.alert)
+        self._alerts = Alerts(self._counters, telemetry.alert)
         self._exact = Exact({})
-        self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected(), self._exact)
-        self._books = Books(self._counters, self._ledger, self._report, again=settings.limits.lease)
+        self._failed = FailedTries(telemetry.internal_error)
         self._reporter = Reporter(self._counters, self._ledger, self._grants, time.time)
-        self._waiting = Waiting(lambda outcome: self._telemetry.unread(outcome).inc(), self._telemetry.internal_error)
-        self._failed = FailedTries(self._telemetry.internal_error)
-        self._audits = Audits(self._telemetry.internal_error)
-        self._issued: Sequence[IssuedKey] = ()  # gateway keys that operators made
+        self._services = services = Services(
+            self._counters,
+            telemetry,
+            tools=Tools(telemetry.budget_used, self._alerts.tell, self._grants, Expected(), self._exact),
+            waiting=Waiting(lambda outcome: telemetry.unread(outcome).inc(), telemetry.internal_error),
+            audits=Audits(telemetry.internal_error),
+            failed=self._failed,
+            answers=_open_answers(settings),
+            reporter=self._reporter,
+            socket=self._socket,
+        )
+        services.books = Books(self._counters, self._ledger, self._report, again=settings.limits.lease)
+        telemetry.body_bytes = lambda: services.in_flight.size
+        self._forgotten = Forgotten(self._counters, _dropping(telemetry, services.answers))
         self._keys_mark: object = None
         self._desk: Desk | None = None  # of the worker that serves it
         self._stale = ""  # why the settings in use are not those of the file
@@ -153,7 +147,7 @@ class Processor:
         where = settings.processor
         mark = workers.mark(self._worker) if self._several else ""
         discovery = self._reloads.discovery
-        self._server = Server(lambda: self._pipeline, telemetry, self._waiting, mark, discovery)
+        self._server = Server(lambda: self._pipeline, telemetry, self._services.waiting, mark, discovery)
         path = where.sockets(self._socket)[self._worker]
         await self._server.start(socket=path, address=where.address, transport=where.transport)
         self._http.start()
@@ -166,9 +160,9 @@ class Processor:
             *([] if self._worker else [self._add_up()]),
             self._share(),
             self._watch_keys(),
-            *([self._waiting.run()] if settings.usage.mode == "log" else []),
+            *([self._services.waiting.run()] if settings.usage.mode == "log" else []),
             self._alerts.run(),
-            *([self._servers.run()] if self._servers is not None else []),
+            *([self._services.servers.run()] if self._services.servers is not None else []),
         ):
             self._spawn(work)
         if self._worker:
@@ -224,12 +218,12 @@ class Processor:
         return admin.inner_app(
             self._telemetry.registry.collect,
             lambda: admin.Health(self._stalled(), self._unready(), self._remark()),
-            lambda: admin.Findings(list(self._telemetry.recent), self._history.deployments(), self._samples()),
+            lambda: admin.Findings(list(self._telemetry.recent), self._services.history.deployments(), self._samples()),
         )
 
     def _samples(self) -> list[Mapping[str, Any]]:
         """Samples of questions in other words. Called from the thread that serves HTTP."""
-        similar = None if self._answers is None else self._answers.similar
+        similar = None if self._services.answers is None else self._services.answers.similar
         return [] if similar is None else [*similar.samples]
 
     async def stop(self, *, notice: float = _DRAIN_NOTICE, grace: float = _DRAIN_GRACE) -> None:
@@ -240,7 +234,7 @@ class Processor:
         if self._several and not self._worker:  # it answers probes for all
             await self._siblings().ended(ends - time.monotonic())
         self._failed.flush()
-        await self._audits.drain()
+        await self._services.audits.drain()
         if self._telemetry.prompts is not None:
             await self._telemetry.prompts.stop(_LAST_LINES)
         for task in self._tasks:
@@ -248,17 +242,17 @@ class Processor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self._http.stop)  # clients of that server may be waiting for this loop
         with contextlib.suppress(StoreError):  # owed settles still get their rows
-            await self._leases.turn()
-            await self._books.catch_up()
+            await self._services.leases.turn()
+            await self._services.books.catch_up()
         await asyncio.to_thread(self._ledger.stop)
         with contextlib.suppress(StoreError):  # a lease that ends reports the same again
-            await self._books.catch_up()
+            await self._services.books.catch_up()
         self._ledger.close()
         with contextlib.suppress(StoreError):
             await self._agreed.leave()
         await self._counters.close()
-        if self._answers is not None:
-            await self._answers.close()
+        if self._services.answers is not None:
+            await self._services.answers.close()
         await asyncio.to_thread(self._lines.flush, _LAST_LINES)
 
     def _everything(self) -> Everything:
@@ -266,10 +260,10 @@ class Processor:
             self._reporter,
             lambda: self._settings.budgets,
             self._telemetry.recent,
-            self._history.deployments,
+            self._services.history.deployments,
             asyncio.get_running_loop(),
             siblings=self._siblings if self._several else None,
-            answers=self._answers,
+            answers=self._services.answers,
             tools=self._tools_of,
             stale=self._staleness,
             certificate=self._ending,
@@ -378,33 +372,11 @@ class Processor:
         own = [name for name, unit in units.items() if self._units.get(name, unit) != unit]
         return sorted({*own, *self._agreed.differ(units)})
 
-    def _build(self, settings: Settings, places: Mapping[str, str]) -> Pipeline:
-        return pipeline.build(
-            settings,
-            self._counters,
-            self._leases,
-            self._telemetry,
-            history=self._history,
-            tools=self._tools,
-            books=self._books,
-            own=Own(self._reporter, settings.budgets, settings.limits.reports),
-            waiting=self._waiting,
-            failed=self._failed,
-            in_flight=self._in_flight,
-            answers=self._answers,
-            issued=self._issued,
-            results=self._results,
-            audits=self._audits,
-            socket=self._socket,
-            servers=self._servers,
-            taint=self._taint if settings.mcp is not None else None,
-            places=places,
-        )
-
     def take(self, settings: Settings, places: Mapping[str, str]) -> None:
         """See `reload.Process`."""
         self._meet(settings)
-        made = self._build(settings, places)
+        self._services.places = places
+        made = pipeline.build(settings, self._services)
         budgets = {entry.name: compile_budget(entry) for entry in settings.budgets}
         self._telemetry.configure(settings)
         self._exact.kinds = {name: entry.kind for name, entry in settings.providers.items() if entry.base_url is None}
@@ -419,13 +391,13 @@ class Processor:
         if settings.mcp is None:
             return
         secret = settings.mcp.key.read_or_last() if settings.mcp.key is not None else settings.auth.read_key_secret()
-        if self._servers is not None:
-            self._servers.take(settings.mcp, secret)
+        if self._services.servers is not None:
+            self._services.servers.take(settings.mcp, secret)
             return
         from extproc.mcp.servers import Servers  # noqa: PLC0415 - most gateways serve models alone
 
         socket = workers.private_socket(self._socket)
-        self._servers = servers = Servers(settings.mcp, socket, secret)
+        self._services.servers = servers = Servers(settings.mcp, socket, secret)
         servers.changed = self._learn
         if self._server is not None:
             self._spawn(servers.run())
@@ -439,17 +411,17 @@ class Processor:
 
     def _tools_of(self, definitions: bool) -> Sequence[Mapping[str, Any]]:
         """The MCP servers and their tools, for operators."""
-        if self._servers is None or self._pipeline.profiles is None:
+        if self._services.servers is None or self._pipeline.profiles is None:
             raise admin.SourceError(404, "the settings have no MCP servers")
         from extproc.mcp.report import describe as describe_servers  # noqa: PLC0415
 
-        return describe_servers(self._servers, self._pipeline.profiles, definitions=definitions)
+        return describe_servers(self._services.servers, self._pipeline.profiles, definitions=definitions)
 
     def _count_tools(self) -> Mapping[tuple[str, str], int]:
         from extproc.mcp.report import count  # noqa: PLC0415
 
         profiles = self._pipeline.profiles
-        return {} if self._servers is None or profiles is None else count(self._servers, profiles)
+        return {} if self._services.servers is None or profiles is None else count(self._services.servers, profiles)
 
     def _rebuild(self) -> None:
         """Build the pipeline anew, with its inputs outside the settings: the keys that are present."""
@@ -464,21 +436,23 @@ class Processor:
         for beat in itertools.count():
             await asyncio.sleep(self._until_beat())
             with contextlib.suppress(StoreError):  # findings of this process stay here
-                self._history.merge(await self._counters.share("providers", me, self._history.note(), _SHARED_FOR))
+                self._services.history.merge(
+                    await self._counters.share("providers", me, self._services.history.note(), _SHARED_FOR)
+                )
                 await self._grants.refresh()
                 if beat % _SELDOM == 0:
                     await self._forgotten.refresh()
                     await self._agreed.tell(self._units)
-                if self._servers is not None:
-                    await self._taint.refresh()
-                    await self._servers.board.turn(self._counters)
+                if self._services.servers is not None:
+                    await self._services.taint.refresh()
+                    await self._services.servers.board.turn(self._counters)
 
     async def _renew_leases(self) -> None:
         while True:
             lease = self._settings.limits.lease
             await asyncio.sleep(lease / 3)
             with contextlib.suppress(StoreError):  # two more renewals fit into the lease
-                await self._leases.renew(lease)
+                await self._services.leases.renew(lease)
 
     async def _keep_books(self) -> None:
         """End the leases of dead exchanges, and keep counters and ledger in agreement."""
@@ -486,7 +460,7 @@ class Processor:
         while True:
             await asyncio.sleep(self._until_beat())
             try:
-                await self._books.turn(self._budgets, self._teams)
+                await self._services.books.turn(self._budgets, self._teams)
             except CountsLostError:
                 self._telemetry.store_losses.inc()
                 log.error("the counters store lost its counts: budgets begin anew")  # noqa: TRY400
@@ -528,7 +502,7 @@ class Processor:
         with contextlib.suppress(LedgerError):
             mark = await asyncio.to_thread(operators.mark)
             if mark != self._keys_mark:
-                self._issued = await asyncio.to_thread(operators.keys)
+                self._services.issued = await asyncio.to_thread(operators.keys)
                 self._keys_mark = mark
                 return True
         return False

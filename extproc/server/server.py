@@ -102,7 +102,7 @@ class Server:
         kind = metadata.get(contract.ATTACHMENT, contract.ATTACH)
         pipeline = self._pipeline()
         if kind == contract.ATTEMPT:
-            attempt = AttemptStream(pipeline.settings.limits, pipeline.in_flight, pipeline.renewed)
+            attempt = AttemptStream(pipeline.settings.limits, pipeline.services.in_flight, pipeline.renewed)
             return _Process(attempt, self._telemetry)
         stream = GatewayStream(pipeline, attached=kind == contract.ATTACH, mark=self._mark)
         if pipeline.settings.telemetry.traces is not None:
@@ -210,7 +210,7 @@ class _AccessLog:
                 self._waiting.tell(entry)
             else:
                 self._telemetry.downstream_end(entry.reason)
-                if (failed := self._pipeline().failed) is not None:
+                if (failed := self._pipeline().services.failed) is not None:
                     failed.tell_end(entry)
         return ()
 

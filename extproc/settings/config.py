@@ -361,6 +361,11 @@ class Settings(Section):
         return sorted({name for name in asked if name})
 
     @property
+    def quarantines(self) -> bool:
+        """True where results of tools may be put in quarantine."""
+        return any(entry.kind == "quarantine" for entry in self.guardrails)
+
+    @property
     def around_guardrails(self) -> Around:
         """The settings that guardrails need which ask a service."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.listener.address, self.listener.address)  # noqa: S104

@@ -6,11 +6,10 @@ import json
 
 import pytest
 
-from extproc.budgets import Leases
 from extproc.cli._explain import Question, explain
 from extproc.gateway import GatewayStream
 from extproc.pipeline import build
-from extproc.routing.history import History
+from extproc.services import Services
 from extproc.stores.memory import MemoryCounters
 from extproc.telemetry.metrics import Telemetry
 
@@ -376,8 +375,7 @@ async def test_explain_agrees_with_the_gateway(settings, monkeypatch, model, str
     body = chat(model, stream=stream, tools=[{"type": "function"}])
     compiled = settings(SETTINGS + LIMITED)
     telemetry = Telemetry(compiled, lambda _line: None)
-    counters = MemoryCounters()
-    gateway = GatewayStream(build(compiled, counters, Leases(counters), telemetry, history=History()))
+    gateway = GatewayStream(build(compiled, Services(MemoryCounters(), telemetry)))
     headers = {":method": "POST", ":path": "/v1/chat/completions", "authorization": "Bearer sk-gw-ci"}
     await gateway.on_request_headers(headers, end=False)
     answer = await gateway.on_request_body(body)

@@ -97,8 +97,8 @@ class serving:  # noqa: N801 - a context
 
     async def _start(self, file: Path, socket: Path, told: Callable[[Try | UnderWay], None]) -> Processor:
         processor = Processor(file, config.load(file), socket=str(socket))
-        tell = processor._waiting.tell
-        processor._waiting.tell = lambda entry: (told(entry), tell(entry))[1]  # type: ignore[method-assign]
+        tell = processor._services.waiting.tell
+        processor._services.waiting.tell = lambda entry: (told(entry), tell(entry))[1]  # type: ignore[method-assign]
         await processor.start()
         return processor
 

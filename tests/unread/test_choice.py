@@ -71,8 +71,8 @@ async def test_an_answer_that_envoy_follows_is_not_asked_for(world):
     assert attachment.done
     await attachment.on_end()
     assert (gateway.telemetry.in_flight, gateway.log) == (1, [])
-    gateway.pipeline.waiting.tell(UnderWay(id, 1))
-    gateway.pipeline.waiting.tell(
+    gateway.pipeline.services.waiting.tell(UnderWay(id, 1))
+    gateway.pipeline.services.waiting.tell(
         Try(id, "a", "m", 1, 200, "ok", 1.0, 0.1, "", answer_bytes=len(BODY), seen=watched([BODY]))
     )
     await asyncio.sleep(0.01)
@@ -101,7 +101,7 @@ async def test_the_lease_lasts_until_the_log_tells(world):
     gateway, attachment, id = await pass_by(world, budget() + MODE % ", trust_output_limits: true")
     await attachment.on_end()
     assert set(gateway.leases) == {id}
-    gateway.pipeline.waiting.tell(
+    gateway.pipeline.services.waiting.tell(
         Try(id, "a", "m", 1, 200, "client_left", 1.0, 0.1, "", answer_bytes=9000, seen=Seen())
     )
     async with asyncio.timeout(10):
@@ -116,7 +116,7 @@ async def test_the_lease_lasts_until_the_log_tells(world):
 async def test_an_exchange_that_ends_otherwise_is_not_waited_for(world):
     gateway, attachment, action = await onward(world, MODE % "")
     await attachment.on_end()  # the client left
-    waiting = gateway.pipeline.waiting
+    waiting = gateway.pipeline.services.waiting
     waiting.tell(Try(action.set_headers[contract.ID], "a", "m", 1, 200, "client_left", 1.0, 0.1, "", seen=Seen()))
     assert waiting._slots == {}
     assert len(gateway.log) == 1

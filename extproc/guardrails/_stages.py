@@ -1,0 +1,44 @@
+"""The stages of guardrails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from extproc.budgets.stages import downgrades
+from extproc.guardrails import GuardInput, GuardOutput
+from extproc.routing.catalog import Catalog
+from extproc.services import Services
+from extproc.settings.config import Settings
+from extproc.words.workers import private_socket
+
+
+def stages(settings: Settings, services: Services, catalog: Catalog) -> tuple[GuardInput, GuardOutput]:
+    """The stages that read requests of clients and answers of models."""
+    services.results.most = settings.limits.quarantined
+    services.audits.most = settings.limits.audited_text
+    guard_output = GuardOutput(
+        settings.guardrails,
+        services.telemetry.guardrail,
+        first_window=settings.limits.first_window,
+        most=settings.limits.guardrail_scans,
+        most_whole=settings.limits.buffered_response,
+        audits=services.audits,
+    )
+    guard_input = searching(settings, services)(settings.guardrails, also=downgrades(settings, catalog))
+    return guard_input, guard_output
+
+
+def searching(settings: Settings, services: Services) -> Callable[..., GuardInput]:
+    """Makes stages that search texts: takes guardrails, and the keywords that differ."""
+    socket = private_socket(services.socket or settings.processor.path)
+    return partial(
+        GuardInput,
+        tell=services.telemetry.guardrail,
+        most=settings.limits.guardrail_scans,
+        around=replace(settings.around_guardrails, private=socket),
+        called=services.telemetry.guardrail_call,
+        results=services.results,
+        audits=services.audits,
+    )

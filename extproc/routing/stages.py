@@ -1,0 +1,76 @@
+"""The parts of routing, and what a report of a try changes for later requests."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from extproc.auth import Authorize
+from extproc.budgets import Unpriced
+from extproc.prices import PriceBook
+from extproc.routing.catalog import Catalog
+from extproc.routing.history import History, retry_after
+from extproc.routing.selection import Select
+from extproc.routing.streaks import Rule
+from extproc.services import Services
+from extproc.settings.config import Settings
+from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.exchange import Exchange, Target
+from extproc.words.tries import Try
+
+_ASK_TO_WAIT = (429, 503, 529)
+"""Statuses whose Retry-After is about the provider, not about the request."""
+
+
+@dataclass(slots=True, frozen=True)
+class Reroute:
+    """Routes to another model than the requested one, if the consumer may use it and it can serve. A Refusal leaves the
+    exchange unrouted.
+    """
+
+    catalog: Catalog
+    authorize: Authorize
+    select: Select
+
+    def __call__(self, exchange: Exchange, model: str) -> None:
+        chain, before = self.catalog.resolve(model), exchange.targets[0].provider
+        assert chain is not None, "checked with the settings"
+        exchange.chain, exchange.targets, exchange.skipped = chain, chain.targets, []
+        self.authorize(exchange)
+        self.select(exchange)
+        if "state" in exchange.ask.needs and exchange.targets[0].provider != before:
+            raise Refusal(UNSUPPORTED_BY_TARGETS, f"The request refers to content that the provider {before} stores.")
+
+
+def catalog(settings: Settings, services: Services) -> Catalog:
+    today = datetime.fromtimestamp(services.now(), UTC).date()
+    prices = PriceBook(settings.prices, today, settings.surcharges)
+    models = settings.models, settings.virtual_models
+    return Catalog(settings.providers, *models, services.history, prices, before=settings.before)
+
+
+def select(settings: Settings, services: Services, catalog: Catalog) -> Select:
+    unpriced = Unpriced(settings.budgets) if settings.unknown_price == "refuse" else None
+    return Select(catalog, services.history, services.telemetry.skip, unpriced)
+
+
+def cool_down(settings: Settings, history: History, target: Target, try_: Try) -> None:
+    """Put a target in cool-down where its answer asked for a pause, or where it keeps failing."""
+    provider, deployment = settings.providers[target.provider], target.deployment
+    wanted = provider.cool_down
+    if try_.status in _ASK_TO_WAIT:
+        asked = retry_after(try_.retry_after, time.time())
+        if asked is None and try_.status == 429:
+            asked = wanted.default
+        if asked is not None:
+            history.cool(deployment, min(asked, wanted.longest))
+    if try_.first_byte is not None:
+        history.reached(deployment, try_.consumer, try_.seconds, served=try_.served)
+    if try_.at_fault or try_.outcome == "connect":
+        detection = provider.outlier_detection
+        rule = Rule(detection.consecutive_5xx, detection.base_ejection_time, wanted.longest, detection.interval)
+        if try_.at_fault:
+            history.failed(deployment, try_.consumer, rule)
+        else:
+            history.unreachable(deployment, rule)
