@@ -266,7 +266,7 @@ def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, Mapping
     first, name = edits[0], exchange.dialect.fields.model
     if exchange.dialect.unnamed:
         return first, {}
-    if name is not None and not any(len(edit.fields) > 1 or edit.removed or edit.service for edit in edits):
+    if name is not None and not [edit for edit in edits if len(edit.fields) > 1 or edit.removed or edit.service]:
         return first, _names_only(name, tuple([edit.fields[name] for edit in edits]))
     left = [_difference(first, edit, exchange) for edit in edits]
     if not any(edit.fields or edit.removed or edit.service for edit in left):

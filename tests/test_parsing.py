@@ -286,3 +286,16 @@ def test_names_inside_of_fields_in_another_case_are_refused(path, body):
 @pytest.mark.parametrize(("path", "body"), [(path, body) for path, bodies in FREE.items() for body in bodies])
 def test_names_that_are_the_clients_own_pass(path, body):
     assert interpreted(path, body).json == {"model": "m"} | body
+
+
+@pytest.mark.parametrize(
+    ("messages", "named"),
+    [
+        (b'[{"role":"user","content":"file_id"}]', False),
+        (b'[{"role":"user","content":[{"type":"file","file":{"file_id":"file-1"}}]}]', True),
+        (b'[{"role":"user","content":[{"type":"file","file":{"f\\u0069le_id":"file-1"}}]}]', True),
+        (b'[{"role":"assistant","audio":{"id":"audio_1"}}]', True),
+    ],
+)
+def test_a_body_is_searched_for_ids_only_where_a_field_can_hold_one(messages, named):
+    assert parse(b'{"model":"m","messages":%b}' % messages).kept.named is named

@@ -75,7 +75,14 @@ async def _tokens(exchange: Exchange, exact: Exact, expected: Expected | None) -
         if report is not None and (report.told_usage or report.usage):
             report.usage_refused = True
         return await _seen(exchange, exact, expected)
-    return await _completed(await _possible(told, report, exchange, exact), report, exchange, exact, expected)
+    most_in, most_out = _most(told, report, exchange)
+    if told.input_tokens > most_in or told.output_tokens > most_out:
+        told = await _cut_down(told, most_in, most_out, exchange, exact)
+        report.usage_refused = True
+    late = report.told_at is not None and report.output_bytes > report.told_at  # text came after the report
+    if told.source != "estimated" and told.input_tokens and told.output_tokens and not late:
+        return told
+    return await _completed(told, report, exchange, exact, expected, late=late)
 
 
 def _call(exchange: Exchange) -> Usage:
@@ -118,14 +125,10 @@ def _learn_thinking(usage: Usage, target: Target, report: Report, asked: int, ex
 # --- the provider's counts
 
 
-async def _possible(told: Usage, report: Report, exchange: Exchange, exact: Exact) -> Usage:
-    """`told`, cut down to what is possible: input within the size of the request, output within its limit, or within
-    what was held, but for what providers add (`_most`).
+async def _cut_down(told: Usage, most_in: int, most_out: int, exchange: Exchange, exact: Exact) -> Usage:
+    """`told`, cut down to what is possible (`_most`): input within the size of the request, output within its limit,
+    or within what was held.
     """
-    most_in, most_out = _most(told, report, exchange)
-    if told.input_tokens <= most_in and told.output_tokens <= most_out:
-        return told
-    report.usage_refused = True
     input_tokens, output_tokens = told.input_tokens, told.output_tokens
     if input_tokens > most_in:
         input_tokens = min(most_in, _input_bound(exchange))
@@ -160,10 +163,11 @@ def _drawn(told: Usage, report: Report) -> int:
     return min(_MOST_DRAWN, max(report.pictures * _PICTURE, apart))
 
 
-async def _completed(told: Usage, report: Report, exchange: Exchange, exact: Exact, expected: Expected | None) -> Usage:
+async def _completed(
+    told: Usage, report: Report, exchange: Exchange, exact: Exact, expected: Expected | None, *, late: bool
+) -> Usage:
     """`told`, completed with the gateway's counts where one is missing, or where the provider had not ended yet."""
     final = told.source != "estimated"
-    late = report.told_at is not None and report.output_bytes > report.told_at  # text came after the report
     input_tokens, output_tokens = told.input_tokens, told.output_tokens
     if not final or late or not output_tokens:
         known = expected if not told.reasoning_tokens else None

@@ -40,7 +40,7 @@ def beside_text(exchange: Exchange) -> int:
     """Most tokens of the images, and of the text that providers add to a prompt themselves."""
     ask = exchange.ask
     added = ask.added_tokens + ask.file_tokens
-    if ask.hosted or any(searches(target.model) for target in exchange.targets):
+    if ask.hosted_tokens and (ask.hosted or any(searches(target.model) for target in exchange.targets)):
         added += ask.hosted_tokens
     if not ask.images:
         return added

@@ -171,7 +171,7 @@ class GoOn:
             message = "The conversation is larger than `cache.conversations.size`: begin a new one."
             raise Refusal(BODY_TOO_LARGE, message)
         self._take(exchange, len(body))
-        exchange.body, exchange.masked = body, True
+        exchange.body, exchange.masked, exchange.kept.named = body, True, True
         self._read(exchange)
 
 

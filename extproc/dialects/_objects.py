@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -53,33 +52,17 @@ _OWN = "anthropic"
 _named = re.compile(f'"(?:{"|".join(sorted(map(re.escape, NAMES), key=len, reverse=True))})"'.encode()).search
 
 
-@cache
-def _names(paths: tuple[str, ...]) -> frozenset[str]:
-    """Fields of which one has to stand in a request that names an object."""
-    return frozenset((*NAMES, *(path.removesuffix(".id").rpartition(".")[2] for path in paths)))
+def names(objects: Objects) -> frozenset[str]:
+    """Fields of which one has to stand in a request that names an object, beside those of items."""
+    return frozenset((*NAMES, *(path.removesuffix(".id").rpartition(".")[2] for path in objects.at)))
 
 
-def in_request(body: Mapping[str, Any], objects: Objects) -> Sequence[Found]:
-    """The ids of objects in a request."""
-    found: list[Found] = []
-    if _has(body, _names((*objects.at,))):
-        found += _walk(body, objects.at, objects.clients)
+def in_request(body: Mapping[str, Any], objects: Objects, *, named: bool = True) -> Sequence[Found]:
+    """The ids of objects in a request. `named` is False where none of `names` stands in it."""
+    found = [*_walk(body, objects.at, objects.clients)] if named else []
     if objects.items and isinstance(items := body.get(objects.items), list):
         found += _items(items, objects)
     return found
-
-
-def _has(tree: Any, names: frozenset[str]) -> bool:
-    """True where a field of these names stands anywhere. Most requests have none, so this is the quick part."""
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, dict):
-            if not names.isdisjoint(node):
-                return True
-            node = node.values()
-        waiting += [each for each in node if isinstance(each, (dict, list))]
-    return False
 
 
 def in_answer(tree: Any, objects: Objects) -> Sequence[Found]:

@@ -16,6 +16,8 @@ _NONE = frozenset(("NONE", "OFF"))
 
 def read_safety(body: Mapping[str, Any], ask: Ask) -> None:
     """Note the field by which a request asks for content to be blocked. Never raises."""
+    if body.keys().isdisjoint(FIELDS):
+        return
     for name in FIELDS:
         if (value := body.get(name)) and _blocks(name, value):
             ask.needs.setdefault(SAFETY, name)

@@ -83,7 +83,7 @@ class AnswerReader:
     @property
     def changes_length(self) -> bool:
         """True when the body may leave longer or shorter than it came. A stream may: it can end early with an error."""
-        return not self._plain or any(entry[0].changes_length for entry in self._stages)
+        return not self._plain or bool([True for stage, *_ in self._stages if stage.changes_length])
 
     def close(self) -> None:
         """The answer is over, whole or not."""

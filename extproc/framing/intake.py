@@ -8,7 +8,6 @@ bounded by a step, and a slow reader pushes back to the provider.
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Sequence
 
 from extproc.framing import BOM, Frame, Framing
@@ -27,7 +26,7 @@ class Intake:
     the last. `rest`: the event at the end that is not whole, if there is one.
     """
 
-    __slots__ = ("_ends", "_events", "_framing", "_inflate", "_parts", "_slice", "ended", "lead", "more", "rest")
+    __slots__ = ("_ends", "_events", "_framing", "_inflate", "_slice", "_waiting", "ended", "lead", "more", "rest")
 
     def __init__(self, framing: Framing, inflate: Inflate | None = None) -> None:
         self.more = self.ended = False
@@ -36,7 +35,7 @@ class Intake:
         self._framing = framing
         self._inflate = inflate
         self._slice = sys.maxsize if isinstance(framing, WholeBody) else SLICE  # bytes of a plain answer only add up
-        self._parts: deque[bytes] = deque()
+        self._waiting = b""  # bytes of later steps
         self._events: Sequence[Frame] = ()
         self._ends = False  # the last piece came
 
@@ -47,15 +46,21 @@ class Intake:
 
     def take(self, chunk: bytes, end: bool) -> Sequence[Frame]:
         """The events of the next step, possibly none. Raises Refusal (502) for a stream that carries nothing."""
-        self._ends = self._ends or end
+        if end:
+            self._ends = True
         if chunk:
-            self._parts.append(chunk)
-        if not (events := self._events):
-            events = self._read()
-        self._events = events[TURN:] if len(events) > TURN else ()
-        self.more = bool(self._events or self._parts or (self._inflate is not None and self._inflate.more))
+            self._waiting += chunk
+        events = self._events or self._read()
+        self._events = ()
+        if len(events) > TURN:
+            events, self._events = events[:TURN], events[TURN:]
+        self.more = bool(self._events) or self._has_bytes
         self.ended = self._ends and not self.more
-        return events[:TURN] if self._events else events
+        return events
+
+    @property
+    def _has_bytes(self) -> bool:
+        return bool(self._waiting) or (self._inflate is not None and self._inflate.more)
 
     def _read(self) -> Sequence[Frame]:
         framing = self._framing
@@ -66,7 +71,7 @@ class Intake:
         if self.lead is None and piece:
             self.lead = piece[: len(BOM)]
         events = framing.feed(piece) if piece else ()
-        if not self._ends or self._parts or (self._inflate is not None and self._inflate.more):
+        if not self._ends or self._has_bytes:
             return events
         if self._inflate is not None:
             self._inflate.end()
@@ -75,13 +80,9 @@ class Intake:
         return [*events, *rest] if rest else events
 
     def _next_slice(self) -> bytes:
-        parts, inflate = self._parts, self._inflate
-        if inflate is not None:
-            return inflate.feed(parts.popleft() if parts and not inflate.more else b"")
-        if not parts:
-            return b""
-        part = parts.popleft()
-        if len(part) > self._slice:
-            parts.appendleft(part[self._slice :])
-            part = part[: self._slice]
-        return part
+        piece, self._waiting = self._waiting, b""
+        if (inflate := self._inflate) is not None:
+            return inflate.feed(piece)
+        if len(piece) > self._slice:
+            piece, self._waiting = piece[: self._slice], piece[self._slice :]
+        return piece

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -27,6 +27,11 @@ _decode = msgspec.json.Decoder().decode
 
 def parse(body: bytes, max_depth: int, max_nodes: float = math.inf) -> Any:
     """Read `body` strictly. Raises InvalidJSON."""
+    return parse_named(body, max_depth, max_nodes)[0]
+
+
+def parse_named(body: bytes, max_depth: int, max_nodes: float = math.inf) -> tuple[Any, Collection[str]]:
+    """As `parse`, with the names of the fields of all objects."""
     try:
         tree = _decode(body)
     except RecursionError:
@@ -37,30 +42,33 @@ def parse(body: bytes, max_depth: int, max_nodes: float = math.inf) -> Any:
         if body.startswith(BOM):
             raise InvalidJSON(MARKED) from None
         raise InvalidJSON(f"The body is not valid JSON: {str(error).split(' - at ')[0]}.") from None
-    keys, items, depth = _measure(tree)
+    names: set[str] = set()
+    keys, items, depth = _measure(tree, names)
     if depth > max_depth:
         raise InvalidJSON(f"The body is nested {depth} levels deep; the limit is {max_depth}.")
     if keys + items >= max_nodes:
         raise InvalidJSON(f"The body has more than {max_nodes} values.")
     if _may_hold_duplicates(body, keys):
         _refuse_duplicates(body)
-    return tree
+    return tree, names
 
 
-def _measure(tree: Any) -> tuple[int, int, int]:
-    """Number of keys, of items of lists, and of levels of objects and lists."""
+def _measure(tree: Any, names: set[str]) -> tuple[int, int, int]:
+    """Number of keys, of items of lists, and of levels of objects and lists. Adds the keys to `names`."""
     keys = items = depth = 0
     level = [tree] if isinstance(tree, dict | list) else []
     while level:
         depth += 1
         below: list[Any] = []
+        node: Any
         for node in level:
             if type(node) is dict:
                 keys += len(node)
-                below.extend(value for value in node.values() if type(value) is dict or type(value) is list)
+                names.update(node)
+                node = node.values()  # noqa: PLW2901
             else:
                 items += len(node)
-                below.extend(value for value in node if type(value) is dict or type(value) is list)
+            below += [value for value in node if type(value) is dict or type(value) is list]
         level = below
     return keys, items, depth
 

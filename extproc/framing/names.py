@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from extproc.words.errors import INVALID_REQUEST, Refusal
@@ -25,21 +25,27 @@ class Names:
         self._folded = {fold(name): name for name in known}
         self._usual = set(self._known.difference(dropped))  # names of which nothing is to be said, those met included
 
-    def usual(self, body: Mapping[str, Any]) -> bool:
+    def usual(self, names: Iterable[str]) -> bool:
         """True where every name is known and goes to providers. Otherwise `check` tells more."""
-        return body.keys() <= self._usual
+        return self._usual.issuperset(names)
 
-    def check(self, body: Mapping[str, Any]) -> None:
-        """Raises Refusal (400)."""
+    def twin(self, names: Iterable[str]) -> str | None:
+        """The known name that one of `names` spells otherwise; None where none does."""
         known, usual = self._known, self._usual
-        for name in body:
+        for name in names:
             if name in usual or name in known:
                 continue
             if (meant := self._folded.get(fold(name))) is not None:
-                message = f"The body has a field that some servers take for {meant!r}: write {meant!r}."
-                raise Refusal(INVALID_REQUEST, message, param=meant)
+                return meant
             if len(usual) < _MOST_MET and len(name) <= _LONGEST_MET:
                 usual.add(name)
+        return None
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raises Refusal (400)."""
+        if (meant := self.twin(names)) is not None:
+            message = f"The body has a field that some servers take for {meant!r}: write {meant!r}."
+            raise Refusal(INVALID_REQUEST, message, param=meant)
 
     def refuse(self, body: Mapping[str, Any], where: str) -> None:
         """Raises Refusal (400) where an object that some servers spread over the body has one of the names."""

@@ -69,6 +69,7 @@ class Reader:
 
     def __init__(self, body: bytes, *, depth: int, nodes: int, text: int) -> None:
         self.root: Any = None
+        self.names: set[str] = set()  # the names of the fields of all objects
         self.nodes = 1
         self._body = body
         self._most_levels, self._most_nodes, self._most_text = depth, nodes, text
@@ -242,18 +243,19 @@ class Reader:
 
     def _check_tree(self) -> Iterator[None]:
         """Count levels and keys."""
-        keys = levels = 0
+        keys, levels, names = 0, 0, self.names
         level = [self.root] if isinstance(self.root, dict | list) else []
         while level:
             levels += 1
             below: list[Any] = []
             for start in range(0, len(level), _WALK):
+                node: Any
                 for node in level[start : start + _WALK]:
                     if type(node) is dict:
                         keys += len(node)
-                        below.extend(value for value in node.values() if type(value) is dict or type(value) is list)
-                    else:
-                        below.extend(value for value in node if type(value) is dict or type(value) is list)
+                        names.update(node)
+                        node = node.values()  # noqa: PLW2901
+                    below += [value for value in node if type(value) is dict or type(value) is list]
                 yield
             level = below
         if levels > self._most_levels:

@@ -83,7 +83,7 @@ class Recall:
     def __call__(self, exchange: Exchange) -> None:
         kept, dialect, needs = exchange.kept, exchange.dialect, exchange.ask.needs
         changes: dict[tuple[int, Any], Any] = {}
-        for place in _objects.in_request(exchange.json, dialect.objects):
+        for place in _objects.in_request(exchange.json, dialect.objects, named=kept.named):
             if is_sealed(place.id):
                 changes[id(place.holder), place.key] = self._open(exchange, place)
             elif place.refers:

@@ -78,9 +78,10 @@ class Select:
         if not exchange.attached:  # the owner's Envoy decides the number of tries in attach mode
             left = [target for target in left for _ in range(target.tries)][: exchange.chain.retry.attempts]
         client = exchange.dialect
-        exchange.traces = any(trace in exchange.body for trace in client.traces)
+        exchange.traces = bool(client.traces) and any(trace in exchange.body for trace in client.traces)
         marked = client.cache_marks and any(target.prompt_cache for target in left)
-        exchange.translated = any(self._catalog.dialect(target, client) is not client for target in left) or (
+        others = [target for target in left if self._catalog.dialect(target, client) is not client]
+        exchange.translated = bool(others) or (
             bool(exchange.ask.thinking) and (exchange.traces or marked)  # the request is written anew, see Forward
         )
         exchange.targets = tuple(left)

@@ -21,7 +21,7 @@ _MOST_VERDICTS = 64
 _sorted = msgspec.json.Encoder(order="sorted").encode
 
 
-def describe(exchange: Exchange) -> Mapping[str, Any]:
+def describe(exchange: Exchange) -> dict[str, Any]:
     """An exchange as one flat record: never a body, never a credential. Text from outside is cut short."""
     entry: dict[str, Any] = {
         "time": time.time(),

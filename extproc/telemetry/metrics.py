@@ -216,9 +216,7 @@ class Telemetry:
         self._consumer_tokens = Counts(
             "extproc_consumer_tokens", "Tokens used", [*spender, "gen_ai_token_type"], registry
         )
-        self._no_price = Counter(
-            "extproc_cost_unknown", "Exchanges whose price is unknown", ["provider", "model"], registry=registry
-        )
+        self._no_price = Counts("extproc_cost_unknown", "Exchanges whose price is unknown", where, registry)
         self._prefixes = Prefixes()
         self._prompt_tokens = Counts(
             "extproc_prompt_cache_tokens",
@@ -458,7 +456,7 @@ class Telemetry:
             self._count(exchange)
         if exchange.caching is not None:
             self._count_cache(exchange)
-        entry = {**describe(exchange)}
+        entry = describe(exchange)
         if exchange.forwarded and exchange.mcp is None and (warning := self._prefixes.warning(exchange)):
             entry["warning"] = warning
         self.recent.add(entry, known=hasattr(exchange, "consumer"))
@@ -536,7 +534,7 @@ class Telemetry:
         target = exchange.target or exchange.targets[0]
         where = target.provider if target.provider in self._providers else "other", self._model(target.name)
         if exchange.cost is None:
-            self._no_price.labels(*where).inc()
+            self._no_price.add(where)
         else:
             self._cost.add(where, exchange.cost / NANO)
 

@@ -232,6 +232,7 @@ class Kept:
     object: str = ""  # the provider's id of the object that the call is about
     keeper: str = ""  # the provider of the objects that the request goes on from
     ids: dict[str, str] = field(default_factory=dict)  # the provider's id of an object -> the client's
+    named: bool = True  # False: no field of the request can hold an id
     sealing: bool = False  # the answer may hold ids of objects
     turn: Any = None  # `kept.turns.Turn`, where the gateway itself keeps the conversation
 

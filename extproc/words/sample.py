@@ -36,11 +36,12 @@ class Sample:
     def add(self, data: bytes) -> None:
         """Go on with the text."""
         kept, start = self.kept, self.size
-        self.size += len(data)
+        self.size = size = start + len(data)
+        if size <= MOST:
+            kept += data
+            return
         if start < MOST:
             kept += data[: MOST - start]
-            if self.size <= MOST:
-                return
         if self._weight == 1.0:
             self._choose(MOST - BLOCK)
         while self._next < self.size:
