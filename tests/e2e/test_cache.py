@@ -281,7 +281,7 @@ def test_questions_in_other_words_are_verified_by_a_model_that_the_gateway_serve
             assert gateway.chat("stub", text).headers["x-ai-cache"] == "miss"
             eventually(lambda: vectors() == 1)
         eventually(lambda: gateway.http.get(gateway.admin + "/usage").json()["total"]["shadow_hits"] == 1)
-        shown = run(gateway, block("docs/cache.md", "9091/cache/similar"))
+        shown = run(gateway, block("docs/similar-questions.md", "9091/cache/similar"))
         samples, end = json.JSONDecoder().raw_decode(shown)
         [sample] = samples["data"]
         assert (sample["hit"], sample["verdict"], sample["team"]) == (True, "same", "red")

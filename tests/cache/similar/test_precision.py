@@ -70,6 +70,6 @@ async def test_without_a_verdict_or_a_list_no_question_gets_the_answer_to_anothe
 
 
 async def test_a_model_that_lies_is_believed(world, models):
-    """The limit that docs/cache.md names: with `verify` the model decides."""
+    """The limit that docs/similar-questions.md names: with `verify` the model decides."""
     models.judge = lambda asked: asked.says(True)
     assert await given(world(YAML), PAIRS[:20], **ADA) == PAIRS[:20]
