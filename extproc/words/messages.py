@@ -193,14 +193,15 @@ class Started(Struct):
     created: int = 0
     usage: Usage | None = None
     one_call: bool = False  # as in `Prompt`
+    proves_late: bool = False  # a proof of the thinking may come behind the text, as a block without text
 
 
 class Delta(Struct):
     """More of one part. `block` numbers the parts of a choice from 0 in the order they began. A part with a new `block`
     begins with this event. `text` is more of the part's `kind`: text, JSON of a tool call's arguments, a refusal.
 
-    For `tool_call` the event that begins it has its `id` and `name`. `signature` comes with the last of `thinking`;
-    `redacted` thinking is whole in one event.
+    For `tool_call` the event that begins it has its `id` and `name`. `signature` comes with the last of `thinking`, and
+    at any time for a `tool_call`; `redacted` thinking is whole in one event.
     """
 
     kind: Literal["text", "thinking", "tool_call", "refusal", "image"]  # an image is whole, in base64

@@ -4,6 +4,9 @@ The encoder closes a block when another one begins, so that blocks follow one an
 earlier text or thinking begins a new block; more of an earlier tool call goes out under that call's own index, although
 it has ended, since SDKs gather the input by index.
 
+A proof of thinking that comes behind the text (Gemini's) cannot be a block there: clients take the last block for the
+answer. It becomes the signature of an empty block of thinking that has begun in front of the text.
+
 Source: https://platform.claude.com/docs/en/build-with-claude/streaming
 """
 
@@ -19,6 +22,7 @@ from extproc.dialects.anthropic_messages.problem import encode_error, type_of
 from extproc.dialects.anthropic_messages.provider_request import new_id
 from extproc.dialects.anthropic_messages.shapes import UNREADABLE
 from extproc.dialects.anthropic_messages.usage import write_usage
+from extproc.dialects.gemini_generate_content.signature import mark_of_call
 from extproc.words import messages
 from extproc.words.exchange import Usage
 from extproc.words.messages import Ended, Failed, Finished, FinishReason, Started, Used
@@ -67,10 +71,12 @@ class Encoder:
         "_calls",
         "_finish",
         "_held",
+        "_late",
         "_next",
         "_number",
         "_open",
         "_refused",
+        "_room",
         "_sequence",
         "_started",
         "_usage",
@@ -86,6 +92,8 @@ class Encoder:
         self._finish: FinishReason = "stop"
         self._sequence = ""
         self._held: messages.Delta | None = None  # a proof alone, see client_answer._blocks
+        self._late = False  # such a proof may come behind the text
+        self._room = -1  # the index of the block in front of the text that takes it
 
     def feed(self, event: messages.Event) -> bytes:
         if isinstance(event, messages.Delta):
@@ -108,6 +116,7 @@ class Encoder:
             return b""
         self._started = True
         self._usage = event.usage or self._usage
+        self._late = event.proves_late
         message: dict[str, Any] = {
             "id": event.id or new_id("msg"),
             "type": "message",
@@ -144,17 +153,25 @@ class Encoder:
         elif kind == "tool_call" and event.block in self._calls:
             index = self._calls[event.block]
         else:
-            index = self._next
             head += self._begin(event)
+            index = self._open
         name, field = _DELTAS[kind]
         if text:
             head += _TEXT % (index, name, field, _encode(text))
         if event.signature and kind == "thinking":
-            head += _TEXT % (index, b"signature_delta", b"signature", _encode(event.signature))
+            head += _signed(index, event.signature)
+        elif event.signature and not event.name:
+            self._next += 1  # the call's own block has begun without it
+            head += self._close() + _frame(_began(self._next - 1, _EMPTY["thinking"]))
+            head += _signed(self._next - 1, mark_of_call(event.signature)) + _STOP % (self._next - 1)
         return head
 
     def _begin(self, event: messages.Delta) -> bytes:
         head = self._close()
+        if self._late and event.kind == "text":
+            self._late, self._room = False, self._next
+            self._next += 1
+            head += _frame(_began(self._room, _EMPTY["thinking"])) + _STOP % self._room
         index = self._next
         self._next += 1
         if event.kind == "tool_call":
@@ -166,7 +183,7 @@ class Encoder:
             block = _EMPTY[event.kind]
             self._refused |= event.kind == "refusal"
         self._open, self._number = index, event.block
-        return head + _frame({"type": "content_block_start", "index": index, "content_block": block})
+        return head + _frame(_began(index, block))
 
     def _close(self) -> bytes:
         index, self._open, self._number = self._open, -1, -1
@@ -178,8 +195,18 @@ class Encoder:
             "stop_reason": stop_reason(self._finish, refused=self._refused),
             "stop_sequence": self._sequence or None,
         }
+        if self._held is not None and self._room >= 0:
+            head += _signed(self._room, self._held.signature)
         last = _frame({"type": "message_delta", "delta": delta, "usage": write_usage(self._usage)})
         return head + self._close() + last + _frame({"type": "message_stop"})
+
+
+def _began(index: int, block: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "content_block_start", "index": index, "content_block": block}
+
+
+def _signed(index: int, signature: str) -> bytes:
+    return _TEXT % (index, b"signature_delta", b"signature", _encode(signature))
 
 
 def _frame(event: dict[str, Any]) -> bytes:

@@ -15,7 +15,7 @@ import msgspec
 from extproc.dialects._turns import join
 from extproc.dialects.gemini_generate_content.media import media
 from extproc.dialects.gemini_generate_content.models import Model
-from extproc.dialects.gemini_generate_content.signature import UNSIGNED, own
+from extproc.dialects.gemini_generate_content.signature import UNSIGNED, of_call, own
 from extproc.words.messages import (
     AudioPart,
     FilePart,
@@ -67,6 +67,8 @@ class Contents:
                         out.append({"text": part.text, "thought": True, "thoughtSignature": signature})
                     else:
                         loose.append(signature)
+                elif signature := of_call(part.signature):
+                    _sign_calls(out, signature)
             elif isinstance(part, ToolCall):
                 out.append(self._call(part))
             elif not isinstance(part, ToolResult) and (written := self._part(part)):
@@ -164,6 +166,15 @@ class Contents:
         if self._results is not None and len(self._results) > 1:
             last = (len(self._calls), "")
             self._results.sort(key=lambda part: self._calls.get(part["functionResponse"].get("id", ""), last)[0])
+
+
+def _sign_calls(parts: list[Json], signature: str) -> None:
+    """Put the signature on the first of the calls at the end: of calls in a row Google signs that one."""
+    first = len(parts)
+    while first and "functionCall" in parts[first - 1]:
+        first -= 1
+    if first < len(parts):
+        parts[first].setdefault("thoughtSignature", signature)
 
 
 def _sign_texts(parts: list[Json], signatures: list[str]) -> None:

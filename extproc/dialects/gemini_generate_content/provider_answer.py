@@ -81,9 +81,21 @@ def _parts(parts: list[WirePart]) -> list[Part]:
             out.append(ToolCall(call_id(call), call.name or "", arguments(call), signature))
         elif (image := image_of(part)) is not None:
             out.append(image)
+        elif signature and not part.text and (before := _unsigned(out)) is not None:
+            before.signature = signature
         else:
             add_text(out, part.text or "", mark(signature), thought=bool(part.thought))
     return out
+
+
+def _unsigned(parts: list[Part]) -> ToolCall | None:
+    """The first of the calls at the end, where it has no signature: it comes late."""
+    first: ToolCall | None = None
+    for part in reversed(parts):
+        if not isinstance(part, ToolCall):
+            break
+        first = part
+    return first if first is not None and not first.signature else None
 
 
 def add_text(out: list[Part], text: str, signature: str = "", *, thought: bool = False) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from extproc.dialects.gemini_generate_content import problem
+from extproc.dialects.gemini_generate_content.models import capabilities
 from extproc.dialects.gemini_generate_content.partial import values
 from extproc.dialects.gemini_generate_content.provider_answer import image_of
 from extproc.dialects.gemini_generate_content.shapes import (
@@ -41,13 +42,15 @@ _MIDSTREAM = 500  # the status of an error without one
 class _Choice:
     """The state of a candidate: the part that is being written, if more of it may come."""
 
-    __slots__ = ("arguments", "block", "calls", "finish", "index", "open")
+    __slots__ = ("arguments", "block", "calls", "finish", "in_row", "index", "open", "unsigned")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.block = -1
         self.open = ""  # text or thinking
         self.calls = False
+        self.unsigned = -1  # the first call of those that are being written, which has no signature yet
+        self.in_row = False  # a call came, and nothing else behind it
         self.finish = ""
         self.arguments: Arguments | None = None  # those of a call that came in part
 
@@ -62,6 +65,7 @@ class _Choice:
             elif part.call is not None:
                 self.calls, self.open = True, ""
                 self.block += 1
+                self._begin_call(signature)
                 call = part.call
                 events.append(
                     Delta(
@@ -74,8 +78,11 @@ class _Choice:
                         signature,
                     )
                 )
+            elif signature and not part.text and self.unsigned >= 0:  # it comes late
+                events.append(Delta("tool_call", "", self.unsigned, self.index, signature=signature))
+                self.unsigned = -1
             elif (image := image_of(part)) is not None:
-                self.open = ""
+                self.open, self.unsigned, self.in_row = "", -1, False
                 self.block += 1
                 events.append(Delta("image", image.data, self.block, self.index, media_type=image.media_type))
             elif part.thought:
@@ -103,6 +110,7 @@ class _Choice:
             self.complete_call(events)
             self.calls, self.open, self.arguments = True, "", Arguments()
             self.block += 1
+            self._begin_call(signature)
             events.append(Delta("tool_call", "", self.block, self.index, call_id(call), call.name or "", signature))
         for path, value, _, _ in values(call.values):
             self.arguments.put(path, value)
@@ -122,7 +130,14 @@ class _Choice:
         events.append(Delta("thinking", "", self.block, self.index, signature=mark(signature)))
         self.open = ""
 
+    def _begin_call(self, signature: str) -> None:
+        """Of calls in a row the first one is signed."""
+        if signature or not self.in_row:
+            self.unsigned = -1 if signature else self.block
+        self.in_row = True
+
     def _begin(self, kind: str) -> None:
+        self.unsigned, self.in_row = -1, False
         if self.open != kind:
             self.block += 1
             self.open = kind
@@ -155,7 +170,9 @@ class Decoder:
             if not (response.candidates or usage or block or response.id or response.model):
                 return ()
             self._started = True
-            events.append(Started(response.id or "", response.model or "", seconds(response.created), usage))
+            model = response.model or ""
+            late = capabilities(model).signed_calls
+            events.append(Started(response.id or "", model, seconds(response.created), usage, proves_late=late))
         for place, candidate in enumerate(response.candidates or ()):
             index = place if candidate.index is None else candidate.index
             if 0 <= index < MOST_CHOICES:

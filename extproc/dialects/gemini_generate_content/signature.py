@@ -18,6 +18,7 @@ from base64 import b64encode, urlsafe_b64decode
 import msgspec
 
 _MARK = "gemini:"
+_MARK_OF_CALL = "gemini-call:"
 _PREFIX = b"extproc::"  # nine bytes: its base64 is the beginning of the whole
 PACKED = b64encode(_PREFIX).decode()
 """Beginning of proofs that are not Google's."""
@@ -31,6 +32,16 @@ _read = msgspec.json.Decoder(tuple[str, str]).decode
 def mark(signature: str) -> str:
     """The signature as a `ThinkingPart` carries it."""
     return _MARK + signature if signature else ""
+
+
+def mark_of_call(signature: str) -> str:
+    """The signature of the call in front, as a `ThinkingPart` carries it for clients whose calls have gone already."""
+    return _MARK_OF_CALL + signature
+
+
+def of_call(signature: str) -> str:
+    """The signature of the call in front as Google wrote it; empty when it is none."""
+    return signature[len(_MARK_OF_CALL) :] if signature.startswith(_MARK_OF_CALL) else ""
 
 
 def own(signature: str) -> str:

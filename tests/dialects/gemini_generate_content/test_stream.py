@@ -51,7 +51,7 @@ def thinking(more, block=0, signature="", choice=0):
 
 
 META = {"modelVersion": "gemini-3.8-flash", "responseId": "abc"}
-START = Started("abc", "gemini-3.8-flash")
+START = Started("abc", "gemini-3.8-flash", proves_late=True)
 PLAIN = (
     [
         said({"text": "Hel"}, usageMetadata={"promptTokenCount": 5, "candidatesTokenCount": 1}, **META),
@@ -59,7 +59,7 @@ PLAIN = (
         said({"text": ""}, finish="STOP", usageMetadata={"promptTokenCount": 5, "candidatesTokenCount": 2}, **META),
     ],
     [
-        Started("abc", "gemini-3.8-flash", usage=Usage(5, 1)),
+        Started("abc", "gemini-3.8-flash", usage=Usage(5, 1), proves_late=True),
         text("Hel"),
         Used(Usage(5, 1)),
         text("lo €"),
@@ -145,7 +145,7 @@ EAGER = (
 BLOCKED = (
     [{"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 5}, **META}],
     [
-        Started("abc", "gemini-3.8-flash", usage=Usage(5)),
+        Started("abc", "gemini-3.8-flash", usage=Usage(5), proves_late=True),
         Used(Usage(5)),
         Finished("content_filter"),
         Ended(),
