@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 from urllib.parse import quote, unquote
 
 from extproc import prices
@@ -157,6 +158,40 @@ class Budget:
             return f"{prices.decimal(amount)} USD"
         what = "requests at once" if self.is_slot else self.settings.unit
         return f"{amount} {what}" if unit else f"{amount}"
+
+
+class ByMatch:
+    """Budgets by a value that each matches: a request is compared with those of its own sender and targets alone,
+    however many there are. Budgets without an exact value are compared with every request.
+    """
+
+    def __init__(self, budgets: Sequence[Budget]) -> None:
+        self._all = budgets
+        self._others: list[tuple[int, Budget]] = []  # places in `budgets`, whose order the claims keep
+        self._named: dict[str, dict[str, list[tuple[int, Budget]]]] = {}  # fact -> value -> budgets
+        for entry in enumerate(budgets):
+            exact = {name: pattern.text for name, pattern in entry[1].match if "*" not in pattern.text}
+            if exact:
+                name = min(exact, key=_how_common)
+                self._named.setdefault(name, {}).setdefault(exact[name], []).append(entry)
+            else:
+                self._others.append(entry)
+
+    def candidates(self, exchange: Exchange, targets: Sequence[Target]) -> Sequence[Budget]:
+        """The budgets that may cover a request for one of `targets`; `covers` decides."""
+        if not self._named:
+            return self._all
+        found = self._others.copy()
+        for name, by_value in self._named.items():
+            for value in {_value(name, exchange, target) for target in targets}:
+                found += by_value.get(value, ())
+        found.sort(key=itemgetter(0))
+        return [budget for _, budget in found]
+
+
+def _how_common(name: str) -> int:
+    """A rank of facts by how many requests share a value."""
+    return ("key", "consumer").index(name) if name in ("key", "consumer") else 3 if name in _OF_TARGETS else 2
 
 
 def compile_budget(settings: BudgetSettings) -> Budget:

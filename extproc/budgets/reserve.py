@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from extproc.budgets.bounds import USUAL, beside_text, bound_output, input_bound, input_estimate, possible_kinds
-from extproc.budgets.budget import Budget, Claim, compile_budget, counting
+from extproc.budgets.budget import Budget, ByMatch, Claim, compile_budget, counting
 from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
 from extproc.budgets.facts import pack_facts
@@ -45,12 +45,14 @@ class Unpriced:
     """The name of the budget that keeps a request from a target without a known price, or None."""
 
     def __init__(self, budgets: Sequence[BudgetSettings]) -> None:
-        self._budgets = [compile_budget(entry) for entry in budgets if entry.unit == USD and entry.mode == "enforce"]
+        counting_money = [entry for entry in budgets if entry.unit == USD and entry.mode == "enforce"]
+        self._budgets = ByMatch([compile_budget(entry) for entry in counting_money])
 
     def __call__(self, exchange: Exchange, target: Target) -> str | None:
         if target.price is not None or exchange.ask.free:
             return None
-        return next((budget.name for budget in self._budgets if budget.covers(exchange, target)), None)
+        candidates = self._budgets.candidates(exchange, (target,))
+        return next((budget.name for budget in candidates if budget.covers(exchange, target)), None)
 
 
 @dataclass(slots=True, frozen=True)
@@ -93,8 +95,10 @@ class Reserve:
         now: Callable[[], float] = time.time,
     ) -> None:
         tools = tools or Tools()
-        self._budgets = [compile_budget(settings) for settings in budgets]
-        self._scopes = {budget.name: Scopes(budget, now) for budget in self._budgets}
+        compiled = [compile_budget(settings) for settings in budgets]
+        self._budgets = ByMatch(compiled)
+        self._most_downgrades = len(compiled)
+        self._scopes = {budget.name: Scopes(budget, now) for budget in compiled}
         self._counters = counters
         self._leases = leases
         self._lease = lease
@@ -108,7 +112,7 @@ class Reserve:
 
     async def __call__(self, exchange: Exchange) -> None:
         counted: int | None = None
-        left = len(self._budgets)  # the most downgrades
+        left = self._most_downgrades
         while True:
             reservation = self._plan(exchange, counted)
             no = self._call(reservation) or await self._hold(exchange, reservation)
@@ -128,7 +132,8 @@ class Reserve:
         `target` is the one that once gave its answer. 429, 402 or 503 as for any request. False where a budget without
         room sends requests to another model instead: then nothing is counted.
         """
-        covered = [budget for budget in self._budgets if not budget.counts_tokens and budget.covers(exchange, target)]
+        candidates = self._budgets.candidates(exchange, (target,))
+        covered = [budget for budget in candidates if not budget.counts_tokens and budget.covers(exchange, target)]
         reservation: Reservation[Claim] = Reservation(exchange.id, 0, 0)
         exchange.reservation = reservation
         claims = [Claim(budget, self._scope(budget, exchange, target), 1) for budget in covered if not budget.is_call]
@@ -151,7 +156,7 @@ class Reserve:
         """
         claims = [
             Claim(budget, self._scope(budget, exchange, _UNKNOWN), 1)
-            for budget in self._budgets
+            for budget in self._budgets.candidates(exchange, (_UNKNOWN,))
             if budget.foreseeable(free=exchange.operation == COUNT_TOKENS) and budget.covers(exchange, _UNKNOWN)
         ]
         if not claims:
@@ -177,7 +182,7 @@ class Reserve:
         """
         covered = []
         tokens = strict = money = False
-        for budget in self._budgets:
+        for budget in self._budgets.candidates(exchange, exchange.targets):
             for index, target in enumerate(exchange.targets):
                 if budget.covers(exchange, target):
                     covered.append((budget, index))
