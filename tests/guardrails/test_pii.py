@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from extproc.guardrails import kinds
 from extproc.guardrails._checks import luhn
 from extproc.guardrails._normal import normalised
-from extproc.guardrails._personal import _IBAN_LENGTHS, NAMES
+from extproc.guardrails._personal import _TABLE, NAMES
 from extproc.guardrails.pii import Pii
 
 PII = Pii()
@@ -45,7 +45,7 @@ def card(rng):
 
 def iban(rng):
     country = rng.choice(("DE", "AT", "BE", "CH", "ES", "FR", "IT", "NL", "PL", "PT", "SE", "NO", "GB"))
-    inner = digits("#" * (int(_IBAN_LENGTHS[country]) - 4), rng)
+    inner = digits("#" * (_TABLE.iban[country] - 4), rng)
     if country in ("GB", "NL"):
         inner = "WEST" + inner[4:]
     value = int("".join(str(int(letter, 36)) for letter in inner + country + "00"))

@@ -1,0 +1,33 @@
+"""Shapes of text from the data files of `_tables`: what a vendor, an authority or a registry has published."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+_TABLES = Path(__file__).parent / "_tables"
+
+
+class Shapes(msgspec.Struct):
+    """What every file has: the day on which it was compared with its sources, and names of pieces of patterns."""
+
+    date: dt.date
+    shorthands: Mapping[str, str]
+
+    def expanded(self, pattern: str) -> str:
+        """The pattern with the piece in the place of each `<name>`. A piece may use those below it in the file."""
+        for name, piece in self.shorthands.items():
+            pattern = pattern.replace(f"<{name}>", piece)
+        return pattern
+
+
+Table = TypeVar("Table", bound=Shapes)
+
+
+def read(name: str, kind: type[Table]) -> Table:
+    """The file of that name. Raises msgspec.ValidationError where it is not of its kind."""
+    return msgspec.yaml.decode((_TABLES / f"{name}.yaml").read_bytes(), type=kind)
