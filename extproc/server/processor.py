@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
-import random
 import sys
 import time
 import uuid
@@ -36,6 +34,7 @@ from extproc.credentials.rotation import EVERY, Keeper, watch
 from extproc.guardrails import Audits
 from extproc.ledger import LedgerError, open_ledger
 from extproc.server.certificate import ListenerCertificate
+from extproc.server.periodic import BEAT, Periodic, pause, until_beat
 from extproc.server.reload import Reloads
 from extproc.server.server import Server
 from extproc.services import Services
@@ -51,11 +50,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BEAT = 1.0
-"""Seconds between looks at the settings file, at ended leases and at the notes of other processes, and between two
-measurements of the loop's lag. All of it happens at one wake-up, so that an idle process hardly costs anything.
-"""
-_SELDOM = 3  # beats between two looks at what hardly ever changes
+_SELDOM = 3.0  # seconds between two looks at notes of other processes that hardly ever change
 _LAST_LINES = 1.0  # seconds for the last lines of the log
 _PRUNE_EVERY = 3600.0
 _KEYS_EVERY = 2.0  # seconds until a key that an operator made or revoked is known everywhere
@@ -86,13 +81,13 @@ class Processor:
         self._file = file
         self._secrets = secrets
         self._worker = worker
+        self._me = uuid.uuid4().hex  # among the processes that share the counters store
         self._socket = socket or settings.processor.path
         self._settings = settings
         self._units = _units(settings)  # units of every budget this process has had
         at_once = {"at_once": WHOLE} if self._several else {}
         self._lines = Lines(sys.stdout.fileno(), settings.telemetry.log_buffer, self._line_lost, **at_once)
         self._telemetry = telemetry = Telemetry(settings, self._lines)
-        self._phase = random.random()  # noqa: S311 - of its beat
         self._turned = time.monotonic()  # the latest turn of the event loop
         self._counters: Counters = open_counters(settings.stores.counters, settings.stores.waits)
         self._ledger = open_ledger(settings.stores.ledger)
@@ -151,29 +146,41 @@ class Processor:
         path = where.sockets(self._socket)[self._worker]
         await self._server.start(socket=path, address=where.address, transport=where.transport)
         self._http.start()
-        for work in (
-            self._watch_lag(),
-            self._watch_files(),
-            self._server.watch(self._until_beat),
-            self._renew_leases(),
-            self._keep_books(),
-            *([] if self._worker else [self._add_up()]),
-            self._share(),
-            self._watch_keys(),
-            *([self._services.waiting.run()] if settings.usage.mode == "log" else []),
-            self._alerts.run(),
-            *([self._services.servers.run()] if self._services.servers is not None else []),
-        ):
-            self._spawn(work)
+        for one in self._periodic(self._server):
+            self._spawn(one.run(), one.name)
+        self._spawn(self._watch_lag())
+        self._spawn(self._alerts.run())
+        if settings.usage.mode == "log":
+            self._spawn(self._services.waiting.run())
+        if self._services.servers is not None:
+            self._spawn(self._services.servers.run())
         if self._worker:
             if self._secrets is not None:
                 self._spawn(watch(lambda: self._settings.hops, self._rebuild))
         elif self._secrets is not None:
             keeper = Keeper(self._secrets, self._count_refresh, stem=self._reloads.stem)
-            pause = lambda: EVERY - _BEAT + self._until_beat()  # noqa: E731 - at a wake-up of the other work
-            self._spawn(keeper.run(lambda: self._settings.hops, self._rebuild, pause))
+            self._spawn(keeper.run(lambda: self._settings.hops, self._rebuild, partial(pause, EVERY)))
         elif waiting := [name for name, provider in settings.hops.items() if provider.credentials is not None]:
             log.warning("no process fetches the tokens of %s: serve was not given --secrets", ", ".join(waiting))
+
+    def _periodic(self, server: Server) -> Sequence[Periodic]:
+        """The work that is repeated while the process lives."""
+        everywhere = (
+            Periodic("files", BEAT, self._look_at_files),
+            Periodic("socket", BEAT, server.look),
+            Periodic("books", BEAT, self._keep_books),
+            Periodic("findings", BEAT, self._share_findings),
+            Periodic("agreements", _SELDOM, self._share_agreements, first=BEAT),
+            Periodic("keys", _KEYS_EVERY, self._look_at_keys),
+            Periodic(
+                "leases", lambda: self._settings.limits.lease / 3, self._renew_leases
+            ),  # a lease bears two failures
+        )
+        of_one = (
+            Periodic("prune", _PRUNE_EVERY, self._prune, first=BEAT),
+            Periodic("sums", _ADD_UP_EVERY, self._add_up, first=_ADD_UP_FIRST),
+        )
+        return everywhere if self._worker else (*everywhere, *of_one)
 
     @property
     def _several(self) -> bool:
@@ -298,9 +305,9 @@ class Processor:
     def _ending(self) -> str:
         return self._certificate.remark(time.time())
 
-    def _spawn(self, work: Coroutine[None, None, None], *, ends: bool = False) -> None:
+    def _spawn(self, work: Coroutine[None, None, None], name: str = "", *, ends: bool = False) -> None:
         """Begin background work. `ends`: it ends by itself when it is done."""
-        task = asyncio.create_task(work, name=getattr(work, "__qualname__", "work"))
+        task = asyncio.create_task(work, name=name or getattr(work, "__qualname__", "work"))
         self._tasks.add(task)
         task.add_done_callback(self._done if ends else self._log_end)
 
@@ -315,34 +322,27 @@ class Processor:
             self._telemetry.internal_error(task.get_name())
             log.error("%s ended: a bug; restart", task.get_name(), exc_info=task.exception())
 
-    def _until_beat(self) -> float:
-        """Seconds until the next beat; processes beat at different moments."""
-        left = _BEAT - (time.monotonic() + self._phase) % _BEAT
-        return left if left > _BEAT / 10 else left + _BEAT  # a timer may be a little early
-
     async def _watch_lag(self) -> None:
         while True:
-            wait = self._until_beat()
+            wait = until_beat()
             due = time.monotonic() + wait
             await asyncio.sleep(wait)
             self._turned = time.monotonic()
             self._telemetry.loop_lag.set(max(0.0, self._turned - due))
 
-    async def _watch_files(self) -> None:
-        """Look at the files of settings and secrets once a second, which shows an edit, a rename and the symlink swap
-        of a ConfigMap alike. A new day may begin with other prices. No content of a file ends this loop.
+    async def _look_at_files(self) -> None:
+        """Look at the files of settings and secrets: that shows an edit, a rename and the symlink swap of a ConfigMap
+        alike. A new day may begin with other prices. No content of a file ends the looks.
         """
-        while True:
-            await asyncio.sleep(self._until_beat())
-            try:
-                if self._pipeline.catalog.prices.today != datetime.now(UTC).date():
-                    self._rebuild()
-                await self._reloads.look()
-                await self._look_at_certificate()
-            except Exception as error:
-                self._telemetry.internal_error("reload")
-                log.exception("looking for new settings failed; it is tried again")
-                self.told("refused", f"{type(error).__name__}: see the log")
+        try:
+            if self._pipeline.catalog.prices.today != datetime.now(UTC).date():
+                self._rebuild()
+            await self._reloads.look()
+            await self._look_at_certificate()
+        except Exception as error:
+            self._telemetry.internal_error("reload")
+            log.exception("looking for new settings failed; it is tried again")
+            self.told("refused", f"{type(error).__name__}: see the log")
 
     async def _look_at_certificate(self) -> None:
         """Look at the files of the listener, of which Envoy tells nothing. One worker does it for all."""
@@ -430,69 +430,47 @@ class Processor:
     def _count_refresh(self, provider: str, outcome: str) -> None:
         self._telemetry.credential_refreshes.labels(provider, outcome).inc()
 
-    async def _share(self) -> None:
+    async def _share_findings(self) -> None:
         """Exchange findings of tries with other workers and replicas, and read the grants of operators."""
-        me = uuid.uuid4().hex
-        for beat in itertools.count():
-            await asyncio.sleep(self._until_beat())
-            with contextlib.suppress(StoreError):  # findings of this process stay here
-                self._services.history.merge(
-                    await self._counters.share("providers", me, self._services.history.note(), _SHARED_FOR)
-                )
-                await self._grants.refresh()
-                if beat % _SELDOM == 0:
-                    await self._forgotten.refresh()
-                    await self._agreed.tell(self._units)
-                if self._services.servers is not None:
-                    await self._services.taint.refresh()
-                    await self._services.servers.board.turn(self._counters)
+        note = self._services.history.note()
+        self._services.history.merge(await self._counters.share("providers", self._me, note, _SHARED_FOR))
+        await self._grants.refresh()
+        if self._services.servers is not None:
+            await self._services.taint.refresh()
+            await self._services.servers.board.turn(self._counters)
+
+    async def _share_agreements(self) -> None:
+        await self._forgotten.refresh()
+        await self._agreed.tell(self._units)
 
     async def _renew_leases(self) -> None:
-        while True:
-            lease = self._settings.limits.lease
-            await asyncio.sleep(lease / 3)
-            with contextlib.suppress(StoreError):  # two more renewals fit into the lease
-                await self._services.leases.renew(lease)
+        await self._services.leases.renew(self._settings.limits.lease)
 
     async def _keep_books(self) -> None:
         """End the leases of dead exchanges, and keep counters and ledger in agreement."""
-        pruned = trailed = 0.0
-        while True:
-            await asyncio.sleep(self._until_beat())
-            try:
-                await self._services.books.turn(self._budgets, self._teams)
-            except CountsLostError:
-                self._telemetry.store_losses.inc()
-                log.error("the counters store lost its counts: budgets begin anew")  # noqa: TRY400
-            except StoreError:
-                pass
-            keep = self._settings.stores.ledger_keep
-            if keep is not None and not self._worker and time.monotonic() - pruned > _PRUNE_EVERY:
-                pruned = time.monotonic()
-                with contextlib.suppress(LedgerError):  # there is no hurry
-                    await asyncio.to_thread(self._ledger.prune, time.time() - keep)
-            if not self._worker and time.monotonic() - trailed > _PRUNE_EVERY:
-                trailed = time.monotonic()
-                with contextlib.suppress(LedgerError):
-                    oldest = time.time() - self._settings.admin.audit_keep
-                    await asyncio.to_thread(self._ledger.operators.prune, oldest)
+        try:
+            await self._services.books.turn(self._budgets, self._teams)
+        except CountsLostError:
+            self._telemetry.store_losses.inc()
+            log.error("the counters store lost its counts: budgets begin anew")  # noqa: TRY400
+
+    async def _prune(self) -> None:
+        """Delete old rows of the ledger and of the operators' audit trail."""
+        now, keep = time.time(), self._settings.stores.ledger_keep
+        if keep is not None:
+            await asyncio.to_thread(self._ledger.prune, now - keep)
+        await asyncio.to_thread(self._ledger.operators.prune, now - self._settings.admin.audit_keep)
 
     async def _add_up(self) -> None:
-        """Add up the ledger's past hours and days for reports."""
-        await asyncio.sleep(_ADD_UP_FIRST)
-        while True:
-            with contextlib.suppress(LedgerError):  # reports read the rows meanwhile
-                await asyncio.to_thread(self._ledger.roll_up, time.time())
-            await asyncio.sleep(_ADD_UP_EVERY)
+        """Add up the ledger's past hours and days for reports, which read the rows meanwhile."""
+        await asyncio.to_thread(self._ledger.roll_up, time.time())
 
-    async def _watch_keys(self) -> None:
+    async def _look_at_keys(self) -> None:
         """Read the gateway keys that operators made. While the ledger does not answer, those that are known stay."""
-        while True:
-            await asyncio.sleep(_KEYS_EVERY)
-            if await self._read_keys():
-                self._rebuild()
-            if self._desk is not None and self._settings.admin.oidc is not None:
-                await asyncio.to_thread(self._desk.read_sessions)
+        if await self._read_keys():
+            self._rebuild()
+        if self._desk is not None and self._settings.admin.oidc is not None:
+            await asyncio.to_thread(self._desk.read_sessions)
 
     async def _read_keys(self) -> bool:
         """True when there are others than before."""

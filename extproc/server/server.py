@@ -76,10 +76,9 @@ class Server:
             await self._transport.stop(max(0.0, grace - (time.monotonic() - begun)))
             await self._waiting.drain(0)  # answers that passed unread meanwhile
 
-    async def watch(self, pause: Callable[[], float]) -> None:
-        """Look after the socket until cancelled, each time after a pause."""
-        while self._transport is not None:
-            await asyncio.sleep(pause())
+    async def look(self) -> None:
+        """Look after the socket."""
+        if self._transport is not None:
             self._away = await self._transport.look()
 
     @property
