@@ -129,15 +129,15 @@ bench: $(READY) ## Print cost and latency beside Envoy alone, in one table
 bench-check: $(READY) ## Fail when the cost rose by more than a tenth since the last recorded run
 	$(BIN)/python -m bench --check
 
-protos: $(READY) ## Generate extproc/pb from protos/
-	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=extproc/pb --pyi_out=extproc/pb protos/extproc.proto
+protos: $(READY) ## Generate extproc/wire/pb from protos/
+	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=extproc/wire/pb --pyi_out=extproc/wire/pb protos/extproc.proto
 
 docs: $(READY) ## Generate docs/configuration.md and docs/providers/ from the code
 	$(BIN)/extproc schema --markdown > docs/configuration.md
 	$(BIN)/extproc schema --providers docs/providers
 
 examples: $(READY) ## Generate the Envoy configurations in envoy/ and the dashboards
-	$(BIN)/python -m extproc.envoy_config.examples
+	$(BIN)/python -m extproc.envoy.envoy_config.examples
 	$(BIN)/python k8s/monitoring/dashboards.py
 
 clean: ## Remove build results, caches and .venv

@@ -25,16 +25,16 @@ import tracemalloc
 from itertools import count
 
 from bench.core import ANSWER, SETTINGS, headers
-from extproc import pipeline
 from extproc.cache.answers import open_answers
 from extproc.cache.stores.memory import MemoryStore
-from extproc.gateway import GatewayStream
-from extproc.pb import extproc_pb2 as pb
-from extproc.server.wire import converse
-from extproc.services import Services
+from extproc.envoy.server.wire import converse
+from extproc.exchange import pipeline
+from extproc.exchange.gateway import GatewayStream
+from extproc.exchange.services import Services
+from extproc.operate.telemetry.metrics import Telemetry
 from extproc.settings import config
 from extproc.stores import open_counters
-from extproc.telemetry.metrics import Telemetry
+from extproc.wire.pb import extproc_pb2 as pb
 
 ROUNDS, REQUESTS = 150, 30
 LIMIT, ENTRIES = 64 << 20, 100_000

@@ -9,14 +9,14 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 
-from extproc import pipeline
-from extproc.gateway import GatewayStream
-from extproc.pb import extproc_pb2 as pb
-from extproc.server.wire import converse
-from extproc.services import Services
+from extproc.envoy.server.wire import converse
+from extproc.exchange import pipeline
+from extproc.exchange.gateway import GatewayStream
+from extproc.exchange.services import Services
+from extproc.operate.telemetry.metrics import Telemetry
 from extproc.settings import config
 from extproc.stores import open_counters
-from extproc.telemetry.metrics import Telemetry
+from extproc.wire.pb import extproc_pb2 as pb
 
 SETTINGS = """
 providers: {sandbox: {kind: mock}}

@@ -23,11 +23,11 @@ from typing import Any
 from bench import load
 from bench.__main__ import row
 from bench.harness import KEY, Bench, bench
-from extproc import pipeline
-from extproc.services import Services
+from extproc.exchange import pipeline
+from extproc.exchange.services import Services
+from extproc.operate.telemetry.metrics import Telemetry
 from extproc.settings import config
 from extproc.stores import open_counters
-from extproc.telemetry.metrics import Telemetry
 from extproc.words.exchange import Exchange, Request
 
 MOCKS = ("one", "two", "three")

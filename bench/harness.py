@@ -141,7 +141,7 @@ def environment() -> dict[str, str]:
 
 
 def render(settings: Path, output: str, secrets: str, sock: str) -> None:
-    from extproc import envoy_config
+    from extproc.envoy import envoy_config
     from extproc.settings import config
 
     loaded = config.load(settings)

@@ -21,12 +21,12 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from bench.guardrails.quality import CHAIN
-from extproc import pipeline
-from extproc.gateway import GatewayStream
-from extproc.services import Services
+from extproc.exchange import pipeline
+from extproc.exchange.gateway import GatewayStream
+from extproc.exchange.services import Services
+from extproc.operate.telemetry.metrics import Telemetry
 from extproc.settings import config
 from extproc.stores import open_counters
-from extproc.telemetry.metrics import Telemetry
 
 _SETTINGS = """
 providers: {sandbox: {kind: mock}}

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import msgspec
 
-from extproc.ledger import Row, open_ledger
-from extproc.ledger.ledger import Ledger
-from extproc.ledger.query import Query
+from extproc.money.ledger import Row, open_ledger
+from extproc.money.ledger.ledger import Ledger
+from extproc.money.ledger.query import Query
 from tests.postgres_server import PostgresServer, binaries
 
 START = datetime(2026, 11, 1, tzinfo=UTC)

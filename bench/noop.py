@@ -12,10 +12,10 @@ from pathlib import Path
 
 import uvloop
 
-from extproc.pb import extproc_pb2 as pb
-from extproc.server import access_log, answers, wire
-from extproc.transport.grpcio_server import GrpcioServer
-from extproc.transport.native import NativeServer
+from extproc.envoy.server import access_log, answers, wire
+from extproc.wire.pb import extproc_pb2 as pb
+from extproc.wire.transport.grpcio_server import GrpcioServer
+from extproc.wire.transport.native import NativeServer
 
 _HEADERS = pb.HeadersResponse(response=pb.CommonResponse())
 _BODY = pb.BodyResponse(response=pb.CommonResponse())

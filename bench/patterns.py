@@ -21,16 +21,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.core import SETTINGS, conversation, headers
-from extproc import pipeline
-from extproc.attempt import AttemptStream
-from extproc.framing.aws_eventstream import AWSEventStream, encode
-from extproc.framing.sse import SSE
-from extproc.gateway import GatewayStream
-from extproc.server.wire import converse, go_on
-from extproc.services import Services
+from extproc.envoy.server.wire import converse, go_on
+from extproc.exchange import pipeline
+from extproc.exchange.attempt import AttemptStream
+from extproc.exchange.gateway import GatewayStream
+from extproc.exchange.services import Services
+from extproc.operate.telemetry.metrics import Telemetry
 from extproc.settings import config
 from extproc.stores import open_counters
-from extproc.telemetry.metrics import Telemetry
+from extproc.wire.framing.aws_eventstream import AWSEventStream, encode
+from extproc.wire.framing.sse import SSE
 from extproc.words import contract
 from extproc.words.contract import Edit, Service
 from extproc.words.exchange import Target

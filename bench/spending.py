@@ -24,13 +24,13 @@ from bench import load
 from bench.__main__ import row
 from bench.harness import KEY, Bench, bench
 from bench.ledger import rows
-from extproc import pipeline
-from extproc.accounting.books import Books
-from extproc.ledger import open_ledger
-from extproc.services import Services
+from extproc.exchange import pipeline
+from extproc.exchange.services import Services
+from extproc.money.accounting.books import Books
+from extproc.money.ledger import open_ledger
+from extproc.operate.telemetry.metrics import Telemetry
 from extproc.settings import config
 from extproc.stores import Counters, open_counters
-from extproc.telemetry.metrics import Telemetry
 from extproc.words.dialect import Report
 from extproc.words.exchange import Exchange, Request, Usage
 

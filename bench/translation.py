@@ -23,16 +23,16 @@ from typing import Any, TypeVar
 import msgspec
 
 from bench.__main__ import row
-from extproc.attempt import AttemptStream
 from extproc.dialects import dialects
-from extproc.framing.aws_eventstream import encode as aws_frame
-from extproc.framing.content_types import framing_for
-from extproc.framing.patch import patch
-from extproc.pb import extproc_pb2 as pb
-from extproc.response import Count
-from extproc.server.wire import converse
+from extproc.envoy.server.wire import converse
+from extproc.exchange.attempt import AttemptStream
+from extproc.exchange.response import Count
+from extproc.exchange.translation.translate import Translation
 from extproc.settings.config import LimitsSettings
-from extproc.translation.translate import Translation
+from extproc.wire.framing.aws_eventstream import encode as aws_frame
+from extproc.wire.framing.content_types import framing_for
+from extproc.wire.framing.patch import patch
+from extproc.wire.pb import extproc_pb2 as pb
 from extproc.words import contract
 from extproc.words.contract import Edit, Service
 from extproc.words.dialect import Report

@@ -16,17 +16,17 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 import extproc.dialects
-from extproc.budgets import Expected, Tools
 from extproc.cache.answers import open_answers
 from extproc.dialects import by_path
-from extproc.framing.content_types import framing_for
-from extproc.gateway import GatewayStream
-from extproc.pipeline import Pipeline, build
-from extproc.response import Count
-from extproc.services import Services
+from extproc.exchange.gateway import GatewayStream
+from extproc.exchange.pipeline import Pipeline, build
+from extproc.exchange.response import Count
+from extproc.exchange.services import Services
+from extproc.money.budgets import Expected, Tools
+from extproc.operate.telemetry.metrics import Telemetry
 from extproc.settings.config import parse
 from extproc.stores.memory import MemoryCounters
-from extproc.telemetry.metrics import Telemetry
+from extproc.wire.framing.content_types import framing_for
 from extproc.words import contract
 from extproc.words.chain import Chain, RetrySettings
 from extproc.words.dialect import Endpoint, Report

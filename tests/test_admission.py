@@ -3,11 +3,11 @@ import json
 
 import pytest
 
-from extproc import admission
-from extproc.admission import Admit, InFlight
-from extproc.auth import ANONYMOUS
-from extproc.budgets import compile_budget
-from extproc.framing.slices import LARGE
+from extproc.access.auth import ANONYMOUS
+from extproc.exchange import admission
+from extproc.exchange.admission import Admit, InFlight
+from extproc.money.budgets import compile_budget
+from extproc.wire.framing.slices import LARGE
 from extproc.words.actions import CONTINUE, Continue
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Exchange, Request

@@ -4,25 +4,30 @@ import ast
 import re
 import sys
 from functools import cache
+from itertools import groupby
 from pathlib import Path
 
 import extproc
-from extproc import dialects, guardrails, providers
+from extproc import dialects, guardrails
 from extproc.routing import strategies
+from extproc.upstream import providers
 
 PACKAGE = Path(extproc.__file__).parent
 ROOT = PACKAGE.parent
 TESTS = Path(__file__).parent
 
-# The map of rooms in docs/architecture.md, lowest first.
-ROOMS = re.findall(
-    r"^    (\w+)  +\S",
+MAP = re.findall(
+    r"^    (?:(\w+)/)?(\w+)  +\S",
     (ROOT / "docs/architecture.md").read_text().partition("## Rooms")[2].partition("\n## ")[0],
     re.MULTILINE,
 )
+"""The map of rooms in docs/architecture.md, lowest first: the wing, empty for a wing that is one room, and the room."""
+WINGS = {wing or room: [name for other, name in MAP if wing and other == wing] for wing, room in MAP}
+"""The rooms of each wing; none for a wing that is one room."""
+ROOMS = [room for _, room in MAP]
 RANKS = {name: rank for rank, name in enumerate(ROOMS)}
-LOOSE = {"__main__", "gateway", "attempt", "services", "pipeline", "admission", "parsing", "forward", "response"}
-"""Modules at the top of the package: the path of a request, and the entry point. All other modules are in rooms."""
+LOOSE = {"gateway", "attempt", "services", "pipeline", "admission", "parsing", "forward", "response"}
+"""Modules of the wing `exchange` that are rooms by themselves: the path of a request."""
 
 # Third-party modules that do input and output, or speak a protocol, and the rooms that may import them.
 RESERVED = {
@@ -46,8 +51,10 @@ RESERVED = {
         "mock",
         "outbound",
         "parsing.py",
+        "reports",
         "server",
         "stores",
+        "telemetry/prompts.py",
         "transport/grpcio_server.py",
         "transport/native.py",
         "unread",
@@ -83,23 +90,32 @@ RESERVED = {
     "betterproto2": {"envoy_config"},
     "prometheus_client": {"admin", "telemetry"},
     "google.protobuf": {"server"},
-    "extproc.pb": {"server"},
+    "extproc.wire.pb": {"server"},
     "re2": {"guardrails"},
     "pickle": set(),
     "marshal": set(),
 }
 
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if "pb" not in path.relative_to(PACKAGE).parts)
+INITS = [PACKAGE / "__init__.py", *(PACKAGE / wing / "__init__.py" for wing, rooms in WINGS.items() if rooms)]
+"""The `__init__.py` of the package and of wings with several rooms. All other files are in rooms."""
+
+
+def in_room(parts):
+    """The parts of a module's path without its wing, where the wing has several rooms."""
+    return parts[1:] if WINGS.get(parts[0]) else parts
 
 
 def name(path):
-    return path.relative_to(PACKAGE).as_posix()
+    """A file's path without its wing. Names of rooms are unique."""
+    return "/".join(in_room(path.relative_to(PACKAGE).parts))
 
 
 def layer(parts):
     """The row of the map that a module stands in, by the parts of its name without `extproc`. The stages of all rooms
     share one.
     """
+    parts = in_room(parts)
     return "stages" if "stages" in [part.lstrip("_") for part in parts[1:]] else parts[0]
 
 
@@ -154,18 +170,32 @@ def upwards(path):
 
 def test_imports_point_one_way():
     """Imports under `if TYPE_CHECKING` count."""
-    [top] = [path for path in FILES if layer_of(path) == "__init__"]
-    assert imports(top) == set()
-    assert [f"{name(path)} imports {found}" for path in FILES if path != top for found in upwards(path)] == []
+    assert {path for path in INITS if imports(path)} == set()
+    assert [f"{name(path)} imports {found}" for path in FILES if path not in INITS for found in upwards(path)] == []
 
 
 def test_the_map_shows_every_room():
     assert {layer_of(path) for path in FILES} - {"__init__"} == set(ROOMS) - {"pb"}
-    assert len(ROOMS) == len(set(ROOMS))
+    assert len({*ROOMS, *WINGS}) == len([*ROOMS, *(wing for wing, rooms in WINGS.items() if rooms)])
+
+
+def test_a_listing_of_the_package_is_the_list_of_wings():
+    assert [wing for wing, _ in groupby(wing or room for wing, room in MAP)] == list(WINGS)
+    listed = {path.relative_to(PACKAGE).with_suffix("").parts[0] for path in FILES}
+    assert listed - {"__init__"} == set(WINGS)
+    assert len(listed - {"__init__", "__main__"}) <= 16
+
+
+def test_rooms_are_in_their_wings():
+    for wing, rooms in WINGS.items():
+        found = {path.parent.name for path in (PACKAGE / wing).glob("*/__init__.py")}
+        assert not rooms or found == set(rooms) - LOOSE - {"stages"}
 
 
 def test_loose_modules_are_the_path_of_a_request():
-    assert {path.stem for path in PACKAGE.glob("*.py")} == LOOSE | {"__init__"}
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", "__main__"}
+    found = {path for wing, rooms in WINGS.items() if rooms for path in (PACKAGE / wing).glob("[!_]*.py")}
+    assert found == {PACKAGE / "exchange" / f"{room}.py" for room in LOOSE}
 
 
 def modules_of(room):
@@ -178,7 +208,8 @@ def modules_of(room):
             continue
         here = ".".join(("extproc", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
         found = {one if one in names else one.rpartition(".")[0] for one in imports(path, typing=False)}
-        edges[here] = {one for one in found if one in names and layer(one.split(".")[1:] or [""]) == room} - {here}
+        found = {one for one in found if one in names and in_room(one.split(".")[1:] or [""])}
+        edges[here] = {one for one in found if layer(one.split(".")[1:] or [""]) == room} - {here}
     return edges
 
 
@@ -261,7 +292,7 @@ OUR_WORDS = {
     "cache_write_tokens": "as input_tokens",
     "reasoning_tokens": "as input_tokens",
     "role": "of an operator",
-    "parts": "of a message in OpenTelemetry's events, see `accounting.prompts`",
+    "parts": "of a message in OpenTelemetry's events, see `telemetry.prompts`",
     "json_schema": "an ability, in `supports` of the settings",
     "hosted_tools": "a need, see `words.dialect.NATIVE`",
     "hosted_call": "as hosted_tools",
@@ -355,7 +386,10 @@ def test_files_are_short_enough_to_read():
 
 def test_the_mock_is_a_small_part_of_the_product():
     """Strict doubles of the providers' APIs are in tests/doubles."""
-    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (PACKAGE / "mock").glob("*.py")) <= 1300
+    assert (
+        sum(len(path.read_text(encoding="utf-8").splitlines()) for path in (PACKAGE / "upstream/mock").glob("*.py"))
+        <= 1300
+    )
 
 
 TABLES = {"__init__", "build", "encode"}
@@ -384,12 +418,13 @@ def test_the_folder_of_envoy_configurations_shadows_no_package():
 
 def test_every_file_is_tested():
     """By a file of its own, or by the tests of its room."""
-    covered = {"__init__": "test_architecture.py", "response": "test_gateway.py", "services": "test_pipeline.py"}
-    covered["__main__"] = "cli/test_main.py"
-    for folder in {path.parent.relative_to(PACKAGE) for path in FILES} - {Path()}:
-        assert list((TESTS / folder).glob("test_*.py")), f"tests/{folder} has no tests"
-    for path in PACKAGE.glob("*.py"):
-        assert (TESTS / covered.get(path.stem, f"test_{path.stem}.py")).exists()
+    covered = {"response": "test_gateway.py", "services": "test_pipeline.py", "__main__": "cli/test_main.py"}
+    for path in FILES:
+        folder = TESTS.joinpath(*in_room(path.relative_to(PACKAGE).parts)[:-1])
+        if path not in INITS and folder != TESTS:
+            assert list(folder.glob("test_*.py")), f"{folder} has no tests"
+    for room in {*LOOSE, "__main__"}:
+        assert (TESTS / covered.get(room, f"test_{room}.py")).exists()
 
 
 def test_every_plug_in_is_found():

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.admission import InFlight
-from extproc.attempt import AttemptStream, back_off
+from extproc.exchange.admission import InFlight
+from extproc.exchange.attempt import AttemptStream, back_off
 from extproc.settings.limits import LimitsSettings
-from extproc.transport import Malformed
+from extproc.wire.transport import Malformed
 from extproc.words import contract
 from extproc.words.actions import CONTINUE, Continue
 from extproc.words.contract import Edit, Service
@@ -41,7 +41,7 @@ def waits(monkeypatch):
     async def sleep(seconds):
         found.append(seconds)
 
-    monkeypatch.setattr("extproc.attempt.asyncio.sleep", sleep)
+    monkeypatch.setattr("extproc.exchange.attempt.asyncio.sleep", sleep)
     return found
 
 
@@ -144,9 +144,9 @@ async def test_a_large_body_is_translated_as_a_small_one(monkeypatch, messages):
     service = Service("anthropic", "anthropic_messages", "claude", 100)
     edit = Edit({"seed": 7}, ["user"], service)
     body = json.dumps({"model": "m", "user": "u", "messages": messages, "stop": ["x"]}).encode()
-    monkeypatch.setattr("extproc.attempt.LARGE", 10)
+    monkeypatch.setattr("extproc.exchange.attempt.LARGE", 10)
     large = await translated(body, edit)
-    monkeypatch.setattr("extproc.attempt.LARGE", 1 << 30)
+    monkeypatch.setattr("extproc.exchange.attempt.LARGE", 1 << 30)
     assert large == await translated(body, edit)
 
 

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from extproc.admission import InFlight
-from extproc.attempt import AttemptStream
 from extproc.dialects import by_path, dialects
-from extproc.framing.aws_eventstream import encode
-from extproc.framing.rewording import reworded
-from extproc.pb import extproc_pb2 as pb
-from extproc.server import wire
+from extproc.envoy.server import wire
+from extproc.exchange.admission import InFlight
+from extproc.exchange.attempt import AttemptStream
 from extproc.settings.limits import LimitsSettings
+from extproc.wire.framing.aws_eventstream import encode
+from extproc.wire.framing.rewording import reworded
+from extproc.wire.pb import extproc_pb2 as pb
 from extproc.words import contract
 from extproc.words.contract import Edit, Service
 from extproc.words.exchange import Exchange, Request, Target

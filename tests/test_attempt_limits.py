@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from extproc.attempt import AttemptStream
 from extproc.dialects import by_path, dialects
+from extproc.exchange.attempt import AttemptStream
+from extproc.exchange.translation.translate import Translation
 from extproc.settings.config import parse
 from extproc.settings.limits import LimitsSettings
-from extproc.translation.translate import Translation
 from extproc.words.actions import LocalReply
 from extproc.words.contract import Service
 from extproc.words.dialect import PLACE

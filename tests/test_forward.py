@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.auth import AttributionSettings
+from extproc.access.auth import AttributionSettings
+from extproc.access.kept import Ids
 from extproc.dialects import output_limits
-from extproc.forward import Forward
-from extproc.framing.patch import patch
-from extproc.kept import Ids
+from extproc.exchange.forward import Forward
 from extproc.routing.catalog import Catalog
 from extproc.routing.parameters import compile_changes
 from extproc.routing.retries import retry_headers
 from extproc.settings.config import parse
+from extproc.wire.framing.patch import patch
 from extproc.words import contract
 from extproc.words.chain import RetrySettings
 from extproc.words.contract import Edit, Service

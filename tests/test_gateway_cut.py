@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from extproc.accounting.books import row_of
+from extproc.money.accounting.books import row_of
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
 from extproc.words.actions import Chunk

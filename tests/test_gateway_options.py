@@ -5,7 +5,7 @@ from datetime import date
 
 import pytest
 
-from extproc.prices import Known, PriceBook, bound, known_model, price, with_options
+from extproc.upstream.prices import Known, PriceBook, bound, known_model, price, with_options
 from extproc.words.exchange import Kinds
 from tests.talk import QUESTION, answers, asks, event, sends, streams
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.dialects import dialects
-from extproc.translation.translate import Translation
+from extproc.exchange.translation.translate import Translation
 from extproc.words.contract import Service
 from extproc.words.dialect import Report
 from extproc.words.exchange import Exchange

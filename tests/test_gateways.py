@@ -9,7 +9,7 @@ import kubernetes_validate
 import yaml
 
 from extproc.cli.envoy import check_attach
-from extproc.envoy_config import attach
+from extproc.envoy.envoy_config import attach
 from extproc.settings import config
 from extproc.words.offline import offline
 from tests.shapes import unknown

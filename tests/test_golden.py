@@ -25,8 +25,8 @@ from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from extproc.dialects import dialects
-from extproc.framing.aws_eventstream import encode
-from extproc.translation.translate import Translation
+from extproc.exchange.translation.translate import Translation
+from extproc.wire.framing.aws_eventstream import encode
 from extproc.words.contract import Service
 from extproc.words.dialect import NATIVE, Destination, Endpoint
 from extproc.words.errors import Refusal

@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from extproc.__main__ import main
-from extproc.auth import hash_key
+from extproc.access.auth import hash_key
 from extproc.settings import config
 from extproc.words import workers
 from tests.postgres_server import PostgresServer

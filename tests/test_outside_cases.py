@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from extproc.framing.json import InvalidJSON, parse
+from extproc.wire.framing.json import InvalidJSON, parse
 
 GIVEN = os.environ.get("EXTPROC_JSON_CASES", "")
 pytestmark = pytest.mark.skipif(not GIVEN, reason="EXTPROC_JSON_CASES is not set")

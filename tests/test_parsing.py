@@ -4,8 +4,8 @@ from urllib.parse import unquote
 import pytest
 
 from extproc.dialects import dialects
-from extproc.framing.names import Names, fold
-from extproc.parsing import BodyLimits, Classify, Parse, listed_at
+from extproc.exchange.parsing import BodyLimits, Classify, Parse, listed_at
+from extproc.wire.framing.names import Names, fold
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Exchange, Request
 

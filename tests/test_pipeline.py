@@ -5,7 +5,7 @@ from email.utils import formatdate
 
 import pytest
 
-from extproc.pipeline import InTurns
+from extproc.exchange.pipeline import InTurns
 from extproc.words.tries import OUTCOMES, Try
 from tests.turns import turns_during
 

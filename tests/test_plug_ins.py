@@ -12,12 +12,18 @@ import textwrap
 
 import pytest
 
-ROOMS = ("extproc.providers", "extproc.guardrails", "extproc.dialects", "extproc.stores", "extproc.routing.strategies")
+ROOMS = (
+    "extproc.upstream.providers",
+    "extproc.guardrails",
+    "extproc.dialects",
+    "extproc.stores",
+    "extproc.routing.strategies",
+)
 SHARED = 'raise AssertionError("a shared part is no plug-in")\n'
 
 PROVIDER = """
     '''Acme.'''
-    from extproc.providers import Provider
+    from extproc.upstream.providers import Provider
     PROVIDER = Provider(
         gen_ai_name="acme", source="https://acme.example", base_url="https://api.acme.example/v1",
         dialects=("openai_chat",), example=("{kind: acme, api_key: env:ACME_KEY}", "acme-1"),
@@ -88,9 +94,9 @@ PLAIN = "providers: {a: {kind: mock}}\nmodels: {m: {provider: a}}\nauth: {requir
 
 def test_a_provider_is_found(extproc):
     yaml = "providers: {a: {kind: acme}}\nmodels: {m: {provider: a}}\nauth: {required: false}\n"
-    done = extproc("extproc.providers", PROVIDER, "check", yaml=yaml)
+    done = extproc("extproc.upstream.providers", PROVIDER, "check", yaml=yaml)
     assert done.stdout.endswith("gateway.yaml: ok\n"), done.stderr
-    done = extproc("extproc.providers", PROVIDER, "schema", "--providers", "pages")
+    done = extproc("extproc.upstream.providers", PROVIDER, "schema", "--providers", "pages")
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -145,7 +151,7 @@ def test_shared_modules_are_not_plug_ins(tmp_path, room):
     (tmp_path / "_folder").mkdir()
     (tmp_path / "_folder" / "__init__.py").write_text(SHARED)
     find = {
-        "extproc.providers": "room.kinds()",
+        "extproc.upstream.providers": "room.kinds()",
         "extproc.guardrails": "room.kinds()",
         "extproc.dialects": "room.dialects()",
         "extproc.stores": "room.check_counters('memory:')",

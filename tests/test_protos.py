@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from google.protobuf.descriptor import FieldDescriptor
 
-import extproc.pb
-from extproc.pb import extproc_pb2 as pb
+import extproc.wire.pb
+from extproc.wire.pb import extproc_pb2 as pb
 
 envoy = pytest.importorskip("envoy_data_plane.envoy")
 
@@ -118,6 +118,6 @@ def test_the_generated_code_is_up_to_date(tmp_path):
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'protos'}"]
     outputs = [f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", str(ROOT / "protos" / "extproc.proto")]
     subprocess.run([*command, *outputs], check=True)
-    here = Path(extproc.pb.__file__).parent
+    here = Path(extproc.wire.pb.__file__).parent
     for name in ("extproc_pb2.py", "extproc_pb2.pyi"):
         assert (tmp_path / name).read_text() == (here / name).read_text(), "run `make protos`"

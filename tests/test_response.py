@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from extproc.framing.events import Events
-from extproc.framing.json import WholeBody
-from extproc.framing.sse import SSE
-from extproc.response import Annotate, Count, Extend, HideUsage
+from extproc.exchange.response import Annotate, Count, Extend, HideUsage
+from extproc.wire.framing.events import Events
+from extproc.wire.framing.json import WholeBody
+from extproc.wire.framing.sse import SSE
 from extproc.words.dialect import Report
 from extproc.words.errors import RATE_LIMITED, Refusal
 from extproc.words.exchange import Response, Target
@@ -142,7 +142,9 @@ async def test_a_bug_has_its_own_ending(world, monkeypatch, until, settled):
     """Envoy answers 500, or cuts the answer. A request that may have reached a provider is charged."""
     gateway = world("budgets: [{name: t, unit: tokens, limit: 100000, window: minute}]")
     says = [asks(), sends(QUESTION), answers(), streams(json.dumps({}).encode(), end=True)]
-    where = ["extproc.parsing.Parse", "extproc.response.Tell", "extproc.response.Count"][until - 1]
+    where = ["extproc.exchange.parsing.Parse", "extproc.exchange.response.Tell", "extproc.exchange.response.Count"][
+        until - 1
+    ]
     stream = gateway.stream()
     monkeypatch.setattr(f"{where}.__call__", lambda *_: 1 / 0)
     for say in says[:until]:

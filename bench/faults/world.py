@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.arms import family
 from bench.harness import end, environment, free_port, wait
-from extproc import envoy_config
+from extproc.envoy import envoy_config
 from extproc.settings import config
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer

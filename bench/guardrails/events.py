@@ -21,11 +21,11 @@ from collections.abc import Callable, Sequence
 
 from bench.guardrails import phrases
 from extproc.dialects import dialects
-from extproc.framing.sse import SSE
 from extproc.guardrails import kinds
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._mask import Mask
 from extproc.guardrails._watch import Watch
+from extproc.wire.framing.sse import SSE
 
 EVENTS = 400
 MASKED = ("secrets", "pii")

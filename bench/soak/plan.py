@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from extproc.prices import NANO
+from extproc.upstream.prices import NANO
 
 WORDS = 8  # words of an answer
 MAX_TOKENS = 50  # output limit asked for

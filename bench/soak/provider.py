@@ -6,7 +6,7 @@ import asyncio
 import signal
 import sys
 
-from extproc.mock import Options, serve
+from extproc.upstream.mock import Options, serve
 
 KEPT = 100_000
 

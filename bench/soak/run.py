@@ -12,10 +12,10 @@ from bench.soak.findings import Findings, check_books
 from bench.soak.plan import CHARGED, Plan, limits
 from bench.soak.watch import Twice, Watch, rows
 from bench.soak.world import PROCESSORS, World
-from extproc.ledger import open_ledger
-from extproc.prices import NANO
+from extproc.money.ledger import open_ledger
 from extproc.stores.redis import RedisURL
 from extproc.stores.redis.counters import RedisCounters
+from extproc.upstream.prices import NANO
 
 _PATIENCE = 30.0  # seconds after a lease until everything has settled
 _ASKED = 60  # requests while the store is down

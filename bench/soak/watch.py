@@ -13,8 +13,8 @@ import redis.asyncio
 import redis.exceptions
 
 from bench.soak.plan import HOLDS, Plan, limits, scopes
-from extproc.ledger.ledger import Ledger
-from extproc.ledger.query import ExchangeQuery
+from extproc.money.ledger.ledger import Ledger
+from extproc.money.ledger.query import ExchangeQuery
 from extproc.stores import Counters, StoreError
 
 Count = tuple[str, int, int]  # scope, window, index of the window

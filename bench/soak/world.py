@@ -20,7 +20,7 @@ import yaml
 
 from bench.harness import end, free_port, wait
 from bench.soak.plan import CONSUMERS, Plan, settings
-from extproc import envoy_config
+from extproc.envoy import envoy_config
 from extproc.settings import config
 from tests.postgres_server import PostgresServer, binaries
 from tests.redis_server import RedisServer

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from extproc.cache.entry import Entry
 from extproc.cache.key import Keys
-from extproc.framing import Frame, Framing
+from extproc.wire.framing import Frame, Framing
 from extproc.words.caching import Caching
 from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
 from extproc.words.exchange import Exchange

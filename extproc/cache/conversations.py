@@ -19,13 +19,13 @@ from typing import Any
 
 import msgspec
 
+from extproc.access.kept import Ids, is_sealed, owner
 from extproc.cache.answers import Answers
 from extproc.cache.entry import Entry
 from extproc.cache.settings import ConversationSettings
-from extproc.framing import Frame, Framing
 from extproc.guardrails._body import replaced
-from extproc.kept import Ids, is_sealed, owner
 from extproc.routing.catalog import Catalog
+from extproc.wire.framing import Frame, Framing
 from extproc.words.actions import LocalReply
 from extproc.words.errors import BODY_TOO_LARGE, OBJECT_NOT_FOUND, STORE_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange

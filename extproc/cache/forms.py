@@ -13,7 +13,7 @@ import msgspec
 
 from extproc.cache.entry import Entry
 from extproc.dialects import dialects
-from extproc.framing.sse import SSE
+from extproc.wire.framing.sse import SSE
 from extproc.words.dialect import Dialect
 from extproc.words.messages import (
     Answer,

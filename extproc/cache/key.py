@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from extproc.cache.questions import Questions
-from extproc.providers import ProviderSettings
+from extproc.upstream.providers import ProviderSettings
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Exchange, Target
 from extproc.words.messages import Prompt, TextPart, ToolResult

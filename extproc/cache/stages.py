@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from extproc.access.kept import Ids
 from extproc.cache.answers import Answers
 from extproc.cache.batches import Batch, Join, batch_of, parts, whole
 from extproc.cache.conversations import ForgetTurn, GoOn, KeepTurn, Turns
@@ -26,21 +27,20 @@ from extproc.cache.questions import Questions
 from extproc.cache.settings import LONGEST_WAIT, THRESHOLD, CacheRuleSettings, CacheSettings, SimilarSettings
 from extproc.cache.wish import wish
 from extproc.dialects import ENDED, LIMITED
-from extproc.framing import EMPTY, Frame, Framing
-from extproc.framing.content_types import framing_for
-from extproc.framing.events import Events, EventStage
-from extproc.framing.json import WholeBody
-from extproc.framing.multipart import is_form
-from extproc.framing.slices import LARGE
-from extproc.framing.sse import SSE
+from extproc.exchange.response import Count, HideUsage, Tell
+from extproc.exchange.services import Services
 from extproc.guardrails import GuardOutput
-from extproc.kept import Ids
-from extproc.prices import NANO
-from extproc.providers import ProviderSettings
-from extproc.response import Count, HideUsage, Tell
 from extproc.routing.catalog import Catalog
-from extproc.services import Services
 from extproc.settings.config import Settings
+from extproc.upstream.prices import NANO
+from extproc.upstream.providers import ProviderSettings
+from extproc.wire.framing import EMPTY, Frame, Framing
+from extproc.wire.framing.content_types import framing_for
+from extproc.wire.framing.events import Events, EventStage
+from extproc.wire.framing.json import WholeBody
+from extproc.wire.framing.multipart import is_form
+from extproc.wire.framing.slices import LARGE
+from extproc.wire.framing.sse import SSE
 from extproc.words.actions import LocalReply
 from extproc.words.caching import CACHE, SIMILARITY, Caching, Outcome
 from extproc.words.contract import TOLD

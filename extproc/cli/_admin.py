@@ -12,7 +12,7 @@ import msgspec
 
 from extproc.cli._options import add_config, local_url, read_secret
 from extproc.cli._tables import safe
-from extproc.outbound.client import AnswerError, ask
+from extproc.wire.outbound.client import AnswerError, ask
 
 _TIMEOUT = 60.0  # seconds
 _MAX_ANSWER = 64 << 20  # bytes

@@ -15,23 +15,23 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from extproc.auth import Authenticate, Authorize, KeySettings
-from extproc.budgets import Reserve, estimate, read_scope
-from extproc.budgets.stages import downgrades
+from extproc.access.auth import Authenticate, Authorize, KeySettings
 from extproc.cache.stages import explain as cached
-from extproc.framing.patch import decode_fields, patch
+from extproc.exchange.parsing import Parse
+from extproc.exchange.pipeline import build
+from extproc.exchange.services import Services
+from extproc.exchange.unread.choice import WhyRead
 from extproc.guardrails import AppliesToSettings, Detector, GuardInput, Guardrail, GuardrailSettings, RemoteSettings
-from extproc.parsing import Parse
-from extproc.pipeline import build
-from extproc.providers import kinds
+from extproc.money.budgets import Reserve, estimate, read_scope
+from extproc.money.budgets.stages import downgrades
+from extproc.operate.telemetry.metrics import Telemetry
 from extproc.routing.catalog import Route
 from extproc.routing.history import History
 from extproc.routing.selection import Select
-from extproc.services import Services
 from extproc.settings.config import Settings
 from extproc.stores.memory import MemoryCounters
-from extproc.telemetry.metrics import Telemetry
-from extproc.unread.choice import WhyRead
+from extproc.upstream.providers import kinds
+from extproc.wire.framing.patch import decode_fields, patch
 from extproc.words import contract
 from extproc.words.chain import Branch, Choice
 from extproc.words.contract import Edit, Service

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import ValidationError
 
-from extproc.budgets.settings import BudgetSettings
 from extproc.cli._litellm_limits import CEILINGS, PERIODS, Ceiling, amount, ceilings, whole
 from extproc.cli._litellm_names import (
     ALONE,
@@ -29,11 +28,12 @@ from extproc.cli._litellm_names import (
     STRATEGIES,
     counterpart,
 )
-from extproc.providers import ProviderSettings, kinds
+from extproc.money.budgets.settings import BudgetSettings
 from extproc.routing.catalog import ModelSettings, TargetSettings
 from extproc.settings.config import parse
 from extproc.settings.document import ConfigError, Problem, not_yaml
 from extproc.settings.errors import explain
+from extproc.upstream.providers import ProviderSettings, kinds
 from extproc.words.values import Pattern, Section, is_model_name
 
 _COSTS = {"input_cost_per_token", "output_cost_per_token"}

@@ -26,9 +26,9 @@ from extproc.cli._admin import message
 from extproc.cli._options import local_url
 from extproc.cli._tables import painted, safe
 from extproc.dialects import by_path, dialects
-from extproc.outbound.client import AnswerError, ask
-from extproc.providers import kinds
 from extproc.settings.config import Settings
+from extproc.upstream.providers import kinds
+from extproc.wire.outbound.client import AnswerError, ask
 
 _CHAT, _EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 _KEY = "EXTPROC_CHECK_KEY"

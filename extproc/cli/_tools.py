@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from extproc.auth import ANONYMOUS, Access, Grants
-from extproc.budgets import Leases, Reserve, read_scope
-from extproc.mcp.call import Call
-from extproc.mcp.pins import Pins
-from extproc.mcp.policy import Policy
-from extproc.mcp.refusals import JSONRPC
-from extproc.mcp.settings import MCPSettings, ToolPolicySettings
+from extproc.access.auth import ANONYMOUS, Access, Grants
+from extproc.money.budgets import Leases, Reserve, read_scope
 from extproc.settings.config import Settings
 from extproc.stores.memory import MemoryCounters
+from extproc.tools.mcp.call import Call
+from extproc.tools.mcp.pins import Pins
+from extproc.tools.mcp.policy import Policy
+from extproc.tools.mcp.refusals import JSONRPC
+from extproc.tools.mcp.settings import MCPSettings, ToolPolicySettings
 from extproc.words.dialect import Ask
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Exchange, Request

@@ -115,8 +115,8 @@ def _tool(options: argparse.Namespace, settings: Settings, labels: Mapping[str, 
 def _body(options: argparse.Namespace, settings: Settings) -> bytes:
     """The request to explain. A body that the gateway cannot parse keeps its model, and is refused as it is."""
     from extproc.dialects import by_path, serving  # noqa: PLC0415 - as above
-    from extproc.framing.json import InvalidJSON, parse  # noqa: PLC0415
-    from extproc.framing.patch import patch  # noqa: PLC0415
+    from extproc.wire.framing.json import InvalidJSON, parse  # noqa: PLC0415
+    from extproc.wire.framing.patch import patch  # noqa: PLC0415
 
     limits, dialect = settings.limits, serving((options.path or _PATH).partition("?")[0]) or by_path()[_PATH]
     if not options.explain:

@@ -16,11 +16,11 @@ from extproc.cli import _drain
 from extproc.cli._admin import Gateway, add_gateway, connect, message
 from extproc.cli._options import local_url, read_secret
 from extproc.cli._tables import painted, safe
-from extproc.outbound.certificate import CertificateError, dates, dates_of, encoded, ending, misfit, served
-from extproc.outbound.client import AnswerError, ask_whole
 from extproc.routing.catalog import Catalog
 from extproc.settings import config
 from extproc.settings.config import Settings
+from extproc.wire.outbound.certificate import CertificateError, dates, dates_of, encoded, ending, misfit, served
+from extproc.wire.outbound.client import AnswerError, ask_whole
 
 EXAMPLES = """\
   extproc doctor --key env:EXTPROC_KEY                        on the gateway's machine, with a consumer's key

@@ -13,8 +13,8 @@ from extproc.words import resources
 from extproc.words.plain import plain
 
 with plain():
-    from extproc import envoy_config
-    from extproc.envoy_config.dynamic import make
+    from extproc.envoy import envoy_config
+    from extproc.envoy.envoy_config.dynamic import make
 
 EXAMPLES = """\
   extproc envoy --secrets /run/extproc/secrets -o envoy.yaml     a whole configuration, and the key files it reads

@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from extproc.auth import make_key
+from extproc.access.auth import make_key
 from extproc.cli._litellm_names import KINDS
 from extproc.cli._options import add_config
 from extproc.dialects import by_path, dialects
-from extproc.providers import kinds
+from extproc.upstream.providers import kinds
 from extproc.words.meant import meant
 
 EXAMPLES = """\

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from extproc.auth import hash_key, make_key
+from extproc.access.auth import hash_key, make_key
 from extproc.cli._options import read_secret
 
 EXAMPLES = """\

@@ -12,8 +12,8 @@ import msgspec
 
 from extproc.cli._admin import add_gateway, connect
 from extproc.cli._tables import safe
-from extproc.mcp.catalogue import INSTRUCTIONS, NOUNS
-from extproc.mcp.pins import Key, Lock, OldError, changes, load, write
+from extproc.tools.mcp.catalogue import INSTRUCTIONS, NOUNS
+from extproc.tools.mcp.pins import Key, Lock, OldError, changes, load, write
 
 EXAMPLES = """\
   extproc mcp list                  servers, the state of each of their definitions, and those left out

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from extproc.mock import add_arguments as arguments
-from extproc.mock import run
+from extproc.upstream.mock import add_arguments as arguments
+from extproc.upstream.mock import run
 
 EXAMPLES = """\
   extproc mock --port 8089                      a provider at http://127.0.0.1:8089/v1

@@ -19,12 +19,12 @@ import uvloop
 
 from extproc.cli import _stop, _workers
 from extproc.cli._options import add_config, seconds
-from extproc.ledger import LedgerError
+from extproc.money.ledger import LedgerError
+from extproc.operate.telemetry.lines import WHOLE, Lines, LinesHandler
+from extproc.operate.telemetry.logs import JSONFormatter
 from extproc.settings import bound, config
 from extproc.settings.config import Settings
 from extproc.stores import StoreError
-from extproc.telemetry.lines import WHOLE, Lines, LinesHandler
-from extproc.telemetry.logs import JSONFormatter
 from extproc.words.offline import offline
 
 EXAMPLES = """\
@@ -84,8 +84,8 @@ def run(options: argparse.Namespace) -> int:
         # Large blocks are given back when they are freed. By default glibc keeps them after the first of their size.
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
     # What reading the settings took and gave back is used again by these imports: 3 MB less.
-    from extproc.server.processor import Processor  # noqa: PLC0415
-    from extproc.server.processor import run as serve  # noqa: PLC0415
+    from extproc.envoy.server.processor import Processor  # noqa: PLC0415
+    from extproc.envoy.server.processor import run as serve  # noqa: PLC0415
 
     async def until_stopped() -> None:
         stopped = asyncio.Event()

@@ -37,7 +37,7 @@ from extproc.words.plain import plain
 from extproc.words.values import is_loopback
 
 with plain():
-    from extproc import envoy_config
+    from extproc.envoy import envoy_config
 
 EXAMPLES = """\
   extproc up                                  gateway.yaml here, until Ctrl-C

@@ -15,7 +15,7 @@ import msgspec
 
 from extproc.dialects import _edges, _media, read_flag, read_integer, read_model
 from extproc.dialects.openai_chat.usage import read_usage
-from extproc.framing.multipart import files_in
+from extproc.wire.framing.multipart import files_in
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Report
 from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.exchange import Usage

@@ -14,7 +14,7 @@ import msgspec
 from extproc.dialects import _media, azure
 from extproc.dialects._passed import Passed, add_files, form_flag, form_integer, passed_fields
 from extproc.dialects.openai_responses.usage import read_usage
-from extproc.framing.multipart import File
+from extproc.wire.framing.multipart import File
 from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint, Report
 from extproc.words.exchange import Usage
 

@@ -15,7 +15,7 @@ from extproc.dialects import azure, read_model
 from extproc.dialects._passed import Passed, add_files, form_flag, passed_fields
 from extproc.dialects.openai_chat.usage import read_usage as read_chat_usage
 from extproc.dialects.openai_responses.usage import read_usage
-from extproc.framing.multipart import File
+from extproc.wire.framing.multipart import File
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Report
 from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.exchange import Usage

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from extproc.framing.json import InvalidJSON, parse
 from extproc.guardrails._normal import normalised
 from extproc.guardrails._unwrap import inner
+from extproc.wire.framing.json import InvalidJSON, parse
 
 _DEPTH = 64  # levels of arguments
 _INSIDE = 3  # levels of JSON inside a string

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.framing.multipart import is_form, patched
+from extproc.wire.framing.multipart import is_form, patched
 
 _encode = msgspec.json.Encoder().encode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

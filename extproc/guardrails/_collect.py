@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from extproc.framing.multipart import is_form
 from extproc.guardrails._files import text_of
 from extproc.guardrails._source import Written
+from extproc.wire.framing.multipart import is_form
 from extproc.words.dialect import Text
 from extproc.words.exchange import Exchange
 

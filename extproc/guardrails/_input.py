@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from extproc.framing.multipart import is_form
 from extproc.guardrails._across import split_hits, unquoted_hits
 from extproc.guardrails._audits import Audits
 from extproc.guardrails._base import Failure, GuardrailSettings
@@ -20,6 +19,7 @@ from extproc.guardrails._remote import Around, Context, Passage, RemoteSettings,
 from extproc.guardrails._results import Results
 from extproc.guardrails._source import Edit, Hit, render
 from extproc.guardrails._threads import INLINE, Threads
+from extproc.wire.framing.multipart import is_form
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, INVALID_REQUEST, Refusal
 from extproc.words.exchange import Exchange
 from extproc.words.verdicts import GUARDRAILS, Verdict, note

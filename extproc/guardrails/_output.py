@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from extproc.framing import Frame, Framing
-from extproc.framing.json import WholeBody
 from extproc.guardrails._audits import Audits
 from extproc.guardrails._base import Failure, Finding, GuardrailSettings
 from extproc.guardrails._channel import Window
@@ -17,6 +15,8 @@ from extproc.guardrails._mask import Mask, Restore, Vault
 from extproc.guardrails._remote import Context, Passage, together
 from extproc.guardrails._threads import INLINE, Threads
 from extproc.guardrails._watch import MOST_WHOLE, Watch
+from extproc.wire.framing import Frame, Framing
+from extproc.wire.framing.json import WholeBody
 from extproc.words.errors import GUARDRAIL_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange
 from extproc.words.verdicts import GUARDRAILS, Verdict, note

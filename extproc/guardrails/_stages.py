@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from extproc.budgets.stages import downgrades
+from extproc.exchange.services import Services
 from extproc.guardrails import GuardInput, GuardOutput
+from extproc.money.budgets.stages import downgrades
 from extproc.routing.catalog import Catalog
-from extproc.services import Services
 from extproc.settings.config import Settings
 from extproc.words.workers import private_socket
 

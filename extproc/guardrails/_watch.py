@@ -25,8 +25,6 @@ from typing import Any
 
 import msgspec
 
-from extproc.framing import OVERSIZE, Frame
-from extproc.framing.json import InvalidJSON, parse
 from extproc.guardrails._base import TOOL_CALL, TOOL_NAME, Failure, Finding, Whole
 from extproc.guardrails._body import rewritten
 from extproc.guardrails._channel import Channel, Window, fresh
@@ -36,6 +34,8 @@ from extproc.guardrails._parts import Parts
 from extproc.guardrails._remote import Ruling
 from extproc.guardrails._source import Hit, Written, render
 from extproc.guardrails._threads import INLINE
+from extproc.wire.framing import OVERSIZE, Frame
+from extproc.wire.framing.json import InvalidJSON, parse
 from extproc.words.dialect import Dialect
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
 from extproc.words.said import ANSWER, CALL, Called, Closed, Part, Piece

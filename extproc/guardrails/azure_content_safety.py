@@ -15,8 +15,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from pydantic import Field, StringConstraints, model_validator
 
-from extproc.credentials.oauth import TokenError
-from extproc.credentials.tokens import Tokens
 from extproc.guardrails import Finding
 from extproc.guardrails._base import Failure
 from extproc.guardrails._remote import (
@@ -33,7 +31,9 @@ from extproc.guardrails._remote import (
     key_of,
     together,
 )
-from extproc.providers import Credentials
+from extproc.upstream.credentials.oauth import TokenError
+from extproc.upstream.credentials.tokens import Tokens
+from extproc.upstream.providers import Credentials
 from extproc.words.values import SecretRef
 
 _PIECE = 10_000  # characters

@@ -37,8 +37,8 @@ from extproc.guardrails._remote import (
     message,
     together,
 )
-from extproc.outbound.sigv4 import Key, signed
-from extproc.providers import ProviderSettings
+from extproc.upstream.providers import ProviderSettings
+from extproc.wire.outbound.sigv4 import Key, signed
 from extproc.words.values import Name, SecretRef
 from extproc.words.workers import SIGNED
 

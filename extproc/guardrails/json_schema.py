@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from extproc.framing.json import InvalidJSON, parse
 from extproc.guardrails import TOOL_CALL, GuardrailSettings, Judge, Whole
 from extproc.guardrails._schema import Schema
+from extproc.wire.framing.json import InvalidJSON, parse
 from extproc.words.values import Pattern
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from extproc.guardrails._remote import (
     key_of,
     together,
 )
-from extproc.providers import ProviderSettings
+from extproc.upstream.providers import ProviderSettings
 from extproc.words.values import ModelName, Name
 
 _PIECE = 20_000  # characters that are judged together

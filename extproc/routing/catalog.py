@@ -13,14 +13,14 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from extproc.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
+from extproc.access.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
 from extproc.dialects import dialects
-from extproc.prices import PriceBook, PriceSettings, hold, known_model
-from extproc.prices.outputs import known_output
-from extproc.providers import HostedTools, ProviderSettings, kinds
 from extproc.routing.history import History
 from extproc.routing.parameters import compile_changes, compose
 from extproc.routing.strategies import StickySettings, strategies
+from extproc.upstream.prices import PriceBook, PriceSettings, hold, known_model
+from extproc.upstream.prices.outputs import known_output
+from extproc.upstream.providers import HostedTools, ProviderSettings, kinds
 from extproc.words.chain import Branch, Chain, RetrySettings
 from extproc.words.dialect import ABILITIES, Batch, Dialect
 from extproc.words.errors import INVALID_REQUEST, MODEL_NOT_FOUND, Refusal

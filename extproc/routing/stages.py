@@ -6,15 +6,15 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from extproc.auth import Authorize
-from extproc.budgets import Unpriced
-from extproc.prices import PriceBook
+from extproc.access.auth import Authorize
+from extproc.exchange.services import Services
+from extproc.money.budgets import Unpriced
 from extproc.routing.catalog import Catalog
 from extproc.routing.history import History, retry_after
 from extproc.routing.selection import Select
 from extproc.routing.streaks import Rule
-from extproc.services import Services
 from extproc.settings.config import Settings
+from extproc.upstream.prices import PriceBook
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
 from extproc.words.tries import Try

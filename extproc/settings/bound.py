@@ -17,9 +17,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from extproc import __version__
-from extproc.providers import CoolDown, ProviderSettings
 from extproc.routing.catalog import Before, Catalog, ModelSettings, TargetSettings, VirtualModelSettings
 from extproc.settings.config import Settings
+from extproc.upstream.providers import CoolDown, ProviderSettings
 
 _SECTIONS = ("status", "admin", "processor", "stores")
 """Sections that bind at the start: addresses, processes and stores that are open."""

@@ -25,13 +25,10 @@ from pydantic import (
 )
 
 from extproc import guardrails
-from extproc.auth import AttributionSettings, AuthSettings, ConsumerSettings, GroupSettings, TeamSettings
-from extproc.budgets import BudgetSettings
+from extproc.access.auth import AttributionSettings, AuthSettings, ConsumerSettings, GroupSettings, TeamSettings
 from extproc.cache.settings import CacheSettings
 from extproc.guardrails import Around, RemoteSettings
-from extproc.mcp.settings import MCPSettings
-from extproc.prices import DatedPriceSettings
-from extproc.providers import ProviderSettings
+from extproc.money.budgets import BudgetSettings
 from extproc.routing.catalog import Before, ModelSettings, VirtualModelSettings
 from extproc.settings import checks
 from extproc.settings.document import MAX_TOLD, ConfigError, Document, Problem
@@ -40,6 +37,9 @@ from extproc.settings.limits import LimitsSettings
 from extproc.settings.listener import AttachSettings, ListenerSettings, Port
 from extproc.settings.signon import OIDCSettings
 from extproc.settings.stores import StoresSettings
+from extproc.tools.mcp.settings import MCPSettings
+from extproc.upstream.prices import DatedPriceSettings
+from extproc.upstream.providers import ProviderSettings
 from extproc.words import workers
 from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback, show_size
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator
 
-from extproc.budgets import LEASE
+from extproc.money.budgets import LEASE
 from extproc.words.values import Duration, PositiveDuration, Section, Size
 
 

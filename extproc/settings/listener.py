@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from extproc.providers import ClientHeader
+from extproc.upstream.providers import ClientHeader
 from extproc.words.values import PositiveDuration, Section
 
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -8,8 +8,8 @@ from datetime import date
 from typing import Any
 
 from extproc.dialects import dialects
-from extproc.providers import Provider, kinds
 from extproc.settings.config import Settings
+from extproc.upstream.providers import Provider, kinds
 from extproc.words.values import DURATION, SECRET, SIZE, show_duration, show_size
 
 _HEAD = """# Every setting
@@ -32,7 +32,7 @@ completion in editors.
 _PROVIDERS_HEAD = """# Providers
 
 Find the settings of your provider: each kind has a page with an example. `make docs` generates these pages from
-`extproc/providers/`.
+`extproc/upstream/providers/`.
 
 A provider that does not speak the client's API gets a [translated](../translation.md) request.
 [Credentials](credentials.md) explains keys and the tokens of clouds.
@@ -91,12 +91,12 @@ def provider_pages() -> Mapping[str, str]:
 
 def _about(kind: str) -> str:
     """The first line of the module that defines it."""
-    text = sys.modules[f"extproc.providers.{kind}"].__doc__ or ""
+    text = sys.modules[f"extproc.upstream.providers.{kind}"].__doc__ or ""
     return text.split("\n\n", maxsplit=1)[0].replace("\n", " ").strip().replace("|", "\\|")
 
 
 def _provider_page(kind: str, provider: Provider) -> str:
-    text = (sys.modules[f"extproc.providers.{kind}"].__doc__ or "").strip()
+    text = (sys.modules[f"extproc.upstream.providers.{kind}"].__doc__ or "").strip()
     settings, model = provider.example
     name = kind.replace("_", "-")
     spoken = [f"`{dialect}`{_which(provider, dialect)}" for dialect in provider.dialects]

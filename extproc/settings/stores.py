@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from extproc import stores
 from extproc.cache.stores import check as check_cache
-from extproc.ledger import check_ledger
+from extproc.money.ledger import check_ledger
 from extproc.words.values import PositiveDuration, SecretRef, Section
 
 

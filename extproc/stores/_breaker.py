@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from extproc.outbound import breaker
 from extproc.stores import NotSentError
+from extproc.wire.outbound import breaker
 
 FAILURES, PAUSE = breaker.FAILURES, breaker.PAUSE
 

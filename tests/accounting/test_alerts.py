@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from extproc.accounting import alerts as alerts_module
-from extproc.accounting.alerts import Alerts, describe
-from extproc.budgets import Alert, BudgetSettings, compile_budget
+from extproc.money.accounting import alerts as alerts_module
+from extproc.money.accounting.alerts import Alerts, describe
+from extproc.money.budgets import Alert, BudgetSettings, compile_budget
 from extproc.stores import StoreError, window_at
 from extproc.stores.memory import MemoryCounters
 from extproc.stores.sqlite import SqliteCounters

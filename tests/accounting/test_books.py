@@ -9,12 +9,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from extproc.accounting import books as books_module
-from extproc.accounting.books import Books, row_of_expired
-from extproc.budgets import BudgetSettings, Facts, compile_budget, unpack_facts
-from extproc.budgets.facts import pack_facts
-from extproc.ledger import Row, open_ledger
-from extproc.ledger.query import ExchangeQuery
+from extproc.money.accounting import books as books_module
+from extproc.money.accounting.books import Books, row_of_expired
+from extproc.money.budgets import BudgetSettings, Facts, compile_budget, unpack_facts
+from extproc.money.budgets.facts import pack_facts
+from extproc.money.ledger import Row, open_ledger
+from extproc.money.ledger.query import ExchangeQuery
 from extproc.stores import CORRECTED, EXPIRE_BATCH, LATE_SETTLE, Expired, Hold, StoreError
 from extproc.stores.memory import MemoryCounters
 from extproc.stores.sqlite import SqliteCounters

@@ -2,10 +2,10 @@
 
 import pytest
 
-from extproc.accounting.forgotten import BOARD, Forgotten
+from extproc.money.accounting.forgotten import BOARD, Forgotten
+from extproc.operate.telemetry.recent import Recent
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
-from extproc.telemetry.recent import Recent
 
 
 class Store(MemoryCounters):

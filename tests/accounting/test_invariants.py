@@ -13,16 +13,16 @@ from itertools import cycle
 
 import pytest
 
-from extproc import prices
-from extproc.accounting import books
-from extproc.accounting.books import Books
-from extproc.accounting.settle import Settle
-from extproc.budgets import BudgetSettings, Leases, Reserve, compile_budget
-from extproc.ledger import schema
-from extproc.ledger.rows import COLUMNS, values
+from extproc.money.accounting import books
+from extproc.money.accounting.books import Books
+from extproc.money.accounting.settle import Settle
+from extproc.money.budgets import BudgetSettings, Leases, Reserve, compile_budget
+from extproc.money.ledger import schema
+from extproc.money.ledger.rows import COLUMNS, values
 from extproc.stores import Granted, StoreError, window_at
 from extproc.stores.memory import MemoryCounters
 from extproc.stores.sqlite import SqliteCounters
+from extproc.upstream import prices
 from extproc.words.dialect import Report
 from extproc.words.errors import STORE_UNAVAILABLE, Refusal
 from extproc.words.exchange import Consumer, Price, Target, Usage

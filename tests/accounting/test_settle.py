@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.accounting.settle import Settle, spent, used
-from extproc.budgets import BudgetSettings, Exact, Leases, Reserve, Tools, tokenizer
-from extproc.prices import NANO, bound, cost, price
+from extproc.money.accounting.settle import Settle, spent, used
+from extproc.money.budgets import BudgetSettings, Exact, Leases, Reserve, Tools, tokenizer
 from extproc.stores.memory import MemoryCounters
+from extproc.upstream.prices import NANO, bound, cost, price
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Target, Usage
@@ -71,7 +71,7 @@ async def test_a_settle_that_fails_leaves_the_charge_to_the_end_of_the_lease(wor
     here, sent = world({"limit": 1}), exchange(BODY, targets=(CHEAP,))
     await here.reserve(sent)
     assert set(here.leases) == {sent.id}
-    monkeypatch.setattr("extproc.accounting.settle.used", lambda *_: 1 / 0)
+    monkeypatch.setattr("extproc.money.accounting.settle.used", lambda *_: 1 / 0)
     served(sent, CHEAP)
     await here.leases.turn()
     with pytest.raises(ZeroDivisionError):

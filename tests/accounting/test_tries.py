@@ -2,8 +2,8 @@
 
 import asyncio
 
-from extproc.accounting import tries as module
-from extproc.accounting.tries import AwaitTries, FailedTries
+from extproc.money.accounting import tries as module
+from extproc.money.accounting.tries import AwaitTries, FailedTries
 from extproc.words.exchange import Exchange, Request, Target
 from extproc.words.tries import FailedTry, Try
 

@@ -1,6 +1,6 @@
 """Units of budgets in a fleet: no process counts in another unit than those that share its store."""
 
-from extproc.accounting.units import BOARD, STAYS, Units
+from extproc.money.accounting.units import BOARD, STAYS, Units
 from extproc.stores.memory import MemoryCounters
 
 TOKENS, MONEY = {"a": "tokens", "b": "usd"}, {"a": "usd", "b": "usd", "c": "tokens"}

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
-from extproc.admin import SourceError
-from extproc.admin.sources import matches
-from extproc.ledger.query import FIELDS, ExchangeQuery
+from extproc.money.ledger.query import FIELDS, ExchangeQuery
+from extproc.operate.admin import SourceError
+from extproc.operate.admin.sources import matches
 from extproc.words.exchange import OUTCOMES
 
 TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")

@@ -11,15 +11,15 @@ import pytest
 from jsonschema import Draft202012Validator
 from starlette.testclient import TestClient
 
-from extproc.admin import answers
-from extproc.admin.api import OPERATIONS, document
-from extproc.budgets import BudgetSettings
-from extproc.ledger import Row
-from extproc.ledger.rows import COLUMNS
-from extproc.telemetry.logs import describe
+from extproc.money.budgets import BudgetSettings
+from extproc.money.ledger import Row
+from extproc.money.ledger.rows import COLUMNS
+from extproc.operate.admin import answers
+from extproc.operate.admin.api import OPERATIONS, document
+from extproc.operate.telemetry.logs import describe
 from extproc.words.chain import Skip
 from extproc.words.tries import FailedTry
-from tests.accounting.test_reports import BUDGETS, NOW, SCOPE, World
+from tests.reports.test_reports import BUDGETS, NOW, SCOPE, World
 from tests.telemetry.test_metrics import ended
 
 

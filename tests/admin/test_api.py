@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.admin import SourceError, admin_app
-from extproc.admin.api import as_csv
-from extproc.admin.handling import MAX_BODY
+from extproc.operate.admin import SourceError, admin_app
+from extproc.operate.admin.api import as_csv
+from extproc.operate.admin.handling import MAX_BODY
 from tests.admin.conftest import JSON, NOW
 from tests.admin.fakes import FakeSources
 
@@ -413,7 +413,7 @@ async def test_a_failing_source_gives_its_reason_and_a_bug_gives_none(admin, sou
 
 
 async def test_a_body_that_is_slow_or_cut_off_is_refused(admin, sources, connect, monkeypatch):
-    monkeypatch.setattr("extproc.admin.handling._SLOWEST", 0.05)
+    monkeypatch.setattr("extproc.operate.admin.handling._SLOWEST", 0.05)
 
     async def slow():
         yield b"{"

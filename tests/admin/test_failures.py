@@ -6,8 +6,8 @@ from collections import Counter
 import httpx
 import pytest
 
-from extproc.admin import Failures, admin_app
-from extproc.admin.failures import MOST_KNOWN
+from extproc.operate.admin import Failures, admin_app
+from extproc.operate.admin.failures import MOST_KNOWN
 from tests.admin.conftest import TOKEN
 
 WRONG, RIGHT = {"authorization": "Bearer wrong"}, {"authorization": f"Bearer {TOKEN}"}

@@ -16,9 +16,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 from starlette.responses import PlainTextResponse
 
-from extproc.admin import Failures, HTTPThread, admin_app, status_app
-from extproc.admin.doors import Told
-from extproc.admin.http import CONNECTIONS, Gate, Server
+from extproc.operate.admin import Failures, HTTPThread, admin_app, status_app
+from extproc.operate.admin.doors import Told
+from extproc.operate.admin.http import CONNECTIONS, Gate, Server
 from tests.admin.fakes import FakeSources
 
 
@@ -132,7 +132,7 @@ async def test_connections_that_come_with_the_end_are_closed(telemetry, turns):
 @pytest.fixture
 def doors(telemetry, monkeypatch):
     """The status port with short timeouts on a thread, beside an admin port whose reports never end. Both ports."""
-    monkeypatch.setattr("extproc.admin.http._SLOWEST", 0.3)
+    monkeypatch.setattr("extproc.operate.admin.http._SLOWEST", 0.3)
     go = threading.Event()
 
     class Stuck(FakeSources):
@@ -174,7 +174,7 @@ def test_silent_connections_do_not_block_probes(doors, said):
 
 def test_new_connections_replace_idle_ones(doors, monkeypatch):
     """Beyond the limit of open connections the oldest idle ones are closed, and probes are answered at once."""
-    monkeypatch.setattr("extproc.admin.http._SLOWEST", 60.0)
+    monkeypatch.setattr("extproc.operate.admin.http._SLOWEST", 60.0)
     url = f"http://127.0.0.1:{doors[0]}/healthz"
     with contextlib.ExitStack() as stack:
         idle = []
@@ -250,7 +250,7 @@ import logging, os, resource, socket, time, urllib.request
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from extproc.admin import HTTPThread
+from extproc.operate.admin import HTTPThread
 
 logging.basicConfig(format="%(message)s")
 thread = HTTPThread()
@@ -279,7 +279,7 @@ thread.stop()
 PROBED = """
 import os, resource, socket, time
 from starlette.applications import Starlette
-from extproc.admin import HTTPThread, probing
+from extproc.operate.admin import HTTPThread, probing
 
 reasons = {"ready": ""}
 thread = HTTPThread()

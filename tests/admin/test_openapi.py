@@ -6,9 +6,9 @@ from hypothesis import HealthCheck, Phase, settings
 from jsonschema import Draft202012Validator
 from schemathesis.specs.openapi.checks import unsupported_method
 
-from extproc.admin import admin_app
-from extproc.admin.api import ROUTES, document
-from extproc.ledger.query import FIELDS
+from extproc.money.ledger.query import FIELDS
+from extproc.operate.admin import admin_app
+from extproc.operate.admin.api import ROUTES, document
 from tests.admin.conftest import NOW
 from tests.admin.fakes import FakeDesk, FakeSources, some
 from tests.samples import examples

@@ -14,8 +14,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from extproc.accounting.reports import Everything
-from extproc.admin import Findings, Health, HTTPThread, Siblings, inner_app, siblings, status_app
+from extproc.operate.admin import Findings, Health, HTTPThread, Siblings, inner_app, siblings, status_app
+from extproc.operate.reports.reports import Everything
 from extproc.words import workers
 
 

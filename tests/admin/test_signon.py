@@ -10,12 +10,12 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from extproc.accounting.desk import Desk as OperatorsDesk
-from extproc.admin import admin_app
-from extproc.admin.guard import Principal
-from extproc.admin.sessions import Begun, Seal, Session
-from extproc.admin.signon import SESSION, SignOn
-from extproc.ledger import LedgerError, open_ledger
+from extproc.money.ledger import LedgerError, open_ledger
+from extproc.operate.admin import admin_app
+from extproc.operate.admin.guard import Principal
+from extproc.operate.admin.sessions import Begun, Seal, Session
+from extproc.operate.admin.signon import SESSION, SignOn
+from extproc.operate.reports.desk import Desk as OperatorsDesk
 from extproc.settings.signon import OIDCSettings
 from extproc.words.values import Secret
 from tests.admin.conftest import JSON, TOKEN
@@ -209,10 +209,10 @@ async def test_sign_ins_and_the_providers_documents_are_bounded(settings, desk, 
     assert sign_on_.login(request).status_code == 302
     assert provider.asked.count("/.well-known/openid-configuration") == 1
     for found in (b"[]", b"{}", b"x" * 300_000, b"\xff"):
-        monkeypatch.setattr("extproc.admin.signon.ask", lambda *_, found=found, **__: (200, found))
+        monkeypatch.setattr("extproc.operate.admin.signon.ask", lambda *_, found=found, **__: (200, found))
         clock[0] += 4000
         assert sign_on_.login(request).status_code == 503
-    monkeypatch.setattr("extproc.admin.signon.ask", lambda *_, **__: (_ for _ in ()).throw(TimeoutError()))
+    monkeypatch.setattr("extproc.operate.admin.signon.ask", lambda *_, **__: (_ for _ in ()).throw(TimeoutError()))
     clock[0] += 4000
     assert sign_on_.login(request).status_code == 503
 
@@ -240,7 +240,7 @@ async def test_the_token_works_beside_sign_on(sources, desk, settings):
 
 async def test_a_session_ends_with_its_time(sources, desk, settings, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("extproc.admin.signon.SignOn.__init__.__defaults__", ((), lambda: clock[0]))
+    monkeypatch.setattr("extproc.operate.admin.signon.SignOn.__init__.__defaults__", ((), lambda: clock[0]))
     transport = httpx.ASGITransport(app=admin_app(sources, None, desk, settings))
     async with httpx.AsyncClient(transport=transport, base_url=f"https://{HOST}") as browser:
         await sign_on(browser)

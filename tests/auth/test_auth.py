@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.auth import (
+from extproc.access.auth import (
     Access,
     AttributionSettings,
     Authenticate,

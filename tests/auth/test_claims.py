@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.auth import Access, GroupSettings, JWTSettings, TeamSettings
-from extproc.auth.access import Identity
-from extproc.auth.claims import Tokens, _claim
+from extproc.access.auth import Access, GroupSettings, JWTSettings, TeamSettings
+from extproc.access.auth.access import Identity
+from extproc.access.auth.claims import Tokens, _claim
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.budgets import BudgetSettings, Leases, Reserve, compile_budget
-from extproc.budgets.budget import Budget, ByMatch
+from extproc.money.budgets import BudgetSettings, Leases, Reserve, compile_budget
+from extproc.money.budgets.budget import Budget, ByMatch
 from extproc.stores.memory import MemoryCounters
 from extproc.words.exchange import Consumer, Target
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.accounting.settle import Settle
-from extproc.budgets import (
+from extproc.money.accounting.settle import Settle
+from extproc.money.budgets import (
     BudgetSettings,
     Exact,
     Expected,
@@ -24,10 +24,10 @@ from extproc.budgets import (
     read_scope,
     tokenizer,
 )
-from extproc.budgets.scopes import Scopes
-from extproc.prices import price
+from extproc.money.budgets.scopes import Scopes
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
+from extproc.upstream.prices import price
 from extproc.words.chain import Chain, RetrySettings
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal

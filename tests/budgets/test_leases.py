@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from extproc.budgets import BudgetSettings, Leases, Reserve, leases
+from extproc.money.budgets import BudgetSettings, Leases, Reserve, leases
 from extproc.stores import Hold, NotSentError, StoreError
 from extproc.stores.memory import MemoryCounters
 from extproc.words.errors import Refusal

@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from extproc.budgets import tokenizer
-from extproc.budgets.passed import family_of, of_request, of_sample, tokens
 from extproc.dialects import dialects
+from extproc.money.budgets import tokenizer
+from extproc.money.budgets.passed import family_of, of_request, of_sample, tokens
 from extproc.words.sample import BLOCK, MOST, Sample
 from tests.budgets.texts import ASCII, BEYOND, MIXED, TEXTS
 

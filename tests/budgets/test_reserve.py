@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.accounting.settle import Settle, used
-from extproc.budgets import LEASE, BudgetSettings, Exact, Leases, Reserve, input_bound, unpack_facts
 from extproc.dialects import output_limits
+from extproc.money.accounting.settle import Settle, used
+from extproc.money.budgets import LEASE, BudgetSettings, Exact, Leases, Reserve, input_bound, unpack_facts
 from extproc.routing.parameters import apply, compile_changes, compose
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters

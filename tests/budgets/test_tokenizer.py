@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.budgets import tokenizer
 from extproc.dialects import dialects
+from extproc.money.budgets import tokenizer
 from tests.samples import examples
 
 ENOUGH = 1 << 40

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from extproc import prices
-from extproc.accounting.books import row_of_expired
-from extproc.accounting.settle import Settle
-from extproc.budgets import Leases, Reserve
+from extproc.money.accounting.books import row_of_expired
+from extproc.money.accounting.settle import Settle
+from extproc.money.budgets import Leases, Reserve
 from extproc.settings.document import ConfigError
 from extproc.stores.memory import MemoryCounters
+from extproc.upstream import prices
 from extproc.words.dialect import Ask
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Exchange, Request, Target

@@ -11,8 +11,8 @@ from extproc.cache.entry import Open
 from extproc.cache.settings import ConversationSettings
 from extproc.cache.stores.memory import MemoryStore
 from extproc.dialects import by_path
-from extproc.framing import Frame
 from extproc.settings.config import parse
+from extproc.wire.framing import Frame
 from extproc.words.dialect import Report
 from extproc.words.exchange import Consumer
 

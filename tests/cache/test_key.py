@@ -17,7 +17,7 @@ from extproc.cache.stages import obstacle
 from extproc.dialects import by_path, dialects
 from extproc.dialects.openai_chat import shapes as chat_shapes
 from extproc.dialects.openai_responses import shapes as responses_shapes
-from extproc.providers import ProviderSettings
+from extproc.upstream.providers import ProviderSettings
 from extproc.words.dialect import Ask, Endpoint
 from extproc.words.exchange import Consumer, Target
 from tests.cache.bodies import CHAT, FULL, PATHS, SAME

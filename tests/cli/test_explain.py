@@ -7,11 +7,11 @@ import json
 import pytest
 
 from extproc.cli._explain import Question, explain
-from extproc.gateway import GatewayStream
-from extproc.pipeline import build
-from extproc.services import Services
+from extproc.exchange.gateway import GatewayStream
+from extproc.exchange.pipeline import build
+from extproc.exchange.services import Services
+from extproc.operate.telemetry.metrics import Telemetry
 from extproc.stores.memory import MemoryCounters
-from extproc.telemetry.metrics import Telemetry
 
 SETTINGS = """
 providers:
@@ -471,7 +471,7 @@ async def test_the_guardrails_that_a_request_meets_are_explained(settings):
 
 
 async def test_a_guardrail_that_asks_a_service_is_shown_and_asks_nothing(settings, monkeypatch):
-    monkeypatch.setattr("extproc.outbound.pool.Pool.post", lambda *_: 1 / 0)
+    monkeypatch.setattr("extproc.wire.outbound.pool.Pool.post", lambda *_: 1 / 0)
     hook = "guardrails: [{name: hook, kind: webhook, url: 'https://hook.test/check', on: [input, output]}]"
     rows, forwarded = await told(settings, chat(), hook)
     assert forwarded

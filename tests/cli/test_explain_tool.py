@@ -3,7 +3,7 @@
 import pytest
 
 from extproc.cli import main
-from extproc.mcp.pins import write
+from extproc.tools.mcp.pins import write
 from tests.guardrails.services import PROVIDERS
 from tests.guardrails.test_quarantine import GUARD
 from tests.mcp.test_policy import MCP

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from extproc.cli.init import compose
-from extproc.providers import kinds
 from extproc.settings.config import parse
+from extproc.upstream.providers import kinds
 
 
 def test_the_settings_of_every_kind_load():

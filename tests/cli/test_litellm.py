@@ -5,10 +5,10 @@ import pytest
 from extproc.cli._litellm import convert
 from extproc.cli._litellm_limits import period
 from extproc.cli._litellm_names import KINDS, STRATEGIES
-from extproc.providers import kinds
 from extproc.routing.strategies import strategies
 from extproc.settings.config import parse
 from extproc.settings.document import ConfigError
+from extproc.upstream.providers import kinds
 
 CONFIG = """
 model_list:

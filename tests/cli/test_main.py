@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from extproc import cli
-from extproc.auth import hash_key
+from extproc.access.auth import hash_key
 
 TWO_NAMES = """
 providers: {a: {kind: mock}, b: {kind: mock, base_url: "http://127.0.0.1:1/v1"}}

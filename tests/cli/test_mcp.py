@@ -5,7 +5,7 @@ import json
 import pytest
 
 from extproc.cli import main, mcp
-from extproc.mcp.pins import digest, read
+from extproc.tools.mcp.pins import digest, read
 from tests.mcp.test_pins import TOOL
 
 SHOWN = {"state": "listed", "reason": "", "pinned": None}

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.admin import HTTPThread, admin_app
 from extproc.cli._admin import Gateway
 from extproc.cli._tables import budgets_table, money, safe, table, usage_table
+from extproc.operate.admin import HTTPThread, admin_app
 from tests.admin.fakes import FakeSources, exchange, some
 
 TOKEN = "operator-token"

@@ -11,9 +11,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from extproc.credentials import oauth
-from extproc.credentials.oauth import Token, TokenError, TokenRequest, ask, fetch, problem, read
-from extproc.providers import Credentials
+from extproc.upstream.credentials import oauth
+from extproc.upstream.credentials.oauth import Token, TokenError, TokenRequest, ask, fetch, problem, read
+from extproc.upstream.providers import Credentials
 from tests.outbound.endpoint import drip, drip_the_body, endless, endpoint, raw, reply, silence
 
 NOW = 1_800_000_000.0

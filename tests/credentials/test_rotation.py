@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from extproc.credentials import rotation
-from extproc.credentials.oauth import Token, TokenError
-from extproc.credentials.rotation import Keeper, holds, secret_file, secret_name, watch, write_secret
-from extproc.providers import Credential
 from extproc.settings import checks
 from extproc.settings.config import parse
 from extproc.settings.document import ConfigError
+from extproc.upstream.credentials import rotation
+from extproc.upstream.credentials.oauth import Token, TokenError
+from extproc.upstream.credentials.rotation import Keeper, holds, secret_file, secret_name, watch, write_secret
+from extproc.upstream.providers import Credential
 
 CANARY = "canary-4b1d"
 MODELS = "models: {m: {provider: p}}"

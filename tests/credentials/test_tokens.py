@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from extproc.credentials.oauth import Token, TokenError
-from extproc.credentials.tokens import Tokens
-from extproc.providers import Credentials
+from extproc.upstream.credentials.oauth import Token, TokenError
+from extproc.upstream.credentials.tokens import Tokens
+from extproc.upstream.providers import Credentials
 
 SETTINGS = {"azure": {"tenant": "acme", "client_id": "app", "client_secret": "env:ENTRA_SECRET"}}
 

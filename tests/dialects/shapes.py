@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from extproc.framing.aws_eventstream import encode as aws_frame
+from extproc.wire.framing.aws_eventstream import encode as aws_frame
 from extproc.words.exchange import Kinds, Usage
 
 EVIDENCE = {"recorded", "documented", "constructed", "none"}

@@ -5,7 +5,7 @@ import pytest
 from extproc.dialects import dialects
 from extproc.dialects._effort import LEVELS, fitting, levels
 from extproc.dialects._thinkers import unlisted
-from extproc.providers import kinds
+from extproc.upstream.providers import kinds
 from extproc.words.dialect import Destination
 from extproc.words.messages import Message, Prompt, TextPart
 from tests.doubles.answers import Refused

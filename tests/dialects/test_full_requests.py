@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from extproc.dialects import Endpoints, dialects
-from extproc.parsing import Inside
+from extproc.exchange.parsing import Inside
 from extproc.words import contract
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Text
 from extproc.words.errors import Refusal

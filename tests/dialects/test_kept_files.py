@@ -5,7 +5,7 @@ import json
 import pytest
 
 from extproc.dialects import dialects
-from extproc.framing.multipart import fields_of, parts_of
+from extproc.wire.framing.multipart import fields_of, parts_of
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from extproc.budgets.bounds import dearest
 from extproc.dialects import _media as media
+from extproc.money.budgets.bounds import dearest
 
 
 def encoded(data):

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import re2
 
-from extproc.attempt import AttemptStream
 from extproc.dialects import Endpoints, dialects, path_regex
-from extproc.envoy_config import public
-from extproc.providers import kinds
+from extproc.envoy.envoy_config import public
+from extproc.exchange.attempt import AttemptStream
 from extproc.settings.limits import LimitsSettings
+from extproc.upstream.providers import kinds
 from extproc.words import contract
 from extproc.words.actions import LocalReply
 from extproc.words.dialect import Endpoint

@@ -6,7 +6,7 @@ import pytest
 
 from extproc.dialects import dialects
 from extproc.dialects.anthropic_messages.models import traits_of
-from extproc.providers import kinds
+from extproc.upstream.providers import kinds
 from extproc.words.actions import LocalReply
 from extproc.words.dialect import Destination, Endpoint
 from extproc.words.messages import FilePart, ToolChoice

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from extproc.dialects import dialects
-from extproc.framing.content_types import AMAZON
-from extproc.providers import kinds
-from extproc.translation.translate import Translation
+from extproc.exchange.translation.translate import Translation
+from extproc.upstream.providers import kinds
+from extproc.wire.framing.content_types import AMAZON
 from extproc.words import contract
 from extproc.words.contract import Service
 from extproc.words.dialect import Report

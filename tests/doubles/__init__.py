@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from extproc import mock
+from extproc.upstream import mock
 from tests.doubles import faults
 from tests.doubles.provider import Double
 from tests.doubles.server import Options, Server

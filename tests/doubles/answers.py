@@ -7,9 +7,9 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from extproc.mock.conversation import CREATED
-from extproc.mock.endpoints import Headers, Json, Question, Refused, error
-from extproc.mock.faults import Faults
+from extproc.upstream.mock.conversation import CREATED
+from extproc.upstream.mock.endpoints import Headers, Json, Question, Refused, error
+from extproc.upstream.mock.faults import Faults
 from tests.doubles.faults import Event
 
 __all__ = ["CREATED", "Answer", "Headers", "Json", "Question", "Refused", "error"]

@@ -6,7 +6,7 @@ from array import array
 from base64 import b64encode
 from typing import Any
 
-from extproc.mock.apis import vector
+from extproc.upstream.mock.apis import vector
 from tests.doubles.answers import Answer, Question, Refused, count_words, positive, report_usage
 
 __all__ = ["vector"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
-from extproc.mock import endpoints as shared
+from extproc.upstream.mock import endpoints as shared
 from tests.doubles.answers import Answer, Headers, Json, Question, Refused
 from tests.doubles.credentials import Asked, Keys
 from tests.doubles.faults import Event, odd

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-from extproc.mock import faults as shared
-from extproc.mock.faults import NO_PLAN, FaultError, number, one_of, read_plan
+from extproc.upstream.mock import faults as shared
+from extproc.upstream.mock.faults import NO_PLAN, FaultError, number, one_of, read_plan
 
 __all__ = ["NO_PLAN", "FaultError"]  # beside the mock's own
 

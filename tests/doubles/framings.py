@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from extproc.framing.aws_eventstream import encode
+from extproc.wire.framing.aws_eventstream import encode
 from tests.doubles.faults import DONE, NONE, Event, Faults
 
 Header = tuple[bytes, bytes]

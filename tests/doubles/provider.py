@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from extproc.mock.endpoints import Answer, Endpoint, Headers, Json, Options
-from extproc.mock.faults import Faults as SharedFaults
-from extproc.mock.provider import JSON, Mock, Reply, Seen
+from extproc.upstream.mock.endpoints import Answer, Endpoint, Headers, Json, Options
+from extproc.upstream.mock.faults import Faults as SharedFaults
+from extproc.upstream.mock.provider import JSON, Mock, Reply, Seen
 from tests.doubles import files, forms, responses_stored
 from tests.doubles.credentials import Asked, Keys
 from tests.doubles.faults import NONE, Faults, odd, padded, parse

@@ -27,7 +27,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from extproc.mock.conversation import (
+from extproc.upstream.mock.conversation import (
     FRAGMENT,
     MAX_CHOICES,
     PIECE,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, cast
 
-from extproc.mock import connection, endpoints
-from extproc.mock.faults import Faults
+from extproc.upstream.mock import connection, endpoints
+from extproc.upstream.mock.faults import Faults
 from tests.doubles.faults import odd
 
 

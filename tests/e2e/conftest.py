@@ -326,7 +326,7 @@ def provider() -> Iterator[Scripted]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shortens Envoy's wait for an answer of the processor from 10 s to 2 s, for gateways that start from now on."""
-    monkeypatch.setattr("extproc.envoy_config.processor.MESSAGE_TIMEOUT", timedelta(seconds=2))
+    monkeypatch.setattr("extproc.envoy.envoy_config.processor.MESSAGE_TIMEOUT", timedelta(seconds=2))
 
 
 DEMO = """

@@ -17,14 +17,14 @@ from importlib import import_module
 from typing import Any
 
 PLACES = {
-    "extproc.admin.guard:Guard.__call__": 0.1,
-    "extproc.gateway:GatewayStream.on_end": 0.25,
-    "extproc.ledger.writer:Writer._write_batch": 0.8,
-    "extproc.mcp.servers:Servers._look": 0.3,
-    "extproc.mock.connection:Connection._play": 0.02,
-    "extproc.server.discovery:Discovery.offer": 0.4,
-    "extproc.server.reload:Reloads.look": 0.8,
-    "extproc.telemetry.lines:Lines._write": 0.5,
+    "extproc.operate.admin.guard:Guard.__call__": 0.1,
+    "extproc.exchange.gateway:GatewayStream.on_end": 0.25,
+    "extproc.money.ledger.writer:Writer._write_batch": 0.8,
+    "extproc.tools.mcp.servers:Servers._look": 0.3,
+    "extproc.upstream.mock.connection:Connection._play": 0.02,
+    "extproc.envoy.server.discovery:Discovery.offer": 0.4,
+    "extproc.envoy.server.reload:Reloads.look": 0.8,
+    "extproc.operate.telemetry.lines:Lines._write": 0.5,
 }
 """Methods, and the most seconds by which each call begins late."""
 

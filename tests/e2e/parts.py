@@ -26,17 +26,17 @@ from unittest.mock import patch
 
 import uvloop
 
-from extproc import mock
 from extproc.cli._drain import AT_ONCE
 from extproc.cli.envoy import prepare
 from extproc.settings import config
 from extproc.settings.config import Settings
+from extproc.upstream import mock
 from extproc.words.plain import plain
 from tests import doubles
 from tests.e2e.zygote import Child
 
 with plain():
-    from extproc import envoy_config
+    from extproc.envoy import envoy_config
 
 ENVOY = Path(sys.executable).with_name("envoy")
 START = 60.0  # seconds until a part must be ready

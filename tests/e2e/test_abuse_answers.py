@@ -338,7 +338,7 @@ def test_an_invalid_answer_of_anthropic_is_a_502_or_fails_over(name: str, gatewa
 
 def test_an_event_of_amazon_with_a_wrong_checksum_ends_the_stream(gateway: Gateway, provider: Scripted) -> None:
     """Amazon's events carry checksums. Nothing after a damaged event is used."""
-    from extproc.framing.aws_eventstream import encode
+    from extproc.wire.framing.aws_eventstream import encode
 
     def event(kind: str, **payload: Any) -> bytes:
         return encode({":message-type": "event", ":event-type": kind}, json.dumps(payload).encode())

@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from extproc.framing.aws_eventstream import encode
+from extproc.wire.framing.aws_eventstream import encode
 from tests.e2e.abuse.headers import FORGED
 from tests.e2e.conftest import KEY, Gateway, eventually, run_gateway
 from tests.e2e.scripted import Script, Scripted, events, head, plain, stream

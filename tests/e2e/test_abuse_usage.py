@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from extproc.budgets import tokenizer
+from extproc.money.budgets import tokenizer
 from tests.e2e import raw
 from tests.e2e.conftest import KEY, Gateway, run_gateway
 from tests.e2e.scripted import Scripted, events, head, plain, stream

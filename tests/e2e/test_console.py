@@ -13,7 +13,7 @@ from decimal import Decimal
 
 import pytest
 
-from extproc.admin import HTTPThread, SourceError, admin_app
+from extproc.operate.admin import HTTPThread, SourceError, admin_app
 from extproc.settings.signon import OIDCSettings
 from tests.admin.fakes import FakeDesk, FakeSources, exchange, some
 from tests.admin.idp import CLIENT, SECRET, Provider

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from extproc.auth import hash_key
+from extproc.access.auth import hash_key
 from tests.e2e.conftest import Gateway, eventually
 
 pytestmark = pytest.mark.alone  # it measures time

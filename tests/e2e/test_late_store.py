@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from extproc.ledger import open_ledger
+from extproc.money.ledger import open_ledger
 from tests.e2e.conftest import Gateway, eventually
 from tests.redis_server import RedisServer
 

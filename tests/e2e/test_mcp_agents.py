@@ -66,7 +66,7 @@ def shared(servers: McpServers, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def gateway(shared: Gateway, servers: McpServers, monkeypatch: pytest.MonkeyPatch) -> Gateway:
-    monkeypatch.setattr("extproc.mock.provider.LOGGED_BODY", 4 << 20)  # Claude Code sends its tools in 100 KiB
+    monkeypatch.setattr("extproc.upstream.mock.provider.LOGGED_BODY", 4 << 20)  # Claude Code sends its tools in 100 KiB
     shared.begin()
     for server in servers.by_name.values():
         server.seen.clear()

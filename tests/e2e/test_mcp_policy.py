@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from extproc.mcp.pins import write
+from extproc.tools.mcp.pins import write
 from tests.doubles.mcp import McpServer, McpServers, tool
 from tests.e2e.conftest import KEY, Gateway, eventually, run_gateway
 from tests.e2e.scripted import Scripted, plain

@@ -21,8 +21,8 @@ import httpx
 import openai
 import pytest
 
-from extproc.ledger import open_ledger
-from extproc.ledger.query import Query
+from extproc.money.ledger import open_ledger
+from extproc.money.ledger.query import Query
 from tests.e2e.conftest import Gateway, eventually, run_gateway
 
 Start = Callable[..., Gateway]

@@ -16,10 +16,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from extproc import unread
-from extproc.server.processor import Processor
+from extproc.envoy.server.processor import Processor
+from extproc.exchange import unread
+from extproc.exchange.unread import BESIDE, HEAD, TAIL
 from extproc.settings import config
-from extproc.unread import BESIDE, HEAD, TAIL
 from extproc.words.tries import Seen, Try, UnderWay
 from tests.e2e import parts
 from tests.e2e.conftest import KEY, chat_body, eventually, free_ports

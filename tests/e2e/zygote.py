@@ -128,9 +128,9 @@ def serve() -> dict[str, object] | None:
 
 
 def main() -> int:
-    import extproc.admin.http
     import extproc.cli.serve
-    import extproc.server.processor  # noqa: F401
+    import extproc.envoy.server.processor
+    import extproc.operate.admin.http  # noqa: F401
     from extproc.cli import main as extproc_main
     from tests.e2e import late
 

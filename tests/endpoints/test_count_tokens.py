@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from extproc.endpoints.count_tokens import CountTokens
+from extproc.exchange.endpoints.count_tokens import CountTokens
 from extproc.routing.catalog import Catalog
 from extproc.words.exchange import Target
 

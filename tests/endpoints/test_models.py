@@ -5,9 +5,9 @@ from anthropic.pagination import SyncPage
 from anthropic.types import ModelInfo
 
 from extproc.dialects import speaking
-from extproc.endpoints.models import Models
-from extproc.prices import known_models
+from extproc.exchange.endpoints.models import Models
 from extproc.routing.catalog import Catalog
+from extproc.upstream.prices import known_models
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Exchange, Request
 

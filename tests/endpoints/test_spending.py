@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.accounting.reports import Reporter
-from extproc.budgets import BudgetSettings, Grants
-from extproc.endpoints.spending import Own, Rate
-from extproc.ledger import LedgerError, Row, open_ledger
+from extproc.exchange.endpoints.spending import Own, Rate
+from extproc.money.budgets import BudgetSettings, Grants
+from extproc.money.ledger import LedgerError, Row, open_ledger
+from extproc.operate.reports.reports import Reporter
 from extproc.stores import Hold, StoreError
 from extproc.stores.memory import MemoryCounters
 from extproc.words.errors import Refusal

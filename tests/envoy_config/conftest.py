@@ -42,7 +42,7 @@ from envoy_data_plane.envoy.service.ext_proc.v3 import (
 from envoy_data_plane.envoy.type.v3 import HttpStatus
 from envoy_data_plane.google.protobuf import Struct
 
-from extproc.envoy_config import bootstrap, render, write_secrets
+from extproc.envoy.envoy_config import bootstrap, render, write_secrets
 from extproc.settings.config import Settings, parse
 from extproc.words import contract
 from extproc.words.exchange import Target

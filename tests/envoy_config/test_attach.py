@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from extproc.envoy_config import attach, attach_problems
+from extproc.envoy.envoy_config import attach, attach_problems
 from extproc.settings.config import parse
 from extproc.words import contract
 from tests.e2e.idp import Issuer

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from extproc.envoy_config import write_secrets
+from extproc.envoy.envoy_config import write_secrets
 from extproc.words import contract
 
 pytestmark = pytest.mark.e2e

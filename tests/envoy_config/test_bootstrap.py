@@ -11,7 +11,7 @@ import yaml
 
 from extproc.dialects import path_regex
 from extproc.dialects import served as served_paths
-from extproc.envoy_config import bootstrap, render, write_secrets
+from extproc.envoy.envoy_config import bootstrap, render, write_secrets
 from extproc.settings.config import parse
 from extproc.words import contract
 

@@ -7,7 +7,7 @@ import betterproto2
 import msgspec
 import pytest
 
-from extproc.envoy_config.dynamic import make
+from extproc.envoy.envoy_config.dynamic import make
 from extproc.settings import bound
 from extproc.settings.config import parse
 from extproc.words.resources import Ask, Made
@@ -91,6 +91,6 @@ def test_a_changed_try_gets_a_name_of_its_own_and_the_others_keep_theirs():
 def test_the_process_that_makes_them_answers_the_same():
     text = BASE + OTHERS[6]
     ask = Ask(text, BASE + "stores: {counters: 'memory:'}", "/s", None, make(parse(BASE), BASE, "/s"))
-    command = [sys.executable, "-m", "extproc.server.making"]
+    command = [sys.executable, "-m", "extproc.envoy.server.making"]
     done = subprocess.run(command, input=msgspec.json.encode(ask), capture_output=True, check=True)
     assert msgspec.json.decode(done.stdout, type=Made) == make(parse(text), text, "/s", ask.before)

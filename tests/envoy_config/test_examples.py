@@ -7,7 +7,7 @@ import httpx
 import pytest
 import yaml
 
-from extproc.envoy_config.examples import FOLDER, examples
+from extproc.envoy.envoy_config.examples import FOLDER, examples
 from extproc.words import contract
 
 NAMES = ["attach.snippet.yaml", "failover.envoy.yaml", "minimal.envoy.yaml"]
@@ -31,7 +31,7 @@ def named(items: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_examples_are_up_to_date(name):
-    again = "python -m extproc.envoy_config.examples"
+    again = "python -m extproc.envoy.envoy_config.examples"
     assert (FOLDER / name).read_text() == texts()[name], f"{name} has drifted; run: {again}"
 
 

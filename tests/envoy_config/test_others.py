@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.envoy_config.others import others
+from extproc.envoy.envoy_config.others import others
 
 NAMES = st.text("ab-:", max_size=5)
 LISTS = st.lists(st.builds(lambda name, more: name + "*" * more, NAMES, st.booleans()), max_size=6)

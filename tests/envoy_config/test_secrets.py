@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from extproc.credentials.rotation import write_secret
-from extproc.envoy_config import write_secrets
-from extproc.envoy_config.secrets import secret_file, secret_name
+from extproc.envoy.envoy_config import write_secrets
+from extproc.envoy.envoy_config.secrets import secret_file, secret_name
 from extproc.settings.config import parse
+from extproc.upstream.credentials.rotation import write_secret
 
 SETTINGS = parse("""
 providers:

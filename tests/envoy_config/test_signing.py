@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from extproc.envoy_config import bootstrap
+from extproc.envoy.envoy_config import bootstrap
 from extproc.settings.config import parse
 from extproc.words import contract
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from extproc.envoy_config import attach, bootstrap
+from extproc.envoy.envoy_config import attach, bootstrap
 from extproc.settings.config import parse
 
 ONE = """

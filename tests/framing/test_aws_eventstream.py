@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.framing.aws_eventstream import CORRUPT, AWSEventStream, encode
+from extproc.wire.framing.aws_eventstream import CORRUPT, AWSEventStream, encode
 
 EVENT = {":message-type": "event", ":event-type": "contentBlockDelta", ":content-type": "application/json"}
 STREAM = [

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.framing.inflate import SLICE, Inflate
+from extproc.wire.framing.inflate import SLICE, Inflate
 
 TEXT = b"data: hello\n\n" * 100
 

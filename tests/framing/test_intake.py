@@ -2,11 +2,11 @@ import gzip
 
 import pytest
 
-from extproc.framing.aws_eventstream import AWSEventStream, encode
-from extproc.framing.inflate import Inflate
-from extproc.framing.intake import SLICE, TURN, Intake
-from extproc.framing.json import WholeBody
-from extproc.framing.sse import SSE
+from extproc.wire.framing.aws_eventstream import AWSEventStream, encode
+from extproc.wire.framing.inflate import Inflate
+from extproc.wire.framing.intake import SLICE, TURN, Intake
+from extproc.wire.framing.json import WholeBody
+from extproc.wire.framing.sse import SSE
 from extproc.words.errors import Refusal
 
 EVENT = b'data: {"a":1}\n\n'

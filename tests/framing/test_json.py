@@ -4,8 +4,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from extproc.framing import KEPT
-from extproc.framing.json import InvalidJSON, WholeBody, parse
+from extproc.wire.framing import KEPT
+from extproc.wire.framing.json import InvalidJSON, WholeBody, parse
 
 DEPTH = 128
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from extproc.framing.json_array import JSONArray
-from extproc.framing.sse import SSE
+from extproc.wire.framing.json_array import JSONArray
+from extproc.wire.framing.sse import SSE
 
 EVENTS = [{"text": "a,\n]"}, {"text": "é"}, {"n": [1]}]
 STREAM = (

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.framing.multipart import MOST_PARTS, InvalidFormError, boundary_of, is_form, parts_of, patched
+from extproc.wire.framing.multipart import MOST_PARTS, InvalidFormError, boundary_of, is_form, parts_of, patched
 
 SOUND = b"ID3\x00\r\n--\r\n\xff"
 

@@ -3,9 +3,9 @@
 import msgspec
 import pytest
 
-from extproc.framing import rpc
-from extproc.framing.json import InvalidJSON
-from extproc.framing.rpc import InvalidMessageError
+from extproc.wire.framing import rpc
+from extproc.wire.framing.json import InvalidJSON
+from extproc.wire.framing.rpc import InvalidMessageError
 
 
 def read(body):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.framing import slices
-from extproc.framing.json import InvalidJSON, parse
+from extproc.wire.framing import slices
+from extproc.wire.framing.json import InvalidJSON, parse
 
 DEPTH = 16
 LIMITS = {"depth": DEPTH, "nodes": 1_000_000, "text": 1 << 20}

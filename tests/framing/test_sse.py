@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.framing import EMPTY, OVERSIZE
-from extproc.framing.sse import SSE
+from extproc.wire.framing import EMPTY, OVERSIZE
+from extproc.wire.framing.sse import SSE
 
 
 def read(chunks, limit=1 << 20):

@@ -8,18 +8,18 @@ from typing import Any, cast
 
 import msgspec
 
-from extproc.auth.access import Grants
-from extproc.framing import rpc
-from extproc.framing.json import InvalidJSON
-from extproc.mcp.call import CALLS, LEGACY, MODERN, Call
-from extproc.mcp.catalogue import Catalogue, Entry
-from extproc.mcp.eras import request_for
-from extproc.mcp.forward import Find
-from extproc.mcp.policy import Policy
-from extproc.mcp.profiles import Profiles
-from extproc.mcp.servers import Server
-from extproc.mcp.settings import MCPSettings
-from extproc.mcp.stages import ParseRPC
+from extproc.access.auth.access import Grants
+from extproc.tools.mcp.call import CALLS, LEGACY, MODERN, Call
+from extproc.tools.mcp.catalogue import Catalogue, Entry
+from extproc.tools.mcp.eras import request_for
+from extproc.tools.mcp.forward import Find
+from extproc.tools.mcp.policy import Policy
+from extproc.tools.mcp.profiles import Profiles
+from extproc.tools.mcp.servers import Server
+from extproc.tools.mcp.settings import MCPSettings
+from extproc.tools.mcp.stages import ParseRPC
+from extproc.wire.framing import rpc
+from extproc.wire.framing.json import InvalidJSON
 from extproc.words.errors import Refusal
 from extproc.words.values import Pattern
 from tests.e2e.mcp_agent import message, modern

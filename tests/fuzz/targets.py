@@ -22,20 +22,20 @@ from unittest import mock
 import yaml
 
 from extproc.dialects import dialects
-from extproc.framing import EMPTY, slices
-from extproc.framing.aws_eventstream import CORRUPT, AWSEventStream, encode
-from extproc.framing.content_types import AMAZON
-from extproc.framing.inflate import Inflate
-from extproc.framing.json import InvalidJSON, parse
-from extproc.framing.sse import SSE
-from extproc.parsing import OWN_PATHS
-from extproc.pb import extproc_pb2 as pb
-from extproc.server import access_log, wire
+from extproc.envoy.server import access_log, wire
+from extproc.exchange.parsing import OWN_PATHS
+from extproc.exchange.translation.translate import Stream, Translation
+from extproc.exchange.unread.windows import Reading
 from extproc.settings import checks, config
 from extproc.settings.document import ConfigError
-from extproc.translation.translate import Stream, Translation
-from extproc.transport import Malformed
-from extproc.unread.windows import Reading
+from extproc.wire.framing import EMPTY, slices
+from extproc.wire.framing.aws_eventstream import CORRUPT, AWSEventStream, encode
+from extproc.wire.framing.content_types import AMAZON
+from extproc.wire.framing.inflate import Inflate
+from extproc.wire.framing.json import InvalidJSON, parse
+from extproc.wire.framing.sse import SSE
+from extproc.wire.pb import extproc_pb2 as pb
+from extproc.wire.transport import Malformed
 from extproc.words import contract
 from extproc.words.actions import CONTINUE, Chunk
 from extproc.words.contract import Service

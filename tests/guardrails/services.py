@@ -6,7 +6,7 @@ import json
 import re
 from contextlib import contextmanager
 
-from extproc.outbound.pool import Pool
+from extproc.wire.outbound.pool import Pool
 
 PROVIDERS = """
 providers:

@@ -2,7 +2,7 @@
 
 import json
 
-from extproc.framing.sse import SSE
+from extproc.wire.framing.sse import SSE
 from extproc.words.actions import LocalReply
 from tests.talk import feed
 

@@ -26,12 +26,12 @@ from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
-from extproc.credentials.oauth import TokenError
 from extproc.guardrails import GuardInput
 from extproc.guardrails._remote import Passage, batches, changes, parts
-from extproc.outbound.pool import AnswerError
 from extproc.settings.checks import doubts
 from extproc.settings.document import ConfigError
+from extproc.upstream.credentials.oauth import TokenError
+from extproc.wire.outbound.pool import AnswerError
 from extproc.words.actions import LocalReply
 from tests.guardrails.services import KINDS, MASKS, PROVIDERS, bad, chat, real, services
 from tests.guardrails.streams import Played, heard, stream
@@ -229,7 +229,7 @@ async def test_without_a_token_nothing_is_asked(world, service, monkeypatch):
     async def get(tokens, deadline):
         raise TokenError("refused", "CANARY")
 
-    monkeypatch.setattr("extproc.credentials.tokens.Tokens.get", get)
+    monkeypatch.setattr("extproc.upstream.credentials.tokens.Tokens.get", get)
     entra = "credentials: {azure: {tenant: acme, client_id: app, client_secret: env:SERVICE_KEY}}"
     kind = KINDS["azure_content_safety"].replace("key: env:SERVICE_KEY", entra)
     for failure, status in (("closed", 503), ("open", None)):
@@ -242,7 +242,7 @@ async def test_without_a_token_nothing_is_asked(world, service, monkeypatch):
 
 async def test_a_dead_service_holds_five_requests_and_is_asked_again(world, service, monkeypatch):
     now = 0.0
-    monkeypatch.setattr("extproc.outbound.breaker.time.monotonic", lambda: now)
+    monkeypatch.setattr("extproc.wire.outbound.breaker.time.monotonic", lambda: now)
     made = gateway(world, "webhook")
     [stage] = [stage for stage, *_ in made.pipeline.on_request._stages if isinstance(stage, GuardInput)]
     breaker = stage._guards[0].remote.services[0]._breaker

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from extproc.dialects import dialects
-from extproc.framing.sse import SSE
 from extproc.guardrails import Detector, Finding
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._mask import Mask
 from extproc.guardrails._watch import Watch
+from extproc.wire.framing.sse import SSE
 from extproc.words.dialect import Report
 from tests.guardrails.fakes import Fake, Holding, Words
 from tests.guardrails.streams import PATHS, heard, stream

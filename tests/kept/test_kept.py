@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.access.kept import Ids, Object, is_sealed, owner
+from extproc.access.kept.stages import Seal
 from extproc.dialects import Endpoints, dialects
-from extproc.kept import Ids, Object, is_sealed, owner
-from extproc.kept.stages import Seal
-from extproc.providers import ProviderSettings
 from extproc.settings.checks import doubts
+from extproc.upstream.providers import ProviderSettings
 from extproc.words.exchange import Consumer, Kept, Target
 from extproc.words.values import Secret
 

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from extproc.access.kept import Ids, Object, owner
+from extproc.access.kept.stages import Recall, Seal
 from extproc.dialects import by_path
 from extproc.dialects.openai_responses.client_answer import new_response_id
 from extproc.dialects.openai_responses.shapes import new_id
-from extproc.framing import Frame
-from extproc.kept import Ids, Object, owner
-from extproc.kept.stages import Recall, Seal
-from extproc.providers import ProviderSettings
+from extproc.upstream.providers import ProviderSettings
+from extproc.wire.framing import Frame
 from extproc.words.dialect import Ask, Endpoint, Report
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Exchange, Request, Response, Target

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from extproc.ledger import Row, open_ledger
+from extproc.money.ledger import Row, open_ledger
 from tests.postgres_server import PostgresServer
 
 NOW = 1_795_000_000.0  # 2026-11-18T11:06:40Z
@@ -24,7 +24,7 @@ def postgres():
 
 @pytest.fixture(autouse=True)
 def _in_a_hurry(monkeypatch):
-    monkeypatch.setattr("extproc.ledger.writer.PAUSE", 0.01)
+    monkeypatch.setattr("extproc.money.ledger.writer.PAUSE", 0.01)
 
 
 def place(request):

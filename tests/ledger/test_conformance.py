@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from extproc.ledger import Row, open_ledger
-from extproc.ledger.query import ExchangeQuery, Query
-from extproc.ledger.rows import COLUMNS, MAX_AMOUNT
+from extproc.money.ledger import Row, open_ledger
+from extproc.money.ledger.query import ExchangeQuery, Query
+from extproc.money.ledger.rows import COLUMNS, MAX_AMOUNT
 from extproc.words.tries import FailedTry
 from tests.ledger.conftest import NOW, row, write
 
@@ -295,7 +295,7 @@ def test_hostile_names_and_values_are_only_text(ledger, hostile):
 
 
 def test_the_number_of_buckets_is_limited_and_the_answer_says_so(ledger, monkeypatch):
-    monkeypatch.setattr("extproc.ledger.usage.MAX_BUCKETS", 10)
+    monkeypatch.setattr("extproc.money.ledger.usage.MAX_BUCKETS", 10)
     write(
         ledger, *[row(f"{number}", team=f"{number:02}", time=NOW + number * 3600, cost=number) for number in range(11)]
     )
@@ -436,7 +436,7 @@ def test_times_of_a_few_answers_are_exact_percentiles(ledger):
 
 @pytest.mark.parametrize("rolled", [False, True])
 def test_times_of_many_answers_are_read_from_histograms_with_fine_parts(ledger, monkeypatch, rolled):
-    monkeypatch.setattr("extproc.ledger.latency.EXACT", 5)
+    monkeypatch.setattr("extproc.money.ledger.latency.EXACT", 5)
     day = 86400 * 2
     fast = [row(f"f{number}", time=NOW - day, duration_ms=2 + number % 3, model="m") for number in range(90)]
     slow = [row(f"s{number}", time=NOW - day, duration_ms=100_000, model="m") for number in range(10)]
@@ -454,8 +454,8 @@ def test_times_of_many_answers_are_read_from_histograms_with_fine_parts(ledger, 
 
 
 def test_old_rows_are_deleted_in_batches(ledger, monkeypatch):
-    monkeypatch.setattr("extproc.ledger.ledger.PRUNE_BATCH", 4)
-    monkeypatch.setattr("extproc.ledger.ledger.PRUNE_PAUSE", 0)
+    monkeypatch.setattr("extproc.money.ledger.ledger.PRUNE_BATCH", 4)
+    monkeypatch.setattr("extproc.money.ledger.ledger.PRUNE_PAUSE", 0)
     write(ledger, *[row(str(number), time=NOW - number) for number in range(20)])
     assert ledger.prune(NOW - 9.5) == 10
     assert (ledger.prune(NOW - 9.5), ask(ledger).total.requests) == (0, 10)

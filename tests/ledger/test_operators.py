@@ -2,9 +2,9 @@
 
 import pytest
 
-from extproc.auth import IssuedKey
-from extproc.ledger import LedgerError, open_ledger
-from extproc.ledger.operators import MAX_DETAIL, TooManyKeysError
+from extproc.access.auth import IssuedKey
+from extproc.money.ledger import LedgerError, open_ledger
+from extproc.money.ledger.operators import MAX_DETAIL, TooManyKeysError
 from tests.ledger.conftest import NOW
 
 
@@ -13,7 +13,7 @@ def key(number, **more):
 
 
 def test_keys_are_stored_revoked_and_bounded(ledger, monkeypatch):
-    monkeypatch.setattr("extproc.ledger.operators.MAX_KEYS", 3)
+    monkeypatch.setattr("extproc.money.ledger.operators.MAX_KEYS", 3)
     desk = ledger.operators
     empty = desk.mark()
     for number in range(3):
@@ -38,7 +38,7 @@ def test_keys_are_stored_revoked_and_bounded(ledger, monkeypatch):
 def test_the_trail_is_paged_pruned_and_bounded(ledger, monkeypatch):
     desk = ledger.operators
     for number in range(5):
-        monkeypatch.setattr("extproc.ledger.operators.time.time", lambda at=number // 2: NOW + at)
+        monkeypatch.setattr("extproc.money.ledger.operators.time.time", lambda at=number // 2: NOW + at)
         desk.record(
             "ada@example.com", "operator", "grant", {"number": number, "text": "'; DROP TABLE audit; --\0\ud800"}
         )
@@ -50,7 +50,7 @@ def test_the_trail_is_paged_pruned_and_bounded(ledger, monkeypatch):
     assert list(desk.trail(2, "none")) == []
     desk.prune(NOW + 1)
     assert list(desk.trail(9)) == latest[:3]
-    monkeypatch.setattr("extproc.ledger.operators.time.time", lambda: NOW + 9)
+    monkeypatch.setattr("extproc.money.ledger.operators.time.time", lambda: NOW + 9)
     desk.record("x", "admin", "grant", {"long": "y" * MAX_DETAIL})
     assert list(desk.trail(9)[0].detail) == ["cut"]
 

@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from extproc.ledger import open_ledger
-from extproc.ledger.privacy import FORGOTTEN
-from extproc.ledger.query import ExchangeQuery
+from extproc.money.ledger import open_ledger
+from extproc.money.ledger.privacy import FORGOTTEN
+from extproc.money.ledger.query import ExchangeQuery
 from extproc.stores import Hold
 from extproc.stores.sqlite import SqliteCounters
 from tests.ledger.conftest import row, wait, write
@@ -21,9 +21,9 @@ from tests.redis_server import RedisServer
 
 @pytest.fixture
 def kept(shared_url, monkeypatch):
-    monkeypatch.setattr("extproc.ledger.rollups.PAUSE", 0)
-    monkeypatch.setattr("extproc.ledger.privacy.BATCH", 40)
-    monkeypatch.setattr("extproc.ledger.ledger.PRUNE_PAUSE", 0)
+    monkeypatch.setattr("extproc.money.ledger.rollups.PAUSE", 0)
+    monkeypatch.setattr("extproc.money.ledger.privacy.BATCH", 40)
+    monkeypatch.setattr("extproc.money.ledger.ledger.PRUNE_PAUSE", 0)
     ledger = open_ledger(shared_url)
     write(
         ledger, *some(200), row("own", time=MIDNIGHT, consumer="z", key="z#1", labels={"user": "zoe"}, request_id="r")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extproc.ledger.query import FIELDS, Query, label_of, next_month
-from extproc.ledger.rows import MAX_COUNT
-from extproc.ledger.usage import Numbers
+from extproc.money.ledger.query import FIELDS, Query, label_of, next_month
+from extproc.money.ledger.rows import MAX_COUNT
+from extproc.money.ledger.usage import Numbers
 from extproc.words.exchange import OUTCOMES
 from tests.ledger.conftest import row, write
 from tests.samples import examples
@@ -94,7 +94,7 @@ def oracle(rows, query):
 @settings(max_examples=examples(12), deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=st.lists(ROWS, max_size=40), asked=st.lists(queries(), min_size=5, max_size=20))
 def test_a_report_equals_the_computed_one(ledger, monkeypatch, first_part, rows, asked):
-    monkeypatch.setattr("extproc.ledger.usage.FIRST_PART", first_part)
+    monkeypatch.setattr("extproc.money.ledger.usage.FIRST_PART", first_part)
     rows = [
         row(**{**{name: getattr(each, name) for name in each.__struct_fields__}, "id": f"{number}"})
         for number, each in enumerate(rows)

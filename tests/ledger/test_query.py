@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.ledger.query import FIELDS, ExchangeQuery, Query
+from extproc.money.ledger.query import FIELDS, ExchangeQuery, Query
 
 NOW = datetime(2026, 12, 31, 23, 59, tzinfo=UTC)
 
@@ -130,6 +130,6 @@ def test_the_outcome_must_be_known():
 
 
 def test_every_field_of_a_query_is_a_field_of_a_row():
-    from extproc.ledger import Row
+    from extproc.money.ledger import Row
 
     assert set(FIELDS) <= {*Row.__struct_fields__, "outcome"}

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from extproc.ledger import LedgerError, open_ledger, rollups
-from extproc.ledger.cover import cover
-from extproc.ledger.measures import DAY, HOUR
-from extproc.ledger.query import Query
-from extproc.ledger.rows import COLUMNS, values
-from extproc.ledger.schema import STEPS
+from extproc.money.ledger import LedgerError, open_ledger, rollups
+from extproc.money.ledger.cover import cover
+from extproc.money.ledger.measures import DAY, HOUR
+from extproc.money.ledger.query import Query
+from extproc.money.ledger.rows import COLUMNS, values
+from extproc.money.ledger.schema import STEPS
 from tests.ledger.conftest import row, write
 
 MIDNIGHT = datetime(2026, 11, 18, tzinfo=UTC).timestamp()
@@ -41,7 +41,7 @@ REPORTS = [
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch):
-    monkeypatch.setattr("extproc.ledger.rollups.PAUSE", 0)
+    monkeypatch.setattr("extproc.money.ledger.rollups.PAUSE", 0)
 
 
 @pytest.fixture
@@ -229,9 +229,9 @@ def test_reports_are_exact_while_writers_and_two_processes_add_up(kept, shared_u
 def test_what_has_too_many_combinations_is_left_to_the_rows(file, monkeypatch):
     write(file, *some())
     wanted = reports(file)
-    monkeypatch.setattr("extproc.ledger.rollups.MAX_LABEL_ROWS", 100)
+    monkeypatch.setattr("extproc.money.ledger.rollups.MAX_LABEL_ROWS", 100)
     monkeypatch.setattr(
-        "extproc.ledger.rollups.RECENT", rollups.RECENT.__class__("recent", HOUR, rollups.FIELDS, most=6)
+        "extproc.money.ledger.rollups.RECENT", rollups.RECENT.__class__("recent", HOUR, rollups.FIELDS, most=6)
     )
     file.roll_up(END)
     states = set(sql(file, "SELECT cube, state FROM rollup_units"))
@@ -259,7 +259,7 @@ def test_sums_can_be_made_anew_and_an_abandoned_claim_ends(file):
 def test_a_report_with_too_many_gaps_reads_the_rows(file, monkeypatch):
     write(file, *some())
     file.roll_up(END)
-    monkeypatch.setattr("extproc.ledger.cover.MAX_RANGES", 1)
+    monkeypatch.setattr("extproc.money.ledger.cover.MAX_RANGES", 1)
     sql(file, f"UPDATE rollup_units SET state = 'stale' WHERE start = {int(MIDNIGHT) * 10**6 + DAY} OR cube = 'hour'")
     assert reads(file, "team") == {"exchanges"}
     found = reports(file)
@@ -269,8 +269,8 @@ def test_a_report_with_too_many_gaps_reads_the_rows(file, monkeypatch):
 def test_rows_of_the_third_version_are_added_up(tmp_path, monkeypatch):
     url = f"sqlite:{tmp_path}/ledger.db"
     with monkeypatch.context() as before:
-        before.setattr("extproc.ledger.schema.STEPS", STEPS[:3])
-        before.setattr("extproc.ledger.schema.VERSION", 3)
+        before.setattr("extproc.money.ledger.schema.STEPS", STEPS[:3])
+        before.setattr("extproc.money.ledger.schema.VERSION", 3)
         ledger = open_ledger(url)
         with ledger._database.change() as cursor:
             columns = [name for name in COLUMNS if not name.startswith("prompt_")]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.ledger import Row
-from extproc.ledger.rows import COLUMNS, MAX_AMOUNT, MAX_COUNT, label_key, label_name, micros, text, values
+from extproc.money.ledger import Row
+from extproc.money.ledger.rows import COLUMNS, MAX_AMOUNT, MAX_COUNT, label_key, label_name, micros, text, values
 
 
 def stored(**fields):

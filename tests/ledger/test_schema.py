@@ -9,10 +9,10 @@ import threading
 import pytest
 from sqlalchemy import inspect
 
-from extproc.ledger import LedgerError, SchemaError, open_ledger
-from extproc.ledger.rows import COLUMNS, values
-from extproc.ledger.schema import STEPS, VERSION
-from extproc.ledger.table import EXCHANGES
+from extproc.money.ledger import LedgerError, SchemaError, open_ledger
+from extproc.money.ledger.rows import COLUMNS, values
+from extproc.money.ledger.schema import STEPS, VERSION
+from extproc.money.ledger.table import EXCHANGES
 from tests.ledger.conftest import row, write
 
 
@@ -45,8 +45,8 @@ def test_a_database_of_a_newer_release_is_refused(shared_url):
 
 def test_a_database_is_migrated_once(shared_url, monkeypatch):
     open_ledger(shared_url).close()
-    monkeypatch.setattr("extproc.ledger.schema.STEPS", (*STEPS, ("CREATE TABLE added (a {text}, b {json})",)))
-    monkeypatch.setattr("extproc.ledger.schema.VERSION", VERSION + 1)
+    monkeypatch.setattr("extproc.money.ledger.schema.STEPS", (*STEPS, ("CREATE TABLE added (a {text}, b {json})",)))
+    monkeypatch.setattr("extproc.money.ledger.schema.VERSION", VERSION + 1)
     for _ in range(2):
         ledger = open_ledger(shared_url)
         with ledger._database.read() as connection:
@@ -58,8 +58,8 @@ def test_a_database_is_migrated_once(shared_url, monkeypatch):
 def test_rows_of_the_first_version_are_kept_and_had_no_cache(shared_url, monkeypatch):
     columns = COLUMNS[: COLUMNS.index("cache")]
     with monkeypatch.context() as before:
-        before.setattr("extproc.ledger.schema.STEPS", STEPS[:1])
-        before.setattr("extproc.ledger.schema.VERSION", 1)
+        before.setattr("extproc.money.ledger.schema.STEPS", STEPS[:1])
+        before.setattr("extproc.money.ledger.schema.VERSION", 1)
         ledger = open_ledger(shared_url)
         place = ", ".join([ledger._database.placeholder] * len(columns))
         with ledger._database.change() as cursor:
@@ -77,8 +77,8 @@ def test_rows_of_the_first_version_are_kept_and_had_no_cache(shared_url, monkeyp
 
 def test_rollups_without_the_fine_parts_of_histograms_are_made_again(shared_url, monkeypatch):
     with monkeypatch.context() as before:
-        before.setattr("extproc.ledger.schema.STEPS", STEPS[:8])
-        before.setattr("extproc.ledger.schema.VERSION", 8)
+        before.setattr("extproc.money.ledger.schema.STEPS", STEPS[:8])
+        before.setattr("extproc.money.ledger.schema.VERSION", 8)
         ledger = open_ledger(shared_url)
         sql(ledger, "INSERT INTO rollup_units (start, cube, state, claimed) VALUES (0, 'day', '', 0)")
         ledger.close()
@@ -90,8 +90,8 @@ def test_rollups_without_the_fine_parts_of_histograms_are_made_again(shared_url,
 
 
 def test_a_failed_migration_changes_nothing(shared_url, monkeypatch):
-    monkeypatch.setattr("extproc.ledger.schema.STEPS", (*STEPS, ("CREATE TABLE added (a {text})", "NO SQL")))
-    monkeypatch.setattr("extproc.ledger.schema.VERSION", VERSION + 1)
+    monkeypatch.setattr("extproc.money.ledger.schema.STEPS", (*STEPS, ("CREATE TABLE added (a {text})", "NO SQL")))
+    monkeypatch.setattr("extproc.money.ledger.schema.VERSION", VERSION + 1)
     if shared_url.startswith("sqlite"):
         with pytest.raises(LedgerError):
             open_ledger(shared_url)

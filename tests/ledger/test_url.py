@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from extproc.ledger import check_ledger, doubt_ledger, open_ledger
-from extproc.ledger.url import LedgerURL, Server, parse
+from extproc.money.ledger import check_ledger, doubt_ledger, open_ledger
+from extproc.money.ledger.url import LedgerURL, Server, parse
 from extproc.words.values import Secret
 
 

@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import create_engine
 
-from extproc.ledger import Row, open_ledger
-from extproc.ledger.ledger import Ledger
-from extproc.ledger.query import Query
-from extproc.ledger.url import LedgerURL, parse
-from extproc.ledger.writer import BATCH
+from extproc.money.ledger import Row, open_ledger
+from extproc.money.ledger.ledger import Ledger
+from extproc.money.ledger.query import Query
+from extproc.money.ledger.url import LedgerURL, parse
+from extproc.money.ledger.writer import BATCH
 from tests.ledger.conftest import NOW, row, wait, write
 
 MONTH = Query.parse([], datetime.fromtimestamp(NOW, UTC))
@@ -94,7 +94,7 @@ def test_only_the_row_that_no_database_accepts_is_dropped(ledger, caplog, at):
 
 def test_only_the_row_that_the_database_refuses_is_dropped(ledger, monkeypatch, caplog):
     """Values are made storable before. This covers the ones that were overlooked."""
-    from extproc.ledger import writer
+    from extproc.money.ledger import writer
 
     monkeypatch.setattr(
         writer, "values", lambda row, made=writer.values: (*made(row)[:1], None if row.id == "3" else 5, *made(row)[2:])
@@ -108,7 +108,7 @@ def test_only_the_row_that_the_database_refuses_is_dropped(ledger, monkeypatch, 
 
 
 def test_rows_wait_while_a_file_is_locked(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("extproc.ledger.database.LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr("extproc.money.ledger.database.LOCK_TIMEOUT", 0.05)
     caplog.set_level(logging.WARNING)
     ledger = open_ledger(f"sqlite:{tmp_path}/ledger.db")
     other = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
@@ -172,7 +172,7 @@ def test_a_deleted_file_is_created_again(tmp_path, caplog, how):
 def test_rows_wait_while_the_disk_is_full(tmp_path, caplog, monkeypatch):
     """SQLite reports a full disk, because the file cannot grow here."""
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr("extproc.ledger.writer.FIRST_RETRY", 0.01)
+    monkeypatch.setattr("extproc.money.ledger.writer.FIRST_RETRY", 0.01)
     ledger = open_ledger(f"sqlite:{tmp_path}/ledger.db")
     room = [20]
     write_ = ledger._database.write
@@ -201,7 +201,7 @@ def test_rows_wait_while_the_disk_is_full(tmp_path, caplog, monkeypatch):
 
 
 def test_a_stop_ends_in_time_and_reports_unwritten_rows(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("extproc.ledger.database.LOCK_TIMEOUT", 0.05)
+    monkeypatch.setattr("extproc.money.ledger.database.LOCK_TIMEOUT", 0.05)
     ledger = open_ledger(f"sqlite:{tmp_path}/ledger.db")
     other = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -278,7 +278,7 @@ def test_the_queue_drops_only_rows_of_wrong_types(ledger):
 
 
 def test_reports_take_turns(ledger, monkeypatch):
-    from extproc.ledger import LedgerError, database
+    from extproc.money.ledger import LedgerError, database
 
     monkeypatch.setattr(database, "READ_WAIT", 0.05)
     held = [ledger._database._reads.acquire() for _ in range(database.MAX_READS)]
@@ -303,7 +303,7 @@ def test_an_unexpected_error_loses_no_row(ledger, monkeypatch, caplog):
 
 def test_a_session_that_takes_no_changes_is_left_when_the_database_takes_them_again(postgres, monkeypatch, caplog):
     """Such as one at a former primary, or of the time in which a full disk was write-protected."""
-    monkeypatch.setattr("extproc.ledger.writer.LAST_RETRY", 0.25)
+    monkeypatch.setattr("extproc.money.ledger.writer.LAST_RETRY", 0.25)
     url = postgres.create("protected")
     ledger = open_ledger(url)
     write(ledger, row("a"))

@@ -6,19 +6,19 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from extproc.auth import Grants
-from extproc.framing import rpc
-from extproc.mcp.answers import Answer, Era
-from extproc.mcp.call import Call
-from extproc.mcp.catalogue import Catalogue, Entry
-from extproc.mcp.names import LONGEST
-from extproc.mcp.policy import Policy
-from extproc.mcp.profiles import Profiles
-from extproc.mcp.servers import Servers
-from extproc.mcp.sessions import Ended
-from extproc.mcp.settings import MCPSettings
-from extproc.mcp.stages import ParseRPC
+from extproc.access.auth import Grants
 from extproc.stores.memory import MemoryCounters
+from extproc.tools.mcp.answers import Answer, Era
+from extproc.tools.mcp.call import Call
+from extproc.tools.mcp.catalogue import Catalogue, Entry
+from extproc.tools.mcp.names import LONGEST
+from extproc.tools.mcp.policy import Policy
+from extproc.tools.mcp.profiles import Profiles
+from extproc.tools.mcp.servers import Servers
+from extproc.tools.mcp.sessions import Ended
+from extproc.tools.mcp.settings import MCPSettings
+from extproc.tools.mcp.stages import ParseRPC
+from extproc.wire.framing import rpc
 from extproc.words.errors import Refusal
 from extproc.words.values import Pattern
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from extproc.mcp.board import BOARD, Board
 from extproc.stores.memory import MemoryCounters
+from extproc.tools.mcp.board import BOARD, Board
 from tests.mcp.test_sessions import Clock
 
 

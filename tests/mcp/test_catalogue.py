@@ -6,10 +6,10 @@ import json
 import msgspec
 import pytest
 
-from extproc.mcp import catalogue
-from extproc.mcp.catalogue import Catalogue, look, same
-from extproc.mcp.link import RefusedError, ServerError
-from extproc.mcp.settings import MCPLimitsSettings
+from extproc.tools.mcp import catalogue
+from extproc.tools.mcp.catalogue import Catalogue, look, same
+from extproc.tools.mcp.link import RefusedError, ServerError
+from extproc.tools.mcp.settings import MCPLimitsSettings
 
 MODERN = "2026-07-28"
 

@@ -5,15 +5,15 @@ from types import SimpleNamespace
 
 import pytest
 
-from extproc.framing import rpc
-from extproc.framing.json import WholeBody
-from extproc.framing.sse import SSE
-from extproc.mcp.call import LEGACY, MODERN, Call
-from extproc.mcp.catalogue import Entry
-from extproc.mcp.eras import Translate, decoded, encoded, request_for
-from extproc.mcp.servers import ServerSession
-from extproc.mcp.sessions import ClientSession, Sessions
-from extproc.mcp.settings import MCPProfileSettings
+from extproc.tools.mcp.call import LEGACY, MODERN, Call
+from extproc.tools.mcp.catalogue import Entry
+from extproc.tools.mcp.eras import Translate, decoded, encoded, request_for
+from extproc.tools.mcp.servers import ServerSession
+from extproc.tools.mcp.sessions import ClientSession, Sessions
+from extproc.tools.mcp.settings import MCPProfileSettings
+from extproc.wire.framing import rpc
+from extproc.wire.framing.json import WholeBody
+from extproc.wire.framing.sse import SSE
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 
-from extproc.auth.access import Grants
-from extproc.framing import rpc
-from extproc.mcp.call import Call
-from extproc.mcp.catalogue import Catalogue, Entry
-from extproc.mcp.policy import Policy
-from extproc.mcp.profiles import Profiles
-from extproc.mcp.servers import Server
-from extproc.mcp.settings import MCPSettings
+from extproc.access.auth.access import Grants
+from extproc.tools.mcp.call import Call
+from extproc.tools.mcp.catalogue import Catalogue, Entry
+from extproc.tools.mcp.policy import Policy
+from extproc.tools.mcp.profiles import Profiles
+from extproc.tools.mcp.servers import Server
+from extproc.tools.mcp.settings import MCPSettings
+from extproc.wire.framing import rpc
 from extproc.words.values import Pattern
 
 WORDS = ("get", "set", "a", "b", "a__b", "search", "get_issue", "", "__", "delete_all", "x")

@@ -2,12 +2,12 @@
 
 import pytest
 
-from extproc.auth import Access, Grants
-from extproc.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
-from extproc.mcp.settings import MCPServerSettings, MCPSettings
+from extproc.access.auth import Access, Grants
+from extproc.access.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
 from extproc.settings import checks
 from extproc.settings.config import parse
 from extproc.settings.document import ConfigError
+from extproc.tools.mcp.settings import MCPServerSettings, MCPSettings
 from extproc.words.values import Pattern
 from tests.guardrails.services import PROVIDERS
 

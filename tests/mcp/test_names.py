@@ -6,16 +6,16 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from extproc.auth.access import Grants
-from extproc.framing import rpc
-from extproc.mcp.call import Call
-from extproc.mcp.catalogue import Catalogue, Entry, LeftOut
-from extproc.mcp.pins import digest, write
-from extproc.mcp.policy import Policy
-from extproc.mcp.profiles import Profiles
-from extproc.mcp.report import describe
-from extproc.mcp.servers import Servers
-from extproc.mcp.settings import MCPSettings
+from extproc.access.auth.access import Grants
+from extproc.tools.mcp.call import Call
+from extproc.tools.mcp.catalogue import Catalogue, Entry, LeftOut
+from extproc.tools.mcp.pins import digest, write
+from extproc.tools.mcp.policy import Policy
+from extproc.tools.mcp.profiles import Profiles
+from extproc.tools.mcp.report import describe
+from extproc.tools.mcp.servers import Servers
+from extproc.tools.mcp.settings import MCPSettings
+from extproc.wire.framing import rpc
 from extproc.words.values import Pattern
 
 NAMES = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}

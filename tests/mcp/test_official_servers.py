@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from extproc.mcp.policy import Policy
+from extproc.tools.mcp.policy import Policy
 from tests.mcp.test_pins import entry
 
 DATA = json.loads((Path(__file__).parent / "data" / "official_servers.json").read_text())["servers"]

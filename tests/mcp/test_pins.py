@@ -6,9 +6,9 @@ import random
 import msgspec
 import pytest
 
-from extproc.mcp import pins
-from extproc.mcp.catalogue import Entry
-from extproc.mcp.pins import Pins, changes, digest, digest_of, load, read, write
+from extproc.tools.mcp import pins
+from extproc.tools.mcp.catalogue import Entry
+from extproc.tools.mcp.pins import Pins, changes, digest, digest_of, load, read, write
 
 TOOL = {
     "name": "add",

@@ -6,16 +6,16 @@ from functools import partial
 
 import pytest
 
-from extproc.framing import Frame, rpc
-from extproc.framing.json import WholeBody
 from extproc.guardrails import Audits, GuardInput, Results
-from extproc.mcp.call import Call
-from extproc.mcp.pins import digest, digest_of, write
-from extproc.mcp.policy import GuardCall, Judge, MarkTaint, Policy, ReserveCall
-from extproc.mcp.refusals import JSONRPC
-from extproc.mcp.results import GuardResult
 from extproc.stores.memory import MemoryCounters
-from extproc.taint import Taint
+from extproc.tools.mcp.call import Call
+from extproc.tools.mcp.pins import digest, digest_of, write
+from extproc.tools.mcp.policy import GuardCall, Judge, MarkTaint, Policy, ReserveCall
+from extproc.tools.mcp.refusals import JSONRPC
+from extproc.tools.mcp.results import GuardResult
+from extproc.tools.taint import Taint
+from extproc.wire.framing import Frame, rpc
+from extproc.wire.framing.json import WholeBody
 from extproc.words.dialect import Ask
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Exchange, Request, Response

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from extproc.mcp import servers as module
-from extproc.mcp.catalogue import Catalogue
-from extproc.mcp.link import NoEnvoyError, RefusedError, ServerError, SessionGoneError
-from extproc.mcp.servers import Place, Servers
-from extproc.mcp.sessions import Question
-from extproc.mcp.settings import MCPSettings
+from extproc.tools.mcp import servers as module
+from extproc.tools.mcp.catalogue import Catalogue
+from extproc.tools.mcp.link import NoEnvoyError, RefusedError, ServerError, SessionGoneError
+from extproc.tools.mcp.servers import Place, Servers
+from extproc.tools.mcp.sessions import Question
+from extproc.tools.mcp.settings import MCPSettings
 from tests.mcp.test_catalogue import FakeLink, tool
 
 SETTINGS = {

@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from extproc.mcp.sessions import QUESTION, Ended, Question, Sessions
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
+from extproc.tools.mcp.sessions import QUESTION, Ended, Question, Sessions
 
 ELICITATION = {"elicitation": {"form": {}}}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from extproc.mcp.unseen import invisible
+from extproc.tools.mcp.unseen import invisible
 
 
 @pytest.mark.parametrize(

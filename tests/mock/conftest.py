@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from extproc.mock import Options, serve
+from extproc.upstream.mock import Options, serve
 
 
 @dataclass

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from extproc.mock import Options, serve
-from extproc.mock.connection import Server
-from extproc.mock.provider import LOGGED_BODY
+from extproc.upstream.mock import Options, serve
+from extproc.upstream.mock.connection import Server
+from extproc.upstream.mock.provider import LOGGED_BODY
 
 ROOT = Path(__file__).parents[2]
 MESSAGES = [{"role": "user", "content": "hello there"}]
@@ -165,19 +165,19 @@ async def test_a_wrong_body_is_a_400(client, content):
 
 
 async def test_bytes_that_are_not_http_are_a_400(server, monkeypatch):
-    monkeypatch.setattr("extproc.mock.connection.LINGER", 0.01)
+    monkeypatch.setattr("extproc.upstream.mock.connection.LINGER", 0.01)
     received, _ = await conversation(server, b"NONSENSE\r\n\r\n")
     assert received.startswith(b"HTTP/1.1 400 Bad Request")
 
 
 async def test_too_large_a_head_is_refused(server, monkeypatch):
-    monkeypatch.setattr("extproc.mock.connection.LINGER", 0.01)
+    monkeypatch.setattr("extproc.upstream.mock.connection.LINGER", 0.01)
     received, _ = await conversation(server, b"GET / HTTP/1.1\r\nx: " + b"x" * 100_000)
     assert received.startswith(b"HTTP/1.1 431")
 
 
 async def test_too_large_a_body_is_a_413_declared_or_not(monkeypatch):
-    monkeypatch.setattr("extproc.mock.connection.LINGER", 0.05)
+    monkeypatch.setattr("extproc.upstream.mock.connection.LINGER", 0.05)
 
     async def chunks():
         for _ in range(3):

@@ -16,9 +16,9 @@ import openai
 import pytest
 from pydantic import BaseModel
 
-from extproc import mock
-from extproc.mock import Options, faults, serve
-from extproc.mock.conversation import fitting
+from extproc.upstream import mock
+from extproc.upstream.mock import Options, faults, serve
+from extproc.upstream.mock.conversation import fitting
 
 MESSAGES: Any = [{"role": "user", "content": "hello there"}]
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}

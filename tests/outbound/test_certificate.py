@@ -6,7 +6,7 @@ import time
 import pytest
 from cryptography import x509
 
-from extproc.outbound.certificate import CertificateError, Dates, dates, ending, misfit
+from extproc.wire.outbound.certificate import CertificateError, Dates, dates, ending, misfit
 from tests.certificates import make
 
 DAY = 86_400.0

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from extproc.outbound.client import AnswerError, ask, send
+from extproc.wire.outbound.client import AnswerError, ask, send
 from tests.outbound.endpoint import (
     drip,
     drip_the_body,

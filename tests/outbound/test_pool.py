@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from extproc.outbound import pool as pools
-from extproc.outbound.pool import AnswerError, Pool, is_metadata
+from extproc.wire.outbound import pool as pools
+from extproc.wire.outbound.pool import AnswerError, Pool, is_metadata
 from tests.outbound.endpoint import drip, endless, endpoint, keeping, raw, reply, silence
 
 HEADERS = {"content-type": "application/json"}

@@ -7,7 +7,7 @@ from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from extproc.outbound.sigv4 import Key, signed
+from extproc.wire.outbound.sigv4 import Key, signed
 
 HOST = "bedrock-runtime.eu-west-1.amazonaws.com"
 

@@ -13,9 +13,9 @@ import pytest
 from genai_prices import types
 from genai_prices.data import providers
 
-from extproc import prices
 from extproc.dialects import dialects
-from extproc.providers import kinds
+from extproc.upstream import prices
+from extproc.upstream.providers import kinds
 from extproc.words.dialect import Report
 from tests.dialects.shapes import SHAPES
 from tests.samples import examples

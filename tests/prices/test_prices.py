@@ -8,7 +8,7 @@ from genai_prices.data import providers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.prices import (
+from extproc.upstream.prices import (
     MOST,
     DatedPriceSettings,
     Known,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from extproc.providers import kinds
+from extproc.upstream.providers import kinds
 from extproc.words import contract
 from tests.doubles import mistral_rules
 from tests.talk import asks, sends, talk

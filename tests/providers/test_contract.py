@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from extproc.dialects import dialects
-from extproc.prices import known_models
-from extproc.providers import Provider, ProviderSettings, kinds
+from extproc.upstream.prices import known_models
+from extproc.upstream.providers import Provider, ProviderSettings, kinds
 from extproc.words.values import is_loopback
 
 PLACES = {"region": "r", "project": "p", "account": "a", "api_version": "2025-01-01"}

@@ -1,8 +1,8 @@
 import pytest
 
 from extproc.dialects import dialects
-from extproc.prices import price
 from extproc.routing.catalog import Catalog, Route
+from extproc.upstream.prices import price
 from extproc.words.chain import Branch
 from extproc.words.dialect import Ask
 from extproc.words.errors import Refusal

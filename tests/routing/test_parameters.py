@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.dialects import fixed_fields, output_limits
-from extproc.framing.patch import patch
 from extproc.routing.parameters import (
     MAX_CHANGES,
     apply,
@@ -15,6 +14,7 @@ from extproc.routing.parameters import (
     encode,
     output_limit,
 )
+from extproc.wire.framing.patch import patch
 from extproc.words.contract import changed
 
 # --- valid changes

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from extproc.auth import Authorize
+from extproc.access.auth import Authorize
 from extproc.dialects import by_path
 from extproc.routing.catalog import Catalog, Route
 from extproc.routing.history import History

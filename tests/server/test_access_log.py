@@ -1,7 +1,7 @@
 import pytest
 
-from extproc.pb import extproc_pb2 as pb
-from extproc.server.access_log import read
+from extproc.envoy.server.access_log import read
+from extproc.wire.pb import extproc_pb2 as pb
 from extproc.words import contract
 from extproc.words.exchange import Target
 from extproc.words.tries import OUTCOMES, DownstreamEnd, Seen, Try, UnderWay

@@ -4,8 +4,8 @@ from google.protobuf.json_format import MessageToDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.pb import extproc_pb2 as pb
-from extproc.server import answers
+from extproc.envoy.server import answers
+from extproc.wire.pb import extproc_pb2 as pb
 from extproc.words import contract
 from extproc.words.actions import Continue, LocalReply
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from extproc.outbound.certificate import dates
-from extproc.server.certificate import ListenerCertificate
+from extproc.envoy.server.certificate import ListenerCertificate
 from extproc.settings.listener import TLSSettings
+from extproc.wire.outbound.certificate import dates
 from tests.certificates import make
 
 

@@ -22,7 +22,7 @@ HEAVY = ("grpc", "sqlalchemy", "starlette", "uvicorn", "httpx", "httpx2", "genai
 async def main():
     file = Path("gateway.yaml")
     settings = config.load(file)
-    from extproc.server.processor import Processor
+    from extproc.envoy.server.processor import Processor
     processor = Processor(file, settings, socket="p.sock", secrets=Path("secrets"))
     await processor.start()
     idle = [name for name in HEAVY if name in sys.modules]

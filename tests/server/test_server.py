@@ -10,12 +10,12 @@ import grpc
 import grpc.aio
 import pytest
 
-from extproc.gateway import GatewayStream
-from extproc.pb import extproc_pb2 as pb
-from extproc.server import access_log, wire
-from extproc.server.server import HEALTH, Server
-from extproc.transport.grpcio_server import GrpcioServer
-from extproc.transport.native import NativeServer
+from extproc.envoy.server import access_log, wire
+from extproc.envoy.server.server import HEALTH, Server
+from extproc.exchange.gateway import GatewayStream
+from extproc.wire.pb import extproc_pb2 as pb
+from extproc.wire.transport.grpcio_server import GrpcioServer
+from extproc.wire.transport.native import NativeServer
 from extproc.words import contract
 
 PROCESS = f"/{wire.SERVICE}/{wire.METHOD}"

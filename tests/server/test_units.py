@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from extproc.accounting.units import BOARD
+from extproc.money.accounting.units import BOARD
 from extproc.stores import open_counters
 from tests.e2e.conftest import eventually, free_ports
 

@@ -8,9 +8,9 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.pb import extproc_pb2 as pb
-from extproc.server import wire
-from extproc.transport import Malformed
+from extproc.envoy.server import wire
+from extproc.wire.pb import extproc_pb2 as pb
+from extproc.wire.transport import Malformed
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
 from extproc.words.exchange import NOTHING_VERIFIED
 

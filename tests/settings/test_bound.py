@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from extproc.auth import Access, Authorize
-from extproc.envoy_config.dynamic import make
+from extproc.access.auth import Access, Authorize
+from extproc.envoy.envoy_config.dynamic import make
 from extproc.routing.catalog import Catalog
 from extproc.settings.bound import changes_of_fixed, digest, fixed, held_back, without_envoy
 from extproc.settings.config import parse

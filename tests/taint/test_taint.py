@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-import extproc.taint
+import extproc.tools.taint
 from extproc.guardrails.untrusted_context import UntrustedContextSettings
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
-from extproc.taint import TTL, Taint, Tainted
+from extproc.tools.taint import TTL, Taint, Tainted
 
 
 @pytest.fixture
@@ -67,14 +67,14 @@ async def test_a_store_that_fails_leaves_the_taint_here(exchange, monkeypatch):
     with pytest.raises(StoreError):
         await taint.mark(exchange(), "a")
     assert taint.tools(exchange()) == ("a",)
-    monkeypatch.setattr(extproc.taint, "MOST", 5)
+    monkeypatch.setattr(extproc.tools.taint, "MOST", 5)
     counters = MemoryCounters(lambda: 1.0)
     taint = Taint(counters, now=lambda: 1.0)
     for number in range(9):
         await taint.mark(exchange(labels={"run": str(number)}), "a")
     assert sum(bool(taint.tools(exchange(labels={"run": str(number)}))) for number in range(9)) == 4
     assert taint.tools(exchange()) == ("a",), "the fifth is the consumer"
-    await counters.share(extproc.taint.BOARD, "x", b"\x93", 60)  # a note of another release
+    await counters.share(extproc.tools.taint.BOARD, "x", b"\x93", 60)  # a note of another release
     await taint.refresh()
 
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from extproc.telemetry.lines import WHOLE, Lines, LinesHandler
+from extproc.operate.telemetry.lines import WHOLE, Lines, LinesHandler
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import sys
 
 from prometheus_client import generate_latest
 
-from extproc.telemetry.logs import JSONFormatter, describe
+from extproc.operate.telemetry.logs import JSONFormatter, describe
 from extproc.words.chain import Skip
 from extproc.words.exchange import Consumer, Target
 from tests.telemetry.test_metrics import ended

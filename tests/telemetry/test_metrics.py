@@ -7,11 +7,11 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 
-from extproc.framing import rpc
-from extproc.ledger import open_ledger
-from extproc.mcp.call import Call
-from extproc.telemetry.histogram import Histogram
-from extproc.telemetry.metrics import Bounded
+from extproc.money.ledger import open_ledger
+from extproc.operate.telemetry.histogram import Histogram
+from extproc.operate.telemetry.metrics import Bounded
+from extproc.tools.mcp.call import Call
+from extproc.wire.framing import rpc
 from extproc.words.caching import Caching
 from extproc.words.dialect import Report
 from extproc.words.exchange import Consumer, Target, Usage

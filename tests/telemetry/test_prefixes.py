@@ -2,7 +2,7 @@
 
 import pytest
 
-from extproc.telemetry.prefixes import _MOST, Prefixes
+from extproc.operate.telemetry.prefixes import _MOST, Prefixes
 from extproc.words.exchange import Consumer, Usage
 
 

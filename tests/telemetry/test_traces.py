@@ -2,9 +2,9 @@
 
 import pytest
 
-from extproc.pb import extproc_pb2 as pb
-from extproc.server import answers
-from extproc.telemetry.traces import ATTRIBUTES, final, known
+from extproc.envoy.server import answers
+from extproc.operate.telemetry.traces import ATTRIBUTES, final, known
+from extproc.wire.pb import extproc_pb2 as pb
 from extproc.words import contract
 from extproc.words.dialect import Report
 from extproc.words.exchange import Usage

@@ -1,6 +1,6 @@
 """Ids of calls that come twice in a conversation."""
 
-from extproc.translation.call_ids import distinct_calls
+from extproc.exchange.translation.call_ids import distinct_calls
 from extproc.words.messages import Message, Prompt, TextPart, ToolCall, ToolResult
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from extproc.dialects import dialects
-from extproc.translation.image_turns import SHOWN, show_images
+from extproc.exchange.translation.image_turns import SHOWN, show_images
 from extproc.words.dialect import Destination
 from extproc.words.messages import ImagePart, Message, Prompt, TextPart, ToolCall, ToolResult
 

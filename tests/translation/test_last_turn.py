@@ -3,7 +3,7 @@
 import pytest
 
 from extproc.dialects import dialects
-from extproc.translation.last_turn import end_with_user
+from extproc.exchange.translation.last_turn import end_with_user
 
 
 def said(role, text):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from extproc.dialects import dialects
-from extproc.framing.sse import SSE
+from extproc.wire.framing.sse import SSE
 from extproc.words.dialect import Destination
 
 GEMINI = dialects()["gemini_generate_content"]

@@ -1,6 +1,6 @@
 import pytest
 
-from extproc.translation.prompt_cache import LEAST, mark_stable
+from extproc.exchange.translation.prompt_cache import LEAST, mark_stable
 from extproc.words.messages import EmbeddingPrompt, Message, Prompt, TextPart, Tool, ToolCall, ToolResult
 
 LONG = "word " * (LEAST // 4)

@@ -1,7 +1,7 @@
 """Names of tools on their way to a provider and back."""
 
 from extproc.dialects import dialects
-from extproc.translation.tool_names import ToolNames
+from extproc.exchange.translation.tool_names import ToolNames
 from extproc.words.messages import Delta, Message, Prompt, TextPart, Tool, ToolCall, ToolChoice
 
 CHAT, RESPONSES = dialects()["openai_chat"], dialects()["openai_responses"]

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 import uvloop
 
-from extproc.transport import Limits
-from extproc.transport.grpcio_server import GrpcioServer
-from extproc.transport.native import NativeServer
+from extproc.wire.transport import Limits
+from extproc.wire.transport.grpcio_server import GrpcioServer
+from extproc.wire.transport.native import NativeServer
 from tests.transport.peers import Talk
 from tests.transport.services import Services
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from hpack import Encoder
 from hyperframe.frame import Frame
 
-from extproc.transport.connection import Connection
-from extproc.transport.frames import PREFACE
-from extproc.transport.limits import Limits
+from extproc.wire.transport.connection import Connection
+from extproc.wire.transport.frames import PREFACE
+from extproc.wire.transport.limits import Limits
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM, ACK, END_HEADERS, PADDED, WITH_PRIORITY = 1, 1, 4, 8, 32

@@ -6,8 +6,8 @@ import tracemalloc
 import pytest
 from hpack import Encoder
 
-from extproc.transport import Limits
-from extproc.transport.frames import PREFACE
+from extproc.wire.transport import Limits
+from extproc.wire.transport.frames import PREFACE
 from tests.transport.peers import (
     ACK,
     CONTINUATION,

@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from extproc.transport import Limits
+from extproc.wire.transport import Limits
 from tests.transport.h2_peer import H2Peer, RawPeer
 from tests.transport.peers import PING, data, frame, message, request, settings, window
 from tests.transport.peers import grpc as framed

@@ -3,8 +3,8 @@
 import pytest
 from hpack import Decoder
 
-from extproc.transport import Limits
-from extproc.transport.frames import PREFACE
+from extproc.wire.transport import Limits
+from extproc.wire.transport.frames import PREFACE
 from tests.transport.peers import (
     ACK,
     CONTINUATION,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from extproc.transport import Limits
+from extproc.wire.transport import Limits
 from tests.transport import peers
 from tests.transport.peers import Talk, begin, block, data, frame, grpc, message, request, reset, window
 

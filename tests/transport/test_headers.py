@@ -5,9 +5,9 @@ from hpack import Encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.transport import Limits
-from extproc.transport.frames import Fault
-from extproc.transport.headers import LONGEST_REMEMBERED, MOST_REMEMBERED, HeaderReader
+from extproc.wire.transport import Limits
+from extproc.wire.transport.frames import Fault
+from extproc.wire.transport.headers import LONGEST_REMEMBERED, MOST_REMEMBERED, HeaderReader
 from tests.transport.peers import PATH, REQUEST, block
 
 

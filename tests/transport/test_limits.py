@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 from hpack import Decoder, Encoder
 
-from extproc.transport import Limits
+from extproc.wire.transport import Limits
 from tests.transport.peers import (
     CONTINUATION,
     DATA,

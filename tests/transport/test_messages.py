@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.transport.messages import LARGE, Assembly, Refused
+from extproc.wire.transport.messages import LARGE, Assembly, Refused
 from tests.transport.peers import grpc
 
 

@@ -11,8 +11,8 @@ import grpc.aio
 import pytest
 
 import extproc
-from extproc.transport import Limits
-from extproc.transport.native import NativeServer, Peer
+from extproc.wire.transport import Limits
+from extproc.wire.transport.native import NativeServer, Peer
 from tests.transport.conftest import Running
 from tests.transport.h2_peer import H2Peer, RawPeer
 from tests.transport.peers import PING, begin, data, frame, message, parsed, request, reset, settings, window
@@ -505,24 +505,24 @@ async def test_settings_and_windows_between_the_two_goaways_still_work(native):
 NEEDS_A_TASK = {"timeout", "timeout_at", "TaskGroup", "current_task", "wait_for"}
 HAS_ONE = {
     "stores/redis/link.py": "connects in a task of its own",
-    "transport/grpcio_server.py": "grpc runs each call in a task",
-    "outbound/client.py": "is asked by tasks of their own: tokens and alerts",
+    "wire/transport/grpcio_server.py": "grpc runs each call in a task",
+    "wire/outbound/client.py": "is asked by tasks of their own: tokens and alerts",
     "guardrails/_remote.py": "asks in tasks of its own",
-    "credentials/rotation.py": "is a task of its own",
-    "accounting/alerts.py": "is a task of its own",
-    "server/reload.py": "is part of a task of its own",
-    "server/discovery.py": "offers in the task of reloads",
-    "mcp/link.py": "asks in tasks of its own, or behind a wait",
-    "mcp/servers.py": "is a task of its own; requests wait before they need one",
-    "admin/siblings.py": "runs in the HTTP servers' loop",
-    "admin/handling.py": "runs in the HTTP servers' loop",
-    "admin/spare.py": "runs in the HTTP servers' loop",
+    "upstream/credentials/rotation.py": "is a task of its own",
+    "money/accounting/alerts.py": "is a task of its own",
+    "envoy/server/reload.py": "is part of a task of its own",
+    "envoy/server/discovery.py": "offers in the task of reloads",
+    "tools/mcp/link.py": "asks in tasks of its own, or behind a wait",
+    "tools/mcp/servers.py": "is a task of its own; requests wait before they need one",
+    "operate/admin/siblings.py": "runs in the HTTP servers' loop",
+    "operate/admin/handling.py": "runs in the HTTP servers' loop",
+    "operate/admin/spare.py": "runs in the HTTP servers' loop",
 }
 
 
 def test_code_that_needs_a_task_has_one():
-    """A step of a call begins outside of a task: see `extproc.transport.Call`. The table states why each module has
-    one.
+    """A step of a call begins outside of a task: see `extproc.wire.transport.Call`. The table states why each module
+    has one.
     """
     root = Path(extproc.__file__).parent
     found = set()
@@ -530,4 +530,4 @@ def test_code_that_needs_a_task_has_one():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and node.attr in NEEDS_A_TASK and ast.unparse(node.value) == "asyncio":
                 found.add(path.relative_to(root).as_posix())
-    assert {one for one in found if not one.startswith("mock/")} == set(HAS_ONE)
+    assert {one for one in found if not one.startswith("upstream/mock/")} == set(HAS_ONE)

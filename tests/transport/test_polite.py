@@ -7,7 +7,7 @@ from hpack import Decoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extproc.transport import Limits
+from extproc.wire.transport import Limits
 from tests.transport import peers
 from tests.transport.peers import Talk, begin, data, frame, grpc, request, reset, window
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from extproc.transport.steps import Begun
+from extproc.wire.transport.steps import Begun
 
 
 async def begun(coroutine):

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from extproc.dialects import dialects
-from extproc.unread.waiting import SILENCE, Waiting
+from extproc.exchange.unread.waiting import SILENCE, Waiting
 from extproc.words.exchange import Ending, Exchange, Request
 from extproc.words.tries import Seen, Try, UnderWay
 from tests.unread.streams import stream

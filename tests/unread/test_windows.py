@@ -5,10 +5,10 @@ import random
 import pytest
 
 from extproc.dialects import dialects
-from extproc.framing.sse import SSE
-from extproc.response import Count
-from extproc.unread import BESIDE, HEAD, TAIL
-from extproc.unread.windows import Reading, spans
+from extproc.exchange.response import Count
+from extproc.exchange.unread import BESIDE, HEAD, TAIL
+from extproc.exchange.unread.windows import Reading, spans
+from extproc.wire.framing.sse import SSE
 from extproc.words.dialect import Report
 from extproc.words.exchange import Exchange, Request, Response
 from extproc.words.tries import Seen

@@ -1,5 +1,5 @@
-"""`extproc/unread/watch.lua` in Python, step by step, so that tests need no Envoy; `tests/e2e/test_unread.py` compares
-the two.
+"""`extproc/exchange/unread/watch.lua` in Python, step by step, so that tests need no Envoy; `tests/e2e/test_unread.py`
+compares the two.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from extproc.unread import BESIDE, COUNTS, EVERY, HEAD, TAIL, TIMES
+from extproc.exchange.unread import BESIDE, COUNTS, EVERY, HEAD, TAIL, TIMES
 from extproc.words.tries import Seen
 
 

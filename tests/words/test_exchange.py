@@ -2,7 +2,7 @@
 
 import pytest
 
-from extproc.framing.rewording import Rewording
+from extproc.wire.framing.rewording import Rewording
 from extproc.words.dialect import Report
 from extproc.words.exchange import OUTCOMES, Ending
 

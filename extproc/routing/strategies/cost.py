@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from extproc.prices import at
 from extproc.routing.history import History
 from extproc.routing.strategies import StickySettings
+from extproc.upstream.prices import at
 from extproc.words.chain import Choice
 from extproc.words.exchange import Exchange, Target
 

@@ -10,13 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from extproc.auth import ANONYMOUS, Access
-from extproc.credentials.oauth import problem
+from extproc.access.auth import ANONYMOUS, Access
 from extproc.dialects import by_path, fields_that_ask_for
 from extproc.dialects._thinkers import unlisted
 from extproc.guardrails import RemoteSettings
-from extproc.ledger import doubt_ledger
-from extproc.prices import PriceBook
+from extproc.money.ledger import doubt_ledger
 from extproc.routing.catalog import MAX_NESTING, MAX_TARGETS, Catalog, VirtualModelSettings
 from extproc.routing.parameters import MAX_CHANGES, compile_changes, compose, encode
 from extproc.settings.checks import auth as auth_checks
@@ -25,6 +23,8 @@ from extproc.settings.checks import cache as cache_checks
 from extproc.settings.checks import listener as listener_checks
 from extproc.settings.checks import mcp as mcp_checks
 from extproc.stores import doubt_counters
+from extproc.upstream.credentials.oauth import problem
+from extproc.upstream.prices import PriceBook
 from extproc.words import workers
 from extproc.words.chain import Branch, Chain
 from extproc.words.dialect import ABILITIES
@@ -34,8 +34,8 @@ from extproc.words.offline import is_offline
 from extproc.words.values import Secret, is_private
 
 if TYPE_CHECKING:
-    from extproc.providers import ProviderSettings
     from extproc.settings.config import Settings
+    from extproc.upstream.providers import ProviderSettings
 
 KeyPath = tuple[str | int, ...]
 """The keys that lead to a setting."""

@@ -7,12 +7,12 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from extproc.auth import ANONYMOUS, hash_key
+from extproc.access.auth import ANONYMOUS, hash_key
 from extproc.words.offline import has_file
 from extproc.words.values import is_loopback
 
 if TYPE_CHECKING:
-    from extproc.auth import KeySettings
+    from extproc.access.auth import KeySettings
     from extproc.settings.config import Settings
 
 _Found = tuple[tuple[str | int, ...], str]

@@ -7,9 +7,9 @@ from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from extproc.budgets.bounds import USUAL
-from extproc.budgets.budget import compile_budget
-from extproc.budgets.settings import USD
+from extproc.money.budgets.bounds import USUAL
+from extproc.money.budgets.budget import compile_budget
+from extproc.money.budgets.settings import USD
 from extproc.routing.catalog import Catalog
 from extproc.words.exchange import Target
 from extproc.words.values import Pattern, is_private

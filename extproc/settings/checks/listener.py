@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from extproc.outbound.certificate import CertificateError, dates, ending, misfit
+from extproc.wire.outbound.certificate import CertificateError, dates, ending, misfit
 from extproc.words.offline import has_file
 
 if TYPE_CHECKING:

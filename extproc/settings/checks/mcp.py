@@ -7,14 +7,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from extproc.budgets.settings import TOOL_CALLS
 from extproc.guardrails import RemoteSettings
-from extproc.mcp.settings import HOP
+from extproc.money.budgets.settings import TOOL_CALLS
+from extproc.tools.mcp.settings import HOP
 from extproc.words.values import Pattern, is_private
 
 if TYPE_CHECKING:
-    from extproc.mcp.settings import MCPProfileSettings, MCPSettings
     from extproc.settings.config import Settings
+    from extproc.tools.mcp.settings import MCPProfileSettings, MCPSettings
 
 _Found = tuple[tuple[str | int, ...], str]
 _ALONE = "has no effect without mcp"
@@ -73,7 +73,7 @@ def doubts(settings: Settings) -> Iterator[_Found]:
         if "*" not in named and named not in mcp.servers:
             yield ("mcp", "tools", pattern), f"there is no server {named!r}: this policy never applies"
     if mcp.pins is not None:
-        from extproc.mcp.pins import load  # noqa: PLC0415 - most settings have no pins
+        from extproc.tools.mcp.pins import load  # noqa: PLC0415 - most settings have no pins
 
         try:
             load(Path(mcp.pins.file))
@@ -89,7 +89,7 @@ def doubts(settings: Settings) -> Iterator[_Found]:
 
 
 def _profile_doubts(settings: Settings, mcp: MCPSettings) -> Iterator[_Found]:
-    from extproc.auth import Access  # noqa: PLC0415 - most settings have no profiles
+    from extproc.access.auth import Access  # noqa: PLC0415 - most settings have no profiles
 
     access = Access(settings.teams, settings.groups)
     known = [access.consumer(entry) for entry in settings.consumers if entry.can_enter]

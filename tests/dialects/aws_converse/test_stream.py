@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.dialects.aws_converse import DIALECT
-from extproc.framing.aws_eventstream import AWSEventStream, encode
+from extproc.wire.framing.aws_eventstream import AWSEventStream, encode
 from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, Ended, Failed, Finished, Started, Used
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from extproc.dialects import dialects
 from extproc.dialects.cohere_chat import DIALECT
-from extproc.framing.sse import SSE
+from extproc.wire.framing.sse import SSE
 from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, Ended, Failed, Finished, Started, Used
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from extproc.attempt import AttemptStream
+from extproc.exchange.attempt import AttemptStream
 from extproc.settings.limits import LimitsSettings
 from extproc.words import contract
 from extproc.words.actions import LocalReply

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionChunk
 
 from extproc.dialects import dialects
-from extproc.framing.sse import SSE
+from extproc.wire.framing.sse import SSE
 from extproc.words.dialect import Report
 from extproc.words.exchange import Usage
 from extproc.words.messages import (

@@ -11,7 +11,7 @@ from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from extproc.dialects.openai_responses import DIALECT, custom, signature
-from extproc.framing.sse import SSE
+from extproc.wire.framing.sse import SSE
 from extproc.words.dialect import Report
 from extproc.words.exchange import Usage
 from extproc.words.messages import (

@@ -2,9 +2,9 @@ import math
 
 import pytest
 
-from extproc.prices import price
 from extproc.routing.history import History
 from extproc.routing.strategies.cost import Cost, cost
+from extproc.upstream.prices import price
 from extproc.words.chain import Choice
 from extproc.words.exchange import Target
 

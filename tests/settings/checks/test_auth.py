@@ -2,7 +2,7 @@
 
 import pytest
 
-from extproc.auth import hash_key
+from extproc.access.auth import hash_key
 from extproc.settings.checks import doubts
 from extproc.words.offline import offline
 

@@ -13,7 +13,7 @@ from extproc.stores._breaker import FAILURES
 from extproc.stores.redis import RedisURL
 from extproc.stores.redis.link import Link, _Line
 from extproc.stores.redis.silence import Silence
-from extproc.transport.steps import Begun
+from extproc.wire.transport.steps import Begun
 
 
 @pytest.fixture

@@ -1,0 +1,125 @@
+"""Objects that providers keep, such as stored responses: the ids that clients get tell which target has them, so the
+gateway keeps no list.
+
+    resp_68d5…  ─Seal─►  resp_kept_<token>  ─Open, Recall─►  resp_68d5… at its provider
+
+A token holds the provider, the target's name and the provider's id, encrypted and authenticated for one consumer by
+AES-SIV (RFC 5297), which needs no nonce. So another consumer cannot use it, a client learns no id of the provider, and
+the same object always has the same id, at every replica.
+
+Raw ids would be shorter, but whoever sees one could use it. A dialect says where ids stand (`Dialect.objects`); names
+that mean an object in every API are found at any depth (`dialects._objects`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESSIV
+
+from extproc.upstream.providers import ProviderSettings
+from extproc.words.exchange import Consumer
+from extproc.words.values import Secret
+
+_MARK = "kept_"
+_parts = re.compile(rf"([a-z]{{1,16}}[_-]){_MARK}([A-Za-z0-9_-]{{1,1024}})").fullmatch
+_known = re.compile(r"([a-z]{1,16}[_-])[A-Za-z0-9_-]{1,256}").fullmatch
+_DIGEST = 16  # bytes
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(tuple[str, str, str, int, int]).decode
+
+
+@dataclass(slots=True, frozen=True)
+class Object:
+    """An object at a provider: the target that made it, and the provider's id. Of a file with requests for a batch, the
+    tokens that these come to, in and out.
+    """
+
+    provider: str
+    target: str
+    id: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Ids:
+    """Ids of kept objects, sealed and opened. `key` seals all of them; without it the provider's own secret does."""
+
+    def __init__(self, providers: Mapping[str, ProviderSettings], key: Secret | None) -> None:
+        secret = key.read_or_last() if key is not None else None
+        shared = None if secret is None else _derived(secret)
+        self._keys: dict[str, bytes] = {}
+        for name, provider in providers.items():
+            own = shared
+            if key is None and (found := provider.read_secret()):
+                own = _derived(f"{found}\0{provider.url.geturl()}")
+            if own is not None:
+                self._keys[name] = own
+
+    def able(self, provider: str) -> bool:
+        """True when ids of this provider's objects can be sealed."""
+        return provider in self._keys
+
+    def digest(self, provider: str, consumer: str, data: bytes) -> str | None:
+        """A name for `data` of a consumer at a provider, from which neither can be guessed; None without a secret."""
+        key = self._keys.get(provider)
+        if key is None:
+            return None
+        name = _bound(consumer)
+        content = len(name).to_bytes(4, "big") + name + data
+        return hashlib.blake2b(content, key=key, digest_size=_DIGEST, person=b"prefix").hexdigest()
+
+    def seal(self, consumer: str, found: Object) -> str | None:
+        """The id for a client; None for a provider without a secret, and for an id of an unusual form."""
+        key, form = self._keys.get(found.provider), _known(found.id)
+        if key is None or form is None:
+            return None
+        content = _pack((found.provider, found.target, found.id, found.input_tokens, found.output_tokens))
+        token = urlsafe_b64encode(AESSIV(key).encrypt(content, [_bound(consumer)])).decode().rstrip("=")
+        return f"{form[1]}{_MARK}{token}"
+
+    def open(self, consumer: str, id: object) -> Object | None:
+        """The object of a client's id; None for an id that this consumer did not get here."""
+        form = _parts(id) if isinstance(id, str) else None
+        if form is None:
+            return None
+        try:
+            data = urlsafe_b64decode(form[2] + "=" * (-len(form[2]) % 4))
+        except ValueError:
+            return None
+        for key in dict.fromkeys(self._keys.values()):
+            try:
+                content = AESSIV(key).decrypt(data, [_bound(consumer)])
+            except InvalidTag:
+                continue
+            found = Object(*_unpack(content))
+            return found if self._keys.get(found.provider) == key and found.id.startswith(form[1]) else None
+        return None
+
+
+def owner(consumer: Consumer) -> str:
+    """The consumer that ids are bound to. A name that only a token told is another one than the same name in the
+    settings.
+    """
+    return consumer.name if consumer.listed else f"\0{consumer.name}"
+
+
+def is_sealed(id: object) -> bool:
+    """Whether an id has the form of those that the gateway gives out."""
+    return isinstance(id, str) and _parts(id) is not None
+
+
+def _derived(secret: str) -> bytes:
+    """A key of AES-256-SIV: 64 bytes."""
+    return hashlib.blake2b(secret.encode(), person=b"extproc kept").digest()
+
+
+def _bound(consumer: str) -> bytes:
+    """The associated data of a token: the consumer, whose name may hold lone surrogates."""
+    return consumer.encode(errors="surrogatepass")

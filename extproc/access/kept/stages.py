@@ -1,0 +1,204 @@
+"""Open, Recall and Seal: ids of objects in a request become the provider's, and those in its answer the client's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from extproc.access.kept import Ids, Object, is_sealed, owner
+from extproc.dialects import _objects
+from extproc.guardrails._body import rewritten
+from extproc.routing.catalog import Catalog
+from extproc.wire.framing import Frame, Framing
+from extproc.wire.framing.multipart import is_form
+from extproc.words import contract
+from extproc.words.chain import Chain, RetrySettings
+from extproc.words.dialect import HOSTED, Ask
+from extproc.words.errors import FOREIGN_OBJECT, INVALID_REQUEST, OBJECT_NOT_FOUND, Refusal
+from extproc.words.exchange import Exchange
+from extproc.words.objects import Found
+from extproc.words.values import Pattern
+
+_KEPT_NOWHERE = (
+    "{!r} names an answer that is not kept, or no longer, or not for this consumer: send the whole conversation, "
+    "with 'store' set to false."
+)
+_ONCE = RetrySettings(attempts=1)
+_in_query = re.compile(r"[a-z]{1,16}[_-]kept_[A-Za-z0-9_-]{1,1024}").sub
+_decode = msgspec.json.Decoder().decode
+
+
+class Open:
+    """For a call about a kept object: writes `ask`, `chain` and `targets`, and a request without a body. 404 for an id
+    that the consumer did not get here.
+    """
+
+    def __init__(self, ids: Ids, catalog: Catalog) -> None:
+        self._ids = ids
+        self._catalog = catalog
+
+    def __call__(self, exchange: Exchange) -> None:
+        id, kept, consumer = exchange.endpoint.id, exchange.kept, owner(exchange.consumer)
+        found = self._ids.open(consumer, id)
+        target = None if found is None else self._catalog.target(found.target)
+        if found is None or target is None or target.provider != found.provider:
+            raise unknown(id)
+        kept.ids[found.id] = id
+        kept.object, kept.sealing = found.id, True
+        exchange.body, exchange.json = b"", {}
+        path, _, query = exchange.request.path.partition("?")
+
+        def opened(match: re.Match[str]) -> str:  # the item behind which a list goes on
+            item = self._ids.open(consumer, match[0])
+            if item is None or item.provider != found.provider:
+                raise unknown(match[0])
+            return item.id
+
+        if query:
+            exchange.request.path = f"{path}?{_in_query(opened, query)}"
+        exchange.ask = Ask(model=target.name, free=True)
+        exchange.ask.stream = dict(parse_qsl(query, max_num_fields=64)).get("stream") == "true"
+        exchange.ask.later = found.input_tokens, found.output_tokens
+        exchange.chain = Chain((target,), _ONCE, target.name)
+        exchange.targets = (target,)
+
+
+class Recall:
+    """Writes the provider's ids into a request that names objects, and `keeper`, the provider that has them.
+
+    404 for an id that the consumer did not get here. 400 for an id of the provider's own, unless `foreign` allows it or
+    no provider of the model has sealed ids.
+    """
+
+    def __init__(self, ids: Ids, catalog: Catalog, foreign: str | Sequence[str] = "refuse") -> None:
+        self._ids = ids
+        self._catalog = catalog
+        self._allows_all = foreign == "allow"
+        self._allowed = [Pattern(each) for each in foreign] if not isinstance(foreign, str) else []
+
+    def __call__(self, exchange: Exchange) -> None:
+        kept, dialect, needs = exchange.kept, exchange.dialect, exchange.ask.needs
+        changes: dict[tuple[int, Any], Any] = {}
+        for place in _objects.in_request(exchange.json, dialect.objects, named=kept.named):
+            if is_sealed(place.id):
+                changes[id(place.holder), place.key] = self._open(exchange, place)
+            elif place.refers:
+                self._check(exchange, place)
+        if changes:
+            if is_form(exchange.body):
+                message = "Ids of objects cannot stand in a form, or in a file for a batch: send their content."
+                raise Refusal(INVALID_REQUEST, message)
+            exchange.body = rewritten(exchange.body, exchange.json, changes)
+            exchange.masked = True
+            if dialect.unnamed:
+                exchange.ask.file_bytes = len(exchange.body)
+        if dialect.unnamed and not exchange.ask.model:
+            field = next(iter(dialect.fields.spoken))
+            raise unknown(str(exchange.json.get(field)), field)
+        kept.sealing = bool(kept.ids) or dialect.keeps(exchange.json) or exchange.ask.speaks
+        kept.sealing = kept.sealing or not needs.keys().isdisjoint((HOSTED, "state", "thread"))
+
+    def _open(self, exchange: Exchange, place: Found) -> str:
+        kept, sealed = exchange.kept, place.id
+        found = self._ids.open(owner(exchange.consumer), sealed)
+        if found is None:
+            raise unknown(sealed, place.where)
+        kept.ids[found.id] = sealed
+        if place.refers:
+            if kept.keeper not in ("", found.provider):
+                message = f"{place.where!r} names an object at another provider than the other ids of the request do."
+                raise Refusal(INVALID_REQUEST, message, param=place.where)
+            kept.keeper = found.provider
+            if exchange.dialect.unnamed:
+                _take_model(exchange, found)
+        return found.id
+
+    def _check(self, exchange: Exchange, place: Found) -> None:
+        """Refuse an id of the provider's own. Any consumer that knows it could use the object."""
+        if exchange.dialect.objects.ours(place.id):
+            raise Refusal(OBJECT_NOT_FOUND, _KEPT_NOWHERE.format(place.where), param=place.where)
+        if self._allows_all or any(allowed(place.id) for allowed in self._allowed):
+            return
+        if exchange.dialect.unnamed and not exchange.ask.model:
+            raise unknown(place.id, place.where)
+        chain = self._catalog.resolve(exchange.ask.model)
+        if chain is not None and any(self._ids.able(target.provider) for target in chain.targets):
+            message = (
+                f"{place.where!r} is the id of a {place.kind} that this gateway did not give out: {_shown(place.id)}. "
+                "Use the id from an answer of the gateway, or have it listed in `foreign_objects`."
+            )
+            raise Refusal(FOREIGN_OBJECT, message, param=place.where)
+
+
+def _take_model(exchange: Exchange, found: Object) -> None:
+    """The model of a batch is that of its file, and so are the tokens that it comes to."""
+    ask = exchange.ask
+    ask.model = found.target
+    ask.later = found.input_tokens, found.output_tokens
+    ask.file_tokens, ask.answer_tokens = ask.later
+
+
+def _shown(id: str) -> str:
+    return repr(id if len(id) <= 64 else f"{id[:64]}…")
+
+
+def unknown(id: str, param: str | None = None) -> Refusal:
+    message = f"The gateway gave this consumer no object with the id {_shown(id)}, or its model or key is gone."
+    return Refusal(OBJECT_NOT_FOUND, message, param=param)
+
+
+class Seal:
+    """A stage of events: clients get sealed ids in place of the provider's."""
+
+    changes_length = True
+
+    def __init__(self, ids: Ids) -> None:
+        self._ids = ids
+
+    def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
+        translated = contract.TRANSLATED in exchange.response.headers and not exchange.attached
+        return self._seals(exchange) and not translated
+
+    def reason(self, exchange: Exchange) -> str:
+        return "its provider keeps it, and its id is written anew" if self._seals(exchange) else ""
+
+    def _seals(self, exchange: Exchange) -> bool:
+        if not exchange.kept.sealing:
+            return False
+        targets = exchange.targets if exchange.target is None else (exchange.target,)
+        return bool(exchange.kept.ids) or any(self._ids.able(target.provider) for target in targets)
+
+    def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
+        report, ids, objects = exchange.report, exchange.kept.ids, exchange.dialect.objects
+        assert report is not None, "Read wrote it"
+        for event in events:
+            if event.data is not None and _objects.may_answer(event.data, objects):
+                try:
+                    tree = _decode(event.data)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    continue
+                self._add(exchange, [place.id for place in _objects.in_answer(tree, objects)])
+        self._add(exchange, report.kept)
+        for event in events if ids else ():
+            for id, sealed in ids.items():
+                _replace(event, b'"%b"' % id.encode(), b'"%b"' % sealed.encode())
+        return events
+
+    def _add(self, exchange: Exchange, found: Sequence[str]) -> None:
+        ids, target = exchange.kept.ids, exchange.target
+        assert target is not None, "Origin found it"
+        for id in found:
+            if id not in ids and not is_sealed(id):
+                made = Object(target.provider, target.name, id, *exchange.ask.later)
+                ids[id] = self._ids.seal(owner(exchange.consumer), made) or id
+
+
+def _replace(event: Any, old: bytes, new: bytes) -> None:
+    if old in event.raw:
+        event.raw = event.raw.replace(old, new)
+        if event.data is not None:
+            event.data = event.data.replace(old, new)

@@ -1,0 +1,1 @@
+"""Envoy: its configuration, and the gRPC services that it calls."""

@@ -1,0 +1,92 @@
+"""A private listener through which the processor itself asks: MCP servers for their lists and handshakes, and clouds
+whose requests Envoy signs, for guardrails.
+
+The hop of a server is that of a provider, see `tries` and `upstream`; the route of profiles is in `public`. A question
+of a guardrail goes to the cluster of its provider, which signs it: it has nothing that a hop would take away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from envoy_data_plane.envoy.config.core.v3 import Address, Pipe
+from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
+from envoy_data_plane.envoy.config.route.v3 import (
+    Route,
+    RouteAction,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+)
+from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpConnectionManager
+
+from extproc.envoy.envoy_config.tries import host_header, provider_cluster
+from extproc.envoy.envoy_config.typed import buffer_bytes, http_filter, pack, seconds
+from extproc.settings.config import Settings
+from extproc.tools.mcp.settings import HOP
+from extproc.words import workers
+from extproc.words.workers import SIGNED
+
+LISTENER = "private"
+"""The private listener."""
+_LONGEST = 10.0  # seconds; guardrails wait 9 at most
+
+
+def listener(settings: Settings, socket: str | None, places: Mapping[str, str]) -> Sequence[Listener]:
+    """The private listener: `/<server>` leads into the hop of that server, and `/signed/<provider>/` to that provider.
+    Its unix socket has the mode 0600.
+    """
+    servers = {} if settings.mcp is None else settings.mcp.servers
+    routes = [
+        *(_server(settings, name, places[HOP + name]) for name in servers),
+        *(_signed(settings, name, places[name]) for name in settings.asked_through_envoy),
+    ]
+    if not routes:
+        return []
+    path = workers.private_socket(socket or settings.processor.path)
+    manager = HttpConnectionManager(
+        stat_prefix=LISTENER,
+        generate_request_id=False,
+        skip_xff_append=True,
+        stream_idle_timeout=seconds(max([server.timeout for server in servers.values()], default=_LONGEST) + 30),
+        http_filters=[http_filter("router", Router(suppress_envoy_headers=True))],
+        route_config=RouteConfiguration(
+            name=LISTENER, virtual_hosts=[VirtualHost(name=LISTENER, domains=["*"], routes=routes)]
+        ),
+    )
+    filters = [Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(manager))]
+    return [
+        Listener(
+            name=LISTENER,
+            address=Address(pipe=Pipe(path=path, mode=0o600)),
+            per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
+            filter_chains=[FilterChain(filters=filters)],
+        )
+    ]
+
+
+def _server(settings: Settings, name: str, place: str) -> Route:
+    assert settings.mcp is not None
+    idle = settings.mcp.servers[name].timeout + 30
+    return Route(
+        name=name,
+        match=RouteMatch(path=f"/{name}"),
+        route=RouteAction(cluster=place, timeout=seconds(0), idle_timeout=seconds(idle)),
+        request_body_buffer_limit=buffer_bytes(settings.limits.request_body),
+    )
+
+
+def _signed(settings: Settings, name: str, place: str) -> Route:
+    url = settings.providers[name].url
+    return Route(
+        name=f"signed-{name}",
+        match=RouteMatch(prefix=f"{SIGNED}{name}/"),
+        route=RouteAction(
+            cluster=provider_cluster(place),
+            host_rewrite_literal=host_header(url),
+            prefix_rewrite=url.path.rstrip("/") + "/",
+            timeout=seconds(_LONGEST),
+        ),
+        request_body_buffer_limit=buffer_bytes(settings.limits.request_body),
+    )

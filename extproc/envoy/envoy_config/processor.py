@@ -1,0 +1,301 @@
+"""The processor in Envoy's configuration: its cluster, the ext_proc filter, the gRPC access log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog, AccessLogFilter, MetadataFilter, OrFilter
+from envoy_data_plane.envoy.config.cluster.v3 import (
+    Cluster,
+    ClusterCommonLbConfig,
+    ClusterDiscoveryType,
+    ClusterLbPolicy,
+)
+from envoy_data_plane.envoy.config.core.v3 import Address as EnvoyAddress
+from envoy_data_plane.envoy.config.core.v3 import (
+    ApiConfigSource,
+    ApiConfigSourceApiType,
+    ApiVersion,
+    BackoffStrategy,
+    ConfigSource,
+    GrpcService,
+    GrpcServiceEnvoyGrpc,
+    HeaderValue,
+    HealthCheck,
+    HealthCheckGrpcHealthCheck,
+    Http2ProtocolOptions,
+    Pipe,
+    RetryPolicy,
+    RetryPolicyRetryHostPredicate,
+)
+from envoy_data_plane.envoy.extensions.access_loggers.grpc.v3 import CommonGrpcAccessLogConfig, HttpGrpcAccessLogConfig
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
+    ExternalProcessor,
+    HeaderForwardingRules,
+    ProcessingMode,
+    ProcessingModeBodySendMode,
+    ProcessingModeHeaderSendMode,
+)
+from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
+    HttpProtocolOptions,
+    HttpProtocolOptionsExplicitHttpConfig,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import (
+    ListStringMatcher,
+    MetadataMatcher,
+    MetadataMatcherPathSegment,
+    StringMatcher,
+    ValueMatcher,
+)
+from envoy_data_plane.envoy.type.v3 import Percent
+
+from extproc.access.auth import credential_headers
+from extproc.dialects import dialects, rates
+from extproc.envoy.envoy_config.typed import (
+    breakers,
+    cel,
+    discovery,
+    endpoints,
+    pack,
+    seconds,
+    socket_address,
+    with_flags,
+)
+from extproc.settings.config import Settings
+from extproc.upstream.providers import kinds
+from extproc.words import contract, workers
+
+CLUSTER = "extproc"
+PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+MESSAGE_TIMEOUT = seconds(10)
+"""Time limit for one answer of the processor; Envoy's default of 200 ms is less than a guardrail may take."""
+
+_REQUEST_HEADERS = (":method", ":path", "content-type", "content-encoding", "content-length", "x-request-id")
+# response headers that the gateway reads, beside those that requests have too
+_RESPONSE_HEADERS = (":status", "retry-after", "x-should-retry")
+
+
+def cluster(settings: Settings, socket: str | None = None) -> Cluster:
+    """The processor: a pipe for each worker unless the settings say host:port. `socket` takes the place of theirs."""
+    addresses, kind = [_pipe(path) for path in settings.processor.sockets(socket)], ClusterDiscoveryType.STATIC
+    if socket is None and settings.processor.address is not None:
+        host, _, port = settings.processor.address.rpartition(":")
+        host = host.strip("[]")
+        addresses, kind = [socket_address(host, int(port))], discovery(host)
+    found = _cluster(settings, CLUSTER, kind, *addresses)
+    if len(addresses) > 1:
+        found.lb_policy = ClusterLbPolicy.LEAST_REQUEST
+        found.health_checks = [_health_check()]
+        # With no worker healthy, all are tried: they may be busy, not gone.
+        found.common_lb_config = ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=1))
+    return found
+
+
+def worker_clusters(settings: Settings, socket: str | None = None) -> list[Cluster]:
+    """A cluster for each of several workers, for the access logs of its own exchanges."""
+    return [
+        _cluster(settings, name, ClusterDiscoveryType.STATIC, _pipe(path))
+        for name, path in zip(_worker_names(settings), settings.processor.sockets(socket), strict=False)
+    ]
+
+
+def _worker_names(settings: Settings) -> list[str]:
+    count = settings.processor.workers
+    return [f"{CLUSTER}-{number}" for number in range(count)] if count > 1 else []
+
+
+def _cluster(settings: Settings, name: str, kind: ClusterDiscoveryType, *addresses: EnvoyAddress) -> Cluster:
+    # Envoy's default of 16 MiB is memory that an answer takes when its client reads slowly.
+    windows = Http2ProtocolOptions(initial_stream_window_size=settings.limits.answer_buffer)
+    http2 = HttpProtocolOptions(
+        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=windows)
+    )
+    return Cluster(
+        name=name,
+        type=kind,
+        connect_timeout=seconds(1),
+        per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
+        circuit_breakers=breakers(),
+        load_assignment=endpoints(name, *addresses),
+        typed_extension_protocol_options={PROTOCOL_OPTIONS: pack(http2)},
+    )
+
+
+def _pipe(path: str) -> EnvoyAddress:
+    return EnvoyAddress(pipe=Pipe(path=path))
+
+
+def _health_check() -> HealthCheck:
+    """Finds a worker that drains, hangs or is away within two seconds."""
+    return HealthCheck(
+        timeout=seconds(1),
+        interval=seconds(1),
+        no_traffic_interval=seconds(1),
+        unhealthy_interval=seconds(0.25),
+        unhealthy_threshold=2,
+        healthy_threshold=1,
+        grpc_health_check=HealthCheckGrpcHealthCheck(),
+    )
+
+
+def discovered(settings: Settings) -> ConfigSource:
+    """Resources that the processor gives Envoy; of several workers the first does."""
+    # By default Envoy waits for up to 30 s before it asks a processor that was away again.
+    again = RetryPolicy(retry_back_off=BackoffStrategy(base_interval=seconds(0.1), max_interval=seconds(1)))
+    service = _service(f"{CLUSTER}-0" if settings.processor.workers > 1 else CLUSTER, again)
+    source = ApiConfigSource(
+        api_type=ApiConfigSourceApiType.GRPC,
+        transport_api_version=ApiVersion.V3,
+        grpc_services=[service],
+        set_node_on_first_message_only=True,
+    )
+    # Envoy waits for them however long it takes: it has nothing to serve before.
+    return ConfigSource(api_config_source=source, resource_api_version=ApiVersion.V3, initial_fetch_timeout=seconds(0))
+
+
+def service(settings: Settings, attachment: str) -> GrpcService:
+    """The processor for an attachment. With several workers, a stream that has no answer yet goes to another one when
+    its worker ends: nothing is reserved before the first answer.
+    """
+    found = _service(CLUSTER)
+    found.initial_metadata = [HeaderValue(key=contract.ATTACHMENT, value=attachment)]
+    if settings.processor.workers > 1:
+        others = RetryPolicyRetryHostPredicate(
+            name="envoy.retry_host_predicates.previous_hosts", typed_config=pack(PreviousHostsPredicate())
+        )
+        found.retry_policy = RetryPolicy(
+            num_retries=2,
+            retry_on="connect-failure,refused-stream,reset",
+            retry_host_predicate=[others],
+            # A worker that is away has the fewest requests, so three of four picks of two workers are it.
+            host_selection_retry_max_attempts=50,
+        )
+    return found
+
+
+def _service(cluster: str, again: RetryPolicy | None = None) -> GrpcService:
+    return GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=cluster, retry_policy=again))
+
+
+def processing_mode(*, response_headers: bool) -> ProcessingMode:
+    """The whole request before it is routed; of the answer at most the headers, until the processor asks for more. Any
+    other request mode loses or doubles bodies together with retries.
+    """
+    send, skip = ProcessingModeHeaderSendMode.SEND, ProcessingModeHeaderSendMode.SKIP
+    return ProcessingMode(
+        request_header_mode=send,
+        request_body_mode=ProcessingModeBodySendMode.BUFFERED,
+        request_trailer_mode=skip,
+        response_header_mode=send if response_headers else skip,
+        response_body_mode=ProcessingModeBodySendMode.NONE,
+        response_trailer_mode=skip,
+    )
+
+
+def gateway_filter(settings: Settings, attachment: str) -> ExternalProcessor:
+    """The settings of the gateway's filter that both modes share."""
+    return ExternalProcessor(
+        grpc_service=service(settings, attachment),
+        failure_mode_allow=False,
+        message_timeout=MESSAGE_TIMEOUT,
+        processing_mode=processing_mode(response_headers=True),
+        allow_mode_override=True,
+        response_attributes=list(contract.RESPONSE_ATTRIBUTES),
+        forward_rules=gateway_headers(settings),
+    )
+
+
+def gateway_headers(settings: Settings) -> HeaderForwardingRules:
+    """Headers that the gateway attachment reads: the fewer headers a message has, the less it costs."""
+    prefixes = dict.fromkeys((settings.attribution.prefix, contract.PREFIX, "x-ai-"))
+    if settings.budgets:  # their rates take the place of the provider's
+        prefixes |= dict.fromkeys(rates())
+    own = [name for dialect in dialects().values() for name in (dialect.version, dialect.request_id) if name]
+    own += settings.attribution.session
+    if settings.mcp is not None:
+        own += [":authority", "origin"]
+        prefixes["mcp-"] = None
+    if settings.cache.rules:  # what a provider gets of the client's is part of the key of an answer
+        own.append("cache-control")
+        for name in (name for provider in settings.providers.values() for name in provider.passed):
+            if name.endswith("*"):
+                prefixes[name.removesuffix("*")] = None
+            else:
+                own.append(name)
+    names = (*_REQUEST_HEADERS, *credential_headers(settings.auth), *_RESPONSE_HEADERS, *own)
+    return _only(tuple(dict.fromkeys(names)), tuple(prefixes))
+
+
+def attempt_headers() -> HeaderForwardingRules:
+    """Headers that the attempt attachment reads."""
+    names = (":path", "content-type", "content-encoding", contract.ATTEMPT_COUNT, ":status", "retry-after")
+    in_body = [name for provider in kinds().values() for name in provider.in_body]
+    return _only((*names, *dict.fromkeys(in_body)), (contract.PREFIX,))
+
+
+def _only(names: Sequence[str], prefixes: Sequence[str]) -> HeaderForwardingRules:
+    patterns = [StringMatcher(exact=name) for name in names] + [StringMatcher(prefix=prefix) for prefix in prefixes]
+    return HeaderForwardingRules(allowed_headers=ListStringMatcher(patterns=patterns))
+
+
+def access_log(
+    name: str,
+    *,
+    request: Sequence[str] = (),
+    response: Sequence[str] = (),
+    only: AccessLogFilter | None = None,
+    cluster: str = CLUSTER,
+    buffer: int = 16384,
+) -> AccessLog:
+    """An entry for each request (that `only` lets pass), sent within a tenth of a second of its end, or with `buffer`
+    bytes of others.
+    """
+    config = HttpGrpcAccessLogConfig(
+        common_config=CommonGrpcAccessLogConfig(
+            log_name=name,
+            grpc_service=_service(cluster),
+            transport_api_version=ApiVersion.V3,
+            buffer_flush_interval=seconds(0.1),
+            buffer_size_bytes=buffer,
+        ),
+        additional_request_headers_to_log=list(request),
+        additional_response_headers_to_log=list(response),
+    )
+    return AccessLog(name="envoy.access_loggers.http_grpc", filter=only, typed_config=pack(config))
+
+
+# Envoy drops what it would send to a stream whose connection is still being made, when 64 KiB wait there: and its first
+# message, which describes Envoy, is larger. So the next one must not follow before a tenth of a second. With one worker
+# the connection is that of the requests.
+_COLD = 1 << 20
+
+
+def try_logs(settings: Settings, name: str, *, response: Sequence[str]) -> list[AccessLog]:
+    """An entry for each try, sent to the worker that has its exchange."""
+    clusters = _worker_names(settings)
+    if not clusters:
+        return [access_log(name, response=response)]
+    return [
+        access_log(name, response=response, only=_of_worker(number), cluster=cluster, buffer=_COLD)
+        for number, cluster in enumerate(clusters)
+    ]
+
+
+def _of_worker(number: int) -> AccessLogFilter:
+    """Tries whose exchange's id begins with the worker's mark. One without an id is the first worker's."""
+    value = ValueMatcher(string_match=StringMatcher(prefix=workers.mark(number)))
+    matcher = MetadataMatcher(
+        filter=contract.LOG_NAMESPACE, path=[MetadataMatcherPathSegment(key=contract.LOG_ID)], value=value
+    )
+    return AccessLogFilter(metadata_filter=MetadataFilter(matcher=matcher, match_if_key_not_found=number == 0))
+
+
+def unseen_ends() -> AccessLogFilter:
+    """Requests whose end the gateway attachment does not see by itself. Entries of other requests cost Envoy and the
+    processor about 50 µs each, and hold nothing new.
+    """
+    left = with_flags("DC", "DR")
+    seen = "response.code_details == 'via_upstream' || response.code_details.startsWith('extproc_')"
+    return AccessLogFilter(or_filter=OrFilter(filters=[left, cel(f"!({seen})")]))

@@ -1,0 +1,174 @@
+"""Envoy's gRPC access log entries: the outcome of each try, which is invisible to the gateway attachment.
+
+Source: envoy/data/accesslog/v3/accesslog.proto.
+"""
+
+from __future__ import annotations
+
+import math
+from base64 import b64decode
+from collections.abc import Sequence
+
+from google.protobuf.duration_pb2 import Duration
+
+from extproc.envoy.server.wire import parsed
+from extproc.wire.pb import extproc_pb2 as pb
+from extproc.words import contract
+from extproc.words.tries import DownstreamEnd, Seen, Try, UnderWay, outcome_of
+
+SERVICE = "envoy.service.accesslog.v3.AccessLogService"
+METHOD = "StreamAccessLogs"
+
+
+_CUT = "upstream_reset_after_response_started"  # a prefix: the reason follows in braces
+
+_NOT_READ = "request_overall_timeout"  # by the provider
+
+_MOST_ATTEMPTS = 1000  # far above what a route can ask for
+_EARLY = 0.05  # seconds, or a fiftieth of the limit: the two listeners do not start their clocks together
+_DOWNSTREAM_REASONS = {
+    _CUT: "cut",  # in mid-answer, by the provider
+    "request_headers_timeout": "request_timeout",
+    "stream_idle_timeout": "idle_timeout",
+    "max_request_bytes": "body_too_large",
+    "overload": "overloaded",
+}
+
+
+def read(data: bytes, log_name: str) -> tuple[str, Sequence[Try | UnderWay | DownstreamEnd]]:
+    """The entries of one message, and the log's name: only the first message of a stream carries it. Raises
+    Malformed.
+    """
+    message = parsed(pb.StreamAccessLogsMessage, data)
+    log_name = message.identifier.log_name or log_name
+    entries = message.http_logs.log_entry
+    if log_name.startswith(contract.TRY_PREFIX):
+        provider = log_name.removeprefix(contract.TRY_PREFIX)
+        return log_name, [_try(provider, entry) for entry in entries]
+    ends = (_downstream_end(entry) for entry in entries)
+    return log_name, [end for end in ends if end is not None]
+
+
+def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try | UnderWay:
+    common, response = entry.common_properties, entry.response
+    told = common.metadata.filter_metadata[contract.LOG_NAMESPACE].fields
+    number = told["attempt"].number_value if "attempt" in told else 1
+    attempt = int(number) if 1 <= number <= _MOST_ATTEMPTS else 1
+    exchange_id = told[contract.LOG_ID].string_value if contract.LOG_ID in told else ""
+    if common.intermediate_log_entry:
+        return UnderWay(exchange_id, attempt)
+    target = consumer = ""
+    if "targets" in told:
+        value = told["targets"].string_value
+        targets, consumer = contract.decode_targets(value), contract.decode_consumer(value)
+        target = targets[min(attempt, len(targets)) - 1]
+    seconds, outcome = _seconds(common.duration), _outcome(common.response_flags, response)
+    # The public listener ends a try that takes too long; in this listener that looks as if the client had left.
+    timeout = told["timeout"].number_value / 1000 if "timeout" in told else math.inf
+    late = seconds >= timeout - max(_EARLY, timeout / 50)
+    if outcome == "client_left" and response.response_code.value == 0 and late:
+        outcome = "timeout"
+    content_type = response.response_headers.get("content-type", "")
+    if outcome in ("ok", "client_left") and content_type.startswith("text/html"):
+        outcome = "other"  # failed over, see envoy_config.public
+    first_byte = None
+    if common.HasField("time_to_first_upstream_rx_byte"):
+        first_byte = _seconds(common.time_to_first_upstream_rx_byte)
+    return Try(
+        exchange_id=exchange_id,
+        provider=provider,
+        target=target,
+        attempt=attempt,
+        status=response.response_code.value,
+        outcome=outcome,
+        seconds=seconds,
+        first_byte=first_byte,
+        retry_after=response.response_headers.get("retry-after", ""),
+        request_bytes=entry.request.request_body_bytes,
+        answer_bytes=response.response_body_bytes,
+        streamed=content_type.startswith("text/event-stream"),
+        seen=_seen_or_none(common.metadata),
+        consumer=consumer,
+    )
+
+
+def _seen_or_none(metadata: pb.Metadata) -> Seen | None:
+    """What the script of `unread` wrote; None where it did not follow the answer, or cannot be read: an entry must not
+    take the others of its message with it.
+    """
+    try:
+        return _seen(metadata)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _seen(metadata: pb.Metadata) -> Seen | None:
+    """Raises ValueError or OverflowError for what the script does not write."""
+    if contract.SEEN_NAMESPACE not in metadata.filter_metadata:
+        return None
+    told = metadata.filter_metadata[contract.SEEN_NAMESPACE].fields
+
+    def window(name: str) -> bytes:
+        return b64decode(told[name].string_value) if name in told else b""
+
+    def number(name: str) -> int:
+        return int(told[name].number_value) if name in told else 0
+
+    def pairs(name: str) -> list[list[int]]:
+        return (
+            [[int(part) for part in pair.split(":")] for pair in told[name].string_value.split()]
+            if name in told
+            else []
+        )
+
+    ((size, lines),) = pairs("count") or [[0, 0]]
+    return Seen(
+        head=window("head"),
+        usage=window("usage"),
+        usage_at=number("usage_at"),
+        tail=window("tail"),
+        tail_at=number("tail_at"),
+        size=size,
+        lines=lines,
+        times=tuple((at, milliseconds / 1000) for at, milliseconds in pairs("times")),
+        ended="ended" in told,
+    )
+
+
+def _outcome(flags: pb.ResponseFlags, response: pb.HTTPResponseProperties) -> str:
+    status = response.response_code.value
+    answered = response.response_code_details == "via_upstream"
+    left = flags.downstream_connection_termination or flags.downstream_remote_reset
+    reset = flags.upstream_remote_reset or flags.upstream_connection_termination or flags.upstream_protocol_error
+    cut = response.response_code_details.startswith(_CUT) or (answered and reset)
+    if status < 400 and (cut or left):
+        return "cut" if cut else "client_left"
+    # An error's status counts, whole or not: the public listener fails over at its headers, and leaves.
+    if answered or cut or left:
+        return outcome_of(status)
+    if flags.upstream_connection_failure:
+        return "connect"
+    if flags.upstream_request_timeout or flags.stream_idle_timeout or response.response_code_details == _NOT_READ:
+        return "timeout"
+    if flags.upstream_overflow:
+        return "overflow"
+    if flags.no_healthy_upstream:
+        return "unhealthy"
+    if reset:
+        return "reset"
+    return "credential" if status == 401 else "other"
+
+
+def _downstream_end(entry: pb.HTTPAccessLogEntry) -> DownstreamEnd | None:
+    flags, details = entry.common_properties.response_flags, entry.response.response_code_details
+    about = entry.request.request_headers.get(contract.ID, ""), entry.response.response_code.value
+    if flags.downstream_connection_termination or flags.downstream_remote_reset:
+        return DownstreamEnd("client_left", *about)
+    if details == "via_upstream" or details.startswith("extproc_"):
+        return None
+    found = next((reason for part, reason in _DOWNSTREAM_REASONS.items() if part in details), None)
+    return DownstreamEnd(found or f"{entry.response.response_code.value // 100}xx", *about)
+
+
+def _seconds(duration: Duration) -> float:
+    return float(duration.seconds + duration.nanos / 1e9)

@@ -1,0 +1,207 @@
+"""Discovery: Envoy asks this process for clusters, listeners, routes and certificates, and says whether it takes them.
+
+Each kind has a gRPC stream of its own. Envoy's first message asks; every later one accepts the last resources or
+refuses them. An answer waits until there are resources that the stream has not seen. Envoy compares resources by
+content, so the whole set of a kind is sent and only differences take effect.
+
+Source: https://www.envoyproxy.io/docs/envoy/v1.40.0/api-docs/xds_protocol ("state of the world").
+
+Files that Envoy watches would need its admin interface to learn whether it took them. Here Envoy answers, with the
+reason. A stream for each kind lets an answer wait for news, and keeps the order ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+
+from extproc.envoy.server.wire import parsed
+from extproc.wire.pb import extproc_pb2 as pb
+from extproc.wire.transport import Calls
+
+CLUSTERS, LISTENERS, ROUTES, SECRETS = "clusters", "listeners", "routes", "secrets"
+_SERVICES = {
+    CLUSTERS: ("envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters", "envoy.config.cluster.v3.Cluster"),
+    LISTENERS: (
+        "envoy.service.listener.v3.ListenerDiscoveryService/StreamListeners",
+        "envoy.config.listener.v3.Listener",
+    ),
+    ROUTES: (
+        "envoy.service.route.v3.RouteDiscoveryService/StreamRoutes",
+        "envoy.config.route.v3.RouteConfiguration",
+    ),
+    SECRETS: (
+        "envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
+        "envoy.extensions.transport_sockets.tls.v3.Secret",
+    ),
+}
+KINDS = tuple(_SERVICES)
+_MOST_REASON = 300  # characters of Envoy's reason for a refusal
+
+Resources = Mapping[str, bytes]
+"""Envoy's messages, by name."""
+
+
+class EnvoyRefusedError(Exception):
+    """Envoy does not take the resources. The text is its reason."""
+
+
+class EnvoyAwayError(Exception):
+    """No Envoy asks, or none answered in time."""
+
+
+class Discovery:
+    """The resources that Envoy should have. Nothing is sent of a kind that was never offered."""
+
+    def __init__(self) -> None:
+        self._kinds = {name: _Kind(f"type.googleapis.com/{message}") for name, (_, message) in _SERVICES.items()}
+        self.asked = asyncio.Event()
+        """Set once an Envoy has asked."""
+
+    def calls(self) -> Calls:
+        """The gRPC methods."""
+        return {f"/{path}": self._opener(self._kinds[name]) for name, (path, _) in _SERVICES.items()}
+
+    def _opener(self, kind: _Kind) -> _Opener:
+        return _Opener(self, kind)
+
+    @property
+    def connected(self) -> bool:
+        """True while an Envoy takes its clusters from here."""
+        return bool(self._kinds[CLUSTERS].streams)
+
+    async def offer(self, kind: str, resources: Resources, within: float) -> None:
+        """Give every Envoy that asks these in place of the earlier ones, and wait up to `within` seconds until all have
+        accepted them. Raises EnvoyRefusedError, EnvoyAwayError.
+        """
+        self.set(kind, resources)
+        found = self._kinds[kind]
+        try:
+            async with asyncio.timeout(within):
+                while not found.settled:
+                    await found.news()
+        except TimeoutError:
+            raise EnvoyAwayError from None
+
+    def set(self, kind: str, resources: Resources) -> None:
+        """Give them, without waiting."""
+        self._kinds[kind].take(resources)
+
+    def leave(self) -> None:
+        """End the streams: this process is leaving. Envoy keeps what it has."""
+        for kind in self._kinds.values():
+            kind.leave()
+
+
+class _Kind:
+    """The resources of one kind, and the streams that get them."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self.version = ""  # of the resources; empty before the first
+        self.leaving = False
+        self.refusal: str | None = None  # of this version
+        self.streams: set[_Stream] = set()
+        self._resources: Resources = {}
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def take(self, resources: Resources) -> None:
+        digest = hashlib.blake2b(digest_size=6)
+        for name, message in sorted(resources.items()):
+            digest.update(b"%s %d " % (name.encode(), len(message)) + message)
+        if digest.hexdigest() != self.version:
+            self.version, self._resources, self.refusal = digest.hexdigest(), resources, None
+            self.ring()
+
+    def find(self, names: Collection[str]) -> Sequence[bytes]:
+        """All resources, or those of `names`."""
+        return [value for name, value in self._resources.items() if not names or name in names]
+
+    def message(self, nonce: str, found: Sequence[bytes]) -> bytes:
+        resources = [pb.Any(type_url=self._url, value=value) for value in found]
+        answer = pb.DiscoveryResponse(version_info=self.version, resources=resources, type_url=self._url, nonce=nonce)
+        return answer.SerializeToString()
+
+    @property
+    def settled(self) -> bool:
+        """True when every stream has accepted. Raises EnvoyRefusedError."""
+        if self.refusal is not None:
+            raise EnvoyRefusedError(self.refusal)
+        return bool(self.streams or not self._resources) and all(
+            stream.accepted == self.version for stream in self.streams
+        )
+
+    def leave(self) -> None:
+        self.leaving = True
+        self.ring()
+
+    def ring(self) -> None:
+        """Wake all that wait for news."""
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def news(self) -> None:
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+
+
+class _Opener:
+    """Makes the calls of one method."""
+
+    def __init__(self, discovery: Discovery, kind: _Kind) -> None:
+        self._discovery = discovery
+        self._kind = kind
+
+    def __call__(self, _metadata: Mapping[str, str]) -> _Stream:
+        self._discovery.asked.set()
+        return _Stream(self._kind)
+
+
+class _Stream:
+    """One stream of one kind. See `transport.Call`."""
+
+    def __init__(self, kind: _Kind) -> None:
+        self._kind = kind
+        self._sent = ""  # version
+        self._nonce = 0
+        self.accepted = ""  # version
+        self.done = False
+        kind.streams.add(self)
+
+    def admits(self, size: int) -> bool:  # noqa: ARG002
+        return True
+
+    async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
+        request, kind = parsed(pb.DiscoveryRequest, data), self._kind
+        if self._nonce:
+            if request.response_nonce != str(self._nonce):  # about an earlier message
+                return ()
+            if not request.HasField("error_detail"):
+                self.accepted = self._sent
+            elif self._sent == kind.version:
+                text = "".join(letter if letter.isprintable() else " " for letter in request.error_detail.message)
+                kind.refusal = text[:_MOST_REASON]
+            kind.ring()
+        while True:
+            while kind.version == self._sent and not kind.leaving:
+                await kind.news()
+            if kind.leaving:
+                self.done = True
+                return ()
+            self._sent = kind.version
+            if found := kind.find(request.resource_names):
+                self._nonce += 1
+                return (kind.message(str(self._nonce), found),)
+            self.accepted = self._sent  # Envoy would refuse an empty message about a name
+            kind.ring()
+
+    async def on_half_close(self) -> Sequence[bytes]:
+        return ()
+
+    async def on_end(self) -> None:
+        self._kind.streams.discard(self)
+        self._kind.ring()

@@ -1,0 +1,531 @@
+"""The processor as a whole: one configuration at work, its servers, and the tasks beside the requests.
+
+A process loads only what it needs. grpc comes with the transport that uses it, SQLAlchemy with the first report,
+Starlette and uvicorn with the first connection, and the catalogue of prices for the configured providers alone. The
+periodic work happens at one wake-up a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from extproc.cache.answers import Answers, open_answers
+from extproc.cache.stores import CacheError
+from extproc.envoy.server.certificate import ListenerCertificate
+from extproc.envoy.server.periodic import BEAT, Periodic, pause, until_beat
+from extproc.envoy.server.reload import Reloads
+from extproc.envoy.server.server import Server
+from extproc.exchange import pipeline
+from extproc.exchange.services import Services
+from extproc.exchange.unread.waiting import Waiting
+from extproc.guardrails import Audits
+from extproc.money.accounting.alerts import Alerts
+from extproc.money.accounting.books import Books
+from extproc.money.accounting.forgotten import Forgotten
+from extproc.money.accounting.tries import FailedTries
+from extproc.money.accounting.units import Units
+from extproc.money.budgets import Exact, Expected, Grants, Tools, compile_budget
+from extproc.money.ledger import LedgerError, open_ledger
+from extproc.operate import admin
+from extproc.operate.reports.desk import Desk
+from extproc.operate.reports.reports import Everything, Reporter
+from extproc.operate.telemetry.lines import WHOLE, Lines
+from extproc.operate.telemetry.metrics import Telemetry
+from extproc.settings.config import Settings
+from extproc.stores import Counters, CountsLostError, Expired, StoreError, open_counters
+from extproc.upstream.credentials.rotation import EVERY, Keeper, watch
+from extproc.words import workers
+
+if TYPE_CHECKING:
+    from extproc.tools.mcp.catalogue import Catalogue
+
+log = logging.getLogger(__name__)
+
+_SELDOM = 3.0  # seconds between two looks at notes of other processes that hardly ever change
+_LAST_LINES = 1.0  # seconds for the last lines of the log
+_PRUNE_EVERY = 3600.0
+_KEYS_EVERY = 2.0  # seconds until a key that an operator made or revoked is known everywhere
+_ADD_UP_FIRST, _ADD_UP_EVERY = 30.0, 300.0  # seconds
+_SHARED_FOR = 60.0  # seconds after which a process that ended is forgotten
+_DRAIN_NOTICE = 3.0  # seconds for Envoy's health check to see that this process is leaving
+_DRAIN_GRACE = 600.0  # seconds for streams to end
+
+
+class Processor:
+    """Serves `settings`, and every later version of them in `file`.
+
+    With several workers this is one of them. Worker 0 serves the status and admin ports for all, keeps `secrets`, and
+    deletes old rows of the ledger and adds up its hours and days. `first` is the text of the settings with which they
+    began: a worker that starts again has in `settings` what binds at a start as it was then.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        settings: Settings,
+        *,
+        socket: str | None = None,
+        secrets: Path | None = None,
+        worker: int = 0,
+        first: str | None = None,
+    ) -> None:
+        self._file = file
+        self._secrets = secrets
+        self._worker = worker
+        self._me = uuid.uuid4().hex  # among the processes that share the counters store
+        self._socket = socket or settings.processor.path
+        self._settings = settings
+        self._units = _units(settings)  # units of every budget this process has had
+        at_once = {"at_once": WHOLE} if self._several else {}
+        self._lines = Lines(sys.stdout.fileno(), settings.telemetry.log_buffer, self._line_lost, **at_once)
+        self._telemetry = telemetry = Telemetry(settings, self._lines)
+        self._turned = time.monotonic()  # the latest turn of the event loop
+        self._counters: Counters = open_counters(settings.stores.counters, settings.stores.waits)
+        self._ledger = open_ledger(settings.stores.ledger)
+        self._server: Server | None = None
+        self._grants = Grants(self._counters)
+        self._agreed = Units(self._counters)
+        self._alerts = Alerts(self._counters, telemetry.alert)
+        self._exact = Exact({})
+        self._failed = FailedTries(telemetry.internal_error)
+        self._reporter = Reporter(self._counters, self._ledger, self._grants, time.time)
+        self._services = services = Services(
+            self._counters,
+            telemetry,
+            tools=Tools(telemetry.budget_used, self._alerts.tell, self._grants, Expected(), self._exact),
+            waiting=Waiting(lambda outcome: telemetry.unread(outcome).inc(), telemetry.internal_error),
+            audits=Audits(telemetry.internal_error),
+            failed=self._failed,
+            answers=_open_answers(settings),
+            reporter=self._reporter,
+            socket=self._socket,
+        )
+        services.books = Books(self._counters, self._ledger, self._report, again=settings.limits.lease)
+        telemetry.body_bytes = lambda: services.in_flight.size
+        self._forgotten = Forgotten(self._counters, _dropping(telemetry, services.answers))
+        self._keys_mark: object = None
+        self._desk: Desk | None = None  # of the worker that serves it
+        self._stale = ""  # why the settings in use are not those of the file
+        self._certificate = ListenerCertificate()
+        self._reloads = Reloads(self, file, settings, secrets=secrets, socket=socket, worker=worker, first=first)
+        self.take(settings, self._reloads.places)
+        self._http = admin.HTTPThread()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen everywhere. Raises OSError, naming the address, when one is not available; and naming budgets, when
+        other processes count them in other units.
+        """
+        settings, telemetry = self._settings, self._telemetry
+        with contextlib.suppress(StoreError):
+            await self._agreed.leave()
+        if reason := self.refuses(settings):
+            raise OSError(f"budgets: {reason}")
+        await self._reloads.start()
+        self._ledger.start()
+        telemetry.watch(self._ledger)
+        telemetry.tasks = partial(_count_tasks, asyncio.get_running_loop())
+        if await self._read_keys():
+            self._rebuild()
+        self._open_doors()
+        if self._desk is not None and settings.admin.oidc is not None:
+            await asyncio.to_thread(self._desk.read_sessions)
+        where = settings.processor
+        mark = workers.mark(self._worker) if self._several else ""
+        discovery = self._reloads.discovery
+        self._server = Server(lambda: self._pipeline, telemetry, self._services.waiting, mark, discovery)
+        path = where.sockets(self._socket)[self._worker]
+        await self._server.start(socket=path, address=where.address, transport=where.transport)
+        self._http.start()
+        for one in self._periodic(self._server):
+            self._spawn(one.run(), one.name)
+        self._spawn(self._watch_lag())
+        self._spawn(self._alerts.run())
+        if settings.usage.mode == "log":
+            self._spawn(self._services.waiting.run())
+        if self._services.servers is not None:
+            self._spawn(self._services.servers.run())
+        if self._worker:
+            if self._secrets is not None:
+                self._spawn(watch(lambda: self._settings.hops, self._rebuild))
+        elif self._secrets is not None:
+            keeper = Keeper(self._secrets, self._count_refresh, stem=self._reloads.stem)
+            self._spawn(keeper.run(lambda: self._settings.hops, self._rebuild, partial(pause, EVERY)))
+        elif waiting := [name for name, provider in settings.hops.items() if provider.credentials is not None]:
+            log.warning("no process fetches the tokens of %s: serve was not given --secrets", ", ".join(waiting))
+
+    def _periodic(self, server: Server) -> Sequence[Periodic]:
+        """The work that is repeated while the process lives."""
+        everywhere = (
+            Periodic("files", BEAT, self._look_at_files),
+            Periodic("socket", BEAT, server.look),
+            Periodic("books", BEAT, self._keep_books),
+            Periodic("findings", BEAT, self._share_findings),
+            Periodic("agreements", _SELDOM, self._share_agreements, first=BEAT),
+            Periodic("keys", _KEYS_EVERY, self._look_at_keys),
+            Periodic(
+                "leases", lambda: self._settings.limits.lease / 3, self._renew_leases
+            ),  # a lease bears two failures
+        )
+        of_one = (
+            Periodic("prune", _PRUNE_EVERY, self._prune, first=BEAT),
+            Periodic("sums", _ADD_UP_EVERY, self._add_up, first=_ADD_UP_FIRST),
+        )
+        return everywhere if self._worker else (*everywhere, *of_one)
+
+    @property
+    def _several(self) -> bool:
+        return self._settings.processor.workers > 1
+
+    def _open_doors(self) -> None:
+        """Raises OSError, naming the address, when one is not available."""
+        if self._worker:
+            self._http.add_private(self._inner, workers.inner_socket(self._socket, self._worker))
+            return
+        settings = self._settings
+        token = settings.admin.token.read if settings.admin.token else None  # for each request: its file may change
+        if token is not None and token() is None:
+            raise OSError(f"admin.token: {settings.admin.token} is not set")
+        everything = self._everything()
+        self._desk = desk = Desk(self._ledger.operators, lambda: self._settings, lambda: self._pipeline.catalog)
+        given = [*filter(None, [settings.admin.token, settings.auth.key_secret])]
+        oidc = settings.admin.oidc
+        failures = admin.Failures(settings.admin.failed_authentications, self._telemetry.admin_refused)
+
+        def app() -> Any:  # imports its libraries with the first connection
+            return admin.admin_app(everything, token, desk, oidc, given, failures=failures)
+
+        doors = (
+            ("status", self._status, settings.status, admin.probing(self._stalled, self._unready)),
+            ("admin", app, settings.admin, None),
+        )
+        for name, make, door, probe in doors:
+            try:
+                self._http.add(make, door.address, door.port, probe)
+            except OSError as error:
+                raise OSError(f"{name}: cannot listen on {door.address}:{door.port}: {error.strerror}") from error
+
+    def _status(self) -> Any:
+        siblings = self._siblings() if self._several else None
+        return admin.status_app(self._telemetry, self._stalled, self._unready, self._remark, siblings)
+
+    def _siblings(self) -> admin.Siblings:
+        return admin.Siblings(self._socket, self._settings.processor.workers)
+
+    def _inner(self) -> Any:
+        return admin.inner_app(
+            self._telemetry.registry.collect,
+            lambda: admin.Health(self._stalled(), self._unready(), self._remark()),
+            lambda: admin.Findings(list(self._telemetry.recent), self._services.history.deployments(), self._samples()),
+        )
+
+    def _samples(self) -> list[Mapping[str, Any]]:
+        """Samples of questions in other words. Called from the thread that serves HTTP."""
+        similar = None if self._services.answers is None else self._services.answers.similar
+        return [] if similar is None else [*similar.samples]
+
+    async def stop(self, *, notice: float = _DRAIN_NOTICE, grace: float = _DRAIN_GRACE) -> None:
+        """Drain: `notice` seconds for Envoy to look elsewhere, up to `grace` seconds for streams to end."""
+        ends = time.monotonic() + notice + grace
+        if self._server is not None:
+            await self._server.drain(notice, grace)
+        if self._several and not self._worker:  # it answers probes for all
+            await self._siblings().ended(ends - time.monotonic())
+        self._failed.flush()
+        await self._services.audits.drain()
+        if self._telemetry.prompts is not None:
+            await self._telemetry.prompts.stop(_LAST_LINES)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._http.stop)  # clients of that server may be waiting for this loop
+        with contextlib.suppress(StoreError):  # owed settles still get their rows
+            await self._services.leases.turn()
+            await self._services.books.catch_up()
+        await asyncio.to_thread(self._ledger.stop)
+        with contextlib.suppress(StoreError):  # a lease that ends reports the same again
+            await self._services.books.catch_up()
+        self._ledger.close()
+        with contextlib.suppress(StoreError):
+            await self._agreed.leave()
+        await self._counters.close()
+        if self._services.answers is not None:
+            await self._services.answers.close()
+        await asyncio.to_thread(self._lines.flush, _LAST_LINES)
+
+    def _everything(self) -> Everything:
+        return Everything(
+            self._reporter,
+            lambda: self._settings.budgets,
+            self._telemetry.recent,
+            self._services.history.deployments,
+            asyncio.get_running_loop(),
+            siblings=self._siblings if self._several else None,
+            answers=self._services.answers,
+            tools=self._tools_of,
+            stale=self._staleness,
+            certificate=self._ending,
+            forgotten=self._forgotten,
+        )
+
+    def _line_lost(self) -> None:
+        self._telemetry.line_lost()
+
+    def _stalled(self) -> str:
+        """The reason why this process should be restarted. Called from the thread that serves probes."""
+        stood = time.monotonic() - self._turned
+        return (
+            f"the event loop has stood still for {stood:.0f} s" if stood > self._settings.status.stalled_after else ""
+        )
+
+    def _unready(self) -> str:
+        """The reason why Envoy should send nothing here."""
+        return (self._server.unready or workers.away(self._socket)) if self._server is not None else "draining"
+
+    def _remark(self) -> str:
+        """A remark for people who look at /readyz: settings that are not those of the file. Traffic is served all the
+        same. A certificate that ends is another one.
+        """
+        stale = self._staleness()
+        return "\n".join(filter(None, (stale and f"settings are stale: {stale}", self._ending())))
+
+    def _staleness(self) -> str:
+        """Why what is in use is not what the files say."""
+        return "; ".join(filter(None, (self._stale, self._certificate.unfit)))
+
+    def _ending(self) -> str:
+        return self._certificate.remark(time.time())
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str = "", *, ends: bool = False) -> None:
+        """Begin background work. `ends`: it ends by itself when it is done."""
+        task = asyncio.create_task(work, name=name or getattr(work, "__qualname__", "work"))
+        self._tasks.add(task)
+        task.add_done_callback(self._done if ends else self._log_end)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._log_end(task)
+
+    def _log_end(self, task: asyncio.Task[None]) -> None:
+        """Log a background task that ended by itself: leases would never end, and no log line would say so."""
+        if not task.cancelled():
+            self._telemetry.internal_error(task.get_name())
+            log.error("%s ended: a bug; restart", task.get_name(), exc_info=task.exception())
+
+    async def _watch_lag(self) -> None:
+        while True:
+            wait = until_beat()
+            due = time.monotonic() + wait
+            await asyncio.sleep(wait)
+            self._turned = time.monotonic()
+            self._telemetry.loop_lag.set(max(0.0, self._turned - due))
+
+    async def _look_at_files(self) -> None:
+        """Look at the files of settings and secrets: that shows an edit, a rename and the symlink swap of a ConfigMap
+        alike. A new day may begin with other prices. No content of a file ends the looks.
+        """
+        try:
+            if self._pipeline.catalog.prices.today != datetime.now(UTC).date():
+                self._rebuild()
+            await self._reloads.look()
+            await self._look_at_certificate()
+        except Exception as error:
+            self._telemetry.internal_error("reload")
+            log.exception("looking for new settings failed; it is tried again")
+            self.told("refused", f"{type(error).__name__}: see the log")
+
+    async def _look_at_certificate(self) -> None:
+        """Look at the files of the listener, of which Envoy tells nothing. One worker does it for all."""
+        tls = self._settings.listener.tls
+        if self._worker or (tls is None and not self._certificate.file):
+            return
+        await asyncio.to_thread(self._certificate.look, tls)
+        self._certificate.remark(time.time())  # logs it
+        self._telemetry.settings_stale.set(1 if self._staleness() else 0)
+        self._telemetry.certificate(self._certificate.file, self._certificate.dates)
+
+    def told(self, outcome: str, stale: str) -> None:
+        """See `reload.Process`."""
+        self._stale = stale
+        self._telemetry.settings_stale.set(1 if self._staleness() else 0)
+        if outcome:
+            self._telemetry.reloads.labels(outcome).inc()
+
+    def refuses(self, settings: Settings) -> str:
+        """See `reload.Process`."""
+        other = self._changed_units(settings)
+        return f"the counts of {', '.join(other)} are in another unit: give the budget a new name" if other else ""
+
+    def _changed_units(self, settings: Settings) -> Sequence[str]:
+        """Budgets that would read counts of one unit as those of another: tokens as nano-USD."""
+        units = _units(settings)
+        own = [name for name, unit in units.items() if self._units.get(name, unit) != unit]
+        return sorted({*own, *self._agreed.differ(units)})
+
+    def take(self, settings: Settings, places: Mapping[str, str]) -> None:
+        """See `reload.Process`."""
+        self._meet(settings)
+        self._services.places = places
+        made = pipeline.build(settings, self._services)
+        budgets = {entry.name: compile_budget(entry) for entry in settings.budgets}
+        self._telemetry.configure(settings)
+        self._exact.kinds = {name: entry.kind for name, entry in settings.providers.items() if entry.base_url is None}
+        self._settings, self._pipeline, self._budgets = settings, made, budgets
+        self._teams = {entry.name: entry.team or "" for entry in settings.consumers}
+        self._units |= _units(settings)
+        if self._telemetry.tools is not None:
+            self._telemetry.tools.count = self._count_tools
+
+    def _meet(self, settings: Settings) -> None:
+        """Know the MCP servers of the settings."""
+        if settings.mcp is None:
+            return
+        secret = settings.mcp.key.read_or_last() if settings.mcp.key is not None else settings.auth.read_key_secret()
+        if self._services.servers is not None:
+            self._services.servers.take(settings.mcp, secret)
+            return
+        from extproc.tools.mcp.servers import Servers  # noqa: PLC0415 - most gateways serve models alone
+
+        socket = workers.private_socket(self._socket)
+        self._services.servers = servers = Servers(settings.mcp, socket, secret)
+        servers.changed = self._learn
+        if self._server is not None:
+            self._spawn(servers.run())
+
+    def _learn(self, found: Catalogue) -> None:
+        """Look through the new definitions of an MCP server before clients ask for them."""
+        profiles = self._pipeline.profiles
+        if profiles is not None:
+            entries = [entry for kind in found.entries.values() for entry in kind.values()]
+            self._spawn(profiles.policy.learn(entries), ends=True)
+
+    def _tools_of(self, definitions: bool) -> Sequence[Mapping[str, Any]]:
+        """The MCP servers and their tools, for operators."""
+        if self._services.servers is None or self._pipeline.profiles is None:
+            raise admin.SourceError(404, "the settings have no MCP servers")
+        from extproc.tools.mcp.report import describe as describe_servers  # noqa: PLC0415
+
+        return describe_servers(self._services.servers, self._pipeline.profiles, definitions=definitions)
+
+    def _count_tools(self) -> Mapping[tuple[str, str], int]:
+        from extproc.tools.mcp.report import count  # noqa: PLC0415
+
+        profiles = self._pipeline.profiles
+        return {} if self._services.servers is None or profiles is None else count(self._services.servers, profiles)
+
+    def _rebuild(self) -> None:
+        """Build the pipeline anew, with its inputs outside the settings: the keys that are present."""
+        self.take(self._settings, self._reloads.places)
+
+    def _count_refresh(self, provider: str, outcome: str) -> None:
+        self._telemetry.credential_refreshes.labels(provider, outcome).inc()
+
+    async def _share_findings(self) -> None:
+        """Exchange findings of tries with other workers and replicas, and read the grants of operators."""
+        note = self._services.history.note()
+        self._services.history.merge(await self._counters.share("providers", self._me, note, _SHARED_FOR))
+        await self._grants.refresh()
+        if self._services.servers is not None:
+            await self._services.taint.refresh()
+            await self._services.servers.board.turn(self._counters)
+
+    async def _share_agreements(self) -> None:
+        await self._forgotten.refresh()
+        await self._agreed.tell(self._units)
+
+    async def _renew_leases(self) -> None:
+        await self._services.leases.renew(self._settings.limits.lease)
+
+    async def _keep_books(self) -> None:
+        """End the leases of dead exchanges, and keep counters and ledger in agreement."""
+        try:
+            await self._services.books.turn(self._budgets, self._teams)
+        except CountsLostError:
+            self._telemetry.store_losses.inc()
+            log.error("the counters store lost its counts: budgets begin anew")  # noqa: TRY400
+
+    async def _prune(self) -> None:
+        """Delete old rows of the ledger and of the operators' audit trail."""
+        now, keep = time.time(), self._settings.stores.ledger_keep
+        if keep is not None:
+            await asyncio.to_thread(self._ledger.prune, now - keep)
+        await asyncio.to_thread(self._ledger.operators.prune, now - self._settings.admin.audit_keep)
+
+    async def _add_up(self) -> None:
+        """Add up the ledger's past hours and days for reports, which read the rows meanwhile."""
+        await asyncio.to_thread(self._ledger.roll_up, time.time())
+
+    async def _look_at_keys(self) -> None:
+        """Read the gateway keys that operators made. While the ledger does not answer, those that are known stay."""
+        if await self._read_keys():
+            self._rebuild()
+        if self._desk is not None and self._settings.admin.oidc is not None:
+            await asyncio.to_thread(self._desk.read_sessions)
+
+    async def _read_keys(self) -> bool:
+        """True when there are others than before."""
+        if self._settings.auth.key_secret is None:
+            return False
+        operators = self._ledger.operators
+        with contextlib.suppress(LedgerError):
+            mark = await asyncio.to_thread(operators.mark)
+            if mark != self._keys_mark:
+                self._services.issued = await asyncio.to_thread(operators.keys)
+                self._keys_mark = mark
+                return True
+        return False
+
+    def _report(self, expired: Expired) -> None:
+        self._telemetry.lease_expired(expired.forwarded)
+        log.warning("the reservation of exchange %s ran out: charged %s", expired.id, expired.amounts)
+
+
+def _dropping(telemetry: Telemetry, answers: Answers | None) -> Callable[[Callable[[Mapping[str, Any]], bool]], None]:
+    """Drops the exchanges of forgotten consumers. Of kept questions all are dropped: they know no names."""
+
+    def drop(matches: Callable[[Mapping[str, Any]], bool]) -> None:
+        telemetry.recent.drop(matches)
+        if answers is not None and answers.similar is not None:
+            answers.similar.forget(None)
+
+    return drop
+
+
+def _open_answers(settings: Settings) -> Answers | None:
+    """The kept answers. Raises OSError."""
+    try:
+        return open_answers(settings.stores.cache, settings.cache, settings.around_guardrails)
+    except CacheError as error:
+        raise OSError(f"stores.cache: {error}") from None
+
+
+def _count_tasks(loop: asyncio.AbstractEventLoop) -> int:
+    """Tasks of the loop. Called from the thread that serves metrics."""
+    return len(asyncio.all_tasks(loop))
+
+
+def _units(settings: Settings) -> dict[str, str]:
+    return {entry.name: entry.unit for entry in settings.budgets}
+
+
+async def run(
+    processor: Processor, stopped: asyncio.Event, ready: Callable[[], None], *, notice: float, grace: float
+) -> None:
+    """Serve until `stopped` is set, then drain."""
+    await processor.start()
+    ready()
+    try:
+        await stopped.wait()
+    finally:
+        await processor.stop(notice=notice, grace=grace)

@@ -1,0 +1,459 @@
+"""Reloads: new settings reach this process and Envoy, in an order in which no request meets one without the other.
+
+1. A change is read and checked, a large one by a process of its own (`server.reading`). Wrong settings change nothing.
+2. Everything that needs no change of Envoy applies at once: consumers, budgets, guardrails, kill switches.
+3. A process of its own makes Envoy's resources (`server.making`). Envoy gets the new ones beside the old ones.
+4. When Envoy has accepted them, the rest applies. When it refuses them, it gets the old ones back, and the settings are
+   stale.
+5. What is no longer needed is taken from Envoy when no exchange can last that began with it.
+
+The settings that bind at the start stay as they are; the others of the same change apply. Of several workers the first
+does this; the others wait for its file.
+
+The file's content is compared once a second. Polling sees edits, renames and the symlink swap of a ConfigMap alike. The
+digest of Envoy's resources and the resources themselves are kept beside the secrets (`words.resources`), for the next
+start and for the other workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from extproc.envoy.server.discovery import (
+    CLUSTERS,
+    KINDS,
+    LISTENERS,
+    SECRETS,
+    Discovery,
+    EnvoyAwayError,
+    EnvoyRefusedError,
+)
+from extproc.envoy.server.reading import Read
+from extproc.settings import bound, config
+from extproc.settings.config import Settings
+from extproc.settings.document import ConfigError
+from extproc.upstream.credentials.rotation import copy_secret, forget_secret, private_directory
+from extproc.words import resources, shapes
+from extproc.words.pause import without_collections
+from extproc.words.resources import Ask, Made
+from extproc.words.values import files_of
+
+log = logging.getLogger(__name__)
+
+_WITHIN = 5.0  # seconds for Envoy to accept resources of one kind
+_WARM = 0.3  # seconds for the listeners that Envoy has accepted to begin
+_AGAIN = 1.0  # seconds between two attempts to reach Envoy
+_REFUSED = 15.0  # seconds until Envoy gets again what it refused: a file that was missing may be there
+_PATIENCE = 10.0  # seconds in which an Envoy that is away, or worker 0, is expected to follow
+_BUILD = 60.0  # seconds for a process that reads settings or makes resources, and until the next one when it fails
+_LARGE = 128 << 10  # characters of settings that this process does not read itself
+_LOOK = 1.0  # seconds between looks at the files meanwhile
+
+
+_NOT_YET = "Envoy has not got them yet"
+_T = TypeVar("_T")
+
+
+class Process(Protocol):
+    """The part of the processor that a reload needs."""
+
+    def take(self, settings: Settings, places: Mapping[str, str]) -> None:
+        """Use them from the next request on. Raises, and changes nothing, when they do not work."""
+
+    def refuses(self, settings: Settings) -> str:
+        """The reason why they cannot follow those in use; empty when they can."""
+
+    def told(self, outcome: str, stale: str) -> None:
+        """A change was `taken`, `partial` or `refused`, or `""` for no change; `stale` is why the file differs."""
+
+
+class MakingError(Exception):
+    """A process beside this one did not do its work. The text says why."""
+
+
+class SupersededError(Exception):
+    """The settings have changed again, before Envoy's resources for them were made."""
+
+
+class Reloads:
+    """Follows the settings file, and the files of secrets that the settings name."""
+
+    def __init__(
+        self,
+        process: Process,
+        file: Path,
+        settings: Settings,
+        *,
+        secrets: Path | None,
+        socket: str | None = None,
+        worker: int = 0,
+        first: str | None = None,
+    ) -> None:
+        """`first` is the text of the settings from which the parts that bind at a start come (default: the file's)."""
+        self.discovery = Discovery()
+        self._process = process
+        self._file = file
+        self._content = config.content(file)
+        self._text = self._content.decode("utf-8", "replace")
+        self._first_text, self._first = self._text if first is None else first, settings
+        if self._first_text != self._text:
+            self._content = b""  # the first look says what binds at a restart
+        self._kept = resources.file(secrets) if secrets is not None else None
+        self._secrets = secrets
+        self._socket = socket
+        self._leads = worker == 0
+        self._used = self._wanted = self._envoys = settings  # in use; of the file; those that Envoy has
+        self._made: Made | None = resources.read(self._kept) if self._kept is not None else None
+        self._given: dict[str, Mapping[str, bytes]] = {kind: {} for kind in KINDS}
+        self._leaving: dict[tuple[str, str], float] = {}  # of `_given`, and when
+        self._refusal = self._bound_note = self._envoy_note = ""
+        self._next_try = 0.0
+        self._since = time.monotonic()  # the latest change
+        self._ready: Made | None = None  # for the settings that are wanted
+        self._files = files_of(settings)
+        self._signatures = signatures(self._files)
+
+    @property
+    def _before(self) -> Made | None:
+        """The resources that Envoy has, with the listeners that it has still."""
+        if self._made is None or not self._given[LISTENERS]:
+            return self._made
+        return msgspec.structs.replace(self._made, listeners=dict(self._given[LISTENERS]))
+
+    @property
+    def places(self) -> Mapping[str, str]:
+        """The names of tries in Envoy, by provider; those of `contract.try_cluster` where it has none."""
+        return {} if self._made is None else self._made.places
+
+    def stem(self, provider: str) -> str:
+        """The name of the file of a provider's secret."""
+        place = self.places.get(provider)
+        return provider if place is None else resources.stem(place)
+
+    async def start(self) -> None:
+        """Begin with what Envoy has, where an earlier process has kept it. The settings may have changed since."""
+        if self._made is None:
+            return
+        if self._made.digest != bound.digest(self._first):
+            try:
+                before = await asyncio.to_thread(config.parse, self._made.text)
+            except ConfigError:  # of another release, or a secret is gone
+                log.error("the settings that Envoy has cannot be read")  # noqa: TRY400
+            else:
+                self._envoys = bound.fixed(before, self._first)
+                self._take(bound.without_envoy(self._wanted, self._envoys))
+        if self._leads:
+            self._set(self._made)
+
+    # --- looking
+
+    async def look(self) -> None:
+        """Take a new content of the files, and go on with what waits for Envoy. Called about once a second."""
+        content, found = await asyncio.to_thread(self._read)
+        files = self._files
+        if content != self._content:
+            self._content = content
+            await self.reload()
+        elif self._leads and self._made is None and self.discovery.asked.is_set():
+            await self._begin()
+        elif self._wanted is not self._envoys and time.monotonic() >= self._next_try:
+            await self._move()
+        if files is self._files:  # else `found` is about others
+            self._read_secrets(found)
+        if self._leaving:
+            await self._remove()
+
+    def _read_secrets(self, found: Sequence[object]) -> None:
+        if found != self._signatures:
+            self._signatures = found
+            self._process.take(self._used, self.places)  # reads them
+            log.info("a file with a secret has changed: it was read again")
+            if gone := [file for file, each in zip(self._files, found, strict=True) if each is None]:
+                log.warning("files of secrets are missing: %s", ", ".join(gone))
+
+    def _read(self) -> tuple[bytes, Sequence[object]]:
+        return config.content(self._file), signatures(self._files)
+
+    async def reload(self) -> None:
+        """Take the file's new content, as far as possible, or keep the last good settings."""
+        try:
+            text = await asyncio.to_thread(config.text, self._file)
+            settings = await self._parse(text)
+        except ConfigError as error:
+            self._refuse(str(error))
+            return
+        except SupersededError:  # the next look finds the change
+            return
+        except MakingError as error:
+            self._refuse(f"they cannot be read: {error}")
+            return
+        except Exception as error:  # a MemoryError, or a bug in a check: not a reason to stop reloading
+            log.exception("the new settings cannot be read")
+            self._refuse(f"they cannot be read: {type(error).__name__}")
+            return
+        if reason := self._process.refuses(settings):
+            self._refuse(reason)
+            return
+        self._refusal = ""
+        left = bound.changes_of_fixed(settings, self._first)
+        self._bound_note = f"changes of {', '.join(left)} bind at a restart" if left else ""
+        self._envoy_note, self._ready, self._text, self._since = "", None, text, time.monotonic()
+        self._wanted = bound.fixed(settings, self._first)
+        if bound.digest(self._wanted) == bound.digest(self._envoys):
+            self._take(self._wanted)  # an error here leaves the rest to a later look
+            self._envoys = self._wanted
+            self._tell()
+            return
+        self._take(bound.without_envoy(self._wanted, self._envoys))
+        self._wait(_NOT_YET, 0.0)
+        await self._move()
+
+    async def _parse(self, text: str) -> Settings:
+        """The settings in `text`. Raises ConfigError, SupersededError, MakingError."""
+        if len(text) <= _LARGE:
+            return await asyncio.to_thread(config.parse, text, str(self._file))
+        log.info("new settings of %d KiB are being read", len(text) >> 10)
+        self._process.told("", "a change of the file is being read")
+        work = _run("reading", text.encode(), str(self._file))
+        read = await asyncio.to_thread(msgspec.msgpack.decode, await self._until_changed(work), type=Read)
+        if read.problems:
+            raise ConfigError(str(self._file), read.problems)
+        with without_collections():
+            return await asyncio.to_thread(Settings.model_validate, read.tree)
+
+    def _take(self, settings: Settings) -> None:
+        files = files_of(settings)
+        found = signatures(files)  # before they are read: a change in the meantime is seen at the next look
+        with without_collections():  # nothing else runs meanwhile
+            self._process.take(settings, self.places)
+        self._used, self._files, self._signatures = settings, files, found
+
+    def _refuse(self, reason: str) -> None:
+        self._refusal = reason
+        log.error("the new settings are refused; the last good ones stay: %s", reason)
+        self._process.told("refused", reason)
+
+    def _tell(self) -> None:
+        """Report a change that was taken, or as much of it as could be."""
+        stale = "; ".join(note for note in (self._refusal, self._bound_note, self._envoy_note) if note)
+        if stale:
+            log.error("new settings taken but for a part: %s", stale)
+        else:
+            log.info("new settings taken")
+        self._process.told("partial" if stale else "taken", stale)
+
+    # --- Envoy
+
+    async def _move(self) -> None:
+        """Bring Envoy to the settings that are wanted, and then this process."""
+        self._next_try = time.monotonic() + _PATIENCE  # after an error that is not expected here
+        try:
+            made = await (self._lead() if self._leads else self._follow())
+        except EnvoyRefusedError as error:
+            self._wait(f"Envoy refuses them: {error}", _REFUSED)
+        except MakingError as error:
+            self._wait(str(error), _BUILD)
+        except EnvoyAwayError:
+            self._wait(self._away(), _AGAIN if self._leads else 0.0)
+        except SupersededError:
+            self._next_try = 0.0  # the next look finds the change
+        else:
+            self._made, self._envoys, self._envoy_note = made, self._wanted, ""
+            self._take(self._wanted)
+            self._tell()
+
+    def _away(self) -> str:
+        if self._leads and not self.discovery.asked.is_set():
+            return (
+                "this Envoy has its configuration from a file: write it again (extproc envoy), start Envoy again, and "
+                "then this process"
+            )
+        return _NOT_YET
+
+    def _wait(self, reason: str, seconds: float) -> None:
+        self._next_try = time.monotonic() + seconds
+        names = ", ".join(bound.held_back(self._wanted, self._used)) or "settings of Envoy"
+        note = f"changes of {names} wait: {reason}"
+        if reason == _NOT_YET and time.monotonic() - self._since < _PATIENCE:
+            self._process.told("", note)
+        elif note != self._envoy_note:
+            self._envoy_note = note
+            self._tell()
+
+    async def _begin(self) -> None:
+        """Make the first resources for an Envoy that asks and for which none were prepared."""
+        try:
+            self._made = await self._make()
+        except MakingError as error:
+            self._wait(str(error), _AGAIN)
+            return
+        self._write_secrets(self._made)
+        self._keep(self._made)
+        self._set(self._made)
+
+    async def _lead(self) -> Made:
+        if self._made is None or not self.discovery.connected:
+            raise EnvoyAwayError
+        if self._ready is None:
+            self._ready = await self._until_changed(self._make())
+        made = self._ready
+        self._write_secrets(made)
+        await self._give(made)
+        self._keep(made)
+        return made
+
+    async def _follow(self) -> Made:
+        """The resources that worker 0 has kept for the settings that are wanted. Raises EnvoyAwayError."""
+        made = await asyncio.to_thread(resources.read, self._kept) if self._kept is not None else None
+        if made is None or made.digest != bound.digest(self._wanted):
+            raise EnvoyAwayError
+        return made
+
+    async def _until_changed(self, work: Coroutine[None, None, _T]) -> _T:
+        """The result of work that may take seconds. A change of the settings ends it, so that a consumer that is
+        switched off does not wait; a change of a secret's file applies meanwhile. Raises SupersededError.
+        """
+        task = asyncio.create_task(work, name="beside")
+        try:
+            while not (await asyncio.wait({task}, timeout=_LOOK))[0]:
+                content, found = await asyncio.to_thread(self._read)
+                self._read_secrets(found)
+                if content != self._content:
+                    raise SupersededError
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _make(self) -> Made:
+        """Envoy's resources for the settings that are wanted, beside those it has. Raises MakingError."""
+        directory = str(self._secrets or "/run/extproc/secrets")
+        question = msgspec.json.encode(Ask(self._text, self._first_text, directory, self._socket, self._before))
+        try:
+            return shapes.decode(await _run("making", question), Made)
+        except MakingError as error:
+            hint = ": pip install 'llm-extproc[envoy]'" if str(error) == "ModuleNotFoundError" else ""
+            raise MakingError(f"Envoy's configuration cannot be made ({error}){hint}") from None
+
+    async def _give(self, made: Made) -> None:
+        """Give Envoy the new resources beside those that it has. Raises EnvoyRefusedError, EnvoyAwayError."""
+        before = dict(self._given)
+        both = {kind: {**before[kind], **found} for kind, found in _kinds(made)}
+        try:
+            self.discovery.set(SECRETS, both[SECRETS])  # a new listener asks for them
+            for kind in KINDS:
+                await self._offer(kind, both[kind])
+        except EnvoyRefusedError:
+            for kind, found in before.items():
+                self._given[kind] = found
+                self.discovery.set(kind, found)
+            raise
+        await asyncio.sleep(_WARM)
+        due = time.monotonic() + self._envoys.limits.stream_duration
+        for kind, found in _kinds(made):
+            for name in self._given[kind]:
+                if name in found:
+                    self._leaving.pop((kind, name), None)
+                elif kind in (CLUSTERS, LISTENERS):
+                    self._leaving.setdefault((kind, name), due)
+
+    async def _remove(self) -> None:
+        """Take from Envoy what no exchange can need any more: listeners first, then the clusters they lead to."""
+        now = time.monotonic()
+        over = [each for each, due in self._leaving.items() if due <= now]
+        for kind in (LISTENERS, CLUSTERS):
+            gone = [name for which, name in over if which == kind]
+            if not gone:
+                continue
+            try:
+                await self._offer(kind, {key: text for key, text in self._given[kind].items() if key not in gone})
+            except (EnvoyRefusedError, EnvoyAwayError):
+                log.warning("Envoy still has %s, which nothing uses: it has not answered", ", ".join(gone))
+            for name in gone:
+                self._leaving.pop((kind, name), None)
+                if self._secrets is not None and kind == LISTENERS:
+                    forget_secret(self._secrets, resources.stem(name))
+
+    async def _offer(self, kind: str, found: Mapping[str, bytes]) -> None:
+        self._given[kind] = found
+        await self.discovery.offer(kind, found, _WITHIN)
+
+    def _set(self, made: Made) -> None:
+        """Give Envoy these, whenever it asks."""
+        for kind, found in _kinds(made):
+            self._given[kind] = found
+            self.discovery.set(kind, found)
+
+    def _write_secrets(self, made: Made) -> None:
+        """A file for each try that is new: Envoy refuses a listener without it."""
+        if self._secrets is None:
+            return
+        places = self.places
+        for name, place in made.places.items():
+            provider = self._wanted.hops[name]
+            if provider.reference is not None and place != places.get(name):
+                # A token is good at another address of the same provider; a key is read again in any case.
+                old = self._envoys.hops.get(name)
+                same = old is not None and old.credentials is not None and old.credentials == provider.credentials
+                source = resources.stem(places[name]) if same and name in places else None
+                secret = provider.read_secret() if provider.credentials is None else ""
+                copy_secret(self._secrets, resources.stem(place), secret or "", source)
+
+    def _keep(self, made: Made) -> None:
+        """Write them for other workers, and for this process when it starts again."""
+        if self._kept is not None:
+            try:
+                private_directory(self._kept.parent)
+                resources.write(self._kept, made)
+            except OSError as error:
+                log.error("Envoy's resources cannot be kept in %s: %s", self._kept.parent, error.strerror)  # noqa: TRY400
+
+
+def _kinds(made: Made) -> Sequence[tuple[str, Mapping[str, bytes]]]:
+    """Clusters first: listeners that lead to unknown ones are refused."""
+    return [(kind, getattr(made, kind)) for kind in KINDS]
+
+
+async def _run(module: str, question: bytes, *arguments: str) -> bytes:
+    """The answer of a module of this package, in a process that ends with this call. Raises MakingError."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", f"extproc.envoy.server.{module}", *arguments),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(_BUILD):
+            out, err = await process.communicate(question)
+    except TimeoutError:
+        raise MakingError(f"it took longer than {_BUILD:.0f} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        kind = err.strip().rpartition(b"\n")[2].partition(b":")[0].decode("ascii", "replace")
+        raise MakingError(kind or f"{process.returncode}")
+    return out
+
+
+def signatures(files: Sequence[str]) -> Sequence[object]:
+    """Values that differ when a file has another content or is another one, as after the swap of a symlink."""
+    found: list[object] = []
+    for file in files:
+        try:
+            status = os.stat(file)  # noqa: PTH116 - half the time of Path.stat
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+    return found

@@ -1,0 +1,269 @@
+"""The gRPC services Envoy calls: ext_proc, access logs, health, and the drain of all three. Any transport serves them.
+
+A call never ends well while Envoy still waits for an answer: Envoy would take that for "nothing to object to". So
+either every message has been answered, or the call fails, and then Envoy answers 500.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from extproc.envoy.server import access_log, answers, wire
+from extproc.envoy.server.discovery import Discovery
+from extproc.exchange.attempt import AttemptStream
+from extproc.exchange.gateway import GatewayStream
+from extproc.exchange.pipeline import Pipeline
+from extproc.exchange.unread.waiting import Waiting
+from extproc.operate.telemetry.metrics import Telemetry
+from extproc.wire.pb import extproc_pb2 as pb
+from extproc.wire.transport import Calls, Faults, Malformed, Transport
+from extproc.wire.transport.native import NativeServer
+from extproc.words import contract
+from extproc.words.actions import Attachment
+from extproc.words.tries import Try, UnderWay
+
+HEALTH = "grpc.health.v1.Health"
+
+
+class Server:
+    """Serves one address. `pipeline` is called at every stream, so that a reload binds from the next one.
+
+    The ids of exchanges begin with `mark`, where several workers share an Envoy.
+    """
+
+    def __init__(
+        self,
+        pipeline: Callable[[], Pipeline],
+        telemetry: Telemetry,
+        waiting: Waiting | None = None,
+        mark: str = "",
+        discovery: Discovery | None = None,
+    ) -> None:
+        self._pipeline = pipeline
+        self._telemetry = telemetry
+        self._waiting = waiting or Waiting()
+        self._mark = mark
+        self._discovery = discovery or Discovery()
+        self._health = _Health()
+        self._transport: Transport | None = None
+        self._away = ""  # why Envoy could not connect
+
+    async def start(self, *, socket: str | None = None, address: str | None = None, transport: str = "native") -> None:
+        """Listen on a unix socket of mode 0600, or on `host:port`, which only grpcio serves. Raises OSError when the
+        address is not available.
+        """
+        faults = Faults(self._telemetry.peer_fault)
+        if address is None and transport == "native":
+            assert socket is not None
+            self._transport = NativeServer(self._calls(), socket, faults=faults)
+        else:
+            from extproc.wire.transport.grpcio_server import GrpcioServer  # noqa: PLC0415 - grpc takes 8 MB
+
+            self._transport = GrpcioServer(self._calls(), socket if address is None else None, address, faults=faults)
+        await self._transport.start()
+
+    async def drain(self, notice: float, grace: float) -> None:
+        """Report NOT_SERVING, give Envoy `notice` seconds to see it, and streams up to `grace` seconds to end."""
+        self._health.leave()
+        self._discovery.leave()
+        await asyncio.sleep(notice)
+        begun = time.monotonic()
+        await self._waiting.drain(grace)
+        if self._transport is not None:
+            await self._transport.stop(max(0.0, grace - (time.monotonic() - begun)))
+            await self._waiting.drain(0)  # answers that passed unread meanwhile
+
+    async def look(self) -> None:
+        """Look after the socket."""
+        if self._transport is not None:
+            self._away = await self._transport.look()
+
+    @property
+    def unready(self) -> str:
+        """The reason why Envoy should send nothing here, or cannot; empty when it can."""
+        return self._away if self._health.serving else "draining"
+
+    def _calls(self) -> Calls:
+        return {
+            f"/{wire.SERVICE}/{wire.METHOD}": self._process,
+            f"/{access_log.SERVICE}/{access_log.METHOD}": lambda _metadata: _AccessLog(
+                self._pipeline, self._telemetry, self._waiting
+            ),
+            f"/{HEALTH}/Check": lambda _metadata: _Check(self._health),
+            f"/{HEALTH}/Watch": lambda _metadata: _Watch(self._health),
+            **self._discovery.calls(),
+        }
+
+    def _process(self, metadata: Mapping[str, str]) -> _Process:
+        kind = metadata.get(contract.ATTACHMENT, contract.ATTACH)
+        pipeline = self._pipeline()
+        if kind == contract.ATTEMPT:
+            attempt = AttemptStream(pipeline.settings.limits, pipeline.services.in_flight, pipeline.renewed)
+            return _Process(attempt, self._telemetry)
+        stream = GatewayStream(pipeline, attached=kind == contract.ATTACH, mark=self._mark)
+        if pipeline.settings.telemetry.traces is not None:
+            return _Traced(stream, self._telemetry)
+        return _Process(stream, self._telemetry)
+
+
+class _Process:
+    """One stream of ext_proc: the messages between Envoy and one attachment."""
+
+    def __init__(self, attachment: Attachment, telemetry: Telemetry) -> None:
+        self._attachment = attachment
+        self._telemetry = telemetry
+        self._order = wire.Order()
+        self._dropped = False  # the request's body, for which there was no room
+        telemetry.streams += 1
+
+    @property
+    def done(self) -> bool:
+        return self._attachment.done
+
+    def admits(self, size: int) -> bool:
+        self._dropped = not self._attachment.admits(size)
+        return not self._dropped
+
+    @property
+    def more(self) -> bool:
+        """See `transport.Lengthy`."""
+        return self._attachment.more
+
+    async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
+        if self._dropped:
+            return await self._take(wire.refuse(self._attachment))
+        step = wire.converse(self._attachment, data, self._order)
+        del data  # a large message is freed as soon as it was read
+        return await self._take(step)
+
+    async def go_on(self) -> Sequence[bytes]:
+        """See `transport.Lengthy`."""
+        return await self._take(wire.go_on(self._attachment))
+
+    async def _take(self, step: Coroutine[Any, Any, Sequence[bytes]]) -> Sequence[bytes]:
+        try:
+            return await step
+        except Malformed:
+            raise
+        except Exception:
+            self._telemetry.internal_error(type(self._attachment).__name__)
+            raise
+
+    async def on_half_close(self) -> Sequence[bytes]:
+        return ()
+
+    def on_silence(self, now: float) -> Sequence[bytes]:
+        """See `transport.Watched`."""
+        return wire.silence(self._attachment, now)
+
+    async def on_end(self) -> None:
+        self._telemetry.streams -= 1
+        await self._attachment.on_end()
+
+
+class _Traced(_Process):
+    """The same, with the attributes of its span behind the messages."""
+
+    def __init__(self, stream: GatewayStream, telemetry: Telemetry) -> None:
+        super().__init__(stream, telemetry)
+        self._stream = stream
+
+    async def _take(self, step: Coroutine[Any, Any, Sequence[bytes]]) -> Sequence[bytes]:
+        return self._with_span(await super()._take(step))
+
+    def on_silence(self, now: float) -> Sequence[bytes]:
+        return self._with_span(super().on_silence(now))
+
+    def _with_span(self, messages: Sequence[bytes]) -> Sequence[bytes]:
+        if not messages or (attributes := self._stream.span()) is None:
+            return messages
+        return [*messages[:-1], messages[-1] + answers.traced(attributes)]
+
+
+class _AccessLog:
+    """One stream of Envoy's access log."""
+
+    done = False
+    lasts = True
+
+    def __init__(self, pipeline: Callable[[], Pipeline], telemetry: Telemetry, waiting: Waiting) -> None:
+        self._pipeline = pipeline
+        self._telemetry = telemetry
+        self._waiting = waiting
+        self._name = ""
+        waiting.logs += 1
+
+    def admits(self, size: int) -> bool:  # noqa: ARG002
+        return True
+
+    async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
+        self._name, entries = access_log.read(bytes(data), self._name)
+        for entry in entries:
+            if isinstance(entry, Try):
+                self._pipeline().learn(entry)
+                self._waiting.tell(entry)
+            elif isinstance(entry, UnderWay):
+                self._waiting.tell(entry)
+            else:
+                self._telemetry.downstream_end(entry.reason)
+                if (failed := self._pipeline().services.failed) is not None:
+                    failed.tell_end(entry)
+        return ()
+
+    async def on_half_close(self) -> Sequence[bytes]:
+        return (b"",)
+
+    async def on_end(self) -> None:
+        """A stream that ended tells no more."""
+        self._waiting.logs -= 1
+
+
+class _Health:
+    """The health of this process: it takes requests, or is draining."""
+
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+
+    @property
+    def serving(self) -> bool:
+        return not self.left.is_set()
+
+    def leave(self) -> None:
+        self.left.set()
+
+    def message(self) -> bytes:
+        status = pb.HealthCheckResponse.SERVING if self.serving else pb.HealthCheckResponse.NOT_SERVING
+        return pb.HealthCheckResponse(status=status).SerializeToString()
+
+
+class _Check:
+    """One health check."""
+
+    done = False
+
+    def __init__(self, health: _Health) -> None:
+        self._health = health
+
+    def admits(self, size: int) -> bool:  # noqa: ARG002
+        return True
+
+    async def on_message(self, _data: bytes | memoryview) -> Sequence[bytes]:
+        return (self._health.message(),)
+
+    async def on_half_close(self) -> Sequence[bytes]:
+        return ()
+
+    async def on_end(self) -> None:
+        """A health check leaves nothing open."""
+
+
+class _Watch(_Check):
+    """A health check that answers once more when the health changes."""
+
+    async def on_half_close(self) -> Sequence[bytes]:
+        if self._health.serving:
+            await self._health.left.wait()
+        return (self._health.message(),)

@@ -1,0 +1,47 @@
+"""`/v1/messages/count_tokens` for models whose provider cannot count: an estimate, answered here."""
+
+from __future__ import annotations
+
+import msgspec
+
+from extproc.money.budgets import estimate
+from extproc.routing.catalog import Catalog
+from extproc.words.actions import LocalReply
+from extproc.words.exchange import Exchange
+
+OPERATION = "count_tokens"
+_IMAGE_TOKENS = 1600  # about Anthropic's count for a large image
+
+
+class CountTokens:
+    """Answers where the first target granted cannot count; every other request goes on."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def __call__(self, exchange: Exchange) -> LocalReply | None:
+        if exchange.operation != OPERATION:
+            return None
+        if self._catalog.dialect(exchange.targets[0], exchange.dialect) is not None and not exchange.attached:
+            return None
+        return _estimate(exchange)
+
+
+class CountAnyway:
+    """Answers where every target failed that could count."""
+
+    def __call__(self, exchange: Exchange) -> LocalReply | None:
+        if exchange.operation != OPERATION or exchange.attached:
+            return None
+        status = exchange.response.status
+        return _estimate(exchange) if exchange.forwarded and (status >= 500 or status in _FAILED) else None
+
+
+_FAILED = (401, 403, 408, 429)  # of the gateway's account, not of the request
+
+
+def _estimate(exchange: Exchange) -> LocalReply:
+    ask = exchange.ask
+    tokens = estimate(len(exchange.body) - ask.image_bytes) + ask.images * _IMAGE_TOKENS
+    body = msgspec.json.encode(exchange.dialect.encode_count(tokens))
+    return LocalReply(200, body, {"content-type": "application/json"}, OPERATION)

@@ -1,0 +1,28 @@
+"""GET /v1/quarantine/{reference}: the raw result of a tool, for the consumer that got its reference."""
+
+from __future__ import annotations
+
+import msgspec
+
+from extproc.exchange.parsing import QUARANTINE
+from extproc.guardrails import Results
+from extproc.words.actions import LocalReply
+from extproc.words.errors import OBJECT_NOT_FOUND, Refusal
+from extproc.words.exchange import Exchange
+
+
+class Quarantined:
+    """Answers that path; leaves every other request alone."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+
+    def __call__(self, exchange: Exchange) -> LocalReply | None:
+        if exchange.operation != "quarantine":
+            return None
+        reference = exchange.request.path.partition("?")[0].removeprefix(QUARANTINE)
+        found = self._results.find(reference, exchange.consumer.name)
+        if found is None:
+            raise Refusal(OBJECT_NOT_FOUND, "There is no result of this reference, or its time is over.")
+        said = {"object": "quarantined_result", "reference": reference, "tool": found.tool, "result": found.raw}
+        return LocalReply(200, msgspec.json.encode(said), {"content-type": "application/json"}, "answered")

@@ -1,0 +1,315 @@
+"""Forward: the changes Envoy makes to the request, and the headers that instruct the tries."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from extproc.access.auth import CREDENTIAL_HEADERS, AttributionSettings
+from extproc.access.kept import Ids, owner
+from extproc.money.budgets import without
+from extproc.routing.catalog import Catalog
+from extproc.routing.parameters import apply
+from extproc.routing.prefix import prefix
+from extproc.routing.retries import retry_headers
+from extproc.upstream.providers import kinds
+from extproc.wire.framing.patch import patch
+from extproc.words import contract
+from extproc.words.actions import Continue
+from extproc.words.caching import CACHE
+from extproc.words.contract import Edit, Service
+from extproc.words.dialect import HOSTED, ID
+from extproc.words.exchange import Exchange, Target
+from extproc.words.sample import Sample
+from extproc.words.values import Pattern
+from extproc.words.verdicts import GUARDRAILS
+
+_encode = msgspec.json.encode
+
+
+_MAX_EDITS = 8192
+"""Most bytes of the header that holds the edits of each try. Beyond it, every try starts from the client's body. The
+header gets long when tries must put back fields that the first one changed.
+"""
+
+
+_NEVER_SENT = frozenset((*CREDENTIAL_HEADERS, GUARDRAILS, CACHE))
+"""Headers of requests that are for the gateway alone."""
+
+
+_ENVOYS = (
+    *(":*", "host", "content-type", "content-length", "content-encoding", "transfer-encoding", "accept"),
+    *("accept-encoding", "x-request-id", "x-forwarded-*", "x-envoy-*", f"{contract.PREFIX}*"),
+)
+"""Headers that belong to HTTP, to the body, or to the Envoy of the other team."""
+
+
+_AS_IT_IS = Edit({})
+
+
+class Forward:
+    """Writes `onward`, and marks the request as forwarded.
+
+    The body leaves as the first target wants it. The attempt attachment changes it for the other targets, so the usual
+    request, whose first try succeeds, does without that attachment.
+    """
+
+    def __init__(
+        self,
+        attribution: AttributionSettings,
+        catalog: Catalog,
+        kept: Sequence[str] | None = None,
+        places: Mapping[str, str] = MappingProxyType({}),
+        ids: Ids | None = None,
+    ) -> None:
+        self._ids = ids  # seals the prefixes of conversations for providers
+        self._catalog = catalog
+        self._clusters = {name: places.get(name, contract.try_cluster(name)) for name in catalog.providers}
+        # headers of clients that stay in attach mode, and those that each provider takes beside them; None: all stay
+        self._kept = None if kept is None else _patterns((*_ENVOYS, *kept))
+        listed = {} if kept is None else catalog.providers
+        self._passed = {name: _patterns(entry.passed) for name, entry in listed.items()}
+        self._label_prefix = attribution.prefix if attribution.strip else None
+
+    def __call__(self, exchange: Exchange) -> None:
+        targets = exchange.targets
+        edits = [_AS_IT_IS] if exchange.kept.object else self._edits(exchange)
+        if exchange.attached:
+            # An Envoy of another team does not change the body between its tries: `check --attach` refuses such chains.
+            headers = {contract.PROVIDER: ",".join(dict.fromkeys(target.provider for target in targets))}
+            clusters: tuple[str, ...] = ()
+            first = edits[0]
+        else:
+            headers = self._headers(exchange)
+            clusters = tuple([self._clusters[target.provider] for target in targets])
+            first, told = _share_out(edits, exchange) if not exchange.kept.object else (_AS_IT_IS, {})
+            headers |= told
+        if (path := self._path(exchange)) is not None:
+            headers[":path"] = path
+        if exchange.attached and exchange.dialect.fields.model is None:
+            renamed = exchange.dialect.for_model(exchange.json, targets[0].model)
+            if renamed is not exchange.json:
+                exchange.body, exchange.masked = _encode(renamed), True
+        body = exchange.body if exchange.masked else None
+        fields = {**exchange.edits, **first.fields}
+        model = exchange.dialect.fields.model
+        if model in exchange.json and fields.get(model) == exchange.ask.model and model not in exchange.edits:
+            del fields[model]
+        if fields or first.removed or exchange.ignored:
+            left_out = [name for name in exchange.ignored if name not in fields]
+            body = patch(exchange.body, fields, [*first.removed, *left_out])
+        exchange.onward = Continue(headers, self._removed(exchange), body, reroute=True, order=clusters)
+        exchange.forwarded, exchange.sent = True, time.perf_counter()
+
+    def _edits(self, exchange: Exchange) -> list[Edit]:
+        """The edits each try makes to the client's body. Edits common to all tries go into `exchange.edits`."""
+        if exchange.ask.stream and (usage := exchange.dialect.usage_request(exchange.json)):
+            exchange.edits |= usage
+            exchange.usage_hidden = True
+        model, output_field = exchange.dialect.fields.model, exchange.ask.output_field
+        if exchange.dialect.unnamed:
+            removed = [name for name in (model,) if name in exchange.json]
+            target = exchange.targets[0]  # it goes to one provider
+            return [Edit(exchange.dialect.renamed(exchange.json, target.model), removed)] * len(exchange.targets)
+        found = []
+        name = exchange.dialect.cache_key
+        keyed = bool(name) and self._ids is not None and name not in exchange.json
+        for index, target in enumerate(exchange.targets):
+            fields, removed = apply(target.changes, exchange.json, output_field) if target.changes else ({}, [])
+            if model is not None:
+                fields[model] = target.model
+            if exchange.output_limits and (limit := exchange.output_limits[index]) is not None and output_field:
+                fields[output_field] = limit
+                removed = [name for name in removed if name != output_field]
+            if keyed and target.prompt_cache and name not in fields and (key := self._cache_key(exchange, target)):
+                fields = {**fields, name: key}
+            found.append(Edit(fields, removed, self._service(exchange, target, fields)))
+        return found
+
+    def _cache_key(self, exchange: Exchange, target: Target) -> str | None:
+        """The key by which the provider finds the server that has the conversation's prefix, of this consumer alone."""
+        provider = kinds()[self._catalog.providers[target.provider].kind]
+        dialect = self._catalog.dialect(target, exchange.dialect) or exchange.dialect
+        if (
+            dialect is not exchange.dialect
+            or dialect.name not in provider.cache_keys
+            or not (found := prefix(exchange))
+        ):
+            return None
+        assert self._ids is not None
+        return self._ids.digest(target.provider, owner(exchange.consumer), found)
+
+    def _service(self, exchange: Exchange, target: Target, fields: Mapping[str, Any]) -> Service | None:
+        """The target's API, where the request must be rewritten for it; None where it is in that API already. `fields`
+        are set in it.
+        """
+        dialect = self._catalog.dialect(target, exchange.dialect) or exchange.dialect
+        kind = self._catalog.providers[target.provider].kind
+        anew = dialect is exchange.dialect and (exchange.traces or (target.prompt_cache and dialect.cache_marks))
+        same = (
+            dialect is exchange.dialect and dialect.fields.model is not None
+        )  # a model in the path makes the path differ by target
+        provider = kinds()[kind]
+        adapted = provider.adapt is not None and (
+            provider.adapts is None or provider.adapts({**exchange.json, **fields}, exchange.ask.needs)
+        )
+        if same and not anew and (not adapted or exchange.dialect.forms):  # forms are patched, never written anew
+            return None
+        return Service(
+            kind,
+            dialect.name,
+            target.model,
+            target.max_output_tokens or target.known_output,
+            reasoning=target.supports is None or "reasoning" in target.supports,
+            anew=anew,
+            cache=target.prompt_cache,
+            drop_hosted=dialect is not exchange.dialect and HOSTED in exchange.ask.needs,
+            stream=exchange.ask.stream,
+        )
+
+    def _headers(self, exchange: Exchange) -> dict[str, str]:
+        retry, targets = exchange.chain.retry, exchange.targets
+        timeout = retry.per_try_timeout_stream if exchange.ask.stream else retry.per_try_timeout
+        if timeout is None:
+            timeout = max([target.timeout for target in targets])
+        headers = {
+            contract.ID: exchange.id,
+            contract.TARGETS: contract.encode_targets(targets, exchange.consumer.name),
+            contract.TIMEOUT: (milliseconds := str(int(timeout * 1000))),
+            "x-envoy-upstream-rq-per-try-timeout-ms": milliseconds,
+        }
+        if len(targets) > 1:
+            headers["x-envoy-max-retries"] = str(len(targets) - 1)
+            headers |= retry_headers(tuple(retry.on))
+            if retry.back_off and any(target.tries > 1 for target in targets):
+                headers[contract.ATTEND] = contract.ATTEND_LATER
+                headers[contract.BACK_OFF] = str(int(retry.back_off * 1000))
+        return headers
+
+    def _path(self, exchange: Exchange) -> str | None:
+        """The path with which the request leaves; None where it is the client's. The route is chosen again by it."""
+        path, endpoint = exchange.request.path, exchange.endpoint
+        if exchange.kept.object:
+            return endpoint.pattern.replace(ID, exchange.kept.object) + self._query(exchange)
+        if exchange.attached and exchange.dialect.fields.model is None:
+            return endpoint.path(exchange.targets[0].model) + self._query(exchange)
+        if endpoint.alias:
+            return endpoint.path(endpoint.model)
+        return path.partition("?")[0] + self._query(exchange) if "?" in path else None
+
+    def _query(self, exchange: Exchange) -> str:
+        """The client's query, with the parameters that a provider may get."""
+        query = exchange.request.path.partition("?")[2]
+        providers = {target.provider for target in exchange.targets}
+        allowed = {name for provider in providers for name in self._allowed_query(provider)}
+        allowed.update(exchange.endpoint.query)
+        kept = [part for part in query.split("&") if unquote(part.partition("=")[0]) in allowed]
+        return "?" + "&".join(kept) if kept else ""
+
+    def _allowed_query(self, provider: str) -> Collection[str]:
+        return kinds()[self._catalog.providers[provider].kind].client_query
+
+    def _removed(self, exchange: Exchange) -> tuple[str, ...]:
+        """Credential and label headers, to be removed here: attach mode has no inner listener that strips them."""
+        prefix = self._label_prefix
+        removed = [
+            name
+            for name in exchange.request.headers
+            if name in _NEVER_SENT or (prefix is not None and name.startswith(prefix))
+        ]
+        if exchange.attached and self._kept is not None:
+            removed += self._foreign(exchange, self._kept)
+        return tuple(dict.fromkeys(removed))
+
+    def _foreign(self, exchange: Exchange, kept: Sequence[Pattern]) -> list[str]:
+        """Headers of a client that are neither in `kept` nor taken by every provider that the request may go to."""
+        lists = [self._passed[target.provider] for target in exchange.targets]
+        return [
+            name
+            for name in exchange.request.headers
+            if not _any(kept, name) and not all(_any(passed, name) for passed in lists)
+        ]
+
+
+def _patterns(names: Iterable[str]) -> Sequence[Pattern]:
+    return [Pattern(name) for name in names]
+
+
+def _any(patterns: Sequence[Pattern], name: str) -> bool:
+    return any(pattern(name) for pattern in patterns)
+
+
+class Shed:
+    """Frees a large body that has left for Envoy. Until the exchange ends only its size and a sample of its text
+    matter.
+    """
+
+    def __call__(self, exchange: Exchange) -> None:
+        ask, size = exchange.ask, len(exchange.body)
+        if not ask.free and not ask.file_bytes:
+            exchange.seen = Sample(without(exchange.body, ask.image_data))
+        exchange.shed = size
+        exchange.body, exchange.json = b"", {}
+        exchange.ask.image_data.clear()
+        if exchange.place is not None:
+            exchange.place.resize(0)
+
+
+def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, Mapping[str, str]]:
+    """The edits to make now, and the headers that tell the tries their remaining edits."""
+    first, name = edits[0], exchange.dialect.fields.model
+    if exchange.dialect.unnamed:
+        return first, {}
+    if name is not None and not [edit for edit in edits if len(edit.fields) > 1 or edit.removed or edit.service]:
+        return first, _names_only(name, tuple([edit.fields[name] for edit in edits]))
+    left = [_difference(first, edit, exchange) for edit in edits]
+    if not any(edit.fields or edit.removed or edit.service for edit in left):
+        return first, {}
+    which = contract.ATTEND_LATER if first.service is None else contract.ATTEND_ALL
+    value = contract.encode_edits(left)
+    if len(value) > _MAX_EDITS:
+        first, which, value = Edit({}), contract.ATTEND_ALL, contract.encode_edits(edits)
+    headers = {contract.ATTEND: which, contract.EDITS: value}
+    if any(edit.service is not None for edit in edits):
+        headers[contract.DIALECT] = exchange.dialect.name
+    return first, headers
+
+
+@lru_cache(maxsize=4096)
+def _names_only(name: str, models: tuple[str, ...]) -> Mapping[str, str]:
+    """The headers for tries that differ only in the model's name, which is in the field `name`."""
+    if len(set(models)) == 1:
+        return {}
+    edits = [Edit({} if model == models[0] else {name: model}) for model in models]
+    return {contract.ATTEND: contract.ATTEND_LATER, contract.EDITS: contract.encode_edits(edits)}
+
+
+def _difference(done: Edit, wanted: Edit, exchange: Exchange) -> Edit:
+    """The edit that turns a body changed by `done` into the client's body changed by `wanted`."""
+    fields = {
+        name: value
+        for name, value in wanted.fields.items()
+        if name not in done.fields or not _same(done.fields[name], value)
+    }
+    removed = [name for name in wanted.removed if name not in done.removed]
+    before = contract.changed(exchange.json, exchange.edits)
+    for name in (*done.fields, *done.removed):
+        if name in wanted.fields or name in wanted.removed:
+            continue
+        holder, key = contract.place(before, name)
+        if key in holder:
+            fields[name] = holder[key]
+        else:
+            removed.append(name)
+    return Edit(fields, removed, wanted.service)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal in JSON, where 1 and true are not."""
+    return one == other and (type(one) is type(other) is str or _encode(one) == _encode(other))

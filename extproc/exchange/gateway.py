@@ -1,0 +1,365 @@
+"""The gateway attachment: one client request, from its headers to its end."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from enum import Enum, auto
+
+import msgspec
+
+from extproc.exchange.admission import content_length
+from extproc.exchange.pipeline import Pipeline
+from extproc.exchange.response import ORIGIN, THROUGH, named, went_silent
+from extproc.operate.telemetry.traces import final, known
+from extproc.wire.framing.events import AnswerReader
+from extproc.wire.framing.slices import LARGE
+from extproc.wire.transport import Malformed
+from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
+from extproc.words.contract import UPSTREAM, internal
+from extproc.words.errors import Refusal
+from extproc.words.exchange import NOTHING_VERIFIED, Exchange, Request, Response, Verified
+from extproc.words.verdicts import GUARDRAILS, told
+
+_READ_ANSWER = Continue(read_answer=True)
+
+MCP_PATHS = ("/mcp/", "/.well-known/oauth-protected-resource")
+"""Beginnings of the paths that the MCP gateway serves, where there is one."""
+_BESIDE = 64  # bytes of a message beside its body, at most
+
+
+class _State(Enum):
+    """Progress of an exchange towards its record."""
+
+    UNDER_WAY = auto()
+    HANDED_OVER = auto()  # its answer passes unread
+    SETTLED = auto()  # settled and recorded
+    OVER = auto()  # Envoy has closed the stream
+
+
+class _Told(Enum):
+    """Attributes of the span that Envoy was told."""
+
+    NOTHING = auto()
+    KNOWN = auto()  # those of the request
+    FINAL = auto()
+
+
+class GatewayStream:
+    """Drives one Exchange through the stages as Envoy reports it. A new one for each request."""
+
+    def __init__(self, pipeline: Pipeline, *, attached: bool = False, mark: str = "") -> None:
+        self.done = self.more = False
+        self._pipeline = pipeline
+        self._attached = attached  # True: another team's Envoy, which has no internal hop
+        self._mark = mark  # of this worker, see `words.workers`
+        self._exchange: Exchange | None = None
+        self._state = _State.UNDER_WAY
+        self._told = _Told.NOTHING
+        self._no_room: Refusal | None = None  # for the body
+        self._head: Continue | None = None  # waits for the guardrails
+        self._heard = math.inf  # time of the latest sign of the provider, once its answer began
+        self._last = False  # the last piece of the answer came
+        self._sent = math.inf  # time of the latest bytes for the client, once the answer began
+
+    async def on_request_headers(
+        self, headers: Mapping[str, str], end: bool, verified: Verified = NOTHING_VERIFIED
+    ) -> Continue | LocalReply:
+        length = content_length(headers)
+        if self._pipeline.mcp is not None and headers.get(":path", "").startswith(MCP_PATHS):
+            self._pipeline = self._pipeline.mcp
+        request = Request(headers.get(":method", ""), headers.get(":path", ""), headers, verified, end, length)
+        id = os.urandom(16).hex()
+        if self._mark:
+            id = self._mark + id[len(self._mark) :]
+        self._exchange = exchange = Exchange(
+            id, request, headers.get("x-request-id", ""), self._attached, self._pipeline.services.telemetry.begin()
+        )
+        usual = end or (length is not None and length <= LARGE)
+        stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
+        action = await self._run(stages, exchange)
+        if action is None and end:  # a call about a kept object, which has no body
+            action = await self._run(self._pipeline.on_call, exchange)
+            if action is None:
+                exchange.onward.read_answer = self._pipeline.guarded
+                return exchange.onward
+        return action or (_READ_ANSWER if self._pipeline.guarded else CONTINUE)
+
+    def admits(self, size: int) -> bool:
+        exchange = self._exchange
+        if exchange is not None and not exchange.forwarded:
+            try:
+                self._pipeline.admit(exchange, max(0, size - _BESIDE))
+            except Refusal as refusal:
+                self._no_room = refusal
+        return self._no_room is None
+
+    async def on_request_body(self, body: bytes) -> Continue | LocalReply:
+        exchange = self._current()
+        if (no_room := self._no_room) is not None:
+            self._no_room = None
+
+            async def refuse(_exchange: Exchange) -> None:
+                raise no_room
+
+            return await self._run(refuse, exchange) or CONTINUE
+        exchange.body = body
+        if len(body) <= LARGE:
+            return await self._run(self._pipeline.on_request, exchange) or exchange.onward
+        async with self._pipeline.services.in_flight.turn(len(body)):
+            if (action := await self._run(self._pipeline.on_large_request, exchange)) is not None:
+                return action
+            onward = exchange.onward
+            exchange.onward = replace(onward, body=None)  # this one keeps no body
+            return onward
+
+    async def on_response_headers(
+        self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
+    ) -> Continue | LocalReply | None:
+        exchange = self._exchange
+        if exchange is None:  # Envoy refused the request before it reached the gateway: too large, an upgrade
+            self.done = True
+            return Continue({ORIGIN: "gateway"}, internal(headers))
+        self._heard = self._sent = time.monotonic()
+        attempts = attributes.get("upstream.request_attempt_count")
+        details = attributes.get("response.code_details", UPSTREAM)
+        exchange.response = Response(
+            int(headers.get(":status", "0")),
+            headers,
+            int(attempts) if isinstance(attempts, float | int) else 0,
+            str(details),
+            end,
+        )
+        if self._pipeline.guarded and not end:
+            return await self._guarded_head(exchange)
+        return await self._run(self._pipeline.on_response, exchange) or CONTINUE
+
+    async def _guarded_head(self, exchange: Exchange) -> Continue | LocalReply | None:
+        """The head of an answer whose body Envoy sends in any case; None where it waits for guardrails."""
+        exchange.reader = THROUGH
+        action = await self._run(self._pipeline.on_response, exchange) or CONTINUE
+        if isinstance(action, LocalReply):
+            return action
+        if exchange.reader is THROUGH:  # the body tells nothing: the exchange is over, although its call goes on
+            exchange.end(whole=True)
+            await self._settle(exchange)
+            self.done = False
+        if action is CONTINUE:
+            return action
+        action.read_answer = False  # asked for already
+        if exchange.watch is None:
+            return action
+        self._head = action
+        return None
+
+    async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
+        exchange = self._current()
+        if exchange.reader is None:
+            raise Malformed("a body that was not asked for")
+        self._heard = time.monotonic()
+        out: list[bytes] = []
+        end = self._last = self._last or end
+        self.more = False
+        if self._head is not None:
+            return await self._guarded_body(exchange, self._head, chunk, end)
+        try:
+            self.more = await exchange.reader.feed(chunk, end, out)
+            end = end and not self.more
+        except Refusal as refusal:  # Envoy ends the provider's answer when the gateway's ends
+            self._refuse(exchange, refusal)
+            out.append(_cut_off(exchange, refusal))
+            end = True
+        except Exception:
+            exchange.end(bug=True)
+            raise
+        if end and self._state is _State.SETTLED:  # at the head
+            self.done = True
+        elif end:
+            exchange.end(whole=True)
+            await self._settle(exchange)
+        if body := b"".join(out):
+            self._sent = self._heard
+        return Chunk(body, end)
+
+    async def _guarded_body(self, exchange: Exchange, head: Continue, chunk: bytes, end: bool) -> Chunk:
+        """The first bytes that may leave, with the head; or a refusal in their place."""
+        out: list[bytes] = []
+        refusal: Refusal | None = None
+        assert exchange.reader is not None
+        try:
+            self.more = await exchange.reader.feed(chunk, end, out)
+            end = end and not self.more
+        except Refusal as raised:
+            refusal = raised
+        except Exception:
+            exchange.end(bug=True)
+            raise
+        body = b"".join(out)
+        if refusal is None and not end and not body:
+            return Chunk(b"")
+        self._head, self._sent = None, self._heard
+        if refusal is not None and not body:
+            exchange.status = refusal.kind.status
+            self._refuse(exchange, refusal)
+            await self._settle(exchange)
+            refusal.headers = exchange.told | {ORIGIN: "gateway"} | refusal.headers
+            return Chunk(b"", head=refusal_answer(exchange, refusal))
+        _tell(head, exchange)
+        if refusal is not None:
+            self._refuse(exchange, refusal)
+            body += _cut_off(exchange, refusal)
+            end = True
+        if end:
+            exchange.end(whole=True)
+            await self._settle(exchange)
+        return Chunk(body, end, head)
+
+    def on_silence(self, now: float) -> Chunk | None:
+        """Look after an answer that is under way: nothing but this speaks while its provider is silent."""
+        exchange, limits = self._exchange, self._pipeline.settings.limits
+        if self._heard == math.inf or self.done or exchange is None or exchange.reader in (None, THROUGH):
+            return None
+        if now - self._heard >= limits.stream_idle:
+            return self._give_up(exchange, limits.stream_idle)
+        if limits.keep_alive and exchange.ask.stream and now - self._sent >= limits.keep_alive:
+            return self._keep_alive(exchange, now)
+        return None
+
+    def _keep_alive(self, exchange: Exchange, now: float) -> Chunk | None:
+        """A comment for a client that has got nothing for a while, with the head of an answer that need not wait."""
+        reader = exchange.reader
+        if not isinstance(reader, AnswerReader) or (body := reader.keep_alive()) is None:
+            return None
+        self._sent = now
+        head, self._head = self._head, None
+        if head is not None:
+            _tell(head, exchange)
+        return Chunk(body, head=head)
+
+    def _give_up(self, exchange: Exchange, idle: float) -> Chunk:
+        """End an answer whose provider has been silent for `idle` seconds. Envoy cannot: its timer would run before the
+        answer has begun, too. A plain answer breaks off, so that it does not look whole.
+        """
+        self.done = True  # the end of this call settles
+        refusal = went_silent(idle)
+        self._refuse(exchange, refusal)
+        if self._head is not None:
+            exchange.status = refusal.kind.status
+            refusal.headers = exchange.told | {ORIGIN: "gateway"}
+        elif exchange.ask.stream:
+            return Chunk(_cut_off(exchange, refusal), True)
+        return Chunk(b"", head=refusal_answer(exchange, refusal))
+
+    def span(self) -> Mapping[str, str] | None:
+        """Attributes for Envoy's span that it was not told yet: when the request leaves, and when the exchange ends. An
+        answer that passes unread ends without a message, so only the first are told.
+        """
+        exchange, told = self._exchange, self._told
+        if exchange is None or told is _Told.FINAL:
+            return None
+        if hasattr(exchange, "ending"):
+            self._told = _Told.FINAL
+            return final(exchange, self._pipeline.services.telemetry.provider_name)
+        if exchange.forwarded and told is _Told.NOTHING:
+            self._told = _Told.KNOWN
+            return known(exchange)
+        return None
+
+    async def on_end(self) -> None:
+        """Settle an exchange that is still open: the stream is over, however it ended."""
+        exchange, state = self._exchange, self._state
+        if exchange is None or state is _State.OVER:
+            return
+        self._state, self.done = _State.OVER, True
+        if state is _State.HANDED_OVER:
+            return
+        if isinstance(exchange.reader, AnswerReader):
+            exchange.reader.close()
+        if exchange.place is not None:
+            exchange.place.leave()
+        try:
+            if state is _State.UNDER_WAY:
+                exchange.end()
+                await self._settle(exchange)
+        finally:  # whoever sees none in flight sees the records of all
+            self._pipeline.services.telemetry.in_flight -= 1
+
+    def _current(self) -> Exchange:
+        if self._exchange is None:
+            raise Malformed("a body before its headers")
+        return self._exchange
+
+    async def _run(
+        self, stages: Callable[[Exchange], Awaitable[Continue | LocalReply | None]], exchange: Exchange
+    ) -> Continue | LocalReply | None:
+        """The action of the stages for Envoy. An action with nothing to read after it ends the exchange."""
+        try:
+            action = await stages(exchange)
+        except Refusal as refusal:
+            if exchange.reader is THROUGH:
+                exchange.reader = None  # no answer was read
+            self._refuse(exchange, refusal)
+            reply = (self._pipeline.refuse or refusal_answer)(exchange, refusal)
+            exchange.status = reply.status
+            self.done = True
+            return reply
+        except Exception:
+            exchange.end(bug=True)
+            raise
+        if exchange.unread:
+            self._hand_over(exchange)
+        elif action is not None and exchange.reader is None:
+            if isinstance(action, LocalReply):
+                exchange.status = action.status
+                if exchange.dialect.request_id:
+                    action = replace(action, headers={**action.headers, **named(exchange)})
+            exchange.end(whole=True)
+            await self._settle(exchange)
+        return action
+
+    def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
+        exchange.end(refused=refusal.kind.code)
+        self._pipeline.services.telemetry.refusal(refusal.kind.code)
+
+    def _hand_over(self, exchange: Exchange) -> None:
+        """Envoy has nothing more to ask: its access log will tell how the answer ended."""
+        self.done = True
+        self._state = _State.HANDED_OVER
+        pipeline, settings = self._pipeline, self._pipeline.settings
+        interval, event_limit = settings.usage.log_interval, settings.limits.sse_event
+        pipeline.services.waiting.wait(exchange, pipeline.settle_unread, interval=interval, event_limit=event_limit)
+
+    async def _settle(self, exchange: Exchange) -> None:
+        """Settle and record. If this call is cancelled, `on_end` settles again, and nothing cancels that: settling
+        twice counts once.
+        """
+        self.done = True
+        self._pipeline.services.waiting.forget(exchange.id)
+        await self._pipeline.on_end(exchange)
+        if self._state is _State.UNDER_WAY:
+            self._state = _State.SETTLED
+
+
+def _cut_off(exchange: Exchange, refusal: Refusal) -> bytes:
+    """A refusal in the middle of an answer that a provider began."""
+    last = exchange.dialect.cut_off(refusal.kind, refusal.message)
+    return last if exchange.array is None else exchange.array.cut_off(last)
+
+
+def _tell(head: Continue, exchange: Exchange) -> None:
+    """Name the guardrails that have found something in the head of an answer that waited for them."""
+    if found := told(exchange):
+        head.set_headers = {**head.set_headers, GUARDRAILS: found}
+
+
+def refusal_answer(exchange: Exchange, refusal: Refusal) -> LocalReply:
+    """A refusal in the dialect of the client's path."""
+    kind = refusal.kind
+    headers = {"content-type": "application/json", ORIGIN: "gateway", **kind.advice, **named(exchange)}
+    if exchange.request_id:
+        headers["x-request-id"] = exchange.request_id
+    body = exchange.dialect.error(kind, refusal.message, refusal.param)
+    return LocalReply(kind.status, msgspec.json.encode(body), headers | refusal.headers, kind.code)

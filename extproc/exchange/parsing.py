@@ -1,0 +1,293 @@
+"""Classify, Admit and Parse: the API from the path, room for the request, the request's meaning from its body."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from extproc.dialects import (
+    NOT_FORWARDED,
+    WRAPPER,
+    Endpoints,
+    _objects,
+    by_path,
+    calls,
+    dialects,
+    is_name,
+    models_paths,
+    speaking,
+)
+from extproc.exchange.admission import too_large
+from extproc.wire.framing.content_types import is_json
+from extproc.wire.framing.json import InvalidJSON, parse_named
+from extproc.wire.framing.multipart import InvalidFormError, boundary_of, fields_of, parts_of
+from extproc.wire.framing.names import Names, fold
+from extproc.wire.framing.slices import Reader
+from extproc.words.dialect import Dialect, Endpoint, Fields
+from extproc.words.errors import (
+    INVALID_JSON,
+    INVALID_REQUEST,
+    METHOD_NOT_ALLOWED,
+    PATH_NOT_FOUND,
+    UNSUPPORTED_ENCODING,
+    Refusal,
+)
+from extproc.words.exchange import Exchange
+
+_ODD = re.compile(r"[^\w/.:-].*", re.ASCII | re.DOTALL)
+_MANY = 20_000
+"""Values of a body above which a thread interprets them, because that is all Python."""
+
+OWN_PATHS = {"/v1/usage": "usage", "/v1/budgets": "budgets"}
+"""Operations on a consumer's own spending: path -> operation."""
+QUARANTINE = "/v1/quarantine/"
+"""Path of a result of a tool that is in quarantine, with its reference behind it."""
+
+
+class Classify:
+    """Writes `dialect`, `endpoint` and `operation`. 404 for an unknown path, 405 for the wrong method, 415 for a body
+    that is not JSON. `quarantine`: results of tools are kept.
+    """
+
+    def __init__(self, *, quarantine: bool = False) -> None:
+        self._endpoints = Endpoints(dialects().values())
+        self._quarantine = quarantine
+
+    def __call__(self, exchange: Exchange) -> None:
+        request = exchange.request
+        path = request.path.partition("?")[0]
+        found = self._endpoints.find(path)
+        if found is None:
+            exchange.dialect = speaking(path, request.headers)  # a refusal has the shape its client reads
+            exchange.operation = "unknown"
+            if listed_at(path) is not None and (":" not in path or request.method != "POST"):
+                exchange.operation = "list_models"
+                _check_method(request.method, ("GET", "HEAD"), path)
+                return
+            if path in OWN_PATHS:
+                exchange.operation = OWN_PATHS[path]
+                _check_method(request.method, ("GET",), path)
+                return
+            if self._quarantine and path.startswith(QUARANTINE):
+                exchange.operation = "quarantine"
+                _check_method(request.method, ("GET",), path)
+                return
+            if found_calls := self._endpoints.calls(path):
+                self._call(exchange, found_calls, path)
+                return
+            message = f"The gateway does not serve {_shown(path)!r}. It serves {self._paths()}; see docs/endpoints.md."
+            raise Refusal(PATH_NOT_FOUND, message)
+        exchange.dialect, exchange.endpoint = found
+        exchange.operation = exchange.endpoint.operation
+        _check_method(request.method, ("POST",), path)
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("identity", ""):
+            others = "" if exchange.attached else ", or compressed with gzip or zstd"  # which Envoy inflates
+            raise Refusal(UNSUPPORTED_ENCODING, f"The body is compressed: send it without content-encoding{others}.")
+        kind = request.headers.get("content-type", "application/json")
+        if not is_json(kind) and not (exchange.dialect.forms and boundary_of(kind)):
+            other = " or a form ('multipart/form-data')" if exchange.dialect.forms else ""
+            message = f"The body must be JSON in UTF-8, with 'content-type: application/json'{other}."
+            raise Refusal(UNSUPPORTED_ENCODING, message)
+
+    def _call(self, exchange: Exchange, found: Mapping[str, tuple[Dialect, Endpoint]], path: str) -> None:
+        """A call about an object that a provider keeps."""
+        request = exchange.request
+        exchange.dialect, endpoint = next(iter(found.values()))
+        exchange.operation = endpoint.operation
+        _check_method(request.method, tuple(found), path)
+        exchange.dialect, exchange.endpoint = found[request.method]
+        exchange.operation = exchange.endpoint.operation
+        if not request.ended and request.length != 0:
+            raise Refusal(INVALID_REQUEST, f"{request.method} {path} takes no body.")
+
+    def _paths(self) -> str:
+        return ", ".join([*sorted(by_path()), *dict.fromkeys(path for _, path in calls()), *models_paths(), *OWN_PATHS])
+
+
+@dataclass(slots=True, frozen=True)
+class BodyLimits:
+    """Limits of a body: bytes, levels, values, and bytes of memory of one text that is not Latin."""
+
+    size: int
+    depth: int
+    nodes: int = 250_000
+    text: int = 16 << 20
+
+
+class Parse:
+    """Writes `json` and `ask`. 400 for a body that two parsers could read differently."""
+
+    def __init__(
+        self,
+        limits: BodyLimits,
+        changed: Collection[str] = (),
+        weigh: Callable[[Exchange, int], None] = lambda _exchange, _size: None,
+        *,
+        hosted_tools: int = 0,
+    ) -> None:
+        self._limits = limits
+        self._weigh = weigh
+        self._hosted_tools = hosted_tools  # tokens held for what they read
+        # `changed` are fields that targets set or remove.
+        self._names = {
+            name: Names({*dialect.fields.relied_on, *NOT_FORWARDED, *changed}, NOT_FORWARDED)
+            for name, dialect in dialects().items()
+            if dialect.paths
+        }
+        self._inside = {name: Inside(dialect.fields) for name, dialect in dialects().items() if dialect.paths}
+        self._objects = {name: _objects.names(dialect.objects) for name, dialect in dialects().items()}
+
+    def __call__(self, exchange: Exchange) -> None:
+        self._check_size(exchange)
+        if exchange.dialect.forms and (boundary := boundary_of(exchange.request.headers.get("content-type", ""))):
+            self._interpret(exchange, self._form(exchange, boundary), None)
+            return
+        try:
+            tree, names = parse_named(exchange.body, self._limits.depth, self._limits.nodes)
+        except InvalidJSON as error:
+            raise Refusal(INVALID_JSON, str(error)) from None
+        self._interpret(exchange, tree, names)
+
+    def _form(self, exchange: Exchange, boundary: bytes) -> dict[str, Any]:
+        """The fields of a form. The gateway relies on plain fields alone: `model[]` could be taken for `model`."""
+        body = exchange.body
+        try:
+            fields = fields_of(body, parts_of(body, boundary))
+        except InvalidFormError as error:
+            raise Refusal(INVALID_REQUEST, str(error)) from None
+        relied = {fold(name) for name in exchange.dialect.fields.fixed}
+        for name in fields:
+            stem = re.split(r"[.\[\]]", name, maxsplit=1)[0]
+            if stem != name and fold(stem) in relied:
+                raise Refusal(INVALID_REQUEST, f"The form has the field {name!r}: write {stem!r}.", param=stem)
+        return fields
+
+    def _check_size(self, exchange: Exchange) -> None:
+        body = exchange.body
+        if len(body) > self._limits.size:
+            raise too_large(self._limits.size)
+        if not body:
+            raise Refusal(INVALID_JSON, "The request has no body: send JSON.")
+        if len(body) != exchange.request.length:
+            self._weigh(exchange, len(body))
+
+    def _interpret(self, exchange: Exchange, tree: Any, met: Collection[str] | None) -> None:
+        """Read the body. `met` are the names of the fields of all its objects, where they are known."""
+        if not isinstance(tree, dict):
+            raise Refusal(INVALID_REQUEST, "The body must be a JSON object.")
+        if (spelled := exchange.dialect.spelled(tree)) is not tree:
+            tree, exchange.masked = spelled, True
+            exchange.body = msgspec.json.encode(tree)
+            met = None
+        names, objects = self._names[exchange.dialect.name], self._objects[exchange.dialect.name]
+        exchange.kept.named = met is None or not objects.isdisjoint(met)
+        self._inside[exchange.dialect.name].check(tree, met)
+        if isinstance(wrapped := tree.get(WRAPPER), dict):
+            names.refuse(wrapped, f"'{WRAPPER}'")
+        if not names.usual(tree):
+            names.check(tree)
+            if not tree.keys().isdisjoint(NOT_FORWARDED):
+                exchange.ignored = tuple([name for name in tree if name in NOT_FORWARDED])
+                tree = {name: value for name, value in tree.items() if name not in NOT_FORWARDED}
+        if exchange.endpoint.alias:
+            tree = self._named_by_path(exchange, tree)
+        exchange.json = tree
+        self.read(exchange)
+
+    def read(self, exchange: Exchange) -> None:
+        """Write `ask`, the meaning of `json`. Raises Refusal."""
+        exchange.ask = exchange.dialect.read(exchange.json, exchange.endpoint)
+        exchange.ask.hosted_tokens = self._hosted_tools
+
+    def _named_by_path(self, exchange: Exchange, tree: dict[str, Any]) -> dict[str, Any]:
+        """The body with the model that the path names, if it names one."""
+        model, name = exchange.endpoint.model, exchange.dialect.fields.model
+        if not model or name is None or tree.get(name) == model:
+            return tree
+        exchange.edits[name] = model
+        return {**tree, name: model}
+
+
+class ParseLarge(Parse):
+    """The same for a large body: in slices, with a turn for other requests after each. Ends when Envoy gave it up."""
+
+    async def __call__(self, exchange: Exchange) -> None:  # type: ignore[override]
+        if exchange.dialect.forms and boundary_of(exchange.request.headers.get("content-type", "")):
+            super().__call__(exchange)
+            return
+        self._check_size(exchange)
+        try:
+            reader = await read_in_turns(exchange.body, self._limits)
+        except InvalidJSON as error:
+            raise Refusal(INVALID_JSON, str(error)) from None
+        if reader.nodes > _MANY:
+            await asyncio.to_thread(self._interpret, exchange, reader.root, reader.names)
+        else:
+            self._interpret(exchange, reader.root, reader.names)
+
+
+async def read_in_turns(body: bytes, limits: BodyLimits) -> Reader:
+    """A reader that has read `body`, with a turn for other requests after each slice. Raises InvalidJSON."""
+    reader = Reader(body, depth=limits.depth, nodes=limits.nodes, text=limits.text)
+    await asyncio.sleep(0)
+    for _ in reader.read():
+        await asyncio.sleep(0)
+    return reader
+
+
+_DEEPER = (dict, list)
+
+
+class Inside:
+    """As `Names`, for the fields below those that the gateway relies on: roles, contents, options of streams."""
+
+    def __init__(self, fields: Fields) -> None:
+        self._names = Names(fields.inside)
+        self._below, self._data = fields.relied_on if fields.inside else frozenset(), fields.data
+
+    def check(self, tree: Mapping[str, Any], met: Collection[str] | None = None) -> None:
+        """Raises Refusal (400). `met` are the names of all objects of the body, which spare nearly every walk."""
+        names, data = self._names, self._data
+        if met is not None and (names.usual(met) or names.twin(met) is None):
+            return
+        waiting = [tree[name] for name in self._below & tree.keys()]
+        while waiting:
+            node = waiting.pop()
+            kind = type(node)
+            if kind is list:
+                waiting += [item for item in node if type(item) in _DEEPER]
+            elif kind is dict:
+                names.check(node)
+                waiting += [value for name, value in node.items() if type(value) in _DEEPER and name not in data]
+
+
+def _shown(path: str) -> str:
+    """The beginning of an unknown path, for its refusal."""
+    return _ODD.sub("", path)[:120]
+
+
+def listed_at(path: str) -> str | None:
+    """The model that `/v1/models/{id}` asks for, empty for the list; None for another path. The id may hold slashes,
+    plain or escaped, but no segment that leads elsewhere.
+    """
+    for base in models_paths():
+        if path == base:
+            return ""
+        name = unquote(path.removeprefix(base + "/"))
+        if path.startswith(base + "/") and is_name(name):
+            return name
+    return None
+
+
+def _check_method(method: str, allowed: tuple[str, ...], path: str) -> None:
+    if method not in allowed:
+        headers = {"allow": ", ".join(allowed)}
+        shown = " and ".join(allowed) if len(allowed) > 1 and "HEAD" not in allowed else allowed[0]
+        raise Refusal(METHOD_NOT_ALLOWED, f"The path {path} takes {shown} only.", headers=headers)

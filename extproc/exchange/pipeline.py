@@ -1,0 +1,281 @@
+"""The stages, in order. `build` is the table of contents of the program.
+
+A stage is a callable with its settings in the constructor and its work in `__call__(exchange)`. It reads fields of
+earlier stages and writes the fields it is named for. Its class name is its label in metrics and logs. Only a Refusal,
+or an action that a stage returns, ends the stages early; any other exception is a bug and fails closed. Stages of
+events get the events of an answer too, and give back those that go on (`response.EventStage`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from extproc.access.auth import Authenticate, Authorize
+from extproc.access.auth import stages as auth
+from extproc.access.kept import Ids
+from extproc.access.kept.stages import Open, Recall, Seal
+from extproc.cache import stages as cache
+from extproc.exchange.admission import Admit, LookAhead, others_first
+from extproc.exchange.endpoints import stages as endpoints
+from extproc.exchange.endpoints.count_tokens import CountAnyway, CountTokens
+from extproc.exchange.endpoints.models import Models
+from extproc.exchange.forward import Forward, Shed
+from extproc.exchange.parsing import BodyLimits, Classify, Parse, ParseLarge
+from extproc.exchange.response import (
+    Annotate,
+    BadAnswer,
+    CoolDown,
+    Count,
+    Extend,
+    HideUsage,
+    Origin,
+    Read,
+    RejectedCredential,
+    Tell,
+)
+from extproc.exchange.services import Services
+from extproc.exchange.unread import stages as unread
+from extproc.exchange.unread.choice import WhyRead
+from extproc.guardrails import _stages as guardrails
+from extproc.guardrails import reads_answers
+from extproc.money.accounting import stages as accounting
+from extproc.money.accounting.settle import Settle
+from extproc.money.budgets import Reserve
+from extproc.money.budgets import stages as budgets
+from extproc.routing import stages as routing
+from extproc.routing.catalog import Catalog, Route
+from extproc.settings.config import Settings
+from extproc.tools.taint import Tainted
+from extproc.wire.framing.events import Events, EventStage
+from extproc.words.actions import Continue, LocalReply
+from extproc.words.errors import Refusal
+from extproc.words.exchange import Exchange
+from extproc.words.tries import Try
+
+if TYPE_CHECKING:
+    from extproc.tools.mcp.profiles import Profiles
+
+Stage = Callable[[Exchange], Any]
+
+
+class Stages:
+    """Runs stages one after the other and times them."""
+
+    def __init__(self, stages: Sequence[Stage], observe: Callable[[str], Callable[[float], None]]) -> None:
+        self._stages = [
+            (stage, inspect.iscoroutinefunction(type(stage).__call__), observe(type(stage).__name__))
+            for stage in stages
+        ]
+
+    async def __call__(self, exchange: Exchange) -> Continue | LocalReply | None:
+        """The action with which a stage ended the list, or None. Raises Refusal."""
+        if not exchange.timed:
+            for stage, is_async, _ in self._stages:
+                result = await stage(exchange) if is_async else stage(exchange)
+                if result is not None:
+                    return result  # type: ignore[no-any-return]
+            return None
+        then = time.perf_counter()
+        for stage, is_async, observe in self._stages:
+            try:
+                result = await stage(exchange) if is_async else stage(exchange)
+            finally:
+                now = time.perf_counter()
+                observe(now - then)
+                then = now
+            if result is not None:
+                return result  # type: ignore[no-any-return]
+        return None
+
+
+class InTurns(Stages):
+    """Runs stages over a large body: other requests have a turn after each."""
+
+    def __init__(self, stages: Sequence[Stage], observe: Callable[[str], Callable[[float], None]]) -> None:
+        self._each = [Stages([stage], observe) for stage in stages]
+
+    async def __call__(self, exchange: Exchange) -> Continue | LocalReply | None:
+        for stage in self._each:
+            if (result := await stage(exchange)) is not None:
+                return result
+            await others_first()
+        return None
+
+
+@dataclass(slots=True, frozen=True)
+class Pipeline:
+    """One configuration at work. An exchange keeps the pipeline it began with."""
+
+    settings: Settings
+    services: Services
+    catalog: Catalog
+    # True: guardrails may read answers, so Envoy is asked for every answer at the request's headers. The head of an
+    # answer can then wait until its first text was judged.
+    guarded: bool
+    why_read: WhyRead
+    admit: Callable[[Exchange, int], None]  # takes room for a body of so many bytes, or raises Refusal
+    on_large_request: Stages
+    on_headers: Stages
+    on_large_headers: Stages
+    on_request: Stages
+    on_call: Stages
+    on_response: Stages
+    on_end: Stages
+    # the answer of a refusal, where it is not that of an API of models
+    refuse: Callable[[Exchange, Refusal], LocalReply] | None = field(default=None, kw_only=True)
+    mcp: Pipeline | None = field(default=None, kw_only=True)  # the same for requests to the MCP gateway
+    profiles: Profiles | None = field(default=None, kw_only=True)  # of it
+    renewed: Callable[[str], Awaitable[Mapping[str, str]]] | None = field(default=None, kw_only=True)  # its sessions
+
+    async def settle_unread(self, exchange: Exchange) -> None:
+        """Settle and record an exchange whose answer passed unread."""
+        if exchange.place is not None:
+            exchange.place.leave()
+        try:
+            await self.on_end(exchange)
+        finally:
+            self.services.telemetry.in_flight -= 1
+
+    def learn(self, try_: Try) -> None:
+        """Take in Envoy's report of a try: for the metrics, for records, for cool-downs and for latency routing."""
+        if self.services.failed is not None:
+            self.services.failed.tell(try_)
+        self.services.telemetry.attempt(try_.provider, try_.target, try_.outcome, try_.seconds)
+        target = self.catalog.target(try_.target)
+        if target is None or target.provider != try_.provider:  # the target of an earlier configuration
+            return
+        streamed, first_byte = try_.streamed, try_.first_byte
+        self.services.history.learn(
+            target.deployment,
+            try_.outcome,
+            size=try_.request_bytes,
+            streamed=streamed,
+            first_byte=first_byte,
+            rest=try_.seconds - (first_byte or 0.0),
+            answer=try_.answer_bytes,
+        )
+        routing.cool_down(self.settings, self.services.history, target, try_)
+
+
+def build(settings: Settings, services: Services) -> Pipeline:
+    """The stages for `settings`, in the order they run. A feature that is off has an empty list of stages."""
+    ids, catalog = Ids(settings.providers, settings.stores.object_key), routing.catalog(settings, services)
+    authenticate, admit = auth.authenticate(settings, services), _admit(settings, services)
+    parse, parse_large = _parse(settings, catalog, admit)
+    authorize, select = Authorize(), routing.select(settings, services, catalog)
+    reserve = budgets.reserve(settings, services, routing.Reroute(catalog, authorize, select))
+    guard_input, guard_output = guardrails.stages(settings, services, catalog)
+    guarded, kept = reads_answers(settings.guardrails), cache.stages(settings, services)
+    forward = Forward(settings.attribution, catalog, settings.attach.client_headers, services.places, ids)
+    settle, record = accounting.settle(services), accounting.record(services)
+
+    on_event: list[EventStage] = [
+        Count(),
+        *kept.keep,
+        Seal(ids),
+        *([guard_output] if guarded else []),
+        HideUsage(),
+        *([Annotate()] if settings.usage.cost_in_response else []),
+        *kept.keep_turn,
+        Extend(reserve.extend, trusting=settings.usage.trust_output_limits),
+    ]
+    events = Events(on_event, services.telemetry.stage)
+    why_read = unread.why_read(settings, catalog, events)
+    read = _read(settings, services, events, unread=guard_output.unreadable, may_pass=why_read.enabled)
+
+    classify, own = Classify(quarantine=settings.quarantines), endpoints.own(settings, services)
+    on_headers: list[Stage] = [classify, authenticate, Models(catalog), *own, admit]
+    on_request: list[Stage] = [
+        parse,
+        *kept.go_on(ids, catalog, parse.read, admit.take),
+        Recall(ids, catalog, settings.foreign_objects),
+        Route(catalog),
+        authorize,
+        CountTokens(catalog),
+        select,
+        *([Tainted(services.taint)] if settings.mcp is not None else []),
+        guard_input,
+        *kept.look_up(settings, services, guard_output, reserve.count_only),
+        reserve,
+        *accounting.tell_prompt(settings, services),
+        forward,
+        *unread.follow(services, why_read),
+    ]
+    on_call: list[Stage] = [*kept.forget_turn, Open(ids, catalog), authorize, select, guard_input, reserve, forward]
+    rest = CoolDown(partial(routing.cool_down, settings, services.history)), BadAnswer(), read
+    on_response: list[Stage] = [CountAnyway(), Origin(), Tell(), *kept.tell, RejectedCredential(), *rest]
+    on_end: list[Stage] = [*accounting.await_end(services), settle, *kept.fill, *record]
+
+    observe = services.telemetry.stage
+    on_large_headers: list[Stage] = [*on_headers, LookAhead(reserve.look_ahead)]
+    lists = on_headers, on_large_headers, on_request, on_call, on_response, on_end
+    large = InTurns([parse_large, *on_request[1:], Shed()], observe)
+    ran = [Stages(each, observe) for each in lists]
+    models = Pipeline(settings, services, catalog, guarded, why_read, admit.take, large, *ran)
+    return _with_tools(models, authenticate, admit, reserve=reserve, settle=settle)
+
+
+def _with_tools(
+    models: Pipeline, authenticate: Authenticate, admit: Admit, *, reserve: Reserve, settle: Settle
+) -> Pipeline:
+    """The pipeline with that of the MCP gateway beside it, where the settings have one."""
+    settings, services = models.settings, models.services
+    if settings.mcp is None or services.servers is None:
+        return models
+    from extproc.tools.mcp import stages as mcp  # noqa: PLC0415 - most gateways serve models alone
+
+    lists = mcp.build(settings, services, authenticate, admit, reserve=reserve, settle=settle)
+    observe = services.telemetry.stage
+    on_headers = Stages(lists.on_headers, observe)
+    tools = replace(
+        models,
+        guarded=False,
+        refuse=lists.refuse,
+        on_headers=on_headers,
+        on_large_headers=on_headers,
+        on_request=Stages(lists.on_request, observe),
+        on_large_request=InTurns(lists.on_request, observe),
+        on_response=Stages(lists.on_response, observe),
+        on_end=Stages(lists.on_end, observe),
+    )
+    return replace(models, mcp=tools, profiles=lists.profiles, renewed=services.servers.renewed)
+
+
+def _admit(settings: Settings, services: Services) -> Admit:
+    limits, telemetry = settings.limits, services.telemetry
+    return Admit(
+        services.in_flight,
+        lambda: telemetry.in_flight,
+        exchanges=limits.exchanges,
+        memory=limits.body_memory,
+        share=limits.consumer_share,
+        body=limits.request_body,
+    )
+
+
+def _parse(settings: Settings, catalog: Catalog, admit: Admit) -> tuple[Parse, ParseLarge]:
+    limits = settings.limits
+    body = BodyLimits(limits.request_body, limits.json_depth, limits.json_nodes, limits.json_text)
+    reading = body, catalog.changed(), admit.take
+    return Parse(*reading, hosted_tools=limits.hosted_tools), ParseLarge(*reading, hosted_tools=limits.hosted_tools)
+
+
+def _read(
+    settings: Settings, services: Services, events: Events, unread: Callable[[Exchange], None], *, may_pass: bool
+) -> Read:
+    limits = settings.limits
+    return Read(
+        events,
+        event_limit=limits.sse_event,
+        body_limit=limits.buffered_response,
+        empty_limit=limits.stream_empty,
+        cost=settings.usage.cost_in_response,
+        unread=unread,
+        may_pass=may_pass,
+        hold=partial(services.in_flight.hold, limits.answer_memory),
+    )

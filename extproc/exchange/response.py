@@ -1,0 +1,404 @@
+"""The answer on its way back: headers for the client, then the body, event by event.
+
+   head    Origin, Tell, RejectedCredential, CoolDown, BadAnswer, Read
+   body    bytes ─► framing ─► events ─► Count, HideUsage, Annotate, Extend ─► bytes
+
+A plain JSON answer is a stream of one event. `framing.events` leads the events through the stages.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import msgspec
+
+from extproc.dialects import rates
+from extproc.money.budgets.options import charged
+from extproc.upstream import prices
+from extproc.upstream.prices import written
+from extproc.wire.framing import EMPTY, Frame, Framing
+from extproc.wire.framing.aws_eventstream import AWSEventStream
+from extproc.wire.framing.content_types import framing_for
+from extproc.wire.framing.events import Events
+from extproc.wire.framing.inflate import ENCODINGS, Inflate
+from extproc.wire.framing.json import WholeBody
+from extproc.wire.framing.json_array import JSONArray
+from extproc.wire.framing.rewording import Rewording
+from extproc.wire.framing.sse import SSE
+from extproc.words import contract, verdicts
+from extproc.words.actions import Continue
+from extproc.words.chain import passed_over
+from extproc.words.contract import TOLD, UPSTREAM, internal
+from extproc.words.dialect import Dialect, Report
+from extproc.words.errors import (
+    PROVIDER_BAD_ANSWER,
+    PROVIDER_CREDENTIAL_REJECTED,
+    PROVIDER_TIMEOUT,
+    Kind,
+    Refusal,
+    advice,
+)
+from extproc.words.exchange import Exchange, Price, Target
+from extproc.words.tries import Try, outcome_of
+from extproc.words.values import show_duration
+
+ORIGIN = TOLD + "error-origin"
+
+MOST_INFLATED = 128 << 20
+"""Bytes that a compressed answer may grow to."""
+_TOLD_USAGE = re.compile(rb"(?m)^" + re.escape(contract.USAGE_EVENT) + rb"(.*)\n\n")
+"""A comment in which a try tells its usage."""
+_encode = msgspec.json.encode
+
+
+# --- the head of the answer
+
+
+class Origin:
+    """Writes `status`, `attempts` and `target`, the one that served; or `unreached`, where Envoy answered in a
+    provider's place.
+
+    Envoy's answer ends the list. It is in OpenAI's shape, so it is read where the client's path speaks another dialect.
+    """
+
+    def __call__(self, exchange: Exchange) -> Continue | None:
+        response = exchange.response
+        exchange.status, exchange.attempts = response.status, response.attempts
+        if _from_provider(exchange):
+            exchange.target = exchange.targets[min(response.attempts, len(exchange.targets)) - 1]
+            return None
+        exchange.unreached = "gateway" if exchange.attached else response.headers.get(contract.HOP) or "gateway"
+        told = {ORIGIN: "gateway", **_missing(advice(response.status), response.headers), **named(exchange)}
+        told |= passed_over(exchange.skipped)
+        withheld = internal(response.headers)
+        if response.ended or type(exchange.dialect).error is Dialect.error:
+            return Continue(told, withheld)
+        exchange.reader = Rewording(exchange)
+        return Continue(told, (*withheld, "content-length"), read_answer=True)
+
+
+class Tell:
+    """Writes `told`, the gateway's headers about this answer, and `withheld`, the provider's headers that the client
+    does not get.
+    """
+
+    def __init__(self) -> None:
+        self._rates = rates()
+
+    def __call__(self, exchange: Exchange) -> None:
+        target, headers = exchange.target, exchange.response.headers
+        assert target is not None, "Origin found it"
+        told = {
+            TOLD + "provider": target.provider,
+            TOLD + "model": target.model,
+            TOLD + "attempts": str(exchange.attempts),
+        }
+        withheld = internal(headers)
+        # Envoy writes the gateway's request id in its place
+        if (request_id := headers.get("x-request-id")) is not None:
+            told[TOLD + "provider-request-id"] = request_id
+        ignored = None if exchange.attached else headers.get(contract.IGNORED)
+        if ignored is not None or exchange.ignored:
+            told[TOLD + "ignored"] = ",".join([*exchange.ignored, *([ignored] if ignored else [])])
+        if exchange.guardrails and (found := verdicts.told(exchange)):
+            told[verdicts.GUARDRAILS] = found
+        if exchange.alert:
+            told[TOLD + "budget"] = exchange.alert
+        if exchange.downgraded:
+            told[TOLD + "downgraded"] = exchange.downgraded
+        if (limits := exchange.output_limits) and (cap := limits[exchange.targets.index(target)]) is not None:
+            told[TOLD + "capped"] = str(cap)
+        if exchange.rate:  # the provider's describe the gateway's account, and must not mix with these
+            withheld += tuple([name for name in headers if name.startswith(self._rates)])
+            told |= exchange.rate
+        if exchange.dialect.request_id and exchange.dialect.request_id not in headers:
+            told |= named(exchange)
+        exchange.told, exchange.withheld = told, withheld
+
+
+class RejectedCredential:
+    """502 where the provider refused the gateway's credential: the client is not at fault."""
+
+    def __call__(self, exchange: Exchange) -> None:
+        if exchange.status in (401, 403):
+            raise _bad_answer(
+                exchange,
+                PROVIDER_CREDENTIAL_REJECTED,
+                "Provider {} refused the gateway's credential; its operator has to look at it.",
+            )
+
+
+class CoolDown:
+    """Reports the answer's status in attach mode. Elsewhere Envoy's access log reports every try, failed ones too."""
+
+    def __init__(self, heed: Callable[[Target, Try], None]) -> None:
+        self._heed = heed
+
+    def __call__(self, exchange: Exchange) -> None:
+        if exchange.attached and (target := exchange.target) is not None:
+            seconds, header = time.perf_counter() - exchange.started, exchange.response.headers.get("retry-after", "")
+            number, status, outcome = exchange.attempts, exchange.status, outcome_of(exchange.status)
+            told = (exchange.id, target.provider, target.name, number, status, outcome, seconds, seconds, header)
+            self._heed(target, Try(*told, consumer=exchange.consumer.name))
+
+
+class BadAnswer:
+    """502 for a web page where an answer should be, for a status that HTTP does not have (RFC 9110, 15), and for a
+    redirect: a client that followed it would send its key there.
+    """
+
+    def __call__(self, exchange: Exchange) -> None:
+        if not 200 <= exchange.status < 600:
+            raise _bad_answer(
+                exchange, PROVIDER_BAD_ANSWER, "Provider {} answered with no status of HTTP; use another model."
+            )
+        if 300 <= exchange.status < 400:
+            raise _bad_answer(
+                exchange,
+                PROVIDER_BAD_ANSWER,
+                "Provider {} answered with a redirect, which the gateway does not follow; use another model.",
+            )
+        if exchange.status < 400 and exchange.response.headers.get("content-type", "").startswith("text/html"):
+            raise _bad_answer(
+                exchange, PROVIDER_BAD_ANSWER, "Provider {} answered with a web page; try again, or use another model."
+            )
+
+
+class Read:
+    """Writes `report` and `reader` where the answer has something to read, and returns the action for Envoy.
+
+    `cost` adds a header with the cost, where the cost is known before the body. `unread` is told of an answer that
+    guardrails should read and cannot; it may refuse.
+    """
+
+    def __init__(
+        self,
+        events: Events,
+        *,
+        event_limit: int,
+        body_limit: int,
+        empty_limit: int,
+        cost: bool,
+        unread: Callable[[Exchange], None] = lambda _exchange: None,
+        may_pass: bool = False,
+        hold: Callable[[int], bool] = lambda _size: True,
+    ) -> None:
+        self._events = events
+        self._hold = hold
+        self._unread = unread
+        self._event_limit = event_limit
+        self._body_limit = body_limit
+        self._empty_limit = empty_limit
+        self._cost = cost
+        self._may_pass = may_pass
+
+    def __call__(self, exchange: Exchange) -> Continue:
+        told, withheld, headers = exchange.told, exchange.withheld, exchange.response.headers
+        if exchange.status >= 400:
+            told[ORIGIN] = "provider"
+            told |= {**_missing(advice(exchange.status), headers), **passed_over(exchange.skipped)}
+            return Continue(told, withheld)
+        encoding = headers.get("content-encoding", "identity")
+        framing = framing_for(
+            headers.get("content-type", ""),
+            event_limit=self._event_limit,
+            body_limit=self._body_limit,
+            empty_limit=self._empty_limit,
+            hold=self._hold,
+        )
+        readable = framing is not None and encoding in ("identity", *ENCODINGS)
+        if exchange.guards and not exchange.response.ended and (not readable or isinstance(framing, AWSEventStream)):
+            self._unread(exchange)
+        if framing is None or exchange.response.ended or not readable:
+            return Continue(told, withheld)
+        if self._may_pass and contract.WATCHED in headers and not self._has_to_read(exchange, framing):
+            exchange.unread = True
+            return Continue(told, withheld)
+        exchange.report = Report()
+        if is_translated(exchange) and (usage := headers.get(contract.USAGE)) is not None:
+            exchange.report.told_usage = told_usage = contract.decode_usage(usage.encode())
+            if self._cost and (price := _price(exchange)) is not None:
+                told[TOLD + "cost"] = prices.decimal(prices.cost(price, told_usage))
+        inflate = Inflate(MOST_INFLATED) if encoding != "identity" else None
+        if isinstance(framing, SSE) and exchange.ask.stream and exchange.dialect.array(exchange.request.path):
+            exchange.array = JSONArray()
+            told["content-type"] = "application/json; charset=UTF-8"
+        exchange.reader = reader = self._events.reader(exchange, framing, inflate)
+        if reader.changes_length:
+            withheld += ("content-encoding", "content-length")
+        return Continue(told, withheld, read_answer=True)
+
+    def _has_to_read(self, exchange: Exchange, framing: Framing) -> bool:
+        """False for an answer that Envoy follows and no stage has to see."""
+        return not isinstance(framing, SSE) or is_translated(exchange) or bool(self._events.reason(exchange))
+
+
+def named(exchange: Exchange) -> Mapping[str, str]:
+    """The request's id in the header where the client's API has it, beside `x-request-id`, which Envoy sets."""
+    name = exchange.dialect.request_id
+    return {name: exchange.request_id} if name and exchange.request_id else {}
+
+
+def _missing(wanted: Mapping[str, str], headers: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: value for name, value in wanted.items() if name not in headers}
+
+
+def is_translated(exchange: Exchange) -> bool:
+    """True when a try translated the answer into the client's API. Providers cannot forge the header that says so."""
+    return contract.TRANSLATED in exchange.response.headers and not exchange.attached
+
+
+def _from_provider(exchange: Exchange) -> bool:
+    response = exchange.response
+    return (
+        exchange.forwarded
+        and response.attempts > 0
+        and (exchange.attached or contract.HOP not in response.headers)
+        and response.details == UPSTREAM
+    )
+
+
+def _price(exchange: Exchange) -> Price | None:
+    return charged(exchange)
+
+
+def went_silent(seconds: float) -> Refusal:
+    """The refusal of an answer that stopped for so long before its end."""
+    text = f"The provider was silent for {show_duration(seconds)} in the middle of its answer: try again."
+    return Refusal(PROVIDER_TIMEOUT, text)
+
+
+def _bad_answer(exchange: Exchange, kind: Kind, message: str) -> Refusal:
+    """The refusal of a provider's bad answer; `message` has a place for the provider's name."""
+    return Refusal(kind, message.format(exchange.told[TOLD + "provider"]), headers=exchange.told | {ORIGIN: "provider"})
+
+
+# --- the body, event by event
+
+
+class Count:
+    """Reads the answer's finish, errors and text into `report`, and the usage into each event that reports it."""
+
+    changes_length = False
+
+    def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
+        return True
+
+    def reason(self, exchange: Exchange) -> str:  # noqa: ARG002
+        return ""  # Envoy's access log tells as much
+
+    def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
+        report, observe = exchange.report, exchange.dialect.observe
+        assert report is not None, "Read wrote it"
+        before = report.usage
+        for event in events:
+            if event.data is None:
+                self._count_unread(exchange, report, event)
+                continue
+            event.usage_only = observe(event.data, report)
+            if report.usage is not before:
+                event.usage = report.told_usage or report.usage
+                if is_translated(exchange):  # a translation may have had to write zeros, without counts of the provider
+                    report.usage = None
+                before = report.usage
+        return events
+
+    def _count_unread(self, exchange: Exchange, report: Report, event: Frame) -> None:
+        """Take in an event without data: a comment, perhaps a try's, or an event too long to be read."""
+        if event.name == EMPTY:
+            if is_translated(exchange) and (told := _TOLD_USAGE.findall(event.raw)):
+                report.told_usage = contract.decode_usage(told[-1])
+                report.told_at = report.output_bytes
+                event.raw = _TOLD_USAGE.sub(b"", event.raw)
+            return
+        if event.edges is not None:
+            exchange.dialect.observe_edges(event.edges.head, event.edges.tail, report)
+        report.add_unread(event.raw)
+
+
+class HideUsage:
+    """Leaves out the event with the usage that the gateway asked for and the client did not."""
+
+    changes_length = False
+
+    def needed(self, exchange: Exchange, framing: Framing) -> bool:
+        return exchange.usage_hidden and isinstance(framing, SSE)
+
+    def reason(self, exchange: Exchange) -> str:
+        return "the client did not ask for its usage, so that event is left out" if exchange.usage_hidden else ""
+
+    def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
+        return [event for event in events if not event.usage_only]
+
+
+class Annotate:
+    """Writes the cost of the exchange into the usage that the client gets."""
+
+    changes_length = True
+
+    def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
+        return _price(exchange) is not None and bool(exchange.dialect.usage_at)
+
+    def reason(self, exchange: Exchange) -> str:
+        targets = exchange.targets if exchange.target is None else (exchange.target,)
+        priced = exchange.dialect.usage_at and any(target.price is not None for target in targets)
+        return "its cost is written into it" if priced else ""
+
+    def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
+        price = _price(exchange)
+        for event in events:
+            if price is not None and event.usage is not None and event.data is not None:
+                cost = prices.decimal(prices.cost(price, event.usage))
+                data = written.with_cost(event.data, cost, exchange.dialect.usage_at)
+                event.raw, event.data = event.raw.replace(event.data, data, 1), data
+        return events
+
+
+class Extend:
+    """Holds more of the budgets for a streamed answer that outgrows its reservation, or ends the answer: 402, 429 or
+    503.
+    """
+
+    changes_length = False
+
+    def __init__(self, extend: Callable[[Exchange], Awaitable[Refusal | None]], *, trusting: bool = False) -> None:
+        self._extend = extend
+        self._trusting = trusting  # providers keep to the limit in the request
+
+    def needed(self, exchange: Exchange, framing: Framing) -> bool:
+        reservation = exchange.reservation
+        return reservation.held and reservation.enough < math.inf and not isinstance(framing, WholeBody)
+
+    def reason(self, exchange: Exchange) -> str:
+        reservation = exchange.reservation
+        if not reservation.held or reservation.enough == math.inf:
+            return ""
+        if reservation.usual or reservation.output < reservation.output_tokens:
+            return "a budget holds the usual output, and more as it grows"
+        return "" if self._trusting else "a budget ends it where it passes its limit"
+
+    async def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
+        report = exchange.report
+        assert report is not None, "Read wrote it"
+        if not end and report.output_bytes > exchange.reservation.enough:
+            refusal = await self._extend(exchange)
+            if refusal is not None:
+                raise refusal
+        return events
+
+
+class Through:
+    """Passes an answer on as it comes, where Envoy sends answers that nothing reads."""
+
+    __slots__ = ()
+
+    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> bool:  # noqa: ARG002
+        """See `Reader`."""
+        out.append(chunk)
+        return False
+
+
+THROUGH = Through()

@@ -1,0 +1,323 @@
+"""Translation of one try, through `messages`: its request into the provider's API, its answer into the client's. So N +
+M.
+
+A plain answer is held until it is whole; a streamed one leaves event by event. Usage that the client's API cannot
+express reaches the gateway attachment beside the answer (see `contract`).
+
+A field that changes the meaning of a request and has no words in the provider's API makes `Select` skip the target. An
+advisory field is left out and named in `x-ai-ignored`. The gateway attachment believes the usage beside an answer only
+where the try says that it translated, in a header that providers cannot forge, and then uses no other count: a
+translation writes zeros where the client's API requires a count and the provider gave none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import msgspec
+
+from extproc.dialects import dialects, safe_names
+from extproc.dialects._effort import forgo_thinking
+from extproc.exchange.translation.call_ids import distinct_calls
+from extproc.exchange.translation.image_turns import show_images
+from extproc.exchange.translation.last_turn import end_with_user
+from extproc.exchange.translation.prompt_cache import mark_stable
+from extproc.exchange.translation.tool_names import ToolNames
+from extproc.upstream.providers import kinds
+from extproc.wire.framing import EMPTY_LIMIT, OVERSIZE, Frame
+from extproc.wire.framing.content_types import AMAZON, framing_for
+from extproc.wire.framing.inflate import Inflate
+from extproc.wire.framing.intake import Intake
+from extproc.words import contract
+from extproc.words.contract import Service
+from extproc.words.dialect import Destination, Dialect
+from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
+from extproc.words.exchange import Usage
+from extproc.words.messages import Delta, EmbeddingPrompt, Embeddings, Ended, Event, Failed, Started, Used
+
+_MORE = 1.1
+"""Growth of the output that is worth telling before the end."""
+Unwrap = Callable[[bytes], bytes]
+_encode = msgspec.json.encode
+_decode = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+class Translation:
+    """Translation of one try. `request` comes first, then `problem`, `answer` or `Stream`, by the provider's answer."""
+
+    def __init__(self, client: Dialect, service: Service) -> None:
+        self.client = client
+        self.dialect = dialects()[service.dialect]
+        self.model = service.model  # the model, for answers that do not name it
+        self.streamed = service.stream
+        self.ignored: list[str] = []
+        self._encoding: Literal["float", "base64"] = "float"  # encoding of embeddings
+        self._service = service
+        self._names: ToolNames | None = None
+        self.one_call = False  # see `Prompt`
+        self.large_events = self.dialect.images and self.dialect.image_turns  # events of the answer may hold images
+
+    @property
+    def names(self) -> ToolNames | None:
+        """Names of tools that the answer has to be given back; None where there are none."""
+        return self._names if self._names is not None and self._names.changed else None
+
+    @property
+    def translates(self) -> bool:
+        """True when the request is written anew: client and provider speak different APIs, or the service wants it."""
+        return self.dialect is not self.client or self._service.anew
+
+    @property
+    def reads_answer(self) -> bool:
+        """False where only the request differs from the client's."""
+        return self.translates or self.dialect.name in kinds()[self._service.kind].unwrap
+
+    def request(self, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> tuple[str, bytes]:
+        """The path, after the provider's base_url, and the body. Raises Refusal for a request without a translation."""
+        service, provider = self._service, kinds()[self._service.kind]
+        destination = Destination(service.model, service.max_output_tokens, provider.more)
+        made = self.client.for_model(dict(body), service.model)
+        if self.translates:
+            dropped: Sequence[str] = ()
+            if service.drop_hosted:
+                body, dropped = self.client.without_hosted(body)
+            prompt = self.client.decode_request(body)
+            able = service.reasoning and self.dialect.reasons(service.model)
+            unable = [] if able else forgo_thinking(prompt)
+            if not isinstance(prompt, EmbeddingPrompt) and not self.dialect.image_turns:
+                show_images(prompt)
+            if service.cache and self.dialect.cache_marks:
+                mark_stable(prompt)
+            if isinstance(prompt, EmbeddingPrompt):
+                self._encoding = prompt.encoding
+            else:
+                prompt.stream = self.streamed  # the client's path may say it rather than its body
+                distinct_calls(prompt)
+                end_with_user(prompt)
+                self._names = ToolNames(prompt, self.dialect)
+                self.one_call = prompt.one_call
+                self.large_events = self.large_events or prompt.images
+            made, ignored = self.dialect.encode_request(prompt, destination)
+            self.ignored = safe_names([*dropped, *prompt.ignored, *unable, *ignored])
+        path = self.dialect.path(destination, stream=self.streamed)
+        if headers and self.dialect is self.client:
+            for name, field in provider.in_body.items():
+                if name in headers:
+                    made.setdefault(field, [value.strip() for value in headers[name].split(",") if value.strip()])
+        if provider.adapt is not None:
+            path, made = provider.adapt(service.dialect, service.model, self.streamed, path, made)
+        return path, _encode(made)
+
+    def headers(self) -> dict[str, str]:
+        """Response headers about the answer, for the gateway attachment."""
+        if not self.translates:  # the gateway attachment reads the provider's answer itself
+            return {}
+        found = {contract.TRANSLATED: "1"}
+        if self.ignored:
+            found[contract.IGNORED] = ",".join(self.ignored)
+        return found
+
+    def problem(self, status: int, body: bytes) -> bytes:
+        """The body of a provider's error answer, in the client's API."""
+        return _encode(self.client.encode_problem(status, self.dialect.decode_problem(status, body)))
+
+    def answer(self, body: bytes) -> tuple[bytes, Usage | None]:
+        """A plain answer, and its usage. Raises Refusal when it is no answer of the provider's API."""
+        try:
+            answer = self.dialect.decode_answer(body)
+        except (ValueError, RecursionError):
+            raise bad_answer("does not have the shape of its API") from None
+        answer.model = answer.model or self.model
+        if isinstance(answer, Embeddings):
+            answer.encoding = self._encoding
+        else:
+            answer.one_call = self.one_call
+        if not isinstance(answer, Embeddings) and (names := self.names) is not None:
+            names.restore(part for choice in answer.choices for part in choice.parts)
+        return _encode(self.client.encode_answer(answer)), answer.usage
+
+    def stream(
+        self,
+        content_type: str,
+        *,
+        event_limit: int,
+        body_limit: int,
+        empty_limit: int = EMPTY_LIMIT,
+        inflate: Inflate | None = None,
+    ) -> Stream | Unwrapping:
+        """A streamed answer. Raises Refusal when it is no stream."""
+        unwrap = kinds()[self._service.kind].unwrap.get(self.dialect.name)
+        wanted = AMAZON if unwrap else self.dialect.stream_type
+        kind = content_type.partition(";")[0].strip().lower()
+        framing = framing_for(kind, event_limit=event_limit, body_limit=body_limit, empty_limit=empty_limit)
+        if kind != wanted or framing is None:
+            raise bad_answer("is not a stream, although one was requested")
+        intake = Intake(framing, inflate)
+        if unwrap is None or self.translates:
+            return Stream(self, intake, unwrap)
+        return Unwrapping(self, intake, unwrap)
+
+
+class _Steps:
+    """A streamed answer on its way through an attempt, in steps of `Intake`. `more`: a further step waits. `over`:
+    nothing more is to come, because the answer ended or has reported an error.
+    """
+
+    def __init__(self, intake: Intake) -> None:
+        self.failed = False
+        self._intake = intake
+
+    @property
+    def more(self) -> bool:
+        return self._intake.more
+
+    @property
+    def over(self) -> bool:
+        return self.failed or self._intake.ended
+
+    def _take(self, chunk: bytes, end: bool) -> tuple[Sequence[Frame], str]:
+        """The events of the next step, and why the answer has to end here."""
+        try:
+            return self._intake.take(chunk, end), ""
+        except Refusal as refusal:
+            return (), refusal.message
+
+
+class Stream(_Steps):
+    """A streamed answer on its way through a translation."""
+
+    def __init__(self, translation: Translation, intake: Intake, unwrap: Unwrap | None = None) -> None:
+        super().__init__(intake)
+        self._unwrap = unwrap
+        self._decoder = translation.dialect.decoder()
+        self._encoder = translation.client.encoder()
+        self._model = translation.model
+        self._names = translation.names
+        self._one_call = translation.one_call
+        self._usage: Usage | None = None
+        self._told: Usage | None = None
+        self._over = False
+
+    def feed(self, chunk: bytes, end: bool) -> bytes:
+        """The bytes that may leave now; at the end, all the rest."""
+        out: list[bytes] = []
+        events, problem = self._take(chunk, end)
+        for event in events:
+            if not self._over:
+                self._say(self._read(event, cut=event is self._intake.rest), out)
+        if problem:
+            self._say([Failed(problem)], out)
+            self.failed = True
+        elif self._intake.ended:
+            self._say(self._decoder.end(), out)
+            self._say([Failed(_CUT)], out)
+        return b"".join(out)
+
+    def _read(self, event: Frame, *, cut: bool = False) -> Sequence[Event]:
+        if event.name == OVERSIZE:
+            return [Failed("The provider sent an event that is too large to be read.")]
+        if event.data is None:
+            return ()
+        if self._unwrap is None:
+            found = self._decoder.feed(event.data, event.name)
+            return found if found or cut else _damage(event.data)
+        if event.name.startswith(_BROKEN):
+            return [Failed(_BROKE_OFF)]
+        try:
+            return self._decoder.feed(self._unwrap(event.data), "")
+        except ValueError:
+            return ()
+
+    def _tell(self, out: list[bytes]) -> None:
+        """Tell the gateway attachment the usage so far, for a client that leaves before the end: where it grew."""
+        usage, told = self._usage, self._told
+        if usage is None or (told and usage.input_tokens <= told.input_tokens and not _grown(usage, told)):
+            return
+        self._told = usage
+        out += [contract.USAGE_EVENT, contract.encode_usage(replace(usage, source="estimated")), b"\n\n"]
+
+    def _say(self, events: Sequence[Event], out: list[bytes]) -> None:
+        for event in events:
+            if self._over:
+                return
+            if type(event) is Used:
+                self._usage = event.usage
+            elif type(event) is Delta and self._usage is not self._told:
+                self._tell(out)
+            elif type(event) is Started:
+                event.model = event.model or self._model
+                event.one_call = self._one_call
+                self._usage = event.usage
+            elif type(event) is Ended or type(event) is Failed:
+                self._over, self.failed = True, type(event) is Failed
+                # the usage goes before the last event, after which clients leave
+                if (usage := self._usage) is not None:
+                    out += [contract.USAGE_EVENT, contract.encode_usage(usage), b"\n\n"]
+            elif type(event) is Delta and event.name and self._names:
+                self._names.restore((event,))
+            out.append(self._encoder.feed(event))
+
+
+class Unwrapping(_Steps):
+    """A streamed answer in the client's own dialect, inside Amazon's binary events."""
+
+    def __init__(self, translation: Translation, intake: Intake, unwrap: Unwrap) -> None:
+        super().__init__(intake)
+        self._ended = False
+        self._unwrap = unwrap
+        self._client = translation.client
+
+    def feed(self, chunk: bytes, end: bool) -> bytes:
+        events, problem = self._take(chunk, end)
+        out = [self._event(event) for event in events]
+        if not self._ended and (problem or self._intake.ended):
+            out.append(self._fail(problem or _CUT))
+        self.failed = self.failed or bool(problem)
+        return b"".join(out)
+
+    def _event(self, event: Frame) -> bytes:
+        if event.data is None or self.failed:
+            return b""
+        if event.name.startswith(_BROKEN):
+            return self._fail(_BROKE_OFF)
+        try:
+            data = self._unwrap(event.data)
+        except (ValueError, RecursionError):
+            return b""
+        out, last = self._client.frame(data)
+        self._ended |= last
+        return out
+
+    def _fail(self, message: str) -> bytes:
+        if self.failed:
+            return b""
+        self.failed = True
+        return self._client.encoder().feed(Failed(message))
+
+
+def _grown(usage: Usage, told: Usage) -> bool:
+    return usage.output_tokens > told.output_tokens * _MORE
+
+
+def _damage(data: bytes) -> Sequence[Event]:
+    """The end of a stream with a damaged event: a client must not take the rest for the whole answer."""
+    if data.strip() == b"[DONE]":
+        return ()
+    try:
+        _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return [Failed(_DAMAGED)]
+    return ()
+
+
+_DAMAGED = "The provider sent a damaged event."
+_CUT = "The provider's answer ended before it was complete."
+_BROKE_OFF = "The provider broke off."
+_BROKEN = ("exception:", "error:")
+
+
+def bad_answer(what: str) -> Refusal:
+    """The 502 for an answer that cannot be translated; the next target may do better."""
+    return Refusal(PROVIDER_BAD_ANSWER, f"The provider's answer {what}; try again, or use another model.")

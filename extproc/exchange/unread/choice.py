@@ -1,0 +1,59 @@
+"""Which streamed answers may pass unread, and the stage that asks Envoy to follow them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+
+from extproc.exchange.unread.waiting import Waiting
+from extproc.words import contract
+from extproc.words.dialect import Dialect
+from extproc.words.exchange import Exchange, Target
+
+
+class WhyRead:
+    """The reason, for people, why the answer to a request has to be read; empty where it may pass unread.
+
+    `speaks` is the dialect in which a target gets a request, None where it cannot; `reason` that of the stages of
+    events. `patient` are the providers whose `timeout` is longer than `limits.stream_idle`.
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        speaks: Callable[[Target, Dialect], Dialect | None],
+        reason: Callable[[Exchange], str],
+        patient: Container[str] = (),
+    ) -> None:
+        self.enabled = mode == "log"
+        self._speaks = speaks
+        self._reason = reason
+        self._patient = patient
+
+    def __call__(self, exchange: Exchange) -> str:
+        if not self.enabled:
+            return "usage.mode is body"
+        if not exchange.ask.stream:
+            return "it is plain"
+        if exchange.attached:
+            return "attach mode has no internal listener to follow it"
+        if exchange.translated and not any(
+            self._speaks(target, exchange.dialect) is exchange.dialect for target in exchange.targets
+        ):
+            return "it is translated"
+        if any(target.provider in self._patient for target in exchange.targets):
+            return "Envoy would bear its silence for the provider's timeout, longer than limits.stream_idle"
+        return self._reason(exchange)
+
+
+class Follow:
+    """Asks Envoy to follow an answer that may pass unread."""
+
+    def __init__(self, waiting: Waiting, why_read: WhyRead) -> None:
+        self._waiting = waiting
+        self._why_read = why_read
+
+    def __call__(self, exchange: Exchange) -> None:
+        if not self._why_read(exchange):
+            onward = exchange.onward
+            onward.set_headers = {**onward.set_headers, contract.WATCH: "1"}
+            self._waiting.expect(exchange.id)

@@ -1,0 +1,1 @@
+"""Budgets before a request, the ledger behind it, and the books that keep both in agreement."""

@@ -1,0 +1,135 @@
+"""Alerts: a POST to a webhook when a budget reaches one of its `alert_at`, once for each count and window in all of a
+fleet.
+
+The counters store decides which process sends it: the first to take the single unit of a count made for that alert.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from extproc.money.budgets import Alert, Budget, read_scope
+from extproc.stores import Counters, Granted, Hold, StoreError
+from extproc.upstream import prices
+from extproc.wire.outbound.client import AnswerError, send
+
+log = logging.getLogger(__name__)
+
+MOST_WAITING = 1000
+"""Most alerts waiting to be sent; more are dropped, and counted."""
+_AT_ONCE = 4
+_TIMEOUT = 5.0  # seconds for a webhook to answer
+_AGAIN = (1.0, 5.0, 25.0)  # seconds to wait before trying again
+_LEASE = 120.0  # seconds: longer than all tries together
+
+
+class Alerts:
+    """Sends alerts. `count` gets the end of each: told, failed, dropped. Alerts that another process sends are not
+    counted.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        count: Callable[[str], None],
+        *,
+        again: Sequence[float] = _AGAIN,
+        timeout: float = _TIMEOUT,
+        at_once: int = _AT_ONCE,
+    ) -> None:
+        self._counters = counters
+        self._count = count
+        self._again = again
+        self._timeout = timeout
+        self._at_once = at_once
+        self._waiting: asyncio.Queue[Alert] = asyncio.Queue(MOST_WAITING)
+
+    def tell(self, alert: Alert) -> None:
+        """Send it soon. Never blocks."""
+        try:
+            self._waiting.put_nowait(alert)
+        except asyncio.QueueFull:
+            self._count("dropped")
+
+    async def run(self) -> None:
+        """Send the alerts that wait, until cancelled. A webhook that does not answer holds up few others."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(self._at_once):
+                tasks.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            alert = await self._waiting.get()
+            try:
+                if await self._first(alert):
+                    told = await self._post(alert)
+                    self._count("told" if told else "failed")
+                    if not told:
+                        log.warning("the webhook of the budget %s did not take an alert", alert.budget.settings.name)
+            finally:
+                self._waiting.task_done()
+
+    async def _first(self, alert: Alert) -> bool:
+        """True when this process is to send the alert. A store without an answer makes it True: an alert sent twice is
+        better than none.
+        """
+        # No budget's name begins like this.
+        scope, id = f"!alert:{alert.threshold}:{alert.scope}", uuid.uuid4().hex
+        idle = alert.budget.settings.idle_ttl if alert.budget.window == 0 else 0.0
+        try:
+            outcome = await self._counters.reserve(id, [Hold(scope, alert.budget.window, 1, 1, idle=idle)], _LEASE)
+            if isinstance(outcome, Granted):
+                await self._counters.settle(id, [1])
+        except StoreError:
+            return True
+        return isinstance(outcome, Granted)
+
+    async def _post(self, alert: Alert) -> bool:
+        url = alert.budget.settings.alert_webhook or ""
+        body = msgspec.json.encode(describe(alert, time.time()))
+        for wait in (*self._again, None):
+            with contextlib.suppress(OSError, ValueError, AnswerError):  # TimeoutError is an OSError
+                status, _ = await send(url, body, {"content-type": "application/json"}, timeout=self._timeout)
+                if 200 <= status < 300:
+                    return True
+            if wait is not None:
+                await asyncio.sleep(wait)
+        return False
+
+
+def describe(alert: Alert, now: float) -> Mapping[str, Any]:
+    """The body of the POST. Amounts are text: decimals of a USD, else whole numbers."""
+    budget = alert.budget
+    return {
+        "event": "budget_alert",
+        "time": moment(now),
+        "budget": budget.settings.name,
+        "scope": alert.scope,
+        "fields": read_scope(alert.scope)[1],
+        "unit": budget.settings.unit,
+        "window": budget.settings.window,
+        "threshold": alert.threshold,
+        "used": round(alert.used, 4),
+        "limit": amount(budget, budget.limit),
+        "mode": budget.settings.mode,
+        "resets_at": None if alert.ends is None else moment(alert.ends),
+    }
+
+
+def amount(budget: Budget, value: int) -> str:
+    """An amount of the budget's unit as text: `12.5` (USD), `1000`."""
+    return prices.decimal(value) if budget.counts_money else str(value)
+
+
+def moment(at: float) -> str:
+    """Seconds since the epoch as RFC 3339, UTC, in whole seconds."""
+    return datetime.fromtimestamp(int(at), UTC).isoformat().replace("+00:00", "Z")

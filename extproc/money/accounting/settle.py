@@ -1,0 +1,102 @@
+"""Settle: use and cost of an exchange, once it ended. The other half of `budgets`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from extproc.money.accounting.used import UNASKED, learn, used
+from extproc.money.budgets import Claim, Exact, Expected, Leases, counting
+from extproc.money.budgets.options import charged as charged_price
+from extproc.stores import Counters, StoreError
+from extproc.upstream import prices
+from extproc.words.exchange import Exchange
+
+
+class Settle:
+    """Writes `usage`, `cost` and `charges`, and releases the rest of the reservation. Runs once, however the exchange
+    ended.
+
+    Where `keep` says so, the store remembers the charge until its record is written, see `books`. A settle without an
+    answer goes to `owe`, to be tried again. Where that has no room, the end of the lease decides the charge.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        leases: Leases,
+        count: Callable[[str, str], None],
+        *,
+        keep: Callable[[], bool] = lambda: False,
+        owe: Callable[[str, Sequence[int]], bool] = lambda _id, _amounts: True,
+        expected: Expected | None = None,
+        exact: Exact | None = None,
+    ) -> None:
+        self._counters = counters
+        self._leases = leases
+        self._count = count  # (budget, verdict)
+        self._keep = keep
+        self._owe = owe
+        self._expected = expected
+        self._exact = exact or Exact({})
+
+    async def __call__(self, exchange: Exchange) -> None:
+        reservation = getattr(exchange, "reservation", None)
+        try:
+            exchange.usage = usage = await used(exchange, self._exact, self._expected)
+        finally:  # the lease is kept while text is counted, and ends even if a later step fails
+            if reservation is not None:
+                self._leases.discard(reservation.id)
+        exchange.cost = spent(exchange)
+        if self._expected is not None:
+            learn(exchange, self._expected)
+        if reservation is None or not reservation.held:
+            return
+        asked = (exchange.forwarded or is_hit(exchange)) and exchange.ending not in UNASKED
+        target = exchange.target or exchange.targets[0]
+        amounts = []
+        counts = counting(reservation.claims, exchange, target)
+        for claim, counted in zip(reservation.claims, counts, strict=True):
+            if not asked or not counted:
+                amounts.append(0)
+            elif claim.budget.counts_money and exchange.target is None:  # the price that applies is unknown
+                amounts.append(claim.amount)
+            else:
+                amounts.append(claim.budget.charge(usage, exchange.cost))
+        exchange.charges = charged(reservation.claims, amounts)
+        try:
+            await self._counters.settle(reservation.id, amounts, keep=self._keep())
+            self._leases.settled(reservation.id)
+        except StoreError:
+            if not self._owe(reservation.id, amounts):
+                exchange.charges = None
+            for claim in reservation.claims:
+                self._count(claim.budget.name, "settle_failed")
+
+
+def is_hit(exchange: Exchange) -> bool:
+    """True for a request that the cache answered: it counts, and uses no tokens."""
+    return exchange.caching is not None and exchange.caching.is_hit
+
+
+def charged(claims: Sequence[Claim], amounts: Sequence[int]) -> Mapping[str, int]:
+    """The charge of each count. A request under way is counted while it runs, and never charged."""
+    return {claim.scope: amount for claim, amount in zip(claims, amounts, strict=True) if not claim.budget.is_slot}
+
+
+def spent(exchange: Exchange) -> int | None:
+    """Cost of the usage in nano-USD; None when the price is unknown. Without a known target: the dearest bound."""
+    usage, target = exchange.usage, exchange.target
+    if usage.source == "none":
+        return 0
+    if target is not None:
+        price = charged_price(exchange)
+        if price is not None and (usage.cached_tokens or usage.cache_write_tokens):
+            exchange.prompt_saved, exchange.prompt_extra = prices.prompt_cache(price, usage)
+        return None if price is None else prices.cost(price, usage)
+    outputs = exchange.reservation.outputs or [0] * len(exchange.targets)
+    bounds = [
+        prices.bound(target.price, usage.input_tokens, output, exchange.reservation.possible, exchange.ask.units)
+        for target, output in zip(exchange.targets, outputs, strict=True)
+        if target.price is not None
+    ]
+    return max(bounds, default=None)

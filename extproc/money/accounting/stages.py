@@ -1,0 +1,53 @@
+"""The stages of accounting: what happens when an exchange has ended, and prompts for a collector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from extproc.exchange.services import Services
+from extproc.guardrails import AwaitAudits
+from extproc.money.accounting.books import Enter
+from extproc.money.accounting.settle import Settle
+from extproc.money.accounting.tries import AwaitEnd, AwaitTries
+from extproc.operate.telemetry.metrics import Record
+from extproc.settings.config import Settings
+from extproc.words.exchange import Exchange
+
+Stage = Callable[[Exchange], Any]
+
+
+def settle(services: Services) -> Settle:
+    books, tools = services.books, services.tools
+    return Settle(
+        services.counters,
+        services.leases,
+        services.telemetry.budget,
+        keep=lambda: books.keeps,
+        owe=books.owe,
+        expected=tools.expected,
+        exact=tools.exact,
+    )
+
+
+def await_end(services: Services) -> Sequence[AwaitEnd]:
+    return [] if services.failed is None else [AwaitEnd(services.failed)]
+
+
+def record(services: Services) -> Sequence[Stage]:
+    """The stages that record an exchange, at once or when everything about it is known."""
+    record = Record(services.telemetry), Enter(services.books)
+    await_audits = AwaitAudits(services.audits, record)
+    failed = services.failed
+    return [*([] if failed is None else [AwaitTries(failed, (await_audits, *record))]), await_audits, *record]
+
+
+def tell_prompt(settings: Settings, services: Services) -> Sequence[Stage]:
+    """The stage that sends prompts to a collector, where the settings ask for it."""
+    if settings.telemetry.prompts is None:
+        return []
+    from extproc.operate.telemetry.prompts import PromptLog, TellPrompt  # noqa: PLC0415 - few gateways send prompts
+
+    telemetry = services.telemetry
+    telemetry.prompts = telemetry.prompts or PromptLog(telemetry.prompt_events)
+    return [TellPrompt(settings.telemetry.prompts, telemetry.prompts)]

@@ -1,0 +1,301 @@
+"""The tokens an exchange used, as well as they can be known.
+
+    provider    its provider's own counts
+    disputed    its provider's counts, cut down to what the request and the bytes of the answer allow
+    estimated   the gateway's counts, where its provider reported none, only some, or had not ended yet
+    none        no tokens are charged
+
+A client that leaves early gets no discount: the text that passed is counted by a tokenizer, and thinking that it did
+not see by its traces, or by the thinking of other answers of the model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+from extproc.dialects._searching import searches
+from extproc.dialects._thinkers import is_claude, times_shown, unasked
+from extproc.money.budgets import Exact, Expected, input_estimate
+from extproc.words.dialect import Report
+from extproc.words.exchange import Ending, Exchange, Kinds, Target, Usage
+
+UNASKED = (Ending.REFUSED, Ending.UNREACHED)
+"""Endings without a provider that took the request."""
+_UNPAID = (*UNASKED, Ending.PROVIDER_ERROR, Ending.BAD_ANSWER)
+"""Endings for which no tokens are charged."""
+
+_PROMPT = 4096
+"""Tokens that a provider may put before a prompt of its own accord, and count."""
+_MOST_OUTPUT = 1 << 21
+_MOST_INPUT = 1 << 24
+"""Tokens beyond which no count is believed, where nothing else bounds it."""
+_BYTES = 4  # of a token, about
+_SEALED = 4
+"""Bytes of sealed thinking for each of its tokens, until whole answers of the model told: Claude's signatures hold the
+thinking in full, encrypted and in base64. Source:
+https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-thinking-encryption.html
+"""
+_STEPS = 16
+"""Answers of its own that a model may write for one of the client's, where it works in steps; the limit of the request
+bounds each.
+"""
+_FASTEST = 400
+"""Tokens a second that no Claude passes, in its fast mode neither."""
+_PICTURE = 8192
+"""Tokens of an image in an answer, which no limit of the request bounds; OpenAI's largest are 6,240."""
+_MOST_DRAWN = 16 * _PICTURE
+
+
+async def used(exchange: Exchange, exact: Exact, expected: Expected | None = None) -> Usage:
+    """The use of the exchange: its tokens, and the units that are priced beside them, as the answer tells, or else the
+    request.
+    """
+    usage = await _tokens(exchange, exact, expected) if exchange.mcp is None else _call(exchange)
+    if usage.source != "none":
+        told = exchange.report.units if exchange.report is not None else {}
+        if told or exchange.ask.units:
+            usage.kinds = replace(usage.kinds or Kinds(), **{**exchange.ask.units, **told})
+    return usage
+
+
+async def _tokens(exchange: Exchange, exact: Exact, expected: Expected | None) -> Usage:
+    """The use of the exchange, as far as it can be known.
+
+    The provider's own counts come first, where they can be believed. A count that is missing, or zero although there
+    was text, is the gateway's own count of the text; so are both counts without a report. A forwarded request with an
+    unknown outcome: its reservation. Otherwise nothing.
+    """
+    if not exchange.forwarded or exchange.ending in _UNPAID or exchange.ask.free:
+        return Usage(source="none")
+    report = exchange.report
+    told = told_by(report)
+    if report is None or not (told.input_tokens or told.output_tokens):
+        if report is not None and (report.told_usage or report.usage):
+            report.usage_refused = True
+        return await _seen(exchange, exact, expected)
+    most_in, most_out = _most(told, report, exchange)
+    if told.input_tokens > most_in or told.output_tokens > most_out:
+        told = await _cut_down(told, most_in, most_out, exchange, exact)
+        report.usage_refused = True
+    late = report.told_at is not None and report.output_bytes > report.told_at  # text came after the report
+    if told.source != "estimated" and told.input_tokens and told.output_tokens and not late:
+        return told
+    return await _completed(told, report, exchange, exact, expected, late=late)
+
+
+def _call(exchange: Exchange) -> Usage:
+    """The use of a call of a tool: no tokens, and its price where a server took it."""
+    paid = exchange.forwarded and exchange.ending not in _UNPAID
+    return Usage() if paid else Usage(source="none")
+
+
+def told_by(report: Report | None) -> Usage:
+    """The provider's report of its usage; zeros without one."""
+    if report is None:
+        return Usage()
+    return report.told_usage or report.usage or Usage()
+
+
+def learn(exchange: Exchange, expected: Expected) -> None:
+    """Remember what the answer came to, where its provider reported it at its end."""
+    usage, target, report = exchange.usage, exchange.target, exchange.report
+    if target is None or report is None or usage.source != "provider" or exchange.mcp is not None:
+        return
+    expected.learn(target.deployment, usage.output_tokens)
+    _learn_thinking(usage, target, report, exchange.ask.thinking, expected)
+    if _reads(exchange, target):
+        expected.learn_usual("read", target.deployment, 0, max(0, usage.input_tokens - input_estimate(exchange)))
+
+
+def _learn_thinking(usage: Usage, target: Target, report: Report, asked: int, expected: Expected) -> None:
+    thought = usage.reasoning_tokens
+    if traces := _traces(report):
+        text = (report.output_bytes - report.thought.size) // _BYTES
+        thought = thought or max(0, usage.output_tokens - text)
+        for trace, tokens in traces.items():
+            expected.learn_usual(trace, target.deployment, asked, thought * 1000 // tokens)
+        expected.learn_usual("thought", target.deployment, asked, thought)
+    elif thought or expected.usual("thought", target.deployment, asked) is not None:
+        hidden = usage.output_tokens - max(report.output_bytes // _BYTES, report.output_events)
+        expected.learn_usual("thought", target.deployment, asked, min(max(0, hidden), thought))
+
+
+# --- the provider's counts
+
+
+async def _cut_down(told: Usage, most_in: int, most_out: int, exchange: Exchange, exact: Exact) -> Usage:
+    """`told`, cut down to what is possible (`_most`): input within the size of the request, output within its limit,
+    or within what was held.
+    """
+    input_tokens, output_tokens = told.input_tokens, told.output_tokens
+    if input_tokens > most_in:
+        input_tokens = min(most_in, _input_bound(exchange))
+    if output_tokens > most_out:
+        limit = _limit(exchange)
+        if limit is not None:
+            most_out = min(most_out, max(limit, await exact.output_passed(exchange)))
+        output_tokens = most_out
+    return replace(told, input_tokens=input_tokens, output_tokens=output_tokens, source="disputed").clamped()
+
+
+def _most(told: Usage, report: Report, exchange: Exchange) -> tuple[int, int]:
+    """The most tokens of input and output that can be true."""
+    target = exchange.target
+    steps = target is not None and searches(target.model)
+    most_in = _MOST_INPUT
+    if not (exchange.reservation.unseen or exchange.ask.hosted or steps):  # a search reads what it finds
+        most_in = min(most_in, _input_bound(exchange) + _PROMPT + told.beyond)
+    most_out = 0 if exchange.ask.output_field is None and not exchange.ask.answer_tokens else _MOST_OUTPUT
+    limit = _most_output(exchange, report)
+    if limit is not None:
+        most_out = min(most_out, limit * (_STEPS if steps else 1) + told.beyond + _drawn(told, report))
+    return most_in, most_out
+
+
+def _drawn(told: Usage, report: Report) -> int:
+    """The most tokens of the answer's images: of those that were seen, or that the provider tells apart."""
+    kinds = told.kinds or Kinds()
+    apart = kinds.image_output + kinds.video_output
+    if report.unread_bytes:  # an image may be in an event that was too long to be read
+        apart = max(apart, told.output_tokens)
+    return min(_MOST_DRAWN, max(report.pictures * _PICTURE, apart))
+
+
+async def _completed(
+    told: Usage, report: Report, exchange: Exchange, exact: Exact, expected: Expected | None, *, late: bool
+) -> Usage:
+    """`told`, completed with the gateway's counts where one is missing, or where the provider had not ended yet."""
+    final = told.source != "estimated"
+    input_tokens, output_tokens = told.input_tokens, told.output_tokens
+    if not final or late or not output_tokens:
+        known = expected if not told.reasoning_tokens else None
+        output_tokens = max(output_tokens, await _output(exchange, report, exact, known))
+    if not input_tokens:
+        input_tokens = min(exchange.reservation.input_tokens, await exact.input_passed(exchange))
+    if final and (input_tokens, output_tokens) == (told.input_tokens, told.output_tokens):
+        return told
+    report.usage_refused |= final and not (late and told.input_tokens and told.output_tokens)
+    source = told.source if told.source == "disputed" else "estimated"
+    return replace(told, input_tokens=input_tokens, output_tokens=output_tokens, source=source)
+
+
+# --- the gateway's counts
+
+
+async def _seen(exchange: Exchange, exact: Exact, expected: Expected | None) -> Usage:
+    """The gateway's own count of an exchange whose provider reported none."""
+    report, reservation = exchange.report, exchange.reservation
+    if exchange.target is None or exchange.ask.lasting:  # the client left before any answer began, or will not see it
+        input_tokens = reservation.input_tokens
+        if exchange.ask.unbounded:
+            input_tokens = await _input(exchange, exchange.target or exchange.targets[0], exact, expected)
+        return Usage(input_tokens, _held(exchange), source="estimated")
+    input_tokens = await _input(exchange, exchange.target, exact, expected)
+    # the model may have thought without text
+    if report is None or not (exchange.ending.complete or report.output_bytes):
+        return Usage(input_tokens, _held(exchange), source="estimated")
+    return Usage(input_tokens, await _output(exchange, report, exact, expected), source="estimated")
+
+
+async def _output(exchange: Exchange, report: Report, exact: Exact, expected: Expected | None) -> int:
+    """The gateway's count of the output: its text, and thinking that a client that left did not see. No more than the
+    request allows, or than was held as the answer passed its limit.
+    """
+    if exchange.ask.output_field is None:  # vectors are no output, pictures and sound are no text
+        most = exchange.ask.answer_tokens
+        written = report.output_bytes > report.unread_bytes
+        return min(most, await exact.output_passed(exchange)) if written else most
+    output_tokens = await exact.output_passed(exchange)
+    if not exchange.ending.complete:
+        output_tokens += _hidden(exchange, report, expected)
+    limit = _most_output(exchange, report)
+    return output_tokens if limit is None else min(output_tokens, limit)
+
+
+def _hidden(exchange: Exchange, report: Report, expected: Expected | None) -> int:
+    """Tokens of thinking that are not in the text. By the traces of thinking in the answer: as many times of them as
+    whole answers had. Without a trace: what is usual for the model, else what was asked for, else what is usual for
+    models of its name unasked.
+    """
+    target, asked = exchange.target, exchange.ask.thinking
+    if target is None:
+        return 0
+    for trace, tokens in _traces(report).items():
+        times = None if expected is None else expected.usual(trace, target.deployment, asked)
+        if times is None:
+            most = 1 if trace == "sealed" else times_shown(target.model)
+            times = None if most is None else 1000 * most
+        if times is not None:
+            return max(0, tokens * times // 1000 - report.thought.size // _BYTES)
+    told = report.thought.told and is_claude(target.model)
+    if told and report.output_bytes and not report.thought.going_on:
+        return 0
+    known = None if expected is None else expected.usual("thought", target.deployment, asked)
+    hidden = (asked or unasked(target.model)) if known is None else known
+    return min(hidden, math.ceil(exchange.seconds * _FASTEST)) if told else hidden
+
+
+def _traces(report: Report) -> Mapping[str, int]:
+    """Tokens of thinking by each trace of it in an answer, the surest first. Sealed thinking comes when it is over."""
+    thought = report.thought
+    shown = thought.size // _BYTES
+    sealed = {"sealed": max(shown, thought.sealed // _SEALED)} if thought.sealed else {}
+    return {name: tokens for name, tokens in (sealed | {"shown": shown}).items() if tokens}
+
+
+async def _input(exchange: Exchange, target: Target, exact: Exact, expected: Expected | None) -> int:
+    """The gateway's count of the input: its text, and for input outside the body what is usual there, else what is held
+    for hosted tools. A model's whole context would be many times of nearly every file.
+    """
+    text = await exact.input_passed(exchange)
+    if not _reads(exchange, target):
+        return min(text, _input_bound(exchange))
+    more = None if expected is None else expected.usual("read", target.deployment)
+    if more is None:
+        more = exchange.ask.hosted_tokens if exchange.ask.unbounded or searches(target.model) else 0
+    return min(text + more, max(text, target.context or _MOST_INPUT))
+
+
+def _reads(exchange: Exchange, target: Target) -> bool:
+    """True where the input may be larger than the request."""
+    return bool(exchange.ask.unbounded or exchange.ask.hosted) or searches(target.model)
+
+
+# --- bounds
+
+
+def _input_bound(exchange: Exchange) -> int:
+    """The most that the serving target can have read of the request."""
+    reservation, target = exchange.reservation, exchange.target
+    if target is None or not reservation.inputs:
+        return reservation.input_tokens
+    return reservation.inputs[exchange.targets.index(target)]
+
+
+def _limit(exchange: Exchange) -> int | None:
+    """The most that the serving target can have written; None where nothing limits it."""
+    limits = exchange.reservation.limits
+    return None if not limits or exchange.target is None else limits[exchange.targets.index(exchange.target)]
+
+
+def _most_output(exchange: Exchange, report: Report) -> int | None:
+    """The most text and thinking that is charged, also of a provider that does not keep to limits: the limit of the
+    request, or what was held as the answer passed it. Where nothing was held, as much as the answer's bytes show.
+    """
+    limit, reservation = _limit(exchange), exchange.reservation
+    if limit is None:
+        return None
+    if not reservation.held:
+        return max(limit, report.output_bytes)
+    return max(limit, reservation.output if reservation.output > reservation.output_tokens else 0)
+
+
+def _held(exchange: Exchange) -> int:
+    """The tokens of output that were held, where nothing is known of the answer."""
+    reservation, target = exchange.reservation, exchange.target
+    bound = reservation.output_tokens
+    if target is not None and reservation.outputs:
+        bound = reservation.outputs[exchange.targets.index(target)]
+    return min(bound, reservation.output) if reservation.usual else bound

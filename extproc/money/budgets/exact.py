@@ -1,0 +1,115 @@
+"""Counts tokens off the event loop: the input of a request exactly, for models whose tokens are known, where a bound in
+bytes finds no room; and at the end of an exchange the text that passed, where its provider did not tell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+from extproc.money.budgets import tokenizer
+from extproc.money.budgets.bounds import input_estimate, without
+from extproc.money.budgets.passed import of_request, of_sample
+from extproc.words.exchange import Exchange, Target
+from extproc.words.sample import BLOCKS, Sample
+
+_MOST = 4 << 20
+"""Bytes that are counted; each byte beyond is a token."""
+_AT_ONCE = 2
+"""Requests counted at the same time; for others the bound in bytes decides."""
+_MANY = 32
+"""Counts that wait for the thread, beyond which further ones take less of their text: a crowd of clients that leave
+at once must not keep it busy for long.
+"""
+_FEW = 32
+"""Pieces of a text that these take."""
+
+
+class Exact:
+    """`kinds` are those of the providers, by name."""
+
+    def __init__(self, kinds: Mapping[str, str]) -> None:
+        self.kinds = kinds
+        self._busy = 0
+        self._waiting = 0  # counts of text that passed
+
+    def fits(self, target: Target) -> bool:
+        """True when the model's encoding is known."""
+        return tokenizer.fits(self.kinds.get(target.provider, ""), target.model)
+
+    async def count(self, exchange: Exchange) -> int | None:
+        """Upper bound of the text's tokens at the models that fit, see `beside_text`. None where counting is not
+        possible, or `_AT_ONCE` requests are being counted.
+        """
+        if self._busy >= _AT_ONCE or exchange.shed:
+            return None
+        self._busy += 1
+        work = asyncio.ensure_future(
+            asyncio.to_thread(tokenizer.bound, exchange.json, exchange.ask.image_data, _MOST, exchange.dialect.fields),
+        )
+        work.add_done_callback(self._done)
+        return await asyncio.shield(work)  # a thread goes on when the client disconnects, and counts until it ends
+
+    async def input_passed(self, exchange: Exchange) -> int:
+        """Tokens of the input that stands in the request, for what its provider did not tell. One thread counts for
+        one exchange after the other: at most 256 KiB each, since of larger bodies a `Sample` is kept, and 8 KiB each
+        while `_MANY` wait.
+        """
+        return await self._wait_for(_input_passed, exchange)
+
+    async def output_passed(self, exchange: Exchange) -> int:
+        """Tokens of the answer's text so far; see `input_passed`."""
+        return await self._wait_for(_output_passed, exchange)
+
+    async def _wait_for(self, count: Callable[[Exchange, int], int], exchange: Exchange) -> int:
+        blocks = BLOCKS if self._waiting < _MANY else _FEW
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(_thread(), count, exchange, blocks)
+        finally:
+            self._waiting -= 1
+
+    async def about(self, exchange: Exchange) -> int | None:
+        """Estimated tokens of the input at any model. None as for `count`."""
+        found = await self.count(exchange)
+        return None if found is None else found + exchange.ask.image_tokens
+
+    def _done(self, work: asyncio.Future[int | None]) -> None:
+        self._busy -= 1
+        if not work.cancelled():
+            work.exception()  # reads the exception, which nothing else awaits any more
+
+
+@cache
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, "tokens")
+
+
+def _input_passed(exchange: Exchange, blocks: int) -> int:
+    ask, model = exchange.ask, _model(exchange)
+    if ask.free:
+        return 0
+    if ask.file_bytes:
+        return input_estimate(exchange)
+    seen = exchange.seen
+    if seen is None and blocks < BLOCKS:
+        seen = Sample(without(exchange.body, ask.image_data))
+    if seen is not None:
+        found = of_sample(seen.less(blocks), model, json=True)
+    else:
+        found = of_request(exchange.json, ask.image_data, exchange.dialect.fields, model)
+    return round(found) + ask.image_tokens
+
+
+def _output_passed(exchange: Exchange, blocks: int) -> int:
+    report = exchange.report
+    if report is None or not report.output_bytes:
+        return 0
+    text = of_sample(report.sample.less(blocks), _model(exchange), size=report.output_bytes)
+    return max(round(text), report.output_events)
+
+
+def _model(exchange: Exchange) -> str:
+    return "" if exchange.target is None else exchange.target.model

@@ -1,0 +1,72 @@
+"""Options of a request that change its price, such as a service tier: `Fields.options` names their fields.
+
+An option with a price of its own, in the catalogue or in the settings, is held and charged at it. One without is taken
+out of requests that a budget in USD applies to, so that no hold is below the cost.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from extproc.dialects import FREE_OPTIONS
+from extproc.routing.parameters import apply
+from extproc.upstream import prices
+from extproc.words.exchange import Exchange, Price, Target
+
+_CAPITAL = re.compile(r"([A-Z])")
+
+
+def asked(exchange: Exchange, target: Target) -> Mapping[str, str]:
+    """The options of the request as it goes to `target`, but for those that cost no more."""
+    names = exchange.dialect.fields.options
+    if not names:
+        return {}
+    body = exchange.json
+    found = {name: body[name] for name in names if name in body and name not in exchange.ignored}
+    if target.changes:
+        fields, removed = apply(target.changes, body, None)
+        found = {name: value for name, value in {**found, **fields}.items() if name in names and name not in removed}
+    return {name: str(value) for name, value in found.items() if value is not None and str(value) not in FREE_OPTIONS}
+
+
+def _options(exchange: Exchange, target: Target) -> Mapping[str, str]:
+    """`asked`, by the names that prices have for options."""
+    return {_option(name): value for name, value in asked(exchange, target).items()}
+
+
+def _option(field: str) -> str:
+    """The name of an option in prices: the field's in OpenAI's spelling."""
+    return _CAPITAL.sub(r"_\1", field).lower()
+
+
+def unpriced(exchange: Exchange, target: Target) -> Sequence[str]:
+    """The fields of the client's options that have no price at `target`."""
+    price = target.price
+    if price is None:
+        return ()
+    options = asked(exchange, target).items()
+    return [name for name, value in options if not prices.is_priced(price, _option(name), value)]
+
+
+def dearest(exchange: Exchange, target: Target) -> Price | None:
+    """The price to hold: with the options, unless it is higher without them."""
+    price = target.price
+    if price is None or not (options := _options(exchange, target)):
+        return price
+    found = prices.with_options(price, options)
+    return max(price, found, key=lambda rates: rates.input + rates.output)
+
+
+def charged(exchange: Exchange) -> Price | None:
+    """The price to charge, of the target that served. The answer's word on an option counts more than the request's,
+    and only the answer's makes it cheaper.
+    """
+    target, report = exchange.target, exchange.report
+    if target is None or target.price is None:
+        return None
+    told = {} if report is None else report.options
+    if not told and not (exchange.dialect.fields.options and exchange.json):
+        return target.price
+    options = {**_options(exchange, target), **told}
+    return prices.with_options(target.price, options) if options else target.price

@@ -1,0 +1,451 @@
+"""Reserve: holds the most a request can use before it leaves, and holds more while its answer grows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from extproc.dialects._thinkers import unasked
+from extproc.money.budgets.bounds import USUAL, beside_text, bound_output, input_bound, input_estimate, possible_kinds
+from extproc.money.budgets.budget import Budget, ByMatch, Claim, compile_budget, counting
+from extproc.money.budgets.exact import Exact
+from extproc.money.budgets.expected import Expected
+from extproc.money.budgets.facts import pack_facts
+from extproc.money.budgets.grants import Grants
+from extproc.money.budgets.leases import Leases
+from extproc.money.budgets.options import dearest, unpriced
+from extproc.money.budgets.refusals import exceeded, rates, too_dear
+from extproc.money.budgets.scopes import Scopes
+from extproc.money.budgets.settings import USD, BudgetSettings
+from extproc.money.budgets.watch import Alert, Watch
+from extproc.routing.parameters import output_limit
+from extproc.stores import Counters, Denied, NotSentError, StoreError
+from extproc.words.errors import INVALID_REQUEST, STORE_UNAVAILABLE, UNBOUNDED_INPUT, Refusal
+from extproc.words.exchange import Exchange, Target
+from extproc.words.reservation import Reservation
+
+LEASE = 60.0
+"""Seconds a reservation outlives the last sign of its exchange, unless the settings say otherwise (`limits.lease`)."""
+
+COUNT_TOKENS = "count_tokens"
+"""The operation that uses no tokens."""
+
+_UNKNOWN = Target("", "", "")
+_MOST_BYTES_PER_TOKEN = (
+    8  # bytes for each token held: an answer this much longer passes its limit, at any size of a token
+)
+_USUAL_BYTES_PER_TOKEN = 4  # bytes of an average token: the end of an expected amount
+_SLACK = 512  # bytes that a few tokens can have
+_STEP = 256  # output tokens that are held more at a time, at least
+
+
+class Unpriced:
+    """The name of the budget that keeps a request from a target without a known price, or None."""
+
+    def __init__(self, budgets: Sequence[BudgetSettings]) -> None:
+        counting_money = [entry for entry in budgets if entry.unit == USD and entry.mode == "enforce"]
+        self._budgets = ByMatch([compile_budget(entry) for entry in counting_money])
+
+    def __call__(self, exchange: Exchange, target: Target) -> str | None:
+        if target.price is not None or exchange.ask.free:
+            return None
+        candidates = self._budgets.candidates(exchange, (target,))
+        return next((budget.name for budget in candidates if budget.covers(exchange, target)), None)
+
+
+@dataclass(slots=True, frozen=True)
+class Tools:
+    """Optional helpers of Reserve beside the store. They outlive a configuration."""
+
+    used: Callable[[str, Callable[[], float]], None] = lambda _budget, _share: None
+    tell: Callable[[Alert], None] = lambda _alert: None
+    grants: Grants | None = None
+    expected: Expected | None = None
+    exact: Exact | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class _Denial:
+    """A claim that found no room."""
+
+    claim: Claim
+    refusal: Refusal
+
+
+class Reserve:
+    """Writes `reservation`. 429 or 402 when a budget has no room, 503 when the store does not answer.
+
+    `reroute` sends an exchange to another model, for `on_exceed: downgrade`; it raises Refusal when that is not
+    possible.
+    """
+
+    def __init__(
+        self,
+        budgets: Sequence[BudgetSettings],
+        counters: Counters,
+        leases: Leases,
+        cap: int | None,
+        count: Callable[[str, str], None],
+        *,
+        tools: Tools | None = None,
+        reroute: Callable[[Exchange, str], None] | None = None,
+        lease: float = LEASE,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        tools = tools or Tools()
+        compiled = [compile_budget(settings) for settings in budgets]
+        self._budgets = ByMatch(compiled)
+        self._most_downgrades = len(compiled)
+        self._scopes = {budget.name: Scopes(budget, now) for budget in compiled}
+        self._counters = counters
+        self._leases = leases
+        self._lease = lease
+        self._cap = cap
+        self._count = count  # (budget, verdict)
+        self._watch = Watch(tools.used, tools.tell, self._room, now)
+        self._grants = tools.grants
+        self._expected = tools.expected
+        self._exact = tools.exact
+        self._reroute = reroute
+
+    async def __call__(self, exchange: Exchange) -> None:
+        counted: int | None = None
+        left = self._most_downgrades
+        while True:
+            reservation = self._plan(exchange, counted)
+            no = self._call(reservation) or await self._hold(exchange, reservation)
+            if no is None:
+                return
+            if counted is None and (counted := await self._counted(exchange, reservation, no)) is not None:
+                continue
+            settings = no.claim.budget.settings
+            if settings.downgrade_to is None or left == 0 or not self._downgrade(exchange, settings):
+                self._count(settings.name, "denied")
+                exchange.denied_by = settings.name
+                raise no.refusal
+            left -= 1
+
+    async def count_only(self, exchange: Exchange, target: Target) -> bool:
+        """Count a request that no provider is asked for: budgets in requests apply, those in tokens and USD do not.
+        `target` is the one that once gave its answer. 429, 402 or 503 as for any request. False where a budget without
+        room sends requests to another model instead: then nothing is counted.
+        """
+        candidates = self._budgets.candidates(exchange, (target,))
+        covered = [budget for budget in candidates if not budget.counts_tokens and budget.covers(exchange, target)]
+        reservation: Reservation[Claim] = Reservation(exchange.id, 0, 0)
+        exchange.reservation = reservation
+        claims = [Claim(budget, self._scope(budget, exchange, target), 1) for budget in covered if not budget.is_call]
+        reservation.claims = claims
+        no = await self._hold(exchange, reservation)
+        if no is None:
+            return True
+        settings = no.claim.budget.settings
+        if settings.downgrade_to is not None:
+            return False
+        self._count(settings.name, "denied")
+        exchange.denied_by = settings.name
+        raise no.refusal
+
+    async def look_ahead(self, exchange: Exchange) -> None:
+        """Refuse a request for which a budget has no room, whatever its body asks for. Takes nothing.
+
+        Looks at budgets whose counts are known without the body. Not at those in USD, where a target may be without a
+        price, and not at tokens of requests that use none.
+        """
+        claims = [
+            Claim(budget, self._scope(budget, exchange, _UNKNOWN), 1)
+            for budget in self._budgets.candidates(exchange, (_UNKNOWN,))
+            if budget.foreseeable(free=exchange.operation == COUNT_TOKENS) and budget.covers(exchange, _UNKNOWN)
+        ]
+        if not claims:
+            return
+        try:
+            levels = await self._counters.levels([(claim.scope, claim.budget.window) for claim in claims])
+        except StoreError:  # Reserve decides what follows
+            return
+        for claim, level in zip(claims, levels, strict=True):
+            hold = claim.budget.hold(claim.scope, 1, self._room(claim))
+            left = hold.limit - level.settled - level.reserved
+            if left < 1:
+                outcome = Denied(0, max(0, left), level.resets_in)
+                self._watch.denied(claim, hold, outcome)
+                self._watch.full(claim, level)
+                self._count(claim.budget.name, "denied")
+                exchange.denied_by = claim.budget.name
+                raise exceeded(claim, outcome, self._room(claim))
+
+    def _plan(self, exchange: Exchange, counted: int | None) -> Reservation[Claim]:
+        """The claims of the request on each budget that applies. `counted` are the exact tokens of its text, if
+        known.
+        """
+        covered = []
+        tokens = strict = money = False
+        for budget in self._budgets.candidates(exchange, exchange.targets):
+            for index, target in enumerate(exchange.targets):
+                if budget.covers(exchange, target):
+                    covered.append((budget, index))
+                    tokens = tokens or budget.counts_tokens
+                    strict = strict or budget.strict
+                    money = money or budget.counts_money
+        outputs, limits = bound_output(exchange, self._cap, counted=tokens, strict=strict)
+        inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.targets)
+        # An image is bounded, as long as no translation can take it for anything but an image.
+        ask = exchange.ask
+        unseen = () if ask.free else ask.unseen if exchange.translated else ask.unbounded
+        if unseen:
+            for budget, index in covered:
+                self._check_unseen(exchange, budget, exchange.targets[index], unseen)
+            inputs = [max(known, target.context or 0) for known, target in zip(inputs, exchange.targets, strict=True)]
+        reservation: Reservation[Claim] = Reservation(
+            exchange.id, max(inputs), max(outputs, default=0), outputs, inputs
+        )
+        reservation.unseen, reservation.limits = bool(unseen), limits
+        exchange.reservation = reservation
+        if money:
+            reservation.possible = possible_kinds(exchange)
+            self._price_options(exchange, covered)
+        claims: dict[str, Claim] = {}
+        reservation.output = reservation.output_tokens
+        grows = False
+        for budget, index in covered:
+            target = exchange.targets[index]
+            tokens_in, tokens_out = inputs[index], outputs[index] if outputs else 0
+            usual = None
+            if budget.patient and (usual := self._usual(target)) is not None:
+                tokens_in = min(tokens_in, input_estimate(exchange))
+            elif outputs and not budget.strict and budget.grows and not _limited(exchange, index):
+                usual = (self._usual(target) or USUAL + (ask.thinking or unasked(target.model))) * ask.choices
+                reservation.usual = True
+            if usual is not None:
+                tokens_out = min(usual, tokens_out)
+                reservation.output = min(reservation.output, tokens_out)
+            grows = grows or (budget.grows and budget.enforced)
+            free = exchange.ask.free and budget.counts_money
+            amount = 0 if free else _bound(exchange, budget, target, tokens_in, tokens_out)
+            scope = self._scope(budget, exchange, target)
+            if scope not in claims:
+                claims[scope] = Claim(budget, scope, amount)
+            elif amount > claims[scope].amount:
+                claims[scope].amount = amount
+        reservation.calls = [claim for claim in claims.values() if claim.budget.is_call]
+        reservation.claims = [claim for claim in claims.values() if not claim.budget.is_call]
+        if grows and outputs:
+            reservation.enough = _covered_bytes(reservation)
+        return reservation
+
+    def _price_options(self, exchange: Exchange, covered: Sequence[tuple[Budget, int]]) -> None:
+        """Take out the client's options that have no price, where a budget in USD has to hold it."""
+        if not exchange.dialect.fields.options:
+            return
+        for budget, index in covered:
+            if budget.counts_money and budget.enforced:
+                exchange.ignored += tuple(unpriced(exchange, exchange.targets[index]))
+
+    def _inputs(self, exchange: Exchange, counted: int | None) -> list[int]:
+        bound, exact = input_bound(exchange), self._exact
+        if counted is None or exact is None:
+            return [bound] * len(exchange.targets)
+        counted += beside_text(exchange)
+        return [min(bound, counted) if exact.fits(target) else bound for target in exchange.targets]
+
+    def _check_unseen(self, exchange: Exchange, budget: Budget, target: Target, unseen: Sequence[str]) -> None:
+        """Check the bound of input outside the body: all that the model can read. 400 where the model's context is
+        unknown and the worst is to be held.
+        """
+        if target.context is not None or budget.patient or not budget.enforced:
+            return
+        if not budget.counts_input:
+            return
+        exchange.denied_by = budget.name
+        message = (
+            f"{', '.join(unseen[:4])} refers to content that is not in the request, so budget {budget.name!r} cannot "
+            f"bound its cost. Send the content itself, or have the operator set the `context` of {target.name!r}."
+        )
+        raise Refusal(UNBOUNDED_INPUT, message, param=unseen[0])
+
+    def _usual(self, target: Target) -> int | None:
+        return None if self._expected is None else self._expected.output(target.deployment)
+
+    def _scope(self, budget: Budget, exchange: Exchange, target: Target) -> str:
+        settings = budget.settings
+        if settings.missing == "refuse" and budget.enforced:
+            for name in settings.per:
+                label = name.removeprefix("label.")
+                if label != name and not exchange.labels.get(label):
+                    exchange.denied_by = settings.name
+                    message = f"Budget {settings.name!r} counts by the label {label!r}, which the request lacks"
+                    raise Refusal(
+                        INVALID_REQUEST,
+                        f"{message}: send it as a header, {label!r} after the prefix (by default x-ai-{label}).",
+                    )
+        return self._scopes[settings.name].admit(budget.scope(exchange, target))
+
+    def _call(self, reservation: Reservation[Claim]) -> _Denial | None:
+        """Compare the claims with the limits for one request."""
+        for claim in reservation.calls:
+            if claim.amount > claim.budget.limit:
+                if claim.budget.enforced:
+                    return _Denial(claim, too_dear(claim))
+                self._count(claim.budget.name, "would_deny")
+        return None
+
+    async def _hold(self, exchange: Exchange, reservation: Reservation[Claim]) -> _Denial | None:
+        """Hold the claims."""
+        claims = reservation.claims
+        if not claims and exchange.mcp is None:
+            return None  # a call is held in any case: its row is written even if this process dies
+        holds = [claim.budget.hold(claim.scope, claim.amount, self._room(claim)) for claim in claims]
+        try:
+            outcome = await self._counters.reserve(reservation.id, holds, self._lease, facts=pack_facts(exchange))
+        except (StoreError, asyncio.CancelledError) as error:
+            if not isinstance(error, NotSentError):
+                self._leases.give_up(reservation.id)
+            if not isinstance(error, StoreError):  # the client left
+                raise
+            self._store_failed(exchange, error)
+            return None
+        if isinstance(outcome, Denied):
+            claim = claims[outcome.index]
+            reservation.claims = ()
+            self._watch.denied(claim, holds[outcome.index], outcome)
+            await self._look(claim)
+            return _Denial(claim, exceeded(claim, outcome, self._room(claim)))
+        reservation.held = True
+        self._leases.add(exchange)
+        for claim, level in zip(claims, outcome.levels, strict=True):
+            budget = claim.budget
+            if not budget.enforced and level.settled + level.reserved > budget.limit:
+                self._count(budget.name, "would_deny")
+        exchange.alert = self._watch.granted(claims, outcome.levels)
+        exchange.rate = rates(claims, holds, outcome.levels)
+        return None
+
+    async def _look(self, claim: Claim) -> None:
+        """Let the gauge see what is charged where a claim found no room."""
+        if not self._watch.looks(claim):
+            return
+        try:
+            [level] = await self._counters.levels([(claim.scope, claim.budget.window)])
+        except StoreError:  # the next denial asks again
+            return
+        self._watch.full(claim, level)
+
+    def _room(self, claim: Claim) -> int:
+        if self._grants is None:
+            return 0
+        budget = claim.budget
+        return self._grants.room(claim.scope, budget.settings.unit, budget.most_granted)
+
+    def _store_failed(self, exchange: Exchange, error: StoreError) -> None:
+        for claim in exchange.reservation.claims:
+            settings = claim.budget.settings
+            self._count(settings.name, "store_failure")
+            if settings.store_failure == "deny" and settings.mode == "enforce":
+                exchange.denied_by = settings.name
+                message = f"Budget {settings.name!r} cannot be checked now: try again in a moment."
+                raise Refusal(STORE_UNAVAILABLE, message, headers={"retry-after": "1"}) from error
+        exchange.reservation.claims = ()
+
+    async def _counted(self, exchange: Exchange, reservation: Reservation[Claim], no: _Denial) -> int | None:
+        """The exact tokens of its text, where they may fit although the bound in bytes did not."""
+        exact = self._exact
+        if exact is None or reservation.unseen or not no.claim.budget.counts_input or exchange.mcp is not None:
+            return None
+        if exchange.ask.free or not any(exact.fits(target) for target in exchange.targets):
+            return None
+        counted = await exact.count(exchange)
+        return counted if counted is not None and counted + beside_text(exchange) < reservation.input_tokens else None
+
+    def _downgrade(self, exchange: Exchange, settings: BudgetSettings) -> bool:
+        """Send the exchange to the cheaper model. False when it cannot go there, or is there already."""
+        model = settings.downgrade_to
+        if self._reroute is None or model is None or exchange.mcp is not None or model == exchange.chain.name:
+            return False
+        try:
+            self._reroute(exchange, model)
+        except Refusal:
+            return False
+        self._count(settings.name, "downgraded")
+        exchange.downgraded = settings.name
+        return True
+
+    # --- while the answer streams
+
+    async def extend(self, exchange: Exchange) -> Refusal | None:
+        """Hold more for an answer longer than its reservation. The refusal with which to end it, or None."""
+        reservation = exchange.reservation
+        output = reservation.output + max(_STEP, reservation.output // 2)
+        worst = reservation.output_tokens
+        if reservation.output < worst:
+            output = min(output, worst)
+        more = _lacking(exchange, output)
+        holds = [
+            claim.budget.hold(claim.scope, amount, self._room(claim))
+            for claim, amount in zip(reservation.claims, more, strict=True)
+        ]
+        try:
+            outcome = await self._counters.extend(reservation.id, holds)
+        except StoreError:
+            for claim, amount in zip(reservation.claims, more, strict=True):
+                if amount and claim.budget.enforced and claim.budget.settings.store_failure == "deny":
+                    self._count(claim.budget.name, "store_failure")
+                    exchange.denied_by = claim.budget.name
+                    message = f"Budget {claim.budget.name!r} cannot be checked now: the answer ends here."
+                    return Refusal(STORE_UNAVAILABLE, message)
+            outcome = None
+        if isinstance(outcome, Denied):
+            claim = reservation.claims[outcome.index]
+            self._watch.denied(claim, holds[outcome.index], outcome)
+            self._count(claim.budget.name, "cut")
+            exchange.denied_by = claim.budget.name
+            return exceeded(claim, outcome, self._room(claim))
+        if outcome is not None:
+            for claim, amount in zip(reservation.claims, more, strict=True):
+                claim.amount += amount
+        reservation.output = output
+        reservation.enough = _covered_bytes(reservation)
+        return None
+
+
+def _bound(exchange: Exchange, budget: Budget, target: Target, input_tokens: int, output_tokens: int) -> int:
+    """The most that a request of so many tokens can use of a budget at `target`."""
+    price = dearest(exchange, target) if budget.counts_money else None
+    return budget.bound(
+        target, input_tokens, output_tokens, exchange.reservation.possible, price, units=exchange.ask.units
+    )
+
+
+def _limited(exchange: Exchange, index: int) -> bool:
+    """Whether the request that goes to a target limits its output."""
+    if exchange.ask.output_field is None:
+        return True
+    limits, target = exchange.output_limits, exchange.targets[index]
+    return limits[index] is not None or output_limit(target.changes, exchange.ask.max_output_tokens) is not None
+
+
+def _lacking(exchange: Exchange, output: int) -> Sequence[int]:
+    """The amount each claim lacks for `output` tokens of an answer from the target that serves."""
+    reservation, target = exchange.reservation, exchange.target
+    assert target is not None, "it answers"
+    known = reservation.inputs[exchange.targets.index(target)]
+    usual = min(known, input_estimate(exchange))
+    return [
+        max(
+            0,
+            _bound(exchange, claim.budget, target, usual if claim.budget.patient else known, output) - claim.amount,
+        )
+        if counted and claim.budget.grows
+        else 0
+        for claim, counted in zip(reservation.claims, counting(reservation.claims, exchange, target), strict=True)
+    ]
+
+
+def _covered_bytes(reservation: Reservation[Claim]) -> int:
+    """Bytes of an answer that the amounts held cover. Less than the worst is held: an estimate. After that: a length
+    that no answer within its limit can have.
+    """
+    output = reservation.output
+    within = output < reservation.output_tokens or None in reservation.limits
+    return output * (_USUAL_BYTES_PER_TOKEN if within else _MOST_BYTES_PER_TOKEN) + _SLACK

@@ -1,0 +1,201 @@
+"""Tokens of text at OpenAI's models since GPT-4o, by tiktoken.
+
+The ranks of o200k_base are shipped (`data/`), as tiktoken would download them. They take 0.4 s to read and 80 MB to
+keep, so the first count reads them on a thread. Until they are read, there are no counts.
+
+tiktoken is given at most `_SLICE` characters at a time: a megabyte of spaces ends it with a panic. Slices end where the
+encoding always begins a new word, so counting them counts the whole. Where there is no such place, each byte counts as
+a token, which is its maximum.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import lzma
+import re
+import threading
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from extproc.words.dialect import Fields
+
+if TYPE_CHECKING:
+    import tiktoken
+
+_RANKS = "o200k_base.tiktoken.xz"
+_SHA256 = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
+# Pieces into which tiktoken's o200k_base splits text before it looks up ranks.
+_WORD = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]%s[\p{Ll}\p{Lm}\p{Lo}\p{M}]%s(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+_WORDS = _WORD % ("*", "+") + _WORD % ("+", "*") + r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_SLICE = 32_000
+# Places where a new word always begins: ASCII letters end before all ASCII but letters and apostrophes, digits before
+# all but digits, Chinese, Japanese and Korean before their punctuation too, and a line before an ASCII letter or digit.
+_BREAK = re.compile(
+    r"(?<=[A-Za-z])(?=[\x00-&(-@\[-`{-\x7f])|(?<=[0-9])(?=[\x00-/:-\x7f])|(?<=\n)(?=[0-9A-Za-z])"
+    r"|(?<=[\u4e00-\u9fa5\u3041-\u3096\u30a1-\u30fa\uac00-\ud7a3])(?=[\x00-&(-@\[-`{-\x7f\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f])"
+)
+
+# Upper bounds of a prompt's tokens beside its strings: the tokens around a message (`<|start|>`, `<|message|>`,
+# `<|end|>`) and around a call, the commas, brackets and comments of the tools; in the notation of
+# https://github.com/openai/harmony and of https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken.
+_REQUEST, _NODE, _ENTRY, _LINE = 32, 2, 3, 3
+
+_MODELS = ("gpt-4o", "chatgpt-4o", "gpt-4.1", "gpt-4.5", "gpt-5", "o1", "o3", "o4-mini", "ft:gpt-4o", "ft:gpt-4.1")
+_log = logging.getLogger("extproc")
+
+
+class _Ranks:
+    """The ranks, read once, on a thread of its own."""
+
+    def __init__(self) -> None:
+        self.encoding: tiktoken.Encoding | None = None
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def load(self) -> threading.Thread:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._read, name="tokenizer", daemon=True)
+                self._thread.start()
+            return self._thread
+
+    def _read(self) -> None:
+        try:
+            import tiktoken  # noqa: PLC0415 - most processes never count
+
+            raw = lzma.decompress(Path(__file__).with_name("data").joinpath(_RANKS).read_bytes())
+        except (ImportError, OSError, lzma.LZMAError):
+            _log.error("The ranks of the tokenizer cannot be read; tokens are counted by bytes.")
+            return
+        if hashlib.sha256(raw).hexdigest() != _SHA256:
+            _log.error("The ranks of the tokenizer are not OpenAI's; tokens are counted by bytes.")
+            return
+        pairs = (line.split() for line in raw.splitlines())
+        ranks = {base64.b64decode(token): int(rank) for token, rank in pairs}
+        self.encoding = tiktoken.Encoding("o200k_base", pat_str=_WORDS, mergeable_ranks=ranks, special_tokens={})
+
+
+_ranks = _Ranks()
+
+
+def load() -> threading.Thread:
+    """Begin to read the ranks, once. The thread ends when they can be used, or never will be."""
+    return _ranks.load()
+
+
+def fits(kind: str, model: str) -> bool:
+    """True for a provider (`kind` in the settings) and a model that are known to use this encoding.
+
+    Azure's deployments can have any name, so they are not. Names of OpenAI's later models are unknown too.
+    """
+    if kind != "openai":
+        return False
+    return any(model == name or model.startswith((f"{name}-", f"{name}.", f"{name}:")) for name in _MODELS)
+
+
+def about(text: str) -> int | None:
+    """The tokens of a text, at most one too many for each 32,000 characters. None where counting is not possible. Waits
+    for the ranks, so it is for threads.
+    """
+    load().join()
+    encoding = _ranks.encoding
+    if encoding is None:
+        return None
+    return sum(len(encoding.encode_ordinary(text[start : start + _SLICE])) for start in range(0, len(text), _SLICE))
+
+
+def count(text: bytes, most: int) -> int | None:
+    """The tokens of UTF-8 text: exact where every 32,000 characters have a break, else an upper bound.
+
+    Each byte beyond `most` counts as a token. Never more than the bytes. None where counting is not possible: the ranks
+    are not read yet (this call begins it), or cannot be read. Text like `<|endoftext|>` is text. A megabyte
+    takes some 50 ms, and nearly a second at worst; the interpreter is free for most of it.
+    """
+    encoding = _ranks.encoding
+    if encoding is None:
+        load()
+        return None
+    if len(text) <= most:
+        return min(len(text), _count(encoding, text.decode(errors="replace")))
+    kept = text[: max(0, most)].decode(errors="ignore")
+    kept = kept[: _last_break(kept, 0, len(kept))]
+    return _count(encoding, kept) + len(text) - _size(kept)
+
+
+def bound(body: Mapping[str, Any], images: Collection[str], most: int, fields: Fields) -> int | None:
+    """Upper bound of the tokens of a request (its JSON) at a model that `fits`, without its images and the input
+    outside the body. None as for `count`. `images` are strings of the body that are images (`Ask.image_data`), `fields`
+    those of its API.
+
+    A prompt is made of the strings of a request. So all of them are counted, keys as well, each by itself as OpenAI
+    does. An allowance for each entry, object and list covers the tokens around messages and calls, and the notation of
+    tools and schemas. It rests on OpenAI's publications about both (see above), not on a promise. The JSON text itself
+    would be no bound: its escape can be fewer tokens than a control character.
+    """
+    encoding = _ranks.encoding
+    if encoding is None:
+        load()
+        return None
+    skipped = {id(image) for image in images}
+    total, left = _REQUEST, most
+    stack: list[tuple[Any, bool]] = [(body, False)]
+    while stack:
+        node, told = stack.pop()  # `told`: in comments and quotes, each line and quote of which can cost more
+        if isinstance(node, str):
+            size = _size(node)
+            if size <= left:
+                left -= size
+                total += _count(encoding, node)
+            else:
+                total += size
+            if told:
+                total += _LINE * node.count("\n") + node.count('"') + node.count("\\")
+        elif isinstance(node, dict):
+            total += _NODE + _ENTRY * len(node)
+            for key, value in node.items():
+                stack.append((key, False))
+                if id(value) in skipped:
+                    continue
+                if key in fields.opaque and isinstance(value, str):
+                    total += _size(value)
+                else:
+                    stack.append((value, told or (node is body and key not in fields.spoken)))
+        elif isinstance(node, list):
+            total += _NODE + _ENTRY * len(node)
+            stack.extend((item, told) for item in node)
+        elif node is not None and node is not True and node is not False:
+            total += len(repr(node))
+    return total
+
+
+def _count(encoding: tiktoken.Encoding, text: str) -> int:
+    tokens = start = 0
+    while len(text) - start > _SLICE:
+        end = start + _SLICE
+        last = _last_break(text, start, end)
+        if last > start:
+            tokens += len(encoding.encode_ordinary(text[start:last]))
+        else:
+            further = _BREAK.search(text, end)
+            last = further.start() if further else len(text)
+            tokens += _size(text[start:last])
+        start = last
+    return tokens + len(encoding.encode_ordinary(text[start:]))
+
+
+def _last_break(text: str, start: int, end: int) -> int:
+    """End of the last certain word before `end`; `start` when there is none."""
+    for near in (max(start + 1, end - 1000), start + 1):
+        last = start
+        for found in _BREAK.finditer(text, near, end):
+            last = found.start()
+        if last > start:
+            return last
+    return start
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))

@@ -1,0 +1,116 @@
+"""The ledger: one row for each authenticated exchange, with its consumer, model, usage and cost. No bodies, no
+credentials.
+
+   sqlite:PATH                                          one host; its processes share the file
+   postgresql://user@host/db?password=env:NAME          a fleet
+   memory:                                              a trial; ends with the process
+
+Rows are queued by the event loop (`Ledger.add`), written by a thread in batches, and read with `Ledger.usage`. This
+file and `query.py` need no database; SQLAlchemy is imported by the first report, and only in this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from extproc.money.ledger.url import parse
+from extproc.words.offline import has_package
+from extproc.words.tries import FailedTry
+from extproc.words.values import is_private
+
+if TYPE_CHECKING:
+    from extproc.money.ledger.ledger import Ledger
+
+EXPIRED = "expired"
+"""The `usage_source` of a row that a lease's end wrote. Only such a row is ever replaced, by the exchange's own. It is
+`complete` when its charges are those of a settle.
+"""
+
+
+class LedgerError(Exception):
+    """The ledger cannot be opened or does not answer. Its text holds no secret and no row."""
+
+
+class SchemaError(LedgerError):
+    """The database answers, but it is not one that this release can use."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One exchange. Texts are cut to 256 bytes, integers to the range of a column (`rows.py`); nothing is refused.
+
+    `time` is the start, in seconds since the epoch. `cost` is in nano-USD: 0 where no provider was asked, None where
+    the price is unknown. `charges` are the charges of counters: by scope, in the unit of its budget (nano-USD for
+    money); None: not known.
+    """
+
+    id: str
+    time: float
+    request_id: str = ""
+    consumer: str = ""
+    team: str = ""
+    key: str = ""
+    labels: Mapping[str, str] = {}
+    operation: str = ""
+    model: str = ""  # the requested model
+    target: str = ""  # the entry of `models` that served
+    provider: str = ""
+    provider_model: str = ""
+    attempts: int = 0
+    status: int = 0  # 0: no answer
+    error: str = ""
+    outcome: str = "ok"  # one of OUTCOMES
+    stream: bool = False
+    complete: bool = True
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    usage_source: str = "none"  # provider | disputed | estimated | expired | none
+    cost: int | None = None
+    price_version: str = ""
+    duration_ms: int = 0
+    first_token_ms: int | None = None
+    guardrails: Sequence[str] = ()
+    denied_by: str = ""
+    charges: Mapping[str, int] | None = None
+    cache: str = ""  # an outcome of `words.caching`; empty: the cache had no part in it
+    saved: int = 0  # nano-USD that a hit saved, or would have saved in shadow mode
+    tries: Sequence[FailedTry] = ()  # those that failed
+    prompt_saved: int = 0  # nano-USD that the provider's prompt cache saved
+    prompt_extra: int = 0  # nano-USD that writing to it cost
+
+
+def check_ledger(url: str) -> None:
+    """Raise ValueError when `open_ledger` could not take `url`. Opens nothing, and repeats no secret."""
+    parsed = parse(url)
+    if parsed.server is not None and not has_package("psycopg"):
+        raise ValueError("postgresql: needs a driver: pip install 'llm-extproc[postgres]'")
+
+
+def doubt_ledger(url: str) -> Iterator[str]:
+    """Lints of a URL that was checked."""
+    parsed = parse(url)
+    if parsed.path is None and parsed.server is None:
+        yield "memory: loses all rows when the process ends, and grows until then"
+    if parsed.server is not None:
+        password = parsed.server.password
+        if password is not None and password.read() is None:
+            yield f"{password} is not set: the ledger cannot be written"
+        if not (parsed.server.is_encrypted or parsed.server.is_local or is_private(parsed.server.host)):
+            yield "the connection is not encrypted: add sslmode=verify-full"
+
+
+def open_ledger(url: str) -> Ledger:
+    """Open a ledger at a URL that `check_ledger` accepts. A server that does not answer yet is asked again while rows
+    wait.
+
+    Raises LedgerError when the database cannot be used: a path that cannot be opened, a schema of a newer release.
+    """
+    check_ledger(url)
+    from extproc.money.ledger.ledger import Ledger  # noqa: PLC0415 - settings are checked without it
+
+    return Ledger(parse(url))

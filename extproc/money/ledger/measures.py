@@ -1,0 +1,86 @@
+"""The sums of reports, as SQL over rows of `exchanges`, and the cubes that keep them added up by hour and by day.
+
+A cube is a set of rollups: rows of sums for each combination of its fields in one unit of time. `rollups.py` makes
+them, `usage.py` adds them up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from extproc.money.ledger.query import FIELDS
+
+HOUR = 3_600_000_000  # microseconds
+DAY = 24 * HOUR
+LOW = (1 << 32) - 1
+
+_FINE = tuple(1 << power for power in range(7))
+_COARSE = tuple(125 << power for power in range(10))
+BOUNDS = (*_FINE, *_COARSE)
+"""Milliseconds, 1 to 64 and 125 to 64,000: upper bounds of the histograms' parts; one more part has the rest."""
+# The columns of the fine parts were added behind the others.
+_PLACES = (*range(len(_COARSE) + 1, len(BOUNDS) + 1), *range(len(_COARSE) + 1))
+
+
+def _each(condition: str, value: str = "1") -> str:
+    return f"sum(CASE WHEN {condition} THEN {value} ELSE 0 END)"
+
+
+def _histogram(name: str, column: str) -> Mapping[str, str]:
+    """Answers by the time they took. Refusals and failures are fast or slow for reasons of their own."""
+    parts = zip((0, *BOUNDS), (*BOUNDS, 1 << 40), strict=True)
+    return {
+        f"{name}_{place}": _each(f"outcome = 'ok' AND {column} >= {low} AND {column} < {high}")
+        for place, (low, high) in zip(_PLACES, parts, strict=True)
+    }
+
+
+USAGE: Mapping[str, str] = {
+    "requests": "count(*)",
+    "refused": _each("outcome = 'refused'"),
+    "errors": _each("outcome = 'error'"),
+    "priced": "count(cost)",
+    **{
+        name: f"sum({name})"
+        for name in ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
+    },
+    "hits": _each("cache IN ('hit', 'similar')"),
+    "saved": _each("cache IN ('hit', 'similar', 'partial')", "saved"),
+    "shadow_hits": _each("cache IN ('shadow', 'similar_shadow')"),
+    "would_save": _each("cache IN ('shadow', 'similar_shadow')", "saved"),
+    "prompt_saved": "sum(prompt_saved)",
+    "prompt_extra": "sum(prompt_extra)",
+    # Sums of SQLite are of 64 bits: money is in two halves.
+    "cost_low": f"coalesce(sum(cost & {LOW}), 0)",
+    "cost_high": "coalesce(sum(cost >> 32), 0)",
+}
+LATENCY: Mapping[str, str] = {**_histogram("took", "duration_ms"), **_histogram("first", "first_token_ms")}
+MEASURES: Mapping[str, str] = {**USAGE, **LATENCY}
+
+
+@dataclass(slots=True, frozen=True)
+class Cube:
+    """Rollups of the rows of a unit of time (microseconds). `labelled`: by the values of one label, too."""
+
+    name: str
+    unit: int
+    fields: Sequence[str]
+    labelled: bool = False
+    most: int = 10_000  # rollups of one unit; a unit with more is left to the rows
+
+    def named(self, label_key: str) -> str:
+        """The cube's name in the database, for a label."""
+        return f"{self.name}{label_key}" if self.labelled else self.name
+
+
+RECENT = Cube("recent", HOUR, FIELDS)
+"""Dropped some days after their day's rollups are there."""
+HOURS = Cube("hour", HOUR, tuple(name for name in FIELDS if name not in ("consumer", "key")))
+DAYS = Cube("day", DAY, FIELDS, most=100_000)
+VALUES = Cube("value:", DAY, (), labelled=True, most=20_000)
+LABELS = Cube("label:", DAY, ("team", "model", "outcome"), labelled=True)
+
+HOURLY = (RECENT.name, HOURS.name)
+NAMES = "names"
+"""The unit of a day that says: every label of that day has units of its own, of VALUES and of LABELS."""

@@ -1,0 +1,32 @@
+"""The end of a consumer's records: its rows lose all that names it, or are deleted, and so are sums that hold them."""
+
+from __future__ import annotations
+
+from extproc.money.ledger import rollups
+from extproc.money.ledger.database import Database
+from extproc.money.ledger.rows import text
+
+FORGOTTEN = "(forgotten)"
+"""The consumer of rows that stay for their cost."""
+BATCH = 1000  # rows of one transaction
+_EMPTIED = (
+    f"consumer = '{FORGOTTEN}', key = '', request_id = '', labels = '{{}}', guardrails = '[]', denied_by = '', "
+    "charges = NULL"
+)
+
+
+def forget(database: Database, consumer: str, *, delete: bool) -> int:
+    """Forget up to BATCH rows of a consumer, and the sums of their hours and days. Returns the number of rows. Raises
+    LedgerError.
+    """
+    place = database.placeholder
+    with database.change() as cursor:
+        rollups.share(cursor, database.dialect)
+        cursor.execute(f"SELECT id, time FROM exchanges WHERE consumer = {place} LIMIT {BATCH}", (text(consumer),))  # noqa: S608
+        found = cursor.fetchall()
+        if found:
+            ids = ", ".join([place] * len(found))
+            change = "DELETE FROM exchanges" if delete else f"UPDATE exchanges SET {_EMPTIED}"  # noqa: S608
+            cursor.execute(f"{change} WHERE id IN ({ids})", [id for id, _ in found])
+            rollups.erase(cursor, [time for _, time in found])
+    return len(found)

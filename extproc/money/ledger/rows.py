@@ -1,0 +1,124 @@
+"""Rows as a database takes them: no value that a client put into an exchange is refused here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from extproc.money.ledger import Row
+from extproc.words.tries import FailedTry
+
+MAX_TEXT = 256  # bytes of UTF-8
+MAX_LABELS = 32
+MAX_VERDICTS = 32
+MAX_TRIES = 16
+MAX_CHARGES = 256  # scopes of one exchange
+MAX_SCOPE = 8192  # bytes
+MAX_COUNT = (1 << 32) - 1  # tokens, attempts, milliseconds: two thousand million rows of it can be summed in 64 bits
+MAX_AMOUNT = (1 << 63) - 1  # nano-USD, and the charge of a scope
+MAX_SAVED = 1_000_000_000_000  # nano-USD of one exchange: nine million rows of it can be summed in 64 bits
+MAX_TIME = 253_402_300_799  # the last second of the year 9999
+
+COLUMNS = Row.__struct_fields__
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_encode = msgspec.json.Encoder().encode
+
+
+def text(value: str, most: int = MAX_TEXT) -> str:
+    """Text of at most `most` bytes. NUL and lone surrogates, which PostgreSQL refuses, become U+FFFD."""
+    if len(value) <= most and value.isascii() and "\0" not in value:
+        return value
+    return _UNSTORABLE.sub("\ufffd", value[:most]).encode()[:most].decode(errors="ignore")
+
+
+def label_key(name: str) -> str:
+    """A label's name in the database: percent-quoted, so that it can stand in the JSON path of any database."""
+    return quote(text(name), safe="")
+
+
+def label_name(key: str) -> str:
+    return unquote(key)
+
+
+def labels_json(labels: Mapping[str, str]) -> str:
+    kept = list(labels.items())[:MAX_LABELS]
+    return _encode({label_key(name): text(value) for name, value in kept if name}).decode()
+
+
+def micros(seconds: float) -> int:
+    """Microseconds since the epoch, 1970 to 9999."""
+    return int(min(max(0.0, seconds), MAX_TIME) * 1_000_000)
+
+
+def values(row: Row) -> tuple[object, ...]:
+    """One value for each of COLUMNS. Raises TypeError, ValueError or AttributeError on a row of the wrong types."""
+    return (
+        text(row.id),
+        micros(row.time),
+        text(row.request_id),
+        text(row.consumer),
+        text(row.team),
+        text(row.key),
+        labels_json(row.labels),
+        text(row.operation),
+        text(row.model),
+        text(row.target),
+        text(row.provider),
+        text(row.provider_model),
+        _count(row.attempts),
+        _count(row.status),
+        text(row.error),
+        text(row.outcome),
+        bool(row.stream),
+        bool(row.complete),
+        _count(row.input_tokens),
+        _count(row.output_tokens),
+        _count(row.cached_tokens),
+        _count(row.cache_write_tokens),
+        _count(row.reasoning_tokens),
+        text(row.usage_source),
+        None if row.cost is None else _amount(row.cost),
+        text(row.price_version),
+        _count(row.duration_ms),
+        None if row.first_token_ms is None else _count(row.first_token_ms),
+        _encode([text(verdict) for verdict in row.guardrails[:MAX_VERDICTS]]).decode() if row.guardrails else "[]",
+        text(row.denied_by),
+        None if row.charges is None else _charges(row.charges),
+        text(row.cache),
+        min(max(0, row.saved), MAX_SAVED),
+        _tries(row.tries) if row.tries else None,
+        min(max(0, row.prompt_saved), MAX_SAVED),
+        min(max(0, row.prompt_extra), MAX_SAVED),
+    )
+
+
+def _count(value: int) -> int:
+    return int(min(max(0, value), MAX_COUNT))
+
+
+def _amount(value: int) -> int:
+    return int(min(max(0, value), MAX_AMOUNT))
+
+
+def _tries(tries: Sequence[FailedTry]) -> str:
+    return _encode(
+        [
+            {
+                "target": text(try_.target),
+                "provider": text(try_.provider),
+                "status": _count(try_.status),
+                "ms": _count(try_.ms),
+                "outcome": text(try_.outcome),
+            }
+            for try_ in tries[:MAX_TRIES]
+        ]
+    ).decode()
+
+
+def _charges(charges: Mapping[str, int]) -> str:
+    kept = list(charges.items())[:MAX_CHARGES]
+    return _encode({text(scope, MAX_SCOPE): _amount(amount) for scope, amount in kept}).decode()

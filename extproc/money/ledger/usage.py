@@ -1,0 +1,237 @@
+"""Usage reports: rows summed by time and by any fields, in the database; exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+from operator import add, attrgetter, itemgetter
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select, union_all
+
+from extproc.money.ledger.cover import cover
+from extproc.money.ledger.measures import LOW, USAGE
+from extproc.money.ledger.query import Query, month_of, next_month
+from extproc.money.ledger.table import EXCHANGES
+from extproc.upstream.prices import decimal
+
+MAX_BUCKETS = 10_000
+FIRST_PART = 16  # one part in this many of a report's time is read first
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICRO = timedelta(microseconds=1)
+_LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
+
+_MONEY = ("cost", "saved", "would_save", "prompt_saved", "prompt_extra")
+_c = EXCHANGES.c
+
+
+@dataclass(slots=True, frozen=True)
+class Numbers:
+    """Sums. `cost` is in nano-USD, of the requests whose price is known; `unpriced` are the others. `saved` is the cost
+    that answers from the cache had, `would_save` the same in shadow mode. `prompt_saved` is what the prompt caches of
+    providers saved, `prompt_extra` what writing to them cost.
+    """
+
+    requests: int = 0
+    refused: int = 0
+    errors: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: int = 0
+    unpriced: int = 0
+    cache_hits: int = 0
+    saved: int = 0
+    shadow_hits: int = 0
+    would_save: int = 0
+    prompt_saved: int = 0
+    prompt_extra: int = 0
+
+    def __add__(self, other: Numbers) -> Numbers:
+        return Numbers(*map(add, _all_numbers(self), _all_numbers(other)))
+
+    def json(self) -> dict[str, Any]:
+        numbers: dict[str, Any] = dict(zip(_NAMES, _all_numbers(self), strict=True))  # asdict takes ten times as long
+        unpriced = numbers.pop("unpriced")
+        money = {f"{name}_usd": decimal(numbers.pop(name)) for name in _MONEY}
+        return {**numbers, "unpriced": unpriced, **money}
+
+
+_NAMES = tuple(each.name for each in fields(Numbers))
+_all_numbers: Callable[[Numbers], tuple[int, ...]] = attrgetter(*_NAMES)
+_PLACES = [[*USAGE].index({"cost": "cost_low", "unpriced": "requests", "cache_hits": "hits"}.get(n, n)) for n in _NAMES]
+_picked: Callable[[Sequence[Any]], tuple[Any, ...]] = itemgetter(*_PLACES)  # the sums in the order of Numbers
+_COST, _UNPRICED = _NAMES.index("cost"), _NAMES.index("unpriced")
+_PRICED, _COST_HIGH = [*USAGE].index("priced"), [*USAGE].index("cost_high")
+
+
+@dataclass(slots=True, frozen=True)
+class Bucket:
+    """A time and a value for each field of the query's `group_by`. Hours, days and months are whole ones."""
+
+    start: datetime
+    end: datetime
+    group: tuple[str, ...]
+    numbers: Numbers
+
+
+@dataclass(slots=True, frozen=True)
+class UsageReport:
+    """A report: buckets in order of time, the dearest of each first. `total` covers all buckets, `truncated` or not."""
+
+    query: Query
+    buckets: Sequence[Bucket]
+    total: Numbers
+    truncated: bool = False
+
+    def json(self) -> dict[str, Any]:
+        query = self.query
+        return {
+            "object": "usage",
+            "start": rfc3339(query.start),
+            "end": rfc3339(query.end),
+            "resolution": query.resolution,
+            "group_by": list(query.group_by),
+            "data": [
+                {
+                    "start": rfc3339(bucket.start),
+                    "end": rfc3339(bucket.end),
+                    "group": dict(zip(query.group_by, bucket.group, strict=True)),
+                    **bucket.numbers.json(),
+                }
+                for bucket in self.buckets
+            ],
+            "total": self.total.json(),
+            "truncated": self.truncated,
+        }
+
+
+def usage(connection: Connection, query: Query) -> UsageReport:
+    """Answer a query: in order of time, until the answer is full."""
+    buckets: list[Bucket] = []
+    for part in parts(connection, query):
+        for begins, group, sums in summed(connection, query, USAGE, *part, limit=MAX_BUCKETS + 1):
+            buckets.append(Bucket(*bounds(query, part, begins), group, _numbers(sums)))
+        if len(buckets) > MAX_BUCKETS:
+            whole = replace(query, resolution="total", group_by=())
+            [(_, _, total)] = summed(connection, whole, USAGE, query.start, query.end, limit=1)
+            return UsageReport(query, buckets[:MAX_BUCKETS], _numbers(total), truncated=True)
+    return UsageReport(query, buckets, sum((bucket.numbers for bucket in buckets), Numbers()))
+
+
+def summed(
+    connection: Connection, query: Query, measures: Mapping[str, str], start: datetime, end: datetime, *, limit: int
+) -> Iterator[tuple[Any, tuple[str, ...], Sequence[Any]]]:
+    """Sums of a part of a query's time: the micros at which each begins (of hours and days), its group, and the sums of
+    `measures`, which begin with `requests`. The dearest come first where `measures` have the cost.
+    """
+    dialect, length = connection.dialect.name, _LENGTHS.get(query.resolution)
+    names = {*query.group_by, *query.filters}
+    whole = to_micros(start), to_micros(end)
+    sources = cover(connection, names, whole, hourly=query.resolution == "hour", timed=measures is not USAGE)
+    timed, keyed = int(length is not None), len(query.group_by) + (length is not None)
+    by: list[ColumnElement[Any]] = [literal_column(str(number + 1)) for number in range(keyed)]
+    selects: list[Select[Any]] = []
+    for source in sources:
+        keys = [] if length is None else [source.time - source.time % (length // _MICRO)]
+        keys += [source.field(name, dialect) for name in query.group_by]
+        single = source.table is EXCHANGES
+        keys += [literal_column(sql if single else f"sum({name})") for name, sql in measures.items()]
+        wanted = source.where, source.matching(query.filters, dialect)
+        named = [column.label(f"c{number}") for number, column in enumerate(keys)]
+        # Positions, because a label's name is a parameter, not a name.
+        selects.append(select(*named).select_from(source.table).where(*wanted).group_by(*by))
+    several = len(selects) > 1
+    columns: list[ColumnElement[Any]] = [*(union_all(*selects) if several else selects[0]).subquery().c]
+    sums = [func.sum(column) if several else column for column in columns[keyed:]]
+    order = [*columns[:timed], *_dearest(dict(zip(measures, sums, strict=True)), dialect), *columns[timed:keyed]]
+    report = select(*columns[:keyed], *sums).order_by(*order).limit(limit)
+    for row in connection.execute(report.group_by(*by) if several else report):
+        if row[keyed]:  # a query without keys gives one row, even of nothing
+            yield row[0], tuple(map(value_of, row[timed:keyed])), row[keyed:]
+
+
+def _dearest(sums: Mapping[str, ColumnElement[Any]], dialect: str) -> list[ColumnElement[Any]]:
+    """The order from dear to cheap. Sums of SQLite are of 64 bits."""
+    if "cost_low" not in sums:
+        return []
+    low, high = sums["cost_low"], sums["cost_high"]
+    if dialect == "sqlite":
+        return [(high + low.op(">>")(32)).desc(), low.op("&")(LOW).desc()]
+    return [(high * literal_column(str(LOW + 1)) + low).desc()]
+
+
+def parts(connection: Connection, query: Query) -> Iterator[tuple[datetime, datetime]]:
+    """The query's time in pieces for separate queries. Months are single pieces. Whole hours and days come in pieces
+    that double in length, so that a report of few groups needs few queries, and many groups soon fill the answer.
+    """
+    if query.resolution == "total":
+        yield query.start, query.end
+        return
+    latest = select(func.max(_c.time)).where(_c.time < to_micros(query.end))
+    end = from_micros(connection.execute(latest).scalar() or 0) + _MICRO
+    length = _LENGTHS.get(query.resolution, _MICRO)
+    start = _next(connection, query.start, end, length)
+    step = max(length, (end - start) / FIRST_PART)
+    while start < end:
+        if query.resolution == "month":
+            until = min(end, next_month(start))
+        elif start < end - step:
+            until, step = _floor(start + step, length), step * 2
+        else:
+            until = end
+        yield start, until
+        start = _next(connection, until, end, length)
+
+
+def _next(connection: Connection, at: datetime, end: datetime, length: timedelta) -> datetime:
+    """Start of the first hour or day with an exchange at `at` or later, at least `at`; `end` when there is none."""
+    found = connection.execute(select(func.min(_c.time)).where(_c.time >= to_micros(at))).scalar()
+    return end if found is None else max(at, _floor(from_micros(found), length))
+
+
+def _floor(moment: datetime, length: timedelta) -> datetime:
+    return moment - (moment - _EPOCH) % length
+
+
+def to_micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICRO
+
+
+def from_micros(micros: int) -> datetime:
+    return _EPOCH + micros * _MICRO
+
+
+def rfc3339(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def bounds(query: Query, part: tuple[datetime, datetime], begins: Any) -> tuple[datetime, datetime]:
+    if query.resolution == "total":
+        return part
+    if query.resolution == "month":
+        return month_of(part[0]), next_month(part[0])
+    start = from_micros(int(begins))
+    return start, start + _LENGTHS[query.resolution]
+
+
+def begin_of(query: Query, time: int) -> int:
+    """The micros at which the hour or day of a time begins; 0 where the query has other buckets."""
+    length = _LENGTHS.get(query.resolution)
+    return 0 if length is None else time - time % (length // _MICRO)
+
+
+def _numbers(sums: Sequence[Any]) -> Numbers:
+    """Of a report's row: ten thousand of them are usual."""
+    found = [int(value or 0) for value in _picked(sums)]  # numeric in PostgreSQL
+    found[_COST] += int(sums[_COST_HIGH] or 0) << 32
+    found[_UNPRICED] -= int(sums[_PRICED] or 0)
+    return Numbers(*found)
+
+
+def value_of(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

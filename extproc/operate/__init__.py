@@ -1,0 +1,1 @@
+"""Operators: metrics and logs, the admin API, the reports behind it."""

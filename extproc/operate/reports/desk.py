@@ -1,0 +1,244 @@
+"""The operators' desk: gateway keys, the catalogue of models, the trail of acts. Blocks, and is for threads."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from extproc.access.auth import Access, IssuedKey, hash_key, make_key
+from extproc.money.accounting.alerts import moment
+from extproc.money.ledger import LedgerError
+from extproc.money.ledger.operators import Operators, TooManyKeysError
+from extproc.operate.admin import SourceError
+from extproc.routing.catalog import Catalog
+from extproc.upstream.prices import per_million
+from extproc.wire.outbound.client import AnswerError, ask_whole
+from extproc.words.exchange import Target
+from extproc.words.values import is_loopback
+
+if TYPE_CHECKING:
+    from extproc.settings.config import Settings
+
+_CHAT = "/v1/chat/completions"
+_PLAY = 120.0  # seconds
+_MOST_PLAYED = 1 << 20  # bytes of an answer
+_T = TypeVar("_T")
+log = logging.getLogger(__name__)
+
+
+class Desk:
+    """`settings` and `catalog` are those in force."""
+
+    def __init__(
+        self,
+        operators: Operators,
+        settings: Callable[[], Settings],
+        catalog: Callable[[], Catalog],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._operators = operators
+        self._settings = settings
+        self._catalog = catalog
+        self._now = now
+        self._begun = time.time()
+        self._ended: Collection[str] | None = None  # sessions, as the ledger has them; None: not read yet
+        self._ended_here: dict[str, float] = {}  # sessions ended here, and when their time comes
+        self._untold: dict[str, float] = {}  # those that the ledger has not taken yet
+
+    # --- sessions
+
+    def end_session(self, id: str, until: float) -> None:
+        """End an operator's session, here at once. A ledger that does not answer is told later."""
+        now = self._now()
+        self._ended_here = {**{known: at for known, at in self._ended_here.items() if at > now}, id: until}
+        self._untold = {**self._untold, id: until}
+        self.read_sessions()
+
+    def has_ended(self, id: str, begun: float) -> bool:
+        """True for a session that was ended. Until the ledger was read once, sessions from before the start of this
+        process count as ended.
+        """
+        if id in self._ended_here:
+            return True
+        return begun < self._begun if self._ended is None else id in self._ended
+
+    def read_sessions(self) -> None:
+        """Tell the ledger of ended sessions, and read those that ended elsewhere. What is known stays without it."""
+        try:
+            for id, until in list(self._untold.items()):
+                self._operators.end_session(id, until, self._now())
+                self._untold.pop(id, None)
+            self._ended = frozenset(self._operators.ended_sessions())
+        except LedgerError as error:
+            if self._untold:
+                log.warning("other replicas do not know yet of a session that was ended: %s", error)
+
+    # --- keys
+
+    def keys(self) -> Sequence[Mapping[str, Any]]:
+        """The keys of the settings, then those that operators made, the latest first."""
+        known = {settings.name: settings for settings in self._settings().consumers}
+        made = [self._made(key, known) for key in reversed(self._ask(self._operators.keys))]
+        return [*self._of_settings(), *made]
+
+    def issue(self, consumer: str, name: str, expires_in: float | None, actor: str) -> Mapping[str, Any]:
+        """Make a key. The answer alone has the key itself."""
+        settings = self._settings()
+        known = {entry.name: entry for entry in settings.consumers}
+        if consumer not in known:
+            raise SourceError(404, f"there is no consumer {consumer!r} in the settings")
+        taken = {str(key["name"]) for key in self.keys() if key["consumer"] == consumer and key["state"] != "revoked"}
+        if name in taken:
+            raise SourceError(409, f"consumer {consumer!r} has a key {name!r}: choose another name, or revoke that key")
+        secret = settings.auth.read_key_secret()
+        if secret is None:
+            raise SourceError(409, "keys are stored as hashes: set auth.key_secret in the settings first")
+        key, now = make_key(), self._now()
+        until = None if expires_in is None else now + expires_in
+        made = IssuedKey(uuid.uuid4().hex[:16], hash_key(key, secret), consumer, name, now, actor, until)
+        self._ask(lambda: self._operators.add(made))
+        return {**self._made(made, known), "key": key}
+
+    def revoke_key(self, id: str) -> bool:
+        """Revoke a key that an operator made. False: there is none of that id, or it was revoked before."""
+        return self._ask(lambda: self._operators.revoke(id, self._now()))
+
+    def _made(self, key: IssuedKey, known: Mapping[str, Any]) -> Mapping[str, Any]:
+        state = "active"
+        if key.revoked is not None:
+            state = "revoked"
+        elif key.expires is not None and key.expires <= self._now():
+            state = "expired"
+        elif key.consumer not in known or known[key.consumer].disabled:
+            state = "disabled"
+        return {
+            "id": key.id,
+            "origin": "console",
+            "consumer": key.consumer,
+            "name": key.name,
+            "state": state,
+            "created": moment(key.created),
+            "created_by": key.created_by,
+            "expires_at": None if key.expires is None else moment(key.expires),
+        }
+
+    def _of_settings(self) -> Iterator[Mapping[str, Any]]:
+        today = moment(self._now())[:10]
+        for consumer in self._settings().consumers:
+            for index, key in enumerate(consumer.keys):
+                days = [day for day in (consumer.expires, key.expires) if day is not None]
+                until = min(days, default=None)
+                gone = until is not None and until.isoformat() <= today
+                disabled = key.disabled or consumer.disabled
+                yield {
+                    "id": "",
+                    "origin": "settings",
+                    "consumer": consumer.name,
+                    "name": key.name or str(index),
+                    "state": "disabled" if disabled else "expired" if gone else "active",
+                    "created": None,
+                    "created_by": "",
+                    "expires_at": None if until is None else f"{until}T00:00:00Z",
+                }
+
+    # --- models
+
+    def models(self, consumer: str | None) -> Sequence[Mapping[str, Any]]:
+        """The names that clients may give, with targets, prices and the number of consumers that may use them; with
+        `consumer`, the names that it may use.
+        """
+        settings, catalog = self._settings(), self._catalog()
+        access = Access(settings.teams, settings.groups)
+        grants = [access.consumer(entry) for entry in settings.consumers if not entry.disabled]
+        if consumer is not None:
+            grants = [who for who in grants if who.name == consumer]
+        found = []
+        for name in [*catalog.names(), *(pattern for pattern, _ in catalog.wildcards())]:
+            may = [who for who in grants if who.may_use(name)]
+            if consumer is None or may:
+                found.append({"name": name, "consumers": len(may), **self._described(name)})
+        return found
+
+    def _described(self, name: str) -> Mapping[str, Any]:
+        catalog, virtual = self._catalog(), self._settings().virtual_models.get(name)
+        chain = None if "*" in name else catalog.resolve(name)
+        targets = [self._target(target) for target in (chain.targets if chain is not None else ())]
+        return {"strategy": "" if virtual is None else virtual.strategy, "targets": targets}
+
+    def _target(self, target: Target) -> Mapping[str, Any]:
+        away, price = self._catalog().unavailable(target), target.price
+        return {
+            "name": target.name,
+            "provider": target.provider,
+            "model": target.model,
+            "context": target.context,
+            "output_limit": target.max_output_tokens,
+            "unavailable": "" if away is None else away[1],
+            "usd_per_million": None if price is None else per_million(price),
+            "price_version": "" if price is None else price.version,
+        }
+
+    # --- the gateway itself
+
+    def door(self) -> Mapping[str, Any]:
+        """The listener for clients, and a model to try."""
+        listener = self._settings().listener
+        return {"port": listener.port, "tls": listener.tls is not None, "model": next(self._catalog().names(), "")}
+
+    def play(self, key: str, body: bytes) -> Mapping[str, Any]:
+        """The answer to a chat request that goes through the listener with a gateway key, as a client's would."""
+        listener = self._settings().listener
+        host = "127.0.0.1" if listener.address in ("0.0.0.0", "::") else listener.address  # noqa: S104 - compared
+        url = f"http{'s' if listener.tls else ''}://{f'[{host}]' if ':' in host else host}:{listener.port}{_CHAT}"
+        headers = {"authorization": f"Bearer {key}", "content-type": "application/json", "accept-encoding": "identity"}
+        begun = time.monotonic()
+        try:
+            verify = not is_loopback(host)  # the certificate has the name that clients use
+            status, told, content = ask_whole(url, body, headers, timeout=_PLAY, most=_MOST_PLAYED, verify=verify)
+        except AnswerError:
+            raise SourceError(503, "the answer ended early: the provider broke it off, or the gateway stops") from None
+        except TimeoutError:
+            raise SourceError(503, f"there was no whole answer in {_PLAY:.0f} seconds") from None
+        except OSError as error:
+            if "certificate" in str(error).lower():
+                message = "the listener's certificate does not fit its address here, or it wants one of the client"
+                raise SourceError(503, message) from None
+            raise SourceError(503, "the gateway's listener does not answer here") from None
+        except ValueError:
+            raise SourceError(409, "the key cannot be sent in a header") from None
+        return {
+            "status": status,
+            "ms": round((time.monotonic() - begun) * 1000),
+            "headers": {name: value for name, value in told.items() if name.startswith(("x-ai-", "x-request-id"))},
+            "content": content[:_MOST_PLAYED].decode(errors="replace"),
+            "cut": len(content) > _MOST_PLAYED,
+        }
+
+    # --- the trail
+
+    def record(self, actor: str, role: str, action: str, detail: Mapping[str, Any]) -> None:
+        """Write an act into the trail, and into the log."""
+        log.info("operator %r (%s): %s %s", actor, role, action, dict(detail))
+        try:
+            self._operators.record(actor, role, action, detail)
+        except LedgerError as error:
+            log.error("the audit trail has no entry of it: %s", error)  # noqa: TRY400 - the act is done
+
+    def trail(self, limit: int, before: str | None) -> Sequence[Mapping[str, Any]]:
+        """The latest acts first."""
+        return [
+            {"id": act.id, "time": moment(act.time), "actor": act.actor, "role": act.role}
+            | {"action": act.action, "detail": act.detail}
+            for act in self._ask(lambda: self._operators.trail(limit, before))
+        ]
+
+    def _ask(self, question: Callable[[], _T]) -> _T:
+        try:
+            return question()
+        except TooManyKeysError as error:
+            raise SourceError(409, str(error)) from None
+        except LedgerError as error:
+            raise SourceError(503, str(error)) from None

@@ -1,0 +1,382 @@
+"""Reports for operators and consumers: spending, budgets, grants.
+
+Two readers: the admin API, for everything, from its own threads; and a consumer through the gateway, for its own data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from extproc.cache.answers import Answers
+from extproc.cache.settings import SAMPLES
+from extproc.cache.stores import CacheError
+from extproc.money.accounting.alerts import amount, moment
+from extproc.money.budgets import Budget, BudgetSettings, Grant, Grants, compile_budget, read_scope
+from extproc.money.ledger import LedgerError
+from extproc.money.ledger.ledger import Ledger
+from extproc.money.ledger.query import ExchangeQuery, Query
+from extproc.operate.admin import SourceError
+from extproc.operate.admin.sources import Entry, matches
+from extproc.operate.admin.sources import moment as moment_of
+from extproc.stores import Counters, Level, StoreError, window_at
+from extproc.upstream import prices
+from extproc.words.exchange import Consumer
+
+if TYPE_CHECKING:
+    from extproc.money.accounting.forgotten import Forgotten
+    from extproc.operate.admin import Findings, Siblings
+
+MOST_SCOPES = 100
+"""Counts of one budget in an answer, the fullest first."""
+_PATIENCE = 10.0  # seconds that a thread waits for the event loop
+
+_T = TypeVar("_T")
+_Asked = TypeVar("_Asked")
+
+
+@dataclass(slots=True, frozen=True)
+class Reporter:
+    """Asks the counters and the ledger. `now` in seconds since the epoch."""
+
+    counters: Counters
+    ledger: Ledger
+    grants: Grants
+    now: Callable[[], float]
+
+    async def budgets(
+        self, settings: Sequence[BudgetSettings], name: str | None = None, who: Consumer | None = None
+    ) -> Mapping[str, Any]:
+        """Every budget with its fullest counts; with `who`, the budgets that concern this consumer. Raises
+        StoreError.
+        """
+        data = []
+        for entry in settings:
+            if name not in (None, entry.name) or entry.window == "call":
+                continue
+            if who is not None and not _concerns(entry, who):
+                continue
+            data.append(await self._budget(compile_budget(entry), who))
+        return {"object": "list", "data": data}
+
+    async def _budget(self, budget: Budget, who: Consumer | None) -> Mapping[str, Any]:
+        settings = budget.settings
+        _, ends = window_at(self.now(), budget.window)
+        if who is None:
+            found = await self.counters.fullest(settings.name, budget.window, MOST_SCOPES)
+        else:
+            found = await self._own(budget, who)
+        scopes = [self._scope(budget, scope, level) for scope, level in found]
+        return {
+            "name": settings.name,
+            "unit": settings.unit,
+            "window": settings.window,
+            "limit": amount(budget, budget.limit),
+            "mode": settings.mode,
+            "on_exceed": settings.on_exceed,
+            "alert_at": list(settings.alert_at),
+            "resets_at": None if ends is None else moment(ends),
+            "scopes": scopes,
+        }
+
+    async def _own(self, budget: Budget, who: Consumer) -> Sequence[tuple[str, Level]]:
+        """The counts of a budget that belong to the consumer, to its team, or to all. It reads as little as possible:
+        any client may ask, as often as it likes.
+        """
+        per = budget.settings.per
+        if "consumer" not in per and any(field == "key" or field.startswith("label.") for field in per):
+            return []  # labels and keys do not tell the consumer
+        prefix, known = budget.settings.name, 0
+        for field in per:  # the consumer's own counts begin alike, where its name comes first
+            if field not in ("consumer", "team"):
+                break
+            prefix += f":{field}={budget.quoted(who.name if field == 'consumer' else who.team)}"
+            known += 1
+        if known == len(per):
+            [level] = await self.counters.levels([(prefix, budget.window)])
+            return [(prefix, level)] if level.settled or level.reserved else []
+        found = await self.counters.fullest(prefix, budget.window, MOST_SCOPES)
+        return [(scope, level) for scope, level in found if _belongs_to(scope, who)]
+
+    def _scope(self, budget: Budget, scope: str, level: Level) -> Mapping[str, Any]:
+        granted = self.grants.room(scope, budget.settings.unit, budget.most_granted)
+        limit = budget.limit + granted
+        return {
+            "scope": scope,
+            "fields": read_scope(scope)[1],
+            "settled": amount(budget, level.settled),
+            "reserved": amount(budget, level.reserved),
+            "granted": amount(budget, granted),
+            "remaining": amount(budget, max(0, limit - level.settled - level.reserved)),
+            "used": round((level.settled + level.reserved) / limit, 4) if limit else 1.0,
+        }
+
+    def usage(self, parameters: Sequence[tuple[str, str]], who: Consumer | None = None) -> Mapping[str, Any]:
+        """The usage report; with `who`, of this consumer's requests only. Blocks. Raises ValueError for unreadable
+        parameters, LedgerError.
+        """
+        query = self._query(parameters)
+        return self.ledger.usage(query if who is None else query.only("consumer", who.name)).json()
+
+    def latency(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+        """How long answers took. Blocks, and raises as `usage` does."""
+        return self.ledger.latency(self._query(parameters))
+
+    def findings(self, parameters: Sequence[tuple[str, str]]) -> Sequence[Mapping[str, Any]]:
+        """Findings of guardrails. Blocks, and raises as `usage` does."""
+        return self.ledger.findings(self._query(parameters))
+
+    def _query(self, parameters: Sequence[tuple[str, str]]) -> Query:
+        return Query.parse(parameters, datetime.fromtimestamp(self.now(), UTC))
+
+
+class Everything:
+    """The reports of the admin API about a running processor. Its threads ask, the event loop answers where it has to.
+
+    `entries` are the exchanges that this process remembers, the latest last; `deployments` is `History.deployments`.
+    `siblings` leads to the same of other workers, `answers` are the kept ones, `tools` those of MCP servers.
+    `forgotten` leads to the memories of all processes of a fleet.
+    """
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        budgets: Callable[[], Sequence[BudgetSettings]],
+        entries: Iterable[Entry],
+        deployments: Callable[[], Mapping[str, Mapping[str, float]]],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        answers: Answers | None = None,
+        siblings: Callable[[], Siblings] | None = None,
+        tools: Callable[[bool], Sequence[Mapping[str, Any]]] | None = None,
+        stale: Callable[[], str] = str,
+        forgotten: Forgotten | None = None,
+        certificate: Callable[[], str] = str,
+    ) -> None:
+        self.stale = stale
+        self.certificate = certificate
+        self._entries = entries
+        self._deployments = deployments
+        self._find_siblings = siblings
+        self._answers = answers
+        self._similar_since = 0.0  # samples of questions are shown from then on: other workers may keep older ones
+        self._tools = tools
+        self._reporter = reporter
+        self._forgotten: dict[str, float] = {}  # consumers, and when: memories of workers are not shown
+        self._elsewhere = forgotten
+        self._budgets = budgets
+        self._loop = loop
+
+    def usage(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+        return _from_ledger(self._reporter.usage, parameters)
+
+    def latency(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+        return _from_ledger(self._reporter.latency, parameters)
+
+    def findings(self, parameters: Sequence[tuple[str, str]]) -> Sequence[Mapping[str, Any]]:
+        return _from_ledger(self._reporter.findings, parameters)
+
+    def budgets(self, name: str | None) -> Mapping[str, Any]:
+        found = self._ask(self._reporter.budgets(self._budgets(), name))
+        if name is not None and not found["data"]:
+            raise SourceError(404, "no budget that counts has that name")
+        return found
+
+    def stores(self) -> Mapping[str, Mapping[str, str]]:
+        async def counters() -> tuple[str, str]:
+            try:
+                return "", await self._reporter.counters.examine()
+            except StoreError as error:
+                return str(error), ""
+
+        problem, remark = self._ask(counters())
+        found = {"counters": {"problem": problem, "remark": remark}, "ledger": {"problem": "", "remark": ""}}
+        try:
+            self._reporter.ledger.examine()
+        except LedgerError as error:
+            found["ledger"]["problem"] = str(error)
+        return found
+
+    def tools(self, *, definitions: bool) -> Sequence[Mapping[str, Any]]:
+        if (tools := self._tools) is None:
+            raise SourceError(404, "the settings have no MCP servers")
+
+        async def now() -> Sequence[Mapping[str, Any]]:  # on the loop, where they change
+            return tools(definitions)
+
+        return self._ask(now())
+
+    def providers(self) -> Mapping[str, Mapping[str, float]]:
+        """Findings of all workers about each deployment; of what several know, the highest."""
+        found = {name: dict(facts) for name, facts in self._deployments().items()}
+        for each in self._of_siblings():
+            for name, facts in each.deployments.items():
+                known = found.setdefault(name, {})
+                known |= {fact: max(value, known.get(fact, value)) for fact, value in facts.items()}
+        return found
+
+    def exchanges(self, parameters: Sequence[tuple[str, str]]) -> Sequence[Entry]:
+        """Exchanges that this process remembers, refused keys included, and the ledger's of other and earlier
+        processes.
+        """
+        query, remembered = ExchangeQuery.parse(parameters), self._remembered()
+        found = [entry for entry in remembered if matches(entry, query)]
+        if query.before is not None:
+            row = _from_ledger(self._reporter.ledger.exchange, query.before)
+            if (last := _of_id(remembered, query.before) or row) is None:
+                return []
+            began = moment_of(last)
+            found = [entry for entry in found if moment_of(entry) < began]
+            if row is None or row["id"] != query.before:  # without a row, such as a wrong key, it counts by its time
+                end = datetime.fromtimestamp(began, UTC)
+                query = replace(query, before=None, end=end if query.end is None else min(end, query.end))
+        found = sorted(found, key=moment_of)[-query.limit :]
+        seen = {entry["id"] for entry in found}
+        found += [entry for entry in _from_ledger(self._reporter.ledger.exchanges, query) if entry["id"] not in seen]
+        return sorted(found, key=moment_of, reverse=True)[: query.limit]
+
+    def exchange(self, id: str) -> Entry | None:
+        return _of_id(self._remembered(), id) or _from_ledger(self._reporter.ledger.exchange, id)
+
+    def grants(self) -> Sequence[Mapping[str, Any]]:
+        known = self._compiled()
+        return [
+            told(grant, budget)
+            for grant in self._reporter.grants.all()
+            if (budget := known.get(grant.budget)) is not None and budget.settings.unit == grant.unit
+        ]
+
+    def grant(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        budget = self._compiled().get(str(body["budget"]))
+        scope = str(body["scope"])
+        if budget is None or budget.settings.window is None or budget.settings.window == "call":
+            raise ValueError(f"there is no budget {body['budget']!r} that counts over a time")
+        if not budget.has(scope):
+            raise ValueError(
+                f"{scope!r} is no count of the budget {budget.settings.name!r}; GET /budgets/{budget.settings.name} "
+                "has its counts, each with its `scope`"
+            )
+        more = Decimal(str(body["amount"])) * (prices.NANO if budget.counts_money else 1)
+        if more % 1 or not 0 < more <= max(budget.limit, 1):
+            whole = "" if budget.counts_money else ", and whole"
+            raise ValueError(
+                f"amount must be more than 0, at most the limit {budget.show(budget.limit, unit=True)}{whole}"
+            )
+        now, seconds = self._reporter.now(), body.get("expires_in")
+        ends = window_at(now, budget.window)[1]
+        until = min(
+            (at for at in (ends, None if seconds is None else now + float(seconds)) if at is not None), default=None
+        )
+        settings, most = budget.settings, budget.most_granted
+        give = self._reporter.grants.give(settings.name, scope, int(more), settings.unit, until, most=most)
+        return told(self._ask(give), budget)
+
+    def cache(self) -> Mapping[str, int]:
+        return self._ask(self._kept().stats())
+
+    def similar(self) -> Sequence[Mapping[str, Any]]:
+        kept = None if self._answers is None else self._answers.similar
+
+        async def latest() -> Sequence[Mapping[str, Any]]:
+            return [] if kept is None else [*kept.samples]
+
+        found = [*self._ask(latest()), *(one for each in self._of_siblings() for one in each.similar)]
+        found = [one for one in found if one["time"] > self._similar_since]
+        return sorted(found, key=lambda one: one["time"], reverse=True)[:SAMPLES]
+
+    def forget(self, consumer: str | None) -> int:
+        self._similar_since = self._reporter.now()
+        return self._ask(self._kept().forget(consumer))
+
+    def forget_consumer(self, consumer: str, *, delete: bool) -> Mapping[str, int]:
+        self._forgotten[consumer] = self._reporter.now()
+        if self._elsewhere is not None:
+            self._ask(self._elsewhere.add(consumer))
+        self._similar_since = self._reporter.now()
+        answers = 0 if self._answers is None else self._ask(self._answers.forget(consumer))
+        rows = _from_ledger(lambda name: self._reporter.ledger.forget(name, delete=delete), consumer)
+        return {"rows": rows, "answers": answers}
+
+    def export(self, consumer: str, before: str | None, limit: int) -> Sequence[Entry]:
+        query = ExchangeQuery(filters={"consumer": [consumer]}, before=before, limit=limit)
+        return _from_ledger(self._reporter.ledger.exchanges, query)
+
+    def rebuild(self) -> None:
+        _from_ledger(lambda ledger: ledger.rebuild(), self._reporter.ledger)
+
+    def _kept(self) -> Answers:
+        if self._answers is None or not self._answers.caches:
+            raise SourceError(404, "the cache is off: no rule of `cache` keeps answers")
+        return self._answers
+
+    def revoke(self, id: str) -> bool:
+        return self._ask(self._reporter.grants.revoke(id))
+
+    def _remembered(self) -> Sequence[Entry]:
+        """The exchanges that workers remember, the latest last."""
+        others = [entry for each in self._of_siblings() for entry in each.recent]
+        found = sorted([*self._entries, *others], key=moment_of) if others else list(self._entries)
+        return [entry for entry in found if moment_of(entry) > self._forgotten.get(entry.get("consumer", ""), 0.0)]
+
+    def _of_siblings(self) -> Sequence[Findings]:
+        return self._find_siblings().findings() if self._find_siblings is not None else ()
+
+    def _compiled(self) -> Mapping[str, Budget]:
+        return {entry.name: compile_budget(entry) for entry in self._budgets()}
+
+    def _ask(self, question: Coroutine[Any, Any, _T]) -> _T:
+        late = False
+
+        async def answer() -> _T:
+            if late:  # the caller is gone: no answer could report the grant
+                question.close()
+                raise TimeoutError
+            return await question
+
+        try:
+            return asyncio.run_coroutine_threadsafe(answer(), self._loop).result(_PATIENCE)
+        except StoreError:
+            raise SourceError(503, "the counters store does not answer") from None
+        except CacheError:
+            raise SourceError(503, "the cache's store does not answer") from None
+        except TimeoutError:
+            late = True
+            raise SourceError(503, "the processor is too busy to answer") from None
+
+
+def _of_id(entries: Iterable[Entry], id: str) -> Entry | None:
+    return next((entry for entry in entries if id in (entry["id"], entry["request_id"])), None)
+
+
+def _from_ledger(read: Callable[[_Asked], _T], asked: _Asked) -> _T:
+    try:
+        return read(asked)
+    except LedgerError as error:
+        raise SourceError(503, str(error)) from None
+
+
+def told(grant: Grant, budget: Budget) -> Mapping[str, Any]:
+    return {
+        "id": grant.id,
+        "budget": grant.budget,
+        "scope": grant.scope,
+        "amount": amount(budget, grant.amount),
+        "expires_at": moment(grant.expires),
+    }
+
+
+def _concerns(settings: BudgetSettings, who: Consumer) -> bool:
+    """True when a consumer's requests may fall under the budget."""
+    facts = {"consumer": who.name, "team": who.team}
+    match = compile_budget(settings).match
+    return all(pattern(facts[name]) for name, pattern in match if name in facts)
+
+
+def _belongs_to(scope: str, who: Consumer) -> bool:
+    """True when the fields of a count name the consumer, or its team."""
+    fields = read_scope(scope)[1]
+    return fields["consumer"] == who.name if "consumer" in fields else fields.get("team", who.team) == who.team

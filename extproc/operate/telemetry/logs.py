@@ -1,0 +1,165 @@
+"""Logs as JSON lines: each exchange, and each record of the standard logging module."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+
+from extproc.upstream.prices import NANO
+from extproc.words.caching import HITS, SHADOWS
+from extproc.words.exchange import Exchange
+
+_FOUND = (*HITS, *SHADOWS, "partial")
+_MOST_VERDICTS = 64
+_sorted = msgspec.json.Encoder(order="sorted").encode
+
+
+def describe(exchange: Exchange) -> dict[str, Any]:
+    """An exchange as one flat record: never a body, never a credential. Text from outside is cut short."""
+    entry: dict[str, Any] = {
+        "time": time.time(),
+        "event": "exchange",
+        "id": exchange.id,
+        "request_id": exchange.request_id[:128],
+        "operation": exchange.operation,
+        "status": exchange.status,
+        "error": exchange.error,
+        "outcome": exchange.ending.outcome,
+        "duration_ms": round(exchange.seconds * 1000, 3),
+    }
+    if hasattr(exchange, "consumer"):
+        entry["consumer"], entry["team"] = exchange.consumer.name, exchange.consumer.team
+        if exchange.labels:
+            entry["labels"] = exchange.labels
+    if hasattr(exchange, "ask"):
+        entry["model"], entry["stream"] = exchange.ask.model[:256], exchange.ask.stream
+    if exchange.denied_by:
+        entry["denied_by"] = exchange.denied_by
+    if exchange.downgraded:
+        entry["downgraded"] = exchange.downgraded
+    if exchange.skipped:
+        tried = {target.name for target in exchange.targets} if exchange.forwarded else ()
+        if skipped := {s.target.name: s.reason for s in exchange.skipped[:16] if s.target.name not in tried}:
+            entry["skipped"] = skipped
+    if (caching := exchange.caching) is not None:
+        entry["cache"] = caching.outcome
+        if caching.outcome in _FOUND:
+            entry["saved_usd"] = None if caching.saved is None else caching.saved / NANO
+            if caching.score is not None:
+                entry["similarity"] = round(caching.score, 4)
+    if exchange.mcp is not None:
+        entry |= _called(exchange)
+    elif exchange.forwarded:
+        entry |= _served(exchange)
+    return entry
+
+
+def _called(exchange: Exchange) -> dict[str, Any]:
+    """Log fields of a message to the MCP gateway: never arguments or results."""
+    call = exchange.mcp
+    entry: dict[str, Any] = {
+        "profile": call.profile,
+        "mcp_server": call.server,
+        "tool": call.tool[:256],
+        "mcp_protocol": call.version,
+        "rpc_id": call.id,
+        "request_bytes": len(getattr(exchange, "body", b"")),
+        "answer_bytes": call.answer_bytes,
+        "attempts": exchange.attempts,
+        "complete": exchange.ending.complete,
+    }
+    if call.session is not None:
+        entry["mcp_session"] = hashlib.sha256(call.session.id.encode()).hexdigest()[:16]
+    if call.message is not None and "arguments" in call.message.params:
+        entry["arguments_sha256"] = hashlib.sha256(_sorted(call.message.params["arguments"])).hexdigest()
+    if exchange.cost:
+        entry["cost_usd"] = exchange.cost / NANO
+    if exchange.tainted:
+        entry["tainted"] = list(exchange.tainted)
+    return entry
+
+
+def describe_verdicts(exchange: Exchange) -> Mapping[str, Any]:
+    """The verdicts of guardrails on an exchange, for audits: kinds and counts, never the text. `id` is the id of the
+    decision; the line of the exchange has the same one.
+    """
+    verdicts = [
+        {"guardrail": verdict.guardrail, "on": verdict.on, "action": verdict.action, "findings": verdict.kinds}
+        | ({"reason": verdict.reason} if verdict.reason else {})
+        for verdict in exchange.verdicts[:_MOST_VERDICTS]
+    ]
+    entry: dict[str, Any] = {"time": time.time(), "event": "guardrails", "id": exchange.id, "verdicts": verdicts}
+    if hasattr(exchange, "consumer"):
+        entry["consumer"], entry["team"] = exchange.consumer.name, exchange.consumer.team
+    return entry
+
+
+def _served(exchange: Exchange) -> dict[str, Any]:
+    """Log fields of a forwarded exchange: target, usage and cost."""
+    usage, target, report = exchange.usage, exchange.target, exchange.report
+    entry: dict[str, Any] = {
+        "attempts": exchange.attempts,
+        "provider": "" if target is None else target.provider,
+        "provider_model": "" if target is None else target.model,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "usage_source": usage.source,
+        "cost_usd": None if exchange.cost is None else exchange.cost / NANO,
+        "complete": exchange.ending.complete,
+    }
+    if exchange.prompt_saved or exchange.prompt_extra:
+        entry["prompt_saved_usd"] = exchange.prompt_saved / NANO
+        entry["prompt_extra_usd"] = exchange.prompt_extra / NANO
+    if exchange.first_token is not None:
+        entry["first_token_ms"] = round(exchange.first_token * 1000, 3)
+    if exchange.tries:
+        entry["tries"] = [asdict(try_) for try_ in exchange.tries]
+    if exchange.unread:
+        entry["unread"] = True
+    if report is not None:
+        entry["response_model"] = report.model[:256]
+        entry["finish_reasons"] = [reason[:64] for reason in list(report.finish_reasons.values())[:8]]
+    return entry
+
+
+def json_line(entry: Mapping[str, Any]) -> str:
+    """`entry` as one line of printable ASCII: msgspec leaves DEL, C1 controls and bidi marks in it."""
+    line = msgspec.json.encode(entry).decode()
+    return line if line.isascii() and line.isprintable() else json.dumps(entry)
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON line for each record of the standard logging module."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": record.created,
+            "event": "log",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            entry["exception"] = record.exc_info[0].__name__
+            entry["traceback"] = _frames(record.exc_info[2])
+        return json_line(entry)
+
+
+def _frames(traceback: Any) -> Sequence[str]:
+    """The frames of a traceback, innermost last. The exception's text is left out: it may quote a body or a key."""
+    frames = []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        frames.append(f"{code.co_filename.rpartition('/')[2]}:{traceback.tb_lineno} {code.co_qualname}")
+        traceback = traceback.tb_next
+    return frames[-20:]

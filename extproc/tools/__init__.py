@@ -1,0 +1,1 @@
+"""MCP: the gateway for tools, and runs that an untrusted tool has answered."""

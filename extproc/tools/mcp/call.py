@@ -1,0 +1,92 @@
+"""One exchange as the stages of the MCP gateway see it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from extproc.wire.framing import rpc
+from extproc.wire.framing.rpc import Message
+
+if TYPE_CHECKING:
+    from extproc.tools.mcp.catalogue import Catalogue, Entry
+    from extproc.tools.mcp.sessions import ClientSession, Question
+    from extproc.tools.mcp.settings import MCPProfileSettings, ToolPolicySettings
+
+MODERN = "2026-07-28"
+VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
+CAPABILITIES_KEY = "io.modelcontextprotocol/clientCapabilities"
+INFO_KEY = "io.modelcontextprotocol/clientInfo"
+SERVER_KEY = "io.modelcontextprotocol/serverInfo"
+SUBSCRIPTION_KEY = "io.modelcontextprotocol/subscriptionId"
+OWN_META = "io.modelcontextprotocol/"
+"""Beginning of the names in `_meta` that belong to the protocol."""
+INFO: Mapping[str, str] = {"name": "llm-extproc", "version": "1"}
+"""The gateway's name for clients and servers."""
+LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26")
+"""Revisions with `initialize` and sessions, the newest first. Those without are modern."""
+
+CALLS: Mapping[str, str] = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    "completion/complete": "ref",
+}
+"""Methods that go to a server, each with the parameter that says what is meant. The ledger has a row for each."""
+
+
+@dataclass(slots=True)
+class Call:
+    """What the stages find out about one message. Fields are unset until the stage beside them writes them."""
+
+    # Classify
+    profile: str
+    settings: MCPProfileSettings
+    # ParseRPC; None: the message could not be read, so refusals have no id
+    message: Message | None = None
+    # Era
+    version: str = ""  # of the protocol, as the client speaks it
+    capabilities: Mapping[str, Any] = field(default_factory=dict)  # of the client
+    session: ClientSession | None = None
+    # Answer
+    own: Mapping[str, Catalogue] = field(default_factory=dict)  # of servers with `lists: session`, those that were read
+    # Find
+    name: str = ""  # as the client said it: of a tool or prompt, or a resource's URI
+    server: str = ""
+    tool: str = ""  # the server's own name of it
+    entry: Entry | None = None  # its definition; None: a resource that is in no list
+    policy: ToolPolicySettings | None = None  # of a tool
+    # ForwardRPC
+    server_version: str = ""  # of the protocol, as it is spoken to the server
+    server_session: str = ""
+    sent_id: rpc.Id | None = None  # of the request as the server got it, where it is not the client's
+    question: Question | None = None  # of a server, that this message answers
+    must_read: bool = False  # the client cannot take the answer as the server gives it
+    # GuardResult
+    secret: bool = False  # its result is in quarantine
+    # the answer
+    streamed: bool = False
+    answered: bool = False  # the result, or an error, came
+    failed: bool = False  # a tool's result that says `isError`
+    rpc_error: int = 0  # code of the server's error
+    answer_bytes: int = 0
+
+    @property
+    def outcome(self) -> str:
+        """What a server's answer that came to its end says of the call; empty where it did it."""
+        return str(self.rpc_error) if self.rpc_error else "tool_error" if self.failed else ""
+
+    @property
+    def modern(self) -> bool:
+        return self.version == MODERN
+
+    @property
+    def id(self) -> rpc.Id | None:
+        return None if self.message is None else self.message.id
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """The arguments of a tool or prompt."""
+        found = {} if self.message is None else self.message.params.get("arguments")
+        return found if isinstance(found, dict) else {}

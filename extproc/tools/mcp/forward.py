@@ -1,0 +1,304 @@
+"""Find and ForwardRPC: from a name to the server that has it; Returned and ReadAnswer: its answer on the way back."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from extproc.routing.retries import retry_headers
+from extproc.tools.mcp.answers import owner, unknown_method
+from extproc.tools.mcp.call import MODERN, Call
+from extproc.tools.mcp.eras import request_for
+from extproc.tools.mcp.link import ServerError, headers_for
+from extproc.tools.mcp.policy import Policy
+from extproc.tools.mcp.profiles import Profiles
+from extproc.tools.mcp.refusals import RPCRefusal, body_of, too_large, unknown
+from extproc.tools.mcp.servers import Place, Servers, ServerSession
+from extproc.tools.mcp.settings import HOP, MCPSettings
+from extproc.wire.framing.content_types import framing_for
+from extproc.wire.framing.events import Events
+from extproc.wire.framing.patch import patch
+from extproc.wire.framing.rewording import Rewording
+from extproc.wire.framing.sse import SSE
+from extproc.words import contract
+from extproc.words.actions import Continue
+from extproc.words.contract import UPSTREAM, internal
+from extproc.words.dialect import Report
+from extproc.words.errors import (
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    MCP_BAD_ANSWER,
+    MCP_CREDENTIAL_REJECTED,
+    MCP_SERVER_TIMEOUT,
+    MCP_SERVER_UNAVAILABLE,
+    Refusal,
+)
+from extproc.words.exchange import Exchange
+
+_AGAIN = {"x-envoy-max-retries": "1", **retry_headers(("connect",))}
+"""A call goes out again after one failure alone: its server has not seen it."""
+_AGAIN_IN_SESSION = {**_AGAIN, **retry_headers(("connect", "404")), contract.ATTEND: contract.ATTEND_LATER}
+"""The same for a call in a session: a server that does not know it has not run the call. The next try has another."""
+_FAILURES = {
+    "server_unavailable": (MCP_SERVER_UNAVAILABLE, "Server {} cannot be reached now; try again later."),
+    "server_timeout": (MCP_SERVER_TIMEOUT, "Server {} did not answer in time; try again later."),
+    "bad_answer": (MCP_BAD_ANSWER, "Server {} gave an answer that is not MCP."),
+    "credential_rejected": (MCP_CREDENTIAL_REJECTED, "Server {} refused the gateway's credential."),
+}
+_REASONS = {"timeout": "server_timeout", "credential": "credential_rejected"}
+_OF_SERVERS = ("mcp-session-id", "server", "www-authenticate", "x-powered-by")
+"""Headers of servers that stay here."""
+
+
+def failure(code: str, server: str) -> Refusal:
+    """The refusal for a server that gave no good answer; never with a word of its own."""
+    kind, text = _FAILURES[code]
+    return RPCRefusal(kind, text.format(server), data={"server": server})
+
+
+class Find:
+    """Writes `mcp.server`, `mcp.tool`, `mcp.entry`, `mcp.policy` and `targets`. Unknown names and those that are not
+    granted get the same words.
+    """
+
+    def __init__(self, settings: MCPSettings, profiles: Profiles, servers: Servers, policy: Policy) -> None:
+        self._settings = settings
+        self._profiles = profiles
+        self._servers = servers
+        self._policy = policy
+
+    def __call__(self, exchange: Exchange) -> None:
+        call: Call = exchange.mcp
+        message = call.message
+        assert message is not None
+        if message.kind == "response":
+            self._answered(exchange, call)
+        elif not call.name or len(call.name) > self._most(message.method):
+            text = f"{message.method} needs a name of up to {self._most(message.method)} characters."
+            raise Refusal(INVALID_PARAMS, text)
+        elif not isinstance(message.params.get("arguments", {}), dict):
+            raise Refusal(INVALID_PARAMS, "'arguments' are an object.")
+        elif message.method.startswith("resources/") and message.method != "resources/read":
+            self._subscription(exchange, call, message.method)
+        else:
+            found = self._profiles.find(call, exchange.consumer.tools)
+            if found is None:
+                raise unknown(message.method, call.name)
+            call.server, call.tool, call.entry = found.server, found.name, found.entry
+        if exchange.operation == "tools/call":
+            call.policy = self._settings.policy(call.server, call.tool)
+        exchange.targets = (self._policy.target(call),)
+        if self._settings.servers[call.server].disabled:
+            raise failure("server_unavailable", call.server)
+
+    def _most(self, method: str) -> int:
+        """Longest name, in characters."""
+        limits = self._settings.limits
+        return limits.name if method in ("tools/call", "prompts/get") else max(limits.uri, limits.name)
+
+    def _answered(self, exchange: Exchange, call: Call) -> None:
+        """The client answers the question of a server."""
+        question = None if call.session is None else self._servers.sessions.asked(call.session, call.id)
+        if question is None or question.server not in call.settings.servers:
+            raise RPCRefusal(INVALID_REQUEST, "The message answers no question of this session.", edge=True)
+        call.question = question
+        call.server, exchange.operation = question.server, "mcp"
+
+    def _subscription(self, exchange: Exchange, call: Call, method: str) -> None:
+        """Updates of resources cannot be told apart where a profile has several servers."""
+        uri, known = call.name, self._profiles.catalogues(call.profile)
+        if len(call.settings.servers) != 1 or not known:
+            raise unknown_method(method)
+        if not exchange.consumer.tools(f"{call.profile}/{uri}"):
+            raise unknown("resources/read", uri)
+        call.server, call.tool = known[0][0], uri
+
+
+class ForwardRPC:
+    """Writes `onward`: the request as its server gets it, in its revision and in a session of its own."""
+
+    def __init__(self, settings: MCPSettings, servers: Servers, places: Mapping[str, str]) -> None:
+        self._servers = servers
+        self._timeouts = {name: str(int(each.timeout * 1000)) for name, each in settings.servers.items()}
+        self._places = places  # names of tries in Envoy, where they are other ones than usual
+
+    async def __call__(self, exchange: Exchange) -> None:
+        call: Call = exchange.mcp
+        server = self._servers.by_name.get(call.server)
+        if server is None or (catalogue := server.catalogue) is None:
+            raise failure("server_unavailable", call.server)
+        if call.question is not None:
+            question = call.question
+            call.server_version, call.server_session = question.version, question.session
+            edits: dict[str, Any] = {"id": question.id}
+            headers = headers_for("", question.version, question.session)
+        else:
+            call.server_version = catalogue.version_for(modern=call.modern)
+            sessions = catalogue.sessions and call.server_version != MODERN
+            session = await self._session(exchange, call, sessions=sessions)
+            self._servers.own.used(_place(exchange).key, call)
+            if session is not None:
+                call.server_session, call.server_version = session.id, session.version
+            edits, headers = request_for(call, session, exchange.id)
+        if call.server_session and call.question is None:
+            headers |= _AGAIN_IN_SESSION
+            headers[contract.SESSION] = _place(exchange).text
+        else:
+            headers |= _AGAIN
+        call.must_read = self._must_read(call)
+        if call.question is None:
+            headers[contract.BOUND] = bound(call)
+        removed = [
+            name
+            for name in exchange.request.headers
+            if name.startswith("mcp-")
+            and name not in headers
+            and not (name.startswith("mcp-param-") and self._same(call))
+        ]
+        headers[contract.ID] = exchange.id
+        headers[contract.TARGETS] = contract.encode_targets(exchange.targets)
+        headers[contract.TIMEOUT] = headers["x-envoy-upstream-rq-per-try-timeout-ms"] = self._timeouts[call.server]
+        if "?" in exchange.request.path:
+            headers[":path"] = exchange.request.path.partition("?")[0]
+        body = patch(exchange.body, edits) if edits else None
+        hop = HOP + call.server
+        order = (self._places.get(hop) or contract.try_cluster(hop),)
+        exchange.onward = Continue(headers, tuple(removed), body, reroute=True, order=order)
+        exchange.forwarded, exchange.sent = True, time.perf_counter()
+
+    def _same(self, call: Call) -> bool:
+        return call.modern and call.server_version == MODERN
+
+    def _must_read(self, call: Call) -> bool:
+        """Whether the client cannot take the answer as it is."""
+        if call.question is not None:
+            return False
+        if call.modern != (call.server_version == MODERN):
+            return True
+        return not call.modern and bool(call.session and call.session.capabilities)
+
+    async def _session(self, exchange: Exchange, call: Call, *, sessions: bool) -> ServerSession | None:
+        """The session at a server: of the client's session, or of a consumer whose client has none."""
+        if not sessions:
+            return None
+        try:
+            return await self._servers.session(_place(exchange).key, call.server, call.session)
+        except ServerError as error:
+            raise failure(error.code, call.server) from None
+
+
+def bound(call: Call) -> str:
+    """The value of `contract.BOUND`: bytes, and the message that takes the place of a larger event, in ASCII."""
+    asked = call.id if call.sent_id is None else call.sent_id
+    message = body_of(call, too_large(call), asked)
+    text = message.decode() if message.isascii() else json.dumps(msgspec.json.decode(message))
+    return f"{call.settings.max_result} {text}"
+
+
+def bound_script() -> str:
+    """The Lua source for Envoy."""
+    names = f'local HEADER, NAMESPACE = "{contract.BOUND}", "{contract.BOUND_NAMESPACE}"\n'
+    return names + Path(__file__).with_name("bound.lua").read_text(encoding="utf-8")
+
+
+def _place(exchange: Exchange) -> Place:
+    """The session of a call at its server."""
+    call: Call = exchange.mcp
+    client = "" if call.session is None else call.session.id
+    return Place(call.server, call.server_session, call.server_version, owner(exchange), client)
+
+
+class Returned:
+    """Writes `status`, `attempts`, `target`. A server that is away, ill or refuses the gateway becomes an error of
+    JSON-RPC; its own words go no further.
+    """
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+
+    def __call__(self, exchange: Exchange) -> None:
+        call: Call = exchange.mcp
+        response = exchange.response
+        exchange.status, exchange.attempts = response.status, response.attempts
+        if not exchange.forwarded:
+            return
+        exchange.target = exchange.targets[0]
+        status = response.status
+        if contract.HOP in response.headers or response.details != UPSTREAM:
+            reason = response.headers.get(contract.HOP, "timeout" if status == 504 else "")
+            raise failure(_REASONS.get(reason, "server_unavailable"), call.server)
+        if status in (401, 403):
+            raise failure("credential_rejected", call.server)
+        if (session := call.server_session) and response.attempts > 1:
+            told = response.headers.get("mcp-session-id", "")
+            call.server_session = self._servers.after(_place(exchange), told)
+        if status == 404 and session:
+            self._servers.forget(_place(exchange))
+            raise RPCRefusal(
+                MCP_SERVER_UNAVAILABLE,
+                f"Server {call.server} has ended its session; try again.",
+                data={"server": call.server},
+            )
+        if status >= 500:
+            raise failure("server_timeout" if status == 504 else "server_unavailable", call.server)
+        if call.question is None and (not 200 <= status < 300 and status not in (400, 404, 406, 413, 415, 422, 429)):
+            raise failure("bad_answer", call.server)
+
+
+class ReadAnswer:
+    """Decides who reads the answer, and returns the action for Envoy. `reads` says so for policy."""
+
+    def __init__(
+        self,
+        events: Events,
+        *,
+        event: int,
+        answer: int,
+        empty: int,
+        hold: Callable[[int], bool],
+        audit: bool,
+        reads: Callable[[Exchange], bool] = lambda _exchange: False,
+    ) -> None:
+        self._events = events
+        self._event, self._answer, self._empty = event, answer, empty
+        self._hold = hold
+        self._audit = audit
+        self._reads = reads
+
+    def __call__(self, exchange: Exchange) -> Continue:
+        call: Call = exchange.mcp
+        response = exchange.response
+        told: dict[str, str] = {}
+        withheld = (*internal(response.headers), *_OF_SERVERS)
+        if not exchange.forwarded:  # Envoy answered before a server was asked
+            exchange.unreached, exchange.reader = "gateway", None if response.ended else Rewording(exchange)
+            return Continue(told, (*withheld, "content-length"), read_answer=not response.ended)
+        kind = response.headers.get("content-type", "")
+        framing = framing_for(
+            kind, event_limit=self._event, body_limit=self._answer, empty_limit=self._empty, hold=self._hold
+        )
+        if call.question is not None or response.ended:
+            if call.question is None and call.id is not None:
+                raise failure("bad_answer", call.server)
+            return Continue(told, withheld)
+        if framing is None or response.headers.get("content-encoding", "identity") != "identity":
+            raise failure("bad_answer", call.server)
+        if response.status >= 400 and not call.modern:
+            told[":status"] = "200"  # at any other, clients end the session
+            exchange.status, call.must_read = 200, True
+        call.streamed = exchange.ask.stream = isinstance(framing, SSE)
+        most, length = call.settings.max_result, response.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > most:
+            raise too_large(call)
+        wanted = self._reads(exchange)
+        call.must_read = call.must_read or wanted
+        if not (call.must_read or (not call.streamed and (self._audit or not length))):
+            return Continue(told, withheld)
+        exchange.report = Report()
+        exchange.reader = self._events.reader(exchange, framing)
+        return Continue(told, (*withheld, "content-length"), read_answer=True)

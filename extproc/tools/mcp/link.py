@@ -1,0 +1,151 @@
+"""Requests of the processor itself to a server: handshakes, lists, and refusals of questions.
+
+They go through a private listener of Envoy's into the hop of the server, so its TLS, credential and limits are Envoy's
+here too, and no key of a server is ever in this process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from extproc.tools.mcp.call import CAPABILITIES_KEY, INFO, INFO_KEY, MODERN, VERSION_KEY
+from extproc.wire.framing import rpc
+from extproc.wire.framing.sse import SSE
+from extproc.wire.outbound.pool import AnswerError, Pool
+from extproc.words import contract
+
+ACCEPT = "application/json, text/event-stream"
+
+
+class ServerError(Exception):
+    """A server that gave no good answer. `code` is of the refusal of calls, without its `mcp_`."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class RefusedError(Exception):
+    """An error of JSON-RPC in place of a result, or none that can be read. `unknown`: of a method that is not there."""
+
+    def __init__(self, *, unknown: bool = False) -> None:
+        super().__init__()
+        self.unknown = unknown
+
+
+class SessionGoneError(RefusedError):
+    """The server does not know the session: 404."""
+
+
+class NoEnvoyError(ServerError):
+    """Envoy does not listen, so nothing is known about the server."""
+
+
+class _Reply(msgspec.Struct):
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: Any = None
+    id: Any = None
+
+
+_decode = msgspec.json.Decoder(_Reply).decode
+
+
+class Link:
+    """The way to one server. An answer has up to `most` bytes and takes up to `timeout` seconds."""
+
+    def __init__(self, name: str, socket: str, *, most: int, timeout: float) -> None:
+        self._path = f"/{name}"
+        self._pool = Pool("http://mcp", most=most, socket=socket)
+        self._timeout = timeout
+
+    async def ask(
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        version: str,
+        session: str = "",
+        capabilities: Mapping[str, Any] | None = None,
+    ) -> tuple[msgspec.Raw, str]:
+        """The result of a request, and the session that the server began with it. Raises ServerError, or RefusedError
+        where the server answers with an error. `capabilities` are those of a client, for revisions without sessions.
+        """
+        if version == MODERN:
+            params = {**params, "_meta": meta({}, capabilities)}
+        id = f"gateway-{secrets.token_hex(8)}"  # servers mix up the answers to equal ids of one session
+        body = rpc.request(method, id, params)
+        status, headers, data = await self._send(body, headers_for(method, version, session))
+        if status in (401, 403):
+            raise ServerError("credential_rejected")
+        if status == 404 and session:
+            raise SessionGoneError
+        if status >= 500:
+            raise ServerError("server_timeout" if status == 504 else "server_unavailable")
+        try:
+            reply = _reply(headers.get("content-type", ""), data, id)
+        except ValueError:
+            if status >= 400:
+                raise RefusedError from None
+            raise ServerError("bad_answer") from None
+        if reply.result is msgspec.UNSET:
+            code = reply.error.get("code") if isinstance(reply.error, dict) else None
+            raise RefusedError(unknown=code == rpc.METHOD_NOT_FOUND)
+        return reply.result, headers.get("mcp-session-id", "")
+
+    async def tell(self, body: bytes, version: str, session: str = "") -> None:
+        """Send a notification or an answer. Raises ServerError."""
+        await self._send(body, headers_for("", version, session))
+
+    async def end(self, version: str, session: str) -> None:
+        """End a session. Raises ServerError."""
+        await self._send(b"", headers_for("", version, session), "DELETE")
+
+    async def _send(
+        self, body: bytes, headers: Mapping[str, str], method: str = "POST"
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        try:
+            async with asyncio.timeout(self._timeout):
+                status, said, data = await self._pool.ask(self._path, body, headers, method)
+        except TimeoutError:
+            raise ServerError("server_timeout") from None
+        except AnswerError:
+            raise ServerError("bad_answer") from None
+        except OSError:
+            raise NoEnvoyError("server_unavailable") from None
+        if contract.HOP in said:  # Envoy's own answer
+            raise ServerError("server_timeout" if said[contract.HOP] == "timeout" else "server_unavailable")
+        return status, said, data
+
+
+def headers_for(method: str, version: str, session: str) -> dict[str, str]:
+    """The headers of a request to a server that speaks `version`."""
+    found = {"content-type": "application/json", "accept": ACCEPT}
+    if version:
+        found["mcp-protocol-version"] = version
+    if session:
+        found["mcp-session-id"] = session
+    if version == MODERN:
+        found["mcp-method"] = method
+    return found
+
+
+def meta(more: Mapping[str, Any], capabilities: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`_meta` of a request of 2026-07-28 by the gateway, for clients that say nothing of themselves."""
+    return {**more, VERSION_KEY: MODERN, CAPABILITIES_KEY: capabilities or {}, INFO_KEY: INFO}
+
+
+def _reply(content_type: str, data: bytes, id: str) -> _Reply:
+    """The answer to the request of that id among the messages of a body. Raises ValueError."""
+    if not content_type.startswith("text/event-stream"):
+        return _decode(data)
+    framing = SSE(len(data) + 1)
+    for event in (*framing.feed(data), *framing.end()):
+        if event.data:
+            reply = _decode(event.data)
+            if reply.id == id:
+                return reply
+    raise ValueError("no answer")

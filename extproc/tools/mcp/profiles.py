@@ -1,0 +1,225 @@
+"""Profiles: the names under which clients find the definitions of several servers, and the lists they get."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from extproc.tools.mcp.call import CALLS, MODERN, Call
+from extproc.tools.mcp.catalogue import INSTRUCTIONS, Catalogue, Entry, Kind
+from extproc.tools.mcp.names import Hidden, Index, index
+from extproc.tools.mcp.policy import Policy
+from extproc.tools.mcp.servers import Servers
+from extproc.tools.mcp.settings import MCPSettings
+from extproc.tools.taint import Taint
+from extproc.words.exchange import Exchange, ToolGrants
+
+log = logging.getLogger(__name__)
+
+_MOST_LISTS = 1000  # kept; each of one profile, kind and set of grants
+_MOST_LINES = 20  # of the log, for one profile at a time
+_ASKED = ("tools", "prompts", "resources", "completions", "logging")
+
+
+@dataclass(slots=True, frozen=True)
+class Found:
+    """A definition by the client's name, or a resource that is in no list."""
+
+    server: str
+    name: str  # the server's own
+    entry: Entry | None
+
+
+class Profiles:
+    """The profiles of one configuration."""
+
+    def __init__(self, settings: MCPSettings, servers: Servers, policy: Policy, taint: Taint) -> None:
+        self._settings = settings
+        self._servers = servers
+        self.policy = policy
+        self._taint = taint
+        self._indexes: dict[str, tuple[Any, Index]] = {}
+        self._lists: dict[Any, tuple[Any, bytes]] = {}
+        self._told: set[tuple[str, str, str]] = set()
+        own = [name for name, each in settings.servers.items() if each.lists == "session" and not each.disabled]
+        self._own = {name: [one for one in own if one in each.servers] for name, each in settings.profiles.items()}
+        self._own_indexes: OrderedDict[Any, tuple[Any, Index, Any]] = OrderedDict()
+
+    async def read_own(self, exchange: Exchange, owner: str) -> None:
+        """Writes `mcp.own`: the lists of servers whose lists depend on the session, which is named by `owner`."""
+        call: Call = exchange.mcp
+        if not (names := self._own[call.profile]):
+            return
+        await self._read_own(call, owner, names, new=exchange.operation not in CALLS)
+        if exchange.operation in CALLS and call.name and self.find(call, exchange.consumer.tools) is None:
+            await self._read_own(call, owner, names, new=True)
+
+    async def _read_own(self, call: Call, owner: str, names: Sequence[str], *, new: bool) -> None:
+        lists, servers = self._servers.own, self._settings.servers
+        wanted = [lists.get(owner, name, call, refresh=servers[name].refresh, new=new) for name in names]
+        found = zip(names, await asyncio.gather(*wanted), strict=True)
+        call.own = {name: catalogue for name, catalogue in found if catalogue is not None}
+
+    def index_for(self, call: Call) -> Index:
+        """Everything in the profile, as a client's session has it."""
+        if not (own := self._own[call.profile]):
+            return self.index(call.profile)
+        key = (call.profile, *(id(call.own.get(name)) for name in own))
+        generation = self._generation()
+        known = self._own_indexes.get(key)
+        if known is None or known[0] != generation:
+            shared = {name: each for name, each in self._known(call.profile).items() if name not in own}
+            made = index(call.settings, {**shared, **call.own}, self._names)
+            known = self._own_indexes[key] = generation, made, call.own  # which keeps its ids
+            while len(self._own_indexes) > self._settings.limits.session_lists:
+                self._own_indexes.popitem(last=False)
+        return known[1]
+
+    def index(self, profile: str) -> Index:
+        """Everything in the profile, whoever asks."""
+        generation = self._generation()
+        known = self._indexes.get(profile)
+        if known is None or known[0] != generation:
+            made = index(self._settings.profiles[profile], self._known(profile), self._names)
+            known = self._indexes[profile] = generation, made
+            self._tell(profile, made)
+        return known[1]
+
+    def _known(self, profile: str) -> Mapping[str, Catalogue]:
+        """The catalogues of a profile's servers, in their order; servers that are switched off have one, too."""
+        found = {name: self._servers.by_name.get(name) for name in self._settings.profiles[profile].servers}
+        return {
+            name: server.catalogue
+            for name, server in found.items()
+            if server is not None and server.catalogue is not None
+        }
+
+    def _names(self, server: str, kind: Kind) -> Collection[str] | None:
+        """The names that a server owns; None while they are not known, as those are of which sessions decide."""
+        known, pinned = self._servers.by_name.get(server), self.policy.pinned_names(server, kind)
+        if known is None or known.catalogue is None:
+            return pinned
+        open_ended = self._settings.servers[server].lists == "session" or not known.catalogue.complete
+        return None if open_ended and pinned is None else known.names[kind].keys() | (pinned or ())
+
+    def hidden(self, server: str) -> Iterator[tuple[str, Hidden]]:
+        """The definitions of a server that a profile wants and does not offer, by profile."""
+        for name, profile in self._settings.profiles.items():
+            if server in profile.servers:
+                yield from ((name, each) for each in self.index(name).hidden if each.entry.server == server)
+
+    def _tell(self, profile: str, made: Index) -> None:
+        new = [each for each in made.hidden if (profile, each.entry.server, each.name) not in self._told]
+        for entry, name, reason in new[:_MOST_LINES]:
+            log.warning(
+                "profile %s: %s of %s is not offered as %r: %s", profile, entry.name, entry.server, name, reason
+            )
+        if len(new) > _MOST_LINES:
+            log.warning("profile %s: %d more names: see `extproc mcp list`", profile, len(new) - _MOST_LINES)
+        self._told = {told for told in self._told if told[0] != profile} | {
+            (profile, each.entry.server, each.name) for each in made.hidden
+        }
+
+    def _generation(self) -> tuple[int, int]:
+        """Another one when definitions, or their states, have changed."""
+        return self._servers.generation, self.policy.version
+
+    def listed(self, exchange: Exchange, kind: Kind) -> bytes:
+        """The definitions that a consumer may see, as a JSON array. In a tainted run none of sensitive tools."""
+        profile, grants = exchange.mcp.profile, exchange.consumer.tools
+        careful = kind == "tools" and bool(self._taint.tools(exchange))
+        index = self.index_for(exchange.mcp)
+        generation, key = (self._generation(), index), (profile, kind, grants.key, careful)
+        known = self._lists.get(key)
+        if known is None or known[0] != generation:
+            entries = index.entries[kind].items()
+            renamed = kind in ("tools", "prompts")
+            shown = [
+                self._shown(name if renamed else "", entry)
+                for name, entry in entries
+                if grants(f"{profile}/{name}")
+                and not self.policy.hides(entry)
+                and not (careful and self._sensitive(entry))
+            ]
+            if len(self._lists) >= _MOST_LISTS:
+                self._lists.clear()
+            known = self._lists[key] = generation, msgspec.json.encode(shown)
+        return known[1]
+
+    def _sensitive(self, entry: Entry) -> bool:
+        return self._settings.policy(entry.server, entry.name).sensitive
+
+    def _shown(self, name: str, entry: Entry) -> Mapping[str, Any]:
+        """A definition as clients get it: with their name for it."""
+        fields: dict[str, Any] = {**entry.fields, "name": name} if name else dict(entry.fields)
+        for omitted in self.policy.omitted(entry):
+            fields.pop(omitted, None)
+        return fields
+
+    def catalogues(self, profile: str) -> Sequence[tuple[str, Catalogue]]:
+        """The servers of a profile that are known and not switched off, with what they offer."""
+        known = self._known(profile).items()
+        return [(name, catalogue) for name, catalogue in known if not self._settings.servers[name].disabled]
+
+    def find(self, call: Call, grants: ToolGrants) -> Found | None:
+        """The definition that a call is about; None where it is unknown or not granted."""
+        message, profile, name = call.message, call.profile, call.name
+        assert message is not None
+        if not grants(f"{profile}/{name}"):
+            return None
+        kinds: tuple[Kind, ...] = {"tools/call": ("tools",), "prompts/get": ("prompts",)}.get(message.method, ())  # type: ignore[assignment]
+        if message.method == "completion/complete":
+            kinds = ("prompts",) if message.params["ref"].get("type") == "ref/prompt" else ("templates", "resources")
+        known = self.index_for(call)
+        for kind in kinds or ("resources",):
+            if (entry := known.entries[kind].get(name)) is not None:
+                return None if self.policy.state(entry) == "disabled" else Found(entry.server, entry.name, entry)
+        return None if message.method in ("tools/call", "prompts/get") else self._resource(profile, known, name)
+
+    def _resource(self, profile: str, offered: Index, uri: str) -> Found | None:
+        """A resource that is in no list: of a template, or of the only server that can have it."""
+        if (entry := offered.template(uri)) is not None:
+            return None if self.policy.state(entry) == "disabled" else Found(entry.server, uri, entry)
+        known = self._known(profile)
+        having = [
+            share.server
+            for share in offered.shares
+            if share.own("resources", uri) is not None
+            and (share.server not in known or "resources" in known[share.server].capabilities)
+        ]
+        if len(having) != 1 or having[0] not in known or self._settings.servers[having[0]].disabled:
+            return None
+        return Found(having[0], uri, None)
+
+    # --- the gateway's own answers
+
+    def offers(self, profile: str, capability: str) -> bool:
+        """True where a server of the profile has tools, prompts, resources and so on."""
+        return any(capability in catalogue.capabilities for _, catalogue in self.catalogues(profile))
+
+    def hello(self, call: Call, version: str) -> dict[str, Any]:
+        """What the gateway says of a profile, for `initialize` and `server/discover`."""
+        known = self.catalogues(call.profile)
+        there = {name for _, catalogue in known for name in catalogue.capabilities}
+        capabilities: dict[str, Any] = {
+            name: {} for name in _ASKED if name in there and (name, version) != ("logging", MODERN)
+        }
+        said = [entry for _, catalogue in known for entry in catalogue.entries.get(INSTRUCTIONS, {}).values()]
+        texts = [f"{each.server}: {each.value(INSTRUCTIONS)}" for each in said if not self.policy.hides(each)]
+        found: dict[str, Any] = {"capabilities": capabilities}
+        if text := call.settings.instructions or "\n\n".join(texts):
+            found["instructions"] = text
+        return found
+
+    def ttl(self, profile: str) -> int:
+        """Milliseconds for which a list is as good as new."""
+        servers = self._settings.profiles[profile].servers
+        if self._own[profile]:
+            return 0
+        return int(1000 * min(self._settings.servers[name].refresh for name in servers))

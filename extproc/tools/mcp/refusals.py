@@ -1,0 +1,189 @@
+"""Refusals as MCP clients take them.
+
+Clients end their whole session at any status but 200. So a request that is authenticated and well formed gets its
+refusal in the body of a 200: a result that its model can read, where a tool was called, else an error of JSON-RPC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from extproc.tools.mcp.call import Call
+from extproc.wire.framing import rpc
+from extproc.words.actions import LocalReply
+from extproc.words.dialect import Dialect, Fields, Report
+from extproc.words.errors import (
+    CAPABILITY_MISSING,
+    HEADER_MISMATCH,
+    INVALID_JSON,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    MCP_BAD_ANSWER,
+    MCP_CREDENTIAL_REJECTED,
+    MCP_SERVER_TIMEOUT,
+    MCP_SERVER_UNAVAILABLE,
+    METHOD_UNKNOWN,
+    MISSING_KEY,
+    PROFILE_NOT_ALLOWED,
+    RESULT_TOO_LARGE,
+    SESSION_NOT_FOUND,
+    TOOL_NOT_FOUND,
+    VERSION_UNSUPPORTED,
+    Kind,
+    Refusal,
+)
+from extproc.words.exchange import Exchange
+from extproc.words.values import show_size
+
+REFUSAL_META = "llm-extproc/refusal"
+"""Key of `_meta` in the result of a refused call: the code, and the seconds after which to try again."""
+_JSON = {"content-type": "application/json"}
+_AT_THE_EDGE = (HEADER_MISMATCH, VERSION_UNSUPPORTED, CAPABILITY_MISSING, SESSION_NOT_FOUND)
+"""Refusals of messages that are well formed JSON-RPC, and no request of MCP."""
+
+
+class RPCRefusal(Refusal):
+    """A refusal with more for the client: `data` of its error in JSON-RPC. `edge`: its status of HTTP stays."""
+
+    def __init__(self, kind: Kind, message: str, *, data: Mapping[str, Any] | None = None, edge: bool = False) -> None:
+        super().__init__(kind, message)
+        self.data = data or {}
+        self.edge = edge
+
+
+class JSONRPC(Dialect):
+    """The API of the MCP gateway, for the parts of the gateway that all exchanges share: one for each exchange."""
+
+    name = "mcp"
+    family = "mcp"
+    fields = Fields(
+        model=None,
+        fixed=(),
+        output_limits=(),
+        needs={},
+        spoken=frozenset(),
+        files=frozenset(),
+        opaque=frozenset(),
+    )
+    comments = True
+    unnamed = True
+
+    def __init__(self, call: Call | None = None) -> None:
+        self._call = call
+
+    def observe(self, data: bytes, report: Report) -> bool:  # noqa: ARG002
+        return False
+
+    def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:  # noqa: ARG002
+        id = None if self._call is None else self._call.id
+        return rpc.error(id, rpc_code(kind), message, {"code": kind.code})
+
+    def cut_off(self, kind: Kind, message: str) -> bytes:
+        """A refusal in place of the answer, or as the last event of a stream."""
+        assert self._call is not None, "it was forwarded"
+        data = body_of(self._call, Refusal(kind, message))
+        return b"\n\nevent: message\ndata: %b\n\n" % data if self._call.streamed else data
+
+
+class Refuse:
+    """Turns a refusal into the answer of an exchange. `resource` is the public address of the gateway."""
+
+    def __init__(self, resource: str | None) -> None:
+        self._resource = resource
+
+    def __call__(self, exchange: Exchange, refusal: Refusal) -> LocalReply:
+        call: Call | None = exchange.mcp
+        kind, status = refusal.kind, refusal.kind.status
+        if call is None or call.id is None:  # it could not be read, or came from nobody known
+            headers = {}
+            if status == 401 or kind is PROFILE_NOT_ALLOWED:
+                headers["www-authenticate"] = self._challenge(call, kind)
+            data = msgspec.json.encode(exchange.dialect.error(kind, refusal.message, None))
+            return LocalReply(status, data, {**_JSON, **refusal.headers, **headers}, kind.code)
+        edge = getattr(refusal, "edge", False) or kind in _AT_THE_EDGE or (kind is METHOD_UNKNOWN and call.modern)
+        return LocalReply(status if edge else 200, body_of(call, refusal), _JSON, kind.code)
+
+    def _challenge(self, call: Call | None, kind: Kind) -> str:
+        """Where to get a token (RFC 9728, RFC 6750)."""
+        parts = []
+        if self._resource is not None and call is not None:
+            parts.append(f'resource_metadata="{metadata_url(self._resource, call.profile)}"')
+        if kind is PROFILE_NOT_ALLOWED:
+            parts.append('error="insufficient_scope"')
+        elif kind is not MISSING_KEY:
+            parts.append('error="invalid_token"')
+        return "Bearer " + ", ".join(parts) if parts else "Bearer"
+
+
+def body_of(call: Call, refusal: Refusal, id: rpc.Id | None = None) -> bytes:
+    """The message that refuses a request: a result where a tool was called and its model can read it. `id` is that of
+    the request, where it is not the client's.
+    """
+    id = call.id if id is None else id
+    if call.message is not None and call.message.method == "tools/call" and refusal.kind.code not in _CODES:
+        return rpc.result(id, refused_result(call, refusal))
+    said = {**_said(refusal), **(refusal.data if isinstance(refusal, RPCRefusal) else {})}
+    return msgspec.json.encode(rpc.error(id, rpc_code(refusal.kind), refusal.message, said))
+
+
+def refused_result(call: Call, refusal: Refusal) -> dict[str, Any]:
+    """The result of a call that was refused: one sentence for the model."""
+    found: dict[str, Any] = {"content": [{"type": "text", "text": refusal.message}], "isError": True}
+    if call.modern:
+        found["resultType"] = "complete"
+    return {**found, "_meta": {REFUSAL_META: _said(refusal)}}
+
+
+def _said(refusal: Refusal) -> dict[str, Any]:
+    said: dict[str, Any] = {"code": refusal.kind.code}
+    if (wait := refusal.headers.get("retry-after")) is not None:
+        said["retry_after"] = int(wait) if wait.isdecimal() else wait
+    return said
+
+
+def rpc_code(kind: Kind) -> int:
+    """The code in JSON-RPC for a refusal."""
+    if kind.code in _CODES:
+        return _CODES[kind.code]
+    return rpc.INTERNAL_ERROR if kind.status >= 500 else rpc.INVALID_REQUEST if kind.status == 400 else -32000
+
+
+_CODES = {
+    INVALID_JSON.code: rpc.PARSE_ERROR,
+    INVALID_REQUEST.code: rpc.INVALID_REQUEST,
+    METHOD_UNKNOWN.code: rpc.METHOD_NOT_FOUND,
+    TOOL_NOT_FOUND.code: rpc.INVALID_PARAMS,
+    INVALID_PARAMS.code: rpc.INVALID_PARAMS,
+    SESSION_NOT_FOUND.code: -32001,
+    HEADER_MISMATCH.code: -32020,
+    CAPABILITY_MISSING.code: -32021,
+    VERSION_UNSUPPORTED.code: -32022,
+    MCP_SERVER_UNAVAILABLE.code: rpc.INTERNAL_ERROR,
+    MCP_SERVER_TIMEOUT.code: rpc.INTERNAL_ERROR,
+    MCP_BAD_ANSWER.code: rpc.INTERNAL_ERROR,
+    MCP_CREDENTIAL_REJECTED.code: rpc.INTERNAL_ERROR,
+}
+"""Refusals that are errors of JSON-RPC: a model could do nothing about them."""
+
+
+def metadata_url(resource: str, profile: str) -> str:
+    """The address of a profile's document of RFC 9728."""
+    return f"{resource}/.well-known/oauth-protected-resource/mcp/{profile}"
+
+
+def too_large(call: Call) -> Refusal:
+    """The refusal of an answer that is larger than its profile takes."""
+    most = show_size(call.settings.max_result)
+    text = f"The result of {call.name!r} is larger than {most}, the most that the gateway passes on: ask for less."
+    return Refusal(RESULT_TOO_LARGE, text)
+
+
+def unknown(method: str, name: str) -> Refusal:
+    """The refusal of a name that is unknown or not granted: the same words for both."""
+    if method == "resources/read":
+        return RPCRefusal(TOOL_NOT_FOUND, "Resource not found", data={"uri": name[:256]})
+    kind = {"prompts/get": "prompt", "completion/complete": "reference"}.get(method, "tool")
+    return RPCRefusal(TOOL_NOT_FOUND, f"Unknown {kind}: {name[:256]}")

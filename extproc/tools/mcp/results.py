@@ -1,0 +1,165 @@
+"""GuardResult: guardrails over the answers of tools, and quarantine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from extproc.guardrails import GuardInput, GuardrailSettings
+from extproc.tools.mcp.call import CALLS, Call
+from extproc.tools.mcp.eras import too_long
+from extproc.tools.mcp.policy import as_input
+from extproc.tools.mcp.refusals import JSONRPC, refused_result
+from extproc.wire.framing import Frame, Framing, rpc
+from extproc.words.dialect import Ask, Text, strings
+from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
+from extproc.words.exchange import Exchange
+from extproc.words.tooling import Result
+
+_encode = msgspec.json.encode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_PROGRESS = "notifications/progress"
+_FAILED = "The tool failed."
+
+
+class GuardResult:
+    """Looks through each message of an answer. A result in which a blocking guardrail finds something becomes one that
+    says so; other messages are left out then. Results in quarantine become answers about them.
+    """
+
+    changes_length = True
+
+    def __init__(self, guardrails: Sequence[GuardrailSettings], made: Callable[..., GuardInput]) -> None:
+        chosen = [one if one.kind == "quarantine" else as_input(one) for one in guardrails if "tool_results" in one.on]
+        self._guard = made(chosen) if chosen else None
+
+    def reads(self, exchange: Exchange) -> bool:
+        """True where the answer has to be read. Writes `mcp.secret`."""
+        if self._guard is None or exchange.operation not in CALLS:
+            return False
+        call: Call = exchange.mcp
+        chosen = self._guard.chosen(_shadow(exchange))
+        found = [guard.replacer for guard in chosen if guard.replacer is not None]
+        call.secret = exchange.operation == "tools/call" and any(
+            replacer.meant(f"{call.server}/{call.tool}") for replacer in found
+        )
+        return bool(chosen)
+
+    def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
+        return self.reads(exchange)
+
+    def reason(self, exchange: Exchange) -> str:  # noqa: ARG002
+        return "guardrails read results"
+
+    async def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
+        out: list[Frame] = []
+        for event in events:
+            if event.data is None or not event.data.strip():
+                if not too_long(exchange.mcp, event):  # a comment, or an event without a message
+                    out.append(Frame(b":\n\n", None) if exchange.mcp.secret else event)
+                    continue
+                exchange.cut = _unread()
+                break
+            if (data := await self.judged(exchange, event.data)) is event.data:
+                out.append(event)
+            elif data is not None:
+                out.append(_written(event, data))
+        return out
+
+    async def judged(self, exchange: Exchange, data: bytes) -> bytes | None:
+        """One message as the client gets it; None: it does not."""
+        assert self._guard is not None
+        call: Call = exchange.mcp
+        try:
+            tree = _decode(data)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return _refused(call, _unread())
+        asked = "method" in tree
+        shadow = _shadow(exchange, tree, data)
+        if call.secret:
+            if asked:
+                return _progress(tree)
+            if "result" not in tree:
+                return _encode(rpc.error(call.id, rpc.INTERNAL_ERROR, _FAILED))
+            shadow.json = {"jsonrpc": "2.0", "id": call.id, "result": tree["result"]}
+            shadow.body = data = _encode(shadow.json)
+        try:
+            await self._guard(shadow)
+        except Refusal as refusal:
+            return None if asked else _refused(call, _said(refusal))
+        return shadow.body if shadow.masked else data
+
+
+class _Answer(JSONRPC):
+    """A message of a server, as guardrails read it."""
+
+    def __init__(self, call: Call, operation: str) -> None:
+        super().__init__(call)
+        self._of, self._operation = call, operation
+
+    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
+        for part in ("result", "error", "params"):
+            yield from strings(body.get(part), "tool", part)
+
+    def results(self, body: Mapping[str, Any]) -> Iterator[Result]:
+        if self._operation == "tools/call" and "result" in body:
+            found = body["result"]
+            said = found.get("content") or found.get("structuredContent") if isinstance(found, dict) else found
+            failed = isinstance(found, dict) and found.get("isError") is True
+            written = partial(_quarantined, self._of, failed)
+            yield Result(f"{self._of.server}/{self._of.tool}", said, body, "result", written)
+
+
+def _quarantined(call: Call, failed: bool, text: str) -> dict[str, Any]:
+    """The result without anything that its server wrote."""
+    found: dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": failed}
+    return {"resultType": "complete", **found} if call.modern else found
+
+
+def _shadow(exchange: Exchange, tree: dict[str, Any] | None = None, data: bytes = b"") -> Exchange:
+    """The exchange as a stage of requests takes it, with a message of the server in the place of the request. What it
+    notes is in the exchange itself.
+    """
+    made = copy(exchange)
+    made.request = replace(exchange.request, headers={})
+    made.dialect = _Answer(exchange.mcp, exchange.operation)
+    made.json, made.body, made.masked = tree or {}, data, False
+    made.ask = Ask(exchange.ask.model)
+    return made
+
+
+def _progress(tree: Mapping[str, Any]) -> bytes | None:
+    """Progress without words; no other message of a server whose results are in quarantine."""
+    params = tree.get("params")
+    if tree.get("method") != _PROGRESS or not isinstance(params, dict):
+        return None
+    kept = {
+        name: value
+        for name in ("progressToken", "progress", "total")
+        if isinstance(value := params.get(name), int | float) or (name == "progressToken" and isinstance(value, str))
+    }
+    return _encode({"jsonrpc": "2.0", "method": _PROGRESS, "params": kept})
+
+
+def _written(event: Frame, data: bytes) -> Frame:
+    raw = data if event.raw == event.data else b"event: message\ndata: %b\n\n" % data
+    return Frame(raw, data)
+
+
+def _refused(call: Call, refusal: Refusal) -> bytes:
+    return rpc.result(call.id, refused_result(call, refusal))
+
+
+def _said(refusal: Refusal) -> Refusal:
+    if refusal.kind is GUARDRAIL_BLOCKED:
+        return Refusal(refusal.kind, "A guardrail withheld the result of this tool.")
+    return Refusal(refusal.kind, "The result of this tool could not be checked, so it was withheld.")
+
+
+def _unread() -> Refusal:
+    return Refusal(GUARDRAIL_UNAVAILABLE, "The result of this tool cannot be read, so it was withheld.")

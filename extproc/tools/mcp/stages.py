@@ -1,0 +1,323 @@
+"""The stages of one request to the MCP gateway, in order. `build` is the table of contents.
+
+   on_headers   Classify (404 405 415) · Origin (403) · Authenticate (401) · OfProfile (401) · EnterProfile (403)
+                · EndSession · Admit
+   on_request   ParseRPC (-32700 -32600) · Era (-32020 -32022, 400 404) · Answer · Find (-32602)
+                · Judge · GuardCall · ReserveCall · ForwardRPC
+   on_response  Returned · MarkTaint · ReadAnswer
+   on_event     Translate · GuardResult
+   on_end       Cancel · Settle · Record · EnterCall
+
+A stage is as `pipeline` says. What the stages find out is in `Exchange.mcp`, a `Call`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from extproc.exchange.admission import Admit
+from extproc.exchange.services import Services
+from extproc.guardrails import AwaitAudits
+from extproc.guardrails._stages import searching
+from extproc.money.accounting.books import Enter
+from extproc.money.budgets import Reserve
+from extproc.operate.telemetry.metrics import Record
+from extproc.settings.config import Settings
+from extproc.stores import StoreError
+from extproc.tools.mcp.answers import METHODS, Answer, Era, owner
+from extproc.tools.mcp.call import CALLS, LEGACY, Call
+from extproc.tools.mcp.eras import Translate
+from extproc.tools.mcp.forward import Find, ForwardRPC, ReadAnswer, Returned
+from extproc.tools.mcp.policy import GuardCall, Judge, MarkTaint, Policy, ReserveCall
+from extproc.tools.mcp.profiles import Profiles
+from extproc.tools.mcp.refusals import JSONRPC, Refuse
+from extproc.tools.mcp.results import GuardResult
+from extproc.tools.mcp.servers import Servers, ServerSession
+from extproc.tools.mcp.sessions import Ended
+from extproc.tools.mcp.settings import MCPSettings
+from extproc.wire.framing import rpc
+from extproc.wire.framing.content_types import is_json
+from extproc.wire.framing.events import Events, EventStage
+from extproc.wire.framing.json import InvalidJSON
+from extproc.wire.framing.names import Names
+from extproc.wire.framing.rpc import InvalidMessageError, Message
+from extproc.words.actions import LocalReply
+from extproc.words.dialect import NO_ENDPOINT, Ask
+from extproc.words.errors import (
+    BODY_TOO_LARGE,
+    INVALID_JSON,
+    INVALID_KEY,
+    INVALID_REQUEST,
+    MCP_SERVER_TIMEOUT,
+    METHOD_NOT_ALLOWED,
+    ORIGIN_NOT_ALLOWED,
+    PROFILE_NOT_ALLOWED,
+    PROFILE_NOT_FOUND,
+    SESSION_NOT_FOUND,
+    STORE_UNAVAILABLE,
+    UNSUPPORTED_ENCODING,
+    Refusal,
+)
+from extproc.words.exchange import NOTHING_VERIFIED, Ending, Exchange
+from extproc.words.values import Pattern, is_loopback, show_size
+
+Stage = Callable[[Exchange], Any]
+PATH = "/mcp/"
+"""Beginning of the path of every profile."""
+DOCUMENTS = "/.well-known/oauth-protected-resource"
+"""In front of the path of a profile: its OAuth document (RFC 9728)."""
+
+
+class Classify:
+    """Writes `dialect`, `endpoint`, `operation` and `mcp`. Answers the OAuth document of a profile (RFC 9728)."""
+
+    def __init__(self, settings: MCPSettings, issuers: Sequence[str]) -> None:
+        self._profiles = settings.profiles
+        self._resource = settings.resource
+        self._issuers = issuers
+
+    def __call__(self, exchange: Exchange) -> LocalReply | None:
+        request = exchange.request
+        exchange.dialect, exchange.endpoint, exchange.operation = JSONRPC(), NO_ENDPOINT, "mcp"
+        path = request.path.partition("?")[0]
+        document = path.startswith(DOCUMENTS)
+        name = path.removeprefix(DOCUMENTS).removeprefix(PATH)
+        if (profile := self._profiles.get(name)) is None or (document and (not self._issuers or not self._resource)):
+            raise Refusal(PROFILE_NOT_FOUND, "There is no profile of this name: ask the operator of the gateway.")
+        if document:
+            if request.method not in ("GET", "HEAD"):
+                raise Refusal(METHOD_NOT_ALLOWED, "The document takes GET.", headers={"allow": "GET, HEAD"})
+            return self._document(name)
+        exchange.mcp = call = Call(name, profile)
+        exchange.dialect = JSONRPC(call)
+        if request.method == "DELETE":
+            return None
+        if request.method != "POST":
+            headers = {"allow": "POST, DELETE"}
+            raise Refusal(METHOD_NOT_ALLOWED, "A profile takes POST, and DELETE of a session.", headers=headers)
+        if request.headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
+            raise Refusal(UNSUPPORTED_ENCODING, "The body is compressed: send it without content-encoding.")
+        if not is_json(request.headers.get("content-type", "")):
+            text = "The body must be JSON in UTF-8, with 'content-type: application/json'."
+            raise Refusal(UNSUPPORTED_ENCODING, text)
+        return None
+
+    def _document(self, name: str) -> LocalReply:
+        found = {
+            "resource": f"{self._resource}{PATH}{name}",
+            "authorization_servers": self._issuers,
+            "bearer_methods_supported": ["header"],
+            "resource_name": name,
+        }
+        headers = {"content-type": "application/json", "access-control-allow-origin": "*"}
+        return LocalReply(200, msgspec.json.encode(found), headers)
+
+
+class Origin:
+    """Refuses requests of web pages that are not allowed: 403. A page may call a gateway on its own machine."""
+
+    def __init__(self, settings: MCPSettings) -> None:
+        self._allowed = [Pattern(origin) for origin in settings.origins]
+
+    def __call__(self, exchange: Exchange) -> None:
+        headers = exchange.request.headers
+        origin = headers.get("origin")
+        if origin is None:
+            return
+        host = origin.partition("://")[2]
+        if host == headers.get(":authority") and is_loopback(_hostname(host)):
+            return
+        if not any(pattern(origin) for pattern in self._allowed):
+            raise Refusal(ORIGIN_NOT_ALLOWED, "Web pages of this origin may not call the gateway (mcp.origins).")
+
+
+def _hostname(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdecimal() else host).strip("[]")
+
+
+class EnterProfile:
+    """Refuses consumers that were granted nothing in the profile: 403."""
+
+    def __call__(self, exchange: Exchange) -> None:
+        call: Call = exchange.mcp
+        if not exchange.consumer.tools.enters(call.profile):
+            message = f"Consumer {exchange.consumer.name} was granted no tools of the profile {call.profile!r}."
+            raise Refusal(PROFILE_NOT_ALLOWED, message)
+
+
+class OfProfile:
+    """Refuses tokens that were issued for another profile: 401. Other credentials pass."""
+
+    def __init__(self, settings: MCPSettings) -> None:
+        self._start = None if settings.resource is None else settings.resource + PATH
+
+    def __call__(self, exchange: Exchange) -> None:
+        if self._start is None or exchange.request.verified is NOTHING_VERIFIED:
+            return
+        for claims in exchange.request.verified.token.values():
+            if not isinstance(claims, Mapping) or "aud" not in claims:
+                continue
+            audiences = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
+            profiles = [each for each in audiences if isinstance(each, str) and each.startswith(self._start)]
+            if profiles and self._start + exchange.mcp.profile not in profiles:
+                raise Refusal(INVALID_KEY, "The token was issued for another profile: get one for this.")
+
+
+class EndSession:
+    """Ends the session of a DELETE."""
+
+    def __init__(self, servers: Servers, ended: Ended) -> None:
+        self._servers = servers
+        self._ended = ended
+
+    async def __call__(self, exchange: Exchange) -> LocalReply | None:
+        if exchange.request.method != "DELETE":
+            return None
+        session = self._servers.sessions.find(owner(exchange), exchange.request.headers.get("mcp-session-id", ""))
+        try:
+            if session is None or not await self._ended.add(session):
+                raise Refusal(SESSION_NOT_FOUND, "There is no such session.")
+        except StoreError as error:
+            raise Refusal(STORE_UNAVAILABLE, "The session cannot be ended now: try again in a moment.") from error
+        self._servers.end(session)
+        return LocalReply(204, b"")
+
+
+_PARAMS = ("_meta", "name", "uri", "arguments", "ref", "cursor", "inputResponses", "requestState")
+
+
+class ParseRPC:
+    """Writes `mcp.message`, `mcp.name`, `operation` and `ask`. A message that two readers could take differently is
+    refused.
+    """
+
+    def __init__(self, settings: MCPSettings, depth: int, nodes: int, weigh: Callable[[Exchange, int], None]) -> None:
+        self._most = settings.limits.message
+        self._depth, self._nodes = depth, nodes
+        self._weigh = weigh
+        self._params = Names(_PARAMS)
+
+    def __call__(self, exchange: Exchange) -> None:
+        body, call = exchange.body, exchange.mcp
+        if len(body) > self._most:
+            raise Refusal(BODY_TOO_LARGE, f"The message is larger than {show_size(self._most)}: send less.")
+        if len(body) != exchange.request.length:
+            self._weigh(exchange, len(body))
+        try:
+            message = rpc.read(body, self._depth, self._nodes)
+        except InvalidJSON as error:
+            raise Refusal(INVALID_JSON, str(error)) from None
+        except InvalidMessageError as error:
+            raise Refusal(INVALID_REQUEST, str(error)) from None
+        self._params.check(message.params)
+        call.message = message
+        if message.kind == "request" and message.method in METHODS:
+            exchange.operation = message.method
+        call.name = _name(message)
+        exchange.json, exchange.ask = dict(message.tree), Ask(call.name, free=True)
+
+
+def _name(message: Message) -> str:
+    """The name that the message is about, as the client says it; empty where it says none."""
+    value: Any = message.params.get(CALLS.get(message.method, "uri"))
+    if message.method == "completion/complete":  # a reference
+        value = value.get("uri" if value.get("type") == "ref/resource" else "name") if isinstance(value, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+class Cancel:
+    """Tells a server of an older revision that nobody waits for a call any more: the client of 2026-07-28 has closed
+    its stream, or the answer did not come in time. There the end of a connection means nothing.
+    """
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+
+    def __call__(self, exchange: Exchange) -> None:
+        call: Call | None = exchange.mcp
+        if call is None or call.server_version not in LEGACY or call.question is not None or call.answered:
+            return
+        if exchange.error == MCP_SERVER_TIMEOUT.code or (call.modern and exchange.ending in _GIVEN_UP):
+            id = call.id if call.sent_id is None else call.sent_id
+            body = rpc.request("notifications/cancelled", None, {"requestId": id})
+            self._servers.tell(call.server, ServerSession(call.server_session, call.server_version), body)
+
+
+_GIVEN_UP = (Ending.CLIENT_LEFT, Ending.INCOMPLETE, Ending.CUT)
+
+
+class EnterCall:
+    """Enters calls into the books; lists and handshakes have no row."""
+
+    def __init__(self, enter: Callable[[Exchange], None]) -> None:
+        self._enter = enter
+
+    def __call__(self, exchange: Exchange) -> None:
+        if exchange.operation in CALLS:
+            self._enter(exchange)
+
+
+@dataclass(slots=True, frozen=True)
+class Lists:
+    """The lists of stages, the shape of refusals, and the profiles."""
+
+    on_headers: Sequence[Stage]
+    on_request: Sequence[Stage]
+    on_response: Sequence[Stage]
+    on_end: Sequence[Stage]
+    refuse: Callable[[Exchange, Refusal], LocalReply]
+    profiles: Profiles
+
+
+def build(
+    settings: Settings, services: Services, authenticate: Stage, admit: Admit, *, reserve: Reserve, settle: Stage
+) -> Lists:
+    """The stages for the servers of `services`. The given stages also serve requests to models."""
+    mcp, servers = settings.mcp, services.servers
+    assert mcp is not None
+    assert servers is not None
+    telemetry, limits = services.telemetry, settings.limits
+    taint, ended = services.taint, Ended(services.counters, mcp.limits.session_age)
+    policy = Policy(mcp, settings.guardrails, changed=telemetry.tool_changed, tell=telemetry.guardrail)
+    profiles = Profiles(mcp, servers, policy, taint)
+    guard = partial(searching(settings, services), named=False)
+    guard_result = GuardResult(settings.guardrails, guard)
+    on_headers: list[Stage] = [
+        Classify(mcp, [issuer.issuer for issuer in settings.auth.jwt]),
+        Origin(mcp),
+        authenticate,
+        OfProfile(mcp),
+        EnterProfile(),
+        EndSession(servers, ended),
+        admit,
+    ]
+    on_request: list[Stage] = [
+        ParseRPC(mcp, limits.json_depth, limits.json_nodes, admit.take),
+        Era(servers, ended),
+        Answer(profiles, servers),
+        Find(mcp, profiles, servers, policy),
+        Judge(policy, taint),
+        GuardCall(settings.guardrails, guard),
+        ReserveCall(reserve),
+        ForwardRPC(mcp, servers, services.places),
+    ]
+    on_event: list[EventStage] = [Translate(servers), guard_result]
+    read_answer = ReadAnswer(
+        Events(on_event, telemetry.stage),
+        event=limits.sse_event,
+        answer=limits.buffered_response,
+        empty=limits.stream_empty,
+        hold=partial(services.in_flight.hold, limits.answer_memory),
+        audit=mcp.answers == "audit",
+        reads=guard_result.reads,
+    )
+    on_response: list[Stage] = [Returned(servers), MarkTaint(mcp, taint), read_answer]
+    record = Record(telemetry), EnterCall(Enter(services.books))
+    on_end: list[Stage] = [Cancel(servers), settle, AwaitAudits(services.audits, record), *record]
+    return Lists(on_headers, on_request, on_response, on_end, Refuse(mcp.resource), profiles)

@@ -1,0 +1,260 @@
+"""Providers' secrets while the gateway runs: keys read again, clouds' tokens fetched, both written for Envoy.
+
+Envoy reads one file for each provider, from a directory that it watches for renames. Every few seconds `Keeper`
+compares each provider's reference with its file. A key goes straight into the file. With other credentials a token is
+requested, and again some minutes before it expires. An empty secret makes Envoy answer the try itself, so that it fails
+over: a provider has an empty one before its first token, and when its key is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import random
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from extproc.upstream.credentials.oauth import Token, TokenError, fetch
+from extproc.upstream.providers import Credentials, ProviderSettings
+
+log = logging.getLogger(__name__)
+
+EVERY = 2.0
+"""Seconds between looks at the references."""
+_EARLY = 225.0  # seconds before it expires; Google's metadata server gives a new one only in the last 240
+_LONGEST_PAUSE = 60.0  # seconds between two requests that fail
+
+
+# --- Envoy's files
+
+
+# `stem` is the name of the file of a provider's secret: the provider's, with an addition for a try that has changed, so
+# that no key reaches the address of an earlier one. See `words.resources.place`.
+
+
+def secret_name(stem: str) -> str:
+    return f"key-{stem}"
+
+
+def secret_file(directory: str | Path, stem: str) -> str:
+    return str(Path(directory) / f"{stem}.yaml")
+
+
+def private_directory(directory: str | Path) -> Path:
+    place = Path(directory)
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    place.chmod(0o700)
+    return place
+
+
+def write_secret(directory: str | Path, stem: str, secret: str) -> None:
+    """Write atomically, and never readable by others, not even for a moment."""
+    _write(Path(secret_file(directory, stem)), _resource(stem, secret))
+
+
+def copy_secret(directory: str | Path, stem: str, secret: str, source: str | None) -> None:
+    """Write a secret, or in place of an empty one that of `source`, another stem."""
+    if not secret and source is not None:
+        with contextlib.suppress(OSError, UnicodeDecodeError, ValueError, LookupError):
+            [resource] = json.loads(Path(secret_file(directory, source)).read_text(encoding="utf-8"))["resources"]
+            secret = resource["generic_secret"]["secret"]["inline_string"]
+    write_secret(private_directory(directory), stem, secret)
+
+
+def forget_secret(directory: str | Path, stem: str) -> None:
+    with contextlib.suppress(OSError):
+        Path(secret_file(directory, stem)).unlink()
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def holds(directory: str | Path, stem: str, secret: str | None) -> bool:
+    """True when Envoy's file exists and holds this secret; None: any secret."""
+    try:
+        text = Path(secret_file(directory, stem)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return secret is None or text == _resource(stem, secret)
+
+
+def _resource(stem: str, secret: str) -> str:
+    resource = {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+        "name": secret_name(stem),
+        "generic_secret": {"secret": {"inline_string": secret}},
+    }
+    return json.dumps({"resources": [resource]}) + "\n"
+
+
+# --- the task beside the requests
+
+
+@dataclass(slots=True)
+class _State:
+    """The progress of one provider."""
+
+    secret: str | None = field(default=None, repr=False)
+    token: Token | None = None
+    due: float = 0.0  # time of the next request
+    failures: int = 0  # failed requests in a row
+    answered: bool = False  # True: a request was answered, well or not
+    task: asyncio.Task[None] | None = None
+
+    def forget(self) -> None:
+        """Make the next look request at once."""
+        if self.task is not None:
+            self.task.cancel()
+        self.task, self.due, self.failures = None, 0.0, 0
+
+
+class Keeper:
+    """Keeps the files in `directory` up to date. `count` gets (provider, outcome): ok, missing, or a TokenError's.
+    `stem` names the file of a provider.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        count: Callable[[str, str], None],
+        *,
+        stem: Callable[[str], str] = str,
+        fetch: Callable[[Credentials, str, float], Awaitable[Token]] = fetch,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._directory = directory
+        self._stem = stem
+        self._count = count
+        self._fetch = fetch
+        self._clock = clock
+        self._states: dict[str, _State] = {}
+        self._wrote: Mapping[str, str | None] = {}  # wanted at the last look, which ended well
+        self._secrets: Mapping[str, str | None] | None = None  # at the last look
+        self._news = asyncio.Event()
+
+    async def run(
+        self,
+        providers: Callable[[], Mapping[str, ProviderSettings]],
+        changed: Callable[[], None],
+        pause: Callable[[], float] = lambda: EVERY,
+    ) -> None:
+        """Look until cancelled, with pauses of about `EVERY`; call `changed` when secrets of providers are others: ids
+        of kept objects are sealed with them.
+        """
+        failing = False
+        try:
+            while True:
+                self._news.clear()
+                try:
+                    if await self.look(providers()):
+                        changed()
+                    failing = False
+                except Exception as error:  # noqa: BLE001 - whatever it was: tokens expire without the next look
+                    if not failing:
+                        log.error("the providers' keys are not kept: %s", type(error).__name__)  # noqa: TRY400
+                    failing = True
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause()):
+                        await self._news.wait()
+        finally:
+            for state in self._states.values():
+                state.forget()
+
+    async def look(self, providers: Mapping[str, ProviderSettings]) -> bool:
+        """Read, decide, write. True when a secret is another one than at the last look, or there is none now."""
+        there = {name: provider for name, provider in providers.items() if provider.reference is not None}
+        wrote, self._wrote = self._wrote, {}
+        secrets, kept = await asyncio.to_thread(self._read, there, wrote)
+        wanted = {name: self._wanted(name, provider, secrets[name]) for name, provider in there.items()}
+        other = {name: secret for name, secret in wanted.items() if name not in kept or wrote[name] != secret}
+        if other:  # a thread costs more than the rest of an idle look
+            await asyncio.to_thread(self._write, other)
+        self._wrote = wanted
+        before, self._secrets = self._secrets, secrets
+        return secrets != before
+
+    def _read(
+        self, providers: Mapping[str, ProviderSettings], wrote: Mapping[str, str | None]
+    ) -> tuple[Mapping[str, str | None], Collection[str]]:
+        """The secrets, and the names of the providers whose files are still as they were written."""
+        secrets = {name: provider.read_secret() for name, provider in providers.items()}
+        return secrets, {name for name, secret in wrote.items() if holds(self._directory, self._stem(name), secret)}
+
+    def _write(self, wanted: Mapping[str, str | None]) -> None:
+        for name, secret in wanted.items():
+            if not holds(self._directory, self._stem(name), secret):
+                write_secret(private_directory(self._directory), self._stem(name), secret or "")
+                log.info("provider %s: %s", name, "Envoy has its new secret" if secret else "Envoy has no secret now")
+
+    def _wanted(self, name: str, provider: ProviderSettings, secret: str | None) -> str | None:
+        """The secret for the file, None while the one that an earlier process left there is the best."""
+        state = self._states.setdefault(name, _State())
+        changed, state.secret = secret != state.secret, secret
+        if changed:
+            state.forget()
+            if secret is None:
+                self._count(name, "missing")
+                log.warning("provider %s: %s %s", name, provider.reference, provider.lack or "is gone")
+            elif provider.credentials is None:
+                self._count(name, "ok")
+        if provider.credentials is None:
+            return secret or ""
+        if secret is None or provider.disabled:
+            state.forget()
+            state.token = None
+            return ""
+        now = self._clock()
+        if (state.task is None or state.task.done()) and now >= state.due:
+            state.task = asyncio.create_task(self._refresh(name, state, provider.credentials, secret, now))
+        if state.token is not None and now < state.token.expires:
+            return state.token.value
+        return "" if state.answered else None
+
+    async def _refresh(self, name: str, state: _State, credentials: Credentials, secret: str, now: float) -> None:
+        state.due = now + _LONGEST_PAUSE  # a limit in case of a bug below
+        try:
+            token = await self._fetch(credentials, secret, now)
+        except TokenError as error:
+            state.failures += 1
+            wait = min(_LONGEST_PAUSE, 2.0 ** min(state.failures, 10))
+            state.due = self._clock() + wait * random.uniform(0.5, 1)  # noqa: S311 - so that replicas spread
+            left = state.token.expires - self._clock() if state.token else 0.0
+            serves = f"the old one is good for {left:.0f} s" if left > 0 else "there is none"
+            self._count(name, error.outcome)
+            log.warning("provider %s: no new token (%s); %s", name, error, serves)
+        else:
+            state.failures, state.token = 0, token
+            early = min(_EARLY, (token.expires - now) / 4) * random.uniform(0.8, 1)  # noqa: S311
+            state.due = max(token.expires - early, now + EVERY)
+            self._count(name, "ok")
+        state.answered = True
+        self._news.set()
+
+
+async def watch(providers: Callable[[], Mapping[str, ProviderSettings]], changed: Callable[[], None]) -> None:
+    """Call `changed` when secrets of providers are others; for a worker beside the one whose Keeper writes."""
+    before: Mapping[str, str | None] | None = None
+    while True:
+        secrets = await asyncio.to_thread(_secrets, providers())
+        if before is not None and secrets != before:
+            changed()
+        before = secrets
+        await asyncio.sleep(EVERY)
+
+
+def _secrets(providers: Mapping[str, ProviderSettings]) -> Mapping[str, str | None]:
+    return {name: each.read_secret() for name, each in providers.items() if each.reference is not None}

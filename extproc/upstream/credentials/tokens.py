@@ -1,0 +1,76 @@
+"""Clouds' tokens for calls of this process itself. Those of providers are written for Envoy, see `rotation`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+from extproc.upstream.credentials.oauth import Token, TokenError, fetch
+from extproc.upstream.providers import Credentials
+
+log = logging.getLogger(__name__)
+
+_EARLY = 225.0  # seconds before it expires
+_LONGEST_PAUSE = 60.0  # seconds between two requests that fail
+
+
+class Tokens:
+    """The token of one set of credentials: requested when it is needed first, and again some minutes before it expires.
+    `name` is for the log.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        credentials: Credentials,
+        *,
+        fetch: Callable[[Credentials, str, float], Awaitable[Token]] = fetch,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._name = name
+        self._credentials = credentials
+        self._fetch = fetch
+        self._clock = clock
+        self._token: Token | None = None
+        self._error = TokenError("unusable", "no token was requested yet")
+        self._due = 0.0  # time of the next request
+        self._failures = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def get(self, deadline: float) -> str:
+        """A token. Waits for one up to `deadline` (seconds, monotonic) where there is none. Raises TokenError."""
+        if (self._task is None or self._task.done()) and self._clock() >= self._due:
+            self._task = asyncio.create_task(self._refresh())
+        if (token := self._valid()) is not None:
+            return token
+        if self._task is not None and not self._task.done():  # it goes on for others when this wait ends
+            done, _ = await asyncio.wait({self._task}, timeout=max(0.0, deadline - time.monotonic()))
+            if not done:
+                raise TokenError("timeout", "no token in time")
+        if (token := self._valid()) is not None:
+            return token
+        raise self._error
+
+    def _valid(self) -> str | None:
+        return self._token.value if self._token is not None and self._clock() < self._token.expires else None
+
+    async def _refresh(self) -> None:
+        now = self._clock()
+        self._due = now + _LONGEST_PAUSE  # a limit in case of a bug below
+        try:
+            secret = self._credentials.reference.read()
+            if not secret:
+                raise TokenError("unusable", f"{self._credentials.reference} is not set")
+            self._token = token = await self._fetch(self._credentials, secret, now)
+        except TokenError as error:
+            self._failures, self._error = self._failures + 1, error
+            wait = min(_LONGEST_PAUSE, 2.0 ** min(self._failures, 10))
+            self._due = self._clock() + wait * random.uniform(0.5, 1)  # noqa: S311 - so that replicas spread
+            log.warning("%s: no new token (%s)", self._name, error)
+        else:
+            self._failures = 0
+            early = min(_EARLY, (token.expires - now) / 4) * random.uniform(0.8, 1)  # noqa: S311
+            self._due = token.expires - early

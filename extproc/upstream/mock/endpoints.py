@@ -1,0 +1,78 @@
+"""The values that pass between the parts of the mock: a request's JSON in, an answer or a refusal out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+from extproc.upstream.mock.faults import Faults
+
+Json = dict[str, Any]
+Headers = Sequence[tuple[bytes, bytes]]  # names in lower case
+_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line as values. Port 0 picks a free one; `fault` applies to every request."""
+
+    address: str = "127.0.0.1"
+    port: int = 0
+    name: str = "mock"
+    api_key: str | None = None
+    fault: str = ""
+    body_limit: int = 64 * 2**20  # bytes
+    log_size: int = 1000  # requests
+
+
+class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
+    """Ends the request with an error answer in the shape of its API."""
+
+    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code
+
+    @property
+    def type(self) -> str:
+        """OpenAI's type of the error."""
+        return "server_error" if self.status >= 500 else _TYPES.get(self.status, "invalid_request_error")
+
+
+def error(refused: Refused) -> Json:
+    """An error as OpenAI writes it."""
+    return {"error": {name: getattr(refused, name) for name in ("message", "type", "param", "code")}}
+
+
+class Question(Struct, frozen=True):
+    """A request as an API sees it. `digest` stands for the body in ids, `name` is this mock's name."""
+
+    body: Json
+    digest: str
+    name: str
+    faults: Faults
+    model: str = ""  # from the path or the body, its suffixes included
+    headers: Headers = ()
+    query: str = ""
+
+
+class Answer(NamedTuple):
+    """A JSON document; or the events of a stream as they are written, about how many, and its headers."""
+
+    document: Any = None
+    events: Iterator[bytes] | None = None
+    length: int = 0
+    headers: Headers = ()
+
+
+class Endpoint(NamedTuple):
+    """One POST endpoint: its dialect, its function for answers (or Refused), and its function for errors."""
+
+    dialect: str
+    answer: Callable[[Question], Answer]
+    error: Callable[[Refused], tuple[Json, Headers]]

@@ -1,0 +1,479 @@
+"""Prices of models, costs, and the catalogue: context windows and prices that the settings leave out.
+
+Prices become integers when the settings are read: femto-USD (1e-15 USD) for a token, which is exact to nine decimals of
+USD per million tokens. The cost of a request is in whole nano-USD, rounded up once.
+
+Source of the catalogue: the snapshot in the genai-prices package, whose entries carry their own sources and dates.
+Where a price depends on the hour of the day, the dearest one counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from functools import cache, lru_cache
+from importlib import metadata
+
+from pydantic import Field
+
+from extproc.upstream.prices import _data
+from extproc.upstream.prices._data import types
+from extproc.words.exchange import Kinds, Price, Usage
+from extproc.words.values import ModelName, Pattern, Section
+
+NANO = 10**9
+"""Nano-USD in a USD: the unit that money is counted in."""
+MOST = 1 << 56
+"""Nano-USD, 72 million USD: no request is held or charged more, so that every sum of them can be counted."""
+
+_PER_TOKEN = 10**9  # USD per million tokens -> femto-USD per token
+_PER_REQUEST = 10**15  # USD -> femto-USD
+_PER_SEARCH = 10**12  # USD per thousand -> femto-USD for each
+_SCALES: Mapping[str, int] = {"searches": _PER_SEARCH, "seconds": 10**15 // 3600, "images": _PER_REQUEST}
+"""Femto-USD of the kinds that are no tokens: per thousand searches, per hour of audio, per image. Characters have a
+price per million, as tokens.
+"""
+_FEMTO = 10**6  # femto-USD in a nano-USD
+_DEAREST = 1_000_000
+
+_Rate = float | Decimal
+_PRICED = (
+    *("audio_input", "audio_cached", "audio_output", "image_input", "image_output", "cache_write_1h"),
+    *("seconds", "characters", "images"),
+)
+"""Kinds that settings can price."""
+
+
+class PriceSettings(Section):
+    """The price of a model. It wins over the bundled catalogue."""
+
+    input: float = Field(ge=0, le=_DEAREST, description="Price of input tokens, in USD per million.")
+    output: float = Field(ge=0, le=_DEAREST, description="Price of output tokens, in USD per million.")
+    cached_input: float | None = Field(
+        None,
+        ge=0,
+        le=_DEAREST,
+        description="Price of input tokens read from a prompt cache, in USD per million. Default: `input`.",
+    )
+    cache_write: float | None = Field(
+        None,
+        ge=0,
+        le=_DEAREST,
+        description="Price of input tokens written to a prompt cache, in USD per million. Default: `input`.",
+    )
+    reasoning: float | None = Field(
+        None, ge=0, le=_DEAREST, description="Price of reasoning tokens, in USD per million. Default: `output`."
+    )
+    audio_input: float | None = Field(
+        None, ge=0, le=_DEAREST, description="Price of audio in the input, in USD per million tokens. Default: `input`."
+    )
+    audio_cached: float | None = Field(
+        None,
+        ge=0,
+        le=_DEAREST,
+        description="Price of audio read from a prompt cache, in USD per million tokens. Default: `cached_input`.",
+    )
+    audio_output: float | None = Field(
+        None, ge=0, le=_DEAREST, description="Price of audio that is answered, in USD per million. Default: `output`."
+    )
+    image_input: float | None = Field(
+        None, ge=0, le=_DEAREST, description="Price of images in the input, in USD per million. Default: `input`."
+    )
+    image_output: float | None = Field(
+        None, ge=0, le=_DEAREST, description="Price of images that are answered, in USD per million. Default: `output`."
+    )
+    cache_write_1h: float | None = Field(
+        None,
+        ge=0,
+        le=_DEAREST,
+        description="Price of input tokens that a prompt cache keeps for an hour, in USD per million. Default: "
+        "`cache_write`.",
+    )
+    seconds: float | None = Field(
+        None,
+        ge=0,
+        le=_DEAREST,
+        alias="audio_hour",
+        description="Price of an hour of audio in the input, in USD, in addition to its tokens. For transcriptions.",
+    )
+    characters: float | None = Field(
+        None,
+        ge=0,
+        le=_DEAREST,
+        description="Price of characters in the input, in USD per million, in addition to its tokens. For speech.",
+    )
+    images: float | None = Field(
+        None,
+        ge=0,
+        le=_DEAREST,
+        alias="image",
+        description="Price of an image that is answered, in USD, in addition to its tokens.",
+    )
+    per_request: float = Field(
+        0, ge=0, le=_DEAREST, description="Price of each request, in USD, in addition to its tokens."
+    )
+
+    @property
+    def price(self) -> Price:
+        return price(
+            self.input,
+            self.output,
+            cached_input=self.cached_input,
+            cache_write=self.cache_write,
+            reasoning=self.reasoning,
+            per_request=self.per_request,
+            version=self.version,
+            kinds={name: value for name in _PRICED if (value := getattr(self, name)) is not None},
+        )
+
+    @property
+    def version(self) -> str:
+        """Origin of a price, as the ledger records it."""
+        return "settings"
+
+
+class DatedPriceSettings(PriceSettings):
+    """The price of a model from a day on."""
+
+    model: ModelName = Field(
+        description="Pattern of the models: keys of `models`, or names of models at their providers."
+    )
+    provider: str | None = Field(
+        None, description="Provider that the price applies to: a key of `providers`. Default: all."
+    )
+    since: date = Field(date.min, alias="from", description="First day of the price, in UTC. Default: always.")
+
+    @property
+    def version(self) -> str:
+        return "settings" if self.since == date.min else f"settings {self.since}"
+
+
+def price(
+    input: _Rate,
+    output: _Rate,
+    *,
+    cached_input: _Rate | None = None,
+    cache_write: _Rate | None = None,
+    reasoning: _Rate | None = None,
+    per_request: _Rate = 0,
+    version: str = "",
+    kinds: Mapping[str, _Rate] | None = None,
+) -> Price:
+    """A price in USD per million tokens (`per_request`: USD), compiled. `kinds` are prices of fields of `Kinds`."""
+    found = Price(
+        _whole(input, _PER_TOKEN),
+        _whole(output, _PER_TOKEN),
+        _whole(input if cached_input is None else cached_input, _PER_TOKEN),
+        _whole(input if cache_write is None else cache_write, _PER_TOKEN),
+        _whole(output if reasoning is None else reasoning, _PER_TOKEN),
+        _whole(per_request, _PER_REQUEST),
+        version,
+    )
+    return replace(found, kinds=_kinds(found, kinds, cached=cached_input is not None)) if kinds else found
+
+
+def _kinds(price: Price, given: Mapping[str, _Rate], *, cached: bool) -> Kinds:
+    """The prices of all kinds. One without a price costs what text does; from a cache that has none, what it costs
+    without a cache.
+    """
+    rates = {name: _whole(rate, _SCALES.get(name, _PER_TOKEN)) for name, rate in given.items()}
+    fallback = {"input": price.input, "cached": price.cached_input, "output": price.output, "1h": price.cache_write}
+    for name in (*_INPUT_KINDS, *_OUTPUT_KINDS):
+        kind, _, part = name.rpartition("_")
+        alike = f"{kind}_input" if part == "cached" and not cached else ""
+        rates.setdefault(name, rates.get(alike, fallback[part]))
+    return Kinds(**rates)
+
+
+def _whole(value: _Rate, scale: int) -> int:
+    return int((Decimal(str(value)) * scale).to_integral_value())
+
+
+def cost(price: Price, usage: Usage) -> int:
+    """Nano-USD, rounded up. Beyond a tier's start all tokens cost that tier's price."""
+    rates = at(price, usage.input_tokens)
+    written = min(usage.cache_write_tokens, usage.input_tokens)
+    cached = min(usage.cached_tokens, usage.input_tokens - written)
+    reasoning = min(usage.reasoning_tokens, usage.output_tokens)
+    femto = (
+        (usage.input_tokens - written - cached) * rates.input
+        + cached * rates.cached_input
+        + written * rates.cache_write
+        + (usage.output_tokens - reasoning) * rates.output
+        + reasoning * rates.reasoning
+        + rates.per_request
+    )
+    if usage.kinds is not None and rates.kinds is not None:
+        femto += _difference(usage.kinds, rates, usage.input_tokens - written - cached, written)
+    return min(-(-femto // _FEMTO), MOST)
+
+
+def prompt_cache(price: Price, usage: Usage) -> tuple[int, int]:
+    """Nano-USD that tokens read from the provider's prompt cache cost less than plain input, and that tokens written to
+    it cost more. Of text: other kinds have discounts of their own.
+    """
+    rates = at(price, usage.input_tokens)
+    saved = usage.cached_tokens * max(0, rates.input - rates.cached_input)
+    extra = usage.cache_write_tokens * max(0, rates.cache_write - rates.input)
+    return saved // _FEMTO, -(-extra // _FEMTO)
+
+
+def _difference(tokens: Kinds, rates: Price, plain: int, written: int) -> int:
+    """What `tokens` cost more than text. `plain` are the tokens of input that no cache read or wrote."""
+    kinds = rates.kinds
+    assert kinds is not None, "asked before"
+    femto = tokens.searches * kinds.searches + tokens.seconds * kinds.seconds
+    femto += tokens.characters * kinds.characters + tokens.images * kinds.images
+    for of_input, of_cached, rate, cached_rate in (
+        (tokens.audio_input, tokens.audio_cached, kinds.audio_input, kinds.audio_cached),
+        (tokens.image_input, tokens.image_cached, kinds.image_input, kinds.image_cached),
+        (tokens.video_input, 0, kinds.video_input, 0),
+    ):
+        fresh = min(max(0, of_input - of_cached), plain)
+        plain -= fresh
+        femto += fresh * (rate - rates.input) + of_cached * (cached_rate - rates.cached_input)
+    femto += min(tokens.cache_write_1h, written) * (kinds.cache_write_1h - rates.cache_write)
+    femto += tokens.audio_output * (kinds.audio_output - rates.output)
+    femto += tokens.image_output * (kinds.image_output - rates.output)
+    return femto + tokens.video_output * (kinds.video_output - rates.output)
+
+
+_INPUT_KINDS = ("audio_input", "audio_cached", "image_input", "image_cached", "video_input", "cache_write_1h")
+_OUTPUT_KINDS = ("audio_output", "image_output", "video_output")
+ALL_KINDS = frozenset((*_INPUT_KINDS, *_OUTPUT_KINDS))
+
+
+NO_UNITS: Mapping[str, int] = {}
+
+
+def bound(
+    price: Price,
+    input_tokens: int,
+    output_tokens: int,
+    possible: Collection[str] = ALL_KINDS,
+    units: Mapping[str, int] = NO_UNITS,
+) -> int:
+    """Most nano-USD of a request within these tokens, whatever kind they turn out to be: text, thinking, read from or
+    written to a cache, and those of `Kinds` that are `possible`. `units` are the most of what is no token.
+    """
+    most = 0
+    for rates in (price, *[tier for start, tier in price.tiers if start < input_tokens]):
+        input_rate = max(rates.input, rates.cached_input, rates.cache_write)
+        output_rate = max(rates.output, rates.reasoning)
+        if (kinds := rates.kinds) is not None:
+            input_rate = max(input_rate, *[getattr(kinds, name) for name in _INPUT_KINDS if name in possible], 0)
+            output_rate = max(output_rate, *[getattr(kinds, name) for name in _OUTPUT_KINDS if name in possible], 0)
+        beside = sum(count * getattr(kinds, name) for name, count in units.items()) if units and kinds else 0
+        most = max(most, input_tokens * input_rate + output_tokens * output_rate + rates.per_request + beside)
+    return min(-(-most // _FEMTO), MOST)
+
+
+def at(price: Price, input_tokens: int) -> Price:
+    """The price for a request of so many input tokens."""
+    rates = price
+    for start, tier in price.tiers:
+        if input_tokens <= start:
+            break
+        rates = tier
+    return rates
+
+
+def decimal(nano: int) -> str:
+    """Nano-USD as a plain decimal number of USD, exactly: `0.0125`, `3`."""
+    whole, part = divmod(nano, NANO)
+    return f"{whole}.{part:09d}".rstrip("0").rstrip(".")
+
+
+def per_million(price: Price) -> Mapping[str, float]:
+    """USD per million tokens by kind, of the first tier."""
+    kinds = {"input": price.input, "cached_input": price.cached_input, "output": price.output}
+    return {kind: rate / _PER_TOKEN for kind, rate in kinds.items()}
+
+
+def is_priced(price: Price, option: str, value: str) -> bool:
+    """True when a request with that option has a price of its own."""
+    name = f"{option}={value}"
+    return name in price.variants or name in price.factors
+
+
+def with_options(price: Price, options: Mapping[str, str]) -> Price:
+    """The price of a request with these options, as far as they have one."""
+    names = [f"{option}={value}" for option, value in options.items()]
+    found, factor = price, _WHOLE
+    for name in names:
+        if name in price.factors:
+            factor = -(-factor * price.factors[name] // _WHOLE)
+        else:
+            found = price.variants.get(name, found)
+    return found if factor == _WHOLE else _scaled(found, factor)
+
+
+def _scaled(price: Price, factor: int) -> Price:
+    rates = {name: -(-getattr(price, name) * factor // _WHOLE) for name in _RATES}
+    kinds = price.kinds and Kinds(*[-(-rate * factor // _WHOLE) for rate in astuple(price.kinds)])
+    tiers = tuple([(start, _scaled(tier, factor)) for start, tier in price.tiers])
+    return replace(price, **rates, kinds=kinds, tiers=tiers, variants={}, factors={})
+
+
+_WHOLE = 1000
+_RATES = ("input", "output", "cached_input", "cache_write", "reasoning")
+
+
+class PriceBook:
+    """Finds the price of a model at a provider on one day, UTC. `surcharges` are factors by option, `field=value`."""
+
+    def __init__(
+        self,
+        dated: Sequence[DatedPriceSettings] = (),
+        today: date | None = None,
+        surcharges: Mapping[str, float] | None = None,
+    ) -> None:
+        self._factors = {option: round(factor * _WHOLE) for option, factor in (surcharges or {}).items()}
+        self.today = today or datetime.now(UTC).date()
+        begun = [entry for entry in dated if entry.since <= self.today]
+        begun.sort(key=lambda entry: (entry.since, len(entry.model)), reverse=True)  # the most specific of one day
+        self._dated = [(Pattern(entry.model), entry.provider, entry.price) for entry in begun]
+
+    def find(self, name: str, provider: str, model: str, own: PriceSettings | None, known: Known) -> Price | None:
+        """The price of the entry `name` of `models`, which is `model` at `provider`; None when it is unknown."""
+        found = self._find(name, provider, model, own, known)
+        return found if found is None or not self._factors else replace(found, factors=self._factors)
+
+    def _find(self, name: str, provider: str, model: str, own: PriceSettings | None, known: Known) -> Price | None:
+        for pattern, where, found in self._dated:
+            if where in (None, provider) and (pattern(name) or pattern(model)):
+                return found
+        return known.price if own is None else own.price
+
+
+@dataclass(slots=True, frozen=True)
+class Known:
+    """The catalogue's entry for a model."""
+
+    context: int | None = None
+    price: Price | None = None
+
+
+def hold(names: Collection[str | None]) -> None:
+    """Read the entries of these providers of the catalogue at once, which takes less time than one by one."""
+    _data.hold(names)
+
+
+def known_models(provider: str | None) -> Sequence[str]:
+    """The ids of the provider's models that are still offered."""
+    found = _data.provider(provider)
+    return [] if found is None else [model.id for model in found.models if not model.deprecated]
+
+
+@lru_cache(maxsize=4096)  # a look-up takes longer than everything else about a name
+def known_model(provider: str | None, model: str, today: date) -> Known:
+    """The catalogue's entry for `model` at `provider` on a day; an empty one when either is unknown."""
+    found = _data.provider(provider)
+    info = found.find_model(model) if found is not None else None
+    if provider == "openai" and model.startswith(_FREE):
+        return Known(None, replace(_NOTHING, version=_catalogue()))
+    if info is None:
+        return Known()
+    price = _compiled(_prices(info, today))
+    if price is not None and (variants := _variants(info, today)):
+        price = replace(price, variants=variants)
+    return Known(info.context_window, price)
+
+
+_FREE = ("omni-moderation-", "text-moderation-")
+"""OpenAI's models that cost nothing: https://platform.openai.com/docs/guides/moderation"""
+_NOTHING = Price(0, 0, 0, 0, 0)
+
+_NO_OPTIONS = ("processing", "route")
+"""Conditions of prices in the catalogue that are no fields of a request, such as batches. The others are."""
+
+
+def _variants(info: types.ModelInfo, today: date) -> Mapping[str, Price]:
+    """The price with each option that has one on that day, by `option=value`."""
+    noon = datetime.combine(today, time(12), UTC)
+    found = {}
+    for variant in info.price_variants or ():
+        if len(variant.when) == 1 and (variant.constraint is None or variant.constraint.active(noon)):
+            [(option, value)] = variant.when.items()
+            price = _compiled(info.get_prices(noon, variant.when)) if option not in _NO_OPTIONS else None
+            if price is not None:
+                found[f"{option}={value}"] = price
+    return found
+
+
+def _prices(info: types.ModelInfo, today: date) -> types.ModelPrice:
+    """The catalogue's price for that day; the dearest where it changes with the hour."""
+    found = [info.get_prices(datetime.combine(today, time(12), UTC))]
+    if not isinstance(info.prices, types.ModelPrice):
+        found += [part.prices for part in info.prices if isinstance(part.constraint, types.TimeOfDateConstraint)]
+    return max(found, key=lambda prices: _base(prices.input_mtok) + _base(prices.output_mtok))
+
+
+def _compiled(prices: types.ModelPrice) -> Price | None:
+    """The compiled price. None without a price of input tokens. Models without output have no price of it."""
+    kinds = {
+        "input": prices.input_mtok,
+        "output": prices.output_mtok or Decimal(),
+        "cached_input": prices.cache_read_mtok,
+        "cache_write": prices.cache_write_mtok,
+        "reasoning": prices.output_reasoning_mtok,
+    }
+    if kinds["input"] is None:
+        if all(getattr(prices, name) is None for name in _UNITS.values()):
+            return None
+        kinds["input"] = Decimal()
+    per_request, version = _base(prices.requests_kcount) / 1000, _catalogue()
+    given = {kind: value for kind, value in kinds.items() if value is not None}
+    more = {
+        kind: value for kind, name in {**_CATALOGUED, **_UNITS}.items() if (value := getattr(prices, name)) is not None
+    }
+    tiers = []
+    for start in sorted({tier.start for value in (*given.values(), *more.values()) for tier in _tiers(value)}):
+        rates = {kind: _at(value, start) for kind, value in given.items()}
+        apart = {kind: _at(value, start) for kind, value in more.items()}
+        tiers.append((start, price(**rates, per_request=per_request, version=version, kinds=apart)))
+    rates = {kind: _base(value) for kind, value in given.items()}
+    apart = {kind: _base(value) for kind, value in more.items()}
+    found = price(**rates, per_request=per_request, version=version, kinds=apart)
+    return replace(found, tiers=tuple(tiers))
+
+
+_CATALOGUED: Mapping[str, str] = {
+    "audio_input": "input_audio_mtok",
+    "audio_cached": "cache_audio_read_mtok",
+    "image_input": "input_image_mtok",
+    "image_cached": "cache_image_read_mtok",
+    "video_input": "input_video_mtok",
+    "audio_output": "output_audio_mtok",
+    "image_output": "output_image_mtok",
+    "video_output": "output_video_mtok",
+    "cache_write_1h": "cache_write_1h_mtok",
+    "searches": "web_searches_kcount",
+}
+"""The catalogue's name of each kind's price."""
+_UNITS: Mapping[str, str] = {"seconds": "input_audio_hours", "characters": "input_mchars"}
+"""... of those whose models may have no price of tokens."""
+
+
+@cache
+def _catalogue() -> str:
+    return f"genai-prices {metadata.version('genai-prices')}"
+
+
+_CataloguePrice = Decimal | types.TieredPrices | None
+
+
+def _base(value: _CataloguePrice) -> Decimal:
+    """The price of the first tier."""
+    return value.base if isinstance(value, types.TieredPrices) else value or Decimal()
+
+
+def _tiers(value: _CataloguePrice) -> Sequence[types.Tier]:
+    return value.tiers if isinstance(value, types.TieredPrices) else ()
+
+
+def _at(value: _CataloguePrice, start: int) -> Decimal:
+    """The price just beyond `start` tokens."""
+    return next((tier.price for tier in reversed(_tiers(value)) if tier.start <= start), _base(value))

@@ -1,0 +1,146 @@
+"""The events of an answer, led through the stages that read them.
+
+An event leaves as soon as it is whole, as the bytes it came in unless a stage edits it. A stage that has nothing to do
+for an answer is not in that answer's list.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from extproc.wire.framing import BOM, Frame, Framing
+from extproc.wire.framing.inflate import Inflate
+from extproc.wire.framing.intake import Intake
+from extproc.wire.framing.json import WholeBody
+from extproc.wire.framing.sse import KEEP_ALIVE, SSE
+from extproc.words.errors import PROVIDER_BAD_ANSWER
+from extproc.words.exchange import Exchange
+
+
+class EventStage(Protocol):
+    """A stage of the events of an answer, with its settings in the constructor. It keeps no state: everything it knows
+    of one answer is in the exchange.
+    """
+
+    changes_length: bool
+    """True when a plain answer may leave longer or shorter than it came. A stream always may."""
+
+    def needed(self, exchange: Exchange, framing: Framing) -> bool:
+        """True when the stage has something to do for this answer."""
+        ...
+
+    def reason(self, exchange: Exchange) -> str:
+        """The reason, for people, why a streamed answer has to be read for this stage; empty where it may pass."""
+        ...
+
+    def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Any:
+        """The events that go on, of those that came together; `end` marks the last ones. It may be asynchronous. A
+        Refusal ends the answer after the events already given.
+        """
+        ...
+
+
+_Stage = tuple[EventStage, bool, Callable[[float], None]]  # (stage, True when asynchronous, observer of its seconds)
+
+
+class Events:
+    """The stages of events, in order. An answer gets those it needs; the time in each is observed once per answer."""
+
+    def __init__(self, stages: Sequence[EventStage], observe: Callable[[str], Callable[[float], None]]) -> None:
+        self._stages: Sequence[_Stage] = [
+            (stage, inspect.iscoroutinefunction(type(stage).__call__), observe(type(stage).__name__))
+            for stage in stages
+        ]
+
+    def reason(self, exchange: Exchange) -> str:
+        """The reason why the streamed answer of an exchange has to be read; empty where it may pass."""
+        if exchange.dialect.array(exchange.request.path):
+            return "the client takes one JSON array"
+        return next((reason for stage, *_ in self._stages if (reason := stage.reason(exchange))), "")
+
+    def reader(self, exchange: Exchange, framing: Framing, inflate: Inflate | None = None) -> AnswerReader:
+        """The reader of an exchange's answer, once its `report` is written."""
+        stages = [entry for entry in self._stages if entry[0].needed(exchange, framing)]
+        return AnswerReader(exchange, framing, stages, inflate)
+
+
+class AnswerReader:
+    """Reads one answer: cuts it into events and leads them through the stages."""
+
+    __slots__ = ("_exchange", "_framing", "_intake", "_plain", "_seconds", "_stages")
+
+    def __init__(self, exchange: Exchange, framing: Framing, stages: Sequence[_Stage], inflate: Inflate | None) -> None:
+        self._exchange = exchange
+        self._framing = framing
+        self._intake = Intake(framing, inflate)
+        self._plain = inflate is None and isinstance(framing, WholeBody)
+        self._stages = stages
+        self._seconds = [0.0] * len(stages)
+
+    @property
+    def changes_length(self) -> bool:
+        """True when the body may leave longer or shorter than it came. A stream may: it can end early with an error."""
+        return not self._plain or bool([True for stage, *_ in self._stages if stage.changes_length])
+
+    def close(self) -> None:
+        """The answer is over, whole or not."""
+        if isinstance(self._framing, WholeBody):
+            self._framing.let_go()
+
+    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> bool:
+        """See `Reader`."""
+        intake, exchange, seconds = self._intake, self._exchange, self._seconds
+        events = intake.take(chunk, end)
+        end = intake.ended
+        if not events and not end:
+            return intake.more
+        if end and intake.broken and exchange.report is not None:
+            exchange.report.error = PROVIDER_BAD_ANSWER.code
+        then = time.perf_counter()
+        try:
+            for index, (stage, is_async, _) in enumerate(self._stages):
+                work = stage(exchange, events, end)
+                events = await work if is_async else work
+                now = time.perf_counter()
+                seconds[index] += now - then
+                then = now
+        finally:
+            out += self._written(events)
+            report = exchange.report
+            if exchange.first_token is None and report is not None and report.output_events:
+                exchange.first_token = then - exchange.started
+        if exchange.cut is not None:
+            raise exchange.cut
+        if end:
+            if exchange.array is not None:
+                out.append(exchange.array.end())
+            for (_, _, observe), spent in zip(self._stages, seconds, strict=True):
+                observe(spent)
+        return intake.more
+
+    def keep_alive(self) -> bytes | None:
+        """Bytes for a client that has got nothing for a while: events that only waited for more, and a comment. None
+        where nothing may leave: in other answers than streams, within an event, and before guardrails let the answer
+        begin. Envoy takes no body before it has sent some itself. A byte order mark has to stay the first.
+        """
+        exchange, framing = self._exchange, self._framing
+        if not isinstance(framing, SSE) or framing.parted or self._intake.lead in (None, BOM):
+            return None
+        events: Sequence[Frame] = ()
+        for stage, is_async, _ in self._stages:
+            if events and not is_async:  # an asynchronous one holds no events back, and has counted these
+                events = stage(exchange, events, False)
+            if (overdue := getattr(stage, "overdue", None)) is not None:
+                if (waited := overdue(exchange)) is None:
+                    return None
+                events = waited
+        comment = KEEP_ALIVE if exchange.dialect.comments else b""
+        return b"".join(self._written(events)) + comment
+
+    def _written(self, events: Sequence[Frame]) -> list[bytes]:
+        """Events as they leave."""
+        array = self._exchange.array
+        return [event.raw for event in events] if array is None else array.items(events)

@@ -1,0 +1,88 @@
+"""An answer's bytes in turns: what is worked on before other requests have their turn.
+
+A piece of an answer may hold thousands of tiny events, and a compressed one may grow two hundredfold. `Intake` cuts
+both into steps. The transport asks for the next step when the peer has taken the answer to the one before, so memory is
+bounded by a step, and a slow reader pushes back to the provider.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from extproc.wire.framing import BOM, Frame, Framing
+from extproc.wire.framing.inflate import Inflate
+from extproc.wire.framing.json import WholeBody
+from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
+
+TURN = 64
+"""Events of one answer that are worked on in one turn of the event loop."""
+SLICE = 16 << 10
+"""Bytes of one answer that are cut into events in one turn."""
+
+
+class Intake:
+    """Cuts one answer into steps of at most `TURN` events. `more`: a further step waits. `ended`: the latest step was
+    the last. `rest`: the event at the end that is not whole, if there is one.
+    """
+
+    __slots__ = ("_ends", "_events", "_framing", "_inflate", "_slice", "_waiting", "ended", "lead", "more", "rest")
+
+    def __init__(self, framing: Framing, inflate: Inflate | None = None) -> None:
+        self.more = self.ended = False
+        self.lead: bytes | None = None  # first bytes of the body
+        self.rest: Frame | None = None
+        self._framing = framing
+        self._inflate = inflate
+        self._slice = sys.maxsize if isinstance(framing, WholeBody) else SLICE  # bytes of a plain answer only add up
+        self._waiting = b""  # bytes of later steps
+        self._events: Sequence[Frame] = ()
+        self._ends = False  # the last piece came
+
+    @property
+    def broken(self) -> bool:
+        """True at the end of a compressed answer that could not be read whole."""
+        return self._inflate is not None and self._inflate.broken
+
+    def take(self, chunk: bytes, end: bool) -> Sequence[Frame]:
+        """The events of the next step, possibly none. Raises Refusal (502) for a stream that carries nothing."""
+        if end:
+            self._ends = True
+        if chunk:
+            self._waiting += chunk
+        events = self._events or self._read()
+        self._events = ()
+        if len(events) > TURN:
+            events, self._events = events[:TURN], events[TURN:]
+        self.more = bool(self._events) or self._has_bytes
+        self.ended = self._ends and not self.more
+        return events
+
+    @property
+    def _has_bytes(self) -> bool:
+        return bool(self._waiting) or (self._inflate is not None and self._inflate.more)
+
+    def _read(self) -> Sequence[Frame]:
+        framing = self._framing
+        if framing.empty > framing.empty_limit:
+            message = "The provider sent {} KiB in a row without content: the answer was ended; use another model."
+            raise Refusal(PROVIDER_BAD_ANSWER, message.format(framing.empty >> 10))
+        piece = self._next_slice()
+        if self.lead is None and piece:
+            self.lead = piece[: len(BOM)]
+        events = framing.feed(piece) if piece else ()
+        if not self._ends or self._has_bytes:
+            return events
+        if self._inflate is not None:
+            self._inflate.end()
+        rest = framing.end()
+        self.rest = rest[-1] if rest else None
+        return [*events, *rest] if rest else events
+
+    def _next_slice(self) -> bytes:
+        piece, self._waiting = self._waiting, b""
+        if (inflate := self._inflate) is not None:
+            return inflate.feed(piece)
+        if len(piece) > self._slice:
+            piece, self._waiting = piece[: self._slice], piece[self._slice :]
+        return piece

@@ -1,0 +1,50 @@
+"""A stream of server-sent events as one JSON array, for clients that take no events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from extproc.wire.framing import EMPTY, OVERSIZE, Frame
+from extproc.wire.framing.sse import SSE
+
+_FIRST, _NEXT = b"[", b",\r\n"
+_DONE = b"[DONE]"  # the last event of some servers
+
+
+class JSONArray:
+    """Writes the payload of each event as an item. Comments and events without a key are left out, and pieces of an
+    event too long to be read are joined.
+    """
+
+    __slots__ = ("_before",)
+
+    def __init__(self) -> None:
+        self._before = _FIRST  # what stands before the next item
+
+    def items(self, events: Sequence[Frame]) -> list[bytes]:
+        """The items of events, as they leave."""
+        out: list[bytes] = []
+        for event in events:
+            raw = event.raw
+            if event.name == EMPTY:
+                continue
+            if event.data is not None:
+                if event.data != _DONE:
+                    out += [self._before, event.data]
+                    self._before = _NEXT
+            elif event.name == OVERSIZE:
+                out += [self._before, raw.partition(b"data:")[2]]
+                self._before = _NEXT
+            elif event.edges is not None:
+                out.append(raw.rstrip(b"\r\n"))
+            else:  # in the middle of an event too long to be read
+                out.append(raw)
+        return out
+
+    def end(self) -> bytes:
+        """The end of the array."""
+        return b"[]" if self._before is _FIRST else b"]"
+
+    def cut_off(self, event: bytes) -> bytes:
+        """The end of the array, with `event` as its last item."""
+        return b"".join(self.items(SSE().feed(event))) + b"]"

@@ -1,0 +1,186 @@
+"""Server-sent events, incrementally.
+
+Source: WHATWG HTML, "Server-sent events", 9.2.6 interpreting an event stream. Lines end with LF, CR or CRLF, an event
+ends with an empty line, `data:` may be followed by one space, several data lines are joined with LF. Unlike a browser
+this reader also gives the last event when its empty line never came, because providers forget it.
+
+The APIs send JSON objects. An event without a key in its data carries nothing for them, so all such events up to the
+next one with a key are a single frame, found by one search and not event by event. Its data are the data lines of all
+of them, so that damage and text beyond the API are still seen, or None where those lines are empty, too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from extproc.wire.framing import BOM, EMPTY, EMPTY_LIMIT, OVERSIZE, Edges, Frame
+
+# The end of a line and an empty one: `(\r\n|\n|\r){2}`, with a first byte that can be searched for. A CR at the very
+# end may be half a CRLF, so it has to wait for the next byte.
+_BLANK = re.compile(rb"[\r\n](?:(?<=\r)\n)?+(?:\n|\r(?:\n|(?!\Z)))")
+_SPACE = 32
+_WAITS = 3  # bytes at the end in which an empty line may have begun
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment. The blank line behind it is for clients that read a stream block by block."""
+
+# Each pattern begins with a literal, which the search for it looks for first. A line has a line end in front of it.
+_LINE = rb"data:(?<=[\r\n]data:)"
+_KEY = rb'[^\r\n]*?"[ \t]*+:'
+_CONTENT = re.compile(_LINE + rb"(?: ?\[DONE\]|" + _KEY + rb")")
+_CONTENT_BEHIND_DONE = re.compile(_LINE + _KEY)
+_DATA = re.compile(_LINE + rb" ?([^\r\n]*)")
+_TEXT = re.compile(
+    _LINE + rb"[ \t]*+(?!(?:\{[ \t]*\}|\[[ \t]*\]|\[DONE\]|null|true|false|-?[0-9]++)?[ \t]*(?:[\r\n]|\Z))"
+)
+"""A data line with more than an empty value, a number or an end marker."""
+
+
+class SSE:
+    """Cuts a stream of server-sent events. An event over `limit` bytes is passed on in pieces, without its data,
+    also when it arrives whole. The empty line behind it does not count. `empty`: see `Framing`.
+    """
+
+    __slots__ = ("_done", "_edges", "_held", "_limit", "_searched", "empty", "empty_limit")
+
+    def __init__(self, limit: int = 1 << 20, empty_limit: int = EMPTY_LIMIT) -> None:
+        self.empty = 0
+        self.empty_limit = empty_limit
+        self._held = bytearray()  # the event under way; pieces are added in place, however small they are
+        self._limit = limit
+        self._edges: Edges | None = None  # edges of an event beyond the limit
+        self._searched = 0
+        self._done = False  # an end marker came
+
+    @property
+    def parted(self) -> bool:
+        """True while an event over the limit leaves in pieces."""
+        return self._edges is not None
+
+    def feed(self, chunk: bytes) -> Sequence[Frame]:
+        held = self._held
+        if held:
+            held += chunk
+            if len(held) <= self._limit + _WAITS and not self._ends(held):
+                return ()
+            buffer = bytes(held)
+        else:
+            buffer = chunk
+        events: list[Frame] = []
+        start, search = 0, self._searched
+        limit = self._limit
+        lines = b"\r" not in buffer  # nearly every provider sends LF only
+        content: bool | None = None  # False: no data in the buffer has a key or an end marker
+        while True:
+            if lines:
+                if (blank := buffer.find(b"\n\n", search)) < 0:
+                    break
+                end = blank + 2
+            elif (found := _BLANK.search(buffer, search)) is not None:
+                blank, end = found.span()
+            else:
+                break
+            if blank - start > limit:
+                start = self._part(buffer, start, blank, events)
+            raw = buffer[start:end]
+            size = len(raw)
+            single = (
+                raw.find(b"\n") == size - 2 if lines else (raw.find(b"\r"), raw.find(b"\n")) == (size - 4, size - 3)
+            )
+            if single and raw.startswith(b"data:") and b'":' in raw and self._edges is None:  # the usual case
+                events.append(Frame(raw, raw[6 if raw[5] == _SPACE else 5 : -2 if lines else -4]))
+                self.empty = 0
+            else:
+                if content is None:
+                    content = _may_have_content(buffer)
+                end = self._event(buffer, start, end, events, content=content)
+            start = search = end
+        if len(buffer) - start > limit + _WAITS:  # however it is cut, an event of `limit` bytes is read
+            start = self._part(buffer, start, len(buffer) - _WAITS, events)
+        if start < len(buffer):
+            self._held = bytearray(buffer[start:])
+            self._searched = max(0, len(buffer) - start - _WAITS)
+        elif held:
+            self._held = bytearray()
+            self._searched = 0
+        return events
+
+    def end(self) -> Sequence[Frame]:
+        rest, self._held = bytes(self._held), bytearray()
+        events: list[Frame] = []
+        if len(rest.rstrip(b"\r\n")) > self._limit:
+            self._part(rest, 0, len(rest), events)
+            rest = b""
+        if rest or events:
+            self._event(rest, 0, len(rest), events)
+        return events
+
+    def _ends(self, held: bytearray) -> bool:
+        """True where an event in `held` may be whole."""
+        at = self._searched
+        found = held.find(b"\n\n", at) >= 0 or (held.find(b"\r", at) >= 0 and _BLANK.search(held, at) is not None)
+        self._searched = at if found else max(0, len(held) - _WAITS)
+        return found
+
+    def _part(self, buffer: bytes, start: int, end: int, events: list[Frame]) -> int:
+        """Pass on a piece of an event over the limit. Returns where the rest begins."""
+        piece = buffer[start:end]
+        events.append(Frame(piece, None, "" if self._edges else OVERSIZE))
+        if self._edges is None:
+            self._edges = Edges(piece)
+        else:
+            self._edges.add(piece)
+        self.empty = 0 if b"data:" in self._edges.head else self.empty + len(piece)
+        return end
+
+    def _event(self, buffer: bytes, start: int, end: int, events: list[Frame], *, content: bool = True) -> int:
+        """Add the event that ends at `end`, or all events from there on that carry nothing. Returns where they end.
+        `content` is False where `_may_have_content` is.
+        """
+        if self._edges is not None:  # the tail of an event whose head has left
+            edges, self._edges = self._edges, None
+            raw = buffer[start:end]
+            edges.add(raw)
+            edges.head = edges.head.partition(b"data:")[2]
+            events.append(Frame(raw, None, edges=edges))
+            return end
+        pattern = _CONTENT_BEHIND_DONE if self._done else _CONTENT
+        lines = buffer
+        if start < len(BOM):  # a line end in front of the first line, in the place of a byte order mark
+            lines = b"\n" * len(BOM) + buffer[buffer.startswith(BOM) and len(BOM) :]
+        before = len(lines) - len(buffer)
+        found = pattern.search(lines, start + before) if content else None
+        at = len(buffer) if found is None else found.start() - before
+        if at < end:
+            raw = buffer[start:end]
+            data = b"\n".join(_DATA.findall(lines, start + before, end + before))
+            self._done = self._done or data == b"[DONE]"
+            events.append(Frame(raw, data))
+            self.empty = 0
+            return end
+        if at > end:
+            end = max(end, _last_blank(buffer, end - 1, at))
+        raw, span = buffer[start:end], (start + before, end + before)
+        text = _TEXT.search(lines, *span) is not None
+        events.append(Frame(raw, b"\n".join(_DATA.findall(lines, *span)) if text else None, EMPTY))
+        self.empty += len(raw)
+        return end
+
+
+def _may_have_content(buffer: bytes) -> bool:
+    """False where no data line has a key or an end marker. Much faster than a search for such a line."""
+    if b'"' not in buffer:
+        return b"[DONE]" in buffer
+    return b'":' in buffer or b" :" in buffer or b"\t:" in buffer or b"[DONE]" in buffer
+
+
+def _last_blank(buffer: bytes, start: int, end: int) -> int:
+    """Where the last event that ends between `start` and `end` ends; -1 where none does."""
+    at = max(buffer.rfind(pair, start, end) for pair in (b"\n\n", b"\r\r", b"\n\r")) + 2
+    if at < 2:
+        return -1
+    if buffer[at - 1 : at] == b"\r":
+        if at == len(buffer):  # it may be half a CRLF
+            return _last_blank(buffer, start, at - 1)
+        at += buffer.startswith(b"\n", at)
+    return at

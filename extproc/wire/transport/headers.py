@@ -1,0 +1,115 @@
+"""Request headers, decoded and checked; response headers, which are constants.
+
+Decoding a block costs about 100 µs, and Envoy sends the same bytes for stream after stream: `:path` comes as a literal
+without indexing, so its blocks change nothing in the table. They are remembered until another block changes the table.
+Answers use neither table nor Huffman. The first of a connection sets the table's size to 0, so no setting matters.
+
+Sources: RFC 7541; RFC 9113, section 8; "gRPC over HTTP2" (PROTOCOL-HTTP2.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+from urllib.parse import quote
+
+from hpack import Decoder
+from hpack.exceptions import HPACKError, OversizedHeaderListError
+from hpack.hpack import encode_integer
+
+from extproc.wire.transport.frames import Code, Fault
+from extproc.wire.transport.limits import Limits
+
+MOST_REMEMBERED = 64  # blocks
+LONGEST_REMEMBERED = 2_048  # bytes of a block
+
+_PSEUDO = (b":method", b":scheme", b":path", b":authority")
+_OF_CONNECTIONS = (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
+
+
+class Request(NamedTuple):
+    """A call: `/package.Service/Method`, and headers by name, values of a repeated one joined with a comma.
+
+    `problem` is the reason why it is no call: a header block of trailers, a malformed one, or a request that is not
+    gRPC.
+    """
+
+    path: str = ""
+    metadata: Mapping[str, str] = {}
+    problem: str = ""
+
+
+class HeaderReader:
+    """The decoder of one connection. Every block of it has to pass here, or the table goes out of step."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._decoder = Decoder(max_header_list_size=limits.header_list)
+        self._remembered: dict[bytes, Request] = {}
+
+    def read(self, block: bytes) -> Request:
+        """The request in a header block. Raises Fault when it cannot be decoded or is too large."""
+        if (known := self._remembered.get(block)) is not None:
+            return known
+        newest, size = self._table()
+        try:
+            request = _request(self._decoder.decode(block, raw=True))
+        except OversizedHeaderListError:
+            raise Fault(Code.ENHANCE_YOUR_CALM, "too many headers") from None
+        except HPACKError:
+            raise Fault(Code.COMPRESSION_ERROR, "headers that cannot be decoded") from None
+        newest_now, size_now = self._table()
+        if newest_now is not newest or size_now != size or len(self._remembered) >= MOST_REMEMBERED:
+            self._remembered.clear()
+        elif len(block) <= LONGEST_REMEMBERED:
+            self._remembered[block] = request
+        return request
+
+    def _table(self) -> tuple[object, tuple[int, int]]:
+        """The table's newest entry, and its sizes. While the very same object is the newest, nothing was added; then
+        the number of entries shows evictions.
+        """
+        table = self._decoder.header_table
+        entries = table.dynamic_entries
+        return (entries[0] if entries else None), (len(entries), table.maxsize)
+
+
+def _request(headers: Iterable[tuple[bytes, bytes]]) -> Request:
+    pseudo: dict[bytes, bytes] = {}
+    metadata: dict[str, str] = {}
+    for name, value in headers:
+        if name.startswith(b":"):
+            if metadata or name in pseudo or name not in _PSEUDO:
+                return Request(problem="a pseudo-header out of place")
+            pseudo[name] = value
+        elif not name or name != name.lower() or name in _OF_CONNECTIONS or (name == b"te" and value != b"trailers"):
+            return Request(problem="a header that HTTP/2 does not allow")
+        else:
+            key, text = name.decode("utf-8", "replace"), value.decode("utf-8", "replace")
+            metadata[key] = f"{metadata[key]},{text}" if key in metadata else text
+        if any(character in b"\0\r\n" for character in value):
+            return Request(problem="a header with a line break")
+    if not (pseudo.get(b":path") and b":scheme" in pseudo):
+        return Request(problem="no :path or :scheme")
+    if pseudo.get(b":method") != b"POST" or not metadata.get("content-type", "").startswith("application/grpc"):
+        return Request(problem="not a gRPC request")
+    return Request(pseudo[b":path"].decode("utf-8", "replace"), metadata)
+
+
+def _literal(name: bytes, value: bytes) -> bytes:
+    """A header that no table keeps."""
+    return b"\0" + encode_integer(len(name), 7) + name + encode_integer(len(value), 7) + value
+
+
+NO_TABLE = b"\x20"
+"""A table of no size; begins a connection's first block."""
+BEGIN = b"\x88" + _literal(b"content-type", b"application/grpc")
+"""Status 200 and the headers after it."""
+_OK = _literal(b"grpc-status", b"0")
+
+
+def trailers(status: int, text: str = "") -> bytes:
+    """The headers that end a call with a gRPC status. `text` is for people."""
+    if status == 0:
+        return _OK
+    message = quote(text, safe=" !#$&'()*+,/:;=?@[]")
+    return _literal(b"grpc-status", str(status).encode()) + _literal(b"grpc-message", message.encode())
