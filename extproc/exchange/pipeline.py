@@ -158,6 +158,7 @@ class Pipeline:
             first_byte=first_byte,
             rest=try_.seconds - (first_byte or 0.0),
             answer=try_.answer_bytes,
+            consumer=try_.consumer,
         )
         routing.cool_down(self.settings, self.services.history, target, try_)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.routing.failing import Failing
 from extproc.routing.streaks import Rule, Streaks, key, whole
 
 FORGET = 600.0
@@ -37,6 +38,8 @@ _FAILED = 4.0  # a failed try costs as much as this many others
 
 _FAULTS = frozenset(("connect", "reset", "timeout", "overflow", "unhealthy", "408", "429", "3xx", "5xx", "cut"))
 """Outcomes (access_log.OUTCOMES) that speak against the deployment; the others are the client's or the gateway's."""
+_NO_REQUESTS = frozenset(("connect", "overflow", "unhealthy", "429"))
+"""Those that no request is the reason of."""
 
 
 class Speed(msgspec.Struct, array_like=True):
@@ -48,10 +51,12 @@ class Speed(msgspec.Struct, array_like=True):
     samples: int = 0
     at: float = 0.0  # time of the last sample, epoch
 
-    def expected(self, now: float) -> float:
-        """Seconds until a typical answer is there. It fades with age, so that a deployment is measured again."""
+    def expected(self, now: float, failing: float = 0.0) -> float:
+        """Seconds until a typical answer is there. It fades with age, so that a deployment is measured again. `failing`
+        is the share of the consumer's own tries that fail.
+        """
         whole = self.first_byte + self.per_byte * _TYPICAL_ANSWER or _UNANSWERED
-        return whole * (1 + _FAILED * self.failing) * math.exp(-max(0.0, now - self.at) / FORGET)
+        return whole * (1 + _FAILED * max(self.failing, failing)) * math.exp(-max(0.0, now - self.at) / FORGET)
 
 
 class _Note(msgspec.Struct, array_like=True):
@@ -75,6 +80,7 @@ class History:
         self._speeds: dict[_Kind, Speed] = {}
         self._others: dict[_Kind, Speed] = {}  # findings of other processes
         self._probes: dict[_Kind, float] = {}
+        self._failing = Failing(_STEP, FORGET)
 
     def cooling(self, deployment: str, consumer: str = "") -> float:
         """Seconds of cool-down that the deployment has left for the consumer; 0 without one."""
@@ -136,9 +142,11 @@ class History:
         first_byte: float | None = None,
         rest: float = 0.0,
         answer: int = 0,
+        consumer: str = "",
     ) -> None:
         """Take in a try: the request's `size` in bytes, seconds to the first byte of the answer, seconds of the
-        `rest`, bytes of the `answer`. `outcome` is one of access_log.OUTCOMES.
+        `rest`, bytes of the `answer`. `outcome` is one of access_log.OUTCOMES. Failures that the request may have
+        caused count for everybody only beside those of other consumers; without a `consumer` they do at once.
         """
         if outcome != "ok" and outcome not in _FAULTS:
             return
@@ -151,26 +159,29 @@ class History:
         speed.at = self._clock()
         step = max(_STEP, 1 / speed.samples)
         if outcome != "ok":
-            speed.failing += _STEP * (1 - speed.failing)
+            blameless = not consumer or outcome in _NO_REQUESTS
+            if blameless or self._failing.failed(kind, consumer, speed.at):
+                speed.failing += _STEP * (1 - speed.failing)
             return
+        self._failing.succeeded(kind, consumer, speed.at)
         speed.failing -= _STEP * speed.failing
         if first_byte is not None:
             speed.first_byte = _towards(speed.first_byte, first_byte, step)
             if streamed and answer > 0:
                 speed.per_byte = _towards(speed.per_byte, rest / answer, step)
 
-    def expected(self, deployment: str, size: int, *, streamed: bool) -> float | None:
-        """Seconds that a typical answer takes there. None: unknown, and a request should measure it. Infinite: a
-        request is measuring it.
+    def expected(self, deployment: str, size: int, *, streamed: bool, consumer: str = "") -> float | None:
+        """Seconds that a typical answer to the consumer takes there. None: unknown, and a request should measure it.
+        Infinite: a request is measuring it.
         """
         now, own_class = self._clock(), _size_class(size)
         for class_ in _NEAREST[own_class]:
             kind = (deployment, streamed, class_)
             own, other = self._speeds.get(kind), self._others.get(kind)
             if own is not None and (other is None or other.at <= own.at):
-                return own.expected(now)
+                return own.expected(now, self._failing.share(kind, consumer, now))
             if other is not None:
-                return other.expected(now)
+                return other.expected(now, self._failing.share(kind, consumer, now))
         return math.inf if 0 <= now - self._probes.get((deployment, streamed, own_class), 0.0) < _PROBE else None
 
     def chosen(self, deployment: str, size: int, *, streamed: bool, consumer: str = "") -> None:

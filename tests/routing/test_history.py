@@ -33,6 +33,43 @@ def expected(history, deployment, size=0, *, streamed=False):
     return history.expected(deployment, size, streamed=streamed)
 
 
+# --- failures of one consumer
+
+
+def test_one_consumers_failures_make_a_deployment_slow_for_that_consumer_alone(history):
+    learn(history, 0.5, "a", consumer="bob")
+    before = expected(history, "a")
+    learn(history, None, "a", outcome="5xx", consumer="eve", times=50)
+    assert expected(history, "a") == history.expected("a", 0, streamed=False, consumer="bob") == pytest.approx(before)
+    assert history.expected("a", 0, streamed=False, consumer="eve") > 4 * before
+    assert history.deployments()["a"]["failing"] == 0
+    learn(history, 0.5, "a", consumer="eve", times=20)
+    assert history.expected("a", 0, streamed=False, consumer="eve") == pytest.approx(before, rel=0.1)
+
+
+def test_failures_of_several_consumers_count_for_everybody_each_for_half_of_them(history):
+    learn(history, 0.5, "a", consumer="bob")
+    learn(history, None, "a", outcome="5xx", consumer="eve", times=50)
+    learn(history, None, "a", outcome="5xx", consumer="bob")
+    assert history.deployments()["a"]["failing"] == pytest.approx(0.2)
+    learn(history, None, "a", outcome="5xx", consumer="eve", times=50)
+    assert history.deployments()["a"]["failing"] == pytest.approx(0.2)
+    learn(history, 0.5, "a", consumer="ann")  # a success between them: they are not in a row
+    share = history.deployments()["a"]["failing"]
+    learn(history, None, "a", outcome="5xx", consumer="eve", times=50)
+    assert history.deployments()["a"]["failing"] == share
+    for _ in range(20):
+        learn(history, None, "a", outcome="5xx", consumer="ann")
+        learn(history, None, "a", outcome="5xx", consumer="bob")
+    assert history.deployments()["a"]["failing"] > 0.9
+
+
+@pytest.mark.parametrize("outcome", ["connect", "429"])
+def test_failures_that_no_request_causes_count_for_everybody(history, outcome):
+    learn(history, None, "a", outcome=outcome, consumer="eve")
+    assert history.deployments()["a"]["failing"] == pytest.approx(0.2)
+
+
 # --- cool-downs
 
 

@@ -35,8 +35,8 @@ class Latency:
         return "being measured" if expected == math.inf else f"about {expected:.3f} s expected"
 
     def _expected(self, choice: Choice, exchange: Exchange) -> float | None:
-        ask = exchange.ask
-        return self._history.expected(choice.targets[0].deployment, len(exchange.body), streamed=ask.stream)
+        deployment, streamed, consumer = choice.targets[0].deployment, exchange.ask.stream, exchange.consumer.name
+        return self._history.expected(deployment, len(exchange.body), streamed=streamed, consumer=consumer)
 
 
 STRATEGY = Latency
