@@ -225,3 +225,36 @@ async def test_lists_of_sessions_are_bounded_read_once_at_a_time_and_read_again_
     link.error = ServerError("server_unavailable")
     made.own.end("one", "a")
     assert await get("one") is None
+
+
+async def test_definitions_that_do_not_fit_are_logged_once_for_each_change(made, caplog):
+    one = made.by_name["a"]
+
+    def offer(*names):
+        one.link.lists = {"tools/list": [{"tools": [tool(name) for name in names]}]}
+        one.due = 0.0
+        made._wake.set()
+
+    def lines():
+        return [record.message for record in caplog.records if "is not offered" in record.message]
+
+    async def looked_again():
+        before = one.looked
+        one.due = 0.0
+        made._wake.set()
+        await until(lambda: one.looked > before)
+
+    offer("x", "evil\u200b\nname", "l" * 5000)
+    running = asyncio.create_task(made.run())
+    await until(lambda: len(lines()) == 2)
+    assert lines()[0].startswith("MCP server a: a definition is not offered: tools 'evil\\u200b\\nname': its name has ")
+    assert all(len(line) < 400 for line in lines())
+    await looked_again()
+    offer("x", "y", "evil\u200b\nname", "l" * 5000)  # another catalogue that lacks the same
+    await until(lambda: "y" in one.catalogue.entries["tools"])
+    assert len(lines()) == 2
+    offer("x", *(f"{number}\u200b" for number in range(90)))
+    await until(lambda: len(lines()) > 2)
+    assert len(lines()) == 2 + 21
+    assert lines()[-1].endswith("70 more: see `extproc mcp list`, and mcp.limits")
+    running.cancel()

@@ -32,6 +32,8 @@ _BACKGROUND = 256  # requests of our own at a time that nothing waits for
 _LOOKS = 16  # looks at a time
 _SOON = 5.0  # seconds from a look to the next, where a server turned out to have changed
 _LONGEST = 30.0  # seconds for one of our own requests
+_MOST_LINES = 20  # of the log, for one change of a server
+_MOST_NAME = 128  # characters of a name in the log
 
 
 @dataclass(slots=True, frozen=True)
@@ -80,11 +82,24 @@ class Server:
         self.looking = False
         self.names: dict[Kind, dict[str, None]] = defaultdict(dict)  # that it offers, or offered: they stay its own
         self.in_sessions: dict[tuple[Kind, str], Entry] = {}  # the latest definitions that sessions of their own have
+        self._told = ""  # the definitions that cannot be offered, as the log has them
 
     def learn(self, found: Catalogue, most: int) -> None:
         """Take in a catalogue. Of the names that the server has given up, `most` of each kind are remembered."""
         self.catalogue = found
         self._remember(found, most)
+        self._tell(found)
+
+    def _tell(self, found: Catalogue) -> None:
+        """Log the definitions that cannot be offered, once for each change of them."""
+        left_out = found.left_out
+        lines = [f"{each.kind} {each.name[:_MOST_NAME]!r}: {each.reason}" for each in left_out[:_MOST_LINES]]
+        if (more := len(left_out) - len(lines)) > 0 or not found.complete:
+            lines.append(f"{more or 'an unknown number of'} more: see `extproc mcp list`, and mcp.limits")
+        if (told := "\n".join(lines)) != self._told:
+            self._told = told
+            for line in lines:
+                log.warning("MCP server %s: a definition is not offered: %s", self.name, line)
 
     def remember(self, found: Catalogue, most: int) -> None:
         """Take in the catalogue of one session. `most` of the definitions that sessions have are remembered."""
