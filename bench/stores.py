@@ -1,7 +1,7 @@
 """The cost of counting a request, for each store, as the gateway does it: reserve and settle.
 
-Exchanges that last are also marked as forwarded, those of `budgets.leases.PAUSE` by one call; the mark of a single one
-is the row `forward`.
+Exchanges that last are also marked as forwarded, those of `budgets.leases.PAUSE` by one call, which is not
+measured here.
 
 With a ledger, settled reservations are kept until their rows are written, and `recorded` tells the store of a batch.
 

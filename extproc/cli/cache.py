@@ -6,6 +6,7 @@ import argparse
 
 from extproc.cli._admin import add_gateway, connect
 
+_VERDICTS = ("verified_same", "verified_different", "verify_failures")
 EXAMPLES = """\
   extproc cache stats                      answers, their size and the limit
   extproc cache forget --consumer ci-bot   delete the answers to one consumer's requests
@@ -31,6 +32,9 @@ def run(options: argparse.Namespace) -> int:
         print(f"{found['waiting']:,} requests wait for equal ones; the store failed {found['failures']:,} times")
         if found["vectors"]:
             print(f"{found['vectors']:,} questions to compare, {found['vector_bytes']:,} bytes")
+        same, different, failed = (found[name] for name in _VERDICTS)
+        if asked := same + different + failed:
+            print(f"{asked:,} pairs verified: {same:,} same, {different:,} different, {failed:,} without a verdict")
         return 0
     deleted = gateway.json("/cache/forget", body={"consumer": options.consumer})["deleted"]
     print(f"{deleted:,} answers deleted")
