@@ -3,27 +3,29 @@ prompt, and instructions hidden in documents and tool results.
 
 A linear model (`_model.py`) scores windows of several lengths, so that a sentence in a long document counts by itself.
 Rules add to the score of the windows that they match in. Definitions of tools are orders to a model by nature: they
-are judged by rules alone (`_poisoning.py`). Text that is encoded, spelled with digits, spaced, reversed,
+are judged by rules alone, because honest ones speak to a model too ("use this tool to overwrite a file"). Text that is encoded, spelled with digits, spaced, reversed,
 rotated (Caesar, ROT13, Atbash), in Morse code or spelled in the phonetic alphabet is undone once and scored too.
 
 Controls: OWASP LLM01 (prompt injection); MITRE ATLAS T0051, T0054, T0068; FINOS AIGF ri-10 / mi-3, mi-17.
 """
 
-# ruff: noqa: E501, RUF001  a pattern is one line
+# ruff: noqa: E501  a pattern is one line
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from string import ascii_lowercase
+from typing import Final, Literal
 
+import msgspec
 from pydantic import Field
 
 from extproc.guardrails import Detector, Finding, GuardrailSettings
 from extproc.guardrails._base import DEFINITION
 from extproc.guardrails._model import places, tokens, weights
 from extproc.guardrails._patterns import compiled
-from extproc.guardrails._poisoning import poisoned
+from extproc.guardrails._shapes import Shapes, read
 from extproc.guardrails._unwrap import inner
 
 _WINDOW = 4096  # characters that are judged together; a window of 96 tokens is about 600
@@ -32,55 +34,26 @@ _UNUSUAL = 0.2  # share of common words below which a text may be rotated or rev
 _LOOK = 600  # characters in which letters are counted
 _READABLE = 0.1  # share of common words that it must have then
 
-_VERB = r"(?:ignor(?:e|ing)|disregard|forget|override|overrule|bypass|neglect|drop|discard|do not follow|don't follow|stop following)"
-_NOUN = r"(?:instructions?|prompts?|rules?|directions?|directives?|guidelines?|commands?|messages?|orders?|constraints?|policies)"
-_RULES: Sequence[tuple[str, float]] = (
-    (
-        r"<\|(?:im_start|im_end|system|user|assistant|endoftext|start_header_id|eot_id)\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>",
-        2.0,
-    ),
-    (r"(?i)\bdo anything now\b|\bDAN mode\b|\bdeveloper mode (?:enabled|output|v2)\b|\bjailbr(?:eak|oken) mode\b", 1.5),
-    (
-        (
-            rf"(?i)(?:^|[^'\"‘“`\w]\s?){_VERB}\s+(?:(?:all|any|every|each|the|your|of|these|those|my|our|other)\s+){{0,4}}"
-            rf"(?:previous|prior|above|earlier|preceding|foregoing|former|past|system|existing|initial|original)(?:ly)?\s+(?:\w+\s+){{0,2}}{_NOUN}"
-        ),
-        1.5,
-    ),
-    (
-        (
-            r"(?i)\b(?:reveal|print|show|repeat|output|display|leak|dump|recite|disclose)\b[^.?!\n]{0,40}\b(?:your|the)\s"
-            r"(?:(?:full|entire|exact|whole|hidden|secret|initial|original|own|above|previous)\s){0,3}"
-            r"(?:system (?:prompt|message|instructions?)|initial (?:prompt|instructions?)|hidden (?:prompt|instructions?)|instructions above|text above)"
-        ),
-        1.2,
-    ),
-    (
-        r"(?:[A-Za-z]+(?:[\])}({\[*\\;:=>]{2,}|\.\\ ?[+]|!--)\s?[\w(\[{*\\\"+<>!:;=-]{1,12}\s?){1,}(?:[\w\s]{0,30}[\])}({\[*\\;=>+]{2,}){1,}",
-        1.5,
-    ),
-    # Suffixes that an optimiser found: it begins with a row of single signs, and leaves some of them.
-    (r"(?:[\[{] ){2,}[\[{] ?[A-Za-z]|[\[{] [\[{]\s*$", 4.0),
-    # The orders to forget in languages of which the model has seen few texts.
-    (
-        (
-            r"(?i)(?:이전|앞선|앞의|위의|모든)[^\n]{0,16}(?:지시|명령|지침|규칙|프롬프트)[^\n]{0,12}(?:무시|잊어)"
-            r"|(?:تجاهل|انس|تجاوز)[^\n]{0,24}(?:التعليمات|الأوامر|القواعد|الإرشادات)[^\n]{0,16}(?:السابقة|أعلاه)"
-            r"|(?:دستور|دستورالعمل)[^\n]{0,16}(?:قبلی|پیشین|بالا)[^\n]{0,16}(?:نادیده|فراموش)"
-            r"|(?:התעלם|התעלמי|שכח)[^\n]{0,24}(?:ההוראות|ההנחיות|הכללים)[^\n]{0,16}(?:הקודמות|הקודמים|לעיל)"
-            r"|(?:पिछले|पहले|पूर्व)[^\n]{0,24}(?:निर्देश|आदेश|नियम)[^\n]{0,24}(?:अनदेखा|नज़रअंदाज़|नजरअंदाज|भूल)"
-            r"|(?:bỏ qua|phớt lờ|quên)[^\n]{0,24}(?:hướng dẫn|chỉ dẫn|chỉ thị|quy tắc|lệnh)[^\n]{0,16}(?:trước|trên)"
-            r"|(?:ละเว้น|เพิกเฉย|ไม่สนใจ|ลืม)[^\n]{0,24}(?:คำสั่ง|คำแนะนำ)[^\n]{0,16}(?:ก่อนหน้า|ข้างต้น)"
-            r"|(?:abaikan|lupakan)[^\n]{0,24}(?:instruksi|perintah|aturan)[^\n]{0,16}(?:sebelumnya|di atas)"
-        ),
-        6.0,
-    ),
-    # Suppression of refusals.
-    (
-        r"(?i)\bnever (?:say|use|write|include) the (?:words?|phrases?)\b[^\n]{0,60}\b(?:cannot|unable|unfortunately|sorry)\b",
-        1.5,
-    ),
-)
+
+class Rule(msgspec.Struct):
+    """Adds its score where one of its patterns matches."""
+
+    score: float
+    patterns: Sequence[str]
+
+
+class _Phrases(Shapes):
+    """Phrases of attacks: `poison` are those of tools' definitions, `odd` is text in disguise."""
+
+    rules: Sequence[Rule]
+    poison: Sequence[str]
+    odd: Sequence[str]
+    common: str
+
+
+_PHRASES: Final = read("injection", _Phrases)
+_ODD = tuple(_PHRASES.odd)
+_POISON = tuple(map(_PHRASES.expanded, _PHRASES.poison))
 _talked_about = re.compile(
     r"(?i)(?:phrase|meaning of|what does|what is|means?|example of|such as|called|term|words)\W{0,3}\s?\W?$"
 ).search
@@ -89,12 +62,6 @@ _compact = re.compile(
     r"(?:ignore|disregard|forget|override|bypass)(?:all|any|the|your|my|of)*(?:previous|prior|above|earlier|system|preceding)?(?:instruction|rule|prompt|guideline)"
     r"|(?:reveal|print|show|repeat|output|leak)(?:me|all|the|your)*(?:system|hidden|secret|initial)?(?:prompt|instruction|password)|doanythingnow|youarenow(?:dan|in)"
 ).search
-_ODD = (
-    r"(?:\b[0-9A-Za-z][ ._*|-]{1,3}){7,}[0-9A-Za-z]\b",  # letters with spaces between them
-    r"[a-zA-Z]*(?:[a-zA-Z][013457689@$!|+]+[a-zA-Z]|[013457689@$|+]+[a-zA-Z])[a-zA-Z013457689@$!|+]*",  # digits for letters
-    r"(?:[.-]{1,5}[ /|]{1,3}){12,}[.-]{1,5}",  # Morse code
-    r"(?i)(?:\b(?:alf|alph|brav|charl|delt|ech|foxtr|golf|hotel|indi|juli|kilo|lima|mike|novem|osca|papa|quebe|rome|sierr|tang|unifo|victo|whisk|x-?ra|yank|zulu)\w{0,4}\b[^\w\n]{0,6}){8,}",
-)
 _MORSE = dict(
     zip(
         [
@@ -125,7 +92,7 @@ _MORSE = dict(
             "-.--",
             "--..",
         ],
-        "abcdefghijklmnopqrstuvwxyz",
+        ascii_lowercase,
         strict=True,
     )
 )
@@ -138,14 +105,8 @@ _leet_word = re.compile(r"[a-zA-Z013457689@$!|+]*[a-zA-Z013457689@$|+]")
 _leet_sign = re.compile(r"[013457689@$!|+]").search
 _LEET = str.maketrans("013457@$!|689+", "oieastasilgbgt")
 _LEET_L = str.maketrans("013457@$!|689+", "oleastasligbgt")  # 1 and ! stand for i or l
-_COMMON = frozenset(
-    (
-        *("the", "a", "an", "and", "or", "of", "to", "in", "is", "it", "you", "your", "that", "for", "on", "with", "this", "all", "my", "me", "i"),
-        *("de", "la", "el", "en", "y", "que", "los", "le", "les", "et", "des", "un", "une", "der", "die", "das", "und", "ist", "ein", "zu", "den"),
-        *("il", "di", "che", "e", "o", "os", "um", "uma", "do", "da", "het", "een", "van", "what", "how", "are", "be", "as", "at", "not", "can"),
-    )
-)  # fmt: skip
-_LOWER = "abcdefghijklmnopqrstuvwxyz"
+_COMMON = frozenset(_PHRASES.common.split())
+_LOWER = ascii_lowercase
 _CIPHERS = [
     str.maketrans(_LOWER + _LOWER.upper(), one + one.upper())
     for one in (*(_LOWER[by:] + _LOWER[:by] for by in range(1, 26)), _LOWER[::-1])
@@ -208,7 +169,7 @@ class PromptInjection(Detector):
         limits = self._model.thresholds
         self._whole = limits["whole"] + threshold
         self._limits = [(size, limits[str(size)] + threshold) for size in _SIZES]
-        self._rules = compiled(tuple([pattern for pattern, _ in _RULES]))
+        self._rules = compiled(tuple([_PHRASES.expanded("|".join(rule.patterns)) for rule in _PHRASES.rules]))
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
         if role == DEFINITION:
@@ -228,9 +189,12 @@ class PromptInjection(Detector):
 
     def _in_definition(self, text: str) -> Sequence[Finding]:
         """Orders in the definition of a tool, by rules alone: the model takes honest definitions for orders, too."""
-        for variant, place in ((text, None), *inner(text)):
-            if found := [*poisoned(variant), *((at, at + 1) for at, _ in self._bonuses(variant))]:
-                return [Finding("injection", place or found[0], 1.0)]
+        for variant, outer in ((text, None), *inner(text)):
+            if found := [
+                *(span for _, span in compiled(_POISON).search(variant)),
+                *((at, at + 1) for at, _ in self._bonuses(variant)),
+            ]:
+                return [Finding("injection", outer or found[0], 1.0)]
         return ()
 
     def _judge(self, text: str) -> tuple[float, tuple[int, int]]:
@@ -267,7 +231,7 @@ class PromptInjection(Detector):
         found: dict[int, tuple[int, float]] = {}
         for index, (start, _) in self._rules.search(text):
             if index not in found and not _talked_about(text[max(0, start - 24) : start + 1]):
-                found[index] = start, _RULES[index][1]
+                found[index] = start, _PHRASES.rules[index].score
         return list(found.values())
 
 
