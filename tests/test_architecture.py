@@ -76,11 +76,11 @@ RESERVED = {
         "admin",
         "budgets/tokenizer.py",
         "cli/_stop.py",
+        "framing/shapes.py",
         "ledger",
         "outbound",
         "stores",
         "telemetry/lines.py",
-        "words/shapes.py",
     },
     "tiktoken": {"budgets/tokenizer.py"},
     "sqlalchemy": {"ledger"},
@@ -238,7 +238,7 @@ def test_input_and_output_stay_in_their_rooms():
 
 
 def test_structs_are_made_where_threads_may_make_them():
-    """See `words/shapes.py`. Other types have nothing that msgspec reads at their first use."""
+    """See `framing/shapes.py`. Other types have nothing that msgspec reads at their first use."""
     without = {"str", "str | int | None", "dict[str, Any]"}
     found = [
         f"{name(path)}: {ast.unparse(node)}"
@@ -253,7 +253,7 @@ def test_structs_are_made_where_threads_may_make_them():
             )
         )
     ]
-    assert [one for one in found if not one.startswith("words/shapes.py: ")] == []
+    assert [one for one in found if not one.startswith("framing/shapes.py: ")] == []
 
 
 def test_the_room_words_imports_only_the_standard_library():

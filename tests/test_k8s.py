@@ -25,7 +25,7 @@ import yaml
 from extproc.__main__ import main
 from extproc.access.auth import hash_key
 from extproc.settings import config
-from extproc.words import workers
+from extproc.wire.transport import workers
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from extproc.cli import _drain
-from extproc.words import workers
+from extproc.wire.transport import workers
 
 EXAMPLES = """\
   extproc drain --admin /run/envoy/admin.sock                drain now, and say by the status how it ended

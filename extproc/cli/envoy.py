@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 from extproc.cli._options import add_config
+from extproc.envoy import resources
+from extproc.envoy.resources.plain import plain
 from extproc.settings import config
 from extproc.settings.config import Settings
 from extproc.settings.document import ConfigError
-from extproc.words import resources
-from extproc.words.plain import plain
 
 with plain():
     from extproc.envoy import envoy_config

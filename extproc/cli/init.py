@@ -13,7 +13,7 @@ from extproc.cli._litellm_names import KINDS
 from extproc.cli._options import add_config
 from extproc.dialects import by_path, dialects
 from extproc.upstream.providers import kinds
-from extproc.words.meant import meant
+from extproc.words.values import meant
 
 EXAMPLES = """\
   extproc init                          gateway.yaml with the mock provider, which needs no key

@@ -30,10 +30,10 @@ from extproc.cli._supervise import say
 from extproc.cli._tables import progress
 from extproc.cli.envoy import prepare
 from extproc.dialects import by_path
+from extproc.envoy.resources.plain import plain
 from extproc.settings import config
 from extproc.settings.config import Settings
-from extproc.words import workers
-from extproc.words.plain import plain
+from extproc.wire.transport import workers
 from extproc.words.values import is_loopback
 
 with plain():

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from extproc.words import shapes
+from extproc.wire.framing import shapes
 from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
 
 T = TypeVar("T")

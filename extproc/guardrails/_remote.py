@@ -23,9 +23,9 @@ from pydantic import AfterValidator, Field, model_validator
 from extproc.guardrails._base import Failure, Finding, Guardrail, GuardrailSettings
 from extproc.guardrails._results import Read, Results
 from extproc.upstream.providers import ProviderSettings
+from extproc.wire.framing import shapes
 from extproc.wire.outbound.breaker import Breaker
 from extproc.wire.outbound.pool import AnswerError, Pool, is_metadata
-from extproc.words import shapes
 from extproc.words.tooling import Result as ToolResult
 from extproc.words.values import PositiveDuration, Secret, Size
 

@@ -11,7 +11,7 @@ from extproc.guardrails import GuardInput, GuardOutput
 from extproc.money.budgets.stages import downgrades
 from extproc.routing.catalog import Catalog
 from extproc.settings.config import Settings
-from extproc.words.workers import private_socket
+from extproc.wire.transport.workers import private_socket
 
 
 def stages(settings: Settings, services: Services, catalog: Catalog) -> tuple[GuardInput, GuardOutput]:

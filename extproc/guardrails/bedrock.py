@@ -39,8 +39,8 @@ from extproc.guardrails._remote import (
 )
 from extproc.upstream.providers import ProviderSettings
 from extproc.wire.outbound.sigv4 import Key, signed
+from extproc.wire.transport.workers import SIGNED
 from extproc.words.values import Name, SecretRef
-from extproc.words.workers import SIGNED
 
 _PIECE = 20_000  # characters of one call: the service takes 25 units of 1,000 characters a second
 _placeholder = re.compile(r"\{([A-Za-z0-9 _-]{1,60})\}").search

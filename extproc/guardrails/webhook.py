@@ -31,7 +31,7 @@ from extproc.guardrails._remote import (
     kind_name,
     message,
 )
-from extproc.words import shapes
+from extproc.wire.framing import shapes
 from extproc.words.values import SecretRef
 
 _HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]

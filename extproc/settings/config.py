@@ -40,7 +40,7 @@ from extproc.settings.stores import StoresSettings
 from extproc.tools.mcp.settings import MCPSettings
 from extproc.upstream.prices import DatedPriceSettings
 from extproc.upstream.providers import ProviderSettings
-from extproc.words import workers
+from extproc.wire.transport import workers
 from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback, show_size
 
 if TYPE_CHECKING:

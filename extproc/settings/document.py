@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from extproc.settings.errors import slip
-from extproc.words.pause import without_collections
+from extproc.settings.pause import without_collections
 
 MAX_NODES = 200_000  # values, aliases counted each time they are used
 MAX_DEPTH = 64

@@ -8,8 +8,7 @@ from inspect import isclass
 from typing import Any, get_args
 
 from extproc import guardrails
-from extproc.words.meant import meant
-from extproc.words.values import Section
+from extproc.words.values import Section, meant
 
 _EXPECTED: Mapping[str, str] = {
     "bool_parsing": "true or false is expected",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -227,3 +228,12 @@ def is_private(host: str) -> bool:
         return ipaddress.ip_address(host).is_private
     except ValueError:
         return host == "localhost" or "." not in host or host.endswith((".svc", ".local", ".internal", ".localhost"))
+
+
+def meant(name: str, names: Iterable[str]) -> str:
+    """The question for the nearest of `names`, or nothing: `did you mean 'gcp_gemini'?` for `gemini`."""
+    known = {each.lower(): each for each in names}
+    word = name.lower()
+    near = [word] if word in known else [each for each in known if len(word) > 2 and word in each.split("_")]
+    near = near or difflib.get_close_matches(word, known, 1, cutoff=0.65)
+    return f"did you mean '{known[near[0]]}'?" if near else ""

@@ -16,7 +16,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from extproc.operate.admin import Findings, Health, HTTPThread, Siblings, inner_app, siblings, status_app
 from extproc.operate.reports.reports import Everything
-from extproc.words import workers
+from extproc.wire.transport import workers
 
 
 def registry(count: float, *, also: bool = False) -> CollectorRegistry:

@@ -28,10 +28,10 @@ import uvloop
 
 from extproc.cli._drain import AT_ONCE
 from extproc.cli.envoy import prepare
+from extproc.envoy.resources.plain import plain
 from extproc.settings import config
 from extproc.settings.config import Settings
 from extproc.upstream import mock
-from extproc.words.plain import plain
 from tests import doubles
 from tests.e2e.zygote import Child
 

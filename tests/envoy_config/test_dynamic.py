@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from extproc.envoy.envoy_config.dynamic import make
+from extproc.envoy.resources import Ask, Made
 from extproc.settings import bound
 from extproc.settings.config import parse
-from extproc.words.resources import Ask, Made
 
 
 @pytest.fixture(autouse=True)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from extproc.envoy import resources
+from extproc.envoy.resources import Made, place
 from extproc.envoy.server import reload
 from extproc.envoy.server.discovery import CLUSTERS, KINDS, LISTENERS, Discovery, EnvoyAwayError, EnvoyRefusedError
 from extproc.envoy.server.reload import Reloads
 from extproc.routing.catalog import Catalog
 from extproc.settings import bound, config
 from extproc.wire.pb import extproc_pb2 as pb
-from extproc.words import resources
-from extproc.words.resources import Made, place
 
 SETTINGS = """
 providers:

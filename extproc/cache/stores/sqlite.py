@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from extproc.cache.stores import OVERHEAD, CacheError
-from extproc.words.files import make_private
+from extproc.stores.sqlite.files import make_private
 
 T = TypeVar("T")
 _PATIENCE = 1.0  # seconds for another process's transaction

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from extproc.words import shapes
+from extproc.wire.framing import shapes
 
 ASIDES = frozenset(("stream", "metadata", "service_tier", "cache_control"))
 """Fields that change no answer."""

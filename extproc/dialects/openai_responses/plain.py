@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from extproc.words import shapes
+from extproc.wire.framing import shapes
 
 ASIDES = frozenset(
     (

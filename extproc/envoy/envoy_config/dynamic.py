@@ -12,10 +12,10 @@ import hashlib
 from betterproto2 import Message
 
 from extproc.envoy.envoy_config import Resources, a_try, shared
+from extproc.envoy.resources import Made, place
 from extproc.settings import bound
 from extproc.settings.config import Settings
 from extproc.words import contract
-from extproc.words.resources import Made, place
 
 
 def make(

@@ -25,8 +25,8 @@ from extproc.envoy.envoy_config.tries import host_header, provider_cluster
 from extproc.envoy.envoy_config.typed import buffer_bytes, http_filter, pack, seconds
 from extproc.settings.config import Settings
 from extproc.tools.mcp.settings import HOP
-from extproc.words import workers
-from extproc.words.workers import SIGNED
+from extproc.wire.transport import workers
+from extproc.wire.transport.workers import SIGNED
 
 LISTENER = "private"
 """The private listener."""

@@ -64,7 +64,8 @@ from extproc.envoy.envoy_config.typed import (
 )
 from extproc.settings.config import Settings
 from extproc.upstream.providers import kinds
-from extproc.words import contract, workers
+from extproc.wire.transport import workers
+from extproc.words import contract
 
 CLUSTER = "extproc"
 PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

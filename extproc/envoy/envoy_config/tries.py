@@ -95,12 +95,12 @@ from extproc.envoy.envoy_config.typed import (
     seconds,
     set_header,
 )
+from extproc.envoy.resources import stem
 from extproc.exchange import unread
 from extproc.settings.config import Settings
 from extproc.tools.mcp.settings import HOP as MCP_HOP
 from extproc.upstream.providers import Credential, ProviderSettings
 from extproc.words import contract
-from extproc.words.resources import stem
 
 # Headers of a request that every provider gets: those of HTTP itself, and of the body.
 _PLAIN_HEADERS = (":*", "host", "content-type", "content-length", "transfer-encoding", "accept")

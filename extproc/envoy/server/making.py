@@ -11,10 +11,10 @@ import sys
 
 import msgspec
 
+from extproc.envoy.resources import Ask
+from extproc.envoy.resources.plain import plain
 from extproc.settings import bound, config
-from extproc.words import shapes
-from extproc.words.plain import plain
-from extproc.words.resources import Ask
+from extproc.wire.framing import shapes
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ from extproc.operate.telemetry.metrics import Telemetry
 from extproc.settings.config import Settings
 from extproc.stores import Counters, CountsLostError, Expired, StoreError, open_counters
 from extproc.upstream.credentials.rotation import EVERY, Keeper, watch
-from extproc.words import workers
+from extproc.wire.transport import workers
 
 if TYPE_CHECKING:
     from extproc.tools.mcp.catalogue import Catalogue

@@ -11,7 +11,7 @@ The settings that bind at the start stay as they are; the others of the same cha
 does this; the others wait for its file.
 
 The file's content is compared once a second. Polling sees edits, renames and the symlink swap of a ConfigMap alike. The
-digest of Envoy's resources and the resources themselves are kept beside the secrets (`words.resources`), for the next
+digest of Envoy's resources and the resources themselves are kept beside the secrets (`envoy.resources`), for the next
 start and for the other workers.
 """
 
@@ -28,6 +28,8 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from extproc.envoy import resources
+from extproc.envoy.resources import Ask, Made
 from extproc.envoy.server.discovery import (
     CLUSTERS,
     KINDS,
@@ -41,10 +43,9 @@ from extproc.envoy.server.reading import Read
 from extproc.settings import bound, config
 from extproc.settings.config import Settings
 from extproc.settings.document import ConfigError
+from extproc.settings.pause import without_collections
 from extproc.upstream.credentials.rotation import copy_secret, forget_secret, private_directory
-from extproc.words import resources, shapes
-from extproc.words.pause import without_collections
-from extproc.words.resources import Ask, Made
+from extproc.wire.framing import shapes
 from extproc.words.values import files_of
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from extproc.money.ledger import LedgerError
 from extproc.money.ledger.schema import migrate
 from extproc.money.ledger.url import LedgerURL, Server
-from extproc.words.files import identity, make_private
+from extproc.stores.sqlite.files import identity, make_private
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

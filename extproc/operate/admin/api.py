@@ -34,7 +34,7 @@ from extproc.operate.admin.handling import answer_of, body_of, plain, query_of, 
 from extproc.operate.admin.openapi import Operation, labels_parameter, parameters, usage_parameters
 from extproc.operate.admin.openapi import document as describe
 from extproc.operate.admin.sources import Desk, SourceError, Sources
-from extproc.words import shapes
+from extproc.wire.framing import shapes
 
 if TYPE_CHECKING:
     from extproc.settings.signon import OIDCSettings

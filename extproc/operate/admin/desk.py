@@ -13,7 +13,7 @@ from extproc.operate.admin import answers
 from extproc.operate.admin.guard import failure, principal
 from extproc.operate.admin.handling import answer_of, body_of, desk_of, plain, query_of, sources_of, tell
 from extproc.operate.admin.sources import Desk, SourceError
-from extproc.words import shapes
+from extproc.wire.framing import shapes
 
 if TYPE_CHECKING:
     from extproc.operate.admin.signon import SignOn

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from extproc.operate.admin.guard import JSON, failure
 from extproc.operate.admin.sources import Desk, SourceError, Sources
-from extproc.words import shapes
+from extproc.wire.framing import shapes
 
 MAX_BODY = 64 << 10  # bytes
 _SLOWEST = 10.0  # seconds for a body to arrive

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from extproc.words import workers
+from extproc.wire.transport import workers
 
 PATIENCE = 2.0
 """Seconds in which a worker answers."""

@@ -25,13 +25,12 @@ from extproc.settings.checks import mcp as mcp_checks
 from extproc.stores import doubt_counters
 from extproc.upstream.credentials.oauth import problem
 from extproc.upstream.prices import PriceBook
-from extproc.words import workers
+from extproc.wire.transport import workers
 from extproc.words.chain import Branch, Chain
 from extproc.words.dialect import ABILITIES
 from extproc.words.exchange import Changes, Target
-from extproc.words.meant import meant
 from extproc.words.offline import is_offline
-from extproc.words.values import Secret, is_private
+from extproc.words.values import Secret, is_private, meant
 
 if TYPE_CHECKING:
     from extproc.settings.config import Settings

@@ -47,8 +47,8 @@ from extproc.stores import (
     write,
 )
 from extproc.stores._breaker import Breaker
+from extproc.stores.sqlite.files import identity, make_private
 from extproc.stores.sqlite.schema import OPEN_TIMEOUT, SCHEMA_VERSION, migrate, use_wal
-from extproc.words.files import identity, make_private
 
 __all__ = ["SCHEMA_VERSION", "SqliteCounters", "check", "doubts", "from_url"]
 

@@ -40,8 +40,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from extproc.upstream.providers import METADATA, AzureCredentials, Credentials
+from extproc.wire.framing import shapes
 from extproc.wire.outbound.client import AnswerError, send
-from extproc.words import shapes
 from extproc.words.values import is_loopback
 
 _TIMEOUT = 10.0  # seconds until a token must be there

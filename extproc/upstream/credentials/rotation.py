@@ -35,7 +35,7 @@ _LONGEST_PAUSE = 60.0  # seconds between two requests that fail
 
 
 # `stem` is the name of the file of a provider's secret: the provider's, with an addition for a try that has changed, so
-# that no key reaches the address of an earlier one. See `words.resources.place`.
+# that no key reaches the address of an earlier one. See `envoy.resources.place`.
 
 
 def secret_name(stem: str) -> str:

@@ -19,7 +19,7 @@ import msgspec
 
 from extproc.upstream.mock.endpoints import Headers, Json
 from extproc.upstream.mock.faults import Faults
-from extproc.words import shapes
+from extproc.wire.framing import shapes
 
 PATH = "/mcp"
 MODERN = "2026-07-28"

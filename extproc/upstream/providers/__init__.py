@@ -25,8 +25,7 @@ from pydantic import (
 )
 
 from extproc.words.dialect import Batch
-from extproc.words.meant import meant
-from extproc.words.values import Duration, Pattern, PositiveDuration, Secret, SecretRef, Section
+from extproc.words.values import Duration, Pattern, PositiveDuration, Secret, SecretRef, Section, meant
 
 
 @dataclass(slots=True, frozen=True)

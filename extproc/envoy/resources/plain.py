@@ -16,7 +16,7 @@ from typing import Any
 @contextmanager
 def plain() -> Iterator[None]:
     """Dataclasses of pydantic that are imported meanwhile are those of the standard library."""
-    module: Any = importlib.import_module("pydantic.dataclasses")  # this room imports the standard library alone
+    module: Any = importlib.import_module("pydantic.dataclasses")  # its attributes are replaced
     before = module.dataclass, module.rebuild_dataclass
     module.dataclass, module.rebuild_dataclass = _dataclass, lambda *_, **__: None
     try:

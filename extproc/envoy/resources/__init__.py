@@ -8,7 +8,8 @@ from pathlib import Path
 
 import msgspec
 
-from extproc.words import contract, shapes
+from extproc.wire.framing import shapes
+from extproc.words import contract
 
 
 class Made(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from extproc.words import workers
+from extproc.wire.transport import workers
 
 
 @pytest.mark.parametrize(

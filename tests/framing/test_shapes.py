@@ -9,7 +9,7 @@ import textwrap
 import msgspec
 import pytest
 
-from extproc.words import shapes
+from extproc.wire.framing import shapes
 
 
 class Inner(msgspec.Struct):
@@ -33,7 +33,7 @@ def test_json_becomes_a_struct():
 THREADS = """
 import sys, threading
 import msgspec
-from extproc.words import shapes
+from extproc.wire.framing import shapes
 
 sys.setswitchinterval(1e-6)
 fields = "".join(f"    f{number}: list[Inner] | None = None\\n" for number in range(40))
