@@ -60,9 +60,10 @@ lint: $(READY) ## Run ruff and mypy --strict
 
 check: lint test ## Run ruff, mypy --strict and all tests
 
-docs: $(READY) ## Generate docs/configuration.md and docs/providers/ from the code
+docs: $(READY) ## Generate docs/configuration.md, docs/providers/ and the tables of docs/telemetry.md from the code
 	$(BIN)/extproc schema --markdown > docs/configuration.md
 	$(BIN)/extproc schema --providers docs/providers
+	$(BIN)/python -m extproc.operate.telemetry.page docs/telemetry.md
 
 clean: ## Remove build results, caches and .venv
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

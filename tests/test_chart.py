@@ -322,7 +322,7 @@ def test_alerts_and_dashboards_are_those_of_k8s_monitoring() -> None:
     sources = {path.name: path.read_text() for path in (ROOT / "k8s/monitoring/dashboards").glob("*.json")}
     assert dashboards == sources
     hpa = only(found, "HorizontalPodAutoscaler")["spec"]["metrics"][0]["pods"]["metric"]["name"]
-    assert f'"{hpa}"' in (ROOT / "extproc/operate/telemetry/metrics.py").read_text()
+    assert f'"{hpa}"' in (ROOT / "extproc/operate/telemetry/groups.py").read_text()
 
 
 def test_a_copy_without_symbolic_links_says_so_and_a_package_needs_none(tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 
 from extproc.money.ledger import open_ledger
+from extproc.operate.telemetry.declared import SPENDER, declared
+from extproc.operate.telemetry.groups import GROUPS
 from extproc.operate.telemetry.histogram import Histogram
 from extproc.operate.telemetry.metrics import Bounded
+from extproc.operate.telemetry.page import written
 from extproc.tools.mcp.call import Call
 from extproc.wire.framing import rpc
 from extproc.words.caching import Caching
@@ -22,71 +25,9 @@ COMMON = {
     *("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"),
     "error_type",
 }
-SPENDER = {"consumer", "team"}
 MCP = "mcp: {servers: {github: {url: 'http://a.test/mcp'}}, profiles: {dev: {servers: {github: {}}}}}"
-METRICS = {
-    "mcp_server_operation_duration_seconds": {
-        *("mcp_method_name", "gen_ai_operation_name", "gen_ai_tool_name", "error_type", "profile", "mcp_server"),
-        *("rpc_response_status_code", "mcp_protocol_version", "network_transport"),
-    },
-    "mcp_client_operation_duration_seconds": {"mcp_server", "error_type", "network_transport"},
-    "extproc_mcp_tools": {"mcp_server", "state"},
-    "extproc_mcp_tool_changes_total": {"mcp_server"},
-    "gen_ai_client_token_usage": {*COMMON, "gen_ai_token_type"},
-    "gen_ai_client_operation_duration_seconds": COMMON,
-    "gen_ai_server_request_duration_seconds": COMMON,
-    "gen_ai_server_time_to_first_token_seconds": COMMON,
-    "gen_ai_server_time_per_output_token_seconds": COMMON,
-    "extproc_requests_total": {"operation", "status"},
-    "extproc_refusals_total": {"code"},
-    "extproc_tries_total": {"provider", "model", "outcome"},
-    "extproc_try_seconds": {"provider"},
-    "extproc_failed_tries_seconds_total": {"provider", "outcome"},
-    "extproc_provider_credentials_rejected_total": {"provider"},
-    "extproc_credential_refreshes_total": {"provider", "outcome"},
-    "extproc_targets_skipped_total": {"reason"},
-    "extproc_failovers_total": {"provider"},
-    "extproc_stage_seconds": {"stage"},
-    "extproc_guardrail_findings_total": {"guardrail", "action"},
-    "extproc_guardrail_failures_total": {"guardrail", "reason"},
-    "extproc_guardrail_call_seconds": {"guardrail", "kind", "outcome"},
-    "extproc_budget_decisions_total": {"budget", "verdict"},
-    "extproc_budget_used_ratio": {"budget"},
-    "extproc_cost_usd_total": {"provider", "model"},
-    "extproc_consumer_cost_usd_total": SPENDER,
-    "extproc_consumer_requests_total": {*SPENDER, "status"},
-    "extproc_consumer_tokens_total": {*SPENDER, "gen_ai_token_type"},
-    "extproc_cost_unknown_total": {"provider", "model"},
-    "extproc_cache_total": {"outcome"},
-    "extproc_cache_saved_usd_total": {"mode", *SPENDER},
-    "extproc_prompt_cache_tokens_total": {"kind", *SPENDER},
-    "extproc_prompt_cache_usd_total": {"kind", *SPENDER},
-    "extproc_usage_total": {"source"},
-    "extproc_unread_total": {"outcome"},
-    "extproc_provider_usage_refused_total": {"provider"},
-    "extproc_leases_expired_total": {"forwarded"},
-    "extproc_store_losses_total": set(),
-    "extproc_budget_alerts_total": {"outcome"},
-    "extproc_input_tokens_guessed_ratio": {"provider", "guess"},
-    "extproc_ledger_rows_total": {"outcome"},
-    "extproc_ledger_failures_total": set(),
-    "extproc_ledger_queued": set(),
-    "extproc_log_lines_lost_total": set(),
-    "extproc_downstream_ends_total": {"reason"},
-    "extproc_internal_errors_total": {"where"},
-    "extproc_admin_refused_total": {"reason"},
-    "extproc_peer_faults_total": {"kind"},
-    "extproc_body_bytes_in_flight": set(),
-    "extproc_exchanges_in_flight": set(),
-    "extproc_grpc_streams": set(),
-    "extproc_tasks": set(),
-    "extproc_prompt_events_total": {"outcome"},
-    "extproc_event_loop_lag_seconds": set(),
-    "extproc_reloads_total": {"outcome"},
-    "extproc_settings_stale": set(),
-    "extproc_listener_certificate_not_after_seconds": {"file"},
-    "extproc_listener_certificate_not_before_seconds": {"file"},
-}
+DECLARED = [one for group in GROUPS for one in declared(group)]
+METRICS = {one.name: {*one.labels} - {SPENDER[-1]} for one in DECLARED}
 
 
 def ended(exchange, body=None, *, model="m", response_model="m-1", **more):
@@ -118,7 +59,7 @@ def touch_all(telemetry, exchange):
     telemetry.guardrail(Verdict("g", "input", "failed", reason="timeout"))
     telemetry.guardrail_call("g", "webhook", "ok", 0.1)
     telemetry.budget("b", "denied")
-    telemetry.unread("told").inc()
+    telemetry.unread.labels("told").inc()
     telemetry.budget_used("b", lambda: 0.5)
     unpriced = ended(exchange)
     unpriced.cost = None
@@ -156,7 +97,7 @@ def touch_tools(telemetry, exchange):
     telemetry.record(called(exchange))
     telemetry.attempt("mcp-github", "", "ok", 0.5)
     telemetry.tool_changed("github", "add")
-    telemetry.tools.count = lambda: {("github", "listed"): 2}
+    telemetry.tools.definitions.read = lambda: {("github", "listed"): 2}
 
 
 def test_calls_of_tools(world, exchange):
@@ -195,7 +136,14 @@ def test_the_metrics_and_their_labels_are_the_documented_ones(world, exchange):
         name = re.sub("_(bucket|count|sum)$", "", sample.name)
         if not name.startswith(("process_", "python_")):
             found.setdefault(name, set()).update(set(sample.labels) - {"le"})
-    assert found == METRICS
+    assert found == {name: METRICS[name] for name in found}
+
+
+def test_the_page_lists_the_metrics():
+    """`make docs` writes them."""
+    page = (Path(__file__).parents[2] / "docs/telemetry.md").read_text()
+    assert written(page) == page
+    assert [name for name in METRICS if f"`{name}`" not in page] == []
 
 
 def test_no_page_names_an_unknown_metric():
@@ -212,7 +160,7 @@ def test_attributed_labels_are_labels_of_metrics(world, exchange):
     [sample] = [found for found in samples(telemetry) if found.name == "extproc_consumer_requests_total"]
     assert sample.labels["label_agent"] == "planner"
     assert sample.labels["label_cost_center"] == "42"
-    assert set(sample.labels) == {*SPENDER, "status", "label_agent", "label_cost_center"}
+    assert set(sample.labels) == {"consumer", "team", "status", "label_agent", "label_cost_center"}
 
 
 def test_an_exchange_is_counted(world, exchange):

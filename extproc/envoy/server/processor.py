@@ -103,7 +103,7 @@ class Processor:
             self._counters,
             telemetry,
             tools=Tools(telemetry.budget_used, self._alerts.tell, self._grants, Expected(), self._exact),
-            waiting=Waiting(lambda outcome: telemetry.unread(outcome).inc(), telemetry.internal_error),
+            waiting=Waiting(lambda outcome: telemetry.unread.labels(outcome).inc(), telemetry.internal_error),
             audits=Audits(telemetry.internal_error),
             failed=self._failed,
             answers=_open_answers(settings),
@@ -111,7 +111,7 @@ class Processor:
             socket=self._socket,
         )
         services.books = Books(self._counters, self._ledger, self._report, again=settings.limits.lease)
-        telemetry.body_bytes = lambda: services.in_flight.size
+        telemetry.body_bytes.set_function(lambda: services.in_flight.size)
         self._forgotten = Forgotten(self._counters, _dropping(telemetry, services.answers))
         self._keys_mark: object = None
         self._desk: Desk | None = None  # of the worker that serves it
@@ -134,7 +134,7 @@ class Processor:
         await self._reloads.start()
         self._ledger.start()
         telemetry.watch(self._ledger)
-        telemetry.tasks = partial(_count_tasks, asyncio.get_running_loop())
+        telemetry.tasks.set_function(partial(_count_tasks, asyncio.get_running_loop()))
         if await self._read_keys():
             self._rebuild()
         self._open_doors()
@@ -385,7 +385,7 @@ class Processor:
         self._teams = {entry.name: entry.team or "" for entry in settings.consumers}
         self._units |= _units(settings)
         if self._telemetry.tools is not None:
-            self._telemetry.tools.count = self._count_tools
+            self._telemetry.tools.definitions.read = self._count_tools
 
     def _meet(self, settings: Settings) -> None:
         """Know the MCP servers of the settings."""
@@ -418,7 +418,7 @@ class Processor:
 
         return describe_servers(self._services.servers, self._pipeline.profiles, definitions=definitions)
 
-    def _count_tools(self) -> Mapping[tuple[str, str], int]:
+    def _count_tools(self) -> Mapping[tuple[str, ...], float]:
         from extproc.tools.mcp.report import count  # noqa: PLC0415
 
         profiles = self._pipeline.profiles

@@ -1,8 +1,7 @@
-"""Metrics. All their public names are in this file; the log of an exchange is in `logs`.
+"""Telemetry: counts an exchange that ended, and writes its line. The metrics are declared in `groups`.
 
-Names and units follow the OpenTelemetry semantic conventions for generative AI, version 1.37, in Prometheus form
-(https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/). Label values come from the settings or from a
-bounded set. Values beyond it are `other`, so no client can make the number of series grow.
+Label values come from the settings or from a bounded set. Values beyond it are `other`, so no client can make the
+number of series grow.
 """
 
 from __future__ import annotations
@@ -10,17 +9,16 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
+from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.gc_collector import GCCollector
-from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
-from prometheus_client.registry import Collector
 
 from extproc.money.budgets import input_estimate
-from extproc.operate.telemetry.histogram import Counts, Histogram
+from extproc.operate.telemetry.groups import TIMED, Consumers, Cost, Gateway, Limits, Providers, Requests
+from extproc.operate.telemetry.groups import Ledger as LedgerRows
 from extproc.operate.telemetry.logs import describe, describe_verdicts, json_line
 from extproc.operate.telemetry.prefixes import Prefixes
 from extproc.operate.telemetry.recent import Recent
@@ -37,15 +35,6 @@ if TYPE_CHECKING:
     from extproc.money.ledger.ledger import Ledger
     from extproc.operate.telemetry.tools import ToolMetrics
 
-# The buckets that the conventions advise.
-_DURATION = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-_FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-_PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
-_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
-_CALLS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_STAGE = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
-_RATIO = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 25.0)
-
 log = logging.getLogger(__name__)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for every counter and histogram, which nobody asks for
@@ -54,8 +43,6 @@ _MAX_LABEL_VALUES = 200
 """Values that a label which is not from the settings can take before the rest is `other`."""
 _MAX_COMBINATIONS = 1000
 """Combinations of such values that are counted apart: together, a few labels of 200 values make millions of series."""
-_TIMED = 16
-"""Exchanges of which the stages of one are timed: 27 clocks and histograms cost 10 µs."""
 _MAX_ERRORS = 64
 """Kinds of errors counted apart."""
 _TELL_EVERY = 60.0  # seconds between two log lines about one provider's refusals of the gateway's key
@@ -81,11 +68,12 @@ class Bounded:
         return "other"
 
 
-class Telemetry:
+class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRows):
     """The metrics of one process. `configure` is called again when the settings change; the counts go on."""
 
     def __init__(self, settings: Settings, write: Callable[[str], object] | None = None) -> None:
         self.registry = registry = CollectorRegistry()
+        super().__init__(registry, settings.attribution.metrics)
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
         self._attributed = tuple(settings.attribution.metrics)
@@ -101,222 +89,17 @@ class Telemetry:
         self._write = write or sys.stdout.write
         self.recent = Recent(_MAX_EXCHANGES, _MAX_STRANGERS)
 
-        names = [
-            "gen_ai_operation_name",
-            "gen_ai_provider_name",
-            "gen_ai_request_model",
-            "gen_ai_response_model",
-            "error_type",
-        ]
-        self._tokens = Histogram(
-            "gen_ai_client_token_usage", "Tokens used", [*names, "gen_ai_token_type"], _TOKENS, registry
-        )
-        self._operation = Histogram(
-            "gen_ai_client_operation_duration_seconds",
-            "From the request's departure to a provider to the end of the answer, with all tries",
-            names,
-            _DURATION,
-            registry,
-        )
-        self._duration = Histogram(
-            "gen_ai_server_request_duration_seconds",
-            "From the request's headers to the end of the answer",
-            names,
-            _DURATION,
-            registry,
-        )
-        self._first_token = Histogram(
-            "gen_ai_server_time_to_first_token_seconds",
-            "From the request's headers to the first piece of a streamed answer",
-            names,
-            _FIRST_TOKEN,
-            registry,
-        )
-        self._per_token = Histogram(
-            "gen_ai_server_time_per_output_token_seconds",
-            "Between the pieces of a streamed answer, per token after the first",
-            names,
-            _PER_TOKEN,
-            registry,
-        )
-        self._requests = Counts("extproc_requests", "Exchanges ended", ["operation", "status"], registry)
-        self._refusals = Counter("extproc_refusals", "Requests the gateway refused", ["code"], registry=registry)
-        self._tries = Counts(
-            "extproc_tries", "Tries at a provider, by outcome", ["provider", "model", "outcome"], registry
-        )
-        self._try_seconds = Histogram("extproc_try_seconds", "Duration of a try", ["provider"], _DURATION, registry)
-        self._admin_refused = Counter(
-            "extproc_admin_refused",
-            "Wrong tokens at the admin API, and requests refused for them",
-            ["reason"],
-            registry=registry,
-        )
-        self._peer_faults = Counter(
-            "extproc_peer_faults",
-            "Bytes at the processor's socket that Envoy would not send",
-            ["kind"],
-            registry=registry,
-        )
-        self._lost_seconds = Counter(
-            "extproc_failed_tries_seconds", "Time lost to failed tries", ["provider", "outcome"], registry=registry
-        )
-        self._credentials = Counter(
-            "extproc_provider_credentials_rejected",
-            "Tries that a provider refused because of the gateway's own key: check the key",
-            ["provider"],
-            registry=registry,
-        )
-        self.credential_refreshes = Counter(
-            "extproc_credential_refreshes",
-            "Keys read again and tokens fetched, by outcome",
-            ["provider", "outcome"],
-            registry=registry,
-        )
-        self._skips = Counter(
-            "extproc_targets_skipped", "Targets that a request skipped", ["reason"], registry=registry
-        )
-        self._failovers = Counter(
-            "extproc_failovers", "Exchanges that needed more than one try", ["provider"], registry=registry
-        )
-        self._stage = Histogram(
-            "extproc_stage_seconds", f"Time in a stage, of one exchange in {_TIMED}", ["stage"], _STAGE, registry
-        )
-        self._guardrail = Counter(
-            "extproc_guardrail_findings", "Findings of guardrails", ["guardrail", "action"], registry=registry
-        )
-        self._guardrail_failures = Counter(
-            "extproc_guardrail_failures",
-            "Requests and answers that a guardrail could not check",
-            ["guardrail", "reason"],
-            registry=registry,
-        )
-        self._guardrail_calls = Histogram(
-            "extproc_guardrail_call_seconds",
-            "Calls of guardrails to services, by outcome",
-            ["guardrail", "kind", "outcome"],
-            _CALLS,
-            registry,
-        )
-        self._budget = Counter(
-            "extproc_budget_decisions", "Decisions of budgets", ["budget", "verdict"], registry=registry
-        )
-        self._budget_used = Gauge(
-            "extproc_budget_used_ratio", "Share of the limit spent, in the fullest count", ["budget"], registry=registry
-        )
-        self._used: set[str] = set()  # budgets with such a share
-        where = ["provider", "model"]
-        self._cost = Counts("extproc_cost_usd", "Cost of exchanges, in USD", where, registry)
-        spender = [
-            "consumer",
-            "team",
-            *(f"label_{name.replace('-', '_').replace('.', '_')}" for name in self._attributed),
-        ]
-        self._consumer_requests = Counts("extproc_consumer_requests", "Exchanges ended", [*spender, "status"], registry)
-        self._consumer_cost = Counts("extproc_consumer_cost_usd", "Cost of exchanges, in USD", spender, registry)
-        self._consumer_tokens = Counts(
-            "extproc_consumer_tokens", "Tokens used", [*spender, "gen_ai_token_type"], registry
-        )
-        self._no_price = Counts("extproc_cost_unknown", "Exchanges whose price is unknown", where, registry)
         self._prefixes = Prefixes()
-        self._prompt_tokens = Counts(
-            "extproc_prompt_cache_tokens",
-            "Input tokens that providers read from their prompt caches, and wrote to them",
-            [*spender, "kind"],
-            registry,
-        )
-        self._prompt_cost = Counts(
-            "extproc_prompt_cache_usd",
-            "USD that reads from the prompt caches of providers saved, and that writes cost",
-            [*spender, "kind"],
-            registry,
-        )
-        self._cache = Counts("extproc_cache", "Looks into the cache of answers, by outcome", ["outcome"], registry)
-        self._saved = Counts(
-            "extproc_cache_saved_usd",
-            "Cost that kept answers had, in USD; in shadow mode: that they would have saved",
-            ["mode", *spender],
-            registry,
-        )
-        self._usage_source = Counts("extproc_usage", "Exchanges by the source of their usage", ["source"], registry)
-        self.unread = Counter(
-            "extproc_unread", "Answers that passed unread, by what told their usage", ["outcome"], registry=registry
-        ).labels
-        self._bad_usage = Counter(
-            "extproc_provider_usage_refused", "Usage that cannot be believed", ["provider"], registry=registry
-        )
-        self._expired = Counter(
-            "extproc_leases_expired",
-            "Reservations that ended by lease",
-            ["forwarded"],
-            registry=registry,
-        )
-        self.store_losses = Counter(
-            "extproc_store_losses", "Times the counters store turned out to have lost its counts", registry=registry
-        )
-        self._unwritten = Counter(
-            "extproc_log_lines_lost", "Log lines of exchanges that could not be written", registry=registry
-        )
-        self._alerts = Counter("extproc_budget_alerts", "Alerts of budgets, by outcome", ["outcome"], registry=registry)
-        for forwarded in ("true", "false"):  # series from 0 on, so that an alert sees the first one
-            self._expired.labels(forwarded)
-        for outcome in ("told", "failed", "dropped"):
-            self._alerts.labels(outcome)
-        self._guessed = Histogram(
-            "extproc_input_tokens_guessed_ratio",
-            "Input tokens that were estimated (or held, as an upper bound) for each that the provider counted",
-            ["provider", "guess"],
-            _RATIO,
-            registry,
-        )
-        self._downstream = Counter(
-            "extproc_downstream_ends",
-            "Requests at the public listener that ended without a whole answer of the processor's or a provider's",
-            ["reason"],
-            registry=registry,
-        )
-        self._errors = Counter(
-            "extproc_internal_errors", "Bugs: the stream was ended and Envoy answered 500", ["where"], registry=registry
-        )
+        self._used: set[str] = set()  # budgets that tell the share they used
         self._begun = 0
         self.in_flight = 0
         """Exchanges not yet ended."""
-        in_flight = Gauge("extproc_exchanges_in_flight", "Exchanges not yet ended", registry=registry)
-        in_flight.set_function(lambda: self.in_flight)
-        self.body_bytes: Callable[[], int] = lambda: 0
-        body_bytes = Gauge("extproc_body_bytes_in_flight", "Bytes of request bodies in flight", registry=registry)
-        body_bytes.set_function(lambda: self.body_bytes())  # noqa: PLW0108 - it is set later
+        self._exchanges.set_function(lambda: self.in_flight)
         self.streams = 0
         """gRPC streams of Envoy's."""
-        streams = Gauge("extproc_grpc_streams", "gRPC streams of Envoy's", registry=registry)
-        streams.set_function(lambda: self.streams)
+        self._streams.set_function(lambda: self.streams)
         self.prompts: Any = None  # `accounting.prompts.PromptLog`, with `telemetry.prompts`
-        self._prompt_events = Counter(
-            "extproc_prompt_events", "Prompts for the collector of logs, by outcome", ["outcome"], registry=registry
-        )
-        self.tasks: Callable[[], int] = lambda: 0
-        tasks = Gauge("extproc_tasks", "Tasks of the event loop", registry=registry)
-        tasks.set_function(lambda: self.tasks())  # noqa: PLW0108 - it is set later
-        self.loop_lag = Gauge("extproc_event_loop_lag_seconds", "How late the event loop was", registry=registry)
-        self.reloads = Counter("extproc_reloads", "Changes of the settings file", ["outcome"], registry=registry)
-        for outcome in ("taken", "refused"):
-            self.reloads.labels(outcome)
-        self.settings_stale = Gauge(
-            "extproc_settings_stale", "1 while the settings file differs from the settings in use", registry=registry
-        )
         self._certificate_shown: tuple[str, tuple[float, float] | None] = "", None
-        self._certificate = [
-            Gauge(f"extproc_listener_certificate_{name}_seconds", text, ["file"], registry=registry)
-            for name, text in (
-                ("not_before", "Begin of the listener's certificate, in seconds since the epoch"),
-                ("not_after", "End of the listener's certificate, in seconds since the epoch"),
-            )
-        ]
-        for reason in ("invalid_token", "too_many"):
-            self._admin_refused.labels(reason)
-        for fault in ("http2", "message"):
-            self._peer_faults.labels(fault)
-        for bug in ("GatewayStream", "AttemptStream", "reload"):
-            self._errors.labels(bug)
         self.configure(settings)
 
     def certificate(self, file: str, dates: tuple[float, float] | None) -> None:
@@ -324,7 +107,7 @@ class Telemetry:
         if (file, dates) == self._certificate_shown:
             return
         self._certificate_shown = file, dates
-        for index, gauge in enumerate(self._certificate):
+        for index, gauge in enumerate((self._certificate_begins, self._certificate_ends)):
             gauge.clear()
             if dates is not None:
                 gauge.labels(file).set(dates[index])
@@ -359,10 +142,10 @@ class Telemetry:
         return self._providers.get(provider, "other")
 
     def begin(self) -> bool:
-        """An exchange began. Returns whether its stages are timed: the first, and then one in `_TIMED`."""
+        """An exchange began. Returns whether its stages are timed: the first, and then one in `TIMED`."""
         self.in_flight += 1
         self._begun += 1
-        return self._begun % _TIMED == 1
+        return self._begun % TIMED == 1
 
     def guardrail(self, verdict: Verdict) -> None:
         """Count a verdict of a guardrail."""
@@ -400,10 +183,11 @@ class Telemetry:
         self._alerts.labels(outcome).inc()
 
     def watch(self, ledger: Ledger) -> None:
-        """Register the metrics of the ledger."""
-        queued = Gauge("extproc_ledger_queued", "Rows that wait to be written", registry=self.registry)
-        queued.set_function(lambda: ledger.queued)
-        self.registry.register(_LedgerRows(ledger))
+        """Count the rows of the ledger."""
+        outcomes = ("written", "dropped", "refused")
+        self._ledger_rows.read = lambda: {(outcome,): getattr(ledger, outcome) for outcome in outcomes}
+        self._ledger_failures.read = lambda: {(): ledger.failures}
+        self._ledger_queued.read = lambda: {(): ledger.queued}
 
     def refusal(self, code: str) -> None:
         self._refusals.labels(code).inc()
@@ -573,18 +357,3 @@ class Record:
 
     def __call__(self, exchange: Exchange) -> None:
         self._telemetry.record(exchange)
-
-
-class _LedgerRows(Collector):
-    """The counts of the ledger's writer."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def collect(self) -> Iterator[Metric]:
-        ledger = self._ledger
-        rows = CounterMetricFamily("extproc_ledger_rows", "Rows of the ledger, by outcome", labels=["outcome"])
-        for outcome, value in (("written", ledger.written), ("dropped", ledger.dropped), ("refused", ledger.refused)):
-            rows.add_metric([outcome], value)
-        yield rows
-        yield CounterMetricFamily("extproc_ledger_failures", "Commits that failed; rows wait", value=ledger.failures)

@@ -29,9 +29,9 @@ def describe(servers: Servers, profiles: Profiles, *, definitions: bool) -> Sequ
     ]
 
 
-def count(servers: Servers, profiles: Profiles) -> Mapping[tuple[str, str], int]:
+def count(servers: Servers, profiles: Profiles) -> Mapping[tuple[str, ...], int]:
     """The number of tools by server and state; of everything that is left out."""
-    found: Counter[tuple[str, str]] = Counter()
+    found: Counter[tuple[str, ...]] = Counter()
     for name, server in servers.by_name.items():
         found.update((name, profiles.policy.state(entry)) for entry in _entries(server, tools=True))
         if left_out := len(list(_left_out(server, profiles))):
