@@ -2,10 +2,7 @@
 
 import json
 
-import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from extproc.dialects.aws_converse import DIALECT
 from extproc.wire.framing.aws_eventstream import AWSEventStream, encode
@@ -226,55 +223,3 @@ def test_events_without_content_are_skipped(data, name):
     decoder = DIALECT.decoder()
     assert list(decoder.feed(data, name)) == []
     assert list(decoder.end()) == []
-
-
-# --- arbitrary input
-
-NAMES = ["messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata", "?"]
-INDEX = st.integers(0, 2)
-ANY = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=2),
-    lambda inner: st.dictionaries(
-        st.sampled_from(["delta", "start", "toolUse", "input", "text", "usage", "contentBlockIndex", "stopReason"]),
-        inner,
-        max_size=3,
-    ),
-    max_leaves=8,
-)
-FRAME = st.one_of(
-    st.builds(begin, INDEX, st.text(max_size=2), st.sampled_from("fg")),
-    st.builds(delta, INDEX, text=st.text(max_size=2)),
-    st.builds(delta, INDEX, toolUse=st.builds(dict, input=st.text(max_size=2))),
-    st.builds(thought, INDEX, text=st.text(max_size=2), signature=st.text(max_size=2)),
-    st.builds(end, INDEX),
-    st.builds(stop, st.sampled_from(["end_turn", "tool_use", "?"])),
-    st.builds(frame, st.sampled_from(NAMES), ANY),
-    st.builds(frame, st.text("ab", max_size=3), ANY, st.sampled_from(["exception", "error"])),
-)
-
-
-@given(st.lists(FRAME, max_size=8))
-def test_the_order_of_events_holds_for_any_input(frames):
-    found = read(b"".join(frames))
-    msgspec.json.encode(found)
-    kinds = [type(event) for event in found]
-    assert kinds.count(Started) <= 1
-    assert not kinds or kinds[0] in (Started, Failed)
-    assert kinds.count(Ended) + kinds.count(Failed) <= 1
-    assert not {Ended, Failed} & set(kinds[:-1])
-    assert kinds.count(Finished) <= 1
-    assert Ended not in kinds or Finished in kinds
-    begun = []
-    for event in found:
-        if isinstance(event, Delta):
-            if event.block == len(begun):
-                begun.append(event.kind)
-                assert bool(event.name) == (event.kind == "tool_call")
-            assert begun[event.block] == event.kind
-
-
-@given(st.binary(max_size=60), st.sampled_from(NAMES))
-def test_any_bytes_are_read_or_refused(data, name):
-    decoder = DIALECT.decoder()
-    decoder.feed(data, name)
-    decoder.end()

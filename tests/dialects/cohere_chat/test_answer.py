@@ -2,10 +2,7 @@
 
 import json
 
-import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from extproc.dialects.cohere_chat import DIALECT
 from extproc.words.dialect import Destination
@@ -228,42 +225,3 @@ def test_errors_are_read(status, body, expected):
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"7", b'{"message": ["a"]}', b"{" * 100_000, b"\xff"])
 def test_an_error_without_a_message_gets_one(body):
     assert DIALECT.decode_problem(502, body) == Problem("The provider answered with status 502 and no message.")
-
-
-# --- arbitrary input
-
-ANY = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(-9, 9) | st.text(max_size=2),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(
-                [
-                    *("message", "content", "text", "thinking", "tool_plan", "tool_calls", "function", "arguments"),
-                    *("finish_reason", "usage", "tokens", "input_tokens", "cached_tokens", "logprobs", "id", "error"),
-                ]
-            ),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=15,
-)
-
-
-@given(ANY | ANY.map(lambda message: {"message": message}) | ANY.map(lambda content: {"message": {"content": content}}))
-def test_any_answer_is_read_or_refused(value):
-    body = json.dumps(value).encode()
-    DIALECT.decode_problem(400, body)
-    try:
-        answer = decode(body)
-    except ValueError:
-        return
-    msgspec.json.encode(answer)
-
-
-@given(st.binary(max_size=60))
-def test_any_bytes_are_read_or_refused(data):
-    DIALECT.decode_problem(500, data)
-    with pytest.raises(ValueError):
-        decode(data)

@@ -2,10 +2,7 @@
 
 import json
 
-import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from extproc.dialects import dialects
 from extproc.dialects.cohere_chat import DIALECT
@@ -303,76 +300,3 @@ def test_events_without_content_are_skipped(data):
 def test_a_stream_can_be_written_for_a_chat_client(sent, expected):
     encoder = dialects()["openai_chat"].encoder()
     assert all(isinstance(encoder.feed(found), bytes) for found in events(*sent))
-
-
-# --- arbitrary input
-
-TEXT = st.none() | st.sampled_from(["", "a", "null", "{}"])
-INDEX = st.none() | st.integers(0, 2)
-CALL = st.fixed_dictionaries(
-    {}, optional={"id": TEXT, "function": st.fixed_dictionaries({}, optional={"name": TEXT, "arguments": TEXT})}
-)
-INNER = st.fixed_dictionaries(
-    {},
-    optional={
-        "content": st.none() | st.just([]) | st.fixed_dictionaries({}, optional={"text": TEXT, "thinking": TEXT}),
-        "tool_plan": TEXT,
-        "tool_calls": st.none() | CALL | st.lists(CALL, max_size=2),
-    },
-)
-TYPES = st.sampled_from(
-    [
-        *("message-start", "content-start", "content-delta", "content-end", "tool-plan-delta", "tool-call-start"),
-        *("tool-call-delta", "tool-call-end", "citation-start", "message-end", "error", "?"),
-    ]
-)
-ANY = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=2),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["type", "delta", "message", "content", "tool_calls", "usage", "error", "index"]),
-            inner,
-            max_size=3,
-        )
-    ),
-    max_leaves=10,
-)
-EVENT = st.fixed_dictionaries(
-    {"type": TYPES},
-    optional={
-        "index": INDEX,
-        "delta": st.fixed_dictionaries({}, optional={"message": INNER, "finish_reason": ANY, "usage": ANY}),
-        "logprobs": ANY,
-        "usage": ANY,
-    },
-)
-
-
-@given(st.lists(EVENT | ANY, max_size=8))
-def test_the_order_of_events_holds_for_any_input(sent):
-    decoder, found = DIALECT.decoder(), []
-    for one in sent:
-        found += decoder.feed(json.dumps(one).encode(), "")
-    found += decoder.end()
-    msgspec.json.encode(found)
-    kinds = [type(one) for one in found]
-    assert kinds.count(Started) <= 1
-    assert not kinds or kinds[0] in (Started, Failed)
-    assert kinds.count(Ended) + kinds.count(Failed) <= 1
-    assert not {Ended, Failed} & set(kinds[:-1])
-    assert (Finished in kinds) == (Ended in kinds)
-    begun = []
-    for one in found:
-        if isinstance(one, Delta):
-            if one.block == len(begun):
-                begun.append(one.kind)
-                assert bool(one.id) == (one.kind == "tool_call")
-            assert begun[one.block] == one.kind
-
-
-@given(st.binary(max_size=60))
-def test_any_bytes_are_read_or_refused(data):
-    decoder = DIALECT.decoder()
-    decoder.feed(data, "")
-    decoder.end()

@@ -2,10 +2,7 @@
 
 import json
 
-import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from extproc.dialects import dialects
 from extproc.dialects.gemini_generate_content import DIALECT
@@ -337,70 +334,6 @@ def test_errors_are_read(status, error, expected):
 )
 def test_an_error_without_a_message_gets_one(body):
     assert DIALECT.decode_problem(404, body) == Problem("The provider failed without saying why.", "not_found_error")
-
-
-# --- arbitrary input
-
-KEYS = [
-    *("candidates", "content", "parts", "text", "thought", "thoughtSignature", "functionCall", "name", "args", "id"),
-    *("finishReason", "index", "logprobsResult", "chosenCandidates", "topCandidates", "token", "logProbability"),
-    *("promptFeedback", "blockReason", "usageMetadata", "promptTokenCount", "candidatesTokenCount", "createTime"),
-    *("thoughtsTokenCount", "totalTokenCount", "modelVersion", "error", "code", "message", "status", "details"),
-]
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(-9, 9) | st.sampled_from(["", "STOP", "x"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
-    max_leaves=20,
-)
-PART = st.fixed_dictionaries(
-    {},
-    optional={
-        "text": st.text(max_size=3) | st.none(),
-        "thought": st.booleans(),
-        "thoughtSignature": st.sampled_from(["", "YQ=="]),
-        "functionCall": st.fixed_dictionaries(
-            {}, optional={"name": st.text(max_size=3), "args": JSON, "id": st.text()}
-        ),
-    },
-)
-RESPONSES = st.fixed_dictionaries(
-    {},
-    optional={
-        "candidates": st.lists(
-            st.fixed_dictionaries(
-                {},
-                optional={
-                    "content": st.fixed_dictionaries({}, optional={"parts": st.lists(PART, max_size=4)}),
-                    "finishReason": st.sampled_from(["", "STOP", "SAFETY", "?"]) | st.none(),
-                    "index": st.none() | st.integers(-2, 3) | st.integers(),
-                },
-            ),
-            max_size=3,
-        ),
-        "usageMetadata": st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4),
-        "promptFeedback": st.fixed_dictionaries({}, optional={"blockReason": st.text(max_size=3)}),
-        "createTime": st.text(max_size=5),
-    },
-)
-
-
-@given(value=JSON | RESPONSES)
-def test_any_answer_is_read_or_refused(value):
-    body = json.dumps(value).encode()
-    try:
-        found = decode(body)
-    except ValueError:
-        pass
-    else:
-        msgspec.json.encode(found)
-    assert DIALECT.decode_problem(400, body).message
-
-
-@given(st.binary(max_size=50))
-def test_any_bytes_are_read_or_refused(body):
-    with pytest.raises(ValueError, match="generateContent"):
-        decode(body)
-    assert DIALECT.decode_problem(500, body).message
 
 
 # --- images

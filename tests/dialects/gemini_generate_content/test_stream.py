@@ -2,10 +2,7 @@
 
 import json
 
-import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from extproc.dialects.gemini_generate_content import DIALECT
 from extproc.wire.framing.sse import SSE
@@ -267,79 +264,3 @@ def test_the_end_comes_once():
     decoder.feed(json.dumps(said({"text": "a"}, finish="STOP")).encode(), "")
     assert list(decoder.end()) == [Finished("stop"), Ended()]
     assert list(decoder.end()) == []
-
-
-# --- arbitrary input
-
-PART = st.fixed_dictionaries(
-    {},
-    optional={
-        "text": st.text(max_size=3) | st.none(),
-        "thought": st.booleans(),
-        "thoughtSignature": st.sampled_from(["", "YQ=="]),
-        "functionCall": st.dictionaries(st.sampled_from(["name", "id", "args"]), st.text(max_size=2), max_size=3),
-    },
-)
-CANDIDATE = st.fixed_dictionaries(
-    {},
-    optional={
-        "content": st.fixed_dictionaries({}, optional={"parts": st.lists(PART, max_size=4)}),
-        "finishReason": st.sampled_from(["", "STOP", "?"]),
-        "index": st.integers(-1, 3),
-    },
-)
-ANY = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=2),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["candidates", "content", "parts", "text", "usageMetadata", "promptFeedback", "error"]),
-            inner,
-            max_size=3,
-        )
-    ),
-    max_leaves=10,
-)
-CHUNK = st.fixed_dictionaries(
-    {},
-    optional={
-        "candidates": st.lists(CANDIDATE, max_size=3),
-        "usageMetadata": st.dictionaries(
-            st.sampled_from(["promptTokenCount", "candidatesTokenCount"]), ANY, max_size=2
-        ),
-        "promptFeedback": st.fixed_dictionaries({}, optional={"blockReason": st.sampled_from(["", "OTHER"])}),
-    },
-)
-
-
-@given(st.lists(CHUNK | ANY, max_size=6))
-def test_the_order_of_events_holds_for_any_input(chunks):
-    decoder, found = DIALECT.decoder(), []
-    for chunk in chunks:
-        found += decoder.feed(json.dumps(chunk).encode(), "")
-    found += decoder.end()
-    msgspec.json.encode(found)
-    kinds = [type(event) for event in found]
-    assert kinds.count(Started) <= 1
-    assert not kinds or kinds[0] in (Started, Failed)
-    assert kinds.count(Ended) + kinds.count(Failed) <= 1
-    assert not {Ended, Failed} & set(kinds[:-1])
-    assert (Finished in kinds) == (Ended in kinds)
-    blocks = {}
-    for event in found:
-        if isinstance(event, Delta):
-            begun = blocks.setdefault(event.choice, [])
-            if event.block == len(begun):
-                begun.append(event.kind)
-            assert event.block == len(begun) - 1
-            assert begun[-1] == event.kind
-    finished = [event.choice for event in found if isinstance(event, Finished)]
-    assert len(set(finished)) == len(finished)
-    assert not finished or set(blocks) <= set(finished)
-
-
-@given(st.binary(max_size=60))
-def test_any_bytes_are_read_or_refused(data):
-    decoder = DIALECT.decoder()
-    decoder.feed(data, "")
-    decoder.end()

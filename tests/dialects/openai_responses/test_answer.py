@@ -3,8 +3,6 @@
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from openai.types.responses import Response
 
 from extproc.dialects.openai_responses import DIALECT, custom, signature
@@ -318,32 +316,3 @@ def test_errors_are_read(status, error, problem):
 def test_an_error_is_written():
     body = DIALECT.encode_problem(429, Problem("Slow down.", "rate_limit_error", "", None))
     assert body == {"error": {"message": "Slow down.", "type": "rate_limit_error", "param": None, "code": None}}
-
-
-# --- hostile answers
-
-FIELDS = [
-    *("id", "model", "created_at", "status", "output", "usage", "error", "incomplete_details", "type", "content"),
-    *("text", "refusal", "summary", "encrypted_content", "call_id", "name", "arguments", "logprobs", "input_tokens"),
-]
-WORDS = ["message", "reasoning", "function_call", "output_text", "completed", "incomplete", "reason", ""]
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(-1e300, 1e300) | st.sampled_from(WORDS),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=5),
-    max_leaves=20,
-)
-ITEM = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=5)
-
-
-@given(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=5), st.lists(ITEM, max_size=3))
-def test_hostile_answers_are_read_or_refused(fields, output):
-    try:
-        answer = DIALECT.decode_answer(json.dumps({"output": output, **fields}).encode())
-    except ValueError:
-        return
-    json.dumps(DIALECT.encode_answer(answer))
-
-
-@given(st.integers(100, 599), st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
-def test_hostile_errors_are_read(status, body):
-    json.dumps(DIALECT.encode_problem(status, DIALECT.decode_problem(status, body)))
