@@ -13,6 +13,15 @@ A unit with too many combinations is LEFT to the rows. PostgreSQL runs transacti
 hold a shared lock, steps 1 and 3 an exclusive one. Only the driver is used here: a process that answers no report has
 no SQLAlchemy.
 
+Three cubes of several fields each pay for themselves. A million rows of a month, 200 consumers and 20,000 runs on SQLite,
+against one table of hours and all fields (686,000 sums, because an hour has few rows of one combination):
+
+                                        rows     cubes    one table
+    in all                              1.6 s    0.1 s    0.9 s
+    by team                             3.1 s    0.2 s    1.9 s
+    by label and team, each day         2.3 s    1.1 s    5.3 s
+    by 13 fields                        2.4 s    0.7 s    3.8 s
+
 A writer that added each row to its sums would cost the process that serves more than the row does. A writer only marks
 sums as stale; a thread adds up in SQL, without the interpreter's lock.
 """
