@@ -13,8 +13,8 @@ A unit with too many combinations is LEFT to the rows. PostgreSQL runs transacti
 hold a shared lock, steps 1 and 3 an exclusive one. Only the driver is used here: a process that answers no report has
 no SQLAlchemy.
 
-Three cubes of several fields each pay for themselves. A million rows of a month, 200 consumers and 20,000 runs on SQLite,
-against one table of hours and all fields (686,000 sums, because an hour has few rows of one combination):
+Each of the cubes pays for itself. A million rows of a month, 200 consumers and 20,000 runs on SQLite, against one table
+of hours and all fields (686,000 sums, because an hour has few rows of one combination):
 
                                         rows     cubes    one table
     in all                              1.6 s    0.1 s    0.9 s
