@@ -62,7 +62,7 @@ RESERVED = {
     "socket": {"admin", "cli", "mock", "outbound", "transport/native.py", "transport/unix_socket.py"},
     "ssl": {"outbound"},
     "sqlite3": {"cache", "ledger", "stores"},
-    "subprocess": {"cli"},
+    "subprocess": {"cli", "outbound/helper.py"},
     "urllib.request": set(),
     "http.client": {"outbound"},
     "cryptography": {"cache", "credentials", "kept"},
@@ -74,6 +74,7 @@ RESERVED = {
     "redis": {"cache", "stores"},
     "threading": {
         "admin",
+        "budgets/counter.py",
         "budgets/tokenizer.py",
         "cli/_stop.py",
         "framing/shapes.py",

@@ -21,8 +21,8 @@ from extproc.money.budgets import (
     Reserve,
     Tools,
     compile_budget,
+    counter,
     read_scope,
-    tokenizer,
 )
 from extproc.money.budgets.scopes import Scopes
 from extproc.stores import StoreError
@@ -553,7 +553,7 @@ async def test_an_abandoned_count_occupies_its_thread_until_it_ends(asks, monkey
         counted.append(1)
         return 7
 
-    monkeypatch.setattr(tokenizer, "bound", slow)
+    monkeypatch.setattr(counter, "bound", slow)
     exact = Exact({"a": "openai"})
     left = [asyncio.ensure_future(exact.count(asks())) for _ in range(2)]
     await asyncio.sleep(0)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +18,7 @@ from tests.e2e.conftest import KEY, Gateway, run_gateway
 from tests.e2e.scripted import Scripted, plain, stream
 from tests.e2e.test_abuse_answers import chunk, completion, play
 from tests.e2e.test_abuse_charges import charged, pausing
+from tests.e2e.test_operations import child
 
 OF_URL = "outlier_detection: {consecutive_5xx: 10000}"
 YAML = f"""
@@ -111,6 +116,23 @@ def test_no_script_or_formatting_is_cheaper_in_any_api(
     most = {"messages": 1.85, "generateContent": 1.6}.get(api, 1.1)  # no tokenizer of theirs: docs/charges.md
     assert 0.9 * true <= entry["output_tokens"] <= most * true
     assert 0.9 * OF_QUESTION <= entry["input_tokens"] <= 1.6 * OF_QUESTION
+
+
+def test_the_tokenizer_is_in_a_process_of_its_own_and_its_death_loses_no_charge(
+    gateway: Gateway, provider: Scripted
+) -> None:
+    words = [APIS["chat"][2]("word ")] * 200
+    first = leave(gateway, provider, "chat", *words)
+    assert "tiktoken" not in Path(f"/proc/{gateway.process.pid}/maps").read_text()
+    for _ in range(3):
+        pid = child(gateway, "tokenizer.py")
+        assert "tiktoken" in Path(f"/proc/{pid}/maps").read_text()
+        os.kill(pid, signal.SIGSTOP)  # the count begins, and cannot end
+        killing = threading.Timer(0.5, os.kill, (pid, signal.SIGKILL))
+        killing.start()
+        assert leave(gateway, provider, "chat", *words)["output_tokens"] == first["output_tokens"]
+        killing.join()
+        assert child(gateway, "tokenizer.py") != pid
 
 
 def test_claudes_thinking_that_was_seen_and_closed_is_charged_by_its_seal(gateway: Gateway, provider: Scripted) -> None:

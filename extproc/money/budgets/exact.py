@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-from extproc.money.budgets import tokenizer
-from extproc.money.budgets.bounds import input_estimate, without
+from extproc.money.budgets import counter, tokenizer
+from extproc.money.budgets.bounds import estimate, input_estimate, without
 from extproc.money.budgets.passed import of_request, of_sample
 from extproc.words.exchange import Exchange, Target
 from extproc.words.sample import BLOCKS, Sample
@@ -25,6 +25,10 @@ at once must not keep it busy for long.
 """
 _FEW = 32
 """Pieces of a text that these take."""
+_MOST_WAITING = 1024
+"""Counts that wait; the text of further ones is estimated by its size."""
+_PATIENCE = 20.0
+"""Seconds that an exchange waits for its count before the same is done: a stop waits for exchanges."""
 
 
 class Exact:
@@ -47,7 +51,7 @@ class Exact:
             return None
         self._busy += 1
         work = asyncio.ensure_future(
-            asyncio.to_thread(tokenizer.bound, exchange.json, exchange.ask.image_data, _MOST, exchange.dialect.fields),
+            asyncio.to_thread(counter.bound, exchange.json, exchange.ask.image_data, _MOST, exchange.dialect.fields),
         )
         work.add_done_callback(self._done)
         return await asyncio.shield(work)  # a thread goes on when the client disconnects, and counts until it ends
@@ -57,17 +61,30 @@ class Exact:
         one exchange after the other: at most 256 KiB each, since of larger bodies a `Sample` is kept, and 8 KiB each
         while `_MANY` wait.
         """
-        return await self._wait_for(_input_passed, exchange)
+        found = await self._wait_for(_input_passed, exchange)
+        return input_estimate(exchange) if found is None else found
 
     async def output_passed(self, exchange: Exchange) -> int:
         """Tokens of the answer's text so far; see `input_passed`."""
-        return await self._wait_for(_output_passed, exchange)
+        found = await self._wait_for(_output_passed, exchange)
+        if found is None:
+            return 0 if exchange.report is None else estimate(exchange.report.output_bytes)
+        return found
 
-    async def _wait_for(self, count: Callable[[Exchange, int], int], exchange: Exchange) -> int:
+    async def _wait_for(self, count: Callable[[Exchange, int], int], exchange: Exchange) -> int | None:
+        if self._waiting >= _MOST_WAITING:
+            counter.tell("too many texts wait")
+            return None
         blocks = BLOCKS if self._waiting < _MANY else _FEW
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(_thread(), count, exchange, blocks)
+            work = asyncio.get_running_loop().run_in_executor(_thread(), count, exchange, blocks)
+            done, _ = await asyncio.wait((work,), timeout=_PATIENCE)
+            if not done:
+                work.cancel()
+                counter.tell("it takes too long")
+                return None
+            return work.result()
         finally:
             self._waiting -= 1
 

@@ -16,7 +16,8 @@ from functools import lru_cache
 from typing import Any
 
 from extproc.dialects.anthropic_messages.models import traits_of
-from extproc.money.budgets import tokenizer
+from extproc.money.budgets import counter
+from extproc.money.budgets.bounds import estimate
 from extproc.words.dialect import Fields
 from extproc.words.sample import Sample
 
@@ -61,17 +62,17 @@ def family_of(model: str) -> Family:
 
 
 def tokens(text: str, model: str) -> float:
-    """Tokens of `text` at `model`; its bytes where the tokenizer cannot be read. For threads."""
-    found = tokenizer.about(text)
+    """Tokens of `text` at `model`; an estimate by its size where they cannot be counted. For threads."""
+    found = counter.about(text)
     if found is None:
-        return len(text.encode(errors="replace"))
+        return estimate(len(text.encode(errors="replace")))
     family = family_of(model)
     more = 0
     if family.digits:
         more = sum((size := len(run)) - -(-size // 3) for run in _DIGITS.findall(text))
     if family.ascii == family.beyond or text.isascii():
         return found * family.ascii + more
-    plain = min(found, tokenizer.about(_BEYOND_ASCII.sub(" ", text)) or 0)
+    plain = min(found, counter.about(_BEYOND_ASCII.sub(" ", text)) or 0)
     return plain * family.ascii + (found - plain) * family.beyond + more
 
 

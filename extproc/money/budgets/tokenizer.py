@@ -1,7 +1,7 @@
 """Tokens of text at OpenAI's models since GPT-4o, by tiktoken.
 
 The ranks of o200k_base are shipped (`data/`), as tiktoken would download them. They take 0.4 s to read and 80 MB to
-keep, so the first count reads them on a thread. Until they are read, there are no counts.
+keep, so the gateway runs this file as a process of its own, see `counter`. Until they are read, there are no counts.
 
 tiktoken is given at most `_SLICE` characters at a time: a megabyte of spaces ends it with a panic. Slices end where the
 encoding always begins a new word, so counting them counts the whole. Where there is no such place, each byte counts as
@@ -16,14 +16,18 @@ import logging
 import lzma
 import re
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extproc.words.dialect import Fields
+import msgspec
+
+from extproc.wire.outbound.helper import serve
 
 if TYPE_CHECKING:
     import tiktoken
+
+    from extproc.words.dialect import Fields
 
 _RANKS = "o200k_base.tiktoken.xz"
 _SHA256 = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
@@ -44,6 +48,7 @@ _BREAK = re.compile(
 _REQUEST, _NODE, _ENTRY, _LINE = 32, 2, 3, 3
 
 _MODELS = ("gpt-4o", "chatgpt-4o", "gpt-4.1", "gpt-4.5", "gpt-5", "o1", "o3", "o4-mini", "ft:gpt-4o", "ft:gpt-4.1")
+_IDLE = 120.0  # seconds after which the process ends
 _log = logging.getLogger("extproc")
 
 
@@ -125,20 +130,23 @@ def count(text: bytes, most: int) -> int | None:
     return _count(encoding, kept) + len(text) - _size(kept)
 
 
-def bound(body: Mapping[str, Any], images: Collection[str], most: int, fields: Fields) -> int | None:
+def bound(
+    body: Mapping[str, Any],
+    images: Collection[str],
+    most: int,
+    fields: Fields,
+    count_all: Callable[[Sequence[str]], int | None] | None = None,
+) -> int | None:
     """Upper bound of the tokens of a request (its JSON) at a model that `fits`, without its images and the input
     outside the body. None as for `count`. `images` are strings of the body that are images (`Ask.image_data`), `fields`
-    those of its API.
+    those of its API. `count_all` counts texts, each by itself.
 
     A prompt is made of the strings of a request. So all of them are counted, keys as well, each by itself as OpenAI
     does. An allowance for each entry, object and list covers the tokens around messages and calls, and the notation of
     tools and schemas. It rests on OpenAI's publications about both (see above), not on a promise. The JSON text itself
     would be no bound: its escape can be fewer tokens than a control character.
     """
-    encoding = _ranks.encoding
-    if encoding is None:
-        load()
-        return None
+    texts: list[str] = []
     skipped = {id(image) for image in images}
     total, left = _REQUEST, most
     stack: list[tuple[Any, bool]] = [(body, False)]
@@ -148,7 +156,7 @@ def bound(body: Mapping[str, Any], images: Collection[str], most: int, fields: F
             size = _size(node)
             if size <= left:
                 left -= size
-                total += _count(encoding, node)
+                texts.append(node)
             else:
                 total += size
             if told:
@@ -168,7 +176,16 @@ def bound(body: Mapping[str, Any], images: Collection[str], most: int, fields: F
             stack.extend((item, told) for item in node)
         elif node is not None and node is not True and node is not False:
             total += len(repr(node))
-    return total
+    counted = (count_all or _count_all)(texts)
+    return None if counted is None else total + counted
+
+
+def _count_all(texts: Sequence[str]) -> int | None:
+    encoding = _ranks.encoding
+    if encoding is None:
+        load()
+        return None
+    return sum(_count(encoding, text) for text in texts)
 
 
 def _count(encoding: tiktoken.Encoding, text: str) -> int:
@@ -199,3 +216,16 @@ def _last_break(text: str, start: int, end: int) -> int:
 
 def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+
+
+def _answered(question: bytes) -> bytes:
+    """The count of texts for `counter`: each bounded, or all of them about."""
+    load().join()
+    bounds, texts = msgspec.msgpack.decode(question)
+    decoded = [text.decode() for text in texts]
+    found = _count_all(decoded) if bounds else about("".join(decoded))
+    return msgspec.msgpack.encode(found)
+
+
+if __name__ == "__main__":
+    serve(_answered, _IDLE)

@@ -1,0 +1,72 @@
+"""Counts tokens in a process of its own (`tokenizer`), which begins with the first count and ends when it is idle: the
+ranks take 80 MB, and reading them stops all other threads for a while.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import extproc
+from extproc.money.budgets import tokenizer
+from extproc.wire.outbound.helper import Helper, HelperError
+from extproc.words.dialect import Fields
+
+_WITHIN = 10.0  # seconds for one count
+_TELL_EVERY = 60.0  # seconds between two log lines
+_log = logging.getLogger("extproc")
+# The file alone: with its package, the process would read half of the gateway.
+_RUN = "import runpy, sys; sys.path.append(sys.argv[1]); runpy.run_path(sys.argv[2], None, '__main__')"
+helper = Helper(
+    (sys.executable, "-P", "-c", _RUN, str(Path(extproc.__file__).parents[1]), tokenizer.__file__), within=_WITHIN
+)
+_told = -_TELL_EVERY
+_encode = msgspec.msgpack.Encoder().encode
+_decode: Callable[[bytes], int | None] = msgspec.msgpack.Decoder(int | None).decode
+
+
+def load() -> threading.Thread:
+    """Start the process. The thread ends when it can count, or never will."""
+    thread = threading.Thread(target=about, args=("",), name="tokenizer", daemon=True)
+    thread.start()
+    return thread
+
+
+def about(text: str) -> int | None:
+    """See `tokenizer.about`; None where the process fails. For threads."""
+    return _ask(False, [text])
+
+
+def bound(body: Mapping[str, Any], images: Collection[str], most: int, fields: Fields) -> int | None:
+    """See `tokenizer.bound`; None where the process has not begun, which this begins, or fails. For threads."""
+    if helper.pid is None:
+        load()
+        return None
+    return tokenizer.bound(body, images, most, fields, lambda texts: _ask(True, texts))
+
+
+def _ask(bounds: bool, texts: Sequence[str]) -> int | None:
+    try:
+        found = _decode(helper.ask(_encode((bounds, [text.encode(errors="replace") for text in texts]))))
+    except HelperError as error:
+        found, why = None, str(error)
+    else:
+        why = "the ranks cannot be read"
+    if found is None:
+        tell(why)
+    return found
+
+
+def tell(why: str) -> None:
+    """Log that a text was not counted, at most once a minute."""
+    global _told  # noqa: PLW0603 - one process, one log
+    if time.monotonic() - _told >= _TELL_EVERY:
+        _told = time.monotonic()
+        _log.error("tokens are estimated by the size of texts: the process that counts them: %s", why)
