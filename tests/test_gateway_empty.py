@@ -69,6 +69,25 @@ async def test_a_translated_stream_that_carries_nothing_ends_with_an_error():
     assert found.body.count(b"event: error") == 1
 
 
+@pytest.mark.parametrize("event", [b'data: {"choices":[]}\n\n', b'event: ping\rdata: {"type": "ping"}\r\r'])
+async def test_known_events_that_carry_nothing_come_together_and_what_follows_is_read(world, event):
+    gateway = world(TOKENS)
+    body = TEXT + event * 5_000 + TEXT + event * 100 + STOP + USED + DONE
+    asked = STREAMED | {"stream_options": {"include_usage": True}}
+    *_, last = await talk(gateway.stream(), asks(), sends(asked), answers(kind=SSE), streams(body, end=True))
+    assert last.body == body
+    assert [entry["usage_source"] for entry in gateway.log if entry["event"] == "exchange"] == ["provider"]
+
+
+async def test_known_events_that_carry_nothing_end_a_stream_like_comments(world):
+    gateway = world(LIMIT + TOKENS)
+    event = b'data: {"choices":[]}\n\n'
+    said = asks(), sends(STREAMED), answers(kind=SSE)
+    *_, last = await talk(gateway.stream(), *said, streams(event * 10_000))
+    assert last.end
+    assert b"KiB in a row without content" in last.body
+
+
 async def test_a_piece_of_many_events_is_worked_on_in_steps(world):
     gateway = world(TOKENS)
     stream = gateway.stream()
@@ -78,7 +97,8 @@ async def test_a_piece_of_many_events_is_worked_on_in_steps(world):
     assert stream.more
     assert not first.end
     assert not stream.done
-    assert first.body == TEXT * 64
+    assert first.body.count(TEXT) <= 64
+    assert (TEXT * 64).startswith(first.body)
     last = await feed(stream, b"")
     assert (first.body + last.body, last.end) == (TEXT * 200, True)
     await stream.on_end()

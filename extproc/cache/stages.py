@@ -372,6 +372,7 @@ class Keep:
     """
 
     changes_length = False
+    merges = True
 
     def __init__(self, answers: Answers, most: int) -> None:
         self._answers = answers

@@ -62,6 +62,7 @@ class OpenAICompletions(Dialect):
         also=("best_of",),
     )
     asides = frozenset(("user", "stream_options"))
+    reads = frozenset(_Answer.__struct_encode_fields__)
     varies = staticmethod(varies)
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002

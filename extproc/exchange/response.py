@@ -283,6 +283,7 @@ class Count:
     """Reads the answer's finish, errors and text into `report`, and the usage into each event that reports it."""
 
     changes_length = False
+    merges = True
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
         return True
@@ -323,6 +324,7 @@ class HideUsage:
     """Leaves out the event with the usage that the gateway asked for and the client did not."""
 
     changes_length = False
+    merges = True
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         return exchange.usage_hidden and isinstance(framing, SSE)
@@ -338,6 +340,7 @@ class Annotate:
     """Writes the cost of the exchange into the usage that the client gets."""
 
     changes_length = True
+    merges = True
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
         return _price(exchange) is not None and bool(exchange.dialect.usage_at)
@@ -363,6 +366,7 @@ class Extend:
     """
 
     changes_length = False
+    merges = True
 
     def __init__(self, extend: Callable[[Exchange], Awaitable[Refusal | None]], *, trusting: bool = False) -> None:
         self._extend = extend

@@ -377,8 +377,8 @@ class Dialect:
     lacks: frozenset[str] = frozenset()
     """Needs of requests (`Ask.needs`) that this API cannot express: such requests are not translated into it."""
     inputs: Any = None  # `dialects._inputs.Inputs`, where an answer has a part for each input of the request
-    cache_key: str = ""
-    """Field by which requests that share a prefix reach the server that has it."""
+    cache_key: str = ""  # field by which requests that share a prefix reach the server that has it
+    reads: frozenset[str] | None = None  # fields at the top of a streamed event that readers look at; None: all
     asides: frozenset[str] = frozenset()
     """Top-level fields of a request that change no answer, see `cache.key`. A field that is not listed does."""
 

@@ -22,6 +22,7 @@ from extproc.dialects.anthropic_messages import (
     provider_stream,
     report,
     said,
+    shapes,
     tooling,
 )
 from extproc.dialects.anthropic_messages import problem as problems
@@ -58,6 +59,7 @@ class AnthropicMessages(Dialect):
     traces = (b'"gemini:', b'"openai:', b'"extra_content"', b'"signature":""', b'"signature": ""')
     fields = ask.FIELDS
     asides = plain.ASIDES
+    reads = frozenset(shapes.Event.__struct_encode_fields__)
     varies = staticmethod(varies)
     plain = staticmethod(plain.is_plain)
     observe = staticmethod(report.observe)

@@ -15,6 +15,7 @@ from extproc.words.messages import Answer, Problem, Prompt
 
 class CohereChat(Dialect):
     name = "cohere_chat"
+    reads = provider_stream.FIELDS
     lacks = frozenset(("files", "audio", "choices"))
 
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - the same for all

@@ -47,6 +47,7 @@ class _Event(Struct):
     error: Any = None
 
 
+FIELDS = frozenset(_Event.__struct_encode_fields__)
 _decode = msgspec.json.Decoder(_Event).decode
 _BEFORE_NULL = ("", "n", "nu", "nul", "null")
 

@@ -22,6 +22,7 @@ from extproc.dialects.gemini_generate_content import (
     provider_stream,
     report,
     said,
+    shapes,
     spelling,
     tooling,
 )
@@ -109,6 +110,7 @@ class GeminiGenerateContent(GeminiClient):
     fields = ask.FIELDS
     objects = ask.OBJECTS
     asides = frozenset(("labels", "serviceTier"))
+    reads = frozenset(shapes.Response.__struct_encode_fields__)
     varies = staticmethod(ask.varies)
     observe = staticmethod(report.observe)
     observe_edges = staticmethod(report.observe_edges)

@@ -24,6 +24,7 @@ from extproc.dialects.openai_chat import (
     provider_stream,
     report,
     said,
+    shapes,
     tooling,
 )
 from extproc.dialects.openai_chat import problem as problems
@@ -52,6 +53,7 @@ class OpenAIChat(Dialect):
     rates = "x-ratelimit-"  # https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
     fields = ask.FIELDS
     asides = plain.ASIDES
+    reads = frozenset(shapes.Body.__struct_encode_fields__)
     cache_key = "prompt_cache_key"
     varies = staticmethod(varies)
     plain = staticmethod(plain.is_plain)

@@ -55,6 +55,7 @@ class OpenAIResponses(Dialect):
     traces = (b'"extproc:', b'"rs_gw')
     fields = ask.FIELDS
     asides = plain.ASIDES
+    reads = report.FIELDS | provider_stream.FIELDS
     cache_key = "prompt_cache_key"
     varies = staticmethod(varies)
     plain = staticmethod(plain.is_plain)

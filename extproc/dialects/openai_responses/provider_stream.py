@@ -38,6 +38,7 @@ class _Said(Struct):
     message: Any = None
 
 
+FIELDS = frozenset(_Said.__struct_encode_fields__)
 _read = msgspec.json.Decoder(_Said).decode
 _KINDS: dict[str, _Kind] = {
     "response.output_text.delta": "text",

@@ -26,6 +26,7 @@ class _Said(Body, gc=False):
     response: Body | None = None
 
 
+FIELDS = frozenset(_Said.__struct_encode_fields__)
 _read = msgspec.json.Decoder(_Said).decode
 
 

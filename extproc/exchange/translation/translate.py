@@ -192,6 +192,7 @@ class Stream(_Steps):
         super().__init__(intake)
         self._unwrap = unwrap
         self._decoder = translation.dialect.decoder()
+        self._reads = translation.dialect.reads
         self._encoder = translation.client.encoder()
         self._model = translation.model
         self._names = translation.names
@@ -207,6 +208,8 @@ class Stream(_Steps):
         for event in events:
             if not self._over:
                 self._say(self._read(event, cut=event is self._intake.rest), out)
+        if not out and self._unwrap is None:
+            self._intake.learn(events, self._reads)
         if problem:
             self._say([Failed(problem)], out)
             self.failed = True

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from extproc.words.exchange import Usage
 
@@ -45,8 +46,7 @@ class Edges:
             del self._tail[:-KEPT]
 
 
-@dataclass(slots=True)
-class Frame:
+class Frame(msgspec.Struct, gc=False):
     """One event. `raw` is the input, byte for byte; `data` is its payload, None where there is none (comments, blank
     lines).
 

@@ -28,6 +28,8 @@ class EventStage(Protocol):
     changes_length: bool
     """True when a plain answer may leave longer or shorter than it came. A stream always may."""
 
+    # `merges = True`: repeated events that carry nothing may come as one frame without data. Without it they do not.
+
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         """True when the stage has something to do for this answer."""
         ...
@@ -70,7 +72,7 @@ class Events:
 class AnswerReader:
     """Reads one answer: cuts it into events and leads them through the stages."""
 
-    __slots__ = ("_exchange", "_framing", "_intake", "_plain", "_seconds", "_stages")
+    __slots__ = ("_exchange", "_framing", "_intake", "_merges", "_plain", "_seconds", "_stages")
 
     def __init__(self, exchange: Exchange, framing: Framing, stages: Sequence[_Stage], inflate: Inflate | None) -> None:
         self._exchange = exchange
@@ -79,6 +81,7 @@ class AnswerReader:
         self._plain = inflate is None and isinstance(framing, WholeBody)
         self._stages = stages
         self._seconds = [0.0] * len(stages)
+        self._merges = exchange.array is None and all(getattr(stage, "merges", False) for stage, *_ in stages)
 
     @property
     def changes_length(self) -> bool:
@@ -99,6 +102,8 @@ class AnswerReader:
             return intake.more
         if end and intake.broken and exchange.report is not None:
             exchange.report.error = PROVIDER_BAD_ANSWER.code
+        report, given = exchange.report, events
+        written = 0 if report is None else report.output_bytes
         then = time.perf_counter()
         try:
             for index, (stage, is_async, _) in enumerate(self._stages):
@@ -109,11 +114,12 @@ class AnswerReader:
                 then = now
         finally:
             out += self._written(events)
-            report = exchange.report
             if exchange.first_token is None and report is not None and report.output_events:
                 exchange.first_token = then - exchange.started
         if exchange.cut is not None:
             raise exchange.cut
+        if self._merges and report is not None and report.output_bytes == written:
+            intake.learn(given, exchange.dialect.reads)
         if end:
             if exchange.array is not None:
                 out.append(exchange.array.end())

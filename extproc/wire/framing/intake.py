@@ -8,17 +8,20 @@ bounded by a step, and a slow reader pushes back to the provider.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from extproc.wire.framing import BOM, Frame, Framing
 from extproc.wire.framing.inflate import Inflate
 from extproc.wire.framing.json import WholeBody
+from extproc.wire.framing.sse import SSE
 from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
 
 TURN = 64
 """Events of one answer that are worked on in one turn of the event loop."""
 SLICE = 16 << 10
 """Bytes of one answer that are cut into events in one turn."""
+_FIRST_SLICE = 2 << 10
+"""Bytes of the first turn. Each further slice is twice as long: by then the framing knows what carries nothing."""
 
 
 class Intake:
@@ -34,7 +37,8 @@ class Intake:
         self.rest: Frame | None = None
         self._framing = framing
         self._inflate = inflate
-        self._slice = sys.maxsize if isinstance(framing, WholeBody) else SLICE  # bytes of a plain answer only add up
+        # bytes of a plain answer only add up
+        self._slice = sys.maxsize if isinstance(framing, WholeBody) else _FIRST_SLICE
         self._waiting = b""  # bytes of later steps
         self._events: Sequence[Frame] = ()
         self._ends = False  # the last piece came
@@ -62,6 +66,13 @@ class Intake:
     def _has_bytes(self) -> bool:
         return bool(self._waiting) or (self._inflate is not None and self._inflate.more)
 
+    def learn(self, events: Sequence[Frame], reads: Collection[str] | None) -> None:
+        """Take in that the events of a step had no effect, of whose fields only `reads` matter. Where they are many,
+        those without such a field come together from now on, and without their data.
+        """
+        if len(events) == TURN and reads is not None and isinstance(self._framing, SSE):
+            self._framing.learn(events, reads)
+
     def _read(self) -> Sequence[Frame]:
         framing = self._framing
         if framing.empty > framing.empty_limit:
@@ -85,4 +96,5 @@ class Intake:
             return inflate.feed(piece)
         if len(piece) > self._slice:
             piece, self._waiting = piece[: self._slice], piece[self._slice :]
+            self._slice = min(2 * self._slice, SLICE)
         return piece

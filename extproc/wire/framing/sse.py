@@ -12,14 +12,19 @@ of them, so that damage and text beyond the API are still seen, or None where th
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+
+import msgspec
 
 from extproc.wire.framing import BOM, EMPTY, EMPTY_LIMIT, OVERSIZE, Edges, Frame
 
 # The end of a line and an empty one: `(\r\n|\n|\r){2}`, with a first byte that can be searched for. A CR at the very
 # end may be half a CRLF, so it has to wait for the next byte.
 _BLANK = re.compile(rb"[\r\n](?:(?<=\r)\n)?+(?:\n|\r(?:\n|(?!\Z)))")
+_decode = msgspec.json.Decoder().decode
 _SPACE = 32
+_LESSONS = 256  # events of one stream that are looked at
+_MOST_KNOWN, _LONGEST_KNOWN = 8, 128  # events that are known to carry nothing, and bytes of one
 _WAITS = 3  # bytes at the end in which an empty line may have begun
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment. The blank line behind it is for clients that read a stream block by block."""
@@ -39,9 +44,22 @@ _TEXT = re.compile(
 class SSE:
     """Cuts a stream of server-sent events. An event over `limit` bytes is passed on in pieces, without its data,
     also when it arrives whole. The empty line behind it does not count. `empty`: see `Framing`.
+
+    Events that a reader has found to carry nothing are a single frame, too, where they come again: see `learn`.
     """
 
-    __slots__ = ("_done", "_edges", "_held", "_limit", "_searched", "empty", "empty_limit")
+    __slots__ = (
+        "_done",
+        "_edges",
+        "_held",
+        "_known",
+        "_lessons",
+        "_limit",
+        "_row",
+        "_searched",
+        "empty",
+        "empty_limit",
+    )
 
     def __init__(self, limit: int = 1 << 20, empty_limit: int = EMPTY_LIMIT) -> None:
         self.empty = 0
@@ -51,11 +69,27 @@ class SSE:
         self._edges: Edges | None = None  # edges of an event beyond the limit
         self._searched = 0
         self._done = False  # an end marker came
+        self._known: list[bytes] = []  # events that carry nothing
+        self._row: Callable[[bytes, int], re.Match[bytes] | None] | None = None  # finds several of them in a row
+        self._lessons = _LESSONS
 
     @property
     def parted(self) -> bool:
         """True while an event over the limit leaves in pieces."""
         return self._edges is not None
+
+    def learn(self, events: Sequence[Frame], reads: Collection[str]) -> None:
+        """Note those of `events` that carry nothing and need not be seen again. `reads` are the fields that matter."""
+        known = self._known
+        for raw, data in {event.raw: event.data for event in events if 0 < len(event.raw) <= _LONGEST_KNOWN}.items():
+            if len(known) >= _MOST_KNOWN or self._lessons <= 0:
+                break
+            self._lessons -= 1
+            if raw.endswith((b"\n", b"\r")) and raw not in known and (data is None or carries_nothing(data, reads)):
+                known.append(raw)
+                # a CR at the end may be half a CRLF
+                row = b"|".join([re.escape(one) + rb"(?!\n|\Z)" * one.endswith(b"\r") for one in known])
+                self._row = re.compile(rb"(?:%b)++" % row).match
 
     def feed(self, chunk: bytes) -> Sequence[Frame]:
         held = self._held
@@ -71,7 +105,13 @@ class SSE:
         limit = self._limit
         lines = b"\r" not in buffer  # nearly every provider sends LF only
         content: bool | None = None  # False: no data in the buffer has a key or an end marker
+        row = self._row
         while True:
+            if row is not None and self._edges is None and (known := row(buffer, start)) is not None:
+                end = known.end()
+                events.append(Frame(known[0], None, EMPTY))
+                self.empty += end - start
+                start = search = end
             if lines:
                 if (blank := buffer.find(b"\n\n", search)) < 0:
                     break
@@ -165,6 +205,18 @@ class SSE:
         events.append(Frame(raw, b"\n".join(_DATA.findall(lines, *span)) if text else None, EMPTY))
         self.empty += len(raw)
         return end
+
+
+def carries_nothing(data: bytes, reads: Collection[str]) -> bool:
+    """True for a ping, and for an object, or a list of them, whose fields in `reads` are all empty."""
+    try:
+        tree = _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return all(
+        isinstance(one, dict) and not any(one.get(name) for name in reads if name != "type" or one.get(name) != "ping")
+        for one in (tree if isinstance(tree, list) else (tree,))
+    )
 
 
 def _may_have_content(buffer: bytes) -> bool:

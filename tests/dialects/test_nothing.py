@@ -1,0 +1,86 @@
+"""Events that carry nothing: what is left out when they come again makes no difference to any reader of a stream."""
+
+import dataclasses
+import random
+from functools import partial
+
+import pytest
+
+from extproc.dialects import dialects
+from extproc.wire.framing.intake import Intake
+from extproc.wire.framing.sse import SSE, carries_nothing
+from extproc.words.dialect import Dialect, Report
+
+READ = [name for name, dialect in dialects().items() if dialect.reads is not None]
+EVENTS = [
+    *('{"a":1}', '{"":0}', '{"a":"b"}', "{}", "[1]", '"x"', "{", '{"type":"ping"}', '{"type": "ping", "cost": "0"}'),
+    *('{"choices":[]}', '{"choices":[{}]}', '{"choices":[{"delta":{"content":"a"}}]}', '{"choices":0}', '{"usage":{}}'),
+    *(
+        '{"choices":[{"finish_reason":"stop"}]}',
+        '{"choices":[{"text":"a"}]}',
+        '{"\\u0063hoices":[{"delta":{"content":"b"}}]}',
+    ),
+    *('{"usage":{"prompt_tokens":3,"completion_tokens":4}}', '{"error":null}', '{"model":"m"}', '{"model":"n"}'),
+    *('{"type":"content_block_start","index":0,"content_block":{"type":"thinking"}}', '{"delta":"a"}', '{"index":0}'),
+    *('{"type":"content_block_stop"}', '{"type":"content_block_delta","delta":{"type":"text_delta","text":"a"}}'),
+    *('{"type":"message_delta","usage":{"output_tokens":4}}', '{"type":"message_start","message":{"model":"m"}}'),
+    *('{"type":"response.output_text.delta","delta":"a"}', '{"type":"response.created","response":{"model":"m"}}'),
+    *('{"candidates":[]}', '{"candidates":[{"content":{"parts":[{"text":"a"}]}}]}', '[{"candidates":[]}]'),
+    *('{"candidates":[{"finishReason":"STOP"}]}', '{"usageMetadata":{}}', '{"usageMetadata":{"promptTokenCount":3}}'),
+    *(
+        '{"type":"content-delta","index":0,"delta":{"message":{"content":{"text":"a"}}}}',
+        '{"type":"unknown","text":"a"}',
+    ),
+]
+ENDS = ("\n\n", "\r\r", "\r\n\r\n", "\n\n\n")
+
+
+def streams(number):
+    """A stream of runs, each of which repeats up to three events."""
+    chance = random.Random(number)
+    end = chance.choice(ENDS)
+    for _ in range(8):
+        few = chance.choices(EVENTS, k=chance.randint(1, 3))
+        yield "".join(f"data: {one}{end}" for one in few).encode() * chance.choice((1, 100))
+
+
+def read(dialect, body, *, learn):
+    """The report of a stream, the neutral events in it, its bytes, and the number of frames."""
+    report, intake = Report(), Intake(SSE())
+    sees = type(dialect).observe is not Dialect.observe
+    decoder = dialect.decoder() if dialect.translates_into else None
+    meant, raw, frames, more = [], [], 0, True
+    while more:
+        events = intake.take(body, True)
+        body, more, frames = b"", intake.more, frames + len(events)
+        raw += [event.raw for event in events]
+        before = report.output_bytes, len(meant)
+        for event in events:
+            if event.data is not None and sees:
+                dialect.observe(event.data, report)
+            if event.data is not None and decoder is not None:
+                meant += decoder.feed(event.data, "")
+        if learn and before == (report.output_bytes, len(meant)):
+            intake.learn(events, dialect.reads)
+    said = {field.name: str(getattr(report, field.name)) for field in dataclasses.fields(report)}
+    return {name: value for name, value in said.items() if " object at " not in value}, meant, b"".join(raw), frames
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_stream_reads_the_same_where_events_that_carry_nothing_are_left_out(name):
+    dialect, saved = dialects()[name], 0
+    for number in range(150):
+        body = b"".join(streams(number))
+        every, learned = (read(dialect, body, learn=learn) for learn in (False, True))
+        assert learned[:2] == every[:2], number
+        assert learned[2] == every[2] == body
+        saved += every[3] - learned[3]
+    assert saved > 1_000
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_ping_and_an_unknown_object_carry_nothing(name):
+    nothing = partial(carries_nothing, reads=dialects()[name].reads)
+    assert all(map(nothing, (b'{"type":"ping"}', b'{"a":1}', b'{"a":{"usage":1}}', b'{"error":null}')))
+    something = b'{"error":{"message":"m"}}', b'{"usage":{"n":1},"usageMetadata":{"n":1}}'
+    assert not any(map(nothing, (*something, b"{", b"[1]")))
