@@ -198,7 +198,7 @@ async def test_a_hundred_concurrent_streams_complete(demo: Gateway):
 
 
 def test_requests_that_envoy_ends_alone_are_counted(demo: Gateway):
-    """Envoy does not send entries of other requests: see `envoy_config.processor.unseen_ends`."""
+    """Envoy does not send entries of other requests: see `envoy_config.processor.end_logs`."""
     ends = "extproc_downstream_ends_total"
     left, broken = demo.metric(ends, reason="client_left"), demo.metric(ends, reason="4xx")
     demo.fault("sandbox", "pace=100ms+words=100")

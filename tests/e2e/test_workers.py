@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,8 @@ import pytest
 from bench import load
 from bench.harness import KEY
 from tests.e2e.conftest import Gateway, eventually, measured
+from tests.e2e.scripted import Scripted
+from tests.e2e.test_true_status import BROKEN
 
 YAML = """
 processor: {workers: 2}
@@ -103,6 +105,43 @@ def test_answers_that_pass_unread_are_settled_by_the_worker_of_their_exchange(st
     assert gateway.metric("extproc_unread_total", outcome="told") == 200
     assert min(gateway.metric("extproc_unread_total", outcome="told", worker=str(number)) for number in range(2)) > 50
     assert {entry["usage_source"] for entry in gateway.exchanges()} == {"provider"}
+
+
+def test_an_end_that_only_the_log_knows_reaches_the_worker_of_its_exchange(start: Start, provider: Scripted):
+    """Envoy answers 503 in the place of a stream that broke off while the worker looked at its head."""
+    yaml = f"""
+processor: {{workers: 2}}
+providers: {{noisy: {{kind: vllm, base_url: "{provider.url}/v1", outlier_detection: {{consecutive_5xx: 10000}}}}}}
+models: {{noisy: {{provider: noisy}}}}
+consumers: [{{name: demo, keys: [{{env: EXTPROC_DEMO_KEY}}]}}]
+budgets: [{{name: t, unit: tokens, limit: 1000000000, window: day}}]
+"""
+    gateway = start(yaml, up=True)
+    socket = socket_of(gateway)
+    pids = [worker(number, socket) for number in range(2)]
+
+    def all_get(sign: int) -> None:
+        for pid in pids:
+            os.kill(pid, sign)
+
+    def script() -> Iterator[bytes]:
+        all_get(signal.SIGSTOP)
+        yield BROKEN
+
+    provider.script = script
+    rounds = 8
+    for _ in range(rounds):
+        try:
+            with gateway.stream("noisy") as answer:
+                all_get(signal.SIGCONT)
+                answer.read()
+        finally:
+            all_get(signal.SIGCONT)
+        assert answer.status_code == 503
+    eventually(lambda: rows(gateway) == rounds)
+    entries = gateway.exchanges()
+    assert {entry["id"][:2] for entry in entries} == {"00", "01"}
+    assert {(entry["status"], entry["usage_source"], entry["error"]) for entry in entries} == {(503, "none", "cut")}
 
 
 def test_a_budget_is_exact_over_both_workers(gateway: Gateway):

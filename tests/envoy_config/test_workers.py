@@ -62,6 +62,16 @@ def test_the_log_of_a_try_goes_to_the_worker_of_its_exchange(three):
         assert only["match_if_key_not_found"] is (number == 0)
 
 
+def test_the_log_of_an_end_goes_to_the_worker_of_its_exchange(three):
+    listeners = {each["name"]: each for each in three["static_resources"]["listeners"]}
+    logs = listeners["public"]["filter_chains"][0]["filters"][0]["typed_config"]["access_log"]
+    wheres = [log["typed_config"]["common_config"]["grpc_service"]["envoy_grpc"]["cluster_name"] for log in logs]
+    assert wheres == ["extproc-0", "extproc-1", "extproc-2"]
+    for number, log in enumerate(logs):
+        assert f"{{'prefix': '0{number}'}}" in str(log["filter"]["and_filter"]["filters"][1])
+        assert ("'invert_match': True" in str(log["filter"])) is (number == 0)
+
+
 def test_one_worker_has_one_socket_and_no_checks():
     found = clusters(bootstrap(parse(ONE), secrets_dir="/secrets"))
     assert pipes(found["extproc"]) == ["/run/extproc/extproc.sock"]

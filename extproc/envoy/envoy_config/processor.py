@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog, AccessLogFilter, MetadataFilter, OrFilter
+from envoy_data_plane.envoy.config.accesslog.v3 import (
+    AccessLog,
+    AccessLogFilter,
+    AndFilter,
+    HeaderFilter,
+    MetadataFilter,
+    OrFilter,
+)
 from envoy_data_plane.envoy.config.cluster.v3 import (
     Cluster,
     ClusterCommonLbConfig,
@@ -28,6 +35,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     RetryPolicy,
     RetryPolicyRetryHostPredicate,
 )
+from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher
 from envoy_data_plane.envoy.extensions.access_loggers.grpc.v3 import CommonGrpcAccessLogConfig, HttpGrpcAccessLogConfig
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
     ExternalProcessor,
@@ -52,6 +60,7 @@ from envoy_data_plane.envoy.type.v3 import Percent
 
 from extproc.access.auth import credential_headers
 from extproc.dialects import dialects, rates
+from extproc.envoy.envoy_config import replies
 from extproc.envoy.envoy_config.typed import (
     breakers,
     cel,
@@ -284,6 +293,34 @@ def try_logs(settings: Settings, name: str, *, response: Sequence[str]) -> list[
     ]
 
 
+def end_logs(settings: Settings) -> list[AccessLog]:
+    """An entry for each request whose end the gateway attachment does not see, sent to the worker that has it."""
+    unseen, clusters = _unseen_ends(), _worker_names(settings)
+    if not clusters:
+        return [_end_log(unseen)]
+    return [
+        _end_log(AccessLogFilter(and_filter=AndFilter(filters=[unseen, _with_id_of(number)])), cluster, _COLD)
+        for number, cluster in enumerate(clusters)
+    ]
+
+
+def _end_log(only: AccessLogFilter, cluster: str = CLUSTER, buffer: int = 16384) -> AccessLog:
+    request, response = [contract.ID, contract.TARGETS], ["retry-after", replies.ORIGIN]
+    return access_log(
+        contract.GATEWAY_LOG, request=request, response=response, only=only, cluster=cluster, buffer=buffer
+    )
+
+
+def _with_id_of(number: int) -> AccessLogFilter:
+    """Requests whose id begins with the worker's mark. One without an id is the first worker's."""
+    mark = HeaderMatcher(name=contract.ID, string_match=StringMatcher(prefix=workers.mark(number)))
+    own = AccessLogFilter(header_filter=HeaderFilter(header=mark))
+    if number:
+        return own
+    none = HeaderMatcher(name=contract.ID, present_match=True, invert_match=True)
+    return AccessLogFilter(or_filter=OrFilter(filters=[own, AccessLogFilter(header_filter=HeaderFilter(header=none))]))
+
+
 def _of_worker(number: int) -> AccessLogFilter:
     """Tries whose exchange's id begins with the worker's mark. One without an id is the first worker's."""
     value = ValueMatcher(string_match=StringMatcher(prefix=workers.mark(number)))
@@ -293,7 +330,7 @@ def _of_worker(number: int) -> AccessLogFilter:
     return AccessLogFilter(metadata_filter=MetadataFilter(matcher=matcher, match_if_key_not_found=number == 0))
 
 
-def unseen_ends() -> AccessLogFilter:
+def _unseen_ends() -> AccessLogFilter:
     """Requests whose end the gateway attachment does not see by itself. Entries of other requests cost Envoy and the
     processor about 50 µs each, and hold nothing new.
     """

@@ -164,14 +164,7 @@ def _manager(settings: Settings) -> HttpConnectionManager:
         always_set_request_id_in_response=True,
         early_header_mutation_extensions=[_forged_headers()],
         local_reply_config=replies.public(settings.limits.request_body, mcp=settings.mcp is not None),
-        access_log=[
-            processor.access_log(
-                contract.GATEWAY_LOG,
-                request=[contract.ID, contract.TARGETS],
-                response=["retry-after", replies.ORIGIN],
-                only=processor.unseen_ends(),
-            )
-        ],
+        access_log=processor.end_logs(settings),
         tracing=traces.of_requests(settings),
         http_filters=[
             _internal_headers(),
