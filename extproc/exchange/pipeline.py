@@ -3,7 +3,7 @@
 A stage is a callable with its settings in the constructor and its work in `__call__(exchange)`. It reads fields of
 earlier stages and writes the fields it is named for. Its class name is its label in metrics and logs. Only a Refusal,
 or an action that a stage returns, ends the stages early; any other exception is a bug and fails closed. Stages of
-events get the events of an answer too, and give back those that go on (`response.EventStage`).
+events get the events of an answer too, and give back those that go on (`framing.events.EventStage`).
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class GuardOutput:
             self._tell(verdict)
 
     def overdue(self, exchange: Exchange) -> Sequence[Frame] | None:
-        """See `response.EventStage`."""
+        """See `framing.events.EventStage`."""
         watch: Watch = exchange.watch
         return watch.overdue()
 
