@@ -20,8 +20,6 @@ TURN = 64
 """Events of one answer that are worked on in one turn of the event loop."""
 SLICE = 16 << 10
 """Bytes of one answer that are cut into events in one turn."""
-_FIRST_SLICE = 2 << 10
-"""Bytes of the first turn. Each further slice is twice as long: by then the framing knows what carries nothing."""
 
 
 class Intake:
@@ -38,7 +36,7 @@ class Intake:
         self._framing = framing
         self._inflate = inflate
         # bytes of a plain answer only add up
-        self._slice = sys.maxsize if isinstance(framing, WholeBody) else _FIRST_SLICE
+        self._slice = sys.maxsize if isinstance(framing, WholeBody) else SLICE
         self._waiting = b""  # bytes of later steps
         self._events: Sequence[Frame] = ()
         self._ends = False  # the last piece came
@@ -96,5 +94,4 @@ class Intake:
             return inflate.feed(piece)
         if len(piece) > self._slice:
             piece, self._waiting = piece[: self._slice], piece[self._slice :]
-            self._slice = min(2 * self._slice, SLICE)
         return piece
