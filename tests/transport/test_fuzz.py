@@ -138,6 +138,8 @@ def converse(actions, *, bytewise):
         heard = one.heard()
         if peer is not None:
             peer.heard(heard)
+        if any(name == "GoAway" and what[0] for name, _, what in heard):
+            peer = None  # it broke the protocol: the server reads its settings no longer
         found.append([(name, id, getattr(what, "data", what)) for name, id, what in heard])
         one.check()
         assert len(one.streams) <= 40

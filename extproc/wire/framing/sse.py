@@ -57,6 +57,7 @@ class SSE:
         "_limit",
         "_row",
         "_searched",
+        "_unmarked",
         "empty",
         "empty_limit",
     )
@@ -69,6 +70,7 @@ class SSE:
         self._edges: Edges | None = None  # edges of an event beyond the limit
         self._searched = 0
         self._done = False  # an end marker came
+        self._unmarked = False  # past the first event: a byte order mark is text of a line from there on
         self._known: list[bytes] = []  # events that carry nothing
         self._row: Callable[[bytes, int], re.Match[bytes] | None] | None = None  # finds several of them in a row
         self._lessons = _LESSONS
@@ -143,6 +145,8 @@ class SSE:
         elif held:
             self._held = bytearray()
             self._searched = 0
+        if events:
+            self._unmarked = True
         return events
 
     def end(self) -> Sequence[Frame]:
@@ -187,7 +191,8 @@ class SSE:
         pattern = _CONTENT_BEHIND_DONE if self._done else _CONTENT
         lines = buffer
         if start < len(BOM):  # a line end in front of the first line, in the place of a byte order mark
-            lines = b"\n" * len(BOM) + buffer[buffer.startswith(BOM) and len(BOM) :]
+            marked = not self._unmarked and buffer.startswith(BOM)
+            lines = b"\n" * len(BOM) + buffer[marked and len(BOM) :]
         before = len(lines) - len(buffer)
         found = pattern.search(lines, start + before) if content else None
         at = len(buffer) if found is None else found.start() - before
