@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from extproc.dialects import by_path
 from extproc.routing.strategies.complexity import Complexity, complexity
 from extproc.words.chain import Choice
-from extproc.words.exchange import Exchange, Request, Target
+from extproc.words.exchange import ClientRequest, Exchange, RequestHead, Target
 
 if TYPE_CHECKING:
     from extproc.routing.history import History
@@ -59,11 +59,11 @@ class Share:
 
 def exchange_of(request: dict[str, Any]) -> Exchange:
     """An exchange at the moment its targets are put in order."""
-    exchange = Exchange("bench", Request("POST", _PATH, {}))
-    exchange.dialect = by_path()[_PATH]
-    exchange.json = {"model": "auto", **request}
-    exchange.body = json.dumps(exchange.json, ensure_ascii=False).encode()
-    exchange.ask = exchange.dialect.read(exchange.json)
+    exchange = Exchange("bench", ClientRequest(RequestHead("POST", _PATH, {})))
+    exchange.request.dialect = by_path()[_PATH]
+    exchange.request.json = {"model": "auto", **request}
+    exchange.request.body = json.dumps(exchange.request.json, ensure_ascii=False).encode()
+    exchange.request.ask = exchange.request.dialect.read(exchange.request.json)
     return exchange
 
 

@@ -28,7 +28,7 @@ from extproc.exchange.services import Services
 from extproc.operate.telemetry.metrics import Telemetry
 from extproc.settings import config
 from extproc.stores import open_counters
-from extproc.words.exchange import Exchange, Request
+from extproc.words.exchange import ClientRequest, Exchange, RequestHead
 
 MOCKS = ("one", "two", "three")
 FAULTS = {"ok": "", "503": "+status=503", "reset": "+reset", "429": "+status=429", "timeout": "+hang"}
@@ -250,18 +250,18 @@ def decider() -> Decide:
         build.services.history.learn(f"{name}/{name}/m", "ok", size=500, first_byte=0.1)
     body: dict[str, Any] = {"messages": [{"role": "user", "content": "word " * 20}], "temperature": 1, "seed": 5}
     headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
-    exchange = Exchange("0" * 32, Request("POST", PATH, headers))
+    exchange = Exchange("0" * 32, ClientRequest(RequestHead("POST", PATH, headers)))
     asyncio.run(build.on_headers(exchange))
-    exchange.body = json.dumps({"model": "same", **body}).encode()
+    exchange.request.body = json.dumps({"model": "same", **body}).encode()
     asyncio.run(build.on_request(exchange))
 
     def decide(model: str) -> Sequence[Any]:
-        exchange.ask.model = model
-        exchange.skipped.clear()
-        exchange.edits.clear()
+        exchange.request.ask.model = model
+        exchange.route.skipped.clear()
+        exchange.request.edits.clear()
         for stage in stages:
             stage(exchange)
-        return exchange.targets
+        return exchange.route.targets
 
     return decide
 

@@ -32,7 +32,7 @@ from extproc.operate.telemetry.metrics import Telemetry
 from extproc.settings import config
 from extproc.stores import Counters, open_counters
 from extproc.words.dialect import Report
-from extproc.words.exchange import Exchange, Request, Usage
+from extproc.words.exchange import ClientRequest, Exchange, RequestHead, Usage
 
 _BUDGETS = """
 budgets:
@@ -79,13 +79,14 @@ class Stages:
     async def exchange(self) -> Exchange:
         """A request at the moment Reserve begins, made once."""
         headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
-        made = Exchange("0" * 32, Request("POST", "/v1/chat/completions", headers))
+        made = Exchange("0" * 32, ClientRequest(RequestHead("POST", "/v1/chat/completions", headers)))
         on_headers, on_request = self._before
         await on_headers(made)
-        made.body = _BODY
+        made.request.body = _BODY
         await on_request(made)
-        made.forwarded, made.status, made.target, made.attempts = True, 200, made.targets[0], 1
-        made.report = Report(usage=Usage(20, 7))
+        made.route.forwarded, answer = True, made.answer
+        answer.status, answer.target, answer.attempts = 200, made.route.targets[0], 1
+        answer.report = Report(usage=Usage(20, 7))
         made.end(whole=True)
         return made
 

@@ -36,7 +36,7 @@ from extproc.wire.pb import extproc_pb2 as pb
 from extproc.words import contract
 from extproc.words.contract import Edit, Service
 from extproc.words.dialect import Report
-from extproc.words.exchange import Exchange, Request, Response, Target
+from extproc.words.exchange import ClientRequest, Exchange, RequestHead, ResponseHead, Target
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -301,9 +301,9 @@ def read(client: str, kind: str, chunks: Sequence[bytes]) -> Report:
     """The report of an answer that passes the gateway attachment unchanged."""
     framing = framing_for(kind, event_limit=LIMITS.sse_event, body_limit=LIMITS.buffered_response)
     assert framing is not None
-    exchange = Exchange("bench", Request("POST", "", {}))
-    exchange.dialect, exchange.report = dialects()[client], (report := Report())
-    exchange.response = Response(200, {})
+    exchange = Exchange("bench", ClientRequest(RequestHead("POST", "", {})))
+    exchange.request.dialect, exchange.answer.report = dialects()[client], (report := Report())
+    exchange.answer.head = ResponseHead(200, {})
     Count()(exchange, [event for chunk in chunks for event in framing.feed(chunk)], False)
     Count()(exchange, framing.end(), True)
     return report

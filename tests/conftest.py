@@ -30,7 +30,8 @@ from extproc.wire.framing.content_types import framing_for
 from extproc.words import contract
 from extproc.words.chain import Chain, RetrySettings
 from extproc.words.dialect import Endpoint, Report
-from extproc.words.exchange import Consumer, Exchange, Request, Response, Target
+from extproc.words.exchange import Consumer, RequestHead, ResponseHead, Target
+from tests.exchanges import new_exchange
 
 # Sections that a test's filter YAML gets when it lacks them.
 SECTIONS = {
@@ -129,19 +130,19 @@ def make_exchange(
     retry=None,
 ):
     """An exchange as it is when Reserve begins."""
-    exchange = Exchange("id-1", Request("POST", path, headers or {}))
-    exchange.dialect = by_path()[path]
-    exchange.operation = exchange.dialect.paths[path]
-    exchange.endpoint = Endpoint(path, exchange.operation)
+    exchange = new_exchange("id-1", RequestHead("POST", path, headers or {}))
+    exchange.request.dialect = by_path()[path]
+    exchange.request.operation = exchange.request.dialect.paths[path]
+    exchange.request.endpoint = Endpoint(path, exchange.request.operation)
     exchange.consumer = consumer or Consumer("alice", "red")
-    exchange.labels = labels or {}
+    exchange.money.labels = labels or {}
     if body is None:
         body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
-    exchange.body = body if isinstance(body, bytes) else json.dumps(body).encode()
-    exchange.json = json.loads(exchange.body)
-    exchange.ask = exchange.dialect.read(exchange.json)
-    exchange.targets = targets
-    exchange.chain = Chain(targets, retry or RetrySettings(), exchange.ask.model)
+    exchange.request.body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    exchange.request.json = json.loads(exchange.request.body)
+    exchange.request.ask = exchange.request.dialect.read(exchange.request.json)
+    exchange.route.targets = targets
+    exchange.route.chain = Chain(targets, retry or RetrySettings(), exchange.request.ask.model)
     return exchange
 
 
@@ -221,12 +222,12 @@ def _look_again():
 
 def count_answer(dialect, kind, body, *, translated=True, told_usage=None):
     """The part of an answer's body that passes the gateway attachment, and the report on the answer."""
-    exchange = Exchange("id-1", Request("POST", "", {}))
-    exchange.dialect, exchange.report = dialect, Report(told_usage=told_usage)
-    exchange.response = Response(200, {contract.TRANSLATED: "1"} if translated else {})
+    exchange = new_exchange("id-1", RequestHead("POST", "", {}))
+    exchange.request.dialect, exchange.answer.report = dialect, Report(told_usage=told_usage)
+    exchange.answer.head = ResponseHead(200, {contract.TRANSLATED: "1"} if translated else {})
     framing = framing_for(kind, event_limit=1 << 20, body_limit=1 << 20)
     events = Count()(exchange, [*framing.feed(body), *framing.end()], True)
-    return b"".join(event.raw for event in events), exchange.report
+    return b"".join(event.raw for event in events), exchange.answer.report
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ from extproc.money.budgets import compile_budget
 from extproc.wire.framing.slices import LARGE
 from extproc.words.actions import CONTINUE, Continue
 from extproc.words.errors import Refusal
-from extproc.words.exchange import Consumer, Exchange, Request
+from extproc.words.exchange import Consumer, RequestHead
+from tests.exchanges import new_exchange
 from tests.talk import ANSWER, QUESTION, TOKENS, answers, asks, error, sends, streams, talk
 from tests.turns import turns_during
 
@@ -19,7 +20,7 @@ LIMITS = {"exchanges": 10, "memory": 1000, "share": 0.5, "body": 700}
 
 
 def asking(length=None, consumer="alice"):
-    exchange = Exchange("id", Request("POST", "/", {}, length=length))
+    exchange = new_exchange("id", RequestHead("POST", "/", {}, length=length))
     exchange.consumer = Consumer(consumer)
     return exchange
 
@@ -49,10 +50,10 @@ def test_bodies_are_weighed_at_the_headers():
     first, second = admitted(admit, 500, "alice"), admitted(admit, 500, "bob")
     assert room.size == 1000
     assert refused(admit, asking(1, "carol")) == ("overloaded", True)
-    first.place.leave()
+    first.request.place.leave()
     assert room.size == 500
     admitted(admit, 1, "carol")
-    second.place.leave()
+    second.request.place.leave()
     assert {name for name, share in room.shares.items() if share.exchanges} == {"carol"}
 
 
@@ -60,7 +61,7 @@ def test_consumers_without_anything_in_flight_are_forgotten_when_there_are_many(
     monkeypatch.setattr(admission, "_KEPT", 3)
     room, admit = admits()
     for number in range(10):
-        admitted(admit, 1, f"c{number}").place.leave()
+        admitted(admit, 1, f"c{number}").request.place.leave()
     assert len(room.shares) == 3
 
 
@@ -106,7 +107,7 @@ def test_a_refused_exchange_takes_nothing_for_good():
     admitted(admit, 700)
     exchange = asking(400, "bob")
     assert refused(admit, exchange) == ("overloaded", True)
-    exchange.place.leave()
+    exchange.request.place.leave()
     assert (room.size, room.shares["bob"].exchanges) == (700, 0)
 
 
@@ -119,7 +120,7 @@ def test_one_consumer_takes_its_share_of_exchanges_at_most():
     assert refused(admit, asking()) == ("rate_limited", True)
     for name in "abcde":
         admitted(admit, None, name)
-    mine[0].place.leave()
+    mine[0].request.place.leave()
     admitted(admit)
     assert room.shares["alice"].exchanges == 5
 
@@ -198,8 +199,8 @@ async def test_a_large_body_is_freed_when_the_request_has_left(world):
     onward = await sends(body)(stream)
     exchange = stream._exchange
     assert json.loads(onward.body) == json.loads(body) | {"model": "other"}
-    assert (exchange.body, exchange.json, exchange.onward.body) == (b"", {}, None)
-    assert (exchange.size, gateway.pipeline.services.in_flight.size) == (len(body), 0)
+    assert (exchange.request.body, exchange.request.json, exchange.route.onward.body) == (b"", {}, None)
+    assert (exchange.request.size, gateway.pipeline.services.in_flight.size) == (len(body), 0)
     await stream.on_end()
 
 

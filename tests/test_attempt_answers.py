@@ -17,7 +17,8 @@ from extproc.wire.framing.rewording import reworded
 from extproc.wire.pb import extproc_pb2 as pb
 from extproc.words import contract
 from extproc.words.contract import Edit, Service
-from extproc.words.exchange import Exchange, Request, Target
+from extproc.words.exchange import RequestHead, Target
+from tests.exchanges import new_exchange
 
 LIMITS = LimitsSettings(buffered_response=64 << 10, sse_event=16 << 10)
 OPENAI = Service("openai", "openai_chat", "gpt-5")
@@ -287,8 +288,8 @@ async def test_an_answer_made_by_envoy_passes(stream, client):
         COHERE, client, own[:9].encode(), own[9:].encode(), status=503, more=[(contract.HOP, "connect")], stream=stream
     )
     assert (found.body.decode(), found.ended) == (own, True)
-    exchange = Exchange("id", Request("POST", PATHS[client], {}))
-    exchange.dialect, exchange.status = by_path()[PATHS[client]], 503
+    exchange = new_exchange("id", RequestHead("POST", PATHS[client], {}))
+    exchange.request.dialect, exchange.answer.status = by_path()[PATHS[client]], 503
     said = json.loads(reworded(exchange, found.body))["error"]
     assert said["message"] == "gone"
     assert "no_provider_available" in json.dumps(said)

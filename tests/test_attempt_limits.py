@@ -150,7 +150,7 @@ async def leaving(world, path, body):
         return None
     exchange = stream._exchange
     sent = []
-    for number in range(1, len(exchange.targets) + 1):
+    for number in range(1, len(exchange.route.targets) + 1):
         attempt = AttemptStream(LimitsSettings())
         headers = onward.set_headers | {"x-envoy-attempt-count": str(number)}
         attends = headers.get("x-extproc-attend")
@@ -162,7 +162,7 @@ async def leaving(world, path, body):
                 continue
             out = made.body or out
         sent.append(json.loads(out))
-    held = exchange.reservation.output_tokens
+    held = exchange.money.reservation.output_tokens
     await stream.on_end()
     return held, sent
 

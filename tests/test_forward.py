@@ -39,14 +39,14 @@ def question(**fields):
 
 def forward(exchange, attribution=None):
     Forward(attribution or AttributionSettings(), CATALOG)(exchange)
-    assert exchange.forwarded
-    return exchange.onward
+    assert exchange.route.forwarded
+    return exchange.route.onward
 
 
 def arrives(exchange, attempt):
     """The body that the provider of a try gets: the forwarded body, changed by the attempt attachment if it is used."""
-    onward = exchange.onward
-    body = onward.body or exchange.body
+    onward = exchange.route.onward
+    body = onward.body or exchange.request.body
     attend, edits = (onward.set_headers.get(name) for name in (contract.ATTEND, contract.EDITS))
     if edits is not None and (attend == contract.ATTEND_ALL or attempt > 1):
         edit = contract.decode_edits(edits)[attempt - 1]
@@ -178,7 +178,7 @@ def test_embeddings_have_no_output_limit(exchange):
 
 def test_a_limit_that_a_budget_needs_is_written_even_if_the_target_removes_the_field(exchange):
     sent = exchange(question(max_tokens=9), targets=(target(remove=["max_tokens"]),))
-    sent.output_limits = (100,)
+    sent.money.output_limits = (100,)
     forward(sent)
     assert arrives(sent, 1) == question(max_tokens=100)
 
@@ -238,16 +238,16 @@ def changed_targets(draw):
 
 def made_for(target, limit, sent):
     """The body that a try should get, as the settings read."""
-    body = dict(sent.json)
+    body = dict(sent.request.json)
     for name, action, value in target.changes:
-        here = sent.ask.output_field if name in output_limits() else name
+        here = sent.request.ask.output_field if name in output_limits() else name
         if action == "remove":
             body.pop(here, None)
         elif action == "set" or body.get(here) is None:
             body[here] = value
     if limit is not None:
-        body[sent.ask.output_field] = limit
-    if sent.ask.stream:
+        body[sent.request.ask.output_field] = limit
+    if sent.request.ask.stream:
         body["stream_options"] = {"include_usage": True}
     return body | {"model": target.model}
 
@@ -255,7 +255,7 @@ def made_for(target, limit, sent):
 @given(questions(), st.lists(st.tuples(changed_targets(), st.none() | st.integers(1, 3)), min_size=1, max_size=4))
 def test_every_try_gets_the_clients_body_as_its_target_needs_it(exchange, body, tries):
     sent = exchange(body, targets=tuple(target for target, _ in tries))
-    sent.output_limits = tuple(limit for _, limit in tries)
+    sent.money.output_limits = tuple(limit for _, limit in tries)
     forward(sent)
     for attempt, (target_, limit) in enumerate(tries, 1):
         assert strict(arrives(sent, attempt)) == strict(made_for(target_, limit, sent))
@@ -319,8 +319,8 @@ def test_a_try_may_take_as_long_as_the_slowest_target(exchange, stream, millisec
 def test_usage_is_asked_for_in_streams_and_hidden_from_clients_that_did_not_ask(exchange, fields, options, hidden):
     sent = exchange(question(**fields))
     onward = forward(sent)
-    assert sent.usage_hidden is hidden
-    assert json.loads(onward.body or sent.body).get("stream_options") == options
+    assert sent.answer.usage_hidden is hidden
+    assert json.loads(onward.body or sent.request.body).get("stream_options") == options
 
 
 def test_embeddings_are_never_asked_for_a_stream_of_usage(exchange):
@@ -456,8 +456,8 @@ def test_internal_headers_share_one_prefix():
 def test_fields_withheld_from_providers_are_removed_for_every_try(exchange):
     body = question(api_base="http://x", extra_headers={"a": "b"}, temperature=1)
     made = exchange(body, targets=(target(override={"temperature": 2}), OTHER))
-    made.json = question(temperature=1)
-    made.ignored = ("api_base", "extra_headers")
+    made.request.json = question(temperature=1)
+    made.request.ignored = ("api_base", "extra_headers")
     forward(made)
     assert arrives(made, 1) == question(temperature=2)
     assert arrives(made, 2) == question(temperature=1) | {"model": "vendor/n"}
@@ -490,8 +490,8 @@ def test_in_attach_mode_headers_of_clients_are_removed_unless_they_are_listed(ex
     made = exchange(question(), targets=[target()], headers=THEIRS)
     made.attached = attached
     Forward(AttributionSettings(), CATALOG, kept)(made)
-    assert {*made.onward.remove_headers} >= removed - {"authorization"}
-    assert {*made.onward.remove_headers} <= removed
+    assert {*made.route.onward.remove_headers} >= removed - {"authorization"}
+    assert {*made.route.onward.remove_headers} <= removed
 
 
 # --- the key of a prefix

@@ -192,7 +192,7 @@ async def test_audio_is_held_and_charged_at_its_own_price(world, sound, speech):
     stream = gateway.stream()
     await asks()(stream)
     await sends(body)(stream)
-    size = 1000 if sound else len(json.dumps(body)) + stream._exchange.ask.added_tokens
+    size = 1000 if sound else len(json.dumps(body)) + stream._exchange.request.ask.added_tokens
     held = size * (10 if sound else 1) + 100 * (20 if speech else 2)
     assert await gateway.level("usd", -1) == (0, held * 1000)
     usage = {

@@ -66,7 +66,7 @@ async def test_there_is_no_comment_where_none_may_be(world, settings, body, kind
 async def test_clients_of_an_api_without_comments_get_none(world, monkeypatch):
     gateway = world(PROVIDER)
     call, _ = await begun(gateway, TEXT[0])
-    monkeypatch.setattr(type(call._exchange.dialect), "comments", False)
+    monkeypatch.setattr(type(call._exchange.request.dialect), "comments", False)
     assert quiet(call, 60).body == b""
 
 

@@ -7,12 +7,13 @@ from extproc.dialects import dialects
 from extproc.exchange.parsing import BodyLimits, Classify, Parse, listed_at
 from extproc.wire.framing.names import Names, fold
 from extproc.words.errors import Refusal
-from extproc.words.exchange import Exchange, Request
+from extproc.words.exchange import RequestHead
+from tests.exchanges import new_exchange
 
 
 def classify(path, method="POST", **headers):
     given = {name.replace("_", "-"): value for name, value in headers.items()}
-    exchange = Exchange("id", Request(method, path, given))
+    exchange = new_exchange("id", RequestHead(method, path, given))
     Classify()(exchange)
     return exchange
 
@@ -38,7 +39,7 @@ def code(call, *arguments, **more):
 )
 def test_the_path_determines_the_api(path, dialect, operation):
     exchange = classify(path)
-    assert (exchange.dialect.name, exchange.operation) == (dialect, operation)
+    assert (exchange.request.dialect.name, exchange.request.operation) == (dialect, operation)
 
 
 @pytest.mark.parametrize(
@@ -46,17 +47,17 @@ def test_the_path_determines_the_api(path, dialect, operation):
     ["", "/", "*", "/v1", "/v1/chat/completions/", "/v2/chat/completions", "/v1/models/", "/v1/chat%2fcompletions"],
 )
 def test_an_unknown_path_is_a_404_in_the_default_shape(path):
-    exchange = Exchange("id", Request("POST", path, {}))
+    exchange = new_exchange("id", RequestHead("POST", path, {}))
     assert code(Classify(), exchange) == "path_not_found"
-    assert exchange.dialect.error
-    assert exchange.operation == "unknown"
+    assert exchange.request.dialect.error
+    assert exchange.request.operation == "unknown"
 
 
 @pytest.mark.parametrize("path", ["/v1beta/models/m:generateAnswer", "/v1beta/cachedContents"])
 def test_an_operation_of_gemini_that_is_not_served_is_a_404_in_its_shape(path):
-    exchange = Exchange("id", Request("POST", path, {"x-goog-api-client": "google-genai-sdk/1"}))
+    exchange = new_exchange("id", RequestHead("POST", path, {"x-goog-api-client": "google-genai-sdk/1"}))
     assert code(Classify(), exchange) == "path_not_found"
-    assert exchange.dialect.name.startswith("gemini")
+    assert exchange.request.dialect.name.startswith("gemini")
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -68,7 +69,7 @@ def test_an_operation_of_gemini_that_is_not_served_is_a_404_in_its_shape(path):
     ],
 )
 def test_requests_for_models_are_recognised(path, method):
-    assert classify(path, method).operation == "list_models"
+    assert classify(path, method).request.operation == "list_models"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_an_encoded_body_is_a_415(encoding):
 
 def parse(body, **limits):
     exchange = classify("/v1/chat/completions")
-    exchange.body = body
+    exchange.request.body = body
     Parse(BodyLimits(limits.get("max_bytes", 1000), limits.get("max_depth", 16)))(exchange)
     return exchange
 
@@ -145,20 +146,20 @@ def test_every_field_that_the_gateway_relies_on_has_one_spelling():
 
 def test_a_field_that_a_target_changes_has_one_spelling():
     exchange = classify("/v1/chat/completions")
-    exchange.body = b'{"model":"m","messages":[{}],"Temperature":2}'
+    exchange.request.body = b'{"model":"m","messages":[{}],"Temperature":2}'
     Parse(BodyLimits(1000, 16))(exchange)
     assert code(Parse(BodyLimits(1000, 16), {"temperature"}), exchange) == "invalid_request"
 
 
 def test_unused_field_names_are_accepted_in_any_spelling():
     exchange = parse('{"model":"m","messages":[{"Colour":"red"}],"mоdel":1,"Temperature":1,"é":2,"É":3}'.encode())
-    assert list(exchange.json)[2:] == ["mоdel", "Temperature", "é", "É"]
+    assert list(exchange.request.json)[2:] == ["mоdel", "Temperature", "é", "É"]
 
 
 def test_addresses_and_credentials_in_a_body_are_removed():
     exchange = parse(b'{"model":"m","api_base":"http://x","messages":[{}],"extra_headers":{"a":"b"}}')
-    assert exchange.json == {"model": "m", "messages": [{}]}
-    assert exchange.ignored == ("api_base", "extra_headers")
+    assert exchange.request.json == {"model": "m", "messages": [{}]}
+    assert exchange.request.ignored == ("api_base", "extra_headers")
 
 
 def test_a_byte_order_mark_is_refused_with_its_name():
@@ -168,8 +169,8 @@ def test_a_byte_order_mark_is_refused_with_its_name():
 
 def test_the_facts_of_a_body_are_read():
     exchange = parse(b'{"model":"m","messages":[{"role":"user"}],"stream":true}')
-    assert (exchange.ask.model, exchange.ask.stream) == ("m", True)
-    assert exchange.json["messages"] == [{"role": "user"}]
+    assert (exchange.request.ask.model, exchange.request.ask.stream) == ("m", True)
+    assert exchange.request.json["messages"] == [{"role": "user"}]
 
 
 @pytest.mark.parametrize(
@@ -201,18 +202,18 @@ def test_an_unusable_body_is_refused(body, expected):
 )
 def test_a_path_of_azure_openai_stands_for_one_of_openai(path, model):
     exchange = classify(path)
-    assert exchange.endpoint.alias
-    assert exchange.endpoint.model == model
-    assert exchange.endpoint.pattern in exchange.dialect.paths
+    assert exchange.request.endpoint.alias
+    assert exchange.request.endpoint.model == model
+    assert exchange.request.endpoint.pattern in exchange.request.dialect.paths
 
 
 @pytest.mark.parametrize("body", [{}, {"model": "other"}, {"model": "gpt-4o"}])
 def test_the_model_of_azures_path_is_the_model_of_the_request(body):
     exchange = classify("/openai/deployments/gpt-4o/chat/completions")
-    exchange.body = json.dumps({**body, "messages": [{"role": "user", "content": "x"}]}).encode()
+    exchange.request.body = json.dumps({**body, "messages": [{"role": "user", "content": "x"}]}).encode()
     Parse(BodyLimits(1 << 20, 32))(exchange)
-    assert exchange.ask.model == "gpt-4o"
-    assert {**json.loads(exchange.body), **exchange.edits}["model"] == "gpt-4o"
+    assert exchange.request.ask.model == "gpt-4o"
+    assert {**json.loads(exchange.request.body), **exchange.request.edits}["model"] == "gpt-4o"
 
 
 # --- names below the fields of the body, in another case
@@ -271,7 +272,7 @@ FREE = {
 
 def interpreted(path, body):
     exchange = classify(path)
-    exchange.body = json.dumps({"model": "m"} | body).encode()
+    exchange.request.body = json.dumps({"model": "m"} | body).encode()
     Parse(BodyLimits(10_000, 32))(exchange)
     return exchange
 
@@ -285,7 +286,7 @@ def test_names_inside_of_fields_in_another_case_are_refused(path, body):
 
 @pytest.mark.parametrize(("path", "body"), [(path, body) for path, bodies in FREE.items() for body in bodies])
 def test_names_that_are_the_clients_own_pass(path, body):
-    assert interpreted(path, body).json == {"model": "m"} | body
+    assert interpreted(path, body).request.json == {"model": "m"} | body
 
 
 @pytest.mark.parametrize(
@@ -298,4 +299,4 @@ def test_names_that_are_the_clients_own_pass(path, body):
     ],
 )
 def test_a_body_is_searched_for_ids_only_where_a_field_can_hold_one(messages, named):
-    assert parse(b'{"model":"m","messages":%b}' % messages).kept.named is named
+    assert parse(b'{"model":"m","messages":%b}' % messages).route.kept.named is named

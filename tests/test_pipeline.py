@@ -119,10 +119,10 @@ def test_the_next_request_uses_the_notes_on_a_try(gateway, exchange):
 
     def targets():
         sent = exchange({"model": "v", "messages": [{"role": "user", "content": "Hello"}]})
-        sent.chain = gateway.pipeline.catalog.resolve("v")
-        sent.targets = sent.chain.targets
+        sent.route.chain = gateway.pipeline.catalog.resolve("v")
+        sent.route.targets = sent.route.chain.targets
         select(sent)
-        return [target.name for target in sent.targets]
+        return [target.name for target in sent.route.targets]
 
     assert targets() == ["m", "n"]
     learn(gateway, tried(status=429, retry_after="30"))

@@ -11,8 +11,9 @@ from extproc.wire.framing.json import WholeBody
 from extproc.wire.framing.sse import SSE
 from extproc.words.dialect import Report
 from extproc.words.errors import RATE_LIMITED, Refusal
-from extproc.words.exchange import Response, Target
+from extproc.words.exchange import ResponseHead, Target
 from extproc.words.reservation import Reservation
+from tests.exchanges import write
 from tests.test_gateway import DONE, QUESTION, STOP, STREAMED, TEXT, USED, answers, asks, sends, streams, talk
 
 SECRET = TEXT.replace(b"Hi", b"sk-1")
@@ -53,11 +54,10 @@ def answered(exchange):
 
     def make(target=None, **fields):
         found = exchange()
-        found.report, found.response = Report(), Response(200, {})
-        found.target = target or found.targets[0]
-        found.reservation = Reservation(found.id, 10, 10)
-        for name, value in fields.items():
-            setattr(found, name, value)
+        found.answer.report, found.answer.head = Report(), ResponseHead(200, {})
+        found.answer.target = target or found.route.targets[0]
+        found.money.reservation = Reservation(found.id, 10, 10)
+        write(found, **fields)
         return found
 
     return make
@@ -80,7 +80,7 @@ async def test_a_stage_may_edit_and_drop_events(answered):
     reader = Events([Count(), Mask()], times.observer).reader(sent, SSE())
     assert reader.changes_length
     assert await read(reader, TEXT + SECRET, DONE, b"") == [TEXT, SECRET.replace(b"sk-1", b"[key]")]
-    assert sent.report.output_bytes == len("Hi" + "sk-1"), "counted as it came"
+    assert sent.answer.report.output_bytes == len("Hi" + "sk-1"), "counted as it came"
 
 
 async def test_the_time_of_a_stage_is_reported_once_per_answer(answered):

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from extproc.cache.entry import Entry
 from extproc.cache.key import Keys
 from extproc.wire.framing import Frame, Framing
-from extproc.words.caching import Caching
+from extproc.words.caching import CACHING
 from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
 from extproc.words.exchange import Exchange
 
@@ -48,8 +48,8 @@ class Batch:
 
 def batch_of(keys: Keys, exchange: Exchange, scope: str) -> Batch | None:
     """The batch of a request; None for one that is kept as a whole."""
-    apart = exchange.dialect.inputs
-    inputs = None if apart is None else apart.of(exchange.json)
+    apart = exchange.request.dialect.inputs
+    inputs = None if apart is None else apart.of(exchange.request.json)
     if apart is None or inputs is None or len(inputs) > MOST:
         return None
     found = keys.inputs(exchange, scope, apart.field, inputs)
@@ -74,7 +74,11 @@ def parts(exchange: Exchange, batch: Batch, entry: Entry) -> Sequence[tuple[byte
     weights = [batch.weights[place] for place in missing]
     bodies: Sequence[bytes] | None = [b""] * len(missing)
     if not entry.is_shadow:
-        bodies = exchange.dialect.inputs.split(entry.body, weights) if exchange.dialect.inputs is not None else None
+        bodies = (
+            exchange.request.dialect.inputs.split(entry.body, weights)
+            if exchange.request.dialect.inputs is not None
+            else None
+        )
     if bodies is None:
         return []
     total, found = sum(weights) or 1, []
@@ -90,17 +94,17 @@ class Join:
     changes_length = True
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
-        return _is_partial(exchange) and exchange.status == 200
+        return _is_partial(exchange) and exchange.answer.status == 200
 
     def reason(self, exchange: Exchange) -> str:
         return "kept answers are put into it" if _is_partial(exchange) else ""
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
-        batch: Batch = exchange.caching.batch
+        batch: Batch = exchange.features[CACHING].batch
         missing = batch.missing
         weights = [batch.weights[place] for place in missing]
         for event in events:
-            given = None if event.data is None else exchange.dialect.inputs.split(event.data, weights)
+            given = None if event.data is None else exchange.request.dialect.inputs.split(event.data, weights)
             bodies = [b"" if entry is None else entry.body for entry in batch.entries]
             for place, body in zip(missing, given or (), strict=False):
                 bodies[place] = body
@@ -113,13 +117,13 @@ class Join:
 
 
 def _is_partial(exchange: Exchange) -> bool:
-    caching: Caching | None = exchange.caching
+    caching = exchange.features.get(CACHING)
     return caching is not None and caching.outcome == "partial"
 
 
 def _joined(exchange: Exchange, bodies: Sequence[bytes]) -> bytes | None:
     try:
-        joined: bytes = exchange.dialect.inputs.join(bodies)
+        joined: bytes = exchange.request.dialect.inputs.join(bodies)
     except ValueError:
         return None
     return joined

@@ -28,7 +28,7 @@ from extproc.routing.catalog import Catalog
 from extproc.wire.framing import Frame, Framing
 from extproc.words.actions import LocalReply
 from extproc.words.errors import BODY_TOO_LARGE, OBJECT_NOT_FOUND, STORE_UNAVAILABLE, Refusal
-from extproc.words.exchange import Exchange
+from extproc.words.exchange import Exchange, Key
 
 _AT_ONCE = 0.001  # seconds
 _encode = msgspec.json.encode
@@ -44,6 +44,10 @@ class Turn:
     previous: str
     added: bytes
     alone: bool
+
+
+TURN: Key[Turn] = Key("turn")
+"""Written by Recall, where the gateway itself keeps the conversation."""
 
 
 class Turns:
@@ -105,10 +109,10 @@ class GoOn:
         self._take = take
 
     async def __call__(self, exchange: Exchange) -> None:
-        how = exchange.dialect.objects.turns
+        how = exchange.request.dialect.objects.turns
         if how is None:
             return
-        body = exchange.json
+        body = exchange.request.json
         previous, references = how.previous(body), how.references(body)
         alone = self._alone(exchange)
         earlier: Sequence[Any] | None = ()
@@ -124,11 +128,11 @@ class GoOn:
             self._write_out(exchange, how.written_out(earlier or (), added, goes_on=earlier is not None))
         if earlier is None or len(found) < len(references) or not how.keepable(body):
             return
-        if exchange.dialect.keeps(body) and len(kept := _encode(added)) <= self._settings.largest:
-            exchange.kept.turn = Turn(previous or "", kept, alone)
+        if exchange.request.dialect.keeps(body) and len(kept := _encode(added)) <= self._settings.largest:
+            exchange.features[TURN] = Turn(previous or "", kept, alone)
 
     def _alone(self, exchange: Exchange) -> bool:
-        chain, client = self._catalog.resolve(exchange.ask.model), exchange.dialect
+        chain, client = self._catalog.resolve(exchange.request.ask.model), exchange.request.dialect
         targets = () if chain is None else chain.targets
         native = all(self._catalog.dialect(target, client) is client for target in targets)
         return native and len({target.provider for target in targets}) < 2
@@ -137,7 +141,7 @@ class GoOn:
         """True for an id of an object at the provider that has all targets of the model. It knows best."""
         if not alone or not is_sealed(id):
             return False
-        found, chain = self._ids.open(owner(exchange.consumer), id), self._catalog.resolve(exchange.ask.model)
+        found, chain = self._ids.open(owner(exchange.consumer), id), self._catalog.resolve(exchange.request.ask.model)
         return found is not None and chain is not None and found.provider == chain.targets[0].provider
 
     async def _earlier(self, exchange: Exchange, id: str) -> list[Any] | None:
@@ -165,13 +169,13 @@ class GoOn:
         return {id: _items(entry.body)[0] for id, entry in zip(ids, entries, strict=True) if entry is not None}
 
     def _write_out(self, exchange: Exchange, fields: Mapping[str, Any]) -> None:
-        changed = {name: value for name, value in fields.items() if value is not None or name in exchange.json}
-        body = replaced(exchange.body, exchange.json, changed)
+        changed = {name: value for name, value in fields.items() if value is not None or name in exchange.request.json}
+        body = replaced(exchange.request.body, exchange.request.json, changed)
         if len(body) > self._settings.size:
             message = "The conversation is larger than `cache.conversations.size`: begin a new one."
             raise Refusal(BODY_TOO_LARGE, message)
         self._take(exchange, len(body))
-        exchange.body, exchange.masked, exchange.kept.named = body, True, True
+        exchange.request.body, exchange.request.masked, exchange.route.kept.named = body, True, True
         self._read(exchange)
 
 
@@ -184,10 +188,10 @@ class KeepTurn:
         self._turns = turns
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
-        return exchange.kept.turn is not None
+        return TURN in exchange.features
 
     def reason(self, exchange: Exchange) -> str:
-        return "the gateway keeps the conversation" if exchange.kept.turn is not None else ""
+        return "the gateway keeps the conversation" if TURN in exchange.features else ""
 
     async def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
         for event in events:
@@ -196,7 +200,7 @@ class KeepTurn:
         return events
 
     async def _keep(self, exchange: Exchange, data: bytes) -> None:
-        how, turn, report = exchange.dialect.objects.turns, exchange.kept.turn, exchange.report
+        how, turn, report = exchange.request.dialect.objects.turns, exchange.features[TURN], exchange.answer.report
         if how is None or len(data) > self._turns.settings.largest:
             return
         found = how.answered(data)
@@ -214,10 +218,10 @@ class ForgetTurn:
         self._turns = turns
 
     async def __call__(self, exchange: Exchange) -> LocalReply | None:
-        how, id = exchange.dialect.objects.turns, exchange.endpoint.id
+        how, id = exchange.request.dialect.objects.turns, exchange.request.endpoint.id
         if (
             how is None
-            or exchange.request.method != "DELETE"
+            or exchange.request.head.method != "DELETE"
             or (entry := await self._turns.find(exchange, id)) is None
         ):
             return None

@@ -83,7 +83,7 @@ class Keys:
             return None
 
     def _digest(self, exchange: Exchange, scope: str, said: Any) -> bytes | None:
-        targets = exchange.targets
+        targets = exchange.route.targets
         where = [self._place(target) for target in targets]
         if len(where) > 1:
             where = sorted(set(where))
@@ -111,8 +111,8 @@ class Keys:
 
     def _beside(self, exchange: Exchange) -> Sequence[Any]:
         """What providers get of the client's headers and query. Versions of APIs are in the paths."""
-        headers, query = exchange.request.headers, exchange.request.path.partition("?")[2]
-        passing = [self._passing[name] for name in {target.provider for target in exchange.targets}]
+        headers, query = exchange.request.head.headers, exchange.request.head.path.partition("?")[2]
+        passing = [self._passing[name] for name in {target.provider for target in exchange.route.targets}]
         passed: set[str] = set()
         for each in passing:
             each.headers(headers, passed)
@@ -150,11 +150,11 @@ def owner(consumer: Consumer, scope: str) -> Sequence[Any]:
 
 def neutral(exchange: Exchange) -> Prompt | None:
     """The neutral form of a request without anything that changes no answer; None where it does not say all."""
-    dialect = exchange.dialect
+    dialect = exchange.request.dialect
     if not dialect.translates_from:
         return None
     asides = dialect.asides
-    said = {name: value for name, value in exchange.json.items() if name not in asides}
+    said = {name: value for name, value in exchange.request.json.items() if name not in asides}
     if not dialect.plain(said):
         return None
     try:
@@ -190,8 +190,8 @@ def asked_of(prompt: Prompt) -> str:
 
 def stated(exchange: Exchange) -> Sequence[Any]:
     """A request as its client stated it: API, path, whether it is streamed, and each field but those aside."""
-    dialect, ask = exchange.dialect, exchange.ask
+    dialect, ask = exchange.request.dialect, exchange.request.ask
     aside = {*dialect.asides, dialect.fields.model}
-    fields = {name: exchange.json[name] for name in sorted(exchange.json) if name not in aside}
-    version = exchange.request.headers.get(dialect.version, "") if dialect.version else ""
-    return [dialect.name, exchange.endpoint.pattern, version, ask.stream, fields]
+    fields = {name: exchange.request.json[name] for name in sorted(exchange.request.json) if name not in aside}
+    version = exchange.request.head.headers.get(dialect.version, "") if dialect.version else ""
+    return [dialect.name, exchange.request.endpoint.pattern, version, ask.stream, fields]

@@ -29,7 +29,7 @@ from extproc.cache.wish import wish
 from extproc.dialects import ENDED, LIMITED
 from extproc.exchange.response import Count, HideUsage, Tell
 from extproc.exchange.services import Services
-from extproc.guardrails import GuardOutput
+from extproc.guardrails import GuardOutput, has_vault
 from extproc.routing.catalog import Catalog
 from extproc.settings.config import Settings
 from extproc.upstream.prices import NANO
@@ -42,11 +42,11 @@ from extproc.wire.framing.multipart import is_form
 from extproc.wire.framing.slices import LARGE
 from extproc.wire.framing.sse import SSE
 from extproc.words.actions import LocalReply
-from extproc.words.caching import CACHE, SIMILARITY, Caching, Outcome
+from extproc.words.caching import CACHE, CACHING, SIMILARITY, Caching, Outcome
 from extproc.words.contract import TOLD
 from extproc.words.dialect import NATIVE, Report
 from extproc.words.errors import Refusal
-from extproc.words.exchange import Ending, Exchange, Response, Target
+from extproc.words.exchange import Ending, Exchange, ResponseHead, Target
 from extproc.words.facts import fact
 from extproc.words.values import Pattern, show_duration
 from extproc.words.verdicts import GUARDRAILS, told
@@ -73,7 +73,7 @@ class Rule:
 
 
 def _fact(name: str, exchange: Exchange) -> str:
-    return exchange.chain.name if name == "model" else fact(name, exchange)
+    return exchange.route.chain.name if name == "model" else fact(name, exchange)
 
 
 class LookUp:
@@ -110,7 +110,7 @@ class LookUp:
         rule = self.rule(exchange)
         if rule is None or obstacle(exchange, rule):
             return None
-        wanted = wish(exchange.request.headers.get(CACHE))
+        wanted = wish(exchange.request.head.headers.get(CACHE))
         others = rule.semantic == "enforce" and wanted.word != "exact"
         found = self._keys(exchange, rule.scope, self._questions if others else None)
         if found is None:
@@ -118,7 +118,7 @@ class LookUp:
         ttl = rule.ttl if wanted.ttl is None else min(rule.ttl, wanted.ttl)
         caching = Caching(found[0], exchange.consumer.name, ttl, rule.mode == "enforce", self._most)
         caching.plain, caching.misread, caching.others = found[1], wanted.misread, others
-        exchange.caching = caching
+        exchange.features[CACHING] = caching
         caching.batch = None if caching.plain else batch_of(self._keys, exchange, rule.scope)
         if wanted.word == "refresh":
             caching.outcome, caching.fill = "refresh", True
@@ -129,7 +129,10 @@ class LookUp:
         if entry is not None and not caching.enforced:
             caching.outcome, caching.saved = "shadow", entry.cost
             return None
-        if entry is not None and (body := in_form(entry, exchange.dialect, stream=exchange.ask.stream)) is not None:
+        if (
+            entry is not None
+            and (body := in_form(entry, exchange.request.dialect, stream=exchange.request.ask.stream)) is not None
+        ):
             outcome: Outcome = "hit" if entry.score is None else "similar"
             caching.score = entry.score
             return await self._replay(exchange, caching, entry, body, outcome)
@@ -155,7 +158,10 @@ class LookUp:
             caching.seeking = seeking
             return None
         entry = await seeking
-        if entry is None or (body := in_form(entry, exchange.dialect, stream=exchange.ask.stream)) is None:
+        if (
+            entry is None
+            or (body := in_form(entry, exchange.request.dialect, stream=exchange.request.ask.stream)) is None
+        ):
             return None
         flight, caching.flight, caching.fill = caching.flight, None, False
         if flight is not None:
@@ -186,7 +192,7 @@ class LookUp:
             "time": answers.now(),
             "consumer": consumer.name,
             "team": consumer.team,
-            "model": exchange.ask.model[:256],
+            "model": exchange.request.ask.model[:256],
             "hit": same,
             **({} if verdict is None else {"verdict": verdict}),
         }
@@ -213,7 +219,7 @@ class LookUp:
         missing = batch.missing
         if not caching.enforced or not 0 < len(missing) < len(batch.entries):
             return False
-        exchange.edits[exchange.dialect.inputs.field] = [batch.inputs[place] for place in missing]
+        exchange.request.edits[exchange.request.dialect.inputs.field] = [batch.inputs[place] for place in missing]
         caching.outcome, caching.saved, caching.fill = "partial", batch.cost, True
         return True
 
@@ -268,15 +274,17 @@ class LookUp:
         """The kept answer, through the stages of events; None where a budget wants another model's. A Refusal leaves
         the exchange as one without a provider.
         """
-        targets, dialect = exchange.targets, exchange.dialect
+        targets, dialect = exchange.route.targets, exchange.request.dialect
         target = next((one for one in targets if one.deployment == entry.deployment), targets[0])
         if not await self._count(exchange, target):
             return None
-        kind = "text/event-stream" if exchange.ask.stream else "application/json"
+        kind = "text/event-stream" if exchange.request.ask.stream else "application/json"
         framing = framing_for(kind, event_limit=_MOST_EVENT, body_limit=_MOST_EVENT)
         assert framing is not None
-        exchange.usage_hidden = exchange.ask.stream and bool(dialect.usage_request(exchange.json))
-        exchange.response, exchange.report = Response(200, {}), Report()
+        exchange.answer.usage_hidden = exchange.request.ask.stream and bool(
+            dialect.usage_request(exchange.request.json)
+        )
+        exchange.answer.head, exchange.answer.report = ResponseHead(200, {}), Report()
         out: list[bytes] = []
         try:
             reader = self._events.reader(exchange, framing)
@@ -285,42 +293,42 @@ class LookUp:
                 await asyncio.sleep(0)
                 more = await reader.feed(b"", True, out)
         except Refusal:
-            exchange.report = None
+            exchange.answer.report = None
             raise
-        exchange.target = target
+        exchange.answer.target = target
         self._tell(exchange)
         _name_ignored(exchange, caching)
         caching.outcome, caching.saved = outcome, entry.cost
         age = max(0, int(self._answers.now() - entry.stored))
-        headers = {**exchange.told, "content-type": kind, CACHE: "hit", "age": str(age)}
+        headers = {**exchange.answer.told, "content-type": kind, CACHE: "hit", "age": str(age)}
         if caching.score is not None:
             headers[SIMILARITY] = f"{caching.score:.3f}"
         if found := told(exchange):
             headers[GUARDRAILS] = found
-        if exchange.request_id:
-            headers["x-request-id"] = exchange.request_id
+        if exchange.request.id:
+            headers["x-request-id"] = exchange.request.id
         return LocalReply(200, b"".join(out), headers, "cached")
 
 
 def obstacle(exchange: Exchange, rule: CacheRuleSettings) -> str:
     """The reason, for people, why the answer to a request is not kept; empty where it may be."""
-    ask, headers = exchange.ask, exchange.request.headers
+    ask, headers = exchange.request.ask, exchange.request.head.headers
     control = headers.get("cache-control")
     if wish(headers.get(CACHE)).word == "off" or (control and "no-store" in control.lower()):
         return "the client asks for it"
-    if ask.free or len(exchange.body) > LARGE:
+    if ask.free or len(exchange.request.body) > LARGE:
         return "it has no answer of a model" if ask.free else "its body is large"
-    if ask.stream and exchange.dialect.array(exchange.request.path):
+    if ask.stream and exchange.request.dialect.array(exchange.request.head.path):
         return "the client takes one JSON array"
-    if is_form(exchange.body):
+    if is_form(exchange.request.body):
         return "it is a form, whose files are not compared"
-    if exchange.masked or exchange.vault is not None:
+    if exchange.request.masked or has_vault(exchange):
         return "a guardrail masked it"
     if ask.lasting or ask.unseen or ask.hosted or ask.speaks or (ask.needs and not NATIVE.isdisjoint(ask.needs)):
         return "it refers to content outside of it, or to tools that its provider runs"
-    if exchange.kept.ids or exchange.dialect.keeps(exchange.json):
+    if exchange.route.kept.ids or exchange.request.dialect.keeps(exchange.request.json):
         return "its provider keeps the answer, under an id of its own"
-    if not rule.sampled and exchange.dialect.varies(exchange.json):
+    if not rule.sampled and exchange.request.dialect.varies(exchange.request.json):
         return "it asks for variety (`sampled`)"
     return ""
 
@@ -379,18 +387,21 @@ class Keep:
         self._most = most
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
-        caching: Caching | None = exchange.caching
+        caching = exchange.features.get(CACHING)
         if caching is None or not caching.fill:
             return False
-        if not isinstance(framing, SSE if exchange.ask.stream else WholeBody):  # it is in no form that was asked for
+        if not isinstance(
+            framing, SSE if exchange.request.ask.stream else WholeBody
+        ):  # it is in no form that was asked for
             caching.pieces = None
         return caching.pieces is not None
 
     def reason(self, exchange: Exchange) -> str:
-        return "the cache keeps it" if exchange.caching is not None and exchange.caching.fill else ""
+        caching = exchange.features.get(CACHING)
+        return "the cache keeps it" if caching is not None and caching.fill else ""
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
-        caching: Caching = exchange.caching
+        caching = exchange.features[CACHING]
         if caching.pieces is None:
             return events
         size = 0
@@ -419,18 +430,19 @@ class TellCache:
     """Tells the client that no kept answer was found. In shadow mode clients are told nothing."""
 
     def __call__(self, exchange: Exchange) -> None:
-        if exchange.caching is not None and exchange.caching.enforced:
-            outcome = exchange.caching.outcome
-            exchange.told[CACHE] = outcome if outcome in ("refresh", "partial") else "miss"
-        if exchange.caching is not None:
-            _name_ignored(exchange, exchange.caching)
+        caching = exchange.features.get(CACHING)
+        if caching is None:
+            return
+        if caching.enforced:
+            exchange.answer.told[CACHE] = caching.outcome if caching.outcome in ("refresh", "partial") else "miss"
+        _name_ignored(exchange, caching)
 
 
 def _name_ignored(exchange: Exchange, caching: Caching) -> None:
     """Tell the client that its header for the cache has a word that the cache does not know."""
     if caching.misread:
-        before = exchange.told.get(IGNORED)
-        exchange.told[IGNORED] = f"{before},{CACHE}" if before else CACHE
+        before = exchange.answer.told.get(IGNORED)
+        exchange.answer.told[IGNORED] = f"{before},{CACHE}" if before else CACHE
 
 
 class Fill:
@@ -441,7 +453,7 @@ class Fill:
         self._texts = texts  # texts of questions are kept, for samples
 
     async def __call__(self, exchange: Exchange) -> None:
-        caching: Caching | None = exchange.caching
+        caching = exchange.features.get(CACHING)
         if caching is None:
             return
         if caching.seeking is not None:  # its own time limit ends it
@@ -468,12 +480,14 @@ class Fill:
                 self._answers.flights.end(flight, entry)
 
     def _entry(self, exchange: Exchange, caching: Caching) -> Entry | None:
-        target, body = exchange.target, b"".join(caching.pieces or ())
+        target, body = exchange.answer.target, b"".join(caching.pieces or ())
         if target is None or caching.pieces is None or bool(body) != caching.enforced:
             return None
-        ask = exchange.ask
-        entry = Entry(self._answers.now(), body, exchange.dialect.name, ask.stream, target.deployment, exchange.cost)
-        finished = len(exchange.report.finish_reasons) if exchange.report is not None else 0
+        ask = exchange.request.ask
+        entry = Entry(
+            self._answers.now(), body, exchange.request.dialect.name, ask.stream, target.deployment, exchange.money.cost
+        )
+        finished = len(exchange.answer.report.finish_reasons) if exchange.answer.report is not None else 0
         return entry if not body or is_whole(entry, choices=ask.choices, finished=finished) else None
 
 
@@ -481,19 +495,19 @@ def keepable(exchange: Exchange) -> bool:
     """True for a whole answer that nothing but its model shaped: no error, no cut, no filter, no guardrail, no cap, no
     event that could not be read, no choice without an end.
     """
-    report: Any = exchange.report
-    if exchange.downgraded:  # another model answered than those in the key
+    report: Any = exchange.answer.report
+    if exchange.money.downgraded:  # another model answered than those in the key
         return False
-    if exchange.ending is not Ending.ANSWERED or exchange.status != 200 or report is None or report.error:
+    if exchange.ending is not Ending.ANSWERED or exchange.answer.status != 200 or report is None or report.error:
         return False
     if report.unread_bytes:
         return False
-    if any(verdict.on == "output" and verdict.action in _TOUCHED for verdict in exchange.verdicts):
+    if any(verdict.on == "output" and verdict.action in _TOUCHED for verdict in exchange.findings.verdicts):
         return False
     finishes = report.finish_reasons.values()
-    if exchange.ask.output_field is None:
+    if exchange.request.ask.output_field is None:
         return not finishes
-    if not report.output_bytes or len(finishes) < exchange.ask.choices:
+    if not report.output_bytes or len(finishes) < exchange.request.ask.choices:
         return False
     if not all(finish in ENDED or finish in LIMITED for finish in finishes):
         return False
@@ -502,10 +516,10 @@ def keepable(exchange: Exchange) -> bool:
 
 def _own_limit(exchange: Exchange) -> bool:
     """Whether the client itself limited the answer, and no budget did."""
-    target = exchange.target
-    limits = exchange.output_limits
-    capped = bool(limits) and target is not None and limits[exchange.targets.index(target)] is not None
-    return exchange.ask.max_output_tokens is not None and not capped
+    target = exchange.answer.target
+    limits = exchange.money.output_limits
+    capped = bool(limits) and target is not None and limits[exchange.route.targets.index(target)] is not None
+    return exchange.request.ask.max_output_tokens is not None and not capped
 
 
 @dataclass(slots=True, frozen=True)

@@ -10,8 +10,7 @@ import re
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -21,7 +20,15 @@ from extproc.exchange.parsing import Parse
 from extproc.exchange.pipeline import build
 from extproc.exchange.services import Services
 from extproc.exchange.unread.choice import WhyRead
-from extproc.guardrails import AppliesToSettings, Detector, GuardInput, Guardrail, GuardrailSettings, RemoteSettings
+from extproc.guardrails import (
+    AppliesToSettings,
+    Detector,
+    GuardInput,
+    Guardrail,
+    GuardrailSettings,
+    RemoteSettings,
+    apart,
+)
 from extproc.money.budgets import Reserve, estimate, read_scope
 from extproc.money.budgets.stages import downgrades
 from extproc.operate.telemetry.metrics import Telemetry
@@ -36,7 +43,7 @@ from extproc.words import contract
 from extproc.words.chain import Branch, Choice
 from extproc.words.contract import Edit, Service
 from extproc.words.errors import GUARDRAIL_UNAVAILABLE, Refusal
-from extproc.words.exchange import Exchange, Request, Target
+from extproc.words.exchange import ClientRequest, Exchange, Findings, RequestHead, Target
 from extproc.words.values import Secret
 
 _LABEL_WIDTH = 11
@@ -78,12 +85,12 @@ async def explain(settings: Settings, question: Question) -> Explanation:
     services = Services(MemoryCounters(), witness)
     services.history = _EmptyHistory()
     pipeline = build(posed, services)
-    request = Request("POST", question.path, headers)
-    exchange = Exchange("explained", request, attached=question.attached)
+    request = RequestHead("POST", question.path, headers)
+    exchange = Exchange("explained", ClientRequest(request), attached=question.attached)
     refusal: Refusal | None = None
     try:
         await pipeline.on_headers(exchange)
-        exchange.body = question.body
+        exchange.request.body = question.body
         await pipeline.on_request(exchange)
     except Refusal as error:
         refusal = error
@@ -145,7 +152,7 @@ class _Story:
             yield from self._output()
         if self.refusal is None:
             yield from (("envoy", text) for text in self._envoy())
-            targets = self.exchange.targets
+            targets = self.exchange.route.targets
             yield "answer", f"forwarded to {targets[0].provider}{' first' if len(targets) > 1 else ''}"
         else:
             kind, message = self.refusal.kind, self.refusal.message
@@ -157,12 +164,12 @@ class _Story:
     def _request(self) -> str:
         if not self.passed(Parse):
             return f"{self.question.path[:256]}, {len(self.question.body)} bytes"
-        exchange, ask = self.exchange, self.exchange.ask
+        exchange, ask = self.exchange, self.exchange.request.ask
         parts = [
             ask.model[:256],
-            exchange.operation,
+            exchange.request.operation,
             "streamed" if ask.stream else "plain",
-            f"about {estimate(len(exchange.body) - ask.image_bytes - ask.file_bytes)} input tokens",
+            f"about {estimate(len(exchange.request.body) - ask.image_bytes - ask.file_bytes)} input tokens",
             f"images: {ask.images}" if ask.images else "",
             "" if ask.max_output_tokens is None else f"at most {ask.max_output_tokens} output tokens",
             f"{ask.choices} choices" if ask.choices > 1 else "",
@@ -178,11 +185,11 @@ class _Story:
         yield "consumer", text
         if any(entry.name == who.name and not entry.can_enter for entry in self.settings.consumers):
             yield "consumer", "it has no credential in the settings: no request can come from it"
-        if self.exchange.labels:
-            yield "labels", ", ".join(f"{name}={value}" for name, value in self.exchange.labels.items())
+        if self.exchange.money.labels:
+            yield "labels", ", ".join(f"{name}={value}" for name, value in self.exchange.money.labels.items())
 
     def _strategies(self) -> Iterator[_Row]:
-        chain = self.exchange.chain
+        chain = self.exchange.route.chain
         if chain.root is None:
             yield "strategy", f"none: {chain.name} is one model"
         for depth, name in self._virtuals():
@@ -193,7 +200,7 @@ class _Story:
     def _virtuals(self) -> Iterator[tuple[int, str]]:
         """The requested virtual model and those in it, each with its depth."""
         virtual_models = self.settings.virtual_models
-        stack = [(0, self.exchange.chain.name)] if self.exchange.chain.root is not None else []
+        stack = [(0, self.exchange.route.chain.name)] if self.exchange.route.chain.root is not None else []
         while stack:
             depth, name = stack.pop()
             yield depth, name
@@ -202,28 +209,32 @@ class _Story:
 
     def _targets(self) -> Iterator[_Row]:
         exchange = self.exchange
-        rows = [("skipped", skip.target.name, skip.target.deployment, skip.text) for skip in exchange.skipped]
+        rows = [("skipped", skip.target.name, skip.target.deployment, skip.text) for skip in exchange.route.skipped]
         if self.passed(Select):
-            seen = {id(target) for target in (*exchange.targets, *(skip.target for skip in exchange.skipped))}
-            left = [target for target in exchange.chain.targets if id(target) not in seen]
+            seen = {
+                id(target) for target in (*exchange.route.targets, *(skip.target for skip in exchange.route.skipped))
+            }
+            left = [target for target in exchange.route.chain.targets if id(target) not in seen]
             rows = [*self._tries(left), *rows, *(("not tried", *self._untried(target)) for target in left)]
         names, places = (max((len(row[at]) for row in rows), default=0) for at in (1, 2))
         for label, name, place, text in rows:
             yield label, f"{name:<{names}}  {place:<{places}}  {text}"
 
     def _tries(self, left: Sequence[Target]) -> Iterator[tuple[str, str, str, str]]:
-        exchange, tried = self.exchange, self.exchange.targets
+        exchange, tried = self.exchange, self.exchange.route.targets
         changed = _changed(exchange) if self.refusal is None else [""] * len(tried)
         for index, target in enumerate(tried):
             if index and tried[index - 1] is target:
                 texts = ["once more, after a pause"]
             else:
-                reasons = list(self._reasons(exchange.chain.name, exchange.chain.root, target, (*tried, *left)))
+                reasons = list(
+                    self._reasons(exchange.route.chain.name, exchange.route.chain.root, target, (*tried, *left))
+                )
                 texts = [f"{name}: {why}" if len(reasons) > 1 else why for name, why in reasons] + [changed[index]]
             yield "targets", f"{index + 1}. {target.name}", target.deployment, ", ".join(filter(None, texts))
 
     def _untried(self, target: Target) -> tuple[str, str, str]:
-        tried, attempts = self.exchange.targets, self.exchange.chain.retry.attempts
+        tried, attempts = self.exchange.route.targets, self.exchange.route.chain.retry.attempts
         same = any(target.name == other.name and target.changes == other.changes for other in tried)
         return target.name, target.deployment, "the same as one above" if same else f"retry.attempts is {attempts}"
 
@@ -244,7 +255,7 @@ class _Story:
                     yield from self._reasons(inner, below, target, ordered)
 
     def _budgets(self) -> Iterator[_Row]:
-        reservation = self.exchange.reservation
+        reservation = self.exchange.money.reservation
         for claim in (*reservation.claims, *reservation.calls):
             budget, settings = claim.budget, claim.budget.settings
             fields = read_scope(claim.scope)[1].items()
@@ -270,16 +281,16 @@ class _Story:
     def _output(self) -> Iterator[_Row]:
         """The limits of the output that the gateway writes, and the lack of one."""
         exchange = self.exchange
-        limits = exchange.output_limits
-        for target, limit in zip(exchange.targets, limits, strict=False):
+        limits = exchange.money.output_limits
+        for target, limit in zip(exchange.route.targets, limits, strict=False):
             if limit is not None:
                 yield "output", f"{target.name}: capped at {limit} tokens, and the answer says x-ai-capped: {limit}"
-        unlimited = exchange.ask.output_field is not None and exchange.ask.max_output_tokens is None
-        if unlimited and not any(limits) and exchange.reservation.usual:
+        unlimited = exchange.request.ask.output_field is not None and exchange.request.ask.max_output_tokens is None
+        if unlimited and not any(limits) and exchange.money.reservation.usual:
             yield "output", "without a limit, as the client sent it"
 
     def _envoy(self) -> Iterator[str]:
-        exchange, onward = self.exchange, self.exchange.onward
+        exchange, onward = self.exchange, self.exchange.route.onward
         if exchange.attached:
             where = onward.set_headers[contract.PROVIDER]
             yield f"your own routes go by {contract.PROVIDER}: {where}; they decide about tries and timeouts"
@@ -302,16 +313,16 @@ class _Story:
 
     def _hops(self, headers: Mapping[str, str]) -> Iterator[str]:
         exchange = self.exchange
-        clusters = ", then ".join(dict.fromkeys(exchange.onward.order))
+        clusters = ", then ".join(dict.fromkeys(exchange.route.onward.order))
         tries = 1 + int(headers.get("x-envoy-max-retries", "0"))
         if tries == 1:
             yield f"one try, at cluster {clusters}"
         else:
             yield f"up to {tries} tries, at clusters {clusters}"
-            yield f"moves on at {', '.join(exchange.chain.retry.on) or 'nothing'}"
+            yield f"moves on at {', '.join(exchange.route.chain.retry.on) or 'nothing'}"
         seconds = int(headers[contract.TIMEOUT]) / 1000
-        yield f"a {'streamed' if exchange.ask.stream else 'plain'} answer must begin within {seconds:g} s"
-        for name in dict.fromkeys(target.provider for target in exchange.targets):
+        yield f"a {'streamed' if exchange.request.ask.stream else 'plain'} answer must begin within {seconds:g} s"
+        for name in dict.fromkeys(target.provider for target in exchange.route.targets):
             if (timeout := self.settings.providers[name].timeout) < seconds:
                 yield f"that of provider {name} within {timeout:g} s, its timeout"
         if (wait := headers.get(contract.BACK_OFF)) is not None:
@@ -320,9 +331,9 @@ class _Story:
     def _notes(self) -> Iterator[str]:
         exchange = self.exchange
         yield "counts and findings of the running gateway: here budgets begin at zero, no target is cooling down"
-        if any(skip.reason == "no_key" for skip in exchange.skipped):
+        if any(skip.reason == "no_key" for skip in exchange.route.skipped):
             yield "the gateway's environment: keys were read from this command's"
-        if not self.passed(Select) or len(exchange.chain.targets) - len(exchange.skipped) < 2:
+        if not self.passed(Select) or len(exchange.route.chain.targets) - len(exchange.route.skipped) < 2:
             return
         virtuals = [self.settings.virtual_models[name] for _, name in self._virtuals()]
         notes = [_NOTES[virtual.strategy] for virtual in virtuals if virtual.strategy in _NOTES]
@@ -346,17 +357,19 @@ async def _verdict(
         return f"{name}: asks {guardrail.asks(settings.around_guardrails)}; not asked here"
     # block makes it tell the place
     alone = guardrail.model_copy(update={"action": "block", "style": "label", "applies_to": AppliesToSettings()})
-    bare = copy(exchange)
-    bare.request, bare.guardrails, bare.verdicts = replace(exchange.request, headers={}), [], []
-    bare.body = body
-    bare.json = {name: value for name, value in msgspec.json.decode(body).items() if name in exchange.json}
+    bare = apart(exchange)
+    bare.findings = Findings()
+    bare.request.body = body
+    bare.request.json = {
+        name: value for name, value in msgspec.json.decode(body).items() if name in exchange.request.json
+    }
     try:
         await GuardInput([alone], lambda _verdict: None)(bare)
     except Refusal as refusal:
         if refusal.kind is GUARDRAIL_UNAVAILABLE:
             return f"{name}: fails" + (", so it is refused" if guardrail.failure == "closed" else "")
         where = _where(refusal.param or "", settings)
-        if exchange.ask.unreadable:
+        if exchange.request.ask.unreadable:
             return f"{name}: cannot read '{where}'" + (
                 ", so it is refused" if guardrail.failure == "closed" and guardrail.action in ("block", "mask") else ""
             )
@@ -389,16 +402,16 @@ def _leaves(below: Branch | Target) -> set[int]:
 
 def _edits(exchange: Exchange) -> Sequence[Edit]:
     """The changes of each try to the body that leaves."""
-    told = exchange.onward.set_headers.get(contract.EDITS)
-    return [Edit({})] * len(exchange.targets) if told is None else contract.decode_edits(told)
+    told = exchange.route.onward.set_headers.get(contract.EDITS)
+    return [Edit({})] * len(exchange.route.targets) if told is None else contract.decode_edits(told)
 
 
 def _changed(exchange: Exchange) -> Sequence[str]:
     """The changes each provider gets, except for the model's name: the fields, and plain values."""
-    before, onward = decode_fields(exchange.body), exchange.onward.body
+    before, onward = decode_fields(exchange.request.body), exchange.route.onward.body
     found = []
     for edit in _edits(exchange):
-        after = decode_fields(patch(exchange.body if onward is None else onward, edit.fields, edit.removed))
+        after = decode_fields(patch(exchange.request.body if onward is None else onward, edit.fields, edit.removed))
         fields = [name for name, value in after.items() if name != "model" and before.get(name) != value]
         removed = [name for name in before if name not in after]
         texts = [f"sets {', '.join(name + _plain_value(after[name]) for name in fields)}"] if fields else []

@@ -12,14 +12,14 @@ from extproc.access.auth import ANONYMOUS, Access, Grants
 from extproc.money.budgets import Leases, Reserve, read_scope
 from extproc.settings.config import Settings
 from extproc.stores.memory import MemoryCounters
-from extproc.tools.mcp.call import Call
+from extproc.tools.mcp.call import CALL, Call
 from extproc.tools.mcp.pins import Pins
 from extproc.tools.mcp.policy import Policy
 from extproc.tools.mcp.refusals import JSONRPC
 from extproc.tools.mcp.settings import MCPSettings, ToolPolicySettings
 from extproc.words.dialect import Ask
 from extproc.words.errors import Refusal
-from extproc.words.exchange import Consumer, Exchange, Request
+from extproc.words.exchange import ClientRequest, Consumer, Exchange, RequestHead
 from extproc.words.values import Pattern
 
 _WIDTH = 11
@@ -141,19 +141,20 @@ async def _budgets(
     assert settings.mcp is not None
     call = Call(tool.profile, settings.mcp.profiles[tool.profile], name=tool.name, server=tool.server, tool=tool.own)
     call.policy = tool.policy
-    exchange = Exchange("explained", Request("POST", "", {}))
-    exchange.mcp, exchange.dialect, exchange.operation = call, JSONRPC(call), "tools/call"
-    exchange.consumer, exchange.labels = who, {**who.labels, **labels}
-    exchange.body, exchange.json, exchange.ask = b"", {}, Ask(tool.name)
-    exchange.targets = (Policy(settings.mcp).target(call),)
+    exchange = Exchange("explained", ClientRequest(RequestHead("POST", "", {})))
+    exchange.features[CALL], exchange.route.of_tools = call, True
+    exchange.request.dialect, exchange.request.operation = JSONRPC(call), "tools/call"
+    exchange.consumer, exchange.money.labels = who, {**who.labels, **labels}
+    exchange.request.body, exchange.request.json, exchange.request.ask = b"", {}, Ask(tool.name)
+    exchange.route.targets = (Policy(settings.mcp).target(call),)
     counters = MemoryCounters()
     reserve = Reserve(settings.budgets, counters, Leases(counters), None, lambda _budget, _verdict: None)
     try:
         await reserve(exchange)
     except Refusal as refusal:
-        return [f"{exchange.denied_by} refuses: {refusal.message}"], refusal.kind.code
+        return [f"{exchange.money.denied_by} refuses: {refusal.message}"], refusal.kind.code
     found = []
-    for claim in exchange.reservation.claims:
+    for claim in exchange.money.reservation.claims:
         fields = read_scope(claim.scope)[1].items()
         whose = ", ".join(f"{name}={value}" for name, value in fields) or "shared by all"
         budget = claim.budget

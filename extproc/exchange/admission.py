@@ -145,7 +145,7 @@ class Admit:
     def __call__(self, exchange: Exchange) -> None:
         if self._under_way() > self._most:
             raise Refusal(OVERLOADED, "Too many requests are in flight; try again in a moment.", headers=_AGAIN)
-        if exchange.request.ended and not exchange.endpoint.id:
+        if exchange.request.head.ended and not exchange.request.endpoint.id:
             raise Refusal(INVALID_JSON, "Send a JSON body.")
         shares, name = self._all.shares, exchange.consumer.name
         if (share := shares.get(name)) is None:
@@ -153,14 +153,14 @@ class Admit:
         elif share.exchanges >= self._most_each and name != ANONYMOUS:
             message = f"You have {share.exchanges} requests in flight, which is your share; try again in a moment."
             raise Refusal(RATE_LIMITED, message, headers=_AGAIN)
-        exchange.place = place = Place(self._all, name, share)
-        if size := exchange.request.length:
+        exchange.request.place = place = Place(self._all, name, share)
+        if size := exchange.request.head.length:
             self._take(place, size, name)
 
     def take(self, exchange: Exchange, size: int) -> None:
         """Take room for a body of `size` bytes, where its headers told another length or none. Raises Refusal."""
-        if isinstance(exchange.place, Place):
-            self._take(exchange.place, size, exchange.consumer.name)
+        if isinstance(exchange.request.place, Place):
+            self._take(exchange.request.place, size, exchange.consumer.name)
 
     def _take(self, place: Place, size: int, name: str) -> None:
         if size > self._body:

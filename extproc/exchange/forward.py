@@ -78,8 +78,8 @@ class Forward:
         self._label_prefix = attribution.prefix if attribution.strip else None
 
     def __call__(self, exchange: Exchange) -> None:
-        targets = exchange.targets
-        edits = [_AS_IT_IS] if exchange.kept.object else self._edits(exchange)
+        targets = exchange.route.targets
+        edits = [_AS_IT_IS] if exchange.route.kept.object else self._edits(exchange)
         if exchange.attached:
             # An Envoy of another team does not change the body between its tries: `check --attach` refuses such chains.
             headers = {contract.PROVIDER: ",".join(dict.fromkeys(target.provider for target in targets))}
@@ -88,43 +88,53 @@ class Forward:
         else:
             headers = self._headers(exchange)
             clusters = tuple([self._clusters[target.provider] for target in targets])
-            first, told = _share_out(edits, exchange) if not exchange.kept.object else (_AS_IT_IS, {})
+            first, told = _share_out(edits, exchange) if not exchange.route.kept.object else (_AS_IT_IS, {})
             headers |= told
         if (path := self._path(exchange)) is not None:
             headers[":path"] = path
-        if exchange.attached and exchange.dialect.fields.model is None:
-            renamed = exchange.dialect.for_model(exchange.json, targets[0].model)
-            if renamed is not exchange.json:
-                exchange.body, exchange.masked = _encode(renamed), True
-        body = exchange.body if exchange.masked else None
-        fields = {**exchange.edits, **first.fields}
-        model = exchange.dialect.fields.model
-        if model in exchange.json and fields.get(model) == exchange.ask.model and model not in exchange.edits:
+        if exchange.attached and exchange.request.dialect.fields.model is None:
+            renamed = exchange.request.dialect.for_model(exchange.request.json, targets[0].model)
+            if renamed is not exchange.request.json:
+                exchange.request.body, exchange.request.masked = _encode(renamed), True
+        body = exchange.request.body if exchange.request.masked else None
+        fields = {**exchange.request.edits, **first.fields}
+        model = exchange.request.dialect.fields.model
+        if (
+            model in exchange.request.json
+            and fields.get(model) == exchange.request.ask.model
+            and model not in exchange.request.edits
+        ):
             del fields[model]
-        if fields or first.removed or exchange.ignored:
-            left_out = [name for name in exchange.ignored if name not in fields]
-            body = patch(exchange.body, fields, [*first.removed, *left_out])
-        exchange.onward = Continue(headers, self._removed(exchange), body, reroute=True, order=clusters)
-        exchange.forwarded, exchange.sent = True, time.perf_counter()
+        if fields or first.removed or exchange.request.ignored:
+            left_out = [name for name in exchange.request.ignored if name not in fields]
+            body = patch(exchange.request.body, fields, [*first.removed, *left_out])
+        exchange.route.onward = Continue(headers, self._removed(exchange), body, reroute=True, order=clusters)
+        exchange.route.forwarded, exchange.route.sent = True, time.perf_counter()
 
     def _edits(self, exchange: Exchange) -> list[Edit]:
-        """The edits each try makes to the client's body. Edits common to all tries go into `exchange.edits`."""
-        if exchange.ask.stream and (usage := exchange.dialect.usage_request(exchange.json)):
-            exchange.edits |= usage
-            exchange.usage_hidden = True
-        model, output_field = exchange.dialect.fields.model, exchange.ask.output_field
-        if exchange.dialect.unnamed:
-            removed = [name for name in (model,) if name in exchange.json]
-            target = exchange.targets[0]  # it goes to one provider
-            return [Edit(exchange.dialect.renamed(exchange.json, target.model), removed)] * len(exchange.targets)
+        """The edits each try makes to the client's body. Edits common to all tries go into `exchange.request.edits`."""
+        if exchange.request.ask.stream and (usage := exchange.request.dialect.usage_request(exchange.request.json)):
+            exchange.request.edits |= usage
+            exchange.answer.usage_hidden = True
+        model, output_field = exchange.request.dialect.fields.model, exchange.request.ask.output_field
+        if exchange.request.dialect.unnamed:
+            removed = [name for name in (model,) if name in exchange.request.json]
+            target = exchange.route.targets[0]  # it goes to one provider
+            return [Edit(exchange.request.dialect.renamed(exchange.request.json, target.model), removed)] * len(
+                exchange.route.targets
+            )
         found = []
-        name = exchange.dialect.cache_key
-        keyed = bool(name) and self._ids is not None and name not in exchange.json
-        for index, target in enumerate(exchange.targets):
-            fields, removed = apply(target.changes, exchange.json, output_field) if target.changes else ({}, [])
+        name = exchange.request.dialect.cache_key
+        keyed = bool(name) and self._ids is not None and name not in exchange.request.json
+        for index, target in enumerate(exchange.route.targets):
+            fields, removed = apply(target.changes, exchange.request.json, output_field) if target.changes else ({}, [])
             if model is not None:
                 fields[model] = target.model
-            if exchange.output_limits and (limit := exchange.output_limits[index]) is not None and output_field:
+            if (
+                exchange.money.output_limits
+                and (limit := exchange.money.output_limits[index]) is not None
+                and output_field
+            ):
                 fields[output_field] = limit
                 removed = [name for name in removed if name != output_field]
             if keyed and target.prompt_cache and name not in fields and (key := self._cache_key(exchange, target)):
@@ -135,9 +145,9 @@ class Forward:
     def _cache_key(self, exchange: Exchange, target: Target) -> str | None:
         """The key by which the provider finds the server that has the conversation's prefix, of this consumer alone."""
         provider = kinds()[self._catalog.providers[target.provider].kind]
-        dialect = self._catalog.dialect(target, exchange.dialect) or exchange.dialect
+        dialect = self._catalog.dialect(target, exchange.request.dialect) or exchange.request.dialect
         if (
-            dialect is not exchange.dialect
+            dialect is not exchange.request.dialect
             or dialect.name not in provider.cache_keys
             or not (found := prefix(exchange))
         ):
@@ -149,17 +159,21 @@ class Forward:
         """The target's API, where the request must be rewritten for it; None where it is in that API already. `fields`
         are set in it.
         """
-        dialect = self._catalog.dialect(target, exchange.dialect) or exchange.dialect
+        dialect = self._catalog.dialect(target, exchange.request.dialect) or exchange.request.dialect
         kind = self._catalog.providers[target.provider].kind
-        anew = dialect is exchange.dialect and (exchange.traces or (target.prompt_cache and dialect.cache_marks))
+        anew = dialect is exchange.request.dialect and (
+            exchange.route.traces or (target.prompt_cache and dialect.cache_marks)
+        )
         same = (
-            dialect is exchange.dialect and dialect.fields.model is not None
+            dialect is exchange.request.dialect and dialect.fields.model is not None
         )  # a model in the path makes the path differ by target
         provider = kinds()[kind]
         adapted = provider.adapt is not None and (
-            provider.adapts is None or provider.adapts({**exchange.json, **fields}, exchange.ask.needs)
+            provider.adapts is None or provider.adapts({**exchange.request.json, **fields}, exchange.request.ask.needs)
         )
-        if same and not anew and (not adapted or exchange.dialect.forms):  # forms are patched, never written anew
+        if (
+            same and not anew and (not adapted or exchange.request.dialect.forms)
+        ):  # forms are patched, never written anew
             return None
         return Service(
             kind,
@@ -169,13 +183,13 @@ class Forward:
             reasoning=target.supports is None or "reasoning" in target.supports,
             anew=anew,
             cache=target.prompt_cache,
-            drop_hosted=dialect is not exchange.dialect and HOSTED in exchange.ask.needs,
-            stream=exchange.ask.stream,
+            drop_hosted=dialect is not exchange.request.dialect and HOSTED in exchange.request.ask.needs,
+            stream=exchange.request.ask.stream,
         )
 
     def _headers(self, exchange: Exchange) -> dict[str, str]:
-        retry, targets = exchange.chain.retry, exchange.targets
-        timeout = retry.per_try_timeout_stream if exchange.ask.stream else retry.per_try_timeout
+        retry, targets = exchange.route.chain.retry, exchange.route.targets
+        timeout = retry.per_try_timeout_stream if exchange.request.ask.stream else retry.per_try_timeout
         if timeout is None:
             timeout = max([target.timeout for target in targets])
         headers = {
@@ -194,21 +208,21 @@ class Forward:
 
     def _path(self, exchange: Exchange) -> str | None:
         """The path with which the request leaves; None where it is the client's. The route is chosen again by it."""
-        path, endpoint = exchange.request.path, exchange.endpoint
-        if exchange.kept.object:
-            return endpoint.pattern.replace(ID, exchange.kept.object) + self._query(exchange)
-        if exchange.attached and exchange.dialect.fields.model is None:
-            return endpoint.path(exchange.targets[0].model) + self._query(exchange)
+        path, endpoint = exchange.request.head.path, exchange.request.endpoint
+        if exchange.route.kept.object:
+            return endpoint.pattern.replace(ID, exchange.route.kept.object) + self._query(exchange)
+        if exchange.attached and exchange.request.dialect.fields.model is None:
+            return endpoint.path(exchange.route.targets[0].model) + self._query(exchange)
         if endpoint.alias:
             return endpoint.path(endpoint.model)
         return path.partition("?")[0] + self._query(exchange) if "?" in path else None
 
     def _query(self, exchange: Exchange) -> str:
         """The client's query, with the parameters that a provider may get."""
-        query = exchange.request.path.partition("?")[2]
-        providers = {target.provider for target in exchange.targets}
+        query = exchange.request.head.path.partition("?")[2]
+        providers = {target.provider for target in exchange.route.targets}
         allowed = {name for provider in providers for name in self._allowed_query(provider)}
-        allowed.update(exchange.endpoint.query)
+        allowed.update(exchange.request.endpoint.query)
         kept = [part for part in query.split("&") if unquote(part.partition("=")[0]) in allowed]
         return "?" + "&".join(kept) if kept else ""
 
@@ -220,7 +234,7 @@ class Forward:
         prefix = self._label_prefix
         removed = [
             name
-            for name in exchange.request.headers
+            for name in exchange.request.head.headers
             if name in _NEVER_SENT or (prefix is not None and name.startswith(prefix))
         ]
         if exchange.attached and self._kept is not None:
@@ -229,10 +243,10 @@ class Forward:
 
     def _foreign(self, exchange: Exchange, kept: Sequence[Pattern]) -> list[str]:
         """Headers of a client that are neither in `kept` nor taken by every provider that the request may go to."""
-        lists = [self._passed[target.provider] for target in exchange.targets]
+        lists = [self._passed[target.provider] for target in exchange.route.targets]
         return [
             name
-            for name in exchange.request.headers
+            for name in exchange.request.head.headers
             if not _any(kept, name) and not all(_any(passed, name) for passed in lists)
         ]
 
@@ -251,20 +265,20 @@ class Shed:
     """
 
     def __call__(self, exchange: Exchange) -> None:
-        ask, size = exchange.ask, len(exchange.body)
+        ask, size = exchange.request.ask, len(exchange.request.body)
         if not ask.free and not ask.file_bytes:
-            exchange.seen = Sample(without(exchange.body, ask.image_data))
-        exchange.shed = size
-        exchange.body, exchange.json = b"", {}
-        exchange.ask.image_data.clear()
-        if exchange.place is not None:
-            exchange.place.resize(0)
+            exchange.request.seen = Sample(without(exchange.request.body, ask.image_data))
+        exchange.request.shed = size
+        exchange.request.body, exchange.request.json = b"", {}
+        exchange.request.ask.image_data.clear()
+        if exchange.request.place is not None:
+            exchange.request.place.resize(0)
 
 
 def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, Mapping[str, str]]:
     """The edits to make now, and the headers that tell the tries their remaining edits."""
-    first, name = edits[0], exchange.dialect.fields.model
-    if exchange.dialect.unnamed:
+    first, name = edits[0], exchange.request.dialect.fields.model
+    if exchange.request.dialect.unnamed:
         return first, {}
     if name is not None and not [edit for edit in edits if len(edit.fields) > 1 or edit.removed or edit.service]:
         return first, _names_only(name, tuple([edit.fields[name] for edit in edits]))
@@ -277,7 +291,7 @@ def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, Mapping
         first, which, value = Edit({}), contract.ATTEND_ALL, contract.encode_edits(edits)
     headers = {contract.ATTEND: which, contract.EDITS: value}
     if any(edit.service is not None for edit in edits):
-        headers[contract.DIALECT] = exchange.dialect.name
+        headers[contract.DIALECT] = exchange.request.dialect.name
     return first, headers
 
 
@@ -298,7 +312,7 @@ def _difference(done: Edit, wanted: Edit, exchange: Exchange) -> Edit:
         if name not in done.fields or not _same(done.fields[name], value)
     }
     removed = [name for name in wanted.removed if name not in done.removed]
-    before = contract.changed(exchange.json, exchange.edits)
+    before = contract.changed(exchange.request.json, exchange.request.edits)
     for name in (*done.fields, *done.removed):
         if name in wanted.fields or name in wanted.removed:
             continue

@@ -14,14 +14,16 @@ import msgspec
 from extproc.exchange.admission import content_length
 from extproc.exchange.pipeline import Pipeline
 from extproc.exchange.response import ORIGIN, THROUGH, named, went_silent
+from extproc.guardrails import is_watched
 from extproc.operate.telemetry.traces import final, known
 from extproc.wire.framing.events import AnswerReader
+from extproc.wire.framing.json_array import ARRAY
 from extproc.wire.framing.slices import LARGE
 from extproc.wire.transport import Malformed
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
 from extproc.words.contract import UPSTREAM, internal
 from extproc.words.errors import Refusal
-from extproc.words.exchange import NOTHING_VERIFIED, Exchange, Request, Response, Verified
+from extproc.words.exchange import NOTHING_VERIFIED, ClientRequest, Exchange, RequestHead, ResponseHead, Verified
 from extproc.words.verdicts import GUARDRAILS, told
 
 _READ_ANSWER = Continue(read_answer=True)
@@ -71,12 +73,15 @@ class GatewayStream:
         length = content_length(headers)
         if self._pipeline.mcp is not None and headers.get(":path", "").startswith(MCP_PATHS):
             self._pipeline = self._pipeline.mcp
-        request = Request(headers.get(":method", ""), headers.get(":path", ""), headers, verified, end, length)
+        head = RequestHead(headers.get(":method", ""), headers.get(":path", ""), headers, verified, end, length)
         id = os.urandom(16).hex()
         if self._mark:
             id = self._mark + id[len(self._mark) :]
         self._exchange = exchange = Exchange(
-            id, request, headers.get("x-request-id", ""), self._attached, self._pipeline.services.telemetry.begin()
+            id,
+            ClientRequest(head, headers.get("x-request-id", "")),
+            self._attached,
+            self._pipeline.services.telemetry.begin(),
         )
         usual = end or (length is not None and length <= LARGE)
         stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
@@ -84,13 +89,13 @@ class GatewayStream:
         if action is None and end:  # a call about a kept object, which has no body
             action = await self._run(self._pipeline.on_call, exchange)
             if action is None:
-                exchange.onward.read_answer = self._pipeline.guarded
-                return exchange.onward
+                exchange.route.onward.read_answer = self._pipeline.guarded
+                return exchange.route.onward
         return action or (_READ_ANSWER if self._pipeline.guarded else CONTINUE)
 
     def admits(self, size: int) -> bool:
         exchange = self._exchange
-        if exchange is not None and not exchange.forwarded:
+        if exchange is not None and not exchange.route.forwarded:
             try:
                 self._pipeline.admit(exchange, max(0, size - _BESIDE))
             except Refusal as refusal:
@@ -106,14 +111,14 @@ class GatewayStream:
                 raise no_room
 
             return await self._run(refuse, exchange) or CONTINUE
-        exchange.body = body
+        exchange.request.body = body
         if len(body) <= LARGE:
-            return await self._run(self._pipeline.on_request, exchange) or exchange.onward
+            return await self._run(self._pipeline.on_request, exchange) or exchange.route.onward
         async with self._pipeline.services.in_flight.turn(len(body)):
             if (action := await self._run(self._pipeline.on_large_request, exchange)) is not None:
                 return action
-            onward = exchange.onward
-            exchange.onward = replace(onward, body=None)  # this one keeps no body
+            onward = exchange.route.onward
+            exchange.route.onward = replace(onward, body=None)  # this one keeps no body
             return onward
 
     async def on_response_headers(
@@ -126,7 +131,7 @@ class GatewayStream:
         self._heard = self._sent = time.monotonic()
         attempts = attributes.get("upstream.request_attempt_count")
         details = attributes.get("response.code_details", UPSTREAM)
-        exchange.response = Response(
+        exchange.answer.head = ResponseHead(
             int(headers.get(":status", "0")),
             headers,
             int(attempts) if isinstance(attempts, float | int) else 0,
@@ -139,25 +144,25 @@ class GatewayStream:
 
     async def _guarded_head(self, exchange: Exchange) -> Continue | LocalReply | None:
         """The head of an answer whose body Envoy sends in any case; None where it waits for guardrails."""
-        exchange.reader = THROUGH
+        exchange.answer.reader = THROUGH
         action = await self._run(self._pipeline.on_response, exchange) or CONTINUE
         if isinstance(action, LocalReply):
             return action
-        if exchange.reader is THROUGH:  # the body tells nothing: the exchange is over, although its call goes on
+        if exchange.answer.reader is THROUGH:  # the body tells nothing: the exchange is over, although its call goes on
             exchange.end(whole=True)
             await self._settle(exchange)
             self.done = False
         if action is CONTINUE:
             return action
         action.read_answer = False  # asked for already
-        if exchange.watch is None:
+        if not is_watched(exchange):
             return action
         self._head = action
         return None
 
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
         exchange = self._current()
-        if exchange.reader is None:
+        if exchange.answer.reader is None:
             raise Malformed("a body that was not asked for")
         self._heard = time.monotonic()
         out: list[bytes] = []
@@ -166,7 +171,7 @@ class GatewayStream:
         if self._head is not None:
             return await self._guarded_body(exchange, self._head, chunk, end)
         try:
-            self.more = await exchange.reader.feed(chunk, end, out)
+            self.more = await exchange.answer.reader.feed(chunk, end, out)
             end = end and not self.more
         except Refusal as refusal:  # Envoy ends the provider's answer when the gateway's ends
             self._refuse(exchange, refusal)
@@ -188,9 +193,9 @@ class GatewayStream:
         """The first bytes that may leave, with the head; or a refusal in their place."""
         out: list[bytes] = []
         refusal: Refusal | None = None
-        assert exchange.reader is not None
+        assert exchange.answer.reader is not None
         try:
-            self.more = await exchange.reader.feed(chunk, end, out)
+            self.more = await exchange.answer.reader.feed(chunk, end, out)
             end = end and not self.more
         except Refusal as raised:
             refusal = raised
@@ -202,10 +207,10 @@ class GatewayStream:
             return Chunk(b"")
         self._head, self._sent = None, self._heard
         if refusal is not None and not body:
-            exchange.status = refusal.kind.status
+            exchange.answer.status = refusal.kind.status
             self._refuse(exchange, refusal)
             await self._settle(exchange)
-            refusal.headers = exchange.told | {ORIGIN: "gateway"} | refusal.headers
+            refusal.headers = exchange.answer.told | {ORIGIN: "gateway"} | refusal.headers
             return Chunk(b"", head=refusal_answer(exchange, refusal))
         _tell(head, exchange)
         if refusal is not None:
@@ -220,17 +225,17 @@ class GatewayStream:
     def on_silence(self, now: float) -> Chunk | None:
         """Look after an answer that is under way: nothing but this speaks while its provider is silent."""
         exchange, limits = self._exchange, self._pipeline.settings.limits
-        if self._heard == math.inf or self.done or exchange is None or exchange.reader in (None, THROUGH):
+        if self._heard == math.inf or self.done or exchange is None or exchange.answer.reader in (None, THROUGH):
             return None
         if now - self._heard >= limits.stream_idle:
             return self._give_up(exchange, limits.stream_idle)
-        if limits.keep_alive and exchange.ask.stream and now - self._sent >= limits.keep_alive:
+        if limits.keep_alive and exchange.request.ask.stream and now - self._sent >= limits.keep_alive:
             return self._keep_alive(exchange, now)
         return None
 
     def _keep_alive(self, exchange: Exchange, now: float) -> Chunk | None:
         """A comment for a client that has got nothing for a while, with the head of an answer that need not wait."""
-        reader = exchange.reader
+        reader = exchange.answer.reader
         if not isinstance(reader, AnswerReader) or (body := reader.keep_alive()) is None:
             return None
         self._sent = now
@@ -247,9 +252,9 @@ class GatewayStream:
         refusal = went_silent(idle)
         self._refuse(exchange, refusal)
         if self._head is not None:
-            exchange.status = refusal.kind.status
-            refusal.headers = exchange.told | {ORIGIN: "gateway"}
-        elif exchange.ask.stream:
+            exchange.answer.status = refusal.kind.status
+            refusal.headers = exchange.answer.told | {ORIGIN: "gateway"}
+        elif exchange.request.ask.stream:
             return Chunk(_cut_off(exchange, refusal), True)
         return Chunk(b"", head=refusal_answer(exchange, refusal))
 
@@ -263,7 +268,7 @@ class GatewayStream:
         if hasattr(exchange, "ending"):
             self._told = _Told.FINAL
             return final(exchange, self._pipeline.services.telemetry.provider_name)
-        if exchange.forwarded and told is _Told.NOTHING:
+        if exchange.route.forwarded and told is _Told.NOTHING:
             self._told = _Told.KNOWN
             return known(exchange)
         return None
@@ -276,10 +281,10 @@ class GatewayStream:
         self._state, self.done = _State.OVER, True
         if state is _State.HANDED_OVER:
             return
-        if isinstance(exchange.reader, AnswerReader):
-            exchange.reader.close()
-        if exchange.place is not None:
-            exchange.place.leave()
+        if isinstance(exchange.answer.reader, AnswerReader):
+            exchange.answer.reader.close()
+        if exchange.request.place is not None:
+            exchange.request.place.leave()
         try:
             if state is _State.UNDER_WAY:
                 exchange.end()
@@ -299,22 +304,22 @@ class GatewayStream:
         try:
             action = await stages(exchange)
         except Refusal as refusal:
-            if exchange.reader is THROUGH:
-                exchange.reader = None  # no answer was read
+            if exchange.answer.reader is THROUGH:
+                exchange.answer.reader = None  # no answer was read
             self._refuse(exchange, refusal)
             reply = (self._pipeline.refuse or refusal_answer)(exchange, refusal)
-            exchange.status = reply.status
+            exchange.answer.status = reply.status
             self.done = True
             return reply
         except Exception:
             exchange.end(bug=True)
             raise
-        if exchange.unread:
+        if exchange.answer.unread:
             self._hand_over(exchange)
-        elif action is not None and exchange.reader is None:
+        elif action is not None and exchange.answer.reader is None:
             if isinstance(action, LocalReply):
-                exchange.status = action.status
-                if exchange.dialect.request_id:
+                exchange.answer.status = action.status
+                if exchange.request.dialect.request_id:
                     action = replace(action, headers={**action.headers, **named(exchange)})
             exchange.end(whole=True)
             await self._settle(exchange)
@@ -345,8 +350,9 @@ class GatewayStream:
 
 def _cut_off(exchange: Exchange, refusal: Refusal) -> bytes:
     """A refusal in the middle of an answer that a provider began."""
-    last = exchange.dialect.cut_off(refusal.kind, refusal.message)
-    return last if exchange.array is None else exchange.array.cut_off(last)
+    last = exchange.request.dialect.cut_off(refusal.kind, refusal.message)
+    array = exchange.features.get(ARRAY)
+    return last if array is None else array.cut_off(last)
 
 
 def _tell(head: Continue, exchange: Exchange) -> None:
@@ -359,7 +365,7 @@ def refusal_answer(exchange: Exchange, refusal: Refusal) -> LocalReply:
     """A refusal in the dialect of the client's path."""
     kind = refusal.kind
     headers = {"content-type": "application/json", ORIGIN: "gateway", **kind.advice, **named(exchange)}
-    if exchange.request_id:
-        headers["x-request-id"] = exchange.request_id
-    body = exchange.dialect.error(kind, refusal.message, refusal.param)
+    if exchange.request.id:
+        headers["x-request-id"] = exchange.request.id
+    body = exchange.request.dialect.error(kind, refusal.message, refusal.param)
     return LocalReply(kind.status, msgspec.json.encode(body), headers | refusal.headers, kind.code)

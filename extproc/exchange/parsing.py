@@ -60,22 +60,22 @@ class Classify:
         self._quarantine = quarantine
 
     def __call__(self, exchange: Exchange) -> None:
-        request = exchange.request
+        request = exchange.request.head
         path = request.path.partition("?")[0]
         found = self._endpoints.find(path)
         if found is None:
-            exchange.dialect = speaking(path, request.headers)  # a refusal has the shape its client reads
-            exchange.operation = "unknown"
+            exchange.request.dialect = speaking(path, request.headers)  # a refusal has the shape its client reads
+            exchange.request.operation = "unknown"
             if listed_at(path) is not None and (":" not in path or request.method != "POST"):
-                exchange.operation = "list_models"
+                exchange.request.operation = "list_models"
                 _check_method(request.method, ("GET", "HEAD"), path)
                 return
             if path in OWN_PATHS:
-                exchange.operation = OWN_PATHS[path]
+                exchange.request.operation = OWN_PATHS[path]
                 _check_method(request.method, ("GET",), path)
                 return
             if self._quarantine and path.startswith(QUARANTINE):
-                exchange.operation = "quarantine"
+                exchange.request.operation = "quarantine"
                 _check_method(request.method, ("GET",), path)
                 return
             if found_calls := self._endpoints.calls(path):
@@ -83,27 +83,27 @@ class Classify:
                 return
             message = f"The gateway does not serve {_shown(path)!r}. It serves {self._paths()}; see docs/endpoints.md."
             raise Refusal(PATH_NOT_FOUND, message)
-        exchange.dialect, exchange.endpoint = found
-        exchange.operation = exchange.endpoint.operation
+        exchange.request.dialect, exchange.request.endpoint = found
+        exchange.request.operation = exchange.request.endpoint.operation
         _check_method(request.method, ("POST",), path)
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", ""):
             others = "" if exchange.attached else ", or compressed with gzip or zstd"  # which Envoy inflates
             raise Refusal(UNSUPPORTED_ENCODING, f"The body is compressed: send it without content-encoding{others}.")
         kind = request.headers.get("content-type", "application/json")
-        if not is_json(kind) and not (exchange.dialect.forms and boundary_of(kind)):
-            other = " or a form ('multipart/form-data')" if exchange.dialect.forms else ""
+        if not is_json(kind) and not (exchange.request.dialect.forms and boundary_of(kind)):
+            other = " or a form ('multipart/form-data')" if exchange.request.dialect.forms else ""
             message = f"The body must be JSON in UTF-8, with 'content-type: application/json'{other}."
             raise Refusal(UNSUPPORTED_ENCODING, message)
 
     def _call(self, exchange: Exchange, found: Mapping[str, tuple[Dialect, Endpoint]], path: str) -> None:
         """A call about an object that a provider keeps."""
-        request = exchange.request
-        exchange.dialect, endpoint = next(iter(found.values()))
-        exchange.operation = endpoint.operation
+        request = exchange.request.head
+        exchange.request.dialect, endpoint = next(iter(found.values()))
+        exchange.request.operation = endpoint.operation
         _check_method(request.method, tuple(found), path)
-        exchange.dialect, exchange.endpoint = found[request.method]
-        exchange.operation = exchange.endpoint.operation
+        exchange.request.dialect, exchange.request.endpoint = found[request.method]
+        exchange.request.operation = exchange.request.endpoint.operation
         if not request.ended and request.length != 0:
             raise Refusal(INVALID_REQUEST, f"{request.method} {path} takes no body.")
 
@@ -146,23 +146,25 @@ class Parse:
 
     def __call__(self, exchange: Exchange) -> None:
         self._check_size(exchange)
-        if exchange.dialect.forms and (boundary := boundary_of(exchange.request.headers.get("content-type", ""))):
+        if exchange.request.dialect.forms and (
+            boundary := boundary_of(exchange.request.head.headers.get("content-type", ""))
+        ):
             self._interpret(exchange, self._form(exchange, boundary), None)
             return
         try:
-            tree, names = parse_named(exchange.body, self._limits.depth, self._limits.nodes)
+            tree, names = parse_named(exchange.request.body, self._limits.depth, self._limits.nodes)
         except InvalidJSON as error:
             raise Refusal(INVALID_JSON, str(error)) from None
         self._interpret(exchange, tree, names)
 
     def _form(self, exchange: Exchange, boundary: bytes) -> dict[str, Any]:
         """The fields of a form. The gateway relies on plain fields alone: `model[]` could be taken for `model`."""
-        body = exchange.body
+        body = exchange.request.body
         try:
             fields = fields_of(body, parts_of(body, boundary))
         except InvalidFormError as error:
             raise Refusal(INVALID_REQUEST, str(error)) from None
-        relied = {fold(name) for name in exchange.dialect.fields.fixed}
+        relied = {fold(name) for name in exchange.request.dialect.fields.fixed}
         for name in fields:
             stem = re.split(r"[.\[\]]", name, maxsplit=1)[0]
             if stem != name and fold(stem) in relied:
@@ -170,48 +172,48 @@ class Parse:
         return fields
 
     def _check_size(self, exchange: Exchange) -> None:
-        body = exchange.body
+        body = exchange.request.body
         if len(body) > self._limits.size:
             raise too_large(self._limits.size)
         if not body:
             raise Refusal(INVALID_JSON, "The request has no body: send JSON.")
-        if len(body) != exchange.request.length:
+        if len(body) != exchange.request.head.length:
             self._weigh(exchange, len(body))
 
     def _interpret(self, exchange: Exchange, tree: Any, met: Collection[str] | None) -> None:
         """Read the body. `met` are the names of the fields of all its objects, where they are known."""
         if not isinstance(tree, dict):
             raise Refusal(INVALID_REQUEST, "The body must be a JSON object.")
-        if (spelled := exchange.dialect.spelled(tree)) is not tree:
-            tree, exchange.masked = spelled, True
-            exchange.body = msgspec.json.encode(tree)
+        if (spelled := exchange.request.dialect.spelled(tree)) is not tree:
+            tree, exchange.request.masked = spelled, True
+            exchange.request.body = msgspec.json.encode(tree)
             met = None
-        names, objects = self._names[exchange.dialect.name], self._objects[exchange.dialect.name]
-        exchange.kept.named = met is None or not objects.isdisjoint(met)
-        self._inside[exchange.dialect.name].check(tree, met)
+        names, objects = self._names[exchange.request.dialect.name], self._objects[exchange.request.dialect.name]
+        exchange.route.kept.named = met is None or not objects.isdisjoint(met)
+        self._inside[exchange.request.dialect.name].check(tree, met)
         if isinstance(wrapped := tree.get(WRAPPER), dict):
             names.refuse(wrapped, f"'{WRAPPER}'")
         if not names.usual(tree):
             names.check(tree)
             if not tree.keys().isdisjoint(NOT_FORWARDED):
-                exchange.ignored = tuple([name for name in tree if name in NOT_FORWARDED])
+                exchange.request.ignored = tuple([name for name in tree if name in NOT_FORWARDED])
                 tree = {name: value for name, value in tree.items() if name not in NOT_FORWARDED}
-        if exchange.endpoint.alias:
+        if exchange.request.endpoint.alias:
             tree = self._named_by_path(exchange, tree)
-        exchange.json = tree
+        exchange.request.json = tree
         self.read(exchange)
 
     def read(self, exchange: Exchange) -> None:
         """Write `ask`, the meaning of `json`. Raises Refusal."""
-        exchange.ask = exchange.dialect.read(exchange.json, exchange.endpoint)
-        exchange.ask.hosted_tokens = self._hosted_tools
+        exchange.request.ask = exchange.request.dialect.read(exchange.request.json, exchange.request.endpoint)
+        exchange.request.ask.hosted_tokens = self._hosted_tools
 
     def _named_by_path(self, exchange: Exchange, tree: dict[str, Any]) -> dict[str, Any]:
         """The body with the model that the path names, if it names one."""
-        model, name = exchange.endpoint.model, exchange.dialect.fields.model
+        model, name = exchange.request.endpoint.model, exchange.request.dialect.fields.model
         if not model or name is None or tree.get(name) == model:
             return tree
-        exchange.edits[name] = model
+        exchange.request.edits[name] = model
         return {**tree, name: model}
 
 
@@ -219,12 +221,12 @@ class ParseLarge(Parse):
     """The same for a large body: in slices, with a turn for other requests after each. Ends when Envoy gave it up."""
 
     async def __call__(self, exchange: Exchange) -> None:  # type: ignore[override]
-        if exchange.dialect.forms and boundary_of(exchange.request.headers.get("content-type", "")):
+        if exchange.request.dialect.forms and boundary_of(exchange.request.head.headers.get("content-type", "")):
             super().__call__(exchange)
             return
         self._check_size(exchange)
         try:
-            reader = await read_in_turns(exchange.body, self._limits)
+            reader = await read_in_turns(exchange.request.body, self._limits)
         except InvalidJSON as error:
             raise Refusal(INVALID_JSON, str(error)) from None
         if reader.nodes > _MANY:

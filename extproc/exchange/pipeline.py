@@ -134,8 +134,8 @@ class Pipeline:
 
     async def settle_unread(self, exchange: Exchange) -> None:
         """Settle and record an exchange whose answer passed unread."""
-        if exchange.place is not None:
-            exchange.place.leave()
+        if exchange.request.place is not None:
+            exchange.request.place.leave()
         try:
             await self.on_end(exchange)
         finally:

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 
 from extproc.dialects import rates
+from extproc.guardrails import has_guards
 from extproc.money.budgets.options import charged
 from extproc.upstream import prices
 from extproc.upstream.prices import written
@@ -25,7 +26,7 @@ from extproc.wire.framing.content_types import framing_for
 from extproc.wire.framing.events import Events
 from extproc.wire.framing.inflate import ENCODINGS, Inflate
 from extproc.wire.framing.json import WholeBody
-from extproc.wire.framing.json_array import JSONArray
+from extproc.wire.framing.json_array import ARRAY, JSONArray
 from extproc.wire.framing.rewording import Rewording
 from extproc.wire.framing.sse import SSE
 from extproc.words import contract, verdicts
@@ -65,18 +66,18 @@ class Origin:
     """
 
     def __call__(self, exchange: Exchange) -> Continue | None:
-        response = exchange.response
-        exchange.status, exchange.attempts = response.status, response.attempts
+        response = exchange.answer.head
+        exchange.answer.status, exchange.answer.attempts = response.status, response.attempts
         if _from_provider(exchange):
-            exchange.target = exchange.targets[min(response.attempts, len(exchange.targets)) - 1]
+            exchange.answer.target = exchange.route.targets[min(response.attempts, len(exchange.route.targets)) - 1]
             return None
-        exchange.unreached = "gateway" if exchange.attached else response.headers.get(contract.HOP) or "gateway"
+        exchange.answer.unreached = "gateway" if exchange.attached else response.headers.get(contract.HOP) or "gateway"
         told = {ORIGIN: "gateway", **_missing(advice(response.status), response.headers), **named(exchange)}
-        told |= passed_over(exchange.skipped)
+        told |= passed_over(exchange.route.skipped)
         withheld = internal(response.headers)
-        if response.ended or type(exchange.dialect).error is Dialect.error:
+        if response.ended or type(exchange.request.dialect).error is Dialect.error:
             return Continue(told, withheld)
-        exchange.reader = Rewording(exchange)
+        exchange.answer.reader = Rewording(exchange)
         return Continue(told, (*withheld, "content-length"), read_answer=True)
 
 
@@ -89,41 +90,43 @@ class Tell:
         self._rates = rates()
 
     def __call__(self, exchange: Exchange) -> None:
-        target, headers = exchange.target, exchange.response.headers
+        target, headers = exchange.answer.target, exchange.answer.head.headers
         assert target is not None, "Origin found it"
         told = {
             TOLD + "provider": target.provider,
             TOLD + "model": target.model,
-            TOLD + "attempts": str(exchange.attempts),
+            TOLD + "attempts": str(exchange.answer.attempts),
         }
         withheld = internal(headers)
         # Envoy writes the gateway's request id in its place
         if (request_id := headers.get("x-request-id")) is not None:
             told[TOLD + "provider-request-id"] = request_id
         ignored = None if exchange.attached else headers.get(contract.IGNORED)
-        if ignored is not None or exchange.ignored:
-            told[TOLD + "ignored"] = ",".join([*exchange.ignored, *([ignored] if ignored else [])])
-        if exchange.guardrails and (found := verdicts.told(exchange)):
+        if ignored is not None or exchange.request.ignored:
+            told[TOLD + "ignored"] = ",".join([*exchange.request.ignored, *([ignored] if ignored else [])])
+        if exchange.findings.guardrails and (found := verdicts.told(exchange)):
             told[verdicts.GUARDRAILS] = found
-        if exchange.alert:
-            told[TOLD + "budget"] = exchange.alert
-        if exchange.downgraded:
-            told[TOLD + "downgraded"] = exchange.downgraded
-        if (limits := exchange.output_limits) and (cap := limits[exchange.targets.index(target)]) is not None:
+        if exchange.money.alert:
+            told[TOLD + "budget"] = exchange.money.alert
+        if exchange.money.downgraded:
+            told[TOLD + "downgraded"] = exchange.money.downgraded
+        if (limits := exchange.money.output_limits) and (
+            cap := limits[exchange.route.targets.index(target)]
+        ) is not None:
             told[TOLD + "capped"] = str(cap)
-        if exchange.rate:  # the provider's describe the gateway's account, and must not mix with these
+        if exchange.money.rate:  # the provider's describe the gateway's account, and must not mix with these
             withheld += tuple([name for name in headers if name.startswith(self._rates)])
-            told |= exchange.rate
-        if exchange.dialect.request_id and exchange.dialect.request_id not in headers:
+            told |= exchange.money.rate
+        if exchange.request.dialect.request_id and exchange.request.dialect.request_id not in headers:
             told |= named(exchange)
-        exchange.told, exchange.withheld = told, withheld
+        exchange.answer.told, exchange.answer.withheld = told, withheld
 
 
 class RejectedCredential:
     """502 where the provider refused the gateway's credential: the client is not at fault."""
 
     def __call__(self, exchange: Exchange) -> None:
-        if exchange.status in (401, 403):
+        if exchange.answer.status in (401, 403):
             raise _bad_answer(
                 exchange,
                 PROVIDER_CREDENTIAL_REJECTED,
@@ -138,9 +141,16 @@ class CoolDown:
         self._heed = heed
 
     def __call__(self, exchange: Exchange) -> None:
-        if exchange.attached and (target := exchange.target) is not None:
-            seconds, header = time.perf_counter() - exchange.started, exchange.response.headers.get("retry-after", "")
-            number, status, outcome = exchange.attempts, exchange.status, outcome_of(exchange.status)
+        if exchange.attached and (target := exchange.answer.target) is not None:
+            seconds, header = (
+                time.perf_counter() - exchange.started,
+                exchange.answer.head.headers.get("retry-after", ""),
+            )
+            number, status, outcome = (
+                exchange.answer.attempts,
+                exchange.answer.status,
+                outcome_of(exchange.answer.status),
+            )
             told = (exchange.id, target.provider, target.name, number, status, outcome, seconds, seconds, header)
             self._heed(target, Try(*told, consumer=exchange.consumer.name))
 
@@ -151,17 +161,19 @@ class BadAnswer:
     """
 
     def __call__(self, exchange: Exchange) -> None:
-        if not 200 <= exchange.status < 600:
+        if not 200 <= exchange.answer.status < 600:
             raise _bad_answer(
                 exchange, PROVIDER_BAD_ANSWER, "Provider {} answered with no status of HTTP; use another model."
             )
-        if 300 <= exchange.status < 400:
+        if 300 <= exchange.answer.status < 400:
             raise _bad_answer(
                 exchange,
                 PROVIDER_BAD_ANSWER,
                 "Provider {} answered with a redirect, which the gateway does not follow; use another model.",
             )
-        if exchange.status < 400 and exchange.response.headers.get("content-type", "").startswith("text/html"):
+        if exchange.answer.status < 400 and exchange.answer.head.headers.get("content-type", "").startswith(
+            "text/html"
+        ):
             raise _bad_answer(
                 exchange, PROVIDER_BAD_ANSWER, "Provider {} answered with a web page; try again, or use another model."
             )
@@ -196,10 +208,10 @@ class Read:
         self._may_pass = may_pass
 
     def __call__(self, exchange: Exchange) -> Continue:
-        told, withheld, headers = exchange.told, exchange.withheld, exchange.response.headers
-        if exchange.status >= 400:
+        told, withheld, headers = exchange.answer.told, exchange.answer.withheld, exchange.answer.head.headers
+        if exchange.answer.status >= 400:
             told[ORIGIN] = "provider"
-            told |= {**_missing(advice(exchange.status), headers), **passed_over(exchange.skipped)}
+            told |= {**_missing(advice(exchange.answer.status), headers), **passed_over(exchange.route.skipped)}
             return Continue(told, withheld)
         encoding = headers.get("content-encoding", "identity")
         framing = framing_for(
@@ -210,23 +222,31 @@ class Read:
             hold=self._hold,
         )
         readable = framing is not None and encoding in ("identity", *ENCODINGS)
-        if exchange.guards and not exchange.response.ended and (not readable or isinstance(framing, AWSEventStream)):
+        if (
+            has_guards(exchange)
+            and not exchange.answer.head.ended
+            and (not readable or isinstance(framing, AWSEventStream))
+        ):
             self._unread(exchange)
-        if framing is None or exchange.response.ended or not readable:
+        if framing is None or exchange.answer.head.ended or not readable:
             return Continue(told, withheld)
         if self._may_pass and contract.WATCHED in headers and not self._has_to_read(exchange, framing):
-            exchange.unread = True
+            exchange.answer.unread = True
             return Continue(told, withheld)
-        exchange.report = Report()
+        exchange.answer.report = Report()
         if is_translated(exchange) and (usage := headers.get(contract.USAGE)) is not None:
-            exchange.report.told_usage = told_usage = contract.decode_usage(usage.encode())
+            exchange.answer.report.told_usage = told_usage = contract.decode_usage(usage.encode())
             if self._cost and (price := _price(exchange)) is not None:
                 told[TOLD + "cost"] = prices.decimal(prices.cost(price, told_usage))
         inflate = Inflate(MOST_INFLATED) if encoding != "identity" else None
-        if isinstance(framing, SSE) and exchange.ask.stream and exchange.dialect.array(exchange.request.path):
-            exchange.array = JSONArray()
+        if (
+            isinstance(framing, SSE)
+            and exchange.request.ask.stream
+            and exchange.request.dialect.array(exchange.request.head.path)
+        ):
+            exchange.features[ARRAY] = JSONArray()
             told["content-type"] = "application/json; charset=UTF-8"
-        exchange.reader = reader = self._events.reader(exchange, framing, inflate)
+        exchange.answer.reader = reader = self._events.reader(exchange, framing, inflate)
         if reader.changes_length:
             withheld += ("content-encoding", "content-length")
         return Continue(told, withheld, read_answer=True)
@@ -238,8 +258,8 @@ class Read:
 
 def named(exchange: Exchange) -> Mapping[str, str]:
     """The request's id in the header where the client's API has it, beside `x-request-id`, which Envoy sets."""
-    name = exchange.dialect.request_id
-    return {name: exchange.request_id} if name and exchange.request_id else {}
+    name = exchange.request.dialect.request_id
+    return {name: exchange.request.id} if name and exchange.request.id else {}
 
 
 def _missing(wanted: Mapping[str, str], headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -248,13 +268,13 @@ def _missing(wanted: Mapping[str, str], headers: Mapping[str, str]) -> Mapping[s
 
 def is_translated(exchange: Exchange) -> bool:
     """True when a try translated the answer into the client's API. Providers cannot forge the header that says so."""
-    return contract.TRANSLATED in exchange.response.headers and not exchange.attached
+    return contract.TRANSLATED in exchange.answer.head.headers and not exchange.attached
 
 
 def _from_provider(exchange: Exchange) -> bool:
-    response = exchange.response
+    response = exchange.answer.head
     return (
-        exchange.forwarded
+        exchange.route.forwarded
         and response.attempts > 0
         and (exchange.attached or contract.HOP not in response.headers)
         and response.details == UPSTREAM
@@ -273,7 +293,11 @@ def went_silent(seconds: float) -> Refusal:
 
 def _bad_answer(exchange: Exchange, kind: Kind, message: str) -> Refusal:
     """The refusal of a provider's bad answer; `message` has a place for the provider's name."""
-    return Refusal(kind, message.format(exchange.told[TOLD + "provider"]), headers=exchange.told | {ORIGIN: "provider"})
+    return Refusal(
+        kind,
+        message.format(exchange.answer.told[TOLD + "provider"]),
+        headers=exchange.answer.told | {ORIGIN: "provider"},
+    )
 
 
 # --- the body, event by event
@@ -292,7 +316,7 @@ class Count:
         return ""  # Envoy's access log tells as much
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
-        report, observe = exchange.report, exchange.dialect.observe
+        report, observe = exchange.answer.report, exchange.request.dialect.observe
         assert report is not None, "Read wrote it"
         before = report.usage
         for event in events:
@@ -316,7 +340,7 @@ class Count:
                 event.raw = _TOLD_USAGE.sub(b"", event.raw)
             return
         if event.edges is not None:
-            exchange.dialect.observe_edges(event.edges.head, event.edges.tail, report)
+            exchange.request.dialect.observe_edges(event.edges.head, event.edges.tail, report)
         report.add_unread(event.raw)
 
 
@@ -327,10 +351,10 @@ class HideUsage:
     merges = True
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
-        return exchange.usage_hidden and isinstance(framing, SSE)
+        return exchange.answer.usage_hidden and isinstance(framing, SSE)
 
     def reason(self, exchange: Exchange) -> str:
-        return "the client did not ask for its usage, so that event is left out" if exchange.usage_hidden else ""
+        return "the client did not ask for its usage, so that event is left out" if exchange.answer.usage_hidden else ""
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
         return [event for event in events if not event.usage_only]
@@ -343,11 +367,11 @@ class Annotate:
     merges = True
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
-        return _price(exchange) is not None and bool(exchange.dialect.usage_at)
+        return _price(exchange) is not None and bool(exchange.request.dialect.usage_at)
 
     def reason(self, exchange: Exchange) -> str:
-        targets = exchange.targets if exchange.target is None else (exchange.target,)
-        priced = exchange.dialect.usage_at and any(target.price is not None for target in targets)
+        targets = exchange.route.targets if exchange.answer.target is None else (exchange.answer.target,)
+        priced = exchange.request.dialect.usage_at and any(target.price is not None for target in targets)
         return "its cost is written into it" if priced else ""
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
@@ -355,7 +379,7 @@ class Annotate:
         for event in events:
             if price is not None and event.usage is not None and event.data is not None:
                 cost = prices.decimal(prices.cost(price, event.usage))
-                data = written.with_cost(event.data, cost, exchange.dialect.usage_at)
+                data = written.with_cost(event.data, cost, exchange.request.dialect.usage_at)
                 event.raw, event.data = event.raw.replace(event.data, data, 1), data
         return events
 
@@ -373,11 +397,11 @@ class Extend:
         self._trusting = trusting  # providers keep to the limit in the request
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
-        reservation = exchange.reservation
+        reservation = exchange.money.reservation
         return reservation.held and reservation.enough < math.inf and not isinstance(framing, WholeBody)
 
     def reason(self, exchange: Exchange) -> str:
-        reservation = exchange.reservation
+        reservation = exchange.money.reservation
         if not reservation.held or reservation.enough == math.inf:
             return ""
         if reservation.usual or reservation.output < reservation.output_tokens:
@@ -385,9 +409,9 @@ class Extend:
         return "" if self._trusting else "a budget ends it where it passes its limit"
 
     async def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
-        report = exchange.report
+        report = exchange.answer.report
         assert report is not None, "Read wrote it"
-        if not end and report.output_bytes > exchange.reservation.enough:
+        if not end and report.output_bytes > exchange.money.reservation.enough:
             refusal = await self._extend(exchange)
             if refusal is not None:
                 raise refusal

@@ -58,6 +58,7 @@ from extproc.guardrails._base import (
     Whole,
     Withholds,
 )
+from extproc.guardrails._guarding import apart, has_guards, has_vault, is_watched
 from extproc.guardrails._input import GuardInput
 from extproc.guardrails._output import GuardOutput
 from extproc.guardrails._remote import Around, RemoteSettings, Service, Url, key_of
@@ -87,6 +88,10 @@ __all__ = [
     "Url",
     "Whole",
     "Withholds",
+    "apart",
+    "has_guards",
+    "has_vault",
+    "is_watched",
     "key_of",
     "kinds",
     "reads_answers",

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from extproc.guardrails._base import Failure, Finding
 from extproc.guardrails._channel import Window, fresh
 from extproc.guardrails._guard import Guard
+from extproc.guardrails._guarding import GUARDING, guarding
 from extproc.guardrails._remote import Context, Passage
 from extproc.words.actions import CONTINUE, Continue
 from extproc.words.exchange import Exchange
@@ -95,15 +96,16 @@ class Audits:
     def request(self, exchange: Exchange, guard: Guard, passages: Sequence[Passage], tell: _Tell) -> None:
         """Ask about the text of a request."""
         review = Review(guard, "input", tell)
-        exchange.audits.append(review)
+        guarding(exchange).audits.append(review)
         if (answer := self._ask(exchange, review, passages)) is not None:
             review.asked.append(_Asked(answer))
 
     def answer(self, exchange: Exchange, guard: Guard, windows: Sequence[Window], tell: _Tell) -> None:
         """Ask about windows of an answer, each by itself. After a failure the rest of the answer is not asked about."""
-        found = (one for one in exchange.audits if one.on == "output" and one.guard.name == guard.name)
+        audits = guarding(exchange).audits
+        found = (one for one in audits if one.on == "output" and one.guard.name == guard.name)
         if (review := next(found, None)) is None:
-            exchange.audits.append(review := Review(guard, "output", tell))
+            audits.append(review := Review(guard, "output", tell))
         for window in windows:
             text = window.text
             if not text.strip():
@@ -127,7 +129,7 @@ class Audits:
         if self._under_way[guard.name] >= guard.most_calls or self._size + size > self.most:
             review.failure = "overload"
             return None
-        context = Context(review.on, exchange.id, exchange.consumer.name, exchange.ask.model)
+        context = Context(review.on, exchange.id, exchange.consumer.name, exchange.request.ask.model)
         work = guard.ask(passages, context, time.monotonic() + guard.settings.timeout)
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
@@ -146,7 +148,7 @@ class Audits:
 
     def hold(self, exchange: Exchange, record: Sequence[_Record]) -> bool:
         """Write the verdicts of an exchange that ended. True: some are unknown yet, and `record` runs later."""
-        waiting = {one.answer for review in exchange.audits for one in review.asked if not one.answer.done()}
+        waiting = {one.answer for review in guarding(exchange).audits for one in review.asked if not one.answer.done()}
         if not waiting:
             self._write(exchange)
             return False
@@ -171,11 +173,12 @@ class Audits:
 
     @staticmethod
     def _write(exchange: Exchange) -> None:
-        for review in exchange.audits:
+        part = guarding(exchange)
+        for review in part.audits:
             for verdict in review.verdicts():
                 note(exchange, verdict)
                 review.tell(verdict)
-        exchange.audits = []
+        part.audits = []
 
     async def drain(self, seconds: float = _LONGEST) -> None:
         """Wait until all questions are answered, `seconds` at most, and all that waits for them is recorded."""
@@ -201,6 +204,7 @@ class AwaitAudits:
         self._record = record
 
     def __call__(self, exchange: Exchange) -> Continue | None:
-        if not exchange.audits:
+        part = exchange.features.get(GUARDING)
+        if part is None or not part.audits:
             return None
         return CONTINUE if self._audits.hold(exchange, self._record) else None

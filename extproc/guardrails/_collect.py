@@ -37,12 +37,12 @@ class Source:
 
 def collect(exchange: Exchange) -> Sequence[Source]:
     """All text of a request: its strings, names of fields and long numbers, and text files in base64."""
-    files, form = exchange.dialect.fields.files, is_form(exchange.body)
-    images = {id(image) for image in exchange.ask.image_data}
+    files, form = exchange.request.dialect.fields.files, is_form(exchange.request.body)
+    images = {id(image) for image in exchange.request.ask.image_data}
     found: list[Source] = []
-    spoken = tuple(exchange.dialect.fields.spoken)
+    spoken = tuple(exchange.request.dialect.fields.spoken)
     series: dict[object, list[Text]] = {}
-    for text in exchange.dialect.texts(exchange.json):
+    for text in exchange.request.dialect.texts(exchange.request.json):
         series.setdefault(_series(text, spoken), []).append(text)
     for parts in series.values():
         if len(parts) > 1:
@@ -51,13 +51,15 @@ def collect(exchange: Exchange) -> Sequence[Source]:
             found.append(Source(parts[0].role, parts[0].where, written, parts))
             continue
         found.append(_source(parts[0]))
-        inside = form and parts[0].holder is not exchange.json  # only whole fields of a form can be written anew
+        inside = (
+            form and parts[0].holder is not exchange.request.json
+        )  # only whole fields of a form can be written anew
         image = id(parts[0].value) in images
         if inside or image:
             found[-1].texts = ()
         if not image and (more := _file(parts[0], files)) is not None:
             found.append(more)
-    return [*found, *between(exchange.json)]
+    return [*found, *between(exchange.request.json)]
 
 
 def _series(text: Text, spoken: tuple[str, ...]) -> object:

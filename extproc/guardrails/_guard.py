@@ -146,10 +146,10 @@ class Guard:
         if self._consumers is not None and not _matches(self._consumers, (exchange.consumer.name,)):
             return False
         if self._models is not None:
-            names = (exchange.ask.model, *(target.name for target in exchange.targets), *also)
+            names = (exchange.request.ask.model, *(target.name for target in exchange.route.targets), *also)
             if not _matches(self._models, names):
                 return False
-        labels: Mapping[str, str] = exchange.labels
+        labels: Mapping[str, str] = exchange.money.labels
         return all(label in labels and pattern(labels[label]) for label, pattern in self._labels.items())
 
     def reads_input(self, role: str) -> bool:

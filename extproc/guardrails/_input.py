@@ -14,6 +14,7 @@ from extproc.guardrails._base import Failure, GuardrailSettings
 from extproc.guardrails._body import replaced, rewritten
 from extproc.guardrails._collect import Source, collect, is_word
 from extproc.guardrails._guard import Guard
+from extproc.guardrails._guarding import guarding
 from extproc.guardrails._mask import Mask, Vault
 from extproc.guardrails._remote import Around, Context, Passage, RemoteSettings, Replacer, Ruling, bounded, together
 from extproc.guardrails._results import Results
@@ -71,14 +72,16 @@ class GuardInput:
         self._named = named
 
     async def __call__(self, exchange: Exchange) -> None:
-        if not self._guards and GUARDRAILS not in exchange.request.headers:
+        if not self._guards and GUARDRAILS not in exchange.request.head.headers:
             return
         guards = self.chosen(exchange)
         for guard in guards:
             if guard.replacer is not None:  # the others read what the model will
                 await self._replace(exchange, guard, guard.replacer)
-        exchange.guards = tuple(
-            self._bound(exchange, [guard for guard in guards if guard.on_answer and not exchange.dialect.wordless])
+        guarding(exchange).guards = tuple(
+            self._bound(
+                exchange, [guard for guard in guards if guard.on_answer and not exchange.request.dialect.wordless]
+            )
         )
         for guard in guards:
             if guard.measures:
@@ -91,7 +94,7 @@ class GuardInput:
         for a name that no guardrail has: the client relies on it.
         """
         named: set[str] = set()
-        told = exchange.request.headers.get(GUARDRAILS, "") if self._named else ""
+        told = exchange.request.head.headers.get(GUARDRAILS, "") if self._named else ""
         for name in told.split(",")[: _MOST_NAMED + 1]:
             if not (name := name.strip()):
                 continue
@@ -119,23 +122,26 @@ class GuardInput:
 
     def _withhold(self, exchange: Exchange, guard: Guard, withheld: Callable[[str], bool]) -> None:
         """Take tools out of the request."""
-        changed, names = exchange.dialect.without_tools(exchange.json, withheld)
+        changed, names = exchange.request.dialect.without_tools(exchange.request.json, withheld)
         if names:
             self._note(exchange, Verdict(guard.name, "input", "mask", {"sensitive_tool": len(names)}))
-            exchange.body, exchange.masked = replaced(exchange.body, exchange.json, changed), True
+            exchange.request.body, exchange.request.masked = (
+                replaced(exchange.request.body, exchange.request.json, changed),
+                True,
+            )
 
     async def _replace(self, exchange: Exchange, guard: Guard, replacer: Replacer) -> None:
         """Replace results of tools by answers about them."""
-        found = [one for one in exchange.dialect.results(exchange.json) if replacer.meant(one.tool)]
+        found = [one for one in exchange.request.dialect.results(exchange.request.json) if replacer.meant(one.tool)]
         fixed = [one.tool for one in found if one.written is None]
-        if fixed := [*fixed, *(name for name in exchange.ask.hosted if replacer.meant(name))]:
+        if fixed := [*fixed, *(name for name in exchange.request.ask.hosted if replacer.meant(name))]:
             self._note(exchange, Verdict(guard.name, "input", "block", {"provider_tool": len(fixed)}))
             tool = repr(fixed[0]) if fixed[0] else "a tool"
             message = f"Guardrail {guard.name!r} cannot put results of {tool} in quarantine: the provider has them."
             raise _blocked(guard, message, "")
         if not found:
             return
-        consumer, large = exchange.consumer.name, len(exchange.body) > INLINE
+        consumer, large = exchange.consumer.name, len(exchange.request.body) > INLINE
         deadline = time.monotonic() + guard.settings.timeout
         read = await asyncio.to_thread(replacer.read, found, consumer) if large else replacer.read(found, consumer)
         try:
@@ -150,16 +156,16 @@ class GuardInput:
                 changed[id(one.holder), one.key] = new
         if changed:
             self._note(exchange, Verdict(guard.name, "input", guard.action, {"quarantined": len(changed)}))
-            work = partial(rewritten, exchange.body, exchange.json, changed)
-            exchange.body, exchange.masked = await asyncio.to_thread(work) if large else work(), True
+            work = partial(rewritten, exchange.request.body, exchange.request.json, changed)
+            exchange.request.body, exchange.request.masked = await asyncio.to_thread(work) if large else work(), True
 
     async def _measure(self, exchange: Exchange, guard: Guard) -> None:
         try:
-            if len(exchange.body) <= INLINE:
+            if len(exchange.request.body) <= INLINE:
                 found = guard.measure(exchange)
             else:
                 work = partial(guard.measure, exchange)
-                found = await self._threads.run(work, guard.settings.timeout, len(exchange.body))
+                found = await self._threads.run(work, guard.settings.timeout, len(exchange.request.body))
         except Failure as failure:
             self._fail(exchange, guard, failure)
             return
@@ -172,11 +178,11 @@ class GuardInput:
             )
 
     async def _search(self, exchange: Exchange, guards: Sequence[Guard]) -> None:
-        unreadable = exchange.ask.unreadable
+        unreadable = exchange.request.ask.unreadable
         if unreadable:
             for guard in guards:
                 if guard.closed:
-                    what = "a file of an unknown kind" if is_form(exchange.body) else "token ids"
+                    what = "a file of an unknown kind" if is_form(exchange.request.body) else "token ids"
                     message = f"'{unreadable}' holds {what}, which guardrails cannot read: send text."
                     raise _blocked(guard, message, unreadable)
                 self._note(exchange, Verdict(guard.name, "input", "failed", reason="unreadable"))
@@ -196,18 +202,18 @@ class GuardInput:
             edits += self._judged(exchange, sources, asked)
         if not edits or isinstance(sources, Failure):
             return
-        if len(exchange.body) <= INLINE:
+        if len(exchange.request.body) <= INLINE:
             body = self._masked(exchange, sources, edits)
         else:
             body = await asyncio.to_thread(self._masked, exchange, sources, edits)
-        exchange.masked = exchange.masked or body is not exchange.body
-        exchange.body = body
+        exchange.request.masked = exchange.request.masked or body is not exchange.request.body
+        exchange.request.body = body
 
     def _say_unsearched(self, exchange: Exchange, guards: Sequence[Guard], sources: Sequence[Source] | Failure) -> None:
         """Note what guardrails could not search: images, sound, packed files, content outside of the body. Raises
         Refusal (400) where one of them is to refuse it.
         """
-        ask = exchange.ask
+        ask = exchange.request.ask
         kinds = dict.fromkeys(ask.unseen, 1)
         if ask.images:
             kinds["image"] = ask.images
@@ -230,14 +236,14 @@ class GuardInput:
         self, exchange: Exchange, guards: Sequence[Guard], then: float, longest: float
     ) -> tuple[Sequence[Source] | Failure, Sequence[Sequence[Sequence[Hit]] | Failure]]:
         """The text of the request, and the findings of the guardrails of this process."""
-        if len(exchange.body) <= INLINE:
+        if len(exchange.request.body) <= INLINE:
             sources = collect(exchange)
             return sources, [_attempt(guard, sources, then) for guard in guards]
         try:
-            sources = await self._threads.run(partial(collect, exchange), longest, len(exchange.body))
+            sources = await self._threads.run(partial(collect, exchange), longest, len(exchange.request.body))
         except Failure as failure:
             return failure, [failure for _ in guards]
-        size = len(exchange.body)
+        size = len(exchange.request.body)
         return sources, await asyncio.gather(*(self._attempt_aside(guard, sources, then, size) for guard in guards))
 
     def _judged(self, exchange: Exchange, sources: Sequence[Source] | Failure, found: Iterable[_Found]) -> list[_Edits]:
@@ -260,7 +266,7 @@ class GuardInput:
         if not asked:
             return guard, (), {}
         passages = _passages(sources, asked)
-        context = Context("input", exchange.id, exchange.consumer.name, exchange.ask.model)
+        context = Context("input", exchange.id, exchange.consumer.name, exchange.request.ask.model)
         try:
             answers = await guard.ask(passages, context, then + guard.settings.timeout)
         except Failure as failure:
@@ -329,22 +335,23 @@ class GuardInput:
     def _masked(self, exchange: Exchange, sources: Sequence[Source], found: Sequence[_Edits]) -> bytes:
         """The body with the findings replaced. Of overlapping ones the first guardrail's label stays."""
         changed: dict[tuple[int, Any], str] = {}
+        part = guarding(exchange)
         for index, source in enumerate(sources):
             edits: list[tuple[Edit, int]] = []
             for guard, result, rulings in found:
                 mask = self._masks[guard.name]
-                if mask.reversible and exchange.vault is None:
-                    exchange.vault = Vault(text.value for each in sources for text in each.texts)
+                if mask.reversible and part.vault is None:
+                    part.vault = Vault(text.value for each in sources for text in each.texts)
                 for start, end, kind in result[index] if index < len(result) else ():
                     ruling = rulings.get((index, (start, end, kind)))
                     label = ruling.replacement if ruling is not None else None
                     if label is None:
-                        label = mask(kind, source.written.text[start:end], exchange.vault)
+                        label = mask(kind, source.written.text[start:end], part.vault)
                     edits += [(edit, guard.order) for edit in source.written.edits(start, end, label, final=True)]
             if edits:
                 edits.sort(key=lambda edit: (edit[0][0], edit[1]))
                 changed |= _changes(source, [edit for edit, _ in edits])
-        return rewritten(exchange.body, exchange.json, changed) if changed else exchange.body
+        return rewritten(exchange.request.body, exchange.request.json, changed) if changed else exchange.request.body
 
 
 _Edits = tuple[Guard, Sequence[Sequence[Hit]], _Rulings]

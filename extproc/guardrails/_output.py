@@ -11,7 +11,8 @@ from extproc.guardrails._audits import Audits
 from extproc.guardrails._base import Failure, Finding, GuardrailSettings
 from extproc.guardrails._channel import Window
 from extproc.guardrails._guard import Guard
-from extproc.guardrails._mask import Mask, Restore, Vault
+from extproc.guardrails._guarding import GUARDING, Guarding, guarding
+from extproc.guardrails._mask import Mask, Restore
 from extproc.guardrails._remote import Context, Passage, together
 from extproc.guardrails._threads import INLINE, Threads
 from extproc.guardrails._watch import MOST_WHOLE, Watch
@@ -56,17 +57,17 @@ class GuardOutput:
         self._threads = Threads(most)
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
-        if not exchange.guards and exchange.vault is None:
+        guarding = exchange.features.get(GUARDING)
+        if guarding is None or (not guarding.guards and guarding.vault is None):
             return False
-        exchange.watch = self._watch(exchange, plain=isinstance(framing, WholeBody))
+        guarding.watch = self._watch(exchange, guarding, plain=isinstance(framing, WholeBody))
         return True
 
     def reason(self, exchange: Exchange) -> str:  # noqa: ARG002
         return "guardrails read answers"
 
-    def _watch(self, exchange: Exchange, *, plain: bool) -> Watch:
-        guards: list[Guard] = list(exchange.guards)
-        vault: Vault | None = exchange.vault
+    def _watch(self, exchange: Exchange, guarding: Guarding, *, plain: bool) -> Watch:
+        guards, vault = list(guarding.guards), guarding.vault
         restore: Guard | None = None
         if vault is not None:
             settings = _Restoring.model_construct(
@@ -81,47 +82,50 @@ class GuardOutput:
             return self._masks[guard.name](kind, found)
 
         def tell(verdict: Verdict) -> None:
-            if verdict.guardrail and exchange.cut is None:  # a thread that took too long may still be at work
+            if verdict.guardrail and exchange.answer.cut is None:  # a thread that took too long may still be at work
                 note(exchange, verdict)
                 self._tell(verdict)
 
         window, most = self._first_window, self._most_whole
-        return Watch(exchange.dialect, guards, label, tell, plain=plain, first_window=window, most_whole=most)
+        return Watch(exchange.request.dialect, guards, label, tell, plain=plain, first_window=window, most_whole=most)
 
     def unreadable(self, exchange: Exchange) -> None:
         """An answer of a kind that the gateway cannot read. Raises Refusal (503) where a guardrail must not fail."""
         self._failed(exchange, "unreadable")
-        for guard in exchange.guards:
+        for guard in guarding(exchange).guards:
             if guard.closed:
                 message = f"Guardrail {guard.name!r} cannot read the answer; it was withheld."
                 raise Refusal(GUARDRAIL_UNAVAILABLE, message, headers={GUARDRAILS: f"{guard.name}:failed"})
 
     def _failed(self, exchange: Exchange, reason: str) -> None:
-        for guard in exchange.guards:
+        for guard in guarding(exchange).guards:
             verdict = Verdict(guard.name, "output", "failed", reason=reason)
             note(exchange, verdict)
             self._tell(verdict)
 
     def overdue(self, exchange: Exchange) -> Sequence[Frame] | None:
         """See `framing.events.EventStage`."""
-        watch: Watch = exchange.watch
+        watch = exchange.features[GUARDING].watch
+        assert watch is not None, "see needed"
         return watch.overdue()
 
     async def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
-        watch: Watch = exchange.watch
+        guarding = exchange.features[GUARDING]
+        watch = guarding.watch
+        assert watch is not None, "see needed"
         if sum(len(event.raw) for event in events) <= INLINE and not watch.heavy:
             out = watch.take(events, end)
         else:
-            longest = max((guard.settings.timeout for guard in exchange.guards), default=1.0)
+            longest = max((guard.settings.timeout for guard in guarding.guards), default=1.0)
             try:
                 out = await self._threads.run(partial(watch.take, events, end), longest + _GRACE)
             except Failure as failure:  # the thread may still be at work on the answer, so the answer is over
                 self._failed(exchange, failure.reason)
-                exchange.cut = Refusal(GUARDRAIL_UNAVAILABLE, "The answer could not be checked in time.")
+                exchange.answer.cut = Refusal(GUARDRAIL_UNAVAILABLE, "The answer could not be checked in time.")
                 return ()
         if watch.asking and watch.refusal is None:
             out = [*out, *await self._ask(exchange, watch)]
-        exchange.cut = watch.refusal
+        exchange.answer.cut = watch.refusal
         return out
 
     async def _ask(self, exchange: Exchange, watch: Watch) -> Sequence[Frame]:
@@ -132,7 +136,7 @@ class GuardOutput:
                 self._audits.answer(exchange, guard, windows, self._tell)
         if not watch.remote:
             return ()
-        context = Context("output", exchange.id, exchange.consumer.name, exchange.ask.model)
+        context = Context("output", exchange.id, exchange.consumer.name, exchange.request.ask.model)
         then = time.monotonic()
 
         async def judge(guard: Guard, text: str, window: Window) -> Sequence[Finding]:

@@ -86,8 +86,8 @@ class _Sizes:
     """The sizes of one request: each a number, and the field of the body that it is about."""
 
     def __init__(self, exchange: Exchange) -> None:
-        self._exchange, self._ask, self._body = exchange, exchange.ask, exchange.json
-        self._dialect = exchange.dialect
+        self._exchange, self._ask, self._body = exchange, exchange.request.ask, exchange.request.json
+        self._dialect = exchange.request.dialect
         fields = self._dialect.fields
         names = (*fields.fixed, *sorted(fields.spoken))  # the dialogue is fixed; a system prompt is not
         self._spoken = next((name for name in names if name in fields.spoken), "")
@@ -119,7 +119,7 @@ class _Sizes:
         return (len(longest.value), longest.where) if longest is not None else (0, "")
 
     def input_tokens(self) -> tuple[int, str]:
-        text = self._exchange.size - self._ask.image_bytes
+        text = self._exchange.request.size - self._ask.image_bytes
         return math.ceil(text / _BYTES_PER_TOKEN) + self._ask.image_tokens, self._spoken
 
     def output_tokens(self) -> tuple[int, str]:

@@ -65,12 +65,12 @@ class UntrustedContext(Detector, Withholds):
 
     def for_exchange(self, exchange: Exchange) -> UntrustedContext | None:
         """None where every result can be trusted. Tools that the provider runs give results within the answer."""
-        results = [*exchange.dialect.tooling(exchange.json).results, *exchange.ask.hosted]
+        results = [*exchange.request.dialect.tooling(exchange.request.json).results, *exchange.request.ask.hosted]
         found = [name for name in dict.fromkeys(results) if not self._may_trust(name)]
-        found += exchange.tainted
+        found += exchange.findings.tainted
         if not found:
             return None
-        exchange.untrusted = tuple(dict.fromkeys((*exchange.untrusted, *found)))
+        exchange.findings.untrusted = tuple(dict.fromkeys((*exchange.findings.untrusted, *found)))
         return self
 
     def withheld(self, tool: str) -> bool:

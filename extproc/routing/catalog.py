@@ -428,7 +428,7 @@ class Route:
         self._catalog = catalog
 
     def __call__(self, exchange: Exchange) -> None:
-        name = exchange.ask.model
+        name = exchange.request.ask.model
         if not is_model_name(name):
             message = "'model' must have 1 to 256 printable ASCII characters and no spaces."
             raise Refusal(INVALID_REQUEST, message, param="model")
@@ -436,5 +436,5 @@ class Route:
         if chain is None:
             message = f"There is no model {name!r}: GET /v1/models lists the models."
             raise Refusal(MODEL_NOT_FOUND, message, param="model")
-        exchange.chain = chain
-        exchange.targets = chain.targets
+        exchange.route.chain = chain
+        exchange.route.targets = chain.targets

@@ -17,12 +17,12 @@ _encode = msgspec.json.Encoder().encode
 
 def prefix(exchange: Exchange) -> bytes:
     """The digest, 16 bytes; empty for a request without turns. Reads the body once."""
-    found = exchange.prefix
+    found = exchange.route.prefix
     if found is None:
-        steady, opening = exchange.dialect.prefix(exchange.json)
+        steady, opening = exchange.request.dialect.prefix(exchange.request.json)
         try:
             data = _encode([steady, opening]) if opening else b""
         except (UnicodeEncodeError, RecursionError):
             data = b""
-        found = exchange.prefix = hashlib.blake2b(data, digest_size=16).digest() if data else b""
+        found = exchange.route.prefix = hashlib.blake2b(data, digest_size=16).digest() if data else b""
     return found

@@ -52,54 +52,59 @@ class Select:
         self._unpriced = unpriced  # the budget that keeps a request from a target of unknown price
 
     def __call__(self, exchange: Exchange) -> None:
-        if "thread" in exchange.ask.needs:
+        if "thread" in exchange.request.ask.needs:
             _check_thread(exchange)
         left: list[Target] = []
-        for target in exchange.targets:
+        for target in exchange.route.targets:
             why = self._unable(target, exchange)
             if why is None:
                 left.append(target)
             else:
-                exchange.skipped.append(Skip(target, *why))
+                exchange.route.skipped.append(Skip(target, *why))
         if not left:
             self._tell(exchange)
             raise self._refusal(exchange)
-        if exchange.kept.keeper:
+        if exchange.route.kept.keeper:
             left = self._keeping(left, exchange)
-        if "state" in exchange.ask.needs:
+        if "state" in exchange.request.ask.needs:
             left = left[:1]  # always the same target: the others do not have the content that this one stores
         if len(left) > 1:
             left = self._warm(left, exchange)
-        root = exchange.chain.root
+        root = exchange.route.chain.root
         if root is not None and len(left) > 1:
             left = _unique(order(root, {id(target) for target in left}, exchange))
             first, consumer = left[0].deployment, exchange.consumer.name
-            self._history.chosen(first, len(exchange.body), streamed=exchange.ask.stream, consumer=consumer)
+            self._history.chosen(
+                first, len(exchange.request.body), streamed=exchange.request.ask.stream, consumer=consumer
+            )
         if not exchange.attached:  # the owner's Envoy decides the number of tries in attach mode
-            left = [target for target in left for _ in range(target.tries)][: exchange.chain.retry.attempts]
-        client = exchange.dialect
-        exchange.traces = bool(client.traces) and any(trace in exchange.body for trace in client.traces)
+            left = [target for target in left for _ in range(target.tries)][: exchange.route.chain.retry.attempts]
+        client = exchange.request.dialect
+        exchange.route.traces = bool(client.traces) and any(trace in exchange.request.body for trace in client.traces)
         marked = client.cache_marks and any(target.prompt_cache for target in left)
         others = [target for target in left if self._catalog.dialect(target, client) is not client]
-        exchange.translated = bool(others) or (
-            bool(exchange.ask.thinking) and (exchange.traces or marked)  # the request is written anew, see Forward
+        exchange.route.translated = bool(others) or (
+            bool(exchange.request.ask.thinking)
+            and (exchange.route.traces or marked)  # the request is written anew, see Forward
         )
-        exchange.targets = tuple(left)
+        exchange.route.targets = tuple(left)
         self._tell(exchange)
 
     def _keeping(self, left: list[Target], exchange: Exchange) -> list[Target]:
         """The targets at the provider that keeps what the request goes on from."""
-        found = [target for target in left if target.provider == exchange.kept.keeper]
+        found = [target for target in left if target.provider == exchange.route.kept.keeper]
         if not found:
-            message = f"The provider {exchange.kept.keeper} keeps what the request goes on from, and no target of "
-            raise Refusal(UNSUPPORTED_BY_TARGETS, f"{message}{exchange.ask.model!r} is there{_STATELESS}.")
+            message = (
+                f"The provider {exchange.route.kept.keeper} keeps what the request goes on from, and no target of "
+            )
+            raise Refusal(UNSUPPORTED_BY_TARGETS, f"{message}{exchange.request.ask.model!r} is there{_STATELESS}.")
         return found
 
     def _unable(self, target: Target, exchange: Exchange) -> tuple[str, str] | None:
-        catalog, ask, client = self._catalog, exchange.ask, exchange.dialect
+        catalog, ask, client = self._catalog, exchange.request.ask, exchange.request.dialect
         dialect = catalog.dialect(target, client)
         if dialect is None or (exchange.attached and dialect is not client):
-            path = exchange.request.path.partition("?")[0]  # a query may hold a key
+            path = exchange.request.head.path.partition("?")[0]  # a query may hold a key
             return "dialect", f"provider {target.provider} does not serve {path}"
         if dialect is not client and (unsaid := [need for need in ask.needs if _lacks(dialect, target, need, ask)]):
             why = f"the API of provider {target.provider} has no {', '.join(_named(ask, need) for need in unsaid)}"
@@ -108,7 +113,7 @@ class Select:
             return "dialect", why + _REMEDY if HOSTED in unsaid and "hosted_call" not in unsaid else why
         if BY_URL in ask.needs and catalog.fetches_not(target, dialect):
             return "dialect", f"provider {target.provider} fetches no images or files by URL (send them in base64)"
-        before = exchange.consumer.before if exchange.chain.next is not None else None
+        before = exchange.consumer.before if exchange.route.chain.next is not None else None
         for name, matches in target.match:
             value = fact(name, exchange) if before is None else earlier_fact(name, before, exchange)
             if not matches(value):
@@ -125,7 +130,7 @@ class Select:
         if target.context is not None:
             size = ask.longest_bytes
             if size is None:
-                size = len(exchange.body) - ask.image_bytes - ask.packed_bytes
+                size = len(exchange.request.body) - ask.image_bytes - ask.packed_bytes
             tokens = size // CHARACTERS_PER_TOKEN
             if tokens > target.context:
                 return "context", f"about {tokens} tokens do not fit into its context of {target.context}"
@@ -148,22 +153,22 @@ class Select:
             if wait:
                 _, cause = self._history.cause(target.deployment, consumer)
                 text = f"it cools down for another {wait:.0f} s: {cause}"
-                exchange.skipped.append(Skip(target, "cooling_down", text))
+                exchange.route.skipped.append(Skip(target, "cooling_down", text))
         return [target for target, wait in zip(left, waits, strict=True) if not wait]
 
     def _tell(self, exchange: Exchange) -> None:
-        for skip in exchange.skipped:
+        for skip in exchange.route.skipped:
             self._count(skip.reason)
 
     def _refusal(self, exchange: Exchange) -> Refusal:
-        name, skipped = exchange.ask.model, exchange.skipped
+        name, skipped = exchange.request.ask.model, exchange.route.skipped
         off = [skip for skip in skipped if skip.reason in _TEMPORARY]
         if off:
             skip = off[0]
             message = f"No target of {name!r} can serve now: provider {skip.target.provider}: {skip.text}."
             return Refusal(NO_PROVIDER_AVAILABLE, message, headers={"retry-after": "30"})  # an operator acts
         reasons = "; ".join(f"{skip.target.name}: {skip.text}" for skip in skipped[:4])
-        fields = [exchange.ask.needs[ability] for ability in exchange.ask.needs]
+        fields = [exchange.request.ask.needs[ability] for ability in exchange.request.ask.needs]
         param = fields[0] if fields and any(skip.reason in ("ability", "dialect") for skip in skipped) else "model"
         if any(skip.reason == "batch" for skip in skipped):
             param = "input"
@@ -176,11 +181,10 @@ def _check_thread(exchange: Exchange) -> None:
     """Refuse a thread where another provider could have to go on. Clients then send the whole conversation, which can
     fail over.
     """
-    if len({target.provider for target in exchange.chain.targets}) > 1:
-        message = (
-            f"{exchange.ask.model!r} has targets at several providers, and a thread stays with one: send the whole "
-        )
-        raise Refusal(UNSUPPORTED_BY_TARGETS, f"{message}conversation.", param=exchange.ask.needs["thread"])
+    if len({target.provider for target in exchange.route.chain.targets}) > 1:
+        ask = exchange.request.ask
+        message = f"{ask.model!r} has targets at several providers, and a thread stays with one: send the whole "
+        raise Refusal(UNSUPPORTED_BY_TARGETS, f"{message}conversation.", param=ask.needs["thread"])
 
 
 def _too_many(ask: Ask, target: Target, dialect: Dialect) -> str:

@@ -34,12 +34,12 @@ class Reroute:
     select: Select
 
     def __call__(self, exchange: Exchange, model: str) -> None:
-        chain, before = self.catalog.resolve(model), exchange.targets[0].provider
+        chain, before = self.catalog.resolve(model), exchange.route.targets[0].provider
         assert chain is not None, "checked with the settings"
-        exchange.chain, exchange.targets, exchange.skipped = chain, chain.targets, []
+        exchange.route.chain, exchange.route.targets, exchange.route.skipped = chain, chain.targets, []
         self.authorize(exchange)
         self.select(exchange)
-        if "state" in exchange.ask.needs and exchange.targets[0].provider != before:
+        if "state" in exchange.request.ask.needs and exchange.route.targets[0].provider != before:
             raise Refusal(UNSUPPORTED_BY_TARGETS, f"The request refers to content that the provider {before} stores.")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from extproc.words.exchange import Key
+
 CACHE = "x-ai-cache"
 """Header of requests, see `cache.wish`, and of answers: `hit`, `miss`, `refresh` or `partial`."""
 SIMILARITY = "x-ai-cache-similarity"
@@ -44,3 +46,7 @@ class Caching:
     @property
     def is_hit(self) -> bool:
         return self.outcome in HITS
+
+
+CACHING: Key[Caching] = Key("caching")
+"""Written by LookUp, where the cache of answers takes part."""

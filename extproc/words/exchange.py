@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast, get_args
 
 from extproc.words.sample import Sample
 
@@ -36,7 +36,7 @@ NOTHING_VERIFIED = Verified()
 
 
 @dataclass(slots=True)
-class Request:
+class RequestHead:
     """The head of the client's request. Header names are lower case; repeated headers are joined with a comma."""
 
     method: str
@@ -45,6 +45,35 @@ class Request:
     verified: Verified = NOTHING_VERIFIED
     ended: bool = False  # no body follows
     length: int | None = None  # bytes of the body, where the headers tell
+
+
+T = TypeVar("T")
+
+
+class Key(Generic[T]):
+    """The name under which a feature keeps its part of an exchange, of the type `T`."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"Key({self.name!r})"
+
+
+class Features(Protocol):
+    """The parts that features keep in an exchange. At run time it is a dict; each key tells the type of its value."""
+
+    def __contains__(self, key: Key[Any], /) -> bool: ...
+
+    def __getitem__(self, key: Key[T], /) -> T: ...
+
+    def __setitem__(self, key: Key[T], value: T, /) -> None: ...
+
+    def get(self, key: Key[T], /) -> T | None: ...
+
+    def copy(self) -> Features: ...
 
 
 class Place(Protocol):
@@ -60,7 +89,7 @@ class Place(Protocol):
 
 
 @dataclass(slots=True)
-class Response:
+class ResponseHead:
     """The head of an answer, a provider's or Envoy's own. Header names are lower case."""
 
     status: int
@@ -234,7 +263,6 @@ class Kept:
     ids: dict[str, str] = field(default_factory=dict)  # the provider's id of an object -> the client's
     named: bool = True  # False: no field of the request can hold an id
     sealing: bool = False  # the answer may hold ids of objects
-    turn: Any = None  # `kept.turns.Turn`, where the gateway itself keeps the conversation
 
 
 class Ending(Enum):
@@ -274,24 +302,15 @@ error status, and no answer at all.
 
 
 @dataclass(slots=True)
-class Exchange:
-    """One client request and its answer, however it ends."""
+class ClientRequest:
+    """The request as it came, and what its stages read in it."""
 
-    id: str
-    request: Request
-    request_id: str = ""
-    attached: bool = False  # True: another team's Envoy, which has no internal hop
-    timed: bool = True  # its stages; clocks cost, so one exchange in some is timed, see `Telemetry.begin`
-    started: float = field(default_factory=time.perf_counter)  # seconds, monotonic
-
+    head: RequestHead
+    id: str = ""  # `x-request-id`
     # Classify
     dialect: Dialect = field(init=False)
     endpoint: Endpoint = field(init=False)
     operation: str = field(init=False)  # gen_ai.operation.name
-    # Authenticate
-    consumer: Consumer = field(init=False)
-    key: str = ""  # name of the consumer's key, which is no secret
-    labels: Mapping[str, str] = field(init=False)
     # Admit
     place: Place | None = None
     # Parse
@@ -300,28 +319,53 @@ class Exchange:
     ask: Ask = field(init=False)
     ignored: tuple[str, ...] = ()  # fields of the body that no provider gets, see `dialects.NOT_FORWARDED`
     edits: dict[str, Any] = field(default_factory=dict)  # top-level fields to set in the body that leaves
-    kept: Kept = field(default_factory=Kept)
+    masked: bool = False  # `body` and `json` are no longer as the client sent them, from Parse on
+    # Shed
+    shed: int = 0  # bytes of a large body that is kept no longer
+    seen: Sample | None = None  # of that body's text, for counting its tokens
+
+    @property
+    def size(self) -> int:
+        """Bytes of the request's body."""
+        return len(self.body) + self.shed
+
+
+@dataclass(slots=True)
+class Findings:
+    """Findings of guardrails, written by `verdicts.note` and the stages of taint."""
+
+    guardrails: list[str] = field(default_factory=list)  # guardrails with findings, each `name:action`
+    verdicts: list[Verdict] = field(default_factory=list)
+    untrusted: tuple[str, ...] = ()  # tools with results in the conversation that a guardrail does not trust
+    tainted: tuple[str, ...] = ()  # untrusted tools that answered in the same run by MCP, see `taint`
+
+
+@dataclass(slots=True)
+class Route:
+    """The way of the request to its targets, and the message with which it left."""
+
     # Route, then narrowed by Authorize; Select makes it the target of each try, in order
     chain: Chain = field(init=False)
     targets: tuple[Target, ...] = field(init=False)
     skipped: list[Skip] = field(default_factory=list)
+    of_tools: bool = False  # True: the targets are tools of MCP servers, not models
+    kept: Kept = field(default_factory=Kept)
     prefix: bytes | None = None  # see `routing.prefix`; None: not read yet
     traces: bool = False  # the body holds traces of a translation, see `Dialect.traces`
     translated: bool = False  # a target may get the request in another API than the client's
-    # GuardInput
-    guardrails: list[str] = field(default_factory=list)  # guardrails with findings, each `name:action`
-    verdicts: list[Verdict] = field(default_factory=list)
-    masked: bool = False  # `body` and `json` are no longer as the client sent them, from Parse on
-    array: Any = None  # writes a streamed answer as one JSON array; None: its events leave as they are
-    guards: Sequence[Any] = ()  # guardrails that read the answer
-    vault: Any = None  # texts behind reversible masks
-    audits: list[Any] = field(default_factory=list)  # questions to services whose verdicts only the record waits for
-    untrusted: tuple[str, ...] = ()  # tools with results in the conversation that a guardrail does not trust
-    tainted: tuple[str, ...] = ()  # untrusted tools that answered in the same run by MCP, see `taint`
-    # the stages of the MCP gateway
-    mcp: Any = None  # `mcp.words.Call`; None: a request to a model
-    # LookUp
-    caching: Any = None  # `words.caching.Caching` where the cache of answers takes part
+    # Forward
+    onward: Continue = field(init=False)  # the action for Envoy
+    forwarded: bool = False
+    sent: float = 0.0  # when the request left, on the clock of `Exchange.started`
+
+
+@dataclass(slots=True)
+class Money:
+    """The account of the exchange: what it is booked under, what was held for it, and what it cost."""
+
+    # Authenticate
+    key: str = ""  # name of the consumer's key, which is no secret
+    labels: Mapping[str, str] = field(init=False)
     # Reserve
     reservation: Reservation[Any] = field(init=False)
     output_limits: tuple[int | None, ...] = ()  # the limit to write into the request, by target; None: no change
@@ -330,16 +374,19 @@ class Exchange:
     rate: Mapping[str, str] = field(default_factory=dict)
     downgraded: str = ""  # the budget that replaced the requested model by a cheaper one
     denied_by: str = ""  # the budget that refused
-    # Forward
-    onward: Continue = field(init=False)  # the action for Envoy
-    forwarded: bool = False
-    sent: float = 0.0  # when the request left, on the clock of `started`
-    # Shed
-    shed: int = 0  # bytes of a large body that is kept no longer
-    seen: Sample | None = None  # of that body's text, for counting its tokens
-    usage_hidden: bool = False  # True: the gateway asked for the usage event, the client did not
-    # the answer
-    response: Response = field(init=False)
+    # Settle
+    usage: Usage = field(init=False)
+    cost: int | None = 0  # nano-USD; None: the price is unknown
+    prompt_saved: int = 0  # nano-USD that the provider's prompt cache saved
+    prompt_extra: int = 0  # nano-USD that writing to it cost
+    charges: Mapping[str, int] | None = None  # charges by count; None: unknown, or none
+
+
+@dataclass(slots=True)
+class ClientAnswer:
+    """The answer that the client gets, and what was read in it."""
+
+    head: ResponseHead = field(init=False)
     # Origin
     status: int = 0  # status of the answer that the client gets; 0: none
     target: Target | None = None  # the target that served
@@ -354,25 +401,31 @@ class Exchange:
     report: Report | None = None  # None: the answer cannot be read
     unread: bool = False  # the body passes unread, and the try's access log settles the exchange
     reader: Reader | None = None  # reader of the answer's body; None: it passes unread
+    usage_hidden: bool = False  # True: the gateway asked for the usage event, the client did not
     # event by event
-    watch: Any = None  # the guardrails' view of the answer
     cut: Refusal | None = None  # ends the answer behind the events that a stage gave back
     first_token: float | None = None  # seconds after the start
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One client request and its answer, however it ends."""
+
+    id: str
+    request: ClientRequest
+    attached: bool = False  # True: another team's Envoy, which has no internal hop
+    timed: bool = True  # its stages; clocks cost, so one exchange in some is timed, see `Telemetry.begin`
+    started: float = field(default_factory=time.perf_counter)  # seconds, monotonic
+    consumer: Consumer = field(init=False)  # see Authenticate
+    findings: Findings = field(default_factory=Findings)
+    route: Route = field(default_factory=Route)
+    money: Money = field(default_factory=Money)
+    answer: ClientAnswer = field(default_factory=ClientAnswer)
+    features: Features = field(default_factory=cast("Callable[[], Features]", dict))
     # the end, of whatever kind
     ending: Ending = field(init=False)
     error: str = ""  # code of the refusal, or of the early end
     seconds: float = 0.0  # from the request's headers to the end of the answer
-    # Settle
-    usage: Usage = field(init=False)
-    cost: int | None = 0  # nano-USD; None: the price is unknown
-    prompt_saved: int = 0  # nano-USD that the provider's prompt cache saved
-    prompt_extra: int = 0  # nano-USD that writing to it cost
-    charges: Mapping[str, int] | None = None  # charges by count; None: unknown, or none
-
-    @property
-    def size(self) -> int:
-        """Bytes of the request's body."""
-        return len(self.body) + self.shed
 
     def end(self, *, refused: str = "", whole: bool = False, bug: bool = False, seconds: float | None = None) -> None:
         """Decide how the exchange ended. The first call counts: later events are consequences.
@@ -382,25 +435,24 @@ class Exchange:
         """
         if hasattr(self, "ending"):
             return
+        answer = self.answer
         if bug:
             ending = Ending.INTERNAL_ERROR
         elif refused:
             ending = Ending.REFUSED
-            if self.target is not None:
-                ending = Ending.BAD_ANSWER if self.reader is None else Ending.CUT
-                if ending is Ending.CUT and self.status >= 400:
+            if answer.target is not None:
+                ending = Ending.BAD_ANSWER if answer.reader is None else Ending.CUT
+                if ending is Ending.CUT and answer.status >= 400:
                     ending = Ending.WITHHELD
-        elif self.unreached:
-            ending = Ending.UNREACHED if self.attempts else Ending.REFUSED
+        elif answer.unreached:
+            ending = Ending.UNREACHED if answer.attempts else Ending.REFUSED
         elif whole:
-            ending = Ending.PROVIDER_ERROR if self.status >= 400 else Ending.ANSWERED
-        elif self.status:
+            ending = Ending.PROVIDER_ERROR if answer.status >= 400 else Ending.ANSWERED
+        elif answer.status:
             ending = Ending.INCOMPLETE
         else:
-            ending = Ending.CLIENT_LEFT if self.forwarded else Ending.ABANDONED
+            ending = Ending.CLIENT_LEFT if self.route.forwarded else Ending.ABANDONED
         self.ending = ending
-        told = self.report.error if whole and self.report is not None else ""  # the provider's error in mid-stream
-        if whole and self.mcp is not None:
-            told = self.mcp.outcome
-        self.error = refused or self.unreached or told or ending.code
+        told = answer.report.error if whole and answer.report is not None else ""  # an error in the answer itself
+        self.error = refused or answer.unreached or told or ending.code
         self.seconds = time.perf_counter() - self.started if seconds is None else seconds

@@ -24,7 +24,7 @@ def fact(name: str, exchange: Exchange) -> str:
         return exchange.consumer.name
     if name == "team":
         return exchange.consumer.team
-    return exchange.labels.get(name.removeprefix(_LABEL), "")
+    return exchange.money.labels.get(name.removeprefix(_LABEL), "")
 
 
 def earlier_fact(name: str, before: Consumer, exchange: Exchange) -> str:

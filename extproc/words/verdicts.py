@@ -30,12 +30,12 @@ TOLD = ("block", "mask", "annotate", "failed", "unsearched")
 
 def note(exchange: Exchange, verdict: Verdict) -> None:
     """Enter a verdict into the exchange."""
-    exchange.verdicts.append(verdict)
+    exchange.findings.verdicts.append(verdict)
     entry = f"{verdict.guardrail}:{verdict.action}"
-    if entry not in exchange.guardrails:
-        exchange.guardrails.append(entry)
+    if entry not in exchange.findings.guardrails:
+        exchange.findings.guardrails.append(entry)
 
 
 def told(exchange: Exchange) -> str:
     """The value of the header for the client; empty where there is nothing to tell."""
-    return ",".join(entry for entry in exchange.guardrails if entry.rpartition(":")[2] in TOLD)
+    return ",".join(entry for entry in exchange.findings.guardrails if entry.rpartition(":")[2] in TOLD)

@@ -108,8 +108,8 @@ class World:
         except StoreError:
             self.books.owe(id, [amount])
         ended = self.exchange()
-        ended.id, ended.usage, ended.cost, ended.charges = id, Usage(5, 2), 9, {"b": amount}
-        ended.forwarded, ended.status = True, 200
+        ended.id, ended.money.usage, ended.money.cost, ended.money.charges = id, Usage(5, 2), 9, {"b": amount}
+        ended.route.forwarded, ended.answer.status = True, 200
         ended.end(whole=True)
         self.books.enter(ended)
 
@@ -366,7 +366,7 @@ async def test_at_a_stop_no_lease_ends_whose_row_could_not_be_written(world):
 async def test_requests_without_a_model_have_no_row(world, operation):
     here = world()
     ended = here.exchange()
-    ended.operation, ended.usage = operation, Usage(source="none")
+    ended.request.operation, ended.money.usage = operation, Usage(source="none")
     here.books.enter(ended)
     assert here.ledger.queue == []
 
@@ -431,30 +431,30 @@ def test_the_row_of_a_lost_exchange_is_filled_from_its_counts(amounts, found):
 
 def test_the_facts_of_its_reservation_win(exchange):
     lost = exchange({"model": "m", "stream": True, "messages": [{"role": "user", "content": "Hi"}]})
-    lost.request_id, lost.key, lost.labels = "r-1", "main", {"agent": "x", "run": "b"}
+    lost.request.id, lost.money.key, lost.money.labels = "r-1", "main", {"agent": "x", "run": "b"}
     found = msgspec.structs.replace(expired({"requests:label.run=a%3Ab": 1}), facts=pack_facts(lost))
     row = row_of_expired(found, BUDGETS, {}, 5.0)
     assert (row.consumer, row.team, row.key) == (lost.consumer.name, lost.consumer.team, "main")
-    assert (row.request_id, row.operation, row.model, row.stream) == ("r-1", lost.operation, "m", True)
+    assert (row.request_id, row.operation, row.model, row.stream) == ("r-1", lost.request.operation, "m", True)
     assert row.labels == {"agent": "x", "run": "b"}
-    [target] = lost.targets
+    [target] = lost.route.targets
     assert (row.target, row.provider, row.provider_model) == (target.name, target.provider, target.model)
     assert (row.usage_source, row.charges) == ("expired", {"requests:label.run=a%3Ab": 1})
 
 
 def test_facts_of_several_targets_name_none(exchange):
     lost = exchange({"model": "m", "messages": [{"role": "user", "content": "Hi"}]})
-    lost.targets = [lost.targets[0], dataclasses.replace(lost.targets[0], name="other")]
+    lost.route.targets = [lost.route.targets[0], dataclasses.replace(lost.route.targets[0], name="other")]
     facts = unpack_facts(pack_facts(lost))
     assert (facts.model, facts.target, facts.provider, facts.provider_model) == ("m", "", "", "")
 
 
 def test_facts_stay_small_and_odd_ones_are_left_out(exchange):
     lost = exchange({"model": "m", "messages": [{"role": "user", "content": "Hi"}]})
-    lost.labels = {f"label-{number}": "v" * 200 for number in range(32)}
+    lost.money.labels = {f"label-{number}": "v" * 200 for number in range(32)}
     assert unpack_facts(pack_facts(lost)).labels == {}
     assert unpack_facts(pack_facts(lost)).model == "m"
-    lost.labels = {"agent": "\ud800"}
+    lost.money.labels = {"agent": "\ud800"}
     assert pack_facts(lost) == b""
     assert unpack_facts(b"") == unpack_facts(b"\xff\x00") == Facts()
 
@@ -515,7 +515,7 @@ async def interleave(clock, exchange, path, steps):
             else:
                 await process.counters.settle(id, amounts, keep=True)
             ended = exchange()
-            ended.id, ended.usage, ended.charges = id, Usage(1, 1), dict(zip(scopes, amounts, strict=True))
+            ended.id, ended.money.usage, ended.money.charges = id, Usage(1, 1), dict(zip(scopes, amounts, strict=True))
             ended.end()
             process.books.enter(ended)
         elif what == "write":

@@ -186,15 +186,15 @@ class World:
             return
         if refusal is not None:
             self.seen["refused"] += 1
-            assert not sent.forwarded  # I6
-            sent.status = refusal.kind.status
+            assert not sent.route.forwarded  # I6
+            sent.answer.status = refusal.kind.status
             sent.end(refused=refusal.kind.code)
             await process.settle(sent)
             process.books.enter(sent)  # a row with the id that the store may hold amounts for
             if refusal.kind is not STORE_UNAVAILABLE:
                 assert await self.levels(list(wanted)) == before  # I7: no budget reserved anything
                 short = [scope for scope, amount in wanted.items() if not self.fits(scope, amount, before[scope])]
-                assert sent.denied_by in {scope.partition(":")[0] for scope in short}  # I10
+                assert sent.money.denied_by in {scope.partition(":")[0] for scope in short}  # I10
             return
         after = await self.levels(list(wanted))
         for scope, amount in wanted.items():
@@ -205,7 +205,7 @@ class World:
             return
         process.live[sent.id] = sent
         if chance.random() < 0.95:  # otherwise its client leaves first
-            sent.forwarded = True
+            sent.route.forwarded = True
             self.left.add(sent.id)
         if chance.random() < 0.02:
             self.die(process)
@@ -213,13 +213,15 @@ class World:
     def wanted(self, sent):
         """The most a request needs of each count, computed in the simplest way."""
         found = defaultdict(int)
-        for target in sent.targets:
+        for target in sent.route.targets:
             ceiling = target.max_output_tokens
-            output = min(sent.json.get("max_tokens", ceiling or DEFAULT), ceiling or 10**9) * sent.json.get("n", 1)
+            output = min(
+                sent.request.json.get("max_tokens", ceiling or DEFAULT), ceiling or 10**9
+            ) * sent.request.json.get("n", 1)
             for budget in self.budgets.values():
                 if budget.covers(sent, target):
                     unit = budget.settings.unit
-                    tokens = (len(sent.body), output)
+                    tokens = (len(sent.request.body), output)
                     amount = prices.bound(target.price, *tokens) if unit == "usd" else UNITS[unit](*tokens)
                     scope = budget.scope(sent, target)
                     found[scope] = max(found[scope], amount)
@@ -235,19 +237,21 @@ class World:
             return
         sent = process.live.pop(chance.choice(list(process.live)))
         end = (
-            chance.choice(["used", "used", "used", "liar", "cut", "left", "failed"]) if sent.forwarded else "abandoned"
+            chance.choice(["used", "used", "used", "liar", "cut", "left", "failed"])
+            if sent.route.forwarded
+            else "abandoned"
         )
-        target = chance.choice(sent.targets)  # after a failover, not the first target
-        room = sent.reservation.outputs[sent.targets.index(target)]
+        target = chance.choice(sent.route.targets)  # after a failover, not the first target
+        room = sent.money.reservation.outputs[sent.route.targets.index(target)]
         output = chance.randint(1, max(1, room))
         if end == "failed":
-            sent.status, sent.target = 500, target
+            sent.answer.status, sent.answer.target = 500, target
         elif end in ("used", "liar", "cut"):
-            sent.status, sent.target = 200, target
-            usage = Usage(chance.randint(1, len(sent.body)), output) if end == "used" else None
+            sent.answer.status, sent.answer.target = 200, target
+            usage = Usage(chance.randint(1, len(sent.request.body)), output) if end == "used" else None
             if end == "liar":
                 usage = Usage(0, output)
-            sent.report = Report(usage=usage, output_bytes=output, output_events=min(output, 5))
+            sent.answer.report = Report(usage=usage, output_bytes=output, output_events=min(output, 5))
         self.seen[end] += 1
         sent.end(whole=end == "failed")
         try:
@@ -260,7 +264,7 @@ class World:
             return
         process.books.enter(sent)
         if chance.random() < 0.3 and sent.id in self.settled:  # I5
-            assert not await self.store().settle(sent.id, [3] * len(sent.reservation.claims))
+            assert not await self.store().settle(sent.id, [3] * len(sent.money.reservation.claims))
 
     async def turn(self):
         process, chance = self.chance.choice(self.processes), self.chance
@@ -432,10 +436,10 @@ async def test_no_hostile_field_lowers_a_charge(clocks, exchange, asked, choices
     leases = Leases(counters)
     assert await refused(Reserve([budget], counters, leases, 4096, lambda *_: None), sent) is None
     [held] = await counters.levels([("b", 0)])
-    assert held.reserved >= 31 + min(WRITTEN, sent.ask.max_output_tokens or WRITTEN)
-    sent.forwarded, sent.status, sent.target = True, 200, sent.targets[0]
-    words = min(WRITTEN, sent.ask.max_output_tokens or WRITTEN)
-    sent.report = Report(output_bytes=5 * words, output_events=words)
+    assert held.reserved >= 31 + min(WRITTEN, sent.request.ask.max_output_tokens or WRITTEN)
+    sent.route.forwarded, sent.answer.status, sent.answer.target = True, 200, sent.route.targets[0]
+    words = min(WRITTEN, sent.request.ask.max_output_tokens or WRITTEN)
+    sent.answer.report = Report(output_bytes=5 * words, output_events=words)
     sent.end()
     await Settle(counters, leases, lambda *_: None)(sent)
     [level] = await counters.levels([("b", 0)])

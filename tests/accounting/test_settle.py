@@ -51,8 +51,8 @@ def world(clocks):
 
 
 def served(exchange, target, usage=None, **report):
-    exchange.forwarded, exchange.status, exchange.target = True, 200, target
-    exchange.report = Report(usage=usage, **report)
+    exchange.route.forwarded, exchange.answer.status, exchange.answer.target = True, 200, target
+    exchange.answer.report = Report(usage=usage, **report)
     return exchange
 
 
@@ -88,41 +88,41 @@ async def test_the_most_expensive_target_is_reserved_and_the_one_that_served_is_
     here, sent = world({"limit": 1}), exchange(BODY, targets=targets)
     await here.reserve(sent)
     known = [target for target in targets if target.price]
-    assert await here.level() == (0, max(bound(target.price, len(sent.body), 50) for target in known))
+    assert await here.level() == (0, max(bound(target.price, len(sent.request.body), 50) for target in known))
     usage = Usage(20, 7, cached_tokens=5)
     await here.settle(served(sent, known[-1], usage))
-    assert sent.cost == cost(known[-1].price, usage)
-    assert await here.level() == (sent.cost, 0)
+    assert sent.money.cost == cost(known[-1].price, usage)
+    assert await here.level() == (sent.money.cost, 0)
 
 
 async def test_a_targets_own_ceiling_bounds_its_cost(world, exchange):
     here, sent = world({"limit": 1}), exchange(BODY | {"max_tokens": 5000}, targets=(CHEAP, DEAR))
     await here.reserve(sent)
-    assert sent.reservation.outputs == [1000, 100]
-    assert (await here.level())[1] == bound(DEAR.price, len(sent.body), 100)
+    assert sent.money.reservation.outputs == [1000, 100]
+    assert (await here.level())[1] == bound(DEAR.price, len(sent.request.body), 100)
 
 
 async def test_a_budget_per_provider_reserves_the_cost_at_that_provider(world, exchange):
     here, sent = world({"limit": 1, "per": ["provider"]}), exchange(BODY, targets=(CHEAP, DEAR))
     await here.reserve(sent)
-    assert (await here.level("b:provider=a"))[1] == bound(CHEAP.price, len(sent.body), 50)
+    assert (await here.level("b:provider=a"))[1] == bound(CHEAP.price, len(sent.request.body), 50)
     await here.settle(served(sent, DEAR, Usage(1, 1)))
     assert await here.level("b:provider=a") == (0, 0)
     assert await here.level("b:provider=b") == (60_000, 0)
 
 
 def left(exchange):
-    exchange.forwarded = True
+    exchange.route.forwarded = True
 
 
 def failed(exchange):
-    exchange.forwarded, exchange.status, exchange.target = True, 500, exchange.targets[0]
+    exchange.route.forwarded, exchange.answer.status, exchange.answer.target = True, 500, exchange.route.targets[0]
     exchange.end(whole=True)
 
 
 def unreadable(exchange):
     served(exchange, DEAR)
-    exchange.report = None
+    exchange.answer.report = None
 
 
 @pytest.mark.parametrize(
@@ -141,15 +141,15 @@ async def test_each_ending_charges_its_cost(world, exchange, end, targets, charg
     await here.reserve(sent)
     end(sent)
     await here.settle(sent)
-    assert sent.cost == charged(len(sent.body))
-    assert await here.level() == (sent.cost or 0, 0)
+    assert sent.money.cost == charged(len(sent.request.body))
+    assert await here.level() == (sent.money.cost or 0, 0)
 
 
 async def test_without_budgets_the_cost_is_known(world, exchange):
     here, sent = world(), exchange(BODY, targets=(DEAR,))
     await here.reserve(sent)
     await here.settle(served(sent, DEAR, Usage(1, 1)))
-    assert sent.cost == 60_000
+    assert sent.money.cost == 60_000
 
 
 async def test_counting_tokens_costs_nothing(world, exchange):
@@ -161,7 +161,7 @@ async def test_counting_tokens_costs_nothing(world, exchange):
     await here.reserve(sent)
     assert await here.level() == (0, 0)
     await here.settle(served(sent, toll, Usage(7, 3)))
-    assert sent.cost == 0
+    assert sent.money.cost == 0
 
 
 # --- clients that disconnect before the usage is known
@@ -191,7 +191,7 @@ PROSE = "The quick brown fox jumps over the lazy dog, and then it sleeps for a w
 
 def left_in_mid_answer(exchange, text, target=CHEAP):
     sent = exchange(BODY | {"messages": [{"role": "user", "content": text}]}, targets=(target,))
-    sent.body = msgspec.json.encode(sent.json)  # without escapes
+    sent.request.body = msgspec.json.encode(sent.request.json)  # without escapes
     return sent
 
 
@@ -202,8 +202,8 @@ async def test_a_client_that_disconnects_is_charged_for_dense_text_in_full(world
     await here.reserve(sent)
     await here.settle(served(sent, CHEAP, output_bytes=3, output_events=1))
     true = tokenizer.count(DENSE[name].encode(), 10**6)
-    assert sent.usage.source == "estimated"
-    assert 0.9 * true <= sent.usage.input_tokens <= min(len(sent.body), 3 * true)
+    assert sent.money.usage.source == "estimated"
+    assert 0.9 * true <= sent.money.usage.input_tokens <= min(len(sent.request.body), 3 * true)
 
 
 @pytest.mark.parametrize("name", [*DENSE, *WIDE])
@@ -215,7 +215,7 @@ async def test_where_tokens_can_be_counted_exactly_they_are(clocks, exchange, na
     await here.reserve(sent)
     await here.settle(served(sent, known, output_bytes=3, output_events=1))
     true = tokenizer.count(text.encode(), 10**6) + 7
-    assert true - 2 <= sent.usage.input_tokens <= 1.02 * true
+    assert true - 2 <= sent.money.usage.input_tokens <= 1.02 * true
 
 
 async def test_prose_costs_who_leaves_what_it_is(world, exchange):
@@ -224,7 +224,7 @@ async def test_prose_costs_who_leaves_what_it_is(world, exchange):
     await here.settle(served(sent, CHEAP, output_bytes=3, output_events=1))
     tokenizer.load().join()
     true = tokenizer.count(PROSE.encode(), 10**6)
-    assert 0.9 * true <= sent.usage.input_tokens <= 1.3 * true
+    assert 0.9 * true <= sent.money.usage.input_tokens <= 1.3 * true
 
 
 # --- reported usage, and missing parts of it
@@ -252,10 +252,10 @@ async def test_a_missing_count_is_estimated_and_the_others_are_kept(
     report = {"output_bytes": 30, "output_events": 2} | report
     served(sent, CHEAP, None if translated else replace(told), **report).end(whole=told.source == "provider")
     if translated:
-        sent.report.told_usage = replace(told)
+        sent.answer.report.told_usage = replace(told)
     await here.settle(sent)
-    assert sent.usage == charged
-    assert sent.report.usage_refused == (told.source == "provider" != charged.source)
+    assert sent.money.usage == charged
+    assert sent.answer.report.usage_refused == (told.source == "provider" != charged.source)
 
 
 async def test_the_lease_is_kept_while_text_is_counted(world, exchange):
@@ -282,16 +282,16 @@ async def test_a_crowd_that_leaves_at_once_is_judged_by_less_of_its_text(clocks,
     crowd = []
     for number in range(60):
         sent = with_id(left_in_mid_answer(exchange, text, known), f"{number}")
-        sent.json.pop("max_tokens")
-        sent.ask.max_output_tokens = None
+        sent.request.json.pop("max_tokens")
+        sent.request.ask.max_output_tokens = None
         await here.reserve(sent)
         crowd.append(served(sent, known))
-        sent.report.add_text(text)
+        sent.answer.report.add_text(text)
     await asyncio.gather(*map(here.settle, crowd))
     true = tokenizer.about(text)
-    assert all(0.8 * true <= sent.usage.output_tokens <= 1.4 * true for sent in crowd)
-    assert all(0.8 * true <= sent.usage.input_tokens <= 1.4 * true for sent in crowd)
-    assert len({sent.usage.output_tokens for sent in crowd}) > 10, "by pieces, which chance chose"
+    assert all(0.8 * true <= sent.money.usage.output_tokens <= 1.4 * true for sent in crowd)
+    assert all(0.8 * true <= sent.money.usage.input_tokens <= 1.4 * true for sent in crowd)
+    assert len({sent.money.usage.output_tokens for sent in crowd}) > 10, "by pieces, which chance chose"
 
 
 async def test_a_reported_input_is_kept_when_the_client_disconnects(clocks, exchange):
@@ -302,7 +302,7 @@ async def test_a_reported_input_is_kept_when_the_client_disconnects(clocks, exch
     await here.reserve(sent)
     told = Usage(20, 1, cached_tokens=5, source="estimated")
     await here.settle(served(sent, CHEAP, told, output_bytes=30, output_events=2))
-    assert sent.usage == Usage(20, 10, cached_tokens=5, source="estimated")
+    assert sent.money.usage == Usage(20, 10, cached_tokens=5, source="estimated")
 
 
 async def test_a_file_without_reported_tokens_is_not_charged_as_the_whole_context(world, exchange):
@@ -311,11 +311,11 @@ async def test_a_file_without_reported_tokens_is_not_charged_as_the_whole_contex
     body = BODY | {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, video]}]}
     here, sent = world(), exchange(body, targets=(replace(CHEAP, context=1_000_000),))
     await here.reserve(sent)
-    assert sent.reservation.input_tokens == 1_000_000
-    served(sent, sent.targets[0], Usage(0, 180), output_bytes=500, output_events=1).end(whole=True)
+    assert sent.money.reservation.input_tokens == 1_000_000
+    served(sent, sent.route.targets[0], Usage(0, 180), output_bytes=500, output_events=1).end(whole=True)
     await here.settle(sent)
-    assert sent.usage.output_tokens == 180
-    assert SEEN <= sent.usage.input_tokens <= len(sent.body)
+    assert sent.money.usage.output_tokens == 180
+    assert SEEN <= sent.money.usage.input_tokens <= len(sent.request.body)
 
 
 # --- refusals
@@ -365,7 +365,7 @@ async def test_a_request_above_the_limit_per_call_is_refused(world, exchange, un
 async def test_a_limit_per_call_keeps_no_count(world, exchange):
     here, sent = world({"limit": 1, "window": "call"}), exchange(BODY, targets=(CHEAP,))
     await here.reserve(sent)
-    assert not sent.reservation.held
+    assert not sent.money.reservation.held
     assert await here.level(window=0) == (0, 0)
 
 
@@ -385,7 +385,7 @@ async def test_an_answer_announces_a_budget_that_runs_out(world, exchange, spent
         await here.settle(served(sent, toll, Usage(1, 1)))
     sent = with_id(exchange(BODY, targets=(toll,)), "last")
     await here.reserve(sent)
-    assert sent.alert == alert
+    assert sent.money.alert == alert
     assert here.shares["b"]() == spent_before / 100
 
 
@@ -396,7 +396,7 @@ async def test_an_answer_announces_the_fullest_budget(world, exchange):
         sent = with_id(exchange(BODY, targets=(toll,)), f"{number}")
         await here.reserve(sent)
         await here.settle(served(sent, toll, Usage(1, 1)))
-    assert sent.alert == "b2; used=0.50"
+    assert sent.money.alert == "b2; used=0.50"
 
 
 async def test_the_used_share_is_that_of_the_fullest_count_and_restarts_with_its_window(world, exchange):
@@ -440,7 +440,7 @@ async def test_the_limit_holds_and_every_charge_was_reserved(exchange, clocks, s
         assert settled + held <= limit
         if end == "used":
             output = min(made, asked, target.max_output_tokens)
-            served(sent, target, Usage(len(sent.body), output, cached, 0, written))
+            served(sent, target, Usage(len(sent.request.body), output, cached, 0, written))
         elif end == "left":
             left(sent)
         elif end == "failed":
@@ -448,13 +448,13 @@ async def test_the_limit_holds_and_every_charge_was_reserved(exchange, clocks, s
         else:
             unreadable(sent)
         await here.settle(sent)
-        assert sent.cost <= held
-        charged += sent.cost
+        assert sent.money.cost <= held
+        charged += sent.money.cost
         assert await here.level() == (charged, 0)
 
 
 async def test_an_exchange_without_a_reservation_costs_nothing(exchange):
     sent = exchange(BODY, targets=(DEAR,))
     sent.end()
-    sent.usage = await used(sent, Exact({}))
-    assert (sent.usage.source, spent(sent)) == ("none", 0)
+    sent.money.usage = await used(sent, Exact({}))
+    assert (sent.money.usage.source, spent(sent)) == ("none", 0)

@@ -4,8 +4,9 @@ import asyncio
 
 from extproc.money.accounting import tries as module
 from extproc.money.accounting.tries import AwaitTries, FailedTries
-from extproc.words.exchange import Exchange, Request, Target
+from extproc.words.exchange import RequestHead, Target
 from extproc.words.tries import FailedTry, Try
+from tests.exchanges import new_exchange
 
 A, B = Target("t-a", "a", "m"), Target("t-b", "b", "m")
 
@@ -15,9 +16,9 @@ def try_(attempt, outcome="connect", *, id="x", target="t-a", status=503, second
 
 
 def ended(attempts, target=B, *, status=200, whole=True, unreached="", forwarded=True):
-    exchange = Exchange("x", Request("POST", "/v1/chat/completions", {}))
-    exchange.attempts, exchange.target, exchange.status = attempts, target, status
-    exchange.unreached, exchange.forwarded = unreached, forwarded
+    exchange = new_exchange("x", RequestHead("POST", "/v1/chat/completions", {}))
+    exchange.answer.attempts, exchange.answer.target, exchange.answer.status = attempts, target, status
+    exchange.answer.unreached, exchange.route.forwarded = unreached, forwarded
     exchange.end(whole=whole)
     return exchange
 
@@ -60,7 +61,7 @@ def test_a_record_has_the_failed_tries_in_their_order_however_the_log_tells_of_t
                 assert recorded == [], name
                 failed.tell(entry)
             assert recorded == [exchange] * held, name
-            assert [each.outcome if each.outcome == "cut" else each for each in exchange.tries] == wanted, name
+            assert [each.outcome if each.outcome == "cut" else each for each in exchange.answer.tries] == wanted, name
             failed.flush()
             assert recorded == [exchange] * held, name
 
@@ -76,7 +77,7 @@ def test_a_record_does_not_wait_for_a_log_that_says_nothing(monkeypatch):
         exchange = unreached(2)
         assert AwaitTries(failed, [lambda _exchange: recorded.set()])(exchange) is not None
         await asyncio.wait_for(recorded.wait(), 5)
-        assert exchange.tries == [FIRST]
+        assert exchange.answer.tries == [FIRST]
         failed.tell(LATER)  # too late, and harmless
 
     asyncio.run(scenario())

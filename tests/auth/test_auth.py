@@ -24,19 +24,22 @@ from extproc.access.auth import (
 from extproc.dialects import serving
 from extproc.words import contract
 from extproc.words.errors import Refusal
-from extproc.words.exchange import NOTHING_VERIFIED, Consumer, Exchange, Request, Target, Verified
+from extproc.words.exchange import NOTHING_VERIFIED, Consumer, RequestHead, Target, Verified
 from extproc.words.values import Secret
+from tests.exchanges import new_exchange
 
 KEY = "sk-gw-alice"
 
 
 def request(**headers):
-    return Request("POST", "/v1/chat/completions", {name.replace("_", "-"): value for name, value in headers.items()})
+    return RequestHead(
+        "POST", "/v1/chat/completions", {name.replace("_", "-"): value for name, value in headers.items()}
+    )
 
 
 def classified(asked):
-    exchange = Exchange("id", asked)
-    exchange.dialect = serving("/v1beta/models/m:generateContent" if "v1beta" in asked.path else "/v1/messages")
+    exchange = new_exchange("id", asked)
+    exchange.request.dialect = serving("/v1beta/models/m:generateContent" if "v1beta" in asked.path else "/v1/messages")
     return exchange
 
 
@@ -121,15 +124,15 @@ def test_a_request_without_a_key_or_with_two_different_ones_is_refused(headers):
     ],
 )
 def test_a_key_stands_in_the_query_where_the_api_has_it_there(path, found):
-    asked = Request("POST", path, {})
-    assert credential(asked, classified(asked).dialect.key_parameter) == found
+    asked = RequestHead("POST", path, {})
+    assert credential(asked, classified(asked).request.dialect.key_parameter) == found
 
 
 @pytest.mark.parametrize(
     ("query", "headers"), [("key=a&key=b", {}), (f"key={KEY}", {"x-goog-api-key": "other"}), ("key=a", {"api-key": ""})]
 )
 def test_two_keys_of_which_one_is_in_the_query_are_refused(query, headers):
-    asked = Request("POST", f"/v1beta/models/m:generateContent?{query}", headers)
+    asked = RequestHead("POST", f"/v1beta/models/m:generateContent?{query}", headers)
     assert refusal(credential, asked, "key") == (401, "invalid_key")
 
 
@@ -295,8 +298,8 @@ def test_each_key_has_its_own_name_disabled_flag_and_labels(door, monkeypatch):
     )
     enter = door({"labels": {"a": "own", "b": "own"}, "keys": [{"env": "ALICE"}, lost, following]})
     first, second = enter(x_api_key=KEY), enter(x_api_key="sk-gw-next", x_ai_a="x", x_ai_c="x", x_ai_d="x")
-    assert (first.key, second.key) == ("alice#0", "alice#2027")
-    assert (first.labels, second.labels) == ({"a": "own", "b": "own"}, {"a": "key", "b": "own", "d": "x"})
+    assert (first.money.key, second.money.key) == ("alice#0", "alice#2027")
+    assert (first.money.labels, second.money.labels) == ({"a": "own", "b": "own"}, {"a": "key", "b": "own", "d": "x"})
     assert refusal(lambda: enter(x_api_key="sk-gw-lost")) == (401, "invalid_key")
 
 
@@ -327,7 +330,7 @@ def token(**claims):
 )
 def test_a_known_certificate_is_accepted(door, names):
     entered = door(AGENT)(verified=shown(**names))
-    assert (entered.consumer.name, entered.key) == ("agent", "agent#certificate")
+    assert (entered.consumer.name, entered.money.key) == ("agent", "agent#certificate")
 
 
 @pytest.mark.parametrize(
@@ -367,8 +370,8 @@ def test_all_credentials_must_belong_to_one_consumer(door, monkeypatch):
         shown(uri_san="spiffe://acme/ci"),
         replace(token(sub="bob"), connection={URI: "spiffe://acme/ci"}),
     )
-    assert enter(verified=both, x_api_key="sk-gw-agent").key == "agent#0"
-    assert enter(verified=both).key == "agent#jwt"
+    assert enter(verified=both, x_api_key="sk-gw-agent").money.key == "agent#0"
+    assert enter(verified=both).money.key == "agent#jwt"
     for verified, headers in (
         (certificate, {"x_api_key": KEY}),
         (token(sub="bob"), {"x_api_key": KEY}),
@@ -404,26 +407,28 @@ def test_an_expired_token_is_reported_as_expired_and_a_wrong_key_is_not(door):
 
 
 def test_labels_are_named_by_the_text_after_the_prefix(door):
-    labels = door()(x_api_key=KEY, x_ai_agent="planner", x_ai_run="7", x_other="no", x_ai_="no", x_ai_empty="").labels
+    labels = door()(
+        x_api_key=KEY, x_ai_agent="planner", x_ai_run="7", x_other="no", x_ai_="no", x_ai_empty=""
+    ).money.labels
     assert labels == {"agent": "planner", "run": "7"}
 
 
 def test_the_prefix_of_labels_is_a_setting(door):
-    assert door(prefix="x-acme-")(x_api_key=KEY, x_acme_a="1", x_ai_b="2").labels == {"a": "1"}
+    assert door(prefix="x-acme-")(x_api_key=KEY, x_acme_a="1", x_ai_b="2").money.labels == {"a": "1"}
 
 
 def test_a_consumers_own_labels_cannot_be_overridden(door):
     enter = door({"labels": {"team": "red"}})
-    assert enter(x_api_key=KEY, x_ai_team="blue", x_ai_a="1").labels == {"team": "red", "a": "1"}
+    assert enter(x_api_key=KEY, x_ai_team="blue", x_ai_a="1").money.labels == {"team": "red", "a": "1"}
 
 
 def test_labels_are_bounded_in_number_and_size(door):
     flood = {f"x_ai_{number}": "v" for number in range(1000)}
-    assert len(door()(x_api_key=KEY, **flood).labels) == 32
-    labels = door()(x_api_key=KEY, **{"x_ai_" + "n" * 10_000: "v" * 10_000}).labels
+    assert len(door()(x_api_key=KEY, **flood).money.labels) == 32
+    labels = door()(x_api_key=KEY, **{"x_ai_" + "n" * 10_000: "v" * 10_000}).money.labels
     assert labels == {"n" * 64: "v" * 256}
     emoji = "\N{GRINNING FACE}"
-    assert door()(x_api_key=KEY, x_ai_a=f"v{emoji * 300}").labels == {"a": f"v{emoji * 63}"}  # of UTF-8
+    assert door()(x_api_key=KEY, x_ai_a=f"v{emoji * 300}").money.labels == {"a": f"v{emoji * 63}"}  # of UTF-8
 
 
 # --- grants
@@ -478,7 +483,7 @@ def test_a_model_needs_a_grant_of_one_of_the_groups(models, team, groups, grante
 def authorize(exchange, model, targets, may_use):
     sent = exchange({"model": model, "messages": [{}]}, consumer=Consumer("a", may_use=may_use), targets=targets)
     Authorize()(sent)
-    return sent.targets
+    return sent.route.targets
 
 
 BOTH = (Target("one", "a", "1"), Target("two", "b", "2"))
@@ -534,8 +539,8 @@ def test_a_key_that_an_operator_made_is_its_consumers_until_it_expires_or_is_rev
     consumers = [{"name": name, **more, "keys": []} for name, more in names.items()]
     enter = door(*consumers, auth={"key_secret": "env:SECRET"}, issued=issued)
     found = enter(x_api_key="good")
-    assert (found.consumer.name, found.key) == ("alice", "alice#good")
-    assert enter(x_api_key="short").key == "alice#short"
+    assert (found.consumer.name, found.money.key) == ("alice", "alice#good")
+    assert enter(x_api_key="short").money.key == "alice#short"
     enter.clock.now = 2e9
     assert refusal(lambda: enter(x_api_key="short")) == (401, "expired_key")
     for name in ("gone", "c", "d"):

@@ -81,9 +81,9 @@ def asks(exchange):
 
 
 def served(exchange, usage=None, target=None, **report):
-    exchange.forwarded, exchange.status = True, 200
-    exchange.target = target or exchange.targets[0]
-    exchange.report = Report(usage=usage, **report)
+    exchange.route.forwarded, exchange.answer.status = True, 200
+    exchange.answer.target = target or exchange.route.targets[0]
+    exchange.answer.report = Report(usage=usage, **report)
     return exchange
 
 
@@ -100,10 +100,10 @@ async def test_a_client_that_disconnects_is_charged_for_the_thinking_it_asked_fo
     here = world({"unit": "output_tokens", "limit": 10**6})
     for complete, charged in ((True, 10), (False, 60)):
         await here.reserve(sent := asks())
-        sent.ask.thinking = 50
+        sent.request.ask.thinking = 50
         served(sent, output_bytes=30, output_events=3).end(whole=complete)
         await here.settle(sent)
-        assert sent.charges == {"b": charged}
+        assert sent.money.charges == {"b": charged}
 
 
 # --- concurrency
@@ -119,7 +119,7 @@ async def test_concurrent_requests_are_limited_and_free_their_slot_at_the_end(wo
     assert "2 requests at once" in refusal.message
     assert await here.level("b:consumer=alice", 0) == (0, 2)
     await here.settle(served(first, Usage(5, 5)))
-    assert first.charges == {}, "a place is given back, not charged"
+    assert first.money.charges == {}, "a place is given back, not charged"
     await here.reserve(asks())
     assert await here.level("b:consumer=alice", 0) == (0, 2)
 
@@ -160,11 +160,11 @@ def test_contradictory_settings_are_refused(settings, error):
 async def test_budgets_match_and_count_by_key_and_label(world, asks):
     here = world({"match": {"label.project": "x*"}, "per": ["key", "label.run"]})
     inside, outside = asks(labels={"project": "x1", "run": "7"}), asks(labels={"project": "y"})
-    inside.key = "ci#0"
+    inside.money.key = "ci#0"
     await here.reserve(inside)
     await here.reserve(outside)
-    assert [claim.scope for claim in inside.reservation.claims] == ["b:key=ci%230:label.run=7"]
-    assert outside.reservation.claims == []
+    assert [claim.scope for claim in inside.money.reservation.claims] == ["b:key=ci%230:label.run=7"]
+    assert outside.money.reservation.claims == []
 
 
 async def test_labels_that_look_alike_have_separate_counts(world, asks):
@@ -189,7 +189,7 @@ def test_the_name_of_a_count_can_be_parsed(exchange, labels):
 async def test_requests_without_a_label_share_a_count_or_are_refused(world, asks):
     here = world({"per": ["label.run"]}, {"name": "strict", "per": ["label.run"], "missing": "refuse"})
     refusal = await refusal_of(here.reserve, sent := asks())
-    assert (refusal.kind.code, sent.denied_by) == ("invalid_request", "strict")
+    assert (refusal.kind.code, sent.money.denied_by) == ("invalid_request", "strict")
     assert "the label 'run'" in refusal.message
     shared = world({"per": ["label.run"], "limit": 1})
     await shared.reserve(asks())
@@ -211,7 +211,7 @@ async def test_beyond_max_scopes_new_labels_share_one_count(world, asks):
     assert await here.level("b:label.run=*", 0) == (0, 2)
     await here.reserve(asks(labels={"run": "0"}))  # an earlier label keeps its own count
     await here.settle(served(extra[0], Usage(1, 1)))
-    assert extra[0].charges == {"b:label.run=*": 1}
+    assert extra[0].money.charges == {"b:label.run=*": 1}
     assert await here.level("b:label.run=*", 0) == (1, 1)
 
 
@@ -230,7 +230,7 @@ async def test_a_consumer_that_invents_labels_fills_only_its_own_counts(world, a
     with pytest.raises(Refusal):
         await ask("mallory", "more")
     await here.settle(served(last, Usage(1, 1)))
-    assert last.charges == {"b:consumer=mallory:label.run=*": 1}
+    assert last.money.charges == {"b:consumer=mallory:label.run=*": 1}
     for run in ("x", "y"):
         await ask("alice", run)
     assert await here.level("b:consumer=alice:label.run=*", 0) == (0, 2)
@@ -277,8 +277,8 @@ async def test_answers_state_the_remainder_of_the_tightest_rates(world, asks):
     await here.reserve(sent)
     here.clock.now += 15
     await here.reserve(again := asks())
-    held = sent.reservation.input_tokens + 100
-    assert sent.rate == {
+    held = sent.money.reservation.input_tokens + 100
+    assert sent.money.rate == {
         "x-ratelimit-limit-requests": "5",
         "x-ratelimit-remaining-requests": "4",
         "x-ratelimit-reset-requests": "60s",
@@ -286,21 +286,24 @@ async def test_answers_state_the_remainder_of_the_tightest_rates(world, asks):
         "x-ratelimit-remaining-tokens": str(10_000 - held),
         "x-ratelimit-reset-tokens": "60s",
     }
-    assert again.rate["x-ratelimit-remaining-requests"] == "3"
-    assert again.rate["x-ratelimit-reset-requests"] == "45s"
+    assert again.money.rate["x-ratelimit-remaining-requests"] == "3"
+    assert again.money.rate["x-ratelimit-reset-requests"] == "45s"
 
 
 async def test_a_grant_adds_to_the_remainder(world, asks):
     here = world({"limit": 1, "per": ["consumer"], "on_exceed": "approval"})
     await here.grants.give("b", "b:consumer=alice", 4, "requests", None)
     await here.reserve(sent := asks())
-    assert (sent.rate["x-ratelimit-limit-requests"], sent.rate["x-ratelimit-remaining-requests"]) == ("5", "4")
+    assert (sent.money.rate["x-ratelimit-limit-requests"], sent.money.rate["x-ratelimit-remaining-requests"]) == (
+        "5",
+        "4",
+    )
 
 
 async def test_budgets_with_long_windows_are_not_in_the_rate_headers(world, asks):
     here = world({"window": "day"}, {"name": "c", "unit": "concurrency", "window": None})
     await here.reserve(sent := asks())
-    assert sent.rate == {}
+    assert sent.money.rate == {}
 
 
 # --- downgrade
@@ -308,8 +311,8 @@ async def test_budgets_with_long_windows_are_not_in_the_rate_headers(world, asks
 
 def to_cheap(exchange, model):
     assert model == "cheap"
-    exchange.targets = (CHEAP,)
-    exchange.chain = Chain((CHEAP,), RetrySettings(), "cheap")
+    exchange.route.targets = (CHEAP,)
+    exchange.route.chain = Chain((CHEAP,), RetrySettings(), "cheap")
 
 
 MONEY = {"unit": "usd", "limit": 0.01, "window": "month", "on_exceed": "downgrade", "downgrade_to": "cheap"}
@@ -319,13 +322,13 @@ async def test_a_request_beyond_the_budget_goes_to_the_cheaper_model(world, asks
     here = world(MONEY, reroute=to_cheap)
     fits, does_not, neither = (asks({**BODY, "max_tokens": n}, targets=(DEAR,)) for n in (100, 150, 1000))
     await here.reserve(fits)
-    assert (fits.targets, fits.downgraded) == ((DEAR,), "")
+    assert (fits.route.targets, fits.money.downgraded) == ((DEAR,), "")
     await here.reserve(does_not)
-    assert (does_not.targets, does_not.downgraded) == ((CHEAP,), "b")
+    assert (does_not.route.targets, does_not.money.downgraded) == ((CHEAP,), "b")
     assert here.counted == [("b", "downgraded")]
     await here.reserve(asks({**BODY, "max_tokens": 1000}, targets=(CHEAP,)))
     refusal = await refusal_of(here.reserve, neither)
-    assert (refusal.kind.code, neither.denied_by) == ("budget_exceeded", "b")
+    assert (refusal.kind.code, neither.money.denied_by) == ("budget_exceeded", "b")
     settled, reserved = await here.level(window=-1)
     assert settled + reserved <= 10_000_000
 
@@ -333,7 +336,7 @@ async def test_a_request_beyond_the_budget_goes_to_the_cheaper_model(world, asks
 async def test_a_request_above_the_limit_per_call_is_downgraded(world, asks):
     here = world({**MONEY, "window": "call", "limit": 0.001}, reroute=to_cheap)
     await here.reserve(sent := asks(targets=(DEAR,)))
-    assert (sent.targets, sent.downgraded) == ((CHEAP,), "b")
+    assert (sent.route.targets, sent.money.downgraded) == ((CHEAP,), "b")
 
 
 async def test_a_downgrade_that_is_not_possible_is_a_refusal(world, asks):
@@ -349,8 +352,8 @@ async def test_a_downgrade_that_is_not_possible_is_a_refusal(world, asks):
 
 async def test_two_budgets_that_downgrade_to_each_other_end_in_a_refusal(world, asks):
     def swap(exchange, model):
-        exchange.targets = (DEAR if model == "dear" else CHEAP,)
-        exchange.chain = Chain(exchange.targets, RetrySettings(), model)
+        exchange.route.targets = (DEAR if model == "dear" else CHEAP,)
+        exchange.route.chain = Chain(exchange.route.targets, RetrySettings(), model)
 
     one = {**MONEY, "limit": 0, "match": {"model": "dear"}}
     other = {**MONEY, "name": "c", "limit": 0, "match": {"model": "cheap"}, "downgrade_to": "dear"}
@@ -419,15 +422,15 @@ async def test_the_expected_output_is_reserved_once_it_is_known(world, asks):
     here = world(TOKENS, {"name": "worst", "unit": "tokens", "limit": 10**6})
     long = {**BODY, "messages": [{"role": "user", "content": "x" * 900}], "max_tokens": 1000}
     await here.reserve(first := asks(long, targets=(DEAR,)))
-    assert await here.level() == (0, first.reservation.input_tokens + 1000), "nobody knows what is usual"
+    assert await here.level() == (0, first.money.reservation.input_tokens + 1000), "nobody knows what is usual"
     await here.settle(served(first, Usage(250, 10)))
     for _ in range(40):
         here.expected.learn(DEAR.deployment, 50)
     await here.reserve(sent := asks(long, targets=(DEAR,)))
     settled, reserved = await here.level()
-    assert (settled, reserved) == (260, math.ceil(len(sent.body) / 3) + 50)
-    assert await here.level("worst") == (260, sent.reservation.input_tokens + 1000)
-    assert sent.reservation.enough < 50 * 8 + 600
+    assert (settled, reserved) == (260, math.ceil(len(sent.request.body) / 3) + 50)
+    assert await here.level("worst") == (260, sent.money.reservation.input_tokens + 1000)
+    assert sent.money.reservation.enough < 50 * 8 + 600
 
 
 async def test_an_answer_longer_than_expected_extends_its_reservation_until_the_budget_is_full(world, asks):
@@ -438,15 +441,15 @@ async def test_an_answer_longer_than_expected_extends_its_reservation_until_the_
     sent = asks(body, targets=(DEAR,))
     await here.reserve(sent)
     served(sent)
-    enough = sent.reservation.enough
+    enough = sent.money.reservation.enough
     assert await here.reserve.extend(sent) is None
-    assert sent.reservation.enough > enough
+    assert sent.money.reservation.enough > enough
     held = (await here.level())[1]
-    assert held == sent.reservation.claims[0].amount <= 700
+    assert held == sent.money.reservation.claims[0].amount <= 700
     refusal = None
     for _ in range(10):
         refusal = refusal or await here.reserve.extend(sent)
-    assert (refusal.kind.code, sent.denied_by) == ("rate_limited", "b")
+    assert (refusal.kind.code, sent.money.denied_by) == ("rate_limited", "b")
     settled, reserved = await here.level()
     assert settled + reserved <= 700
     await here.settle(sent)
@@ -458,7 +461,7 @@ async def test_an_answer_beyond_its_output_limit_needs_room_in_the_budget(world,
     sent = asks({**BODY, "stream": True, "max_tokens": 100})
     await here.reserve(sent)
     served(sent)
-    assert sent.reservation.enough >= 800, "whatever a token is, an honest answer is not cut"
+    assert sent.money.reservation.enough >= 800, "whatever a token is, an honest answer is not cut"
     await here.reserve.extend(sent)
     assert await here.reserve.extend(sent) is not None
     settled, reserved = await here.level()
@@ -468,7 +471,7 @@ async def test_an_answer_beyond_its_output_limit_needs_room_in_the_budget(world,
 async def test_a_budget_of_requests_never_cuts_an_answer(world, asks):
     here = world({"limit": 1}, {"name": "in", "unit": "input_tokens", "limit": 1000})
     await here.reserve(sent := asks())
-    assert sent.reservation.enough == math.inf
+    assert sent.money.reservation.enough == math.inf
 
 
 class NoMore(MemoryCounters):
@@ -492,7 +495,7 @@ async def test_an_answer_extends_only_the_counts_of_the_target_that_serves_it(wo
     before = (await here.level("b:model=dear"))[1]
     assert await here.reserve.extend(served(sent, target=CHEAP)) is None
     assert (await here.level("b:model=dear"))[1] == before
-    assert (await here.level("b:model=cheap"))[1] == sent.reservation.input_tokens + 100 + 256
+    assert (await here.level("b:model=cheap"))[1] == sent.money.reservation.input_tokens + 100 + 256
 
 
 # --- exact counts
@@ -515,11 +518,11 @@ async def test_the_input_is_counted_exactly_only_when_its_byte_bound_does_not_fi
     here = world({"unit": "tokens", "limit": 150}, tools=Tools(exact=exact))
     await here.reserve(first := asks({**BODY, "max_tokens": 10}))
     assert exact.asked == 0
-    assert await here.level() == (0, len(first.body) + 10)
+    assert await here.level() == (0, len(first.request.body) + 10)
     await here.reserve(second := asks({**BODY, "max_tokens": 10}))
     assert exact.asked == 1
-    assert second.reservation.input_tokens == 20
-    assert await here.level() == (0, len(first.body) + 10 + 30)
+    assert second.money.reservation.input_tokens == 20
+    assert await here.level() == (0, len(first.request.body) + 10 + 30)
 
 
 @pytest.mark.parametrize("exact", [Counts(20, fits=False), Counts(None), Counts(10**9)])
@@ -532,16 +535,16 @@ async def test_images_are_counted_for_the_model_that_serves_after_a_downgrade(wo
     mini = Target("mini", "a", "gpt-4o-mini", 1000)
 
     def to_mini(exchange, _model):
-        exchange.targets = (mini,)
-        exchange.chain = Chain((mini,), RetrySettings(), "mini")
+        exchange.route.targets = (mini,)
+        exchange.route.chain = Chain((mini,), RetrySettings(), "mini")
 
     budget = {"unit": "tokens", "limit": 110, "match": {"model": "dear"}, "on_exceed": "downgrade"}
     wide = {"name": "all", "unit": "tokens", "limit": 10**6}
     here = world({**budget, "downgrade_to": "mini"}, wide, tools=Tools(exact=Counts(20)), reroute=to_mini)
     sent = asks(targets=(DEAR,))
-    sent.ask.images, sent.ask.image_tokens = 1, 500
+    sent.request.ask.images, sent.request.ask.image_tokens = 1, 500
     await here.reserve(sent)
-    assert sent.downgraded == "b"
+    assert sent.money.downgraded == "b"
     assert await here.level("all") == (0, 20 + 48_169 + 100)
 
 
@@ -573,7 +576,7 @@ async def test_an_abandoned_count_occupies_its_thread_until_it_ends(asks, monkey
 
 def unseen(exchange, *names):
     for name in names:
-        exchange.ask.add_unseen(name)
+        exchange.request.ask.add_unseen(name)
     return exchange
 
 
@@ -609,10 +612,10 @@ async def test_a_client_that_disconnects_before_the_usage_is_charged_for_input_g
     here = world({"unit": "tokens", "limit": 10**6})
     sent = unseen(asks(targets=(Target("m", "a", "m", context=128_000),)), "previous_response_id")
     await here.reserve(sent)
-    sent.ask.hosted_tokens = 32_768
+    sent.request.ask.hosted_tokens = 32_768
     await here.settle(served(sent, output_bytes=30, output_events=3))
     assert await here.level() == (32_768 + 8 + 10, 0), "not the model's context, which few files fill"
-    assert (sent.usage.input_tokens, sent.usage.source) == (32_768 + 8, "estimated")
+    assert (sent.money.usage.input_tokens, sent.money.usage.source) == (32_768 + 8, "estimated")
 
 
 @pytest.mark.parametrize("size", [16_000, 250_000])
@@ -621,12 +624,12 @@ async def test_what_references_usually_come_to_is_known_after_the_first_answer(w
     target = Target("m", "a", "m", context=1_000_000)
     for usage in (Usage(size, 30), None):
         sent = unseen(asks(targets=(target,)), "file_data")
-        sent.ask.hosted_tokens = 32_768
+        sent.request.ask.hosted_tokens = 32_768
         await here.reserve(sent)
         served(sent, usage, output_bytes=30, output_events=3).end(whole=usage is not None)
         await here.settle(sent)
-    assert sent.usage.source == "estimated"
-    assert 0.99 * size <= sent.usage.input_tokens <= 1.01 * size
+    assert sent.money.usage.source == "estimated"
+    assert 0.99 * size <= sent.money.usage.input_tokens <= 1.01 * size
 
 
 # --- alerts
@@ -709,4 +712,4 @@ async def test_a_refusal_alerts_on_the_amounts_reserved(world, asks):
     await here.reserve(sent := asks({**BODY, "max_tokens": 50}))
     await refusal_of(here.reserve, asks({**BODY, "max_tokens": 50}))
     assert [alert.threshold for alert in here.told] == [0.9]
-    assert sent.alert == ""
+    assert sent.money.alert == ""

@@ -41,7 +41,7 @@ class Store(MemoryCounters):
 def asked(exchange):
     def make(id, *, forwarded=False):
         made = exchange()
-        made.id, made.forwarded = id, forwarded
+        made.id, made.route.forwarded = id, forwarded
         return made
 
     return make
@@ -63,7 +63,7 @@ async def test_requests_that_left_are_marked_by_one_call_and_settled_ones_by_non
     held.add(waiting := asked("waits"))
     await until(lambda: store.calls)
     assert store.calls == [("forward", "r0", "r1", "r3")]
-    waiting.forwarded = True
+    waiting.route.forwarded = True
     await until(lambda: len(store.calls) == 2)
     assert store.calls[1] == ("forward", "waits")
     assert set(held) == {"r0", "r1", "r3", "waits"}

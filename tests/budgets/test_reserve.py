@@ -56,10 +56,10 @@ def question(**fields):
 
 def served(exchange, *, target=None, status=200, usage=None, report=None):
     """The exchange after the provider has answered."""
-    exchange.forwarded = True
-    exchange.status = status
-    exchange.target = target or exchange.targets[0]
-    exchange.report = report or (Report(usage=usage) if usage else None)
+    exchange.route.forwarded = True
+    exchange.answer.status = status
+    exchange.answer.target = target or exchange.route.targets[0]
+    exchange.answer.report = report or (Report(usage=usage) if usage else None)
     return exchange
 
 
@@ -94,10 +94,10 @@ async def test_the_output_is_bounded_and_the_limit_is_written_only_where_needed(
 ):
     world, sent = budgets({}), exchange(question(**fields), targets=targets)
     await world.reserve(sent)
-    assert sent.output_limits == (written,)
-    assert sent.edits == {}
-    assert sent.reservation.output_tokens == bound
-    assert await world.level("b") == (0, len(sent.body) + bound)
+    assert sent.money.output_limits == (written,)
+    assert sent.request.edits == {}
+    assert sent.money.reservation.output_tokens == bound
+    assert await world.level("b") == (0, len(sent.request.body) + bound)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ async def test_each_target_has_its_own_ceiling_and_the_highest_is_reserved(budge
     targets = (Target("m", "a", "m", 1000), Target("n", "b", "n", 200), Target("o", "c", "o"))
     sent = exchange(question(**fields), targets=targets)
     await budgets({}).reserve(sent)
-    assert sent.output_limits == written
-    assert sent.reservation.output_tokens == bound
+    assert sent.money.output_limits == written
+    assert sent.money.reservation.output_tokens == bound
 
 
 def changed(ceiling=None, **changes):
@@ -150,8 +150,8 @@ async def test_the_output_limit_after_a_targets_changes_is_reserved(
     }
     sent = exchange(question(**client), targets=(changed(ceiling, **given),))
     await budgets({}).reserve(sent)
-    assert sent.output_limits == (written,)
-    assert sent.reservation.output_tokens == bound
+    assert sent.money.output_limits == (written,)
+    assert sent.money.reservation.output_tokens == bound
 
 
 async def test_nested_changes_of_a_limit_under_two_names_are_reserved_as_sent(budgets, exchange):
@@ -160,27 +160,27 @@ async def test_nested_changes_of_a_limit_under_two_names_are_reserved_as_sent(bu
     target = Target("m", "a", "m", changes=compose(outer.changes, inner.changes))
     sent = exchange(question(), targets=(target,))
     await budgets({}).reserve(sent)
-    assert sent.reservation.output_tokens == 5
-    assert apply(target.changes, sent.json, sent.ask.output_field) == ({"max_completion_tokens": 5}, [])
+    assert sent.money.reservation.output_tokens == 5
+    assert apply(target.changes, sent.request.json, sent.request.ask.output_field) == ({"max_completion_tokens": 5}, [])
 
 
 async def test_a_budget_of_requests_leaves_the_body_unchanged(budgets, exchange):
     sent = exchange(question(), targets=CEILING)
     await budgets({"unit": "requests"}).reserve(sent)
-    assert sent.output_limits == (None,)
+    assert sent.money.output_limits == (None,)
 
 
 async def test_a_models_ceiling_is_written_even_without_budgets(budgets, exchange):
     sent = exchange(question(max_tokens=5000), targets=CEILING)
     await budgets().reserve(sent)
-    assert sent.output_limits == (1000,)
+    assert sent.money.output_limits == (1000,)
 
 
 async def test_embeddings_have_no_output(budgets, exchange):
     world, sent = budgets({}), exchange({"model": "m", "input": "Hello"}, path="/v1/embeddings")
     await world.reserve(sent)
-    assert sent.output_limits == ()
-    assert await world.level("b") == (0, len(sent.body))
+    assert sent.money.output_limits == ()
+    assert await world.level("b") == (0, len(sent.request.body))
 
 
 @given(st.text(max_size=200))
@@ -211,7 +211,7 @@ def test_an_image_is_counted_for_the_most_expensive_target(exchange):
 
 def test_tools_add_the_text_that_providers_write_about_them(exchange):
     plain, tools = exchange(question()), exchange(question(tools=[{"type": "function", "function": {"name": "f"}}]))
-    assert input_bound(tools) - len(tools.body) == 1024 + input_bound(plain) - len(plain.body)
+    assert input_bound(tools) - len(tools.request.body) == 1024 + input_bound(plain) - len(plain.request.body)
 
 
 # --- units and scopes
@@ -223,7 +223,7 @@ def test_tools_add_the_text_that_providers_write_about_them(exchange):
 )
 async def test_every_unit_reserves_its_bound_and_is_charged_the_use(budgets, exchange, unit, held, charged):
     world, sent = budgets({"unit": unit}), exchange(question(), targets=CEILING)
-    sent.body = b"x" * 4000
+    sent.request.body = b"x" * 4000
     await world.reserve(sent)
     assert await world.level("b") == (0, held)
     await world.settle(served(sent, usage=Usage(7, 3)))
@@ -273,7 +273,7 @@ async def test_every_target_is_reserved_and_the_one_that_served_is_charged(budge
     sent = exchange(question(max_tokens=10), targets=targets)
     await world.reserve(sent)
     held = (await world.level("b:provider=a"), await world.level("b:provider=b"))
-    assert held == ((0, len(sent.body) + 10),) * 2
+    assert held == ((0, len(sent.request.body) + 10),) * 2
     await world.settle(served(sent, target=targets[1], usage=Usage(7, 3)))
     assert (await world.level("b:provider=a"), await world.level("b:provider=b")) == ((0, 0), (10, 0))
 
@@ -358,7 +358,7 @@ async def test_a_request_reserves_in_all_budgets_or_in_none(budgets, exchange):
     assert [await world.level(name) for name in ("first", "second", "third")] == [(0, 0)] * 3
     assert set(world.leases) == set()
     await world.settle(sent)
-    assert sent.usage.source == "none"
+    assert sent.money.usage.source == "none"
 
 
 async def test_a_shadow_budget_counts_and_never_refuses(budgets, exchange):
@@ -403,7 +403,7 @@ async def test_while_the_store_is_down_a_budget_may_allow_requests(budgets, exch
     world, sent = budgets(settings, counters=DownStore(clocks(), "reserve", "settle")), exchange()
     await world.reserve(sent)
     await world.settle(served(sent, usage=Usage(7, 3)))
-    assert sent.usage == Usage(7, 3)
+    assert sent.money.usage == Usage(7, 3)
     assert world.counted == [("b", "store_failure")]
 
 
@@ -414,7 +414,7 @@ async def test_a_settlement_that_fails_is_counted_and_its_lease_charges_later(bu
     await world.reserve(sent)
     await world.settle(served(sent, usage=Usage(7, 3)))
     assert world.counted == [("b", "settle_failed")]
-    assert sent.usage == Usage(7, 3)
+    assert sent.money.usage == Usage(7, 3)
     assert set(world.leases) == set()
     clock.now += LEASE + 1
     assert len(await world.counters.expire()) == 1
@@ -442,16 +442,16 @@ def refused_later(_exchange):
 def failed(status, target=None):
     def end(exchange):
         served(exchange, status=status)
-        exchange.attempts = 1
+        exchange.answer.attempts = 1
         if not target:
-            exchange.target, exchange.unreached = None, "connect"
+            exchange.answer.target, exchange.answer.unreached = None, "connect"
         exchange.end(whole=True)
 
     return end
 
 
 def left_before_the_answer(exchange):
-    exchange.forwarded = True
+    exchange.route.forwarded = True
 
 
 @pytest.mark.parametrize(
@@ -478,7 +478,7 @@ async def test_each_ending_charges_its_tokens_and_requests(budgets, exchange, *,
     await world.reserve(sent)
     end(sent)
     await world.settle(sent)
-    assert sent.usage.source == source
+    assert sent.money.usage.source == source
     assert await world.level("b") == (tokens, 0)
     assert await world.level("r") == (requests, 0)
     assert set(world.leases) == set()
@@ -499,7 +499,7 @@ async def test_settling_after_the_lease_expired_charges_once(budgets, exchange):
     await world.counters.forward([sent.id])
     world.clock.now += LEASE + 1
     [expired] = await world.counters.expire()
-    assert unpack_facts(expired.facts).model == sent.ask.model
+    assert unpack_facts(expired.facts).model == sent.request.ask.model
     await world.settle(served(sent, usage=Usage(7, 3)))
     world.clock.now -= LEASE + 1  # back in the window of the reservation
     assert await world.level("b") == (10, 0)
@@ -508,12 +508,12 @@ async def test_settling_after_the_lease_expired_charges_once(budgets, exchange):
 async def test_an_exchange_refused_before_reserving_settles_to_nothing(budgets, exchange):
     world, sent = budgets({}), exchange(BODY)
     await world.settle(sent)
-    assert sent.usage == Usage(source="none")
+    assert sent.money.usage == Usage(source="none")
 
 
 async def test_an_image_counts_the_same_in_the_estimate_as_in_the_reservation(exchange):
     sent = exchange(image("https://example.com/cat.png"))
-    sent.reservation = Reservation(sent.id, input_bound(sent), 10)
+    sent.money.reservation = Reservation(sent.id, input_bound(sent), 10)
     served(sent, report=Report(output_bytes=30)).end()
     assert (await used(sent, Exact({}))).input_tokens >= 1000
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +13,8 @@ from extproc.stores.memory import MemoryCounters
 from extproc.upstream import prices
 from extproc.words.dialect import Ask
 from extproc.words.errors import Refusal
-from extproc.words.exchange import Consumer, Exchange, Request, Target
+from extproc.words.exchange import Consumer, RequestHead, Target
+from tests.exchanges import new_exchange
 
 
 class Stages:
@@ -31,18 +31,18 @@ class Stages:
 
 
 def call(dialect, tool="create_issue", *, operation="tools/call", price=0.0, number=1, server="github"):
-    exchange = Exchange(f"id-{number}", Request("POST", "/mcp/dev", {}))
-    exchange.mcp, exchange.operation, exchange.dialect = SimpleNamespace(outcome=""), operation, dialect
-    exchange.consumer, exchange.labels = Consumer("alice", "red"), {"run": "7"}
-    exchange.body, exchange.json, exchange.ask = b'{"jsonrpc": "2.0"}', {}, Ask(f"gh_{tool}")
-    exchange.targets = (Target("dev", server, tool, price=prices.price(0, 0, per_request=price)),)
+    exchange = new_exchange(f"id-{number}", RequestHead("POST", "/mcp/dev", {}))
+    exchange.route.of_tools, exchange.request.operation, exchange.request.dialect = True, operation, dialect
+    exchange.consumer, exchange.money.labels = Consumer("alice", "red"), {"run": "7"}
+    exchange.request.body, exchange.request.json, exchange.request.ask = b'{"jsonrpc": "2.0"}', {}, Ask(f"gh_{tool}")
+    exchange.route.targets = (Target("dev", server, tool, price=prices.price(0, 0, per_request=price)),)
     return exchange
 
 
 def ended(exchange, status=200, *, forwarded=True):
-    exchange.forwarded, exchange.status = forwarded, status
+    exchange.route.forwarded, exchange.answer.status = forwarded, status
     if forwarded:
-        exchange.target = exchange.targets[0]
+        exchange.answer.target = exchange.route.targets[0]
     exchange.end(whole=forwarded, refused="" if forwarded else "x")
     return exchange
 
@@ -70,22 +70,22 @@ ONE = "name: b, unit: tool_calls, limit: 100, window: hour"
 )
 async def test_budgets_that_a_call_counts_in(settings, exchange, budget, scope, counted):
     stages = Stages(settings, f"{{{budget}}}")
-    one = call(exchange().dialect, price=0.25)
+    one = call(exchange().request.dialect, price=0.25)
     await stages.reserve(one)
-    assert [claim.scope for claim in one.reservation.claims] == ([scope] if counted else [])
+    assert [claim.scope for claim in one.money.reservation.claims] == ([scope] if counted else [])
     await stages.settle(ended(one))
-    assert one.cost == prices.NANO // 4
-    assert one.usage.total_tokens == 0
+    assert one.money.cost == prices.NANO // 4
+    assert one.money.usage.total_tokens == 0
     # a request to a model
     other = exchange()
     await stages.reserve(other)
     of_models = "tool" not in budget.replace("unit: tool_calls", "tool") and "mcp_server" not in budget
-    assert bool(other.reservation.claims) is of_models
+    assert bool(other.money.reservation.claims) is of_models
 
 
 async def test_a_call_is_charged_when_a_server_took_it(settings, exchange):
     stages = Stages(settings, f"{{{ONE}}}, {{name: usd, unit: usd, limit: 10, window: hour}}")
-    dialect = exchange().dialect
+    dialect = exchange().request.dialect
     for number, (status, forwarded, prompt) in enumerate(
         [(200, True, False), (500, True, False), (0, False, False), (200, True, True)]
     ):
@@ -100,11 +100,11 @@ async def test_the_row_of_a_call_survives_its_process(settings, exchange, clocks
     """Also without any budget: another process writes it when the lease has run out."""
     clock = clocks()
     counters = MemoryCounters(clock)
-    one = call(exchange().dialect)
+    one = call(exchange().request.dialect)
     leases = Leases(counters)
     await Reserve([], counters, leases, None, lambda *_: None)(one)
-    assert one.reservation.held
-    one.forwarded = True
+    assert one.money.reservation.held
+    one.route.forwarded = True
     await leases.turn()
     clock.now += 120
     [expired] = await counters.expire(keep=60)
@@ -113,10 +113,10 @@ async def test_the_row_of_a_call_survives_its_process(settings, exchange, clocks
         *("tools/call", "gh_create_issue", "dev", "github", "create_issue", "alice"),
     )
     # one that ended is settled with nothing to charge
-    other = call(exchange().dialect, number=2)
+    other = call(exchange().request.dialect, number=2)
     await Reserve([], counters, leases, None, lambda *_: None)(other)
     await Settle(counters, leases, lambda *_: None)(ended(other))
-    assert other.charges == {}
+    assert other.money.charges == {}
 
 
 async def test_no_call_too_many_at_once(settings, exchange):
@@ -124,7 +124,7 @@ async def test_no_call_too_many_at_once(settings, exchange):
         settings,
         f"{{{ONE}}}, {{name: slots, unit: concurrency, limit: 150}}, {{name: usd, unit: usd, limit: 1, window: hour}}",
     )
-    dialect = exchange().dialect
+    dialect = exchange().request.dialect
 
     async def one(number):
         made = call(dialect, number=number, price=0.01)

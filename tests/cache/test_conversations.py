@@ -33,8 +33,8 @@ def answered(turns, exchange):
 
     def answer(*, alone, stored, status="completed", consumer="demo"):
         made = exchange({"model": "m", "input": "Hi"}, path="/v1/responses", consumer=Consumer(consumer))
-        made.report = Report(kept=["resp_1"] if stored else ())
-        made.kept.turn = Turn("", b'[{"role":"user","content":"Hi"}]', alone)
+        made.answer.report = Report(kept=["resp_1"] if stored else ())
+        made.route.kept.turn = Turn("", b'[{"role":"user","content":"Hi"}]', alone)
         response = {"id": "resp_1", "object": "response", "status": status, "output": [CALL]}
         data = json.dumps({"type": f"response.{status}", "response": response}).encode()
         keep = KeepTurn(turns)

@@ -5,7 +5,6 @@ import json
 import random
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -21,6 +20,7 @@ from extproc.upstream.providers import ProviderSettings
 from extproc.words.dialect import Ask, Endpoint
 from extproc.words.exchange import Consumer, Target
 from tests.cache.bodies import CHAT, FULL, PATHS, SAME
+from tests.exchanges import new_exchange, write
 
 KINDS = {"a": "mock", "b": "mock", "c": "openai", "d": "anthropic"}
 PROVIDERS = {name: ProviderSettings(kind=kind) for name, kind in KINDS.items()}
@@ -35,9 +35,9 @@ def key(exchange):
 
     def make(dialect, body, *, scope="consumer", json=None, **more):
         made = exchange(CHAT, **more)
-        made.dialect, made.json = dialects()[dialect], body if json is None else json
-        made.endpoint = Endpoint(next(iter(made.dialect.paths)), "chat")
-        made.ask.stream = body.get("stream") is True
+        made.request.dialect, made.request.json = dialects()[dialect], body if json is None else json
+        made.request.endpoint = Endpoint(next(iter(made.request.dialect.paths)), "chat")
+        made.request.ask.stream = body.get("stream") is True
         found = KEYS(made, scope)
         assert found is not None
         return found
@@ -176,7 +176,7 @@ def test_headers_and_parameters_that_a_provider_gets_are_part_of_the_key(key, ex
     asked = exchange(CHAT, targets=(Target("m", "d", "m"),))
     without = KEYS(asked, "consumer")
     for query, same in (("?key=sk-gw-1", True), ("?key=sk-gw-2&alt=sse", True), ("?beta=true", False)):
-        asked.request.path = f"/v1/chat/completions{query}"
+        asked.request.head.path = f"/v1/chat/completions{query}"
         assert (KEYS(asked, "consumer") == without) is same, query
 
 
@@ -190,7 +190,7 @@ def test_another_secret_or_another_address_of_the_provider_makes_another_key(exc
 
 def test_a_request_with_half_a_character_has_no_key(exchange):
     asked = exchange()
-    asked.json = {"model": "m", "messages": [{"role": "user", "content": "\ud800"}]}
+    asked.request.json = {"model": "m", "messages": [{"role": "user", "content": "\ud800"}]}
     assert KEYS(asked, "consumer") is None
 
 
@@ -244,5 +244,6 @@ def test_every_api_of_clients_says_which_fields_change_no_answer():
 def test_a_form_is_never_kept():
     """Two files of the same name are the same fields."""
     form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\n\r\nID3\r\n--x--\r\n'
-    exchange = SimpleNamespace(request=SimpleNamespace(headers={}), body=form, ask=Ask(model="m"))
+    exchange = new_exchange("id")
+    write(exchange, body=form, ask=Ask(model="m"))
     assert "form" in obstacle(exchange, CacheRuleSettings())

@@ -272,9 +272,9 @@ async def test_targets_that_cannot_block_are_skipped_by_name(world):
     sent = await played.ask()
     assert not isinstance(sent, LocalReply)
     exchange = played.stream._exchange
-    assert [target.name for target in exchange.targets] == ["chat"], "it speaks the API of the wish"
-    assert [skip.target.name for skip in exchange.skipped] == ["claude", "gemini"]
-    assert "safety ('moderation')" in exchange.skipped[0].text
+    assert [target.name for target in exchange.route.targets] == ["chat"], "it speaks the API of the wish"
+    assert [skip.target.name for skip in exchange.route.skipped] == ["claude", "gemini"]
+    assert "safety ('moderation')" in exchange.route.skipped[0].text
     await played.stream.on_end()
 
 
@@ -318,7 +318,7 @@ async def test_a_responses_client_reaches_deepseek_untranslated(world):
     yaml = "providers: {a: {kind: deepseek, api_key: env:PATH}}\nmodels: {m: {provider: a, model: deepseek-v4-flash}}"
     played = Played(world(yaml), "openai_responses", body={"model": "m", "input": "Hi"})
     await played.ask()
-    assert played.stream._exchange.translated is False
+    assert played.stream._exchange.route.translated is False
     await played.stream.on_end()
 
 

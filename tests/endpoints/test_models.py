@@ -9,7 +9,8 @@ from extproc.exchange.endpoints.models import Models
 from extproc.routing.catalog import Catalog
 from extproc.upstream.prices import known_models
 from extproc.words.errors import Refusal
-from extproc.words.exchange import Consumer, Exchange, Request
+from extproc.words.exchange import Consumer, RequestHead
+from tests.exchanges import new_exchange
 
 TEXT = """
 providers:
@@ -38,9 +39,9 @@ def models(settings, monkeypatch):
 
 
 def get(models, path="/v1/models", may_use=lambda _model: True, headers=None):
-    exchange = Exchange("id", Request("GET", path, headers or {}))
-    exchange.operation = "list_models"
-    exchange.dialect = speaking(path, headers or {})
+    exchange = new_exchange("id", RequestHead("GET", path, headers or {}))
+    exchange.request.operation = "list_models"
+    exchange.request.dialect = speaking(path, headers or {})
     exchange.consumer = Consumer("alice", may_use=may_use)
     answer = models(exchange)
     assert (answer.status, answer.headers) == (200, {"content-type": "application/json"})
@@ -54,8 +55,8 @@ def ids(models, **more):
 
 
 def test_other_operations_are_left_alone(models):
-    exchange = Exchange("id", Request("POST", "/v1/chat/completions", {}))
-    exchange.operation = "chat"
+    exchange = new_exchange("id", RequestHead("POST", "/v1/chat/completions", {}))
+    exchange.request.operation = "chat"
     assert models(exchange) is None
 
 

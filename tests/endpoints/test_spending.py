@@ -54,7 +54,7 @@ def own(ledger, *budgets, counters=None):
 
 def asked(exchange, query="", operation="usage", who=ALICE):
     found = exchange()
-    found.operation = operation
+    found.request.operation = operation
     found.consumer = who
     found.request = type(found.request)("GET", f"/v1/{operation}{query}", {})
     return found

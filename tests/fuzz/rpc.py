@@ -9,7 +9,7 @@ from typing import Any, cast
 import msgspec
 
 from extproc.access.auth.access import Grants
-from extproc.tools.mcp.call import CALLS, LEGACY, MODERN, Call
+from extproc.tools.mcp.call import CALL, CALLS, LEGACY, MODERN, Call
 from extproc.tools.mcp.catalogue import Catalogue, Entry
 from extproc.tools.mcp.eras import request_for
 from extproc.tools.mcp.forward import Find
@@ -21,8 +21,10 @@ from extproc.tools.mcp.stages import ParseRPC
 from extproc.wire.framing import rpc
 from extproc.wire.framing.json import InvalidJSON
 from extproc.words.errors import Refusal
+from extproc.words.exchange import RequestHead
 from extproc.words.values import Pattern
 from tests.e2e.mcp_agent import message, modern
+from tests.exchanges import new_exchange, write
 
 DEPTH, NODES = 12, 1 << 16
 SETTINGS = MCPSettings.model_validate(
@@ -96,8 +98,9 @@ def read_message(body: bytes) -> None:
     if found is not None:
         _means_the_same(found, json.loads(body.decode()))
     call = Call("p", SETTINGS.profiles["p"])
-    request = SimpleNamespace(length=len(body), headers={})
-    exchange: Any = SimpleNamespace(mcp=call, body=body, request=request, operation="mcp", consumer=CONSUMER)
+    exchange = new_exchange("id", RequestHead("POST", "", {}, length=len(body)))
+    exchange.features[CALL], exchange.consumer = call, CONSUMER
+    write(exchange, body=body, operation="mcp")
     refused = None
     try:
         PARSE(exchange)

@@ -441,7 +441,7 @@ async def _exchange(world: Any, given: dict[str, Any]) -> None:
             headers = [[":status", str(abs(status) % 600)], *(_pairs(given.get("answer")))]
             head = await wire.converse(stream, _head("response_headers", headers, end=False))
             pieces = given.get("pieces") if isinstance(given.get("pieces"), list) else []
-            if not _immediate(head) and stream._exchange.reader is not None:
+            if not _immediate(head) and stream._exchange.answer.reader is not None:
                 for piece in pieces:
                     raw = piece.encode(errors="replace") if isinstance(piece, str) else b"data: %b\n\n" % _loose(piece)
                     replies = await wire.converse(stream, _body("response_body", raw, end=False))

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from extproc.guardrails._guarding import GUARDING
 from extproc.words.actions import LocalReply
 from tests.guardrails.services import KINDS, PROVIDERS, real, services
 from tests.guardrails.streams import Played, stream
@@ -176,7 +177,7 @@ async def test_a_record_that_fails_is_told(world, service, monkeypatch):
     await played.ask()
     await played.stream.on_end()
     monkeypatch.setattr(made.telemetry, "guardrail", lambda _verdict: 1 / 0)
-    for review in played.stream._exchange.audits:
+    for review in played.stream._exchange.features[GUARDING].audits:
         review.tell = made.telemetry.guardrail
     held.release.set()
     await made.audits.drain()

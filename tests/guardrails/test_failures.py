@@ -24,6 +24,7 @@ import pytest
 
 from extproc.guardrails import Finding, GuardOutput
 from extproc.guardrails import _output as output
+from extproc.guardrails._guarding import GUARDING
 from extproc.guardrails.regex import Regex
 from tests.guardrails.streams import PROVIDER, Played, heard, stream
 
@@ -184,7 +185,7 @@ async def test_a_bug_ends_the_stream(world, monkeypatch):
     await played.ask()
     kind = {":status": "200", "content-type": "text/event-stream"}
     await played.stream.on_response_headers(kind, {"upstream.request_attempt_count": 1.0}, False)
-    monkeypatch.setattr(played.stream._exchange.watch, "_said", lambda tree: 1 / 0)
+    monkeypatch.setattr(played.stream._exchange.features[GUARDING].watch, "_said", lambda tree: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         await played.stream.on_response_body(STREAM, False)
     await played.stream.on_end()

@@ -5,6 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from extproc.guardrails._guarding import guarding
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Target
 from tests.guardrails.fakes import EMAIL, Fake, Guard, Lying, Raising, Slow, Words, fake
@@ -22,8 +23,8 @@ async def masked(exchange, body, *settings, path="/v1/chat/completions"):
     guard = Guard(*(settings or [fake(action="mask")]))
     made = exchange(body, path=path)
     await guard.stage(made)
-    assert json.loads(made.body) == made.json
-    return made.body.decode()
+    assert json.loads(made.request.body) == made.request.json
+    return made.request.body.decode()
 
 
 # --- masks
@@ -69,8 +70,8 @@ async def test_a_hash_is_the_same_for_the_same_text_and_key(exchange, monkeypatc
 async def test_a_placeholder_that_the_client_wrote_is_not_used(exchange):
     guard, made = Guard(fake(action="mask", style="reversible")), exchange(ask("<EMAIL_1> ann@x.de"))
     await guard.stage(made)
-    assert made.json["messages"][0]["content"] == "<EMAIL_1> <EMAIL_2>"
-    assert made.vault.kept == {"<EMAIL_2>": "ann@x.de"}
+    assert made.request.json["messages"][0]["content"] == "<EMAIL_1> <EMAIL_2>"
+    assert guarding(made).vault.kept == {"<EMAIL_2>": "ann@x.de"}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ async def test_guardrails_of_answers_do_not_read_requests(exchange):
     made = exchange(ask("ann@x.de"))
     await Guard(fake(detector, on=["output"])).stage(made)
     assert detector.seen == []
-    assert [guard.name for guard in made.guards] == ["g"]
+    assert [guard.name for guard in guarding(made).guards] == ["g"]
 
 
 # --- verdicts
@@ -291,7 +292,7 @@ async def test_more_scans_than_the_limit_are_a_failure(exchange, failure):
 
 async def test_a_bug_in_the_gateways_own_code_is_no_verdict(exchange, monkeypatch):
     made = exchange(ask("x" + LONG))
-    monkeypatch.setattr(type(made.dialect), "texts", lambda *_: 1 / 0)
+    monkeypatch.setattr(type(made.request.dialect), "texts", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         await Guard(fake(failure="open")).stage(made)
 
@@ -333,4 +334,4 @@ async def test_the_header_of_the_request_reaches_no_provider(world):
     await stream.on_request_headers(headers, False)
     onward = await stream.on_request_body(json.dumps(ask("x")).encode())
     assert {"x-ai-guardrails", "x-ai-task"} <= {*onward.remove_headers}
-    assert stream._exchange.labels == {"task": "t"}
+    assert stream._exchange.money.labels == {"task": "t"}

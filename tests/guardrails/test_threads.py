@@ -49,5 +49,5 @@ async def test_a_large_body_is_masked_beside_the_loop(exchange, monkeypatch, siz
     made = exchange({"model": "m", "messages": [{"role": "user", "content": "k" + "x" * size}]})
     await Guard(fake(Words("k", "k"), "g", action="mask")).stage(made)
     assert [thread is not threading.main_thread() for thread in threads] == [aside]
-    assert made.masked
-    assert b"k" not in made.json["messages"][0]["content"].encode()
+    assert made.request.masked
+    assert b"k" not in made.request.json["messages"][0]["content"].encode()

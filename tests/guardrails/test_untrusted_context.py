@@ -107,7 +107,7 @@ def test_a_tool_that_the_provider_runs_gives_results_within_the_answer(exchange)
     for offered, untrusted in ([{"type": "web_search"}], ("web_search",)), ([], ()):
         asked = exchange({"model": "m"} | more | {"tools": [*more["tools"], *offered]}, path="/v1/responses")
         assert (detector.for_exchange(asked) is not None) is bool(untrusted)
-        assert asked.untrusted == untrusted
+        assert asked.findings.untrusted == untrusted
 
 
 async def test_the_last_tool_goes_with_its_list(world):

@@ -1,7 +1,5 @@
 """Ids of objects that providers keep: sealed for one consumer, opened for nobody else."""
 
-from types import SimpleNamespace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +11,7 @@ from extproc.settings.checks import doubts
 from extproc.upstream.providers import ProviderSettings
 from extproc.words.exchange import Consumer, Kept, Target
 from extproc.words.values import Secret
+from tests.exchanges import new_exchange, write
 
 RAW = "resp_68d5ab3d0c"
 
@@ -55,7 +54,9 @@ def test_the_longest_names_have_an_id_that_can_be_called():
 def exchange_of(dialect, body, *providers, **more):
     targets = tuple(Target(name, name, "m") for name in providers)
     kept = Kept(sealing=dialects()[dialect].keeps(body))
-    return SimpleNamespace(dialect=dialects()[dialect], json=body, targets=targets, target=None, kept=kept, **more)
+    made = new_exchange("id")
+    write(made, dialect=dialects()[dialect], json=body, targets=targets, target=None, kept=kept, **more)
+    return made
 
 
 def test_only_answers_that_are_kept_have_to_be_read():

@@ -16,8 +16,9 @@ from extproc.upstream.providers import ProviderSettings
 from extproc.wire.framing import Frame
 from extproc.words.dialect import Ask, Endpoint, Report
 from extproc.words.errors import Refusal
-from extproc.words.exchange import Consumer, Exchange, Request, Response, Target
+from extproc.words.exchange import Consumer, RequestHead, ResponseHead, Target
 from extproc.words.values import Secret
+from tests.exchanges import new_exchange
 
 RESPONSES, CHAT, MESSAGES = "/v1/responses", "/v1/chat/completions", "/v1/messages"
 GEMINI, COMPACT, EDITS = "/v1beta/models/{model}:generateContent", "/v1/responses/compact", "/v1/images/edits"
@@ -109,8 +110,8 @@ class Names:
 @pytest.fixture
 def exchange():
     def make(path, consumer=DEMO):
-        made = Exchange("id", Request("POST", path, {}))
-        made.dialect, made.consumer, made.endpoint = by_path()[path], consumer, Endpoint(path, "chat")
+        made = new_exchange("id", RequestHead("POST", path, {}))
+        made.request.dialect, made.consumer, made.request.endpoint = by_path()[path], consumer, Endpoint(path, "chat")
         return made
 
     return make
@@ -123,8 +124,8 @@ def recalled(ids, exchange):
     def recall(path, body, *, foreign="refuse", consumer=DEMO, model="m", raw=None):
         fields = {"model": model, **body} if path != GEMINI else body
         made = exchange(path, consumer)
-        made.json, made.ask = json.loads(json.dumps(fields)), Ask(model)
-        made.body = raw or json.dumps(fields).encode()
+        made.request.json, made.request.ask = json.loads(json.dumps(fields)), Ask(model)
+        made.request.body = raw or json.dumps(fields).encode()
         Recall(ids, Names(), foreign)(made)
         return made
 
@@ -141,14 +142,14 @@ def test_every_place_of_an_id_is_guarded(ids, recalled, path, place, kind):
         recalled(path, body_of(place, ID))
     assert (refused.value.kind.status, refused.value.kind.code) == (400, "foreign_object")
     assert f" {kind} " in refused.value.message
-    assert ID.encode() in recalled(path, body_of(place, ID), foreign="allow").body
-    assert ID.encode() in recalled(path, body_of(place, ID), foreign=["x", "file-68*"]).body
-    assert ID.encode() in recalled(path, body_of(place, ID), model="local").body
+    assert ID.encode() in recalled(path, body_of(place, ID), foreign="allow").request.body
+    assert ID.encode() in recalled(path, body_of(place, ID), foreign=["x", "file-68*"]).request.body
+    assert ID.encode() in recalled(path, body_of(place, ID), model="local").request.body
     sealed = ids.seal("demo", Object("b", "n", ID))
     mine = recalled(path, body_of(place, sealed))
-    assert (json.loads(mine.body), mine.kept.keeper) == (mine.json, "b")
-    assert mine.json == body_of(place, ID) | ({} if path == GEMINI else {"model": "m"})
-    assert mine.kept.ids == {ID: sealed}
+    assert (json.loads(mine.request.body), mine.route.kept.keeper) == (mine.request.json, "b")
+    assert mine.request.json == body_of(place, ID) | ({} if path == GEMINI else {"model": "m"})
+    assert mine.route.kept.ids == {ID: sealed}
     for foreign in ("refuse", "allow", ["*"]):
         with pytest.raises(Refusal) as refused:
             recalled(path, body_of(place, sealed), consumer=OTHER, foreign=foreign)
@@ -189,7 +190,7 @@ def test_files_at_google_are_objects_and_addresses_on_the_web_are_not(recalled, 
 )
 def test_whole_items_and_json_of_the_client_are_left_alone(recalled, path, body):
     made = recalled(path, body)
-    assert (made.kept.ids, made.kept.keeper, made.masked) == ({}, "", False)
+    assert (made.route.kept.ids, made.route.kept.keeper, made.request.masked) == ({}, "", False)
 
 
 @pytest.mark.parametrize(
@@ -223,10 +224,10 @@ def test_the_rest_of_a_body_stays_byte_for_byte(ids, recalled):
     sealed = ids.seal("demo", Object("a", "m", "msg_1"))
     raw = b'{"model":"m", "input":[{"id":"%b" , "role":"assistant","content":"\\u0041 1.0"}],"temperature":1.0}'
     made = recalled(RESPONSES, json.loads(raw % sealed.encode()), raw=raw % sealed.encode())
-    assert b'"temperature":1.0' in made.body
-    assert b'"content":"\\u0041 1.0"' in made.body
-    assert made.json["input"][0]["id"] == "msg_1"
-    assert made.kept.keeper == ""  # a whole item: any target can take it
+    assert b'"temperature":1.0' in made.request.body
+    assert b'"content":"\\u0041 1.0"' in made.request.body
+    assert made.request.json["input"][0]["id"] == "msg_1"
+    assert made.route.kept.keeper == ""  # a whole item: any target can take it
 
 
 def test_objects_of_two_providers_do_not_meet(ids, recalled):
@@ -244,9 +245,9 @@ def sealed(ids, exchange):
 
     def seal(path, body, *events):
         made = exchange(path)
-        made.json, made.target, made.report = {"model": "m", **body}, A, Report()
-        made.body, made.response = json.dumps(body).encode(), Response(200, {})
-        made.ask = made.dialect.read(made.json)
+        made.request.json, made.answer.target, made.answer.report = {"model": "m", **body}, A, Report()
+        made.request.body, made.answer.head = json.dumps(body).encode(), ResponseHead(200, {})
+        made.request.ask = made.request.dialect.read(made.request.json)
         Recall(ids, Names())(made)
         stage, frames = Seal(ids), []
         if not stage.needed(made, None):
@@ -254,7 +255,7 @@ def sealed(ids, exchange):
         for event in events:
             data = json.dumps(event).encode()
             frame = Frame(b"data: " + data + b"\n\n", data)
-            made.dialect.observe(data, made.report)
+            made.request.dialect.observe(data, made.answer.report)
             frames += stage(made, [frame], False)
         assert all(frame.raw == b"data: " + frame.data + b"\n\n" for frame in frames)
         return [json.loads(frame.data) for frame in frames], made
@@ -343,8 +344,8 @@ def test_a_sound_of_a_chat_can_be_named_again(ids, sealed, recalled):
     id = event["choices"][0]["message"]["audio"]["id"]
     assert opened(ids, id) == "audio_1"
     again = recalled(CHAT, {"messages": [{"role": "assistant", "audio": {"id": id}}]})
-    assert again.json["messages"][0]["audio"]["id"] == "audio_1"
-    assert again.kept.keeper == "a"
+    assert again.request.json["messages"][0]["audio"]["id"] == "audio_1"
+    assert again.route.kept.keeper == "a"
 
 
 def test_a_file_for_a_batch_names_no_objects(ids, recalled, exchange):
@@ -352,8 +353,8 @@ def test_a_file_for_a_batch_names_no_objects(ids, recalled, exchange):
     for id in ("resp_1", ids.seal("demo", Object("a", "m", "resp_1"))):
         made = exchange("/v1/files")
         lines = [{"body": {**line["body"], "previous_response_id": id}}]
-        made.json, made.ask = {"purpose": "batch", "file": {"lines": lines}}, Ask("m")
-        made.body = b"--boundary\r\n" + json.dumps(lines).encode()
+        made.request.json, made.request.ask = {"purpose": "batch", "file": {"lines": lines}}, Ask("m")
+        made.request.body = b"--boundary\r\n" + json.dumps(lines).encode()
         with pytest.raises(Refusal):
             Recall(ids, Names())(made)
 

@@ -9,7 +9,7 @@ import pytest
 from extproc.access.auth import Grants
 from extproc.stores.memory import MemoryCounters
 from extproc.tools.mcp.answers import Answer, Era
-from extproc.tools.mcp.call import Call
+from extproc.tools.mcp.call import CALL, Call
 from extproc.tools.mcp.catalogue import Catalogue, Entry
 from extproc.tools.mcp.names import LONGEST
 from extproc.tools.mcp.policy import Policy
@@ -20,7 +20,9 @@ from extproc.tools.mcp.settings import MCPSettings
 from extproc.tools.mcp.stages import ParseRPC
 from extproc.wire.framing import rpc
 from extproc.words.errors import Refusal
+from extproc.words.exchange import RequestHead
 from extproc.words.values import Pattern
+from tests.exchanges import new_exchange, write
 
 MODERN, META = "2026-07-28", "io.modelcontextprotocol/"
 OWN = {META + "protocolVersion": MODERN, META + "clientCapabilities": {}}
@@ -57,9 +59,12 @@ def made():
 def exchange(made, message, profile="one", **headers):
     call = Call(profile, made.settings.profiles[profile])
     consumer = SimpleNamespace(name="bob", tools=Grants([[Pattern("*")]]))
-    request = SimpleNamespace(headers={name.replace("_", "-"): value for name, value in headers.items()}, length=None)
+    head = RequestHead("POST", "", {name.replace("_", "-"): value for name, value in headers.items()})
     body = message if isinstance(message, bytes) else json.dumps({"jsonrpc": "2.0", **message}).encode()
-    return SimpleNamespace(mcp=call, request=request, consumer=consumer, body=body, operation="mcp")
+    found = new_exchange("id", head)
+    found.features[CALL], found.consumer = call, consumer
+    write(found, body=body, operation="mcp")
+    return found
 
 
 async def asked(made, message, profile="one", **headers):

@@ -1,11 +1,10 @@
 """Requests and answers between the revisions of the protocol, and everything that is refused in an answer."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
-from extproc.tools.mcp.call import LEGACY, MODERN, Call
+from extproc.tools.mcp.call import CALL, LEGACY, MODERN, Call
 from extproc.tools.mcp.catalogue import Entry
 from extproc.tools.mcp.eras import Translate, decoded, encoded, request_for
 from extproc.tools.mcp.servers import ServerSession
@@ -16,6 +15,7 @@ from extproc.wire.framing.json import WholeBody
 from extproc.wire.framing.sse import SSE
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
+from tests.exchanges import new_exchange, write
 
 META = "io.modelcontextprotocol/"
 PROFILE = MCPProfileSettings(servers={"s": {}})
@@ -93,20 +93,27 @@ def test_a_reference_to_a_prompt_changes_its_name():
 # --- answers
 
 
+def asking(call, operation):
+    exchange = new_exchange("id")
+    exchange.features[CALL] = call
+    write(exchange, report=Report(), operation=operation)
+    return exchange
+
+
 def read(made, *messages, sse=False, servers=None):
     """The messages that the client gets."""
     servers = servers or FakeServers()
     framing = SSE(1 << 16) if sse else WholeBody(1 << 16)
     body = b"".join(b"event: message\ndata: %b\n\n" % text(m) for m in messages) if sse else text(messages[0])
-    exchange = SimpleNamespace(mcp=made, report=Report(), operation=made.message.method, cut=None)
+    exchange = asking(made, made.message.method)
     events = [*framing.feed(body), *framing.end()]
     kept = Translate(servers)(exchange, events, True)
-    if exchange.cut is not None:
+    if exchange.answer.cut is not None:
         assert not kept, "nothing of it leaves"
-        raise exchange.cut
+        raise exchange.answer.cut
     raw = b"".join(event.raw for event in kept)
     lines = [line[6:] for line in raw.split(b"\n") if line.startswith(b"data: ")] if sse else [raw]
-    return [json.loads(line) for line in lines], exchange.report.error
+    return [json.loads(line) for line in lines], exchange.answer.report.error
 
 
 def text(message):
@@ -150,7 +157,7 @@ def test_an_answer_that_is_none_is_refused():
 def test_an_answer_that_is_read_for_the_audit_alone_is_never_refused_or_changed():
     for odd in (b"<html>", answer({"content": "x" * 70_000}, "c"), answer({}, "other")):
         made = call(must_read=False)
-        exchange = SimpleNamespace(mcp=made, report=Report(), operation="tools/call")
+        exchange = asking(made, "tools/call")
         framing = WholeBody(1 << 16)
         events = [*framing.feed(text(odd)), *framing.end()]
         assert b"".join(event.raw for event in Translate(FakeServers())(exchange, events, True)) == text(odd)
@@ -172,11 +179,11 @@ def test_progress_and_comments_pass_and_questions_get_ids_that_find_their_way_ba
 def test_events_without_a_message_pass():
     """Servers of 2025-11-25 begin with an event that has an id alone, to which clients may come back."""
     made = call(server=LEGACY[0], sent_id="own", streamed=True)
-    exchange = SimpleNamespace(mcp=made, report=Report(), operation="tools/call", cut=None)
+    exchange = asking(made, "tools/call")
     body = b"id: 7\nretry: 500\ndata: \n\n: alive\n\nretry: 3\n\n"
     events = SSE(1 << 16).feed(body)
     assert b"".join(event.raw for event in Translate(FakeServers())(exchange, events, False)) == body
-    assert exchange.cut is None
+    assert exchange.answer.cut is None
 
 
 def test_questions_to_clients_that_take_none_are_refused_for_them():

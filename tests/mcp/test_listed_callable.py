@@ -9,14 +9,16 @@ from typing import Any
 import msgspec
 
 from extproc.access.auth.access import Grants
-from extproc.tools.mcp.call import Call
+from extproc.tools.mcp.call import CALL, Call
 from extproc.tools.mcp.catalogue import Catalogue, Entry
 from extproc.tools.mcp.policy import Policy
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.servers import Server
 from extproc.tools.mcp.settings import MCPSettings
 from extproc.wire.framing import rpc
+from extproc.words.exchange import Consumer
 from extproc.words.values import Pattern
+from tests.exchanges import new_exchange
 
 WORDS = ("get", "set", "a", "b", "a__b", "search", "get_issue", "", "__", "delete_all", "x")
 UNTAINTED: Any = SimpleNamespace(tools=lambda _exchange: ())
@@ -78,7 +80,8 @@ def test_a_tool_is_listed_exactly_when_it_can_be_called() -> None:
                 for _ in range(chance.randint(0, 3))
             ]
             grants = Grants(lists)
-            exchange: Any = SimpleNamespace(mcp=asked(settings, "x"), consumer=SimpleNamespace(tools=grants))
+            exchange = new_exchange("id")
+            exchange.features[CALL], exchange.consumer = asked(settings, "x"), Consumer("alice", tools=grants)
             listed = [each["name"] for each in msgspec.json.decode(profiles.listed(exchange, "tools"))]
             assert len(set(listed)) == len(listed)
             callable_ = {name for name in [*names, *listed] if profiles.find(asked(settings, name), grants) is not None}

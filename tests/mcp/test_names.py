@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from extproc.access.auth.access import Grants
-from extproc.tools.mcp.call import Call
+from extproc.tools.mcp.call import CALL, Call
 from extproc.tools.mcp.catalogue import Catalogue, Entry, LeftOut
 from extproc.tools.mcp.pins import digest, write
 from extproc.tools.mcp.policy import Policy
@@ -16,7 +16,9 @@ from extproc.tools.mcp.report import describe
 from extproc.tools.mcp.servers import Servers
 from extproc.tools.mcp.settings import MCPSettings
 from extproc.wire.framing import rpc
+from extproc.words.exchange import Consumer
 from extproc.words.values import Pattern
+from tests.exchanges import new_exchange
 
 NAMES = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}
 METHODS = {"tools": "tools/call", "prompts": "prompts/get", "resources": "resources/read"}
@@ -70,7 +72,8 @@ class World:
 
     def listed(self, kind="tools"):
         call = Call("p", self.settings.profiles["p"])
-        exchange = SimpleNamespace(mcp=call, consumer=SimpleNamespace(tools=EVERYTHING))
+        exchange = new_exchange("id")
+        exchange.features[CALL], exchange.consumer = call, Consumer("alice", tools=EVERYTHING)
         return [each[NAMES[kind]] for each in msgspec.json.decode(self.profiles.listed(exchange, kind))]
 
 

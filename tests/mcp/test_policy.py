@@ -8,7 +8,7 @@ import pytest
 
 from extproc.guardrails import Audits, GuardInput, Results
 from extproc.stores.memory import MemoryCounters
-from extproc.tools.mcp.call import Call
+from extproc.tools.mcp.call import CALL, Call
 from extproc.tools.mcp.pins import digest, digest_of, write
 from extproc.tools.mcp.policy import GuardCall, Judge, MarkTaint, Policy, ReserveCall
 from extproc.tools.mcp.refusals import JSONRPC
@@ -18,7 +18,8 @@ from extproc.wire.framing import Frame, rpc
 from extproc.wire.framing.json import WholeBody
 from extproc.words.dialect import Ask
 from extproc.words.errors import Refusal
-from extproc.words.exchange import Consumer, Exchange, Request, Response
+from extproc.words.exchange import Consumer, RequestHead, ResponseHead
+from tests.exchanges import new_exchange
 from tests.guardrails.services import KINDS, PROVIDERS, chat, real, services
 from tests.guardrails.test_quarantine import CANARY, GUARD
 from tests.mcp.test_pins import TOOL, entry
@@ -73,11 +74,19 @@ class Gateway:
         call.name, call.server, call.tool = params["name"], server, name
         call.entry = entry(definition or {**TOOL, "name": name}, server)
         call.policy = self.settings.mcp.policy(server, name)
-        exchange = Exchange("id-1", Request("POST", "/mcp/dev", {}))
-        exchange.mcp, exchange.dialect, exchange.operation = call, JSONRPC(call), "tools/call"
-        exchange.consumer, exchange.labels = Consumer("alice"), labels
-        exchange.body, exchange.json, exchange.ask = body, dict(call.message.tree), Ask(call.name, free=True)
-        exchange.response = Response(200, {})
+        exchange = new_exchange("id-1", RequestHead("POST", "/mcp/dev", {}))
+        exchange.features[CALL], exchange.request.dialect, exchange.request.operation = (
+            call,
+            JSONRPC(call),
+            "tools/call",
+        )
+        exchange.consumer, exchange.money.labels = Consumer("alice"), labels
+        exchange.request.body, exchange.request.json, exchange.request.ask = (
+            body,
+            dict(call.message.tree),
+            Ask(call.name, free=True),
+        )
+        exchange.answer.head = ResponseHead(200, {})
         return exchange
 
     async def answer(self, exchange, message, *, stream=False):
@@ -192,10 +201,10 @@ async def test_a_pin_is_a_persons_word_and_refusals_say_the_true_reason(gateway,
 
 async def test_calls_that_are_refused(gateway):
     made = gateway()
-    assert made.policy.state(made.call("delete_all").mcp.entry) == "disabled"
+    assert made.policy.state(made.call("delete_all").features[CALL].entry) == "disabled"
     call = made.call()
     made.judge(call)
-    target = made.policy.target(call.mcp)
+    target = made.policy.target(call.features[CALL])
     assert (target.name, target.provider, target.model) == ("dev", "github", "add")
     assert target.price.per_request == 25 * 10**13
     # an untrusted tool answers: sensitive tools of the run are refused, on both paths
@@ -224,13 +233,13 @@ async def test_guardrails_over_arguments(gateway):
     masks = gateway(more % "mask")
     call = masks.call(arguments={"q": "a SECRET-1 b", "n": 1.10})
     await masks.guard(call)
-    assert json.loads(call.body)["params"]["arguments"] == {"q": "a [K] b", "n": 1.1}
-    assert call.json["params"]["arguments"]["q"] == "a [K] b"
-    assert b"1.1" in call.body
+    assert json.loads(call.request.body)["params"]["arguments"] == {"q": "a [K] b", "n": 1.1}
+    assert call.request.json["params"]["arguments"]["q"] == "a [K] b"
+    assert b"1.1" in call.request.body
     # a guardrail of requests to models does not read calls, nor does a header choose one
     other = gateway("guardrails: [{name: keys, kind: regex, patterns: {k: SECRET}}]\n")
     call = other.call(arguments={"q": "SECRET"})
-    call.request.headers = {"x-ai-guardrails": "keys"}
+    call.request.head.headers = {"x-ai-guardrails": "keys"}
     await other.guard(call)
 
 
@@ -256,20 +265,20 @@ async def test_a_call_does_not_wait_for_a_service_in_audit_mode(gateway, monkeyp
         release.set()
         await made.audits.drain()
     assert recorded == [exchange]
-    assert [(each.on, each.action) for each in exchange.verdicts] == [("input", "audit")] * 2
-    assert exchange.guardrails == ["g:audit"]
+    assert [(each.on, each.action) for each in exchange.findings.verdicts] == [("input", "audit")] * 2
+    assert exchange.findings.guardrails == ["g:audit"]
 
 
 async def test_a_call_is_held_in_budgets():
     held = []
 
     async def reserve(exchange):
-        held.append(exchange.ask.free)
+        held.append(exchange.request.ask.free)
 
-    exchange = Exchange("id", Request("POST", "", {}))
-    exchange.operation, exchange.ask = "tools/list", Ask("", free=True)
+    exchange = new_exchange("id", RequestHead("POST", "", {}))
+    exchange.request.operation, exchange.request.ask = "tools/list", Ask("", free=True)
     await ReserveCall(reserve)(exchange)
-    exchange.operation = "tools/call"
+    exchange.request.operation = "tools/call"
     await ReserveCall(reserve)(exchange)
     assert held == [False]
 
@@ -304,7 +313,7 @@ async def test_guardrails_over_results(gateway, stream):
     said = await masks.answer(call, {"result": RESULT}, stream=stream)
     assert said["result"]["content"][0]["text"] == "[K] is the key"
     assert said["result"]["structuredContent"] == {"a": "[K]"}
-    assert call.guardrails == ["keys:mask"]
+    assert call.findings.guardrails == ["keys:mask"]
     assert not gateway().guard_result.reads(call), "without guardrails no answer is read"
 
 
@@ -315,11 +324,11 @@ async def test_messages_that_cannot_be_read_are_withheld(gateway):
     assert json.loads(frame.data)["result"]["isError"]
     comment = Frame(b": alive\n\n", None)
     assert await made.guard_result(call, [comment], False) == [comment]
-    call.mcp.secret = True
+    call.features[CALL].secret = True
     [frame] = await made.guard_result(call, [Frame(b": CANARY\n\n", None)], False)
     assert frame.raw == b":\n\n"
     assert await made.guard_result(call, [Frame(b"data: " + b"x" * 99, None, "error:oversize")], False) == []
-    assert call.cut.kind.code == "guardrail_unavailable"
+    assert call.answer.cut.kind.code == "guardrail_unavailable"
 
 
 LEAKS = [
@@ -356,7 +365,7 @@ async def test_no_text_of_a_result_in_quarantine_reaches_the_client(gateway, mon
         own = {"content": said["result"]["content"], "isError": False}  # a server that knows the gateway's words
         again = await made.answer(made.call("fetch", "web"), {"result": own, "extra": CANARY})
         assert again == said
-        assert call.guardrails == ["q:mask"]
+        assert call.findings.guardrails == ["q:mask"]
         assert len(asked.asked) == 2, "equal results are read once"
         assert made.policy.omitted(entry(TOOL, "web")) == ("outputSchema",)
         # other tools pass unread

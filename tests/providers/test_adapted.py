@@ -41,5 +41,5 @@ budgets: [{name: t, unit: tokens, limit: 1000000, window: hour}]
 """
     stream = world(yaml).stream()
     await talk(stream, asks(), sends(CHAT))
-    assert stream._exchange.output_limits[0] == 77
-    assert contract.ATTEND in stream._exchange.onward.set_headers, "a try that writes it"
+    assert stream._exchange.money.output_limits[0] == 77
+    assert contract.ATTEND in stream._exchange.route.onward.set_headers, "a try that writes it"

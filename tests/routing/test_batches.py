@@ -61,7 +61,7 @@ def asked(world):
     async def ask(model, inputs):
         stream = gateway.stream()
         _, answer = await talk(stream, asks("/v1/embeddings"), sends({"model": model, "input": inputs}))
-        return answer if hasattr(answer, "status") else [target.name for target in stream._exchange.targets]
+        return answer if hasattr(answer, "status") else [target.name for target in stream._exchange.route.targets]
 
     return ask
 

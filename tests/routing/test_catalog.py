@@ -6,7 +6,8 @@ from extproc.upstream.prices import price
 from extproc.words.chain import Branch
 from extproc.words.dialect import Ask
 from extproc.words.errors import Refusal
-from extproc.words.exchange import Exchange, Request, Target
+from extproc.words.exchange import RequestHead, Target
+from tests.exchanges import new_exchange
 
 TEXT = """
 providers:
@@ -209,11 +210,11 @@ def test_an_attached_envoy_needs_no_key_in_the_settings(catalog):
 
 
 def route(catalog, model):
-    exchange = Exchange("id", Request("POST", "/v1/chat/completions", {}))
-    exchange.ask = Ask(model)
+    exchange = new_exchange("id", RequestHead("POST", "/v1/chat/completions", {}))
+    exchange.request.ask = Ask(model)
     Route(catalog)(exchange)
-    assert exchange.targets == exchange.chain.targets
-    return [target.name for target in exchange.targets]
+    assert exchange.route.targets == exchange.route.chain.targets
+    return [target.name for target in exchange.route.targets]
 
 
 @pytest.mark.parametrize(

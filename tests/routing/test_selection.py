@@ -57,7 +57,7 @@ class Gateway:
     def select(self, sent):
         for stage in self.stages:
             stage(sent)
-        return [target.name for target in sent.targets]
+        return [target.name for target in sent.route.targets]
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ WITH_IMAGE = question([{"type": "image_url", "image_url": {"url": "data:image/pn
 
 
 def skipped(sent):
-    return {skip.target.name: skip.reason for skip in sent.skipped}
+    return {skip.target.name: skip.reason for skip in sent.route.skipped}
 
 
 def refusal(gateway, sent):
@@ -139,7 +139,7 @@ def test_a_target_without_the_ability_is_skipped(gateway, exchange, target, body
 def test_a_target_with_the_ability_is_kept(gateway, exchange, target, body, labels):
     world, sent = gateway(virtual(target, "o")), exchange(body, labels=labels)
     assert world.select(sent)[1:] == ["o"]
-    assert sent.skipped == []
+    assert sent.route.skipped == []
 
 
 def test_a_target_whose_provider_lacks_the_api_is_skipped(gateway, exchange, monkeypatch):
@@ -183,7 +183,7 @@ def test_of_several_reasons_the_first_is_reported(gateway, exchange):
     target = "{model: plain, disabled: true, match: {team: blue}}"
     sent = exchange(WITH_TOOLS)
     assert gateway(virtual(target, "{model: plain, match: {team: blue}}", "o")).select(sent) == ["o"]
-    assert [skip.reason for skip in sent.skipped] == ["no_match", "no_match"]
+    assert [skip.reason for skip in sent.route.skipped] == ["no_match", "no_match"]
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_a_target_that_cools_down_is_skipped_while_others_are_left(gateway, exch
     world.history.cool("a/m", 30)
     assert world.select(sent) == ["n"]
     assert skipped(sent) == {"m": "cooling_down"}
-    assert "30 s" in sent.skipped[0].text
+    assert "30 s" in sent.route.skipped[0].text
     world.clock.now += 30
     assert world.select(exchange(question())) == ["m", "n"]
 
@@ -288,7 +288,7 @@ def test_when_all_targets_cool_down_all_are_asked(gateway, exchange):
     world.history.cool("a/m", 30)
     world.history.cool("b/n", 30)
     assert world.select(sent) == ["m", "n"]
-    assert sent.skipped == []
+    assert sent.route.skipped == []
 
 
 def test_a_cooling_target_is_better_than_one_that_cannot_serve(gateway, exchange):
@@ -362,7 +362,7 @@ def test_a_target_with_other_changes_is_another_target(gateway, exchange):
     world = gateway(virtual("m", "{model: m, override: {seed: 1}}", "m", "{model: m, override: {seed: 2}}"))
     sent = exchange(question())
     assert world.select(sent) == ["m", "m", "m"]
-    assert [target.changes for target in sent.targets] == [(), (("seed", "set", 1),), (("seed", "set", 2),)]
+    assert [target.changes for target in sent.route.targets] == [(), (("seed", "set", 1),), (("seed", "set", 2),)]
 
 
 # --- number of tries

@@ -61,7 +61,7 @@ INLINE = [
 async def ask(gateway, path, body, model="all"):
     stream = gateway.stream()
     _, answer = await talk(stream, asks(path), sends(body | {"model": model}))
-    return answer, {skip.target.name: skip.reason for skip in stream._exchange.skipped}
+    return answer, {skip.target.name: skip.reason for skip in stream._exchange.route.skipped}
 
 
 async def test_targets_that_fetch_nothing_are_skipped(world):

@@ -186,12 +186,12 @@ def authorized(settings):
     access = Access(settings.teams, settings.groups, before, earlier.consumers if earlier else {})
     consumer, chain = access.consumer(settings.consumers[0]), catalog(settings).resolve("v")
     exchange: Any = SimpleNamespace(consumer=consumer, chain=chain, targets=chain.targets, skipped=[])
-    exchange.ask = Ask(model="v")
+    exchange.request.ask = Ask(model="v")
     try:
         Authorize()(exchange)
     except Refusal:
         return None
-    return [target.name for target in exchange.targets]
+    return [target.name for target in exchange.route.targets]
 
 
 def test_a_consumer_that_is_new_gets_nothing_of_the_grants_before():

@@ -88,5 +88,5 @@ async def test_requests_to_models_meet_the_taint_of_tools(two, exchange):
     await taint.mark(asked, "web/fetch")
     Tainted(taint)(asked)
     assert guard.for_exchange(asked) is guard
-    assert asked.untrusted == ("web/fetch",)
-    assert "send_mail" not in json.dumps(asked.dialect.without_tools(asked.json, guard.withheld)[0])
+    assert asked.findings.untrusted == ("web/fetch",)
+    assert "send_mail" not in json.dumps(asked.request.dialect.without_tools(asked.request.json, guard.withheld)[0])

@@ -19,15 +19,15 @@ HOSTILE = 'x\r\n{"event":"forged"}\x1b[31m\0"\\ \u2028 ' + "y" * 100_000
 def test_a_record_names_the_budget_that_refused_or_downgraded(exchange):
     found = ended(exchange)
     assert not {"denied_by", "downgraded"} & describe(found).keys()
-    found.denied_by, found.downgraded = "month", "week"
+    found.money.denied_by, found.money.downgraded = "month", "week"
     assert (describe(found)["denied_by"], describe(found)["downgraded"]) == ("month", "week")
 
 
 def test_any_exchange_is_one_line_of_json(world, exchange):
     gateway = world()
     found = ended(exchange, labels={"run": HOSTILE[:256]}, response_model=HOSTILE, consumer=Consumer("alice"))
-    found.request_id, found.ask.model = HOSTILE, HOSTILE
-    found.report.finish_reasons = dict.fromkeys(range(100), HOSTILE)
+    found.request.id, found.request.ask.model = HOSTILE, HOSTILE
+    found.answer.report.finish_reasons = dict.fromkeys(range(100), HOSTILE)
     gateway.telemetry.record(found)
     [line] = gateway.lines
     assert line.endswith("\n")
@@ -84,7 +84,7 @@ def test_the_line_has_the_facts_of_the_exchange(world, exchange):
 
 def test_the_line_names_skipped_targets_with_their_reasons(exchange):
     found = ended(exchange)
-    found.skipped = [Skip(Target(f"t{index}", "a", "x"), "disabled", "it is disabled") for index in range(64)]
+    found.route.skipped = [Skip(Target(f"t{index}", "a", "x"), "disabled", "it is disabled") for index in range(64)]
     skipped = describe(found)["skipped"]
     assert skipped["t0"] == "disabled"
     assert len(skipped) == 16
@@ -92,8 +92,7 @@ def test_the_line_names_skipped_targets_with_their_reasons(exchange):
 
 def test_an_exchange_that_ended_early_can_be_described(exchange):
     found = exchange()
-    for name in ("consumer", "labels", "ask"):
-        delattr(found, name)
+    del found.consumer, found.money.labels, found.request.ask
     found.end()
     assert "consumer" not in describe(found)
     assert "model" not in describe(found)

@@ -15,10 +15,11 @@ from extproc.operate.telemetry.metrics import Bounded
 from extproc.operate.telemetry.page import written
 from extproc.tools.mcp.call import Call
 from extproc.wire.framing import rpc
-from extproc.words.caching import Caching
+from extproc.words.caching import CACHING, Caching
 from extproc.words.dialect import Report
 from extproc.words.exchange import Consumer, Target, Usage
 from extproc.words.reservation import Reservation
+from extproc.words.tool_call import TOOL_CALL
 from extproc.words.verdicts import Verdict
 
 COMMON = {
@@ -34,14 +35,14 @@ def ended(exchange, body=None, *, model="m", response_model="m-1", **more):
     """An exchange that a provider served."""
     body = body or {"model": model, "stream": True, "messages": [{"role": "user", "content": "CANARY-PROMPT"}]}
     found = exchange(body, **more)
-    found.forwarded = True
-    found.status, found.attempts = 200, 2
-    found.target = found.targets[0]
-    found.report = Report(model=response_model, usage_refused=True, finish_reasons={0: "stop"})
-    found.usage, found.cost = Usage(7, 3, 2, 1), 12_500
-    found.reservation = Reservation(found.id, 14, 3)
+    found.route.forwarded = True
+    found.answer.status, found.answer.attempts = 200, 2
+    found.answer.target = found.route.targets[0]
+    found.answer.report = Report(model=response_model, usage_refused=True, finish_reasons={0: "stop"})
+    found.money.usage, found.money.cost = Usage(7, 3, 2, 1), 12_500
+    found.money.reservation = Reservation(found.id, 14, 3)
     found.end(whole=True)
-    found.first_token, found.seconds, found.sent = 0.2, 1.2, found.started + 0.1
+    found.answer.first_token, found.seconds, found.route.sent = 0.2, 1.2, found.started + 0.1
     return found
 
 
@@ -62,8 +63,8 @@ def touch_all(telemetry, exchange):
     telemetry.unread.labels("told").inc()
     telemetry.budget_used("b", lambda: 0.5)
     unpriced = ended(exchange)
-    unpriced.cost = None
-    unpriced.caching = Caching(b"key", "alice", 60.0, True, 100, "hit", 5)
+    unpriced.money.cost = None
+    unpriced.features[CACHING] = Caching(b"key", "alice", 60.0, True, 100, "hit", 5)
     telemetry.record(unpriced)
     telemetry.lease_expired(forwarded=True)
     telemetry.downstream_end("4xx")
@@ -84,11 +85,18 @@ def called(exchange, tool="add", *, known=True, **more):
     made = exchange()
     params = {"name": f"gh_{tool}", "arguments": {"text": "CANARY-ARGUMENT"}}
     message = rpc.message({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params})
-    made.mcp = Call("dev", None, message, "2025-06-18", name=params["name"], server="github", tool=tool, **more)
-    made.mcp.entry = object() if known else None
-    made.operation, made.target, made.targets = "tools/call", None, (Target("dev", "github", tool),)
-    made.status, made.forwarded = 200, True
-    made.usage = Usage(source="none")
+    made.features[TOOL_CALL] = call = Call(
+        "dev", None, message, "2025-06-18", name=params["name"], server="github", tool=tool, **more
+    )
+    made.route.of_tools, call.entry = True, object() if known else None
+    made.request.operation, made.answer.target, made.route.targets = (
+        "tools/call",
+        None,
+        (Target("dev", "github", tool),),
+    )
+    made.answer.status, made.route.forwarded = 200, True
+    made.answer.report = Report(error=str(call.rpc_error) if call.rpc_error else "tool_error" if call.failed else "")
+    made.money.usage = Usage(source="none")
     made.end(whole=True)
     return made
 
@@ -192,7 +200,7 @@ def test_an_exchange_is_counted(world, exchange):
 def test_an_invalid_status_is_not_counted(world, exchange, status):
     gateway = world()
     found = ended(exchange)
-    found.status = status
+    found.answer.status = status
     gateway.telemetry.record(found)
     assert gateway.metric("extproc_requests_total", operation="chat", status="none") == 1
 
@@ -256,7 +264,7 @@ def test_values_of_clients_and_providers_add_few_series(world, exchange):
     telemetry = gateway.telemetry
     for number in range(10_000):
         found = ended(exchange, labels={"agent": f"agent-{number}"}, response_model=f"r-{number}")
-        found.ask.model = f"model-{number}"
+        found.request.ask.model = f"model-{number}"
         telemetry.record(found)
         telemetry.attempt(f"provider-{number}", f"model-{number}", "ok", 0.1)
     for name in ("gen_ai_server_request_duration_seconds_count", "extproc_tries_total", "extproc_try_seconds_count"):
@@ -269,8 +277,8 @@ def test_wrong_keys_do_not_push_exchanges_out_of_the_record(world, exchange):
     telemetry.record(ended(exchange))
     for _ in range(5000):
         stranger = ended(exchange)
-        stranger.forwarded = False
-        del stranger.consumer, stranger.labels
+        stranger.route.forwarded = False
+        del stranger.consumer, stranger.money.labels
         telemetry.record(stranger)
     telemetry.record(ended(exchange))
     entries = list(telemetry.recent)
@@ -284,7 +292,7 @@ def test_combinations_of_models_and_of_labels_add_few_series(world, exchange):
     for number in range(5000):
         labels = {"agent": f"agent-{number % 97}", "task": f"task-{number % 89}"}
         found = ended(exchange, labels=labels, response_model=f"r-{number % 101}")
-        found.ask.model = f"model-{number % 103}"
+        found.request.ask.model = f"model-{number % 103}"
         telemetry.record(found)
     for name, most in (
         ("gen_ai_server_request_duration_seconds_count", 1001),
@@ -303,8 +311,8 @@ def test_five_hundred_consumers_of_ten_models_fit_into_2_mb(world, exchange):
     found = ended(exchange)
     for number in range(5000):
         found.consumer = Consumer(f"consumer-of-a-department-{number % 500}", team=f"team-{number % 20}")
-        found.ask.model = f"provider/a-model-2026-{number // 500}"
-        found.target = Target(found.ask.model, "a", "m")
+        found.request.ask.model = f"provider/a-model-2026-{number // 500}"
+        found.answer.target = Target(found.request.ask.model, "a", "m")
         telemetry.record(found)
     text = generate_latest(telemetry.registry)
     assert text.count(b"extproc_consumer_requests_total{") == 500
@@ -348,7 +356,7 @@ def test_spending_is_counted_by_consumer_and_provider(world, exchange):
 
 def test_an_unknown_price_is_counted(world, exchange):
     gateway, found = world(), ended(exchange)
-    found.cost = None
+    found.money.cost = None
     gateway.telemetry.record(found)
     assert gateway.log[0]["cost_usd"] is None
     assert gateway.metric("extproc_cost_unknown_total", provider="a", model="m") == 1

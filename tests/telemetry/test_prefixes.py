@@ -15,7 +15,7 @@ def warned(exchange):
         for text in systems:
             body = {"model": "m", "messages": [{"role": "system", "content": text}, {"role": "user", "content": "Hi"}]}
             made = exchange(body, consumer=Consumer(consumer))
-            made.usage = usage or Usage(5000)
+            made.money.usage = usage or Usage(5000)
             found = prefixes.warning(made)
         return found
 

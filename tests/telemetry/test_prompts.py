@@ -160,9 +160,9 @@ async def test_a_collector_that_fails_is_counted_and_what_waits_is_bounded(world
 
 async def test_of_a_body_that_is_no_json_or_is_large_no_text_is_sent(exchange):
     found = exchange({"model": "m", "messages": [{"role": "user", "content": "x" * (300 << 10)}]})
-    found.operation = "chat"
-    for body in (found.body, b"--form\r\n", b"[]"):
-        found.body = body
+    found.request.operation = "chat"
+    for body in (found.request.body, b"--form\r\n", b"[]"):
+        found.request.body = body
         attributes = {pair["key"]: pair["value"] for pair in module._record(found, 100)["attributes"]}
         assert attributes["gen_ai.input.messages"] == {"arrayValue": {"values": []}}
         assert attributes["extproc.cut"] == {"boolValue": True}

@@ -17,11 +17,11 @@ OF_CALLS = {"gen_ai.tool.name", "mcp.method.name", "mcp.protocol.version", "extp
 @pytest.fixture
 def ended(exchange):
     found = exchange({"model": "m" * 1000, "messages": [{"role": "user", "content": "CANARY"}]}, labels={"run": "7"})
-    found.forwarded, found.attempts, found.target = True, 2, found.targets[0]
-    found.report = Report(model="m-1", finish_reasons={0: "stop", 1: "length"})
-    found.verdicts.append(Verdict("no-keys", "input", "mask", {"aws": 1}))
-    found.guardrails.append("no-keys:mask")
-    found.usage, found.cost = Usage(7, 3, source="provider"), 12_500
+    found.route.forwarded, found.answer.attempts, found.answer.target = True, 2, found.route.targets[0]
+    found.answer.report = Report(model="m-1", finish_reasons={0: "stop", 1: "length"})
+    found.findings.verdicts.append(Verdict("no-keys", "input", "mask", {"aws": 1}))
+    found.findings.guardrails.append("no-keys:mask")
+    found.money.usage, found.money.cost = Usage(7, 3, source="provider"), 12_500
     found.end(whole=True)
     return found
 
@@ -38,7 +38,7 @@ def test_an_exchange_that_ended_has_all_attributes(ended):
 
 
 def test_an_exchange_that_leaves_has_what_is_known(ended):
-    ended.request.path += "?key=CANARY"
+    ended.request.head.path += "?key=CANARY"
     found = known(ended)
     assert set(found) < set(ATTRIBUTES)
     assert "gen_ai.usage.input_tokens" not in found
@@ -47,7 +47,7 @@ def test_an_exchange_that_leaves_has_what_is_known(ended):
 
 def test_a_stranger_has_no_consumer(exchange):
     stranger = exchange()
-    del stranger.consumer, stranger.labels
+    del stranger.consumer, stranger.money.labels
     stranger.end(refused="invalid_key")
     found = final(stranger, str)
     assert found["error.type"] == "invalid_key"
@@ -55,13 +55,13 @@ def test_a_stranger_has_no_consumer(exchange):
 
 
 def test_an_error_of_the_provider_is_an_error_type(ended):
-    ended.status = 429
+    ended.answer.status = 429
     assert final(ended, str)["error.type"] == "429"
 
 
 def test_a_call_of_a_tool_has_the_conventions_of_tools_and_none_of_models(exchange):
     call = called(exchange, failed=True)
-    call.usage, call.cost = Usage(), 5_000_000
+    call.money.usage, call.money.cost = Usage(), 5_000_000
     found = final(call, str)
     assert set(found) <= set(ATTRIBUTES)
     assert {name: value for name, value in found.items() if name.startswith(("gen_ai", "mcp", "error"))} == {
@@ -78,7 +78,7 @@ def test_a_call_of_a_tool_has_the_conventions_of_tools_and_none_of_models(exchan
 
 def test_a_message_without_a_tool_names_its_method(exchange):
     listing = called(exchange)
-    listing.operation = "tools/list"
+    listing.request.operation = "tools/list"
     found = known(listing)
     assert found["mcp.method.name"] == "tools/list"
     assert not any(name.startswith("gen_ai") for name in found)

@@ -7,8 +7,9 @@ import pytest
 
 from extproc.dialects import dialects
 from extproc.exchange.unread.waiting import SILENCE, Waiting
-from extproc.words.exchange import Ending, Exchange, Request
+from extproc.words.exchange import Ending, RequestHead
 from extproc.words.tries import Seen, Try, UnderWay
+from tests.exchanges import new_exchange
 from tests.unread.streams import stream
 from tests.unread.watch import watched
 
@@ -23,9 +24,13 @@ def tried(attempt=1, outcome="ok", seen=None, id="id-1", **fields):
 
 
 def answered(id="id-1", attempts=1):
-    exchange = Exchange(id, Request("POST", "", {}))
-    exchange.dialect, exchange.status, exchange.attempts = dialects()["openai_chat"], 200, attempts
-    exchange.target, exchange.unread, exchange.forwarded = object(), True, True
+    exchange = new_exchange(id, RequestHead("POST", "", {}))
+    exchange.request.dialect, exchange.answer.status, exchange.answer.attempts = (
+        dialects()["openai_chat"],
+        200,
+        attempts,
+    )
+    exchange.answer.target, exchange.answer.unread, exchange.route.forwarded = object(), True, True
     return exchange
 
 
@@ -60,7 +65,7 @@ async def test_the_log_comes_after_the_headers(world):
     await world.turn()
     assert world.settled == [exchange]
     assert exchange.ending is Ending.ANSWERED
-    assert (exchange.report.usage.input_tokens, exchange.report.usage.output_tokens) == (300, 77)
+    assert (exchange.answer.report.usage.input_tokens, exchange.answer.report.usage.output_tokens) == (300, 77)
     assert world.counted == ["told"]
     world.waiting.tell(tried())  # once more: nothing
     await world.turn()
@@ -73,7 +78,7 @@ async def test_the_log_comes_before_the_headers(world):
     world.wait(exchange := answered())
     await world.turn()
     assert world.settled == [exchange]
-    assert exchange.report.usage.output_tokens == 77
+    assert exchange.answer.report.usage.output_tokens == 77
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -89,7 +94,7 @@ async def test_only_the_try_that_answered_counts(world, first):
         world.wait(exchange)
     world.waiting.tell(tried(2))
     await world.turn()
-    assert exchange.report.usage.output_tokens == 77
+    assert exchange.answer.report.usage.output_tokens == 77
 
 
 @pytest.mark.parametrize(("outcome", "ending"), [("client_left", Ending.INCOMPLETE), ("cut", Ending.INCOMPLETE)])
@@ -98,8 +103,8 @@ async def test_an_answer_that_broke_off(world, outcome, ending):
     world.waiting.tell(tried(outcome=outcome, seen=watched([BODY[:800]], ended=False), answer_bytes=800))
     await world.turn()
     assert exchange.ending is ending
-    assert exchange.report.usage is None
-    assert exchange.report.output_events > 0
+    assert exchange.answer.report.usage is None
+    assert exchange.answer.report.output_events > 0
 
 
 async def test_entries_that_nobody_waits_for_are_dropped(world):
@@ -130,7 +135,7 @@ async def test_silence_ends_it_and_reports_go_on(world):
     world.waiting.give_up()
     await world.turn()
     assert world.settled == [exchange]
-    assert (exchange.report, exchange.ending) == (None, Ending.INCOMPLETE)
+    assert (exchange.answer.report, exchange.ending) == (None, Ending.INCOMPLETE)
     assert world.counted == ["untold"]
 
 
@@ -146,7 +151,7 @@ async def test_a_script_that_failed_tells_nothing(world):
     world.wait(exchange := answered())
     world.waiting.tell(Try("id-1", "a", "m", 1, 200, "ok", 3.0, 0.5, "", answer_bytes=5000))
     await world.turn()
-    assert (exchange.report, world.counted) == (None, ["untold"])
+    assert (exchange.answer.report, world.counted) == (None, ["untold"])
 
 
 async def test_times_are_those_of_the_try_behind_our_own(world):
@@ -157,7 +162,7 @@ async def test_times_are_those_of_the_try_behind_our_own(world):
     world.waiting.tell(tried(seconds=3.0, first_byte=0.5, seen=seen))
     await world.turn()
     assert exchange.seconds == pytest.approx(9.5, abs=0.1)
-    assert exchange.first_token == pytest.approx(7.25, abs=0.1)
+    assert exchange.answer.first_token == pytest.approx(7.25, abs=0.1)
 
 
 async def test_a_bug_is_counted(world):

@@ -10,8 +10,9 @@ from extproc.exchange.unread import BESIDE, HEAD, TAIL
 from extproc.exchange.unread.windows import Reading, spans
 from extproc.wire.framing.sse import SSE
 from extproc.words.dialect import Report
-from extproc.words.exchange import Exchange, Request, Response
+from extproc.words.exchange import RequestHead, ResponseHead
 from extproc.words.tries import Seen
+from tests.exchanges import new_exchange
 from tests.samples import exhaustive, some
 from tests.unread.streams import APIS, event, stream
 from tests.unread.watch import Watch, watched
@@ -22,13 +23,13 @@ LIMIT = 1 << 20
 
 def body_report(api, body, *, whole=True):
     """As `usage.mode: body` reports it."""
-    exchange = Exchange("id-1", Request("POST", "", {}))
-    exchange.dialect, exchange.report = dialects()[api], Report()
-    exchange.response = Response(200, {})
+    exchange = new_exchange("id-1", RequestHead("POST", "", {}))
+    exchange.request.dialect, exchange.answer.report = dialects()[api], Report()
+    exchange.answer.head = ResponseHead(200, {})
     framing = SSE(LIMIT)
     events = [*framing.feed(body), *(framing.end() if whole else ())]
     Count()(exchange, events, True)
-    return exchange.report
+    return exchange.answer.report
 
 
 def log_report(api, seen, total):

@@ -5,6 +5,7 @@ import pytest
 from extproc.wire.framing.rewording import Rewording
 from extproc.words.dialect import Report
 from extproc.words.exchange import OUTCOMES, Ending
+from tests.exchanges import write
 
 FORWARDED = {"forwarded": True}
 UNREACHED = FORWARDED | {"status": 503, "unreached": "connect", "attempts": 1}
@@ -37,9 +38,9 @@ FAILED = FORWARDED | {"status": 429, "attempts": 1}
 def test_an_exchange_has_the_ending_of_its_state(exchange, came, how, ending, error):
     sent = exchange()
     for name, value in came.items():
-        setattr(sent, name, Rewording(sent) if name == "reader" else value)
+        write(sent, **{name: Rewording(sent) if name == "reader" else value})
     if came.get("attempts") and "unreached" not in came:
-        sent.target = sent.targets[0]
+        sent.answer.target = sent.route.targets[0]
     sent.end(**how)
     assert (sent.ending, sent.error) == (ending, error)
     assert sent.seconds > 0

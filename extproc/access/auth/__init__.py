@@ -33,7 +33,7 @@ from extproc.access.auth.settings import (
 from extproc.words.caching import CACHE
 from extproc.words.chain import Skip
 from extproc.words.errors import EXPIRED_KEY, INVALID_KEY, MISSING_KEY, MODEL_NOT_ALLOWED, Refusal
-from extproc.words.exchange import NOTHING_VERIFIED, Consumer, Exchange, Request
+from extproc.words.exchange import NOTHING_VERIFIED, Consumer, Exchange, RequestHead
 from extproc.words.values import Pattern
 from extproc.words.verdicts import GUARDRAILS
 
@@ -138,11 +138,11 @@ class Authenticate:
         self._anonymous = Consumer(ANONYMOUS, tools=Grants([list(map(Pattern, tools))]))
 
     def __call__(self, exchange: Exchange) -> None:
-        request = exchange.request
+        request = exchange.request.head
         for name in self._token_headers:
             if name in request.headers:  # Envoy has removed a token that it accepted
                 self._refuse(request)
-        key = credential(request, exchange.dialect.key_parameter)
+        key = credential(request, exchange.request.dialect.key_parameter)
         identity = None if key is None else self._by_key(key, request)
         if request.verified is not NOTHING_VERIFIED:
             for other in self._verified(request):
@@ -150,12 +150,12 @@ class Authenticate:
                     raise Refusal(INVALID_KEY, _SEVERAL)
                 identity = identity or other
         if identity is not None:
-            exchange.consumer, exchange.key = identity.consumer, identity.key
+            exchange.consumer, exchange.money.key = identity.consumer, identity.key
         elif self._required:
             raise Refusal(MISSING_KEY, "The request has no gateway key: send 'Authorization: Bearer <key>'.")
         else:
             exchange.consumer = self._anonymous
-        exchange.labels = self._labels(exchange)
+        exchange.money.labels = self._labels(exchange)
 
     def _read_keys(self, settings: ConsumerSettings, who: Consumer) -> Iterator[tuple[bytes, Identity]]:
         """The digests of a consumer's keys; a key whose secret is not set has none."""
@@ -173,7 +173,7 @@ class Authenticate:
     def _digest(self, key: str) -> bytes:
         return hmac.digest(self._secret, key.encode("utf-8", "surrogateescape"), "sha256")
 
-    def _by_key(self, key: str, request: Request) -> Identity:
+    def _by_key(self, key: str, request: RequestHead) -> Identity:
         identity = self._known.get(key)
         if identity is None:
             identity = self._keys.get(self._digest(key)) if len(key) <= _MAX_KEY else None
@@ -182,13 +182,13 @@ class Authenticate:
             self._known[key] = identity
         return self._good(identity)
 
-    def _refuse(self, request: Request, *, token: bool = True) -> NoReturn:
+    def _refuse(self, request: RequestHead, *, token: bool = True) -> NoReturn:
         """401, with Envoy's reason where it checked a token."""
         if token:
             self._tokens.refuse(request.verified.token)
         raise Refusal(INVALID_KEY, _UNKNOWN)
 
-    def _verified(self, request: Request) -> Iterator[Identity]:
+    def _verified(self, request: RequestHead) -> Iterator[Identity]:
         """The consumers of the credentials that Envoy has verified."""
         for identity in self._tokens.find(request.verified.token):
             yield self._good(identity)
@@ -206,12 +206,12 @@ class Authenticate:
     def _labels(self, exchange: Exchange) -> Mapping[str, str]:
         prefix = self._prefix
         labels: dict[str, str] = {}
-        for name, value in exchange.request.headers.items():
+        for name, value in exchange.request.head.headers.items():
             if name.startswith(prefix) and len(labels) < _MAX_LABELS and name not in (GUARDRAILS, CACHE):
                 label = name[len(prefix) :]
                 if label and value:
                     labels[label[:64]] = cut(value)
-        headers = exchange.request.headers
+        headers = exchange.request.head.headers
         for name in self._session:
             if (session := headers.get(name)) and len(labels) < _MAX_LABELS:
                 labels.setdefault(SESSION, cut(session))
@@ -228,25 +228,25 @@ class Authorize:
     """Narrows `targets` to those granted. 403 when none is left."""
 
     def __call__(self, exchange: Exchange) -> None:
-        consumer, model = exchange.consumer, exchange.ask.model
-        chain = exchange.chain
+        consumer, model = exchange.consumer, exchange.request.ask.model
+        chain = exchange.route.chain
         if not consumer.may_use((chain.next or chain).name):
             message = f"Consumer {consumer.name} may not use {model!r}: GET /v1/models lists its models."
             raise Refusal(MODEL_NOT_ALLOWED, message, param="model")
         may_use = consumer.may_use if chain.next is None else earlier_grants(consumer, chain, chain.next)
-        granted = tuple([target for target in exchange.targets if may_use(target.name)])
-        if len(granted) < len(exchange.targets):
+        granted = tuple([target for target in exchange.route.targets if may_use(target.name)])
+        if len(granted) < len(exchange.route.targets):
             text = f"consumer {consumer.name} may not use it"
-            exchange.skipped += [
-                Skip(target, "not_granted", text) for target in exchange.targets if target not in granted
+            exchange.route.skipped += [
+                Skip(target, "not_granted", text) for target in exchange.route.targets if target not in granted
             ]
-            exchange.targets = granted
-        if not exchange.targets:
+            exchange.route.targets = granted
+        if not exchange.route.targets:
             message = f"Consumer {consumer.name} may use no target of {model!r}: GET /v1/models lists its models."
             raise Refusal(MODEL_NOT_ALLOWED, message, param="model")
 
 
-def credential(request: Request, parameter: str = "") -> str | None:
+def credential(request: RequestHead, parameter: str = "") -> str | None:
     """The client's key, or None. It is in a header, or in `parameter` of the query where the API has one. Raises
     Refusal (401) when two keys differ, or a header holds no key.
     """

@@ -42,15 +42,15 @@ class Open:
         self._catalog = catalog
 
     def __call__(self, exchange: Exchange) -> None:
-        id, kept, consumer = exchange.endpoint.id, exchange.kept, owner(exchange.consumer)
+        id, kept, consumer = exchange.request.endpoint.id, exchange.route.kept, owner(exchange.consumer)
         found = self._ids.open(consumer, id)
         target = None if found is None else self._catalog.target(found.target)
         if found is None or target is None or target.provider != found.provider:
             raise unknown(id)
         kept.ids[found.id] = id
         kept.object, kept.sealing = found.id, True
-        exchange.body, exchange.json = b"", {}
-        path, _, query = exchange.request.path.partition("?")
+        exchange.request.body, exchange.request.json = b"", {}
+        path, _, query = exchange.request.head.path.partition("?")
 
         def opened(match: re.Match[str]) -> str:  # the item behind which a list goes on
             item = self._ids.open(consumer, match[0])
@@ -59,12 +59,12 @@ class Open:
             return item.id
 
         if query:
-            exchange.request.path = f"{path}?{_in_query(opened, query)}"
-        exchange.ask = Ask(model=target.name, free=True)
-        exchange.ask.stream = dict(parse_qsl(query, max_num_fields=64)).get("stream") == "true"
-        exchange.ask.later = found.input_tokens, found.output_tokens
-        exchange.chain = Chain((target,), _ONCE, target.name)
-        exchange.targets = (target,)
+            exchange.request.head.path = f"{path}?{_in_query(opened, query)}"
+        exchange.request.ask = Ask(model=target.name, free=True)
+        exchange.request.ask.stream = dict(parse_qsl(query, max_num_fields=64)).get("stream") == "true"
+        exchange.request.ask.later = found.input_tokens, found.output_tokens
+        exchange.route.chain = Chain((target,), _ONCE, target.name)
+        exchange.route.targets = (target,)
 
 
 class Recall:
@@ -81,29 +81,29 @@ class Recall:
         self._allowed = [Pattern(each) for each in foreign] if not isinstance(foreign, str) else []
 
     def __call__(self, exchange: Exchange) -> None:
-        kept, dialect, needs = exchange.kept, exchange.dialect, exchange.ask.needs
+        kept, dialect, needs = exchange.route.kept, exchange.request.dialect, exchange.request.ask.needs
         changes: dict[tuple[int, Any], Any] = {}
-        for place in _objects.in_request(exchange.json, dialect.objects, named=kept.named):
+        for place in _objects.in_request(exchange.request.json, dialect.objects, named=kept.named):
             if is_sealed(place.id):
                 changes[id(place.holder), place.key] = self._open(exchange, place)
             elif place.refers:
                 self._check(exchange, place)
         if changes:
-            if is_form(exchange.body):
+            if is_form(exchange.request.body):
                 message = "Ids of objects cannot stand in a form, or in a file for a batch: send their content."
                 raise Refusal(INVALID_REQUEST, message)
-            exchange.body = rewritten(exchange.body, exchange.json, changes)
-            exchange.masked = True
+            exchange.request.body = rewritten(exchange.request.body, exchange.request.json, changes)
+            exchange.request.masked = True
             if dialect.unnamed:
-                exchange.ask.file_bytes = len(exchange.body)
-        if dialect.unnamed and not exchange.ask.model:
+                exchange.request.ask.file_bytes = len(exchange.request.body)
+        if dialect.unnamed and not exchange.request.ask.model:
             field = next(iter(dialect.fields.spoken))
-            raise unknown(str(exchange.json.get(field)), field)
-        kept.sealing = bool(kept.ids) or dialect.keeps(exchange.json) or exchange.ask.speaks
+            raise unknown(str(exchange.request.json.get(field)), field)
+        kept.sealing = bool(kept.ids) or dialect.keeps(exchange.request.json) or exchange.request.ask.speaks
         kept.sealing = kept.sealing or not needs.keys().isdisjoint((HOSTED, "state", "thread"))
 
     def _open(self, exchange: Exchange, place: Found) -> str:
-        kept, sealed = exchange.kept, place.id
+        kept, sealed = exchange.route.kept, place.id
         found = self._ids.open(owner(exchange.consumer), sealed)
         if found is None:
             raise unknown(sealed, place.where)
@@ -113,19 +113,19 @@ class Recall:
                 message = f"{place.where!r} names an object at another provider than the other ids of the request do."
                 raise Refusal(INVALID_REQUEST, message, param=place.where)
             kept.keeper = found.provider
-            if exchange.dialect.unnamed:
+            if exchange.request.dialect.unnamed:
                 _take_model(exchange, found)
         return found.id
 
     def _check(self, exchange: Exchange, place: Found) -> None:
         """Refuse an id of the provider's own. Any consumer that knows it could use the object."""
-        if exchange.dialect.objects.ours(place.id):
+        if exchange.request.dialect.objects.ours(place.id):
             raise Refusal(OBJECT_NOT_FOUND, _KEPT_NOWHERE.format(place.where), param=place.where)
         if self._allows_all or any(allowed(place.id) for allowed in self._allowed):
             return
-        if exchange.dialect.unnamed and not exchange.ask.model:
+        if exchange.request.dialect.unnamed and not exchange.request.ask.model:
             raise unknown(place.id, place.where)
-        chain = self._catalog.resolve(exchange.ask.model)
+        chain = self._catalog.resolve(exchange.request.ask.model)
         if chain is not None and any(self._ids.able(target.provider) for target in chain.targets):
             message = (
                 f"{place.where!r} is the id of a {place.kind} that this gateway did not give out: {_shown(place.id)}. "
@@ -136,7 +136,7 @@ class Recall:
 
 def _take_model(exchange: Exchange, found: Object) -> None:
     """The model of a batch is that of its file, and so are the tokens that it comes to."""
-    ask = exchange.ask
+    ask = exchange.request.ask
     ask.model = found.target
     ask.later = found.input_tokens, found.output_tokens
     ask.file_tokens, ask.answer_tokens = ask.later
@@ -160,20 +160,20 @@ class Seal:
         self._ids = ids
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
-        translated = contract.TRANSLATED in exchange.response.headers and not exchange.attached
+        translated = contract.TRANSLATED in exchange.answer.head.headers and not exchange.attached
         return self._seals(exchange) and not translated
 
     def reason(self, exchange: Exchange) -> str:
         return "its provider keeps it, and its id is written anew" if self._seals(exchange) else ""
 
     def _seals(self, exchange: Exchange) -> bool:
-        if not exchange.kept.sealing:
+        if not exchange.route.kept.sealing:
             return False
-        targets = exchange.targets if exchange.target is None else (exchange.target,)
-        return bool(exchange.kept.ids) or any(self._ids.able(target.provider) for target in targets)
+        targets = exchange.route.targets if exchange.answer.target is None else (exchange.answer.target,)
+        return bool(exchange.route.kept.ids) or any(self._ids.able(target.provider) for target in targets)
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
-        report, ids, objects = exchange.report, exchange.kept.ids, exchange.dialect.objects
+        report, ids, objects = exchange.answer.report, exchange.route.kept.ids, exchange.request.dialect.objects
         assert report is not None, "Read wrote it"
         for event in events:
             if event.data is not None and _objects.may_answer(event.data, objects):
@@ -189,11 +189,11 @@ class Seal:
         return events
 
     def _add(self, exchange: Exchange, found: Sequence[str]) -> None:
-        ids, target = exchange.kept.ids, exchange.target
+        ids, target = exchange.route.kept.ids, exchange.answer.target
         assert target is not None, "Origin found it"
         for id in found:
             if id not in ids and not is_sealed(id):
-                made = Object(target.provider, target.name, id, *exchange.ask.later)
+                made = Object(target.provider, target.name, id, *exchange.request.ask.later)
                 ids[id] = self._ids.seal(owner(exchange.consumer), made) or id
 
 

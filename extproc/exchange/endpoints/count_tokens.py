@@ -20,9 +20,12 @@ class CountTokens:
         self._catalog = catalog
 
     def __call__(self, exchange: Exchange) -> LocalReply | None:
-        if exchange.operation != OPERATION:
+        if exchange.request.operation != OPERATION:
             return None
-        if self._catalog.dialect(exchange.targets[0], exchange.dialect) is not None and not exchange.attached:
+        if (
+            self._catalog.dialect(exchange.route.targets[0], exchange.request.dialect) is not None
+            and not exchange.attached
+        ):
             return None
         return _estimate(exchange)
 
@@ -31,17 +34,17 @@ class CountAnyway:
     """Answers where every target failed that could count."""
 
     def __call__(self, exchange: Exchange) -> LocalReply | None:
-        if exchange.operation != OPERATION or exchange.attached:
+        if exchange.request.operation != OPERATION or exchange.attached:
             return None
-        status = exchange.response.status
-        return _estimate(exchange) if exchange.forwarded and (status >= 500 or status in _FAILED) else None
+        status = exchange.answer.head.status
+        return _estimate(exchange) if exchange.route.forwarded and (status >= 500 or status in _FAILED) else None
 
 
 _FAILED = (401, 403, 408, 429)  # of the gateway's account, not of the request
 
 
 def _estimate(exchange: Exchange) -> LocalReply:
-    ask = exchange.ask
-    tokens = estimate(len(exchange.body) - ask.image_bytes) + ask.images * _IMAGE_TOKENS
-    body = msgspec.json.encode(exchange.dialect.encode_count(tokens))
+    ask = exchange.request.ask
+    tokens = estimate(len(exchange.request.body) - ask.image_bytes) + ask.images * _IMAGE_TOKENS
+    body = msgspec.json.encode(exchange.request.dialect.encode_count(tokens))
     return LocalReply(200, body, {"content-type": "application/json"}, OPERATION)

@@ -18,9 +18,9 @@ class Quarantined:
         self._results = results
 
     def __call__(self, exchange: Exchange) -> LocalReply | None:
-        if exchange.operation != "quarantine":
+        if exchange.request.operation != "quarantine":
             return None
-        reference = exchange.request.path.partition("?")[0].removeprefix(QUARANTINE)
+        reference = exchange.request.head.path.partition("?")[0].removeprefix(QUARANTINE)
         found = self._results.find(reference, exchange.consumer.name)
         if found is None:
             raise Refusal(OBJECT_NOT_FOUND, "There is no result of this reference, or its time is over.")

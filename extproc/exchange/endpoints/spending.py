@@ -75,10 +75,10 @@ class Own:
         self._looking = 0
 
     async def __call__(self, exchange: Exchange) -> LocalReply | None:
-        if exchange.operation not in ("usage", "budgets"):
+        if exchange.request.operation not in ("usage", "budgets"):
             return None
         self._rate.check(exchange.consumer.name)
-        if exchange.operation == "usage":
+        if exchange.request.operation == "usage":
             return _json(await self._usage(exchange))
         return _json(await self._counts(exchange))
 
@@ -94,7 +94,7 @@ class Own:
 
     async def _usage(self, exchange: Exchange) -> object:
         _check_room(self._busy, _REPORTS)
-        query = exchange.request.path.partition("?")[2]
+        query = exchange.request.head.path.partition("?")[2]
         try:
             asked = parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
             parameters = [(name, value) for name, value in asked if name not in ("consumer", "team", "format")]

@@ -32,15 +32,16 @@ class WhyRead:
     def __call__(self, exchange: Exchange) -> str:
         if not self.enabled:
             return "usage.mode is body"
-        if not exchange.ask.stream:
+        if not exchange.request.ask.stream:
             return "it is plain"
         if exchange.attached:
             return "attach mode has no internal listener to follow it"
-        if exchange.translated and not any(
-            self._speaks(target, exchange.dialect) is exchange.dialect for target in exchange.targets
+        if exchange.route.translated and not any(
+            self._speaks(target, exchange.request.dialect) is exchange.request.dialect
+            for target in exchange.route.targets
         ):
             return "it is translated"
-        if any(target.provider in self._patient for target in exchange.targets):
+        if any(target.provider in self._patient for target in exchange.route.targets):
             return "Envoy would bear its silence for the provider's timeout, longer than limits.stream_idle"
         return self._reason(exchange)
 
@@ -54,6 +55,6 @@ class Follow:
 
     def __call__(self, exchange: Exchange) -> None:
         if not self._why_read(exchange):
-            onward = exchange.onward
+            onward = exchange.route.onward
             onward.set_headers = {**onward.set_headers, contract.WATCH: "1"}
             self._waiting.expect(exchange.id)

@@ -74,7 +74,7 @@ class Waiting:
         slot.answered = time.perf_counter() - exchange.started
         slot.patience = SILENCE * interval
         slot.deadline = self._now() + slot.patience
-        if (try_ := slot.tries.get(exchange.attempts)) is not None:
+        if (try_ := slot.tries.get(exchange.answer.attempts)) is not None:
             self._end(exchange.id, slot, try_)
 
     def tell(self, entry: Try | UnderWay) -> None:
@@ -87,7 +87,7 @@ class Waiting:
         elif slot.exchange is None:
             if len(slot.tries) < _MOST_TRIES:
                 slot.tries[entry.attempt] = entry
-        elif entry.attempt == slot.exchange.attempts:
+        elif entry.attempt == slot.exchange.answer.attempts:
             self._end(entry.exchange_id, slot, entry)
 
     async def run(self) -> None:
@@ -147,8 +147,8 @@ def write_end(exchange: Exchange, try_: Try | None, answered: float, event_limit
         return
     seconds = answered + max(0.0, try_.seconds - (try_.first_byte or 0.0))
     if try_.seen is not None:
-        reading = Reading(try_.seen, try_.answer_bytes, exchange.dialect, event_limit)
-        exchange.report = reading.report
+        reading = Reading(try_.seen, try_.answer_bytes, exchange.request.dialect, event_limit)
+        exchange.answer.report = reading.report
         if (first := reading.first_token(try_.seen)) is not None:
-            exchange.first_token = answered + first
+            exchange.answer.first_token = answered + first
     exchange.end(whole=try_.outcome == "ok", seconds=seconds)

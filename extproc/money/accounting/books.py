@@ -23,6 +23,7 @@ import msgspec
 from extproc.money.budgets import LEASE, Budget, read_scope, unpack_facts
 from extproc.money.ledger import Row
 from extproc.stores import LATE_SETTLE, Counters, Expired
+from extproc.words.caching import CACHING
 from extproc.words.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Books:
 
     def enter(self, exchange: Exchange) -> None:
         """Enter an exchange that ended: its row follows its charge."""
-        if self._ledger is None or exchange.operation in _OTHER or not hasattr(exchange, "consumer"):
+        if self._ledger is None or exchange.request.operation in _OTHER or not hasattr(exchange, "consumer"):
             return
         row = row_of(exchange, self._now())
         if (owed := self._owed.get(exchange.id)) is not None:
@@ -190,26 +191,26 @@ class Enter:
 
 def row_of(exchange: Exchange, now: float) -> Row:
     """The ledger's row of an exchange: never a body, never a credential."""
-    consumer, target = exchange.consumer, exchange.target
-    if exchange.mcp is not None:  # a call has one server, refused or not
-        target = next(iter(getattr(exchange, "targets", ())), None)
-    ask = getattr(exchange, "ask", None)
-    usage, caching = exchange.usage, exchange.caching
+    consumer, target = exchange.consumer, exchange.answer.target
+    if exchange.route.of_tools:  # a call has one server, refused or not
+        target = next(iter(getattr(exchange.route, "targets", ())), None)
+    ask = getattr(exchange.request, "ask", None)
+    usage, caching = exchange.money.usage, exchange.features.get(CACHING)
     return Row(
         id=exchange.id,
         time=now - (time.perf_counter() - exchange.started),
-        request_id=exchange.request_id,
+        request_id=exchange.request.id,
         consumer=consumer.name,
         team=consumer.team,
-        key=exchange.key,
-        labels=exchange.labels,
-        operation=exchange.operation,
+        key=exchange.money.key,
+        labels=exchange.money.labels,
+        operation=exchange.request.operation,
         model=ask.model if ask is not None else "",
         target=target.name if target is not None else "",
         provider=target.provider if target is not None else "",
         provider_model=target.model if target is not None else "",
-        attempts=exchange.attempts,
-        status=exchange.status,
+        attempts=exchange.answer.attempts,
+        status=exchange.answer.status,
         error=exchange.error,
         outcome=exchange.ending.outcome,
         stream=ask is not None and ask.stream,
@@ -220,18 +221,18 @@ def row_of(exchange: Exchange, now: float) -> Row:
         cache_write_tokens=usage.cache_write_tokens,
         reasoning_tokens=usage.reasoning_tokens,
         usage_source=usage.source,
-        cost=exchange.cost,
+        cost=exchange.money.cost,
         price_version=target.price.version if target is not None and target.price is not None else "",
         duration_ms=round(exchange.seconds * 1000),
-        first_token_ms=None if exchange.first_token is None else round(exchange.first_token * 1000),
-        guardrails=exchange.guardrails,
-        denied_by=exchange.denied_by,
-        charges=exchange.charges,
+        first_token_ms=None if exchange.answer.first_token is None else round(exchange.answer.first_token * 1000),
+        guardrails=exchange.findings.guardrails,
+        denied_by=exchange.money.denied_by,
+        charges=exchange.money.charges,
         cache="" if caching is None else caching.outcome,
         saved=0 if caching is None else caching.saved or 0,
-        prompt_saved=exchange.prompt_saved,
-        prompt_extra=exchange.prompt_extra,
-        tries=exchange.tries,
+        prompt_saved=exchange.money.prompt_saved,
+        prompt_extra=exchange.money.prompt_extra,
+        tries=exchange.answer.tries,
     )
 
 

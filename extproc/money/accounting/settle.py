@@ -9,6 +9,7 @@ from extproc.money.budgets import Claim, Exact, Expected, Leases, counting
 from extproc.money.budgets.options import charged as charged_price
 from extproc.stores import Counters, StoreError
 from extproc.upstream import prices
+from extproc.words.caching import CACHING
 from extproc.words.exchange import Exchange
 
 
@@ -40,42 +41,43 @@ class Settle:
         self._exact = exact or Exact({})
 
     async def __call__(self, exchange: Exchange) -> None:
-        reservation = getattr(exchange, "reservation", None)
+        reservation = getattr(exchange.money, "reservation", None)
         try:
-            exchange.usage = usage = await used(exchange, self._exact, self._expected)
+            exchange.money.usage = usage = await used(exchange, self._exact, self._expected)
         finally:  # the lease is kept while text is counted, and ends even if a later step fails
             if reservation is not None:
                 self._leases.discard(reservation.id)
-        exchange.cost = spent(exchange)
+        exchange.money.cost = spent(exchange)
         if self._expected is not None:
             learn(exchange, self._expected)
         if reservation is None or not reservation.held:
             return
-        asked = (exchange.forwarded or is_hit(exchange)) and exchange.ending not in UNASKED
-        target = exchange.target or exchange.targets[0]
+        asked = (exchange.route.forwarded or is_hit(exchange)) and exchange.ending not in UNASKED
+        target = exchange.answer.target or exchange.route.targets[0]
         amounts = []
         counts = counting(reservation.claims, exchange, target)
         for claim, counted in zip(reservation.claims, counts, strict=True):
             if not asked or not counted:
                 amounts.append(0)
-            elif claim.budget.counts_money and exchange.target is None:  # the price that applies is unknown
+            elif claim.budget.counts_money and exchange.answer.target is None:  # the price that applies is unknown
                 amounts.append(claim.amount)
             else:
-                amounts.append(claim.budget.charge(usage, exchange.cost))
-        exchange.charges = charged(reservation.claims, amounts)
+                amounts.append(claim.budget.charge(usage, exchange.money.cost))
+        exchange.money.charges = charged(reservation.claims, amounts)
         try:
             await self._counters.settle(reservation.id, amounts, keep=self._keep())
             self._leases.settled(reservation.id)
         except StoreError:
             if not self._owe(reservation.id, amounts):
-                exchange.charges = None
+                exchange.money.charges = None
             for claim in reservation.claims:
                 self._count(claim.budget.name, "settle_failed")
 
 
 def is_hit(exchange: Exchange) -> bool:
     """True for a request that the cache answered: it counts, and uses no tokens."""
-    return exchange.caching is not None and exchange.caching.is_hit
+    caching = exchange.features.get(CACHING)
+    return caching is not None and caching.is_hit
 
 
 def charged(claims: Sequence[Claim], amounts: Sequence[int]) -> Mapping[str, int]:
@@ -85,18 +87,20 @@ def charged(claims: Sequence[Claim], amounts: Sequence[int]) -> Mapping[str, int
 
 def spent(exchange: Exchange) -> int | None:
     """Cost of the usage in nano-USD; None when the price is unknown. Without a known target: the dearest bound."""
-    usage, target = exchange.usage, exchange.target
+    usage, target = exchange.money.usage, exchange.answer.target
     if usage.source == "none":
         return 0
     if target is not None:
         price = charged_price(exchange)
         if price is not None and (usage.cached_tokens or usage.cache_write_tokens):
-            exchange.prompt_saved, exchange.prompt_extra = prices.prompt_cache(price, usage)
+            exchange.money.prompt_saved, exchange.money.prompt_extra = prices.prompt_cache(price, usage)
         return None if price is None else prices.cost(price, usage)
-    outputs = exchange.reservation.outputs or [0] * len(exchange.targets)
+    outputs = exchange.money.reservation.outputs or [0] * len(exchange.route.targets)
     bounds = [
-        prices.bound(target.price, usage.input_tokens, output, exchange.reservation.possible, exchange.ask.units)
-        for target, output in zip(exchange.targets, outputs, strict=True)
+        prices.bound(
+            target.price, usage.input_tokens, output, exchange.money.reservation.possible, exchange.request.ask.units
+        )
+        for target, output in zip(exchange.route.targets, outputs, strict=True)
         if target.price is not None
     ]
     return max(bounds, default=None)

@@ -86,7 +86,7 @@ class FailedTries:
 
     def hold(self, exchange: Exchange, record: Sequence[_Record]) -> bool:
         """Write the `tries` of an exchange that ended. True: some are unknown yet, and `record` runs later."""
-        missing = set(range(1, min(exchange.attempts, _failed(exchange), MOST_TRIES) + 1))
+        missing = set(range(1, min(exchange.answer.attempts, _failed(exchange), MOST_TRIES) + 1))
         missing.difference_update(self._failed.get(exchange.id, ()))
         if not missing or exchange.id in self._held:
             self._write(exchange)
@@ -118,7 +118,7 @@ class FailedTries:
     def _write(self, exchange: Exchange) -> None:
         most = _failed(exchange)
         tries = self._failed.pop(exchange.id, {})
-        exchange.tries = [tries[number] for number in sorted(tries) if number <= most]
+        exchange.answer.tries = [tries[number] for number in sorted(tries) if number <= most]
 
 
 def _failed(exchange: Exchange) -> int:
@@ -127,8 +127,8 @@ def _failed(exchange: Exchange) -> int:
     """
     if exchange.ending is Ending.CLIENT_LEFT:  # Envoy told of no number
         return MOST_TRIES
-    answered = exchange.target is not None and exchange.ending is not Ending.INCOMPLETE
-    return exchange.attempts - answered
+    answered = exchange.answer.target is not None and exchange.ending is not Ending.INCOMPLETE
+    return exchange.answer.attempts - answered
 
 
 class AwaitEnd:
@@ -140,7 +140,7 @@ class AwaitEnd:
         self._failed = failed
 
     async def __call__(self, exchange: Exchange) -> None:
-        report = exchange.report
+        report = exchange.answer.report
         if (
             exchange.ending is not Ending.INCOMPLETE
             or exchange.attached
@@ -149,9 +149,9 @@ class AwaitEnd:
             return
         end = await self._failed.end_of(exchange)
         if end is not None and end.reason != "client_left" and end.status >= 400:
-            exchange.status, exchange.target, exchange.report = end.status, None, None
+            exchange.answer.status, exchange.answer.target, exchange.answer.report = end.status, None, None
             exchange.ending, exchange.error = Ending.UNREACHED, end.reason
-            exchange.unreached = end.reason
+            exchange.answer.unreached = end.reason
 
 
 class AwaitTries:

@@ -52,11 +52,11 @@ async def used(exchange: Exchange, exact: Exact, expected: Expected | None = Non
     """The use of the exchange: its tokens, and the units that are priced beside them, as the answer tells, or else the
     request.
     """
-    usage = await _tokens(exchange, exact, expected) if exchange.mcp is None else _call(exchange)
+    usage = await _tokens(exchange, exact, expected) if not exchange.route.of_tools else _call(exchange)
     if usage.source != "none":
-        told = exchange.report.units if exchange.report is not None else {}
-        if told or exchange.ask.units:
-            usage.kinds = replace(usage.kinds or Kinds(), **{**exchange.ask.units, **told})
+        told = exchange.answer.report.units if exchange.answer.report is not None else {}
+        if told or exchange.request.ask.units:
+            usage.kinds = replace(usage.kinds or Kinds(), **{**exchange.request.ask.units, **told})
     return usage
 
 
@@ -67,9 +67,9 @@ async def _tokens(exchange: Exchange, exact: Exact, expected: Expected | None) -
     was text, is the gateway's own count of the text; so are both counts without a report. A forwarded request with an
     unknown outcome: its reservation. Otherwise nothing.
     """
-    if not exchange.forwarded or exchange.ending in _UNPAID or exchange.ask.free:
+    if not exchange.route.forwarded or exchange.ending in _UNPAID or exchange.request.ask.free:
         return Usage(source="none")
-    report = exchange.report
+    report = exchange.answer.report
     told = told_by(report)
     if report is None or not (told.input_tokens or told.output_tokens):
         if report is not None and (report.told_usage or report.usage):
@@ -87,7 +87,7 @@ async def _tokens(exchange: Exchange, exact: Exact, expected: Expected | None) -
 
 def _call(exchange: Exchange) -> Usage:
     """The use of a call of a tool: no tokens, and its price where a server took it."""
-    paid = exchange.forwarded and exchange.ending not in _UNPAID
+    paid = exchange.route.forwarded and exchange.ending not in _UNPAID
     return Usage() if paid else Usage(source="none")
 
 
@@ -100,11 +100,11 @@ def told_by(report: Report | None) -> Usage:
 
 def learn(exchange: Exchange, expected: Expected) -> None:
     """Remember what the answer came to, where its provider reported it at its end."""
-    usage, target, report = exchange.usage, exchange.target, exchange.report
-    if target is None or report is None or usage.source != "provider" or exchange.mcp is not None:
+    usage, target, report = exchange.money.usage, exchange.answer.target, exchange.answer.report
+    if target is None or report is None or usage.source != "provider" or exchange.route.of_tools:
         return
     expected.learn(target.deployment, usage.output_tokens)
-    _learn_thinking(usage, target, report, exchange.ask.thinking, expected)
+    _learn_thinking(usage, target, report, exchange.request.ask.thinking, expected)
     if _reads(exchange, target):
         expected.learn_usual("read", target.deployment, 0, max(0, usage.input_tokens - input_estimate(exchange)))
 
@@ -142,12 +142,14 @@ async def _cut_down(told: Usage, most_in: int, most_out: int, exchange: Exchange
 
 def _most(told: Usage, report: Report, exchange: Exchange) -> tuple[int, int]:
     """The most tokens of input and output that can be true."""
-    target = exchange.target
+    target = exchange.answer.target
     steps = target is not None and searches(target.model)
     most_in = _MOST_INPUT
-    if not (exchange.reservation.unseen or exchange.ask.hosted or steps):  # a search reads what it finds
+    if not (exchange.money.reservation.unseen or exchange.request.ask.hosted or steps):  # a search reads what it finds
         most_in = min(most_in, _input_bound(exchange) + _PROMPT + told.beyond)
-    most_out = 0 if exchange.ask.output_field is None and not exchange.ask.answer_tokens else _MOST_OUTPUT
+    most_out = (
+        0 if exchange.request.ask.output_field is None and not exchange.request.ask.answer_tokens else _MOST_OUTPUT
+    )
     limit = _most_output(exchange, report)
     if limit is not None:
         most_out = min(most_out, limit * (_STEPS if steps else 1) + told.beyond + _drawn(told, report))
@@ -173,7 +175,7 @@ async def _completed(
         known = expected if not told.reasoning_tokens else None
         output_tokens = max(output_tokens, await _output(exchange, report, exact, known))
     if not input_tokens:
-        input_tokens = min(exchange.reservation.input_tokens, await exact.input_passed(exchange))
+        input_tokens = min(exchange.money.reservation.input_tokens, await exact.input_passed(exchange))
     if final and (input_tokens, output_tokens) == (told.input_tokens, told.output_tokens):
         return told
     report.usage_refused |= final and not (late and told.input_tokens and told.output_tokens)
@@ -186,13 +188,15 @@ async def _completed(
 
 async def _seen(exchange: Exchange, exact: Exact, expected: Expected | None) -> Usage:
     """The gateway's own count of an exchange whose provider reported none."""
-    report, reservation = exchange.report, exchange.reservation
-    if exchange.target is None or exchange.ask.lasting:  # the client left before any answer began, or will not see it
+    report, reservation = exchange.answer.report, exchange.money.reservation
+    if (
+        exchange.answer.target is None or exchange.request.ask.lasting
+    ):  # the client left before any answer began, or will not see it
         input_tokens = reservation.input_tokens
-        if exchange.ask.unbounded:
-            input_tokens = await _input(exchange, exchange.target or exchange.targets[0], exact, expected)
+        if exchange.request.ask.unbounded:
+            input_tokens = await _input(exchange, exchange.answer.target or exchange.route.targets[0], exact, expected)
         return Usage(input_tokens, _held(exchange), source="estimated")
-    input_tokens = await _input(exchange, exchange.target, exact, expected)
+    input_tokens = await _input(exchange, exchange.answer.target, exact, expected)
     # the model may have thought without text
     if report is None or not (exchange.ending.complete or report.output_bytes):
         return Usage(input_tokens, _held(exchange), source="estimated")
@@ -203,8 +207,8 @@ async def _output(exchange: Exchange, report: Report, exact: Exact, expected: Ex
     """The gateway's count of the output: its text, and thinking that a client that left did not see. No more than the
     request allows, or than was held as the answer passed its limit.
     """
-    if exchange.ask.output_field is None:  # vectors are no output, pictures and sound are no text
-        most = exchange.ask.answer_tokens
+    if exchange.request.ask.output_field is None:  # vectors are no output, pictures and sound are no text
+        most = exchange.request.ask.answer_tokens
         written = report.output_bytes > report.unread_bytes
         return min(most, await exact.output_passed(exchange)) if written else most
     output_tokens = await exact.output_passed(exchange)
@@ -219,7 +223,7 @@ def _hidden(exchange: Exchange, report: Report, expected: Expected | None) -> in
     whole answers had. Without a trace: what is usual for the model, else what was asked for, else what is usual for
     models of its name unasked.
     """
-    target, asked = exchange.target, exchange.ask.thinking
+    target, asked = exchange.answer.target, exchange.request.ask.thinking
     if target is None:
         return 0
     for trace, tokens in _traces(report).items():
@@ -254,13 +258,13 @@ async def _input(exchange: Exchange, target: Target, exact: Exact, expected: Exp
         return min(text, _input_bound(exchange))
     more = None if expected is None else expected.usual("read", target.deployment)
     if more is None:
-        more = exchange.ask.hosted_tokens if exchange.ask.unbounded or searches(target.model) else 0
+        more = exchange.request.ask.hosted_tokens if exchange.request.ask.unbounded or searches(target.model) else 0
     return min(text + more, max(text, target.context or _MOST_INPUT))
 
 
 def _reads(exchange: Exchange, target: Target) -> bool:
     """True where the input may be larger than the request."""
-    return bool(exchange.ask.unbounded or exchange.ask.hosted) or searches(target.model)
+    return bool(exchange.request.ask.unbounded or exchange.request.ask.hosted) or searches(target.model)
 
 
 # --- bounds
@@ -268,23 +272,27 @@ def _reads(exchange: Exchange, target: Target) -> bool:
 
 def _input_bound(exchange: Exchange) -> int:
     """The most that the serving target can have read of the request."""
-    reservation, target = exchange.reservation, exchange.target
+    reservation, target = exchange.money.reservation, exchange.answer.target
     if target is None or not reservation.inputs:
         return reservation.input_tokens
-    return reservation.inputs[exchange.targets.index(target)]
+    return reservation.inputs[exchange.route.targets.index(target)]
 
 
 def _limit(exchange: Exchange) -> int | None:
     """The most that the serving target can have written; None where nothing limits it."""
-    limits = exchange.reservation.limits
-    return None if not limits or exchange.target is None else limits[exchange.targets.index(exchange.target)]
+    limits = exchange.money.reservation.limits
+    return (
+        None
+        if not limits or exchange.answer.target is None
+        else limits[exchange.route.targets.index(exchange.answer.target)]
+    )
 
 
 def _most_output(exchange: Exchange, report: Report) -> int | None:
     """The most text and thinking that is charged, also of a provider that does not keep to limits: the limit of the
     request, or what was held as the answer passed it. Where nothing was held, as much as the answer's bytes show.
     """
-    limit, reservation = _limit(exchange), exchange.reservation
+    limit, reservation = _limit(exchange), exchange.money.reservation
     if limit is None:
         return None
     if not reservation.held:
@@ -294,8 +302,8 @@ def _most_output(exchange: Exchange, report: Report) -> int | None:
 
 def _held(exchange: Exchange) -> int:
     """The tokens of output that were held, where nothing is known of the answer."""
-    reservation, target = exchange.reservation, exchange.target
+    reservation, target = exchange.money.reservation, exchange.answer.target
     bound = reservation.output_tokens
     if target is not None and reservation.outputs:
-        bound = reservation.outputs[exchange.targets.index(target)]
+        bound = reservation.outputs[exchange.route.targets.index(target)]
     return min(bound, reservation.output) if reservation.usual else bound

@@ -32,19 +32,19 @@ def input_bound(exchange: Exchange) -> int:
     """Upper bound of the input's tokens: one for each byte of text, the most for its images, and the text that
     providers add themselves.
     """
-    ask = exchange.ask
-    return 0 if ask.free else exchange.size - ask.image_bytes - ask.file_bytes + beside_text(exchange)
+    ask = exchange.request.ask
+    return 0 if ask.free else exchange.request.size - ask.image_bytes - ask.file_bytes + beside_text(exchange)
 
 
 def beside_text(exchange: Exchange) -> int:
     """Most tokens of the images, and of the text that providers add to a prompt themselves."""
-    ask = exchange.ask
+    ask = exchange.request.ask
     added = ask.added_tokens + ask.file_tokens
-    if ask.hosted_tokens and (ask.hosted or any(searches(target.model) for target in exchange.targets)):
+    if ask.hosted_tokens and (ask.hosted or any(searches(target.model) for target in exchange.route.targets)):
         added += ask.hosted_tokens
     if not ask.images:
         return added
-    return added + dearest(ask.images, ask.image_tokens, (target.model for target in exchange.targets))
+    return added + dearest(ask.images, ask.image_tokens, (target.model for target in exchange.route.targets))
 
 
 def dearest(count: int, tokens: int, models: Iterable[str]) -> int:
@@ -56,10 +56,10 @@ def dearest(count: int, tokens: int, models: Iterable[str]) -> int:
 
 def input_estimate(exchange: Exchange) -> int:
     """Estimated tokens of the input."""
-    ask = exchange.ask
+    ask = exchange.request.ask
     if ask.free:
         return 0
-    return estimate(exchange.size - ask.image_bytes - ask.file_bytes) + ask.image_tokens + ask.file_tokens
+    return estimate(exchange.request.size - ask.image_bytes - ask.file_bytes) + ask.image_tokens + ask.file_tokens
 
 
 def without(body: bytes, texts: Sequence[str]) -> bytes:
@@ -85,15 +85,15 @@ def without(body: bytes, texts: Sequence[str]) -> bytes:
 
 def possible_kinds(exchange: Exchange) -> Collection[str]:
     """The kinds of tokens with prices of their own (`words.exchange.Kinds`) that the exchange can come to."""
-    ask = exchange.ask
+    ask = exchange.request.ask
     found = {"image_output", "video_output"}  # some models draw unasked
-    if ask.unseen or ask.needs.get("audio") in exchange.dialect.fields.spoken:
+    if ask.unseen or ask.needs.get("audio") in exchange.request.dialect.fields.spoken:
         found |= {"audio_input", "audio_cached"}
     if ask.unseen or ask.images or "files" in ask.needs:
         found |= {"image_input", "image_cached", "video_input"}
     if ask.speaks:
         found.add("audio_output")
-    if _AN_HOUR in exchange.body:
+    if _AN_HOUR in exchange.request.body:
         found.add("cache_write_1h")
     return found
 
@@ -108,17 +108,17 @@ def bound_output(
     more than the target may write, or tokens are `counted` and the settings have a limit (`cap`, or the target's own).
     Where the worst has to be held (`strict`) and nothing is known of the model, `USUAL` becomes the limit.
     """
-    ask = exchange.ask
+    ask = exchange.request.ask
     if ask.output_field is None:
-        exchange.output_limits = ()
+        exchange.money.output_limits = ()
         if not ask.answer_tokens:
             return (), ()
-        each = [ask.answer_tokens] * len(exchange.targets)
+        each = [ask.answer_tokens] * len(exchange.route.targets)
         return each, [None] * len(each)
     bounds: list[int] = []
     firm: list[int | None] = []
     written: list[int | None] = []
-    for target in exchange.targets:
+    for target in exchange.route.targets:
         asked = limit = output_limit(target.changes, ask.max_output_tokens)
         ceiling = target.max_output_tokens
         most = ceiling or target.known_output or target.context
@@ -128,11 +128,11 @@ def bound_output(
             limit = min(limit, ceiling)
         written.append(None if limit == asked else limit)
         bound = limit or ask.usual_output or most or USUAL + (ask.thinking or unasked(target.model))
-        if exchange.translated and limit is not None:
+        if exchange.route.translated and limit is not None:
             bound = _translated(bound, _thinking(exchange, target), ceiling)
         bounds.append(bound * ask.choices)
         firm.append(None if limit is None and most is None else bounds[-1])
-    exchange.output_limits = tuple(written)
+    exchange.money.output_limits = tuple(written)
     return bounds, firm
 
 
@@ -147,6 +147,6 @@ def _translated(limit: int, thinking: int, ceiling: int | None) -> int:
 def _thinking(exchange: Exchange, target: Target) -> int:
     """Tokens of thinking that the request asks for, as the target changes it."""
     if not target.changes:
-        return exchange.ask.thinking
-    fields, removed = apply(target.changes, exchange.json, exchange.ask.output_field)
-    return exchange.dialect.thinking(changed(exchange.json, fields, removed))
+        return exchange.request.ask.thinking
+    fields, removed = apply(target.changes, exchange.request.json, exchange.request.ask.output_field)
+    return exchange.request.dialect.thinking(changed(exchange.request.json, fields, removed))

@@ -83,8 +83,10 @@ class Budget:
         return _OF_TARGETS.isdisjoint((*self.per, *(name for name, _ in self.match)))
 
     def covers(self, exchange: Exchange, target: Target) -> bool:
-        if exchange.mcp is not None:
-            if not self.counts_tools or (self.settings.unit == TOOL_CALLS and exchange.operation != _TOOLS_CALL):
+        if exchange.route.of_tools:
+            if not self.counts_tools or (
+                self.settings.unit == TOOL_CALLS and exchange.request.operation != _TOOLS_CALL
+            ):
                 return False
         elif self.of_tools:
             return False
@@ -252,7 +254,7 @@ def counting(claims: Sequence[Claim], exchange: Exchange, target: Target) -> Seq
     """For each claim True when an exchange served by `target` counts there: the other claims belong to other
     targets.
     """
-    if len(exchange.targets) == 1:
+    if len(exchange.route.targets) == 1:
         return [True] * len(claims)
     claimed = {claim.scope for claim in claims}
     return [
@@ -271,11 +273,11 @@ def _count_of(claim: Claim, exchange: Exchange, target: Target, claimed: Collect
 def _value(name: str, exchange: Exchange, target: Target) -> str:
     """A fact of the request. The target of a call of a tool is the tool at its server, in its profile."""
     if name in _OF_TARGETS:
-        if (exchange.mcp is None) != (name in _OF_MODELS):
+        if exchange.route.of_tools == (name in _OF_MODELS):
             return ""
         if name in ("model", "profile"):
             return target.name
         return target.deployment if name == "tool" else target.provider
     if name == "key":
-        return exchange.key
+        return exchange.money.key
     return fact(name, exchange)

@@ -47,11 +47,17 @@ class Exact:
         """Upper bound of the text's tokens at the models that fit, see `beside_text`. None where counting is not
         possible, or `_AT_ONCE` requests are being counted.
         """
-        if self._busy >= _AT_ONCE or exchange.shed:
+        if self._busy >= _AT_ONCE or exchange.request.shed:
             return None
         self._busy += 1
         work = asyncio.ensure_future(
-            asyncio.to_thread(counter.bound, exchange.json, exchange.ask.image_data, _MOST, exchange.dialect.fields),
+            asyncio.to_thread(
+                counter.bound,
+                exchange.request.json,
+                exchange.request.ask.image_data,
+                _MOST,
+                exchange.request.dialect.fields,
+            ),
         )
         work.add_done_callback(self._done)
         return await asyncio.shield(work)  # a thread goes on when the client disconnects, and counts until it ends
@@ -68,7 +74,7 @@ class Exact:
         """Tokens of the answer's text so far; see `input_passed`."""
         found = await self._wait_for(_output_passed, exchange)
         if found is None:
-            return 0 if exchange.report is None else estimate(exchange.report.output_bytes)
+            return 0 if exchange.answer.report is None else estimate(exchange.answer.report.output_bytes)
         return found
 
     async def _wait_for(self, count: Callable[[Exchange, int], int], exchange: Exchange) -> int | None:
@@ -91,7 +97,7 @@ class Exact:
     async def about(self, exchange: Exchange) -> int | None:
         """Estimated tokens of the input at any model. None as for `count`."""
         found = await self.count(exchange)
-        return None if found is None else found + exchange.ask.image_tokens
+        return None if found is None else found + exchange.request.ask.image_tokens
 
     def _done(self, work: asyncio.Future[int | None]) -> None:
         self._busy -= 1
@@ -105,23 +111,23 @@ def _thread() -> ThreadPoolExecutor:
 
 
 def _input_passed(exchange: Exchange, blocks: int) -> int:
-    ask, model = exchange.ask, _model(exchange)
+    ask, model = exchange.request.ask, _model(exchange)
     if ask.free:
         return 0
     if ask.file_bytes:
         return input_estimate(exchange)
-    seen = exchange.seen
+    seen = exchange.request.seen
     if seen is None and blocks < BLOCKS:
-        seen = Sample(without(exchange.body, ask.image_data))
+        seen = Sample(without(exchange.request.body, ask.image_data))
     if seen is not None:
         found = of_sample(seen.less(blocks), model, json=True)
     else:
-        found = of_request(exchange.json, ask.image_data, exchange.dialect.fields, model)
+        found = of_request(exchange.request.json, ask.image_data, exchange.request.dialect.fields, model)
     return round(found) + ask.image_tokens
 
 
 def _output_passed(exchange: Exchange, blocks: int) -> int:
-    report = exchange.report
+    report = exchange.answer.report
     if report is None or not report.output_bytes:
         return 0
     text = of_sample(report.sample.less(blocks), _model(exchange), size=report.output_bytes)
@@ -129,4 +135,4 @@ def _output_passed(exchange: Exchange, blocks: int) -> int:
 
 
 def _model(exchange: Exchange) -> str:
-    return "" if exchange.target is None else exchange.target.model
+    return "" if exchange.answer.target is None else exchange.answer.target.model

@@ -34,16 +34,16 @@ _decode = msgspec.msgpack.Decoder(Facts).decode
 
 def pack_facts(exchange: Exchange) -> bytes:
     """The facts of a request that is about to be forwarded. Labels that take too much room are left out."""
-    consumer, ask, target = exchange.consumer, exchange.ask, exchange.targets[0]
-    alone = all(other is target or other.name == target.name for other in exchange.targets)
+    consumer, ask, target = exchange.consumer, exchange.request.ask, exchange.route.targets[0]
+    alone = all(other is target or other.name == target.name for other in exchange.route.targets)
     served = (target.name, target.provider, target.model) if alone else ("", "", "")
     facts = Facts(
-        exchange.request_id[:_LONGEST],
+        exchange.request.id[:_LONGEST],
         consumer.name,
         consumer.team,
-        exchange.key,
-        exchange.labels,
-        exchange.operation,
+        exchange.money.key,
+        exchange.money.labels,
+        exchange.request.operation,
         ask.model[:_LONGEST],
         ask.stream,
         *served,

@@ -62,9 +62,11 @@ class Leases:
 
     async def turn(self) -> None:
         """Tell the store what has left and what is void. Raises StoreError; the next call continues there."""
-        for id in [id for id, exchange in self._unmarked.items() if not exchange.forwarded and id not in self._held]:
+        for id in [
+            id for id, exchange in self._unmarked.items() if not exchange.route.forwarded and id not in self._held
+        ]:
             del self._unmarked[id]  # it never left
-        while left := [id for id, exchange in self._unmarked.items() if exchange.forwarded][:_BATCH]:
+        while left := [id for id, exchange in self._unmarked.items() if exchange.route.forwarded][:_BATCH]:
             await self._counters.forward(left)
             for id in left:
                 self._unmarked.pop(id, None)

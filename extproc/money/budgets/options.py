@@ -19,11 +19,11 @@ _CAPITAL = re.compile(r"([A-Z])")
 
 def asked(exchange: Exchange, target: Target) -> Mapping[str, str]:
     """The options of the request as it goes to `target`, but for those that cost no more."""
-    names = exchange.dialect.fields.options
+    names = exchange.request.dialect.fields.options
     if not names:
         return {}
-    body = exchange.json
-    found = {name: body[name] for name in names if name in body and name not in exchange.ignored}
+    body = exchange.request.json
+    found = {name: body[name] for name in names if name in body and name not in exchange.request.ignored}
     if target.changes:
         fields, removed = apply(target.changes, body, None)
         found = {name: value for name, value in {**found, **fields}.items() if name in names and name not in removed}
@@ -62,11 +62,11 @@ def charged(exchange: Exchange) -> Price | None:
     """The price to charge, of the target that served. The answer's word on an option counts more than the request's,
     and only the answer's makes it cheaper.
     """
-    target, report = exchange.target, exchange.report
+    target, report = exchange.answer.target, exchange.answer.report
     if target is None or target.price is None:
         return None
     told = {} if report is None else report.options
-    if not told and not (exchange.dialect.fields.options and exchange.json):
+    if not told and not (exchange.request.dialect.fields.options and exchange.request.json):
         return target.price
     options = {**_options(exchange, target), **told}
     return prices.with_options(target.price, options) if options else target.price

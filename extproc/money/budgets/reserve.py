@@ -49,7 +49,7 @@ class Unpriced:
         self._budgets = ByMatch([compile_budget(entry) for entry in counting_money])
 
     def __call__(self, exchange: Exchange, target: Target) -> str | None:
-        if target.price is not None or exchange.ask.free:
+        if target.price is not None or exchange.request.ask.free:
             return None
         candidates = self._budgets.candidates(exchange, (target,))
         return next((budget.name for budget in candidates if budget.covers(exchange, target)), None)
@@ -123,7 +123,7 @@ class Reserve:
             settings = no.claim.budget.settings
             if settings.downgrade_to is None or left == 0 or not self._downgrade(exchange, settings):
                 self._count(settings.name, "denied")
-                exchange.denied_by = settings.name
+                exchange.money.denied_by = settings.name
                 raise no.refusal
             left -= 1
 
@@ -135,7 +135,7 @@ class Reserve:
         candidates = self._budgets.candidates(exchange, (target,))
         covered = [budget for budget in candidates if not budget.counts_tokens and budget.covers(exchange, target)]
         reservation: Reservation[Claim] = Reservation(exchange.id, 0, 0)
-        exchange.reservation = reservation
+        exchange.money.reservation = reservation
         claims = [Claim(budget, self._scope(budget, exchange, target), 1) for budget in covered if not budget.is_call]
         reservation.claims = claims
         no = await self._hold(exchange, reservation)
@@ -145,7 +145,7 @@ class Reserve:
         if settings.downgrade_to is not None:
             return False
         self._count(settings.name, "denied")
-        exchange.denied_by = settings.name
+        exchange.money.denied_by = settings.name
         raise no.refusal
 
     async def look_ahead(self, exchange: Exchange) -> None:
@@ -157,7 +157,7 @@ class Reserve:
         claims = [
             Claim(budget, self._scope(budget, exchange, _UNKNOWN), 1)
             for budget in self._budgets.candidates(exchange, (_UNKNOWN,))
-            if budget.foreseeable(free=exchange.operation == COUNT_TOKENS) and budget.covers(exchange, _UNKNOWN)
+            if budget.foreseeable(free=exchange.request.operation == COUNT_TOKENS) and budget.covers(exchange, _UNKNOWN)
         ]
         if not claims:
             return
@@ -173,7 +173,7 @@ class Reserve:
                 self._watch.denied(claim, hold, outcome)
                 self._watch.full(claim, level)
                 self._count(claim.budget.name, "denied")
-                exchange.denied_by = claim.budget.name
+                exchange.money.denied_by = claim.budget.name
                 raise exceeded(claim, outcome, self._room(claim))
 
     def _plan(self, exchange: Exchange, counted: int | None) -> Reservation[Claim]:
@@ -182,27 +182,29 @@ class Reserve:
         """
         covered = []
         tokens = strict = money = False
-        for budget in self._budgets.candidates(exchange, exchange.targets):
-            for index, target in enumerate(exchange.targets):
+        for budget in self._budgets.candidates(exchange, exchange.route.targets):
+            for index, target in enumerate(exchange.route.targets):
                 if budget.covers(exchange, target):
                     covered.append((budget, index))
                     tokens = tokens or budget.counts_tokens
                     strict = strict or budget.strict
                     money = money or budget.counts_money
         outputs, limits = bound_output(exchange, self._cap, counted=tokens, strict=strict)
-        inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.targets)
+        inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.route.targets)
         # An image is bounded, as long as no translation can take it for anything but an image.
-        ask = exchange.ask
-        unseen = () if ask.free else ask.unseen if exchange.translated else ask.unbounded
+        ask = exchange.request.ask
+        unseen = () if ask.free else ask.unseen if exchange.route.translated else ask.unbounded
         if unseen:
             for budget, index in covered:
-                self._check_unseen(exchange, budget, exchange.targets[index], unseen)
-            inputs = [max(known, target.context or 0) for known, target in zip(inputs, exchange.targets, strict=True)]
+                self._check_unseen(exchange, budget, exchange.route.targets[index], unseen)
+            inputs = [
+                max(known, target.context or 0) for known, target in zip(inputs, exchange.route.targets, strict=True)
+            ]
         reservation: Reservation[Claim] = Reservation(
             exchange.id, max(inputs), max(outputs, default=0), outputs, inputs
         )
         reservation.unseen, reservation.limits = bool(unseen), limits
-        exchange.reservation = reservation
+        exchange.money.reservation = reservation
         if money:
             reservation.possible = possible_kinds(exchange)
             self._price_options(exchange, covered)
@@ -210,7 +212,7 @@ class Reserve:
         reservation.output = reservation.output_tokens
         grows = False
         for budget, index in covered:
-            target = exchange.targets[index]
+            target = exchange.route.targets[index]
             tokens_in, tokens_out = inputs[index], outputs[index] if outputs else 0
             usual = None
             if budget.patient and (usual := self._usual(target)) is not None:
@@ -222,7 +224,7 @@ class Reserve:
                 tokens_out = min(usual, tokens_out)
                 reservation.output = min(reservation.output, tokens_out)
             grows = grows or (budget.grows and budget.enforced)
-            free = exchange.ask.free and budget.counts_money
+            free = exchange.request.ask.free and budget.counts_money
             amount = 0 if free else _bound(exchange, budget, target, tokens_in, tokens_out)
             scope = self._scope(budget, exchange, target)
             if scope not in claims:
@@ -237,18 +239,18 @@ class Reserve:
 
     def _price_options(self, exchange: Exchange, covered: Sequence[tuple[Budget, int]]) -> None:
         """Take out the client's options that have no price, where a budget in USD has to hold it."""
-        if not exchange.dialect.fields.options:
+        if not exchange.request.dialect.fields.options:
             return
         for budget, index in covered:
             if budget.counts_money and budget.enforced:
-                exchange.ignored += tuple(unpriced(exchange, exchange.targets[index]))
+                exchange.request.ignored += tuple(unpriced(exchange, exchange.route.targets[index]))
 
     def _inputs(self, exchange: Exchange, counted: int | None) -> list[int]:
         bound, exact = input_bound(exchange), self._exact
         if counted is None or exact is None:
-            return [bound] * len(exchange.targets)
+            return [bound] * len(exchange.route.targets)
         counted += beside_text(exchange)
-        return [min(bound, counted) if exact.fits(target) else bound for target in exchange.targets]
+        return [min(bound, counted) if exact.fits(target) else bound for target in exchange.route.targets]
 
     def _check_unseen(self, exchange: Exchange, budget: Budget, target: Target, unseen: Sequence[str]) -> None:
         """Check the bound of input outside the body: all that the model can read. 400 where the model's context is
@@ -258,7 +260,7 @@ class Reserve:
             return
         if not budget.counts_input:
             return
-        exchange.denied_by = budget.name
+        exchange.money.denied_by = budget.name
         message = (
             f"{', '.join(unseen[:4])} refers to content that is not in the request, so budget {budget.name!r} cannot "
             f"bound its cost. Send the content itself, or have the operator set the `context` of {target.name!r}."
@@ -273,8 +275,8 @@ class Reserve:
         if settings.missing == "refuse" and budget.enforced:
             for name in settings.per:
                 label = name.removeprefix("label.")
-                if label != name and not exchange.labels.get(label):
-                    exchange.denied_by = settings.name
+                if label != name and not exchange.money.labels.get(label):
+                    exchange.money.denied_by = settings.name
                     message = f"Budget {settings.name!r} counts by the label {label!r}, which the request lacks"
                     raise Refusal(
                         INVALID_REQUEST,
@@ -294,7 +296,7 @@ class Reserve:
     async def _hold(self, exchange: Exchange, reservation: Reservation[Claim]) -> _Denial | None:
         """Hold the claims."""
         claims = reservation.claims
-        if not claims and exchange.mcp is None:
+        if not claims and not exchange.route.of_tools:
             return None  # a call is held in any case: its row is written even if this process dies
         holds = [claim.budget.hold(claim.scope, claim.amount, self._room(claim)) for claim in claims]
         try:
@@ -318,8 +320,8 @@ class Reserve:
             budget = claim.budget
             if not budget.enforced and level.settled + level.reserved > budget.limit:
                 self._count(budget.name, "would_deny")
-        exchange.alert = self._watch.granted(claims, outcome.levels)
-        exchange.rate = rates(claims, holds, outcome.levels)
+        exchange.money.alert = self._watch.granted(claims, outcome.levels)
+        exchange.money.rate = rates(claims, holds, outcome.levels)
         return None
 
     async def _look(self, claim: Claim) -> None:
@@ -339,21 +341,21 @@ class Reserve:
         return self._grants.room(claim.scope, budget.settings.unit, budget.most_granted)
 
     def _store_failed(self, exchange: Exchange, error: StoreError) -> None:
-        for claim in exchange.reservation.claims:
+        for claim in exchange.money.reservation.claims:
             settings = claim.budget.settings
             self._count(settings.name, "store_failure")
             if settings.store_failure == "deny" and settings.mode == "enforce":
-                exchange.denied_by = settings.name
+                exchange.money.denied_by = settings.name
                 message = f"Budget {settings.name!r} cannot be checked now: try again in a moment."
                 raise Refusal(STORE_UNAVAILABLE, message, headers={"retry-after": "1"}) from error
-        exchange.reservation.claims = ()
+        exchange.money.reservation.claims = ()
 
     async def _counted(self, exchange: Exchange, reservation: Reservation[Claim], no: _Denial) -> int | None:
         """The exact tokens of its text, where they may fit although the bound in bytes did not."""
         exact = self._exact
-        if exact is None or reservation.unseen or not no.claim.budget.counts_input or exchange.mcp is not None:
+        if exact is None or reservation.unseen or not no.claim.budget.counts_input or exchange.route.of_tools:
             return None
-        if exchange.ask.free or not any(exact.fits(target) for target in exchange.targets):
+        if exchange.request.ask.free or not any(exact.fits(target) for target in exchange.route.targets):
             return None
         counted = await exact.count(exchange)
         return counted if counted is not None and counted + beside_text(exchange) < reservation.input_tokens else None
@@ -361,21 +363,21 @@ class Reserve:
     def _downgrade(self, exchange: Exchange, settings: BudgetSettings) -> bool:
         """Send the exchange to the cheaper model. False when it cannot go there, or is there already."""
         model = settings.downgrade_to
-        if self._reroute is None or model is None or exchange.mcp is not None or model == exchange.chain.name:
+        if self._reroute is None or model is None or exchange.route.of_tools or model == exchange.route.chain.name:
             return False
         try:
             self._reroute(exchange, model)
         except Refusal:
             return False
         self._count(settings.name, "downgraded")
-        exchange.downgraded = settings.name
+        exchange.money.downgraded = settings.name
         return True
 
     # --- while the answer streams
 
     async def extend(self, exchange: Exchange) -> Refusal | None:
         """Hold more for an answer longer than its reservation. The refusal with which to end it, or None."""
-        reservation = exchange.reservation
+        reservation = exchange.money.reservation
         output = reservation.output + max(_STEP, reservation.output // 2)
         worst = reservation.output_tokens
         if reservation.output < worst:
@@ -391,7 +393,7 @@ class Reserve:
             for claim, amount in zip(reservation.claims, more, strict=True):
                 if amount and claim.budget.enforced and claim.budget.settings.store_failure == "deny":
                     self._count(claim.budget.name, "store_failure")
-                    exchange.denied_by = claim.budget.name
+                    exchange.money.denied_by = claim.budget.name
                     message = f"Budget {claim.budget.name!r} cannot be checked now: the answer ends here."
                     return Refusal(STORE_UNAVAILABLE, message)
             outcome = None
@@ -399,7 +401,7 @@ class Reserve:
             claim = reservation.claims[outcome.index]
             self._watch.denied(claim, holds[outcome.index], outcome)
             self._count(claim.budget.name, "cut")
-            exchange.denied_by = claim.budget.name
+            exchange.money.denied_by = claim.budget.name
             return exceeded(claim, outcome, self._room(claim))
         if outcome is not None:
             for claim, amount in zip(reservation.claims, more, strict=True):
@@ -413,23 +415,28 @@ def _bound(exchange: Exchange, budget: Budget, target: Target, input_tokens: int
     """The most that a request of so many tokens can use of a budget at `target`."""
     price = dearest(exchange, target) if budget.counts_money else None
     return budget.bound(
-        target, input_tokens, output_tokens, exchange.reservation.possible, price, units=exchange.ask.units
+        target,
+        input_tokens,
+        output_tokens,
+        exchange.money.reservation.possible,
+        price,
+        units=exchange.request.ask.units,
     )
 
 
 def _limited(exchange: Exchange, index: int) -> bool:
     """Whether the request that goes to a target limits its output."""
-    if exchange.ask.output_field is None:
+    if exchange.request.ask.output_field is None:
         return True
-    limits, target = exchange.output_limits, exchange.targets[index]
-    return limits[index] is not None or output_limit(target.changes, exchange.ask.max_output_tokens) is not None
+    limits, target = exchange.money.output_limits, exchange.route.targets[index]
+    return limits[index] is not None or output_limit(target.changes, exchange.request.ask.max_output_tokens) is not None
 
 
 def _lacking(exchange: Exchange, output: int) -> Sequence[int]:
     """The amount each claim lacks for `output` tokens of an answer from the target that serves."""
-    reservation, target = exchange.reservation, exchange.target
+    reservation, target = exchange.money.reservation, exchange.answer.target
     assert target is not None, "it answers"
-    known = reservation.inputs[exchange.targets.index(target)]
+    known = reservation.inputs[exchange.route.targets.index(target)]
     usual = min(known, input_estimate(exchange))
     return [
         max(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -13,12 +12,12 @@ from typing import Any
 import msgspec
 
 from extproc.upstream.prices import NANO
-from extproc.words.caching import HITS, SHADOWS
+from extproc.words.caching import CACHING, HITS, SHADOWS
 from extproc.words.exchange import Exchange
+from extproc.words.tool_call import TOOL_CALL
 
 _FOUND = (*HITS, *SHADOWS, "partial")
 _MOST_VERDICTS = 64
-_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 def describe(exchange: Exchange) -> dict[str, Any]:
@@ -27,62 +26,37 @@ def describe(exchange: Exchange) -> dict[str, Any]:
         "time": time.time(),
         "event": "exchange",
         "id": exchange.id,
-        "request_id": exchange.request_id[:128],
-        "operation": exchange.operation,
-        "status": exchange.status,
+        "request_id": exchange.request.id[:128],
+        "operation": exchange.request.operation,
+        "status": exchange.answer.status,
         "error": exchange.error,
         "outcome": exchange.ending.outcome,
         "duration_ms": round(exchange.seconds * 1000, 3),
     }
     if hasattr(exchange, "consumer"):
         entry["consumer"], entry["team"] = exchange.consumer.name, exchange.consumer.team
-        if exchange.labels:
-            entry["labels"] = exchange.labels
-    if hasattr(exchange, "ask"):
-        entry["model"], entry["stream"] = exchange.ask.model[:256], exchange.ask.stream
-    if exchange.denied_by:
-        entry["denied_by"] = exchange.denied_by
-    if exchange.downgraded:
-        entry["downgraded"] = exchange.downgraded
-    if exchange.skipped:
-        tried = {target.name for target in exchange.targets} if exchange.forwarded else ()
-        if skipped := {s.target.name: s.reason for s in exchange.skipped[:16] if s.target.name not in tried}:
+        if exchange.money.labels:
+            entry["labels"] = exchange.money.labels
+    if hasattr(exchange.request, "ask"):
+        entry["model"], entry["stream"] = exchange.request.ask.model[:256], exchange.request.ask.stream
+    if exchange.money.denied_by:
+        entry["denied_by"] = exchange.money.denied_by
+    if exchange.money.downgraded:
+        entry["downgraded"] = exchange.money.downgraded
+    if exchange.route.skipped:
+        tried = {target.name for target in exchange.route.targets} if exchange.route.forwarded else ()
+        if skipped := {s.target.name: s.reason for s in exchange.route.skipped[:16] if s.target.name not in tried}:
             entry["skipped"] = skipped
-    if (caching := exchange.caching) is not None:
+    if (caching := exchange.features.get(CACHING)) is not None:
         entry["cache"] = caching.outcome
         if caching.outcome in _FOUND:
             entry["saved_usd"] = None if caching.saved is None else caching.saved / NANO
             if caching.score is not None:
                 entry["similarity"] = round(caching.score, 4)
-    if exchange.mcp is not None:
-        entry |= _called(exchange)
-    elif exchange.forwarded:
+    if (call := exchange.features.get(TOOL_CALL)) is not None:
+        entry |= call.log_fields(exchange)
+    elif exchange.route.forwarded:
         entry |= _served(exchange)
-    return entry
-
-
-def _called(exchange: Exchange) -> dict[str, Any]:
-    """Log fields of a message to the MCP gateway: never arguments or results."""
-    call = exchange.mcp
-    entry: dict[str, Any] = {
-        "profile": call.profile,
-        "mcp_server": call.server,
-        "tool": call.tool[:256],
-        "mcp_protocol": call.version,
-        "rpc_id": call.id,
-        "request_bytes": len(getattr(exchange, "body", b"")),
-        "answer_bytes": call.answer_bytes,
-        "attempts": exchange.attempts,
-        "complete": exchange.ending.complete,
-    }
-    if call.session is not None:
-        entry["mcp_session"] = hashlib.sha256(call.session.id.encode()).hexdigest()[:16]
-    if call.message is not None and "arguments" in call.message.params:
-        entry["arguments_sha256"] = hashlib.sha256(_sorted(call.message.params["arguments"])).hexdigest()
-    if exchange.cost:
-        entry["cost_usd"] = exchange.cost / NANO
-    if exchange.tainted:
-        entry["tainted"] = list(exchange.tainted)
     return entry
 
 
@@ -93,7 +67,7 @@ def describe_verdicts(exchange: Exchange) -> Mapping[str, Any]:
     verdicts = [
         {"guardrail": verdict.guardrail, "on": verdict.on, "action": verdict.action, "findings": verdict.kinds}
         | ({"reason": verdict.reason} if verdict.reason else {})
-        for verdict in exchange.verdicts[:_MOST_VERDICTS]
+        for verdict in exchange.findings.verdicts[:_MOST_VERDICTS]
     ]
     entry: dict[str, Any] = {"time": time.time(), "event": "guardrails", "id": exchange.id, "verdicts": verdicts}
     if hasattr(exchange, "consumer"):
@@ -103,9 +77,9 @@ def describe_verdicts(exchange: Exchange) -> Mapping[str, Any]:
 
 def _served(exchange: Exchange) -> dict[str, Any]:
     """Log fields of a forwarded exchange: target, usage and cost."""
-    usage, target, report = exchange.usage, exchange.target, exchange.report
+    usage, target, report = exchange.money.usage, exchange.answer.target, exchange.answer.report
     entry: dict[str, Any] = {
-        "attempts": exchange.attempts,
+        "attempts": exchange.answer.attempts,
         "provider": "" if target is None else target.provider,
         "provider_model": "" if target is None else target.model,
         "input_tokens": usage.input_tokens,
@@ -114,17 +88,17 @@ def _served(exchange: Exchange) -> dict[str, Any]:
         "reasoning_tokens": usage.reasoning_tokens,
         "cache_write_tokens": usage.cache_write_tokens,
         "usage_source": usage.source,
-        "cost_usd": None if exchange.cost is None else exchange.cost / NANO,
+        "cost_usd": None if exchange.money.cost is None else exchange.money.cost / NANO,
         "complete": exchange.ending.complete,
     }
-    if exchange.prompt_saved or exchange.prompt_extra:
-        entry["prompt_saved_usd"] = exchange.prompt_saved / NANO
-        entry["prompt_extra_usd"] = exchange.prompt_extra / NANO
-    if exchange.first_token is not None:
-        entry["first_token_ms"] = round(exchange.first_token * 1000, 3)
-    if exchange.tries:
-        entry["tries"] = [asdict(try_) for try_ in exchange.tries]
-    if exchange.unread:
+    if exchange.money.prompt_saved or exchange.money.prompt_extra:
+        entry["prompt_saved_usd"] = exchange.money.prompt_saved / NANO
+        entry["prompt_extra_usd"] = exchange.money.prompt_extra / NANO
+    if exchange.answer.first_token is not None:
+        entry["first_token_ms"] = round(exchange.answer.first_token * 1000, 3)
+    if exchange.answer.tries:
+        entry["tries"] = [asdict(try_) for try_ in exchange.answer.tries]
+    if exchange.answer.unread:
         entry["unread"] = True
     if report is not None:
         entry["response_model"] = report.model[:256]

@@ -27,8 +27,9 @@ from extproc.settings.config import Settings
 from extproc.tools.mcp.settings import HOP
 from extproc.upstream.prices import NANO
 from extproc.upstream.providers import kinds
-from extproc.words.caching import SHADOWS
+from extproc.words.caching import CACHING, SHADOWS, Caching
 from extproc.words.exchange import Exchange
+from extproc.words.tool_call import TOOL_CALL
 from extproc.words.verdicts import Verdict
 
 if TYPE_CHECKING:
@@ -229,24 +230,24 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
 
     def record(self, exchange: Exchange) -> None:
         """Count an exchange that ended, and write its line."""
-        status = str(exchange.status) if 100 <= exchange.status <= 599 else "none"
-        self._requests.add((exchange.operation, status))
-        if hasattr(exchange, "labels"):
+        status = str(exchange.answer.status) if 100 <= exchange.answer.status <= 599 else "none"
+        self._requests.add((exchange.request.operation, status))
+        if hasattr(exchange.money, "labels"):
             self._count_consumer(exchange, f"{status[0]}xx" if status != "none" else status)
-        if exchange.mcp is not None:
+        if TOOL_CALL in exchange.features:
             if self.tools is not None:
                 self.tools.record(exchange, self._error(exchange.error))
-        elif exchange.forwarded:
+        elif exchange.route.forwarded:
             self._count(exchange)
-        if exchange.caching is not None:
-            self._count_cache(exchange)
+        if (caching := exchange.features.get(CACHING)) is not None:
+            self._count_cache(exchange, caching)
         entry = describe(exchange)
-        if exchange.forwarded and exchange.mcp is None and (warning := self._prefixes.warning(exchange)):
+        if exchange.route.forwarded and not exchange.route.of_tools and (warning := self._prefixes.warning(exchange)):
             entry["warning"] = warning
         self.recent.add(entry, known=hasattr(exchange, "consumer"))
         if self._log:
             self._line(entry)
-            if exchange.verdicts:
+            if exchange.findings.verdicts:
                 self._line(describe_verdicts(exchange))
 
     def _line(self, entry: Mapping[str, Any]) -> None:
@@ -256,32 +257,31 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
             self._unwritten.inc()
 
     def _count(self, exchange: Exchange) -> None:
-        usage, target, report = exchange.usage, exchange.target, exchange.report
+        usage, target, report = exchange.money.usage, exchange.answer.target, exchange.answer.report
         error = self._error(error_type(exchange))
         provider = self.provider_name(target.provider) if target else ""
-        labels = (exchange.operation, provider, *self._models_of(exchange), error)
+        labels = (exchange.request.operation, provider, *self._models_of(exchange), error)
         self._duration.series(labels).observe(exchange.seconds)
-        self._operation.series(labels).observe(exchange.seconds - (exchange.sent - exchange.started))
+        self._operation.series(labels).observe(exchange.seconds - (exchange.route.sent - exchange.started))
         self._usage_source.add((usage.source,))
         if usage.source != "none":
             self._tokens.series((*labels, "input")).observe(usage.input_tokens)
-            if exchange.operation != "embeddings":
+            if exchange.request.operation != "embeddings":
                 self._tokens.series((*labels, "output")).observe(usage.output_tokens)
             if usage.source == "provider" and usage.input_tokens and target is not None:
                 self._count_guesses(exchange, target.provider)
         self._count_cost(exchange)
-        if exchange.ask.stream and exchange.first_token is not None:
-            self._first_token.series(labels).observe(exchange.first_token)
+        if exchange.request.ask.stream and exchange.answer.first_token is not None:
+            self._first_token.series(labels).observe(exchange.answer.first_token)
             if exchange.ending.complete and usage.output_tokens > 1:
-                seconds = exchange.seconds - exchange.first_token
+                seconds = exchange.seconds - exchange.answer.first_token
                 self._per_token.series(labels).observe(seconds / (usage.output_tokens - 1))
         if report is not None and report.usage_refused and target is not None:
             self._bad_usage.labels(target.provider).inc()
-        if exchange.attempts > 1 and target is not None:
+        if exchange.answer.attempts > 1 and target is not None:
             self._failovers.labels(target.provider).inc()
 
-    def _count_cache(self, exchange: Exchange) -> None:
-        caching = exchange.caching
+    def _count_cache(self, exchange: Exchange, caching: Caching) -> None:
         self._cache.add((caching.outcome,))
         if caching.saved:
             mode = "shadow" if caching.outcome in SHADOWS else "enforce"
@@ -290,41 +290,44 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
     def _count_consumer(self, exchange: Exchange, status: str) -> None:
         spender = self._spender(exchange)
         self._consumer_requests.add((*spender, status))
-        if exchange.forwarded and exchange.usage.source != "none":
-            self._consumer_tokens.add((*spender, "input"), exchange.usage.input_tokens)
-            self._consumer_tokens.add((*spender, "output"), exchange.usage.output_tokens)
-            if exchange.usage.cached_tokens or exchange.usage.cache_write_tokens:
+        if exchange.route.forwarded and exchange.money.usage.source != "none":
+            self._consumer_tokens.add((*spender, "input"), exchange.money.usage.input_tokens)
+            self._consumer_tokens.add((*spender, "output"), exchange.money.usage.output_tokens)
+            if exchange.money.usage.cached_tokens or exchange.money.usage.cache_write_tokens:
                 self._count_prompt_cache(exchange, spender)
-        if exchange.cost:
-            self._consumer_cost.add(spender, exchange.cost / NANO)
+        if exchange.money.cost:
+            self._consumer_cost.add(spender, exchange.money.cost / NANO)
 
     def _count_prompt_cache(self, exchange: Exchange, spender: tuple[str, ...]) -> None:
-        usage = exchange.usage
+        usage = exchange.money.usage
         self._prompt_tokens.add((*spender, "read"), usage.cached_tokens)
         self._prompt_tokens.add((*spender, "write"), usage.cache_write_tokens)
-        self._prompt_cost.add((*spender, "read"), exchange.prompt_saved / NANO)
-        self._prompt_cost.add((*spender, "write"), exchange.prompt_extra / NANO)
+        self._prompt_cost.add((*spender, "read"), exchange.money.prompt_saved / NANO)
+        self._prompt_cost.add((*spender, "write"), exchange.money.prompt_extra / NANO)
 
     def _count_guesses(self, exchange: Exchange, provider: str) -> None:
         if provider not in self._providers:
             provider = "other"
-        actual = exchange.usage.input_tokens
+        actual = exchange.money.usage.input_tokens
         self._guessed.series((provider, "estimate")).observe(input_estimate(exchange) / actual)
-        self._guessed.series((provider, "held")).observe(exchange.reservation.input_tokens / actual)
+        self._guessed.series((provider, "held")).observe(exchange.money.reservation.input_tokens / actual)
 
     def _count_cost(self, exchange: Exchange) -> None:
-        if exchange.cost == 0:
+        if exchange.money.cost == 0:
             return
-        target = exchange.target or exchange.targets[0]
+        target = exchange.answer.target or exchange.route.targets[0]
         where = target.provider if target.provider in self._providers else "other", self._model(target.name)
-        if exchange.cost is None:
+        if exchange.money.cost is None:
             self._no_price.add(where)
         else:
-            self._cost.add(where, exchange.cost / NANO)
+            self._cost.add(where, exchange.money.cost / NANO)
 
     def _models_of(self, exchange: Exchange) -> tuple[str, str]:
         """The models that the client asked for and that the provider names. Both choose them freely."""
-        values = self._model(exchange.ask.model), self._response_model(exchange.report.model if exchange.report else "")
+        values = (
+            self._model(exchange.request.ask.model),
+            self._response_model(exchange.answer.report.model if exchange.answer.report else ""),
+        )
         if values not in self._combinations:
             if len(self._combinations) >= _MAX_COMBINATIONS:
                 return values[0] if values[0] in self._models else "other", "other" if values[1] else ""
@@ -333,7 +336,7 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
 
     def _spender(self, exchange: Exchange) -> tuple[str, ...]:
         """Consumer, team, and the labels of `attribution.metrics`."""
-        consumer, labels = exchange.consumer, exchange.labels
+        consumer, labels = exchange.consumer, exchange.money.labels
         values = (
             consumer.series,
             consumer.team,

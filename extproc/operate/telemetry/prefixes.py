@@ -41,17 +41,17 @@ class Prefixes:
         """Advice about the prompt of an exchange that ended; empty for most. Only those prompts are read that are long
         and that no cache had.
         """
-        usage = exchange.usage
-        if usage.input_tokens < _LEAST or usage.cached_tokens * 2 > usage.input_tokens or exchange.shed:
+        usage = exchange.money.usage
+        if usage.input_tokens < _LEAST or usage.cached_tokens * 2 > usage.input_tokens or exchange.request.shed:
             return ""
         try:
-            steady, _ = exchange.dialect.prefix(exchange.json)
+            steady, _ = exchange.request.dialect.prefix(exchange.request.json)
             data = _encode(steady) if steady else b""
         except (AttributeError, UnicodeEncodeError, RecursionError):  # no body, or one that no JSON can express
             return ""
         if not data:
             return ""
-        key = exchange.consumer.name, exchange.ask.model[:256]
+        key = exchange.consumer.name, exchange.request.ask.model[:256]
         seen = self._seen.setdefault(key, _Seen())
         self._seen.move_to_end(key)
         if len(self._seen) > _MOST:

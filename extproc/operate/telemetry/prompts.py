@@ -118,20 +118,20 @@ class TellPrompt:
 def _record(exchange: Exchange, longest: int) -> Mapping[str, Any]:
     """An OTLP log record. Its text has up to `longest` characters; none of a body that is large, or no JSON object."""
     now = str(time.time_ns())
-    texts = list(_texts(exchange, longest)) if len(exchange.body) <= LARGE else []
+    texts = list(_texts(exchange, longest)) if len(exchange.request.body) <= LARGE else []
     messages = [
         _dict({"role": _text(role), "parts": _list([_dict({"type": _text("text"), "content": _text(text)})])})
         for role, text in texts
     ]
     cut = not texts or sum(len(text) for _, text in texts) >= longest
     attributes = {
-        "gen_ai.operation.name": _text(exchange.operation),
-        "gen_ai.request.model": _text(exchange.ask.model[:256]),
+        "gen_ai.operation.name": _text(exchange.request.operation),
+        "gen_ai.request.model": _text(exchange.request.ask.model[:256]),
         "gen_ai.input.messages": _list(messages),
         "extproc.id": _text(exchange.id),
         "extproc.consumer": _text(exchange.consumer.name),
         "extproc.team": _text(exchange.consumer.team),
-        "extproc.masked": {"boolValue": any(verdict.action == "mask" for verdict in exchange.verdicts)},
+        "extproc.masked": {"boolValue": any(verdict.action == "mask" for verdict in exchange.findings.verdicts)},
         "extproc.cut": {"boolValue": cut},
     }
     pairs = [{"key": key, "value": value} for key, value in attributes.items()]
@@ -142,12 +142,12 @@ def _record(exchange: Exchange, longest: int) -> Mapping[str, Any]:
 def _texts(exchange: Exchange, longest: int) -> Iterator[tuple[str, str]]:
     """Role and text of the body that leaves: the tree of the request may still have what guardrails masked."""
     try:
-        body = msgspec.json.decode(exchange.body)
+        body = msgspec.json.decode(exchange.request.body)
     except msgspec.DecodeError:
         return
     if not isinstance(body, dict):
         return
-    for number, text in enumerate(exchange.dialect.texts(body)):
+    for number, text in enumerate(exchange.request.dialect.texts(body)):
         if longest <= 0 or number >= MOST_PARTS:
             return
         value = text.value[:longest]

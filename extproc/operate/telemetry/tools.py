@@ -5,8 +5,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 
 from extproc.operate.telemetry.groups import Tools
-from extproc.operate.telemetry.traces import CALL, EXECUTE
 from extproc.words.exchange import Exchange
+from extproc.words.tool_call import EXECUTE, TOOL_CALL, TOOLS_CALL, ToolCall
 
 _MOST_TOOLS = 2000  # names of tools that are labels; further ones are `other`
 
@@ -20,10 +20,10 @@ class ToolMetrics(Tools):
 
     def record(self, exchange: Exchange, error: str) -> None:
         """Take in an exchange that ended. `error` is one of a bounded set."""
-        call = exchange.mcp
-        called = exchange.operation == CALL
+        call = exchange.features[TOOL_CALL]
+        called = exchange.request.operation == TOOLS_CALL
         labels = (
-            exchange.operation,
+            exchange.request.operation,
             EXECUTE if called else "",
             self._tool(call) if called else "",
             error,
@@ -42,11 +42,11 @@ class ToolMetrics(Tools):
     def changed(self, server: str) -> None:
         self._changes.labels(server).inc()
 
-    def _tool(self, call: object) -> str:
+    def _tool(self, call: ToolCall) -> str:
         """The name of a tool that stands in a catalogue."""
-        if getattr(call, "entry", None) is None:
+        name = call.listed_tool
+        if not name:
             return "other"
-        name: str = getattr(call, "tool", "")
         if name not in self._tools:
             if len(self._tools) >= _MOST_TOOLS:
                 return "other"

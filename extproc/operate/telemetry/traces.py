@@ -11,6 +11,7 @@ import msgspec
 
 from extproc.upstream.prices import NANO
 from extproc.words.exchange import Exchange
+from extproc.words.tool_call import TOOL_CALL
 from extproc.words.verdicts import told
 
 ATTRIBUTES = (
@@ -39,70 +40,53 @@ ATTRIBUTES = (
     "extproc.team",
 )
 """All attributes that a span may have. Values are text: Envoy writes no others."""
-CALL, EXECUTE = "tools/call", "execute_tool"
-"""MCP's method, and the operation that OpenTelemetry names it."""
 _LONGEST = 256
 
 
 def known(exchange: Exchange) -> Mapping[str, str]:
     """The attributes of an exchange that leaves for its provider, or never will."""
-    found = {"extproc.id": exchange.id, "http.url": exchange.request.path.partition("?")[0]}
-    if hasattr(exchange, "labels"):
+    found = {"extproc.id": exchange.id, "http.url": exchange.request.head.path.partition("?")[0]}
+    if hasattr(exchange.money, "labels"):
         found["extproc.consumer"], found["extproc.team"] = exchange.consumer.name, exchange.consumer.team
-        if exchange.labels:
-            found["extproc.labels"] = msgspec.json.encode(exchange.labels).decode()
-    if exchange.mcp is not None:
-        found |= _called(exchange)
+        if exchange.money.labels:
+            found["extproc.labels"] = msgspec.json.encode(exchange.money.labels).decode()
+    if (call := exchange.features.get(TOOL_CALL)) is not None:
+        found |= call.span_attributes(exchange)
     else:
-        if hasattr(exchange, "operation"):
-            found["gen_ai.operation.name"] = exchange.operation
-        if hasattr(exchange, "ask"):
-            found["gen_ai.request.model"] = exchange.ask.model
+        if hasattr(exchange.request, "operation"):
+            found["gen_ai.operation.name"] = exchange.request.operation
+        if hasattr(exchange.request, "ask"):
+            found["gen_ai.request.model"] = exchange.request.ask.model
     return {name: value[:_LONGEST] for name, value in found.items() if value}
 
 
 def final(exchange: Exchange, provider_name: Callable[[str], str]) -> Mapping[str, str]:
     """The attributes of an exchange that ended. `provider_name` gives OpenTelemetry's name of a provider."""
     found = {"extproc.outcome": exchange.ending.outcome, "error.type": error_type(exchange)}
-    if exchange.attempts:
-        found["extproc.attempts"] = str(exchange.attempts)
+    if exchange.answer.attempts:
+        found["extproc.attempts"] = str(exchange.answer.attempts)
     if verdicts := told(exchange):
         found["extproc.guardrails"] = verdicts
-    if exchange.mcp is None:
+    if not exchange.route.of_tools:
         found |= _served(exchange, provider_name)
-    if exchange.cost is not None and exchange.forwarded:
-        found["extproc.cost_usd"] = f"{exchange.cost / NANO:.9f}".rstrip("0").rstrip(".")
+    if exchange.money.cost is not None and exchange.route.forwarded:
+        found["extproc.cost_usd"] = f"{exchange.money.cost / NANO:.9f}".rstrip("0").rstrip(".")
     return {**known(exchange), **{name: value[:_LONGEST] for name, value in found.items() if value}}
 
 
 def error_type(exchange: Exchange) -> str:
     """Why an exchange that ended failed: a code, or the status of a provider's error."""
-    return exchange.error or (str(exchange.status) if exchange.status >= 400 else "")
+    return exchange.error or (str(exchange.answer.status) if exchange.answer.status >= 400 else "")
 
 
 def _served(exchange: Exchange, provider_name: Callable[[str], str]) -> dict[str, str]:
     found = {}
-    if (target := exchange.target) is not None:
+    if (target := exchange.answer.target) is not None:
         found["extproc.provider"], found["gen_ai.provider.name"] = target.provider, provider_name(target.provider)
-    if (report := exchange.report) is not None:
+    if (report := exchange.answer.report) is not None:
         found["gen_ai.response.model"] = report.model
         found["gen_ai.response.finish_reasons"] = ",".join(report.finish_reasons.values())
-    if hasattr(exchange, "usage") and exchange.usage.source != "none":
-        found["gen_ai.usage.input_tokens"] = str(exchange.usage.input_tokens)
-        found["gen_ai.usage.output_tokens"] = str(exchange.usage.output_tokens)
-    return found
-
-
-def _called(exchange: Exchange) -> dict[str, str]:
-    """A message to the MCP gateway: never arguments or results."""
-    call = exchange.mcp
-    found = {
-        "mcp.protocol.version": call.version,
-        "extproc.mcp_server": call.server,
-        "extproc.profile": call.profile,
-    }
-    if hasattr(exchange, "operation"):
-        found["mcp.method.name"] = exchange.operation
-        if exchange.operation == CALL:
-            found["gen_ai.operation.name"], found["gen_ai.tool.name"] = EXECUTE, call.tool or call.name
+    if hasattr(exchange.money, "usage") and exchange.money.usage.source != "none":
+        found["gen_ai.usage.input_tokens"] = str(exchange.money.usage.input_tokens)
+        found["gen_ai.usage.output_tokens"] = str(exchange.money.usage.output_tokens)
     return found

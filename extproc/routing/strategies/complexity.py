@@ -138,11 +138,11 @@ def complexity(exchange: Exchange) -> float:
 
 def signals(exchange: Exchange) -> dict[str, float]:
     """The parts of the score, by their names in WEIGHTS. A signal that is missing counts as 0."""
-    ask, said = exchange.ask, exchange.dialect.conversation(exchange.json)
+    ask, said = exchange.request.ask, exchange.request.dialect.conversation(exchange.request.json)
     text, size = _sample(said.asked)
     system = _simple_system(said.system)
     found = _asked(text, size, system)
-    found["context"] = _log(len(exchange.body) - ask.image_bytes - ask.file_bytes, 16 << 10, 256 << 10)
+    found["context"] = _log(len(exchange.request.body) - ask.image_bytes - ask.file_bytes, 16 << 10, 256 << 10)
     found["turns"] = _part(said.turns - 3, 17)
     found["tools"] = _part(said.tools, 10)
     found["schema"] = float(said.shaped or "json_schema" in ask.needs)

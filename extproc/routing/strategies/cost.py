@@ -34,8 +34,8 @@ def cost(target: Target, exchange: Exchange) -> float:
     """Estimated USD of the request there; infinite when the price is unknown."""
     if target.price is None:
         return math.inf
-    ask = exchange.ask
-    input_tokens = (len(exchange.body) - ask.image_bytes - ask.file_bytes) / _BYTES_PER_TOKEN
+    ask = exchange.request.ask
+    input_tokens = (len(exchange.request.body) - ask.image_bytes - ask.file_bytes) / _BYTES_PER_TOKEN
     output_tokens = min(ask.max_output_tokens or _OUTPUT, _OUTPUT) * ask.choices
     rates = at(target.price, int(input_tokens))
     return (input_tokens * rates.input + output_tokens * rates.output + rates.per_request) / 1e15

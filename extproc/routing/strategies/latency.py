@@ -35,8 +35,12 @@ class Latency:
         return "being measured" if expected == math.inf else f"about {expected:.3f} s expected"
 
     def _expected(self, choice: Choice, exchange: Exchange) -> float | None:
-        deployment, streamed, consumer = choice.targets[0].deployment, exchange.ask.stream, exchange.consumer.name
-        return self._history.expected(deployment, len(exchange.body), streamed=streamed, consumer=consumer)
+        deployment, streamed, consumer = (
+            choice.targets[0].deployment,
+            exchange.request.ask.stream,
+            exchange.consumer.name,
+        )
+        return self._history.expected(deployment, len(exchange.request.body), streamed=streamed, consumer=consumer)
 
 
 STRATEGY = Latency

@@ -75,7 +75,7 @@ class Weighted:
         if sticky.by == "prefix":
             value = prefix(exchange).hex()
         else:
-            value = exchange.key if sticky.by == "key" else fact(sticky.by, exchange)
+            value = exchange.money.key if sticky.by == "key" else fact(sticky.by, exchange)
         if not value:
             return None
         if sticky.ttl is None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from extproc.tools.mcp.call import (
+    CALL,
     CALLS,
     CAPABILITIES_KEY,
     INFO,
@@ -51,7 +52,7 @@ _TAKEN = LocalReply(202, b"", {}, "answered")
 
 def owner(exchange: Exchange) -> str:
     """The name of the consumer in the profile, to which a session is bound."""
-    return f"{exchange.mcp.profile}/{exchange.consumer.name}"
+    return f"{exchange.features[CALL].profile}/{exchange.consumer.name}"
 
 
 class Era:
@@ -62,8 +63,8 @@ class Era:
         self._ended = ended
 
     async def __call__(self, exchange: Exchange) -> None:
-        call: Call = exchange.mcp
-        message, headers = call.message, exchange.request.headers
+        call = exchange.features[CALL]
+        message, headers = call.message, exchange.request.head.headers
         assert message is not None
         version = headers.get("mcp-protocol-version")
         stated = VERSION_KEY in message.meta
@@ -135,12 +136,12 @@ class Answer:
         }
 
     async def __call__(self, exchange: Exchange) -> LocalReply | None:
-        call: Call = exchange.mcp
+        call = exchange.features[CALL]
         message = call.message
         assert message is not None
         if message.kind == "notification":
             if message.method == "notifications/cancelled" and call.session is not None:
-                self._servers.tell_all(call.session, exchange.body)
+                self._servers.tell_all(call.session, exchange.request.body)
             return _TAKEN
         if message.kind == "response":  # the answer to a question of a server
             if call.session is None or call.session.capabilities:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from extproc.upstream.prices import NANO
 from extproc.wire.framing import rpc
 from extproc.wire.framing.rpc import Message
+from extproc.words.exchange import Exchange, Key
+from extproc.words.tool_call import EXECUTE, TOOLS_CALL
 
 if TYPE_CHECKING:
     from extproc.tools.mcp.catalogue import Catalogue, Entry
@@ -34,6 +40,9 @@ CALLS: Mapping[str, str] = {
     "completion/complete": "ref",
 }
 """Methods that go to a server, each with the parameter that says what is meant. The ledger has a row for each."""
+
+
+_sorted = msgspec.json.Encoder(order="sorted").encode
 
 
 @dataclass(slots=True)
@@ -73,9 +82,8 @@ class Call:
     answer_bytes: int = 0
 
     @property
-    def outcome(self) -> str:
-        """What a server's answer that came to its end says of the call; empty where it did it."""
-        return str(self.rpc_error) if self.rpc_error else "tool_error" if self.failed else ""
+    def listed_tool(self) -> str:
+        return "" if self.entry is None else self.tool
 
     @property
     def modern(self) -> bool:
@@ -90,3 +98,43 @@ class Call:
         """The arguments of a tool or prompt."""
         found = {} if self.message is None else self.message.params.get("arguments")
         return found if isinstance(found, dict) else {}
+
+    def log_fields(self, exchange: Exchange) -> dict[str, Any]:
+        """Log fields of the message: never arguments or results."""
+        entry: dict[str, Any] = {
+            "profile": self.profile,
+            "mcp_server": self.server,
+            "tool": self.tool[:256],
+            "mcp_protocol": self.version,
+            "rpc_id": self.id,
+            "request_bytes": len(getattr(exchange.request, "body", b"")),
+            "answer_bytes": self.answer_bytes,
+            "attempts": exchange.answer.attempts,
+            "complete": exchange.ending.complete,
+        }
+        if self.session is not None:
+            entry["mcp_session"] = hashlib.sha256(self.session.id.encode()).hexdigest()[:16]
+        if self.message is not None and "arguments" in self.message.params:
+            entry["arguments_sha256"] = hashlib.sha256(_sorted(self.message.params["arguments"])).hexdigest()
+        if exchange.money.cost:
+            entry["cost_usd"] = exchange.money.cost / NANO
+        if exchange.findings.tainted:
+            entry["tainted"] = list(exchange.findings.tainted)
+        return entry
+
+    def span_attributes(self, exchange: Exchange) -> dict[str, str]:
+        """Attributes of the message's span: never arguments or results."""
+        found = {
+            "mcp.protocol.version": self.version,
+            "extproc.mcp_server": self.server,
+            "extproc.profile": self.profile,
+        }
+        if hasattr(exchange.request, "operation"):
+            found["mcp.method.name"] = exchange.request.operation
+            if exchange.request.operation == TOOLS_CALL:
+                found["gen_ai.operation.name"], found["gen_ai.tool.name"] = EXECUTE, self.tool or self.name
+        return found
+
+
+CALL: Key[Call] = Key("call")
+"""Written by Classify: the exchange is a message to a profile."""

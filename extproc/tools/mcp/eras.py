@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.tools.mcp.call import LEGACY, MODERN, OWN_META, Call
+from extproc.tools.mcp.call import CALL, LEGACY, MODERN, OWN_META, Call
 from extproc.tools.mcp.catalogue import Entry
 from extproc.tools.mcp.link import headers_for, meta
 from extproc.tools.mcp.refusals import too_large
@@ -107,7 +107,7 @@ class Translate:
         return ""
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
-        call: Call = exchange.mcp
+        call = exchange.features[CALL]
         kept: list[Frame] = []
         try:
             for event in events:
@@ -125,7 +125,7 @@ class Translate:
                     kept.clear()
                 raise Refusal(MCP_BAD_ANSWER, f"Server {call.server} gave no answer to the request; try again.")
         except Refusal as refusal:  # raised, it would let all these events leave
-            exchange.cut = refusal
+            exchange.answer.cut = refusal
         return kept
 
     def _too_long(self, call: Call) -> None:
@@ -185,7 +185,7 @@ class Translate:
         if "error" in fields:
             call.rpc_error = _code(fields["error"])
             self._note(exchange, str(call.rpc_error))
-            if call.rpc_error == rpc.INVALID_PARAMS and exchange.operation == "tools/call":
+            if call.rpc_error == rpc.INVALID_PARAMS and exchange.request.operation == "tools/call":
                 self._servers.again(call.server)
         else:
             edits |= self._result(exchange, call, fields["result"])
@@ -193,8 +193,8 @@ class Translate:
             _replace(event, {**fields, **edits})
 
     def _note(self, exchange: Exchange, error: str) -> None:
-        assert exchange.report is not None, "ReadAnswer wrote it"
-        exchange.report.error = error
+        assert exchange.answer.report is not None, "ReadAnswer wrote it"
+        exchange.answer.report.error = error
 
     def _result(self, exchange: Exchange, call: Call, raw: msgspec.Raw) -> dict[str, Any]:
         """Changes of the result."""
@@ -203,12 +203,12 @@ class Translate:
         except msgspec.DecodeError:
             self._unreadable(call)
             return {}
-        if exchange.operation == "tools/call" and bytes(result.get("isError", b"")) == b"true":
+        if exchange.request.operation == "tools/call" and bytes(result.get("isError", b"")) == b"true":
             call.failed = True
             self._note(exchange, "tool_error")
         if call.modern and call.server_version in LEGACY:
             more: dict[str, Any] = {"resultType": "complete"} if "resultType" not in result else {}
-            if exchange.operation in _CACHEABLE:
+            if exchange.request.operation in _CACHEABLE:
                 more |= {"ttlMs": 0, "cacheScope": "private"}
             return {"result": {**more, **result}} if more else {}
         return {}

@@ -12,7 +12,7 @@ import msgspec
 
 from extproc.routing.retries import retry_headers
 from extproc.tools.mcp.answers import owner, unknown_method
-from extproc.tools.mcp.call import MODERN, Call
+from extproc.tools.mcp.call import CALL, MODERN, Call
 from extproc.tools.mcp.eras import request_for
 from extproc.tools.mcp.link import ServerError, headers_for
 from extproc.tools.mcp.policy import Policy
@@ -73,7 +73,7 @@ class Find:
         self._policy = policy
 
     def __call__(self, exchange: Exchange) -> None:
-        call: Call = exchange.mcp
+        call = exchange.features[CALL]
         message = call.message
         assert message is not None
         if message.kind == "response":
@@ -90,9 +90,9 @@ class Find:
             if found is None:
                 raise unknown(message.method, call.name)
             call.server, call.tool, call.entry = found.server, found.name, found.entry
-        if exchange.operation == "tools/call":
+        if exchange.request.operation == "tools/call":
             call.policy = self._settings.policy(call.server, call.tool)
-        exchange.targets = (self._policy.target(call),)
+        exchange.route.targets = (self._policy.target(call),)
         if self._settings.servers[call.server].disabled:
             raise failure("server_unavailable", call.server)
 
@@ -107,7 +107,7 @@ class Find:
         if question is None or question.server not in call.settings.servers:
             raise RPCRefusal(INVALID_REQUEST, "The message answers no question of this session.", edge=True)
         call.question = question
-        call.server, exchange.operation = question.server, "mcp"
+        call.server, exchange.request.operation = question.server, "mcp"
 
     def _subscription(self, exchange: Exchange, call: Call, method: str) -> None:
         """Updates of resources cannot be told apart where a profile has several servers."""
@@ -128,7 +128,7 @@ class ForwardRPC:
         self._places = places  # names of tries in Envoy, where they are other ones than usual
 
     async def __call__(self, exchange: Exchange) -> None:
-        call: Call = exchange.mcp
+        call = exchange.features[CALL]
         server = self._servers.by_name.get(call.server)
         if server is None or (catalogue := server.catalogue) is None:
             raise failure("server_unavailable", call.server)
@@ -155,21 +155,21 @@ class ForwardRPC:
             headers[contract.BOUND] = bound(call)
         removed = [
             name
-            for name in exchange.request.headers
+            for name in exchange.request.head.headers
             if name.startswith("mcp-")
             and name not in headers
             and not (name.startswith("mcp-param-") and self._same(call))
         ]
         headers[contract.ID] = exchange.id
-        headers[contract.TARGETS] = contract.encode_targets(exchange.targets)
+        headers[contract.TARGETS] = contract.encode_targets(exchange.route.targets)
         headers[contract.TIMEOUT] = headers["x-envoy-upstream-rq-per-try-timeout-ms"] = self._timeouts[call.server]
-        if "?" in exchange.request.path:
-            headers[":path"] = exchange.request.path.partition("?")[0]
-        body = patch(exchange.body, edits) if edits else None
+        if "?" in exchange.request.head.path:
+            headers[":path"] = exchange.request.head.path.partition("?")[0]
+        body = patch(exchange.request.body, edits) if edits else None
         hop = HOP + call.server
         order = (self._places.get(hop) or contract.try_cluster(hop),)
-        exchange.onward = Continue(headers, tuple(removed), body, reroute=True, order=order)
-        exchange.forwarded, exchange.sent = True, time.perf_counter()
+        exchange.route.onward = Continue(headers, tuple(removed), body, reroute=True, order=order)
+        exchange.route.forwarded, exchange.route.sent = True, time.perf_counter()
 
     def _same(self, call: Call) -> bool:
         return call.modern and call.server_version == MODERN
@@ -208,7 +208,7 @@ def bound_script() -> str:
 
 def _place(exchange: Exchange) -> Place:
     """The session of a call at its server."""
-    call: Call = exchange.mcp
+    call = exchange.features[CALL]
     client = "" if call.session is None else call.session.id
     return Place(call.server, call.server_session, call.server_version, owner(exchange), client)
 
@@ -222,12 +222,12 @@ class Returned:
         self._servers = servers
 
     def __call__(self, exchange: Exchange) -> None:
-        call: Call = exchange.mcp
-        response = exchange.response
-        exchange.status, exchange.attempts = response.status, response.attempts
-        if not exchange.forwarded:
+        call = exchange.features[CALL]
+        response = exchange.answer.head
+        exchange.answer.status, exchange.answer.attempts = response.status, response.attempts
+        if not exchange.route.forwarded:
             return
-        exchange.target = exchange.targets[0]
+        exchange.answer.target = exchange.route.targets[0]
         status = response.status
         if contract.HOP in response.headers or response.details != UPSTREAM:
             reason = response.headers.get(contract.HOP, "timeout" if status == 504 else "")
@@ -271,12 +271,15 @@ class ReadAnswer:
         self._reads = reads
 
     def __call__(self, exchange: Exchange) -> Continue:
-        call: Call = exchange.mcp
-        response = exchange.response
+        call = exchange.features[CALL]
+        response = exchange.answer.head
         told: dict[str, str] = {}
         withheld = (*internal(response.headers), *_OF_SERVERS)
-        if not exchange.forwarded:  # Envoy answered before a server was asked
-            exchange.unreached, exchange.reader = "gateway", None if response.ended else Rewording(exchange)
+        if not exchange.route.forwarded:  # Envoy answered before a server was asked
+            exchange.answer.unreached, exchange.answer.reader = (
+                "gateway",
+                None if response.ended else Rewording(exchange),
+            )
             return Continue(told, (*withheld, "content-length"), read_answer=not response.ended)
         kind = response.headers.get("content-type", "")
         framing = framing_for(
@@ -290,8 +293,8 @@ class ReadAnswer:
             raise failure("bad_answer", call.server)
         if response.status >= 400 and not call.modern:
             told[":status"] = "200"  # at any other, clients end the session
-            exchange.status, call.must_read = 200, True
-        call.streamed = exchange.ask.stream = isinstance(framing, SSE)
+            exchange.answer.status, call.must_read = 200, True
+        call.streamed = exchange.request.ask.stream = isinstance(framing, SSE)
         most, length = call.settings.max_result, response.headers.get("content-length", "")
         if length.isdecimal() and int(length) > most:
             raise too_large(call)
@@ -299,6 +302,6 @@ class ReadAnswer:
         call.must_read = call.must_read or wanted
         if not (call.must_read or (not call.streamed and (self._audit or not length))):
             return Continue(told, withheld)
-        exchange.report = Report()
-        exchange.reader = self._events.reader(exchange, framing)
+        exchange.answer.report = Report()
+        exchange.answer.reader = self._events.reader(exchange, framing)
         return Continue(told, (*withheld, "content-length"), read_answer=True)

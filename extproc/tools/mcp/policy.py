@@ -20,7 +20,7 @@ from extproc.guardrails import GuardInput, GuardrailSettings, RemoteSettings
 from extproc.guardrails._base import DEFINITION
 from extproc.guardrails._guard import Guard
 from extproc.stores import StoreError
-from extproc.tools.mcp.call import CALLS, Call
+from extproc.tools.mcp.call import CALL, CALLS, Call
 from extproc.tools.mcp.catalogue import INSTRUCTIONS, NOUNS, Entry, Kind
 from extproc.tools.mcp.pins import Pins, digest_of
 from extproc.tools.mcp.settings import MCPSettings
@@ -238,9 +238,9 @@ class Judge:
         self._taint = taint
 
     def __call__(self, exchange: Exchange) -> None:
-        if exchange.operation not in CALLS:
+        if exchange.request.operation not in CALLS:
             return
-        call: Call = exchange.mcp
+        call = exchange.features[CALL]
         if call.entry is not None:
             state, reason = self._policy.judged(call.entry)
             if state != "listed":
@@ -248,9 +248,9 @@ class Judge:
                 noun = NOUNS[call.entry.kind].capitalize()
                 message = f"{noun} {call.name!r} is withheld: {reason}, and the operator has to look at it."
                 raise Refusal(kind, message)
-        exchange.tainted = self._taint.tools(exchange)
-        if exchange.tainted and call.policy is not None and call.policy.sensitive:
-            read = ", ".join(exchange.tainted[:3])
+        exchange.findings.tainted = self._taint.tools(exchange)
+        if exchange.findings.tainted and call.policy is not None and call.policy.sensitive:
+            read = ", ".join(exchange.findings.tainted[:3])
             message = f"Tool {call.name!r} is refused: untrusted content was read in this run ({read})."
             raise Refusal(UNTRUSTED_CONTEXT, message)
 
@@ -263,7 +263,7 @@ class GuardCall:
         self._guard = made(chosen) if chosen else None
 
     async def __call__(self, exchange: Exchange) -> None:
-        if self._guard is not None and exchange.operation in CALLS:
+        if self._guard is not None and exchange.request.operation in CALLS:
             await self._guard(exchange)
 
 
@@ -274,8 +274,8 @@ class ReserveCall:
         self._reserve = reserve
 
     async def __call__(self, exchange: Exchange) -> None:
-        if exchange.operation in CALLS:
-            exchange.ask.free = False
+        if exchange.request.operation in CALLS:
+            exchange.request.ask.free = False
             await self._reserve(exchange)
 
 
@@ -290,8 +290,8 @@ class MarkTaint:
         self._taint = taint
 
     async def __call__(self, exchange: Exchange) -> None:
-        call: Call = exchange.mcp
-        if exchange.operation not in CALLS or not call.server:
+        call = exchange.features[CALL]
+        if exchange.request.operation not in CALLS or not call.server:
             return
         policy = call.policy
         if policy.untrusted if policy is not None else self._settings.servers[call.server].untrusted:

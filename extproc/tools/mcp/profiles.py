@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.tools.mcp.call import CALLS, MODERN, Call
+from extproc.tools.mcp.call import CALL, CALLS, MODERN, Call
 from extproc.tools.mcp.catalogue import INSTRUCTIONS, Catalogue, Entry, Kind
 from extproc.tools.mcp.names import Hidden, Index, index
 from extproc.tools.mcp.policy import Policy
@@ -53,11 +53,11 @@ class Profiles:
 
     async def read_own(self, exchange: Exchange, owner: str) -> None:
         """Writes `mcp.own`: the lists of servers whose lists depend on the session, which is named by `owner`."""
-        call: Call = exchange.mcp
+        call = exchange.features[CALL]
         if not (names := self._own[call.profile]):
             return
-        await self._read_own(call, owner, names, new=exchange.operation not in CALLS)
-        if exchange.operation in CALLS and call.name and self.find(call, exchange.consumer.tools) is None:
+        await self._read_own(call, owner, names, new=exchange.request.operation not in CALLS)
+        if exchange.request.operation in CALLS and call.name and self.find(call, exchange.consumer.tools) is None:
             await self._read_own(call, owner, names, new=True)
 
     async def _read_own(self, call: Call, owner: str, names: Sequence[str], *, new: bool) -> None:
@@ -132,9 +132,9 @@ class Profiles:
 
     def listed(self, exchange: Exchange, kind: Kind) -> bytes:
         """The definitions that a consumer may see, as a JSON array. In a tainted run none of sensitive tools."""
-        profile, grants = exchange.mcp.profile, exchange.consumer.tools
+        profile, grants = exchange.features[CALL].profile, exchange.consumer.tools
         careful = kind == "tools" and bool(self._taint.tools(exchange))
-        index = self.index_for(exchange.mcp)
+        index = self.index_for(exchange.features[CALL])
         generation, key = (self._generation(), index), (profile, kind, grants.key, careful)
         known = self._lists.get(key)
         if known is None or known[0] != generation:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.tools.mcp.call import Call
+from extproc.tools.mcp.call import CALL, Call
 from extproc.wire.framing import rpc
 from extproc.words.actions import LocalReply
 from extproc.words.dialect import Dialect, Fields, Report
@@ -95,13 +95,13 @@ class Refuse:
         self._resource = resource
 
     def __call__(self, exchange: Exchange, refusal: Refusal) -> LocalReply:
-        call: Call | None = exchange.mcp
+        call = exchange.features.get(CALL)
         kind, status = refusal.kind, refusal.kind.status
         if call is None or call.id is None:  # it could not be read, or came from nobody known
             headers = {}
             if status == 401 or kind is PROFILE_NOT_ALLOWED:
                 headers["www-authenticate"] = self._challenge(call, kind)
-            data = msgspec.json.encode(exchange.dialect.error(kind, refusal.message, None))
+            data = msgspec.json.encode(exchange.request.dialect.error(kind, refusal.message, None))
             return LocalReply(status, data, {**_JSON, **refusal.headers, **headers}, kind.code)
         edge = getattr(refusal, "edge", False) or kind in _AT_THE_EDGE or (kind is METHOD_UNKNOWN and call.modern)
         return LocalReply(status if edge else 200, body_of(call, refusal), _JSON, kind.code)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from extproc.guardrails import GuardInput, GuardrailSettings
-from extproc.tools.mcp.call import CALLS, Call
+from extproc.guardrails import GuardInput, GuardrailSettings, apart
+from extproc.tools.mcp.call import CALL, CALLS, Call
 from extproc.tools.mcp.eras import too_long
 from extproc.tools.mcp.policy import as_input
 from extproc.tools.mcp.refusals import JSONRPC, refused_result
@@ -40,12 +38,12 @@ class GuardResult:
 
     def reads(self, exchange: Exchange) -> bool:
         """True where the answer has to be read. Writes `mcp.secret`."""
-        if self._guard is None or exchange.operation not in CALLS:
+        if self._guard is None or exchange.request.operation not in CALLS:
             return False
-        call: Call = exchange.mcp
+        call = exchange.features[CALL]
         chosen = self._guard.chosen(_shadow(exchange))
         found = [guard.replacer for guard in chosen if guard.replacer is not None]
-        call.secret = exchange.operation == "tools/call" and any(
+        call.secret = exchange.request.operation == "tools/call" and any(
             replacer.meant(f"{call.server}/{call.tool}") for replacer in found
         )
         return bool(chosen)
@@ -60,10 +58,10 @@ class GuardResult:
         out: list[Frame] = []
         for event in events:
             if event.data is None or not event.data.strip():
-                if not too_long(exchange.mcp, event):  # a comment, or an event without a message
-                    out.append(Frame(b":\n\n", None) if exchange.mcp.secret else event)
+                if not too_long(exchange.features[CALL], event):  # a comment, or an event without a message
+                    out.append(Frame(b":\n\n", None) if exchange.features[CALL].secret else event)
                     continue
-                exchange.cut = _unread()
+                exchange.answer.cut = _unread()
                 break
             if (data := await self.judged(exchange, event.data)) is event.data:
                 out.append(event)
@@ -74,7 +72,7 @@ class GuardResult:
     async def judged(self, exchange: Exchange, data: bytes) -> bytes | None:
         """One message as the client gets it; None: it does not."""
         assert self._guard is not None
-        call: Call = exchange.mcp
+        call = exchange.features[CALL]
         try:
             tree = _decode(data)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -86,13 +84,13 @@ class GuardResult:
                 return _progress(tree)
             if "result" not in tree:
                 return _encode(rpc.error(call.id, rpc.INTERNAL_ERROR, _FAILED))
-            shadow.json = {"jsonrpc": "2.0", "id": call.id, "result": tree["result"]}
-            shadow.body = data = _encode(shadow.json)
+            shadow.request.json = {"jsonrpc": "2.0", "id": call.id, "result": tree["result"]}
+            shadow.request.body = data = _encode(shadow.request.json)
         try:
             await self._guard(shadow)
         except Refusal as refusal:
             return None if asked else _refused(call, _said(refusal))
-        return shadow.body if shadow.masked else data
+        return shadow.request.body if shadow.request.masked else data
 
 
 class _Answer(JSONRPC):
@@ -125,11 +123,10 @@ def _shadow(exchange: Exchange, tree: dict[str, Any] | None = None, data: bytes 
     """The exchange as a stage of requests takes it, with a message of the server in the place of the request. What it
     notes is in the exchange itself.
     """
-    made = copy(exchange)
-    made.request = replace(exchange.request, headers={})
-    made.dialect = _Answer(exchange.mcp, exchange.operation)
-    made.json, made.body, made.masked = tree or {}, data, False
-    made.ask = Ask(exchange.ask.model)
+    made = apart(exchange)
+    made.request.dialect = _Answer(exchange.features[CALL], exchange.request.operation)
+    made.request.json, made.request.body, made.request.masked = tree or {}, data, False
+    made.request.ask = Ask(exchange.request.ask.model)
     return made
 
 

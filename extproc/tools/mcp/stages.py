@@ -30,7 +30,7 @@ from extproc.operate.telemetry.metrics import Record
 from extproc.settings.config import Settings
 from extproc.stores import StoreError
 from extproc.tools.mcp.answers import METHODS, Answer, Era, owner
-from extproc.tools.mcp.call import CALLS, LEGACY, Call
+from extproc.tools.mcp.call import CALL, CALLS, LEGACY, Call
 from extproc.tools.mcp.eras import Translate
 from extproc.tools.mcp.forward import Find, ForwardRPC, ReadAnswer, Returned
 from extproc.tools.mcp.policy import GuardCall, Judge, MarkTaint, Policy, ReserveCall
@@ -64,6 +64,7 @@ from extproc.words.errors import (
     Refusal,
 )
 from extproc.words.exchange import NOTHING_VERIFIED, Ending, Exchange
+from extproc.words.tool_call import TOOL_CALL
 from extproc.words.values import Pattern, is_loopback, show_size
 
 Stage = Callable[[Exchange], Any]
@@ -82,8 +83,8 @@ class Classify:
         self._issuers = issuers
 
     def __call__(self, exchange: Exchange) -> LocalReply | None:
-        request = exchange.request
-        exchange.dialect, exchange.endpoint, exchange.operation = JSONRPC(), NO_ENDPOINT, "mcp"
+        request = exchange.request.head
+        exchange.request.dialect, exchange.request.endpoint, exchange.request.operation = JSONRPC(), NO_ENDPOINT, "mcp"
         path = request.path.partition("?")[0]
         document = path.startswith(DOCUMENTS)
         name = path.removeprefix(DOCUMENTS).removeprefix(PATH)
@@ -93,8 +94,10 @@ class Classify:
             if request.method not in ("GET", "HEAD"):
                 raise Refusal(METHOD_NOT_ALLOWED, "The document takes GET.", headers={"allow": "GET, HEAD"})
             return self._document(name)
-        exchange.mcp = call = Call(name, profile)
-        exchange.dialect = JSONRPC(call)
+        call = Call(name, profile)
+        exchange.features[CALL] = exchange.features[TOOL_CALL] = call
+        exchange.route.of_tools = True
+        exchange.request.dialect = JSONRPC(call)
         if request.method == "DELETE":
             return None
         if request.method != "POST":
@@ -125,7 +128,7 @@ class Origin:
         self._allowed = [Pattern(origin) for origin in settings.origins]
 
     def __call__(self, exchange: Exchange) -> None:
-        headers = exchange.request.headers
+        headers = exchange.request.head.headers
         origin = headers.get("origin")
         if origin is None:
             return
@@ -145,7 +148,7 @@ class EnterProfile:
     """Refuses consumers that were granted nothing in the profile: 403."""
 
     def __call__(self, exchange: Exchange) -> None:
-        call: Call = exchange.mcp
+        call = exchange.features[CALL]
         if not exchange.consumer.tools.enters(call.profile):
             message = f"Consumer {exchange.consumer.name} was granted no tools of the profile {call.profile!r}."
             raise Refusal(PROFILE_NOT_ALLOWED, message)
@@ -158,14 +161,14 @@ class OfProfile:
         self._start = None if settings.resource is None else settings.resource + PATH
 
     def __call__(self, exchange: Exchange) -> None:
-        if self._start is None or exchange.request.verified is NOTHING_VERIFIED:
+        if self._start is None or exchange.request.head.verified is NOTHING_VERIFIED:
             return
-        for claims in exchange.request.verified.token.values():
+        for claims in exchange.request.head.verified.token.values():
             if not isinstance(claims, Mapping) or "aud" not in claims:
                 continue
             audiences = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
             profiles = [each for each in audiences if isinstance(each, str) and each.startswith(self._start)]
-            if profiles and self._start + exchange.mcp.profile not in profiles:
+            if profiles and self._start + exchange.features[CALL].profile not in profiles:
                 raise Refusal(INVALID_KEY, "The token was issued for another profile: get one for this.")
 
 
@@ -177,9 +180,9 @@ class EndSession:
         self._ended = ended
 
     async def __call__(self, exchange: Exchange) -> LocalReply | None:
-        if exchange.request.method != "DELETE":
+        if exchange.request.head.method != "DELETE":
             return None
-        session = self._servers.sessions.find(owner(exchange), exchange.request.headers.get("mcp-session-id", ""))
+        session = self._servers.sessions.find(owner(exchange), exchange.request.head.headers.get("mcp-session-id", ""))
         try:
             if session is None or not await self._ended.add(session):
                 raise Refusal(SESSION_NOT_FOUND, "There is no such session.")
@@ -204,10 +207,10 @@ class ParseRPC:
         self._params = Names(_PARAMS)
 
     def __call__(self, exchange: Exchange) -> None:
-        body, call = exchange.body, exchange.mcp
+        body, call = exchange.request.body, exchange.features[CALL]
         if len(body) > self._most:
             raise Refusal(BODY_TOO_LARGE, f"The message is larger than {show_size(self._most)}: send less.")
-        if len(body) != exchange.request.length:
+        if len(body) != exchange.request.head.length:
             self._weigh(exchange, len(body))
         try:
             message = rpc.read(body, self._depth, self._nodes)
@@ -218,9 +221,9 @@ class ParseRPC:
         self._params.check(message.params)
         call.message = message
         if message.kind == "request" and message.method in METHODS:
-            exchange.operation = message.method
+            exchange.request.operation = message.method
         call.name = _name(message)
-        exchange.json, exchange.ask = dict(message.tree), Ask(call.name, free=True)
+        exchange.request.json, exchange.request.ask = dict(message.tree), Ask(call.name, free=True)
 
 
 def _name(message: Message) -> str:
@@ -240,7 +243,7 @@ class Cancel:
         self._servers = servers
 
     def __call__(self, exchange: Exchange) -> None:
-        call: Call | None = exchange.mcp
+        call = exchange.features.get(CALL)
         if call is None or call.server_version not in LEGACY or call.question is not None or call.answered:
             return
         if exchange.error == MCP_SERVER_TIMEOUT.code or (call.modern and exchange.ending in _GIVEN_UP):
@@ -259,7 +262,7 @@ class EnterCall:
         self._enter = enter
 
     def __call__(self, exchange: Exchange) -> None:
-        if exchange.operation in CALLS:
+        if exchange.request.operation in CALLS:
             self._enter(exchange)
 
 

@@ -102,7 +102,7 @@ def _keys(exchange: Exchange) -> tuple[str, ...]:
     consumer = exchange.consumer.name
     whole = _digest("consumer", consumer)
     for label in _RUNS:
-        if value := exchange.labels.get(label):
+        if value := exchange.money.labels.get(label):
             return _digest(label, consumer, value), whole
     return (whole,)
 
@@ -122,4 +122,4 @@ class Tainted:
         self._taint = taint
 
     def __call__(self, exchange: Exchange) -> None:
-        exchange.tainted = self._taint.tools(exchange)
+        exchange.findings.tainted = self._taint.tools(exchange)

@@ -15,6 +15,7 @@ from extproc.wire.framing import BOM, Frame, Framing
 from extproc.wire.framing.inflate import Inflate
 from extproc.wire.framing.intake import Intake
 from extproc.wire.framing.json import WholeBody
+from extproc.wire.framing.json_array import ARRAY
 from extproc.wire.framing.sse import KEEP_ALIVE, SSE
 from extproc.words.errors import PROVIDER_BAD_ANSWER
 from extproc.words.exchange import Exchange
@@ -59,7 +60,7 @@ class Events:
 
     def reason(self, exchange: Exchange) -> str:
         """The reason why the streamed answer of an exchange has to be read; empty where it may pass."""
-        if exchange.dialect.array(exchange.request.path):
+        if exchange.request.dialect.array(exchange.request.head.path):
             return "the client takes one JSON array"
         return next((reason for stage, *_ in self._stages if (reason := stage.reason(exchange))), "")
 
@@ -72,16 +73,17 @@ class Events:
 class AnswerReader:
     """Reads one answer: cuts it into events and leads them through the stages."""
 
-    __slots__ = ("_exchange", "_framing", "_intake", "_merges", "_plain", "_seconds", "_stages")
+    __slots__ = ("_array", "_exchange", "_framing", "_intake", "_merges", "_plain", "_seconds", "_stages")
 
     def __init__(self, exchange: Exchange, framing: Framing, stages: Sequence[_Stage], inflate: Inflate | None) -> None:
         self._exchange = exchange
+        self._array = exchange.features.get(ARRAY)
         self._framing = framing
         self._intake = Intake(framing, inflate)
         self._plain = inflate is None and isinstance(framing, WholeBody)
         self._stages = stages
         self._seconds = [0.0] * len(stages)
-        self._merges = exchange.array is None and all(getattr(stage, "merges", False) for stage, *_ in stages)
+        self._merges = self._array is None and all(getattr(stage, "merges", False) for stage, *_ in stages)
 
     @property
     def changes_length(self) -> bool:
@@ -100,9 +102,10 @@ class AnswerReader:
         end = intake.ended
         if not events and not end:
             return intake.more
-        if end and intake.broken and exchange.report is not None:
-            exchange.report.error = PROVIDER_BAD_ANSWER.code
-        report, given = exchange.report, events
+        answer = exchange.answer
+        if end and intake.broken and answer.report is not None:
+            answer.report.error = PROVIDER_BAD_ANSWER.code
+        report, given = answer.report, events
         written = 0 if report is None else report.output_bytes
         then = time.perf_counter()
         try:
@@ -114,15 +117,15 @@ class AnswerReader:
                 then = now
         finally:
             out += self._written(events)
-            if exchange.first_token is None and report is not None and report.output_events:
-                exchange.first_token = then - exchange.started
-        if exchange.cut is not None:
-            raise exchange.cut
+            if answer.first_token is None and report is not None and report.output_events:
+                answer.first_token = then - exchange.started
+        if answer.cut is not None:
+            raise answer.cut
         if self._merges and report is not None and report.output_bytes == written:
-            intake.learn(given, exchange.dialect.reads)
+            intake.learn(given, exchange.request.dialect.reads)
         if end:
-            if exchange.array is not None:
-                out.append(exchange.array.end())
+            if self._array is not None:
+                out.append(self._array.end())
             for (_, _, observe), spent in zip(self._stages, seconds, strict=True):
                 observe(spent)
         return intake.more
@@ -143,10 +146,10 @@ class AnswerReader:
                 if (waited := overdue(exchange)) is None:
                     return None
                 events = waited
-        comment = KEEP_ALIVE if exchange.dialect.comments else b""
+        comment = KEEP_ALIVE if exchange.request.dialect.comments else b""
         return b"".join(self._written(events)) + comment
 
     def _written(self, events: Sequence[Frame]) -> list[bytes]:
         """Events as they leave."""
-        array = self._exchange.array
+        array = self._array
         return [event.raw for event in events] if array is None else array.items(events)

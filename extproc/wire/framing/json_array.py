@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from extproc.wire.framing import EMPTY, OVERSIZE, Frame
 from extproc.wire.framing.sse import SSE
+from extproc.words.exchange import Key
 
 _FIRST, _NEXT = b"[", b",\r\n"
 _DONE = b"[DONE]"  # the last event of some servers
@@ -48,3 +49,7 @@ class JSONArray:
     def cut_off(self, event: bytes) -> bytes:
         """The end of the array, with `event` as its last item."""
         return b"".join(self.items(SSE().feed(event))) + b"]"
+
+
+ARRAY: Key[JSONArray] = Key("array")
+"""Written by Read, where a streamed answer leaves as one array."""

@@ -46,5 +46,5 @@ def reworded(exchange: Exchange, body: bytes) -> bytes:
         said = _decode(body).error
     except ValueError:
         return body
-    kind = Kind(exchange.status, said.type, said.code)
-    return _encode(exchange.dialect.error(kind, said.message, None))
+    kind = Kind(exchange.answer.status, said.type, said.code)
+    return _encode(exchange.request.dialect.error(kind, said.message, None))

@@ -11,7 +11,8 @@ from extproc.routing.strategies import strategies
 from extproc.routing.strategies.complexity import WEIGHTS, Complexity, complexity, signals
 from extproc.words.chain import Choice
 from extproc.words.dialect import Ask, Dialect
-from extproc.words.exchange import Exchange, Request, Target
+from extproc.words.exchange import RequestHead, Target
+from tests.exchanges import new_exchange
 
 ROOT = Path(__file__).parents[3]
 
@@ -34,11 +35,11 @@ def _example(example_dialect):
 
 def ask(body, size=None, api="openai_chat", **fields):
     """An exchange with that body in that API, valid or not."""
-    exchange = Exchange("id-1", Request("POST", "/v1/chat/completions", {}))
-    exchange.dialect = RERANK if api == "rerank" else dialects()[api]
-    exchange.json = body
-    exchange.body = b" " * (len(json.dumps(body)) if size is None else size)
-    exchange.ask = Ask("m", **fields)
+    exchange = new_exchange("id-1", RequestHead("POST", "/v1/chat/completions", {}))
+    exchange.request.dialect = RERANK if api == "rerank" else dialects()[api]
+    exchange.request.json = body
+    exchange.request.body = b" " * (len(json.dumps(body)) if size is None else size)
+    exchange.request.ask = Ask("m", **fields)
     return exchange
 
 
@@ -469,7 +470,7 @@ def test_the_evaluation_is_as_good_as_documented(bench):
 
 def test_the_cases_are_labelled_and_distinct(bench):
     cases = bench.load()
-    assert len({case.id for case in cases}) == len({case.exchange.body for case in cases}) == len(cases)
+    assert len({case.id for case in cases}) == len({case.exchange.request.body for case in cases}) == len(cases)
     assert {case.label for case in cases} == {"simple", "hard"}
     assert {case.set for case in cases} == {"tune", "held_out"}
 

@@ -42,7 +42,7 @@ def body(text, **fields):
 def test_an_order_is_a_permutation_of_the_choices(exchange, *, name, sticky, choices, text, labels):
     strategy = strategies()[name]("v", sticky, History())
     sent = exchange(body(text, stream=bool(labels)), labels=labels)
-    sent.key = "alice#0"
+    sent.money.key = "alice#0"
     for _ in range(3):
         found = strategy.order(tuple(choices), sent)
         assert sorted(map(id, found)) == sorted(map(id, choices))

@@ -53,7 +53,7 @@ def test_the_cheapest_target_depends_on_the_request(exchange, body, first):
 def test_the_cost_is_that_of_the_input_and_of_a_usual_output(exchange):
     target = Target("m", "a", "m", price=price(1, 10))
     sent = exchange(question("x" * 4000))
-    assert cost(target, sent) == pytest.approx((len(sent.body) / 4 * 1 + 500 * 10) / 1e6)
+    assert cost(target, sent) == pytest.approx((len(sent.request.body) / 4 * 1 + 500 * 10) / 1e6)
     assert cost(target, exchange(question(max_tokens=100_000))) == pytest.approx(
         cost(target, exchange(question())), rel=0.01
     )

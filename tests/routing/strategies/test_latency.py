@@ -29,7 +29,9 @@ class Fleet:
         for number in range(count):
             self._report()
             first = self.strategy.order(self.choices, self.sent)[0].targets[0]
-            self.history.chosen(first.deployment, len(self.sent.body), streamed=self.sent.ask.stream)  # as Select does
+            self.history.chosen(
+                first.deployment, len(self.sent.request.body), streamed=self.sent.request.ask.stream
+            )  # as Select does
             went[first.name] += 1
             took = self.seconds[first.name]
             heapq.heappush(self._ends, (self.clock.now + abs(took) + REPORT, number, first.deployment, took))
@@ -40,9 +42,9 @@ class Fleet:
         while self._ends and self._ends[0][0] <= self.clock.now:
             *_, place, took = heapq.heappop(self._ends)
             if took < 0:
-                self.history.learn(place, "5xx", size=len(self.sent.body))
+                self.history.learn(place, "5xx", size=len(self.sent.request.body))
             else:
-                self.history.learn(place, "ok", size=len(self.sent.body), first_byte=took)
+                self.history.learn(place, "ok", size=len(self.sent.request.body), first_byte=took)
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ def test_sizes_and_streams_are_measured_separately(clocks, exchange):
     small = exchange()
     for place, fast in (("a/m", small), ("b/m", large)):
         for sent in (small, large):
-            history.learn(place, "ok", size=len(sent.body), first_byte=0.1 if sent is fast else 2.0)
+            history.learn(place, "ok", size=len(sent.request.body), first_byte=0.1 if sent is fast else 2.0)
     first = [strategy.order(choices, sent)[0].targets[0].name for sent in (small, large)]
     assert first == ["a", "b"]
 
@@ -144,7 +146,7 @@ def test_an_inner_virtual_model_is_as_fast_as_its_first_target(clocks, exchange)
     history = History(clocks())
     slow, fast, middle = (Target(name, name, "m") for name in ("slow", "fast", "middle"))
     for target, seconds in ((slow, 2.0), (fast, 0.1), (middle, 1.0)):
-        history.learn(target.deployment, "ok", size=len(exchange().body), first_byte=seconds)
+        history.learn(target.deployment, "ok", size=len(exchange().request.body), first_byte=seconds)
     strategy = Latency("v", None, history)
     found = strategy.order([Choice((middle,), index=0), Choice((fast, slow), index=1)], exchange())
     assert [choice.index for choice in found] == [1, 0]
@@ -155,7 +157,7 @@ def test_the_reason_is_the_expected_latency(clocks, exchange):
     history = History(clock)
     strategy, choice = Latency("v", None, history), Choice((Target("a", "a", "m"),))
     assert strategy.why(choice, exchange()) == "not measured yet"
-    history.chosen("a/m", len(exchange().body), streamed=False)
+    history.chosen("a/m", len(exchange().request.body), streamed=False)
     assert strategy.why(choice, exchange()) == "being measured"
     history.learn("a/m", "ok", first_byte=0.25)
     assert strategy.why(choice, exchange()) == "about 0.250 s expected"

@@ -31,7 +31,7 @@ def labelled(exchange):
     sent = exchange()
 
     def make(value):
-        sent.labels = {"run": value}
+        sent.money.labels = {"run": value}
         return sent
 
     return make
@@ -95,7 +95,7 @@ def test_requests_with_the_same_sticky_value_get_the_same_order_in_every_process
     found = {}
     for number in range(50):
         sent = exchange(consumer=Consumer(f"c{number}", f"t{number}"), labels={"run": f"r{number}"})
-        sent.key = f"k{number}"
+        sent.money.key = f"k{number}"
         orders = {order(strategy, options, sent) for strategy in (here, there) for _ in range(3)}
         [found[number]] = orders
     assert len(set(found.values())) == 2
@@ -227,5 +227,5 @@ def test_the_turns_of_a_conversation_stay_at_the_target_that_has_its_prefix(exch
     assert [first(turn, tools=[{"type": "function"}]) for turn in asked] != places
     for body in ({"model": "m"}, {"messages": 5}, {"messages": [None, "\ud800"]}):
         made = exchange()
-        made.json = body
+        made.request.json = body
         assert (weighted("prefix")._seed(made) is None) is ("messages" not in body or body["messages"] != 5)

@@ -1,0 +1,67 @@
+"""The part of an exchange that guardrails keep: those that read the answer, and what waits for its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from extproc.words.exchange import Exchange, Key
+
+if TYPE_CHECKING:
+    from extproc.guardrails._audits import Review
+    from extproc.guardrails._guard import Guard
+    from extproc.guardrails._mask import Vault
+    from extproc.guardrails._watch import Watch
+
+
+@dataclass(slots=True)
+class Guarding:
+    """Written by GuardInput, then by GuardOutput."""
+
+    guards: Sequence[Guard] = ()  # guardrails that read the answer
+    vault: Vault | None = None  # texts behind reversible masks
+    watch: Watch | None = None  # the guardrails' view of the answer
+    audits: list[Review] = field(default_factory=list)  # questions whose answers only the record waits for
+
+
+GUARDING: Key[Guarding] = Key("guardrails")
+
+
+def guarding(exchange: Exchange) -> Guarding:
+    """The part of the exchange, made where it has none yet."""
+    found = exchange.features.get(GUARDING)
+    if found is None:
+        found = exchange.features[GUARDING] = Guarding()
+    return found
+
+
+def has_guards(exchange: Exchange) -> bool:
+    """True where guardrails read the answer."""
+    found = exchange.features.get(GUARDING)
+    return found is not None and bool(found.guards)
+
+
+def has_vault(exchange: Exchange) -> bool:
+    """True where a mask is to be reversed in the answer."""
+    found = exchange.features.get(GUARDING)
+    return found is not None and found.vault is not None
+
+
+def is_watched(exchange: Exchange) -> bool:
+    """True where guardrails look at the events of the answer."""
+    found = exchange.features.get(GUARDING)
+    return found is not None and found.watch is not None
+
+
+def apart(exchange: Exchange) -> Exchange:
+    """The exchange for guardrails over another text: its request can be written to, without the client's headers.
+    Findings and audits are those of the exchange itself.
+    """
+    made = copy(exchange)
+    made.request = copy(exchange.request)
+    made.request.head = replace(exchange.request.head, headers={})
+    made.features = exchange.features.copy()
+    made.features[GUARDING] = copy(guarding(exchange))
+    return made
