@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -19,6 +18,7 @@ from extproc.stores import CORRECTED, EXPIRE_BATCH, LATE_SETTLE, Expired, Hold, 
 from extproc.stores.memory import MemoryCounters
 from extproc.stores.sqlite import SqliteCounters
 from extproc.words.exchange import Usage
+from tests.exchanges import new_exchange, write
 from tests.samples import examples
 from tests.stores.sent import send
 
@@ -373,7 +373,9 @@ async def test_requests_without_a_model_have_no_row(world, operation):
 
 async def test_requests_that_were_not_authenticated_have_no_row(world):
     here = world()
-    here.books.enter(SimpleNamespace(operation="chat"))
+    unknown = new_exchange("id-1")
+    write(unknown, operation="chat")
+    here.books.enter(unknown)
     assert here.ledger.queue == []
 
 

@@ -19,6 +19,7 @@ from extproc.operate.admin.api import OPERATIONS, document
 from extproc.operate.telemetry.logs import describe
 from extproc.words.chain import Skip
 from extproc.words.tries import FailedTry
+from tests.exchanges import write
 from tests.reports.test_reports import BUDGETS, NOW, SCOPE, World
 from tests.telemetry.test_metrics import ended
 
@@ -26,10 +27,9 @@ from tests.telemetry.test_metrics import ended
 def known(exchange):
     """An exchange with every field that the log can have."""
     found = ended(exchange, labels={"run": "\ud800 lone"})
-    found.prompt_saved = 5
-    found.denied_by, found.downgraded = "month", "week"
-    found.skipped = [Skip(found.targets[0], "no_key", "it has no key")]
-    found.targets, found.tries = [], [FailedTry("t", "a", 503, 9, "connect")]
+    skipped = [Skip(found.route.targets[0], "no_key", "it has no key")]
+    write(found, prompt_saved=5, denied_by="month", downgraded="week", skipped=skipped, targets=[])
+    write(found, tries=[FailedTry("t", "a", 503, 9, "connect")])
     return found
 
 

@@ -8,6 +8,7 @@ from extproc.money.budgets import BudgetSettings, Leases, Reserve, compile_budge
 from extproc.money.budgets.budget import Budget, ByMatch
 from extproc.stores.memory import MemoryCounters
 from extproc.words.exchange import Consumer, Target
+from tests.exchanges import write
 
 TARGETS = (Target("m", "a", "m"), Target("n", "b", "n"))
 PATTERNS = st.sampled_from(["x", "y", "x*", "*", "m", "n"])
@@ -21,7 +22,8 @@ def budget(number, match):
 @given(st.lists(st.dictionaries(FACTS, PATTERNS, max_size=3), max_size=8), st.sampled_from("xy"), st.sampled_from("xy"))
 def test_no_budget_that_covers_a_request_is_missed_and_their_order_stays(exchange, matches, sender, label):
     sent = exchange({"model": "m", "messages": [{}]}, targets=TARGETS)
-    sent.consumer, sent.key, sent.labels = Consumer(sender, team=label), sender, {"run": label}
+    sent.consumer = Consumer(sender, team=label)
+    write(sent, key=sender, labels={"run": label})
     budgets = [compile_budget(budget(number, match)) for number, match in enumerate(matches)]
     found = ByMatch(budgets).candidates(sent, TARGETS)
     covering = [each for each in budgets if any(each.covers(sent, target) for target in TARGETS)]
@@ -39,11 +41,12 @@ async def test_the_work_of_a_request_does_not_grow_with_the_budgets_of_others(ex
         counters = MemoryCounters()
         reserve = Reserve(settings, counters, Leases(counters), None, lambda *_: None)
         sent = exchange({"model": "m", "messages": [{"role": "user", "content": "Hi"}]}, targets=TARGETS)
-        sent.consumer, sent.key, sent.labels = Consumer("t3", team="t3"), "t3", {"run": "t3"}
+        sent.consumer = Consumer("t3", team="t3")
+        write(sent, key="t3", labels={"run": "t3"})
         compared.clear()
         await reserve.look_ahead(sent)
         await reserve(sent)
-        assert [claim.scope for claim in sent.reservation.claims] == ["b3"]
+        assert [claim.scope for claim in sent.money.reservation.claims] == ["b3"]
         return len(compared)
 
     assert await work(5) == await work(5000) == 3

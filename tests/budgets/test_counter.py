@@ -34,8 +34,8 @@ def left(exchange):
 
     def make(text):
         sent = exchange({"model": "m", "messages": [{"role": "user", "content": text}]})
-        sent.target, sent.report = Target("m", "a", "gpt-4o"), Report()
-        sent.report.add_text(text)
+        sent.answer.target, sent.answer.report = Target("m", "a", "gpt-4o"), Report()
+        sent.answer.report.add_text(text)
         return sent
 
     return make

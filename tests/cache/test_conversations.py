@@ -6,7 +6,7 @@ import json
 import pytest
 
 from extproc.cache.answers import Answers
-from extproc.cache.conversations import KeepTurn, Turn, Turns
+from extproc.cache.conversations import TURN, KeepTurn, Turn, Turns
 from extproc.cache.entry import Open
 from extproc.cache.settings import ConversationSettings
 from extproc.cache.stores.memory import MemoryStore
@@ -34,7 +34,7 @@ def answered(turns, exchange):
     def answer(*, alone, stored, status="completed", consumer="demo"):
         made = exchange({"model": "m", "input": "Hi"}, path="/v1/responses", consumer=Consumer(consumer))
         made.answer.report = Report(kept=["resp_1"] if stored else ())
-        made.route.kept.turn = Turn("", b'[{"role":"user","content":"Hi"}]', alone)
+        made.features[TURN] = Turn("", b'[{"role":"user","content":"Hi"}]', alone)
         response = {"id": "resp_1", "object": "response", "status": status, "output": [CALL]}
         data = json.dumps({"type": f"response.{status}", "response": response}).encode()
         keep = KeepTurn(turns)

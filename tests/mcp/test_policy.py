@@ -214,7 +214,7 @@ async def test_calls_that_are_refused(gateway):
     await made.mark(fetch)
     sensitive = made.call(run="7")
     assert refused(made.judge, sensitive) == "untrusted_context"
-    assert sensitive.tainted == ("web/fetch",)
+    assert sensitive.findings.tainted == ("web/fetch",)
     made.judge(made.call(run="8"))
     made.judge(made.call("other", run="7"))
     await made.mark(made.call("other", run="9"))

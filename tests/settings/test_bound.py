@@ -1,8 +1,5 @@
 """The parts of a change that apply while Envoy, or the process, stays as it is."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
 from extproc.access.auth import Access, Authorize
@@ -12,6 +9,7 @@ from extproc.settings.bound import changes_of_fixed, digest, fixed, held_back, w
 from extproc.settings.config import parse
 from extproc.words.dialect import Ask
 from extproc.words.errors import Refusal
+from tests.exchanges import new_exchange, write
 
 NOW = """
 providers:
@@ -185,8 +183,9 @@ def authorized(settings):
     before = earlier and Access(earlier.teams, earlier.groups)
     access = Access(settings.teams, settings.groups, before, earlier.consumers if earlier else {})
     consumer, chain = access.consumer(settings.consumers[0]), catalog(settings).resolve("v")
-    exchange: Any = SimpleNamespace(consumer=consumer, chain=chain, targets=chain.targets, skipped=[])
-    exchange.request.ask = Ask(model="v")
+    exchange = new_exchange("id-1")
+    exchange.consumer = consumer
+    write(exchange, ask=Ask(model="v"), chain=chain, targets=chain.targets)
     try:
         Authorize()(exchange)
     except Refusal:
