@@ -17,7 +17,7 @@ from extproc.operate.reports.reports import Reporter
 from extproc.stores import Hold, StoreError
 from extproc.stores.memory import MemoryCounters
 from extproc.words.errors import Refusal
-from extproc.words.exchange import Consumer
+from extproc.words.exchange import Consumer, RequestHead
 
 NOW = 1_700_000_040.0
 ALICE = Consumer("alice", "red")
@@ -56,7 +56,7 @@ def asked(exchange, query="", operation="usage", who=ALICE):
     found = exchange()
     found.request.operation = operation
     found.consumer = who
-    found.request = type(found.request)("GET", f"/v1/{operation}{query}", {})
+    found.request.head = RequestHead("GET", f"/v1/{operation}{query}", {})
     return found
 
 
