@@ -1,1 +1,1 @@
-"""Who may use what: keys, tokens and certificates of consumers, and their objects at providers."""
+"""Access: keys, tokens and certificates of consumers, and their objects at providers."""

@@ -26,7 +26,7 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     body: bytes  # the provider's answer in the client's API, before guardrails
     dialect: str = ""
     stream: bool = False
-    deployment: str = ""  # of the target that served
+    deployment: str = ""  # the one that served
     cost: int | None = None  # nano-USD; None: the price is unknown
     score: float | None = None  # the answered question, where it differs from this one
 

@@ -110,7 +110,7 @@ class Keys:
         return place
 
     def _beside(self, exchange: Exchange) -> Sequence[Any]:
-        """What providers get of the client's headers and query. Versions of APIs are in the paths."""
+        """The client's headers and query parameters that providers get. Versions of APIs are in the paths."""
         headers, query = exchange.request.head.headers, exchange.request.head.path.partition("?")[2]
         passing = [self._passing[name] for name in {target.provider for target in exchange.route.targets}]
         passed: set[str] = set()

@@ -44,7 +44,7 @@ _VARIABLE = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)")
 _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d")
 _MOST_TRIES, _MOST_ATTEMPTS = 5, 16  # of `targets[].tries` and `retry.attempts`
 _TIMEOUTS = (("router_settings", "timeout"), ("litellm_settings", "request_timeout"))
-_LEVELS = 4  # of the file, whose places notes name: model_list, number, litellm_params, key
+_LEVELS = 4  # notes name places of the file so deep: model_list, number, litellm_params, key
 
 Where = tuple[str | int, ...]
 

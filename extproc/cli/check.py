@@ -113,7 +113,7 @@ def _tool(options: argparse.Namespace, settings: Settings, labels: Mapping[str, 
 
 
 def _body(options: argparse.Namespace, settings: Settings) -> bytes:
-    """The request to explain. A body that the gateway cannot parse keeps its model, and is refused as it is."""
+    """The request to explain. A body that the gateway cannot parse keeps its model, and is refused unchanged."""
     from extproc.dialects import by_path, serving  # noqa: PLC0415 - as above
     from extproc.wire.framing.json import InvalidJSON, parse  # noqa: PLC0415
     from extproc.wire.framing.patch import patch  # noqa: PLC0415

@@ -162,7 +162,7 @@ _UNREACHED = {
     "closed connection": "does it speak TLS? Then write https://",
     "": "is Envoy up, and is this its address? See its log",
 }
-"""What to do about a listener that does not answer, by a part of the reason."""
+"""Remedies for a listener that does not answer, by a part of the reason."""
 _REMARKS = {
     " is away": "its supervisor starts it again: see the log",
     "certificate": "put files that fit into their places, with a rename: docs/reload.md",
@@ -170,7 +170,7 @@ _REMARKS = {
     "Envoy refuses": "correct the settings",
     "": "restart it, or correct the settings",
 }
-"""What to do about a line of `/readyz`, by a part of it."""
+"""Remedies for a line of `/readyz`, by a part of it."""
 _WHY = {
     (401, 200): "the address bypasses the gateway: anybody can use it",
     (200, 401): "the running gateway does not accept this key: see `consumers`, and `extproc check`",
@@ -191,7 +191,7 @@ def _clock(date: str, sent: float, received: float) -> Finding:
 
 
 def _admin(gateway: Gateway) -> Iterator[Finding]:
-    """What the running gateway tells of itself."""
+    """Findings that the running gateway tells itself."""
     gateway.timeout = _TIMEOUT
     try:
         gateway.json("/me")
@@ -211,7 +211,7 @@ _UNANSWERED = {
     "is no JSON": "is this the admin API of a gateway? Give its address as --url",
     "": "is the processor up, and is this its admin API? Give another address as --url",
 }
-"""What to do about an admin API that does not answer, by a part of the reason."""
+"""Remedies for an admin API that does not answer, by a part of the reason."""
 
 
 def _version(about: Mapping[str, Any]) -> Finding:
@@ -280,7 +280,7 @@ def _stores(gateway: Gateway) -> Iterator[Finding]:
     unknown = ""
     try:
         found = gateway.json("/stores")
-    except (OSError, ValueError) as error:  # of another release, or it waits for a store
+    except (OSError, ValueError) as error:  # the gateway is another release, or waits for a store
         unknown = str(error)
     today = [("start", datetime.now(UTC).date().isoformat())]
     for name, path, parameters in (("counters", "/budgets", []), ("ledger", "/usage", today)):
@@ -322,7 +322,7 @@ _STORE = {
     "OperationalError": "is the server up? Check host, port, user and password of the address, and its log",
     "": "the gateway's log names the cause",
 }
-"""What to do, by a part of the reason why a store cannot be written."""
+"""Remedies for a store that cannot be written, by a part of the reason."""
 
 
 def _remedy(text: str, remedies: Mapping[str, str]) -> str:

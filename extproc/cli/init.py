@@ -24,7 +24,7 @@ EXAMPLES = """\
 
 _SHORT = KINDS | {"claude": "anthropic", "google": "gcp_gemini", "grok": "x_ai", "vertex": "gcp_vertex_ai"}
 """Names that people use for kinds of provider."""
-_MOST_TARGETS = 16  # of a virtual model
+_MOST_TARGETS = 16  # a virtual model has no more
 _OWN = ("base_url", "account", "project")
 """Settings in an example of a provider that are never one's own."""
 

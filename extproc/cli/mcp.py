@@ -122,7 +122,7 @@ def _listed(servers: Sequence[Any]) -> Iterator[str]:
 
 
 def _differences(known: Lock, found: Lock, servers: Sequence[Any]) -> Iterator[str]:
-    """What differs from the pins. A pin is a digest, so the text of a changed definition is shown as it is now."""
+    """Differences from the pins. A pin is a digest, so a changed definition is shown with its text of today."""
     shown = {(server["name"], _key(each)): each for server in servers for each in _definitions(server)}
     for server, key, word in changes({name: known.get(name, {}) for name in found}, found):
         yield f"{word}: {_named(server, *key)}"

@@ -32,7 +32,7 @@ EXAMPLES = """\
 """
 _LOG_BUFFER = 1 << 20  # bytes
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 1 << 20  # of glibc's malloc.h; bytes
+_M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 1 << 20  # the option is from glibc's malloc.h; bytes
 _AFTER_DRAIN = 20.0  # seconds to write owed settles and rows to the stores, after which the process ends anyway
 
 
@@ -83,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
     with contextlib.suppress(OSError, AttributeError):  # another libc than glibc
         # Large blocks are given back when they are freed. By default glibc keeps them after the first of their size.
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
-    # What reading the settings took and gave back is used again by these imports: 3 MB less.
+    # Memory that reading the settings gave back is used again by these imports: 3 MB less.
     from extproc.envoy.server.processor import Processor  # noqa: PLC0415
     from extproc.envoy.server.processor import run as serve  # noqa: PLC0415
 
@@ -140,8 +140,8 @@ def _supervise(options: argparse.Namespace, settings: Settings) -> NoReturn:
 
 
 def as_begun(settings: Settings, first: str) -> Settings:
-    """`settings`, with what binds at a start as it is in the other workers, which began with the text `first`: budgets
-    in two stores would count by halves.
+    """`settings`, with the values of the other workers for all that binds at a start. They began with the text `first`:
+    budgets in two stores would count by halves.
     """
     with offline():  # a secret of that time may be gone; those that are still used are read when they are used
         return bound.fixed(settings, config.parse(first))

@@ -33,7 +33,7 @@ _AGAIN = {"retry-after": "1"}
 
 @dataclass(slots=True)
 class Share:
-    """What one consumer has in flight."""
+    """Requests and bytes that one consumer has in flight."""
 
     exchanges: int = 0
     size: int = 0  # bytes of bodies
@@ -88,7 +88,7 @@ class InFlight:
 
 
 class Place:
-    """What one exchange takes of the room."""
+    """The room that one exchange takes."""
 
     __slots__ = ("_all", "_name", "share", "size")
 

@@ -55,7 +55,7 @@ class AttemptStream:
         self._translation: Translation | None = None
         self._stream: Stream | Unwrapping | None = None
         self._inflate: Inflate | None = None
-        self._headers: Mapping[str, str] = {}  # of the request
+        self._headers: Mapping[str, str] = {}  # the request's
         self._status = 0
         self._own = False  # True: Envoy wrote the answer in the provider's place
         self._body = bytearray()  # an answer that is held until it is whole

@@ -57,7 +57,7 @@ class GatewayStream:
         self.done = self.more = False
         self._pipeline = pipeline
         self._attached = attached  # True: another team's Envoy, which has no internal hop
-        self._mark = mark  # of this worker, see `transport.workers`
+        self._mark = mark  # this worker's, see `transport.workers`
         self._exchange: Exchange | None = None
         self._state = _State.UNDER_WAY
         self._told = _Told.NOTHING

@@ -129,7 +129,7 @@ class Pipeline:
     # the answer of a refusal, where it is not that of an API of models
     refuse: Callable[[Exchange, Refusal], LocalReply] | None = field(default=None, kw_only=True)
     mcp: Pipeline | None = field(default=None, kw_only=True)  # the same for requests to the MCP gateway
-    profiles: Profiles | None = field(default=None, kw_only=True)  # of it
+    profiles: Profiles | None = field(default=None, kw_only=True)  # the MCP gateway's
     renewed: Callable[[str], Awaitable[Mapping[str, str]]] | None = field(default=None, kw_only=True)  # its sessions
 
     async def settle_unread(self, exchange: Exchange) -> None:

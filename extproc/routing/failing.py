@@ -24,7 +24,7 @@ class Failing:
         self._step = step
         self._forget = forget
         self._since: dict[Hashable, dict[str, int]] = {}  # failures since the latest success, by kind and consumer
-        self._shares: dict[tuple[Hashable, str], tuple[float, float]] = {}  # of one consumer, and the time
+        self._shares: dict[tuple[Hashable, str], tuple[float, float]] = {}  # a consumer's share, and the time
 
     def failed(self, kind: Hashable, consumer: str, now: float) -> bool:
         """Take in a failure. True when it counts for everybody."""

@@ -39,7 +39,7 @@ _FAILED = 4.0  # a failed try costs as much as this many others
 _FAULTS = frozenset(("connect", "reset", "timeout", "overflow", "unhealthy", "408", "429", "3xx", "5xx", "cut"))
 """Outcomes (access_log.OUTCOMES) that speak against the deployment; the others are the client's or the gateway's."""
 _NO_REQUESTS = frozenset(("connect", "overflow", "unhealthy", "429"))
-"""Those that no request is the reason of."""
+"""Failures that no request causes."""
 
 
 class Speed(msgspec.Struct, array_like=True):

@@ -44,7 +44,7 @@ _Switched = TypeVar("_Switched", ModelSettings, TargetSettings)
 
 
 def fixed(settings: Settings, first: Settings) -> Settings:
-    """`settings`, with everything that binds at the start as it is in `first`."""
+    """`settings`, with the values of `first` for everything that binds at the start."""
     changes: dict[str, Any] = {name: getattr(first, name) for name in _SECTIONS}
     for name, fields in _FIELDS.items():
         kept = {field: getattr(getattr(first, name), field) for field in fields}

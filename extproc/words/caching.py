@@ -39,7 +39,7 @@ class Caching:
     batch: Any = None  # `cache.batches.Batch` of a request that is kept by input
     asked: Any = None  # `cache.similar.finder.Asked` where questions in other words are compared
     seeking: Any = None  # a task that looks for one while a provider answers, in shadow mode
-    score: float | None = None  # of the nearest question in other words
+    score: float | None = None  # the nearest question's in other words
     others: bool = False  # True: answers to questions in other words may be given
     misread: bool = False  # True: the client's header has a word that the cache does not know
 

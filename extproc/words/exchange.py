@@ -166,8 +166,8 @@ class Kinds:
     video_output: int = 0
     cache_write_1h: int = 0  # tokens that a cache keeps for an hour
     searches: int = 0  # searches of the web, which are no tokens; neither are the next three
-    seconds: int = 0  # of audio in the input
-    characters: int = 0  # of text in the input
+    seconds: int = 0  # length of the input's audio
+    characters: int = 0  # length of the input's text
     images: int = 0  # in the answer
 
 
@@ -205,7 +205,7 @@ class Target:
     name: str
     provider: str
     model: str
-    max_output_tokens: int | None = None  # of the settings
+    max_output_tokens: int | None = None  # the limit in the settings
     context: int | None = None  # tokens
     supports: frozenset[str] | None = None  # abilities, see `dialects.ABILITIES`
     price: Price | None = None
@@ -322,7 +322,7 @@ class ClientRequest:
     masked: bool = False  # `body` and `json` are no longer as the client sent them, from Parse on
     # Shed
     shed: int = 0  # bytes of a large body that is kept no longer
-    seen: Sample | None = None  # of that body's text, for counting its tokens
+    seen: Sample | None = None  # a sample of that body's text, for counting its tokens
 
     @property
     def size(self) -> int:

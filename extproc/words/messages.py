@@ -214,7 +214,7 @@ class Delta(Struct):
     redacted: str = ""
     logprobs: Any = None
     namespace: str = ""
-    media_type: str = ""  # of an image
+    media_type: str = ""  # an image's
 
 
 class Finished(Struct):

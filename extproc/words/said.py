@@ -30,7 +30,7 @@ class Piece:
     holder: Any
     key: str | int
     channel: tuple[Any, ...] | None = None
-    call: bool = False  # of a call of a tool
+    call: bool = False  # True: it belongs to a call of a tool
     name: bool = False  # the name of the tool that is called
     json: bool = False  # the text is JSON
     again: bool = False  # it repeats what other events said

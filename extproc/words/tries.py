@@ -35,8 +35,8 @@ class Seen:
     tail: bytes = b""
     tail_at: int = 0
     size: int = 0  # bytes that were counted: before the latest line of data, or all
-    lines: int = 0  # of data, in these
-    times: Sequence[tuple[int, float]] = ()  # of the first pieces: where each began, seconds after the headers
+    lines: int = 0  # lines of data in the counted bytes
+    times: Sequence[tuple[int, float]] = ()  # the first pieces: where each began, seconds after the headers
     ended: bool = False  # the answer reached its end
 
 

@@ -34,7 +34,8 @@ class Grants:
     def __init__(self, lists: Sequence[_Patterns] = ()) -> None:
         self._lists = lists
         self._entered: dict[str, bool] = {}  # answers of `enters`, which every request asks
-        self.key = tuple([tuple([pattern.text for pattern in patterns]) for patterns in lists])  # of equal grants
+        # equal grants have equal keys
+        self.key = tuple([tuple([pattern.text for pattern in patterns]) for patterns in lists])
 
     def __call__(self, name: str) -> bool:
         """True when the tool of that name is granted."""

@@ -10,7 +10,7 @@ import msgspec
 
 
 class IssuedKey(msgspec.Struct, frozen=True):
-    """A key as it is stored. Times are in epoch seconds; `hash` is `hash_key`'s."""
+    """A key in the form that is stored. Times are in epoch seconds; `hash` is `hash_key`'s."""
 
     id: str
     hash: str

@@ -31,7 +31,7 @@ class Asked:
     partition: bytes
     text: str
     prompt: Prompt  # without the question
-    vector: Vector = None  # of length 1; None: not known
+    vector: Vector = None  # its length is 1; None: not known
 
 
 class Similar:

@@ -50,7 +50,7 @@ class _Part:
     __slots__ = ("next", "places", "rows", "vectors")
 
     def __init__(self, size: int) -> None:
-        self.vectors = np.zeros((1, size), np.float32)  # of length 1
+        self.vectors = np.zeros((1, size), np.float32)  # each has the length 1
         self.rows: list[Row | None] = []
         self.places: dict[bytes, int] = {}
         self.next = 0  # the place that is used again, once there is no room

@@ -227,7 +227,7 @@ def gateway_headers(settings: Settings) -> HeaderForwardingRules:
     if settings.mcp is not None:
         own += [":authority", "origin"]
         prefixes["mcp-"] = None
-    if settings.cache.rules:  # what a provider gets of the client's is part of the key of an answer
+    if settings.cache.rules:  # headers of the client that a provider gets are part of an answer's key
         own.append("cache-control")
         for name in (name for provider in settings.providers.values() for name in provider.passed):
             if name.endswith("*"):

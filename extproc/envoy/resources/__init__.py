@@ -15,8 +15,8 @@ from extproc.words import contract
 class Made(msgspec.Struct, frozen=True):
     """Messages by name."""
 
-    digest: str  # of the settings they were made from, see `settings.bound`
-    text: str  # of the settings file
+    digest: str  # the settings they were made from, see `settings.bound`
+    text: str  # the settings file
     places: dict[str, str]  # the name of the try at each provider
     digests: dict[str, str]  # a digest of the messages of each provider's try
     clusters: dict[str, bytes]
@@ -31,7 +31,7 @@ class Ask(msgspec.Struct, frozen=True):
     text: str  # the settings file
     first: str  # the file with which the asking process started
     secrets: str  # directory of the providers' secrets
-    socket: str | None  # of the processor, where it is not that of the settings
+    socket: str | None  # the processor's, where it is not the one in the settings
     before: Made | None  # what Envoy has
 
 

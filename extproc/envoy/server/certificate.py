@@ -32,7 +32,7 @@ class ListenerCertificate:
         self.unfit = ""
         """Why Envoy does not use the files as they are; empty when it does."""
         self.dates: Dates | None = None
-        """Those of the certificate in use; None: not known."""
+        """The dates of the certificate in use; None: not known."""
         self.file = "" if files is None else files[0]
         self._files = files
         self._found: Sequence[_Signature | None] = ()

@@ -99,9 +99,9 @@ class _Kind:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.version = ""  # of the resources; empty before the first
+        self.version = ""  # the resources' version; empty before the first
         self.leaving = False
-        self.refusal: str | None = None  # of this version
+        self.refusal: str | None = None  # why Envoy refused this version
         self.streams: set[_Stream] = set()
         self._resources: Resources = {}
         self._waiting: list[asyncio.Future[None]] = []

@@ -114,7 +114,7 @@ class Processor:
         telemetry.body_bytes.set_function(lambda: services.in_flight.size)
         self._forgotten = Forgotten(self._counters, _dropping(telemetry, services.answers))
         self._keys_mark: object = None
-        self._desk: Desk | None = None  # of the worker that serves it
+        self._desk: Desk | None = None  # only the worker that serves reports has one
         self._stale = ""  # why the settings in use are not those of the file
         self._certificate = ListenerCertificate()
         self._reloads = Reloads(self, file, settings, secrets=secrets, socket=socket, worker=worker, first=first)

@@ -147,7 +147,7 @@ class Reloads:
         if self._made.digest != bound.digest(self._first):
             try:
                 before = await asyncio.to_thread(config.parse, self._made.text)
-            except ConfigError:  # of another release, or a secret is gone
+            except ConfigError:  # another release wrote them, or a secret is gone
                 log.error("the settings that Envoy has cannot be read")  # noqa: TRY400
             else:
                 self._envoys = bound.fixed(before, self._first)

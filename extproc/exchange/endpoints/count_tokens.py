@@ -40,7 +40,7 @@ class CountAnyway:
         return _estimate(exchange) if exchange.route.forwarded and (status >= 500 or status in _FAILED) else None
 
 
-_FAILED = (401, 403, 408, 429)  # of the gateway's account, not of the request
+_FAILED = (401, 403, 408, 429)  # they concern the gateway's account, not the request
 
 
 def _estimate(exchange: Exchange) -> LocalReply:

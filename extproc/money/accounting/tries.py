@@ -42,7 +42,7 @@ class _Held:
 
 
 class FailedTries:
-    """Of one process. `bug` is told where recording failed."""
+    """Tries of one process that failed. `bug` is called where recording failed."""
 
     def __init__(self, bug: Callable[[str], None] = lambda _where: None) -> None:
         self._bug = bug

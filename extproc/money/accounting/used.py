@@ -31,7 +31,7 @@ _PROMPT = 4096
 _MOST_OUTPUT = 1 << 21
 _MOST_INPUT = 1 << 24
 """Tokens beyond which no count is believed, where nothing else bounds it."""
-_BYTES = 4  # of a token, about
+_BYTES = 4  # a token has about as many
 _SEALED = 4
 """Bytes of sealed thinking for each of its tokens, until whole answers of the model told: Claude's signatures hold the
 thinking in full, encrypted and in base64. Source:

@@ -14,7 +14,7 @@ from extproc.money.ledger.rollups import READY
 from extproc.money.ledger.rows import label_key, text
 from extproc.money.ledger.table import EXCHANGES, ROLLUPS, UNITS
 
-MAX_RANGES = 64  # of one cube; with more gaps between its units it is not worth it
+MAX_RANGES = 64  # ranges of one cube; with more gaps between its units it is not worth it
 
 Range = tuple[int, int]
 """Microseconds; the end is exclusive."""

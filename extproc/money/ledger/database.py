@@ -127,7 +127,7 @@ class Database:
 
     def close(self) -> None:
         """Give the connections back. The next use opens new ones; what was in memory is gone."""
-        idle, self._idle = self._idle, []  # what is in use goes back to the old list, and with it
+        idle, self._idle = self._idle, []  # connections in use go back to the old list, which goes with them
         for connection in idle:
             connection.close()
         if self._reading is not None:
@@ -231,7 +231,7 @@ def _sqlite(path: str | None) -> Callable[[], sqlite3.Connection]:
         try:
             _use_wal(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("PRAGMA secure_delete = ON")  # of a forgotten consumer the file has no bytes either
+            connection.execute("PRAGMA secure_delete = ON")  # then the file has no bytes of a forgotten consumer either
             connection.execute("PRAGMA threads = 1")  # a second thread, to sort the groups of reports
         except sqlite3.Error:
             connection.close()

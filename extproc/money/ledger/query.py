@@ -73,7 +73,7 @@ class ExchangeQuery:
     filters: Filters = field(default_factory=dict)
     before: str | None = None
     limit: int = 100
-    findings: bool = False  # of guardrails: only exchanges that have some
+    findings: bool = False  # True: only exchanges in which guardrails found something
 
     @classmethod
     def parse(cls, parameters: Iterable[tuple[str, str]]) -> Self:

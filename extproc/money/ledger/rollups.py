@@ -138,7 +138,7 @@ class Rollups:
             day = self._next(connection, 0)
             while day is not None and day < passed and not self._stopping():
                 done = self._make_day(connection, day, min(passed, day + DAY), whole=day + DAY <= passed)
-                if done:  # of a ledger of years, the hours of a day at a time
+                if done:  # a ledger of years loses the hours of one day at a time
                     self._drop_hours(connection, min(day + 1, passed // DAY * DAY - KEPT_HOURS))
                 made += done
                 day = self._next(connection, day + DAY)

@@ -226,7 +226,7 @@ def begin_of(query: Query, time: int) -> int:
 
 
 def _numbers(sums: Sequence[Any]) -> Numbers:
-    """Of a report's row: ten thousand of them are usual."""
+    """The numbers of a report's row. Reports of ten thousand rows are usual, so this has to be quick."""
     found = [int(value or 0) for value in _picked(sums)]  # numeric in PostgreSQL
     found[_COST] += int(sums[_COST_HIGH] or 0) << 32
     found[_UNPRICED] -= int(sums[_PRICED] or 0)

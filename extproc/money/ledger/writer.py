@@ -114,7 +114,7 @@ class Writer:
     def _wait_for_rows(self) -> None:
         """Sleep until there is a row: an idle process costs nothing."""
         self._idle = True
-        if not self._queue and not self._stopping.is_set():  # else nothing would say so
+        if not self._queue and not self._stopping.is_set():  # a stop after this look would wake nobody
             self._wake.wait()
             self._wake.clear()
         self._idle = False

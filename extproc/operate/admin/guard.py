@@ -54,7 +54,8 @@ _CODES = {
 
 
 ROLES = ("viewer", "operator", "admin")
-"""What each may is also what the next may: reading; grants, keys and the cache; the ledger and the audit trail."""
+"""Each role may do all that the one before it may. A viewer reads; an operator changes grants, keys and the cache; an
+admin erases from the ledger and reads the audit trail."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -1,4 +1,4 @@
-"""What serves HTTP on a thread, and the status door: metrics and health."""
+"""HTTP on a thread of its own, and the status door: metrics and health."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class Server(uvicorn.Server):
 
     async def run_until_ended(self) -> None:
         await self.serve([self._listener])
-        for connection in list(self.server_state.connections):  # of answers that took too long, or begun meanwhile
+        for connection in list(self.server_state.connections):  # their answers took too long, or they began meanwhile
             connection.transport.abort()
         await asyncio.sleep(0)  # they are closed in the next turn
 

@@ -41,7 +41,7 @@ class Health(msgspec.Struct):
 
 
 class Findings(msgspec.Struct):
-    """What only its memory holds: recent exchanges, findings about deployments, and samples of questions."""
+    """Facts in a worker's memory alone: recent exchanges, findings about deployments, and samples of questions."""
 
     recent: list[Mapping[str, Any]] = []
     deployments: Mapping[str, Mapping[str, float]] = {}
@@ -61,7 +61,7 @@ _encode = msgspec.msgpack.Encoder().encode
 def inner_app(
     registry: Callable[[], Iterable[Metric]], health: Callable[[], Health], findings: Callable[[], Findings]
 ) -> Starlette:
-    """What a worker answers worker 0."""
+    """The answers that a worker gives worker 0."""
 
     def route(path: str, find: Callable[[], object]) -> Route:
         async def answer(_request: Request) -> Response:
@@ -108,7 +108,7 @@ class Siblings:
                     await asyncio.sleep(_LOOK)
 
     def findings(self) -> Sequence[Findings]:
-        """Of the workers that answer. Blocks, and is for threads."""
+        """The findings of the workers that answer. Blocks, and is for threads."""
         return [each for each in asyncio.run(self._ask("/findings", Findings)).values() if each is not None]
 
     async def _ask(self, path: str, kind: Any) -> dict[int, Any]:

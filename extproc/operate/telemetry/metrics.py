@@ -47,7 +47,7 @@ _MAX_COMBINATIONS = 1000
 _MAX_ERRORS = 64
 """Kinds of errors counted apart."""
 _TELL_EVERY = 60.0  # seconds between two log lines about one provider's refusals of the gateway's key
-_MAX_STRANGERS = 100  # of them without a consumer: wrong keys must not push the others out
+_MAX_STRANGERS = 100  # recent exchanges without a consumer: wrong keys must not push the others out
 _MAX_EXCHANGES = 1000
 """Recent exchanges kept in memory for the admin API."""
 
@@ -85,7 +85,7 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
         self._combinations: set[tuple[str, str]] = set()
         self._spenders: set[tuple[str, ...]] = set()
         self._most_spenders = settings.attribution.max_series
-        self.tools: ToolMetrics | None = None  # of the MCP gateway, where there is one
+        self.tools: ToolMetrics | None = None  # the MCP gateway's, where there is one
         self._told: dict[str, float] = {}  # provider -> when its refused credential was logged
         self._write = write or sys.stdout.write
         self.recent = Recent(_MAX_EXCHANGES, _MAX_STRANGERS)

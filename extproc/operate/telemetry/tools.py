@@ -12,7 +12,7 @@ _MOST_TOOLS = 2000  # names of tools that are labels; further ones are `other`
 
 
 class ToolMetrics(Tools):
-    """What calls of tools came to. `definitions.read` gives the number of tools by (server, state)."""
+    """Metrics of calls of tools. `definitions.read` gives the number of tools by (server, state)."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry)

@@ -224,7 +224,7 @@ class Link:
             raise StoreError(_reason(error)) from None
 
     async def _doubt(self, line: _Line) -> str:
-        """What is wrong with the server's settings, or nothing."""
+        """The fault of the server's settings, or nothing."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 text = (await line.ask("INFO", "memory")).decode()

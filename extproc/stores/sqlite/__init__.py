@@ -127,7 +127,7 @@ class SqliteCounters:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # the usage of consumers is private
             make_private(self.path)
-            # The thread that opens need not be the event loop's; the calls come one at a time all the same.
+            # The thread that opens need not be the event loop's; but the calls come one at a time.
             db = sqlite3.connect(
                 self.path, timeout=OPEN_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=32
             )

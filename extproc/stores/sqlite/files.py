@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_PARTS = ("", "-wal", "-shm")  # of an SQLite database; SQLite gives new ones the mode of the first
+_PARTS = ("", "-wal", "-shm")  # files of an SQLite database; SQLite gives new ones the mode of the first
 
 
 def make_private(path: str | Path) -> None:
@@ -24,7 +24,7 @@ def _narrow(path: Path) -> None:
     try:
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
-    except (FileNotFoundError, PermissionError):  # of another user, who decides about it
+    except (FileNotFoundError, PermissionError):  # the file is another user's, who decides about it
         pass
 
 

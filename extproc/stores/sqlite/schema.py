@@ -11,7 +11,7 @@ from extproc.stores import StoreError
 
 OPEN_TIMEOUT = 5.0  # seconds to wait for other processes while opening; a start is not a request
 
-# Migrations from each version of the schema to the next. A new file takes every step; a released step stays as it is.
+# Migrations from each version of the schema to the next. A new file takes every step; a released step never changes.
 # An ended window is one range of the primary key. `deadline` is the end of the lease; with `expired` 1 the time of the
 # expiry, with 2 the time of the next report.
 _STEPS = (

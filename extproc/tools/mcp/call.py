@@ -47,7 +47,7 @@ _sorted = msgspec.json.Encoder(order="sorted").encode
 
 @dataclass(slots=True)
 class Call:
-    """What the stages find out about one message. Fields are unset until the stage beside them writes them."""
+    """Facts that the stages find out about one message. Fields are unset until the stage beside them writes them."""
 
     # Classify
     profile: str
@@ -55,22 +55,22 @@ class Call:
     # ParseRPC; None: the message could not be read, so refusals have no id
     message: Message | None = None
     # Era
-    version: str = ""  # of the protocol, as the client speaks it
-    capabilities: Mapping[str, Any] = field(default_factory=dict)  # of the client
+    version: str = ""  # the protocol's, as the client speaks it
+    capabilities: Mapping[str, Any] = field(default_factory=dict)  # the client's
     session: ClientSession | None = None
     # Answer
-    own: Mapping[str, Catalogue] = field(default_factory=dict)  # of servers with `lists: session`, those that were read
+    own: Mapping[str, Catalogue] = field(default_factory=dict)  # lists that were read at servers with `lists: session`
     # Find
     name: str = ""  # as the client said it: of a tool or prompt, or a resource's URI
     server: str = ""
     tool: str = ""  # the server's own name of it
     entry: Entry | None = None  # its definition; None: a resource that is in no list
-    policy: ToolPolicySettings | None = None  # of a tool
+    policy: ToolPolicySettings | None = None  # the called tool's
     # ForwardRPC
-    server_version: str = ""  # of the protocol, as it is spoken to the server
+    server_version: str = ""  # the protocol's, as it is spoken to the server
     server_session: str = ""
-    sent_id: rpc.Id | None = None  # of the request as the server got it, where it is not the client's
-    question: Question | None = None  # of a server, that this message answers
+    sent_id: rpc.Id | None = None  # the id that the server got, where it is not the client's
+    question: Question | None = None  # a server's, which this message answers
     must_read: bool = False  # the client cannot take the answer as the server gives it
     # GuardResult
     secret: bool = False  # its result is in quarantine

@@ -58,8 +58,8 @@ class Entry:
     kind: Kind
     server: str
     name: str  # the server's own name; a URI, or the pattern of URIs of a template
-    fields: Mapping[str, msgspec.Raw]  # of the definition, each as the server wrote it
-    # of a tool: arguments that stand in headers too, each by its path, with the end of the header's name
+    fields: Mapping[str, msgspec.Raw]  # the definition's, each as the server wrote it
+    # a tool's arguments that stand in headers too, each by its path, with the end of the header's name
     headers: tuple[tuple[tuple[str, ...], str], ...] = ()
 
     def value(self, name: str) -> Any:
@@ -104,7 +104,7 @@ class Catalogue:
 
 class _Hello(msgspec.Struct, rename="camel"):
     capabilities: dict[str, Any] = {}
-    protocolVersion: str = ""  # noqa: N815 - as it is in JSON
+    protocolVersion: str = ""  # noqa: N815 - the name in JSON
     supportedVersions: list[str] = []  # noqa: N815
     instructions: str | None = None
 

@@ -175,7 +175,7 @@ class ForwardRPC:
         return call.modern and call.server_version == MODERN
 
     def _must_read(self, call: Call) -> bool:
-        """Whether the client cannot take the answer as it is."""
+        """Whether the client cannot take the answer unchanged."""
         if call.question is not None:
             return False
         if call.modern != (call.server_version == MODERN):

@@ -24,7 +24,7 @@ from extproc.words.values import Pattern
 
 LONGEST = 64
 """Characters of a tool's name in the APIs of models: one that is longer makes them refuse all tools."""
-_RENAMED = ("tools", "prompts")  # a URI stays as it is
+_RENAMED = ("tools", "prompts")  # a URI is never renamed
 
 Known = Callable[[str, Kind], Collection[str] | None]
 """Own names that a server has; None: they are not known."""

@@ -33,8 +33,8 @@ from extproc.words.values import Pattern
 from extproc.words.verdicts import Verdict
 
 State = Literal["listed", "disabled", "changed", "withheld"]
-"""Of a definition. `changed`: it is not as it was pinned, or never was pinned. `withheld`: it has invisible characters,
-a guardrail found something in it, or it is the instructions of an untrusted server.
+"""The state of a definition. `changed`: it differs from its pin, or never was pinned. `withheld`: it has invisible
+characters, a guardrail found something in it, or it is the instructions of an untrusted server.
 """
 
 

@@ -23,7 +23,7 @@ from extproc.words.exchange import Exchange, ToolGrants
 log = logging.getLogger(__name__)
 
 _MOST_LISTS = 1000  # kept; each of one profile, kind and set of grants
-_MOST_LINES = 20  # of the log, for one profile at a time
+_MOST_LINES = 20  # lines in the log, for one profile at a time
 _ASKED = ("tools", "prompts", "resources", "completions", "logging")
 
 
@@ -204,7 +204,7 @@ class Profiles:
         return any(capability in catalogue.capabilities for _, catalogue in self.catalogues(profile))
 
     def hello(self, call: Call, version: str) -> dict[str, Any]:
-        """What the gateway says of a profile, for `initialize` and `server/discover`."""
+        """The gateway's description of a profile, for `initialize` and `server/discover`."""
         known = self.catalogues(call.profile)
         there = {name for _, catalogue in known for name in catalogue.capabilities}
         capabilities: dict[str, Any] = {

@@ -32,7 +32,7 @@ _BACKGROUND = 256  # requests of our own at a time that nothing waits for
 _LOOKS = 16  # looks at a time
 _SOON = 5.0  # seconds from a look to the next, where a server turned out to have changed
 _LONGEST = 30.0  # seconds for one of our own requests
-_MOST_LINES = 20  # of the log, for one change of a server
+_MOST_LINES = 20  # lines in the log, for one change of a server
 _MOST_NAME = 128  # characters of a name in the log
 
 
@@ -49,8 +49,8 @@ class Place(msgspec.Struct, array_like=True, frozen=True):
 
     server: str
     session: str  # at the server
-    version: str  # of the session at the server
-    owner: str  # of a consumer's session
+    version: str  # the protocol's, in the session at the server
+    owner: str  # the consumer whose session it is
     client: str  # id of the client's session, empty: the session is the consumer's
 
     @property
@@ -133,7 +133,7 @@ class Servers:
         self._at_servers: OrderedDict[tuple[Hashable, str], asyncio.Task[ServerSession]] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wake = asyncio.Event()
-        self.generation = 0  # of all catalogues together
+        self.generation = 0  # grows with a change of any catalogue
         self.changed: Callable[[Catalogue], None] = lambda _found: None  # called with each new catalogue
         self.own = OwnLists(self)
         self.by_name: dict[str, Server] = {}
@@ -282,7 +282,7 @@ class Servers:
             async with asyncio.timeout(_PATIENCE):
                 while await self._is_gone(place):
                     self.forget(place)
-                    known = self._known(place)  # of another process than that of the first try; it may be gone, too
+                    known = self._known(place)  # found by a later try; it may be gone, too
                     session = await self.session(place.key, place.server, client)
                     place = msgspec.structs.replace(place, session=session.id, version=session.version)
                     if known is None:

@@ -59,7 +59,7 @@ class Sessions:
         self.use(secret, age)
 
     def use(self, secret: str | None, age: float) -> None:
-        """Sign with this secret from now on: ids that another one signed are void. None leaves it as it is."""
+        """Sign with this secret from now on: ids that another one signed are void. None changes nothing."""
         if secret is not None:
             self._key = _derived(secret.encode())
         self._age = age

@@ -371,8 +371,8 @@ class MCPSettings(_Derived):
         return [fields, list(self.origins)]
 
     def without_envoy(self, now: MCPSettings) -> MCPSettings:
-        """As much of these settings as can apply while Envoy stays as it is with `now`: servers that Envoy has not got
-        are switched off, and profiles with such a server stay as they are.
+        """The part of these settings that can apply while Envoy keeps what `now` gave it: servers that Envoy has not
+        got are switched off, and profiles with such a server stay as they are.
         """
         servers, waiting = {}, set[str]()
         for name, new in self.servers.items():

@@ -41,7 +41,7 @@ def answer(prompt: Prompt, faults: Faults, id: str) -> messages.Answer:
 
 
 def events(answer: messages.Answer, *, usage: bool) -> Iterator[messages.Event]:
-    """An answer as it is streamed: a word, or a few characters of arguments, at a time. `usage`: True to report it."""
+    """The events of a streamed answer: a word, or a few characters of arguments, each. `usage`: True to report it."""
     begun = answer.usage and Usage(answer.usage.input_tokens, 1)
     yield messages.Started(answer.id, answer.model, answer.created, begun)
     for index, choice in enumerate(answer.choices):

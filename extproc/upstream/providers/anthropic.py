@@ -10,7 +10,7 @@ PROVIDER = Provider(
     credential=Credential("x-api-key", ""),
     headers={"anthropic-version": "2023-06-01"},
     client_headers=("anthropic-beta",),  # https://docs.anthropic.com/en/api/beta-headers
-    client_query=("beta",),  # of the SDK's beta methods
+    client_query=("beta",),  # the SDK's beta methods send it
     catalogue="anthropic",
     example=("{kind: anthropic, api_key: env:ANTHROPIC_API_KEY}", "claude-sonnet-5-5"),
 )

@@ -57,7 +57,7 @@ class AWSEventStream:
             buffer = bytes(held)
         events: list[Frame] = []
         start = last = 0  # beginning of the first message in the row, and of this one
-        data: bytes | None = None  # of the row
+        data: bytes | None = None  # the row's
         size, limit, self._wanted = len(buffer), self._limit, _PRELUDE.size
         while size - last >= 12:  # a prelude
             total, headers, crc = _read_prelude(buffer, last)

@@ -20,7 +20,7 @@ class JSONArray:
     __slots__ = ("_before",)
 
     def __init__(self) -> None:
-        self._before = _FIRST  # what stands before the next item
+        self._before = _FIRST  # the bytes before the next item
 
     def items(self, events: Sequence[Frame]) -> list[bytes]:
         """The items of events, as they leave."""

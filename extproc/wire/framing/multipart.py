@@ -41,7 +41,7 @@ class Part:
     name: str
     filename: str | None
     kind: str  # its content type, empty where it names none
-    begin: int  # of its headers
+    begin: int  # where its headers begin
     start: int
     end: int
 
@@ -208,5 +208,5 @@ def patched(body: bytes, fields: Mapping[str, Any], removed: Collection[str] = (
 
 
 def written(value: Any) -> bytes:
-    """A value as a form writes it: text as it is, everything else as JSON."""
+    """A value in the spelling of forms: text stays text, everything else is JSON."""
     return value.encode(errors="replace") if isinstance(value, str) else msgspec.json.encode(value)

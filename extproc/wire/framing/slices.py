@@ -144,7 +144,7 @@ class Reader:
         if not last:
             after = [_AND_SO_ON[kinds[-1]], *(_CLOSE[kind] for kind in reversed(kinds))]
         added = self._decoded(b"".join([*before, piece, *after]))
-        below = [added]  # what the piece has of each open container
+        below = [added]  # the piece's part of each open container
         for _ in here[1:]:
             below.append(_first(below[-1]))
         kept = len(here) - closed

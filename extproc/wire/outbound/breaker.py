@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 FAILURES = 5  # failures in a row, after which the breaker opens
 PAUSE = 0.1  # seconds until it lets one call through as a probe: calls in flight fail together when a peer stalls once
-LONGEST_PAUSE = 1.0  # the pause doubles up to here: so much later a peer that is back is used, at most
+LONGEST_PAUSE = 1.0  # the pause doubles up to here, so a peer that is back is used at most this much later
 
 
 class Breaker:

@@ -73,7 +73,7 @@ class Call(Protocol):
     def done(self) -> bool: ...
 
     def admits(self, size: int) -> bool:
-        """Whether a large message of so many bytes may come. Else `on_message` gets an empty one. Only the own
+        """Whether a large message of so many bytes may come. `on_message` gets an empty one otherwise. Only the own
         transport asks.
         """
         ...

@@ -158,7 +158,7 @@ class Connection:
             except Fault as fault:
                 self.fault = fault
                 self._out.append(frames.goaway(self._newest, fault.code, fault.reason))
-        events, self._events = self._events, []  # what is kept here would keep a large message
+        events, self._events = self._events, []  # a reference kept here would keep a large message
         return events
 
     def take(self, stream: Stream) -> bytes | memoryview | None:

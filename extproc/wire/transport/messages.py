@@ -41,7 +41,7 @@ class Assembly:
         self._buffer = bytearray()
         self._encoding = encoding
         self._most = most
-        self._large: bytearray | None = None  # of a message of `_size` bytes
+        self._large: bytearray | None = None  # the bytes so far of a message of `_size` bytes
         self._size = 0
 
     @property

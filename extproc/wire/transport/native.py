@@ -217,7 +217,7 @@ class Peer(asyncio.Protocol):
             elif stream.call is None:  # the call ended before the rest of its events
                 continue
             elif kind == "message":
-                if stream.task is None:  # else it is gone, and so is what waited
+                if stream.task is None:  # a stream that is gone has lost its messages
                     self._work(stream, stream.call.on_message(message))
             elif kind == "gone":
                 self._gone(stream)
