@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from extproc.dialects import dialects
 from extproc.exchange.translation.translate import Translation
+from extproc.wire.framing.edges import Edges
 from extproc.words.contract import Service
 from extproc.words.dialect import Report
 from extproc.words.exchange import Exchange
@@ -44,6 +45,7 @@ LONG = {
     "usage at the end": {"object": "list", "data": VECTORS, "model": "m", "usage": EMBEDDED},
     "usage at the end, and more": {"data": VECTORS, "usage": EMBEDDED, "meta": {"x": [1, {"y": "}"}]}},
     "usage first": {"model": "m", "object": "list", "usage": EMBEDDED, "data": VECTORS},
+    "usage in the middle": {"data": VECTORS, "usage": EMBEDDED, "object": "list", "other": VECTORS},
 }
 
 
@@ -55,6 +57,46 @@ async def test_a_long_answer_is_charged_its_reported_usage(world, name):
     assert b"".join(chunk.body for chunk in replies[3:]) == json.dumps(LONG[name]).encode()
     assert charged(gateway) == (900, 0, "provider")
     assert await gateway.level("t") == (900, 0)
+
+
+LIE = {"usage": {"input_tokens": 1, "output_tokens": 1}, "usageMetadata": {"promptTokenCount": 1}}
+CALL = {"functionCall": {"name": "f", "args": LIE | {"text": "word " * 20_000}}}
+COUNTS = {"input_tokens": 900, "output_tokens": 30, "total_tokens": 930}
+BEHIND = {"more": "word " * 20_000, "also": [LIE]}
+MIDDLE = {
+    "openai_responses": {
+        "type": "response.completed",
+        "response": {"output": [LIE, PICTURE], "status": "completed", "usage": COUNTS, **BEHIND},
+    },
+    "gemini_generate_content": {
+        "candidates": [{"content": {"parts": [CALL]}, "finishReason": "STOP"}],
+        "usageMetadata": {"promptTokenCount": 900, "candidatesTokenCount": 30, "totalTokenCount": 930},
+        **BEHIND,
+    },
+}
+
+
+@pytest.mark.parametrize("name", MIDDLE)
+@pytest.mark.parametrize("size", [60_000, 4099])
+async def test_usage_in_the_middle_of_a_long_event_is_charged(world, name, size):
+    gateway = world(f"limits: {{sse_event: 4KiB}}\n{GOOGLE if name.startswith('gemini') else OPENAI}{TOKENS}")
+    path = "/v1beta/models/m:streamGenerateContent?alt=sse" if name.startswith("gemini") else "/v1/responses"
+    ask = {"contents": [{"parts": [{"text": "Hello"}]}]} if name.startswith("gemini") else DRAW
+    body = event(MIDDLE[name])
+    replies = await talk(gateway.stream(), asks(path), sends(ask), answers(kind=SSE), *pieces(body, size))
+    assert b"".join(chunk.body for chunk in replies[3:]) == body
+    assert charged(gateway) == (900, 30, "provider")
+
+
+def test_the_last_answer_of_a_long_array_has_the_usage():
+    """A stream of Gemini's that is no SSE."""
+    counted = MIDDLE["gemini_generate_content"]
+    for body in ([counted, counted], [counted, {"candidates": []}]):
+        data, report = json.dumps(body).encode(), Report()
+        edges = Edges(data, b'"usageMetadata"')
+        dialects()["gemini_generate_content"].observe_edges(edges.head, edges.tail, report, edges.usages)
+        assert report.usage is not None
+        assert (report.usage.input_tokens, report.usage.output_tokens) == (900, 30)
 
 
 async def test_vectors_are_not_counted_as_output(world):
@@ -108,7 +150,7 @@ async def test_a_long_answer_without_usage_is_charged_no_more_than_was_held(worl
 )
 def test_no_ends_of_an_answer_are_too_strange_to_read(name, head, tail, usage):
     report = Report()
-    dialects()[name].observe_edges(head + usage + tail, tail + usage + head, report)
+    dialects()[name].observe_edges(head + usage + tail, tail + usage + head, report, Edges(head + usage + tail).usages)
     assert report.usage is None or report.usage.total_tokens >= 0
 
 
@@ -147,6 +189,7 @@ async def test_base64_is_never_counted_as_text(world, limit):
     assert output_tokens < 1_000
 
 
+GOOGLE = "providers: {a: {kind: gcp_gemini, api_key: env:PATH}, b: {kind: mock}}\n"
 OPENAI = "providers: {a: {kind: openai, api_key: env:PATH}, b: {kind: mock}}\n"
 DRAW = {"model": "m", "input": "Draw a cat", "stream": True, "max_output_tokens": 5_000}
 

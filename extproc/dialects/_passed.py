@@ -122,7 +122,7 @@ class Passed(Dialect):
             report.add_usage(self.usage(answer.usage))
         return False
 
-    def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
-        found = _edges.find(head, tail)
+    def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
+        found = _edges.find(head, tail, inside)
         if found is not None:
             self.observe(found, report)

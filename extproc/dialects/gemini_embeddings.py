@@ -18,6 +18,7 @@ from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import inner, pieces
 from extproc.dialects._refusals import unsupported, wrong
 from extproc.dialects.gemini_generate_content import GeminiClient, paths
+from extproc.dialects.gemini_generate_content.report import USAGE_KEY
 from extproc.dialects.openai_embeddings import input_texts
 from extproc.words.dialect import (
     NO_ENDPOINT,
@@ -77,6 +78,7 @@ _decode_usage = msgspec.json.Decoder(_Counted).decode
 
 class GeminiEmbeddings(GeminiClient):
     name = "gemini_embeddings"
+    usage_key = USAGE_KEY
     family = "embeddings"
     paths, aliases = paths("embeddings", "batchEmbedContents")
     fields = Fields(
@@ -132,8 +134,8 @@ class GeminiEmbeddings(GeminiClient):
             report.add_usage(_read_usage(usage))
         return False
 
-    def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
-        found = _edges.find(head, tail, key=b'"usageMetadata"')
+    def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
+        found = _edges.find(head, tail, inside, key=self.usage_key)
         if found is not None:
             self.observe(found, report)
 

@@ -118,8 +118,8 @@ class OpenAICompletions(Dialect):
         report.add_usage(read_usage(answer.usage))
         return not answer.choices and answer.error is None
 
-    def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
-        found = _edges.find(head, tail)
+    def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
+        found = _edges.find(head, tail, inside)
         if found is not None:
             self.observe(found, report)
 

@@ -115,9 +115,9 @@ class OpenAIEmbeddings(Dialect):
             report.add_usage(read_usage(answer.usage))
         return False
 
-    def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
+    def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
         """Jina and others report the usage before the vectors."""
-        found = _edges.find(head, tail)
+        found = _edges.find(head, tail, inside)
         if found is not None:
             self.observe(found, report)
 

@@ -220,6 +220,7 @@ class Read:
             body_limit=self._body_limit,
             empty_limit=self._empty_limit,
             hold=self._hold,
+            key=exchange.request.dialect.usage_key,
         )
         readable = framing is not None and encoding in ("identity", *ENCODINGS)
         if (
@@ -339,9 +340,9 @@ class Count:
                 report.told_at = report.output_bytes
                 event.raw = _TOLD_USAGE.sub(b"", event.raw)
             return
-        if event.edges is not None:
-            exchange.request.dialect.observe_edges(event.edges.head, event.edges.tail, report)
-        report.add_unread(event.raw)
+        report.add_unread(event.raw)  # before its usage, which counts it
+        if (edges := event.edges) is not None:
+            exchange.request.dialect.observe_edges(edges.head, edges.tail, report, edges.usages)
 
 
 class HideUsage:

@@ -45,10 +45,8 @@ NATIVE = frozenset(("state", "thread", HOSTED, "hosted_call"))
 """Needs that only the API of the request itself can serve: such a request is never translated."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}").fullmatch
-_MOST_UNSEEN, _LEAST_BASE64 = 8, 256
-_BASE64 = re.compile(rb"[A-Za-z0-9+/_=-]{%d,}" % _LEAST_BASE64)
-"""A run of base64 that is no text for a model: a picture or a sound, in a body that could not be read."""
-_MOST_PIECES, _CREATED = 64, 1735689600
+_MOST_UNSEEN, _LEAST_BASE64, _MOST_PIECES, _CREATED = 8, 256, 64, 1735689600
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_=-]{%d,}" % _LEAST_BASE64)  # a picture or a sound in a body that could not be read
 
 
 @dataclass(slots=True, frozen=True)
@@ -359,11 +357,11 @@ class Dialect:
     stream_type: str = "text/event-stream"
     """Content type of its streamed answers."""
     comments: bool = False
-    """Whether its clients skip comments in streamed answers. Those of Gemini's API do not: google-genai for JavaScript
-    dropped the event behind a comment, and the one for Go refuses it (googleapis/go-genai#898).
-    """
+    """Whether its clients skip comments in streams. google-genai drops the event behind one (go-genai#898)."""
     usage_at: Sequence[Sequence[str]] = ()
     """Paths to the usage object of an answer, or of an event, in which a cost can be written; empty: there is none."""
+    usage_key: bytes = b'"usage"'
+    """The name of usage in an answer, with its quotes."""
     request_id: str = ""
     """Header of answers with the request's id, where its clients look for another one than `x-request-id`."""
     version: str = ""
@@ -461,8 +459,10 @@ class Dialect:
         """Read one event (or a whole plain answer) into `report`. True when it carries nothing but usage."""
         raise NotImplementedError
 
-    def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
-        """Read the usage from the beginning or the end of an event that is too long to be read whole. Never raises."""
+    def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
+        """Read the usage of an event that is too long to be read whole: from its beginning, its end, or `inside` of it,
+        where text begins with the value of a key at a level, 1 in the outermost object. Never raises.
+        """
 
     def said(self, event: Any) -> Iterator[Piece | Closed | Called | Part]:
         """The text of one event, or of a whole plain answer, given as its JSON. Takes anything and never raises. Here

@@ -73,6 +73,18 @@ def leave(gateway: Gateway, provider: Scripted, body: dict[str, Any], until: byt
 # --- lengths
 
 
+def test_usage_in_the_middle_of_an_answer_over_the_limit_is_charged(gateway: Gateway, provider: Scripted) -> None:
+    """As one long event, and as a plain body over its limit. A call's arguments that look like usage are none."""
+    used = {"prompt_tokens": 300, "completion_tokens": 40, "total_tokens": 340}
+    lie = {"usage": {"prompt_tokens": 1, "completion_tokens": 1}}
+    long = {"logprobs": [lie, PICTURE * 3], "usage": used, "more": [PICTURE], "also": {"text": "word " * 60_000, **lie}}
+    for streamed in (True, False):
+        play(provider, stream(long) if streamed else plain(long))
+        answer = ask(gateway, stream=streamed)
+        assert len(answer.content) > 12 << 20
+        assert charged(gateway, answer) == (300, 40, "provider")
+
+
 def test_an_answer_does_not_begin_in_the_one_before(gateway: Gateway, provider: Scripted) -> None:
     """A stream whose provider says its length loses an event; the next answer on the connection is whole."""
     said = events(chunk("Hello"), DONE, USED)

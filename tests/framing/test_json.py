@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from extproc.wire.framing import KEPT
+from extproc.wire.framing.edges import KEPT
 from extproc.wire.framing.json import InvalidJSON, WholeBody, parse
 
 DEPTH = 128

@@ -31,6 +31,7 @@ from extproc.settings.document import ConfigError
 from extproc.wire.framing import EMPTY, slices
 from extproc.wire.framing.aws_eventstream import CORRUPT, AWSEventStream, encode
 from extproc.wire.framing.content_types import AMAZON
+from extproc.wire.framing.edges import Edges
 from extproc.wire.framing.inflate import Inflate
 from extproc.wire.framing.json import InvalidJSON, parse
 from extproc.wire.framing.sse import SSE
@@ -275,7 +276,7 @@ def answer(data: bytes) -> None:
     payloads = [event.encode(errors="replace") if isinstance(event, str) else _loose(event) for event in events]
     for payload in payloads if name in SPOKEN else ():
         assert dialect.observe(payload, report) in (True, False)
-        dialect.observe_edges(payload[:40], payload[-90:], report)
+        dialect.observe_edges(payload[:40], payload[-90:], report, Edges(payload).usages)
     for event in events:
         for piece in dialect.said(event):
             assert isinstance(piece, Called) or piece.channel is None or isinstance(piece.channel, tuple)

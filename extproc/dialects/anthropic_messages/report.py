@@ -5,6 +5,7 @@ Source: https://platform.claude.com/docs/en/api/messages/create
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from extproc.dialects import _edges
@@ -54,9 +55,9 @@ def observe(data: bytes, report: Report) -> bool:
     return False  # usage comes unasked, so no event of it has to be hidden
 
 
-def observe_edges(head: bytes, tail: bytes, report: Report) -> None:
+def observe_edges(head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
     """See `Dialect.observe_edges`. The long events of a stream have no usage."""
-    found = _edges.find(head, tail)
+    found = _edges.find(head, tail, inside)
     if found is not None:
         observe(found, report)
 

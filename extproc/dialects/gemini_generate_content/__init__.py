@@ -109,6 +109,7 @@ class GeminiGenerateContent(GeminiClient):
     traces = (f'"{PACKED}'.encode(),)
     fields = ask.FIELDS
     objects = ask.OBJECTS
+    usage_key = report.USAGE_KEY
     asides = frozenset(("labels", "serviceTier"))
     reads = frozenset(shapes.Response.__struct_encode_fields__)
     varies = staticmethod(ask.varies)

@@ -5,6 +5,8 @@ Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentRespons
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from extproc.dialects import _edges
@@ -20,7 +22,7 @@ from extproc.words.dialect import Report
 
 _decode = msgspec.json.Decoder(Response).decode
 _decode_array = msgspec.json.Decoder(list[Response]).decode
-_KEY = b'"usageMetadata"'
+USAGE_KEY = b'"usageMetadata"'
 _NO_ARGUMENTS = frozenset((b"{}", b"null"))
 
 
@@ -39,11 +41,13 @@ def observe(data: bytes, report: Report) -> bool:
     return False
 
 
-def observe_edges(head: bytes, tail: bytes, report: Report) -> None:
-    """See `Dialect.observe_edges`."""
-    found = _edges.find(head, tail, key=_KEY)
+def observe_edges(head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
+    """See `Dialect.observe_edges`. The counts are believed without a finish reason, which nothing read."""
+    found = _edges.find(head, tail, inside, (b"{", b"[{"), key=USAGE_KEY)
     if found is not None:
         observe(found, report)
+        if report.usage is not None:
+            report.usage.source = "provider"
 
 
 def _read(response: Response, report: Report) -> None:

@@ -6,7 +6,7 @@ https://platform.openai.com/docs/api-reference/chat-streaming
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -51,9 +51,9 @@ def observe(data: bytes, report: Report) -> bool:
     return not said.choices and said.error is None
 
 
-def observe_edges(head: bytes, tail: bytes, report: Report) -> None:
+def observe_edges(head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
     """See `Dialect.observe_edges`."""
-    found = _edges.find(head, tail)
+    found = _edges.find(head, tail, inside)
     if found is not None:
         observe(found, report)
 

@@ -5,6 +5,7 @@ Source: https://developers.openai.com/api/reference/resources/responses/streamin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -62,9 +63,9 @@ def _keep(report: Report, *ids: Any) -> None:
     report.kept = list(dict.fromkeys([*report.kept, *(id for id in ids if isinstance(id, str) and not is_ours(id))]))
 
 
-def observe_edges(head: bytes, tail: bytes, report: Report) -> None:
+def observe_edges(head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
     """See `Dialect.observe_edges`. The longest event of a stream is its last, with the whole response."""
-    found = _edges.find(head, tail, (b'{"type":"response.completed","response":{', b"{"))
+    found = _edges.find(head, tail, inside, (b'{"type":"response.completed","response":{', b"{"))
     if found is not None:
         observe(found, report)
 

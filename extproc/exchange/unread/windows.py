@@ -127,7 +127,7 @@ class Reading:
         first, *others = _LINES.split(raw)
         rest = [line[5:] for line in others if line.startswith(b"data:")]
         before = self.report.usage
-        self._dialect.observe_edges(b"", b"\n".join([first, *rest]).rstrip(), self.report)
+        self._dialect.observe_edges(b"", b"\n".join([first, *rest]).rstrip(), self.report, {})
         if self.report.usage is not before:
             self._told = at + len(raw)
 

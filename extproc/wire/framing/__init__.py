@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from extproc.wire.framing.edges import Edges
 from extproc.words.exchange import Usage
 
 BOM = b"\xef\xbb\xbf"
@@ -20,30 +21,6 @@ EMPTY = "empty"
 
 EMPTY_LIMIT = 4 << 20
 """Bytes in a row that may carry nothing, where the settings say nothing."""
-
-KEPT = 64 << 10
-"""Bytes of the beginning, and of the end, that are kept of an event too long to be read."""
-
-
-class Edges:
-    """Beginning and end of the payload of an event that is too long to be read whole."""
-
-    __slots__ = ("_tail", "head")
-
-    def __init__(self, first: bytes) -> None:
-        self.head = first[:KEPT]
-        self._tail = bytearray(first[-KEPT:])
-
-    @property
-    def tail(self) -> bytes:
-        """The end of the payload, without the line ends behind it."""
-        return bytes(self._tail[-KEPT:]).rstrip(b"\r\n")
-
-    def add(self, piece: bytes) -> None:
-        """Take in the next piece of the event."""
-        self._tail += piece[-KEPT:]
-        if len(self._tail) > 4 * KEPT:  # not with each of many small pieces
-            del self._tail[:-KEPT]
 
 
 class Frame(msgspec.Struct, gc=False):

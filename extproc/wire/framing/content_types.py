@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from extproc.wire.framing import EMPTY_LIMIT, Framing
 from extproc.wire.framing.aws_eventstream import AWSEventStream
+from extproc.wire.framing.edges import USAGE
 from extproc.wire.framing.json import WholeBody
 from extproc.wire.framing.sse import SSE
 
@@ -20,15 +21,18 @@ def framing_for(
     body_limit: int,
     empty_limit: int = EMPTY_LIMIT,
     hold: Callable[[int], bool] = lambda _size: True,
+    key: bytes = USAGE,
 ) -> Framing | None:
-    """The framing of an answer, or None when it is of a kind the gateway cannot read. `hold`: see `WholeBody`."""
+    """The framing of an answer, or None when it is of a kind the gateway cannot read. `hold` and `key`: see `WholeBody`
+    and `Edges`.
+    """
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "text/event-stream":
-        return SSE(event_limit, empty_limit)
+        return SSE(event_limit, empty_limit, key)
     if kind == AMAZON:
         return AWSEventStream(event_limit, empty_limit)
     if kind == "application/json" or kind.endswith("+json"):
-        return WholeBody(body_limit, hold)
+        return WholeBody(body_limit, hold, key)
     return None
 
 

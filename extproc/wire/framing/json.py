@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from extproc.wire.framing import BOM, Edges, Frame
+from extproc.wire.framing import BOM, Frame
+from extproc.wire.framing.edges import USAGE, Edges
 
 
 class InvalidJSON(ValueError):  # noqa: N818
@@ -107,12 +108,15 @@ class WholeBody:
     So is one without room: `hold` takes room for so many bytes more, or less, and is False where there is none.
     """
 
-    __slots__ = ("_body", "_edges", "_held", "_hold", "_limit", "empty", "empty_limit")
+    __slots__ = ("_body", "_edges", "_held", "_hold", "_key", "_limit", "empty", "empty_limit")
 
-    def __init__(self, limit: int = 10 << 20, hold: Callable[[int], bool] = lambda _size: True) -> None:
+    def __init__(
+        self, limit: int = 10 << 20, hold: Callable[[int], bool] = lambda _size: True, key: bytes = USAGE
+    ) -> None:
         self.empty, self.empty_limit = 0, limit
         self._limit = limit
         self._hold = hold
+        self._key = key  # of usage in a long answer
         self._held = 0
         self._body = bytearray()  # pieces are added in place: objects of small ones would be many times their size
         self._edges: Edges | None = None  # edges of an answer beyond the limit
@@ -126,7 +130,7 @@ class WholeBody:
             self._held += len(chunk)
             return []
         raw = bytes(self._body)
-        self._edges = Edges(raw)
+        self._edges = Edges(raw.removeprefix(BOM), self._key)
         self.let_go()
         return [Frame(raw, None)]
 

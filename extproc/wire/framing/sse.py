@@ -16,7 +16,8 @@ from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
-from extproc.wire.framing import BOM, EMPTY, EMPTY_LIMIT, OVERSIZE, Edges, Frame
+from extproc.wire.framing import BOM, EMPTY, EMPTY_LIMIT, OVERSIZE, Frame
+from extproc.wire.framing.edges import USAGE, Edges
 
 # The end of a line and an empty one: `(\r\n|\n|\r){2}`, with a first byte that can be searched for. A CR at the very
 # end may be half a CRLF, so it has to wait for the next byte.
@@ -52,6 +53,7 @@ class SSE:
         "_done",
         "_edges",
         "_held",
+        "_key",
         "_known",
         "_lessons",
         "_limit",
@@ -62,11 +64,12 @@ class SSE:
         "empty_limit",
     )
 
-    def __init__(self, limit: int = 1 << 20, empty_limit: int = EMPTY_LIMIT) -> None:
+    def __init__(self, limit: int = 1 << 20, empty_limit: int = EMPTY_LIMIT, key: bytes = USAGE) -> None:
         self.empty = 0
         self.empty_limit = empty_limit
         self._held = bytearray()  # the event under way; pieces are added in place, however small they are
         self._limit = limit
+        self._key = key  # of usage in a long event
         self._edges: Edges | None = None  # edges of an event beyond the limit
         self._searched = 0
         self._done = False  # an end marker came
@@ -171,10 +174,10 @@ class SSE:
         piece = buffer[start:end]
         events.append(Frame(piece, None, "" if self._edges else OVERSIZE))
         if self._edges is None:
-            self._edges = Edges(piece)
+            self._edges = Edges(piece.partition(b"data:")[2], self._key)
         else:
             self._edges.add(piece)
-        self.empty = 0 if b"data:" in self._edges.head else self.empty + len(piece)
+        self.empty = 0 if self._edges.head else self.empty + len(piece)
         return end
 
     def _event(self, buffer: bytes, start: int, end: int, events: list[Frame], *, content: bool = True) -> int:
@@ -185,7 +188,6 @@ class SSE:
             edges, self._edges = self._edges, None
             raw = buffer[start:end]
             edges.add(raw)
-            edges.head = edges.head.partition(b"data:")[2]
             events.append(Frame(raw, None, edges=edges))
             return end
         pattern = _CONTENT_BEHIND_DONE if self._done else _CONTENT

@@ -241,7 +241,7 @@ def test_usage_is_an_estimate_until_the_answer_has_a_finish_reason():
 def test_usage_is_found_at_the_edges_of_an_event_too_long_to_be_read():
     report = Report()
     tail = b'"}]}}],"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":900},"modelVersion":"m"}'
-    DIALECT.observe_edges(b'{"candidates":[{"content":{"parts":[{"text":"aaa', tail, report)
+    DIALECT.observe_edges(b'{"candidates":[{"content":{"parts":[{"text":"aaa', tail, report, {})
     assert (report.usage.input_tokens, report.usage.output_tokens) == (3, 900)
 
 
