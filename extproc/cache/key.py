@@ -22,7 +22,7 @@ from extproc.upstream.providers import ProviderSettings
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Exchange, Target
 from extproc.words.messages import Prompt, TextPart, ToolResult
-from extproc.words.values import Pattern
+from extproc.words.values import Patterns
 
 VERSION = 1
 """Changes with each change of what a key means: older entries are then not found."""
@@ -129,14 +129,14 @@ class _Passing:
     def __init__(self, provider: ProviderSettings) -> None:
         self.query = provider.provider.client_query
         self._names = frozenset(name for name in provider.passed if "*" not in name)
-        self._patterns = [Pattern(name) for name in provider.passed if "*" in name]
+        self._wild = Patterns([name for name in provider.passed if "*" in name])
 
     def headers(self, given: Mapping[str, str], found: set[str]) -> None:
         """Add the names of those that it gets to `found`."""
         if not self._names.isdisjoint(given):  # most clients send none
             found |= self._names & given.keys()
-        if self._patterns:
-            found.update([name for name in given if any(pattern(name) for pattern in self._patterns)])
+        if self._wild.texts:
+            found.update(filter(self._wild, given))
 
 
 def owner(consumer: Consumer, scope: str) -> Sequence[Any]:

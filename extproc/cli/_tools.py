@@ -20,7 +20,7 @@ from extproc.tools.mcp.settings import MCPSettings, ToolPolicySettings
 from extproc.words.dialect import Ask
 from extproc.words.errors import Refusal
 from extproc.words.exchange import ClientRequest, Consumer, Exchange, RequestHead
-from extproc.words.values import Pattern
+from extproc.words.values import Patterns
 
 _WIDTH = 11
 _Row = tuple[str, str]
@@ -76,7 +76,7 @@ def _find(settings: MCPSettings, wanted: str) -> _Tool:
     for server, share in sorted(shares, key=lambda each: -len(each[1].before(each[0]))):  # as `mcp.names` has it
         prefix = share.before(server)
         own = name.removeprefix(prefix)
-        if name.startswith(prefix) and own and any(Pattern(text)(own) for text in share.tools):
+        if name.startswith(prefix) and own and Patterns(share.tools)(own):
             return _Tool(profile, name, server, own, settings.policy(server, own))
     raise ValueError(f"no server of profile {profile!r} can have a tool {name!r}: see its prefixes and `tools`")
 
@@ -84,7 +84,7 @@ def _find(settings: MCPSettings, wanted: str) -> _Tool:
 def _consumer(settings: Settings, name: str | None) -> Consumer:
     if name is None:
         assert settings.mcp is not None
-        return Consumer(ANONYMOUS, tools=Grants([[Pattern(text) for text in settings.mcp.anonymous]]))
+        return Consumer(ANONYMOUS, tools=Grants([Patterns(settings.mcp.anonymous)]))
     entry = next((entry for entry in settings.consumers if entry.name == name), None)
     if entry is None:
         raise ValueError(f"there is no consumer {name!r}")
@@ -126,7 +126,7 @@ def _guardrails(settings: Settings, tool: _Tool) -> Iterator[str]:
         for entry in settings.guardrails:
             if place not in entry.on:
                 continue
-            if entry.kind == "quarantine" and not any(Pattern(text)(name) for text in getattr(entry, "tools", ())):
+            if entry.kind == "quarantine" and not Patterns(getattr(entry, "tools", ()))(name):
                 continue
             none = False
             yield f"{entry.name} ({entry.kind}) reads {place.removeprefix('tool_')}: {entry.action}"

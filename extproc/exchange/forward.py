@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -27,7 +27,7 @@ from extproc.words.contract import Edit, Service
 from extproc.words.dialect import HOSTED, ID
 from extproc.words.exchange import Exchange, Target
 from extproc.words.sample import Sample
-from extproc.words.values import Pattern
+from extproc.words.values import Patterns
 from extproc.words.verdicts import GUARDRAILS
 
 _encode = msgspec.json.encode
@@ -72,9 +72,9 @@ class Forward:
         self._catalog = catalog
         self._clusters = {name: places.get(name, contract.try_cluster(name)) for name in catalog.providers}
         # headers of clients that stay in attach mode, and those that each provider takes beside them; None: all stay
-        self._kept = None if kept is None else _patterns((*_ENVOYS, *kept))
+        self._kept = None if kept is None else Patterns((*_ENVOYS, *kept))
         listed = {} if kept is None else catalog.providers
-        self._passed = {name: _patterns(entry.passed) for name, entry in listed.items()}
+        self._passed = {name: Patterns(entry.passed) for name, entry in listed.items()}
         self._label_prefix = attribution.prefix if attribution.strip else None
 
     def __call__(self, exchange: Exchange) -> None:
@@ -241,22 +241,14 @@ class Forward:
             removed += self._foreign(exchange, self._kept)
         return tuple(dict.fromkeys(removed))
 
-    def _foreign(self, exchange: Exchange, kept: Sequence[Pattern]) -> list[str]:
+    def _foreign(self, exchange: Exchange, kept: Patterns) -> list[str]:
         """Headers of a client that are neither in `kept` nor taken by every provider that the request may go to."""
         lists = [self._passed[target.provider] for target in exchange.route.targets]
         return [
             name
             for name in exchange.request.head.headers
-            if not _any(kept, name) and not all(_any(passed, name) for passed in lists)
+            if not kept(name) and not all(passed(name) for passed in lists)
         ]
-
-
-def _patterns(names: Iterable[str]) -> Sequence[Pattern]:
-    return [Pattern(name) for name in names]
-
-
-def _any(patterns: Sequence[Pattern], name: str) -> bool:
-    return any(pattern(name) for pattern in patterns)
 
 
 class Shed:

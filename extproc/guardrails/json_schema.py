@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from extproc.guardrails import TOOL_CALL, GuardrailSettings, Judge, Whole
 from extproc.guardrails._schema import Schema
 from extproc.wire.framing.json import InvalidJSON, parse
-from extproc.words.values import Pattern
+from extproc.words.values import Patterns
 
 if TYPE_CHECKING:
     from extproc.words.exchange import Exchange
@@ -65,7 +65,7 @@ class JSONSchemaSettings(GuardrailSettings):
 
     def build(self) -> JSONSchema:
         schema = None if self.document == "request" else Schema(self.document, strict=True, patterns=True)
-        return JSONSchema([Pattern(tool) for tool in self.tools], schema, calls="tool_calls" in self.on)
+        return JSONSchema(Patterns(self.tools), schema, calls="tool_calls" in self.on)
 
 
 class JSONSchema(Judge):
@@ -77,7 +77,7 @@ class JSONSchema(Judge):
 
     def __init__(
         self,
-        tools: Sequence[Pattern],
+        tools: Patterns,
         schema: Schema | None = None,
         of_tools: Mapping[str, Schema] | None = None,
         *,
@@ -94,7 +94,7 @@ class JSONSchema(Judge):
         if not self._calls:
             if tooling.answer is None:
                 return None
-            return JSONSchema((), _of_client(tooling.answer, json_object=True), calls=False, client=True)
+            return JSONSchema(Patterns(()), _of_client(tooling.answer, json_object=True), calls=False, client=True)
         found = {name: _of_client(schema) for name, schema in tooling.offered.items() if schema is not None}
         return JSONSchema(self._tools, None, found, calls=True) if found else None
 
@@ -103,7 +103,7 @@ class JSONSchema(Judge):
             return answer
         if role != TOOL_CALL or self._of(tool) is None:
             return False
-        return not tool or any(pattern(tool) for pattern in self._tools)
+        return not tool or self._tools(tool)
 
     def judge(self, whole: Whole) -> Sequence[str]:
         schema = self._of(whole.tool) if self._calls else self._schema

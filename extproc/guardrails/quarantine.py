@@ -33,7 +33,7 @@ from extproc.guardrails._remote import Around, decoded, together
 from extproc.guardrails._results import Kept, Read, Results, reference
 from extproc.guardrails.regex import compile_pattern, readable
 from extproc.words.tooling import Result
-from extproc.words.values import Pattern, PositiveDuration, Section
+from extproc.words.values import Patterns, PositiveDuration, Section
 
 _RULES = """You read the result of a tool for a gateway and answer the questions below about it. You get the result as \
 JSON between two lines that say {mark}.
@@ -160,8 +160,8 @@ class Quarantine:
 
     def __init__(self, settings: QuarantineSettings, around: Around) -> None:
         self.settings = settings
-        self._tools = [Pattern(text) for text in settings.tools]
-        self._trusted = [Pattern(text) for text in settings.trusted]
+        self._tools = Patterns(settings.tools)
+        self._trusted = Patterns(settings.trusted)
         self._checks = {name: _check(question) for name, question in settings.questions.items()}
         asked = {name: question.ask for name, question in settings.questions.items()}
         bounds = {name: _bound(question) for name, question in settings.questions.items()}
@@ -181,9 +181,7 @@ class Quarantine:
         """True where results of the tool are in quarantine."""
         if not tool:
             return True
-        if any(pattern(tool) for pattern in self._trusted):
-            return False
-        return any(pattern(name) for pattern in self._tools for name in (tool, normalised(tool)))
+        return not self._trusted(tool) and (self._tools(tool) or self._tools(normalised(tool)))
 
     def read(self, found: Sequence[Result], consumer: str) -> Sequence[Read]:
         """The texts of results, and their references. May run on any thread."""

@@ -15,7 +15,7 @@ from extproc.guardrails import TOOL_CALL, TOOL_NAME, Detector, Finding, Guardrai
 from extproc.guardrails._arguments import Unreadable, forms, leaves, named, plain, read
 from extproc.guardrails._normal import normalised
 from extproc.guardrails.regex import compile_pattern, readable
-from extproc.words.values import Pattern, Section
+from extproc.words.values import Pattern, Patterns, Section
 
 
 class ArgumentSettings(Section):
@@ -122,8 +122,8 @@ class Tools(Detector, Judge):
 
     def __init__(self, settings: ToolsSettings) -> None:
         self.max_match = settings.longest
-        self._allow = None if settings.allow is None else [Pattern(text) for text in settings.allow]
-        self._deny = [Pattern(text) for text in settings.deny]
+        self._allow = None if settings.allow is None else Patterns(settings.allow)
+        self._deny = Patterns(settings.deny)
         self._arguments: list[tuple[str, re2._Regexp]] = [
             (name, compile_pattern(pattern)) for name, pattern in settings.deny_arguments.items()
         ]
@@ -157,9 +157,7 @@ class Tools(Detector, Judge):
         return ()
 
     def _may_call(self, tool: str) -> bool:
-        if any(pattern(tool) for pattern in self._deny):
-            return False
-        return self._allow is None or any(pattern(tool) for pattern in self._allow)
+        return not self._deny(tool) and (self._allow is None or self._allow(tool))
 
 
 SETTINGS = ToolsSettings

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from extproc.guardrails import TOOL_NAME, Detector, Finding, GuardrailSettings, Withholds
 from extproc.guardrails._normal import normalised
-from extproc.words.values import Pattern
+from extproc.words.values import Patterns
 
 if TYPE_CHECKING:
     from extproc.words.exchange import Exchange
@@ -59,9 +59,9 @@ class UntrustedContext(Detector, Withholds):
     """Finds calls of sensitive tools, in an exchange whose conversation has untrusted results."""
 
     def __init__(self, settings: UntrustedContextSettings) -> None:
-        self._sensitive = [Pattern(text) for text in settings.sensitive]
-        self._untrusted = [Pattern(text) for text in settings.untrusted]
-        self._trusted = [Pattern(text) for text in settings.trusted]
+        self._sensitive = Patterns(settings.sensitive)
+        self._untrusted = Patterns(settings.untrusted)
+        self._trusted = Patterns(settings.trusted)
 
     def for_exchange(self, exchange: Exchange) -> UntrustedContext | None:
         """None where every result can be trusted. Tools that the provider runs give results within the answer."""
@@ -75,7 +75,7 @@ class UntrustedContext(Detector, Withholds):
 
     def withheld(self, tool: str) -> bool:
         """True for a tool that such a request must not offer."""
-        return any(pattern(name) for pattern in self._sensitive for name in (tool, normalised(tool)))
+        return self._sensitive(tool) or self._sensitive(normalised(tool))
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
         return [Finding("sensitive_tool", (0, len(text)))] if role == TOOL_NAME and self.withheld(text) else ()
@@ -86,9 +86,7 @@ class UntrustedContext(Detector, Withholds):
     def _may_trust(self, tool: str) -> bool:
         if not tool:
             return False
-        if any(pattern(tool) for pattern in self._trusted):
-            return True
-        return not any(pattern(tool) for pattern in self._untrusted)
+        return self._trusted(tool) or not self._untrusted(tool)
 
 
 SETTINGS = UntrustedContextSettings

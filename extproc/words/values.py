@@ -214,6 +214,20 @@ class Pattern:
         return value == self.text if self._match is None else self._match(value) is not None
 
 
+class Patterns:
+    """Patterns of which any may match. Names without `*` take one look together, however many they are."""
+
+    __slots__ = ("_names", "_wild", "texts")
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self.texts = tuple(texts)
+        self._names = frozenset(text for text in self.texts if "*" not in text)
+        self._wild = [_matcher(text) for text in self.texts if "*" in text]
+
+    def __call__(self, value: str) -> bool:
+        return value in self._names or any(match(value) is not None for match in self._wild)
+
+
 def is_loopback(host: str) -> bool:
     """True for an address that only this machine can reach."""
     try:

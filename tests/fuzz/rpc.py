@@ -22,7 +22,7 @@ from extproc.wire.framing import rpc
 from extproc.wire.framing.json import InvalidJSON
 from extproc.words.errors import Refusal
 from extproc.words.exchange import RequestHead
-from extproc.words.values import Pattern
+from extproc.words.values import Patterns
 from tests.e2e.mcp_agent import message, modern
 from tests.exchanges import new_exchange, write
 
@@ -54,7 +54,7 @@ _SERVERS: Any = SimpleNamespace(
 _UNTAINTED: Any = SimpleNamespace(tools=lambda _exchange: ())
 _POLICY = Policy(SETTINGS)
 FIND = Find(SETTINGS, Profiles(SETTINGS, _SERVERS, _POLICY, _UNTAINTED), _SERVERS, _POLICY)
-CONSUMER = SimpleNamespace(tools=Grants([[Pattern("*")]]))
+CONSUMER = SimpleNamespace(tools=Grants([Patterns(["*"])]))
 _CALL = {
     "name": "s__echo",
     "arguments": {"text": "é", "list": [1, 2.5, None, {"a": True}]},

@@ -21,7 +21,7 @@ from extproc.tools.mcp.stages import ParseRPC
 from extproc.wire.framing import rpc
 from extproc.words.errors import Refusal
 from extproc.words.exchange import RequestHead
-from extproc.words.values import Pattern
+from extproc.words.values import Patterns
 from tests.exchanges import new_exchange, write
 
 MODERN, META = "2026-07-28", "io.modelcontextprotocol/"
@@ -58,7 +58,7 @@ def made():
 
 def exchange(made, message, profile="one", **headers):
     call = Call(profile, made.settings.profiles[profile])
-    consumer = SimpleNamespace(name="bob", tools=Grants([[Pattern("*")]]))
+    consumer = SimpleNamespace(name="bob", tools=Grants([Patterns(["*"])]))
     head = RequestHead("POST", "", {name.replace("_", "-"): value for name, value in headers.items()})
     body = message if isinstance(message, bytes) else json.dumps({"jsonrpc": "2.0", **message}).encode()
     found = new_exchange("id", head)

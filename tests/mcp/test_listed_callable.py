@@ -17,7 +17,7 @@ from extproc.tools.mcp.servers import Server
 from extproc.tools.mcp.settings import MCPSettings
 from extproc.wire.framing import rpc
 from extproc.words.exchange import Consumer
-from extproc.words.values import Pattern
+from extproc.words.values import Patterns
 from tests.exchanges import new_exchange
 
 WORDS = ("get", "set", "a", "b", "a__b", "search", "get_issue", "", "__", "delete_all", "x")
@@ -76,7 +76,7 @@ def test_a_tool_is_listed_exactly_when_it_can_be_called() -> None:
         for _ in range(10):
             combinations += 1
             lists = [
-                [Pattern(f"p/{pattern(chance)}") for _ in range(chance.randint(1, 3))]
+                Patterns([f"p/{pattern(chance)}" for _ in range(chance.randint(1, 3))])
                 for _ in range(chance.randint(0, 3))
             ]
             grants = Grants(lists)

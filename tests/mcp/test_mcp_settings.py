@@ -8,7 +8,7 @@ from extproc.settings import checks
 from extproc.settings.config import parse
 from extproc.settings.document import ConfigError
 from extproc.tools.mcp.settings import MCPServerSettings, MCPSettings
-from extproc.words.values import Pattern
+from extproc.words.values import Patterns
 from tests.guardrails.services import PROVIDERS
 
 BASE = """
@@ -166,7 +166,7 @@ def test_tools_are_granted_by_every_list_that_names_some_and_by_none_without():
 
 def test_a_profile_is_entered_where_one_of_its_tools_could_be_granted():
     def enters(*lists):
-        return Grants([[Pattern(text) for text in patterns] for patterns in lists]).enters("dev")
+        return Grants([Patterns(patterns) for patterns in lists]).enters("dev")
 
     assert [enters(["dev/*"]), enters(["*"]), enters(["d*"]), enters(["dev/a"]), enters(["*/search"])] == [True] * 5
     assert [enters(), enters([]), enters(["dev"]), enters(["develop/*"]), enters(["ops/*"])] == [False] * 5

@@ -17,12 +17,12 @@ from extproc.tools.mcp.servers import Servers
 from extproc.tools.mcp.settings import MCPSettings
 from extproc.wire.framing import rpc
 from extproc.words.exchange import Consumer
-from extproc.words.values import Pattern
+from extproc.words.values import Patterns
 from tests.exchanges import new_exchange
 
 NAMES = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}
 METHODS = {"tools": "tools/call", "prompts": "prompts/get", "resources": "resources/read"}
-EVERYTHING = Grants([[Pattern("*")]])
+EVERYTHING = Grants([Patterns(["*"])])
 TRUSTED = {"tools": ["search", "x"], "prompts": ["greet"], "resources": ["doc://1"], "templates": ["doc://{id}"]}
 EVIL = {
     "tools": ["search", "other"],

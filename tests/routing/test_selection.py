@@ -12,7 +12,7 @@ from extproc.routing.history import History
 from extproc.routing.selection import Select
 from extproc.words.errors import FOREIGN_OBJECT, OBJECT_NOT_FOUND, Refusal
 from extproc.words.exchange import Consumer
-from extproc.words.values import Pattern
+from extproc.words.values import Patterns
 from tests.talk import asks, sends, talk
 
 PROVIDERS = """
@@ -91,7 +91,7 @@ def refusal(gateway, sent):
 
 
 def may_use(*patterns):
-    return Consumer("alice", "red", may_use=lambda model: any(Pattern(pattern)(model) for pattern in patterns))
+    return Consumer("alice", "red", may_use=Patterns(patterns))
 
 
 # --- abilities of targets

@@ -11,6 +11,7 @@ from extproc.words.values import (
     ModelName,
     Name,
     Pattern,
+    Patterns,
     PositiveDuration,
     Secret,
     SecretRef,
@@ -209,3 +210,14 @@ def test_a_pattern_of_many_stars_takes_little_time():
 def test_hosts_are_read(host, loopback, private):
     assert is_loopback(host) is loopback
     assert is_private(host) is private
+
+
+def test_any_of_the_patterns_may_match():
+    patterns = Patterns(["gpt-4o", "claude-*", "o*-mini"])
+    assert [name for name in ("gpt-4o", "gpt-4o-mini", "claude-", "o4-mini", "o4", "") if patterns(name)] == [
+        "gpt-4o",
+        "claude-",
+        "o4-mini",
+    ]
+    assert not Patterns([])("gpt-4o")
+    assert Patterns(["*"])("")

@@ -34,7 +34,7 @@ from extproc.words.caching import CACHE
 from extproc.words.chain import Skip
 from extproc.words.errors import EXPIRED_KEY, INVALID_KEY, MISSING_KEY, MODEL_NOT_ALLOWED, Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Consumer, Exchange, RequestHead
-from extproc.words.values import Pattern
+from extproc.words.values import Patterns
 from extproc.words.verdicts import GUARDRAILS
 
 __all__ = (
@@ -135,7 +135,7 @@ class Authenticate:
         taken = frozenset((ANONYMOUS, *(settings.name for settings in consumers)))
         self._tokens = Tokens(auth.jwt, subjects, taken, access)
         self._certificates = Certificates(certificates)
-        self._anonymous = Consumer(ANONYMOUS, tools=Grants([list(map(Pattern, tools))]))
+        self._anonymous = Consumer(ANONYMOUS, tools=Grants([Patterns(tools)]))
 
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request.head

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from extproc.access.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
 from extproc.words.chain import Chain
 from extproc.words.exchange import Consumer
-from extproc.words.values import Pattern
-
-_Patterns = Sequence[Pattern]
+from extproc.words.values import Patterns
 
 
 @dataclass(slots=True, frozen=True)
@@ -31,15 +29,15 @@ class Grants:
 
     __slots__ = ("_entered", "_lists", "key")
 
-    def __init__(self, lists: Sequence[_Patterns] = ()) -> None:
+    def __init__(self, lists: Sequence[Patterns] = ()) -> None:
         self._lists = lists
         self._entered: dict[str, bool] = {}  # answers of `enters`, which every request asks
         # equal grants have equal keys
-        self.key = tuple([tuple([pattern.text for pattern in patterns]) for patterns in lists])
+        self.key = tuple([patterns.texts for patterns in lists])
 
     def __call__(self, name: str) -> bool:
         """True when the tool of that name is granted."""
-        return bool(self._lists) and all(any(pattern(name) for pattern in patterns) for patterns in self._lists)
+        return bool(self._lists) and all(patterns(name) for patterns in self._lists)
 
     def enters(self, profile: str) -> bool:
         """True when a tool of the profile, one of the settings, could be granted."""
@@ -49,7 +47,7 @@ class Grants:
 
     def _enters(self, start: str) -> bool:
         return bool(self._lists) and all(
-            any(_may_begin(pattern.text, start) for pattern in patterns) for patterns in self._lists
+            any(_may_begin(text, start) for text in patterns.texts) for patterns in self._lists
         )
 
 
@@ -100,19 +98,7 @@ class Access:
         grants = _grants(_patterns(models), self.teams.get(team or ""), [self.groups.get(name) for name in groups])
         if not grants:
             return everything
-        if len(grants) == 1 and len(grants[0]) == 1:
-            return grants[0][0]
-
-        def granted(model: str) -> bool:  # loops: generators cost as much as the patterns
-            for patterns in grants:
-                for pattern in patterns:
-                    if pattern(model):
-                        break
-                else:
-                    return False
-            return True
-
-        return granted
+        return grants[0] if len(grants) == 1 else lambda model: all(patterns(model) for patterns in grants)
 
     def tools(self, team: str | None, groups: Sequence[str], tools: Sequence[str] | None = None) -> Grants:
         """The tools that are granted. Unknown names of teams and groups add nothing."""
@@ -135,10 +121,10 @@ def earlier_grants(consumer: Consumer, chain: Chain, wanted: Chain) -> Callable[
     return (kept or earlier).__contains__
 
 
-def _grants(own: _Patterns | None, team: _Patterns | None, groups: Sequence[_Patterns | None]) -> Sequence[_Patterns]:
+def _grants(own: Patterns | None, team: Patterns | None, groups: Sequence[Patterns | None]) -> Sequence[Patterns]:
     """The lists that all have to grant a name: the consumer's, the team's, and those of the groups as one."""
     shared = [patterns for patterns in groups if patterns is not None]
-    joined = [pattern for patterns in shared for pattern in patterns] if shared else None
+    joined = Patterns([text for patterns in shared for text in patterns.texts]) if shared else None
     return [patterns for patterns in (own, team, joined) if patterns is not None]
 
 
@@ -152,5 +138,5 @@ def nothing(_model: str) -> bool:
     return False
 
 
-def _patterns(models: Sequence[str] | None) -> _Patterns | None:
-    return None if models is None else [Pattern(model) for model in models]
+def _patterns(models: Sequence[str] | None) -> Patterns | None:
+    return None if models is None else Patterns(models)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from extproc.tools.mcp.catalogue import INSTRUCTIONS, Catalogue, Entry, Kind
 from extproc.tools.mcp.settings import MCPProfileSettings
-from extproc.words.values import Pattern
+from extproc.words.values import Pattern, Patterns
 
 LONGEST = 64
 """Characters of a tool's name in the APIs of models: one that is longer makes them refuse all tools."""
@@ -48,10 +48,10 @@ class _Share:
         self._prefix = share.before(server)
         self._known = known
         self._templates: list[Callable[[str], bool]] | None = None
-        resources = _any(share.resources)
+        resources = Patterns(share.resources)
         self._wanted: Mapping[Kind, Callable[[str], bool]] = {
-            "tools": _any(share.tools),
-            "prompts": _any(share.prompts),
+            "tools": Patterns(share.tools),
+            "prompts": Patterns(share.prompts),
             "resources": resources,
             "templates": resources,
         }
@@ -147,8 +147,3 @@ def template(uri: str) -> Callable[[str], bool]:
     parts = uri.split("{")
     text = parts[0] + "".join("*" + part.partition("}")[2] for part in parts[1:])
     return Pattern(text) if len(parts) > 1 else lambda value: value == uri
-
-
-def _any(patterns: Sequence[str]) -> Callable[[str], bool]:
-    found = [Pattern(pattern) for pattern in patterns]
-    return lambda name: any(pattern(name) for pattern in found)

@@ -29,7 +29,7 @@ from extproc.tools.taint import Taint
 from extproc.upstream import prices
 from extproc.words.errors import TOOL_CHANGED, TOOL_WITHHELD, UNTRUSTED_CONTEXT, Refusal
 from extproc.words.exchange import Exchange, Price, Target
-from extproc.words.values import Pattern
+from extproc.words.values import Patterns
 from extproc.words.verdicts import Verdict
 
 State = Literal["listed", "disabled", "changed", "withheld"]
@@ -69,9 +69,9 @@ class Policy:
         self._warn_only = settings.pins is not None and settings.pins.on_change == "warn"
         local = [one for one in guardrails if not isinstance(one, RemoteSettings)]
         self._guards = [Guard(as_input(one), at) for at, one in enumerate(local) if "tool_descriptions" in one.on]
-        self._quarantined = [
-            [Pattern(text) for text in getattr(one, "tools", ())] for one in guardrails if one.kind == "quarantine"
-        ]
+        self._quarantined = Patterns(
+            [text for one in guardrails if one.kind == "quarantine" for text in getattr(one, "tools", ())]
+        )
         self._known: dict[tuple[Kind, str, str, str], str] = {}  # kind, server, name, digest -> why it is withheld
         self._digests: dict[int, tuple[Entry, str]] = {}
         self._told: set[tuple[Kind, str, str, str]] = set()
@@ -134,7 +134,7 @@ class Policy:
         its server.
         """
         name = f"{entry.server}/{entry.name}"
-        if entry.kind == "tools" and any(pattern(name) for patterns in self._quarantined for pattern in patterns):
+        if entry.kind == "tools" and self._quarantined(name):
             return ("outputSchema",)
         return ()
 

@@ -65,7 +65,7 @@ from extproc.words.errors import (
 )
 from extproc.words.exchange import NOTHING_VERIFIED, Ending, Exchange
 from extproc.words.tool_call import TOOL_CALL
-from extproc.words.values import Pattern, is_loopback, show_size
+from extproc.words.values import Patterns, is_loopback, show_size
 
 Stage = Callable[[Exchange], Any]
 PATH = "/mcp/"
@@ -125,7 +125,7 @@ class Origin:
     """Refuses requests of web pages that are not allowed: 403. A page may call a gateway on its own machine."""
 
     def __init__(self, settings: MCPSettings) -> None:
-        self._allowed = [Pattern(origin) for origin in settings.origins]
+        self._allowed = Patterns(settings.origins)
 
     def __call__(self, exchange: Exchange) -> None:
         headers = exchange.request.head.headers
@@ -135,7 +135,7 @@ class Origin:
         host = origin.partition("://")[2]
         if host == headers.get(":authority") and is_loopback(_hostname(host)):
             return
-        if not any(pattern(origin) for pattern in self._allowed):
+        if not self._allowed(origin):
             raise Refusal(ORIGIN_NOT_ALLOWED, "Web pages of this origin may not call the gateway (mcp.origins).")
 
 

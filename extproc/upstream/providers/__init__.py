@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from extproc.words.dialect import Batch
-from extproc.words.values import Duration, Pattern, PositiveDuration, Secret, SecretRef, Section, meant
+from extproc.words.values import Duration, Pattern, Patterns, PositiveDuration, Secret, SecretRef, Section, meant
 
 
 @dataclass(slots=True, frozen=True)
@@ -104,7 +104,7 @@ class Provider:
         if dialect not in self.dialects:
             return False
         patterns = self.models.get(dialect)
-        return patterns is None or _is_one(model, patterns)
+        return patterns is None or Patterns(patterns)(model)
 
     def batch(self, model: str) -> Batch | None:
         """The most inputs that it takes in one request for embeddings by that model, where it has limits of its own."""
@@ -112,12 +112,8 @@ class Provider:
 
     def preferred(self, model: str) -> tuple[str, ...]:
         """The APIs to translate into for that model, the best first."""
-        first = [dialect for dialect, patterns in self.prefers.items() if _is_one(model, patterns)]
+        first = [dialect for dialect, patterns in self.prefers.items() if Patterns(patterns)(model)]
         return tuple(dict.fromkeys([*first, *self.dialects]))
-
-
-def _is_one(model: str, patterns: tuple[str, ...]) -> bool:
-    return any(Pattern(pattern)(model) for pattern in patterns)
 
 
 HostedTools = Literal["refuse", "drop"]
