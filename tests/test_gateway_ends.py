@@ -1,6 +1,7 @@
 """Conversations that end early, and those in attach mode."""
 
 import asyncio
+import gc
 import json
 
 import pytest
@@ -50,6 +51,23 @@ async def test_a_client_may_disconnect_at_any_point(world, said):
     if 2 <= said < len(CONVERSATION):
         assert gateway.log[0]["error"] == ("incomplete" if said > 2 else "client_left")
         assert not gateway.log[0]["complete"]
+
+
+@pytest.mark.parametrize("said", range(1, len(CONVERSATION) + 1))
+async def test_an_exchange_leaves_no_cycles_to_collect(world, said):
+    gateway = world(TOKENS)
+    await talk_until(stream := gateway.stream(), said)
+    await stream.on_end()
+    del stream
+    gc.collect()
+    gc.disable()
+    try:
+        await talk_until(stream := gateway.stream(), said)
+        await stream.on_end()
+        del stream
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 async def talk_until(stream, said):

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
-import gc
 import logging
 import os
 import signal
@@ -162,9 +161,10 @@ def _end_with(parent: int) -> None:
 
 
 def _ready() -> None:
-    """Say so, and give back what only the start needed. What stays is never looked at by the collector again."""
-    gc.collect()
-    gc.freeze()
+    """Say so, and give back what only the start needed."""
+    from extproc.envoy.server.collector import only_when_told  # noqa: PLC0415
+
+    only_when_told()
     with contextlib.suppress(OSError, AttributeError):  # another libc than glibc
         ctypes.CDLL(None).malloc_trim(0)
     print("extproc is ready", file=sys.stderr, flush=True)

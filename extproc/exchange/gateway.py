@@ -291,6 +291,7 @@ class GatewayStream:
                 await self._settle(exchange)
         finally:  # whoever sees none in flight sees the records of all
             self._pipeline.services.telemetry.in_flight -= 1
+            exchange.answer.reader = None  # they hold each other: both would wait for the collector
 
     def _current(self) -> Exchange:
         if self._exchange is None:

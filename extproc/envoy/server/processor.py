@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from extproc.cache.answers import Answers, open_answers
 from extproc.cache.stores import CacheError
+from extproc.envoy.server import collector
 from extproc.envoy.server.certificate import ListenerCertificate
 from extproc.envoy.server.periodic import BEAT, Periodic, pause, until_beat
 from extproc.envoy.server.reload import Reloads
@@ -120,6 +121,7 @@ class Processor:
         self._reloads = Reloads(self, file, settings, secrets=secrets, socket=socket, worker=worker, first=first)
         self.take(settings, self._reloads.places)
         self._http = admin.HTTPThread()
+        self._collector = collector.Collector(lambda: telemetry.in_flight)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -169,6 +171,7 @@ class Processor:
         everywhere = (
             Periodic("files", BEAT, self._look_at_files),
             Periodic("socket", BEAT, server.look),
+            Periodic("garbage", collector.EVERY, self._collector.look),
             Periodic("books", BEAT, self._keep_books),
             Periodic("findings", BEAT, self._share_findings),
             Periodic("agreements", _SELDOM, self._share_agreements, first=BEAT),
