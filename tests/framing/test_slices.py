@@ -44,11 +44,15 @@ TREES = st.recursive(
     max_leaves=20,
 )
 SIZES = st.integers(12, 40)
+BLANKS = st.sampled_from(("", " ", "\r\n\t ", " " * 15, "\t" * 16, " \n" * 50))
 
 
-@given(TREES, SIZES, st.sampled_from((None, 1)), st.booleans())
-def test_every_cut_reads_what_json_reads(tree, size, indent, ascii_only):
-    body = json.dumps(tree, indent=indent, ensure_ascii=ascii_only).encode()
+@given(TREES, SIZES, st.sampled_from((None, 1)), st.booleans(), BLANKS)
+def test_every_cut_reads_what_json_reads(tree, size, indent, ascii_only, blanks):
+    """Also with more than a slice of blanks between a key and its colon, and around everything else."""
+    separators = (f"{blanks},{blanks}", f"{blanks}:{blanks}")
+    text = json.dumps(tree, indent=indent, ensure_ascii=ascii_only, separators=separators)
+    body = f"{blanks}{text}{blanks}".encode()
     expected = outcome(parse, body, DEPTH)
     assert outcome(read, body, size) == expected or b"key of more than" in refused(body, size).encode()
 

@@ -53,6 +53,7 @@ _AGAIN: Mapping[type, bytes] = {dict: b'{"%b":' % _BEFORE.encode(), list: b"["}
 _AND_SO_ON: Mapping[type, bytes] = {dict: b'"%b":0' % _BEHIND.encode(), list: b"0"}
 _CLOSE: Mapping[type, bytes] = {dict: b"}", list: b"]"}
 _KIND: Mapping[int, type] = {ord("{"): dict, ord("["): list}
+_BLANK = b" \t\r\n"
 _PLACE = b" 0.5 "  # for a long string
 _MOST_BETWEEN = 1 << 20  # bytes between two commas, beside long strings and white space
 _WALK = 5_000  # containers looked at before others have a turn
@@ -105,6 +106,9 @@ class Reader:
             else:
                 self._long, at = yield from self._read_long(at + 1)
                 parts.append(_PLACE)
+                while at < size and not body[at : at + SLICE].strip(_BLANK):
+                    at += SLICE
+                    yield
                 if _key(body, at, at + SLICE):
                     raise InvalidJSON(f"The body has a key of more than {SLICE >> 10} KiB.")
             yield
