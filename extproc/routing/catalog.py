@@ -182,14 +182,24 @@ _ONE_TRY = RetrySettings(attempts=1)
 
 
 @dataclass(slots=True, frozen=True)
+class Leaving:
+    """Providers and names with their switches as they were before a change."""
+
+    providers: Mapping[str, ProviderSettings]
+    models: Mapping[str, ModelSettings]
+    virtual_models: Mapping[str, VirtualModelSettings]
+
+
+@dataclass(slots=True, frozen=True)
 class Before:
     """The names and grants as they were before a change for which Envoy is not ready, and the providers that wait for
-    it.
+    it. `leaving` are the same names with nothing switched off by the change, for names that lead to nothing else.
     """
 
     models: Mapping[str, ModelSettings]
     virtual_models: Mapping[str, VirtualModelSettings]
     waiting: frozenset[str]
+    leaving: Leaving | None = None
     consumers: Mapping[str, ConsumerSettings] = field(default_factory=dict)
     teams: Mapping[str, TeamSettings] = field(default_factory=dict)
     groups: Mapping[str, GroupSettings] = field(default_factory=dict)
@@ -210,11 +220,17 @@ class Catalog:
         prices: PriceBook | None = None,
         *,
         before: Before | None = None,
+        leaving: bool = False,
     ) -> None:
+        """With `leaving`, targets serve although their provider is switched off by now."""
         self._waiting = frozenset[str]() if before is None else before.waiting
-        self._before: Catalog | None = None
+        self._before = self._switched_on = None
         if before is not None:
             self._before = Catalog(providers, before.models, before.virtual_models, history, prices)
+            if (on := before.leaving) is not None:
+                names = on.models, on.virtual_models
+                self._switched_on = Catalog({**providers, **on.providers}, *names, history, prices, leaving=True)
+        self._leaving = leaving
         self.providers = providers
         self.prices = prices or PriceBook()
         hold([entry.provider.catalogue for entry in providers.values()])
@@ -243,6 +259,8 @@ class Catalog:
             chain = _alone(target)
         if chain is not None and self._before is not None and self._waits(chain.targets):
             earlier = self._before.resolve(name)
+            if self._switched_on is not None and earlier is not None and all(map(self.unavailable, earlier.targets)):
+                earlier = self._switched_on.resolve(name)
             return chain if earlier is None else replace(earlier, next=chain)
         return chain
 
@@ -295,7 +313,7 @@ class Catalog:
         """The reason why the target takes no requests now, as (reason, text), or None. In attach mode Envoy has keys of
         its own.
         """
-        if target.disabled or self.providers[target.provider].disabled:
+        if target.disabled or (self.providers[target.provider].disabled and not target.leaving):
             return "disabled", "it is disabled"
         if not attached and (text := self._keyless.get(target.provider)) is not None:
             return "no_key", text
@@ -325,7 +343,8 @@ class Catalog:
             settings.context or known.context,
             None if settings.supports is None else frozenset(settings.supports),
             self.prices.find(name, settings.provider, there, settings.price, known),
-            settings.disabled,
+            settings.disabled or (self._leaving and provider is not None and provider.disabled),
+            self._leaving,
             prompt_cache=settings.prompt_cache,
             batch=_batch(provider, there),
             known_output=known_output(there),

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from extproc import __version__
-from extproc.routing.catalog import Before, Catalog, ModelSettings, TargetSettings, VirtualModelSettings
+from extproc.routing.catalog import Before, Catalog, Leaving, ModelSettings, TargetSettings, VirtualModelSettings
 from extproc.settings.config import Settings
 from extproc.upstream.providers import CoolDown, ProviderSettings
 
@@ -94,12 +94,13 @@ def _envoys(provider: ProviderSettings) -> ProviderSettings:
     return provider.model_copy(update=_PROCESSORS_OWN)
 
 
-def without_envoy(settings: Settings, now: Settings) -> Settings:
+def without_envoy(settings: Settings, now: Settings, *, leaving: bool = False) -> Settings:
     """As much of `settings` as can apply while Envoy stays as it is with `now`.
 
     A provider that Envoy has keeps its definition, one that Envoy has not is switched off. Names that lead to either
     lead where they did (`Settings.before`) for consumers that were granted those targets. Whatever `settings` switch
-    off is off.
+    off is off. With `leaving`, a name that leads to such a provider and would lead to nothing meanwhile leads to what
+    they switch off.
     """
     providers: dict[str, ProviderSettings] = {}
     waiting = set[str]()
@@ -121,7 +122,8 @@ def without_envoy(settings: Settings, now: Settings) -> Settings:
             for name, virtual in now.virtual_models.items()
         }
         consumers = {consumer.name: consumer for consumer in now.consumers}
-        before = Before(models, virtual_models, frozenset(waiting), consumers, now.teams, now.groups)
+        on = Leaving(now.providers, now.models, now.virtual_models) if leaving else None
+        before = Before(models, virtual_models, frozenset(waiting), on, consumers, now.teams, now.groups)
     found = settings.model_copy(
         update={
             "providers": providers,

@@ -210,6 +210,7 @@ class Target:
     supports: frozenset[str] | None = None  # abilities, see `dialects.ABILITIES`
     price: Price | None = None
     disabled: bool = False
+    leaving: bool = False  # switched off by a change that waits for Envoy: it serves until then
     timeout: float = 600.0  # seconds until its answer has to begin
     prompt_cache: bool = False  # True: mark the content that the provider's cache should keep
     tries: int = 1  # tries in a row, before the next target

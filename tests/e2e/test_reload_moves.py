@@ -225,6 +225,18 @@ def provider_is_removed(state: State, _gateway: Gateway, traffic: Traffic, _serv
     return lambda: traffic.provider["moved"] == "p6"
 
 
+def old_ones_are_switched_off(state: State, _gateway: Gateway, traffic: Traffic, _servers: McpServers) -> Done:
+    """A provider, a model, and a target, each with nothing else to serve its name until Envoy has the new one."""
+    add(state, "p8")
+    state.providers["p6"] = (NEW, ", disabled: true")
+    state.models["moved"] = "p8"
+    state.models["part-4"] = "p4, disabled: true"
+    state.models["part-8"] = "p8"
+    state.virtual["chain"] = ["part-8", "part-4"]
+    state.virtual["named"] = ["part-8", "part-5, disabled: true"]
+    return lambda: {traffic.provider[name] for name in ("moved", "chain", "nested", "named")} == {"p8"}
+
+
 def key_changes(state: State, gateway: Gateway, _traffic: Traffic, _servers: McpServers) -> Done:
     key = gateway.file.parent / "another-key"
     key.write_text("sk-after")
@@ -253,6 +265,7 @@ def server_is_added(state: State, gateway: Gateway, _traffic: Traffic, servers: 
 ROUNDS = (
     (new_provider_under_a_name, wildcard_becomes_named, chain_gains_a_provider, address_changes),
     (wildcard_under_a_wildcard, name_becomes_a_chain, provider_is_removed),
+    (old_ones_are_switched_off,),
     (key_changes, server_is_added),
     (grants_move,),
 )

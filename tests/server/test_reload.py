@@ -19,7 +19,7 @@ from extproc.wire.pb import extproc_pb2 as pb
 
 SETTINGS = """
 providers:
-  a: {{kind: openai, base_url: "http://a.test/{path}", api_key: "file:{folder}/a"}}
+  a: {{kind: openai, base_url: "http://a.test/{path}", api_key: "file:{folder}/a"{off}}}
   {providers}
 models:
   m: {{provider: {m}}}
@@ -28,6 +28,7 @@ consumers:
 limits: {{stream_duration: 60s}}
 stores: {{counters: "{counters}"}}
 """
+OFF = ", disabled: true"
 B = "b: {kind: mock, base_url: 'http://b.test/v1'}"
 
 
@@ -55,6 +56,12 @@ def leads(settings):
     """The provider to which the name `m` leads."""
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, before=settings.before)
     return catalog.target("m").provider
+
+
+def serves(settings):
+    """Whether anything can serve the name `m`."""
+    catalog = Catalog(settings.providers, settings.models, settings.virtual_models, before=settings.before)
+    return any(catalog.unavailable(target) is None for target in catalog.resolve("m").targets)
 
 
 class Envoy:
@@ -102,8 +109,8 @@ class World:
         self.process = Process()
         self.write()
 
-    def write(self, *, path="v1", providers="", m="a", disabled="false", counters="memory:", more=""):
-        parts = {"path": path, "providers": providers, "m": m, "disabled": disabled, "counters": counters}
+    def write(self, *, path="v1", providers="", m="a", disabled="false", counters="memory:", off="", more=""):
+        parts = {"path": path, "providers": providers, "m": m, "disabled": disabled, "counters": counters, "off": off}
         self.file.write_text(SETTINGS.format(folder=self.folder, **parts) + more)
 
     def begin(self, process=None, worker=0, first=None) -> Reloads:
@@ -248,6 +255,33 @@ async def test_what_envoy_refuses_is_taken_back_and_the_rest_of_the_change_appli
     world.write(providers=B)
     await reloads.look()
     assert world.process.outcomes[-1] == "taken"
+
+
+@pytest.mark.parametrize("why", ["refused", "slow"])
+async def test_a_switch_waits_for_envoy_for_some_seconds_alone(world, running, monkeypatch, why):
+    """Where nothing else could serve the name `m` meanwhile."""
+    reloads, envoy = running
+    seen = []
+
+    async def make(self):
+        seen.append(serves(world.process.settings))
+        await asyncio.sleep(0.2 if why == "slow" else 0)
+        seen.append(serves(world.process.settings))
+        return made(self._wanted, self._text, self._before)
+
+    monkeypatch.setattr(reload, "_LOOK", 0.01)
+    monkeypatch.setattr(reload, "_PATIENCE", 0.05)
+    monkeypatch.setattr(Reloads, "_make", make)
+    envoy.dislikes = {"try-b"}
+    world.write(providers=B, m="b", off=OFF)
+    await reloads.look()
+    assert seen == [True, why == "refused"]
+    assert not serves(world.process.settings)
+    envoy.dislikes.clear()
+    monkeypatch.setattr(reload, "_PATIENCE", 60)
+    world.write(providers=B, m="b", off=OFF, more="\n")
+    await reloads.look()
+    assert (serves(world.process.settings), leads(world.process.settings)) == (True, "b")
 
 
 async def test_envoy_gets_again_after_a_while_what_it_refused(world, running, monkeypatch):

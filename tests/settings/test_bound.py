@@ -145,6 +145,35 @@ def test_what_the_change_switches_off_is_off_at_once():
     assert catalog(found).unavailable(catalog(found).target("m"))[0] == "disabled"
 
 
+NAMES = "models: {{{}}}\nvirtual_models: {{v: {{targets: [{}]}}, w: {{targets: [{{model: v}}]}}}}"
+TWO = NAMES.format("m: {provider: a}, o: {provider: b}", "{model: m}, {model: o}")
+M_AND_N = "m: {{provider: a{}}}, o: {{provider: b{}}}, n: {{provider: new}}"
+OFF = ", disabled: true"
+
+
+@pytest.mark.parametrize(
+    ("providers", "names", "leads"),
+    [
+        # The provider, the models, or the targets are switched off: what is left serves, else all that did.
+        (HAS.replace("}", OFF + "}"), NAMES.format(M_AND_N.format("", ""), "{model: n}"), ["m", "o"]),
+        (HAS.replace('1/v1"', '1/v1"' + OFF), NAMES.format(M_AND_N.format("", ""), "{model: n}"), ["o"]),
+        (HAS, NAMES.format(M_AND_N.format(OFF, OFF), "{model: n}, {model: m}"), ["m", "o"]),
+        (HAS, NAMES.format(M_AND_N.format(OFF, ""), "{model: n}, {model: m}"), ["o"]),
+        (HAS, NAMES.format(M_AND_N.format("", ""), f"{{model: n}}, {{model: m{OFF}}}, {{model: o{OFF}}}"), ["m", "o"]),
+    ],
+)
+def test_what_is_switched_off_serves_until_envoy_has_what_replaces_it(providers, names, leads):
+    def able(settings, name):
+        found = catalog(settings)
+        return [target.name for target in found.resolve(name).targets if found.unavailable(target) is None]
+
+    now, wanted = parse(HAS + TWO), parse(providers + NEW + names)
+    found = without_envoy(wanted, now, leaving=True)
+    assert (able(found, "v"), able(found, "w")) == (leads, leads)
+    assert able(found, "m") == able(wanted, "m"), "a name that Envoy can serve obeys the switch at once"
+    assert able(without_envoy(wanted, now), "v") == (leads if leads == ["o"] else [])
+
+
 GRANTS = (
     "models: {m: {provider: a}, o: {provider: b}}\nvirtual_models: {v: {targets: [{model: m}, {model: o}]}}\n"
     "teams: {t: {models: [v, m, o]}}\nconsumers: [{name: c, team: t, keys: [{env: K}], models: [v, m, o]}]\n"

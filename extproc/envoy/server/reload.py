@@ -214,7 +214,7 @@ class Reloads:
             self._envoys = self._wanted
             self._tell()
             return
-        self._take(bound.without_envoy(self._wanted, self._envoys))
+        self._take(bound.without_envoy(self._wanted, self._envoys, leaving=True))
         self._wait(_NOT_YET, 0.0)
         await self._move()
 
@@ -282,13 +282,26 @@ class Reloads:
 
     def _wait(self, reason: str, seconds: float) -> None:
         self._next_try = time.monotonic() + seconds
+        if reason != _NOT_YET or not self._patient:
+            self._switch_off()
         names = ", ".join(bound.held_back(self._wanted, self._used)) or "settings of Envoy"
         note = f"changes of {names} wait: {reason}"
-        if reason == _NOT_YET and time.monotonic() - self._since < _PATIENCE:
+        if reason == _NOT_YET and self._patient:
             self._process.told("", note)
         elif note != self._envoy_note:
             self._envoy_note = note
             self._tell()
+
+    @property
+    def _patient(self) -> bool:
+        """True for the first seconds after a change."""
+        return time.monotonic() - self._since < _PATIENCE
+
+    def _switch_off(self) -> None:
+        """Switch off what serves until Envoy has the change, because that takes too long."""
+        before = self._used.before
+        if before is not None and before.leaving is not None:
+            self._take(bound.without_envoy(self._wanted, self._envoys))
 
     async def _begin(self) -> None:
         """Make the first resources for an Envoy that asks and for which none were prepared."""
@@ -328,6 +341,8 @@ class Reloads:
             while not (await asyncio.wait({task}, timeout=_LOOK))[0]:
                 content, found = await asyncio.to_thread(self._read)
                 self._read_secrets(found)
+                if not self._patient:
+                    self._switch_off()
                 if content != self._content:
                     raise SupersededError
             return task.result()
