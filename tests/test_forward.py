@@ -8,6 +8,7 @@ from extproc.access.auth import AttributionSettings
 from extproc.access.kept import Ids
 from extproc.dialects import output_limits
 from extproc.exchange.forward import Forward
+from extproc.routing.adaptation import adapt
 from extproc.routing.catalog import Catalog
 from extproc.routing.parameters import compile_changes
 from extproc.routing.retries import retry_headers
@@ -37,8 +38,14 @@ def question(**fields):
     return {"model": "m", "messages": [{"role": "user", "content": "Hello"}]} | fields
 
 
+def adapted(exchange, catalog=CATALOG):
+    """The exchange as Select leaves it: each of its targets adapted to the request."""
+    exchange.route.targets = tuple(adapt(each, catalog, exchange) for each in exchange.route.targets)
+    return exchange
+
+
 def forward(exchange, attribution=None):
-    Forward(attribution or AttributionSettings(), CATALOG)(exchange)
+    Forward(attribution or AttributionSettings(), CATALOG.providers)(adapted(exchange))
     assert exchange.route.forwarded
     return exchange.route.onward
 
@@ -489,7 +496,7 @@ THEIRS = {
 def test_in_attach_mode_headers_of_clients_are_removed_unless_they_are_listed(exchange, kept, attached, removed):
     made = exchange(question(), targets=[target()], headers=THEIRS)
     made.attached = attached
-    Forward(AttributionSettings(), CATALOG, kept)(made)
+    Forward(AttributionSettings(), CATALOG.providers, kept)(adapted(made))
     assert {*made.route.onward.remove_headers} >= removed - {"authorization"}
     assert {*made.route.onward.remove_headers} <= removed
 
@@ -512,7 +519,7 @@ def keys(exchange, monkeypatch, body, *targets, consumer="ada"):
         monkeypatch.setenv(name, f"secret of {name}")
     made = exchange(body, targets=targets, consumer=Consumer(consumer))
     catalog = Catalog(KEYED.providers, KEYED.models, {})
-    Forward(AttributionSettings(), catalog, ids=Ids(KEYED.providers, None))(made)
+    Forward(AttributionSettings(), KEYED.providers, ids=Ids(KEYED.providers, None))(adapted(made, catalog))
     return [arrives(made, number + 1).get("prompt_cache_key") for number in range(len(targets))]
 
 

@@ -214,7 +214,7 @@ class _Story:
             seen = {
                 id(target) for target in (*exchange.route.targets, *(skip.target for skip in exchange.route.skipped))
             }
-            left = [target for target in exchange.route.chain.targets if id(target) not in seen]
+            left = [target for target in exchange.route.chain.targets if seen.isdisjoint(_leaves(target))]
             rows = [*self._tries(left), *rows, *(("not tried", *self._untried(target)) for target in left)]
         names, places = (max((len(row[at]) for row in rows), default=0) for at in (1, 2))
         for label, name, place, text in rows:
@@ -396,8 +396,10 @@ def _where(path: str, settings: Settings) -> str:
 
 
 def _leaves(below: Branch | Target) -> set[int]:
-    """The id() of each target there."""
-    return {id(below)} if isinstance(below, Target) else set().union(*map(_leaves, below.below))
+    """The id() of each target there, and of the same target adapted to a request."""
+    if isinstance(below, Target):
+        return {id(below), *map(id, below.adapted.values())}
+    return set().union(*map(_leaves, below.below))
 
 
 def _edits(exchange: Exchange) -> Sequence[Edit]:

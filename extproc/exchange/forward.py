@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
@@ -14,17 +14,16 @@ import msgspec
 from extproc.access.auth import CREDENTIAL_HEADERS, AttributionSettings
 from extproc.access.kept import Ids, owner
 from extproc.money.budgets import without
-from extproc.routing.catalog import Catalog
 from extproc.routing.parameters import apply
 from extproc.routing.prefix import prefix
 from extproc.routing.retries import retry_headers
-from extproc.upstream.providers import kinds
+from extproc.upstream.providers import ProviderSettings, kinds
 from extproc.wire.framing.patch import patch
 from extproc.words import contract
 from extproc.words.actions import Continue
 from extproc.words.caching import CACHE
 from extproc.words.contract import Edit, Service
-from extproc.words.dialect import HOSTED, ID
+from extproc.words.dialect import ID
 from extproc.words.exchange import Exchange, Target
 from extproc.words.sample import Sample
 from extproc.words.values import Patterns
@@ -63,17 +62,17 @@ class Forward:
     def __init__(
         self,
         attribution: AttributionSettings,
-        catalog: Catalog,
+        providers: Mapping[str, ProviderSettings],
         kept: Sequence[str] | None = None,
         places: Mapping[str, str] = MappingProxyType({}),
         ids: Ids | None = None,
     ) -> None:
         self._ids = ids  # seals the prefixes of conversations for providers
-        self._catalog = catalog
-        self._clusters = {name: places.get(name, contract.try_cluster(name)) for name in catalog.providers}
+        self._query_of = {name: kinds()[entry.kind].client_query for name, entry in providers.items()}
+        self._clusters = {name: places.get(name, contract.try_cluster(name)) for name in providers}
         # headers of clients that stay in attach mode, and those that each provider takes beside them; None: all stay
         self._kept = None if kept is None else Patterns((*_ENVOYS, *kept))
-        listed = {} if kept is None else catalog.providers
+        listed = {} if kept is None else providers
         self._passed = {name: Patterns(entry.passed) for name, entry in listed.items()}
         self._label_prefix = attribution.prefix if attribution.strip else None
 
@@ -124,8 +123,6 @@ class Forward:
                 exchange.route.targets
             )
         found = []
-        name = exchange.request.dialect.cache_key
-        keyed = bool(name) and self._ids is not None and name not in exchange.request.json
         for index, target in enumerate(exchange.route.targets):
             fields, removed = apply(target.changes, exchange.request.json, output_field) if target.changes else ({}, [])
             if model is not None:
@@ -137,55 +134,18 @@ class Forward:
             ):
                 fields[output_field] = limit
                 removed = [name for name in removed if name != output_field]
-            if keyed and target.prompt_cache and name not in fields and (key := self._cache_key(exchange, target)):
+            name = target.adaptation.cache_key
+            absent = name and name not in exchange.request.json and name not in fields
+            if absent and (key := self._cache_key(exchange, target)) is not None:
                 fields = {**fields, name: key}
-            found.append(Edit(fields, removed, self._service(exchange, target, fields)))
+            found.append(Edit(fields, removed, _service(exchange, target, fields)))
         return found
 
     def _cache_key(self, exchange: Exchange, target: Target) -> str | None:
         """The key by which the provider finds the server that has the conversation's prefix, of this consumer alone."""
-        provider = kinds()[self._catalog.providers[target.provider].kind]
-        dialect = self._catalog.dialect(target, exchange.request.dialect) or exchange.request.dialect
-        if (
-            dialect is not exchange.request.dialect
-            or dialect.name not in provider.cache_keys
-            or not (found := prefix(exchange))
-        ):
+        if self._ids is None or not (found := prefix(exchange)):
             return None
-        assert self._ids is not None
         return self._ids.digest(target.provider, owner(exchange.consumer), found)
-
-    def _service(self, exchange: Exchange, target: Target, fields: Mapping[str, Any]) -> Service | None:
-        """The target's API, where the request must be rewritten for it; None where it is in that API already. `fields`
-        are set in it.
-        """
-        dialect = self._catalog.dialect(target, exchange.request.dialect) or exchange.request.dialect
-        kind = self._catalog.providers[target.provider].kind
-        anew = dialect is exchange.request.dialect and (
-            exchange.route.traces or (target.prompt_cache and dialect.cache_marks)
-        )
-        same = (
-            dialect is exchange.request.dialect and dialect.fields.model is not None
-        )  # a model in the path makes the path differ by target
-        provider = kinds()[kind]
-        adapted = provider.adapt is not None and (
-            provider.adapts is None or provider.adapts({**exchange.request.json, **fields}, exchange.request.ask.needs)
-        )
-        if (
-            same and not anew and (not adapted or exchange.request.dialect.forms)
-        ):  # forms are patched, never written anew
-            return None
-        return Service(
-            kind,
-            dialect.name,
-            target.model,
-            target.max_output_tokens or target.known_output,
-            reasoning=target.supports is None or "reasoning" in target.supports,
-            anew=anew,
-            cache=target.prompt_cache,
-            drop_hosted=dialect is not exchange.request.dialect and HOSTED in exchange.request.ask.needs,
-            stream=exchange.request.ask.stream,
-        )
 
     def _headers(self, exchange: Exchange) -> dict[str, str]:
         retry, targets = exchange.route.chain.retry, exchange.route.targets
@@ -221,13 +181,10 @@ class Forward:
         """The client's query, with the parameters that a provider may get."""
         query = exchange.request.head.path.partition("?")[2]
         providers = {target.provider for target in exchange.route.targets}
-        allowed = {name for provider in providers for name in self._allowed_query(provider)}
+        allowed = {name for provider in providers for name in self._query_of[provider]}
         allowed.update(exchange.request.endpoint.query)
         kept = [part for part in query.split("&") if unquote(part.partition("=")[0]) in allowed]
         return "?" + "&".join(kept) if kept else ""
-
-    def _allowed_query(self, provider: str) -> Collection[str]:
-        return kinds()[self._catalog.providers[provider].kind].client_query
 
     def _removed(self, exchange: Exchange) -> tuple[str, ...]:
         """Credential and label headers, to be removed here: attach mode has no inner listener that strips them."""
@@ -265,6 +222,14 @@ class Shed:
         exchange.request.ask.image_data.clear()
         if exchange.request.place is not None:
             exchange.request.place.resize(0)
+
+
+def _service(exchange: Exchange, target: Target, fields: Mapping[str, Any]) -> Service | None:
+    """The rewriting of the request for the target, where the request with `fields` in it needs one."""
+    adaptation, request = target.adaptation, exchange.request
+    if adaptation.needed is None or adaptation.needed({**request.json, **fields}, request.ask.needs):
+        return adaptation.service
+    return None
 
 
 def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, Mapping[str, str]]:

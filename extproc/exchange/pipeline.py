@@ -172,7 +172,7 @@ def build(settings: Settings, services: Services) -> Pipeline:
     reserve = budgets.reserve(settings, services, routing.Reroute(catalog, authorize, select))
     guard_input, guard_output = guardrails.stages(settings, services, catalog)
     guarded, kept = reads_answers(settings.guardrails), cache.stages(settings, services)
-    forward = Forward(settings.attribution, catalog, settings.attach.client_headers, services.places, ids)
+    forward = Forward(settings.attribution, settings.providers, settings.attach.client_headers, services.places, ids)
     settle, record = accounting.settle(services), accounting.record(services)
 
     on_event: list[EventStage] = [
@@ -186,7 +186,7 @@ def build(settings: Settings, services: Services) -> Pipeline:
         Extend(reserve.extend, trusting=settings.usage.trust_output_limits),
     ]
     events = Events(on_event, services.telemetry.stage)
-    why_read = unread.why_read(settings, catalog, events)
+    why_read = unread.why_read(settings, events)
     read = _read(settings, services, events, unread=guard_output.unreadable, may_pass=why_read.enabled)
 
     classify, own = Classify(quarantine=settings.quarantines), endpoints.own(settings, services)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
+from extproc.routing.adaptation import adapt
 from extproc.routing.catalog import Catalog
 from extproc.routing.history import History
 from extproc.words.chain import Branch, Choice, Skip
@@ -33,7 +34,8 @@ _TEMPORARY = ("disabled", "no_key")
 
 
 class Select:
-    """Narrows `targets` to those that can serve, in the order to try them, and notes the others in `skipped`.
+    """Narrows `targets` to those that can serve, in the order to try them, and notes the others in `skipped`. Each gets
+    its `adaptation`: the API of the try, and how the request is rewritten for it.
 
     503 when the targets that could serve are switched off, 400 when none could. Targets in a cool-down are skipped as
     long as there are others.
@@ -82,10 +84,9 @@ class Select:
         client = exchange.request.dialect
         exchange.route.traces = bool(client.traces) and any(trace in exchange.request.body for trace in client.traces)
         marked = client.cache_marks and any(target.prompt_cache for target in left)
-        others = [target for target in left if self._catalog.dialect(target, client) is not client]
-        exchange.route.translated = bool(others) or (
-            bool(exchange.request.ask.thinking)
-            and (exchange.route.traces or marked)  # the request is written anew, see Forward
+        left = [adapt(target, self._catalog, exchange) for target in left]
+        exchange.route.translated = any(not target.adaptation.own for target in left) or (
+            bool(exchange.request.ask.thinking) and (exchange.route.traces or marked)  # the request is written anew
         )
         exchange.route.targets = tuple(left)
         self._tell(exchange)

@@ -17,6 +17,7 @@ from extproc.words.sample import Sample
 if TYPE_CHECKING:
     from extproc.words.actions import Continue, Reader
     from extproc.words.chain import Chain, Skip
+    from extproc.words.contract import Service
     from extproc.words.dialect import Ask, Batch, Dialect, Endpoint, Report
     from extproc.words.errors import Refusal
     from extproc.words.reservation import Reservation
@@ -196,6 +197,17 @@ Changes = tuple[tuple[str, Literal["set", "default", "remove"], Any], ...]
 
 
 @dataclass(slots=True, frozen=True)
+class Adaptation:
+    """The way a request of one client API reaches a target. Select decides it."""
+
+    api: str = ""  # the dialect in which the target gets the request
+    own: bool = True  # that is the client's dialect
+    service: Service | None = None  # rewrites the request; None: its body is patched
+    needed: Callable[[Mapping[str, Any], Mapping[str, str]], bool] | None = None  # by body and needs; None: always
+    cache_key: str = ""  # field for the key of the conversation's prefix; empty: the target takes none
+
+
+@dataclass(slots=True, frozen=True)
 class Target:
     """A provider and a model there: the destination of a try.
 
@@ -220,6 +232,10 @@ class Target:
     batch: Batch | None = None  # the provider's limits of one request with several inputs; None: those of its API
     known_output: int | None = None  # the most it can write, as its provider documents it
     match: tuple[tuple[str, Callable[[str], bool]], ...] = ()  # conditions on facts of the request
+    # Select: for the request that it is the target of
+    adaptation: Adaptation = field(default_factory=Adaptation, compare=False)
+    adapted: dict[Hashable, Target] = field(default_factory=dict, init=False, compare=False, repr=False)
+    """This target with each `adaptation`, see `routing.adaptation`."""
 
     @property
     def deployment(self) -> str:

@@ -6,26 +6,23 @@ from collections.abc import Callable, Container
 
 from extproc.exchange.unread.waiting import Waiting
 from extproc.words import contract
-from extproc.words.dialect import Dialect
-from extproc.words.exchange import Exchange, Target
+from extproc.words.exchange import Exchange
 
 
 class WhyRead:
     """The reason, for people, why the answer to a request has to be read; empty where it may pass unread.
 
-    `speaks` is the dialect in which a target gets a request, None where it cannot; `reason` that of the stages of
-    events. `patient` are the providers whose `timeout` is longer than `limits.stream_idle`.
+    `reason` is that of the stages of events. `patient` are the providers whose `timeout` is longer than
+    `limits.stream_idle`.
     """
 
     def __init__(
         self,
         mode: str,
-        speaks: Callable[[Target, Dialect], Dialect | None],
         reason: Callable[[Exchange], str],
         patient: Container[str] = (),
     ) -> None:
         self.enabled = mode == "log"
-        self._speaks = speaks
         self._reason = reason
         self._patient = patient
 
@@ -36,10 +33,7 @@ class WhyRead:
             return "it is plain"
         if exchange.attached:
             return "attach mode has no internal listener to follow it"
-        if exchange.route.translated and not any(
-            self._speaks(target, exchange.request.dialect) is exchange.request.dialect
-            for target in exchange.route.targets
-        ):
+        if exchange.route.translated and not any(target.adaptation.own for target in exchange.route.targets):
             return "it is translated"
         if any(target.provider in self._patient for target in exchange.route.targets):
             return "Envoy would bear its silence for the provider's timeout, longer than limits.stream_idle"

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 
 from extproc.exchange.services import Services
 from extproc.exchange.unread.choice import Follow, WhyRead
-from extproc.routing.catalog import Catalog
 from extproc.settings.config import Settings
 from extproc.wire.framing.events import Events
 
 
-def why_read(settings: Settings, catalog: Catalog, events: Events) -> WhyRead:
+def why_read(settings: Settings, events: Events) -> WhyRead:
     """The reason why an answer has to be read, for a request."""
     idle = settings.limits.stream_idle
     patient = {name for name, provider in settings.providers.items() if provider.timeout > idle}
-    return WhyRead(settings.usage.mode, catalog.dialect, events.reason, patient)
+    return WhyRead(settings.usage.mode, events.reason, patient)
 
 
 def follow(services: Services, why: WhyRead) -> Sequence[Follow]:

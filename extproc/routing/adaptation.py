@@ -1,0 +1,53 @@
+"""The way a request reaches each of its targets: the API of the try, and the rewriting of the request for it.
+
+Select writes it once to the targets of a request. Forward, the stages of the answer and `explain` read it there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from extproc.routing.catalog import Catalog
+from extproc.upstream.providers import kinds
+from extproc.words.contract import Service
+from extproc.words.dialect import HOSTED, Dialect
+from extproc.words.exchange import Adaptation, Exchange, Target
+
+
+def adapt(target: Target, catalog: Catalog, exchange: Exchange) -> Target:
+    """The target with its `adaptation` to a request. Equal requests get the same object."""
+    client, ask = exchange.request.dialect, exchange.request.ask
+    key = client.name, exchange.route.traces, ask.stream, HOSTED in ask.needs
+    found = target.adapted.get(key)
+    if found is None:
+        adaptation = _adaptation(target, catalog, client, traces=key[1], stream=key[2], hosted=key[3])
+        found = target.adapted[key] = replace(target, adaptation=adaptation)
+    return found
+
+
+def _adaptation(
+    target: Target, catalog: Catalog, client: Dialect, *, traces: bool, stream: bool, hosted: bool
+) -> Adaptation:
+    dialect = catalog.dialect(target, client) or client
+    kind = catalog.providers[target.provider].kind
+    provider, own = kinds()[kind], dialect is client
+    anew = own and (traces or (target.prompt_cache and dialect.cache_marks))
+    key = client.cache_key if own and target.prompt_cache and client.name in provider.cache_keys else ""
+    needed = None
+    # The path of each try differs where it holds the model's name.
+    if own and not anew and client.fields.model is not None:
+        if provider.adapt is None or client.forms:  # forms are patched, never written anew
+            return Adaptation(dialect.name, cache_key=key)
+        needed = provider.adapts
+    service = Service(
+        kind,
+        dialect.name,
+        target.model,
+        target.max_output_tokens or target.known_output,
+        reasoning=target.supports is None or "reasoning" in target.supports,
+        anew=anew,
+        cache=target.prompt_cache,
+        drop_hosted=not own and hosted,
+        stream=stream,
+    )
+    return Adaptation(dialect.name, own, service, needed, key)
