@@ -3,10 +3,9 @@
 A client's dialect is found by the paths it serves. It reads only fields that the gateway needs; others pass through.
 Files have the same names in all rooms; a room has those it needs:
 
-    ask.py               the gateway's reading of a client's request: `Fields`, `Ask`, `Conversation`, texts
+    ask.py               the gateway's reading of a client's request: `Fields`, and the API's `_view.View`
     report.py            the gateway's reading of an answer that passes through: `Report`
     said.py              the text of an answer, for guardrails
-    tooling.py           tools, their results and schemas in a request, for guardrails
     client_request.py    a client's request, read into the neutral form
     client_answer.py     the neutral answer, written for a client
     client_stream.py     ... event by event
@@ -27,6 +26,7 @@ Files have the same names in all rooms; a room has those it needs:
     spelling.py          names of fields, of an API that has several for each
     partial.py           arguments of calls that stream value by value
     turns.py             turns of a conversation that the gateway keeps
+    tooling.py           requests without some of their tools
     custom.py            custom tools, whose input is no JSON
 
 A small dialect is one file. Files that begin with `_` are shared by several.

@@ -16,7 +16,7 @@ _VALUES = 64  # values of one message
 
 
 def last_said(
-    messages: Any, names: Sequence[str], is_result: Callable[[Mapping[str, Any]], bool]
+    messages: Any, names: Sequence[str], is_result: Callable[[dict[str, Any]], bool]
 ) -> tuple[list[str], list[str] | None]:
     """Texts of the user's last message that holds any, and those of the last message if it is the result of a tool.
 

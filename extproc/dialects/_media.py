@@ -56,6 +56,20 @@ def add_image_data(ask: Ask, data: str) -> None:
     ask.add_image(data, image_tokens(data))
 
 
+def add_file(ask: Ask, data: Any, name: str, *, text: bool) -> None:
+    """Count a file. Only the tokens of one with `text` are known. `name` is its field or type, `data` its base64."""
+    if not text:
+        ask.add_unseen(name)
+        ask.packed(data)
+
+
+def add_audio(ask: Ask, data: Any, name: str) -> None:
+    """Count audio, given in base64. `name` is its field or type."""
+    ask.packed(data)
+    if not (isinstance(data, str) and is_audio_of_its_size(data)):
+        ask.add_unseen(name)
+
+
 def image_tokens(data: str) -> int:
     """Most tokens of an image, given in base64."""
     size = image_size(data)
@@ -95,10 +109,12 @@ def image_size(data: str) -> tuple[int, int] | None:
     return (width, height) if width and height else None
 
 
-def is_text(url: str) -> bool:
+def is_text(url: Any) -> bool:
     """True for the data URL of a text file, which has no more tokens than bytes. Packed files can have any number: a
     kilobyte of PDF holds a thousand pages.
     """
+    if not isinstance(url, str):
+        return False
     end = url.find(",", 0, 256) + 1
     return url.startswith(_TEXT) and end > 0 and not url.startswith(_PACKED, end)
 

@@ -23,11 +23,6 @@ def known(names: Mapping[str, str], id: Any) -> str:
     return names.get(id, "") if isinstance(id, str) else ""
 
 
-def turns(items: Any) -> int:
-    """Messages of the user in a dialogue, which may be one text."""
-    return sum(item.get("role") == "user" for item in objects(items)) if isinstance(items, list) else int(bool(items))
-
-
 def kept(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """Those of the named fields that are there, and are a text or a truth value: what may stay beside a result."""
     return {name: node[name] for name in names if isinstance(node.get(name), str | bool)}

@@ -24,7 +24,7 @@ class AnthropicCountTokens(AnthropicMessages):
     encode_request = Dialect.encode_request
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
-        found = ask.read(body, counting=True)
+        found = self.read_input(body)
         found.free = True
         return found
 

@@ -44,7 +44,7 @@ class GeminiCountTokens(GeminiGenerateContent):
         return body if body.keys() == {"contents"} else {_WHOLE: {**body, "model": f"models/{model}"}}
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
-        found = ask.read(body, endpoint)
+        found = super().read(body, endpoint)
         found.free = True
         found.output_field = found.max_output_tokens = None
         found.thinking = 0

@@ -14,7 +14,7 @@ import msgspec
 from extproc.dialects import MAX_TOKENS, _edges, azure, read_flag, read_integer, read_model
 from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import pieces
-from extproc.dialects._variety import varies
+from extproc.dialects._view import varies
 from extproc.dialects.openai_chat.ask import check_stream_options, usage_request
 from extproc.dialects.openai_chat.said import QUIET
 from extproc.dialects.openai_chat.usage import read_usage

@@ -26,8 +26,8 @@ class OpenAIResponsesInputTokens(OpenAIResponses):
     encode_request = Dialect.encode_request
     keeps = Dialect.keeps
 
-    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
-        found = ask.read(body)
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
+        found = super().read(body, endpoint)
         found.free, found.stream, found.lasting = True, False, False
         found.output_field = found.max_output_tokens = None
         return found

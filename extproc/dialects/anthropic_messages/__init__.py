@@ -5,12 +5,9 @@ Source: https://platform.claude.com/docs/en/api/messages
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from extproc.dialects._prefix import prefix
-from extproc.dialects._tooling import without_tools
-from extproc.dialects._variety import varies
 from extproc.dialects.anthropic_messages import (
     ask,
     client_answer,
@@ -23,10 +20,9 @@ from extproc.dialects.anthropic_messages import (
     report,
     said,
     shapes,
-    tooling,
 )
 from extproc.dialects.anthropic_messages import problem as problems
-from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Listed, Text
+from extproc.words.dialect import Destination, Dialect, Listed
 from extproc.words.errors import (
     FOREIGN_OBJECT,
     OBJECT_NOT_FOUND,
@@ -46,7 +42,7 @@ anthropic-sdk-python/src/anthropic/lib/threads/_thread_state.py
 """
 
 
-class AnthropicMessages(Dialect):
+class AnthropicMessages(ask.MessagesView, Dialect):
     name = "anthropic_messages"
     comments = True
     paths = {"/v1/messages": "chat"}  # noqa: RUF012
@@ -57,38 +53,17 @@ class AnthropicMessages(Dialect):
     rates = "anthropic-ratelimit-"  # https://platform.claude.com/docs/en/api/rate-limits#response-headers
     # The last two are thinking that its provider does not sign, which Anthropic refuses.
     traces = (b'"gemini:', b'"openai:', b'"extra_content"', b'"signature":""', b'"signature": ""')
-    fields = ask.FIELDS
     asides = plain.ASIDES
     reads = frozenset(shapes.Event.__struct_encode_fields__)
-    varies = staticmethod(varies)
     plain = staticmethod(plain.is_plain)
     observe = staticmethod(report.observe)
     said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)
-    results = staticmethod(tooling.results)
-    tooling = staticmethod(tooling.tooling)
-    without_tools = staticmethod(without_tools)
     lacks = frozenset(("choices", "logprobs", "audio"))
-    objects = ask.OBJECTS
 
     def keeps(self, body: Mapping[str, Any]) -> bool:
         """A thread goes on from the id of its last message, and so does the diagnosis of the prompt cache."""
         return body.get("thread") is not None or body.get("diagnostics") is not None
-
-    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
-        return ask.read(body, counting=False)
-
-    def thinking(self, body: Mapping[str, Any]) -> int:
-        return ask.thinking(body)
-
-    def conversation(self, body: Mapping[str, Any]) -> Conversation:
-        return ask.conversation(body)
-
-    def prefix(self, body: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-        return prefix(body, ("tools", "system"), "messages")
-
-    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
-        return ask.texts(body)
 
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
         type = "overloaded_error" if kind is OVERLOADED else problems.type_of(kind.status, kind.type)
@@ -115,9 +90,6 @@ class AnthropicMessages(Dialect):
 
     def cut_off(self, kind: Kind, message: str) -> bytes:
         return b"event: error\n" + super().cut_off(kind, message)
-
-    def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
-        return ask.without_hosted(body)
 
     # --- for clients
 

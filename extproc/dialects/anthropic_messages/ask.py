@@ -5,14 +5,18 @@ Source: https://platform.claude.com/docs/en/api/messages/create
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, read_flag, read_integer, read_model
-from extproc.dialects._conversation import count, effort_of, ends, first_instructions, inner, last_said, pieces
+from extproc.dialects._conversation import effort_of, inner
 from extproc.dialects._effort import asked
-from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
-from extproc.words.errors import INVALID_REQUEST, Refusal
+from extproc.dialects._refusals import wrong
+from extproc.dialects._tooling import kept, known, name_of, objects
+from extproc.dialects._view import Answered, Node, View
+from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint, Fields
+from extproc.words.messages import Effort
 from extproc.words.objects import Objects
 
 FIELDS = Fields(
@@ -42,9 +46,8 @@ FIELDS = Fields(
     data=frozenset(("input", "input_schema", "schema", "metadata")),
 )
 
-_HOLD_TEXT = ("text", "content")  # fields of messages and blocks
-_ROLES = frozenset(("user", "assistant", "system"))
 _INLINE = ("text", "content")  # text only: a PDF is packed, and a kilobyte of it can hold a thousand pages
+_RESULT = "tool_result"
 OBJECTS = Objects(
     at={"container": "container", "container.id": "container"},
     answers={
@@ -69,56 +72,65 @@ _CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")  # the client 
 _DEFINITION = 1280  # tokens of such a definition: at most 735, and 499 for using a computer
 
 
-def read(body: Mapping[str, Any], *, counting: bool) -> Ask:
-    """The gateway's reading of `body`. `counting`: the body asks for a count of its tokens, so it has no limit."""
-    ask = Ask(read_model(body), read_flag(body, "stream"))
-    if body.get("thread") is not None:  # anthropic-sdk-python/src/anthropic/types/beta/beta_message_thread_param.py
-        ask.needs["thread"] = "thread"
-        if inner(body, "thread", "type") != "create":  # it continues what Anthropic holds
-            ask.needs["state"] = "thread"
-            ask.add_unseen("thread")
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise Refusal(INVALID_REQUEST, "'messages' must be a list with at least one message.", param="messages")
-    for index, message in enumerate(messages):
-        if not isinstance(message, dict):
-            where = f"messages[{index}]"
-            raise Refusal(INVALID_REQUEST, f"'{where}' must be an object.", param=where)
-        content = message.get("content")
-        if isinstance(content, list):
-            _read_blocks(content, ask)
-    if body.get("container"):
-        ask.add_unseen("container")
-    if body.get("mcp_servers"):
-        ask.add_hosted("mcp_servers", "mcp_servers")
-    if body.get("tools"):
-        ask.needs["tools"] = "tools"
-        hosted = _read_tools(body["tools"], ask)
-        if inner(body, "tool_choice", "name") in hosted:
-            ask.needs["hosted_call"] = "tool_choice"
-    config = body.get("output_config")
-    if isinstance(config, dict) and config.get("format"):
-        ask.needs["json_schema"] = "output_config"
-    elif body.get("output_format"):
-        ask.needs["json_schema"] = "output_format"
-    if "tools" in ask.needs or "json_schema" in ask.needs:
-        ask.added_tokens += ADDED_TOKENS
-    if not counting:
+class MessagesView(View):
+    """See `View`. A part is a block."""
+
+    fields = FIELDS
+    objects = OBJECTS
+    system_at = "system"
+    hosted_at = ("mcp_servers",)
+    kept_at = ("thread",)
+    roles = frozenset(("user", "assistant", "system"))
+    speakers = {"system": "system"}  # noqa: RUF012
+
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
+        """See `Dialect.read`."""
+        ask = self.read_input(body)
         limit = read_integer(body, "max_tokens", 0, MAX_TOKENS)
         if limit is None:
-            message = "'max_tokens' is required: the most tokens the answer may have."
-            raise Refusal(INVALID_REQUEST, message, param="max_tokens")
+            raise wrong("'max_tokens' is required: the most tokens the answer may have.", "max_tokens")
         ask.output_field = "max_tokens"
         ask.max_output_tokens = max(1, limit)  # 0 only fills the prompt cache
-        ask.thinking = thinking(body)
-    return ask
+        ask.thinking = self.thinking(body)
+        return ask
 
+    def read_input(self, body: Mapping[str, Any]) -> Ask:
+        """The request as far as a count of its tokens reads it, too. Raises Refusal (400)."""
+        ask = Ask(read_model(body), read_flag(body, "stream"))
+        if body.get("thread") is not None:  # anthropic-sdk-python/src/anthropic/types/beta/beta_message_thread_param.py
+            ask.needs["thread"] = "thread"
+            if inner(body, "thread", "type") != "create":  # it continues what Anthropic holds
+                ask.needs["state"] = "thread"
+                ask.add_unseen("thread")
+        for message in self.turns(body):
+            if isinstance(content := message.get("content"), list):
+                self.read_parts(content, ask)
+        if body.get("container"):
+            ask.add_unseen("container")
+        if body.get("mcp_servers"):
+            ask.add_hosted("mcp_servers", "mcp_servers")
+        if body.get("tools"):
+            self._read_tools(body, ask)
+        if inner(body, "output_config", "format"):
+            ask.needs["json_schema"] = "output_config"
+        elif body.get("output_format"):
+            ask.needs["json_schema"] = "output_format"
+        if "tools" in ask.needs or "json_schema" in ask.needs:
+            ask.added_tokens += ADDED_TOKENS
+        return ask
 
-def _read_blocks(blocks: list[Any], ask: Ask) -> None:
-    for block in blocks:
-        if not isinstance(block, dict):
-            continue
-        kind, source = block.get("type"), block.get("source")
+    def _read_tools(self, body: Mapping[str, Any], ask: Ask) -> None:
+        ask.needs["tools"] = "tools"
+        hosted = self.read_tools(body["tools"], "tools", ask)
+        if inner(body, "tool_choice", "name") in [tool.get("name", "") for tool in hosted]:
+            ask.needs["hosted_call"] = "tool_choice"
+        kinds = [tool.get("type") for tool in objects(body["tools"])]
+        ask.added_tokens += _DEFINITION * sum(
+            isinstance(kind, str) and kind.startswith(_CLIENT_TOOLS) for kind in kinds
+        )
+
+    def read_part(self, part: Node, ask: Ask) -> None:
+        kind, source = part.get("type"), part.get("source")
         source = source if isinstance(source, dict) else {}
         if kind == "image":
             ask.needs["images"] = "messages"
@@ -130,132 +142,68 @@ def _read_blocks(blocks: list[Any], ask: Ask) -> None:
                 ask.add_url(source.get("url"), "messages")
         elif kind == "document":
             content = source.get("content")
-            if isinstance(content, list):
-                _read_blocks(content, ask)
-            elif content is None:
+            self.read_parts(content, ask)
+            if content is None:
                 ask.needs["files"] = "messages"
             if source.get("type") not in _INLINE:
-                ask.add_unseen(kind)
-                ask.packed(source.get("data"))
+                _media.add_file(ask, source.get("data"), kind, text=False)
                 ask.add_url(source.get("url"), "messages")
-        elif kind == "tool_result":
-            content = block.get("content")
-            if isinstance(content, list):
-                _read_blocks(content, ask)
+        elif kind == _RESULT:
+            self.read_parts(part.get("content"), ask)
         elif isinstance(kind, str) and kind in _HOSTED:
             ask.add_hosted(kind, "messages")
         elif not (isinstance(kind, str) and kind in _SAID):
             ask.add_unseen(kind, "content")
 
+    def is_own(self, kind: Any) -> bool:
+        return kind in (None, "custom") or (isinstance(kind, str) and kind.startswith(_CLIENT_TOOLS))
 
-def _read_tools(tools: Any, ask: Ask) -> list[Any]:
-    """The names of those that Anthropic runs."""
-    hosted: list[Any] = []
-    for tool in tools if isinstance(tools, list) else ():
-        if _is_clients(tool):
-            kind = tool.get("type") if isinstance(tool, dict) else None
-            ask.added_tokens += _DEFINITION if kind not in (None, "custom") else 0
-        else:
-            ask.add_hosted(tool["type"], "tools")
-            hosted.append(tool.get("name", ""))
-    return hosted
+    def hosted_in(self, node: Node) -> Sequence[str]:
+        kind = node.get("type")
+        return (kind,) if isinstance(kind, str) and kind in _HOSTED else ()
 
+    def thinking(self, body: Mapping[str, Any]) -> int:
+        """See `Dialect.thinking`."""
+        level, settings = inner(body, "output_config", "effort"), body.get("thinking")
+        if not isinstance(settings, dict):
+            return asked(level)
+        kind = settings.get("type")
+        tokens = settings.get("budget_tokens") if kind == "enabled" else 0 if kind != "adaptive" else None
+        return asked(level, tokens, adaptive=kind == "adaptive")
 
-def _is_clients(tool: Any) -> bool:
-    """Whether the client runs it."""
-    kind = tool.get("type") if isinstance(tool, dict) else None
-    return kind is None or kind == "custom" or (isinstance(kind, str) and kind.startswith(_CLIENT_TOOLS))
+    def effort(self, body: Mapping[str, Any]) -> Effort | None:
+        found = effort_of(inner(body, "output_config", "effort"))
+        return "high" if found is None and inner(body, "thinking", "type") == "enabled" else found
 
+    def is_shaped(self, body: Mapping[str, Any]) -> bool:
+        formats = inner(body, "output_config", "format"), body.get("output_format")
+        return any(isinstance(one, dict) for one in formats) or inner(body, "tool_choice", "type") == "tool"
 
-def without_hosted(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
-    """See `Dialect.without_hosted`."""
-    dropped = ["mcp_servers"] if body.get("mcp_servers") else []
-    made = {name: value for name, value in body.items() if name not in ("tools", "mcp_servers")}
-    tools = body.get("tools")
-    if isinstance(tools, list):
-        dropped += [f"tools.{tool['type']}" for tool in tools if not _is_clients(tool)]
-        if own := [tool for tool in tools if _is_clients(tool)]:
-            made["tools"] = own
-    messages = []
-    for message in body["messages"]:
-        content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, list):
-            kinds = [block.get("type") if isinstance(block, dict) else None for block in content]
-            hosted = [isinstance(kind, str) and kind in _HOSTED for kind in kinds]
-            dropped += [f"messages.{kind}" for kind, gone in zip(kinds, hosted, strict=True) if gone]
-            own = [block for block, gone in zip(content, hosted, strict=True) if not gone]
-            message = {**message, "content": own}  # noqa: PLW2901
-        messages.append(message)
-    made["messages"] = messages
-    return made, list(dict.fromkeys(dropped))
+    def schema(self, body: Mapping[str, Any]) -> Any:
+        wanted = inner(body, "output_config", "format") or body.get("output_format")
+        return wanted.get("schema") if isinstance(wanted, dict) else None
 
+    def offered(self, body: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
+        return ((tool.get("name"), tool.get("input_schema")) for tool in objects(body.get("tools")))
 
-def thinking(body: Mapping[str, Any]) -> int:
-    """See `Dialect.thinking`."""
-    level, settings = inner(body, "output_config", "effort"), body.get("thinking")
-    if not isinstance(settings, dict):
-        return asked(level)
-    kind = settings.get("type")
-    tokens = settings.get("budget_tokens") if kind == "enabled" else 0 if kind != "adaptive" else None
-    return asked(level, tokens, adaptive=kind == "adaptive")
+    def is_result(self, node: Node) -> bool:
+        return node.get("type") == _RESULT
+
+    def calls_in(self, node: Node) -> Sequence[tuple[Any, str]]:
+        called = name_of(node.get("type")).endswith("tool_use")
+        return ((name_of(node.get("id")), name_of(node.get("name"))),) if called else ()
+
+    def results_in(self, node: Node, names: Mapping[Any, str]) -> Sequence[Answered]:
+        """Results of Anthropic's own tools cannot be written anew."""
+        type = name_of(node.get("type"))
+        if not type.endswith(_RESULT):
+            return ()
+        name = known(names, node.get("tool_use_id")) or type.removesuffix(_RESULT).removesuffix("_")
+        return (Answered(name, node.get("content"), partial(_written, node) if type == _RESULT else None),)
 
 
-def conversation(body: Mapping[str, Any]) -> Conversation:
-    """See `Dialect.conversation`."""
-    messages, system = body.get("messages"), body.get("system")
-    last, result = last_said(messages, _HOLD_TEXT, _is_result)
-    effort = effort_of(inner(body, "output_config", "effort"))
-    return Conversation(
-        asked=last,
-        turns=count(messages),
-        result=result,
-        system=pieces(first_instructions(messages) if system is None else system, _HOLD_TEXT),
-        tools=count(body.get("tools")),
-        shaped=isinstance(inner(body, "output_config", "format"), dict)
-        or isinstance(body.get("output_format"), dict)
-        or inner(body, "tool_choice", "type") == "tool",
-        effort="high" if effort is None and inner(body, "thinking", "type") == "enabled" else effort,
-    )
-
-
-def _is_result(message: Mapping[str, Any]) -> bool:
-    """True for the result of a tool: a message of the user's with such a block."""
-    blocks = message.get("content")
-    return isinstance(blocks, list) and any(
-        isinstance(block, dict) and block.get("type") == "tool_result" for block in ends(blocks)
-    )
-
-
-def texts(body: Mapping[str, Any]) -> Iterator[Text]:
-    for index, message in enumerate(body["messages"]):
-        role = message.get("role")
-        role = role if isinstance(role, str) else ""
-        where = f"messages[{index}]"
-        for key, value in message.items():
-            if key == "role" and role in _ROLES:
-                continue
-            if isinstance(value, str):
-                yield Text(role, f"{where}.{key}", message, key)
-            elif key == "content" and isinstance(value, list):
-                yield from _texts_of_blocks(value, role, f"{where}.content")
-            else:
-                yield from strings(value, role, f"{where}.{key}")
-    for key, value in body.items():
-        if key in ("messages", "model"):
-            continue
-        role = "system" if key == "system" else "request"
-        if isinstance(value, str):
-            yield Text(role, key, body, key)
-        else:
-            yield from strings(value, role, key)
-
-
-def _texts_of_blocks(blocks: list[Any], role: str, where: str) -> Iterator[Text]:
-    for index, block in enumerate(blocks):
-        at = f"{where}[{index}]"
-        if isinstance(block, str):
-            yield Text(role, at, blocks, index)
-        elif isinstance(block, dict):
-            yield from strings(block, "tool" if block.get("type") == "tool_result" else role, at)
-        else:
-            yield from strings(block, role, at)
+def _written(block: Mapping[str, Any], text: str) -> dict[str, Any]:
+    found = kept(block, "type", "tool_use_id", "is_error") | {"content": text}
+    if isinstance(marked := block.get("cache_control"), dict):  # the client's, for the prompt cache
+        found["cache_control"] = kept(marked, "type", "ttl")
+    return found

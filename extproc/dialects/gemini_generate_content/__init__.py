@@ -8,10 +8,9 @@ https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from extproc.dialects._prefix import prefix
 from extproc.dialects.gemini_generate_content import (
     ask,
     client_answer,
@@ -24,22 +23,16 @@ from extproc.dialects.gemini_generate_content import (
     said,
     shapes,
     spelling,
-    tooling,
 )
 from extproc.dialects.gemini_generate_content import problem as problems
 from extproc.dialects.gemini_generate_content.signature import PACKED
 from extproc.words.dialect import (
     ANY,
-    NO_ENDPOINT,
     PLACE,
-    Ask,
-    Conversation,
     Decoder,
     Destination,
     Dialect,
-    Endpoint,
     Listed,
-    Text,
 )
 from extproc.words.errors import Kind
 from extproc.words.messages import Answer, Problem, Prompt
@@ -100,43 +93,19 @@ class GeminiClient(Dialect):
         return problems.decode(status, body)
 
 
-class GeminiGenerateContent(GeminiClient):
+class GeminiGenerateContent(ask.GeminiView, GeminiClient):
     name = "gemini_generate_content"
     paths, aliases = paths("chat", "generateContent", "streamGenerateContent")
     images = True
     image_turns = True
     tool_letters = True
     traces = (f'"{PACKED}'.encode(),)
-    fields = ask.FIELDS
-    objects = ask.OBJECTS
     usage_key = report.USAGE_KEY
     asides = frozenset(("labels", "serviceTier"))
     reads = frozenset(shapes.Response.__struct_encode_fields__)
-    varies = staticmethod(ask.varies)
     observe = staticmethod(report.observe)
     observe_edges = staticmethod(report.observe_edges)
     said = staticmethod(said.said)
-    without_tools = staticmethod(tooling.without_tools)
-    results = staticmethod(tooling.results)
-    tooling = staticmethod(tooling.tooling)
-
-    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
-        return ask.read(body, endpoint)
-
-    def thinking(self, body: Mapping[str, Any]) -> int:
-        return ask.thinking(body)
-
-    def conversation(self, body: Mapping[str, Any]) -> Conversation:
-        return ask.conversation(body)
-
-    def prefix(self, body: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-        return prefix(body, ("tools", "systemInstruction"), "contents")
-
-    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
-        return ask.texts(body)
-
-    def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
-        return ask.without_hosted(body)
 
     def array(self, path: str) -> bool:
         return _EVENTS not in path.partition("?")[2].split("&")

@@ -5,18 +5,24 @@ Source: https://ai.google.dev/api/generate-content#request-body
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media
-from extproc.dialects._conversation import count, effort_of, ends, inner, last_said, pieces
+from extproc.dialects._conversation import count, effort_of, ends, inner
 from extproc.dialects._effort import asked
 from extproc.dialects._refusals import wrong
-from extproc.dialects.gemini_generate_content import spelling
+from extproc.dialects._tooling import kept, known, name_of, objects
+from extproc.dialects._view import Answered, Node, View
+from extproc.dialects.gemini_generate_content import spelling, tooling
 from extproc.dialects.gemini_generate_content.media import FILES_API
+from extproc.dialects.gemini_generate_content.schema import json_schema
 from extproc.dialects.gemini_generate_content.shapes import MOST_CHOICES
-from extproc.words.dialect import IMAGE_OUTPUT, SAFETY, Ask, Conversation, Endpoint, Fields, Text, strings
+from extproc.words.dialect import IMAGE_OUTPUT, NO_ENDPOINT, SAFETY, Ask, Endpoint, Fields
+from extproc.words.messages import Effort
 from extproc.words.objects import Objects
+from extproc.words.tooling import Withheld, Without
 
 CONFIG = "generationConfig"
 LIMIT = f"{CONFIG}.maxOutputTokens"
@@ -71,56 +77,145 @@ FIELDS = Fields(
 
 _READ = frozenset(("maxOutputTokens", "candidateCount", "responseModalities", "thinkingConfig", "responseLogprobs"))
 _BUDGET = frozenset(("thinkingBudget", "thinkingLevel"))
-_HOLD_TEXT = ("parts", "text", "functionResponse", "response", "output", "result", "error", "content")
 _HOSTED = frozenset(("executableCode", "codeExecutionResult", "toolCall", "toolResponse"))
 """Parts that Google's own tools leave in the conversation."""
 _BLOCKS_NOTHING = ("BLOCK_NONE", "OFF", "HARM_BLOCK_THRESHOLD_UNSPECIFIED", None)
-_ROLES = frozenset(("user", "model", "function"))
+_HOSTED_RESULTS = {"codeExecutionResult": "code_execution", "toolResponse": ""}
+_FUNCTIONS = "functionDeclarations"
 SCHEMAS = ("responseSchema", "responseJsonSchema")
 
 
-def varies(body: Mapping[str, Any]) -> bool:
-    """As `_variety.varies`. Never raises."""
-    config = body.get(CONFIG)
-    config = config if isinstance(config, dict) else {}
-    sampled = config.get("temperature") not in (None, 0) and config.get("seed") is None
-    return sampled or config.get("candidateCount") not in (None, 1) or bool(body.get("tools"))
+class GeminiView(View):
+    """See `View`."""
 
+    fields = FIELDS
+    objects = OBJECTS
+    turns_at = "contents"
+    parts_at = "parts"
+    system_at = "systemInstruction"
+    settings_at = CONFIG
+    kept_at = ("cachedContent",)
+    hold_text = ("parts", "text", "functionResponse", "response", "output", "result", "error", "content")
+    roles = frozenset(("user", "model", "function"))
+    speakers = {"systemInstruction": "system"}  # noqa: RUF012
 
-def read(body: Mapping[str, Any], endpoint: Endpoint) -> Ask:
-    if not endpoint.model:
-        raise wrong("Name a model in the path: /v1beta/models/{model}:generateContent.", "model")
-    ask = Ask(endpoint.model, endpoint.pattern.endswith(":streamGenerateContent"))
-    contents = body.get("contents")
-    if not isinstance(contents, list) or not contents:
-        raise wrong("'contents' must be a list with at least one turn.", "contents")
-    for index, turn in enumerate(contents):
-        if not isinstance(turn, dict):
-            raise wrong(f"'contents[{index}]' must be an object.", f"contents[{index}]")
-        _read_parts(turn.get("parts"), ask)
-    _read_parts(inner(body, "systemInstruction", "parts"), ask)
-    if body.get("cachedContent"):
-        ask.needs["state"] = "cachedContent"
-        ask.add_unseen("cached_content")
-    _read_tools(body.get("tools"), ask)
-    _read_config(body.get(CONFIG), ask)
-    _read_safety(body, ask)
-    ask.thinking = thinking(body)
-    return ask
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
+        """See `Dialect.read`."""
+        if not endpoint.model:
+            raise wrong("Name a model in the path: /v1beta/models/{model}:generateContent.", "model")
+        ask = Ask(endpoint.model, endpoint.pattern.endswith(":streamGenerateContent"))
+        for turn in self.turns(body):
+            self.read_parts(turn.get("parts"), ask)
+        self.read_parts(inner(body, "systemInstruction", "parts"), ask)
+        if body.get("cachedContent"):
+            ask.needs["state"] = "cachedContent"
+            ask.add_unseen("cached_content")
+        if tools := body.get("tools"):
+            ask.needs["tools"] = "tools"
+            ask.added_tokens = ADDED_TOKENS
+            self.read_tools(tools, "tools", ask)
+        _read_config(body.get(CONFIG), ask)
+        _read_safety(body, ask)
+        ask.thinking = self.thinking(body)
+        return ask
 
-
-def _read_parts(parts: Any, ask: Ask) -> None:
-    for part in parts if isinstance(parts, list) else ():
-        if not isinstance(part, dict):
-            continue
+    def read_part(self, part: Node, ask: Ask) -> None:
         if (data := part.get("inlineData")) is not None:
             _read_inline(data, ask)
         if (file := part.get("fileData")) is not None:
             _read_file(file, ask)
-        if isinstance(result := part.get("functionResponse"), dict) and "parts" in result:
-            _read_parts(result["parts"], ask)
-        for name in _HOSTED.intersection(part):
-            ask.add_hosted(spelling.snake(name), "contents")
+        self.read_parts(inner(part, "functionResponse", "parts"), ask)
+        for name in self.hosted_in(part):
+            ask.add_hosted(self.hosted_name(name), "contents")
+
+    def speaker(self, turn: Node) -> str:
+        return "assistant" if turn.get("role") == "model" else "user"
+
+    def hosted_name(self, name: Any) -> Any:
+        return spelling.snake(name)
+
+    def own_tool(self, tool: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+        """Google's own tools are fields beside the client's functions."""
+        if not isinstance(tool, dict):
+            return (), ()
+        own = [{_FUNCTIONS: tool[_FUNCTIONS]}] if _FUNCTIONS in tool else ()
+        return own, [name for name in tool if name != _FUNCTIONS]
+
+    def hosted_in(self, node: Node) -> Sequence[str]:
+        return () if _HOSTED.isdisjoint(node) else [name for name in node if name in _HOSTED]
+
+    def without_tools(self, body: Mapping[str, Any], withheld: Withheld) -> Without:
+        """See `Dialect.without_tools`."""
+        return tooling.without_tools(body, withheld)
+
+    def thinking(self, body: Mapping[str, Any]) -> int:
+        """See `Dialect.thinking`."""
+        level, tokens = _thinking(body)
+        return asked(level, None if tokens == -1 else tokens, adaptive=tokens == -1)
+
+    def effort(self, body: Mapping[str, Any]) -> Effort | None:
+        level, budget = _thinking(body)
+        found = effort_of(level)
+        return "high" if found is None and type(budget) is int and budget > 0 else found
+
+    def is_shaped(self, body: Mapping[str, Any]) -> bool:
+        calling = inner(body, "toolConfig", "functionCallingConfig")
+        return (
+            inner(body, CONFIG, "responseMimeType") == "application/json"
+            or any(isinstance(inner(body, CONFIG, name), dict) for name in SCHEMAS)
+            or (isinstance(calling, dict) and count(calling.get("allowedFunctionNames")) == 1)
+        )
+
+    def schema(self, body: Mapping[str, Any]) -> Any:
+        own, schema = (inner(body, CONFIG, name) for name in SCHEMAS)
+        if schema is not None:
+            return schema
+        if isinstance(own, dict):
+            return json_schema(own)
+        return {} if inner(body, CONFIG, "responseMimeType") == "application/json" else None
+
+    def tool_count(self, tools: Any) -> int:
+        return sum(count(tool.get(_FUNCTIONS)) for tool in objects(ends(tools) if isinstance(tools, list) else ()))
+
+    def offered(self, body: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
+        for tool in objects(body.get("tools")):
+            for function in objects(tool.get(_FUNCTIONS)):
+                own = function.get("parameters")
+                arguments = json_schema(own) if isinstance(own, dict) else function.get("parametersJsonSchema")
+                yield function.get("name"), arguments
+
+    def is_result(self, node: Node) -> bool:
+        return "functionResponse" in node
+
+    def calls_in(self, node: Node) -> Sequence[tuple[Any, str]]:
+        """A result names its call by the id, or by the name of the function alone."""
+        if not isinstance(call := node.get("functionCall"), dict):
+            return ()
+        name = name_of(call.get("name"))
+        return (name_of(call.get("id")), name), ((_FUNCTIONS, name), name)
+
+    def results_in(self, node: Node, names: Mapping[Any, str]) -> Sequence[Answered]:
+        """Results of Google's own tools cannot be written anew."""
+        found = [Answered(name, None, None) for field, name in _HOSTED_RESULTS.items() if field in node]
+        result = node.get("functionResponse")
+        if isinstance(result, dict) and not isinstance(node.get("functionCall"), dict):
+            by_name = names.get((_FUNCTIONS, name_of(result.get("name"))), "")
+            tool = known(names, result["id"]) if result.get("id") else by_name
+            written, omitted = partial(_written, result), count(result.get("parts"))
+            found.insert(0, Answered(tool, result.get("response"), written, omitted))
+        return found
+
+
+def _written(result: Mapping[str, Any], text: str) -> dict[str, Any]:
+    return {"functionResponse": kept(result, "id", "name") | {"response": {"result": text}}}
+
+
+def _thinking(body: Mapping[str, Any]) -> tuple[str | None, Any]:
+    """The level of thinking in small letters, and its budget."""
+    settings = inner(body, CONFIG, "thinkingConfig")
+    settings = settings if isinstance(settings, dict) else {}
+    level = settings.get("thinkingLevel")
+    return level.lower() if isinstance(level, str) else None, settings.get("thinkingBudget")
 
 
 def _read_inline(held: Any, ask: Ask) -> None:
@@ -132,14 +227,10 @@ def _read_inline(held: Any, ask: Ask) -> None:
         _media.add_image_data(ask, data)
     elif kind.startswith("audio/"):
         ask.needs["audio"] = "contents"
-        ask.packed(data)
-        if not _media.is_audio_of_its_size(data):
-            ask.add_unseen("inline_data")
+        _media.add_audio(ask, data, "inline_data")
     else:
         ask.needs["files"] = "contents"
-        if not _media.is_text(f"data:{kind};base64,{data[:64]}"):
-            ask.add_unseen("inline_data")
-            ask.packed(data)
+        _media.add_file(ask, data, "inline_data", text=_media.is_text(f"data:{kind};base64,{data[:64]}"))
 
 
 def _read_file(held: Any, ask: Ask) -> None:
@@ -158,17 +249,6 @@ def _read_file(held: Any, ask: Ask) -> None:
 def _kind(held: Any) -> str:
     kind = held.get("mimeType") if isinstance(held, dict) else None
     return kind.lower() if isinstance(kind, str) else ""
-
-
-def _read_tools(tools: Any, ask: Ask) -> None:
-    if not tools:
-        return
-    ask.needs["tools"] = "tools"
-    ask.added_tokens = ADDED_TOKENS
-    for tool in tools if isinstance(tools, list) else ():
-        for name in tool if isinstance(tool, dict) else ():
-            if name != "functionDeclarations":
-                ask.add_hosted(spelling.snake(name), "tools")
 
 
 def _read_safety(body: Mapping[str, Any], ask: Ask) -> None:
@@ -220,106 +300,3 @@ def _whole(config: Mapping[str, Any], name: str, most: int) -> int | None:
     if value is not None and (type(value) is not int or not 1 <= value <= most):
         raise wrong(f"'{CONFIG}.{name}' must be a whole number from 1 to {most}.", f"{CONFIG}.{name}")
     return value
-
-
-def thinking(body: Mapping[str, Any]) -> int:
-    """See `Dialect.thinking`."""
-    settings = inner(body, CONFIG, "thinkingConfig")
-    if not isinstance(settings, dict):
-        return 0
-    level, tokens = settings.get("thinkingLevel"), settings.get("thinkingBudget")
-    level = level.lower() if isinstance(level, str) else None
-    return asked(level, None if tokens == -1 else tokens, adaptive=tokens == -1)
-
-
-def conversation(body: Mapping[str, Any]) -> Conversation:
-    """See `Dialect.conversation`."""
-    contents, config, tools = body.get("contents"), body.get(CONFIG), body.get("tools")
-    last, result = last_said(contents, _HOLD_TEXT, _is_result)
-    config = config if isinstance(config, dict) else {}
-    level, budget = (inner(config, "thinkingConfig", name) for name in ("thinkingLevel", "thinkingBudget"))
-    effort = effort_of(level.lower() if isinstance(level, str) else None)
-    calling = inner(body, "toolConfig", "functionCallingConfig")
-    return Conversation(
-        asked=last,
-        turns=count(contents),
-        result=result,
-        system=pieces(body.get("systemInstruction"), _HOLD_TEXT),
-        tools=sum(
-            count(tool.get("functionDeclarations"))
-            for tool in (ends(tools) if isinstance(tools, list) else ())
-            if isinstance(tool, dict)
-        ),
-        shaped=config.get("responseMimeType") == "application/json"
-        or any(isinstance(config.get(name), dict) for name in SCHEMAS)
-        or (isinstance(calling, dict) and count(calling.get("allowedFunctionNames")) == 1),
-        effort="high" if effort is None and type(budget) is int and budget > 0 else effort,
-    )
-
-
-def _is_result(turn: Mapping[str, Any]) -> bool:
-    parts = turn.get("parts")
-    return isinstance(parts, list) and any(
-        isinstance(part, dict) and "functionResponse" in part for part in ends(parts)
-    )
-
-
-def texts(body: Mapping[str, Any]) -> Iterator[Text]:
-    """See `Dialect.texts`."""
-    for key, value in body.items():
-        if key == "contents" and isinstance(value, list):
-            for index, turn in enumerate(value):
-                yield from _turn(turn, f"contents[{index}]")
-        elif isinstance(value, str):
-            yield Text("request", key, body, key)
-        else:
-            yield from strings(value, "system" if key == "systemInstruction" else "request", key)
-
-
-def _turn(turn: dict[str, Any], where: str) -> Iterator[Text]:
-    said = turn.get("role")
-    role = "assistant" if said == "model" else "user"
-    for key, value in turn.items():
-        if key == "role" and isinstance(said, str) and said in _ROLES:
-            continue
-        if isinstance(value, str):
-            yield Text(role, f"{where}.{key}", turn, key)
-        elif key == "parts" and isinstance(value, list):
-            for index, part in enumerate(value):
-                at = f"{where}.parts[{index}]"
-                if isinstance(part, str):
-                    yield Text(role, at, value, index)
-                elif isinstance(part, dict) and "functionResponse" in part:
-                    yield from strings(part, "tool", at)
-                else:
-                    yield from strings(part, role, at)
-        else:
-            yield from strings(value, role, f"{where}.{key}")
-
-
-def without_hosted(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
-    """See `Dialect.without_hosted`."""
-    dropped: list[str] = []
-    made = dict(body)
-    if isinstance(tools := body.get("tools"), list):
-        own = []
-        for tool in tools:
-            given = tool if isinstance(tool, dict) else {}
-            dropped += [f"tools.{name}" for name in given if name != "functionDeclarations"]
-            if "functionDeclarations" in given:
-                own.append({"functionDeclarations": given["functionDeclarations"]})
-        made["tools"] = own
-    contents = []
-    for turn in body["contents"]:
-        parts = turn.get("parts")
-        if isinstance(parts, list):
-            hosted = [isinstance(part, dict) and not _HOSTED.isdisjoint(part) for part in parts]
-            found = (part for part, gone in zip(parts, hosted, strict=True) if gone)
-            dropped += [f"contents.{name}" for part in found for name in part if name in _HOSTED]
-            own = [part for part, gone in zip(parts, hosted, strict=True) if not gone]
-            if not own:
-                continue
-            turn = {**turn, "parts": own}  # noqa: PLW2901
-        contents.append(turn)
-    made["contents"] = contents
-    return made, list(dict.fromkeys(dropped))

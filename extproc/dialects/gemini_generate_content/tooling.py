@@ -1,83 +1,20 @@
-"""The tools of a request, for guardrails.
+"""Requests without some of their tools.
 
-Source: https://ai.google.dev/gemini-api/docs/function-calling and https://ai.google.dev/api/caching#FunctionResponse
+Source: https://ai.google.dev/gemini-api/docs/function-calling
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from extproc.dialects import _tooling
 from extproc.dialects._conversation import inner
-from extproc.dialects._tooling import kept, known, name_of, objects
-from extproc.dialects.gemini_generate_content.ask import CONFIG, SCHEMAS
-from extproc.dialects.gemini_generate_content.schema import json_schema
+from extproc.dialects._tooling import objects
 from extproc.dialects.gemini_generate_content.spelling import snake
-from extproc.words.tooling import Result, Tooling
 
 _FUNCTIONS = "functionDeclarations"
 _CALLING, _ALLOWED = "functionCallingConfig", "allowedFunctionNames"
-_HOSTED_RESULTS = {"codeExecutionResult": "code_execution", "toolResponse": ""}
-
-
-def tooling(body: Mapping[str, Any]) -> Tooling:
-    """See `Dialect.tooling`. Content that Google caches may hold the results of any tool."""
-    found = Tooling(answer=_answer(body.get(CONFIG)))
-    for tool in objects(body.get("tools")):
-        for function in objects(tool.get(_FUNCTIONS)):
-            found.offered[name_of(function.get("name"))] = _arguments(function)
-    if body.get("cachedContent"):
-        found.results.append("")
-    found.turns = sum(turn.get("role", "user") != "model" for turn in objects(body.get("contents")))
-    found.results += [result.tool for result in results(body)]
-    return found
-
-
-def results(body: Mapping[str, Any]) -> Iterator[Result]:
-    """See `Dialect.results`. Results of Google's own tools cannot be written anew."""
-    ids: dict[str, str] = {}
-    names: set[str] = set()
-    for turn in objects(body.get("contents")):
-        parts = turn.get("parts")
-        for index, part in enumerate(parts if isinstance(parts, list) else ()):
-            if not isinstance(part, dict):
-                continue
-            hosted = [name for field, name in _HOSTED_RESULTS.items() if field in part]
-            if isinstance(call := part.get("functionCall"), dict):
-                ids[name_of(call.get("id"))] = name = name_of(call.get("name"))
-                names.add(name)
-            elif isinstance(result := part.get("functionResponse"), dict):
-                name = name_of(result.get("name"))
-                by_name = name if name in names else ""
-                tool = known(ids, result["id"]) if result.get("id") else by_name
-                media = result.get("parts")
-                omitted = len(media) if isinstance(media, list) else 0
-                yield Result(tool, result.get("response"), parts, index, partial(_written, result), omitted)
-            for name in hosted:
-                yield Result(name, None, parts, index, None)
-
-
-def _written(result: Mapping[str, Any], text: str) -> dict[str, Any]:
-    return {"functionResponse": kept(result, "id", "name") | {"response": {"result": text}}}
-
-
-def _answer(config: Any) -> Any:
-    """The schema that the answer has to fit; None where it is free."""
-    if not isinstance(config, dict):
-        return None
-    own, schema = (config.get(name) for name in SCHEMAS)
-    if schema is not None:
-        return schema
-    if isinstance(own, dict):
-        return json_schema(own)
-    return {} if config.get("responseMimeType") == "application/json" else None
-
-
-def _arguments(function: Mapping[str, Any]) -> Any:
-    own = function.get("parameters")
-    return json_schema(own) if isinstance(own, dict) else function.get("parametersJsonSchema")
 
 
 def without_tools(body: Mapping[str, Any], withheld: Callable[[str], bool]) -> tuple[dict[str, Any], list[str]]:

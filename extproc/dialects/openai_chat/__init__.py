@@ -5,14 +5,11 @@ Source: https://platform.openai.com/docs/api-reference/chat (request, chat compl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from extproc.dialects import azure
 from extproc.dialects._effort import openai_reasons
-from extproc.dialects._prefix import prefix
-from extproc.dialects._tooling import without_tools
-from extproc.dialects._variety import varies
 from extproc.dialects.openai_chat import (
     ask,
     client_answer,
@@ -25,24 +22,18 @@ from extproc.dialects.openai_chat import (
     report,
     said,
     shapes,
-    tooling,
 )
 from extproc.dialects.openai_chat import problem as problems
 from extproc.words import messages
 from extproc.words.dialect import (
-    NO_ENDPOINT,
-    Ask,
-    Conversation,
     Decoder,
     Destination,
     Dialect,
     Encoder,
-    Endpoint,
-    Text,
 )
 
 
-class OpenAIChat(Dialect):
+class OpenAIChat(ask.ChatView, Dialect):
     name = "openai_chat"
     comments = True
     images = True
@@ -51,42 +42,15 @@ class OpenAIChat(Dialect):
     usage_at = (("usage",),)
     traces = (b'"thinking_blocks"', b'"thought_signature"')
     rates = "x-ratelimit-"  # https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
-    fields = ask.FIELDS
     asides = plain.ASIDES
     reads = frozenset(shapes.Body.__struct_encode_fields__)
     cache_key = "prompt_cache_key"
-    varies = staticmethod(varies)
     plain = staticmethod(plain.is_plain)
     lacks = frozenset()
-    objects = ask.OBJECTS
     reasons = staticmethod(openai_reasons)
     observe = staticmethod(report.observe)
     said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)
-    results = staticmethod(tooling.results)
-    tooling = staticmethod(tooling.tooling)
-    without_tools = staticmethod(without_tools)
-
-    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
-        return ask.read(body)
-
-    def thinking(self, body: Mapping[str, Any]) -> int:
-        return ask.thinking(body)
-
-    def conversation(self, body: Mapping[str, Any]) -> Conversation:
-        return ask.conversation(body)
-
-    def prefix(self, body: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-        return prefix(body, ("tools", "functions"), "messages")
-
-    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
-        return ask.texts(body)
-
-    def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        return ask.usage_request(body)
-
-    def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
-        return ask.without_hosted(body)
 
     # --- for clients
 

@@ -5,7 +5,7 @@ Source: https://developers.openai.com/api/reference/resources/responses
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +13,6 @@ import msgspec
 
 from extproc.dialects import azure
 from extproc.dialects._effort import openai_reasons
-from extproc.dialects._prefix import prefix
-from extproc.dialects._tooling import without_tools
-from extproc.dialects._variety import varies
 from extproc.dialects.openai_chat import problem as problems
 from extproc.dialects.openai_responses import (
     ask,
@@ -29,15 +26,14 @@ from extproc.dialects.openai_responses import (
     provider_stream,
     report,
     said,
-    tooling,
     turns,
 )
 from extproc.words import messages
-from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Text
+from extproc.words.dialect import Destination, Dialect
 from extproc.words.errors import Kind
 
 
-class OpenAIResponses(Dialect):
+class OpenAIResponses(ask.ResponsesView, Dialect):
     name = "openai_responses"
     comments = True
     paths = {"/v1/responses": "chat"}  # noqa: RUF012
@@ -53,41 +49,18 @@ class OpenAIResponses(Dialect):
     usage_at = (("response", "usage"), ("usage",))
     namespaces = True
     traces = (b'"extproc:', b'"rs_gw')
-    fields = ask.FIELDS
     asides = plain.ASIDES
     reads = report.FIELDS | provider_stream.FIELDS
     cache_key = "prompt_cache_key"
-    varies = staticmethod(varies)
     plain = staticmethod(plain.is_plain)
     lacks = frozenset(("choices", "audio"))
     reasons = staticmethod(openai_reasons)
     observe = staticmethod(report.observe)
     said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)
-    results = staticmethod(tooling.results)
-    tooling = staticmethod(tooling.tooling)
-    without_tools = staticmethod(without_tools)
-
-    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
-        return ask.read(body)
-
-    def thinking(self, body: Mapping[str, Any]) -> int:
-        return ask.thinking(body)
-
-    def conversation(self, body: Mapping[str, Any]) -> Conversation:
-        return ask.conversation(body)
 
     def keeps(self, body: Mapping[str, Any]) -> bool:
         return body.get("store") is not False or body.get("background") is True
-
-    def prefix(self, body: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-        return prefix(body, ("tools", "instructions"), "input")
-
-    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
-        return ask.texts(body)
-
-    def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
-        return ask.without_hosted(body)
 
     # --- for clients
 

@@ -9,17 +9,22 @@ the input. Other APIs have neither. Their tokens are unknown before the provider
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, _safety, read_flag, read_integer, read_model
-from extproc.dialects._conversation import count, effort_of, first_instructions, inner, last_said, pieces
+from extproc.dialects._conversation import effort_of, inner
 from extproc.dialects._effort import asked
+from extproc.dialects._refusals import wrong
 from extproc.dialects._safety import read_safety
+from extproc.dialects._tooling import kept, known, name_of, objects
+from extproc.dialects._view import Answered, Node, View
 from extproc.dialects.openai_responses.shapes import is_ours
-from extproc.words.dialect import SAFETY, Ask, Conversation, Fields, Text, strings
-from extproc.words.errors import INVALID_REQUEST, Refusal
+from extproc.words.dialect import NO_ENDPOINT, SAFETY, Ask, Endpoint, Fields
+from extproc.words.messages import Effort
 from extproc.words.objects import Objects
+from extproc.words.tooling import Tooling
 
 _STORED = ("previous_response_id", "conversation", "prompt")
 
@@ -63,111 +68,67 @@ _TRANSLATABLE = frozenset(
 _OURS = ("function", "custom", "namespace")  # tools that the client runs, and groups of them
 _STATE = frozenset(("item_reference", "compaction", "compaction_trigger", "configuration_update"))
 _TEXTS = frozenset(("input_text", "output_text", "refusal", "summary_text", "reasoning_text", "text"))
-_HOLD_TEXT = ("text", "content", "output")  # fields of items and parts
 _RESULTS = ("function_call_output", "custom_tool_call_output")
 
 
-def read(body: Mapping[str, Any]) -> Ask:
-    """The gateway's reading of `body`. Raises Refusal (400) when a field the gateway relies on has the wrong shape."""
-    ask = Ask(model=read_model(body), stream=read_flag(body, "stream"))
-    ask.output_field = "max_output_tokens"
-    ask.max_output_tokens = read_integer(body, "max_output_tokens", 1, MAX_TOKENS)
-    needs = ask.needs
-    for name in _STORED:
-        if body.get(name) is not None:
-            needs.setdefault("state", name)
-            ask.add_unseen(name)
-    _read_input(body.get("input"), ask)
-    read_safety(body, ask)
-    if read_flag(body, "background"):
-        needs.setdefault("state", "background")
-        ask.lasting = True
-    _read_tools(body.get("tools"), "tools", ask)
-    choice = body.get("tool_choice")
-    if isinstance(choice, dict) and choice.get("type") not in (*_OURS, "allowed_tools"):
-        ask.add_hosted(choice.get("type"), "tool_choice")
-        needs["hosted_call"] = "tool_choice"
-    ask.thinking = thinking(body)
-    settings = body.get("text")
-    answer_format = settings.get("format") if isinstance(settings, dict) else None
-    if isinstance(answer_format, dict) and answer_format.get("type") == "json_schema":
-        needs["json_schema"] = "text"
-        ask.added_tokens = ADDED_TOKENS
-    include = body.get("include")
-    if isinstance(include, list) and LOGPROBS in include:
-        needs["logprobs"] = "include"
-    elif read_integer(body, "top_logprobs", 0, 20):
-        needs["logprobs"] = "top_logprobs"
-    return ask
+class ResponsesView(View):
+    """See `View`. A turn is an item."""
 
+    fields = FIELDS
+    turns_at = "input"
+    system_at = "instructions"
+    kept_at = ("previous_response_id", "conversation")
+    hold_text = ("text", "content", "output")
+    speakers = {"instructions": "system", "input": "user"}  # noqa: RUF012
+    deep = False
 
-def thinking(body: Mapping[str, Any]) -> int:
-    """See `Dialect.thinking`."""
-    return asked(inner(body, "reasoning", "effort"))
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
+        """See `Dialect.read`."""
+        ask = Ask(model=read_model(body), stream=read_flag(body, "stream"))
+        ask.output_field = "max_output_tokens"
+        ask.max_output_tokens = read_integer(body, "max_output_tokens", 1, MAX_TOKENS)
+        needs = ask.needs
+        for name in _STORED:
+            if body.get(name) is not None:
+                needs.setdefault("state", name)
+                ask.add_unseen(name)
+        self._read_input(body.get("input"), ask)
+        read_safety(body, ask)
+        if read_flag(body, "background"):
+            needs.setdefault("state", "background")
+            ask.lasting = True
+        self._read_tools(body.get("tools"), "tools", ask)
+        choice = inner(body, "tool_choice", "type")
+        if isinstance(body.get("tool_choice"), dict) and choice not in (*_OURS, "allowed_tools"):
+            ask.add_hosted(choice, "tool_choice")
+            needs["hosted_call"] = "tool_choice"
+        ask.thinking = self.thinking(body)
+        if _format(body).get("type") == "json_schema":
+            needs["json_schema"] = "text"
+            ask.added_tokens = ADDED_TOKENS
+        include = body.get("include")
+        if isinstance(include, list) and LOGPROBS in include:
+            needs["logprobs"] = "include"
+        elif read_integer(body, "top_logprobs", 0, 20):
+            needs["logprobs"] = "top_logprobs"
+        return ask
 
+    def _read_input(self, items: Any, ask: Ask) -> None:
+        if isinstance(items, str) or (items is None and "state" in ask.needs):
+            return
+        if not isinstance(items, list) or not (items or "state" in ask.needs):
+            raise wrong("'input' must be a text or a list with at least one item.", "input")
+        for item in self.checked(items):
+            self._read_item(item, items, ask)
+            self.read_parts(item.get("content"), ask)
+            self.read_parts(item.get("output"), ask)
 
-def conversation(body: Mapping[str, Any]) -> Conversation:
-    """See `Dialect.conversation`."""
-    items, system, settings = body.get("input"), body.get("instructions"), body.get("text")
-    last, result = last_said(items, _HOLD_TEXT, _is_result)
-    shape = inner(settings, "format", "type") if isinstance(settings, dict) else None
-    return Conversation(
-        asked=last,
-        turns=count(items),
-        result=result,
-        system=pieces(first_instructions(items) if system is None else system, _HOLD_TEXT),
-        tools=count(body.get("tools")),
-        shaped=shape in ("json_schema", "json_object") or inner(body, "tool_choice", "type") == "function",
-        effort=effort_of(inner(body, "reasoning", "effort")),
-    )
-
-
-def _is_result(item: Mapping[str, Any]) -> bool:
-    return item.get("type") in _RESULTS
-
-
-def texts(body: Mapping[str, Any]) -> Iterator[Text]:
-    for key, value in body.items():
-        if key == "model":
-            continue
-        role = "system" if key == "instructions" else "user" if key == "input" else "request"
-        if isinstance(value, str):
-            yield Text(role, key, body, key)
-        elif key == "input" and isinstance(value, list):
-            for index, item in enumerate(value):
-                yield from strings(item, _role(item), f"input[{index}]")
-        else:
-            yield from strings(value, role, key)
-
-
-def _role(item: Any) -> str:
-    """The speaker of an item: its role, else the speaker of its kind."""
-    if not isinstance(item, dict):
-        return ""
-    role, kind = item.get("role"), item.get("type")
-    if isinstance(role, str):
-        return role
-    if not isinstance(kind, str):
-        return ""
-    return "tool" if kind.endswith("_output") else "assistant"
-
-
-def _read_input(items: Any, ask: Ask) -> None:
-    if isinstance(items, str) or (items is None and "state" in ask.needs):
-        return
-    if not isinstance(items, list) or not (items or "state" in ask.needs):
-        raise Refusal(INVALID_REQUEST, "'input' must be a text or a list with at least one item.", param="input")
-    for index, item in enumerate(items):
-        if not isinstance(item, dict):
-            where = f"input[{index}]"
-            raise Refusal(INVALID_REQUEST, f"'{where}' must be an object.", param=where)
-        type = item.get("type")
-        if is_reference(item):
-            type = "item_reference"
-        if type in ("image_generation_call", "additional_tools"):
-            if type == "additional_tools":
-                _read_tools(item.get("tools"), "input", ask)
-            elif isinstance(item.get("result"), str):
+    def _read_item(self, item: Node, items: list[Any], ask: Ask) -> None:
+        type = "item_reference" if is_reference(item) else item.get("type")
+        if type == "additional_tools":
+            self._read_tools(item.get("tools"), "input", ask)
+        elif type == "image_generation_call":
+            if isinstance(item.get("result"), str):
                 _media.add_image_data(ask, item["result"])
                 ask.needs["images"] = "input"
             else:
@@ -175,7 +136,7 @@ def _read_input(items: Any, ask: Ask) -> None:
                 ask.add_unseen(type)
         elif isinstance(type, str) and type not in _TRANSLATABLE:
             if type == "item_reference" and is_resolved(item, items):
-                continue
+                return
             if type in _STATE:
                 ask.needs.setdefault("state", "input")
                 ask.add_unseen(type, "input")
@@ -183,9 +144,126 @@ def _read_input(items: Any, ask: Ask) -> None:
                 ask.add_hosted(type, "input")
         elif type == "reasoning" and _is_kept(item):
             ask.add_unseen(type)
-        for parts in (item.get("content"), item.get("output")):
-            if isinstance(parts, list):
-                _read_parts(parts, ask)
+
+    def read_part(self, part: Node, ask: Ask) -> None:
+        type = part.get("type")
+        if type == "input_image":
+            ask.needs["images"] = "input"
+            _media.add_image(ask, part.get("image_url"), type)
+            ask.add_url(part.get("image_url"), "input")
+        elif type == "input_file":
+            ask.needs["files"] = "input"
+            data = part.get("file_data")
+            ask.add_url(part.get("file_url"), "input")
+            elsewhere = part.get("file_id") or part.get("file_url")
+            _media.add_file(ask, data, type, text=not elsewhere and _media.is_text(data))
+        elif type == "input_audio":
+            ask.needs["audio"] = "input"
+            _media.add_audio(ask, inner(part, type, "data"), type)
+        elif not (isinstance(type, str) and type in _TEXTS):
+            ask.add_unseen(type, "input")
+
+    def _read_tools(self, tools: Any, field: str, ask: Ask) -> None:
+        for tool in tools if isinstance(tools, list) else ():
+            type = tool.get("type") if isinstance(tool, dict) else None
+            ask.added_tokens = ADDED_TOKENS
+            if type in _OURS:
+                ask.needs.setdefault("tools", field)
+            else:
+                ask.add_hosted(type, field)
+
+    def is_own(self, kind: Any) -> bool:
+        return kind in _OURS
+
+    def hosted_in(self, node: Node) -> Sequence[str]:
+        type = node.get("type")
+        if type == "image_generation_call":
+            return () if isinstance(node.get("result"), str) else (type,)
+        return (type,) if isinstance(type, str) and type not in _TRANSLATABLE and type not in _STATE else ()
+
+    def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
+        """See `Dialect.without_hosted`. Items may offer tools, too."""
+        made, dropped = super().without_hosted(body)
+        if not isinstance(items := made.get("input"), list):
+            return made, dropped
+        more: list[str] = []
+        own = [
+            {**item, "tools": self.own_tools(item["tools"], more)}
+            if item.get("type") == "additional_tools" and isinstance(item.get("tools"), list)
+            else item
+            for item in items
+        ]
+        return {**made, "input": own}, list(dict.fromkeys([*dropped, *more]))
+
+    def thinking(self, body: Mapping[str, Any]) -> int:
+        """See `Dialect.thinking`."""
+        return asked(inner(body, "reasoning", "effort"))
+
+    def effort(self, body: Mapping[str, Any]) -> Effort | None:
+        return effort_of(inner(body, "reasoning", "effort"))
+
+    def is_shaped(self, body: Mapping[str, Any]) -> bool:
+        shaped = _format(body).get("type") in ("json_schema", "json_object")
+        return shaped or inner(body, "tool_choice", "type") == "function"
+
+    def schema(self, body: Mapping[str, Any]) -> Any:
+        wanted = _format(body)
+        return {} if wanted.get("type") == "json_object" else wanted.get("schema")
+
+    def speaker(self, turn: Node) -> str:
+        """The role of an item, else the speaker of its kind."""
+        role, kind = turn.get("role"), turn.get("type")
+        if isinstance(role, str):
+            return role
+        if not isinstance(kind, str):
+            return ""
+        return "tool" if kind.endswith("_output") else "assistant"
+
+    def offered(self, body: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
+        for entry in objects(body.get("tools")):
+            for tool in (entry, *objects(entry.get("tools"))):
+                if tool.get("type") in ("function", "custom"):
+                    yield tool.get("name"), tool.get("parameters")
+
+    def is_result(self, node: Node) -> bool:
+        return node.get("type") in _RESULTS
+
+    def calls_in(self, node: Node) -> Sequence[tuple[Any, str]]:
+        type = name_of(node.get("type"))
+        if not type.endswith("_call"):
+            return ()
+        return ((name_of(node.get("call_id")), name_of(node.get("name")) or type.removesuffix("_call")),)
+
+    def results_in(self, node: Node, names: Mapping[Any, str]) -> Sequence[Answered]:
+        """Items of the provider's own tools hold their results, and cannot be written anew."""
+        type = name_of(node.get("type"))
+        if type.endswith("_call") and "call_id" not in node:
+            return (Answered(names[""], None, None),)
+        if not type.endswith("_output"):
+            return ()
+        written = partial(_written, node) if self.is_result(node) else None
+        return (Answered(known(names, node.get("call_id")), node.get("output"), written),)
+
+    def tooling(self, body: Mapping[str, Any]) -> Tooling:
+        """See `Dialect.tooling`. A reference may be to the result of any tool."""
+        found = super().tooling(body)
+        found.results += ["" for item in objects(body.get("input")) if _may_refer(item)]
+        return found
+
+
+def _may_refer(item: Node) -> bool:
+    type = name_of(item.get("type"))
+    return type == "item_reference" or (not type and "role" not in item)
+
+
+def _format(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The format of the answer; empty where the request names none."""
+    found = inner(body, "text", "format")
+    return found if isinstance(found, dict) else {}
+
+
+def _written(item: Mapping[str, Any], text: str) -> dict[str, Any]:
+    return kept(item, "type", "id", "call_id", "name") | {"output": text}
 
 
 def _is_kept(reasoning: Mapping[str, Any]) -> bool:
@@ -228,75 +306,3 @@ OBJECTS = Objects(
     refers=refers,
     ours=is_ours,
 )
-
-
-def _read_parts(parts: list[Any], ask: Ask) -> None:
-    for part in parts:
-        if not isinstance(part, dict):
-            continue
-        type = part.get("type")
-        if type == "input_image":
-            ask.needs["images"] = "input"
-            _media.add_image(ask, part.get("image_url"), type)
-            ask.add_url(part.get("image_url"), "input")
-        elif type == "input_file":
-            ask.needs["files"] = "input"
-            data = part.get("file_data")
-            ask.add_url(part.get("file_url"), "input")
-            if part.get("file_id") or part.get("file_url") or not (isinstance(data, str) and _media.is_text(data)):
-                ask.add_unseen(type)
-                ask.packed(data)
-        elif type == "input_audio":
-            ask.needs["audio"] = "input"
-            audio = part.get("input_audio")
-            data = audio.get("data") if isinstance(audio, dict) else None
-            ask.packed(data)
-            if not (isinstance(data, str) and _media.is_audio_of_its_size(data)):
-                ask.add_unseen(type)
-        elif not (isinstance(type, str) and type in _TEXTS):
-            ask.add_unseen(type, "input")
-
-
-def _read_tools(tools: Any, field: str, ask: Ask) -> None:
-    for tool in tools if isinstance(tools, list) else ():
-        type = tool.get("type") if isinstance(tool, dict) else None
-        ask.added_tokens = ADDED_TOKENS
-        if type in _OURS:
-            ask.needs.setdefault("tools", field)
-        else:
-            ask.add_hosted(type, field)
-
-
-def without_hosted(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
-    """See `Dialect.without_hosted`."""
-    dropped: dict[str, None] = {}
-
-    def kept(tools: Any, field: str) -> Any:
-        if not isinstance(tools, list):
-            return tools
-        found = [tool for tool in tools if not isinstance(tool, dict) or tool.get("type") in _OURS]
-        names = (tool.get("type") for tool in tools if isinstance(tool, dict) and tool.get("type") not in _OURS)
-        dropped.update(dict.fromkeys(f"{field}.{name}" for name in names))
-        return found
-
-    made = {name: kept(value, name) if name == "tools" else value for name, value in body.items()}
-    if made.get("tools") == []:
-        del made["tools"]
-    items = body.get("input")
-    if isinstance(items, list):
-        made["input"] = rest = []
-        for item in items:
-            type = item.get("type") if isinstance(item, dict) else None
-            if type == "additional_tools":
-                rest.append({**item, "tools": kept(item.get("tools"), "tools")})
-            elif isinstance(type, str) and _is_hosted(type, item):
-                dropped[f"input.{type}"] = None
-            else:
-                rest.append(item)
-    return made, list(dropped)
-
-
-def _is_hosted(type: str, item: Mapping[str, Any]) -> bool:
-    if type == "image_generation_call":
-        return not isinstance(item.get("result"), str)
-    return type not in _TRANSLATABLE and type not in _STATE

@@ -36,6 +36,7 @@ from extproc.words.messages import (
 
 _CARRIED = frozenset((*shapes.Request.__struct_fields__, "stream_options", "background"))
 _OF_A_TOOL = frozenset(shapes.Tool.__struct_fields__)
+_VIEW = ask.ResponsesView()
 _HERE_ONLY = {
     "state": "content that a provider stores can only be used there: send the whole conversation in 'input'.",
     "hosted_tools": "tools that OpenAI runs itself exist nowhere else: use functions.",
@@ -44,7 +45,7 @@ _HERE_ONLY = {
 
 def decode(body: Mapping[str, Any]) -> Prompt:
     """The neutral form of a request. Raises Refusal (400), naming the field."""
-    asks = ask.read(body)
+    asks = _VIEW.read(body)
     for need, why in _HERE_ONLY.items():
         if (field := asks.needs.get(need)) is not None:
             raise unsupported(f"'{field}': {why}", field)

@@ -1,0 +1,311 @@
+"""One view of the requests of a chat API: its turns, their parts, tools and results, where they stand in the JSON.
+
+`View` has every reading of a request that is the same for all APIs, written once. A subclass in the `ask.py` of a room
+describes one API: the names of its fields, and small readings of one turn, part or tool. A new kind of part is a line
+of `read_part`. All methods but `read` take any JSON and never raise; `texts` and `without_hosted` take a body that
+`read` took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from extproc.dialects import _tooling
+from extproc.dialects._conversation import count, ends, first_instructions, last_said, pieces
+from extproc.dialects._refusals import wrong
+from extproc.dialects._tooling import name_of, objects
+from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
+from extproc.words.messages import Effort
+from extproc.words.tooling import Result, Tooling, Withheld, Without
+
+_OPENING = 8  # turns in front of the first one of the user
+_COUNTS = ("n", "best_of", "candidateCount")  # fields with the number of answers
+
+Node = dict[str, Any]
+
+
+class Answered(NamedTuple):
+    """The result of a tool in a part, or in a turn. See `Result`."""
+
+    tool: str
+    content: Any
+    written: Callable[[str], Any] | None
+    omitted: int = 0
+
+
+class View:
+    """The requests of one API. A turn is an object in the list `turns_at`: a message, or an item of the input."""
+
+    fields: Fields
+    turns_at: ClassVar[str] = "messages"
+    """Field with the turns."""
+    parts_at: ClassVar[str] = "content"
+    """Field of a turn with its parts."""
+    system_at: ClassVar[str] = ""
+    """Field with the system prompt; empty where the first turn has it."""
+    settings_at: ClassVar[str] = ""
+    """Field with the object that holds temperature and the like; empty: the request itself holds them."""
+    functions_at: ClassVar[str] = ""
+    """Field with tools that stand beside `tools`."""
+    hosted_at: ClassVar[Sequence[str]] = ()
+    """Fields that let the provider run tools of its own, beside `tools`."""
+    kept_at: ClassVar[Sequence[str]] = ()
+    """Fields that name a conversation which the provider keeps, and which may hold the results of any tool."""
+    hold_text: ClassVar[Sequence[str]] = ("text", "content")
+    """Fields of turns and parts that hold text."""
+    roles: ClassVar[frozenset[str]] = frozenset()
+    """Values of `role` that are no text of the client's."""
+    speakers: ClassVar[Mapping[str, str]] = {}
+    """Roles of texts at the top level, by their field; `request` for others."""
+    deep: ClassVar[bool] = True
+    """Whether calls and results of tools are parts. Elsewhere they are turns."""
+
+    # --- descriptions of one turn, part or tool
+
+    def speaker(self, turn: Node) -> str:
+        """The role of the texts in a turn."""
+        return name_of(turn.get("role"))
+
+    def is_result(self, node: Node) -> bool:
+        """True for the result of a tool of the client's."""
+        raise NotImplementedError
+
+    def calls_in(self, node: Node) -> Sequence[tuple[Any, str]]:
+        """The calls of tools in a part, or in a turn: (key by which a result names its call, name of the tool)."""
+        raise NotImplementedError
+
+    def results_in(self, node: Node, names: Mapping[Any, str]) -> Sequence[Answered]:
+        """The results in a part, or in a turn. `names` are those of the calls so far, by their keys."""
+        raise NotImplementedError
+
+    def hosted_in(self, node: Node) -> Sequence[str]:  # noqa: ARG002
+        """Names of what the provider's own tools left in a part, or in a turn."""
+        return ()
+
+    def own_tool(self, tool: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+        """An entry of `tools` as far as the client runs it, if at all; and the names of the tools in it that the
+        provider runs.
+        """
+        if not isinstance(tool, dict) or self.is_own(tool.get("type")):
+            return (tool,), ()
+        return (), (tool.get("type"),)
+
+    def hosted_name(self, name: Any) -> Any:
+        """The name of a tool that the provider runs, as OpenAI would spell it."""
+        return name
+
+    def is_own(self, kind: Any) -> bool:
+        """True for the type of a tool that the client runs."""
+        raise NotImplementedError
+
+    def offered(self, body: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
+        """The tools that the client runs: (name, schema of the arguments)."""
+        raise NotImplementedError
+
+    def schema(self, body: Mapping[str, Any]) -> Any:
+        """The JSON Schema of the answer, an empty one for any object; None where it is free."""
+        raise NotImplementedError
+
+    def is_shaped(self, body: Mapping[str, Any]) -> bool:
+        """`Conversation.shaped`."""
+        raise NotImplementedError
+
+    def effort(self, body: Mapping[str, Any]) -> Effort | None:
+        """The effort of reasoning that a request asks for."""
+        raise NotImplementedError
+
+    def read_part(self, part: Node, ask: Ask) -> None:
+        """Note the media of a part, and input that it refers to."""
+        raise NotImplementedError
+
+    # --- readings
+
+    def turns(self, body: Mapping[str, Any]) -> list[Node]:
+        """The turns of a request. Raises Refusal (400) where it has none, or one that is no object."""
+        name = self.turns_at
+        found = body.get(name)
+        if not isinstance(found, list) or not found:
+            raise wrong(f"'{name}' must be a list with at least one {_A_TURN.get(name, 'message')}.", name)
+        return self.checked(found)
+
+    def checked(self, turns: list[Any]) -> list[Node]:
+        """`turns`, all of them objects. Raises Refusal (400)."""
+        for index, turn in enumerate(turns):
+            if not isinstance(turn, dict):
+                where = f"{self.turns_at}[{index}]"
+                raise wrong(f"'{where}' must be an object.", where)
+        return turns
+
+    def read_parts(self, parts: Any, ask: Ask) -> None:
+        """Note the media of a list of parts. Text that stands in its place says nothing."""
+        if isinstance(parts, list):
+            for part in parts:
+                if isinstance(part, dict):
+                    self.read_part(part, ask)
+
+    def read_tools(self, tools: Any, field: str, ask: Ask) -> Sequence[Any]:
+        """Note the tools that the provider runs. The entries with such a tool."""
+        found = []
+        for tool in tools if isinstance(tools, list) else ():
+            for name in (names := self.own_tool(tool)[1]):
+                ask.add_hosted(self.hosted_name(name), field)
+            if names:
+                found.append(tool)
+        return found
+
+    def results(self, body: Mapping[str, Any]) -> Iterator[Result]:
+        """See `Dialect.results`."""
+        names: dict[Any, str] = {}
+        turns = body.get(self.turns_at)
+        for holder in [turn.get(self.parts_at) for turn in objects(turns)] if self.deep else [turns]:
+            for key, node in enumerate(holder if isinstance(holder, list) else ()):
+                if isinstance(node, dict):
+                    names.update(self.calls_in(node))
+                    for tool, content, written, omitted in self.results_in(node, names):
+                        yield Result(tool, content, holder, key, written, omitted)
+
+    def tooling(self, body: Mapping[str, Any]) -> Tooling:
+        """See `Dialect.tooling`."""
+        turns = body.get(self.turns_at)
+        of_user = sum(self.speaker(turn) == "user" for turn in objects(turns))
+        kept = [""] if any(body.get(name) is not None for name in self.kept_at) else []
+        return Tooling(
+            answer=self.schema(body),
+            offered={name_of(name): schema for name, schema in self.offered(body)},
+            turns=of_user if isinstance(turns, list) else int(bool(turns)),
+            results=[*kept, *(result.tool for result in self.results(body))],
+        )
+
+    def without_tools(self, body: Mapping[str, Any], withheld: Withheld) -> Without:
+        """See `Dialect.without_tools`."""
+        return _tooling.without_tools(body, withheld)
+
+    def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
+        """See `Dialect.without_hosted`."""
+        dropped = [name for name in self.hosted_at if body.get(name) not in (None, [])]
+        made = {name: value for name, value in body.items() if name not in self.hosted_at}
+        if isinstance(tools := body.get("tools"), list):
+            made["tools"] = self.own_tools(tools, dropped)
+            if not made["tools"]:
+                del made["tools"]
+        if isinstance(turns := body.get(self.turns_at), list):
+            made[self.turns_at] = self._own_turns(turns, dropped)
+        return made, list(dict.fromkeys(dropped))
+
+    def own_tools(self, tools: list[Any], dropped: list[str]) -> list[Any]:
+        """The tools that the client runs. The names of the others are added to `dropped`."""
+        found = [self.own_tool(tool) for tool in tools]
+        dropped += [f"tools.{name}" for _, names in found for name in names]
+        return [tool for own, _ in found for tool in own]
+
+    def _own_turns(self, turns: list[Any], dropped: list[str]) -> list[Any]:
+        if not self.deep:
+            return self._own_nodes(turns, dropped)
+        made = []
+        for turn in turns:
+            parts = turn.get(self.parts_at)
+            if isinstance(parts, list):
+                turn = {**turn, self.parts_at: self._own_nodes(parts, dropped)}  # noqa: PLW2901
+            made.append(turn)
+        return made
+
+    def _own_nodes(self, nodes: list[Any], dropped: list[str]) -> list[Any]:
+        own = []
+        for node in nodes:
+            if names := self.hosted_in(node) if isinstance(node, dict) else ():
+                dropped += [f"{self.turns_at}.{name}" for name in names]
+            else:
+                own.append(node)
+        return own
+
+    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
+        """See `Dialect.texts`. The turns come first."""
+        turns = body.get(self.turns_at)
+        for index, turn in enumerate(turns if isinstance(turns, list) else ()):
+            yield from self._texts_of(turn, f"{self.turns_at}[{index}]")
+        for key, value in body.items():
+            if key == self.fields.model or (key == self.turns_at and isinstance(value, list)):
+                continue
+            role = self.speakers.get(key, "request")
+            if isinstance(value, str):
+                yield Text(role, key, body, key)
+            else:
+                yield from strings(value, role, key)
+
+    def _texts_of(self, turn: Node, where: str) -> Iterator[Text]:
+        role = self.speaker(turn)
+        for key, value in turn.items():
+            at = f"{where}.{key}"
+            if isinstance(value, str):
+                if not (key == "role" and value in self.roles):
+                    yield Text(role, at, turn, key)
+            elif key == self.parts_at and isinstance(value, list):
+                for index, part in enumerate(value):
+                    if isinstance(part, str):
+                        yield Text(role, f"{at}[{index}]", value, index)
+                    else:
+                        result = self.deep and isinstance(part, dict) and self.is_result(part)
+                        yield from strings(part, "tool" if result else role, f"{at}[{index}]")
+            else:
+                yield from strings(value, role, at)
+
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        """See `Dialect.conversation`."""
+        turns, system = body.get(self.turns_at), body.get(self.system_at) if self.system_at else None
+        last, result = last_said(turns, self.hold_text, self._answers)
+        return Conversation(
+            asked=last,
+            turns=count(turns),
+            result=result,
+            system=pieces(first_instructions(turns) if system is None else system, self.hold_text),
+            tools=self.tool_count(body.get("tools")),
+            shaped=self.is_shaped(body),
+            effort=self.effort(body),
+        )
+
+    def tool_count(self, tools: Any) -> int:
+        """Tools that a request offers."""
+        return count(tools)
+
+    def _answers(self, turn: Node) -> bool:
+        """True for a turn that is the result of a tool, or has one at its beginning or end."""
+        if not self.deep:
+            return self.is_result(turn)
+        parts = turn.get(self.parts_at)
+        return isinstance(parts, list) and any(isinstance(part, dict) and self.is_result(part) for part in ends(parts))
+
+    def prefix(self, body: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        """See `Dialect.prefix`. Every next request of the conversation has the same, unless the client changes it."""
+        steady = [body[name] for name in ("tools", self.functions_at, self.system_at) if name and body.get(name)]
+        turns = body.get(self.turns_at)
+        if not isinstance(turns, list):
+            return steady, [turns] if turns else []
+        opening: list[Any] = []
+        for turn in turns[:_OPENING]:
+            role = turn.get("role") if isinstance(turn, dict) else None
+            if role in ("system", "developer") and not opening:
+                steady.append(turn)
+                continue
+            opening.append(turn)
+            if role == "user":
+                break
+        return steady, opening
+
+    def varies(self, body: Mapping[str, Any]) -> bool:
+        """See `Dialect.varies`."""
+        settings = body.get(self.settings_at, {}) if self.settings_at else body
+        return varies(settings if isinstance(settings, dict) else {}) or bool(body.get("tools"))
+
+
+_A_TURN = {"contents": "turn"}
+
+
+def varies(body: Mapping[str, Any]) -> bool:
+    """True for a temperature above 0 without a seed, for several choices, and where functions are offered.
+
+    A request that states no temperature leaves it to its provider. Never raises.
+    """
+    if body.get("temperature") not in (None, 0) and body.get("seed") is None:
+        return True
+    return any(body.get(name) not in (None, 1) for name in _COUNTS) or bool(body.get("functions"))
