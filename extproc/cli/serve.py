@@ -122,20 +122,28 @@ def run(options: argparse.Namespace) -> int:
 
 def _supervise(options: argparse.Namespace, settings: Settings) -> NoReturn:
     """Become the supervisor of the workers, each of which is this command again. They share the text of the settings
-    as it is now, in a file without a name.
+    of this moment, in a file without a name.
     """
-    first = tempfile.TemporaryFile()  # noqa: SIM115 - for as long as there are workers
-    first.write(config.text(options.config).encode())
-    first.flush()
-    os.set_inheritable(first.fileno(), True)
+    first = _unnamed_file()
+    os.write(first, config.text(options.config).encode())
+    os.set_inheritable(first, True)
     command = [sys.executable, "-m", "extproc", "serve", "--config", str(options.config)]
     command += ["--drain-notice", str(options.drain_notice), "--drain-grace", str(options.drain_grace)]
     command += ["--socket", options.socket] if options.socket else []
     command += ["--secrets", str(options.secrets)] if options.secrets else []
-    command += ["--parent", str(os.getpid()), "--first", str(first.fileno())]
+    command += ["--parent", str(os.getpid()), "--first", str(first)]
     sockets = settings.processor.sockets(options.socket)
     logging.shutdown()  # writes what was logged
     _workers.take_over([[*command, "--worker", str(number)] for number in range(len(sockets))], list(sockets))
+
+
+def _unnamed_file() -> int:
+    """The descriptor of a new file. On Linux it is in memory: a pod's containers have no place for temporary files."""
+    if sys.platform == "linux":
+        return os.memfd_create("settings")
+    descriptor, path = tempfile.mkstemp()
+    os.unlink(path)  # noqa: PTH108
+    return descriptor
 
 
 def as_begun(settings: Settings, first: str) -> Settings:
