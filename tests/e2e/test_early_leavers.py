@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tests.e2e.conftest import KEY, Gateway, run_gateway
 from tests.e2e.scripted import Scripted, plain, stream
 from tests.e2e.test_abuse_answers import chunk, completion, play
 from tests.e2e.test_abuse_charges import charged, pausing
-from tests.e2e.test_operations import child
+from tests.e2e.test_operations import child, gone
 
 OF_URL = "outlier_detection: {consecutive_5xx: 10000}"
 YAML = f"""
@@ -133,6 +133,27 @@ def test_the_tokenizer_is_in_a_process_of_its_own_and_its_death_loses_no_charge(
         assert leave(gateway, provider, "chat", *words)["output_tokens"] == first["output_tokens"]
         killing.join()
         assert child(gateway, "tokenizer.py") != pid
+
+
+def test_a_stop_during_a_count_charges_and_leaves_no_process(start: Callable[..., Gateway], provider: Scripted) -> None:
+    gateway = start(YAML.replace("URL", provider.url), mocks=())
+    words = [APIS["chat"][2]("word ")] * 200
+    full = leave(gateway, provider, "chat", *words)["output_tokens"]
+    pid = child(gateway, "tokenizer.py")
+    os.kill(pid, signal.SIGSTOP)  # the count begins, and cannot end
+    script, release = pausing(stream(*words, chunk("THE END"), end=b""))
+    play(provider, script)
+    body = APIS["chat"][1] | {"stream": True}
+    headers = {"authorization": f"Bearer {KEY}"}
+    with gateway.http.stream("POST", gateway.url + APIS["chat"][0], json=body, headers=headers) as answer:
+        pieces = answer.iter_raw()
+        while b"THE END" not in next(pieces):
+            pass
+    release.set()
+    assert gateway.stop() == 0
+    assert gone(pid)
+    [entry] = [line for line in gateway.lines() if line.get("request_id") == answer.headers["x-request-id"]]
+    assert 0.5 * full <= entry["output_tokens"] <= 2 * full
 
 
 def test_claudes_thinking_that_was_seen_and_closed_is_charged_by_its_seal(gateway: Gateway, provider: Scripted) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from extproc.wire.outbound.helper import serve
 def answer(question):
     if question == b"die":
         os._exit(1)
+    if question == b"fail":
+        raise KeyError("secret")
     if question == b"sleep":
         time.sleep(60)
     return b"%d " % os.getpid() + question
@@ -88,9 +91,41 @@ def test_a_question_that_kills_is_asked_twice_and_no_more(start, monkeypatch):
 def test_an_answer_that_takes_too_long_ends_the_process(start):
     asked = start(within=2.0)
     first = int(asked.ask(b"first").split()[0])
-    with pytest.raises(HelperError, match="timed out"):
+    with pytest.raises(HelperError, match="longer than 2 s"):
         asked.ask(b"sleep")
     until(lambda: not Path(f"/proc/{first}").exists())
+
+
+def test_an_exception_is_reported_by_its_name_and_the_process_goes_on(start):
+    asked = start()
+    with pytest.raises(HelperError, match=r"^KeyError$"):
+        asked.ask(b"fail")
+    first = asked.pid
+    assert asked.ask(b"hello") == b"%d hello" % first
+
+
+def test_an_end_ends_a_question_which_is_not_asked_again(start):
+    asked = start()
+    asked.begin()
+    first = asked.pid
+    outcome = []
+
+    def ask():
+        try:
+            outcome.append(asked.ask(b"sleep"))
+        except HelperError as error:
+            outcome.append(str(error))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    time.sleep(0.2)
+    began = time.monotonic()
+    asked.end()
+    thread.join()
+    assert (outcome, asked.pid) == (["it was ended"], None)
+    assert time.monotonic() - began < 5
+    assert not Path(f"/proc/{first}").exists()
+    assert asked.ask(b"hello").endswith(b" hello"), "an end is no failure"
 
 
 def test_a_command_that_cannot_run_is_a_failure():

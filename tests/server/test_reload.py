@@ -15,6 +15,7 @@ from extproc.envoy.server.discovery import CLUSTERS, KINDS, LISTENERS, Discovery
 from extproc.envoy.server.reload import Reloads
 from extproc.routing.catalog import Catalog
 from extproc.settings import bound, config
+from extproc.wire.outbound.helper import Helper
 from extproc.wire.pb import extproc_pb2 as pb
 
 SETTINGS = """
@@ -148,6 +149,7 @@ def world(tmp_path, monkeypatch):
         return made(self._wanted, self._text, self._before)
 
     monkeypatch.setattr(Reloads, "_make", make)
+    monkeypatch.setattr(Helper, "begin", lambda _helper: None)  # nothing would ask it
     monkeypatch.setattr(reload, "_WITHIN", 0.2)
     monkeypatch.setattr(reload, "_WARM", 0.0)
     monkeypatch.setattr(reload, "_AGAIN", 0.0)
@@ -546,28 +548,23 @@ async def test_large_settings_that_change_while_they_are_read_are_read_anew(worl
 
 async def test_a_stop_ends_the_reading_of_large_settings(world, running, monkeypatch):
     reloads, _ = running
-    begun = []
-    make = asyncio.create_subprocess_exec
-
-    async def exec_(*command, **options):
-        begun.append(await make(sys.executable, "-c", "import time; time.sleep(3600)", **options))
-        return begun[0]
-
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", exec_)
+    monkeypatch.setattr(reloads._reading, "_command", (sys.executable, "-c", "import time; time.sleep(3600)"))
     world.write(disabled="true", more=LARGE)
     task = asyncio.create_task(reloads.look())
-    while not begun:
+    while (begun := reloads._reading.pid) is None:
         await asyncio.sleep(0.001)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     async with asyncio.timeout(20):
-        assert await begun[0].wait() < 0
+        while Path(f"/proc/{begun}").exists():
+            await asyncio.sleep(0.01)
+    assert reloads._reading.pid is None
 
 
 async def test_a_process_that_cannot_read_large_settings_is_reported(world, running, monkeypatch):
     reloads, _ = running
-    monkeypatch.setattr(reload, "_BUILD", 0.0)
+    monkeypatch.setattr(reloads._reading, "_within", 0.001)
     world.write(disabled="true", more=LARGE)
     await reloads.look()
     assert world.process.outcomes == ["refused"]

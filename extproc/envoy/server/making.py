@@ -1,13 +1,13 @@
 """`python -m extproc.envoy.server.making`: Envoy's resources for the processor that gives them to it.
 
-An `Ask` on standard input is answered by `Made` on standard output. It is a process of its own because Envoy's types
-take 60 MB and half a second.
+An `Ask` is answered by `Made`. It is a process of its own because Envoy's types take 60 MB and half a second. It stays
+for a while, because changes of settings come in groups, and Envoy's types are what takes the time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
-import sys
 
 import msgspec
 
@@ -15,18 +15,28 @@ from extproc.envoy.resources import Ask
 from extproc.envoy.resources.plain import plain
 from extproc.settings import bound, config
 from extproc.wire.framing import shapes
+from extproc.wire.outbound.helper import serve
+
+_IDLE = 30.0  # seconds without a question until it ends
 
 
-def main() -> None:
+def answer(question: bytes) -> bytes:
     """Raises ConfigError when the settings do not load; they did in the process that asks."""
-    gc.disable()  # it ends soon
     with plain():
         from extproc.envoy.envoy_config.dynamic import make  # noqa: PLC0415
 
-    ask = shapes.decode(sys.stdin.buffer.read(), Ask)
+    ask = shapes.decode(question, Ask)
     settings = bound.fixed(config.parse(ask.text), config.parse(ask.first))
-    made = make(settings, ask.text, ask.secrets, ask.before, socket=ask.socket)
-    sys.stdout.buffer.write(msgspec.json.encode(made))
+    return msgspec.json.encode(make(settings, ask.text, ask.secrets, ask.before, socket=ask.socket))
+
+
+def main() -> None:
+    gc.disable()  # what is loaded stays, and what is made ends without cycles that matter
+    with contextlib.suppress(ImportError), plain():  # the answer says so
+        import extproc.envoy.envoy_config.dynamic  # noqa: F401, PLC0415
+    gc.freeze()
+    gc.enable()
+    serve(answer, _IDLE)
 
 
 if __name__ == "__main__":

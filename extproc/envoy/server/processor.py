@@ -35,7 +35,7 @@ from extproc.money.accounting.books import Books
 from extproc.money.accounting.forgotten import Forgotten
 from extproc.money.accounting.tries import FailedTries
 from extproc.money.accounting.units import Units
-from extproc.money.budgets import Exact, Expected, Grants, Tools, compile_budget
+from extproc.money.budgets import Exact, Expected, Grants, Tools, compile_budget, counter
 from extproc.money.ledger import LedgerError, open_ledger
 from extproc.operate import admin
 from extproc.operate.reports.desk import Desk
@@ -240,8 +240,11 @@ class Processor:
     async def stop(self, *, notice: float = _DRAIN_NOTICE, grace: float = _DRAIN_GRACE) -> None:
         """Drain: `notice` seconds for Envoy to look elsewhere, up to `grace` seconds for streams to end."""
         ends = time.monotonic() + notice + grace
+        # Counts that hang then become estimates: their exchanges are settled and recorded before the end.
+        late = asyncio.get_running_loop().call_later(notice + grace, counter.helper.end)
         if self._server is not None:
             await self._server.drain(notice, grace)
+        late.cancel()
         if self._several and not self._worker:  # it answers probes for all
             await self._siblings().ended(ends - time.monotonic())
         self._failed.flush()
@@ -251,6 +254,8 @@ class Processor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._reloads.close()
+        counter.helper.end()
         await asyncio.to_thread(self._http.stop)  # clients of that server may be waiting for this loop
         with contextlib.suppress(StoreError):  # owed settles still get their rows
             await self._services.leases.turn()

@@ -1,7 +1,7 @@
 """`python -m extproc.envoy.server.reading FILE`: large settings, read and checked for the processor that serves
 meanwhile.
 
-Their text is on standard input, a `Read` on standard output. It is a process of its own because reading takes seconds
+A question is the text, its answer a `Read`. It is a process of its own because reading takes seconds
 in which other threads of the processor hardly run, and because a process can be ended at any moment.
 """
 
@@ -16,6 +16,9 @@ import msgspec
 
 from extproc.settings import config
 from extproc.settings.document import ConfigError, Problem
+from extproc.wire.outbound.helper import serve
+
+_IDLE = 10.0  # seconds without a question until it ends
 
 
 class Read(msgspec.Struct):
@@ -25,14 +28,14 @@ class Read(msgspec.Struct):
     problems: Sequence[Problem] = ()
 
 
-def main() -> None:
-    gc.disable()  # it ends soon
+def answer(text: bytes) -> bytes:
     try:
-        found = Read(config.parse_tree(sys.stdin.buffer.read().decode(), sys.argv[1])[0])
+        found = Read(config.parse_tree(text.decode(), sys.argv[1])[0])
     except ConfigError as error:
         found = Read(problems=error.problems)
-    sys.stdout.buffer.write(msgspec.msgpack.encode(found))
+    return msgspec.msgpack.encode(found)
 
 
 if __name__ == "__main__":
-    main()
+    gc.disable()  # it ends soon
+    serve(answer, _IDLE)

@@ -46,6 +46,7 @@ from extproc.settings.document import ConfigError
 from extproc.settings.pause import without_collections
 from extproc.upstream.credentials.rotation import copy_secret, forget_secret, private_directory
 from extproc.wire.framing import shapes
+from extproc.wire.outbound.helper import Helper, HelperError
 from extproc.words.values import files_of
 
 log = logging.getLogger(__name__)
@@ -120,6 +121,9 @@ class Reloads:
         self._next_try = 0.0
         self._since = time.monotonic()  # the latest change
         self._ready: Made | None = None  # for the settings that are wanted
+        beside = sys.executable, "-m", f"{__package__}.making"
+        self._making = Helper(beside, within=_BUILD, rest=0.0)
+        self._reading = Helper((*beside[:2], f"{__package__}.reading", str(file)), within=_BUILD, rest=0.0)
         self._files = files_of(settings)
         self._signatures = signatures(self._files)
 
@@ -154,6 +158,11 @@ class Reloads:
                 self._take(bound.without_envoy(self._wanted, self._envoys))
         if self._leads:
             self._set(self._made)
+
+    def close(self) -> None:
+        """End the processes beside this one."""
+        self._making.end()
+        self._reading.end()
 
     # --- looking
 
@@ -214,6 +223,8 @@ class Reloads:
             self._envoys = self._wanted
             self._tell()
             return
+        if self._leads and self._made is not None and self.discovery.connected:
+            self._making.begin()
         self._take(bound.without_envoy(self._wanted, self._envoys, leaving=True))
         self._wait(_NOT_YET, 0.0)
         await self._move()
@@ -224,8 +235,11 @@ class Reloads:
             return await asyncio.to_thread(config.parse, text, str(self._file))
         log.info("new settings of %d KiB are being read", len(text) >> 10)
         self._process.told("", "a change of the file is being read")
-        work = _run("reading", text.encode(), str(self._file))
-        read = await asyncio.to_thread(msgspec.msgpack.decode, await self._until_changed(work), type=Read)
+        try:
+            found = await self._until_changed(_answer(self._reading, text.encode()))
+        finally:
+            self._reading.end()  # it has read much
+        read = await asyncio.to_thread(msgspec.msgpack.decode, found, type=Read)
         if read.problems:
             raise ConfigError(str(self._file), read.problems)
         with without_collections():
@@ -355,7 +369,7 @@ class Reloads:
         directory = str(self._secrets or "/run/extproc/secrets")
         question = msgspec.json.encode(Ask(self._text, self._first_text, directory, self._socket, self._before))
         try:
-            return shapes.decode(await _run("making", question), Made)
+            return shapes.decode(await _answer(self._making, question), Made)
         except MakingError as error:
             hint = ": pip install 'llm-extproc[envoy]'" if str(error) == "ModuleNotFoundError" else ""
             raise MakingError(f"Envoy's configuration cannot be made ({error}){hint}") from None
@@ -439,27 +453,15 @@ def _kinds(made: Made) -> Sequence[tuple[str, Mapping[str, bytes]]]:
     return [(kind, getattr(made, kind)) for kind in KINDS]
 
 
-async def _run(module: str, question: bytes, *arguments: str) -> bytes:
-    """The answer of a module of this package, in a process that ends with this call. Raises MakingError."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", f"extproc.envoy.server.{module}", *arguments),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+async def _answer(helper: Helper, question: bytes) -> bytes:
+    """The helper's answer. A call that is cancelled ends the helper's process. Raises MakingError."""
     try:
-        async with asyncio.timeout(_BUILD):
-            out, err = await process.communicate(question)
-    except TimeoutError:
-        raise MakingError(f"it took longer than {_BUILD:.0f} s") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        kind = err.strip().rpartition(b"\n")[2].partition(b":")[0].decode("ascii", "replace")
-        raise MakingError(kind or f"{process.returncode}")
-    return out
+        return await asyncio.to_thread(helper.ask, question)
+    except HelperError as error:
+        raise MakingError(str(error)) from None
+    except asyncio.CancelledError:
+        helper.end()
+        raise
 
 
 def signatures(files: Sequence[str]) -> Sequence[object]:
