@@ -314,6 +314,56 @@ def test_names_with_wildcards_and_of_digits_stay_strings() -> None:
     assert only(found, "Certificate")["spec"]["dnsNames"][-1] == "*.example.com"
 
 
+def test_a_release_takes_the_ways_of_a_house(tmp_path: Path) -> None:
+    values = {
+        "fullnameOverride": "ai",
+        "commonLabels": {"owner": "platform"},
+        "imageRegistry": "registry.example.com/mirror/",
+        "secret": {"more": ["provider-keys"]},
+        "service": {"type": "LoadBalancer", "loadBalancerClass": "inside", "loadBalancerSourceRanges": ["10.0.0.0/8"]},
+        "ingress": {"hosts": ["llm.example.com"]},
+        "startupSeconds": 300,
+        "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
+        "extra": {
+            "env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+            "envFrom": [{"secretRef": {"name": "variables"}}],
+            "volumes": [{"name": "authority", "configMap": {"name": "ca"}}],
+            "volumeMounts": [{"name": "authority", "mountPath": "/run/ca", "readOnly": True}],
+            "containers": [{"name": "beside", "image": "other:1"}],
+        },
+        "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
+        "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["stores"]}],
+    }
+    (tmp_path / "house.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "gateway.yaml").write_text(PLAIN + "consumers: [{name: a, keys: [{env: KEY}]}]\n")
+    files = ("-f", str(tmp_path / "house.yaml"), "--set-file", f"gateway={tmp_path / 'gateway.yaml'}")
+    found = rendered("fleet", *files)
+    for document in found:
+        assert name_of(document).startswith("ai") or name_of(document) == "extproc-note"
+        assert document["metadata"].get("labels", {"owner": "platform"})["owner"] == "platform"
+        if f"{document['apiVersion']} {document['kind']}" not in CUSTOM:
+            kubernetes_validate.validate(document, "1.33", strict=True)
+    pod = only(found, "Deployment")["spec"]["template"]["spec"]
+    images = {each["image"] for each in (*pod["initContainers"], *pod["containers"][:1])}
+    assert {image.rpartition("/")[0] for image in images} == {
+        "registry.example.com/mirror",
+        "registry.example.com/mirror/envoyproxy",
+    }
+    assert not {"runAsUser", "runAsGroup", "fsGroup"} & set(pod["securityContext"])
+    for name in ("render", "processor", "envoy", "drain"):
+        assert not {"runAsUser", "runAsGroup"} & set(container(found, name)["securityContext"])
+        assert any(mount["name"] == "authority" for mount in container(found, name)["volumeMounts"]) is (
+            name != "drain"
+        )
+    assert container(found, "processor")["env"][-1]["name"] == "HTTPS_PROXY"
+    assert container(found, "processor")["startupProbe"]["failureThreshold"] == 300
+    [keys] = [volume["projected"]["sources"] for volume in pod["volumes"] if volume["name"] == "keys"]
+    assert [source["secret"]["name"] for source in keys] == ["extproc-keys", "provider-keys"]
+    assert [rule["host"] for rule in only(found, "Ingress")["spec"]["rules"]] == ["ai.example.com", "llm.example.com"]
+    assert [each["name"] for each in pod["containers"]] == ["drain", "beside"]
+    assert settings(found).consumers[0].name == "a"
+
+
 def test_alerts_and_dashboards_are_those_of_k8s_monitoring() -> None:
     found = rendered("fleet")
     rules = yaml.safe_load((ROOT / "k8s/monitoring/alerts.yaml").read_text())

@@ -1,10 +1,11 @@
 {{- define "extproc.name" -}}
-{{- $both := printf "%s-%s" .Release.Name .Chart.Name }}
-{{- ternary .Release.Name $both (contains "extproc" .Release.Name) | replace "." "-" | trunc 50 | trimSuffix "-" }}
+{{- $both := printf "%s-%s" .Release.Name (.Values.nameOverride | default .Chart.Name) }}
+{{- $usual := ternary .Release.Name $both (and (not .Values.nameOverride) (contains "extproc" .Release.Name)) }}
+{{- .Values.fullnameOverride | default $usual | replace "." "-" | trunc 50 | trimSuffix "-" }}
 {{- end }}
 
 {{- define "extproc.selector" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
@@ -13,9 +14,13 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "extproc.image" -}}
+{{- with .registry }}{{ trimSuffix "/" . }}/{{ end }}
 {{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag }}{{ end }}
 {{- end }}
 
@@ -130,8 +135,8 @@ read those sections: Helm's YAML takes the key `on` for true. */}}
 {{- end }}
 {{- $variable := regexFind "\"env:[A-Za-z_][A-Za-z0-9_]*\"" (toJson $given) }}
 {{- range $given.consumers }}{{ range .keys }}{{ with .env }}{{ $variable = printf "env: %s" . }}{{ end }}{{ end }}{{ end }}
-{{- with $variable }}
-{{- fail (printf "gateway: %s is an environment variable, and the chart's pods have none: use file: and a key of the Secret, file:/run/secrets/extproc/KEY" .) }}
+{{- if and $variable (not (or $values.extra.env $values.extra.envFrom)) }}
+{{- fail (printf "gateway: %s is an environment variable, and the chart's pods have none: use file: and a key of the Secret, file:/run/secrets/extproc/KEY, or the values extra.env and extra.envFrom" $variable) }}
 {{- end }}
 {{- end }}
 
@@ -168,12 +173,18 @@ its request, because Kubernetes would give the cores of the node; without a requ
   {{- else }}
   value: "1"
   {{- end }}
+{{- with .Values.extra.env }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "extproc.restricted" -}}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
+{{- range $field := list "runAsUser" "runAsGroup" }}
+{{- with index $.Values.podSecurityContext $field }}
+{{ $field }}: {{ int64 . }}
+{{- end }}
+{{- end }}
 readOnlyRootFilesystem: true
 allowPrivilegeEscalation: false
 capabilities: {drop: [ALL]}
