@@ -11,11 +11,30 @@ from typing import Any
 
 import msgspec
 
+from extproc.words.dialect import Report
+
 _MOST = 16  # places that are tried
 _BLANK = b" \t\r\n"
 _CLOSING = {ord("{"): ord("}"), ord("["): ord("]")}
 _decode = msgspec.json.Decoder(dict[str, Any] | list[Any]).decode
 _raw_decode = json.JSONDecoder().raw_decode
+
+
+class ReadsEdges:
+    """A dialect that reads the usage of an event which is too long to be read whole."""
+
+    openings: Sequence[bytes] = (b"{",)
+    """Ways in which the object with the usage can begin."""
+    usage_key: bytes = b'"usage"'
+
+    def observe(self, data: bytes, report: Report) -> bool:
+        """See `Dialect.observe`."""
+        raise NotImplementedError
+
+    def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
+        """See `Dialect.observe_edges`."""
+        if (found := find(head, tail, inside, self.openings, key=self.usage_key)) is not None:
+            self.observe(found, report)
 
 
 def find(

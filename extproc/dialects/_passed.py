@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from extproc.dialects import _edges, _media, read_flag, read_integer, read_model
+from extproc.dialects import _media, read_flag, read_integer, read_model
+from extproc.dialects._edges import ReadsEdges
 from extproc.dialects.openai_chat.usage import read_usage
 from extproc.wire.framing.multipart import files_in
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Report
@@ -78,7 +79,7 @@ def form_integer(body: Mapping[str, Any], name: str, least: int, most: int) -> i
 _DIGITS = 10
 
 
-class Passed(Dialect):
+class Passed(ReadsEdges, Dialect):
     """The base of such an API: a subclass names its paths, its fields, and what differs."""
 
     family = "passed"
@@ -121,8 +122,3 @@ class Passed(Dialect):
         if answer.usage is not None:
             report.add_usage(self.usage(answer.usage))
         return False
-
-    def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
-        found = _edges.find(head, tail, inside)
-        if found is not None:
-            self.observe(found, report)

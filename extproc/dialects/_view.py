@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from extproc.dialects import _tooling
 from extproc.dialects._conversation import count, ends, first_instructions, last_said, pieces
+from extproc.dialects._edges import ReadsEdges
 from extproc.dialects._refusals import wrong
 from extproc.dialects._tooling import name_of, objects
 from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
@@ -34,7 +35,7 @@ class Answered(NamedTuple):
     omitted: int = 0
 
 
-class View:
+class View(ReadsEdges):
     """The requests of one API. A turn is an object in the list `turns_at`: a message, or an item of the input."""
 
     fields: Fields

@@ -13,12 +13,11 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct, field
 
-from extproc.dialects import _edges, safe_names, token_count
+from extproc.dialects import safe_names, token_count
 from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import inner, pieces
 from extproc.dialects._refusals import unsupported, wrong
 from extproc.dialects.gemini_generate_content import GeminiClient, paths
-from extproc.dialects.gemini_generate_content.report import USAGE_KEY
 from extproc.dialects.openai_embeddings import input_texts
 from extproc.words.dialect import (
     NO_ENDPOINT,
@@ -78,7 +77,6 @@ _decode_usage = msgspec.json.Decoder(_Counted).decode
 
 class GeminiEmbeddings(GeminiClient):
     name = "gemini_embeddings"
-    usage_key = USAGE_KEY
     family = "embeddings"
     paths, aliases = paths("embeddings", "batchEmbedContents")
     fields = Fields(
@@ -133,11 +131,6 @@ class GeminiEmbeddings(GeminiClient):
         if usage is not None:
             report.add_usage(_read_usage(usage))
         return False
-
-    def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
-        found = _edges.find(head, tail, inside, key=self.usage_key)
-        if found is not None:
-            self.observe(found, report)
 
     def smallest(self, model: str) -> dict[str, Any]:
         return {"requests": [{"model": f"models/{model}", "content": {"parts": [{"text": "Hello"}]}}]}

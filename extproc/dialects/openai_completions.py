@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import MAX_TOKENS, _edges, azure, read_flag, read_integer, read_model
+from extproc.dialects import MAX_TOKENS, azure, read_flag, read_integer, read_model
 from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import pieces
+from extproc.dialects._edges import ReadsEdges
 from extproc.dialects._view import varies
 from extproc.dialects.openai_chat.ask import check_stream_options, usage_request
 from extproc.dialects.openai_chat.said import QUIET
@@ -43,7 +44,7 @@ class _Answer(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-class OpenAICompletions(Dialect):
+class OpenAICompletions(ReadsEdges, Dialect):
     name = "openai_completions"
     comments = True
     family = "completions"
@@ -117,11 +118,6 @@ class OpenAICompletions(Dialect):
             return False
         report.add_usage(read_usage(answer.usage))
         return not answer.choices and answer.error is None
-
-    def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
-        found = _edges.find(head, tail, inside)
-        if found is not None:
-            self.observe(found, report)
 
     def said(self, event: Any) -> Iterator[Piece | Closed]:
         choices = event.get("choices") if isinstance(event, dict) else None

@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 import msgspec
 
-from extproc.dialects import _edges, azure, read_integer, read_model, safe_names
+from extproc.dialects import azure, read_integer, read_model, safe_names
 from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import pieces
+from extproc.dialects._edges import ReadsEdges
 from extproc.dialects._inputs import Inputs
 from extproc.dialects.openai_chat import problem as chat_problem
 from extproc.dialects.openai_chat.usage import read_usage
@@ -67,7 +68,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 _decode_vectors = msgspec.json.Decoder(_Vectors).decode
 
 
-class OpenAIEmbeddings(Dialect):
+class OpenAIEmbeddings(ReadsEdges, Dialect):
     name = "openai_embeddings"
     family = "embeddings"
     paths = {"/v1/embeddings": "embeddings"}  # noqa: RUF012
@@ -114,12 +115,6 @@ class OpenAIEmbeddings(Dialect):
         if answer.usage is not None:
             report.add_usage(read_usage(answer.usage))
         return False
-
-    def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
-        """Jina and others report the usage before the vectors."""
-        found = _edges.find(head, tail, inside)
-        if found is not None:
-            self.observe(found, report)
 
     def smallest(self, model: str) -> dict[str, Any]:
         return {"model": model, "input": "Hello"}

@@ -58,7 +58,6 @@ class AnthropicMessages(ask.MessagesView, Dialect):
     plain = staticmethod(plain.is_plain)
     observe = staticmethod(report.observe)
     said = staticmethod(said.said)
-    observe_edges = staticmethod(report.observe_edges)
     lacks = frozenset(("choices", "logprobs", "audio"))
 
     def keeps(self, body: Mapping[str, Any]) -> bool:

@@ -5,10 +5,8 @@ Source: https://platform.claude.com/docs/en/api/messages/create
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from extproc.dialects import _edges
 from extproc.dialects.anthropic_messages.ask import FIELDS
 from extproc.dialects.anthropic_messages.shapes import NO_INPUT, UNREADABLE, Block, Event, decode
 from extproc.dialects.anthropic_messages.usage import Tally
@@ -53,13 +51,6 @@ def observe(data: bytes, report: Report) -> bool:
     else:
         _read_whole(event, report)
     return False  # usage comes unasked, so no event of it has to be hidden
-
-
-def observe_edges(head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
-    """See `Dialect.observe_edges`. The long events of a stream have no usage."""
-    found = _edges.find(head, tail, inside)
-    if found is not None:
-        observe(found, report)
 
 
 def _read_whole(answer: Event, report: Report) -> None:

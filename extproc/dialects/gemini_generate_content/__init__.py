@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from extproc.dialects._edges import ReadsEdges
 from extproc.dialects.gemini_generate_content import (
     ask,
     client_answer,
@@ -33,6 +34,7 @@ from extproc.words.dialect import (
     Destination,
     Dialect,
     Listed,
+    Report,
 )
 from extproc.words.errors import Kind
 from extproc.words.messages import Answer, Problem, Prompt
@@ -55,10 +57,12 @@ def paths(operation: str, *verbs: str) -> tuple[Mapping[str, str], Mapping[str, 
     return found, {path.replace(MODELS_PATH, other, 1): path for path in found for other in others}
 
 
-class GeminiClient(Dialect):
+class GeminiClient(ReadsEdges, Dialect):
     """The parts that all operations for clients of this API have in common."""
 
     models_path = MODELS_PATH
+    openings = (b"{", b"[{")
+    usage_key = report.USAGE_KEY
     key_parameter = "key"  # https://ai.google.dev/api/all-methods#rest
     version = "x-goog-api-client"  # header of Google's SDKs
 
@@ -100,12 +104,17 @@ class GeminiGenerateContent(ask.GeminiView, GeminiClient):
     image_turns = True
     tool_letters = True
     traces = (f'"{PACKED}'.encode(),)
-    usage_key = report.USAGE_KEY
     asides = frozenset(("labels", "serviceTier"))
     reads = frozenset(shapes.Response.__struct_encode_fields__)
     observe = staticmethod(report.observe)
-    observe_edges = staticmethod(report.observe_edges)
     said = staticmethod(said.said)
+
+    def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
+        """See `Dialect.observe_edges`. The counts are believed without a finish reason, which nothing read."""
+        before = report.usage
+        super().observe_edges(head, tail, report, inside)
+        if report.usage is not None and report.usage is not before:
+            report.usage.source = "provider"
 
     def array(self, path: str) -> bool:
         return _EVENTS not in path.partition("?")[2].split("&")

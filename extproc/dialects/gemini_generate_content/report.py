@@ -5,11 +5,8 @@ Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentRespons
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 
-from extproc.dialects import _edges
 from extproc.dialects.gemini_generate_content.shapes import (
     MOST_CHOICES,
     UNREADABLE,
@@ -39,15 +36,6 @@ def observe(data: bytes, report: Report) -> bool:
     for response in responses:
         _read(response, report)
     return False
-
-
-def observe_edges(head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
-    """See `Dialect.observe_edges`. The counts are believed without a finish reason, which nothing read."""
-    found = _edges.find(head, tail, inside, (b"{", b"[{"), key=USAGE_KEY)
-    if found is not None:
-        observe(found, report)
-        if report.usage is not None:
-            report.usage.source = "provider"
 
 
 def _read(response: Response, report: Report) -> None:

@@ -50,7 +50,6 @@ class OpenAIChat(ask.ChatView, Dialect):
     reasons = staticmethod(openai_reasons)
     observe = staticmethod(report.observe)
     said = staticmethod(said.said)
-    observe_edges = staticmethod(report.observe_edges)
 
     # --- for clients
 

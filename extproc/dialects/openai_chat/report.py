@@ -6,12 +6,11 @@ https://platform.openai.com/docs/api-reference/chat-streaming
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
-from extproc.dialects import _edges
 from extproc.dialects.openai_chat.provider_answer import arguments_of, blocks_of, find_usage, text_of, words_of
 from extproc.dialects.openai_chat.shapes import MAX_CHOICES, UNREADABLE, Said, SaidFunction, Seen
 from extproc.dialects.openai_chat.usage import read_usage
@@ -49,13 +48,6 @@ def observe(data: bytes, report: Report) -> bool:
         return False
     report.add_usage(read_usage(told))
     return not said.choices and said.error is None
-
-
-def observe_edges(head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
-    """See `Dialect.observe_edges`."""
-    found = _edges.find(head, tail, inside)
-    if found is not None:
-        observe(found, report)
 
 
 def _is_index(value: Any) -> bool:

@@ -46,6 +46,7 @@ class OpenAIResponses(ask.ResponsesView, Dialect):
     }
     call_query = ("include", "include[]", "stream", "starting_after", "include_obfuscation", "after", "limit", "order")
     objects = replace(ask.OBJECTS, turns=turns.ResponsesTurns())
+    openings = (b'{"type":"response.completed","response":{', b"{")  # the longest event is the last, with all of it
     usage_at = (("response", "usage"), ("usage",))
     namespaces = True
     traces = (b'"extproc:', b'"rs_gw')
@@ -57,7 +58,6 @@ class OpenAIResponses(ask.ResponsesView, Dialect):
     reasons = staticmethod(openai_reasons)
     observe = staticmethod(report.observe)
     said = staticmethod(said.said)
-    observe_edges = staticmethod(report.observe_edges)
 
     def keeps(self, body: Mapping[str, Any]) -> bool:
         return body.get("store") is not False or body.get("background") is True

@@ -5,12 +5,10 @@ Source: https://developers.openai.com/api/reference/resources/responses/streamin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from extproc.dialects import _edges
 from extproc.dialects.openai_responses import provider_answer
 from extproc.dialects.openai_responses.shapes import Body, Output, is_ours
 from extproc.dialects.openai_responses.usage import read_usage
@@ -61,13 +59,6 @@ def observe(data: bytes, report: Report) -> bool:
 def _keep(report: Report, *ids: Any) -> None:
     """Note ids of a response that its provider keeps, and of what is in it."""
     report.kept = list(dict.fromkeys([*report.kept, *(id for id in ids if isinstance(id, str) and not is_ours(id))]))
-
-
-def observe_edges(head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
-    """See `Dialect.observe_edges`. The longest event of a stream is its last, with the whole response."""
-    found = _edges.find(head, tail, inside, (b'{"type":"response.completed","response":{', b"{"))
-    if found is not None:
-        observe(found, report)
 
 
 def _observe_response(said: Body, report: Report) -> None:
