@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -49,7 +49,7 @@ class Excess:
 
 
 class Failure(Exception):  # noqa: N818
-    """A guardrail could not judge. `reason`: timeout, error, overload, unreadable; of a service also
+    """A guardrail could not judge. `reason`: timeout, error, overload, unreadable, too_many; of a service also
     unreachable, unavailable, status, bad_answer, too_long, no_key.
     """
 
@@ -84,8 +84,10 @@ class Detector(Guardrail):
     max_match: int = LONGEST
     window: int = 0
 
-    def find(self, text: str, role: str, where: str) -> Sequence[Finding]:
-        """All findings in `text`. Pure; may run on any thread."""
+    def find(self, text: str, role: str, where: str) -> Iterable[Finding]:
+        """All findings in `text`. Pure; may run on any thread. An iterator is left where it gives too many, or takes
+        too long.
+        """
         raise NotImplementedError
 
     def hold(self, text: str) -> int:  # noqa: ARG002
@@ -185,6 +187,13 @@ class GuardrailSettings(Section):
     )
     applies_to: AppliesToSettings = Field(
         AppliesToSettings(), description="Requests that meet the guardrail. Default: all."
+    )
+    max_findings: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="Most findings in one text, 1 to 1000000. Further ones are not looked for. Where `action` is "
+        "`mask`, a text with more is a failure of the guardrail, reason `too_many`, because a mask needs all of them.",
     )
     style: Literal["label", "hash", "partial", "reversible"] = Field(
         "label",

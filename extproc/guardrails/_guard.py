@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 
 from extproc.guardrails._base import (
@@ -30,6 +31,7 @@ MOST_LONGEST = 16 << 10
 PIECE = 128 << 10
 """Characters of a text that a detector gets at a time. Between two pieces the deadline is looked at."""
 
+_TURN = 256
 _TOOL_ROLES = frozenset(("tool", "function"))
 _ANSWERS = frozenset(("output", "tool_calls"))
 _REQUESTS = frozenset(("input", "tool_results"))
@@ -192,24 +194,38 @@ class Guard:
         assert isinstance(self.settings, RemoteSettings)
         return await asked(self.settings, self.remote, passages, context, deadline)
 
-    def hits(self, text: str, role: str, where: str) -> Sequence[Hit]:
-        """The findings in `text` as it is, and in its normal form; in the order of their beginnings."""
+    def hits(self, text: str, role: str, where: str, deadline: float = math.inf) -> Sequence[Hit]:
+        """The findings in `text` as it is, and in its normal form; in the order of their beginnings. Looks at the
+        deadline (seconds, monotonic) after each `_TURN` findings.
+        """
         if self._detector is None:
             return ()
+        found: set[Hit] = set()
         try:
-            found = [_hit(finding, len(text)) for finding in self._detector.find(text, role, where)]
-            if (plain := normalised(text)) is not text:
-                hidden = self._detector.find(plain, role, where)
-                back = offsets(text) if hidden else ()
-                for finding in hidden:
-                    start, end, kind = _hit(finding, len(plain))
-                    hit = back[start], back[end], kind
-                    if hit not in found:
-                        found.append(hit)
+            plain = normalised(text)
+            for form in (text,) if plain is text else (text, plain):
+                back: Sequence[int] = ()
+                for count, finding in enumerate(self._detector.find(form, role, where), 1):
+                    start, end, kind = _hit(finding, len(form))
+                    if form is not text:
+                        back = back or offsets(text)
+                        start, end = back[start], back[end]
+                    found.add((start, end, kind))
+                    if count % _TURN == 0:
+                        _check(deadline)
+                    if self._is_full(found):
+                        return sorted(found)
+        except Failure:
+            raise
         except Exception as error:
             raise Failure("error") from error
-        found.sort()
-        return found
+        return sorted(found)
+
+    def _is_full(self, found: Collection[Hit]) -> bool:
+        """True where no further findings are looked for. Raises Failure where a mask would miss them."""
+        if len(found) > self.settings.max_findings and self.action == "mask":
+            raise Failure("too_many")
+        return len(found) >= self.settings.max_findings and self.action != "mask"
 
     def held(self, text: str) -> int:
         """Characters at the end of `text` in which a match may begin that is not seen yet."""
@@ -230,22 +246,30 @@ class Guard:
         size = len(text)
         if size <= (self.window or PIECE):
             _check(deadline)
-            return self.hits(text, role, where)
-        found: list[Hit] = []
-        if self.window:
-            step = max(1, self.window // 2)
-            for start in range(0, max(1, size - step), step):
-                _check(deadline)
-                found += _moved(self.hits(text[start : start + self.window], role, where), start)
-            return sorted(set(found))
-        for start in range(0, size, PIECE):
+            return self.hits(text, role, where, deadline)
+        found: set[Hit] = set()
+        step = max(1, self.window // 2) if self.window else PIECE
+        for start in range(0, max(1, size - step) if self.window else size, step):
             _check(deadline)
-            found += piece_hits(self, text, start, start + PIECE, role=role, where=where)
-        return sorted(set(found))
+            if self.window:
+                found.update(_moved(self.hits(text[start : start + self.window], role, where, deadline), start))
+            else:
+                found.update(piece_hits(self, text, start, start + PIECE, role=role, where=where, deadline=deadline))
+            if self._is_full(found):
+                break
+        return sorted(found)
 
 
 def piece_hits(
-    guard: Guard, text: str, start: int, end: int, *, base: int = 0, role: str = "assistant", where: str = ""
+    guard: Guard,
+    text: str,
+    start: int,
+    end: int,
+    *,
+    base: int = 0,
+    role: str = "assistant",
+    where: str = "",
+    deadline: float = math.inf,
 ) -> Sequence[Hit]:
     """The findings that begin in [start, end), or reach into it, of a text of which `text`, from `base` on, is known.
     They depend on nothing but the text up to the end of the longest match, wherever it was cut.
@@ -253,7 +277,7 @@ def piece_hits(
     first = max(base, start - guard.longest)
     last, known = end + guard.longest + 1, base + len(text)
     while True:
-        hits = _moved(guard.hits(text[first - base : last - base], role, where), first)
+        hits = _moved(guard.hits(text[first - base : last - base], role, where, deadline), first)
         found = [hit for hit in hits if start <= hit[0] < end or first < hit[0] < start < hit[1]]
         if last >= known or last - end > MOST_LONGEST or not any(hit[1] >= last for hit in found):
             return found

@@ -26,6 +26,7 @@ from extproc.words.exchange import Exchange
 from extproc.words.verdicts import GUARDRAILS, Verdict, note
 
 _MOST_NAMED = 32
+_LASTING = ("too_long", "too_many")  # reasons of failures that another try would meet again
 
 
 Called = Callable[[str, str, str, float], None]
@@ -296,8 +297,9 @@ class GuardInput:
 
     def _fail(self, exchange: Exchange, guard: Guard, failure: Failure) -> None:
         self._note(exchange, Verdict(guard.name, "input", "failed", reason=failure.reason))
-        if guard.closed and failure.reason == "too_long":  # another try would come to the same
-            raise _blocked(guard, f"Guardrail {guard.name!r} cannot check that much text; it was not sent.", "")
+        if guard.closed and failure.reason in _LASTING:
+            what = "has too many findings" if failure.reason == "too_many" else "cannot check that much text"
+            raise _blocked(guard, f"Guardrail {guard.name!r} {what}; the request was not sent.", "")
         if guard.closed:
             message = f"Guardrail {guard.name!r} could not check the request; it was not sent."
             raise Refusal(GUARDRAIL_UNAVAILABLE, message, headers={GUARDRAILS: f"{guard.name}:failed"})

@@ -5,12 +5,14 @@ Time grows in proportion to the text, whatever the text. The spans are in charac
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import re2
 
 _MEMORY = 64 << 20  # bytes for the states of a set
+_SAMPLE = "Ana Smith, ana@example.org, +44 20 7946 0958, key: sk-a1b2c3, https://example.org/?q=é 4111 1111 1111 1111"
 
 
 def _options(memory: int) -> re2.Options:
@@ -21,28 +23,46 @@ def _options(memory: int) -> re2.Options:
 
 
 class Patterns:
-    """Patterns by their index. The span of a match is that of its group `v`; without that group, the whole match."""
+    """Patterns by their index. The span of a match is that of its group `group`; without that group, the whole match.
 
-    def __init__(self, patterns: Sequence[str]) -> None:
+    The set has one pattern more, which matches any text. Where RE2 cannot compile the set, or has no room for its
+    states, that match is missing, and every pattern searches.
+    """
+
+    def __init__(self, patterns: Sequence[str], group: str = "v") -> None:
         options = _options(_MEMORY)
-        self._set = re2.Set.SearchSet(options)
+        every = re2.Set.SearchSet(options)
         self._patterns = []
         for pattern in patterns:
-            self._set.Add(pattern)
+            every.Add(pattern)
             compiled = re2.compile(pattern, options=options)
-            self._patterns.append((compiled, compiled.groupindex.get("v", 0)))
-        self._set.Compile()
+            self._patterns.append((compiled, compiled.groupindex.get(group, 0)))
+        every.Add("")
+        try:
+            every.Compile()
+        except re2.error:  # too many large patterns
+            self._set = None
+        else:
+            self._set = every
+
+    def _matching(self, data: bytes) -> Sequence[int]:
+        """The indexes of the patterns that match, and perhaps of more."""
+        count = len(self._patterns)
+        found = sorted(self._set.Match(data) or ()) if self._set is not None else ()
+        return found[:-1] if found and found[-1] == count else range(count)
 
     def search(self, text: str) -> Iterator[tuple[int, tuple[int, int]]]:
         """(index of the pattern, span in `text`) of every match; those of one pattern are in order."""
         data = text.encode("utf-8", "surrogatepass")
         plain = len(data) == len(text)
-        for index in sorted(self._set.Match(data) or ()):
+        for index in self._matching(data):
             pattern, group = self._patterns[index]
             last = characters = 0
             for match in pattern.finditer(data):
                 start, end = match.span(group)
                 if not plain:
+                    if start == end and data[start : start + 1] and data[start] & 0xC0 == 0x80:
+                        continue  # an empty match inside of a character
                     characters += len(data[last:start].decode("utf-8", "surrogatepass"))
                     last = start
                     yield index, (characters, characters + len(data[start:end].decode("utf-8", "surrogatepass")))
@@ -50,10 +70,12 @@ class Patterns:
                     yield index, (start, end)
 
 
-@lru_cache(maxsize=16)
-def compiled(patterns: tuple[str, ...]) -> Patterns:
+@lru_cache(maxsize=64)
+def compiled(patterns: tuple[str, ...], group: str = "v") -> Patterns:
     """The patterns, compiled once however often settings are read: a set of many takes 0.3 s."""
-    return Patterns(patterns)
+    found = Patterns(patterns, group)
+    deque(found.search(_SAMPLE), 0)  # RE2 makes the rest of a pattern at its first search
+    return found
 
 
 class Covered:

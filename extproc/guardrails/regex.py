@@ -5,15 +5,15 @@ Controls: OWASP LLM02 (sensitive information disclosure), FINOS AIGF ri-1 / mi-1
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import re2
 from pydantic import Field, field_validator
 
 from extproc.guardrails import Detector, Finding, GuardrailSettings
+from extproc.guardrails._patterns import compiled
 
-_MAX_FINDINGS = 1000  # findings of one pattern in one text
 _MAX_PATTERN = 4096  # characters
 _PROGRAM = 8 << 20  # bytes of memory for a compiled pattern
 
@@ -69,10 +69,11 @@ class Regex(Detector):
 
     def __init__(self, patterns: Mapping[str, str], longest: int = 256) -> None:
         self.max_match = longest
-        self._patterns = [(name, compile_pattern(pattern)) for name, pattern in patterns.items()]
+        self._names = [*patterns]
+        self._patterns = compiled(tuple(patterns.values()), group="")
 
-    def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
-        return [Finding(name, match.span()) for name, pattern in self._patterns for match in pattern.finditer(text)]
+    def find(self, text: str, role: str, where: str) -> Iterator[Finding]:  # noqa: ARG002
+        return (Finding(self._names[index], span) for index, span in self._patterns.search(text))
 
 
 SETTINGS = RegexSettings

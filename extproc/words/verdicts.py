@@ -18,7 +18,7 @@ class Verdict:
     on: str
     action: str  # block, mask, annotate, audit; or failed, or unsearched: parts that cannot be searched, by kind
     kinds: Mapping[str, int] = field(default_factory=dict)  # kind -> findings
-    reason: str = ""  # why the guardrail failed: timeout, error, overload, unreadable
+    reason: str = ""  # why the guardrail failed: timeout, error, overload, unreadable, too_many
 
 
 GUARDRAILS = "x-ai-guardrails"

@@ -28,7 +28,7 @@ from extproc.guardrails.tools import Tools
 from extproc.guardrails.untrusted_context import UntrustedContext
 from extproc.settings.document import ConfigError
 from extproc.words.actions import LocalReply
-from tests.guardrails import test_audits, test_failures, test_quarantine, test_remote
+from tests.guardrails import test_audits, test_failures, test_quarantine, test_regex, test_remote
 from tests.guardrails.streams import PROVIDER, Played, request, stream
 
 ROOM = Path(extproc.guardrails.__file__).parent
@@ -200,6 +200,8 @@ REFUSED = {
 """Settings that are refused."""
 
 ELSEWHERE = {
+    "_guard:Guard.hits Failure": test_regex.test_the_deadline_is_looked_at_inside_of_a_piece,
+    "_patterns:Patterns.__init__ re2.error": test_regex.test_patterns_too_large_for_one_set_are_searched_one_by_one,
     "_output:GuardOutput.__call__ Failure": test_failures.test_no_thread_is_free,
     "_watch:Watch.take Ends": test_failures.test_find_fails_when_the_answer_has_begun,
     "_watch:Watch.judged Ends": test_remote,

@@ -3,6 +3,8 @@ import time
 import pytest
 from pydantic import ValidationError
 
+from extproc.guardrails._base import Failure
+from extproc.guardrails._guard import PIECE, Guard
 from extproc.guardrails.regex import SETTINGS
 
 
@@ -72,3 +74,59 @@ def test_an_unusable_pattern_is_refused_with_the_reason(pattern, reason):
 def test_the_number_of_patterns_is_limited(patterns):
     with pytest.raises(ValidationError):
         settings(**patterns)
+
+
+def test_empty_matches_stand_between_characters():
+    spans = [found.span for found in settings(p="x*").build().find("é🌍x", "user", "x")]
+    assert spans == [(0, 0), (1, 1), (2, 3), (3, 3)]
+
+
+def test_patterns_too_large_for_one_set_are_searched_one_by_one():
+    large = {f"p{number}": rf"(?i)[a-z]{{0,900}}x{number}[\pL]{{300}}" for number in range(60)}
+    text = "abcx7" + "a" * 300
+    assert find(text, **large) == [("p7", text)]
+
+
+# --- bounds
+
+
+def guard(**more):
+    return Guard(SETTINGS(name="g", kind="regex", patterns={"e": "e"}, **more), 0)
+
+
+def hits(guard, text, seconds=60.0):
+    return guard.all_hits(text, "user", "x", time.monotonic() + seconds)
+
+
+@pytest.mark.parametrize("tail", ["", "é"])
+def test_further_findings_than_the_bound_are_not_looked_for(tail):
+    text = "e" * 300 + tail
+    assert len(hits(guard(max_findings=300), text)) == 300
+    assert len(hits(guard(max_findings=299), text)) == 299
+
+
+def test_a_mask_that_would_miss_findings_is_a_failure():
+    assert len(hits(guard(action="mask", max_findings=300), "e" * 300)) == 300
+    with pytest.raises(Failure) as failure:
+        hits(guard(action="mask", max_findings=299), "e" * 300)
+    assert failure.value.reason == "too_many"
+
+
+def test_the_bound_holds_over_the_pieces_of_a_long_text():
+    assert len(hits(guard(max_findings=300), ("e" * 200 + " " * PIECE) * 3)) <= 400
+
+
+def test_the_deadline_is_looked_at_inside_of_a_piece():
+    with pytest.raises(Failure) as failure:
+        hits(guard(max_findings=1_000_000), "e" * 100_000, 0.005)
+    assert failure.value.reason == "timeout"
+
+
+def test_time_grows_with_the_findings_whatever_the_characters():
+    def cpu(text):
+        then = time.thread_time()
+        hits(guard(max_findings=1_000_000), text)
+        return time.thread_time() - then
+
+    plain = "e " * 40_000
+    assert cpu(plain + "é") < 12 * cpu(plain)
