@@ -1,8 +1,11 @@
 """CPU of a MiB of an answer that repeats one pattern of bytes: `python -m bench.patterns` (`--size`, `--most 100`).
 
 For each pattern of a generated set: the framing alone, the answer reader with the usual stages, and the translation for
-a client of another API. In pieces of 16 KiB, as Envoy reads them. `events` are what the framing makes of it. Patterns
-with `key` are events with a key in their data, which are read one by one; all others have to stay below `BAR`.
+a client of another API. In pieces of 16 KiB, as Envoy reads them. `events` are what the framing alone makes of it.
+
+Patterns with `key` are events with a key in their data. Where they carry nothing and come again, the reader and the
+translation have the framing skip them, which it does not do alone. Events that carry text, which are as many as fit,
+are read one by one, and events for guardrails, too. All other patterns have to stay below `BAR`.
 """
 
 from __future__ import annotations

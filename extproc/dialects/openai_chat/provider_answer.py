@@ -110,7 +110,12 @@ def _content(content: Any) -> tuple[str, str]:
 def words_of(said: Said) -> tuple[str, str, str]:
     """Thoughts, text and refusal of a message. `thinking_blocks` and `reasoning_details` only repeat the thoughts."""
     content = said.content
-    thinking, text = ("", content) if isinstance(content, str) else _content(content)  # a string nearly always
+    if type(content) is str:  # nearly always
+        if said.reasoning_content is None and said.reasoning is None and said.refusal is None:
+            return "", content, ""
+        thinking, text = "", content
+    else:
+        thinking, text = _content(content)
     thinking = text_of(said.reasoning_content) or text_of(said.reasoning) or thinking
     return thinking, text, text_of(said.refusal)
 

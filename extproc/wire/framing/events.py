@@ -106,7 +106,7 @@ class AnswerReader:
         if end and intake.broken and answer.report is not None:
             answer.report.error = PROVIDER_BAD_ANSWER.code
         report, given = answer.report, events
-        written = 0 if report is None else report.output_bytes
+        written = 0 if report is None else report.output_bytes - report.unread_bytes
         then = time.perf_counter()
         try:
             for index, (stage, is_async, _) in enumerate(self._stages):
@@ -121,7 +121,7 @@ class AnswerReader:
                 answer.first_token = then - exchange.started
         if answer.cut is not None:
             raise answer.cut
-        if self._merges and report is not None and report.output_bytes == written:
+        if self._merges and report is not None and report.output_bytes - report.unread_bytes == written:
             intake.learn(given, exchange.request.dialect.reads)
         if end:
             if self._array is not None:

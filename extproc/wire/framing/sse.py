@@ -128,13 +128,18 @@ class SSE:
             if blank - start > limit:
                 start = self._part(buffer, start, blank, events)
             raw = buffer[start:end]
-            size = len(raw)
-            single = (
-                raw.find(b"\n") == size - 2 if lines else (raw.find(b"\r"), raw.find(b"\n")) == (size - 4, size - 3)
-            )
+            if lines:
+                size = len(raw) - 2
+                single = raw.find(b"\n") == size
+            else:
+                text = raw.rstrip(b"\r\n")
+                size, single = len(text), b"\r" not in text and b"\n" not in text
             if single and raw.startswith(b"data:") and b'":' in raw and self._edges is None:  # the usual case
-                events.append(Frame(raw, raw[6 if raw[5] == _SPACE else 5 : -2 if lines else -4]))
+                events.append(Frame(raw, raw[6 if raw[5] == _SPACE else 5 : size]))
                 self.empty = 0
+            elif single and raw.startswith(b":") and buffer.startswith(b"data:", end) and self._edges is None:
+                events.append(Frame(raw, None, EMPTY))  # a comment between events
+                self.empty += len(raw)
             else:
                 if content is None:
                     content = _may_have_content(buffer)
