@@ -21,7 +21,7 @@ from extproc.dialects.openai_chat.said import QUIET
 from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Report
 from extproc.words.errors import INVALID_REQUEST, Refusal
-from extproc.words.said import ANSWER, Closed, Piece, loose
+from extproc.words.said import ANSWER, Closed, Piece, apart, loose
 
 _MAX_CHOICES = 128
 _DEFAULT_OUTPUT = 16  # tokens: OpenAI's own, where the request sets no limit; others write more
@@ -131,6 +131,8 @@ class OpenAICompletions(ReadsEdges, Dialect):
             if isinstance(choice.get("text"), str):
                 beside = (choice, "logprobs", None) if choice.get("logprobs") is not None else None
                 yield Piece(f"choices[{index}].text", choice, "text", (index, "text"), beside=beside, whole=ANSWER)
+            if not choice.get("text"):
+                yield from apart(choice, "logprobs", f"choices[{index}]", (index,))
             if choice.get("finish_reason") is not None:
                 yield Closed((index,))
             yield from loose(choice, f"choices[{index}]", QUIET, without=("text",))

@@ -192,6 +192,15 @@ def loose(
         stack += reversed(deeper)
 
 
+def apart(holder: dict[str, Any], key: str, where: str, channel: tuple[Any, ...]) -> Iterator[Piece]:
+    """The tokens under `holder[key]`, the log probabilities of a text that its event does not have. The first string of
+    each is a channel, so are those of the alternatives. A finding removes all of them.
+    """
+    for piece in loose(holder.get(key), f"{where}.{key}", frozenset(), channel=(*channel, key), known=False):
+        piece.beside = (holder, key, None)
+        yield piece
+
+
 def _continued(line: tuple[Any, ...] | None, key: Any, item: Any, where: str) -> tuple[Any, ...] | None:
     """The channel of `item`, which stands under `key` of something with the channel `line`."""
     if line is None:

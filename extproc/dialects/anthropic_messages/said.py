@@ -40,6 +40,8 @@ def said(event: Any) -> Iterator[Piece | Closed | Called]:
         for number, block in enumerate(blocks if isinstance(blocks, list) else ()):
             if isinstance(block, dict):
                 yield from _block(block, f"content[{number}]", None)
+        if message is not event and isinstance(message, dict):
+            yield from loose(message, "message", QUIET, without=("content",))
         yield from loose(event, "answer", QUIET, without=("content", "message"))
 
 
@@ -66,3 +68,15 @@ def _block(block: dict[str, Any], where: str, index: Any) -> Iterator[Piece | Ca
             yield Piece(at, block, name, channel, call=called, name=called, of=of, unknown=True)
         elif isinstance(value, dict | list) and name not in QUIET:
             yield from loose(value, at, QUIET, channel=None if of is None or name in _WHOLE else (*of, name))
+            yield from _documents(value, at)
+
+
+def _documents(value: Any, where: str) -> Iterator[Piece]:
+    """Text of documents that a tool of the provider fetched: `data` holds the bytes of other documents."""
+    waiting = [value]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict) and node.get("type") == "text" and isinstance(node.get("data"), str):
+            yield Piece(f"{where}.data", node, "data")
+        if isinstance(node, dict | list):
+            waiting += node.values() if isinstance(node, dict) else node

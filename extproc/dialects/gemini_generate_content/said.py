@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from extproc.dialects.gemini_generate_content.partial import streamed, values
-from extproc.words.said import ANSWER, CALL, Called, Closed, Part, Piece, is_long, loose
+from extproc.words.said import ANSWER, CALL, Called, Closed, Part, Piece, apart, is_long, loose
 
 QUIET = frozenset(
     (
@@ -48,13 +48,16 @@ def _candidate(candidate: dict[str, Any], place: int) -> Iterator[Piece | Closed
     where = f"candidates[{index}]"
     content = candidate.get("content")
     parts = content.get("parts") if isinstance(content, dict) else None
-    for number, part in enumerate(parts if isinstance(parts, list) else ()):
+    parts = parts if isinstance(parts, list) else []
+    for number, part in enumerate(parts):
         if isinstance(part, dict):
             yield from _part(part, candidate, f"{where}.content.parts[{number}]", index)
         else:
             yield from loose([part], f"{where}.content.parts", QUIET)
     if isinstance(content, dict):
         yield from loose(content, f"{where}.content", QUIET, without=("parts",))
+    if not any(isinstance(part, dict) and part.get("text") for part in parts):
+        yield from apart(candidate, "logprobsResult", where, (index,))
     yield from loose(candidate, where, QUIET, without=("content",))
     if candidate.get("finishReason") is not None:
         yield Closed((index,))

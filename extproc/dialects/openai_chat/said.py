@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from extproc.words.said import ANSWER, CALL, Called, Closed, Piece, loose
+from extproc.words.said import ANSWER, CALL, Called, Closed, Piece, apart, loose
 
 QUIET = frozenset(
     (
@@ -52,6 +52,9 @@ def _choice(choice: dict[str, Any], number: int) -> Iterator[Piece | Closed | Ca
             yield from loose(value, f"{where}.{name}", QUIET)
         elif isinstance(value, str) and name not in QUIET:
             yield Piece(f"{where}.{name}", choice, name, (index, "choice", name), unknown=True)
+    said = choice.get("delta", choice.get("message"))
+    if not (isinstance(said, dict) and any(isinstance(said.get(name), str) and said[name] for name in _TEXTS)):
+        yield from apart(choice, "logprobs", where, (index,))
     if choice.get("finish_reason") is not None:
         yield Closed((index,))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from extproc.words.said import ANSWER, CALL, Called, Closed, Piece, loose
+from extproc.words.said import ANSWER, CALL, Called, Closed, Piece, apart, loose
 
 QUIET = frozenset(
     (
@@ -47,6 +47,8 @@ def said(event: Any) -> Iterator[Piece | Closed | Called]:
             part = event.get("content_index", event.get("summary_index"))
             beside: tuple[Any, str, Any] | None = (event, "logprobs", []) if event.get("logprobs") else None
             call = kind in _CALLS
+            if beside is not None and not event["delta"]:
+                yield from apart(event, "logprobs", kind, channel)
             yield Piece(
                 kind,
                 event,
@@ -76,6 +78,8 @@ def said(event: Any) -> Iterator[Piece | Closed | Called]:
             piece.whole = ANSWER
         yield piece
     yield from _action(event.get("item"), kind)
+    if stage in ("added", "done"):
+        yield from _result(event.get("item"), kind, again=stage == "added")
 
 
 def _response(response: dict[str, Any], *, again: bool) -> Iterator[Piece | Called]:
@@ -85,6 +89,13 @@ def _response(response: dict[str, Any], *, again: bool) -> Iterator[Piece | Call
     output = response.get("output")
     for index, item in enumerate(output if isinstance(output, list) else ()):
         yield from _action(item, f"output[{index}]")
+        yield from _result(item, f"output[{index}]", again=again)
+
+
+def _result(item: Any, where: str, *, again: bool) -> Iterator[Piece]:
+    """The output of a program that the provider ran. Results of other items are images."""
+    if isinstance(item, dict) and item.get("type") == "program_output" and isinstance(item.get("result"), str):
+        yield Piece(f"{where}.result", item, "result", again=again)
 
 
 def _action(item: Any, where: str) -> Iterator[Called]:
