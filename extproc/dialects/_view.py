@@ -41,6 +41,8 @@ class View(ReadsEdges):
     fields: Fields
     turns_at: ClassVar[str] = "messages"
     """Field with the turns."""
+    turns_first: ClassVar[bool] = True
+    """Whether the texts of turns come before all others. Elsewhere texts come in the order of the body."""
     parts_at: ClassVar[str] = "content"
     """Field of a turn with its parts."""
     system_at: ClassVar[str] = ""
@@ -221,18 +223,16 @@ class View(ReadsEdges):
         return own
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
-        """See `Dialect.texts`. The turns come first."""
-        turns = body.get(self.turns_at)
-        for index, turn in enumerate(turns if isinstance(turns, list) else ()):
-            yield from self._texts_of(turn, f"{self.turns_at}[{index}]")
-        for key, value in body.items():
-            if key == self.fields.model or (key == self.turns_at and isinstance(value, list)):
-                continue
-            role = self.speakers.get(key, "request")
-            if isinstance(value, str):
-                yield Text(role, key, body, key)
-            else:
+        """See `Dialect.texts`."""
+        for key in sorted(body, key=self.turns_at.__ne__) if self.turns_first else body:
+            value, role = body[key], self.speakers.get(key, "request")
+            if key == self.turns_at and isinstance(value, list):
+                for index, turn in enumerate(value):
+                    yield from self._texts_of(turn, f"{key}[{index}]")
+            elif not isinstance(value, str):
                 yield from strings(value, role, key)
+            elif key != self.fields.model:
+                yield Text(role, key, body, key)
 
     def _texts_of(self, turn: Node, where: str) -> Iterator[Text]:
         role = self.speaker(turn)

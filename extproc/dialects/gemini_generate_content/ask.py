@@ -91,6 +91,7 @@ class GeminiView(View):
     fields = FIELDS
     objects = OBJECTS
     turns_at = "contents"
+    turns_first = False
     parts_at = "parts"
     system_at = "systemInstruction"
     settings_at = CONFIG

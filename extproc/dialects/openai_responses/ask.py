@@ -76,6 +76,7 @@ class ResponsesView(View):
 
     fields = FIELDS
     turns_at = "input"
+    turns_first = False
     system_at = "instructions"
     kept_at = ("previous_response_id", "conversation")
     hold_text = ("text", "content", "output")
