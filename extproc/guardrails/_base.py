@@ -83,6 +83,8 @@ class Detector(Guardrail):
 
     max_match: int = LONGEST
     window: int = 0
+    cost: float = 0.7
+    """Microseconds of CPU for each character of a text that is hard to search."""
 
     def find(self, text: str, role: str, where: str) -> Iterable[Finding]:
         """All findings in `text`. Pure; may run on any thread. An iterator is left where it gives too many, or takes

@@ -32,6 +32,7 @@ PIECE = 128 << 10
 """Characters of a text that a detector gets at a time. Between two pieces the deadline is looked at."""
 
 _TURN = 256
+_MODEL_COST = 3.0  # microseconds a character of a guardrail that judges text as a whole
 _TOOL_ROLES = frozenset(("tool", "function"))
 _ANSWERS = frozenset(("output", "tool_calls"))
 _REQUESTS = frozenset(("input", "tool_results"))
@@ -54,6 +55,7 @@ class Guard:
         "action",
         "aside",
         "closed",
+        "cost",
         "enforces",
         "heavy",
         "longest",
@@ -100,6 +102,7 @@ class Guard:
         self.withholds = guardrail if isinstance(guardrail, Withholds) else None
         self.longest = 0 if detector is None else min(detector.max_match, MOST_LONGEST)
         self.window = 0 if detector is None else min(detector.window, MOST_LONGEST)
+        self.cost = 0.0 if detector is None else _MODEL_COST if detector.window else detector.cost
         self.whole = self._judge is not None
         self.heavy = self._judge is not None and self._judge.heavy
 
@@ -147,12 +150,23 @@ class Guard:
         """True for a request that meets all conditions of `applies_to`. It may be sent to the models `also` too."""
         if self._consumers is not None and not _matches(self._consumers, (exchange.consumer.name,)):
             return False
-        if self._models is not None:
-            names = (exchange.request.ask.model, *(target.name for target in exchange.route.targets), *also)
-            if not _matches(self._models, names):
-                return False
+        if self._models is not None and not _matches(self._models, models(exchange, also)):
+            return False
         labels: Mapping[str, str] = exchange.money.labels
         return all(label in labels and pattern(labels[label]) for label, pattern in self._labels.items())
+
+    def facts(self) -> Sequence[tuple[str, str]] | None:
+        """Facts of which a request has one where the guardrail applies: a consumer, the value of a label, or a model.
+        None where any request may meet it.
+        """
+        if self._consumers is not None and not any("*" in pattern.text for pattern in self._consumers):
+            return [("consumer", pattern.text) for pattern in self._consumers]
+        for label, pattern in self._labels.items():
+            if "*" not in pattern.text:
+                return [(f"label {label}", pattern.text)]
+        if self._models is not None and not any("*" in pattern.text for pattern in self._models):
+            return [("model", pattern.text) for pattern in self._models]
+        return None
 
     def reads_input(self, role: str) -> bool:
         return "input" in self.on or role in _TOOL_ROLES
@@ -282,6 +296,42 @@ def piece_hits(
         if last >= known or last - end > MOST_LONGEST or not any(hit[1] >= last for hit in found):
             return found
         last = end + 2 * (last - end)  # a match that goes on behind what was read
+
+
+def models(exchange: Exchange, also: Sequence[str]) -> Sequence[str]:
+    """The models that a request may be sent to: `also` and those of its route."""
+    return exchange.request.ask.model, *(target.name for target in exchange.route.targets), *also
+
+
+class Chosen:
+    """Guardrails by a fact that each wants: a request asks only those that want a fact of its own, however many there
+    are.
+    """
+
+    def __init__(self, guards: Sequence[Guard], also: Sequence[str]) -> None:
+        self._also = also
+        self._any: list[Guard] = []
+        self._by_fact: dict[tuple[str, str], list[Guard]] = {}
+        for guard in guards:
+            facts = guard.facts()
+            if facts is None:
+                self._any.append(guard)
+            for fact in facts or ():
+                self._by_fact.setdefault(fact, []).append(guard)
+
+    def of(self, exchange: Exchange, named: Sequence[Guard]) -> Sequence[Guard]:
+        """The guardrails that apply to a request, and those that it has `named`, in the order of the settings."""
+        found = {guard.order: guard for guard in named}
+        found |= {guard.order: guard for guard in self._any if guard.applies(exchange, self._also)}
+        if self._by_fact:
+            facts = [("consumer", exchange.consumer.name)]
+            facts += [(f"label {label}", value) for label, value in exchange.money.labels.items()]
+            facts += [("model", name) for name in models(exchange, self._also)]
+            for fact in facts:
+                for guard in self._by_fact.get(fact, ()):
+                    if guard.order not in found and guard.applies(exchange, self._also):
+                        found[guard.order] = guard
+        return [found[order] for order in sorted(found)]
 
 
 def _moved(hits: Sequence[Hit], by: int) -> list[Hit]:

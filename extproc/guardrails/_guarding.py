@@ -21,6 +21,7 @@ class Guarding:
     """Written by GuardInput, then by GuardOutput."""
 
     guards: Sequence[Guard] = ()  # guardrails that read the answer
+    cost: float = 0.0  # microseconds for a character of an answer that is one event
     vault: Vault | None = None  # texts behind reversible masks
     watch: Watch | None = None  # the guardrails' view of the answer
     audits: list[Review] = field(default_factory=list)  # questions whose answers only the record waits for

@@ -13,13 +13,13 @@ from extproc.guardrails._audits import Audits
 from extproc.guardrails._base import Failure, GuardrailSettings
 from extproc.guardrails._body import replaced, rewritten
 from extproc.guardrails._collect import Source, collect, is_word
-from extproc.guardrails._guard import Guard
+from extproc.guardrails._guard import Chosen, Guard
 from extproc.guardrails._guarding import guarding
 from extproc.guardrails._mask import Mask, Vault
 from extproc.guardrails._remote import Around, Context, Passage, RemoteSettings, Replacer, Ruling, bounded, together
 from extproc.guardrails._results import Results
 from extproc.guardrails._source import Edit, Hit, render
-from extproc.guardrails._threads import INLINE, Threads
+from extproc.guardrails._threads import INLINE, TEXT_COST, TURN, Threads
 from extproc.wire.framing.multipart import is_form
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, INVALID_REQUEST, Refusal
 from extproc.words.exchange import Exchange
@@ -66,7 +66,7 @@ class GuardInput:
         self._names = {guard.name: guard for guard in self._guards}
         self._masks = {guard.name: Mask(guard.settings) for guard in self._guards if guard.action == "mask"}
         self._threads = Threads(most)
-        self._also = also
+        self._chosen = Chosen(self._guards, also)
         self._tell = tell
         self._results = results or Results()
         self._audits = audits or Audits()
@@ -103,7 +103,7 @@ class GuardInput:
                 message = f"The header {GUARDRAILS} names a guardrail that the gateway does not have."
                 raise Refusal(INVALID_REQUEST, message, param=GUARDRAILS)
             named.add(name)
-        guards = [guard for guard in self._guards if guard.name in named or guard.applies(exchange, self._also)]
+        guards = self._chosen.of(exchange, [self._names[name] for name in named])
         if exchange.consumer.name in self._own:  # a guardrail asks: its text was judged before, and asking has an end
             return [guard for guard in guards if guard.action == "mask" and guard.remote is None and guard.on_request]
         return guards
@@ -237,15 +237,38 @@ class GuardInput:
         self, exchange: Exchange, guards: Sequence[Guard], then: float, longest: float
     ) -> tuple[Sequence[Source] | Failure, Sequence[Sequence[Sequence[Hit]] | Failure]]:
         """The text of the request, and the findings of the guardrails of this process."""
-        if len(exchange.request.body) <= INLINE:
+        if (size := len(exchange.request.body)) <= INLINE:
             sources = collect(exchange)
-            return sources, [_attempt(guard, sources, then) for guard in guards]
+            return sources, await self._attempt_all(guards, sources, then, size)
         try:
-            sources = await self._threads.run(partial(collect, exchange), longest, len(exchange.request.body))
+            sources = await self._threads.run(partial(collect, exchange), longest, size)
         except Failure as failure:
             return failure, [failure for _ in guards]
-        size = len(exchange.request.body)
         return sources, await asyncio.gather(*(self._attempt_aside(guard, sources, then, size) for guard in guards))
+
+    async def _attempt_all(
+        self, guards: Sequence[Guard], sources: Sequence[Source], then: float, size: int
+    ) -> Sequence[Sequence[Sequence[Hit]] | Failure]:
+        """The findings of each guardrail in a small request: on the event loop as long as their costs fit into a turn,
+        and the others on threads, unless these are all taken.
+        """
+        characters = sum(len(source.written.text) for source in sources)
+        found: list[Sequence[Sequence[Hit]] | Failure] = []
+        aside: list[int] = []
+        left = TURN
+        for guard in guards:
+            cost = guard.cost * characters + TEXT_COST * len(sources)
+            if cost <= left or self._threads.full:
+                left -= cost
+                found.append(_attempt(guard, sources, then))
+            else:
+                aside.append(len(found))
+                found.append(())
+        if aside:
+            work = [self._attempt_aside(guards[number], sources, then, size) for number in aside]
+            for number, result in zip(aside, await asyncio.gather(*work), strict=True):
+                found[number] = result
+        return found
 
     def _judged(self, exchange: Exchange, sources: Sequence[Source] | Failure, found: Iterable[_Found]) -> list[_Edits]:
         """Do what follows from findings and failures. Gives back the findings to mask. Raises Refusal."""

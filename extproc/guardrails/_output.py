@@ -14,7 +14,7 @@ from extproc.guardrails._guard import Guard
 from extproc.guardrails._guarding import GUARDING, Guarding, guarding
 from extproc.guardrails._mask import Mask, Restore
 from extproc.guardrails._remote import Context, Passage, together
-from extproc.guardrails._threads import INLINE, Threads
+from extproc.guardrails._threads import INLINE, TURN, Threads
 from extproc.guardrails._watch import MOST_WHOLE, Watch
 from extproc.wire.framing import Frame, Framing
 from extproc.wire.framing.json import WholeBody
@@ -60,7 +60,9 @@ class GuardOutput:
         guarding = exchange.features.get(GUARDING)
         if guarding is None or (not guarding.guards and guarding.vault is None):
             return False
-        guarding.watch = self._watch(exchange, guarding, plain=isinstance(framing, WholeBody))
+        plain = isinstance(framing, WholeBody)
+        guarding.cost = sum(guard.cost for guard in guarding.guards) if plain else 0.0
+        guarding.watch = self._watch(exchange, guarding, plain=plain)
         return True
 
     def reason(self, exchange: Exchange) -> str:  # noqa: ARG002
@@ -113,7 +115,9 @@ class GuardOutput:
         guarding = exchange.features[GUARDING]
         watch = guarding.watch
         assert watch is not None, "see needed"
-        if sum(len(event.raw) for event in events) <= INLINE and not watch.heavy:
+        size = sum(len(event.raw) for event in events)
+        quick = size <= INLINE and (size * guarding.cost <= TURN or self._threads.full)
+        if quick and not watch.heavy:
             out = watch.take(events, end)
         else:
             longest = max((guard.settings.timeout for guard in guarding.guards), default=1.0)

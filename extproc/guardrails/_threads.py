@@ -15,7 +15,11 @@ from extproc.guardrails._base import Failure
 LARGE = 256 << 10
 """Bytes of a body above which other threads search it."""
 INLINE = 8 << 10
-"""Bytes of a body that are searched on the event loop. A thread costs about 0.1 ms."""
+"""Bytes of a body that may be searched on the event loop. A thread costs about 0.1 ms."""
+TURN = 4000.0
+"""Microseconds that a search on the event loop may take, by the `cost` of its guardrails."""
+TEXT_COST = 20.0
+"""Microseconds that each text of a request costs a guardrail, together with its neighbours."""
 
 Found = TypeVar("Found")
 
@@ -41,13 +45,18 @@ class Threads:
         self._most = most
         self._under_way = 0
 
+    @property
+    def full(self) -> bool:
+        """True where further work is refused."""
+        return self._under_way >= self._most
+
     async def run(self, work: Callable[[], Found], seconds: float, size: int = 0) -> Found:
         """The result of `work` on a body of `size` bytes; small ones do not wait for large ones.
 
         Raises Failure when it takes longer than `seconds`. A thread cannot be stopped, so `work` has to look at its own
         deadline too.
         """
-        if self._under_way >= self._most:
+        if self.full:
             raise Failure("overload")
         self._under_way += 1
         future = asyncio.get_running_loop().run_in_executor(_pool("large" if size > LARGE else "small"), work)

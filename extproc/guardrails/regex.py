@@ -67,6 +67,8 @@ class RegexSettings(GuardrailSettings):
 class Regex(Detector):
     """Finds every match of every pattern."""
 
+    cost = 0.2
+
     def __init__(self, patterns: Mapping[str, str], longest: int = 256) -> None:
         self.max_match = longest
         self._names = [*patterns]

@@ -5,6 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from extproc.guardrails import _guard as engine
 from extproc.guardrails._guarding import guarding
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Target
@@ -335,3 +336,26 @@ async def test_the_header_of_the_request_reaches_no_provider(world):
     onward = await stream.on_request_body(json.dumps(ask("x")).encode())
     assert {"x-ai-guardrails", "x-ai-task"} <= {*onward.remove_headers}
     assert stream._exchange.money.labels == {"task": "t"}
+
+
+async def test_guardrails_found_by_a_fact_are_those_that_apply(exchange):
+    wheres = [
+        {},
+        {"consumers": ["ann"]},
+        {"consumers": ["bob", "ann"], "labels": {"team": "x*"}},
+        {"consumers": ["a*"]},
+        {"consumers": []},
+        {"labels": {"team": "red"}},
+        {"labels": {"team": "*", "city": "rome"}, "models": ["m*"]},
+        {"models": ["m", "n"]},
+        {"models": ["n"]},
+        {"models": ["later"]},
+    ]
+    guards = [engine.Guard(fake(name=f"g{at}", applies_to=where), at) for at, where in enumerate(wheres)]
+    chosen = engine.Chosen(guards, ["later"])
+    for name in ("ann", "bob", "eve"):
+        for labels in ({}, {"team": "red"}, {"team": "xy", "city": "rome"}):
+            made = exchange(ask("x"))
+            made.consumer, made.money.labels = Consumer(name), labels
+            assert chosen.of(made, ()) == [guard for guard in guards if guard.applies(made, ["later"])]
+            assert guards[4] in chosen.of(made, [guards[4]])

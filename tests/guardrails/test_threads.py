@@ -51,3 +51,45 @@ async def test_a_large_body_is_masked_beside_the_loop(exchange, monkeypatch, siz
     assert [thread is not threading.main_thread() for thread in threads] == [aside]
     assert made.request.masked
     assert b"k" not in made.request.json["messages"][0]["content"].encode()
+
+
+class Noting(Words):
+    """Notes the threads that search."""
+
+    def __init__(self, window):
+        super().__init__("k", "k")
+        self.window, self.threads = window, []
+
+    def find(self, text, role, where):
+        self.threads.append(threading.current_thread())
+        return ()
+
+    @property
+    def aside(self):
+        return threading.main_thread() not in self.threads
+
+
+def said(*texts):
+    return {"model": "m", "messages": [{"role": "user", "content": text} for text in texts]}
+
+
+@pytest.mark.parametrize(
+    ("texts", "aside"),
+    [
+        (["short"], (False, False)),
+        (["x" * 2000], (False, True)),
+        (["x" * 7000], (True, True)),
+        (["x"] * 220, (True, True)),
+    ],
+)
+async def test_a_small_body_is_searched_beside_the_loop_where_that_takes_long(exchange, texts, aside):
+    cheap, model = Noting(0), Noting(2048)
+    await Guard(fake(cheap, "a"), fake(model, "b")).stage(exchange(said(*texts)))
+    assert (cheap.aside, model.aside) == aside
+
+
+async def test_a_small_body_is_searched_on_the_loop_where_no_thread_is_free(exchange, monkeypatch):
+    monkeypatch.setattr(Threads, "full", True)
+    model = Noting(2048)
+    await Guard(fake(model, "b")).stage(exchange(said("x" * 7000)))
+    assert not model.aside
