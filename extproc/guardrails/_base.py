@@ -83,6 +83,8 @@ class Detector(Guardrail):
 
     max_match: int = LONGEST
     window: int = 0
+    patterns: Sequence[str] = ()
+    """RE2 patterns of which one matches wherever it finds something; empty where there are none to tell."""
     cost: float = 0.7
     """Microseconds of CPU for each character of a text that is hard to search."""
 

@@ -118,9 +118,18 @@ class Guard:
             return None
         if guardrail is self._guardrail:
             return self
+        return self.using(guardrail)
+
+    def using(self, guardrail: Guardrail) -> Guard:
+        """The same guardrail with another way to find."""
         found = copy(self)
         found._use(guardrail)  # noqa: SLF001
         return found
+
+    @property
+    def patterns(self) -> Sequence[str]:
+        """See `Detector.patterns`."""
+        return () if self._detector is None else self._detector.patterns
 
     @property
     def services(self) -> Sequence[Service]:

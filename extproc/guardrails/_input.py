@@ -18,6 +18,7 @@ from extproc.guardrails._guarding import guarding
 from extproc.guardrails._mask import Mask, Vault
 from extproc.guardrails._remote import Around, Context, Passage, RemoteSettings, Replacer, Ruling, bounded, together
 from extproc.guardrails._results import Results
+from extproc.guardrails._screen import screens
 from extproc.guardrails._source import Edit, Hit, render
 from extproc.guardrails._threads import INLINE, TEXT_COST, TURN, Threads
 from extproc.wire.framing.multipart import is_form
@@ -63,6 +64,7 @@ class GuardInput:
         for guard in self._guards:
             for service in guard.services:
                 service.observe = partial(called, guard.name, guard.settings.kind)
+        self._screens = screens(self._guards)
         self._names = {guard.name: guard for guard in self._guards}
         self._masks = {guard.name: Mask(guard.settings) for guard in self._guards if guard.action == "mask"}
         self._threads = Threads(most)
@@ -253,6 +255,9 @@ class GuardInput:
         and the others on threads, unless these are all taken.
         """
         characters = sum(len(source.written.text) for source in sources)
+        asked = guards
+        for screen in self._screens:
+            guards = screen.passed(guards, partial(_attempt, sources=sources, then=then))
         found: list[Sequence[Sequence[Hit]] | Failure] = []
         aside: list[int] = []
         left = TURN
@@ -268,7 +273,8 @@ class GuardInput:
             work = [self._attempt_aside(guards[number], sources, then, size) for number in aside]
             for number, result in zip(aside, await asyncio.gather(*work), strict=True):
                 found[number] = result
-        return found
+        by_order = dict(zip([guard.order for guard in guards], found, strict=True))
+        return [by_order.get(guard.order, ()) for guard in asked]
 
     def _judged(self, exchange: Exchange, sources: Sequence[Source] | Failure, found: Iterable[_Found]) -> list[_Edits]:
         """Do what follows from findings and failures. Gives back the findings to mask. Raises Refusal."""

@@ -22,40 +22,45 @@ def _options(memory: int) -> re2.Options:
     return options
 
 
-class Patterns:
-    """Patterns by their index. The span of a match is that of its group `group`; without that group, the whole match.
+class Matching:
+    """A set of patterns, which tells those that match.
 
     The set has one pattern more, which matches any text. Where RE2 cannot compile the set, or has no room for its
-    states, that match is missing, and every pattern searches.
+    states, that match is missing, and every pattern may match.
     """
 
-    def __init__(self, patterns: Sequence[str], group: str = "v") -> None:
-        options = _options(_MEMORY)
-        every = re2.Set.SearchSet(options)
-        self._patterns = []
-        for pattern in patterns:
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._count = len(patterns)
+        self._set: re2.Set | None = None
+        every = re2.Set.SearchSet(_options(_MEMORY))
+        for pattern in (*patterns, ""):
             every.Add(pattern)
-            compiled = re2.compile(pattern, options=options)
-            self._patterns.append((compiled, compiled.groupindex.get(group, 0)))
-        every.Add("")
         try:
             every.Compile()
         except re2.error:  # too many large patterns
-            self._set = None
-        else:
-            self._set = every
+            return
+        self._set = every
 
-    def _matching(self, data: bytes) -> Sequence[int]:
-        """The indexes of the patterns that match, and perhaps of more."""
-        count = len(self._patterns)
+    def indexes(self, data: bytes) -> Sequence[int]:
+        """The indexes of the patterns that match, in order; perhaps more of them."""
         found = sorted(self._set.Match(data) or ()) if self._set is not None else ()
-        return found[:-1] if found and found[-1] == count else range(count)
+        return found[:-1] if found and found[-1] == self._count else range(self._count)
+
+
+class Patterns:
+    """Patterns by their index. The span of a match is that of its group `group`, where the pattern has one."""
+
+    def __init__(self, patterns: Sequence[str], group: str = "v") -> None:
+        options = _options(_MEMORY)
+        compiled = [re2.compile(pattern, options=options) for pattern in patterns]
+        self._patterns = [(pattern, pattern.groupindex.get(group, 0)) for pattern in compiled]
+        self._matching = Matching(patterns)
 
     def search(self, text: str) -> Iterator[tuple[int, tuple[int, int]]]:
         """(index of the pattern, span in `text`) of every match; those of one pattern are in order."""
         data = text.encode("utf-8", "surrogatepass")
         plain = len(data) == len(text)
-        for index in self._matching(data):
+        for index in self._matching.indexes(data):
             pattern, group = self._patterns[index]
             last = characters = 0
             for match in pattern.finditer(data):

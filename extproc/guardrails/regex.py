@@ -72,7 +72,8 @@ class Regex(Detector):
     def __init__(self, patterns: Mapping[str, str], longest: int = 256) -> None:
         self.max_match = longest
         self._names = [*patterns]
-        self._patterns = compiled(tuple(patterns.values()), group="")
+        self.patterns = tuple(patterns.values())
+        self._patterns = compiled(self.patterns, group="")
 
     def find(self, text: str, role: str, where: str) -> Iterator[Finding]:  # noqa: ARG002
         return (Finding(self._names[index], span) for index, span in self._patterns.search(text))

@@ -201,7 +201,7 @@ REFUSED = {
 
 ELSEWHERE = {
     "_guard:Guard.hits Failure": test_regex.test_the_deadline_is_looked_at_inside_of_a_piece,
-    "_patterns:Patterns.__init__ re2.error": test_regex.test_patterns_too_large_for_one_set_are_searched_one_by_one,
+    "_patterns:Matching.__init__ re2.error": test_regex.test_patterns_too_large_for_one_set_are_searched_one_by_one,
     "_output:GuardOutput.__call__ Failure": test_failures.test_no_thread_is_free,
     "_watch:Watch.take Ends": test_failures.test_find_fails_when_the_answer_has_begun,
     "_watch:Watch.judged Ends": test_remote,

@@ -5,7 +5,9 @@ from pydantic import ValidationError
 
 from extproc.guardrails._base import Failure
 from extproc.guardrails._guard import PIECE, Guard
-from extproc.guardrails.regex import SETTINGS
+from extproc.guardrails.regex import SETTINGS, Regex
+from extproc.words.errors import Refusal
+from tests.guardrails.fakes import Guard as Stage
 
 
 def settings(**patterns):
@@ -130,3 +132,46 @@ def test_time_grows_with_the_findings_whatever_the_characters():
 
     plain = "e " * 40_000
     assert cpu(plain + "é") < 12 * cpu(plain)
+
+
+# --- several guardrails of regular expressions, looked at together
+
+KEYS = {f"k{number}": rf"\bsk-{number}[A-Z]{{8}}\b" for number in range(6)} | {"any": "x*", "word": "(?i)secret"}
+REQUESTS = [
+    ["nothing to see"],
+    ["sk-3ABCDEFGH"],
+    ["ｓｋ－２ABCDEFGH and a s\u200becret"],
+    ["sk%2D4ABCDEFGH"],
+    ["the key is sk-1ABC", "DEFGH", "and sk-5ABCDEFGH"],
+]
+
+
+@pytest.mark.parametrize("texts", REQUESTS)
+@pytest.mark.parametrize("action", ["mask", "annotate"])
+async def test_guardrails_looked_at_together_find_what_each_finds_alone(exchange, texts, action):
+    def body():
+        return exchange({"model": "m", "messages": [{"role": "user", "content": text} for text in texts]})
+
+    entries = [
+        SETTINGS(name=name, kind="regex", patterns={name: pattern}, action=action) for name, pattern in KEYS.items()
+    ]
+    together = Stage(*entries)
+    await together.stage(body())
+    alone = []
+    for entry in entries:
+        stage = Stage(entry)
+        await stage.stage(body())
+        alone += stage.told
+    assert together.told == alone
+    assert len(alone) >= 1
+
+
+async def test_only_guardrails_whose_patterns_match_search(exchange, monkeypatch):
+    searched = []
+    usual = Regex.find
+    monkeypatch.setattr(Regex, "find", lambda self, *rest: searched.append(self.patterns) or usual(self, *rest))
+    entries = [SETTINGS(name=f"g{n}", kind="regex", patterns={"p": f"word{n}x"}) for n in range(100)]
+    made = exchange({"model": "m", "messages": [{"role": "user", "content": "It is word7x."}]})
+    with pytest.raises(Refusal):
+        await Stage(*entries).stage(made)
+    assert {*searched} == {("word7x",)}
