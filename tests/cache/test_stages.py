@@ -144,6 +144,35 @@ async def test_a_client_renews_an_answer(world):
     assert content(await again(gateway))["model"] == "m-2"
 
 
+@pytest.mark.parametrize(
+    ("asked", "fresh", "gone"),
+    [
+        ("ttl=10s", 9, 11),
+        (" TTL=10s , exact", 9, 11),
+        ("ttl=1h", 59, 61),  # the rule's is the most
+        ("ttl=soon", 59, 61),  # no time
+        ("ttl=0s", 59, 61),
+        ("ttl=-1s", 59, 61),
+    ],
+)
+async def test_a_call_may_say_how_long_its_answer_is_kept_at_most_as_long_as_the_rule_says(world, asked, fresh, gone):
+    gateway = world(RULES)
+    gateway.answers._store._now = gateway.clock
+    await paid(gateway, x_ai_cache=asked)
+    gateway.clock.now += fresh
+    assert hit(await again(gateway))
+    gateway.clock.now += gone - fresh
+    assert not hit(await again(gateway))
+
+
+async def test_a_call_may_say_how_old_an_answer_it_takes(world):
+    gateway = world(RULES)
+    await paid(gateway)
+    gateway.clock.now += 20
+    assert not hit(await again(gateway, x_ai_cache="ttl=10s"))
+    assert hit(await again(gateway, x_ai_cache="ttl=30s"))
+
+
 CUT = {"index": 0, "message": {"content": "Hi"}, "finish_reason": "length"}
 
 
