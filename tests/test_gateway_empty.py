@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from extproc.guardrails._watch import Watch
 from extproc.settings.limits import LimitsSettings
+from extproc.wire.framing.sse import carries_nothing
 from extproc.words import contract
 from tests.talk import DONE, STOP, STREAMED, TEXT, TOKENS, USED, answers, asks, feed, sends, streams, talk
 from tests.test_attempt_answers import CHUNK, OPENAI, Talk
@@ -77,6 +79,28 @@ async def test_known_events_that_carry_nothing_come_together_and_what_follows_is
     *_, last = await talk(gateway.stream(), asks(), sends(asked), answers(kind=SSE), streams(body, end=True))
     assert last.body == body
     assert [entry["usage_source"] for entry in gateway.log if entry["event"] == "exchange"] == ["provider"]
+
+
+GUARD = "guardrails: [{name: keys, kind: regex, on: [output], patterns: {key: 'sk-[a-z]{4}-9'}}]\n"
+
+
+@pytest.mark.parametrize("event", [b'data: {"choices":[]}\n\n', b'data: {"x":0}\n\n', b'data: [{"x":{}}]\n\n'])
+async def test_guardrails_do_not_read_again_what_carries_nothing(world, event, monkeypatch):
+    gateway, read = world(GUARD + TOKENS), []
+    take = Watch.take
+    monkeypatch.setattr(Watch, "take", lambda self, events, end: read.extend(events) or take(self, events, end))
+    body = TEXT + event * 5_000 + TEXT + STOP + USED + DONE
+    asked = STREAMED | {"stream_options": {"include_usage": True}}
+    *_, last = await talk(gateway.stream(), asks(), sends(asked), answers(kind=SSE), streams(body, end=True))
+    assert last.body == body
+    assert len(read) < 2_000
+
+
+def test_text_in_any_field_is_something_for_guardrails():
+    for text in (b'{"x":"word"}', b'{"x":[{"y":"word"}]}', b'["word"]'):
+        assert not carries_nothing(text, {"choices"}, guarded=True)
+    for text in (b'{"type":"ping"}', b'{"x":0}', b'[{"x":[]}]', b'{"choices":[]}'):
+        assert carries_nothing(text, {"choices"}, guarded=True)
 
 
 async def test_known_events_that_carry_nothing_end_a_stream_like_comments(world):

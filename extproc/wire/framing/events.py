@@ -30,6 +30,7 @@ class EventStage(Protocol):
     """True when a plain answer may leave longer or shorter than it came. A stream always may."""
 
     # `merges = True`: repeated events that carry nothing may come as one frame without data. Without it they do not.
+    # `guards = True`: those with text in any field do not either.
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         """True when the stage has something to do for this answer."""
@@ -73,7 +74,7 @@ class Events:
 class AnswerReader:
     """Reads one answer: cuts it into events and leads them through the stages."""
 
-    __slots__ = ("_array", "_exchange", "_framing", "_intake", "_merges", "_plain", "_seconds", "_stages")
+    __slots__ = ("_array", "_exchange", "_framing", "_guarded", "_intake", "_merges", "_plain", "_seconds", "_stages")
 
     def __init__(self, exchange: Exchange, framing: Framing, stages: Sequence[_Stage], inflate: Inflate | None) -> None:
         self._exchange = exchange
@@ -84,6 +85,7 @@ class AnswerReader:
         self._stages = stages
         self._seconds = [0.0] * len(stages)
         self._merges = self._array is None and all(getattr(stage, "merges", False) for stage, *_ in stages)
+        self._guarded = any(getattr(stage, "guards", False) for stage, *_ in stages)
 
     @property
     def changes_length(self) -> bool:
@@ -122,7 +124,7 @@ class AnswerReader:
         if answer.cut is not None:
             raise answer.cut
         if self._merges and report is not None and report.output_bytes - report.unread_bytes == written:
-            intake.learn(given, exchange.request.dialect.reads)
+            intake.learn(given, exchange.request.dialect.reads, guarded=self._guarded)
         if end:
             if self._array is not None:
                 out.append(self._array.end())

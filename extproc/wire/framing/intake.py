@@ -64,12 +64,12 @@ class Intake:
     def _has_bytes(self) -> bool:
         return bool(self._waiting) or (self._inflate is not None and self._inflate.more)
 
-    def learn(self, events: Sequence[Frame], reads: Collection[str] | None) -> None:
+    def learn(self, events: Sequence[Frame], reads: Collection[str] | None, *, guarded: bool = False) -> None:
         """Take in that the events of a step had no effect, of whose fields only `reads` matter. Where they are many,
         those without such a field come together from now on, and without their data.
         """
         if len(events) == TURN and reads is not None and isinstance(self._framing, SSE):
-            self._framing.learn(events, reads)
+            self._framing.learn(events, reads, guarded=guarded)
 
     def _read(self) -> Sequence[Frame]:
         framing = self._framing

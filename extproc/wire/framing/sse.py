@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import msgspec
 
@@ -83,14 +84,20 @@ class SSE:
         """True while an event over the limit leaves in pieces."""
         return self._edges is not None
 
-    def learn(self, events: Sequence[Frame], reads: Collection[str]) -> None:
-        """Note those of `events` that carry nothing and need not be seen again. `reads` are the fields that matter."""
+    def learn(self, events: Sequence[Frame], reads: Collection[str], *, guarded: bool = False) -> None:
+        """Note those of `events` that carry nothing and need not be seen again. `reads` are the fields that matter.
+        `guarded`: so does every text, which could go on from one event to the next.
+        """
         known = self._known
         for raw, data in {event.raw: event.data for event in events if 0 < len(event.raw) <= _LONGEST_KNOWN}.items():
             if len(known) >= _MOST_KNOWN or self._lessons <= 0:
                 break
             self._lessons -= 1
-            if raw.endswith((b"\n", b"\r")) and raw not in known and (data is None or carries_nothing(data, reads)):
+            if (
+                raw.endswith((b"\n", b"\r"))
+                and raw not in known
+                and (data is None or carries_nothing(data, reads, guarded=guarded))
+            ):
                 known.append(raw)
                 # a CR at the end may be half a CRLF
                 row = b"|".join([re.escape(one) + rb"(?!\n|\Z)" * one.endswith(b"\r") for one in known])
@@ -219,16 +226,26 @@ class SSE:
         return end
 
 
-def carries_nothing(data: bytes, reads: Collection[str]) -> bool:
-    """True for a ping, and for an object, or a list of them, whose fields in `reads` are all empty."""
+def carries_nothing(data: bytes, reads: Collection[str], *, guarded: bool = False) -> bool:
+    """True for a ping, and for an object, or a list of them, whose fields in `reads` are all empty. With `guarded`, any
+    text beside a type is something, too.
+    """
     try:
         tree = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    if guarded and _has_text(tree):
         return False
     return all(
         isinstance(one, dict) and not any(one.get(name) for name in reads if name != "type" or one.get(name) != "ping")
         for one in (tree if isinstance(tree, list) else (tree,))
     )
+
+
+def _has_text(tree: Any) -> bool:
+    if isinstance(tree, dict):
+        return any(_has_text(value) for name, value in tree.items() if name != "type")
+    return any(map(_has_text, tree)) if isinstance(tree, list) else isinstance(tree, str)
 
 
 def _may_have_content(buffer: bytes) -> bool:
