@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects import _problems
 from extproc.dialects._problems import MOST_TEXT, plain_text
 from extproc.dialects.anthropic_messages.shapes import ERRORS, UNREADABLE
 from extproc.words.messages import Problem
@@ -41,7 +42,7 @@ def encode_error(message: str, type: str, code: str = "", param: str | None = No
 def type_of(status: int, type: str) -> str:
     """Anthropic's type of an error, from its status and one of OpenAI's types."""
     if type in _GENERAL or type not in _BY_TYPE:
-        return _BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
+        return _problems.type_of(status, _BY_STATUS)
     return _BY_TYPE[type]
 
 
@@ -51,7 +52,7 @@ def encode_problem(status: int, problem: Problem) -> dict[str, Any]:
 
 def decode_problem(status: int, body: bytes) -> Problem:
     """The content of an error answer; in an unknown shape, if need be only the status. Never raises."""
-    otherwise = _NEUTRAL_BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
+    otherwise = _problems.type_of(status, _NEUTRAL_BY_STATUS)
     try:
         said = _decode(body)
     except UNREADABLE:

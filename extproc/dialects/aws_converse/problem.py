@@ -8,19 +8,11 @@ from __future__ import annotations
 import msgspec
 from msgspec import Struct, field
 
-from extproc.dialects._problems import plain_text
+from extproc.dialects._problems import BY_STATUS, plain_text, type_of
 from extproc.dialects.aws_converse.provider_answer import UNREADABLE
 from extproc.words.messages import Problem
 
-_BY_STATUS = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    408: "api_error",
-    424: "api_error",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-}
+_TYPES = BY_STATUS | dict.fromkeys((408, 424), "api_error")
 
 
 class _Problem(Struct):
@@ -38,6 +30,6 @@ def decode(status: int, body: bytes) -> Problem:
         found = _decode(body)
     except UNREADABLE:
         found = _Problem(plain_text(body))
-    kind = _BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
+    kind = type_of(status, _TYPES)
     message = found.message or found.Message or f"The provider answered with status {status} and no message."
     return Problem(message, kind, (found.type or "").rpartition("#")[2])

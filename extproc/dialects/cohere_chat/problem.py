@@ -9,19 +9,14 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects._problems import plain_text
+from extproc.dialects._problems import BY_STATUS, plain_text, type_of
 from extproc.dialects.cohere_chat.shapes import UNREADABLE
 from extproc.words.messages import Problem
 
-_BY_STATUS = {
-    401: "authentication_error",
+_TYPES = BY_STATUS | {
     402: "insufficient_quota",
-    403: "permission_error",
-    404: "not_found_error",
-    429: "rate_limit_error",
     498: "authentication_error",  # a blocked token
     499: "api_error",  # cancelled
-    503: "overloaded_error",
 }
 
 _decode = msgspec.json.Decoder().decode
@@ -36,6 +31,6 @@ def decode(status: int, body: bytes) -> Problem:
     for _ in range(2):  # gateways before the API wrap it once more
         if isinstance(said, dict):
             said = next((said[name] for name in ("message", "error", "detail") if said.get(name)), None)
-    kind = _BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
+    kind = type_of(status, _TYPES)
     message = said if isinstance(said, str) else ""
     return Problem(message or f"The provider answered with status {status} and no message.", kind)

@@ -9,21 +9,12 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects._problems import plain_text
+from extproc.dialects._problems import BY_STATUS, plain_text, type_of
 from extproc.dialects.gemini_generate_content.shapes import UNREADABLE
 from extproc.words.messages import Problem
 
 _decode = msgspec.json.Decoder().decode
-_BY_STATUS = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    408: "api_error",
-    413: "invalid_request_error",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-}
+_TYPES = BY_STATUS | {408: "api_error"}
 
 _STATUSES = {
     400: "INVALID_ARGUMENT",
@@ -85,7 +76,7 @@ def read(status: int, error: Any) -> Problem:
     elif isinstance(error, str):
         message = error
     reasons, param = _details(details)
-    kind = _BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
+    kind = type_of(status, _TYPES)
     if "API_KEY_INVALID" in reasons:  # this reason comes with a 400
         kind = "authentication_error"
     if not isinstance(message, str) or not message:

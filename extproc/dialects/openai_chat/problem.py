@@ -10,19 +10,11 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects._problems import MOST_TEXT, plain_text
+from extproc.dialects._problems import BY_STATUS, MOST_TEXT, plain_text, type_of
 from extproc.words.messages import Problem
 
 _read_any = msgspec.json.Decoder().decode
-_BY_STATUS = {
-    401: "authentication_error",
-    402: "insufficient_quota",
-    403: "permission_error",
-    404: "not_found_error",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-    529: "overloaded_error",
-}
+_BY_STATUS = BY_STATUS | {402: "insufficient_quota", 529: "overloaded_error"}
 _TYPES = frozenset((*_BY_STATUS.values(), "invalid_request_error", "api_error"))
 
 
@@ -49,12 +41,10 @@ def read(status: int, said: Any) -> Problem:
         status = code
     if "insufficient_quota" in (type, code):
         kind = "insufficient_quota"
-    elif status in _BY_STATUS:
-        kind = _BY_STATUS[status]
-    elif 400 <= status < 500:
-        kind = "invalid_request_error"
     else:
-        kind = type if type in _TYPES else "api_error"
+        kind = type_of(status, _BY_STATUS)
+        if kind == "api_error" and type in _TYPES:
+            kind = type
     param = fields.get("param")
     return Problem(
         message or f"The provider answered with status {status} and no message.",
