@@ -6,12 +6,11 @@
     python -m bench.guardrails.quality pii SPANS.json                        precision and recall by type
     python -m bench.guardrails.quality secrets DATA.jsonl                    a line without `label` is harmless
     python -m bench.guardrails.quality topics DATA.jsonl                     AUC by `intent`, from 30 examples of each
-    python -m bench.guardrails.quality --speed                               CPU time of the default chain
 
 A line of DATA has `text` and `label` (1: to be found), and may have `kind` and `source`. Only held-out lines count, as
 `learn` chose them, unless `--all` is given. `--settings '{"threshold": 1}'` sets more keys of the guardrail. SPANS is a
 list of objects with `full_text` and `spans` (`entity_type`, `start_position`, `end_position`), as presidio-research
-writes them. Times are CPU time of the thread, so that other work on the machine does not count.
+writes them.
 """
 
 from __future__ import annotations
@@ -56,7 +55,6 @@ DISGUISES: Mapping[str, Callable[[str], str]] = {
     "hexadecimal digits": lambda text: text.encode().hex(),
 }
 LEARNED = ("prompt_injection", "bias")
-CHAIN = ("secrets", "pii", "prompt_injection")
 
 
 def held_out(text: str) -> bool:
@@ -185,41 +183,16 @@ def topics(data: Sequence[dict[str, Any]], count: int, others: int) -> None:
     print(f"median {statistics.median(found_auc.values()):.4f}, lowest {found_auc[worst[0]]:.4f} ({worst[0]})")
 
 
-def speed() -> None:
-    """The default chain at several sizes: a page of prose, and each guardrail on its own."""
-    words = " ".join(phrases.harmless(random.Random(1), 20_000))
-    chain = [guard(kind, {}) for kind in CHAIN]
-    table([("size", "guardrail", "p50 CPU ms", "p99 CPU ms"), ("---",) * 4])
-    for size, rounds in ((4096, 300), (65_536, 20), (1 << 20, 3)):
-        texts = [words[at : at + size] for at in range(0, 4096, 4096 // min(rounds, 64))]
-        for name, guards in (*((one.name, [one]) for one in chain), ("all three", chain)):
-            times = []
-            for number in range(rounds):
-                then = time.thread_time()
-                for one in guards:
-                    found(one, texts[number % len(texts)])
-                times.append((time.thread_time() - then) * 1000)
-            times.sort()
-            table([(size, name, times[len(times) // 2], times[min(len(times) - 1, len(times) * 99 // 100)])])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", nargs="?", choices=sorted(kinds()))
-    parser.add_argument("data", nargs="?")
+    parser.add_argument("kind", choices=sorted(kinds()))
+    parser.add_argument("data")
     parser.add_argument("--all", action="store_true", help="also lines that were learned")
     parser.add_argument("--settings", type=json.loads, default={}, help="more settings of the guardrail, as JSON")
     parser.add_argument("--examples", type=int, default=30, help="examples of a topic")
     parser.add_argument("--disguises", action="store_true", help="also recall in each disguise")
     parser.add_argument("--held-out-templates", action="store_true", help="for a model learned by --hold-out-templates")
-    parser.add_argument("--speed", action="store_true", help="measure the time of the default chain")
     args = parser.parse_args()
-    if args.speed:
-        speed()
-    if args.kind is None or args.data is None:
-        if not args.speed:
-            parser.error("give a kind and a file, or --speed")
-        return
     if args.kind == "topics":
         topics(lines(args.data, everything=True), args.examples, 2000)
         return
