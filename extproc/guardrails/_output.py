@@ -117,7 +117,8 @@ class GuardOutput:
         watch = guarding.watch
         assert watch is not None, "see needed"
         size = sum(len(event.raw) for event in events)
-        quick = size <= INLINE and (size * guarding.cost <= TURN or self._threads.full)
+        long = size * guarding.cost > TURN or watch.fills_window(size, end=end)
+        quick = size <= INLINE and (not long or self._threads.full)
         if quick and not watch.heavy:
             out = watch.take(events, end)
         else:

@@ -33,7 +33,7 @@ from extproc.guardrails._guard import MOST_LONGEST, Guard, piece_hits
 from extproc.guardrails._parts import Parts
 from extproc.guardrails._remote import Ruling
 from extproc.guardrails._source import Hit, Written, render
-from extproc.guardrails._threads import INLINE
+from extproc.guardrails._threads import INLINE, TURN
 from extproc.wire.framing import OVERSIZE, Frame
 from extproc.wire.framing.json import InvalidJSON, parse
 from extproc.words.dialect import Dialect
@@ -45,6 +45,7 @@ BLOCK = 512
 """Characters that are searched together."""
 _DEPTH = 128  # levels of an event's JSON
 _DONE = b"[DONE]"
+_SHARE = 4  # bytes of an event for each character of its text, at least in most events
 _TAIL = 1024  # characters at the end of a text in which the beginning of a match is looked for, at least
 _encode = msgspec.json.Encoder().encode
 _LINE = re.compile(rb"\r\n|\n|\r")
@@ -118,6 +119,7 @@ class Watch:
         self._found: dict[str, dict[str, int]] = {}  # guardrail -> kind -> findings
         self._wholes = any(guard.whole for guard in guards)
         self._heavy = any(guard.heavy for guard in guards)
+        self._slow = [guard for guard in guards if guard.window and guard.window * guard.cost > TURN / 2]
         self._most_whole = most_whole
         self._most_waiting = most_whole if any(guard.whole and guard.enforces for guard in guards) else MOST_WAITING
         self._judged: set[tuple[str, str, str]] = set()  # guardrail, tool and text of what was judged when complete
@@ -134,6 +136,16 @@ class Watch:
     def heavy(self) -> bool:
         """True where the next event may end a text that takes long to judge."""
         return self._heavy
+
+    def fills_window(self, size: int, *, end: bool) -> bool:
+        """True where events of `size` bytes may fill a window, or end one, that takes long to judge."""
+        text = size // _SHARE
+        for guard in self._slow:
+            for channel in self._channels.values():
+                done = channel.decided.get(guard.name, 0)
+                if end or channel.written.end + text >= done + (guard.window // 2 if done else guard.window):
+                    return True
+        return False
 
     def take(self, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
         """The events that may leave now. Where `refusal` is set then, the answer ends behind them."""

@@ -9,7 +9,9 @@ import pytest
 from extproc.guardrails import _input
 from extproc.guardrails._base import Failure
 from extproc.guardrails._threads import Threads
+from extproc.guardrails.topics import Topics
 from tests.guardrails.fakes import Guard, Words, fake
+from tests.guardrails.streams import PROVIDER, Played, stream
 from tests.turns import turns_during
 
 
@@ -93,3 +95,20 @@ async def test_a_small_body_is_searched_on_the_loop_where_no_thread_is_free(exch
     model = Noting(2048)
     await Guard(fake(model, "b")).stage(exchange(said("x" * 7000)))
     assert not model.aside
+
+
+async def test_windows_of_a_streamed_answer_are_judged_beside_the_loop(world, monkeypatch):
+    threads = []
+
+    def find(self, text, role, where):
+        threads.append(threading.current_thread())
+        return ()
+
+    monkeypatch.setattr(Topics, "find", find)
+    made = world(f"{PROVIDER}guardrails: [{{name: t, kind: topics, banned: {{cats: [a, b, c]}}, on: [output]}}]")
+    body = stream("openai_chat", ["Some words. "] * 400)
+    events = [event + b"\n\n" for event in body.split(b"\n\n") if event]
+    played = await Played(made, "openai_chat").answer(events)
+    assert played.out == body
+    assert len(threads) >= 3
+    assert threading.main_thread() not in threads[:-1], "the rest is judged where the choice ends"
