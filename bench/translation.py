@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from bench.__main__ import row
-from extproc.dialects import dialects
+from extproc.dialects import client_apis, provider_apis
 from extproc.envoy.server.wire import converse
 from extproc.exchange.attempt import AttemptStream
 from extproc.exchange.response import Count
@@ -233,7 +233,7 @@ def stream(provider: str) -> Sequence[bytes]:
 
 
 def content_type(provider: str) -> str:
-    return dialects()[provider].stream_type
+    return provider_apis()[provider].able.stream_type
 
 
 # --- measuring
@@ -280,7 +280,7 @@ def served(client: str, service: Service) -> Service:
 
 
 def translation(client: str, service: Service) -> Translation:
-    return Translation(dialects()[client], service)
+    return Translation(client_apis()[client], service)
 
 
 def translate_request(client: str, service: Service) -> bytes:
@@ -303,7 +303,7 @@ def read(client: str, kind: str, chunks: Sequence[bytes]) -> Report:
     framing = framing_for(kind, event_limit=LIMITS.sse_event, body_limit=LIMITS.buffered_response)
     assert framing is not None
     exchange = Exchange("bench", ClientRequest(RequestHead("POST", "", {})))
-    exchange.request.dialect, exchange.answer.report = dialects()[client], (report := Report())
+    exchange.request.dialect, exchange.answer.report = client_apis()[client], (report := Report())
     exchange.answer.head = ResponseHead(200, {})
     Count()(exchange, [event for chunk in chunks for event in framing.feed(chunk)], False)
     Count()(exchange, framing.end(), True)
@@ -351,7 +351,7 @@ def asked(client: str, service: Service | None, *, stream: bool = False) -> Sequ
     )
     headers = {
         ":method": "POST",
-        ":path": next(iter(dialects()[client].paths)),
+        ":path": next(iter(client_apis()[client].endpoints.paths)),
         ":authority": "gateway.example.com",
         ":scheme": "https",
         "accept": JSON,

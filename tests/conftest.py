@@ -132,7 +132,7 @@ def make_exchange(
     """An exchange as it is when Reserve begins."""
     exchange = new_exchange("id-1", RequestHead("POST", path, headers or {}))
     exchange.request.dialect = by_path()[path]
-    exchange.request.operation = exchange.request.dialect.paths[path]
+    exchange.request.operation = exchange.request.dialect.endpoints.paths[path]
     exchange.request.endpoint = Endpoint(path, exchange.request.operation)
     exchange.consumer = consumer or Consumer("alice", "red")
     exchange.money.labels = labels or {}
@@ -209,7 +209,7 @@ def example_dialect():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(extproc.dialects, "__path__", [*extproc.dialects.__path__, str(ADDED)])
         _look_again()
-        yield extproc.dialects.dialects()["example"]
+        yield extproc.dialects.client_apis()["example"]
         del extproc.dialects.example, sys.modules["extproc.dialects.example"]
     _look_again()
 

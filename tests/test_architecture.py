@@ -340,10 +340,9 @@ def told_by_dialects():
     for path in FILES:
         if layer_of(path) == "dialects":
             found |= set(keys_in(parsed(path)))
-    for dialect in dialects.dialects().values():
-        if dialect.paths:
-            fields = dialect.fields
-            found |= {*fields.fixed, *fields.output_limits, *fields.spoken, *fields.files, *fields.opaque, *fields.also}
+    for dialect in dialects.client_apis().values():
+        fields = dialect.fields
+        found |= {*fields.fixed, *fields.output_limits, *fields.spoken, *fields.files, *fields.opaque, *fields.also}
     return {name for name in found if re.fullmatch(r"[a-z]+[A-Z_]\w*", name)} | TELLING
 
 
@@ -430,7 +429,7 @@ def test_every_file_is_tested():
 
 def test_every_plug_in_is_found():
     for package, found in (
-        (dialects, dialects.dialects()),
+        (dialects, dialects.families()),
         (providers, providers.kinds()),
         (guardrails, guardrails.kinds()),
         (strategies, strategies.strategies()),

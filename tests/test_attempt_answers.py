@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from extproc.dialects import by_path, dialects
+from extproc.dialects import by_path, client_apis
 from extproc.envoy.server import wire
 from extproc.exchange.admission import InFlight
 from extproc.exchange.attempt import AttemptStream
@@ -421,7 +421,7 @@ async def test_a_wrapped_event_is_one_event(counted, service, name):
     )
     translated = contract.TRANSLATED in found.head[1]
     assert translated == (service is MARKED_ROCK)
-    left, report = counted(dialects()["anthropic_messages"], SSE, found.body, translated=translated)
+    left, report = counted(client_apis()["anthropic_messages"], SSE, found.body, translated=translated)
     usage = report.told_usage or report.usage
     assert (usage.input_tokens, usage.output_tokens) == (3, 4)
     assert {line.partition(b":")[0] for line in left.split(b"\n") if line} == {b"event", b"data"}
@@ -469,7 +469,7 @@ async def test_usage_that_the_provider_did_not_report_is_not_passed_on(counted, 
         found = await talk(OPENAI, client, json.dumps(json.loads(GOOD) | NOBODY[name]).encode())
         assert contract.USAGE not in found.head[1]
     assert found.head[1][contract.TRANSLATED] == "1"
-    _, report = counted(dialects()[client], found.head[1]["content-type"], found.body)
+    _, report = counted(client_apis()[client], found.head[1]["content-type"], found.body)
     assert report.told_usage is None
     assert report.usage is None
     assert report.output_bytes == 2

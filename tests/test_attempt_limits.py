@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from extproc.dialects import by_path, dialects
+from extproc.dialects import by_path, client_apis
 from extproc.exchange.attempt import AttemptStream
 from extproc.exchange.translation.translate import Translation
 from extproc.settings.config import parse
@@ -120,12 +120,12 @@ LISTS = {
     "/v1/chat/completions": chats,
     "/v1/messages": messages,
     "/v1/responses": responses,
-    **dict.fromkeys(dialects()["gemini_generate_content"].paths, contents),
+    **dict.fromkeys(client_apis()["gemini_generate_content"].endpoints.paths, contents),
 }
 REQUESTS = {
     path: LISTS.get(path, partial(others, dialect))
     for path, dialect in by_path().items()
-    if dialect.translates_from and dialect.family == "chat"
+    if dialect.translation is not None and dialect.family == "chat"
 }
 
 
@@ -293,7 +293,7 @@ def test_the_time_of_a_translation_is_linear_in_the_request(name, many):
         Service("aws_bedrock", "aws_converse", "anthropic.claude-sonnet-4-5-v1:0"),
     ):
         with contextlib.suppress(Refusal):  # not every API accepts documents
-            assert Translation(dialects()[client], service).request(body)
+            assert Translation(client_apis()[client], service).request(body)
 
 
 def test_the_lists_cover_the_client_apis_that_are_translated():

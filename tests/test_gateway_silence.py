@@ -1,10 +1,11 @@
 """Streams whose provider is silent: comments for the client, and the end."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from tests.guardrails.streams import PATHS, stream
 from tests.talk import STREAMED, answers, asks, sends, streams, talk
 
@@ -66,7 +67,8 @@ async def test_there_is_no_comment_where_none_may_be(world, settings, body, kind
 async def test_clients_of_an_api_without_comments_get_none(world, monkeypatch):
     gateway = world(PROVIDER)
     call, _ = await begun(gateway, TEXT[0])
-    monkeypatch.setattr(type(call._exchange.request.dialect), "comments", False)
+    dialect = call._exchange.request.dialect
+    monkeypatch.setattr(dialect, "answers", replace(dialect.answers, comments=False))
     assert quiet(call, 60).body == b""
 
 
@@ -91,6 +93,6 @@ async def test_text_held_back_for_a_mask_stays_however_long_the_silence(world):
 
 
 def test_clients_of_four_apis_skip_comments():
-    found = {name for name, dialect in dialects().items() if dialect.comments}
+    found = {name for name, dialect in client_apis().items() if dialect.answers.comments}
     assert set(PATHS) - {"gemini_generate_content"} <= found
     assert "gemini_generate_content" not in found

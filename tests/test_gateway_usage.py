@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.exchange.translation.translate import Translation
 from extproc.wire.framing.edges import Edges
 from extproc.words.contract import Service
@@ -94,7 +94,7 @@ def test_the_last_answer_of_a_long_array_has_the_usage():
     for body in ([counted, counted], [counted, {"candidates": []}]):
         data, report = json.dumps(body).encode(), Report()
         edges = Edges(data, b'"usageMetadata"')
-        dialects()["gemini_generate_content"].observe_edges(edges.head, edges.tail, report, edges.usages)
+        client_apis()["gemini_generate_content"].observe_edges(edges.head, edges.tail, report, edges.usages)
         assert report.usage is not None
         assert (report.usage.input_tokens, report.usage.output_tokens) == (900, 30)
 
@@ -150,7 +150,9 @@ async def test_a_long_answer_without_usage_is_charged_no_more_than_was_held(worl
 )
 def test_no_ends_of_an_answer_are_too_strange_to_read(name, head, tail, usage):
     report = Report()
-    dialects()[name].observe_edges(head + usage + tail, tail + usage + head, report, Edges(head + usage + tail).usages)
+    client_apis()[name].observe_edges(
+        head + usage + tail, tail + usage + head, report, Edges(head + usage + tail).usages
+    )
     assert report.usage is None or report.usage.total_tokens >= 0
 
 
@@ -342,7 +344,9 @@ async def test_the_input_of_a_client_that_leaves_an_anthropic_stream_is_what_was
 
 async def test_so_is_that_of_a_translated_one(world):
     """The try tells what it knows so far beside the client's events."""
-    translation = Translation(dialects()["openai_chat"], Service("anthropic", "anthropic_messages", "c", stream=True))
+    translation = Translation(
+        client_apis()["openai_chat"], Service("anthropic", "anthropic_messages", "c", stream=True)
+    )
     stream = translation.stream(SSE, event_limit=1 << 20, body_limit=1 << 20)
     out = stream.feed(STARTED, False) + stream.feed(WORDS, False)
     gateway = world(ANTHROPIC + BUDGET)

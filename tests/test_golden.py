@@ -24,7 +24,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis, provider_apis
 from extproc.exchange.translation.translate import Translation
 from extproc.wire.framing.aws_eventstream import encode
 from extproc.words.contract import Service
@@ -35,8 +35,11 @@ from tests.samples import exhaustive, some
 ROOT = Path(__file__).parent / "golden"
 UPDATE = os.environ.get("GOLDEN_UPDATE") == "1"
 
-CHAT = {name: dialect for name, dialect in dialects().items() if dialect.family == "chat"}
-CLIENTS = {name: dialect for name, dialect in CHAT.items() if dialect.translates_from}
+CLIENTS = {
+    name: dialect
+    for name, dialect in client_apis().items()
+    if dialect.family == "chat" and dialect.translation is not None
+}
 SERVICES = {
     service.dialect: service
     for service in (
@@ -104,7 +107,7 @@ def check(path, made):
 
 
 def test_every_dialect_has_golden_files():
-    assert set(SERVICES) == {name for name, dialect in CHAT.items() if dialect.translates_into}
+    assert set(SERVICES) == {name for name, api in provider_apis().items() if api.family == "chat"}
 
 
 def test_no_golden_file_is_unused():
@@ -125,9 +128,9 @@ def asked(client, case):
 def test_requests_match_the_golden_files(client, case, provider):
     body = asked(client, case)
     before = json.dumps(body)
-    ask = CLIENTS[client].read(body, Endpoint(next(iter(CLIENTS[client].paths)), "chat", "m"))
+    ask = CLIENTS[client].read(body, Endpoint(next(iter(CLIENTS[client].endpoints.paths)), "chat", "m"))
     translation = Translation(CLIENTS[client], replace(SERVICES[provider], stream=ask.stream))
-    unsaid = [need for need in ask.needs if need in translation.dialect.lacks | NATIVE]
+    unsaid = [need for need in ask.needs if need in translation.api.able.lacks | NATIVE]
     if unsaid:
         made = {"skipped": unsaid}  # Select never sends the request there
     else:
@@ -174,11 +177,11 @@ def test_a_request_encoded_again_asks_for_the_same(client, case):
     dialect, model = CLIENTS[client], SERVICES[client].model
     if (client, case) in ONLY_THERE:
         with pytest.raises(Refusal, match="only at Google"):
-            dialect.decode_request(asked(client, case))
+            dialect.translation.decode_request(asked(client, case))
         return
-    asks = dialect.decode_request(asked(client, case) | {"model": model})
+    asks = dialect.translation.decode_request(asked(client, case) | {"model": model})
     body, _ = dialect.encode_request(asks, Destination(model, more=("thinking", "cache_control", "top_k")))
-    again = dialect.decode_request(body)
+    again = dialect.translation.decode_request(body)
     asks.ignored = []
     changed = {name for name in asks.__struct_fields__ if getattr(asks, name) != getattr(again, name)}
     assert changed == CHANGED.get((client, case), set())
@@ -207,7 +210,7 @@ def test_plain_answers_match_the_golden_files(provider, case, path, client):
 
 def translated(provider, client, *pieces):
     translation = Translation(CLIENTS[client], SERVICES[provider])
-    stream = translation.stream(translation.dialect.stream_type, event_limit=1 << 20, body_limit=1 << 20)
+    stream = translation.stream(translation.api.able.stream_type, event_limit=1 << 20, body_limit=1 << 20)
     return b"".join(stream.feed(piece, end=False) for piece in pieces) + stream.feed(b"", end=True)
 
 
@@ -242,7 +245,7 @@ def test_thinking_of_another_provider_is_distinguished_from_a_providers_own(prov
     if provider == client or (provider, client) == ("aws_converse", "anthropic_messages"):
         return
     said = (ROOT / "answers" / provider / "reasoning" / f"{client}.json").read_bytes()
-    assert any(trace in said for trace in CLIENTS[client].traces)
+    assert any(trace in said for trace in CLIENTS[client].translation.traces)
 
 
 # --- the official SDKs

@@ -3,7 +3,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import by_path, client_apis
 from extproc.exchange.parsing import BodyLimits, Classify, Parse, listed_at
 from extproc.wire.framing.names import Names, fold
 from extproc.words.errors import Refusal
@@ -49,7 +49,7 @@ def test_the_path_determines_the_api(path, dialect, operation):
 def test_an_unknown_path_is_a_404_in_the_default_shape(path):
     exchange = new_exchange("id", RequestHead("POST", path, {}))
     assert code(Classify(), exchange) == "path_not_found"
-    assert exchange.request.dialect.error
+    assert exchange.request.dialect.replies is by_path()["/v1/chat/completions"].replies
     assert exchange.request.operation == "unknown"
 
 
@@ -135,8 +135,8 @@ def test_a_field_name_that_servers_may_read_as_another_is_refused(name):
 
 
 def test_every_field_that_the_gateway_relies_on_has_one_spelling():
-    for dialect in dialects().values():
-        if dialect.paths:
+    for dialect in client_apis().values():
+        if dialect.endpoints.paths:
             names = Names(dialect.fields.relied_on)
             names.check(dict.fromkeys(dialect.fields.relied_on))
             for field in dialect.fields.relied_on:
@@ -204,7 +204,7 @@ def test_a_path_of_azure_openai_stands_for_one_of_openai(path, model):
     exchange = classify(path)
     assert exchange.request.endpoint.alias
     assert exchange.request.endpoint.model == model
-    assert exchange.request.endpoint.pattern in exchange.request.dialect.paths
+    assert exchange.request.endpoint.pattern in exchange.request.dialect.endpoints.paths
 
 
 @pytest.mark.parametrize("body", [{}, {"model": "other"}, {"model": "gpt-4o"}])

@@ -153,7 +153,7 @@ def test_shared_modules_are_not_plug_ins(tmp_path, room):
     find = {
         "extproc.upstream.providers": "room.kinds()",
         "extproc.guardrails": "room.kinds()",
-        "extproc.dialects": "room.dialects()",
+        "extproc.dialects": "room.families()",
         "extproc.stores": "room.check_counters('memory:')",
         "extproc.routing.strategies": "room.strategies()",
     }

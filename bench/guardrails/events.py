@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from bench.guardrails import phrases
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.guardrails import kinds
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._mask import Mask
@@ -74,7 +74,7 @@ def play(dialect: str, body: bytes, masking: Sequence[Guard]) -> tuple[float, fl
     """Seconds of CPU time for each event, in the guardrails alone, and for the longest of them."""
     masks = {guard.name: Mask(guard.settings) for guard in masking}
     watch = Watch(
-        dialects()[dialect],
+        client_apis()[dialect],
         masking,
         lambda guard, kind, found: masks[guard.name](kind, found),
         lambda _verdict: None,

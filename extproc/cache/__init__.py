@@ -12,7 +12,7 @@ anew each time.
 
 `LookUp` stands behind every stage that may refuse or change a request, and before anything is spent. A hit is led
 through the stages of events like a provider's answer, so guardrails judge it anew. A field of a request that no list
-names is part of the key: a new field makes misses, never wrong hits. `Dialect.plain` says which requests the neutral
+names is part of the key: a new field makes misses, never wrong hits. `Reuse.plain` says which requests the neutral
 form carries whole; their answers serve every API and form.
 
 A question in other words gets a kept answer where the operator listed it (`questions`), or where a model says a clear

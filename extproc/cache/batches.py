@@ -48,7 +48,7 @@ class Batch:
 
 def batch_of(keys: Keys, exchange: Exchange, scope: str) -> Batch | None:
     """The batch of a request; None for one that is kept as a whole."""
-    apart = exchange.request.dialect.inputs
+    apart = exchange.request.dialect.offers.reuse.inputs
     inputs = None if apart is None else apart.of(exchange.request.json)
     if apart is None or inputs is None or len(inputs) > MOST:
         return None
@@ -75,8 +75,8 @@ def parts(exchange: Exchange, batch: Batch, entry: Entry) -> Sequence[tuple[byte
     bodies: Sequence[bytes] | None = [b""] * len(missing)
     if not entry.is_shadow:
         bodies = (
-            exchange.request.dialect.inputs.split(entry.body, weights)
-            if exchange.request.dialect.inputs is not None
+            exchange.request.dialect.offers.reuse.inputs.split(entry.body, weights)
+            if exchange.request.dialect.offers.reuse.inputs is not None
             else None
         )
     if bodies is None:
@@ -104,7 +104,9 @@ class Join:
         missing = batch.missing
         weights = [batch.weights[place] for place in missing]
         for event in events:
-            given = None if event.data is None else exchange.request.dialect.inputs.split(event.data, weights)
+            given = (
+                None if event.data is None else exchange.request.dialect.offers.reuse.inputs.split(event.data, weights)
+            )
             bodies = [b"" if entry is None else entry.body for entry in batch.entries]
             for place, body in zip(missing, given or (), strict=False):
                 bodies[place] = body
@@ -123,7 +125,7 @@ def _is_partial(exchange: Exchange) -> bool:
 
 def _joined(exchange: Exchange, bodies: Sequence[bytes]) -> bytes | None:
     try:
-        joined: bytes = exchange.request.dialect.inputs.join(bodies)
+        joined: bytes = exchange.request.dialect.offers.reuse.inputs.join(bodies)
     except ValueError:
         return None
     return joined

@@ -109,7 +109,7 @@ class GoOn:
         self._take = take
 
     async def __call__(self, exchange: Exchange) -> None:
-        how = exchange.request.dialect.objects.turns
+        how = exchange.request.dialect.offers.stored.objects.turns
         if how is None:
             return
         body = exchange.request.json
@@ -128,13 +128,13 @@ class GoOn:
             self._write_out(exchange, how.written_out(earlier or (), added, goes_on=earlier is not None))
         if earlier is None or len(found) < len(references) or not how.keepable(body):
             return
-        if exchange.request.dialect.keeps(body) and len(kept := _encode(added)) <= self._settings.largest:
+        if exchange.request.dialect.offers.stored.keeps(body) and len(kept := _encode(added)) <= self._settings.largest:
             exchange.features[TURN] = Turn(previous or "", kept, alone)
 
     def _alone(self, exchange: Exchange) -> bool:
         chain, client = self._catalog.resolve(exchange.request.ask.model), exchange.request.dialect
         targets = () if chain is None else chain.targets
-        native = all(self._catalog.dialect(target, client) is client for target in targets)
+        native = all(self._catalog.api(target, client) == client.name for target in targets)
         return native and len({target.provider for target in targets}) < 2
 
     def _is_at_provider(self, exchange: Exchange, id: str, *, alone: bool) -> bool:
@@ -200,7 +200,11 @@ class KeepTurn:
         return events
 
     async def _keep(self, exchange: Exchange, data: bytes) -> None:
-        how, turn, report = exchange.request.dialect.objects.turns, exchange.features[TURN], exchange.answer.report
+        how, turn, report = (
+            exchange.request.dialect.offers.stored.objects.turns,
+            exchange.features[TURN],
+            exchange.answer.report,
+        )
         if how is None or len(data) > self._turns.settings.largest:
             return
         found = how.answered(data)
@@ -218,7 +222,7 @@ class ForgetTurn:
         self._turns = turns
 
     async def __call__(self, exchange: Exchange) -> LocalReply | None:
-        how, id = exchange.request.dialect.objects.turns, exchange.request.endpoint.id
+        how, id = exchange.request.dialect.offers.stored.objects.turns, exchange.request.endpoint.id
         if (
             how is None
             or exchange.request.head.method != "DELETE"

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from extproc.cache.entry import Entry
-from extproc.dialects import dialects
+from extproc.dialects import client_apis, provider_apis
 from extproc.wire.framing.sse import SSE
-from extproc.words.dialect import Dialect
+from extproc.words.api import ClientAPI, ProviderAPI
 from extproc.words.messages import (
     Answer,
     Choice,
@@ -37,33 +37,34 @@ _DONE = b"[DONE]"
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-def in_form(entry: Entry, client: Dialect, *, stream: bool) -> bytes | None:
+def in_form(entry: Entry, client: ClientAPI, *, stream: bool) -> bytes | None:
     """The body of a kept answer for a client; None where it cannot be written in that form."""
     if entry.dialect == client.name and entry.stream == stream:
         return entry.body
-    source = dialects().get(entry.dialect)
-    if source is None:
+    source, translation = provider_apis().get(entry.dialect), client.translation
+    if source is None or translation is None:
         return None
     try:
         if entry.stream:
             events = list(_events(source, entry.body))
             if not stream:
                 answer = fold(events)
-                return None if answer is None else msgspec.json.encode(client.encode_answer(answer))
+                return None if answer is None else msgspec.json.encode(translation.encode_answer(answer))
         else:
             answer = source.decode_answer(entry.body)
             if not stream:
-                return msgspec.json.encode(client.encode_answer(answer))
+                return msgspec.json.encode(translation.encode_answer(answer))
             events = list(unfold(answer))
     except (ValueError, RecursionError):
         return None
     if not events or not isinstance(events[-1], Ended):
         return None
-    encoder = client.encoder()
+    encoder = translation.encoder()
     return b"".join([encoder.feed(event) for event in events])
 
 
-def _events(source: Dialect, body: bytes) -> Iterator[Event]:
+def _events(source: ProviderAPI, body: bytes) -> Iterator[Event]:
+    assert source.decoder is not None, source.name
     framing, decoder = SSE(len(body) + 1), source.decoder()
     for frame in (*framing.feed(body), *framing.end()):
         if frame.data is not None:
@@ -75,12 +76,13 @@ def is_whole(entry: Entry, *, choices: int, finished: int) -> bool:
     """Whether each event of an answer is JSON, and each of its choices says something. The client asked for `choices`,
     and `finished` have an end. Of an API without a neutral form only the JSON is looked at.
     """
-    source = dialects()[entry.dialect]
+    source = provider_apis().get(entry.dialect)
+    if client_apis()[entry.dialect].offers.reuse.inputs is not None:
+        source = None
     try:
-        neutral = source.translates_into and source.inputs is None
-        if (entry.stream or not neutral) and not all(map(_is_object, _data(entry))):
+        if (entry.stream or source is None) and not all(map(_is_object, _data(entry))):
             return False
-        if not neutral:
+        if source is None:
             return True
         answer = fold(_events(source, entry.body)) if entry.stream else source.decode_answer(entry.body)
     except (ValueError, RecursionError):

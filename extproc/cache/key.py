@@ -2,7 +2,7 @@
 
     who       the scope: the consumer, the team, or everybody
     where     the targets that may serve the request, whatever their order, with the changes they make to it
-    what      the neutral form of a request that it carries whole; else the fields of its API, but for `Dialect.asides`
+    what      the neutral form of a request that it carries whole; else the fields of its API, but for `Reuse.asides`
     beside    headers and parameters of the client that a provider gets
 
 In the neutral form the order of fields, the client's API, and whether the answer is streamed make no difference. In the
@@ -151,14 +151,14 @@ def owner(consumer: Consumer, scope: str) -> Sequence[Any]:
 def neutral(exchange: Exchange) -> Prompt | None:
     """The neutral form of a request without anything that changes no answer; None where it does not say all."""
     dialect = exchange.request.dialect
-    if not dialect.translates_from:
+    if dialect.translation is None:
         return None
-    asides = dialect.asides
+    asides = dialect.offers.reuse.asides
     said = {name: value for name, value in exchange.request.json.items() if name not in asides}
-    if not dialect.plain(said):
+    if not dialect.offers.reuse.plain(said):
         return None
     try:
-        prompt: Prompt = dialect.decode_request(said)
+        prompt: Prompt = dialect.translation.decode_request(said)
     except Refusal:
         return None
     prompt.model, prompt.ignored = "", []
@@ -191,7 +191,7 @@ def asked_of(prompt: Prompt) -> str:
 def stated(exchange: Exchange) -> Sequence[Any]:
     """A request as its client stated it: API, path, whether it is streamed, and each field but those aside."""
     dialect, ask = exchange.request.dialect, exchange.request.ask
-    aside = {*dialect.asides, dialect.fields.model}
+    aside = {*dialect.offers.reuse.asides, dialect.fields.model}
     fields = {name: exchange.request.json[name] for name in sorted(exchange.request.json) if name not in aside}
-    version = exchange.request.head.headers.get(dialect.version, "") if dialect.version else ""
+    version = exchange.request.head.headers.get(dialect.endpoints.version, "") if dialect.endpoints.version else ""
     return [dialect.name, exchange.request.endpoint.pattern, version, ask.stream, fields]

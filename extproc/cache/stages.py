@@ -219,7 +219,9 @@ class LookUp:
         missing = batch.missing
         if not caching.enforced or not 0 < len(missing) < len(batch.entries):
             return False
-        exchange.request.edits[exchange.request.dialect.inputs.field] = [batch.inputs[place] for place in missing]
+        exchange.request.edits[exchange.request.dialect.offers.reuse.inputs.field] = [
+            batch.inputs[place] for place in missing
+        ]
         caching.outcome, caching.saved, caching.fill = "partial", batch.cost, True
         return True
 
@@ -282,7 +284,7 @@ class LookUp:
         framing = framing_for(kind, event_limit=_MOST_EVENT, body_limit=_MOST_EVENT)
         assert framing is not None
         exchange.answer.usage_hidden = exchange.request.ask.stream and bool(
-            dialect.usage_request(exchange.request.json)
+            dialect.offers.usage_request(exchange.request.json)
         )
         exchange.answer.head, exchange.answer.report = ResponseHead(200, {}), Report()
         out: list[bytes] = []
@@ -318,7 +320,7 @@ def obstacle(exchange: Exchange, rule: CacheRuleSettings) -> str:
         return "the client asks for it"
     if ask.free or len(exchange.request.body) > LARGE:
         return "it has no answer of a model" if ask.free else "its body is large"
-    if ask.stream and exchange.request.dialect.array(exchange.request.head.path):
+    if ask.stream and exchange.request.dialect.endpoints.array(exchange.request.head.path):
         return "the client takes one JSON array"
     if is_form(exchange.request.body):
         return "it is a form, whose files are not compared"
@@ -326,9 +328,9 @@ def obstacle(exchange: Exchange, rule: CacheRuleSettings) -> str:
         return "a guardrail masked it"
     if ask.lasting or ask.unseen or ask.hosted or ask.speaks or (ask.needs and not NATIVE.isdisjoint(ask.needs)):
         return "it refers to content outside of it, or to tools that its provider runs"
-    if exchange.route.kept.ids or exchange.request.dialect.keeps(exchange.request.json):
+    if exchange.route.kept.ids or exchange.request.dialect.offers.stored.keeps(exchange.request.json):
         return "its provider keeps the answer, under an id of its own"
-    if not rule.sampled and exchange.request.dialect.varies(exchange.request.json):
+    if not rule.sampled and exchange.request.dialect.offers.reuse.varies(exchange.request.json):
         return "it asks for variety (`sampled`)"
     return ""
 

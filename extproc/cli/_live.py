@@ -25,7 +25,7 @@ import yaml
 from extproc.cli._admin import message
 from extproc.cli._options import local_url
 from extproc.cli._tables import painted, safe
-from extproc.dialects import by_path, dialects
+from extproc.dialects import by_path, families
 from extproc.settings.config import Settings
 from extproc.upstream.providers import kinds
 from extproc.wire.outbound.client import AnswerError, ask
@@ -83,7 +83,7 @@ def check_live(settings: Settings, file: Path) -> bool:
 def _question(settings: Settings, provider: str) -> _Question:
     """The request for a provider: at the first of its models, where it is none, at the kind's example."""
     known = settings.providers[provider]
-    chats = any(dialects()[name].family == by_path()[_CHAT].family for name in known.provider.dialects)
+    chats = any(families()[name] == by_path()[_CHAT].family for name in known.provider.dialects)
     path = _CHAT if chats else _EMBEDDINGS
     if known.kind == "mock" or known.disabled:
         return _Question(provider, "", path)

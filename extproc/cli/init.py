@@ -11,7 +11,7 @@ from pathlib import Path
 from extproc.access.auth import make_key
 from extproc.cli._litellm_names import KINDS
 from extproc.cli._options import add_config
-from extproc.dialects import by_path, dialects
+from extproc.dialects import by_path, families
 from extproc.upstream.providers import kinds
 from extproc.words.values import meant
 
@@ -99,7 +99,7 @@ def compose(chosen: Mapping[str, str]) -> str:
 def _talks(kind: str) -> bool:
     """True for a kind with models that chat: others have embeddings and rerankers alone."""
     chat = by_path()["/v1/chat/completions"]
-    return any(dialects()[name].family == chat.family for name in kinds()[kind].dialects)
+    return any(families()[name] == chat.family for name in kinds()[kind].dialects)
 
 
 def _next(file: Path, chosen: Mapping[str, str]) -> str:

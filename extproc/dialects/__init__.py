@@ -1,6 +1,9 @@
 """APIs, a room each: the JSON of each. No other room names a field of it.
 
-A client's dialect is found by the paths it serves. It reads only fields that the gateway needs; others pass through.
+A module is a dialect by defining the names of `ClientAPI` or `ProviderAPI` (`words.api`), most of them imported from
+the files of its room. A client's dialect is found by the paths it serves. It reads only fields that the gateway needs;
+others pass through.
+
 Files have the same names in all rooms; a room has those it needs:
 
     ask.py               the gateway's reading of a client's request: `Fields`, and the API's `_view.View`
@@ -34,7 +37,7 @@ A small dialect is one file. Files that begin with `_` are shared by several.
 A dialect declares the `Fields` of its API once: the field that names the model, those that limit the output, those that
 no target may change. A scan of the tests fails when another room names a field of an API. A path may hold the model's
 name (`/v1beta/models/{model}:generateContent`): `Classify` takes it out, and the attempt attachment writes the path of
-each target. A body of an API with several spellings for a field (`Dialect.spelled`) is written anew before anything
+each target. A body of an API with several spellings for a field (`Naming.spelled`) is written anew before anything
 reads it. `a.b` names a field inside an object (`contract.place`).
 """
 
@@ -49,7 +52,8 @@ from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
-from extproc.words.dialect import ANY, ID, PLACE, Dialect, Endpoint
+from extproc.words.api import ClientAPI, ProviderAPI
+from extproc.words.dialect import ANY, ID, PLACE, Endpoint
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
 MAX_TOKENS = 1_000_000_000
@@ -129,33 +133,54 @@ def token_count(value: Any) -> int | None:
 
 
 @cache
-def dialects() -> Mapping[str, Dialect]:
+def _modules() -> Mapping[str, Any]:
     """Every dialect in this package, by the name of its module."""
     names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
-    return {name: importlib.import_module(f"{__name__}.{name}").DIALECT for name in names}
+    return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
 
 
 @cache
-def by_path() -> Mapping[str, Dialect]:
-    """The dialect that serves a path, as `Dialect.paths` lists it."""
-    return {path: dialect for dialect in dialects().values() for path in dialect.paths}
+def client_apis() -> Mapping[str, ClientAPI]:
+    """The dialects that clients speak, by name: modules, or the object `CLIENT` of a module."""
+    found = {name: getattr(module, "CLIENT", module) for name, module in _modules().items()}
+    return {name: dialect for name, dialect in found.items() if hasattr(dialect, "endpoints")}
+
+
+@cache
+def provider_apis() -> Mapping[str, ProviderAPI]:
+    """The dialects into which requests are translated, by name."""
+    return {name: module for name, module in _modules().items() if hasattr(module, "able")}
+
+
+def families() -> Mapping[str, str]:
+    """The family of every dialect, by name."""
+    providers = {name: dialect.family for name, dialect in provider_apis().items()}
+    return providers | {name: dialect.family for name, dialect in client_apis().items()}
+
+
+@cache
+def by_path() -> Mapping[str, ClientAPI]:
+    """The dialect that serves a path, as `Endpoints.paths` lists it."""
+    return {path: dialect for dialect in client_apis().values() for path in dialect.endpoints.paths}
 
 
 @cache
 def models_paths() -> Sequence[str]:
     """Paths of the list of models; below each stand its models."""
-    return tuple(dict.fromkeys(["/v1/models", *(path for each in dialects().values() if (path := each.models_path))]))
+    each = [dialect.endpoints for dialect in client_apis().values()]
+    return tuple(dict.fromkeys(["/v1/models", *(found.models_path for found in each if found.models_path)]))
 
 
 def served() -> Sequence[tuple[str, str]]:
     """Every method and path that clients may call, aliases included."""
-    paths = {path for dialect in dialects().values() for path in (*dialect.paths, *dialect.aliases)}
+    each = [dialect.endpoints for dialect in client_apis().values()]
+    paths = {path for endpoints in each for path in (*endpoints.paths, *endpoints.aliases)}
     return [*(("POST", path) for path in sorted(paths)), *calls()]
 
 
 def calls() -> Sequence[tuple[str, str]]:
     """Every method and path of calls about an object that a provider keeps."""
-    return sorted({call for dialect in dialects().values() for call in dialect.calls})
+    return sorted({call for dialect in client_apis().values() for call in dialect.endpoints.calls})
 
 
 def azure(path: str) -> Mapping[str, str]:
@@ -167,26 +192,27 @@ def azure(path: str) -> Mapping[str, str]:
     return dict.fromkeys((f"/openai{path}", f"/openai{tail}", f"/openai/deployments/{PLACE}{tail}"), path)
 
 
-class Endpoints:
+class Finder:
     """The paths that clients call, aliases and those with the model's name in them included."""
 
-    def __init__(self, dialects: Iterable[Dialect]) -> None:
-        self._plain: dict[str, tuple[Dialect, Endpoint]] = {}
-        self._named: list[tuple[re.Pattern[str], Dialect, Endpoint]] = []
-        self._calls: list[tuple[re.Pattern[str], str, Dialect, Endpoint]] = []
+    def __init__(self, dialects: Iterable[ClientAPI]) -> None:
+        self._plain: dict[str, tuple[ClientAPI, Endpoint]] = {}
+        self._named: list[tuple[re.Pattern[str], ClientAPI, Endpoint]] = []
+        self._calls: list[tuple[re.Pattern[str], str, ClientAPI, Endpoint]] = []
         for dialect in dialects:
-            for (method, pattern), operation in dialect.calls.items():
-                endpoint = Endpoint(pattern, operation, query=dialect.call_query)
+            endpoints = dialect.endpoints
+            for (method, pattern), operation in endpoints.calls.items():
+                endpoint = Endpoint(pattern, operation, query=endpoints.call_query)
                 self._calls.append((re.compile(path_regex(pattern)), method, dialect, endpoint))
-            called = {**{path: path for path in dialect.paths}, **dialect.aliases}
+            called = {**{path: path for path in endpoints.paths}, **endpoints.aliases}
             for pattern, path in called.items():
-                endpoint = Endpoint(path, dialect.paths[path], alias=pattern != path)
+                endpoint = Endpoint(path, endpoints.paths[path], alias=pattern != path)
                 if PLACE in pattern:
                     self._named.append((re.compile(path_regex(pattern)), dialect, endpoint))
                 else:
                     self._plain[pattern] = dialect, endpoint
 
-    def find(self, path: str) -> tuple[Dialect, Endpoint] | None:
+    def find(self, path: str) -> tuple[ClientAPI, Endpoint] | None:
         """The dialect and endpoint of `path`, which has no query; None for an unknown path."""
         found = self._plain.get(path)
         if found is not None:
@@ -196,7 +222,7 @@ class Endpoints:
                 return dialect, replace(endpoint, model=model)
         return None
 
-    def calls(self, path: str) -> Mapping[str, tuple[Dialect, Endpoint]]:
+    def calls(self, path: str) -> Mapping[str, tuple[ClientAPI, Endpoint]]:
         """The calls about a kept object at `path`, by method."""
         found = {}
         for regex, method, dialect, endpoint in self._calls:
@@ -216,17 +242,18 @@ def is_name(text: str) -> bool:
     return bool(text) and not any(part in ("", ".", "..") for part in text.split("/"))
 
 
-def serving(path: str) -> Dialect | None:
+def serving(path: str) -> ClientAPI | None:
     """The dialect that serves a path with names in it; None for an unknown path."""
-    found = Endpoints(dialects().values()).find(path)
+    found = Finder(client_apis().values()).find(path)
     return None if found is None else found[0]
 
 
-def speaking(path: str, headers: Mapping[str, str]) -> Dialect:
+def speaking(path: str, headers: Mapping[str, str]) -> ClientAPI:
     """The dialect of a client that asks for an unknown path, by its other paths or its headers; else the first."""
-    for dialect in _spoken():
-        below = (*dialect.paths, *([dialect.models_path] if dialect.models_path else []))
-        if dialect.version in headers or path in below or any(path.startswith(f"{served}/") for served in below):
+    for dialect in client_apis().values():
+        endpoints = dialect.endpoints
+        below = (*endpoints.paths, *([endpoints.models_path] if endpoints.models_path else []))
+        if endpoints.version in headers or path in below or any(path.startswith(f"{served}/") for served in below):
             return dialect
     return by_path()["/v1/chat/completions"]
 
@@ -234,26 +261,22 @@ def speaking(path: str, headers: Mapping[str, str]) -> Dialect:
 @cache
 def rates() -> tuple[str, ...]:
     """Prefixes of providers' headers that report rate limits."""
-    return tuple(dict.fromkeys(dialect.rates for dialect in dialects().values() if dialect.rates))
-
-
-def _spoken() -> Iterable[Dialect]:
-    return (dialect for dialect in dialects().values() if dialect.paths)
+    return tuple(dict.fromkeys(dialect.able.rates for dialect in provider_apis().values() if dialect.able.rates))
 
 
 @cache
 def fixed_fields() -> Sequence[str]:
     """Fields that no target may change in any API, see `Fields.fixed`."""
-    return tuple(dict.fromkeys(name for dialect in _spoken() for name in dialect.fields.fixed))
+    return tuple(dict.fromkeys(name for dialect in client_apis().values() for name in dialect.fields.fixed))
 
 
 @cache
 def output_limits() -> Sequence[str]:
     """Names of the field that limits the output, in all APIs."""
-    return tuple(dict.fromkeys(name for dialect in _spoken() for name in dialect.fields.output_limits))
+    return tuple(dict.fromkeys(name for dialect in client_apis().values() for name in dialect.fields.output_limits))
 
 
 @cache
 def fields_that_ask_for(need: str) -> frozenset[str]:
     """Fields that can ask for an ability, in all APIs."""
-    return frozenset(name for dialect in _spoken() for name in dialect.fields.needs.get(need, ()))
+    return frozenset(name for dialect in client_apis().values() for name in dialect.fields.needs.get(need, ()))

@@ -1,5 +1,5 @@
-"""A conversation read from its end, for `Dialect.conversation`. The work is bounded whatever the size of the body: the
-last messages, the ends of lists, so many values of each message. Takes any JSON and never raises.
+"""A conversation read from its end, for `ClientAPI.conversation`. The work is bounded whatever the size of the body:
+the last messages, the ends of lists, so many values of each message. Takes any JSON and never raises.
 """
 
 from __future__ import annotations

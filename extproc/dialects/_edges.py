@@ -6,7 +6,7 @@ Text of a model cannot pass for it. In a string the quotes are escaped, and deep
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -28,13 +28,25 @@ class ReadsEdges:
     usage_key: bytes = b'"usage"'
 
     def observe(self, data: bytes, report: Report) -> bool:
-        """See `Dialect.observe`."""
+        """See `ClientAPI.observe`."""
         raise NotImplementedError
 
     def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
-        """See `Dialect.observe_edges`."""
+        """See `ClientAPI.observe_edges`."""
         if (found := find(head, tail, inside, self.openings, key=self.usage_key)) is not None:
             self.observe(found, report)
+
+
+def edges_reader(
+    observe: Callable[[bytes, Report], bool], openings: Sequence[bytes] = (b"{",), key: bytes = b'"usage"'
+) -> Callable[[bytes, bytes, Report, Mapping[int, bytes]], None]:
+    """`ClientAPI.observe_edges` of a module. `openings` are the ways in which the object with the usage can begin."""
+
+    def observe_edges(head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
+        if (found := find(head, tail, inside, openings, key=key)) is not None:
+            observe(found, report)
+
+    return observe_edges
 
 
 def find(

@@ -13,11 +13,12 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from extproc.dialects import _media, read_flag, read_integer, read_model
+from extproc.dialects import _media, _replies, _usual, read_flag, read_integer, read_model
 from extproc.dialects._edges import ReadsEdges
 from extproc.dialects.openai_chat.usage import read_usage
 from extproc.wire.framing.multipart import files_in
-from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Report
+from extproc.words.api import AnswerFacts, Endpoints, Offers
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Fields, Report, Text
 from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.exchange import Usage
 from extproc.words.said import Closed, Piece, loose
@@ -79,11 +80,17 @@ def form_integer(body: Mapping[str, Any], name: str, least: int, most: int) -> i
 _DIGITS = 10
 
 
-class Passed(ReadsEdges, Dialect):
-    """The base of such an API: a subclass names its paths, its fields, and what differs."""
+class Passed(ReadsEdges):
+    """The base of such an API: a subclass names its endpoints, its fields, and what differs."""
 
+    name: str
     family = "passed"
-    usage_at = (("usage",),)
+    endpoints: Endpoints
+    fields: Fields
+    answers = AnswerFacts(usage_at=(("usage",),))
+    offers = Offers()
+    replies = _replies.openai
+    translation = None
     text: ClassVar[str]
     """The field of the input, which has to be there."""
     usual_model: ClassVar[str] = ""
@@ -97,6 +104,9 @@ class Passed(ReadsEdges, Dialect):
             message = f"'{self.text}' must be a string or a list, not empty."
             raise Refusal(INVALID_REQUEST, message, param=self.text)
         return Ask(model=model)
+
+    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
+        return _usual.texts(body, self.fields)
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         asked = body.get(self.text)

@@ -1,4 +1,4 @@
-"""Tools in requests, for `Dialect.tooling`, `Dialect.results` and `Dialect.without_tools`."""
+"""Tools in requests, for `Tools.tooling`, `Tools.results` and `Tools.without`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CHOICES = ("tool_choice", "function_call")
 
 
 def without_tools(body: Mapping[str, Any], withheld: Callable[[str], bool]) -> tuple[dict[str, Any], list[str]]:
-    """See `Dialect.without_tools`. A choice of such a tool goes, too, and any choice where no tool is left."""
+    """See `Tools.without`. A choice of such a tool goes, too, and any choice where no tool is left."""
     names: list[str] = []
     changed: dict[str, Any] = {}
     for field in _LISTS:

@@ -13,11 +13,11 @@ from typing import Any, ClassVar, NamedTuple
 
 from extproc.dialects import _tooling
 from extproc.dialects._conversation import count, ends, first_instructions, last_said, pieces
-from extproc.dialects._edges import ReadsEdges
 from extproc.dialects._refusals import wrong
 from extproc.dialects._tooling import name_of, objects
 from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
 from extproc.words.messages import Effort
+from extproc.words.objects import Objects
 from extproc.words.tooling import Result, Tooling, Withheld, Without
 
 _OPENING = 8  # turns in front of the first one of the user
@@ -35,10 +35,11 @@ class Answered(NamedTuple):
     omitted: int = 0
 
 
-class View(ReadsEdges):
+class View:
     """The requests of one API. A turn is an object in the list `turns_at`: a message, or an item of the input."""
 
     fields: Fields
+    objects: Objects
     turns_at: ClassVar[str] = "messages"
     """Field with the turns."""
     turns_first: ClassVar[bool] = True
@@ -158,7 +159,7 @@ class View(ReadsEdges):
         return found
 
     def results(self, body: Mapping[str, Any]) -> Iterator[Result]:
-        """See `Dialect.results`."""
+        """See `Tools.results`."""
         names: dict[Any, str] = {}
         turns = body.get(self.turns_at)
         for holder in [turn.get(self.parts_at) for turn in objects(turns)] if self.deep else [turns]:
@@ -169,7 +170,7 @@ class View(ReadsEdges):
                         yield Result(tool, content, holder, key, written, omitted)
 
     def tooling(self, body: Mapping[str, Any]) -> Tooling:
-        """See `Dialect.tooling`."""
+        """See `Tools.tooling`."""
         turns = body.get(self.turns_at)
         of_user = sum(self.speaker(turn) == "user" for turn in objects(turns))
         kept = [""] if any(body.get(name) is not None for name in self.kept_at) else []
@@ -181,11 +182,11 @@ class View(ReadsEdges):
         )
 
     def without_tools(self, body: Mapping[str, Any], withheld: Withheld) -> Without:
-        """See `Dialect.without_tools`."""
+        """See `Tools.without`."""
         return _tooling.without_tools(body, withheld)
 
     def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
-        """See `Dialect.without_hosted`."""
+        """See `ClientTranslation.without_hosted`."""
         dropped = [name for name in self.hosted_at if body.get(name) not in (None, [])]
         made = {name: value for name, value in body.items() if name not in self.hosted_at}
         if isinstance(tools := body.get("tools"), list):
@@ -223,7 +224,7 @@ class View(ReadsEdges):
         return own
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
-        """See `Dialect.texts`."""
+        """See `ClientAPI.texts`."""
         for key in sorted(body, key=self.turns_at.__ne__) if self.turns_first else body:
             value, role = body[key], self.speakers.get(key, "request")
             if key == self.turns_at and isinstance(value, list):
@@ -252,7 +253,7 @@ class View(ReadsEdges):
                 yield from strings(value, role, at)
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
-        """See `Dialect.conversation`."""
+        """See `ClientAPI.conversation`."""
         turns, system = body.get(self.turns_at), body.get(self.system_at) if self.system_at else None
         last, result = last_said(turns, self.hold_text, self._answers)
         return Conversation(
@@ -277,7 +278,7 @@ class View(ReadsEdges):
         return isinstance(parts, list) and any(isinstance(part, dict) and self.is_result(part) for part in ends(parts))
 
     def prefix(self, body: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-        """See `Dialect.prefix`. Every next request of the conversation has the same, unless the client changes it."""
+        """See `Reuse.prefix`. Every next request of the conversation has the same, unless the client changes it."""
         steady = [body[name] for name in ("tools", self.functions_at, self.system_at) if name and body.get(name)]
         turns = body.get(self.turns_at)
         if not isinstance(turns, list):
@@ -294,7 +295,7 @@ class View(ReadsEdges):
         return steady, opening
 
     def varies(self, body: Mapping[str, Any]) -> bool:
-        """See `Dialect.varies`."""
+        """See `Reuse.varies`."""
         settings = body.get(self.settings_at, {}) if self.settings_at else body
         return varies(settings if isinstance(settings, dict) else {}) or bool(body.get("tools"))
 

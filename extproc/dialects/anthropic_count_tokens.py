@@ -9,33 +9,43 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from extproc.dialects.anthropic_messages import AnthropicMessages, ask
-from extproc.words.dialect import NO_ENDPOINT, Ask, Dialect, Endpoint, Report
+from extproc.dialects import anthropic_messages as chat
+from extproc.dialects._usual import observe_nothing as observe
+from extproc.dialects.anthropic_messages import conversation, observe_edges, replies, said, texts
+from extproc.words.api import ClientTranslation
+from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint
+
+__all__ = [
+    "answers",
+    "conversation",
+    "endpoints",
+    "family",
+    "fields",
+    "name",
+    "observe",
+    "observe_edges",
+    "offers",
+    "read",
+    "replies",
+    "said",
+    "smallest",
+    "texts",
+    "translation",
+]
+
+name, family = "anthropic_count_tokens", "count_tokens"
+endpoints = replace(chat.endpoints, paths={"/v1/messages/count_tokens": "count_tokens"})
+fields = replace(chat.fields, output_limits=())
+answers = chat.answers
+offers = replace(chat.offers, encode_count=lambda tokens: {"input_tokens": tokens})
+translation: ClientTranslation | None = None
 
 
-class AnthropicCountTokens(AnthropicMessages):
-    name = "anthropic_count_tokens"
-    family = "count_tokens"
-    paths = {"/v1/messages/count_tokens": "count_tokens"}  # noqa: RUF012
-
-    fields = replace(ask.FIELDS, output_limits=())
-
-    decode_request = Dialect.decode_request
-    encode_request = Dialect.encode_request
-
-    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
-        found = self.read_input(body)
-        found.free = True
-        return found
-
-    def smallest(self, model: str) -> dict[str, Any]:
-        return {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
-
-    def encode_count(self, tokens: int) -> dict[str, Any]:
-        return {"input_tokens": tokens}
-
-    def observe(self, data: bytes, report: Report) -> bool:  # noqa: ARG002 - it uses nothing
-        return False
+def read(body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG001
+    found = chat.view.read_input(body)
+    found.free = True
+    return found
 
 
-DIALECT = AnthropicCountTokens()
+def smallest(model: str) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": "Hello"}]}

@@ -6,19 +6,23 @@ https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-embe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct, field
 
-from extproc.dialects import aws_converse, token_count
+from extproc.dialects import token_count
+from extproc.dialects.aws_converse.problem import decode as decode_problem
 from extproc.dialects.openai_embeddings import input_texts
-from extproc.words.dialect import Batch, Destination, Dialect
+from extproc.words.api import Able
+from extproc.words.dialect import Batch, Decoder, Destination
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Usage
-from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
+from extproc.words.messages import EmbeddingPrompt, Embeddings
+
+__all__ = ["able", "decode_answer", "decode_problem", "decoder", "encode_request", "family", "name", "path"]
 
 _BATCH = Batch(1)
 _OF_THE_FIRST = 1536  # dimensions that Titan Embeddings G1 - Text always gives
@@ -32,49 +36,43 @@ class _Answer(Struct):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-class AWSTitanEmbed(Dialect):
-    name = "aws_titan_embed"
-    family = "embeddings"
-
-    def batch(self, model: str) -> Batch:  # noqa: ARG002
-        return _BATCH
-
-    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
-        return f"/model/{quote(destination.model, safe='')}/invoke"
-
-    def encode_request(self, prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
-        (text,) = input_texts(prompt, _BATCH.inputs)
-        body: dict[str, Any] = {"inputText": text}
-        if "embed-image" in destination.model:
-            if prompt.dimensions is not None:
-                body["embeddingConfig"] = {"outputEmbeddingLength": prompt.dimensions}
-        elif "embed-text-v1" not in destination.model and "embed-g1" not in destination.model:
-            if prompt.dimensions is not None:
-                body["dimensions"] = prompt.dimensions
-            body["normalize"] = True
-        elif prompt.dimensions not in (None, _OF_THE_FIRST):
-            raise Refusal(
-                UNSUPPORTED_BY_TARGETS,
-                f"The target of this model gives {_OF_THE_FIRST} dimensions only: leave 'dimensions' out.",
-                param="dimensions",
-            )
-        ignored = ["input_type"] if prompt.purpose else []
-        if prompt.user:
-            ignored.append("user")
-        return body, ignored
-
-    def decode_answer(self, body: bytes) -> Embeddings:
-        try:
-            answer = _decode(body)
-        except RecursionError as error:
-            raise ValueError("not an answer of Titan Embeddings") from error
-        if not answer.embedding:
-            raise ValueError("an answer of Titan Embeddings has an embedding")
-        tokens = token_count(answer.tokens)
-        return Embeddings([answer.embedding], usage=None if tokens is None else Usage(tokens))
-
-    def decode_problem(self, status: int, body: bytes) -> Problem:
-        return aws_converse.DIALECT.decode_problem(status, body)
+name, family = "aws_titan_embed", "embeddings"
+able = Able(batch=lambda _model: _BATCH)
+decoder: Callable[[], Decoder] | None = None
 
 
-DIALECT = AWSTitanEmbed()
+def path(destination: Destination, *, stream: bool) -> str:  # noqa: ARG001 - embeddings are not streamed
+    return f"/model/{quote(destination.model, safe='')}/invoke"
+
+
+def encode_request(prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
+    (text,) = input_texts(prompt, _BATCH.inputs)
+    body: dict[str, Any] = {"inputText": text}
+    if "embed-image" in destination.model:
+        if prompt.dimensions is not None:
+            body["embeddingConfig"] = {"outputEmbeddingLength": prompt.dimensions}
+    elif "embed-text-v1" not in destination.model and "embed-g1" not in destination.model:
+        if prompt.dimensions is not None:
+            body["dimensions"] = prompt.dimensions
+        body["normalize"] = True
+    elif prompt.dimensions not in (None, _OF_THE_FIRST):
+        raise Refusal(
+            UNSUPPORTED_BY_TARGETS,
+            f"The target of this model gives {_OF_THE_FIRST} dimensions only: leave 'dimensions' out.",
+            param="dimensions",
+        )
+    ignored = ["input_type"] if prompt.purpose else []
+    if prompt.user:
+        ignored.append("user")
+    return body, ignored
+
+
+def decode_answer(body: bytes) -> Embeddings:
+    try:
+        answer = _decode(body)
+    except RecursionError as error:
+        raise ValueError("not an answer of Titan Embeddings") from error
+    if not answer.embedding:
+        raise ValueError("an answer of Titan Embeddings has an embedding")
+    tokens = token_count(answer.tokens)
+    return Embeddings([answer.embedding], usage=None if tokens is None else Usage(tokens))

@@ -5,18 +5,22 @@ Source: https://docs.cohere.com/reference/embed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct, field
 
-from extproc.dialects import cohere_chat, token_count
+from extproc.dialects import token_count
+from extproc.dialects.cohere_chat.problem import decode as decode_problem
 from extproc.dialects.cohere_chat.usage import whole
 from extproc.dialects.openai_embeddings import input_texts
-from extproc.words.dialect import Batch, Destination, Dialect
+from extproc.words.api import Able
+from extproc.words.dialect import Batch, Decoder, Destination
 from extproc.words.exchange import Usage
-from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
+from extproc.words.messages import EmbeddingPrompt, Embeddings
+
+__all__ = ["able", "decode_answer", "decode_problem", "decoder", "encode_request", "family", "name", "path"]
 
 _TYPES = frozenset(("search_document", "search_query", "classification", "clustering"))
 _USUAL_TYPE = "search_document"  # the API requires a type
@@ -35,42 +39,39 @@ class _Answer(Struct):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-class CohereEmbed(Dialect):
-    name = "cohere_embed"
-    family = "embeddings"
+name, family = "cohere_embed", "embeddings"
+able = Able(batch=lambda _model: _BATCH)
+decoder: Callable[[], Decoder] | None = None
 
-    def batch(self, model: str) -> Batch:  # noqa: ARG002
-        return _BATCH
 
-    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
-        return "/embed"
+def path(destination: Destination, *, stream: bool) -> str:  # noqa: ARG001 - embeddings are not streamed
+    return "/embed"
 
-    def encode_request(self, prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
-        known = prompt.purpose in _TYPES
-        body: dict[str, Any] = {
-            "model": destination.model,
-            "texts": input_texts(prompt, _BATCH.inputs),
-            "input_type": prompt.purpose if known else _USUAL_TYPE,
-            "embedding_types": ["float"],
-        }
-        if prompt.dimensions is not None:
-            body["output_dimension"] = prompt.dimensions
-        ignored = ["input_type"] if prompt.purpose and not known else []
-        if prompt.user:
-            ignored.append("user")
-        return body, ignored
 
-    def decode_answer(self, body: bytes) -> Embeddings:
-        try:
-            answer = _decode(body)
-        except RecursionError as error:
-            raise ValueError("not an answer of Cohere's embed") from error
-        if not answer.embeddings.floats:
-            raise ValueError("an answer of Cohere's embed has embeddings")
-        return Embeddings(answer.embeddings.floats, usage=_usage(answer.meta))
+def encode_request(prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
+    known = prompt.purpose in _TYPES
+    body: dict[str, Any] = {
+        "model": destination.model,
+        "texts": input_texts(prompt, _BATCH.inputs),
+        "input_type": prompt.purpose if known else _USUAL_TYPE,
+        "embedding_types": ["float"],
+    }
+    if prompt.dimensions is not None:
+        body["output_dimension"] = prompt.dimensions
+    ignored = ["input_type"] if prompt.purpose and not known else []
+    if prompt.user:
+        ignored.append("user")
+    return body, ignored
 
-    def decode_problem(self, status: int, body: bytes) -> Problem:
-        return cohere_chat.DIALECT.decode_problem(status, body)
+
+def decode_answer(body: bytes) -> Embeddings:
+    try:
+        answer = _decode(body)
+    except RecursionError as error:
+        raise ValueError("not an answer of Cohere's embed") from error
+    if not answer.embeddings.floats:
+        raise ValueError("an answer of Cohere's embed has embeddings")
+    return Embeddings(answer.embeddings.floats, usage=_usage(answer.meta))
 
 
 def _usage(meta: Any) -> Usage | None:
@@ -78,6 +79,3 @@ def _usage(meta: Any) -> Usage | None:
     billed = meta.get("billed_units") if isinstance(meta, dict) else None
     tokens = token_count(whole(billed.get("input_tokens"))) if isinstance(billed, dict) else None
     return None if tokens is None else Usage(tokens)
-
-
-DIALECT = CohereEmbed()

@@ -7,19 +7,27 @@ Source: https://ai.google.dev/api/embeddings#method:-models.embedcontent
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
 from extproc.dialects._refusals import wrong
 from extproc.dialects.gemini_embeddings import GeminiEmbeddings, model_name
-from extproc.dialects.gemini_generate_content import GeminiClient, paths
-from extproc.words.dialect import Destination, Dialect, Fields
+from extproc.dialects.gemini_generate_content import calls, naming
+from extproc.words.api import Offers
+from extproc.words.dialect import Destination, Fields
 from extproc.words.messages import Embeddings
+
+
+def path(destination: Destination, stream: bool) -> str:  # noqa: ARG001 - embeddings are not streamed
+    """See `Naming.path`."""
+    return f"/models/{quote(model_name(destination), safe='@')}:embedContent"
 
 
 class GeminiEmbedContent(GeminiEmbeddings):
     name = "gemini_embed_content"
-    paths, aliases = paths("embeddings", "embedContent")
+    endpoints = calls("embeddings", "embedContent")
     fields = Fields(
         model=None,
         fixed=("content",),
@@ -31,8 +39,9 @@ class GeminiEmbedContent(GeminiEmbeddings):
         also=("model",),
     )
 
-    encode_request = Dialect.encode_request
-    for_model = GeminiClient.for_model
+    @cached_property
+    def offers(self) -> Offers:
+        return Offers(naming=replace(naming, path=path))
 
     def requests(self, body: Mapping[str, Any]) -> list[Any]:
         if not isinstance(body.get("content"), dict):
@@ -47,8 +56,5 @@ class GeminiEmbedContent(GeminiEmbeddings):
         [embedding, *_] = batch.pop("embeddings")
         return {"embedding": embedding, **batch}
 
-    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
-        return f"/models/{quote(model_name(destination), safe='@')}:embedContent"
 
-
-DIALECT = GeminiEmbedContent()
+CLIENT = GeminiEmbedContent()

@@ -6,32 +6,43 @@ https://ai.google.dev/gemini-api/docs/embeddings (task types, and their replacem
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct, field
 
-from extproc.dialects import safe_names, token_count
+from extproc.dialects import _usual, safe_names, token_count
 from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import inner, pieces
+from extproc.dialects._edges import edges_reader
 from extproc.dialects._refusals import unsupported, wrong
-from extproc.dialects.gemini_generate_content import GeminiClient, paths
+from extproc.dialects._usual import nothing_said
+from extproc.dialects.gemini_generate_content import calls, naming, replies
+from extproc.dialects.gemini_generate_content.problem import decode as decode_problem
+from extproc.dialects.gemini_generate_content.problem import encode_problem
+from extproc.dialects.gemini_generate_content.report import USAGE_KEY
 from extproc.dialects.openai_embeddings import input_texts
+from extproc.words.api import Able, AnswerFacts, ClientTranslation, Offers
 from extproc.words.dialect import (
     NO_ENDPOINT,
     Ask,
     Batch,
     Conversation,
+    Decoder,
     Destination,
     Endpoint,
     Fields,
     Report,
+    Text,
 )
 from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings
-from extproc.words.said import Closed, Piece
+
+__all__ = ["able", "decode_answer", "decode_problem", "decoder", "encode_request", "family", "name", "path"]
 
 TASKS = {
     "search_document": "RETRIEVAL_DOCUMENT",
@@ -75,10 +86,26 @@ _decode = msgspec.json.Decoder(_Answer).decode
 _decode_usage = msgspec.json.Decoder(_Counted).decode
 
 
-class GeminiEmbeddings(GeminiClient):
+def observe(data: bytes, report: Report) -> bool:
+    """See `ClientAPI.observe`."""
+    try:
+        usage = _decode_usage(data).usage
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    if usage is not None:
+        report.add_usage(_read_usage(usage))
+    return False
+
+
+observe_edges = edges_reader(observe, (b"{", b"[{"), USAGE_KEY)
+
+
+class GeminiEmbeddings:
+    """The client's side. Its requests hold several requests for one vector each."""
+
     name = "gemini_embeddings"
     family = "embeddings"
-    paths, aliases = paths("embeddings", "batchEmbedContents")
+    endpoints = calls("embeddings", "batchEmbedContents")
     fields = Fields(
         model=None,
         fixed=("requests",),
@@ -88,8 +115,20 @@ class GeminiEmbeddings(GeminiClient):
         files=frozenset(("data",)),
         opaque=frozenset(("data",)),
     )
+    answers = AnswerFacts(usage_key=USAGE_KEY)
+    replies = replies
+    observe, observe_edges = staticmethod(observe), staticmethod(observe_edges)
+    said = staticmethod(nothing_said)
 
     # --- for clients
+
+    @cached_property
+    def offers(self) -> Offers:
+        return Offers(naming=replace(naming, for_model=self.for_model))
+
+    @cached_property
+    def translation(self) -> ClientTranslation:
+        return ClientTranslation(self.decode_request, self.encode_answer, encode_problem)
 
     def requests(self, body: Mapping[str, Any]) -> list[Any]:
         """The requests for one vector each. Raises Refusal (400)."""
@@ -113,6 +152,9 @@ class GeminiEmbeddings(GeminiClient):
         add_inputs(ask, inputs)
         return ask
 
+    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
+        return _usual.texts(body, self.fields)
+
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         return Conversation(asked=pieces(body, _HOLD_TEXT))
 
@@ -120,23 +162,11 @@ class GeminiEmbeddings(GeminiClient):
         name = f"models/{model.removeprefix('models/')}"
         return {**body, "requests": [{**request, "model": name} for request in self.requests(body)]}
 
-    def said(self, event: Any) -> Iterator[Piece | Closed]:  # noqa: ARG002 - vectors are no text
-        return iter(())
-
-    def observe(self, data: bytes, report: Report) -> bool:
-        try:
-            usage = _decode_usage(data).usage
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return False
-        if usage is not None:
-            report.add_usage(_read_usage(usage))
-        return False
-
     def smallest(self, model: str) -> dict[str, Any]:
         return {"requests": [{"model": f"models/{model}", "content": {"parts": [{"text": "Hello"}]}}]}
 
     def decode_request(self, body: Mapping[str, Any]) -> EmbeddingPrompt:
-        body = self.spelled(dict(body))
+        body = naming.spelled(dict(body))
         requests = self.requests(body)
         texts: list[str | list[int]] = []
         settings: list[dict[str, Any]] = []
@@ -163,27 +193,6 @@ class GeminiEmbeddings(GeminiClient):
 
     def encode_answer(self, answer: Embeddings) -> dict[str, Any]:
         return {"embeddings": [{"values": vector} for vector in answer.vectors]} | _usage(answer)
-
-    # --- for providers
-
-    def batch(self, model: str) -> Batch:  # noqa: ARG002
-        return _BATCH
-
-    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
-        return f"/models/{quote(model_name(destination), safe='@')}:batchEmbedContents"
-
-    def encode_request(self, prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
-        name = model_name(destination)
-        texts, task = for_purpose(prompt.purpose, input_texts(prompt, _BATCH.inputs), name)
-        settings: dict[str, Any] = {"taskType": task} if task else {}
-        if prompt.dimensions is not None:
-            settings["outputDimensionality"] = prompt.dimensions
-        model = f"models/{name}"
-        requests = [{"model": model, "content": {"parts": [{"text": text}]}, **settings} for text in texts]
-        return {"requests": requests}, ["user"] if prompt.user else []
-
-    def decode_answer(self, body: bytes) -> Embeddings:
-        return decode_batch(body)
 
 
 def _text(content: Any, where: str) -> str:
@@ -234,4 +243,29 @@ def decode_batch(body: bytes) -> Embeddings:
     return Embeddings(vectors, usage=_read_usage(answer.usage))
 
 
-DIALECT = GeminiEmbeddings()
+CLIENT = GeminiEmbeddings()
+
+# --- for providers
+
+name, family = "gemini_embeddings", "embeddings"
+able = Able(batch=lambda _model: _BATCH)
+decoder: Callable[[], Decoder] | None = None
+
+
+def path(destination: Destination, *, stream: bool) -> str:  # noqa: ARG001 - embeddings are not streamed
+    return f"/models/{quote(model_name(destination), safe='@')}:batchEmbedContents"
+
+
+def encode_request(prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
+    name = model_name(destination)
+    texts, task = for_purpose(prompt.purpose, input_texts(prompt, _BATCH.inputs), name)
+    settings: dict[str, Any] = {"taskType": task} if task else {}
+    if prompt.dimensions is not None:
+        settings["outputDimensionality"] = prompt.dimensions
+    model = f"models/{name}"
+    requests = [{"model": model, "content": {"parts": [{"text": text}]}, **settings} for text in texts]
+    return {"requests": requests}, ["user"] if prompt.user else []
+
+
+def decode_answer(body: bytes) -> Embeddings:
+    return decode_batch(body)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from extproc.dialects import azure
 from extproc.dialects.openai_transcriptions import OpenAITranscriptions
+from extproc.words.api import Endpoints
 
 
 class OpenAIAudioTranslations(OpenAITranscriptions):
     name = "openai_audio_translations"
-    paths = {"/v1/audio/translations": "audio_translation"}  # noqa: RUF012
-    aliases = azure("/v1/audio/translations")
+    endpoints = Endpoints(
+        paths={"/v1/audio/translations": "audio_translation"}, aliases=azure("/v1/audio/translations"), forms=True
+    )
 
 
-DIALECT = OpenAIAudioTranslations()
+CLIENT = OpenAIAudioTranslations()

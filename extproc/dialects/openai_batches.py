@@ -11,20 +11,21 @@ from typing import Any
 from extproc.dialects import azure
 from extproc.dialects._passed import passed_fields
 from extproc.dialects.openai_files import Kept
+from extproc.words.api import Endpoints
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
 
 class OpenAIBatches(Kept):
     name = "openai_batches"
-    paths = {"/v1/batches": "create_batch"}  # noqa: RUF012
-    aliases = {  # noqa: RUF012
-        alias: path for alias, path in azure("/v1/batches").items() if "{" not in alias
-    }
-    calls = {  # noqa: RUF012
-        ("GET", "/v1/batches/{id}"): "retrieve_batch",
-        ("POST", "/v1/batches/{id}/cancel"): "cancel_batch",
-    }
+    endpoints = Endpoints(
+        paths={"/v1/batches": "create_batch"},
+        aliases={alias: path for alias, path in azure("/v1/batches").items() if "{" not in alias},
+        calls={
+            ("GET", "/v1/batches/{id}"): "retrieve_batch",
+            ("POST", "/v1/batches/{id}/cancel"): "cancel_batch",
+        },
+    )
     fields = passed_fields("input_file_id", "endpoint", needs={"state": ("input_file_id",)})
     text = "input_file_id"
 
@@ -39,4 +40,4 @@ class OpenAIBatches(Kept):
         return Conversation(asked=[])
 
 
-DIALECT = OpenAIBatches()
+CLIENT = OpenAIBatches()

@@ -10,31 +10,59 @@ from __future__ import annotations
 import sys
 from array import array
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from extproc.dialects import azure, read_integer, read_model, safe_names
+from extproc.dialects import _usual, azure, read_integer, read_model, safe_names
 from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import pieces
-from extproc.dialects._edges import ReadsEdges
+from extproc.dialects._edges import edges_reader
 from extproc.dialects._inputs import Inputs
+from extproc.dialects._replies import openai as replies
+from extproc.dialects._usual import nothing_said as said
 from extproc.dialects.openai_chat import problem as chat_problem
+from extproc.dialects.openai_chat.problem import decode as decode_problem
 from extproc.dialects.openai_chat.usage import read_usage
+from extproc.words.api import Able, AnswerFacts, ClientTranslation, Endpoints, Offers, Reuse
 from extproc.words.dialect import (
     NO_ENDPOINT,
     Ask,
     Conversation,
+    Decoder,
     Destination,
-    Dialect,
     Endpoint,
     Fields,
     Report,
+    Text,
 )
 from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
-from extproc.words.said import Closed, Piece
+from extproc.words.messages import EmbeddingPrompt, Embeddings
+
+__all__ = [
+    "able",
+    "answers",
+    "conversation",
+    "decode_answer",
+    "decode_problem",
+    "decoder",
+    "encode_request",
+    "endpoints",
+    "family",
+    "fields",
+    "name",
+    "observe",
+    "observe_edges",
+    "offers",
+    "path",
+    "read",
+    "replies",
+    "said",
+    "smallest",
+    "texts",
+    "translation",
+]
 
 _MOST_DIMENSIONS = 1_000_000
 _CARRIED = frozenset(("model", "input", "dimensions", "encoding_format", "user"))
@@ -68,119 +96,127 @@ _decode = msgspec.json.Decoder(_Answer).decode
 _decode_vectors = msgspec.json.Decoder(_Vectors).decode
 
 
-class OpenAIEmbeddings(ReadsEdges, Dialect):
-    name = "openai_embeddings"
-    family = "embeddings"
-    paths = {"/v1/embeddings": "embeddings"}  # noqa: RUF012
-    aliases = azure("/v1/embeddings")
-    usage_at = (("usage",),)
-    fields = Fields(
-        model="model",
-        fixed=("model", "input"),
-        output_limits=(),
-        needs={},
-        spoken=frozenset(("input",)),
-        files=frozenset(),
-        opaque=frozenset(),
+name, family = "openai_embeddings", "embeddings"
+endpoints = Endpoints(paths={"/v1/embeddings": "embeddings"}, aliases=azure("/v1/embeddings"))
+fields = Fields(
+    model="model",
+    fixed=("model", "input"),
+    output_limits=(),
+    needs={},
+    spoken=frozenset(("input",)),
+    files=frozenset(),
+    opaque=frozenset(),
+)
+answers = AnswerFacts(usage_at=(("usage",),))
+offers = Offers(reuse=Reuse(asides=frozenset(("user",)), varies=lambda _body: False, inputs=Inputs()))
+
+
+def texts(body: Mapping[str, Any]) -> Iterator[Text]:
+    return _usual.texts(body, fields)
+
+
+def read(body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG001
+    given = body.get("input")
+    if not isinstance(given, str | list) or not given:
+        raise Refusal(INVALID_REQUEST, "'input' must be a string or a list, not empty.", param="input")
+    tokens = isinstance(given, list) and not all(isinstance(item, str) for item in given)
+    ask = Ask(model=read_model(body), unreadable="input" if tokens else "")
+    add_inputs(ask, given)
+    if tokens and any(isinstance(item, dict) for item in given):  # images, in the form of Jina and others
+        ask.add_unseen("input")
+    return ask
+
+
+def conversation(body: Mapping[str, Any]) -> Conversation:
+    return Conversation(asked=pieces(body.get("input"), ()))
+
+
+def observe(data: bytes, report: Report) -> bool:
+    try:
+        answer = _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    report.model = answer.model or report.model
+    if answer.usage is not None:
+        report.add_usage(read_usage(answer.usage))
+    return False
+
+
+observe_edges = edges_reader(observe)
+
+
+def smallest(model: str) -> dict[str, Any]:
+    return {"model": model, "input": "Hello"}
+
+
+def decode_request(body: Mapping[str, Any]) -> EmbeddingPrompt:
+    purpose = body.get("input_type")
+    known = _PURPOSES.get(purpose, "") if isinstance(purpose, str) else ""
+    ignored = {
+        name for name, value in body.items() if name not in _CARRIED and value is not None and value is not False
+    }
+    if known:
+        ignored.discard("input_type")
+    return EmbeddingPrompt(
+        model=read_model(body),
+        input=_inputs(body.get("input")),
+        dimensions=read_integer(body, "dimensions", 1, _MOST_DIMENSIONS),
+        encoding=_encoding(body.get("encoding_format")),
+        purpose=known,
+        user=_user(body.get("user")),
+        ignored=safe_names(sorted(ignored)),
     )
-    asides = frozenset(("user",))
-    inputs = Inputs()
 
-    def varies(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
-        return False
 
-    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
-        given = body.get("input")
-        if not isinstance(given, str | list) or not given:
-            raise Refusal(INVALID_REQUEST, "'input' must be a string or a list, not empty.", param="input")
-        tokens = isinstance(given, list) and not all(isinstance(item, str) for item in given)
-        ask = Ask(model=read_model(body), unreadable="input" if tokens else "")
-        add_inputs(ask, given)
-        if tokens and any(isinstance(item, dict) for item in given):  # images, in the form of Jina and others
-            ask.add_unseen("input")
-        return ask
+def encode_answer(answer: Embeddings) -> dict[str, Any]:
+    """The answer in this API. Without `usage` when the provider reported none: a zero would be taken for a
+    count.
+    """
+    vectors: Sequence[Any] = answer.vectors
+    if answer.encoding == "base64":
+        vectors = [_base64(vector) for vector in answer.vectors]
+    body: dict[str, Any] = {
+        "object": "list",
+        "data": [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)],
+        "model": answer.model,
+    }
+    if answer.usage is not None:
+        tokens = answer.usage.input_tokens
+        body["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return body
 
-    def conversation(self, body: Mapping[str, Any]) -> Conversation:
-        return Conversation(asked=pieces(body.get("input"), ()))
 
-    def said(self, event: Any) -> Iterator[Piece | Closed]:  # noqa: ARG002 - vectors are no text
-        return iter(())
+translation = ClientTranslation(decode_request, encode_answer, lambda _status, found: chat_problem.encode(found))
 
-    def observe(self, data: bytes, report: Report) -> bool:
-        try:
-            answer = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return False
-        report.model = answer.model or report.model
-        if answer.usage is not None:
-            report.add_usage(read_usage(answer.usage))
-        return False
 
-    def smallest(self, model: str) -> dict[str, Any]:
-        return {"model": model, "input": "Hello"}
+# --- for providers
 
-    def decode_request(self, body: Mapping[str, Any]) -> EmbeddingPrompt:
-        purpose = body.get("input_type")
-        known = _PURPOSES.get(purpose, "") if isinstance(purpose, str) else ""
-        ignored = {
-            name for name, value in body.items() if name not in _CARRIED and value is not None and value is not False
-        }
-        if known:
-            ignored.discard("input_type")
-        return EmbeddingPrompt(
-            model=read_model(body),
-            input=_inputs(body.get("input")),
-            dimensions=read_integer(body, "dimensions", 1, _MOST_DIMENSIONS),
-            encoding=_encoding(body.get("encoding_format")),
-            purpose=known,
-            user=_user(body.get("user")),
-            ignored=safe_names(sorted(ignored)),
-        )
+able = Able()
+decoder: Callable[[], Decoder] | None = None
 
-    def encode_answer(self, answer: Embeddings) -> dict[str, Any]:
-        """The answer in this API. Without `usage` when the provider reported none: a zero would be taken for a
-        count.
-        """
-        vectors: Sequence[Any] = answer.vectors
-        if answer.encoding == "base64":
-            vectors = [_base64(vector) for vector in answer.vectors]
-        body: dict[str, Any] = {
-            "object": "list",
-            "data": [
-                {"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)
-            ],
-            "model": answer.model,
-        }
-        if answer.usage is not None:
-            tokens = answer.usage.input_tokens
-            body["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return body
 
-    def encode_problem(self, status: int, problem: Problem) -> dict[str, Any]:  # noqa: ARG002 - it has none
-        return chat_problem.encode(problem)
+def path(destination: Destination, *, stream: bool) -> str:  # noqa: ARG001 - embeddings are not streamed
+    return "/embeddings"
 
-    # --- for providers
 
-    def encode_request(self, prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
-        body: dict[str, Any] = {"model": destination.model, "input": prompt.input, "encoding_format": "float"}
-        if prompt.dimensions is not None:
-            body["dimensions"] = prompt.dimensions
-        if prompt.user:
-            body["user"] = prompt.user
-        return body, ["input_type"] if prompt.purpose else []
+def encode_request(prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
+    body: dict[str, Any] = {"model": destination.model, "input": prompt.input, "encoding_format": "float"}
+    if prompt.dimensions is not None:
+        body["dimensions"] = prompt.dimensions
+    if prompt.user:
+        body["user"] = prompt.user
+    return body, ["input_type"] if prompt.purpose else []
 
-    def decode_answer(self, body: bytes) -> Embeddings:
-        try:
-            answer = _decode_vectors(body)
-        except RecursionError as error:
-            raise ValueError("not an answer of embeddings") from error
-        if not answer.data:
-            raise ValueError("an answer of embeddings has vectors")
-        vectors = [one.embedding for one in sorted(answer.data, key=lambda one: one.index)]
-        return Embeddings(vectors, answer.model or "", None if answer.usage is None else read_usage(answer.usage))
 
-    def decode_problem(self, status: int, body: bytes) -> Problem:
-        return chat_problem.decode(status, body)
+def decode_answer(body: bytes) -> Embeddings:
+    try:
+        answer = _decode_vectors(body)
+    except RecursionError as error:
+        raise ValueError("not an answer of embeddings") from error
+    if not answer.data:
+        raise ValueError("an answer of embeddings has vectors")
+    vectors = [one.embedding for one in sorted(answer.data, key=lambda one: one.index)]
+    return Embeddings(vectors, answer.model or "", None if answer.usage is None else read_usage(answer.usage))
 
 
 def input_texts(prompt: EmbeddingPrompt, most: int) -> list[str]:
@@ -236,6 +272,3 @@ def _base64(vector: Sequence[float]) -> str:
     if sys.byteorder == "big":
         values.byteswap()
     return b64encode(values).decode()
-
-
-DIALECT = OpenAIEmbeddings()

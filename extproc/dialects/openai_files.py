@@ -7,6 +7,7 @@ Source: https://developers.openai.com/api/reference/resources/files, https://dev
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from extproc.dialects import azure, openai_chat, openai_responses, read_model
 from extproc.dialects._passed import Passed, add_files, passed_fields
 from extproc.wire.framing.json import InvalidJSON, parse
 from extproc.wire.framing.multipart import File
+from extproc.words.api import Endpoints, Offers, Stored
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Report
 from extproc.words.errors import INVALID_JSON, INVALID_REQUEST, Refusal
 from extproc.words.objects import Objects
@@ -48,10 +50,7 @@ class Kept(Passed):
     """The base of APIs whose answers are objects that the provider keeps, and whose requests name no model."""
 
     family = "kept"
-    unnamed = True
-
-    def keeps(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
-        return True
+    offers = Offers(stored=Stored(keeps=lambda _body: True, unnamed=True))
 
     def observe(self, data: bytes, report: Report) -> bool:
         try:
@@ -64,21 +63,35 @@ class Kept(Passed):
         return False
 
 
+def renamed(body: Mapping[str, Any], model: str) -> Mapping[str, Any]:
+    """See `Stored.renamed`."""
+    lines = body["file"].get("lines")
+    if lines is None or all(line["body"]["model"] == model for line in lines):
+        return {}
+    return {"file": "".join(_for_model(line, model) for line in lines)}
+
+
 class OpenAIFiles(Kept):
     name = "openai_files"
-    paths = {"/v1/files": "upload_file"}  # noqa: RUF012
-    aliases = {  # noqa: RUF012
-        alias: path for alias, path in azure("/v1/files").items() if "{" not in alias
-    }
-    calls = {  # noqa: RUF012
-        ("GET", "/v1/files/{id}"): "retrieve_file",
-        ("DELETE", "/v1/files/{id}"): "delete_file",
-        ("GET", "/v1/files/{id}/content"): "download_file",
-    }
+    endpoints = Endpoints(
+        paths={"/v1/files": "upload_file"},
+        aliases={alias: path for alias, path in azure("/v1/files").items() if "{" not in alias},
+        forms=True,
+        calls={
+            ("GET", "/v1/files/{id}"): "retrieve_file",
+            ("DELETE", "/v1/files/{id}"): "delete_file",
+            ("GET", "/v1/files/{id}/content"): "download_file",
+        },
+    )
     fields = passed_fields("file", "purpose", needs={"state": ("file",)})
+    offers = Offers(
+        stored=replace(
+            Kept.offers.stored,
+            objects=Objects(at={f"file.lines.body.{path}": kind for path, kind in _IN_LINES.items()}),
+            renamed=renamed,
+        )
+    )
     text = "file"
-    forms = True
-    objects = Objects(at={f"file.lines.body.{path}": kind for path, kind in _IN_LINES.items()})
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         file, purpose = body.get("file"), body.get("purpose")
@@ -105,12 +118,6 @@ class OpenAIFiles(Kept):
 
     def smallest(self, model: str) -> dict[str, Any]:
         return {"model": model, "purpose": "user_data", "file": "Hello"}
-
-    def renamed(self, body: Mapping[str, Any], model: str) -> Mapping[str, Any]:
-        lines = body["file"].get("lines")
-        if lines is None or all(line["body"]["model"] == model for line in lines):
-            return {}
-        return {"file": "".join(_for_model(line, model) for line in lines)}
 
 
 def _read_batch(file: File) -> Ask:
@@ -154,4 +161,4 @@ def _for_model(line: Mapping[str, Any], model: str) -> str:
     return _encode({**line, "body": {**line["body"], "model": model}}).decode() + "\n"
 
 
-DIALECT = OpenAIFiles()
+CLIENT = OpenAIFiles()

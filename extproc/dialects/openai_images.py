@@ -15,6 +15,7 @@ from extproc.dialects import _media, azure
 from extproc.dialects._passed import Passed, add_files, form_flag, form_integer, passed_fields
 from extproc.dialects.openai_responses.usage import read_usage
 from extproc.wire.framing.multipart import File
+from extproc.words.api import Endpoints
 from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint, Report
 from extproc.words.exchange import Usage
 
@@ -38,15 +39,13 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 class OpenAIImages(Passed):
     name = "openai_images"
-    paths = {  # noqa: RUF012
-        "/v1/images/generations": "image_generation",
-        "/v1/images/edits": "image_edit",
-    }
-    aliases = {**azure("/v1/images/generations"), **azure("/v1/images/edits")}  # noqa: RUF012
+    endpoints = Endpoints(
+        paths={"/v1/images/generations": "image_generation", "/v1/images/edits": "image_edit"},
+        aliases={**azure("/v1/images/generations"), **azure("/v1/images/edits")},
+        forms=True,
+    )
     fields = passed_fields("prompt", also=("stream", "n", "quality", "partial_images", "frame_count"))
     text = "prompt"
-    forms = True
-    images = True
     quiet = Passed.quiet | {
         *("b64_json", "url", "created", "created_at", "usage", "size", "quality", "background", "output_format"),
         "partial_image_index",
@@ -95,4 +94,4 @@ class OpenAIImages(Passed):
         return False
 
 
-DIALECT = OpenAIImages()
+CLIENT = OpenAIImages()

@@ -10,12 +10,13 @@ from typing import Any
 
 from extproc.dialects import _media
 from extproc.dialects._passed import Passed, passed_fields
+from extproc.words.api import Endpoints
 from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint
 
 
 class OpenAIModerations(Passed):
     name = "openai_moderations"
-    paths = {"/v1/moderations": "moderation"}  # noqa: RUF012
+    endpoints = Endpoints(paths={"/v1/moderations": "moderation"})
     fields = passed_fields("input")
     text = "input"
     usual_model = "omni-moderation-latest"
@@ -29,4 +30,4 @@ class OpenAIModerations(Passed):
         return ask
 
 
-DIALECT = OpenAIModerations()
+CLIENT = OpenAIModerations()

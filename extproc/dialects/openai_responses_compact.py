@@ -5,21 +5,43 @@ Source: https://developers.openai.com/api/reference/resources/responses/methods/
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from extproc.dialects import azure
-from extproc.dialects.openai_responses import OpenAIResponses
-from extproc.words.dialect import Dialect
+from extproc.dialects import openai_responses as chat
+from extproc.dialects.openai_responses import (
+    conversation,
+    observe,
+    observe_edges,
+    read,
+    replies,
+    said,
+    smallest,
+    texts,
+)
+from extproc.words.api import ClientTranslation, Endpoints, Stored
 
+__all__ = [
+    "answers",
+    "conversation",
+    "endpoints",
+    "family",
+    "fields",
+    "name",
+    "observe",
+    "observe_edges",
+    "offers",
+    "read",
+    "replies",
+    "said",
+    "smallest",
+    "texts",
+    "translation",
+]
 
-class OpenAIResponsesCompact(OpenAIResponses):
-    name = "openai_responses_compact"
-    family = "compaction"
-    paths = {"/v1/responses/compact": "compact"}  # noqa: RUF012
-    aliases = azure("/v1/responses/compact")
-    calls = {}  # noqa: RUF012
-
-    decode_request = Dialect.decode_request
-    encode_request = Dialect.encode_request
-    keeps = Dialect.keeps
-
-
-DIALECT = OpenAIResponsesCompact()
+name, family = "openai_responses_compact", "compaction"
+endpoints = Endpoints(paths={"/v1/responses/compact": "compact"}, aliases=azure("/v1/responses/compact"))
+fields = chat.fields
+answers = chat.answers
+offers = replace(chat.offers, stored=Stored(objects=chat.offers.stored.objects))
+translation: ClientTranslation | None = None

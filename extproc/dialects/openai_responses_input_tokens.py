@@ -10,33 +10,51 @@ from dataclasses import replace
 from typing import Any
 
 from extproc.dialects import azure
-from extproc.dialects.openai_responses import OpenAIResponses, ask
-from extproc.words.dialect import NO_ENDPOINT, Ask, Dialect, Endpoint, Report
+from extproc.dialects import openai_responses as chat
+from extproc.dialects._usual import observe_nothing as observe
+from extproc.dialects.openai_responses import (
+    conversation,
+    observe_edges,
+    replies,
+    said,
+    smallest,
+    texts,
+)
+from extproc.words.api import ClientTranslation, Endpoints, Stored
+from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint
+
+__all__ = [
+    "answers",
+    "conversation",
+    "endpoints",
+    "family",
+    "fields",
+    "name",
+    "observe",
+    "observe_edges",
+    "offers",
+    "read",
+    "replies",
+    "said",
+    "smallest",
+    "texts",
+    "translation",
+]
+
+name, family = "openai_responses_input_tokens", "count_tokens"
+endpoints = Endpoints(paths={"/v1/responses/input_tokens": "count_tokens"}, aliases=azure("/v1/responses/input_tokens"))
+fields = replace(chat.fields, output_limits=())
+answers = chat.answers
+offers = replace(
+    chat.offers,
+    stored=Stored(objects=chat.offers.stored.objects),
+    encode_count=lambda tokens: {"object": "response.input_tokens", "input_tokens": tokens},
+)
+translation: ClientTranslation | None = None
 
 
-class OpenAIResponsesInputTokens(OpenAIResponses):
-    name = "openai_responses_input_tokens"
-    family = "count_tokens"
-    paths = {"/v1/responses/input_tokens": "count_tokens"}  # noqa: RUF012
-    aliases = azure("/v1/responses/input_tokens")
-    calls = {}  # noqa: RUF012
-    fields = replace(ask.FIELDS, output_limits=())
-
-    decode_request = Dialect.decode_request
-    encode_request = Dialect.encode_request
-    keeps = Dialect.keeps
-
-    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
-        found = super().read(body, endpoint)
-        found.free, found.stream, found.lasting = True, False, False
-        found.output_field = found.max_output_tokens = None
-        return found
-
-    def encode_count(self, tokens: int) -> dict[str, Any]:
-        return {"object": "response.input_tokens", "input_tokens": tokens}
-
-    def observe(self, data: bytes, report: Report) -> bool:  # noqa: ARG002 - it uses nothing
-        return False
-
-
-DIALECT = OpenAIResponsesInputTokens()
+def read(body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
+    found = chat.read(body, endpoint)
+    found.free, found.stream, found.lasting = True, False, False
+    found.output_field = found.max_output_tokens = None
+    return found

@@ -6,11 +6,13 @@ Source: https://developers.openai.com/api/reference/resources/audio/subresources
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from extproc.dialects import azure
 from extproc.dialects._passed import Passed, passed_fields
 from extproc.dialects.openai_responses.usage import read_usage
+from extproc.words.api import Endpoints, Offers, Stored
 from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint
 from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.exchange import Usage
@@ -22,12 +24,11 @@ _TOKENS = 1.5
 
 class OpenAISpeech(Passed):
     name = "openai_speech"
-    paths = {"/v1/audio/speech": "speech"}  # noqa: RUF012
-    aliases = azure("/v1/audio/speech")
+    endpoints = Endpoints(paths={"/v1/audio/speech": "speech"}, aliases=azure("/v1/audio/speech"))
     fields = passed_fields("input", "instructions", also=("stream_format",))
     text = "input"
-    wordless = True
-    objects = Objects(at={"voice.id": "voice"})
+    answers = replace(Passed.answers, wordless=True)
+    offers = Offers(stored=Stored(objects=Objects(at={"voice.id": "voice"})))
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
         ask = super().read(body, endpoint)
@@ -45,4 +46,4 @@ class OpenAISpeech(Passed):
         return read_usage({**said, "output_tokens_details": {"audio_tokens": said.get("output_tokens")}})
 
 
-DIALECT = OpenAISpeech()
+CLIENT = OpenAISpeech()

@@ -16,6 +16,7 @@ from extproc.dialects._passed import Passed, add_files, form_flag, passed_fields
 from extproc.dialects.openai_chat.usage import read_usage as read_chat_usage
 from extproc.dialects.openai_responses.usage import read_usage
 from extproc.wire.framing.multipart import File
+from extproc.words.api import Endpoints
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Report
 from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.exchange import Usage
@@ -41,11 +42,11 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 class OpenAITranscriptions(Passed):
     name = "openai_transcriptions"
-    paths = {"/v1/audio/transcriptions": "transcription"}  # noqa: RUF012
-    aliases = azure("/v1/audio/transcriptions")
+    endpoints = Endpoints(
+        paths={"/v1/audio/transcriptions": "transcription"}, aliases=azure("/v1/audio/transcriptions"), forms=True
+    )
     fields = passed_fields("prompt", also=("file", *_ELSEWHERE, "stream", "response_format"))
     text = "prompt"
-    forms = True
     quiet = Passed.quiet | {"usage", "duration", "language", "task", "logprobs", "tokens"}
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
@@ -111,4 +112,4 @@ class OpenAITranscriptions(Passed):
         yield from loose(event, "transcript", self.quiet)
 
 
-DIALECT = OpenAITranscriptions()
+CLIENT = OpenAITranscriptions()

@@ -13,6 +13,7 @@ from typing import Any
 
 from extproc.dialects import token_count
 from extproc.dialects._passed import Passed, passed_fields
+from extproc.words.api import Endpoints
 from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint
 from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.exchange import Usage
@@ -20,8 +21,10 @@ from extproc.words.exchange import Usage
 
 class Rerank(Passed):
     name = "rerank"
-    paths = {"/v1/rerank": "rerank"}  # noqa: RUF012
-    aliases = {"/v2/rerank": "/v1/rerank"}  # noqa: RUF012 - Cohere's clients
+    endpoints = Endpoints(
+        paths={"/v1/rerank": "rerank"},
+        aliases={"/v2/rerank": "/v1/rerank"},  # Cohere's clients
+    )
     fields = passed_fields("query", "documents")
     text = "query"
 
@@ -42,4 +45,4 @@ class Rerank(Passed):
         return None if total is None else Usage(total)
 
 
-DIALECT = Rerank()
+CLIENT = Rerank()

@@ -7,20 +7,24 @@ Gemini models, https://cloud.google.com/vertex-ai/docs/reference/rest/v1/project
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
-from extproc.dialects import gemini_generate_content, token_count
+from extproc.dialects import token_count
 from extproc.dialects._usage import make_usage
 from extproc.dialects.gemini_embeddings import TASKS, decode_batch, for_purpose, model_name
+from extproc.dialects.gemini_generate_content.problem import decode as decode_problem
 from extproc.dialects.openai_embeddings import input_texts
-from extproc.words.dialect import Batch, Destination, Dialect
+from extproc.words.api import Able
+from extproc.words.dialect import Batch, Decoder, Destination
 from extproc.words.exchange import Usage
-from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
+from extproc.words.messages import EmbeddingPrompt, Embeddings
+
+__all__ = ["able", "decode_answer", "decode_problem", "decoder", "encode_request", "family", "name", "path"]
 
 # https://docs.cloud.google.com/vertex-ai/generative-ai/docs/embeddings/get-text-embeddings#api-limits
 _INSTANCES = Batch(250, 20_000)
@@ -43,34 +47,31 @@ class _Answer(Struct):
 _decode = msgspec.json.Decoder(_Answer).decode
 
 
-class VertexEmbeddings(Dialect):
-    name = "vertex_embeddings"
-    family = "embeddings"
+name, family = "vertex_embeddings", "embeddings"
+able = Able(batch=lambda model: _CONTENTS if _is_gemini(model) else _INSTANCES)
+decoder: Callable[[], Decoder] | None = None
 
-    def batch(self, model: str) -> Batch:
-        return _CONTENTS if _is_gemini(model) else _INSTANCES
 
-    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
-        name = model_name(destination)
-        return f"/models/{quote(name, safe='@')}:{'batchEmbedContents' if _is_gemini(name) else 'predict'}"
+def path(destination: Destination, *, stream: bool) -> str:  # noqa: ARG001 - embeddings are not streamed
+    name = model_name(destination)
+    return f"/models/{quote(name, safe='@')}:{'batchEmbedContents' if _is_gemini(name) else 'predict'}"
 
-    def encode_request(self, prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
-        ignored = ["user"] if prompt.user else []
-        name = model_name(destination)
-        return _contents(prompt, name) if _is_gemini(name) else _instances(prompt), ignored
 
-    def decode_answer(self, body: bytes) -> Embeddings:
-        try:
-            answer = _decode(body)
-        except RecursionError as error:
-            raise ValueError("not an answer of predict") from error
-        if not answer.predictions:
-            return decode_batch(body)
-        found = [prediction.embeddings for prediction in answer.predictions]
-        return Embeddings([embedding.values for embedding in found], usage=_usage(found))
+def encode_request(prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
+    ignored = ["user"] if prompt.user else []
+    name = model_name(destination)
+    return _contents(prompt, name) if _is_gemini(name) else _instances(prompt), ignored
 
-    def decode_problem(self, status: int, body: bytes) -> Problem:
-        return gemini_generate_content.DIALECT.decode_problem(status, body)
+
+def decode_answer(body: bytes) -> Embeddings:
+    try:
+        answer = _decode(body)
+    except RecursionError as error:
+        raise ValueError("not an answer of predict") from error
+    if not answer.predictions:
+        return decode_batch(body)
+    found = [prediction.embeddings for prediction in answer.predictions]
+    return Embeddings([embedding.values for embedding in found], usage=_usage(found))
 
 
 def _is_gemini(model: str) -> bool:
@@ -110,6 +111,3 @@ def _usage(found: list[_Embedding]) -> Usage | None:
             return None
         total += count
     return make_usage(total)
-
-
-DIALECT = VertexEmbeddings()

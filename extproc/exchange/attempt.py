@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.exchange.admission import InFlight
 from extproc.exchange.parsing import BodyLimits, read_in_turns
 from extproc.exchange.response import MOST_INFLATED, went_silent
@@ -81,7 +81,7 @@ class AttemptStream:
             await asyncio.sleep(wait)
         if self._edit.service is not None:
             self._headers = headers
-            self._translation = Translation(dialects()[headers[contract.DIALECT]], self._edit.service)
+            self._translation = Translation(client_apis()[headers[contract.DIALECT]], self._edit.service)
             if self._translation.reads_answer:
                 return Continue(read_answer=True)
         return CONTINUE
@@ -236,7 +236,7 @@ class AttemptStream:
             headers |= {contract.HOP: "unsupported", f"{contract.HOP}-unsupported": "1"}
         elif kind.status < 500:  # the fault lies in the request, and no provider has seen it
             headers[contract.HOP] = kind.code
-        body = self._translation.client.error(kind, refusal.message, refusal.param)
+        body = self._translation.client.replies.error(kind, refusal.message, refusal.param)
         return LocalReply(kind.status, msgspec.json.encode(body), headers, kind.code)
 
 

@@ -92,7 +92,7 @@ class Forward:
         if (path := self._path(exchange)) is not None:
             headers[":path"] = path
         if exchange.attached and exchange.request.dialect.fields.model is None:
-            renamed = exchange.request.dialect.for_model(exchange.request.json, targets[0].model)
+            renamed = exchange.request.dialect.offers.naming.for_model(exchange.request.json, targets[0].model)
             if renamed is not exchange.request.json:
                 exchange.request.body, exchange.request.masked = _encode(renamed), True
         body = exchange.request.body if exchange.request.masked else None
@@ -112,16 +112,18 @@ class Forward:
 
     def _edits(self, exchange: Exchange) -> list[Edit]:
         """The edits each try makes to the client's body. Edits common to all tries go into `exchange.request.edits`."""
-        if exchange.request.ask.stream and (usage := exchange.request.dialect.usage_request(exchange.request.json)):
+        if exchange.request.ask.stream and (
+            usage := exchange.request.dialect.offers.usage_request(exchange.request.json)
+        ):
             exchange.request.edits |= usage
             exchange.answer.usage_hidden = True
         model, output_field = exchange.request.dialect.fields.model, exchange.request.ask.output_field
-        if exchange.request.dialect.unnamed:
+        if exchange.request.dialect.offers.stored.unnamed:
             removed = [name for name in (model,) if name in exchange.request.json]
             target = exchange.route.targets[0]  # it goes to one provider
-            return [Edit(exchange.request.dialect.renamed(exchange.request.json, target.model), removed)] * len(
-                exchange.route.targets
-            )
+            return [
+                Edit(exchange.request.dialect.offers.stored.renamed(exchange.request.json, target.model), removed)
+            ] * len(exchange.route.targets)
         found = []
         for index, target in enumerate(exchange.route.targets):
             fields, removed = apply(target.changes, exchange.request.json, output_field) if target.changes else ({}, [])
@@ -235,7 +237,7 @@ def _service(exchange: Exchange, target: Target, fields: Mapping[str, Any]) -> S
 def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, Mapping[str, str]]:
     """The edits to make now, and the headers that tell the tries their remaining edits."""
     first, name = edits[0], exchange.request.dialect.fields.model
-    if exchange.request.dialect.unnamed:
+    if exchange.request.dialect.offers.stored.unnamed:
         return first, {}
     if name is not None and not [edit for edit in edits if len(edit.fields) > 1 or edit.removed or edit.service]:
         return first, _names_only(name, tuple([edit.fields[name] for edit in edits]))

@@ -320,7 +320,7 @@ class GatewayStream:
         elif action is not None and exchange.answer.reader is None:
             if isinstance(action, LocalReply):
                 exchange.answer.status = action.status
-                if exchange.request.dialect.request_id:
+                if exchange.request.dialect.replies.request_id:
                     action = replace(action, headers={**action.headers, **named(exchange)})
             exchange.end(whole=True)
             await self._settle(exchange)
@@ -351,7 +351,7 @@ class GatewayStream:
 
 def _cut_off(exchange: Exchange, refusal: Refusal) -> bytes:
     """A refusal in the middle of an answer that a provider began."""
-    last = exchange.request.dialect.cut_off(refusal.kind, refusal.message)
+    last = exchange.request.dialect.replies.cut_off(refusal.kind, refusal.message)
     array = exchange.features.get(ARRAY)
     return last if array is None else array.cut_off(last)
 
@@ -368,5 +368,5 @@ def refusal_answer(exchange: Exchange, refusal: Refusal) -> LocalReply:
     headers = {"content-type": "application/json", ORIGIN: "gateway", **kind.advice, **named(exchange)}
     if exchange.request.id:
         headers["x-request-id"] = exchange.request.id
-    body = exchange.request.dialect.error(kind, refusal.message, refusal.param)
+    body = exchange.request.dialect.replies.error(kind, refusal.message, refusal.param)
     return LocalReply(kind.status, msgspec.json.encode(body), headers | refusal.headers, kind.code)

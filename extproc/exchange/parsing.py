@@ -14,11 +14,11 @@ import msgspec
 from extproc.dialects import (
     NOT_FORWARDED,
     WRAPPER,
-    Endpoints,
+    Finder,
     _objects,
     by_path,
     calls,
-    dialects,
+    client_apis,
     is_name,
     models_paths,
     speaking,
@@ -29,7 +29,8 @@ from extproc.wire.framing.json import InvalidJSON, parse_named
 from extproc.wire.framing.multipart import InvalidFormError, boundary_of, fields_of, parts_of
 from extproc.wire.framing.names import Names, fold
 from extproc.wire.framing.slices import Reader
-from extproc.words.dialect import Dialect, Endpoint, Fields
+from extproc.words.api import ClientAPI
+from extproc.words.dialect import Endpoint, Fields
 from extproc.words.errors import (
     INVALID_JSON,
     INVALID_REQUEST,
@@ -56,7 +57,7 @@ class Classify:
     """
 
     def __init__(self, *, quarantine: bool = False) -> None:
-        self._endpoints = Endpoints(dialects().values())
+        self._endpoints = Finder(client_apis().values())
         self._quarantine = quarantine
 
     def __call__(self, exchange: Exchange) -> None:
@@ -91,12 +92,12 @@ class Classify:
             others = "" if exchange.attached else ", or compressed with gzip or zstd"  # which Envoy inflates
             raise Refusal(UNSUPPORTED_ENCODING, f"The body is compressed: send it without content-encoding{others}.")
         kind = request.headers.get("content-type", "application/json")
-        if not is_json(kind) and not (exchange.request.dialect.forms and boundary_of(kind)):
-            other = " or a form ('multipart/form-data')" if exchange.request.dialect.forms else ""
+        if not is_json(kind) and not (exchange.request.dialect.endpoints.forms and boundary_of(kind)):
+            other = " or a form ('multipart/form-data')" if exchange.request.dialect.endpoints.forms else ""
             message = f"The body must be JSON in UTF-8, with 'content-type: application/json'{other}."
             raise Refusal(UNSUPPORTED_ENCODING, message)
 
-    def _call(self, exchange: Exchange, found: Mapping[str, tuple[Dialect, Endpoint]], path: str) -> None:
+    def _call(self, exchange: Exchange, found: Mapping[str, tuple[ClientAPI, Endpoint]], path: str) -> None:
         """A call about an object that a provider keeps."""
         request = exchange.request.head
         exchange.request.dialect, endpoint = next(iter(found.values()))
@@ -138,15 +139,14 @@ class Parse:
         # `changed` are fields that targets set or remove.
         self._names = {
             name: Names({*dialect.fields.relied_on, *NOT_FORWARDED, *changed}, NOT_FORWARDED)
-            for name, dialect in dialects().items()
-            if dialect.paths
+            for name, dialect in client_apis().items()
         }
-        self._inside = {name: Inside(dialect.fields) for name, dialect in dialects().items() if dialect.paths}
-        self._objects = {name: _objects.names(dialect.objects) for name, dialect in dialects().items()}
+        self._inside = {name: Inside(dialect.fields) for name, dialect in client_apis().items()}
+        self._objects = {name: _objects.names(dialect.offers.stored.objects) for name, dialect in client_apis().items()}
 
     def __call__(self, exchange: Exchange) -> None:
         self._check_size(exchange)
-        if exchange.request.dialect.forms and (
+        if exchange.request.dialect.endpoints.forms and (
             boundary := boundary_of(exchange.request.head.headers.get("content-type", ""))
         ):
             self._interpret(exchange, self._form(exchange, boundary), None)
@@ -184,7 +184,7 @@ class Parse:
         """Read the body. `met` are the names of the fields of all its objects, where they are known."""
         if not isinstance(tree, dict):
             raise Refusal(INVALID_REQUEST, "The body must be a JSON object.")
-        if (spelled := exchange.request.dialect.spelled(tree)) is not tree:
+        if (spelled := exchange.request.dialect.offers.naming.spelled(tree)) is not tree:
             tree, exchange.request.masked = spelled, True
             exchange.request.body = msgspec.json.encode(tree)
             met = None
@@ -221,7 +221,9 @@ class ParseLarge(Parse):
     """The same for a large body: in slices, with a turn for other requests after each. Ends when Envoy gave it up."""
 
     async def __call__(self, exchange: Exchange) -> None:  # type: ignore[override]
-        if exchange.request.dialect.forms and boundary_of(exchange.request.head.headers.get("content-type", "")):
+        if exchange.request.dialect.endpoints.forms and boundary_of(
+            exchange.request.head.headers.get("content-type", "")
+        ):
             super().__call__(exchange)
             return
         self._check_size(exchange)

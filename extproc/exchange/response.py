@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 
 from extproc.dialects import rates
+from extproc.dialects._replies import OpenAIReplies
 from extproc.guardrails import has_guards
 from extproc.money.budgets.options import charged
 from extproc.upstream import prices
@@ -33,7 +34,7 @@ from extproc.words import contract, verdicts
 from extproc.words.actions import Continue
 from extproc.words.chain import passed_over
 from extproc.words.contract import TOLD, UPSTREAM, internal
-from extproc.words.dialect import Dialect, Report
+from extproc.words.dialect import Report
 from extproc.words.errors import (
     PROVIDER_BAD_ANSWER,
     PROVIDER_CREDENTIAL_REJECTED,
@@ -75,7 +76,7 @@ class Origin:
         told = {ORIGIN: "gateway", **_missing(advice(response.status), response.headers), **named(exchange)}
         told |= passed_over(exchange.route.skipped)
         withheld = internal(response.headers)
-        if response.ended or type(exchange.request.dialect).error is Dialect.error:
+        if response.ended or type(exchange.request.dialect.replies).error is OpenAIReplies.error:
             return Continue(told, withheld)
         exchange.answer.reader = Rewording(exchange)
         return Continue(told, (*withheld, "content-length"), read_answer=True)
@@ -117,7 +118,7 @@ class Tell:
         if exchange.money.rate:  # the provider's describe the gateway's account, and must not mix with these
             withheld += tuple([name for name in headers if name.startswith(self._rates)])
             told |= exchange.money.rate
-        if exchange.request.dialect.request_id and exchange.request.dialect.request_id not in headers:
+        if exchange.request.dialect.replies.request_id and exchange.request.dialect.replies.request_id not in headers:
             told |= named(exchange)
         exchange.answer.told, exchange.answer.withheld = told, withheld
 
@@ -220,7 +221,7 @@ class Read:
             body_limit=self._body_limit,
             empty_limit=self._empty_limit,
             hold=self._hold,
-            key=exchange.request.dialect.usage_key,
+            key=exchange.request.dialect.answers.usage_key,
         )
         readable = framing is not None and encoding in ("identity", *ENCODINGS)
         if (
@@ -243,7 +244,7 @@ class Read:
         if (
             isinstance(framing, SSE)
             and exchange.request.ask.stream
-            and exchange.request.dialect.array(exchange.request.head.path)
+            and exchange.request.dialect.endpoints.array(exchange.request.head.path)
         ):
             exchange.features[ARRAY] = JSONArray()
             told["content-type"] = "application/json; charset=UTF-8"
@@ -259,7 +260,7 @@ class Read:
 
 def named(exchange: Exchange) -> Mapping[str, str]:
     """The request's id in the header where the client's API has it, beside `x-request-id`, which Envoy sets."""
-    name = exchange.request.dialect.request_id
+    name = exchange.request.dialect.replies.request_id
     return {name: exchange.request.id} if name and exchange.request.id else {}
 
 
@@ -368,11 +369,11 @@ class Annotate:
     merges = True
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
-        return _price(exchange) is not None and bool(exchange.request.dialect.usage_at)
+        return _price(exchange) is not None and bool(exchange.request.dialect.answers.usage_at)
 
     def reason(self, exchange: Exchange) -> str:
         targets = exchange.route.targets if exchange.answer.target is None else (exchange.answer.target,)
-        priced = exchange.request.dialect.usage_at and any(target.price is not None for target in targets)
+        priced = exchange.request.dialect.answers.usage_at and any(target.price is not None for target in targets)
         return "its cost is written into it" if priced else ""
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
@@ -380,7 +381,7 @@ class Annotate:
         for event in events:
             if price is not None and event.usage is not None and event.data is not None:
                 cost = prices.decimal(prices.cost(price, event.usage))
-                data = written.with_cost(event.data, cost, exchange.request.dialect.usage_at)
+                data = written.with_cost(event.data, cost, exchange.request.dialect.answers.usage_at)
                 event.raw, event.data = event.raw.replace(event.data, data, 1), data
         return events
 

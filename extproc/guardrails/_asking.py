@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import msgspec
 from pydantic import Field
 
-from extproc.dialects.openai_chat import DIALECT as _API
+from extproc.dialects import openai_chat
 from extproc.guardrails._base import Failure
 from extproc.guardrails._remote import Around, Limits, RemoteSettings, Service, Url, key_of
 from extproc.words.dialect import Destination
@@ -25,7 +25,7 @@ from extproc.words.values import ModelName, Name, Pattern, PositiveDuration
 
 LABEL = "x-ai-guardrail"
 """Header of a guardrail's calls, a label in the ledger: its name."""
-_PATH = next(iter(_API.paths))
+_PATH = next(iter(openai_chat.endpoints.paths))
 _encode = msgspec.json.Encoder().encode
 
 
@@ -117,14 +117,14 @@ class Asked:
             format=self._format,
             max_tokens=settings.max_output_tokens,
         )
-        body = _encode(_API.encode_request(prompt, Destination(settings.model))[0])
+        body = _encode(openai_chat.encode_request(prompt, Destination(settings.model))[0])
         return _words(await self.service.post(_PATH, body, headers, deadline)).encode(errors="replace")
 
 
 def _words(answer: bytes) -> str:
     """The text of an answer that is nothing but text. Raises Failure."""
     try:
-        choices = _API.decode_answer(answer).choices
+        choices = openai_chat.decode_answer(answer).choices
     except ValueError:
         raise Failure("bad_answer") from None
     words = [part.text for choice in choices for part in choice.parts if isinstance(part, TextPart)]

@@ -83,7 +83,8 @@ class GuardInput:
                 await self._replace(exchange, guard, guard.replacer)
         guarding(exchange).guards = tuple(
             self._bound(
-                exchange, [guard for guard in guards if guard.on_answer and not exchange.request.dialect.wordless]
+                exchange,
+                [guard for guard in guards if guard.on_answer and not exchange.request.dialect.answers.wordless],
             )
         )
         for guard in guards:
@@ -125,7 +126,7 @@ class GuardInput:
 
     def _withhold(self, exchange: Exchange, guard: Guard, withheld: Callable[[str], bool]) -> None:
         """Take tools out of the request."""
-        changed, names = exchange.request.dialect.without_tools(exchange.request.json, withheld)
+        changed, names = exchange.request.dialect.offers.tools.without(exchange.request.json, withheld)
         if names:
             self._note(exchange, Verdict(guard.name, "input", "mask", {"sensitive_tool": len(names)}))
             exchange.request.body, exchange.request.masked = (
@@ -135,7 +136,11 @@ class GuardInput:
 
     async def _replace(self, exchange: Exchange, guard: Guard, replacer: Replacer) -> None:
         """Replace results of tools by answers about them."""
-        found = [one for one in exchange.request.dialect.results(exchange.request.json) if replacer.meant(one.tool)]
+        found = [
+            one
+            for one in exchange.request.dialect.offers.tools.results(exchange.request.json)
+            if replacer.meant(one.tool)
+        ]
         fixed = [one.tool for one in found if one.written is None]
         if fixed := [*fixed, *(name for name in exchange.request.ask.hosted if replacer.meant(name))]:
             self._note(exchange, Verdict(guard.name, "input", "block", {"provider_tool": len(fixed)}))

@@ -36,7 +36,7 @@ from extproc.guardrails._source import Hit, Written, render
 from extproc.guardrails._threads import INLINE, TURN
 from extproc.wire.framing import OVERSIZE, Frame
 from extproc.wire.framing.json import InvalidJSON, parse
-from extproc.words.dialect import Dialect
+from extproc.words.api import ClientAPI
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
 from extproc.words.said import ANSWER, CALL, Called, Closed, Part, Piece
 from extproc.words.verdicts import GUARDRAILS, Verdict
@@ -92,7 +92,7 @@ class Watch:
 
     def __init__(
         self,
-        dialect: Dialect,
+        dialect: ClientAPI,
         guards: Sequence[Guard],
         label: Label,
         tell: Callable[[Verdict], None],

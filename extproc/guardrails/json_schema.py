@@ -90,7 +90,7 @@ class JSONSchema(Judge):
     def for_exchange(self, exchange: Exchange) -> JSONSchema | None:
         if self._schema is not None:
             return self
-        tooling = exchange.request.dialect.tooling(exchange.request.json)
+        tooling = exchange.request.dialect.offers.tools.tooling(exchange.request.json)
         if not self._calls:
             if tooling.answer is None:
                 return None

@@ -96,14 +96,14 @@ class _Sizes:
         return self._dialect.conversation(self._body).turns, self._spoken
 
     def turns(self) -> tuple[int, str]:
-        return self._dialect.tooling(self._body).turns, self._spoken
+        return self._dialect.offers.tools.tooling(self._body).turns, self._spoken
 
     def tools(self) -> tuple[int, str]:
-        offered = self._dialect.tooling(self._body).offered
+        offered = self._dialect.offers.tools.tooling(self._body).offered
         return max(self._dialect.conversation(self._body).tools, len(offered)), "tools"
 
     def results(self) -> tuple[int, str]:
-        return len(self._dialect.tooling(self._body).results), self._spoken
+        return len(self._dialect.offers.tools.tooling(self._body).results), self._spoken
 
     def images(self) -> tuple[int, str]:
         return self._ask.images, self._spoken

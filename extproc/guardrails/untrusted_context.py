@@ -65,7 +65,10 @@ class UntrustedContext(Detector, Withholds):
 
     def for_exchange(self, exchange: Exchange) -> UntrustedContext | None:
         """None where every result can be trusted. Tools that the provider runs give results within the answer."""
-        results = [*exchange.request.dialect.tooling(exchange.request.json).results, *exchange.request.ask.hosted]
+        results = [
+            *exchange.request.dialect.offers.tools.tooling(exchange.request.json).results,
+            *exchange.request.ask.hosted,
+        ]
         found = [name for name in dict.fromkeys(results) if not self._may_trust(name)]
         found += exchange.findings.tainted
         if not found:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from extproc.dialects import provider_apis
 from extproc.routing.catalog import Catalog
 from extproc.upstream.providers import kinds
+from extproc.words.api import ClientAPI
 from extproc.words.contract import Service
-from extproc.words.dialect import HOSTED, Dialect
+from extproc.words.dialect import HOSTED
 from extproc.words.exchange import Adaptation, Exchange, Target
 
 
@@ -26,22 +28,22 @@ def adapt(target: Target, catalog: Catalog, exchange: Exchange) -> Target:
 
 
 def _adaptation(
-    target: Target, catalog: Catalog, client: Dialect, *, traces: bool, stream: bool, hosted: bool
+    target: Target, catalog: Catalog, client: ClientAPI, *, traces: bool, stream: bool, hosted: bool
 ) -> Adaptation:
-    dialect = catalog.dialect(target, client) or client
+    dialect = catalog.api(target, client) or client.name
     kind = catalog.providers[target.provider].kind
-    provider, own = kinds()[kind], dialect is client
-    anew = own and (traces or (target.prompt_cache and dialect.cache_marks))
-    key = client.cache_key if own and target.prompt_cache and client.name in provider.cache_keys else ""
+    provider, own = kinds()[kind], dialect == client.name
+    anew = own and (traces or (target.prompt_cache and marks_caches(dialect)))
+    key = client.offers.reuse.cache_key if own and target.prompt_cache and client.name in provider.cache_keys else ""
     needed = None
     # The path of each try differs where it holds the model's name.
     if own and not anew and client.fields.model is not None:
-        if provider.adapt is None or client.forms:  # forms are patched, never written anew
-            return Adaptation(dialect.name, cache_key=key)
+        if provider.adapt is None or client.endpoints.forms:  # forms are patched, never written anew
+            return Adaptation(dialect, cache_key=key)
         needed = provider.adapts
     service = Service(
         kind,
-        dialect.name,
+        dialect,
         target.model,
         target.max_output_tokens or target.known_output,
         reasoning=target.supports is None or "reasoning" in target.supports,
@@ -50,4 +52,10 @@ def _adaptation(
         drop_hosted=not own and hosted,
         stream=stream,
     )
-    return Adaptation(dialect.name, own, service, needed, key)
+    return Adaptation(dialect, own, service, needed, key)
+
+
+def marks_caches(dialect: str) -> bool:
+    """Whether requests of the dialect can mark the content that a prompt cache should keep."""
+    api = provider_apis().get(dialect)
+    return api is not None and api.able.cache_marks

@@ -14,15 +14,16 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from extproc.access.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
-from extproc.dialects import dialects
+from extproc.dialects import client_apis, provider_apis
 from extproc.routing.history import History
 from extproc.routing.parameters import compile_changes, compose
 from extproc.routing.strategies import StickySettings, strategies
 from extproc.upstream.prices import PriceBook, PriceSettings, hold, known_model
 from extproc.upstream.prices.outputs import known_output
 from extproc.upstream.providers import HostedTools, ProviderSettings, kinds
+from extproc.words.api import ClientAPI
 from extproc.words.chain import Branch, Chain, RetrySettings
-from extproc.words.dialect import ABILITIES, Batch, Dialect
+from extproc.words.dialect import ABILITIES, Batch
 from extproc.words.errors import INVALID_REQUEST, MODEL_NOT_FOUND, Refusal
 from extproc.words.exchange import Changes, Exchange, Target
 from extproc.words.facts import check_fact
@@ -299,15 +300,15 @@ class Catalog:
         """The entries with `*`, and the provider of each."""
         return ((key, model.provider) for _, key, model in self._wildcards)
 
-    def dialect(self, target: Target, client: Dialect) -> Dialect | None:
-        """The API in which a request of the `client`'s reaches the target. It is the client's own where the provider
+    def api(self, target: Target, client: ClientAPI) -> str | None:
+        """The dialect in which a request of the `client`'s reaches the target: the client's own where the provider
         speaks it, else the first that translation can reach; None when there is none.
         """
-        return _dialect(self.providers[target.provider].kind, target.model, client.name, target.api)
+        return _api(self.providers[target.provider].kind, target.model, client.name, target.api)
 
-    def fetches_not(self, target: Target, dialect: Dialect) -> bool:
+    def fetches_not(self, target: Target, dialect: str) -> bool:
         """Whether the target takes images and files as data alone, where it gets requests of `dialect`."""
-        return dialect.name in self.providers[target.provider].provider.no_urls
+        return dialect in self.providers[target.provider].provider.no_urls
 
     def unavailable(self, target: Target, *, attached: bool = False) -> tuple[str, str] | None:
         """The reason why the target takes no requests now, as (reason, text), or None. In attach mode Envoy has keys of
@@ -395,21 +396,16 @@ def _batch(provider: ProviderSettings | None, model: str) -> Batch | None:
 
 
 @lru_cache(maxsize=4096)
-def _dialect(kind: str, model: str, client: str, api: str) -> Dialect | None:
-    provider, known = kinds()[kind], dialects()
-    asked = known[client]
-    able = [
-        known[name]
-        for name in provider.preferred(model)
-        if asked.translates_from
-        and known[name].family == asked.family
-        and known[name].translates_into
-        and provider.speaks(model, name)
-    ]
-    if api != client and (wanted := next((dialect for dialect in able if dialect.name == api), None)) is not None:
-        return wanted
+def _api(kind: str, model: str, client: str, api: str) -> str | None:
+    provider, asked = kinds()[kind], client_apis()[client]
+    able: list[str] = []
+    if asked.translation is not None:
+        family = {name for name, known in provider_apis().items() if known.family == asked.family}
+        able = [name for name in provider.preferred(model) if name in family and provider.speaks(model, name)]
+    if api != client and api in able:
+        return api
     if provider.speaks(model, client):
-        return asked
+        return client
     return able[0] if able else None
 
 

@@ -19,7 +19,7 @@ def prefix(exchange: Exchange) -> bytes:
     """The digest, 16 bytes; empty for a request without turns. Reads the body once."""
     found = exchange.route.prefix
     if found is None:
-        steady, opening = exchange.request.dialect.prefix(exchange.request.json)
+        steady, opening = exchange.request.dialect.offers.reuse.prefix(exchange.request.json)
         try:
             data = _encode([steady, opening]) if opening else b""
         except (UnicodeEncodeError, RecursionError):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from extproc.routing.adaptation import adapt
+from extproc.dialects import provider_apis
+from extproc.routing.adaptation import adapt, marks_caches
 from extproc.routing.catalog import Catalog
 from extproc.routing.history import History
 from extproc.words.chain import Branch, Choice, Skip
@@ -21,7 +22,6 @@ from extproc.words.dialect import (
     NATIVE,
     SAFETY,
     Ask,
-    Dialect,
 )
 from extproc.words.errors import NO_PROVIDER_AVAILABLE, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
@@ -82,8 +82,9 @@ class Select:
         if not exchange.attached:  # the owner's Envoy decides the number of tries in attach mode
             left = [target for target in left for _ in range(target.tries)][: exchange.route.chain.retry.attempts]
         client = exchange.request.dialect
-        exchange.route.traces = bool(client.traces) and any(trace in exchange.request.body for trace in client.traces)
-        marked = client.cache_marks and any(target.prompt_cache for target in left)
+        traces = () if client.translation is None else client.translation.traces
+        exchange.route.traces = any(trace in exchange.request.body for trace in traces)
+        marked = any(target.prompt_cache for target in left) and marks_caches(client.name)
         left = [adapt(target, self._catalog, exchange) for target in left]
         exchange.route.translated = any(not target.adaptation.own for target in left) or (
             bool(exchange.request.ask.thinking) and (exchange.route.traces or marked)  # the request is written anew
@@ -103,14 +104,14 @@ class Select:
 
     def _unable(self, target: Target, exchange: Exchange) -> tuple[str, str] | None:
         catalog, ask, client = self._catalog, exchange.request.ask, exchange.request.dialect
-        dialect = catalog.dialect(target, client)
-        if dialect is None or (exchange.attached and dialect is not client):
+        dialect = catalog.api(target, client)
+        if dialect is None or (exchange.attached and dialect != client.name):
             path = exchange.request.head.path.partition("?")[0]  # a query may hold a key
             return "dialect", f"provider {target.provider} does not serve {path}"
-        if dialect is not client and (unsaid := [need for need in ask.needs if _lacks(dialect, target, need, ask)]):
+        if dialect != client.name and (unsaid := [need for need in ask.needs if _lacks(dialect, target, need, ask)]):
             why = f"the API of provider {target.provider} has no {', '.join(_named(ask, need) for need in unsaid)}"
             if "state" in unsaid:
-                return "dialect", why + (_STATELESS if client.objects.items else "")
+                return "dialect", why + (_STATELESS if client.offers.stored.objects.items else "")
             return "dialect", why + _REMEDY if HOSTED in unsaid and "hosted_call" not in unsaid else why
         if BY_URL in ask.needs and catalog.fetches_not(target, dialect):
             return "dialect", f"provider {target.provider} fetches no images or files by URL (send them in base64)"
@@ -135,7 +136,7 @@ class Select:
             tokens = size // CHARACTERS_PER_TOKEN
             if tokens > target.context:
                 return "context", f"about {tokens} tokens do not fit into its context of {target.context}"
-        if ask.inputs and dialect.family == "embeddings" and (why := _too_many(ask, target, dialect)):
+        if ask.inputs and client.family == "embeddings" and (why := _too_many(ask, target, dialect)):
             return "batch", why
         if self._unpriced is not None and (budget := self._unpriced(exchange, target)) is not None:
             return "no_price", f"its price is unknown and the budget {budget!r} counts money: it needs a `price`"
@@ -188,9 +189,11 @@ def _check_thread(exchange: Exchange) -> None:
         raise Refusal(UNSUPPORTED_BY_TARGETS, f"{message}conversation.", param=ask.needs["thread"])
 
 
-def _too_many(ask: Ask, target: Target, dialect: Dialect) -> str:
+def _too_many(ask: Ask, target: Target, dialect: str) -> str:
     """The reason why a batch most likely is more than a target takes in one request; empty where it fits."""
-    most = target.batch or dialect.batch(target.model)
+    most = target.batch
+    if most is None and (api := provider_apis().get(dialect)) is not None:
+        most = api.able.batch(target.model)
     if most is None:
         return ""
     if ask.inputs > most.inputs:
@@ -207,15 +210,16 @@ def _named(ask: Ask, need: str) -> str:
     return need if field in (need, "input", "tools") else f"{need} ({field!r})"
 
 
-def _lacks(dialect: Dialect, target: Target, need: str, ask: Ask) -> bool:
+def _lacks(dialect: str, target: Target, need: str, ask: Ask) -> bool:
     """Whether a request that needs `need` cannot be translated for `target`."""
+    able = provider_apis()[dialect].able
     if need == HOSTED:
         return target.hosted_tools != "drop"
     if need == IMAGE_OUTPUT:
-        return not dialect.images
+        return not able.images
     if need == SAFETY:
         return all(name != ask.needs[need] for name, *_ in target.changes)
-    return need in dialect.lacks or need in NATIVE
+    return need in able.lacks or need in NATIVE
 
 
 def order(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequence[Target]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from typing import Any
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis, families
 from extproc.settings.config import Settings
 from extproc.upstream.providers import Provider, kinds
 from extproc.words.values import DURATION, SECRET, SIZE, show_duration, show_size
@@ -100,14 +100,15 @@ def _provider_page(kind: str, provider: Provider) -> str:
     settings, model = provider.example
     name = kind.replace("_", "-")
     spoken = [f"`{dialect}`{_which(provider, dialect)}" for dialect in provider.dialects]
-    families = {dialects()[dialect].family for dialect in provider.dialects}
+    known = families()
+    here = {known[dialect] for dialect in provider.dialects}
     clients = [
         path
-        for dialect in dialects().values()
-        for path in dialect.paths
-        if dialect.name in provider.dialects or (dialect.translates_from and dialect.family in families)
+        for dialect in client_apis().values()
+        for path in dialect.endpoints.paths
+        if dialect.name in provider.dialects or (dialect.translation is not None and dialect.family in here)
     ]
-    known = f"catalogue `{provider.catalogue}`" if provider.catalogue else "`price` and `context` of the model"
+    prices = f"catalogue `{provider.catalogue}`" if provider.catalogue else "`price` and `context` of the model"
     key = "signed by Envoy" if provider.signed_for else f"`{provider.credential.header}`"
     if provider.tokens:
         key += f", or `authorization` with [tokens of {provider.tokens}](credentials.md)"
@@ -131,7 +132,7 @@ auth: {{required: false}}
 | credential | {key} |
 | speaks | {", ".join(spoken)} |
 | clients may use | {", ".join(f"`{path}`" for path in sorted(clients))} |
-| prices and contexts | {known} |
+| prices and contexts | {prices} |
 | source | {provider.source} |
 """
 

@@ -1,8 +1,8 @@
 """A dialect: the JSON of one API, as the rest of the gateway knows it.
 
 Only a dialect knows the names of fields. `Fields` are those names, `Ask` is the meaning of a request, `Conversation`
-the dialogue so far, `Text` a view of one piece of its text, `Report` the usage, finish and errors of an answer. A
-`Dialect` reads and writes them.
+the dialogue so far, `Text` a view of one piece of its text, `Report` the usage, finish and errors of an answer. The
+functions of a dialect, which read and write them, are in `words.api`.
 """
 
 from __future__ import annotations
@@ -11,20 +11,13 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Protocol
 from urllib.parse import quote
 
-import msgspec
-
 from extproc.words import messages
-from extproc.words.errors import Kind
 from extproc.words.exchange import Usage
 from extproc.words.messages import Effort
-from extproc.words.objects import Objects
-from extproc.words.said import Called, Closed, Part, Piece, loose
 from extproc.words.sample import Sample, Thought
-from extproc.words.tooling import Result, Tooling, Withheld, Without
 
 ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 """Abilities of models. A request needs one when it would mean something else without the field that asks for it."""
@@ -36,7 +29,7 @@ BY_URL = "url"
 """The need of a request with images or files at an address on the web, which the provider has to fetch."""
 
 IMAGE_OUTPUT = "image_output"
-"""The need of a request for images in the answer: APIs with `Dialect.images` can serve it."""
+"""The need of a request for images in the answer: APIs with `Able.images` can serve it."""
 
 SAFETY = "safety"
 """The need of a request for content to be blocked by its provider. An operator can `remove` the field at a target."""
@@ -62,8 +55,8 @@ class Listed:
 
 @dataclass(slots=True, frozen=True)
 class Endpoint:
-    """A path that clients call. `pattern` is the path as `Dialect.paths` lists it, `model` the client's word in the
-    place of its `{model}`. `alias` is True where the client called another path, see `Dialect.aliases`.
+    """A path that clients call. `pattern` is the path as `Endpoints.paths` lists it, `model` the client's word in the
+    place of its `{model}`. `alias` is True where the client called another path, see `Endpoints.aliases`.
     """
 
     pattern: str
@@ -79,10 +72,10 @@ class Endpoint:
 
 
 PLACE = "{model}"
-"""Placeholder of the model's name in a path of `Dialect.paths`."""
+"""Placeholder of the model's name in a path of `Endpoints.paths`."""
 ANY = "{any}"  # placeholder of one segment of a path that the gateway does not read
 ID = "{id}"
-"""Placeholder of an object's id in a path of `Dialect.calls`."""
+"""Placeholder of an object's id in a path of `Endpoints.calls`."""
 
 NO_ENDPOINT = Endpoint("", "")
 
@@ -310,270 +303,6 @@ class Encoder(Protocol):
     def feed(self, event: messages.Event) -> bytes:
         """The bytes of `event` in this API, possibly none. After `Failed` and `Ended` nothing more is fed."""
         ...
-
-
-class Dialect:
-    """The base of every dialect. The error shape here is OpenAI's; others override it.
-
-    The methods serve three sides: requests the gateway passes through, clients whose requests are translated, and
-    providers that get translated requests. A dialect that no client speaks has no `paths`.
-    """
-
-    name: str
-    paths: Mapping[str, str] = {}
-    """Paths that clients call, each with its gen_ai.operation.name. `{model}` stands for the model's name, of several
-    segments if need be: `/v1beta/models/{model}:generateContent`.
-    """
-    aliases: Mapping[str, str] = {}
-    """Further paths for the same, each with the one of `paths` it stands for. The model's name in one of them takes the
-    place of the one in the body.
-    """
-    forms: bool = False
-    """Whether requests may be forms (`multipart/form-data`)."""
-    unnamed: bool = False
-    """Whether its requests name no model: the field of that name, if there is one, is for the gateway alone."""
-    wordless: bool = False
-    """Whether its answers hold no words of a model, so that guardrails have nothing to read in them."""
-    calls: Mapping[tuple[str, str], str] = {}
-    """Calls about an object that a provider keeps, by method and path, each with its operation. `{id}` stands for the
-    object's id. They have no body.
-    """
-    call_query: tuple[str, ...] = ()
-    """Parameters in the queries of such calls that the provider gets."""
-    objects: Objects = Objects()
-    """Places of ids of kept objects."""
-    fields: Fields
-    """The names of its fields, in a dialect that clients speak."""
-    family: str = "chat"
-    """Dialects of one family can be translated into each other."""
-    traces: tuple[bytes, ...] = ()
-    """Marks of a translated answer in a conversation, unknown to providers of this API."""
-    cache_marks: bool = False
-    """True where requests can mark the content that a prompt cache should keep."""
-    images: bool = False
-    """Whether its answers can hold images. Events of its streams have the limit of whole answers then."""
-    image_turns: bool = False
-    """Whether the model's own turns can hold images. Elsewhere the user's turn behind them does."""
-    stream_type: str = "text/event-stream"
-    """Content type of its streamed answers."""
-    comments: bool = False
-    """Whether its clients skip comments in streams. google-genai drops the event behind one (go-genai#898)."""
-    usage_at: Sequence[Sequence[str]] = ()
-    """Paths to the usage object of an answer, or of an event, in which a cost can be written; empty: there is none."""
-    usage_key: bytes = b'"usage"'
-    """The name of usage in an answer, with its quotes."""
-    request_id: str = ""
-    """Header of answers with the request's id, where its clients look for another one than `x-request-id`."""
-    version: str = ""
-    """Header of requests that only its clients send."""
-    rates: str = ""
-    """Prefix of its providers' headers that report rate limits."""
-    models_path: str = ""
-    """Path of the list of models, where its clients look for another one than `/v1/models`."""
-    key_parameter: str = ""
-    """Parameter of the query in which its clients may send their key."""
-    lacks: frozenset[str] = frozenset()
-    """Needs of requests (`Ask.needs`) that this API cannot express: such requests are not translated into it."""
-    inputs: Any = None  # `dialects._inputs.Inputs`, where an answer has a part for each input of the request
-    cache_key: str = ""  # field by which requests that share a prefix reach the server that has it
-    reads: frozenset[str] | None = None  # fields at the top of a streamed event that readers look at; None: all
-    asides: frozenset[str] = frozenset()
-    """Top-level fields of a request that change no answer, see `cache.key`. A field that is not listed does."""
-
-    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
-        """The meaning of a request. `endpoint` is the path it came to, which matters where the model stands in it.
-        Raises Refusal (400) when a field the gateway relies on has the wrong shape.
-        """
-        raise NotImplementedError
-
-    def spelled(self, body: dict[str, Any]) -> dict[str, Any]:
-        """`body` with the names of its fields as the gateway reads them, for an API that has several spellings; the
-        same object where it had them already. Raises Refusal (400) where two spellings of one field stand in it.
-        """
-        return body
-
-    def for_model(self, body: dict[str, Any], model: str) -> dict[str, Any]:  # noqa: ARG002
-        """`body` as a provider gets it for another model, where the body repeats the name that the path has."""
-        return body
-
-    def array(self, path: str) -> bool:  # noqa: ARG002
-        """True where a client that calls `path`, with its query, takes a stream as one JSON array, and no events."""
-        return False
-
-    def thinking(self, body: Mapping[str, Any]) -> int:  # noqa: ARG002
-        """`Ask.thinking` of a body that a target has changed. Never raises."""
-        return 0
-
-    def conversation(self, body: Mapping[str, Any]) -> Conversation:
-        """The dialogue so far. Takes any body and never raises. Here its texts are all one message."""
-        return Conversation(asked=[text.value for text in islice(self.texts(body), _MOST_PIECES)])
-
-    def varies(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
-        """True for a request whose client wants another answer each time, by its fields. Never raises."""
-        return True
-
-    def plain(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
-        """True where the neutral form of a request, given without `asides`, says all that it says. Never raises."""
-        return False
-
-    def prefix(self, body: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:  # noqa: ARG002
-        """What every request of a conversation begins with: (tools, system prompt), (turns to the user's first)."""
-        return (), ()
-
-    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
-        """Every piece of text a client sent, wherever it stands in the body. Here all text but the model's is the
-        user's.
-        """
-        for key, value in body.items():
-            if isinstance(value, str):
-                if key != self.fields.model:
-                    yield Text("user", key, body, key)
-            else:
-                yield from strings(value, "user", key)
-
-    def tooling(self, body: Mapping[str, Any]) -> Tooling:  # noqa: ARG002
-        """The tools of a request, for guardrails. Takes any body and never raises. Here there are none."""
-        return Tooling()
-
-    def results(self, body: Mapping[str, Any]) -> Iterator[Result]:  # noqa: ARG002
-        """The results of tools in a request. Takes any body and never raises. Here there are none."""
-        yield from ()
-
-    def without_tools(self, body: Mapping[str, Any], withheld: Withheld) -> Without:  # noqa: ARG002
-        """The request without `withheld` tools. Takes any body and never raises."""
-        return {}, []
-
-    def renamed(self, body: Mapping[str, Any], model: str) -> Mapping[str, Any]:  # noqa: ARG002
-        """Fields to set where requests inside of the body have to name another model, where the API is `unnamed`."""
-        return {}
-
-    def keeps(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
-        """True when the provider may keep the answer, under an id that `observe` reports."""
-        return False
-
-    def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002
-        """The top-level fields that make a streamed answer report its usage; empty when it does so anyway."""
-        return {}
-
-    def observe(self, data: bytes, report: Report) -> bool:
-        """Read one event (or a whole plain answer) into `report`. True when it carries nothing but usage."""
-        raise NotImplementedError
-
-    def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
-        """Read the usage of an event that is too long to be read whole: from its beginning, its end, or `inside` of it,
-        where text begins with the value of a key at a level, 1 in the outermost object. Never raises.
-        """
-
-    def said(self, event: Any) -> Iterator[Piece | Closed | Called | Part]:
-        """The text of one event, or of a whole plain answer, given as its JSON. Takes anything and never raises. Here
-        each string is a text of its own.
-        """
-        yield from loose(event, "answer", QUIET)
-
-    def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
-        return {"error": {"message": message, "type": kind.type, "param": param, "code": kind.code}}
-
-    def model(self, listed: Listed) -> dict[str, Any]:
-        """One model, for clients that ask for it.
-
-        Here it is OpenAI's description with further facts that are known. `created` is a number that clients want; the
-        settings have no date. Source: https://platform.openai.com/docs/api-reference/models
-        """
-        found = {"id": listed.name, "object": "model", "created": _CREATED, "owned_by": listed.owner}
-        more = {"context_length": listed.context, "pricing": listed.usd_per_million}
-        return found | {name: value for name, value in more.items() if value is not None}
-
-    def models(self, listed: Sequence[Listed]) -> dict[str, Any]:
-        """The list of models."""
-        return {"object": "list", "data": [self.model(one) for one in listed]}
-
-    def cut_off(self, kind: Kind, message: str) -> bytes:
-        """A refusal as an event in the middle of a stream that a provider began."""
-        return b"data: %b\n\n" % msgspec.json.encode(self.error(kind, message, None))
-
-    @property
-    def translates_from(self) -> bool:
-        """True when a client's request in this API can become one of another dialect."""
-        return type(self).decode_request is not Dialect.decode_request
-
-    @property
-    def translates_into(self) -> bool:
-        """True when a request of another dialect can become one of this API."""
-        return type(self).encode_request is not Dialect.encode_request
-
-    # --- translations of a client's request
-
-    def smallest(self, model: str) -> dict[str, Any]:
-        """The body of the smallest request, for people to try a model with."""
-        raise NotImplementedError
-
-    def encode_count(self, tokens: int) -> dict[str, Any]:
-        """The answer to a request for the count of its tokens, where that is the operation."""
-        raise NotImplementedError
-
-    def frame(self, data: bytes) -> tuple[bytes, bool]:
-        """An event of a streamed answer in this API, as it streams them itself; empty when it is none. True for the
-        last one. For providers that put the same events into a framing of their own.
-        """
-        raise NotImplementedError
-
-    def decode_request(self, body: Mapping[str, Any]) -> messages.AnyPrompt:
-        """The neutral form of a client's request. Raises Refusal (400), naming the field, when the shape is not the
-        API's.
-        """
-        raise NotImplementedError
-
-    def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
-        """`body` without the tools that a provider runs itself and what they left there, and the names of both."""
-        return body, ()
-
-    def encode_answer(self, answer: messages.AnyAnswer) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def encoder(self) -> Encoder:
-        raise NotImplementedError
-
-    def encode_problem(self, status: int, problem: messages.Problem) -> dict[str, Any]:
-        """A provider's error as this API would write it."""
-        raise NotImplementedError
-
-    # --- translations to a provider
-
-    tool_names: int = 64
-    """Most characters of a tool's name. Longer names are shortened, and written out again in the answer."""
-    tool_letters: bool = False
-    """Whether a tool's name begins with a letter or an underscore."""
-    namespaces: bool = False
-    """Whether tools can be grouped. Elsewhere a group's name becomes part of its tools' names."""
-
-    def reasons(self, model: str) -> bool:  # noqa: ARG002
-        """False for a model that is known to refuse reasoning parameters."""
-        return True
-
-    def batch(self, model: str) -> Batch | None:  # noqa: ARG002
-        """The limits of one request with several inputs, where the API has some."""
-        return None
-
-    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002
-        """Path of its requests, after the provider's base_url: `/chat/completions`."""
-        return next(iter(self.paths)).removeprefix("/v1")
-
-    def encode_request(
-        self, prompt: messages.AnyPrompt, destination: Destination
-    ) -> tuple[dict[str, Any], Sequence[str]]:
-        """The body, and the names of advisory fields that it cannot express."""
-        raise NotImplementedError
-
-    def decode_answer(self, body: bytes) -> messages.AnyAnswer:
-        """The neutral form of an answer. Raises ValueError when it is not an answer of this API."""
-        raise NotImplementedError
-
-    def decoder(self) -> Decoder:
-        raise NotImplementedError
-
-    def decode_problem(self, status: int, body: bytes) -> messages.Problem:
-        """The content of an error answer, as far as it can be read; never raises."""
-        raise NotImplementedError
 
 
 def strings(value: Any, role: str, where: str) -> Iterator[Text]:

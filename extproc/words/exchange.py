@@ -16,9 +16,10 @@ from extproc.words.sample import Sample
 
 if TYPE_CHECKING:
     from extproc.words.actions import Continue, Reader
+    from extproc.words.api import ClientAPI
     from extproc.words.chain import Chain, Skip
     from extproc.words.contract import Service
-    from extproc.words.dialect import Ask, Batch, Dialect, Endpoint, Report
+    from extproc.words.dialect import Ask, Batch, Endpoint, Report
     from extproc.words.errors import Refusal
     from extproc.words.reservation import Reservation
     from extproc.words.tries import FailedTry
@@ -325,7 +326,7 @@ class ClientRequest:
     head: RequestHead
     id: str = ""  # `x-request-id`
     # Classify
-    dialect: Dialect = field(init=False)
+    dialect: ClientAPI = field(init=False)
     endpoint: Endpoint = field(init=False)
     operation: str = field(init=False)  # gen_ai.operation.name
     # Admit
@@ -368,7 +369,7 @@ class Route:
     of_tools: bool = False  # True: the targets are tools of MCP servers, not models
     kept: Kept = field(default_factory=Kept)
     prefix: bytes | None = None  # see `routing.prefix`; None: not read yet
-    traces: bool = False  # the body holds traces of a translation, see `Dialect.traces`
+    traces: bool = False  # the body holds traces of a translation, see `ClientTranslation.traces`
     translated: bool = False  # a target may get the request in another API than the client's
     # Forward
     onward: Continue = field(init=False)  # the action for Envoy

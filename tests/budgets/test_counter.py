@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.money.budgets import Exact, counter, tokenizer
 from extproc.wire.outbound.helper import Helper
 from extproc.words.dialect import Report
@@ -25,7 +25,7 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert tokens("Hello there, how are you?", "gpt-4o") == 7
 print([name for name in sys.modules if "tiktoken" in name], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-FIELDS = dialects()["openai_chat"].fields
+FIELDS = client_apis()["openai_chat"].fields
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.money.budgets import tokenizer
 from extproc.money.budgets.passed import family_of, of_request, of_sample, tokens
 from extproc.words.sample import BLOCK, MOST, Sample
@@ -111,13 +111,13 @@ def chat(*texts):
 @pytest.mark.parametrize("name", TEXTS)
 def test_the_text_of_a_request_is_what_it_says(name):
     true = MEASURED[name]["gpt-4o"] + 7
-    assert true - 2 <= of_request(chat(TEXTS[name]), (), dialects()["openai_chat"].fields, "gpt-4o") <= 1.1 * true
+    assert true - 2 <= of_request(chat(TEXTS[name]), (), client_apis()["openai_chat"].fields, "gpt-4o") <= 1.1 * true
 
 
 def test_many_short_messages_are_no_cheaper_and_not_much_dearer():
     words = [Random(3).choice(("yes", "no", "why not", "because I say so", "and then what?")) for _ in range(50)]
     true = sum(tokenizer.about(text) + 4 for text in words) + 3
-    assert 0.9 * true <= of_request(chat(*words), (), dialects()["openai_chat"].fields, "gpt-4o") <= 1.6 * true
+    assert 0.9 * true <= of_request(chat(*words), (), client_apis()["openai_chat"].fields, "gpt-4o") <= 1.6 * true
 
 
 @pytest.mark.parametrize("escaped", [False, True])
@@ -131,4 +131,4 @@ def test_images_and_sealed_texts_of_a_request_are_no_text():
     image = "data:image/png;base64," + ASCII["base64"]
     part = {"type": "image_url", "image_url": {"url": image}}
     body = {"messages": [{"role": "user", "content": [part]}, {"role": "assistant", "signature": ASCII["base64"]}]}
-    assert of_request(body, [image], dialects()["openai_chat"].fields, "gpt-4o") < 40
+    assert of_request(body, [image], client_apis()["openai_chat"].fields, "gpt-4o") < 40

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.money.budgets import tokenizer
 from tests.samples import examples
 
@@ -17,7 +17,7 @@ ENOUGH = 1 << 40
 
 
 def bound(body, images, most):
-    return tokenizer.bound(body, images, most, dialects()["openai_chat"].fields)
+    return tokenizer.bound(body, images, most, client_apis()["openai_chat"].fields)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -374,7 +374,7 @@ def test_the_count_of_the_json_text_would_be_too_low():
 def test_images_are_not_counted_as_text():
     url = "data:image/png;base64," + "A" * 10_000
     body = {"model": "m", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}
-    ask = dialects()["openai_chat"].read(body)
+    ask = client_apis()["openai_chat"].read(body)
     assert bound(body, ask.image_data, ENOUGH) < 100
     body["messages"].append({"role": "user", "content": "" + url[:4] + url[4:]})  # the same text outside an image
     assert bound(body, ask.image_data, ENOUGH) > 1000

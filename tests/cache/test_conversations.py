@@ -16,7 +16,7 @@ from extproc.wire.framing import Frame
 from extproc.words.dialect import Report
 from extproc.words.exchange import Consumer
 
-HOW = by_path()["/v1/responses"].objects.turns
+HOW = by_path()["/v1/responses"].offers.stored.objects.turns
 CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "f", "arguments": "{}"}
 SEALED = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "abc"}
 KEPT = {"type": "reasoning", "id": "rs_2", "summary": []}

@@ -6,7 +6,7 @@ import pytest
 
 from extproc.cache.entry import Entry
 from extproc.cache.forms import _events, fold, in_form, unfold
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.words.exchange import Usage
 from extproc.words.messages import (
     Answer,
@@ -42,17 +42,17 @@ ANSWER = Answer(
 
 
 def kept(dialect, answer, *, stream):
-    api = dialects()[dialect]
+    api = client_apis()[dialect]
     if stream:
-        encoder = api.encoder()
+        encoder = api.translation.encoder()
         body = b"".join(encoder.feed(event) for event in unfold(answer))
     else:
-        body = json.dumps(api.encode_answer(answer)).encode()
+        body = json.dumps(api.translation.encode_answer(answer)).encode()
     return Entry(1.0, body, dialect, stream, "a/m", 5)
 
 
 def read(dialect, body, *, stream):
-    api = dialects()[dialect]
+    api = client_apis()[dialect]
     return fold(_events(api, body)) if stream else api.decode_answer(body)
 
 
@@ -78,10 +78,10 @@ def said(answer):
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_kept_answer_says_the_same_in_every_form(dialect, stream):
     entry = kept(dialect, ANSWER, stream=stream)
-    assert in_form(entry, dialects()[dialect], stream=stream) is entry.body
+    assert in_form(entry, client_apis()[dialect], stream=stream) is entry.body
     for other in PATHS:
         for streamed in (False, True):
-            body = in_form(entry, dialects()[other], stream=streamed)
+            body = in_form(entry, client_apis()[other], stream=streamed)
             assert said(read(other, body, stream=streamed)) == said(ANSWER), (other, streamed)
 
 
@@ -119,4 +119,4 @@ def test_a_stream_that_broke_off_is_no_answer(events):
 )
 def test_what_cannot_be_read_is_not_given(entry):
     for stream in (False, True):
-        assert in_form(entry, dialects()["anthropic_messages"], stream=stream) is None
+        assert in_form(entry, client_apis()["anthropic_messages"], stream=stream) is None

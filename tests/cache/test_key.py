@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from extproc.cache.key import Keys, neutral
 from extproc.cache.settings import CacheRuleSettings
 from extproc.cache.stages import obstacle
-from extproc.dialects import by_path, dialects
+from extproc.dialects import by_path, client_apis
 from extproc.dialects.openai_chat import shapes as chat_shapes
 from extproc.dialects.openai_responses import shapes as responses_shapes
 from extproc.upstream.providers import ProviderSettings
@@ -26,7 +26,7 @@ KINDS = {"a": "mock", "b": "mock", "c": "openai", "d": "anthropic"}
 PROVIDERS = {name: ProviderSettings(kind=kind) for name, kind in KINDS.items()}
 KEYS = Keys(b"secret", PROVIDERS)
 FOLDER = Path(__file__).parent.parent / "dialects" / "full_requests"
-SPOKEN = [name for name, dialect in dialects().items() if dialect.paths and dialect.asides]
+SPOKEN = [name for name, dialect in client_apis().items() if dialect.offers.reuse.asides]
 
 
 @pytest.fixture
@@ -35,8 +35,8 @@ def key(exchange):
 
     def make(dialect, body, *, scope="consumer", json=None, **more):
         made = exchange(CHAT, **more)
-        made.request.dialect, made.request.json = dialects()[dialect], body if json is None else json
-        made.request.endpoint = Endpoint(next(iter(made.request.dialect.paths)), "chat")
+        made.request.dialect, made.request.json = client_apis()[dialect], body if json is None else json
+        made.request.endpoint = Endpoint(next(iter(made.request.dialect.endpoints.paths)), "chat")
         made.request.ask.stream = body.get("stream") is True
         found = KEYS(made, scope)
         assert found is not None
@@ -79,7 +79,7 @@ def changed(value):
 
 @pytest.mark.parametrize("dialect", SPOKEN)
 def test_each_field_changes_the_key_or_is_listed_as_changing_no_answer(key, dialect):
-    body, asides = full(dialect), dialects()[dialect].asides | {dialects()[dialect].fields.model}
+    body, asides = full(dialect), client_apis()[dialect].offers.reuse.asides | {client_apis()[dialect].fields.model}
     known = key(dialect, body)
     for path in places(body):
         for value in changed(at(body, path)):
@@ -98,19 +98,19 @@ def test_each_field_changes_the_key_or_is_listed_as_changing_no_answer(key, dial
 
 @pytest.mark.parametrize("dialect", SPOKEN)
 def test_each_field_that_the_gateway_reads_and_any_other_changes_the_key(key, dialect):
-    found = dialects()[dialect]
+    found = client_apis()[dialect]
     names = {
         *found.fields.relied_on,
         *chat_shapes.Request.__struct_fields__,
         *responses_shapes.Request.__struct_fields__,
     }
     names |= {"logit_bias", "prediction", "verbosity", "thinking", "dimensions", "suffix", "a_new_field"}
-    names |= found.asides
+    names |= found.offers.reuse.asides
     for body in (full(dialect), SAME.get(dialect, full(dialect))):
         known = key(dialect, body)
         for name in names:
             other = {**body, name: "another" if name == "model" else ["another", "value"]}
-            aside = name in found.asides or name == found.fields.model
+            aside = name in found.offers.reuse.asides or name == found.fields.model
             assert (key(dialect, body, json=other) == known) is aside, name
 
 
@@ -235,10 +235,10 @@ def test_no_pair_of_consumers_shares_an_answer_unless_the_scope_says_so(exchange
 
 
 def test_every_api_of_clients_says_which_fields_change_no_answer():
-    others = {name: dialect for name, dialect in dialects().items() if dialect.paths and name not in SPOKEN}
+    others = {name: dialect for name, dialect in client_apis().items() if name not in SPOKEN}
     asking = {name for name, dialect in others.items() if dialect.family not in ("passed", "count_tokens", "kept")}
     assert {name for name in asking if not name.startswith("gemini_")} <= {"openai_responses_compact"}
-    assert by_path()["/v1/embeddings"].asides == {"user"}
+    assert by_path()["/v1/embeddings"].offers.reuse.asides == {"user"}
 
 
 def test_a_form_is_never_kept():

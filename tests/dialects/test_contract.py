@@ -4,21 +4,23 @@ import json
 import re
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.dialects import by_path, dialects, rates
+from extproc.dialects import _checked, by_path, client_apis, provider_apis, rates
+from extproc.words.api import ClientAPI, ProviderAPI, Replies
 from extproc.words.dialect import PLACE, Ask, Endpoint, Report
 from extproc.words.errors import ALL, Refusal
 from extproc.words.messages import Started, Used
 from tests.dialects.shapes import SHAPES
 from tests.samples import examples
 
-DIALECTS = dialects()
+CLIENTS, PROVIDERS = client_apis(), provider_apis()
 SPOKEN = [
-    *(name for name, dialect in DIALECTS.items() if dialect.paths and not dialect.unnamed),
+    *(name for name, dialect in CLIENTS.items() if not dialect.offers.stored.unnamed),
     "example",
 ]  # by clients
 each = pytest.mark.parametrize("dialect", SPOKEN, indirect=True)
@@ -28,11 +30,11 @@ few = settings(max_examples=examples(40))  # of each dialect
 @pytest.fixture(scope="module")
 def dialect(request, example_dialect):
     """A dialect that clients use. In `example` the path names the model."""
-    return dialects()[request.param]
+    return client_apis()[request.param]
 
 
 def read(dialect, body):
-    pattern, operation = next(iter(dialect.paths.items()))
+    pattern, operation = next(iter(dialect.endpoints.paths.items()))
     return dialect.read(body, Endpoint(pattern, operation, "in-the-path" if PLACE in pattern else ""))
 
 
@@ -84,25 +86,30 @@ LIKELY = OBJECTS.map(
 
 def test_prefixes_of_rate_limits_have_one_order():
     """Another order would be another listener for Envoy, and its connections would be drained."""
-    assert rates() == tuple(dict.fromkeys(dialect.rates for dialect in dialects().values() if dialect.rates))
+    assert rates() == tuple(
+        dict.fromkeys(dialect.able.rates for dialect in provider_apis().values() if dialect.able.rates)
+    )
 
 
 def test_paths_are_unique_and_versioned():
-    paths = [path for dialect in DIALECTS.values() for path in dialect.paths]
+    paths = [path for dialect in CLIENTS.values() for path in dialect.endpoints.paths]
     assert len(set(paths)) == len(paths)
     assert all(re.match(r"/v\d\w*/", path) and "?" not in path for path in paths)
     assert all(path.count("{") == path.count(PLACE) <= 1 for path in paths)
     assert set(by_path()) == set(paths)
 
 
-@pytest.mark.parametrize(("name", "dialect"), DIALECTS.items())
+@pytest.mark.parametrize(("name", "dialect"), [*CLIENTS.items(), *PROVIDERS.items()])
 def test_a_dialect_is_named_after_its_module(name, dialect):
     assert dialect.name == name
 
 
-@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
-def test_a_dialect_serves_clients_or_providers(dialect):
-    assert dialect.paths or dialect.translates_into
+def test_mypy_compares_each_dialect_with_its_protocols():
+    for group, found in (("CLIENTS", CLIENTS), ("PROVIDERS", PROVIDERS)):
+        listed = re.search(rf"{group}: .*? = \[(.*?)\]", Path(_checked.__file__).read_text(), re.DOTALL)[1]
+        assert [name.strip().removesuffix(".CLIENT") for name in listed.split(",")[:-1]] == sorted(found)
+    for protocol in (ClientAPI, ProviderAPI, Replies):
+        assert len([name for name in {*vars(protocol), *protocol.__annotations__} if name[0] != "_"]) <= 15
 
 
 @each
@@ -134,10 +141,10 @@ def test_any_request_is_read_or_refused(dialect, body):
     assert set(ask.needs.values()) <= set(body)  # each need names its field
     assert all(field in dialect.fields.needs[need] for need, field in ask.needs.items())
     if dialect.fields.output_limits:
-        assert dialect.thinking(body) == ask.thinking
+        assert dialect.offers.thinking(body) == ask.thinking
     # A request that was read can be scanned, and asked for usage.
     assert all(isinstance(text.value, str) for text in dialect.texts(body))
-    json.dumps(dialect.usage_request(body))
+    json.dumps(dialect.offers.usage_request(body))
 
 
 @each
@@ -259,8 +266,12 @@ def test_known_oddities_are_read(dialect, data):
 
 # --- usage: one reader for answers that pass through and answers that are translated
 
-TELLING = {name: dialect for name, dialect in DIALECTS.items() if dialect.family not in ("count_tokens", "kept")}
-BOTH_WAYS = [name for name, dialect in DIALECTS.items() if dialect.paths and dialect.translates_into]
+TELLING = {
+    name: dialect
+    for name, dialect in {**PROVIDERS, **CLIENTS}.items()
+    if dialect.family not in ("count_tokens", "kept")
+}
+BOTH_WAYS = [name for name in CLIENTS if name in PROVIDERS]
 CHANGED = [shape for shape in SHAPES if shape.dialect in BOTH_WAYS]
 
 
@@ -284,7 +295,7 @@ def leaves(value, *, inside=False):
 
 @given(st.sampled_from(CHANGED), st.integers(0), VALUES | st.integers(0, 2000))
 def test_both_paths_read_the_same_usage(shape, number, value):
-    dialect, report = DIALECTS[shape.dialect], Report()
+    dialect, api, report = CLIENTS[shape.dialect], PROVIDERS[shape.dialect], Report()
     said = deepcopy([shape.answer] if shape.answer is not None else list(shape.events))
     places = list(leaves(said))
     holder, key = places[number % len(places)]
@@ -293,9 +304,9 @@ def test_both_paths_read_the_same_usage(shape, number, value):
     for payload in payloads:
         dialect.observe(payload, report)
     if shape.answer is not None:
-        usage = dialect.decode_answer(payloads[0]).usage
+        usage = api.decode_answer(payloads[0]).usage
     else:
-        decoder, usage = dialect.decoder(), None
+        decoder, usage = api.decoder(), None
         for event in (event for payload in payloads for event in decoder.feed(payload, "")):
             usage = (event.usage if isinstance(event, Started | Used) else None) or usage
     assert report.usage in (usage, usage and replace(usage, source="estimated"))
@@ -304,6 +315,6 @@ def test_both_paths_read_the_same_usage(shape, number, value):
 @each
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.code)
 def test_every_refusal_has_a_shape(dialect, kind):
-    body = json.loads(json.dumps(dialect.error(kind, "what is wrong", "model")))
+    body = json.loads(json.dumps(dialect.replies.error(kind, "what is wrong", "model")))
     assert "what is wrong" in json.dumps(body)
     assert kind.code in json.dumps(body)

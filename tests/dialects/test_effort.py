@@ -2,7 +2,7 @@
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import provider_apis
 from extproc.dialects._effort import LEVELS, fitting, levels
 from extproc.dialects._thinkers import unlisted
 from extproc.upstream.providers import kinds
@@ -36,7 +36,7 @@ MODELS = [
 @pytest.mark.parametrize("api", ["openai_chat", "openai_responses"])
 def test_every_level_becomes_one_that_the_model_takes(model, wanted, api):
     prompt = Prompt("m", [Message("user", [TextPart("Hi")])], effort=wanted)
-    body, _ = dialects()[api].encode_request(prompt, Destination(model))
+    body, _ = provider_apis()[api].encode_request(prompt, Destination(model))
     effort = body.get("reasoning_effort") or body.get("reasoning", {}).get("effort")
     assert effort in levels(model)
     check_effort(model, effort, "effort")
@@ -72,7 +72,7 @@ def test_the_level_that_fits(model, wanted, fits):
 
 def test_a_model_that_does_not_reason_gets_no_level_and_the_client_is_told():
     prompt = Prompt("m", [Message("user", [TextPart("Hi")])], effort="high")
-    body, ignored = dialects()["openai_chat"].encode_request(prompt, Destination("gpt-4o"))
+    body, ignored = provider_apis()["openai_chat"].encode_request(prompt, Destination("gpt-4o"))
     assert ("reasoning_effort" in body, ignored) == (False, ["reasoning_effort"])
 
 

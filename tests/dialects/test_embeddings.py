@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis, provider_apis
 from extproc.words.dialect import Destination
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
-OPENAI = dialects()["openai_embeddings"]
+OPENAI = client_apis()["openai_embeddings"]
 GEMINI, VERTEX, COHERE, TITAN = (
-    dialects()[name] for name in ("gemini_embeddings", "vertex_embeddings", "cohere_embed", "aws_titan_embed")
+    provider_apis()[name] for name in ("gemini_embeddings", "vertex_embeddings", "cohere_embed", "aws_titan_embed")
 )
 PROVIDERS = {dialect.name: dialect for dialect in (GEMINI, VERTEX, COHERE, TITAN)}
 each = pytest.mark.parametrize("dialect", PROVIDERS.values(), ids=PROVIDERS)
@@ -46,9 +46,9 @@ def refused(dialect, model, *texts, **fields):
 @each
 def test_they_belong_to_the_family_and_serve_providers(dialect):
     assert dialect.family == OPENAI.family == "embeddings"
-    assert dialect.translates_into
-    assert dialect.translates_from == bool(dialect.paths)
-    assert OPENAI.translates_from
+    assert dialect.name in provider_apis()
+    assert dialect.name not in client_apis() or client_apis()[dialect.name].translation is not None
+    assert OPENAI.translation is not None
 
 
 @each
@@ -324,9 +324,9 @@ def test_a_client_gets_the_vectors(dialect):
         TITAN: {"embedding": A},
     }
     found = decode(dialect, bodies[dialect])
-    assert OPENAI.encode_answer(found)["data"] == [{"object": "embedding", "index": 0, "embedding": A}]
+    assert OPENAI.translation.encode_answer(found)["data"] == [{"object": "embedding", "index": 0, "embedding": A}]
     found.encoding = "base64"
-    assert OPENAI.encode_answer(found)["data"][0]["embedding"] == "AAAAPwAAgL8="
+    assert OPENAI.translation.encode_answer(found)["data"][0]["embedding"] == "AAAAPwAAgL8="
 
 
 @pytest.mark.parametrize(
@@ -384,4 +384,4 @@ def test_any_request_and_answer_is_read_or_refused(dialect, value):
     except ValueError:
         return
     found.encoding = "base64"
-    json.dumps(OPENAI.encode_answer(found))
+    json.dumps(OPENAI.translation.encode_answer(found))

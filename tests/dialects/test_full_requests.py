@@ -9,17 +9,22 @@ adds its file.
 import json
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from extproc.dialects import Endpoints, dialects
+from extproc.dialects import Finder, _usual, client_apis
 from extproc.exchange.parsing import Inside
 from extproc.words import contract
-from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Text
+from extproc.words.api import ClientAPI, Offers
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Fields, Text
 from extproc.words.errors import Refusal
 
 FOLDER = Path(__file__).parent / "full_requests"
-SPOKEN = [*(name for name, dialect in dialects().items() if dialect.paths and not dialect.unnamed), "example"]
+SPOKEN = [
+    *(name for name, dialect in client_apis().items() if not dialect.offers.stored.unnamed),
+    "example",
+]
 
 SYSTEM, ASKED, RESULT, DEFINED = "Be brief.", "Look at this.", "Rain, 7 degrees.", "Finds the weather."
 SIGNATURE = "c2lnbmVkIGJ5IGl0cyBwcm92aWRlcg=="
@@ -35,7 +40,7 @@ def _example(example_dialect):
 class Reading:
     """The facts that a dialect reads from a request."""
 
-    dialect: Dialect
+    dialect: ClientAPI
     body: dict
     endpoint: Endpoint
     ask: Ask
@@ -59,7 +64,7 @@ def requests(name):
 def read(dialect, which="full"):
     request = requests(dialect.name)[which]
     body = request["body"]
-    _, endpoint = Endpoints([dialect]).find(request["path"])
+    _, endpoint = Finder([dialect]).find(request["path"])
     ask = dialect.read(body, endpoint)
     return Reading(dialect, body, endpoint, ask, dialect.conversation(body), list(dialect.texts(body)))
 
@@ -87,7 +92,7 @@ CHAT = {
     "the names of that field": lambda found: found.ask.output_field in found.dialect.fields.output_limits,
     "the effort": lambda found: found.said.effort == "high",
     "tokens of thinking": lambda found: found.ask.thinking >= 8192,
-    "thinking, of a changed body": lambda found: found.dialect.thinking(found.body) == found.ask.thinking,
+    "thinking, of a changed body": lambda found: found.dialect.offers.thinking(found.body) == found.ask.thinking,
     "how many images": lambda found: found.ask.images == 1,
     "tokens of images": lambda found: found.ask.image_tokens == 1601,
     "bytes of images": lambda found: found.ask.image_bytes == sum(map(len, found.ask.image_data)) > 0,
@@ -182,15 +187,17 @@ def misread(dialect):
 @pytest.mark.parametrize("name", SPOKEN)
 def test_a_dialect_reports_every_fact(name):
     assert (FOLDER / f"{name}.json").exists(), f"the two requests in this API: {FOLDER.name}/{name}.json"
-    assert list(left_out(dialects()[name])) == []
+    assert list(left_out(client_apis()[name])) == []
 
 
-@pytest.mark.parametrize("name", [name for name in SPOKEN if name in dialects() and dialects()[name].translates_from])
+@pytest.mark.parametrize(
+    "name", [name for name in SPOKEN if name in client_apis() and client_apis()[name].translation is not None]
+)
 def test_the_request_is_the_same_in_every_api(name):
     """Translations read the same prompt from all of them, so no dialect is tested with a request of its own."""
-    if dialects()[name].family != "chat":
+    if client_apis()[name].family != "chat":
         return
-    prompt = dialects()[name].decode_request(requests(name)["full"]["body"])
+    prompt = client_apis()[name].translation.decode_request(requests(name)["full"]["body"])
     assert [part.text for part in prompt.system] == [SYSTEM]
     assert prompt.messages[0].parts[0].text == ASKED
     assert prompt.messages[-1].parts[-1].parts[0].text == RESULT
@@ -239,18 +246,17 @@ def nothing(part, name):
 def without(dialect, part, name):
     """The dialect, with one fact removed."""
 
-    class Incomplete(type(dialect)):
-        def read(self, body, endpoint=NO_ENDPOINT):
-            ask = super().read(body, endpoint)
-            if part is Ask:
-                setattr(ask, name, nothing(part, name))
-            return ask
+    def read(body, endpoint=NO_ENDPOINT):
+        ask = dialect.read(body, endpoint)
+        if part is Ask:
+            setattr(ask, name, nothing(part, name))
+        return ask
 
-        def conversation(self, body):
-            said = super().conversation(body)
-            return replace(said, **{name: nothing(part, name)}) if part is Conversation else said
+    def conversation(body):
+        said = dialect.conversation(body)
+        return replace(said, **{name: nothing(part, name)}) if part is Conversation else said
 
-    incomplete = Incomplete()
+    incomplete = SimpleNamespace(**vars(dialect) | {"read": read, "conversation": conversation})
     if part is Fields:
         incomplete.fields = replace(dialect.fields, **{name: nothing(part, name)})
     return incomplete
@@ -268,15 +274,25 @@ PARTS = [(part, field.name) for part in (Ask, Conversation, Fields) for field in
     "name", ["openai_chat", "openai_responses", "anthropic_messages", "gemini_generate_content", "example"]
 )
 def test_a_dialect_with_a_missing_fact_is_found(name, part, field):
-    dialect = dialects()[name]
+    dialect = client_apis()[name]
     if part is Fields and not getattr(dialect.fields, field):
         assert (name, field) in {("example", "model"), ("gemini_generate_content", "model")}  # the path has it
         return
     assert list(left_out(without(dialect, part, field))) != []
 
 
-@pytest.mark.parametrize("method", ["thinking", "conversation", "texts"])
-def test_a_dialect_that_keeps_a_default_of_the_base_is_found(method):
-    base = dialects()["openai_chat"]
-    incomplete = type("Incomplete", (type(base),), {method: getattr(Dialect, method)})()
+FIELDS = client_apis()["openai_chat"].fields
+
+
+@pytest.mark.parametrize(
+    "usual",
+    [
+        {"offers": Offers()},
+        {"texts": lambda body: _usual.texts(body, FIELDS)},
+        {"conversation": lambda body: _usual.conversation(_usual.texts(body, FIELDS))},
+    ],
+    ids=lambda usual: next(iter(usual)),
+)
+def test_a_dialect_that_reads_as_usual_is_found(usual):
+    incomplete = SimpleNamespace(**vars(client_apis()["openai_chat"]) | usual)
     assert list(left_out(incomplete)) != []

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis, provider_apis
 from extproc.wire.framing.sse import SSE
 from extproc.words.messages import Delta, Ended, Failed, Finished, Started
 from tests.fuzz.edits import PROGRAMS, changed_json, vocabulary
@@ -53,7 +53,7 @@ def encoded(value: Any) -> bytes:
 @each
 @given(number=st.integers(0, 999), program=PROGRAMS)
 def test_an_answer_is_read_or_refused(name, number, program):
-    dialect, (whole, _) = dialects()[name], seeds(name)
+    dialect, (whole, _) = provider_apis()[name], seeds(name)
     for value in changed_json(whole[number % len(whole)], program, *vocabulary(whole)):
         read(dialect, json.dumps(value).encode())
 
@@ -61,7 +61,7 @@ def test_an_answer_is_read_or_refused(name, number, program):
 @each
 @given(body=st.binary(max_size=60))
 def test_any_bytes_are_read_or_refused(name, body):
-    dialect = dialects()[name]
+    dialect = provider_apis()[name]
     read(dialect, body)
     decoder = dialect.decoder()
     in_order([*decoder.feed(body, ""), *decoder.end()])
@@ -75,9 +75,9 @@ def read(dialect, body: bytes) -> None:
     except ValueError:
         return
     msgspec.json.encode(answer)
-    if dialect.paths:
-        json.dumps(dialect.encode_problem(400, problem))
-        json.dumps(dialect.encode_answer(answer))
+    if (client := client_apis().get(dialect.name)) is not None:
+        json.dumps(client.translation.encode_problem(400, problem))
+        json.dumps(client.translation.encode_answer(answer))
 
 
 @each
@@ -85,7 +85,7 @@ def read(dialect, body: bytes) -> None:
 def test_the_order_of_events_holds_for_any_stream(name, number, program):
     _, streams = seeds(name)
     for frames in changed_json(streams[number % len(streams)], program, *vocabulary(streams)):
-        decoder, found = dialects()[name].decoder(), []
+        decoder, found = provider_apis()[name].decoder(), []
         for frame in frames if isinstance(frames, list) else ():
             match frame:
                 case [str(kind), payload]:

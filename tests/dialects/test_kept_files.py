@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.wire.framing.multipart import fields_of, parts_of
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
 
-FILES, BATCHES = dialects()["openai_files"], dialects()["openai_batches"]
+FILES, BATCHES = client_apis()["openai_files"], client_apis()["openai_batches"]
 
 
 def line(model="m", url="/v1/chat/completions", **body):
@@ -37,8 +37,8 @@ def test_requests_are_searched_and_renamed_one_by_one():
     body = form(line(messages=[{"role": "user", "content": "caf\\u00e9"}]) + "\n")
     FILES.read(body)
     assert "caf\\u00e9" in [text.value for text in FILES.texts(body)]
-    assert FILES.renamed(body, "m") == {}
-    assert json.loads(FILES.renamed(body, "other")["file"])["body"]["model"] == "other"
+    assert FILES.offers.stored.renamed(body, "m") == {}
+    assert json.loads(FILES.offers.stored.renamed(body, "other")["file"])["body"]["model"] == "other"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import re2
 
-from extproc.dialects import Endpoints, dialects, path_regex
+from extproc.dialects import Finder, client_apis, path_regex
 from extproc.envoy.envoy_config import public
 from extproc.exchange.attempt import AttemptStream
 from extproc.settings.limits import LimitsSettings
@@ -64,7 +64,7 @@ async def attempt(onward, body=HELLO):
     ],
 )
 def test_a_path_names_its_model(example_dialect, path, pattern, model):
-    assert Endpoints([example_dialect]).find(path) == (example_dialect, Endpoint(pattern, "chat", model))
+    assert Finder([example_dialect]).find(path) == (example_dialect, Endpoint(pattern, "chat", model))
     assert re2.fullmatch(path_regex(pattern), path)  # as Envoy's route reads it
 
 
@@ -83,7 +83,7 @@ def test_a_path_names_its_model(example_dialect, path, pattern, model):
     ],
 )
 async def test_other_paths_lead_to_no_dialect(world, example_dialect, path):
-    assert Endpoints([example_dialect]).find(path) is None
+    assert Finder([example_dialect]).find(path) is None
     reply = await ask(world, path)
     assert (reply.status, json.loads(reply.body)["error"]["code"]) == (404, "path_not_found")
     assert PLAIN in json.loads(reply.body)["error"]["message"]
@@ -161,9 +161,9 @@ ABOVE = ("projects/p-1/locations/europe-west4/publishers/google/models", "publis
 @pytest.mark.parametrize("verb", ["generateContent", "streamGenerateContent", "countTokens", "embedContent"])
 def test_vertex_paths_stand_for_those_of_gemini(version, above, verb):
     path = f"/{version}/{above}/org/m:{verb}"
-    dialect, found = Endpoints(dialects().values()).find(path)
+    dialect, found = Finder(client_apis().values()).find(path)
     assert (found.pattern, found.model, found.alias) == (f"/v1beta/models/{{model}}:{verb}", "org/m", True)
-    assert any(re2.fullmatch(path_regex(pattern), path) for pattern in dialect.aliases)
+    assert any(re2.fullmatch(path_regex(pattern), path) for pattern in dialect.endpoints.aliases)
 
 
 @pytest.mark.parametrize(
@@ -175,4 +175,4 @@ def test_vertex_paths_stand_for_those_of_gemini(version, above, verb):
     ],
 )
 def test_other_paths_of_vertex_are_unknown(path):
-    assert Endpoints(dialects().values()).find(f"/v1beta1/{path}:generateContent") is None
+    assert Finder(client_apis().values()).find(f"/v1beta1/{path}:generateContent") is None

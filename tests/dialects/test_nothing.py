@@ -6,12 +6,12 @@ from functools import partial
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.wire.framing.intake import Intake
 from extproc.wire.framing.sse import SSE, carries_nothing
-from extproc.words.dialect import Dialect, Report
+from extproc.words.dialect import Report
 
-READ = [name for name, dialect in dialects().items() if dialect.reads is not None]
+READ = [name for name, dialect in client_apis().items() if dialect.answers.reads is not None]
 EVENTS = [
     *('{"a":1}', '{"":0}', '{"a":"b"}', "{}", "[1]", '"x"', "{", '{"type":"ping"}', '{"type": "ping", "cost": "0"}'),
     *('{"choices":[]}', '{"choices":[{}]}', '{"choices":[{"delta":{"content":"a"}}]}', '{"choices":0}', '{"usage":{}}'),
@@ -47,8 +47,8 @@ def streams(number):
 def read(dialect, body, *, learn):
     """The report of a stream, the neutral events in it, its bytes, and the number of frames."""
     report, intake = Report(), Intake(SSE())
-    sees = type(dialect).observe is not Dialect.observe
-    decoder = dialect.decoder() if dialect.translates_into else None
+    sees = hasattr(dialect, "observe")
+    decoder = dialect.decoder() if hasattr(dialect, "able") else None
     meant, raw, frames, more = [], [], 0, True
     while more:
         events = intake.take(body, True)
@@ -61,14 +61,14 @@ def read(dialect, body, *, learn):
             if event.data is not None and decoder is not None:
                 meant += decoder.feed(event.data, "")
         if learn and before == (report.output_bytes, len(meant)):
-            intake.learn(events, dialect.reads)
+            intake.learn(events, dialect.answers.reads)
     said = {field.name: str(getattr(report, field.name)) for field in dataclasses.fields(report)}
     return {name: value for name, value in said.items() if " object at " not in value}, meant, b"".join(raw), frames
 
 
 @pytest.mark.parametrize("name", READ)
 def test_a_stream_reads_the_same_where_events_that_carry_nothing_are_left_out(name):
-    dialect, saved = dialects()[name], 0
+    dialect, saved = client_apis()[name], 0
     for number in range(150):
         body = b"".join(streams(number))
         every, learned = (read(dialect, body, learn=learn) for learn in (False, True))
@@ -80,7 +80,7 @@ def test_a_stream_reads_the_same_where_events_that_carry_nothing_are_left_out(na
 
 @pytest.mark.parametrize("name", READ)
 def test_a_ping_and_an_unknown_object_carry_nothing(name):
-    nothing = partial(carries_nothing, reads=dialects()[name].reads)
+    nothing = partial(carries_nothing, reads=client_apis()[name].answers.reads)
     assert all(map(nothing, (b'{"type":"ping"}', b'{"a":1}', b'{"a":{"usage":1}}', b'{"error":null}')))
     something = b'{"error":{"message":"m"}}', b'{"usage":{"n":1},"usageMetadata":{"n":1}}'
     assert not any(map(nothing, (*something, b"{", b"[1]")))

@@ -7,13 +7,13 @@ from hypothesis import given as whatever
 from hypothesis import strategies as st
 from openai.types import CreateEmbeddingResponse
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.words.dialect import Report
 from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
-EMBEDDINGS = dialects()["openai_embeddings"]
+EMBEDDINGS = client_apis()["openai_embeddings"]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_usage_is_read(usage, expected):
 
 
 def decode(**fields):
-    return EMBEDDINGS.decode_request({"model": "m", "input": "a"} | fields)
+    return EMBEDDINGS.translation.decode_request({"model": "m", "input": "a"} | fields)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_invalid_shapes_are_refused(field, value):
 
 
 def test_an_answer_is_written():
-    answer = EMBEDDINGS.encode_answer(Embeddings([[0.5, -1], [2.0, 0]], "e-1", Usage(7)))
+    answer = EMBEDDINGS.translation.encode_answer(Embeddings([[0.5, -1], [2.0, 0]], "e-1", Usage(7)))
     assert answer == {
         "object": "list",
         "data": [
@@ -164,19 +164,19 @@ def test_an_answer_is_written():
 
 def test_an_answer_without_a_count_reports_none():
     report = Report()
-    EMBEDDINGS.observe(json.dumps(EMBEDDINGS.encode_answer(Embeddings([[0.5]]))).encode(), report)
+    EMBEDDINGS.observe(json.dumps(EMBEDDINGS.translation.encode_answer(Embeddings([[0.5]]))).encode(), report)
     assert (report.usage, report.usage_refused) == (None, False)
 
 
 def test_vectors_can_be_written_as_base64():
-    answer = EMBEDDINGS.encode_answer(Embeddings([[0.5, -1.0, 3e38], []], encoding="base64"))
+    answer = EMBEDDINGS.translation.encode_answer(Embeddings([[0.5, -1.0, 3e38], []], encoding="base64"))
     first, second = (base64.b64decode(item["embedding"]) for item in answer["data"])
     assert struct.unpack("<3f", first) == pytest.approx((0.5, -1.0, 3e38))
     assert second == b""
 
 
 def test_an_error_is_written():
-    assert EMBEDDINGS.encode_problem(429, Problem("Slow.", "rate_limit_error", "busy")) == {
+    assert EMBEDDINGS.translation.encode_problem(429, Problem("Slow.", "rate_limit_error", "busy")) == {
         "error": {"message": "Slow.", "type": "rate_limit_error", "param": None, "code": "busy"}
     }
 
@@ -193,7 +193,7 @@ NAMES = st.sampled_from(["model", "input", "dimensions", "encoding_format", "use
 def test_any_request_is_read_or_refused(body):
     for asked in (body, {"model": "m", "input": ["a"]} | body):
         try:
-            prompt = EMBEDDINGS.decode_request(asked)
+            prompt = EMBEDDINGS.translation.decode_request(asked)
         except Refusal:
             continue
         assert prompt.input

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis, provider_apis
 from extproc.dialects.anthropic_messages.models import traits_of
 from extproc.upstream.providers import kinds
 from extproc.words.actions import LocalReply
@@ -12,14 +12,14 @@ from extproc.words.dialect import Destination, Endpoint
 from extproc.words.messages import FilePart, ToolChoice
 from tests.guardrails.streams import Played
 
-D = dialects()
+D = {**client_apis(), **provider_apis()}
 HI = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 ENDPOINT = Endpoint("/v1beta/models/{model}:generateContent", "chat", "m")
 GEMINI = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}
 
 
 def written(body, to, model="m", dialect="openai_chat"):
-    prompt = D[dialect].decode_request(body)
+    prompt = D[dialect].translation.decode_request(body)
     return D[to].encode_request(prompt, Destination(model))
 
 
@@ -34,7 +34,9 @@ def test_mistral_gets_the_key_of_its_prompt_cache():
 
 
 def test_mistrals_word_for_required_tools_is_read():
-    assert D["openai_chat"].decode_request(HI | {"tool_choice": "any"}).tool_choice == ToolChoice("required")
+    assert D["openai_chat"].translation.decode_request(HI | {"tool_choice": "any"}).tool_choice == ToolChoice(
+        "required"
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,7 @@ def test_mistrals_word_for_required_tools_is_read():
 def test_mistrals_documents_are_files(url, part):
     document = {"type": "document_url", "document_url": url, "document_name": "a"}
     body = {"model": "m", "messages": [{"role": "user", "content": [document]}]}
-    assert D["openai_chat"].decode_request(body).messages[0].parts == [part]
+    assert D["openai_chat"].translation.decode_request(body).messages[0].parts == [part]
     ask = D["openai_chat"].read(body)
     assert ask.needs["files"] == "messages"
     assert ask.unseen == ("file",)
@@ -112,7 +114,7 @@ def test_a_tool_that_nova_runs_itself_is_no_call_in_a_stream():
 # --- errors
 
 
-@pytest.mark.parametrize("dialect", [name for name, each in D.items() if each.translates_into])
+@pytest.mark.parametrize("dialect", [name for name in D if name in provider_apis()])
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -145,12 +147,12 @@ def message(text):
 def test_two_messages_of_one_response_stand_apart():
     body = {"id": "r", "status": "completed", "output": [message("One."), message("Two.")]}
     answer = D["openai_responses"].decode_answer(json.dumps(body).encode())
-    assert D["openai_chat"].encode_answer(answer)["choices"][0]["message"]["content"] == "One.\n\nTwo."
+    assert D["openai_chat"].translation.encode_answer(answer)["choices"][0]["message"]["content"] == "One.\n\nTwo."
 
 
 @pytest.mark.parametrize("deltas", [True, False])
 def test_two_messages_of_one_streamed_response_stand_apart(deltas):
-    decoder, encoder = D["openai_responses"].decoder(), D["openai_chat"].encoder()
+    decoder, encoder = D["openai_responses"].decoder(), D["openai_chat"].translation.encoder()
     said = []
     for index, text in enumerate(["One.", "Two."]):
         if deltas:
@@ -194,13 +196,13 @@ def back(blocks):
 )
 def test_geminis_signature_on_text_goes_through_a_client_of_messages_and_back(parts):
     answer = D["gemini_generate_content"].decode_answer(json.dumps(signed(*parts)).encode())
-    blocks = D["anthropic_messages"].encode_answer(answer)["content"]
+    blocks = D["anthropic_messages"].translation.encode_answer(answer)["content"]
     assert [block["type"] for block in blocks] == ["thinking", "text"], "clients take the last block for the answer"
     assert back(blocks) == [{"text": "Hello", "thoughtSignature": "U2ln"}]
 
 
 def test_geminis_signature_on_a_text_in_one_event_stays_in_a_stream():
-    decoder, encoder = D["gemini_generate_content"].decoder(), D["anthropic_messages"].encoder()
+    decoder, encoder = D["gemini_generate_content"].decoder(), D["anthropic_messages"].translation.encoder()
     event = json.dumps(signed({"text": "Hello", "thoughtSignature": "U2ln"})).encode()
     out = b"".join(encoder.feed(each) for each in [*decoder.feed(event, ""), *decoder.end()])
     events = [json.loads(line[6:]) for line in out.decode().splitlines() if line.startswith("data: ")]
@@ -212,11 +214,11 @@ def test_geminis_signature_on_a_text_in_one_event_stays_in_a_stream():
 def test_gemini_takes_an_object_for_a_list_of_one():
     functions = {"functionDeclarations": {"name": "f", "parameters": {"type": "OBJECT", "properties": {"tools": {}}}}}
     body = {"contents": {"parts": {"text": "Hi"}}, "system_instruction": {"parts": {"text": "S"}}, "tools": functions}
-    spelled = D["gemini_generate_content"].spelled(body)
+    spelled = D["gemini_generate_content"].offers.naming.spelled(body)
     assert spelled["contents"] == [{"parts": [{"text": "Hi"}]}]
     assert spelled["systemInstruction"] == {"parts": [{"text": "S"}]}
     assert spelled["tools"][0]["functionDeclarations"][0]["parameters"]["properties"] == {"tools": {}}
-    assert list(D["gemini_generate_content"].tooling(spelled).offered) == ["f"]
+    assert list(D["gemini_generate_content"].offers.tools.tooling(spelled).offered) == ["f"]
     assert "tools" in D["gemini_generate_content"].read(spelled, ENDPOINT).needs
 
 
@@ -329,7 +331,7 @@ def part_of_call(**call):
 @pytest.mark.parametrize("ended", [True, False])
 def test_geminis_streamed_arguments_are_whole_for_clients_of_other_apis(ended):
     """A target may ask for them: `override: {toolConfig: …}`."""
-    decoder, encoder = D["gemini_generate_content"].decoder(), D["openai_chat"].encoder()
+    decoder, encoder = D["gemini_generate_content"].decoder(), D["openai_chat"].translation.encoder()
     said = [part_of_call(name="f", id="c", willContinue=True)]
     values = [("$.city", "stringValue", "New "), ("$.city", "stringValue", "Delhi"), ("$.days[0]", "numberValue", 2)]
     said += [

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis, provider_apis
 from extproc.exchange.translation.translate import Translation
 from extproc.upstream.providers import kinds
 from extproc.wire.framing.content_types import AMAZON
@@ -16,7 +16,7 @@ from extproc.words.dialect import Report
 from extproc.words.messages import Answer, Delta, Failed, Started, ToolCall, Used
 from tests.dialects.shapes import EVIDENCE, SHAPES
 
-DIALECTS = dialects()
+APIS, DIALECTS = client_apis(), {**client_apis(), **provider_apis()}
 LIMITS = {"event_limit": 1 << 20, "body_limit": 1 << 20}
 
 
@@ -26,16 +26,16 @@ def shapes(wanted):
 
 
 def passes_through(shape):
-    return bool(DIALECTS[shape.dialect].paths)
+    return shape.dialect in APIS
 
 
 def is_translated(shape):
-    return DIALECTS[shape.dialect].translates_into
+    return shape.dialect in provider_apis()
 
 
 @shapes(passes_through)
 def test_an_answer_that_passes_through_has_the_expected_usage(shape):
-    dialect, report = DIALECTS[shape.dialect], Report()
+    dialect, report = APIS[shape.dialect], Report()
     for data, _ in shape.payloads:
         dialect.observe(data, report)
     assert (report.usage, report.usage_refused, report.error) == (shape.usage, False, "")
@@ -75,8 +75,8 @@ def whole(shape):
 def crossings():
     """Each shape with each client API that it can be translated to."""
     for shape in filter(is_translated, SHAPES):
-        for client in DIALECTS.values():
-            if client.translates_from and client.family == DIALECTS[shape.dialect].family:
+        for client in APIS.values():
+            if client.translation is not None and client.family == DIALECTS[shape.dialect].family:
                 yield pytest.param(shape, client, id=f"{client.name}: {shape.name}")
 
 
@@ -90,7 +90,7 @@ def test_the_gateway_attachment_gets_the_usage_of_a_translation(counted, shape, 
         stream = translation.stream(kind, **LIMITS)
         body, told = stream.feed(shape.wire(amazon=amazon), True), None
         assert not stream.failed
-        kind = client.stream_type
+        kind = client.able.stream_type
     else:
         [(answer, _)] = shape.payloads
         body, told = translation.answer(answer)
@@ -109,11 +109,11 @@ NO_CACHE_WRITES = {"gemini_generate_content"}
 @shapes(lambda shape: is_translated(shape) and not shape.events)
 def test_a_client_of_the_same_family_gets_the_same_usage(shape):
     """The written answer, read again, has the same counts; cached and cache-write tokens are separate."""
-    for client in DIALECTS.values():
-        if client.translates_from and client.family == DIALECTS[shape.dialect].family:
+    for client in APIS.values():
+        if client.translation is not None and client.family == DIALECTS[shape.dialect].family:
             [(body, _)] = shape.payloads
             answer, report = DIALECTS[shape.dialect].decode_answer(body), Report()
-            client.observe(json.dumps(client.encode_answer(answer)).encode(), report)
+            client.observe(json.dumps(client.translation.encode_answer(answer)).encode(), report)
             wanted = replace(shape.usage, kinds=None)
             if client.name in NO_CACHE_WRITES:
                 wanted.cache_write_tokens = 0

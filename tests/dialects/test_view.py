@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.words.dialect import Endpoint
 
 SCHEMA = {"type": "object"}
@@ -64,7 +64,7 @@ def body(name):
 
 @pytest.fixture
 def dialect(name):
-    return dialects()[name]
+    return client_apis()[name]
 
 
 def test_the_question_the_system_prompt_and_the_result_are_found(dialect, body):
@@ -73,15 +73,15 @@ def test_the_question_the_system_prompt_and_the_result_are_found(dialect, body):
 
 
 def test_a_result_has_the_name_of_its_call(dialect, body):
-    found = dialect.tooling(body)
+    found = dialect.offers.tools.tooling(body)
     assert (found.results, found.offered["clock"]) == (["clock"], SCHEMA)
 
 
 def test_a_result_is_replaced_where_it_stands(dialect, body):
-    (result,) = dialect.results(body)
+    (result,) = dialect.offers.tools.results(body)
     assert result.said()[0] in ("12:00", '{"result":"12:00"}')
     result.holder[result.key] = result.written("Noon.")
-    (again,) = dialect.results(body)
+    (again,) = dialect.offers.tools.results(body)
     assert again.said()[0] in ("Noon.", '{"result":"Noon."}')
 
 
@@ -95,12 +95,12 @@ def test_each_text_is_replaced_where_it_stands(dialect, body):
 
 def test_tools_of_the_provider_leave_and_those_of_the_client_stay(dialect, body):
     assert dialect.read(body, PATH).hosted
-    own, dropped = dialect.without_hosted(body)
+    own, dropped = dialect.translation.without_hosted(body)
     assert len(dropped) == 1
     assert not dialect.read(own, PATH).hosted
-    assert [*dialect.tooling(own).offered] == ["clock"]
+    assert [*dialect.offers.tools.tooling(own).offered] == ["clock"]
 
 
 def test_the_prefix_ends_with_the_first_turn_of_the_user(dialect, body):
-    _, opening = dialect.prefix(body)
+    _, opening = dialect.offers.reuse.prefix(body)
     assert [turn["role"] for turn in opening] == ["user"]

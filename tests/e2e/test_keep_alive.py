@@ -13,7 +13,7 @@ import httpx
 import openai
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from tests.e2e.conftest import KEY, Gateway, run_gateway
 from tests.e2e.scripted import Scripted, head
 from tests.guardrails.streams import PATHS as ALL
@@ -33,7 +33,7 @@ guardrails:
 limits: {keep_alive: 1s}
 stores: {counters: "memory:"}
 """
-COMMENTED = [api for api in PATHS if dialects()[api].comments]
+COMMENTED = [api for api in PATHS if client_apis()[api].answers.comments]
 TEXTS = ["Hello ", "there, ", "friend"]
 SAY: Any = [{"role": "user", "content": "Hello"}]
 

@@ -21,7 +21,7 @@ from unittest import mock
 
 import yaml
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis, provider_apis
 from extproc.envoy.server import access_log, wire
 from extproc.exchange.parsing import OWN_PATHS
 from extproc.exchange.translation.translate import Stream, Translation
@@ -54,7 +54,8 @@ from tests.test_docs import BASE
 TESTS = Path(__file__).parent.parent
 GOLDEN = TESTS / "golden"
 DEPTH = 12
-SPOKEN = {name: dialect for name, dialect in dialects().items() if dialect.paths}
+SPOKEN = client_apis()
+APIS = {**provider_apis(), **SPOKEN}
 SERVICES = (
     Service("openai", "openai_chat", "gpt-5.2", 65536),
     Service("openai", "openai_responses", "gpt-5.2", 65536),
@@ -217,7 +218,7 @@ def inflate(data: bytes) -> None:
 
 
 def _endpoint(name: str) -> Endpoint:
-    pattern, operation = next(iter(SPOKEN[name].paths.items()))
+    pattern, operation = next(iter(SPOKEN[name].endpoints.paths.items()))
     return Endpoint(pattern, operation, "m" if PLACE in pattern else "")
 
 
@@ -234,7 +235,7 @@ def ask(data: bytes) -> None:
     if not isinstance(body, dict):
         return
     dialect.conversation(body)
-    dialect.thinking(body)
+    dialect.offers.thinking(body)
     try:
         found = dialect.read(body, _endpoint(name))
     except Refusal as refusal:
@@ -246,11 +247,11 @@ def ask(data: bytes) -> None:
     assert 0 <= found.image_bytes <= len(data) * 6
     texts = sum(len(text.value) for text in dialect.texts(body))
     assert texts <= len(data) * 6
-    json.dumps(dialect.usage_request(body))
-    if not dialect.translates_from or dialect.family != "chat":
+    json.dumps(dialect.offers.usage_request(body))
+    if dialect.translation is None or dialect.family != "chat":
         return
     translation = Translation(dialect, replace(SERVICES[number % len(SERVICES)], stream=found.stream, anew=True))
-    if any(need in translation.dialect.lacks | NATIVE for need in found.needs):
+    if any(need in translation.api.able.lacks | NATIVE for need in found.needs):
         return
     before = json.dumps(body)
     try:
@@ -270,21 +271,23 @@ def _check_refusal(refusal: Refusal, status: int) -> None:
 def answer(data: bytes) -> None:
     """An answer is read, whatever it holds: as it passes, and on its way into another API."""
     name, number, events = _choices(data)
-    if name not in dialects() or not isinstance(events, list):
+    if name not in APIS or not isinstance(events, list):
         return
-    dialect, report = dialects()[name], Report()
+    report = Report()
     payloads = [event.encode(errors="replace") if isinstance(event, str) else _loose(event) for event in events]
     for payload in payloads if name in SPOKEN else ():
-        assert dialect.observe(payload, report) in (True, False)
-        dialect.observe_edges(payload[:40], payload[-90:], report, Edges(payload).usages)
-    for event in events:
-        for piece in dialect.said(event):
+        assert SPOKEN[name].observe(payload, report) in (True, False)
+        SPOKEN[name].observe_edges(payload[:40], payload[-90:], report, Edges(payload).usages)
+    for event in events if name in SPOKEN else ():
+        for piece in SPOKEN[name].said(event):
             assert isinstance(piece, Called) or piece.channel is None or isinstance(piece.channel, tuple)
     _check_report(report, sum(map(len, payloads)))
     service = next((one for one in SERVICES if one.dialect == name), None)
     if service is None:
         return
-    clients = [one for one in SPOKEN.values() if one.translates_from and one.family == "chat" and one is not dialect]
+    clients = [
+        one for one in SPOKEN.values() if one.translation is not None and one.family == "chat" and one.name != name
+    ]
     translation = Translation(clients[number % len(clients)], service)
     for payload in payloads[:1]:
         json.loads(translation.problem(429, payload))
@@ -292,15 +295,15 @@ def answer(data: bytes) -> None:
             json.loads(translation.answer(payload)[0])
         except Refusal as refusal:
             _check_refusal(refusal, 502)
-    stream = translation.stream(dialect.stream_type, event_limit=1 << 20, body_limit=1 << 20)
+    stream = translation.stream(translation.api.able.stream_type, event_limit=1 << 20, body_limit=1 << 20)
     assert isinstance(stream, Stream)
-    if "amazon" in dialect.stream_type:
+    if "amazon" in translation.api.able.stream_type:
         sent = b"".join(encode(_frame_headers(event), payload) for event, payload in zip(events, payloads, strict=True))
     else:
         sent = b"".join(b"data: %b\n\n" % payload.replace(b"\n", b" ").replace(b"\r", b" ") for payload in payloads)
     _frames(SSE(), [_passed(stream, sent)])
     if name == WRAPPED.dialect:  # the same API inside Amazon's events
-        translation = Translation(dialect, WRAPPED)
+        translation = Translation(SPOKEN[name], WRAPPED)
         unwrapping = translation.stream(AMAZON, event_limit=1 << 20, body_limit=1 << 20)
         inside = [json.dumps({"bytes": base64.b64encode(payload).decode()}).encode() for payload in payloads]
         headers = {":message-type": "event", ":event-type": "chunk"}

@@ -19,7 +19,7 @@ from openai.types.chat import completion_create_params as chat_request
 from openai.types.responses import response_create_params as responses_request
 from pydantic import BaseModel
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.words.said import Called, Part, Piece
 from tests.guardrails.test_splits import play
 from tests.guardrails.test_streamed_forms import SECRET, pieces, settings, sse
@@ -128,7 +128,7 @@ def values(kind, stack=()):
 
 def said(dialect, event):
     """All text that guardrails get to read of an event."""
-    for one in dialects()[dialect].said(event):
+    for one in client_apis()[dialect].said(event):
         if isinstance(one, Called):
             yield f"{one.tool} {one.arguments}"
         elif isinstance(one, Part):
@@ -158,7 +158,7 @@ def test_every_string_of_an_answer_is_searched_or_has_a_reason(dialect):
 def test_every_string_of_a_request_is_searched(dialect):
     walked = [*values(REQUESTS[dialect])]
     assert len(walked) > 50
-    found = missed(walked, lambda body: (text.value for text in dialects()[dialect].texts(body)))
+    found = missed(walked, lambda body: (text.value for text in client_apis()[dialect].texts(body)))
     assert {*found} <= {"model"}
 
 

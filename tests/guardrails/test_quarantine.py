@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.guardrails._results import OVERHEAD, Kept, Results
 from extproc.guardrails.quarantine import QuestionSettings, _check
 from extproc.settings.checks import doubts
 from extproc.settings.document import ConfigError
 from extproc.words.actions import LocalReply
+from extproc.words.api import Tools
 from tests.guardrails.services import PROVIDERS, chat, services
 from tests.guardrails.streams import PATHS, Played, request
 from tests.guardrails.test_tools import CALLING
@@ -308,6 +309,6 @@ def test_settings(world, settings):
 
 def test_every_api_in_which_clients_call_tools_tells_its_results():
     """An API without `results` would let every result pass."""
-    for dialect in dialects().values():
+    for dialect in client_apis().values():
         if set(PATHS) & {dialect.name} and dialect.name != "openai_completions":
-            assert type(dialect).results is not type(dialects()["openai_completions"]).results, dialect.name
+            assert dialect.offers.tools.results is not Tools().results, dialect.name

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.guardrails import Detector, Finding
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._mask import Mask
@@ -51,7 +51,7 @@ def play(dialect, chunks, settings, *, first_window=20, ended=True):
     guard = settings if isinstance(settings, Guard) else Guard(settings, 0)
     verdicts, mask, report = [], Mask(guard.settings), Report()
     watch = Watch(
-        dialects()[dialect],
+        client_apis()[dialect],
         [guard],
         lambda _guard, kind, found: mask(kind, found),
         verdicts.append,
@@ -64,7 +64,7 @@ def play(dialect, chunks, settings, *, first_window=20, ended=True):
         events = [*framing.feed(chunk), *(framing.end() if end else ())]
         for event in events:
             if event.data is not None:
-                dialects()[dialect].observe(event.data, report)
+                client_apis()[dialect].observe(event.data, report)
         out += b"".join(event.raw for event in watch.take(events, end))
         if watch.refusal is not None:
             break

@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.guardrails.untrusted_context import UntrustedContextSettings
+from extproc.words.api import Tools
 from tests.guardrails.streams import PROVIDER, Played, request, stream
 from tests.guardrails.test_output import asking
 from tests.guardrails.test_tools import CALLING, PLAIN
@@ -176,11 +177,11 @@ RESULTS = {
 @pytest.mark.parametrize("dialect", RESULTS)
 def test_results_and_their_tools(dialect):
     for body, results in RESULTS[dialect]:
-        assert dialects()[dialect].tooling(body).results == results
+        assert client_apis()[dialect].offers.tools.tooling(body).results == results
 
 
 def test_every_api_in_which_clients_call_tools_tells_its_tools():
     """An API without `tooling` would let every call pass."""
-    for dialect in dialects().values():
-        if dialect.paths and dialect.family == "chat" and dialect.name != "openai_completions":
-            assert type(dialect).tooling is not type(dialects()["openai_completions"]).tooling, dialect.name
+    for dialect in client_apis().values():
+        if dialect.endpoints.paths and dialect.family == "chat" and dialect.name != "openai_completions":
+            assert dialect.offers.tools.tooling is not Tools().tooling, dialect.name

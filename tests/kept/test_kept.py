@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from extproc.access.kept import Ids, Object, is_sealed, owner
 from extproc.access.kept.stages import Seal
-from extproc.dialects import Endpoints, dialects
+from extproc.dialects import Finder, client_apis
 from extproc.settings.checks import doubts
 from extproc.upstream.providers import ProviderSettings
 from extproc.words.exchange import Consumer, Kept, Target
@@ -47,15 +47,15 @@ def test_the_longest_names_have_an_id_that_can_be_called():
     object = Object("a", "m" * 256, "resp_" + "x" * 256)
     sealed = ids().seal("demo", object)
     assert ids().open("demo", sealed) == object
-    [dialect, endpoint] = Endpoints(dialects().values()).calls(f"/v1/responses/{sealed}/input_items")["GET"]
+    [dialect, endpoint] = Finder(client_apis().values()).calls(f"/v1/responses/{sealed}/input_items")["GET"]
     assert (dialect.name, endpoint.id) == ("openai_responses", sealed)
 
 
 def exchange_of(dialect, body, *providers, **more):
     targets = tuple(Target(name, name, "m") for name in providers)
-    kept = Kept(sealing=dialects()[dialect].keeps(body))
+    kept = Kept(sealing=client_apis()[dialect].offers.stored.keeps(body))
     made = new_exchange("id")
-    write(made, dialect=dialects()[dialect], json=body, targets=targets, target=None, kept=kept, **more)
+    write(made, dialect=client_apis()[dialect], json=body, targets=targets, target=None, kept=kept, **more)
     return made
 
 

@@ -13,7 +13,7 @@ import pytest
 from genai_prices import types
 from genai_prices.data import providers
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis, provider_apis
 from extproc.upstream import prices
 from extproc.upstream.providers import kinds
 from extproc.words.dialect import Report
@@ -101,9 +101,9 @@ RANDOM = {
 
 def ours(dialect, body):
     """The usage as the gateway reads it, passed through or translated."""
-    found = dialects()[dialect]
-    if not found.paths:
-        return found.decode_answer(json.dumps(body).encode()).usage
+    found = client_apis().get(dialect)
+    if found is None:
+        return provider_apis()[dialect].decode_answer(json.dumps(body).encode()).usage
     report = Report()
     found.observe(json.dumps(body).encode(), report)
     return report.usage

@@ -1,6 +1,6 @@
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.routing.catalog import Catalog, Route
 from extproc.upstream.prices import price
 from extproc.words.chain import Branch
@@ -268,7 +268,7 @@ def test_the_api_in_which_a_request_reaches_a_model(settings, model, client, the
     """OpenAI's models that reason are asked for responses: chat completions refuse their tools."""
     found = settings(f"providers: {{o: {{kind: openai, base_url: 'http://o/v1'}}}}\nmodels: {{m: {model}}}")
     catalog = Catalog(found.providers, found.models, found.virtual_models)
-    assert catalog.dialect(catalog.target("m"), dialects()[client]).name == there
+    assert catalog.api(catalog.target("m"), client_apis()[client]) == there
 
 
 @pytest.mark.parametrize(

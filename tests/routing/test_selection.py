@@ -143,7 +143,7 @@ def test_a_target_with_the_ability_is_kept(gateway, exchange, target, body, labe
 
 
 def test_a_target_whose_provider_lacks_the_api_is_skipped(gateway, exchange, monkeypatch):
-    monkeypatch.setattr(Catalog, "dialect", lambda _, target, client: None if target.provider == "a" else client)
+    monkeypatch.setattr(Catalog, "api", lambda _, target, client: None if target.provider == "a" else client.name)
     world, sent = gateway(virtual("m", "n")), exchange(question())
     assert world.select(sent) == ["n"]
     assert skipped(sent) == {"m": "dialect"}
@@ -512,5 +512,5 @@ async def test_a_thread_at_several_providers_is_refused_at_once_so_that_failover
 
 @pytest.mark.parametrize("kind", [OBJECT_NOT_FOUND, FOREIGN_OBJECT])
 def test_a_thread_that_is_not_the_consumers_is_begun_anew_by_sdks(kind):
-    error = by_path()["/v1/messages"].error(kind, "No.", "thread.previous_message_id")
+    error = by_path()["/v1/messages"].replies.error(kind, "No.", "thread.previous_message_id")
     assert error["error"]["details"]["error_code"] == "thread_not_found"

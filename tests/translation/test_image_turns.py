@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.exchange.translation.image_turns import SHOWN, show_images
 from extproc.words.dialect import Destination
 from extproc.words.messages import ImagePart, Message, Prompt, TextPart, ToolCall, ToolResult
 
-CHAT, RESPONSES, MESSAGES = (dialects()[name] for name in ("openai_chat", "openai_responses", "anthropic_messages"))
+CHAT, RESPONSES, MESSAGES = (client_apis()[name] for name in ("openai_chat", "openai_responses", "anthropic_messages"))
 URL = "data:image/webp;base64,UklGRg=="
 IMAGES = [{"type": "image_url", "image_url": {"url": URL}}, {"image_url": "https://x.test/a.png"}, {"odd": 1}, None]
 SAID = {"role": "assistant", "content": "Here:", "images": IMAGES}
@@ -26,7 +26,7 @@ def test_images_of_a_chat_completion_are_read():
     """OpenRouter's; one at an address becomes a text that shows it."""
     answer = CHAT.decode_answer(body("message"))
     assert answer.choices[0].parts == [TextPart("Here:"), IMAGE, TextPart("![image](https://x.test/a.png)")]
-    *_, item, _ = RESPONSES.encode_answer(answer)["output"]
+    *_, item, _ = RESPONSES.translation.encode_answer(answer)["output"]
     assert (item["type"], item["result"], item["output_format"]) == ("image_generation_call", "UklGRg==", "webp")
 
 
@@ -35,7 +35,7 @@ def test_images_of_a_chat_completion_are_read():
     [(RESPONSES, b'"result":"UklGRg=="'), (MESSAGES, b"An image (image/webp) was left out"), (CHAT, URL.encode())],
 )
 def test_streamed_images_of_a_chat_completion_are_read(client, told):
-    decoder, encoder = CHAT.decoder(), client.encoder()
+    decoder, encoder = CHAT.decoder(), client.translation.encoder()
     events = [*decoder.feed(body("delta"), ""), *decoder.end()]
     written = b"".join(encoder.feed(event) for event in events)
     assert told in written
@@ -43,7 +43,7 @@ def test_streamed_images_of_a_chat_completion_are_read(client, told):
 
 
 def test_images_are_asked_for_in_a_chat_that_is_written_anew():
-    prompt = CHAT.decode_request(
+    prompt = CHAT.translation.decode_request(
         {"model": "m", "messages": [{"role": "user", "content": "A"}], "modalities": ["image"]}
     )
     made, _ = CHAT.encode_request(prompt, Destination("m"))

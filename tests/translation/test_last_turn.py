@@ -2,7 +2,7 @@
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.exchange.translation.last_turn import end_with_user
 
 
@@ -24,7 +24,7 @@ def said(role, text):
 def test_they_become_the_users_turn_there_alone(api, field, conversation, system, turns):
     roles = {"u": "user", "a": "assistant", "s": "system", "d": "developer"}
     items = [said(roles[word[0]], word[2:]) for word in conversation.split()]
-    prompt = dialects()[api].decode_request({"model": "m", field: items})
+    prompt = client_apis()[api].translation.decode_request({"model": "m", field: items})
     end_with_user(prompt)
     assert [part.text for part in prompt.system] == system
     found: list = []

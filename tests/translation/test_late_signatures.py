@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.wire.framing.sse import SSE
 from extproc.words.dialect import Destination
 
-GEMINI = dialects()["gemini_generate_content"]
+GEMINI = client_apis()["gemini_generate_content"]
 LATE = {"text": "", "thoughtSignature": "bGF0ZQ=="}
 SIGNED = "bGF0ZQ=="
 THOUGHT = {"text": "Hm.", "thought": True}
@@ -65,8 +65,8 @@ SAID = {"anthropic_messages": said_messages, "openai_chat": said_chat, "openai_r
 
 def returned(api, *parts):
     """The parts of the model's turn that Gemini gets back after it has streamed `parts`, an event for each."""
-    client, decoder = dialects()[api], GEMINI.decoder()
-    encoder = client.encoder()
+    client, decoder = client_apis()[api], GEMINI.decoder()
+    encoder = client.translation.encoder()
     chunks = [
         {"candidates": [{"content": {"role": "model", "parts": [part]}}], "modelVersion": "gemini-3-pro"}
         for part in parts
@@ -78,7 +78,7 @@ def returned(api, *parts):
     framing = SSE()
     framed = [*framing.feed(raw), *framing.end()]
     body = SAID[api]([json.loads(event.data) for event in framed if event.data and event.data != b"[DONE]"])
-    prompt = client.decode_request({"model": "m", "max_tokens": 99, **body})
+    prompt = client.translation.decode_request({"model": "m", "max_tokens": 99, **body})
     contents = GEMINI.encode_request(prompt, Destination("gemini-2.5-pro"))[0]["contents"]
     return [each for turn in contents if turn["role"] == "model" for each in turn["parts"] if not each.get("thought")]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, Ended, Finished, Started, Used
 
@@ -23,7 +23,7 @@ def stream(api: str, words: int = 8, *, usage: bool = True, tool: bool = False) 
     """An answer of so many words, with all that such an answer has."""
     if api == "openai_completions":
         return completions(words, usage=usage)
-    encoder = dialects()[api].encoder()
+    encoder = client_apis()[api].translation.encoder()
     events = [Started("id-1", "model-1", 1_700_000_000, USAGE if usage else None)]
     events.append(Delta("thinking", "let me think – naïvely", 0))
     events += [Delta("text", f' "word" {number}\n', 1) for number in range(words)]

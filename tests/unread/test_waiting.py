@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.exchange.unread.waiting import SILENCE, Waiting
 from extproc.words.exchange import Ending, RequestHead
 from extproc.words.tries import Seen, Try, UnderWay
@@ -26,7 +26,7 @@ def tried(attempt=1, outcome="ok", seen=None, id="id-1", **fields):
 def answered(id="id-1", attempts=1):
     exchange = new_exchange(id, RequestHead("POST", "", {}))
     exchange.request.dialect, exchange.answer.status, exchange.answer.attempts = (
-        dialects()["openai_chat"],
+        client_apis()["openai_chat"],
         200,
         attempts,
     )

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.exchange.response import Count
 from extproc.exchange.unread import BESIDE, HEAD, TAIL
 from extproc.exchange.unread.windows import Reading, spans
@@ -24,7 +24,7 @@ LIMIT = 1 << 20
 def body_report(api, body, *, whole=True):
     """As `usage.mode: body` reports it."""
     exchange = new_exchange("id-1", RequestHead("POST", "", {}))
-    exchange.request.dialect, exchange.answer.report = dialects()[api], Report()
+    exchange.request.dialect, exchange.answer.report = client_apis()[api], Report()
     exchange.answer.head = ResponseHead(200, {})
     framing = SSE(LIMIT)
     events = [*framing.feed(body), *(framing.end() if whole else ())]
@@ -33,7 +33,7 @@ def body_report(api, body, *, whole=True):
 
 
 def log_report(api, seen, total):
-    return Reading(seen, total, dialects()[api], LIMIT).report
+    return Reading(seen, total, client_apis()[api], LIMIT).report
 
 
 def told(report):
@@ -219,7 +219,7 @@ def test_the_first_text_is_timed_by_the_piece_that_completed_it():
     watch = Watch()
     for number, piece in enumerate(by_event(body)):
         watch.feed(piece, number / 10)
-    reading = Reading(watch.end(), len(body), dialects()["anthropic_messages"], LIMIT)
+    reading = Reading(watch.end(), len(body), client_apis()["anthropic_messages"], LIMIT)
     assert by_event(body)[2].count(b"thinking_delta") == 1
     assert reading.first_token(watch.seen) == pytest.approx(0.2)
 
@@ -227,7 +227,7 @@ def test_the_first_text_is_timed_by_the_piece_that_completed_it():
 def test_an_answer_without_text_has_no_first_token():
     body = event({"model": "m", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}})
     seen = watched([body])
-    assert Reading(seen, len(body), dialects()["openai_chat"], LIMIT).first_token(seen) is None
+    assert Reading(seen, len(body), client_apis()["openai_chat"], LIMIT).first_token(seen) is None
 
 
 # --- the parts

@@ -142,7 +142,7 @@ class Authenticate:
         for name in self._token_headers:
             if name in request.headers:  # Envoy has removed a token that it accepted
                 self._refuse(request)
-        key = credential(request, exchange.request.dialect.key_parameter)
+        key = credential(request, exchange.request.dialect.endpoints.key_parameter)
         identity = None if key is None else self._by_key(key, request)
         if request.verified is not NOTHING_VERIFIED:
             for other in self._verified(request):

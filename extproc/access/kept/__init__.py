@@ -7,7 +7,7 @@ A token holds the provider, the target's name and the provider's id, encrypted a
 AES-SIV (RFC 5297), which needs no nonce. So another consumer cannot use it, a client learns no id of the provider, and
 the same object always has the same id, at every replica.
 
-Raw ids would be shorter, but whoever sees one could use it. A dialect says where ids stand (`Dialect.objects`); names
+Raw ids would be shorter, but whoever sees one could use it. A dialect says where ids stand (`Stored.objects`); names
 that mean an object in every API are found at any depth (`dialects._objects`).
 """
 

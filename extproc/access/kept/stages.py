@@ -83,7 +83,7 @@ class Recall:
     def __call__(self, exchange: Exchange) -> None:
         kept, dialect, needs = exchange.route.kept, exchange.request.dialect, exchange.request.ask.needs
         changes: dict[tuple[int, Any], Any] = {}
-        for place in _objects.in_request(exchange.request.json, dialect.objects, named=kept.named):
+        for place in _objects.in_request(exchange.request.json, dialect.offers.stored.objects, named=kept.named):
             if is_sealed(place.id):
                 changes[id(place.holder), place.key] = self._open(exchange, place)
             elif place.refers:
@@ -94,12 +94,14 @@ class Recall:
                 raise Refusal(INVALID_REQUEST, message)
             exchange.request.body = rewritten(exchange.request.body, exchange.request.json, changes)
             exchange.request.masked = True
-            if dialect.unnamed:
+            if dialect.offers.stored.unnamed:
                 exchange.request.ask.file_bytes = len(exchange.request.body)
-        if dialect.unnamed and not exchange.request.ask.model:
+        if dialect.offers.stored.unnamed and not exchange.request.ask.model:
             field = next(iter(dialect.fields.spoken))
             raise unknown(str(exchange.request.json.get(field)), field)
-        kept.sealing = bool(kept.ids) or dialect.keeps(exchange.request.json) or exchange.request.ask.speaks
+        kept.sealing = (
+            bool(kept.ids) or dialect.offers.stored.keeps(exchange.request.json) or exchange.request.ask.speaks
+        )
         kept.sealing = kept.sealing or not needs.keys().isdisjoint((HOSTED, "state", "thread"))
 
     def _open(self, exchange: Exchange, place: Found) -> str:
@@ -113,17 +115,17 @@ class Recall:
                 message = f"{place.where!r} names an object at another provider than the other ids of the request do."
                 raise Refusal(INVALID_REQUEST, message, param=place.where)
             kept.keeper = found.provider
-            if exchange.request.dialect.unnamed:
+            if exchange.request.dialect.offers.stored.unnamed:
                 _take_model(exchange, found)
         return found.id
 
     def _check(self, exchange: Exchange, place: Found) -> None:
         """Refuse an id of the provider's own. Any consumer that knows it could use the object."""
-        if exchange.request.dialect.objects.ours(place.id):
+        if exchange.request.dialect.offers.stored.objects.ours(place.id):
             raise Refusal(OBJECT_NOT_FOUND, _KEPT_NOWHERE.format(place.where), param=place.where)
         if self._allows_all or any(allowed(place.id) for allowed in self._allowed):
             return
-        if exchange.request.dialect.unnamed and not exchange.request.ask.model:
+        if exchange.request.dialect.offers.stored.unnamed and not exchange.request.ask.model:
             raise unknown(place.id, place.where)
         chain = self._catalog.resolve(exchange.request.ask.model)
         if chain is not None and any(self._ids.able(target.provider) for target in chain.targets):
@@ -173,7 +175,11 @@ class Seal:
         return bool(exchange.route.kept.ids) or any(self._ids.able(target.provider) for target in targets)
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
-        report, ids, objects = exchange.answer.report, exchange.route.kept.ids, exchange.request.dialect.objects
+        report, ids, objects = (
+            exchange.answer.report,
+            exchange.route.kept.ids,
+            exchange.request.dialect.offers.stored.objects,
+        )
         assert report is not None, "Read wrote it"
         for event in events:
             if event.data is not None and _objects.may_answer(event.data, objects):

@@ -12,12 +12,12 @@ import time
 import msgspec
 
 from extproc.cache.settings import SimilarModelSettings
-from extproc.dialects.openai_embeddings import DIALECT as _API
+from extproc.dialects import openai_embeddings
 from extproc.guardrails import Around, Failure, Service, key_of
 from extproc.words.dialect import Destination
 from extproc.words.messages import EmbeddingPrompt
 
-_PATH = next(iter(_API.paths))
+_PATH = next(iter(openai_embeddings.endpoints.paths))
 _MOST = 16_384  # numbers of a vector
 
 
@@ -33,11 +33,11 @@ class Model:
     async def vector(self, text: str) -> list[float]:
         settings = self._settings
         prompt = EmbeddingPrompt(settings.model, [text], settings.dimensions)
-        body = msgspec.json.encode(_API.encode_request(prompt, Destination(settings.model))[0])
+        body = msgspec.json.encode(openai_embeddings.encode_request(prompt, Destination(settings.model))[0])
         headers = {"authorization": f"Bearer {key_of(self._key)}"}
         answer = await self._service.post(_PATH, body, headers, time.monotonic() + settings.timeout)
         try:
-            [vector] = _API.decode_answer(answer).vectors
+            [vector] = openai_embeddings.decode_answer(answer).vectors
         except ValueError:
             raise Failure("bad_answer") from None
         if not 0 < len(vector) <= _MOST:

@@ -8,21 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from extproc.dialects.anthropic_messages import (
-    ask,
-    client_answer,
-    client_request,
-    client_stream,
-    plain,
-    provider_answer,
-    provider_request,
-    provider_stream,
-    report,
-    said,
-    shapes,
-)
-from extproc.dialects.anthropic_messages import problem as problems
-from extproc.words.dialect import Destination, Dialect, Listed
+from extproc.dialects._edges import edges_reader
+from extproc.dialects._replies import OpenAIReplies
+from extproc.dialects.anthropic_messages import ask, client_stream, plain, problem, shapes
+from extproc.dialects.anthropic_messages.client_answer import encode_answer
+from extproc.dialects.anthropic_messages.client_request import decode_request
+from extproc.dialects.anthropic_messages.problem import decode_problem
+from extproc.dialects.anthropic_messages.provider_answer import decode_answer
+from extproc.dialects.anthropic_messages.provider_request import encode_request
+from extproc.dialects.anthropic_messages.provider_stream import Decoder
+from extproc.dialects.anthropic_messages.report import observe
+from extproc.dialects.anthropic_messages.said import said
+from extproc.words.api import Able, AnswerFacts, ClientTranslation, Endpoints, Offers, Reuse, Stored, Tools
+from extproc.words.dialect import Destination, Listed
 from extproc.words.errors import (
     FOREIGN_OBJECT,
     OBJECT_NOT_FOUND,
@@ -31,7 +29,30 @@ from extproc.words.errors import (
     UNSUPPORTED_BY_TARGETS,
     Kind,
 )
-from extproc.words.messages import Answer, Problem, Prompt
+
+__all__ = [
+    "able",
+    "answers",
+    "conversation",
+    "decode_answer",
+    "decode_problem",
+    "decoder",
+    "encode_request",
+    "endpoints",
+    "family",
+    "fields",
+    "name",
+    "observe",
+    "observe_edges",
+    "offers",
+    "path",
+    "read",
+    "replies",
+    "said",
+    "smallest",
+    "texts",
+    "translation",
+]
 
 _THREAD_CODES = {
     **dict.fromkeys((UNSUPPORTED_BY_TARGETS, UNBOUNDED_INPUT), "thread_unsupported_request"),
@@ -42,34 +63,18 @@ anthropic-sdk-python/src/anthropic/lib/threads/_thread_state.py
 """
 
 
-class AnthropicMessages(ask.MessagesView, Dialect):
-    name = "anthropic_messages"
-    comments = True
-    paths = {"/v1/messages": "chat"}  # noqa: RUF012
-    cache_marks = True
-    tool_names = 128  # https://platform.claude.com/docs/en/agents-and-tools/tool-use/implement-tool-use
+class Replies(OpenAIReplies):
     request_id = "request-id"  # https://platform.claude.com/docs/en/api/errors#request-id
-    version = "anthropic-version"  # https://platform.claude.com/docs/en/api/versioning
-    rates = "anthropic-ratelimit-"  # https://platform.claude.com/docs/en/api/rate-limits#response-headers
-    # The last two are thinking that its provider does not sign, which Anthropic refuses.
-    traces = (b'"gemini:', b'"openai:', b'"extra_content"', b'"signature":""', b'"signature": ""')
-    asides = plain.ASIDES
-    reads = frozenset(shapes.Event.__struct_encode_fields__)
-    plain = staticmethod(plain.is_plain)
-    observe = staticmethod(report.observe)
-    said = staticmethod(said.said)
-    lacks = frozenset(("choices", "logprobs", "audio"))
-
-    def keeps(self, body: Mapping[str, Any]) -> bool:
-        """A thread goes on from the id of its last message, and so does the diagnosis of the prompt cache."""
-        return body.get("thread") is not None or body.get("diagnostics") is not None
 
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
-        type = "overloaded_error" if kind is OVERLOADED else problems.type_of(kind.status, kind.type)
+        type = "overloaded_error" if kind is OVERLOADED else problem.type_of(kind.status, kind.type)
         code = kind.code
         if param is not None and param.partition(".")[0] == "thread":
             code = _THREAD_CODES.get(kind, code)
-        return problems.encode_error(message, type, code, param)
+        return problem.encode_error(message, type, code, param)
+
+    def cut_off(self, kind: Kind, message: str) -> bytes:
+        return b"event: error\n" + super().cut_off(kind, message)
 
     def model(self, listed: Listed) -> dict[str, Any]:
         """Source: https://platform.claude.com/docs/en/api/models. The epoch stands for an unknown date."""
@@ -87,45 +92,66 @@ class AnthropicMessages(ask.MessagesView, Dialect):
         first, last = (listed[0].name, listed[-1].name) if listed else (None, None)
         return {"data": [self.model(one) for one in listed], "has_more": False, "first_id": first, "last_id": last}
 
-    def cut_off(self, kind: Kind, message: str) -> bytes:
-        return b"event: error\n" + super().cut_off(kind, message)
 
-    # --- for clients
+name, family = "anthropic_messages", "chat"
+endpoints = Endpoints(
+    paths={"/v1/messages": "chat"},
+    version="anthropic-version",  # https://platform.claude.com/docs/en/api/versioning
+)
+view = ask.MessagesView()
+fields = view.fields
 
-    def smallest(self, model: str) -> dict[str, Any]:
-        return {"model": model, "max_tokens": 256, "messages": [{"role": "user", "content": "Hello"}]}
-
-    def decode_request(self, body: Mapping[str, Any]) -> Prompt:
-        return client_request.decode_request(body)
-
-    def encode_answer(self, answer: Answer) -> dict[str, Any]:
-        return client_answer.encode_answer(answer)
-
-    def encoder(self) -> client_stream.Encoder:
-        return client_stream.Encoder()
-
-    def encode_problem(self, status: int, problem: Problem) -> dict[str, Any]:
-        return problems.encode_problem(status, problem)
-
-    def frame(self, data: bytes) -> tuple[bytes, bool]:
-        return client_stream.frame(data)
-
-    # --- for providers
-
-    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002
-        return "/messages"
-
-    def encode_request(self, prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
-        return provider_request.encode_request(prompt, destination)
-
-    def decode_answer(self, body: bytes) -> Answer:
-        return provider_answer.decode_answer(body)
-
-    def decoder(self) -> provider_stream.Decoder:
-        return provider_stream.Decoder()
-
-    def decode_problem(self, status: int, body: bytes) -> Problem:
-        return problems.decode_problem(status, body)
+# --- for clients
 
 
-DIALECT = AnthropicMessages()
+def keeps(body: Mapping[str, Any]) -> bool:
+    """A thread goes on from the id of its last message, and so does the diagnosis of the prompt cache."""
+    return body.get("thread") is not None or body.get("diagnostics") is not None
+
+
+replies = Replies()
+_READ = frozenset(shapes.Event.__struct_encode_fields__)
+answers = AnswerFacts(reads=_READ, comments=True)
+offers = Offers(
+    tools=Tools(view.tooling, view.results, view.without_tools),
+    stored=Stored(objects=ask.OBJECTS, keeps=keeps),
+    reuse=Reuse(
+        asides=plain.ASIDES,
+        varies=view.varies,
+        plain=plain.is_plain,
+        prefix=view.prefix,
+    ),
+    thinking=view.thinking,
+)
+translation = ClientTranslation(
+    decode_request,
+    encode_answer,
+    problem.encode_problem,
+    client_stream.Encoder,
+    view.without_hosted,
+    # The last two are thinking that its provider does not sign, which Anthropic refuses.
+    traces=(b'"gemini:', b'"openai:', b'"extra_content"', b'"signature":""', b'"signature": ""'),
+    frame=client_stream.frame,
+)
+read, texts, conversation = view.read, view.texts, view.conversation
+observe_edges = edges_reader(observe)
+
+
+def smallest(model: str) -> dict[str, Any]:
+    return {"model": model, "max_tokens": 256, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+# --- for providers
+
+able = Able(
+    lacks=frozenset(("choices", "logprobs", "audio")),
+    reads=_READ,
+    cache_marks=True,
+    tool_names=128,  # https://platform.claude.com/docs/en/agents-and-tools/tool-use/implement-tool-use
+    rates="anthropic-ratelimit-",  # https://platform.claude.com/docs/en/api/rate-limits#response-headers
+)
+decoder = Decoder
+
+
+def path(destination: Destination, *, stream: bool) -> str:  # noqa: ARG001
+    return "/messages"

@@ -84,7 +84,7 @@ class MessagesView(View):
     speakers = {"system": "system"}  # noqa: RUF012
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
-        """See `Dialect.read`."""
+        """See `ClientAPI.read`."""
         ask = self.read_input(body)
         limit = read_integer(body, "max_tokens", 0, MAX_TOKENS)
         if limit is None:
@@ -163,7 +163,7 @@ class MessagesView(View):
         return (kind,) if isinstance(kind, str) and kind in _HOSTED else ()
 
     def thinking(self, body: Mapping[str, Any]) -> int:
-        """See `Dialect.thinking`."""
+        """See `Offers.thinking`."""
         level, settings = inner(body, "output_config", "effort"), body.get("thinking")
         if not isinstance(settings, dict):
             return asked(level)

@@ -54,7 +54,7 @@ _ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # line breaks of JSON, which stand 
 
 
 def frame(data: bytes) -> tuple[bytes, bool]:
-    """See `Dialect.frame`."""
+    """See `ClientTranslation.frame`."""
     try:
         kind = _decode_type(data).type
     except UNREADABLE:

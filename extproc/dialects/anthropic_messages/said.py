@@ -24,7 +24,7 @@ _WHOLE = frozenset(("citation", "citations"))
 
 
 def said(event: Any) -> Iterator[Piece | Closed | Called]:
-    """See `Dialect.said`."""
+    """See `ClientAPI.said`."""
     if not isinstance(event, dict):
         return
     kind, index = event.get("type"), event.get("index")

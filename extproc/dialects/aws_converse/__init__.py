@@ -6,35 +6,25 @@ API_runtime_ConverseStream.html.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
 from urllib.parse import quote
 
-from extproc.dialects.aws_converse import problem, provider_answer, provider_request, provider_stream
-from extproc.words.dialect import Decoder, Destination, Dialect
-from extproc.words.messages import Answer, Problem, Prompt
+from extproc.dialects.aws_converse.problem import decode as decode_problem
+from extproc.dialects.aws_converse.provider_answer import decode as decode_answer
+from extproc.dialects.aws_converse.provider_request import encode as encode_request
+from extproc.dialects.aws_converse.provider_stream import ConverseDecoder
+from extproc.words.api import Able
+from extproc.words.dialect import Destination
+
+__all__ = ["able", "decode_answer", "decode_problem", "decoder", "encode_request", "family", "name", "path"]
+
+name, family = "aws_converse", "chat"
+able = Able(
+    lacks=frozenset(("choices", "logprobs")),
+    stream_type="application/vnd.amazon.eventstream",
+    cache_marks=True,
+)
+decoder = ConverseDecoder
 
 
-class AWSConverse(Dialect):
-    name = "aws_converse"
-    stream_type = "application/vnd.amazon.eventstream"
-    cache_marks = True
-    lacks = frozenset(("choices", "logprobs"))
-
-    def path(self, destination: Destination, *, stream: bool) -> str:
-        return f"/model/{quote(destination.model, safe='')}/{'converse-stream' if stream else 'converse'}"
-
-    def encode_request(self, prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
-        return provider_request.encode(prompt, destination)
-
-    def decode_answer(self, body: bytes) -> Answer:
-        return provider_answer.decode(body)
-
-    def decoder(self) -> Decoder:
-        return provider_stream.ConverseDecoder()
-
-    def decode_problem(self, status: int, body: bytes) -> Problem:
-        return problem.decode(status, body)
-
-
-DIALECT = AWSConverse()
+def path(destination: Destination, *, stream: bool) -> str:
+    return f"/model/{quote(destination.model, safe='')}/{'converse-stream' if stream else 'converse'}"

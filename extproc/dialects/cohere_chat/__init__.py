@@ -5,33 +5,19 @@ Source: https://docs.cohere.com/reference/chat and https://docs.cohere.com/refer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from extproc.dialects.cohere_chat.problem import decode as decode_problem
+from extproc.dialects.cohere_chat.provider_answer import decode_answer
+from extproc.dialects.cohere_chat.provider_request import encode_request
+from extproc.dialects.cohere_chat.provider_stream import FIELDS, Decoder
+from extproc.words.api import Able
+from extproc.words.dialect import Destination
 
-from extproc.dialects.cohere_chat import problem, provider_answer, provider_request, provider_stream
-from extproc.words.dialect import Decoder, Destination, Dialect
-from extproc.words.messages import Answer, Problem, Prompt
+__all__ = ["able", "decode_answer", "decode_problem", "decoder", "encode_request", "family", "name", "path"]
 
-
-class CohereChat(Dialect):
-    name = "cohere_chat"
-    reads = provider_stream.FIELDS
-    lacks = frozenset(("files", "audio", "choices"))
-
-    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - the same for all
-        return "/chat"
-
-    def encode_request(self, prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
-        return provider_request.encode_request(prompt, destination)
-
-    def decode_answer(self, body: bytes) -> Answer:
-        return provider_answer.decode_answer(body)
-
-    def decoder(self) -> Decoder:
-        return provider_stream.Decoder()
-
-    def decode_problem(self, status: int, body: bytes) -> Problem:
-        return problem.decode(status, body)
+name, family = "cohere_chat", "chat"
+able = Able(lacks=frozenset(("files", "audio", "choices")), reads=FIELDS)
+decoder = Decoder
 
 
-DIALECT = CohereChat()
+def path(destination: Destination, *, stream: bool) -> str:  # noqa: ARG001 - the same for all
+    return "/chat"

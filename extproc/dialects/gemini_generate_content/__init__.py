@@ -8,36 +8,56 @@ https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from extproc.dialects._edges import ReadsEdges
+from extproc.dialects._edges import edges_reader
+from extproc.dialects._replies import OpenAIReplies
 from extproc.dialects.gemini_generate_content import (
     ask,
-    client_answer,
-    client_request,
     client_stream,
-    provider_answer,
+    problem,
     provider_request,
-    provider_stream,
     report,
-    said,
     shapes,
     spelling,
 )
-from extproc.dialects.gemini_generate_content import problem as problems
+from extproc.dialects.gemini_generate_content.client_answer import encode_answer
+from extproc.dialects.gemini_generate_content.client_request import decode_request
+from extproc.dialects.gemini_generate_content.problem import decode as decode_problem
+from extproc.dialects.gemini_generate_content.provider_answer import decode_answer
+from extproc.dialects.gemini_generate_content.provider_request import encode_request
+from extproc.dialects.gemini_generate_content.provider_stream import Decoder
+from extproc.dialects.gemini_generate_content.report import observe
+from extproc.dialects.gemini_generate_content.said import said
 from extproc.dialects.gemini_generate_content.signature import PACKED
-from extproc.words.dialect import (
-    ANY,
-    PLACE,
-    Decoder,
-    Destination,
-    Dialect,
-    Listed,
-    Report,
-)
+from extproc.words.api import Able, AnswerFacts, ClientTranslation, Endpoints, Naming, Offers, Reuse, Stored, Tools
+from extproc.words.dialect import ANY, PLACE, Destination, Listed, Report
 from extproc.words.errors import Kind
-from extproc.words.messages import Answer, Problem, Prompt
+
+__all__ = [
+    "able",
+    "answers",
+    "conversation",
+    "decode_answer",
+    "decode_problem",
+    "decoder",
+    "encode_request",
+    "endpoints",
+    "family",
+    "fields",
+    "name",
+    "observe",
+    "observe_edges",
+    "offers",
+    "path",
+    "read",
+    "replies",
+    "said",
+    "smallest",
+    "texts",
+    "translation",
+]
 
 MODELS_PATH = "/v1beta/models"
 _VERTEX = (f"/projects/{ANY}/locations/{ANY}/publishers/google/models", "/publishers/google/models")
@@ -46,7 +66,7 @@ _METHODS = ("generateContent", "streamGenerateContent", "countTokens")
 _EMBEDDING_METHODS = ("embedContent", "batchEmbedContents")
 
 
-def paths(operation: str, *verbs: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+def calls(operation: str, *verbs: str, array: Callable[[str], bool] = lambda _path: False) -> Endpoints:
     """Paths of an operation, and their aliases: the same in the stable version of the API, and those of Vertex AI.
     Google's SDKs call these with `vertexai=True`.
 
@@ -54,26 +74,29 @@ def paths(operation: str, *verbs: str) -> tuple[Mapping[str, str], Mapping[str, 
     """
     found = dict.fromkeys((f"{MODELS_PATH}/{PLACE}:{verb}" for verb in verbs), operation)
     others = ("/v1/models", *(f"/{version}{below}" for version in ("v1", "v1beta1") for below in _VERTEX))
-    return found, {path.replace(MODELS_PATH, other, 1): path for path in found for other in others}
+    return Endpoints(
+        paths=found,
+        aliases={path.replace(MODELS_PATH, other, 1): path for path in found for other in others},
+        models_path=MODELS_PATH,
+        key_parameter="key",  # https://ai.google.dev/api/all-methods#rest
+        version="x-goog-api-client",  # header of Google's SDKs
+        array=array,
+    )
 
 
-class GeminiClient(ReadsEdges, Dialect):
-    """The parts that all operations for clients of this API have in common."""
+def array(path: str) -> bool:
+    """See `Endpoints.array`."""
+    return _EVENTS not in path.partition("?")[2].split("&")
 
-    models_path = MODELS_PATH
-    openings = (b"{", b"[{")
-    usage_key = report.USAGE_KEY
-    key_parameter = "key"  # https://ai.google.dev/api/all-methods#rest
-    version = "x-goog-api-client"  # header of Google's SDKs
 
-    def spelled(self, body: dict[str, Any]) -> dict[str, Any]:
-        return spelling.spelled(body)
+def for_model(body: dict[str, Any], model: str) -> dict[str, Any]:
+    """See `Naming.for_model`."""
+    return body if body.get("model") is None else {**body, "model": f"models/{model}"}
 
-    def for_model(self, body: dict[str, Any], model: str) -> dict[str, Any]:
-        return body if body.get("model") is None else {**body, "model": f"models/{model}"}
 
+class Replies(OpenAIReplies):
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
-        return problems.encode_error(kind.status, message, kind.type, kind.code, param)
+        return problem.encode_error(kind.status, message, kind.type, kind.code, param)
 
     def model(self, listed: Listed) -> dict[str, Any]:
         """Source: https://ai.google.dev/api/models#Model. Whether a model makes vectors is told by its name."""
@@ -90,62 +113,59 @@ class GeminiClient(ReadsEdges, Dialect):
     def models(self, listed: Sequence[Listed]) -> dict[str, Any]:
         return {"models": [self.model(one) for one in listed]}
 
-    def encode_problem(self, status: int, problem: Problem) -> dict[str, Any]:
-        return problems.encode_problem(status, problem)
 
-    def decode_problem(self, status: int, body: bytes) -> Problem:
-        return problems.decode(status, body)
+name, family = "gemini_generate_content", "chat"
+endpoints = calls("chat", "generateContent", "streamGenerateContent", array=array)
+view = ask.GeminiView()
+fields = view.fields
 
+# --- for clients
 
-class GeminiGenerateContent(ask.GeminiView, GeminiClient):
-    name = "gemini_generate_content"
-    paths, aliases = paths("chat", "generateContent", "streamGenerateContent")
-    images = True
-    image_turns = True
-    tool_letters = True
-    traces = (f'"{PACKED}'.encode(),)
-    asides = frozenset(("labels", "serviceTier"))
-    reads = frozenset(shapes.Response.__struct_encode_fields__)
-    observe = staticmethod(report.observe)
-    said = staticmethod(said.said)
+replies = Replies()
+naming = Naming(spelled=spelling.spelled, for_model=for_model)
+_READ = frozenset(shapes.Response.__struct_encode_fields__)
+answers = AnswerFacts(usage_key=report.USAGE_KEY, reads=_READ)
+offers = Offers(
+    tools=Tools(view.tooling, view.results, view.without_tools),
+    stored=Stored(objects=ask.OBJECTS),
+    reuse=Reuse(
+        asides=frozenset(("labels", "serviceTier")),
+        varies=view.varies,
+        prefix=view.prefix,
+    ),
+    naming=naming,
+    thinking=view.thinking,
+)
+translation = ClientTranslation(
+    decode_request,
+    encode_answer,
+    problem.encode_problem,
+    client_stream.Encoder,
+    view.without_hosted,
+    traces=(f'"{PACKED}'.encode(),),
+)
+read, texts, conversation = view.read, view.texts, view.conversation
 
-    def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
-        """See `Dialect.observe_edges`. The counts are believed without a finish reason, which nothing read."""
-        before = report.usage
-        super().observe_edges(head, tail, report, inside)
-        if report.usage is not None and report.usage is not before:
-            report.usage.source = "provider"
-
-    def array(self, path: str) -> bool:
-        return _EVENTS not in path.partition("?")[2].split("&")
-
-    # --- for clients
-
-    def smallest(self, model: str) -> dict[str, Any]:  # noqa: ARG002 - the path has it
-        return {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
-
-    def decode_request(self, body: Mapping[str, Any]) -> Prompt:
-        return client_request.decode_request(body)
-
-    def encode_answer(self, answer: Answer) -> dict[str, Any]:
-        return client_answer.encode_answer(answer)
-
-    def encoder(self) -> client_stream.Encoder:
-        return client_stream.Encoder()
-
-    # --- for providers
-
-    def path(self, destination: Destination, *, stream: bool) -> str:
-        return provider_request.path(destination.model, stream=stream)
-
-    def encode_request(self, prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
-        return provider_request.encode_request(prompt, destination)
-
-    def decode_answer(self, body: bytes) -> Answer:
-        return provider_answer.decode_answer(body)
-
-    def decoder(self) -> Decoder:
-        return provider_stream.Decoder()
+_read_edges = edges_reader(observe, (b"{", b"[{"), report.USAGE_KEY)
 
 
-DIALECT = GeminiGenerateContent()
+def observe_edges(head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
+    """See `ClientAPI.observe_edges`. The counts are believed without a finish reason, which nothing read."""
+    before = report.usage
+    _read_edges(head, tail, report, inside)
+    if report.usage is not None and report.usage is not before:
+        report.usage.source = "provider"
+
+
+def smallest(model: str) -> dict[str, Any]:  # noqa: ARG001 - the path has it
+    return {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
+
+
+# --- for providers
+
+able = Able(reads=_READ, images=True, image_turns=True, tool_letters=True)
+decoder = Decoder
+
+
+def path(destination: Destination, *, stream: bool) -> str:
+    return provider_request.path(destination.model, stream=stream)

@@ -101,7 +101,7 @@ class GeminiView(View):
     speakers = {"systemInstruction": "system"}  # noqa: RUF012
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
-        """See `Dialect.read`."""
+        """See `ClientAPI.read`."""
         if not endpoint.model:
             raise wrong("Name a model in the path: /v1beta/models/{model}:generateContent.", "model")
         ask = Ask(endpoint.model, endpoint.pattern.endswith(":streamGenerateContent"))
@@ -146,11 +146,11 @@ class GeminiView(View):
         return () if _HOSTED.isdisjoint(node) else [name for name in node if name in _HOSTED]
 
     def without_tools(self, body: Mapping[str, Any], withheld: Withheld) -> Without:
-        """See `Dialect.without_tools`."""
+        """See `Tools.without`."""
         return tooling.without_tools(body, withheld)
 
     def thinking(self, body: Mapping[str, Any]) -> int:
-        """See `Dialect.thinking`."""
+        """See `Offers.thinking`."""
         level, tokens = _thinking(body)
         return asked(level, None if tokens == -1 else tokens, adaptive=tokens == -1)
 

@@ -24,7 +24,7 @@ _NO_ARGUMENTS = frozenset((b"{}", b"null"))
 
 
 def observe(data: bytes, report: Report) -> bool:
-    """See `Dialect.observe`. A stream that is no SSE is one array.
+    """See `ClientAPI.observe`. A stream that is no SSE is one array.
 
     Every event of a stream reports the usage so far. Until the answer has a finish reason it is of source `estimated`.
     """

@@ -30,7 +30,7 @@ _WHOLE = frozenset(
 
 
 def said(event: Any) -> Iterator[Piece | Closed | Called | Part]:
-    """See `Dialect.said`. A stream that is no SSE is one array of events."""
+    """See `ClientAPI.said`. A stream that is no SSE is one array of events."""
     for one in event if isinstance(event, list) else (event,):
         candidates = one.get("candidates") if isinstance(one, dict) else None
         if not isinstance(candidates, list):

@@ -41,7 +41,7 @@ def snake(name: str) -> str:
 
 
 def spelled(body: dict[str, Any]) -> dict[str, Any]:
-    """See `Dialect.spelled`. `body` stays as it is."""
+    """See `Naming.spelled`. `body` stays as it is."""
     return _object(body)
 
 

@@ -18,7 +18,7 @@ _CALLING, _ALLOWED = "functionCallingConfig", "allowedFunctionNames"
 
 
 def without_tools(body: Mapping[str, Any], withheld: Callable[[str], bool]) -> tuple[dict[str, Any], list[str]]:
-    """See `Dialect.without_tools`. Google's own tools have the names of their fields, in OpenAI's spelling."""
+    """See `Tools.without`. Google's own tools have the names of their fields, in OpenAI's spelling."""
     changed, names = _tooling.without_tools(body, withheld)
     tools = changed["tools"] if "tools" in changed else body.get("tools")
     if isinstance(tools, list) and (

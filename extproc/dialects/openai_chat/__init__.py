@@ -5,85 +5,100 @@ Source: https://platform.openai.com/docs/api-reference/chat (request, chat compl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from extproc.dialects import azure
+from extproc.dialects._edges import edges_reader
 from extproc.dialects._effort import openai_reasons
-from extproc.dialects.openai_chat import (
-    ask,
-    client_answer,
-    client_request,
-    client_stream,
-    plain,
-    provider_answer,
-    provider_request,
-    provider_stream,
-    report,
-    said,
-    shapes,
+from extproc.dialects._replies import openai as replies
+from extproc.dialects.openai_chat import ask, client_answer, client_request, plain, problem, provider_request, shapes
+from extproc.dialects.openai_chat.client_stream import Encoder
+from extproc.dialects.openai_chat.problem import decode as decode_problem
+from extproc.dialects.openai_chat.provider_answer import decode as decode_answer
+from extproc.dialects.openai_chat.provider_stream import Decoder
+from extproc.dialects.openai_chat.report import observe
+from extproc.dialects.openai_chat.said import said
+from extproc.words.api import Able, AnswerFacts, ClientTranslation, Endpoints, Offers, Reuse, Stored, Tools
+from extproc.words.dialect import Destination
+from extproc.words.messages import Prompt
+
+__all__ = [
+    "able",
+    "answers",
+    "conversation",
+    "decode_answer",
+    "decode_problem",
+    "decoder",
+    "encode_request",
+    "endpoints",
+    "family",
+    "fields",
+    "name",
+    "observe",
+    "observe_edges",
+    "offers",
+    "path",
+    "read",
+    "replies",
+    "said",
+    "smallest",
+    "texts",
+    "translation",
+]
+
+name, family = "openai_chat", "chat"
+endpoints = Endpoints(paths={"/v1/chat/completions": "chat"}, aliases=azure("/v1/chat/completions"))
+view = ask.ChatView()
+fields = view.fields
+
+# --- for clients
+
+_READ = frozenset(shapes.Body.__struct_encode_fields__)
+answers = AnswerFacts(usage_at=(("usage",),), reads=_READ, comments=True)
+offers = Offers(
+    tools=Tools(view.tooling, view.results, view.without_tools),
+    stored=Stored(objects=ask.OBJECTS),
+    reuse=Reuse(
+        asides=plain.ASIDES,
+        varies=view.varies,
+        plain=plain.is_plain,
+        prefix=view.prefix,
+        cache_key="prompt_cache_key",
+    ),
+    thinking=view.thinking,
+    usage_request=view.usage_request,
 )
-from extproc.dialects.openai_chat import problem as problems
-from extproc.words import messages
-from extproc.words.dialect import (
-    Decoder,
-    Destination,
-    Dialect,
+translation = ClientTranslation(
+    client_request.decode,
+    client_answer.encode,
+    lambda _status, found: problem.encode(found),
     Encoder,
+    view.without_hosted,
+    traces=(b'"thinking_blocks"', b'"thought_signature"'),
 )
+read, texts, conversation = view.read, view.texts, view.conversation
+observe_edges = edges_reader(observe)
 
 
-class OpenAIChat(ask.ChatView, Dialect):
-    name = "openai_chat"
-    comments = True
-    images = True
-    paths = {"/v1/chat/completions": "chat"}  # noqa: RUF012
-    aliases = azure("/v1/chat/completions")
-    usage_at = (("usage",),)
-    traces = (b'"thinking_blocks"', b'"thought_signature"')
-    rates = "x-ratelimit-"  # https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
-    asides = plain.ASIDES
-    reads = frozenset(shapes.Body.__struct_encode_fields__)
-    cache_key = "prompt_cache_key"
-    plain = staticmethod(plain.is_plain)
-    lacks = frozenset()
-    reasons = staticmethod(openai_reasons)
-    observe = staticmethod(report.observe)
-    said = staticmethod(said.said)
-
-    # --- for clients
-
-    def smallest(self, model: str) -> dict[str, Any]:
-        return {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
-
-    def decode_request(self, body: Mapping[str, Any]) -> messages.Prompt:
-        return client_request.decode(body)
-
-    def encode_answer(self, answer: messages.Answer) -> dict[str, Any]:
-        return client_answer.encode(answer)
-
-    def encoder(self) -> Encoder:
-        return client_stream.Encoder()
-
-    def encode_problem(self, status: int, problem: messages.Problem) -> dict[str, Any]:  # noqa: ARG002 - it has none
-        return problems.encode(problem)
-
-    # --- for providers
-
-    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - the same for all
-        return "/chat/completions"
-
-    def encode_request(self, prompt: messages.Prompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
-        return provider_request.encode(prompt, destination, destination.more)
-
-    def decode_answer(self, body: bytes) -> messages.Answer:
-        return provider_answer.decode(body)
-
-    def decoder(self) -> Decoder:
-        return provider_stream.Decoder()
-
-    def decode_problem(self, status: int, body: bytes) -> messages.Problem:
-        return problems.decode(status, body)
+def smallest(model: str) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
 
 
-DIALECT = OpenAIChat()
+# --- for providers
+
+able = Able(
+    reads=_READ,
+    images=True,
+    rates="x-ratelimit-",  # https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
+    reasons=openai_reasons,
+)
+decoder = Decoder
+
+
+def path(destination: Destination, *, stream: bool) -> str:  # noqa: ARG001 - the same for all
+    return "/chat/completions"
+
+
+def encode_request(prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
+    return provider_request.encode(prompt, destination, destination.more)

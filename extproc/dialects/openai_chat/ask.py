@@ -87,7 +87,7 @@ class ChatView(View):
     deep = False
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
-        """See `Dialect.read`."""
+        """See `ClientAPI.read`."""
         ask = Ask(model=read_model(body), stream=read_flag(body, "stream"))
         for message in self.turns(body):
             if isinstance(content := message.get("content"), list):
@@ -148,7 +148,7 @@ class ChatView(View):
         return kind in ("function", "custom", None)
 
     def thinking(self, body: Mapping[str, Any]) -> int:
-        """See `Dialect.thinking`. The places of thinking settings are those of `client_request.py`."""
+        """See `Offers.thinking`. The places of thinking settings are those of `client_request.py`."""
         settings, reasoning = body.get("thinking"), body.get("reasoning")
         most = asked(body.get("reasoning_effort"))
         if isinstance(settings, dict):
@@ -194,7 +194,7 @@ class ChatView(View):
         return (Answered(called or name_of(node.get("name")), node.get("content"), partial(_written, node)),)
 
     def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """See `Dialect.usage_request`."""
+        """See `Offers.usage_request`."""
         return usage_request(body)
 
 
@@ -220,7 +220,7 @@ def check_stream_options(body: Mapping[str, Any]) -> None:
 
 
 def usage_request(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """See `Dialect.usage_request`."""
+    """See `Offers.usage_request`."""
     options = body.get("stream_options") or {}
     return {} if options.get("include_usage") is True else {"stream_options": {**options, "include_usage": True}}
 

@@ -20,7 +20,7 @@ _read = msgspec.json.Decoder(Seen).decode
 
 
 def observe(data: bytes, report: Report) -> bool:
-    """See `Dialect.observe`."""
+    """See `ClientAPI.observe`."""
     if data == b"[DONE]":
         return False
     try:

@@ -30,7 +30,7 @@ _WHOLE = frozenset(("annotations", "citations", "search_results", "executed_tool
 
 
 def said(event: Any) -> Iterator[Piece | Closed | Called]:
-    """See `Dialect.said`."""
+    """See `ClientAPI.said`."""
     choices = event.get("choices") if isinstance(event, dict) else None
     if not isinstance(choices, list):
         yield from loose(event, "answer", QUIET)

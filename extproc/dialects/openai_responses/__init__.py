@@ -5,15 +5,18 @@ Source: https://developers.openai.com/api/reference/resources/responses
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from extproc.dialects import azure
+from extproc.dialects._edges import edges_reader
 from extproc.dialects._effort import openai_reasons
-from extproc.dialects.openai_chat import problem as problems
+from extproc.dialects._replies import OpenAIReplies
+from extproc.dialects.openai_chat import problem as chat_problem
+from extproc.dialects.openai_chat.problem import decode as decode_problem
 from extproc.dialects.openai_responses import (
     ask,
     client_answer,
@@ -21,58 +24,46 @@ from extproc.dialects.openai_responses import (
     client_stream,
     plain,
     problem,
-    provider_answer,
-    provider_request,
     provider_stream,
     report,
-    said,
     turns,
 )
+from extproc.dialects.openai_responses.provider_answer import decode as decode_answer
+from extproc.dialects.openai_responses.provider_request import encode as encode_request
+from extproc.dialects.openai_responses.provider_stream import Decoder
+from extproc.dialects.openai_responses.report import observe
+from extproc.dialects.openai_responses.said import said
 from extproc.words import messages
-from extproc.words.dialect import Destination, Dialect
+from extproc.words.api import Able, AnswerFacts, ClientTranslation, Endpoints, Offers, Reuse, Stored, Tools
+from extproc.words.dialect import Destination
 from extproc.words.errors import Kind
 
+__all__ = [
+    "able",
+    "answers",
+    "conversation",
+    "decode_answer",
+    "decode_problem",
+    "decoder",
+    "encode_request",
+    "endpoints",
+    "family",
+    "fields",
+    "name",
+    "observe",
+    "observe_edges",
+    "offers",
+    "path",
+    "read",
+    "replies",
+    "said",
+    "smallest",
+    "texts",
+    "translation",
+]
 
-class OpenAIResponses(ask.ResponsesView, Dialect):
-    name = "openai_responses"
-    comments = True
-    paths = {"/v1/responses": "chat"}  # noqa: RUF012
-    aliases = azure("/v1/responses")
-    calls = {  # noqa: RUF012
-        ("GET", "/v1/responses/{id}"): "retrieve_response",
-        ("DELETE", "/v1/responses/{id}"): "delete_response",
-        ("POST", "/v1/responses/{id}/cancel"): "cancel_response",
-        ("GET", "/v1/responses/{id}/input_items"): "list_input_items",
-    }
-    call_query = ("include", "include[]", "stream", "starting_after", "include_obfuscation", "after", "limit", "order")
-    objects = replace(ask.OBJECTS, turns=turns.ResponsesTurns())
-    openings = (b'{"type":"response.completed","response":{', b"{")  # the longest event is the last, with all of it
-    usage_at = (("response", "usage"), ("usage",))
-    namespaces = True
-    traces = (b'"extproc:', b'"rs_gw')
-    asides = plain.ASIDES
-    reads = report.FIELDS | provider_stream.FIELDS
-    cache_key = "prompt_cache_key"
-    plain = staticmethod(plain.is_plain)
-    lacks = frozenset(("choices", "audio"))
-    reasons = staticmethod(openai_reasons)
-    observe = staticmethod(report.observe)
-    said = staticmethod(said.said)
 
-    def keeps(self, body: Mapping[str, Any]) -> bool:
-        return body.get("store") is not False or body.get("background") is True
-
-    # --- for clients
-
-    def smallest(self, model: str) -> dict[str, Any]:
-        return {"model": model, "input": "Hello"}
-
-    def decode_request(self, body: Mapping[str, Any]) -> messages.Prompt:
-        return client_request.decode(body)
-
-    def encode_answer(self, answer: messages.Answer) -> dict[str, Any]:
-        return client_answer.encode(answer)
-
+class Replies(OpenAIReplies):
     def cut_off(self, kind: Kind, message: str) -> bytes:
         """The error alone. A `response.failed` event would need the response that the provider began; its sequence
         number is not known either.
@@ -80,28 +71,73 @@ class OpenAIResponses(ask.ResponsesView, Dialect):
         said = problem.of_event(messages.Failed(message, kind.type, kind.code))
         return b"event: error\ndata: %b\n\n" % msgspec.json.encode({"type": "error", "sequence_number": 0, **said})
 
-    def encoder(self) -> client_stream.Encoder:
-        return client_stream.Encoder()
 
-    def encode_problem(self, status: int, problem: messages.Problem) -> dict[str, Any]:  # noqa: ARG002
-        return problems.encode(problem)
+name, family = "openai_responses", "chat"
+endpoints = Endpoints(
+    paths={"/v1/responses": "chat"},
+    aliases=azure("/v1/responses"),
+    calls={
+        ("GET", "/v1/responses/{id}"): "retrieve_response",
+        ("DELETE", "/v1/responses/{id}"): "delete_response",
+        ("POST", "/v1/responses/{id}/cancel"): "cancel_response",
+        ("GET", "/v1/responses/{id}/input_items"): "list_input_items",
+    },
+    call_query=(
+        *("include", "include[]", "stream", "starting_after", "include_obfuscation"),
+        *("after", "limit", "order"),
+    ),
+)
+view = ask.ResponsesView()
+fields = view.fields
 
-    # --- for providers
-
-    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002
-        return "/responses"
-
-    def encode_request(self, prompt: messages.Prompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
-        return provider_request.encode(prompt, destination)
-
-    def decode_answer(self, body: bytes) -> messages.Answer:
-        return provider_answer.decode(body)
-
-    def decoder(self) -> provider_stream.Decoder:
-        return provider_stream.Decoder()
-
-    def decode_problem(self, status: int, body: bytes) -> messages.Problem:
-        return problems.decode(status, body)
+# --- for clients
 
 
-DIALECT = OpenAIResponses()
+def keeps(body: Mapping[str, Any]) -> bool:
+    return body.get("store") is not False or body.get("background") is True
+
+
+replies = Replies()
+_READ = report.FIELDS | provider_stream.FIELDS
+answers = AnswerFacts(usage_at=(("response", "usage"), ("usage",)), reads=_READ, comments=True)
+offers = Offers(
+    tools=Tools(view.tooling, view.results, view.without_tools),
+    stored=Stored(objects=replace(ask.OBJECTS, turns=turns.ResponsesTurns()), keeps=keeps),
+    reuse=Reuse(
+        asides=plain.ASIDES,
+        varies=view.varies,
+        plain=plain.is_plain,
+        prefix=view.prefix,
+        cache_key="prompt_cache_key",
+    ),
+    thinking=view.thinking,
+)
+translation = ClientTranslation(
+    client_request.decode,
+    client_answer.encode,
+    lambda _status, found: chat_problem.encode(found),
+    client_stream.Encoder,
+    view.without_hosted,
+    traces=(b'"extproc:', b'"rs_gw'),
+)
+read, texts, conversation = view.read, view.texts, view.conversation
+observe_edges = edges_reader(observe, (b'{"type":"response.completed","response":{', b"{"))
+
+
+def smallest(model: str) -> dict[str, Any]:
+    return {"model": model, "input": "Hello"}
+
+
+# --- for providers
+
+able = Able(
+    lacks=frozenset(("choices", "audio")),
+    reads=_READ,
+    namespaces=True,
+    reasons=openai_reasons,
+)
+decoder = Decoder
+
+
+def path(destination: Destination, *, stream: bool) -> str:  # noqa: ARG001
+    return "/responses"

@@ -84,7 +84,7 @@ class ResponsesView(View):
     deep = False
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
-        """See `Dialect.read`."""
+        """See `ClientAPI.read`."""
         ask = Ask(model=read_model(body), stream=read_flag(body, "stream"))
         ask.output_field = "max_output_tokens"
         ask.max_output_tokens = read_integer(body, "max_output_tokens", 1, MAX_TOKENS)
@@ -183,7 +183,7 @@ class ResponsesView(View):
         return (type,) if isinstance(type, str) and type not in _TRANSLATABLE and type not in _STATE else ()
 
     def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
-        """See `Dialect.without_hosted`. Items may offer tools, too."""
+        """See `ClientTranslation.without_hosted`. Items may offer tools, too."""
         made, dropped = super().without_hosted(body)
         if not isinstance(items := made.get("input"), list):
             return made, dropped
@@ -197,7 +197,7 @@ class ResponsesView(View):
         return {**made, "input": own}, list(dict.fromkeys([*dropped, *more]))
 
     def thinking(self, body: Mapping[str, Any]) -> int:
-        """See `Dialect.thinking`."""
+        """See `Offers.thinking`."""
         return asked(inner(body, "reasoning", "effort"))
 
     def effort(self, body: Mapping[str, Any]) -> Effort | None:
@@ -246,7 +246,7 @@ class ResponsesView(View):
         return (Answered(known(names, node.get("call_id")), node.get("output"), written),)
 
     def tooling(self, body: Mapping[str, Any]) -> Tooling:
-        """See `Dialect.tooling`. A reference may be to the result of any tool."""
+        """See `Tools.tooling`. A reference may be to the result of any tool."""
         found = super().tooling(body)
         found.results += ["" for item in objects(body.get("input")) if _may_refer(item)]
         return found

@@ -30,7 +30,7 @@ _read = msgspec.json.Decoder(_Said).decode
 
 
 def observe(data: bytes, report: Report) -> bool:
-    """See `Dialect.observe`."""
+    """See `ClientAPI.observe`."""
     if data == b"[DONE]":
         return False
     try:

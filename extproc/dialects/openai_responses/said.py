@@ -33,7 +33,7 @@ _WORDS = ("output", "error", "incomplete_details")
 
 
 def said(event: Any) -> Iterator[Piece | Closed | Called]:
-    """See `Dialect.said`."""
+    """See `ClientAPI.said`."""
     if not isinstance(event, dict):
         return
     type = event.get("type")

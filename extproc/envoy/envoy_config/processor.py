@@ -59,7 +59,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 from envoy_data_plane.envoy.type.v3 import Percent
 
 from extproc.access.auth import credential_headers
-from extproc.dialects import dialects, rates
+from extproc.dialects import client_apis, rates
 from extproc.envoy.envoy_config import replies
 from extproc.envoy.envoy_config.typed import (
     breakers,
@@ -222,7 +222,12 @@ def gateway_headers(settings: Settings) -> HeaderForwardingRules:
     prefixes = dict.fromkeys((settings.attribution.prefix, contract.PREFIX, "x-ai-"))
     if settings.budgets:  # their rates take the place of the provider's
         prefixes |= dict.fromkeys(rates())
-    own = [name for dialect in dialects().values() for name in (dialect.version, dialect.request_id) if name]
+    own = [
+        name
+        for dialect in client_apis().values()
+        for name in (dialect.endpoints.version, dialect.replies.request_id)
+        if name
+    ]
     own += settings.attribution.session
     if settings.mcp is not None:
         own += [":authority", "origin"]

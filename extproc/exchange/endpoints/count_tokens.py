@@ -22,10 +22,7 @@ class CountTokens:
     def __call__(self, exchange: Exchange) -> LocalReply | None:
         if exchange.request.operation != OPERATION:
             return None
-        if (
-            self._catalog.dialect(exchange.route.targets[0], exchange.request.dialect) is not None
-            and not exchange.attached
-        ):
+        if self._catalog.api(exchange.route.targets[0], exchange.request.dialect) is not None and not exchange.attached:
             return None
         return _estimate(exchange)
 
@@ -46,5 +43,7 @@ _FAILED = (401, 403, 408, 429)  # they concern the gateway's account, not the re
 def _estimate(exchange: Exchange) -> LocalReply:
     ask = exchange.request.ask
     tokens = estimate(len(exchange.request.body) - ask.image_bytes) + ask.images * _IMAGE_TOKENS
-    body = msgspec.json.encode(exchange.request.dialect.encode_count(tokens))
+    encode_count = exchange.request.dialect.offers.encode_count
+    assert encode_count is not None, exchange.request.dialect.name
+    body = msgspec.json.encode(encode_count(tokens))
     return LocalReply(200, body, {"content-type": "application/json"}, OPERATION)

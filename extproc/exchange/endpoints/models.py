@@ -34,7 +34,7 @@ class Models:
             return None
         name = listed_at(exchange.request.head.path.partition("?")[0])
         if not name:
-            return _json(exchange.request.dialect.models(self._list(exchange.consumer)))
+            return _json(exchange.request.dialect.replies.models(self._list(exchange.consumer)))
         found = self._known.get(name)
         if found is None and self._catalog.resolve(name) is not None:
             found = self._describe(name)
@@ -42,7 +42,7 @@ class Models:
             raise Refusal(
                 MODEL_NOT_FOUND, f"There is no model {name[:256]!r}: GET /v1/models lists the models.", param="model"
             )
-        return _json(exchange.request.dialect.model(found))
+        return _json(exchange.request.dialect.replies.model(found))
 
     def _list(self, consumer: Consumer) -> Sequence[Listed]:
         return [found for name, found in self._known.items() if self._usable(name, consumer)]

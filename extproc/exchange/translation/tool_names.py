@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from extproc.words.dialect import Dialect
+from extproc.words.api import Able
 from extproc.words.messages import Delta, Part, Prompt, ToolCall, ToolResult
 
 _DIGEST = 8  # characters
@@ -19,10 +19,10 @@ _DIGEST = 8  # characters
 class ToolNames:
     """Changes the names in a prompt, and knows what they were."""
 
-    def __init__(self, prompt: Prompt, dialect: Dialect) -> None:
-        self._most = dialect.tool_names
-        self._groups = dialect.namespaces
-        self._letters = dialect.tool_letters
+    def __init__(self, prompt: Prompt, able: Able) -> None:
+        self._most = able.tool_names
+        self._groups = able.namespaces
+        self._letters = able.tool_letters
         self._there: dict[tuple[str, str], str] = {}
         self._here: dict[str, tuple[str, str]] = {}
         for tool in prompt.tools:  # those without a group first: their names are the ones that a choice can mean

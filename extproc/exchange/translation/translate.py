@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from extproc.dialects import dialects, safe_names
+from extproc.dialects import provider_apis, safe_names
 from extproc.dialects._effort import forgo_thinking
 from extproc.exchange.translation.call_ids import distinct_calls
 from extproc.exchange.translation.image_turns import show_images
@@ -31,8 +31,9 @@ from extproc.wire.framing.content_types import AMAZON, framing_for
 from extproc.wire.framing.inflate import Inflate
 from extproc.wire.framing.intake import Intake
 from extproc.words import contract
+from extproc.words.api import ClientAPI, ClientTranslation, ProviderAPI, translation_of
 from extproc.words.contract import Service
-from extproc.words.dialect import Destination, Dialect
+from extproc.words.dialect import Decoder, Destination
 from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
 from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, EmbeddingPrompt, Embeddings, Ended, Event, Failed, Started, Used
@@ -47,9 +48,8 @@ _decode = msgspec.json.Decoder(msgspec.Raw).decode
 class Translation:
     """Translation of one try. `request` comes first, then `problem`, `answer` or `Stream`, by the provider's answer."""
 
-    def __init__(self, client: Dialect, service: Service) -> None:
+    def __init__(self, client: ClientAPI, service: Service) -> None:
         self.client = client
-        self.dialect = dialects()[service.dialect]
         self.model = service.model  # the model, for answers that do not name it
         self.streamed = service.stream
         self.ignored: list[str] = []
@@ -57,7 +57,20 @@ class Translation:
         self._service = service
         self._names: ToolNames | None = None
         self.one_call = False  # see `Prompt`
-        self.large_events = self.dialect.images and self.dialect.image_turns  # events of the answer may hold images
+        self._translated = service.dialect != client.name or service.anew
+        self.large_events = False  # events of the answer may hold images
+        if (api := provider_apis().get(service.dialect)) is not None:
+            self.large_events = api.able.images and api.able.image_turns
+
+    @property
+    def api(self) -> ProviderAPI:
+        """The provider's API, of a service whose answers are read."""
+        return provider_apis()[self._service.dialect]
+
+    @property
+    def into(self) -> ClientTranslation:
+        """The client's API as translations need it, where one is made or an answer is read."""
+        return translation_of(self.client)
 
     @property
     def names(self) -> ToolNames | None:
@@ -67,28 +80,28 @@ class Translation:
     @property
     def translates(self) -> bool:
         """True when the request is written anew: client and provider speak different APIs, or the service wants it."""
-        return self.dialect is not self.client or self._service.anew
+        return self._translated
 
     @property
     def reads_answer(self) -> bool:
         """False where only the request differs from the client's."""
-        return self.translates or self.dialect.name in kinds()[self._service.kind].unwrap
+        return self._translated or self._service.dialect in kinds()[self._service.kind].unwrap
 
     def request(self, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> tuple[str, bytes]:
         """The path, after the provider's base_url, and the body. Raises Refusal for a request without a translation."""
         service, provider = self._service, kinds()[self._service.kind]
         destination = Destination(service.model, service.max_output_tokens, provider.more)
-        made = self.client.for_model(dict(body), service.model)
-        if self.translates:
+        made = self.client.offers.naming.for_model(dict(body), service.model)
+        if self._translated:
+            api, able = self.api, self.api.able
             dropped: Sequence[str] = ()
             if service.drop_hosted:
-                body, dropped = self.client.without_hosted(body)
-            prompt = self.client.decode_request(body)
-            able = service.reasoning and self.dialect.reasons(service.model)
-            unable = [] if able else forgo_thinking(prompt)
-            if not isinstance(prompt, EmbeddingPrompt) and not self.dialect.image_turns:
+                body, dropped = self.into.without_hosted(body)
+            prompt = self.into.decode_request(body)
+            unable = [] if service.reasoning and able.reasons(service.model) else forgo_thinking(prompt)
+            if not isinstance(prompt, EmbeddingPrompt) and not able.image_turns:
                 show_images(prompt)
-            if service.cache and self.dialect.cache_marks:
+            if service.cache and able.cache_marks:
                 mark_stable(prompt)
             if isinstance(prompt, EmbeddingPrompt):
                 self._encoding = prompt.encoding
@@ -96,19 +109,27 @@ class Translation:
                 prompt.stream = self.streamed  # the client's path may say it rather than its body
                 distinct_calls(prompt)
                 end_with_user(prompt)
-                self._names = ToolNames(prompt, self.dialect)
+                self._names = ToolNames(prompt, able)
                 self.one_call = prompt.one_call
                 self.large_events = self.large_events or prompt.images
-            made, ignored = self.dialect.encode_request(prompt, destination)
+            made, ignored = api.encode_request(prompt, destination)
             self.ignored = safe_names([*dropped, *prompt.ignored, *unable, *ignored])
-        path = self.dialect.path(destination, stream=self.streamed)
-        if headers and self.dialect is self.client:
+        path = self._path(destination)
+        if headers and service.dialect == self.client.name:
             for name, field in provider.in_body.items():
                 if name in headers:
                     made.setdefault(field, [value.strip() for value in headers[name].split(",") if value.strip()])
         if provider.adapt is not None:
             path, made = provider.adapt(service.dialect, service.model, self.streamed, path, made)
         return path, _encode(made)
+
+    def _path(self, destination: Destination) -> str:
+        own = self.client.offers.naming.path
+        if own is not None and self._service.dialect == self.client.name:
+            return own(destination, self.streamed)
+        if (api := provider_apis().get(self._service.dialect)) is not None:
+            return api.path(destination, stream=self.streamed)
+        return next(iter(self.client.endpoints.paths)).removeprefix("/v1")
 
     def headers(self) -> dict[str, str]:
         """Response headers about the answer, for the gateway attachment."""
@@ -121,12 +142,12 @@ class Translation:
 
     def problem(self, status: int, body: bytes) -> bytes:
         """The body of a provider's error answer, in the client's API."""
-        return _encode(self.client.encode_problem(status, self.dialect.decode_problem(status, body)))
+        return _encode(self.into.encode_problem(status, self.api.decode_problem(status, body)))
 
     def answer(self, body: bytes) -> tuple[bytes, Usage | None]:
         """A plain answer, and its usage. Raises Refusal when it is no answer of the provider's API."""
         try:
-            answer = self.dialect.decode_answer(body)
+            answer = self.api.decode_answer(body)
         except (ValueError, RecursionError):
             raise bad_answer("does not have the shape of its API") from None
         answer.model = answer.model or self.model
@@ -136,7 +157,12 @@ class Translation:
             answer.one_call = self.one_call
         if not isinstance(answer, Embeddings) and (names := self.names) is not None:
             names.restore(part for choice in answer.choices for part in choice.parts)
-        return _encode(self.client.encode_answer(answer)), answer.usage
+        return _encode(self.into.encode_answer(answer)), answer.usage
+
+    def decoder(self) -> Decoder:
+        """A reader of the provider's stream."""
+        assert self.api.decoder is not None, self.api.name
+        return self.api.decoder()
 
     def stream(
         self,
@@ -148,8 +174,8 @@ class Translation:
         inflate: Inflate | None = None,
     ) -> Stream | Unwrapping:
         """A streamed answer. Raises Refusal when it is no stream."""
-        unwrap = kinds()[self._service.kind].unwrap.get(self.dialect.name)
-        wanted = AMAZON if unwrap else self.dialect.stream_type
+        unwrap = kinds()[self._service.kind].unwrap.get(self._service.dialect)
+        wanted = AMAZON if unwrap else self.api.able.stream_type
         kind = content_type.partition(";")[0].strip().lower()
         framing = framing_for(kind, event_limit=event_limit, body_limit=body_limit, empty_limit=empty_limit)
         if kind != wanted or framing is None:
@@ -191,9 +217,9 @@ class Stream(_Steps):
     def __init__(self, translation: Translation, intake: Intake, unwrap: Unwrap | None = None) -> None:
         super().__init__(intake)
         self._unwrap = unwrap
-        self._decoder = translation.dialect.decoder()
-        self._reads = translation.dialect.reads
-        self._encoder = translation.client.encoder()
+        self._decoder = translation.decoder()
+        self._reads = translation.api.able.reads
+        self._encoder = translation.into.encoder()
         self._model = translation.model
         self._names = translation.names
         self._one_call = translation.one_call
@@ -270,7 +296,7 @@ class Unwrapping(_Steps):
         super().__init__(intake)
         self._ended = False
         self._unwrap = unwrap
-        self._client = translation.client
+        self._translation = translation
 
     def feed(self, chunk: bytes, end: bool) -> bytes:
         events, problem = self._take(chunk, end)
@@ -289,7 +315,9 @@ class Unwrapping(_Steps):
             data = self._unwrap(event.data)
         except (ValueError, RecursionError):
             return b""
-        out, last = self._client.frame(data)
+        frame = self._translation.into.frame
+        assert frame is not None, self._translation.client.name
+        out, last = frame(data)
         self._ended |= last
         return out
 
@@ -297,7 +325,7 @@ class Unwrapping(_Steps):
         if self.failed:
             return b""
         self.failed = True
-        return self._client.encoder().feed(Failed(message))
+        return self._translation.into.encoder().feed(Failed(message))
 
 
 def _grown(usage: Usage, told: Usage) -> bool:

@@ -1,6 +1,6 @@
 """The windows that Envoy kept of an answer, and the report that the client's dialect reads from them.
 
-Events that stand whole in a window are read by `Dialect.observe`, as those of an answer whose body is read. An answer
+Events that stand whole in a window are read by `ClientAPI.observe`, as those of an answer whose body is read. An answer
 that is no longer than the tail is therefore reported alike. Of a longer one whose usage is not known, the text between
 the windows is counted from its bytes, less the smallest envelope of an event that was seen: rather too much than too
 little. Where the usage is known, only its events are counted.
@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 from extproc.wire.framing import EMPTY, Frame
 from extproc.wire.framing.sse import SSE
-from extproc.words.dialect import Dialect, Report
+from extproc.words.api import ClientAPI
+from extproc.words.dialect import Report
 from extproc.words.exchange import Usage
 from extproc.words.tries import Seen
 
@@ -43,7 +44,7 @@ class Reading:
         "report",
     )
 
-    def __init__(self, seen: Seen, total: int, dialect: Dialect, event_limit: int) -> None:
+    def __init__(self, seen: Seen, total: int, dialect: ClientAPI, event_limit: int) -> None:
         self.report = Report()
         self.first_text: int | None = None  # where the first event with text ended, if that was seen
         self._dialect = dialect

@@ -149,4 +149,4 @@ def _thinking(exchange: Exchange, target: Target) -> int:
     if not target.changes:
         return exchange.request.ask.thinking
     fields, removed = apply(target.changes, exchange.request.json, exchange.request.ask.output_field)
-    return exchange.request.dialect.thinking(changed(exchange.request.json, fields, removed))
+    return exchange.request.dialect.offers.thinking(changed(exchange.request.json, fields, removed))

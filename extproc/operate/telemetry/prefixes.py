@@ -45,7 +45,7 @@ class Prefixes:
         if usage.input_tokens < _LEAST or usage.cached_tokens * 2 > usage.input_tokens or exchange.request.shed:
             return ""
         try:
-            steady, _ = exchange.request.dialect.prefix(exchange.request.json)
+            steady, _ = exchange.request.dialect.offers.reuse.prefix(exchange.request.json)
             data = _encode(steady) if steady else b""
         except (AttributeError, UnicodeEncodeError, RecursionError):  # no body, or one that no JSON can express
             return ""

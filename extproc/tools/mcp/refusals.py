@@ -6,15 +6,18 @@ refusal in the body of a 200: a result that its model can read, where a tool was
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
+from extproc.dialects import _usual
+from extproc.dialects._replies import OpenAIReplies
 from extproc.tools.mcp.call import CALL, Call
 from extproc.wire.framing import rpc
 from extproc.words.actions import LocalReply
-from extproc.words.dialect import Dialect, Fields, Report
+from extproc.words.api import AnswerFacts, Endpoints, Offers, Stored
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Fields, Text
 from extproc.words.errors import (
     CAPABILITY_MISSING,
     HEADER_MISMATCH,
@@ -54,7 +57,10 @@ class RPCRefusal(Refusal):
         self.edge = edge
 
 
-class JSONRPC(Dialect):
+_OFFERS = Offers(stored=Stored(unnamed=True))
+
+
+class JSONRPC:
     """The API of the MCP gateway, for the parts of the gateway that all exchanges share: one for each exchange."""
 
     name = "mcp"
@@ -68,14 +74,34 @@ class JSONRPC(Dialect):
         files=frozenset(),
         opaque=frozenset(),
     )
-    comments = True
-    unnamed = True
+    endpoints = Endpoints()
+    answers = AnswerFacts(comments=True)
+    translation = None
+    observe, observe_edges = staticmethod(_usual.observe_nothing), staticmethod(_usual.observe_edges)
+    said = staticmethod(_usual.said)
 
     def __init__(self, call: Call | None = None) -> None:
-        self._call = call
+        self.replies = Replies(call)
+        self.offers = _OFFERS
 
-    def observe(self, data: bytes, report: Report) -> bool:  # noqa: ARG002
-        return False
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
+        raise NotImplementedError
+
+    def smallest(self, model: str) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
+        return _usual.texts(body, self.fields)
+
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        return _usual.conversation(self.texts(body))
+
+
+class Replies(OpenAIReplies):
+    """Refusals in JSON-RPC, in answer to a call."""
+
+    def __init__(self, call: Call | None) -> None:
+        self._call = call
 
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:  # noqa: ARG002
         id = None if self._call is None else self._call.id
@@ -101,7 +127,7 @@ class Refuse:
             headers = {}
             if status == 401 or kind is PROFILE_NOT_ALLOWED:
                 headers["www-authenticate"] = self._challenge(call, kind)
-            data = msgspec.json.encode(exchange.request.dialect.error(kind, refusal.message, None))
+            data = msgspec.json.encode(exchange.request.dialect.replies.error(kind, refusal.message, None))
             return LocalReply(status, data, {**_JSON, **refusal.headers, **headers}, kind.code)
         edge = getattr(refusal, "edge", False) or kind in _AT_THE_EDGE or (kind is METHOD_UNKNOWN and call.modern)
         return LocalReply(status if edge else 200, body_of(call, refusal), _JSON, kind.code)

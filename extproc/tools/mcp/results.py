@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from extproc.tools.mcp.eras import too_long
 from extproc.tools.mcp.policy import as_input
 from extproc.tools.mcp.refusals import JSONRPC, refused_result
 from extproc.wire.framing import Frame, Framing, rpc
+from extproc.words.api import Tools
 from extproc.words.dialect import Ask, Text, strings
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange
@@ -99,12 +101,13 @@ class _Answer(JSONRPC):
     def __init__(self, call: Call, operation: str) -> None:
         super().__init__(call)
         self._of, self._operation = call, operation
+        self.offers = replace(self.offers, tools=Tools(results=self._results))
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         for part in ("result", "error", "params"):
             yield from strings(body.get(part), "tool", part)
 
-    def results(self, body: Mapping[str, Any]) -> Iterator[Result]:
+    def _results(self, body: Mapping[str, Any]) -> Iterator[Result]:
         if self._operation == "tools/call" and "result" in body:
             found = body["result"]
             said = found.get("content") or found.get("structuredContent") if isinstance(found, dict) else found

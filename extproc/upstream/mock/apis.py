@@ -11,11 +11,12 @@ from itertools import islice
 
 import msgspec
 
-from extproc.dialects import Endpoints, dialects
+from extproc.dialects import Finder, client_apis
 from extproc.upstream.mock import conversation
 from extproc.upstream.mock.endpoints import Answer, Endpoint, Headers, Json, Question, Refused
 from extproc.upstream.mock.faults import Faults
-from extproc.words.dialect import NO_ENDPOINT, Dialect
+from extproc.words.api import ClientAPI, translation_of
+from extproc.words.dialect import NO_ENDPOINT
 from extproc.words.dialect import Endpoint as Served
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Usage
@@ -26,33 +27,34 @@ MODELS = ("gpt-4o", "gpt-4o-mini", "stub", "text-embedding-3-small")
 _IDS = {"openai_chat": "chatcmpl-", "anthropic_messages": "msg_"}
 
 
-def answer(dialect: Dialect, question: Question, served: Served = NO_ENDPOINT) -> Answer:
+def answer(dialect: ClientAPI, question: Question, served: Served = NO_ENDPOINT) -> Answer:
     """Answer a request that came to the endpoint `served`. Raises Refused where the gateway would refuse it."""
+    translation = translation_of(dialect)
     try:
-        prompt = dialect.decode_request(question.body)
+        prompt = translation.decode_request(question.body)
         if served.model:
             prompt.model = served.model
             if not isinstance(prompt, EmbeddingPrompt):
-                prompt.stream = dialect.read(dialect.spelled(question.body), served).stream
+                prompt.stream = dialect.read(dialect.offers.naming.spelled(question.body), served).stream
     except Refusal as refusal:
         raise Refused(refusal.kind.status, refusal.message, param=refusal.param, code=refusal.kind.code) from None
     if isinstance(prompt, EmbeddingPrompt):
-        return Answer(dialect.encode_answer(embed(prompt, question.faults)))
+        return Answer(translation.encode_answer(embed(prompt, question.faults)))
     said = conversation.answer(prompt, question.faults, _IDS.get(dialect.name, "") + question.digest)
     if not prompt.stream:
-        return Answer(dialect.encode_answer(said))
-    events = [*conversation.events(said, usage=not dialect.usage_request(question.body))]
+        return Answer(translation.encode_answer(said))
+    events = [*conversation.events(said, usage=not dialect.offers.usage_request(question.body))]
     return Answer(None, _frames(dialect, events, question.faults.errorevent), len(events), SSE)
 
 
-def error(dialect: Dialect, refused: Refused) -> tuple[Json, Headers]:
+def error(dialect: ClientAPI, refused: Refused) -> tuple[Json, Headers]:
     problem = Problem(refused.message, refused.type, refused.code or "", refused.param)
-    return dialect.encode_problem(refused.status, problem), ()
+    return translation_of(dialect).encode_problem(refused.status, problem), ()
 
 
-def _frames(dialect: Dialect, events: Iterable[Event], most: int | None) -> Iterator[bytes]:
+def _frames(dialect: ClientAPI, events: Iterable[Event], most: int | None) -> Iterator[bytes]:
     """The events of a stream as bytes: all of them, or `most` and then an error."""
-    encoder = dialect.encoder()
+    encoder = translation_of(dialect).encoder()
     yield from islice((each + b"\n\n" for event in events for each in encoder.feed(event).split(b"\n\n")[:-1]), most)
     if most is not None:
         yield encoder.feed(Failed("A fault was asked for: errorevent.", "server_error", "mock_fault"))
@@ -83,8 +85,8 @@ def model(name: str) -> Json:
     return {"id": name, "object": "model", "created": conversation.CREATED, "owned_by": "mock"}
 
 
-SERVED = [dialect for dialect in dialects().values() if dialect.translates_from]
-_ENDPOINTS = Endpoints(SERVED)
+SERVED = [dialect for dialect in client_apis().values() if dialect.translation is not None]
+_ENDPOINTS = Finder(SERVED)
 
 
 def find(path: str) -> tuple[Endpoint | None, str]:

@@ -66,7 +66,7 @@ class Mock:
     """One provider: its settings, its fault of the moment, and the log of its requests."""
 
     none = NONE
-    speaks = ", ".join((*(path for each in apis.SERVED for path in each.paths), "/v1/models", mcp.PATH))
+    speaks = ", ".join((*(path for each in apis.SERVED for path in each.endpoints.paths), "/v1/models", mcp.PATH))
     parse: Callable[[str], Plan] = staticmethod(parse)
 
     def __init__(self, options: Options) -> None:

@@ -61,7 +61,7 @@ class Events:
 
     def reason(self, exchange: Exchange) -> str:
         """The reason why the streamed answer of an exchange has to be read; empty where it may pass."""
-        if exchange.request.dialect.array(exchange.request.head.path):
+        if exchange.request.dialect.endpoints.array(exchange.request.head.path):
             return "the client takes one JSON array"
         return next((reason for stage, *_ in self._stages if (reason := stage.reason(exchange))), "")
 
@@ -124,7 +124,7 @@ class AnswerReader:
         if answer.cut is not None:
             raise answer.cut
         if self._merges and report is not None and report.output_bytes - report.unread_bytes == written:
-            intake.learn(given, exchange.request.dialect.reads, guarded=self._guarded)
+            intake.learn(given, exchange.request.dialect.answers.reads, guarded=self._guarded)
         if end:
             if self._array is not None:
                 out.append(self._array.end())
@@ -148,7 +148,7 @@ class AnswerReader:
                 if (waited := overdue(exchange)) is None:
                     return None
                 events = waited
-        comment = KEEP_ALIVE if exchange.request.dialect.comments else b""
+        comment = KEEP_ALIVE if exchange.request.dialect.answers.comments else b""
         return b"".join(self._written(events)) + comment
 
     def _written(self, events: Sequence[Frame]) -> list[bytes]:

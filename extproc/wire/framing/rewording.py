@@ -47,4 +47,4 @@ def reworded(exchange: Exchange, body: bytes) -> bytes:
     except ValueError:
         return body
     kind = Kind(exchange.answer.status, said.type, said.code)
-    return _encode(exchange.request.dialect.error(kind, said.message, None))
+    return _encode(exchange.request.dialect.replies.error(kind, said.message, None))

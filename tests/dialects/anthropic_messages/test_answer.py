@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.words.exchange import Usage
 from extproc.words.messages import Answer, AudioPart, Choice, RefusalPart, TextPart, ThinkingPart, ToolCall
 
-MESSAGES = dialects()["anthropic_messages"]
+MESSAGES = client_apis()["anthropic_messages"]
 
 
 def message(*blocks, **fields):
@@ -89,7 +89,7 @@ ANSWERS = {
 @pytest.mark.parametrize(("said", "means"), ANSWERS.values(), ids=ANSWERS)
 def test_answers_are_read_and_written(said, means):
     assert decode(said) == means
-    assert MESSAGES.encode_answer(means) == said
+    assert MESSAGES.translation.encode_answer(means) == said
 
 
 @pytest.mark.parametrize(
@@ -129,37 +129,37 @@ def test_a_body_that_is_no_message_is_refused(body):
 
 
 def test_a_refusal_in_words_is_written():
-    said = MESSAGES.encode_answer(answer(RefusalPart("No.")))
+    said = MESSAGES.translation.encode_answer(answer(RefusalPart("No.")))
     assert (said["content"], said["stop_reason"]) == ([{"type": "text", "text": "No."}], "refusal")
 
 
 def test_a_filtered_answer_is_written_as_a_refusal():
-    assert MESSAGES.encode_answer(answer(finish="content_filter"))["stop_reason"] == "refusal"
+    assert MESSAGES.translation.encode_answer(answer(finish="content_filter"))["stop_reason"] == "refusal"
 
 
 def test_parts_without_an_equivalent_are_left_out():
-    said = MESSAGES.encode_answer(answer(TextPart(""), AudioPart("AAAA", "wav"), TextPart("Hi")))
+    said = MESSAGES.translation.encode_answer(answer(TextPart(""), AudioPart("AAAA", "wav"), TextPart("Hi")))
     assert said["content"] == [TEXT]
 
 
 def test_an_empty_answer_is_written():
-    said = MESSAGES.encode_answer(Answer([]))
+    said = MESSAGES.translation.encode_answer(Answer([]))
     assert said["id"].startswith("msg_")
     assert said["content"] == []
     assert said["usage"]["output_tokens"] == 0
 
 
 def test_a_thought_signature_of_gemini_is_passed_on():
-    said = MESSAGES.encode_answer(answer(ToolCall("1", "f", "{}", "sig")))
+    said = MESSAGES.translation.encode_answer(answer(ToolCall("1", "f", "{}", "sig")))
     assert said["content"][0]["extra_content"] == {"google": {"thought_signature": "sig"}}
     back = {"role": "assistant", "content": said["content"]}
-    prompt = MESSAGES.decode_request({"model": "m", "max_tokens": 1, "messages": [back]})
+    prompt = MESSAGES.translation.decode_request({"model": "m", "max_tokens": 1, "messages": [back]})
     assert prompt.messages[0].parts == [ToolCall("1", "f", "{}", "sig")]
 
 
 @pytest.mark.parametrize(("said", "means"), ANSWERS.values(), ids=ANSWERS)
 def test_answers_survive_a_round_trip(said, means):
-    prompt = MESSAGES.decode_request(
+    prompt = MESSAGES.translation.decode_request(
         {"model": "m", "max_tokens": 1, "messages": [{"role": "assistant", "content": said["content"]}]}
     )
     for part, was in zip(prompt.messages[0].parts, means.choices[0].parts, strict=True):

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Usage
 
-MESSAGES = dialects()["anthropic_messages"]
+MESSAGES = client_apis()["anthropic_messages"]
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
 DOCUMENT = {"type": "document", "source": {"type": "url", "url": "https://x/a.pdf"}}
 
@@ -30,7 +30,7 @@ def test_the_facts_of_a_request_are_read():
     assert (ask.model, ask.stream, ask.choices) == ("m", True, 1)
     assert (ask.output_field, ask.max_output_tokens) == ("max_tokens", 9)
     assert ask.needs == {}
-    assert MESSAGES.usage_request(question(stream=True)) == {}
+    assert MESSAGES.offers.usage_request(question(stream=True)) == {}
 
 
 @pytest.mark.parametrize("limit", [None, -1, "5", 5.0, True, [], 10**9 + 1])
@@ -47,9 +47,9 @@ def test_an_output_limit_of_0_is_accepted_to_fill_the_cache():
 def test_a_token_count_needs_no_output_limit():
     body = question()
     del body["max_tokens"]
-    ask = dialects()["anthropic_count_tokens"].read(body)
+    ask = client_apis()["anthropic_count_tokens"].read(body)
     assert (ask.output_field, ask.max_output_tokens) == (None, None)
-    assert dialects()["anthropic_count_tokens"].encode_count(7) == {"input_tokens": 7}
+    assert client_apis()["anthropic_count_tokens"].offers.encode_count(7) == {"input_tokens": 7}
 
 
 @pytest.mark.parametrize("messages", [None, [], {}, "Hello", [1], ["Hello"], [{}, []]])
@@ -144,7 +144,7 @@ HOSTED = {
 def test_tools_that_anthropic_runs_itself(fields, hosted):
     ask = MESSAGES.read(question(**fields))
     assert (ask.hosted, ask.unseen) == (hosted, ())
-    rest, dropped = MESSAGES.without_hosted(question(**fields))
+    rest, dropped = MESSAGES.translation.without_hosted(question(**fields))
     assert MESSAGES.read(rest).hosted == ()
     assert bool(dropped) == bool(hosted)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.words.errors import (
     BODY_TOO_LARGE,
     BUDGET_EXCEEDED,
@@ -19,7 +19,7 @@ from extproc.words.errors import (
 )
 from extproc.words.messages import Problem
 
-MESSAGES = dialects()["anthropic_messages"]
+MESSAGES = client_apis()["anthropic_messages"]
 
 
 @pytest.mark.parametrize(
@@ -38,14 +38,14 @@ MESSAGES = dialects()["anthropic_messages"]
     ],
 )
 def test_the_gateways_refusals_are_written(kind, type):
-    assert MESSAGES.error(kind, "No.", None) == {
+    assert MESSAGES.replies.error(kind, "No.", None) == {
         "type": "error",
         "error": {"type": type, "message": "No.", "details": {"error_code": kind.code}},
     }
 
 
 def test_the_field_at_fault_is_named():
-    assert MESSAGES.error(INVALID_REQUEST, "No.", "model")["error"]["details"]["param"] == "model"
+    assert MESSAGES.replies.error(INVALID_REQUEST, "No.", "model")["error"]["details"]["param"] == "model"
 
 
 # Status and type of Anthropic's error, and the neutral type.
@@ -68,14 +68,14 @@ def test_a_providers_errors_are_read(type, status, neutral):
     said = {"type": "error", "error": {"type": type, "message": "No."}}
     problem = MESSAGES.decode_problem(status, json.dumps(said | {"request_id": "req_1"}).encode())
     assert problem == Problem("No.", neutral)
-    assert MESSAGES.encode_problem(status, problem) == said
+    assert MESSAGES.translation.encode_problem(status, problem) == said
 
 
 def test_the_code_of_an_error_is_found():
     error = {"type": "invalid_request_error", "message": "No.", "details": {"error_code": "why"}}
     problem = MESSAGES.decode_problem(400, json.dumps({"type": "error", "error": error}).encode())
     assert problem.code == "why"
-    assert MESSAGES.encode_problem(400, problem)["error"] == error
+    assert MESSAGES.translation.encode_problem(400, problem)["error"] == error
 
 
 ODD = {
@@ -111,4 +111,4 @@ def test_every_error_has_a_message(status, body):
     problem = MESSAGES.decode_problem(status, body)
     assert problem.message
     assert problem.type
-    json.dumps(MESSAGES.encode_problem(status, problem))
+    json.dumps(MESSAGES.translation.encode_problem(status, problem))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis, provider_apis
 from extproc.words.dialect import Destination
 from extproc.words.errors import Refusal
 from extproc.words.messages import (
@@ -24,7 +24,7 @@ from extproc.words.messages import (
     ToolResult,
 )
 
-MESSAGES = dialects()["anthropic_messages"]
+MESSAGES = client_apis()["anthropic_messages"]
 HELLO = [{"role": "user", "content": "Hello"}]
 CACHE = {"type": "ephemeral", "ttl": "1h"}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -37,7 +37,7 @@ def question(**fields):
 
 
 def decode(**fields):
-    return MESSAGES.decode_request(question(**fields))
+    return MESSAGES.translation.decode_request(question(**fields))
 
 
 def encode(model=OLD, most=None, **fields):
@@ -654,7 +654,7 @@ LIKELY = st.builds(
 def test_any_request_is_read_or_refused(body, model):
     refused, made = None, None
     try:
-        prompt = MESSAGES.decode_request(body)
+        prompt = MESSAGES.translation.decode_request(body)
         made, ignored = MESSAGES.encode_request(prompt, Destination(model, 9000))
     except Refusal as refusal:
         refused = refusal
@@ -683,7 +683,7 @@ BILLING = "x-anthropic-billing-header: cc_version=2.1.197.123; cc_entrypoint=cli
 )
 def test_what_tells_anthropic_how_to_bill_is_not_told_to_others(system, left):
     body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], "system": system}
-    assert [part.text for part in dialects()["anthropic_messages"].decode_request(body).system] == left
+    assert [part.text for part in client_apis()["anthropic_messages"].translation.decode_request(body).system] == left
 
 
 @pytest.mark.parametrize("there", ["openai_chat", "openai_responses"])
@@ -692,8 +692,8 @@ def test_a_long_user_id_leaves_as_a_digest(there):
     body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
     users = []
     for user in ("u" * 64, "u" * 65, "u" * 65, "v" * 170):
-        prompt = dialects()["anthropic_messages"].decode_request(body | {"metadata": {"user_id": user}})
-        made, _ = dialects()[there].encode_request(prompt, Destination("gpt-5"))
+        prompt = client_apis()["anthropic_messages"].translation.decode_request(body | {"metadata": {"user_id": user}})
+        made, _ = provider_apis()[there].encode_request(prompt, Destination("gpt-5"))
         users.append(made["user"])
     assert users[0] == "u" * 64
     assert users[1] == users[2] != users[3]
@@ -708,6 +708,6 @@ def test_tools_that_a_search_of_the_client_found_are_named():
         tools=[{"name": "Bash", "input_schema": {"type": "object"}, "defer_loading": True}],
     )
     assert MESSAGES.read(asked).hosted == ()
-    prompt = MESSAGES.decode_request(asked)
+    prompt = MESSAGES.translation.decode_request(asked)
     assert prompt.messages[0].parts == [ToolResult("t", [TextPart("The tool Bash can be called.")])]
     assert [tool.name for tool in prompt.tools] == ["Bash"]

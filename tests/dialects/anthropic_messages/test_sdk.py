@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pydantic
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.words.dialect import Destination
 from extproc.words.errors import INVALID_REQUEST, OVERLOADED, RATE_LIMITED
 from extproc.words.exchange import Usage
@@ -35,7 +35,7 @@ from extproc.words.messages import (
 anthropic = pytest.importorskip("anthropic")
 httpx = pytest.importorskip("httpx2")  # the SDK's
 
-MESSAGES = dialects()["anthropic_messages"]
+MESSAGES = client_apis()["anthropic_messages"]
 QUESTION = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
 PARTS = [
     ThinkingPart("Hm", "EqQB"),
@@ -75,7 +75,7 @@ def client(body, status=200, content_type="application/json"):
 
 
 def streaming(events):
-    encoder = MESSAGES.encoder()
+    encoder = MESSAGES.translation.encoder()
     return client(b"".join(encoder.feed(event) for event in events), content_type="text/event-stream")
 
 
@@ -103,11 +103,11 @@ def test_plain_answers_survive_the_sdk():
         "claude-x",
         usage=Usage(33, 50, 20, 40, 3),
     )
-    sdk, sent = client(json.dumps(MESSAGES.encode_answer(answer)))
+    sdk, sent = client(json.dumps(MESSAGES.translation.encode_answer(answer)))
     message = sdk.messages.create(**QUESTION)
     check(message)
     sdk.messages.create(**QUESTION | {"messages": [{"role": "assistant", "content": message.content}]})
-    assert MESSAGES.decode_request(sent[-1]).messages == [Message("assistant", PARTS)]
+    assert MESSAGES.translation.decode_request(sent[-1]).messages == [Message("assistant", PARTS)]
 
 
 def test_streamed_answers_survive_the_sdk():
@@ -117,7 +117,7 @@ def test_streamed_answers_survive_the_sdk():
     check(message)
     with sdk.messages.stream(**QUESTION | {"messages": [{"role": "assistant", "content": message.content}]}):
         pass
-    assert MESSAGES.decode_request(sent[-1]).messages == [Message("assistant", PARTS)]
+    assert MESSAGES.translation.decode_request(sent[-1]).messages == [Message("assistant", PARTS)]
 
 
 def test_the_sdk_knows_every_event():
@@ -142,10 +142,10 @@ def test_a_failure_mid_stream_is_an_error_of_the_sdk():
     ],
 )
 def test_refusals_are_exceptions_of_the_sdk(kind, error):
-    sdk, _ = client(json.dumps(MESSAGES.error(kind, "What is wrong.", "model")), kind.status)
+    sdk, _ = client(json.dumps(MESSAGES.replies.error(kind, "What is wrong.", "model")), kind.status)
     with pytest.raises(error, match="What is wrong") as raised:
         sdk.messages.create(**QUESTION)
-    assert raised.value.type == MESSAGES.error(kind, "", None)["error"]["type"]
+    assert raised.value.type == MESSAGES.replies.error(kind, "", None)["error"]["type"]
 
 
 def drained(value):

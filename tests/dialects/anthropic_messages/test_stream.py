@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.wire.framing.sse import SSE
 from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, Ended, Failed, Finished, Started, Used
 
-MESSAGES = dialects()["anthropic_messages"]
+MESSAGES = client_apis()["anthropic_messages"]
 
 USAGE = {"input_tokens": 10, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 20, "output_tokens": 1}
 STARTED = Started("msg_1", "claude-x", usage=Usage(33, 1, 20, cache_write_tokens=3))
@@ -70,7 +70,7 @@ def decode(stream, cut=None):
 
 def encode(*events):
     """A client's stream, event by event."""
-    encoder = MESSAGES.encoder()
+    encoder = MESSAGES.translation.encoder()
     stream = b"".join(encoder.feed(event) for event in events)
     found = []
     for event in SSE().feed(stream):
@@ -419,7 +419,7 @@ EVENTS = st.one_of(
 
 @given(events=st.lists(EVENTS, max_size=20))
 def test_any_stream_is_read_without_an_exception(events):
-    decoder, encoder, found = MESSAGES.decoder(), MESSAGES.encoder(), []
+    decoder, encoder, found = MESSAGES.decoder(), MESSAGES.translation.encoder(), []
     for data in events:
         found += decoder.feed(data, "")
     found += decoder.end()

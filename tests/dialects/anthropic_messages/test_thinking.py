@@ -2,12 +2,12 @@
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.dialects.anthropic_messages.models import traits_of
 from extproc.words.dialect import Destination
 from extproc.words.messages import Message, Prompt, TextPart, ThinkingPart, Tool, ToolCall, ToolChoice, ToolResult
 
-MESSAGES = dialects()["anthropic_messages"]
+MESSAGES = client_apis()["anthropic_messages"]
 
 GENERATIONS = {
     "claude-3-7-sonnet-20250219": "manual",

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from extproc.dialects.aws_converse import DIALECT
+from extproc.dialects import aws_converse as api
 from extproc.words.dialect import Destination
 from extproc.words.exchange import Usage
 from extproc.words.messages import (
@@ -21,7 +21,7 @@ from extproc.words.messages import (
 
 
 def decode(body):
-    return DIALECT.decode_answer(body if isinstance(body, bytes) else json.dumps(body).encode())
+    return api.decode_answer(body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
 def answer(*blocks, stop="end_turn", **rest):
@@ -80,9 +80,7 @@ def test_every_kind_of_block_is_read():
 def test_a_models_turn_is_sent_back_unchanged():
     blocks = [THOUGHT, REDACTED, {"text": "let me see"}, CALL]
     said = Message("assistant", choice(*blocks).parts)
-    body, _ = DIALECT.encode_request(
-        Prompt("m", [Message("user", [TextPart("a")]), said]), Destination("claude-opus-4-6")
-    )
+    body, _ = api.encode_request(Prompt("m", [Message("user", [TextPart("a")]), said]), Destination("claude-opus-4-6"))
     assert body["messages"][1] == {"role": "assistant", "content": blocks}
 
 
@@ -179,4 +177,4 @@ def test_a_body_that_is_no_answer_is_refused(body):
     ],
 )
 def test_errors_are_read(status, body, expected):
-    assert DIALECT.decode_problem(status, json.dumps(body).encode()) == expected
+    assert api.decode_problem(status, json.dumps(body).encode()) == expected

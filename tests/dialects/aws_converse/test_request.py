@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects.aws_converse import DIALECT
+from extproc.dialects import aws_converse as api
 from extproc.dialects.aws_converse.models import family_of
 from extproc.words.dialect import Destination
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
@@ -54,7 +54,7 @@ def turn(role, *blocks):
 
 
 def encode(prompt, model=OLD, most=None):
-    body, ignored = DIALECT.encode_request(prompt, Destination(model, most))
+    body, ignored = api.encode_request(prompt, Destination(model, most))
     return json.loads(json.dumps(body)), list(ignored)
 
 
@@ -84,7 +84,7 @@ def settings(model=OLD, most=None, **fields):
     ],
 )
 def test_the_path_names_the_model(model, stream, path):
-    assert DIALECT.path(Destination(model), stream=stream) == path
+    assert api.path(Destination(model), stream=stream) == path
 
 
 @pytest.mark.parametrize(
@@ -584,7 +584,7 @@ def sent(value):
 @given(PROMPT, st.sampled_from([OLD, EITHER, NEW, "claude-opus-5", NOVA, OSS, GPT, LLAMA]), st.none() | st.just(8192))
 def test_amazons_sdk_accepts_any_request(prompt, model, most):
     validate = pytest.importorskip("botocore.validate")
-    body, ignored = DIALECT.encode_request(prompt, Destination(model, most))
+    body, ignored = api.encode_request(prompt, Destination(model, most))
     report = validate.ParamValidator().validate({"modelId": model, **sent(body)}, shape())
     assert not report.has_errors(), report.generate_report()
     assert len(set(ignored)) == len(ignored)

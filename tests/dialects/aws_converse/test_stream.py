@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from extproc.dialects.aws_converse import DIALECT
+from extproc.dialects import aws_converse as api
 from extproc.wire.framing.aws_eventstream import AWSEventStream, encode
 from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, Ended, Failed, Finished, Started, Used
@@ -17,7 +17,7 @@ def frame(name, payload, kind="event"):
 
 
 def read(*pieces):
-    framing, decoder, events = AWSEventStream(), DIALECT.decoder(), []
+    framing, decoder, events = AWSEventStream(), api.decoder(), []
     for piece in pieces:
         for event in framing.feed(piece):
             if event.data is not None:
@@ -220,6 +220,6 @@ def test_exceptions_are_failures(name, kind):
 @pytest.mark.parametrize("data", [b"", b"null", b"[]", b"[" * 100_000, b"\xff", b'{"delta":1,"stopReason":1}'])
 @pytest.mark.parametrize("name", ["contentBlockDelta", "messageStop", "metadata", "?"])
 def test_events_without_content_are_skipped(data, name):
-    decoder = DIALECT.decoder()
+    decoder = api.decoder()
     assert list(decoder.feed(data, name)) == []
     assert list(decoder.end()) == []

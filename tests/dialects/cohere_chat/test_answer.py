@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from extproc.dialects.cohere_chat import DIALECT
+from extproc.dialects import cohere_chat as api
 from extproc.words.dialect import Destination
 from extproc.words.exchange import Usage
 from extproc.words.messages import Answer, Choice, Message, Problem, Prompt, TextPart, ThinkingPart, ToolCall
 
 
 def decode(body):
-    return DIALECT.decode_answer(body if isinstance(body, bytes) else json.dumps(body).encode())
+    return api.decode_answer(body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
 def choice(finish="COMPLETE", logprobs=None, **message):
@@ -190,11 +190,11 @@ def test_thinking_and_calls_survive_a_round_trip():
         "tool_calls": [call('{"city": "Rome"}')],
     }
     prompt = Prompt("m", [Message("assistant", choice("TOOL_CALL", **message).parts)])
-    body, _ = DIALECT.encode_request(prompt, Destination("command-a-reasoning-08-2025"))
+    body, _ = api.encode_request(prompt, Destination("command-a-reasoning-08-2025"))
     assert body["messages"] == [{"role": "assistant"} | message]
     message = {"tool_plan": "I will look.", "tool_calls": [call('{"city": "Rome"}')]}
     prompt = Prompt("m", [Message("assistant", choice("TOOL_CALL", **message).parts)])
-    body, _ = DIALECT.encode_request(prompt, Destination("command-a-03-2025"))
+    body, _ = api.encode_request(prompt, Destination("command-a-03-2025"))
     assert body["messages"] == [{"role": "assistant"} | message]
 
 
@@ -219,9 +219,9 @@ def test_thinking_and_calls_survive_a_round_trip():
     ],
 )
 def test_errors_are_read(status, body, expected):
-    assert DIALECT.decode_problem(status, json.dumps(body).encode()) == expected
+    assert api.decode_problem(status, json.dumps(body).encode()) == expected
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"7", b'{"message": ["a"]}', b"{" * 100_000, b"\xff"])
 def test_an_error_without_a_message_gets_one(body):
-    assert DIALECT.decode_problem(502, body) == Problem("The provider answered with status 502 and no message.")
+    assert api.decode_problem(502, body) == Problem("The provider answered with status 502 and no message.")

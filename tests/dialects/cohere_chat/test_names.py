@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from extproc.dialects.cohere_chat import DIALECT
+from extproc.dialects import cohere_chat as api
 from extproc.dialects.cohere_chat.names import escape, unescape
 from extproc.words.dialect import Destination
 from extproc.words.messages import Message, Prompt, TextPart, Tool, ToolCall, ToolResult
@@ -49,12 +49,12 @@ def test_an_escape_that_is_no_character_is_kept():
 def test_tools_and_their_calls_are_renamed_alike():
     asked = [Message("user", [TextPart("hi")]), Message("assistant", [ToolCall("1", "get-it", "{}")])]
     asked.append(Message("user", [ToolResult("1", [TextPart("18")])]))
-    body, _ = DIALECT.encode_request(Prompt("m", asked, tools=[Tool("get-it")]), Destination("command-a-03-2025"))
+    body, _ = api.encode_request(Prompt("m", asked, tools=[Tool("get-it")]), Destination("command-a-03-2025"))
     assert body["tools"][0]["function"]["name"] == "get_0x2d_it"
     made = body["messages"][1]["tool_calls"][0]
     assert made["function"]["name"] == "get_0x2d_it"
     answer = {"message": {"tool_calls": [made]}, "finish_reason": "TOOL_CALL"}
-    assert DIALECT.decode_answer(json.dumps(answer).encode()).choices[0].parts == [ToolCall("1", "get-it", "{}")]
+    assert api.decode_answer(json.dumps(answer).encode()).choices[0].parts == [ToolCall("1", "get-it", "{}")]
     start = {"type": "tool-call-start", "index": 0, "delta": {"message": {"tool_calls": made}}}
-    _, told = DIALECT.decoder().feed(json.dumps(start).encode(), "tool-call-start")[:2]
+    _, told = api.decoder().feed(json.dumps(start).encode(), "tool-call-start")[:2]
     assert told.name == "get-it"

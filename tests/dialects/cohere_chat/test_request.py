@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects import dialects
-from extproc.dialects.cohere_chat import DIALECT
+from extproc.dialects import client_apis
+from extproc.dialects import cohere_chat as api
 from extproc.dialects.cohere_chat.models import reasons
 from extproc.words.dialect import Destination
 from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
@@ -41,7 +41,7 @@ def assistant(*parts):
 
 
 def encode(prompt, model=PLAIN, most=None):
-    body, ignored = DIALECT.encode_request(prompt, Destination(model, most))
+    body, ignored = api.encode_request(prompt, Destination(model, most))
     return json.loads(json.dumps(body)), list(ignored)
 
 
@@ -75,9 +75,9 @@ def test_the_smallest_request_is_written():
 
 
 def test_the_path_is_that_of_chat():
-    assert DIALECT.path(Destination("m"), stream=False) == DIALECT.path(Destination("m"), stream=True) == "/chat"
-    assert DIALECT.paths == {}
-    assert DIALECT.lacks == {"files", "audio", "choices"}
+    assert api.path(Destination("m"), stream=False) == api.path(Destination("m"), stream=True) == "/chat"
+    assert not hasattr(api, "endpoints"), "no client speaks it"
+    assert api.able.lacks == {"files", "audio", "choices"}
 
 
 # --- messages
@@ -485,10 +485,10 @@ def test_any_request_is_well_formed(prompt, model, most):
 @given(MESSAGES)
 def test_a_conversation_of_another_client_is_written(said):
     """It comes from chat completions, as a client would write the same conversation."""
-    chat = dialects()["openai_chat"]
+    chat = client_apis()["openai_chat"]
     try:
         written, _ = chat.encode_request(Prompt("m", said), Destination("m"))
-        encode(chat.decode_request(json.loads(json.dumps(written))))
+        encode(chat.translation.decode_request(json.loads(json.dumps(written))))
     except Refusal:
         return
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from extproc.dialects import dialects
-from extproc.dialects.cohere_chat import DIALECT
+from extproc.dialects import client_apis
+from extproc.dialects import cohere_chat as api
 from extproc.wire.framing.sse import SSE
 from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, Ended, Failed, Finished, Started, Used
@@ -43,7 +43,7 @@ def sse(*events, newline="\n"):
 
 
 def read(*pieces):
-    framing, decoder, events = SSE(), DIALECT.decoder(), []
+    framing, decoder, events = SSE(), api.decoder(), []
     for piece in pieces:
         for found in framing.feed(piece):
             if found.data is not None:
@@ -291,12 +291,12 @@ def test_failures_are_read(error, message):
     ],
 )
 def test_events_without_content_are_skipped(data):
-    decoder = DIALECT.decoder()
+    decoder = api.decoder()
     assert list(decoder.feed(data, "")) == []
     assert list(decoder.end()) == []
 
 
 @each
 def test_a_stream_can_be_written_for_a_chat_client(sent, expected):
-    encoder = dialects()["openai_chat"].encoder()
+    encoder = client_apis()["openai_chat"].translation.encoder()
     assert all(isinstance(encoder.feed(found), bytes) for found in events(*sent))

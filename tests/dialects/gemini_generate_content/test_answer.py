@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from extproc.dialects import dialects
-from extproc.dialects.gemini_generate_content import DIALECT
+from extproc.dialects import client_apis, provider_apis
+from extproc.dialects import gemini_generate_content as api
 from extproc.words.dialect import Destination
 from extproc.words.exchange import Usage
 from extproc.words.messages import Answer, Choice, ImagePart, Message, Problem, Prompt, TextPart, ThinkingPart, ToolCall
 
 
 def decode(body):
-    return DIALECT.decode_answer(body if isinstance(body, bytes) else json.dumps(body, indent=2).encode())
+    return api.decode_answer(body if isinstance(body, bytes) else json.dumps(body, indent=2).encode())
 
 
 def choice(*parts, finish="STOP", **rest):
@@ -227,7 +227,7 @@ def test_a_models_turn_is_sent_back_unchanged():
         {"functionCall": {"id": "2", "name": "g", "args": {}}},
     ]
     said = Message("assistant", choice(*parts).parts)
-    body, ignored = DIALECT.encode_request(
+    body, ignored = api.encode_request(
         Prompt("m", [Message("user", [TextPart("hello")]), said]), Destination("gemini-3.8-flash")
     )
     assert body["contents"][1] == {"role": "model", "parts": parts}
@@ -325,15 +325,15 @@ def test_any_time_is_accepted(created):
     ],
 )
 def test_errors_are_read(status, error, expected):
-    assert DIALECT.decode_problem(status, json.dumps({"error": error}).encode()) == expected
-    assert DIALECT.decode_problem(status, json.dumps([{"error": error}]).encode()) == expected
+    assert api.decode_problem(status, json.dumps({"error": error}).encode()) == expected
+    assert api.decode_problem(status, json.dumps([{"error": error}]).encode()) == expected
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"<html>Not Found</html>", b"[]", b"[1]", b"{}", b'{"error":null}', b"[" * 100_000]
 )
 def test_an_error_without_a_message_gets_one(body):
-    assert DIALECT.decode_problem(404, body) == Problem("The provider failed without saying why.", "not_found_error")
+    assert api.decode_problem(404, body) == Problem("The provider failed without saying why.", "not_found_error")
 
 
 # --- images
@@ -346,13 +346,13 @@ PAINTED = {
 
 
 def test_an_image_reaches_clients_whose_api_can_hold_it():
-    answer = dialects()["gemini_generate_content"].decode_answer(json.dumps(PAINTED).encode())
-    [choice] = dialects()["openai_chat"].encode_answer(answer)["choices"]
+    answer = provider_apis()["gemini_generate_content"].decode_answer(json.dumps(PAINTED).encode())
+    [choice] = client_apis()["openai_chat"].translation.encode_answer(answer)["choices"]
     [image] = choice["message"]["images"]
     assert image["image_url"]["url"] == "data:image/png;base64,iVBORw0KGgo="
-    *_, item = dialects()["openai_responses"].encode_answer(answer)["output"]
+    *_, item = client_apis()["openai_responses"].translation.encode_answer(answer)["output"]
     assert (item["type"], item["result"], item["output_format"]) == ("image_generation_call", "iVBORw0KGgo=", "png")
-    *_, block = dialects()["anthropic_messages"].encode_answer(answer)["content"]
+    *_, block = client_apis()["anthropic_messages"].translation.encode_answer(answer)["content"]
     assert "image/png" in block["text"]
 
 
@@ -365,7 +365,7 @@ def test_an_image_reaches_clients_whose_api_can_hold_it():
     ],
 )
 def test_a_streamed_image_does_too(client, told):
-    decoder, encoder = dialects()["gemini_generate_content"].decoder(), dialects()[client].encoder()
+    decoder, encoder = provider_apis()["gemini_generate_content"].decoder(), client_apis()[client].translation.encoder()
     events = [*decoder.feed(json.dumps(PAINTED).encode(), ""), *decoder.end()]
     written = b"".join(encoder.feed(event) for event in events)
     assert told in written
@@ -374,6 +374,6 @@ def test_a_streamed_image_does_too(client, told):
 
 def test_a_client_that_asks_for_images_gets_them():
     body = {"model": "m", "messages": [{"role": "user", "content": "A cat"}], "modalities": ["text", "image"]}
-    prompt = dialects()["openai_chat"].decode_request(body)
-    made, _ = dialects()["gemini_generate_content"].encode_request(prompt, Destination("gemini-2.5-flash-image"))
+    prompt = client_apis()["openai_chat"].translation.decode_request(body)
+    made, _ = provider_apis()["gemini_generate_content"].encode_request(prompt, Destination("gemini-2.5-flash-image"))
     assert made["generationConfig"]["responseModalities"] == ["TEXT", "IMAGE"]

@@ -6,8 +6,8 @@ from copy import deepcopy
 
 import pytest
 
-from extproc.dialects import dialects
-from extproc.dialects.gemini_generate_content import DIALECT
+from extproc.dialects import client_apis
+from extproc.dialects import gemini_generate_content as api
 from extproc.dialects.gemini_generate_content.client_answer import encode_logprobs
 from extproc.dialects.gemini_generate_content.schema import json_schema
 from extproc.dialects.gemini_generate_content.signature import PACKED, mark, pack, unpack
@@ -17,14 +17,14 @@ from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, Ended, Failed, Finished, Started, ThinkingPart, ToolCall, ToolResult, Used
 
 PLAIN = Endpoint("/v1beta/models/{model}:generateContent", "chat", "m")
-COUNT, BATCH, ONE = (dialects()[f"gemini_{name}"] for name in ("count_tokens", "embeddings", "embed_content"))
+COUNT, BATCH, ONE = (client_apis()[f"gemini_{name}"] for name in ("count_tokens", "embeddings", "embed_content"))
 
 
 def asking(*parts, **more):
     return {"contents": [{"role": "user", "parts": [*(parts or ({"text": "x"},))]}], **more}
 
 
-def param(body, call=DIALECT.decode_request):
+def param(body, call=api.translation.decode_request):
     with pytest.raises(Refusal) as refused:
         call(body)
     assert refused.value.kind.status == 400
@@ -46,7 +46,7 @@ def test_names_are_written_in_camel_case_and_data_stays():
         "generation_config": {"max_output_tokens": 1, "_responseJsonSchema": {"a_b": 1}},
     }
     before = deepcopy(body)
-    made = DIALECT.spelled(body)
+    made = api.offers.naming.spelled(body)
     assert body == before
     assert made["contents"][0]["parts"][0] == {
         "functionCall": {"name": "f", "args": {"a_b": {"c_d": 1}}},
@@ -58,7 +58,7 @@ def test_names_are_written_in_camel_case_and_data_stays():
     assert function["parameters"]["properties"] == {"first_name": {"anyOf": [{"maxLength": "3"}]}}
     assert function["responseJsonSchema"] == {"x_y": {}}
     assert made["generationConfig"]["maxOutputTokens"] == 1
-    assert DIALECT.spelled(made) is made
+    assert api.offers.naming.spelled(made) is made
 
 
 @pytest.mark.parametrize(
@@ -70,14 +70,14 @@ def test_names_are_written_in_camel_case_and_data_stays():
     ],
 )
 def test_a_field_in_two_spellings_is_refused(body):
-    param(body, DIALECT.spelled)
+    param(body, api.offers.naming.spelled)
 
 
 @pytest.mark.parametrize("name", ["MaxOutputTokens", "maxoutputtokens", "max_Output_Tokens", "thinkingconfig"])
 def test_a_limit_that_some_servers_would_read_is_refused(name):
     """Google's own servers refuse it, others match names without regard to case."""
-    body = DIALECT.spelled(asking(generationConfig={name: 5}))
-    assert param(body, lambda it: DIALECT.read(it, PLAIN)) == "generationConfig"
+    body = api.offers.naming.spelled(asking(generationConfig={name: 5}))
+    assert param(body, lambda it: api.read(it, PLAIN)) == "generationConfig"
 
 
 # --- the request
@@ -86,7 +86,7 @@ def test_a_limit_that_some_servers_would_read_is_refused(name):
 def test_results_without_ids_belong_to_the_calls_of_their_names_in_order():
     call = [{"functionCall": {"name": name}} for name in "fgf"]
     results = [{"functionResponse": {"name": name, "response": {"output": text}}} for name, text in ("f1", "g2", "f3")]
-    prompt = DIALECT.decode_request({"contents": [{"role": "model", "parts": call}, {"parts": results}]})
+    prompt = api.translation.decode_request({"contents": [{"role": "model", "parts": call}, {"parts": results}]})
     ids = [part.id for part in prompt.messages[0].parts]
     assert len(set(ids)) == 3
     assert [(part.id, part.parts[0].text) for part in prompt.messages[1].parts] == [
@@ -107,7 +107,7 @@ def test_results_without_ids_belong_to_the_calls_of_their_names_in_order():
 )
 def test_the_result_of_a_tool_is_its_only_field_or_all_of_it(response, text, error):
     body = asking({"functionResponse": {"name": "f", "response": response}})
-    [part] = DIALECT.decode_request(body).messages[0].parts
+    [part] = api.translation.decode_request(body).messages[0].parts
     assert part == ToolResult("f", part.parts, error=error, name="f")
     assert part.parts[0].text == text
 
@@ -149,7 +149,7 @@ def test_a_request_that_cannot_be_translated_names_the_field(body, where):
 )
 def test_the_choice_of_tools(calling, mode, name, tools):
     declared = [{"functionDeclarations": [{"name": name} for name in "fg"]}]
-    prompt = DIALECT.decode_request(asking(tools=declared, toolConfig={"functionCallingConfig": calling}))
+    prompt = api.translation.decode_request(asking(tools=declared, toolConfig={"functionCallingConfig": calling}))
     assert (prompt.tool_choice.mode, prompt.tool_choice.name) == (mode, name)
     assert "".join(tool.name for tool in prompt.tools) == tools
 
@@ -191,7 +191,7 @@ def test_proofs_of_other_providers_survive_a_client_that_decodes_them():
 
 
 def test_pieces_of_thinking_become_one_part_again():
-    encoder = DIALECT.encoder()
+    encoder = api.translation.encoder()
     events = [
         Started("id", "m"),
         *(Delta("thinking", text, 0) for text in ("Two ", "and two.")),
@@ -213,7 +213,7 @@ def test_pieces_of_thinking_become_one_part_again():
         "totalTokenCount": 10,
     }
     parts = [part for event in said for part in event["candidates"][0]["content"]["parts"]]
-    prompt = DIALECT.decode_request({"contents": [{"role": "model", "parts": parts}]})
+    prompt = api.translation.decode_request({"contents": [{"role": "model", "parts": parts}]})
     thinking, text, call = prompt.messages[0].parts
     assert thinking == ThinkingPart("Two and two.", "sig")
     assert text.text == "Four."
@@ -221,7 +221,7 @@ def test_pieces_of_thinking_become_one_part_again():
 
 
 def test_a_failure_in_mid_stream_is_an_error_of_its_own():
-    [event] = DIALECT.encoder().feed(Failed("Overloaded", "overloaded_error")).split(b"\n\n")[:-1]
+    [event] = api.translation.encoder().feed(Failed("Overloaded", "overloaded_error")).split(b"\n\n")[:-1]
     assert json.loads(event[6:]) == {"error": {"code": 503, "message": "Overloaded", "status": "UNAVAILABLE"}}
 
 
@@ -231,17 +231,17 @@ def test_a_failure_in_mid_stream_is_an_error_of_its_own():
 def test_usage_is_an_estimate_until_the_answer_has_a_finish_reason():
     report = Report()
     event = {"candidates": [{"content": {"parts": [{"text": "a"}]}}], "usageMetadata": {"promptTokenCount": 3}}
-    DIALECT.observe(json.dumps(event).encode(), report)
+    api.observe(json.dumps(event).encode(), report)
     assert report.usage.source == "estimated"
     event["candidates"][0]["finishReason"] = "STOP"
-    DIALECT.observe(json.dumps([event, event]).encode(), report)  # a stream that is no SSE
+    api.observe(json.dumps([event, event]).encode(), report)  # a stream that is no SSE
     assert (report.usage.source, report.output_bytes, report.finish_reasons) == ("provider", 3, {0: "STOP"})
 
 
 def test_usage_is_found_at_the_edges_of_an_event_too_long_to_be_read():
     report = Report()
     tail = b'"}]}}],"usageMetadata":{"promptTokenCount":3,"candidatesTokenCount":900},"modelVersion":"m"}'
-    DIALECT.observe_edges(b'{"candidates":[{"content":{"parts":[{"text":"aaa', tail, report, {})
+    api.observe_edges(b'{"candidates":[{"content":{"parts":[{"text":"aaa', tail, report, {})
     assert (report.usage.input_tokens, report.usage.output_tokens) == (3, 900)
 
 
@@ -250,43 +250,43 @@ def test_usage_is_found_at_the_edges_of_an_event_too_long_to_be_read():
 
 def test_a_count_of_a_whole_request_is_read_as_the_request_and_written_with_the_targets_name():
     inner = {**asking(), "model": "models/m", "system_instruction": {"parts": [{"text": "s"}]}}
-    body = COUNT.spelled({"generate_content_request": inner})
+    body = COUNT.offers.naming.spelled({"generate_content_request": inner})
     assert COUNT.read(body, PLAIN).free
-    made = COUNT.for_model(body, "there")
+    made = COUNT.offers.naming.for_model(body, "there")
     assert made["generateContentRequest"]["model"] == "models/there"
     assert "systemInstruction" in made["generateContentRequest"]
-    assert COUNT.for_model(asking(), "there") == asking()
-    param({"generateContentRequest": inner, "contents": []}, COUNT.spelled)
+    assert COUNT.offers.naming.for_model(asking(), "there") == asking()
+    param({"generateContentRequest": inner, "contents": []}, COUNT.offers.naming.spelled)
 
 
 def test_embeddings_of_one_text_and_of_several():
     content = {"parts": [{"text": "a"}, {"text": "b"}]}
     request = {"content": content, "taskType": "CLUSTERING", "outputDimensionality": 4}
     for dialect, body in ((ONE, request), (BATCH, {"requests": [{**request, "model": "models/m"}]})):
-        prompt = dialect.decode_request(body)
+        prompt = dialect.translation.decode_request(body)
         assert (prompt.input, prompt.purpose, prompt.dimensions) == (["ab"], "clustering", 4)
     mixed = {"requests": [request, {**request, "taskType": "CLASSIFICATION"}]}
-    assert param(mixed, BATCH.decode_request) == "requests"
+    assert param(mixed, BATCH.translation.decode_request) == "requests"
     picture = {"content": {"parts": [{"inlineData": {"mimeType": "image/png", "data": "AA=="}}]}}
-    assert param(picture, ONE.decode_request) == "requests[0].content"
+    assert param(picture, ONE.translation.decode_request) == "requests[0].content"
     assert ONE.read(picture, PLAIN).unseen
-    renamed = BATCH.for_model({"requests": [{"model": "models/m", **request}]}, "there")
+    renamed = BATCH.offers.naming.for_model({"requests": [{"model": "models/m", **request}]}, "there")
     assert renamed["requests"][0]["model"] == "models/there"
 
 
 def test_base64_of_either_alphabet_is_the_same_picture():
     data = bytes(range(200, 256))
-    spelled = DIALECT.spelled(asking({"inlineData": {"data": urlsafe_b64encode(data).decode().rstrip("=")}}))
+    spelled = api.offers.naming.spelled(asking({"inlineData": {"data": urlsafe_b64encode(data).decode().rstrip("=")}}))
     assert spelled["contents"][0]["parts"][0]["inlineData"]["data"] == b64encode(data).decode()
 
 
 def test_a_conversation_with_foreign_proofs_is_written_anew_for_google():
-    [trace] = DIALECT.traces
+    [trace] = api.translation.traces
     call = {"functionCall": {"name": "f", "args": {}}, "thoughtSignature": pack("")}
     thought = {"text": "t", "thought": True, "thoughtSignature": pack("s")}
     body = {"contents": [{"role": "model", "parts": [thought, call]}]}
     assert trace in json.dumps(body).encode()
-    made, _ = DIALECT.encode_request(DIALECT.decode_request(body), Destination("gemini-3-pro"))
+    made, _ = api.encode_request(api.translation.decode_request(body), Destination("gemini-3-pro"))
     assert trace not in json.dumps(made).encode()
     assert made["contents"][0]["parts"][-1]["thoughtSignature"] == "skip_thought_signature_validator"
 

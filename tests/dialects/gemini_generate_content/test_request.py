@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects.gemini_generate_content import DIALECT
+from extproc.dialects import gemini_generate_content as api
 from extproc.dialects.gemini_generate_content.models import capabilities
 from extproc.words.dialect import Destination
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
@@ -40,7 +40,7 @@ def assistant(*parts):
 
 
 def encode(prompt, model=LEVELS, most=None):
-    body, ignored = DIALECT.encode_request(prompt, Destination(model, most))
+    body, ignored = api.encode_request(prompt, Destination(model, most))
     return json.loads(json.dumps(body)), list(ignored)
 
 
@@ -75,11 +75,11 @@ def turn(role, *parts):
     ],
 )
 def test_the_path_names_the_model(model, stream, path):
-    assert DIALECT.path(Destination(model), stream=stream) == path
+    assert api.path(Destination(model), stream=stream) == path
 
 
 def test_every_field_that_changes_the_meaning_is_expressed():
-    assert DIALECT.lacks == frozenset()
+    assert api.able.lacks == frozenset()
 
 
 # --- text, system prompts, roles

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from extproc.dialects.gemini_generate_content import DIALECT
+from extproc.dialects import gemini_generate_content as api
 from extproc.wire.framing.sse import SSE
 from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, Ended, Failed, Finished, Started, Used
@@ -24,7 +24,7 @@ def sse(*chunks, newline="\r\n"):
 
 
 def read(*pieces):
-    framing, decoder, events = SSE(), DIALECT.decoder(), []
+    framing, decoder, events = SSE(), api.decoder(), []
     for piece in pieces:
         for event in framing.feed(piece):
             if event.data is not None:
@@ -240,13 +240,13 @@ def test_the_time_is_read():
     ],
 )
 def test_events_without_content_are_skipped(data):
-    decoder = DIALECT.decoder()
+    decoder = api.decoder()
     assert list(decoder.feed(data, "")) == []
     assert list(decoder.end()) == []
 
 
 def test_candidates_beyond_the_bound_are_left_out():
-    decoder = DIALECT.decoder()
+    decoder = api.decoder()
     for index in (-1, 128, 2**70):
         body = json.dumps({"candidates": [candidate({"text": "a"}, index=index)]}).encode()
         assert not any(isinstance(event, Delta) for event in decoder.feed(body, ""))
@@ -260,7 +260,7 @@ def test_an_immediate_failure_is_read():
 
 
 def test_the_end_comes_once():
-    decoder = DIALECT.decoder()
+    decoder = api.decoder()
     decoder.feed(json.dumps(said({"text": "a"}, finish="STOP")).encode(), "")
     assert list(decoder.end()) == [Finished("stop"), Ended()]
     assert list(decoder.end()) == []

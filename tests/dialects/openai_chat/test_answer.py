@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.exchange import Usage
 from extproc.words.messages import (
@@ -19,7 +19,7 @@ from extproc.words.messages import (
     ToolCall,
 )
 
-CHAT = dialects()["openai_chat"]
+CHAT = client_apis()["openai_chat"]
 
 
 def completion(*messages, **fields):
@@ -41,7 +41,7 @@ def decode(body):
 
 def encode(*parts, **fields):
     """The only choice of an answer, as a client gets it."""
-    body = CHAT.encode_answer(Answer([Choice(list(parts), **fields)]))
+    body = CHAT.translation.encode_answer(Answer([Choice(list(parts), **fields)]))
     ChatCompletion.model_validate(body)
     return body["choices"][0]
 
@@ -153,7 +153,7 @@ def test_logprobs_are_kept():
     body["choices"][0]["logprobs"] = logprobs
     answer = decode(body)
     assert answer.choices[0].logprobs == logprobs
-    assert CHAT.encode_answer(answer)["choices"][0]["logprobs"] == logprobs
+    assert CHAT.translation.encode_answer(answer)["choices"][0]["logprobs"] == logprobs
 
 
 USAGES = {
@@ -230,7 +230,7 @@ def test_a_body_that_is_no_answer_is_refused(body):
 
 
 def test_a_complete_answer_is_written():
-    body = CHAT.encode_answer(
+    body = CHAT.translation.encode_answer(
         Answer(
             [Choice([TextPart("Hi")])],
             "msg_1",
@@ -267,7 +267,7 @@ def test_a_complete_answer_is_written():
 
 
 def test_missing_fields_are_filled_in():
-    body = CHAT.encode_answer(Answer([Choice([TextPart("Hi")])], service_tier="express"))
+    body = CHAT.translation.encode_answer(Answer([Choice([TextPart("Hi")])], service_tier="express"))
     assert body["id"].startswith("chatcmpl-")
     assert body["created"] > 1_700_000_000
     assert body.keys() == {"id", "object", "created", "model", "choices"}
@@ -358,7 +358,7 @@ ANSWERS = st.builds(
 
 @given(ANSWERS)
 def test_a_written_answer_reads_as_the_original(answer):
-    body = CHAT.encode_answer(answer)
+    body = CHAT.translation.encode_answer(answer)
     ChatCompletion.model_validate(body)
     assert decode(body) == answer
 
@@ -366,8 +366,10 @@ def test_a_written_answer_reads_as_the_original(answer):
 @given(ANSWERS)
 def test_a_message_that_a_client_sends_back_reads_as_the_original(answer):
     """The message passes through OpenAI's SDK, so it holds only the fields that the SDK keeps."""
-    said = ChatCompletion.model_validate(json.loads(json.dumps(CHAT.encode_answer(answer)))).choices[0].message
-    prompt = CHAT.decode_request({"model": "m", "messages": [said.model_dump()]})
+    said = (
+        ChatCompletion.model_validate(json.loads(json.dumps(CHAT.translation.encode_answer(answer)))).choices[0].message
+    )
+    prompt = CHAT.translation.decode_request({"model": "m", "messages": [said.model_dump()]})
     assert prompt.messages[0].parts == answer.choices[0].parts
     assert prompt.ignored == []
 
@@ -417,7 +419,7 @@ def test_an_unreadable_error_is_still_an_error(body):
 
 
 def test_an_error_is_written():
-    assert CHAT.encode_problem(400, Problem("x", "invalid_request_error", "", "model")) == {
+    assert CHAT.translation.encode_problem(400, Problem("x", "invalid_request_error", "", "model")) == {
         "error": {"message": "x", "type": "invalid_request_error", "param": "model", "code": None}
     }
 
@@ -450,7 +452,7 @@ def test_a_hostile_answer_is_read_or_refused(body, message):
     for hostile in (body, {"choices": [{"message": message} | body]}, {"choices": [{"message": message}]} | body):
         answer = read(json.dumps(hostile).encode())
         if answer is not None:
-            ChatCompletion.model_validate(CHAT.encode_answer(answer))
+            ChatCompletion.model_validate(CHAT.translation.encode_answer(answer))
         CHAT.decode_problem(400, json.dumps(hostile).encode())
 
 

@@ -2,12 +2,12 @@ import json
 
 import pytest
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.words.dialect import ABILITIES, Report
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Usage
 
-CHAT = dialects()["openai_chat"]
+CHAT = client_apis()["openai_chat"]
 
 
 def question(**fields):
@@ -162,7 +162,7 @@ def test_tools_that_the_provider_runs_itself(fields, hosted):
     body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}
     ask = CHAT.read(body)
     assert (ask.hosted, ask.unseen) == (hosted, ())
-    rest, dropped = CHAT.without_hosted(body)
+    rest, dropped = CHAT.translation.without_hosted(body)
     assert (CHAT.read(rest).hosted, bool(dropped)) == ((), bool(hosted))
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from openai.types.chat import completion_create_params
 from pydantic import TypeAdapter
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.dialects.openai_chat import provider_request
 from extproc.dialects.openai_chat.schema import can_be_strict
 from extproc.words.dialect import Destination
@@ -27,7 +27,7 @@ from extproc.words.messages import (
     ToolResult,
 )
 
-CHAT = dialects()["openai_chat"]
+CHAT = client_apis()["openai_chat"]
 HELLO = {"role": "user", "content": "Hello"}
 SCHEMA = {
     "type": "object",
@@ -41,7 +41,7 @@ WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
 
 def decode(*messages, **fields):
-    return CHAT.decode_request({"model": "m", "messages": list(messages) or [HELLO]} | fields)
+    return CHAT.translation.decode_request({"model": "m", "messages": list(messages) or [HELLO]} | fields)
 
 
 def encode(*messages, more=(), destination=None, **fields):
@@ -731,7 +731,7 @@ PROMPTS = st.builds(
 def test_a_written_request_reads_as_the_original(prompt):
     body, ignored = provider_request.encode(prompt, Destination("m"), MORE)
     assert ignored == []
-    read = CHAT.decode_request(json.loads(json.dumps(body)))
+    read = CHAT.translation.decode_request(json.loads(json.dumps(body)))
     for message in read.messages:
         for part in message.parts:
             if isinstance(part, ToolResult) and part.cache is None:
@@ -812,7 +812,7 @@ MESSAGES = st.lists(
 def refused(body):
     """The refusal, or None if the request can be written for a provider."""
     try:
-        provider_request.encode(CHAT.decode_request(body), Destination("m"), MORE)
+        provider_request.encode(CHAT.translation.decode_request(body), Destination("m"), MORE)
     except Refusal as refusal:
         return refusal
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionChunk
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.wire.framing.sse import SSE
 from extproc.words.dialect import Report
 from extproc.words.exchange import Usage
@@ -24,7 +24,7 @@ from extproc.words.messages import (
     Used,
 )
 
-CHAT = dialects()["openai_chat"]
+CHAT = client_apis()["openai_chat"]
 STARTED = Started("chatcmpl-1", "m-1", 1700000000)
 USAGE = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
 LOGPROBS = {"content": [{"token": "H", "logprob": -0.1, "bytes": None, "top_logprobs": []}], "refusal": None}
@@ -70,7 +70,7 @@ def decode(data, cuts=()):
 
 
 def encode(*events):
-    encoder = CHAT.encoder()
+    encoder = CHAT.translation.encoder()
     return b"".join(encoder.feed(event) for event in events)
 
 
@@ -532,7 +532,7 @@ def test_openais_sdk_collects_a_stream_and_sends_it_back():
         said = answer.get_final_completion()
     assert said.choices[0].finish_reason == "tool_calls"
     assert said.usage.total_tokens == 8
-    prompt = CHAT.decode_request({"model": "m", "messages": [said.choices[0].message.model_dump()]})
+    prompt = CHAT.translation.decode_request({"model": "m", "messages": [said.choices[0].message.model_dump()]})
     assert prompt.messages[0].parts == [
         ThinkingPart("hm", "S"),
         ThinkingPart(redacted="X"),

@@ -5,7 +5,8 @@ import json
 import pytest
 from openai.types.responses import Response
 
-from extproc.dialects.openai_responses import DIALECT, custom, signature
+from extproc.dialects import openai_responses as api
+from extproc.dialects.openai_responses import custom, signature
 from extproc.words.exchange import Usage
 from extproc.words.messages import (
     Answer,
@@ -36,12 +37,12 @@ TOKEN = {
 
 def decode(*output, **fields):
     body = {"id": "resp_1", "object": "response", "created_at": 1700000000.0, "model": "gpt-x", "status": "completed"}
-    return DIALECT.decode_answer(json.dumps({**body, "output": list(output), "error": None, **fields}).encode())
+    return api.decode_answer(json.dumps({**body, "output": list(output), "error": None, **fields}).encode())
 
 
 def encode(*parts, finish="stop", **fields):
     """The body, checked by OpenAI's SDK. Ids are random, so only their prefix is kept."""
-    body = DIALECT.encode_answer(Answer([Choice(list(parts), finish)], **fields))
+    body = api.translation.encode_answer(Answer([Choice(list(parts), finish)], **fields))
     Response.model_validate(body, strict=True)
     body = json.loads(json.dumps(body))
     assert len({item["id"] for item in body["output"]}) == len(body["output"])
@@ -150,7 +151,7 @@ def test_unusual_usage_is_read(usage, counts):
 )
 def test_a_body_that_is_no_answer_is_refused(body):
     with pytest.raises(ValueError):
-        DIALECT.decode_answer(body)
+        api.decode_answer(body)
 
 
 # --- for a client
@@ -275,7 +276,7 @@ def test_id_model_and_usage_are_written():
 
 def test_logprobs_are_written():
     answer = Answer([Choice([TextPart("H")], logprobs={"content": [{**TOKEN, "bytes": None}], "refusal": None})])
-    body = DIALECT.encode_answer(answer)
+    body = api.translation.encode_answer(answer)
     Response.model_validate(body)
     assert body["output"][0]["content"][0]["logprobs"] == [{**TOKEN, "bytes": []}]
 
@@ -288,9 +289,9 @@ def test_an_answer_reads_as_the_clients_next_input():
         ToolCall("c1", "f", '{"a":1}', "google"),
         ToolCall("c2", "patch", custom.arguments("x")),
     ]
-    output = DIALECT.encode_answer(Answer([Choice(parts)]))["output"]
+    output = api.translation.encode_answer(Answer([Choice(parts)]))["output"]
     kept = [item.to_dict() for item in Response.model_validate(encode() | {"output": output}).output]
-    prompt = DIALECT.decode_request({"model": "m", "input": [{"role": "user", "content": "x"}, *kept]})
+    prompt = api.translation.decode_request({"model": "m", "input": [{"role": "user", "content": "x"}, *kept]})
     assert prompt.messages[1].parts == parts
 
 
@@ -310,9 +311,9 @@ def test_an_answer_reads_as_the_clients_next_input():
     ],
 )
 def test_errors_are_read(status, error, problem):
-    assert DIALECT.decode_problem(status, json.dumps({"error": error}).encode()) == problem
+    assert api.decode_problem(status, json.dumps({"error": error}).encode()) == problem
 
 
 def test_an_error_is_written():
-    body = DIALECT.encode_problem(429, Problem("Slow down.", "rate_limit_error", "", None))
+    body = api.translation.encode_problem(429, Problem("Slow down.", "rate_limit_error", "", None))
     assert body == {"error": {"message": "Slow down.", "type": "rate_limit_error", "param": None, "code": None}}

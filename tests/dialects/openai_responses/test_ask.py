@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from extproc.dialects.openai_responses import DIALECT
+from extproc.dialects import openai_responses as api
 from extproc.dialects.openai_responses.shapes import new_id
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
@@ -12,13 +12,13 @@ from extproc.words.exchange import Usage
 
 
 def asks(**fields):
-    return DIALECT.read({"model": "m", "input": "Hello", **fields})
+    return api.read({"model": "m", "input": "Hello", **fields})
 
 
 def observe(*events):
     report = Report()
     for event in events:
-        assert DIALECT.observe(event if isinstance(event, bytes) else json.dumps(event).encode(), report) is False
+        assert api.observe(event if isinstance(event, bytes) else json.dumps(event).encode(), report) is False
     return report
 
 
@@ -150,12 +150,12 @@ def test_a_request_without_those_tools_is_one_that_other_apis_have():
         ],
         "tools": [{"type": "web_search"}, {"type": "function", "name": "f", "parameters": {}}],
     }
-    rest, dropped = DIALECT.without_hosted(body)
+    rest, dropped = api.translation.without_hosted(body)
     assert dropped == ["tools.web_search", "input.web_search_call", "tools.file_search"]
-    assert DIALECT.read(rest).needs == {"tools": "input"}
-    assert [tool.name for tool in DIALECT.decode_request(rest).tools] == ["f", "g"]
+    assert api.read(rest).needs == {"tools": "input"}
+    assert [tool.name for tool in api.translation.decode_request(rest).tools] == ["f", "g"]
     assert body["tools"][0] == {"type": "web_search"}, "the client's request stays as it is"
-    assert "tools" not in DIALECT.without_hosted({"model": "m", "input": "Hi", "tools": [{"type": "mcp"}]})[0]
+    assert "tools" not in api.translation.without_hosted({"model": "m", "input": "Hi", "tools": [{"type": "mcp"}]})[0]
 
 
 def test_tools_add_the_text_that_providers_write_about_them():
@@ -204,7 +204,7 @@ def test_every_text_is_found_with_its_role():
         ],
         "tools": [{"type": "function", "name": "f", "description": "does f"}],
     }
-    found = {text.where: (text.role, text.value) for text in DIALECT.texts(body)}
+    found = {text.where: (text.role, text.value) for text in api.texts(body)}
     assert found["instructions"] == ("system", "Be kind.")
     assert found["input[0].content[0].text"] == ("user", "Hi")
     assert found["input[1].arguments"] == ("assistant", "{}")
@@ -212,7 +212,7 @@ def test_every_text_is_found_with_its_role():
     assert found["input[3].summary[0].text"] == ("assistant", "Hm")
     assert found["tools[0].description"] == ("request", "does f")
     assert "model" not in found
-    assert next(DIALECT.texts({"model": "m", "input": "Hi"})).role == "user"
+    assert next(api.texts({"model": "m", "input": "Hi"})).role == "user"
 
 
 USAGE = {
@@ -304,7 +304,7 @@ def test_a_reference_to_an_item_of_the_same_request_needs_nothing(reference):
     ask = asks(input=[HI, reference, CALL, RESULT])
     assert (ask.needs, ask.unseen) == ({}, ())
     body = {"model": "m", "input": [HI, CALL, reference, RESULT]}
-    assert [len(message.parts) for message in DIALECT.decode_request(body).messages] == [1, 1, 1]
+    assert [len(message.parts) for message in api.translation.decode_request(body).messages] == [1, 1, 1]
 
 
 def test_a_conversation_may_go_on_without_more_input():
@@ -318,4 +318,4 @@ def test_thinking_of_a_translated_answer_is_kept_nowhere():
     """OpenAI would look for it, so the request is written anew without it."""
     thinking = {"type": "reasoning", "id": new_id("rs"), "summary": [{"type": "summary_text", "text": "Hm."}]}
     assert asks(input=[HI, thinking, {"role": "assistant", "content": "x"}, HI]).unseen == ()
-    assert any(trace in json.dumps(thinking).encode() for trace in DIALECT.traces)
+    assert any(trace in json.dumps(thinking).encode() for trace in api.translation.traces)

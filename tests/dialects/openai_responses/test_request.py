@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.dialects.openai_responses import DIALECT, custom, signature
+from extproc.dialects import openai_responses as api
+from extproc.dialects.openai_responses import custom, signature
 from extproc.words.dialect import Destination
 from extproc.words.errors import Refusal
 from extproc.words.messages import (
@@ -28,12 +29,12 @@ from tests.samples import examples
 
 
 def decode(input="Hi", **fields):
-    return DIALECT.decode_request({"model": "m", "input": input, **fields})
+    return api.translation.decode_request({"model": "m", "input": input, **fields})
 
 
 def encode(*messages, destination=None, **fields):
     prompt = Prompt("m", list(messages), **fields)
-    return DIALECT.encode_request(prompt, destination or Destination("gpt-x"))
+    return api.encode_request(prompt, destination or Destination("gpt-x"))
 
 
 def user(*parts):
@@ -617,7 +618,7 @@ def test_encrypted_reasoning_is_asked_for_again():
 
 
 def test_the_path_is_that_of_responses():
-    assert DIALECT.path(Destination("m"), stream=True) == "/responses"
+    assert api.path(Destination("m"), stream=True) == "/responses"
 
 
 # --- round trips
@@ -655,9 +656,9 @@ def test_the_path_is_that_of_responses():
     ],
 )
 def test_fields_of_both_directions_survive_a_round_trip(prompt):
-    body, ignored = DIALECT.encode_request(prompt, Destination("m"))
+    body, ignored = api.encode_request(prompt, Destination("m"))
     assert ignored == []
-    assert DIALECT.decode_request(json.loads(json.dumps(body))) == prompt
+    assert api.translation.decode_request(json.loads(json.dumps(body))) == prompt
 
 
 @pytest.mark.parametrize("parts", [("sig", ""), ("", "enc"), ("openai:rs:g", ""), ("gemini:x", "")])
@@ -709,7 +710,7 @@ BODY = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6).flatmap(
 @given(body=BODY)
 def test_hostile_requests_are_read_or_refused(body):
     try:
-        prompt = DIALECT.decode_request(body)
+        prompt = api.translation.decode_request(body)
     except Refusal:
         return
-    json.dumps(DIALECT.encode_request(prompt, Destination("m")))
+    json.dumps(api.encode_request(prompt, Destination("m")))

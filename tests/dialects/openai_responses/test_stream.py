@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from extproc.dialects.openai_responses import DIALECT, custom, signature
+from extproc.dialects import openai_responses as api
+from extproc.dialects.openai_responses import custom, signature
 from extproc.wire.framing.sse import SSE
 from extproc.words.dialect import Report
 from extproc.words.exchange import Usage
@@ -81,7 +82,7 @@ def sse(*events, newline="\n"):
 
 
 def read(*pieces):
-    framing, decoder, events = SSE(), DIALECT.decoder(), []
+    framing, decoder, events = SSE(), api.decoder(), []
     found = [event for piece in pieces for event in framing.feed(piece)]
     for framed in [*found, *framing.end()]:
         if framed.data is not None:
@@ -255,14 +256,14 @@ def test_a_stream_cut_at_every_byte_reads_the_same(said, expected, newline):
     ],
 )
 def test_errors_mid_stream_are_read(said, failed):
-    events = DIALECT.decoder().feed(json.dumps(said).encode(), "")
+    events = api.decoder().feed(json.dumps(said).encode(), "")
     assert events[0] == Started()
     assert (events[1].message, events[1].type) == failed
     assert len(events) == 2
 
 
 def test_nothing_follows_the_end():
-    decoder = DIALECT.decoder()
+    decoder = api.decoder()
     assert decoder.feed(json.dumps(ended()).encode(), "")[-1] == Ended()
     assert decoder.feed(json.dumps(more("output_text", "x")).encode(), "") == ()
 
@@ -276,7 +277,7 @@ def test_a_cut_stream_has_no_end():
 
 
 def write(*events):
-    encoder = DIALECT.encoder()
+    encoder = api.translation.encoder()
     return b"".join(encoder.feed(said) for said in events)
 
 
@@ -377,12 +378,14 @@ def test_a_stream_equals_a_plain_answer(events, parts, finish):
     answer = Answer([Choice(parts, finish)], "resp_1", "claude-x", 1700000000, COUNTS)
     data = write(Started("resp_1", "claude-x", 1700000000), *events, Ended())
     last = frames(data)[-1]
-    expected, found = nameless(DIALECT.encode_answer(answer)), nameless(last["response"])
+    expected, found = nameless(api.translation.encode_answer(answer)), nameless(last["response"])
     key = json.dumps
     assert sorted(found.pop("output"), key=key) == sorted(expected.pop("output"), key=key)
     assert found == expected
     assert last["type"] == f"response.{expected['status']}"
-    assert DIALECT.decode_request({"model": "m", "input": last["response"]["output"]}).messages[0].parts == parts
+    assert (
+        api.translation.decode_request({"model": "m", "input": last["response"]["output"]}).messages[0].parts == parts
+    )
     if expected["status"] == "completed":
         gathered = final(data)
         assert [item.id for item in gathered.output] == [item["id"] for item in last["response"]["output"]]
@@ -445,7 +448,7 @@ def test_the_gateway_reads_its_own_streams():
     data = write(STARTED, Delta("text", "Hello", 0), Finished("length"), Used(COUNTS), Ended())
     report = Report()
     for framed in SSE().feed(data):
-        DIALECT.observe(framed.data, report)
+        api.observe(framed.data, report)
     assert report.usage == Usage(10, 7, cached_tokens=4, reasoning_tokens=5, cache_write_tokens=2)
     assert (report.model, report.output_bytes, report.finish_reasons) == ("gpt-x", 5, {0: "length"})
 
@@ -504,7 +507,7 @@ HOSTILE = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=5).flatmap(
 
 @given(st.lists(st.binary(max_size=30) | HOSTILE.map(lambda said: json.dumps(said).encode()), max_size=6), JSON)
 def test_hostile_streams_are_read_and_can_be_written(pieces, rest):
-    decoder, encoder = DIALECT.decoder(), DIALECT.encoder()
+    decoder, encoder = api.decoder(), api.translation.encoder()
     endings = [json.dumps({"type": type, "response": rest}).encode() for type in ENDINGS]
     events = [said for piece in [*pieces, *endings] for said in decoder.feed(piece, "")]
     assert sum(isinstance(said, Started) for said in events) <= 1

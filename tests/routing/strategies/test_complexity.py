@@ -6,26 +6,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.routing.strategies import strategies
 from extproc.routing.strategies.complexity import WEIGHTS, Complexity, complexity, signals
 from extproc.words.chain import Choice
-from extproc.words.dialect import Ask, Dialect
+from extproc.words.dialect import Ask
 from extproc.words.exchange import RequestHead, Target
 from tests.exchanges import new_exchange
 
 ROOT = Path(__file__).parents[3]
 
 
-class Rerank(Dialect):
-    """A dialect whose requests have no conversation."""
-
-    fields = dialects()["openai_chat"].fields
-
-
-RERANK = Rerank()
-
-APIS = [*(name for name, dialect in dialects().items() if dialect.paths), "example", "rerank"]
+APIS = [*client_apis(), "example"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -36,7 +28,7 @@ def _example(example_dialect):
 def ask(body, size=None, api="openai_chat", **fields):
     """An exchange with that body in that API, valid or not."""
     exchange = new_exchange("id-1", RequestHead("POST", "/v1/chat/completions", {}))
-    exchange.request.dialect = RERANK if api == "rerank" else dialects()[api]
+    exchange.request.dialect = client_apis()[api]
     exchange.request.json = body
     exchange.request.body = b" " * (len(json.dumps(body)) if size is None else size)
     exchange.request.ask = Ask("m", **fields)

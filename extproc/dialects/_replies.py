@@ -1,0 +1,41 @@
+"""The gateway's own answers: refusals, and the list of models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from extproc.words.dialect import Listed
+from extproc.words.errors import Kind
+
+_CREATED = 1735689600
+
+
+class OpenAIReplies:
+    """Answers in OpenAI's shape, which most clients read. Other APIs override it."""
+
+    request_id = ""
+
+    def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
+        return {"error": {"message": message, "type": kind.type, "param": param, "code": kind.code}}
+
+    def cut_off(self, kind: Kind, message: str) -> bytes:
+        return b"data: %b\n\n" % msgspec.json.encode(self.error(kind, message, None))
+
+    def model(self, listed: Listed) -> dict[str, Any]:
+        """OpenAI's description, with further facts that are known.
+
+        `created` is a number that clients want; the settings have no date. Source:
+        https://platform.openai.com/docs/api-reference/models
+        """
+        found = {"id": listed.name, "object": "model", "created": _CREATED, "owned_by": listed.owner}
+        more = {"context_length": listed.context, "pricing": listed.usd_per_million}
+        return found | {name: value for name, value in more.items() if value is not None}
+
+    def models(self, listed: Sequence[Listed]) -> dict[str, Any]:
+        return {"object": "list", "data": [self.model(one) for one in listed]}
+
+
+openai = OpenAIReplies()
