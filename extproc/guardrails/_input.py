@@ -244,31 +244,35 @@ class GuardInput:
         self, exchange: Exchange, guards: Sequence[Guard], then: float, longest: float
     ) -> tuple[Sequence[Source] | Failure, Sequence[Sequence[Sequence[Hit]] | Failure]]:
         """The text of the request, and the findings of the guardrails of this process."""
-        if (size := len(exchange.request.body)) <= INLINE:
-            sources = collect(exchange)
-            return sources, await self._attempt_all(guards, sources, then, size)
+        size = len(exchange.request.body)
+        small = size <= INLINE
         try:
-            sources = await self._threads.run(partial(collect, exchange), longest, size)
+            work = partial(collect, exchange)
+            sources = work() if small else await self._threads.run(work, longest, size)
+            met = guards
+            for screen in self._screens:
+                look = partial(screen.passed, met, partial(_attempt, sources=sources, then=then))
+                quick = small and (TEXT_COST * len(sources) < TURN / 2 or self._threads.full)
+                met = look() if quick else await self._threads.run(look, longest, size)
         except Failure as failure:
             return failure, [failure for _ in guards]
-        return sources, await asyncio.gather(*(self._attempt_aside(guard, sources, then, size) for guard in guards))
+        results = await self._attempt_all(met, sources, then, size, TURN if small else 0.0)
+        by_order = {guard.order: result for guard, result in zip(met, results, strict=True)}
+        return sources, [by_order.get(guard.order, ()) for guard in guards]
 
     async def _attempt_all(
-        self, guards: Sequence[Guard], sources: Sequence[Source], then: float, size: int
+        self, guards: Sequence[Guard], sources: Sequence[Source], then: float, size: int, turn: float
     ) -> Sequence[Sequence[Sequence[Hit]] | Failure]:
-        """The findings of each guardrail in a small request: on the event loop as long as their costs fit into a turn,
-        and the others on threads, unless these are all taken.
+        """The findings of each guardrail: on the event loop as long as their costs fit into a turn of so many
+        microseconds, and the others on threads. A small request stays on the loop where all threads are taken.
         """
         characters = sum(len(source.written.text) for source in sources)
-        asked = guards
-        for screen in self._screens:
-            guards = screen.passed(guards, partial(_attempt, sources=sources, then=then))
         found: list[Sequence[Sequence[Hit]] | Failure] = []
         aside: list[int] = []
-        left = TURN
+        left = turn
         for guard in guards:
             cost = guard.cost * characters + TEXT_COST * len(sources)
-            if cost <= left or self._threads.full:
+            if turn and (cost <= left or self._threads.full):
                 left -= cost
                 found.append(_attempt(guard, sources, then))
             else:
@@ -278,8 +282,7 @@ class GuardInput:
             work = [self._attempt_aside(guards[number], sources, then, size) for number in aside]
             for number, result in zip(aside, await asyncio.gather(*work), strict=True):
                 found[number] = result
-        by_order = dict(zip([guard.order for guard in guards], found, strict=True))
-        return [by_order.get(guard.order, ()) for guard in asked]
+        return found
 
     def _judged(self, exchange: Exchange, sources: Sequence[Source] | Failure, found: Iterable[_Found]) -> list[_Edits]:
         """Do what follows from findings and failures. Gives back the findings to mask. Raises Refusal."""

@@ -359,3 +359,17 @@ async def test_guardrails_found_by_a_fact_are_those_that_apply(exchange):
             made.consumer, made.money.labels = Consumer(name), labels
             assert chosen.of(made, ()) == [guard for guard in guards if guard.applies(made, ["later"])]
             assert guards[4] in chosen.of(made, [guards[4]])
+
+
+@pytest.mark.parametrize("action", ["mask", "block", "annotate"])
+async def test_a_request_with_more_findings_than_the_bound(exchange, action):
+    guard = Guard(fake(action=action, max_findings=2))
+    made = exchange(ask("ann@x.de bob@x.de eve@x.de"))
+    if action == "annotate":
+        await guard.stage(made)
+        assert guard.told == [("g", "annotate", {"email": 2})]
+        return
+    with pytest.raises(Refusal) as refused:
+        await guard.stage(made)
+    assert refused.value.kind.code == "guardrail_blocked"
+    assert ("too many findings" in refused.value.message) is (action == "mask")

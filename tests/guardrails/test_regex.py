@@ -166,12 +166,13 @@ async def test_guardrails_looked_at_together_find_what_each_finds_alone(exchange
     assert len(alone) >= 1
 
 
-async def test_only_guardrails_whose_patterns_match_search(exchange, monkeypatch):
+@pytest.mark.parametrize("padding", ["", " x" * 10_000])
+async def test_only_guardrails_whose_patterns_match_search(exchange, monkeypatch, padding):
     searched = []
     usual = Regex.find
     monkeypatch.setattr(Regex, "find", lambda self, *rest: searched.append(self.patterns) or usual(self, *rest))
     entries = [SETTINGS(name=f"g{n}", kind="regex", patterns={"p": f"word{n}x"}) for n in range(100)]
-    made = exchange({"model": "m", "messages": [{"role": "user", "content": "It is word7x."}]})
+    made = exchange({"model": "m", "messages": [{"role": "user", "content": f"It is word7x.{padding}"}]})
     with pytest.raises(Refusal):
         await Stage(*entries).stage(made)
     assert {*searched} == {("word7x",)}
