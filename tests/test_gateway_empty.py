@@ -1,5 +1,6 @@
 """Streams that carry nothing, at both attachments."""
 
+import itertools
 import json
 
 import pytest
@@ -110,6 +111,22 @@ async def test_known_events_that_carry_nothing_end_a_stream_like_comments(world)
     *_, last = await talk(gateway.stream(), *said, streams(event * 10_000))
     assert last.end
     assert b"KiB in a row without content" in last.body
+
+
+@pytest.mark.parametrize(("spent", "most"), [(0.0001, 64), (0.001, 8)])
+async def test_events_that_cost_much_leave_others_more_turns(world, monkeypatch, spent, most):
+    """At most half a millisecond a turn, down to eight events."""
+    monkeypatch.setattr("time.thread_time", itertools.count(0.0, spent).__next__)
+    gateway = world(TOKENS)
+    stream = gateway.stream()
+    for say in (asks(), sends(STREAMED), answers(kind=SSE)):
+        await say(stream)
+    found = [await stream.on_response_body(TEXT * 400, True)]
+    while stream.more:
+        found.append(await stream.on_response_body(b"", False))
+    sizes = [each.body.count(TEXT) for each in found if each.body]
+    assert sum(sizes) == 400
+    assert max(sizes[4:]) == most
 
 
 async def test_a_piece_of_many_events_is_worked_on_in_steps(world):

@@ -109,6 +109,8 @@ class AnswerReader:
             answer.report.error = PROVIDER_BAD_ANSWER.code
         report, given = answer.report, events
         written = 0 if report is None else report.output_bytes - report.unread_bytes
+        paced = len(events) == intake.turn
+        began = time.thread_time() if paced else 0.0
         then = time.perf_counter()
         try:
             for index, (stage, is_async, _) in enumerate(self._stages):
@@ -125,6 +127,8 @@ class AnswerReader:
             raise answer.cut
         if self._merges and report is not None and report.output_bytes - report.unread_bytes == written:
             intake.learn(given, exchange.request.dialect.answers.reads, guarded=self._guarded)
+        if paced:
+            intake.pace(time.thread_time() - began)
         if end:
             if self._array is not None:
                 out.append(self._array.end())

@@ -17,23 +17,40 @@ from extproc.wire.framing.sse import SSE
 from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
 
 TURN = 64
-"""Events of one answer that are worked on in one turn of the event loop."""
+"""Events of one answer that are worked on in one turn of the event loop, at most."""
+LEAST = 8
+"""Events of a turn where each costs much, as under guardrails."""
+_LONG, _SHORT = 0.0005, 0.0002
+"""Seconds of CPU above which a turn gets fewer events, and below which it gets more."""
 SLICE = 16 << 10
 """Bytes of one answer that are cut into events in one turn."""
 
 
 class Intake:
     """Cuts one answer into steps of at most `TURN` events. `more`: a further step waits. `ended`: the latest step was
-    the last. `rest`: the event at the end that is not whole, if there is one.
+    the last. `rest`: the event at the end that is not whole, if there is one. `turn`: the most events of the next step.
     """
 
-    __slots__ = ("_ends", "_events", "_framing", "_inflate", "_slice", "_waiting", "ended", "lead", "more", "rest")
+    __slots__ = (
+        "_ends",
+        "_events",
+        "_framing",
+        "_inflate",
+        "_slice",
+        "_waiting",
+        "ended",
+        "lead",
+        "more",
+        "rest",
+        "turn",
+    )
 
     def __init__(self, framing: Framing, inflate: Inflate | None = None) -> None:
         self.more = self.ended = False
         self.lead: bytes | None = None  # first bytes of the body
         self.rest: Frame | None = None
         self._framing = framing
+        self.turn = TURN
         self._inflate = inflate
         # bytes of a plain answer only add up
         self._slice = sys.maxsize if isinstance(framing, WholeBody) else SLICE
@@ -54,8 +71,8 @@ class Intake:
             self._waiting += chunk
         events = self._events or self._read()
         self._events = ()
-        if len(events) > TURN:
-            events, self._events = events[:TURN], events[TURN:]
+        if len(events) > self.turn:
+            events, self._events = events[: self.turn], events[self.turn :]
         self.more = bool(self._events) or self._has_bytes
         self.ended = self._ends and not self.more
         return events
@@ -64,11 +81,18 @@ class Intake:
     def _has_bytes(self) -> bool:
         return bool(self._waiting) or (self._inflate is not None and self._inflate.more)
 
+    def pace(self, seconds: float) -> None:
+        """Take in the CPU of a step with as many events as a turn may have."""
+        if seconds > _LONG:
+            self.turn = max(LEAST, self.turn // 2)
+        elif seconds < _SHORT:
+            self.turn = min(TURN, self.turn * 2)
+
     def learn(self, events: Sequence[Frame], reads: Collection[str] | None, *, guarded: bool = False) -> None:
         """Take in that the events of a step had no effect, of whose fields only `reads` matter. Where they are many,
         those without such a field come together from now on, and without their data.
         """
-        if len(events) == TURN and reads is not None and isinstance(self._framing, SSE):
+        if len(events) == self.turn and reads is not None and isinstance(self._framing, SSE):
             self._framing.learn(events, reads, guarded=guarded)
 
     def _read(self) -> Sequence[Frame]:
