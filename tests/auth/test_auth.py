@@ -125,7 +125,7 @@ def test_a_request_without_a_key_or_with_two_different_ones_is_refused(headers):
 )
 def test_a_key_stands_in_the_query_where_the_api_has_it_there(path, found):
     asked = RequestHead("POST", path, {})
-    assert credential(asked, classified(asked).request.dialect.key_parameter) == found
+    assert credential(asked, classified(asked).request.dialect.endpoints.key_parameter) == found
 
 
 @pytest.mark.parametrize(

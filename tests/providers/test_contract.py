@@ -4,7 +4,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from extproc.dialects import client_apis
+from extproc.dialects import families
 from extproc.upstream.prices import known_models
 from extproc.upstream.providers import Provider, ProviderSettings, kinds
 from extproc.words.values import is_loopback
@@ -38,7 +38,7 @@ def test_it_serves_existing_dialects(provider):
     assert provider.dialects
     assert len(set(provider.dialects)) == len(provider.dialects)
     for name in {*provider.dialects, *provider.models, *provider.unwrap}:
-        assert name in client_apis()
+        assert name in families()
         assert name in provider.dialects
 
 
