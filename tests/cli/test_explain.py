@@ -482,6 +482,6 @@ async def test_a_guardrail_that_asks_a_service_is_shown_and_asks_nothing(setting
 
 async def test_a_guardrail_that_fails_is_explained(settings, monkeypatch):
     monkeypatch.setattr("extproc.guardrails.regex.Regex.find", lambda *_: 1 / 0)
-    rows, forwarded = await told(settings, chat(), GUARDED)
+    rows, forwarded = await told(settings, chat(text=f"AKIA{'A' * 16}"), GUARDED)
     assert not forwarded
     assert of(rows, "guardrails")[0] == "no-keys (regex, input, block): fails, so it is refused"
