@@ -21,6 +21,7 @@ text as it was written.
     _threads   long scans                          _channel  windows of an answer for services
     _remote    services that are asked             _schema   JSON Schema with bounded work
     _arguments arguments of calls, in any form     _base     findings, keys of the YAML
+    _patterns  many RE2 patterns over one text     _screen   regex guardrails, looked at together
 
 Where the settings let guardrails read answers, Envoy is asked for every response body at the request's headers, so that
 the head can wait for the first text and a block there is a status of its own. Without guardrails the same would save
