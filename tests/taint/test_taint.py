@@ -89,4 +89,6 @@ async def test_requests_to_models_meet_the_taint_of_tools(two, exchange):
     Tainted(taint)(asked)
     assert guard.for_exchange(asked) is guard
     assert asked.findings.untrusted == ("web/fetch",)
-    assert "send_mail" not in json.dumps(asked.request.dialect.without_tools(asked.request.json, guard.withheld)[0])
+    assert "send_mail" not in json.dumps(
+        asked.request.dialect.offers.tools.without(asked.request.json, guard.withheld)[0]
+    )
