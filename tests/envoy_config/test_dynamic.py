@@ -1,6 +1,5 @@
 """Envoy's resources for a running Envoy, and the settings they depend on."""
 
-import subprocess
 import sys
 
 import betterproto2
@@ -11,6 +10,7 @@ from extproc.envoy.envoy_config.dynamic import make
 from extproc.envoy.resources import Ask, Made
 from extproc.settings import bound
 from extproc.settings.config import parse
+from extproc.wire.outbound.helper import Helper
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +91,7 @@ def test_a_changed_try_gets_a_name_of_its_own_and_the_others_keep_theirs():
 def test_the_process_that_makes_them_answers_the_same():
     text = BASE + OTHERS[6]
     ask = Ask(text, BASE + "stores: {counters: 'memory:'}", "/s", None, make(parse(BASE), BASE, "/s"))
-    command = [sys.executable, "-m", "extproc.envoy.server.making"]
-    done = subprocess.run(command, input=msgspec.json.encode(ask), capture_output=True, check=True)
-    assert msgspec.json.decode(done.stdout, type=Made) == make(parse(text), text, "/s", ask.before)
+    helper = Helper([sys.executable, "-m", "extproc.envoy.server.making"], within=60)
+    made = helper.ask(msgspec.json.encode(ask))
+    helper.end()
+    assert msgspec.json.decode(made, type=Made) == make(parse(text), text, "/s", ask.before)

@@ -510,7 +510,6 @@ HAS_ONE = {
     "guardrails/_remote.py": "asks in tasks of its own",
     "upstream/credentials/rotation.py": "is a task of its own",
     "money/accounting/alerts.py": "is a task of its own",
-    "envoy/server/reload.py": "is part of a task of its own",
     "envoy/server/discovery.py": "offers in the task of reloads",
     "tools/mcp/link.py": "asks in tasks of its own, or behind a wait",
     "tools/mcp/servers.py": "is a task of its own; requests wait before they need one",
