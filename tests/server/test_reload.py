@@ -59,6 +59,9 @@ def leads(settings):
     return catalog.target("m").provider
 
 
+BEGIN = Helper.begin
+
+
 def serves(settings):
     """Whether anything can serve the name `m`."""
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, before=settings.before)
@@ -517,6 +520,21 @@ async def test_large_settings_are_read_by_another_process_and_stale_meanwhile(wo
     await reloads.look()
     assert world.process.settings.consumers[0].disabled
     assert told == [("", "a change of the file is being read"), ("taken", "")]
+
+
+async def test_the_next_change_of_large_settings_finds_a_process_that_has_begun(world, running, monkeypatch):
+    reloads, _ = running
+    monkeypatch.setattr(Helper, "begin", BEGIN)
+    begun = set()
+    for number in range(3):
+        world.write(disabled="true", more=f"{LARGE}# {number}\n")
+        await reloads.look()
+        begun.add(reloads._reading.pid)
+    assert None not in begun
+    assert len(begun) == 3  # one that has read has much memory
+    world.write(disabled="true")
+    await reloads.look()
+    assert reloads._reading.pid is None
 
 
 async def test_every_error_of_large_settings_has_its_place(world, running):

@@ -2,7 +2,8 @@
 meanwhile.
 
 A question is the text, its answer a `Read`. It is a process of its own because reading takes seconds
-in which other threads of the processor hardly run, and because a process can be ended at any moment.
+in which other threads of the processor hardly run, and because a process can be ended at any moment. It answers one
+question, whose memory ends with it; the next one finds another process that has already begun.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ import msgspec
 from extproc.settings import config
 from extproc.settings.document import ConfigError, Problem
 from extproc.wire.outbound.helper import serve
-
-_IDLE = 10.0  # seconds without a question until it ends
 
 
 class Read(msgspec.Struct):
@@ -37,5 +36,5 @@ def answer(text: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    gc.disable()  # it ends soon
-    serve(answer, _IDLE)
+    gc.disable()  # it ends with its answer
+    serve(answer, None)

@@ -57,7 +57,7 @@ _AGAIN = 1.0  # seconds between two attempts to reach Envoy
 _REFUSED = 15.0  # seconds until Envoy gets again what it refused: a file that was missing may be there
 _PATIENCE = 10.0  # seconds in which an Envoy that is away, or worker 0, is expected to follow
 _BUILD = 60.0  # seconds for a process that reads settings or makes resources, and until the next one when it fails
-_LARGE = 128 << 10  # characters of settings that this process does not read itself
+_LARGE = 128 << 10  # bytes or characters of settings that this process does not read itself
 _LOOK = 1.0  # seconds between looks at the files meanwhile
 
 
@@ -146,6 +146,7 @@ class Reloads:
 
     async def start(self) -> None:
         """Begin with what Envoy has, where an earlier process has kept it. The settings may have changed since."""
+        self._prepare_reading()
         if self._made is None:
             return
         if self._made.digest != bound.digest(self._first):
@@ -173,6 +174,7 @@ class Reloads:
         if content != self._content:
             self._content = content
             await self.reload()
+            self._prepare_reading()
         elif self._leads and self._made is None and self.discovery.asked.is_set():
             await self._begin()
         elif self._wanted is not self._envoys and time.monotonic() >= self._next_try:
@@ -228,6 +230,13 @@ class Reloads:
         self._take(bound.without_envoy(self._wanted, self._envoys, leaving=True))
         self._wait(_NOT_YET, 0.0)
         await self._move()
+
+    def _prepare_reading(self) -> None:
+        """Have a process ready that reads the next change of a large file: to begin takes it most of a second."""
+        if len(self._content) > _LARGE:
+            self._reading.begin()
+        else:
+            self._reading.end()
 
     async def _parse(self, text: str) -> Settings:
         """The settings in `text`. Raises ConfigError, SupersededError, MakingError."""

@@ -112,7 +112,7 @@ class Helper:
         self._process = self._peer = None
 
 
-def serve(answer: Callable[[bytes], bytes], idle: float) -> None:
+def serve(answer: Callable[[bytes], bytes], idle: float | None) -> None:
     """Answer questions until the peer has gone, or has asked nothing for `idle` seconds. The name of an exception is
     the text of a HelperError.
     """
