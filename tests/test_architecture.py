@@ -64,7 +64,6 @@ RESERVED = {
     "sqlite3": {"cache", "ledger", "stores"},
     "subprocess": {"cli", "outbound/helper.py"},
     "urllib.request": set(),
-    "http.client": {"outbound"},
     "cryptography": {"cache", "credentials", "kept"},
     "uvicorn": {"admin"},
     "starlette": {"admin"},

@@ -199,7 +199,7 @@ async def test_the_address_to_return_to_is_only_a_part_of_the_page(browser):
         assert answer.headers["location"] == f"https://{HOST}/"
 
 
-async def test_sign_ins_and_the_providers_documents_are_bounded(settings, desk, provider, monkeypatch):
+def test_sign_ins_and_the_providers_documents_are_bounded(settings, desk, provider, monkeypatch):
     clock = [1000.0]
     sign_on_ = SignOn(settings.model_copy(update={"sign_ins": 3}), desk, (), lambda: clock[0])
     request = type("Request", (), {"query_params": {}, "cookies": {}})()

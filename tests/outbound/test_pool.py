@@ -108,6 +108,7 @@ async def test_no_redirect_is_followed_and_no_proxy_is_used(made, monkeypatch):
         endless,
         reply(b"x" * 1001),
         raw(b"SSH-2.0-OpenSSH_9.9\r\n"),
+        raw(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200),
         raw(b"HTTP/1.1 200 OK\r\na: " + b"x" * 70_000),
         raw(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"),
         raw(b"HTTP/1.1 200 OK\r\ncontent-length: 90\r\n\r\n{"),
@@ -130,6 +131,13 @@ async def test_a_slow_answer_can_be_cancelled(made, answer):
                 await pool.post("/", b"{}", HEADERS)
         assert pool._idle == []
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(("target", "headers"), [("/a b", {}), ("/", {"x": "1\r\ny: 2"})])
+async def test_a_request_that_cannot_be_sent_is_an_error(made, target, headers):
+    with endpoint(reply(b"{}")) as (address, asked), pytest.raises(ValueError, match="Illegal"):
+        await made(f"http://{address}").post(target, b"{}", headers)
+    assert asked == []
 
 
 async def test_a_host_that_cannot_be_reached_is_an_error(made):
@@ -157,24 +165,13 @@ def test_metadata_services():
 async def test_tls_is_verified(made, tmp_path):
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     options = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-keyout",
-        key,
-        "-out",
-        certificate,
-        *options,
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate]
+    subprocess.run([*command, *options], check=True, capture_output=True)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate, key)
     with keeping(reply(b"{}"), tls=tls) as (address, _):
         assert await made(f"https://{address}", ca=str(certificate)).post("/", b"{}", HEADERS) == (200, b"{}")
+        assert await made(f"https://{address}", verify=False).post("/", b"{}", HEADERS) == (200, b"{}")
         with pytest.raises(OSError):
             await made(f"https://{address}").post("/", b"{}", HEADERS)
         with pytest.raises(OSError):

@@ -506,7 +506,7 @@ NEEDS_A_TASK = {"timeout", "timeout_at", "TaskGroup", "current_task", "wait_for"
 HAS_ONE = {
     "stores/redis/link.py": "connects in a task of its own",
     "wire/transport/grpcio_server.py": "grpc runs each call in a task",
-    "wire/outbound/client.py": "is asked by tasks of their own: tokens and alerts",
+    "wire/outbound/client.py": "is asked by tasks of their own, tokens and alerts, or in a loop of its own",
     "guardrails/_remote.py": "asks in tasks of its own",
     "upstream/credentials/rotation.py": "is a task of its own",
     "money/accounting/alerts.py": "is a task of its own",

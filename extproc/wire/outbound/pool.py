@@ -1,8 +1,12 @@
-"""Connections to one HTTP service that are kept between requests, on the event loop.
+"""The HTTP client: connections to one service, kept between requests, on the event loop.
 
-For services that are asked for each exchange. As in `client`, no redirect is followed and no proxy of the environment
-is used, so a credential in a header goes to the given host alone. Link-local addresses are refused after the name was
-resolved: they are the metadata services of clouds, whatever name leads there.
+No redirect is followed and no proxy of the environment is used, so a credential in a header goes to the given host
+alone. Link-local addresses are refused after the name was resolved: they are the metadata services of clouds, whatever
+name leads there. An answer is bounded in size while it is read.
+
+httpcore 1.0 was tried in its place, with a service in the same process: a request takes 1,000 µs of CPU (2,100 with 50
+at a time) where this file takes 185 (167), and its import 2.4 MB of memory in place of 1.0. It has neither the bound
+nor the look at the address.
 """
 
 from __future__ import annotations
@@ -23,6 +27,10 @@ IDLE = 30.0  # seconds that a connection waits for its next request
 
 class AnswerError(Exception):
     """An answer that is not HTTP, ends early, or is too large."""
+
+
+class NoAnswerError(AnswerError, ConnectionError):
+    """The connection ended before any byte of an answer."""
 
 
 class _Connection(asyncio.Protocol):
@@ -84,19 +92,33 @@ class _Connection(asyncio.Protocol):
 
 
 class Pool:
-    """Requests to the service at `url`, `http(s)://host[:port]`. `ca` is a PEM file of the authorities that verify it,
-    in the place of the system's. An answer has up to `most` bytes. With `socket` it is at that unix socket, whatever
-    the host.
+    """Requests to the service at `url`, `http(s)://host[:port]`. With `socket` it is at that unix socket, whatever the
+    host. `ca` is a PEM file of the authorities that verify it, in the place of the system's. `guarded` refuses
+    addresses of metadata services. An answer has up to `most` bytes; with `cut`, `most` + 1 bytes of a longer one are
+    given. Raises ValueError for a malformed URL.
     """
 
-    def __init__(self, url: str, *, ca: str | None = None, most: int = 1 << 20, socket: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        ca: str | None = None,
+        verify: bool = True,
+        guarded: bool = True,
+        most: int = 1 << 20,
+        cut: bool = False,
+        socket: str | None = None,
+    ) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._secure = parts.scheme == "https"
         self._port = parts.port or (443 if self._secure else 80)
         self._name = parts.netloc.rpartition("@")[2].encode("idna" if not parts.netloc.isascii() else "ascii")
         self._ca = ca
+        self._verify = verify
+        self._guarded = guarded
         self._most = most
+        self._cut = cut
         self._socket = socket
         self._tls: ssl.SSLContext | None = None
         self._idle: list[_Connection] = []
@@ -108,24 +130,22 @@ class Pool:
         return status, data
 
     async def ask(
-        self, target: str, body: bytes, headers: Mapping[str, str], method: str = "POST"
+        self, target: str, body: bytes | None, headers: Mapping[str, str], method: str = "POST"
     ) -> tuple[int, Mapping[str, str], bytes]:
         """The same with the headers of the answer, by their names in lower case. Has no time limit of its own: cancel
         it.
 
-        Raises OSError when the host cannot be reached, AnswerError for an answer that cannot be read. A request is sent
-        twice only where its kept connection ended before any answer.
+        Raises OSError when the host cannot be reached, ValueError for a target or headers that cannot be sent,
+        AnswerError for an answer that cannot be read. A request is sent twice only where its kept connection ended
+        before any answer.
         """
         connection = self._kept()
         if connection is not None:
             try:
                 return await self._exchange(connection, method, target, body, headers)
-            except _StaleError:
+            except NoAnswerError:
                 pass
-        try:
-            return await self._exchange(await self._connect(), method, target, body, headers)
-        except _StaleError:
-            raise AnswerError("the connection ended without an answer") from None
+        return await self._exchange(await self._connect(), method, target, body, headers)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -147,15 +167,15 @@ class Pool:
             _, private = await loop.create_unix_connection(_Connection, self._socket)
             return private
         if self._secure and self._tls is None:  # certificates take some 20 ms to load
-            self._tls = await loop.run_in_executor(None, _context, self._ca)
+            self._tls = await loop.run_in_executor(None, _context, self._ca, self._verify)
         transport, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls)
-        if is_metadata(transport.get_extra_info("peername")[0]):
+        if self._guarded and is_metadata(transport.get_extra_info("peername")[0]):
             transport.abort()
             raise ConnectionRefusedError("a link-local address")
         return connection
 
     async def _exchange(
-        self, connection: _Connection, method: str, target: str, body: bytes, headers: Mapping[str, str]
+        self, connection: _Connection, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[int, Mapping[str, str], bytes]:
         done = False
         try:
@@ -163,6 +183,8 @@ class Pool:
             done = True
         except h11.RemoteProtocolError:
             raise AnswerError("the answer is not HTTP") from None
+        except h11.LocalProtocolError as error:
+            raise ValueError(str(error)) from None
         finally:
             if done and connection.rest():
                 self._idle.append(connection)
@@ -172,15 +194,13 @@ class Pool:
         return found
 
     async def _talk(
-        self, connection: _Connection, method: str, target: str, body: bytes, headers: Mapping[str, str]
+        self, connection: _Connection, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[int, Mapping[str, str], bytes]:
         http = connection.http
-        fields: list[tuple[bytes, bytes]] = [
-            (b"host", self._name),
-            (b"content-length", str(len(body)).encode()),
-            *((name.encode(), value.encode()) for name, value in headers.items()),
-        ]
-        out = (h11.Request(method=method, target=target.encode(), headers=fields), h11.Data(body), h11.EndOfMessage())
+        length = [] if body is None else [(b"content-length", b"%d" % len(body))]
+        given = ((name.encode(), value.encode()) for name, value in headers.items())
+        head = h11.Request(method=method, target=target.encode(), headers=[(b"host", self._name), *length, *given])
+        out = (head, h11.Data(body or b""), h11.EndOfMessage())
         connection.transport.write(b"".join(http.send(event) or b"" for event in out))
         status, parts, size, begun = 0, [], 0, False
         said: dict[str, str] = {}
@@ -189,7 +209,7 @@ class Pool:
             if event is h11.NEED_DATA:
                 data = await connection.read()
                 if not data and not begun:
-                    raise _StaleError
+                    raise NoAnswerError("the connection ended without an answer")
                 begun = True
                 http.receive_data(data)
             elif isinstance(event, h11.Response):
@@ -197,9 +217,11 @@ class Pool:
                 said = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
             elif isinstance(event, h11.Data):
                 size += len(event.data)
-                if size > self._most:
-                    raise AnswerError("the answer is too large")
                 parts.append(bytes(event.data))
+                if size > self._most:
+                    if self._cut:
+                        return status, said, b"".join(parts)[: self._most + 1]
+                    raise AnswerError("the answer is too large")
             elif isinstance(event, h11.EndOfMessage):
                 return status, said, b"".join(parts)
             elif isinstance(event, h11.ConnectionClosed):
@@ -220,10 +242,6 @@ class Pool:
             self._reap_later()
 
 
-class _StaleError(Exception):
-    """The connection ended before any byte of an answer."""
-
-
 def is_metadata(host: str) -> bool:
     """True for a link-local address, and for one that cannot be a peer: unspecified or multicast."""
     try:
@@ -238,7 +256,11 @@ _METADATA: Iterable[str] = ("fd00:ec2::254", "100.100.100.200", "168.63.129.16")
 """Metadata services with other addresses: AWS on IPv6, Alibaba Cloud, Azure."""
 
 
-def _context(ca: str | None) -> ssl.SSLContext:
+def _context(ca: str | None, verify: bool) -> ssl.SSLContext:
+    if not verify:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
     return _system() if ca is None else ssl.create_default_context(cafile=ca)
 
 
