@@ -53,12 +53,18 @@ async def send(
 
 
 async def _exchange(
-    url: str, body: bytes | None, headers: Mapping[str, str] | None, timeout: float, most: int, *, verify: bool = True
+    url: str,
+    body: bytes | None,
+    headers: Mapping[str, str] | None,
+    seconds: float,
+    most: int,
+    *,
+    verify: bool = True,
 ) -> tuple[int, Mapping[str, str], bytes]:
     parts = urlsplit(url)
     target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
     sent = {"accept": "application/json", "connection": "close", **(headers or {})}
     # The operator names these hosts; the metadata service of Google gives tokens.
     pool = Pool(url, most=most, cut=True, verify=verify, guarded=False)
-    async with asyncio.timeout(timeout):
+    async with asyncio.timeout(seconds):
         return await pool.ask(target, body, sent, "GET" if body is None else "POST")
