@@ -6,7 +6,7 @@ import httpx
 import pytest
 from schemathesis.pytest.plugin import pytest_pycollect_makeitem, pytest_pyfunc_call  # noqa: F401 - hooks of this folder
 
-from extproc.operate.admin import admin_app
+from extproc.operate.admin.api import admin_app
 from tests.admin.fakes import FakeDesk, FakeSources, exchange, some
 
 NOW = 1_795_000_000.0

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from extproc.money.ledger.query import FIELDS, ExchangeQuery
-from extproc.operate.admin import SourceError
-from extproc.operate.admin.sources import matches
+from extproc.operate.reports import ReportError
+from extproc.operate.reports.reports import matches
 from extproc.words.exchange import OUTCOMES
 
 TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
@@ -176,7 +176,7 @@ class FakeSources:
 
     def budgets(self, name):
         if name not in (None, "team-month", "per-minute", "try-out"):
-            raise SourceError(404, "there is no budget of that name")
+            raise ReportError(404, "there is no budget of that name")
         if self.budgetless:
             return {"object": "list", "data": []}
         usd = {"unit": "usd", "window": "month", "limit": "500", "mode": "enforce", "on_exceed": "refuse"}
@@ -251,7 +251,7 @@ class FakeSources:
     def grant(self, body):
         assert isinstance(body["amount"], Decimal)
         if not body["scope"].startswith("team-month"):
-            raise SourceError(404, "there is no such budget")
+            raise ReportError(404, "there is no such budget")
         given = {
             "id": f"g-{len(self.given) + 1}",
             "budget": body["budget"],
@@ -311,7 +311,7 @@ class FakeDesk:
 
     def issue(self, consumer, name, expires_in, actor):
         if consumer not in WHO:
-            raise SourceError(404, "there is no such consumer")
+            raise ReportError(404, "there is no such consumer")
         made = {
             "id": f"k-{len(self.issued)}",
             "origin": "console",

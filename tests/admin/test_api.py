@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.operate.admin import SourceError, admin_app
-from extproc.operate.admin.api import as_csv
+from extproc.operate.admin.api import admin_app
+from extproc.operate.admin.handlers import as_csv
 from extproc.operate.admin.handling import MAX_BODY
+from extproc.operate.reports import ReportError
 from tests.admin.conftest import JSON, NOW
 from tests.admin.fakes import FakeSources
 
@@ -397,7 +398,7 @@ async def test_a_failing_source_gives_its_reason_and_a_bug_gives_none(admin, sou
 
         return raiser
 
-    sources.budgets = fail(SourceError(503, "the ledger does not answer"))
+    sources.budgets = fail(ReportError(503, "the ledger does not answer"))
     answer = await admin.get("/budgets")
     assert (answer.status_code, answer.json()) == (
         503,

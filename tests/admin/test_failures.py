@@ -6,8 +6,8 @@ from collections import Counter
 import httpx
 import pytest
 
-from extproc.operate.admin import Failures, admin_app
-from extproc.operate.admin.failures import MOST_KNOWN
+from extproc.operate.admin.api import admin_app
+from extproc.operate.admin.failures import MOST_KNOWN, Failures
 from tests.admin.conftest import TOKEN
 
 WRONG, RIGHT = {"authorization": "Bearer wrong"}, {"authorization": f"Bearer {TOKEN}"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from extproc.operate.admin import admin_app
+from extproc.operate.admin.api import admin_app
 from tests.admin.conftest import TOKEN
 
 GRANT = {"budget": "team-month", "scope": "team-month:team=lab", "amount": "25.5"}

@@ -16,9 +16,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 from starlette.responses import PlainTextResponse
 
-from extproc.operate.admin import Failures, HTTPThread, admin_app, status_app
-from extproc.operate.admin.doors import Told
-from extproc.operate.admin.http import CONNECTIONS, Gate, Server
+from extproc.operate.admin.api import admin_app
+from extproc.operate.admin.doors import HTTPThread, Told
+from extproc.operate.admin.failures import Failures
+from extproc.operate.admin.http import CONNECTIONS, Gate, Server, status_app
 from tests.admin.fakes import FakeSources
 
 
@@ -250,7 +251,7 @@ import logging, os, resource, socket, time, urllib.request
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from extproc.operate.admin import HTTPThread
+from extproc.operate.admin.doors import HTTPThread
 
 logging.basicConfig(format="%(message)s")
 thread = HTTPThread()
@@ -279,7 +280,8 @@ thread.stop()
 PROBED = """
 import os, resource, socket, time
 from starlette.applications import Starlette
-from extproc.operate.admin import HTTPThread, probing
+from extproc.operate.admin.spare import probing
+from extproc.operate.admin.doors import HTTPThread
 
 reasons = {"ready": ""}
 thread = HTTPThread()

@@ -7,8 +7,7 @@ from jsonschema import Draft202012Validator
 from schemathesis.specs.openapi.checks import unsupported_method
 
 from extproc.money.ledger.query import FIELDS
-from extproc.operate.admin import admin_app
-from extproc.operate.admin.api import ROUTES, document
+from extproc.operate.admin.api import ROUTES, admin_app, document
 from tests.admin.conftest import NOW
 from tests.admin.fakes import FakeDesk, FakeSources, some
 from tests.samples import examples

@@ -14,8 +14,11 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from extproc.operate.admin import Findings, Health, HTTPThread, Siblings, inner_app, siblings, status_app
-from extproc.operate.reports.reports import Everything
+from extproc.operate.admin import siblings
+from extproc.operate.admin.doors import HTTPThread
+from extproc.operate.admin.http import status_app
+from extproc.operate.admin.siblings import Health, Siblings, inner_app
+from extproc.operate.reports.reports import AdminReports, WorkerMemory
 from extproc.wire.transport import workers
 
 
@@ -33,14 +36,14 @@ class World:
     def __init__(self, folder) -> None:
         self.path = str(folder / "p.sock")
         self.health = {number: Health() for number in (1, 2)}
-        self.findings = {number: Findings() for number in (1, 2)}
+        self.memories = {number: WorkerMemory() for number in (1, 2)}
         self.threads: dict[int, HTTPThread] = {}
         for number in (1, 2):
             self.begin(number)
 
     def begin(self, number: int) -> None:
         thread, metrics = HTTPThread(), registry(10 * number, also=number == 2)
-        make = lambda: inner_app(metrics.collect, lambda: self.health[number], lambda: self.findings[number])  # noqa: E731
+        make = lambda: inner_app(metrics.collect, lambda: self.health[number], lambda: self.memories[number])  # noqa: E731
         thread.add_private(make, workers.inner_socket(self.path, number))
         thread.start()
         self.threads[number] = thread
@@ -146,13 +149,13 @@ async def test_answers_of_another_shape_or_too_long_are_none(tmp_path, telemetry
 def test_the_inner_socket_is_private(tmp_path):
     thread = HTTPThread()
     path = str(tmp_path / "p-1.w")
-    thread.add_private(lambda: inner_app(list, Health, Findings), path)
+    thread.add_private(lambda: inner_app(list, Health, WorkerMemory), path)
     assert Path(path).stat().st_mode & 0o777 == 0o600
     thread.stop()
 
 
 async def test_exchanges_and_findings_are_those_of_all_workers(others):
-    others.findings[1] = Findings(
+    others.memories[1] = WorkerMemory(
         [{"id": "b", "request_id": "r-b", "time": 20.0, "duration_ms": 0, "status": 200}],
         {"a/m": {"failing": 0.5, "plain_s": 1.0}, "b/m": {"failing": 0.1}},
     )
@@ -166,8 +169,8 @@ async def test_exchanges_and_findings_are_those_of_all_workers(others):
             exchanges = staticmethod(lambda _query: [])
             exchange = staticmethod(lambda _id: None)
 
-    everything = Everything(
-        Reporter(), tuple, own, lambda: {"a/m": {"failing": 0.2}}, None, siblings=lambda: Siblings(others.path, 3)
+    everything = AdminReports(
+        Reporter(), tuple, own, lambda: {"a/m": {"failing": 0.2}}, None, siblings=Siblings(others.path, 3).memories
     )
     assert [entry["id"] for entry in await asyncio.to_thread(everything.exchanges, [])] == ["c", "b", "a"]
     assert [
@@ -181,12 +184,12 @@ async def test_exchanges_and_findings_are_those_of_all_workers(others):
 
 
 async def test_samples_of_questions_are_those_of_all_workers_until_they_are_forgotten(others):
-    others.findings[1] = Findings(similar=[{"time": 20.0, "score": 0.9}])
-    others.findings[2] = Findings(similar=[{"time": 40.0, "score": 1.0}])
+    others.memories[1] = WorkerMemory(similar=[{"time": 20.0, "score": 0.9}])
+    others.memories[2] = WorkerMemory(similar=[{"time": 40.0, "score": 1.0}])
     kept: Any = SimpleNamespace(similar=SimpleNamespace(samples=[{"time": 30.0}]), forget=forget, caches=True)
     reporter: Any = SimpleNamespace(now=lambda: 35.0)
     loop = asyncio.get_running_loop()
-    everything = Everything(reporter, tuple, (), dict, loop, siblings=lambda: Siblings(others.path, 3), answers=kept)
+    everything = AdminReports(reporter, tuple, (), dict, loop, siblings=Siblings(others.path, 3).memories, answers=kept)
     assert [one["time"] for one in await asyncio.to_thread(everything.similar)] == [40.0, 30.0, 20.0]
     assert await asyncio.to_thread(everything.forget, "ada") == 1
     assert [one["time"] for one in await asyncio.to_thread(everything.similar)] == [40.0]

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from extproc.money.ledger import LedgerError, open_ledger
-from extproc.operate.admin import admin_app
+from extproc.operate.admin.api import admin_app
 from extproc.operate.admin.guard import Principal
 from extproc.operate.admin.sessions import Begun, Seal, Session
 from extproc.operate.admin.signon import SESSION, SignOn

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from extproc.cli._admin import Gateway
 from extproc.cli._tables import budgets_table, money, safe, table, usage_table
-from extproc.operate.admin import HTTPThread, admin_app
+from extproc.operate.admin.api import admin_app
+from extproc.operate.admin.doors import HTTPThread
 from tests.admin.fakes import FakeSources, exchange, some
 
 TOKEN = "operator-token"

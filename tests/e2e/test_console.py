@@ -13,7 +13,9 @@ from decimal import Decimal
 
 import pytest
 
-from extproc.operate.admin import HTTPThread, SourceError, admin_app
+from extproc.operate.admin.api import admin_app
+from extproc.operate.admin.doors import HTTPThread
+from extproc.operate.reports import ReportError
 from extproc.settings.signon import OIDCSettings
 from tests.admin.fakes import FakeDesk, FakeSources, exchange, some
 from tests.admin.idp import CLIENT, SECRET, Provider
@@ -333,7 +335,7 @@ def test_an_empty_gateway_shows_the_next_steps(chromium):
 
 def test_one_failed_request_leaves_the_rest_of_the_page_working(chromium, sources):
     def fail(*_):
-        raise SourceError(503, "the ledger does not answer")
+        raise ReportError(503, "the ledger does not answer")
 
     sources.usage = fail
     with served(sources) as url, opened(chromium, url, sources) as console:

@@ -8,7 +8,8 @@ import pytest
 
 from extproc.access.auth import hash_key
 from extproc.money.ledger import LedgerError, open_ledger
-from extproc.operate.admin import SourceError
+from extproc.money.ledger.operators import TooManyKeysError
+from extproc.operate.reports import ReportError
 from extproc.operate.reports.desk import Desk
 from extproc.routing.catalog import Catalog
 from extproc.settings import config
@@ -73,14 +74,14 @@ def test_a_key_is_issued_as_a_hash_and_its_state_is_shown(desk):
 
 def test_a_key_that_cannot_be_issued_is_refused_with_the_reason(desk, monkeypatch):
     for consumer, name, status in (("nobody", "x", 404), ("ada", "own", 409)):
-        with pytest.raises(SourceError) as refused:
+        with pytest.raises(ReportError) as refused:
             desk.issue(consumer, name, None, "zoe")
         assert refused.value.status == status
     monkeypatch.setattr("extproc.money.ledger.operators.MAX_KEYS", 0)
-    with pytest.raises(SourceError, match="none of them is revoked"):
+    with pytest.raises(TooManyKeysError, match="none of them is revoked"):
         desk.issue("ada", "x", None, "zoe")
     monkeypatch.delenv("DESK_SECRET")
-    with pytest.raises(SourceError, match=r"auth\.key_secret"):
+    with pytest.raises(ReportError, match=r"auth\.key_secret"):
         desk.issue("ada", "x", None, "zoe")
 
 
@@ -133,7 +134,7 @@ def test_an_act_is_logged_even_when_the_trail_cannot_be_written(desk, monkeypatc
     desk.record("zoe", "admin", "revoke", {"id": "g-1"})
     assert "operator 'zoe' (admin): revoke" in caplog.text
     assert "the audit trail has no entry of it" in caplog.text
-    with pytest.raises(SourceError, match="does not answer"):
+    with pytest.raises(LedgerError, match="does not answer"):
         desk.trail(1, None)
 
 
@@ -162,5 +163,5 @@ def test_a_playground_without_an_answer_says_why(desk, monkeypatch, answer, reas
             listener.close()
         else:
             threading.Thread(target=serve, daemon=True).start()
-        with pytest.raises(SourceError, match=reason):
+        with pytest.raises(ReportError, match=reason):
             desk.play("sk-gw-x", b"{}")

@@ -37,9 +37,12 @@ from extproc.money.accounting.tries import FailedTries
 from extproc.money.accounting.units import Units
 from extproc.money.budgets import Exact, Expected, Grants, Tools, compile_budget, counter
 from extproc.money.ledger import LedgerError, open_ledger
-from extproc.operate import admin
+from extproc.operate.admin.doors import HTTPThread
+from extproc.operate.admin.failures import Failures
+from extproc.operate.admin.spare import probing
+from extproc.operate.reports import ReportError
 from extproc.operate.reports.desk import Desk
-from extproc.operate.reports.reports import Everything, Reporter
+from extproc.operate.reports.reports import AdminReports, Reporter, WorkerMemory
 from extproc.operate.telemetry.lines import WHOLE, Lines
 from extproc.operate.telemetry.metrics import Telemetry
 from extproc.settings.config import Settings
@@ -48,6 +51,7 @@ from extproc.upstream.credentials.rotation import EVERY, Keeper, watch
 from extproc.wire.transport import workers
 
 if TYPE_CHECKING:
+    from extproc.operate.admin.siblings import Siblings
     from extproc.tools.mcp.catalogue import Catalogue
 
 log = logging.getLogger(__name__)
@@ -120,7 +124,7 @@ class Processor:
         self._certificate = ListenerCertificate()
         self._reloads = Reloads(self, file, settings, secrets=secrets, socket=socket, worker=worker, first=first)
         self.take(settings, self._reloads.places)
-        self._http = admin.HTTPThread()
+        self._http = HTTPThread()
         self._collector = collector.Collector(lambda: telemetry.in_flight)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -199,17 +203,18 @@ class Processor:
         token = settings.admin.token.read if settings.admin.token else None  # for each request: its file may change
         if token is not None and token() is None:
             raise OSError(f"admin.token: {settings.admin.token} is not set")
-        everything = self._everything()
         self._desk = desk = Desk(self._ledger.operators, lambda: self._settings, lambda: self._pipeline.catalog)
+        reports = self._admin_reports()
         given = [*filter(None, [settings.admin.token, settings.auth.key_secret])]
-        oidc = settings.admin.oidc
-        failures = admin.Failures(settings.admin.failed_authentications, self._telemetry.admin_refused)
+        failures = Failures(settings.admin.failed_authentications, self._telemetry.admin_refused)
 
-        def app() -> Any:  # imports its libraries with the first connection
-            return admin.admin_app(everything, token, desk, oidc, given, failures=failures)
+        def app() -> Any:
+            from extproc.operate.admin.api import admin_app  # noqa: PLC0415 - with the first connection
+
+            return admin_app(reports, token, desk, settings.admin.oidc, given, failures=failures)
 
         doors = (
-            ("status", self._status, settings.status, admin.probing(self._stalled, self._unready)),
+            ("status", self._status, settings.status, probing(self._stalled, self._unready)),
             ("admin", app, settings.admin, None),
         )
         for name, make, door, probe in doors:
@@ -219,17 +224,24 @@ class Processor:
                 raise OSError(f"{name}: cannot listen on {door.address}:{door.port}: {error.strerror}") from error
 
     def _status(self) -> Any:
-        siblings = self._siblings() if self._several else None
-        return admin.status_app(self._telemetry, self._stalled, self._unready, self._remark, siblings)
+        from extproc.operate.admin.http import status_app  # noqa: PLC0415 - with the first connection
 
-    def _siblings(self) -> admin.Siblings:
-        return admin.Siblings(self._socket, self._settings.processor.workers)
+        siblings = self._siblings() if self._several else None
+        return status_app(self._telemetry, self._stalled, self._unready, self._remark, siblings)
+
+    def _siblings(self) -> Siblings:
+        from extproc.operate.admin.siblings import Siblings  # noqa: PLC0415 - where there are several workers
+
+        return Siblings(self._socket, self._settings.processor.workers)
 
     def _inner(self) -> Any:
-        return admin.inner_app(
+        from extproc.operate.admin.siblings import Health, inner_app  # noqa: PLC0415 - with the first connection
+
+        recent, deployments = self._telemetry.recent, self._services.history.deployments
+        return inner_app(
             self._telemetry.registry.collect,
-            lambda: admin.Health(self._stalled(), self._unready(), self._remark()),
-            lambda: admin.Findings(list(self._telemetry.recent), self._services.history.deployments(), self._samples()),
+            lambda: Health(self._stalled(), self._unready(), self._remark()),
+            lambda: WorkerMemory(list(recent), deployments(), self._samples()),
         )
 
     def _samples(self) -> list[Mapping[str, Any]]:
@@ -271,14 +283,14 @@ class Processor:
             await self._services.answers.close()
         await asyncio.to_thread(self._lines.flush, _LAST_LINES)
 
-    def _everything(self) -> Everything:
-        return Everything(
+    def _admin_reports(self) -> AdminReports:
+        return AdminReports(
             self._reporter,
             lambda: self._settings.budgets,
             self._telemetry.recent,
             self._services.history.deployments,
             asyncio.get_running_loop(),
-            siblings=self._siblings if self._several else None,
+            siblings=(lambda: self._siblings().memories()) if self._several else tuple,
             answers=self._services.answers,
             tools=self._tools_of,
             stale=self._staleness,
@@ -421,7 +433,7 @@ class Processor:
     def _tools_of(self, definitions: bool) -> Sequence[Mapping[str, Any]]:
         """The MCP servers and their tools, for operators."""
         if self._services.servers is None or self._pipeline.profiles is None:
-            raise admin.SourceError(404, "the settings have no MCP servers")
+            raise ReportError(404, "the settings have no MCP servers")
         from extproc.tools.mcp.report import describe as describe_servers  # noqa: PLC0415
 
         return describe_servers(self._services.servers, self._pipeline.profiles, definitions=definitions)

@@ -1,24 +1,18 @@
 """The admin API: spending, budgets, grants, recent exchanges, and the console that shows them.
 
-`openapi.py` describes it. Every error is `{"error": {"message", "code"}}`.
+Each operation is a row of `OPERATIONS`; `openapi.py` describes them. Every error is `{"error": {"message", "code"}}`.
 """
 
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
-import io
 import re
-import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from decimal import Decimal
 from functools import cache
-from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -27,253 +21,59 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from extproc.operate.admin import answers, desk
+from extproc.cache.stores import CacheError
+from extproc.money.ledger import LedgerError
+from extproc.money.ledger.operators import TooManyKeysError
+from extproc.operate.admin import answers, handlers
 from extproc.operate.admin.failures import Failures
 from extproc.operate.admin.guard import JSON, Guard, failure, principal
-from extproc.operate.admin.handling import answer_of, body_of, plain, query_of, sources_of, tell
-from extproc.operate.admin.openapi import Operation, labels_parameter, parameters, usage_parameters
+from extproc.operate.admin.handling import answer_of, given, read_call
+from extproc.operate.admin.openapi import Operation, usage_parameters
 from extproc.operate.admin.openapi import document as describe
-from extproc.operate.admin.sources import Desk, SourceError, Sources
-from extproc.wire.framing import shapes
+from extproc.operate.reports import ReportError
+from extproc.operate.reports.desk import Desk
+from extproc.operate.reports.reports import AdminReports
+from extproc.stores import StoreError
 
 if TYPE_CHECKING:
     from extproc.settings.signon import OIDCSettings
     from extproc.words.values import Secret
 
-MAX_PARAMETERS = 256  # parameters of one query
-_UNSEEN = " \n\u00a0\u200b\u3000\ufeff"  # characters before the first one that shows
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet would compute
-
-_NUMBERS = answers.Numbers.__struct_fields__
-
 
 def admin_app(
-    sources: Sources,
+    reports: AdminReports,
     token: str | Callable[[], str | None] | None,
-    operators: Desk | None = None,
+    desk: Desk | None = None,
     oidc: OIDCSettings | None = None,
     given: Sequence[Secret] = (),
     *,
     failures: Failures | None = None,
 ) -> ASGIApp:
-    """The API and the console over `sources` and `operators`. Without token and sign-on it answers only to names of
+    """The API and the console over `reports` and `desk`. Without token and sign-on it answers only to names of
     loopback. `given`: secrets that, with the client's, sign sessions. Without `failures` wrong tokens have no limit.
     """
-    app = Starlette(
-        routes=ROUTES,
-        exception_handlers={
-            SourceError: _source_error,
-            HTTPException: _http_error,
-            ClientDisconnect: _disconnected,
-            Exception: _bug,
-        },
-    )
+    app = Starlette(routes=ROUTES, exception_handlers=dict.fromkeys((*_FAILURES, Exception), _failed))
     app.router.redirect_slashes = False
-    app.state.sources = sources
-    app.state.desk = operators
+    app.state.reports = reports
+    app.state.desk = desk
     app.state.signon = sign_on = None
     if oidc is not None:
-        if operators is None:  # never open without it
+        if desk is None:  # never open without it
             raise ValueError("sign-on needs the operators' desk")
         from extproc.operate.admin.signon import SignOn  # noqa: PLC0415 - its library takes 4 MB
 
-        app.state.signon = sign_on = SignOn(oidc, operators, given)
+        app.state.signon = sign_on = SignOn(oidc, desk, given)
     return Guard(app, token, None if sign_on is None else sign_on.find, "" if oidc is None else oidc.url, failures)
-
-
-# --- reading
-
-
-def usage(request: Request) -> Response:
-    parameters = request.query_params.multi_items()
-    if len(parameters) > MAX_PARAMETERS:
-        return failure(400, f"at most {MAX_PARAMETERS} parameters")
-    formats = [value for name, value in parameters if name == "format"]
-    if len(formats) > 1 or not set(formats) <= {"json", "csv"}:
-        return failure(400, "format must be json or csv")
-    wanted = formats[0] if formats else "csv" if "text/csv" in request.headers.get("accept", "") else "json"
-    try:
-        report = sources_of(request).usage([(name, value) for name, value in parameters if name != "format"])
-    except ValueError as error:
-        return failure(400, str(error))
-    if wanted == "json":
-        return answer_of(answers.Usage, report, row=answers.UsageRow)
-    headers = {"content-disposition": 'attachment; filename="usage.csv"'}
-    content = as_csv(report).encode(errors="backslashreplace")
-    return Response(content, media_type="text/csv; charset=utf-8", headers=headers)
-
-
-def latency(request: Request) -> Response:
-    return _asked(request, sources_of(request).latency, answers.Latencies, answers.Latency)
-
-
-def findings(request: Request) -> Response:
-    listed = lambda given: {"object": "list", "data": list(sources_of(request).findings(given))}  # noqa: E731
-    return _asked(request, listed, answers.Findings, answers.Finding)
-
-
-def _asked(
-    request: Request, ask: Callable[[Sequence[tuple[str, str]]], Any], kind: type[Any], row: type[Any]
-) -> Response:
-    """The answer to a question with the parameters of a report."""
-    parameters = request.query_params.multi_items()
-    if len(parameters) > MAX_PARAMETERS:
-        return failure(400, f"at most {MAX_PARAMETERS} parameters")
-    try:
-        return answer_of(kind, ask(parameters), row=row)
-    except ValueError as error:
-        return failure(400, str(error))
-
-
-def as_csv(report: Mapping[str, Any]) -> str:
-    """The rows of a usage report. Cells that a spreadsheet would take for a formula begin with an apostrophe."""
-    out = io.StringIO()
-    writer = csv.writer(out)
-    fields: Sequence[str] = report["group_by"]
-    writer.writerow([_cell(name) for name in ("start", "end", *fields, *_NUMBERS)])
-    for row in report["data"]:
-        group = [row["group"].get(name) for name in fields]
-        writer.writerow([_cell(value) for value in (row["start"], row["end"], *group, *(row[n] for n in _NUMBERS))])
-    return out.getvalue()
-
-
-def _cell(value: object) -> str:
-    text = "" if value is None else str(value)
-    bare = text.lstrip(" \n")
-    # Spreadsheets of some languages compute the full-width and small forms of the signs too.
-    folded = unicodedata.normalize("NFKC", text.lstrip(_UNSEEN)[:1])
-    return f"'{text}" if bare.startswith(_FORMULA) or folded.startswith(_FORMULA) else text
-
-
-def budgets(request: Request) -> Response:
-    return answer_of(answers.Budgets, sources_of(request).budgets(None))
-
-
-def stores(request: Request) -> Response:
-    return answer_of(answers.Stores, sources_of(request).stores())
-
-
-def budget(request: Request) -> Response:
-    return answer_of(answers.Budgets, sources_of(request).budgets(request.path_params["name"]))
-
-
-def exchanges(request: Request) -> Response:
-    query = query_of(request, answers.ExchangesQuery, labels=True)
-    if isinstance(query, Response):
-        return query
-    try:
-        found = list(sources_of(request).exchanges(request.query_params.multi_items()))
-    except ValueError as error:
-        return failure(400, str(error))
-    return answer_of(answers.Exchanges, {"object": "list", "data": found}, row=answers.Exchange)
-
-
-def exchange(request: Request) -> Response:
-    found = sources_of(request).exchange(request.path_params["id"])
-    return failure(404, "no exchange has that id") if found is None else answer_of(answers.Exchange, found)
-
-
-def tools(request: Request) -> Response:
-    query = query_of(request, answers.ToolsQuery)
-    if isinstance(query, Response):
-        return query
-    found = sources_of(request).tools(definitions=query.definitions == "true")
-    return answer_of(answers.ToolServers, {"object": "list", "data": found})
-
-
-def providers(request: Request) -> Response:
-    return answer_of(answers.Providers, {"object": "list", "data": sources_of(request).providers()})
-
-
-# --- grants
-
-
-async def grants(request: Request) -> Response:
-    sources = sources_of(request)
-    if request.method != "POST":
-        found = list(await run_in_threadpool(sources.grants))
-        return answer_of(answers.Grants, {"object": "list", "data": found})
-    body = await body_of(request)
-    try:
-        asked = shapes.decode(body, answers.NewGrant)
-        wanted = msgspec.structs.asdict(asked) | {"amount": Decimal(asked.amount)}
-        given = await run_in_threadpool(sources.grant, wanted)
-    except (ValueError, RecursionError) as error:
-        return failure(400, plain(error))
-    tell(request, **{name: given[name] for name in ("id", "budget", "scope", "amount", "expires_at")})
-    return answer_of(answers.Grant, given, 201)
-
-
-def grant(request: Request) -> Response:
-    id = request.path_params["id"]
-    return Response(status_code=204) if sources_of(request).revoke(id) else failure(404, "no grant has that id")
-
-
-# --- the cache of answers
-
-
-def cached(request: Request) -> Response:
-    return answer_of(answers.Cache, sources_of(request).cache())
-
-
-def similar(request: Request) -> Response:
-    return answer_of(answers.SimilarQuestions, {"object": "list", "data": sources_of(request).similar()})
-
-
-async def forget(request: Request) -> Response:
-    body = await body_of(request)
-    try:
-        asked = shapes.decode(body, answers.Forget)
-    except (ValueError, RecursionError) as error:
-        return failure(400, plain(error))
-    count = await run_in_threadpool(sources_of(request).forget, asked.consumer)
-    tell(request, deleted=count)  # without the name, which may be the reason
-    return answer_of(answers.Forgotten, {"deleted": count})
-
-
-# --- the ledger
-
-
-async def forget_consumer(request: Request) -> Response:
-    body = await body_of(request)
-    try:
-        asked = shapes.decode(body, answers.ForgetConsumer)
-    except (ValueError, RecursionError) as error:
-        return failure(400, plain(error))
-    done = await run_in_threadpool(sources_of(request).forget_consumer, asked.consumer, delete=asked.delete)
-    tell(request, deleted=asked.delete, **done)  # without the name
-    return answer_of(answers.ForgottenConsumer, done)
-
-
-def export(request: Request) -> Response:
-    query = query_of(request, answers.ExportQuery)
-    if isinstance(query, Response):
-        return query
-    before = None if query.before is msgspec.UNSET else query.before
-    rows = sources_of(request).export(query.consumer, before, query.limit)
-    tell(request, consumer=query.consumer, rows=len(rows))
-    lines = b"".join(b"%b\n" % bytes(JSON(row).body) for row in rows)
-    return Response(lines, media_type="application/jsonl")
-
-
-async def rebuild(request: Request) -> Response:
-    body = await body_of(request)
-    try:
-        shapes.decode(body, answers.Nothing)
-    except (ValueError, RecursionError) as error:
-        return failure(400, plain(error))
-    await run_in_threadpool(sources_of(request).rebuild)
-    return Response(status_code=204)
 
 
 # --- the page and the description
 
 
-def openapi(_request: Request) -> Response:
+def openapi(_call: object) -> Response:
     return JSON(document())
 
 
-def console(_request: Request) -> Response:
+def console(_call: object) -> Response:
     return HTMLResponse(_CONSOLE, headers={"content-security-policy": _CONSOLE_POLICY})
 
 
@@ -295,168 +95,161 @@ def _policy(page: str) -> str:
 _CONSOLE = Path(__file__).with_name("console.html").read_text(encoding="utf-8")
 _CONSOLE_POLICY = _policy(_CONSOLE)
 
-_STORE = (503,)
 
 OPERATIONS = (
-    Operation("GET", "/", console, "The console", media="text/html", open=True),
-    Operation("GET", "/openapi.json", openapi, "This description", media="application/json", open=True),
+    Operation("GET", "/", "console", "The console", console, media="text/html", open=True),
+    Operation("GET", "/openapi.json", "openapi", "This description", openapi, media="application/json", open=True),
     Operation(
-        *("GET", "/usage", usage, "Spending: a row for each group and time", answers.Usage),
+        *("GET", "/usage", "usage", "Spending: a row for each group and time", handlers.usage, answers.Usage),
         media="text/csv",
-        errors=_STORE,
         parameters=usage_parameters(),
     ),
     Operation(
-        *("GET", "/latency", latency, "How long answers took: a row for each group and time", answers.Latencies),
-        errors=_STORE,
+        *("GET", "/latency", "latency", "How long answers took: a row for each group and time"),
+        *(handlers.latency, answers.Latencies),
         parameters=usage_parameters(format=False),
     ),
     Operation(
-        *("GET", "/findings", findings, "Findings of guardrails, the most frequent first", answers.Findings),
-        errors=_STORE,
+        *("GET", "/findings", "findings", "Findings of guardrails, the most frequent first"),
+        *(handlers.findings, answers.Findings),
         parameters=usage_parameters(format=False),
     ),
-    Operation("GET", "/budgets", budgets, "All budgets and the room left in them", answers.Budgets, errors=_STORE),
-    Operation("GET", "/budgets/{name}", budget, "One budget, in a list", answers.Budgets, errors=(404, *_STORE)),
     Operation(
-        *("GET", "/stores", stores, "Whether counters and ledger can be written, tried", answers.Stores),
-        errors=_STORE,
+        *("GET", "/budgets", "budgets", "All budgets and the room left in them"),
+        *(lambda call: call.reports.budgets(None), answers.Budgets),
+    ),
+    Operation(
+        *("GET", "/budgets/{name}", "budget", "One budget, in a list"),
+        *(lambda call: call.reports.budgets(call.named), answers.Budgets),
+    ),
+    Operation(
+        *("GET", "/stores", "stores", "Whether counters and ledger can be written, tried"),
+        *(lambda call: call.reports.stores(), answers.Stores),
         role="operator",  # it writes
     ),
-    Operation("GET", "/grants", grants, "The grants that still count", answers.Grants, errors=_STORE),
     Operation(
-        *("POST", "/grants", grants, "Give one scope room beyond its budget's limit", answers.Grant, 201),
-        errors=(404, 409, 411, 413, 415, *_STORE),
+        *("GET", "/grants", "grants", "The grants that still count"),
+        *(lambda call: call.reports.grants(), answers.Grants),
+    ),
+    Operation(
+        *("POST", "/grants", "grant", "Give one scope room beyond its budget's limit"),
+        *(handlers.grant, answers.Grant, 201),
+        errors=(404, 409),
         body=answers.NewGrant,
-        name="grant",
         role="operator",
     ),
+    Operation("DELETE", "/grants/{id}", "revoke", "Take a grant back", handlers.revoke, status=204, role="operator"),
     Operation(
-        *("DELETE", "/grants/{id}", grant, "Take a grant back"),
-        status=204,
-        errors=(404, *_STORE),
-        name="revoke",
-        role="operator",
-    ),
-    Operation(
-        "GET",
-        "/auth/login",
-        desk.login,
-        "Sign on: to the identity provider",
+        *("GET", "/auth/login", "login", "Sign on: to the identity provider", handlers.login),
         status=302,
         errors=(404, 429, 503),
         open=True,
     ),
     Operation(
-        *("GET", "/auth/callback", desk.callback, "Sign on: back from the identity provider"),
+        *("GET", "/auth/callback", "callback", "Sign on: back from the identity provider", handlers.callback),
         status=302,
         errors=(404,),
-        parameters=parameters(answers.CallbackQuery),
+        query=answers.CallbackQuery,
         open=True,
     ),
     Operation(
-        *("POST", "/auth/logout", desk.logout, "End the session"),
+        *("POST", "/auth/logout", "sign_out", "End the session", handlers.sign_out),
         status=204,
-        errors=(404, 411, 413, 415),
+        errors=(404,),
         body=answers.Nothing,
-        name="sign_out",
     ),
-    Operation("GET", "/me", desk.me, "The operator who asks, the listener, stale settings", answers.Me),
+    Operation("GET", "/me", "me", "The operator who asks, the listener, stale settings", handlers.me, answers.Me),
     Operation(
-        "GET", "/keys", desk.keys, "Gateway keys, without the keys themselves", answers.Keys, errors=(404, *_STORE)
+        *("GET", "/keys", "keys", "Gateway keys, without the keys themselves"),
+        *(lambda call: call.desk.keys(), answers.Keys),
+        errors=(404,),
     ),
     Operation(
-        *("POST", "/keys", desk.keys, "Make a gateway key", answers.IssuedKey, 201),
-        errors=(404, 409, 411, 413, 415, *_STORE),
+        *("POST", "/keys", "issue_key", "Make a gateway key", handlers.issue_key, answers.IssuedKey, 201),
+        errors=(404, 409),
         body=answers.NewKey,
-        name="issue_key",
         role="operator",
     ),
     Operation(
-        *("DELETE", "/keys/{id}", desk.key, "Revoke a gateway key"),
+        *("DELETE", "/keys/{id}", "revoke_key", "Revoke a gateway key", handlers.revoke_key),
         status=204,
-        errors=(404, *_STORE),
-        name="revoke_key",
         role="operator",
     ),
     Operation(
-        *("GET", "/models", desk.models, "Names that clients may give, with targets and prices", answers.Models),
-        errors=(404, *_STORE),
-        parameters=parameters(answers.ModelsQuery),
+        *("GET", "/models", "models", "Names that clients may give, with targets and prices"),
+        *(lambda call: call.desk.models(given(call.query.consumer)), answers.Models),
+        errors=(404,),
+        query=answers.ModelsQuery,
     ),
     Operation(
-        *(
-            "POST",
-            "/playground",
-            desk.playground,
-            "Send a chat request through the listener, with a key",
-            answers.Played,
-        ),
-        errors=(404, 409, 411, 413, 415, *_STORE),
+        *("POST", "/playground", "playground", "Send a chat request through the listener, with a key"),
+        *(handlers.playground, answers.Played),
+        errors=(404, 409),
         body=answers.Play,
         role="operator",
     ),
     Operation(
-        *("GET", "/audit", desk.audit, "Acts of operators, the latest first", answers.Trail),
-        errors=(404, *_STORE),
-        parameters=parameters(answers.TrailQuery),
+        *("GET", "/audit", "audit", "Acts of operators, the latest first", handlers.audit, answers.Trail),
+        errors=(404,),
+        query=answers.TrailQuery,
         role="admin",
     ),
-    Operation("GET", "/cache", cached, "Size of the cache of answers", answers.Cache, errors=(404, *_STORE)),
     Operation(
-        *("GET", "/cache/similar", similar, "Questions in other words that met a kept one", answers.SimilarQuestions),
-        errors=_STORE,
+        *("GET", "/cache", "cached", "Size of the cache of answers"),
+        *(lambda call: call.reports.cache(), answers.Cache),
+        errors=(404,),
+    ),
+    Operation(
+        *("GET", "/cache/similar", "similar", "Questions in other words that met a kept one, the latest first"),
+        *(lambda call: call.reports.similar(), answers.SimilarQuestions),
         role="operator",  # samples may show texts
     ),
     Operation(
-        *("POST", "/cache/forget", forget, "Delete kept answers, a consumer's or all", answers.Forgotten),
-        errors=(404, 411, 413, 415, *_STORE),
+        *("POST", "/cache/forget", "forget_answers", "Delete kept answers, a consumer's or all"),
+        *(handlers.forget_answers, answers.Forgotten),
+        errors=(404,),
         body=answers.Forget,
-        name="forget_answers",
         role="operator",
     ),
     Operation(
-        *("POST", "/ledger/forget", forget_consumer, "Forget a consumer", answers.ForgottenConsumer),
-        errors=(404, 411, 413, 415, *_STORE),
+        *("POST", "/ledger/forget", "forget_consumer", "Forget a consumer"),
+        *(handlers.forget_consumer, answers.ForgottenConsumer),
+        errors=(404,),
         body=answers.ForgetConsumer,
         role="admin",
     ),
     Operation(
-        *("GET", "/ledger/export", export, "A consumer's rows, one JSON object a line"),
+        *("GET", "/ledger/export", "export", "A consumer's rows, one JSON object a line", handlers.export),
         media="application/jsonl",
-        errors=_STORE,
-        parameters=parameters(answers.ExportQuery),
+        query=answers.ExportQuery,
         role="admin",
         audited=True,
     ),
     Operation(
-        *("POST", "/ledger/rebuild", rebuild, "Make the sums of hours and days anew"),
+        *("POST", "/ledger/rebuild", "rebuild_sums", "Make the sums of hours and days anew"),
+        lambda call: call.reports.rebuild(),
         status=204,
-        errors=(411, 413, 415, *_STORE),
         body=answers.Nothing,
-        name="rebuild_sums",
         role="admin",
     ),
     Operation(
-        *("GET", "/exchanges", exchanges, "Recent exchanges, the latest first", answers.Exchanges),
-        errors=_STORE,
-        parameters=[*parameters(answers.ExchangesQuery), labels_parameter()],
+        *("GET", "/exchanges", "exchanges", "Recent exchanges, the latest first"),
+        *(handlers.exchanges, answers.Exchanges),
+        query=answers.ExchangesQuery,
+        labels=True,
     ),
     Operation(
-        *("GET", "/exchanges/{id}", exchange, "By its id or x-request-id", answers.Exchange), errors=(404, *_STORE)
+        *("GET", "/exchanges/{id}", "exchange", "By its id or x-request-id", handlers.exchange, answers.Exchange)
     ),
     Operation(
-        *("GET", "/tools", tools, "MCP servers and the state of their tools", answers.ToolServers),
-        errors=(404, *_STORE),
-        parameters=parameters(answers.ToolsQuery),
+        *("GET", "/tools", "tools", "MCP servers and the state of their tools"),
+        *(lambda call: call.reports.tools(definitions=call.query.definitions == "true"), answers.ToolServers),
+        errors=(404,),
+        query=answers.ToolsQuery,
     ),
     Operation(
-        "GET",
-        "/providers",
-        providers,
-        "Speed, failures and cool-down of each model at its provider",
-        answers.Providers,
-        errors=_STORE,
+        *("GET", "/providers", "providers", "Speed, failures and cool-down of each model at its provider"),
+        *(lambda call: {"object": "list", "data": call.reports.providers()}, answers.Providers),
     ),
 )
 
@@ -481,18 +274,15 @@ def _route(operations: Mapping[str, Operation]) -> Callable[[Request], Awaitable
 
     async def answer(request: Request) -> Response:
         operation = operations["GET" if request.method == "HEAD" else request.method]
-        who = principal(request)
-        if not who.may(operation.role):
-            return failure(403, f"this needs the role {operation.role}: yours is {who.role}", code="role_missing")
-        if iscoroutinefunction(operation.handler):
-            found: Response = await operation.handler(request)
-        else:
-            found = await run_in_threadpool(operation.handler, request)
-        trail: Desk | None = request.app.state.desk
-        audited = operation.audited or operation.method != "GET"
-        if audited and found.status_code < 400 and trail is not None:
-            detail = {**request.path_params, **request.scope.get("told", {})}
-            await run_in_threadpool(trail.record, who.name, who.role, operation.id, detail)
+        operator, desk = principal(request), request.app.state.desk
+        if not operator.may(operation.role):
+            message = f"this needs the role {operation.role}: yours is {operator.role}"
+            return failure(403, message, code="role_missing")
+        call = await read_call(request, operation)
+        found = await run_in_threadpool(lambda: answer_of(operation, operation.handler(call)))
+        if (operation.audited or operation.method != "GET") and found.status_code < 400 and desk is not None:
+            detail = {**request.path_params, **call.detail}
+            await run_in_threadpool(desk.record, operator.name, operator.role, operation.id, detail)
         return found
 
     return answer
@@ -503,21 +293,21 @@ ROUTES = _routes()
 
 # --- errors
 
-
-def _source_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, SourceError)
-    return failure(error.status, error.message)
-
-
-def _http_error(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    messages = {404: "there is nothing at this path", 405: "this path does not know this method"}
-    return failure(error.status_code, messages.get(error.status_code, error.detail), **dict(error.headers or {}))
-
-
-def _disconnected(_request: Request, _error: Exception) -> Response:
-    return failure(400, "the body ended early")
+_WORDS = {404: "there is nothing at this path", 405: "this path does not know this method"}
+_FAILURES: Mapping[type[Exception], Callable[[Any], tuple[int, str]]] = {
+    ReportError: lambda error: (error.status, error.message),
+    TooManyKeysError: lambda error: (409, str(error)),
+    LedgerError: lambda error: (503, str(error)),
+    StoreError: lambda _error: (503, "the counters store does not answer"),
+    CacheError: lambda _error: (503, "the cache's store does not answer"),
+    ClientDisconnect: lambda _error: (400, "the body ended early"),
+    HTTPException: lambda error: (error.status_code, _WORDS.get(error.status_code, error.detail)),
+}
+"""The status of an error and its text for people. Any other error is a bug."""
 
 
-def _bug(_request: Request, _error: Exception) -> Response:
-    return failure(500, "this is a bug of the gateway; its log has the details")
+def _failed(_request: Request, error: Exception) -> Response:
+    kind = next((kind for kind in type(error).__mro__ if kind in _FAILURES), None)
+    if kind is None:
+        return failure(500, "this is a bug of the gateway; its log has the details")
+    return failure(*_FAILURES[kind](error), **dict(getattr(error, "headers", None) or {}))

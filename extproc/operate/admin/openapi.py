@@ -36,33 +36,40 @@ _ALWAYS = (400, 401, 403, 414, 421)
 
 @dataclass(slots=True, frozen=True)
 class Operation:
-    """One method of one path: its handler, its parameters, body and answer.
-
-    `answer` and `body` are types of `answers`, `media` another kind of content and its answer. `open` needs no token.
+    """One method of one path. `answer`, `query` and `body` are types of `answers`; `media` another kind of content and
+    its answer. `open` needs no token.
     """
 
     method: str
     path: str
-    handler: Callable[..., Any]
+    id: str
     summary: str
+    handler: Callable[..., Any]
     answer: type | None = None
     status: int = 200
     media: str = ""
     errors: Sequence[int] = ()
+    """Further errors than those of a path with a name, of a body and of all operations."""
+    query: type | None = None
+    labels: bool = False
+    """True for a query that may also have `label.<name>=<value>`."""
     parameters: Sequence[Json] = ()
+    """Parameters that the handler reads itself."""
     body: type | None = None
     open: bool = False
     role: str = "viewer"
     """The least role that may."""
     audited: bool = False
     """True for a read that the audit trail shows, as it shows every change."""
-    name: str = ""
-    """The operationId; the handler's name when empty."""
 
     @property
-    def id(self) -> str:
-        name: str = self.name or self.handler.__name__
-        return name
+    def failures(self) -> Sequence[int]:
+        """The statuses of its errors."""
+        found = {*_ALWAYS, *self.errors}
+        found |= set() if self.open else {503}
+        found |= {404} if "{" in self.path else set()
+        found |= set() if self.body is None else {411, 413, 415}
+        return sorted(found)
 
 
 def document(operations: Sequence[Operation]) -> Json:
@@ -105,7 +112,7 @@ def _told(operation: Operation) -> Json:
     if operation.media:
         content[operation.media] = {"schema": {"type": "object" if operation.media.endswith("json") else "string"}}
     responses = {str(operation.status): answered | ({"content": content} if content else {})}
-    for status in sorted({*_ALWAYS, *operation.errors}):
+    for status in operation.failures:
         failed = {"application/json": {"schema": _ref(answers.Error)}}
         responses[str(status)] = {"description": _ERRORS[status], "content": failed}
     told: Json = {
@@ -113,8 +120,9 @@ def _told(operation: Operation) -> Json:
         "summary": operation.summary,
         "responses": responses,
     }
-    if operation.parameters:
-        told["parameters"] = list(operation.parameters)
+    query = [] if operation.query is None else _parameters(operation.query)
+    if parameters := [*query, *([_labels()] if operation.labels else []), *operation.parameters]:
+        told["parameters"] = parameters
     if operation.body is not None:
         content = {"application/json": {"schema": _ref(operation.body)}}
         told["requestBody"] = {"required": True, "content": content}
@@ -133,7 +141,7 @@ def _path_parameters(path: str) -> Json:
 # --- parameters of queries
 
 
-def parameters(kind: type) -> Sequence[Json]:
+def _parameters(kind: type) -> Sequence[Json]:
     """The parameters that a struct takes, one for each of its fields."""
     [schema] = _schemas([kind]).values()
     return [
@@ -143,7 +151,7 @@ def parameters(kind: type) -> Sequence[Json]:
     ]
 
 
-def labels_parameter() -> Json:
+def _labels() -> Json:
     """`label.<name>=<value>`, for any label."""
     labels = {
         "type": "object",
@@ -157,31 +165,22 @@ def labels_parameter() -> Json:
 def usage_parameters(*, format: bool = True) -> Sequence[Json]:
     """The parameters of a usage report (`Query.parse`): its time, its fields and labels."""
     moment = {"type": "string", **answers.MOMENT}
+    media = _parameter("format", {"enum": ["json", "csv"]}, "Default: by the header Accept, else json")
     field = f"({'|'.join(FIELDS)}|label\\.[^,\\x00-\\x1f\\x7f]+)"
     return [
         _parameter("start", moment, "A date or RFC 3339, inclusive; default: the month's beginning, UTC"),
         _parameter("end", moment, "A date or RFC 3339, exclusive; default: the month's end"),
         _parameter("resolution", _schema(Resolution), "The length of a row"),
         _parameter("group_by", {"type": "string", "pattern": f"^{field}(,{field}){{0,7}}$"}, "Fields, comma-separated"),
-        *(
-            [_parameter("format", {"enum": ["json", "csv"]}, "Default: by the header Accept, else json")]
-            if format
-            else []
-        ),
-        *(
-            _parameter(name, {"type": "array", "items": _schema(_VALUES.get(name, answers.Printable))}, _ONLY)
-            for name in FIELDS
-        ),
-        labels_parameter(),
+        *([media] if format else []),
+        *(_parameter(name, _values_of(name), "Only these; repeatable") for name in FIELDS),
+        _labels(),
     ]
 
 
-_ONLY = "Only these; repeatable"
-_VALUES: Mapping[str, Any] = {
-    "status": answers.Status,
-    "stream": answers.Truth,
-    "outcome": Outcome,
-}
+def _values_of(field: str) -> Json:
+    kinds = {"status": answers.Status, "stream": answers.Truth, "outcome": Outcome}
+    return {"type": "array", "items": _schema(kinds.get(field, answers.Printable))}
 
 
 def _schema(kind: Any) -> Json:

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from extproc.operate.reports.reports import WorkerMemory
 from extproc.wire.transport import workers
 
 PATIENCE = 2.0
@@ -40,14 +41,6 @@ class Health(msgspec.Struct):
     remark: str = ""
 
 
-class Findings(msgspec.Struct):
-    """Facts in a worker's memory alone: recent exchanges, findings about deployments, and samples of questions."""
-
-    recent: list[Mapping[str, Any]] = []
-    deployments: Mapping[str, Mapping[str, float]] = {}
-    similar: list[Mapping[str, Any]] = []
-
-
 class _Family(msgspec.Struct, array_like=True):
     name: str
     documentation: str
@@ -59,7 +52,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 def inner_app(
-    registry: Callable[[], Iterable[Metric]], health: Callable[[], Health], findings: Callable[[], Findings]
+    registry: Callable[[], Iterable[Metric]], health: Callable[[], Health], memory: Callable[[], WorkerMemory]
 ) -> Starlette:
     """The answers that a worker gives worker 0."""
 
@@ -69,7 +62,7 @@ def inner_app(
 
         return Route(path, answer)
 
-    routes = [("/metrics", lambda: _families(registry())), ("/health", health), ("/findings", findings)]
+    routes = [("/metrics", lambda: _families(registry())), ("/health", health), ("/memory", memory)]
     return Starlette(routes=[route(*each) for each in routes])
 
 
@@ -107,9 +100,9 @@ class Siblings:
                 while any((await self._ask("/health", Health)).values()):  # noqa: ASYNC110 - other processes
                     await asyncio.sleep(_LOOK)
 
-    def findings(self) -> Sequence[Findings]:
-        """The findings of the workers that answer. Blocks, and is for threads."""
-        return [each for each in asyncio.run(self._ask("/findings", Findings)).values() if each is not None]
+    def memories(self) -> Sequence[WorkerMemory]:
+        """The memories of the workers that answer. Blocks, and is for threads."""
+        return [each for each in asyncio.run(self._ask("/memory", WorkerMemory)).values() if each is not None]
 
     async def _ask(self, path: str, kind: Any) -> dict[int, Any]:
         """The answer of each worker; None where there is none."""

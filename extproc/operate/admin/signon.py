@@ -31,7 +31,7 @@ from starlette.responses import RedirectResponse, Response
 
 from extproc.operate.admin.guard import Principal, failure
 from extproc.operate.admin.sessions import Begun, Seal, Session
-from extproc.operate.admin.sources import Desk
+from extproc.operate.reports.desk import Desk
 from extproc.settings.signon import OIDCSettings
 from extproc.wire.outbound.client import AnswerError, ask
 from extproc.words.values import Secret

@@ -6,13 +6,13 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from extproc.access.auth import Access, IssuedKey, hash_key, make_key
 from extproc.money.accounting.alerts import moment
 from extproc.money.ledger import LedgerError
-from extproc.money.ledger.operators import Operators, TooManyKeysError
-from extproc.operate.admin import SourceError
+from extproc.money.ledger.operators import Operators
+from extproc.operate.reports import ReportError
 from extproc.routing.catalog import Catalog
 from extproc.upstream.prices import per_million
 from extproc.wire.outbound.client import AnswerError, ask_whole
@@ -25,12 +25,11 @@ if TYPE_CHECKING:
 _CHAT = "/v1/chat/completions"
 _PLAY = 120.0  # seconds
 _MOST_PLAYED = 1 << 20  # bytes of an answer
-_T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 
 class Desk:
-    """`settings` and `catalog` are those in force."""
+    """`settings` and `catalog` are those in force. Methods raise ReportError and LedgerError."""
 
     def __init__(
         self,
@@ -51,7 +50,9 @@ class Desk:
     # --- sessions
 
     def end_session(self, id: str, until: float) -> None:
-        """End an operator's session, here at once. A ledger that does not answer is told later."""
+        """End an operator's session, here at once, at other replicas within seconds. A ledger that does not answer is
+        told later. Raises nothing.
+        """
         now = self._now()
         self._ended_here = {**{known: at for known, at in self._ended_here.items() if at > now}, id: until}
         self._untold = {**self._untold, id: until}
@@ -59,7 +60,7 @@ class Desk:
 
     def has_ended(self, id: str, begun: float) -> bool:
         """True for a session that was ended. Until the ledger was read once, sessions from before the start of this
-        process count as ended.
+        process count as ended. Does not block.
         """
         if id in self._ended_here:
             return True
@@ -81,7 +82,7 @@ class Desk:
     def keys(self) -> Sequence[Mapping[str, Any]]:
         """The keys of the settings, then those that operators made, the latest first."""
         known = {settings.name: settings for settings in self._settings().consumers}
-        made = [self._made(key, known) for key in reversed(self._ask(self._operators.keys))]
+        made = [self._made(key, known) for key in reversed(self._operators.keys())]
         return [*self._of_settings(), *made]
 
     def issue(self, consumer: str, name: str, expires_in: float | None, actor: str) -> Mapping[str, Any]:
@@ -89,22 +90,22 @@ class Desk:
         settings = self._settings()
         known = {entry.name: entry for entry in settings.consumers}
         if consumer not in known:
-            raise SourceError(404, f"there is no consumer {consumer!r} in the settings")
+            raise ReportError(404, f"there is no consumer {consumer!r} in the settings")
         taken = {str(key["name"]) for key in self.keys() if key["consumer"] == consumer and key["state"] != "revoked"}
         if name in taken:
-            raise SourceError(409, f"consumer {consumer!r} has a key {name!r}: choose another name, or revoke that key")
+            raise ReportError(409, f"consumer {consumer!r} has a key {name!r}: choose another name, or revoke that key")
         secret = settings.auth.read_key_secret()
         if secret is None:
-            raise SourceError(409, "keys are stored as hashes: set auth.key_secret in the settings first")
+            raise ReportError(409, "keys are stored as hashes: set auth.key_secret in the settings first")
         key, now = make_key(), self._now()
         until = None if expires_in is None else now + expires_in
         made = IssuedKey(uuid.uuid4().hex[:16], hash_key(key, secret), consumer, name, now, actor, until)
-        self._ask(lambda: self._operators.add(made))
+        self._operators.add(made)
         return {**self._made(made, known), "key": key}
 
     def revoke_key(self, id: str) -> bool:
         """Revoke a key that an operator made. False: there is none of that id, or it was revoked before."""
-        return self._ask(lambda: self._operators.revoke(id, self._now()))
+        return self._operators.revoke(id, self._now())
 
     def _made(self, key: IssuedKey, known: Mapping[str, Any]) -> Mapping[str, Any]:
         state = "active"
@@ -199,16 +200,16 @@ class Desk:
             verify = not is_loopback(host)  # the certificate has the name that clients use
             status, told, content = ask_whole(url, body, headers, timeout=_PLAY, most=_MOST_PLAYED, verify=verify)
         except AnswerError:
-            raise SourceError(503, "the answer ended early: the provider broke it off, or the gateway stops") from None
+            raise ReportError(503, "the answer ended early: the provider broke it off, or the gateway stops") from None
         except TimeoutError:
-            raise SourceError(503, f"there was no whole answer in {_PLAY:.0f} seconds") from None
+            raise ReportError(503, f"there was no whole answer in {_PLAY:.0f} seconds") from None
         except OSError as error:
             if "certificate" in str(error).lower():
                 message = "the listener's certificate does not fit its address here, or it wants one of the client"
-                raise SourceError(503, message) from None
-            raise SourceError(503, "the gateway's listener does not answer here") from None
+                raise ReportError(503, message) from None
+            raise ReportError(503, "the gateway's listener does not answer here") from None
         except ValueError:
-            raise SourceError(409, "the key cannot be sent in a header") from None
+            raise ReportError(409, "the key cannot be sent in a header") from None
         return {
             "status": status,
             "ms": round((time.monotonic() - begun) * 1000),
@@ -232,13 +233,5 @@ class Desk:
         return [
             {"id": act.id, "time": moment(act.time), "actor": act.actor, "role": act.role}
             | {"action": act.action, "detail": act.detail}
-            for act in self._ask(lambda: self._operators.trail(limit, before))
+            for act in self._operators.trail(limit, before)
         ]
-
-    def _ask(self, question: Callable[[], _T]) -> _T:
-        try:
-            return question()
-        except TooManyKeysError as error:
-            raise SourceError(409, str(error)) from None
-        except LedgerError as error:
-            raise SourceError(503, str(error)) from None

@@ -1,6 +1,7 @@
 """Reports for operators and consumers: spending, budgets, grants.
 
-Two readers: the admin API, for everything, from its own threads; and a consumer through the gateway, for its own data.
+Two readers: the admin API (`AdminReports`), for everything, from its own threads; and a consumer through the gateway,
+for its own data (`Reporter`).
 """
 
 from __future__ import annotations
@@ -12,31 +13,38 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from extproc.cache.answers import Answers
 from extproc.cache.settings import SAMPLES
-from extproc.cache.stores import CacheError
 from extproc.money.accounting.alerts import amount, moment
 from extproc.money.budgets import Budget, BudgetSettings, Grant, Grants, compile_budget, read_scope
 from extproc.money.ledger import LedgerError
 from extproc.money.ledger.ledger import Ledger
-from extproc.money.ledger.query import ExchangeQuery, Query
-from extproc.operate.admin import SourceError
-from extproc.operate.admin.sources import Entry, matches
-from extproc.operate.admin.sources import moment as moment_of
+from extproc.money.ledger.query import ExchangeQuery, Query, label_of
+from extproc.operate.reports import ReportError
 from extproc.stores import Counters, Level, StoreError, window_at
 from extproc.upstream import prices
 from extproc.words.exchange import Consumer
 
 if TYPE_CHECKING:
     from extproc.money.accounting.forgotten import Forgotten
-    from extproc.operate.admin import Findings, Siblings
 
 MOST_SCOPES = 100
 """Counts of one budget in an answer, the fullest first."""
 _PATIENCE = 10.0  # seconds that a thread waits for the event loop
 
+Entry = Mapping[str, Any]
+"""One exchange as JSON; at least `id`, `request_id`, `time`, `status` and `outcome`."""
 _T = TypeVar("_T")
-_Asked = TypeVar("_Asked")
+
+
+class WorkerMemory(msgspec.Struct):
+    """Facts in a worker's memory alone: recent exchanges, findings about deployments, and samples of questions."""
+
+    recent: list[Entry] = []
+    deployments: Mapping[str, Mapping[str, float]] = {}
+    similar: list[Entry] = []
 
 
 @dataclass(slots=True, frozen=True)
@@ -134,11 +142,14 @@ class Reporter:
         return Query.parse(parameters, datetime.fromtimestamp(self.now(), UTC))
 
 
-class Everything:
-    """The reports of the admin API about a running processor. Its threads ask, the event loop answers where it has to.
+class AdminReports:
+    """The reports of the admin API about a running processor. Methods are called on threads, several at a time, and
+    block. They raise ReportError, LedgerError, StoreError and CacheError, and ValueError for a question that cannot be
+    read. The event loop answers where it has to.
 
     `entries` are the exchanges that this process remembers, the latest last; `deployments` is `History.deployments`.
-    `siblings` leads to the same of other workers, `answers` are the kept ones, `tools` those of MCP servers.
+    `siblings` gives the same of other workers, `answers` are the kept ones, `tools` those of MCP servers. `stale` says
+    why the settings in use are not those of the file, `certificate` that the listener's ends soon; both may be empty.
     `forgotten` leads to the memories of all processes of a fleet.
     """
 
@@ -151,7 +162,7 @@ class Everything:
         loop: asyncio.AbstractEventLoop,
         *,
         answers: Answers | None = None,
-        siblings: Callable[[], Siblings] | None = None,
+        siblings: Callable[[], Sequence[WorkerMemory]] = tuple,
         tools: Callable[[bool], Sequence[Mapping[str, Any]]] | None = None,
         stale: Callable[[], str] = str,
         forgotten: Forgotten | None = None,
@@ -161,7 +172,7 @@ class Everything:
         self.certificate = certificate
         self._entries = entries
         self._deployments = deployments
-        self._find_siblings = siblings
+        self._siblings = siblings
         self._answers = answers
         self._similar_since = 0.0  # samples of questions are shown from then on: other workers may keep older ones
         self._tools = tools
@@ -172,21 +183,24 @@ class Everything:
         self._loop = loop
 
     def usage(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
-        return _from_ledger(self._reporter.usage, parameters)
+        return self._reporter.usage(parameters)
 
     def latency(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
-        return _from_ledger(self._reporter.latency, parameters)
+        return self._reporter.latency(parameters)
 
     def findings(self, parameters: Sequence[tuple[str, str]]) -> Sequence[Mapping[str, Any]]:
-        return _from_ledger(self._reporter.findings, parameters)
+        return self._reporter.findings(parameters)
 
     def budgets(self, name: str | None) -> Mapping[str, Any]:
+        """All budgets, or the one of that name, with the room left in them."""
         found = self._ask(self._reporter.budgets(self._budgets(), name))
         if name is not None and not found["data"]:
-            raise SourceError(404, "no budget that counts has that name")
+            raise ReportError(404, "no budget that counts has that name")
         return found
 
     def stores(self) -> Mapping[str, Mapping[str, str]]:
+        """Whether counters and ledger can be written, tried in a way that changes nothing."""
+
         async def counters() -> tuple[str, str]:
             try:
                 return "", await self._reporter.counters.examine()
@@ -202,8 +216,9 @@ class Everything:
         return found
 
     def tools(self, *, definitions: bool) -> Sequence[Mapping[str, Any]]:
+        """The MCP servers and the state of their tools."""
         if (tools := self._tools) is None:
-            raise SourceError(404, "the settings have no MCP servers")
+            raise ReportError(404, "the settings have no MCP servers")
 
         async def now() -> Sequence[Mapping[str, Any]]:  # on the loop, where they change
             return tools(definitions)
@@ -213,7 +228,7 @@ class Everything:
     def providers(self) -> Mapping[str, Mapping[str, float]]:
         """Findings of all workers about each deployment; of what several know, the highest."""
         found = {name: dict(facts) for name, facts in self._deployments().items()}
-        for each in self._of_siblings():
+        for each in self._siblings():
             for name, facts in each.deployments.items():
                 known = found.setdefault(name, {})
                 known |= {fact: max(value, known.get(fact, value)) for fact, value in facts.items()}
@@ -226,21 +241,22 @@ class Everything:
         query, remembered = ExchangeQuery.parse(parameters), self._remembered()
         found = [entry for entry in remembered if matches(entry, query)]
         if query.before is not None:
-            row = _from_ledger(self._reporter.ledger.exchange, query.before)
+            row = self._reporter.ledger.exchange(query.before)
             if (last := _of_id(remembered, query.before) or row) is None:
                 return []
-            began = moment_of(last)
-            found = [entry for entry in found if moment_of(entry) < began]
+            began = _began(last)
+            found = [entry for entry in found if _began(entry) < began]
             if row is None or row["id"] != query.before:  # without a row, such as a wrong key, it counts by its time
                 end = datetime.fromtimestamp(began, UTC)
                 query = replace(query, before=None, end=end if query.end is None else min(end, query.end))
-        found = sorted(found, key=moment_of)[-query.limit :]
+        found = sorted(found, key=_began)[-query.limit :]
         seen = {entry["id"] for entry in found}
-        found += [entry for entry in _from_ledger(self._reporter.ledger.exchanges, query) if entry["id"] not in seen]
-        return sorted(found, key=moment_of, reverse=True)[: query.limit]
+        found += [entry for entry in self._reporter.ledger.exchanges(query) if entry["id"] not in seen]
+        return sorted(found, key=_began, reverse=True)[: query.limit]
 
     def exchange(self, id: str) -> Entry | None:
-        return _of_id(self._remembered(), id) or _from_ledger(self._reporter.ledger.exchange, id)
+        """One exchange, by its own id or the `x-request-id`."""
+        return _of_id(self._remembered(), id) or self._reporter.ledger.exchange(id)
 
     def grants(self) -> Sequence[Mapping[str, Any]]:
         known = self._compiled()
@@ -251,6 +267,9 @@ class Everything:
         ]
 
     def grant(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give room beyond a limit: `budget`, `scope`, `amount` (a Decimal above 0), `expires_in` (seconds or None).
+        Raises ValueError when it fits no budget.
+        """
         budget = self._compiled().get(str(body["budget"]))
         scope = str(body["scope"])
         if budget is None or budget.settings.window is None or budget.settings.window == "call":
@@ -279,51 +298,57 @@ class Everything:
         return self._ask(self._kept().stats())
 
     def similar(self) -> Sequence[Mapping[str, Any]]:
+        """Samples of questions in other words, the latest first."""
         kept = None if self._answers is None else self._answers.similar
 
         async def latest() -> Sequence[Mapping[str, Any]]:
             return [] if kept is None else [*kept.samples]
 
-        found = [*self._ask(latest()), *(one for each in self._of_siblings() for one in each.similar)]
+        found = [*self._ask(latest()), *(one for each in self._siblings() for one in each.similar)]
         found = [one for one in found if one["time"] > self._similar_since]
         return sorted(found, key=lambda one: one["time"], reverse=True)[:SAMPLES]
 
     def forget(self, consumer: str | None) -> int:
+        """Delete the kept answers to a consumer's requests, or with None all. Returns their number."""
         self._similar_since = self._reporter.now()
         return self._ask(self._kept().forget(consumer))
 
     def forget_consumer(self, consumer: str, *, delete: bool) -> Mapping[str, int]:
+        """Forget a consumer: its `rows` of the ledger lose all that names it, or are deleted; its kept `answers` are.
+        Returns the numbers of both.
+        """
         self._forgotten[consumer] = self._reporter.now()
         if self._elsewhere is not None:
             self._ask(self._elsewhere.add(consumer))
         self._similar_since = self._reporter.now()
         answers = 0 if self._answers is None else self._ask(self._answers.forget(consumer))
-        rows = _from_ledger(lambda name: self._reporter.ledger.forget(name, delete=delete), consumer)
+        rows = self._reporter.ledger.forget(consumer, delete=delete)
         return {"rows": rows, "answers": answers}
 
     def export(self, consumer: str, before: str | None, limit: int) -> Sequence[Entry]:
-        query = ExchangeQuery(filters={"consumer": [consumer]}, before=before, limit=limit)
-        return _from_ledger(self._reporter.ledger.exchanges, query)
+        """Rows of a consumer in the ledger, the latest first: those before the row with the id `before`."""
+        return self._reporter.ledger.exchanges(
+            ExchangeQuery(filters={"consumer": [consumer]}, before=before, limit=limit)
+        )
 
     def rebuild(self) -> None:
-        _from_ledger(lambda ledger: ledger.rebuild(), self._reporter.ledger)
+        """Have the ledger's sums of hours and days made anew."""
+        self._reporter.ledger.rebuild()
 
     def _kept(self) -> Answers:
         if self._answers is None or not self._answers.caches:
-            raise SourceError(404, "the cache is off: no rule of `cache` keeps answers")
+            raise ReportError(404, "the cache is off: no rule of `cache` keeps answers")
         return self._answers
 
     def revoke(self, id: str) -> bool:
+        """Take a grant back. False: no grant has that id."""
         return self._ask(self._reporter.grants.revoke(id))
 
     def _remembered(self) -> Sequence[Entry]:
         """The exchanges that workers remember, the latest last."""
-        others = [entry for each in self._of_siblings() for entry in each.recent]
-        found = sorted([*self._entries, *others], key=moment_of) if others else list(self._entries)
-        return [entry for entry in found if moment_of(entry) > self._forgotten.get(entry.get("consumer", ""), 0.0)]
-
-    def _of_siblings(self) -> Sequence[Findings]:
-        return self._find_siblings().findings() if self._find_siblings is not None else ()
+        others = [entry for each in self._siblings() for entry in each.recent]
+        found = sorted([*self._entries, *others], key=_began) if others else list(self._entries)
+        return [entry for entry in found if _began(entry) > self._forgotten.get(entry.get("consumer", ""), 0.0)]
 
     def _compiled(self) -> Mapping[str, Budget]:
         return {entry.name: compile_budget(entry) for entry in self._budgets()}
@@ -339,24 +364,35 @@ class Everything:
 
         try:
             return asyncio.run_coroutine_threadsafe(answer(), self._loop).result(_PATIENCE)
-        except StoreError:
-            raise SourceError(503, "the counters store does not answer") from None
-        except CacheError:
-            raise SourceError(503, "the cache's store does not answer") from None
         except TimeoutError:
             late = True
-            raise SourceError(503, "the processor is too busy to answer") from None
+            raise ReportError(503, "the processor is too busy to answer") from None
 
 
 def _of_id(entries: Iterable[Entry], id: str) -> Entry | None:
     return next((entry for entry in entries if id in (entry["id"], entry["request_id"])), None)
 
 
-def _from_ledger(read: Callable[[_Asked], _T], asked: _Asked) -> _T:
-    try:
-        return read(asked)
-    except LedgerError as error:
-        raise SourceError(503, str(error)) from None
+def matches(entry: Entry, query: ExchangeQuery) -> bool:
+    """True when `entry` matches a query; a status is compared as text, and a missing label is empty."""
+    if query.findings and not entry.get("guardrails"):
+        return False
+    began = _began(entry) if query.start or query.end else 0.0
+    if (query.start and began < query.start.timestamp()) or (query.end and began >= query.end.timestamp()):
+        return False
+    return all(_value(entry, name) in wanted for name, wanted in query.filters.items())
+
+
+def _began(entry: Entry) -> float:
+    """Start of an exchange in seconds since the epoch. Remembered exchanges have the time of their end."""
+    time = entry["time"]
+    return datetime.fromisoformat(time).timestamp() if isinstance(time, str) else time - entry["duration_ms"] / 1000
+
+
+def _value(entry: Entry, name: str) -> str:
+    label = label_of(name)
+    found = entry.get(name, "") if label is None else entry.get("labels", {}).get(label, "")
+    return str(found).lower() if isinstance(found, bool) else str(found)
 
 
 def told(grant: Grant, budget: Budget) -> Mapping[str, Any]:

@@ -1,0 +1,186 @@
+"""The handlers of the admin API's operations. They run on threads, and may block."""
+
+from __future__ import annotations
+
+import csv
+import io
+import unicodedata
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.responses import Response
+
+from extproc.operate.admin import answers
+from extproc.operate.admin.guard import JSON
+from extproc.operate.admin.handling import Call, given, readable
+from extproc.operate.reports import ReportError
+
+if TYPE_CHECKING:
+    from extproc.operate.admin.signon import SignOn
+
+_UNSEEN = " \n\u00a0\u200b\u3000\ufeff"  # characters before the first one that shows
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet would compute
+_NUMBERS = answers.Numbers.__struct_fields__
+
+
+# --- reports
+
+
+def usage(call: Call) -> Any:
+    parameters = call.parameters()
+    formats = [value for name, value in parameters if name == "format"]
+    if len(formats) > 1 or not set(formats) <= {"json", "csv"}:
+        raise ReportError(400, "format must be json or csv")
+    wanted = formats[0] if formats else "csv" if "text/csv" in call.request.headers.get("accept", "") else "json"
+    with readable():
+        report = call.reports.usage([(name, value) for name, value in parameters if name != "format"])
+    if wanted == "json":
+        return report
+    headers = {"content-disposition": 'attachment; filename="usage.csv"'}
+    content = as_csv(report).encode(errors="backslashreplace")
+    return Response(content, media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def as_csv(report: Mapping[str, Any]) -> str:
+    """The rows of a usage report. Cells that a spreadsheet would take for a formula begin with an apostrophe."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    fields: Sequence[str] = report["group_by"]
+    writer.writerow([_cell(name) for name in ("start", "end", *fields, *_NUMBERS)])
+    for row in report["data"]:
+        group = [row["group"].get(name) for name in fields]
+        writer.writerow([_cell(value) for value in (row["start"], row["end"], *group, *(row[n] for n in _NUMBERS))])
+    return out.getvalue()
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else str(value)
+    bare = text.lstrip(" \n")
+    # Spreadsheets of some languages compute the full-width and small forms of the signs too.
+    folded = unicodedata.normalize("NFKC", text.lstrip(_UNSEEN)[:1])
+    return f"'{text}" if bare.startswith(_FORMULA) or folded.startswith(_FORMULA) else text
+
+
+def latency(call: Call) -> Any:
+    with readable():
+        return call.reports.latency(call.parameters())
+
+
+def findings(call: Call) -> Any:
+    with readable():
+        return call.reports.findings(call.parameters())
+
+
+def exchanges(call: Call) -> Any:
+    with readable():
+        return call.reports.exchanges(call.request.query_params.multi_items())
+
+
+def exchange(call: Call) -> Any:
+    return _found(call.reports.exchange(call.named), "no exchange has that id")
+
+
+def _found(found: Any, without: str) -> Any:
+    """`found`, unless there is nothing. Raises ReportError."""
+    if not found:
+        raise ReportError(404, without)
+    return found
+
+
+# --- grants, the cache and the ledger
+
+
+def grant(call: Call) -> Any:
+    with readable():
+        wanted = msgspec.structs.asdict(call.body) | {"amount": Decimal(call.body.amount)}
+        found = call.reports.grant(wanted)
+    call.detail = {name: found[name] for name in ("id", "budget", "scope", "amount", "expires_at")}
+    return found
+
+
+def revoke(call: Call) -> None:
+    _found(call.reports.revoke(call.named), "no grant has that id")
+
+
+def forget_answers(call: Call) -> Any:
+    found = {"deleted": call.reports.forget(call.body.consumer)}
+    call.detail = found  # without the name, which may be the reason
+    return found
+
+
+def forget_consumer(call: Call) -> Any:
+    asked: answers.ForgetConsumer = call.body
+    done = call.reports.forget_consumer(asked.consumer, delete=asked.delete)
+    call.detail = {"deleted": asked.delete, **done}  # without the name
+    return done
+
+
+def export(call: Call) -> Response:
+    query: answers.ExportQuery = call.query
+    rows = call.reports.export(query.consumer, given(query.before), query.limit)
+    call.detail = {"consumer": query.consumer, "rows": len(rows)}
+    return Response(b"".join(b"%b\n" % bytes(JSON(row).body) for row in rows), media_type="application/jsonl")
+
+
+# --- sign-on
+
+
+def _sign_on(call: Call) -> SignOn:
+    found: SignOn | None = call.request.app.state.signon
+    if found is None:
+        raise ReportError(404, "sign-on is not set up: admin.oidc")
+    return found
+
+
+def login(call: Call) -> Response:
+    return _sign_on(call).login(call.request)
+
+
+def callback(call: Call) -> Response:
+    answer, operator = _sign_on(call).callback(call.request)
+    if operator is not None:
+        call.desk.record(operator.name, operator.role, "sign_in", {})
+    return answer
+
+
+def sign_out(call: Call) -> Response:
+    return _sign_on(call).logout(call.request)
+
+
+# --- operators, keys, models
+
+
+def me(call: Call) -> Any:
+    operator, desk = call.operator, call.request.app.state.desk
+    return {
+        "name": operator.name,
+        "role": operator.role,
+        "session": operator.session,
+        "door": None if desk is None else desk.door(),
+        "stale": call.reports.stale(),
+        "certificate": call.reports.certificate(),
+    }
+
+
+def issue_key(call: Call) -> Any:
+    asked: answers.NewKey = call.body
+    made = call.desk.issue(asked.consumer, asked.name, asked.expires_in, call.operator.name)
+    call.detail = {name: made[name] for name in ("id", "consumer", "name", "expires_at")}
+    return made
+
+
+def revoke_key(call: Call) -> None:
+    _found(call.desk.revoke_key(call.named), "no key in force has that id")
+
+
+def playground(call: Call) -> Any:
+    content = msgspec.json.encode({**call.body.body, "stream": False})
+    played = call.desk.play(call.body.key, content)
+    call.detail = {"status": played["status"]}
+    return played
+
+
+def audit(call: Call) -> Any:
+    return call.desk.trail(call.query.limit, given(call.query.before))
