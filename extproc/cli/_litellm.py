@@ -38,9 +38,19 @@ from extproc.words.values import Pattern, Section, is_model_name
 
 _COSTS = {"input_cost_per_token", "output_cost_per_token"}
 _USED = {"model", "api_key", "api_base", "base_url", "api_version", "aws_region_name", "vertex_project"}
-_USED |= {"vertex_location", "weight", "timeout", "stream_timeout", OVERRIDES, "max_retries", "num_retries"}
+_USED |= {
+    "vertex_location",
+    "vertex_credentials",
+    "weight",
+    "timeout",
+    "stream_timeout",
+    OVERRIDES,
+    "max_retries",
+    "num_retries",
+}
 _USED |= {"budget_duration"} | CEILINGS.keys() | _COSTS | DEFAULTS
 _VARIABLE = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)")
+_PLACEHOLDER = re.compile(r"(?<![a-z])your[-_]|placeholder|x{4,}|<[^>]*>", re.IGNORECASE)
 _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d")
 _MOST_TRIES, _MOST_ATTEMPTS = 5, 16  # of `targets[].tries` and `retry.attempts`
 _TIMEOUTS = (("router_settings", "timeout"), ("litellm_settings", "request_timeout"))
@@ -153,9 +163,7 @@ class _Conversion:
             self._group(name, entries, own[name])
         for name, others in fallbacks.items():
             self._virtual[name] = {"targets": [{"model": own[each]} for each in (name, *others)]}
-            attempts = [self._attempts(found[each]) for each in (name, *others)]
-            if any(attempts):
-                self._virtual[name]["retry"] = {"attempts": min(_MOST_ATTEMPTS, sum(each or 1 for each in attempts))}
+            self._virtual[name] |= self._retry([found[each] for each in (name, *others)])
         self._aliases()
         self._shared_limits()
         self._left_over()
@@ -227,16 +235,27 @@ class _Conversion:
             model = self._free(f"{name}@{place}")
             self._models[model] = entry.model
             targets.append({"model": model, **entry.target, **({"tries": tries} if tries > 1 else {})})
-        virtual: dict[str, Any] = {"targets": targets}
-        if len(entries) > 1:
-            told = str(self._section("router_settings").get("routing_strategy"))
-            virtual = {"strategy": STRATEGIES.get(told, "weighted"), **virtual}
-        waits = [entry.stream_timeout for entry in entries if entry.stream_timeout]
-        retry: dict[str, Any] = {"attempts": attempts} if attempts else {}
+        told = str(self._section("router_settings").get("routing_strategy"))
+        strategy = STRATEGIES.get(told, "weighted") if len(entries) > 1 else ""
+        if strategy != "weighted":
+            for target in targets:
+                target.pop("weight", None)
+        order = {"strategy": strategy} if strategy else {}
+        self._virtual[own] = {**order, "targets": targets, **self._retry([entries])}
+        self._limit(name, f"{name}@*", entries)
+
+    def _retry(self, groups: Sequence[Sequence[_Deployment]]) -> dict[str, Any]:
+        """The part `retry` of a virtual model that leads to the deployments of these names. That of the name for which
+        a client asks applies, so each virtual model has it whole.
+        """
+        attempts = [self._attempts(entries) for entries in groups]
+        waits = [entry.stream_timeout for entries in groups for entry in entries if entry.stream_timeout]
+        retry: dict[str, Any] = {}
+        if any(attempts):
+            retry["attempts"] = min(_MOST_ATTEMPTS, sum(each or 1 for each in attempts))
         if waits:
             retry["per_try_timeout_stream"] = f"{max(waits):g}s"
-        self._virtual[own] = virtual | ({"retry": retry} if retry else {})
-        self._limit(name, f"{name}@*", entries)
+        return {"retry": retry} if retry else {}
 
     def _attempts(self, entries: Sequence[_Deployment]) -> int:
         """Tries of one request at the deployments of a name; 0 where the file says nothing."""
@@ -450,6 +469,14 @@ class _Conversion:
         if kind == "gcp_vertex_ai" and "project" not in settings:
             self._note(where, f"left out: kind {kind} needs vertex_project")
             return None
+        if kind == "gcp_vertex_ai" and "api_key" not in settings:
+            file = str(params.get("vertex_credentials") or "")
+            settings["credentials"] = {"google": f"file:{file}" if file.startswith("/") else "metadata"}
+            if not file.startswith("/"):
+                text = (
+                    "its tokens come from the metadata server of the machine; docs/providers/credentials.md has others"
+                )
+                self._note((*where, "vertex_credentials") if file else where, text)
         if text := _wrong(ProviderSettings, settings):
             self._note(where, f"left out: {text}")
             return None
@@ -460,7 +487,12 @@ class _Conversion:
         return name
 
     def _plain(self, value: Any, where: Where, shape: str = "<{}>") -> str:
-        """A value that is no secret. A variable cannot stand here: its value does, else a text that is refused."""
+        """A value that is no secret. A variable cannot stand here: its value does, else a text that is refused, as it
+        is for a placeholder.
+        """
+        if _PLACEHOLDER.search(str(value)):
+            self._note(where, f"{value!r} is a placeholder: write the value in its place")
+            return shape.format("placeholder")
         if found := _VARIABLE.fullmatch(str(value)):
             if value := os.environ.get(found[1]):
                 self._note(where, f"the value of ${found[1]} stands in the settings")
@@ -534,7 +566,9 @@ class _Conversion:
             elif not is_model_name(str(alias)) or "*" in str(alias):
                 self._note(where, "left out: this is no name of a model here")
             elif name in self._models or name in self._virtual:
-                self._virtual[str(alias)] = {"targets": [{"model": name}]}
+                like = self._virtual.get(name, {})
+                retry = {"retry": dict(like["retry"])} if "retry" in like else {}
+                self._virtual[str(alias)] = {"targets": [{"model": name}], **retry}
             else:
                 self._note(where, f"left out: there is no model {name!r}")
 

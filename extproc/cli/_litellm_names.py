@@ -60,23 +60,24 @@ def counterpart(key: str) -> str:
     """The page about a key that is not converted, or that there is none."""
     if key.startswith("mcp_"):
         return "see docs/mcp.md"
+    if key.startswith(_CREDENTIALS):
+        return "see docs/providers/credentials.md"
     return f"see {_HINTS[key]}" if key in _HINTS else NO_COUNTERPART
 
 
 _HINTS = {
     "access_groups": "`groups` in docs/access.md",
     "allowed_fails": "`cool_down` in docs/failover.md",
-    "aws_access_key_id": "docs/providers/credentials.md",
-    "aws_secret_access_key": "docs/providers/credentials.md",
     "cache": "docs/cache.md",
     "cache_params": "docs/cache.md",
     "callbacks": "docs/telemetry.md",
     "context_window_fallbacks": "`context` in docs/failover.md",
     "cooldown_time": "`cool_down` in docs/failover.md",
     "database_url": "`stores.ledger` in docs/ledger.md",
+    "enable_pre_call_checks": "`context` in docs/failover.md",
+    "extra_headers": "`headers` of a provider in docs/configuration.md",
     "failure_callback": "docs/telemetry.md",
     "guardrails": "docs/guardrails.md",
-    "redis_host": "`stores.counters` in docs/budgets.md",
     "success_callback": "docs/telemetry.md",
-    "vertex_credentials": "docs/providers/credentials.md",
-}
+} | dict.fromkeys(("redis_host", "redis_password", "redis_port", "redis_url"), "`stores.counters` in docs/budgets.md")
+_CREDENTIALS = ("aws_", "azure_ad_", "client_id", "client_secret", "tenant_id")

@@ -323,6 +323,40 @@ def test_a_duration_becomes_the_window_that_is_not_shorter(told, window, exact):
     assert (found, not note) == (window, exact)
 
 
+def test_each_name_for_the_same_deployments_has_their_retries_and_times():
+    found = convert(
+        "model_list:\n"
+        "  - {model_name: a, litellm_params: {model: openai/gpt-4o, stream_timeout: 5, max_retries: 3, weight: 2}}\n"
+        "  - {model_name: a, litellm_params: {model: openai/gpt-4.1, stream_timeout: 5, max_retries: 3, rpm: 9}}\n"
+        "  - {model_name: b, litellm_params: {model: anthropic/claude-sonnet-4-6}}\n"
+        "router_settings:\n"
+        "  {routing_strategy: latency-based-routing, fallbacks: [{a: [b]}], model_group_alias: {a-too: a}}\n",
+        "config.yaml",
+    )
+    settings = parse(found.text)
+    retries = {
+        name: (virtual.retry.attempts, virtual.retry.per_try_timeout_stream)
+        for name, virtual in settings.virtual_models.items()
+    }
+    assert retries == {"a": (5, 5.0), "a-own": (4, 5.0), "a-too": (5, 5.0)}
+    assert {target.weight for target in settings.virtual_models["a-own"].targets} == {1}  # latency knows no weight
+
+
+@pytest.mark.parametrize(
+    ("more", "source"),
+    [
+        ("", "metadata"),
+        (", vertex_credentials: /etc/key.json", "file:/etc/key.json"),
+        (", vertex_credentials: os.environ/V", "metadata"),
+    ],
+)
+def test_tokens_of_google_come_from_where_they_came_there(more, source):
+    found = one(f"model: vertex_ai/gemini-3-pro, vertex_project: acme-ml, vertex_location: europe-west4{more}")
+    [provider] = parse(found.text).providers.values()
+    assert str(provider.credentials.google).rstrip(":") == source
+    assert any("its tokens come from the metadata server" in told for told in told_by(found)) == (source == "metadata")
+
+
 FALLBACKS = """
 model_list:
   - {model_name: a, litellm_params: {model: openai/gpt-4o}}
@@ -354,7 +388,15 @@ def test_a_variable_that_cannot_be_referred_to_is_filled_in_or_refused(monkeypat
 
 
 @pytest.mark.parametrize(
-    "base", ["https://<your-endpoint>.openai.azure.com", "https://YOUR_HOST /v1", "http://$HOST/v1"]
+    "base",
+    [
+        "https://<your-endpoint>.openai.azure.com",
+        "https://YOUR_HOST /v1",
+        "http://$HOST/v1",
+        "https://YOUR_RESOURCE.openai.azure.com",
+        "https://your-endpoint.openai.azure.com/",
+        "https://xxxx.openai.azure.com",
+    ],
 )
 def test_an_address_that_is_still_a_placeholder_is_refused(base):
     with pytest.raises(ValueError, match="no deployment in it can be converted"):
