@@ -7,20 +7,15 @@ never copied: the settings name a variable in its place.
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, count
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import yaml
-from pydantic import ValidationError
 
 from extproc.cli._litellm_limits import CEILINGS, PERIODS, Ceiling, amount, ceilings, whole
 from extproc.cli._litellm_names import (
-    ALONE,
-    COMPATIBLE,
     DEFAULTS,
     KINDS,
     NO_COUNTERPART,
@@ -28,13 +23,12 @@ from extproc.cli._litellm_names import (
     STRATEGIES,
     counterpart,
 )
+from extproc.cli._litellm_providers import Providers, Where, first_problem
 from extproc.money.budgets.settings import BudgetSettings
 from extproc.routing.catalog import ModelSettings, TargetSettings
 from extproc.settings.config import parse
 from extproc.settings.document import ConfigError, Problem, not_yaml
-from extproc.settings.errors import explain
-from extproc.upstream.providers import ProviderSettings, kinds
-from extproc.words.values import Pattern, Section, is_model_name
+from extproc.words.values import Pattern, is_model_name
 
 _COSTS = {"input_cost_per_token", "output_cost_per_token"}
 _USED = {"model", "api_key", "api_base", "base_url", "api_version", "aws_region_name", "vertex_project"}
@@ -49,14 +43,9 @@ _USED |= {
     "num_retries",
 }
 _USED |= {"budget_duration"} | CEILINGS.keys() | _COSTS | DEFAULTS
-_VARIABLE = re.compile(r"os\.environ/([A-Za-z_][A-Za-z0-9_]*)")
-_PLACEHOLDER = re.compile(r"(?<![a-z])your[-_]|placeholder|x{4,}|<[^>]*>", re.IGNORECASE)
-_REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d")
 _MOST_TRIES, _MOST_ATTEMPTS = 5, 16  # of `targets[].tries` and `retry.attempts`
 _TIMEOUTS = (("router_settings", "timeout"), ("litellm_settings", "request_timeout"))
 _LEVELS = 4  # notes name places of the file so deep: model_list, number, litellm_params, key
-
-Where = tuple[str | int, ...]
 
 
 class Conversion(NamedTuple):
@@ -129,8 +118,7 @@ class _Conversion:
         self.notes: list[Problem] = []
         self._tree = tree
         self._places = places
-        self._literal: dict[str, Any] = {}  # variable -> the secret in the file that it stands for
-        self._providers: dict[str, dict[str, Any]] = {}
+        self._providers = Providers(self._note)
         self._models: dict[str, dict[str, Any]] = {}
         self._virtual: dict[str, dict[str, Any]] = {}
         self._budgets: list[dict[str, Any]] = []
@@ -167,7 +155,7 @@ class _Conversion:
         self._aliases()
         self._shared_limits()
         self._left_over()
-        settings: dict[str, Any] = {"providers": self._providers, "models": self._models}
+        settings: dict[str, Any] = {"providers": self._providers.made, "models": self._models}
         if self._virtual:
             settings["virtual_models"] = self._virtual
         settings |= self._access()
@@ -184,7 +172,7 @@ class _Conversion:
         return Conversion(shown, wrong, self.notes, self._summary(shown))
 
     def _summary(self, shown: str) -> str:
-        kinds = ("provider", self._providers), ("model", self._models), ("virtual model", self._virtual)
+        kinds = ("provider", self._providers.made), ("model", self._models), ("virtual model", self._virtual)
         counts = [(name, len(found)) for name, found in (*kinds, ("budget", self._budgets))]
         told = ", ".join(f"{found} {name}{'s' * (found != 1)}" for name, found in counts)
         lines = [f"Converted: {told}. Notes above on what needs a hand or was left out: {len(self.notes)}."]
@@ -278,7 +266,7 @@ class _Conversion:
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.") or "all"
         settings = {"name": name, **({"match": dict(match)} if match else {}), "unit": like.unit, "limit": limit}
         settings |= {"window": like.window} if like.window else {}
-        if text := _wrong(BudgetSettings, settings):
+        if text := first_problem(BudgetSettings, settings):
             self._note(where, f"left out: {text}")
         else:
             self._budgets.append(settings)
@@ -296,7 +284,7 @@ class _Conversion:
         where: Where = ("router_settings", "provider_budget_config", name)
         limit, time = (next((params[key] for key in keys if key in params), None) for keys in PERIODS)
         ceiling = self._ceilings({"max_budget": limit, "budget_duration": time}, where).get("max_budget")
-        ours = [ours for ours, its in self._providers.items() if its["kind"] == KINDS.get(name)]
+        ours = [ours for ours, its in self._providers.made.items() if its["kind"] == KINDS.get(name)]
         if ceiling is None or not ours:
             self._note(where, "left out: it needs budget_limit, and a provider of model_list")
             return
@@ -328,7 +316,7 @@ class _Conversion:
             self._note(where, "no price: it needs input_cost_per_token and output_cost_per_token, two numbers")
         if (timeout := self._seconds(params, "timeout", where) or self._timeout()) is not None:
             model["timeout"] = f"{timeout:g}s"
-        if text := _wrong(ModelSettings, model):
+        if text := first_problem(ModelSettings, model):
             self._note(where, f"left out: {text}")
             return None
         stream = self._seconds(params, "stream_timeout", where)
@@ -340,7 +328,7 @@ class _Conversion:
 
     def _model(self, params: dict[str, Any], name: str, where: Where) -> dict[str, Any] | None:
         """The provider and the model's name there, as an entry of `models`."""
-        kind, model = self._kind(params, where)
+        kind, model = self._providers.kind(params, where)
         if not kind or not model:
             if params.get("model") != "*":
                 self._note((*where, "model"), f"left out: there is no kind of provider for {params.get('model')!r}")
@@ -349,7 +337,7 @@ class _Conversion:
             text = f"left out: {name!r} cannot become {model!r} here: only a beginning that ends in / is cut off"
             self._note((*where, "model"), text)
             return None
-        provider = self._provider(kind, params, where)
+        provider = self._providers.name(kind, params, where)
         if provider is None:
             return None
         return {"provider": provider, **({"model": model} if "*" not in model and model != name else {})}
@@ -373,7 +361,7 @@ class _Conversion:
         for name, key, fields in (("default", "model", default), ("override", OVERRIDES, params.get(OVERRIDES))):
             if not fields:
                 continue
-            if text := _wrong(TargetSettings, {"model": "m", name: fields}):
+            if text := first_problem(TargetSettings, {"model": "m", name: fields}):
                 self._note((*where, key), f"left out: {text}")
             else:
                 found[name] = fields
@@ -413,102 +401,6 @@ class _Conversion:
             self._note((*where, key), "left out: a weight here is a whole number up to 1000000")
             return None
         return int(weight)
-
-    def _kind(self, params: dict[str, Any], where: Where) -> tuple[str, str]:
-        """The kind of provider and the model's name there. Empty when there is no such kind."""
-        told = params.get("model")
-        prefix, slash, model = (told if isinstance(told, str) else "").partition("/")
-        if not slash:
-            alone = (known for begin, known in ALONE.items() if re.match(begin, prefix))
-            prefix, model = next(alone, ""), prefix
-            if model == "*":
-                text = "left out: * stands for every provider there; write a wildcard for each provider"
-                self._note((*where, "model"), text)
-                return "", model
-            if model and not prefix:
-                prefix = "openai"
-                self._note((*where, "model"), f"{model!r} names no provider; openai is a guess")
-        if prefix in COMPATIBLE and (params.get("api_base") or params.get("base_url")):
-            prefix = "openai"
-        kind = KINDS.get(prefix, "")
-        if kind == "azure_openai" and params.get("api_version"):
-            kind = "azure_openai_dated"
-        route, _, rest = model.partition("/")
-        if (kind, route) in {("aws_bedrock", "converse"), ("aws_bedrock", "invoke"), ("openai", "responses")}:
-            model = rest
-            route, _, rest = model.partition("/")
-        if kind == "aws_bedrock" and _REGION.fullmatch(route):
-            params.setdefault("aws_region_name", route)
-            model = rest
-        return kind, model
-
-    def _provider(self, kind: str, params: Mapping[str, Any], where: Where) -> str | None:
-        """The name of the provider with these credentials and this address, made when there is none yet."""
-        settings: dict[str, Any] = {"kind": kind}
-        base = params.get("api_base") or params.get("base_url")
-        if base:
-            settings["base_url"] = self._plain(base, where, "https://<{}>")
-            if kind in ("anthropic", "ollama") and urlsplit(settings["base_url"]).path in ("", "/"):
-                settings["base_url"] = settings["base_url"].rstrip("/") + "/v1"  # LiteLLM adds it, too
-        elif kinds()[kind].base_url is None:
-            self._note(where, f"left out: kind {kind} needs api_base")
-            return None
-        if params.get("api_key"):
-            settings["api_key"] = self._secret(params["api_key"], kind, (*where, "api_key"))
-        elif not base and (found := re.search(r"api_key: (env:\w+)", kinds()[kind].example[0])):
-            settings["api_key"] = found[1]
-        for theirs, ours in (("api_version", "api_version"), ("vertex_project", "project")):
-            if params.get(theirs) and (ours != "api_version" or kind == "azure_openai_dated"):
-                settings[ours] = self._plain(params[theirs], where)
-        region = params.get("aws_region_name") or params.get("vertex_location")
-        if region:
-            settings["region"] = self._plain(region, where)
-        elif kind in ("aws_bedrock", "gcp_vertex_ai"):
-            settings["region"] = "us-east-1" if kind == "aws_bedrock" else "global"
-            self._note(where, f"no region given; {settings['region']} is a guess")
-        if kind == "gcp_vertex_ai" and "project" not in settings:
-            self._note(where, f"left out: kind {kind} needs vertex_project")
-            return None
-        if kind == "gcp_vertex_ai" and "api_key" not in settings:
-            file = str(params.get("vertex_credentials") or "")
-            settings["credentials"] = {"google": f"file:{file}" if file.startswith("/") else "metadata"}
-            if not file.startswith("/"):
-                text = (
-                    "its tokens come from the metadata server of the machine; docs/providers/credentials.md has others"
-                )
-                self._note((*where, "vertex_credentials") if file else where, text)
-        if text := _wrong(ProviderSettings, settings):
-            self._note(where, f"left out: {text}")
-            return None
-        stem = (_host(settings["base_url"]) if base else "") or kind
-        names = chain([stem], (f"{stem}-{number}" for number in count(2)))
-        name = next(name for name in names if self._providers.get(name, settings) == settings)
-        self._providers[name] = settings
-        return name
-
-    def _plain(self, value: Any, where: Where, shape: str = "<{}>") -> str:
-        """A value that is no secret. A variable cannot stand here: its value does, else a text that is refused, as it
-        is for a placeholder.
-        """
-        if _PLACEHOLDER.search(str(value)):
-            self._note(where, f"{value!r} is a placeholder: write the value in its place")
-            return shape.format("placeholder")
-        if found := _VARIABLE.fullmatch(str(value)):
-            if value := os.environ.get(found[1]):
-                self._note(where, f"the value of ${found[1]} stands in the settings")
-                return value
-            self._note(where, f"set the variable {found[1]} and convert again, or write its value into the settings")
-            return shape.format(found[1])
-        return str(value)
-
-    def _secret(self, value: Any, purpose: str, where: Where) -> str:
-        """A reference to a secret. One that stands in the file gets a variable of its own."""
-        if found := _VARIABLE.fullmatch(str(value)):
-            return f"env:{found[1]}"
-        names = (f"GATEWAY_{purpose}_KEY{number}".upper() for number in chain([""], count(2)))
-        variable = next(name for name in names if self._literal.setdefault(name, value) == value)
-        self._note(where, f"its key is not copied: set the variable {variable}")
-        return f"env:{variable}"
 
     def _section(self, name: str) -> Mapping[str, Any]:
         return _mapping(self._tree.get(name))
@@ -578,7 +470,7 @@ class _Conversion:
         if key is None:
             self._note(where, "none; requests need no key, and the listener takes those of this machine only")
             return {"auth": {"required": False}, "listener": {"address": "127.0.0.1"}}
-        reference = self._secret(key, "master", where)
+        reference = self._providers.secret(key, "master", where)
         owner = {"name": "master", "team": "everybody", "keys": [{"env": reference.removeprefix("env:")}]}
         return {"consumers": [owner], "teams": {"everybody": {"models": ["*"]}}}
 
@@ -605,24 +497,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _host(url: str) -> str:
-    """A name for the provider at an address: its host's, unless that is this machine or a number."""
-    host = urlsplit(url).hostname or ""
-    own = host == "localhost" or not re.search("[g-z]", host)
-    return "" if own else re.sub(r"[^a-z0-9]+", "-", host).strip("-")
-
-
 def _same_names(name: str, model: str) -> bool:
     """True where a wildcard of LiteLLM leads to the same names at the provider as here (`Catalog`)."""
     short = name.endswith("/*")
     return model == ("*" if short else name)
-
-
-def _wrong(section: type[Section], settings: Mapping[str, Any]) -> str:
-    """The first reason why a part of the settings is not valid, or nothing."""
-    try:
-        section.model_validate(settings)
-    except ValidationError as error:
-        path, text = explain(error.errors()[0], section)
-        return ": ".join([*map(str, path), text])
-    return ""
