@@ -20,22 +20,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from envoy_data_plane.envoy.config.bootstrap.v3 import (
-    Admin,
-    Bootstrap,
-    BootstrapDynamicResources,
-    BootstrapStaticResources,
-    LayeredRuntime,
-    RuntimeLayer,
-)
-from envoy_data_plane.envoy.config.cluster.v3 import Cluster
-from envoy_data_plane.envoy.config.core.v3 import Address, Node, Pipe
-from envoy_data_plane.envoy.config.listener.v3 import Listener
+from envoy_data_plane.envoy.config.bootstrap import v3 as bootstrapv3
+from envoy_data_plane.envoy.config.cluster import v3 as clusterv3
+from envoy_data_plane.envoy.config.core import v3 as corev3
+from envoy_data_plane.envoy.config.listener import v3 as listenerv3
 from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceMonitor
-from envoy_data_plane.envoy.config.route.v3 import RouteConfiguration
+from envoy_data_plane.envoy.config.route import v3 as routev3
 from envoy_data_plane.envoy.extensions.bootstrap.internal_listener.v3 import InternalListener
 from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import DownstreamConnectionsConfig
-from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import Secret
+from envoy_data_plane.envoy.extensions.transport_sockets.tls import v3 as tlsv3
 from envoy_data_plane.google.protobuf import Struct
 
 from extproc.envoy.envoy_config import identity, private, processor, public, traces, tries, upstream
@@ -54,10 +47,10 @@ class Resources:
     name the files of its certificate.
     """
 
-    listeners: Sequence[Listener]
-    clusters: Sequence[Cluster]
-    routes: Sequence[RouteConfiguration] = ()
-    secrets: Sequence[Secret] = ()
+    listeners: Sequence[listenerv3.Listener]
+    clusters: Sequence[clusterv3.Cluster]
+    routes: Sequence[routev3.RouteConfiguration] = ()
+    secrets: Sequence[tlsv3.Secret] = ()
 
 
 def shared(
@@ -117,9 +110,9 @@ def bootstrap(
         found = [shared(settings, places, ca_file, socket=socket)]
         found += [a_try(settings, name, place, secrets_dir, ca_file) for name, place in places.items()]
     own = [processor.cluster(settings, socket), *processor.worker_clusters(settings, socket)]
-    message = Bootstrap(
-        node=Node(id="gateway", cluster="extproc"),
-        static_resources=BootstrapStaticResources(
+    message = bootstrapv3.Bootstrap(
+        node=corev3.Node(id="gateway", cluster="extproc"),
+        static_resources=bootstrapv3.BootstrapStaticResources(
             listeners=[listener for part in found for listener in part.listeners],
             clusters=[*own, *(cluster for part in found for cluster in part.clusters)],
         ),
@@ -138,21 +131,21 @@ def render(tree: dict[str, Any]) -> str:
     return header + to_yaml(tree)
 
 
-def _dynamic(settings: Settings) -> BootstrapDynamicResources:
+def _dynamic(settings: Settings) -> bootstrapv3.BootstrapDynamicResources:
     source = processor.discovered(settings)
-    return BootstrapDynamicResources(lds_config=source, cds_config=source)
+    return bootstrapv3.BootstrapDynamicResources(lds_config=source, cds_config=source)
 
 
-def _admin(port: int | None, socket: str | None) -> Admin | None:
+def _admin(port: int | None, socket: str | None) -> bootstrapv3.Admin | None:
     if socket is not None:
-        return Admin(address=Address(pipe=Pipe(path=socket, mode=0o600)))
-    return None if port is None else Admin(address=socket_address("127.0.0.1", port))
+        return bootstrapv3.Admin(address=corev3.Address(pipe=corev3.Pipe(path=socket, mode=0o600)))
+    return None if port is None else bootstrapv3.Admin(address=socket_address("127.0.0.1", port))
 
 
-def _runtime() -> LayeredRuntime:
+def _runtime() -> bootstrapv3.LayeredRuntime:
     """Room for the expressions of `others`, in instructions of RE2: Envoy allows 100, for those that others write."""
     limit = Struct.from_dict({"re2.max_program_size.error_level": 100_000})
-    return LayeredRuntime(layers=[RuntimeLayer(name="static", static_layer=limit)])
+    return bootstrapv3.LayeredRuntime(layers=[bootstrapv3.RuntimeLayer(name="static", static_layer=limit)])
 
 
 def _between_listeners(settings: Settings) -> InternalListener:

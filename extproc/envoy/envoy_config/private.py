@@ -9,20 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from envoy_data_plane.envoy.config.core.v3 import Address, Pipe
-from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
-from envoy_data_plane.envoy.config.route.v3 import (
-    Route,
-    RouteAction,
-    RouteConfiguration,
-    RouteMatch,
-    VirtualHost,
-)
+from envoy_data_plane.envoy.config.core import v3 as corev3
+from envoy_data_plane.envoy.config.listener import v3 as listenerv3
+from envoy_data_plane.envoy.config.route import v3 as routev3
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
-from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpConnectionManager
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcmv3
 
 from extproc.envoy.envoy_config.tries import host_header, provider_cluster
-from extproc.envoy.envoy_config.typed import buffer_bytes, http_filter, pack, seconds
+from extproc.envoy.envoy_config.typed import buffer_bytes, http_chain, http_filter, seconds
 from extproc.settings.config import Settings
 from extproc.tools.mcp.settings import HOP
 from extproc.wire.transport import workers
@@ -33,7 +27,7 @@ LISTENER = "private"
 _LONGEST = 10.0  # seconds; guardrails wait 9 at most
 
 
-def listener(settings: Settings, socket: str | None, places: Mapping[str, str]) -> Sequence[Listener]:
+def listener(settings: Settings, socket: str | None, places: Mapping[str, str]) -> Sequence[listenerv3.Listener]:
     """The private listener: `/<server>` leads into the hop of that server, and `/signed/<provider>/` to that provider.
     Its unix socket has the mode 0600.
     """
@@ -45,44 +39,43 @@ def listener(settings: Settings, socket: str | None, places: Mapping[str, str]) 
     if not routes:
         return []
     path = workers.private_socket(socket or settings.processor.path)
-    manager = HttpConnectionManager(
+    manager = hcmv3.HttpConnectionManager(
         stat_prefix=LISTENER,
         generate_request_id=False,
         skip_xff_append=True,
         stream_idle_timeout=seconds(max([server.timeout for server in servers.values()], default=_LONGEST) + 30),
         http_filters=[http_filter("router", Router(suppress_envoy_headers=True))],
-        route_config=RouteConfiguration(
-            name=LISTENER, virtual_hosts=[VirtualHost(name=LISTENER, domains=["*"], routes=routes)]
+        route_config=routev3.RouteConfiguration(
+            name=LISTENER, virtual_hosts=[routev3.VirtualHost(name=LISTENER, domains=["*"], routes=routes)]
         ),
     )
-    filters = [Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(manager))]
     return [
-        Listener(
+        listenerv3.Listener(
             name=LISTENER,
-            address=Address(pipe=Pipe(path=path, mode=0o600)),
+            address=corev3.Address(pipe=corev3.Pipe(path=path, mode=0o600)),
             per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
-            filter_chains=[FilterChain(filters=filters)],
+            filter_chains=http_chain(manager),
         )
     ]
 
 
-def _server(settings: Settings, name: str, place: str) -> Route:
+def _server(settings: Settings, name: str, place: str) -> routev3.Route:
     assert settings.mcp is not None
     idle = settings.mcp.servers[name].timeout + 30
-    return Route(
+    return routev3.Route(
         name=name,
-        match=RouteMatch(path=f"/{name}"),
-        route=RouteAction(cluster=place, timeout=seconds(0), idle_timeout=seconds(idle)),
+        match=routev3.RouteMatch(path=f"/{name}"),
+        route=routev3.RouteAction(cluster=place, timeout=seconds(0), idle_timeout=seconds(idle)),
         request_body_buffer_limit=buffer_bytes(settings.limits.request_body),
     )
 
 
-def _signed(settings: Settings, name: str, place: str) -> Route:
+def _signed(settings: Settings, name: str, place: str) -> routev3.Route:
     url = settings.providers[name].url
-    return Route(
+    return routev3.Route(
         name=f"signed-{name}",
-        match=RouteMatch(prefix=f"{SIGNED}{name}/"),
-        route=RouteAction(
+        match=routev3.RouteMatch(prefix=f"{SIGNED}{name}/"),
+        route=routev3.RouteAction(
             cluster=provider_cluster(place),
             host_rewrite_literal=host_header(url),
             prefix_rewrite=url.path.rstrip("/") + "/",

@@ -4,80 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from envoy_data_plane.envoy.config.accesslog.v3 import (
-    AccessLog,
-    AccessLogFilter,
-    AndFilter,
-    HeaderFilter,
-    MetadataFilter,
-    OrFilter,
-)
-from envoy_data_plane.envoy.config.cluster.v3 import (
-    Cluster,
-    ClusterCommonLbConfig,
-    ClusterDiscoveryType,
-    ClusterLbPolicy,
-)
-from envoy_data_plane.envoy.config.core.v3 import Address as EnvoyAddress
-from envoy_data_plane.envoy.config.core.v3 import (
-    ApiConfigSource,
-    ApiConfigSourceApiType,
-    ApiVersion,
-    BackoffStrategy,
-    ConfigSource,
-    GrpcService,
-    GrpcServiceEnvoyGrpc,
-    HeaderValue,
-    HealthCheck,
-    HealthCheckGrpcHealthCheck,
-    Http2ProtocolOptions,
-    Pipe,
-    RetryPolicy,
-    RetryPolicyRetryHostPredicate,
-)
-from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher
+from envoy_data_plane.envoy.config.accesslog import v3 as accesslogv3
+from envoy_data_plane.envoy.config.cluster import v3 as clusterv3
+from envoy_data_plane.envoy.config.core import v3 as corev3
+from envoy_data_plane.envoy.config.route import v3 as routev3
 from envoy_data_plane.envoy.extensions.access_loggers.grpc.v3 import CommonGrpcAccessLogConfig, HttpGrpcAccessLogConfig
-from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
-    ExternalProcessor,
-    HeaderForwardingRules,
-    ProcessingMode,
-    ProcessingModeBodySendMode,
-    ProcessingModeHeaderSendMode,
-)
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc import v3 as extprocv3
 from envoy_data_plane.envoy.extensions.retry.host.previous_hosts.v3 import PreviousHostsPredicate
-from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
-    HttpProtocolOptions,
-    HttpProtocolOptionsExplicitHttpConfig,
-)
-from envoy_data_plane.envoy.type.matcher.v3 import (
-    ListStringMatcher,
-    MetadataMatcher,
-    MetadataMatcherPathSegment,
-    StringMatcher,
-    ValueMatcher,
-)
-from envoy_data_plane.envoy.type.v3 import Percent
+from envoy_data_plane.envoy.type import v3 as typev3
+from envoy_data_plane.envoy.type.matcher import v3 as matcherv3
 
 from extproc.access.auth import credential_headers
 from extproc.dialects import client_apis, rates
-from extproc.envoy.envoy_config import replies
-from extproc.envoy.envoy_config.typed import (
-    breakers,
-    cel,
-    discovery,
-    endpoints,
-    pack,
-    seconds,
-    socket_address,
-    with_flags,
-)
+from extproc.envoy.envoy_config import replies, typed
+from extproc.envoy.envoy_config.typed import pack, seconds
 from extproc.settings.config import Settings
 from extproc.upstream.providers import kinds
 from extproc.wire.transport import workers
 from extproc.words import contract
 
 CLUSTER = "extproc"
-PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 MESSAGE_TIMEOUT = seconds(10)
 """Time limit for one answer of the processor; Envoy's default of 200 ms is less than a guardrail may take."""
@@ -87,26 +33,27 @@ _REQUEST_HEADERS = (":method", ":path", "content-type", "content-encoding", "con
 _RESPONSE_HEADERS = (":status", "retry-after", "x-should-retry")
 
 
-def cluster(settings: Settings, socket: str | None = None) -> Cluster:
+def cluster(settings: Settings, socket: str | None = None) -> clusterv3.Cluster:
     """The processor: a pipe for each worker unless the settings say host:port. `socket` takes the place of theirs."""
-    addresses, kind = [_pipe(path) for path in settings.processor.sockets(socket)], ClusterDiscoveryType.STATIC
+    addresses = [_pipe(path) for path in settings.processor.sockets(socket)]
+    kind = clusterv3.ClusterDiscoveryType.STATIC
     if socket is None and settings.processor.address is not None:
         host, _, port = settings.processor.address.rpartition(":")
         host = host.strip("[]")
-        addresses, kind = [socket_address(host, int(port))], discovery(host)
+        addresses, kind = [typed.socket_address(host, int(port))], typed.discovery(host)
     found = _cluster(settings, CLUSTER, kind, *addresses)
     if len(addresses) > 1:
-        found.lb_policy = ClusterLbPolicy.LEAST_REQUEST
+        found.lb_policy = clusterv3.ClusterLbPolicy.LEAST_REQUEST
         found.health_checks = [_health_check()]
         # With no worker healthy, all are tried: they may be busy, not gone.
-        found.common_lb_config = ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=1))
+        found.common_lb_config = clusterv3.ClusterCommonLbConfig(healthy_panic_threshold=typev3.Percent(value=1))
     return found
 
 
-def worker_clusters(settings: Settings, socket: str | None = None) -> list[Cluster]:
+def worker_clusters(settings: Settings, socket: str | None = None) -> list[clusterv3.Cluster]:
     """A cluster for each of several workers, for the access logs of its own exchanges."""
     return [
-        _cluster(settings, name, ClusterDiscoveryType.STATIC, _pipe(path))
+        _cluster(settings, name, clusterv3.ClusterDiscoveryType.STATIC, _pipe(path))
         for name, path in zip(_worker_names(settings), settings.processor.sockets(socket), strict=False)
     ]
 
@@ -116,66 +63,69 @@ def _worker_names(settings: Settings) -> list[str]:
     return [f"{CLUSTER}-{number}" for number in range(count)] if count > 1 else []
 
 
-def _cluster(settings: Settings, name: str, kind: ClusterDiscoveryType, *addresses: EnvoyAddress) -> Cluster:
+def _cluster(
+    settings: Settings, name: str, kind: clusterv3.ClusterDiscoveryType, *addresses: corev3.Address
+) -> clusterv3.Cluster:
     # Envoy's default of 16 MiB is memory that an answer takes when its client reads slowly.
-    windows = Http2ProtocolOptions(initial_stream_window_size=settings.limits.answer_buffer)
-    http2 = HttpProtocolOptions(
-        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=windows)
-    )
-    return Cluster(
+    windows = corev3.Http2ProtocolOptions(initial_stream_window_size=settings.limits.answer_buffer)
+    return clusterv3.Cluster(
         name=name,
         type=kind,
         connect_timeout=seconds(1),
         per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
-        circuit_breakers=breakers(),
-        load_assignment=endpoints(name, *addresses),
-        typed_extension_protocol_options={PROTOCOL_OPTIONS: pack(http2)},
+        circuit_breakers=typed.breakers(),
+        load_assignment=typed.endpoints(name, *addresses),
+        typed_extension_protocol_options=typed.http2(windows),
     )
 
 
-def _pipe(path: str) -> EnvoyAddress:
-    return EnvoyAddress(pipe=Pipe(path=path))
+def _pipe(path: str) -> corev3.Address:
+    return corev3.Address(pipe=corev3.Pipe(path=path))
 
 
-def _health_check() -> HealthCheck:
+def _health_check() -> corev3.HealthCheck:
     """Finds a worker that drains, hangs or is away within two seconds."""
-    return HealthCheck(
+    return corev3.HealthCheck(
         timeout=seconds(1),
         interval=seconds(1),
         no_traffic_interval=seconds(1),
         unhealthy_interval=seconds(0.25),
         unhealthy_threshold=2,
         healthy_threshold=1,
-        grpc_health_check=HealthCheckGrpcHealthCheck(),
+        grpc_health_check=corev3.HealthCheckGrpcHealthCheck(),
     )
 
 
-def discovered(settings: Settings) -> ConfigSource:
+def discovered(settings: Settings) -> corev3.ConfigSource:
     """Resources that the processor gives Envoy; of several workers the first does."""
     # By default Envoy waits for up to 30 s before it asks a processor that was away again.
-    again = RetryPolicy(retry_back_off=BackoffStrategy(base_interval=seconds(0.1), max_interval=seconds(1)))
+    again = corev3.RetryPolicy(
+        retry_back_off=corev3.BackoffStrategy(base_interval=seconds(0.1), max_interval=seconds(1))
+    )
     service = _service(f"{CLUSTER}-0" if settings.processor.workers > 1 else CLUSTER, again)
-    source = ApiConfigSource(
-        api_type=ApiConfigSourceApiType.GRPC,
-        transport_api_version=ApiVersion.V3,
+    source = corev3.ApiConfigSource(
+        api_type=corev3.ApiConfigSourceApiType.GRPC,
+        transport_api_version=corev3.ApiVersion.V3,
         grpc_services=[service],
         set_node_on_first_message_only=True,
     )
     # Envoy waits for them however long it takes: it has nothing to serve before.
-    return ConfigSource(api_config_source=source, resource_api_version=ApiVersion.V3, initial_fetch_timeout=seconds(0))
+    return corev3.ConfigSource(
+        api_config_source=source, resource_api_version=corev3.ApiVersion.V3, initial_fetch_timeout=seconds(0)
+    )
 
 
-def service(settings: Settings, attachment: str) -> GrpcService:
+def service(settings: Settings, attachment: str) -> corev3.GrpcService:
     """The processor for an attachment. With several workers, a stream that has no answer yet goes to another one when
     its worker ends: nothing is reserved before the first answer.
     """
     found = _service(CLUSTER)
-    found.initial_metadata = [HeaderValue(key=contract.ATTACHMENT, value=attachment)]
+    found.initial_metadata = [corev3.HeaderValue(key=contract.ATTACHMENT, value=attachment)]
     if settings.processor.workers > 1:
-        others = RetryPolicyRetryHostPredicate(
+        others = corev3.RetryPolicyRetryHostPredicate(
             name="envoy.retry_host_predicates.previous_hosts", typed_config=pack(PreviousHostsPredicate())
         )
-        found.retry_policy = RetryPolicy(
+        found.retry_policy = corev3.RetryPolicy(
             num_retries=2,
             retry_on="connect-failure,refused-stream,reset",
             retry_host_predicate=[others],
@@ -185,28 +135,28 @@ def service(settings: Settings, attachment: str) -> GrpcService:
     return found
 
 
-def _service(cluster: str, again: RetryPolicy | None = None) -> GrpcService:
-    return GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=cluster, retry_policy=again))
+def _service(cluster: str, again: corev3.RetryPolicy | None = None) -> corev3.GrpcService:
+    return corev3.GrpcService(envoy_grpc=corev3.GrpcServiceEnvoyGrpc(cluster_name=cluster, retry_policy=again))
 
 
-def processing_mode(*, response_headers: bool) -> ProcessingMode:
+def processing_mode(*, response_headers: bool) -> extprocv3.ProcessingMode:
     """The whole request before it is routed; of the answer at most the headers, until the processor asks for more. Any
     other request mode loses or doubles bodies together with retries.
     """
-    send, skip = ProcessingModeHeaderSendMode.SEND, ProcessingModeHeaderSendMode.SKIP
-    return ProcessingMode(
+    send, skip = extprocv3.ProcessingModeHeaderSendMode.SEND, extprocv3.ProcessingModeHeaderSendMode.SKIP
+    return extprocv3.ProcessingMode(
         request_header_mode=send,
-        request_body_mode=ProcessingModeBodySendMode.BUFFERED,
+        request_body_mode=extprocv3.ProcessingModeBodySendMode.BUFFERED,
         request_trailer_mode=skip,
         response_header_mode=send if response_headers else skip,
-        response_body_mode=ProcessingModeBodySendMode.NONE,
+        response_body_mode=extprocv3.ProcessingModeBodySendMode.NONE,
         response_trailer_mode=skip,
     )
 
 
-def gateway_filter(settings: Settings, attachment: str) -> ExternalProcessor:
+def gateway_filter(settings: Settings, attachment: str) -> extprocv3.ExternalProcessor:
     """The settings of the gateway's filter that both modes share."""
-    return ExternalProcessor(
+    return extprocv3.ExternalProcessor(
         grpc_service=service(settings, attachment),
         failure_mode_allow=False,
         message_timeout=MESSAGE_TIMEOUT,
@@ -217,7 +167,7 @@ def gateway_filter(settings: Settings, attachment: str) -> ExternalProcessor:
     )
 
 
-def gateway_headers(settings: Settings) -> HeaderForwardingRules:
+def gateway_headers(settings: Settings) -> extprocv3.HeaderForwardingRules:
     """Headers that the gateway attachment reads: the fewer headers a message has, the less it costs."""
     prefixes = dict.fromkeys((settings.attribution.prefix, contract.PREFIX, "x-ai-"))
     if settings.budgets:  # their rates take the place of the provider's
@@ -243,16 +193,16 @@ def gateway_headers(settings: Settings) -> HeaderForwardingRules:
     return _only(tuple(dict.fromkeys(names)), tuple(prefixes))
 
 
-def attempt_headers() -> HeaderForwardingRules:
+def attempt_headers() -> extprocv3.HeaderForwardingRules:
     """Headers that the attempt attachment reads."""
     names = (":path", "content-type", "content-encoding", contract.ATTEMPT_COUNT, ":status", "retry-after")
     in_body = [name for provider in kinds().values() for name in provider.in_body]
     return _only((*names, *dict.fromkeys(in_body)), (contract.PREFIX,))
 
 
-def _only(names: Sequence[str], prefixes: Sequence[str]) -> HeaderForwardingRules:
-    patterns = [StringMatcher(exact=name) for name in names] + [StringMatcher(prefix=prefix) for prefix in prefixes]
-    return HeaderForwardingRules(allowed_headers=ListStringMatcher(patterns=patterns))
+def _only(names: Sequence[str], prefixes: Sequence[str]) -> extprocv3.HeaderForwardingRules:
+    patterns = [*map(typed.exact, names), *map(typed.begins, prefixes)]
+    return extprocv3.HeaderForwardingRules(allowed_headers=matcherv3.ListStringMatcher(patterns=patterns))
 
 
 def access_log(
@@ -260,10 +210,10 @@ def access_log(
     *,
     request: Sequence[str] = (),
     response: Sequence[str] = (),
-    only: AccessLogFilter | None = None,
+    only: accesslogv3.AccessLogFilter | None = None,
     cluster: str = CLUSTER,
     buffer: int = 16384,
-) -> AccessLog:
+) -> accesslogv3.AccessLog:
     """An entry for each request (that `only` lets pass), sent within a tenth of a second of its end, or with `buffer`
     bytes of others.
     """
@@ -271,14 +221,14 @@ def access_log(
         common_config=CommonGrpcAccessLogConfig(
             log_name=name,
             grpc_service=_service(cluster),
-            transport_api_version=ApiVersion.V3,
+            transport_api_version=corev3.ApiVersion.V3,
             buffer_flush_interval=seconds(0.1),
             buffer_size_bytes=buffer,
         ),
         additional_request_headers_to_log=list(request),
         additional_response_headers_to_log=list(response),
     )
-    return AccessLog(name="envoy.access_loggers.http_grpc", filter=only, typed_config=pack(config))
+    return accesslogv3.AccessLog(name="envoy.access_loggers.http_grpc", filter=only, typed_config=pack(config))
 
 
 # Envoy drops what it would send to a stream whose connection is still being made, when 64 KiB wait there: and its first
@@ -287,7 +237,7 @@ def access_log(
 _COLD = 1 << 20
 
 
-def try_logs(settings: Settings, name: str, *, response: Sequence[str]) -> list[AccessLog]:
+def try_logs(settings: Settings, name: str, *, response: Sequence[str]) -> list[accesslogv3.AccessLog]:
     """An entry for each try, sent to the worker that has its exchange."""
     clusters = _worker_names(settings)
     if not clusters:
@@ -298,47 +248,57 @@ def try_logs(settings: Settings, name: str, *, response: Sequence[str]) -> list[
     ]
 
 
-def end_logs(settings: Settings) -> list[AccessLog]:
+def end_logs(settings: Settings) -> list[accesslogv3.AccessLog]:
     """An entry for each request whose end the gateway attachment does not see, sent to the worker that has it."""
     unseen, clusters = _unseen_ends(), _worker_names(settings)
     if not clusters:
         return [_end_log(unseen)]
     return [
-        _end_log(AccessLogFilter(and_filter=AndFilter(filters=[unseen, _with_id_of(number)])), cluster, _COLD)
+        _end_log(
+            accesslogv3.AccessLogFilter(and_filter=accesslogv3.AndFilter(filters=[unseen, _with_id_of(number)])),
+            cluster,
+            _COLD,
+        )
         for number, cluster in enumerate(clusters)
     ]
 
 
-def _end_log(only: AccessLogFilter, cluster: str = CLUSTER, buffer: int = 16384) -> AccessLog:
+def _end_log(only: accesslogv3.AccessLogFilter, cluster: str = CLUSTER, buffer: int = 16384) -> accesslogv3.AccessLog:
     request, response = [contract.ID, contract.TARGETS], ["retry-after", replies.ORIGIN]
     return access_log(
         contract.GATEWAY_LOG, request=request, response=response, only=only, cluster=cluster, buffer=buffer
     )
 
 
-def _with_id_of(number: int) -> AccessLogFilter:
+def _with_id_of(number: int) -> accesslogv3.AccessLogFilter:
     """Requests whose id begins with the worker's mark. One without an id is the first worker's."""
-    mark = HeaderMatcher(name=contract.ID, string_match=StringMatcher(prefix=workers.mark(number)))
-    own = AccessLogFilter(header_filter=HeaderFilter(header=mark))
+    mark = routev3.HeaderMatcher(name=contract.ID, string_match=typed.begins(workers.mark(number)))
+    own = accesslogv3.AccessLogFilter(header_filter=accesslogv3.HeaderFilter(header=mark))
     if number:
         return own
-    none = HeaderMatcher(name=contract.ID, present_match=True, invert_match=True)
-    return AccessLogFilter(or_filter=OrFilter(filters=[own, AccessLogFilter(header_filter=HeaderFilter(header=none))]))
-
-
-def _of_worker(number: int) -> AccessLogFilter:
-    """Tries whose exchange's id begins with the worker's mark. One without an id is the first worker's."""
-    value = ValueMatcher(string_match=StringMatcher(prefix=workers.mark(number)))
-    matcher = MetadataMatcher(
-        filter=contract.LOG_NAMESPACE, path=[MetadataMatcherPathSegment(key=contract.LOG_ID)], value=value
+    none = routev3.HeaderMatcher(name=contract.ID, present_match=True, invert_match=True)
+    return accesslogv3.AccessLogFilter(
+        or_filter=accesslogv3.OrFilter(
+            filters=[own, accesslogv3.AccessLogFilter(header_filter=accesslogv3.HeaderFilter(header=none))]
+        )
     )
-    return AccessLogFilter(metadata_filter=MetadataFilter(matcher=matcher, match_if_key_not_found=number == 0))
 
 
-def _unseen_ends() -> AccessLogFilter:
+def _of_worker(number: int) -> accesslogv3.AccessLogFilter:
+    """Tries whose exchange's id begins with the worker's mark. One without an id is the first worker's."""
+    value = matcherv3.ValueMatcher(string_match=typed.begins(workers.mark(number)))
+    matcher = matcherv3.MetadataMatcher(
+        filter=contract.LOG_NAMESPACE, path=[matcherv3.MetadataMatcherPathSegment(key=contract.LOG_ID)], value=value
+    )
+    return accesslogv3.AccessLogFilter(
+        metadata_filter=accesslogv3.MetadataFilter(matcher=matcher, match_if_key_not_found=number == 0)
+    )
+
+
+def _unseen_ends() -> accesslogv3.AccessLogFilter:
     """Requests whose end the gateway attachment does not see by itself. Entries of other requests cost Envoy and the
     processor about 50 µs each, and hold nothing new.
     """
-    left = with_flags("DC", "DR")
+    left = typed.with_flags("DC", "DR")
     seen = "response.code_details == 'via_upstream' || response.code_details.startsWith('extproc_')"
-    return AccessLogFilter(or_filter=OrFilter(filters=[left, cel(f"!({seen})")]))
+    return accesslogv3.AccessLogFilter(or_filter=accesslogv3.OrFilter(filters=[left, typed.cel(f"!({seen})")]))

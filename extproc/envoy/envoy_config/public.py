@@ -11,71 +11,29 @@ import re
 from collections.abc import Mapping, Sequence
 
 import betterproto2
-from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
-from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
-    HeaderMutation,
-    HeaderMutationRemoveOnMatch,
-    HeaderMutationRules,
-)
-from envoy_data_plane.envoy.config.core.v3 import (
-    DataSource,
-    Http1ProtocolOptions,
-    Http2ProtocolOptions,
-    HttpProtocolOptions,
-    HttpProtocolOptionsHeadersWithUnderscoresAction,
-    KeepaliveSettings,
-    RuntimeFeatureFlag,
-    TcpKeepalive,
-    TransportSocket,
-    TypedExtensionConfig,
-)
-from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
-from envoy_data_plane.envoy.config.route.v3 import (
-    ClusterSpecifierPlugin,
-    DirectResponseAction,
-    FilterConfig,
-    HeaderMatcher,
-    RetryPolicy,
-    RetryPolicyRetryBackOff,
-    Route,
-    RouteAction,
-    RouteConfiguration,
-    RouteMatch,
-    VirtualHost,
-)
+from envoy_data_plane.envoy.config.cluster import v3 as clusterv3
+from envoy_data_plane.envoy.config.common.mutation_rules import v3 as mutationv3
+from envoy_data_plane.envoy.config.core import v3 as corev3
+from envoy_data_plane.envoy.config.listener import v3 as listenerv3
+from envoy_data_plane.envoy.config.route import v3 as routev3
 from envoy_data_plane.envoy.extensions.compression.gzip.decompressor.v3 import Gzip
 from envoy_data_plane.envoy.extensions.compression.zstd.decompressor.v3 import Zstd
 from envoy_data_plane.envoy.extensions.filters.http.cors.v3 import Cors, CorsPolicy
-from envoy_data_plane.envoy.extensions.filters.http.decompressor.v3 import (
-    Decompressor,
-    DecompressorCommonDirectionConfig,
-    DecompressorRequestDirectionConfig,
-    DecompressorResponseDirectionConfig,
-)
-from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
-    ExtProcOverrides,
-    ExtProcPerRoute,
-)
-from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import HeaderMutation as HeaderMutationFilter
-from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import Mutations
-from envoy_data_plane.envoy.extensions.filters.http.lua.v3 import Lua, LuaPerRoute
+from envoy_data_plane.envoy.extensions.filters.http.decompressor import v3 as decompressorv3
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc import v3 as extprocv3
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation import v3 as headermutationv3
+from envoy_data_plane.envoy.extensions.filters.http.lua import v3 as luav3
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
-from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
-    HttpConnectionManager,
-    HttpConnectionManagerPathWithEscapedSlashesAction,
-    HttpConnectionManagerServerHeaderTransformation,
-    HttpFilter,
-    Rds,
-)
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcmv3
 from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
     HeaderMutation as EarlyHeaderMutation,
 )
-from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
+from envoy_data_plane.envoy.type.matcher import v3 as matcherv3
 from envoy_data_plane.google.protobuf import Any as Packed
 
 from extproc.dialects import path_regex, served
-from extproc.envoy.envoy_config import identity, processor, replies, traces
-from extproc.envoy.envoy_config.typed import by_size, extension, http_filter, pack, seconds, socket_address, untyped
+from extproc.envoy.envoy_config import identity, processor, replies, traces, typed
+from extproc.envoy.envoy_config.typed import pack, seconds
 from extproc.settings.config import Settings
 from extproc.settings.listener import CORSSettings
 from extproc.words import contract
@@ -94,28 +52,26 @@ _MCP_HEADERS = (
 ROUTES = "public"
 
 
-def listener(settings: Settings, *, dynamic: bool = False) -> Listener:
+def listener(settings: Settings, *, dynamic: bool = False) -> listenerv3.Listener:
     door = settings.listener
     made = _manager(settings)
     if dynamic:
-        made.rds = Rds(config_source=processor.discovered(settings), route_config_name=ROUTES)
+        made.rds = hcmv3.Rds(config_source=processor.discovered(settings), route_config_name=ROUTES)
     else:
         made.route_config = routes(settings)
-    manager = Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(made))
     tls = None
     if door.tls is not None:
         source = processor.discovered(settings) if dynamic else None
         context = pack(identity.tls_context(door.tls, source))
-        tls = TransportSocket(name="envoy.transport_sockets.tls", typed_config=context)
-    chain = FilterChain(filters=[manager], transport_socket=tls)
-    return Listener(
+        tls = corev3.TransportSocket(name="envoy.transport_sockets.tls", typed_config=context)
+    return listenerv3.Listener(
         name="public",
-        address=socket_address(door.address, door.port),
+        address=typed.socket_address(door.address, door.port),
         per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
         # Firewalls and address translators forget connections that are silent, some after four minutes. Models think
         # for longer before their first byte.
-        tcp_keepalive=TcpKeepalive(keepalive_probes=4, keepalive_time=60, keepalive_interval=15),
-        filter_chains=[chain],
+        tcp_keepalive=corev3.TcpKeepalive(keepalive_probes=4, keepalive_time=60, keepalive_interval=15),
+        filter_chains=typed.http_chain(made, tls),
     )
 
 
@@ -124,43 +80,38 @@ def _told(settings: Settings) -> Sequence[str]:
     return [contract.ORDER_NAMESPACE, *([contract.TRACE_NAMESPACE] if settings.telemetry.traces else [])]
 
 
-def no_order() -> Cluster:
-    return Cluster(name=NO_ORDER, type=ClusterDiscoveryType.STATIC, connect_timeout=seconds(1))
+def no_order() -> clusterv3.Cluster:
+    return clusterv3.Cluster(name=NO_ORDER, type=clusterv3.ClusterDiscoveryType.STATIC, connect_timeout=seconds(1))
 
 
-def remove(prefix: str) -> HeaderMutation:
-    """Every header that begins with `prefix`."""
-    return HeaderMutation(remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=StringMatcher(prefix=prefix)))
-
-
-def _manager(settings: Settings) -> HttpConnectionManager:
-    return HttpConnectionManager(
+def _manager(settings: Settings) -> hcmv3.HttpConnectionManager:
+    return hcmv3.HttpConnectionManager(
         stat_prefix="public",
         # The client's address is the one of its connection, not the one in x-forwarded-for.
         use_remote_address=True,
         normalize_path=True,
         merge_slashes=True,
         # Official SDKs encode the slash of a model id; the processor refuses %2F everywhere but in /v1/models/{id}.
-        path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED,
-        common_http_protocol_options=HttpProtocolOptions(
+        path_with_escaped_slashes_action=hcmv3.HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED,
+        common_http_protocol_options=corev3.HttpProtocolOptions(
             idle_timeout=seconds(900),
             max_stream_duration=seconds(settings.limits.stream_duration),
             # x_ai_team would pass for x-ai-team.
-            headers_with_underscores_action=HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
+            headers_with_underscores_action=corev3.HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
         ),
         # nginx forwards requests as HTTP/1.0 unless it is told otherwise, and may leave the host out.
-        http_protocol_options=Http1ProtocolOptions(accept_http_10=True, default_host_for_http_10="gateway"),
-        http2_protocol_options=Http2ProtocolOptions(
+        http_protocol_options=corev3.Http1ProtocolOptions(accept_http_10=True, default_host_for_http_10="gateway"),
+        http2_protocol_options=corev3.Http2ProtocolOptions(
             max_concurrent_streams=100,
             initial_stream_window_size=1 << 20,
             initial_connection_window_size=4 << 20,
-            connection_keepalive=KeepaliveSettings(interval=seconds(60), timeout=seconds(20)),
+            connection_keepalive=corev3.KeepaliveSettings(interval=seconds(60), timeout=seconds(20)),
         ),
         request_headers_timeout=seconds(10),
         request_timeout=seconds(settings.limits.body_timeout),  # limit until the whole body is here
         stream_idle_timeout=seconds(settings.limits.stream_idle),
         stream_flush_timeout=seconds(settings.limits.stream_idle),  # for a client to read the rest
-        server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
+        server_header_transformation=hcmv3.HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
         always_set_request_id_in_response=True,
         early_header_mutation_extensions=[_forged_headers()],
         local_reply_config=replies.public(settings.limits.request_body, mcp=settings.mcp is not None),
@@ -171,7 +122,7 @@ def _manager(settings: Settings) -> HttpConnectionManager:
             _lua(),
             # answers preflights
             *(
-                [http_filter("cors", Cors())]
+                [typed.http_filter("cors", Cors())]
                 if settings.listener.cors or (settings.mcp is not None and settings.mcp.origins)
                 else []
             ),
@@ -179,29 +130,36 @@ def _manager(settings: Settings) -> HttpConnectionManager:
             _body_limit(settings),
             *identity.jwt_filters(settings),
             _gateway(settings),
-            http_filter("router", Router()),
+            typed.http_filter("router", Router()),
         ],
     )
 
 
-def _forged_headers() -> TypedExtensionConfig:
+def _forged() -> list[mutationv3.HeaderMutation]:
+    """Removes the headers that are internal to the gateway."""
+    return [typed.remove(typed.begins(prefix)) for prefix in (contract.PREFIX, ENVOY_PREFIX)]
+
+
+def _forged_headers() -> corev3.TypedExtensionConfig:
     """Strips forged headers before routing and before every filter, however the request ends."""
-    config = EarlyHeaderMutation(mutations=[remove(contract.PREFIX), remove(ENVOY_PREFIX)])
-    return extension("envoy.http.early_header_mutation.header_mutation", config)
+    config = EarlyHeaderMutation(mutations=_forged())
+    return typed.extension("envoy.http.early_header_mutation.header_mutation", config)
 
 
-def _internal_headers() -> HttpFilter:
+def _internal_headers() -> hcmv3.HttpFilter:
     """First of the filters, so last to see the answer: nothing internal reaches the client."""
-    mutations = Mutations(response_mutations=[remove(contract.PREFIX), remove(ENVOY_PREFIX)])
-    return http_filter("header_mutation", HeaderMutationFilter(mutations=mutations))
+    mutations = headermutationv3.Mutations(
+        response_mutations=[typed.remove(typed.begins(contract.PREFIX)), typed.remove(typed.begins(ENVOY_PREFIX))]
+    )
+    return typed.http_filter("header_mutation", headermutationv3.HeaderMutation(mutations=mutations))
 
 
-def _lua() -> HttpFilter:
+def _lua() -> hcmv3.HttpFilter:
     """Off, but for the one route of `_no_grpc`."""
-    return HttpFilter(name="envoy.filters.http.lua", typed_config=pack(Lua()), disabled=True)
+    return hcmv3.HttpFilter(name="envoy.filters.http.lua", typed_config=pack(luav3.Lua()), disabled=True)
 
 
-def _no_grpc() -> Route:
+def _no_grpc() -> routev3.Route:
     """Refuses gRPC, before any path is looked at. Envoy answers it with 200 and `grpc-status` whatever refuses it, so a
     script writes the status and the body that other clients get.
     """
@@ -220,30 +178,32 @@ def _no_grpc() -> Route:
             "end",
         )
     )
-    asked = HeaderMatcher(name="content-type", string_match=StringMatcher(prefix="application/grpc"))
-    rewritten = LuaPerRoute(source_code=DataSource(inline_string=script))
-    return Route(
+    asked = routev3.HeaderMatcher(name="content-type", string_match=typed.begins("application/grpc"))
+    rewritten = luav3.LuaPerRoute(source_code=corev3.DataSource(inline_string=script))
+    return routev3.Route(
         name="grpc",
-        match=RouteMatch(prefix="/", headers=[asked]),
-        direct_response=DirectResponseAction(status=kind.status),
+        match=routev3.RouteMatch(prefix="/", headers=[asked]),
+        direct_response=routev3.DirectResponseAction(status=kind.status),
         typed_per_filter_config={
-            "envoy.filters.http.ext_proc": pack(FilterConfig(disabled=True)),
-            "envoy.filters.http.lua": pack(FilterConfig(config=pack(rewritten))),
+            "envoy.filters.http.ext_proc": pack(routev3.FilterConfig(disabled=True)),
+            "envoy.filters.http.lua": pack(routev3.FilterConfig(config=pack(rewritten))),
         },
     )
 
 
-def _compressed_bodies() -> Sequence[HttpFilter]:
+def _compressed_bodies() -> Sequence[hcmv3.HttpFilter]:
     """Request bodies in gzip or zstd reach the other filters as they were before; answers pass as they are."""
-    off = DecompressorCommonDirectionConfig(enabled=RuntimeFeatureFlag(default_value=False))
+    off = decompressorv3.DecompressorCommonDirectionConfig(enabled=corev3.RuntimeFeatureFlag(default_value=False))
     libraries: Sequence[tuple[str, betterproto2.Message]] = (("gzip", Gzip()), ("zstd", Zstd()))
     return [
-        http_filter(
+        typed.http_filter(
             f"decompressor.{name}",
-            Decompressor(
-                decompressor_library=extension(f"envoy.compression.{name}.decompressor", library),
-                request_direction_config=DecompressorRequestDirectionConfig(advertise_accept_encoding=False),
-                response_direction_config=DecompressorResponseDirectionConfig(common_config=off),
+            decompressorv3.Decompressor(
+                decompressor_library=typed.extension(f"envoy.compression.{name}.decompressor", library),
+                request_direction_config=decompressorv3.DecompressorRequestDirectionConfig(
+                    advertise_accept_encoding=False
+                ),
+                response_direction_config=decompressorv3.DecompressorResponseDirectionConfig(common_config=off),
             ),
         )
         for name, library in libraries
@@ -261,68 +221,70 @@ def _cors(cors: CORSSettings) -> CorsPolicy:
     )
 
 
-def _preflights(name: str = "preflights", path: str = "/", cors: Mapping[str, Packed] | None = None) -> Route:
+def _preflights(name: str = "preflights", path: str = "/", cors: Mapping[str, Packed] | None = None) -> routev3.Route:
     """The filter for cross-origin requests answers these, and looks for its settings on a route to a cluster only."""
-    asked = HeaderMatcher(name="access-control-request-method", present_match=True)
-    return Route(
+    asked = routev3.HeaderMatcher(name="access-control-request-method", present_match=True)
+    return routev3.Route(
         name=name,
-        match=RouteMatch(prefix=path, headers=[_asked("OPTIONS"), asked]),
-        route=RouteAction(cluster=NO_ORDER),
+        match=routev3.RouteMatch(prefix=path, headers=[_asked("OPTIONS"), asked]),
+        route=routev3.RouteAction(cluster=NO_ORDER),
         typed_per_filter_config=dict(cors or {}),
     )
 
 
-def _origin(pattern: str) -> StringMatcher:
+def _origin(pattern: str) -> matcherv3.StringMatcher:
     """Matches an origin: any, one, or one with a star for its subdomains."""
     if pattern == "*":
-        return StringMatcher(safe_regex=RegexMatcher(regex=".*"))
+        return typed.matches(".*")
     if "*" not in pattern:
-        return StringMatcher(exact=pattern)
-    return StringMatcher(safe_regex=RegexMatcher(regex=re.escape(pattern).replace(r"\*", r"[A-Za-z0-9.-]+")))
+        return typed.exact(pattern)
+    return typed.matches(re.escape(pattern).replace(r"\*", r"[A-Za-z0-9.-]+"))
 
 
-def _body_limit(settings: Settings) -> HttpFilter:
+def _body_limit(settings: Settings) -> hcmv3.HttpFilter:
     """The 413. A buffer limit alone would answer it too late, and with retries lost."""
     limit = {"max_request_bytes": settings.limits.request_body}
     kind = "envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit"
-    return http_filter("body_size_limit", untyped(kind, limit))
+    return typed.http_filter("body_size_limit", typed.untyped(kind, limit))
 
 
-def _gateway(settings: Settings) -> HttpFilter:
+def _gateway(settings: Settings) -> hcmv3.HttpFilter:
     config = processor.gateway_filter(settings, contract.GATEWAY)
     # Each request brings its number of tries and its retry conditions, in x-envoy-* headers.
-    config.mutation_rules = HeaderMutationRules(allow_envoy=True)
+    config.mutation_rules = mutationv3.HeaderMutationRules(allow_envoy=True)
     config.request_attributes = identity.attributes(settings)
     config.metadata_options = identity.metadata(settings, receiving=_told(settings))
     # Off without a route, and every route turns it on. Envoy alone would answer a request too broken to have a route
     # (400, 431), and close its connection before the processor could add anything to the answer.
-    gateway = http_filter("ext_proc", config)
+    gateway = typed.http_filter("ext_proc", config)
     gateway.disabled = True
     return gateway
 
 
-def _everywhere() -> ExtProcPerRoute:
-    return ExtProcPerRoute(overrides=ExtProcOverrides())
+def _everywhere() -> extprocv3.ExtProcPerRoute:
+    return extprocv3.ExtProcPerRoute(overrides=extprocv3.ExtProcOverrides())
 
 
-def routes(settings: Settings) -> RouteConfiguration:
-    elsewhere = Route(match=RouteMatch(prefix="/"), direct_response=DirectResponseAction(status=404))
-    filters = {"envoy.filters.http.ext_proc": pack(FilterConfig(config=pack(_everywhere())))}
+def routes(settings: Settings) -> routev3.RouteConfiguration:
+    elsewhere = routev3.Route(
+        match=routev3.RouteMatch(prefix="/"), direct_response=routev3.DirectResponseAction(status=404)
+    )
+    filters = {"envoy.filters.http.ext_proc": pack(routev3.FilterConfig(config=pack(_everywhere())))}
     preflights = []
     if settings.listener.cors is not None:
         preflights.append(_preflights())
         filters["envoy.filters.http.cors"] = pack(_cors(settings.listener.cors))
-    host = VirtualHost(
+    host = routev3.VirtualHost(
         name="ai",
         domains=["*"],
         include_request_attempt_count=True,
         typed_per_filter_config=filters,
         routes=[_no_grpc(), *_profiles(settings), *preflights, *_models(settings), elsewhere],
     )
-    return RouteConfiguration(name=ROUTES, virtual_hosts=[host])
+    return routev3.RouteConfiguration(name=ROUTES, virtual_hosts=[host])
 
 
-def _profiles(settings: Settings) -> Sequence[Route]:
+def _profiles(settings: Settings) -> Sequence[routev3.Route]:
     """The routes of the MCP gateway. Other methods than POST are answered by the processor, and need none."""
     if settings.mcp is None:
         return []
@@ -330,38 +292,41 @@ def _profiles(settings: Settings) -> Sequence[Route]:
     if origins := settings.mcp.origins:
         asking = CORSSettings.model_construct(origins=origins, headers=_MCP_HEADERS, max_age=600)
         cors["envoy.filters.http.cors"] = pack(_cors(asking))
-    action = RouteAction(
+    action = routev3.RouteAction(
         inline_cluster_specifier_plugin=_order(),
         timeout=seconds(0),  # an answer may stream for hours
         idle_timeout=seconds(_client_idle_timeout(settings)),
         # A call of a tool is not repeated, unless its connection failed: the processor raises the number.
-        retry_policy=RetryPolicy(
+        retry_policy=routev3.RetryPolicy(
             num_retries=0,
-            retry_back_off=RetryPolicyRetryBackOff(base_interval=seconds(0.005), max_interval=seconds(0.005)),
+            retry_back_off=routev3.RetryPolicyRetryBackOff(base_interval=seconds(0.005), max_interval=seconds(0.005)),
         ),
     )
-    match = RouteMatch(prefix="/mcp/", headers=[_asked("POST")])
-    route = Route(name="mcp", match=match, route=action, typed_per_filter_config=cors)
-    calls = by_size(route, settings.limits.request_body)
+    match = routev3.RouteMatch(prefix="/mcp/", headers=[_asked("POST")])
+    route = routev3.Route(name="mcp", match=match, route=action, typed_per_filter_config=cors)
+    calls = typed.by_size(route, settings.limits.request_body)
     return [*([_preflights("mcp-preflights", "/mcp/", cors)] if origins else []), *calls]
 
 
-def _models(settings: Settings) -> Sequence[Route]:
+def _models(settings: Settings) -> Sequence[routev3.Route]:
     """The routes of everything that clients may call. Paths have all but their method in common."""
-    action = RouteAction(
+    action = routev3.RouteAction(
         inline_cluster_specifier_plugin=_order(),
         timeout=seconds(0),  # an answer may stream for hours
         idle_timeout=seconds(_client_idle_timeout(settings)),
-        retry_policy=RetryPolicy(
+        retry_policy=routev3.RetryPolicy(
             num_retries=0,  # the processor raises it
             # No API of a model answers in HTML, with a redirect or with a status above 599: they come from some proxy.
             retriable_headers=[
-                HeaderMatcher(name="content-type", string_match=StringMatcher(prefix="text/html")),
-                HeaderMatcher(name=":status", string_match=StringMatcher(safe_regex=RegexMatcher(regex="[^245].*"))),
+                routev3.HeaderMatcher(name="content-type", string_match=typed.begins("text/html")),
+                routev3.HeaderMatcher(
+                    name=":status",
+                    string_match=typed.matches("[^245].*"),
+                ),
             ],
             refresh_cluster_on_retry=True,  # makes a retry go to the next target instead of the first
             # The next target is tried at once. Before a further try at the same one the attempt attachment waits.
-            retry_back_off=RetryPolicyRetryBackOff(base_interval=seconds(0.001), max_interval=seconds(0.001)),
+            retry_back_off=routev3.RetryPolicyRetryBackOff(base_interval=seconds(0.001), max_interval=seconds(0.001)),
         ),
     )
     patterns: dict[str, list[str]] = {}
@@ -369,23 +334,23 @@ def _models(settings: Settings) -> Sequence[Route]:
         patterns.setdefault(method, []).append(path_regex(path))
     routes = []
     for method, paths in patterns.items():
-        match = RouteMatch(safe_regex=RegexMatcher(regex="|".join(paths)), headers=[_asked(method)])
+        match = routev3.RouteMatch(safe_regex=matcherv3.RegexMatcher(regex="|".join(paths)), headers=[_asked(method)])
         largest = settings.limits.request_body if method == "POST" else 0
-        routes += by_size(Route(name=method, match=match, route=action), largest)
+        routes += typed.by_size(routev3.Route(name=method, match=match, route=action), largest)
     return routes
 
 
-def _asked(method: str) -> HeaderMatcher:
-    return HeaderMatcher(name=":method", string_match=StringMatcher(exact=method))
+def _asked(method: str) -> routev3.HeaderMatcher:
+    return routev3.HeaderMatcher(name=":method", string_match=typed.exact(method))
 
 
-def _order() -> ClusterSpecifierPlugin:
+def _order() -> routev3.ClusterSpecifierPlugin:
     """The processor gives the order per request. The configured one only serves a request without an order."""
     group = {"name": "none", "clusters": [{"cluster_name": NO_ORDER, "weight": 1}]}
     config = {"override_metadata_namespace": contract.ORDER_NAMESPACE, "priority_groups": [group]}
     kind = "envoy.extensions.router.cluster_specifiers.priority_group.v3.PriorityGroupClusterSpecifier"
     name = "envoy.router.cluster_specifier_plugin.priority_group"
-    return ClusterSpecifierPlugin(extension=extension(name, untyped(kind, config)))
+    return routev3.ClusterSpecifierPlugin(extension=typed.extension(name, typed.untyped(kind, config)))
 
 
 def _client_idle_timeout(settings: Settings) -> float:

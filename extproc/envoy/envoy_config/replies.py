@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from envoy_data_plane.envoy.config.accesslog.v3 import AccessLogFilter, AndFilter
-from envoy_data_plane.envoy.config.core.v3 import DataSource, SubstitutionFormatString
-from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
-    LocalReplyConfig,
-    ResponseMapper,
-)
+from envoy_data_plane.envoy.config.accesslog import v3 as accesslogv3
+from envoy_data_plane.envoy.config.core import v3 as corev3
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcmv3
 from envoy_data_plane.google.protobuf import Struct
 
 from extproc.envoy.envoy_config.typed import cel, set_header, with_flags
@@ -53,7 +50,7 @@ _OF_SERVERS = {
 """The words for the same failures of MCP servers."""
 
 
-def public(request_body: int, *, mcp: bool = False) -> LocalReplyConfig:
+def public(request_body: int, *, mcp: bool = False) -> hcmv3.LocalReplyConfig:
     """Answers of the public listener: requests that never reached a provider, or took too long there. With `mcp` those
     to clients of MCP speak JSON-RPC, without an id: Envoy has not read the message.
     """
@@ -83,10 +80,10 @@ def public(request_body: int, *, mcp: bool = False) -> LocalReplyConfig:
         mappers.append(_reply(when, kind, message))
     last = cel("response.code >= 400"), INVALID_REQUEST, malformed
     mappers += [_mcp_reply(*last, keep_status=True)] if mcp else []
-    return LocalReplyConfig(mappers=[*mappers, _reply(*last, keep_status=True)])
+    return hcmv3.LocalReplyConfig(mappers=[*mappers, _reply(*last, keep_status=True)])
 
 
-def hop(provider: str, most: int, *, tokens: bool = False) -> LocalReplyConfig:
+def hop(provider: str, most: int, *, tokens: bool = False) -> hcmv3.LocalReplyConfig:
     """Answers of a try, in place of a provider's. `contract.HOP` has the reason; `most` is `max_requests`."""
     down = f"Provider {provider} cannot be reached: try again, or use another model."
     busy = f"Provider {provider} has {most} requests in flight, its max_requests: try again in a moment."
@@ -98,7 +95,7 @@ def hop(provider: str, most: int, *, tokens: bool = False) -> LocalReplyConfig:
     if tokens:
         keyless = f"The gateway has no token for provider {provider} now: try again in a moment, or use another model."
     broken = f"Provider {provider} sent an answer that is not HTTP: try again, or use another model."
-    return LocalReplyConfig(
+    return hcmv3.LocalReplyConfig(
         mappers=[
             _own_refusals(),
             _reply(cel(NO_CREDENTIAL), PROVIDER_CREDENTIAL_REJECTED, keyless, "credential"),
@@ -114,15 +111,15 @@ def hop(provider: str, most: int, *, tokens: bool = False) -> LocalReplyConfig:
     )
 
 
-def _own_refusals() -> ResponseMapper:
+def _own_refusals() -> hcmv3.ResponseMapper:
     """The processor's own refusals stay as it wrote them."""
-    body = SubstitutionFormatString(text_format_source=DataSource(inline_string="%LOCAL_REPLY_BODY%"))
-    return ResponseMapper(filter=cel("response.code_details.startsWith('extproc_')"), body_format_override=body)
+    body = corev3.SubstitutionFormatString(text_format_source=corev3.DataSource(inline_string="%LOCAL_REPLY_BODY%"))
+    return hcmv3.ResponseMapper(filter=cel("response.code_details.startsWith('extproc_')"), body_format_override=body)
 
 
 def _reply(
-    when: AccessLogFilter, kind: Kind, message: str, hop: str | None = None, *, keep_status: bool = False
-) -> ResponseMapper:
+    when: accesslogv3.AccessLogFilter, kind: Kind, message: str, hop: str | None = None, *, keep_status: bool = False
+) -> hcmv3.ResponseMapper:
     return _mapper(when, kind, error(kind, message.replace("%", "%%")), hop, keep_status=keep_status)
 
 
@@ -131,23 +128,25 @@ def error(kind: Kind, message: str) -> dict[str, Any]:
     return {"error": {"message": message, "type": kind.type, "param": None, "code": kind.code}}
 
 
-def _mcp_reply(when: AccessLogFilter, kind: Kind, message: str, *, keep_status: bool = False) -> ResponseMapper:
+def _mcp_reply(
+    when: accesslogv3.AccessLogFilter, kind: Kind, message: str, *, keep_status: bool = False
+) -> hcmv3.ResponseMapper:
     from extproc.tools.mcp.refusals import rpc_code  # noqa: PLC0415 - most gateways serve models alone
 
     kind, message = _OF_SERVERS.get(kind, (kind, message))
-    when = AccessLogFilter(and_filter=AndFilter(filters=[cel(_MCP), when]))
+    when = accesslogv3.AccessLogFilter(and_filter=accesslogv3.AndFilter(filters=[cel(_MCP), when]))
     body = rpc.error(None, rpc_code(kind), message.replace("%", "%%"), {"code": kind.code})
     return _mapper(when, kind, body, keep_status=keep_status)
 
 
 def _mapper(
-    when: AccessLogFilter, kind: Kind, body: dict[str, Any], hop: str | None = None, *, keep_status: bool
-) -> ResponseMapper:
+    when: accesslogv3.AccessLogFilter, kind: Kind, body: dict[str, Any], hop: str | None = None, *, keep_status: bool
+) -> hcmv3.ResponseMapper:
     said = {contract.HOP: hop, f"{contract.HOP}-{hop}": "1"} if hop else {} if keep_status else kind.advice
     headers = [set_header(name, value) for name, value in ({ORIGIN: "gateway"} | dict(said)).items()]
-    return ResponseMapper(
+    return hcmv3.ResponseMapper(
         filter=when,
         status_code=None if keep_status else kind.status,
         headers_to_add=headers,
-        body_format_override=SubstitutionFormatString(json_format=Struct.from_dict(body)),
+        body_format_override=corev3.SubstitutionFormatString(json_format=Struct.from_dict(body)),
     )

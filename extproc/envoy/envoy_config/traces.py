@@ -8,34 +8,19 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDnsLookupFamily
-from envoy_data_plane.envoy.config.core.v3 import (
-    GrpcService,
-    GrpcServiceEnvoyGrpc,
-    Http2ProtocolOptions,
-    TypedExtensionConfig,
-)
-from envoy_data_plane.envoy.config.trace.v3 import OpenTelemetryConfig, TracingHttp
-from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpConnectionManagerTracing
+from envoy_data_plane.envoy.config.cluster import v3 as clusterv3
+from envoy_data_plane.envoy.config.core import v3 as corev3
+from envoy_data_plane.envoy.config.trace import v3 as tracev3
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcmv3
 from envoy_data_plane.envoy.extensions.tracers.opentelemetry.samplers.v3 import (
     ParentBasedSamplerConfig,
     TraceIdRatioBasedSamplerConfig,
 )
-from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
-    HttpProtocolOptions,
-    HttpProtocolOptionsExplicitHttpConfig,
-)
-from envoy_data_plane.envoy.type.metadata.v3 import (
-    MetadataKey,
-    MetadataKeyPathSegment,
-    MetadataKind,
-    MetadataKindRequest,
-)
-from envoy_data_plane.envoy.type.tracing.v3 import CustomTag, CustomTagLiteral, CustomTagMetadata
-from envoy_data_plane.envoy.type.v3 import FractionalPercent, FractionalPercentDenominatorType, Percent
+from envoy_data_plane.envoy.type import v3 as typev3
+from envoy_data_plane.envoy.type.metadata import v3 as metadatav3
+from envoy_data_plane.envoy.type.tracing import v3 as tracingv3
 
-from extproc.envoy.envoy_config import processor
-from extproc.envoy.envoy_config.typed import discovery, endpoints, pack, seconds, socket_address, tls_to
+from extproc.envoy.envoy_config.typed import cluster_at, http2, pack, seconds
 from extproc.operate.telemetry.traces import ATTRIBUTES
 from extproc.settings.config import Settings
 from extproc.words import contract
@@ -43,71 +28,61 @@ from extproc.words import contract
 _CLUSTER = "otlp"
 
 
-def of_requests(settings: Settings) -> HttpConnectionManagerTracing | None:
+def of_requests(settings: Settings) -> hcmv3.HttpConnectionManagerTracing | None:
     """Spans of the public listener."""
     return _tracing(settings, [_attribute(name) for name in ATTRIBUTES])
 
 
-def of_tries(settings: Settings, provider: str) -> HttpConnectionManagerTracing | None:
+def of_tries(settings: Settings, provider: str) -> hcmv3.HttpConnectionManagerTracing | None:
     """Spans of the tries at a provider, below those of their requests."""
-    literal = CustomTagLiteral(value=provider)
-    return _tracing(settings, [CustomTag(tag="extproc.provider", literal=literal)])
+    literal = tracingv3.CustomTagLiteral(value=provider)
+    return _tracing(settings, [tracingv3.CustomTag(tag="extproc.provider", literal=literal)])
 
 
-def clusters(settings: Settings, ca_file: str) -> list[Cluster]:
+def clusters(settings: Settings, ca_file: str) -> list[clusterv3.Cluster]:
     """The collector."""
     traces = settings.telemetry.traces
     if traces is None:
         return []
-    url = urlsplit(traces.otlp)
-    host = url.hostname or ""
-    http2 = HttpProtocolOptions(
-        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=Http2ProtocolOptions())
-    )
-    collector = Cluster(
-        name=_CLUSTER,
-        type=discovery(host),
-        dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
-        connect_timeout=seconds(1),
-        load_assignment=endpoints(_CLUSTER, socket_address(host, url.port or 4317), hostname=host),
-        transport_socket=tls_to(host, ca_file) if url.scheme == "https" else None,
-        typed_extension_protocol_options={processor.PROTOCOL_OPTIONS: pack(http2)},
-    )
+    collector = cluster_at(_CLUSTER, urlsplit(traces.otlp), ca_file, timeout=1, port=4317)
+    collector.typed_extension_protocol_options = http2(corev3.Http2ProtocolOptions())
     return [collector]
 
 
-def _tracing(settings: Settings, tags: list[CustomTag]) -> HttpConnectionManagerTracing | None:
+def _tracing(settings: Settings, tags: list[tracingv3.CustomTag]) -> hcmv3.HttpConnectionManagerTracing | None:
     traces = settings.telemetry.traces
     if traces is None:
         return None
-    service = GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=_CLUSTER), timeout=seconds(1))
-    exporter = OpenTelemetryConfig(
+    service = corev3.GrpcService(envoy_grpc=corev3.GrpcServiceEnvoyGrpc(cluster_name=_CLUSTER), timeout=seconds(1))
+    exporter = tracev3.OpenTelemetryConfig(
         grpc_service=service, service_name="llm-extproc", sampler=_sampler(round(1_000_000 * traces.sample))
     )
-    return HttpConnectionManagerTracing(
-        provider=TracingHttp(name="envoy.tracers.opentelemetry", typed_config=pack(exporter)),
-        random_sampling=Percent(value=100),  # a lower one would also drop traces that their callers record
-        client_sampling=Percent(value=0),  # only traceparent decides, not x-client-trace-id
+    return hcmv3.HttpConnectionManagerTracing(
+        provider=tracev3.TracingHttp(name="envoy.tracers.opentelemetry", typed_config=pack(exporter)),
+        random_sampling=typev3.Percent(value=100),  # a lower one would also drop traces that their callers record
+        client_sampling=typev3.Percent(value=0),  # only traceparent decides, not x-client-trace-id
         custom_tags=tags,
     )
 
 
-def _sampler(parts: int) -> TypedExtensionConfig:
+def _sampler(parts: int) -> corev3.TypedExtensionConfig:
     """The decision of the caller, or so many parts of a million of the traces that begin here."""
-    share = FractionalPercent(numerator=parts, denominator=FractionalPercentDenominatorType.MILLION)
-    ours = TypedExtensionConfig(
+    share = typev3.FractionalPercent(numerator=parts, denominator=typev3.FractionalPercentDenominatorType.MILLION)
+    ours = corev3.TypedExtensionConfig(
         name="envoy.tracers.opentelemetry.samplers.trace_id_ratio_based",
         typed_config=pack(TraceIdRatioBasedSamplerConfig(sampling_percentage=share)),
     )
-    return TypedExtensionConfig(
+    return corev3.TypedExtensionConfig(
         name="envoy.tracers.opentelemetry.samplers.parent_based",
         typed_config=pack(ParentBasedSamplerConfig(wrapped_sampler=ours)),
     )
 
 
-def _attribute(name: str) -> CustomTag:
-    key = MetadataKey(key=contract.TRACE_NAMESPACE, path=[MetadataKeyPathSegment(key=name)])
-    kind = MetadataKind(request=MetadataKindRequest())
+def _attribute(name: str) -> tracingv3.CustomTag:
+    key = metadatav3.MetadataKey(key=contract.TRACE_NAMESPACE, path=[metadatav3.MetadataKeyPathSegment(key=name)])
+    kind = metadatav3.MetadataKind(request=metadatav3.MetadataKindRequest())
     # Envoy's own http.url has the query, where some clients send their key.
     default = "-" if name == "http.url" else ""
-    return CustomTag(tag=name, metadata=CustomTagMetadata(kind=kind, metadata_key=key, default_value=default))
+    return tracingv3.CustomTag(
+        tag=name, metadata=tracingv3.CustomTagMetadata(kind=kind, metadata_key=key, default_value=default)
+    )

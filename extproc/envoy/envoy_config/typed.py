@@ -8,39 +8,23 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
 from typing import Any as Json
+from urllib.parse import SplitResult
 
 import betterproto2
 import yaml
-from envoy_data_plane.envoy.config.accesslog.v3 import AccessLogFilter, ExtensionFilter, ResponseFlagFilter
-from envoy_data_plane.envoy.config.cluster.v3 import CircuitBreakers, CircuitBreakersThresholds, ClusterDiscoveryType
-from envoy_data_plane.envoy.config.core.v3 import (
-    Address,
-    DataSource,
-    HeaderValue,
-    HeaderValueOption,
-    HeaderValueOptionHeaderAppendAction,
-    SocketAddress,
-    TransportSocket,
-    TypedExtensionConfig,
-)
-from envoy_data_plane.envoy.config.endpoint.v3 import (
-    ClusterLoadAssignment,
-    Endpoint,
-    LbEndpoint,
-    LocalityLbEndpoints,
-)
-from envoy_data_plane.envoy.config.route.v3 import HeaderMatcher, Route
+from envoy_data_plane.envoy.config.accesslog import v3 as accesslogv3
+from envoy_data_plane.envoy.config.cluster import v3 as clusterv3
+from envoy_data_plane.envoy.config.common.mutation_rules import v3 as mutationv3
+from envoy_data_plane.envoy.config.core import v3 as corev3
+from envoy_data_plane.envoy.config.endpoint import v3 as endpointv3
+from envoy_data_plane.envoy.config.listener import v3 as listenerv3
+from envoy_data_plane.envoy.config.route import v3 as routev3
 from envoy_data_plane.envoy.extensions.access_loggers.filters.cel.v3 import ExpressionFilter
-from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
-from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
-    CertificateValidationContext,
-    CommonTlsContext,
-    SubjectAltNameMatcher,
-    SubjectAltNameMatcherSanType,
-    UpstreamTlsContext,
-)
-from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
-from envoy_data_plane.envoy.type.v3 import Int64Range
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcmv3
+from envoy_data_plane.envoy.extensions.transport_sockets.tls import v3 as tlsv3
+from envoy_data_plane.envoy.extensions.upstreams.http import v3 as upstreamhttpv3
+from envoy_data_plane.envoy.type import v3 as typev3
+from envoy_data_plane.envoy.type.matcher import v3 as matcherv3
 from envoy_data_plane.google.protobuf import Any, Struct
 from envoy_data_plane.message_pool import default_message_pool
 
@@ -52,7 +36,7 @@ UNLIMITED = 1_000_000
 
 _SIZES = (64 << 10, 1 << 20)
 """Bytes of small and of middle requests."""
-_NOT_COMPRESSED = HeaderMatcher(name="content-encoding", present_match=True, invert_match=True)
+_NOT_COMPRESSED = routev3.HeaderMatcher(name="content-encoding", present_match=True, invert_match=True)
 
 
 @dataclass(eq=False, repr=False)
@@ -90,12 +74,12 @@ def pack(message: betterproto2.Message) -> Any:
     return packed
 
 
-def extension(name: str, message: betterproto2.Message) -> TypedExtensionConfig:
-    return TypedExtensionConfig(name=name, typed_config=pack(message))
+def extension(name: str, message: betterproto2.Message) -> corev3.TypedExtensionConfig:
+    return corev3.TypedExtensionConfig(name=name, typed_config=pack(message))
 
 
-def http_filter(name: str, message: betterproto2.Message) -> HttpFilter:
-    return HttpFilter(name=f"envoy.filters.http.{name}", typed_config=pack(message))
+def http_filter(name: str, message: betterproto2.Message) -> hcmv3.HttpFilter:
+    return hcmv3.HttpFilter(name=f"envoy.filters.http.{name}", typed_config=pack(message))
 
 
 def untyped(kind: str, value: Mapping[str, Json]) -> TypedStruct:
@@ -107,29 +91,53 @@ def seconds(value: float) -> timedelta:
     return timedelta(seconds=value)
 
 
-def file(path: str) -> DataSource:
-    return DataSource(filename=path)
+def file(path: str) -> corev3.DataSource:
+    return corev3.DataSource(filename=path)
 
 
-def set_header(name: str, value: str) -> HeaderValueOption:
+def set_header(name: str, value: str) -> corev3.HeaderValueOption:
     """A header that replaces any earlier one. `%` would begin one of Envoy's format commands."""
-    header = HeaderValue(key=name, value=value.replace("%", "%%"))
-    action = HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
-    return HeaderValueOption(header=header, append_action=action)
+    header = corev3.HeaderValue(key=name, value=value.replace("%", "%%"))
+    action = corev3.HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
+    return corev3.HeaderValueOption(header=header, append_action=action)
 
 
-def socket_address(host: str, port: int) -> Address:
-    return Address(socket_address=SocketAddress(address=host, port_value=port))
+def exact(text: str) -> matcherv3.StringMatcher:
+    """Matches one text."""
+    return matcherv3.StringMatcher(exact=text)
 
 
-def endpoints(cluster: str, *addresses: Address, hostname: str = "") -> ClusterLoadAssignment:
+def begins(text: str) -> matcherv3.StringMatcher:
+    """Matches every text that begins with this one."""
+    return matcherv3.StringMatcher(prefix=text)
+
+
+def matches(regex: str) -> matcherv3.StringMatcher:
+    """Matches every text that fits the whole expression of RE2."""
+    return matcherv3.StringMatcher(safe_regex=matcherv3.RegexMatcher(regex=regex))
+
+
+def remove(names: matcherv3.StringMatcher) -> mutationv3.HeaderMutation:
+    """Removes every header whose name matches."""
+    return mutationv3.HeaderMutation(remove_on_match=mutationv3.HeaderMutationRemoveOnMatch(key_matcher=names))
+
+
+def socket_address(host: str, port: int) -> corev3.Address:
+    return corev3.Address(socket_address=corev3.SocketAddress(address=host, port_value=port))
+
+
+def endpoints(cluster: str, *addresses: corev3.Address, hostname: str = "") -> endpointv3.ClusterLoadAssignment:
     """A cluster's endpoints, all alike."""
-    found = [LbEndpoint(endpoint=Endpoint(address=address, hostname=hostname)) for address in addresses]
-    return ClusterLoadAssignment(cluster_name=cluster, endpoints=[LocalityLbEndpoints(lb_endpoints=found)])
+    found = [
+        endpointv3.LbEndpoint(endpoint=endpointv3.Endpoint(address=address, hostname=hostname)) for address in addresses
+    ]
+    return endpointv3.ClusterLoadAssignment(
+        cluster_name=cluster, endpoints=[endpointv3.LocalityLbEndpoints(lb_endpoints=found)]
+    )
 
 
-def discovery(host: str) -> ClusterDiscoveryType:
-    return ClusterDiscoveryType.STATIC if is_ip(host) else ClusterDiscoveryType.STRICT_DNS
+def discovery(host: str) -> clusterv3.ClusterDiscoveryType:
+    return clusterv3.ClusterDiscoveryType.STATIC if is_ip(host) else clusterv3.ClusterDiscoveryType.STRICT_DNS
 
 
 def is_ip(host: str) -> bool:
@@ -140,27 +148,65 @@ def is_ip(host: str) -> bool:
     return True
 
 
-def tls_to(host: str, ca_file: str) -> TransportSocket:
+def http_chain(
+    manager: hcmv3.HttpConnectionManager, transport_socket: corev3.TransportSocket | None = None
+) -> list[listenerv3.FilterChain]:
+    """The filters of a listener for HTTP."""
+    http = listenerv3.Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(manager))
+    return [listenerv3.FilterChain(filters=[http], transport_socket=transport_socket)]
+
+
+def http2(options: corev3.Http2ProtocolOptions) -> dict[str, Any]:
+    """The options of a cluster that speaks HTTP/2, without TLS."""
+    config = upstreamhttpv3.HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=options)
+    return protocol_options(upstreamhttpv3.HttpProtocolOptions(explicit_http_config=config))
+
+
+def protocol_options(options: upstreamhttpv3.HttpProtocolOptions) -> dict[str, Any]:
+    """`typed_extension_protocol_options` of a cluster."""
+    return {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": pack(options)}
+
+
+def cluster_at(
+    name: str, url: SplitResult, ca_file: str, *, timeout: float, port: int | None = None
+) -> clusterv3.Cluster:
+    """A cluster of the host of `url`, with TLS where its scheme is https. `timeout` is for connections, in seconds,
+    `port` for an address without one; None: the scheme's own.
+    """
+    host, secure = url.hostname or "", url.scheme == "https"
+    address = socket_address(host, url.port or port or (443 if secure else 80))
+    return clusterv3.Cluster(
+        name=name,
+        type=discovery(host),
+        # AUTO would prefer IPv6 even without a route for it.
+        dns_lookup_family=clusterv3.ClusterDnsLookupFamily.V4_PREFERRED,
+        connect_timeout=seconds(timeout),
+        load_assignment=endpoints(name, address, hostname=host),
+        transport_socket=tls_to(host, ca_file) if secure else None,
+    )
+
+
+def tls_to(host: str, ca_file: str) -> corev3.TransportSocket:
     """TLS to `host`, which must show a certificate for that name of one of the authorities in `ca_file`."""
-    validation = CertificateValidationContext(trusted_ca=file(ca_file))
+    validation = tlsv3.CertificateValidationContext(trusted_ca=file(ca_file))
     if is_ip(host):  # SNI takes names, not addresses
-        address = SubjectAltNameMatcher(
-            san_type=SubjectAltNameMatcherSanType.IP_ADDRESS, matcher=StringMatcher(exact=host)
+        address = tlsv3.SubjectAltNameMatcher(
+            san_type=tlsv3.SubjectAltNameMatcherSanType.IP_ADDRESS, matcher=exact(host)
         )
         validation.match_typed_subject_alt_names.append(address)
-    context = UpstreamTlsContext(
+    context = tlsv3.UpstreamTlsContext(
         sni="" if is_ip(host) else host,
         auto_sni_san_validation=not is_ip(host),
-        common_tls_context=CommonTlsContext(validation_context=validation),
+        common_tls_context=tlsv3.CommonTlsContext(validation_context=validation),
     )
-    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
+    return corev3.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
 
 
-def breakers(requests: int = UNLIMITED, connections: int = UNLIMITED) -> CircuitBreakers:
-    thresholds = CircuitBreakersThresholds(
+def breakers(requests: int = UNLIMITED, connections: int = UNLIMITED) -> clusterv3.CircuitBreakers:
+    thresholds = clusterv3.CircuitBreakersThresholds(
         max_connections=connections, max_pending_requests=requests, max_requests=requests, max_retries=UNLIMITED
     )
-    return CircuitBreakers(thresholds=[thresholds])
+    return clusterv3.CircuitBreakers(thresholds=[thresholds])
 
 
 def buffer_bytes(body: int) -> int:
@@ -170,7 +216,7 @@ def buffer_bytes(body: int) -> int:
     return 2 * body + (1 << 20)
 
 
-def by_size(route: Route, most: int) -> list[Route]:
+def by_size(route: routev3.Route, most: int) -> list[routev3.Route]:
     """The route for requests of up to `most` bytes, behind ones for smaller requests, with smaller buffers.
 
     Envoy has one limit for the body of a request and for what it holds of an answer whose headers the processor has not
@@ -179,7 +225,7 @@ def by_size(route: Route, most: int) -> list[Route]:
     assert route.match is not None
     routes = []
     for size in (size for size in _SIZES if size < most):
-        length = HeaderMatcher(name="content-length", range_match=Int64Range(start=0, end=size + 1))
+        length = routev3.HeaderMatcher(name="content-length", range_match=typev3.Int64Range(start=0, end=size + 1))
         match = replace(route.match, headers=[*route.match.headers, length, _NOT_COMPRESSED])
         name, limit = f"{route.name} {size >> 10} KiB", buffer_bytes(size)
         routes.append(replace(route, name=name, match=match, request_body_buffer_limit=limit))
@@ -220,13 +266,13 @@ def to_yaml(tree: Json) -> str:
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=120)
 
 
-def cel(expression: str) -> AccessLogFilter:
+def cel(expression: str) -> accesslogv3.AccessLogFilter:
     """Requests for which a CEL expression over Envoy's attributes is true."""
     name = "envoy.access_loggers.extension_filters.cel"
     typed = pack(ExpressionFilter(expression=expression))
-    return AccessLogFilter(extension_filter=ExtensionFilter(name=name, typed_config=typed))
+    return accesslogv3.AccessLogFilter(extension_filter=accesslogv3.ExtensionFilter(name=name, typed_config=typed))
 
 
-def with_flags(*names: str) -> AccessLogFilter:
+def with_flags(*names: str) -> accesslogv3.AccessLogFilter:
     """Requests that ended with one of these response flags."""
-    return AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=list[str](names)))
+    return accesslogv3.AccessLogFilter(response_flag_filter=accesslogv3.ResponseFlagFilter(flags=list[str](names)))

@@ -9,46 +9,28 @@ model or one consumer's requests would take it away from everybody. `routing.str
 
 from __future__ import annotations
 
-from envoy_data_plane.envoy.config.cluster.v3 import (
-    Cluster,
-    ClusterCommonLbConfig,
-    ClusterDnsLookupFamily,
-    OutlierDetection,
-    UpstreamConnectionOptions,
-)
-from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation
-from envoy_data_plane.envoy.config.core.v3 import (
-    Http1ProtocolOptions,
-    Http2ProtocolOptions,
-    HttpProtocolOptions,
-    KeepaliveSettings,
-    TcpKeepalive,
-)
-from envoy_data_plane.envoy.extensions.filters.http.aws_request_signing.v3 import AwsRequestSigning
-from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import HeaderMutation as HeaderMutationFilter
-from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import Mutations
-from envoy_data_plane.envoy.extensions.filters.http.upstream_codec.v3 import UpstreamCodec
-from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
-from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions as UpstreamProtocolOptions
-from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
-    HttpProtocolOptionsAutoHttpConfig,
-    HttpProtocolOptionsExplicitHttpConfig,
-)
-from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
-from envoy_data_plane.envoy.type.v3 import Percent
+from dataclasses import replace
 
-from extproc.envoy.envoy_config import processor
-from extproc.envoy.envoy_config.public import ENVOY_PREFIX, remove
+from envoy_data_plane.envoy.config.cluster import v3 as clusterv3
+from envoy_data_plane.envoy.config.common.mutation_rules import v3 as mutationv3
+from envoy_data_plane.envoy.config.core import v3 as corev3
+from envoy_data_plane.envoy.extensions.filters.http.aws_request_signing.v3 import AwsRequestSigning
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation import v3 as headermutationv3
+from envoy_data_plane.envoy.extensions.filters.http.upstream_codec.v3 import UpstreamCodec
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcmv3
+from envoy_data_plane.envoy.extensions.upstreams.http import v3 as upstreamhttpv3
+from envoy_data_plane.envoy.type import v3 as typev3
+
+from extproc.envoy.envoy_config.public import ENVOY_PREFIX
 from extproc.envoy.envoy_config.tries import provider_cluster
 from extproc.envoy.envoy_config.typed import (
+    begins,
     breakers,
-    discovery,
-    endpoints,
+    cluster_at,
     http_filter,
-    pack,
+    protocol_options,
+    remove,
     seconds,
-    socket_address,
-    tls_to,
 )
 from extproc.settings.config import Settings
 from extproc.upstream.providers import ProviderSettings
@@ -58,41 +40,32 @@ _STREAMS = 100
 """Most requests in one HTTP/2 connection to a provider."""
 
 
-def cluster(settings: Settings, name: str, ca_file: str, place: str) -> Cluster:
+def cluster(settings: Settings, name: str, ca_file: str, place: str) -> clusterv3.Cluster:
     """The cluster of the provider `name`, behind the try named `place`."""
     provider = settings.hops[name]
-    url, there = provider.url, provider_cluster(place)
-    host, secure = url.hostname or "", url.scheme == "https"
-    port = url.port or (443 if secure else 80)
-    return Cluster(
-        name=there,
-        type=discovery(host),
-        # AUTO would prefer IPv6 even without a route for it.
-        dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
-        connect_timeout=seconds(provider.connect_timeout),
+    url, authorities = provider.url, provider.tls_ca or ca_file
+    protocol = _protocol(provider, settings.limits.answer_buffer, secure=url.scheme == "https")
+    return replace(
+        cluster_at(provider_cluster(place), url, authorities, timeout=provider.connect_timeout),
         per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
         circuit_breakers=breakers(provider.max_requests, provider.max_connections),
         outlier_detection=_outliers(provider),
         # No panic: it would bring back hosts that are ejected.
-        common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0.0)),
-        load_assignment=endpoints(there, socket_address(host, port), hostname=host),
+        common_lb_config=clusterv3.ClusterCommonLbConfig(healthy_panic_threshold=typev3.Percent(value=0.0)),
         # A long silence is normal here; a vanished peer is not.
-        upstream_connection_options=UpstreamConnectionOptions(
-            tcp_keepalive=TcpKeepalive(keepalive_probes=3, keepalive_time=30, keepalive_interval=10)
+        upstream_connection_options=clusterv3.UpstreamConnectionOptions(
+            tcp_keepalive=corev3.TcpKeepalive(keepalive_probes=3, keepalive_time=30, keepalive_interval=10)
         ),
-        transport_socket=tls_to(host, provider.tls_ca or ca_file) if secure else None,
-        typed_extension_protocol_options={
-            processor.PROTOCOL_OPTIONS: pack(_protocol(provider, settings.limits.answer_buffer, secure=secure))
-        },
+        typed_extension_protocol_options=protocol_options(protocol),
     )
 
 
-def _outliers(provider: ProviderSettings) -> OutlierDetection:
+def _outliers(provider: ProviderSettings) -> clusterv3.OutlierDetection:
     """Ejects a host to which no connection can be made, never the last one of its name. Failed answers are of a model
     or of a request, not of a host: `routing.streaks` judges them.
     """
     detection = provider.outlier_detection
-    return OutlierDetection(
+    return clusterv3.OutlierDetection(
         split_external_local_origin_errors=True,
         consecutive_local_origin_failure=detection.consecutive_5xx,
         enforcing_consecutive_5xx=0,
@@ -105,25 +78,25 @@ def _outliers(provider: ProviderSettings) -> OutlierDetection:
     )
 
 
-def _protocol(provider: ProviderSettings, window: int, *, secure: bool) -> UpstreamProtocolOptions:
+def _protocol(provider: ProviderSettings, window: int, *, secure: bool) -> upstreamhttpv3.HttpProtocolOptions:
     # Answers to clients that read slowly keep their windows. Others in the same connection have room of their own.
-    http2 = Http2ProtocolOptions(
+    http2 = corev3.Http2ProtocolOptions(
         max_concurrent_streams=_STREAMS,
         initial_stream_window_size=window,
         initial_connection_window_size=_STREAMS * window,
-        connection_keepalive=KeepaliveSettings(interval=seconds(30), timeout=seconds(10)),
+        connection_keepalive=corev3.KeepaliveSettings(interval=seconds(30), timeout=seconds(10)),
     )
-    plain = HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
-    return UpstreamProtocolOptions(
-        common_http_protocol_options=HttpProtocolOptions(idle_timeout=seconds(60)),
+    plain = upstreamhttpv3.HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=corev3.Http1ProtocolOptions())
+    return upstreamhttpv3.HttpProtocolOptions(
+        common_http_protocol_options=corev3.HttpProtocolOptions(idle_timeout=seconds(60)),
         explicit_http_config=None if secure else plain,
         # HTTP/2 where the provider offers it.
-        auto_config=HttpProtocolOptionsAutoHttpConfig(http2_protocol_options=http2) if secure else None,
+        auto_config=upstreamhttpv3.HttpProtocolOptionsAutoHttpConfig(http2_protocol_options=http2) if secure else None,
         http_filters=[_forged_headers(), *_signature(provider), http_filter("upstream_codec", UpstreamCodec())],
     )
 
 
-def _signature(provider: ProviderSettings) -> list[HttpFilter]:
+def _signature(provider: ProviderSettings) -> list[hcmv3.HttpFilter]:
     """The signature of AWS requests. It stands here and not in the internal listener, because body, path and host are
     final only now.
     """
@@ -131,19 +104,22 @@ def _signature(provider: ProviderSettings) -> list[HttpFilter]:
     if service is None or provider.credential is not None:
         return []
     # Headers that Envoy adds on the way are not part of the signature.
-    unsigned = [StringMatcher(prefix=prefix) for prefix in ("x-envoy-", "x-forwarded-", "x-request-id")]
+    unsigned = [begins(prefix) for prefix in ("x-envoy-", "x-forwarded-", "x-request-id")]
     signing = AwsRequestSigning(service_name=service, region=provider.region or "", match_excluded_headers=unsigned)
     return [http_filter("aws_request_signing", signing)]
 
 
-def _forged_headers() -> HttpFilter:
+def _forged_headers() -> hcmv3.HttpFilter:
     """Removes headers that only the gateway may send. It stands here, not in the internal listener, where it would also
     take them from Envoy's own answers; and x-envoy-* could tell the routers not to retry.
     """
     # Headers about the provider's host, not this gateway. A client that followed a redirect would send its key there.
     names = ("alt-svc", "set-cookie", "location", "content-location", "refresh")
     mutations = [
-        *(remove(prefix) for prefix in (contract.PREFIX, "x-ai-", ENVOY_PREFIX)),
-        *(HeaderMutation(remove=name) for name in names),
+        *(remove(begins(prefix)) for prefix in (contract.PREFIX, "x-ai-", ENVOY_PREFIX)),
+        *(mutationv3.HeaderMutation(remove=name) for name in names),
     ]
-    return http_filter("header_mutation", HeaderMutationFilter(mutations=Mutations(response_mutations=mutations)))
+    return http_filter(
+        "header_mutation",
+        headermutationv3.HeaderMutation(mutations=headermutationv3.Mutations(response_mutations=mutations)),
+    )
