@@ -4,9 +4,12 @@ import itertools
 import json
 
 import pytest
+from msgspec import UNSET
 
+from extproc.dialects import client_apis
 from extproc.guardrails._watch import Watch
 from extproc.settings.limits import LimitsSettings
+from extproc.wire.framing import Frame
 from extproc.wire.framing.sse import carries_nothing
 from extproc.words import contract
 from tests.talk import DONE, STOP, STREAMED, TEXT, TOKENS, USED, answers, asks, feed, sends, streams, talk
@@ -99,9 +102,9 @@ async def test_guardrails_do_not_read_again_what_carries_nothing(world, event, m
 
 def test_text_in_any_field_is_something_for_guardrails():
     for text in (b'{"x":"word"}', b'{"x":[{"y":"word"}]}', b'["word"]'):
-        assert not carries_nothing(text, {"choices"}, guarded=True)
+        assert not carries_nothing(Frame(text, text), {"choices"}, guarded=True)
     for text in (b'{"type":"ping"}', b'{"x":0}', b'[{"x":[]}]', b'{"choices":[]}'):
-        assert carries_nothing(text, {"choices"}, guarded=True)
+        assert carries_nothing(Frame(text, text), {"choices"}, guarded=True)
 
 
 async def test_known_events_that_carry_nothing_end_a_stream_like_comments(world):
@@ -143,3 +146,16 @@ async def test_a_piece_of_many_events_is_worked_on_in_steps(world):
     last = await feed(stream, b"")
     assert (first.body + last.body, last.end) == (TEXT * 200, True)
     await stream.on_end()
+
+
+async def test_stages_share_the_json_of_an_event(world, monkeypatch):
+    """Reading usage needs no parse of its own where guardrails read the answer."""
+    api, given = client_apis()["openai_chat"], []
+    observe = api.observe
+    monkeypatch.setattr(api, "observe", lambda data, report, tree: given.append(tree) or observe(data, report, tree))
+    for settings in (GUARD, ""):
+        gateway = world(settings + TOKENS)
+        await talk(gateway.stream(), asks(), sends(STREAMED), answers(kind=SSE), streams(TEXT + STOP + DONE, end=True))
+    guarded, alone = given[:3], given[3:]
+    assert [tree["choices"][0]["index"] for tree in guarded[:2]] == [0, 0]
+    assert [guarded[2], *alone] == [UNSET] * 4

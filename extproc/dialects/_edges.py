@@ -6,47 +6,18 @@ Text of a model cannot pass for it. In a string the quotes are escaped, and deep
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from extproc.words.dialect import Report
+from extproc.wire.framing import UNREADABLE
 
 _MOST = 16  # places that are tried
 _BLANK = b" \t\r\n"
 _CLOSING = {ord("{"): ord("}"), ord("["): ord("]")}
 _decode = msgspec.json.Decoder(dict[str, Any] | list[Any]).decode
 _raw_decode = json.JSONDecoder().raw_decode
-
-
-class ReadsEdges:
-    """A dialect that reads the usage of an event which is too long to be read whole."""
-
-    openings: Sequence[bytes] = (b"{",)
-    """Ways in which the object with the usage can begin."""
-    usage_key: bytes = b'"usage"'
-
-    def observe(self, data: bytes, report: Report) -> bool:
-        """See `ClientAPI.observe`."""
-        raise NotImplementedError
-
-    def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
-        """See `ClientAPI.observe_edges`."""
-        if (found := find(head, tail, inside, self.openings, key=self.usage_key)) is not None:
-            self.observe(found, report)
-
-
-def edges_reader(
-    observe: Callable[[bytes, Report], bool], openings: Sequence[bytes] = (b"{",), key: bytes = b'"usage"'
-) -> Callable[[bytes, bytes, Report, Mapping[int, bytes]], None]:
-    """`ClientAPI.observe_edges` of a module. `openings` are the ways in which the object with the usage can begin."""
-
-    def observe_edges(head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
-        if (found := find(head, tail, inside, openings, key=key)) is not None:
-            observe(found, report)
-
-    return observe_edges
 
 
 def find(
@@ -64,7 +35,7 @@ def find(
     for document in (*_ends(tail, openings, key), *_beginnings(head, key), *_insides(inside, openings, key)):
         try:
             _decode(document)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             continue
         return document
     return None

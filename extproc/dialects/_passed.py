@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from extproc.dialects import _media, _replies, _usual, read_flag, read_integer, read_model
-from extproc.dialects._edges import ReadsEdges
+from extproc.dialects._observer import Observer
 from extproc.dialects.openai_chat.usage import read_usage
 from extproc.wire.framing.multipart import files_in
 from extproc.words.api import AnswerFacts, Endpoints, Offers
@@ -27,9 +27,6 @@ from extproc.words.said import Closed, Piece, loose
 class _Answer(msgspec.Struct):
     model: Any = None
     usage: Any = None
-
-
-_decode = msgspec.json.Decoder(_Answer).decode
 
 
 def passed_fields(*text: str, **more: Any) -> Fields:
@@ -80,7 +77,7 @@ def form_integer(body: Mapping[str, Any], name: str, least: int, most: int) -> i
 _DIGITS = 10
 
 
-class Passed(ReadsEdges):
+class Passed:
     """The base of such an API: a subclass names its endpoints, its fields, and what differs."""
 
     name: str
@@ -97,6 +94,13 @@ class Passed(ReadsEdges):
     """The model of a request that names none; empty: it has to name one."""
     quiet: ClassVar[frozenset[str]] = frozenset(("id", "object", "model", "type"))
     """Fields of an answer that hold no words."""
+    shape: ClassVar[Any] = _Answer
+    """The struct of an answer, or of an event, as `read_answer` takes it."""
+    counts_unread: ClassVar[bool] = False  # see `Observer`
+
+    def __init__(self) -> None:
+        observer = Observer(self.shape, self.read_answer, counts_unread=self.counts_unread)
+        self.observe, self.observe_edges = observer.observe, observer.observe_edges
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         model = read_model(body) if "model" in body or not self.usual_model else self.usual_model
@@ -122,11 +126,8 @@ class Passed(ReadsEdges):
         """The counts of a usage object; None when it has none that can be believed."""
         return read_usage(said)
 
-    def observe(self, data: bytes, report: Report) -> bool:
-        try:
-            answer = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return False
+    def read_answer(self, answer: Any, report: Report) -> bool:
+        """Take an answer into a report. True where it carries nothing but usage."""
         if isinstance(answer.model, str) and answer.model:
             report.model = answer.model
         if answer.usage is not None:

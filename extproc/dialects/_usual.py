@@ -27,7 +27,7 @@ def conversation(texts: Iterator[Text]) -> Conversation:
     return Conversation(asked=[text.value for text in islice(texts, _MOST_PIECES)])
 
 
-def observe_nothing(data: bytes, report: Report) -> bool:  # noqa: ARG001
+def observe_nothing(data: bytes, report: Report, tree: Any = None) -> bool:  # noqa: ARG001
     """`ClientAPI.observe` of an API that uses nothing."""
     return False
 

@@ -18,7 +18,7 @@ from msgspec import Struct, field
 from extproc.dialects import _usual, safe_names, token_count
 from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import inner, pieces
-from extproc.dialects._edges import edges_reader
+from extproc.dialects._observer import Observer
 from extproc.dialects._refusals import unsupported, wrong
 from extproc.dialects._usual import nothing_said
 from extproc.dialects.gemini_generate_content import calls, naming, replies
@@ -83,21 +83,15 @@ class _Counted(Struct):
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
-_decode_usage = msgspec.json.Decoder(_Counted).decode
 
 
-def observe(data: bytes, report: Report) -> bool:
-    """See `ClientAPI.observe`."""
-    try:
-        usage = _decode_usage(data).usage
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    if usage is not None:
-        report.add_usage(_read_usage(usage))
+def _read(answer: _Counted, report: Report) -> bool:
+    if answer.usage is not None:
+        report.add_usage(_read_usage(answer.usage))
     return False
 
 
-observe_edges = edges_reader(observe, (b"{", b"[{"), USAGE_KEY)
+_OBSERVER = Observer(_Counted, _read, openings=(b"{", b"[{"), key=USAGE_KEY, counts_unread=False)
 
 
 class GeminiEmbeddings:
@@ -117,7 +111,7 @@ class GeminiEmbeddings:
     )
     answers = AnswerFacts(usage_key=USAGE_KEY)
     replies = replies
-    observe, observe_edges = staticmethod(observe), staticmethod(observe_edges)
+    observe, observe_edges = staticmethod(_OBSERVER.observe), staticmethod(_OBSERVER.observe_edges)
     said = staticmethod(nothing_said)
 
     # --- for clients

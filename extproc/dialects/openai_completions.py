@@ -14,7 +14,7 @@ import msgspec
 from extproc.dialects import MAX_TOKENS, _usual, azure, read_flag, read_integer, read_model
 from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import pieces
-from extproc.dialects._edges import edges_reader
+from extproc.dialects._observer import Observer
 from extproc.dialects._replies import openai as replies
 from extproc.dialects._view import varies
 from extproc.dialects.openai_chat.ask import check_stream_options, usage_request
@@ -59,9 +59,6 @@ class _Answer(msgspec.Struct):
     usage: Any = None
     service_tier: Any = None
     error: Any = None
-
-
-_decode = msgspec.json.Decoder(_Answer).decode
 
 
 name, family = "openai_completions", "completions"
@@ -120,14 +117,7 @@ def smallest(model: str) -> dict[str, Any]:
     return {"model": model, "prompt": "Hello"}
 
 
-def observe(data: bytes, report: Report) -> bool:
-    if data == b"[DONE]":
-        return False
-    try:
-        answer = _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        report.add_unread(data)
-        return False
+def _read(answer: _Answer, report: Report) -> bool:
     report.model = answer.model or report.model
     if isinstance(answer.service_tier, str):
         report.options["service_tier"] = answer.service_tier
@@ -143,7 +133,8 @@ def observe(data: bytes, report: Report) -> bool:
     return not answer.choices and answer.error is None
 
 
-observe_edges = edges_reader(observe)
+_OBSERVER = Observer(_Answer, _read)
+observe, observe_edges = _OBSERVER.observe, _OBSERVER.observe_edges
 
 
 def said(event: Any) -> Iterator[Piece | Closed]:

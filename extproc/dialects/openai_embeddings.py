@@ -18,8 +18,8 @@ import msgspec
 from extproc.dialects import _usual, azure, read_integer, read_model, safe_names
 from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import pieces
-from extproc.dialects._edges import edges_reader
 from extproc.dialects._inputs import Inputs
+from extproc.dialects._observer import Observer
 from extproc.dialects._replies import openai as replies
 from extproc.dialects._usual import nothing_said as said
 from extproc.dialects.openai_chat import problem as chat_problem
@@ -92,7 +92,6 @@ class _Vectors(_Answer):
     data: list[_Vector] = []
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
 _decode_vectors = msgspec.json.Decoder(_Vectors).decode
 
 
@@ -131,18 +130,15 @@ def conversation(body: Mapping[str, Any]) -> Conversation:
     return Conversation(asked=pieces(body.get("input"), ()))
 
 
-def observe(data: bytes, report: Report) -> bool:
-    try:
-        answer = _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
+def _read(answer: _Answer, report: Report) -> bool:
     report.model = answer.model or report.model
     if answer.usage is not None:
         report.add_usage(read_usage(answer.usage))
     return False
 
 
-observe_edges = edges_reader(observe)
+_OBSERVER = Observer(_Answer, _read, counts_unread=False)
+observe, observe_edges = _OBSERVER.observe, _OBSERVER.observe_edges
 
 
 def smallest(model: str) -> dict[str, Any]:

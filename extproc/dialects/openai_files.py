@@ -38,7 +38,6 @@ class _Kept(msgspec.Struct):
     error_file_id: Any = None
 
 
-_decode = msgspec.json.Decoder(_Kept).decode
 _encode = msgspec.json.encode
 _KEPT = ("file", "batch")
 
@@ -51,12 +50,9 @@ class Kept(Passed):
 
     family = "kept"
     offers = Offers(stored=Stored(keeps=lambda _body: True, unnamed=True))
+    shape = _Kept
 
-    def observe(self, data: bytes, report: Report) -> bool:
-        try:
-            answer = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return False
+    def read_answer(self, answer: Any, report: Report) -> bool:
         if answer.object in _KEPT:
             ids = (answer.id, answer.input_file_id, answer.output_file_id, answer.error_file_id)
             report.kept = [id for id in ids if isinstance(id, str)]

@@ -34,11 +34,9 @@ class _Answer(msgspec.Struct):
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
-
-
 class OpenAIImages(Passed):
     name = "openai_images"
+    shape = _Answer
     endpoints = Endpoints(
         paths={"/v1/images/generations": "image_generation", "/v1/images/edits": "image_edit"},
         aliases={**azure("/v1/images/generations"), **azure("/v1/images/edits")},
@@ -78,11 +76,7 @@ class OpenAIImages(Passed):
             said = {**said, "output_tokens_details": {"image_tokens": said.get("output_tokens")}}
         return read_usage(said)
 
-    def observe(self, data: bytes, report: Report) -> bool:
-        try:
-            answer = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return False
+    def read_answer(self, answer: Any, report: Report) -> bool:
         if isinstance(answer.data, list):
             report.units["images"] = len(answer.data)
         elif isinstance(answer.type, str) and answer.type.endswith(".completed"):

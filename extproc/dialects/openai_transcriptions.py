@@ -37,11 +37,9 @@ class _Answer(msgspec.Struct):
     error: Any = None
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
-
-
 class OpenAITranscriptions(Passed):
     name = "openai_transcriptions"
+    shape, counts_unread = _Answer, True
     endpoints = Endpoints(
         paths={"/v1/audio/transcriptions": "transcription"}, aliases=azure("/v1/audio/transcriptions"), forms=True
     )
@@ -76,12 +74,7 @@ class OpenAITranscriptions(Passed):
             return read_chat_usage(said)
         return read_usage({**said, "input_tokens_details": said.get("input_token_details")})
 
-    def observe(self, data: bytes, report: Report) -> bool:
-        try:
-            answer = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            report.add_unread(data)
-            return False
+    def read_answer(self, answer: Any, report: Report) -> bool:
         if isinstance(answer.delta, str):
             report.add_text(answer.delta)
         elif isinstance(answer.text, str) and not report.output_bytes:

@@ -325,7 +325,7 @@ class Count:
             if event.data is None:
                 self._count_unread(exchange, report, event)
                 continue
-            event.usage_only = observe(event.data, report)
+            event.usage_only = observe(event.data, report, event.tree)
             if report.usage is not before:
                 event.usage = report.told_usage or report.usage
                 if is_translated(exchange):  # a translation may have had to write zeros, without counts of the provider
@@ -381,8 +381,7 @@ class Annotate:
         for event in events:
             if price is not None and event.usage is not None and event.data is not None:
                 cost = prices.decimal(prices.cost(price, event.usage))
-                data = written.with_cost(event.data, cost, exchange.request.dialect.answers.usage_at)
-                event.raw, event.data = event.raw.replace(event.data, data, 1), data
+                event.edit(written.with_cost(event.data, cost, exchange.request.dialect.answers.usage_at))
         return events
 
 

@@ -39,7 +39,7 @@ class GuardOutput:
     """Holds events back until the guardrails have judged their text, masks, and ends an answer that must not go on."""
 
     changes_length = True
-    merges = guards = True
+    merges = guards = parses = True
 
     def __init__(
         self,

@@ -15,7 +15,6 @@ takes the findings: this module waits for nothing. The findings of one that stan
 
 from __future__ import annotations
 
-import re
 import time
 from bisect import insort
 from collections import deque
@@ -48,7 +47,6 @@ _DONE = b"[DONE]"
 _SHARE = 4  # bytes of an event for each character of its text, at least in most events
 _TAIL = 1024  # characters at the end of a text in which the beginning of a match is looked for, at least
 _encode = msgspec.json.Encoder().encode
-_LINE = re.compile(rb"\r\n|\n|\r")
 
 LONGEST_WAIT = 10.0
 """Seconds after which the first window ends at the next event: events without text must not hold the head for ever."""
@@ -250,7 +248,7 @@ class Watch:
         closed: list[tuple[Any, ...]] = []
         if data != _DONE:
             try:
-                tree = parse(data, _DEPTH)
+                tree = parse(data, _DEPTH, tree=event.tree)
             except InvalidJSON:  # it may hold a call, with a field that is given twice
                 self._unreadable(whole=True)
                 holder = {"": data.decode(errors="replace")}
@@ -567,19 +565,8 @@ class Watch:
                     changes[id(holder), key] = said
         if changes:
             assert entry.frame.data is not None, "it had text"
-            put(entry.frame, rewritten(entry.frame.data, entry.tree, changes))
+            entry.frame.edit(rewritten(entry.frame.data, entry.tree, changes), entry.tree)
 
     def _refuse_unmaskable(self) -> None:
         message = "A guardrail matched a part of the answer that it cannot mask; it was withheld."
         raise Ends(Refusal(GUARDRAIL_BLOCKED, message))
-
-
-def put(frame: Frame, data: bytes) -> None:
-    """Give an event of server-sent events, or a plain answer, other data."""
-    assert frame.data is not None
-    if frame.data in frame.raw:
-        frame.raw = frame.raw.replace(frame.data, data, 1)
-    else:  # on several lines
-        lines = [line for line in _LINE.split(frame.raw) if line and not line.startswith(b"data:")]
-        frame.raw = b"\n".join([*lines, b"data: " + data, b"", b""])
-    frame.data = data

@@ -227,8 +227,10 @@ class ClientAPI(Protocol):
         """The body of the smallest request, for people to try a model with."""
         ...
 
-    def observe(self, data: bytes, report: Report, /) -> bool:
-        """Read one event (or a whole plain answer) into `report`. True when it carries nothing but usage."""
+    def observe(self, data: bytes, report: Report, tree: Any = ..., /) -> bool:
+        """Read one event (or a whole plain answer) into `report`. `tree` is its JSON, where it was parsed already. True
+        when it carries nothing but usage.
+        """
         ...
 
     def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes], /) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.dialects import _checked, by_path, client_apis, provider_apis, rates
+from extproc.wire.framing import Frame
 from extproc.words.api import ClientAPI, ProviderAPI, Replies
 from extproc.words.dialect import PLACE, Ask, Endpoint, Report
 from extproc.words.errors import ALL, Refusal
@@ -240,6 +241,10 @@ def test_any_answer_is_read(dialect, data):
         assert 0 <= report.usage.reasoning_tokens <= report.usage.output_tokens
     assert report.output_bytes >= 0
     assert len(report.finish_reasons) <= 128
+    # The same is read where another stage has parsed the event already.
+    shared = Report()
+    dialect.observe(data, shared, Frame(data, data).parse())
+    assert replace(shared, memory=None) == replace(report, memory=None)
 
 
 @each

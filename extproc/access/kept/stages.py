@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
-import msgspec
+from msgspec import UNSET
 
 from extproc.access.kept import Ids, Object, is_sealed, owner
 from extproc.dialects import _objects
@@ -29,7 +29,6 @@ _KEPT_NOWHERE = (
 )
 _ONCE = RetrySettings(attempts=1)
 _in_query = re.compile(r"[a-z]{1,16}[_-]kept_[A-Za-z0-9_-]{1,1024}").sub
-_decode = msgspec.json.Decoder().decode
 
 
 class Open:
@@ -182,11 +181,9 @@ class Seal:
         )
         assert report is not None, "Read wrote it"
         for event in events:
-            if event.data is not None and _objects.may_answer(event.data, objects):
-                try:
-                    tree = _decode(event.data)
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                    continue
+            if event.data is None or not _objects.may_answer(event.data, objects):
+                continue
+            if (tree := event.parse()) is not UNSET:
                 self._add(exchange, [place.id for place in _objects.in_answer(tree, objects)])
         self._add(exchange, report.kept)
         for event in events if ids else ():
@@ -207,4 +204,4 @@ def _replace(event: Any, old: bytes, new: bytes) -> None:
     if old in event.raw:
         event.raw = event.raw.replace(old, new)
         if event.data is not None:
-            event.data = event.data.replace(old, new)
+            event.data, event.tree = event.data.replace(old, new), UNSET

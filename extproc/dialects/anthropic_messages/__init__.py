@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from extproc.dialects._edges import edges_reader
 from extproc.dialects._replies import OpenAIReplies
 from extproc.dialects.anthropic_messages import ask, client_stream, plain, problem, shapes
 from extproc.dialects.anthropic_messages.client_answer import encode_answer
@@ -17,7 +16,7 @@ from extproc.dialects.anthropic_messages.problem import decode_problem
 from extproc.dialects.anthropic_messages.provider_answer import decode_answer
 from extproc.dialects.anthropic_messages.provider_request import encode_request
 from extproc.dialects.anthropic_messages.provider_stream import Decoder
-from extproc.dialects.anthropic_messages.report import observe
+from extproc.dialects.anthropic_messages.report import OBSERVER
 from extproc.dialects.anthropic_messages.said import said
 from extproc.words.api import Able, AnswerFacts, ClientTranslation, Endpoints, Offers, Reuse, Stored, Tools
 from extproc.words.dialect import Destination, Listed
@@ -134,7 +133,7 @@ translation = ClientTranslation(
     frame=client_stream.frame,
 )
 read, texts, conversation = view.read, view.texts, view.conversation
-observe_edges = edges_reader(observe)
+observe, observe_edges = OBSERVER.observe, OBSERVER.observe_edges
 
 
 def smallest(model: str) -> dict[str, Any]:

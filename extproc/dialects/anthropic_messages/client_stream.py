@@ -20,9 +20,9 @@ import msgspec
 from extproc.dialects.anthropic_messages.client_answer import encode_tool_call, left_out, stop_reason
 from extproc.dialects.anthropic_messages.problem import encode_error, type_of
 from extproc.dialects.anthropic_messages.provider_request import new_id
-from extproc.dialects.anthropic_messages.shapes import UNREADABLE
 from extproc.dialects.anthropic_messages.usage import write_usage
 from extproc.dialects.gemini_generate_content.signature import mark_of_call
+from extproc.wire.framing import UNREADABLE
 from extproc.words import messages
 from extproc.words.exchange import Usage
 from extproc.words.messages import Ended, Failed, Finished, FinishReason, Started, Used

@@ -11,7 +11,8 @@ import msgspec
 
 from extproc.dialects import _problems
 from extproc.dialects._problems import MOST_TEXT, plain_text
-from extproc.dialects.anthropic_messages.shapes import ERRORS, UNREADABLE
+from extproc.dialects.anthropic_messages.shapes import ERRORS
+from extproc.wire.framing import UNREADABLE
 from extproc.words.messages import Problem
 
 _BY_STATUS = {

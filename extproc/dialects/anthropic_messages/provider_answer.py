@@ -5,15 +5,9 @@ Source: https://platform.claude.com/docs/en/api/messages/create (message object)
 
 from __future__ import annotations
 
-from extproc.dialects.anthropic_messages.shapes import (
-    FINISH,
-    TIERS,
-    UNREADABLE,
-    Block,
-    decode,
-    explanation,
-)
+from extproc.dialects.anthropic_messages.shapes import FINISH, TIERS, Block, decode, explanation
 from extproc.dialects.anthropic_messages.usage import read_usage
+from extproc.wire.framing import UNREADABLE
 from extproc.words.messages import (
     Answer,
     Choice,

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from extproc.dialects.anthropic_messages import shapes
 from extproc.dialects.anthropic_messages.problem import read_error
-from extproc.dialects.anthropic_messages.shapes import FINISH, NO_INPUT, UNREADABLE, explanation
+from extproc.dialects.anthropic_messages.shapes import FINISH, NO_INPUT, explanation
 from extproc.dialects.anthropic_messages.usage import Tally
+from extproc.wire.framing import UNREADABLE
 from extproc.words import messages
 from extproc.words.messages import Ended, Failed, Finished, Started, Used
 

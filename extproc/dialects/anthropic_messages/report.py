@@ -7,23 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from extproc.dialects._observer import Observer
 from extproc.dialects.anthropic_messages.ask import FIELDS
-from extproc.dialects.anthropic_messages.shapes import NO_INPUT, UNREADABLE, Block, Event, decode
+from extproc.dialects.anthropic_messages.shapes import NO_INPUT, Block, Event
 from extproc.dialects.anthropic_messages.usage import Tally
 from extproc.words.dialect import Report
 
 
-def observe(data: bytes, report: Report) -> bool:
-    """Read one event, or a whole answer, into `report`.
-
-    The beginning of a stream reports the input. Until its end reports the output, `report.usage` is of source
+def _read(event: Event, report: Report) -> bool:
+    """The beginning of a stream reports the input. Until its end reports the output, `report.usage` is of source
     `estimated`.
     """
-    try:
-        event = decode(data)
-    except UNREADABLE:
-        report.add_unread(data)
-        return False
     kind = event.type
     if kind == "content_block_delta":
         delta = event.delta
@@ -51,6 +45,9 @@ def observe(data: bytes, report: Report) -> bool:
     else:
         _read_whole(event, report)
     return False  # usage comes unasked, so no event of it has to be hidden
+
+
+OBSERVER = Observer(Event, _read)
 
 
 def _read_whole(answer: Event, report: Report) -> None:

@@ -103,9 +103,6 @@ decode = msgspec.json.Decoder(Event).decode
 NO_INPUT = frozenset((b"", b"{}", b"null"))
 """The input of a call that comes in pieces later, or that has none."""
 
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""Exceptions of `decode`."""
-
 
 def explanation(stop_details: Any) -> str:
     """The reason why the model was stopped, in words, where there is one."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from extproc.dialects._edges import edges_reader
 from extproc.dialects._replies import OpenAIReplies
 from extproc.dialects.gemini_generate_content import (
     ask,
@@ -28,7 +27,7 @@ from extproc.dialects.gemini_generate_content.problem import decode as decode_pr
 from extproc.dialects.gemini_generate_content.provider_answer import decode_answer
 from extproc.dialects.gemini_generate_content.provider_request import encode_request
 from extproc.dialects.gemini_generate_content.provider_stream import Decoder
-from extproc.dialects.gemini_generate_content.report import observe
+from extproc.dialects.gemini_generate_content.report import OBSERVER
 from extproc.dialects.gemini_generate_content.said import said
 from extproc.dialects.gemini_generate_content.signature import PACKED
 from extproc.words.api import Able, AnswerFacts, ClientTranslation, Endpoints, Naming, Offers, Reuse, Stored, Tools
@@ -146,13 +145,13 @@ translation = ClientTranslation(
 )
 read, texts, conversation = view.read, view.texts, view.conversation
 
-_read_edges = edges_reader(observe, (b"{", b"[{"), report.USAGE_KEY)
+observe = OBSERVER.observe
 
 
 def observe_edges(head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
     """See `ClientAPI.observe_edges`. The counts are believed without a finish reason, which nothing read."""
     before = report.usage
-    _read_edges(head, tail, report, inside)
+    OBSERVER.observe_edges(head, tail, report, inside)
     if report.usage is not None and report.usage is not before:
         report.usage.source = "provider"
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from extproc.dialects._problems import BY_STATUS, plain_text, type_of
-from extproc.dialects.gemini_generate_content.shapes import UNREADABLE
+from extproc.wire.framing import UNREADABLE
 from extproc.words.messages import Problem
 
 _decode = msgspec.json.Decoder().decode

@@ -9,7 +9,6 @@ import msgspec
 
 from extproc.dialects.gemini_generate_content.shapes import (
     MOST_CHOICES,
-    UNREADABLE,
     Candidate,
     Response,
     arguments,
@@ -22,6 +21,7 @@ from extproc.dialects.gemini_generate_content.shapes import (
 from extproc.dialects.gemini_generate_content.shapes import Part as WirePart
 from extproc.dialects.gemini_generate_content.signature import mark
 from extproc.dialects.gemini_generate_content.usage import read_usage
+from extproc.wire.framing import UNREADABLE
 from extproc.words.messages import Answer, Choice, ImagePart, Part, TextPart, ThinkingPart, ToolCall
 
 _decode = msgspec.json.Decoder(Response).decode

@@ -19,7 +19,6 @@ from extproc.dialects.gemini_generate_content.partial import values
 from extproc.dialects.gemini_generate_content.provider_answer import image_of
 from extproc.dialects.gemini_generate_content.shapes import (
     MOST_CHOICES,
-    UNREADABLE,
     Candidate,
     FunctionCall,
     Response,
@@ -31,6 +30,7 @@ from extproc.dialects.gemini_generate_content.shapes import (
 )
 from extproc.dialects.gemini_generate_content.signature import mark
 from extproc.dialects.gemini_generate_content.usage import read_usage
+from extproc.wire.framing import UNREADABLE
 from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, Ended, Event, Failed, Finished, Started, Used
 from extproc.words.said import Arguments

@@ -5,40 +5,28 @@ Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentRespons
 
 from __future__ import annotations
 
-import msgspec
-
-from extproc.dialects.gemini_generate_content.shapes import (
-    MOST_CHOICES,
-    UNREADABLE,
-    Part,
-    Response,
-    service_tier,
-)
+from extproc.dialects._observer import Observer
+from extproc.dialects.gemini_generate_content.shapes import MOST_CHOICES, Part, Response, service_tier
 from extproc.dialects.gemini_generate_content.usage import read_usage
 from extproc.words.dialect import Report
 
-_decode = msgspec.json.Decoder(Response).decode
-_decode_array = msgspec.json.Decoder(list[Response]).decode
 USAGE_KEY = b'"usageMetadata"'
 _NO_ARGUMENTS = frozenset((b"{}", b"null"))
 
 
-def observe(data: bytes, report: Report) -> bool:
-    """See `ClientAPI.observe`. A stream that is no SSE is one array.
-
-    Every event of a stream reports the usage so far. Until the answer has a finish reason it is of source `estimated`.
+def _read(said: Response | list[Response], report: Report) -> bool:
+    """A stream that is no SSE is one array. Every event of a stream reports the usage so far. Until the answer has a
+    finish reason it is of source `estimated`.
     """
-    try:
-        responses = _decode_array(data) if data.lstrip(b" \t\r\n").startswith(b"[") else (_decode(data),)
-    except UNREADABLE:
-        report.add_unread(data)
-        return False
-    for response in responses:
-        _read(response, report)
+    for response in said if isinstance(said, list) else (said,):
+        _read_response(response, report)
     return False
 
 
-def _read(response: Response, report: Report) -> None:
+OBSERVER = Observer(Response | list[Response], _read, openings=(b"{", b"[{"), key=USAGE_KEY)
+
+
+def _read_response(response: Response, report: Report) -> None:
     if response.model:
         report.model = response.model
     if response.error is not None:

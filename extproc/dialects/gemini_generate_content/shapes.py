@@ -14,9 +14,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct, field
 
+from extproc.wire.framing import UNREADABLE
 from extproc.words.messages import FinishReason
-
-UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 MOST_CHOICES = 128
 

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from extproc.dialects import azure
-from extproc.dialects._edges import edges_reader
 from extproc.dialects._effort import openai_reasons
 from extproc.dialects._replies import openai as replies
 from extproc.dialects.openai_chat import ask, client_answer, client_request, plain, problem, provider_request, shapes
@@ -17,7 +16,7 @@ from extproc.dialects.openai_chat.client_stream import Encoder
 from extproc.dialects.openai_chat.problem import decode as decode_problem
 from extproc.dialects.openai_chat.provider_answer import decode as decode_answer
 from extproc.dialects.openai_chat.provider_stream import Decoder
-from extproc.dialects.openai_chat.report import observe
+from extproc.dialects.openai_chat.report import OBSERVER
 from extproc.dialects.openai_chat.said import said
 from extproc.words.api import Able, AnswerFacts, ClientTranslation, Endpoints, Offers, Reuse, Stored, Tools
 from extproc.words.dialect import Destination
@@ -78,7 +77,7 @@ translation = ClientTranslation(
     traces=(b'"thinking_blocks"', b'"thought_signature"'),
 )
 read, texts, conversation = view.read, view.texts, view.conversation
-observe_edges = edges_reader(observe)
+observe, observe_edges = OBSERVER.observe, OBSERVER.observe_edges
 
 
 def smallest(model: str) -> dict[str, Any]:

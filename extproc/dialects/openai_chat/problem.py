@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from extproc.dialects._problems import BY_STATUS, MOST_TEXT, plain_text, type_of
+from extproc.wire.framing import UNREADABLE
 from extproc.words.messages import Problem
 
 _read_any = msgspec.json.Decoder().decode
@@ -22,7 +23,7 @@ def decode(status: int, body: bytes) -> Problem:
     """The content of an error answer. Never raises."""
     try:
         said = _read_any(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         said = plain_text(body)
     return read(status, said)
 

@@ -15,8 +15,9 @@ from uuid import uuid4
 
 import msgspec
 
-from extproc.dialects.openai_chat.shapes import UNREADABLE, Body, Said, SaidCall, SaidChoice, SaidFunction, Seen
+from extproc.dialects.openai_chat.shapes import Body, Said, SaidCall, SaidChoice, SaidFunction, Seen
 from extproc.dialects.openai_chat.usage import read_usage
+from extproc.wire.framing import UNREADABLE
 from extproc.words.messages import (
     Answer,
     Choice,

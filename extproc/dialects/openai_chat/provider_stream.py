@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from extproc.dialects.openai_chat import problem, provider_answer
 from extproc.dialects.openai_chat.provider_answer import text_of
-from extproc.dialects.openai_chat.shapes import MAX_CHOICES, UNREADABLE, Body, Said, SaidCall, SaidChoice
+from extproc.dialects.openai_chat.shapes import MAX_CHOICES, Body, Said, SaidCall, SaidChoice
 from extproc.dialects.openai_chat.usage import read_usage
+from extproc.wire.framing import UNREADABLE
 from extproc.words.exchange import Usage
 from extproc.words.messages import (
     Delta,

@@ -9,25 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
+from extproc.dialects._observer import Observer
 from extproc.dialects.openai_chat.provider_answer import arguments_of, blocks_of, find_usage, text_of, words_of
-from extproc.dialects.openai_chat.shapes import MAX_CHOICES, UNREADABLE, Said, SaidFunction, Seen
+from extproc.dialects.openai_chat.shapes import MAX_CHOICES, Said, SaidFunction, Seen
 from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.dialect import Report
 
-_read = msgspec.json.Decoder(Seen).decode
 
-
-def observe(data: bytes, report: Report) -> bool:
-    """See `ClientAPI.observe`."""
-    if data == b"[DONE]":
-        return False
-    try:
-        said = _read(data)
-    except UNREADABLE:
-        report.add_unread(data)
-        return False
+def _read(said: Seen, report: Report) -> bool:
     if type(model := said.model) is str and model:
         report.model = model
     if type(tier := said.service_tier) is str:
@@ -48,6 +37,9 @@ def observe(data: bytes, report: Report) -> bool:
         return False
     report.add_usage(read_usage(told))
     return not said.choices and said.error is None
+
+
+OBSERVER = Observer(Seen, _read)
 
 
 def _is_index(value: Any) -> bool:

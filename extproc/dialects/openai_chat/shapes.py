@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
 from extproc.dialects import MAX_TOKENS
@@ -246,7 +245,3 @@ class Body(Seen, gc=False):
     message: Any = None
     type: Any = None
     code: Any = None
-
-
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""Exceptions of decoding an answer."""

@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from extproc.dialects import azure
-from extproc.dialects._edges import edges_reader
 from extproc.dialects._effort import openai_reasons
 from extproc.dialects._replies import OpenAIReplies
 from extproc.dialects.openai_chat import problem as chat_problem
@@ -31,7 +30,7 @@ from extproc.dialects.openai_responses import (
 from extproc.dialects.openai_responses.provider_answer import decode as decode_answer
 from extproc.dialects.openai_responses.provider_request import encode as encode_request
 from extproc.dialects.openai_responses.provider_stream import Decoder
-from extproc.dialects.openai_responses.report import observe
+from extproc.dialects.openai_responses.report import OBSERVER
 from extproc.dialects.openai_responses.said import said
 from extproc.words import messages
 from extproc.words.api import Able, AnswerFacts, ClientTranslation, Endpoints, Offers, Reuse, Stored, Tools
@@ -121,7 +120,7 @@ translation = ClientTranslation(
     traces=(b'"extproc:', b'"rs_gw'),
 )
 read, texts, conversation = view.read, view.texts, view.conversation
-observe_edges = edges_reader(observe, (b'{"type":"response.completed","response":{', b"{"))
+observe, observe_edges = OBSERVER.observe, OBSERVER.observe_edges
 
 
 def smallest(model: str) -> dict[str, Any]:

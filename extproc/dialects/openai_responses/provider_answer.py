@@ -14,6 +14,7 @@ from extproc.dialects._turns import apart
 from extproc.dialects.openai_responses import signature
 from extproc.dialects.openai_responses.shapes import Body, Output, new_id
 from extproc.dialects.openai_responses.usage import read_usage
+from extproc.wire.framing import UNREADABLE
 from extproc.words.messages import (
     Answer,
     Choice,
@@ -32,7 +33,7 @@ def decode(body: bytes) -> Answer:
     """The neutral form of an answer. Raises ValueError when it is no finished response."""
     try:
         said = _read(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         raise ValueError("The answer is no response.") from None
     if said.output is None or said.error is not None or said.status not in (None, "completed", "incomplete"):
         raise ValueError("The answer holds no finished response.")

@@ -19,6 +19,7 @@ from extproc.dialects.openai_responses import problem, provider_answer
 from extproc.dialects.openai_responses.provider_answer import text_of
 from extproc.dialects.openai_responses.shapes import Body, Output
 from extproc.dialects.openai_responses.usage import read_usage
+from extproc.wire.framing import UNREADABLE
 from extproc.words.messages import Delta, Ended, Event, Finished, Started, Used
 
 _Kind = Literal["text", "thinking", "tool_call", "refusal"]
@@ -77,7 +78,7 @@ class Decoder:
             return ()
         try:
             said = _read(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return ()
         kind = text_of(said.type)
         events: list[Event] = []

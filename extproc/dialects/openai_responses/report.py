@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
+from extproc.dialects._observer import Observer
 from extproc.dialects.openai_responses import provider_answer
 from extproc.dialects.openai_responses.shapes import Body, Output, is_ours
 from extproc.dialects.openai_responses.usage import read_usage
@@ -26,18 +25,9 @@ class _Said(Body, gc=False):
 
 
 FIELDS = frozenset(_Said.__struct_encode_fields__)
-_read = msgspec.json.Decoder(_Said).decode
 
 
-def observe(data: bytes, report: Report) -> bool:
-    """See `ClientAPI.observe`."""
-    if data == b"[DONE]":
-        return False
-    try:
-        said = _read(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        report.add_unread(data)
-        return False
+def _read(said: _Said, report: Report) -> bool:
     if isinstance(said.delta, str):
         if said.type != "response.audio.delta":  # base64
             report.add_text(said.delta)
@@ -54,6 +44,9 @@ def observe(data: bytes, report: Report) -> bool:
         if report.kept:
             _keep(report, said.item.id)
     return False
+
+
+OBSERVER = Observer(_Said, _read, openings=(b'{"type":"response.completed","response":{', b"{"))
 
 
 def _keep(report: Report, *ids: Any) -> None:

@@ -20,6 +20,8 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Struct
 
+from extproc.wire.framing import UNREADABLE
+
 _MARK = "openai:"
 _PREFIX = "extproc:"
 
@@ -62,5 +64,5 @@ def unpack(id: str, encrypted: str) -> Proof:
         return Proof(mark(id, encrypted))
     try:
         return _read(base64.b64decode(encrypted[len(_PREFIX) :], validate=True))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise ValueError("damaged reasoning") from error

@@ -13,6 +13,7 @@ import msgspec
 
 from extproc.dialects.openai_responses.ask import is_reference
 from extproc.dialects.openai_responses.shapes import is_ours
+from extproc.wire.framing import UNREADABLE
 
 _ELSEWHERE = ("conversation", "prompt", "background")
 _WHOLE = frozenset(
@@ -77,7 +78,7 @@ class ResponsesTurns:
     def answered(self, data: bytes) -> tuple[str, Sequence[Any]] | None:
         try:
             event = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return None
         said = event.response if event.type in _ENDED else event if event.object == "response" else None
         if said is None or said.status not in ("completed", "incomplete") or not isinstance(said.id, str):

@@ -26,7 +26,7 @@ from extproc.exchange.translation.last_turn import end_with_user
 from extproc.exchange.translation.prompt_cache import mark_stable
 from extproc.exchange.translation.tool_names import ToolNames
 from extproc.upstream.providers import kinds
-from extproc.wire.framing import EMPTY_LIMIT, OVERSIZE, Frame
+from extproc.wire.framing import EMPTY_LIMIT, OVERSIZE, UNREADABLE, Frame
 from extproc.wire.framing.content_types import AMAZON, framing_for
 from extproc.wire.framing.inflate import Inflate
 from extproc.wire.framing.intake import Intake
@@ -338,7 +338,7 @@ def _damage(data: bytes) -> Sequence[Event]:
         return ()
     try:
         _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return [Failed(_DAMAGED)]
     return ()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
+from msgspec import UNSET
 
 from extproc.wire.framing.edges import Edges
 from extproc.words.exchange import Usage
@@ -23,11 +25,19 @@ EMPTY_LIMIT = 4 << 20
 """Bytes in a row that may carry nothing, where the settings say nothing."""
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""Exceptions of decoding JSON that a provider wrote."""
+
+_decode = msgspec.json.Decoder().decode
+_LINE = re.compile(rb"\r\n|\n|\r")
+
+
 class Frame(msgspec.Struct, gc=False):
     """One event. `raw` is the input, byte for byte; `data` is its payload, None where there is none (comments, blank
     lines).
 
-    `name` is the event's name in a binary framing, its error, or `EMPTY`. The last two are written by `Count`.
+    `name` is the event's name in a binary framing, its error, or `EMPTY`. `tree` is the JSON of `data`, once it was
+    parsed. `Count` writes `usage` and `usage_only`.
     """
 
     raw: bytes
@@ -36,6 +46,28 @@ class Frame(msgspec.Struct, gc=False):
     edges: Edges | None = None  # set at the last piece of an event that is too long to be read
     usage: Usage | None = None  # usage of the answer so far, where this event reports it
     usage_only: bool = False  # the event carries nothing else
+    tree: Any = UNSET
+
+    def parse(self) -> Any:
+        """The JSON of `data`, parsed once for all stages; UNSET where it is none."""
+        if self.tree is UNSET and self.data is not None:
+            try:
+                self.tree = _decode(self.data)
+            except UNREADABLE:
+                return UNSET
+        return self.tree
+
+    def edit(self, data: bytes, tree: Any = UNSET) -> None:
+        """Give an event of server-sent events, or a plain answer, other data, whose JSON is `tree`."""
+        assert self.data is not None, "an event without data is not edited"
+        if data == self.data:
+            return
+        if self.data in self.raw:
+            self.raw = self.raw.replace(self.data, data, 1)
+        else:  # on several lines
+            lines = [line for line in _LINE.split(self.raw) if line and not line.startswith(b"data:")]
+            self.raw = b"\n".join([*lines, b"data: " + data, b"", b""])
+        self.data, self.tree = data, tree
 
 
 class Framing(Protocol):

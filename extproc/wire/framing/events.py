@@ -31,6 +31,7 @@ class EventStage(Protocol):
 
     # `merges = True`: repeated events that carry nothing may come as one frame without data. Without it they do not.
     # `guards = True`: those with text in any field do not either.
+    # `parses = True`: it reads the JSON of each event, which is parsed once then, for the stages in front of it too.
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         """True when the stage has something to do for this answer."""
@@ -74,7 +75,18 @@ class Events:
 class AnswerReader:
     """Reads one answer: cuts it into events and leads them through the stages."""
 
-    __slots__ = ("_array", "_exchange", "_framing", "_guarded", "_intake", "_merges", "_plain", "_seconds", "_stages")
+    __slots__ = (
+        "_array",
+        "_exchange",
+        "_framing",
+        "_guarded",
+        "_intake",
+        "_merges",
+        "_parses",
+        "_plain",
+        "_seconds",
+        "_stages",
+    )
 
     def __init__(self, exchange: Exchange, framing: Framing, stages: Sequence[_Stage], inflate: Inflate | None) -> None:
         self._exchange = exchange
@@ -86,6 +98,7 @@ class AnswerReader:
         self._seconds = [0.0] * len(stages)
         self._merges = self._array is None and all(getattr(stage, "merges", False) for stage, *_ in stages)
         self._guarded = any(getattr(stage, "guards", False) for stage, *_ in stages)
+        self._parses = any(getattr(stage, "parses", False) for stage, *_ in stages)
 
     @property
     def changes_length(self) -> bool:
@@ -104,6 +117,9 @@ class AnswerReader:
         end = intake.ended
         if not events and not end:
             return intake.more
+        if self._parses:
+            for event in events:
+                event.parse()
         answer = exchange.answer
         if end and intake.broken and answer.report is not None:
             answer.report.error = PROVIDER_BAD_ANSWER.code

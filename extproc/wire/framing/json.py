@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from extproc.wire.framing import BOM, Frame
 from extproc.wire.framing.edges import USAGE, Edges
@@ -26,15 +27,18 @@ MARKED = "The body begins with a byte order mark: send UTF-8 without one."
 _decode = msgspec.json.Decoder().decode
 
 
-def parse(body: bytes, max_depth: int, max_nodes: float = math.inf) -> Any:
-    """Read `body` strictly. Raises InvalidJSON."""
-    return parse_named(body, max_depth, max_nodes)[0]
+def parse(body: bytes, max_depth: int, max_nodes: float = math.inf, *, tree: Any = UNSET) -> Any:
+    """Read `body` strictly. `tree` is its JSON, where it was parsed already. Raises InvalidJSON."""
+    return parse_named(body, max_depth, max_nodes, tree=tree)[0]
 
 
-def parse_named(body: bytes, max_depth: int, max_nodes: float = math.inf) -> tuple[Any, Collection[str]]:
+def parse_named(
+    body: bytes, max_depth: int, max_nodes: float = math.inf, *, tree: Any = UNSET
+) -> tuple[Any, Collection[str]]:
     """As `parse`, with the names of the fields of all objects."""
     try:
-        tree = _decode(body)
+        if tree is UNSET:
+            tree = _decode(body)
     except RecursionError:
         raise InvalidJSON(f"The body is nested deeper than {max_depth} levels.") from None
     except UnicodeDecodeError as error:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import msgspec
+from msgspec import UNSET
 
 from extproc.wire.framing import BOM, EMPTY, EMPTY_LIMIT, OVERSIZE, Frame
 from extproc.wire.framing.edges import USAGE, Edges
@@ -23,7 +23,6 @@ from extproc.wire.framing.edges import USAGE, Edges
 # The end of a line and an empty one: `(\r\n|\n|\r){2}`, with a first byte that can be searched for. A CR at the very
 # end may be half a CRLF, so it has to wait for the next byte.
 _BLANK = re.compile(rb"[\r\n](?:(?<=\r)\n)?+(?:\n|\r(?:\n|(?!\Z)))")
-_decode = msgspec.json.Decoder().decode
 _SPACE = 32
 _LESSONS = 256  # events of one stream that are looked at
 _MOST_KNOWN, _LONGEST_KNOWN = 8, 128  # events that are known to carry nothing, and bytes of one
@@ -89,14 +88,14 @@ class SSE:
         `guarded`: so does every text, which could go on from one event to the next.
         """
         known = self._known
-        for raw, data in {event.raw: event.data for event in events if 0 < len(event.raw) <= _LONGEST_KNOWN}.items():
+        for raw, event in {event.raw: event for event in events if 0 < len(event.raw) <= _LONGEST_KNOWN}.items():
             if len(known) >= _MOST_KNOWN or self._lessons <= 0:
                 break
             self._lessons -= 1
             if (
                 raw.endswith((b"\n", b"\r"))
                 and raw not in known
-                and (data is None or carries_nothing(data, reads, guarded=guarded))
+                and (event.data is None or carries_nothing(event, reads, guarded=guarded))
             ):
                 known.append(raw)
                 # a CR at the end may be half a CRLF
@@ -226,13 +225,12 @@ class SSE:
         return end
 
 
-def carries_nothing(data: bytes, reads: Collection[str], *, guarded: bool = False) -> bool:
+def carries_nothing(event: Frame, reads: Collection[str], *, guarded: bool = False) -> bool:
     """True for a ping, and for an object, or a list of them, whose fields in `reads` are all empty. With `guarded`, any
     text beside a type is something, too.
     """
-    try:
-        tree = _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    tree = event.parse()
+    if tree is UNSET:
         return False
     if guarded and _has_text(tree):
         return False

@@ -1,0 +1,60 @@
+"""The gateway's reading of an answer that passes through, event by event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from extproc.dialects._edges import find
+from extproc.wire.framing import UNREADABLE
+from extproc.words.dialect import Report
+
+
+class Observer:
+    """`ClientAPI.observe` and `observe_edges` of one API. `shape` describes an event, or a whole plain answer, as a
+    struct; `read` takes one into a report, and is True where it carries nothing but usage.
+
+    `openings` are the ways in which the object with the usage can begin, `key` is the usage's name with its quotes.
+    `counts_unread` is False where events that cannot be read hold no text to pay for.
+    """
+
+    __slots__ = ("_counts_unread", "_decode", "_key", "_openings", "_read", "_shape")
+
+    def __init__(
+        self,
+        shape: Any,
+        read: Callable[[Any, Report], bool],
+        *,
+        openings: Sequence[bytes] = (b"{",),
+        key: bytes = b'"usage"',
+        counts_unread: bool = True,
+    ) -> None:
+        self._shape, self._read = shape, read
+        self._decode = msgspec.json.Decoder(shape).decode
+        self._openings, self._key = openings, key
+        self._counts_unread = counts_unread
+
+    def observe(self, data: bytes, report: Report, tree: Any = UNSET) -> bool:
+        """See `ClientAPI.observe`."""
+        if data == b"[DONE]":
+            return False
+        if tree is not UNSET:
+            try:
+                return self._read(msgspec.convert(tree, self._shape), report)
+            except (msgspec.ValidationError, RecursionError):
+                pass  # the decoder takes more: 1.0 for a whole number, and arguments as they were written
+        try:
+            said = self._decode(data)
+        except UNREADABLE:
+            if self._counts_unread:
+                report.add_unread(data)
+            return False
+        return self._read(said, report)
+
+    def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
+        """See `ClientAPI.observe_edges`."""
+        if (found := find(head, tail, inside, self._openings, key=self._key)) is not None:
+            self.observe(found, report)
