@@ -32,7 +32,9 @@ def events_of(path):
     """The payloads of an answer, without blanks in their JSON."""
     data, framing = path.read_bytes(), SSE()
     found = [data] if path.suffix == ".json" else [event.data for event in [*framing.feed(data), *framing.end()]]
-    return [json.dumps(json.loads(each), separators=(",", ":")).encode() for each in found if each not in (None, b"[DONE]")]
+    return [
+        json.dumps(json.loads(each), separators=(",", ":")).encode() for each in found if each not in (None, b"[DONE]")
+    ]
 
 
 def translated(api, path, events):

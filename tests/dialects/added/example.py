@@ -96,7 +96,7 @@ def texts(body):
             yield from strings(value, "system" if key == "systemInstruction" else "request", key)
 
 
-def observe(data, report):
+def observe(data, report, tree=None):
     report.output_bytes += len(data)
     return False
 
