@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from extproc.dialects._edges import find
 from extproc.wire.framing import UNREADABLE
+from extproc.wire.framing.shapes import convert
 from extproc.words.dialect import Report
 
 
@@ -43,7 +44,7 @@ class Observer:
             return False
         if tree is not UNSET:
             try:
-                return self._read(msgspec.convert(tree, self._shape), report)
+                return self._read(convert(tree, self._shape), report)
             except (msgspec.ValidationError, RecursionError):
                 pass  # the decoder takes more: 1.0 for a whole number, and arguments as they were written
         try:
