@@ -7,14 +7,20 @@ whole. Details are clamped to the count they belong to.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from extproc.dialects import MAX_TOKENS, token_count
 from extproc.words.exchange import Kinds, Usage
 
-_MOST_SEARCHES = 1000
+MOST_SEARCHES = 1000
 """Searches of one answer that are believed."""
+_TICKS = 10
+"""Ticks of xAI in a nano-USD."""
+_MOST_USD = 1_000_000
+"""A cost of one answer beyond which no number is one."""
 
 
 def are_counts(*values: Any) -> bool:
@@ -45,17 +51,45 @@ def make_usage(
     cache_write: int = 0,
     beyond: int = 0,
     kinds: Mapping[str, Any] | None = None,
+    cost: int | None = None,
 ) -> Usage | None:
     """Usage with `input_tokens` including tokens read from and written to caches, and `output_tokens` including the
-    reasoning. None for absurd sums.
+    reasoning. `cost` is in nano-USD. None for absurd sums.
     """
     if input_tokens > MAX_TOKENS or output_tokens > MAX_TOKENS:
         return None
     cached, cache_write = min(cached, input_tokens), min(cache_write, input_tokens)
-    usage = Usage(input_tokens, output_tokens, cached, min(reasoning, output_tokens), cache_write, beyond=beyond)
+    usage = Usage(
+        input_tokens, output_tokens, cached, min(reasoning, output_tokens), cache_write, beyond=beyond, cost=cost
+    )
     if kinds:
         usage.kinds = _kinds(kinds, usage)
     return usage
+
+
+def told_cost(said: Mapping[str, Any]) -> int | None:
+    """Nano-USD of the answer that its usage tells, rounded up; None where it tells none that can be believed.
+
+    OpenRouter: `cost`, beside `cost_details.upstream_inference_cost` where the key is the customer's own. Perplexity:
+    `cost.total_cost`. xAI: `cost_in_usd_ticks`. Sources: https://openrouter.ai/docs/use-cases/usage-accounting,
+    https://docs.perplexity.ai/api-reference/chat-completions-post, https://docs.x.ai/developers/cost-tracking
+    """
+    if (ticks := said.get("cost_in_usd_ticks")) is not None:
+        return -(-ticks // _TICKS) if type(ticks) is int and 0 <= ticks <= _MOST_USD * 10**9 * _TICKS else None
+    cost = said.get("cost")
+    if isinstance(cost, dict):
+        cost = cost.get("total_cost")
+    found = _nano(cost)
+    details = said.get("cost_details")
+    if found is not None and said.get("is_byok") is True and isinstance(details, dict):
+        found += _nano(details.get("upstream_inference_cost")) or 0
+    return found
+
+
+def _nano(usd: Any) -> int | None:
+    if type(usd) not in (int, float) or not 0 <= usd <= _MOST_USD:  # a NaN is in no range
+        return None
+    return math.ceil(Decimal(str(usd)) * 10**9)
 
 
 def told_kinds(**counts: Any) -> dict[str, Any]:
@@ -73,7 +107,7 @@ def _kinds(said: Mapping[str, Any], usage: Usage) -> Kinds | None:
         elif name == "cache_write_1h":
             whole = usage.cache_write_tokens
         elif name == "searches":
-            whole = _MOST_SEARCHES
+            whole = MOST_SEARCHES
         if count := min(first_count(value), whole):
             counts[name] = count
     return Kinds(**counts) if counts else None

@@ -18,7 +18,7 @@ import msgspec
 from extproc.dialects import rates
 from extproc.dialects._replies import OpenAIReplies
 from extproc.guardrails import has_guards
-from extproc.money.budgets.options import charged
+from extproc.money.budgets.costs import charged, cost_of
 from extproc.upstream import prices
 from extproc.upstream.prices import written
 from extproc.wire.framing import EMPTY, Frame, Framing
@@ -43,7 +43,7 @@ from extproc.words.errors import (
     Refusal,
     advice,
 )
-from extproc.words.exchange import Exchange, Price, Target
+from extproc.words.exchange import Exchange, Target
 from extproc.words.tries import Try, outcome_of
 from extproc.words.values import show_duration
 
@@ -238,8 +238,8 @@ class Read:
         exchange.answer.report = Report()
         if is_translated(exchange) and (usage := headers.get(contract.USAGE)) is not None:
             exchange.answer.report.told_usage = told_usage = contract.decode_usage(usage.encode())
-            if self._cost and (price := _price(exchange)) is not None:
-                told[TOLD + "cost"] = prices.decimal(prices.cost(price, told_usage))
+            if self._cost and (cost := cost_of(exchange, told_usage)[0]) is not None:
+                told[TOLD + "cost"] = prices.decimal(cost)
         inflate = Inflate(MOST_INFLATED) if encoding != "identity" else None
         if (
             isinstance(framing, SSE)
@@ -281,10 +281,6 @@ def _from_provider(exchange: Exchange) -> bool:
         and (exchange.attached or contract.HOP not in response.headers)
         and response.details == UPSTREAM
     )
-
-
-def _price(exchange: Exchange) -> Price | None:
-    return charged(exchange)
 
 
 def went_silent(seconds: float) -> Refusal:
@@ -369,7 +365,7 @@ class Annotate:
     merges = True
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
-        return _price(exchange) is not None and bool(exchange.request.dialect.answers.usage_at)
+        return charged(exchange) is not None and bool(exchange.request.dialect.answers.usage_at)
 
     def reason(self, exchange: Exchange) -> str:
         targets = exchange.route.targets if exchange.answer.target is None else (exchange.answer.target,)
@@ -377,11 +373,13 @@ class Annotate:
         return "its cost is written into it" if priced else ""
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
-        price = _price(exchange)
+        at = exchange.request.dialect.answers.usage_at
         for event in events:
-            if price is not None and event.usage is not None and event.data is not None:
-                cost = prices.decimal(prices.cost(price, event.usage))
-                event.edit(written.with_cost(event.data, cost, exchange.request.dialect.answers.usage_at))
+            if event.usage is None or event.data is None:
+                continue
+            cost, _ = cost_of(exchange, event.usage)
+            if cost is not None:
+                event.edit(written.with_cost(event.data, prices.decimal(cost), at))
         return events
 
 

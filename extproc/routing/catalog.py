@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
@@ -25,7 +25,7 @@ from extproc.words.api import ClientAPI
 from extproc.words.chain import Branch, Chain, RetrySettings
 from extproc.words.dialect import ABILITIES, Batch
 from extproc.words.errors import INVALID_REQUEST, MODEL_NOT_FOUND, Refusal
-from extproc.words.exchange import Changes, Exchange, Target
+from extproc.words.exchange import Changes, Exchange, Price, Target
 from extproc.words.facts import check_fact
 from extproc.words.values import ModelName, Pattern, PositiveDuration, Section, is_model_name
 
@@ -234,6 +234,7 @@ class Catalog:
         self._leaving = leaving
         self.providers = providers
         self.prices = prices or PriceBook()
+        self._other_prices = lru_cache(maxsize=4096)(self._price_of_other)
         hold([entry.provider.catalogue for entry in providers.values()])
         self._virtual = virtual_models
         self._history = history or History()
@@ -335,6 +336,10 @@ class Catalog:
             there = name[len(prefix) :] if star and not rest and prefix.endswith("/") else name
         provider = self.providers.get(settings.provider)
         known = known_model(provider.provider.catalogue if provider else None, there, self.prices.today)
+        price = self.prices.find(name, settings.provider, there, settings.price, known)
+        price_as = None
+        if provider is not None and settings.price is None and not (price and price.is_from_settings):
+            price_as = partial(self._other_prices, settings.provider, provider.provider.catalogue, there)
         patience = provider.timeout if provider else 0.0
         return Target(
             name,
@@ -343,7 +348,7 @@ class Catalog:
             settings.max_output_tokens,
             settings.context or known.context,
             None if settings.supports is None else frozenset(settings.supports),
-            self.prices.find(name, settings.provider, there, settings.price, known),
+            price,
             settings.disabled or (self._leaving and provider is not None and provider.disabled),
             self._leaving,
             prompt_cache=settings.prompt_cache,
@@ -352,7 +357,21 @@ class Catalog:
             hosted_tools=provider.hosted_tools if provider else "refuse",
             api=settings.api or "",
             timeout=min(settings.timeout or patience, patience),
+            tells_cost=provider is not None and provider.provider.tells_cost,
+            price_as=price_as,
         )
+
+    def _price_of_other(self, provider: str, catalogue: str | None, asked: str, answered: str) -> Price | None:
+        """The price of an answer of the model `answered`, where `asked` is the target's: that of `prices`, or the
+        catalogue's; the target's where nothing else is known.
+        """
+        found, price = (
+            self.prices.find(model, provider, model, None, known_model(catalogue, model, self.prices.today))
+            for model in (answered, asked)
+        )
+        if found is None or found == price:
+            return price
+        return replace(found, version=f"{found.version} {answered}")
 
     def _chain(self, name: str) -> Chain:
         targets: list[Target] = []

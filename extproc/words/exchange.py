@@ -192,6 +192,11 @@ class Price:
     variants: Mapping[str, Price] = field(default_factory=dict)  # by option of the request, `field=value`
     factors: Mapping[str, int] = field(default_factory=dict)  # by option: thousandths of this price
 
+    @property
+    def is_from_settings(self) -> bool:
+        """True for a price that the operator gave."""
+        return self.version.startswith("settings")
+
 
 Changes = tuple[tuple[str, Literal["set", "default", "remove"], Any], ...]
 """Changes of fields, each field at most once: the action, and the value."""
@@ -233,6 +238,9 @@ class Target:
     batch: Batch | None = None  # the provider's limits of one request with several inputs; None: those of its API
     known_output: int | None = None  # the most it can write, as its provider documents it
     match: tuple[tuple[str, Callable[[str], bool]], ...] = ()  # conditions on facts of the request
+    tells_cost: bool = False  # its provider's answers tell their cost
+    # the price of an answer that names another model than this one; None where no other can be known
+    price_as: Callable[[str], Price | None] | None = field(default=None, compare=False, repr=False)
     # Select: for the request that it is the target of
     adaptation: Adaptation = field(default_factory=Adaptation, compare=False)
     adapted: dict[Hashable, Target] = field(default_factory=dict, init=False, compare=False, repr=False)
@@ -259,6 +267,7 @@ class Usage:
     kinds: Kinds | None = None
     # tokens that neither the size nor the limit of the request bounds, as those of searches
     beyond: int = field(default=0, compare=False)
+    cost: int | None = None  # nano-USD of the answer, where its provider told
 
     @property
     def total_tokens(self) -> int:
@@ -395,6 +404,7 @@ class Money:
     # Settle
     usage: Usage = field(init=False)
     cost: int | None = 0  # nano-USD; None: the price is unknown
+    price_version: str = ""  # origin of the cost: a price's version, or `provider`
     prompt_saved: int = 0  # nano-USD that the provider's prompt cache saved
     prompt_extra: int = 0  # nano-USD that writing to it cost
     charges: Mapping[str, int] | None = None  # charges by count; None: unknown, or none

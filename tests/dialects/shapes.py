@@ -31,6 +31,7 @@ class Shape:
     written: str | None = None
     note: str = ""
     kinds: dict[str, int] | None = None
+    cost: int | None = None  # nano-USD that the usage tells
 
     @property
     def usage(self) -> Usage:
@@ -42,6 +43,7 @@ class Shape:
             reasoning_tokens=of["reasoning"],
             cache_write_tokens=of["cache_write"],
             kinds=Kinds(**self.kinds) if self.kinds else None,
+            cost=self.cost,
         )
 
     @property

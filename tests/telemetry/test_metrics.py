@@ -66,6 +66,9 @@ def touch_all(telemetry, exchange):
     unpriced.money.cost = None
     unpriced.features[CACHING] = Caching(b"key", "alice", 60.0, True, 100, "hit", 5)
     telemetry.record(unpriced)
+    of_other = ended(exchange)
+    of_other.money.price_version = "genai-prices 1 another-model"
+    telemetry.record(of_other)
     telemetry.lease_expired(forwarded=True)
     telemetry.downstream_end("4xx")
     telemetry.internal_error("GatewayStream")

@@ -5,12 +5,18 @@ Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentRespons
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 from extproc.dialects._observer import Observer
+from extproc.dialects._usage import MOST_SEARCHES
 from extproc.dialects.gemini_generate_content.shapes import MOST_CHOICES, Part, Response, service_tier
 from extproc.dialects.gemini_generate_content.usage import read_usage
 from extproc.words.dialect import Report
 
 USAGE_KEY = b'"usageMetadata"'
+_BY_PROMPT = re.compile(r"(?:.*/)?gemini-[12]\b").match
 _NO_ARGUMENTS = frozenset((b"{}", b"null"))
 
 
@@ -35,6 +41,8 @@ def _read_response(response: Response, report: Report) -> None:
         index = place if candidate.index is None else candidate.index
         if candidate.finish and 0 <= index < MOST_CHOICES:
             report.finish_reasons[index] = candidate.finish
+        if isinstance(candidate.grounding, dict) and (searches := _searches(candidate.grounding, report.model)):
+            report.units["searches"] = max(searches, report.units.get("searches", 0))
         if candidate.content is not None:
             parts = candidate.content.parts or ()
             report.add_text("".join([_text(part) for part in parts]))
@@ -49,6 +57,16 @@ def _read_response(response: Response, report: Report) -> None:
     if tier := service_tier(response.usage):
         report.options["service_tier"] = tier
     report.add_usage(usage)
+
+
+def _searches(grounding: Mapping[str, Any], model: str) -> int:
+    """The searches that Google bills: each query, but one for a whole answer of models before Gemini 3.
+
+    Source: https://ai.google.dev/gemini-api/docs/google-search#pricing
+    """
+    asked = grounding.get("webSearchQueries")
+    queries = {query for query in asked if isinstance(query, str) and query} if isinstance(asked, list) else ()
+    return min(len(queries), 1 if _BY_PROMPT(model) else MOST_SEARCHES)
 
 
 def _text(part: Part) -> str:

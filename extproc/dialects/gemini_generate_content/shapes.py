@@ -76,6 +76,7 @@ class Candidate(Struct):
     finish: str | None = field(name="finishReason", default=None)
     index: int | None = None
     logprobs: Logprobs | None = field(name="logprobsResult", default=None)
+    grounding: Any = field(name="groundingMetadata", default=None)
 
 
 class Feedback(Struct):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from extproc.dialects._usage import are_counts, first_count, make_usage
+from extproc.dialects._usage import are_counts, first_count, make_usage, told_cost
 from extproc.dialects.openai_chat.usage import kinds_of
 from extproc.words.exchange import Usage
 
@@ -29,6 +29,7 @@ def read_usage(said: Any) -> Usage | None:
         reasoning=first_count(of_output.get("reasoning_tokens")),
         cache_write=first_count(of_input.get("cache_write_tokens")),
         kinds=kinds_of(of_input, of_output),
+        cost=told_cost(said),
     )
 
 

@@ -222,7 +222,8 @@ def row_of(exchange: Exchange, now: float) -> Row:
         reasoning_tokens=usage.reasoning_tokens,
         usage_source=usage.source,
         cost=exchange.money.cost,
-        price_version=target.price.version if target is not None and target.price is not None else "",
+        price_version=exchange.money.price_version
+        or (target.price.version if target is not None and target.price is not None else ""),
         duration_ms=round(exchange.seconds * 1000),
         first_token_ms=None if exchange.answer.first_token is None else round(exchange.answer.first_token * 1000),
         guardrails=exchange.findings.guardrails,

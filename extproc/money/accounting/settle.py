@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from extproc.money.accounting.used import UNASKED, learn, used
-from extproc.money.budgets import Claim, Exact, Expected, Leases, counting
-from extproc.money.budgets.options import charged as charged_price
+from extproc.money.budgets import Claim, Exact, Expected, Leases, costs, counting
 from extproc.stores import Counters, StoreError
 from extproc.upstream import prices
 from extproc.words.caching import CACHING
@@ -91,10 +90,11 @@ def spent(exchange: Exchange) -> int | None:
     if usage.source == "none":
         return 0
     if target is not None:
-        price = charged_price(exchange)
+        price = costs.charged(exchange)
         if price is not None and (usage.cached_tokens or usage.cache_write_tokens):
             exchange.money.prompt_saved, exchange.money.prompt_extra = prices.prompt_cache(price, usage)
-        return None if price is None else prices.cost(price, usage)
+        cost, exchange.money.price_version = costs.cost_of(exchange, usage)
+        return cost
     outputs = exchange.money.reservation.outputs or [0] * len(exchange.route.targets)
     bounds = [
         prices.bound(

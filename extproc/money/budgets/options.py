@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from extproc.dialects import FREE_OPTIONS
 from extproc.routing.parameters import apply
 from extproc.upstream import prices
+from extproc.words.dialect import Report
 from extproc.words.exchange import Exchange, Price, Target
 
 _CAPITAL = re.compile(r"([A-Z])")
@@ -58,15 +59,11 @@ def dearest(exchange: Exchange, target: Target) -> Price | None:
     return max(price, found, key=lambda rates: rates.input + rates.output)
 
 
-def charged(exchange: Exchange) -> Price | None:
-    """The price to charge, of the target that served. The answer's word on an option counts more than the request's,
-    and only the answer's makes it cheaper.
+def charged_options(exchange: Exchange, target: Target, report: Report | None) -> Mapping[str, str]:
+    """The options to charge. The answer's word on an option counts more than the request's, and only the answer's makes
+    it cheaper.
     """
-    target, report = exchange.answer.target, exchange.answer.report
-    if target is None or target.price is None:
-        return None
     told = {} if report is None else report.options
     if not told and not (exchange.request.dialect.fields.options and exchange.request.json):
-        return target.price
-    options = {**_options(exchange, target), **told}
-    return prices.with_options(target.price, options) if options else target.price
+        return {}
+    return {**_options(exchange, target), **told}

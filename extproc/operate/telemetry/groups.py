@@ -251,6 +251,12 @@ class Cost(Group):
     )
     _cost = counts("extproc_cost_usd_total", "USD, by provider and model.", "provider", "model")
     _no_price = counts("extproc_cost_unknown_total", "Exchanges whose price is unknown.", "provider", "model")
+    _served_other = counts(
+        "extproc_served_other_total",
+        "Answers of [another model](charges.md#the-model-that-answered) than the target's, charged at its price.",
+        "provider",
+        "model",
+    )
     _usage_source = counts(
         "extproc_usage_total",
         "Exchanges, by the source of their usage: `provider`, `estimated`, `disputed` (cut down to what is possible), "

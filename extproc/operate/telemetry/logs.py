@@ -91,6 +91,8 @@ def _served(exchange: Exchange) -> dict[str, Any]:
         "cost_usd": None if exchange.money.cost is None else exchange.money.cost / NANO,
         "complete": exchange.ending.complete,
     }
+    if exchange.money.price_version:
+        entry["price_version"] = exchange.money.price_version[:256]
     if exchange.money.prompt_saved or exchange.money.prompt_extra:
         entry["prompt_saved_usd"] = exchange.money.prompt_saved / NANO
         entry["prompt_extra_usd"] = exchange.money.prompt_extra / NANO

@@ -17,6 +17,7 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from extproc.money.budgets import input_estimate
+from extproc.money.budgets.costs import is_of_other
 from extproc.operate.telemetry.groups import TIMED, Consumers, Cost, Gateway, Limits, Providers, Requests
 from extproc.operate.telemetry.groups import Ledger as LedgerRows
 from extproc.operate.telemetry.logs import describe, describe_verdicts, json_line
@@ -321,6 +322,8 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
             self._no_price.add(where)
         else:
             self._cost.add(where, exchange.money.cost / NANO)
+            if exchange.answer.target is not None and is_of_other(exchange):
+                self._served_other.add(where)
 
     def _models_of(self, exchange: Exchange) -> tuple[str, str]:
         """The models that the client asked for and that the provider names. Both choose them freely."""

@@ -98,6 +98,7 @@ class Provider:
     key_required: bool = True
     tokens: str | None = None  # issuer of the short-lived tokens that it takes in place of a key: google, azure
     catalogue: str | None = None  # the provider's name in the catalogue of models
+    tells_cost: bool = False  # the usage in its answers says what they cost
 
     def speaks(self, model: str, dialect: str) -> bool:
         """True when that model there speaks that dialect."""

@@ -10,5 +10,6 @@ PROVIDER = Provider(
     dialects=("openai_chat", "openai_responses", "rerank"),
     more=("cache_control", "top_k"),
     catalogue="openrouter",
+    tells_cost=True,
     example=("{kind: openrouter, api_key: env:OPENROUTER_API_KEY}", "meta-llama/llama-3.3-70b-instruct"),
 )

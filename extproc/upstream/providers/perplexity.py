@@ -9,5 +9,6 @@ PROVIDER = Provider(
     dialects=("openai_chat",),
     more=("max_tokens", "top_k"),
     catalogue="perplexity",
+    tells_cost=True,
     example=("{kind: perplexity, api_key: env:PERPLEXITY_API_KEY}", "sonar-pro"),
 )

@@ -13,5 +13,6 @@ PROVIDER = Provider(
     ),
     client_headers=("x-grok-conv-id",),  # keeps a conversation at the server that has its prompt cached
     catalogue="x-ai",
+    tells_cost=True,
     example=("{kind: x_ai, api_key: env:XAI_API_KEY}", "grok-4.7"),
 )

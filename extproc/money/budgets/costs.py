@@ -1,0 +1,66 @@
+"""The cost of an answer: what its provider says it cost, else the price of the model that answered.
+
+A router serves another model than it was asked for, at that model's price, and some providers tell the cost itself,
+with fees and discounts that no table of prices has.
+"""
+
+from __future__ import annotations
+
+from extproc.dialects._searching import searches
+from extproc.money.budgets.options import charged_options
+from extproc.upstream import prices
+from extproc.words.exchange import Exchange, Price, Usage
+
+TOLD = "provider"
+"""The origin of a cost that the provider told, in place of a price's version."""
+_DEAREST_INPUT, _DEAREST_OUTPUT = 150_000, 600_000
+"""Nano-USD of a token at the dearest model that was ever sold by the token: o1-pro, 150 and 600 USD per million.
+Source: https://platform.openai.com/docs/pricing
+"""
+_FEE = prices.NANO // 20
+"""Most that a provider charges for a request beside its tokens, such as one search."""
+_HOSTED_FEE = prices.NANO
+"""Most for each image that it draws, and for all that it searches and runs itself in one answer."""
+
+
+def charged(exchange: Exchange) -> Price | None:
+    """The price to charge: of the model that answered, at the target that served, with the options that were applied.
+    None when it is unknown.
+    """
+    target, report = exchange.answer.target, exchange.answer.report
+    if target is None:
+        return None
+    price = target.price
+    if report is not None and report.model not in ("", target.model) and target.price_as is not None:
+        price = target.price_as(report.model)
+    if price is None or not (options := charged_options(exchange, target, report)):
+        return price
+    return prices.with_options(price, options)
+
+
+def cost_of(exchange: Exchange, usage: Usage) -> tuple[int | None, str]:
+    """Nano-USD of an answer with that usage, None when the price is unknown; and the origin of the amount: the price's
+    version, or `TOLD`. A cost beyond what the answer can have caused makes the usage a disputed one.
+    """
+    target, price = exchange.answer.target, charged(exchange)
+    if usage.cost is not None and target is not None and target.tells_cost and usage.source == "provider":
+        if usage.cost <= _most(exchange, usage):
+            return usage.cost, TOLD
+        usage.source = "disputed"
+    return (None, "") if price is None else (prices.cost(price, usage), price.version)
+
+
+def is_of_other(exchange: Exchange) -> bool:
+    """True for an exchange that was charged at the price of another model than the target's."""
+    target, version = exchange.answer.target, exchange.money.price_version
+    own = target.price.version if target is not None and target.price is not None else ""
+    return version not in ("", TOLD, own)
+
+
+def _most(exchange: Exchange, usage: Usage) -> int:
+    """The most nano-USD that an answer with that usage can have caused, whichever model a router chose."""
+    ask, target = exchange.request.ask, exchange.answer.target
+    hosted = bool(ask.hosted) or (target is not None and searches(target.model))
+    drawn = ask.units.get("images", 0) + (usage.kinds is not None and bool(usage.kinds.image_output))
+    fees = _FEE + _HOSTED_FEE * (hosted + drawn)
+    return usage.input_tokens * _DEAREST_INPUT + usage.output_tokens * _DEAREST_OUTPUT + fees
