@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from extproc.upstream.prices.outputs import known_output
+from extproc.dialects._models import known_output
 from extproc.words.actions import Continue, LocalReply
 from tests.talk import ANSWER, QUESTION, STREAMED, answers, asks, error, event, sends, streams, talk
 

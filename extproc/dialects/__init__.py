@@ -21,7 +21,6 @@ Files have the same names in all rooms; a room has those it needs:
     conversation.py      turns and their parts, for a provider
     thinking.py          the thinking that a request asks for
     signature.py         proofs of thinking, which have to come back unchanged
-    models.py            abilities and limits of each model, by its name
     schema.py            JSON Schemas that the API can enforce
     plain.py             requests that the neutral form carries whole
     media.py             images, files, audio
@@ -32,7 +31,8 @@ Files have the same names in all rooms; a room has those it needs:
     tooling.py           requests without some of their tools
     custom.py            custom tools, whose input is no JSON
 
-A small dialect is one file. Files that begin with `_` are shared by several.
+A small dialect is one file. Files that begin with `_` are shared by several; `_models.yaml` has the abilities and
+limits of models by their names.
 
 A dialect declares the `Fields` of its API once: the field that names the model, those that limit the output, those that
 no target may change. A scan of the tests fails when another room names a field of an API. A path may hold the model's

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from functools import lru_cache
 
+from extproc.dialects._models import levels
 from extproc.words.messages import Effort, EmbeddingPrompt, Prompt
 
 LEAST_BUDGET = 1024
@@ -24,50 +23,7 @@ _BUDGETS: dict[Effort, int] = {
 LEVELS: Mapping[str, Effort] = {**{str(level): level for level in _BUDGETS}, "max": "xhigh"}
 """The levels that clients name."""
 
-
-_OF_EACH: tuple[tuple[str, str], ...] = (
-    (r"gpt-5(\.\d+)?-chat", ""),
-    (r"gpt-5-pro", "high"),
-    (r"gpt-5\.\d+-pro", "medium high xhigh"),
-    (r"gpt-5(\.1)?-codex(?!-max)", "low medium high"),
-    (r"gpt-5\.1-codex-max", "low medium high xhigh"),
-    (r"gpt-5\.[23]-codex", "low medium high xhigh"),
-    (r"gpt-5\.1(?!\d)", "none low medium high"),
-    (r"gpt-5\.\d+", "none low medium high xhigh"),
-    (r"gpt-5(?!\.)", "minimal low medium high"),
-    (r"gpt-6", "low medium high xhigh"),
-    (r"o1-(mini|preview)", ""),
-    (r"o[134](-|$)", "low medium high"),
-    (r"gpt-oss", "low medium high"),
-    (r"grok-3-mini", "low high"),
-    (r"grok-4\.3", "none low medium high"),
-    (r"grok-4\.5", "low medium high"),
-    (r"grok-(4\.20-multi-agent|4\.[6-9]|[5-9])", "low medium high xhigh"),
-    (r"grok-", ""),
-    (r"mistral-(small|medium)(-latest|-26\d\d)?$|mistral-medium-3[.-]5|magistral-small-latest", "none high"),
-    (r"(open-)?mi[sx]tral-|magistral-|ministral-|devstral|pixtral|voxtral", ""),
-    (r"gpt-[34]|chatgpt-|llama|meta-llama|mixtral|codestral|gemma|qwen-?2|phi-[34]", ""),
-)
-"""Levels that models take, by the beginning of their names without a publisher's; none: the model does not reason, or
-thinks as much as it wants.
-
-Sources, of November 2026: https://platform.openai.com/docs/api-reference/responses/create (`reasoning.effort`) and the
-models' pages there; https://github.com/anomalyco/opencode/issues/4451 (gpt-5.1 refuses minimal);
-https://console.groq.com/docs/reasoning (gpt-oss); https://github.com/BerriAI/litellm-docs/pull/1173 (gpt-6);
-https://docs.x.ai/developers/model-capabilities/text/reasoning and https://github.com/NousResearch/hermes-agent/pull/23435
-(Grok); https://github.com/withceleste/celeste-python/pull/311 (Mistral, which lists them in its refusals).
-"""
 _USUAL: tuple[Effort, ...] = ("low", "medium", "high")
-
-
-@lru_cache(maxsize=4096)
-def levels(model: str) -> tuple[Effort, ...] | None:
-    """The levels of thinking that a model takes, the lowest first; none where it does not reason; None: unknown."""
-    name = model.rpartition("/")[2].lower()
-    for pattern, found in _OF_EACH:
-        if re.match(pattern, name):
-            return tuple(LEVELS[level] for level in found.split())
-    return None
 
 
 def fitting(wanted: Effort, model: str) -> Effort | None:

@@ -5,17 +5,8 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from extproc.dialects._effort import budget, levels
-from extproc.dialects.anthropic_messages.models import traits_of
-
-# Models that think before they answer unless told not to, and do not show it, or only in summary. Sources, read in
-# November 2026: https://developers.openai.com/api/docs/guides/reasoning,
-# https://ai.google.dev/gemini-api/docs/thinking, https://docs.x.ai/docs/guides/reasoning. Since GPT-5.1, OpenAI's do
-# not think by themselves, but for `pro` and `codex`.
-_THINKERS = re.compile(
-    r"(?:^|[/.@])(?:o[134](?:$|-)|gpt-5(?:$|-(?!chat))|gpt-5\.\d+-(?:pro|codex)"
-    r"|gemini-(?:2\.5-(?:pro|flash(?!-lite))|3)|grok-(?:4(?!.*non-reasoning)|5|3-mini))"
-)
+from extproc.dialects._effort import budget
+from extproc.dialects._models import levels, thinks_unasked, traits_of
 
 
 @lru_cache(maxsize=4096)
@@ -24,7 +15,7 @@ def unasked(model: str) -> int:
     models that are not known.
     """
     traits = traits_of(model)
-    if _THINKERS.search(model.lower()) or (traits.default_on and traits.known):
+    if thinks_unasked(model) or (traits.default_on and traits.known):
         return budget("medium")
     return 0
 
@@ -36,7 +27,7 @@ def times_shown(model: str) -> int | None:
     name = model.lower()
     if is_claude(name):
         return 1 if "claude-3" in name else 4
-    return None if _THINKERS.search(name) else 1
+    return None if thinks_unasked(model) else 1
 
 
 def is_claude(model: str) -> bool:

@@ -15,11 +15,11 @@ from pydantic import Field, field_validator, model_validator
 
 from extproc.access.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
 from extproc.dialects import client_apis, provider_apis
+from extproc.dialects._models import known_output
 from extproc.routing.history import History
 from extproc.routing.parameters import compile_changes, compose
 from extproc.routing.strategies import StickySettings, strategies
 from extproc.upstream.prices import PriceBook, PriceSettings, hold, known_model
-from extproc.upstream.prices.outputs import known_output
 from extproc.upstream.providers import HostedTools, ProviderSettings, kinds
 from extproc.words.api import ClientAPI
 from extproc.words.chain import Branch, Chain, RetrySettings

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from extproc.dialects import client_apis, provider_apis
-from extproc.dialects.anthropic_messages.models import traits_of
+from extproc.dialects._models import traits_of
 from extproc.upstream.providers import kinds
 from extproc.words.actions import LocalReply
 from extproc.words.dialect import Destination, Endpoint

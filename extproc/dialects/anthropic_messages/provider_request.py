@@ -16,8 +16,8 @@ from uuid import uuid4
 
 import msgspec
 
+from extproc.dialects._models import Traits, traits_of
 from extproc.dialects._turns import join
-from extproc.dialects.anthropic_messages.models import Traits, traits_of
 from extproc.dialects.anthropic_messages.schema import Fitter, strict_schemas
 from extproc.dialects.anthropic_messages.thinking import Plan, plan
 from extproc.words.dialect import Destination

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from extproc.dialects._effort import LEAST_BUDGET, budget, effort
-from extproc.dialects.anthropic_messages.models import Traits
+from extproc.dialects._models import Traits
 from extproc.words.dialect import Destination
 from extproc.words.messages import Effort, Prompt
 

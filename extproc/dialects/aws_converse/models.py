@@ -12,7 +12,7 @@ from functools import lru_cache
 from re import split
 from typing import Literal
 
-from extproc.dialects.anthropic_messages.models import Traits, traits_of
+from extproc.dialects._models import Traits, traits_of
 
 
 @dataclass(slots=True, frozen=True)

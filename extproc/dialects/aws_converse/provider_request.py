@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from extproc.dialects import _effort
-from extproc.dialects.anthropic_messages.models import Traits
+from extproc.dialects._models import Traits
 from extproc.dialects.anthropic_messages.provider_request import JSON_ONLY, add_sampling
 from extproc.dialects.anthropic_messages.schema import Fitter, strict_schemas
 from extproc.dialects.anthropic_messages.thinking import plan

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from extproc.dialects import _effort
+from extproc.dialects import _effort, _json_mode
+from extproc.dialects._models import cohere_reasons
 from extproc.dialects.cohere_chat.conversation import Json, conversation
-from extproc.dialects.cohere_chat.models import reasons
 from extproc.dialects.cohere_chat.names import escape
 from extproc.words.dialect import Destination
 from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
@@ -29,7 +29,7 @@ _NO_PARAMETERS: Json = {"type": "object", "properties": {}}
 def encode_request(prompt: Prompt, destination: Destination) -> tuple[Json, Sequence[str]]:
     """The body, and the names of advisory fields that it cannot express."""
     ignored: dict[str, None] = {}
-    thinks = reasons(destination.model)
+    thinks = cohere_reasons(destination.model)
     body: Json = {
         "model": destination.model,
         "messages": conversation(prompt.system, prompt.messages, reasons=thinks),
@@ -101,21 +101,8 @@ def _add_format(wanted: OutputFormat, body: Json) -> None:
     body["response_format"] = {"type": "json_object"}
     if wanted.schema is not None:
         body["response_format"]["json_schema"] = wanted.schema
-    elif not _says_json(body["messages"]):  # without the word the model may never stop
-        first = body["messages"][0]
-        if first["role"] == "system":
-            first["content"] += "\n\nAnswer in JSON."
-        else:
-            body["messages"].insert(0, {"role": "system", "content": "Answer in JSON."})
-
-
-def _says_json(messages: Sequence[Mapping[str, Any]]) -> bool:
-    for message in messages:
-        content = message.get("content") or ()
-        texts = [content] if isinstance(content, str) else [part.get("text") or "" for part in content]
-        if any("json" in text.lower() for text in texts):
-            return True
-    return False
+    else:
+        _json_mode.add_word(body["messages"])
 
 
 def _add_sampling(prompt: Prompt, body: Json, ignored: dict[str, None]) -> None:

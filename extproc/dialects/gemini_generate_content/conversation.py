@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects._models import Gemini
 from extproc.dialects._turns import join
 from extproc.dialects.gemini_generate_content.media import media
-from extproc.dialects.gemini_generate_content.models import Model
 from extproc.dialects.gemini_generate_content.signature import UNSIGNED, of_call, own
 from extproc.words.messages import (
     AudioPart,
@@ -37,7 +37,7 @@ Json = dict[str, Any]
 class Contents:
     """Gathers messages. `ignored` are the advisory fields that it cannot express."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Gemini) -> None:
         self.turns: list[Json] = []
         self.ignored: dict[str, None] = {}
         self._model = model

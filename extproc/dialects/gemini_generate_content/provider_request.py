@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 from extproc.dialects import _effort
+from extproc.dialects._models import Gemini, gemini
 from extproc.dialects.gemini_generate_content.conversation import Contents
-from extproc.dialects.gemini_generate_content.models import Model, capabilities
 from extproc.words.dialect import Destination
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import Prompt, Tool, ToolChoice
@@ -39,7 +39,7 @@ def path(model: str, *, stream: bool) -> str:
 
 
 def encode_request(prompt: Prompt, destination: Destination) -> tuple[Json, Sequence[str]]:
-    model = capabilities(destination.model)
+    model = gemini(destination.model)
     contents = Contents(model)
     for message in prompt.messages:
         contents.add(message)
@@ -98,7 +98,7 @@ def _calling(choice: ToolChoice) -> Json:
     return out
 
 
-def _config(prompt: Prompt, model: Model, ignored: dict[str, None]) -> Json:
+def _config(prompt: Prompt, model: Gemini, ignored: dict[str, None]) -> Json:
     config: Json = {}
     if prompt.images:  # https://ai.google.dev/gemini-api/docs/image-generation
         config["responseModalities"] = ["TEXT", "IMAGE"]
@@ -141,7 +141,7 @@ def _config(prompt: Prompt, model: Model, ignored: dict[str, None]) -> Json:
     return config
 
 
-def _think(prompt: Prompt, destination: Destination, model: Model, config: Json, ignored: dict[str, None]) -> None:
+def _think(prompt: Prompt, destination: Destination, model: Gemini, config: Json, ignored: dict[str, None]) -> None:
     """Sets `thinkingConfig` and, as it has to leave room for an answer, `maxOutputTokens`."""
     limit, most = prompt.max_tokens, destination.max_output_tokens
     thinking: Json = {}
@@ -165,7 +165,7 @@ def _think(prompt: Prompt, destination: Destination, model: Model, config: Json,
         config["maxOutputTokens"] = limit if most is None else min(limit, most)
 
 
-def _level(prompt: Prompt, model: Model, ignored: dict[str, None]) -> str:
+def _level(prompt: Prompt, model: Gemini, ignored: dict[str, None]) -> str:
     wanted = prompt.effort if prompt.effort is not None else _effort.effort(prompt.thinking_budget or 0)
     if wanted not in ("none", "minimal"):
         return _LEVELS[wanted]
@@ -176,7 +176,7 @@ def _level(prompt: Prompt, model: Model, ignored: dict[str, None]) -> str:
     return "LOW"
 
 
-def _budget(prompt: Prompt, model: Model, most: int | None, ignored: dict[str, None]) -> tuple[int, int | None]:
+def _budget(prompt: Prompt, model: Gemini, most: int | None, ignored: dict[str, None]) -> tuple[int, int | None]:
     """The budget, and the limit of the output with room for it."""
     limit = prompt.max_tokens
     wanted = prompt.thinking_budget

@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects._models import gemini
 from extproc.dialects.gemini_generate_content import problem
-from extproc.dialects.gemini_generate_content.models import capabilities
 from extproc.dialects.gemini_generate_content.partial import values
 from extproc.dialects.gemini_generate_content.provider_answer import image_of
 from extproc.dialects.gemini_generate_content.shapes import (
@@ -171,7 +171,7 @@ class Decoder:
                 return ()
             self._started = True
             model = response.model or ""
-            late = capabilities(model).signed_calls
+            late = gemini(model).signed_calls
             events.append(Started(response.id or "", model, seconds(response.created), usage, proves_late=late))
         for place, candidate in enumerate(response.candidates or ()):
             index = place if candidate.index is None else candidate.index

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from extproc.dialects import _effort, _limits
+from extproc.dialects import _effort, _json_mode, _limits
 from extproc.dialects.openai_chat.schema import can_be_strict
 from extproc.words.dialect import Destination
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
@@ -70,8 +70,8 @@ def encode(
             body["parallel_tool_calls"] = prompt.parallel_tools
     if prompt.format is not None:
         body["response_format"] = _format(prompt.format)
-        if prompt.format.schema is None and not _says_json(messages):
-            _ask_for_json(messages)
+        if prompt.format.schema is None:
+            _json_mode.add_word(messages)
     if (limit := _limit(prompt.max_tokens, destination.max_output_tokens)) is not None:
         body["max_tokens" if "max_tokens" in more else "max_completion_tokens"] = limit
     body |= {
@@ -123,28 +123,6 @@ def encode(
 
 def _limit(wanted: int | None, most: int | None) -> int | None:
     return min(wanted, most) if wanted is not None and most is not None else wanted
-
-
-def _says_json(messages: Iterable[Mapping[str, Any]]) -> bool:
-    for message in messages:
-        content = message.get("content")
-        texts = (
-            [content]
-            if isinstance(content, str)
-            else [part["text"] for part in content or () if part["type"] == "text"]
-        )
-        if any("json" in text.lower() for text in texts):
-            return True
-    return False
-
-
-def _ask_for_json(messages: list[dict[str, Any]]) -> None:
-    """Add the word JSON to the messages: OpenAI refuses the JSON mode without it."""
-    first = messages[0] if messages else {}
-    if first.get("role") == "system" and isinstance(first["content"], str):
-        first["content"] += "\n\nAnswer in JSON."
-    else:
-        messages.insert(0, {"role": "system", "content": "Answer in JSON."})
 
 
 def _marked(prompt: Prompt) -> bool:

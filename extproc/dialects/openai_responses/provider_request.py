@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from extproc.dialects import _effort, _limits
+from extproc.dialects import _effort, _json_mode, _limits
 from extproc.dialects.openai_chat.schema import can_be_strict
 from extproc.dialects.openai_responses import signature
 from extproc.dialects.openai_responses.ask import LOGPROBS
@@ -67,8 +67,8 @@ def encode(prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Se
             body["parallel_tool_calls"] = prompt.parallel_tools
     if prompt.format is not None:
         body["text"] = {"format": _format(prompt.format)}
-        if prompt.format.schema is None and not _says_json(items):
-            items.insert(0, _message("developer", "Answer in JSON."))  # OpenAI refuses the mode without the word
+        if prompt.format.schema is None:  # the instructions do not count
+            _json_mode.add_word(items, "developer", type="message")
     if prompt.max_tokens is not None:
         limit = (
             prompt.max_tokens
@@ -149,16 +149,6 @@ def _metadata(metadata: Mapping[str, Any]) -> Mapping[str, str] | None:
 
 
 # --- the input
-
-
-def _says_json(items: Iterable[Mapping[str, Any]]) -> bool:
-    """True when an item says JSON. The instructions do not count."""
-    for item in items:
-        content = item.get("content") or item.get("output") or ""
-        texts = [content] if isinstance(content, str) else [piece.get("text", "") for piece in content]
-        if any("json" in text.lower() for text in texts):
-            return True
-    return False
 
 
 def _message(role: str, content: str | list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from extproc.dialects.anthropic_messages.models import traits_of
+from extproc.dialects._models import traits_of
 from extproc.money.budgets import counter
 from extproc.money.budgets.bounds import estimate
 from extproc.words.dialect import Fields

@@ -3,7 +3,7 @@
 import pytest
 
 from extproc.dialects import client_apis
-from extproc.dialects.anthropic_messages.models import traits_of
+from extproc.dialects._models import traits_of
 from extproc.words.dialect import Destination
 from extproc.words.messages import Message, Prompt, TextPart, ThinkingPart, Tool, ToolCall, ToolChoice, ToolResult
 

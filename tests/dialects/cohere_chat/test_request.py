@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from extproc.dialects import client_apis
 from extproc.dialects import cohere_chat as api
-from extproc.dialects.cohere_chat.models import reasons
+from extproc.dialects._models import cohere_reasons as reasons
 from extproc.words.dialect import Destination
 from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import (

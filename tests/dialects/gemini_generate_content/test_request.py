@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.dialects import gemini_generate_content as api
-from extproc.dialects.gemini_generate_content.models import capabilities
+from extproc.dialects._models import gemini
 from extproc.words.dialect import Destination
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import (
@@ -530,12 +530,12 @@ def test_a_thinking_budget_leaves_room_for_the_answer(budget, limit, most, expec
     "name", ["", "gemini", "gemini-", "gemini-x", "gemini-1.5.2-pro", "gpt-5", "gemini-²-pro", "/"]
 )
 def test_unknown_names_have_no_generation(name):
-    assert capabilities(name).thinking == ""
+    assert gemini(name).thinking == ""
 
 
 @given(st.text() | st.from_regex(r"(models/)?gemini-[0-9]*\.?[0-9]*(-[a-z]+)*", fullmatch=True))
 def test_any_name_is_accepted(name):
-    assert capabilities(name).thinking in ("", "budget", "level")
+    assert gemini(name).thinking in ("", "budget", "level")
 
 
 # --- the official SDK
