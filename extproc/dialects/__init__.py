@@ -21,6 +21,7 @@ Files have the same names in all rooms; a room has those it needs:
     conversation.py      turns and their parts, for a provider
     thinking.py          the thinking that a request asks for
     signature.py         proofs of thinking, which have to come back unchanged
+    models.py            families of models behind one API, by their names
     schema.py            JSON Schemas that the API can enforce
     plain.py             requests that the neutral form carries whole
     media.py             images, files, audio
