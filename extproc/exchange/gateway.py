@@ -13,7 +13,7 @@ import msgspec
 
 from extproc.exchange.admission import content_length
 from extproc.exchange.pipeline import Pipeline
-from extproc.exchange.response import ORIGIN, THROUGH, named, went_silent
+from extproc.exchange.response import ORIGIN, named, went_silent
 from extproc.guardrails import is_watched
 from extproc.operate.telemetry.traces import final, known
 from extproc.wire.framing.events import AnswerReader
@@ -106,11 +106,7 @@ class GatewayStream:
         exchange = self._current()
         if (no_room := self._no_room) is not None:
             self._no_room = None
-
-            async def refuse(_exchange: Exchange) -> None:
-                raise no_room
-
-            return await self._run(refuse, exchange) or CONTINUE
+            return self._reply(exchange, no_room)
         exchange.request.body = body
         if len(body) <= LARGE:
             return await self._run(self._pipeline.on_request, exchange) or exchange.route.onward
@@ -138,94 +134,60 @@ class GatewayStream:
             str(details),
             end,
         )
-        if self._pipeline.guarded and not end:
-            return await self._guarded_head(exchange)
-        return await self._run(self._pipeline.on_response, exchange) or CONTINUE
-
-    async def _guarded_head(self, exchange: Exchange) -> Continue | LocalReply | None:
-        """The head of an answer whose body Envoy sends in any case; None where it waits for guardrails."""
-        exchange.answer.reader = THROUGH
         action = await self._run(self._pipeline.on_response, exchange) or CONTINUE
-        if isinstance(action, LocalReply):
+        if isinstance(action, LocalReply) or end or not self._pipeline.guarded:
             return action
-        if exchange.answer.reader is THROUGH:  # the body tells nothing: the exchange is over, although its call goes on
-            exchange.end(whole=True)
-            await self._settle(exchange)
-            self.done = False
-        if action is CONTINUE:
+        self.done = False  # Envoy sends the body in any case: it was asked for before the answer came
+        if action is not CONTINUE:
+            action.read_answer = False
+        if exchange.answer.reader is None or not is_watched(exchange):
             return action
-        action.read_answer = False  # asked for already
-        if not is_watched(exchange):
-            return action
+        assert action is not CONTINUE, "Read asks for the body"
         self._head = action
         return None
 
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
         exchange = self._current()
-        if exchange.answer.reader is None:
-            raise Malformed("a body that was not asked for")
         self._heard = time.monotonic()
-        out: list[bytes] = []
         end = self._last = self._last or end
         self.more = False
-        if self._head is not None:
-            return await self._guarded_body(exchange, self._head, chunk, end)
-        try:
-            self.more = await exchange.answer.reader.feed(chunk, end, out)
-            end = end and not self.more
-        except Refusal as refusal:  # Envoy ends the provider's answer when the gateway's ends
-            self._refuse(exchange, refusal)
-            out.append(_cut_off(exchange, refusal))
-            end = True
-        except Exception:
-            exchange.end(bug=True)
-            raise
-        if end and self._state is _State.SETTLED:  # at the head
-            self.done = True
-        elif end:
-            exchange.end(whole=True)
-            await self._settle(exchange)
-        if body := b"".join(out):
-            self._sent = self._heard
-        return Chunk(body, end)
-
-    async def _guarded_body(self, exchange: Exchange, head: Continue, chunk: bytes, end: bool) -> Chunk:
-        """The first bytes that may leave, with the head; or a refusal in their place."""
+        if (reader := exchange.answer.reader) is None:  # the exchange ended at the head
+            if not self._pipeline.guarded:
+                raise Malformed("a body that was not asked for")
+            self.done = end
+            return Chunk(chunk, end)
         out: list[bytes] = []
         refusal: Refusal | None = None
-        assert exchange.answer.reader is not None
         try:
-            self.more = await exchange.answer.reader.feed(chunk, end, out)
+            self.more = await reader.feed(chunk, end, out)
             end = end and not self.more
-        except Refusal as raised:
-            refusal = raised
+        except Refusal as raised:  # Envoy ends the provider's answer when the gateway's ends
+            refusal, end = raised, True
         except Exception:
             exchange.end(bug=True)
             raise
         body = b"".join(out)
-        if refusal is None and not end and not body:
+        waiting = self._head is not None
+        if waiting and not body and not end:
             return Chunk(b"")
-        self._head, self._sent = None, self._heard
-        if refusal is not None and not body:
-            exchange.answer.status = refusal.kind.status
-            self._refuse(exchange, refusal)
+        if refusal is not None and waiting and not body:
+            reply = self._withhold(exchange, refusal)
             await self._settle(exchange)
-            refusal.headers = exchange.answer.told | {ORIGIN: "gateway"} | refusal.headers
-            return Chunk(b"", head=refusal_answer(exchange, refusal))
-        _tell(head, exchange)
+            return Chunk(b"", head=reply)
         if refusal is not None:
             self._refuse(exchange, refusal)
             body += _cut_off(exchange, refusal)
-            end = True
         if end:
             exchange.end(whole=True)
             await self._settle(exchange)
-        return Chunk(body, end, head)
+        if body:
+            self._sent = self._heard
+        return Chunk(body, end, self._release_head(exchange))
 
     def on_silence(self, now: float) -> Chunk | None:
         """Look after an answer that is under way: nothing but this speaks while its provider is silent."""
         exchange, limits = self._exchange, self._pipeline.settings.limits
-        if self._heard == math.inf or self.done or exchange is None or exchange.answer.reader in (None, THROUGH):
+        if self._heard == math.inf or self.done or exchange is None or exchange.answer.reader is None:
             return None
         if now - self._heard >= limits.stream_idle:
             return self._give_up(exchange, limits.stream_idle)
@@ -239,10 +201,7 @@ class GatewayStream:
         if not isinstance(reader, AnswerReader) or (body := reader.keep_alive()) is None:
             return None
         self._sent = now
-        head, self._head = self._head, None
-        if head is not None:
-            _tell(head, exchange)
-        return Chunk(body, head=head)
+        return Chunk(body, head=self._release_head(exchange))
 
     def _give_up(self, exchange: Exchange, idle: float) -> Chunk:
         """End an answer whose provider has been silent for `idle` seconds. Envoy cannot: its timer would run before the
@@ -250,13 +209,27 @@ class GatewayStream:
         """
         self.done = True  # the end of this call settles
         refusal = went_silent(idle)
-        self._refuse(exchange, refusal)
         if self._head is not None:
-            exchange.answer.status = refusal.kind.status
-            refusal.headers = exchange.answer.told | {ORIGIN: "gateway"}
-        elif exchange.request.ask.stream:
+            return Chunk(b"", head=self._withhold(exchange, refusal))
+        self._refuse(exchange, refusal)
+        if exchange.request.ask.stream:
             return Chunk(_cut_off(exchange, refusal), True)
         return Chunk(b"", head=refusal_answer(exchange, refusal))
+
+    def _release_head(self, exchange: Exchange) -> Continue | None:
+        """The head that waited for the guardrails, with the names of those that have found something."""
+        head, self._head = self._head, None
+        if head is not None and (found := told(exchange)):
+            head.set_headers = {**head.set_headers, GUARDRAILS: found}
+        return head
+
+    def _withhold(self, exchange: Exchange, refusal: Refusal) -> LocalReply:
+        """Refuse an answer of which nothing has left yet."""
+        self._head = None
+        exchange.answer.status = refusal.kind.status
+        self._refuse(exchange, refusal)
+        refusal.headers = exchange.answer.told | {ORIGIN: "gateway"} | refusal.headers
+        return refusal_answer(exchange, refusal)
 
     def span(self) -> Mapping[str, str] | None:
         """Attributes for Envoy's span that it was not told yet: when the request leaves, and when the exchange ends. An
@@ -305,13 +278,7 @@ class GatewayStream:
         try:
             action = await stages(exchange)
         except Refusal as refusal:
-            if exchange.answer.reader is THROUGH:
-                exchange.answer.reader = None  # no answer was read
-            self._refuse(exchange, refusal)
-            reply = (self._pipeline.refuse or refusal_answer)(exchange, refusal)
-            exchange.answer.status = reply.status
-            self.done = True
-            return reply
+            return self._reply(exchange, refusal)
         except Exception:
             exchange.end(bug=True)
             raise
@@ -325,6 +292,13 @@ class GatewayStream:
             exchange.end(whole=True)
             await self._settle(exchange)
         return action
+
+    def _reply(self, exchange: Exchange, refusal: Refusal) -> LocalReply:
+        """The refusal as the answer to the request."""
+        self._refuse(exchange, refusal)
+        reply = (self._pipeline.refuse or refusal_answer)(exchange, refusal)
+        exchange.answer.status, self.done = reply.status, True
+        return reply
 
     def _refuse(self, exchange: Exchange, refusal: Refusal) -> None:
         exchange.end(refused=refusal.kind.code)
@@ -354,12 +328,6 @@ def _cut_off(exchange: Exchange, refusal: Refusal) -> bytes:
     last = exchange.request.dialect.replies.cut_off(refusal.kind, refusal.message)
     array = exchange.features.get(ARRAY)
     return last if array is None else array.cut_off(last)
-
-
-def _tell(head: Continue, exchange: Exchange) -> None:
-    """Name the guardrails that have found something in the head of an answer that waited for them."""
-    if found := told(exchange):
-        head.set_headers = {**head.set_headers, GUARDRAILS: found}
 
 
 def refusal_answer(exchange: Exchange, refusal: Refusal) -> LocalReply:

@@ -415,17 +415,3 @@ class Extend:
             if refusal is not None:
                 raise refusal
         return events
-
-
-class Through:
-    """Passes an answer on as it comes, where Envoy sends answers that nothing reads."""
-
-    __slots__ = ()
-
-    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> bool:  # noqa: ARG002
-        """See `Reader`."""
-        out.append(chunk)
-        return False
-
-
-THROUGH = Through()

@@ -305,7 +305,7 @@ class Ending(Enum):
     UNREACHED = "gateway", "error", False  # Envoy answered in a provider's place
     BAD_ANSWER = "bad_answer", "error", False  # the gateway refused a provider's answer
     CUT = "cut", "ok", False  # the gateway ended a streamed answer
-    WITHHELD = "withheld", "error", False  # a guardrail refused a provider's answer before any of it left
+    WITHHELD = "withheld", "error", False  # the gateway refused a provider's answer before any of it left
     INCOMPLETE = "incomplete", "ok", False  # mid-stream the client left or the provider broke off: both look alike
     CLIENT_LEFT = "client_left", "error", False  # the client left before any answer began
     ABANDONED = "abandoned", "error", False  # the client left before the request was forwarded
