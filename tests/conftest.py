@@ -224,7 +224,7 @@ def count_answer(dialect, kind, body, *, translated=True, told_usage=None):
     """The part of an answer's body that passes the gateway attachment, and the report on the answer."""
     exchange = new_exchange("id-1", RequestHead("POST", "", {}))
     exchange.request.dialect, exchange.answer.report = dialect, Report(told_usage=told_usage)
-    exchange.answer.head = ResponseHead(200, {contract.TRANSLATED: "1"} if translated else {})
+    exchange.answer.head = ResponseHead(200, {}, hop={contract.TRANSLATED: "1"} if translated else {})
     framing = framing_for(kind, event_limit=1 << 20, body_limit=1 << 20)
     events = Count()(exchange, [*framing.feed(body), *framing.end()], True)
     return b"".join(event.raw for event in events), exchange.answer.report

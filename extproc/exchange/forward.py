@@ -77,67 +77,64 @@ class Forward:
         self._label_prefix = attribution.prefix if attribution.strip else None
 
     def __call__(self, exchange: Exchange) -> None:
-        targets = exchange.route.targets
-        edits = [_AS_IT_IS] if exchange.route.kept.object else self._edits(exchange)
-        if exchange.attached:
-            # An Envoy of another team does not change the body between its tries: `check --attach` refuses such chains.
-            headers = {contract.PROVIDER: ",".join(dict.fromkeys(target.provider for target in targets))}
-            clusters: tuple[str, ...] = ()
-            first = edits[0]
-        else:
-            headers = self._headers(exchange)
-            clusters = tuple([self._clusters[target.provider] for target in targets])
-            first, told = _share_out(edits, exchange) if not exchange.route.kept.object else (_AS_IT_IS, {})
-            headers |= told
-        if (path := self._path(exchange)) is not None:
+        request, route = exchange.request, exchange.route
+        edits = [_AS_IT_IS] if route.kept.object else self._edits(exchange)
+        headers, first, order = (self._to_routes if exchange.attached else self._to_hops)(exchange, edits)
+        if ":path" not in headers and (path := self._path(exchange)) is not None:
             headers[":path"] = path
-        if exchange.attached and exchange.request.dialect.fields.model is None:
-            renamed = exchange.request.dialect.offers.naming.for_model(exchange.request.json, targets[0].model)
-            if renamed is not exchange.request.json:
-                exchange.request.body, exchange.request.masked = _encode(renamed), True
-        body = exchange.request.body if exchange.request.masked else None
-        fields = {**exchange.request.edits, **first.fields}
-        model = exchange.request.dialect.fields.model
-        if (
-            model in exchange.request.json
-            and fields.get(model) == exchange.request.ask.model
-            and model not in exchange.request.edits
-        ):
+        body = request.body if request.masked else None
+        fields = {**request.edits, **first.fields}
+        model = request.dialect.fields.model
+        if model in request.json and fields.get(model) == request.ask.model and model not in request.edits:
             del fields[model]
-        if fields or first.removed or exchange.request.ignored:
-            left_out = [name for name in exchange.request.ignored if name not in fields]
-            body = patch(exchange.request.body, fields, [*first.removed, *left_out])
-        exchange.route.onward = Continue(headers, self._removed(exchange), body, reroute=True, order=clusters)
-        exchange.route.forwarded, exchange.route.sent = True, time.perf_counter()
+        if fields or first.removed or request.ignored:
+            left_out = [name for name in request.ignored if name not in fields]
+            body = patch(request.body, fields, [*first.removed, *left_out])
+        route.onward = Continue(headers, self._removed(exchange), body, reroute=True, order=order)
+        route.forwarded, route.sent = True, time.perf_counter()
+
+    def _to_hops(self, exchange: Exchange, edits: Sequence[Edit]) -> tuple[dict[str, str], Edit, tuple[str, ...]]:
+        """The headers for the tries, the edit to make now, and the clusters of the tries, in order."""
+        headers, first = self._headers(exchange), _AS_IT_IS
+        if not exchange.route.kept.object:
+            first, told = _share_out(edits, exchange)
+            headers |= told
+        return headers, first, tuple([self._clusters[target.provider] for target in exchange.route.targets])
+
+    def _to_routes(self, exchange: Exchange, edits: Sequence[Edit]) -> tuple[dict[str, str], Edit, tuple[str, ...]]:
+        """The same in attach mode. The routes of another team choose the cluster by a header, and their Envoy does not
+        change the body between its tries: `check --attach` refuses such chains.
+        """
+        request, targets = exchange.request, exchange.route.targets
+        headers = {contract.PROVIDER: ",".join(dict.fromkeys(target.provider for target in targets))}
+        if request.dialect.fields.model is None and not exchange.route.kept.object:
+            headers[":path"] = request.endpoint.path(targets[0].model) + self._query(exchange)
+            renamed = request.dialect.offers.naming.for_model(request.json, targets[0].model)
+            if renamed is not request.json:
+                request.body, request.masked = _encode(renamed), True
+        return headers, edits[0], ()
 
     def _edits(self, exchange: Exchange) -> list[Edit]:
         """The edits each try makes to the client's body. Edits common to all tries go into `exchange.request.edits`."""
-        if exchange.request.ask.stream and (
-            usage := exchange.request.dialect.offers.usage_request(exchange.request.json)
-        ):
-            exchange.request.edits |= usage
+        request, targets, limits = exchange.request, exchange.route.targets, exchange.money.output_limits
+        offers, model, output_field = request.dialect.offers, request.dialect.fields.model, request.ask.output_field
+        if request.ask.stream and (usage := offers.usage_request(request.json)):
+            request.edits |= usage
             exchange.answer.usage_hidden = True
-        model, output_field = exchange.request.dialect.fields.model, exchange.request.ask.output_field
-        if exchange.request.dialect.offers.stored.unnamed:
-            removed = [name for name in (model,) if name in exchange.request.json]
-            target = exchange.route.targets[0]  # it goes to one provider
-            return [
-                Edit(exchange.request.dialect.offers.stored.renamed(exchange.request.json, target.model), removed)
-            ] * len(exchange.route.targets)
+        if offers.stored.unnamed:
+            removed = [name for name in (model,) if name in request.json]
+            # It goes to one provider.
+            return [Edit(offers.stored.renamed(request.json, targets[0].model), removed)] * len(targets)
         found = []
-        for index, target in enumerate(exchange.route.targets):
-            fields, removed = apply(target.changes, exchange.request.json, output_field) if target.changes else ({}, [])
+        for index, target in enumerate(targets):
+            fields, removed = apply(target.changes, request.json, output_field) if target.changes else ({}, [])
             if model is not None:
                 fields[model] = target.model
-            if (
-                exchange.money.output_limits
-                and (limit := exchange.money.output_limits[index]) is not None
-                and output_field
-            ):
+            if limits and (limit := limits[index]) is not None and output_field:
                 fields[output_field] = limit
                 removed = [name for name in removed if name != output_field]
             name = target.adaptation.cache_key
-            absent = name and name not in exchange.request.json and name not in fields
+            absent = name and name not in request.json and name not in fields
             if absent and (key := self._cache_key(exchange, target)) is not None:
                 fields = {**fields, name: key}
             found.append(Edit(fields, removed, _service(exchange, target, fields)))
@@ -173,8 +170,6 @@ class Forward:
         path, endpoint = exchange.request.head.path, exchange.request.endpoint
         if exchange.route.kept.object:
             return endpoint.pattern.replace(ID, exchange.route.kept.object) + self._query(exchange)
-        if exchange.attached and exchange.request.dialect.fields.model is None:
-            return endpoint.path(exchange.route.targets[0].model) + self._query(exchange)
         if endpoint.alias:
             return endpoint.path(endpoint.model)
         return path.partition("?")[0] + self._query(exchange) if "?" in path else None

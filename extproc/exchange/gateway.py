@@ -133,6 +133,7 @@ class GatewayStream:
             int(attempts) if isinstance(attempts, float | int) else 0,
             str(details),
             end,
+            {} if self._attached else headers,
         )
         action = await self._run(self._pipeline.on_response, exchange) or CONTINUE
         if isinstance(action, LocalReply) or end or not self._pipeline.guarded:

@@ -72,7 +72,7 @@ class Origin:
         if _from_provider(exchange):
             exchange.answer.target = exchange.route.targets[min(response.attempts, len(exchange.route.targets)) - 1]
             return None
-        exchange.answer.unreached = "gateway" if exchange.attached else response.headers.get(contract.HOP) or "gateway"
+        exchange.answer.unreached = response.hop.get(contract.HOP) or "gateway"
         told = {ORIGIN: "gateway", **_missing(advice(response.status), response.headers), **named(exchange)}
         told |= passed_over(exchange.route.skipped)
         withheld = internal(response.headers)
@@ -102,8 +102,7 @@ class Tell:
         # Envoy writes the gateway's request id in its place
         if (request_id := headers.get("x-request-id")) is not None:
             told[TOLD + "provider-request-id"] = request_id
-        ignored = None if exchange.attached else headers.get(contract.IGNORED)
-        if ignored is not None or exchange.request.ignored:
+        if (ignored := exchange.answer.head.hop.get(contract.IGNORED)) is not None or exchange.request.ignored:
             told[TOLD + "ignored"] = ",".join([*exchange.request.ignored, *([ignored] if ignored else [])])
         if exchange.findings.guardrails and (found := verdicts.told(exchange)):
             told[verdicts.GUARDRAILS] = found
@@ -232,11 +231,11 @@ class Read:
             self._unread(exchange)
         if framing is None or exchange.answer.head.ended or not readable:
             return Continue(told, withheld)
-        if self._may_pass and contract.WATCHED in headers and not self._has_to_read(exchange, framing):
+        if self._may_pass and contract.WATCHED in exchange.answer.head.hop and not self._has_to_read(exchange, framing):
             exchange.answer.unread = True
             return Continue(told, withheld)
         exchange.answer.report = Report()
-        if is_translated(exchange) and (usage := headers.get(contract.USAGE)) is not None:
+        if is_translated(exchange) and (usage := exchange.answer.head.hop.get(contract.USAGE)) is not None:
             exchange.answer.report.told_usage = told_usage = contract.decode_usage(usage.encode())
             if self._cost and (cost := cost_of(exchange, told_usage)[0]) is not None:
                 told[TOLD + "cost"] = prices.decimal(cost)
@@ -269,8 +268,8 @@ def _missing(wanted: Mapping[str, str], headers: Mapping[str, str]) -> Mapping[s
 
 
 def is_translated(exchange: Exchange) -> bool:
-    """True when a try translated the answer into the client's API. Providers cannot forge the header that says so."""
-    return contract.TRANSLATED in exchange.answer.head.headers and not exchange.attached
+    """True when a try translated the answer into the client's API."""
+    return contract.TRANSLATED in exchange.answer.head.hop
 
 
 def _from_provider(exchange: Exchange) -> bool:
@@ -278,7 +277,7 @@ def _from_provider(exchange: Exchange) -> bool:
     return (
         exchange.route.forwarded
         and response.attempts > 0
-        and (exchange.attached or contract.HOP not in response.headers)
+        and contract.HOP not in response.hop
         and response.details == UPSTREAM
     )
 

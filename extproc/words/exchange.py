@@ -99,6 +99,8 @@ class ResponseHead:
     attempts: int = 0  # tries at providers
     details: str = ""  # Envoy's response code details
     ended: bool = False  # no body follows
+    # those of the headers that the internal hop lets pass or adds; none in attach mode: a provider could forge them
+    hop: Mapping[str, str] = field(default_factory=dict)
 
 
 class ToolGrants(Protocol):

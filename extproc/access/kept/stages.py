@@ -161,7 +161,7 @@ class Seal:
         self._ids = ids
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
-        translated = contract.TRANSLATED in exchange.answer.head.headers and not exchange.attached
+        translated = contract.TRANSLATED in exchange.answer.head.hop
         return self._seals(exchange) and not translated
 
     def reason(self, exchange: Exchange) -> str:

@@ -229,8 +229,8 @@ class Returned:
             return
         exchange.answer.target = exchange.route.targets[0]
         status = response.status
-        if contract.HOP in response.headers or response.details != UPSTREAM:
-            reason = response.headers.get(contract.HOP, "timeout" if status == 504 else "")
+        if contract.HOP in response.hop or response.details != UPSTREAM:
+            reason = response.hop.get(contract.HOP, "timeout" if status == 504 else "")
             raise failure(_REASONS.get(reason, "server_unavailable"), call.server)
         if status in (401, 403):
             raise failure("credential_rejected", call.server)
