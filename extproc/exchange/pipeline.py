@@ -49,6 +49,7 @@ from extproc.money.budgets import Reserve
 from extproc.money.budgets import stages as budgets
 from extproc.routing import stages as routing
 from extproc.routing.catalog import Catalog, Route
+from extproc.routing.named import Ungranted
 from extproc.settings.config import Settings
 from extproc.tools.taint import Tainted
 from extproc.wire.framing.events import Events, EventStage
@@ -168,7 +169,7 @@ def build(settings: Settings, services: Services) -> Pipeline:
     ids, catalog = Ids(settings.providers, settings.stores.object_key), routing.catalog(settings, services)
     authenticate, admit = auth.authenticate(settings, services), _admit(settings, services)
     parse, parse_large = _parse(settings, catalog, admit)
-    authorize, select = Authorize(), routing.select(settings, services, catalog)
+    authorize, select = Authorize(Ungranted(catalog)), routing.select(settings, services, catalog)
     reserve = budgets.reserve(settings, services, routing.Reroute(catalog, authorize, select))
     guard_input, guard_output = guardrails.stages(settings, services, catalog)
     guarded, kept = reads_answers(settings.guardrails), cache.stages(settings, services)

@@ -247,8 +247,10 @@ class Catalog:
         self._wildcards.sort(key=lambda entry: len(entry[1]), reverse=True)  # the most specific first
         self._targets = {name: self._target(name, name, model) for name, model in models.items() if "*" not in name}
         self._deployments: dict[str, Target] = {}
+        self._names: dict[tuple[str, str], list[str]] = {}  # by provider and model there
         for target in self._targets.values():
             self._deployments.setdefault(target.deployment, target)
+            self._names.setdefault((target.provider, target.model), []).append(target.name)
         self.wildcard = lru_cache(maxsize=4096)(self._wildcard)
         self._chains = {name: _alone(target) for name, target in self._targets.items()}
         for name in virtual_models:
@@ -296,6 +298,15 @@ class Catalog:
         chains = self._chains.values()
         own = frozenset(name for chain in chains for target in chain.targets for name, *_ in target.changes)
         return own if self._before is None else own | self._before.changed()
+
+    def names_of(self, provider: str, model: str) -> Iterator[str]:
+        """The names of `models` that lead to `model` at `provider`."""
+        yield from self._names.get((provider, model), ())
+        for pattern, key, settings in self._wildcards:
+            if settings.provider == provider and settings.model in (None, model):
+                name = key.removesuffix("*") + model if key.endswith("/*") else model
+                if settings.model is not None or pattern(name):
+                    yield key if settings.model is not None else name
 
     def wildcards(self) -> Iterator[tuple[str, str]]:
         """The entries with `*`, and the provider of each."""

@@ -98,6 +98,8 @@ class Fields:
     also: tuple[str, ...] = ()  # further fields that holds, routing or prices read
     inside: frozenset[str] = frozenset()  # fields below all of these that the gateway reads
     data: frozenset[str] = frozenset()  # fields below them whose content has names of the client's own
+    # places of further models' names, from the top level on; `*` is every item of a list
+    models: tuple[tuple[str, ...], ...] = ()
 
     @property
     def relied_on(self) -> frozenset[str]:
@@ -106,6 +108,7 @@ class Fields:
         """
         named = {self.model} if self.model is not None else set()
         needs = [name for names in self.needs.values() for name in names]
+        named |= {place[0] for place in self.models}
         return frozenset((*named, *self.fixed, *self.output_limits, *needs, *self.spoken, *self.options, *self.also))
 
 

@@ -33,7 +33,7 @@ from extproc.access.auth.settings import (
 from extproc.words.caching import CACHE
 from extproc.words.chain import Skip
 from extproc.words.errors import EXPIRED_KEY, INVALID_KEY, MISSING_KEY, MODEL_NOT_ALLOWED, Refusal
-from extproc.words.exchange import NOTHING_VERIFIED, Consumer, Exchange, RequestHead
+from extproc.words.exchange import NOTHING_VERIFIED, Consumer, Exchange, RequestHead, Target
 from extproc.words.values import Patterns
 from extproc.words.verdicts import GUARDRAILS
 
@@ -225,7 +225,13 @@ class Authenticate:
 
 
 class Authorize:
-    """Narrows `targets` to those granted. 403 when none is left."""
+    """Narrows `targets` to those granted. 403 when none is left.
+
+    `ungranted` gives a model that the request names beside its own, and that its consumer may not use at a target.
+    """
+
+    def __init__(self, ungranted: Callable[[Exchange, Target], str] = lambda _exchange, _target: "") -> None:
+        self._ungranted = ungranted
 
     def __call__(self, exchange: Exchange) -> None:
         consumer, model = exchange.consumer, exchange.request.ask.model
@@ -244,6 +250,20 @@ class Authorize:
         if not exchange.route.targets:
             message = f"Consumer {consumer.name} may use no target of {model!r}: GET /v1/models lists its models."
             raise Refusal(MODEL_NOT_ALLOWED, message, param="model")
+        self._check_named(exchange)
+
+    def _check_named(self, exchange: Exchange) -> None:
+        """Leave out targets at which the request names a model that the consumer may not use."""
+        found = [(target, self._ungranted(exchange, target)) for target in exchange.route.targets]
+        left = tuple([target for target, named in found if not named])
+        if len(left) == len(found):
+            return
+        if not left:
+            message = f"Consumer {exchange.consumer.name} may not use {found[0][1][:256]!r}, which the request names"
+            raise Refusal(MODEL_NOT_ALLOWED, f"{message} beside its model: GET /v1/models lists its models.")
+        text = f"consumer {exchange.consumer.name} may not use a model that the request names there"
+        exchange.route.skipped += [Skip(target, "not_granted", text) for target, named in found if named]
+        exchange.route.targets = left
 
 
 def credential(request: RequestHead, parameter: str = "") -> str | None:

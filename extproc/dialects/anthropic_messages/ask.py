@@ -12,6 +12,7 @@ from typing import Any
 from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, read_flag, read_integer, read_model
 from extproc.dialects._conversation import effort_of, inner
 from extproc.dialects._effort import asked
+from extproc.dialects._named import EACH, ROUTERS
 from extproc.dialects._refusals import wrong
 from extproc.dialects._tooling import kept, known, name_of, objects
 from extproc.dialects._view import Answered, Node, View
@@ -36,6 +37,8 @@ FIELDS = Fields(
     files=frozenset(("data",)),
     opaque=frozenset(("data", "signature", "encrypted_content")),
     options=("service_tier", "speed", "inference_geo"),
+    # https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool
+    models=(*ROUTERS, ("tools", EACH, "model")),
     also=("thinking", "tool_choice", "mcp_servers", "container"),
     inside=frozenset(
         (

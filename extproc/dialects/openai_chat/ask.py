@@ -12,6 +12,7 @@ from typing import Any
 from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, _safety, read_flag, read_integer, read_model
 from extproc.dialects._conversation import effort_of, inner
 from extproc.dialects._effort import asked
+from extproc.dialects._named import EACH, ROUTERS
 from extproc.dialects._refusals import wrong
 from extproc.dialects._safety import read_safety
 from extproc.dialects._tooling import kept, known, name_of, objects
@@ -49,6 +50,7 @@ FIELDS = Fields(
     files=frozenset(("data", "file_data")),
     opaque=frozenset(("data", "file_data", "signature")),
     options=("service_tier",),
+    models=(*ROUTERS, ("tools", EACH, "model"), ("moderation", "model")),
     also=("reasoning", "reasoning_effort", "thinking", "tool_choice", *_ELSEWHERE),
     inside=frozenset(
         (
