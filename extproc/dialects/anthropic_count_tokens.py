@@ -10,28 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from extproc.dialects import anthropic_messages as chat
-from extproc.dialects._usual import observe_nothing as observe
-from extproc.dialects.anthropic_messages import conversation, observe_edges, replies, said, texts
+from extproc.dialects._usual import observe_nothing
 from extproc.words.api import ClientTranslation
 from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint
-
-__all__ = [
-    "answers",
-    "conversation",
-    "endpoints",
-    "family",
-    "fields",
-    "name",
-    "observe",
-    "observe_edges",
-    "offers",
-    "read",
-    "replies",
-    "said",
-    "smallest",
-    "texts",
-    "translation",
-]
 
 name, family = "anthropic_count_tokens", "count_tokens"
 endpoints = replace(chat.endpoints, paths={"/v1/messages/count_tokens": "count_tokens"})
@@ -39,6 +20,8 @@ fields = replace(chat.fields, output_limits=())
 answers = chat.answers
 offers = replace(chat.offers, encode_count=lambda tokens: {"input_tokens": tokens})
 translation: ClientTranslation | None = None
+replies, texts, conversation, said = chat.replies, chat.texts, chat.conversation, chat.said
+observe, observe_edges = observe_nothing, chat.observe_edges
 
 
 def read(body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG001

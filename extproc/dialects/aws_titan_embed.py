@@ -14,15 +14,13 @@ import msgspec
 from msgspec import Struct, field
 
 from extproc.dialects import token_count
-from extproc.dialects.aws_converse.problem import decode as decode_problem
+from extproc.dialects.aws_converse import problem
 from extproc.dialects.openai_embeddings import input_texts
 from extproc.words.api import Able
 from extproc.words.dialect import Batch, Decoder, Destination
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings
-
-__all__ = ["able", "decode_answer", "decode_problem", "decoder", "encode_request", "family", "name", "path"]
 
 _BATCH = Batch(1)
 _OF_THE_FIRST = 1536  # dimensions that Titan Embeddings G1 - Text always gives
@@ -38,6 +36,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 name, family = "aws_titan_embed", "embeddings"
 able = Able(batch=lambda _model: _BATCH)
+decode_problem = problem.decode
 decoder: Callable[[], Decoder] | None = None
 
 

@@ -12,15 +12,13 @@ import msgspec
 from msgspec import Struct, field
 
 from extproc.dialects import token_count
-from extproc.dialects.cohere_chat.problem import decode as decode_problem
+from extproc.dialects.cohere_chat import problem
 from extproc.dialects.cohere_chat.usage import whole
 from extproc.dialects.openai_embeddings import input_texts
 from extproc.words.api import Able
 from extproc.words.dialect import Batch, Decoder, Destination
 from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings
-
-__all__ = ["able", "decode_answer", "decode_problem", "decoder", "encode_request", "family", "name", "path"]
 
 _TYPES = frozenset(("search_document", "search_query", "classification", "clustering"))
 _USUAL_TYPE = "search_document"  # the API requires a type
@@ -41,6 +39,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 name, family = "cohere_embed", "embeddings"
 able = Able(batch=lambda _model: _BATCH)
+decode_problem = problem.decode
 decoder: Callable[[], Decoder] | None = None
 
 

@@ -15,36 +15,10 @@ from urllib.parse import quote
 
 from extproc.dialects import gemini_generate_content as chat
 from extproc.dialects._refusals import wrong
-from extproc.dialects._usual import observe_nothing as observe
-from extproc.dialects.gemini_generate_content import (
-    conversation,
-    observe_edges,
-    replies,
-    said,
-    smallest,
-    spelling,
-    texts,
-)
+from extproc.dialects._usual import observe_nothing
+from extproc.dialects.gemini_generate_content import spelling
 from extproc.words.api import ClientTranslation, Naming
 from extproc.words.dialect import NO_ENDPOINT, Ask, Destination, Endpoint
-
-__all__ = [
-    "answers",
-    "conversation",
-    "endpoints",
-    "family",
-    "fields",
-    "name",
-    "observe",
-    "observe_edges",
-    "offers",
-    "read",
-    "replies",
-    "said",
-    "smallest",
-    "texts",
-    "translation",
-]
 
 _WHOLE = "generateContentRequest"
 
@@ -80,6 +54,8 @@ offers = replace(
     encode_count=lambda tokens: {"totalTokens": tokens},
 )
 translation: ClientTranslation | None = None
+replies, texts, conversation, said = chat.replies, chat.texts, chat.conversation, chat.said
+observe, observe_edges, smallest = observe_nothing, chat.observe_edges, chat.smallest
 
 
 def read(body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:

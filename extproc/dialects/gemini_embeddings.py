@@ -21,9 +21,7 @@ from extproc.dialects._conversation import inner, pieces
 from extproc.dialects._observer import Observer
 from extproc.dialects._refusals import unsupported, wrong
 from extproc.dialects._usual import nothing_said
-from extproc.dialects.gemini_generate_content import calls, naming, replies
-from extproc.dialects.gemini_generate_content.problem import decode as decode_problem
-from extproc.dialects.gemini_generate_content.problem import encode_problem
+from extproc.dialects.gemini_generate_content import calls, naming, problem, replies
 from extproc.dialects.gemini_generate_content.report import USAGE_KEY
 from extproc.dialects.openai_embeddings import input_texts
 from extproc.words.api import Able, AnswerFacts, ClientTranslation, Offers
@@ -41,8 +39,6 @@ from extproc.words.dialect import (
 )
 from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings
-
-__all__ = ["able", "decode_answer", "decode_problem", "decoder", "encode_request", "family", "name", "path"]
 
 TASKS = {
     "search_document": "RETRIEVAL_DOCUMENT",
@@ -122,7 +118,7 @@ class GeminiEmbeddings:
 
     @cached_property
     def translation(self) -> ClientTranslation:
-        return ClientTranslation(self.decode_request, self.encode_answer, encode_problem)
+        return ClientTranslation(self.decode_request, self.encode_answer, problem.encode_problem)
 
     def requests(self, body: Mapping[str, Any]) -> list[Any]:
         """The requests for one vector each. Raises Refusal (400)."""
@@ -243,6 +239,7 @@ CLIENT = GeminiEmbeddings()
 
 name, family = "gemini_embeddings", "embeddings"
 able = Able(batch=lambda _model: _BATCH)
+decode_problem = problem.decode
 decoder: Callable[[], Decoder] | None = None
 
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import MAX_TOKENS, _usual, azure, read_flag, read_integer, read_model
+from extproc.dialects import MAX_TOKENS, _replies, _usual, azure, read_flag, read_integer, read_model
 from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import pieces
 from extproc.dialects._observer import Observer
-from extproc.dialects._replies import openai as replies
 from extproc.dialects._view import varies
 from extproc.dialects.openai_chat.ask import check_stream_options, usage_request
 from extproc.dialects.openai_chat.said import QUIET
@@ -24,24 +23,6 @@ from extproc.words.api import AnswerFacts, ClientTranslation, Endpoints, Offers,
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Fields, Report, Text
 from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.said import ANSWER, Closed, Piece, apart, loose
-
-__all__ = [
-    "answers",
-    "conversation",
-    "endpoints",
-    "family",
-    "fields",
-    "name",
-    "observe",
-    "observe_edges",
-    "offers",
-    "read",
-    "replies",
-    "said",
-    "smallest",
-    "texts",
-    "translation",
-]
 
 _MAX_CHOICES = 128
 _DEFAULT_OUTPUT = 16  # tokens: OpenAI's own, where the request sets no limit; others write more
@@ -79,6 +60,7 @@ offers = Offers(
     reuse=Reuse(asides=frozenset(("user", "stream_options")), varies=varies),
     usage_request=usage_request,
 )
+replies = _replies.openai
 translation: ClientTranslation | None = None
 
 

@@ -15,15 +15,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from extproc.dialects import _usual, azure, read_integer, read_model, safe_names
+from extproc.dialects import _replies, _usual, azure, read_integer, read_model, safe_names
 from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import pieces
 from extproc.dialects._inputs import Inputs
 from extproc.dialects._observer import Observer
-from extproc.dialects._replies import openai as replies
-from extproc.dialects._usual import nothing_said as said
 from extproc.dialects.openai_chat import problem as chat_problem
-from extproc.dialects.openai_chat.problem import decode as decode_problem
 from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.api import Able, AnswerFacts, ClientTranslation, Endpoints, Offers, Reuse
 from extproc.words.dialect import (
@@ -39,30 +36,6 @@ from extproc.words.dialect import (
 )
 from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import EmbeddingPrompt, Embeddings
-
-__all__ = [
-    "able",
-    "answers",
-    "conversation",
-    "decode_answer",
-    "decode_problem",
-    "decoder",
-    "encode_request",
-    "endpoints",
-    "family",
-    "fields",
-    "name",
-    "observe",
-    "observe_edges",
-    "offers",
-    "path",
-    "read",
-    "replies",
-    "said",
-    "smallest",
-    "texts",
-    "translation",
-]
 
 _MOST_DIMENSIONS = 1_000_000
 _CARRIED = frozenset(("model", "input", "dimensions", "encoding_format", "user"))
@@ -106,6 +79,7 @@ fields = Fields(
     files=frozenset(),
     opaque=frozenset(),
 )
+replies, said = _replies.openai, _usual.nothing_said
 answers = AnswerFacts(usage_at=(("usage",),))
 offers = Offers(reuse=Reuse(asides=frozenset(("user",)), varies=lambda _body: False, inputs=Inputs()))
 
@@ -188,6 +162,7 @@ translation = ClientTranslation(decode_request, encode_answer, lambda _status, f
 # --- for providers
 
 able = Able()
+decode_problem = chat_problem.decode
 decoder: Callable[[], Decoder] | None = None
 
 

@@ -9,35 +9,7 @@ from dataclasses import replace
 
 from extproc.dialects import azure
 from extproc.dialects import openai_responses as chat
-from extproc.dialects.openai_responses import (
-    conversation,
-    observe,
-    observe_edges,
-    read,
-    replies,
-    said,
-    smallest,
-    texts,
-)
 from extproc.words.api import ClientTranslation, Endpoints, Stored
-
-__all__ = [
-    "answers",
-    "conversation",
-    "endpoints",
-    "family",
-    "fields",
-    "name",
-    "observe",
-    "observe_edges",
-    "offers",
-    "read",
-    "replies",
-    "said",
-    "smallest",
-    "texts",
-    "translation",
-]
 
 name, family = "openai_responses_compact", "compaction"
 endpoints = Endpoints(paths={"/v1/responses/compact": "compact"}, aliases=azure("/v1/responses/compact"))
@@ -45,3 +17,5 @@ fields = chat.fields
 answers = chat.answers
 offers = replace(chat.offers, stored=Stored(objects=chat.offers.stored.objects))
 translation: ClientTranslation | None = None
+replies, texts, conversation, said = chat.replies, chat.texts, chat.conversation, chat.said
+read, observe, observe_edges, smallest = chat.read, chat.observe, chat.observe_edges, chat.smallest

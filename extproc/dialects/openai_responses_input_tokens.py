@@ -11,35 +11,9 @@ from typing import Any
 
 from extproc.dialects import azure
 from extproc.dialects import openai_responses as chat
-from extproc.dialects._usual import observe_nothing as observe
-from extproc.dialects.openai_responses import (
-    conversation,
-    observe_edges,
-    replies,
-    said,
-    smallest,
-    texts,
-)
+from extproc.dialects._usual import observe_nothing
 from extproc.words.api import ClientTranslation, Endpoints, Stored
 from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint
-
-__all__ = [
-    "answers",
-    "conversation",
-    "endpoints",
-    "family",
-    "fields",
-    "name",
-    "observe",
-    "observe_edges",
-    "offers",
-    "read",
-    "replies",
-    "said",
-    "smallest",
-    "texts",
-    "translation",
-]
 
 name, family = "openai_responses_input_tokens", "count_tokens"
 endpoints = Endpoints(paths={"/v1/responses/input_tokens": "count_tokens"}, aliases=azure("/v1/responses/input_tokens"))
@@ -51,6 +25,8 @@ offers = replace(
     encode_count=lambda tokens: {"object": "response.input_tokens", "input_tokens": tokens},
 )
 translation: ClientTranslation | None = None
+replies, texts, conversation, said = chat.replies, chat.texts, chat.conversation, chat.said
+observe, observe_edges, smallest = observe_nothing, chat.observe_edges, chat.smallest
 
 
 def read(body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:

@@ -17,14 +17,12 @@ from msgspec import Struct
 from extproc.dialects import token_count
 from extproc.dialects._usage import make_usage
 from extproc.dialects.gemini_embeddings import TASKS, decode_batch, for_purpose, model_name
-from extproc.dialects.gemini_generate_content.problem import decode as decode_problem
+from extproc.dialects.gemini_generate_content import problem
 from extproc.dialects.openai_embeddings import input_texts
 from extproc.words.api import Able
 from extproc.words.dialect import Batch, Decoder, Destination
 from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings
-
-__all__ = ["able", "decode_answer", "decode_problem", "decoder", "encode_request", "family", "name", "path"]
 
 # https://docs.cloud.google.com/vertex-ai/generative-ai/docs/embeddings/get-text-embeddings#api-limits
 _INSTANCES = Batch(250, 20_000)
@@ -49,6 +47,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 name, family = "vertex_embeddings", "embeddings"
 able = Able(batch=lambda model: _CONTENTS if _is_gemini(model) else _INSTANCES)
+decode_problem = problem.decode
 decoder: Callable[[], Decoder] | None = None
 
 

@@ -12,12 +12,12 @@ from extproc.dialects._replies import OpenAIReplies
 from extproc.dialects.anthropic_messages import ask, client_stream, plain, problem, shapes
 from extproc.dialects.anthropic_messages.client_answer import encode_answer
 from extproc.dialects.anthropic_messages.client_request import decode_request
-from extproc.dialects.anthropic_messages.problem import decode_problem
-from extproc.dialects.anthropic_messages.provider_answer import decode_answer
-from extproc.dialects.anthropic_messages.provider_request import encode_request
+from extproc.dialects.anthropic_messages.problem import decode_problem as decode_problem
+from extproc.dialects.anthropic_messages.provider_answer import decode_answer as decode_answer
+from extproc.dialects.anthropic_messages.provider_request import encode_request as encode_request
 from extproc.dialects.anthropic_messages.provider_stream import Decoder
 from extproc.dialects.anthropic_messages.report import OBSERVER
-from extproc.dialects.anthropic_messages.said import said
+from extproc.dialects.anthropic_messages.said import said as said
 from extproc.words.api import Able, AnswerFacts, ClientTranslation, Endpoints, Offers, Reuse, Stored, Tools
 from extproc.words.dialect import Destination, Listed
 from extproc.words.errors import (
@@ -28,30 +28,6 @@ from extproc.words.errors import (
     UNSUPPORTED_BY_TARGETS,
     Kind,
 )
-
-__all__ = [
-    "able",
-    "answers",
-    "conversation",
-    "decode_answer",
-    "decode_problem",
-    "decoder",
-    "encode_request",
-    "endpoints",
-    "family",
-    "fields",
-    "name",
-    "observe",
-    "observe_edges",
-    "offers",
-    "path",
-    "read",
-    "replies",
-    "said",
-    "smallest",
-    "texts",
-    "translation",
-]
 
 _THREAD_CODES = {
     **dict.fromkeys((UNSUPPORTED_BY_TARGETS, UNBOUNDED_INPUT), "thread_unsupported_request"),

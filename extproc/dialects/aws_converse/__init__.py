@@ -8,14 +8,10 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from extproc.dialects.aws_converse.problem import decode as decode_problem
-from extproc.dialects.aws_converse.provider_answer import decode as decode_answer
-from extproc.dialects.aws_converse.provider_request import encode as encode_request
+from extproc.dialects.aws_converse import problem, provider_answer, provider_request
 from extproc.dialects.aws_converse.provider_stream import ConverseDecoder
 from extproc.words.api import Able
 from extproc.words.dialect import Destination
-
-__all__ = ["able", "decode_answer", "decode_problem", "decoder", "encode_request", "family", "name", "path"]
 
 name, family = "aws_converse", "chat"
 able = Able(
@@ -23,7 +19,8 @@ able = Able(
     stream_type="application/vnd.amazon.eventstream",
     cache_marks=True,
 )
-decoder = ConverseDecoder
+encode_request = provider_request.encode
+decoder, decode_answer, decode_problem = ConverseDecoder, provider_answer.decode, problem.decode
 
 
 def path(destination: Destination, *, stream: bool) -> str:

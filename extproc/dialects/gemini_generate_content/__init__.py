@@ -23,40 +23,15 @@ from extproc.dialects.gemini_generate_content import (
 )
 from extproc.dialects.gemini_generate_content.client_answer import encode_answer
 from extproc.dialects.gemini_generate_content.client_request import decode_request
-from extproc.dialects.gemini_generate_content.problem import decode as decode_problem
-from extproc.dialects.gemini_generate_content.provider_answer import decode_answer
-from extproc.dialects.gemini_generate_content.provider_request import encode_request
+from extproc.dialects.gemini_generate_content.provider_answer import decode_answer as decode_answer
+from extproc.dialects.gemini_generate_content.provider_request import encode_request as encode_request
 from extproc.dialects.gemini_generate_content.provider_stream import Decoder
 from extproc.dialects.gemini_generate_content.report import OBSERVER
-from extproc.dialects.gemini_generate_content.said import said
+from extproc.dialects.gemini_generate_content.said import said as said
 from extproc.dialects.gemini_generate_content.signature import PACKED
 from extproc.words.api import Able, AnswerFacts, ClientTranslation, Endpoints, Naming, Offers, Reuse, Stored, Tools
 from extproc.words.dialect import ANY, PLACE, Destination, Listed, Report
 from extproc.words.errors import Kind
-
-__all__ = [
-    "able",
-    "answers",
-    "conversation",
-    "decode_answer",
-    "decode_problem",
-    "decoder",
-    "encode_request",
-    "endpoints",
-    "family",
-    "fields",
-    "name",
-    "observe",
-    "observe_edges",
-    "offers",
-    "path",
-    "read",
-    "replies",
-    "said",
-    "smallest",
-    "texts",
-    "translation",
-]
 
 MODELS_PATH = "/v1beta/models"
 _VERTEX = (f"/projects/{ANY}/locations/{ANY}/publishers/google/models", "/publishers/google/models")
@@ -163,7 +138,7 @@ def smallest(model: str) -> dict[str, Any]:  # noqa: ARG001 - the path has it
 # --- for providers
 
 able = Able(reads=_READ, images=True, image_turns=True, tool_letters=True)
-decoder = Decoder
+decoder, decode_problem = Decoder, problem.decode
 
 
 def path(destination: Destination, *, stream: bool) -> str:

@@ -8,43 +8,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from extproc.dialects import azure
+from extproc.dialects import _replies, azure
 from extproc.dialects._effort import openai_reasons
-from extproc.dialects._replies import openai as replies
-from extproc.dialects.openai_chat import ask, client_answer, client_request, plain, problem, provider_request, shapes
+from extproc.dialects.openai_chat import (
+    ask,
+    client_answer,
+    client_request,
+    plain,
+    problem,
+    provider_answer,
+    provider_request,
+    shapes,
+)
 from extproc.dialects.openai_chat.client_stream import Encoder
-from extproc.dialects.openai_chat.problem import decode as decode_problem
-from extproc.dialects.openai_chat.provider_answer import decode as decode_answer
 from extproc.dialects.openai_chat.provider_stream import Decoder
 from extproc.dialects.openai_chat.report import OBSERVER
-from extproc.dialects.openai_chat.said import said
+from extproc.dialects.openai_chat.said import said as said
 from extproc.words.api import Able, AnswerFacts, ClientTranslation, Endpoints, Offers, Reuse, Stored, Tools
 from extproc.words.dialect import Destination
 from extproc.words.messages import Prompt
-
-__all__ = [
-    "able",
-    "answers",
-    "conversation",
-    "decode_answer",
-    "decode_problem",
-    "decoder",
-    "encode_request",
-    "endpoints",
-    "family",
-    "fields",
-    "name",
-    "observe",
-    "observe_edges",
-    "offers",
-    "path",
-    "read",
-    "replies",
-    "said",
-    "smallest",
-    "texts",
-    "translation",
-]
 
 name, family = "openai_chat", "chat"
 endpoints = Endpoints(paths={"/v1/chat/completions": "chat"}, aliases=azure("/v1/chat/completions"))
@@ -53,6 +35,7 @@ fields = view.fields
 
 # --- for clients
 
+replies = _replies.openai
 _READ = frozenset(shapes.Body.__struct_encode_fields__)
 answers = AnswerFacts(usage_at=(("usage",),), reads=_READ, comments=True)
 offers = Offers(
@@ -92,7 +75,7 @@ able = Able(
     rates="x-ratelimit-",  # https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
     reasons=openai_reasons,
 )
-decoder = Decoder
+decoder, decode_answer, decode_problem = Decoder, provider_answer.decode, problem.decode
 
 
 def path(destination: Destination, *, stream: bool) -> str:  # noqa: ARG001 - the same for all

@@ -15,7 +15,6 @@ from extproc.dialects import azure
 from extproc.dialects._effort import openai_reasons
 from extproc.dialects._replies import OpenAIReplies
 from extproc.dialects.openai_chat import problem as chat_problem
-from extproc.dialects.openai_chat.problem import decode as decode_problem
 from extproc.dialects.openai_responses import (
     ask,
     client_answer,
@@ -23,43 +22,19 @@ from extproc.dialects.openai_responses import (
     client_stream,
     plain,
     problem,
+    provider_answer,
+    provider_request,
     provider_stream,
     report,
     turns,
 )
-from extproc.dialects.openai_responses.provider_answer import decode as decode_answer
-from extproc.dialects.openai_responses.provider_request import encode as encode_request
 from extproc.dialects.openai_responses.provider_stream import Decoder
 from extproc.dialects.openai_responses.report import OBSERVER
-from extproc.dialects.openai_responses.said import said
+from extproc.dialects.openai_responses.said import said as said
 from extproc.words import messages
 from extproc.words.api import Able, AnswerFacts, ClientTranslation, Endpoints, Offers, Reuse, Stored, Tools
 from extproc.words.dialect import Destination
 from extproc.words.errors import Kind
-
-__all__ = [
-    "able",
-    "answers",
-    "conversation",
-    "decode_answer",
-    "decode_problem",
-    "decoder",
-    "encode_request",
-    "endpoints",
-    "family",
-    "fields",
-    "name",
-    "observe",
-    "observe_edges",
-    "offers",
-    "path",
-    "read",
-    "replies",
-    "said",
-    "smallest",
-    "texts",
-    "translation",
-]
 
 
 class Replies(OpenAIReplies):
@@ -135,7 +110,8 @@ able = Able(
     namespaces=True,
     reasons=openai_reasons,
 )
-decoder = Decoder
+encode_request = provider_request.encode
+decoder, decode_answer, decode_problem = Decoder, provider_answer.decode, chat_problem.decode
 
 
 def path(destination: Destination, *, stream: bool) -> str:  # noqa: ARG001
