@@ -12,7 +12,7 @@ from extproc.access.auth.access import Grants
 from extproc.tools.mcp.call import CALL, CALLS, LEGACY, MODERN, Call
 from extproc.tools.mcp.catalogue import Catalogue, Entry
 from extproc.tools.mcp.eras import request_for
-from extproc.tools.mcp.forward import Find
+from extproc.tools.mcp.forward import FindServer
 from extproc.tools.mcp.policy import Policy
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.servers import Server
@@ -53,7 +53,7 @@ _SERVERS: Any = SimpleNamespace(
 )
 _UNTAINTED: Any = SimpleNamespace(tools=lambda _exchange: ())
 _POLICY = Policy(SETTINGS)
-FIND = Find(SETTINGS, Profiles(SETTINGS, _SERVERS, _POLICY, _UNTAINTED), _SERVERS, _POLICY)
+FIND = FindServer(SETTINGS, Profiles(SETTINGS, _SERVERS, _POLICY, _UNTAINTED), _SERVERS, _POLICY)
 CONSUMER = SimpleNamespace(tools=Grants([Patterns(["*"])]))
 _CALL = {
     "name": "s__echo",

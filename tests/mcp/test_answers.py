@@ -8,7 +8,7 @@ import pytest
 
 from extproc.access.auth import Grants
 from extproc.stores.memory import MemoryCounters
-from extproc.tools.mcp.answers import Answer, Era
+from extproc.tools.mcp.answers import AnswerLists, Era
 from extproc.tools.mcp.call import CALL, Call
 from extproc.tools.mcp.catalogue import Catalogue, Entry
 from extproc.tools.mcp.names import LONGEST
@@ -72,7 +72,7 @@ async def asked(made, message, profile="one", **headers):
     sent = exchange(made, message, profile, **headers)
     ParseRPC(made.settings, 32, 1000, lambda _exchange, _size: None)(sent)
     await Era(made.servers, Ended(MemoryCounters(), 60.0))(sent)
-    reply = await Answer(made.profiles, made.servers)(sent)
+    reply = await AnswerLists(made.profiles, made.servers)(sent)
     return (json.loads(reply.body) if reply.body else None), reply
 
 
@@ -114,7 +114,7 @@ async def test_the_new_revision_discovers_lists_and_listens(made):
     sent = exchange(made, listen, **modern("subscriptions/listen"))
     ParseRPC(made.settings, 32, 1000, lambda _exchange, _size: None)(sent)
     await Era(made.servers, Ended(MemoryCounters(), 60.0))(sent)
-    reply = await Answer(made.profiles, made.servers)(sent)
+    reply = await AnswerLists(made.profiles, made.servers)(sent)
     first, last = [json.loads(line[6:]) for line in reply.body.decode().splitlines() if line.startswith("data: ")]
     assert first["method"] == "notifications/subscriptions/acknowledged"
     assert (last["id"], last["result"]["resultType"]) == (5, "complete")

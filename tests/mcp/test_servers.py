@@ -8,7 +8,7 @@ import pytest
 from extproc.tools.mcp import servers as module
 from extproc.tools.mcp.catalogue import Catalogue
 from extproc.tools.mcp.link import NoEnvoyError, RefusedError, ServerError, SessionGoneError
-from extproc.tools.mcp.servers import Place, Servers
+from extproc.tools.mcp.servers import Servers, SessionTicket
 from extproc.tools.mcp.sessions import Question
 from extproc.tools.mcp.settings import MCPSettings
 from tests.mcp.test_catalogue import FakeLink, tool
@@ -111,9 +111,9 @@ async def test_each_owner_has_one_session_at_a_server_however_many_ask_at_once(m
     made.by_name["a"].link.wait = 0.01
     found = await asyncio.gather(*[made.session(f"o{number % 2}", "a", None) for number in range(40)])
     assert {each.id for each in found} == {"z1", "z2"}
-    made.forget(Place("a", "z0", "2025-11-25", "o1", ""))
+    made.forget(SessionTicket("a", "z0", "2025-11-25", "o1", ""))
     assert (await made.session("o1", "a", None)).id == "z2", "that one was forgotten before"
-    made.forget(Place("a", "z2", "2025-11-25", "o1", ""))
+    made.forget(SessionTicket("a", "z2", "2025-11-25", "o1", ""))
     assert (await made.session("o1", "a", None)).id == "z3"
     assert (await made.session("o0", "a", None)).id == "z1"
 
@@ -121,24 +121,24 @@ async def test_each_owner_has_one_session_at_a_server_however_many_ask_at_once(m
 async def test_a_later_try_goes_into_a_session_that_the_server_knows(made):
     link, version = made.by_name["a"].link, "2025-11-25"
     first = await made.session("o", "a", None)
-    place = Place("a", first.id, version, "o", "")
-    assert await made.renewed(place.text) == {"mcp-session-id": "z1", "mcp-protocol-version": link.legacy}, "it lives"
-    assert made.after(place, "z1") == "z1"
+    ticket = SessionTicket("a", first.id, version, "o", "")
+    assert await made.renewed(ticket.text) == {"mcp-session-id": "z1", "mcp-protocol-version": link.legacy}, "it lives"
+    assert made.after(ticket, "z1") == "z1"
     link.gone = {"z1"}
-    found = await asyncio.gather(*[made.renewed(place.text) for _ in range(20)])
+    found = await asyncio.gather(*[made.renewed(ticket.text) for _ in range(20)])
     assert {each["mcp-session-id"] for each in found} == {"z2"}, "one is opened for all of them"
-    assert made.after(place, "") == "z2"
+    assert made.after(ticket, "") == "z2"
     # this process has a session of its own that is gone, too
     link.gone = {"z1", "z2"}
-    assert (await made.renewed(place.text))["mcp-session-id"] == "z3"
+    assert (await made.renewed(ticket.text))["mcp-session-id"] == "z3"
     # another process opened it
-    place = Place("a", "z3", version, "o", "")
-    assert made.after(place, "elsewhere") == "elsewhere"
+    ticket = SessionTicket("a", "z3", version, "o", "")
+    assert made.after(ticket, "elsewhere") == "elsewhere"
     assert (await made.session("o", "a", None)).id == "z4"
     # a server that cannot be asked, and one that is not there
     link.error = ServerError("server_unavailable")
-    for place in (Place("a", "z4", version, "o", ""), Place("gone", "z", version, "o", "forged")):
-        assert (await made.renewed(place.text))["mcp-session-id"] == place.session
+    for ticket in (SessionTicket("a", "z4", version, "o", ""), SessionTicket("gone", "z", version, "o", "forged")):
+        assert (await made.renewed(ticket.text))["mcp-session-id"] == ticket.session
 
 
 async def test_a_session_that_cannot_be_opened_is_tried_anew(made):

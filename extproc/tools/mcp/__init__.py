@@ -5,7 +5,7 @@ stages.py     the stages of one request, in order: the table of contents
 call.py       one exchange as the stages see it
 names.py      the owner of each name           profiles.py  names of a profile, lists by grants
 catalogue.py  definitions of a server          own.py       lists of servers that differ by session
-servers.py    catalogues and sessions          forward.py   Find, ForwardRPC, Returned, ReadAnswer
+servers.py    catalogues and sessions          forward.py   FindServer, ForwardRPC, Returned, ReadAnswer
 link.py       requests of the processor        eras.py      requests and answers between revisions
 board.py      messages between processes       sessions.py  signed ids of sessions and questions
 answers.py    handshakes and lists             refusals.py  refusals as MCP clients take them

@@ -1,4 +1,4 @@
-"""Era and Answer: the revision of the protocol that a client speaks, and everything the gateway answers by itself."""
+"""Era and AnswerLists: the revision that a client speaks, and everything the gateway answers by itself."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def owner(exchange: Exchange) -> str:
 
 
 class Era:
-    """Writes `mcp.version`, `mcp.capabilities` and `mcp.session`. Decides on the body; headers are compared with it."""
+    """Writes `call.version`, `call.capabilities` and `call.session`. Decides on the body; headers are compared with it."""
 
     def __init__(self, servers: Servers, ended: Ended) -> None:
         self._sessions = servers.sessions
@@ -121,8 +121,8 @@ def _mismatch(header: str) -> Refusal:
     return Refusal(HEADER_MISMATCH, f"The header '{header}' does not say what the body says.")
 
 
-class Answer:
-    """Answers everything but calls, from the catalogues."""
+class AnswerLists:
+    """Answers lists, handshakes and everything else but calls, from the catalogues."""
 
     def __init__(self, profiles: Profiles, servers: Servers) -> None:
         self._profiles = profiles

@@ -21,7 +21,7 @@ _MOST = 1000  # messages that one process has there
 _LONGEST = 2048  # bytes of a message
 
 
-class Told(msgspec.Struct, array_like=True, frozen=True):
+class BoardMessage(msgspec.Struct, array_like=True, frozen=True):
     """A message in a client's session."""
 
     number: int  # each has one of its own
@@ -29,7 +29,7 @@ class Told(msgspec.Struct, array_like=True, frozen=True):
     body: bytes  # empty: the session has ended
 
 
-_decode = msgspec.msgpack.Decoder(list[Told]).decode
+_decode = msgspec.msgpack.Decoder(list[BoardMessage]).decode
 
 
 class Board:
@@ -41,13 +41,13 @@ class Board:
         self._hear = hear
         self._now = now
         self._me = secrets.token_hex(16)
-        self._told: deque[tuple[float, Told]] = deque(maxlen=_MOST)
+        self._told: deque[tuple[float, BoardMessage]] = deque(maxlen=_MOST)
         self._heard: dict[int, float] = {}  # by when they can be forgotten
 
     def tell(self, session: str, body: bytes = b"") -> None:
         """Put a message on the board with the next turn."""
         if len(body) <= _LONGEST:
-            self._told.append((self._now() + _STAYS, Told(secrets.randbits(63), session, body)))
+            self._told.append((self._now() + _STAYS, BoardMessage(secrets.randbits(63), session, body)))
 
     async def turn(self, counters: Counters) -> None:
         """Tell, and hear. Raises StoreError, and then the next turn does it."""

@@ -49,7 +49,7 @@ _sorted = msgspec.json.Encoder(order="sorted").encode
 class Call:
     """Facts that the stages find out about one message. Fields are unset until the stage beside them writes them."""
 
-    # Classify
+    # FindProfile
     profile: str
     settings: MCPProfileSettings
     # ParseRPC; None: the message could not be read, so refusals have no id
@@ -58,9 +58,9 @@ class Call:
     version: str = ""  # the protocol's, as the client speaks it
     capabilities: Mapping[str, Any] = field(default_factory=dict)  # the client's
     session: ClientSession | None = None
-    # Answer
+    # AnswerLists
     own: Mapping[str, Catalogue] = field(default_factory=dict)  # lists that were read at servers with `lists: session`
-    # Find
+    # FindServer
     name: str = ""  # as the client said it: of a tool or prompt, or a resource's URI
     server: str = ""
     tool: str = ""  # the server's own name of it
@@ -137,4 +137,4 @@ class Call:
 
 
 CALL: Key[Call] = Key("call")
-"""Written by Classify: the exchange is a message to a profile."""
+"""Written by FindProfile: the exchange is a message to a profile."""

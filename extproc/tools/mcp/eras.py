@@ -91,7 +91,7 @@ def _parameters(entry: Entry, arguments: Mapping[str, Any]) -> dict[str, str]:
 
 
 class Translate:
-    """Reads the messages of an answer: writes `mcp.failed` and `mcp.rpc_error`, and changes what the client must get in
+    """Reads the messages of an answer: writes `call.failed` and `call.rpc_error`, and changes what the client must get in
     another way.
     """
 

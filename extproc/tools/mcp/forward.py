@@ -1,4 +1,4 @@
-"""Find and ForwardRPC: from a name to the server that has it; Returned and ReadAnswer: its answer on the way back."""
+"""FindServer and ForwardRPC: from a name to its server. Returned and ReadAnswer: the answer on its way back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from extproc.tools.mcp.link import ServerError, headers_for
 from extproc.tools.mcp.policy import Policy
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.refusals import RPCRefusal, body_of, too_large, unknown
-from extproc.tools.mcp.servers import Place, Servers, ServerSession
+from extproc.tools.mcp.servers import Servers, ServerSession, SessionTicket
 from extproc.tools.mcp.settings import HOP, MCPSettings
 from extproc.wire.framing.content_types import framing_for
 from extproc.wire.framing.events import Events
@@ -61,8 +61,8 @@ def failure(code: str, server: str) -> Refusal:
     return RPCRefusal(kind, text.format(server), data={"server": server})
 
 
-class Find:
-    """Writes `mcp.server`, `mcp.tool`, `mcp.entry`, `mcp.policy` and `targets`. Unknown names and those that are not
+class FindServer:
+    """Writes `call.server`, `call.tool`, `call.entry`, `call.policy` and `targets`. Unknown names and those that are not
     granted get the same words.
     """
 
@@ -141,13 +141,13 @@ class ForwardRPC:
             call.server_version = catalogue.version_for(modern=call.modern)
             sessions = catalogue.sessions and call.server_version != MODERN
             session = await self._session(exchange, call, sessions=sessions)
-            self._servers.own.used(_place(exchange).key, call)
+            self._servers.own.used(_ticket(exchange).key, call)
             if session is not None:
                 call.server_session, call.server_version = session.id, session.version
             edits, headers = request_for(call, session, exchange.id)
         if call.server_session and call.question is None:
             headers |= _AGAIN_IN_SESSION
-            headers[contract.SESSION] = _place(exchange).text
+            headers[contract.SESSION] = _ticket(exchange).text
         else:
             headers |= _AGAIN
         call.must_read = self._must_read(call)
@@ -187,7 +187,7 @@ class ForwardRPC:
         if not sessions:
             return None
         try:
-            return await self._servers.session(_place(exchange).key, call.server, call.session)
+            return await self._servers.session(_ticket(exchange).key, call.server, call.session)
         except ServerError as error:
             raise failure(error.code, call.server) from None
 
@@ -206,11 +206,11 @@ def bound_script() -> str:
     return names + Path(__file__).with_name("bound.lua").read_text(encoding="utf-8")
 
 
-def _place(exchange: Exchange) -> Place:
+def _ticket(exchange: Exchange) -> SessionTicket:
     """The session of a call at its server."""
     call = exchange.features[CALL]
     client = "" if call.session is None else call.session.id
-    return Place(call.server, call.server_session, call.server_version, owner(exchange), client)
+    return SessionTicket(call.server, call.server_session, call.server_version, owner(exchange), client)
 
 
 class Returned:
@@ -236,9 +236,9 @@ class Returned:
             raise failure("credential_rejected", call.server)
         if (session := call.server_session) and response.attempts > 1:
             told = response.headers.get("mcp-session-id", "")
-            call.server_session = self._servers.after(_place(exchange), told)
+            call.server_session = self._servers.after(_ticket(exchange), told)
         if status == 404 and session:
-            self._servers.forget(_place(exchange))
+            self._servers.forget(_ticket(exchange))
             raise RPCRefusal(
                 MCP_SERVER_UNAVAILABLE,
                 f"Server {call.server} has ended its session; try again.",

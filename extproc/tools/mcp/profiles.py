@@ -52,7 +52,7 @@ class Profiles:
         self._own_indexes: OrderedDict[Any, tuple[Any, Index, Any]] = OrderedDict()
 
     async def read_own(self, exchange: Exchange, owner: str) -> None:
-        """Writes `mcp.own`: the lists of servers whose lists depend on the session, which is named by `owner`."""
+        """Writes `call.own`: the lists of servers whose lists depend on the session, which is named by `owner`."""
         call = exchange.features[CALL]
         if not (names := self._own[call.profile]):
             return

@@ -39,7 +39,7 @@ class GuardResult:
         self._guard = made(chosen) if chosen else None
 
     def reads(self, exchange: Exchange) -> bool:
-        """True where the answer has to be read. Writes `mcp.secret`."""
+        """True where the answer has to be read. Writes `call.secret`."""
         if self._guard is None or exchange.request.operation not in CALLS:
             return False
         call = exchange.features[CALL]
@@ -95,7 +95,7 @@ class GuardResult:
         return shadow.request.body if shadow.request.masked else data
 
 
-class _Answer(JSONRPC):
+class _ServerMessages(JSONRPC):
     """A message of a server, as guardrails read it."""
 
     def __init__(self, call: Call, operation: str) -> None:
@@ -127,7 +127,7 @@ def _shadow(exchange: Exchange, tree: dict[str, Any] | None = None, data: bytes 
     notes is in the exchange itself.
     """
     made = apart(exchange)
-    made.request.dialect = _Answer(exchange.features[CALL], exchange.request.operation)
+    made.request.dialect = _ServerMessages(exchange.features[CALL], exchange.request.operation)
     made.request.json, made.request.body, made.request.masked = tree or {}, data, False
     made.request.ask = Ask(exchange.request.ask.model)
     return made

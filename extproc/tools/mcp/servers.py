@@ -44,7 +44,7 @@ class ServerSession:
     version: str
 
 
-class Place(msgspec.Struct, array_like=True, frozen=True):
+class SessionTicket(msgspec.Struct, array_like=True, frozen=True):
     """A session at a server and its owner, for a later try of a call. Any process can go on with it."""
 
     server: str
@@ -64,7 +64,7 @@ class Place(msgspec.Struct, array_like=True, frozen=True):
         return json.dumps(msgspec.structs.astuple(self))
 
 
-_place = msgspec.json.Decoder(Place).decode
+_decode_ticket = msgspec.json.Decoder(SessionTicket).decode
 
 
 class Server:
@@ -272,43 +272,43 @@ class Servers:
         return ServerSession(session, hello.protocolVersion)
 
     async def renewed(self, text: str) -> Mapping[str, str]:
-        """The headers of a later try, for the `Place` of the first one. Its server did not know the session, and gets
-        another one, or there was no connection. A session that cannot be opened leaves the call as it is.
+        """The headers of a later try, for the `SessionTicket` of the first one. Its server did not know the session,
+        and gets another one, or there was no connection. A session that cannot be opened leaves the call unchanged.
         """
-        place = _place(text)
-        client = self.sessions.find(place.owner, place.client) if place.client else None
+        ticket = _decode_ticket(text)
+        client = self.sessions.find(ticket.owner, ticket.client) if ticket.client else None
         await asyncio.sleep(0)  # enters a task
         with contextlib.suppress(ServerError, TimeoutError):
             async with asyncio.timeout(_PATIENCE):
-                while await self._is_gone(place):
-                    self.forget(place)
-                    known = self._known(place)  # found by a later try; it may be gone, too
-                    session = await self.session(place.key, place.server, client)
-                    place = msgspec.structs.replace(place, session=session.id, version=session.version)
+                while await self._is_gone(ticket):
+                    self.forget(ticket)
+                    known = self._known(ticket)  # found by a later try; it may be gone, too
+                    session = await self.session(ticket.key, ticket.server, client)
+                    ticket = msgspec.structs.replace(ticket, session=session.id, version=session.version)
                     if known is None:
                         break
-        return {"mcp-session-id": place.session, "mcp-protocol-version": place.version}
+        return {"mcp-session-id": ticket.session, "mcp-protocol-version": ticket.version}
 
-    async def _is_gone(self, place: Place) -> bool:
-        if (server := self.by_name.get(place.server)) is None:
+    async def _is_gone(self, ticket: SessionTicket) -> bool:
+        if (server := self.by_name.get(ticket.server)) is None:
             return False
         try:
-            await server.link.ask("ping", {}, place.version, place.session)
+            await server.link.ask("ping", {}, ticket.version, ticket.session)
         except RefusedError as error:
             return isinstance(error, SessionGoneError)
         return False
 
-    def forget(self, place: Place) -> None:
+    def forget(self, ticket: SessionTicket) -> None:
         """The server has ended a session."""
-        self.drop(place.key, place.server, place.session)
+        self.drop(ticket.key, ticket.server, ticket.session)
 
-    def after(self, place: Place, told: str) -> str:
+    def after(self, ticket: SessionTicket, told: str) -> str:
         """The id of the session in which a later try went out. `told` is the one that its answer names, as those of the
         official servers do. Where another process opened it, this one opens its own for the next call.
         """
-        if told != place.session:
-            self.forget(place)
-        known = self._known(place)
+        if told != ticket.session:
+            self.forget(ticket)
+        known = self._known(ticket)
         return told or ("" if known is None else known.id)
 
     def drop(self, owner: str, name: str, session: str) -> None:
@@ -317,8 +317,8 @@ class Servers:
         if task is not None and (known := _opened(task)) is not None and known.id == session:
             del self._at_servers[owner, name]
 
-    def _known(self, place: Place) -> ServerSession | None:
-        task = self._at_servers.get((place.key, place.server))
+    def _known(self, ticket: SessionTicket) -> ServerSession | None:
+        task = self._at_servers.get((ticket.key, ticket.server))
         return None if task is None else _opened(task)
 
     def end(self, session: ClientSession) -> None:

@@ -1,14 +1,14 @@
 """The stages of one request to the MCP gateway, in order. `build` is the table of contents.
 
-   on_headers   Classify (404 405 415) · Origin (403) · Authenticate (401) · OfProfile (401) · EnterProfile (403)
-                · EndSession · Admit
-   on_request   ParseRPC (-32700 -32600) · Era (-32020 -32022, 400 404) · Answer · Find (-32602)
+   on_headers   FindProfile (404 405 415) · CheckOrigin (403) · Authenticate (401) · OfProfile (401)
+                · EnterProfile (403) · EndSession · Admit
+   on_request   ParseRPC (-32700 -32600) · Era (-32020 -32022, 400 404) · AnswerLists · FindServer (-32602)
                 · Judge · GuardCall · ReserveCall · ForwardRPC
    on_response  Returned · MarkTaint · ReadAnswer
    on_event     Translate · GuardResult
    on_end       Cancel · Settle · Record · EnterCall
 
-A stage is as `pipeline` says. What the stages find out is in `Exchange.mcp`, a `Call`.
+A stage is as `pipeline` says. What the stages find out is a `Call`, under the key `CALL` in `Exchange.features`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from extproc.money.budgets import Reserve
 from extproc.operate.telemetry.metrics import Record
 from extproc.settings.config import Settings
 from extproc.stores import StoreError
-from extproc.tools.mcp.answers import METHODS, Answer, Era, owner
+from extproc.tools.mcp.answers import METHODS, AnswerLists, Era, owner
 from extproc.tools.mcp.call import CALL, CALLS, LEGACY, Call
 from extproc.tools.mcp.eras import Translate
-from extproc.tools.mcp.forward import Find, ForwardRPC, ReadAnswer, Returned
+from extproc.tools.mcp.forward import FindServer, ForwardRPC, ReadAnswer, Returned
 from extproc.tools.mcp.policy import GuardCall, Judge, MarkTaint, Policy, ReserveCall
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.refusals import JSONRPC, Refuse
@@ -74,8 +74,8 @@ DOCUMENTS = "/.well-known/oauth-protected-resource"
 """In front of the path of a profile: its OAuth document (RFC 9728)."""
 
 
-class Classify:
-    """Writes `dialect`, `endpoint`, `operation` and `mcp`. Answers the OAuth document of a profile (RFC 9728)."""
+class FindProfile:
+    """Writes `dialect`, `endpoint`, `operation` and the `Call`. Answers the OAuth document of a profile (RFC 9728)."""
 
     def __init__(self, settings: MCPSettings, issuers: Sequence[str]) -> None:
         self._profiles = settings.profiles
@@ -121,7 +121,7 @@ class Classify:
         return LocalReply(200, msgspec.json.encode(found), headers)
 
 
-class Origin:
+class CheckOrigin:
     """Refuses requests of web pages that are not allowed: 403. A page may call a gateway on its own machine."""
 
     def __init__(self, settings: MCPSettings) -> None:
@@ -196,7 +196,7 @@ _PARAMS = ("_meta", "name", "uri", "arguments", "ref", "cursor", "inputResponses
 
 
 class ParseRPC:
-    """Writes `mcp.message`, `mcp.name`, `operation` and `ask`. A message that two readers could take differently is
+    """Writes `call.message`, `call.name`, `operation` and `ask`. A message that two readers could take differently is
     refused.
     """
 
@@ -292,8 +292,8 @@ def build(
     guard = partial(searching(settings, services), named=False)
     guard_result = GuardResult(settings.guardrails, guard)
     on_headers: list[Stage] = [
-        Classify(mcp, [issuer.issuer for issuer in settings.auth.jwt]),
-        Origin(mcp),
+        FindProfile(mcp, [issuer.issuer for issuer in settings.auth.jwt]),
+        CheckOrigin(mcp),
         authenticate,
         OfProfile(mcp),
         EnterProfile(),
@@ -303,8 +303,8 @@ def build(
     on_request: list[Stage] = [
         ParseRPC(mcp, limits.json_depth, limits.json_nodes, admit.take),
         Era(servers, ended),
-        Answer(profiles, servers),
-        Find(mcp, profiles, servers, policy),
+        AnswerLists(profiles, servers),
+        FindServer(mcp, profiles, servers, policy),
         Judge(policy, taint),
         GuardCall(settings.guardrails, guard),
         ReserveCall(reserve),
