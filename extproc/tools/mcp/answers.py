@@ -56,7 +56,7 @@ def owner(exchange: Exchange) -> str:
 
 
 class Era:
-    """Writes `call.version`, `call.capabilities` and `call.session`. Decides on the body; headers are compared with it."""
+    """Writes `version`, `capabilities` and `session` of the call. Decides on the body; headers are compared with it."""
 
     def __init__(self, servers: Servers, ended: Ended) -> None:
         self._sessions = servers.sessions

@@ -91,8 +91,8 @@ def _parameters(entry: Entry, arguments: Mapping[str, Any]) -> dict[str, str]:
 
 
 class Translate:
-    """Reads the messages of an answer: writes `call.failed` and `call.rpc_error`, and changes what the client must get in
-    another way.
+    """Reads the messages of an answer: writes `failed` and `rpc_error` of the call, and changes what the client must
+    get in another way.
     """
 
     changes_length = True

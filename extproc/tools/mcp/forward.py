@@ -62,7 +62,7 @@ def failure(code: str, server: str) -> Refusal:
 
 
 class FindServer:
-    """Writes `call.server`, `call.tool`, `call.entry`, `call.policy` and `targets`. Unknown names and those that are not
+    """Writes `server`, `tool`, `entry` and `policy` of the call, and `targets`. Unknown names and those that are not
     granted get the same words.
     """
 
