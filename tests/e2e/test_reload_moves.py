@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections import Counter, defaultdict
@@ -165,6 +166,50 @@ def test_no_request_fails_while_reloads_move_what_names_lead_to(
     traffic.end()
     assert not traffic.failed
     assert min(traffic.answered[name] for name in (*NAMES, *GRANTED, "echo")) > 20
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("seed", range(3))
+def test_no_request_fails_while_settings_change_at_random(
+    state: State, gateway: Gateway, traffic: Traffic, seed: int
+) -> None:
+    """Also where a change comes before Envoy has the one before it."""
+    chance = random.Random(seed)
+    head, _, rest = gateway.file.read_text().partition("providers:")
+    key = rest.partition('api_key: "')[2].partition('"')[0]
+    for number in range(40):
+        move_at_random(chance, state, f', api_key: "{key}"')
+        text = head + state.text() + chance.choice(["", f"limits: {{request_body: {chance.randint(1, 4)}MiB}}\n"])
+        for name, url in gateway.mocks.items():
+            text = text.replace("{at_" + name + "}", url)
+        gateway.file.write_text(text)
+        if number % 4 == 3:
+            eventually(lambda: gateway.http.get(gateway.status + "/readyz").text == "ok\n")
+        else:
+            time.sleep(chance.choice([0.3, 0.7, 1.2, 2, 3]))  # while Envoy gets it
+        assert not traffic.failed, text
+    traffic.end()
+    assert not traffic.failed
+    assert min(traffic.answered[name] for name in (*NAMES, *GRANTED, "echo")) > 20
+
+
+def move_at_random(chance: random.Random, state: State, key: str) -> None:
+    """Other providers, and every name at one of them: as a model, under a wildcard, or in a chain."""
+    places = [f"p{number}" for number in range(chance.randint(2, 5))]
+    more = ("", "", ", timeout: 50s", ", headers: {x-a: b}", ", max_requests: 500", key)
+    state.providers = {name: (chance.choice([OLD, NEW]), chance.choice(more)) for name in places}
+    state.providers["secret"] = chance.choice([OLD, NEW]), key
+    parts = [f"part-{number}" for number in range(chance.randint(1, 3))]
+    granted = ["part-a", "part-b", "part-c"]
+    own = [name for name in ("named", "wild-1", "moved") if chance.random() < 0.6]
+    wildcard = chance.choice(["wild-*", "wil*", "w*"])
+    state.models = {name: chance.choice(places) for name in (*own, *parts, *granted, wildcard)}
+    state.models["keyed"] = "secret"
+    state.virtual |= {"chain": chance.sample(parts, chance.randint(1, len(parts))), "nested": ["chain"]}
+    for name in ("named", "moved"):
+        state.virtual.pop(name, None)
+        if name not in own:
+            state.virtual[name] = [chance.choice(["chain", "nested", *parts])]
 
 
 def tools(gateway: Gateway) -> Any:
