@@ -23,6 +23,7 @@ from extproc.words.messages import (
     ToolChoice,
     ToolResult,
 )
+from tests.dialects.neutral import assistant, user
 
 MESSAGES = client_apis()["anthropic_messages"]
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -45,14 +46,6 @@ def encode(model=OLD, most=None, **fields):
     body, ignored = MESSAGES.encode_request(Prompt("m", **fields), Destination(model, most))
     json.dumps(body)
     return body, ignored
-
-
-def user(*parts):
-    return Message("user", list(parts))
-
-
-def assistant(*parts):
-    return Message("assistant", list(parts))
 
 
 # --- both directions: content of the API, and its neutral form
@@ -691,8 +684,8 @@ def test_a_long_user_id_leaves_as_a_digest(there):
     """OpenAI takes 64 characters."""
     body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
     users = []
-    for user in ("u" * 64, "u" * 65, "u" * 65, "v" * 170):
-        prompt = client_apis()["anthropic_messages"].translation.decode_request(body | {"metadata": {"user_id": user}})
+    for sent in ("u" * 64, "u" * 65, "u" * 65, "v" * 170):
+        prompt = client_apis()["anthropic_messages"].translation.decode_request(body | {"metadata": {"user_id": sent}})
         made, _ = provider_apis()[there].encode_request(prompt, Destination("gpt-5"))
         users.append(made["user"])
     assert users[0] == "u" * 64

@@ -27,6 +27,7 @@ from extproc.words.messages import (
     ToolChoice,
     ToolResult,
 )
+from tests.dialects.neutral import assistant, user, written
 
 OLD, EITHER, NEW = "anthropic.claude-sonnet-4-5-20250929-v1:0", "us.anthropic.claude-opus-4-6-v1", "claude-opus-4-7"
 NOVA, NOVA_1, OSS, GPT = (
@@ -41,21 +42,12 @@ MARK = {"type": "ephemeral"}
 POINT = {"cachePoint": {"type": "default"}}
 
 
-def user(*parts):
-    return Message("user", [TextPart(part) if isinstance(part, str) else part for part in parts])
-
-
-def assistant(*parts):
-    return Message("assistant", [TextPart(part) if isinstance(part, str) else part for part in parts])
-
-
 def turn(role, *blocks):
     return {"role": role, "content": list(blocks)}
 
 
 def encode(prompt, model=OLD, most=None):
-    body, ignored = api.encode_request(prompt, Destination(model, most))
-    return json.loads(json.dumps(body)), list(ignored)
+    return written(api, prompt, model, most)
 
 
 def turns(*messages, model=OLD):

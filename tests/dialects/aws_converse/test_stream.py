@@ -8,6 +8,7 @@ from extproc.dialects import aws_converse as api
 from extproc.wire.framing.aws_eventstream import AWSEventStream, encode
 from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, Ended, Failed, Finished, Started, Used
+from tests.dialects import neutral
 
 
 def frame(name, payload, kind="event"):
@@ -16,16 +17,8 @@ def frame(name, payload, kind="event"):
     return encode(headers, json.dumps(payload).encode())
 
 
-def read(*pieces):
-    framing, decoder, events = AWSEventStream(), api.decoder(), []
-    for piece in pieces:
-        for event in framing.feed(piece):
-            if event.data is not None:
-                events += decoder.feed(event.data, event.name)
-    for event in framing.end():
-        if event.data is not None:
-            events += decoder.feed(event.data, event.name)
-    return [*events, *decoder.end()]
+def read(data):
+    return neutral.read(api, data, AWSEventStream())
 
 
 def start():
@@ -173,14 +166,6 @@ each = pytest.mark.parametrize(("frames", "expected"), STREAMS.values(), ids=STR
 @each
 def test_streams_are_read(frames, expected):
     assert read(b"".join(frames)) == expected
-
-
-@each
-def test_a_stream_cut_anywhere_reads_the_same(frames, expected):
-    whole = b"".join(frames)
-    for place in range(1, len(whole)):
-        assert read(whole[:place], whole[place:]) == expected
-    assert read(*(whole[place : place + 1] for place in range(len(whole)))) == expected
 
 
 @each

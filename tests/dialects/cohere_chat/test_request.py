@@ -26,23 +26,15 @@ from extproc.words.messages import (
     ToolChoice,
     ToolResult,
 )
+from tests.dialects.neutral import assistant, user, written
 
 PLAIN, THINKS = "command-a-03-2025", "command-a-reasoning-08-2025"
 MARK = {"type": "ephemeral"}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
 
-def user(*parts):
-    return Message("user", [TextPart(part) if isinstance(part, str) else part for part in parts])
-
-
-def assistant(*parts):
-    return Message("assistant", [TextPart(part) if isinstance(part, str) else part for part in parts])
-
-
 def encode(prompt, model=PLAIN, most=None):
-    body, ignored = api.encode_request(prompt, Destination(model, most))
-    return json.loads(json.dumps(body)), list(ignored)
+    return written(api, prompt, model, most)
 
 
 def messages(*said, model=PLAIN, system=()):

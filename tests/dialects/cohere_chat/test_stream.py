@@ -6,9 +6,9 @@ import pytest
 
 from extproc.dialects import client_apis
 from extproc.dialects import cohere_chat as api
-from extproc.wire.framing.sse import SSE
 from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, Ended, Failed, Finished, Started, Used
+from tests.dialects import neutral
 
 
 def event(type, index=None, message=None, **rest):
@@ -37,25 +37,13 @@ def end(reason="COMPLETE", usage=None, **delta):
     return {"type": "message-end", "delta": {"finish_reason": reason, "usage": usage, **delta}}
 
 
-def sse(*events, newline="\n"):
-    lines = [f"event: {event.get('type')}{newline}data: {json.dumps(event)}{newline}{newline}" for event in events]
-    return "".join([*lines, f"data: [DONE]{newline}{newline}"]).encode()
-
-
-def read(*pieces):
-    framing, decoder, events = SSE(), api.decoder(), []
-    for piece in pieces:
-        for found in framing.feed(piece):
-            if found.data is not None:
-                events += decoder.feed(found.data, found.name)
-    for found in framing.end():
-        if found.data is not None:
-            events += decoder.feed(found.data, found.name)
-    return [*events, *decoder.end()]
+def sse(*events):
+    lines = [f"event: {event.get('type')}\ndata: {json.dumps(event)}\n\n" for event in events]
+    return "".join([*lines, "data: [DONE]\n\n"]).encode()
 
 
 def events(*sent):
-    return read(sse(*sent))
+    return neutral.read(api, sse(*sent))
 
 
 MESSAGE = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}
@@ -221,15 +209,6 @@ each = pytest.mark.parametrize(("sent", "expected"), STREAMS.values(), ids=STREA
 @each
 def test_streams_are_read(sent, expected):
     assert events(*sent) == expected
-
-
-@each
-@pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_a_stream_cut_anywhere_reads_the_same(sent, expected, newline):
-    whole = sse(*sent, newline=newline)
-    for place in range(1, len(whole)):
-        assert read(whole[:place], whole[place:]) == expected
-    assert read(*(whole[place : place + 1] for place in range(len(whole)))) == expected
 
 
 @each

@@ -1,7 +1,5 @@
 """A conversation as a GenerateContentRequest."""
 
-import json
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +12,6 @@ from extproc.words.messages import (
     AudioPart,
     FilePart,
     ImagePart,
-    Message,
     OutputFormat,
     Prompt,
     RefusalPart,
@@ -25,23 +22,15 @@ from extproc.words.messages import (
     ToolChoice,
     ToolResult,
 )
+from tests.dialects.neutral import assistant, user, written
 
 OLD, BUDGETS, LEVELS = "gemini-2.0-flash", "gemini-2.5-flash", "gemini-3.8-flash"
 HELLO = [{"role": "user", "parts": [{"text": "hello"}]}]
 MARK = {"type": "ephemeral"}
 
 
-def user(*parts):
-    return Message("user", [TextPart(part) if isinstance(part, str) else part for part in parts])
-
-
-def assistant(*parts):
-    return Message("assistant", [TextPart(part) if isinstance(part, str) else part for part in parts])
-
-
 def encode(prompt, model=LEVELS, most=None):
-    body, ignored = api.encode_request(prompt, Destination(model, most))
-    return json.loads(json.dumps(body)), list(ignored)
+    return written(api, prompt, model, most)
 
 
 def contents(*messages, model=LEVELS):

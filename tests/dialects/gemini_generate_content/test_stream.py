@@ -5,9 +5,9 @@ import json
 import pytest
 
 from extproc.dialects import gemini_generate_content as api
-from extproc.wire.framing.sse import SSE
 from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, Ended, Failed, Finished, Started, Used
+from tests.dialects import neutral
 
 
 def candidate(*parts, finish=None, index=None, **rest):
@@ -19,24 +19,12 @@ def said(*parts, finish=None, **rest):
     return {"candidates": [candidate(*parts, finish=finish)], **rest}
 
 
-def sse(*chunks, newline="\r\n"):
-    return "".join(f"data: {json.dumps(chunk)}{newline}{newline}" for chunk in chunks).encode()
+def sse(*chunks):
+    return "".join(f"data: {json.dumps(chunk)}\r\n\r\n" for chunk in chunks).encode()
 
 
-def read(*pieces):
-    framing, decoder, events = SSE(), api.decoder(), []
-    for piece in pieces:
-        for event in framing.feed(piece):
-            if event.data is not None:
-                events += decoder.feed(event.data, event.name)
-    for event in framing.end():
-        if event.data is not None:
-            events += decoder.feed(event.data, event.name)
-    return [*events, *decoder.end()]
-
-
-def events(*chunks):
-    return read(sse(*chunks))
+def events(*sent):
+    return neutral.read(api, sse(*sent))
 
 
 def text(more, block=0, choice=0, **rest):
@@ -178,15 +166,6 @@ each = pytest.mark.parametrize(("chunks", "expected"), STREAMS.values(), ids=STR
 @each
 def test_streams_are_read(chunks, expected):
     assert events(*chunks) == expected
-
-
-@each
-@pytest.mark.parametrize("newline", ["\r\n", "\n"])
-def test_a_stream_cut_anywhere_reads_the_same(chunks, expected, newline):
-    whole = sse(*chunks, newline=newline)
-    for place in range(1, len(whole)):
-        assert read(whole[:place], whole[place:]) == expected
-    assert read(*(whole[place : place + 1] for place in range(len(whole)))) == expected
 
 
 @each

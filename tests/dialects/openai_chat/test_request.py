@@ -26,6 +26,7 @@ from extproc.words.messages import (
     ToolChoice,
     ToolResult,
 )
+from tests.dialects.neutral import assistant, user
 
 CHAT = client_apis()["openai_chat"]
 HELLO = {"role": "user", "content": "Hello"}
@@ -47,14 +48,6 @@ def decode(*messages, **fields):
 def encode(*messages, more=(), destination=None, **fields):
     prompt = Prompt("theirs", list(messages) or [user("Hello")], **fields)
     return provider_request.encode(prompt, destination or Destination("m-1"), more)
-
-
-def user(*parts):
-    return Message("user", [TextPart(part) if isinstance(part, str) else part for part in parts])
-
-
-def assistant(*parts):
-    return Message("assistant", [TextPart(part) if isinstance(part, str) else part for part in parts])
 
 
 def call(id="call_1", name="weather", arguments='{"city": "Rome"}', **fields):

@@ -1,5 +1,4 @@
 import json
-from itertools import pairwise
 
 import httpx
 import openai
@@ -23,6 +22,7 @@ from extproc.words.messages import (
     ToolCall,
     Used,
 )
+from tests.dialects import neutral
 
 CHAT = client_apis()["openai_chat"]
 STARTED = Started("chatcmpl-1", "m-1", 1700000000)
@@ -58,15 +58,8 @@ def stream(*events):
     )
 
 
-def decode(data, cuts=()):
-    """The events of a provider's stream that arrives cut at these places."""
-    framing, decoder, found = SSE(), CHAT.decoder(), []
-    edges = [0, *cuts, len(data)]
-    frames = [frame for start, end in pairwise(edges) for frame in framing.feed(data[start:end])] + list(framing.end())
-    for frame in frames:
-        if frame.data is not None:
-            found += decoder.feed(frame.data, frame.name)
-    return [*found, *decoder.end()]
+def decode(data):
+    return neutral.read(CHAT, data)
 
 
 def encode(*events):
@@ -421,15 +414,6 @@ STREAMS = {
 @pytest.mark.parametrize(("given", "expected"), STREAMS.values(), ids=STREAMS)
 def test_a_stream_is_read(given, expected):
     assert decode(stream(*given)) == expected
-
-
-@pytest.mark.parametrize(("given", "expected"), STREAMS.values(), ids=STREAMS)
-def test_a_stream_cut_anywhere_reads_the_same(given, expected):
-    data = stream(*given)
-    for cut in range(len(data)):
-        assert decode(data, [cut]) == expected
-    assert decode(data, range(1, len(data))) == expected
-    assert decode(data.replace(b"\n", b"\r\n"), range(1, len(data))) == expected
 
 
 def test_calls_without_ids_get_one():

@@ -25,6 +25,7 @@ from extproc.words.messages import (
     ToolChoice,
     ToolResult,
 )
+from tests.dialects.neutral import user
 from tests.samples import examples
 
 
@@ -35,10 +36,6 @@ def decode(input="Hi", **fields):
 def encode(*messages, destination=None, **fields):
     prompt = Prompt("m", list(messages), **fields)
     return api.encode_request(prompt, destination or Destination("gpt-x"))
-
-
-def user(*parts):
-    return Message("user", [TextPart(part) if isinstance(part, str) else part for part in parts])
 
 
 def said(*parts):

@@ -29,6 +29,7 @@ from extproc.words.messages import (
     ToolCall,
     Used,
 )
+from tests.dialects import neutral
 
 EVENT = TypeAdapter(ResponseStreamEvent)
 COUNTS = Usage(10, 7, 4, 5, 2)
@@ -76,18 +77,13 @@ def message(*texts):
     return {"type": "message", "id": "msg_1", "content": [{"type": "output_text", "text": text} for text in texts]}
 
 
-def sse(*events, newline="\n"):
-    lines = [f"event: {said['type']}{newline}data: {json.dumps(said)}{newline}{newline}" for said in events]
+def sse(*events):
+    lines = [f"event: {said['type']}\ndata: {json.dumps(said)}\n\n" for said in events]
     return "".join(lines).encode()
 
 
-def read(*pieces):
-    framing, decoder, events = SSE(), api.decoder(), []
-    found = [event for piece in pieces for event in framing.feed(piece)]
-    for framed in [*found, *framing.end()]:
-        if framed.data is not None:
-            events += decoder.feed(framed.data, framed.name)
-    return [*events, *decoder.end()]
+def read(data):
+    return neutral.read(api, data)
 
 
 PLAIN = (
@@ -227,15 +223,6 @@ STREAMS = [PLAIN, TOOLS, REFUSED, CUT, WITHOUT_PIECES, RAW_THINKING, BROKEN]
 @pytest.mark.parametrize(("said", "expected"), STREAMS)
 def test_streams_are_read(said, expected):
     assert read(sse(*said)) == expected
-
-
-@pytest.mark.parametrize(("said", "expected"), STREAMS)
-@pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_a_stream_cut_at_every_byte_reads_the_same(said, expected, newline):
-    data = sse(*said, newline=newline)
-    for cut in range(0, len(data), 1 if newline == "\n" else 7):
-        assert read(data[:cut], data[cut:]) == expected
-    assert read(*(data[at : at + 1] for at in range(len(data)))) == expected
 
 
 @pytest.mark.parametrize(
