@@ -12,9 +12,8 @@ import signal
 import threading
 from collections.abc import Callable
 
-from extproc.cli._workers import HANG_UP
+from extproc.cli._supervise import STOPS
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, *HANG_UP)
 OVERDUE = 1
 """Exit code of a process whose drain did not end in time."""
 
@@ -23,16 +22,16 @@ log = logging.getLogger(__name__)
 
 def hold() -> None:
     """Keep the signals for `on_signal`. Call it before any thread starts: threads inherit it, and so would children."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
 
 
 def on_signal(stop: Callable[[], object], patience: float) -> None:
     """Call `stop`, on another thread, at the first signal. End the process `patience` seconds later, or at a second."""
 
     def wait() -> None:
-        signal.sigwait(SIGNALS)
+        signal.sigwait(STOPS)
         stop()
-        again = signal.sigtimedwait(SIGNALS, patience)
+        again = signal.sigtimedwait(STOPS, patience)
         log.error("%s; ending now", "stopped again" if again else f"the drain took longer than {patience:.0f} s")
         logging.shutdown()
         os._exit(OVERDUE)

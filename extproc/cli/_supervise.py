@@ -1,103 +1,238 @@
-"""The supervisor of `extproc up`: it waits for its children and stops them together.
+"""The supervisor of `extproc up`, and of several workers (`processor.workers`): it waits for its children, starts again
+a worker that ends, and stops all.
 
-`extproc up` becomes this script once everything runs. The process stays, its children too; the memory of the
+The command that has prepared everything becomes this script: its process and its children stay, and the memory of the
 preparation goes (77 MB of settings and Envoy types, against 10 MB here). So this file imports little, and nothing of
-the package.
+the package. Its argument is a plan in JSON:
+
+    workers     command line and unix socket of each worker; all are stopped at once, each in its own time
+    running     process id and name of each child that runs already: the end of one ends all, the last one first
+    drain       script, with its arguments, that runs before these are stopped
+    directory   removed at the end
+
+Workers share the stores and nothing else, as replicas do. Envoy spreads streams over their sockets by least request,
+and repeats a stream without an answer at another worker. The id of an exchange begins with the number of its worker.
+Each try has one access log for each worker, with a filter on that number, so a log entry reaches the right worker.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 HANG_UP = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
 """The end of the terminal stops as Ctrl-C does, unless `nohup` started this."""
 STOPS = (signal.SIGINT, signal.SIGTERM, *HANG_UP)
 SIGNALS = (*STOPS, signal.SIGCHLD)
-_STOP = 10.0  # seconds for a child to end by itself
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds before a worker starts again; doubled each time
+STEADY = 30.0  # seconds after which a worker's end is taken for its first
+ROOM = 30.0  # seconds for other processes that serve at the workers' sockets to end
+_LOOK = 0.1  # seconds between looks at what is due
+_STOP = 10.0  # seconds for a running child to end by itself
 
-Child = tuple[int, str]
-"""A process id and a name for people."""
+
+def command(**plan: Any) -> list[str]:
+    """The command line of this script with a plan."""
+    return [sys.executable, "-I", "-S", __file__, json.dumps(plan)]
 
 
-def take_over(directory: str, children: Sequence[Child], drain: Sequence[str]) -> NoReturn:
-    """Replace this process by the supervisor. At a signal it runs `drain`, a script with its arguments, before it stops
-    the children. It removes `directory` at its end.
-    """
+def take_over(**plan: Any) -> NoReturn:
+    """Replace this process by the supervisor."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a signal that comes meanwhile waits for sigwait
-    words = [str(len(drain)), *drain, *(f"{pid}:{name}" for pid, name in children)]
-    os.execv(sys.executable, [sys.executable, "-I", "-S", __file__, directory, *words])  # noqa: S606
+    os.execv(sys.executable, command(**plan))  # noqa: S606
+
+
+class Child:
+    """A process, and when it is to be started again where it is a worker, which has a command."""
+
+    def __init__(self, name: str, pid: int | None = None, command: list[str] | None = None, path: str = "") -> None:
+        self.name = name
+        self.pid = pid
+        self.command = command
+        self.due = 0.0  # monotonic; when it starts, without a process
+        self.path = path
+        self._was_ready = not path
+        self._started = 0.0
+        self._wait = FIRST_WAIT
+
+    def start(self) -> None:
+        """In a session of its own: Ctrl-C reaches the supervisor alone, which stops all workers once."""
+        self._started = time.monotonic()
+        assert self.command, "it is a worker"
+        self.pid = os.posix_spawn(self.command[0], self.command, os.environ, setsid=True, setsigmask=())
+
+    def reap(self) -> int | None:
+        """The exit status as `subprocess` has it (-9 for SIGKILL), once; None while it runs, and afterwards."""
+        if self.pid is None:
+            return None
+        try:
+            found, status = os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:  # it was waited for before
+            found, status = self.pid, 0
+        if not found:
+            return None
+        self.pid = None
+        return os.waitstatus_to_exitcode(status)
+
+    def plan_start(self, status: int) -> None:
+        """Plan the next start of a worker that ended."""
+        lived = time.monotonic() - self._started
+        self._wait = FIRST_WAIT if lived > STEADY else min(self._wait, LONGEST_WAIT)
+        self.due = time.monotonic() + self._wait
+        _log("error", f"{self.name} ended with status {status}; it starts again in {self._wait:g} s")
+        self._wait *= 2
+
+    def serves(self) -> bool:
+        """True once its socket takes connections."""
+        self._was_ready = self._was_ready or _answers(self.path)
+        return self._was_ready
+
+    def send(self, number: int) -> None:
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
 
 def main() -> int:
-    """Wait, then stop the children. Returns 0 after one of STOPS, 1 when a child ended by itself."""
-    _, directory, number, *words = sys.argv
-    drain, words = words[: int(number)], words[int(number) :]
-    children = [(int(pid), name) for pid, _, name in (word.partition(":") for word in words)]
+    """Run until one of STOPS. Returns 0 when all ended well after it; see `_watch`."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    plan = json.loads(sys.argv[1])
+    if workers := plan.get("workers"):
+        return _serve([Child(f"worker {number}", None, *each) for number, each in enumerate(workers)])
+    children = [Child(name, pid) for pid, name in plan["running"]]
     try:
-        if status := _watch(children):
-            return status
-        _drain(drain)
-        return 0
+        status = _watch(children)
+        if not status:
+            say("\nstopping")
+            _drain(plan["drain"])
+        return status
     finally:
         stop(children)
-        remove(directory)
+        remove(plan["directory"])
 
 
 def _watch(children: Sequence[Child]) -> int:
+    """Wait for a signal to stop, and return 0. Workers that end meanwhile start again. The end of another child returns
+    1, that of a worker before all have been ready once its status: then nothing works yet, and a message is better than
+    another start.
+    """
+    begun = False
     while True:
-        for pid, name in children:
-            if (status := _ended(pid)) is not None:
-                say(f"{name} ended with status {status}; stopping the rest")
+        for child in children:
+            if (status := child.reap()) is None:
+                continue
+            if not child.command:
+                say(f"{child.name} ended with status {status}; stopping the rest")
                 return 1
-        if signal.sigwait(SIGNALS) != signal.SIGCHLD:
-            say("\nstopping")
+            if not begun:
+                _log("error", f"{child.name} ended with status {status} before it was ready")
+                return status or 1
+            child.plan_start(status)
+        begun = begun or all(child.serves() for child in children)
+        for child in children:
+            if child.pid is None and time.monotonic() >= child.due:
+                child.start()
+        steady = begun and all(child.pid is not None for child in children)
+        if (signal.sigwait(SIGNALS) if steady else _signal_soon()) not in (None, signal.SIGCHLD):
             return 0
+
+
+# --- workers
+
+
+def _serve(workers: Sequence[Child]) -> int:
+    if (status := _wait_for_room(workers)) is not None:
+        return status
+    for worker in workers:
+        worker.start()
+    status = _watch(workers)
+    failed = _end(workers)
+    return status or failed
+
+
+def _wait_for_room(workers: Sequence[Child]) -> int | None:
+    """Wait while others serve: workers that drain because their supervisor was killed, or another gateway, whose
+    sockets would pass for those of workers that are ready. Returns a status to end with, or None.
+    """
+    begun = time.monotonic()
+    while taken := [worker.path for worker in workers if _answers(worker.path)]:
+        waited = time.monotonic() - begun
+        if waited >= ROOM:
+            _log("error", f"another process serves {taken[0]}")
+            return 1
+        if waited < _LOOK:
+            _log("warning", f"another process serves {taken[0]}: waiting up to {ROOM:g} s for its end")
+        if _signal_soon() is not None:
+            return 0
+    return None
+
+
+def _signal_soon() -> int | None:
+    """The signal that comes within `_LOOK` seconds. `sigtimedwait` tells of one that nobody sent where the process was
+    paused meanwhile (Ctrl-Z, `docker pause`): Python then reads what the kernel has not written.
+    """
+    if not signal.sigpending() & set(SIGNALS):
+        time.sleep(_LOOK)
+    return signal.sigwait(SIGNALS) if signal.sigpending() & set(SIGNALS) else None
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
+
+def _end(workers: Sequence[Child]) -> int:
+    """Let all drain. Further signals are passed on: a worker ends at the second. Returns 1 where one failed."""
+    number, failed = int(signal.SIGTERM), False
+    while True:
+        for worker in workers:
+            if number != signal.SIGCHLD:
+                worker.send(signal.SIGTERM)
+            failed |= bool(worker.reap())
+        if all(worker.pid is None for worker in workers):
+            return int(failed)
+        number = signal.sigwait(SIGNALS)
+
+
+# --- children that run already
 
 
 def _drain(script: Sequence[str]) -> None:
     """Run the drain to its end, or to a further signal."""
-    pid = os.posix_spawn(sys.executable, [sys.executable, "-I", "-S", *script], os.environ, setsid=True)
-    while _ended(pid) is None:
+    arguments = [sys.executable, "-I", "-S", *script]
+    child = Child("drain", os.posix_spawn(sys.executable, arguments, os.environ, setsid=True))
+    while child.reap() is None:
         if signal.sigwait(SIGNALS) != signal.SIGCHLD:
-            os.kill(pid, signal.SIGKILL)
-            _ends(pid, _STOP)
+            child.send(signal.SIGKILL)
+            _ends(child)
             return
 
 
 def stop(children: Sequence[Child]) -> None:
     """End the children, the last first: Envoy before the processor that it calls. A further Ctrl-C changes nothing."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    for pid, _ in reversed(children):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-        if not _ends(pid, _STOP):
-            os.kill(pid, signal.SIGKILL)
-            _ends(pid, _STOP)
+    for child in reversed(children):
+        child.send(signal.SIGTERM)
+        if not _ends(child):
+            child.send(signal.SIGKILL)
+            _ends(child)
 
 
-def _ends(pid: int, seconds: float) -> bool:
-    """Wait up to so many seconds for a child's end. SIGCHLD is blocked, so it is waited for without a race."""
-    deadline = time.monotonic() + seconds
-    while _ended(pid) is None:
+def _ends(child: Child) -> bool:
+    """Wait up to `_STOP` seconds for a child's end. SIGCHLD is blocked, so it is waited for without a race."""
+    deadline = time.monotonic() + _STOP
+    while child.reap() is None and child.pid is not None:
         if (left := deadline - time.monotonic()) <= 0:
             return False
         signal.sigtimedwait([signal.SIGCHLD], left)
     return True
-
-
-def _ended(pid: int) -> int | None:
-    """The exit status of a child as `subprocess` has it (-9 for SIGKILL); None while it runs."""
-    try:
-        found, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:  # the child was waited for before
-        return 0
-    return os.waitstatus_to_exitcode(status) if found else None
 
 
 def remove(directory: str) -> None:
@@ -108,8 +243,16 @@ def remove(directory: str) -> None:
 
 
 def say(text: str) -> None:
+    """A line for the terminal."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
+
+
+def _log(level: str, message: str) -> None:
+    """A line in the form of the workers' logs."""
+    line = {"time": time.time(), "event": "log", "level": level, "logger": "extproc.workers", "message": message}
+    with contextlib.suppress(OSError):
+        os.write(sys.stderr.fileno(), (json.dumps(line) + "\n").encode())
 
 
 if __name__ == "__main__":

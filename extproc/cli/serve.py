@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import uvloop
 
-from extproc.cli import _stop, _workers
+from extproc.cli import _stop, _supervise
 from extproc.cli._options import add_config, seconds
 from extproc.money.ledger import LedgerError
 from extproc.operate.telemetry.lines import WHOLE, Lines, LinesHandler
@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
             logging.getLogger("extproc").warning("%s", doubt.show(str(options.config)))
     if settings.processor.workers > 1:
         if options.worker is None:
-            _supervise(options, settings)
+            _become_supervisor(options, settings)
         _end_with(options.parent)
     with contextlib.suppress(OSError, AttributeError):  # another libc than glibc
         # Large blocks are given back when they are freed. By default glibc keeps them after the first of their size.
@@ -120,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _supervise(options: argparse.Namespace, settings: Settings) -> NoReturn:
+def _become_supervisor(options: argparse.Namespace, settings: Settings) -> NoReturn:
     """Become the supervisor of the workers, each of which is this command again. They share the text of the settings
     of this moment, in a file without a name.
     """
@@ -134,7 +134,7 @@ def _supervise(options: argparse.Namespace, settings: Settings) -> NoReturn:
     command += ["--parent", str(os.getpid()), "--first", str(first)]
     sockets = settings.processor.sockets(options.socket)
     logging.shutdown()  # writes what was logged
-    _workers.take_over([[*command, "--worker", str(number)] for number in range(len(sockets))], list(sockets))
+    _supervise.take_over(workers=[([*command, "--worker", str(index)], path) for index, path in enumerate(sockets)])
 
 
 def _unnamed_file() -> int:

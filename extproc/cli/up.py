@@ -118,17 +118,19 @@ def run(options: argparse.Namespace) -> int:
             mark.unlink()
         say(_welcome(settings, file))
         drain = _drain.command(str(Path(runtime) / _ADMIN), options.drain_notice, options.drain_grace, str(mark))
-        _supervise.take_over(runtime, _named(children), drain)
+        running = [(child.pid, child.name) for child in _known(children)]
+        _supervise.take_over(running=running, drain=drain, directory=runtime)
     except KeyboardInterrupt:
         say("\nstopping")
         return 0
     finally:
-        _supervise.stop(_named(children))
+        _supervise.stop(_known(children))
         _supervise.remove(runtime)
 
 
-def _named(children: Sequence[Child]) -> Sequence[_supervise.Child]:
-    return [(child.process.pid, child.name) for child in children]
+def _known(children: Sequence[Child]) -> Sequence[_supervise.Child]:
+    """The children as the supervisor knows them."""
+    return [_supervise.Child(child.name, child.process.pid) for child in children]
 
 
 def _start(

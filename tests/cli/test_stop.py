@@ -34,17 +34,16 @@ def begin():
         child.communicate()
 
 
-@pytest.mark.parametrize("number", _stop.SIGNALS)
+@pytest.mark.parametrize("number", _stop.STOPS)
 def test_a_signal_starts_the_drain(begin, number):
     child = begin(GOOD)
     child.send_signal(number)
     assert child.wait(10) == 0
 
 
-@pytest.mark.parametrize("module", ["_stop", "_supervise", "_workers"])
 @pytest.mark.parametrize("ignored", [True, False])
-def test_the_end_of_the_terminal_is_a_signal_to_stop_but_for_a_command_that_nohup_started(module, ignored):
-    program = f"import signal; from extproc.cli import {module}; print(signal.SIGHUP in {module}.SIGNALS)"
+def test_the_end_of_the_terminal_is_a_signal_to_stop_but_for_a_command_that_nohup_started(ignored):
+    program = "import signal; from extproc.cli import _supervise; print(signal.SIGHUP in _supervise.STOPS)"
     start = ["nohup"] if ignored else ["env", "--default-signal=HUP"]
     command = [*start, sys.executable, "-c", program]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)

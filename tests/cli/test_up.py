@@ -36,7 +36,7 @@ def test_a_signal_within_the_start_of_a_process_leaves_none_behind(tmp_path: Pat
     children: list[up.Child] = []
     with pytest.raises(KeyboardInterrupt):
         up._validate(children, str(binary), tmp_path / "envoy.json")
-    _supervise.stop([(child.process.pid, child.name) for child in children])
+    _supervise.stop(up._known(children))
     children[0].process.communicate()  # closes the pipes
     assert len(pids) == 1
     assert not Path(f"/proc/{pids[0]}").exists()

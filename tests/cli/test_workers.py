@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from extproc.cli import _workers
+from extproc.cli import _supervise
 from extproc.cli.serve import as_begun
 from extproc.settings import config
 
@@ -53,7 +53,7 @@ class Supervisor:
         commands = [[sys.executable, "-c", SERVES, path, str(self.log), str(terms), str(status)] for path in sockets]
         if second is not None:
             commands[1] = [sys.executable, "-c", second]
-        command = [sys.executable, "-I", "-S", _workers.__file__, json.dumps(commands), json.dumps(sockets)]
+        command = _supervise.command(workers=list(zip(commands, sockets, strict=True)))
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.sockets = sockets
 
@@ -101,7 +101,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Supervisor]]:
         each.end()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, *_workers.HANG_UP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, *_supervise.HANG_UP])
 def test_all_drain_at_a_signal(start, number):
     supervisor = start()
     supervisor.ready()
@@ -138,8 +138,8 @@ def test_a_worker_that_dies_starts_again_each_time_a_little_later(start):
         began = time.monotonic()
         eventually(lambda count=count: len(supervisor.lines("began")) == count)
         waits.append(time.monotonic() - began)
-    assert waits[0] >= _workers.FIRST_WAIT
-    assert waits[1] >= 2 * _workers.FIRST_WAIT
+    assert waits[0] >= _supervise.FIRST_WAIT
+    assert waits[1] >= 2 * _supervise.FIRST_WAIT
     assert Path(f"/proc/{first[0]}").exists(), "the other one stayed"
     supervisor.process.terminate()
     _, err = supervisor.process.communicate(timeout=10)
@@ -200,7 +200,7 @@ def test_it_is_small(start):
 
 
 def test_nothing_of_the_package_is_imported():
-    code = f"import runpy, sys; runpy.run_path({_workers.__file__!r}); print(*sys.modules)"
+    code = f"import runpy, sys; runpy.run_path({_supervise.__file__!r}); print(*sys.modules)"
     out = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True).stdout
     assert not [name for name in out.split() if name.startswith(("extproc", "asyncio", "subprocess"))]
 

@@ -48,7 +48,7 @@ def ended(exchange, body=None, *, model="m", response_model="m-1", **more):
 
 def touch_all(telemetry, exchange):
     """Make every metric report a value."""
-    telemetry.prompt_events("sent", 1)
+    telemetry.prompt_events("sent")
     telemetry.certificate("/run/tls/tls.crt", (1.0, 2.0))
     telemetry.record(ended(exchange))
     telemetry.stage("Parse")(0.001)
@@ -60,7 +60,7 @@ def touch_all(telemetry, exchange):
     telemetry.guardrail(Verdict("g", "input", "failed", reason="timeout"))
     telemetry.guardrail_call("g", "webhook", "ok", 0.1)
     telemetry.budget("b", "denied")
-    telemetry.unread.labels("told").inc()
+    telemetry.unread("told")
     telemetry.budget_used("b", lambda: 0.5)
     unpriced = ended(exchange)
     unpriced.money.cost = None
@@ -69,11 +69,11 @@ def touch_all(telemetry, exchange):
     of_other = ended(exchange)
     of_other.money.price_version = "genai-prices 1 another-model"
     telemetry.record(of_other)
-    telemetry.lease_expired(forwarded=True)
+    telemetry.lease_expired("true")
     telemetry.downstream_end("4xx")
     telemetry.internal_error("GatewayStream")
-    telemetry.reloads.labels("taken").inc()
-    telemetry.credential_refreshes.labels("a", "ok").inc()
+    telemetry.reloads("taken")
+    telemetry.credential_refreshes("a", "ok")
     _watch_a_ledger(telemetry)
 
 

@@ -92,8 +92,9 @@ class Processor:
         self._settings = settings
         self._units = _units(settings)  # units of every budget this process has had
         at_once = {"at_once": WHOLE} if self._several else {}
-        self._lines = Lines(sys.stdout.fileno(), settings.telemetry.log_buffer, self._line_lost, **at_once)
-        self._telemetry = telemetry = Telemetry(settings, self._lines)
+        self._telemetry = telemetry = Telemetry(settings)
+        self._lines = Lines(sys.stdout.fileno(), settings.telemetry.log_buffer, telemetry.line_lost, **at_once)
+        telemetry.write = self._lines
         self._turned = time.monotonic()  # the latest turn of the event loop
         self._counters: Counters = open_counters(settings.stores.counters, settings.stores.waits)
         self._ledger = open_ledger(settings.stores.ledger)
@@ -108,7 +109,7 @@ class Processor:
             self._counters,
             telemetry,
             tools=Tools(telemetry.budget_used, self._alerts.tell, self._grants, Expected(), self._exact),
-            waiting=Waiting(lambda outcome: telemetry.unread.labels(outcome).inc(), telemetry.internal_error),
+            waiting=Waiting(telemetry.unread, telemetry.internal_error),
             audits=Audits(telemetry.internal_error),
             failed=self._failed,
             answers=_open_answers(settings),
@@ -165,7 +166,7 @@ class Processor:
             if self._secrets is not None:
                 self._spawn(watch(lambda: self._settings.hops, self._rebuild))
         elif self._secrets is not None:
-            keeper = Keeper(self._secrets, self._count_refresh, stem=self._reloads.stem)
+            keeper = Keeper(self._secrets, self._telemetry.credential_refreshes, stem=self._reloads.stem)
             self._spawn(keeper.run(lambda: self._settings.hops, self._rebuild, partial(pause, EVERY)))
         elif waiting := [name for name, provider in settings.hops.items() if provider.credentials is not None]:
             log.warning("no process fetches the tokens of %s: serve was not given --secrets", ", ".join(waiting))
@@ -298,9 +299,6 @@ class Processor:
             forgotten=self._forgotten,
         )
 
-    def _line_lost(self) -> None:
-        self._telemetry.line_lost()
-
     def _stalled(self) -> str:
         """The reason why this process should be restarted. Called from the thread that serves probes."""
         stood = time.monotonic() - self._turned
@@ -380,7 +378,7 @@ class Processor:
         self._stale = stale
         self._telemetry.settings_stale.set(1 if self._staleness() else 0)
         if outcome:
-            self._telemetry.reloads.labels(outcome).inc()
+            self._telemetry.reloads(outcome)
 
     def refuses(self, settings: Settings) -> str:
         """See `reload.Process`."""
@@ -448,9 +446,6 @@ class Processor:
         """Build the pipeline anew, with its inputs outside the settings: the keys that are present."""
         self.take(self._settings, self._reloads.places)
 
-    def _count_refresh(self, provider: str, outcome: str) -> None:
-        self._telemetry.credential_refreshes.labels(provider, outcome).inc()
-
     async def _share_findings(self) -> None:
         """Exchange findings of tries with other workers and replicas, and read the grants of operators."""
         note = self._services.history.note()
@@ -472,7 +467,7 @@ class Processor:
         try:
             await self._services.books.turn(self._budgets, self._teams)
         except CountsLostError:
-            self._telemetry.store_losses.inc()
+            self._telemetry.store_losses()
             log.error("the counters store lost its counts: budgets begin anew")  # noqa: TRY400
 
     async def _prune(self) -> None:
@@ -507,7 +502,7 @@ class Processor:
         return False
 
     def _report(self, expired: Expired) -> None:
-        self._telemetry.lease_expired(expired.forwarded)
+        self._telemetry.lease_expired(str(expired.forwarded).lower())
         log.warning("the reservation of exchange %s ran out: charged %s", expired.id, expired.amounts)
 
 

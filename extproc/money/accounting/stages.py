@@ -49,5 +49,7 @@ def tell_prompt(settings: Settings, services: Services) -> Sequence[Stage]:
     from extproc.operate.telemetry.prompts import PromptLog, TellPrompt  # noqa: PLC0415 - few gateways send prompts
 
     telemetry = services.telemetry
-    telemetry.prompts = telemetry.prompts or PromptLog(telemetry.prompt_events)
+    telemetry.prompts = telemetry.prompts or PromptLog(
+        lambda outcome, number: telemetry.prompt_events.labels(outcome).inc(number)
+    )
     return [TellPrompt(settings.telemetry.prompts, telemetry.prompts)]

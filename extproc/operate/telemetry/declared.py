@@ -58,10 +58,18 @@ def _plain(text: str) -> str:
     return _link(r"\1", text).replace("`", "").removesuffix(".")
 
 
-def counter(name: str, text: str, *labels: str, begins: Sequence[str] = ()) -> Declared[Counter]:
+class Tally(Counter):
     """A counter that any thread may write."""
+
+    def __call__(self, *values: str) -> None:
+        """Count one more for these values of the labels."""
+        (self.labels(*values) if values else self).inc()
+
+
+def counter(name: str, text: str, *labels: str, begins: Sequence[str] = ()) -> Declared[Tally]:
+    """A counter, called where the event happens that it counts."""
     return Declared(
-        name, text, labels, lambda name, text, labels, registry: Counter(name, text, labels, registry=registry), begins
+        name, text, labels, lambda name, text, labels, registry: Tally(name, text, labels, registry=registry), begins
     )
 
 

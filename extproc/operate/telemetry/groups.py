@@ -105,7 +105,7 @@ class Tools(Group):
         "mcp_server",
         "state",
     )
-    _changes = counter(
+    changes = counter(
         "extproc_mcp_tool_changes_total", "Definitions that differ from their pins, or have none.", "mcp_server"
     )
 
@@ -119,7 +119,7 @@ class Gateway(Group):
         "Answers that [passed unread](fast-streams.md): `told` by Envoy's log, or `untold`.",
         "outcome",
     )
-    _refusals = counter(
+    refusal = counter(
         "extproc_refusals_total", "Requests that the gateway refused, by [code](troubleshooting.md).", "code"
     )
     reloads = counter(
@@ -142,31 +142,31 @@ class Gateway(Group):
         "End of the listener's certificate, by file, in seconds since the epoch.",
         "file",
     )
-    _prompt_events = counter(
+    prompt_events = counter(
         "extproc_prompt_events_total", "[Prompts](#prompts) for the collector, by outcome.", "outcome"
     )
-    _downstream = counter(
+    downstream_end = counter(
         "extproc_downstream_ends_total",
         "Requests whose end neither the processor nor a provider's answer explains: `client_left`, `cut` by the "
         "provider in mid-answer, `request_timeout`, `idle_timeout`, `body_too_large`, `overloaded`, or a class of "
         "status.",
         "reason",
     )
-    _admin_refused = counter(
+    admin_refused = counter(
         "extproc_admin_refused_total",
         "Wrong tokens at the admin API (`invalid_token`), and requests of an address that sent "
         "[too many](console.md#limits) of them (`too_many`).",
         "reason",
         begins=("invalid_token", "too_many"),
     )
-    _peer_faults = counter(
+    peer_fault = counter(
         "extproc_peer_faults_total",
         "Bytes at the processor's socket that Envoy would not send: `http2` ends the connection, `message` the call. "
         "No alert: look for another process of this user that connects there.",
         "kind",
         begins=("http2", "message"),
     )
-    _errors = counter(
+    internal_error = counter(
         "extproc_internal_errors_total",
         "Bugs. The request was answered with 500.",
         "where",
@@ -183,7 +183,7 @@ class Gateway(Group):
         bounds=_STAGE,
     )
     loop_lag = gauge("extproc_event_loop_lag_seconds", "How late the processor's event loop was.")
-    _unwritten = counter(
+    line_lost = counter(
         "extproc_log_lines_lost_total",
         "Log lines that could not be written: the disk is full, or no process reads them.",
     )
@@ -196,7 +196,7 @@ class Providers(Group):
     _try_seconds = histogram("extproc_try_seconds", "Duration of a try.", "provider", bounds=_DURATION)
     _failovers = counter("extproc_failovers_total", "Exchanges that needed more than one try.", "provider")
     _lost_seconds = counter("extproc_failed_tries_seconds_total", "Time that failed tries took.", "provider", "outcome")
-    _skips = counter(
+    skip = counter(
         "extproc_targets_skipped_total",
         "Targets that were skipped, by [reason](failover.md#when-a-target-is-skipped).",
         "reason",
@@ -275,13 +275,13 @@ class Cost(Group):
 class Limits(Group):
     heading = "metric of budgets and guardrails"
 
-    _budget = counter("extproc_budget_decisions_total", "Decisions of budgets, by verdict.", "budget", "verdict")
+    budget = counter("extproc_budget_decisions_total", "Decisions of budgets, by verdict.", "budget", "verdict")
     _budget_used = gauge(
         "extproc_budget_used_ratio",
         "The share of a budget's limit, with what is granted beyond it, that is charged in its fullest count.",
         "budget",
     )
-    _alerts = counter(
+    alert = counter(
         "extproc_budget_alerts_total",
         "Alert webhooks: `told`, `failed`, `dropped`.",
         "outcome",
@@ -303,7 +303,7 @@ class Limits(Group):
         *("guardrail", "kind", "outcome"),
         bounds=_CALLS,
     )
-    _expired = counter(
+    lease_expired = counter(
         "extproc_leases_expired_total",
         "Reservations that were not settled, because a process died.",
         "forwarded",

@@ -88,7 +88,8 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
         self._most_spenders = settings.attribution.max_series
         self.tools: ToolMetrics | None = None  # the MCP gateway's, where there is one
         self._told: dict[str, float] = {}  # provider -> when its refused credential was logged
-        self._write = write or sys.stdout.write
+        self.write: Callable[[str], object] = write or sys.stdout.write
+        """Writes a line of the log."""
         self.recent = Recent(_MAX_EXCHANGES, _MAX_STRANGERS)
 
         self._prefixes = Prefixes()
@@ -126,7 +127,7 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
         for provider in self._providers:  # series from 0 on, so that an alert sees the first event
             self._credentials.labels(provider)
         for budget in settings.budgets:
-            self._budget.labels(budget.name, "store_failure")
+            self.budget.labels(budget.name, "store_failure")
         for gone in self._used - {budget.name for budget in settings.budgets}:
             self._used.discard(gone)
             self._budget_used.remove(gone)
@@ -134,10 +135,6 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
             from extproc.operate.telemetry.tools import ToolMetrics  # noqa: PLC0415 - most gateways serve models alone
 
             self.tools = ToolMetrics(self.registry)
-
-    def prompt_events(self, outcome: str, number: int) -> None:
-        """Count prompts that were sent, failed or dropped."""
-        self._prompt_events.labels(outcome).inc(number)
 
     def provider_name(self, provider: str) -> str:
         """OpenTelemetry's name of a configured provider."""
@@ -152,37 +149,23 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
     def guardrail(self, verdict: Verdict) -> None:
         """Count a verdict of a guardrail."""
         if verdict.action == "failed":
-            self._guardrail_failures.labels(verdict.guardrail, verdict.reason).inc()
+            self._guardrail_failures(verdict.guardrail, verdict.reason)
         else:
-            self._guardrail.labels(verdict.guardrail, verdict.action).inc()
+            self._guardrail(verdict.guardrail, verdict.action)
 
     def tool_changed(self, server: str, _tool: str) -> None:
         """Count a definition of a tool that differs from its pin."""
         if self.tools is not None:
-            self.tools.changed(server)
+            self.tools.changes(server)
 
     def guardrail_call(self, guardrail: str, kind: str, outcome: str, seconds: float) -> None:
         """Count a call of a guardrail to its service."""
         self._guardrail_calls.series((guardrail, kind, outcome)).observe(seconds)
 
-    def line_lost(self) -> None:
-        """A line of the log was dropped. May be called from any thread."""
-        self._unwritten.inc()
-
-    def skip(self, reason: str) -> None:
-        self._skips.labels(reason).inc()
-
-    def budget(self, name: str, verdict: str) -> None:
-        self._budget.labels(name, verdict).inc()
-
     def budget_used(self, name: str, share: Callable[[], float]) -> None:
         """Take in a budget, and what tells the share of its fullest count. It is asked at each scrape."""
         self._used.add(name)
         self._budget_used.labels(name).set_function(share)
-
-    def alert(self, outcome: str) -> None:
-        """Count an alert by its outcome: told, failed, dropped."""
-        self._alerts.labels(outcome).inc()
 
     def watch(self, ledger: Ledger) -> None:
         """Count the rows of the ledger."""
@@ -190,25 +173,6 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
         self._ledger_rows.read = lambda: {(outcome,): getattr(ledger, outcome) for outcome in outcomes}
         self._ledger_failures.read = lambda: {(): ledger.failures}
         self._ledger_queued.read = lambda: {(): ledger.queued}
-
-    def refusal(self, code: str) -> None:
-        self._refusals.labels(code).inc()
-
-    def lease_expired(self, forwarded: bool) -> None:
-        self._expired.labels(str(forwarded).lower()).inc()
-
-    def admin_refused(self, reason: str) -> None:
-        """Count a refusal of the admin API. Called from the thread that serves HTTP."""
-        self._admin_refused.labels(reason).inc()
-
-    def peer_fault(self, kind: str) -> None:
-        self._peer_faults.labels(kind).inc()
-
-    def internal_error(self, where: str) -> None:
-        self._errors.labels(where).inc()
-
-    def downstream_end(self, reason: str) -> None:
-        self._downstream.labels(reason).inc()
 
     def attempt(self, provider: str, target: str, outcome: str, seconds: float) -> None:
         """Take in a try that Envoy reported. `target` is the name of a target, `outcome` from a fixed set
@@ -224,7 +188,7 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
         if outcome not in ("ok", "client_left", "cut"):
             self._lost_seconds.labels(provider, outcome).inc(seconds)
         if outcome in ("401", "403", "credential"):
-            self._credentials.labels(provider).inc()
+            self._credentials(provider)
             if time.monotonic() - self._told.get(provider, -_TELL_EVERY) >= _TELL_EVERY:
                 self._told[provider] = time.monotonic()
                 log.error("provider %s refuses the gateway's credential; its requests fail over, or fail", provider)
@@ -253,9 +217,9 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
 
     def _line(self, entry: Mapping[str, Any]) -> None:
         try:
-            self._write(json_line(entry) + "\n")
+            self.write(json_line(entry) + "\n")
         except OSError:  # no room or no reader: no reason to fail a request
-            self._unwritten.inc()
+            self.line_lost()
 
     def _count(self, exchange: Exchange) -> None:
         usage, target, report = exchange.money.usage, exchange.answer.target, exchange.answer.report
@@ -278,9 +242,9 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
                 seconds = exchange.seconds - exchange.answer.first_token
                 self._per_token.series(labels).observe(seconds / (usage.output_tokens - 1))
         if report is not None and report.usage_refused and target is not None:
-            self._bad_usage.labels(target.provider).inc()
+            self._bad_usage(target.provider)
         if exchange.answer.attempts > 1 and target is not None:
-            self._failovers.labels(target.provider).inc()
+            self._failovers(target.provider)
 
     def _count_cache(self, exchange: Exchange, caching: Caching) -> None:
         self._cache.add((caching.outcome,))

@@ -39,9 +39,6 @@ class ToolMetrics(Tools):
         """Take in a request to a server that Envoy reported."""
         self._asked.series((server, "" if outcome == "ok" else outcome, "tcp")).observe(seconds)
 
-    def changed(self, server: str) -> None:
-        self._changes.labels(server).inc()
-
     def _tool(self, call: ToolCall) -> str:
         """The name of a tool that stands in a catalogue."""
         name = call.listed_tool
