@@ -87,6 +87,25 @@ def add_gateway(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token", metavar="env:NAME|file:PATH", help="admin token")
 
 
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """Declare `--only`."""
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="filter; may be repeated, label.NAME=VALUE too",
+    )
+
+
+def filters(options: argparse.Namespace) -> Sequence[tuple[str, str]]:
+    """The parameters of `--only`."""
+    only = [text.partition("=") for text in options.only]
+    if not all(name and equals for name, equals, _ in only):
+        raise ValueError("--only is given as field=value")
+    return [(name, value) for name, _, value in only]
+
+
 def connect(options: argparse.Namespace) -> Gateway:
     """The gateway at `--url`, else that of the settings. The token of the settings is sent to their address only."""
     token = None if options.token is None else read_secret(options.token, "--token")

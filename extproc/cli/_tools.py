@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from extproc.access.auth import ANONYMOUS, Access, Grants
-from extproc.money.budgets import Leases, Reserve, read_scope
+from extproc.money.budgets import Leases, Reserve
+from extproc.money.budgets.explain import explain_claim
 from extproc.settings.config import Settings
 from extproc.stores.memory import MemoryCounters
 from extproc.tools.mcp.call import CALL, Call
@@ -153,12 +154,5 @@ async def _budgets(
         await reserve(exchange)
     except Refusal as refusal:
         return [f"{exchange.money.denied_by} refuses: {refusal.message}"], refusal.kind.code
-    found = []
-    for claim in exchange.money.reservation.claims:
-        fields = read_scope(claim.scope)[1].items()
-        whose = ", ".join(f"{name}={value}" for name, value in fields) or "shared by all"
-        budget = claim.budget
-        window = {"total": " in all", None: ""}.get(budget.settings.window, f" per {budget.settings.window}")
-        limit = budget.show(budget.limit, unit=True)
-        found.append(f"{budget.name} ({whose}): {budget.show(claim.amount)} of {limit}{window}")
+    found = [explain_claim(claim) for claim in exchange.money.reservation.claims]
     return found or ["none"], ""

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.cli._admin import add_gateway, connect
+from extproc.cli._admin import add_filters, add_gateway, connect, filters
 from extproc.cli._tables import aligned, money, painted, safe
 
 EXAMPLES = """\
@@ -33,13 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_gateway(parser)
     parser.add_argument("-n", "--limit", type=int, default=20, metavar="N", help="most exchanges (default: 20)")
     parser.add_argument("-f", "--follow", action="store_true", help="go on with new ones, until Ctrl-C")
-    parser.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="filter; may be repeated, label.NAME=VALUE too",
-    )
+    add_filters(parser)
     parser.add_argument("--start", metavar="DATE", help="date or RFC 3339, inclusive")
     parser.add_argument("--end", metavar="DATE", help="date or RFC 3339, exclusive")
     parser.add_argument("--format", choices=["table", "json"], default="table", help="json: one object a line")
@@ -52,15 +46,15 @@ def run(options: argparse.Namespace) -> int:
         found = gateway.json(f"/exchanges/{options.id}")
         print(_json(found) if options.format == "json" else "\n".join(_whole(found)))
         return 0
-    only = [text.partition("=") for text in options.only]
-    if not all(name and equals for name, equals, _ in only):
-        raise ValueError("--only is given as field=value")
-    filters = [(name, value) for name, _, value in only]
-    filters += [(name, value) for name in ("start", "end") if (value := getattr(options, name))]
+    given = [(name, value) for name in ("start", "end") if (value := getattr(options, name))]
     show = _json if options.format == "json" else _line
     if options.format == "table":
         print(aligned(_HEADS, _COLUMNS, _RIGHT))
-    parameters = [*filters, ("limit", str(max(options.limit, _PAGE) if options.follow else options.limit))]
+    parameters = [
+        *filters(options),
+        *given,
+        ("limit", str(max(options.limit, _PAGE) if options.follow else options.limit)),
+    ]
     page = gateway.json("/exchanges", parameters)["data"]
     for entry in reversed(page[: options.limit]):
         print(show(entry), flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from extproc.cli._admin import add_gateway, connect
+from extproc.cli._admin import add_filters, add_gateway, connect, filters
 from extproc.cli._tables import usage_table
 
 EXAMPLES = """\
@@ -29,24 +29,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--group-by", metavar="FIELDS", default="team,consumer", help="comma-separated fields (default: team,consumer)"
     )
-    parser.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="filter; may be repeated, label.NAME=VALUE too",
-    )
+    add_filters(parser)
     parser.add_argument("--format", choices=["table", "json", "csv"], default="table", help="(default: table)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print a report. Raises OSError when the gateway does not answer, ValueError when it refuses."""
-    only = [text.partition("=") for text in options.only]
-    if not all(name and equals for name, equals, _ in only):
-        raise ValueError("--only is given as field=value")
     given = {name: getattr(options, name) for name in ("start", "end", "resolution", "group_by")}
-    parameters = [(name, value) for name, value in given.items() if value]
-    parameters += [(name, value) for name, _, value in only]
+    parameters = [*((name, value) for name, value in given.items() if value), *filters(options)]
     gateway = connect(options)
     if options.format == "table":
         print(usage_table(gateway.json("/usage", parameters)))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from extproc.settings.errors import slip
-from extproc.settings.pause import without_collections
 
 MAX_NODES = 200_000  # values, aliases counted each time they are used
 MAX_DEPTH = 64
@@ -43,6 +44,20 @@ class ConfigError(ValueError):
         self.problems = tuple(problems[:MAX_TOLD])
         more = [f"{file}: and more"] if len(problems) > MAX_TOLD else []
         super().__init__("\n".join([*(problem.show(file) for problem in self.problems), *more]))
+
+
+@contextmanager
+def without_collections() -> Iterator[None]:
+    """Collect no cycles meanwhile: for a bounded amount of work that makes many objects at once and leaves no cycles.
+    The pause is the whole process's.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def not_yaml(error: Exception, text: str) -> Problem:

@@ -42,13 +42,13 @@ class Process:
         self.outcomes: list[str] = []
         self.stale = ""
 
-    def take(self, settings, places):
+    def apply_settings(self, settings, places):
         self.settings, self.places, self.takes = settings, dict(places), self.takes + 1
 
-    def refuses(self, settings):
+    def refusal_of(self, settings):
         return "never" if "never" in settings.virtual_models else ""
 
-    def told(self, outcome, stale):
+    def report(self, outcome, stale):
         self.outcomes += [outcome] if outcome else []
         self.stale = stale
 
@@ -177,8 +177,11 @@ async def test_envoy_gets_clusters_and_then_listeners_before_a_provider_is_used(
     reloads, envoy = running
     world.write(providers=B, m="b", disabled="true")
     seen = []
-    taking = world.process.take
-    world.process.take = lambda settings, places: (seen.append((settings, len(envoy.got))), taking(settings, places))
+    taking = world.process.apply_settings
+    world.process.apply_settings = lambda settings, places: (
+        seen.append((settings, len(envoy.got))),
+        taking(settings, places),
+    )
     await reloads.look()
     assert envoy.got == [CLUSTERS, LISTENERS]
     (partial, before), (whole, after) = seen
@@ -194,7 +197,7 @@ async def test_a_change_that_envoy_has_nothing_of_is_taken_at_once(world, runnin
     reloads, envoy = running
     world.write(disabled="true")
     await reloads.look()
-    assert (world.process.takes, world.process.outcomes, envoy.got) == (1, ["taken"], [])
+    assert (world.process.apply_settingss, world.process.outcomes, envoy.got) == (1, ["taken"], [])
     for more, reason in (
         ("bugets: []", "there is no such setting; did you mean 'budgets'?"),
         ("virtual_models: {never: {targets: [{model: m}]}}", "never"),
@@ -202,7 +205,7 @@ async def test_a_change_that_envoy_has_nothing_of_is_taken_at_once(world, runnin
         world.write(more=more)
         await reloads.look()
         assert reason in world.process.stale
-    assert (world.process.takes, world.process.outcomes[1:]) == (1, ["refused", "refused"])
+    assert (world.process.apply_settingss, world.process.outcomes[1:]) == (1, ["refused", "refused"])
 
 
 async def test_a_changed_provider_has_another_name_and_a_secret_of_its_own_until_nothing_needs_the_old_one(
@@ -305,7 +308,7 @@ async def test_envoy_gets_again_after_a_while_what_it_refused(world, running, mo
 
 async def test_settings_that_could_not_be_taken_are_tried_again(world, running, monkeypatch):
     reloads, _ = running
-    taking = world.process.take
+    taking = world.process.apply_settings
     broken = [OSError("once")]
 
     def take(settings, places):
@@ -313,7 +316,7 @@ async def test_settings_that_could_not_be_taken_are_tried_again(world, running, 
             raise broken.pop()
         taking(settings, places)
 
-    world.process.take = take
+    world.process.apply_settings = take
     world.write(disabled="true")
     with pytest.raises(OSError, match="once"):
         await reloads.look()
@@ -415,12 +418,12 @@ async def test_a_changed_or_removed_file_of_a_consumers_key_is_read_again(world,
         lambda key: key.unlink(),
         lambda key: key.write_text("x"),
     ):
-        takes = world.process.takes
+        takes = world.process.apply_settingss
         await reloads.look()
-        assert world.process.takes == takes
+        assert world.process.apply_settingss == takes
         change(world.folder / "key")
         await reloads.look()
-        assert world.process.takes == takes + 1
+        assert world.process.apply_settingss == takes + 1
 
 
 async def test_the_file_of_the_key_of_kept_objects_is_read_again(world):
@@ -431,35 +434,35 @@ async def test_the_file_of_the_key_of_kept_objects_is_read_again(world):
     assert world.file.read_text() != before
     reloads = Reloads(world.process, world.file, config.load(world.file), secrets=None)
     key.write_text("another")
-    takes = world.process.takes
+    takes = world.process.apply_settingss
     await reloads.look()
-    assert world.process.takes == takes + 1
+    assert world.process.apply_settingss == takes + 1
 
 
 async def test_a_key_that_changes_while_new_settings_are_taken_is_read_again(world, running):
     reloads, _ = running
-    taking = world.process.take
+    taking = world.process.apply_settings
 
     def take(settings, places):
         taking(settings, places)
         (world.folder / "key").write_text("sk-gw-longer")
 
-    world.process.take = take
+    world.process.apply_settings = take
     world.write(disabled="true")
     await reloads.look()
-    world.process.take = taking
-    takes = world.process.takes
+    world.process.apply_settings = taking
+    takes = world.process.apply_settingss
     await reloads.look()
-    assert world.process.takes == takes + 1
+    assert world.process.apply_settingss == takes + 1
 
 
 async def test_settings_that_name_another_file_are_taken_once(world, running):
     reloads, _ = running
-    takes = world.process.takes
+    takes = world.process.apply_settingss
     world.file.write_text(world.file.read_text().replace("/key", "/other"))
     for _ in range(3):
         await reloads.look()
-    assert world.process.takes == takes + 1
+    assert world.process.apply_settingss == takes + 1
 
 
 async def test_a_change_does_not_wait_for_an_earlier_one_that_takes_long(world, running, monkeypatch):
@@ -475,9 +478,9 @@ async def test_a_change_does_not_wait_for_an_earlier_one_that_takes_long(world, 
     world.write(providers=B, m="b")
     looking = asyncio.create_task(reloads.look())
     await asked.wait()
-    takes = world.process.takes
+    takes = world.process.apply_settingss
     (world.folder / "key").write_text("sk-gw-longer")
-    while world.process.takes == takes:  # its file is read meanwhile
+    while world.process.apply_settingss == takes:  # its file is read meanwhile
         await asyncio.sleep(0.01)
     assert not looking.done()
     world.write(providers=B, m="b", disabled="true")
@@ -515,8 +518,8 @@ async def test_large_settings_are_read_by_another_process_and_stale_meanwhile(wo
     monkeypatch.setattr(config, "parse", None)  # not here
     world.write(disabled="true", more=LARGE + "prices: [{from: 2027-01-31, model: m, input: 1, output: 2.5}]\n")
     told = []
-    taking = world.process.told
-    world.process.told = lambda outcome, stale: (told.append((outcome, stale)), taking(outcome, stale))
+    taking = world.process.report
+    world.process.report = lambda outcome, stale: (told.append((outcome, stale)), taking(outcome, stale))
     await reloads.look()
     assert world.process.settings.consumers[0].disabled
     assert told == [("", "a change of the file is being read"), ("taken", "")]
@@ -558,7 +561,7 @@ async def test_large_settings_that_change_while_they_are_read_are_read_anew(worl
         await asyncio.sleep(0.001)
     world.write(disabled="false", more=LARGE + "# other\n")
     await task
-    assert world.process.takes == 0
+    assert world.process.apply_settingss == 0
     await reloads.look()
     assert not world.process.settings.consumers[0].disabled
     assert world.process.stale == ""

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from extproc.envoy.server.wire import parsed
 from extproc.wire.pb import extproc_pb2 as pb
-from extproc.wire.transport import Calls
+from extproc.wire.transport import Call, Calls
 
 CLUSTERS, LISTENERS, ROUTES, SECRETS = "clusters", "listeners", "routes", "secrets"
 _SERVICES = {
@@ -63,8 +63,14 @@ class Discovery:
         """The gRPC methods."""
         return {f"/{path}": self._opener(self._kinds[name]) for name, (path, _) in _SERVICES.items()}
 
-    def _opener(self, kind: _Kind) -> _Opener:
-        return _Opener(self, kind)
+    def _opener(self, kind: _Kind) -> Callable[[Mapping[str, str]], _Stream]:
+        """Makes the calls of one method."""
+
+        def open_stream(_metadata: Mapping[str, str]) -> _Stream:
+            self.asked.set()
+            return _Stream(kind)
+
+        return open_stream
 
     @property
     def connected(self) -> bool:
@@ -149,31 +155,17 @@ class _Kind:
         await future
 
 
-class _Opener:
-    """Makes the calls of one method."""
+class _Stream(Call):
+    """One stream of one kind."""
 
-    def __init__(self, discovery: Discovery, kind: _Kind) -> None:
-        self._discovery = discovery
-        self._kind = kind
-
-    def __call__(self, _metadata: Mapping[str, str]) -> _Stream:
-        self._discovery.asked.set()
-        return _Stream(self._kind)
-
-
-class _Stream:
-    """One stream of one kind. See `transport.Call`."""
+    done = False
 
     def __init__(self, kind: _Kind) -> None:
         self._kind = kind
         self._sent = ""  # version
         self._nonce = 0
         self.accepted = ""  # version
-        self.done = False
         kind.streams.add(self)
-
-    def admits(self, size: int) -> bool:  # noqa: ARG002
-        return True
 
     async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
         request, kind = parsed(pb.DiscoveryRequest, data), self._kind
@@ -198,9 +190,6 @@ class _Stream:
                 return (kind.message(str(self._nonce), found),)
             self.accepted = self._sent  # Envoy would refuse an empty message about a name
             kind.ring()
-
-    async def on_half_close(self) -> Sequence[bytes]:
-        return ()
 
     async def on_end(self) -> None:
         self._kind.streams.discard(self)

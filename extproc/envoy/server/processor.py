@@ -116,7 +116,7 @@ class Processor:
             reporter=self._reporter,
             socket=self._socket,
         )
-        services.books = Books(self._counters, self._ledger, self._report, again=settings.limits.lease)
+        services.books = Books(self._counters, self._ledger, self._log_expired, again=settings.limits.lease)
         telemetry.body_bytes.set_function(lambda: services.in_flight.size)
         self._forgotten = Forgotten(self._counters, _dropping(telemetry, services.answers))
         self._keys_mark: object = None
@@ -124,7 +124,7 @@ class Processor:
         self._stale = ""  # why the settings in use are not those of the file
         self._certificate = ListenerCertificate()
         self._reloads = Reloads(self, file, settings, secrets=secrets, socket=socket, worker=worker, first=first)
-        self.take(settings, self._reloads.places)
+        self.apply_settings(settings, self._reloads.places)
         self._http = HTTPThread()
         self._collector = collector.Collector(lambda: telemetry.in_flight)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -136,7 +136,7 @@ class Processor:
         settings, telemetry = self._settings, self._telemetry
         with contextlib.suppress(StoreError):
             await self._agreed.leave()
-        if reason := self.refuses(settings):
+        if reason := self.refusal_of(settings):
             raise OSError(f"budgets: {reason}")
         await self._reloads.start()
         self._ledger.start()
@@ -328,16 +328,13 @@ class Processor:
         """Begin background work. `ends`: it ends by itself when it is done."""
         task = asyncio.create_task(work, name=name or getattr(work, "__qualname__", "work"))
         self._tasks.add(task)
-        task.add_done_callback(self._done if ends else self._log_end)
+        task.add_done_callback(partial(self._log_end, ends=ends))
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self._log_end(task)
-
-    def _log_end(self, task: asyncio.Task[None]) -> None:
+    def _log_end(self, task: asyncio.Task[None], *, ends: bool) -> None:
         """Log a background task that ended by itself: leases would never end, and no log line would say so."""
-        if not task.cancelled():
+        if ends:
+            self._tasks.discard(task)
+        if not task.cancelled() and (not ends or task.exception() is not None):
             self._telemetry.internal_error(task.get_name())
             log.error("%s ended: a bug; restart", task.get_name(), exc_info=task.exception())
 
@@ -361,7 +358,7 @@ class Processor:
         except Exception as error:
             self._telemetry.internal_error("reload")
             log.exception("looking for new settings failed; it is tried again")
-            self.told("refused", f"{type(error).__name__}: see the log")
+            self.report("refused", f"{type(error).__name__}: see the log")
 
     async def _look_at_certificate(self) -> None:
         """Look at the files of the listener, of which Envoy tells nothing. One worker does it for all."""
@@ -373,14 +370,14 @@ class Processor:
         self._telemetry.settings_stale.set(1 if self._staleness() else 0)
         self._telemetry.certificate(self._certificate.file, self._certificate.dates)
 
-    def told(self, outcome: str, stale: str) -> None:
+    def report(self, outcome: str, stale: str) -> None:
         """See `reload.Process`."""
         self._stale = stale
         self._telemetry.settings_stale.set(1 if self._staleness() else 0)
         if outcome:
             self._telemetry.reloads(outcome)
 
-    def refuses(self, settings: Settings) -> str:
+    def refusal_of(self, settings: Settings) -> str:
         """See `reload.Process`."""
         other = self._changed_units(settings)
         return f"the counts of {', '.join(other)} are in another unit: give the budget a new name" if other else ""
@@ -391,9 +388,9 @@ class Processor:
         own = [name for name, unit in units.items() if self._units.get(name, unit) != unit]
         return sorted({*own, *self._agreed.differ(units)})
 
-    def take(self, settings: Settings, places: Mapping[str, str]) -> None:
+    def apply_settings(self, settings: Settings, places: Mapping[str, str]) -> None:
         """See `reload.Process`."""
-        self._meet(settings)
+        self._open_servers(settings)
         self._services.places = places
         made = pipeline.build(settings, self._services)
         budgets = {entry.name: compile_budget(entry) for entry in settings.budgets}
@@ -405,7 +402,7 @@ class Processor:
         if self._telemetry.tools is not None:
             self._telemetry.tools.definitions.read = self._count_tools
 
-    def _meet(self, settings: Settings) -> None:
+    def _open_servers(self, settings: Settings) -> None:
         """Know the MCP servers of the settings."""
         if settings.mcp is None:
             return
@@ -417,11 +414,11 @@ class Processor:
 
         socket = workers.private_socket(self._socket)
         self._services.servers = servers = Servers(settings.mcp, socket, secret)
-        servers.changed = self._learn
+        servers.changed = self._read_definitions
         if self._server is not None:
             self._spawn(servers.run())
 
-    def _learn(self, found: Catalogue) -> None:
+    def _read_definitions(self, found: Catalogue) -> None:
         """Look through the new definitions of an MCP server before clients ask for them."""
         profiles = self._pipeline.profiles
         if profiles is not None:
@@ -444,7 +441,7 @@ class Processor:
 
     def _rebuild(self) -> None:
         """Build the pipeline anew, with its inputs outside the settings: the keys that are present."""
-        self.take(self._settings, self._reloads.places)
+        self.apply_settings(self._settings, self._reloads.places)
 
     async def _share_findings(self) -> None:
         """Exchange findings of tries with other workers and replicas, and read the grants of operators."""
@@ -501,7 +498,7 @@ class Processor:
                 return True
         return False
 
-    def _report(self, expired: Expired) -> None:
+    def _log_expired(self, expired: Expired) -> None:
         self._telemetry.lease_expired(str(expired.forwarded).lower())
         log.warning("the reservation of exchange %s ran out: charged %s", expired.id, expired.amounts)
 

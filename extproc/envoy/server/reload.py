@@ -42,8 +42,7 @@ from extproc.envoy.server.discovery import (
 from extproc.envoy.server.reading import Read
 from extproc.settings import bound, config
 from extproc.settings.config import Settings
-from extproc.settings.document import ConfigError
-from extproc.settings.pause import without_collections
+from extproc.settings.document import ConfigError, without_collections
 from extproc.upstream.credentials.rotation import copy_secret, forget_secret, private_directory
 from extproc.wire.framing import shapes
 from extproc.wire.outbound.helper import Helper, HelperError
@@ -68,13 +67,13 @@ _T = TypeVar("_T")
 class Process(Protocol):
     """The part of the processor that a reload needs."""
 
-    def take(self, settings: Settings, places: Mapping[str, str]) -> None:
+    def apply_settings(self, settings: Settings, places: Mapping[str, str]) -> None:
         """Use them from the next request on. Raises, and changes nothing, when they do not work."""
 
-    def refuses(self, settings: Settings) -> str:
+    def refusal_of(self, settings: Settings) -> str:
         """The reason why they cannot follow those in use; empty when they can."""
 
-    def told(self, outcome: str, stale: str) -> None:
+    def report(self, outcome: str, stale: str) -> None:
         """A change was `taken`, `partial` or `refused`, or `""` for no change; `stale` is why the file differs."""
 
 
@@ -156,9 +155,9 @@ class Reloads:
                 log.error("the settings that Envoy has cannot be read")  # noqa: TRY400
             else:
                 self._envoys = bound.fixed(before, self._first)
-                self._take(bound.without_envoy(self._wanted, self._envoys))
+                self._apply(bound.without_envoy(self._wanted, self._envoys))
         if self._leads:
-            self._set(self._made)
+            self._publish(self._made)
 
     def close(self) -> None:
         """End the processes beside this one."""
@@ -176,18 +175,18 @@ class Reloads:
             await self.reload()
             self._prepare_reading()
         elif self._leads and self._made is None and self.discovery.asked.is_set():
-            await self._begin()
+            await self._make_first()
         elif self._wanted is not self._envoys and time.monotonic() >= self._next_try:
-            await self._move()
+            await self._update_envoy()
         if files is self._files:  # else `found` is about others
             self._read_secrets(found)
         if self._leaving:
-            await self._remove()
+            await self._remove_leaving()
 
     def _read_secrets(self, found: Sequence[object]) -> None:
         if found != self._signatures:
             self._signatures = found
-            self._process.take(self._used, self.places)  # reads them
+            self._process.apply_settings(self._used, self.places)  # reads them
             log.info("a file with a secret has changed: it was read again")
             if gone := [file for file, each in zip(self._files, found, strict=True) if each is None]:
                 log.warning("files of secrets are missing: %s", ", ".join(gone))
@@ -201,19 +200,19 @@ class Reloads:
             text = await asyncio.to_thread(config.text, self._file)
             settings = await self._parse(text)
         except ConfigError as error:
-            self._refuse(str(error))
+            self._refuse_change(str(error))
             return
         except SupersededError:  # the next look finds the change
             return
         except MakingError as error:
-            self._refuse(f"they cannot be read: {error}")
+            self._refuse_change(f"they cannot be read: {error}")
             return
         except Exception as error:  # a MemoryError, or a bug in a check: not a reason to stop reloading
             log.exception("the new settings cannot be read")
-            self._refuse(f"they cannot be read: {type(error).__name__}")
+            self._refuse_change(f"they cannot be read: {type(error).__name__}")
             return
-        if reason := self._process.refuses(settings):
-            self._refuse(reason)
+        if reason := self._process.refusal_of(settings):
+            self._refuse_change(reason)
             return
         self._refusal = ""
         left = bound.changes_of_fixed(settings, self._first)
@@ -221,15 +220,15 @@ class Reloads:
         self._envoy_note, self._ready, self._text, self._since = "", None, text, time.monotonic()
         self._wanted = bound.fixed(settings, self._first)
         if bound.digest(self._wanted) == bound.digest(self._envoys):
-            self._take(self._wanted)  # an error here leaves the rest to a later look
+            self._apply(self._wanted)  # an error here leaves the rest to a later look
             self._envoys = self._wanted
-            self._tell()
+            self._report_change()
             return
         if self._leads and self._made is not None and self.discovery.connected:
             self._making.begin()
-        self._take(bound.without_envoy(self._wanted, self._envoys, leaving=True))
-        self._wait(_NOT_YET, 0.0)
-        await self._move()
+        self._apply(bound.without_envoy(self._wanted, self._envoys, leaving=True))
+        self._note_wait(_NOT_YET, 0.0)
+        await self._update_envoy()
 
     def _prepare_reading(self) -> None:
         """Have a process ready that reads the next change of a large file: to begin takes it most of a second."""
@@ -243,7 +242,7 @@ class Reloads:
         if len(text) <= _LARGE:
             return await asyncio.to_thread(config.parse, text, str(self._file))
         log.info("new settings of %d KiB are being read", len(text) >> 10)
-        self._process.told("", "a change of the file is being read")
+        self._process.report("", "a change of the file is being read")
         try:
             found = await self._until_changed(_answer(self._reading, text.encode()))
         finally:
@@ -254,48 +253,48 @@ class Reloads:
         with without_collections():
             return await asyncio.to_thread(Settings.model_validate, read.tree)
 
-    def _take(self, settings: Settings) -> None:
+    def _apply(self, settings: Settings) -> None:
         files = files_of(settings)
         found = signatures(files)  # before they are read: a change in the meantime is seen at the next look
         with without_collections():  # nothing else runs meanwhile
-            self._process.take(settings, self.places)
+            self._process.apply_settings(settings, self.places)
         self._used, self._files, self._signatures = settings, files, found
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse_change(self, reason: str) -> None:
         self._refusal = reason
         log.error("the new settings are refused; the last good ones stay: %s", reason)
-        self._process.told("refused", reason)
+        self._process.report("refused", reason)
 
-    def _tell(self) -> None:
+    def _report_change(self) -> None:
         """Report a change that was taken, or as much of it as could be."""
         stale = "; ".join(note for note in (self._refusal, self._bound_note, self._envoy_note) if note)
         if stale:
             log.error("new settings taken but for a part: %s", stale)
         else:
             log.info("new settings taken")
-        self._process.told("partial" if stale else "taken", stale)
+        self._process.report("partial" if stale else "taken", stale)
 
     # --- Envoy
 
-    async def _move(self) -> None:
+    async def _update_envoy(self) -> None:
         """Bring Envoy to the settings that are wanted, and then this process."""
         self._next_try = time.monotonic() + _PATIENCE  # after an error that is not expected here
         try:
-            made = await (self._lead() if self._leads else self._follow())
+            made = await (self._lead_envoy() if self._leads else self._made_elsewhere())
         except EnvoyRefusedError as error:
-            self._wait(f"Envoy refuses them: {error}", _REFUSED)
+            self._note_wait(f"Envoy refuses them: {error}", _REFUSED)
         except MakingError as error:
-            self._wait(str(error), _BUILD)
+            self._note_wait(str(error), _BUILD)
         except EnvoyAwayError:
-            self._wait(self._away(), _AGAIN if self._leads else 0.0)
+            self._note_wait(self._why_away(), _AGAIN if self._leads else 0.0)
         except SupersededError:
             self._next_try = 0.0  # the next look finds the change
         else:
             self._made, self._envoys, self._envoy_note = made, self._wanted, ""
-            self._take(self._wanted)
-            self._tell()
+            self._apply(self._wanted)
+            self._report_change()
 
-    def _away(self) -> str:
+    def _why_away(self) -> str:
         if self._leads and not self.discovery.asked.is_set():
             return (
                 "this Envoy has its configuration from a file: write it again (extproc envoy), start Envoy again, and "
@@ -303,17 +302,17 @@ class Reloads:
             )
         return _NOT_YET
 
-    def _wait(self, reason: str, seconds: float) -> None:
+    def _note_wait(self, reason: str, seconds: float) -> None:
         self._next_try = time.monotonic() + seconds
         if reason != _NOT_YET or not self._patient:
             self._switch_off()
         names = ", ".join(bound.held_back(self._wanted, self._used)) or "settings of Envoy"
         note = f"changes of {names} wait: {reason}"
         if reason == _NOT_YET and self._patient:
-            self._process.told("", note)
+            self._process.report("", note)
         elif note != self._envoy_note:
             self._envoy_note = note
-            self._tell()
+            self._report_change()
 
     @property
     def _patient(self) -> bool:
@@ -324,31 +323,31 @@ class Reloads:
         """Switch off what serves until Envoy has the change, because that takes too long."""
         before = self._used.before
         if before is not None and before.leaving is not None:
-            self._take(bound.without_envoy(self._wanted, self._envoys))
+            self._apply(bound.without_envoy(self._wanted, self._envoys))
 
-    async def _begin(self) -> None:
+    async def _make_first(self) -> None:
         """Make the first resources for an Envoy that asks and for which none were prepared."""
         try:
-            self._made = await self._make()
+            self._made = await self._make_resources()
         except MakingError as error:
-            self._wait(str(error), _AGAIN)
+            self._note_wait(str(error), _AGAIN)
             return
         self._write_secrets(self._made)
-        self._keep(self._made)
-        self._set(self._made)
+        self._write_made(self._made)
+        self._publish(self._made)
 
-    async def _lead(self) -> Made:
+    async def _lead_envoy(self) -> Made:
         if self._made is None or not self.discovery.connected:
             raise EnvoyAwayError
         if self._ready is None:
-            self._ready = await self._until_changed(self._make())
+            self._ready = await self._until_changed(self._make_resources())
         made = self._ready
         self._write_secrets(made)
-        await self._give(made)
-        self._keep(made)
+        await self._give_envoy(made)
+        self._write_made(made)
         return made
 
-    async def _follow(self) -> Made:
+    async def _made_elsewhere(self) -> Made:
         """The resources that worker 0 has kept for the settings that are wanted. Raises EnvoyAwayError."""
         made = await asyncio.to_thread(resources.read, self._kept) if self._kept is not None else None
         if made is None or made.digest != bound.digest(self._wanted):
@@ -373,7 +372,7 @@ class Reloads:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _make(self) -> Made:
+    async def _make_resources(self) -> Made:
         """Envoy's resources for the settings that are wanted, beside those it has. Raises MakingError."""
         directory = str(self._secrets or "/run/extproc/secrets")
         question = msgspec.json.encode(Ask(self._text, self._first_text, directory, self._socket, self._before))
@@ -383,7 +382,7 @@ class Reloads:
             hint = ": pip install 'llm-extproc[envoy]'" if str(error) == "ModuleNotFoundError" else ""
             raise MakingError(f"Envoy's configuration cannot be made ({error}){hint}") from None
 
-    async def _give(self, made: Made) -> None:
+    async def _give_envoy(self, made: Made) -> None:
         """Give Envoy the new resources beside those that it has. Raises EnvoyRefusedError, EnvoyAwayError."""
         before = dict(self._given)
         both = {kind: {**before[kind], **found} for kind, found in _kinds(made)}
@@ -405,7 +404,7 @@ class Reloads:
                 elif kind in (CLUSTERS, LISTENERS):
                     self._leaving.setdefault((kind, name), due)
 
-    async def _remove(self) -> None:
+    async def _remove_leaving(self) -> None:
         """Take from Envoy what no exchange can need any more: listeners first, then the clusters they lead to."""
         now = time.monotonic()
         over = [each for each, due in self._leaving.items() if due <= now]
@@ -426,7 +425,7 @@ class Reloads:
         self._given[kind] = found
         await self.discovery.offer(kind, found, _WITHIN)
 
-    def _set(self, made: Made) -> None:
+    def _publish(self, made: Made) -> None:
         """Give Envoy these, whenever it asks."""
         for kind, found in _kinds(made):
             self._given[kind] = found
@@ -447,7 +446,7 @@ class Reloads:
                 secret = provider.read_secret() if provider.credentials is None else ""
                 copy_secret(self._secrets, resources.stem(place), secret or "", source)
 
-    def _keep(self, made: Made) -> None:
+    def _write_made(self, made: Made) -> None:
         """Write them for other workers, and for this process when it starts again."""
         if self._kept is not None:
             try:

@@ -19,7 +19,7 @@ from extproc.exchange.pipeline import Pipeline
 from extproc.exchange.unread.waiting import Waiting
 from extproc.operate.telemetry.metrics import Telemetry
 from extproc.wire.pb import extproc_pb2 as pb
-from extproc.wire.transport import Calls, Faults, Malformed, Transport
+from extproc.wire.transport import Call, Calls, Faults, Malformed, Transport
 from extproc.wire.transport.native import NativeServer
 from extproc.words import contract
 from extproc.words.actions import Attachment
@@ -109,7 +109,7 @@ class Server:
         return _Process(stream, self._telemetry)
 
 
-class _Process:
+class _Process(Call):
     """One stream of ext_proc: the messages between Envoy and one attachment."""
 
     def __init__(self, attachment: Attachment, telemetry: Telemetry) -> None:
@@ -152,9 +152,6 @@ class _Process:
             self._telemetry.internal_error(type(self._attachment).__name__)
             raise
 
-    async def on_half_close(self) -> Sequence[bytes]:
-        return ()
-
     def on_silence(self, now: float) -> Sequence[bytes]:
         """See `transport.Watched`."""
         return wire.silence(self._attachment, now)
@@ -183,7 +180,7 @@ class _Traced(_Process):
         return [*messages[:-1], messages[-1] + answers.traced(attributes)]
 
 
-class _AccessLog:
+class _AccessLog(Call):
     """One stream of Envoy's access log."""
 
     done = False
@@ -195,9 +192,6 @@ class _AccessLog:
         self._waiting = waiting
         self._name = ""
         waiting.logs += 1
-
-    def admits(self, size: int) -> bool:  # noqa: ARG002
-        return True
 
     async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
         self._name, entries = access_log.read(bytes(data), self._name)
@@ -239,7 +233,7 @@ class _Health:
         return pb.HealthCheckResponse(status=status).SerializeToString()
 
 
-class _Check:
+class _Check(Call):
     """One health check."""
 
     done = False
@@ -247,14 +241,8 @@ class _Check:
     def __init__(self, health: _Health) -> None:
         self._health = health
 
-    def admits(self, size: int) -> bool:  # noqa: ARG002
-        return True
-
     async def on_message(self, _data: bytes | memoryview) -> Sequence[bytes]:
         return (self._health.message(),)
-
-    async def on_half_close(self) -> Sequence[bytes]:
-        return ()
 
     async def on_end(self) -> None:
         """A health check leaves nothing open."""

@@ -72,11 +72,11 @@ class Call(Protocol):
     @property
     def done(self) -> bool: ...
 
-    def admits(self, size: int) -> bool:
+    def admits(self, size: int) -> bool:  # noqa: ARG002
         """Whether a large message of so many bytes may come. `on_message` gets an empty one otherwise. Only the own
         transport asks.
         """
-        ...
+        return True
 
     async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
         """Answers to one message, in order. Cancelled when the client leaves."""
@@ -84,7 +84,7 @@ class Call(Protocol):
 
     async def on_half_close(self) -> Sequence[bytes]:
         """Answers to the end of the client's half, before the call ends. Cancelled when the client leaves."""
-        ...
+        return ()
 
     async def on_end(self) -> None:
         """The call is over, however it ended. Called exactly once, last, and never cancelled."""

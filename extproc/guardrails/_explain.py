@@ -1,0 +1,103 @@
+"""Guardrails in the explanation of a request: `extproc check --explain`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+
+import msgspec
+
+from extproc.guardrails import (
+    AppliesToSettings,
+    Around,
+    Detector,
+    GuardInput,
+    Guardrail,
+    GuardrailSettings,
+    RemoteSettings,
+    apart,
+)
+from extproc.words.errors import GUARDRAIL_UNAVAILABLE, Refusal
+from extproc.words.exchange import Exchange, Findings
+
+
+class _Unasked(GuardrailSettings):
+    """Stands for a guardrail that asks a service: an explanation sends no text anywhere."""
+
+    def build(self) -> Guardrail:
+        return Guardrail()  # finds nothing
+
+
+def unasked(entry: GuardrailSettings) -> GuardrailSettings:
+    """The guardrail, without its service."""
+    if not isinstance(entry, RemoteSettings):
+        return entry
+    return _Unasked.model_construct(**{name: getattr(entry, name) for name in GuardrailSettings.model_fields})
+
+
+async def explain_guardrails(
+    guardrails: Sequence[GuardrailSettings], around: Around, exchange: Exchange, body: bytes, also: Sequence[str]
+) -> Sequence[str]:
+    """The verdict of each guardrail on the request. It names the place of a finding, never its text. `also` are the
+    models that budgets may send the request to.
+    """
+    asked = GuardInput(guardrails, lambda _verdict: None, also=also, around=around)
+    met: set[str] = set()
+    with suppress(Refusal):  # the request names a guardrail that there is not: the answer says so
+        met = {guard.name for guard in asked.chosen(exchange)}
+    found = []
+    for entry in guardrails:
+        if entry.name not in met:
+            verdict = "does not apply"
+        elif not {"input", "tool_results"} & {*entry.on}:
+            verdict = "checks the answer"
+        elif isinstance(entry, RemoteSettings):
+            verdict = f"asks {entry.asks(around)}; not asked here"
+        else:
+            verdict = await _verdict(entry, guardrails, exchange, body)
+        found.append(f"{entry.name} ({entry.kind}, {' and '.join(entry.on)}, {entry.action}): {verdict}")
+    return found
+
+
+async def _verdict(
+    guardrail: GuardrailSettings, others: Sequence[GuardrailSettings], exchange: Exchange, body: bytes
+) -> str:
+    # block makes it tell the place
+    alone = guardrail.model_copy(update={"action": "block", "style": "label", "applies_to": AppliesToSettings()})
+    bare = apart(exchange)
+    bare.findings = Findings()
+    bare.request.body = body
+    bare.request.json = {
+        name: value for name, value in msgspec.json.decode(body).items() if name in exchange.request.json
+    }
+    try:
+        await GuardInput([alone], lambda _verdict: None)(bare)
+    except Refusal as refusal:
+        if refusal.kind is GUARDRAIL_UNAVAILABLE:
+            return "fails" + (", so it is refused" if guardrail.failure == "closed" else "")
+        where = shown_place(refusal.param or "", others)
+        if exchange.request.ask.unreadable:
+            return f"cannot read '{where}'" + (
+                ", so it is refused" if guardrail.failure == "closed" and guardrail.action in ("block", "mask") else ""
+            )
+        return f"finds something in '{where}' and {_EFFECTS[guardrail.action]}"
+    return "nothing found"
+
+
+_EFFECTS = {
+    "block": "blocks it",
+    "mask": "masks it",
+    "annotate": "tells the client",
+    "audit": "refuses nothing",
+}
+"""Effects of a finding, by action."""
+
+
+def shown_place(path: str, guardrails: Sequence[GuardrailSettings]) -> str:
+    """A path in the body, unless a guardrail finds something in it: clients choose keys."""
+    pieces = (path, *re.split(r"[.\[\]]", path))
+    built = [entry.build() for entry in guardrails if not isinstance(entry, RemoteSettings)]
+    detectors = [guardrail for guardrail in built if isinstance(guardrail, Detector)]
+    hidden = any(True for detector in detectors for piece in pieces for _ in detector.find(piece, "", ""))
+    return "…" if hidden else path[:256]
