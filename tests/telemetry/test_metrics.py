@@ -108,7 +108,7 @@ def touch_tools(telemetry, exchange):
     telemetry.record(called(exchange))
     telemetry.attempt("mcp-github", "", "ok", 0.5)
     telemetry.tool_changed("github", "add")
-    telemetry.tools.definitions.read = lambda: {("github", "listed"): 2}
+    telemetry.tool_definitions.read = lambda: {("github", "listed"): 2}
 
 
 def test_calls_of_tools(world, exchange):

@@ -117,6 +117,7 @@ class Processor:
             socket=self._socket,
         )
         services.books = Books(self._counters, self._ledger, self._log_expired, again=settings.limits.lease)
+        telemetry.tool_definitions.read = self._count_tools
         telemetry.body_bytes.set_function(lambda: services.in_flight.size)
         self._forgotten = Forgotten(self._counters, _dropping(telemetry, services.answers))
         self._keys_mark: object = None
@@ -399,8 +400,6 @@ class Processor:
         self._settings, self._pipeline, self._budgets = settings, made, budgets
         self._teams = {entry.name: entry.team or "" for entry in settings.consumers}
         self._units |= _units(settings)
-        if self._telemetry.tools is not None:
-            self._telemetry.tools.definitions.read = self._count_tools
 
     def _open_servers(self, settings: Settings) -> None:
         """Know the MCP servers of the settings."""

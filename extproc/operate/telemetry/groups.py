@@ -98,14 +98,14 @@ class Tools(Group):
         *("mcp_server", "error_type", "network_transport"),
         bounds=_TOOLS,
     )
-    definitions = scraped(
+    tool_definitions = scraped(
         "extproc_mcp_tools",
         "Definitions of tools by server and state: `listed`, `disabled`, `changed`, `withheld`. See "
         "[tool-policy.md](tool-policy.md).",
         "mcp_server",
         "state",
     )
-    changes = counter(
+    _tool_changes = counter(
         "extproc_mcp_tool_changes_total", "Definitions that differ from their pins, or have none.", "mcp_server"
     )
 

@@ -18,7 +18,7 @@ from prometheus_client.process_collector import ProcessCollector
 
 from extproc.money.budgets import input_estimate
 from extproc.money.budgets.costs import is_of_other
-from extproc.operate.telemetry.groups import TIMED, Consumers, Cost, Gateway, Limits, Providers, Requests
+from extproc.operate.telemetry.groups import TIMED, Consumers, Cost, Gateway, Limits, Providers, Requests, Tools
 from extproc.operate.telemetry.groups import Ledger as LedgerRows
 from extproc.operate.telemetry.logs import describe, describe_verdicts, json_line
 from extproc.operate.telemetry.prefixes import Prefixes
@@ -30,12 +30,11 @@ from extproc.upstream.prices import NANO
 from extproc.upstream.providers import kinds
 from extproc.words.caching import CACHING, SHADOWS, Caching
 from extproc.words.exchange import Exchange
-from extproc.words.tool_call import TOOL_CALL
+from extproc.words.tool_call import EXECUTE, TOOL_CALL, TOOLS_CALL
 from extproc.words.verdicts import Verdict
 
 if TYPE_CHECKING:
     from extproc.money.ledger.ledger import Ledger
-    from extproc.operate.telemetry.tools import ToolMetrics
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +46,8 @@ _MAX_COMBINATIONS = 1000
 """Combinations of such values that are counted apart: together, a few labels of 200 values make millions of series."""
 _MAX_ERRORS = 64
 """Kinds of errors counted apart."""
+_MAX_TOOLS = 2000
+"""Names of tools counted apart."""
 _TELL_EVERY = 60.0  # seconds between two log lines about one provider's refusals of the gateway's key
 _MAX_STRANGERS = 100  # recent exchanges without a consumer: wrong keys must not push the others out
 _MAX_EXCHANGES = 1000
@@ -70,7 +71,7 @@ class Bounded:
         return "other"
 
 
-class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRows):
+class Telemetry(Requests, Consumers, Tools, Gateway, Providers, Cost, Limits, LedgerRows):
     """The metrics of one process. `configure` is called again when the settings change; the counts go on."""
 
     def __init__(self, settings: Settings, write: Callable[[str], object] | None = None) -> None:
@@ -82,11 +83,11 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
         self._label_values = {name: Bounded(learn=_MAX_LABEL_VALUES) for name in self._attributed}
         self._response_model = Bounded(learn=_MAX_LABEL_VALUES)
         self._error = Bounded(learn=_MAX_ERRORS)
+        self._tool = Bounded(learn=_MAX_TOOLS)
         self._wild_model = Bounded(learn=_MAX_LABEL_VALUES)
         self._combinations: set[tuple[str, str]] = set()
         self._spenders: set[tuple[str, ...]] = set()
         self._most_spenders = settings.attribution.max_series
-        self.tools: ToolMetrics | None = None  # the MCP gateway's, where there is one
         self._told: dict[str, float] = {}  # provider -> when its refused credential was logged
         self.write: Callable[[str], object] = write or sys.stdout.write
         """Writes a line of the log."""
@@ -131,10 +132,6 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
         for gone in self._used - {budget.name for budget in settings.budgets}:
             self._used.discard(gone)
             self._budget_used.remove(gone)
-        if settings.mcp is not None and self.tools is None:
-            from extproc.operate.telemetry.tools import ToolMetrics  # noqa: PLC0415 - most gateways serve models alone
-
-            self.tools = ToolMetrics(self.registry)
 
     def provider_name(self, provider: str) -> str:
         """OpenTelemetry's name of a configured provider."""
@@ -155,8 +152,7 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
 
     def tool_changed(self, server: str, _tool: str) -> None:
         """Count a definition of a tool that differs from its pin."""
-        if self.tools is not None:
-            self.tools.changes(server)
+        self._tool_changes(server)
 
     def guardrail_call(self, guardrail: str, kind: str, outcome: str, seconds: float) -> None:
         """Count a call of a guardrail to its service."""
@@ -178,8 +174,8 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
         """Take in a try that Envoy reported. `target` is the name of a target, `outcome` from a fixed set
         (tries.OUTCOMES).
         """
-        if self.tools is not None and provider.startswith(HOP):
-            self.tools.attempt(provider.removeprefix(HOP), outcome, seconds)
+        if provider.startswith(HOP) and provider not in self._providers:
+            self._asked.series((provider.removeprefix(HOP), "" if outcome == "ok" else outcome, "tcp")).observe(seconds)
             return
         if provider not in self._providers:
             provider = "other"
@@ -200,8 +196,7 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
         if hasattr(exchange.money, "labels"):
             self._count_consumer(exchange, f"{status[0]}xx" if status != "none" else status)
         if TOOL_CALL in exchange.features:
-            if self.tools is not None:
-                self.tools.record(exchange, self._error(exchange.error))
+            self._count_call(exchange)
         elif exchange.route.forwarded:
             self._count(exchange)
         if (caching := exchange.features.get(CACHING)) is not None:
@@ -245,6 +240,14 @@ class Telemetry(Requests, Consumers, Gateway, Providers, Cost, Limits, LedgerRow
             self._bad_usage(target.provider)
         if exchange.answer.attempts > 1 and target is not None:
             self._failovers(target.provider)
+
+    def _count_call(self, exchange: Exchange) -> None:
+        """Count a message by MCP. The name of a tool is one that stands in a catalogue."""
+        call, operation = exchange.features[TOOL_CALL], exchange.request.operation
+        tool = (EXECUTE, self._tool(call.listed_tool) or "other") if operation == TOOLS_CALL else ("", "")
+        error, code = self._error(exchange.error), str(call.rpc_error or "")
+        labels = (operation, *tool, error, code, call.version, "tcp", call.profile, call.server)
+        self._served.series(labels).observe(exchange.seconds)
 
     def _count_cache(self, exchange: Exchange, caching: Caching) -> None:
         self._cache.add((caching.outcome,))
