@@ -151,7 +151,7 @@ def world(tmp_path, monkeypatch):
     async def make(self):
         return made(self._wanted, self._text, self._before)
 
-    monkeypatch.setattr(Reloads, "_make", make)
+    monkeypatch.setattr(Reloads, "_make_resources", make)
     monkeypatch.setattr(Helper, "begin", lambda _helper: None)  # nothing would ask it
     monkeypatch.setattr(reload, "_WITHIN", 0.2)
     monkeypatch.setattr(reload, "_WARM", 0.0)
@@ -197,7 +197,7 @@ async def test_a_change_that_envoy_has_nothing_of_is_taken_at_once(world, runnin
     reloads, envoy = running
     world.write(disabled="true")
     await reloads.look()
-    assert (world.process.apply_settingss, world.process.outcomes, envoy.got) == (1, ["taken"], [])
+    assert (world.process.takes, world.process.outcomes, envoy.got) == (1, ["taken"], [])
     for more, reason in (
         ("bugets: []", "there is no such setting; did you mean 'budgets'?"),
         ("virtual_models: {never: {targets: [{model: m}]}}", "never"),
@@ -205,7 +205,7 @@ async def test_a_change_that_envoy_has_nothing_of_is_taken_at_once(world, runnin
         world.write(more=more)
         await reloads.look()
         assert reason in world.process.stale
-    assert (world.process.apply_settingss, world.process.outcomes[1:]) == (1, ["refused", "refused"])
+    assert (world.process.takes, world.process.outcomes[1:]) == (1, ["refused", "refused"])
 
 
 async def test_a_changed_provider_has_another_name_and_a_secret_of_its_own_until_nothing_needs_the_old_one(
@@ -279,7 +279,7 @@ async def test_a_switch_waits_for_envoy_for_some_seconds_alone(world, running, m
 
     monkeypatch.setattr(reload, "_LOOK", 0.01)
     monkeypatch.setattr(reload, "_PATIENCE", 0.05)
-    monkeypatch.setattr(Reloads, "_make", make)
+    monkeypatch.setattr(Reloads, "_make_resources", make)
     envoy.dislikes = {"try-b"}
     world.write(providers=B, m="b", off=OFF)
     await reloads.look()
@@ -418,12 +418,12 @@ async def test_a_changed_or_removed_file_of_a_consumers_key_is_read_again(world,
         lambda key: key.unlink(),
         lambda key: key.write_text("x"),
     ):
-        takes = world.process.apply_settingss
+        takes = world.process.takes
         await reloads.look()
-        assert world.process.apply_settingss == takes
+        assert world.process.takes == takes
         change(world.folder / "key")
         await reloads.look()
-        assert world.process.apply_settingss == takes + 1
+        assert world.process.takes == takes + 1
 
 
 async def test_the_file_of_the_key_of_kept_objects_is_read_again(world):
@@ -434,9 +434,9 @@ async def test_the_file_of_the_key_of_kept_objects_is_read_again(world):
     assert world.file.read_text() != before
     reloads = Reloads(world.process, world.file, config.load(world.file), secrets=None)
     key.write_text("another")
-    takes = world.process.apply_settingss
+    takes = world.process.takes
     await reloads.look()
-    assert world.process.apply_settingss == takes + 1
+    assert world.process.takes == takes + 1
 
 
 async def test_a_key_that_changes_while_new_settings_are_taken_is_read_again(world, running):
@@ -451,41 +451,41 @@ async def test_a_key_that_changes_while_new_settings_are_taken_is_read_again(wor
     world.write(disabled="true")
     await reloads.look()
     world.process.apply_settings = taking
-    takes = world.process.apply_settingss
+    takes = world.process.takes
     await reloads.look()
-    assert world.process.apply_settingss == takes + 1
+    assert world.process.takes == takes + 1
 
 
 async def test_settings_that_name_another_file_are_taken_once(world, running):
     reloads, _ = running
-    takes = world.process.apply_settingss
+    takes = world.process.takes
     world.file.write_text(world.file.read_text().replace("/key", "/other"))
     for _ in range(3):
         await reloads.look()
-    assert world.process.apply_settingss == takes + 1
+    assert world.process.takes == takes + 1
 
 
 async def test_a_change_does_not_wait_for_an_earlier_one_that_takes_long(world, running, monkeypatch):
     reloads, _ = running
-    asked, make = asyncio.Event(), Reloads._make
+    asked, make = asyncio.Event(), Reloads._make_resources
     monkeypatch.setattr(reload, "_LOOK", 0.01)
 
     async def never(_self):
         asked.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Reloads, "_make", never)
+    monkeypatch.setattr(Reloads, "_make_resources", never)
     world.write(providers=B, m="b")
     looking = asyncio.create_task(reloads.look())
     await asked.wait()
-    takes = world.process.apply_settingss
+    takes = world.process.takes
     (world.folder / "key").write_text("sk-gw-longer")
-    while world.process.apply_settingss == takes:  # its file is read meanwhile
+    while world.process.takes == takes:  # its file is read meanwhile
         await asyncio.sleep(0.01)
     assert not looking.done()
     world.write(providers=B, m="b", disabled="true")
     await asyncio.wait_for(looking, 10)
-    monkeypatch.setattr(Reloads, "_make", make)
+    monkeypatch.setattr(Reloads, "_make_resources", make)
     await reloads.look()
     assert world.process.settings.consumers[0].disabled
     assert (leads(world.process.settings), world.process.stale) == ("b", "")
@@ -561,7 +561,7 @@ async def test_large_settings_that_change_while_they_are_read_are_read_anew(worl
         await asyncio.sleep(0.001)
     world.write(disabled="false", more=LARGE + "# other\n")
     await task
-    assert world.process.apply_settingss == 0
+    assert world.process.takes == 0
     await reloads.look()
     assert not world.process.settings.consumers[0].disabled
     assert world.process.stale == ""
