@@ -65,6 +65,13 @@ def effort(budget: int) -> Effort:
     return next((level for level, tokens in _BUDGETS.items() if tokens >= budget), "xhigh")
 
 
+def wanted(prompt: Prompt) -> Effort | None:
+    """The level that a prompt asks for, by its name or by a budget of tokens; None where it asks for neither."""
+    if prompt.effort is None and prompt.thinking_budget is not None:
+        return effort(prompt.thinking_budget)
+    return prompt.effort
+
+
 def forgo_thinking(prompt: Prompt | EmbeddingPrompt) -> list[str]:
     """Remove thinking from a prompt for a model that cannot think; returns the names of its fields, if there were
     any.

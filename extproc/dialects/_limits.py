@@ -1,4 +1,4 @@
-"""Values that are longer than an API takes, shortened: the same value always to the same one."""
+"""Values that are larger than an API takes: limits lowered, names shortened, the same one always alike."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import hashlib
 
 LONGEST_USER = 64
 """Characters of `user` at OpenAI: https://github.com/maximhq/bifrost/pull/1000. Claude Code's are 170."""
+
+
+def capped(wanted: int | None, most: int | None) -> int | None:
+    """The limit that a request asks for, and no more than `most`; None where it asks for none."""
+    return min(wanted, most) if wanted is not None and most is not None else wanted
 
 
 def short(value: str, most: int) -> str:

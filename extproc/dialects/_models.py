@@ -99,6 +99,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     date: dt.date
     levels: _List[WithLevels]
     unasked: _List[Named]
+    searching: _List[Named]
     most_output: _List[WithOutput]
     claude: _Claude
     gemini: _List[Gemini]
@@ -126,6 +127,12 @@ def levels(model: str) -> tuple[Effort, ...] | None:
 def thinks_unasked(model: str) -> bool:
     """True for models that think unless told not to, and do not show it, or only in summary; but for Claude."""
     return facts().unasked.find(model.lower(), _BEHIND_A_PUBLISHER) is not None
+
+
+@lru_cache(maxsize=4096)
+def searches(model: str) -> bool:
+    """True for a model whose input is legitimately larger than the request, and whose output may be that of steps."""
+    return facts().searching.find(model.lower(), _BEHIND_A_PUBLISHER) is not None
 
 
 @lru_cache(maxsize=4096)

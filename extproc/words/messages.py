@@ -157,6 +157,12 @@ class Prompt(Struct):
     ignored: list[str] = []
     """Advisory fields of the client's that this form cannot carry, by their names there."""
 
+    @property
+    def is_marked(self) -> bool:
+        """True where a prompt-cache breakpoint stands anywhere."""
+        parts = (part for message in self.messages for part in message.parts)
+        return any(getattr(each, "cache", None) for each in (*self.tools, *self.system, *parts))
+
 
 # --- the answer
 

@@ -6,7 +6,7 @@ import pytest
 
 from extproc.dialects._models import facts, gemini, known_output, levels, thinks_unasked, traits_of
 
-LISTS = ("levels", "unasked", "most_output", "gemini", "cohere")
+LISTS = ("levels", "unasked", "searching", "most_output", "gemini", "cohere")
 
 
 def test_facts_name_their_sources():

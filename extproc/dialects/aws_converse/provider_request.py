@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import _effort
+from extproc.dialects import _effort, _limits
 from extproc.dialects._models import Traits
 from extproc.dialects.anthropic_messages.provider_request import JSON_ONLY, add_sampling
 from extproc.dialects.anthropic_messages.schema import Fitter, strict_schemas
@@ -50,9 +50,8 @@ class _Request:
         for message in prompt.messages:
             conversation.add(message)
         self.body: Json = {"messages": conversation.finish()}
-        limit = prompt.max_tokens or destination.max_output_tokens
-        if limit is not None and destination.max_output_tokens is not None:
-            limit = min(limit, destination.max_output_tokens)
+        most = destination.max_output_tokens
+        limit = _limits.capped(prompt.max_tokens or most, most)
         self._inference: Json = {} if limit is None else {"maxTokens": limit}
         self._more: Json = {}
         self._forced_tools = True
@@ -127,9 +126,7 @@ class _Request:
     def _add_effort(self) -> None:
         """Add the effort, for models that are not Claude."""
         prompt, kind = self._prompt, self._family.effort
-        wanted = prompt.effort
-        if wanted is None and prompt.thinking_budget is not None:
-            wanted = _effort.effort(prompt.thinking_budget)
+        wanted = _effort.wanted(prompt)
         if wanted is None and prompt.thinking_adaptive and kind != "openai":  # other models decide by themselves anyway
             wanted = "medium"
         if wanted is None:

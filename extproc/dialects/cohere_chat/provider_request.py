@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from extproc.dialects import _effort, _json_mode
+from extproc.dialects import _effort, _json_mode, _limits
 from extproc.dialects._models import cohere_reasons
 from extproc.dialects.cohere_chat.conversation import Json, conversation
 from extproc.dialects.cohere_chat.names import escape
@@ -51,7 +51,7 @@ def encode_request(prompt: Prompt, destination: Destination) -> tuple[Json, Sequ
         ignored["metadata"] = None
     if prompt.service_tier not in _USUAL_TIERS:
         ignored["service_tier"] = None
-    if _marked(prompt):
+    if prompt.is_marked:  # Cohere caches by itself
         ignored["cache_control"] = None
     return body, list(ignored)
 
@@ -171,14 +171,5 @@ def _add_thinking(
         body["thinking"] = {"type": "disabled"}
     if thinks and prompt.show_thinking is False and (wanted or budget != 0):
         ignored["show_thinking"] = None
-    if limit is not None:
-        body["max_tokens"] = limit if most is None else min(limit, most)
-
-
-def _marked(prompt: Prompt) -> bool:
-    """True when any part carries a prompt-cache mark, which is ignored: Cohere caches by itself."""
-    return (
-        any(part.cache is not None for part in prompt.system)
-        or any(tool.cache is not None for tool in prompt.tools)
-        or any(getattr(part, "cache", None) is not None for message in prompt.messages for part in message.parts)
-    )
+    if (limit := _limits.capped(limit, most)) is not None:
+        body["max_tokens"] = limit

@@ -72,7 +72,7 @@ def encode(
         body["response_format"] = _format(prompt.format)
         if prompt.format.schema is None:
             _json_mode.add_word(messages)
-    if (limit := _limit(prompt.max_tokens, destination.max_output_tokens)) is not None:
+    if (limit := _limits.capped(prompt.max_tokens, destination.max_output_tokens)) is not None:
         body["max_tokens" if "max_tokens" in more else "max_completion_tokens"] = limit
     body |= {
         name: value
@@ -94,10 +94,7 @@ def encode(
         body["logprobs"] = True
         if prompt.logprobs:
             body["top_logprobs"] = prompt.logprobs
-    wanted = prompt.effort
-    if wanted is None and prompt.thinking_budget is not None:
-        wanted = _effort.effort(prompt.thinking_budget)
-    if wanted is not None:
+    if (wanted := _effort.wanted(prompt)) is not None:
         if (effort := _effort.fitting(wanted, destination.model)) is not None:
             body["reasoning_effort"] = effort
         elif wanted != "none":
@@ -116,21 +113,9 @@ def encode(
         ignored.append("metadata")  # accepted only beside `store`, which the request does not set
     if prompt.show_thinking is not None:
         ignored.append("show_thinking")
-    if not marks and _marked(prompt):
+    if not marks and prompt.is_marked:
         ignored.append("cache_control")
     return body, ignored
-
-
-def _limit(wanted: int | None, most: int | None) -> int | None:
-    return min(wanted, most) if wanted is not None and most is not None else wanted
-
-
-def _marked(prompt: Prompt) -> bool:
-    return (
-        any(part.cache for part in prompt.system)
-        or any(tool.cache for tool in prompt.tools)
-        or any(getattr(part, "cache", None) for message in prompt.messages for part in message.parts)
-    )
 
 
 # --- messages

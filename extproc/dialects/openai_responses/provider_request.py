@@ -69,12 +69,7 @@ def encode(prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Se
         body["text"] = {"format": _format(prompt.format)}
         if prompt.format.schema is None:  # the instructions do not count
             _json_mode.add_word(items, "developer", type="message")
-    if prompt.max_tokens is not None:
-        limit = (
-            prompt.max_tokens
-            if destination.max_output_tokens is None
-            else min(prompt.max_tokens, destination.max_output_tokens)
-        )
+    if (limit := _limits.capped(prompt.max_tokens, destination.max_output_tokens)) is not None:
         body["max_output_tokens"] = max(limit, _LEAST_OUTPUT)
     fields = (
         ("temperature", prompt.temperature),
@@ -114,11 +109,7 @@ def _name_ignored(prompt: Prompt, body: Mapping[str, Any], ignored: list[str]) -
             ignored.append(name)
     if any(tool.strict and not can_be_strict(tool.schema) for tool in prompt.tools):
         ignored.append("strict")
-    if (
-        any(part.cache for part in prompt.system)
-        or any(tool.cache for tool in prompt.tools)
-        or any(getattr(part, "cache", None) for message in prompt.messages for part in message.parts)
-    ):
+    if prompt.is_marked:
         ignored.append("cache_control")  # OpenAI caches by itself
 
 
@@ -127,9 +118,7 @@ def _reasoning(prompt: Prompt, model: str) -> dict[str, Any]:
     effort has to ask to see it.
     """
     settings: dict[str, Any] = {}
-    wanted = prompt.effort
-    if wanted is None and prompt.thinking_budget is not None:
-        wanted = _effort.effort(prompt.thinking_budget)
+    wanted = _effort.wanted(prompt)
     if wanted is not None and (effort := _effort.fitting(wanted, model)) is not None:
         settings["effort"] = effort
     shown = prompt.show_thinking

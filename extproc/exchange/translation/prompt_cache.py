@@ -25,7 +25,7 @@ def mark_stable(prompt: Prompt | EmbeddingPrompt) -> None:
 
     A client that sets marks of its own knows better: then none is added.
     """
-    if isinstance(prompt, EmbeddingPrompt) or _marked(prompt):
+    if isinstance(prompt, EmbeddingPrompt) or prompt.is_marked:
         return
     size = 0
     if prompt.tools:
@@ -45,11 +45,6 @@ def mark_stable(prompt: Prompt | EmbeddingPrompt) -> None:
         last = next((part for part in reversed(turn.parts) if isinstance(part, TextPart | ToolResult)), None)
         if last is not None:
             last.cache = _MARK
-
-
-def _marked(prompt: Prompt) -> bool:
-    parts = (part for message in prompt.messages for part in message.parts)
-    return any(getattr(part, "cache", None) is not None for part in (*prompt.tools, *prompt.system, *parts))
 
 
 def _tool_size(tool: Tool) -> int:

@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from extproc.dialects._searching import searches
+from extproc.dialects._models import searches
 from extproc.dialects._thinkers import is_claude, times_shown, unasked
 from extproc.money.budgets import Exact, Expected, input_estimate
 from extproc.words.dialect import Report

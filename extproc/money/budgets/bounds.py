@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Sequence
 
-from extproc.dialects._searching import searches
+from extproc.dialects._models import searches
 from extproc.dialects._thinkers import unasked
 from extproc.routing.parameters import apply, output_limit
 from extproc.words.contract import changed

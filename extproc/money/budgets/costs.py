@@ -6,7 +6,7 @@ with fees and discounts that no table of prices has.
 
 from __future__ import annotations
 
-from extproc.dialects._searching import searches
+from extproc.dialects._models import searches
 from extproc.money.budgets.options import charged_options
 from extproc.upstream import prices
 from extproc.words.exchange import Exchange, Price, Usage
