@@ -83,3 +83,39 @@ def test_readers_of_an_answer_find_the_same_text(name, file):
     found = heard(api, events)
     for word in (word for text in texts for word in words(text)):
         assert any(word in each for each in found), word
+
+
+def strings_in(node, path=()):
+    """Each place of a string in JSON: its path, with lists as such, its holder and its key."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        at = (*path, key if isinstance(key, str) else "[]")
+        if isinstance(value, str):
+            yield at, node, key
+        elif isinstance(value, dict | list):
+            yield from strings_in(value, at)
+
+
+@pytest.mark.parametrize(("name", "file"), ANSWERS)
+def test_guardrails_see_every_field_that_is_paid_for_or_translated(name, file):
+    """Each string of an answer in turn becomes a word that stands nowhere else."""
+    path, client, provider, seen = GOLDEN / name / file, client_apis()[name], provider_apis()[name], set()
+    trees = [json.loads(event) for event in events_of(path)]
+    for index, tree in enumerate(trees):
+        for place, holder, key in list(strings_in(tree)):
+            kind = (tree.get("type"), *place)
+            if kind in seen or key == "type":
+                continue
+            seen.add(kind)
+            before, sizes = holder[key], []
+            for holder[key] in ("Zebra", "Zebra" * 9):
+                report = Report()
+                client.observe(json.dumps(tree).encode(), report)
+                sizes.append(report.output_bytes)
+            changed = [json.dumps(each).encode() for each in trees]
+            holder[key] = before
+            try:
+                passed = any("Zebra" in text for text in translated(provider, path, changed))
+            except ValueError:
+                passed = False
+            if passed or sizes[0] != sizes[1]:
+                assert any("Zebra" in text for text in heard(client, changed[index : index + 1])), place
