@@ -63,8 +63,8 @@ async def explain(settings: Settings, question: Question) -> Explanation:
     """Run the stages on the request. Raises ValueError when the consumer is missing or unknown."""
     posed, headers = _with_credential(settings, question)
     posed = posed.model_copy(update={"guardrails": [unasked(entry) for entry in posed.guardrails]})
-    witness = _Witness(posed)
-    services = Services(MemoryCounters(), witness)
+    notes = _StageNotes(posed)
+    services = Services(MemoryCounters(), notes)
     services.history = _EmptyHistory()
     pipeline = build(posed, services)
     request = RequestHead("POST", question.path, headers)
@@ -76,16 +76,16 @@ async def explain(settings: Settings, question: Question) -> Explanation:
         await pipeline.on_request(exchange)
     except Refusal as error:
         refusal = error
-    story = _Story(settings, question, exchange, witness.stages, refusal, pipeline.why_read)
+    explained = _Explained(settings, question, exchange, notes.stages, refusal, pipeline.why_read)
     verdicts: Sequence[str] = ()
-    if story.reached(GuardInput):
+    if explained.reached(GuardInput):
         around, also = settings.around_guardrails, downgrades(settings, pipeline.catalog)
         verdicts = await explain_guardrails(settings.guardrails, around, exchange, question.body, also)
-    return Explanation(list(_lines(story.rows(verdicts))), refusal is None)
+    return Explanation(list(_lines(explained.rows(verdicts))), refusal is None)
 
 
 @dataclass(slots=True, frozen=True)
-class _Story:
+class _Explained:
     """An exchange whose request has been through the stages, or was refused by the last of `stages`."""
 
     settings: Settings
@@ -216,7 +216,7 @@ def _lines(rows: Iterator[_Row]) -> Iterator[str]:
 # --- stand-ins for the client and for the running gateway
 
 
-class _Witness(Telemetry):
+class _StageNotes(Telemetry):
     """Notes the stages that ran."""
 
     def __init__(self, settings: Settings) -> None:

@@ -95,7 +95,7 @@ def _envoys(provider: ProviderSettings) -> ProviderSettings:
 
 
 def without_envoy(settings: Settings, now: Settings, *, leaving: bool = False) -> Settings:
-    """As much of `settings` as can apply while Envoy stays as it is with `now`.
+    """The part of `settings` that can apply while Envoy keeps what `now` gave it.
 
     A provider that Envoy has keeps its definition, one that Envoy has not is switched off. Names that lead to either
     lead where they did (`Settings.before`) for consumers that were granted those targets. Whatever `settings` switch

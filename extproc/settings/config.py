@@ -31,7 +31,7 @@ from extproc.guardrails import Around, RemoteSettings
 from extproc.money.budgets import BudgetSettings
 from extproc.routing.catalog import Before, ModelSettings, VirtualModelSettings
 from extproc.settings import checks
-from extproc.settings.document import MAX_TOLD, ConfigError, Document, Problem
+from extproc.settings.document import MAX_TOLD, ConfigError, Document, Found, Problem
 from extproc.settings.errors import explain
 from extproc.settings.limits import LimitsSettings
 from extproc.settings.listener import AttachSettings, ListenerSettings, Port
@@ -215,7 +215,7 @@ class TracesSettings(Section):
 
 class PromptsSettings(Section):
     """Prompts as OpenTelemetry events, as they leave for the provider: behind the guardrails that mask. Text that no
-    guardrail masks is sent as it is.
+    guardrail masks is sent unchanged.
     """
 
     otlp: Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:_-]+:\d{1,5}$")] = Field(
@@ -413,7 +413,7 @@ def lint(path: str | Path) -> Sequence[Problem]:
     return locate(path, checks.doubts(load(path)))
 
 
-def locate(path: str | Path, problems: Iterable[tuple[tuple[str | int, ...], str]]) -> Sequence[Problem]:
+def locate(path: str | Path, problems: Iterable[Found]) -> Sequence[Problem]:
     """Problems given as (path of the key, message), with their places in the file."""
     document = Document(text(path), str(path))
     return [document.problem(where, message) for where, message in problems]

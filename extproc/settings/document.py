@@ -24,6 +24,12 @@ _BOOL = "tag:yaml.org,2002:bool"
 _MERGE = "tag:yaml.org,2002:merge"
 
 
+KeyPath = tuple[str | int, ...]
+"""The keys that lead to a setting."""
+Found = tuple[KeyPath, str]
+"""The keys that lead to a setting, and its problem."""
+
+
 @dataclass(slots=True, frozen=True)
 class Problem:
     """An error or a lint of the filter YAML, with its place."""

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain_tex
 from starlette.responses import PlainTextResponse
 
 from extproc.operate.admin.api import admin_app
-from extproc.operate.admin.doors import HTTPThread, Told
+from extproc.operate.admin.doors import HTTPThread, LoopErrors
 from extproc.operate.admin.failures import Failures
 from extproc.operate.admin.http import CONNECTIONS, Gate, Server, status_app
 from tests.admin.fakes import FakeSources
@@ -238,7 +238,7 @@ def test_a_header_moves_no_client_to_another_address():
 
 
 async def test_missing_descriptors_are_one_line_and_no_flood(caplog):
-    told, loop = Told(), asyncio.get_running_loop()
+    told, loop = LoopErrors(), asyncio.get_running_loop()
     for _ in range(2048):
         told(loop, {"message": "socket.accept() out of system resource", "exception": OSError(errno.EMFILE, "no room")})
     assert [record.getMessage() for record in caplog.records] == ["status and admin accept no connections: no room"]

@@ -93,7 +93,7 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try | UnderWay:
 
 
 def _seen_or_none(metadata: pb.Metadata) -> Seen | None:
-    """What the script of `unread` wrote; None where it did not follow the answer, or cannot be read: an entry must not
+    """Notes of the script of `unread`; None where it did not follow the answer, or cannot be read: an entry must not
     take the others of its message with it.
     """
     try:

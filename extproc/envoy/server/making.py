@@ -31,7 +31,7 @@ def answer(question: bytes) -> bytes:
 
 
 def main() -> None:
-    gc.disable()  # what is loaded stays, and what is made ends without cycles that matter
+    gc.disable()  # modules stay, and answers leave no cycles that matter
     with contextlib.suppress(ImportError), plain():  # the answer says so
         import extproc.envoy.envoy_config.dynamic  # noqa: F401, PLC0415
     gc.freeze()

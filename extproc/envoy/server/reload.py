@@ -115,7 +115,7 @@ class Reloads:
         self._used = self._wanted = self._envoys = settings  # in use; of the file; those that Envoy has
         self._made: Made | None = resources.read(self._kept) if self._kept is not None else None
         self._given: dict[str, Mapping[str, bytes]] = {kind: {} for kind in KINDS}
-        self._leaving: dict[tuple[str, str], float] = {}  # of `_given`, and when
+        self._leaving: dict[tuple[str, str], float] = {}  # resources of `_given`, and when they leave
         self._refusal = self._bound_note = self._envoy_note = ""
         self._next_try = 0.0
         self._since = time.monotonic()  # the latest change
@@ -178,7 +178,7 @@ class Reloads:
             await self._make_first()
         elif self._wanted is not self._envoys and time.monotonic() >= self._next_try:
             await self._update_envoy()
-        if files is self._files:  # else `found` is about others
+        if files is self._files:  # after a reload `found` would be about other files
             self._read_secrets(found)
         if self._leaving:
             await self._remove_leaving()

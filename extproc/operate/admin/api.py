@@ -56,14 +56,17 @@ def admin_app(
     app.router.redirect_slashes = False
     app.state.reports = reports
     app.state.desk = desk
-    app.state.signon = sign_on = None
+    app.state.signon = session = None
     if oidc is not None:
         if desk is None:  # never open without it
             raise ValueError("sign-on needs the operators' desk")
         from extproc.operate.admin.signon import SignOn  # noqa: PLC0415 - its library takes 4 MB
 
         app.state.signon = sign_on = SignOn(oidc, desk, given)
-    return Guard(app, token, None if sign_on is None else sign_on.find, "" if oidc is None else oidc.url, failures)
+        session = sign_on.find
+    address = "" if oidc is None else oidc.url
+    open_paths = {operation.path for operation in OPERATIONS if operation.open}
+    return Guard(app, token, session, address, failures=failures, open_paths=open_paths)
 
 
 # --- the page and the description

@@ -24,7 +24,7 @@ _TELL_EVERY = 60.0  # seconds
 _SILENT = 20_000  # milliseconds that a client may take nothing of its answer
 
 
-class Told:
+class LoopErrors:
     """Handles errors of the loop: where descriptors are missing, one line in `_TELL_EVERY` seconds. asyncio waits a
     second before it accepts again; `spares` answer probes meanwhile.
     """
@@ -107,6 +107,6 @@ class HTTPThread:
             for server in servers:
                 server.end()
 
-        loop.set_exception_handler(Told(self._spares))
+        loop.set_exception_handler(LoopErrors(self._spares))
         loop.add_reader(woken, end)
         await asyncio.gather(*(server.run_until_ended() for server in servers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,8 +21,6 @@ from extproc.operate.admin.failures import Failures
 from extproc.words.values import is_loopback, show_size
 
 MAX_TARGET = 8 << 10  # bytes of path and query
-OPEN = frozenset(("/", "/openapi.json", "/auth/login", "/auth/callback"))
-"""Paths without data, served without the token: the console asks for it."""
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -111,16 +109,20 @@ class Guard:
         token: str | Callable[[], str | None] | None,
         session: Callable[[Request], Principal | None] | None = None,
         address: str = "",
+        *,
         failures: Failures | None = None,
+        open_paths: Collection[str] = (),
     ) -> None:
         """`session` finds the operator who has signed on; None where that is not set up. `address` is that at which
-        operators open the console, when it is known: a proxy may have written another Host.
+        operators open the console, when it is known: a proxy may have written another Host. `open_paths` have no data
+        and need no token: the console asks for it.
         """
         self._app = app
         self._token = token
         self._session = session
         self._own = urlsplit(address).netloc.lower()
         self._failures = failures or Failures(0)
+        self._open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_guarded(message: Message) -> None:
@@ -146,7 +148,7 @@ class Guard:
         if wait := self._barred(request):
             return failure(429, f"too many wrong tokens from this address: wait {wait}s", **{"retry-after": str(wait)})
         who = self._principal(request)
-        if who is None and request.url.path not in OPEN:
+        if who is None and request.url.path not in self._open_paths:
             told = {"www-authenticate": "Bearer"}
             if self._session is not None:
                 return failure(401, "sign on at /auth/login", code="sign_in_required", **told)

@@ -45,7 +45,7 @@ class Desk:
         self._begun = time.time()
         self._ended: Collection[str] | None = None  # sessions, as the ledger has them; None: not read yet
         self._ended_here: dict[str, float] = {}  # sessions ended here, and when their time comes
-        self._untold: dict[str, float] = {}  # those that the ledger has not taken yet
+        self._untold: dict[str, float] = {}  # sessions that the ledger has not taken yet
 
     # --- sessions
 

@@ -22,6 +22,7 @@ from extproc.settings.checks import budgets as budget_checks
 from extproc.settings.checks import cache as cache_checks
 from extproc.settings.checks import listener as listener_checks
 from extproc.settings.checks import mcp as mcp_checks
+from extproc.settings.document import Found, KeyPath
 from extproc.stores import doubt_counters
 from extproc.upstream.credentials.oauth import problem
 from extproc.upstream.prices import PriceBook
@@ -36,16 +37,11 @@ if TYPE_CHECKING:
     from extproc.settings.config import Settings
     from extproc.upstream.providers import ProviderSettings
 
-KeyPath = tuple[str | int, ...]
-"""The keys that lead to a setting."""
-
-_Doubt = tuple[KeyPath, str]
-
 _PATHS = tuple(path.removeprefix("/v1") for path in by_path() if path.startswith("/v1/") and "{" not in path)
 """Paths of operations, which follow the `base_url` of a provider."""
 
 
-def contradictions(settings: Settings) -> Iterator[_Doubt]:
+def contradictions(settings: Settings) -> Iterator[Found]:
     """Errors between keys: references to nothing, names given twice, ports that collide."""
     for name, model in settings.models.items():
         if model.provider not in settings.providers:
@@ -79,7 +75,7 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
         taken.setdefault(port, name)
 
 
-def _worker_contradictions(settings: Settings) -> Iterator[_Doubt]:
+def _worker_contradictions(settings: Settings) -> Iterator[Found]:
     """Stores in memory are those of one process."""
     if settings.processor.workers == 1:
         return
@@ -89,7 +85,7 @@ def _worker_contradictions(settings: Settings) -> Iterator[_Doubt]:
         yield ("stores", "ledger"), "memory: has the rows of one worker alone: use sqlite: or postgresql:"
 
 
-def _worker_doubts(settings: Settings) -> Iterator[_Doubt]:
+def _worker_doubts(settings: Settings) -> Iterator[Found]:
     """Contradictions of several workers in settings for another machine: containers start a worker for each core."""
     if not is_offline() or "workers" in settings.processor.model_fields_set or os.environ.get(workers.VARIABLE):
         return
@@ -103,7 +99,7 @@ def _worker_doubts(settings: Settings) -> Iterator[_Doubt]:
                 yield where, f"refused where there are several workers, as in Kubernetes and compose: {message}"
 
 
-def _virtual_contradictions(settings: Settings) -> Iterator[_Doubt]:
+def _virtual_contradictions(settings: Settings) -> Iterator[Found]:
     known = Catalog({}, settings.models, {})
     virtual_models = settings.virtual_models
     whole = True
@@ -145,7 +141,7 @@ def _circle(name: str, virtual_models: Mapping[str, VirtualModelSettings]) -> Se
     return None
 
 
-def _size_contradictions(name: str, virtual_models: Mapping[str, VirtualModelSettings]) -> Iterator[_Doubt]:
+def _size_contradictions(name: str, virtual_models: Mapping[str, VirtualModelSettings]) -> Iterator[Found]:
     where, count = ("virtual_models", name), 0
     stack: list[tuple[str, int, Changes]] = [(name, 1, ())]
     while stack:
@@ -171,7 +167,7 @@ def _missing(noun: str, name: str, names: Iterable[str], where: str = "") -> str
     return f"there is no {noun} {name!r}{where}{f'; {hint}' if hint else ''}"
 
 
-def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[_Doubt]:
+def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[Found]:
     seen: set[str] = set()
     for index, name in enumerate(names):
         if name in seen:
@@ -179,7 +175,7 @@ def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[_Doubt]:
         seen.add(name)
 
 
-def doubts(settings: Settings) -> Iterator[_Doubt]:
+def doubts(settings: Settings) -> Iterator[Found]:
     """Lints of settings without contradictions. Never raises."""
     yield from _doubts_alone(settings)
     yield from _worker_doubts(settings)
@@ -220,7 +216,7 @@ def doubts(settings: Settings) -> Iterator[_Doubt]:
             yield from _provider_doubts(where, groups, in_order=virtual.strategy == "fallback")
 
 
-def _effort_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
+def _effort_doubts(settings: Settings, catalog: Catalog) -> Iterator[Found]:
     """Models whose levels of thinking are not known, where requests name levels."""
     for name, model in settings.models.items():
         target = catalog.target(name)
@@ -232,7 +228,7 @@ def _effort_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
             yield ("models", name), f"{text}; `supports` without `reasoning` leaves them out"
 
 
-def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
+def _doubts_alone(settings: Settings) -> Iterator[Found]:
     """Lints of single entries."""
     for doubt in doubt_ledger(settings.stores.ledger):
         yield ("stores", "ledger"), doubt
@@ -280,7 +276,7 @@ def _credential_problem(provider: ProviderSettings) -> str | None:
     return problem(provider.credentials, provider.read_secret() or "")
 
 
-def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
+def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[Found]:
     """Names that no consumer with a credential may use. Models behind a wildcard are too many to check."""
     access = Access(settings.teams, settings.groups)
     # Consumers with the same grants are one: there may be thousands.
@@ -303,7 +299,7 @@ def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
             yield where, "the consumers that may use this model may use none of its targets"
 
 
-def _budget_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
+def _budget_doubts(settings: Settings, catalog: Catalog) -> Iterator[Found]:
     named = None if settings.auth.jwt else [ANONYMOUS, *(entry.name for entry in settings.consumers)]
     yield from budget_checks.doubts(settings, catalog, named)
     for index, entry in enumerate(settings.prices):
@@ -323,7 +319,7 @@ def _leaves(below: Branch | Target, catalog: Catalog) -> Sequence[Target]:
     return [target for part in below.below for target in _leaves(part, catalog)]
 
 
-def _share_doubts(where: KeyPath, virtual: VirtualModelSettings) -> Iterator[_Doubt]:
+def _share_doubts(where: KeyPath, virtual: VirtualModelSettings) -> Iterator[Found]:
     weights = [target.weight for target in virtual.targets if "weight" in target.model_fields_set]
     total = sum(target.weight for target in virtual.targets)
     if virtual.strategy == "weighted" and weights and total != 100:
@@ -335,7 +331,7 @@ def _share_doubts(where: KeyPath, virtual: VirtualModelSettings) -> Iterator[_Do
                 yield (*where, "targets", index, field), message
 
 
-def _ability_doubts(where: KeyPath, groups: Sequence[Sequence[Target]]) -> Iterator[_Doubt]:
+def _ability_doubts(where: KeyPath, groups: Sequence[Sequence[Target]]) -> Iterator[Found]:
     """An inner virtual model has the abilities that one of its targets has; differences between those are reported
     where it is defined.
     """
@@ -366,7 +362,7 @@ def _context(group: Sequence[Target]) -> int | None:
     return max(known) if known and len(known) == len(group) else None
 
 
-def _price_doubts(where: KeyPath, groups: Sequence[Sequence[Target]]) -> Iterator[_Doubt]:
+def _price_doubts(where: KeyPath, groups: Sequence[Sequence[Target]]) -> Iterator[Found]:
     for index, group in enumerate(groups):
         unknown = list(dict.fromkeys(target.name for target in group if target.price is None))
         if unknown:
@@ -374,7 +370,7 @@ def _price_doubts(where: KeyPath, groups: Sequence[Sequence[Target]]) -> Iterato
             yield (*where, "targets", index), message
 
 
-def _attempt_doubts(where: KeyPath, groups: Sequence[Sequence[Target]], chain: Chain) -> Iterator[_Doubt]:
+def _attempt_doubts(where: KeyPath, groups: Sequence[Sequence[Target]], chain: Chain) -> Iterator[Found]:
     """Targets with a `match` do not count: the requests they serve are not known here."""
     different: list[Target] = []
     for target in (target for group in groups for target in group if not target.match):
@@ -386,7 +382,7 @@ def _attempt_doubts(where: KeyPath, groups: Sequence[Sequence[Target]], chain: C
         yield (*where, "retry", "attempts"), message
 
 
-def _provider_doubts(where: KeyPath, groups: Sequence[Sequence[Target]], *, in_order: bool) -> Iterator[_Doubt]:
+def _provider_doubts(where: KeyPath, groups: Sequence[Sequence[Target]], *, in_order: bool) -> Iterator[Found]:
     providers = [{target.provider for target in group} for group in groups if group]
     if sum(map(len, groups)) < 2:
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from extproc.access.auth import ANONYMOUS, hash_key
+from extproc.settings.document import Found
 from extproc.words.offline import has_file
 from extproc.words.values import is_loopback
 
@@ -15,11 +16,8 @@ if TYPE_CHECKING:
     from extproc.access.auth import KeySettings
     from extproc.settings.config import Settings
 
-_Found = tuple[tuple[str | int, ...], str]
-"""The keys that lead to a setting, and its problem."""
 
-
-def contradictions(settings: Settings) -> Iterator[_Found]:
+def contradictions(settings: Settings) -> Iterator[Found]:
     """Contradictions. Each refuses the file."""
     secret = settings.auth.key_secret
     if secret is not None and settings.auth.read_key_secret() is None:
@@ -50,7 +48,7 @@ def contradictions(settings: Settings) -> Iterator[_Found]:
     yield from _issuer_contradictions(settings)
 
 
-def _shared_keys(settings: Settings) -> Iterator[_Found]:
+def _shared_keys(settings: Settings) -> Iterator[Found]:
     """Compare the hashes of keys, so that a key and its hash are found to be the same."""
     secret = settings.auth.read_key_secret()
     owners: dict[str, str] = {}
@@ -67,7 +65,7 @@ def _hashed(key: KeySettings, secret: str) -> str | None:
     return key.hash if value is None else hash_key(value, secret)
 
 
-def _shared_names(settings: Settings) -> Iterator[_Found]:
+def _shared_names(settings: Settings) -> Iterator[Found]:
     for field in ("subjects", "certificates"):
         owners: dict[str, str] = {}
         for index, entry in enumerate(settings.consumers):
@@ -77,7 +75,7 @@ def _shared_names(settings: Settings) -> Iterator[_Found]:
                     yield ("consumers", index, field, number), f"consumer {owner} lists the same name"
 
 
-def _issuer_contradictions(settings: Settings) -> Iterator[_Found]:
+def _issuer_contradictions(settings: Settings) -> Iterator[Found]:
     for (first, one), (second, two) in combinations(enumerate(settings.auth.jwt), 2):
         if one.issuer == two.issuer:
             yield ("auth", "jwt", second, "issuer"), f"auth.jwt.{first} has the same issuer"
@@ -86,7 +84,7 @@ def _issuer_contradictions(settings: Settings) -> Iterator[_Found]:
             yield ("auth", "jwt", second, "prefix"), message
 
 
-def doubts(settings: Settings) -> Iterator[_Found]:
+def doubts(settings: Settings) -> Iterator[Found]:
     """Lints: allowed, and probably not meant. Never raises."""
     auth = settings.auth
     enters = any(entry.can_enter for entry in settings.consumers)
@@ -106,7 +104,7 @@ def doubts(settings: Settings) -> Iterator[_Found]:
     yield from _issuer_doubts(settings)
 
 
-def _issuer_doubts(settings: Settings) -> Iterator[_Found]:
+def _issuer_doubts(settings: Settings) -> Iterator[Found]:
     for index, issuer in enumerate(settings.auth.jwt):
         where = ("auth", "jwt", index)
         if issuer.jwks_uri is not None:

@@ -11,16 +11,15 @@ from extproc.money.budgets.bounds import USUAL
 from extproc.money.budgets.budget import compile_budget
 from extproc.money.budgets.settings import USD
 from extproc.routing.catalog import Catalog
+from extproc.settings.document import Found
 from extproc.words.exchange import Target
 from extproc.words.values import Pattern, is_private
 
 if TYPE_CHECKING:
     from extproc.settings.config import Settings
 
-_Doubt = tuple[tuple[str | int, ...], str]
 
-
-def contradictions(settings: Settings) -> Iterator[_Doubt]:
+def contradictions(settings: Settings) -> Iterator[Found]:
     """Contradictions: `downgrade_to` names a model that does not exist."""
     known = Catalog({}, settings.models, {})
     for index, budget in enumerate(settings.budgets):
@@ -29,7 +28,7 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
             yield ("budgets", index, "downgrade_to"), f"there is no model {model!r} in models or virtual_models"
 
 
-def doubts(settings: Settings, catalog: Catalog, consumers: Collection[str] | None) -> Iterator[_Doubt]:
+def doubts(settings: Settings, catalog: Catalog, consumers: Collection[str] | None) -> Iterator[Found]:
     """Lints: budgets that limit nothing, or less than they seem to. `consumers`: all possible ones; None: unknown."""
     targets = [target for name in settings.models if "*" not in name and (target := catalog.target(name)) is not None]
     wild = any("*" in name for name in settings.models)

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 from extproc.cache.answers import LEAST_SECRET
 from extproc.cache.stores import doubts as doubt_store
 from extproc.cache.stores import is_memory
+from extproc.settings.document import Found
 from extproc.words.offline import has_package
 from extproc.words.values import Pattern
 
 if TYPE_CHECKING:
     from extproc.settings.config import Settings
 
-KeyPath = tuple[str | int, ...]
 
-
-def contradictions(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+def contradictions(settings: Settings) -> Iterator[Found]:
     cache, store = settings.cache, settings.stores.cache
     if not cache.rules:
         return
@@ -29,7 +28,7 @@ def contradictions(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
     yield from _semantic(settings)
 
 
-def _semantic(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+def _semantic(settings: Settings) -> Iterator[Found]:
     """Contradictions of rules for questions in other words."""
     cache, similar = settings.cache, settings.cache.semantic
     for index, rule in cache.semantic_rules:
@@ -67,7 +66,7 @@ def _semantic(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
             yield (*at, "url"), "the listener has TLS: give the address with the name of its certificate"
 
 
-def doubts(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+def doubts(settings: Settings) -> Iterator[Found]:
     cache, store = settings.cache, settings.stores.cache
     if not cache.rules:
         if cache.conversations.enabled and not is_memory(store) and cache.key is None:

@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from extproc.settings.document import Found
 from extproc.wire.outbound.certificate import CertificateError, dates, ending, misfit
 from extproc.words.offline import has_file
 
 if TYPE_CHECKING:
     from extproc.settings.config import Settings
 
-_Found = tuple[tuple[str | int, ...], str]
 
-
-def doubts(settings: Settings) -> Iterator[_Found]:
+def doubts(settings: Settings) -> Iterator[Found]:
     """Certificates that Envoy or clients refuse. Files that are missing away from their machine are not doubted."""
     tls = settings.listener.tls
     if tls is None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from extproc.guardrails import RemoteSettings
 from extproc.money.budgets.settings import TOOL_CALLS
+from extproc.settings.document import Found
 from extproc.tools.mcp.settings import HOP
 from extproc.words.values import Pattern, is_private
 
@@ -16,12 +17,11 @@ if TYPE_CHECKING:
     from extproc.settings.config import Settings
     from extproc.tools.mcp.settings import MCPProfileSettings, MCPSettings
 
-_Found = tuple[tuple[str | int, ...], str]
 _ALONE = "has no effect without mcp"
 _LONGEST = 64  # characters of a tool's name in the APIs of models
 
 
-def contradictions(settings: Settings) -> Iterator[_Found]:
+def contradictions(settings: Settings) -> Iterator[Found]:
     for index, entry in enumerate(settings.guardrails):
         if "tool_descriptions" in entry.on and isinstance(entry, RemoteSettings):
             message = "tool_descriptions are read by guardrails of this process alone, not by services"
@@ -48,7 +48,7 @@ def contradictions(settings: Settings) -> Iterator[_Found]:
         yield ("mcp",), "several workers share sessions: give mcp.key or auth.key_secret"
 
 
-def doubts(settings: Settings) -> Iterator[_Found]:
+def doubts(settings: Settings) -> Iterator[Found]:
     mcp = settings.mcp
     if mcp is None:
         yield from _grants_without(settings)
@@ -88,7 +88,7 @@ def doubts(settings: Settings) -> Iterator[_Found]:
         yield ("mcp", "anonymous"), "has no effect while auth.required is true"
 
 
-def _profile_doubts(settings: Settings, mcp: MCPSettings) -> Iterator[_Found]:
+def _profile_doubts(settings: Settings, mcp: MCPSettings) -> Iterator[Found]:
     from extproc.access.auth import Access  # noqa: PLC0415 - most settings have no profiles
 
     access = Access(settings.teams, settings.groups)
@@ -119,7 +119,7 @@ def _shared(profile: MCPProfileSettings) -> Iterator[tuple[str, str, str, bool]]
                 yield first, second, text, text in one.tools and "*" not in text
 
 
-def _grants_without(settings: Settings) -> Iterator[_Found]:
+def _grants_without(settings: Settings) -> Iterator[Found]:
     for index, entry in enumerate(settings.consumers):
         if entry.tools:
             yield ("consumers", index, "tools"), _ALONE
