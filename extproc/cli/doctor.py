@@ -126,7 +126,7 @@ def _status(url: str) -> Iterator[Finding]:
         reason, *remarks = data.decode(errors="replace").splitlines() or [""]
         yield Finding("processor", status != 200, f"{path}: {reason}")
         for remark in remarks:
-            yield Finding("processor", True, remark, _remedy(remark, _REMARKS))
+            yield Finding("processor", None if "is being read" in remark else True, remark, _remedy(remark, _REMARKS))
 
 
 def _listener(url: str, settings: Settings, key: str | None) -> Iterator[Finding]:
@@ -168,6 +168,8 @@ _REMARKS = {
     "certificate": "put files that fit into their places, with a rename: docs/reload.md",
     "bind at a restart": "restart the gateway",
     "Envoy refuses": "correct the settings",
+    "is being read": "a file of thousands of entries takes seconds: ask again",
+    "has not got them yet": "ask again in some seconds; is Envoy up?",
     "": "restart it, or correct the settings",
 }
 """Remedies for a line of `/readyz`, by a part of it."""

@@ -105,6 +105,17 @@ def test_a_key_is_missed_only_where_a_name_leads_nowhere_without_it(examine, mon
     assert "nothing else serves v, unless" in text
 
 
+def test_a_change_on_its_way_is_no_fault_unless_envoy_does_not_take_it(examine):
+    fake = Fake()
+    fake.paths["/readyz"] = 200, b"ok\nsettings are stale: a change of the file is being read\n"
+    status, wrong, text = examine(fake)
+    assert (status, wrong) == (0, [])
+    assert "takes seconds: ask again" in text
+    fake.paths["/readyz"] = 200, b"ok\nsettings are stale: changes of providers.a wait: Envoy has not got them yet\n"
+    status, [wrong], text = examine(fake)
+    assert (status, "Envoy has not got them yet" in wrong, "is Envoy up?" in text) == (1, True, True)
+
+
 def test_each_fault_is_found_alone(examine, monkeypatch):
     def faulty(change):
         fake = Fake()
