@@ -17,7 +17,7 @@ from tests.doubles.mcp import McpServer, McpServers, tool
 from tests.e2e.conftest import KEY, Gateway, chat_body, eventually, run_gateway
 from tests.e2e.test_mcp import Client
 
-PROVIDER = '  {name}: {{kind: mock, base_url: "{url}/v1"{more}}}\n'
+PROVIDER = '  {name}: {{kind: {kind}, base_url: "{url}/v1"{more}}}\n'
 SETTINGS = """
 providers:
 PROVIDERS
@@ -48,6 +48,7 @@ class State:
     def __init__(self, folder: Path, servers: str) -> None:
         key = f', api_key: "file:{folder}/key"'
         self.providers = {"old": (OLD, ""), "there": (OLD, ""), "secret": (OLD, key)}
+        self.kinds: dict[str, str] = {}  # where it is not the mock's
         self.models = {"named": "old", "wild-*": "old", "keyed": "secret", "part": "old", "moved": "there"}
         self.models |= dict.fromkeys(("part-a", "part-b", "part-c"), "old")
         self.virtual = {"chain": ["part"], "nested": ["chain"], "granted": ["part-a"], "team": ["part-b"]}
@@ -60,7 +61,8 @@ class State:
     def text(self) -> str:
         lists = {
             "PROVIDERS": "".join(
-                PROVIDER.format(name=name, url=url, more=more) for name, (url, more) in self.providers.items()
+                PROVIDER.format(name=name, kind=self.kinds.get(name, "mock"), url=url, more=more)
+                for name, (url, more) in self.providers.items()
             ),
             "MODELS": "".join(f'  "{name}": {{provider: {where}}}\n' for name, where in self.models.items()),
             "VIRTUAL": "".join(
@@ -179,7 +181,7 @@ def test_no_request_fails_while_settings_change_at_random(
     key = rest.partition('api_key: "')[2].partition('"')[0]
     for number in range(40):
         move_at_random(chance, state, f', api_key: "{key}"')
-        text = head + state.text() + chance.choice(["", f"limits: {{request_body: {chance.randint(1, 4)}MiB}}\n"])
+        text = head + state.text() + chance.choice(MORE) + f"limits: {{request_body: {chance.randint(1, 4)}MiB}}\n"
         for name, url in gateway.mocks.items():
             text = text.replace("{at_" + name + "}", url)
         gateway.file.write_text(text)
@@ -193,12 +195,19 @@ def test_no_request_fails_while_settings_change_at_random(
     assert min(traffic.answered[name] for name in (*NAMES, *GRANTED, "echo")) > 20
 
 
+MORE = (
+    "",
+    "guardrails: [{name: g, kind: regex, patterns: {x: secret}, on: [input, output], action: block}]\n",
+    "budgets: [{name: b, per: [consumer], unit: requests, limit: 1000000, window: hour}]\n",
+)
+
+
 def move_at_random(chance: random.Random, state: State, key: str) -> None:
     """Other providers, and every name at one of them: as a model, under a wildcard, or in a chain."""
     places = [f"p{number}" for number in range(chance.randint(2, 5))]
-    more = ("", "", ", timeout: 50s", ", headers: {x-a: b}", ", max_requests: 500", key)
-    state.providers = {name: (chance.choice([OLD, NEW]), chance.choice(more)) for name in places}
-    state.providers["secret"] = chance.choice([OLD, NEW]), key
+    more = (key, f"{key}, timeout: 50s", f"{key}, headers: {{x-a: b}}", f"{key}, max_requests: 500")
+    state.providers = {name: (chance.choice([OLD, NEW]), chance.choice(more)) for name in (*places, "secret")}
+    state.kinds = {name: chance.choice(["mock", "openai", "anthropic"]) for name in places}
     parts = [f"part-{number}" for number in range(chance.randint(1, 3))]
     granted = ["part-a", "part-b", "part-c"]
     own = [name for name in ("named", "wild-1", "moved") if chance.random() < 0.6]
