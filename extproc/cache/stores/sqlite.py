@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from extproc.cache.stores import OVERHEAD, CacheError
-from extproc.stores.sqlite.files import make_private
+from extproc.stores.sqlite.files import connect, make_private
 
 T = TypeVar("T")
 _PATIENCE = 1.0  # seconds for another process's transaction
@@ -33,10 +33,10 @@ CREATE TRIGGER IF NOT EXISTS removed AFTER DELETE ON answers BEGIN UPDATE total 
 
 def _open(path: str) -> sqlite3.Connection:
     """Raises sqlite3.Error."""
-    db = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+    db = connect(path, _PATIENCE)
     try:
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "recursive_triggers=ON", "secure_delete=ON"):
-            db.execute(f"PRAGMA {pragma}")
+        db.execute("PRAGMA recursive_triggers = ON")
+        db.execute("PRAGMA secure_delete = ON")
         db.executescript(_SCHEMA)
     except sqlite3.Error:
         db.close()

@@ -183,7 +183,7 @@ local function extend(id) -- then the holds
   local answer = take({ 'granted', '' }, 4, taken)
   if answer[1] == 'granted' then
     answer[2] = epoch_or(id)
-    redis.call('HSET', RESERVATIONS, id, state .. cmsgpack.pack(taken, facts or ''))
+    redis.call('HSET', RESERVATIONS, id, state .. cmsgpack.pack(taken, facts))
   end
   return answer
 end
@@ -261,7 +261,7 @@ local function settle(id, keep)
   redis.call('ZREM', LATE, id)
   if keep then
     local forwarded = state == '1' or state == '3'
-    redis.call('HSET', RESERVATIONS, id, (forwarded and '5' or '4') .. cmsgpack.pack(taken, facts or ''))
+    redis.call('HSET', RESERVATIONS, id, (forwarded and '5' or '4') .. cmsgpack.pack(taken, facts))
     if not live then
       redis.call('ZADD', LEASES, string.format('%.17g', now + CORRECTED), id)
     end
@@ -319,7 +319,7 @@ local function expire(batch, late, epoch, keep)
     if record then
       local state, taken, facts = record:sub(1, 1), cmsgpack.unpack(record:sub(2))
       local forwarded, kept = state == '1' or state == '3' or state == '5', state == '4' or state == '5'
-      local report = { id, forwarded and 1 or 0, kept and 1 or 0, facts or '' }
+      local report = { id, forwarded and 1 or 0, kept and 1 or 0, facts }
       for hold = 1, #taken, 5 do
         local held = taken[hold + 3]
         local charged = kept and held or (forwarded and taken[hold + 4] == '0') and held or '0'

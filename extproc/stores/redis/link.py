@@ -21,9 +21,9 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import MovedError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from extproc.stores import NotSentError, StoreError
-from extproc.stores._breaker import Breaker
 from extproc.stores.redis import RedisURL
 from extproc.stores.redis.silence import CrowdedError, Silence, SilentError
+from extproc.wire.outbound.breaker import Breaker
 from extproc.words.values import Secret
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ class Link:
         self._told: set[str] = set()  # why it fails, as the log has it; empty while it answers
         self._failed_at = 0.0
         self._cause = ""  # of the latest failure
-        self.breaker = Breaker()
+        self.breaker = Breaker(refusal=NotSentError)
 
     async def call(self, *arguments: str | bytes) -> Any:
         """The script's answer. Raises StoreError when there is none in time: NotSentError where it cannot have run."""

@@ -34,6 +34,7 @@ from extproc.stores import (
     Granted,
     Hold,
     Level,
+    NotSentError,
     StoreError,
     Waits,
     check_amounts,
@@ -46,14 +47,15 @@ from extproc.stores import (
     window_end,
     write,
 )
-from extproc.stores._breaker import Breaker
-from extproc.stores.sqlite.files import identity, make_private
-from extproc.stores.sqlite.schema import OPEN_TIMEOUT, SCHEMA_VERSION, migrate, use_wal
+from extproc.stores.sqlite.files import connect, identity, make_private
+from extproc.stores.sqlite.schema import SCHEMA_VERSION, migrate
+from extproc.wire.outbound.breaker import Breaker
 
 __all__ = ["SCHEMA_VERSION", "SqliteCounters", "check", "doubts", "from_url"]
 
 log = logging.getLogger(__name__)
 
+OPEN_TIMEOUT = 5.0  # seconds to wait for other processes while opening; a start is not a request
 CHECKPOINT = 1 << 20  # bytes of the log, beyond which `expire` moves it into the file; the next one begins so short
 MOST_PAGES = 16_000  # pages of the log (4 KiB each), beyond which a transaction does so on the event loop
 RENEW_BATCH = 500  # leases renewed by one transaction
@@ -91,14 +93,14 @@ _NOTHING: _Count = (0, 0, None)
 
 
 class _Taken(msgspec.Struct, array_like=True, gc=False):
-    """A hold as stored. Entries of older releases end before `idle`."""
+    """A hold as stored."""
 
     window: int
     number: int
     scope: str
     amount: int
     slot: bool
-    idle: float = 0.0
+    idle: float
 
     @property
     def key(self) -> _Key:
@@ -118,7 +120,7 @@ class SqliteCounters:
         self._clock = clock
         self._pauses = tuple(_pauses(timeout))
         self._closed = False
-        self.breaker = Breaker()
+        self.breaker = Breaker(refusal=NotSentError)
         self._log = Path(f"{self.path}-wal")
         self._db, self._files = self._open()
 
@@ -127,14 +129,10 @@ class SqliteCounters:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # the usage of consumers is private
             make_private(self.path)
-            # The thread that opens need not be the event loop's; but the calls come one at a time.
-            db = sqlite3.connect(
-                self.path, timeout=OPEN_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=32
-            )
+            db = connect(self.path, OPEN_TIMEOUT, cached_statements=32)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"cannot open {self.path}: {_reason(error)}") from error
         try:
-            use_wal(db)
             db.execute("BEGIN IMMEDIATE")
             try:
                 migrate(db, self.path)

@@ -1,8 +1,10 @@
-"""Files of databases: readable by the user of this process alone, and known again."""
+"""SQLite files: readable by the user of this process alone, written ahead, and known again."""
 
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from pathlib import Path
 
 _PARTS = ("", "-wal", "-shm")  # files of an SQLite database; SQLite gives new ones the mode of the first
@@ -18,6 +20,30 @@ def make_private(path: str | Path) -> None:
     except FileExistsError:
         for part in _PARTS:
             _narrow(Path(f"{path}{part}"))
+
+
+def connect(path: str | Path, timeout: float, *, cached_statements: int = 128) -> sqlite3.Connection:
+    """A connection that any thread may use, one at a time. It writes ahead, without a sync for each commit, and waits
+    `timeout` seconds for other processes. Raises sqlite3.Error.
+    """
+    db = sqlite3.connect(
+        path, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=cached_statements
+    )
+    try:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                db.execute("PRAGMA journal_mode = WAL")
+                break
+            except sqlite3.OperationalError:  # SQLite does not wait for a lock to change the journal mode
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+        db.execute("PRAGMA synchronous = NORMAL")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
 
 
 def _narrow(path: Path) -> None:

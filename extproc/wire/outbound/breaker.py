@@ -11,10 +11,15 @@ LONGEST_PAUSE = 1.0  # the pause doubles up to here, so a peer that is back is u
 
 
 class Breaker:
-    """Lets calls through until `FAILURES` in a row failed; from then on one at a time, after a pause."""
+    """Lets calls through until `FAILURES` in a row failed; from then on one at a time, after a pause. A call that may
+    not pass raises `refusal`: it certainly did nothing.
+    """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, refusal: Callable[[str], Exception] = ConnectionError
+    ) -> None:
         self._clock = clock
+        self._refusal = refusal
         self._failures = 0
         self._pause = PAUSE
         self._until = 0.0
@@ -24,16 +29,12 @@ class Breaker:
     def open(self) -> bool:
         return self._failures >= FAILURES
 
-    def refusal(self) -> Exception:
-        """The exception of a call that may not pass."""
-        return ConnectionError("the peer did not answer lately; it is asked again in a moment")
-
     def enter(self) -> bool:
-        """True when this call is a probe. Raises `refusal()` while no call may pass."""
+        """True when this call is a probe. Raises the refusal while no call may pass."""
         if not self.open:
             return False
         if self._probing or self._clock() < self._until:
-            raise self.refusal()
+            raise self._refusal("it did not answer lately, and is asked again in a moment")
         self._probing = True
         return True
 

@@ -9,10 +9,10 @@ import pytest
 import uvloop
 
 from extproc.stores import StoreError
-from extproc.stores._breaker import FAILURES
 from extproc.stores.redis import RedisURL
 from extproc.stores.redis.link import Link, _Line
 from extproc.stores.redis.silence import Silence
+from extproc.wire.outbound.breaker import FAILURES
 from extproc.wire.transport.steps import Begun
 
 

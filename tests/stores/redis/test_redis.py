@@ -24,9 +24,9 @@ from extproc.stores import (
     open_counters,
     window_at,
 )
-from extproc.stores._breaker import FAILURES, Breaker
 from extproc.stores.redis import RedisURL, parse
 from extproc.stores.redis.counters import RedisCounters
+from extproc.wire.outbound.breaker import FAILURES, Breaker
 from extproc.words.values import Secret
 from tests.redis_server import RedisServer
 from tests.stores.sent import send
@@ -208,29 +208,6 @@ async def test_leases_of_a_dead_gateway_expire_in_another(server, counters):
 
 
 # Written by the script before `extend` and `keep`: counts, a forwarded reservation, one charged at its expiry.
-OLD = """
-redis.call('HSET', KEYS[1] .. ':counts:0:0', 'a', '9 4', 'slots', '0 1')
-local live = cmsgpack.pack({0, 0, 'a', '4', '0', 0, 0, 'slots', '1', '1'})
-redis.call('HSET', KEYS[1] .. ':reservations', 'live', '1' .. live, 'late', '3' .. cmsgpack.pack({0, 0, 'a', '5', '0'}))
-redis.call('ZADD', KEYS[1] .. ':leases', 9e12, 'live')
-redis.call('ZADD', KEYS[1] .. ':late', 9e12, 'late')
-redis.call('SET', KEYS[1] .. ':epoch', 'old')
-"""
-
-
-async def test_data_of_an_older_release_is_read(server, counters):
-    server.cli("eval", OLD, "1", "{extproc}")
-    assert await counters.levels([("a", 0), ("slots", 0)]) == [Level(9, 4, None), Level(0, 1, None)]
-    await counters.forward(["live"])
-    more = [Hold("a", 0, 20, 6, idle=60.0), Hold("slots", 0, 5, 0, slot=True)]
-    assert await counters.extend("live", more) == Granted((Level(9, 10, None), Level(0, 1, None)))
-    assert await counters.settle("late", [1], keep=True)
-    assert await counters.settle("live", [7, 1], keep=True)
-    await counters.recorded(["live"])
-    assert await counters.levels([("a", 0), ("slots", 0)]) == [Level(12, 0, None), Level(0, 0, None)]
-    assert await counters.expire() == []
-
-
 async def test_prefixes_keep_fleets_apart(server, counters):
     other = open_counters(f"{server.url}?prefix=other")
     await counters.reserve("r1", [HOLD], LEASE)
