@@ -92,9 +92,9 @@ def fill(ledger: Ledger, count: int) -> float:
     """Seconds to write so many rows at full speed."""
     begun = time.perf_counter()
     for row in rows(count):
-        while not ledger.add(row):
+        while not ledger.writer.add(row):
             time.sleep(0.01)
-    while ledger.queued:
+    while ledger.writer.queued:
         time.sleep(0.01)
     return time.perf_counter() - begun
 
@@ -128,7 +128,7 @@ async def ticks(ledger: Ledger | None) -> tuple[float, float, float]:
             row = next(source)
             added += 1
             if ledger is not None:
-                assert ledger.add(row)
+                assert ledger.writer.add(row)
         before = time.perf_counter()
         await asyncio.sleep(TICK)
         late.append((time.perf_counter() - before - TICK) * 1000)
@@ -157,7 +157,7 @@ def thread_cpu(thread: int) -> float:
 
 def measure(name: str, url: str, count: int) -> None:
     ledger = open_ledger(url)
-    ledger.start()
+    ledger.writer.start()
     print(f"\n{name}: {count} rows written in {(seconds := fill(ledger, count)):.0f} s, {count / seconds:.0f} a second")
     rows = {question: report(ledger, question) for question in REPORTS}
     begun, cpu = time.perf_counter(), time.process_time()
@@ -170,7 +170,7 @@ def measure(name: str, url: str, count: int) -> None:
         print(
             f"{seconds:8.2f} s {cpu:6.2f} s {rows[question][0]:8.2f} s {buckets:8}  {question or 'in all'}", flush=True
         )
-    ledger.stop()
+    ledger.writer.stop()
     ledger.close()
 
 
@@ -189,9 +189,9 @@ def main(count: int) -> None:
             ingest("no ledger", None)
             for name, place in places.items():
                 ledger = open_ledger(place("ingest"))
-                ledger.start()
+                ledger.writer.start()
                 ingest(name, ledger)
-                assert ledger.stop() == 0
+                assert ledger.writer.stop() == 0
                 ledger.close()
             for name, place in places.items():
                 measure(name, place("reports"), count)

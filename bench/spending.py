@@ -65,7 +65,7 @@ class Stages:
     def __init__(self, text: str, counters: Counters) -> None:
         os.environ["BENCH_KEY"] = KEY
         settings = config.parse(text)
-        self.ledger = open_ledger("memory:")  # never started: rows are queued and dropped here
+        self.ledger = open_ledger("memory:").writer  # never started: rows are queued and dropped here
         self.books = Books(counters, self.ledger)
         self._counters = counters
         services = Services(counters, Telemetry(settings))
@@ -186,14 +186,14 @@ def feed(url: str) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     ledger = open_ledger(url)
-    ledger.start()
+    ledger.writer.start()
     source, begun, added = rows(10**8), time.perf_counter(), 0
     while not stop.wait(0.02):
         while added < (time.perf_counter() - begun) * ROWS:
-            added += ledger.add(next(source))
+            added += ledger.writer.add(next(source))
     took = time.perf_counter() - begun
-    ledger.stop()
-    print(ledger.written / took)
+    ledger.writer.stop()
+    print(ledger.writer.written / took)
 
 
 async def paced(what: Bench) -> list[float]:

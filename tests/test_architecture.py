@@ -83,7 +83,6 @@ RESERVED = {
         "telemetry/lines.py",
     },
     "tiktoken": {"budgets/tokenizer.py"},
-    "sqlalchemy": {"ledger"},
     "psycopg": {"ledger"},
     "tempfile": {"cli", "credentials"},
     "envoy_data_plane": {"envoy_config"},

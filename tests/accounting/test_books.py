@@ -552,18 +552,18 @@ async def interleave(clock, exchange, path, steps):
 def test_a_real_ledger_has_each_exchange_once_whichever_process_wrote_it(tmp_path):
     one, two = (open_ledger(f"sqlite:{tmp_path}/ledger.db") for _ in range(2))
     for ledger in (one, two):
-        ledger.start()
+        ledger.writer.start()
     mine = Row(id="a", time=5.0, input_tokens=3, usage_source="provider", charges={"tokens": 3})
     ended = row_of_expired(expired({"tokens": 10}), BUDGETS, {}, 65.0)
     for number, order in enumerate([(mine, ended), (ended, mine), (mine, mine), (ended, ended)]):
         for ledger, row in zip((one, two), order, strict=True):
-            assert ledger.add(
+            assert ledger.writer.add(
                 Row(**{**{name: getattr(row, name) for name in Row.__struct_fields__}, "id": f"{number}"})
             )
-            while ledger.queued:
+            while ledger.writer.queued:
                 pass
     for ledger in (one, two):
-        assert ledger.stop() == 0
+        assert ledger.writer.stop() == 0
     found = {row["id"]: row["usage_source"] for row in one.exchanges(ExchangeQuery())}
     assert found == {"0": "provider", "1": "provider", "2": "provider", "3": "expired"}
     assert one.charges_by_scope("tokens") == {"tokens": 3 + 3 + 3 + 10}

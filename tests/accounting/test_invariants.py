@@ -19,6 +19,7 @@ from extproc.money.accounting.settle import Settle
 from extproc.money.budgets import BudgetSettings, Leases, Reserve, compile_budget
 from extproc.money.ledger import schema
 from extproc.money.ledger.rows import COLUMNS, values
+from extproc.money.ledger.sql import SQLITE, Cursor
 from extproc.stores import Granted, StoreError, window_at
 from extproc.stores.memory import MemoryCounters
 from extproc.stores.sqlite import SqliteCounters
@@ -71,13 +72,12 @@ class Table:
 
     def __init__(self):
         self._db = sqlite3.connect(":memory:", isolation_level=None)
-        schema.migrate(self._db.cursor(), "sqlite")
-        self._insert, self._amend = schema.insert("?"), schema.amend("?")
+        schema.migrate(Cursor(self._db.cursor(), SQLITE))
 
     def write(self, rows):
-        self._db.executemany(self._insert, [values(row) for row in rows])
+        self._db.executemany(schema.INSERT, [values(row) for row in rows])
         ended = [(dict(zip(COLUMNS, values(row), strict=True)), row) for row in rows if row.usage_source == "expired"]
-        self._db.executemany(self._amend, [(of["charges"], row.id, of["complete"]) for of, row in ended])
+        self._db.executemany(schema.AMEND, [(of["charges"], row.id, of["complete"]) for of, row in ended])
 
     def rows(self):
         """Charges and source by id."""

@@ -64,8 +64,8 @@ def real(clocks, exchange):
             ),
         ]
         for row in rows:
-            world.ledger.add(row)
-        while world.ledger.written < len(rows):
+            world.ledger.writer.add(row)
+        while world.ledger.writer.written < len(rows):
             time.sleep(0.01)
         yield world
     finally:

@@ -100,7 +100,7 @@ def test_help_does_not_import_the_gateway():
     code += "print('LOADED', *{name.partition('.')[0] for name in sys.modules})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
     loaded = set(out.partition("LOADED")[2].split())
-    assert loaded & {"pydantic", "msgspec", "yaml", "asyncio", "grpc", "sqlalchemy", "genai_prices"} == set()
+    assert loaded & {"pydantic", "msgspec", "yaml", "asyncio", "grpc", "genai_prices"} == set()
 
 
 # --- output that cannot be written

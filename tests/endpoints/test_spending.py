@@ -37,12 +37,12 @@ def budget(name="b", **fields):
 @pytest.fixture(scope="module")
 def ledger():
     ledger = open_ledger("memory:")
-    ledger.start()
+    ledger.writer.start()
     for number, (consumer, team, model, tokens) in enumerate(ROWS):
         labels = {"run": consumer, "consumer": "alice", "agent": f"of-{consumer}"}
         fields = {"consumer": consumer, "team": team, "model": model, "target": model, "labels": labels}
-        ledger.add(Row(id=f"r{number}", time=NOW, input_tokens=tokens, operation="chat", status=200, **fields))
-    assert ledger.stop() == 0
+        ledger.writer.add(Row(id=f"r{number}", time=NOW, input_tokens=tokens, operation="chat", status=200, **fields))
+    assert ledger.writer.stop() == 0
     yield ledger
     ledger.close()
 

@@ -49,7 +49,7 @@ def shared_url(request):
 def ledger(url):
     ledger = open_ledger(url)
     yield ledger
-    ledger.stop()
+    ledger.writer.stop()
     ledger.close()
 
 
@@ -60,10 +60,10 @@ def row(id="id-1", **fields):
 def write(ledger, *rows):
     """Commit the rows in the given order."""
     for each in rows:
-        assert ledger.add(each)
-    if ledger._writer._thread.ident is None:
-        ledger.start()
-    assert wait(lambda: not ledger.queued)
+        assert ledger.writer.add(each)
+    if ledger.writer._thread.ident is None:
+        ledger.writer.start()
+    assert wait(lambda: not ledger.writer.queued)
 
 
 def wait(condition, seconds=20.0):

@@ -462,7 +462,7 @@ def test_old_rows_are_deleted_in_batches(ledger, monkeypatch):
 
 
 def test_reports_are_read_while_rows_are_written(ledger):
-    ledger.start()
+    ledger.writer.start()
     done = threading.Event()
     counts = []
 
@@ -473,8 +473,8 @@ def test_reports_are_read_while_rows_are_written(ledger):
     reader = threading.Thread(target=read)
     reader.start()
     for number in range(3000):
-        ledger.add(row(str(number)))
-    assert ledger.stop() == 0
+        ledger.writer.add(row(str(number)))
+    assert ledger.writer.stop() == 0
     done.set()
     reader.join()
     assert counts == sorted(counts)
@@ -484,11 +484,11 @@ def test_reports_are_read_while_rows_are_written(ledger):
 def test_processes_can_share_a_ledger(shared_url):
     ledgers = [open_ledger(shared_url) for _ in range(3)]
     for number, ledger in enumerate(ledgers):
-        ledger.start()
+        ledger.writer.start()
         for each in range(500):
-            ledger.add(row(f"{number}-{each}"))
-            ledger.add(row(f"shared-{each}"))
-    assert [ledger.stop() for ledger in ledgers] == [0, 0, 0]
+            ledger.writer.add(row(f"{number}-{each}"))
+            ledger.writer.add(row(f"shared-{each}"))
+    assert [ledger.writer.stop() for ledger in ledgers] == [0, 0, 0]
     assert ask(ledgers[0]).total.requests == 2000
     for ledger in ledgers:
         ledger.close()

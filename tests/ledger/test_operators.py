@@ -65,7 +65,7 @@ def test_a_ledger_that_can_be_read_and_not_written_is_found(tmp_path):
     ledger = open_ledger(f"sqlite:{tmp_path}/ledger.db")
     ledger.examine()
     [connection] = ledger._database._idle
-    connection.execute("PRAGMA query_only = ON")  # as on a file system that became read only
+    connection.raw.execute("PRAGMA query_only = ON")  # as on a file system that became read only
     assert ledger.operators.keys() == []
     with pytest.raises(LedgerError, match="SQLITE_READONLY"):
         ledger.examine()

@@ -30,7 +30,7 @@ def kept(shared_url, monkeypatch):
     )
     ledger.roll_up(END)
     yield ledger
-    ledger.stop()
+    ledger.writer.stop()
     ledger.close()
 
 
@@ -70,7 +70,7 @@ def test_the_files_of_a_ledger_have_no_bytes_of_a_forgotten_consumer(tmp_path, d
     assert found() >= 600
     assert ledger.forget("zoe", delete=delete) == 300
     assert found() == 0
-    ledger.stop()
+    ledger.writer.stop()
     ledger.close()
 
 

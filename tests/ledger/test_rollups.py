@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import random
 import sqlite3
@@ -13,10 +14,8 @@ import pytest
 
 from extproc.money.ledger import LedgerError, open_ledger, rollups
 from extproc.money.ledger.cover import cover
-from extproc.money.ledger.measures import DAY, HOUR
+from extproc.money.ledger.measures import DAY
 from extproc.money.ledger.query import Query
-from extproc.money.ledger.rows import COLUMNS, values
-from extproc.money.ledger.schema import STEPS
 from tests.ledger.conftest import row, write
 
 MIDNIGHT = datetime(2026, 11, 18, tzinfo=UTC).timestamp()
@@ -49,7 +48,7 @@ def kept(shared_url):
     """A ledger that keeps sums."""
     ledger = open_ledger(shared_url)
     yield ledger
-    ledger.stop()
+    ledger.writer.stop()
     ledger.close()
 
 
@@ -58,7 +57,7 @@ def file(tmp_path):
     """The same in SQLite, for cases that are alike in both."""
     ledger = open_ledger(f"sqlite:{tmp_path}/ledger.db")
     yield ledger
-    ledger.stop()
+    ledger.writer.stop()
     ledger.close()
 
 
@@ -102,8 +101,7 @@ def reports(ledger):
 
 def sql(ledger, statement, *given):
     with ledger._database.change() as cursor:
-        cursor.execute(statement, given)
-        return cursor.fetchall() if cursor.description else cursor.rowcount
+        return cursor.rows(statement, given) if statement.startswith("SELECT") else cursor.execute(statement, given)
 
 
 def of_rows(ledger):
@@ -114,15 +112,15 @@ def of_rows(ledger):
 
 def reads(ledger, *names, hourly=False):
     """The tables that a report over these fields reads, of the whole time."""
-    with ledger._database.read() as connection:
+    with ledger._database.read() as cursor:
         whole = (int(MIDNIGHT) * 10**6, int(END) * 10**6)
-        return {source.table.name for source in cover(connection, set(names), whole, hourly=hourly)}
+        return {source.table for source in cover(cursor, set(names), whole, hourly=hourly)}
 
 
 def test_reports_of_sums_equal_reports_of_rows(kept):
     write(kept, *some())
     wanted = reports(kept)
-    assert kept.roll_up(END) > 50
+    assert kept.roll_up(END) == 50  # 24 hours and the day itself, twice
     assert reads(kept, "consumer") == reads(kept, "label.agent") == reads(kept, "label.agent", "team") == {"rollups"}
     assert reads(kept, "label.rare", "team") == reads(kept, "team", hourly=True) == {"rollups"}
     assert reads(kept, "label.agent", "label.run") == reads(kept, "label.agent", hourly=True) == {"exchanges"}
@@ -136,10 +134,7 @@ def test_hours_that_have_not_passed_are_read_from_rows(kept):
     wanted = reports(kept)
     noon = MIDNIGHT + 12.5 * 3600
     kept.roll_up(noon)
-    assert sql(kept, "SELECT cube, count(*) FROM rollup_units GROUP BY cube ORDER BY cube") == [
-        ("hour", 12),
-        ("recent", 12),
-    ]
+    assert sql(kept, "SELECT cube, count(*) FROM rollup_units GROUP BY cube") == [("hour", 12)]
     kept.roll_up(MIDNIGHT + 13 * 3600 + rollups.GRACE - 1)
     assert sql(kept, "SELECT count(*) FROM rollup_units WHERE cube = 'hour'") == [(12,)]
     assert reports(kept) == wanted
@@ -171,27 +166,27 @@ def test_deleted_rows_are_in_no_report(kept):
     assert sql(kept, "SELECT count(*) FROM rollups") == [(0,)]
 
 
-@pytest.mark.parametrize("step", ["_summed", "_keeping"])
-def test_a_row_that_arrives_while_its_hour_is_added_up_is_not_lost(kept, monkeypatch, step):
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_row_that_arrives_while_its_hour_is_added_up_is_not_lost(kept, monkeypatch, when):
     write(kept, *some(40))
-    inner, late = getattr(rollups.Rollups, step), iter(["one", "two", "three"])
+    inner, late = rollups._sum, iter(["one", "two", "three"])
 
     def arrive():
         for name in itertools.islice(late, 1):
             write(kept, row(name, time=MIDNIGHT + 1800, labels={"agent": "a"}))
 
-    @contextlib.contextmanager
-    def interrupted(self, *given):
-        if step == "_keeping":
+    def interrupted(*given):
+        if when == "before":
             arrive()
-        with inner(self, *given) as found:
-            if step == "_summed":
-                arrive()
-            yield found
+        found = inner(*given)
+        if when == "after":
+            arrive()
+        return found
 
     with monkeypatch.context() as patched:
-        patched.setattr(rollups.Rollups, step, interrupted)
-        kept.roll_up(END)
+        patched.setattr(rollups, "_sum", interrupted)
+        for _ in range(3):
+            kept.roll_up(END)
     assert list(late) == []
     for text in ("", "group_by=team&resolution=hour", "group_by=label.agent", "group_by=model&resolution=day"):
         assert ask(kept, text)["total"]["requests"] == 43
@@ -229,14 +224,28 @@ def test_reports_are_exact_while_writers_and_two_processes_add_up(kept, shared_u
 def test_what_has_too_many_combinations_is_left_to_the_rows(file, monkeypatch):
     write(file, *some())
     wanted = reports(file)
-    monkeypatch.setattr("extproc.money.ledger.rollups.MAX_LABEL_ROWS", 100)
-    monkeypatch.setattr(
-        "extproc.money.ledger.rollups.RECENT", rollups.RECENT.__class__("recent", HOUR, rollups.FIELDS, most=6)
-    )
+    monkeypatch.setattr("extproc.money.ledger.rollups.MAX_LABEL_ROWS", 50)
     file.roll_up(END)
     states = set(sql(file, "SELECT cube, state FROM rollup_units"))
-    assert {("recent", "left"), ("hour", "left"), ("day", "left"), ("names", "left"), ("recent", "")} <= states
-    assert reads(file, "consumer") == {"exchanges", "rollups"}
+    assert {("hour", ""), ("day", ""), ("names", "left")} == states
+    assert reads(file, "consumer") == {"rollups"}
+    assert reads(file, "label.agent") == {"exchanges"}
+    assert reports(file) == wanted
+    assert file.roll_up(END) == 0  # and not tried again
+
+
+def test_an_hour_and_a_day_with_too_many_combinations_are_left_to_the_rows(file, monkeypatch):
+    write(file, *some())
+    wanted = reports(file)
+    for cube in (rollups.HOURS, rollups.DAYS):
+        small = dataclasses.replace(cube, most=20)
+        monkeypatch.setattr(rollups, cube.name.upper() + "S", small)
+        monkeypatch.setitem(rollups._UNIT, small, rollups._UNIT[cube])
+    file.roll_up(END)
+    states = set(sql(file, "SELECT cube, state FROM rollup_units"))
+    assert {("hour", "left"), ("hour", ""), ("day", "left"), ("names", "left")} == states
+    assert reads(file, "consumer") == {"exchanges"}
+    assert reads(file, "team", hourly=True) == {"exchanges", "rollups"}
     assert reports(file) == wanted
     assert file.roll_up(END) == 0  # and not tried again
 
@@ -249,11 +258,10 @@ def test_sums_can_be_made_anew_and_an_abandoned_claim_ends(file):
     assert reports(file) != wanted
     file.rebuild()
     assert reports(file) == wanted
-    sql(file, "UPDATE rollup_units SET state = 'dead', claimed = 1 WHERE cube = 'recent'")
+    sql(file, "UPDATE rollup_units SET state = 'dead', claimed = 1 WHERE cube = 'hour'")
     file.roll_up(END)
-    assert reads(file, "team") == {"rollups"}
+    assert reads(file, "team", hourly=True) == {"rollups"}
     assert reports(file) == wanted
-    assert sql(file, "SELECT count(*) FROM rollup_units WHERE cube = 'recent'") == [(0,)]  # old hours are dropped
 
 
 def test_a_report_with_too_many_gaps_reads_the_rows(file, monkeypatch):
@@ -266,29 +274,10 @@ def test_a_report_with_too_many_gaps_reads_the_rows(file, monkeypatch):
     assert found == of_rows(file)
 
 
-def test_rows_of_the_third_version_are_added_up(tmp_path, monkeypatch):
-    url = f"sqlite:{tmp_path}/ledger.db"
-    with monkeypatch.context() as before:
-        before.setattr("extproc.money.ledger.schema.STEPS", STEPS[:3])
-        before.setattr("extproc.money.ledger.schema.VERSION", 3)
-        ledger = open_ledger(url)
-        with ledger._database.change() as cursor:
-            columns = [name for name in COLUMNS if not name.startswith("prompt_")]
-            statement = f"INSERT INTO exchanges ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
-            cursor.executemany(statement, [values(each)[: len(columns)] for each in some(60)])
-        ledger.close()
-    ledger = open_ledger(url)
-    wanted = reports(ledger)
-    ledger.roll_up(END)
-    assert reads(ledger, "team") == {"rollups"}
-    assert reports(ledger) == wanted
-    ledger.close()
-
-
 def test_a_stopped_ledger_adds_up_no_more(tmp_path):
     ledger = open_ledger(f"sqlite:{tmp_path}/ledger.db")
     write(ledger, *some(50))
-    ledger.stop()
+    ledger.writer.stop()
     with contextlib.suppress(LedgerError):
         assert ledger.roll_up(END) == 0
     with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as db:

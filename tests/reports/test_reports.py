@@ -66,7 +66,7 @@ class World:
         history = self.history = History(clock)
         history.cool("a/m", 12)
         self.clock, self.counters, self.ledger = clock, Store(clock), open_ledger("memory:")
-        self.ledger.start()
+        self.ledger.writer.start()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
@@ -97,7 +97,7 @@ class World:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
         self.loop.close()
-        self.ledger.stop()
+        self.ledger.writer.stop()
         self.ledger.close()
 
 
@@ -185,7 +185,7 @@ def test_grants_of_one_moment_do_not_add_up_beyond_a_bound(world):
     others = [Grants(world.counters, lambda: NOW) for _ in range(40)]
     for other in others:
         other.refresh = world.grants.refresh  # it reads the board before the others have written
-        world.run(other.give("month", SCOPE, 500 * 10**9, "usd", None))
+        world.run(other.add("month", SCOPE, 500 * 10**9, "usd", None))
     world.run(world.grants.refresh())
     [scope] = world.http.get("/budgets/month").json()["data"][0]["scopes"]
     assert scope["granted"] == "5000", "ten times the limit, as max_granted says"
@@ -302,7 +302,7 @@ async def test_a_grant_lets_requests_of_one_count_pass(clocks, exchange):
         return 402
 
     assert [await ask("1"), await ask("2")] == [200, 402]
-    grant = await grants.give("b", "b:consumer=alice", 1, "requests", None)
+    grant = await grants.add("b", "b:consumer=alice", 1, "requests", None)
     assert [await ask("3"), await ask("4")] == [200, 402]
     await grants.revoke(grant.id)
     assert await ask("5") == 402
@@ -320,8 +320,8 @@ def test_a_store_that_is_down_is_reported(world):
 
 
 def test_other_processes_are_told_of_a_forgotten_consumer_before_the_ledger_forgets_it(world):
-    world.ledger.add(Row(id="1", time=NOW, consumer="a"))
-    assert world.ledger.stop() == 0
+    world.ledger.writer.add(Row(id="1", time=NOW, consumer="a"))
+    assert world.ledger.writer.stop() == 0
     world.counters.down = True
     assert world.http.post("/ledger/forget", json={"consumer": "a"}).status_code == 503
     world.counters.down = False
@@ -375,8 +375,10 @@ def test_a_ledger_that_is_down_is_reported(world, monkeypatch):
 def test_usage_and_exchanges_come_from_the_ledger(world):
     rows = [("1", "a", 5), ("2", "b", 7), ("3", "a", 11)]
     for id, consumer, tokens in rows:
-        world.ledger.add(Row(id=id, time=NOW, consumer=consumer, input_tokens=tokens, status=200, operation="chat"))
-    world.ledger.stop()
+        world.ledger.writer.add(
+            Row(id=id, time=NOW, consumer=consumer, input_tokens=tokens, status=200, operation="chat")
+        )
+    world.ledger.writer.stop()
     report = world.http.get("/usage?group_by=consumer&resolution=day").json()
     assert {group["group"]["consumer"]: group["input_tokens"] for group in report["data"]} == {"a": 16, "b": 7}
     assert report["total"]["requests"] == 3
@@ -392,8 +394,8 @@ def test_exchanges_in_memory_and_in_the_ledger_are_merged_in_order(world):
         world.entries.append({"id": id, "request_id": f"r-{id}", **said})
 
     for id, began in (("before", NOW - 50), ("both", NOW - 30), ("elsewhere", NOW - 10)):
-        world.ledger.add(Row(id=id, time=began, status=200, operation="chat"))
-    world.ledger.stop()
+        world.ledger.writer.add(Row(id=id, time=began, status=200, operation="chat"))
+    world.ledger.writer.stop()
     remember("both", NOW - 30)
     remember("no-key", NOW - 20, 401, "invalid_key", "refused")
     remember("here", NOW)

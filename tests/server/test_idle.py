@@ -17,7 +17,7 @@ import asyncio, json, sys, urllib.request
 from pathlib import Path
 from extproc.settings import config
 
-HEAVY = ("grpc", "sqlalchemy", "starlette", "uvicorn", "httpx", "httpx2", "genai_prices.data", "envoy_data_plane")
+HEAVY = ("grpc", "starlette", "uvicorn", "httpx", "httpx2", "genai_prices.data", "envoy_data_plane")
 
 async def main():
     file = Path("gateway.yaml")
@@ -50,4 +50,4 @@ def test_an_idle_processor_has_not_loaded_what_only_reports_and_probes_need(tmp_
     idle, ready, asked = json.loads(done.stdout)
     assert idle == []
     assert ready == "ok\n"
-    assert asked == ["sqlalchemy", "starlette", "uvicorn"]
+    assert asked == ["starlette", "uvicorn"]

@@ -1,8 +1,8 @@
 """The processor as a whole: one configuration at work, its servers, and the tasks beside the requests.
 
-A process loads only what it needs. grpc comes with the transport that uses it, SQLAlchemy with the first report,
-Starlette and uvicorn with the first connection, and the catalogue of prices for the configured providers alone. The
-periodic work happens at one wake-up a second.
+A process loads only what it needs. grpc comes with the transport that uses it, Starlette and uvicorn with the first
+connection, and the catalogue of prices for the configured providers alone. The periodic work happens at one wake-up a
+second.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Processor:
             reporter=self._reporter,
             socket=self._socket,
         )
-        services.books = Books(self._counters, self._ledger, self._log_expired, again=settings.limits.lease)
+        services.books = Books(self._counters, self._ledger.writer, self._log_expired, again=settings.limits.lease)
         telemetry.tool_definitions.read = self._count_tools
         telemetry.body_bytes.set_function(lambda: services.in_flight.size)
         self._forgotten = Forgotten(self._counters, _dropping(telemetry, services.answers))
@@ -140,8 +140,8 @@ class Processor:
         if reason := self.refusal_of(settings):
             raise OSError(f"budgets: {reason}")
         await self._reloads.start()
-        self._ledger.start()
-        telemetry.watch(self._ledger)
+        self._ledger.writer.start()
+        telemetry.watch(self._ledger.writer)
         telemetry.tasks.set_function(partial(_count_tasks, asyncio.get_running_loop()))
         if await self._read_keys():
             self._rebuild()
@@ -274,7 +274,7 @@ class Processor:
         with contextlib.suppress(StoreError):  # owed settles still get their rows
             await self._services.leases.turn()
             await self._services.books.catch_up()
-        await asyncio.to_thread(self._ledger.stop)
+        await asyncio.to_thread(self._ledger.writer.stop)
         with contextlib.suppress(StoreError):  # a lease that ends reports the same again
             await self._services.books.catch_up()
         self._ledger.close()

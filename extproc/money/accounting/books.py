@@ -27,7 +27,7 @@ from extproc.words.caching import CACHING
 from extproc.words.exchange import Exchange
 
 if TYPE_CHECKING:
-    from extproc.money.ledger.ledger import Ledger
+    from extproc.money.ledger.writer import Writer
 
 MAX_OWED = 10_000
 """Most settles without an answer that are tried again; beyond it the lease decides."""
@@ -63,7 +63,7 @@ class Books:
     def __init__(
         self,
         counters: Counters,
-        ledger: Ledger | None,
+        ledger: Writer | None,
         expired: Callable[[Expired], None] = lambda _expired: None,
         *,
         again: float = LEASE,

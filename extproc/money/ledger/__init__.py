@@ -6,7 +6,7 @@ credentials.
    memory:                                              a trial; ends with the process
 
 Rows are queued by the event loop (`Ledger.add`), written by a thread in batches, and read with `Ledger.usage`. This
-file and `query.py` need no database; SQLAlchemy is imported by the first report, and only in this package.
+file and `query.py` need no database.
 """
 
 from __future__ import annotations

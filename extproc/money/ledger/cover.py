@@ -1,18 +1,17 @@
-"""The places that a report reads: rollups of whole hours and days where they are ready, rows for all other time."""
+"""The tables that a report reads: rollups of whole hours and days where they are ready, rows for all other time."""
 
+# ruff: noqa: S608 - names and numbers of this package only; texts are values
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, Text, and_, collate, false, func, literal, or_, select, true
-
-from extproc.money.ledger.measures import DAYS, HOURS, LABELS, NAMES, RECENT, VALUES
+from extproc.money.ledger.measures import DAYS, HOURS, LABELS, NAMES, VALUES
 from extproc.money.ledger.query import Filters, label_of
 from extproc.money.ledger.rollups import READY
 from extproc.money.ledger.rows import label_key, text
-from extproc.money.ledger.table import EXCHANGES, ROLLUPS, UNITS
+from extproc.money.ledger.sql import Cursor, Dialect, places
 
 MAX_RANGES = 64  # ranges of one cube; with more gaps between its units it is not worth it
 
@@ -20,83 +19,93 @@ Range = tuple[int, int]
 """Microseconds; the end is exclusive."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Source:
-    """Rows of a table. `label`: the value of the report's label, where the table is not of single exchanges."""
+    """Rows of `exchanges`, or rollups of a cube: a condition, and the values for it. `label` is the value of the
+    report's label in rollups.
+    """
 
-    table: Table
-    where: ColumnElement[bool]
-    label: ColumnElement[Any] | None = None
+    dialect: Dialect
+    where: str = "TRUE"
+    values: list[object] = field(default_factory=list)
+    cube: str = ""  # empty: rows
+    label: str = "value"
 
     @property
-    def time(self) -> ColumnElement[Any]:
-        return self.table.c.time if self.table is EXCHANGES else self.table.c.start
+    def table(self) -> str:
+        return "rollups" if self.cube else "exchanges"
 
-    def field(self, name: str, dialect: str) -> ColumnElement[Any]:
-        """The column of a field, or a label's value: empty where it is missing. Its name is a parameter, never SQL."""
+    @property
+    def time(self) -> str:
+        return "start" if self.cube else "time"
+
+    def field(self, name: str) -> tuple[str, list[object]]:
+        """The column of a field, or a label's value, empty where it is missing; and the values that it needs."""
         label = label_of(name)
         if label is None:
-            return self.table.c[name]
-        if self.label is not None:
-            return self.label
-        key = label_key(label)
-        if dialect == "sqlite":
-            return func.coalesce(func.json_extract(EXCHANGES.c.labels, f'$."{key}"'), "")
-        return collate(func.coalesce(EXCHANGES.c.labels.op("->>", return_type=Text())(key), ""), "C")
+            return name, []
+        if self.cube:
+            return self.label, []
+        return self.dialect.label, [self.dialect.label_path.format(label_key(label))]
 
-    def matching(self, filters: Filters, dialect: str) -> ColumnElement[bool]:
-        """Every field is one of its values."""
-        return and_(true(), *[self.field(name, dialect).in_(_wanted(name, values)) for name, values in filters.items()])
-
-
-ROWS = Source(EXCHANGES, true())
+    def matching(self, filters: Filters) -> tuple[str, list[object]]:
+        """The source's condition, and that every field of the filters is one of its values."""
+        where, values = [self.where], [*self.values]
+        for name, wanted in filters.items():
+            column, needed = self.field(name)
+            where.append(f"{column} IN ({places(len(wanted))})" if wanted else "FALSE")
+            values += [*(needed if wanted else []), *_wanted(name, wanted)]
+        return " AND ".join(where), values
 
 
 def cover(
-    connection: Connection, names: set[str], whole: Range, *, hourly: bool = False, timed: bool = False
+    cursor: Cursor, names: set[str], whole: Range, *, hourly: bool = False, timed: bool = False
 ) -> Sequence[Source]:
     """Sources that together hold every exchange of a time once, with the fields and labels of these names. `hourly`:
     hours are told apart. `timed`: histograms of times are wanted, which sums of labels do not have.
     """
     left, found = [whole], list[Source]()
-    for unit, starts, cube, label in _cubes(connection, names, whole, hourly=hourly, timed=timed):
+    for unit, starts, cube, label in _cubes(cursor, names, whole, hourly=hourly, timed=timed):
         taken, rest = _split(left, starts, unit)
         if taken and len(taken) <= MAX_RANGES:
             left = rest
-            found.append(Source(ROLLUPS, and_(ROLLUPS.c.cube == cube, _within(ROLLUPS.c.start, taken)), label))
-    left = [part for part in left if _has_rows(connection, part)]
+            where = f"cube = ? AND ({_within('start', taken)})"
+            found.append(Source(cursor.dialect, where, [cube], cube, label))
+    left = [part for part in left if _has_rows(cursor, part)]
     if len(left) > MAX_RANGES:
         left, found = [whole], []
     if left or not found:
-        found.append(Source(EXCHANGES, _within(EXCHANGES.c.time, left)))
+        found.append(Source(cursor.dialect, f"({_within('time', left)})"))
     return found
 
 
 def _cubes(
-    connection: Connection, names: set[str], whole: Range, *, hourly: bool, timed: bool
-) -> Iterator[tuple[int, Sequence[int], str, ColumnElement[Any] | None]]:
+    cursor: Cursor, names: set[str], whole: Range, *, hourly: bool, timed: bool
+) -> Iterator[tuple[int, Sequence[int], str, str]]:
     """The cubes that have these names, the smallest first: a unit's length, the starts of ready units, the cube's name,
     and the label's value.
     """
 
-    def starts(cube: str, *, ready: bool = True) -> Sequence[int]:
-        wanted = [UNITS.c.cube == cube, UNITS.c.start >= whole[0], UNITS.c.start < whole[1]]
-        wanted += [UNITS.c.state == READY] if ready else []
-        return connection.execute(select(UNITS.c.start).where(*wanted).order_by(UNITS.c.start)).scalars().all()
+    def starts(cube: str, state: str = f"AND state = '{READY}'") -> list[int]:
+        found = cursor.rows(
+            f"SELECT start FROM rollup_units WHERE cube = ? AND start >= ? AND start < ? {state} ORDER BY start",
+            (cube, *whole),
+        )
+        return [start for (start,) in found]
 
     labels = {name for name in names if label_of(name)}
     if not labels:
-        for cube in (HOURS, RECENT) if hourly else (DAYS, HOURS, RECENT):
+        for cube in (HOURS,) if hourly else (DAYS, HOURS):
             if names <= set(cube.fields):
-                yield cube.unit, starts(cube.name), cube.name, None
+                yield cube.unit, starts(cube.name), cube.name, ""
     elif len(labels) == 1 and not hourly and not timed:
         key = label_key(label_of(next(iter(labels))) or "")
         for cube in (VALUES, LABELS):
             if names - labels <= set(cube.fields):
-                yield cube.unit, starts(cube.named(key)), cube.named(key), ROLLUPS.c.value
+                yield cube.unit, starts(cube.named(key)), cube.named(key), "value"
         # Days of which all labels are known, and this is none of them.
-        without = set(starts(NAMES)) & set(starts(DAYS.name)) - set(starts(VALUES.named(key), ready=False))
-        yield DAYS.unit, sorted(without), DAYS.name, literal("")
+        without = set(starts(NAMES)) & set(starts(DAYS.name)) - set(starts(VALUES.named(key), state=""))
+        yield DAYS.unit, sorted(without), DAYS.name, "''"
 
 
 def _split(parts: Sequence[Range], starts: Sequence[int], unit: int) -> tuple[list[Range], list[Range]]:
@@ -119,13 +128,12 @@ def _split(parts: Sequence[Range], starts: Sequence[int], unit: int) -> tuple[li
     return taken, left
 
 
-def _has_rows(connection: Connection, part: Range) -> bool:
-    time = EXCHANGES.c.time
-    return connection.execute(select(time).where(_within(time, [part])).limit(1)).first() is not None
+def _has_rows(cursor: Cursor, part: Range) -> bool:
+    return cursor.value(f"SELECT 1 FROM exchanges WHERE {_within('time', [part])} LIMIT 1") is not None
 
 
-def _within(time: ColumnElement[Any], ranges: Sequence[Range]) -> ColumnElement[bool]:
-    return or_(false(), *[and_(time >= start, time < end) for start, end in ranges])
+def _within(column: str, ranges: Sequence[Range]) -> str:
+    return " OR ".join(f"{column} >= {start} AND {column} < {end}" for start, end in ranges) or "FALSE"
 
 
 def _wanted(name: str, values: Sequence[str]) -> list[Any]:

@@ -1,8 +1,4 @@
-"""Connections to a ledger's database: SQLite in a file or in memory, or PostgreSQL. It alone knows the drivers.
-
-Rows are written through the driver itself. SQLAlchemy makes the SQL of reports and is imported by the first of them:
-it takes 13 MB and a quarter of a second, and most processes answer no report.
-"""
+"""Connections to a ledger's database: SQLite in a file or in memory, or PostgreSQL. It alone knows the drivers."""
 
 from __future__ import annotations
 
@@ -11,19 +7,15 @@ import importlib
 import logging
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from extproc.money.ledger import LedgerError
 from extproc.money.ledger.schema import migrate
+from extproc.money.ledger.sql import POSTGRESQL, SQLITE, Connection, Cursor
 from extproc.money.ledger.url import LedgerURL, Server
-from extproc.stores.sqlite.files import identity, make_private
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+from extproc.stores.sqlite.files import connect, identity, make_private
 
 CONNECT_TIMEOUT = 5  # seconds
 LOCK_TIMEOUT = 5.0  # seconds to wait for another process's transaction on the same file
@@ -46,13 +38,10 @@ class Database:
         # Memory is one connection, which threads take in turn.
         self._one = threading.Lock() if url.path is None and url.server is None else None
         self._driver: Any = sqlite3 if url.server is None else importlib.import_module("psycopg")  # an extra
-        self._connect = _sqlite(url.path) if url.server is None else _postgresql(self._driver, url.server)
-        self._idle: list[Any] = []  # connections for writing
-        self._reading: Engine | None = None
-        self._errors: tuple[type[Exception], ...] = (self._driver.Error,)
+        self.dialect = SQLITE if url.server is None else POSTGRESQL
+        self._open = _sqlite(url.path) if url.server is None else _postgresql(self._driver, url.server)
+        self._idle: list[Connection] = []
         self.in_memory = self._one is not None
-        self.dialect = "sqlite" if url.server is None else "postgresql"
-        self.placeholder = "?" if url.server is None else "%s"
         self.refusals: tuple[type[Exception], ...] = (self._driver.DataError, self._driver.IntegrityError)
 
     def prepare(self) -> None:
@@ -65,57 +54,50 @@ class Database:
                 self._ready = False
                 self.close()
             if not self._ready:
-                with self._told(), self._begin() as cursor:
-                    migrate(cursor, self.dialect)
+                with self._ledger_errors(), self._begin() as cursor:
+                    migrate(cursor)
                 self._file = _file(self._path)
                 self._ready = True
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[Any]:
-        """A cursor (PEP 249) in a transaction that is committed at the end. Raises the driver's errors, and LedgerError
-        as `prepare` does.
-        """
+    def write(self) -> Iterator[Cursor]:
+        """A transaction that is committed at the end. Raises the driver's errors, and LedgerError as `prepare` does."""
         self.prepare()
         with self._begin() as cursor:
             yield cursor
 
     @contextlib.contextmanager
-    def change(self) -> Iterator[Any]:
+    def change(self) -> Iterator[Cursor]:
         """The same as `write`. Raises LedgerError only."""
         self.prepare()
-        with self._told(), self._begin() as cursor:
+        with self._ledger_errors(), self._begin() as cursor:
             yield cursor
 
     @contextlib.contextmanager
-    def look(self) -> Iterator[Any]:
-        """A cursor (PEP 249) in a short transaction for reading, without SQLAlchemy. Raises LedgerError."""
+    def look(self) -> Iterator[Cursor]:
+        """A short transaction for reading. Raises LedgerError."""
         self.prepare()
-        with self._told(), self._begin(write=False) as cursor:
+        with self._ledger_errors(), self._begin(write=False) as cursor:
             yield cursor
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[Any]:
-        """A connection (PEP 249) for long work, closed at the end; not for memory, which has one only. Raises
-        LedgerError.
-        """
+    def alone(self) -> Iterator[Connection]:
+        """A connection for long work, closed at the end; not for memory, which has one only. Raises LedgerError."""
         self.prepare()
-        with self._told(), contextlib.closing(self._connect()) as connection:
+        with self._ledger_errors(), contextlib.closing(self._connect()) as connection:
             yield connection
 
     @contextlib.contextmanager
-    def read(self) -> Iterator[Connection]:
-        """A transaction that sees one instant. Raises LedgerError."""
+    def read(self) -> Iterator[Cursor]:
+        """A transaction for a report, which sees one instant. Raises LedgerError."""
         self.prepare()
-        engine = self._engine()
-        with self._turn(), self._told(), self._one or contextlib.nullcontext(), engine.connect() as connection:
-            if self.dialect == "sqlite":
-                connection.exec_driver_sql("BEGIN")
-            else:  # reports are few and long: more memory for hashes, no compiler
-                connection.exec_driver_sql(
-                    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL jit = off; "
-                    f"SET LOCAL work_mem = '64MB'; SET LOCAL statement_timeout = {READ_TIMEOUT}"
-                )
-            yield connection
+        with self._one_of_few(), self._ledger_errors(), self._begin(write=False, ping=True) as cursor:
+            if self.dialect is POSTGRESQL:  # reports are few and long: more memory for hashes, no compiler
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                cursor.execute("SET LOCAL jit = off")
+                cursor.execute("SET LOCAL work_mem = '64MB'")
+                cursor.execute(f"SET LOCAL statement_timeout = {READ_TIMEOUT}")
+            yield cursor
 
     def empty_log(self) -> None:
         """Have SQLite move its write-ahead log, which holds former contents of pages, into the file and empty it. A
@@ -123,18 +105,16 @@ class Database:
         """
         if self._path is not None:
             with self.alone() as connection:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                connection.raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def close(self) -> None:
         """Give the connections back. The next use opens new ones; what was in memory is gone."""
         idle, self._idle = self._idle, []  # connections in use go back to the old list, which goes with them
         for connection in idle:
             connection.close()
-        if self._reading is not None:
-            self._reading.dispose()
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _one_of_few(self) -> Iterator[None]:
         if not self._reads.acquire(timeout=READ_WAIT):
             raise LedgerError("too many reports at once")
         try:
@@ -143,65 +123,58 @@ class Database:
             self._reads.release()
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _ledger_errors(self) -> Iterator[None]:
         """The database's errors become LedgerErrors, whose text has no row and no address."""
         try:
             yield
-        except self._errors as error:
+        except self._driver.Error as error:
             raise LedgerError(f"the ledger does not answer ({reason(error)})") from None
 
     @contextlib.contextmanager
-    def _begin(self, *, write: bool = True) -> Iterator[Any]:
+    def _begin(self, *, write: bool = True, ping: bool = False) -> Iterator[Cursor]:
         """A transaction. A connection that cannot even be rolled back is not used again."""
         with self._one or contextlib.nullcontext():
             idle = self._idle
+            connection = self._take_idle(ping=ping) or self._connect()
             try:
-                connection = idle.pop()
-            except IndexError:
-                connection = self._connect()
-            try:
-                cursor = connection.cursor()
-                if self.dialect == "sqlite":  # IMMEDIATE: no other process writes between the reads and the writes here
-                    cursor.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-                yield cursor
-                connection.commit()
+                with connection.transaction(write=write) as cursor:
+                    yield cursor
             except BaseException as error:
                 if _is_read_only(error):  # a connection stays so, also when the database, or another server, is not
-                    connection.close()
+                    connection.broken = True
                     with contextlib.suppress(IndexError):
                         while True:
                             idle.pop().close()
-                    raise
-                try:
-                    connection.rollback()
-                except self._driver.Error:
+                raise
+            finally:
+                if connection.broken:
                     connection.close()
                 else:
                     idle.append(connection)
-                raise
-            idle.append(connection)
 
-    def _engine(self) -> Engine:
-        with self._preparing:
-            if self._reading is None:
-                sqlalchemy, pool = importlib.import_module("sqlalchemy"), importlib.import_module("sqlalchemy.pool")
-                make: Callable[..., Engine] = partial(sqlalchemy.create_engine, creator=self._connect)
-                if self._one is not None:
-                    self._reading = make("sqlite://", poolclass=pool.StaticPool)
-                elif self.dialect == "sqlite":
-                    self._reading = make("sqlite:///ledger")  # the creator knows the path
-                else:  # a ping finds connections that a restart of the server left dead
-                    size = {"pool_size": MAX_READS, "max_overflow": 0}
-                    self._reading = make("postgresql+psycopg://", pool_pre_ping=True, **size)
-                self._errors = (self._driver.Error, sqlalchemy.exc.SQLAlchemyError)
-            return self._reading
+    def _take_idle(self, *, ping: bool) -> Connection | None:
+        """An idle connection, if there is one. `ping` passes over those that a restart of the server left dead."""
+        with contextlib.suppress(IndexError):
+            while True:
+                connection = self._idle.pop()
+                try:
+                    if ping:
+                        with connection.transaction(write=False) as cursor:
+                            cursor.execute("SELECT 1")
+                except self._driver.Error:
+                    connection.close()
+                else:
+                    return connection
+        return None
+
+    def _connect(self) -> Connection:
+        return Connection(self._open(), self.dialect)
 
 
 def reason(error: BaseException) -> str:
     """The error's class names only: texts of these errors repeat parameters and addresses."""
-    original = getattr(error, "orig", None) or error  # SQLAlchemy's errors hold the driver's
-    code = getattr(original, "sqlite_errorname", None) or getattr(original, "sqlstate", None)
-    return f"{type(original).__name__} {code}" if code else type(original).__name__
+    code = getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None)
+    return f"{type(error).__name__} {code}" if code else type(error).__name__
 
 
 def _is_read_only(error: BaseException) -> bool:
@@ -224,34 +197,15 @@ def _sqlite(path: str | None) -> Callable[[], sqlite3.Connection]:
     except OSError as error:
         raise LedgerError(f"cannot open {path}: {error.strerror}") from None
 
-    def connect() -> sqlite3.Connection:
+    def open_file() -> sqlite3.Connection:
         with contextlib.suppress(OSError):  # the next line fails likewise, with the reason
             make_private(path)
-        connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
-        try:
-            _use_wal(connection)
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("PRAGMA secure_delete = ON")  # then the file has no bytes of a forgotten consumer either
-            connection.execute("PRAGMA threads = 1")  # a second thread, to sort the groups of reports
-        except sqlite3.Error:
-            connection.close()
-            raise
+        connection = connect(path, LOCK_TIMEOUT)
+        connection.execute("PRAGMA secure_delete = ON")  # then the file has no bytes of a forgotten consumer either
+        connection.execute("PRAGMA threads = 1")  # a second thread, to sort the groups of reports
         return connection
 
-    return connect
-
-
-def _use_wal(connection: sqlite3.Connection) -> None:
-    deadline = time.monotonic() + LOCK_TIMEOUT
-    while True:  # SQLite does not wait for a lock to change the journal mode
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
+    return open_file
 
 
 def _postgresql(driver: Any, server: Server) -> Callable[[], Any]:

@@ -1,86 +1,79 @@
 """Single exchanges, as JSON: the latest, one by its id; and the sums of their charges."""
 
+# ruff: noqa: S608 - names and numbers of this package only; texts are values
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, literal, literal_column, select, tuple_
-from sqlalchemy import text as sql
+import msgspec
 
-from extproc.money.ledger.cover import ROWS
+from extproc.money.ledger.cover import Source
 from extproc.money.ledger.query import ExchangeQuery
-from extproc.money.ledger.rows import MAX_SCOPE, label_name, micros, text
-from extproc.money.ledger.table import EXCHANGES
+from extproc.money.ledger.rows import COLUMNS, MAX_SCOPE, label_name, micros, text
+from extproc.money.ledger.sql import Cursor
 from extproc.money.ledger.usage import from_micros, rfc3339, to_micros
 from extproc.upstream.prices import decimal
 
-_c = EXCHANGES.c
-
-# SQLite's sums are of 64 bits, so there are two halves.
-_WHERE = "WHERE time >= :since AND (each.key = :prefix OR substr(each.key, 1, :length) = :start) GROUP BY each.key"
-_CHARGES = {
-    "sqlite": sql(
-        "SELECT each.key, sum(each.value & 4294967295), sum(each.value >> 32) "  # noqa: S608
-        f"FROM exchanges, json_each(exchanges.charges) AS each {_WHERE}"
-    ),
-    "postgresql": sql(
-        "SELECT each.key, sum(CAST(each.value AS numeric)), 0 "  # noqa: S608
-        f"FROM exchanges, jsonb_each_text(exchanges.charges) AS each {_WHERE}"
-    ),
-}
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM exchanges WHERE"
+_LOW = (1 << 32) - 1
 
 
-def latest(connection: Connection, query: ExchangeQuery) -> Sequence[Mapping[str, Any]]:
+def latest(cursor: Cursor, query: ExchangeQuery) -> Sequence[Mapping[str, Any]]:
     """The exchanges that a query selects, the latest first."""
-    wanted: list[ColumnElement[bool]] = [ROWS.matching(query.filters, connection.dialect.name)]
+    where, values = Source(cursor.dialect).matching(query.filters)
     if query.start is not None:
-        wanted.append(_c.time >= to_micros(query.start))
+        where, values = f"{where} AND time >= ?", [*values, to_micros(query.start)]
     if query.end is not None:
-        wanted.append(_c.time < to_micros(query.end))
+        where, values = f"{where} AND time < ?", [*values, to_micros(query.end)]
     if query.findings:
-        wanted.append(literal_column("guardrails <> '[]'"))  # as the index has it
+        where = f"{where} AND guardrails <> '[]'"  # the condition of the index
     if query.before is not None:
-        time = connection.execute(select(_c.time).where(_c.id == text(query.before))).scalar()
-        if time is None:
-            return []
-        wanted.append(tuple_(_c.time, _c.id) < tuple_(literal(time), literal(text(query.before))))
-    rows = connection.execute(
-        select(EXCHANGES).where(*wanted).order_by(_c.time.desc(), _c.id.desc()).limit(query.limit)
-    )
-    return [_json(row) for row in rows.mappings()]
+        where = f"{where} AND (time, id) < (SELECT time, id FROM exchanges WHERE id = ?)"
+        values = [*values, text(query.before)]
+    return [
+        _json(row)
+        for row in cursor.rows(f"{_SELECT} {where} ORDER BY time DESC, id DESC LIMIT {query.limit:d}", values)
+    ]
 
 
-def one(connection: Connection, id: str) -> Mapping[str, Any] | None:
+def one(cursor: Cursor, id: str) -> Mapping[str, Any] | None:
     """The exchange of that id; else the latest whose `request_id` it is."""
-    for column in (_c.id, _c.request_id):
-        wanted = select(EXCHANGES).where(column == text(id)).order_by(_c.time.desc()).limit(1)
-        found = connection.execute(wanted).mappings().first()
-        if found is not None:
-            return _json(found)
+    for column in ("id", "request_id"):
+        for row in cursor.rows(f"{_SELECT} {column} = ? ORDER BY time DESC LIMIT 1", (text(id),)):
+            return _json(row)
     return None
 
 
-def charges(connection: Connection, prefix: str, since: float) -> Mapping[str, int]:
+def charges(cursor: Cursor, prefix: str, since: float) -> Mapping[str, int]:
     """Sums of charges by scope, exact: scopes equal to `prefix` or that go on with a colon; `since` in epoch
     seconds.
     """
     prefix = text(prefix, MAX_SCOPE)
     start = f"{prefix}:"
-    wanted = {"since": micros(since), "prefix": prefix, "length": len(start), "start": start}
-    rows = connection.execute(_CHARGES[connection.dialect.name], wanted)
+    amount = "CAST(each.value AS BIGINT)"  # sums of SQLite are of 64 bits, so there are two halves
+    rows = cursor.rows(
+        f"SELECT each.key, sum({amount} & {_LOW}), sum({amount} >> 32) "
+        f"FROM exchanges, {cursor.dialect.each_charge} "
+        "WHERE time >= ? AND (each.key = ? OR substr(each.key, 1, ?) = ?) GROUP BY each.key",
+        (micros(since), prefix, len(start), start),
+    )
     return {scope: int(low) + (int(high) << 32) for scope, low, high in rows}
 
 
-def _json(row: RowMapping) -> Mapping[str, Any]:
-    shown = {str(name): value for name, value in row.items()}  # SQLAlchemy's names are a subclass of str
+def _json(row: Sequence[Any]) -> Mapping[str, Any]:
+    shown = dict(zip(COLUMNS, row, strict=True))
+    for name in ("labels", "guardrails", "charges", "tries"):
+        if isinstance(shown[name], str):  # PostgreSQL's driver has read them already
+            shown[name] = msgspec.json.decode(shown[name])
+    shown |= {name: bool(shown[name]) for name in ("stream", "complete")}
     cost = shown.pop("cost")
     savings = {f"{name}_usd": decimal(shown.pop(name)) for name in ("saved", "prompt_saved", "prompt_extra")}
     return {
         **shown,
-        "time": rfc3339(from_micros(row["time"])),
-        "labels": {label_name(key): value for key, value in row["labels"].items()},
+        "time": rfc3339(from_micros(shown["time"])),
+        "labels": {label_name(key): value for key, value in shown["labels"].items()},
         "cost_usd": None if cost is None else decimal(cost),
         **savings,
-        "tries": row["tries"] or [],
+        "tries": shown["tries"] or [],
     }

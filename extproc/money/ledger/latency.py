@@ -1,18 +1,16 @@
 """Reports beside usage: how long answers took, and the findings of guardrails."""
 
+# ruff: noqa: S608 - names and numbers of this package only; texts are values
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, select
-from sqlalchemy import text as sql
-
 from extproc.money.ledger.cover import Source
 from extproc.money.ledger.measures import BOUNDS, LATENCY
 from extproc.money.ledger.query import Query
-from extproc.money.ledger.table import EXCHANGES
+from extproc.money.ledger.sql import Cursor
 from extproc.money.ledger.usage import (
     MAX_BUCKETS,
     begin_of,
@@ -20,9 +18,9 @@ from extproc.money.ledger.usage import (
     from_micros,
     parts,
     rfc3339,
+    shown_as,
     summed,
     to_micros,
-    value_of,
 )
 
 MAX_FINDINGS = 200  # kinds of findings in an answer
@@ -33,17 +31,16 @@ _NAMES, _SHARES = ("p50_ms", "p95_ms", "first_p50_ms", "first_p95_ms"), (0.5, 0.
 _Row = tuple[Any, tuple[str, ...], int, Sequence[float | None]]
 """The micros at which a bucket begins, its group, its answers, and the values of `_NAMES`."""
 _MEASURES = {"requests": "count(*)", **LATENCY}
-_EACH = {"sqlite": "json_each(exchanges.guardrails)", "postgresql": "jsonb_array_elements_text(exchanges.guardrails)"}
 
 
-def latency(connection: Connection, query: Query) -> Mapping[str, Any]:
+def latency(cursor: Cursor, query: Query) -> Mapping[str, Any]:
     """The median and the 95th percentile of answers' times and of the times to their first tokens. At most MAX_BUCKETS
     rows, in order of time.
     """
     data: list[Mapping[str, Any]] = []
-    exact = _are_few(connection, query)
-    for part in parts(connection, query):
-        found = _exact(connection, query, part) if exact else _estimated(connection, query, part, len(data))
+    exact = _are_few(cursor, query)
+    for part in parts(cursor, query):
+        found = _exact(cursor, query, part) if exact else _estimated(cursor, query, part, len(data))
         for begins, group, answers, times in found:
             start, end = bounds(query, part, begins)
             row: dict[str, Any] = {"start": rfc3339(start), "end": rfc3339(end)}
@@ -62,38 +59,46 @@ def latency(connection: Connection, query: Query) -> Mapping[str, Any]:
     }
 
 
-def _are_few(connection: Connection, query: Query) -> bool:
-    within = EXCHANGES.c.time >= to_micros(query.start), EXCHANGES.c.time < to_micros(query.end)
-    some = select(EXCHANGES.c.time).where(*within).limit(EXACT + 1).subquery()
-    return int(connection.execute(select(func.count()).select_from(some)).scalar() or 0) <= EXACT
+def _are_few(cursor: Cursor, query: Query) -> bool:
+    some = f"SELECT 1 FROM exchanges WHERE time >= ? AND time < ? LIMIT {EXACT + 1}"
+    count = cursor.value(f"SELECT count(*) FROM ({some}) AS few", (to_micros(query.start), to_micros(query.end)))
+    return int(count) <= EXACT
 
 
-def _estimated(connection: Connection, query: Query, part: tuple[datetime, datetime], before: int) -> Iterator[_Row]:
+def _estimated(cursor: Cursor, query: Query, part: tuple[datetime, datetime], before: int) -> Iterator[_Row]:
     """From histograms."""
-    for begins, group, sums in summed(connection, query, _MEASURES, *part, limit=MAX_BUCKETS + 1 - before):
-        counts = [int(count or 0) for count in sums[1:]]
+    for begins, group, sums in summed(cursor, query, _MEASURES, *part, limit=MAX_BUCKETS + 1 - before):
+        counts = [count or 0 for count in sums[1:]]
         took, first = counts[:_PARTS], counts[_PARTS:]
         yield begins, group, sum(took), [percentile(each, share) for each in (took, first) for share in _SHARES]
 
 
-def _exact(connection: Connection, query: Query, part: tuple[datetime, datetime]) -> Iterator[_Row]:
+def _exact(cursor: Cursor, query: Query, part: tuple[datetime, datetime]) -> Iterator[_Row]:
     """From the times of each answer."""
-    start, end = map(to_micros, part)
-    source = Source(EXCHANGES, (EXCHANGES.c.time >= start) & (EXCHANGES.c.time < end))
-    dialect, columns = connection.dialect.name, EXCHANGES.c
-    keys = [source.field(name, dialect) for name in query.group_by]
-    named = [column.label(f"c{number}") for number, column in enumerate(keys)]
-    times = columns.outcome, columns.duration_ms, columns.first_token_ms
-    rows = select(columns.time, *times, *named).where(source.where, source.matching(query.filters, dialect))
+    source = Source(cursor.dialect, "time >= ? AND time < ?", [*map(to_micros, part)])
+    columns = [source.field(name) for name in query.group_by]
+    where, values = source.matching(query.filters)
+    names = ", ".join(("time", "outcome", "duration_ms", "first_token_ms", *(column for column, _ in columns)))
+    given = [value for _, needed in columns for value in needed]
+    shown = [shown_as(name) for name in query.group_by]
     found: dict[tuple[int, tuple[str, ...]], tuple[list[int], list[int]]] = {}
-    for time, outcome, took, first, *group in connection.execute(rows):
-        took_all, first_all = found.setdefault((begin_of(query, time), tuple(map(value_of, group))), ([], []))
+    for time, outcome, took, first, *group in cursor.rows(
+        f"SELECT {names} FROM exchanges WHERE {where}",
+        given + values,
+    ):
+        texts = tuple([show(value) for show, value in zip(shown, group, strict=True)])
+        took_all, first_all = found.setdefault((begin_of(query, time), texts), ([], []))
         if outcome == "ok":
             took_all.append(took)
             if first is not None:
                 first_all.append(first)
-    for (begins, names), values in sorted(found.items()):
-        yield begins, names, len(values[0]), [_quantile(sorted(each), share) for each in values for share in _SHARES]
+    for (begins, group_names), values_ in sorted(found.items()):
+        yield (
+            begins,
+            group_names,
+            len(values_[0]),
+            [_quantile(sorted(each), share) for each in values_ for share in _SHARES],
+        )
 
 
 def _quantile(values: Sequence[int], share: float) -> float | None:
@@ -118,21 +123,17 @@ def percentile(counts: Sequence[int], share: float) -> float | None:
     return None
 
 
-def findings(connection: Connection, query: Query) -> Sequence[Mapping[str, Any]]:
+def findings(cursor: Cursor, query: Query) -> Sequence[Mapping[str, Any]]:
     """Findings of guardrails in a query's time, the most frequent first; of its filters, consumer and team count."""
-    wanted, given = "", dict[str, Any]()
-    for name in ("consumer", "team"):
-        for number, value in enumerate(query.filters.get(name, ())[:1]):
-            wanted += f" AND exchanges.{name} = :{name}{number}"
-            given[f"{name}{number}"] = value
-    rows = connection.execute(
-        sql(
-            "SELECT each.value, count(*), max(exchanges.time) FROM exchanges, "  # noqa: S608
-            f"{_EACH[connection.dialect.name]} AS each{'' if connection.dialect.name == 'sqlite' else '(value)'} "
-            "WHERE exchanges.guardrails <> '[]' AND exchanges.time >= :start AND exchanges.time < :end"
-            f"{wanted} GROUP BY each.value ORDER BY 2 DESC, 1 LIMIT {MAX_FINDINGS}"
-        ),
-        {"start": to_micros(query.start), "end": to_micros(query.end), **given},
+    filters = {name: query.filters[name] for name in ("consumer", "team") if name in query.filters}
+    source = Source(
+        cursor.dialect, "guardrails <> '[]' AND time >= ? AND time < ?", [to_micros(query.start), to_micros(query.end)]
+    )
+    where, values = source.matching(filters)
+    rows = cursor.rows(
+        f"SELECT each.value, count(*), max(time) FROM exchanges, {cursor.dialect.each_finding} "
+        f"WHERE {where} GROUP BY each.value ORDER BY 2 DESC, 1 LIMIT {MAX_FINDINGS}",
+        values,
     )
     return [
         {"finding": value, "exchanges": int(count), "latest": rfc3339(from_micros(at))} for value, count, at in rows

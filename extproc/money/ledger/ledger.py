@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from extproc.money.ledger import LedgerError, Row, SchemaError, privacy
+from extproc.money.ledger import LedgerError, SchemaError, exchanges, privacy
 from extproc.money.ledger.database import Database
+from extproc.money.ledger.latency import findings, latency
 from extproc.money.ledger.operators import Operators
 from extproc.money.ledger.query import ExchangeQuery, Query
 from extproc.money.ledger.rollups import Rollups, drop, share
 from extproc.money.ledger.rows import micros
-from extproc.money.ledger.schema import prune
+from extproc.money.ledger.sql import SQLITE
 from extproc.money.ledger.url import LedgerURL
-from extproc.money.ledger.writer import MAX_QUEUED, STOP_TIMEOUT, Writer
-
-if TYPE_CHECKING:
-    from extproc.money.ledger.usage import UsageReport
+from extproc.money.ledger.usage import UsageReport, usage
+from extproc.money.ledger.writer import MAX_QUEUED, Writer
 
 PRUNE_BATCH = 5000
 PRUNE_PAUSE = 0.05  # seconds between batches, in which the writer has its turn
@@ -27,16 +26,13 @@ _log = logging.getLogger(__name__)
 
 
 class Ledger:
-    """`start`, `stop` and `add` are the event loop's. The other methods block, and raise LedgerError.
-
-    The first report of a process imports SQLAlchemy.
-    """
+    """Rows go in through `writer`, on the event loop. The methods block, and raise LedgerError."""
 
     def __init__(self, url: LedgerURL, max_queued: int = MAX_QUEUED) -> None:
         self._database = Database(url)
-        self._writer = Writer(self._database, max_queued)
+        self.writer = Writer(self._database, max_queued)
         self.operators = Operators(self._database)
-        self._rollups = Rollups(self._database, lambda: self._writer.stopping)
+        self._rollups = Rollups(self._database, lambda: self.writer.stopping)
         try:
             self._database.prepare()
         except SchemaError:
@@ -48,113 +44,46 @@ class Ledger:
                 raise LedgerError(f"cannot open {url.path}: {error}") from None
             _log.warning("%s: rows wait until it does", error)
 
-    @property
-    def on_written(self) -> Callable[[Sequence[str]], None]:
-        """Called on the writer's thread with the ids of rows, once they are committed; those of replays too."""
-        return self._writer.on_written
-
-    @on_written.setter
-    def on_written(self, listener: Callable[[Sequence[str]], None]) -> None:
-        self._writer.on_written = listener
-
-    @property
-    def on_refused(self) -> Callable[[str], None]:
-        """Called on the writer's thread with the id of a row that the database refused for its values."""
-        return self._writer.on_refused
-
-    @on_refused.setter
-    def on_refused(self, listener: Callable[[str], None]) -> None:
-        self._writer.on_refused = listener
-
-    @property
-    def written(self) -> int:
-        """Rows committed by this process."""
-        return self._writer.written
-
-    @property
-    def dropped(self) -> int:
-        """Rows that `add` did not take."""
-        return self._writer.dropped
-
-    @property
-    def refused(self) -> int:
-        """Rows that the database refused for their values."""
-        return self._writer.refused
-
-    @property
-    def failures(self) -> int:
-        """Commits that failed; their rows wait."""
-        return self._writer.failures
-
-    @property
-    def queued(self) -> int:
-        """Rows that wait to be committed."""
-        return self._writer.queued
-
-    def start(self) -> None:
-        """Begin to write. Rows may be added before."""
-        self._writer.start()
-
-    def stop(self, timeout: float = STOP_TIMEOUT) -> int:
-        """Write the queued rows, in `timeout` seconds at most, and end the thread. Returns how many rows are lost."""
-        return self._writer.stop(timeout)
-
     def close(self) -> None:
         """Give the connections back. Rows in memory are gone."""
         self._database.close()
 
-    def add(self, row: Row) -> bool:
-        """Queue a row; never blocks. False: the queue is full, and the row is not taken."""
-        return self._writer.add(row)
-
     def usage(self, query: Query) -> UsageReport:
         """The usage report."""
-        from extproc.money.ledger.usage import usage  # noqa: PLC0415
-
-        with self._database.read() as connection:
-            return usage(connection, query)
+        with self._database.read() as cursor:
+            return usage(cursor, query)
 
     def latency(self, query: Query) -> Mapping[str, Any]:
         """How long answers took, as JSON."""
-        from extproc.money.ledger.latency import latency  # noqa: PLC0415
-
-        with self._database.read() as connection:
-            return latency(connection, query)
+        with self._database.read() as cursor:
+            return latency(cursor, query)
 
     def findings(self, query: Query) -> Sequence[Mapping[str, Any]]:
         """Findings of guardrails in the query's time, the most frequent first."""
-        from extproc.money.ledger.latency import findings  # noqa: PLC0415
-
-        with self._database.read() as connection:
-            return findings(connection, query)
+        with self._database.read() as cursor:
+            return findings(cursor, query)
 
     def exchanges(self, query: ExchangeQuery) -> Sequence[Mapping[str, Any]]:
         """The latest exchanges, as JSON."""
-        from extproc.money.ledger import exchanges  # noqa: PLC0415
-
-        with self._database.read() as connection:
-            return exchanges.latest(connection, query)
+        with self._database.read() as cursor:
+            return exchanges.latest(cursor, query)
 
     def exchange(self, id: str) -> Mapping[str, Any] | None:
         """One exchange, as JSON, by its id or its request's; None: there is none."""
-        from extproc.money.ledger import exchanges  # noqa: PLC0415
-
-        with self._database.read() as connection:
-            return exchanges.one(connection, id)
+        with self._database.read() as cursor:
+            return exchanges.one(cursor, id)
 
     def charges_by_scope(self, prefix: str, since: float = 0.0) -> Mapping[str, int]:
         """Sums of charges by scope, of exchanges since `since` (epoch seconds): the counters should show the same."""
-        from extproc.money.ledger import exchanges  # noqa: PLC0415
-
-        with self._database.read() as connection:
-            return exchanges.charges(connection, prefix, since)
+        with self._database.read() as cursor:
+            return exchanges.charges(cursor, prefix, since)
 
     def examine(self) -> None:
         """Write, and take it back: a ledger that can be read may not be writable."""
         try:
             self.operators.examine()
         except LedgerError:
-            if self._database.dialect == "sqlite":
+            if self._database.dialect is SQLITE:
                 raise
             self.operators.examine()  # the server may have ended the connection since it was last used
 
@@ -162,15 +91,17 @@ class Ledger:
         """Delete rows older than `before` (epoch seconds), batch by batch. Returns their number: not all, once the
         ledger is stopped.
         """
-        total, statement = 0, prune(self._database.placeholder)
+        total, oldest = 0, "SELECT id FROM exchanges WHERE time < ? ORDER BY time, id LIMIT ?"
         while True:
             with self._database.change() as cursor:
-                share(cursor, self._database.dialect)
+                share(cursor)
                 drop(cursor, micros(before))
-                cursor.execute(statement, (micros(before), PRUNE_BATCH))
-                deleted = int(cursor.rowcount)
+                deleted = cursor.execute(
+                    f"DELETE FROM exchanges WHERE id IN ({oldest})",  # noqa: S608
+                    (micros(before), PRUNE_BATCH),
+                )
             total += deleted
-            if deleted < PRUNE_BATCH or self._writer.stopping:
+            if deleted < PRUNE_BATCH or self.writer.stopping:
                 return total
             time.sleep(PRUNE_PAUSE)
 
@@ -181,7 +112,7 @@ class Ledger:
         total = 0
         while done := privacy.forget(self._database, consumer, delete=delete):
             total += done
-            if done < privacy.BATCH or self._writer.stopping:
+            if done < privacy.BATCH or self.writer.stopping:
                 break
             time.sleep(PRUNE_PAUSE)
         if total:

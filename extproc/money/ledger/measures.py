@@ -19,8 +19,6 @@ _FINE = tuple(1 << power for power in range(7))
 _COARSE = tuple(125 << power for power in range(10))
 BOUNDS = (*_FINE, *_COARSE)
 """Milliseconds, 1 to 64 and 125 to 64,000: upper bounds of the histograms' parts; one more part has the rest."""
-# The columns of the fine parts were added behind the others.
-_PLACES = (*range(len(_COARSE) + 1, len(BOUNDS) + 1), *range(len(_COARSE) + 1))
 
 
 def _each(condition: str, value: str = "1") -> str:
@@ -31,8 +29,8 @@ def _histogram(name: str, column: str) -> Mapping[str, str]:
     """Answers by the time they took. Refusals and failures are fast or slow for reasons of their own."""
     parts = zip((0, *BOUNDS), (*BOUNDS, 1 << 40), strict=True)
     return {
-        f"{name}_{place}": _each(f"outcome = 'ok' AND {column} >= {low} AND {column} < {high}")
-        for place, (low, high) in zip(_PLACES, parts, strict=True)
+        f"{name}_{number}": _each(f"outcome = 'ok' AND {column} >= {low} AND {column} < {high}")
+        for number, (low, high) in enumerate(parts)
     }
 
 
@@ -74,13 +72,11 @@ class Cube:
         return f"{self.name}{label_key}" if self.labelled else self.name
 
 
-RECENT = Cube("recent", HOUR, FIELDS)
-"""Dropped some days after their day's rollups are there."""
 HOURS = Cube("hour", HOUR, tuple(name for name in FIELDS if name not in ("consumer", "key")))
+"""An hour has few rows of one consumer and key, so sums by these would save nothing."""
 DAYS = Cube("day", DAY, FIELDS, most=100_000)
 VALUES = Cube("value:", DAY, (), labelled=True, most=20_000)
 LABELS = Cube("label:", DAY, ("team", "model", "outcome"), labelled=True)
 
-HOURLY = (RECENT.name, HOURS.name)
 NAMES = "names"
 """The unit of a day that says: every label of that day has units of its own, of VALUES and of LABELS."""

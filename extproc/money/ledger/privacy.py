@@ -1,10 +1,12 @@
 """The end of a consumer's records: its rows lose all that names it, or are deleted, and so are sums that hold them."""
 
+# ruff: noqa: S608 - names and numbers of this package only; texts are values
 from __future__ import annotations
 
 from extproc.money.ledger import rollups
 from extproc.money.ledger.database import Database
 from extproc.money.ledger.rows import text
+from extproc.money.ledger.sql import places
 
 FORGOTTEN = "(forgotten)"
 """The consumer of rows that stay for their cost."""
@@ -19,14 +21,11 @@ def forget(database: Database, consumer: str, *, delete: bool) -> int:
     """Forget up to BATCH rows of a consumer, and the sums of their hours and days. Returns the number of rows. Raises
     LedgerError.
     """
-    place = database.placeholder
     with database.change() as cursor:
-        rollups.share(cursor, database.dialect)
-        cursor.execute(f"SELECT id, time FROM exchanges WHERE consumer = {place} LIMIT {BATCH}", (text(consumer),))  # noqa: S608
-        found = cursor.fetchall()
+        rollups.share(cursor)
+        found = cursor.rows(f"SELECT id, time FROM exchanges WHERE consumer = ? LIMIT {BATCH}", (text(consumer),))
         if found:
-            ids = ", ".join([place] * len(found))
-            change = "DELETE FROM exchanges" if delete else f"UPDATE exchanges SET {_EMPTIED}"  # noqa: S608
-            cursor.execute(f"{change} WHERE id IN ({ids})", [id for id, _ in found])
+            change = "DELETE FROM exchanges" if delete else f"UPDATE exchanges SET {_EMPTIED}"
+            cursor.execute(f"{change} WHERE id IN ({places(len(found))})", [id for id, _ in found])
             rollups.erase(cursor, [time for _, time in found])
     return len(found)

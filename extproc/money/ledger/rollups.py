@@ -1,17 +1,16 @@
 """Sums by hour and by day, made beside the traffic from the rows of time that has passed. A report over a million
 rows then reads some thousands of sums.
 
-A unit is one cube's rollups of an hour or a day (`measures.py`). Reports use the units whose state is READY and read
-rows for all other time, so they are exact at any moment:
+A unit is an hour, with its rollups of HOURS, or a day, with those of the other cubes (`measures.py`). Reports use the
+cubes of a unit whose state is READY and read rows for all other time, so they are exact at any moment:
 
    1. claim    a short transaction writes a token into the unit's state
-   2. read     the rows are summed in a snapshot, into a temporary table; writers go on
+   2. sum      the rows are summed into a temporary table, while writers go on
    3. keep     a short transaction copies the sums and sets READY, if the token is still there
 
 Whatever changes rows of a unit's time marks the unit STALE in the same transaction (`spoil`), whichever step it is in.
-A unit with too many combinations is LEFT to the rows. PostgreSQL runs transactions side by side: those that change rows
-hold a shared lock, steps 1 and 3 an exclusive one. Only the driver is used here: a process that answers no report has
-no SQLAlchemy.
+A cube with too many combinations is LEFT to the rows. PostgreSQL runs transactions side by side: those that change rows
+hold a shared lock, steps 1 and 3 an exclusive one.
 
 Each of the cubes pays for itself. A million rows of a month, 200 consumers and 20,000 runs on SQLite, against one table
 of hours and all fields (686,000 sums, because an hour has few rows of one combination):
@@ -26,85 +25,63 @@ A writer that added each row to its sums would cost the process that serves more
 sums as stale; a thread adds up in SQL, without the interpreter's lock.
 """
 
-# ruff: noqa: S608 - names and numbers of this file only; texts are parameters
+# ruff: noqa: S608 - names and numbers of this file only; texts are values
 from __future__ import annotations
 
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from extproc.money.ledger.database import READ_TIMEOUT, Database
-from extproc.money.ledger.measures import (
-    DAY,
-    DAYS,
-    HOUR,
-    HOURLY,
-    HOURS,
-    LABELS,
-    LATENCY,
-    MEASURES,
-    NAMES,
-    RECENT,
-    USAGE,
-    VALUES,
-    Cube,
-)
-from extproc.money.ledger.query import FIELDS
+from extproc.money.ledger.measures import DAY, DAYS, HOUR, HOURS, LABELS, MEASURES, NAMES, USAGE, VALUES, Cube
 from extproc.money.ledger.rows import micros
+from extproc.money.ledger.sql import POSTGRESQL, SQLITE, Connection, Cursor
 
 READY, LEFT, STALE = "", "left", "stale"
 GRACE = 120.0  # seconds after which an hour counts as passed; later rows make its rollups again
-KEPT_HOURS = 3 * DAY  # age at which the hours of a finished day are dropped
 MAX_LABELS = 64  # names of labels in a day; with more, labels are left to the rows
 MAX_LABEL_ROWS = 100_000  # combinations of labels in a day
 PAUSE = 0.05  # seconds between units, in which the writer has its turn
 _ABANDONED = 600  # seconds after which a claim is void: its process ended
 _LOCK = 7_310_868_733_423_013  # of PostgreSQL
 _STEPS = 1_000_000  # instructions of SQLite between looks whether to stop
-
-_NO_TIMES = ", ".join(f"0 AS {name}" for name in LATENCY)
-_USAGE_SUMS = ", ".join(f"{sql} AS {name}" for name, sql in USAGE.items()) + f", {_NO_TIMES}"
-_SUMS = ", ".join(f"sum({name}) AS {name}" for name in MEASURES)
-_RAW_SUMS = ", ".join(f"{sql} AS {name}" for name, sql in MEASURES.items())
-_NOTHING = "''"
-_EMPTY = {"status": "0", "stream": "FALSE"}
-_COLUMNS = ", ".join(("cube", "start", "value", *FIELDS, *MEASURES))
-_EACH_LABEL = {
-    "sqlite": "exchanges, json_each(exchanges.labels) AS each",
-    "postgresql": "exchanges, jsonb_each_text(exchanges.labels) AS each",
-}
+_UNIT = {HOURS: f"cube = '{HOURS.name}'", DAYS: f"cube <> '{HOURS.name}'"}  # the cubes of an hour, and of a day
 
 
-def share(cursor: Any, dialect: str) -> None:
+def _sums(measures: Iterable[str]) -> str:
+    return ", ".join(f"sum({name}) AS {name}" for name in measures)
+
+
+def share(cursor: Cursor) -> None:
     """Let no unit be claimed or kept before this transaction, which changes rows, has ended."""
-    if dialect == "postgresql":  # SQLite has one writer at a time
+    if cursor.dialect is POSTGRESQL:  # SQLite has one writer at a time
         cursor.execute(f"SELECT pg_advisory_xact_lock_shared({_LOCK})")
 
 
-def spoil(cursor: Any, times: Iterable[int]) -> None:
+def _units(times: Iterable[int]) -> Iterator[tuple[int, str]]:
+    """The start and the cubes of each unit that holds any of these times (microseconds)."""
+    hours = {at // HOUR * HOUR for at in times}
+    for unit, starts in ((HOURS, hours), (DAYS, {hour // DAY * DAY for hour in hours})):
+        for start in sorted(starts):
+            yield start, _UNIT[unit]
+
+
+def spoil(cursor: Cursor, times: Iterable[int]) -> None:
     """Mark the units that hold any of these times (microseconds) as stale."""
-    for hour in sorted({at // HOUR for at in times}):
-        cursor.execute(
-            f"UPDATE rollup_units SET state = '{STALE}' WHERE "
-            f"start = {hour * HOUR} AND cube IN {HOURLY} OR start = {hour * HOUR // DAY * DAY} AND cube NOT IN {HOURLY}"
-        )
+    for start, cubes in _units(times):
+        cursor.execute(f"UPDATE rollup_units SET state = '{STALE}' WHERE start = {start} AND {cubes}")
 
 
-def erase(cursor: Any, times: Iterable[int]) -> None:
+def erase(cursor: Cursor, times: Iterable[int]) -> None:
     """The same, and delete the rollups of these units: they hold names."""
-    spoil(cursor, times := list(times))
-    for hour in sorted({at // HOUR * HOUR for at in times}):
-        for start, cubes in ((hour, "IN"), (hour // DAY * DAY, "NOT IN")):
-            cursor.execute(
-                f"DELETE FROM rollups WHERE start = {start} AND cube IN "
-                f"(SELECT cube FROM rollup_units WHERE start = {start} AND cube {cubes} {HOURLY})"
-            )
+    for start, cubes in _units(times):
+        _clear(cursor, start, cubes)
+        cursor.execute(f"UPDATE rollup_units SET state = '{STALE}' WHERE start = {start} AND {cubes}")
 
 
-def drop(cursor: Any, before: int) -> None:
+def drop(cursor: Cursor, before: int) -> None:
     """Delete the rollups of the days before a time (microseconds), and mark those of its day up to it as stale."""
     day = before // DAY * DAY
     for table in ("rollups", "rollup_units"):
@@ -118,8 +95,6 @@ class Rollups:
     def __init__(self, database: Database, stopping: Callable[[], bool]) -> None:
         self._database = database
         self._stopping = stopping
-        self._dialect = database.dialect
-        self._place = database.placeholder
 
     def make(self, now: float) -> int:
         """Make the units of time that has passed, the oldest first; `now` in epoch seconds. Returns their number.
@@ -129,270 +104,173 @@ class Rollups:
         if self._database.in_memory:
             return 0
         with self._database.alone() as connection:
-            if self._dialect == "sqlite":
-                connection.execute("PRAGMA temp_store = MEMORY")  # there may be no folder for temporary files
-                connection.set_progress_handler(self._stopping, _STEPS)
+            if connection.dialect is SQLITE:
+                connection.raw.execute("PRAGMA temp_store = MEMORY")  # there may be no folder for temporary files
+                connection.raw.set_progress_handler(self._stopping, _STEPS)
             else:
-                connection.execute(f"SET statement_timeout = {READ_TIMEOUT}")
-                connection.commit()
-            day = self._next(connection, 0)
-            while day is not None and day < passed and not self._stopping():
-                done = self._make_day(connection, day, min(passed, day + DAY), whole=day + DAY <= passed)
-                if done:  # a ledger of years loses the hours of one day at a time
-                    self._drop_hours(connection, min(day + 1, passed // DAY * DAY - KEPT_HOURS))
-                made += done
-                day = self._next(connection, day + DAY)
-            self._drop_hours(connection, passed // DAY * DAY - KEPT_HOURS)
+                connection.raw.execute(f"SET statement_timeout = {READ_TIMEOUT}")
+                connection.raw.commit()
+            for start, unit in self._missing(connection, passed):
+                if self._stopping():
+                    break
+                made += self._make(connection, start, unit)
+                time.sleep(PAUSE)
         return made
 
     def reset(self) -> None:
         """Mark all units as stale, so that they are made again."""
         with self._database.change() as cursor:
-            self._lock(cursor)
+            _lock(cursor)
             cursor.execute(f"UPDATE rollup_units SET state = '{STALE}'")
 
-    def _make_day(self, connection: Any, day: int, until: int, *, whole: bool) -> int:
-        """Make what is missing of a day; of one that has not passed, its hours."""
-        with self._reading(connection) as cursor:
-            cursor.execute(f"SELECT start, cube, state FROM rollup_units WHERE start >= {day} AND start < {day + DAY}")
-            made = {(start, cube) for start, cube, state in cursor.fetchall() if state in (READY, LEFT)}
-        steps: list[Callable[[], bool]] = []
-        if (day, DAYS.name) not in made:
-            missing = [hour for hour in range(day, until, HOUR) if (hour, RECENT.name) not in made]
-            steps += [partial(self._make_hour, connection, hour) for hour in missing]
-            steps += [partial(self._add_up, connection, day)] if whole else []
-        if whole and (day, NAMES) not in made:
-            steps.append(partial(self._make_labels, connection, day))
-        done = 0
-        for step in steps:
-            if self._stopping():
-                break
-            done += step()
-            time.sleep(PAUSE)
-        return done
+    def _missing(self, connection: Connection, passed: int) -> Iterator[tuple[int, Cube]]:
+        """The units of passed time that are not made, in days that have rows."""
+        day = 0
+        while True:
+            with connection.transaction(write=False) as cursor:
+                first = cursor.value(f"SELECT min(time) FROM exchanges WHERE time >= {day}")
+                if first is None or first >= passed:
+                    return
+                day = first // DAY * DAY
+                made = set(
+                    cursor.rows(
+                        f"SELECT start, cube FROM rollup_units WHERE start >= {day} AND start < {day + DAY} "
+                        f"AND cube IN ('{HOURS.name}', '{DAYS.name}') AND state IN ('{READY}', '{LEFT}')"
+                    )
+                )
+            for hour in range(day, min(passed, day + DAY), HOUR):
+                if (hour, HOURS.name) not in made:
+                    yield hour, HOURS
+            if day + DAY <= passed and (day, DAYS.name) not in made:
+                yield day, DAYS
+            day += DAY
 
-    def _make_hour(self, connection: Any, hour: int) -> bool:
-        """Sum an hour's rows, by all fields and by most of them."""
-        fields = ", ".join(FIELDS)
-        if self._is_empty(connection, hour):
-            return True
-        token = self._claim(connection, hour, *HOURLY)
+    def _make(self, connection: Connection, start: int, unit: Cube) -> bool:
+        """Make a unit. False: another process is at it, or its rows have changed meanwhile."""
+        token = self._claim(connection, start, unit)
         if token is None:
             return False
-        with (
-            self._summed(
-                connection,
-                f"SELECT {fields}, {_RAW_SUMS} FROM exchanges WHERE time >= {hour} AND time < {hour + HOUR} "
-                f"GROUP BY {fields} LIMIT {RECENT.most + 1}",
-            ) as count,
-            self._keeping(connection, hour, token, *HOURLY) as cursor,
-        ):
-            if cursor is None:
-                return False
-            if count <= RECENT.most:
-                self._copy(cursor, RECENT, hour, "made")
-                self._copy(cursor, HOURS, hour, "made")
-            self._set(cursor, hour, READY if count <= RECENT.most else LEFT, *HOURLY)
-        return True
-
-    def _is_empty(self, connection: Any, hour: int) -> bool:
-        """True when an hour has no rows: its units are then ready. No row arrives during this transaction."""
-        with self._writing(connection) as cursor:
-            cursor.execute(f"SELECT 1 FROM exchanges WHERE time >= {hour} AND time < {hour + HOUR} LIMIT 1")
-            if cursor.fetchone() is not None:
-                return False
-            self._clear(cursor, hour, *HOURLY)
-            self._set(cursor, hour, READY, *HOURLY)
-        return True
-
-    def _add_up(self, connection: Any, day: int) -> bool:
-        """Add up a day from its hours, in one transaction: nothing changes them meanwhile."""
-        source = f"rollups WHERE cube = '{RECENT.name}' AND start >= {day} AND start < {day + DAY}"
-        with self._writing(connection) as cursor:
-            cursor.execute(
-                f"SELECT state, count(*) FROM rollup_units WHERE cube = '{RECENT.name}' "
-                f"AND start >= {day} AND start < {day + DAY} GROUP BY state"
-            )
-            states = dict(cursor.fetchall())
-            if sum(states.get(state, 0) for state in (READY, LEFT)) < DAY // HOUR:
-                return False  # an hour has changed, or another process is at it
-            cursor.execute(f"SELECT count(*) FROM (SELECT 1 FROM {source} GROUP BY {', '.join(FIELDS)}) AS found")
-            [[count]] = cursor.fetchall()
-            self._clear(cursor, day, DAYS.name)
-            if ready := LEFT not in states and count <= DAYS.most:
-                self._copy(cursor, DAYS, day, source)
-            self._set(cursor, day, READY if ready else LEFT, DAYS.name)
-        return True
-
-    def _make_labels(self, connection: Any, day: int) -> bool:
-        """Sum a day's rows by the values of each label."""
-        token = self._claim(connection, day, NAMES)
-        if token is None:
-            return False
-        by = ", ".join(("each.key", "each.value", *LABELS.fields))
-        with (
-            self._summed(
-                connection,
-                f"SELECT each.key AS name, each.value AS value, {', '.join(LABELS.fields)}, {_USAGE_SUMS} "
-                f"FROM {_EACH_LABEL[self._dialect]} WHERE time >= {day} AND time < {day + DAY} "
-                f"GROUP BY {by} LIMIT {MAX_LABEL_ROWS + 1}",
-            ) as count,
-            self._keeping(connection, day, token, NAMES) as cursor,
-        ):
-            if cursor is None:
-                return False
-            cursor.execute(f"SELECT state FROM rollup_units WHERE start = {day} AND cube = '{DAYS.name}'")
-            [[days]] = cursor.fetchall() or [[STALE]]
-            cursor.execute("SELECT name, count(*), count(DISTINCT value) FROM made GROUP BY name")
-            names = cursor.fetchall()
-            if days != READY or count > MAX_LABEL_ROWS or len(names) > MAX_LABELS:
-                self._set(cursor, day, STALE if days not in (READY, LEFT) else LEFT, NAMES)
-                return days in (READY, LEFT)
-            cursor.execute(
-                f"DELETE FROM rollup_units WHERE start = {day} AND cube NOT IN {(*HOURLY, DAYS.name, NAMES)}"
-            )
-            for name, rows, values in names:
-                for cube, size in ((LABELS, rows), (VALUES, values)):
-                    if size < cube.most:
-                        self._copy(cursor, cube, day, "made", name)
-                    self._set(cursor, day, READY if size < cube.most else LEFT, cube.named(name))
-            self._set(cursor, day, READY, NAMES)
-        return True
-
-    def _copy(self, cursor: Any, cube: Cube, start: int, source: str, label: str | None = None) -> None:
-        """Add up a cube's rollups from finer ones. Of a label, rows without it are the difference to all of the day."""
-        fields = [name if name in cube.fields else f"{_EMPTY.get(name, _NOTHING)} AS {name}" for name in FIELDS]
-        by = [*(["value"] if label is not None else []), *cube.fields]
-        group = f"GROUP BY {', '.join(by)}" if by else ""
-        value = _NOTHING if label is None else "value"
-        into = f"INSERT INTO rollups ({_COLUMNS}) SELECT {self._place}, {start}"
-        named = (cube.name,) if label is None else (cube.named(label), label)
-        where = "" if label is None else f"WHERE name = {self._place}"
-        cursor.execute(f"{into}, {value}, {', '.join(fields)}, {_SUMS} FROM {source} {where} {group}", named)
-        if label is None:
-            return
-        rest = ", ".join(f"sum(sign * {name}) AS {name}" for name in USAGE) + f", {_NO_TIMES}"
-        both = ", ".join((*cube.fields, *USAGE))
-        group = f"GROUP BY {', '.join(cube.fields)}" if cube.fields else ""
-        cursor.execute(
-            f"{into}, {_NOTHING}, {', '.join(fields)}, {rest} FROM ("
-            f"SELECT 1 AS sign, {both} FROM rollups WHERE cube = '{DAYS.name}' AND start = {start} "
-            f"UNION ALL SELECT -1 AS sign, {both} FROM made {where}) AS found "
-            f"{group} HAVING sum(sign * requests) > 0",
-            named,
-        )
-
-    @contextlib.contextmanager
-    def _summed(self, connection: Any, select: str) -> Iterator[int]:
-        """The temporary table `made` with what a query gives: the number of its rows."""
-        with self._reading(connection) as cursor:
-            cursor.execute(f"CREATE TEMPORARY TABLE made AS {select}")
-            cursor.execute("SELECT count(*) FROM made")
-            [[count]] = cursor.fetchall()
+        time_of_unit = f"time >= {start} AND time < {start + unit.unit}"
         try:
-            yield int(count)
+            with connection.transaction(write=False) as cursor:
+                summed = _sum(cursor, unit, time_of_unit)
+            with self._writing(connection) as cursor:
+                held = f"SELECT state FROM rollup_units WHERE start = {start} AND cube = '{unit.name}'"
+                if cursor.value(held) != token:
+                    return False
+                _keep(cursor, start, unit, summed)
+            return True
         finally:
-            with self._reading(connection) as cursor:
-                cursor.execute("DROP TABLE made")
+            with connection.transaction(write=False) as cursor:
+                cursor.execute("DROP TABLE IF EXISTS made")
+                cursor.execute("DROP TABLE IF EXISTS labelled")
 
-    @contextlib.contextmanager
-    def _keeping(self, connection: Any, start: int, token: str, *cubes: str) -> Iterator[Any]:
-        """A transaction that holds the claim on units, their old rollups deleted; None, where the claim is lost."""
-        with self._writing(connection) as cursor:
-            cursor.execute(f"SELECT count(*) FROM rollup_units WHERE start = {start} AND state = '{token}'")
-            [[held]] = cursor.fetchall()
-            if held < len(cubes):
-                yield None
-                return
-            self._clear(cursor, start, *cubes)
-            yield cursor
-
-    def _clear(self, cursor: Any, start: int, *cubes: str) -> None:
-        """Delete rollups of units; with NAMES, those of all labels."""
-        if NAMES in cubes:
-            wanted = (
-                f"cube IN (SELECT cube FROM rollup_units WHERE start = {start} AND cube NOT IN {(*HOURLY, DAYS.name)})"
-            )
-        else:
-            wanted = f"cube IN ({', '.join(map(repr, cubes))})"
-        cursor.execute(f"DELETE FROM rollups WHERE start = {start} AND {wanted}")
-
-    def _claim(self, connection: Any, start: int, *cubes: str) -> str | None:
-        """Claim units that are not made, for the token that this returns. None: another process is at it."""
+    def _claim(self, connection: Connection, start: int, unit: Cube) -> str | None:
+        """Claim a unit that is not made, for the token that this returns. None: another process is at it."""
         token, now = uuid.uuid4().hex, int(time.time())
         with self._writing(connection) as cursor:
-            for cube in cubes:
-                cursor.execute(
-                    "INSERT INTO rollup_units (start, cube, state, claimed) "
-                    f"VALUES ({start}, '{cube}', '{token}', {now}) "
-                    "ON CONFLICT (start, cube) DO UPDATE SET state = excluded.state, claimed = excluded.claimed WHERE "
-                    f"rollup_units.state IN ('{READY}', '{LEFT}', '{STALE}') "
-                    f"OR rollup_units.claimed NOT BETWEEN {now - _ABANDONED} AND {now + _ABANDONED}"
-                )
-                if not cursor.rowcount:
-                    return None
-        return token
-
-    def _set(self, cursor: Any, start: int, state: str, *cubes: str) -> None:
-        for cube in cubes:
-            cursor.execute(
-                f"INSERT INTO rollup_units (start, cube, state, claimed) VALUES ({start}, {self._place}, '{state}', 0) "
-                "ON CONFLICT (start, cube) DO UPDATE SET state = excluded.state, claimed = 0",
-                (cube,),
+            claimed = cursor.execute(
+                "INSERT INTO rollup_units (start, cube, state, claimed) "
+                f"VALUES ({start}, '{unit.name}', '{token}', {now}) "
+                "ON CONFLICT (start, cube) DO UPDATE SET state = excluded.state, claimed = excluded.claimed WHERE "
+                f"rollup_units.state IN ('{READY}', '{LEFT}', '{STALE}') "
+                f"OR rollup_units.claimed NOT BETWEEN {now - _ABANDONED} AND {now + _ABANDONED}"
             )
-
-    def _drop_hours(self, connection: Any, before: int) -> None:
-        """Drop hours of days that are added up."""
-        with self._reading(connection) as cursor:
-            cursor.execute(
-                f"SELECT DISTINCT start - start % {DAY} FROM rollup_units "
-                f"WHERE cube = '{RECENT.name}' AND start < {before}"
-            )
-            days = [int(day) for (day,) in cursor.fetchall()]
-        for day in days:
-            if self._stopping():
-                return
-            with self._writing(connection) as cursor:
-                cursor.execute(f"SELECT state FROM rollup_units WHERE start = {day} AND cube = '{DAYS.name}'")
-                if cursor.fetchone() == (READY,):
-                    for table in ("rollups", "rollup_units"):
-                        cursor.execute(
-                            f"DELETE FROM {table} "
-                            f"WHERE cube = '{RECENT.name}' AND start >= {day} AND start < {day + DAY}"
-                        )
-            time.sleep(PAUSE)
-
-    def _next(self, connection: Any, at: int) -> int | None:
-        """The first day, at `at` or later, that has rows."""
-        with self._reading(connection) as cursor:
-            cursor.execute(f"SELECT min(time) FROM exchanges WHERE time >= {at}")
-            [[first]] = cursor.fetchall()
-        return None if first is None else int(first) // DAY * DAY
-
-    def _lock(self, cursor: Any) -> None:
-        if self._dialect == "postgresql":
-            cursor.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
+        return token if claimed else None
 
     @contextlib.contextmanager
-    def _writing(self, connection: Any) -> Iterator[Any]:
-        with _transaction(connection, "BEGIN IMMEDIATE" if self._dialect == "sqlite" else "") as cursor:
-            self._lock(cursor)
-            yield cursor
-
-    @contextlib.contextmanager
-    def _reading(self, connection: Any) -> Iterator[Any]:
-        with _transaction(connection, "BEGIN" if self._dialect == "sqlite" else "") as cursor:
+    def _writing(self, connection: Connection) -> Iterator[Cursor]:
+        with connection.transaction(write=True) as cursor:
+            _lock(cursor)
             yield cursor
 
 
-@contextlib.contextmanager
-def _transaction(connection: Any, begin: str) -> Iterator[Any]:
-    cursor = connection.cursor()
-    if begin:  # PostgreSQL's driver begins by itself
-        cursor.execute(begin)
-    try:
-        yield cursor
-    except BaseException:
-        connection.rollback()
-        raise
-    connection.commit()
+def _lock(cursor: Cursor) -> None:
+    if cursor.dialect is POSTGRESQL:
+        cursor.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
+
+
+@dataclass(slots=True, frozen=True)
+class _Summed:
+    """The sizes of what `_sum` found: rollups in all, and for each label those of LABELS and of VALUES. No `labels`:
+    they are left to the rows.
+    """
+
+    rollups: int
+    labels: Mapping[str, tuple[int, int]] | None = None
+
+
+def _sum(cursor: Cursor, unit: Cube, when: str) -> _Summed:
+    """Sum a unit's rows into the temporary table `made`, and those of a day by the values of each label into
+    `labelled`.
+    """
+    fields = ", ".join(unit.fields)
+    sums = ", ".join(f"{sql} AS {name}" for name, sql in MEASURES.items())
+    cursor.execute(
+        f"CREATE TEMPORARY TABLE made AS SELECT {fields}, {sums} FROM exchanges WHERE {when} "
+        f"GROUP BY {fields} LIMIT {unit.most + 1}"
+    )
+    count = int(cursor.value("SELECT count(*) FROM made"))
+    if unit is HOURS or count > unit.most:
+        return _Summed(count)
+    fields = ", ".join(LABELS.fields)
+    sums = ", ".join(f"{sql} AS {name}" for name, sql in USAGE.items())
+    cursor.execute(
+        f"CREATE TEMPORARY TABLE labelled AS SELECT each.key AS name, each.value AS value, {fields}, {sums} "
+        f"FROM exchanges, {cursor.dialect.each_label} WHERE {when} GROUP BY each.key, each.value, {fields} "
+        f"LIMIT {MAX_LABEL_ROWS + 1}"
+    )
+    found = cursor.rows("SELECT name, count(*), count(DISTINCT value) FROM labelled GROUP BY name")
+    if len(found) > MAX_LABELS or sum(rows for _, rows, _ in found) > MAX_LABEL_ROWS:
+        return _Summed(count)
+    # Rows without a label are the difference to all rows of the day. Their value is the empty text.
+    less = ", ".join(f"-sum({name}) AS {name}" for name in USAGE)
+    cursor.execute(
+        f"INSERT INTO labelled SELECT name, '', {fields}, {_sums(USAGE)} FROM ("
+        f"SELECT names.name, whole.* FROM (SELECT DISTINCT name FROM labelled) AS names "
+        f"CROSS JOIN (SELECT {fields}, {_sums(USAGE)} FROM made GROUP BY {fields}) AS whole "
+        f"UNION ALL SELECT name, {fields}, {less} FROM labelled GROUP BY name, {fields}) AS rest "
+        f"GROUP BY name, {fields} HAVING sum(requests) > 0"
+    )
+    return _Summed(count, {name: (rows, values) for name, rows, values in found})
+
+
+def _keep(cursor: Cursor, start: int, unit: Cube, summed: _Summed) -> None:
+    """Put the summed rollups of a unit in the place of older ones."""
+    _clear(cursor, start, _UNIT[unit])
+    cursor.execute(f"DELETE FROM rollup_units WHERE start = {start} AND {_UNIT[unit]}")
+    if ready := summed.rollups <= unit.most:
+        fields = ", ".join((*unit.fields, *MEASURES))
+        cursor.execute(f"INSERT INTO rollups (cube, start, {fields}) SELECT '{unit.name}', {start}, {fields} FROM made")
+    _set(cursor, start, unit.name, ready)
+    if unit is DAYS:
+        _set(cursor, start, NAMES, summed.labels is not None)
+        for label, sizes in (summed.labels or {}).items():
+            for cube, size in zip((LABELS, VALUES), sizes, strict=True):
+                if small := size < cube.most:
+                    _keep_label(cursor, start, cube, label)
+                _set(cursor, start, cube.named(label), small)
+
+
+def _keep_label(cursor: Cursor, start: int, cube: Cube, label: str) -> None:
+    fields = ", ".join(("value", *cube.fields))
+    cursor.execute(
+        f"INSERT INTO rollups (cube, start, {fields}, {', '.join(USAGE)}) "
+        f"SELECT ?, {start}, {fields}, {_sums(USAGE)} FROM labelled WHERE name = ? GROUP BY {fields}",
+        (cube.named(label), label),
+    )
+
+
+def _clear(cursor: Cursor, start: int, cubes: str) -> None:
+    """Delete the rollups of a unit."""
+    cursor.execute(
+        f"DELETE FROM rollups WHERE start = {start} AND cube IN "
+        f"(SELECT cube FROM rollup_units WHERE start = {start} AND {cubes})"
+    )
+
+
+def _set(cursor: Cursor, start: int, cube: str, ready: bool) -> None:
+    cursor.execute(
+        f"INSERT INTO rollup_units (start, cube, state, claimed) VALUES ({start}, ?, '{READY if ready else LEFT}', 0)",
+        (cube,),
+    )

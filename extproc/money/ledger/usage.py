@@ -1,5 +1,6 @@
 """Usage reports: rows summed by time and by any fields, in the database; exact."""
 
+# ruff: noqa: S608 - names and numbers of this package only; texts are values
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,12 +9,10 @@ from datetime import UTC, datetime, timedelta
 from operator import add, attrgetter, itemgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, func, literal_column, select, union_all
-
 from extproc.money.ledger.cover import cover
 from extproc.money.ledger.measures import LOW, USAGE
 from extproc.money.ledger.query import Query, month_of, next_month
-from extproc.money.ledger.table import EXCHANGES
+from extproc.money.ledger.sql import Cursor
 from extproc.upstream.prices import decimal
 
 MAX_BUCKETS = 10_000
@@ -24,7 +23,6 @@ _MICRO = timedelta(microseconds=1)
 _LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 
 _MONEY = ("cost", "saved", "would_save", "prompt_saved", "prompt_extra")
-_c = EXCHANGES.c
 
 
 @dataclass(slots=True, frozen=True)
@@ -110,72 +108,77 @@ class UsageReport:
         }
 
 
-def usage(connection: Connection, query: Query) -> UsageReport:
+def usage(cursor: Cursor, query: Query) -> UsageReport:
     """Answer a query: in order of time, until the answer is full."""
     buckets: list[Bucket] = []
-    for part in parts(connection, query):
-        for begins, group, sums in summed(connection, query, USAGE, *part, limit=MAX_BUCKETS + 1):
+    for part in parts(cursor, query):
+        for begins, group, sums in summed(cursor, query, USAGE, *part, limit=MAX_BUCKETS + 1):
             buckets.append(Bucket(*bounds(query, part, begins), group, _numbers(sums)))
         if len(buckets) > MAX_BUCKETS:
             whole = replace(query, resolution="total", group_by=())
-            [(_, _, total)] = summed(connection, whole, USAGE, query.start, query.end, limit=1)
+            [(_, _, total)] = summed(cursor, whole, USAGE, query.start, query.end, limit=1)
             return UsageReport(query, buckets[:MAX_BUCKETS], _numbers(total), truncated=True)
     return UsageReport(query, buckets, sum((bucket.numbers for bucket in buckets), Numbers()))
 
 
 def summed(
-    connection: Connection, query: Query, measures: Mapping[str, str], start: datetime, end: datetime, *, limit: int
-) -> Iterator[tuple[Any, tuple[str, ...], Sequence[Any]]]:
+    cursor: Cursor, query: Query, measures: Mapping[str, str], start: datetime, end: datetime, *, limit: int
+) -> Iterator[tuple[int, tuple[str, ...], Sequence[Any]]]:
     """Sums of a part of a query's time: the micros at which each begins (of hours and days), its group, and the sums of
     `measures`, which begin with `requests`. The dearest come first where `measures` have the cost.
     """
-    dialect, length = connection.dialect.name, _LENGTHS.get(query.resolution)
-    names = {*query.group_by, *query.filters}
-    whole = to_micros(start), to_micros(end)
-    sources = cover(connection, names, whole, hourly=query.resolution == "hour", timed=measures is not USAGE)
-    timed, keyed = int(length is not None), len(query.group_by) + (length is not None)
-    by: list[ColumnElement[Any]] = [literal_column(str(number + 1)) for number in range(keyed)]
-    selects: list[Select[Any]] = []
-    for source in sources:
-        keys = [] if length is None else [source.time - source.time % (length // _MICRO)]
-        keys += [source.field(name, dialect) for name in query.group_by]
-        single = source.table is EXCHANGES
-        keys += [literal_column(sql if single else f"sum({name})") for name, sql in measures.items()]
-        wanted = source.where, source.matching(query.filters, dialect)
-        named = [column.label(f"c{number}") for number, column in enumerate(keys)]
-        # Positions, because a label's name is a parameter, not a name.
-        selects.append(select(*named).select_from(source.table).where(*wanted).group_by(*by))
-    several = len(selects) > 1
-    columns: list[ColumnElement[Any]] = [*(union_all(*selects) if several else selects[0]).subquery().c]
-    sums = [func.sum(column) if several else column for column in columns[keyed:]]
-    order = [*columns[:timed], *_dearest(dict(zip(measures, sums, strict=True)), dialect), *columns[timed:keyed]]
-    report = select(*columns[:keyed], *sums).order_by(*order).limit(limit)
-    for row in connection.execute(report.group_by(*by) if several else report):
+    length = _LENGTHS.get(query.resolution)
+    keyed = len(query.group_by) + (length is not None)
+    by = f"GROUP BY {', '.join(str(number + 1) for number in range(keyed))}" if keyed else ""
+    names, whole = {*query.group_by, *query.filters}, (to_micros(start), to_micros(end))
+    selects: list[str] = []
+    values: list[object] = []
+    for source in cover(cursor, names, whole, hourly=query.resolution == "hour", timed=measures is not USAGE):
+        columns = [] if length is None else [f"{source.time} / {length // _MICRO} * {length // _MICRO}"]
+        for name in query.group_by:
+            column, needed = source.field(name)
+            columns.append(column)
+            values += needed
+        columns += [f"sum({name})" if source.cube else sql for name, sql in measures.items()]
+        where, needed = source.matching(query.filters)
+        values += needed
+        named = ", ".join(f"{column} AS c{number}" for number, column in enumerate(columns))
+        selects.append(f"SELECT {named} FROM {source.table} WHERE {where} {by}")
+    keys = [f"c{number}" for number in range(keyed)]
+    # PostgreSQL's sums are of another type, which has no shifts.
+    sums = {name: f"CAST(sum(c{keyed + number}) AS BIGINT)" for number, name in enumerate(measures)}
+    order = [*keys[: keyed - len(query.group_by)], *_dearest(sums), *keys[keyed - len(query.group_by) :]]
+    ordered = f"ORDER BY {', '.join(order)}" if order else ""
+    report = (
+        f"SELECT {', '.join([*keys, *sums.values()])} FROM ({' UNION ALL '.join(selects)}) AS parts "
+        f"{by} {ordered} LIMIT {limit}"
+    )
+    shown = [shown_as(name) for name in query.group_by]
+    for row in cursor.rows(report, values):
         if row[keyed]:  # a query without keys gives one row, even of nothing
-            yield row[0], tuple(map(value_of, row[timed:keyed])), row[keyed:]
+            group = row[keyed - len(shown) : keyed]
+            yield row[0], tuple([show(value) for show, value in zip(shown, group, strict=True)]), row[keyed:]
 
 
-def _dearest(sums: Mapping[str, ColumnElement[Any]], dialect: str) -> list[ColumnElement[Any]]:
-    """The order from dear to cheap. Sums of SQLite are of 64 bits."""
+def _dearest(sums: Mapping[str, str]) -> Sequence[str]:
+    """The order from dear to cheap, in two halves: both databases have sums of 64 bits here."""
     if "cost_low" not in sums:
-        return []
+        return ()
     low, high = sums["cost_low"], sums["cost_high"]
-    if dialect == "sqlite":
-        return [(high + low.op(">>")(32)).desc(), low.op("&")(LOW).desc()]
-    return [(high * literal_column(str(LOW + 1)) + low).desc()]
+    return f"{high} + ({low} >> 32) DESC", f"{low} & {LOW} DESC"
 
 
-def parts(connection: Connection, query: Query) -> Iterator[tuple[datetime, datetime]]:
+def parts(cursor: Cursor, query: Query) -> Iterator[tuple[datetime, datetime]]:
     """The query's time in pieces for separate queries. Months are single pieces. Whole hours and days come in pieces
     that double in length, so that a report of few groups needs few queries, and many groups soon fill the answer.
     """
     if query.resolution == "total":
         yield query.start, query.end
         return
-    latest = select(func.max(_c.time)).where(_c.time < to_micros(query.end))
-    end = from_micros(connection.execute(latest).scalar() or 0) + _MICRO
+    latest = cursor.value("SELECT max(time) FROM exchanges WHERE time < ?", (to_micros(query.end),))
+    end = from_micros(latest or 0) + _MICRO
     length = _LENGTHS.get(query.resolution, _MICRO)
-    start = _next(connection, query.start, end, length)
+    start = _next(cursor, query.start, end, length)
     step = max(length, (end - start) / FIRST_PART)
     while start < end:
         if query.resolution == "month":
@@ -185,12 +188,12 @@ def parts(connection: Connection, query: Query) -> Iterator[tuple[datetime, date
         else:
             until = end
         yield start, until
-        start = _next(connection, until, end, length)
+        start = _next(cursor, until, end, length)
 
 
-def _next(connection: Connection, at: datetime, end: datetime, length: timedelta) -> datetime:
+def _next(cursor: Cursor, at: datetime, end: datetime, length: timedelta) -> datetime:
     """Start of the first hour or day with an exchange at `at` or later, at least `at`; `end` when there is none."""
-    found = connection.execute(select(func.min(_c.time)).where(_c.time >= to_micros(at))).scalar()
+    found = cursor.value("SELECT min(time) FROM exchanges WHERE time >= ?", (to_micros(at),))
     return end if found is None else max(at, _floor(from_micros(found), length))
 
 
@@ -227,11 +230,12 @@ def begin_of(query: Query, time: int) -> int:
 
 def _numbers(sums: Sequence[Any]) -> Numbers:
     """The numbers of a report's row. Reports of ten thousand rows are usual, so this has to be quick."""
-    found = [int(value or 0) for value in _picked(sums)]  # numeric in PostgreSQL
-    found[_COST] += int(sums[_COST_HIGH] or 0) << 32
-    found[_UNPRICED] -= int(sums[_PRICED] or 0)
+    found = [value or 0 for value in _picked(sums)]
+    found[_COST] += (sums[_COST_HIGH] or 0) << 32
+    found[_UNPRICED] -= sums[_PRICED] or 0
     return Numbers(*found)
 
 
-def value_of(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def shown_as(name: str) -> Callable[[Any], str]:
+    """The text of a field's values in reports."""
+    return (lambda value: "true" if value else "false") if name == "stream" else str

@@ -12,12 +12,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from extproc.money.ledger import EXPIRED, LedgerError, Row, rollups
 from extproc.money.ledger.database import Database, reason
 from extproc.money.ledger.rows import COLUMNS, values
-from extproc.money.ledger.schema import amend, insert, replaced
+from extproc.money.ledger.schema import AMEND, INSERT
+from extproc.money.ledger.sql import Cursor, places
 
 MAX_QUEUED = 100_000
 BATCH = 1000
@@ -35,18 +35,16 @@ _log = logging.getLogger(__name__)
 
 
 class Writer:
-    """`written`, `dropped` (the queue was full), `refused` (by the database) count rows; `failures` failed commits."""
-
     def __init__(self, database: Database, max_queued: int = MAX_QUEUED) -> None:
-        self.written = 0
-        self.dropped = 0
-        self.refused = 0
-        self.failures = 0
+        self.written = 0  # rows committed by this process
+        self.dropped = 0  # rows that `add` did not take
+        self.refused = 0  # rows that the database refused for their values
+        self.failures = 0  # commits that failed; their rows wait
+        # Both are called on the writer's thread: with the ids of rows, those of replays too, once they are committed,
+        # and with the id of a row that the database refused for its values.
         self.on_written: Callable[[Sequence[str]], None] = lambda _ids: None
         self.on_refused: Callable[[str], None] = lambda _id: None
         self._database = database
-        self._insert = insert(database.placeholder)
-        self._amend = amend(database.placeholder)
         self._max_queued = max_queued
         self._queue: deque[Row] = deque()
         self._batch: list[_Stored] = []
@@ -78,10 +76,11 @@ class Writer:
         return True
 
     def start(self) -> None:
+        """Begin to write. Rows may be added before."""
         self._thread.start()
 
-    def stop(self, timeout: float) -> int:
-        """Write the queued rows, for `timeout` seconds at most. Returns how many rows were left."""
+    def stop(self, timeout: float = STOP_TIMEOUT) -> int:
+        """Write the queued rows, for `timeout` seconds at most, and end the thread. Returns how many rows are lost."""
         self._deadline = time.monotonic() + timeout
         self._stopping.set()
         self._wake.set()
@@ -99,7 +98,7 @@ class Writer:
             if len(self._queue) < BATCH and not self._stopping.is_set():
                 self._wake.wait(PAUSE)
                 self._wake.clear()
-            self._take()
+            self._fill_batch()
             if not self._batch:
                 if self._stopping.is_set():
                     return
@@ -119,7 +118,7 @@ class Writer:
             self._wake.clear()
         self._idle = False
 
-    def _take(self) -> None:
+    def _fill_batch(self) -> None:
         """Fill the batch from the queue, in the form the database takes."""
         while self._queue and len(self._batch) < BATCH:
             for _ in range(min(SLICE, len(self._queue), BATCH - len(self._batch))):
@@ -154,9 +153,9 @@ class Writer:
             with self._database.write() as cursor:
                 self._spoil(cursor, batch)
                 for first in range(0, len(batch), SLICE):
-                    cursor.executemany(self._insert, [row for _, row in batch[first : first + SLICE]])
+                    cursor.execute_each(INSERT, [row for _, row in batch[first : first + SLICE]])
                 if ended := [row for _, row in batch if row[_SOURCE] == EXPIRED]:
-                    cursor.executemany(self._amend, [(row[_CHARGES], row[_ID], row[_COMPLETE]) for row in ended])
+                    cursor.execute_each(AMEND, [(row[_CHARGES], row[_ID], row[_COMPLETE]) for row in ended])
         except self._database.refusals as error:
             if len(batch) > 1:
                 middle = len(batch) // 2
@@ -166,22 +165,23 @@ class Writer:
             self._refuse(batch[0][0], error)
         else:
             self.written += len(batch)
-            self._tell([id for id, _ in batch])
+            self._notify([id for id, _ in batch])
         self._batch = self._batch[len(batch) :]  # those are the first of the batch
 
-    def _spoil(self, cursor: Any, batch: Sequence[_Stored]) -> None:
-        """Rollups are void that hold rows of these times, or rows that these replace."""
-        rollups.share(cursor, self._database.dialect)
+    def _spoil(self, cursor: Cursor, batch: Sequence[_Stored]) -> None:
+        """Mark the rollups that hold rows of these times, or rows that these replace."""
+        rollups.share(cursor)
         times = {at for _, row in batch if isinstance(at := row[_TIME], int)}
-        cursor.execute(replaced(self._database.placeholder, len(batch)), [row[_ID] for _, row in batch])
-        rollups.spoil(cursor, times.union(time for (time,) in cursor.fetchall()))
+        ids = [row[_ID] for _, row in batch]
+        replaced = f"SELECT time FROM exchanges WHERE usage_source = '{EXPIRED}' AND id IN ({places(len(ids))})"  # noqa: S608
+        rollups.spoil(cursor, times.union(at for (at,) in cursor.rows(replaced, ids)))
 
     def _refuse(self, id: str, error: Exception) -> None:
         self.refused += 1
         self.on_refused(id)
         _log.error("the ledger refused the row %.256r: %s", id, reason(error))
 
-    def _tell(self, ids: Sequence[str]) -> None:
+    def _notify(self, ids: Sequence[str]) -> None:
         try:
             self.on_written(ids)
         except Exception as error:  # noqa: BLE001 - whoever listens must not stop the ledger

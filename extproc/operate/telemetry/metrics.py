@@ -34,7 +34,7 @@ from extproc.words.tool_call import EXECUTE, TOOL_CALL, TOOLS_CALL
 from extproc.words.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from extproc.money.ledger.ledger import Ledger
+    from extproc.money.ledger.writer import Writer
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ class Telemetry(Requests, Consumers, Tools, Gateway, Providers, Cost, Limits, Le
         self._used.add(name)
         self._budget_used.labels(name).set_function(share)
 
-    def watch(self, ledger: Ledger) -> None:
+    def watch(self, ledger: Writer) -> None:
         """Count the rows of the ledger."""
         outcomes = ("written", "dropped", "refused")
         self._ledger_rows.read = lambda: {(outcome,): getattr(ledger, outcome) for outcome in outcomes}
