@@ -21,7 +21,7 @@ import numpy as np
 
 from bench.similar_pairs import Pair, pairs
 from extproc.cache.settings import SimilarModelSettings, VerifySettings
-from extproc.cache.similar.index import Index, Row
+from extproc.cache.similar.index import Index, KeptQuestion
 from extproc.cache.similar.model import Model
 from extproc.cache.similar.verify import Verify
 from extproc.guardrails import Around, Failure
@@ -87,7 +87,7 @@ def search(count: int = 100_000) -> None:
         vectors /= np.linalg.norm(vectors, axis=1)[:, None]
         began = time.process_time()
         while rows < count:
-            index.add(b"p", vectors[rows % 1000], Row(rows.to_bytes(32, "big"), b"o" * 16, 1e12))
+            index.add(b"p", vectors[rows % 1000], KeptQuestion(rows.to_bytes(32, "big"), b"o" * 16, 1e12))
             rows += 1
         added = (time.process_time() - began) / count * 1e6
         times: list[float] = []

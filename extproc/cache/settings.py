@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator
 
 from extproc.cache.questions import twice
 from extproc.guardrails import Url
@@ -141,10 +141,6 @@ class VerifySettings(_ModelSettings):
 
 
 Listed = Annotated[str, StringConstraints(min_length=1, max_length=8000)]
-_GONE = {
-    "guard": "rules of words could not keep questions apart and are gone: remove it, and see `verify` and `questions`",
-    "shared": "each process compares its own questions, and their answers are shared: remove it",
-}
 
 
 class SimilarSettings(Section):
@@ -190,14 +186,6 @@ class SimilarSettings(Section):
         description="Samples in the console. `digests`: scores, digests and consumers. `texts`: also both questions, "
         "which are then in this process's memory, and readable by operators.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gone(cls, value: object) -> object:
-        for name, advice in _GONE.items():
-            if isinstance(value, Mapping) and name in value:
-                raise ValueError(f"{name}: {advice}")
-        return value
 
     @field_validator("questions")
     @classmethod

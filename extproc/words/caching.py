@@ -37,7 +37,7 @@ class Caching:
     pieces: list[bytes] | None = field(default_factory=list)  # the answer so far; None: it is too long
     size: int = 0  # bytes in `pieces`
     batch: Any = None  # `cache.batches.Batch` of a request that is kept by input
-    asked: Any = None  # `cache.similar.finder.Asked` where questions in other words are compared
+    asked: Any = None  # `cache.similar.finder.Question` where questions in other words are compared
     seeking: Any = None  # a task that looks for one while a provider answers, in shadow mode
     score: float | None = None  # the nearest question's in other words
     others: bool = False  # True: answers to questions in other words may be given

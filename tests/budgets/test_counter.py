@@ -44,7 +44,7 @@ def left(exchange):
 @pytest.fixture
 def broken(monkeypatch):
     monkeypatch.setattr(counter, "helper", Helper(("/nonexistent",), within=1.0))
-    monkeypatch.setattr(counter, "_told", -1000.0)
+    monkeypatch.setattr(counter, "_logged", -1000.0)
 
 
 def test_a_process_with_an_early_leaver_never_reads_the_tokenizer():

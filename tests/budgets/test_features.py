@@ -6,19 +6,17 @@ import asyncio
 import contextlib
 import math
 import threading
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.money.accounting.settle import Settle
 from extproc.money.budgets import (
     BudgetSettings,
     Exact,
     Expected,
     Grants,
-    Leases,
-    Reserve,
     Tools,
     compile_budget,
     counter,
@@ -32,34 +30,14 @@ from extproc.words.chain import Chain, RetrySettings
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Target, Usage
+from tests.spending import Spending
 
 DEAR = Target("dear", "a", "dear", 1000, price=price(10, 50))
 CHEAP = Target("cheap", "b", "cheap", 1000, price=price(1, 2))
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 100}
 
 
-class World:
-    def __init__(self, clock, *budgets, tools=None, reroute=None, counters=None):
-        self.clock, self.counted, self.used, self.told = clock, [], {}, []
-        self.counters = counters or MemoryCounters(clock)
-        defaults = {"name": "b", "unit": "requests", "limit": 10, "window": "minute"}
-        settings = [BudgetSettings(**{**defaults, **budget}) for budget in budgets]
-        count = lambda *what: self.counted.append(what)  # noqa: E731
-        self.grants = Grants(self.counters, clock)
-        self.expected = Expected()
-        tools = tools or Tools(self.used.__setitem__, self.told.append, self.grants, self.expected)
-        leases = Leases(self.counters)
-        self.reserve = Reserve(settings, self.counters, leases, 4096, count, tools=tools, reroute=reroute, now=clock)
-        self._settle = Settle(self.counters, leases, count, expected=self.expected)
-
-    async def settle(self, sent):
-        """Settle an exchange. One that has not ended is ended as if its client had disconnected."""
-        sent.end()
-        await self._settle(sent)
-
-    async def level(self, scope="b", window=60):
-        [level] = await self.counters.levels([(scope, window)])
-        return level.settled, level.reserved
+World = partial(Spending, defaults={"unit": "requests", "limit": 10, "window": "minute"})
 
 
 @pytest.fixture
@@ -292,7 +270,7 @@ async def test_answers_state_the_remainder_of_the_tightest_rates(world, asks):
 
 async def test_a_grant_adds_to_the_remainder(world, asks):
     here = world({"limit": 1, "per": ["consumer"], "on_exceed": "approval"})
-    await here.grants.give("b", "b:consumer=alice", 4, "requests", None)
+    await here.grants.add("b", "b:consumer=alice", 4, "requests", None)
     await here.reserve(sent := asks())
     assert (sent.money.rate["x-ratelimit-limit-requests"], sent.money.rate["x-ratelimit-remaining-requests"]) == (
         "5",
@@ -372,7 +350,7 @@ async def test_a_grant_raises_one_count_until_its_window_ends(world, asks):
     refusal = await refusal_of(here.reserve, asks())
     assert (refusal.kind.status, refusal.kind.code) == (402, "approval_required")
     assert "'b:consumer=alice'" in refusal.message
-    grant = await here.grants.give("b", "b:consumer=alice", 1, "requests", here.clock.now + 100)
+    grant = await here.grants.add("b", "b:consumer=alice", 1, "requests", here.clock.now + 100)
     await here.reserve(asks())
     assert (await refusal_of(here.reserve, asks())).kind.code == "approval_required"
     await here.reserve(asks(consumer=Consumer("bob", "red")))
@@ -386,9 +364,9 @@ async def test_grants_reach_every_process_and_expire(clocks):
     clock = clocks()
     counters = MemoryCounters(clock)
     here, there = Grants(counters, clock), Grants(counters, clock)
-    first = await here.give("b", "b:x=1", 5, "tokens", clock.now + 100)
+    first = await here.add("b", "b:x=1", 5, "tokens", clock.now + 100)
     await there.refresh()
-    second = await there.give("b", "b:x=1", 2, "tokens", clock.now + 50)
+    second = await there.add("b", "b:x=1", 2, "tokens", clock.now + 50)
     await here.refresh()
     assert here.room("b:x=1", "tokens") == there.room("b:x=1", "tokens") == 7
     assert list(here.all()) == [second, first]
@@ -682,7 +660,7 @@ async def test_a_grant_lowers_the_used_share_at_once(world, asks):
         await here.settle(served(sent, Usage(1, 1)))
     await refusal_of(here.reserve, asks())
     assert here.used["b"]() == 1
-    await here.grants.give("b", "b:consumer=alice", 2, "requests", here.clock.now + 100)
+    await here.grants.add("b", "b:consumer=alice", 2, "requests", here.clock.now + 100)
     assert here.used["b"]() == 0.5
 
 
@@ -698,7 +676,7 @@ async def test_the_used_share_follows_a_bounded_number_of_counts(world, asks):
 
 async def test_a_refusal_alerts_on_the_use_of_a_grant(world, asks):
     here = world({**HOOK, "unit": "tokens", "limit": 100})
-    await here.grants.give("b", "b", 100, "tokens", None)
+    await here.grants.add("b", "b", 100, "tokens", None)
     await here.reserve(asks({**BODY, "max_tokens": 60}))
     await refusal_of(here.reserve, asks())
     assert [alert.threshold for alert in here.told] == [0.9]

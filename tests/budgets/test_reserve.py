@@ -1,12 +1,13 @@
 import json
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.dialects import output_limits
-from extproc.money.accounting.settle import Settle, used
-from extproc.money.budgets import LEASE, BudgetSettings, Exact, Leases, Reserve, input_bound, unpack_facts
+from extproc.money.accounting.settle import used
+from extproc.money.budgets import LEASE, Exact, Expected, input_bound, unpack_facts
 from extproc.routing.parameters import apply, compile_changes, compose
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
@@ -16,32 +17,9 @@ from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Target, Usage
 from extproc.words.reservation import Reservation
 from tests import talk
+from tests.spending import Spending
 
-DEFAULT_OUTPUT = 4096
-
-
-class World:
-    """Reserve and Settle over one store, with their metrics."""
-
-    def __init__(self, clock, *budgets, counters=None):
-        self.clock = clock
-        self.counters = counters or MemoryCounters(clock)
-        self.counted = []
-        self.leases = Leases(self.counters)
-        defaults = {"name": "b", "unit": "tokens", "limit": 10**9, "window": "minute"}
-        settings = [BudgetSettings(**defaults | budget) for budget in budgets]
-        count = lambda *what: self.counted.append(what)  # noqa: E731
-        self.reserve = Reserve(settings, self.counters, self.leases, DEFAULT_OUTPUT, count)
-        self._settle = Settle(self.counters, self.leases, count)
-
-    async def settle(self, sent):
-        """Settle an exchange. One that has not ended is ended as if its client had disconnected."""
-        sent.end()
-        await self._settle(sent)
-
-    async def level(self, scope, window=60):
-        [level] = await self.counters.levels([(scope, window)])
-        return level.settled, level.reserved
+World = partial(Spending, defaults={"unit": "tokens", "limit": 10**9, "window": "minute"})
 
 
 @pytest.fixture
@@ -515,7 +493,7 @@ async def test_an_image_counts_the_same_in_the_estimate_as_in_the_reservation(ex
     sent = exchange(image("https://example.com/cat.png"))
     sent.money.reservation = Reservation(sent.id, input_bound(sent), 10)
     served(sent, report=Report(output_bytes=30)).end()
-    assert (await used(sent, Exact({}))).input_tokens >= 1000
+    assert (await used(sent, Exact({}), Expected())).input_tokens >= 1000
 
 
 STEPS = st.tuples(st.integers(1, 200), st.integers(0, 300), st.sampled_from(["used", "left", "failed"]))

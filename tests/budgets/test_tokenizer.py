@@ -26,8 +26,8 @@ def encoding():
     return tokenizer._ranks.encoding
 
 
-def count(text, most=ENOUGH):
-    return tokenizer.count(text.encode(), most)
+def count(text):
+    return tokenizer.count([text])
 
 
 def whole(text):
@@ -125,22 +125,6 @@ def test_no_word_crosses_a_break(text):
     assert sum(map(whole, parts)) == whole(text)
 
 
-@given(text=TEXTS, most=st.integers(-5, 300))
-def test_text_beyond_the_limit_is_counted_by_bytes(text, most):
-    assert whole(text) <= count(text, most) <= len(text.encode())
-    assert tokenizer.count(text.encode()[:most], most // 2) <= len(text.encode()[:most])
-
-
-def test_text_beyond_the_limit_is_not_read():
-    assert count("a b " * 1000, 0) == 4000
-    assert count("word " * 1000, 500) == whole("word " * 99 + "word") + 5000 - 499
-
-
-@given(data=st.binary(max_size=100))
-def test_invalid_utf8_is_counted(data):
-    assert 0 <= tokenizer.count(data, ENOUGH) <= len(data)
-
-
 HOSTILE = {
     "spaces": " " * 1_000_000,
     "letters": "a" * 1_000_000,
@@ -166,11 +150,11 @@ def test_long_ordinary_text_is_counted_exactly():
 
 def test_without_loaded_ranks_there_is_no_count(monkeypatch):
     monkeypatch.setattr(tokenizer, "_ranks", tokenizer._Ranks())
-    assert tokenizer.count(b"x", ENOUGH) is None
+    assert count("x") is None
     assert bound({"input": "x"}, (), ENOUGH) is None
     tokenizer.load().join()
     assert tokenizer.load() is tokenizer.load()
-    assert tokenizer.count(b"x", ENOUGH) == 1
+    assert count("x") == 1
 
 
 @pytest.fixture
@@ -182,14 +166,14 @@ def unread(monkeypatch):
 def test_without_tiktoken_there_is_no_count(monkeypatch):
     monkeypatch.setitem(sys.modules, "tiktoken", None)
     tokenizer.load().join()
-    assert tokenizer.count(b"x", ENOUGH) is None
+    assert count("x") is None
 
 
 @pytest.mark.usefixtures("unread")
 def test_ranks_with_a_wrong_digest_are_rejected(monkeypatch, caplog):
     monkeypatch.setattr(tokenizer.lzma, "decompress", lambda _data: b"QQ== 0\n")
     tokenizer.load().join()
-    assert tokenizer.count(b"x", ENOUGH) is None
+    assert count("x") is None
     assert "not OpenAI's" in caplog.text
     monkeypatch.undo()
 
@@ -201,7 +185,7 @@ def test_damaged_ranks_are_rejected(monkeypatch, caplog):
 
     monkeypatch.setattr(tokenizer.lzma, "decompress", broken)
     tokenizer.load().join()
-    assert tokenizer.count(b"x", ENOUGH) is None
+    assert count("x") is None
     assert "cannot be read" in caplog.text
     monkeypatch.undo()
 

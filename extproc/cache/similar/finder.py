@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from extproc.cache.settings import SAMPLES, SimilarModelSettings, SimilarSettings
-from extproc.cache.similar.index import Found, Index, Row, Vector, np
+from extproc.cache.similar.index import Index, KeptQuestion, Near, Vector, np
 from extproc.cache.similar.model import Model
 from extproc.cache.similar.verify import Verify, conversation
 from extproc.guardrails import Around, Failure
@@ -25,7 +25,7 @@ Verdict = Literal["same", "different", "none"]
 
 
 @dataclass(slots=True)
-class Asked:
+class Question:
     """A question: its partition, its text, and the request around it."""
 
     partition: bytes
@@ -50,12 +50,12 @@ class Similar:
         """True where a model is asked about near questions. Without it no answer is given by a score."""
         return self._verify is not None
 
-    def asked(self, digest: bytes, text: str, prompt: Prompt) -> Asked:
+    def asked(self, digest: bytes, text: str, prompt: Prompt) -> Question:
         """The question of a request. `digest` stands for everything else in it, which `prompt` holds."""
         name = self._model.name.encode()
-        return Asked(hashlib.blake2b(digest + name, digest_size=16).digest(), text, prompt)
+        return Question(hashlib.blake2b(digest + name, digest_size=16).digest(), text, prompt)
 
-    async def nearest(self, asked: Asked, threshold: float, now: float) -> Found | None:
+    async def nearest(self, asked: Question, threshold: float, now: float) -> Near | None:
         """The nearest kept question, down to a little below the threshold. Writes the vector."""
         try:
             vector = np.asarray(await self._model.vector(asked.text), np.float32)
@@ -69,7 +69,7 @@ class Similar:
         asked.vector = vector / norm
         return await self.index.best(asked.partition, asked.vector, threshold - _NEAR, now)
 
-    async def verdict(self, asked: Asked, kept: Row, deadline: float) -> Verdict:
+    async def verdict(self, asked: Question, kept: KeptQuestion, deadline: float) -> Verdict:
         """The model's word about a near question, until `deadline`, monotonic seconds."""
         said: Verdict = "none"
         if self._verify is not None:
@@ -81,11 +81,11 @@ class Similar:
         self.verdicts[said] += 1
         return said
 
-    def add(self, asked: Asked, key: bytes, owner: bytes, ends: float, *, texts: bool) -> None:
+    def add(self, asked: Question, key: bytes, owner: bytes, ends: float, *, texts: bool) -> None:
         """Keep a question whose answer is kept now."""
         if asked.vector is not None:
             text = asked.text if texts or self._verify is not None else ""
-            self.index.add(asked.partition, asked.vector, Row(key, owner, ends, text))
+            self.index.add(asked.partition, asked.vector, KeptQuestion(key, owner, ends, text))
 
     def forget(self, owner: bytes | None) -> None:
         """Forget the questions of an owner, or all."""
@@ -95,7 +95,7 @@ class Similar:
             self.index.forget(owner)
         self.samples.clear()
 
-    def sample(self, asked: Asked, found: Found, about: Mapping[str, Any], *, texts: bool) -> None:
+    def sample(self, asked: Question, found: Near, about: Mapping[str, Any], *, texts: bool) -> None:
         """Remember a pair for operators: digests and the score, and the texts only where the settings say so."""
         entry: dict[str, Any] = {
             "score": round(found.score, 4),

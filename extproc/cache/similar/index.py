@@ -21,7 +21,7 @@ for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # read once, at the import: a pool of threads for each core would cost memory
 import numpy as np  # noqa: E402
 
-__all__ = ["Found", "Index", "Row", "Vector", "np"]
+__all__ = ["Index", "KeptQuestion", "Near", "Vector", "np"]
 
 _INLINE = 1 << 20  # bytes that are searched on the event loop, about 0.1 ms
 _BEST = 8  # candidates, of which some may have ended
@@ -32,7 +32,7 @@ Vector = Any
 """An array of float32, of one dimension."""
 
 
-class Row(NamedTuple):
+class KeptQuestion(NamedTuple):
     """A kept question. `key` is that of its answer."""
 
     key: bytes
@@ -41,9 +41,9 @@ class Row(NamedTuple):
     text: str = ""  # where samples show texts, or a model verifies
 
 
-class Found(NamedTuple):
+class Near(NamedTuple):
     score: float
-    row: Row
+    row: KeptQuestion
 
 
 class _Part:
@@ -51,7 +51,7 @@ class _Part:
 
     def __init__(self, size: int) -> None:
         self.vectors = np.zeros((1, size), np.float32)  # each has the length 1
-        self.rows: list[Row | None] = []
+        self.rows: list[KeptQuestion | None] = []
         self.places: dict[bytes, int] = {}
         self.next = 0  # the place that is used again, once there is no room
 
@@ -66,7 +66,7 @@ class Index:
         self.size = 0  # bytes
         self.count = 0
 
-    async def best(self, partition: bytes, vector: Vector, least: float, now: float) -> Found | None:
+    async def best(self, partition: bytes, vector: Vector, least: float, now: float) -> Near | None:
         """The nearest row with a score of `least` at least that has not ended `now`. `vector` is of length 1."""
         part = self._parts.get(partition)
         if part is None or part.vectors.shape[1] != len(vector):
@@ -84,10 +84,10 @@ class Index:
             # Once more, because rows may have changed while the thread was searching.
             row, score = part.rows[place], float(part.vectors[place] @ vector)
             if row is not None and score >= least and row.ends > now:
-                return Found(min(1.0, score), row)
+                return Near(min(1.0, score), row)
         return None
 
-    def add(self, partition: bytes, vector: Vector, row: Row) -> None:
+    def add(self, partition: bytes, vector: Vector, row: KeptQuestion) -> None:
         """Keep a question, in the place of the one with the same key. `vector` is of length 1."""
         width = vector.nbytes + _OVERHEAD + 2 * len(row.text)
         if width + _PART > self._limit:

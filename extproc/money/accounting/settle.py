@@ -36,7 +36,7 @@ class Settle:
         self._count = count  # (budget, verdict)
         self._keep = keep
         self._owe = owe
-        self._expected = expected
+        self._expected = expected or Expected()
         self._exact = exact or Exact({})
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -47,8 +47,7 @@ class Settle:
             if reservation is not None:
                 self._leases.discard(reservation.id)
         exchange.money.cost = spent(exchange)
-        if self._expected is not None:
-            learn(exchange, self._expected)
+        learn(exchange, self._expected)
         if reservation is None or not reservation.held:
             return
         asked = (exchange.route.forwarded or is_hit(exchange)) and exchange.ending not in UNASKED

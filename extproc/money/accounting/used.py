@@ -46,9 +46,10 @@ _FASTEST = 400
 _PICTURE = 8192
 """Tokens of an image in an answer, which no limit of the request bounds; OpenAI's largest are 6,240."""
 _MOST_DRAWN = 16 * _PICTURE
+_NOTHING_USUAL = Expected()
 
 
-async def used(exchange: Exchange, exact: Exact, expected: Expected | None = None) -> Usage:
+async def used(exchange: Exchange, exact: Exact, expected: Expected) -> Usage:
     """The use of the exchange: its tokens, and the units that are priced beside them, as the answer tells, or else the
     request.
     """
@@ -60,7 +61,7 @@ async def used(exchange: Exchange, exact: Exact, expected: Expected | None = Non
     return usage
 
 
-async def _tokens(exchange: Exchange, exact: Exact, expected: Expected | None) -> Usage:
+async def _tokens(exchange: Exchange, exact: Exact, expected: Expected) -> Usage:
     """The use of the exchange, as far as it can be known.
 
     The provider's own counts come first, where they can be believed. A count that is missing, or zero although there
@@ -166,13 +167,13 @@ def _drawn(told: Usage, report: Report) -> int:
 
 
 async def _completed(
-    told: Usage, report: Report, exchange: Exchange, exact: Exact, expected: Expected | None, *, late: bool
+    told: Usage, report: Report, exchange: Exchange, exact: Exact, expected: Expected, *, late: bool
 ) -> Usage:
     """`told`, completed with the gateway's counts where one is missing, or where the provider had not ended yet."""
     final = told.source != "estimated"
     input_tokens, output_tokens = told.input_tokens, told.output_tokens
     if not final or late or not output_tokens:
-        known = expected if not told.reasoning_tokens else None
+        known = expected if not told.reasoning_tokens else _NOTHING_USUAL
         output_tokens = max(output_tokens, await _output(exchange, report, exact, known))
     if not input_tokens:
         input_tokens = min(exchange.money.reservation.input_tokens, await exact.input_passed(exchange))
@@ -186,7 +187,7 @@ async def _completed(
 # --- the gateway's counts
 
 
-async def _seen(exchange: Exchange, exact: Exact, expected: Expected | None) -> Usage:
+async def _seen(exchange: Exchange, exact: Exact, expected: Expected) -> Usage:
     """The gateway's own count of an exchange whose provider reported none."""
     report, reservation = exchange.answer.report, exchange.money.reservation
     if (
@@ -203,7 +204,7 @@ async def _seen(exchange: Exchange, exact: Exact, expected: Expected | None) -> 
     return Usage(input_tokens, await _output(exchange, report, exact, expected), source="estimated")
 
 
-async def _output(exchange: Exchange, report: Report, exact: Exact, expected: Expected | None) -> int:
+async def _output(exchange: Exchange, report: Report, exact: Exact, expected: Expected) -> int:
     """The gateway's count of the output: its text, and thinking that a client that left did not see. No more than the
     request allows, or than was held as the answer passed its limit.
     """
@@ -218,7 +219,7 @@ async def _output(exchange: Exchange, report: Report, exact: Exact, expected: Ex
     return output_tokens if limit is None else min(output_tokens, limit)
 
 
-def _hidden(exchange: Exchange, report: Report, expected: Expected | None) -> int:
+def _hidden(exchange: Exchange, report: Report, expected: Expected) -> int:
     """Tokens of thinking that are not in the text. By the traces of thinking in the answer: as many times of them as
     whole answers had. Without a trace: what is usual for the model, else what was asked for, else what is usual for
     models of its name unasked.
@@ -227,7 +228,7 @@ def _hidden(exchange: Exchange, report: Report, expected: Expected | None) -> in
     if target is None:
         return 0
     for trace, tokens in _traces(report).items():
-        times = None if expected is None else expected.usual(trace, target.deployment, asked)
+        times = expected.usual(trace, target.deployment, asked)
         if times is None:
             most = 1 if trace == "sealed" else times_shown(target.model)
             times = None if most is None else 1000 * most
@@ -236,7 +237,7 @@ def _hidden(exchange: Exchange, report: Report, expected: Expected | None) -> in
     told = report.thought.told and is_claude(target.model)
     if told and report.output_bytes and not report.thought.going_on:
         return 0
-    known = None if expected is None else expected.usual("thought", target.deployment, asked)
+    known = expected.usual("thought", target.deployment, asked)
     hidden = (asked or unasked(target.model)) if known is None else known
     return min(hidden, math.ceil(exchange.seconds * _FASTEST)) if told else hidden
 
@@ -249,14 +250,14 @@ def _traces(report: Report) -> Mapping[str, int]:
     return {name: tokens for name, tokens in (sealed | {"shown": shown}).items() if tokens}
 
 
-async def _input(exchange: Exchange, target: Target, exact: Exact, expected: Expected | None) -> int:
+async def _input(exchange: Exchange, target: Target, exact: Exact, expected: Expected) -> int:
     """The gateway's count of the input: its text, and for input outside the body what is usual there, else what is held
     for hosted tools. A model's whole context would be many times of nearly every file.
     """
     text = await exact.input_passed(exchange)
     if not _reads(exchange, target):
         return min(text, _input_bound(exchange))
-    more = None if expected is None else expected.usual("read", target.deployment)
+    more = expected.usual("read", target.deployment)
     if more is None:
         more = exchange.request.ask.hosted_tokens if exchange.request.ask.unbounded or searches(target.model) else 0
     return min(text + more, max(text, target.context or _MOST_INPUT))
@@ -281,11 +282,9 @@ def _input_bound(exchange: Exchange) -> int:
 def _limit(exchange: Exchange) -> int | None:
     """The most that the serving target can have written; None where nothing limits it."""
     limits = exchange.money.reservation.limits
-    return (
-        None
-        if not limits or exchange.answer.target is None
-        else limits[exchange.route.targets.index(exchange.answer.target)]
-    )
+    if not limits or exchange.answer.target is None:
+        return None
+    return limits[exchange.route.targets.index(exchange.answer.target)]
 
 
 def _most_output(exchange: Exchange, report: Report) -> int | None:

@@ -20,14 +20,14 @@ from extproc.wire.outbound.helper import Helper, HelperError
 from extproc.words.dialect import Fields
 
 _WITHIN = 10.0  # seconds for one count
-_TELL_EVERY = 60.0  # seconds between two log lines
+_LOG_EVERY = 60.0  # seconds between two log lines
 _log = logging.getLogger("extproc")
 # The file alone: with its package, the process would read half of the gateway.
 _RUN = "import runpy, sys; sys.path.append(sys.argv[1]); runpy.run_path(sys.argv[2], None, '__main__')"
 helper = Helper(
     (sys.executable, "-P", "-c", _RUN, str(Path(extproc.__file__).parents[1]), tokenizer.__file__), within=_WITHIN
 )
-_told = -_TELL_EVERY
+_logged = -_LOG_EVERY
 _encode = msgspec.msgpack.Encoder().encode
 _decode: Callable[[bytes], int | None] = msgspec.msgpack.Decoder(int | None).decode
 
@@ -60,13 +60,13 @@ def _ask(bounds: bool, texts: Sequence[str]) -> int | None:
     else:
         why = "the ranks cannot be read"
     if found is None:
-        tell(why)
+        log_failure(why)
     return found
 
 
-def tell(why: str) -> None:
+def log_failure(why: str) -> None:
     """Log that a text was not counted, at most once a minute."""
-    global _told  # noqa: PLW0603 - one process, one log
-    if time.monotonic() - _told >= _TELL_EVERY:
-        _told = time.monotonic()
+    global _logged  # noqa: PLW0603 - one process, one log
+    if time.monotonic() - _logged >= _LOG_EVERY:
+        _logged = time.monotonic()
         _log.error("tokens are estimated by the size of texts: the process that counts them: %s", why)

@@ -79,7 +79,7 @@ class Exact:
 
     async def _wait_for(self, count: Callable[[Exchange, int], int], exchange: Exchange) -> int | None:
         if self._waiting >= _MOST_WAITING:
-            counter.tell("too many texts wait")
+            counter.log_failure("too many texts wait")
             return None
         blocks = BLOCKS if self._waiting < _MANY else _FEW
         self._waiting += 1
@@ -88,7 +88,7 @@ class Exact:
             done, _ = await asyncio.wait((work,), timeout=_PATIENCE)
             if not done:
                 work.cancel()
-                counter.tell("it takes too long")
+                counter.log_failure("it takes too long")
                 return None
             return work.result()
         finally:

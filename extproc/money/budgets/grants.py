@@ -53,7 +53,7 @@ class Grants:
         know of each other. Grants in another unit are ignored.
         """
         if self._room and self._now() >= self._ends:
-            self._take(self._all.values())
+            self._set_all(self._all.values())
         return min(self._room.get((scope, unit), 0), most)
 
     def all(self) -> Sequence[Grant]:
@@ -61,7 +61,7 @@ class Grants:
         now = self._now()
         return sorted((grant for grant in self._all.values() if grant.expires > now), key=lambda grant: grant.expires)
 
-    async def give(
+    async def add(
         self, budget: str, scope: str, amount: int, unit: str, expires: float | None, *, most: int = MAX_COUNT
     ) -> Grant:
         """Grant it. Raises StoreError when it cannot be kept, ValueError when there are too many, or when they would
@@ -77,7 +77,7 @@ class Grants:
             until = min(now + _LONGEST, expires or now + _LONGEST)
             grant = Grant(uuid.uuid4().hex, budget, scope, amount, unit, until)
             await self._counters.share(BOARD, grant.id, _encode(grant), until - now)
-            self._take([*self._all.values(), grant])
+            self._set_all([*self._all.values(), grant])
             return grant
 
     async def revoke(self, id: str) -> bool:
@@ -86,14 +86,14 @@ class Grants:
         if id not in self._all:
             return False
         await self._counters.share(BOARD, id, b"", 1.0)
-        self._take(grant for grant in self._all.values() if grant.id != id)
+        self._set_all(grant for grant in self._all.values() if grant.id != id)
         return True
 
     async def refresh(self) -> None:
         """Read the board. Raises StoreError."""
-        self._take(read_notes(await self._counters.share(BOARD, "", b"", 1.0), _decode))
+        self._set_all(read_notes(await self._counters.share(BOARD, "", b"", 1.0), _decode))
 
-    def _take(self, grants: Iterable[Grant]) -> None:
+    def _set_all(self, grants: Iterable[Grant]) -> None:
         now = self._now()
         self._all = {grant.id: grant for grant in grants if grant.expires > now}
         room: dict[tuple[str, str], int] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from extproc.dialects._thinkers import unasked
 from extproc.money.budgets.bounds import USUAL, beside_text, bound_output, input_bound, input_estimate, possible_kinds
@@ -57,13 +57,13 @@ class Unpriced:
 
 @dataclass(slots=True, frozen=True)
 class Tools:
-    """Optional helpers of Reserve beside the store. They outlive a configuration."""
+    """Helpers of Reserve beside the store. They outlive a configuration."""
 
     used: Callable[[str, Callable[[], float]], None] = lambda _budget, _share: None
     tell: Callable[[Alert], None] = lambda _alert: None
     grants: Grants | None = None
-    expected: Expected | None = None
-    exact: Exact | None = None
+    expected: Expected = field(default_factory=Expected)
+    exact: Exact = field(default_factory=lambda: Exact({}))
 
 
 @dataclass(slots=True, frozen=True)
@@ -122,9 +122,7 @@ class Reserve:
                 continue
             settings = no.claim.budget.settings
             if settings.downgrade_to is None or left == 0 or not self._downgrade(exchange, settings):
-                self._count(settings.name, "denied")
-                exchange.money.denied_by = settings.name
-                raise no.refusal
+                raise self._denied(exchange, no.claim.budget, no.refusal)
             left -= 1
 
     async def count_only(self, exchange: Exchange, target: Target) -> bool:
@@ -141,12 +139,9 @@ class Reserve:
         no = await self._hold(exchange, reservation)
         if no is None:
             return True
-        settings = no.claim.budget.settings
-        if settings.downgrade_to is not None:
+        if no.claim.budget.settings.downgrade_to is not None:
             return False
-        self._count(settings.name, "denied")
-        exchange.money.denied_by = settings.name
-        raise no.refusal
+        raise self._denied(exchange, no.claim.budget, no.refusal)
 
     async def look_ahead(self, exchange: Exchange) -> None:
         """Refuse a request for which a budget has no room, whatever its body asks for. Takes nothing.
@@ -172,9 +167,13 @@ class Reserve:
                 outcome = Denied(0, max(0, left), level.resets_in)
                 self._watch.denied(claim, hold, outcome)
                 self._watch.full(claim, level)
-                self._count(claim.budget.name, "denied")
-                exchange.money.denied_by = claim.budget.name
-                raise exceeded(claim, outcome, self._room(claim))
+                raise self._denied(exchange, claim.budget, exceeded(claim, outcome, self._room(claim)))
+
+    def _denied(self, exchange: Exchange, budget: Budget, refusal: Refusal, verdict: str = "denied") -> Refusal:
+        """The refusal, counted and written down as that of a budget."""
+        self._count(budget.name, verdict)
+        exchange.money.denied_by = budget.name
+        return refusal
 
     def _plan(self, exchange: Exchange, counted: int | None) -> Reservation[Claim]:
         """The claims of the request on each budget that applies. `counted` are the exact tokens of its text, if
@@ -215,10 +214,11 @@ class Reserve:
             target = exchange.route.targets[index]
             tokens_in, tokens_out = inputs[index], outputs[index] if outputs else 0
             usual = None
-            if budget.patient and (usual := self._usual(target)) is not None:
+            if budget.patient and (usual := self._expected.output(target.deployment)) is not None:
                 tokens_in = min(tokens_in, input_estimate(exchange))
             elif outputs and not budget.strict and budget.grows and not _limited(exchange, index):
-                usual = (self._usual(target) or USUAL + (ask.thinking or unasked(target.model))) * ask.choices
+                usual = self._expected.output(target.deployment) or USUAL + (ask.thinking or unasked(target.model))
+                usual *= ask.choices
                 reservation.usual = True
             if usual is not None:
                 tokens_out = min(usual, tokens_out)
@@ -246,11 +246,11 @@ class Reserve:
                 exchange.request.ignored += tuple(unpriced(exchange, exchange.route.targets[index]))
 
     def _inputs(self, exchange: Exchange, counted: int | None) -> list[int]:
-        bound, exact = input_bound(exchange), self._exact
-        if counted is None or exact is None:
+        bound = input_bound(exchange)
+        if counted is None:
             return [bound] * len(exchange.route.targets)
         counted += beside_text(exchange)
-        return [min(bound, counted) if exact.fits(target) else bound for target in exchange.route.targets]
+        return [min(bound, counted) if self._exact.fits(target) else bound for target in exchange.route.targets]
 
     def _check_unseen(self, exchange: Exchange, budget: Budget, target: Target, unseen: Sequence[str]) -> None:
         """Check the bound of input outside the body: all that the model can read. 400 where the model's context is
@@ -266,9 +266,6 @@ class Reserve:
             f"bound its cost. Send the content itself, or have the operator set the `context` of {target.name!r}."
         )
         raise Refusal(UNBOUNDED_INPUT, message, param=unseen[0])
-
-    def _usual(self, target: Target) -> int | None:
-        return None if self._expected is None else self._expected.output(target.deployment)
 
     def _scope(self, budget: Budget, exchange: Exchange, target: Target) -> str:
         settings = budget.settings
@@ -353,7 +350,7 @@ class Reserve:
     async def _counted(self, exchange: Exchange, reservation: Reservation[Claim], no: _Denial) -> int | None:
         """The exact tokens of its text, where they may fit although the bound in bytes did not."""
         exact = self._exact
-        if exact is None or reservation.unseen or not no.claim.budget.counts_input or exchange.route.of_tools:
+        if reservation.unseen or not no.claim.budget.counts_input or exchange.route.of_tools:
             return None
         if exchange.request.ask.free or not any(exact.fits(target) for target in exchange.route.targets):
             return None
@@ -392,17 +389,14 @@ class Reserve:
         except StoreError:
             for claim, amount in zip(reservation.claims, more, strict=True):
                 if amount and claim.budget.enforced and claim.budget.settings.store_failure == "deny":
-                    self._count(claim.budget.name, "store_failure")
-                    exchange.money.denied_by = claim.budget.name
                     message = f"Budget {claim.budget.name!r} cannot be checked now: the answer ends here."
-                    return Refusal(STORE_UNAVAILABLE, message)
+                    refusal = Refusal(STORE_UNAVAILABLE, message)
+                    return self._denied(exchange, claim.budget, refusal, "store_failure")
             outcome = None
         if isinstance(outcome, Denied):
             claim = reservation.claims[outcome.index]
             self._watch.denied(claim, holds[outcome.index], outcome)
-            self._count(claim.budget.name, "cut")
-            exchange.money.denied_by = claim.budget.name
-            return exceeded(claim, outcome, self._room(claim))
+            return self._denied(exchange, claim.budget, exceeded(claim, outcome, self._room(claim)), "cut")
         if outcome is not None:
             for claim, amount in zip(reservation.claims, more, strict=True):
                 claim.amount += amount

@@ -28,12 +28,12 @@ class Scopes:
 
     def admit(self, scope: str) -> str:
         """`scope`, or the shared count of requests beyond `max_scopes`."""
-        if not self._bounded or self._take(self._own, scope):
+        if not self._bounded or self._admits(self._own, scope):
             return scope
         shared = self._budget.shared(scope)
-        return shared if shared != scope and self._take(self._shared, shared) else self._budget.overflow
+        return shared if shared != scope and self._admits(self._shared, shared) else self._budget.overflow
 
-    def _take(self, seen: dict[str, float], scope: str) -> bool:
+    def _admits(self, seen: dict[str, float], scope: str) -> bool:
         now = self._now()
         if seen.pop(scope, None) is None and len(seen) >= self._budget.settings.max_scopes:
             oldest = next(iter(seen))

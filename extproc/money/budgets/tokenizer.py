@@ -112,24 +112,6 @@ def about(text: str) -> int | None:
     return sum(len(encoding.encode_ordinary(text[start : start + _SLICE])) for start in range(0, len(text), _SLICE))
 
 
-def count(text: bytes, most: int) -> int | None:
-    """The tokens of UTF-8 text: exact where every 32,000 characters have a break, else an upper bound.
-
-    Each byte beyond `most` counts as a token. Never more than the bytes. None where counting is not possible: the ranks
-    are not read yet (this call begins it), or cannot be read. Text like `<|endoftext|>` is text. A megabyte
-    takes some 50 ms, and nearly a second at worst; the interpreter is free for most of it.
-    """
-    encoding = _ranks.encoding
-    if encoding is None:
-        load()
-        return None
-    if len(text) <= most:
-        return min(len(text), _count(encoding, text.decode(errors="replace")))
-    kept = text[: max(0, most)].decode(errors="ignore")
-    kept = kept[: _last_break(kept, 0, len(kept))]
-    return _count(encoding, kept) + len(text) - _size(kept)
-
-
 def bound(
     body: Mapping[str, Any],
     images: Collection[str],
@@ -176,11 +158,17 @@ def bound(
             stack.extend((item, told) for item in node)
         elif node is not None and node is not True and node is not False:
             total += len(repr(node))
-    counted = (count_all or _count_all)(texts)
+    counted = (count_all or count)(texts)
     return None if counted is None else total + counted
 
 
-def _count_all(texts: Sequence[str]) -> int | None:
+def count(texts: Sequence[str]) -> int | None:
+    """The tokens of texts, each by itself: exact where every 32,000 characters have a break, else an upper bound.
+
+    Never more than the bytes. None where counting is not possible: the ranks are not read yet (this call begins it), or
+    cannot be read. Text like `<|endoftext|>` is text. A megabyte takes some 50 ms, and nearly a second at worst; the
+    interpreter is free for most of it.
+    """
     encoding = _ranks.encoding
     if encoding is None:
         load()
@@ -223,7 +211,7 @@ def _answered(question: bytes) -> bytes:
     load().join()
     bounds, texts = msgspec.msgpack.decode(question)
     decoded = [text.decode() for text in texts]
-    found = _count_all(decoded) if bounds else about("".join(decoded))
+    found = count(decoded) if bounds else about("".join(decoded))
     return msgspec.msgpack.encode(found)
 
 

@@ -291,7 +291,7 @@ class AdminReports:
             (at for at in (ends, None if seconds is None else now + float(seconds)) if at is not None), default=None
         )
         settings, most = budget.settings, budget.most_granted
-        give = self._reporter.grants.give(settings.name, scope, int(more), settings.unit, until, most=most)
+        give = self._reporter.grants.add(settings.name, scope, int(more), settings.unit, until, most=most)
         return told(self._ask(give), budget)
 
     def cache(self) -> Mapping[str, int]:

@@ -15,6 +15,7 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache, lru_cache
 from importlib import metadata
+from typing import Any
 
 from pydantic import Field
 
@@ -46,71 +47,39 @@ _PRICED = (
 """Kinds that settings can price."""
 
 
+def _rate(description: str, alias: str | None = None) -> Any:
+    return Field(None, ge=0, le=_DEAREST, alias=alias, description=description)
+
+
 class PriceSettings(Section):
     """The price of a model. It wins over the bundled catalogue."""
 
     input: float = Field(ge=0, le=_DEAREST, description="Price of input tokens, in USD per million.")
     output: float = Field(ge=0, le=_DEAREST, description="Price of output tokens, in USD per million.")
-    cached_input: float | None = Field(
-        None,
-        ge=0,
-        le=_DEAREST,
-        description="Price of input tokens read from a prompt cache, in USD per million. Default: `input`.",
+    cached_input: float | None = _rate(
+        "Price of input tokens read from a prompt cache, in USD per million. Default: `input`."
     )
-    cache_write: float | None = Field(
-        None,
-        ge=0,
-        le=_DEAREST,
-        description="Price of input tokens written to a prompt cache, in USD per million. Default: `input`.",
+    cache_write: float | None = _rate(
+        "Price of input tokens written to a prompt cache, in USD per million. Default: `input`."
     )
-    reasoning: float | None = Field(
-        None, ge=0, le=_DEAREST, description="Price of reasoning tokens, in USD per million. Default: `output`."
+    reasoning: float | None = _rate("Price of reasoning tokens, in USD per million. Default: `output`.")
+    audio_input: float | None = _rate("Price of audio in the input, in USD per million tokens. Default: `input`.")
+    audio_cached: float | None = _rate(
+        "Price of audio read from a prompt cache, in USD per million tokens. Default: `cached_input`."
     )
-    audio_input: float | None = Field(
-        None, ge=0, le=_DEAREST, description="Price of audio in the input, in USD per million tokens. Default: `input`."
+    audio_output: float | None = _rate("Price of audio that is answered, in USD per million. Default: `output`.")
+    image_input: float | None = _rate("Price of images in the input, in USD per million. Default: `input`.")
+    image_output: float | None = _rate("Price of images that are answered, in USD per million. Default: `output`.")
+    cache_write_1h: float | None = _rate(
+        "Price of input tokens that a prompt cache keeps for an hour, in USD per million. Default: `cache_write`."
     )
-    audio_cached: float | None = Field(
-        None,
-        ge=0,
-        le=_DEAREST,
-        description="Price of audio read from a prompt cache, in USD per million tokens. Default: `cached_input`.",
+    seconds: float | None = _rate(
+        "Price of an hour of audio in the input, in USD, in addition to its tokens. For transcriptions.", "audio_hour"
     )
-    audio_output: float | None = Field(
-        None, ge=0, le=_DEAREST, description="Price of audio that is answered, in USD per million. Default: `output`."
+    characters: float | None = _rate(
+        "Price of characters in the input, in USD per million, in addition to its tokens. For speech."
     )
-    image_input: float | None = Field(
-        None, ge=0, le=_DEAREST, description="Price of images in the input, in USD per million. Default: `input`."
-    )
-    image_output: float | None = Field(
-        None, ge=0, le=_DEAREST, description="Price of images that are answered, in USD per million. Default: `output`."
-    )
-    cache_write_1h: float | None = Field(
-        None,
-        ge=0,
-        le=_DEAREST,
-        description="Price of input tokens that a prompt cache keeps for an hour, in USD per million. Default: "
-        "`cache_write`.",
-    )
-    seconds: float | None = Field(
-        None,
-        ge=0,
-        le=_DEAREST,
-        alias="audio_hour",
-        description="Price of an hour of audio in the input, in USD, in addition to its tokens. For transcriptions.",
-    )
-    characters: float | None = Field(
-        None,
-        ge=0,
-        le=_DEAREST,
-        description="Price of characters in the input, in USD per million, in addition to its tokens. For speech.",
-    )
-    images: float | None = Field(
-        None,
-        ge=0,
-        le=_DEAREST,
-        alias="image",
-        description="Price of an image that is answered, in USD, in addition to its tokens.",
-    )
+    images: float | None = _rate("Price of an image that is answered, in USD, in addition to its tokens.", "image")
     per_request: float = Field(
         0, ge=0, le=_DEAREST, description="Price of each request, in USD, in addition to its tokens."
     )

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("numpy", reason="the extra `semantic`")
 
-from extproc.cache.similar.index import Index, Row, np
+from extproc.cache.similar.index import Index, KeptQuestion, np
 from extproc.cache.stores import CacheError
 from extproc.guardrails import Failure
 from extproc.words.actions import Continue
@@ -373,7 +373,7 @@ async def test_in_shadow_mode_a_request_does_not_wait_for_the_models(world, mode
 
 
 def row(number, owner=b"o", ends=1e12):
-    return Row(number.to_bytes(4, "big"), owner, ends)
+    return KeptQuestion(number.to_bytes(4, "big"), owner, ends)
 
 
 def unit(*values):

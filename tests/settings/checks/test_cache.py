@@ -102,8 +102,6 @@ def similar(semantic, rule="semantic: enforce", more=OWN):
         ),
         (similar(f"threshold: 0.9, {EMBED}"), "cache.rules.0.semantic: a score alone may give the answer to another"),
         ("cache: {rules: [{semantic: shadow}]}", "cache.rules.0.semantic: questions are compared by vectors: give"),
-        (similar("guard: false"), "cache.semantic: guard: rules of words could not keep questions apart"),
-        (similar("shared: {entries: 5}"), "cache.semantic: shared: each process compares its own questions"),
         (similar(VERIFY), "cache.semantic.verify: it judges what `embeddings` find"),
         (similar(f"{EMBED}, {VERIFY}"), "cache.semantic.threshold: give the threshold from which"),
         (
