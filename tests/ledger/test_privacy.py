@@ -94,7 +94,7 @@ def test_a_copy_of_a_ledger_in_use_gives_the_same_reports(kept, shared_url, tmp_
         assert reports(restored) == wanted
         write(restored, row("new", time=MIDNIGHT))
         assert ask(restored, "")["total"]["requests"] == 202
-        restored.stop()
+        restored.writer.stop()
         restored.close()
 
 

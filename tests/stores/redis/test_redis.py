@@ -495,7 +495,7 @@ async def test_a_closed_store_is_a_store_error(counters):
 
 def test_the_breaker_opens_and_closes():
     now = 0.0
-    breaker = Breaker(lambda: now)
+    breaker = Breaker(lambda: now, NotSentError)
     for _ in range(FAILURES - 1):
         assert breaker.enter() is False
         assert breaker.failed(False) is False
