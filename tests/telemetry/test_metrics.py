@@ -79,7 +79,7 @@ def touch_all(telemetry, exchange):
 
 def _watch_a_ledger(telemetry):
     ledger = open_ledger("memory:")
-    telemetry.watch(ledger)
+    telemetry.watch(ledger.writer)
     ledger.close()  # what it tells stays
 
 
