@@ -217,8 +217,7 @@ class Reserve:
             if budget.patient and (usual := self._expected.output(target.deployment)) is not None:
                 tokens_in = min(tokens_in, input_estimate(exchange))
             elif outputs and not budget.strict and budget.grows and not _limited(exchange, index):
-                usual = self._expected.output(target.deployment) or USUAL + (ask.thinking or unasked(target.model))
-                usual *= ask.choices
+                usual = self._usual(exchange, target)
                 reservation.usual = True
             if usual is not None:
                 tokens_out = min(usual, tokens_out)
@@ -236,6 +235,12 @@ class Reserve:
         if grows and outputs:
             reservation.enough = _covered_bytes(reservation)
         return reservation
+
+    def _usual(self, exchange: Exchange, target: Target) -> int:
+        """Tokens of output that are held first for a request without a limit."""
+        ask = exchange.request.ask
+        one = self._expected.output(target.deployment) or USUAL + (ask.thinking or unasked(target.model))
+        return one * ask.choices
 
     def _price_options(self, exchange: Exchange, covered: Sequence[tuple[Budget, int]]) -> None:
         """Take out the client's options that have no price, where a budget in USD has to hold it."""
