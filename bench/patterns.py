@@ -1,11 +1,12 @@
 """CPU of a MiB of an answer that repeats one pattern of bytes: `python -m bench.patterns` (`--size`, `--most 100`).
 
-For each pattern of a generated set: the framing alone, the answer reader with the usual stages, and the translation for
-a client of another API. In pieces of 16 KiB, as Envoy reads them. `events` are what the framing alone makes of it.
+For each pattern of a generated set: the framing alone, the answer reader with the usual stages, the same under
+guardrails, and the translation for a client of another API. In pieces of 16 KiB, as Envoy reads them. `events` are what
+the framing alone makes of it.
 
-Patterns with `key` are events with a key in their data. Where they carry nothing and come again, the reader and the
-translation have the framing skip them, which it does not do alone. Events that carry text, which are as many as fit,
-are read one by one, and events for guardrails, too. All other patterns have to stay below `BAR`.
+Patterns with `key` are events with a key in their data. Their readers teach the framing which of them carry nothing and
+which say nothing but a text, so that it finds them in rows. It knows neither when it runs alone: that figure is not
+theirs. Every other figure has to stay below `BAR`.
 """
 
 from __future__ import annotations
@@ -66,6 +67,11 @@ _TOKENS = (
         b"\xff",
     ),
 )
+_GUARDRAILS = """
+guardrails:
+  - {name: pii, kind: pii, on: [output], action: block}
+  - {name: names, kind: regex, patterns: {key: "sk-[a-z]{20,}"}, on: [output], action: block}
+"""
 _TINY = ("{}", "[]", "{", "x", "1", "1.5", "null", '""', '"x"', "[DONE]", "[1]", '{"a":1}', '{"":0}', '{"a":"b"}')
 _SMALLEST = (
     '{"choices":[]}',
@@ -90,27 +96,30 @@ class Cost:
     events: int
     framing: float
     reader: float
+    guarded: float
     translation: float
 
     @property
     def keyed(self) -> bool:
-        """True where the events have a key, or a name, and are read one by one."""
+        """True where the events have a key, or a name."""
         return bool(_KEY(self.pattern)) or (self.kind == _AMAZON and (b'"' in self.pattern or b"chunk" in self.pattern))
 
     @property
-    def figures(self) -> tuple[float, float, float]:
-        return self.framing, self.reader, self.translation
+    def figures(self) -> tuple[float, ...]:
+        return self.framing, self.reader, self.guarded, self.translation
 
     @property
     def worst(self) -> float:
-        return max(self.figures)
+        return max(self.figures[self.keyed and self.kind == _SSE :])
 
     def __str__(self) -> str:
-        figures = f"{self.framing:9.1f} {self.reader:9.1f} {self.translation:12.1f} {self.events:8d}"
+        figures = (
+            f"{self.framing:9.1f} {self.reader:9.1f} {self.guarded:9.1f} {self.translation:12.1f} {self.events:8d}"
+        )
         return f"{figures}  {'key' if self.keyed else '   '}  {self.pattern[:56]!r}"
 
 
-HEAD = f"{'framing':>9} {'reader':>9} {'translation':>12} {'events':>8}  key  pattern"
+HEAD = f"{'framing':>9} {'reader':>9} {'guarded':>9} {'translation':>12} {'events':>8}  key  pattern"
 
 
 def patterns(most: int) -> Iterator[tuple[bytes, str]]:
@@ -131,16 +140,19 @@ def measured(found: Iterable[tuple[bytes, str]], size: int) -> Iterator[Cost]:
     """The cost of each pattern, from `size` bytes of it."""
     os.environ.setdefault("BENCH_KEY", "sk-gw-bench")
     settings = config.parse(SETTINGS)
-    build = pipeline.build(settings, Services(open_counters("memory:"), Telemetry(settings)))
+    builds = [
+        pipeline.build(one, Services(open_counters("memory:"), Telemetry(one)))
+        for one in (settings, config.parse(SETTINGS + _GUARDRAILS))
+    ]
     runner = asyncio.Runner()
     for pattern, kind in found:
         body = pattern * max(1, size // len(pattern))
         scale = 1000 * (1 << 20) / len(body)
-        cost = Cost(pattern, kind, 0, math.inf, math.inf, math.inf)
+        cost = Cost(pattern, kind, 0, math.inf, math.inf, math.inf, math.inf)
         for _ in range(_TRIES):  # the least disturbed counts
             events, framed = _framed(body, kind)
-            read = 0.0 if kind == _AMAZON else runner.run(_read(build, body))
-            times = (framed, read, runner.run(_translated(settings, body, kind)))
+            read = [0.0 if kind == _AMAZON else runner.run(_read(build, body)) for build in builds]
+            times = (framed, *read, runner.run(_translated(settings, body, kind)))
             least = [min(one * scale, before) for one, before in zip(times, cost.figures, strict=True)]
             cost = Cost(pattern, kind, events, *least)
             if cost.worst < BAR / 2:
@@ -219,16 +231,16 @@ async def _fed(stream: Any, body: bytes) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=1 << 18, help="bytes of each pattern")
+    parser.add_argument("--size", type=int, default=1 << 20, help="bytes of each pattern")
     parser.add_argument("--most", type=int, default=300, help="patterns of three to five tokens")
     given = parser.parse_args()
     costs = sorted(measured(patterns(given.most), given.size), key=lambda cost: -cost.worst)
     plain, keyed = ([cost for cost in costs if cost.keyed is which] for which in (False, True))
     print("ms of CPU for a MiB\n" + HEAD)
-    for cost in (*plain[:12], *keyed[:24]):
+    for cost in (*plain[:12], *keyed[:12]):
         print(cost)
     print(f"{len(plain)} patterns without a key: at most {plain[0].worst:.1f} ms, bar {BAR:.0f};", end=" ")
-    print(f"{len(keyed)} with a key: at most {keyed[0].worst:.1f} ms")
+    print(f"{len(keyed)} with a key: at most {keyed[0].worst:.1f} ms; this machine's pace: {pace():.1f}")
 
 
 if __name__ == "__main__":

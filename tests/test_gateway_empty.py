@@ -124,10 +124,11 @@ async def test_events_that_cost_much_leave_others_more_turns(world, monkeypatch,
     stream = gateway.stream()
     for say in (asks(), sends(STREAMED), answers(kind=SSE)):
         await say(stream)
-    found = [await stream.on_response_body(TEXT * 400, True)]
+    body = b"".join([TEXT.replace(b"{", b'{"created":%d,' % number, 1) for number in range(400)])
+    found = [await stream.on_response_body(body, True)]
     while stream.more:
         found.append(await stream.on_response_body(b"", False))
-    sizes = [each.body.count(TEXT) for each in found if each.body]
+    sizes = [each.body.count(b'"created"') for each in found if each.body]
     assert sum(sizes) == 400
     assert max(sizes[4:]) == most
 
@@ -159,3 +160,45 @@ async def test_stages_share_the_json_of_an_event(world, monkeypatch):
     guarded, alone = given[:3], given[3:]
     assert [tree["choices"][0]["index"] for tree in guarded[:2]] == [0, 0]
     assert [guarded[2], *alone] == [UNSET] * 4
+
+
+GUARDED = (
+    TOKENS + "\nguardrails: [{name: names, kind: regex, on: [output], action: %s, patterns: {name: 'Rumpel[a-z]+'}}]\n"
+)
+LETTER = b'data: {"choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
+
+
+def letters(text):
+    return b"".join([LETTER % text[at : at + 1].encode() for at in range(len(text))])
+
+
+async def test_rows_of_letters_are_guarded_counted_and_leave_as_they_came(world):
+    gateway = world(GUARDED % "mask")
+    body = letters("a " * 2_000) + STOP + DONE
+    *_, last = await talk(gateway.stream(), asks(), sends(STREAMED), answers(kind=SSE), streams(body, end=True))
+    assert last.body == body
+    [entry] = gateway.log
+    assert entry["output_tokens"] == 4_000, "a token for each event at least, since the provider told no usage"
+
+
+@pytest.mark.parametrize("action", ["mask", "block"])
+async def test_a_name_in_a_row_of_letters_is_masked_or_ends_the_answer(world, action):
+    gateway = world(GUARDED % action)
+    body = streams(letters("a " * 1_000 + "Rumpelstilz " + "b " * 1_000) + STOP + DONE, end=True)
+    *_, last = await talk(gateway.stream(), asks(), sends(STREAMED), answers(kind=SSE), body)
+    lines = [json.loads(line[6:]) for line in last.body.split(b"\n") if line.startswith(b"data: {")]
+    said = "".join(each["choices"][0]["delta"].get("content", "") for each in lines if each.get("choices"))
+    if action == "mask":
+        assert said == "a " * 1_000 + "[NAME] " + "b " * 1_000
+    else:
+        assert said in "a " * 1_000
+        assert [each["error"]["code"] for each in lines if "error" in each] == ["guardrail_blocked"]
+
+
+async def test_a_translation_tells_how_many_events_it_has_joined():
+    found = Talk(OPENAI, "anthropic_messages", stream=True)
+    await found.ask()
+    await found.answer(letters("a" * 5_000), STOP + DONE, kind=SSE)
+    joined = sum(int(line.split()[-1]) for line in found.body.split(b"\n") if line.startswith(contract.EVENTS_EVENT))
+    assert found.body.count(b"event: content_block_delta") + joined == 5_000
+    assert joined > 4_000

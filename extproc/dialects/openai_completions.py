@@ -55,7 +55,12 @@ fields = Fields(
     options=("service_tier",),
     also=("best_of",),
 )
-answers = AnswerFacts(usage_at=(("usage",),), reads=frozenset(_Answer.__struct_encode_fields__), comments=True)
+answers = AnswerFacts(
+    usage_at=(("usage",),),
+    reads=frozenset(_Answer.__struct_encode_fields__),
+    texts_at=(("choices", 0, "text"),),
+    comments=True,
+)
 offers = Offers(
     reuse=Reuse(asides=frozenset(("user", "stream_options")), varies=varies),
     usage_request=usage_request,

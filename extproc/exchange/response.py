@@ -53,6 +53,7 @@ MOST_INFLATED = 128 << 20
 """Bytes that a compressed answer may grow to."""
 _TOLD_USAGE = re.compile(rb"(?m)^" + re.escape(contract.USAGE_EVENT) + rb"(.*)\n\n")
 """A comment in which a try tells its usage."""
+_TOLD_EVENTS = re.compile(rb"(?m)^" + re.escape(contract.EVENTS_EVENT) + rb"(\d++)\n\n")
 _encode = msgspec.json.encode
 
 
@@ -320,7 +321,10 @@ class Count:
             if event.data is None:
                 self._count_unread(exchange, report, event)
                 continue
+            counted = report.output_events
             event.usage_only = observe(event.data, report, event.tree)
+            if report.output_events > counted:
+                report.output_events += event.events - 1
             if report.usage is not before:
                 event.usage = report.told_usage or report.usage
                 if is_translated(exchange):  # a translation may have had to write zeros, without counts of the provider
@@ -331,10 +335,14 @@ class Count:
     def _count_unread(self, exchange: Exchange, report: Report, event: Frame) -> None:
         """Take in an event without data: a comment, perhaps a try's, or an event too long to be read."""
         if event.name == EMPTY:
-            if is_translated(exchange) and (told := _TOLD_USAGE.findall(event.raw)):
-                report.told_usage = contract.decode_usage(told[-1])
-                report.told_at = report.output_bytes
-                event.raw = _TOLD_USAGE.sub(b"", event.raw)
+            if is_translated(exchange):
+                if told := _TOLD_USAGE.findall(event.raw):
+                    report.told_usage = contract.decode_usage(told[-1])
+                    report.told_at = report.output_bytes
+                    event.raw = _TOLD_USAGE.sub(b"", event.raw)
+                if joined := _TOLD_EVENTS.findall(event.raw):
+                    report.output_events += sum(map(int, joined))
+                    event.raw = _TOLD_EVENTS.sub(b"", event.raw)
             return
         report.add_unread(event.raw)  # before its usage, which counts it
         if (edges := event.edges) is not None:

@@ -114,6 +114,7 @@ class Watch:
         self._queue: deque[_Entry] = deque()
         self._passed: list[Frame] = []  # events that may leave when the first window has passed
         self._seen = 0  # characters in them
+        self._actions = 0  # findings, also those that came again
         self._found: dict[str, dict[str, int]] = {}  # guardrail -> kind -> findings
         self._wholes = any(guard.whole for guard in guards)
         self._heavy = any(guard.heavy for guard in guards)
@@ -246,15 +247,18 @@ class Watch:
         tree: Any = None
         said: list[_Said] = []
         closed: list[tuple[Any, ...]] = []
+        alone, actions = not self.asking, self._actions
         if data != _DONE:
             try:
                 tree = parse(data, _DEPTH, tree=event.tree)
             except InvalidJSON:  # it may hold a call, with a field that is given twice
+                alone = False
                 self._unreadable(whole=True)
                 holder = {"": data.decode(errors="replace")}
                 said.append(self._take(Piece("answer", holder, "")))
             else:
                 for one in self._said(tree):
+                    alone = alone and isinstance(one, Piece) and one.channel is None
                     if isinstance(one, Closed):
                         closed.append(one.channel)
                     elif isinstance(one, Called):
@@ -275,6 +279,7 @@ class Watch:
         self._pause_others(said, touched)
         for channel in touched.values():
             self._decide(channel)
+        event.settled = alone and self._actions == actions
         for prefix in closed:
             self._complete_calls(prefix)
             for name in [name for name in self._channels if name[: len(prefix)] == prefix]:
@@ -499,6 +504,7 @@ class Watch:
         self, guard: Guard, channel: Channel, hit: Hit, *, again: bool = False, ruling: Finding | None = None
     ) -> None:
         start, end, kind = hit
+        self._actions += 1
         decided = ruling if isinstance(ruling, Ruling) else None
         kinds = self._found.setdefault(guard.name, {})
         if not (channel.again or again) or kind not in kinds:

@@ -67,6 +67,8 @@ class AnswerFacts:
     """Paths to the usage object of an answer, or of an event, in which a cost can be written; empty: there is none."""
     usage_key: bytes = b'"usage"'  # the name of usage in an answer, with its quotes
     reads: frozenset[str] | None = None  # fields at the top of a streamed event that readers look at; None: all
+    texts_at: Sequence[Sequence[str | int]] = ()
+    """Places of a text in a streamed event that continues the text at the same place of the event before."""
     comments: bool = False
     """Whether its clients skip comments in streams. google-genai drops the event behind one (go-genai#898)."""
     wordless: bool = False  # answers hold no words of a model, so that guardrails have nothing to read in them
@@ -252,6 +254,7 @@ class Able:
     """Needs of requests (`Ask.needs`) that this API cannot express: such requests are not translated into it."""
     stream_type: str = "text/event-stream"  # content type of streamed answers
     reads: frozenset[str] | None = None  # fields at the top of a streamed event that its decoder looks at; None: all
+    texts_at: Sequence[Sequence[str | int]] = ()  # see `AnswerFacts.texts_at`
     cache_marks: bool = False  # requests can mark the content that a prompt cache should keep
     images: bool = False
     """Whether its answers can hold images. Events of its streams have the limit of whole answers then."""

@@ -48,6 +48,7 @@ WATCHED = "x-extproc-watched"  # present
 TRANSLATED = "x-extproc-translated"  # present
 USAGE = "x-extproc-usage"  # encode_usage(), where the answer is plain
 IGNORED = "x-extproc-ignored"  # names of the client's fields that the provider's API cannot express
+EVENTS_EVENT = b": x-extproc-events "  # prefix of the comment with the number of events that an event has joined
 USAGE_EVENT = b": x-extproc-usage "  # prefix of the comment with encode_usage() at the end of a streamed answer
 
 # Dynamic metadata that gives Envoy's priority_group cluster specifier the order of the tries.

@@ -86,7 +86,8 @@ def keeps(body: Mapping[str, Any]) -> bool:
 
 replies = Replies()
 _READ = frozenset(shapes.Event.__struct_encode_fields__)
-answers = AnswerFacts(reads=_READ, comments=True)
+_TEXTS = tuple(("delta", field) for field in ("text", "thinking", "partial_json"))
+answers = AnswerFacts(reads=_READ, texts_at=_TEXTS, comments=True)
 offers = Offers(
     tools=Tools(view.tooling, view.results, view.without_tools),
     stored=Stored(objects=ask.OBJECTS, keeps=keeps),
@@ -121,6 +122,7 @@ def smallest(model: str) -> dict[str, Any]:
 able = Able(
     lacks=frozenset(("choices", "logprobs", "audio")),
     reads=_READ,
+    texts_at=_TEXTS,
     cache_marks=True,
     tool_names=128,  # https://platform.claude.com/docs/en/agents-and-tools/tool-use/implement-tool-use
     rates="anthropic-ratelimit-",  # https://platform.claude.com/docs/en/api/rate-limits#response-headers

@@ -13,7 +13,11 @@ from extproc.words.api import Able
 from extproc.words.dialect import Destination
 
 name, family = "cohere_chat", "chat"
-able = Able(lacks=frozenset(("files", "audio", "choices")), reads=FIELDS)
+able = Able(
+    lacks=frozenset(("files", "audio", "choices")),
+    reads=FIELDS,
+    texts_at=(("delta", "message", "content", "text"),),
+)
 decoder, decode_problem = Decoder, problem.decode
 
 

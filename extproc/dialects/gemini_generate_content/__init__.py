@@ -98,7 +98,8 @@ fields = view.fields
 replies = Replies()
 naming = Naming(spelled=spelling.spelled, for_model=for_model)
 _READ = frozenset(shapes.Response.__struct_encode_fields__)
-answers = AnswerFacts(usage_key=report.USAGE_KEY, reads=_READ)
+_TEXTS = (("candidates", 0, "content", "parts", 0, "text"),)
+answers = AnswerFacts(usage_key=report.USAGE_KEY, reads=_READ, texts_at=_TEXTS)
 offers = Offers(
     tools=Tools(view.tooling, view.results, view.without_tools),
     stored=Stored(objects=ask.OBJECTS),
@@ -137,7 +138,7 @@ def smallest(model: str) -> dict[str, Any]:  # noqa: ARG001 - the path has it
 
 # --- for providers
 
-able = Able(reads=_READ, images=True, image_turns=True, tool_letters=True)
+able = Able(reads=_READ, texts_at=_TEXTS, images=True, image_turns=True, tool_letters=True)
 decoder, decode_problem = Decoder, problem.decode
 
 

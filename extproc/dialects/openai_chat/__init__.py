@@ -37,7 +37,12 @@ fields = view.fields
 
 replies = _replies.openai
 _READ = frozenset(shapes.Body.__struct_encode_fields__)
-answers = AnswerFacts(usage_at=(("usage",),), reads=_READ, comments=True)
+_TEXTS = (
+    *(("choices", 0, "delta", field) for field in ("content", "reasoning_content", "reasoning", "refusal")),
+    ("choices", 0, "delta", "tool_calls", 0, "function", "arguments"),
+    ("choices", 0, "text"),  # of completions
+)
+answers = AnswerFacts(usage_at=(("usage",),), reads=_READ, texts_at=_TEXTS, comments=True)
 offers = Offers(
     tools=Tools(view.tooling, view.results, view.without_tools),
     stored=Stored(objects=ask.OBJECTS),
@@ -71,6 +76,7 @@ def smallest(model: str) -> dict[str, Any]:
 
 able = Able(
     reads=_READ,
+    texts_at=_TEXTS,
     images=True,
     rates="x-ratelimit-",  # https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
     reasons=openai_reasons,

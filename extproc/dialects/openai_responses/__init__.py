@@ -73,7 +73,8 @@ def keeps(body: Mapping[str, Any]) -> bool:
 
 replies = Replies()
 _READ = report.FIELDS | provider_stream.FIELDS
-answers = AnswerFacts(usage_at=(("response", "usage"), ("usage",)), reads=_READ, comments=True)
+_TEXTS = (("delta",),)
+answers = AnswerFacts(usage_at=(("response", "usage"), ("usage",)), reads=_READ, texts_at=_TEXTS, comments=True)
 offers = Offers(
     tools=Tools(view.tooling, view.results, view.without_tools),
     stored=Stored(objects=replace(ask.OBJECTS, turns=turns.ResponsesTurns()), keeps=keeps),
@@ -107,6 +108,7 @@ def smallest(model: str) -> dict[str, Any]:
 able = Able(
     lacks=frozenset(("choices", "audio")),
     reads=_READ,
+    texts_at=_TEXTS,
     namespaces=True,
     reasons=openai_reasons,
 )

@@ -218,7 +218,7 @@ class Stream(_Steps):
         super().__init__(intake)
         self._unwrap = unwrap
         self._decoder = translation.decoder()
-        self._reads = translation.api.able.reads
+        self._reads, self._texts_at = translation.api.able.reads, translation.api.able.texts_at
         self._encoder = translation.into.encoder()
         self._model = translation.model
         self._names = translation.names
@@ -234,8 +234,10 @@ class Stream(_Steps):
         for event in events:
             if not self._over:
                 self._say(self._read(event, cut=event is self._intake.rest), out)
-        if not out and self._unwrap is None:
-            self._intake.learn(events, self._reads)
+                if event.events > 1:
+                    out.append(contract.EVENTS_EVENT + b"%d\n\n" % (event.events - 1))
+        if self._unwrap is None:
+            self._intake.learn(events, self._reads, self._texts_at)
         if problem:
             self._say([Failed(problem)], out)
             self.failed = True

@@ -47,6 +47,8 @@ class Frame(msgspec.Struct, gc=False):
     usage: Usage | None = None  # usage of the answer so far, where this event reports it
     usage_only: bool = False  # the event carries nothing else
     tree: Any = UNSET
+    settled: bool = False  # guardrails found nothing in the event, and find nothing whenever it comes again
+    events: int = 1  # those that came in a row and are read as one: `data` has the text of all of them
 
     def parse(self) -> Any:
         """The JSON of `data`, parsed once for all stages; UNSET where it is none."""
@@ -65,7 +67,8 @@ class Frame(msgspec.Struct, gc=False):
         if self.data in self.raw:
             self.raw = self.raw.replace(self.data, data, 1)
         else:  # on several lines
-            lines = [line for line in _LINE.split(self.raw) if line and not line.startswith(b"data:")]
+            found = dict.fromkeys(_LINE.split(self.raw))  # once each, where several events are read as one
+            lines = [line for line in found if line and not line.startswith(b"data:")]
             self.raw = b"\n".join([*lines, b"data: " + data, b"", b""])
         self.data, self.tree = data, tree
 

@@ -29,8 +29,9 @@ class EventStage(Protocol):
     changes_length: bool
     """True when a plain answer may leave longer or shorter than it came. A stream always may."""
 
-    # `merges = True`: repeated events that carry nothing may come as one frame without data. Without it they do not.
-    # `guards = True`: those with text in any field do not either.
+    # `merges = True`: repeated events that carry nothing may come as one frame without data, and events in a row that
+    # say nothing but a text as one frame with all of it. Without `merges` they do not.
+    # `guards = True`: events with text in any field carry something.
     # `parses = True`: it reads the JSON of each event, which is parsed once then, for the stages in front of it too.
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
@@ -124,7 +125,6 @@ class AnswerReader:
         if end and intake.broken and answer.report is not None:
             answer.report.error = PROVIDER_BAD_ANSWER.code
         report, given = answer.report, events
-        written = 0 if report is None else report.output_bytes - report.unread_bytes
         paced = len(events) == intake.turn
         began = time.thread_time() if paced else 0.0
         then = time.perf_counter()
@@ -141,8 +141,9 @@ class AnswerReader:
                 answer.first_token = then - exchange.started
         if answer.cut is not None:
             raise answer.cut
-        if self._merges and report is not None and report.output_bytes - report.unread_bytes == written:
-            intake.learn(given, exchange.request.dialect.answers.reads, guarded=self._guarded)
+        if self._merges and report is not None:
+            facts = exchange.request.dialect.answers
+            intake.learn(given, facts.reads, facts.texts_at, guarded=self._guarded)
         if paced:
             intake.pace(time.thread_time() - began)
         if end:

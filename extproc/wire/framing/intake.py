@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from extproc.wire.framing import BOM, Frame, Framing
 from extproc.wire.framing.inflate import Inflate
 from extproc.wire.framing.json import WholeBody
+from extproc.wire.framing.runs import Place
 from extproc.wire.framing.sse import SSE
 from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
 
@@ -88,12 +89,22 @@ class Intake:
         elif seconds < _SHORT:
             self.turn = min(TURN, self.turn * 2)
 
-    def learn(self, events: Sequence[Frame], reads: Collection[str] | None, *, guarded: bool = False) -> None:
-        """Take in that the events of a step had no effect, of whose fields only `reads` matter. Where they are many,
-        those without such a field come together from now on, and without their data.
+    def learn(
+        self,
+        events: Sequence[Frame],
+        reads: Collection[str] | None,
+        places: Sequence[Place],
+        *,
+        guarded: bool = False,
+    ) -> None:
+        """Take in the events of a step, of whose fields only `reads` matter. Where they are many, those without such a
+        field come together from now on, and without their data; those that say nothing but a text at one of the
+        `places` come as one where they are in a row.
         """
-        if len(events) == self.turn and reads is not None and isinstance(self._framing, SSE):
-            self._framing.learn(events, reads, guarded=guarded)
+        if len(events) == self.turn and isinstance(self._framing, SSE):
+            if reads is not None:
+                self._framing.learn_empty(events, reads, guarded=guarded)
+            self._framing.learn_runs(events, places)
 
     def _read(self) -> Sequence[Frame]:
         framing = self._framing

@@ -19,12 +19,15 @@ from msgspec import UNSET
 
 from extproc.wire.framing import BOM, EMPTY, EMPTY_LIMIT, OVERSIZE, Frame
 from extproc.wire.framing.edges import USAGE, Edges
+from extproc.wire.framing.runs import Place, Run, run_of
 
 # The end of a line and an empty one: `(\r\n|\n|\r){2}`, with a first byte that can be searched for. A CR at the very
 # end may be half a CRLF, so it has to wait for the next byte.
 _BLANK = re.compile(rb"[\r\n](?:(?<=\r)\n)?+(?:\n|\r(?:\n|(?!\Z)))")
 _SPACE = 32
+_LAST = 6  # events of a step whose form is looked at
 _LESSONS = 256  # events of one stream that are looked at
+_MOST_TRIED, _MOST_RUNS = 16, 3
 _MOST_KNOWN, _LONGEST_KNOWN = 8, 128  # events that are known to carry nothing, and bytes of one
 _WAITS = 3  # bytes at the end in which an empty line may have begun
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -46,7 +49,8 @@ class SSE:
     """Cuts a stream of server-sent events. An event over `limit` bytes is passed on in pieces, without its data,
     also when it arrives whole. The empty line behind it does not count. `empty`: see `Framing`.
 
-    Events that a reader has found to carry nothing are a single frame, too, where they come again: see `learn`.
+    A reader teaches it which events carry nothing, and which say nothing but a text: `learn_empty`, `learn_runs`. Those
+    in a row are a single frame, too.
     """
 
     __slots__ = (
@@ -58,7 +62,9 @@ class SSE:
         "_lessons",
         "_limit",
         "_row",
+        "_runs",
         "_searched",
+        "_tried",
         "_unmarked",
         "empty",
         "empty_limit",
@@ -77,17 +83,21 @@ class SSE:
         self._known: list[bytes] = []  # events that carry nothing
         self._row: Callable[[bytes, int], re.Match[bytes] | None] | None = None  # finds several of them in a row
         self._lessons = _LESSONS
+        self._runs: list[Run] = []  # events that say nothing but a text
+        self._tried: set[bytes] = set()  # events whose form was looked at
 
     @property
     def parted(self) -> bool:
         """True while an event over the limit leaves in pieces."""
         return self._edges is not None
 
-    def learn(self, events: Sequence[Frame], reads: Collection[str], *, guarded: bool = False) -> None:
+    def learn_empty(self, events: Sequence[Frame], reads: Collection[str], *, guarded: bool = False) -> None:
         """Note those of `events` that carry nothing and need not be seen again. `reads` are the fields that matter.
-        `guarded`: so does every text, which could go on from one event to the next.
+        `guarded`: so does every text that is not settled, which could go on from one event to the next.
         """
         known = self._known
+        if len(known) >= _MOST_KNOWN or self._lessons <= 0:
+            return
         for raw, event in {event.raw: event for event in events if 0 < len(event.raw) <= _LONGEST_KNOWN}.items():
             if len(known) >= _MOST_KNOWN or self._lessons <= 0:
                 break
@@ -95,12 +105,43 @@ class SSE:
             if (
                 raw.endswith((b"\n", b"\r"))
                 and raw not in known
-                and (event.data is None or carries_nothing(event, reads, guarded=guarded))
+                and (event.data is None or carries_nothing(event, reads, guarded=guarded and not event.settled))
             ):
                 known.append(raw)
                 # a CR at the end may be half a CRLF
                 row = b"|".join([re.escape(one) + rb"(?!\n|\Z)" * one.endswith(b"\r") for one in known])
                 self._row = re.compile(rb"(?:%b)++" % row).match
+
+    def learn_runs(self, events: Sequence[Frame], places: Sequence[Place]) -> None:
+        """Note events that say nothing but a text at one of the `places`: those in a row are one frame from now on."""
+        before = b""
+        for event in events[-_LAST:]:
+            if len(self._tried) >= _MOST_TRIED or len(self._runs) >= _MOST_RUNS:
+                return
+            if event.data is None:
+                before = event.raw if event.name == EMPTY else b""
+                continue
+            raw = before + event.raw
+            if event.events == 1 and raw not in self._tried and not any(run.is_like(raw) for run in self._runs):
+                self._tried.add(raw)
+                run = run_of(before, event.raw, event.data, places)
+                if run is not None:
+                    self._runs.append(run)
+            before = b""
+
+    def _rows(self, buffer: bytes, start: int, events: list[Frame]) -> int:
+        """Add the rows of events that begin at `start`. Returns where they end."""
+        for run in self._runs:
+            if (found := run.take(buffer, start)) is not None and len(found.raw) <= self._limit:
+                events.append(found)
+                self.empty = 0
+                start += len(found.raw)
+                break
+        if self._row is not None and (known := self._row(buffer, start)) is not None:
+            events.append(Frame(known[0], None, EMPTY))
+            self.empty += len(known[0])
+            start = known.end()
+        return start
 
     def feed(self, chunk: bytes) -> Sequence[Frame]:
         held = self._held
@@ -116,12 +157,9 @@ class SSE:
         limit = self._limit
         lines = b"\r" not in buffer  # nearly every provider sends LF only
         content: bool | None = None  # False: no data in the buffer has a key or an end marker
-        row = self._row
+        learned = bool(self._known or self._runs)
         while True:
-            if row is not None and self._edges is None and (known := row(buffer, start)) is not None:
-                end = known.end()
-                events.append(Frame(known[0], None, EMPTY))
-                self.empty += end - start
+            if learned and self._edges is None and (end := self._rows(buffer, start, events)) > start:
                 start = search = end
             if lines:
                 if (blank := buffer.find(b"\n\n", search)) < 0:

@@ -1,0 +1,118 @@
+"""Events in a row that differ in one text alone, found together.
+
+A provider that sends a letter in each event costs as many steps as letters, although all bytes beside them are the same
+each time. A `Run` knows those bytes: what stands before the text and behind it. One search finds all events of a row,
+and one replacement joins their texts to that of a single event. It leaves as the bytes that came.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from extproc.wire.framing import Frame
+from extproc.wire.framing.json import InvalidJSON, parse
+from extproc.words.dialect import QUIET
+from extproc.words.said import is_long
+
+_SAME = QUIET | {"role"}
+"""Fields whose text means the same, however often it comes."""
+_DEPTH = 32
+_LONGEST = 2048  # bytes beside the text
+_FEWEST = 4  # events of a row
+# Characters of a JSON string: whole ones in UTF-8, and escapes that mean a character of their own.
+_TEXT = (
+    rb"(?:[ !#-\[\]-~]++|\\(?:[\"\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}"
+    rb"|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|[\xc2-\xdf][\x80-\xbf]"
+    rb"|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}|\xed[\x80-\x9f][\x80-\xbf]"
+    rb"|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2})*+"
+)
+
+Place = Sequence[str | int]
+"""The place of a text in an event: names of fields, and 0 for the only item of a list."""
+
+
+class Run:
+    """Events like one that was seen: `head` and `tail` are its bytes beside the text, `front` and `behind` those of its
+    data.
+    """
+
+    __slots__ = ("_behind", "_between", "_find", "_front", "_head", "_tail")
+
+    def __init__(self, head: bytes, tail: bytes, front: bytes, behind: bytes) -> None:
+        self._head, self._tail = head, tail
+        self._front, self._behind = front, behind
+        self._between = tail + head
+        # a CR at the end may be half a CRLF
+        whole = rb"(?!\n|\Z)" if tail.endswith(b"\r") else b""
+        event = re.escape(head) + _TEXT + re.escape(tail) + whole
+        self._find = re.compile(rb"(?:%b){%d,}+" % (event, _FEWEST)).match
+
+    def is_like(self, raw: bytes) -> bool:
+        """True for an event, with what stands in front of it, whose row this run finds."""
+        return raw.startswith(self._head) and raw.endswith(self._tail)
+
+    def take(self, buffer: bytes, start: int) -> Frame | None:
+        """The events of a row that begins at `start`, as one. None where there is no such row."""
+        found = self._find(buffer, start)
+        if found is None:
+            return None
+        raw = found[0]
+        inner = raw[len(self._head) : len(raw) - len(self._tail)]
+        text, count = inner.replace(self._between, b""), inner.count(self._between) + 1
+        return Frame(raw, self._front + text + self._behind, events=count)
+
+
+def run_of(before: bytes, raw: bytes, data: bytes, places: Sequence[Place]) -> Run | None:
+    """The run that an event begins which says nothing but a text at one of the `places`. `before` are bytes without a
+    meaning in front of each event.
+    """
+    if len(before) + len(raw) > _LONGEST or raw.count(data) != 1 or not raw.endswith((b"\n", b"\r")):
+        return None
+    try:
+        tree = parse(data, _DEPTH)
+    except InvalidJSON:
+        return None
+    for place in (*places, *_continued(tree)):
+        if _says_only(tree, place):
+            key = b'"%b"' % str(place[-1]).encode()
+            found = [*re.finditer(re.escape(key) + rb'[ \t]*+:[ \t]*+"(%b)"' % _TEXT, data)]
+            if len(found) == data.count(key) == 1:
+                start, end = found[0].span(1)
+                at = raw.index(data)
+                return Run(before + raw[: at + start], raw[at + end :], data[:start], data[end:])
+    return None
+
+
+def _continued(tree: Any) -> Iterator[Place]:
+    """Places of text that goes on in events of APIs which nobody knows. A call's name and input are whole."""
+    if isinstance(tree, dict):
+        yield ("delta",)
+        if isinstance(delta := tree.get("delta"), dict):
+            yield from [("delta", name) for name in delta if name not in ("name", "input")]
+
+
+def _says_only(tree: Any, place: Place) -> bool:
+    """True where the text at `place` is all that an event says."""
+    if isinstance(tree, dict) and not str(tree.get("type", "delta")).endswith("delta"):
+        return False
+    for depth, name in enumerate(place):
+        if isinstance(name, int):
+            fits = isinstance(tree, list) and len(tree) == 1
+        else:
+            fits = isinstance(tree, dict) and name in tree
+            fits = fits and not any(_says(each, value, depth) for each, value in tree.items() if each != name)
+        if not fits:
+            return False
+        tree = tree[name]
+    return isinstance(tree, str)
+
+
+def _says(name: str, value: Any, depth: int) -> bool:
+    """True where a field beside the text says something when it comes again. An id below the top may begin a call."""
+    if type(value) is int:
+        return is_long(value) and name != "created"
+    if isinstance(value, str):
+        return name not in _SAME or (name == "id" and depth > 0)
+    return value not in (None, [], {}) and name != "thought"
