@@ -228,6 +228,7 @@ NOT_OF_EVERY_API = {
     "speaks": "of an API whose answers can be audio",
     "options": "fields that change the price, see tests/test_gateway_options.py",
     "also": "further fields whose look-alikes are refused, see tests/e2e/abuse/passed.py",
+    "models": "places of further models, which need grants, see tests/e2e/test_named_models.py",
 }
 """Fields of `Ask` that only some APIs fill; their dialects' own tests look at those."""
 

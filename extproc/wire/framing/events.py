@@ -118,9 +118,6 @@ class AnswerReader:
         end = intake.ended
         if not events and not end:
             return intake.more
-        if self._parses:
-            for event in events:
-                event.parse()
         answer = exchange.answer
         if end and intake.broken and answer.report is not None:
             answer.report.error = PROVIDER_BAD_ANSWER.code
@@ -128,6 +125,9 @@ class AnswerReader:
         paced = len(events) == intake.turn
         began = time.thread_time() if paced else 0.0
         then = time.perf_counter()
+        if self._parses:
+            for event in events:
+                event.parse()
         try:
             for index, (stage, is_async, _) in enumerate(self._stages):
                 work = stage(exchange, events, end)
