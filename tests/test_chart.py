@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from extproc.settings import config
-from extproc.words.offline import offline
+from extproc.words.values import offline
 from tests.shapes import unknown
 from tests.test_k8s import BASE, FLEET, MOCK, ROOT, name_of, only, plain
 

@@ -11,7 +11,7 @@ import yaml
 from extproc.cli.envoy import check_attach
 from extproc.envoy.envoy_config import attach
 from extproc.settings import config
-from extproc.words.offline import offline
+from extproc.words.values import offline
 from tests.shapes import unknown
 from tests.test_k8s import name_of, only
 

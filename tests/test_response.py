@@ -11,8 +11,7 @@ from extproc.wire.framing.json import WholeBody
 from extproc.wire.framing.sse import SSE
 from extproc.words.dialect import Report
 from extproc.words.errors import RATE_LIMITED, Refusal
-from extproc.words.exchange import ResponseHead, Target
-from extproc.words.reservation import Reservation
+from extproc.words.exchange import Reservation, ResponseHead, Target
 from tests.exchanges import write
 from tests.test_gateway import DONE, QUESTION, STOP, STREAMED, TEXT, USED, answers, asks, sends, streams, talk
 

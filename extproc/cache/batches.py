@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from extproc.cache.caching import CACHING
 from extproc.cache.entry import Entry
 from extproc.cache.key import Keys
 from extproc.wire.framing import Frame, Framing
-from extproc.words.caching import CACHING
 from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
 from extproc.words.exchange import Exchange
 

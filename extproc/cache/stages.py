@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from extproc.access.auth.facts import fact
 from extproc.access.kept import Ids
 from extproc.cache.answers import Answers
 from extproc.cache.batches import Batch, Join, batch_of, parts, whole
+from extproc.cache.caching import CACHING, Caching, Outcome
 from extproc.cache.conversations import ForgetTurn, GoOn, KeepTurn, Turns
 from extproc.cache.entry import Entry
 from extproc.cache.forms import in_form, is_whole
@@ -42,14 +44,11 @@ from extproc.wire.framing.multipart import is_form
 from extproc.wire.framing.slices import LARGE
 from extproc.wire.framing.sse import SSE
 from extproc.words.actions import LocalReply
-from extproc.words.caching import CACHE, CACHING, SIMILARITY, Caching, Outcome
-from extproc.words.contract import TOLD
+from extproc.words.contract import CACHE, GUARDRAILS, SIMILARITY, TOLD
 from extproc.words.dialect import NATIVE, Report
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Ending, Exchange, ResponseHead, Target
-from extproc.words.facts import fact
 from extproc.words.values import Pattern, show_duration
-from extproc.words.verdicts import GUARDRAILS, told
 
 if TYPE_CHECKING:
     from extproc.cache.similar.finder import Similar
@@ -305,7 +304,7 @@ class LookUp:
         headers = {**exchange.answer.told, "content-type": kind, CACHE: "hit", "age": str(age)}
         if caching.score is not None:
             headers[SIMILARITY] = f"{caching.score:.3f}"
-        if found := told(exchange):
+        if found := exchange.findings.told():
             headers[GUARDRAILS] = found
         if exchange.request.id:
             headers["x-request-id"] = exchange.request.id

@@ -13,7 +13,7 @@ from extproc.cli._options import add_config, read_secret
 from extproc.cli._tables import painted
 from extproc.settings import config
 from extproc.settings.config import Settings
-from extproc.words.offline import offline
+from extproc.words.values import offline
 
 EXAMPLES = """\
   extproc check                                                     gateway.yaml here

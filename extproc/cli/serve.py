@@ -24,7 +24,7 @@ from extproc.operate.telemetry.logs import JSONFormatter
 from extproc.settings import bound, config
 from extproc.settings.config import Settings
 from extproc.stores import StoreError
-from extproc.words.offline import offline
+from extproc.words.values import offline
 
 EXAMPLES = """\
   extproc serve -c gateway.yaml --secrets /run/extproc/secrets     beside the Envoy of `extproc envoy`

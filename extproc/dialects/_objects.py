@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from extproc.words.objects import Found, Objects
+from extproc.words.api import Found, Objects
 
 NAMES: Mapping[str, str] = {
     **dict.fromkeys(("file_id", "file_ids", "input_file_id", "output_file_id", "error_file_id"), "file"),

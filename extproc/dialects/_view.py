@@ -15,10 +15,9 @@ from extproc.dialects import _tooling
 from extproc.dialects._conversation import count, ends, first_instructions, last_said, pieces
 from extproc.dialects._refusals import wrong
 from extproc.dialects._tooling import name_of, objects
-from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
+from extproc.words.api import Objects
+from extproc.words.dialect import Ask, Conversation, Fields, Result, Text, Tooling, Withheld, Without, strings
 from extproc.words.messages import Effort
-from extproc.words.objects import Objects
-from extproc.words.tooling import Result, Tooling, Withheld, Without
 
 _OPENING = 8  # turns in front of the first one of the user
 _COUNTS = ("n", "best_of", "candidateCount")  # fields with the number of answers

@@ -16,10 +16,9 @@ from extproc.dialects import azure, openai_chat, openai_responses, read_model
 from extproc.dialects._passed import Passed, add_files, passed_fields
 from extproc.wire.framing.json import InvalidJSON, parse
 from extproc.wire.framing.multipart import File
-from extproc.words.api import Endpoints, Offers, Stored
+from extproc.words.api import Endpoints, Objects, Offers, Stored
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Report
 from extproc.words.errors import INVALID_JSON, INVALID_REQUEST, Refusal
-from extproc.words.objects import Objects
 
 _DEPTH = 64
 _NODES = 250_000

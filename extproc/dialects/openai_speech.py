@@ -12,11 +12,10 @@ from typing import Any
 from extproc.dialects import azure
 from extproc.dialects._passed import Passed, passed_fields
 from extproc.dialects.openai_responses.usage import read_usage
-from extproc.words.api import Endpoints, Offers, Stored
+from extproc.words.api import Endpoints, Objects, Offers, Stored
 from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint
 from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.exchange import Usage
-from extproc.words.objects import Objects
 
 _TOKENS = 1.5
 """Tokens of sound for a character: gpt-4o-mini-tts makes some 1,250 of the 900 that are spoken in a minute."""

@@ -21,13 +21,11 @@ from extproc.upstream.providers import ProviderSettings, kinds
 from extproc.wire.framing.patch import patch
 from extproc.words import contract
 from extproc.words.actions import Continue
-from extproc.words.caching import CACHE
-from extproc.words.contract import Edit, Service
+from extproc.words.contract import CACHE, GUARDRAILS, Edit, Service
 from extproc.words.dialect import ID
 from extproc.words.exchange import Exchange, Target
 from extproc.words.sample import Sample
 from extproc.words.values import Patterns
-from extproc.words.verdicts import GUARDRAILS
 
 _encode = msgspec.json.encode
 

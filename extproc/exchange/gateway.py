@@ -21,10 +21,9 @@ from extproc.wire.framing.json_array import ARRAY
 from extproc.wire.framing.slices import LARGE
 from extproc.wire.transport import Malformed
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
-from extproc.words.contract import UPSTREAM, internal
+from extproc.words.contract import GUARDRAILS, UPSTREAM, internal
 from extproc.words.errors import Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, ClientRequest, Exchange, RequestHead, ResponseHead, Verified
-from extproc.words.verdicts import GUARDRAILS, told
 
 _READ_ANSWER = Continue(read_answer=True)
 
@@ -220,7 +219,7 @@ class GatewayStream:
     def _release_head(self, exchange: Exchange) -> Continue | None:
         """The head that waited for the guardrails, with the names of those that have found something."""
         head, self._head = self._head, None
-        if head is not None and (found := told(exchange)):
+        if head is not None and (found := exchange.findings.told()):
             head.set_headers = {**head.set_headers, GUARDRAILS: found}
         return head
 

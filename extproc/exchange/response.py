@@ -30,7 +30,7 @@ from extproc.wire.framing.json import WholeBody
 from extproc.wire.framing.json_array import ARRAY, JSONArray
 from extproc.wire.framing.rewording import Rewording
 from extproc.wire.framing.sse import SSE
-from extproc.words import contract, verdicts
+from extproc.words import contract
 from extproc.words.actions import Continue
 from extproc.words.chain import passed_over
 from extproc.words.contract import TOLD, UPSTREAM, internal
@@ -105,8 +105,8 @@ class Tell:
             told[TOLD + "provider-request-id"] = request_id
         if (ignored := exchange.answer.head.hop.get(contract.IGNORED)) is not None or exchange.request.ignored:
             told[TOLD + "ignored"] = ",".join([*exchange.request.ignored, *([ignored] if ignored else [])])
-        if exchange.findings.guardrails and (found := verdicts.told(exchange)):
-            told[verdicts.GUARDRAILS] = found
+        if exchange.findings.guardrails and (found := exchange.findings.told()):
+            told[contract.GUARDRAILS] = found
         if exchange.money.alert:
             told[TOLD + "budget"] = exchange.money.alert
         if exchange.money.downgraded:

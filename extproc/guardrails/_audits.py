@@ -24,8 +24,7 @@ from extproc.guardrails._guard import Guard
 from extproc.guardrails._guarding import GUARDING, guarding
 from extproc.guardrails._remote import Context, Passage
 from extproc.words.actions import CONTINUE, Continue
-from extproc.words.exchange import Exchange
-from extproc.words.verdicts import Verdict, note
+from extproc.words.exchange import Exchange, Verdict
 
 _MOST_KNOWN = 16  # texts of one answer whose questions are kept: some APIs say each text several times
 _LONGEST = 10.0  # seconds that a stop waits: longer than any `timeout`
@@ -176,7 +175,7 @@ class Audits:
         part = guarding(exchange)
         for review in part.audits:
             for verdict in review.verdicts():
-                note(exchange, verdict)
+                exchange.findings.add(verdict)
                 review.tell(verdict)
         part.audits = []
 

@@ -22,9 +22,9 @@ from extproc.guardrails._screen import screens
 from extproc.guardrails._source import Edit, Hit, render
 from extproc.guardrails._threads import INLINE, TEXT_COST, TURN, Threads
 from extproc.wire.framing.multipart import is_form
+from extproc.words.contract import GUARDRAILS
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, INVALID_REQUEST, Refusal
-from extproc.words.exchange import Exchange
-from extproc.words.verdicts import GUARDRAILS, Verdict, note
+from extproc.words.exchange import Exchange, Verdict
 
 _MOST_NAMED = 32
 _LASTING = ("too_long", "too_many")  # reasons of failures that another try would meet again
@@ -368,7 +368,7 @@ class GuardInput:
                 raise _blocked(guard, message, source.where)
 
     def _note(self, exchange: Exchange, verdict: Verdict) -> None:
-        note(exchange, verdict)
+        exchange.findings.add(verdict)
         self._tell(verdict)
 
     def _masked(self, exchange: Exchange, sources: Sequence[Source], found: Sequence[_Edits]) -> bytes:

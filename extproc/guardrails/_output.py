@@ -18,9 +18,9 @@ from extproc.guardrails._threads import INLINE, TURN, Threads
 from extproc.guardrails._watch import MOST_WHOLE, Watch
 from extproc.wire.framing import Frame, Framing
 from extproc.wire.framing.json import WholeBody
+from extproc.words.contract import GUARDRAILS
 from extproc.words.errors import GUARDRAIL_UNAVAILABLE, Refusal
-from extproc.words.exchange import Exchange
-from extproc.words.verdicts import GUARDRAILS, Verdict, note
+from extproc.words.exchange import Exchange, Verdict
 
 _MOST_KNOWN = 16  # texts whose findings are kept: some APIs say each text several times
 _GRACE = 1.0  # seconds beyond the time limits of the guardrails, which they look at themselves
@@ -86,7 +86,7 @@ class GuardOutput:
 
         def tell(verdict: Verdict) -> None:
             if verdict.guardrail and exchange.answer.cut is None:  # a thread that took too long may still be at work
-                note(exchange, verdict)
+                exchange.findings.add(verdict)
                 self._tell(verdict)
 
         window, most = self._first_window, self._most_whole
@@ -103,7 +103,7 @@ class GuardOutput:
     def _failed(self, exchange: Exchange, reason: str) -> None:
         for guard in guarding(exchange).guards:
             verdict = Verdict(guard.name, "output", "failed", reason=reason)
-            note(exchange, verdict)
+            exchange.findings.add(verdict)
             self._tell(verdict)
 
     def overdue(self, exchange: Exchange) -> Sequence[Frame] | None:

@@ -26,7 +26,7 @@ from extproc.upstream.providers import ProviderSettings
 from extproc.wire.framing import shapes
 from extproc.wire.outbound.breaker import Breaker
 from extproc.wire.outbound.pool import AnswerError, Pool, is_metadata
-from extproc.words.tooling import Result as ToolResult
+from extproc.words.dialect import Result as ToolResult
 from extproc.words.values import PositiveDuration, Secret, Size
 
 _MOST_STEPS = 10_000  # comparisons of words in the search for changes; beyond it the rest is one change

@@ -36,9 +36,10 @@ from extproc.guardrails._threads import INLINE, TURN
 from extproc.wire.framing import OVERSIZE, Frame
 from extproc.wire.framing.json import InvalidJSON, parse
 from extproc.words.api import ClientAPI
+from extproc.words.contract import GUARDRAILS
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
+from extproc.words.exchange import Verdict
 from extproc.words.said import ANSWER, CALL, Called, Closed, Part, Piece
-from extproc.words.verdicts import GUARDRAILS, Verdict
 
 BLOCK = 512
 """Characters that are searched together."""

@@ -32,7 +32,7 @@ from extproc.guardrails._normal import normalised
 from extproc.guardrails._remote import Around, decoded, together
 from extproc.guardrails._results import Kept, Read, Results, reference
 from extproc.guardrails.regex import compile_pattern, readable
-from extproc.words.tooling import Result
+from extproc.words.dialect import Result
 from extproc.words.values import Patterns, PositiveDuration, Section
 
 _RULES = """You read the result of a tool for a gateway and answer the questions below about it. You get the result as \

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from extproc.access.auth.facts import check_fact
 from extproc.access.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
 from extproc.dialects import client_apis, provider_apis
 from extproc.dialects._models import known_output
@@ -26,7 +27,6 @@ from extproc.words.chain import Branch, Chain, RetrySettings
 from extproc.words.dialect import ABILITIES, Batch
 from extproc.words.errors import INVALID_REQUEST, MODEL_NOT_FOUND, Refusal
 from extproc.words.exchange import Changes, Exchange, Price, Target
-from extproc.words.facts import check_fact
 from extproc.words.values import ModelName, Pattern, PositiveDuration, Section, is_model_name
 
 MAX_TARGETS = 64  # targets behind one name, nested virtual models resolved

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
+from extproc.access.auth.facts import earlier_fact, fact
 from extproc.dialects import provider_apis
 from extproc.routing.adaptation import adapt, marks_caches
 from extproc.routing.catalog import Catalog
@@ -25,7 +26,6 @@ from extproc.words.dialect import (
 )
 from extproc.words.errors import NO_PROVIDER_AVAILABLE, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
-from extproc.words.facts import earlier_fact, fact
 
 _REMEDY = " (`hosted_tools: drop` of the provider leaves them out)"
 _STATELESS = " (set 'store' to false, and send the whole conversation)"

@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from extproc.words.offline import has_package
-from extproc.words.values import Pattern, PositiveDuration, SecretRef, Section, is_loopback
+from extproc.words.values import Pattern, PositiveDuration, SecretRef, Section, has_package, is_loopback
 
 _Text = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
 

@@ -83,6 +83,12 @@ UPSTREAM = "via_upstream"
 
 TOLD = "x-ai-"
 """Prefix of the headers in which the gateway tells clients about an answer. Providers cannot set them."""
+CACHE = "x-ai-cache"
+"""Header of requests, see `cache.wish`, and of answers: `hit`, `miss`, `refresh` or `partial`."""
+SIMILARITY = "x-ai-cache-similarity"
+"""Header of answers to a question in other words: the score."""
+GUARDRAILS = "x-ai-guardrails"
+"""Header of requests that names guardrails to add, and of answers with those that found something: `pii:mask`."""
 
 
 def internal(headers: Mapping[str, str]) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ early is an AttributeError, never a silent None.
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast, get_args
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
     from extproc.words.contract import Service
     from extproc.words.dialect import Ask, Batch, Endpoint, Report
     from extproc.words.errors import Refusal
-    from extproc.words.reservation import Reservation
     from extproc.words.tries import FailedTry
-    from extproc.words.verdicts import Verdict
 
 
 @dataclass(slots=True, frozen=True)
@@ -360,13 +359,39 @@ class ClientRequest:
 
 
 @dataclass(slots=True)
+class Verdict:
+    """The findings of one guardrail in a request (`on: input`) or an answer (`on: output`). Never the text that was
+    found.
+    """
+
+    guardrail: str
+    on: str
+    action: str  # block, mask, annotate, audit; or failed, or unsearched: parts that cannot be searched, by kind
+    kinds: Mapping[str, int] = field(default_factory=dict)  # kind -> findings
+    reason: str = ""  # why the guardrail failed: timeout, error, overload, unreadable, too_many
+
+
+_TOLD = ("block", "mask", "annotate", "failed", "unsearched")  # actions that clients are told
+
+
+@dataclass(slots=True)
 class Findings:
-    """Findings of guardrails, written by `verdicts.note` and the stages of taint."""
+    """Findings of guardrails, and of the stages of taint."""
 
     guardrails: list[str] = field(default_factory=list)  # guardrails with findings, each `name:action`
     verdicts: list[Verdict] = field(default_factory=list)
     untrusted: tuple[str, ...] = ()  # tools with results in the conversation that a guardrail does not trust
     tainted: tuple[str, ...] = ()  # untrusted tools that answered in the same run by MCP, see `taint`
+
+    def add(self, verdict: Verdict) -> None:
+        self.verdicts.append(verdict)
+        entry = f"{verdict.guardrail}:{verdict.action}"
+        if entry not in self.guardrails:
+            self.guardrails.append(entry)
+
+    def told(self) -> str:
+        """The value of the header for the client; empty where there is nothing to tell."""
+        return ",".join(entry for entry in self.guardrails if entry.rpartition(":")[2] in _TOLD)
 
 
 @dataclass(slots=True)
@@ -386,6 +411,30 @@ class Route:
     onward: Continue = field(init=False)  # the action for Envoy
     forwarded: bool = False
     sent: float = 0.0  # when the request left, on the clock of `Exchange.started`
+
+
+Claim = TypeVar("Claim")
+"""An amount that a request claims of one budget, see `budgets.budget`."""
+
+
+@dataclass(slots=True)
+class Reservation(Generic[Claim]):
+    """The amounts an exchange holds. `input_tokens` and `output_tokens` are upper bounds of its use."""
+
+    id: str
+    input_tokens: int
+    output_tokens: int
+    outputs: Sequence[int] = ()  # the bound of the output at each target
+    inputs: Sequence[int] = ()  # the bound of the input at each target
+    limits: Sequence[int | None] = ()  # `outputs` where the request or the model limits it, else None
+    claims: Sequence[Claim] = ()  # in the order of the holds
+    calls: Sequence[Claim] = ()  # claims on budgets for one request, which hold nothing
+    held: bool = False  # False: the store knows nothing of it
+    unseen: bool = False  # True: some of the input is outside the body, so no count of the body is complete
+    possible: Collection[str] = ()  # kinds of tokens that it can come to, where money is held
+    usual: bool = False  # True: the usual output is held of a request without a limit
+    output: int = 0  # tokens of output that the claims have room for
+    enough: float = math.inf  # bytes of answer that the amounts held cover
 
 
 @dataclass(slots=True)

@@ -1,20 +1,24 @@
-"""Values as people write them in YAML: durations, sizes, secrets, patterns."""
+"""Values as people write them in YAML: durations, sizes, secrets, patterns. And `offline`: settings examined away from
+the machine they are for, whose secrets, files and packages are taken to be there.
+"""
 
 from __future__ import annotations
 
 import difflib
+import hashlib
+import importlib.util
 import ipaddress
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
-
-from extproc.words.offline import stand_in
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -251,3 +255,36 @@ def meant(name: str, names: Iterable[str]) -> str:
     near = [word] if word in known else [each for each in known if len(word) > 2 and word in each.split("_")]
     near = near or difflib.get_close_matches(word, known, 1, cutoff=0.65)
     return f"did you mean '{known[near[0]]}'?" if near else ""
+
+
+# --- away from the machine
+
+
+_OFFLINE: ContextVar[bool] = ContextVar("offline", default=False)
+
+
+@contextmanager
+def offline(active: bool = True) -> Iterator[None]:
+    """Until the end of the block, stand-ins take the place of what is missing here."""
+    token = _OFFLINE.set(active)
+    try:
+        yield
+    finally:
+        _OFFLINE.reset(token)
+
+
+def is_offline() -> bool:
+    return _OFFLINE.get()
+
+
+def stand_in(reference: str) -> str | None:
+    """The text in place of a secret that is missing here, another for each reference. None: it counts as missing."""
+    return hashlib.sha256(reference.encode()).hexdigest() if _OFFLINE.get() else None
+
+
+def has_package(name: str) -> bool:
+    return _OFFLINE.get() or importlib.util.find_spec(name) is not None
+
+
+def has_file(path: str) -> bool:
+    return _OFFLINE.get() or Path(path).is_file()

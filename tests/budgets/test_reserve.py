@@ -14,8 +14,7 @@ from extproc.stores.memory import MemoryCounters
 from extproc.words.actions import LocalReply
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
-from extproc.words.exchange import Consumer, Target, Usage
-from extproc.words.reservation import Reservation
+from extproc.words.exchange import Consumer, Reservation, Target, Usage
 from tests import talk
 from tests.spending import Spending
 

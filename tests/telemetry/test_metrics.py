@@ -7,20 +7,17 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 
+from extproc.cache.caching import CACHING, Caching
 from extproc.money.ledger import open_ledger
 from extproc.operate.telemetry.declared import SPENDER, declared
 from extproc.operate.telemetry.groups import GROUPS
 from extproc.operate.telemetry.histogram import Histogram
 from extproc.operate.telemetry.metrics import Bounded
 from extproc.operate.telemetry.page import written
-from extproc.tools.mcp.call import Call
+from extproc.tools.mcp.call import CALL, Call
 from extproc.wire.framing import rpc
-from extproc.words.caching import CACHING, Caching
 from extproc.words.dialect import Report
-from extproc.words.exchange import Consumer, Target, Usage
-from extproc.words.reservation import Reservation
-from extproc.words.tool_call import TOOL_CALL
-from extproc.words.verdicts import Verdict
+from extproc.words.exchange import Consumer, Reservation, Target, Usage, Verdict
 
 COMMON = {
     *("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"),
@@ -88,7 +85,7 @@ def called(exchange, tool="add", *, known=True, **more):
     made = exchange()
     params = {"name": f"gh_{tool}", "arguments": {"text": "CANARY-ARGUMENT"}}
     message = rpc.message({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params})
-    made.features[TOOL_CALL] = call = Call(
+    made.features[CALL] = call = Call(
         "dev", None, message, "2025-06-18", name=params["name"], server="github", tool=tool, **more
     )
     made.route.of_tools, call.entry = True, object() if known else None

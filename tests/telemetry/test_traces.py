@@ -7,8 +7,7 @@ from extproc.operate.telemetry.traces import ATTRIBUTES, final, known
 from extproc.wire.pb import extproc_pb2 as pb
 from extproc.words import contract
 from extproc.words.dialect import Report
-from extproc.words.exchange import Usage
-from extproc.words.verdicts import Verdict
+from extproc.words.exchange import Usage, Verdict
 from tests.telemetry.test_metrics import called
 
 OF_CALLS = {"gen_ai.tool.name", "mcp.method.name", "mcp.protocol.version", "extproc.mcp_server", "extproc.profile"}

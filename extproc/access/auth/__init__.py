@@ -30,12 +30,11 @@ from extproc.access.auth.settings import (
     TeamSettings,
     cut,
 )
-from extproc.words.caching import CACHE
 from extproc.words.chain import Skip
+from extproc.words.contract import CACHE, GUARDRAILS
 from extproc.words.errors import EXPIRED_KEY, INVALID_KEY, MISSING_KEY, MODEL_NOT_ALLOWED, Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Consumer, Exchange, RequestHead, Target
 from extproc.words.values import Patterns
-from extproc.words.verdicts import GUARDRAILS
 
 __all__ = (
     "ANONYMOUS",

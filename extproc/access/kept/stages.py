@@ -16,11 +16,11 @@ from extproc.routing.catalog import Catalog
 from extproc.wire.framing import Frame, Framing
 from extproc.wire.framing.multipart import is_form
 from extproc.words import contract
+from extproc.words.api import Found
 from extproc.words.chain import Chain, RetrySettings
 from extproc.words.dialect import HOSTED, Ask
 from extproc.words.errors import FOREIGN_OBJECT, INVALID_REQUEST, OBJECT_NOT_FOUND, Refusal
 from extproc.words.exchange import Exchange
-from extproc.words.objects import Found
 from extproc.words.values import Pattern
 
 _KEPT_NOWHERE = (

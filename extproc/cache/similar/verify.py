@@ -18,7 +18,7 @@ import msgspec
 from extproc.cache.settings import VerifySettings
 from extproc.guardrails import Around, Failure
 from extproc.guardrails._asking import Asked
-from extproc.words.caching import CACHE
+from extproc.words.contract import CACHE
 from extproc.words.messages import Prompt, TextPart
 
 _RULES = """You decide for a gateway whether a kept answer may be given to another question. Between two lines that \

@@ -16,9 +16,9 @@ from extproc.dialects._named import EACH, ROUTERS
 from extproc.dialects._refusals import wrong
 from extproc.dialects._tooling import kept, known, name_of, objects
 from extproc.dialects._view import Answered, Node, View
+from extproc.words.api import Objects
 from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint, Fields
 from extproc.words.messages import Effort
-from extproc.words.objects import Objects
 
 FIELDS = Fields(
     model="model",

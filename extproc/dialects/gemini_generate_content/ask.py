@@ -19,10 +19,9 @@ from extproc.dialects.gemini_generate_content import spelling, tooling
 from extproc.dialects.gemini_generate_content.media import FILES_API
 from extproc.dialects.gemini_generate_content.schema import json_schema
 from extproc.dialects.gemini_generate_content.shapes import MOST_CHOICES
-from extproc.words.dialect import IMAGE_OUTPUT, NO_ENDPOINT, SAFETY, Ask, Endpoint, Fields
+from extproc.words.api import Objects
+from extproc.words.dialect import IMAGE_OUTPUT, NO_ENDPOINT, SAFETY, Ask, Endpoint, Fields, Withheld, Without
 from extproc.words.messages import Effort
-from extproc.words.objects import Objects
-from extproc.words.tooling import Withheld, Without
 
 CONFIG = "generationConfig"
 LIMIT = f"{CONFIG}.maxOutputTokens"

@@ -18,9 +18,9 @@ from extproc.dialects._safety import read_safety
 from extproc.dialects._tooling import kept, known, name_of, objects
 from extproc.dialects._view import Answered, Node, View
 from extproc.dialects.openai_chat.shapes import MAX_CHOICES
+from extproc.words.api import Objects
 from extproc.words.dialect import IMAGE_OUTPUT, NO_ENDPOINT, SAFETY, Ask, Endpoint, Fields
 from extproc.words.messages import Effort
-from extproc.words.objects import Objects
 
 _SEARCH = "web_search_options"
 _ELSEWHERE = frozenset((_SEARCH, "search_parameters", "plugins", "data_sources", "extra_body"))

@@ -22,10 +22,9 @@ from extproc.dialects._safety import read_safety
 from extproc.dialects._tooling import kept, known, name_of, objects
 from extproc.dialects._view import Answered, Node, View
 from extproc.dialects.openai_responses.shapes import is_ours
-from extproc.words.dialect import NO_ENDPOINT, SAFETY, Ask, Endpoint, Fields
+from extproc.words.api import Objects
+from extproc.words.dialect import NO_ENDPOINT, SAFETY, Ask, Endpoint, Fields, Tooling
 from extproc.words.messages import Effort
-from extproc.words.objects import Objects
-from extproc.words.tooling import Tooling
 
 _STORED = ("previous_response_id", "conversation", "prompt")
 

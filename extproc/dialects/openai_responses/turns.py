@@ -41,7 +41,7 @@ _decode = msgspec.json.Decoder(_Event).decode
 
 
 class ResponsesTurns:
-    """See `words.objects.Turns`."""
+    """See `words.api.Turns`."""
 
     def previous(self, body: Mapping[str, Any]) -> str | None:
         id = body.get("previous_response_id")

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from extproc.cache.caching import CACHING
 from extproc.money.budgets import LEASE, Budget, read_scope, unpack_facts
 from extproc.money.ledger import Row
 from extproc.stores import LATE_SETTLE, Counters, Expired
-from extproc.words.caching import CACHING
 from extproc.words.exchange import Exchange
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from extproc.cache.caching import CACHING
 from extproc.money.accounting.used import UNASKED, learn, used
 from extproc.money.budgets import Claim, Exact, Expected, Leases, costs, counting
 from extproc.stores import Counters, StoreError
 from extproc.upstream import prices
-from extproc.words.caching import CACHING
 from extproc.words.exchange import Exchange
 
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from operator import itemgetter
 from urllib.parse import quote, unquote
 
+from extproc.access.auth.facts import fact
 from extproc.money.budgets.settings import (
     CALL,
     CONCURRENCY,
@@ -22,7 +23,6 @@ from extproc.money.budgets.settings import (
 from extproc.stores import Hold
 from extproc.upstream import prices
 from extproc.words.exchange import Exchange, Price, Target, Usage
-from extproc.words.facts import fact
 from extproc.words.values import Pattern
 
 _Amount = Callable[[int, int], int]

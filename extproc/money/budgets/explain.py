@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from extproc.money.budgets.budget import Claim, read_scope
-from extproc.words.exchange import Exchange
-from extproc.words.reservation import Reservation
+from extproc.words.exchange import Exchange, Reservation
 
 
 def explain_claim(claim: Claim, verb: str = "") -> str:

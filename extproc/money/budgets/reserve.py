@@ -23,8 +23,7 @@ from extproc.money.budgets.watch import Alert, Watch
 from extproc.routing.parameters import output_limit
 from extproc.stores import Counters, Denied, NotSentError, StoreError
 from extproc.words.errors import INVALID_REQUEST, STORE_UNAVAILABLE, UNBOUNDED_INPUT, Refusal
-from extproc.words.exchange import Exchange, Target
-from extproc.words.reservation import Reservation
+from extproc.words.exchange import Exchange, Reservation, Target
 
 LEASE = 60.0
 """Seconds a reservation outlives the last sign of its exchange, unless the settings say otherwise (`limits.lease`)."""

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
+from extproc.access.auth.facts import check_fact
 from extproc.upstream import prices
-from extproc.words.facts import check_fact
 from extproc.words.values import ModelName, Name, PositiveDuration, Section
 
 WINDOWS: Mapping[str, int] = {

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from extproc.money.ledger.url import parse
-from extproc.words.offline import has_package
 from extproc.words.tries import FailedTry
-from extproc.words.values import is_private
+from extproc.words.values import has_package, is_private
 
 if TYPE_CHECKING:
     from extproc.money.ledger.ledger import Ledger
@@ -77,7 +76,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     guardrails: Sequence[str] = ()
     denied_by: str = ""
     charges: Mapping[str, int] | None = None
-    cache: str = ""  # an outcome of `words.caching`; empty: the cache had no part in it
+    cache: str = ""  # an outcome of `cache.caching`; empty: the cache had no part in it
     saved: int = 0  # nano-USD that a hit saved, or would have saved in shadow mode
     tries: Sequence[FailedTry] = ()  # those that failed
     prompt_saved: int = 0  # nano-USD that the provider's prompt cache saved

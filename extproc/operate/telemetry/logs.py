@@ -11,10 +11,10 @@ from typing import Any
 
 import msgspec
 
+from extproc.cache.caching import CACHING, HITS, SHADOWS
+from extproc.tools.mcp.call import CALL
 from extproc.upstream.prices import NANO
-from extproc.words.caching import CACHING, HITS, SHADOWS
 from extproc.words.exchange import Exchange
-from extproc.words.tool_call import TOOL_CALL
 
 _FOUND = (*HITS, *SHADOWS, "partial")
 _MOST_VERDICTS = 64
@@ -53,7 +53,7 @@ def describe(exchange: Exchange) -> dict[str, Any]:
             entry["saved_usd"] = None if caching.saved is None else caching.saved / NANO
             if caching.score is not None:
                 entry["similarity"] = round(caching.score, 4)
-    if (call := exchange.features.get(TOOL_CALL)) is not None:
+    if (call := exchange.features.get(CALL)) is not None:
         entry |= call.log_fields(exchange)
     elif exchange.route.forwarded:
         entry |= _served(exchange)

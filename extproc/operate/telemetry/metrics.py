@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from extproc.cache.caching import CACHING, SHADOWS, Caching
 from extproc.money.budgets import input_estimate
 from extproc.money.budgets.costs import is_of_other
 from extproc.operate.telemetry.groups import TIMED, Consumers, Cost, Gateway, Limits, Providers, Requests, Tools
@@ -25,13 +26,11 @@ from extproc.operate.telemetry.prefixes import Prefixes
 from extproc.operate.telemetry.recent import Recent
 from extproc.operate.telemetry.traces import error_type
 from extproc.settings.config import Settings
+from extproc.tools.mcp.call import CALL, EXECUTE, TOOLS_CALL
 from extproc.tools.mcp.settings import HOP
 from extproc.upstream.prices import NANO
 from extproc.upstream.providers import kinds
-from extproc.words.caching import CACHING, SHADOWS, Caching
-from extproc.words.exchange import Exchange
-from extproc.words.tool_call import EXECUTE, TOOL_CALL, TOOLS_CALL
-from extproc.words.verdicts import Verdict
+from extproc.words.exchange import Exchange, Verdict
 
 if TYPE_CHECKING:
     from extproc.money.ledger.writer import Writer
@@ -195,7 +194,7 @@ class Telemetry(Requests, Consumers, Tools, Gateway, Providers, Cost, Limits, Le
         self._requests.add((exchange.request.operation, status))
         if hasattr(exchange.money, "labels"):
             self._count_consumer(exchange, f"{status[0]}xx" if status != "none" else status)
-        if TOOL_CALL in exchange.features:
+        if CALL in exchange.features:
             self._count_call(exchange)
         elif exchange.route.forwarded:
             self._count(exchange)
@@ -243,7 +242,7 @@ class Telemetry(Requests, Consumers, Tools, Gateway, Providers, Cost, Limits, Le
 
     def _count_call(self, exchange: Exchange) -> None:
         """Count a message by MCP. The name of a tool is one that stands in a catalogue."""
-        call, operation = exchange.features[TOOL_CALL], exchange.request.operation
+        call, operation = exchange.features[CALL], exchange.request.operation
         tool = (EXECUTE, self._tool(call.listed_tool) or "other") if operation == TOOLS_CALL else ("", "")
         error, code = self._error(exchange.error), str(call.rpc_error or "")
         labels = (operation, *tool, error, code, call.version, "tcp", call.profile, call.server)

@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from extproc.tools.mcp.call import CALL
 from extproc.upstream.prices import NANO
 from extproc.words.exchange import Exchange
-from extproc.words.tool_call import TOOL_CALL
-from extproc.words.verdicts import told
 
 ATTRIBUTES = (
     "gen_ai.operation.name",
@@ -50,7 +49,7 @@ def known(exchange: Exchange) -> Mapping[str, str]:
         found["extproc.consumer"], found["extproc.team"] = exchange.consumer.name, exchange.consumer.team
         if exchange.money.labels:
             found["extproc.labels"] = msgspec.json.encode(exchange.money.labels).decode()
-    if (call := exchange.features.get(TOOL_CALL)) is not None:
+    if (call := exchange.features.get(CALL)) is not None:
         found |= call.span_attributes(exchange)
     else:
         if hasattr(exchange.request, "operation"):
@@ -65,7 +64,7 @@ def final(exchange: Exchange, provider_name: Callable[[str], str]) -> Mapping[st
     found = {"extproc.outcome": exchange.ending.outcome, "error.type": error_type(exchange)}
     if exchange.answer.attempts:
         found["extproc.attempts"] = str(exchange.answer.attempts)
-    if verdicts := told(exchange):
+    if verdicts := exchange.findings.told():
         found["extproc.guardrails"] = verdicts
     if not exchange.route.of_tools:
         found |= _served(exchange, provider_name)

@@ -15,9 +15,9 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from extproc.access.auth.facts import check_fact
 from extproc.routing.history import History
 from extproc.words.chain import Strategy
-from extproc.words.facts import check_fact
 from extproc.words.values import PositiveDuration, Section
 
 

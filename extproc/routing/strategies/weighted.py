@@ -11,12 +11,12 @@ import random
 import time
 from collections.abc import Callable, Sequence
 
+from extproc.access.auth.facts import fact
 from extproc.routing.history import History
 from extproc.routing.prefix import prefix
 from extproc.routing.strategies import StickySettings
 from extproc.words.chain import Choice
 from extproc.words.exchange import Exchange
-from extproc.words.facts import fact
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
 

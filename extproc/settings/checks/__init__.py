@@ -30,8 +30,7 @@ from extproc.wire.transport import workers
 from extproc.words.chain import Branch, Chain
 from extproc.words.dialect import ABILITIES
 from extproc.words.exchange import Changes, Target
-from extproc.words.offline import is_offline
-from extproc.words.values import Secret, is_private, meant
+from extproc.words.values import Secret, is_offline, is_private, meant
 
 if TYPE_CHECKING:
     from extproc.settings.config import Settings

@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 
 from extproc.access.auth import ANONYMOUS, hash_key
 from extproc.settings.document import Found
-from extproc.words.offline import has_file
-from extproc.words.values import is_loopback
+from extproc.words.values import has_file, is_loopback
 
 if TYPE_CHECKING:
     from extproc.access.auth import KeySettings

@@ -9,8 +9,7 @@ from extproc.cache.answers import LEAST_SECRET
 from extproc.cache.stores import doubts as doubt_store
 from extproc.cache.stores import is_memory
 from extproc.settings.document import Found
-from extproc.words.offline import has_package
-from extproc.words.values import Pattern
+from extproc.words.values import Pattern, has_package
 
 if TYPE_CHECKING:
     from extproc.settings.config import Settings

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from extproc.settings.document import Found
 from extproc.wire.outbound.certificate import CertificateError, dates, ending, misfit
-from extproc.words.offline import has_file
+from extproc.words.values import has_file
 
 if TYPE_CHECKING:
     from extproc.settings.config import Settings

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from extproc.words.offline import has_package
-from extproc.words.values import Secret, is_private, secret
+from extproc.words.values import Secret, has_package, is_private, secret
 
 if TYPE_CHECKING:
     from extproc.stores import Counters, Waits

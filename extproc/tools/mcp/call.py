@@ -13,13 +13,14 @@ from extproc.upstream.prices import NANO
 from extproc.wire.framing import rpc
 from extproc.wire.framing.rpc import Message
 from extproc.words.exchange import Exchange, Key
-from extproc.words.tool_call import EXECUTE, TOOLS_CALL
 
 if TYPE_CHECKING:
     from extproc.tools.mcp.catalogue import Catalogue, Entry
     from extproc.tools.mcp.sessions import ClientSession, Question
     from extproc.tools.mcp.settings import MCPProfileSettings, ToolPolicySettings
 
+TOOLS_CALL, EXECUTE = "tools/call", "execute_tool"
+"""MCP's method, and the operation that OpenTelemetry names it."""
 MODERN = "2026-07-28"
 VERSION_KEY = "io.modelcontextprotocol/protocolVersion"
 CAPABILITIES_KEY = "io.modelcontextprotocol/clientCapabilities"

@@ -28,9 +28,8 @@ from extproc.tools.mcp.unseen import invisible, texts
 from extproc.tools.taint import Taint
 from extproc.upstream import prices
 from extproc.words.errors import TOOL_CHANGED, TOOL_WITHHELD, UNTRUSTED_CONTEXT, Refusal
-from extproc.words.exchange import Exchange, Price, Target
+from extproc.words.exchange import Exchange, Price, Target, Verdict
 from extproc.words.values import Patterns
-from extproc.words.verdicts import Verdict
 
 State = Literal["listed", "disabled", "changed", "withheld"]
 """The state of a definition. `changed`: it differs from its pin, or never was pinned. `withheld`: it has invisible

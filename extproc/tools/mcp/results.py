@@ -16,10 +16,9 @@ from extproc.tools.mcp.policy import as_input
 from extproc.tools.mcp.refusals import JSONRPC, refused_result
 from extproc.wire.framing import Frame, Framing, rpc
 from extproc.words.api import Tools
-from extproc.words.dialect import Ask, Text, strings
+from extproc.words.dialect import Ask, Result, Text, strings
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange
-from extproc.words.tooling import Result
 
 _encode = msgspec.json.encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode

@@ -64,7 +64,6 @@ from extproc.words.errors import (
     Refusal,
 )
 from extproc.words.exchange import NOTHING_VERIFIED, Ending, Exchange
-from extproc.words.tool_call import TOOL_CALL
 from extproc.words.values import Patterns, is_loopback, show_size
 
 Stage = Callable[[Exchange], Any]
@@ -95,7 +94,7 @@ class FindProfile:
                 raise Refusal(METHOD_NOT_ALLOWED, "The document takes GET.", headers={"allow": "GET, HEAD"})
             return self._document(name)
         call = Call(name, profile)
-        exchange.features[CALL] = exchange.features[TOOL_CALL] = call
+        exchange.features[CALL] = call
         exchange.route.of_tools = True
         exchange.request.dialect = JSONRPC(call)
         if request.method == "DELETE":

@@ -4,7 +4,7 @@ import pytest
 
 from extproc.access.auth import hash_key
 from extproc.settings.checks import doubts
-from extproc.words.offline import offline
+from extproc.words.values import offline
 
 HASH = hash_key("sk-gw-one", "pepper")
 JWT = "issuer: https://a, audiences: [x], jwks_uri: https://a/jwks"

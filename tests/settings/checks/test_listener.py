@@ -3,7 +3,7 @@
 import pytest
 
 from extproc.settings.checks.listener import doubts
-from extproc.words.offline import offline
+from extproc.words.values import offline
 from tests.certificates import make
 
 

@@ -1,4 +1,4 @@
-"""The part of an exchange that the cache of answers writes. Standard library only."""
+"""The part of an exchange that the cache of answers writes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from extproc.words.exchange import Key
-
-CACHE = "x-ai-cache"
-"""Header of requests, see `cache.wish`, and of answers: `hit`, `miss`, `refresh` or `partial`."""
-SIMILARITY = "x-ai-cache-similarity"
-"""Header of answers to a question in other words: the score."""
 
 Outcome = Literal["hit", "partial", "similar", "shadow", "similar_shadow", "miss", "refresh"]
 """Outcomes of a look into the cache. `partial`: a part of a batch is kept. `similar`: the answer to a question in
