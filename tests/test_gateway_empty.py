@@ -174,11 +174,11 @@ def letters(text):
 
 async def test_rows_of_letters_are_guarded_counted_and_leave_as_they_came(world):
     gateway = world(GUARDED % "mask")
-    body = letters("a " * 2_000) + STOP + DONE
+    body = letters("a " * 2_000) + LETTER % b"" * 500 + letters("b") + STOP + DONE
     *_, last = await talk(gateway.stream(), asks(), sends(STREAMED), answers(kind=SSE), streams(body, end=True))
     assert last.body == body
     [entry] = gateway.log
-    assert entry["output_tokens"] == 4_000, "a token for each event at least, since the provider told no usage"
+    assert entry["output_tokens"] == 4_001, "a token for each event with text at least: the provider told no usage"
 
 
 @pytest.mark.parametrize("action", ["mask", "block"])

@@ -1,6 +1,7 @@
 """Events in a row that differ in one text alone are read as one, and leave as they came."""
 
 import json
+import random
 
 import pytest
 
@@ -9,6 +10,8 @@ from extproc.wire.framing import Frame
 from extproc.wire.framing.intake import Intake
 from extproc.wire.framing.runs import run_of
 from extproc.wire.framing.sse import SSE
+from extproc.words.dialect import Report
+from tests.samples import exhaustive
 
 CHAT = openai_chat.answers.texts_at
 TEXTS = {
@@ -119,3 +122,58 @@ def test_an_edited_row_is_one_event():
     assert row == Frame(one * 9, b'{"choices":[{"delta":{"content":"aaaaaaaaa"}}]}', events=9)
     row.edit(b'{"choices":[{"delta":{"content":"*"}}]}')
     assert row.raw == b'event: x\nid: 7\ndata: {"choices":[{"delta":{"content":"*"}}]}\n\n'
+
+
+FORMS = {
+    openai_chat: [
+        '{"choices":[{"delta":{"content":"TEXT"}}]}',
+        '{"choices":[{"index":1,"delta":{"reasoning":"TEXT"}}]}',
+        '{"choices":[{"delta":{},"finish_reason":"stop"}]}',
+        '{"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}',
+        '{"delta":"TEXT"}',
+    ],
+    anthropic_messages: [
+        '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"TEXT"}}',
+        '{"type":"content_block_delta","index":1,"delta":{"type":"input_json_delta","partial_json":"TEXT"}}',
+        '{"type":"ping"}',
+        '{"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":9}}',
+    ],
+    gemini_generate_content: [
+        '{"candidates":[{"content":{"parts":[{"text":"TEXT"}]}}]}',
+        '{"candidates":[{"content":{"parts":[{"text":"TEXT","thought":true}]}}]}',
+        '{"candidates":[]}',
+    ],
+    openai_responses: [
+        '{"type":"response.output_text.delta","delta":"TEXT"}',
+        '{"type":"response.x.delta","delta":"TEXT"}',
+    ],
+}
+
+
+def reported(events, dialect):
+    """What the events of an answer report."""
+    report = Report()
+    for event in events:
+        if event.data is not None:
+            before = report.output_events
+            dialect.observe(event.data, report, event.tree)
+            if report.output_events > before:
+                report.output_events += event.events - 1
+    return {
+        name: getattr(report, name) for name in ("usage", "finish_reasons", "output_bytes", "output_events", "error")
+    }
+
+
+@pytest.mark.parametrize("seeds", [range(40), pytest.param(range(40, 2_000), marks=exhaustive)])
+def test_an_answer_reports_the_same_however_its_events_are_read(seeds):
+    for seed in seeds:
+        chance = random.Random(seed)
+        dialect, row, said = chance.choice([*FORMS]), chance.choice([*ROWS.values()]), []
+        while len(said) < 800:
+            form = chance.choice(FORMS[dialect])
+            said += [form.replace("TEXT", chance.choice([*WORDS, ""])) for _ in range(chance.choice([1, 3, 40, 200]))]
+        body = "".join([row.replace("DATA", one) for one in said]).encode()
+        found = read(body, dialect, chance.choice([100, 5_000, 16 << 10]))
+        assert b"".join(event.raw for event in found) == body
+        framing = SSE()
+        assert reported(found, dialect) == reported([*framing.feed(body), *framing.end()], dialect), seed

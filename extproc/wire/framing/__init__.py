@@ -48,7 +48,7 @@ class Frame(msgspec.Struct, gc=False):
     usage_only: bool = False  # the event carries nothing else
     tree: Any = UNSET
     settled: bool = False  # guardrails found nothing in the event, and find nothing whenever it comes again
-    events: int = 1  # those that came in a row and are read as one: `data` has the text of all of them
+    events: int = 1  # those with text that came in a row and are read as one: `data` has the text of all of them
 
     def parse(self) -> Any:
         """The JSON of `data`, parsed once for all stages; UNSET where it is none."""

@@ -59,9 +59,9 @@ class Run:
         if found is None:
             return None
         raw = found[0]
-        inner = raw[len(self._head) : len(raw) - len(self._tail)]
-        text, count = inner.replace(self._between, b""), inner.count(self._between) + 1
-        return Frame(raw, self._front + text + self._behind, events=count)
+        texts = raw[len(self._head) : len(raw) - len(self._tail)].split(self._between)
+        count = len(texts) - texts.count(b"")
+        return Frame(raw, self._front + b"".join(texts) + self._behind, events=max(1, count))
 
 
 def run_of(before: bytes, raw: bytes, data: bytes, places: Sequence[Place]) -> Run | None:
