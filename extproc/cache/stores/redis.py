@@ -14,37 +14,29 @@ from redis.exceptions import RedisError
 
 from extproc.cache.stores import CacheError
 from extproc.stores.redis import parse
-from extproc.stores.redis.link import Credentials
+from extproc.stores.redis.link import connection_options
 
 T = TypeVar("T")
 _TIMEOUT = 0.25  # seconds of an answer: a provider is asked instead
-_LONGEST_CONNECT = 1.0  # seconds
 _CONNECTIONS = 16
 _BATCH = 500  # keys of one call
-
-
-def connect(url: str, *, connections: int, timeout: float) -> Any:
-    """A client with so many connections at most. It opens them when they are needed, and raises where there is no
-    answer within `timeout` seconds.
-    """
-    found = parse(url)
-    options: dict[str, Any] = {"host": found.host, "port": found.port, "db": found.db, "protocol": 2}
-    options |= {"socket_timeout": timeout, "socket_connect_timeout": min(timeout, _LONGEST_CONNECT), "timeout": timeout}
-    if found.password is not None:
-        options["credential_provider"] = Credentials(found.user, found.password)
-    if found.tls:
-        options |= {"connection_class": SSLConnection, "ssl_check_hostname": True, "ssl_ca_certs": found.ca}
-    else:
-        options["connection_class"] = Connection
-    return Redis(connection_pool=BlockingConnectionPool(max_connections=connections, **options))
 
 
 class RedisStore:
     """Keys are `{prefix}:a:DIGEST`; `{prefix}:o:DIGEST` is the set of an owner's keys."""
 
     def __init__(self, url: str, name: str = "cache") -> None:
-        self._redis = connect(url, connections=_CONNECTIONS, timeout=_TIMEOUT)
-        self._prefix = f"{{{parse(url).prefix}-{name}}}:".encode()
+        found = parse(url)
+        pool = BlockingConnectionPool(
+            max_connections=_CONNECTIONS,
+            timeout=_TIMEOUT,
+            connection_class=SSLConnection if found.tls else Connection,
+            socket_timeout=_TIMEOUT,
+            socket_connect_timeout=_TIMEOUT,
+            **connection_options(found),
+        )
+        self._redis: Any = Redis(connection_pool=pool)
+        self._prefix = f"{{{found.prefix}-{name}}}:".encode()
 
     async def _ask(self, answer: Awaitable[T]) -> T:
         """The answer. The client has timeouts that only a task can have, and the first step of a call runs outside."""

@@ -52,6 +52,16 @@ class Credentials(CredentialProvider):
         return self.get_credentials()
 
 
+def connection_options(url: RedisURL) -> dict[str, Any]:
+    """Options of the client's connections to a Redis. RESP2 needs one round trip less to greet."""
+    options: dict[str, Any] = {"host": url.host, "port": url.port, "db": url.db, "protocol": 2}
+    if url.password is not None:
+        options["credential_provider"] = Credentials(url.user, url.password)
+    if url.tls:
+        options |= {"ssl_check_hostname": True, "ssl_ca_certs": url.ca}
+    return options
+
+
 class _Line:
     """A connection and the calls that wait for its answers, in the order of the calls."""
 
@@ -189,14 +199,9 @@ class Link:
     async def _connect(self) -> _Line:
         url = self._url
         host, port = self._address
-        # No timeout of its own: the calls have one. RESP2 needs one round trip less to greet.
-        options: dict[str, Any] = {"host": host, "port": port, "db": url.db, "protocol": 2}
+        options = connection_options(url) | {"host": host, "port": port, "encoding_errors": "surrogatepass"}
+        # No timeout of its own: the calls have one.
         options |= {"socket_timeout": None, "socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
-        options |= {"encoding_errors": "surrogatepass"}
-        if url.password is not None:
-            options["credential_provider"] = Credentials(url.user, url.password)
-        if url.tls:
-            options |= {"ssl_check_hostname": True, "ssl_ca_certs": url.ca}
         connection: Any = (SSLConnection if url.tls else Connection)(**options)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
