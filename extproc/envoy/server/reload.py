@@ -247,6 +247,7 @@ class Reloads:
             found = await self._until_changed(_answer(self._reading, text.encode()))
         finally:
             self._reading.end()  # it has read much
+        self._prepare_reading()
         read = await asyncio.to_thread(msgspec.msgpack.decode, found, type=Read)
         if read.problems:
             raise ConfigError(str(self._file), read.problems)
