@@ -107,18 +107,17 @@ class Tell:
             told[TOLD + "ignored"] = ",".join([*exchange.request.ignored, *([ignored] if ignored else [])])
         if exchange.findings.guardrails and (found := exchange.findings.told()):
             told[contract.GUARDRAILS] = found
-        if exchange.money.alert:
-            told[TOLD + "budget"] = exchange.money.alert
-        if exchange.money.downgraded:
-            told[TOLD + "downgraded"] = exchange.money.downgraded
-        if (limits := exchange.money.output_limits) and (
-            cap := limits[exchange.route.targets.index(target)]
-        ) is not None:
+        money, limits = exchange.money, exchange.money.output_limits
+        if money.alert:
+            told[TOLD + "budget"] = money.alert
+        if money.downgraded:
+            told[TOLD + "downgraded"] = money.downgraded
+        if limits and (cap := limits[exchange.route.targets.index(target)]) is not None:
             told[TOLD + "capped"] = str(cap)
-        if exchange.money.rate:  # the provider's describe the gateway's account, and must not mix with these
+        if money.rate:  # the provider's describe the gateway's account, and must not mix with these
             withheld += tuple([name for name in headers if name.startswith(self._rates)])
-            told |= exchange.money.rate
-        if exchange.request.dialect.replies.request_id and exchange.request.dialect.replies.request_id not in headers:
+            told |= money.rate
+        if (own := exchange.request.dialect.replies.request_id) and own not in headers:
             told |= named(exchange)
         exchange.answer.told, exchange.answer.withheld = told, withheld
 
@@ -142,18 +141,22 @@ class CoolDown:
         self._heed = heed
 
     def __call__(self, exchange: Exchange) -> None:
-        if exchange.attached and (target := exchange.answer.target) is not None:
-            seconds, header = (
-                time.perf_counter() - exchange.started,
-                exchange.answer.head.headers.get("retry-after", ""),
+        answer = exchange.answer
+        if exchange.attached and (target := answer.target) is not None:
+            seconds = time.perf_counter() - exchange.started
+            try_ = Try(
+                exchange.id,
+                target.provider,
+                target.name,
+                answer.attempts,
+                answer.status,
+                outcome_of(answer.status),
+                seconds,
+                first_byte=seconds,
+                retry_after=answer.head.headers.get("retry-after", ""),
+                consumer=exchange.consumer.name,
             )
-            number, status, outcome = (
-                exchange.answer.attempts,
-                exchange.answer.status,
-                outcome_of(exchange.answer.status),
-            )
-            told = (exchange.id, target.provider, target.name, number, status, outcome, seconds, seconds, header)
-            self._heed(target, Try(*told, consumer=exchange.consumer.name))
+            self._heed(target, try_)
 
 
 class BadAnswer:
@@ -162,22 +165,16 @@ class BadAnswer:
     """
 
     def __call__(self, exchange: Exchange) -> None:
-        if not 200 <= exchange.answer.status < 600:
-            raise _bad_answer(
-                exchange, PROVIDER_BAD_ANSWER, "Provider {} answered with no status of HTTP; use another model."
-            )
-        if 300 <= exchange.answer.status < 400:
-            raise _bad_answer(
-                exchange,
-                PROVIDER_BAD_ANSWER,
-                "Provider {} answered with a redirect, which the gateway does not follow; use another model.",
-            )
-        if exchange.answer.status < 400 and exchange.answer.head.headers.get("content-type", "").startswith(
-            "text/html"
-        ):
-            raise _bad_answer(
-                exchange, PROVIDER_BAD_ANSWER, "Provider {} answered with a web page; try again, or use another model."
-            )
+        status, content_type = exchange.answer.status, exchange.answer.head.headers.get("content-type", "")
+        if not 200 <= status < 600:
+            fault = "no status of HTTP; use another model."
+        elif 300 <= status < 400:
+            fault = "a redirect, which the gateway does not follow; use another model."
+        elif status < 400 and content_type.startswith("text/html"):
+            fault = "a web page; try again, or use another model."
+        else:
+            return
+        raise _bad_answer(exchange, PROVIDER_BAD_ANSWER, f"Provider {{}} answered with {fault}")
 
 
 class Read:
@@ -224,14 +221,12 @@ class Read:
             key=exchange.request.dialect.answers.usage_key,
         )
         readable = framing is not None and encoding in ("identity", *ENCODINGS)
-        if (
-            has_guards(exchange)
-            and not exchange.answer.head.ended
-            and (not readable or isinstance(framing, AWSEventStream))
-        ):
-            self._unread(exchange)
         if framing is None or exchange.answer.head.ended or not readable:
+            if has_guards(exchange) and not exchange.answer.head.ended:
+                self._unread(exchange)
             return Continue(told, withheld)
+        if has_guards(exchange) and isinstance(framing, AWSEventStream):
+            self._unread(exchange)
         if self._may_pass and contract.WATCHED in exchange.answer.head.hop and not self._has_to_read(exchange, framing):
             exchange.answer.unread = True
             return Continue(told, withheld)
@@ -241,11 +236,8 @@ class Read:
             if self._cost and (cost := cost_of(exchange, told_usage)[0]) is not None:
                 told[TOLD + "cost"] = prices.decimal(cost)
         inflate = Inflate(MOST_INFLATED) if encoding != "identity" else None
-        if (
-            isinstance(framing, SSE)
-            and exchange.request.ask.stream
-            and exchange.request.dialect.endpoints.array(exchange.request.head.path)
-        ):
+        request = exchange.request
+        if isinstance(framing, SSE) and request.ask.stream and request.dialect.endpoints.array(request.head.path):
             exchange.features[ARRAY] = JSONArray()
             told["content-type"] = "application/json; charset=UTF-8"
         exchange.answer.reader = reader = self._events.reader(exchange, framing, inflate)

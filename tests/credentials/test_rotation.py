@@ -12,7 +12,7 @@ import pytest
 from extproc.settings import checks
 from extproc.settings.config import parse
 from extproc.settings.document import ConfigError
-from extproc.upstream.credentials import rotation
+from extproc.upstream.credentials import oauth, rotation
 from extproc.upstream.credentials.oauth import Token, TokenError
 from extproc.upstream.credentials.rotation import Keeper, holds, secret_file, secret_name, watch, write_secret
 from extproc.upstream.providers import Credential
@@ -84,7 +84,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(rotation.random, "uniform", lambda _low, high: high)
+    monkeypatch.setattr(oauth.random, "uniform", lambda _low, high: high)
     with caplog.at_level(logging.DEBUG):
         yield World(tmp_path)
     assert CANARY not in caplog.text

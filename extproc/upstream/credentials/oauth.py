@@ -25,6 +25,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import random
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -61,11 +62,25 @@ _REASONS = (
 )
 
 
+LONGEST_PAUSE = 60.0
+"""Seconds between two requests that fail, at most."""
+_EARLY = 225.0  # seconds before it expires; Google's metadata server gives a new one only in the last 240
+
+
 @dataclass(slots=True, frozen=True)
 class Token:
     value: str = field(repr=False)
     expires: float
     """Seconds since the epoch."""
+
+    def renewal(self, now: float) -> float:
+        """The time at which to request the next one, for a token got at `now`. Replicas spread."""
+        return self.expires - min(_EARLY, (self.expires - now) / 4) * random.uniform(0.8, 1)  # noqa: S311 - no secret
+
+
+def pause_after(failures: int) -> float:
+    """Seconds to wait after so many failed requests in a row. Replicas spread."""
+    return min(LONGEST_PAUSE, 2.0 ** min(failures, 10)) * random.uniform(0.5, 1)  # noqa: S311 - no secret
 
 
 class TokenError(Exception):

@@ -13,22 +13,19 @@ import contextlib
 import json
 import logging
 import os
-import random
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from extproc.upstream.credentials.oauth import Token, TokenError, fetch
+from extproc.upstream.credentials.oauth import LONGEST_PAUSE, Token, TokenError, fetch, pause_after
 from extproc.upstream.providers import Credentials, ProviderSettings
 
 log = logging.getLogger(__name__)
 
 EVERY = 2.0
 """Seconds between looks at the references."""
-_EARLY = 225.0  # seconds before it expires; Google's metadata server gives a new one only in the last 240
-_LONGEST_PAUSE = 60.0  # seconds between two requests that fail
 
 
 # --- Envoy's files
@@ -225,21 +222,19 @@ class Keeper:
         return "" if state.answered else None
 
     async def _refresh(self, name: str, state: _State, credentials: Credentials, secret: str, now: float) -> None:
-        state.due = now + _LONGEST_PAUSE  # a limit in case of a bug below
+        state.due = now + LONGEST_PAUSE  # a limit in case of a bug below
         try:
             token = await self._fetch(credentials, secret, now)
         except TokenError as error:
             state.failures += 1
-            wait = min(_LONGEST_PAUSE, 2.0 ** min(state.failures, 10))
-            state.due = self._clock() + wait * random.uniform(0.5, 1)  # noqa: S311 - so that replicas spread
+            state.due = self._clock() + pause_after(state.failures)
             left = state.token.expires - self._clock() if state.token else 0.0
             serves = f"the old one is good for {left:.0f} s" if left > 0 else "there is none"
             self._count(name, error.outcome)
             log.warning("provider %s: no new token (%s); %s", name, error, serves)
         else:
             state.failures, state.token = 0, token
-            early = min(_EARLY, (token.expires - now) / 4) * random.uniform(0.8, 1)  # noqa: S311
-            state.due = max(token.expires - early, now + EVERY)
+            state.due = max(token.renewal(now), now + EVERY)
             self._count(name, "ok")
         state.answered = True
         self._news.set()

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
 
-from extproc.upstream.credentials.oauth import Token, TokenError, fetch
+from extproc.upstream.credentials.oauth import LONGEST_PAUSE, Token, TokenError, fetch, pause_after
 from extproc.upstream.providers import Credentials
 
 log = logging.getLogger(__name__)
-
-_EARLY = 225.0  # seconds before it expires
-_LONGEST_PAUSE = 60.0  # seconds between two requests that fail
 
 
 class Tokens:
@@ -59,7 +55,7 @@ class Tokens:
 
     async def _refresh(self) -> None:
         now = self._clock()
-        self._due = now + _LONGEST_PAUSE  # a limit in case of a bug below
+        self._due = now + LONGEST_PAUSE  # a limit in case of a bug below
         try:
             secret = self._credentials.reference.read()
             if not secret:
@@ -67,10 +63,8 @@ class Tokens:
             self._token = token = await self._fetch(self._credentials, secret, now)
         except TokenError as error:
             self._failures, self._error = self._failures + 1, error
-            wait = min(_LONGEST_PAUSE, 2.0 ** min(self._failures, 10))
-            self._due = self._clock() + wait * random.uniform(0.5, 1)  # noqa: S311 - so that replicas spread
+            self._due = self._clock() + pause_after(self._failures)
             log.warning("%s: no new token (%s)", self._name, error)
         else:
             self._failures = 0
-            early = min(_EARLY, (token.expires - now) / 4) * random.uniform(0.8, 1)  # noqa: S311
-            self._due = token.expires - early
+            self._due = token.renewal(now)
