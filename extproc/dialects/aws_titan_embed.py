@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
 from msgspec import Struct, field
 
 from extproc.dialects import token_count
 from extproc.dialects.aws_converse import problem
 from extproc.dialects.openai_embeddings import input_texts
+from extproc.wire.framing.shapes import reader
 from extproc.words.api import Able
 from extproc.words.dialect import Batch, Decoder, Destination
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
@@ -31,7 +31,7 @@ class _Answer(Struct):
     tokens: Any = field(name="inputTextTokenCount", default=None)
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = reader(_Answer, "Titan Embeddings")
 
 
 name, family = "aws_titan_embed", "embeddings"
@@ -67,10 +67,7 @@ def encode_request(prompt: EmbeddingPrompt, destination: Destination) -> tuple[d
 
 
 def decode_answer(body: bytes) -> Embeddings:
-    try:
-        answer = _decode(body)
-    except RecursionError as error:
-        raise ValueError("not an answer of Titan Embeddings") from error
+    answer = _decode(body)
     if not answer.embedding:
         raise ValueError("an answer of Titan Embeddings has an embedding")
     tokens = token_count(answer.tokens)

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
 from msgspec import Struct, field
 
 from extproc.dialects import token_count
 from extproc.dialects.cohere_chat import problem
 from extproc.dialects.cohere_chat.usage import whole
 from extproc.dialects.openai_embeddings import input_texts
+from extproc.wire.framing.shapes import reader
 from extproc.words.api import Able
 from extproc.words.dialect import Batch, Decoder, Destination
 from extproc.words.exchange import Usage
@@ -34,7 +34,7 @@ class _Answer(Struct):
     meta: Any = None
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = reader(_Answer, "Cohere's embed")
 
 
 name, family = "cohere_embed", "embeddings"
@@ -64,10 +64,7 @@ def encode_request(prompt: EmbeddingPrompt, destination: Destination) -> tuple[d
 
 
 def decode_answer(body: bytes) -> Embeddings:
-    try:
-        answer = _decode(body)
-    except RecursionError as error:
-        raise ValueError("not an answer of Cohere's embed") from error
+    answer = _decode(body)
     if not answer.embeddings.floats:
         raise ValueError("an answer of Cohere's embed has embeddings")
     return Embeddings(answer.embeddings.floats, usage=_usage(answer.meta))

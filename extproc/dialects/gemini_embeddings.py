@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
 from msgspec import Struct, field
 
 from extproc.dialects import _usual, safe_names, token_count
@@ -24,6 +23,7 @@ from extproc.dialects._usual import nothing_said
 from extproc.dialects.gemini_generate_content import calls, naming, problem, replies
 from extproc.dialects.gemini_generate_content.report import USAGE_KEY
 from extproc.dialects.openai_embeddings import input_texts
+from extproc.wire.framing.shapes import reader
 from extproc.words.api import Able, AnswerFacts, ClientTranslation, Offers
 from extproc.words.dialect import (
     NO_ENDPOINT,
@@ -78,7 +78,7 @@ class _Counted(Struct):
     usage: Any = field(name="usageMetadata", default=None)
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = reader(_Answer, "batchEmbedContents")
 
 
 def _read(answer: _Counted, report: Report) -> bool:
@@ -223,10 +223,7 @@ def for_purpose(purpose: str, texts: list[str], model: str) -> tuple[list[str], 
 
 def decode_batch(body: bytes) -> Embeddings:
     """A BatchEmbedContentsResponse. Raises ValueError when it is none."""
-    try:
-        answer = _decode(body)
-    except RecursionError as error:
-        raise ValueError("not an answer of batchEmbedContents") from error
+    answer = _decode(body)
     if not answer.embeddings:
         raise ValueError("an answer of batchEmbedContents has embeddings")
     vectors = [embedding.values for embedding in answer.embeddings]

@@ -22,6 +22,7 @@ from extproc.dialects._inputs import Inputs
 from extproc.dialects._observer import Observer
 from extproc.dialects.openai_chat import problem as chat_problem
 from extproc.dialects.openai_chat.usage import read_usage
+from extproc.wire.framing.shapes import reader
 from extproc.words.api import Able, AnswerFacts, ClientTranslation, Endpoints, Offers, Reuse
 from extproc.words.dialect import (
     NO_ENDPOINT,
@@ -65,7 +66,7 @@ class _Vectors(_Answer):
     data: list[_Vector] = []
 
 
-_decode_vectors = msgspec.json.Decoder(_Vectors).decode
+_decode_vectors = reader(_Vectors, "embeddings")
 
 
 name, family = "openai_embeddings", "embeddings"
@@ -180,10 +181,7 @@ def encode_request(prompt: EmbeddingPrompt, destination: Destination) -> tuple[d
 
 
 def decode_answer(body: bytes) -> Embeddings:
-    try:
-        answer = _decode_vectors(body)
-    except RecursionError as error:
-        raise ValueError("not an answer of embeddings") from error
+    answer = _decode_vectors(body)
     if not answer.data:
         raise ValueError("an answer of embeddings has vectors")
     vectors = [one.embedding for one in sorted(answer.data, key=lambda one: one.index)]

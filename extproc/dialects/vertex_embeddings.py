@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
 from msgspec import Struct
 
 from extproc.dialects import token_count
@@ -19,6 +18,7 @@ from extproc.dialects._usage import make_usage
 from extproc.dialects.gemini_embeddings import TASKS, decode_batch, for_purpose, model_name
 from extproc.dialects.gemini_generate_content import problem
 from extproc.dialects.openai_embeddings import input_texts
+from extproc.wire.framing.shapes import reader
 from extproc.words.api import Able
 from extproc.words.dialect import Batch, Decoder, Destination
 from extproc.words.exchange import Usage
@@ -42,7 +42,7 @@ class _Answer(Struct):
     predictions: list[_Prediction] | None = None
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = reader(_Answer, "predict")
 
 
 name, family = "vertex_embeddings", "embeddings"
@@ -63,10 +63,7 @@ def encode_request(prompt: EmbeddingPrompt, destination: Destination) -> tuple[d
 
 
 def decode_answer(body: bytes) -> Embeddings:
-    try:
-        answer = _decode(body)
-    except RecursionError as error:
-        raise ValueError("not an answer of predict") from error
+    answer = _decode(body)
     if not answer.predictions:
         return decode_batch(body)
     found = [prediction.embeddings for prediction in answer.predictions]

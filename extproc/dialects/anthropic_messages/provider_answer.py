@@ -5,9 +5,9 @@ Source: https://platform.claude.com/docs/en/api/messages/create (message object)
 
 from __future__ import annotations
 
-from extproc.dialects.anthropic_messages.shapes import FINISH, TIERS, Block, decode, explanation
+from extproc.dialects.anthropic_messages.shapes import FINISH, TIERS, Block, Event, explanation
 from extproc.dialects.anthropic_messages.usage import read_usage
-from extproc.wire.framing import UNREADABLE
+from extproc.wire.framing.shapes import reader
 from extproc.words.messages import (
     Answer,
     Choice,
@@ -18,13 +18,12 @@ from extproc.words.messages import (
     ToolCall,
 )
 
+_read = reader(Event, "Anthropic messages")
+
 
 def decode_answer(body: bytes) -> Answer:
     """The neutral form of a message. Raises ValueError when it is none."""
-    try:
-        message = decode(body)
-    except UNREADABLE:
-        raise ValueError("no message") from None
+    message = _read(body)
     if message.type != "message":
         raise ValueError("no message")
     parts = [part for block in message.content if (part := _part(block)) is not None]

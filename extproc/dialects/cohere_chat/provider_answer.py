@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from extproc.dialects.cohere_chat.names import unescape
 from extproc.dialects.cohere_chat.shapes import (
     BROKEN_OFF,
-    UNREADABLE,
     Call,
     Content,
     Message,
@@ -23,6 +21,7 @@ from extproc.dialects.cohere_chat.shapes import (
     logprobs,
 )
 from extproc.dialects.cohere_chat.usage import read_usage
+from extproc.wire.framing.shapes import reader
 from extproc.words.messages import Answer, Choice, Part, TextPart, ThinkingPart, ToolCall
 
 
@@ -34,15 +33,12 @@ class _Answer(Struct):
     logprobs: Any = None
 
 
-_decode = msgspec.json.Decoder(_Answer).decode
+_decode = reader(_Answer, "Cohere's chat")
 
 
 def decode_answer(body: bytes) -> Answer:
     """The neutral form of an answer. Raises ValueError when it is no answer of this API, or one that broke off."""
-    try:
-        said = _decode(body)
-    except UNREADABLE as error:
-        raise ValueError("not an answer of Cohere's chat") from error
+    said = _decode(body)
     if isinstance(said.finish_reason, str) and said.finish_reason in BROKEN_OFF:
         raise ValueError("the answer broke off")
     calls = _calls(said.message.calls)

@@ -5,8 +5,6 @@ Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentRespons
 
 from __future__ import annotations
 
-import msgspec
-
 from extproc.dialects.gemini_generate_content.shapes import (
     MOST_CHOICES,
     Candidate,
@@ -21,17 +19,14 @@ from extproc.dialects.gemini_generate_content.shapes import (
 from extproc.dialects.gemini_generate_content.shapes import Part as WirePart
 from extproc.dialects.gemini_generate_content.signature import mark
 from extproc.dialects.gemini_generate_content.usage import read_usage
-from extproc.wire.framing import UNREADABLE
+from extproc.wire.framing.shapes import reader
 from extproc.words.messages import Answer, Choice, ImagePart, Part, TextPart, ThinkingPart, ToolCall
 
-_decode = msgspec.json.Decoder(Response).decode
+_decode = reader(Response, "generateContent")
 
 
 def decode_answer(body: bytes) -> Answer:
-    try:
-        response = _decode(body)
-    except UNREADABLE as error:
-        raise ValueError("not an answer of generateContent") from error
+    response = _decode(body)
     choices = [_choice(candidate) for candidate in _in_order(response.candidates or [])]
     if not choices:
         if response.feedback is None or not response.feedback.block:

@@ -17,7 +17,7 @@ import msgspec
 
 from extproc.dialects.openai_chat.shapes import Body, Said, SaidCall, SaidChoice, SaidFunction, Seen
 from extproc.dialects.openai_chat.usage import read_usage
-from extproc.wire.framing import UNREADABLE
+from extproc.wire.framing.shapes import reader
 from extproc.words.messages import (
     Answer,
     Choice,
@@ -31,6 +31,7 @@ from extproc.words.messages import (
 )
 
 read_body = msgspec.json.Decoder(Body).decode
+_read_answer = reader(Body, "chat completions")
 _write = msgspec.json.Encoder().encode
 
 REASONS: Mapping[str, FinishReason] = {
@@ -49,10 +50,7 @@ FAILURES = frozenset(("error", "network_error", "insufficient_system_resource"))
 
 def decode(body: bytes) -> Answer:
     """The neutral form of an answer. Raises ValueError when it is no chat completion."""
-    try:
-        said = read_body(body)
-    except UNREADABLE:
-        raise ValueError("The answer is no chat completion.") from None
+    said = _read_answer(body)
     if said.error is not None or not said.choices:
         raise ValueError("The answer holds no choices.")
     choices = sorted(said.choices, key=lambda choice: choice.index if type(choice.index) is int else 0)

@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from extproc.dialects._turns import apart
 from extproc.dialects.openai_responses import signature
 from extproc.dialects.openai_responses.shapes import Body, Output, new_id
 from extproc.dialects.openai_responses.usage import read_usage
-from extproc.wire.framing import UNREADABLE
+from extproc.wire.framing.shapes import reader
 from extproc.words.messages import (
     Answer,
     Choice,
@@ -26,15 +24,12 @@ from extproc.words.messages import (
     ToolCall,
 )
 
-_read = msgspec.json.Decoder(Body).decode
+_read = reader(Body, "responses")
 
 
 def decode(body: bytes) -> Answer:
     """The neutral form of an answer. Raises ValueError when it is no finished response."""
-    try:
-        said = _read(body)
-    except UNREADABLE:
-        raise ValueError("The answer is no response.") from None
+    said = _read(body)
     if said.output is None or said.error is not None or said.status not in (None, "completed", "incomplete"):
         raise ValueError("The answer holds no finished response.")
     parts: list[Part] = []

@@ -8,9 +8,12 @@ a time makes a class known, before it is used. The decoders that modules make fo
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 import msgspec
+
+from extproc.wire.framing import UNREADABLE
 
 T = TypeVar("T")
 _lock = threading.Lock()
@@ -33,6 +36,19 @@ def decode(data: bytes | str, kind: type[T]) -> T:
     if kind not in _known:
         _know(kind)
     return msgspec.json.decode(data, type=kind)
+
+
+def reader(kind: type[T], api: str) -> Callable[[bytes], T]:
+    """A function that reads an answer of `api` as `kind`. Raises ValueError."""
+    decode = msgspec.json.Decoder(kind).decode
+
+    def read(data: bytes) -> T:
+        try:
+            return decode(data)
+        except UNREADABLE:
+            raise ValueError(f"not an answer of {api}") from None
+
+    return read
 
 
 def _know(kind: Any) -> None:
