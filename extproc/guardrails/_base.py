@@ -13,8 +13,17 @@ from extproc.words.values import Name, PositiveDuration, SecretRef, Section
 
 TOOL_NAME, TOOL_CALL, DEFINITION = "tool_name", "tool_call", "definition"
 """Roles of text beyond those of messages: the name of a tool that the model calls, the arguments of the call, and the
-definition of a tool that an MCP server offers.
+definition of a tool that a request or an MCP server offers.
 """
+
+ROLES = ("user", "assistant", "system", "tool_results", "tool_descriptions", "documents")
+"""Roles of texts, as the settings name them."""
+TOOL_ROLES = ("tool", "function")
+"""Roles of results of tools."""
+
+Action = Literal["block", "mask", "annotate", "audit"]
+ACTIONS = ("block", "mask", "annotate", "audit")
+"""Actions, the strongest first."""
 
 On = Literal["input", "output", "tool_calls", "tool_results", "tool_arguments", "tool_descriptions"]
 
@@ -81,6 +90,8 @@ class Detector(Guardrail):
                toxicity); otherwise 0. It gets windows of that length that overlap by half; text waits for its window.
     """
 
+    roles: frozenset[str] = frozenset()
+    """Roles of the texts of a request that it reads; empty for all."""
     max_match: int = LONGEST
     window: int = 0
     patterns: Sequence[str] = ()
@@ -93,6 +104,10 @@ class Detector(Guardrail):
         too long.
         """
         raise NotImplementedError
+
+    def skips(self, text: str, role: str) -> str:  # noqa: ARG002
+        """The kind of a text that it cannot judge, such as `language`; empty for all others."""
+        return ""
 
     def hold(self, text: str) -> int:  # noqa: ARG002
         """Characters at the end of `text` that may be the beginning of a match. The promise: a match in `text + more`
@@ -135,22 +150,51 @@ class Measure(Guardrail):
         raise NotImplementedError
 
 
-class AppliesToSettings(Section):
-    """The requests that a guardrail checks: those that meet all conditions given here."""
+_Names = Annotated[Sequence[str], Field(max_length=1000)]
 
-    consumers: Annotated[Sequence[str], Field(max_length=1000)] | None = Field(
+
+class ConditionsSettings(Section):
+    """Conditions on a request, all of which must hold."""
+
+    consumers: _Names | None = Field(
         None,
         description="Patterns of consumers' names, with `*` for any characters. Default: all. `[]`: none, so that only "
         "requests meet the guardrail that name it in the header `x-ai-guardrails`.",
     )
-    models: Annotated[Sequence[str], Field(max_length=1000)] | None = Field(
+    teams: _Names | None = Field(None, description="Patterns of the consumers' teams. Default: all.")
+    keys: _Names | None = Field(
+        None,
+        description="Patterns of keys, as the ledger names them: `CONSUMER#KEY`, with `token` or `certificate` for a "
+        "consumer without a key. Default: all.",
+    )
+    models: _Names | None = Field(
         None,
         description="Patterns of models. A request is meant where the model it names, or one it may be sent to, "
         "matches; any request may be sent to the models that budgets downgrade to. Default: all.",
     )
+    paths: _Names | None = Field(
+        None, description="Patterns of the paths that clients call, such as `/v1/embeddings`. Default: all."
+    )
     labels: Annotated[Mapping[str, str], Field(max_length=16)] = Field(
         default_factory=dict, description="Labels that the request must have, each with a pattern of its value."
     )
+
+
+class AppliesToSettings(ConditionsSettings):
+    """The requests that a guardrail checks: those that meet all conditions given here."""
+
+    exceptions: Annotated[Sequence[ConditionsSettings], Field(max_length=100)] = Field(
+        (),
+        alias="except",
+        description="Requests that do not meet the guardrail although they meet the conditions beside it: those that "
+        "meet all conditions of one entry.",
+    )
+
+    @model_validator(mode="after")
+    def _excepts_something(self) -> AppliesToSettings:
+        if any(one == ConditionsSettings() for one in self.exceptions):
+            raise ValueError("except: an entry without a condition would switch the guardrail off")
+        return self
 
 
 class GuardrailSettings(Section):
@@ -167,12 +211,17 @@ class GuardrailSettings(Section):
         "`tool_calls`: arguments of tool calls in the answer alone. `tool_arguments`: arguments of calls through the "
         "MCP gateway. `tool_descriptions`: definitions of its tools; one with a finding is hidden.",
     )
-    action: Literal["block", "mask", "annotate", "audit"] = Field(
+    action: Action = Field(
         "block",
         description="Effect of a finding. `block`: the request or the answer is refused with 400 `guardrail_blocked`; "
         "an answer that has begun ends with an error event. `mask`: the finding is replaced, see `style`. `annotate`: "
         "the finding is recorded, and told in the header `x-ai-guardrails` of the answer. `audit`: the finding is "
         "recorded. Start a new guardrail with `audit`.",
+    )
+    actions: Annotated[Mapping[str, Action], Field(max_length=256)] = Field(
+        default_factory=dict,
+        description="Actions for findings of some kinds, in place of `action`: `{card: block, email: mask}`. Only for "
+        "guardrails that ask no service.",
     )
     failure: Literal["closed", "open"] = Field(
         "closed",
@@ -207,13 +256,13 @@ class GuardrailSettings(Section):
     )
     hash_key: SecretRef | None = Field(
         None,
-        description="Key of the hashes of `style: hash`. Without it each process makes a key at random, so hashes "
-        "differ between processes and restarts.",
+        description="Key of the hashes of `style: hash`, and of those of found texts in the log. Without it each "
+        "process makes a key at random, so hashes differ between processes and restarts.",
     )
 
     @model_validator(mode="after")
     def _style_fits(self) -> GuardrailSettings:
-        if self.style != "label" and self.action != "mask":
+        if self.style != "label" and "mask" not in (self.action, *self.actions.values()):
             raise ValueError("style: only for action: mask")
         if self.style == "reversible" and {"output", "tool_calls", "tool_arguments"} & {*self.on}:
             raise ValueError("style: reversible is for the request: `on` may be input and tool_results")

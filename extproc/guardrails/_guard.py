@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 
+from extproc.guardrails._applies import Applies
 from extproc.guardrails._base import (
+    ACTIONS,
     TOOL_NAME,
+    TOOL_ROLES,
     Detector,
     Excess,
     Failure,
@@ -20,11 +23,11 @@ from extproc.guardrails._base import (
     Whole,
     Withholds,
 )
+from extproc.guardrails._mask import Hash
 from extproc.guardrails._normal import normalised, offsets, reach
 from extproc.guardrails._remote import Around, Context, Passage, Remote, RemoteSettings, Replacer, Service, asked
 from extproc.guardrails._source import Hit
 from extproc.words.exchange import Exchange
-from extproc.words.values import Pattern
 
 MOST_LONGEST = 16 << 10
 """The most characters of `max_match`, of `window`, and of a match that grows while an answer streams."""
@@ -33,7 +36,6 @@ PIECE = 128 << 10
 
 _TURN = 256
 _MODEL_COST = 3.0  # microseconds a character of a guardrail that judges text as a whole
-_TOOL_ROLES = frozenset(("tool", "function"))
 _ANSWERS = frozenset(("output", "tool_calls"))
 _REQUESTS = frozenset(("input", "tool_results"))
 
@@ -45,20 +47,23 @@ class Guard:
     """
 
     __slots__ = (
-        "_consumers",
+        "_actions",
         "_detector",
         "_guardrail",
         "_judge",
-        "_labels",
         "_measure",
-        "_models",
+        "_roles",
         "action",
+        "applies",
         "aside",
+        "blocks",
         "closed",
         "cost",
         "enforces",
+        "hash",
         "heavy",
         "longest",
+        "masks",
         "name",
         "on",
         "order",
@@ -74,8 +79,12 @@ class Guard:
         self.settings = settings
         self.name, self.action, self.on = settings.name, settings.action, frozenset(settings.on)
         self.order = order
-        self.enforces = settings.action in ("block", "mask")
+        self._actions = settings.actions
+        chosen = {settings.action, *settings.actions.values()}
+        self.blocks, self.masks = "block" in chosen, "mask" in chosen
+        self.enforces = self.blocks or self.masks
         self.closed = settings.failure == "closed" and self.enforces
+        self.hash = Hash(settings)
         self.remote: Remote | None = None
         self.replacer: Replacer | None = None
         if isinstance(settings, RemoteSettings):
@@ -89,10 +98,7 @@ class Guard:
         else:
             self._use(settings.build())
         self.aside = self.remote is not None and self.action == "audit"
-        where = settings.applies_to
-        self._consumers = _patterns(where.consumers)
-        self._models = _patterns(where.models)
-        self._labels = {label: Pattern(value) for label, value in where.labels.items()}
+        self.applies = Applies(settings.applies_to)
 
     def _use(self, guardrail: Guardrail | None) -> None:
         self._guardrail = guardrail
@@ -103,6 +109,7 @@ class Guard:
         self.longest = 0 if detector is None else min(detector.max_match, MOST_LONGEST)
         self.window = 0 if detector is None else min(detector.window, MOST_LONGEST)
         self.cost = 0.0 if detector is None else _MODEL_COST if detector.window else detector.cost
+        self._roles = frozenset() if detector is None else detector.roles
         self.whole = self._judge is not None
         self.heavy = self._judge is not None and self._judge.heavy
 
@@ -155,30 +162,24 @@ class Guard:
     def on_answer(self) -> bool:
         return not self.on.isdisjoint(_ANSWERS)
 
-    def applies(self, exchange: Exchange, also: Sequence[str] = ()) -> bool:
-        """True for a request that meets all conditions of `applies_to`. It may be sent to the models `also` too."""
-        if self._consumers is not None and not _matches(self._consumers, (exchange.consumer.name,)):
-            return False
-        if self._models is not None and not _matches(self._models, models(exchange, also)):
-            return False
-        labels: Mapping[str, str] = exchange.money.labels
-        return all(label in labels and pattern(labels[label]) for label, pattern in self._labels.items())
+    def action_of(self, kind: str) -> str:
+        """The action for findings of a kind."""
+        return self._actions.get(kind, self.action)
 
-    def facts(self) -> Sequence[tuple[str, str]] | None:
-        """Facts of which a request has one where the guardrail applies: a consumer, the value of a label, or a model.
-        None where any request may meet it.
-        """
-        if self._consumers is not None and not any("*" in pattern.text for pattern in self._consumers):
-            return [("consumer", pattern.text) for pattern in self._consumers]
-        for label, pattern in self._labels.items():
-            if "*" not in pattern.text:
-                return [(f"label {label}", pattern.text)]
-        if self._models is not None and not any("*" in pattern.text for pattern in self._models):
-            return [("model", pattern.text) for pattern in self._models]
-        return None
+    def by_action(self, kinds: Mapping[str, int]) -> Mapping[str, dict[str, int]]:
+        """Counts of findings by their action; the strongest action comes first."""
+        found: dict[str, dict[str, int]] = {}
+        for action in ACTIONS:
+            if mine := {kind: count for kind, count in kinds.items() if self.action_of(kind) == action}:
+                found[action] = mine
+        return found
 
     def reads_input(self, role: str) -> bool:
-        return "input" in self.on or role in _TOOL_ROLES
+        return ("input" in self.on or role in TOOL_ROLES) and (not self._roles or role in self._roles)
+
+    def skips(self, text: str, role: str) -> str:
+        """See `Detector.skips`."""
+        return self._detector.skips(text, role) if self._detector is not None and self.reads_input(role) else ""
 
     def reads_output(self, *, call: bool) -> bool:
         return "output" in self.on or call
@@ -223,32 +224,35 @@ class Guard:
         """
         if self._detector is None:
             return ()
-        found: set[Hit] = set()
+        found: dict[tuple[int, int, str], float] = {}
         try:
             plain = normalised(text)
             for form in (text,) if plain is text else (text, plain):
                 back: Sequence[int] = ()
                 for count, finding in enumerate(self._detector.find(form, role, where), 1):
-                    start, end, kind = _hit(finding, len(form))
+                    start, end = finding.span
+                    if not 0 <= start <= end <= len(form):
+                        raise ValueError("a span outside of the text")
                     if form is not text:
                         back = back or offsets(text)
                         start, end = back[start], back[end]
-                    found.add((start, end, kind))
+                    key = start, end, finding.kind
+                    found[key] = max(finding.score, found.get(key, 0.0))
                     if count % _TURN == 0:
                         _check(deadline)
-                    if self._is_full(found):
-                        return sorted(found)
+                    if self._is_full(len(found)):
+                        return _sorted(found)
         except Failure:
             raise
         except Exception as error:
             raise Failure("error") from error
-        return sorted(found)
+        return _sorted(found)
 
-    def _is_full(self, found: Collection[Hit]) -> bool:
+    def _is_full(self, count: int) -> bool:
         """True where no further findings are looked for. Raises Failure where a mask would miss them."""
-        if len(found) > self.settings.max_findings and self.action == "mask":
+        if count > self.settings.max_findings and self.masks:
             raise Failure("too_many")
-        return len(found) >= self.settings.max_findings and self.action != "mask"
+        return count >= self.settings.max_findings and not self.masks
 
     def held(self, text: str) -> int:
         """Characters at the end of `text` in which a match may begin that is not seen yet."""
@@ -270,17 +274,19 @@ class Guard:
         if size <= (self.window or PIECE):
             _check(deadline)
             return self.hits(text, role, where, deadline)
-        found: set[Hit] = set()
+        found: dict[tuple[int, int, str], float] = {}
         step = max(1, self.window // 2) if self.window else PIECE
         for start in range(0, max(1, size - step) if self.window else size, step):
             _check(deadline)
             if self.window:
-                found.update(_moved(self.hits(text[start : start + self.window], role, where, deadline), start))
+                hits: Sequence[Hit] = _moved(self.hits(text[start : start + self.window], role, where, deadline), start)
             else:
-                found.update(piece_hits(self, text, start, start + PIECE, role=role, where=where, deadline=deadline))
-            if self._is_full(found):
+                hits = piece_hits(self, text, start, start + PIECE, role=role, where=where, deadline=deadline)
+            for hit in hits:
+                found[hit[:3]] = max(hit.score, found.get(hit[:3], 0.0))
+            if self._is_full(len(found)):
                 break
-        return sorted(found)
+        return _sorted(found)
 
 
 def piece_hits(
@@ -301,67 +307,20 @@ def piece_hits(
     last, known = end + guard.longest + 1, base + len(text)
     while True:
         hits = _moved(guard.hits(text[first - base : last - base], role, where, deadline), first)
-        found = [hit for hit in hits if start <= hit[0] < end or first < hit[0] < start < hit[1]]
-        if last >= known or last - end > MOST_LONGEST or not any(hit[1] >= last for hit in found):
+        found = [hit for hit in hits if start <= hit.start < end or first < hit.start < start < hit.end]
+        if last >= known or last - end > MOST_LONGEST or not any(hit.end >= last for hit in found):
             return found
         last = end + 2 * (last - end)  # a match that goes on behind what was read
 
 
-def models(exchange: Exchange, also: Sequence[str]) -> Sequence[str]:
-    """The models that a request may be sent to: `also` and those of its route."""
-    return exchange.request.ask.model, *(target.name for target in exchange.route.targets), *also
-
-
-class Chosen:
-    """Guardrails by a fact that each wants: a request asks only those that want a fact of its own, however many there
-    are.
-    """
-
-    def __init__(self, guards: Sequence[Guard], also: Sequence[str]) -> None:
-        self._also = also
-        self._any: list[Guard] = []
-        self._by_fact: dict[tuple[str, str], list[Guard]] = {}
-        for guard in guards:
-            facts = guard.facts()
-            if facts is None:
-                self._any.append(guard)
-            for fact in facts or ():
-                self._by_fact.setdefault(fact, []).append(guard)
-
-    def of(self, exchange: Exchange, named: Sequence[Guard]) -> Sequence[Guard]:
-        """The guardrails that apply to a request, and those that it has `named`, in the order of the settings."""
-        found = {guard.order: guard for guard in named}
-        found |= {guard.order: guard for guard in self._any if guard.applies(exchange, self._also)}
-        if self._by_fact:
-            facts = [("consumer", exchange.consumer.name)]
-            facts += [(f"label {label}", value) for label, value in exchange.money.labels.items()]
-            facts += [("model", name) for name in models(exchange, self._also)]
-            for fact in facts:
-                for guard in self._by_fact.get(fact, ()):
-                    if guard.order not in found and guard.applies(exchange, self._also):
-                        found[guard.order] = guard
-        return [found[order] for order in sorted(found)]
-
-
 def _moved(hits: Sequence[Hit], by: int) -> list[Hit]:
-    return [(start + by, end + by, kind) for start, end, kind in hits]
+    return [hit.moved(by) for hit in hits]
 
 
-def _hit(finding: Finding, size: int) -> Hit:
-    start, end = finding.span
-    if not 0 <= start <= end <= size:
-        raise ValueError("a span outside of the text")
-    return start, end, finding.kind
+def _sorted(found: Mapping[tuple[int, int, str], float]) -> list[Hit]:
+    return [Hit(*key, found[key]) for key in sorted(found)]
 
 
 def _check(deadline: float) -> None:
     if time.monotonic() > deadline:
         raise Failure("timeout")
-
-
-def _patterns(texts: Sequence[str] | None) -> Sequence[Pattern] | None:
-    return None if texts is None else [Pattern(text) for text in texts]
-
-
-def _matches(patterns: Sequence[Pattern], names: Sequence[str]) -> bool:
-    return any(pattern(name) for pattern in patterns for name in names)

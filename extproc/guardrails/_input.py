@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from extproc.guardrails._across import split_hits, unquoted_hits
+from extproc.guardrails._applies import Chosen
 from extproc.guardrails._audits import Audits
 from extproc.guardrails._base import Failure, GuardrailSettings
 from extproc.guardrails._body import replaced, rewritten
 from extproc.guardrails._collect import Source, collect, is_word
-from extproc.guardrails._guard import Chosen, Guard
+from extproc.guardrails._guard import Guard
 from extproc.guardrails._guarding import guarding
 from extproc.guardrails._mask import Mask, Vault
 from extproc.guardrails._remote import Around, Context, Passage, RemoteSettings, Replacer, Ruling, bounded, together
@@ -24,9 +27,11 @@ from extproc.guardrails._threads import INLINE, TEXT_COST, TURN, Threads
 from extproc.wire.framing.multipart import is_form
 from extproc.words.contract import GUARDRAILS
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, INVALID_REQUEST, Refusal
-from extproc.words.exchange import Exchange, Verdict
+from extproc.words.exchange import MOST_EXAMPLES, Example, Exchange, Verdict
 
 _MOST_NAMED = 32
+_MOST_WHERE = 256  # characters of a path in the log
+_LEAST_JUDGED, _MOST_JUDGED = 40, 64  # characters of a text whose language matters; texts that are looked at
 _LASTING = ("too_long", "too_many")  # reasons of failures that another try would meet again
 
 
@@ -66,7 +71,7 @@ class GuardInput:
                 service.observe = partial(called, guard.name, guard.settings.kind)
         self._screens = screens(self._guards)
         self._names = {guard.name: guard for guard in self._guards}
-        self._masks = {guard.name: Mask(guard.settings) for guard in self._guards if guard.action == "mask"}
+        self._masks = {guard.name: Mask(guard.settings) for guard in self._guards if guard.masks}
         self._threads = Threads(most)
         self._chosen = Chosen(self._guards, also)
         self._tell = tell
@@ -108,7 +113,7 @@ class GuardInput:
             named.add(name)
         guards = self._chosen.of(exchange, [self._names[name] for name in named])
         if exchange.consumer.name in self._own:  # a guardrail asks: its text was judged before, and asking has an end
-            return [guard for guard in guards if guard.action == "mask" and guard.remote is None and guard.on_request]
+            return [guard for guard in guards if guard.masks and guard.remote is None and guard.on_request]
         return guards
 
     def _bound(self, exchange: Exchange, guards: Sequence[Guard]) -> Iterator[Guard]:
@@ -179,11 +184,12 @@ class GuardInput:
             return
         if not found:
             return
-        self._note(exchange, Verdict(guard.name, "input", guard.action, {one.kind: 1 for one in found}))
-        if guard.action == "block":
-            raise _blocked(
-                guard, f"Guardrail {guard.name!r}: {found[0].message} The request was not sent.", found[0].where
-            )
+        for action, kinds in guard.by_action({one.kind: 1 for one in found}).items():
+            self._note(exchange, Verdict(guard.name, "input", action, kinds))
+            if action == "block":
+                first = next(one for one in found if one.kind in kinds)
+                message = f"Guardrail {guard.name!r}: {first.message} The request was not sent."
+                raise _blocked(guard, message, first.where)
 
     async def _search(self, exchange: Exchange, guards: Sequence[Guard]) -> None:
         unreadable = exchange.request.ask.unreadable
@@ -228,17 +234,24 @@ class GuardInput:
         missed = () if isinstance(sources, Failure) else [source for source in sources if source.missed]
         if missed:
             kinds["file"] = len(missed)
-        for guard in guards if kinds else ():
-            if not guard.enforces or "input" not in guard.on:
+        for guard in guards:
+            unsearched = _skipped(guard, sources)
+            if guard.enforces and "input" in guard.on:
+                unsearched |= kinds
+            if not unsearched:
                 continue
-            refused = guard.settings.unsearched == "refuse"
-            self._note(exchange, Verdict(guard.name, "input", "block" if refused else "unsearched", kinds))
-            if refused:
-                where = missed[0].where if missed else ""
+            if guard.enforces and guard.settings.unsearched == "refuse":
+                self._note(exchange, Verdict(guard.name, "input", "block", unsearched))
                 message = (
-                    f"Guardrail {guard.name!r} cannot search {', '.join(sorted(kinds))}; the request was not sent."
+                    f"Guardrail {guard.name!r} cannot search {', '.join(sorted(unsearched))}; the request was not sent."
                 )
-                raise _blocked(guard, message, where)
+                raise _blocked(guard, message, missed[0].where if missed else "")
+            verdict = Verdict(guard.name, "input", "unsearched", unsearched)
+            if guard.action == "audit":  # clients are not told
+                exchange.findings.verdicts.append(verdict)
+                self._tell(verdict)
+            else:
+                self._note(exchange, verdict)
 
     async def _scan(
         self, exchange: Exchange, guards: Sequence[Guard], then: float, longest: float
@@ -292,7 +305,7 @@ class GuardInput:
                 self._fail(exchange, guard, hits)
             elif any(hits) and not isinstance(sources, Failure):
                 self._act(exchange, guard, sources, hits, rulings)
-                if guard.action == "mask":
+                if guard.masks:
                     edits.append((guard, hits, rulings))
         return edits
 
@@ -312,8 +325,10 @@ class GuardInput:
         hits: list[Sequence[Hit]] = [()] * len(sources)
         rulings: dict[tuple[int, Hit], Ruling] = {}
         for index, findings in zip(asked, answers, strict=True):
-            hits[index] = sorted({(*one.span, one.kind) for one in findings})
-            rulings |= {(index, (*one.span, one.kind)): one for one in findings if isinstance(one, Ruling)}
+            hits[index] = sorted({Hit(*one.span, one.kind, one.score) for one in findings})
+            rulings |= {
+                (index, Hit(*one.span, one.kind, one.score)): one for one in findings if isinstance(one, Ruling)
+            }
         return guard, hits, rulings
 
     def _ask_aside(self, exchange: Exchange, guard: Guard, sources: Sequence[Source] | Failure) -> None:
@@ -349,23 +364,20 @@ class GuardInput:
         result: Sequence[Sequence[Hit]],
         rulings: _Rulings,
     ) -> None:
-        kinds: dict[str, int] = {}
-        for hits in result:
-            for _, _, kind in hits:
-                kinds[kind] = kinds.get(kind, 0) + 1
-        blocking = guard.action == "block" or (guard.action == "mask" and any(one.blocks for one in rulings.values()))
-        self._note(exchange, Verdict(guard.name, "input", "block" if blocking else guard.action, kinds))
-        for index, (source, hits) in enumerate(zip(sources, result, strict=False)):
-            if not hits:
-                continue
-            decided = [ruling for hit in hits if (ruling := rulings.get((index, hit))) is not None]
-            if guard.action == "block" or (guard.action == "mask" and any(one.blocks for one in decided)):
-                said = next((f" {one.message}" for one in decided if one.message), "")
-                message = f"Guardrail {guard.name!r} matched {source.where}; the request was not sent.{said}"
-                raise _blocked(guard, message, source.where)
-            if guard.action == "mask" and not source.texts and not blocking:
-                message = f"Guardrail {guard.name!r} matched {source.where}, which it cannot mask; it was not sent."
-                raise _blocked(guard, message, source.where)
+        found = [(index, hit) for index, hits in enumerate(result) for hit in hits]
+        ruled = guard.action == "mask" and any(one.blocks for one in rulings.values())
+        for action, kinds in guard.by_action(Counter(hit.kind for _, hit in found)).items():
+            mine = [(index, hit) for index, hit in found if hit.kind in kinds]
+            examples = [_example(guard, sources[index], hit) for index, hit in mine[:MOST_EXAMPLES]]
+            self._note(exchange, Verdict(guard.name, "input", "block" if ruled else action, kinds, examples=examples))
+            for index, hit in mine:
+                source, ruling = sources[index], rulings.get((index, hit))
+                what = f"Guardrail {guard.name!r} matched {source.where} ({hit.kind})"
+                if action == "block" or (action == "mask" and ruling is not None and ruling.blocks):
+                    said = f" {ruling.message}" if ruling is not None and ruling.message else ""
+                    raise _blocked(guard, f"{what}; the request was not sent.{said}", source.where)
+                if action == "mask" and not source.texts and not ruled:
+                    raise _blocked(guard, f"{what}, which it cannot mask; it was not sent.", source.where)
 
     def _note(self, exchange: Exchange, verdict: Verdict) -> None:
         exchange.findings.add(verdict)
@@ -381,8 +393,11 @@ class GuardInput:
                 mask = self._masks[guard.name]
                 if mask.reversible and part.vault is None:
                     part.vault = Vault(text.value for each in sources for text in each.texts)
-                for start, end, kind in result[index] if index < len(result) else ():
-                    ruling = rulings.get((index, (start, end, kind)))
+                for hit in result[index] if index < len(result) else ():
+                    start, end, kind, _ = hit
+                    if guard.action_of(kind) != "mask":
+                        continue
+                    ruling = rulings.get((index, hit))
                     label = ruling.replacement if ruling is not None else None
                     if label is None:
                         label = mask(kind, source.written.text[start:end], part.vault)
@@ -396,6 +411,15 @@ class GuardInput:
 _Edits = tuple[Guard, Sequence[Sequence[Hit]], _Rulings]
 _Found = tuple[Guard, Sequence[Sequence[Hit]] | Failure, _Rulings]
 """The findings of a guardrail in each source, with the rulings of a service; or the reason why there are none."""
+
+
+def _skipped(guard: Guard, sources: Sequence[Source] | Failure) -> dict[str, int]:
+    """The texts that a guardrail of this process cannot judge, by kind, among the first ones of some length."""
+    found: Counter[str] = Counter()
+    if guard.remote is None and not isinstance(sources, Failure):
+        looked = islice((one for one in sources if len(one.written.text) >= _LEAST_JUDGED), _MOST_JUDGED)
+        found.update(kind for one in looked if (kind := guard.skips(one.written.text, one.role)))
+    return dict(found)
 
 
 def _asked(guard: Guard, sources: Sequence[Source]) -> Sequence[int]:
@@ -417,6 +441,11 @@ def _blocked(guard: Guard, message: str, where: str) -> Refusal:
     return Refusal(GUARDRAIL_BLOCKED, message, param=where, headers={GUARDRAILS: f"{guard.name}:block"})
 
 
+def _example(guard: Guard, source: Source, hit: Hit) -> Example:
+    text = source.written.text[hit.start : hit.end]
+    return Example(source.where[:_MOST_WHERE], hit.kind, round(hit.score, 3), guard.hash(text))
+
+
 def _attempt(guard: Guard, sources: Sequence[Source], then: float) -> Sequence[Sequence[Hit]] | Failure:
     """The findings in each source. A blocking guardrail stops at the first."""
     found: list[Sequence[Hit]] = []
@@ -428,7 +457,7 @@ def _attempt(guard: Guard, sources: Sequence[Source], then: float) -> Sequence[S
                 continue
             hits = guard.all_hits(source.written.text, source.role, source.where, deadline)
             found.append(sorted((*hits, *unquoted_hits(guard, source, hits, deadline))))
-            if found[-1] and guard.action == "block":
+            if any(guard.action_of(hit.kind) == "block" for hit in found[-1]):
                 return found
         for index, hits in split_hits(guard, sources, found, deadline).items():
             found[index] = sorted((*found[index], *hits))

@@ -44,13 +44,23 @@ class Vault:
         return found
 
 
+class Hash:
+    """Keyed hashes of the texts that a guardrail finds: equal for equal texts, and no way back without the key."""
+
+    def __init__(self, settings: GuardrailSettings) -> None:
+        key = settings.hash_key.read() if settings.hash_key is not None else None
+        self._key = _random_key if key is None else key.encode()
+
+    def __call__(self, found: str) -> str:
+        return hmac.digest(self._key, found.encode(errors="replace"), "sha256").hex()[:_HASHED]
+
+
 class Mask:
     """Replaces the findings of one guardrail."""
 
     def __init__(self, settings: GuardrailSettings) -> None:
         self._style = settings.style
-        key = settings.hash_key.read() if settings.hash_key is not None else None
-        self._key = _random_key if key is None else key.encode()
+        self._hash = Hash(settings)
 
     @property
     def reversible(self) -> bool:
@@ -60,8 +70,7 @@ class Mask:
         """The replacement of `found`. A reversible one needs the vault of the exchange."""
         label = label_of(kind)
         if self._style == "hash":
-            digest = hmac.digest(self._key, found.encode(errors="replace"), "sha256")
-            return f"[{label}:{digest.hex()[:_HASHED]}]"
+            return f"[{label}:{self._hash(found)}]"
         if self._style == "partial":
             letters = [letter for letter in found if letter.isascii() and letter.isalnum()]
             shown = "".join(letters[len(letters) - min(_SHOWN, len(letters) // 4) :])

@@ -25,7 +25,7 @@ from functools import cache
 from itertools import groupby
 from pathlib import Path
 
-_FOLDER = Path(__file__).with_name("_models")
+FOLDER = Path(__file__).with_name("_models")
 _LONGEST = 24  # characters of a token that count
 _MOST_KEPT = 1 << 16  # tokens whose scores are kept
 _token = re.compile(r"[^\W_]+|[^\w\s]")
@@ -61,8 +61,8 @@ class Model:
     """Weights, and the scores of windows. Safe to use on several threads: what it keeps are only copies."""
 
     def __init__(self, name: str) -> None:
-        about = json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-        data = (_FOLDER / f"{name}.npz").read_bytes()
+        about = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+        data = (FOLDER / f"{name}.npz").read_bytes()
         if hashlib.sha256(data).hexdigest() != about["sha256"]:
             raise ModelError(f"the weights {name}.npz are not those that {name}.json describes")
         with zipfile.ZipFile(io.BytesIO(data)) as file:

@@ -51,7 +51,7 @@ class GuardOutput:
         most_whole: int = MOST_WHOLE,
         audits: Audits | None = None,
     ) -> None:
-        self._masks = {one.name: Mask(one) for one in guardrails if one.action == "mask"}
+        self._masks = {one.name: Mask(one) for one in guardrails}
         self._tell = tell
         self._audits = audits or Audits()
         self._first_window, self._most_whole = first_window, most_whole
@@ -172,4 +172,4 @@ class GuardOutput:
 _Answer = tuple[Guard, Sequence[Window], Sequence[Sequence[Finding]] | Failure]
 
 
-_NOTHING = {name: each.default for name, each in GuardrailSettings.model_fields.items()}
+_NOTHING = {name: each.get_default(call_default_factory=True) for name, each in GuardrailSettings.model_fields.items()}

@@ -15,11 +15,30 @@ _MEMORY = 64 << 20  # bytes for the states of a set
 _SAMPLE = "Ana Smith, ana@example.org, +44 20 7946 0958, key: sk-a1b2c3, https://example.org/?q=é 4111 1111 1111 1111"
 
 
+_MAX_PATTERN = 4096  # characters
+_PROGRAM = 8 << 20  # bytes of memory for a compiled pattern
+
+
 def _options(memory: int) -> re2.Options:
     options = re2.Options()
     options.max_mem = memory
     options.log_errors = False
     return options
+
+
+def compile_pattern(pattern: str) -> re2._Regexp:
+    return re2.compile(pattern, options=_options(_PROGRAM))
+
+
+def readable(name: str, pattern: str) -> None:
+    """Raises ValueError, naming the pattern, for one that is too long or that RE2 does not know."""
+    if len(pattern) > _MAX_PATTERN:
+        raise ValueError(f"{name}: a pattern has at most {_MAX_PATTERN} characters")
+    try:
+        compile_pattern(pattern)
+    except re2.error as error:
+        reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error
+        raise ValueError(f"{name}: RE2 does not know this pattern: {reason}") from None
 
 
 class Matching:

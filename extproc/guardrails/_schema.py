@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 import re2
 
-from extproc.guardrails.regex import compile_pattern, readable
+from extproc.guardrails._patterns import compile_pattern, readable
 
 MOST_STEPS = 100_000
 """Comparisons of a part of a text with a part of a schema, for one text. About a microsecond each."""

@@ -9,11 +9,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
-Hit = tuple[int, int, str]
-"""Start, end and kind of a finding in a text."""
+
+class Hit(NamedTuple):
+    """A finding in a text: start, end, kind, and score from 0 to 1."""
+
+    start: int
+    end: int
+    kind: str
+    score: float = 1.0
+
+    def moved(self, by: int) -> Hit:
+        return Hit(self.start + by, self.end + by, self.kind, self.score)
+
+
 Edit = tuple[int, int, str]
 """Start and end in the text as it was written, and the replacement."""
 Emit = Callable[[str, str, int], None]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
+from pydantic import Field, field_validator
+
 from extproc.guardrails import Detector, Finding
-from extproc.guardrails._patterns import Covered, compiled
+from extproc.guardrails._patterns import Covered, compile_pattern, compiled, readable
 from extproc.guardrails._unwrap import inner
+from extproc.words.values import Section
 
 
 class Row(Protocol):
@@ -21,6 +25,49 @@ class Row(Protocol):
 
 
 Kind = TypeVar("Kind", bound=Row)
+_gaps = re.compile(r"[\s-]+")
+
+
+class AllowSettings(Section):
+    """Texts that a guardrail does not count as findings."""
+
+    values: Sequence[str] = Field(
+        (),
+        max_length=10_000,
+        description="Texts as they are found, such as the number of a test card. Case, spaces and hyphens do not "
+        "matter.",
+    )
+    patterns: Sequence[str] = Field(
+        (),
+        max_length=256,
+        description="RE2 patterns that match a whole finding, such as `(?i).*@example\\.com` for addresses of your "
+        "own.",
+    )
+
+    @field_validator("patterns")
+    @classmethod
+    def _compiles(cls, value: Sequence[str]) -> Sequence[str]:
+        for pattern in value:
+            readable("allow", pattern)
+        return value
+
+
+class Allow:
+    """Texts that are no findings."""
+
+    def __init__(self, settings: AllowSettings | None = None) -> None:
+        settings = settings or AllowSettings()
+        self._values = frozenset(map(_bare, settings.values))
+        self._matches = [compile_pattern(pattern).fullmatch for pattern in settings.patterns]
+
+    def __call__(self, found: str) -> bool:
+        if self._values and _bare(found) in self._values:
+            return True
+        return any(matches(found) is not None for matches in self._matches)
+
+
+def _bare(text: str) -> str:
+    return _gaps.sub("", text).casefold()
 
 
 class Table(Detector, Generic[Kind]):
@@ -28,7 +75,8 @@ class Table(Detector, Generic[Kind]):
     the span of the whole run.
     """
 
-    def __init__(self, rows: Sequence[Kind]) -> None:
+    def __init__(self, rows: Sequence[Kind], allow: Allow | None = None) -> None:
+        self._allow = allow or Allow()
         self._rows = [row for row in rows for _ in row.patterns]
         self._patterns = compiled(tuple([pattern for row in rows for pattern in row.patterns]))
 
@@ -49,6 +97,6 @@ class Table(Detector, Generic[Kind]):
         for index, (start, end) in self._patterns.search(text):
             row = self._rows[index]
             size = self.checked(row, text, start, end)
-            if size and covered.take(start, start + size):
+            if size and covered.take(start, start + size) and not self._allow(text[start : start + size]):
                 found.append(Finding(row.name, (start, start + size)))
         return found

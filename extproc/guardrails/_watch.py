@@ -38,7 +38,7 @@ from extproc.wire.framing.json import InvalidJSON, parse
 from extproc.words.api import ClientAPI
 from extproc.words.contract import GUARDRAILS
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
-from extproc.words.exchange import Verdict
+from extproc.words.exchange import MOST_EXAMPLES, Example, Verdict
 from extproc.words.said import ANSWER, CALL, Called, Closed, Part, Piece
 
 BLOCK = 512
@@ -108,7 +108,7 @@ class Watch:
         self.asking = any(guard.remote is not None for guard in guards)
         self.remote = any(guard.remote is not None and not guard.aside for guard in guards)
         self.known: dict[tuple[str, str], Sequence[Finding]] = {}  # findings of services in the latest texts
-        may_block = any(guard.action == "block" or (guard.remote and guard.action == "mask") for guard in guards)
+        may_block = any(guard.blocks or (guard.remote and guard.masks) for guard in guards)
         self._window = first_window if may_block else 0
         self._open = self._window == 0
         self._channels: dict[tuple[Any, ...], Channel] = {}
@@ -117,6 +117,7 @@ class Watch:
         self._seen = 0  # characters in them
         self._actions = 0  # findings, also those that came again
         self._found: dict[str, dict[str, int]] = {}  # guardrail -> kind -> findings
+        self._examples: dict[str, list[Example]] = {}
         self._wholes = any(guard.whole for guard in guards)
         self._heavy = any(guard.heavy for guard in guards)
         self._slow = [guard for guard in guards if guard.window and guard.window * guard.cost > TURN / 2]
@@ -180,8 +181,13 @@ class Watch:
 
     def _told(self, blocked: str = "") -> None:
         for guard in self._guards:
-            if kinds := self._found.pop(guard.name, None):
-                self._tell(Verdict(guard.name, "output", "block" if guard.name == blocked else guard.action, kinds))
+            self._tell_found(guard, blocked=guard.name == blocked)
+
+    def _tell_found(self, guard: Guard, *, blocked: bool = False) -> None:
+        examples = self._examples.pop(guard.name, ())
+        for action, kinds in guard.by_action(self._found.pop(guard.name, {})).items():
+            mine = [one for one in examples if one.kind in kinds]
+            self._tell(Verdict(guard.name, "output", "block" if blocked else action, kinds, examples=mine))
 
     # --- windows for services
 
@@ -232,7 +238,7 @@ class Watch:
     def _rule(self, guard: Guard, window: Window, findings: Sequence[Finding]) -> None:
         channel = window.channel
         for start, end, one, again in fresh(window, channel.acted.setdefault(guard.name, {}), findings):
-            self._act(guard, channel, (start, end, one.kind), again=again, ruling=one)
+            self._act(guard, channel, Hit(start, end, one.kind, one.score), again=again, ruling=one)
         channel.judged[guard.name] = window.done
 
     # --- events in
@@ -361,9 +367,10 @@ class Watch:
             if guard.remote is not None or not guard.reads_output(call=True):
                 continue
             try:
-                if not call.named and guard.action != "mask":
+                if not call.named:  # the name cannot be masked
                     for hit in guard.hits(tool, TOOL_NAME, call.where):
-                        self._act(guard, channel, hit)
+                        if guard.action_of(hit.kind) != "mask":
+                            self._act(guard, channel, hit)
                 if guard.reads_whole(TOOL_CALL, tool, answer=False):
                     self._judge_whole(guard, channel, json=True)
             except Failure as failure:
@@ -453,7 +460,7 @@ class Watch:
             grows = False
             text, role = written.text, channel.role
             for hit in piece_hits(guard, text, block, block + BLOCK, base=written.base, role=role, where=channel.where):
-                start, stop, kind = hit
+                start, stop, kind, _ = hit
                 if start >= end:
                     break
                 if start < done and not acted.get((start, kind), done) < stop:
@@ -480,8 +487,8 @@ class Watch:
                     break
                 end = size
             text = written.text[max(0, start - base) : end - base]
-            for first, last, kind in guard.hits(text, channel.role, channel.where):
-                self._act(guard, channel, (first + max(base, start), last + max(base, start), kind))
+            for hit in guard.hits(text, channel.role, channel.where):
+                self._act(guard, channel, hit.moved(max(base, start)))
             channel.decided[guard.name] = done = end
         return done
 
@@ -499,26 +506,30 @@ class Watch:
         self._judged.add(key)
         json = json or channel.written.lexer is not None
         for kind in guard.judge(Whole(text, channel.role, channel.where, channel.tool, json)):
-            self._act(guard, channel, (0, channel.written.end, kind))
+            self._act(guard, channel, Hit(0, channel.written.end, kind))
 
     def _act(
         self, guard: Guard, channel: Channel, hit: Hit, *, again: bool = False, ruling: Finding | None = None
     ) -> None:
-        start, end, kind = hit
+        start, end, kind, score = hit
+        written, action = channel.written, guard.action_of(kind)
+        text = written.text[max(0, start - written.base) : end - written.base]
         self._actions += 1
         decided = ruling if isinstance(ruling, Ruling) else None
         kinds = self._found.setdefault(guard.name, {})
         if not (channel.again or again) or kind not in kinds:
             kinds[kind] = kinds.get(kind, 0) + 1
-        if guard.action == "block" or (guard.action == "mask" and decided is not None and decided.blocks):
+            examples = self._examples.setdefault(guard.name, [])
+            if len(examples) < MOST_EXAMPLES:
+                examples.append(Example(channel.where, kind, round(score, 3), guard.hash(text)))
+        if action == "block" or (action == "mask" and decided is not None and decided.blocks):
             said = f" {decided.message}" if decided is not None and decided.message else ""
-            message = f"Guardrail {guard.name!r} matched the answer; it was withheld.{said}"
+            message = f"Guardrail {guard.name!r} matched the answer ({kind}); it was withheld.{said}"
             raise Ends(Refusal(GUARDRAIL_BLOCKED, message, headers={GUARDRAILS: f"{guard.name}:block"}))
-        if guard.action == "mask":
-            written = channel.written
+        if action == "mask":
             label = decided.replacement if decided is not None else None
             if label is None:
-                label = self._label(guard, kind, written.text[max(0, start - written.base) : end - written.base])
+                label = self._label(guard, kind, text)
             for edit in written.edits(start, end, label, final=channel.final):
                 insort(channel.edits, (edit[0], guard.order, edit))
 
@@ -527,8 +538,7 @@ class Watch:
         if guard not in self._guards:
             return
         self._guards.remove(guard)
-        if kinds := self._found.pop(guard.name, None):
-            self._tell(Verdict(guard.name, "output", guard.action, kinds))
+        self._tell_found(guard)
         self._tell(Verdict(guard.name, "output", "failed", reason=failure.reason))
         if guard.closed:
             message = f"Guardrail {guard.name!r} could not check the answer; it was withheld."

@@ -1,12 +1,12 @@
 """Toxic text: insults, threats, and hostility against groups of people.
 
-A linear model (`_model.py`) scores each sentence and the text as a whole. Names of groups are taken out before, so that no
-group counts for more than another.
+A linear model (`_model.py`) scores each sentence and the text as a whole. Names of groups are taken out before, so
+that no group counts for more than another. A passage counts only where it has a word of the table of insults, slurs and
+threats: the name of a group is never a finding by itself, nor is "kill the process".
 
 Controls: FINOS AIGF ri-16 (bias and discrimination).
 """
 
-# ruff: noqa: E501  a pattern is one line
 from __future__ import annotations
 
 import math
@@ -19,6 +19,7 @@ from pydantic import Field
 
 from extproc.guardrails import Detector, Finding, GuardrailSettings
 from extproc.guardrails._model import weights
+from extproc.guardrails._shapes import Shapes, read
 
 _WINDOW = 2048  # characters
 _SENTENCES = 3  # sentences that are judged together
@@ -28,20 +29,26 @@ _STRICTER = 1.5  # more that a passage of a long text must score
 _word = re.compile(r"\S+").finditer
 _sentence = re.compile(r"[^.!?\n]+[.!?\n]*").finditer
 _letters = re.compile(r"[^\W\d_]{2,}").finditer
-_GROUP = (
-    r"wom[ae]n|m[ae]n|girls?|boys?|females?|males?|muslims?|islam(?:ic)?|christians?|christianity|jews?|jewish|judaism|hindus?|buddhists?|sikhs?|"
-    r"mormons?|atheists?|catholics?|protestants?|gays?|lesbians?|bisexuals?|queers?|homosexuals?|heterosexuals?|straight|lgbtq?\+?|trans|transgenders?|"
-    r"transsexuals?|non-?binary|blacks?|whites?|brown|asians?|latin[oa]s?|latinx|hispanics?|africans?|african[ -]americans?|europeans?|americans?|"
-    r"mexicans?|immigrants?|migrants?|refugees?|foreigners?|disabled|disabilit(?:y|ies)|deaf|blind|autistic|paraplegics?|chinese|japanese|koreans?|"
-    r"indians?|pakistanis?|arabs?|arabic|persians?|turks?|turkish|russians?|germans?|british|english|french|irish|italians?|polish|poles|canadians?|"
-    r"australians?|roma|gyps(?:y|ies)|natives?|indigenous|aboriginals?|elderly|old|young(?:er)?|older|teenagers?|millennials?|poor|rich|fat|obese|"
-    r"conservatives?|liberals?|republicans?|democrats?|veterans?|middle[ -]eastern(?:ers?)?|taoists?"
-)
-_groups = re.compile(rf"(?i)\b(?:{_GROUP})\b(?:[ -](?:people|persons?|folks?|guys?|ones))?")
+
+
+class _Words(Shapes):
+    """Patterns of words, with blanks between them."""
+
+    insults: str
+    groups: str
+
+
+def _any_of(patterns: str) -> str:
+    return "|".join(patterns.split()).replace("_", " ")
+
+
+_TABLE = read("toxicity", _Words)
+_insults = re.compile(rf"(?i)(?<!\w)(?:{_any_of(_TABLE.insults)})(?!\w)").search
+_groups = re.compile(rf"(?i)\b(?:{_any_of(_TABLE.groups)})\b(?:[ -](?:people|persons?|folks?|guys?|ones))?")
 
 
 def neutral(text: str) -> str:
-    """`text` with the same words in the place of each name of a group, so that no group counts for more than another."""
+    """`text` with the same words in the place of each name of a group."""
     return _groups.sub("some people", text)
 
 
@@ -55,8 +62,8 @@ class BiasSettings(GuardrailSettings):
         0.0,
         ge=-3,
         le=3,
-        description="Shift of the score that makes a finding, -3 to 3. Raise it when harmless texts are found; lower it to "
-        "find more. docs/guardrails/quality.md has the effect of the default.",
+        description="Shift of the score that makes a finding, -3 to 3. Raise it when harmless texts are found; lower "
+        "it to find more. docs/guardrails/quality.md has the effect of the default.",
     )
 
     def build(self) -> Bias:
@@ -77,17 +84,23 @@ class Bias(Detector):
             return ()
         best, span = -math.inf, (0, len(text))
         if len(text) <= _SHORT:
-            best = self._model.score(neutral(text)) - self._limit
+            best = self._score(text)
         for start, end in _passages(text):
             if not _wordy(text[start:end]):
                 continue
-            score = self._model.score(neutral(text[start:end])) - self._limit - _STRICTER
+            score = self._score(text[start:end]) - _STRICTER
             if score > best:
                 best, span = score, (start, end)
         if best <= 0:
             return ()
         kind = "hostile_to_group" if _groups.search(text[span[0] : span[1]]) else "toxic"
         return [Finding(kind, span, 1 / (1 + math.exp(-best)))]
+
+    def _score(self, text: str) -> float:
+        """How far a passage is above the limit."""
+        if _insults(text) is None:
+            return -math.inf
+        return self._model.score(neutral(text)) - self._limit
 
 
 def _wordy(text: str) -> bool:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from extproc.guardrails import GuardrailSettings
 from extproc.guardrails._personal import BEFORE, PASSPORTS, Type, types
-from extproc.guardrails._table import Table
+from extproc.guardrails._table import Allow, AllowSettings, Table
 
 _LONGEST = 256
 _HELD = 120  # characters in which a number, or an address with its number in front, may still grow
@@ -56,8 +56,10 @@ class PiiSettings(GuardrailSettings):
         description="Regions of passports and driving licences, which differ between countries. Default: all.",
     )
 
+    allow: AllowSettings = Field(AllowSettings(), description="Personal data that is no finding. Default: none.")
+
     def build(self) -> Pii:
-        return Pii(self.types, self.regions)
+        return Pii(self.types, self.regions, Allow(self.allow))
 
 
 class Pii(Table[Type]):
@@ -65,8 +67,10 @@ class Pii(Table[Type]):
 
     max_match = _LONGEST
 
-    def __init__(self, names: Sequence[str] = (), regions: Sequence[str] = ()) -> None:
-        super().__init__([one for one in types(tuple(regions) or tuple(PASSPORTS)) if not names or one.name in names])
+    def __init__(self, names: Sequence[str] = (), regions: Sequence[str] = (), allow: Allow | None = None) -> None:
+        super().__init__(
+            [one for one in types(tuple(regions) or tuple(PASSPORTS)) if not names or one.name in names], allow
+        )
 
     def checked(self, row: Type, text: str, start: int, end: int) -> int:
         return row.check(text[max(0, start - BEFORE) : start], text[start:end])

@@ -16,13 +16,13 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from string import ascii_lowercase
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from pydantic import Field
 
-from extproc.guardrails import Detector, Finding, GuardrailSettings
-from extproc.guardrails._base import DEFINITION
+from extproc.guardrails import TOOL_CALL, TOOL_NAME, Detector, Finding, GuardrailSettings
+from extproc.guardrails._base import DEFINITION, TOOL_ROLES
 from extproc.guardrails._model import places, tokens, weights
 from extproc.guardrails._patterns import compiled
 from extproc.guardrails._shapes import Shapes, read
@@ -49,6 +49,9 @@ class _Phrases(Shapes):
     poison: Sequence[str]
     odd: Sequence[str]
     common: str
+    known: str
+    morse: str
+    frequent: Sequence[int]
 
 
 _PHRASES: Final = read("injection", _Phrases)
@@ -62,40 +65,7 @@ _compact = re.compile(
     r"(?:ignore|disregard|forget|override|bypass)(?:all|any|the|your|my|of)*(?:previous|prior|above|earlier|system|preceding)?(?:instruction|rule|prompt|guideline)"
     r"|(?:reveal|print|show|repeat|output|leak)(?:me|all|the|your)*(?:system|hidden|secret|initial)?(?:prompt|instruction|password)|doanythingnow|youarenow(?:dan|in)"
 ).search
-_MORSE = dict(
-    zip(
-        [
-            ".-",
-            "-...",
-            "-.-.",
-            "-..",
-            ".",
-            "..-.",
-            "--.",
-            "....",
-            "..",
-            ".---",
-            "-.-",
-            ".-..",
-            "--",
-            "-.",
-            "---",
-            ".--.",
-            "--.-",
-            ".-.",
-            "...",
-            "-",
-            "..-",
-            "...-",
-            ".--",
-            "-..-",
-            "-.--",
-            "--..",
-        ],
-        ascii_lowercase,
-        strict=True,
-    )
-)
+_MORSE = dict(zip(_PHRASES.morse.split(), ascii_lowercase, strict=True))
 _gap = re.compile(r"[ ._*|-]+")
 _morse_gap = re.compile(r" ?[/|] ?| {2,}")
 _phonetic_gap = re.compile(r"\s{2,}|[/|.,;]\s*")
@@ -111,34 +81,27 @@ _CIPHERS = [
     str.maketrans(_LOWER + _LOWER.upper(), one + one.upper())
     for one in (*(_LOWER[by:] + _LOWER[:by] for by in range(1, 26)), _LOWER[::-1])
 ]
-_FREQUENT = [
-    8,
-    1,
-    3,
-    4,
-    13,
-    2,
-    2,
-    6,
-    7,
-    0,
-    1,
-    4,
-    2,
-    7,
-    8,
-    2,
-    0,
-    6,
-    6,
-    9,
-    3,
-    1,
-    2,
-    0,
-    2,
-    0,
-]  # of a hundred English letters
+_KNOWN_WORDS = frozenset(_PHRASES.known.split())
+_SHORT = 10  # words of a text that is too short to tell its language, other than by its letters
+_KNOWN = 0.08  # share of `known` words that a text must have to be in a language that the model knows; two at least
+_LEAST_SPOKEN = 0.1  # share of tokens that are words
+_FOREIGN = 0.5  # share of words in other letters above which the language is another one
+_SAMPLE = 512  # characters at the beginning of a text that tell its language
+_SHIFTS = {"low": 1.0, "medium": 0.0, "high": -0.7}
+_TOOL_SHIFTS = {"low": 0.0, "medium": -0.7, "high": -1.3}
+"""Shifts of the limits by the sensitivity. bench/guardrails/quality.py measures what each of them finds."""
+_ROLES = {
+    "user": ("user", ""),
+    "assistant": ("assistant", "model", TOOL_NAME, TOOL_CALL),
+    "system": ("system", "developer"),
+    "tool_results": TOOL_ROLES,
+    "tool_descriptions": (DEFINITION,),
+    "documents": ("request",),
+}
+"""Roles of texts, by their names in the settings."""
+
+Role = Literal["user", "assistant", "system", "tool_results", "tool_descriptions", "documents"]
+Sensitivity = Literal["low", "medium", "high"]
 
 
 class PromptInjectionSettings(GuardrailSettings):
@@ -147,16 +110,29 @@ class PromptInjectionSettings(GuardrailSettings):
     kind: Literal["prompt_injection"] = Field(
         description="Kind of the guardrail. `prompt_injection`: instructions that a user or a document smuggles in."
     )
-    threshold: float = Field(
-        0.0,
-        ge=-3,
-        le=3,
-        description="Shift of the score that makes a finding, -3 to 3. Raise it when harmless requests are found; lower it "
-        "to find more. docs/guardrails/quality.md has the effect of the default.",
+    roles: Annotated[Sequence[Role], Field(min_length=1, max_length=6)] = Field(
+        ("user", "tool_results", "documents", "tool_descriptions"),
+        description="Texts of a request that are searched, where `on` has `input`. `user`: messages of users. "
+        "`tool_results`: results of tools. `documents`: other text of the request, such as documents to search. "
+        "`tool_descriptions`: definitions of tools. `system`: system and developer messages, which the application "
+        "wrote. `assistant`: earlier answers. Default: all but the last two.",
+    )
+    sensitivity: Sensitivity = Field(
+        "medium",
+        description="How much is found in text other than tool results. Harmless texts that are found, in a thousand "
+        "of those that the sensitivity was set by: `low` 1, `medium` 3, `high` 10.",
+    )
+    tool_results_sensitivity: Sensitivity = Field(
+        "medium",
+        description="How much is found in results of tools: mails, pages, tables, logs. Harmless ones that are found, "
+        "in a thousand of those that the sensitivity was set by: `low` 1, `medium` 10, `high` 30.",
     )
 
     def build(self) -> PromptInjection:
-        return PromptInjection(self.threshold)
+        answers = ("assistant",) if {"output", "tool_calls"} & {*self.on} else ()
+        return PromptInjection(
+            (*self.roles, *answers), sensitivity=self.sensitivity, tool_results=self.tool_results_sensitivity
+        )
 
 
 class PromptInjection(Detector):
@@ -164,22 +140,36 @@ class PromptInjection(Detector):
 
     window = _WINDOW
 
-    def __init__(self, threshold: float = 0.0) -> None:
+    def __init__(
+        self,
+        roles: Sequence[str] = ("user", "assistant", "tool_results", "documents", "tool_descriptions"),
+        *,
+        sensitivity: str = "medium",
+        tool_results: str = "medium",
+    ) -> None:
         self._model = weights("injection")
-        limits = self._model.thresholds
-        self._whole = limits["whole"] + threshold
-        self._limits = [(size, limits[str(size)] + threshold) for size in _SIZES]
+        self.roles = frozenset(role for name in roles for role in _ROLES[name])
+        self._limits = self._model.thresholds
+        self._shift, self._tool_shift = _SHIFTS[sensitivity], _TOOL_SHIFTS[tool_results]
         self._rules = compiled(tuple([_PHRASES.expanded("|".join(rule.patterns)) for rule in _PHRASES.rules]))
+
+    def skips(self, text: str, role: str) -> str:
+        """See `Detector.skips`: text in a language that the model does not know is searched by rules alone."""
+        sample = text[:_SAMPLE]
+        if role == DEFINITION or sum(map(str.isalpha, sample)) < len(sample) // 2 or is_known(tokens(sample)):
+            return ""
+        return "language"
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
         if role == DEFINITION:
             return self._in_definition(text)
-        over, span = self._judge(text)
+        shift = self._tool_shift if role in TOOL_ROLES else self._shift
+        over, span = self._judge(text, shift)
         if over <= 0:
             odd = list(compiled(_ODD).search(text))
             spelled = [place for index, place in odd if index == 0]
             for variant, place in (*_spoken(text, odd), *_variants(text, spelled, [index for index, _ in odd])):
-                if (hidden := self._judge(variant)[0]) > over:
+                if (hidden := self._judge(variant, shift)[0]) > over:
                     over, span = hidden, place
             if over <= 0 and (match := _spelled(text, spelled)):
                 over, span = 1.0, match
@@ -197,34 +187,44 @@ class PromptInjection(Detector):
                 return [Finding("injection", outer or found[0], 1.0)]
         return ()
 
-    def _judge(self, text: str) -> tuple[float, tuple[int, int]]:
-        """How far the worst window is above its threshold, and its span."""
+    def _judge(self, text: str, shift: float) -> tuple[float, tuple[int, int]]:
+        """How far the worst window is above its limit, and its span. Windows in other languages than the model's count
+        only where a rule matches.
+        """
         words = tokens(text)
         if (count := len(words)) < 2:
             return -math.inf, (0, 0)
-        model = self._model
-        sums = model.sums(words)
+        model, sums = self._model, self._model.sums(words)
         bonuses = self._bonuses(text)
         begins = places(text) if bonuses else ()
-        best, first, last = -math.inf, 0, count
+        over: list[tuple[float, int, int, bool]] = []
         if count <= _SIZES[-1]:
-            best = model.bias + sums[-1] / math.sqrt(count) - self._whole + sum(bonus for _, bonus in bonuses)
-        for size, limit in self._limits:
+            bonus = sum(bonus for _, bonus in bonuses)
+            score = model.bias + sums[-1] / math.sqrt(count) + bonus - self._limits["whole"] - shift
+            over.append((score, 0, count, bonus > 0))
+        for size in _SIZES:
             if count <= size:
                 break
+            limit = self._limits[str(size)] + shift
             scores, starts = model.windows(sums, size)
-            for at, bonus in bonuses:
-                scores = [
-                    score + bonus if begins[start] <= at < begins[start + size] else score
-                    for score, start in zip(scores, starts, strict=True)
+            if not bonuses:
+                over += [
+                    (score - limit, at, at + size, False)
+                    for score, at in zip(scores, starts, strict=True)
+                    if score > limit
                 ]
-            if (worst := max(scores)) - limit > best:
-                best, first = worst - limit, starts[scores.index(worst)]
-                last = first + size
-        if best <= 0:
-            return best, (0, 0)
-        begins = begins or places(text)
-        return best, (begins[first], begins[last])
+                continue
+            for score, start in zip(scores, starts, strict=True):
+                bonus = sum(bonus for at, bonus in bonuses if begins[start] <= at < begins[start + size])
+                if score + bonus > limit:
+                    over.append((score + bonus - limit, start, start + size, bonus > 0))
+        for score, first, last, ruled in sorted(over, reverse=True):
+            if score <= 0:
+                break
+            if ruled or is_known(words[first:last]):
+                begins = begins or places(text)
+                return score, (begins[first], begins[last])
+        return -math.inf, (0, 0)
 
     def _bonuses(self, text: str) -> Sequence[tuple[int, float]]:
         """Where a rule matches, and what it adds. A rule counts once; not where a text talks about the words."""
@@ -233,6 +233,20 @@ class PromptInjection(Detector):
             if index not in found and not _talked_about(text[max(0, start - 24) : start + 1]):
                 found[index] = start, _PHRASES.rules[index].score
         return list(found.values())
+
+
+def is_known(words: Sequence[str]) -> bool:
+    """True for words of a language that the model knows, English or German, and for few words in Latin letters. False
+    where nearly all tokens are signs and numbers.
+    """
+    spoken = [word.lower() for word in words if word.isalpha()]
+    if len(spoken) < _LEAST_SPOKEN * len(words):
+        return False
+    foreign = sum(not word.isascii() and max(word) > "\u024f" for word in spoken)
+    if foreign > _FOREIGN * len(spoken):
+        return False
+    known = sum(word in _KNOWN_WORDS for word in spoken)
+    return len(spoken) < _SHORT or known >= max(2, _KNOWN * len(spoken))
 
 
 def _variants(
@@ -264,7 +278,8 @@ def _shifted(text: str) -> Iterator[str]:
     begun = text[:_LOOK].lower()
     counts = [begun.count(letter) for letter in _LOWER]
     scores = [
-        sum([count * _FREQUENT[table[97 + letter] - 97] for letter, count in enumerate(counts)]) for table in _CIPHERS
+        sum([count * _PHRASES.frequent[table[97 + letter] - 97] for letter, count in enumerate(counts)])
+        for table in _CIPHERS
     ]
     for index in sorted(range(len(scores)), key=scores.__getitem__)[-2:]:
         yield text.translate(_CIPHERS[index])

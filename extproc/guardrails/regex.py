@@ -8,32 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-import re2
 from pydantic import Field, field_validator
 
 from extproc.guardrails import Detector, Finding, GuardrailSettings
-from extproc.guardrails._patterns import compiled
-
-_MAX_PATTERN = 4096  # characters
-_PROGRAM = 8 << 20  # bytes of memory for a compiled pattern
-
-
-def compile_pattern(pattern: str) -> re2._Regexp:
-    options = re2.Options()
-    options.max_mem = _PROGRAM
-    options.log_errors = False
-    return re2.compile(pattern, options=options)
-
-
-def readable(name: str, pattern: str) -> None:
-    """Raises ValueError, naming the pattern, for one that is too long or that RE2 does not know."""
-    if len(pattern) > _MAX_PATTERN:
-        raise ValueError(f"{name}: a pattern has at most {_MAX_PATTERN} characters")
-    try:
-        compile_pattern(pattern)
-    except re2.error as error:
-        reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error
-        raise ValueError(f"{name}: RE2 does not know this pattern: {reason}") from None
+from extproc.guardrails._patterns import compiled, readable
 
 
 class RegexSettings(GuardrailSettings):

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from extproc.guardrails import GuardrailSettings
 from extproc.guardrails._families import FAMILIES, Family
-from extproc.guardrails._table import Table
+from extproc.guardrails._table import Allow, AllowSettings, Table
 
 _NAMES = frozenset(family.name for family in FAMILIES)
 _LONGEST = 512
@@ -33,6 +33,10 @@ class SecretsSettings(GuardrailSettings):
         "`password`) or `jwt`. Default: none.",
     )
 
+    allow: AllowSettings = Field(
+        AllowSettings(), description="Credentials that are no finding, such as those of tests. Default: none."
+    )
+
     @field_validator("skip")
     @classmethod
     def _known(cls, value: Sequence[str]) -> Sequence[str]:
@@ -42,7 +46,7 @@ class SecretsSettings(GuardrailSettings):
         return value
 
     def build(self) -> Secrets:
-        return Secrets(self.skip)
+        return Secrets(self.skip, Allow(self.allow))
 
 
 class Secrets(Table[Family]):
@@ -50,8 +54,8 @@ class Secrets(Table[Family]):
 
     max_match = _LONGEST
 
-    def __init__(self, skip: Collection[str] = ()) -> None:
-        super().__init__([family for family in FAMILIES if family.name not in skip])
+    def __init__(self, skip: Collection[str] = (), allow: Allow | None = None) -> None:
+        super().__init__([family for family in FAMILIES if family.name not in skip], allow)
 
     def checked(self, row: Family, text: str, start: int, end: int) -> int:
         return end - start if row.check(text[start:end]) else 0

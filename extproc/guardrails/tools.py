@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from extproc.guardrails import TOOL_CALL, TOOL_NAME, Detector, Finding, GuardrailSettings, Judge, Whole
 from extproc.guardrails._arguments import Unreadable, forms, leaves, named, plain, read
 from extproc.guardrails._normal import normalised
-from extproc.guardrails.regex import compile_pattern, readable
+from extproc.guardrails._patterns import compile_pattern, readable
 from extproc.words.values import Pattern, Patterns, Section
 
 

@@ -17,7 +17,7 @@ import msgspec
 from pydantic import Field, StringConstraints, field_validator
 
 from extproc.guardrails import TOOL_CALL, TOOL_NAME, Finding
-from extproc.guardrails._base import Failure
+from extproc.guardrails._base import DEFINITION, Failure
 from extproc.guardrails._remote import (
     Around,
     Context,
@@ -36,7 +36,7 @@ from extproc.words.values import SecretRef
 
 _HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 _HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]{0,1024}$")]
-_ROLES = {"request": "system", TOOL_NAME: "assistant", TOOL_CALL: "assistant", "": "user"}
+_ROLES = {"request": "system", DEFINITION: "system", TOOL_NAME: "assistant", TOOL_CALL: "assistant", "": "user"}
 _OURS = ("authorization", "host", "content-length", "content-type", "transfer-encoding", "connection")
 
 
@@ -158,7 +158,7 @@ class Webhook:
         self, passages: Sequence[Passage], context: Context, deadline: float, headers: Mapping[str, str]
     ) -> Sequence[Sequence[Finding]]:
         # What stands in no message comes first, as a system prompt does: the last message is that of the user.
-        order = sorted(range(len(passages)), key=lambda index: passages[index].role != "request")
+        order = sorted(range(len(passages)), key=lambda index: passages[index].role not in ("request", DEFINITION))
         asked = [passages[index] for index in order]
         said = [{"role": _ROLES.get(each.role, each.role), "content": each.text} for each in asked]
         asks: Mapping[str, Any]

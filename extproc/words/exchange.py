@@ -358,6 +358,20 @@ class ClientRequest:
         return len(self.body) + self.shed
 
 
+@dataclass(slots=True, frozen=True)
+class Example:
+    """A finding for the audit log: `hash` is a keyed hash of the text, the same for the same text."""
+
+    where: str
+    kind: str
+    score: float
+    hash: str
+
+
+MOST_EXAMPLES = 16
+"""Examples of a verdict."""
+
+
 @dataclass(slots=True)
 class Verdict:
     """The findings of one guardrail in a request (`on: input`) or an answer (`on: output`). Never the text that was
@@ -369,6 +383,7 @@ class Verdict:
     action: str  # block, mask, annotate, audit; or failed, or unsearched: parts that cannot be searched, by kind
     kinds: Mapping[str, int] = field(default_factory=dict)  # kind -> findings
     reason: str = ""  # why the guardrail failed: timeout, error, overload, unreadable, too_many
+    examples: Sequence[Example] = field(default=(), compare=False)  # the first findings
 
 
 _TOLD = ("block", "mask", "annotate", "failed", "unsearched")  # actions that clients are told

@@ -37,6 +37,28 @@ def test_harmless_texts_are_not_found(text):
 
 
 @pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("sentence", ["{} are wonderful.", "{} are our neighbours.", "Black {} are strong.", "{}"])
+def test_the_name_of_a_group_is_no_finding(group, sentence):
+    text = sentence.format(group)
+    assert BIAS.find(text[0].upper() + text[1:], "user", "x") == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Kill the process with kill -9.",
+        "Abort the transaction and kill the master process.",
+        "The slave node replaced the dead master.",
+        "Dumb terminals are old.",
+        "How do I kill all zombie child processes?",
+        "Execute the job and abort it after ten seconds.",
+    ],
+)
+def test_technical_words_are_no_findings(text):
+    assert BIAS.find(text, "user", "x") == ()
+
+
+@pytest.mark.parametrize("group", GROUPS)
 def test_hostility_is_found_whatever_the_group(group):
     [found] = BIAS.find(f"I hate {group}, they are disgusting vermin.", "user", "x")
     assert found.kind == "hostile_to_group"

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from extproc.guardrails import _guard as engine
+from extproc.guardrails._applies import Chosen
 from extproc.guardrails._guarding import guarding
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Target
@@ -238,6 +239,8 @@ async def test_verdicts_are_entered_and_told(world, action, told):
     await stream.on_end()
     assert made.metric("extproc_guardrail_findings_total", guardrail="g", action=action) == 1
     [line] = [line for line in made.log if line["event"] == "guardrails"]
+    examples = line["verdicts"][0].pop("examples")
+    assert [(one["where"], one["kind"]) for one in examples] == [("messages[0].content", "email")] * 2
     assert line["verdicts"] == [{"guardrail": "g", "on": "input", "action": action, "findings": {"email": 2}}]
     assert line["id"] == made.log[0]["id"]
     assert "ann@" not in json.dumps(made.log)
@@ -352,7 +355,7 @@ async def test_guardrails_found_by_a_fact_are_those_that_apply(exchange):
         {"models": ["later"]},
     ]
     guards = [engine.Guard(fake(name=f"g{at}", applies_to=where), at) for at, where in enumerate(wheres)]
-    chosen = engine.Chosen(guards, ["later"])
+    chosen = Chosen(guards, ["later"])
     for name in ("ann", "bob", "eve"):
         for labels in ({}, {"team": "red"}, {"team": "xy", "city": "rome"}):
             made = exchange(ask("x"))

@@ -193,7 +193,7 @@ FOUND = {
 """Blocked, whatever `failure` says: findings of their own, and text that is searched as it stands."""
 
 REFUSED = {
-    "regex:readable re2.error": "kind: regex, patterns: {k: '('}",
+    "_patterns:readable re2.error": "kind: regex, patterns: {k: '('}",
     "_schema:Schema._parts ValueError": "kind: json_schema, schema: {pattern: '('}",
     "_remote:service_url ValueError": "kind: webhook, url: 'http://[x'",
 }

@@ -8,14 +8,14 @@ import pytest
 from extproc.guardrails import _model
 from extproc.guardrails._model import Model, ModelError, places, tokens
 
-NAMES = [path.stem for path in sorted(_model._FOLDER.glob("*.npz"))]
+NAMES = [path.stem for path in sorted(_model.FOLDER.glob("*.npz"))]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_weights_that_were_changed_are_refused(name, tmp_path, monkeypatch):
-    for path in _model._FOLDER.iterdir():
+    for path in _model.FOLDER.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr(_model, "_FOLDER", tmp_path)
+    monkeypatch.setattr(_model, "FOLDER", tmp_path)
     Model(name)
     data = bytearray((tmp_path / f"{name}.npz").read_bytes())
     data[len(data) // 2] ^= 1
@@ -26,9 +26,9 @@ def test_weights_that_were_changed_are_refused(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sources_and_licences_are_named_and_the_file_is_small(name):
-    about = json.loads((_model._FOLDER / f"{name}.json").read_text())
+    about = json.loads((_model.FOLDER / f"{name}.json").read_text())
     assert all(source["name"] and source["licence"] for source in about["sources"])
-    assert (_model._FOLDER / f"{name}.npz").stat().st_size < 1 << 20
+    assert (_model.FOLDER / f"{name}.npz").stat().st_size < 1 << 20
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -61,12 +61,14 @@ def describe(exchange: Exchange) -> dict[str, Any]:
 
 
 def describe_verdicts(exchange: Exchange) -> Mapping[str, Any]:
-    """The verdicts of guardrails on an exchange, for audits: kinds and counts, never the text. `id` is the id of the
+    """The verdicts of guardrails on an exchange, for audits: kinds and counts, and of the first findings
+    the field, the score and a keyed hash. Never the text. `id` is the id of the
     decision; the line of the exchange has the same one.
     """
     verdicts = [
         {"guardrail": verdict.guardrail, "on": verdict.on, "action": verdict.action, "findings": verdict.kinds}
         | ({"reason": verdict.reason} if verdict.reason else {})
+        | ({"examples": [asdict(one) for one in verdict.examples]} if verdict.examples else {})
         for verdict in exchange.findings.verdicts[:_MOST_VERDICTS]
     ]
     entry: dict[str, Any] = {"time": time.time(), "event": "guardrails", "id": exchange.id, "verdicts": verdicts}

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from typing import Any, Literal, NamedTuple
 
 from extproc.guardrails import GuardInput, GuardrailSettings, RemoteSettings
-from extproc.guardrails._base import DEFINITION
+from extproc.guardrails._base import DEFINITION, ROLES
 from extproc.guardrails._guard import Guard
 from extproc.stores import StoreError
 from extproc.tools.mcp.call import CALL, CALLS, Call
@@ -193,8 +193,8 @@ class Policy:
         deadline = time.monotonic() + guard.settings.timeout
         try:
             for text in texts(definition):
-                for _, _, kind in guard.all_hits(text, DEFINITION, where, deadline):
-                    kinds[kind] = kinds.get(kind, 0) + 1
+                for hit in guard.all_hits(text, DEFINITION, where, deadline):
+                    kinds[hit.kind] = kinds.get(hit.kind, 0) + 1
         except Exception as error:  # noqa: BLE001 - a definition that cannot be judged
             reason = getattr(error, "reason", "error")
         if not kinds and not reason:
@@ -221,7 +221,8 @@ class Policy:
 def as_input(settings: GuardrailSettings) -> GuardrailSettings:
     """The guardrail as one of all text it is given."""
     style = "label" if settings.style == "reversible" else settings.style
-    return settings.model_copy(update={"on": ("input",), "style": style})
+    every = {"roles": ROLES} if "roles" in type(settings).model_fields else {}
+    return settings.model_copy(update={"on": ("input",), "style": style, **every})
 
 
 # --- the call
