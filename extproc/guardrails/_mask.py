@@ -12,9 +12,13 @@ from extproc.guardrails._base import Detector, Finding, GuardrailSettings
 
 _HASHED = 10  # hexadecimal digits
 _SHOWN = 4  # characters at the end of a partial replacement
-_LONGEST_PLACEHOLDER = 80
+_LONGEST_PLACEHOLDER = 88
 _placeholder = re.compile(r"<[A-Z0-9_]{1,64}_\d{1,6}>").finditer
-_may_begin = re.compile(r"<(?:[A-Z0-9_]{0,71}>?)\Z").search
+# A placeholder as models write it: in lower case, escaped for HTML, or in capitals without its brackets.
+_written = re.compile(r"(?:<|&lt;)([A-Za-z0-9_]{1,64}_\d{1,6})(?:>|&gt;)|\b([A-Z0-9_]{1,64}_\d{1,6})\b").finditer
+_may_begin = re.compile(
+    r"(?:(?:<|&lt;)[A-Za-z0-9_]{0,71}(?:>|&(?:g(?:t;?)?)?)?|&(?:l(?:t?)?)?|[A-Z0-9_]{1,71})\Z"
+).search
 _random_key = os.urandom(32)
 
 
@@ -89,9 +93,10 @@ class Restore(Detector):
         self._kept = kept
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
-        if "<" not in text:
+        if "_" not in text:
             return ()
-        return [Finding(match[0], match.span()) for match in _placeholder(text) if match[0] in self._kept]
+        found = ((f"<{(match[1] or match[2]).upper()}>", match.span()) for match in _written(text))
+        return [Finding(name, span) for name, span in found if name in self._kept]
 
     def hold(self, text: str) -> int:
         match = _may_begin(text[-_LONGEST_PLACEHOLDER:])

@@ -181,7 +181,10 @@ def _phone(before: str, found: str) -> int:
     if core[0] == "(" and 2 <= len(groups[0]) <= 5 and len(groups) > 1 and size >= 8:
         return len(found)
     if len(groups) == 1:
-        return len(found) if named and (9 <= size <= 13) else 0
+        time_of_log = size == 13 and core[:2] in ("16", "17", "18")  # milliseconds since 1970
+        return len(found) if named and 9 <= size <= 13 and not time_of_log else 0
+    if [len(group) for group in groups] == [5, 4]:  # ZIP+4
+        return 0
     if len(groups) == 2:
         national = (
             size >= 9 and len(groups[0]) > 1 and (groups[0][0] == "0" or [len(group) for group in groups] == [3, 7])

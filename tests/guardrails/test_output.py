@@ -305,6 +305,17 @@ async def test_a_reversible_mask_is_taken_off_in_the_answer(world, dialect, size
         assert json.loads(words["arguments"]) == {"to": "ann@x.de"}
 
 
+@pytest.mark.parametrize("written", ["<email_1>", "&lt;EMAIL_1&gt;", "EMAIL_1", "`EMAIL_1`", "<EMAIL_1>"])
+@pytest.mark.parametrize("size", [1, 3, 100])
+async def test_a_placeholder_is_taken_off_however_the_model_writes_it(world, written, size):
+    asked = json.loads(json.dumps(request("openai_chat")).replace("Hello", "I am ann@x.de"))
+    played = Played(world(REVERSIBLE), "openai_chat", body=asked)
+    await played.answer([stream("openai_chat", pieces(f"Dear {written}, not EMAIL_12 or MY_EMAIL_1", size))])
+    said = written.replace("<email_1>", "@").replace("&lt;EMAIL_1&gt;", "@").replace("<EMAIL_1>", "@")
+    said = said.replace("EMAIL_1", "@").replace("@", "ann@x.de")
+    assert heard("openai_chat", played.out)["text"] == f"Dear {said}, not EMAIL_12 or MY_EMAIL_1"
+
+
 async def test_a_restored_text_is_escaped_where_the_answer_is_json(world):
     settings = (
         "guardrails: [{name: q, kind: regex, patterns: {name: '\"[a-z\\\\]+\"'}, action: mask, style: reversible}]"

@@ -220,3 +220,17 @@ def test_the_end_of_a_text_that_may_grow_is_the_longest_that_fits():
     for _ in range(2000):
         text = "".join(rand.choice("ab Z  12,.'-_!?;\n\t@([<é9 ") for _ in range(rand.randrange(60)))
         assert detector.hold(text) == len(search(text)[0]), text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "social security office, ZIP 90210-1234",
+        "ssn: 90210-1234",
+        "2026-11-24T07:22:12.123456Z phone service started",
+        "[1732432532.123] phone worker up",
+        "2026-11-24 07:15:33,123 INFO call done in 1732432532123 ns",
+    ],
+)
+def test_postal_codes_and_times_of_logs_are_no_findings(text):
+    assert not [finding for finding in PII.find(text, "user", "x") if finding.kind in ("us_ssn", "phone")]

@@ -107,7 +107,16 @@ TOKENS = {
         "Authorization: Basic «{basic}»",
         "Authorization: Bearer «<A40>»",
     ],
-    "user_password": ["curl -u admin:«<A14>» https://a.example"],
+    "teams_webhook": [
+        "https://a.webhook.office.com/webhookb2/<h8>-<h4>-<h4>@<h8>-<h4>-<h4>-<h12>/IncomingWebhook/<h32>/<h8>-<h4>-<h22>"
+    ],
+    "user_password": [
+        "curl -u admin:«<A14>» https://a.example",
+        "machine git.example login ana password «<A14>»",
+        "define( 'DB_PASSWORD', '«<W20>»' );",
+        "'PASSWORD': '«<W16>»',",
+        "my password is «<A6>7<A6>»",
+    ],
     "assignment": ['api_key = "«<A32>»"', "DB_PASSWORD=«<A24>»", "client_secret: «<W40>»"],
 }
 PLACES = [
