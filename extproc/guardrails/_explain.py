@@ -64,7 +64,9 @@ async def _verdict(
     guardrail: GuardrailSettings, others: Sequence[GuardrailSettings], exchange: Exchange, body: bytes
 ) -> str:
     # block makes it tell the place
-    alone = guardrail.model_copy(update={"action": "block", "style": "label", "applies_to": AppliesToSettings()})
+    alone = guardrail.model_copy(
+        update={"action": "block", "actions": {}, "style": "label", "applies_to": AppliesToSettings()}
+    )
     bare = apart(exchange)
     bare.findings = Findings()
     bare.request.body = body
@@ -81,7 +83,8 @@ async def _verdict(
             return f"cannot read '{where}'" + (
                 ", so it is refused" if guardrail.failure == "closed" and guardrail.action in ("block", "mask") else ""
             )
-        return f"finds something in '{where}' and {_EFFECTS[guardrail.action]}"
+        effect = "acts by its kind" if guardrail.actions else _EFFECTS[guardrail.action]
+        return f"finds something in '{where}' and {effect}"
     return "nothing found"
 
 

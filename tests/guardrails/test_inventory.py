@@ -28,6 +28,7 @@ from extproc.guardrails.tools import Tools
 from extproc.guardrails.untrusted_context import UntrustedContext
 from extproc.settings.document import ConfigError
 from extproc.words.actions import LocalReply
+from tests.cli import test_explain
 from tests.guardrails import test_audits, test_failures, test_quarantine, test_regex, test_remote
 from tests.guardrails.streams import PROVIDER, Played, request, stream
 
@@ -200,6 +201,8 @@ REFUSED = {
 """Settings that are refused."""
 
 ELSEWHERE = {
+    "_explain:explain_guardrails Refusal": test_explain.test_the_guardrails_that_a_request_meets_are_explained,
+    "_explain:_verdict Refusal": test_explain.test_the_text_that_a_guardrail_found_is_not_shown,
     "_guard:Guard.hits Failure": test_regex.test_the_deadline_is_looked_at_inside_of_a_piece,
     "_patterns:Matching.__init__ re2.error": test_regex.test_patterns_too_large_for_one_set_are_searched_one_by_one,
     "_output:GuardOutput.__call__ Failure": test_failures.test_no_thread_is_free,
