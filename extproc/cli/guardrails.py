@@ -155,9 +155,11 @@ def _texts(line: Mapping[str, Any]) -> Iterator[_Text]:
     label = None if line.get("label") is None else int(bool(line["label"]))
     if isinstance(text := line.get("text"), str):
         yield _Text(text, line.get("role", "user"), kind, label)
-    elif "messages" in line:
-        for one in openai_chat.texts(line):
-            yield _Text(one.value, one.role, kind, label)
+    elif "resourceLogs" not in line:
+        found = [*openai_chat.texts(line)]
+        if not found:
+            raise ValueError("no text")
+        yield from (_Text(one.value, one.role, kind, label) for one in found)
     else:
         records = [
             record
