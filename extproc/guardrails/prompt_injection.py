@@ -119,13 +119,13 @@ class PromptInjectionSettings(GuardrailSettings):
     )
     sensitivity: Sensitivity = Field(
         "medium",
-        description="How much is found in text other than tool results. Harmless texts that are found, in a thousand "
-        "of those that the sensitivity was set by: `low` 1, `medium` 3, `high` 10.",
+        description="Sensitivity in text other than tool results: `low` finds the fewest harmless texts and attacks, "
+        "`high` the most.",
     )
     tool_results_sensitivity: Sensitivity = Field(
         "medium",
-        description="How much is found in results of tools: mails, pages, tables, logs. Harmless ones that are found, "
-        "in a thousand of those that the sensitivity was set by: `low` 1, `medium` 10, `high` 30.",
+        description="Sensitivity in results of tools: mails, pages, tables, logs. Orders in them are rarely meant by "
+        "their reader, so each level finds more there than in other text.",
     )
 
     def build(self) -> PromptInjection:

@@ -122,7 +122,7 @@ CHAT = {
     "that the answer has a shape": lambda found: found.said.shaped,
     "who says what": lambda found: (
         (found.role(SYSTEM), found.role(ASKED), found.role(RESULT), found.role(DEFINED))
-        == ("system", "user", "tool", "request")
+        == ("system", "user", "tool", "definition")
     ),
 }
 """For a dialect of the family `chat`."""

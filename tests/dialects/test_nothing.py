@@ -61,7 +61,7 @@ def read(dialect, body, *, learn):
             if event.data is not None and decoder is not None:
                 meant += decoder.feed(event.data, "")
         if learn and before == (report.output_bytes, len(meant)):
-            intake.learn(events, dialect.answers.reads)
+            intake.learn(events, dialect.answers.reads, dialect.answers.texts_at)
     said = {field.name: str(getattr(report, field.name)) for field in dataclasses.fields(report)}
     return {name: value for name, value in said.items() if " object at " not in value}, meant, b"".join(raw), frames
 

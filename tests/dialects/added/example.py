@@ -18,6 +18,7 @@ from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Fields, Text, 
 from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.messages import Delta, Ended, Message, OutputFormat, Prompt, TextPart, Tool, ToolResult
 
+_SPEAKERS = {"systemInstruction": "system", "tools": "definition"}
 _HOLD_TEXT = ("text", "parts", "functionResponse", "response", "result")
 
 
@@ -93,7 +94,7 @@ def texts(body):
         elif isinstance(value, str):
             yield Text("request", key, body, key)
         else:
-            yield from strings(value, "system" if key == "systemInstruction" else "request", key)
+            yield from strings(value, _SPEAKERS.get(key, "request"), key)
 
 
 def observe(data, report, tree=None):

@@ -210,7 +210,7 @@ def test_every_text_is_found_with_its_role():
     assert found["input[1].arguments"] == ("assistant", "{}")
     assert found["input[2].output"] == ("tool", "42")
     assert found["input[3].summary[0].text"] == ("assistant", "Hm")
-    assert found["tools[0].description"] == ("request", "does f")
+    assert found["tools[0].description"] == ("definition", "does f")
     assert "model" not in found
     assert next(api.texts({"model": "m", "input": "Hi"})).role == "user"
 
