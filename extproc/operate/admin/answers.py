@@ -430,7 +430,24 @@ class FailedTry(Struct, kw_only=True):
     outcome: Annotated[str, _is("connect, reset, timeout, cut, a status or a class of statuses, …")]
 
 
-class Exchange(Struct, kw_only=True):
+class Spending(Struct, kw_only=True):
+    """Tokens and cost of an exchange."""
+
+    input_tokens: Maybe[Count] = UNSET
+    output_tokens: Maybe[Count] = UNSET
+    cached_tokens: Maybe[Count] = UNSET
+    cache_write_tokens: Maybe[Count] = UNSET
+    reasoning_tokens: Maybe[Count] = UNSET
+    usage_source: Maybe[str] = UNSET
+    cost_usd: Maybe[Annotated[str | float | None, _is("null: the price is unknown")]] = UNSET
+    prompt_saved_usd: Maybe[Annotated[str | float, _is("Cost that the provider's prompt cache saved")]] = UNSET
+    prompt_extra_usd: Maybe[Annotated[str | float, _is("Cost of writing to it")]] = UNSET
+    price_version: Maybe[str] = UNSET
+    saved_usd: Maybe[Annotated[str | float | None, _is("Cost of the kept answer; null: unknown")]] = UNSET
+    charges: Maybe[Annotated[Mapping[str, int] | None, _is("By scope, in the unit of its budget")]] = UNSET
+
+
+class Exchange(Spending, kw_only=True):
     """One exchange, as the log has it or, later, the ledger. Fields that are not known are left out."""
 
     id: str
@@ -455,16 +472,6 @@ class Exchange(Struct, kw_only=True):
     stream: Maybe[bool] = UNSET
     complete: Maybe[bool] = UNSET
     finish_reasons: Maybe[Sequence[str]] = UNSET
-    input_tokens: Maybe[Count] = UNSET
-    output_tokens: Maybe[Count] = UNSET
-    cached_tokens: Maybe[Count] = UNSET
-    cache_write_tokens: Maybe[Count] = UNSET
-    reasoning_tokens: Maybe[Count] = UNSET
-    usage_source: Maybe[str] = UNSET
-    cost_usd: Maybe[Annotated[str | float | None, _is("null: the price is unknown")]] = UNSET
-    prompt_saved_usd: Maybe[Annotated[str | float, _is("Cost that the provider's prompt cache saved")]] = UNSET
-    prompt_extra_usd: Maybe[Annotated[str | float, _is("Cost of writing to it")]] = UNSET
-    price_version: Maybe[str] = UNSET
     duration_ms: Maybe[float] = UNSET
     first_token_ms: Maybe[float | None] = UNSET
     unread: Maybe[Annotated[bool, _is("Its answer passed unread: tokens and times are from Envoy's log")]] = UNSET
@@ -475,8 +482,6 @@ class Exchange(Struct, kw_only=True):
     cache: Maybe[Annotated[str, _is("hit, partial, similar, shadow, similar_shadow, miss or refresh")]] = UNSET
     warning: Maybe[Annotated[str, _is("Advice about the request")]] = UNSET
     similarity: Maybe[Annotated[float, _is("Score of the question in other words")]] = UNSET
-    saved_usd: Maybe[Annotated[str | float | None, _is("Cost of the kept answer; null: unknown")]] = UNSET
-    charges: Maybe[Annotated[Mapping[str, int] | None, _is("By scope, in the unit of its budget")]] = UNSET
     profile: Maybe[Annotated[str, _is("Of a message by MCP, as the fields below")]] = UNSET
     mcp_server: Maybe[str] = UNSET
     tool: Maybe[Annotated[str, _is("The server's own name of it")]] = UNSET
