@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -35,7 +36,8 @@ def test_a_real_envoy_tells_its_version(start: Start, extproc: Callable[..., End
     def runtime() -> str | None:
         """The directory of the sockets, when `up` has become its supervisor."""
         words = Path(f"/proc/{gateway.process.pid}/cmdline").read_text().split("\0")
-        return next((after for word, after in pairwise(words) if word.endswith("_supervise.py")), None)
+        plans = (json.loads(after) for word, after in pairwise(words) if word.endswith("_supervise.py"))
+        return next((plan["directory"] for plan in plans), None)
 
     done = extproc("doctor", "-c", gateway.file, "--envoy-admin", Path(eventually(runtime)) / "envoy-admin.sock")
     assert "ok    envoy      Envoy is 1." in done.stdout
