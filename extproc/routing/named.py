@@ -11,12 +11,11 @@ from typing import Any
 
 from extproc.dialects._named import EACH
 from extproc.routing.catalog import Catalog
+from extproc.upstream.prices import FREE
 from extproc.words.exchange import Exchange, Target
 
 _MOST = 64
 """Models that one request may name, beyond which it is taken to name one without a grant."""
-_FREE = ("omni-moderation-", "text-moderation-")
-"""Models without a price, for which no grant is needed: https://platform.openai.com/docs/guides/moderation"""
 
 
 class Ungranted:
@@ -42,7 +41,7 @@ class Ungranted:
         return next(found, list(models)[_MOST] if len(models) > _MOST else "")
 
     def _is_granted(self, exchange: Exchange, target: Target, model: str) -> bool:
-        if model == target.model or model.startswith(_FREE):
+        if model == target.model or model.startswith(FREE):
             return True
         return any(map(exchange.consumer.may_use, (model, *self._catalog.names_of(target.provider, model))))
 

@@ -341,7 +341,7 @@ def known_model(provider: str | None, model: str, today: date) -> Known:
     """The catalogue's entry for `model` at `provider` on a day; an empty one when either is unknown."""
     found = _data.provider(provider)
     info = found.find_model(model) if found is not None else None
-    if provider == "openai" and model.startswith(_FREE):
+    if provider == "openai" and model.startswith(FREE):
         return Known(None, replace(_NOTHING, version=_catalogue()))
     if info is None:
         return Known()
@@ -351,7 +351,7 @@ def known_model(provider: str | None, model: str, today: date) -> Known:
     return Known(info.context_window, price)
 
 
-_FREE = ("omni-moderation-", "text-moderation-")
+FREE = ("omni-moderation-", "text-moderation-")
 """OpenAI's models that cost nothing: https://platform.openai.com/docs/guides/moderation"""
 _NOTHING = Price(0, 0, 0, 0, 0)
 
