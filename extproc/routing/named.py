@@ -25,16 +25,11 @@ class Ungranted:
         self._catalog = catalog
 
     def __call__(self, exchange: Exchange, target: Target) -> str:
-        places = exchange.request.dialect.fields.models
-        body = getattr(exchange.request, "json", None)
-        if (
-            not places
-            or not body
-            or self._catalog.api(target, exchange.request.dialect) != exchange.request.dialect.name
-        ):
-            return ""
+        client, body = exchange.request.dialect, getattr(exchange.request, "json", None) or {}
         changed = {name for name, *_ in target.changes}
-        named = [place for place in places if place[0] in body and place[0] not in changed]
+        named = [place for place in client.fields.models if place[0] in body and place[0] not in changed]
+        if not named or self._catalog.api(target, client) != client.name:
+            return ""
         models = dict.fromkeys(model for place in named for model in _at(body, place))
         checked = list(models)[:_MOST]
         found = (model for model in checked if not self._is_granted(exchange, target, model))

@@ -151,7 +151,7 @@ FORMS = {
 
 
 def reported(events, dialect):
-    """What the events of an answer report."""
+    """The report of the events of an answer."""
     report = Report()
     for event in events:
         if event.data is not None:

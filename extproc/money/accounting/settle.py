@@ -89,8 +89,7 @@ def spent(exchange: Exchange) -> int | None:
     if usage.source == "none":
         return 0
     if target is not None:
-        price = costs.charged(exchange)
-        if price is not None and (usage.cached_tokens or usage.cache_write_tokens):
+        if (usage.cached_tokens or usage.cache_write_tokens) and (price := costs.charged(exchange)) is not None:
             exchange.money.prompt_saved, exchange.money.prompt_extra = prices.prompt_cache(price, usage)
         cost, exchange.money.price_version = costs.cost_of(exchange, usage)
         return cost

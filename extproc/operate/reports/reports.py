@@ -199,7 +199,7 @@ class AdminReports:
         return found
 
     def stores(self) -> Mapping[str, Mapping[str, str]]:
-        """Whether counters and ledger can be written, tried in a way that changes nothing."""
+        """The state of counters and ledger, by a write to each that changes nothing."""
 
         async def counters() -> tuple[str, str]:
             try:
