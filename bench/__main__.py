@@ -257,7 +257,6 @@ def arms_of(stage: Stage, options: argparse.Namespace) -> list[Arm]:
     arms = [
         stage.envoy_alone(),
         stage.gateway("gateway"),
-        stage.gateway("gateway, usage.mode: log", more="usage: {mode: log, trust_output_limits: true}"),
         stage.gateway("gateway, grpcio", processor=", transport: grpcio"),
     ]
     for text in options.other:

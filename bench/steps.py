@@ -153,11 +153,9 @@ def stages(arm: Arm) -> dict[str, float]:
 
 
 def event_arms_of(stage: Stage) -> Sequence[Arm]:
-    log = "usage: {mode: log, trust_output_limits: true}"
     return (
         stage.envoy_alone(),
         without(stage, "+ this listener and the internal hop", _routed_to("try-stub"), canned=False),
-        stage.gateway("the gateway, answers pass unread", more=log),
         stage.gateway("the gateway, answers are read"),
     )
 

@@ -57,7 +57,6 @@ RESERVED = {
         "telemetry/prompts.py",
         "transport/grpcio_server.py",
         "transport/native.py",
-        "unread",
     },
     "socket": {"admin", "cli", "mock", "outbound", "transport/native.py", "transport/unix_socket.py"},
     "ssl": {"outbound"},

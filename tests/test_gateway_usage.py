@@ -2,7 +2,6 @@
 
 import json
 from base64 import b64encode
-from functools import partialmethod
 from random import Random
 
 import pytest
@@ -554,7 +553,13 @@ async def test_thinking_under_way_is_a_multiple_of_what_was_seen(world):
 @pytest.mark.parametrize("text", [False, True])
 async def test_thinking_of_which_nothing_is_shown_costs_what_the_time_allows(world, monkeypatch, text):
     """Its effort asks for 16,384 tokens. A client that leaves after four seconds can have caused 1,600 at most."""
-    monkeypatch.setattr(Exchange, "end", partialmethod(Exchange.end, seconds=4.0))
+    end = Exchange.end
+
+    def end_after_four_seconds(exchange, **how):
+        end(exchange, **how)
+        exchange.seconds = 4.0
+
+    monkeypatch.setattr(Exchange, "end", end_after_four_seconds)
     body = LONG_QUESTION | ADAPTIVE | {"output_config": {"effort": "high"}}
     said = (STARTED, WORDS, thinking()) if text else (STARTED, thinking())
     _, output_tokens, source = await leave(world(claude("claude-opus-5")), body, *said, path="/v1/messages")

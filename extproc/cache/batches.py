@@ -96,9 +96,6 @@ class Join:
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
         return _is_partial(exchange) and exchange.answer.status == 200
 
-    def reason(self, exchange: Exchange) -> str:
-        return "kept answers are put into it" if _is_partial(exchange) else ""
-
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
         batch: Batch = exchange.features[CACHING].batch
         missing = batch.missing

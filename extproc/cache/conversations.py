@@ -190,9 +190,6 @@ class KeepTurn:
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
         return TURN in exchange.features
 
-    def reason(self, exchange: Exchange) -> str:
-        return "the gateway keeps the conversation" if TURN in exchange.features else ""
-
     async def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
         for event in events:
             if event.data is not None and b"complete" in event.data and b'"output"' in event.data:

@@ -397,10 +397,6 @@ class Keep:
             caching.pieces = None
         return caching.pieces is not None
 
-    def reason(self, exchange: Exchange) -> str:
-        caching = exchange.features.get(CACHING)
-        return "the cache keeps it" if caching is not None and caching.fill else ""
-
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
         caching = exchange.features[CACHING]
         if caching.pieces is None:

@@ -16,7 +16,6 @@ from extproc.cache.stages import explain as cached
 from extproc.exchange.parsing import Parse
 from extproc.exchange.pipeline import build
 from extproc.exchange.services import Services
-from extproc.exchange.unread.choice import WhyRead
 from extproc.guardrails import GuardInput
 from extproc.guardrails._explain import explain_guardrails, shown_place, unasked
 from extproc.money.budgets import Reserve, estimate
@@ -76,7 +75,7 @@ async def explain(settings: Settings, question: Question) -> Explanation:
         await pipeline.on_request(exchange)
     except Refusal as error:
         refusal = error
-    explained = _Explained(settings, question, exchange, notes.stages, refusal, pipeline.why_read)
+    explained = _Explained(settings, question, exchange, notes.stages, refusal)
     verdicts: Sequence[str] = ()
     if explained.reached(GuardInput):
         around, also = settings.around_guardrails, downgrades(settings, pipeline.catalog)
@@ -93,7 +92,6 @@ class _Explained:
     exchange: Exchange
     stages: Sequence[str]
     refusal: Refusal | None
-    why_read: WhyRead
 
     @property
     def routing(self) -> RoutingExplained:
@@ -169,13 +167,6 @@ class _Explained:
         late = [str(index) for index, edit in edits if edit.fields or edit.removed or edit.service]
         if late:
             yield f"the attempt attachment changes the body of try {', '.join(late)}"
-        if self.why_read.enabled:
-            reason = self.why_read(exchange)
-            yield (
-                f"the answer is read: {reason}"
-                if reason
-                else "the answer passes unread if it is streamed, see usage.mode"
-            )
         if onward.remove_headers:
             yield f"takes off {', '.join(onward.remove_headers)}"
 

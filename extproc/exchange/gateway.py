@@ -36,7 +36,6 @@ class _State(Enum):
     """Progress of an exchange towards its record."""
 
     UNDER_WAY = auto()
-    HANDED_OVER = auto()  # its answer passes unread
     SETTLED = auto()  # settled and recorded
     OVER = auto()  # Envoy has closed the stream
 
@@ -232,9 +231,7 @@ class GatewayStream:
         return refusal_answer(exchange, refusal)
 
     def span(self) -> Mapping[str, str] | None:
-        """Attributes for Envoy's span that it was not told yet: when the request leaves, and when the exchange ends. An
-        answer that passes unread ends without a message, so only the first are told.
-        """
+        """Attributes for Envoy's span that it was not told yet: when the request leaves, and when the exchange ends."""
         exchange, told = self._exchange, self._told
         if exchange is None or told is _Told.FINAL:
             return None
@@ -252,8 +249,6 @@ class GatewayStream:
         if exchange is None or state is _State.OVER:
             return
         self._state, self.done = _State.OVER, True
-        if state is _State.HANDED_OVER:
-            return
         if isinstance(exchange.answer.reader, AnswerReader):
             exchange.answer.reader.close()
         if exchange.request.place is not None:
@@ -282,9 +277,7 @@ class GatewayStream:
         except Exception:
             exchange.end(bug=True)
             raise
-        if exchange.answer.unread:
-            self._hand_over(exchange)
-        elif action is not None and exchange.answer.reader is None:
+        if action is not None and exchange.answer.reader is None:
             if isinstance(action, LocalReply):
                 exchange.answer.status = action.status
                 if exchange.request.dialect.replies.request_id:
@@ -304,20 +297,11 @@ class GatewayStream:
         exchange.end(refused=refusal.kind.code)
         self._pipeline.services.telemetry.refusal(refusal.kind.code)
 
-    def _hand_over(self, exchange: Exchange) -> None:
-        """Envoy has nothing more to ask: its access log will tell how the answer ended."""
-        self.done = True
-        self._state = _State.HANDED_OVER
-        pipeline, settings = self._pipeline, self._pipeline.settings
-        interval, event_limit = settings.usage.log_interval, settings.limits.sse_event
-        pipeline.services.waiting.wait(exchange, pipeline.settle_unread, interval=interval, event_limit=event_limit)
-
     async def _settle(self, exchange: Exchange) -> None:
         """Settle and record. If this call is cancelled, `on_end` settles again, and nothing cancels that: settling
         twice counts once.
         """
         self.done = True
-        self._pipeline.services.waiting.forget(exchange.id)
         await self._pipeline.on_end(exchange)
         if self._state is _State.UNDER_WAY:
             self._state = _State.SETTLED

@@ -39,8 +39,6 @@ from extproc.exchange.response import (
     Tell,
 )
 from extproc.exchange.services import Services
-from extproc.exchange.unread import stages as unread
-from extproc.exchange.unread.choice import WhyRead
 from extproc.guardrails import _stages as guardrails
 from extproc.guardrails import reads_answers
 from extproc.money.accounting import stages as accounting
@@ -118,7 +116,6 @@ class Pipeline:
     # True: guardrails may read answers, so Envoy is asked for every answer at the request's headers. The head of an
     # answer can then wait until its first text was judged.
     guarded: bool
-    why_read: WhyRead
     admit: Callable[[Exchange, int], None]  # takes room for a body of so many bytes, or raises Refusal
     on_large_request: Stages
     on_headers: Stages
@@ -132,15 +129,6 @@ class Pipeline:
     mcp: Pipeline | None = field(default=None, kw_only=True)  # the same for requests to the MCP gateway
     profiles: Profiles | None = field(default=None, kw_only=True)  # the MCP gateway's
     renewed: Callable[[str], Awaitable[Mapping[str, str]]] | None = field(default=None, kw_only=True)  # its sessions
-
-    async def settle_unread(self, exchange: Exchange) -> None:
-        """Settle and record an exchange whose answer passed unread."""
-        if exchange.request.place is not None:
-            exchange.request.place.leave()
-        try:
-            await self.on_end(exchange)
-        finally:
-            self.services.telemetry.in_flight -= 1
 
     def learn(self, try_: Try) -> None:
         """Take in Envoy's report of a try: for the metrics, for records, for cool-downs and for latency routing."""
@@ -184,11 +172,10 @@ def build(settings: Settings, services: Services) -> Pipeline:
         HideUsage(),
         *([Annotate()] if settings.usage.cost_in_response else []),
         *kept.keep_turn,
-        Extend(reserve.extend, trusting=settings.usage.trust_output_limits),
+        Extend(reserve.extend),
     ]
     events = Events(on_event, services.telemetry.stage)
-    why_read = unread.why_read(settings, events)
-    read = _read(settings, services, events, unread=guard_output.unreadable, may_pass=why_read.enabled)
+    read = _read(settings, services, events, guard_output.unreadable)
 
     classify, own = Classify(quarantine=settings.quarantines), endpoints.own(settings, services)
     on_headers: list[Stage] = [classify, authenticate, Models(catalog), *own, admit]
@@ -206,7 +193,6 @@ def build(settings: Settings, services: Services) -> Pipeline:
         reserve,
         *accounting.tell_prompt(settings, services),
         forward,
-        *unread.follow(services, why_read),
     ]
     on_call: list[Stage] = [*kept.forget_turn, Open(ids, catalog), authorize, select, guard_input, reserve, forward]
     rest = CoolDown(partial(routing.cool_down, settings, services.history)), BadAnswer(), read
@@ -218,7 +204,7 @@ def build(settings: Settings, services: Services) -> Pipeline:
     lists = on_headers, on_large_headers, on_request, on_call, on_response, on_end
     large = InTurns([parse_large, *on_request[1:], Shed()], observe)
     ran = [Stages(each, observe) for each in lists]
-    models = Pipeline(settings, services, catalog, guarded, why_read, admit.take, large, *ran)
+    models = Pipeline(settings, services, catalog, guarded, admit.take, large, *ran)
     return _with_tools(models, authenticate, admit, reserve=reserve, settle=settle)
 
 
@@ -267,9 +253,7 @@ def _parse(settings: Settings, catalog: Catalog, admit: Admit) -> tuple[Parse, P
     return Parse(*reading, hosted_tools=limits.hosted_tools), ParseLarge(*reading, hosted_tools=limits.hosted_tools)
 
 
-def _read(
-    settings: Settings, services: Services, events: Events, unread: Callable[[Exchange], None], *, may_pass: bool
-) -> Read:
+def _read(settings: Settings, services: Services, events: Events, unread: Callable[[Exchange], None]) -> Read:
     limits = settings.limits
     return Read(
         events,
@@ -278,6 +262,5 @@ def _read(
         empty_limit=limits.stream_empty,
         cost=settings.usage.cost_in_response,
         unread=unread,
-        may_pass=may_pass,
         hold=partial(services.in_flight.hold, limits.answer_memory),
     )

@@ -193,7 +193,6 @@ class Read:
         empty_limit: int,
         cost: bool,
         unread: Callable[[Exchange], None] = lambda _exchange: None,
-        may_pass: bool = False,
         hold: Callable[[int], bool] = lambda _size: True,
     ) -> None:
         self._events = events
@@ -203,7 +202,6 @@ class Read:
         self._body_limit = body_limit
         self._empty_limit = empty_limit
         self._cost = cost
-        self._may_pass = may_pass
 
     def __call__(self, exchange: Exchange) -> Continue:
         told, withheld, headers = exchange.answer.told, exchange.answer.withheld, exchange.answer.head.headers
@@ -227,9 +225,6 @@ class Read:
             return Continue(told, withheld)
         if has_guards(exchange) and isinstance(framing, AWSEventStream):
             self._unread(exchange)
-        if self._may_pass and contract.WATCHED in exchange.answer.head.hop and not self._has_to_read(exchange, framing):
-            exchange.answer.unread = True
-            return Continue(told, withheld)
         exchange.answer.report = Report()
         if is_translated(exchange) and (usage := exchange.answer.head.hop.get(contract.USAGE)) is not None:
             exchange.answer.report.told_usage = told_usage = contract.decode_usage(usage.encode())
@@ -244,10 +239,6 @@ class Read:
         if reader.changes_length:
             withheld += ("content-encoding", "content-length")
         return Continue(told, withheld, read_answer=True)
-
-    def _has_to_read(self, exchange: Exchange, framing: Framing) -> bool:
-        """False for an answer that Envoy follows and no stage has to see."""
-        return not isinstance(framing, SSE) or is_translated(exchange) or bool(self._events.reason(exchange))
 
 
 def named(exchange: Exchange) -> Mapping[str, str]:
@@ -302,9 +293,6 @@ class Count:
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
         return True
 
-    def reason(self, exchange: Exchange) -> str:  # noqa: ARG002
-        return ""  # Envoy's access log tells as much
-
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
         report, observe = exchange.answer.report, exchange.request.dialect.observe
         assert report is not None, "Read wrote it"
@@ -350,9 +338,6 @@ class HideUsage:
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         return exchange.answer.usage_hidden and isinstance(framing, SSE)
 
-    def reason(self, exchange: Exchange) -> str:
-        return "the client did not ask for its usage, so that event is left out" if exchange.answer.usage_hidden else ""
-
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
         return [event for event in events if not event.usage_only]
 
@@ -365,11 +350,6 @@ class Annotate:
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
         return charged(exchange) is not None and bool(exchange.request.dialect.answers.usage_at)
-
-    def reason(self, exchange: Exchange) -> str:
-        targets = exchange.route.targets if exchange.answer.target is None else (exchange.answer.target,)
-        priced = exchange.request.dialect.answers.usage_at and any(target.price is not None for target in targets)
-        return "its cost is written into it" if priced else ""
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
         at = exchange.request.dialect.answers.usage_at
@@ -390,21 +370,12 @@ class Extend:
     changes_length = False
     merges = True
 
-    def __init__(self, extend: Callable[[Exchange], Awaitable[Refusal | None]], *, trusting: bool = False) -> None:
+    def __init__(self, extend: Callable[[Exchange], Awaitable[Refusal | None]]) -> None:
         self._extend = extend
-        self._trusting = trusting  # providers keep to the limit in the request
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         reservation = exchange.money.reservation
         return reservation.held and reservation.enough < math.inf and not isinstance(framing, WholeBody)
-
-    def reason(self, exchange: Exchange) -> str:
-        reservation = exchange.money.reservation
-        if not reservation.held or reservation.enough == math.inf:
-            return ""
-        if reservation.usual or reservation.output < reservation.output_tokens:
-            return "a budget holds the usual output, and more as it grows"
-        return "" if self._trusting else "a budget ends it where it passes its limit"
 
     async def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
         report = exchange.answer.report

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from extproc.access.auth import IssuedKey
 from extproc.cache.answers import Answers
 from extproc.exchange.admission import InFlight
-from extproc.exchange.unread.waiting import Waiting
 from extproc.guardrails import Audits, Results
 from extproc.money.accounting.books import Books
 from extproc.money.accounting.tries import FailedTries
@@ -35,7 +34,6 @@ class Services:
     telemetry: Telemetry
     now: Callable[[], float] = time.time  # seconds since the epoch
     tools: Tools = field(default_factory=Tools)  # helpers of budgets: alerts, grants, usual outputs, exact counts
-    waiting: Waiting = field(default_factory=Waiting)  # exchanges whose answers pass unread
     in_flight: InFlight = field(default_factory=InFlight)  # requests, and bytes of their bodies
     results: Results = field(default_factory=Results)  # results of tools in quarantine
     audits: Audits = field(default_factory=Audits)  # questions to services that only records wait for

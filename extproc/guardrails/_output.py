@@ -66,9 +66,6 @@ class GuardOutput:
         guarding.watch = self._watch(exchange, guarding, plain=plain)
         return True
 
-    def reason(self, exchange: Exchange) -> str:  # noqa: ARG002
-        return "guardrails read answers"
-
     def _watch(self, exchange: Exchange, guarding: Guarding, *, plain: bool) -> Watch:
         guards, vault = list(guarding.guards), guarding.vault
         restore: Guard | None = None

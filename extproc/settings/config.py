@@ -172,26 +172,6 @@ class ProcessorSettings(Section):
 class UsageSettings(Section):
     """Counting of usage, and its display to clients."""
 
-    mode: Literal["body", "log"] = Field(
-        "body",
-        description="Source of the token counts of streamed answers. `body`: the gateway reads every answer. `log`: "
-        "an answer that nothing has to look at passes unread. Envoy keeps its end and counts its bytes, and the access "
-        "log of the try tells the gateway. `log` takes less CPU time for each event; docs/fast-streams.md says "
-        "what it changes. Plain answers are always read.",
-    )
-    trust_output_limits: bool = Field(
-        False,
-        description="With `mode: log`, let answers pass unread where a budget in tokens or USD applies and holds the "
-        "worst that the request can come to. Such an answer is not ended when its provider ignores the output limit in "
-        "the request; it is charged what was held at most. Without it these answers are read.",
-    )
-    log_interval: PositiveDuration = Field(
-        10.0,
-        ge=1,
-        le=60,
-        description="With `mode: log`, time between two reports of Envoy that an answer goes on, `1s` to `60s`. After "
-        "three intervals without a report the exchange is settled at the most it can have come to.",
-    )
     cost_in_response: bool = Field(
         False,
         description="Add `cost`, in USD, to the usage in answers of OpenAI's APIs. Answers of unknown price have none.",

@@ -88,9 +88,8 @@ class LimitsSettings(Section):
     stream_idle: PositiveDuration = Field(
         600.0,
         description="Longest silence in the middle of an answer, also where the client does not read. A stream then "
-        "ends with the error `provider_timeout`; a plain answer breaks off. With `usage.mode: log`, streams of "
-        "providers with a longer `timeout` are read. Answers that nothing reads, such as errors and web pages, end "
-        "after the longer of the two.",
+        "ends with the error `provider_timeout`; a plain answer breaks off. Answers that "
+        "nothing reads, such as errors and web pages, end after the provider's `timeout` where that is longer.",
     )
     answer_buffer: Size = Field(
         256 << 10,
@@ -112,8 +111,8 @@ class LimitsSettings(Section):
         le=3600,
         description="Silence in a streamed answer after which its client gets a comment, `: keep-alive`, so that "
         "proxies and clients in between do not hang up; `1s` to `1h`, or `0s` for none. Only once the provider has "
-        "sent the first bytes: until then another target may still serve. Not in answers that pass unread "
-        "(`usage.mode: log`), and not for clients whose API has no comments.",
+        "sent the first bytes: until then another target may still serve. Not "
+        "for clients whose API has no comments.",
     )
     output_tokens: int | None = Field(
         None,

@@ -33,16 +33,12 @@ TIMEOUT = "x-extproc-timeout"  # milliseconds that a try may take to begin its a
 DIALECT = "x-extproc-dialect"  # the client's dialect, for tries that translate
 SESSION = "x-extproc-mcp-session"  # the session at an MCP server that a call uses, see `mcp.servers.SessionTicket`
 BOUND = "x-extproc-mcp-bound"  # most bytes of an event of a streamed result, and the message in place of a larger one
-WATCH = "x-extproc-watch"  # present: a streamed answer may pass unread, so Envoy follows it
 PROVIDER = "x-extproc-provider"  # attach mode only: the provider, for the owner's routes to match on
 
 # Response header of an answer that Envoy itself gave inside the hop, in place of a provider's answer. Its value is the
 # reason: connect, reset, timeout, overflow, unhealthy, credential, unsupported or other; or the code with which a try
 # refused the request.
 HOP = "x-extproc-hop"
-
-# Response header of an answer that Envoy follows.
-WATCHED = "x-extproc-watched"  # present
 
 # Response headers of an answer that a try translated.
 TRANSLATED = "x-extproc-translated"  # present
@@ -56,11 +52,10 @@ ORDER_NAMESPACE = "ai.groups"
 ORDER_KEY = "priority_groups"
 # Dynamic metadata with the attributes of the exchange's span, see `telemetry.traces`.
 TRACE_NAMESPACE = "ai.trace"
-# Dynamic metadata of a try's access log entry: id, attempt, targets, timeout, watch.
+# Dynamic metadata of a try's access log entry: id, attempt, targets, timeout.
 LOG_NAMESPACE = "ai"
 LOG_ID = "id"
 BOUND_NAMESPACE = "ai.mcp"  # the value of BOUND, for Envoy's script
-SEEN_NAMESPACE = "ai.seen"  # what Envoy saw of an answer that it followed, see `unread`
 
 # Dynamic metadata of Envoy's jwt_authn filter, which the gateway attachment receives: claims_key(), failure_key().
 JWT_NAMESPACE = "envoy.filters.http.jwt_authn"

@@ -493,7 +493,6 @@ class ClientAnswer:
     withheld: tuple[str, ...] = field(init=False)  # headers of the answer that the client does not get
     # Read
     report: Report | None = None  # None: the answer cannot be read
-    unread: bool = False  # the body passes unread, and the try's access log settles the exchange
     reader: Reader | None = None  # reader of the answer's body; None: it passes unread
     usage_hidden: bool = False  # True: the gateway asked for the usage event, the client did not
     # event by event
@@ -521,7 +520,7 @@ class Exchange:
     error: str = ""  # code of the refusal, or of the early end
     seconds: float = 0.0  # from the request's headers to the end of the answer
 
-    def end(self, *, refused: str = "", whole: bool = False, bug: bool = False, seconds: float | None = None) -> None:
+    def end(self, *, refused: str = "", whole: bool = False, bug: bool = False) -> None:
         """Decide how the exchange ended. The first call counts: later events are consequences.
 
         `refused` is the code of a refusal. `whole`: the answer reached its end. `bug`: an exception of the gateway's
@@ -549,4 +548,4 @@ class Exchange:
         self.ending = ending
         told = answer.report.error if whole and answer.report is not None else ""  # an error in the answer itself
         self.error = refused or answer.unreached or told or ending.code
-        self.seconds = time.perf_counter() - self.started if seconds is None else seconds
+        self.seconds = time.perf_counter() - self.started

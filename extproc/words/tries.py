@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 OUTCOMES = (
@@ -24,31 +23,6 @@ _OF_REQUEST = (501, 505)  # statuses that say what a request may not ask for, no
 
 
 @dataclass(slots=True, frozen=True)
-class Seen:
-    """What Envoy saw of an answer that it followed for the gateway, see `unread`. Each window stands at its place, in
-    bytes from the beginning of the body.
-    """
-
-    head: bytes = b""
-    usage: bytes = b""  # around the latest usage object
-    usage_at: int = 0
-    tail: bytes = b""
-    tail_at: int = 0
-    size: int = 0  # bytes that were counted: before the latest line of data, or all
-    lines: int = 0  # lines of data in the counted bytes
-    times: Sequence[tuple[int, float]] = ()  # the first pieces: where each began, seconds after the headers
-    ended: bool = False  # the answer reached its end
-
-
-@dataclass(slots=True, frozen=True)
-class UnderWay:
-    """A try that goes on, as Envoy says from time to time."""
-
-    exchange_id: str
-    attempt: int
-
-
-@dataclass(slots=True, frozen=True)
 class Try:
     """One try at a provider, as Envoy saw it. Times are in seconds; `first_byte` is None when none came."""
 
@@ -64,7 +38,6 @@ class Try:
     request_bytes: int = 0
     answer_bytes: int = 0
     streamed: bool = False
-    seen: Seen | None = None  # None: Envoy did not follow the answer
     consumer: str = ""  # name of the exchange's consumer
 
     @property

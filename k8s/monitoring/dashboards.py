@@ -288,7 +288,6 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
             ),
             Panel("Duration of guardrail services", "s", _quantiles("extproc_guardrail_call_seconds", "guardrail")),
             Panel("Cache of answers", "reqps", [(_rate("extproc_cache_total", "outcome"), "{{outcome}}")]),
-            Panel("Answers that passed unread", "reqps", [(_rate("extproc_unread_total", "outcome"), "{{outcome}}")]),
             Panel(
                 "Requests that Envoy ended",
                 "reqps",

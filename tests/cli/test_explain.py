@@ -423,33 +423,6 @@ async def test_the_limit_of_the_output_is_told(settings):
     assert of(rows, "output") == []
 
 
-@pytest.mark.parametrize(
-    ("text", "more", "says"),
-    [
-        (
-            "usage: {mode: log}",
-            {"stream_options": {"include_usage": True}},
-            "the answer passes unread if it is streamed",
-        ),
-        ("usage: {mode: log}", {}, "the answer is read: the client did not ask for its usage"),
-        ("usage: {mode: log}", {"stream": False}, "the answer is read: it is plain"),
-        (
-            LIMITED + "usage: {mode: log}",
-            {"stream_options": {"include_usage": True}},
-            "the answer is read: a budget ends",
-        ),
-    ],
-)
-async def test_why_an_answer_is_read(settings, text, more, says):
-    rows, _ = await told(settings, chat("m", **{"stream": True, **more}), text)
-    assert any(line.startswith(says) for line in of(rows, "envoy")), rows
-
-
-async def test_of_the_body_mode_nothing_is_said(settings):
-    rows, _ = await told(settings, chat("m", stream=True))
-    assert not any("the answer" in line and "read" in line for line in of(rows, "envoy"))
-
-
 MEETING = """
 guardrails:
   - {name: mask, kind: regex, action: mask, patterns: {word: 'blue'}}

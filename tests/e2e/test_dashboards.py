@@ -38,7 +38,6 @@ stores: {counters: "memory:"}
 # Panels of events that the gateway of this test does not have.
 QUIET = {
     "Answers per hour without a price",
-    "Answers that passed unread",
     "Cache of answers",
     "Duration of guardrail services",
     "Failures of guardrails",

@@ -94,19 +94,6 @@ def test_two_workers_share_the_load_and_each_gets_the_logs_of_its_own_tries(gate
         assert gateway.metric("process_resident_memory_bytes", worker=str(number)) > 0
 
 
-def test_answers_that_pass_unread_are_settled_by_the_worker_of_their_exchange(start: Start):
-    tokens = "  - {name: tokens, unit: tokens, limit: 1000000000, window: hour}\n"  # a budget that may end a stream
-    yaml = YAML.replace(tokens, "")
-    gateway = start(yaml + "usage: {mode: log}\n", env={"BENCH_KEY": KEY}, up=True)
-    message = load.request("stub", stream=True, usage=True)
-    result = asyncio.run(load.run(int(gateway.url.rpartition(":")[2]), message, total=200, concurrency=20))
-    assert result.errors == []
-    eventually(lambda: rows(gateway) == 200)
-    assert gateway.metric("extproc_unread_total", outcome="told") == 200
-    assert min(gateway.metric("extproc_unread_total", outcome="told", worker=str(number)) for number in range(2)) > 50
-    assert {entry["usage_source"] for entry in gateway.exchanges()} == {"provider"}
-
-
 def test_an_end_that_only_the_log_knows_reaches_the_worker_of_its_exchange(start: Start, provider: Scripted):
     """Envoy answers 503 in the place of a stream that broke off while the worker looked at its head."""
     yaml = f"""

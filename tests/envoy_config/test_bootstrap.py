@@ -86,7 +86,7 @@ def every(value: object, key: str) -> list:
     return [hit for item in value for hit in every(item, key)] if isinstance(value, list) else []
 
 
-@pytest.mark.parametrize("text", [MINIMAL, MANY, MINIMAL + "usage: {mode: log}"])
+@pytest.mark.parametrize("text", [MINIMAL, MANY])
 def test_the_yaml_is_the_tree(text):
     tree = make(text, admin_port=9901)
     shown = rendered(text, admin_port=9901)
@@ -340,7 +340,7 @@ def test_the_processors_address_is_configured():
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("text", [MINIMAL, MANY, MINIMAL + "usage: {mode: log}"])
+@pytest.mark.parametrize("text", [MINIMAL, MANY])
 def test_envoy_accepts_it(text, validate, tmp_path, certificate):
     text = text.replace("/cert.pem", str(certificate[0])).replace("/key.pem", str(certificate[1]))
     settings = parse(text)
@@ -432,25 +432,3 @@ def test_without_tokens_and_certificates_their_filters_are_absent():
     assert "jwt_authn" not in found
     assert "request_attributes" not in found["ext_proc"]
     assert "forwarding_namespaces" not in found["ext_proc"]["metadata_options"]
-
-
-def test_streams_are_followed_only_where_the_settings_say_so():
-    body, log = make(MINIMAL), make(MINIMAL + "usage: {mode: log, log_interval: 7s}")
-    assert not any(entry["name"].endswith(".lua") for entry in manager(body, "try-openai")["http_filters"])
-    inner = manager(log, "try-openai")
-    names = [entry["name"].rpartition(".")[2] for entry in inner["http_filters"]]
-    assert names[:3] == ["header_to_metadata", "lua", "ext_proc"]  # before: it sees what leaves the attempt attachment
-    assert inner["access_log_options"] == {"access_log_flush_interval": "7s"}
-    assert "access_log_options" not in manager(body, "try-openai")
-    disabled = [
-        (route["name"], sorted(name.rpartition(".")[2] for name in route.get("typed_per_filter_config", {})))
-        for route in routes(log, "try-openai")
-    ]
-    assert disabled == [
-        ("every-try", []),
-        ("later-tries", []),
-        ("plain", ["ext_proc"]),
-        ("unwatched", ["ext_proc", "lua"]),
-    ]
-    assert "windows" in str(inner)
-    assert "windows" not in str(manager(log, "public"))

@@ -50,7 +50,6 @@ OTHERS = (
     "cache: {rules: [{}]}",
     "telemetry: {traces: {otlp: 'http://127.0.0.1:4317'}}",
     "virtual_models: {v: {targets: [{model: m}], retry: {attempts: 4, per_try_timeout: 1000s}}}",
-    "usage: {mode: log}",
     "processor: {workers: 3}",
 )
 

@@ -25,7 +25,6 @@ from extproc.dialects import client_apis, provider_apis
 from extproc.envoy.server import access_log, wire
 from extproc.exchange.parsing import OWN_PATHS
 from extproc.exchange.translation.translate import Stream, Translation
-from extproc.exchange.unread.windows import Reading
 from extproc.settings import checks, config
 from extproc.settings.document import ConfigError
 from extproc.wire.framing import EMPTY, slices
@@ -43,7 +42,6 @@ from extproc.words.contract import Service
 from extproc.words.dialect import NATIVE, PLACE, Ask, Endpoint, Report
 from extproc.words.errors import Refusal
 from extproc.words.said import Called
-from extproc.words.tries import Try
 from tests.conftest import make_world
 from tests.dialects.shapes import SHAPES
 from tests.fuzz import rpc
@@ -505,7 +503,7 @@ def _body(phase: str, body: bytes, *, end: bool) -> bytes:
 
 
 def entries(data: bytes) -> None:
-    """Each entry of the access log is read; what Envoy saw of an answer is a report."""
+    """Each entry of the access log is read."""
     given = json.loads(data)
     message = _message(given) if isinstance(given, dict) else None
     if message is None:
@@ -514,9 +512,6 @@ def entries(data: bytes) -> None:
     assert name == message.identifier.log_name
     if name.startswith(contract.TRY_PREFIX):
         assert len(found) == len(message.http_logs.log_entry), "no entry hides another"
-    for entry in found:
-        if isinstance(entry, Try) and entry.seen is not None:
-            _check_report(Reading(entry.seen, entry.answer_bytes, SPOKEN["openai_chat"], 1 << 20).report, 1 << 62)
 
 
 def entry_bytes(data: bytes) -> None:
@@ -535,13 +530,11 @@ def _message(given: dict[str, Any]) -> pb.StreamAccessLogsMessage | None:
         for one in given.get("entries", ()):
             entry = message.http_logs.log_entry.add()
             common, response = entry.common_properties, entry.response
-            for namespace, key in ((contract.LOG_NAMESPACE, "told"), (contract.SEEN_NAMESPACE, "seen")):
-                if key in one:
-                    common.metadata.filter_metadata[namespace].update(one[key])
+            if "told" in one:
+                common.metadata.filter_metadata[contract.LOG_NAMESPACE].update(one["told"])
             for flag in one.get("flags", ()):
                 setattr(common.response_flags, flag, True)
             common.duration.seconds = int(one.get("seconds", 1))
-            common.intermediate_log_entry = one.get("under_way", False)
             response.response_code.value = int(one.get("status", 200))
             response.response_body_bytes = int(one.get("bytes", 0))
             response.response_code_details = one.get("details", "")
@@ -638,21 +631,11 @@ EXCHANGES = [
 
 def _entry_seeds() -> list[bytes]:
     told = {"id": "a", "attempt": 1, "targets": "m,n%2Fx", "timeout": 60000}
-    seen = {
-        "head": base64.b64encode(b'data: {"model":"m","choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n').decode(),
-        "usage": base64.b64encode(b'data: {"usage":{"prompt_tokens":3,"completion_tokens":2}}\n\n').decode(),
-        "usage_at": 200,
-        "tail": base64.b64encode(b"data: [DONE]\n\n").decode(),
-        "tail_at": 300,
-        "count": "320:4",
-        "times": "0:100 60:250",
-        "ended": True,
-    }
     html = {"content-type": "text/html", "retry-after": "5"}
     given = [
-        {"name": "try-a", "entries": [{"told": told, "details": "via_upstream", "bytes": 320, "seen": seen}]},
+        {"name": "try-a", "entries": [{"told": told, "details": "via_upstream", "bytes": 320}]},
         {"name": "try-a", "entries": [{"told": told, "flags": ["upstream_overflow"], "status": 503, "headers": html}]},
-        {"name": "try-a", "entries": [{"told": told, "under_way": True}, {"told": told, "status": 0, "seconds": 60}]},
+        {"name": "try-a", "entries": [{"told": told}, {"told": told, "status": 0, "seconds": 60}]},
         {"name": "gateway", "entries": [{"details": "request_headers_timeout", "status": 408}, {"status": 500}]},
     ]
     return [json.dumps(one).encode() for one in given]

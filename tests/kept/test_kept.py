@@ -9,7 +9,8 @@ from extproc.access.kept.stages import Seal
 from extproc.dialects import Finder, client_apis
 from extproc.settings.checks import doubts
 from extproc.upstream.providers import ProviderSettings
-from extproc.words.exchange import Consumer, Kept, Target
+from extproc.wire.framing.json import WholeBody
+from extproc.words.exchange import Consumer, Kept, ResponseHead, Target
 from extproc.words.values import Secret
 from tests.exchanges import new_exchange, write
 
@@ -59,9 +60,9 @@ def exchange_of(dialect, body, *providers, **more):
     return made
 
 
-def test_only_answers_that_are_kept_have_to_be_read():
+def test_only_ids_of_answers_that_are_kept_are_sealed():
     seal = Seal(ids(a="A_KEY", keyless=None))
-    for dialect, body, provider, read in (
+    for dialect, body, provider, sealed in (
         ("openai_responses", {}, "a", True),
         ("openai_responses", {"store": False}, "a", False),
         ("openai_responses", {}, "keyless", False),
@@ -69,7 +70,9 @@ def test_only_answers_that_are_kept_have_to_be_read():
         ("openai_responses_compact", {}, "a", False),
         ("openai_batches", {}, "a", True),
     ):
-        assert bool(seal.reason(exchange_of(dialect, body, provider))) is read, (dialect, body, provider)
+        made = exchange_of(dialect, body, provider)
+        made.answer.target, made.answer.head = made.route.targets[0], ResponseHead(200, {})
+        assert seal.needed(made, WholeBody(1000)) is sealed, (dialect, body, provider)
 
 
 def test_a_consumer_that_only_a_token_names_is_another_one():

@@ -4,7 +4,7 @@ from extproc.envoy.server.access_log import read
 from extproc.wire.pb import extproc_pb2 as pb
 from extproc.words import contract
 from extproc.words.exchange import Target
-from extproc.words.tries import OUTCOMES, DownstreamEnd, Seen, Try, UnderWay
+from extproc.words.tries import OUTCOMES, DownstreamEnd, Try
 
 TARGETS = contract.encode_targets([Target("one", "a", "model-1"), Target("two/x", "b", "model-2")])
 
@@ -190,35 +190,3 @@ def test_only_the_first_message_of_a_stream_names_the_log():
 
 def test_a_message_without_entries_is_accepted():
     assert read(b"", "gateway") == ("gateway", [])
-
-
-def test_windows_of_an_answer_that_envoy_followed():
-    found = entry(told={"id": "x-1", "attempt": 2.0, "targets": TARGETS, "watch": "1"})
-    told = {"head": "aGVhZA==", "tail": "dGFpbA==", "tail_at": 96.0, "usage": "dXNhZ2U=", "usage_at": 40.0}
-    told |= {"count": "100:7", "times": "0:0 30:12", "ended": True}
-    found.common_properties.metadata.filter_metadata[contract.SEEN_NAMESPACE].update(told)
-    [try_] = read(message(found), "")[1]
-    assert try_.seen == Seen(
-        head=b"head",
-        usage=b"usage",
-        usage_at=40,
-        tail=b"tail",
-        tail_at=96,
-        size=100,
-        lines=7,
-        times=((0, 0.0), (30, 0.012)),
-        ended=True,
-    )
-
-
-def test_an_answer_that_envoy_followed_and_that_had_no_body():
-    found = entry()
-    found.common_properties.metadata.filter_metadata[contract.SEEN_NAMESPACE].update({"count": "0:0", "ended": True})
-    assert read(message(found), "")[1][0].seen == Seen(ended=True)
-    assert one().seen is None
-
-
-def test_a_try_that_goes_on():
-    found = entry(0, "", told={"id": "x-1", "attempt": 2.0, "targets": TARGETS})
-    found.common_properties.intermediate_log_entry = True
-    assert read(message(found), "")[1] == [UnderWay("x-1", 2)]

@@ -27,7 +27,7 @@ listener: {port: 1234, max_connections: 7}
 auth: {required: false, jwt: [{issuer: i, audiences: [x], jwks: file:/k}]}
 attribution: {prefix: x-other-}
 telemetry: {access_log: "off", traces: {otlp: "http://127.0.0.1:1"}, log_buffer: 1MiB}
-usage: {mode: log, cost_in_response: true}
+usage: {cost_in_response: true}
 limits: {exchanges: 5}
 stores: {counters: "sqlite:a.db"}
 status: {port: 1}
@@ -38,12 +38,10 @@ def test_what_binds_at_the_start_stays_and_the_rest_of_its_section_changes():
     now, new = parse(NOW), parse(NEXT)
     found = fixed(new, now)
     assert (found.stores, found.status) == (now.stores, now.status)
-    assert (found.usage.mode, found.usage.cost_in_response) == ("body", True)
+    assert found.usage.cost_in_response
     assert (found.telemetry.access_log, found.telemetry.log_buffer) == ("off", now.telemetry.log_buffer)
     assert (found.listener.port, found.listener.max_connections) == (1234, 20_000)
-    assert changes_of_fixed(new, now) == [
-        *("status", "stores", "usage.mode", "listener.max_connections", "telemetry.log_buffer")
-    ]
+    assert changes_of_fixed(new, now) == [*("status", "stores", "listener.max_connections", "telemetry.log_buffer")]
     assert changes_of_fixed(found, now) == []
 
 

@@ -86,7 +86,7 @@ prices:
 unknown_price: warn
 guardrails:
   - {name: words, kind: regex, on: [input], action: audit, patterns: {word: "(?i)word"}}
-usage: {mode: body, cost_in_response: true}
+usage: {cost_in_response: true}
 stores: {counters: "memory:"}
 limits: {request_body: 20MiB, json_depth: 128, buffered_response: 10MiB, stream_idle: 600s}
 telemetry: {access_log: stdout}
@@ -324,7 +324,7 @@ def test_the_json_schema_has_every_section():
             WORKERS_IN_MEMORY,
             "5:10: stores.counters: memory: counts in each worker alone: use sqlite: or redis:",
         ),
-        ("usgae: {mode: log}", "5:1: usgae: there is no such setting; did you mean 'usage'?"),
+        ("usgae: {cost_in_response: true}", "5:1: usgae: there is no such setting; did you mean 'usage'?"),
         (
             "consumers: [{name: a, keys: [{evn: K}]}]",
             "5:31: consumers.0.keys.0.evn: there is no such setting; did you mean 'env'?",

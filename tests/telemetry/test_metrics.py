@@ -57,7 +57,6 @@ def touch_all(telemetry, exchange):
     telemetry.guardrail(Verdict("g", "input", "failed", reason="timeout"))
     telemetry.guardrail_call("g", "webhook", "ok", 0.1)
     telemetry.budget("b", "denied")
-    telemetry.unread("told")
     telemetry.budget_used("b", lambda: 0.5)
     unpriced = ended(exchange)
     unpriced.money.cost = None

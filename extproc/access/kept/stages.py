@@ -161,17 +161,10 @@ class Seal:
         self._ids = ids
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
-        translated = contract.TRANSLATED in exchange.answer.head.hop
-        return self._seals(exchange) and not translated
-
-    def reason(self, exchange: Exchange) -> str:
-        return "its provider keeps it, and its id is written anew" if self._seals(exchange) else ""
-
-    def _seals(self, exchange: Exchange) -> bool:
-        if not exchange.route.kept.sealing:
+        kept, answer = exchange.route.kept, exchange.answer
+        if not kept.sealing or contract.TRANSLATED in answer.head.hop:
             return False
-        targets = exchange.route.targets if exchange.answer.target is None else (exchange.answer.target,)
-        return bool(exchange.route.kept.ids) or any(self._ids.able(target.provider) for target in targets)
+        return bool(kept.ids) or (answer.target is not None and self._ids.able(answer.target.provider))
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
         report, ids, objects = (

@@ -45,7 +45,6 @@ from extproc.envoy.envoy_config.public import ENVOY_PREFIX
 from extproc.envoy.envoy_config.secrets import secret_file, secret_name
 from extproc.envoy.envoy_config.typed import pack, seconds
 from extproc.envoy.resources import stem
-from extproc.exchange import unread
 from extproc.settings.config import Settings
 from extproc.tools.mcp.settings import HOP as MCP_HOP
 from extproc.upstream.providers import Credential, ProviderSettings
@@ -110,8 +109,7 @@ def _manager(
 ) -> hcmv3.HttpConnectionManager:
     hop = contract.try_cluster(name)
     filters = [
-        _log_metadata(settings),
-        *([_follow()] if _follows(settings) else []),
+        _log_metadata(),
         *([_bound()] if name.startswith(MCP_HOP) else []),
         _attempt(settings),
         _provider_headers(settings, provider),
@@ -135,7 +133,6 @@ def _manager(
         access_log=processor.try_logs(
             settings, hop, response=["retry-after", "content-type", "x-request-id", contract.HOP]
         ),
-        access_log_options=_heartbeat(settings) if _follows(settings) else None,
         tracing=traces.of_tries(settings, name),
         http_filters=filters,
         route_config=_routes(settings, name, provider, place),
@@ -150,28 +147,12 @@ def _bound() -> hcmv3.HttpFilter:
     return hcmv3.HttpFilter(name="envoy.filters.http.lua.bound", typed_config=pack(lua))
 
 
-def _heartbeat(settings: Settings) -> hcmv3.HttpConnectionManagerHcmAccessLogOptions:
-    """Entries of tries under way, too: so the gateway knows that an unread answer goes on."""
-    return hcmv3.HttpConnectionManagerHcmAccessLogOptions(
-        access_log_flush_interval=seconds(settings.usage.log_interval)
-    )
-
-
 def _answer_idle_timeout(settings: Settings, provider: ProviderSettings) -> float:
     """Longest silence in the middle of an answer. Before it begins, `timeout` of the provider decides alone."""
     return max(settings.limits.stream_idle, provider.timeout + 10)
 
 
-def _follows(settings: Settings) -> bool:
-    return settings.usage.mode == "log"
-
-
-def _follow() -> hcmv3.HttpFilter:
-    """Follows answers that pass unread, see `unread`. It stands before the attempt attachment: it sees what leaves."""
-    return typed.http_filter("lua", luav3.Lua(default_source_code=corev3.DataSource(inline_string=unread.script())))
-
-
-def _log_metadata(settings: Settings) -> hcmv3.HttpFilter:
+def _log_metadata() -> hcmv3.HttpFilter:
     """Facts of a try for its access log entry: the headers themselves are removed before they could be logged."""
 
     def rule(
@@ -185,7 +166,6 @@ def _log_metadata(settings: Settings) -> hcmv3.HttpFilter:
         rule(contract.ATTEMPT_COUNT, "attempt", headertometadatav3.ConfigValueType.NUMBER),
         rule(contract.TARGETS, "targets"),
         rule(contract.TIMEOUT, "timeout", headertometadatav3.ConfigValueType.NUMBER),
-        *([rule(contract.WATCH, "watch")] if _follows(settings) else []),
     ]
     return typed.http_filter("header_to_metadata", headertometadatav3.Config(request_rules=rules))
 
@@ -268,10 +248,6 @@ def _routes(settings: Settings, name: str, provider: ProviderSettings, place: st
         "later-tries": ([attends(contract.ATTEND_LATER), later], {}),
         "plain": ([], off),
     }
-    if _follows(settings):
-        watched = routev3.HeaderMatcher(name=contract.WATCH, present_match=True)
-        unwatched = {**off, "envoy.filters.http.lua": pack(luav3.LuaPerRoute(disabled=True))}
-        kinds |= {"plain": ([watched], off), "unwatched": ([], unwatched)}
     routes = [
         routev3.Route(
             name=which,

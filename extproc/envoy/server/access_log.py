@@ -6,7 +6,6 @@ Source: envoy/data/accesslog/v3/accesslog.proto.
 from __future__ import annotations
 
 import math
-from base64 import b64decode
 from collections.abc import Sequence
 
 from google.protobuf.duration_pb2 import Duration
@@ -14,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from extproc.envoy.server.wire import parsed
 from extproc.wire.pb import extproc_pb2 as pb
 from extproc.words import contract
-from extproc.words.tries import DownstreamEnd, Seen, Try, UnderWay, outcome_of
+from extproc.words.tries import DownstreamEnd, Try, outcome_of
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 METHOD = "StreamAccessLogs"
@@ -35,7 +34,7 @@ _DOWNSTREAM_REASONS = {
 }
 
 
-def read(data: bytes, log_name: str) -> tuple[str, Sequence[Try | UnderWay | DownstreamEnd]]:
+def read(data: bytes, log_name: str) -> tuple[str, Sequence[Try | DownstreamEnd]]:
     """The entries of one message, and the log's name: only the first message of a stream carries it. Raises
     Malformed.
     """
@@ -49,14 +48,12 @@ def read(data: bytes, log_name: str) -> tuple[str, Sequence[Try | UnderWay | Dow
     return log_name, [end for end in ends if end is not None]
 
 
-def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try | UnderWay:
+def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
     common, response = entry.common_properties, entry.response
     told = common.metadata.filter_metadata[contract.LOG_NAMESPACE].fields
     number = told["attempt"].number_value if "attempt" in told else 1
     attempt = int(number) if 1 <= number <= _MOST_ATTEMPTS else 1
     exchange_id = told[contract.LOG_ID].string_value if contract.LOG_ID in told else ""
-    if common.intermediate_log_entry:
-        return UnderWay(exchange_id, attempt)
     target = consumer = ""
     if "targets" in told:
         value = told["targets"].string_value
@@ -87,51 +84,7 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try | UnderWay:
         request_bytes=entry.request.request_body_bytes,
         answer_bytes=response.response_body_bytes,
         streamed=content_type.startswith("text/event-stream"),
-        seen=_seen_or_none(common.metadata),
         consumer=consumer,
-    )
-
-
-def _seen_or_none(metadata: pb.Metadata) -> Seen | None:
-    """Notes of the script of `unread`; None where it did not follow the answer, or cannot be read: an entry must not
-    take the others of its message with it.
-    """
-    try:
-        return _seen(metadata)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _seen(metadata: pb.Metadata) -> Seen | None:
-    """Raises ValueError or OverflowError for what the script does not write."""
-    if contract.SEEN_NAMESPACE not in metadata.filter_metadata:
-        return None
-    told = metadata.filter_metadata[contract.SEEN_NAMESPACE].fields
-
-    def window(name: str) -> bytes:
-        return b64decode(told[name].string_value) if name in told else b""
-
-    def number(name: str) -> int:
-        return int(told[name].number_value) if name in told else 0
-
-    def pairs(name: str) -> list[list[int]]:
-        return (
-            [[int(part) for part in pair.split(":")] for pair in told[name].string_value.split()]
-            if name in told
-            else []
-        )
-
-    ((size, lines),) = pairs("count") or [[0, 0]]
-    return Seen(
-        head=window("head"),
-        usage=window("usage"),
-        usage_at=number("usage_at"),
-        tail=window("tail"),
-        tail_at=number("tail_at"),
-        size=size,
-        lines=lines,
-        times=tuple((at, milliseconds / 1000) for at, milliseconds in pairs("times")),
-        ended="ended" in told,
     )
 
 

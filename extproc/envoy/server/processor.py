@@ -28,7 +28,6 @@ from extproc.envoy.server.reload import Reloads
 from extproc.envoy.server.server import Server
 from extproc.exchange import pipeline
 from extproc.exchange.services import Services
-from extproc.exchange.unread.waiting import Waiting
 from extproc.guardrails import Audits
 from extproc.money.accounting.alerts import Alerts
 from extproc.money.accounting.books import Books
@@ -109,7 +108,6 @@ class Processor:
             self._counters,
             telemetry,
             tools=Tools(telemetry.budget_used, self._alerts.tell, self._grants, Expected(), self._exact),
-            waiting=Waiting(telemetry.unread, telemetry.internal_error),
             audits=Audits(telemetry.internal_error),
             failed=self._failed,
             answers=_open_answers(settings),
@@ -151,7 +149,7 @@ class Processor:
         where = settings.processor
         mark = workers.mark(self._worker) if self._several else ""
         discovery = self._reloads.discovery
-        self._server = Server(lambda: self._pipeline, telemetry, self._services.waiting, mark, discovery)
+        self._server = Server(lambda: self._pipeline, telemetry, mark, discovery)
         path = where.sockets(self._socket)[self._worker]
         await self._server.start(socket=path, address=where.address, transport=where.transport)
         self._http.start()
@@ -159,8 +157,6 @@ class Processor:
             self._spawn(one.run(), one.name)
         self._spawn(self._watch_lag())
         self._spawn(self._alerts.run())
-        if settings.usage.mode == "log":
-            self._spawn(self._services.waiting.run())
         if self._services.servers is not None:
             self._spawn(self._services.servers.run())
         if self._worker:

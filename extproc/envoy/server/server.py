@@ -7,7 +7,6 @@ either every message has been answered, or the call fails, and then Envoy answer
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -16,14 +15,13 @@ from extproc.envoy.server.discovery import Discovery
 from extproc.exchange.attempt import AttemptStream
 from extproc.exchange.gateway import GatewayStream
 from extproc.exchange.pipeline import Pipeline
-from extproc.exchange.unread.waiting import Waiting
 from extproc.operate.telemetry.metrics import Telemetry
 from extproc.wire.pb import extproc_pb2 as pb
 from extproc.wire.transport import Call, Calls, Faults, Malformed, Transport
 from extproc.wire.transport.native import NativeServer
 from extproc.words import contract
 from extproc.words.actions import Attachment
-from extproc.words.tries import Try, UnderWay
+from extproc.words.tries import Try
 
 HEALTH = "grpc.health.v1.Health"
 
@@ -38,13 +36,11 @@ class Server:
         self,
         pipeline: Callable[[], Pipeline],
         telemetry: Telemetry,
-        waiting: Waiting | None = None,
         mark: str = "",
         discovery: Discovery | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._telemetry = telemetry
-        self._waiting = waiting or Waiting()
         self._mark = mark
         self._discovery = discovery or Discovery()
         self._health = _Health()
@@ -70,11 +66,8 @@ class Server:
         self._health.leave()
         self._discovery.leave()
         await asyncio.sleep(notice)
-        begun = time.monotonic()
-        await self._waiting.drain(grace)
         if self._transport is not None:
-            await self._transport.stop(max(0.0, grace - (time.monotonic() - begun)))
-            await self._waiting.drain(0)  # answers that passed unread meanwhile
+            await self._transport.stop(grace)
 
     async def look(self) -> None:
         """Look after the socket."""
@@ -89,9 +82,7 @@ class Server:
     def _calls(self) -> Calls:
         return {
             f"/{wire.SERVICE}/{wire.METHOD}": self._process,
-            f"/{access_log.SERVICE}/{access_log.METHOD}": lambda _metadata: _AccessLog(
-                self._pipeline, self._telemetry, self._waiting
-            ),
+            f"/{access_log.SERVICE}/{access_log.METHOD}": lambda _metadata: _AccessLog(self._pipeline, self._telemetry),
             f"/{HEALTH}/Check": lambda _metadata: _Check(self._health),
             f"/{HEALTH}/Watch": lambda _metadata: _Watch(self._health),
             **self._discovery.calls(),
@@ -186,21 +177,16 @@ class _AccessLog(Call):
     done = False
     lasts = True
 
-    def __init__(self, pipeline: Callable[[], Pipeline], telemetry: Telemetry, waiting: Waiting) -> None:
+    def __init__(self, pipeline: Callable[[], Pipeline], telemetry: Telemetry) -> None:
         self._pipeline = pipeline
         self._telemetry = telemetry
-        self._waiting = waiting
         self._name = ""
-        waiting.logs += 1
 
     async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
         self._name, entries = access_log.read(bytes(data), self._name)
         for entry in entries:
             if isinstance(entry, Try):
                 self._pipeline().learn(entry)
-                self._waiting.tell(entry)
-            elif isinstance(entry, UnderWay):
-                self._waiting.tell(entry)
             else:
                 self._telemetry.downstream_end(entry.reason)
                 if (failed := self._pipeline().services.failed) is not None:
@@ -212,7 +198,6 @@ class _AccessLog(Call):
 
     async def on_end(self) -> None:
         """A stream that ended tells no more."""
-        self._waiting.logs -= 1
 
 
 class _Health:

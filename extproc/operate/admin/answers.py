@@ -474,7 +474,6 @@ class Exchange(Spending, kw_only=True):
     finish_reasons: Maybe[Sequence[str]] = UNSET
     duration_ms: Maybe[float] = UNSET
     first_token_ms: Maybe[float | None] = UNSET
-    unread: Maybe[Annotated[bool, _is("Its answer passed unread: tokens and times are from Envoy's log")]] = UNSET
     skipped: Maybe[Annotated[Mapping[str, str], _is("Targets and why they were not tried")]] = UNSET
     guardrails: Maybe[Sequence[str]] = UNSET
     denied_by: Maybe[str] = UNSET

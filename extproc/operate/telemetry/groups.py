@@ -114,11 +114,6 @@ class Gateway(Group):
     heading = "metric of the gateway"
 
     _requests = counts("extproc_requests_total", "Exchanges, by operation and status.", "operation", "status")
-    unread = counter(
-        "extproc_unread_total",
-        "Answers that [passed unread](fast-streams.md): `told` by Envoy's log, or `untold`.",
-        "outcome",
-    )
     refusal = counter(
         "extproc_refusals_total", "Requests that the gateway refused, by [code](troubleshooting.md).", "code"
     )

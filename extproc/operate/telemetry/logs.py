@@ -102,8 +102,6 @@ def _served(exchange: Exchange) -> dict[str, Any]:
         entry["first_token_ms"] = round(exchange.answer.first_token * 1000, 3)
     if exchange.answer.tries:
         entry["tries"] = [asdict(try_) for try_ in exchange.answer.tries]
-    if exchange.answer.unread:
-        entry["unread"] = True
     if report is not None:
         entry["response_model"] = report.model[:256]
         entry["finish_reasons"] = [reason[:64] for reason in list(report.finish_reasons.values())[:8]]

@@ -103,9 +103,6 @@ class Translate:
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
         return True
 
-    def reason(self, exchange: Exchange) -> str:  # noqa: ARG002
-        return ""
-
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
         call = exchange.features[CALL]
         kept: list[Frame] = []

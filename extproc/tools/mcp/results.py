@@ -52,9 +52,6 @@ class GuardResult:
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
         return self.reads(exchange)
 
-    def reason(self, exchange: Exchange) -> str:  # noqa: ARG002
-        return "guardrails read results"
-
     async def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
         out: list[Frame] = []
         for event in events:

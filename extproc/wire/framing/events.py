@@ -38,10 +38,6 @@ class EventStage(Protocol):
         """True when the stage has something to do for this answer."""
         ...
 
-    def reason(self, exchange: Exchange) -> str:
-        """The reason, for people, why a streamed answer has to be read for this stage; empty where it may pass."""
-        ...
-
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Any:
         """The events that go on, of those that came together; `end` marks the last ones. It may be asynchronous. A
         Refusal ends the answer after the events already given.
@@ -60,12 +56,6 @@ class Events:
             (stage, inspect.iscoroutinefunction(type(stage).__call__), observe(type(stage).__name__))
             for stage in stages
         ]
-
-    def reason(self, exchange: Exchange) -> str:
-        """The reason why the streamed answer of an exchange has to be read; empty where it may pass."""
-        if exchange.request.dialect.endpoints.array(exchange.request.head.path):
-            return "the client takes one JSON array"
-        return next((reason for stage, *_ in self._stages if (reason := stage.reason(exchange))), "")
 
     def reader(self, exchange: Exchange, framing: Framing, inflate: Inflate | None = None) -> AnswerReader:
         """The reader of an exchange's answer, once its `report` is written."""
