@@ -22,7 +22,7 @@ from extproc.exchange.gateway import GatewayStream
 from extproc.exchange.pipeline import Pipeline, build
 from extproc.exchange.response import Count
 from extproc.exchange.services import Services
-from extproc.money.budgets import Expected, Tools
+from extproc.money.budgets import Expected, Tools, counter
 from extproc.operate.telemetry.metrics import Telemetry
 from extproc.settings.config import parse
 from extproc.stores.memory import MemoryCounters
@@ -183,6 +183,13 @@ def make_world(text="", counters=None):
     tools = Tools(telemetry.budget_used, expected=Expected())
     services = Services(counters, telemetry, clock, tools, answers=answers)
     return World(build(settings, services), services, clock, lines)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _counter():
+    """The process that counts tokens, and its socket, end with the tests."""
+    yield
+    counter.helper.end()
 
 
 @pytest.fixture(scope="session")

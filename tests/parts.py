@@ -4,7 +4,7 @@
 
 pytest-xdist collects every test in every process and reports each to a controller. Most tests of this project take
 milliseconds, so that took a third of the time of `make unit`. Here each process collects its own folders alone. A part
-is a folder, or several small ones. The largest begin first, in turn with those whose tests wait. The output of a part
+is a folder that waits, or one that is large, or several small ones. The largest begin first, in turn with those whose tests wait. The output of a part
 is printed when it has ended.
 """
 
@@ -41,7 +41,8 @@ def parts() -> list[list[str]]:
     least = SMALL * sum(size for size, _ in sized)
     found: list[tuple[int, list[str]]] = []
     for size, paths in sorted(filter(itemgetter(0), sized), reverse=True):
-        if found and found[-1][0] < least:
+        alone = any(WAITING & {Path(path).name for path in [*paths, *(found[-1][1] if found else [])]})
+        if found and found[-1][0] < least and not alone:
             found[-1] = (found[-1][0] + size, [*found[-1][1], *paths])
         else:
             found.append((size, paths))

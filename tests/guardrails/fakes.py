@@ -35,7 +35,7 @@ class Raising(Detector):
 
 
 class Slow(Detector):
-    def __init__(self, seconds=0.5):
+    def __init__(self, seconds=0.15):
         self._seconds = seconds
 
     def find(self, text, role, where):
