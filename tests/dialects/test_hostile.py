@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from extproc.dialects import client_apis, provider_apis
 from extproc.wire.framing.sse import SSE
@@ -21,6 +22,8 @@ from tests.fuzz.edits import PROGRAMS, changed_json, vocabulary
 from tests.fuzz.targets import GOLDEN
 
 NAMES = sorted(path.name for path in (GOLDEN / "answers").iterdir())
+WHOLE = {"openai_chat": ChatCompletion}
+STREAMED = {"openai_chat": ChatCompletionChunk}
 each = pytest.mark.parametrize("name", NAMES)
 
 
@@ -77,7 +80,14 @@ def read(dialect, body: bytes) -> None:
     msgspec.json.encode(answer)
     if (client := client_apis().get(dialect.name)) is not None:
         json.dumps(client.translation.encode_problem(400, problem))
-        json.dumps(client.translation.encode_answer(answer))
+        checked(WHOLE.get(dialect.name), client.translation.encode_answer(answer))
+
+
+def checked(type: Any, value: Any) -> None:
+    """It is JSON, and what the official SDK expects of an answer. Log probabilities pass as they came."""
+    json.dumps(value)
+    if type is not None and isinstance(value, dict) and "error" not in value:
+        type.model_validate(value | {"choices": [choice | {"logprobs": None} for choice in value["choices"]]})
 
 
 @each
@@ -90,7 +100,11 @@ def test_the_order_of_events_holds_for_any_stream(name, number, program):
             match frame:
                 case [str(kind), payload]:
                     found += decoder.feed(encoded(payload), kind)
-        in_order([*found, *decoder.end()])
+        in_order(found := [*found, *decoder.end()])
+        if (client := client_apis().get(name)) is not None:
+            encoder = client.translation.encoder()
+            for frame in SSE().feed(b"".join(encoder.feed(event) for event in found)):
+                checked(STREAMED.get(name), loaded(frame.data))
 
 
 def in_order(found: list[Any]) -> None:

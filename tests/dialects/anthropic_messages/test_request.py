@@ -1,11 +1,13 @@
 import base64
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.dialects import client_apis, provider_apis
+from extproc.wire.framing.json import InvalidJSON, parse
 from extproc.words.dialect import Destination
 from extproc.words.errors import Refusal
 from extproc.words.messages import (
@@ -24,6 +26,8 @@ from extproc.words.messages import (
     ToolResult,
 )
 from tests.dialects.neutral import assistant, user
+from tests.fuzz.edits import PROGRAMS, changed_json, vocabulary
+from tests.fuzz.targets import GOLDEN
 
 MESSAGES = client_apis()["anthropic_messages"]
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -610,56 +614,20 @@ def test_the_path_is_that_of_messages():
 
 # --- hostile requests
 
-FIELDS = [
-    *("model", "messages", "max_tokens", "system", "tools", "tool_choice", "thinking", "output_config", "metadata"),
-    *("role", "content", "type", "text", "source", "data", "media_type", "name", "input", "input_schema", "id"),
-    *("tool_use_id", "cache_control", "effort", "format", "schema", "stop_sequences", "extra_content", "google"),
-]
-VALUES = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-(2**70), 2**70),
-    st.floats(-1e300, 1e300),
-    st.sampled_from(["", "m", "user", "assistant", "text", "image", "document", "tool_use", "tool_result", "base64"]),
-    st.sampled_from(["thinking", "redacted_thinking", "enabled", "adaptive", "tool", "any", "json_schema", "high"]),
-    st.text(max_size=4),
-)
-JSON = st.recursive(
-    VALUES,
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), inner, max_size=5)
-    ),
-    max_leaves=20,
-)
-OBJECTS = st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), JSON, max_size=8)
-BLOCK = st.sampled_from([block for block, _ in [*BLOCKS.values(), *SAID.values()]]).flatmap(
-    lambda block: st.dictionaries(st.sampled_from(list(block)), JSON, max_size=1).map(lambda wrong: block | wrong)
-)
-LIKELY = st.builds(
-    lambda role, blocks, rest: question(messages=[{"role": role, "content": blocks}]) | rest,
-    st.sampled_from(["user", "assistant", "system"]),
-    st.lists(BLOCK, max_size=3),
-    st.dictionaries(st.sampled_from(FIELDS[2:9]) | st.text(max_size=3), JSON, max_size=2),
-)
+ASKED = [json.loads(path.read_bytes()) for path in sorted((GOLDEN / "requests/anthropic_messages").glob("*.json"))]
 
 
-@given(body=OBJECTS | LIKELY, model=st.sampled_from([OLD, NEW, "claude-opus-5-5", "other"]))
-def test_any_request_is_read_or_refused(body, model):
-    refused, made = None, None
-    try:
-        prompt = MESSAGES.translation.decode_request(body)
-        made, ignored = MESSAGES.encode_request(prompt, Destination(model, 9000))
-    except Refusal as refusal:
-        refused = refusal
-    if made is None:
-        assert refused.kind.status == 400
-        assert len(refused.message) < 1000
-        return
-    json.dumps([made, ignored])
-    assert made["messages"][0]["role"] == "user"
-    assert all(message["content"] for message in made["messages"])
-    thinking = made.get("thinking", {})
-    assert thinking.get("budget_tokens", 0) < made["max_tokens"] <= 9000
+@pytest.mark.parametrize("model", [OLD, NEW, "claude-opus-5-5", "other"])
+@given(number=st.integers(0, 99), program=PROGRAMS)
+def test_any_request_is_refused_or_keeps_the_rules_of_the_api(number, program, model):
+    for body in changed_json(ASKED[number % len(ASKED)], program, *vocabulary(ASKED)):
+        with suppress(InvalidJSON, Refusal):
+            prompt = MESSAGES.translation.decode_request(parse(json.dumps(body).encode(), 128))
+            made, ignored = MESSAGES.encode_request(prompt, Destination(model, 9000))
+            json.dumps([made, ignored])
+            assert made["messages"][0]["role"] == "user"
+            assert all(message["content"] for message in made["messages"])
+            assert made.get("thinking", {}).get("budget_tokens", 0) < made["max_tokens"] <= 9000
 
 
 BILLING = "x-anthropic-billing-header: cc_version=2.1.197.123; cc_entrypoint=cli; cch=36ee5;"

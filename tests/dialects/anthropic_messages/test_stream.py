@@ -1,8 +1,6 @@
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from extproc.dialects import client_apis
 from extproc.wire.framing.sse import SSE
@@ -370,48 +368,3 @@ def test_interleaved_parts_are_written_one_after_the_other():
         *[("start", 2), ("delta", 2), ("delta", 1), ("delta", 2), ("stop", 2)],
         *[("start", 3), ("delta", 3), ("stop", 3)],
     ]
-
-
-# --- hostile streams
-
-FIELDS = [
-    *("type", "index", "message", "content_block", "delta", "usage", "error", "text", "partial_json", "input", "id"),
-    *("stop_reason", "stop_details", "explanation", "signature", "data", "name", "thinking", "output_tokens"),
-]
-KINDS = [
-    *("message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta"),
-    *("message_stop", "ping", "error", "text", "tool_use", "text_delta", "input_json_delta", "signature_delta"),
-]
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**70), 2**70)
-    | st.integers(0, 2)
-    | st.sampled_from(KINDS)
-    | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=5),
-    max_leaves=15,
-)
-ALL = [event for said, _ in [*STREAMS.values(), *ODDITIES.values()] for event in said]
-EVENTS = st.one_of(
-    st.binary(max_size=50),
-    st.sampled_from(ALL).map(lambda event: json.dumps(event).encode()),
-    st.builds(
-        lambda event, wrong: json.dumps(event | wrong).encode(),
-        st.sampled_from(ALL),
-        st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=1),
-    ),
-)
-
-
-@given(events=st.lists(EVENTS, max_size=20))
-def test_any_stream_is_read_without_an_exception(events):
-    decoder, encoder, found = MESSAGES.decoder(), MESSAGES.translation.encoder(), []
-    for data in events:
-        found += decoder.feed(data, "")
-    found += decoder.end()
-    said = b"".join(encoder.feed(event) for event in found)
-    assert [type(event) for event in found].count(Started) == bool(found and type(found[0]) is not Failed)
-    assert all(type(event) not in (Ended, Failed) for event in found[:-1])
-    for frame in SSE().feed(said):
-        json.loads(frame.data)

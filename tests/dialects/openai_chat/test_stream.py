@@ -3,8 +3,6 @@ import json
 import httpx
 import openai
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionChunk
 
 from extproc.dialects import client_apis
@@ -547,74 +545,3 @@ def test_the_gateway_reads_its_own_streams():
     assert report.usage == Usage(5, 3)
     assert report.finish_reasons == {0: "tool_calls"}
     assert report.model == "m-1"
-
-
-# --- hostile streams
-
-FIELDS = st.sampled_from(
-    [
-        *("choices", "delta", "content", "type", "text", "thinking", "thinking_blocks", "signature", "data", "usage"),
-        *("tool_calls", "function", "name", "arguments", "index", "id", "finish_reason", "refusal", "reasoning"),
-        *("x_groq", "prompt_tokens", "completion_tokens", "extra_content", "google", "logprobs", "object", "error"),
-    ]
-)
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-2, 2)
-    | st.floats(-1e300, 1e300)
-    | st.sampled_from(["", "a", "stop", "error", "thinking", "redacted_thinking"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=5),
-    max_leaves=20,
-)
-DELTAS = st.fixed_dictionaries(
-    {},
-    optional={
-        "content": JSON,
-        "refusal": JSON,
-        "reasoning_content": JSON,
-        "thinking_blocks": st.lists(st.dictionaries(FIELDS, JSON, max_size=4), max_size=2) | JSON,
-        "tool_calls": st.lists(
-            st.fixed_dictionaries({}, optional={"index": JSON, "id": JSON, "function": JSON, "extra_content": JSON}),
-            max_size=2,
-        ),
-    },
-)
-CHOICES = st.fixed_dictionaries(
-    {"index": st.integers(0, 2)}, optional={"delta": DELTAS, "finish_reason": JSON, "logprobs": JSON, "usage": JSON}
-)
-EVENTS = st.one_of(
-    st.binary(max_size=20),
-    st.just(DONE),
-    st.dictionaries(FIELDS, JSON, max_size=5),
-    st.fixed_dictionaries({"choices": st.lists(CHOICES, max_size=3)}, optional={"usage": JSON, "id": JSON}),
-)
-
-
-@given(st.lists(EVENTS, max_size=8))
-def test_hostile_streams_never_break_the_reading_or_the_order(given):
-    decoder, events = CHAT.decoder(), []
-    for event in given:
-        events += decoder.feed(event if isinstance(event, bytes) else json.dumps(event).encode(), "")
-    events += decoder.end()
-    kinds = [type(event) for event in events]
-    assert kinds[:1] in ([], [Started])
-    assert kinds.count(Started) <= 1
-    assert kinds.count(Ended) + kinds.count(Failed) <= 1
-    assert not {Ended, Failed} & set(kinds[:-1])
-    finished, blocks = set(), {}
-    for event in events:
-        if isinstance(event, Delta):
-            assert event.choice not in finished
-            begun = blocks.setdefault(event.choice, {})
-            assert event.block in begun or event.block == len(begun)
-            assert begun.setdefault(event.block, event.kind) == event.kind
-        elif isinstance(event, Finished):
-            assert event.choice not in finished
-            finished.add(event.choice)
-    if kinds[-1:] == [Ended]:
-        assert finished >= blocks.keys()
-        assert payloads(encode(*events))[-1] == "[DONE]"
-    for payload in payloads(encode(*events)):
-        if payload != "[DONE]" and "error" not in payload and "logprobs" not in json.dumps(given, default=str):
-            ChatCompletionChunk.model_validate(payload)

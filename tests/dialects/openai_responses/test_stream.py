@@ -5,8 +5,6 @@ import json
 import httpx
 import openai
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
@@ -453,50 +451,3 @@ def test_a_stream_that_was_read_can_be_written(said, expected):
         return texts, [type(one) for one in events if not isinstance(one, Delta)]
 
     assert whole(read(write(*expected))) == whole(expected)
-
-
-# --- hostile streams
-
-FIELDS = [
-    *(
-        "type",
-        "delta",
-        "output_index",
-        "content_index",
-        "summary_index",
-        "item",
-        "response",
-        "error",
-        "message",
-        "code",
-    ),
-    *("id", "call_id", "name", "arguments", "content", "summary", "encrypted_content", "output", "usage", "status"),
-    *("text", "refusal", "logprobs", "incomplete_details", "created_at", "model"),
-]
-WORDS = [
-    *("response.created", "response.output_item.added", "response.output_item.done", "response.output_text.delta"),
-    *("response.function_call_arguments.delta", "response.reasoning_text.delta", "response.refusal.delta"),
-    *("message", "reasoning", "function_call", "output_text", "x", ""),
-]
-ENDINGS = ["response.completed", "response.incomplete", "response.failed", "error"]
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(-1e300, 1e300) | st.sampled_from(WORDS),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=5),
-    max_leaves=12,
-)
-ITEM = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=4).flatmap(
-    lambda item: st.sampled_from(["message", "reasoning", "function_call"]).map(lambda kind: {**item, "type": kind})
-)
-HOSTILE = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=5).flatmap(
-    lambda said: st.tuples(st.sampled_from(WORDS), ITEM).map(lambda pair: {"item": pair[1], **said, "type": pair[0]})
-)
-
-
-@given(st.lists(st.binary(max_size=30) | HOSTILE.map(lambda said: json.dumps(said).encode()), max_size=6), JSON)
-def test_hostile_streams_are_read_and_can_be_written(pieces, rest):
-    decoder, encoder = api.decoder(), api.translation.encoder()
-    endings = [json.dumps({"type": type, "response": rest}).encode() for type in ENDINGS]
-    events = [said for piece in [*pieces, *endings] for said in decoder.feed(piece, "")]
-    assert sum(isinstance(said, Started) for said in events) <= 1
-    for said in events:
-        encoder.feed(said)
