@@ -21,7 +21,7 @@ async def test_a_scan_runs_beside_the_loop(exchange):
             time.sleep(0.2)  # lets go of the interpreter's lock, as RE2 does
             return []
 
-    made = exchange({"model": "m", "messages": [{"role": "user", "content": "x" * (1 << 20)}]})
+    made = exchange({"model": "m", "messages": [{"role": "user", "content": "x" * (1 << 18)}]})
     guards = Guard(*[fake(Sleeping("k", "k"), f"g{index}") for index in range(2)])
     assert await turns_during(guards.stage(made), 0.001) > 10, "a scan on the loop leaves it two turns"
 
