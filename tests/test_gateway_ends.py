@@ -7,20 +7,7 @@ import json
 import pytest
 
 from extproc.stores.memory import MemoryCounters
-from tests.talk import (
-    DONE,
-    QUESTION,
-    STOP,
-    STREAMED,
-    TEXT,
-    TOKENS,
-    USED,
-    answers,
-    asks,
-    sends,
-    streams,
-    talk,
-)
+from tests.talk import DONE, QUESTION, STOP, STREAMED, TEXT, TOKENS, USED, answers, asks, sends, streams, talk
 
 # --- endings
 

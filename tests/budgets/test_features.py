@@ -12,16 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.money.budgets import (
-    BudgetSettings,
-    Exact,
-    Expected,
-    Grants,
-    Tools,
-    compile_budget,
-    counter,
-    read_scope,
-)
+from extproc.money.budgets import BudgetSettings, Exact, Expected, Grants, Tools, compile_budget, counter, read_scope
 from extproc.money.budgets.scopes import Scopes
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters

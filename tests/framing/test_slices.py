@@ -111,7 +111,7 @@ def test_no_piece_hides_what_is_wrong(body):
     "body",
     [
         b'{"a":1,"b":2,"a":3}', b'{"a":[1,2],"b":1,"a":[3,4,5]}', b'{"a":{"x":1,"y":2},"a":{"z":1,"w":2},"b":1}',
-        b'{"a":[1],"b":[2],"a":[3,4,5,6],"c":{"d":1,"d":2}}', rb'{"model":"m","messages":[1,2,3],"m\u006fdel":"n"}',
+        b'{"a":[1],"b":[2],"a":[3,4,5,6],"c":{"d":1,"d":2}}', rb'{"model":"m","messages":[1,2,3],"m\u006fdel":"n"}'
     ],
 )  # fmt: skip
 def test_a_key_given_twice_is_refused_wherever_the_cuts_are(body):

@@ -103,10 +103,7 @@ TOKENS = {
     "dynatrace": ["dt0c01.<U24>.<U64>"],
     "build_service": ["pul-<h40>", "nfp_<A36>", "bkua_<h40>", "squ_<h40>"],
     "business_service": ["figd_<A40>", "pat-na1-<h8>-<h4>-<h4>-<h4>-<h12>", "shippo_live_<h40>"],
-    "authorization": [
-        "Authorization: Basic «{basic}»",
-        "Authorization: Bearer «<A40>»",
-    ],
+    "authorization": ["Authorization: Basic «{basic}»", "Authorization: Bearer «<A40>»"],
     "teams_webhook": [
         "https://a.webhook.office.com/webhookb2/<h8>-<h4>-<h4>@<h8>-<h4>-<h4>-<h12>/IncomingWebhook/<h32>/<h8>-<h4>-<h22>"
     ],

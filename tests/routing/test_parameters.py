@@ -6,14 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.dialects import fixed_fields, output_limits
-from extproc.routing.parameters import (
-    MAX_CHANGES,
-    apply,
-    compile_changes,
-    compose,
-    encode,
-    output_limit,
-)
+from extproc.routing.parameters import MAX_CHANGES, apply, compile_changes, compose, encode, output_limit
 from extproc.wire.framing.patch import patch
 from extproc.words.contract import changed
 

@@ -152,10 +152,7 @@ def test_the_json_schema_has_every_section():
     [
         ("listenr: {}", "5:1: listenr: there is no such setting; did you mean 'listener'?"),
         ("listener: {prt: 1}", "5:12: listener.prt: there is no such setting; did you mean 'port'?"),
-        (
-            "listener: {port: abc}",
-            "5:12: listener.port: a whole number is expected",
-        ),
+        ("listener: {port: abc}", "5:12: listener.port: a whole number is expected"),
         ("listener: {port: 0}", "5:12: listener.port: input should be greater than or equal to 1"),
         ("listener: {port: 65536}", "5:12: listener.port: input should be less than or equal to 65535"),
         (
@@ -320,10 +317,7 @@ def test_the_json_schema_has_every_section():
             'processor: {workers: 2}\nstores: {ledger: "memory:"}',
             "6:10: stores.ledger: memory: has the rows of one worker alone: use sqlite: or postgresql:",
         ),
-        (
-            WORKERS_IN_MEMORY,
-            "5:10: stores.counters: memory: counts in each worker alone: use sqlite: or redis:",
-        ),
+        (WORKERS_IN_MEMORY, "5:10: stores.counters: memory: counts in each worker alone: use sqlite: or redis:"),
         ("usgae: {cost_in_response: true}", "5:1: usgae: there is no such setting; did you mean 'usage'?"),
         (
             "consumers: [{name: a, keys: [{evn: K}]}]",
@@ -459,10 +453,7 @@ LONG, MORE = f"{{a: {'x' * 600}}}", f"{{b: {'x' * 600}}}"
             "v: {strategy: weighted, targets: [{model: m, weight: 0}]}",
             "5:18: virtual_models.v: at least one target needs a weight above 0",
         ),
-        (
-            "v: {sticky: {by: key}, targets: [{model: m}]}",
-            "5:18: virtual_models.v: sticky needs strategy: weighted",
-        ),
+        ("v: {sticky: {by: key}, targets: [{model: m}]}", "5:18: virtual_models.v: sticky needs strategy: weighted"),
         (
             "v: {strategy: weighted, sticky: {by: ip}, targets: [{model: m}]}",
             "5:51: virtual_models.v.sticky.by: 'ip' is not one of consumer, team, key, prefix, label.<name>",

@@ -7,17 +7,7 @@ import pytest
 from extproc.dialects import aws_converse as api
 from extproc.words.dialect import Destination
 from extproc.words.exchange import Usage
-from extproc.words.messages import (
-    Answer,
-    Choice,
-    ImagePart,
-    Message,
-    Problem,
-    Prompt,
-    TextPart,
-    ThinkingPart,
-    ToolCall,
-)
+from extproc.words.messages import Answer, Choice, ImagePart, Message, Problem, Prompt, TextPart, ThinkingPart, ToolCall
 
 
 def decode(body):

@@ -8,16 +8,7 @@ from openai.types.chat import ChatCompletion
 from extproc.dialects import client_apis
 from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.exchange import Usage
-from extproc.words.messages import (
-    Answer,
-    Choice,
-    ImagePart,
-    Problem,
-    RefusalPart,
-    TextPart,
-    ThinkingPart,
-    ToolCall,
-)
+from extproc.words.messages import Answer, Choice, ImagePart, Problem, RefusalPart, TextPart, ThinkingPart, ToolCall
 
 CHAT = client_apis()["openai_chat"]
 

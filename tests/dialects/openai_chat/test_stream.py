@@ -9,17 +9,7 @@ from extproc.dialects import client_apis
 from extproc.wire.framing.sse import SSE
 from extproc.words.dialect import Report
 from extproc.words.exchange import Usage
-from extproc.words.messages import (
-    Delta,
-    Ended,
-    Failed,
-    Finished,
-    Started,
-    TextPart,
-    ThinkingPart,
-    ToolCall,
-    Used,
-)
+from extproc.words.messages import Delta, Ended, Failed, Finished, Started, TextPart, ThinkingPart, ToolCall, Used
 from tests.dialects import neutral
 
 CHAT = client_apis()["openai_chat"]

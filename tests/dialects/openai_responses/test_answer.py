@@ -8,16 +8,7 @@ from openai.types.responses import Response
 from extproc.dialects import openai_responses as api
 from extproc.dialects.openai_responses import custom, signature
 from extproc.words.exchange import Usage
-from extproc.words.messages import (
-    Answer,
-    Choice,
-    ImagePart,
-    Problem,
-    RefusalPart,
-    TextPart,
-    ThinkingPart,
-    ToolCall,
-)
+from extproc.words.messages import Answer, Choice, ImagePart, Problem, RefusalPart, TextPart, ThinkingPart, ToolCall
 
 COUNTS = Usage(10, 7, 4, 5, 2)
 USAGE = {
