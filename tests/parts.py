@@ -4,8 +4,8 @@
 
 pytest-xdist collects every test in every process and reports each to a controller. Most tests of this project take
 milliseconds, so that took a third of the time of `make unit`. Here each process collects its own folders alone. A part
-is a folder that waits, or one that is large, or several small ones. The largest begin first, in turn with those whose tests wait. The output of a part
-is printed when it has ended.
+is a folder that waits, or one that is large, or several small ones. The largest begin first, in turn with those whose
+tests wait. The output of a part is printed when it has ended.
 """
 
 from __future__ import annotations

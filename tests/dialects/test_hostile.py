@@ -21,6 +21,7 @@ from extproc.words.messages import Delta, Ended, Failed, Finished, Started
 from tests.fuzz.edits import PROGRAMS, changed_json, vocabulary
 from tests.fuzz.targets import GOLDEN
 
+NONSENSE = [b"", b"null", b"[]", b"7", b"{}", b"<html>Bad gateway</html>", b"\xff", b"[" * 100_000, b"{" * 100_000]
 NAMES = sorted(path.name for path in (GOLDEN / "answers").iterdir())
 WHOLE = {"openai_chat": ChatCompletion}
 STREAMED = {"openai_chat": ChatCompletionChunk}
@@ -59,6 +60,16 @@ def test_an_answer_is_read_or_refused(name, number, program):
     dialect, (whole, _) = provider_apis()[name], seeds(name)
     for value in changed_json(whole[number % len(whole)], program, *vocabulary(whole)):
         read(dialect, json.dumps(value).encode())
+
+
+@each
+@pytest.mark.parametrize("body", NONSENSE)
+def test_a_body_without_a_field_of_the_api_is_no_answer_and_no_event(name, body):
+    dialect = provider_apis()[name]
+    with pytest.raises(ValueError):
+        dialect.decode_answer(body)
+    decoder = dialect.decoder()
+    assert not [type(event) for event in (*decoder.feed(body, ""), *decoder.end()) if type(event) is not Failed]
 
 
 @each

@@ -237,13 +237,6 @@ def test_a_models_turn_is_sent_back_unchanged():
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
-        b"null",
-        b"[]",
-        b"{}",
-        b"<html>",
-        b"\xff",
-        b"[" * 100_000,
         b'{"candidates":null}',
         b'{"candidates":[]}',
         b'{"candidates":[1]}',

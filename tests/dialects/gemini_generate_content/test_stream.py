@@ -207,14 +207,9 @@ def test_the_time_is_read():
 @pytest.mark.parametrize(
     "data",
     [
-        b"",
         b"[DONE]",
-        b"null",
-        b"{}",
         b'{"candidates":[]}',
         b'{"candidates":[{"content":{"parts":[{"text":1}]}}]}',
-        b"[" * 100_000,
-        b"\xff",
         b'{"usageMetadata":{"trafficType":"ON_DEMAND"}}',
     ],
 )
