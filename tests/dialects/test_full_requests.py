@@ -7,17 +7,16 @@ adds its file.
 """
 
 import json
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from extproc.dialects import Finder, _usual, client_apis
+from extproc.dialects import Finder, client_apis
 from extproc.exchange.parsing import Inside
 from extproc.words import contract
-from extproc.words.api import ClientAPI, Offers
-from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Fields, Text
+from extproc.words.api import ClientAPI
+from extproc.words.dialect import Ask, Conversation, Endpoint, Text
 from extproc.words.errors import Refusal
 
 FOLDER = Path(__file__).parent / "full_requests"
@@ -204,96 +203,3 @@ def test_the_request_is_the_same_in_every_api(name):
     assert [(tool.name, tool.description) for tool in prompt.tools] == [("look_up", DEFINED)]
     assert prompt.format.schema["required"] == ["weather"]
     assert (prompt.max_tokens, prompt.effort) == (LIMIT, "high")
-
-
-# --- tests of the test itself
-
-NOT_OF_EVERY_API = {
-    "choices": "n, of OpenAI's chat and completions",
-    "hosted_tokens": "of the settings: Parse writes it",
-    "packed_bytes": "of an API that takes files, which the requests here hold none of",
-    "inputs": "of an API that takes batches",
-    "longest_bytes": "of an API that takes batches",
-    "file_bytes": "of an API that takes forms",
-    "file_tokens": "of an API that takes forms",
-    "answer_tokens": "of an API whose answers are pictures, sound or transcripts",
-    "later": "of an API that takes files with requests",
-    "units": "of an API that is priced by other things than tokens",
-    "inputs_bytes": "of an API that takes batches",
-    "hosted": "of an API whose providers run tools themselves",
-    "free": "of an operation that uses no tokens",
-    "lasting": "of an API that answers in the background",
-    "usual_output": "of an API that limits the output by itself",
-    "unreadable": "of an API that takes tokens for text",
-    "speaks": "of an API whose answers can be audio",
-    "options": "fields that change the price, see tests/test_gateway_options.py",
-    "also": "further fields whose look-alikes are refused, see tests/e2e/abuse/passed.py",
-    "models": "places of further models, which need grants, see tests/e2e/test_named_models.py",
-}
-"""Fields of `Ask` that only some APIs fill; their dialects' own tests look at those."""
-
-
-def nothing(part, name):
-    """The value of a field that no dialect fills."""
-    [field] = [field for field in fields(part) if field.name == name]
-    if field.default is not MISSING:
-        return field.default
-    if field.default_factory is not MISSING:
-        return field.default_factory()
-    empty = {"str": "", "str | None": None, "tuple[str, ...]": (), "frozenset[str]": frozenset(), "Sequence[str]": ()}
-    return empty.get(field.type, {})
-
-
-def without(dialect, part, name):
-    """The dialect, with one fact removed."""
-
-    def read(body, endpoint=NO_ENDPOINT):
-        ask = dialect.read(body, endpoint)
-        if part is Ask:
-            setattr(ask, name, nothing(part, name))
-        return ask
-
-    def conversation(body):
-        said = dialect.conversation(body)
-        return replace(said, **{name: nothing(part, name)}) if part is Conversation else said
-
-    incomplete = SimpleNamespace(**vars(dialect) | {"read": read, "conversation": conversation})
-    if part is Fields:
-        incomplete.fields = replace(dialect.fields, **{name: nothing(part, name)})
-    return incomplete
-
-
-PARTS = [(part, field.name) for part in (Ask, Conversation, Fields) for field in fields(part)]
-
-
-@pytest.mark.parametrize(
-    ("part", "field"),
-    [pair for pair in PARTS if pair[1] not in NOT_OF_EVERY_API],
-    ids=lambda value: value if isinstance(value, str) else value.__name__,
-)
-@pytest.mark.parametrize(
-    "name", ["openai_chat", "openai_responses", "anthropic_messages", "gemini_generate_content", "example"]
-)
-def test_a_dialect_with_a_missing_fact_is_found(name, part, field):
-    dialect = client_apis()[name]
-    if part is Fields and not getattr(dialect.fields, field):
-        assert (name, field) in {("example", "model"), ("gemini_generate_content", "model")}  # the path has it
-        return
-    assert list(left_out(without(dialect, part, field))) != []
-
-
-FIELDS = client_apis()["openai_chat"].fields
-
-
-@pytest.mark.parametrize(
-    "usual",
-    [
-        {"offers": Offers()},
-        {"texts": lambda body: _usual.texts(body, FIELDS)},
-        {"conversation": lambda body: _usual.conversation(_usual.texts(body, FIELDS))},
-    ],
-    ids=lambda usual: next(iter(usual)),
-)
-def test_a_dialect_that_reads_as_usual_is_found(usual):
-    incomplete = SimpleNamespace(**vars(client_apis()["openai_chat"]) | usual)
-    assert list(left_out(incomplete)) != []

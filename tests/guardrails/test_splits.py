@@ -122,11 +122,6 @@ def check(number, mode, cuts):
     return dialect, body, settings, expected
 
 
-def test_there_are_enough_streams():
-    assert len(STREAMS) >= 50
-    assert {dialect for dialect, _ in STREAMS} == {*PATHS}
-
-
 @pytest.mark.parametrize("number", range(len(STREAMS)))
 def test_a_cut_changes_nothing(number):
     mode = MODES[number % len(MODES)]

@@ -1,6 +1,7 @@
 """Random histories of every store against a simple model that keeps everything and adds it up again."""
 
 import asyncio
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -220,12 +221,13 @@ class Model:
 
 class History(RuleBasedStateMachine):
     name: str
+    parent: Path
     open_store: Callable
 
     def __init__(self):
         super().__init__()
         self.runner = asyncio.Runner()
-        self.directory = tempfile.TemporaryDirectory()
+        self.directory = Path(tempfile.mkdtemp(dir=self.parent))
         self.now = self.latest = MONTH_END - 300.0
         self.model = Model()
         self.overdrawn = set()  # counts that used more than they reserved: their limit is not guaranteed any more
@@ -236,7 +238,7 @@ class History(RuleBasedStateMachine):
         self.reported = []  # ids that were settled and never recorded
 
     async def open(self):
-        return self.open_store(Path(self.directory.name), lambda: self.now)
+        return self.open_store(self.directory, lambda: self.now)
 
     def call(self, method, *args, **options):
         self.turn += 1
@@ -425,12 +427,14 @@ class History(RuleBasedStateMachine):
             for worker in self.workers:
                 self.runner.run(worker.close())
             self.runner.close()
-            self.directory.cleanup()
+            shutil.rmtree(self.directory)
 
 
 @pytest.mark.hypothesis
-def test_random_histories_match_the_model(store, stores):
-    machine = type("History", (History,), {"name": store, "open_store": staticmethod(stores[store])})
+def test_random_histories_match_the_model(store, stores, tmp_path):
+    machine = type(
+        "History", (History,), {"name": store, "parent": tmp_path, "open_store": staticmethod(stores[store])}
+    )
     run_state_machine_as_test(
         machine,
         settings=settings(

@@ -55,20 +55,6 @@ def test_rules_and_panels_use_existing_metrics_and_labels():
             check(query, set(re.findall(r"{{(\w+)}}", legend)))
 
 
-@pytest.mark.parametrize(
-    ("query", "told"),
-    [
-        ("extproc_gone_total", set()),
-        ('extproc_refusals_total{reason="x"}', set()),
-        ("sum by (model) (rate(extproc_refusals_total[5m]))", set()),
-        ("sum by (code) (rate(extproc_refusals_total[5m]))", {"model"}),
-    ],
-)
-def test_the_check_finds_mistakes(query, told):
-    with pytest.raises((AssertionError, KeyError)):
-        check(query, told)
-
-
 def test_the_dashboards_are_up_to_date():
     files = runpy.run_path(str(MONITORING / "dashboards.py"))["files"]()
     assert {path: path.read_text() for path in MONITORING.glob("dashboards/*")} == files, "make examples"

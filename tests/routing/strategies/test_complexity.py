@@ -458,26 +458,3 @@ def test_the_evaluation_is_as_good_as_documented(bench):
     assert len(held_out) * 3 >= len(cases) - 2
     assert bench.share(tuned).accuracy >= 0.90  # measured 92%
     assert bench.share(held_out).accuracy >= 0.90  # measured 94%
-
-
-def test_the_cases_are_labelled_and_distinct(bench):
-    cases = bench.load()
-    assert len({case.id for case in cases}) == len({case.exchange.request.body for case in cases}) == len(cases)
-    assert {case.label for case in cases} == {"simple", "hard"}
-    assert {case.set for case in cases} == {"tune", "held_out"}
-
-
-def test_the_evaluation_prints_its_result(bench, capsys, tmp_path, monkeypatch):
-    path = tmp_path / "mine.jsonl"
-    rows = [
-        {"id": "a", "label": "simple", "request": {"messages": [{"role": "user", "content": HARD}]}},
-        {"id": "b", "label": "hard", "request": {"messages": [{"role": "user", "content": HARD}]}},
-    ]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    monkeypatch.setattr("sys.argv", ["bench", str(path)])
-    monkeypatch.setattr(bench, "cost", lambda *_: 1.0)
-    bench.main()
-    printed = capsys.readouterr().out
-    assert "0 of 1" in printed
-    assert "1 of 1" in printed
-    assert "a: " in printed
