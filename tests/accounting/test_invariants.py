@@ -375,7 +375,7 @@ WHOLE = {"memory": 20_000, "sqlite": 1000, "redis": 500}
 @pytest.mark.parametrize(
     ("store", "histories"),
     [
-        ("memory", 150),
+        ("memory", 60),
         ("sqlite", 15),
         ("redis", 5),
         *(pytest.param(*whole, marks=exhaustive) for whole in WHOLE.items()),
