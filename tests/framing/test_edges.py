@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from extproc.wire.framing.edges import KEPT, Edges
@@ -28,6 +28,7 @@ def told(event, level=1):
     return found
 
 
+@example(event={"usage": 1}, cuts=[8], blanks="", plain=True)  # behind the name
 @given(
     event=VALUES, cuts=st.lists(st.integers(0, 400)), blanks=st.sampled_from(["", " ", "\n\t  "]), plain=st.booleans()
 )

@@ -102,5 +102,7 @@ class Edges:
         """The end of the text, or the place before it where an escape or the name begins that may go on."""
         if masked.endswith(b"\\"):
             return len(masked) - 1
+        if masked.endswith(self._key):
+            return len(masked)
         quote = masked.rfind(b'"', max(0, len(masked) - len(self._key) + 1))
         return quote if quote >= 0 and self._key.startswith(masked[quote:]) else len(masked)
