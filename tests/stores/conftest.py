@@ -1,5 +1,6 @@
 """The stores under test. A new store adds one line to STORES."""
 
+import atexit
 import hashlib
 import shutil
 import tempfile
@@ -27,20 +28,18 @@ def open_redis(directory, clock, timeout=5.0):
         RedisServer.need()
         _shared.append(RedisServer(Path(tempfile.mkdtemp(prefix="extproc-redis-"))))
         _shared[0].start()
+        atexit.register(_end)  # tests of other folders open stores too
     prefix = hashlib.sha256(str(directory).encode()).hexdigest()
     return RedisCounters(RedisURL("127.0.0.1", _shared[0].port, prefix=prefix), clock, timeout)
 
 
+def _end():
+    _shared[0].stop()
+    shutil.rmtree(_shared[0].folder)
+
+
 _shared = []
 STORES["redis"] = open_redis
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _shared_redis():
-    yield
-    for server in _shared:
-        server.stop()
-        shutil.rmtree(server.folder)
 
 
 class Clock:
