@@ -101,7 +101,8 @@ class GrpcioServer:
             await asyncio.wait([stopping], timeout=_LOOK_AGAIN)
         await asyncio.wait([stopping], timeout=LAST_WORDS)
         for context in list(self._calls):
-            with contextlib.suppress(grpc.aio.AbortError, asyncio.InvalidStateError):
+            # InternalError: the client cancelled the call a moment before.
+            with contextlib.suppress(grpc.aio.AbortError, grpc.aio.InternalError, asyncio.InvalidStateError):
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the server stops")
         await stopping
         if self._endings:
@@ -142,6 +143,8 @@ class GrpcioServer:
         except Malformed as error:
             self._faults.add("message", error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "malformed message")
+        except grpc.aio.InternalError:
+            pass  # the client cancelled the call while an answer was on its way
         except Exception:
             log.exception("a call of %s failed: a bug", name)
             await context.abort(grpc.StatusCode.INTERNAL, "internal error")
