@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from botocore.auth import SigV4Auth
+from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
@@ -23,14 +23,23 @@ HOST = "bedrock-runtime.eu-west-1.amazonaws.com"
 )
 def test_a_signature_is_that_of_botocore(path, session, monkeypatch):
     now, body = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC), '{"text": "é"}'.encode()
-    found = signed(Key("AKID", "secret+/=", session), HOST, path, body, region="eu-west-1", service="bedrock", now=now)
-    request = AWSRequest("POST", f"https://{HOST}{path}", {"content-type": "application/json"}, body)
     for name in ("botocore.auth.get_current_datetime", "botocore.compat.get_current_datetime"):
         monkeypatch.setattr(name, lambda *_args, **_kwargs: now.replace(tzinfo=None), raising=False)
-    signer = SigV4Auth(Credentials("AKID", "secret+/=", session or None), "bedrock", "eu-west-1")
-    signer.add_auth(request)
-    wanted = {name.lower(): value for name, value in request.headers.items()}
-    assert found == wanted
+    for service, signer_of, method, given in (
+        ("bedrock", SigV4Auth, "POST", {"content-type": "application/json"}),
+        ("s3", S3SigV4Auth, "PUT", {"if-none-match": "*"}),
+    ):
+        found = signed(
+            *(Key("AKID", "secret+/=", session), HOST, path, body),
+            region="eu-west-1",
+            service=service,
+            now=now,
+            method=method,
+            given=given,
+        )
+        request = AWSRequest(method, f"https://{HOST}{path}", given, body)
+        signer_of(Credentials("AKID", "secret+/=", session or None), service, "eu-west-1").add_auth(request)
+        assert found == {name.lower(): value for name, value in request.headers.items()}, service
 
 
 def test_a_key_does_not_show():

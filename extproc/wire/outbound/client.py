@@ -29,14 +29,15 @@ def ask_whole(
     timeout: float,
     most: int,
     verify: bool = True,
+    method: str = "",
 ) -> tuple[int, Mapping[str, str], bytes]:
-    """The same with the headers of the answer, by their names in lower case. Without `verify` any certificate will do:
-    for this machine alone, where its name is not the one that clients use.
+    """The same with the headers of the answer, by their names in lower case, and with any `method`. Without `verify`
+    any certificate will do: for this machine alone, where its name is not the one that clients use.
 
     Raises TimeoutError after `timeout` seconds, OSError when the host cannot be reached, ValueError for a malformed
     URL, AnswerError for an answer that is not HTTP or ends early.
     """
-    return asyncio.run(_exchange(url, body, headers, timeout, most, verify=verify))
+    return asyncio.run(_exchange(url, body, headers, timeout, most, verify=verify, method=method))
 
 
 async def send(
@@ -60,6 +61,7 @@ async def _exchange(
     most: int,
     *,
     verify: bool = True,
+    method: str = "",
 ) -> tuple[int, Mapping[str, str], bytes]:
     parts = urlsplit(url)
     target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
@@ -67,4 +69,4 @@ async def _exchange(
     # The operator names these hosts; the metadata service of Google gives tokens.
     pool = Pool(url, most=most, cut=True, verify=verify, guarded=False)
     async with asyncio.timeout(seconds):
-        return await pool.ask(target, body, sent, "GET" if body is None else "POST")
+        return await pool.ask(target, body, sent, method or ("GET" if body is None else "POST"))

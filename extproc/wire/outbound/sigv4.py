@@ -22,18 +22,35 @@ class Key:
     session: str = field(default="", repr=False)
 
 
+_JSON: Mapping[str, str] = {"content-type": "application/json"}
+
+
 def signed(
-    key: Key, host: str, path: str, body: bytes, *, region: str, service: str, now: datetime
+    key: Key,
+    host: str,
+    path: str,
+    body: bytes,
+    *,
+    region: str,
+    service: str,
+    now: datetime,
+    method: str = "POST",
+    given: Mapping[str, str] = _JSON,
 ) -> Mapping[str, str]:
-    """The headers of a POST of JSON to `path`, which is percent-encoded and has no query. `now` is in UTC."""
+    """The headers of a request to `path`, which is percent-encoded and has no query: those `given`, by lower-case
+    names, and the signature over all of them. `now` is in UTC.
+    """
     moment, day = now.strftime("%Y%m%dT%H%M%SZ"), now.strftime("%Y%m%d")
-    headers = {"content-type": "application/json", "host": host, "x-amz-date": moment}
+    headers = {**given, "host": host, "x-amz-date": moment}
     if key.session:
         headers["x-amz-security-token"] = key.session
+    if service == "s3":
+        headers["x-amz-content-sha256"] = _hash(body)
     names = ";".join(sorted(headers))
     lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
     # All services but S3 sign the path encoded once more.
-    request = f"POST\n{quote(path, safe='/~')}\n\n{lines}\n{names}\n{_hash(body)}"
+    signed_path = path if service == "s3" else quote(path, safe="/~")
+    request = f"{method}\n{signed_path}\n\n{lines}\n{names}\n{_hash(body)}"
     scope = f"{day}/{region}/{service}/aws4_request"
     to_sign = f"{_ALGORITHM}\n{moment}\n{scope}\n{_hash(request.encode())}"
     step = f"AWS4{key.secret}".encode()
