@@ -99,7 +99,7 @@ def faults(what: Bench, total: int) -> None:
     mixes = [(outcome(), outcome()) for _ in range(total)]
     messages = {mix: load.request("mix-{}-{}".format(*mix)) for mix in set(mixes)}
     needed = sum(1 if first == "ok" else 2 if second == "ok" else 3 for first, second in mixes)
-    charged = r"gen_ai_client_token_usage_count\{.*type=\"input\""
+    charged = r"gen_ai_client_inference_operation_input_tokens_count\{"
     tries = r"extproc_tries_total\{model=\"mix-.*outcome=\"%s\""
     before = what.counted(charged)
     outcomes = ("ok", "5xx", "reset", "429", "timeout")

@@ -214,7 +214,7 @@ class Soak:
         return await asyncio.to_thread(self._world.metric, pattern, number)
 
     async def _counted(self) -> dict[str, int]:
-        tokens = r'gen_ai_client_token_usage_sum\{.*gen_ai_token_type="%s"'
+        tokens = r"gen_ai_client_inference_usage_%s_tokens_total\{"
         return {
             "exchanges": round(await self._metric(r"extproc_requests_total\{")),
             "input tokens": round(await self._metric(tokens % "input")),

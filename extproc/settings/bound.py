@@ -23,7 +23,7 @@ from extproc.upstream.providers import CoolDown, ProviderSettings
 
 _SECTIONS = ("status", "admin", "processor", "stores")
 """Sections that bind at the start: addresses, processes and stores that are open."""
-_FIELDS = {"listener": ("max_connections",), "telemetry": ("log_buffer",)}
+_FIELDS = {"listener": ("max_connections",), "telemetry": ("log_buffer", "semconv")}
 """Further settings that bind at the start."""
 _FREE = {
     "prices",

@@ -51,6 +51,7 @@ else:
 MAX_FILE = 4 << 20  # bytes
 Option = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}=[A-Za-z0-9_.:/-]{1,64}$")]
 Factor = Annotated[float, Field(ge=0.01, le=100)]
+Semconv = Literal["latest", "v1.41"]
 
 
 class StatusSettings(Section):
@@ -231,6 +232,12 @@ class TelemetrySettings(Section):
         "Further lines are dropped and counted.",
     )
     traces: TracesSettings | None = Field(None, description="Traces of requests. Default: none.")
+    semconv: Semconv = Field(
+        "latest",
+        description="Version of OpenTelemetry's conventions for generative AI that names metrics and attributes of "
+        "spans. `latest`: `gen_ai.client.inference.*`. `v1.41`: the names before it, such as "
+        "`gen_ai.client.token.usage`.",
+    )
     prompts: PromptsSettings | None = Field(
         None, description="Prompts for a collector of OpenTelemetry logs. Default: no prompt is written anywhere."
     )

@@ -49,6 +49,8 @@ def _quantiles(metric: str, by: str) -> list[tuple[str, str]]:
 
 _MODEL = "gen_ai_request_model"
 _PROVIDER = "gen_ai_provider_name"
+_MODALITY = "gen_ai_token_modality"
+_SPENT = "gen_ai_client_inference_usage"
 _EXCHANGES = "gen_ai_server_request_duration_seconds"
 _CALLS = "mcp_server_operation_duration_seconds"
 _ONLY_CALLS = '{mcp_method_name="tools/call"}'
@@ -97,9 +99,22 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
                 "Streamed answers.",
             ),
             Panel(
-                "Tokens by type",
+                "Tokens by modality",
                 "short",
-                [(_rate("gen_ai_client_token_usage_sum", "gen_ai_token_type"), "{{gen_ai_token_type}} per second")],
+                [
+                    (_rate(f"{_SPENT}_{which}_tokens_total", _MODALITY), f"{{{{{_MODALITY}}}}} {which} per second")
+                    for which in ("input", "output")
+                ],
+                "Their names are those of `telemetry.semconv: latest`.",
+            ),
+            Panel(
+                "Cached and reasoning tokens",
+                "short",
+                [
+                    (_rate(f"{_SPENT}_{which}_tokens_total", _MODEL), f"{{{{{_MODEL}}}}} {which} per second")
+                    for which in ("cache_read_input", "cache_write_input", "reasoning_output")
+                ],
+                "Parts of the input and of the output.",
             ),
             Panel(
                 "Operations",

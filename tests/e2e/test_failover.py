@@ -176,8 +176,8 @@ class Counts:
             ("extproc_tries_total", frozenset({("provider", first)})): 1,
             ("extproc_tries_total", frozenset({("provider", "b"), ("outcome", "ok")})): 1,
             ("extproc_failovers_total", frozenset({("provider", "b")})): 1,
-            ("gen_ai_client_token_usage_count", frozenset({("gen_ai_token_type", "input")})): 1,
-            ("gen_ai_client_token_usage_sum", frozenset({("gen_ai_token_type", "input")})): 1,  # "Hello"
+            ("gen_ai_client_inference_operation_input_tokens_count", frozenset()): 1,
+            ("gen_ai_client_inference_usage_input_tokens_total", frozenset()): 1,  # "Hello"
         }
         self._before = self._now()
 

@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain_tex
 
 from extproc.cache.caching import CACHING, Caching
 from extproc.money.ledger import open_ledger
+from extproc.operate.telemetry.conventions import Earlier, Latest
 from extproc.operate.telemetry.declared import SPENDER, declared
 from extproc.operate.telemetry.groups import GROUPS
 from extproc.operate.telemetry.histogram import Histogram
@@ -17,7 +18,7 @@ from extproc.operate.telemetry.page import written
 from extproc.tools.mcp.call import CALL, Call
 from extproc.wire.framing import rpc
 from extproc.words.dialect import Report
-from extproc.words.exchange import Consumer, Reservation, Target, Usage, Verdict
+from extproc.words.exchange import Consumer, Kinds, Reservation, Target, Usage, Verdict
 
 COMMON = {
     *("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"),
@@ -36,7 +37,7 @@ def ended(exchange, body=None, *, model="m", response_model="m-1", **more):
     found.answer.status, found.answer.attempts = 200, 2
     found.answer.target = found.route.targets[0]
     found.answer.report = Report(model=response_model, usage_refused=True, finish_reasons={0: "stop"})
-    found.money.usage, found.money.cost = Usage(7, 3, 2, 1), 12_500
+    found.money.usage, found.money.cost = Usage(7, 3, 2, 1, 1), 12_500
     found.money.reservation = Reservation(found.id, 14, 3)
     found.end(whole=True)
     found.answer.first_token, found.seconds, found.route.sent = 0.2, 1.2, found.started + 0.1
@@ -65,6 +66,9 @@ def touch_all(telemetry, exchange):
     of_other = ended(exchange)
     of_other.money.price_version = "genai-prices 1 another-model"
     telemetry.record(of_other)
+    of_vectors = ended(exchange)
+    of_vectors.request.operation = "embeddings"
+    telemetry.record(of_vectors)
     telemetry.lease_expired("true")
     telemetry.downstream_end("4xx")
     telemetry.internal_error("GatewayStream")
@@ -134,8 +138,9 @@ def samples(telemetry):
 # --- names
 
 
-def test_the_metrics_and_their_labels_are_the_documented_ones(world, exchange):
-    telemetry = world(MCP).telemetry
+@pytest.mark.parametrize("semconv", ["latest", "v1.41"])
+def test_the_metrics_and_their_labels_are_the_documented_ones(world, exchange, semconv):
+    telemetry = world(f"{MCP}\ntelemetry: {{semconv: {semconv}}}").telemetry
     touch_all(telemetry, exchange)
     touch_tools(telemetry, exchange)
     found = {}
@@ -144,6 +149,8 @@ def test_the_metrics_and_their_labels_are_the_documented_ones(world, exchange):
         if not name.startswith(("process_", "python_")):
             found.setdefault(name, set()).update(set(sample.labels) - {"le"})
     assert found == {name: METRICS[name] for name in found}
+    of_other = {one.name for one in declared(Earlier if semconv == "latest" else Latest)}
+    assert set(METRICS) - set(found) == of_other
 
 
 def test_the_page_lists_the_metrics():
@@ -157,7 +164,7 @@ def test_no_page_names_an_unknown_metric():
     docs = Path(__file__).parents[2] / "docs"
     named = re.compile(r"`((?:extproc|gen_ai)_[a-z_]+?)(?:\{[^`]*)?`")
     for page in sorted(docs.glob("*.md")):
-        labels = {*COMMON, "gen_ai_token_type"}
+        labels = {*COMMON, "gen_ai_token_type", "gen_ai_token_modality"}
         assert set(named.findall(page.read_text())) - labels <= set(METRICS), page.name
 
 
@@ -181,10 +188,12 @@ def test_an_exchange_is_counted(world, exchange):
         "error_type": "",
     }
     spender = {"consumer": "alice", "team": "red"}
-    assert gateway.metric("gen_ai_client_token_usage_sum", **labels, gen_ai_token_type="input") == 7
-    assert gateway.metric("gen_ai_client_token_usage_sum", **labels, gen_ai_token_type="output") == 3
+    assert gateway.metric("gen_ai_client_inference_operation_input_tokens_sum", **labels) == 7
+    assert gateway.metric("gen_ai_client_inference_operation_output_tokens_sum", **labels) == 3
     assert gateway.metric("gen_ai_server_request_duration_seconds_sum", **labels) == pytest.approx(1.2)
-    assert gateway.metric("gen_ai_client_operation_duration_seconds_sum", **labels) == pytest.approx(1.1)
+    assert gateway.metric("gen_ai_client_inference_duration_seconds_sum", **labels) == pytest.approx(1.1)
+    of_model = {name: value for name, value in labels.items() if name != "error_type"}
+    assert gateway.metric("gen_ai_client_inference_time_to_first_chunk_seconds_sum", **of_model) == pytest.approx(0.1)
     assert gateway.metric("extproc_consumer_requests_total", **spender, status="2xx") == 1
     assert gateway.metric("extproc_consumer_tokens_total", **spender, gen_ai_token_type="input") == 7
     assert gateway.metric("extproc_consumer_tokens_total", **spender, gen_ai_token_type="output") == 3
@@ -193,6 +202,44 @@ def test_an_exchange_is_counted(world, exchange):
     assert gateway.metric("extproc_requests_total", operation="chat", status="200") == 1
     assert gateway.metric("extproc_provider_usage_refused_total", provider="a") == 1
     assert gateway.metric("extproc_failovers_total", provider="a") == 1
+
+
+def test_tokens_are_counted_by_their_parts_and_modalities(world, exchange):
+    gateway = world()
+    found = ended(exchange)
+    found.money.usage = Usage(100, 50, cached_tokens=40, reasoning_tokens=30, cache_write_tokens=5)
+    gateway.telemetry.record(found)
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    found = ended(exchange, {"model": "m", "messages": [{"role": "user", "content": [picture]}]})
+    found.money.usage = Usage(20, 1)  # which of them are the picture's is not told
+    gateway.telemetry.record(found)
+    found.money.usage = Usage(300, 2, kinds=Kinds(image_input=200, audio_input=60))
+    gateway.telemetry.record(found)
+    spent = {}
+    for sample in samples(gateway.telemetry):
+        if sample.name.startswith("gen_ai_client_inference_usage_"):
+            name = sample.name.removeprefix("gen_ai_client_inference_usage_").removesuffix("_tokens_total")
+            spent[name, sample.labels["gen_ai_token_modality"]] = sample.value
+    assert spent == {
+        **{("input", "text"): 140, ("input", "unknown"): 20, ("input", "image"): 200, ("input", "audio"): 60},
+        **{("output", "text"): 52, ("output", "unknown"): 1},
+        **{("cache_read_input", "text"): 40, ("cache_write_input", "text"): 5, ("reasoning_output", "text"): 30},
+    }
+
+
+def test_earlier_names_and_embeddings(world, exchange):
+    for semconv, names in (
+        ("latest", {"gen_ai_client_embeddings_duration_seconds", "gen_ai_client_embeddings_operation_input_tokens"}),
+        ("v1.41", {"gen_ai_client_operation_duration_seconds", "gen_ai_client_token_usage"}),
+    ):
+        gateway = world(f"telemetry: {{semconv: {semconv}}}")
+        found = ended(exchange)
+        found.request.operation, found.request.ask.stream = "embeddings", False
+        gateway.telemetry.record(found)
+        of_client = [one for one in samples(gateway.telemetry) if one.name.startswith("gen_ai_client")]
+        assert {one.name.removesuffix("_sum") for one in of_client if one.name.endswith("_sum")} == names
+        assert [one.value for one in of_client if one.name.endswith("_sum") and "token" in one.name] == [7]
+        assert not any("_usage_" in one.name and one.name.endswith("_total") for one in of_client)
 
 
 @pytest.mark.parametrize("status", [0, 99, 600, 999])
@@ -233,7 +280,7 @@ def test_both_formats_can_be_parsed(world, exchange, write, read):
     touch_tools(gateway.telemetry, exchange)
     gateway.telemetry.record(ended(exchange, response_model='a"b\\c\nd é'))
     found = {sample.name for family in read(write(gateway.telemetry.registry).decode()) for sample in family.samples}
-    for name in METRICS:
+    for name in set(METRICS) - {one.name for one in declared(Earlier)}:
         assert {name, f"{name}_bucket"} & found
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from extproc.operate.telemetry.conventions import Earlier
+from extproc.operate.telemetry.declared import declared
 from tests.telemetry.test_metrics import METRICS
 
 MONITORING = Path(__file__).parents[2] / "k8s" / "monitoring"
@@ -65,7 +67,11 @@ def test_each_metric_of_requests_providers_and_money_has_a_panel():
     shown += " ".join(rule["expr"] for rule in ALL)
     unseen = {name for name in METRICS if name not in shown}
     assert unseen == {
-        "gen_ai_client_operation_duration_seconds",  # nearly the duration of the request
+        # nearly the duration of the request, and the sums of these
+        *(f"gen_ai_client_inference_{name}" for name in ("duration_seconds", "time_to_first_chunk_seconds")),
+        *(f"gen_ai_client_inference_operation_{name}_tokens" for name in ("input", "output")),
+        *("gen_ai_client_embeddings_duration_seconds", "gen_ai_client_embeddings_operation_input_tokens"),
+        *(one.name for one in declared(Earlier)),
         "extproc_failed_tries_seconds_total",
         "extproc_credential_refreshes_total",
         "extproc_prompt_events_total",  # an option of few

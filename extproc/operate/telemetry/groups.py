@@ -1,25 +1,20 @@
 """The metrics of the gateway, declared by group: each is a table of docs/telemetry.md. `make docs` writes its rows.
 
-Names and units follow the OpenTelemetry semantic conventions for generative AI, version 1.37, in Prometheus form
-(https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/).
+Names and units follow the OpenTelemetry semantic conventions for generative AI, in Prometheus form
+(https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-metrics.md). Those that the
+conventions renamed are in `conventions`.
 """
 
 from __future__ import annotations
 
+from extproc.operate.telemetry.conventions import DURATION, FIRST_TOKEN, OPERATION, Earlier, Latest
 from extproc.operate.telemetry.declared import SPENDER, Group, counter, counts, gauge, histogram, scraped
 
-# The buckets that the conventions advise.
-_DURATION = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
-_FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
-_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 _CALLS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _STAGE = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
 _RATIO = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 25.0)
 _TOOLS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
-
-_MODELS = ("gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model")
-_OPERATION = ("gen_ai_operation_name", *_MODELS, "error_type")
 
 TIMED = 16
 """Exchanges of which the stages of one are timed: 27 clocks and histograms cost 10 µs."""
@@ -28,35 +23,22 @@ TIMED = 16
 class Requests(Group):
     heading = "metric of requests"
 
-    _tokens = histogram(
-        "gen_ai_client_token_usage",
-        "Tokens, by `gen_ai_token_type` (`input`, `output`).",
-        *_OPERATION,
-        "gen_ai_token_type",
-        bounds=_TOKENS,
-    )
     _duration = histogram(
         "gen_ai_server_request_duration_seconds",
         "From the request's headers to the end of the answer.",
-        *_OPERATION,
-        bounds=_DURATION,
-    )
-    _operation = histogram(
-        "gen_ai_client_operation_duration_seconds",
-        "From the request's departure to a provider to the end of the answer, with all tries.",
-        *_OPERATION,
-        bounds=_DURATION,
+        *OPERATION,
+        bounds=DURATION,
     )
     _first_token = histogram(
         "gen_ai_server_time_to_first_token_seconds",
         "From the request's headers to the first text of a streamed answer.",
-        *_OPERATION,
-        bounds=_FIRST_TOKEN,
+        *OPERATION,
+        bounds=FIRST_TOKEN,
     )
     _per_token = histogram(
         "gen_ai_server_time_per_output_token_seconds",
         "Between the pieces of a streamed answer, for each token after the first.",
-        *_OPERATION,
+        *OPERATION,
         bounds=_PER_TOKEN,
     )
 
@@ -188,7 +170,7 @@ class Providers(Group):
     heading = "metric of providers"
 
     _tries = counts("extproc_tries_total", "Tries, by provider, model and outcome.", *("provider", "model", "outcome"))
-    _try_seconds = histogram("extproc_try_seconds", "Duration of a try.", "provider", bounds=_DURATION)
+    _try_seconds = histogram("extproc_try_seconds", "Duration of a try.", "provider", bounds=DURATION)
     _failovers = counter("extproc_failovers_total", "Exchanges that needed more than one try.", "provider")
     _lost_seconds = counter("extproc_failed_tries_seconds_total", "Time that failed tries took.", "provider", "outcome")
     skip = counter(
@@ -322,4 +304,4 @@ class Ledger(Group):
     _ledger_queued = scraped("extproc_ledger_queued", "Rows that wait.")
 
 
-GROUPS = (Requests, Consumers, Tools, Gateway, Providers, Cost, Limits, Ledger)
+GROUPS = (Requests, Latest, Earlier, Consumers, Tools, Gateway, Providers, Cost, Limits, Ledger)

@@ -19,6 +19,7 @@ from prometheus_client.process_collector import ProcessCollector
 from extproc.cache.caching import CACHING, SHADOWS, Caching
 from extproc.money.budgets import input_estimate
 from extproc.money.budgets.costs import is_of_other
+from extproc.operate.telemetry.conventions import VERSIONS, Conventions
 from extproc.operate.telemetry.groups import TIMED, Consumers, Cost, Gateway, Limits, Providers, Requests, Tools
 from extproc.operate.telemetry.groups import Ledger as LedgerRows
 from extproc.operate.telemetry.logs import describe, describe_verdicts, json_line
@@ -76,6 +77,7 @@ class Telemetry(Requests, Consumers, Tools, Gateway, Providers, Cost, Limits, Le
     def __init__(self, settings: Settings, write: Callable[[str], object] | None = None) -> None:
         self.registry = registry = CollectorRegistry()
         super().__init__(registry, settings.attribution.metrics)
+        self._conventions: Conventions = VERSIONS[settings.telemetry.semconv](registry)
         ProcessCollector(registry=registry)
         GCCollector(registry=registry)
         self._attributed = tuple(settings.attribution.metrics)
@@ -221,14 +223,10 @@ class Telemetry(Requests, Consumers, Tools, Gateway, Providers, Cost, Limits, Le
         provider = self.provider_name(target.provider) if target else ""
         labels = (exchange.request.operation, provider, *self._models_of(exchange), error)
         self._duration.series(labels).observe(exchange.seconds)
-        self._operation.series(labels).observe(exchange.seconds - (exchange.route.sent - exchange.started))
+        self._conventions.count(exchange, labels)
         self._usage_source.add((usage.source,))
-        if usage.source != "none":
-            self._tokens.series((*labels, "input")).observe(usage.input_tokens)
-            if exchange.request.operation != "embeddings":
-                self._tokens.series((*labels, "output")).observe(usage.output_tokens)
-            if usage.source == "provider" and usage.input_tokens and target is not None:
-                self._count_guesses(exchange, target.provider)
+        if usage.source == "provider" and usage.input_tokens and target is not None:
+            self._count_guesses(exchange, target.provider)
         self._count_cost(exchange)
         if exchange.request.ask.stream and exchange.answer.first_token is not None:
             self._first_token.series(labels).observe(exchange.answer.first_token)
