@@ -221,9 +221,15 @@ def test_tokens_are_counted_by_their_parts_and_modalities(world, exchange):
             name = sample.name.removeprefix("gen_ai_client_inference_usage_").removesuffix("_tokens_total")
             spent[name, sample.labels["gen_ai_token_modality"]] = sample.value
     assert spent == {
-        **{("input", "text"): 140, ("input", "unknown"): 20, ("input", "image"): 200, ("input", "audio"): 60},
-        **{("output", "text"): 52, ("output", "unknown"): 1},
-        **{("cache_read_input", "text"): 40, ("cache_write_input", "text"): 5, ("reasoning_output", "text"): 30},
+        ("input", "text"): 140,
+        ("input", "unknown"): 20,
+        ("input", "image"): 200,
+        ("input", "audio"): 60,
+        ("output", "text"): 52,
+        ("output", "unknown"): 1,
+        ("cache_read_input", "text"): 40,
+        ("cache_write_input", "text"): 5,
+        ("reasoning_output", "text"): 30,
     }
 
 

@@ -64,8 +64,8 @@ class Latest(Group):
     )
     _inputs = counts(
         "gen_ai_client_inference_usage_input_tokens_total",
-        "Input tokens, by `gen_ai_token_modality`: `text`, `image`, `audio`, `video`; `unknown` where the provider does "
-        "not tell them apart.",
+        "Input tokens, by `gen_ai_token_modality`: `text`, `image`, `audio`, `video`; `unknown` where the provider "
+        "does not tell them apart.",
         *_SPENT,
     )
     _outputs = counts("gen_ai_client_inference_usage_output_tokens_total", "Output tokens, likewise.", *_SPENT)
@@ -176,4 +176,4 @@ class Earlier(Group):
                 self._tokens.series((*labels, "output")).observe(usage.output_tokens)
 
 
-VERSIONS: dict[Semconv, type[Latest] | type[Earlier]] = {"latest": Latest, "v1.41": Earlier}
+VERSIONS: dict[Semconv, type[Latest | Earlier]] = {"latest": Latest, "v1.41": Earlier}
