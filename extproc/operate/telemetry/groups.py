@@ -8,7 +8,7 @@ conventions renamed are in `conventions`.
 from __future__ import annotations
 
 from extproc.operate.telemetry.conventions import DURATION, FIRST_TOKEN, OPERATION, Earlier, Latest
-from extproc.operate.telemetry.declared import SPENDER, Group, counter, counts, gauge, histogram, scraped
+from extproc.operate.telemetry.declared import SPENDER, Group, counter, counts, declared, gauge, histogram, scraped
 
 _PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 _CALLS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -305,3 +305,19 @@ class Ledger(Group):
 
 
 GROUPS = (Requests, Latest, Earlier, Consumers, Tools, Gateway, Providers, Cost, Limits, Ledger)
+
+NO_PANEL = frozenset(
+    (
+        # nearly the duration of the request, and the sums of these
+        *(f"gen_ai_client_inference_{name}" for name in ("duration_seconds", "time_to_first_chunk_seconds")),
+        *(f"gen_ai_client_inference_operation_{name}_tokens" for name in ("input", "output")),
+        *("gen_ai_client_embeddings_duration_seconds", "gen_ai_client_embeddings_operation_input_tokens"),
+        *(one.name for one in declared(Earlier)),
+        "extproc_failed_tries_seconds_total",
+        "extproc_credential_refreshes_total",
+        "extproc_prompt_events_total",  # few gateways export prompts
+        "extproc_provider_usage_refused_total",
+        "extproc_input_tokens_guessed_ratio",
+    )
+)
+"""Metrics that no dashboard and no alert shows. Every other one has a panel."""
