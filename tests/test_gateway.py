@@ -150,6 +150,7 @@ async def test_an_error_event_is_never_hidden(world):
         {"kind": "audio/mpeg"},
         {"kind": ""},
         {"kind": "text/plain"},
+        {"kind": "application/vnd.amazon.eventstream"},
         {"kind": "text/event-stream", "content_encoding": "br"},
         {"kind": "application/json", "content_encoding": "br"},
     ],

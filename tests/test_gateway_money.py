@@ -78,10 +78,9 @@ async def test_the_cost_is_written_into_a_plain_answer(world):
     assert last == Chunk(b'{"id":1.50,"choices":[],"usage":' + usage + b',"z":[ ]}', end=True)
 
 
-@pytest.mark.parametrize("kind", ["text/event-stream", "application/vnd.amazon.eventstream"])
-async def test_a_stream_leaves_without_the_providers_content_length(world, kind):
+async def test_a_stream_leaves_without_the_providers_content_length(world):
     """An event less, or an error at its end, and the next answer on the connection would begin in this one."""
-    said = answers(kind=kind, content_length="999")
+    said = answers(kind="text/event-stream", content_length="999")
     *_, told = await talk(world().stream(), asks(), sends(STREAMED), said)
     assert "content-length" in told.remove_headers
     *_, told = await talk(world().stream(), asks(), sends(QUESTION), answers(content_length="99"))
@@ -114,6 +113,18 @@ async def test_the_cost_is_written_where_the_responses_api_has_its_usage(world):
     name, data = last.body.strip().split(b"\n")
     assert name == b"event: response.completed"
     assert json.loads(data[6:])["response"]["usage"] == usage | {"cost": COST}
+
+
+@pytest.mark.parametrize("settings", [PRICED, TOLD], ids=["not asked for", "asked for"])
+@pytest.mark.parametrize(("read", "source"), [(7, "disputed"), (0, "estimated")])
+async def test_a_cost_beyond_belief_is_judged_the_same_whether_or_not_clients_get_it(world, settings, read, source):
+    gateway = world(settings + "providers: {a: {kind: openrouter, api_key: env:PATH}, b: {kind: mock}}\n")
+    told = ANSWER | {"usage": USAGE | {"prompt_tokens": read, "cost": 5000}}
+    *_, last = await talk(gateway.stream(), asks(), sends(QUESTION), answers(), streams(told, end=True))
+    [entry] = gateway.log
+    assert (entry["usage_source"], entry["cost_usd"] < 0.001) == (source, True)
+    if settings == TOLD:
+        assert json.loads(last.body)["usage"]["cost"] < 0.001
 
 
 @pytest.mark.parametrize(

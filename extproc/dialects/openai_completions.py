@@ -17,7 +17,7 @@ from extproc.dialects._conversation import pieces
 from extproc.dialects._observer import Observer
 from extproc.dialects._view import varies
 from extproc.dialects.openai_chat.ask import check_stream_options, usage_request
-from extproc.dialects.openai_chat.said import QUIET
+from extproc.dialects.openai_chat.said import PADDED, QUIET
 from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.api import AnswerFacts, ClientTranslation, Endpoints, Offers, Reuse
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Fields, Report, Text
@@ -141,4 +141,4 @@ def said(event: Any) -> Iterator[Piece | Closed]:
         if choice.get("finish_reason") is not None:
             yield Closed((index,))
         yield from loose(choice, f"choices[{index}]", QUIET, without=("text",))
-    yield from loose(event, "answer", QUIET, without=("choices",))
+    yield from loose(event, "answer", QUIET, without=PADDED)

@@ -145,6 +145,17 @@ def missed(walked, texts):
     return found
 
 
+@pytest.mark.parametrize("dialect", ["openai_chat", "openai_completions"])
+def test_padding_of_events_is_no_text_and_hides_none(dialect):
+    """`stream_options.include_obfuscation` is on at OpenAI: random characters beside the words of each event."""
+    choice = {"index": 0, "delta": {"content": WORDS, "obfuscation": "a"}, "text": WORDS, "obfuscation": "a"}
+    event = {"choices": [choice], "obfuscation": "x8Fk"}
+    texts = [*said(dialect, event)]
+    assert WORDS in texts
+    assert "a" in texts
+    assert "x8Fk" not in texts
+
+
 @pytest.mark.parametrize("dialect", EVENTS)
 def test_every_string_of_an_answer_is_searched_or_has_a_reason(dialect):
     walked = [each for kind in EVENTS[dialect] for each in values(kind)]

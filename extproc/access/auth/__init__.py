@@ -233,36 +233,29 @@ class Authorize:
         self._ungranted = ungranted
 
     def __call__(self, exchange: Exchange) -> None:
-        consumer, model = exchange.consumer, exchange.request.ask.model
-        chain = exchange.route.chain
+        consumer, route, model = exchange.consumer, exchange.route, exchange.request.ask.model
+        chain = route.chain
         if not consumer.may_use((chain.next or chain).name):
-            message = f"Consumer {consumer.name} may not use {model!r}: GET /v1/models lists its models."
-            raise Refusal(MODEL_NOT_ALLOWED, message, param="model")
+            raise _not_allowed(f"Consumer {consumer.name} may not use {model!r}", "model")
         may_use = consumer.may_use if chain.next is None else earlier_grants(consumer, chain, chain.next)
-        granted = tuple([target for target in exchange.route.targets if may_use(target.name)])
-        if len(granted) < len(exchange.route.targets):
-            text = f"consumer {consumer.name} may not use it"
-            exchange.route.skipped += [
-                Skip(target, "not_granted", text) for target in exchange.route.targets if target not in granted
-            ]
-            exchange.route.targets = granted
-        if not exchange.route.targets:
-            message = f"Consumer {consumer.name} may use no target of {model!r}: GET /v1/models lists its models."
-            raise Refusal(MODEL_NOT_ALLOWED, message, param="model")
-        self._check_named(exchange)
-
-    def _check_named(self, exchange: Exchange) -> None:
-        """Leave out targets at which the request names a model that the consumer may not use."""
-        found = [(target, self._ungranted(exchange, target)) for target in exchange.route.targets]
-        left = tuple([target for target, named in found if not named])
-        if len(left) == len(found):
-            return
+        granted = tuple([target for target in route.targets if may_use(target.name)])
+        named = [self._ungranted(exchange, target) for target in granted]
+        left = tuple([target for target, other in zip(granted, named, strict=True) if not other])
+        if not granted:
+            raise _not_allowed(f"Consumer {consumer.name} may use no target of {model!r}", "model")
         if not left:
-            message = f"Consumer {exchange.consumer.name} may not use {found[0][1][:256]!r}, which the request names"
-            raise Refusal(MODEL_NOT_ALLOWED, f"{message} beside its model: GET /v1/models lists its models.")
-        text = f"consumer {exchange.consumer.name} may not use a model that the request names there"
-        exchange.route.skipped += [Skip(target, "not_granted", text) for target, named in found if named]
-        exchange.route.targets = left
+            other = f"{named[0][:256]!r}, which the request names beside its model"
+            raise _not_allowed(f"Consumer {consumer.name} may not use {other}")
+        if len(left) < len(route.targets):
+            for target in route.targets:
+                if target not in left:
+                    what = "a model that the request names there" if target in granted else "it"
+                    route.skipped.append(Skip(target, "not_granted", f"consumer {consumer.name} may not use {what}"))
+            route.targets = left
+
+
+def _not_allowed(message: str, param: str | None = None) -> Refusal:
+    return Refusal(MODEL_NOT_ALLOWED, f"{message}: GET /v1/models lists its models.", param=param)
 
 
 def credential(request: RequestHead, parameter: str = "") -> str | None:

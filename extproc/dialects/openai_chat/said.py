@@ -20,6 +20,11 @@ QUIET = frozenset(
 )
 """Fields that hold no words of the model; `logprobs` goes with the text that it belongs to."""
 
+PADDED = ("choices", "obfuscation")
+"""Fields of an event that are read apart, or never: random characters that hide the length of a text. Source:
+`stream_options.include_obfuscation`.
+"""
+
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 _THOUGHTS = ("reasoning_details", "thinking_blocks")
 """Thinking in parts. Sources: https://openrouter.ai/docs/use-cases/reasoning-tokens (`text` and `summary`),
@@ -38,7 +43,7 @@ def said(event: Any) -> Iterator[Piece | Closed | Called]:
     for number, choice in enumerate(choices):
         if isinstance(choice, dict):
             yield from _choice(choice, number)
-    yield from loose(event, "answer", QUIET, without=("choices",))
+    yield from loose(event, "answer", QUIET, without=PADDED)
 
 
 def _choice(choice: dict[str, Any], number: int) -> Iterator[Piece | Closed | Called]:

@@ -1,7 +1,8 @@
 """The tokens an exchange used, as well as they can be known.
 
     provider    its provider's own counts
-    disputed    its provider's counts, cut down to what the request and the bytes of the answer allow
+    disputed    its provider's counts, cut down to what the request and the bytes of the answer allow, or beside a cost
+                that they cannot have
     estimated   the gateway's counts, where its provider reported none, only some, or had not ended yet
     none        no tokens are charged
 
@@ -17,7 +18,7 @@ from dataclasses import replace
 
 from extproc.dialects._models import searches
 from extproc.dialects._thinkers import is_claude, times_shown, unasked
-from extproc.money.budgets import Exact, Expected, input_estimate
+from extproc.money.budgets import Exact, Expected, costs, input_estimate
 from extproc.words.dialect import Report
 from extproc.words.exchange import Ending, Exchange, Kinds, Target, Usage
 
@@ -54,6 +55,8 @@ async def used(exchange: Exchange, exact: Exact, expected: Expected) -> Usage:
     request.
     """
     usage = await _tokens(exchange, exact, expected) if not exchange.route.of_tools else _call(exchange)
+    if costs.is_beyond_belief(exchange, usage):
+        usage = replace(usage, source="disputed")
     if usage.source != "none":
         told = exchange.answer.report.units if exchange.answer.report is not None else {}
         if told or exchange.request.ask.units:

@@ -40,14 +40,19 @@ def charged(exchange: Exchange) -> Price | None:
 
 def cost_of(exchange: Exchange, usage: Usage) -> tuple[int | None, str]:
     """Nano-USD of an answer with that usage, None when the price is unknown; and the origin of the amount: the price's
-    version, or `TOLD`. A cost beyond what the answer can have caused makes the usage a disputed one.
+    version, or `TOLD`.
     """
-    target, price = exchange.answer.target, charged(exchange)
-    if usage.cost is not None and target is not None and target.tells_cost and usage.source == "provider":
-        if usage.cost <= _most(exchange, usage):
-            return usage.cost, TOLD
-        usage.source = "disputed"
+    cost = _told(exchange, usage)
+    if cost is not None and cost <= _most(exchange, usage):
+        return cost, TOLD
+    price = charged(exchange)
     return (None, "") if price is None else (prices.cost(price, usage), price.version)
+
+
+def is_beyond_belief(exchange: Exchange, usage: Usage) -> bool:
+    """True where the provider told a cost that no answer with that usage can have caused."""
+    cost = _told(exchange, usage)
+    return cost is not None and cost > _most(exchange, usage)
 
 
 def is_of_other(exchange: Exchange) -> bool:
@@ -55,6 +60,12 @@ def is_of_other(exchange: Exchange) -> bool:
     target, version = exchange.answer.target, exchange.money.price_version
     own = target.price.version if target is not None and target.price is not None else ""
     return version not in ("", TOLD, own)
+
+
+def _told(exchange: Exchange, usage: Usage) -> int | None:
+    """The cost that the provider told beside counts of its own; None where it has no such field."""
+    target = exchange.answer.target
+    return usage.cost if target is not None and target.tells_cost and usage.source == "provider" else None
 
 
 def _most(exchange: Exchange, usage: Usage) -> int:
