@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable, Iterator
+from threading import Event
 
+import httpx
 import pytest
 
 from tests.e2e.conftest import Gateway
-from tests.e2e.scripted import Scripted, head, plain
+from tests.e2e.scripted import Scripted, events, head, plain
 
 YAML = """
 providers:
   noisy: {kind: mock, base_url: "%s/v1", outlier_detection: {consecutive_5xx: 10000}}
   other: {kind: anthropic, base_url: "%s/v1", outlier_detection: {consecutive_5xx: 10000}}
   sandbox: {kind: mock, base_url: "{mock_sandbox}"}
-models: {noisy: {provider: noisy}, translated: {provider: other}, stub: {provider: sandbox}}
+models: {noisy: {provider: noisy}, guarded: {provider: noisy}, translated: {provider: other}, stub: {provider: sandbox}}
 virtual_models: {chain: {targets: [{model: noisy}, {model: stub}]}}
 consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}]
 budgets: [{name: t, unit: tokens, limit: 1000000000, window: day}]
+guardrails:
+  - {name: held, kind: regex, patterns: {number: "forbidden[0-9]+"}, on: [output], applies_to: {models: [guarded]}}
 stores: {counters: "memory:", ledger: "memory:"}
 """
-BROKEN = head("text/event-stream", more=[("transfer-encoding", "chunked")]) + b"5\r\ndata:\r\nzz\r\n"
+CHUNKED = head("text/event-stream", more=[("transfer-encoding", "chunked")])
+BROKEN = CHUNKED + b"5\r\ndata:\r\nzz\r\n"
 
 
 @pytest.fixture
@@ -59,6 +65,27 @@ def test_a_stream_that_breaks_off_before_its_head_has_left_is_no_answer_and_cost
     assert (entry["status"], entry["complete"], entry["usage_source"]) == (503, False, "none")
     assert (entry["input_tokens"], entry["output_tokens"], entry["error"]) == (0, 0, "cut")
     assert [each["provider"] for each in entry["tries"]] == ["noisy"]
+
+
+@pytest.mark.parametrize(("text", "status"), [("one two", 503), ("one two " * 50, 200)])
+def test_a_stream_that_breaks_off_while_guardrails_hold_it_costs_what_the_client_got(
+    gateway: Gateway, provider: Scripted, text: str, status: int
+) -> None:
+    """Text that was held back was not sold. Of a longer text the first window has left."""
+    event, got = events({"choices": [{"index": 0, "delta": {"content": text}}]}, end=b""), Event()
+
+    def script() -> Iterator[bytes]:
+        yield CHUNKED + b"%x\r\n%b\r\n" % (len(event), event)
+        got.wait(0.3 if status == 503 else 30)  # nobody is told of text that is held back
+        yield b"zz\r\n"
+
+    provider.script = script
+    with gateway.stream("guarded") as answer, contextlib.suppress(httpx.RemoteProtocolError):
+        for _ in answer.iter_raw():
+            got.set()
+    entry = gateway.last(lambda entry: entry.get("model") == "guarded")
+    assert (answer.status_code, entry["status"], entry["complete"]) == (status, status, False)
+    assert (entry["output_tokens"] > 0) is (status == 200)
 
 
 def test_grpc_is_refused_with_a_status_of_its_own(gateway: Gateway) -> None:

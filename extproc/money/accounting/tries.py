@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from extproc.guardrails import is_watched
 from extproc.words.actions import CONTINUE, Continue
 from extproc.words.exchange import Ending, Exchange
 from extproc.words.tries import DownstreamEnd, FailedTry, Try
@@ -132,8 +133,9 @@ def _failed(exchange: Exchange) -> int:
 
 
 class AwaitEnd:
-    """Learns from the log what the client got of an answer that broke off before any text of it came. Where the
-    provider broke it off before its head had left, Envoy answers in the provider's place, and nothing was sold.
+    """Learns from the log what the client got of an answer that broke off before any text of it came, or while
+    guardrails may have held its head and text back. Where the provider broke it off before its head had left, Envoy
+    answers in the provider's place, and nothing was sold.
     """
 
     def __init__(self, failed: FailedTries) -> None:
@@ -141,11 +143,8 @@ class AwaitEnd:
 
     async def __call__(self, exchange: Exchange) -> None:
         report = exchange.answer.report
-        if (
-            exchange.ending is not Ending.INCOMPLETE
-            or exchange.attached
-            or (report is not None and report.output_bytes)
-        ):
+        has_text = report is not None and report.output_bytes and not is_watched(exchange)
+        if exchange.ending is not Ending.INCOMPLETE or exchange.attached or has_text:
             return
         end = await self._failed.end_of(exchange)
         if end is not None and end.reason != "client_left" and end.status >= 400:
