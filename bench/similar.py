@@ -24,7 +24,8 @@ from extproc.cache.settings import SimilarModelSettings, VerifySettings
 from extproc.cache.similar.index import Index, KeptQuestion
 from extproc.cache.similar.model import Model
 from extproc.cache.similar.verify import Verify
-from extproc.guardrails import Around, Failure
+from extproc.guardrails import Around
+from extproc.wire.outbound.service import Failure
 from extproc.words.values import secret
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)

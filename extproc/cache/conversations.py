@@ -23,9 +23,9 @@ from extproc.access.kept import Ids, is_sealed, owner
 from extproc.cache.answers import Answers
 from extproc.cache.entry import Entry
 from extproc.cache.settings import ConversationSettings
-from extproc.guardrails._body import replaced
 from extproc.routing.catalog import Catalog
 from extproc.wire.framing import Frame, Framing
+from extproc.wire.framing.patch import replaced
 from extproc.words.actions import LocalReply
 from extproc.words.errors import BODY_TOO_LARGE, OBJECT_NOT_FOUND, STORE_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange, Key

@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, field_validator
 
 from extproc.access.auth.facts import check_fact
 from extproc.cache.questions import twice
-from extproc.guardrails import Url
+from extproc.wire.outbound.service import Url
 from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size
 
 LONGEST_WAIT = 8.0

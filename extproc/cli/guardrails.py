@@ -15,9 +15,10 @@ from typing import Any
 from extproc.cli._options import add_config
 from extproc.cli._tables import progress, table
 from extproc.dialects import openai_chat
-from extproc.guardrails import Detector, Failure, GuardrailSettings, RemoteSettings, kinds
+from extproc.guardrails import Detector, GuardrailSettings, RemoteSettings, kinds
 from extproc.guardrails._guard import Guard
 from extproc.settings.config import load
+from extproc.wire.outbound.service import Failure
 
 EXAMPLES = """\
   extproc guardrails try texts.jsonl                       all guardrails of gateway.yaml that ask no service

@@ -17,11 +17,11 @@ text as it was written.
     _guard     one guardrail at work               _input    GuardInput: the text of a request
     _watch     the text of one answer              _output   GuardOutput: the events of an answer
     _normal    text without disguises              _mask     replacements, and the way back
-    _source    JSON in text, and its edits         _body     JSON with some values replaced
-    _threads   long scans                          _channel  windows of an answer for services
-    _remote    services that are asked             _schema   JSON Schema with bounded work
-    _arguments arguments of calls, in any form     _base     findings, keys of the YAML
-    _patterns  many RE2 patterns over one text     _screen   regex guardrails, looked at together
+    _source    JSON in text, and its edits         _channel  windows of an answer for services
+    _threads   long scans                          _schema   JSON Schema with bounded work
+    _remote    services that are asked             _base     findings, keys of the YAML
+    _arguments arguments of calls, in any form     _screen   regex guardrails, looked at together
+    _patterns  many RE2 patterns over one text
 
 Where the settings let guardrails read answers, Envoy is asked for every response body at the request's headers, so that
 the head can wait for the first text and a block there is a status of its own. Without guardrails the same would save
@@ -50,7 +50,6 @@ from extproc.guardrails._base import (
     AppliesToSettings,
     Detector,
     Excess,
-    Failure,
     Finding,
     Guardrail,
     GuardrailSettings,
@@ -62,7 +61,7 @@ from extproc.guardrails._base import (
 from extproc.guardrails._guarding import apart, has_guards, has_vault, is_watched
 from extproc.guardrails._input import GuardInput
 from extproc.guardrails._output import GuardOutput
-from extproc.guardrails._remote import Around, RemoteSettings, Service, Url, key_of
+from extproc.guardrails._remote import Around, RemoteSettings
 from extproc.guardrails._results import Results
 
 __all__ = [
@@ -74,7 +73,6 @@ __all__ = [
     "AwaitAudits",
     "Detector",
     "Excess",
-    "Failure",
     "Finding",
     "GuardInput",
     "GuardOutput",
@@ -85,15 +83,12 @@ __all__ = [
     "OneKind",
     "RemoteSettings",
     "Results",
-    "Service",
-    "Url",
     "Whole",
     "Withholds",
     "apart",
     "has_guards",
     "has_vault",
     "is_watched",
-    "key_of",
     "kinds",
     "reads_answers",
 ]

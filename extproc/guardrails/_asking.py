@@ -17,8 +17,8 @@ import msgspec
 from pydantic import Field
 
 from extproc.dialects import openai_chat
-from extproc.guardrails._base import Failure
-from extproc.guardrails._remote import Around, Limits, RemoteSettings, Service, Url, key_of
+from extproc.guardrails._remote import Around, RemoteSettings
+from extproc.wire.outbound.service import Failure, Limits, Service, Url, key_of
 from extproc.words.dialect import Destination
 from extproc.words.messages import Message, OutputFormat, Prompt, TextPart
 from extproc.words.values import ModelName, Name, Pattern, PositiveDuration

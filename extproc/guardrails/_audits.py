@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from extproc.guardrails._base import Failure, Finding
+from extproc.guardrails._base import Finding
 from extproc.guardrails._channel import Window, fresh
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._guarding import GUARDING, guarding
 from extproc.guardrails._remote import Context, Passage
+from extproc.wire.outbound.service import Failure
 from extproc.words.actions import CONTINUE, Continue
 from extproc.words.exchange import Exchange, Verdict
 

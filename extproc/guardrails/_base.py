@@ -57,16 +57,6 @@ class Excess:
     message: str
 
 
-class Failure(Exception):  # noqa: N818
-    """A guardrail could not judge. `reason`: timeout, error, overload, unreadable, too_many; of a service also
-    unreachable, unavailable, status, bad_answer, too_long, no_key.
-    """
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
 LONGEST = 256
 """Characters of the longest match of a detector that says nothing else."""
 

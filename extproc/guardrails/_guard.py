@@ -14,7 +14,6 @@ from extproc.guardrails._base import (
     TOOL_ROLES,
     Detector,
     Excess,
-    Failure,
     Finding,
     Guardrail,
     GuardrailSettings,
@@ -25,8 +24,9 @@ from extproc.guardrails._base import (
 )
 from extproc.guardrails._mask import Hash
 from extproc.guardrails._normal import normalised, offsets, reach
-from extproc.guardrails._remote import Around, Context, Passage, Remote, RemoteSettings, Replacer, Service, asked
+from extproc.guardrails._remote import Around, Context, Passage, Remote, RemoteSettings, Replacer, asked
 from extproc.guardrails._source import Hit
+from extproc.wire.outbound.service import Failure, Service
 from extproc.words.exchange import Exchange
 
 MOST_LONGEST = 16 << 10
@@ -45,35 +45,6 @@ class Guard:
     the place of all the other ways to find, and where it stands `aside` nothing waits for it, see `_audits.py`.
     `replacer` is set where it replaces results of tools, and finds nothing.
     """
-
-    __slots__ = (
-        "_actions",
-        "_detector",
-        "_guardrail",
-        "_judge",
-        "_measure",
-        "_roles",
-        "action",
-        "applies",
-        "aside",
-        "blocks",
-        "closed",
-        "cost",
-        "enforces",
-        "hash",
-        "heavy",
-        "longest",
-        "masks",
-        "name",
-        "on",
-        "order",
-        "remote",
-        "replacer",
-        "settings",
-        "whole",
-        "window",
-        "withholds",
-    )
 
     def __init__(self, settings: GuardrailSettings, order: int, around: Around | None = None) -> None:
         self.settings = settings

@@ -13,18 +13,19 @@ from typing import Any
 from extproc.guardrails._across import split_hits, unquoted_hits
 from extproc.guardrails._applies import Chosen
 from extproc.guardrails._audits import Audits
-from extproc.guardrails._base import Failure, GuardrailSettings
-from extproc.guardrails._body import replaced, rewritten
+from extproc.guardrails._base import GuardrailSettings
 from extproc.guardrails._collect import Source, collect, is_word
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._guarding import guarding
 from extproc.guardrails._mask import Mask, Vault
-from extproc.guardrails._remote import Around, Context, Passage, RemoteSettings, Replacer, Ruling, bounded, together
+from extproc.guardrails._remote import Around, Context, Passage, RemoteSettings, Replacer, Ruling
 from extproc.guardrails._results import Results
 from extproc.guardrails._screen import screens
 from extproc.guardrails._source import Edit, Hit, render
 from extproc.guardrails._threads import INLINE, TEXT_COST, TURN, Threads
 from extproc.wire.framing.multipart import is_form
+from extproc.wire.framing.patch import replaced, rewritten
+from extproc.wire.outbound.service import Failure, bounded, together
 from extproc.words.contract import GUARDRAILS
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, INVALID_REQUEST, Refusal
 from extproc.words.exchange import MOST_EXAMPLES, Example, Exchange, Verdict

@@ -8,16 +8,17 @@ from functools import partial
 from typing import Any
 
 from extproc.guardrails._audits import Audits
-from extproc.guardrails._base import Failure, Finding, GuardrailSettings
+from extproc.guardrails._base import Finding, GuardrailSettings
 from extproc.guardrails._channel import Window
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._guarding import GUARDING, Guarding, guarding
 from extproc.guardrails._mask import Mask, Restore
-from extproc.guardrails._remote import Context, Passage, together
+from extproc.guardrails._remote import Context, Passage
 from extproc.guardrails._threads import INLINE, TURN, Threads
 from extproc.guardrails._watch import MOST_WHOLE, Watch
 from extproc.wire.framing import Frame, Framing
 from extproc.wire.framing.json import WholeBody
+from extproc.wire.outbound.service import Failure, together
 from extproc.words.contract import GUARDRAILS
 from extproc.words.errors import GUARDRAIL_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange, Verdict

@@ -1,44 +1,32 @@
-"""Guardrails that ask a service over HTTP: their settings, their calls, and the answers that cannot be a verdict.
+"""Guardrails that ask a service: their settings, the parts of text that one call takes, and findings by passage.
 
-    passages ─► ask() ─► Service.post(): calls at a time · breaker · deadline · bounded answer ─► findings by passage
+    passages ─► ask() ─► batches of parts ─► a call each, side by side (`wire/outbound/service.py`) ─► findings
 
-Only the operator's settings say where text goes. An answer is a verdict when its status is 200 and it has the shape
-that the service documents. Everything else is a `Failure`, which `failure: closed | open` decides about. Neither text
-nor credentials are written to a log, and a Failure holds a word of its own, never the service's.
+An answer that is no verdict is a `Failure`, which `failure: closed | open` decides about.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple, Protocol, TypeVar, runtime_checkable
-from urllib.parse import urlsplit
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
-import msgspec
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from extproc.guardrails._base import Failure, Finding, Guardrail, GuardrailSettings
+from extproc.guardrails._base import Finding, Guardrail, GuardrailSettings
 from extproc.guardrails._results import Read, Results
 from extproc.upstream.providers import ProviderSettings
-from extproc.wire.framing import shapes
-from extproc.wire.outbound.breaker import Breaker
-from extproc.wire.outbound.pool import AnswerError, Pool, is_metadata
+from extproc.wire.outbound.service import Failure, Service, bounded, together
 from extproc.words.dialect import Result as ToolResult
 from extproc.words.values import PositiveDuration, Secret, Size
 
 _MOST_STEPS = 10_000  # comparisons of words in the search for changes; beyond it the rest is one change
 _NEAR = 300  # characters in which two texts have to agree again
 _MOST_FINDINGS = 10_000  # in one passage
-_AT_ONCE = 16  # calls about one request
 _MOST_MESSAGE = 300  # characters of a service's words for the client
 _token = re.compile(r"\w+|\s+|[^\w\s]").findall
 _unkind = re.compile(r"[^A-Za-z0-9_.:/-]+")
-_encode = msgspec.json.Encoder().encode
-
-Result = TypeVar("Result")
 
 
 @dataclass(slots=True, frozen=True)
@@ -114,21 +102,26 @@ class Replacer(Protocol):
         ...
 
 
-def service_url(value: str) -> str:
-    """Check the address of a service. Raises ValueError."""
-    try:
-        url = urlsplit(value)
-        wrong = url.scheme not in ("http", "https") or not url.hostname or url.port == 0 or not value.isascii()
-    except ValueError:
-        wrong = True
-    if wrong or not value.isprintable() or " " in value or url.query or url.fragment or "@" in url.netloc:
-        raise ValueError("the address must be http(s)://host[:port][/path], without user, query or fragment")
-    if is_metadata(url.hostname or "") or url.hostname in ("metadata.google.internal", "metadata"):
-        raise ValueError("the address is that of a cloud's metadata service")
-    return value.rstrip("/")
+def most_text(default: int) -> Any:
+    """The setting `max_text`."""
+    return Field(
+        default,
+        ge=1_000,
+        le=20_000_000,
+        description="Most characters of one request, or of one part of an answer, that are sent to the service. Longer "
+        "text counts as a failure of the guardrail.",
+    )
 
 
-Url = Annotated[str, AfterValidator(service_url)]
+def window_of(default: int) -> Any:
+    """The setting `window`."""
+    return Field(
+        default,
+        ge=100,
+        le=16384,
+        description="Characters of a streamed answer that are judged together, 100 to 16384. The text waits for its "
+        "window. A larger window costs fewer calls and makes answers less smooth.",
+    )
 
 
 class RemoteSettings(GuardrailSettings):
@@ -146,26 +139,14 @@ class RemoteSettings(GuardrailSettings):
         description="Most calls to the service at a time, in one process. A further one counts as a failure of the "
         "guardrail.",
     )
-    max_text: int = Field(
-        262_144,
-        ge=1_000,
-        le=20_000_000,
-        description="Most characters of one request, or of one part of an answer, that are sent to the service. Longer "
-        "text counts as a failure of the guardrail.",
-    )
+    max_text: int = most_text(262_144)
     max_answer: Size = Field(
         4 << 20,
         ge=1 << 10,
         le=64 << 20,
         description="Largest answer of the service, `1KiB` to `64MiB`. A larger one counts as a failure.",
     )
-    window: int = Field(
-        1000,
-        ge=100,
-        le=16384,
-        description="Characters of a streamed answer that are judged together, 100 to 16384. The text waits for its "
-        "window. A larger window costs fewer calls and makes answers less smooth.",
-    )
+    window: int = window_of(1000)
     overlap: int = Field(
         200,
         ge=0,
@@ -215,103 +196,25 @@ class RemoteSettings(GuardrailSettings):
         raise NotImplementedError("a service is asked with connect")
 
 
-class Limits(Protocol):
-    """Limits of the calls to a service, as `RemoteSettings` has them."""
+class JudgingSettings(RemoteSettings):
+    """A guardrail whose service judges whole texts, so that nothing can be masked."""
 
-    @property
-    def tls_ca(self) -> str | None: ...
-
-    @property
-    def max_answer(self) -> int: ...
-
-    @property
-    def max_calls(self) -> int: ...
+    action: Literal["block", "annotate", "audit"] = Field(
+        "block",
+        description="Effect of a finding. `block`: the request or the answer is refused. `annotate`: recorded, and "
+        "told in the header `x-ai-guardrails` of the answer. `audit`: recorded.",
+    )
 
 
-class Service:
-    """The service that a guardrail asks: calls at a time, the breaker, and what each call came to. With `socket` it is
-    asked at that unix socket.
+class MaskingSettings(RemoteSettings):
+    """A guardrail whose service replaces text, or refuses it."""
 
-    Outcomes: ok, timeout, unreachable, unavailable (the breaker is open), overload, status, bad_answer, cancelled (the
-    client left).
-    """
-
-    def __init__(self, url: str, settings: Limits, *, ca: str | None = None, socket: str | None = None) -> None:
-        self._url = urlsplit(url)
-        origin = f"{self._url.scheme}://{self._url.netloc}"
-        self._pool = Pool(origin, ca=settings.tls_ca or ca, most=settings.max_answer, socket=socket)
-        self._path = self._url.path.rstrip("/")
-        self._most = settings.max_calls
-        self._under_way = 0
-        self._breaker = Breaker()
-        self.observe: Callable[[str, float], None] = lambda _outcome, _seconds: None
-
-    async def post(self, path: str, body: bytes, headers: Mapping[str, str], deadline: float) -> bytes:
-        """The body of an answer with status 200. Raises Failure."""
-        began = time.monotonic()
-        outcome = "cancelled"
-        try:
-            outcome, answer = await self._post(self._path + path, body, headers, deadline)
-        finally:
-            self.observe(outcome, time.monotonic() - began)
-        if outcome != "ok":
-            raise Failure(outcome)
-        return answer
-
-    async def _post(self, target: str, body: bytes, headers: Mapping[str, str], deadline: float) -> tuple[str, bytes]:
-        if self._under_way >= self._most:
-            return "overload", b""
-        try:
-            probe = self._breaker.enter()
-        except ConnectionError:
-            return "unavailable", b""
-        self._under_way += 1
-        headers = {"content-type": "application/json", "accept": "application/json", **headers}
-        status, answer, well = 0, b"", False
-        try:
-            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                status, answer = await self._pool.post(target, body, headers)
-            well = status < 500 and status != 429
-            outcome = "ok" if status == 200 else "status"
-        except TimeoutError:
-            outcome = "timeout"
-        except AnswerError:
-            outcome = "bad_answer"
-        except OSError:
-            outcome = "unreachable"
-        except BaseException:
-            self._breaker.abandoned(probe)
-            raise
-        finally:
-            self._under_way -= 1
-        if well:
-            self._breaker.succeeded()
-        else:
-            self._breaker.failed(probe)
-        return outcome, answer
-
-    async def json(
-        self, path: str, body: Any, kind: type[Result], deadline: float, headers: Mapping[str, str] | None = None
-    ) -> Result:
-        """The answer to `body` as `kind`. Raises Failure, also for an answer of another shape."""
-        answer = await self.post(path, _encode(body), headers or {}, deadline)
-        return decoded(answer, kind)
-
-
-def decoded(answer: bytes, kind: type[Result]) -> Result:
-    """JSON as `kind`. Raises Failure."""
-    try:
-        return shapes.decode(answer, kind)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise Failure("bad_answer") from None
-
-
-def key_of(secret: Secret | None) -> str:
-    """The key behind a reference, for a header. Raises Failure where it cannot be read."""
-    key = secret.read() if secret is not None else None
-    if not key or not key.isascii() or not key.isprintable():
-        raise Failure("no_key")
-    return key
+    action: Literal["block", "mask", "annotate", "audit"] = Field(
+        "mask",
+        description="Effect of a finding. `mask`: text is replaced, or refused where the service says so. `block`: "
+        "both are refused. `annotate`: recorded, and told in the header `x-ai-guardrails` of the answer. `audit`: "
+        "recorded.",
+    )
 
 
 async def asked(
@@ -329,55 +232,16 @@ async def asked(
     return found
 
 
-async def bounded(work: Coroutine[Any, Any, Result], deadline: float) -> Result:
-    """The result of `work` up to `deadline` (seconds, monotonic). Raises Failure, whatever goes wrong."""
-    # A task of its own: the first step of a call runs outside of one, see `transport.Call`.
-    task = asyncio.ensure_future(work)
-    try:
-        done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline + _GRACE - time.monotonic()))
-        if not done:
-            raise Failure("timeout")
-        try:
-            return task.result()
-        except Failure:
-            raise
-        except Exception as error:
-            raise Failure("error") from error
-    finally:
-        task.add_done_callback(_retrieve)
-        task.cancel()
-
-
-def _retrieve(task: asyncio.Future[Any]) -> None:
-    if not task.cancelled():
-        task.exception()  # else asyncio logs the exception of work that nothing waits for
-
-
-_GRACE = 0.05  # seconds in which a call that has reached its deadline says so itself
-
-
-async def together(works: Sequence[Callable[[], Awaitable[Result]]]) -> Sequence[Result]:
-    """The results, in order, of work that is done at the same time. Where one fails, the others are cancelled."""
-    room = asyncio.Semaphore(_AT_ONCE)
-
-    async def done(work: Callable[[], Awaitable[Result]]) -> Result:
-        async with room:
-            return await work()
-
-    tasks = [asyncio.ensure_future(done(work)) for work in works]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
 class Part(NamedTuple):
     """A piece of a passage: the number of the passage, its place there, and its text."""
 
     number: int
     start: int
     text: str
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """The place of a part of its text in the passage."""
+        return self.start + start, self.start + end
 
 
 def parts(passages: Sequence[Passage], size: int, overlap: int = 200) -> Iterator[Part]:
@@ -402,19 +266,23 @@ def batches(passages: Sequence[Passage], size: int, most: int = 1000) -> Iterato
         yield batch
 
 
-def gathered(passages: Sequence[Passage], found: Iterable[tuple[int, Finding]]) -> Sequence[Sequence[Finding]]:
-    """Findings by passage. Parts overlap, so one may come twice. Raises Failure for too many: none may be left out."""
+Found = tuple[int, str | Finding]
+"""A finding in the passage of that number; a kind alone is a finding in the whole of it."""
+
+
+async def gathered(
+    passages: Sequence[Passage], calls: Sequence[Callable[[], Awaitable[Sequence[Found]]]]
+) -> Sequence[Sequence[Finding]]:
+    """The findings of calls about parts, by passage. Parts overlap, so one may come twice. Raises Failure, also for too
+    many findings: none may be left out.
+    """
     sets: list[dict[Finding, None]] = [{} for _ in passages]
-    for index, finding in found:
-        sets[index][finding] = None
-        if len(sets[index]) > _MOST_FINDINGS:
-            raise Failure("bad_answer")
+    for found in await together(calls):
+        for index, one in found:
+            sets[index][all_of(passages[index], one) if isinstance(one, str) else one] = None
+            if len(sets[index]) > _MOST_FINDINGS:
+                raise Failure("bad_answer")
     return [[*each] for each in sets]
-
-
-def bearer(secret: Secret | None) -> Mapping[str, str]:
-    """The header for a key; none without a reference. Raises Failure where the key cannot be read."""
-    return {} if secret is None else {"authorization": f"Bearer {key_of(secret)}"}
 
 
 def all_of(passage: Passage, kind: str, **more: Any) -> Ruling:

@@ -9,7 +9,7 @@ references multiply nor the time of a pattern.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -22,28 +22,15 @@ MOST_STEPS = 100_000
 _MOST_PARTS = 20_000  # objects and lists of a schema
 _DEPTH = 128  # levels of references and of values
 
-_UNSUPPORTED = frozenset(
-    (
-        *("$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "$anchor"),
-        *("unevaluatedItems", "unevaluatedProperties", "dependencies"),
-    )
-)
-_NOTES = frozenset(
-    (
-        *("$schema", "$id", "id", "$comment", "$defs", "definitions", "$vocabulary", "title", "description", "default"),
-        *(
-            "examples",
-            "example",
-            "deprecated",
-            "readOnly",
-            "writeOnly",
-            "format",
-            "contentEncoding",
-            "contentMediaType",
-        ),
-        *("contentSchema", "strict", "then", "else", "minContains", "maxContains", "additionalItems"),
-    )
-)
+_UNSUPPORTED = frozenset((
+    "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "$anchor", "unevaluatedItems",
+    "unevaluatedProperties", "dependencies",
+))  # fmt: skip
+_NOTES = frozenset((
+    "$schema", "$id", "id", "$comment", "$defs", "definitions", "$vocabulary", "title", "description", "default",
+    "examples", "example", "deprecated", "readOnly", "writeOnly", "format", "contentEncoding", "contentMediaType",
+    "contentSchema", "strict", "then", "else", "minContains", "maxContains", "additionalItems",
+))  # fmt: skip
 """Keywords that constrain nothing by themselves."""
 
 _TYPES: Mapping[str, Callable[[Any], bool]] = {
@@ -68,7 +55,7 @@ class Schema:
 
     def __init__(self, document: Any, *, strict: bool, patterns: bool) -> None:
         self._root = document
-        self._patterns = patterns
+        self.patterns = patterns
         self._compiled: dict[str, re2._Regexp] = {}
         self._targets: dict[str, Any] = {}
         self._check(document, strict=strict)
@@ -78,7 +65,7 @@ class Schema:
         return _Run(self).broken(self._root, value, 0)
 
     def matches(self, pattern: str, text: str) -> bool:
-        return not self._patterns or self._compiled[pattern].search(text) is not None
+        return not self.patterns or self._compiled[pattern].search(text) is not None
 
     def target(self, reference: str) -> Any:
         """The part of the schema that a reference names, which was looked up before."""
@@ -130,7 +117,7 @@ class Schema:
             return [self._targets[value]]
         if name == "$id" and value and self._root.get("$id") != value:
             raise SchemaError("$id: only at the top of the schema")
-        if name in ("pattern", "patternProperties") and self._patterns:
+        if name in ("pattern", "patternProperties") and self.patterns:
             for pattern in [value] if name == "pattern" else value:
                 try:
                     readable(name, pattern)
@@ -188,6 +175,8 @@ class _Run:
 # --- keywords: each gives true, or the keyword below, where the value breaks it
 
 _Found = bool | str
+_Pairs = Iterator[tuple[Any, Any]]
+"""Schemas, each with the value that has to fit it."""
 
 
 def _type(run: _Run, _node: Any, wanted: Any, value: Any, _depth: int) -> _Found:
@@ -228,33 +217,6 @@ def _pattern(run: _Run, _node: Any, wanted: Any, value: Any, _depth: int) -> _Fo
     return isinstance(value, str) and not run.schema.matches(wanted, value)
 
 
-def _items(run: _Run, node: Any, wanted: Any, value: Any, depth: int) -> _Found:
-    if not isinstance(value, list):
-        return False
-    if isinstance(wanted, list):  # of older drafts
-        found = _first(run, wanted, value, depth)
-        return found or _each(run, node.get("additionalItems", True), value[len(wanted) :], depth)
-    return _each(run, wanted, value[len(node.get("prefixItems", ())) :], depth)
-
-
-def _prefix(run: _Run, _node: Any, wanted: Any, value: Any, depth: int) -> _Found:
-    return isinstance(value, list) and _first(run, wanted, value, depth)
-
-
-def _first(run: _Run, wanted: Any, value: Any, depth: int) -> _Found:
-    for one, item in zip(wanted, value, strict=False):
-        if found := run.broken(one, item, depth):
-            return found
-    return False
-
-
-def _each(run: _Run, wanted: Any, values: Any, depth: int) -> _Found:
-    for item in values if wanted is not True else ():
-        if found := run.broken(wanted, item, depth):
-            return found
-    return False
-
-
 def _contains(run: _Run, node: Any, wanted: Any, value: Any, depth: int) -> _Found:
     if not isinstance(value, list):
         return False
@@ -286,42 +248,6 @@ def _required(run: _Run, _node: Any, wanted: Any, value: Any, _depth: int) -> _F
     return isinstance(value, dict) and any(name not in value for name in wanted)
 
 
-def _properties(run: _Run, _node: Any, wanted: Any, value: Any, depth: int) -> _Found:
-    if isinstance(value, dict):
-        for name, item in value.items():
-            run.step()
-            if name in wanted and (found := run.broken(wanted[name], item, depth)):
-                return found
-    return False
-
-
-def _pattern_properties(run: _Run, _node: Any, wanted: Any, value: Any, depth: int) -> _Found:
-    if isinstance(value, dict) and run.schema._patterns:  # noqa: SLF001
-        for pattern, schema in wanted.items():
-            for name, item in value.items():
-                run.step()
-                if run.schema.matches(pattern, name) and (found := run.broken(schema, item, depth)):
-                    return found
-    return False
-
-
-def _additional(run: _Run, node: Any, wanted: Any, value: Any, depth: int) -> _Found:
-    if not isinstance(value, dict) or wanted is True:
-        return False
-    known, patterns = node.get("properties", {}), node.get("patternProperties", ())
-    for name, item in value.items():
-        run.step()
-        if name in known or any(run.schema.matches(pattern, name) for pattern in patterns):
-            continue
-        if found := run.broken(wanted, item, depth):
-            return True if wanted is False else found
-    return False
-
-
-def _names(run: _Run, _node: Any, wanted: Any, value: Any, depth: int) -> _Found:
-    return isinstance(value, dict) and _each(run, wanted, value, depth)
-
-
 def _dependent_required(run: _Run, _node: Any, wanted: Any, value: Any, _depth: int) -> _Found:
     if isinstance(value, dict):
         for name in value:
@@ -329,22 +255,6 @@ def _dependent_required(run: _Run, _node: Any, wanted: Any, value: Any, _depth: 
             run.step(1 + len(others))
             if any(other not in value for other in others):
                 return True
-    return False
-
-
-def _dependent_schemas(run: _Run, _node: Any, wanted: Any, value: Any, depth: int) -> _Found:
-    if isinstance(value, dict):
-        for name in value:
-            run.step()
-            if name in wanted and (found := run.broken(wanted[name], value, depth)):
-                return found
-    return False
-
-
-def _all(run: _Run, _node: Any, wanted: Any, value: Any, depth: int) -> _Found:
-    for schema in wanted:
-        if found := run.broken(schema, value, depth):
-            return found
     return False
 
 
@@ -365,12 +275,62 @@ def _if(run: _Run, node: Any, wanted: Any, value: Any, depth: int) -> _Found:
     return run.broken(node.get(follows, True), value, depth)
 
 
-def _ref(run: _Run, _node: Any, wanted: Any, value: Any, depth: int) -> _Found:
-    return run.broken(run.schema.target(wanted), value, depth)
+# --- keywords that say which schemas parts of the value have to fit
+
+
+def _each(pairs: Callable[[_Run, Any, Any, Any], _Pairs]) -> Callable[..., _Found]:
+    def check(run: _Run, node: Any, wanted: Any, value: Any, depth: int) -> _Found:
+        for schema, part in pairs(run, node, wanted, value):
+            if found := run.broken(schema, part, depth):
+                return found if wanted is not False else True
+        return False
+
+    return check
+
+
+def _items(_run: _Run, node: Any, wanted: Any, value: Any) -> _Pairs:
+    if isinstance(value, list):
+        tuple_ = wanted if isinstance(wanted, list) else ()  # of older drafts
+        rest = node.get("additionalItems", True) if isinstance(wanted, list) else wanted
+        yield from zip(tuple_, value, strict=False)
+        if rest is not True:
+            yield from ((rest, item) for item in value[len(tuple_ or node.get("prefixItems", ())) :])
+
+
+def _properties(run: _Run, _node: Any, wanted: Any, value: Any) -> _Pairs:
+    for name, item in value.items() if isinstance(value, dict) else ():
+        run.step()
+        if name in wanted:
+            yield wanted[name], item
+
+
+def _pattern_properties(run: _Run, _node: Any, wanted: Any, value: Any) -> _Pairs:
+    if isinstance(value, dict) and run.schema.patterns:
+        for pattern, schema in wanted.items():
+            for name, item in value.items():
+                run.step()
+                if run.schema.matches(pattern, name):
+                    yield schema, item
+
+
+def _additional(run: _Run, node: Any, wanted: Any, value: Any) -> _Pairs:
+    if isinstance(value, dict) and wanted is not True:
+        known, patterns = node.get("properties", {}), node.get("patternProperties", ())
+        for name, item in value.items():
+            run.step()
+            if name not in known and not any(run.schema.matches(pattern, name) for pattern in patterns):
+                yield wanted, item
+
+
+def _dependent_schemas(run: _Run, _node: Any, wanted: Any, value: Any) -> _Pairs:
+    for name in value if isinstance(value, dict) else ():
+        run.step()
+        if name in wanted:
+            yield wanted[name], value
 
 
 _KEYWORDS: Mapping[str, Callable[..., _Found]] = {
-    "$ref": _ref,
+    "$ref": _each(lambda run, _node, wanted, value: iter([(run.schema.target(wanted), value)])),
     "type": _type,
     "enum": _enum,
     "const": lambda run, _node, wanted, value, _depth: not run.equal(wanted, value),
@@ -386,33 +346,41 @@ _KEYWORDS: Mapping[str, Callable[..., _Found]] = {
     "maxProperties": _size(dict, lambda size, wanted: size > wanted),
     "minProperties": _size(dict, lambda size, wanted: size < wanted),
     "pattern": _pattern,
-    "items": _items,
-    "prefixItems": _prefix,
+    "items": _each(_items),
+    "prefixItems": _each(
+        lambda _run, _node, wanted, value: zip(wanted, value if isinstance(value, list) else (), strict=False)
+    ),
     "contains": _contains,
     "uniqueItems": _unique,
     "required": _required,
-    "properties": _properties,
-    "patternProperties": _pattern_properties,
-    "additionalProperties": _additional,
-    "propertyNames": _names,
+    "properties": _each(_properties),
+    "patternProperties": _each(_pattern_properties),
+    "additionalProperties": _each(_additional),
+    "propertyNames": _each(
+        lambda _run, _node, wanted, value: (
+            (wanted, name) for name in (value if isinstance(value, dict) and wanted is not True else ())
+        )
+    ),
     "dependentRequired": _dependent_required,
-    "dependentSchemas": _dependent_schemas,
-    "allOf": _all,
+    "dependentSchemas": _each(_dependent_schemas),
+    "allOf": _each(lambda _run, _node, wanted, value: ((schema, value) for schema in wanted)),
     "anyOf": _any,
     "oneOf": _one,
     "not": _not,
     "if": _if,
 }
 
-_SCHEMA = frozenset(
-    ("items", "additionalItems", "contains", "additionalProperties", "propertyNames", "not", "if", "then", "else")
-)
-_SCHEMAS = frozenset(
-    (
-        *("prefixItems", "properties", "patternProperties", "dependentSchemas", "allOf", "anyOf", "oneOf"),
-        *("$defs", "definitions"),
-    )
-)
+_SCHEMA = frozenset((
+    "items", "additionalItems", "contains", "additionalProperties", "propertyNames", "not", "if", "then", "else",
+))  # fmt: skip
+_SCHEMAS = frozenset((
+    "prefixItems", "properties", "patternProperties", "dependentSchemas", "allOf", "anyOf", "oneOf", "$defs",
+    "definitions",
+))  # fmt: skip
+
+
+def _is(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kind)
 
 
 def _is_names(value: Any) -> bool:
@@ -423,40 +391,23 @@ def _is_type(value: Any) -> bool:
     return isinstance(value, str) and value in _TYPES
 
 
-def _is_size(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
-def _is_number(value: Any) -> bool:
-    return _TYPES["number"](value)
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
-
-
 _SHAPES: Mapping[str, Callable[[Any], bool]] = {
     "type": lambda value: all(map(_is_type, value if isinstance(value, list) else [value])),
-    "enum": _is_list,
     "required": _is_names,
-    "$ref": lambda value: isinstance(value, str),
-    "$id": lambda value: isinstance(value, str),
-    "pattern": lambda value: isinstance(value, str),
-    "multipleOf": lambda value: _is_number(value) and value > 0,
-    "uniqueItems": lambda value: isinstance(value, bool),
-    "dependentRequired": lambda value: _is_object(value) and all(map(_is_names, value.values())),
-    **dict.fromkeys(("maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"), _is_number),
+    "multipleOf": lambda value: _TYPES["number"](value) and value > 0,
+    "uniqueItems": _is(bool),
+    "dependentRequired": lambda value: isinstance(value, dict) and all(map(_is_names, value.values())),
+    **dict.fromkeys(("$ref", "$id", "pattern"), _is(str)),
+    **dict.fromkeys(("maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum"), _TYPES["number"]),
     **dict.fromkeys(
         (
-            *("maxLength", "minLength", "maxItems", "minItems", "maxProperties", "minProperties"),
-            *("minContains", "maxContains"),
+            "minContains",
+            "maxContains",
+            *(f"{end}{of}" for end in ("min", "max") for of in ("Length", "Items", "Properties")),
         ),
-        _is_size,
+        lambda value: type(value) is int and value >= 0,
     ),
-    **dict.fromkeys(("properties", "patternProperties", "dependentSchemas", "$defs", "definitions"), _is_object),
-    **dict.fromkeys(("prefixItems", "allOf", "anyOf", "oneOf"), _is_list),
+    **dict.fromkeys(("properties", "patternProperties", "dependentSchemas", "$defs", "definitions"), _is(dict)),
+    **dict.fromkeys(("enum", "prefixItems", "allOf", "anyOf", "oneOf"), _is(list)),
 }
+"""Shapes of the values of keywords."""

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from extproc.guardrails._base import Detector, Failure, Finding
+from extproc.guardrails._base import Detector, Finding
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._patterns import Matching
+from extproc.wire.outbound.service import Failure
 
 
 class Screen:

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
-from extproc.guardrails._base import Failure
+from extproc.wire.outbound.service import Failure
 
 LARGE = 256 << 10
 """Bytes of a body above which other threads search it."""

@@ -24,8 +24,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.guardrails._base import TOOL_CALL, TOOL_NAME, Failure, Finding, Whole
-from extproc.guardrails._body import rewritten
+from extproc.guardrails._base import TOOL_CALL, TOOL_NAME, Finding, Whole
 from extproc.guardrails._channel import Channel, Window, fresh
 from extproc.guardrails._channel import windows as windows_of
 from extproc.guardrails._guard import MOST_LONGEST, Guard, piece_hits
@@ -35,6 +34,8 @@ from extproc.guardrails._source import Hit, Written, render
 from extproc.guardrails._threads import INLINE, TURN
 from extproc.wire.framing import OVERSIZE, Frame
 from extproc.wire.framing.json import InvalidJSON, parse
+from extproc.wire.framing.patch import rewritten
+from extproc.wire.outbound.service import Failure
 from extproc.words.api import ClientAPI
 from extproc.words.contract import GUARDRAILS
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal

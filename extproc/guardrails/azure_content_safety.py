@@ -16,24 +16,21 @@ import msgspec
 from pydantic import Field, StringConstraints, model_validator
 
 from extproc.guardrails import Finding
-from extproc.guardrails._base import Failure
 from extproc.guardrails._remote import (
     Around,
     Context,
+    Found,
+    JudgingSettings,
     Part,
     Passage,
-    RemoteSettings,
-    Service,
-    Url,
-    all_of,
     batches,
     gathered,
-    key_of,
-    together,
+    most_text,
 )
 from extproc.upstream.credentials.oauth import TokenError
 from extproc.upstream.credentials.tokens import Tokens
 from extproc.upstream.providers import Credentials
+from extproc.wire.outbound.service import Failure, Service, Url, key_of
 from extproc.words.values import SecretRef
 
 _PIECE = 10_000  # characters
@@ -46,7 +43,7 @@ _Severity = Annotated[int, Field(ge=1, le=7)]
 _Blocklist = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z._~-]{1,64}$")]
 
 
-class AzureContentSafetySettings(RemoteSettings):
+class AzureContentSafetySettings(JudgingSettings):
     """A guardrail that asks Azure AI Content Safety."""
 
     kind: Literal["azure_content_safety"] = Field(
@@ -58,11 +55,6 @@ class AzureContentSafetySettings(RemoteSettings):
     )
     credentials: Credentials | None = Field(
         None, description="Entra application that requests tokens, under `azure`, as providers have it."
-    )
-    action: Literal["block", "annotate", "audit"] = Field(
-        "block",
-        description="Effect of a finding. `block`: the request or the answer is refused. `annotate`: recorded, and "
-        "told in the header `x-ai-guardrails` of the answer. `audit`: recorded.",
     )
     severity: Annotated[Mapping[_Category, _Severity], Field(max_length=4)] = Field(
         {"hate": 4, "self_harm": 4, "sexual": 4, "violence": 4},
@@ -76,13 +68,7 @@ class AzureContentSafetySettings(RemoteSettings):
         False,
         description="Ask Prompt Shields too, about requests: attacks by the user, and attacks in results of tools.",
     )
-    max_text: int = Field(
-        100_000,
-        ge=1_000,
-        le=20_000_000,
-        description="Most characters of one request, or of one part of an answer, that are sent to the service, in "
-        "calls of 10,000. Longer text counts as a failure of the guardrail.",
-    )
+    max_text: int = most_text(100_000)
 
     @model_validator(mode="after")
     def _one_credential(self) -> AzureContentSafetySettings:
@@ -151,8 +137,7 @@ class AzureContentSafety:
                 for batch in batches(wanted, _PIECE):
                     if any(part.text for part in batch):
                         work.append(partial(self._shield, batch, tools, headers, deadline))
-        found = await together(work)
-        return gathered(passages, [(at, all_of(passages[at], kind)) for each in found for at, kind in each])
+        return await gathered(passages, work)
 
     async def _headers(self, deadline: float) -> Mapping[str, str]:
         if self._tokens is None:
@@ -162,9 +147,7 @@ class AzureContentSafety:
         except TokenError:
             raise Failure("no_key") from None
 
-    async def _analyze(
-        self, batch: Sequence[Part], headers: Mapping[str, str], deadline: float
-    ) -> Sequence[tuple[int, str]]:
+    async def _analyze(self, batch: Sequence[Part], headers: Mapping[str, str], deadline: float) -> Sequence[Found]:
         limits = {_NAMES[category]: limit for category, limit in self._settings.severity.items()}
         body: dict[str, Any] = {"text": _joined(batch), "outputType": "EightSeverityLevels"}
         body["categories"] = [*limits] or [*_NAMES.values()]
@@ -180,7 +163,7 @@ class AzureContentSafety:
 
     async def _shield(
         self, batch: Sequence[Part], tools: bool, headers: Mapping[str, str], deadline: float
-    ) -> Sequence[tuple[int, str]]:
+    ) -> Sequence[Found]:
         first = next(part.number for part in batch if part.text)
         text = _joined(batch)
         body = {"userPrompt": "", "documents": [text]} if tools else {"userPrompt": text, "documents": []}

@@ -18,26 +18,23 @@ import msgspec
 from pydantic import Field, StringConstraints, model_validator
 
 from extproc.guardrails import Finding
-from extproc.guardrails._base import Failure
 from extproc.guardrails._remote import (
     Around,
     Context,
+    Found,
+    MaskingSettings,
     Part,
     Passage,
-    RemoteSettings,
     Ruling,
-    Service,
     all_of,
     batches,
     changes,
-    decoded,
     gathered,
-    key_of,
     kind_name,
     message,
-    together,
 )
 from extproc.upstream.providers import ProviderSettings
+from extproc.wire.outbound.service import Failure, Service, decoded, key_of, together
 from extproc.wire.outbound.sigv4 import Key, signed
 from extproc.wire.transport.workers import SIGNED
 from extproc.words.values import Name, SecretRef
@@ -47,7 +44,7 @@ _placeholder = re.compile(r"\{([A-Za-z0-9 _-]{1,60})\}").search
 _encode = msgspec.json.Encoder().encode
 
 
-class BedrockSettings(RemoteSettings):
+class BedrockSettings(MaskingSettings):
     """A guardrail that asks a guardrail of Amazon Bedrock."""
 
     kind: Literal["bedrock"] = Field(description="Kind of the guardrail. `bedrock`: a guardrail of Amazon Bedrock.")
@@ -71,12 +68,6 @@ class BedrockSettings(RemoteSettings):
     )
     secret_access_key: SecretRef | None = Field(None, description="Secret access key of `access_key_id`.")
     session_token: SecretRef | None = Field(None, description="Session token of temporary keys.")
-    action: Literal["block", "mask", "annotate", "audit"] = Field(
-        "mask",
-        description="Effect of an intervention. `mask`: as the guardrail at Amazon says, text is refused or replaced. "
-        "`block`: both are refused. `annotate`: recorded, and told in the header `x-ai-guardrails` of the answer. "
-        "`audit`: recorded.",
-    )
 
     @model_validator(mode="after")
     def _both(self) -> BedrockSettings:
@@ -132,10 +123,10 @@ class Bedrock:
 
     async def ask(self, passages: Sequence[Passage], context: Context, deadline: float) -> Sequence[Sequence[Finding]]:
         source = "INPUT" if context.on == "input" else "OUTPUT"
-        found = await together([partial(self._judge, batch, source, deadline) for batch in batches(passages, _PIECE)])
-        return gathered(passages, [one for each in found for one in each])
+        calls = [partial(self._judge, batch, source, deadline) for batch in batches(passages, _PIECE)]
+        return await gathered(passages, calls)
 
-    async def _judge(self, batch: Sequence[Part], source: str, deadline: float) -> Sequence[tuple[int, Finding]]:
+    async def _judge(self, batch: Sequence[Part], source: str, deadline: float) -> Sequence[Found]:
         body = _encode({"source": source, "content": [{"text": {"text": part.text}} for part in batch]})
         said = decoded(await self._service.post(self._path, body, self._headers(body), deadline), _Answer)
         if said.action == "NONE":
@@ -175,8 +166,7 @@ class Bedrock:
 def _replaced(part: Part, text: str) -> Iterator[Ruling]:
     for one in changes(part.text, text, "sensitive"):
         named = _placeholder(one.replacement or "")
-        span = one.span[0] + part.start, one.span[1] + part.start
-        yield Ruling(kind_name(named[1] if named else one.kind), span, replacement=one.replacement)
+        yield Ruling(kind_name(named[1] if named else one.kind), part.span(*one.span), replacement=one.replacement)
 
 
 def _interventions(assessments: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,19 @@ from pydantic import Field, StringConstraints
 
 from extproc.guardrails import Finding
 from extproc.guardrails._asking import LABEL, Asked, AskingSettings
-from extproc.guardrails._remote import Around, Context, Part, Passage, all_of, batches, decoded, gathered, together
+from extproc.guardrails._remote import (
+    Around,
+    Context,
+    Found,
+    JudgingSettings,
+    Part,
+    Passage,
+    batches,
+    gathered,
+    most_text,
+    window_of,
+)
+from extproc.wire.outbound.service import decoded
 
 _FRAME = """You judge text for a gateway by the rubric below. You get the text as JSON between two lines that say \
 {mark}: a list of passages, each with its number, its role and its text.
@@ -39,17 +51,12 @@ _SCHEMA = {
 }
 
 
-class LLMJudgeSettings(AskingSettings):
+class LLMJudgeSettings(JudgingSettings, AskingSettings):
     """A guardrail that lets a model of the gateway judge text."""
 
     kind: Literal["llm_judge"] = Field(description="Kind of the guardrail. `llm_judge`: a model judges by a rubric.")
     rubric: Annotated[str, StringConstraints(min_length=20, max_length=8000, strip_whitespace=True)] = Field(
         description="The rubric: text that is to be refused, in plain words. 20 to 8000 characters."
-    )
-    action: Literal["block", "annotate", "audit"] = Field(
-        "block",
-        description="Effect of the verdict `block`. `block`: the request or the answer is refused. `annotate`: "
-        "recorded, and told in the header `x-ai-guardrails` of the answer. `audit`: recorded.",
     )
     piece: int = Field(
         12_000,
@@ -57,20 +64,8 @@ class LLMJudgeSettings(AskingSettings):
         le=1_000_000,
         description="Most characters that one call judges, 1000 to 1000000. Longer text takes several calls.",
     )
-    max_text: int = Field(
-        48_000,
-        ge=1_000,
-        le=20_000_000,
-        description="Most characters of one request, or of one part of an answer, that are judged. Longer text counts "
-        "as a failure of the guardrail.",
-    )
-    window: int = Field(
-        4000,
-        ge=100,
-        le=16384,
-        description="Characters of a streamed answer that are judged together, 100 to 16384. Each window is a call of "
-        "the model, and the text waits for it.",
-    )
+    max_text: int = most_text(48_000)
+    window: int = window_of(4000)
 
     def connect(self, around: Around) -> LLMJudge:
         return LLMJudge(self, around)
@@ -93,13 +88,12 @@ class LLMJudge:
 
     async def ask(self, passages: Sequence[Passage], context: Context, deadline: float) -> Sequence[Sequence[Finding]]:  # noqa: ARG002
         headers = self._model.headers(LABEL, self._name)
-        work = [partial(self._judge, passages, batch, headers, deadline) for batch in batches(passages, self._piece)]
-        found = [one for each in await together(work) for one in each]
-        return gathered(passages, [(at, all_of(passages[at], "rubric")) for at in found])
+        calls = [partial(self._judge, passages, batch, headers, deadline) for batch in batches(passages, self._piece)]
+        return await gathered(passages, calls)
 
     async def _judge(
         self, passages: Sequence[Passage], batch: Sequence[Part], headers: Mapping[str, str], deadline: float
-    ) -> Sequence[int]:
+    ) -> Sequence[Found]:
         data = [
             {"passage": number, "said_by": passages[part.number].role or "user", "text": part.text}
             for number, part in enumerate(batch)
@@ -107,7 +101,8 @@ class LLMJudge:
         verdict = decoded(await self._model(self._rules, data, headers, deadline), _Verdict)
         if verdict.verdict == "allow":
             return []
-        return [batch[verdict.passage].number if 0 <= verdict.passage < len(batch) else batch[0].number]
+        at = verdict.passage if 0 <= verdict.passage < len(batch) else 0
+        return [(batch[at].number, "rubric")]
 
 
 SETTINGS = LLMJudgeSettings

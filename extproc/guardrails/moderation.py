@@ -17,21 +17,9 @@ import msgspec
 from pydantic import Field
 
 from extproc.guardrails import Finding
-from extproc.guardrails._base import Failure
-from extproc.guardrails._remote import (
-    Around,
-    Context,
-    Part,
-    Passage,
-    RemoteSettings,
-    Service,
-    all_of,
-    batches,
-    gathered,
-    key_of,
-    together,
-)
+from extproc.guardrails._remote import Around, Context, Found, JudgingSettings, Part, Passage, batches, gathered
 from extproc.upstream.providers import ProviderSettings
+from extproc.wire.outbound.service import Failure, Service, key_of
 from extproc.words.values import ModelName, Name
 
 _PIECE = 20_000  # characters that are judged together
@@ -40,7 +28,7 @@ _MOST = 32  # texts in one call
 _Category = Annotated[str, Field(min_length=1, max_length=64)]
 
 
-class ModerationSettings(RemoteSettings):
+class ModerationSettings(JudgingSettings):
     """A guardrail that asks OpenAI's moderation API."""
 
     kind: Literal["moderation"] = Field(description="Kind of the guardrail. `moderation`: OpenAI's moderation API.")
@@ -48,11 +36,6 @@ class ModerationSettings(RemoteSettings):
         description="Provider, a key of `providers`, whose moderation API is asked. Its address and `api_key` are used."
     )
     model: ModelName = Field("omni-moderation-latest", description="Name of the moderation model at the provider.")
-    action: Literal["block", "annotate", "audit"] = Field(
-        "block",
-        description="Effect of a finding. `block`: the request or the answer is refused. `annotate`: recorded, and "
-        "told in the header `x-ai-guardrails` of the answer. `audit`: recorded.",
-    )
     categories: Annotated[Sequence[_Category], Field(min_length=1, max_length=64)] | None = Field(
         None, description="Categories that count, for example `[hate, self-harm/intent]`. Default: all."
     )
@@ -103,14 +86,10 @@ class Moderation:
         headers = dict(self._provider.headers)
         if (credential := self._provider.credential) is not None:
             headers[credential.header] = credential.prefix + key_of(self._provider.api_key)
-        found = await together(
-            [partial(self._judge, batch, headers, deadline) for batch in batches(passages, _PIECE, _MOST)]
-        )
-        return gathered(passages, [(at, all_of(passages[at], category)) for each in found for at, category in each])
+        calls = [partial(self._judge, batch, headers, deadline) for batch in batches(passages, _PIECE, _MOST)]
+        return await gathered(passages, calls)
 
-    async def _judge(
-        self, batch: Sequence[Part], headers: Mapping[str, str], deadline: float
-    ) -> Sequence[tuple[int, str]]:
+    async def _judge(self, batch: Sequence[Part], headers: Mapping[str, str], deadline: float) -> Sequence[Found]:
         body = {"model": self._settings.model, "input": [part.text for part in batch]}
         said = await self._service.json("/moderations" + self._query, body, _Answer, deadline, headers)
         if len(said.results) != len(batch):

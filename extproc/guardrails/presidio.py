@@ -8,7 +8,8 @@ Controls: OWASP LLM02; MITRE ATLAS T0057; FINOS AIGF ri-1, ri-29 / mi-1, mi-6, m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -16,30 +17,27 @@ import msgspec
 from pydantic import Field, StringConstraints, model_validator
 
 from extproc.guardrails import Finding
-from extproc.guardrails._base import Failure
 from extproc.guardrails._remote import (
     Around,
     Context,
+    Found,
+    MaskingSettings,
     Part,
     Passage,
-    RemoteSettings,
     Ruling,
-    Service,
-    Url,
-    bearer,
     changes,
     gathered,
     kind_name,
     parts,
-    together,
 )
+from extproc.wire.outbound.service import Failure, Service, Url, bearer
 from extproc.words.values import SecretRef
 
 _PIECE = 20_000  # characters that are analysed together
 _Entity = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
 
 
-class PresidioSettings(RemoteSettings):
+class PresidioSettings(MaskingSettings):
     """A guardrail that asks a Presidio analyzer for personal data."""
 
     kind: Literal["presidio"] = Field(
@@ -65,11 +63,6 @@ class PresidioSettings(RemoteSettings):
         None, description="Entities to find, for example `[PERSON, EMAIL_ADDRESS]`. Default: all of the analyzer."
     )
     score: float = Field(0.5, ge=0, le=1, description="Lowest score of a finding that counts, 0 to 1.")
-    action: Literal["block", "mask", "annotate", "audit"] = Field(
-        "mask",
-        description="Effect of a finding. `mask`: it is replaced. `block`: the request or the answer is refused. "
-        "`annotate`: recorded, and told in the header `x-ai-guardrails` of the answer. `audit`: recorded.",
-    )
 
     @model_validator(mode="after")
     def _one_mask(self) -> PresidioSettings:
@@ -109,16 +102,11 @@ class Presidio:
 
     async def ask(self, passages: Sequence[Passage], context: Context, deadline: float) -> Sequence[Sequence[Finding]]:  # noqa: ARG002
         headers = bearer(self._settings.key)
-        all_parts = [*parts(passages, _PIECE)]
-        found = await together([partial(self._find, part, headers, deadline) for part in all_parts])
-        moved = (
-            (part.number, _moved(one, part.start))
-            for part, findings in zip(all_parts, found, strict=True)
-            for one in findings
+        return await gathered(
+            passages, [partial(self._find, part, headers, deadline) for part in parts(passages, _PIECE)]
         )
-        return gathered(passages, moved)
 
-    async def _find(self, part: Part, headers: Mapping[str, str], deadline: float) -> Sequence[Finding]:
+    async def _find(self, part: Part, headers: Mapping[str, str], deadline: float) -> Sequence[Found]:
         settings = self._settings
         body: dict[str, Any] = {"text": part.text, "language": settings.language, "score_threshold": settings.score}
         if settings.entities is not None:
@@ -128,27 +116,22 @@ class Presidio:
         if any(not 0 <= entry.start <= entry.end <= len(part.text) for entry in entries):
             raise Failure("bad_answer")
         if self._anonymizer is None or not entries:
-            return [Finding(kind_name(one.entity_type), (one.start, one.end), one.score) for one in entries]
+            return [
+                (part.number, Finding(kind_name(one.entity_type), part.span(one.start, one.end), one.score))
+                for one in entries
+            ]
         body = {"text": part.text, "analyzer_results": entries}
         if settings.anonymizers:
             body["anonymizers"] = settings.anonymizers
         said = await self._anonymizer.json("/anonymize", body, _Anonymized, deadline, headers)
-        return [*_named(changes(part.text, said.text, "anonymized"), entries)]
+        rulings = changes(part.text, said.text, "anonymized")
+        return [(part.number, replace(one, kind=_kind(one, entries), span=part.span(*one.span))) for one in rulings]
 
 
-def _named(rulings: Sequence[Ruling], entries: Sequence[_Entry]) -> Iterator[Ruling]:
-    """The rulings with the kinds of the entities in their places."""
-    for one in rulings:
-        start, end = one.span
-        kind = next((each.entity_type for each in entries if each.start < end and start < each.end), one.kind)
-        yield Ruling(kind_name(kind), one.span, replacement=one.replacement)
-
-
-def _moved(one: Finding, by: int) -> Finding:
-    span = one.span[0] + by, one.span[1] + by
-    if isinstance(one, Ruling):
-        return Ruling(one.kind, span, one.score, one.replacement, one.blocks, one.message)
-    return Finding(one.kind, span, one.score)
+def _kind(ruling: Ruling, entries: Sequence[_Entry]) -> str:
+    """The kind of the entity in whose place a replacement stands."""
+    start, end = ruling.span
+    return kind_name(next((one.entity_type for one in entries if one.start < end and start < one.end), ruling.kind))
 
 
 SETTINGS = PresidioSettings

@@ -27,11 +27,11 @@ import msgspec
 from pydantic import Field, StringConstraints, model_validator
 
 from extproc.guardrails._asking import LABEL, Asked, AskingSettings
-from extproc.guardrails._base import Failure
 from extproc.guardrails._normal import normalised
 from extproc.guardrails._patterns import compile_pattern, readable
-from extproc.guardrails._remote import Around, decoded, together
+from extproc.guardrails._remote import Around
 from extproc.guardrails._results import Kept, Read, Results, reference
+from extproc.wire.outbound.service import Failure, decoded, together
 from extproc.words.dialect import Result
 from extproc.words.values import Patterns, PositiveDuration, Section
 

@@ -17,21 +17,20 @@ import msgspec
 from pydantic import Field, StringConstraints, field_validator
 
 from extproc.guardrails import TOOL_CALL, TOOL_NAME, Finding
-from extproc.guardrails._base import DEFINITION, Failure
+from extproc.guardrails._base import DEFINITION
 from extproc.guardrails._remote import (
     Around,
     Context,
+    MaskingSettings,
     Passage,
-    RemoteSettings,
-    Service,
-    Url,
     all_of,
-    bearer,
     changes,
     kind_name,
     message,
+    most_text,
 )
 from extproc.wire.framing import shapes
+from extproc.wire.outbound.service import Failure, Service, Url, bearer
 from extproc.words.values import SecretRef
 
 _HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -40,7 +39,7 @@ _ROLES = {"request": "system", DEFINITION: "system", TOOL_NAME: "assistant", TOO
 _OURS = ("authorization", "host", "content-length", "content-type", "transfer-encoding", "connection")
 
 
-class WebhookSettings(RemoteSettings):
+class WebhookSettings(MaskingSettings):
     """A guardrail that asks a service of your own."""
 
     kind: Literal["webhook"] = Field(description="Kind of the guardrail. `webhook`: a service of your own.")
@@ -56,19 +55,7 @@ class WebhookSettings(RemoteSettings):
     headers: Annotated[Mapping[_HeaderName, _HeaderValue], Field(max_length=32)] = Field(
         default_factory=dict, description="Further headers for the service. None of them may be a secret."
     )
-    action: Literal["block", "mask", "annotate", "audit"] = Field(
-        "mask",
-        description="Effect of what the service finds. `mask`: as the service says, it refuses or it replaces text. "
-        "`block`: both are refused. `annotate`: recorded, and told in the header `x-ai-guardrails` of the answer. "
-        "`audit`: recorded.",
-    )
-    max_text: int = Field(
-        1_000_000,
-        ge=1_000,
-        le=20_000_000,
-        description="Most characters of one request, or of one part of an answer, that are sent to the service. Longer "
-        "text counts as a failure of the guardrail.",
-    )
+    max_text: int = most_text(1_000_000)
 
     @field_validator("headers")
     @classmethod

@@ -1,4 +1,4 @@
-"""The inventory of `except` in the room: each with its verdict, and an exception injected in each.
+"""The inventory of `except`, in the room and in the client of services: its verdict, and an exception injected in each.
 
 | verdict | the exception means that                                                                             |
 |---------|------------------------------------------------------------------------------------------------------|
@@ -21,12 +21,13 @@ import pytest
 
 import extproc.guardrails
 from extproc.guardrails import _input, _watch
-from extproc.guardrails._base import Failure
 from extproc.guardrails.limits import Limits
 from extproc.guardrails.regex import Regex
 from extproc.guardrails.tools import Tools
 from extproc.guardrails.untrusted_context import UntrustedContext
 from extproc.settings.document import ConfigError
+from extproc.wire.outbound import service
+from extproc.wire.outbound.service import Failure
 from extproc.words.actions import LocalReply
 from tests.cli import test_explain
 from tests.guardrails import test_audits, test_failures, test_quarantine, test_regex, test_remote
@@ -42,7 +43,7 @@ LONG = "All is well. " * 1000
 
 def handlers():
     """(file and function, exceptions) of every `except` and `suppress`."""
-    for path in sorted(ROOM.glob("*.py")):
+    for path in sorted([*ROOM.glob("*.py"), Path(service.__file__)]):
         waiting = [(ast.parse(path.read_text(encoding="utf-8")), "")]
         while waiting:
             node, name = waiting.pop()
@@ -196,7 +197,7 @@ FOUND = {
 REFUSED = {
     "_patterns:readable re2.error": "kind: regex, patterns: {k: '('}",
     "_schema:Schema._parts ValueError": "kind: json_schema, schema: {pattern: '('}",
-    "_remote:service_url ValueError": "kind: webhook, url: 'http://[x'",
+    "service:service_url ValueError": "kind: webhook, url: 'http://[x'",
 }
 """Settings that are refused."""
 
@@ -213,14 +214,14 @@ ELSEWHERE = {
     "_audits:Audits._finish Exception": test_audits.test_a_record_that_fails_is_told,
     "_input:GuardInput._ask Failure": test_remote,
     "_output:GuardOutput._ask.findings Failure": test_remote,
-    "_remote:Service._post ConnectionError": test_remote,
-    "_remote:Service._post TimeoutError": test_remote,
-    "_remote:Service._post AnswerError": test_remote,
-    "_remote:Service._post OSError": test_remote,
-    "_remote:Service._post BaseException": test_remote,
-    "_remote:decoded (msgspec.DecodeError, UnicodeError, RecursionError)": test_remote,
-    "_remote:bounded Failure": test_remote,
-    "_remote:bounded Exception": test_remote,
+    "service:Service._post ConnectionError": test_remote,
+    "service:Service._post TimeoutError": test_remote,
+    "service:Service._post AnswerError": test_remote,
+    "service:Service._post OSError": test_remote,
+    "service:Service._post BaseException": test_remote,
+    "service:decoded (msgspec.DecodeError, UnicodeError, RecursionError)": test_remote,
+    "service:bounded Failure": test_remote,
+    "service:bounded Exception": test_remote,
     "_asking:_words ValueError": test_remote,
     "_input:GuardInput._replace Failure": test_quarantine,
     "quarantine:_date ValueError": test_quarantine,

@@ -3,9 +3,9 @@ import time
 import pytest
 from pydantic import ValidationError
 
-from extproc.guardrails._base import Failure
 from extproc.guardrails._guard import PIECE, Guard
 from extproc.guardrails.regex import SETTINGS, Regex
+from extproc.wire.outbound.service import Failure
 from extproc.words.errors import Refusal
 from tests.guardrails.fakes import Guard as Stage
 

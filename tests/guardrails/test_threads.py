@@ -7,9 +7,9 @@ import time
 import pytest
 
 from extproc.guardrails import _input
-from extproc.guardrails._base import Failure
 from extproc.guardrails._threads import Threads
 from extproc.guardrails.topics import Topics
+from extproc.wire.outbound.service import Failure
 from tests.guardrails.fakes import Guard, Words, fake
 from tests.guardrails.streams import PROVIDER, Played, stream
 from tests.turns import turns_during

@@ -11,10 +11,10 @@ from msgspec import UNSET
 
 from extproc.access.kept import Ids, Object, is_sealed, owner
 from extproc.dialects import _objects
-from extproc.guardrails._body import rewritten
 from extproc.routing.catalog import Catalog
 from extproc.wire.framing import Frame, Framing
 from extproc.wire.framing.multipart import is_form
+from extproc.wire.framing.patch import rewritten
 from extproc.words import contract
 from extproc.words.api import Found
 from extproc.words.chain import Chain, RetrySettings

@@ -15,7 +15,8 @@ from extproc.cache.settings import SAMPLES, SimilarModelSettings, SimilarSetting
 from extproc.cache.similar.index import Index, KeptQuestion, Near, Vector, np
 from extproc.cache.similar.model import Model
 from extproc.cache.similar.verify import Verify, conversation
-from extproc.guardrails import Around, Failure
+from extproc.guardrails import Around
+from extproc.wire.outbound.service import Failure
 from extproc.words.messages import Prompt
 
 _NEAR = 0.1  # below the threshold, for samples

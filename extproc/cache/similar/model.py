@@ -13,7 +13,8 @@ import msgspec
 
 from extproc.cache.settings import SimilarModelSettings
 from extproc.dialects import openai_embeddings
-from extproc.guardrails import Around, Failure, Service, key_of
+from extproc.guardrails import Around
+from extproc.wire.outbound.service import Failure, Service, key_of
 from extproc.words.dialect import Destination
 from extproc.words.messages import EmbeddingPrompt
 

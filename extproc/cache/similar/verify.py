@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 
 from extproc.cache.settings import VerifySettings
-from extproc.guardrails import Around, Failure
+from extproc.guardrails import Around
 from extproc.guardrails._asking import Asked
+from extproc.wire.outbound.service import Failure
 from extproc.words.contract import CACHE
 from extproc.words.messages import Prompt, TextPart
 

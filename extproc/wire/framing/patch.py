@@ -1,8 +1,8 @@
-"""Fields of a body set or removed, while the rest of it stays as it was, byte for byte."""
+"""Values of a body set or removed, while the rest of it stays as it was, byte for byte."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +12,11 @@ from extproc.words import contract
 
 decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 """The fields of a JSON object, each still the bytes it came in."""
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.encode
+
+Changes = Mapping[tuple[int, Any], Any]
+"""New values, by id() of the object or list that holds each, and its key there."""
 
 
 def patch(body: bytes, edits: Mapping[str, Any], removed: Sequence[str] = ()) -> bytes:
@@ -33,3 +37,57 @@ def _opened(value: msgspec.Raw | None) -> dict[str, Any]:
         return {} if value is None else decode_fields(value)
     except msgspec.DecodeError:
         return {}
+
+
+def replaced(body: bytes, tree: dict[str, Any], changed: Mapping[str, Any]) -> bytes:
+    """`body`, whose JSON is `tree`, with other values in fields of its top level; None takes a field out. The tree is
+    changed in place.
+    """
+    removed = [name for name, value in changed.items() if value is None]
+    edits = {name: value for name, value in changed.items() if value is not None}
+    for name in removed:
+        del tree[name]
+    tree.update(edits)
+    return patch(body, edits, removed)
+
+
+def rewritten(body: bytes, tree: Any, changes: Changes) -> bytes:
+    """`body`, whose JSON is `tree`, after `changes`. All other strings and numbers stay as they are, byte for byte. The
+    tree is changed in place.
+    """
+    if is_form(body):
+        fields = {key: new for (holder, key), new in changes.items() if holder == id(tree)}
+        tree.update(fields)
+        return patched(body, fields)
+    touched = _on_the_way(tree, {holder for holder, _ in changes})
+    return _rewrite(msgspec.Raw(body), tree, changes, touched)
+
+
+def _on_the_way(tree: Any, holders: Collection[int]) -> set[int]:
+    """The ids of all objects and lists that lead to one of `holders`."""
+    parents: dict[int, int] = {}
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        for child in node.values() if isinstance(node, dict) else node:
+            if isinstance(child, dict | list):
+                parents[id(child)] = id(node)
+                waiting.append(child)
+    found: set[int] = set()
+    for holder in holders:
+        at: int | None = holder
+        while at is not None and at not in found:
+            found.add(at)
+            at = parents.get(at)
+    return found
+
+
+def _rewrite(raw: msgspec.Raw, node: Any, changes: Changes, touched: Collection[int]) -> bytes:
+    pieces: Any = decode_fields(raw) if isinstance(node, dict) else _decode_items(raw)
+    for key, child in list(node.items() if isinstance(node, dict) else enumerate(node)):
+        if (id(node), key) in changes:
+            node[key] = new = changes[id(node), key]
+            pieces[key] = msgspec.Raw(_encode(new))
+        elif id(child) in touched and isinstance(child, dict | list):
+            pieces[key] = msgspec.Raw(_rewrite(pieces[key], child, changes, touched))
+    return _encode(pieces)

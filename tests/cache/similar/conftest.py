@@ -2,7 +2,7 @@
 
 import pytest
 
-from extproc.guardrails import Service
+from extproc.wire.outbound.service import Service
 from tests.cache.similar.models import Models
 
 

@@ -9,7 +9,7 @@ pytest.importorskip("numpy", reason="the extra `semantic`")
 
 from extproc.cache.similar.index import Index, KeptQuestion, np
 from extproc.cache.stores import CacheError
-from extproc.guardrails import Failure
+from extproc.wire.outbound.service import Failure
 from extproc.words.actions import Continue
 from tests.cache.similar.models import HEADERS, YAML
 from tests.cache.test_stages import ANSWER, PRICED, QUESTION, again, content, hit, paid, paid_stream
