@@ -272,8 +272,10 @@ def test_rooms_of_dialects_name_their_files_alike():
     assert sorted(told) == sorted(files)
 
 
-OTHERS_JSON = ("dialects", "providers", "mcp", "mock", "pb")
-"""Rooms that know field names: APIs, variants of one provider (its `adapt`), MCP, the built-in mock, generated code."""
+OTHERS_JSON = ("dialects", "providers", "mcp", "mock", "pb", "reconcile")
+"""Rooms that know field names: APIs, variants of one provider (its `adapt`), MCP, the built-in mock, generated code,
+providers' reports of costs.
+"""
 
 TELLING = frozenset(
     (

@@ -39,6 +39,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "usage": "Show requests, tokens and cost by team, consumer, model or label.",
         "budgets": "Show the room left in each budget, or grant more.",
         "exchanges": "Show recent exchanges, follow them, or all that is known of one.",
+        "reconcile": "Compare the ledger with a provider's report of costs, by cause.",
         "doctor": "Examine a running gateway and say what is wrong.",
         "ledger": "Export or forget a consumer's rows, or make the sums of reports anew.",
         "mcp": "Show the tools of MCP servers, or pin their definitions.",
