@@ -21,7 +21,7 @@ from collections.abc import Coroutine, Generator, Mapping, Sequence
 from typing import Any
 
 from bench.guardrails import phrases
-from extproc.dialects import dialects
+from extproc.dialects import client_apis
 from extproc.guardrails import GuardInput, GuardrailSettings, kinds
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._watch import Watch
@@ -90,7 +90,7 @@ def held(name: str) -> list[int]:
     rng, text = random.Random(2), " ".join(phrases.harmless(random.Random(3), 300))
     [one] = settings([name], "mask" if name in ("secrets", "pii", "regex") else "block", "output")
     watch = Watch(
-        dialects()["openai_chat"], [Guard(one, 0)], lambda *_: "", lambda _verdict: None, plain=False, first_window=0
+        client_apis()["openai_chat"], [Guard(one, 0)], lambda *_: "", lambda _verdict: None, plain=False, first_window=0
     )
     framing, waits, at, left = SSE(), [], 0, 0
     while at < len(text) and watch.refusal is None:

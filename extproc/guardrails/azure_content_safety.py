@@ -3,7 +3,7 @@
 https://learn.microsoft.com/en-us/rest/api/contentsafety/text-operations: POST text:analyze and text:shieldPrompt. Both
 take 10,000 characters.
 
-Controls: OWASP LLM01; FINOS AIGF mi-3, mi-17; MITRE ATLAS T0051, T0054.
+Controls: OWASP LLM01:2026; FINOS AIGF mi-3, mi-17; MITRE ATLAS T0051, T0054.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ApplyGuardrail.html
 
-Controls: OWASP LLM01, LLM02; FINOS AIGF mi-3.
+Controls: OWASP LLM01:2026, LLM02:2026; FINOS AIGF mi-3.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Answers, and arguments of calls, that have to be JSON of a given schema.
 
-Controls: OWASP LLM05 (improper output handling); FINOS AIGF mi-3.
+Controls: OWASP LLM10:2026 (improper output handling); FINOS AIGF mi-3.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Sizes of requests: messages, turns, tools, images, characters, tokens.
 
-Controls: OWASP LLM10 (unbounded consumption); MITRE ATLAS T0029, T0034.002; FINOS AIGF ri-7 / mi-8.
+Controls: OWASP LLM06:2026 (unbounded consumption); MITRE ATLAS T0029, T0034.002; FINOS AIGF ri-7 / mi-8.
 """
 
 from __future__ import annotations

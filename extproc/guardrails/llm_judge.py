@@ -2,7 +2,7 @@
 
 An answer other than one of two words in JSON is no verdict.
 
-Controls: FINOS AIGF mi-3, mi-15 (model as a judge); OWASP LLM01.
+Controls: FINOS AIGF mi-3, mi-15 (model as a judge); OWASP LLM01:2026.
 """
 
 from __future__ import annotations

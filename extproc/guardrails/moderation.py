@@ -3,7 +3,7 @@
 https://platform.openai.com/docs/api-reference/moderations: POST /v1/moderations with a list of texts; a result for
 each, with a flag and a score for each category.
 
-Controls: OWASP LLM02; FINOS AIGF mi-3.
+Controls: OWASP LLM02:2026; FINOS AIGF mi-3.
 """
 
 from __future__ import annotations

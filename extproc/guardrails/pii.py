@@ -1,8 +1,8 @@
 """Personal data in text: e-mail addresses, cards, IBANs, identity numbers, telephone numbers, IP addresses; and dates
 of birth and postal addresses in context.
 
-Controls: OWASP LLM02 (sensitive information disclosure); MITRE ATLAS T0057 (data leakage); FINOS AIGF ri-1, ri-29 /
-mi-1, mi-6, mi-23.
+Controls: OWASP LLM02:2026 (sensitive information disclosure); MITRE ATLAS T0057 (data leakage); FINOS AIGF ri-1,
+ri-29 / mi-1, mi-6, mi-23.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 https://microsoft.github.io/presidio/api-docs/api-docs.html: POST /analyze gives entities with their places in code
 points; POST /anonymize gives the text with the entities replaced.
 
-Controls: OWASP LLM02; MITRE ATLAS T0057; FINOS AIGF ri-1, ri-29 / mi-1, mi-6, mi-23.
+Controls: OWASP LLM02:2026; MITRE ATLAS T0057; FINOS AIGF ri-1, ri-29 / mi-1, mi-6, mi-23.
 """
 
 from __future__ import annotations

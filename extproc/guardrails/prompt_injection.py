@@ -6,7 +6,7 @@ Rules add to the score of the windows that they match in. Definitions of tools a
 are judged by rules alone, because honest ones speak to a model too ("use this tool to overwrite a file"). Text that is encoded, spelled with digits, spaced, reversed,
 rotated (Caesar, ROT13, Atbash), in Morse code or spelled in the phonetic alphabet is undone once and scored too.
 
-Controls: OWASP LLM01 (prompt injection); MITRE ATLAS T0051, T0054, T0068; FINOS AIGF ri-10 / mi-3, mi-17.
+Controls: OWASP LLM01:2026 (prompt injection); MITRE ATLAS T0051, T0054, T0068; FINOS AIGF ri-10 / mi-3, mi-17.
 """
 
 # ruff: noqa: E501  a pattern is one line

@@ -12,7 +12,7 @@ model ask in rounds, and passes on a summary of the answers; CaMeL (arXiv:2503.1
 result was read, decide what may flow where. Fixed questions need neither a second model nor a program, and bound what a
 result can say in bits.
 
-Controls: OWASP LLM01, LLM06; MITRE ATLAS T0051.001; FINOS AIGF ri-24 / mi-18.
+Controls: OWASP LLM01:2026, LLM03:2026; MITRE ATLAS T0051.001; FINOS AIGF ri-24 / mi-18.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Patterns of the user's own, in RE2: for any pattern, time grows in proportion to the text.
 
-Controls: OWASP LLM02 (sensitive information disclosure), FINOS AIGF ri-1 / mi-1.
+Controls: OWASP LLM02:2026 (sensitive information disclosure), FINOS AIGF ri-1 / mi-1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Credentials in text: keys, tokens, private keys, and passwords in URLs, of the families in `_families.py`.
 
-Controls: OWASP LLM02 (sensitive information disclosure), LLM07 (system prompt leakage); MITRE ATLAS T0055 (unsecured
-credentials), T0057 (data leakage); FINOS AIGF ri-1, ri-29 / mi-1, mi-6, mi-23.
+Controls: OWASP LLM02:2026 (sensitive information disclosure), LLM08:2026 (hidden context exposure); MITRE ATLAS T0055
+(unsecured credentials), T0056, T0057 (data leakage); FINOS AIGF ri-1, ri-29 / mi-1, mi-6, mi-23.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Calls of tools in answers: which tools a model may call, and what it may not call them with.
 
-Controls: OWASP LLM06 (excessive agency); MITRE ATLAS T0053; FINOS AIGF ri-24 / mi-18.
+Controls: OWASP LLM03:2026 (excessive agency); MITRE ATLAS T0053; FINOS AIGF ri-24 / mi-18.
 """
 
 from __future__ import annotations

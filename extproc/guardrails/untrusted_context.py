@@ -4,7 +4,7 @@ The conversation tells which tools gave results, so no session is kept. After a 
 sensitive ones disappear from the request, and an answer that calls one of them is refused. Untrusted tools that
 answered by MCP in the same run count, too (`taint`).
 
-Controls: OWASP LLM01, LLM06 (excessive agency); MITRE ATLAS T0051, T0053, T0086; FINOS AIGF ri-24 / mi-18.
+Controls: OWASP LLM01:2026, LLM03:2026 (excessive agency); MITRE ATLAS T0051, T0053, T0086; FINOS AIGF ri-24 / mi-18.
 """
 
 from __future__ import annotations
