@@ -31,7 +31,7 @@ LOOSE = {"gateway", "attempt", "services", "pipeline", "admission", "parsing", "
 
 # Third-party modules that do input and output, or speak a protocol, and the rooms that may import them.
 RESERVED = {
-    "grpc": {"transport/grpcio_server.py"},
+    "grpc": {"outbound/unary.py", "transport/grpcio_server.py"},
     "hpack": {"transport/headers.py"},
     "asyncio": {
         "accounting",
@@ -54,7 +54,7 @@ RESERVED = {
         "reports",
         "server",
         "stores",
-        "telemetry/prompts.py",
+        "telemetry/outbox.py",
         "transport/grpcio_server.py",
         "transport/native.py",
     },

@@ -15,7 +15,8 @@ from extproc.exchange.admission import content_length
 from extproc.exchange.pipeline import Pipeline
 from extproc.exchange.response import ORIGIN, named, went_silent
 from extproc.guardrails import is_watched
-from extproc.operate.telemetry.traces import final, known
+from extproc.operate.telemetry.otlp import Context
+from extproc.operate.telemetry.traces import TRACE
 from extproc.wire.framing.events import AnswerReader
 from extproc.wire.framing.json_array import ARRAY
 from extproc.wire.framing.slices import LARGE
@@ -40,25 +41,19 @@ class _State(Enum):
     OVER = auto()  # Envoy has closed the stream
 
 
-class _Told(Enum):
-    """Attributes of the span that Envoy was told."""
-
-    NOTHING = auto()
-    KNOWN = auto()  # those of the request
-    FINAL = auto()
-
-
 class GatewayStream:
     """Drives one Exchange through the stages as Envoy reports it. A new one for each request."""
 
-    def __init__(self, pipeline: Pipeline, *, attached: bool = False, mark: str = "") -> None:
+    def __init__(
+        self, pipeline: Pipeline, *, attached: bool = False, mark: str = "", trace: Context | None = None
+    ) -> None:
         self.done = self.more = False
         self._pipeline = pipeline
         self._attached = attached  # True: another team's Envoy, which has no internal hop
         self._mark = mark  # this worker's, see `transport.workers`
+        self._trace = trace  # Envoy's span of this call
         self._exchange: Exchange | None = None
         self._state = _State.UNDER_WAY
-        self._told = _Told.NOTHING
         self._no_room: Refusal | None = None  # for the body
         self._head: Continue | None = None  # waits for the guardrails
         self._heard = math.inf  # time of the latest sign of the provider, once its answer began
@@ -81,6 +76,8 @@ class GatewayStream:
             self._attached,
             self._pipeline.services.telemetry.begin(),
         )
+        if self._trace is not None:
+            exchange.features[TRACE] = self._trace
         usual = end or (length is not None and length <= LARGE)
         stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
         action = await self._run(stages, exchange)
@@ -229,19 +226,6 @@ class GatewayStream:
         self._refuse(exchange, refusal)
         refusal.headers = exchange.answer.told | {ORIGIN: "gateway"} | refusal.headers
         return refusal_answer(exchange, refusal)
-
-    def span(self) -> Mapping[str, str] | None:
-        """Attributes for Envoy's span that it was not told yet: when the request leaves, and when the exchange ends."""
-        exchange, told = self._exchange, self._told
-        if exchange is None or told is _Told.FINAL:
-            return None
-        if hasattr(exchange, "ending"):
-            self._told = _Told.FINAL
-            return final(exchange, self._pipeline.services.telemetry.provider_name)
-        if exchange.route.forwarded and told is _Told.NOTHING:
-            self._told = _Told.KNOWN
-            return known(exchange)
-        return None
 
     async def on_end(self) -> None:
         """Settle an exchange that is still open: the stream is over, however it ended."""

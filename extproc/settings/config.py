@@ -180,7 +180,7 @@ class UsageSettings(Section):
 
 
 class TracesSettings(Section):
-    """Spans of requests and tries, which Envoy sends to an OpenTelemetry collector."""
+    """Spans of requests, tries and exchanges for an OpenTelemetry collector."""
 
     otlp: Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:_-]+:\d{1,5}$")] = Field(
         description="Address of the collector's OTLP receiver for gRPC, `http://host:4317`; `https` for TLS."

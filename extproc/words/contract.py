@@ -50,8 +50,6 @@ USAGE_EVENT = b": x-extproc-usage "  # prefix of the comment with encode_usage()
 # Dynamic metadata that gives Envoy's priority_group cluster specifier the order of the tries.
 ORDER_NAMESPACE = "ai.groups"
 ORDER_KEY = "priority_groups"
-# Dynamic metadata with the attributes of the exchange's span, see `telemetry.traces`.
-TRACE_NAMESPACE = "ai.trace"
 # Dynamic metadata of a try's access log entry: id, attempt, targets, timeout.
 LOG_NAMESPACE = "ai"
 LOG_ID = "id"

@@ -239,6 +239,7 @@ class Report:
     usage: Usage | None = None
     told_usage: Usage | None = None  # counts of the attempt attachment: more than the client's API can express
     usage_refused: bool = False  # the provider's usage was negative, absurd or no number
+    id: str = ""  # the provider's, of the answer
     model: str = ""
     finish_reasons: dict[int, str] = field(default_factory=dict)  # choice -> finish reason
     output_bytes: int = 0  # generated text, in bytes of UTF-8

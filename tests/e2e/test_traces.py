@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
 
@@ -27,6 +28,12 @@ teams: {platform: {models: ["*"]}}
 guardrails: [{name: no-keys, kind: regex, patterns: {aws: 'AKIA[0-9A-Z]{16}'}}]
 telemetry: {traces: {otlp: "http://127.0.0.1:%d"}}
 """
+
+
+def plain(value: Any) -> Any:
+    """An AnyValue of OTLP."""
+    kind = value.WhichOneof("value")
+    return [plain(each) for each in value.array_value.values] if kind == "array_value" else getattr(value, kind)
 
 
 class Collector:
@@ -50,16 +57,17 @@ class Collector:
             for resource in request.resource_spans:
                 for scope in resource.scope_spans:
                     for span in scope.spans:
-                        values = {each.key: each.value.string_value for each in span.attributes}
+                        values = {each.key: plain(each.value) for each in span.attributes}
                         ids = {
                             "trace": span.trace_id.hex(),
                             "id": span.span_id.hex(),
                             "parent": span.parent_span_id.hex(),
+                            "name": span.name,
                         }
                         self.spans.append(values | ids)
         return otlp.ExportTraceServiceResponse()
 
-    def found(self, **wanted: str) -> list[dict[str, Any]]:
+    def found(self, **wanted: object) -> list[dict[str, Any]]:
         """Spans with these attributes, `.` written as `__`."""
         names = {name.replace("__", "."): value for name, value in wanted.items()}
         with self._lock:
@@ -102,20 +110,47 @@ def test_a_span_tells_model_usage_cost_and_consumer(gateway: Gateway, collector:
     answer = gateway.chat(stream=stream, headers={"x-ai-run": run})
     assert answer.status_code == 200
     span = one(lambda: collector.found(extproc__labels=f'{{"run":"{run}"}}'))
-    assert span["gen_ai.operation.name"] == "chat"
+    assert (span["name"], span["gen_ai.operation.name"]) == ("chat stub", "chat")
     assert span["gen_ai.provider.name"] == "mock"
     assert span["gen_ai.request.model"] == "stub"
     assert span["gen_ai.response.model"] == "stub"
-    assert span["gen_ai.response.finish_reasons"] == "stop"
+    assert span["gen_ai.response.finish_reasons"] == ["stop"]
+    assert span["gen_ai.response.id"] in answer.text
+    assert 0 < span["gen_ai.response.time_to_first_chunk"] < 60
     assert (span["extproc.consumer"], span["extproc.team"], span["extproc.outcome"]) == ("demo", "platform", "ok")
-    used = int(span["gen_ai.usage.input_tokens"]) + int(span["gen_ai.usage.output_tokens"])
-    assert float(span["extproc.cost_usd"]) == pytest.approx(used / 1000)
+    used = span["gen_ai.usage.input_tokens"] + span["gen_ai.usage.output_tokens"]
+    assert span["extproc.cost_usd"] == pytest.approx(used / 1000)
     entry = gateway.last(lambda entry: entry["id"] == span["extproc.id"])
-    assert entry["input_tokens"] == int(span["gen_ai.usage.input_tokens"])
+    assert entry["input_tokens"] == span["gen_ai.usage.input_tokens"]
+
+
+def test_an_answer_that_ends_early_has_a_span_with_its_usage(gateway: Gateway, collector: Collector) -> None:
+    """Both a provider that breaks off and a client that leaves."""
+    gateway.fault("sandbox", "cut=3")
+    try:
+        with pytest.raises(httpx.HTTPError):
+            gateway.chat(text="one two three four five six", stream=True, headers={"x-ai-run": "cut"})
+    finally:
+        gateway.reset()
+    gateway.fault("sandbox", "words=500+pace=50ms")
+    try:
+        request = {"model": "stub", "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
+        headers = {"authorization": "Bearer sk-gw-tests", "x-ai-run": "left"}
+        with gateway.http.stream("POST", gateway.url + "/v1/chat/completions", json=request, headers=headers) as answer:
+            next(answer.iter_bytes())
+    finally:
+        gateway.reset()
+    for run in ("cut", "left"):
+        span = one(lambda run=run: collector.found(extproc__labels=f'{{"run":"{run}"}}'))
+        assert (span["error.type"], span["extproc.outcome"]) == ("incomplete", "ok")
+        assert span["gen_ai.response.finish_reasons"] == ["error"]
+        assert span["gen_ai.usage.input_tokens"] > 0
+        assert span["gen_ai.usage.output_tokens"] > 0
+        assert span["extproc.cost_usd"] > 0
 
 
 def test_the_context_of_the_client_goes_through_to_the_provider(gateway: Gateway, collector: Collector) -> None:
-    """Client, request, try, provider: each the parent of the next."""
+    """Client, request, try, provider: each the parent of the next. The processor's span is below its call."""
     gateway.fault("sandbox", "status=503")
     try:
         answer = gateway.chat("both", headers={"traceparent": f"00-{PARENT}-b7ad6b7169203331-01"})
@@ -124,12 +159,19 @@ def test_the_context_of_the_client_goes_through_to_the_provider(gateway: Gateway
         gateway.reset()
     assert answer.headers["x-ai-attempts"] == "2"
     request = one(lambda: collector.found(trace=PARENT, parent="b7ad6b7169203331"))
-    assert request["extproc.attempts"] == "2"
-    assert request["extproc.provider"] == "backup"
+    chat = one(lambda: collector.found(trace=PARENT, name="chat both"))
+    assert (chat["extproc.attempts"], chat["extproc.provider"]) == (2, "backup")
+    call = one(lambda: collector.found(trace=PARENT, id=chat["parent"]))
+    assert (call["upstream_cluster"], call["parent"]) == ("extproc", request["id"])
     tries = eventually(
-        lambda: (found := collector.found(trace=PARENT, parent=request["id"])) and found[1:] and found, 15
+        lambda: (
+            (found := [one for one in collector.found(trace=PARENT, parent=request["id"]) if "extproc.provider" in one])
+            and found[1:]
+            and found
+        ),
+        15,
     )
-    answered = {span["extproc.provider"]: span["http.status_code"] for span in tries if "extproc.provider" in span}
+    answered = {span["extproc.provider"]: span["http.status_code"] for span in tries}
     assert answered == {"sandbox": "503", "backup": "200"}
     assert dict(seen["headers"])["traceparent"].split("-")[1] == PARENT
 
@@ -159,6 +201,7 @@ def test_refusals_have_a_span_too(gateway: Gateway, collector: Collector) -> Non
     assert "AKIA" not in str(collector.spans)
     assert "extproc.consumer" not in one(lambda: collector.found(error__type="invalid_key"))
     gateway.post("/v1/chat/completions?key=sk-gw-in-the-path", {}, key=None)
-    one(lambda: collector.found(error__type="missing_key"))
+    refused = one(lambda: collector.found(error__type="missing_key"))
+    call = one(lambda: collector.found(id=refused["parent"]))
+    assert one(lambda: collector.found(id=call["parent"]))["http.url"] == "/v1/chat/completions"
     assert "sk-gw-" not in str(collector.spans)
-    assert {span["http.url"] for span in collector.found(extproc__outcome="refused")} == {"/v1/chat/completions"}

@@ -72,7 +72,7 @@ def test_the_line_has_the_facts_of_the_exchange(world, exchange):
         "output_tokens": 3,
         "cached_tokens": 2,
         "reasoning_tokens": 1,
-        "cache_write_tokens": 0,
+        "cache_write_tokens": 1,
         "usage_source": "provider",
         "cost_usd": 0.0000125,
         "complete": True,

@@ -11,6 +11,7 @@ import pytest
 from google.protobuf import json_format
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
+from extproc.operate.telemetry import outbox
 from extproc.operate.telemetry import prompts as module
 from tests.talk import ANSWER, answers, asks, sends, streams, talk
 
@@ -74,8 +75,8 @@ async def said(gateway, content="Hello", **more):
     body = {"model": "m", "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": content}]}
     stream = gateway.stream()
     replies = await talk(stream, asks(**more), sends(body), answers(), streams(ANSWER, end=True))
-    if gateway.telemetry.prompts is not None:
-        await gateway.telemetry.prompts.stop(5)
+    for each in gateway.telemetry.outboxes.values():
+        await each.stop(5)
     return replies
 
 
@@ -125,14 +126,14 @@ async def test_prompts_are_cut_sampled_left_out_and_off_by_default(world, collec
         collector.records.clear()
     gateway = world()
     await said(gateway)
-    assert gateway.telemetry.prompts is None
+    assert gateway.telemetry.outboxes == {}
 
 
 async def test_refused_prompts_are_not_sent(world, collector):
     gateway = world(f"telemetry: {{prompts: {{otlp: '{collector.url}'}}}}\n{MASK % 'block'}")
     stream = gateway.stream()
     await talk(stream, asks(), sends({"model": "m", "messages": [{"role": "user", "content": "CANARY"}]}))
-    await gateway.telemetry.prompts.stop(5)
+    await gateway.telemetry.outboxes["telemetry.prompts"].stop(5)
     assert collector.records == []
 
 
@@ -142,9 +143,9 @@ async def test_a_collector_that_fails_is_counted_and_what_waits_is_bounded(world
     await said(gateway)
     assert gateway.metric("extproc_prompt_events_total", outcome="failed") == 1
     assert "status 503" in caplog.text
-    monkeypatch.setattr(module, "MOST_WAITING", 2000)
+    monkeypatch.setattr(outbox, "MOST_WAITING", 2000)
     counted = []
-    log = module.PromptLog(lambda outcome, number: counted.append((outcome, number)), pause=0)
+    log = outbox.Outbox("x", module.PromptSender(), lambda outcome, number: counted.append((outcome, number)), pause=0)
     settings = gateway.pipeline.settings.telemetry.prompts.model_copy(update={"otlp": "http://127.0.0.1:1"})
     for _ in range(30):
         log.add(settings, json.dumps({"body": {"stringValue": "x" * 80}}).encode())

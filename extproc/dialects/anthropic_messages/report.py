@@ -34,7 +34,7 @@ def _read(event: Event, report: Report) -> bool:
     elif kind == "message_start":
         report.thought.told = True
         if event.message is not None:
-            report.model = event.message.model or report.model
+            report.model, report.id = event.message.model or report.model, event.message.id or report.id
             _read_usage(event.message.usage, report, final=False)
     elif kind == "message_delta":
         if event.delta is not None and event.delta.stop_reason is not None:
@@ -51,7 +51,7 @@ OBSERVER = Observer(Event, _read)
 
 
 def _read_whole(answer: Event, report: Report) -> None:
-    report.model = answer.model or report.model
+    report.model, report.id = answer.model or report.model, answer.id or report.id
     for block in answer.content:
         _read_block(block, report)
     if answer.stop_reason is not None:

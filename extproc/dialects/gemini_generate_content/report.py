@@ -35,6 +35,8 @@ OBSERVER = Observer(Response | list[Response], _read, openings=(b"{", b"[{"), ke
 def _read_response(response: Response, report: Report) -> None:
     if response.model:
         report.model = response.model
+    if response.id:
+        report.id = response.id
     if response.error is not None:
         report.error = "provider_error"
     for place, candidate in enumerate(response.candidates or ()):

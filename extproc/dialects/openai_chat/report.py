@@ -19,6 +19,8 @@ from extproc.words.dialect import Report
 def _read(said: Seen, report: Report) -> bool:
     if type(model := said.model) is str and model:
         report.model = model
+    if type(id := said.id) is str:
+        report.id = id
     if type(tier := said.service_tier) is str:
         report.options["service_tier"] = tier
     if said.error is not None:

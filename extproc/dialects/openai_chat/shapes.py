@@ -223,6 +223,7 @@ class SeenChoice(Struct, gc=False):
 class Seen(Struct, gc=False):
     """A completion or a chunk of one, as far as the gateway reads one that passes through."""
 
+    id: Any = None
     model: Any = None
     choices: list[SeenChoice] | None = None
     usage: Any = None
@@ -239,7 +240,6 @@ class Body(Seen, gc=False):
     """A completion or a chunk of one."""
 
     choices: list[SaidChoice] | None = None  # type: ignore[assignment]
-    id: Any = None
     created: Any = None
     object: Any = None
     message: Any = None

@@ -61,6 +61,8 @@ def _keep(report: Report, *ids: Any) -> None:
 def _observe_response(said: Body, report: Report) -> None:
     if isinstance(said.model, str) and said.model:
         report.model = said.model
+    if isinstance(said.id, str):
+        report.id = said.id
     if said.store is True or said.background is True:
         there = said.conversation.get("id") if isinstance(said.conversation, dict) else None
         _keep(report, said.id, said.previous_response_id, there, *(item.id for item in said.output or ()))

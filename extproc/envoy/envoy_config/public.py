@@ -75,11 +75,6 @@ def listener(settings: Settings, *, dynamic: bool = False) -> listenerv3.Listene
     )
 
 
-def _told(settings: Settings) -> Sequence[str]:
-    """Metadata that the processor tells Envoy."""
-    return [contract.ORDER_NAMESPACE, *([contract.TRACE_NAMESPACE] if settings.telemetry.traces else [])]
-
-
 def no_order() -> clusterv3.Cluster:
     return clusterv3.Cluster(name=NO_ORDER, type=clusterv3.ClusterDiscoveryType.STATIC, connect_timeout=seconds(1))
 
@@ -253,7 +248,7 @@ def _gateway(settings: Settings) -> hcmv3.HttpFilter:
     # Each request brings its number of tries and its retry conditions, in x-envoy-* headers.
     config.mutation_rules = mutationv3.HeaderMutationRules(allow_envoy=True)
     config.request_attributes = identity.attributes(settings)
-    config.metadata_options = identity.metadata(settings, receiving=_told(settings))
+    config.metadata_options = identity.metadata(settings, receiving=[contract.ORDER_NAMESPACE])
     # Off without a route, and every route turns it on. Envoy alone would answer a request too broken to have a route
     # (400, 431), and close its connection before the processor could add anything to the answer.
     gateway = typed.http_filter("ext_proc", config)

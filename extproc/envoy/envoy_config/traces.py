@@ -1,7 +1,7 @@
 """Traces: spans of requests and of tries, which Envoy sends to an OpenTelemetry collector.
 
 Envoy takes part in W3C trace context: it reads `traceparent` of clients, and providers get it. The attributes of a
-request's span are dynamic metadata of the processor, `telemetry.traces.ATTRIBUTES`.
+request's model are in a span of the processor's own, `operate/telemetry/spans.py`.
 """
 
 from __future__ import annotations
@@ -17,20 +17,18 @@ from envoy_data_plane.envoy.extensions.tracers.opentelemetry.samplers.v3 import 
     TraceIdRatioBasedSamplerConfig,
 )
 from envoy_data_plane.envoy.type import v3 as typev3
-from envoy_data_plane.envoy.type.metadata import v3 as metadatav3
 from envoy_data_plane.envoy.type.tracing import v3 as tracingv3
 
 from extproc.envoy.envoy_config.typed import cluster_at, http2, pack, seconds
-from extproc.operate.telemetry.traces import ATTRIBUTES
 from extproc.settings.config import Settings
-from extproc.words import contract
 
 _CLUSTER = "otlp"
 
 
 def of_requests(settings: Settings) -> hcmv3.HttpConnectionManagerTracing | None:
     """Spans of the public listener."""
-    return _tracing(settings, [_attribute(name) for name in ATTRIBUTES])
+    # Envoy's own http.url has the query, where some clients send their key.
+    return _tracing(settings, [tracingv3.CustomTag(tag="http.url", value="%PATH(NQ:PATH)%")])
 
 
 def of_tries(settings: Settings, provider: str) -> hcmv3.HttpConnectionManagerTracing | None:
@@ -75,14 +73,4 @@ def _sampler(parts: int) -> corev3.TypedExtensionConfig:
     return corev3.TypedExtensionConfig(
         name="envoy.tracers.opentelemetry.samplers.parent_based",
         typed_config=pack(ParentBasedSamplerConfig(wrapped_sampler=ours)),
-    )
-
-
-def _attribute(name: str) -> tracingv3.CustomTag:
-    key = metadatav3.MetadataKey(key=contract.TRACE_NAMESPACE, path=[metadatav3.MetadataKeyPathSegment(key=name)])
-    kind = metadatav3.MetadataKind(request=metadatav3.MetadataKindRequest())
-    # Envoy's own http.url has the query, where some clients send their key.
-    default = "-" if name == "http.url" else ""
-    return tracingv3.CustomTag(
-        tag=name, metadata=tracingv3.CustomTagMetadata(kind=kind, metadata_key=key, default_value=default)
     )

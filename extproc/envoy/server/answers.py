@@ -6,7 +6,7 @@ compare every answer with the generated messages. Source of the numbers: protos/
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -101,13 +101,6 @@ def immediate(reply: LocalReply) -> bytes:
     answer.details = f"extproc_{reply.reason}"
     answer.headers.MergeFromString(_set(reply.headers.items()))
     return message.SerializeToString()
-
-
-def traced(attributes: Mapping[str, str]) -> bytes:
-    """Bytes behind an answer that give Envoy the attributes of its span."""
-    metadata = Struct()
-    metadata.update({contract.TRACE_NAMESPACE: attributes})
-    return pb.ProcessingResponse(dynamic_metadata=metadata).SerializeToString()
 
 
 def _mutation(action: Continue) -> bytes:

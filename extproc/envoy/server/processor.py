@@ -259,8 +259,8 @@ class Processor:
             await self._siblings().ended(ends - time.monotonic())
         self._failed.flush()
         await self._services.audits.drain()
-        if self._telemetry.prompts is not None:
-            await self._telemetry.prompts.stop(_LAST_LINES)
+        for outbox in self._telemetry.outboxes.values():
+            await outbox.stop(_LAST_LINES)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

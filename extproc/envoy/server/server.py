@@ -10,12 +10,13 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
-from extproc.envoy.server import access_log, answers, wire
+from extproc.envoy.server import access_log, wire
 from extproc.envoy.server.discovery import Discovery
 from extproc.exchange.attempt import AttemptStream
 from extproc.exchange.gateway import GatewayStream
 from extproc.exchange.pipeline import Pipeline
 from extproc.operate.telemetry.metrics import Telemetry
+from extproc.operate.telemetry.otlp import context
 from extproc.wire.pb import extproc_pb2 as pb
 from extproc.wire.transport import Call, Calls, Faults, Malformed, Transport
 from extproc.wire.transport.native import NativeServer
@@ -94,9 +95,9 @@ class Server:
         if kind == contract.ATTEMPT:
             attempt = AttemptStream(pipeline.settings.limits, pipeline.services.in_flight, pipeline.renewed)
             return _Process(attempt, self._telemetry)
-        stream = GatewayStream(pipeline, attached=kind == contract.ATTACH, mark=self._mark)
-        if pipeline.settings.telemetry.traces is not None:
-            return _Traced(stream, self._telemetry)
+        traced = pipeline.settings.telemetry.traces is not None
+        trace = context(metadata.get("traceparent", "")) if traced else None
+        stream = GatewayStream(pipeline, attached=kind == contract.ATTACH, mark=self._mark, trace=trace)
         return _Process(stream, self._telemetry)
 
 
@@ -150,25 +151,6 @@ class _Process(Call):
     async def on_end(self) -> None:
         self._telemetry.streams -= 1
         await self._attachment.on_end()
-
-
-class _Traced(_Process):
-    """The same, with the attributes of its span behind the messages."""
-
-    def __init__(self, stream: GatewayStream, telemetry: Telemetry) -> None:
-        super().__init__(stream, telemetry)
-        self._stream = stream
-
-    async def _take(self, step: Coroutine[Any, Any, Sequence[bytes]]) -> Sequence[bytes]:
-        return self._with_span(await super()._take(step))
-
-    def on_silence(self, now: float) -> Sequence[bytes]:
-        return self._with_span(super().on_silence(now))
-
-    def _with_span(self, messages: Sequence[bytes]) -> Sequence[bytes]:
-        if not messages or (attributes := self._stream.span()) is None:
-            return messages
-        return [*messages[:-1], messages[-1] + answers.traced(attributes)]
 
 
 class _AccessLog(Call):

@@ -34,9 +34,9 @@ def await_end(services: Services) -> Sequence[AwaitEnd]:
     return [] if services.failed is None else [AwaitEnd(services.failed)]
 
 
-def record(services: Services) -> Sequence[Stage]:
+def record(settings: Settings, services: Services) -> Sequence[Stage]:
     """The stages that record an exchange, at once or when everything about it is known."""
-    record = Record(services.telemetry), Enter(services.books)
+    record: Sequence[Stage] = Record(services.telemetry), Enter(services.books), *tell_span(settings, services)
     await_audits = AwaitAudits(services.audits, record)
     failed = services.failed
     return [*([] if failed is None else [AwaitTries(failed, (await_audits, *record))]), await_audits, *record]
@@ -46,10 +46,19 @@ def tell_prompt(settings: Settings, services: Services) -> Sequence[Stage]:
     """The stage that sends prompts to a collector, where the settings ask for it."""
     if settings.telemetry.prompts is None:
         return []
-    from extproc.operate.telemetry.prompts import PromptLog, TellPrompt  # noqa: PLC0415 - few gateways send prompts
+    from extproc.operate.telemetry.prompts import PromptSender, TellPrompt  # noqa: PLC0415 - few gateways send prompts
 
     telemetry = services.telemetry
-    telemetry.prompts = telemetry.prompts or PromptLog(
-        lambda outcome, number: telemetry.prompt_events.labels(outcome).inc(number)
-    )
-    return [TellPrompt(settings.telemetry.prompts, telemetry.prompts)]
+    outbox = telemetry.outbox("telemetry.prompts", PromptSender, telemetry.prompt_events)
+    return [TellPrompt(settings.telemetry.prompts, outbox)]
+
+
+def tell_span(settings: Settings, services: Services) -> Sequence[Stage]:
+    """The stage that sends spans to a collector, where the settings ask for it."""
+    if (traces := settings.telemetry.traces) is None:
+        return []
+    from extproc.operate.telemetry.spans import SpanSender, TellSpan  # noqa: PLC0415 - grpc takes 8 MB
+
+    telemetry = services.telemetry
+    outbox = telemetry.outbox("telemetry.traces", SpanSender, telemetry.spans)
+    return [TellSpan(traces.otlp, outbox, telemetry.provider_name, settings.telemetry.semconv)]

@@ -122,6 +122,7 @@ class Gateway(Group):
     prompt_events = counter(
         "extproc_prompt_events_total", "[Prompts](#prompts) for the collector, by outcome.", "outcome"
     )
+    spans = counter("extproc_spans_total", "[Spans](#traces) for the collector, by outcome.", "outcome")
     downstream_end = counter(
         "extproc_downstream_ends_total",
         "Requests whose end neither the processor nor a provider's answer explains: `client_left`, `cut` by the "
@@ -315,7 +316,7 @@ NO_PANEL = frozenset(
         *(one.name for one in declared(Earlier)),
         "extproc_failed_tries_seconds_total",
         "extproc_credential_refreshes_total",
-        "extproc_prompt_events_total",  # few gateways export prompts
+        *("extproc_prompt_events_total", "extproc_spans_total"),  # few gateways export prompts or traces
         "extproc_provider_usage_refused_total",
         "extproc_input_tokens_guessed_ratio",
     )

@@ -20,9 +20,11 @@ from extproc.cache.caching import CACHING, SHADOWS, Caching
 from extproc.money.budgets import input_estimate
 from extproc.money.budgets.costs import is_of_other
 from extproc.operate.telemetry.conventions import VERSIONS, Conventions
+from extproc.operate.telemetry.declared import Tally
 from extproc.operate.telemetry.groups import TIMED, Consumers, Cost, Gateway, Limits, Providers, Requests, Tools
 from extproc.operate.telemetry.groups import Ledger as LedgerRows
 from extproc.operate.telemetry.logs import describe, describe_verdicts, json_line
+from extproc.operate.telemetry.outbox import Outbox, Sender
 from extproc.operate.telemetry.prefixes import Prefixes
 from extproc.operate.telemetry.recent import Recent
 from extproc.operate.telemetry.traces import error_type
@@ -103,7 +105,8 @@ class Telemetry(Requests, Consumers, Tools, Gateway, Providers, Cost, Limits, Le
         self.streams = 0
         """gRPC streams of Envoy's."""
         self._streams.set_function(lambda: self.streams)
-        self.prompts: Any = None  # `accounting.prompts.PromptLog`, with `telemetry.prompts`
+        self.outboxes: dict[str, Outbox[Any]] = {}
+        """Records for collectors, by the setting that asks for them."""
         self._certificate_shown: tuple[str, tuple[float, float] | None] = "", None
         self.configure(settings)
 
@@ -120,6 +123,13 @@ class Telemetry(Requests, Consumers, Tools, Gateway, Providers, Cost, Limits, Le
     def stage(self, name: str) -> Callable[[float], None]:
         """The observer (seconds) of a stage."""
         return self._stage.series((name,)).observe
+
+    def outbox(self, name: str, sender: Callable[[], Sender[Any]], count: Tally) -> Outbox[Any]:
+        """The process's outbox of that name, made with a `sender` where there is none. `count` gets the outcomes."""
+        if (found := self.outboxes.get(name)) is None:
+            found = Outbox(name, sender(), lambda outcome, number: count.labels(outcome).inc(number))
+            self.outboxes[name] = found
+        return found
 
     def configure(self, settings: Settings) -> None:
         """Take the names of new settings; the labels of metrics stay as they were at the start."""

@@ -6,16 +6,14 @@ generative AI, its attribute `gen_ai.input.messages`.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from extproc.operate.telemetry.outbox import TIMEOUT, Outbox
 from extproc.wire.framing.slices import LARGE
 from extproc.wire.outbound.client import AnswerError, send
 from extproc.words.exchange import Exchange
@@ -25,86 +23,41 @@ if TYPE_CHECKING:
     from extproc.settings.config import PromptsSettings
 
 EVENT = "gen_ai.client.inference.operation.details"
-MOST_WAITING = 4 << 20
-"""Bytes of events that wait to be sent. Further ones are dropped, and counted."""
 MOST_PARTS = 1000
 """Pieces of text in one event."""
-_BATCH = 100  # events in one request
-_PAUSE = 1.0  # seconds that events wait for others
-_TIMEOUT = 5.0  # seconds for the collector to answer
-_TELL_EVERY = 60.0  # seconds between two log lines about a collector that fails
 _INFO = 9  # SeverityNumber
 
-log = logging.getLogger(__name__)
 
+class PromptSender:
+    """Sends events to the collectors that settings name."""
 
-class PromptLog:
-    """Sends events, and drops them where the collector does not keep up. `count` gets sent, failed or dropped."""
-
-    def __init__(self, count: Callable[[str, int], None], *, pause: float = _PAUSE) -> None:
-        self._count = count
-        self._pause = pause
-        self._waiting: deque[tuple[PromptsSettings, bytes]] = deque()
-        self._size = 0
-        self._task: asyncio.Task[None] | None = None
-        self._told = -_TELL_EVERY
-
-    def add(self, settings: PromptsSettings, record: bytes) -> None:
-        """Send it soon. Never blocks."""
-        if self._size + len(record) > MOST_WAITING:
-            self._count("dropped", 1)
-            return
-        self._waiting.append((settings, record))
-        self._size += len(record)
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._work())
-
-    async def stop(self, seconds: float) -> None:
-        """Send what waits, for so many seconds at most."""
-        self._pause = 0.0
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=seconds)
-            self._task.cancel()
-
-    async def _work(self) -> None:
-        while self._waiting:
-            await asyncio.sleep(self._pause)
-            settings = self._waiting[0][0]
-            batch: list[bytes] = []
-            while self._waiting and len(batch) < _BATCH and self._waiting[0][0] is settings:
-                batch.append(self._waiting.popleft()[1])
-            sent = await self._send(settings, batch)
-            self._size -= sum(map(len, batch))
-            self._count("sent" if sent else "failed", len(batch))
-
-    async def _send(self, settings: PromptsSettings, batch: Sequence[bytes]) -> bool:
+    async def send(self, to: PromptsSettings, batch: Sequence[bytes]) -> str:
         headers = {"content-type": "application/json"}
-        token = None if settings.token is None else settings.token.read()
+        token = None if to.token is None else to.token.read()
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
         try:
-            status, _ = await send(f"{settings.otlp}/v1/logs", _message(batch), headers, timeout=_TIMEOUT)
+            status, _ = await send(f"{to.otlp}/v1/logs", _message(batch), headers, timeout=TIMEOUT)
         except (OSError, ValueError, AnswerError) as error:
-            self._complain(type(error).__name__)
-            return False
-        if status != 200:
-            self._complain(f"status {status}")
-        return status == 200
+            return type(error).__name__
+        return "" if status == 200 else f"status {status}"
 
-    def _complain(self, reason: str) -> None:
-        if time.monotonic() - self._told >= _TELL_EVERY:
-            self._told = time.monotonic()
-            log.warning("the collector of telemetry.prompts takes no events: %s", reason)
+    async def close(self) -> None:
+        """Each request has a connection of its own."""
 
 
 class TellPrompt:
     """Sends the prompt that leaves, of the exchanges that the settings choose. It changes nothing."""
 
     def __init__(
-        self, settings: PromptsSettings, prompts: PromptLog, *, chance: Callable[[], float] = random.random
+        self,
+        settings: PromptsSettings,
+        outbox: Outbox[PromptsSettings],
+        *,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
-        self._prompts = prompts
+        self._outbox = outbox
         self._chance = chance
         self._without = [Pattern(name) for name in settings.without]
 
@@ -112,7 +65,7 @@ class TellPrompt:
         settings = self._settings
         if self._chance() >= settings.sample or any(fits(exchange.consumer.name) for fits in self._without):
             return
-        self._prompts.add(settings, msgspec.json.encode(_record(exchange, settings.longest)))
+        self._outbox.add(settings, msgspec.json.encode(_record(exchange, settings.longest)))
 
 
 def _record(exchange: Exchange, longest: int) -> Mapping[str, Any]:

@@ -1,76 +1,63 @@
-"""Attributes of the span of an exchange. Envoy makes and sends the spans; the processor tells it what they say.
+"""Attributes of the span of an exchange.
 
 Names: OpenTelemetry's semantic conventions for generative AI and for MCP, and `extproc.` for what they do not know.
+Sources: open-telemetry/semantic-conventions-genai, docs/gen-ai/client-inference.md and mcp.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from extproc.tools.mcp.call import CALL
 from extproc.upstream.prices import NANO
-from extproc.words.exchange import Exchange
+from extproc.words.exchange import Exchange, Key, Usage
 
-ATTRIBUTES = (
-    "gen_ai.operation.name",
-    "gen_ai.provider.name",
-    "gen_ai.request.model",
-    "gen_ai.response.model",
-    "gen_ai.response.finish_reasons",
-    "gen_ai.tool.name",
-    "gen_ai.usage.input_tokens",
-    "gen_ai.usage.output_tokens",
-    "error.type",
-    "http.url",
-    "mcp.method.name",
-    "mcp.protocol.version",
-    "extproc.attempts",
-    "extproc.consumer",
-    "extproc.cost_usd",
-    "extproc.guardrails",
-    "extproc.id",
-    "extproc.labels",
-    "extproc.mcp_server",
-    "extproc.outcome",
-    "extproc.profile",
-    "extproc.provider",
-    "extproc.team",
-)
-"""All attributes that a span may have. Values are text: Envoy writes no others."""
+if TYPE_CHECKING:
+    from extproc.operate.telemetry.otlp import Context, Value
+    from extproc.settings.config import Semconv
+
+TRACE: Key[Context] = Key("trace")
+"""Written by the gateway attachment, with `telemetry.traces`: Envoy's span of its call."""
 _LONGEST = 256
+_MOST_REASONS = 8
+_WRITTEN = {"latest": "cache_write.input_tokens", "v1.41": "cache_creation.input_tokens"}
 
 
-def known(exchange: Exchange) -> Mapping[str, str]:
-    """The attributes of an exchange that leaves for its provider, or never will."""
-    found = {"extproc.id": exchange.id, "http.url": exchange.request.head.path.partition("?")[0]}
+def attributes(
+    exchange: Exchange, provider_name: Callable[[str], str], semconv: Semconv = "latest"
+) -> Mapping[str, Value]:
+    """The attributes of an exchange that ended: numbers are numbers, texts are short, none is empty. `provider_name`
+    gives OpenTelemetry's name of a provider.
+    """
+    found: dict[str, Value | None] = {
+        "extproc.id": exchange.id,
+        "extproc.outcome": exchange.ending.outcome,
+        "extproc.guardrails": exchange.findings.told(),
+        "error.type": error_type(exchange),
+    }
+    if exchange.answer.attempts:
+        found["extproc.attempts"] = exchange.answer.attempts
     if hasattr(exchange.money, "labels"):
+        labels = exchange.money.labels
         found["extproc.consumer"], found["extproc.team"] = exchange.consumer.name, exchange.consumer.team
-        if exchange.money.labels:
-            found["extproc.labels"] = msgspec.json.encode(exchange.money.labels).decode()
+        found["extproc.labels"] = msgspec.json.encode(labels).decode() if labels else ""
+        found["gen_ai.conversation.id"] = labels.get("session", "")
+    if exchange.money.cost is not None and exchange.route.forwarded:
+        found["extproc.cost_usd"] = exchange.money.cost / NANO
     if (call := exchange.features.get(CALL)) is not None:
         found |= call.span_attributes(exchange)
     else:
-        if hasattr(exchange.request, "operation"):
-            found["gen_ai.operation.name"] = exchange.request.operation
-        if hasattr(exchange.request, "ask"):
-            found["gen_ai.request.model"] = exchange.request.ask.model
-    return {name: value[:_LONGEST] for name, value in found.items() if value}
-
-
-def final(exchange: Exchange, provider_name: Callable[[str], str]) -> Mapping[str, str]:
-    """The attributes of an exchange that ended. `provider_name` gives OpenTelemetry's name of a provider."""
-    found = {"extproc.outcome": exchange.ending.outcome, "error.type": error_type(exchange)}
-    if exchange.answer.attempts:
-        found["extproc.attempts"] = str(exchange.answer.attempts)
-    if verdicts := exchange.findings.told():
-        found["extproc.guardrails"] = verdicts
-    if not exchange.route.of_tools:
-        found |= _served(exchange, provider_name)
-    if exchange.money.cost is not None and exchange.route.forwarded:
-        found["extproc.cost_usd"] = f"{exchange.money.cost / NANO:.9f}".rstrip("0").rstrip(".")
-    return {**known(exchange), **{name: value[:_LONGEST] for name, value in found.items() if value}}
+        found |= _asked(exchange)
+        if not exchange.route.of_tools:
+            found |= _served(exchange, provider_name, semconv)
+    return {
+        name: value[:_LONGEST] if isinstance(value, str) else value
+        for name, value in found.items()
+        if value not in ("", None)
+    }
 
 
 def error_type(exchange: Exchange) -> str:
@@ -78,14 +65,51 @@ def error_type(exchange: Exchange) -> str:
     return exchange.error or (str(exchange.answer.status) if exchange.answer.status >= 400 else "")
 
 
-def _served(exchange: Exchange, provider_name: Callable[[str], str]) -> dict[str, str]:
-    found = {}
+def _asked(exchange: Exchange) -> dict[str, Value | None]:
+    found: dict[str, Value | None] = {}
+    if hasattr(exchange.request, "operation"):
+        found["gen_ai.operation.name"] = exchange.request.operation
+    if (ask := getattr(exchange.request, "ask", None)) is not None:
+        found["gen_ai.request.model"] = ask.model
+        found["gen_ai.request.max_tokens"] = ask.max_output_tokens
+        found["gen_ai.request.stream"] = True if ask.stream else None  # of others the conventions say nothing
+        found["gen_ai.request.choice.count"] = ask.choices if ask.choices != 1 else None
+    return found
+
+
+def _served(exchange: Exchange, provider_name: Callable[[str], str], semconv: Semconv) -> dict[str, Value | None]:
+    found: dict[str, Value | None] = {"gen_ai.response.time_to_first_chunk": exchange.answer.first_token}
     if (target := exchange.answer.target) is not None:
         found["extproc.provider"], found["gen_ai.provider.name"] = target.provider, provider_name(target.provider)
     if (report := exchange.answer.report) is not None:
-        found["gen_ai.response.model"] = report.model
-        found["gen_ai.response.finish_reasons"] = ",".join(report.finish_reasons.values())
+        found["gen_ai.response.model"], found["gen_ai.response.id"] = report.model, report.id
+        reasons = [reason[:64] for _, reason in sorted(report.finish_reasons.items())][:_MOST_REASONS]
+        found["gen_ai.response.finish_reasons"] = reasons or (None if exchange.ending.complete else ["error"])
     if hasattr(exchange.money, "usage") and exchange.money.usage.source != "none":
-        found["gen_ai.usage.input_tokens"] = str(exchange.money.usage.input_tokens)
-        found["gen_ai.usage.output_tokens"] = str(exchange.money.usage.output_tokens)
+        found |= _used(exchange.money.usage, semconv)
     return found
+
+
+def _used(usage: Usage, semconv: Semconv) -> dict[str, Value | None]:
+    """Tokens. Parts that are zero are left out, but not the sums."""
+    kinds = usage.kinds
+    parts = {
+        "cache_read.input_tokens": usage.cached_tokens,
+        _WRITTEN[semconv]: usage.cache_write_tokens,
+        "reasoning.output_tokens": usage.reasoning_tokens,
+    }
+    if kinds is not None:
+        parts |= {
+            "audio.input_tokens": kinds.audio_input,
+            "audio.cache_read.input_tokens": kinds.audio_cached,
+            "audio.output_tokens": kinds.audio_output,
+            "image.input_tokens": kinds.image_input,
+            "image.cache_read.input_tokens": kinds.image_cached,
+            "image.output_tokens": kinds.image_output,
+        }
+    return {
+        "gen_ai.usage.input_tokens": usage.input_tokens,
+        "gen_ai.usage.output_tokens": usage.output_tokens,
+        "extproc.usage_source": usage.source,
+        **{f"gen_ai.usage.{name}": tokens or None for name, tokens in parts.items()},
+    }

@@ -95,6 +95,11 @@ class Call:
         return None if self.message is None else self.message.id
 
     @property
+    def shown_session(self) -> str:
+        """A digest of the client's session, whose id is a credential; empty where there is none."""
+        return "" if self.session is None else hashlib.sha256(self.session.id.encode()).hexdigest()[:16]
+
+    @property
     def arguments(self) -> Mapping[str, Any]:
         """The arguments of a tool or prompt."""
         found = {} if self.message is None else self.message.params.get("arguments")
@@ -114,7 +119,7 @@ class Call:
             "complete": exchange.ending.complete,
         }
         if self.session is not None:
-            entry["mcp_session"] = hashlib.sha256(self.session.id.encode()).hexdigest()[:16]
+            entry["mcp_session"] = self.shown_session
         if self.message is not None and "arguments" in self.message.params:
             entry["arguments_sha256"] = hashlib.sha256(_sorted(self.message.params["arguments"])).hexdigest()
         if exchange.money.cost:
@@ -127,6 +132,9 @@ class Call:
         """Attributes of the message's span: never arguments or results."""
         found = {
             "mcp.protocol.version": self.version,
+            "mcp.session.id": self.shown_session,
+            "jsonrpc.request.id": "" if self.id is None else str(self.id),
+            "rpc.response.status_code": str(self.rpc_error or ""),
             "extproc.mcp_server": self.server,
             "extproc.profile": self.profile,
         }

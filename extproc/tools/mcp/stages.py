@@ -24,6 +24,7 @@ from extproc.exchange.admission import Admit
 from extproc.exchange.services import Services
 from extproc.guardrails import AwaitAudits
 from extproc.guardrails._stages import searching
+from extproc.money.accounting import stages as accounting
 from extproc.money.accounting.books import Enter
 from extproc.money.budgets import Reserve
 from extproc.operate.telemetry.metrics import Record
@@ -320,6 +321,10 @@ def build(
         reads=guard_result.reads,
     )
     on_response: list[Stage] = [Returned(servers), MarkTaint(mcp, taint), read_answer]
-    record = Record(telemetry), EnterCall(Enter(services.books))
+    record: Sequence[Stage] = (
+        Record(telemetry),
+        EnterCall(Enter(services.books)),
+        *accounting.tell_span(settings, services),
+    )
     on_end: list[Stage] = [Cancel(servers), settle, AwaitAudits(services.audits, record), *record]
     return Lists(on_headers, on_request, on_response, on_end, Refuse(mcp.resource), profiles)
