@@ -35,6 +35,7 @@ class Channel:
     raw: list[str] | None = None  # the text as it was written, for guardrails that judge it when it is complete
     kept: int = 0  # characters of it
     pausing: bool = False  # decided as if it ended, though it is not complete
+    signed: bool = False  # see Piece.signed
     # by guardrail that asks a service: the place up to which it was asked, and up to which it has answered
     asked: dict[str, int] = field(default_factory=dict)
     judged: dict[str, int] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from extproc.guardrails._files import text_of
+from extproc.guardrails._guarding import signed
 from extproc.guardrails._source import Written
 from extproc.wire.framing.multipart import is_form
 from extproc.words.dialect import Text
@@ -33,12 +34,14 @@ class Source:
     written: Written
     texts: Sequence[Text] = ()
     missed: bool = False  # a file that holds no text which can be searched
+    signed: bool = False  # its provider signed it and refuses it changed, so no mask changes it
 
 
 def collect(exchange: Exchange) -> Sequence[Source]:
     """All text of a request: its strings, names of fields and long numbers, and text files in base64."""
     files, form = exchange.request.dialect.fields.files, is_form(exchange.request.body)
     images = {id(image) for image in exchange.request.ask.image_data}
+    signatures = signed(exchange)
     found: list[Source] = []
     spoken = tuple(exchange.request.dialect.fields.spoken)
     series: dict[object, list[Text]] = {}
@@ -51,6 +54,7 @@ def collect(exchange: Exchange) -> Sequence[Source]:
             found.append(Source(parts[0].role, parts[0].where, written, parts))
             continue
         found.append(_source(parts[0]))
+        found[-1].signed = parts[0].key in signatures and bool(parts[0].holder.get(signatures[parts[0].key]))
         inside = (
             form and parts[0].holder is not exchange.request.json
         )  # only whole fields of a form can be written anew

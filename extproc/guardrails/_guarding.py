@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from extproc.words.exchange import Exchange, Key
 
@@ -66,3 +66,11 @@ def apart(exchange: Exchange) -> Exchange:
     made.features = exchange.features.copy()
     made.features[GUARDING] = copy(guarding(exchange))
     return made
+
+
+def signed(exchange: Exchange) -> Mapping[Any, str]:
+    """Fields of text, with the signature beside that covers it, where each target is one that checks it: a provider of
+    the client's own API.
+    """
+    fields = exchange.request.dialect.fields.signed
+    return fields if fields and all(target.adaptation.own for target in exchange.route.targets) else {}

@@ -367,6 +367,12 @@ class GuardInput:
     ) -> None:
         found = [(index, hit) for index, hits in enumerate(result) for hit in hits]
         ruled = guard.action == "mask" and any(one.blocks for one in rulings.values())
+        if not ruled and any(source.signed for source in sources):
+            left = [one for one in found if sources[one[0]].signed and guard.action_of(one[1].kind) == "mask"]
+            found = [one for one in found if one not in left]
+            if left:
+                kinds = dict(Counter(hit.kind for _, hit in left))
+                self._note(exchange, Verdict(guard.name, "input", "annotate", kinds))
         for action, kinds in guard.by_action(Counter(hit.kind for _, hit in found)).items():
             mine = [(index, hit) for index, hit in found if hit.kind in kinds]
             examples = [_example(guard, sources[index], hit) for index, hit in mine[:MOST_EXAMPLES]]
@@ -389,11 +395,13 @@ class GuardInput:
         changed: dict[tuple[int, Any], str] = {}
         part = guarding(exchange)
         for index, source in enumerate(sources):
+            if source.signed:
+                continue
             edits: list[tuple[Edit, int]] = []
             for guard, result, rulings in found:
                 mask = self._masks[guard.name]
                 if mask.reversible and part.vault is None:
-                    part.vault = Vault(text.value for each in sources for text in each.texts)
+                    part.vault = Vault(text.value for each in sources if not each.signed for text in each.texts)
                 for hit in result[index] if index < len(result) else ():
                     start, end, kind, _ = hit
                     if guard.action_of(kind) != "mask":

@@ -11,7 +11,7 @@ from extproc.guardrails._audits import Audits
 from extproc.guardrails._base import Finding, GuardrailSettings
 from extproc.guardrails._channel import Window
 from extproc.guardrails._guard import Guard
-from extproc.guardrails._guarding import GUARDING, Guarding, guarding
+from extproc.guardrails._guarding import GUARDING, Guarding, guarding, signed
 from extproc.guardrails._mask import Mask, Restore
 from extproc.guardrails._remote import Context, Passage
 from extproc.guardrails._threads import INLINE, TURN, Threads
@@ -88,7 +88,16 @@ class GuardOutput:
                 self._tell(verdict)
 
         window, most = self._first_window, self._most_whole
-        return Watch(exchange.request.dialect, guards, label, tell, plain=plain, first_window=window, most_whole=most)
+        return Watch(
+            exchange.request.dialect,
+            guards,
+            label,
+            tell,
+            plain=plain,
+            first_window=window,
+            most_whole=most,
+            unsigned=restore if signed(exchange) else None,
+        )
 
     def unreadable(self, exchange: Exchange) -> None:
         """An answer of a kind that the gateway cannot read. Raises Refusal (503) where a guardrail must not fail."""

@@ -88,7 +88,7 @@ class Ends(Exception):  # noqa: N818
 
 
 class Watch:
-    """One answer. `label` gives replacements, `tell` takes verdicts."""
+    """One answer. `label` gives replacements, `tell` takes verdicts. `unsigned` reads no text that is signed."""
 
     def __init__(
         self,
@@ -100,8 +100,10 @@ class Watch:
         plain: bool,
         first_window: int,
         most_whole: int = MOST_WHOLE,
+        unsigned: Guard | None = None,
     ) -> None:
         self._said = dialect.said
+        self._unsigned = unsigned
         self._guards = list(guards)
         self._label = label
         self._tell = tell
@@ -301,6 +303,7 @@ class Watch:
             role = TOOL_NAME if piece.name else TOOL_CALL if piece.call else "assistant"
             single = piece.channel is None
             channel = Channel(piece.where, piece.call, role, written, piece.again, single, final=single)
+            channel.signed = piece.signed
             if self._wholes and piece.whole:
                 channel.whole, channel.tool, channel.raw = piece.whole, self._tool(piece), []
             if self.asking:
@@ -414,7 +417,7 @@ class Watch:
         low = known = written.end
         held = False
         for guard in [*self._guards]:
-            if not guard.reads_output(call=channel.call):
+            if not guard.reads_output(call=channel.call) or (channel.signed and guard is self._unsigned):
                 continue
             try:
                 done = self._judge(guard, channel)

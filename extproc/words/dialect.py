@@ -100,6 +100,7 @@ class Fields:
     also: tuple[str, ...] = ()  # further fields that holds, routing or prices read
     inside: frozenset[str] = frozenset()  # fields below all of these that the gateway reads
     data: frozenset[str] = frozenset()  # fields below them whose content has names of the client's own
+    signed: Mapping[str, str] = field(default_factory=dict)  # fields of text, with the signature beside that covers it
     # places of further models' names, from the top level on; `*` is every item of a list
     models: tuple[tuple[str, ...], ...] = ()
 

@@ -39,6 +39,7 @@ class Piece:
     # ANSWER: its channel, or the piece where it has none, is the answer itself, with no reasoning, refusal or call.
     # CALL: it is all arguments of a call
     whole: str = ""
+    signed: bool = False  # its provider may sign it, and then refuses it changed when it comes back
     unknown: bool = False  # no description knows its channel, so its first piece does not mean that other texts ended
 
     @property

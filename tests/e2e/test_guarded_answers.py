@@ -138,6 +138,25 @@ def test_a_secret_split_over_events_is_masked_for_anthropic(provider: Scripted, 
     assert call.input == {"a": "[KEY]"}
 
 
+def test_signed_thinking_comes_back_as_anthropic_wrote_it(provider: Scripted, claude: anthropic.Anthropic):
+    events = stream("anthropic_messages", letters("Dear <EMAIL_1>"), thoughts=letters("<EMAIL_1> knows bob@y.org"))
+    signed = b'event: content_block_delta\ndata: {"type": "content_block_delta", "index": 0, "delta": '
+    signed += b'{"type": "signature_delta", "signature": "c2lnbmVk"}}\n\n'
+    end = events.index(b"event: content_block_stop")
+    provider.answer(*streamed(events[:end] + signed + events[end:]))
+    asked: list[Any] = [{"role": "user", "content": "I am ann@x.de"}]
+    with claude.messages.stream(model="claude", max_tokens=100, messages=asked) as answer:
+        message = answer.get_final_message()
+    assert message.content[-1].text == "Dear ann@x.de"  # type: ignore[union-attr]
+    asked += [{"role": "assistant", "content": message.content}, {"role": "user", "content": "And bob@y.org?"}]
+    provider.answer(*streamed(stream("anthropic_messages", ["Yes"])))
+    with claude.messages.stream(model="claude", max_tokens=100, messages=asked) as answer:
+        assert "".join(answer.text_stream) == "Yes"
+    sent = provider.seen[0]["messages"]
+    assert sent[1]["content"][0]["thinking"] == "<EMAIL_1> knows bob@y.org"
+    assert [sent[0]["content"], sent[2]["content"]] == ["I am <EMAIL_1>", "And <EMAIL_2>?"]
+
+
 def test_a_translated_stream_is_masked(provider: Scripted, claude: anthropic.Anthropic, chat: openai.OpenAI):
     provider.answer(*streamed(stream("openai_chat", letters(f"It is {SECRET}, really"))))
     with claude.messages.stream(model="chat", max_tokens=100, messages=ASKED) as answer:

@@ -326,3 +326,52 @@ async def test_a_restored_text_is_escaped_where_the_answer_is_json(world):
     words = heard("openai_chat", played.out)
     assert words["text"] == '"an\\n"'
     assert json.loads(words["arguments"]) == {"a": '"an\\n"'}
+
+
+# --- signed thinking: its provider refuses it changed
+
+SIGNING = REVERSIBLE.replace(
+    "kind: vllm, base_url: 'http://127.0.0.1:8090/v1'", "kind: anthropic, api_key: env:MASK_KEY"
+)
+THOUGHT = {"type": "thinking", "thinking": "<EMAIL_1> knows bob@y.org", "signature": "c2lnbmVk"}
+
+
+def second_turn(thought):
+    said = [thought, {"type": "text", "text": "Dear ann@x.de"}]
+    turns = [("user", "I am ann@x.de"), ("assistant", said), ("user", "And bob@y.org?")]
+    return request("anthropic_messages") | {"messages": [{"role": role, "content": text} for role, text in turns]}
+
+
+async def test_signed_thinking_comes_back_as_its_provider_wrote_it(world, monkeypatch):
+    monkeypatch.setenv("MASK_KEY", "k")
+    first = Played(world(SIGNING), "anthropic_messages", body=second_turn(THOUGHT))
+    first.body["messages"] = first.body["messages"][:1]
+    await first.answer([stream("anthropic_messages", ["Dear <EMAIL_1>"], thoughts=["<EMAIL_1>", " knows bob@y.org"])])
+    assert heard("anthropic_messages", first.out)["text"] == "Dear ann@x.de"
+    assert heard("anthropic_messages", first.out)["thoughts"] == THOUGHT["thinking"]
+
+    second = Played(world(SIGNING), "anthropic_messages", body=second_turn(THOUGHT))
+    sent = json.loads((await second.ask()).body)["messages"]
+    await second.end()
+    assert sent[1]["content"] == [THOUGHT, {"type": "text", "text": "Dear <EMAIL_1>"}]
+    assert [sent[0]["content"], sent[2]["content"]] == ["I am <EMAIL_1>", "And <EMAIL_2>?"]
+    assert second.verdicts == [("pii", "input", "annotate", {"email": 1}), ("pii", "input", "mask", {"email": 3})]
+
+
+@pytest.mark.parametrize("settings", [SIGNING, REVERSIBLE])
+async def test_thinking_is_masked_where_nothing_checks_a_signature(world, monkeypatch, settings):
+    monkeypatch.setenv("MASK_KEY", "k")
+    thought = THOUGHT if settings == REVERSIBLE else THOUGHT | {"signature": ""}
+    played = Played(world(settings), "anthropic_messages", body=second_turn(thought))
+    sent = await played.ask()
+    await played.end()
+    assert "bob@y.org" not in sent.body.decode()
+
+
+async def test_signed_thinking_is_still_a_reason_to_block(world, monkeypatch):
+    monkeypatch.setenv("MASK_KEY", "k")
+    settings = SIGNING.replace("action: mask, style: reversible", "action: block").replace("[a-z]+@", "bob@")
+    played = Played(world(settings), "anthropic_messages", body=second_turn(THOUGHT))
+    played.body["messages"].pop()
+    assert (await played.ask()).status == 400
+    await played.end()

@@ -36,6 +36,7 @@ FIELDS = Fields(
     spoken=frozenset(("messages", "system")),
     files=frozenset(("data",)),
     opaque=frozenset(("data", "signature", "encrypted_content")),
+    signed={"thinking": "signature"},
     options=("service_tier", "speed", "inference_geo"),
     # https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool
     models=(*ROUTERS, ("tools", EACH, "model")),

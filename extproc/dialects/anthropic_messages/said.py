@@ -54,7 +54,8 @@ def _block(block: dict[str, Any], where: str, index: Any) -> Iterator[Piece | Ca
             call = name == "partial_json"
             channel = None if index is None else (index, name)
             whole = CALL if call else ANSWER if name == "text" else ""
-            yield Piece(at, block, name, channel, call=call, json=call, of=of, whole=whole)
+            signed = name == "thinking"
+            yield Piece(at, block, name, channel, call=call, json=call, of=of, whole=whole, signed=signed)
         elif name == "input":
             if isinstance(value, str):
                 yield Piece(at, block, name, call=True, of=of, whole=CALL)
