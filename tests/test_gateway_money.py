@@ -1,6 +1,7 @@
 """Conversations that cost money."""
 
 import json
+from functools import reduce
 
 import pytest
 
@@ -101,18 +102,38 @@ async def test_the_cost_is_written_into_the_usage_event_only(world):
     assert json.loads(before.removesuffix(DONE)[6:])["usage"] == USAGE | {"cost": COST}
 
 
-async def test_the_cost_is_written_where_the_responses_api_has_its_usage(world):
-    usage = {"input_tokens": 7, "output_tokens": 3}
-    done = {"type": "response.completed", "response": {"id": "r", "output": [], "usage": usage}}
-    raw = b"event: response.completed\n" + event(done)
-    said = asks("/v1/responses"), sends({"model": "m", "input": "Hello", "stream": True})
-    providers = "providers: {a: {kind: openai, api_key: env:PATH}, b: {kind: mock}}\n"
+_BEGUN = {"id": "m", "content": [], "usage": {"input_tokens": 7, "output_tokens": 1}}
+_DELTA = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}}
+_MESSAGE = [{"type": "message_start", "message": _BEGUN}, _DELTA], [("message", "usage"), ("usage",)]
+_COUNTED = {"promptTokenCount": 7, "candidatesTokenCount": 3, "totalTokenCount": 10}
+_SAID = {"candidates": [{"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP"}], "usageMetadata": _COUNTED}
+_DONE = {"id": "r", "output": [], "usage": {"input_tokens": 7, "output_tokens": 3}}
+_RESPONSE = [{"type": "response.completed", "response": _DONE}], [("response", "usage")]
+_GEMINI = "/v1beta/models/m:streamGenerateContent?alt=sse", {"contents": [{"parts": [{"text": "Hello"}]}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "said"),
+    [
+        ("openai", ("/v1/responses", {"model": "m", "input": "Hello", "stream": True}), _RESPONSE),
+        ("anthropic", ("/v1/messages", STREAMED | {"max_tokens": 9}), _MESSAGE),
+        ("gcp_gemini", _GEMINI, ([_SAID], [("usageMetadata",)])),
+    ],
+    ids=["responses", "messages", "gemini"],
+)
+async def test_the_cost_is_written_where_an_api_has_its_usage(world, kind, asked, said):
+    (path, body), (said, costs) = asked, said
+    providers = f"providers: {{a: {{kind: {kind}, api_key: env:PATH}}, b: {{kind: mock}}}}\n"
     *_, last = await talk(
-        world(TOLD + providers).stream(), *said, answers(kind="text/event-stream"), streams(raw, end=True)
+        world(TOLD + providers).stream(),
+        *(asks(path), sends(body)),
+        answers(kind="text/event-stream"),
+        streams(b"".join(map(event, said)), end=True),
     )
-    name, data = last.body.strip().split(b"\n")
-    assert name == b"event: response.completed"
-    assert json.loads(data[6:])["response"]["usage"] == usage | {"cost": COST}
+    events = [json.loads(line[6:]) for line in last.body.splitlines() if line.startswith(b"data: ")]
+    found = [reduce(dict.__getitem__, place, one).pop("cost") for one, place in zip(events, costs, strict=True)]
+    assert found[-1] == COST
+    assert events == said
 
 
 @pytest.mark.parametrize("settings", [PRICED, TOLD], ids=["not asked for", "asked for"])

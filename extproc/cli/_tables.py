@@ -79,6 +79,20 @@ def budgets_table(answer: Mapping[str, Any]) -> str:
     return table(heads, rows, right=range(4, 10))
 
 
+def questions_table(answer: Mapping[str, Any]) -> str:
+    """A line for each question about a request without room, the latest first."""
+    heads = ["question", "asked (UTC)", "state", "consumer", "team", "budget", "of", "at most", "unit", "model"]
+    rows = [
+        [
+            *(one["id"], one["asked_at"][:16].replace("T", " "), one["state"]),
+            *(one["consumer"] or "(none)", one["team"], one["budget"], count_of(one)),
+            *(money(one["amount"]), one["unit"], one["model"] or one["operation"]),
+        ]
+        for one in answer["data"]
+    ]
+    return table(heads, rows, right=[7]) if rows else "No request waits for an operator."
+
+
 def count_of(scope: Mapping[str, Any]) -> str:
     """The column `of` of a count: its fields, or `all`."""
     return ", ".join(f"{name}={_named(value)}" for name, value in scope["fields"].items()) or "all"

@@ -105,7 +105,7 @@ class GeminiEmbeddings:
         files=frozenset(("data",)),
         opaque=frozenset(("data",)),
     )
-    answers = AnswerFacts(usage_key=USAGE_KEY)
+    answers = AnswerFacts(usage_at=(("usageMetadata",),), usage_key=USAGE_KEY)
     replies = replies
     observe, observe_edges = staticmethod(_OBSERVER.observe), staticmethod(_OBSERVER.observe_edges)
     said = staticmethod(nothing_said)

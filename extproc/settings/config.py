@@ -175,7 +175,7 @@ class UsageSettings(Section):
 
     cost_in_response: bool = Field(
         False,
-        description="Add `cost`, in USD, to the usage in answers of OpenAI's APIs. Answers of unknown price have none.",
+        description="Add `cost`, in USD, to the usage in answers of every API. Answers of unknown price have none.",
     )
 
 
@@ -346,6 +346,11 @@ class Settings(Section):
         """The providers that guardrails ask through Envoy, which signs the requests."""
         asked = (entry.through_envoy(self.providers) for entry in self.guardrails if isinstance(entry, RemoteSettings))
         return sorted({name for name in asked if name})
+
+    @property
+    def longest_wait(self) -> float:
+        """Longest time in seconds that a request waits for an operator, see `on_exceed: ask`."""
+        return max([entry.wait for entry in self.budgets], default=0.0)
 
     @property
     def quarantines(self) -> bool:

@@ -70,7 +70,7 @@ class Hold(msgspec.Struct, frozen=True):
 
     It fits when `settled + reserved + amount <= limit`. `window` is in seconds, or minus a number of calendar months
     (-1 a month, -3 a quarter), see `window_at`; 0 means no window: the count never ends. The window's number is part of
-    the key and nothing is ever reset.
+    the key, so nothing has to be reset when a window ends.
 
     A `slot` is held while the request lasts and never charged, however it ends: a concurrency limit.
 
@@ -232,6 +232,12 @@ class Counters(Protocol):
 
     async def levels(self, scopes: Sequence[tuple[str, int]]) -> Sequence[Level]:
         """Read (scope, window seconds) pairs in their current window; an unknown scope reads as zeros."""
+        ...
+
+    async def reset(self, scope: str, window: int) -> int:
+        """Begin a count anew in its current window. Returns what was settled there, which no longer counts. Amounts
+        that are held stay, and are charged when they are settled.
+        """
         ...
 
     async def fullest(self, prefix: str, window: int, limit: int = 100) -> Sequence[tuple[str, Level]]:

@@ -258,6 +258,14 @@ class MemoryCounters:
             levels.append(Level(count.settled, count.reserved, resets_in(ends, now)))
         return levels
 
+    async def reset(self, scope: str, window: int) -> int:
+        number, _ = window_at(self._clock(), window)
+        bucket = self._buckets.get((window, number), {})
+        was = (bucket.get(scope) or _Count()).settled
+        if was:
+            _move(bucket, scope, -was, 0)
+        return was
+
     async def fullest(self, prefix: str, window: int, limit: int = 100) -> Sequence[tuple[str, Level]]:
         now = self._clock()
         number, ends = window_at(now, window)

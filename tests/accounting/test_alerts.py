@@ -11,7 +11,7 @@ import pytest
 
 from extproc.money.accounting import alerts as alerts_module
 from extproc.money.accounting.alerts import Alerts, describe
-from extproc.money.budgets import Alert, BudgetSettings, compile_budget
+from extproc.money.budgets import Alert, Asked, BudgetSettings, Question, compile_budget
 from extproc.stores import StoreError, window_at
 from extproc.stores.memory import MemoryCounters
 from extproc.stores.sqlite import SqliteCounters
@@ -105,6 +105,7 @@ async def test_an_alert_has_the_budget_the_threshold_and_the_amounts(webhook, co
     assert {name.lower(): value for name, value in headers.items()}["content-type"] == "application/json"
     assert body.pop("time").endswith("Z")
     assert body == {
+        "text": "Budget b: 75% of 0.5 USD is used (consumer=a).",
         "event": "budget_alert",
         "budget": "b",
         "scope": "b:consumer=a",
@@ -118,6 +119,36 @@ async def test_an_alert_has_the_budget_the_threshold_and_the_amounts(webhook, co
         "resets_at": "2023-12-01T00:00:00Z",
     }
     assert process.outcomes == ["told"]
+
+
+async def test_a_question_is_posted_with_text_that_holds_no_markup(webhook, counters):
+    asked = Question(
+        *("q1", "b", "b:consumer=a", 2_500_000_000, "usd", "<!channel>", "red", "k", {"run": "1"}, "chat", "m", "f"),
+        *(1_700_000_000.0, 1_700_003_600.0),
+    )
+    budget = alert(f"{webhook.url}/hook", on_exceed="ask").budget
+    process = Process(counters)
+    await process.tell(Asked(budget, asked), Asked(alert(None, on_exceed="ask").budget, asked))
+    [(_, _, body)] = webhook.heard
+    assert body.pop("time").endswith("Z")
+    assert body.pop("text").startswith("&lt;!channel&gt; asks for up to 2.5 USD beyond the budget b (consumer=a), m.")
+    assert body == {
+        "event": "budget_question",
+        "id": "q1",
+        "budget": "b",
+        "scope": "b:consumer=a",
+        "fields": {"consumer": "a"},
+        "unit": "usd",
+        "amount": "2.5",
+        "consumer": "<!channel>",
+        "team": "red",
+        "key": "k",
+        "labels": {"run": "1"},
+        "operation": "chat",
+        "model": "m",
+        "asked_at": "2023-11-14T22:13:20Z",
+        "expires_at": "2023-11-14T23:13:20Z",
+    }
 
 
 async def test_two_processes_send_one_alert_for_each_count_window_and_threshold(webhook, clocks, tmp_path):

@@ -79,6 +79,27 @@ def some(now: float, count: int = 600, seed: int = 5) -> Iterator[dict]:
         yield exchange(number, now - ago, **more, **tokens)
 
 
+QUESTION = {
+    "id": "5c1f0a",
+    "budget": "team-month",
+    "scope": "team-month:team=search",
+    "fields": {"team": "search"},
+    "unit": "usd",
+    "amount": "2.50",
+    "consumer": "ada",
+    "team": "search",
+    "key": "laptop",
+    "labels": {"run": "nightly"},
+    "operation": "chat",
+    "model": "gpt-4o",
+    "state": "open",
+    "asked_at": "2026-11-18T10:00:00Z",
+    "expires_at": "2026-11-18T11:00:00Z",
+    "decided_by": "",
+    "reason": "",
+}
+
+
 class FakeSources:
     """The sources of a gateway whose ledger holds `entries`."""
 
@@ -87,6 +108,7 @@ class FakeSources:
         self.now = datetime.fromtimestamp(now, UTC)
         self.asked: list = []
         self.given: list[dict] = []
+        self.open = {"5c1f0a": dict(QUESTION)}
         self.servers = []
         self.places = {
             "openai/gpt-4o": {"plain_s": 1.2, "streamed_first_byte_s": 0.31, "failing": 0.002},
@@ -261,6 +283,22 @@ class FakeSources:
         }
         self.given.append(given)
         return given
+
+    def reset(self, name, scope):
+        if not scope.startswith(name):
+            raise ReportError(404, "that is no count of this budget")
+        return {"budget": name, "scope": scope, "settled": "41.50"}
+
+    def questions(self):
+        return list(self.open.values())
+
+    def decide(self, id, *, approve, by, reason):
+        if id not in self.open:
+            raise ReportError(404, "no open question has that id")
+        if self.open[id]["state"] != "open":
+            raise ReportError(409, f"the question was {self.open[id]['state']} already")
+        self.open[id] |= {"state": "approved" if approve else "denied", "decided_by": by, "reason": reason}
+        return self.open[id]
 
     def cache(self):
         return {"entries": 3, "bytes": 4096, "limit": 1 << 20, "waiting": 0, "failures": 0} | VECTORS

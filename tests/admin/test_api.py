@@ -171,6 +171,24 @@ async def test_an_invalid_grant_is_refused(admin, sources, change):
     assert sources.given == []
 
 
+async def test_a_question_is_answered_once(admin, sources):
+    [question] = (await admin.get("/questions")).json()["data"]
+    assert (question["state"], question["amount"], question["labels"]) == ("open", "2.50", {"run": "nightly"})
+    path = "/questions/" + question["id"]
+    for body in ({}, {"decision": "maybe"}, {"decision": "deny", "reason": "x" * 501}):
+        assert (await admin.post(path, json=body)).status_code == 400
+    decided = (await admin.post(path, json={"decision": "deny", "reason": "too dear"})).json()
+    assert (decided["state"], decided["decided_by"], decided["reason"]) == ("denied", "local", "too dear")
+    assert (await admin.post(path, json={"decision": "approve"})).status_code == 409
+    assert (await admin.post("/questions/none", json={"decision": "approve"})).status_code == 404
+
+
+async def test_a_count_is_reset(admin):
+    answer = await admin.post("/budgets/team-month/reset", json={"scope": "team-month:team=search"})
+    assert answer.json() == {"budget": "team-month", "scope": "team-month:team=search", "settled": "41.50"}
+    assert (await admin.post("/budgets/team-month/reset", json={"scope": "other"})).status_code == 404
+
+
 async def test_a_negative_grant_is_refused_with_an_example(admin):
     answer = await admin.post("/grants", json=GRANT | {"amount": "-5"})
     assert answer.json()["error"]["message"].startswith("amount: a number above 0 is expected")

@@ -101,8 +101,8 @@ async def test_concurrent_requests_are_limited_and_free_their_slot_at_the_end(wo
         ({"unit": "requests", "window": "call"}, "limits nothing"),
         ({"on_exceed": "downgrade"}, "need each other"),
         ({"downgrade_to": "m"}, "need each other"),
-        ({"on_exceed": "approval", "unit": "tokens", "window": "call"}, "needs a count over time"),
-        ({"on_exceed": "approval", "unit": "concurrency", "window": None}, "needs a count over time"),
+        ({"on_exceed": "ask", "unit": "tokens", "window": "call"}, "needs a count over time"),
+        ({"on_exceed": "ask", "unit": "concurrency", "window": None}, "needs a count over time"),
         ({"alert_webhook": "https://a.example/x"}, "needs alert_at"),
         ({"alert_webhook": "ftp://a.example/x", "alert_at": [0.5]}, "must be https://host/path"),
         ({"alert_webhook": "https://user:secret@a.example/x", "alert_at": [0.5]}, "without a user or password"),
@@ -260,7 +260,7 @@ async def test_answers_state_the_remainder_of_the_tightest_rates(world, asks):
 
 
 async def test_a_grant_adds_to_the_remainder(world, asks):
-    here = world({"limit": 1, "per": ["consumer"], "on_exceed": "approval"})
+    here = world({"limit": 1, "per": ["consumer"], "on_exceed": "ask"})
     await here.grants.add("b", "b:consumer=alice", 4, "requests", None)
     await here.reserve(sent := asks())
     assert (sent.money.rate["x-ratelimit-limit-requests"], sent.money.rate["x-ratelimit-remaining-requests"]) == (
@@ -336,11 +336,10 @@ async def test_two_budgets_that_downgrade_to_each_other_end_in_a_refusal(world, 
 
 
 async def test_a_grant_raises_one_count_until_its_window_ends(world, asks):
-    here = world({"limit": 1, "window": "day", "per": ["consumer"], "on_exceed": "approval"})
+    here = world({"limit": 1, "window": "day", "per": ["consumer"], "on_exceed": "ask"})
     await here.reserve(asks())
     refusal = await refusal_of(here.reserve, asks())
     assert (refusal.kind.status, refusal.kind.code) == (402, "approval_required")
-    assert "'b:consumer=alice'" in refusal.message
     grant = await here.grants.add("b", "b:consumer=alice", 1, "requests", here.clock.now + 100)
     await here.reserve(asks())
     assert (await refusal_of(here.reserve, asks())).kind.code == "approval_required"

@@ -109,6 +109,22 @@ def test_a_grant_names_its_count_as_the_table_does(run, urls, sources):
     assert err
 
 
+def test_a_question_is_listed_and_answered_and_a_count_reset(run, urls, sources):
+    status, out, _ = run("budgets", "--url", urls[0], "--questions")
+    assert (status, out.splitlines()[2].split()[:8]) == (
+        0,
+        ["5c1f0a", "2026-11-18", "10:00", "open", "ada", "search", "team-month", "team=search"],
+    )
+    status, out, _ = run("budgets", "--url", urls[0], "--approve", "5c1f0a", "--reason", "a demo")
+    assert (status, out) == (0, "approved: 2.50 of team-month:team=search for ada\n")
+    assert sources.open["5c1f0a"]["reason"] == "a demo"
+    status, _, err = run("budgets", "--url", urls[0], "--deny", "5c1f0a")
+    assert (status, "approved already" in err) == (1, True)
+    status, out, _ = run("budgets", "--url", urls[0], "--reset", "team-month", "team=search")
+    assert (status, out) == (0, "team-month:team=search begins anew: 41.50 no longer counts\n")
+    assert run("budgets", "--url", urls[0], "--reason", "none")[0] == 1
+
+
 def test_the_token_is_sent(run, urls, monkeypatch):
     monkeypatch.setenv("ADMIN_TOKEN", TOKEN)
     monkeypatch.setenv("OTHER", "wrong")

@@ -6,9 +6,14 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import anthropic
 import httpx
+import openai
 import pytest
+from google import genai
+from google.genai import types
 
 from tests.e2e.conftest import Gateway, run_gateway
 
@@ -93,6 +98,33 @@ def test_a_translated_plain_answer_has_its_cost_in_a_header(gateway: Gateway):
     assert answer.status_code == 200, answer.text
     cost = answer.json()["usage"]["cost"]
     assert float(answer.headers["x-ai-cost"]) == cost == gateway.exchange_of(answer)["cost_usd"] > 0
+
+
+def test_sdks_of_every_api_read_the_cost(gateway: Gateway):
+    messages: Any = [{"role": "user", "content": "one two three"}]
+    options = types.HttpOptions(base_url=gateway.url)
+    with (
+        anthropic.Anthropic(base_url=gateway.url, api_key=key("rich")) as claude,
+        genai.Client(api_key=key("rich"), http_options=options) as gemini,
+        openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key("rich")) as gpt,
+    ):
+        message: Any = claude.messages.create(model="stub", max_tokens=50, messages=messages).usage
+        with claude.messages.stream(model="stub", max_tokens=50, messages=messages) as stream:
+            streamed: Any = [event for event in stream if event.type == "message_delta"][-1].usage
+        response: Any = gpt.responses.create(model="stub", input="one two three").usage
+        assert gemini.models.generate_content(model="stub", contents="one two three").text  # it drops the cost
+    for usage in (message, response):
+        assert usage.cost == cost_of(usage.input_tokens, usage.output_tokens)
+    assert streamed.cost == message.cost
+    body = {"contents": [{"parts": [{"text": "one two three"}]}]}
+    headers = {"x-goog-api-key": key("rich")}
+    answer = gateway.http.post(f"{gateway.url}/v1beta/models/stub:generateContent", json=body, headers=headers)
+    found = answer.json()["usageMetadata"]
+    assert found["cost"] == cost_of(found["promptTokenCount"], found["candidatesTokenCount"])
+
+
+def cost_of(input_tokens: int, output_tokens: int) -> float:
+    return (input_tokens * 1000 + output_tokens * 2000) / 1_000_000
 
 
 def test_a_request_beyond_a_usd_limit_is_a_402_that_states_the_remainder(gateway: Gateway):

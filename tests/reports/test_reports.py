@@ -21,7 +21,7 @@ from extproc.stores.memory import MemoryCounters
 from extproc.words.errors import Refusal
 
 NOW = 1_700_000_040.0
-MONTH = {"unit": "usd", "limit": "500", "window": "month", "per": ["consumer", "label.run"], "on_exceed": "approval"}
+MONTH = {"unit": "usd", "limit": "500", "window": "month", "per": ["consumer", "label.run"], "on_exceed": "ask"}
 BUDGETS = [
     BudgetSettings(name="month", **MONTH),
     BudgetSettings(name="rpm", unit="requests", limit=60, window="minute", mode="shadow"),
@@ -288,9 +288,7 @@ async def test_a_grant_lets_requests_of_one_count_pass(clocks, exchange):
     clock = clocks()
     counters = MemoryCounters(clock)
     grants = Grants(counters, clock)
-    settings = [
-        BudgetSettings(name="b", unit="requests", limit=1, window="day", per=["consumer"], on_exceed="approval")
-    ]
+    settings = [BudgetSettings(name="b", unit="requests", limit=1, window="day", per=["consumer"], on_exceed="ask")]
     reserve = Reserve(settings, counters, Leases(counters), 16, lambda *_: None, tools=Tools(grants=grants), now=clock)
 
     async def ask(id):

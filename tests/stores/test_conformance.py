@@ -165,6 +165,28 @@ async def test_a_lowered_limit_applies_from_the_next_request(counters):
 # --- settle
 
 
+async def test_a_reset_forgets_what_was_settled_and_keeps_what_is_held(counters, clock):
+    for scope, window, idle in (("a", MINUTE, 0.0), ("b", 0, 0.0), ("c", 0, 90.0)):
+        await counters.reserve(f"{scope}1", [Hold(scope, window, 10, 5, idle=idle)], LEASE)
+        await counters.settle(f"{scope}1", [4])
+        await counters.reserve(f"{scope}2", [Hold(scope, window, 10, 6, idle=idle)], LEASE)
+        assert [await counters.reset(scope, window) for _ in range(2)] == [4, 0]
+        assert await counters.reset("none", window) == 0
+        await counters.settle(f"{scope}2", [3])
+        [level] = await counters.levels([(scope, window)])
+        assert (level.settled, level.reserved) == (3, 0)
+
+
+async def test_a_late_settle_after_a_reset_leaves_no_negative_count(counters, clock):
+    await counters.reserve("r", [hold(9)], LEASE)
+    await counters.forward(["r"])
+    clock.now += LEASE + 1
+    await counters.expire()
+    assert await counters.reset("a", MINUTE) == 9
+    await counters.settle("r", [2])
+    assert await level(counters, "a") == (0, 0)
+
+
 @pytest.mark.parametrize("used", [0, 3, 5, 10, 25])
 async def test_settle_records_the_true_amount(counters, used):
     await counters.reserve("r1", [hold(5), hold(1, scope="b")], LEASE)

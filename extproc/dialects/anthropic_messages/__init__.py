@@ -87,7 +87,7 @@ def keeps(body: Mapping[str, Any]) -> bool:
 replies = Replies()
 _READ = frozenset(shapes.Event.__struct_encode_fields__)
 _TEXTS = tuple(("delta", field) for field in ("text", "thinking", "partial_json"))
-answers = AnswerFacts(reads=_READ, texts_at=_TEXTS, comments=True)
+answers = AnswerFacts(usage_at=(("message", "usage"), ("usage",)), reads=_READ, texts_at=_TEXTS, comments=True)
 offers = Offers(
     tools=Tools(view.tooling, view.results, view.without_tools),
     stored=Stored(objects=ask.OBJECTS, keeps=keeps),

@@ -99,7 +99,7 @@ replies = Replies()
 naming = Naming(spelled=spelling.spelled, for_model=for_model)
 _READ = frozenset(shapes.Response.__struct_encode_fields__)
 _TEXTS = (("candidates", 0, "content", "parts", 0, "text"),)
-answers = AnswerFacts(usage_key=report.USAGE_KEY, reads=_READ, texts_at=_TEXTS)
+answers = AnswerFacts(usage_at=(("usageMetadata",),), usage_key=report.USAGE_KEY, reads=_READ, texts_at=_TEXTS)
 offers = Offers(
     tools=Tools(view.tooling, view.results, view.without_tools),
     stored=Stored(objects=ask.OBJECTS),

@@ -25,7 +25,8 @@ from extproc.words import contract
 
 CLUSTER = "extproc"
 
-MESSAGE_TIMEOUT = seconds(10)
+_ANSWER = 10.0  # seconds
+MESSAGE_TIMEOUT = seconds(_ANSWER)
 """Time limit for one answer of the processor; Envoy's default of 200 ms is less than a guardrail may take."""
 
 _REQUEST_HEADERS = (":method", ":path", "content-type", "content-encoding", "content-length", "x-request-id")
@@ -159,7 +160,7 @@ def gateway_filter(settings: Settings, attachment: str) -> extprocv3.ExternalPro
     return extprocv3.ExternalProcessor(
         grpc_service=service(settings, attachment),
         failure_mode_allow=False,
-        message_timeout=MESSAGE_TIMEOUT,
+        message_timeout=seconds(_ANSWER + settings.longest_wait),
         processing_mode=processing_mode(response_headers=True),
         allow_mode_override=True,
         response_attributes=list(contract.RESPONSE_ATTRIBUTES),

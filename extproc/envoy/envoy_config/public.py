@@ -359,4 +359,4 @@ def _client_idle_timeout(settings: Settings) -> float:
         retry.attempts * max(retry.per_try_timeout or slowest, retry.per_try_timeout_stream or slowest)
         for retry in retries
     ]
-    return max(settings.limits.stream_idle, slowest, *chains) + 30
+    return max(settings.limits.stream_idle, slowest, settings.longest_wait, *chains) + 30

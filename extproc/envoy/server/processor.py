@@ -34,7 +34,7 @@ from extproc.money.accounting.books import Books
 from extproc.money.accounting.forgotten import Forgotten
 from extproc.money.accounting.tries import FailedTries
 from extproc.money.accounting.units import Units
-from extproc.money.budgets import Exact, Expected, Grants, Tools, compile_budget, counter
+from extproc.money.budgets import Exact, Expected, Grants, Questions, Tools, compile_budget, counter
 from extproc.money.ledger import LedgerError, open_ledger
 from extproc.operate.admin.doors import HTTPThread
 from extproc.operate.admin.failures import Failures
@@ -101,13 +101,16 @@ class Processor:
         self._grants = Grants(self._counters)
         self._agreed = Units(self._counters)
         self._alerts = Alerts(self._counters, telemetry.alert)
+        self._questions = Questions(self._counters, self._alerts.tell)
         self._exact = Exact({})
         self._failed = FailedTries(telemetry.internal_error)
         self._reporter = Reporter(self._counters, self._ledger, self._grants, time.time)
         self._services = services = Services(
             self._counters,
             telemetry,
-            tools=Tools(telemetry.budget_used, self._alerts.tell, self._grants, Expected(), self._exact),
+            tools=Tools(
+                telemetry.budget_used, self._alerts.tell, self._grants, Expected(), self._exact, self._questions
+            ),
             audits=Audits(telemetry.internal_error),
             failed=self._failed,
             answers=_open_answers(settings),

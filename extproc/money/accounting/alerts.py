@@ -1,5 +1,5 @@
 """Alerts: a POST to a webhook when a budget reaches one of its `alert_at`, once for each count and window in all of a
-fleet.
+fleet, and for each question to operators. `text` is for people: incoming webhooks of Slack show it.
 
 The counters store decides which process sends it: the first to take the single unit of a count made for that alert.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.money.budgets import Alert, Budget, read_scope
+from extproc.money.budgets import Alert, Asked, Budget, Question, read_scope
 from extproc.stores import Counters, Granted, Hold, StoreError
 from extproc.upstream import prices
 from extproc.wire.outbound.client import AnswerError, send
@@ -51,10 +51,12 @@ class Alerts:
         self._again = again
         self._timeout = timeout
         self._at_once = at_once
-        self._waiting: asyncio.Queue[Alert] = asyncio.Queue(MOST_WAITING)
+        self._waiting: asyncio.Queue[Alert | Asked] = asyncio.Queue(MOST_WAITING)
 
-    def tell(self, alert: Alert) -> None:
-        """Send it soon. Never blocks."""
+    def tell(self, alert: Alert | Asked) -> None:
+        """Send it soon, where the budget has a webhook. Never blocks."""
+        if alert.budget.settings.alert_webhook is None:
+            return
         try:
             self._waiting.put_nowait(alert)
         except asyncio.QueueFull:
@@ -70,7 +72,7 @@ class Alerts:
         while True:
             alert = await self._waiting.get()
             try:
-                if await self._first(alert):
+                if isinstance(alert, Asked) or await self._first(alert):
                     told = await self._post(alert)
                     self._count("told" if told else "failed")
                     if not told:
@@ -93,9 +95,10 @@ class Alerts:
             return True
         return isinstance(outcome, Granted)
 
-    async def _post(self, alert: Alert) -> bool:
+    async def _post(self, alert: Alert | Asked) -> bool:
         url = alert.budget.settings.alert_webhook or ""
-        body = msgspec.json.encode(describe(alert, time.time()))
+        now = time.time()
+        body = msgspec.json.encode(describe_question(alert, now) if isinstance(alert, Asked) else describe(alert, now))
         for wait in (*self._again, None):
             with contextlib.suppress(OSError, ValueError, AnswerError):  # TimeoutError is an OSError
                 status, _ = await send(url, body, {"content-type": "application/json"}, timeout=self._timeout)
@@ -109,7 +112,9 @@ class Alerts:
 def describe(alert: Alert, now: float) -> Mapping[str, Any]:
     """The body of the POST. Amounts are text: decimals of a USD, else whole numbers."""
     budget = alert.budget
+    limit = budget.show(budget.limit, unit=True)
     return {
+        "text": _plain(f"Budget {budget.name}: {alert.used:.0%} of {limit} is used ({_whose(alert.scope)})."),
         "event": "budget_alert",
         "time": moment(now),
         "budget": budget.settings.name,
@@ -123,6 +128,51 @@ def describe(alert: Alert, now: float) -> Mapping[str, Any]:
         "mode": budget.settings.mode,
         "resets_at": None if alert.ends is None else moment(alert.ends),
     }
+
+
+def describe_question(asked: Asked, now: float) -> Mapping[str, Any]:
+    """The body of the POST about a question to operators."""
+    budget, question = asked.budget, asked.question
+    wanted = budget.show(question.amount, unit=True)
+    return {
+        "text": _plain(
+            f"{question.consumer or 'A client'} asks for up to {wanted} beyond the budget {budget.name} "
+            f"({_whose(question.scope)}), {question.model or question.operation}. "
+            f"Answer in the console, or: extproc budgets --approve {question.id}"
+        ),
+        "event": "budget_question",
+        "time": moment(now),
+        **told_question(question, budget),
+    }
+
+
+def told_question(question: Question, budget: Budget) -> Mapping[str, Any]:
+    """A question, for operators."""
+    return {
+        "id": question.id,
+        "budget": question.budget,
+        "scope": question.scope,
+        "fields": read_scope(question.scope)[1],
+        "unit": question.unit,
+        "amount": amount(budget, question.amount),
+        "consumer": question.consumer,
+        "team": question.team,
+        "key": question.key,
+        "labels": question.labels,
+        "operation": question.operation,
+        "model": question.model,
+        "asked_at": moment(question.asked),
+        "expires_at": moment(question.expires),
+    }
+
+
+def _whose(scope: str) -> str:
+    return ", ".join(f"{name}={value}" for name, value in read_scope(scope)[1].items()) or "shared by all"
+
+
+def _plain(text: str) -> str:
+    """Text that Slack takes for no markup. Source: https://docs.slack.dev/messaging/formatting-message-text."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def amount(budget: Budget, value: int) -> str:

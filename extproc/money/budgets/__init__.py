@@ -10,6 +10,7 @@ reserved <= limit` holds at every instant, with any number of requests in flight
     exact      counts of text, on threads        scopes     the most counts that labels may make
     reserve    the stage, and extend             grants     grants by operators beyond a limit
     passed     tokens of text, by model          leases     the store's knowledge of reservations
+    questions  operators asked about requests without room
 
 The bound is one token for each byte of input text, and for the output the limit that the client set. Without a limit it
 is the usual output of the model and grows with the stream, or with `reserve: worst` the most that the model can write.
@@ -27,6 +28,7 @@ from extproc.money.budgets.expected import Expected
 from extproc.money.budgets.facts import Facts, unpack_facts
 from extproc.money.budgets.grants import Grant, Grants
 from extproc.money.budgets.leases import Leases
+from extproc.money.budgets.questions import Asked, Question, Questions
 from extproc.money.budgets.reserve import LEASE, Reserve, Tools, Unpriced
 from extproc.money.budgets.settings import BudgetSettings
 from extproc.money.budgets.watch import Alert
@@ -34,6 +36,7 @@ from extproc.money.budgets.watch import Alert
 __all__ = [
     "LEASE",
     "Alert",
+    "Asked",
     "Budget",
     "BudgetSettings",
     "Claim",
@@ -43,6 +46,8 @@ __all__ = [
     "Grant",
     "Grants",
     "Leases",
+    "Question",
+    "Questions",
     "Reserve",
     "Tools",
     "Unpriced",

@@ -8,6 +8,8 @@ from functools import lru_cache
 from operator import itemgetter
 from urllib.parse import quote, unquote
 
+from msgspec.structs import replace
+
 from extproc.access.auth.facts import fact
 from extproc.money.budgets.settings import (
     CALL,
@@ -76,11 +78,21 @@ class Budget:
         """Whether a request that finds no room here can be refused before its body is known. A `free` one uses no
         tokens.
         """
-        if not self.enforced or self.is_call or self.counts_money or self.settings.downgrade_to is not None:
+        if not self.enforced or self.is_call or self.counts_money or self.yields:
             return False
         if self.counts_tokens and (free or not self.counts_input):
             return False
         return _OF_TARGETS.isdisjoint((*self.per, *(name for name, _ in self.match)))
+
+    @property
+    def asks(self) -> bool:
+        """True: operators are asked about requests without room."""
+        return self.settings.on_exceed == "ask"
+
+    @property
+    def yields(self) -> bool:
+        """True: a request without room is not refused at once."""
+        return self.settings.on_exceed != "refuse"
 
     def covers(self, exchange: Exchange, target: Target) -> bool:
         if exchange.route.of_tools:
@@ -248,6 +260,14 @@ class Claim:
     budget: Budget
     scope: str
     amount: int
+    own: str = ""  # the count without room, of a request that an operator approved
+    approved: Hold | None = None  # the hold on the count of that approval, in place of the budget's
+
+    def hold(self, amount: int, room: int = 0) -> Hold:
+        """The store's hold of `amount`; `room` is the amount granted beyond the limit."""
+        if self.approved is not None:
+            return replace(self.approved, amount=amount)
+        return self.budget.hold(self.scope, amount, room)
 
 
 def counting(claims: Sequence[Claim], exchange: Exchange, target: Target) -> Sequence[bool]:
@@ -256,9 +276,10 @@ def counting(claims: Sequence[Claim], exchange: Exchange, target: Target) -> Seq
     """
     if len(exchange.route.targets) == 1:
         return [True] * len(claims)
-    claimed = {claim.scope for claim in claims}
+    claimed = {claim.own or claim.scope for claim in claims}
     return [
-        claim.budget.covers(exchange, target) and claim.scope == _count_of(claim, exchange, target, claimed)
+        claim.budget.covers(exchange, target)
+        and (claim.own or claim.scope) == _count_of(claim, exchange, target, claimed)
         for claim in claims
     ]
 

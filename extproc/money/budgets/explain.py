@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from extproc.money.budgets.budget import Claim, read_scope
 from extproc.words.exchange import Exchange, Reservation
+from extproc.words.values import show_duration
 
 
 def explain_claim(claim: Claim, verb: str = "") -> str:
@@ -30,8 +31,8 @@ def explain_reservation(reservation: Reservation[Claim]) -> Iterator[str]:
             text += ", but shadow never refuses"
         elif settings.on_exceed == "downgrade":
             text += f"; without room it goes to {settings.downgrade_to}"
-        elif settings.on_exceed == "approval":
-            text += "; without room an operator has to grant more"
+        elif budget.asks:
+            text += f"; without room an operator is asked, and it waits {show_duration(settings.wait)}"
         yield text
     if not reservation.claims and not reservation.calls:
         yield "none"

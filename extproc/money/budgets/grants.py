@@ -1,4 +1,4 @@
-"""Room beyond a budget's limit that an operator gave one count until its window ends (`on_exceed: approval`).
+"""Room beyond a budget's limit that an operator gave one count until its window ends.
 
 Grants are notes on a board of the counters store, so every process that shares it reads them within a second, and they
 end by themselves.

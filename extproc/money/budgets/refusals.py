@@ -8,7 +8,18 @@ from collections.abc import Mapping, Sequence
 from extproc.money.budgets.budget import Claim
 from extproc.money.budgets.settings import RATE, TOOL_CALLS
 from extproc.stores import Denied, Hold, Level
-from extproc.words.errors import APPROVAL_REQUIRED, BUDGET_EXCEEDED, EXCEEDS_LIMIT, RATE_LIMITED, Refusal
+from extproc.words.contract import TOLD
+from extproc.words.errors import (
+    APPROVAL_DENIED,
+    APPROVAL_REQUIRED,
+    BUDGET_EXCEEDED,
+    EXCEEDS_LIMIT,
+    RATE_LIMITED,
+    Refusal,
+)
+
+APPROVAL = TOLD + "approval"
+"""Header of refusals with the id of the question to an operator."""
 
 
 def too_dear(claim: Claim) -> Refusal:
@@ -34,8 +45,7 @@ def exceeded(claim: Claim, denied: Denied, granted: int = 0) -> Refusal:
         f"Budget {settings.name!r} of {budget.show(limit, unit=True)}{per} has {budget.show(denied.remaining)} left; "
         f"this request may need {budget.show(claim.amount)}.{resets}"
     )
-    if settings.on_exceed == "approval":
-        message += f" An operator can grant more to {claim.scope!r}: POST /grants of the admin API."
+    if budget.asks:
         return Refusal(APPROVAL_REQUIRED, message)
     if claim.amount > limit:
         message += " The request can never fit: send less, or ask for a shorter answer."
@@ -48,6 +58,25 @@ def exceeded(claim: Claim, denied: Denied, granted: int = 0) -> Refusal:
     return Refusal(RATE_LIMITED, message, headers={**headers, **rate})
 
 
+def unanswered(refusal: Refusal, id: str) -> Refusal:
+    """No operator has answered the question of that id yet."""
+    message = f"{refusal.message} An operator is asked, question {id}: send the same request again once it is approved."
+    return Refusal(APPROVAL_REQUIRED, message, headers={APPROVAL: id})
+
+
+def unasked(refusal: Refusal) -> Refusal:
+    """An operator could not be asked."""
+    message = f"{refusal.message} Too many questions to operators are open: ask again later."
+    return Refusal(APPROVAL_REQUIRED, message)
+
+
+def turned_down(claim: Claim, id: str, reason: str) -> Refusal:
+    """An operator denied the request."""
+    why = f": {reason}" if reason else ""
+    message = f"Budget {claim.budget.name!r} has no room, and an operator denied the request (question {id}){why}"
+    return Refusal(APPROVAL_DENIED, message.rstrip(".") + ".", headers={APPROVAL: id})
+
+
 def rates(claims: Sequence[Claim], holds: Sequence[Hold], levels: Sequence[Level]) -> Mapping[str, str]:
     """Headers with the rest of the tightest budget in requests and of the tightest in tokens, as OpenAI writes them
     (https://platform.openai.com/docs/guides/rate-limits). Only windows up to an hour are rates.
@@ -55,7 +84,7 @@ def rates(claims: Sequence[Claim], holds: Sequence[Hold], levels: Sequence[Level
     tightest: dict[str, tuple[float, Claim, int, int, float | None]] = {}
     for claim, hold, level in zip(claims, holds, levels, strict=True):
         budget = claim.budget
-        if not budget.is_rate:
+        if not budget.is_rate or claim.approved is not None:
             continue
         left = max(0, hold.limit - level.settled - level.reserved)
         share = left / hold.limit if hold.limit else 0.0

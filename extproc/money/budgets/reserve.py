@@ -16,7 +16,9 @@ from extproc.money.budgets.facts import pack_facts
 from extproc.money.budgets.grants import Grants
 from extproc.money.budgets.leases import Leases
 from extproc.money.budgets.options import dearest, unpriced
-from extproc.money.budgets.refusals import exceeded, rates, too_dear
+from extproc.money.budgets.questions import Question, Questions, State, TooManyQuestionsError, approved_claim
+from extproc.money.budgets.refusals import exceeded, rates, too_dear, turned_down, unanswered
+from extproc.money.budgets.refusals import unasked as not_asked
 from extproc.money.budgets.scopes import Scopes
 from extproc.money.budgets.settings import USD, BudgetSettings
 from extproc.money.budgets.watch import Alert, Watch
@@ -63,6 +65,7 @@ class Tools:
     grants: Grants | None = None
     expected: Expected = field(default_factory=Expected)
     exact: Exact = field(default_factory=lambda: Exact({}))
+    questions: Questions | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -71,6 +74,14 @@ class _Denial:
 
     claim: Claim
     refusal: Refusal
+
+
+@dataclass(slots=True)
+class _Asking:
+    """Questions to operators about one request."""
+
+    approved: dict[str, Question] = field(default_factory=dict)  # by the count without room
+    begun: float | None = None  # monotonic seconds at the first question
 
 
 class Reserve:
@@ -107,17 +118,26 @@ class Reserve:
         self._grants = tools.grants
         self._expected = tools.expected
         self._exact = tools.exact
+        self._questions = tools.questions
         self._reroute = reroute
 
     async def __call__(self, exchange: Exchange) -> None:
         counted: int | None = None
-        left = self._most_downgrades
+        left, asking = self._most_downgrades, _Asking()
         while True:
-            reservation = self._plan(exchange, counted)
+            reservation = self._plan(exchange, counted, worst=bool(asking.approved))
+            if asking.approved:
+                reservation.claims = [
+                    approved_claim(claim, asking.approved[claim.scope]) if claim.scope in asking.approved else claim
+                    for claim in reservation.claims
+                ]
             no = self._call(reservation) or await self._hold(exchange, reservation)
             if no is None:
                 return
             if counted is None and (counted := await self._counted(exchange, reservation, no)) is not None:
+                continue
+            if no.claim.budget.asks and self._questions is not None:
+                await self._ask(exchange, no, counted, asking, self._questions)
                 continue
             settings = no.claim.budget.settings
             if settings.downgrade_to is None or left == 0 or not self._downgrade(exchange, settings):
@@ -127,7 +147,7 @@ class Reserve:
     async def count_only(self, exchange: Exchange, target: Target) -> bool:
         """Count a request that no provider is asked for: budgets in requests apply, those in tokens and USD do not.
         `target` is the one that once gave its answer. 429, 402 or 503 as for any request. False where a budget without
-        room sends requests to another model instead: then nothing is counted.
+        room sends requests to another model or asks an operator: then nothing is counted.
         """
         candidates = self._budgets.candidates(exchange, (target,))
         covered = [budget for budget in candidates if not budget.counts_tokens and budget.covers(exchange, target)]
@@ -138,7 +158,7 @@ class Reserve:
         no = await self._hold(exchange, reservation)
         if no is None:
             return True
-        if no.claim.budget.settings.downgrade_to is not None:
+        if no.claim.budget.yields:
             return False
         raise self._denied(exchange, no.claim.budget, no.refusal)
 
@@ -174,9 +194,9 @@ class Reserve:
         exchange.money.denied_by = budget.name
         return refusal
 
-    def _plan(self, exchange: Exchange, counted: int | None) -> Reservation[Claim]:
+    def _plan(self, exchange: Exchange, counted: int | None, *, worst: bool = False) -> Reservation[Claim]:
         """The claims of the request on each budget that applies. `counted` are the exact tokens of its text, if
-        known.
+        known. `worst`: all that it can use, so that nothing more has to be held later.
         """
         covered = []
         tokens = strict = money = False
@@ -187,7 +207,7 @@ class Reserve:
                     tokens = tokens or budget.counts_tokens
                     strict = strict or budget.strict
                     money = money or budget.counts_money
-        outputs, limits = bound_output(exchange, self._cap, counted=tokens, strict=strict)
+        outputs, limits = bound_output(exchange, self._cap, counted=tokens, strict=strict or worst)
         inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.route.targets)
         # An image is bounded, as long as no translation can take it for anything but an image.
         ask = exchange.request.ask
@@ -212,13 +232,9 @@ class Reserve:
         for budget, index in covered:
             target = exchange.route.targets[index]
             tokens_in, tokens_out = inputs[index], outputs[index] if outputs else 0
-            usual = None
-            if budget.patient and (usual := self._expected.output(target.deployment)) is not None:
-                tokens_in = min(tokens_in, input_estimate(exchange))
-            elif outputs and not budget.strict and budget.grows and not _limited(exchange, index):
-                usual = self._usual(exchange, target)
-                reservation.usual = True
-            if usual is not None:
+            if not worst and (usual := self._less(exchange, budget, index)) is not None:
+                if budget.patient and self._expected.output(target.deployment) is not None:
+                    tokens_in = min(tokens_in, input_estimate(exchange))
                 tokens_out = min(usual, tokens_out)
                 reservation.output = min(reservation.output, tokens_out)
             grows = grows or (budget.grows and budget.enforced)
@@ -234,6 +250,16 @@ class Reserve:
         if grows and outputs:
             reservation.enough = _covered_bytes(reservation)
         return reservation
+
+    def _less(self, exchange: Exchange, budget: Budget, index: int) -> int | None:
+        """Tokens of output that are held first where that is not the worst; None elsewhere."""
+        reservation, target = exchange.money.reservation, exchange.route.targets[index]
+        if budget.patient and (expected := self._expected.output(target.deployment)) is not None:
+            return expected
+        if not reservation.outputs or budget.strict or not budget.grows or _limited(exchange, index):
+            return None
+        reservation.usual = True
+        return self._usual(exchange, target)
 
     def _usual(self, exchange: Exchange, target: Target) -> int:
         """Tokens of output that are held first for a request without a limit."""
@@ -299,7 +325,7 @@ class Reserve:
         claims = reservation.claims
         if not claims and not exchange.route.of_tools:
             return None  # a call is held in any case: its row is written even if this process dies
-        holds = [claim.budget.hold(claim.scope, claim.amount, self._room(claim)) for claim in claims]
+        holds = [claim.hold(claim.amount, self._room(claim)) for claim in claims]
         try:
             outcome = await self._counters.reserve(reservation.id, holds, self._lease, facts=pack_facts(exchange))
         except (StoreError, asyncio.CancelledError) as error:
@@ -312,8 +338,9 @@ class Reserve:
         if isinstance(outcome, Denied):
             claim = claims[outcome.index]
             reservation.claims = ()
-            self._watch.denied(claim, holds[outcome.index], outcome)
-            await self._look(claim)
+            if claim.approved is None:
+                self._watch.denied(claim, holds[outcome.index], outcome)
+                await self._look(claim)
             return _Denial(claim, exceeded(claim, outcome, self._room(claim)))
         reservation.held = True
         self._leases.add(exchange)
@@ -361,6 +388,37 @@ class Reserve:
         counted = await exact.count(exchange)
         return counted if counted is not None and counted + beside_text(exchange) < reservation.input_tokens else None
 
+    async def _ask(
+        self, exchange: Exchange, no: _Denial, counted: int | None, asking: _Asking, questions: Questions
+    ) -> None:
+        """Ask an operator, and wait for the answer. Returns when the request is worth another try; 402 otherwise."""
+        scope, budget = no.claim.own or no.claim.scope, no.claim.budget
+        asking.approved.pop(scope, None)  # another request was faster to use it
+        if asking.begun is None:
+            asking.begun = time.monotonic()
+        worst = self._plan(exchange, counted, worst=True)
+        [claim] = [claim for claim in worst.claims if claim.scope == scope]
+        worst.claims = ()  # nothing is held while it waits
+        try:
+            question, state = await questions.ask(claim, exchange)
+            decided: State | None = state
+            if state is State.OPEN:
+                self._count(budget.name, "asked")
+                ends = asking.begun + budget.settings.wait
+                decided = await questions.wait(question, claim, ends, lambda: self._room(claim))
+            denial = await questions.find(question.id) if decided is State.DENIED else None
+        except TooManyQuestionsError:
+            raise self._denied(exchange, budget, not_asked(no.refusal)) from None
+        except StoreError:
+            raise self._denied(exchange, budget, no.refusal) from None
+        if decided is State.DENIED:
+            raise self._denied(exchange, budget, turned_down(claim, question.id, denial.reason if denial else ""))
+        if decided is State.APPROVED:
+            self._count(budget.name, "approved")
+            asking.approved[scope] = question
+        elif decided is State.OPEN:
+            raise self._denied(exchange, budget, unanswered(no.refusal, question.id))
+
     def _downgrade(self, exchange: Exchange, settings: BudgetSettings) -> bool:
         """Send the exchange to the cheaper model. False when it cannot go there, or is there already."""
         model = settings.downgrade_to
@@ -384,10 +442,7 @@ class Reserve:
         if reservation.output < worst:
             output = min(output, worst)
         more = _lacking(exchange, output)
-        holds = [
-            claim.budget.hold(claim.scope, amount, self._room(claim))
-            for claim, amount in zip(reservation.claims, more, strict=True)
-        ]
+        holds = [claim.hold(amount, self._room(claim)) for claim, amount in zip(reservation.claims, more, strict=True)]
         try:
             outcome = await self._counters.extend(reservation.id, holds)
         except StoreError:

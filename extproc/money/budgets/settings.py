@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, fie
 
 from extproc.access.auth.facts import check_fact
 from extproc.upstream import prices
-from extproc.words.values import ModelName, Name, PositiveDuration, Section
+from extproc.words.values import Duration, ModelName, Name, PositiveDuration, Section
 
 WINDOWS: Mapping[str, int] = {
     "minute": 60,
@@ -44,7 +44,7 @@ _MOST_USD = 50_000_000  # less than the most any request is held for (`prices.MO
 Unit = Literal["requests", "tokens", "input_tokens", "output_tokens", "usd", "concurrency", "tool_calls"]
 Window = Literal["minute", "hour", "day", "week", "month", "quarter", "total", "call"]
 Mode = Literal["enforce", "shadow"]
-OnExceed = Literal["refuse", "downgrade", "approval"]
+OnExceed = Literal["refuse", "downgrade", "ask"]
 
 
 def _share(value: object) -> object:
@@ -101,7 +101,13 @@ class BudgetSettings(Section):
     on_exceed: OnExceed = Field(
         "refuse",
         description="Treatment of a request without room. `refuse`: 429 or 402. `downgrade`: the request goes to "
-        "`downgrade_to`. `approval`: 402 until an operator grants more.",
+        "`downgrade_to`. `ask`: an operator is asked, and the request waits up to `wait`.",
+    )
+    wait: Duration = Field(
+        0.0,
+        le=600,
+        description="Longest time that a request waits for an operator under `on_exceed: ask`, at most `10m`; then it "
+        "gets 402 with the id of the question. Keep it below the timeout of the clients. `0s`: 402 at once.",
     )
     downgrade_to: ModelName | None = Field(
         None, description="Cheaper model or virtual model for `on_exceed: downgrade`. It must fit into the budget too."
@@ -114,7 +120,8 @@ class BudgetSettings(Section):
     )
     alert_webhook: str | None = Field(
         None,
-        description="URL that gets a POST when a count reaches a share of `alert_at`, once for each count and window.",
+        description="URL that gets a POST when a count reaches a share of `alert_at`, once for each count and window, "
+        "and for each question of `on_exceed: ask`. Incoming webhooks of Slack take it.",
     )
     max_granted: int = Field(
         10,
@@ -198,10 +205,13 @@ class BudgetSettings(Section):
     def _agrees(self) -> BudgetSettings:
         if (self.on_exceed == "downgrade") != (self.downgrade_to is not None):
             raise ValueError("on_exceed: downgrade and downgrade_to need each other")
-        if self.on_exceed == "approval" and (self.window == CALL or self.unit == CONCURRENCY):
-            raise ValueError("on_exceed: approval needs a count over time: not window: call, not unit: concurrency")
-        if self.alert_webhook is not None and not self.alert_at:
-            raise ValueError("alert_webhook needs alert_at, the shares of the limit that it reports")
+        asks = self.on_exceed == "ask"
+        if asks and (self.window == CALL or self.unit == CONCURRENCY):
+            raise ValueError("on_exceed: ask needs a count over time: not window: call, not unit: concurrency")
+        if self.wait and not asks:
+            raise ValueError("wait is for on_exceed: ask")
+        if self.alert_webhook is not None and not (self.alert_at or asks):
+            raise ValueError("alert_webhook needs alert_at, the shares of the limit that it reports, or on_exceed: ask")
         if self.unit == TOOL_CALLS and self.downgrade_to is not None:
             raise ValueError("on_exceed: downgrade is for requests to models: a call of a tool has no other")
         if self.reserve == "expected" and self.unit in ("requests", CONCURRENCY, TOOL_CALLS):

@@ -66,6 +66,8 @@ class Watch:
         """
         alert, most, now = "", 0.0, self._now()
         for claim, level in zip(claims, levels, strict=True):
+            if claim.approved is not None:
+                continue
             budget = claim.budget
             share = level.settled / budget.limit if budget.limit else 1.0
             self._follow(claim, level, now)

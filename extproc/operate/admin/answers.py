@@ -51,7 +51,7 @@ def _count(text: str) -> Meta:
     return Meta(ge=0, description=text)
 
 
-def _list_of(name: str, row: type[Struct]) -> type[Struct]:
+def list_of(name: str, row: type[Struct]) -> type[Struct]:
     """The answer with all objects of one type."""
     return defstruct(name, [("object", Literal["list"]), ("data", GenericAlias(Sequence, (row,)))], kw_only=True)
 
@@ -138,7 +138,7 @@ class Finding(Struct, kw_only=True):
     latest: Time
 
 
-Findings = _list_of("Findings", Finding)
+Findings = list_of("Findings", Finding)
 
 
 # --- budgets and grants
@@ -168,7 +168,7 @@ class Budget(Struct, kw_only=True):
     scopes: Annotated[Sequence[BudgetCount], _is("The fullest first")]
 
 
-Budgets = _list_of("Budgets", Budget)
+Budgets = list_of("Budgets", Budget)
 
 
 class Grant(Struct, kw_only=True):
@@ -179,14 +179,17 @@ class Grant(Struct, kw_only=True):
     expires_at: Time
 
 
-Grants = _list_of("Grants", Grant)
+Grants = list_of("Grants", Grant)
+
+
+Scope = Annotated[str, Meta(pattern=r"^[!-~]{1,2048}$(?!\n)")]
 
 
 class NewGrant(Struct, forbid_unknown_fields=True):
     """Body of `POST /grants`."""
 
     budget: Name
-    scope: Annotated[str, Meta(pattern=r"^[!-~]{1,2048}$(?!\n)")]
+    scope: Scope
     amount: Annotated[
         str,
         Meta(
@@ -236,7 +239,7 @@ class SimilarQuestion(Struct, kw_only=True):
     verdict: Maybe[Annotated[SameQuestion, _is("Word of the model of `verify`; none: no clear one in time")]] = UNSET
 
 
-SimilarQuestions = _list_of("SimilarQuestions", SimilarQuestion)
+SimilarQuestions = list_of("SimilarQuestions", SimilarQuestion)
 
 
 class Forget(Struct, forbid_unknown_fields=True):
@@ -307,7 +310,7 @@ class Key(Struct, kw_only=True):
     expires_at: Time | None
 
 
-Keys = _list_of("Keys", Key)
+Keys = list_of("Keys", Key)
 
 
 class NewKey(Struct, forbid_unknown_fields=True):
@@ -348,7 +351,7 @@ class Act(Struct, kw_only=True):
     detail: Mapping[str, Any]
 
 
-Trail = _list_of("Trail", Act)
+Trail = list_of("Trail", Act)
 
 
 class TrailQuery(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -381,7 +384,7 @@ class Model(Struct, kw_only=True):
     consumers: Annotated[int, _count("Consumers that may use it")]
 
 
-Models = _list_of("Models", Model)
+Models = list_of("Models", Model)
 
 
 class ModelsQuery(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -493,7 +496,7 @@ class Exchange(Spending, kw_only=True):
     tainted: Maybe[Annotated[Sequence[str], _is("Untrusted tools that answered in the run")]] = UNSET
 
 
-Exchanges = _list_of("Exchanges", Exchange)
+Exchanges = list_of("Exchanges", Exchange)
 
 
 class ExchangesQuery(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -552,7 +555,7 @@ class ToolServer(Struct, kw_only=True):
     left_out: Sequence[LeftOut]
 
 
-ToolServers = _list_of("ToolServers", ToolServer)
+ToolServers = list_of("ToolServers", ToolServer)
 
 
 class ToolsQuery(Struct, kw_only=True, forbid_unknown_fields=True):

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp
 from extproc.cache.stores import CacheError
 from extproc.money.ledger import LedgerError
 from extproc.money.ledger.operators import TooManyKeysError
-from extproc.operate.admin import answers, handlers
+from extproc.operate.admin import answers, handlers, questions
 from extproc.operate.admin.failures import Failures
 from extproc.operate.admin.guard import JSON, Guard, failure, principal
 from extproc.operate.admin.handling import answer_of, given, read_call
@@ -124,6 +124,23 @@ OPERATIONS = (
     Operation(
         *("GET", "/budgets/{name}", "budget", "One budget, in a list"),
         *(lambda call: call.reports.budgets(call.named), answers.Budgets),
+    ),
+    Operation(
+        *("POST", "/budgets/{name}/reset", "reset_count", "Begin a count anew in its window"),
+        *(handlers.reset, questions.ResetCount),
+        body=questions.Reset,
+        role="admin",  # room without the bounds of a grant
+    ),
+    Operation(
+        *("GET", "/questions", "questions", "Questions about requests without room, the latest first"),
+        *(lambda call: call.reports.questions(), questions.Questions),
+    ),
+    Operation(
+        *("POST", "/questions/{id}", "decide", "Approve or deny a request without room"),
+        *(handlers.decide, questions.Question),
+        errors=(409,),
+        body=questions.Decision,
+        role="operator",
     ),
     Operation(
         *("GET", "/stores", "stores", "Whether counters and ledger can be written, tried"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.responses import Response
 
-from extproc.operate.admin import answers
+from extproc.operate.admin import answers, questions
 from extproc.operate.admin.guard import JSON
 from extproc.operate.admin.handling import Call, given, readable
 from extproc.operate.reports import ReportError
@@ -97,6 +97,22 @@ def grant(call: Call) -> Any:
         wanted = msgspec.structs.asdict(call.body) | {"amount": Decimal(call.body.amount)}
         found = call.reports.grant(wanted)
     call.detail = {name: found[name] for name in ("id", "budget", "scope", "amount", "expires_at")}
+    return found
+
+
+def reset(call: Call) -> Any:
+    with readable():
+        found = call.reports.reset(call.named, call.body.scope)
+    call.detail = found
+    return found
+
+
+def decide(call: Call) -> Any:
+    asked: questions.Decision = call.body
+    found = call.reports.decide(
+        call.named, approve=asked.decision == "approve", by=call.operator.name, reason=asked.reason
+    )
+    call.detail = {name: found[name] for name in ("state", "budget", "scope", "amount", "consumer", "reason")}
     return found
 
 

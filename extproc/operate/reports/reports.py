@@ -17,8 +17,9 @@ import msgspec
 
 from extproc.cache.answers import Answers
 from extproc.cache.settings import SAMPLES
-from extproc.money.accounting.alerts import amount, moment
-from extproc.money.budgets import Budget, BudgetSettings, Grant, Grants, compile_budget, read_scope
+from extproc.money.accounting.alerts import amount, moment, told_question
+from extproc.money.budgets import Budget, BudgetSettings, Grant, Grants, Question, Questions, compile_budget, read_scope
+from extproc.money.budgets.questions import DecidedError, State
 from extproc.money.ledger import LedgerError
 from extproc.money.ledger.ledger import Ledger
 from extproc.money.ledger.query import ExchangeQuery, Query, label_of
@@ -78,7 +79,7 @@ class Reporter:
             found = await self.counters.fullest(settings.name, budget.window, MOST_SCOPES)
         else:
             found = await self._own(budget, who)
-        scopes = [self._scope(budget, scope, level) for scope, level in found]
+        scopes = [self._scope(budget, scope, level) for scope, level in found if "approved" not in read_scope(scope)[1]]
         return {
             "name": settings.name,
             "unit": settings.unit,
@@ -270,15 +271,8 @@ class AdminReports:
         """Give room beyond a limit: `budget`, `scope`, `amount` (a Decimal above 0), `expires_in` (seconds or None).
         Raises ValueError when it fits no budget.
         """
-        budget = self._compiled().get(str(body["budget"]))
         scope = str(body["scope"])
-        if budget is None or budget.settings.window is None or budget.settings.window == "call":
-            raise ValueError(f"there is no budget {body['budget']!r} that counts over a time")
-        if not budget.has(scope):
-            raise ValueError(
-                f"{scope!r} is no count of the budget {budget.settings.name!r}; GET /budgets/{budget.settings.name} "
-                "has its counts, each with its `scope`"
-            )
+        budget = self._count_of(str(body["budget"]), scope)
         more = Decimal(str(body["amount"])) * (prices.NANO if budget.counts_money else 1)
         if more % 1 or not 0 < more <= max(budget.limit, 1):
             whole = "" if budget.counts_money else ", and whole"
@@ -293,6 +287,40 @@ class AdminReports:
         settings, most = budget.settings, budget.most_granted
         give = self._reporter.grants.add(settings.name, scope, int(more), settings.unit, until, most=most)
         return told(self._ask(give), budget)
+
+    def reset(self, name: str, scope: str) -> Mapping[str, Any]:
+        """Begin a count of a budget anew in its window. Raises ValueError when the budget has no such count."""
+        budget = self._count_of(name, scope)
+        was = self._ask(self._reporter.counters.reset(scope, budget.window))
+        return {"budget": name, "scope": scope, "settled": amount(budget, was)}
+
+    @property
+    def _questions(self) -> Questions:
+        return Questions(self._reporter.counters, now=self._reporter.now)
+
+    def questions(self) -> Sequence[Mapping[str, Any]]:
+        """Questions about requests without room, the latest first."""
+        known = self._compiled()
+        found = self._ask(self._questions.all())
+        return [
+            asked(question, state, budget)
+            for question, state in found
+            if (budget := known.get(question.budget)) is not None and budget.settings.unit == question.unit
+        ]
+
+    def decide(self, id: str, *, approve: bool, by: str, reason: str) -> Mapping[str, Any]:
+        """Answer a question, in the name of an operator."""
+        known = next((question for question in self.questions() if question["id"] == id), None)
+        budget = None if known is None else self._compiled().get(known["budget"])
+        try:
+            found = self._ask(self._questions.decide(id, approve=approve, by=by, reason=reason))
+        except DecidedError as error:
+            who = f" by {error.question.by}" if error.question.by else ""
+            state = "denied" if error.state is State.DENIED else "approved"
+            raise ReportError(409, f"the question was {state} already{who}") from None
+        if found is None or budget is None:
+            raise ReportError(404, "no open question has that id: it was never asked, or its time is over")
+        return asked(found, State.APPROVED if approve else State.DENIED, budget)
 
     def cache(self) -> Mapping[str, int]:
         return self._ask(self._kept().stats())
@@ -353,6 +381,18 @@ class AdminReports:
     def _compiled(self) -> Mapping[str, Budget]:
         return {entry.name: compile_budget(entry) for entry in self._budgets()}
 
+    def _count_of(self, name: str, scope: str) -> Budget:
+        """The budget with this count, which is one over a time. Raises ValueError."""
+        budget = self._compiled().get(name)
+        if budget is None or budget.settings.window is None or budget.settings.window == "call":
+            raise ValueError(f"there is no budget {name!r} that counts over a time")
+        if not budget.has(scope):
+            raise ValueError(
+                f"{scope!r} is no count of the budget {name!r}; GET /budgets/{name} has its counts, each with its "
+                "`scope`"
+            )
+        return budget
+
     def _ask(self, question: Coroutine[Any, Any, _T]) -> _T:
         late = False
 
@@ -403,6 +443,12 @@ def told(grant: Grant, budget: Budget) -> Mapping[str, Any]:
         "amount": amount(budget, grant.amount),
         "expires_at": moment(grant.expires),
     }
+
+
+def asked(question: Question, state: State, budget: Budget) -> Mapping[str, Any]:
+    """A question, and what became of it."""
+    became = {"state": state.value, "decided_by": question.by, "reason": question.reason}
+    return {**told_question(question, budget), **became}
 
 
 def _concerns(settings: BudgetSettings, who: Consumer) -> bool:

@@ -365,6 +365,18 @@ local function levels() -- pairs of scope and window
   return answer
 end
 
+local function reset(scope, window)
+  window = tonumber(window)
+  local number = number_at(now, window)
+  local count = load(counts_of(window, number), scope)
+  local was = show(count[1], count[2])
+  if was ~= '0' then
+    count[1], count[2] = 0, 0
+    save(window, number, scope, count)
+  end
+  return was
+end
+
 local function fullest(pattern, window, number, cursor, page) -- a page of the counts, and the cursor of the next
   window = tonumber(window)
   number = tonumber(number) or number_at(now, window)
@@ -405,6 +417,8 @@ elseif phase == 'expire' then
   return expire(ARGV[3], ARGV[4], ARGV[5], ARGV[6])
 elseif phase == 'levels' then
   return levels()
+elseif phase == 'reset' then
+  return reset(ARGV[3], ARGV[4])
 elseif phase == 'share' then
   return share(ARGV[3], ARGV[4], ARGV[5], ARGV[6])
 end

@@ -129,6 +129,9 @@ class RedisCounters:
         pairs = [part for scope, window in scopes for part in (scope, str(window))]
         return _levels(await self._link.call("levels", self._now(), *pairs))
 
+    async def reset(self, scope: str, window: int) -> int:
+        return int(await self._link.call("reset", self._now(), scope, str(window)))
+
     async def fullest(self, prefix: str, window: int, limit: int = 100) -> Sequence[tuple[str, Level]]:
         """See `Counters.fullest`. The server also reads the counts of other budgets of that window."""
         pattern = _GLOB.sub(r"\\\g<0>", prefix) + "*"

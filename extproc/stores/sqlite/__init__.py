@@ -327,6 +327,14 @@ class SqliteCounters:
             raise StoreError(f"{self.path}: {error}") from error
         return levels
 
+    async def reset(self, scope: str, window: int) -> int:
+        number, _ = window_at(self._clock(), window)
+        key = window, number, scope
+        async with self._transaction() as db:
+            was = _load(db, key)[0]
+            db.execute(_MOVE, (-was, 0, *key))
+        return was
+
     async def fullest(self, prefix: str, window: int, limit: int = 100) -> Sequence[tuple[str, Level]]:
         now = self._clock()
         number, ends = window_at(now, window)

@@ -1,0 +1,58 @@
+"""Types of the admin API for requests beyond a budget, and for counts that begin anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from extproc.money.budgets.questions import MOST_REASON
+from extproc.money.budgets.settings import Unit
+from extproc.operate.admin.answers import Amount, Scope, Time, list_of
+
+
+class Reset(Struct, forbid_unknown_fields=True):
+    """Body of `POST /budgets/{name}/reset`."""
+
+    scope: Scope
+
+
+class ResetCount(Struct, kw_only=True):
+    budget: str
+    scope: str
+    settled: Annotated[Amount, Meta(description="What was counted before")]
+
+
+class Question(Struct, kw_only=True):
+    """A question about a request without room in a budget with `on_exceed: ask`."""
+
+    id: str
+    budget: str
+    scope: str
+    fields: Mapping[str, str]
+    unit: Unit
+    amount: Annotated[Amount, Meta(description="The most that the request can use")]
+    consumer: str
+    team: str
+    key: str
+    labels: Mapping[str, str]
+    operation: str
+    model: str
+    state: Annotated[
+        Literal["open", "denied", "approved", "used"], Meta(description="used: approved, and the request went on")
+    ]
+    asked_at: Time
+    expires_at: Annotated[Time, Meta(description="Until then it can be answered, or the approval used")]
+    decided_by: Annotated[str, Meta(description="The operator who answered; else empty")]
+    reason: str
+
+
+Questions = list_of("Questions", Question)
+
+
+class Decision(Struct, forbid_unknown_fields=True):
+    """Body of `POST /questions/{id}`."""
+
+    decision: Literal["approve", "deny"]
+    reason: Annotated[str, Meta(max_length=MOST_REASON, description="For the client, where it is denied")] = ""

@@ -1,0 +1,101 @@
+"""Requests without room that wait for an operator, through two gateways that share a Redis."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.e2e.conftest import KEY, Gateway, eventually
+from tests.redis_server import RedisServer
+
+YAML = """
+providers: {sandbox: {kind: mock, base_url: "{mock_sandbox}"}}
+models: {stub: {provider: sandbox, price: {input: 1000, output: 2000}}}
+stores: {counters: "redis://127.0.0.1:PORT"}
+consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}]
+usage: {cost_in_response: true}
+budgets:
+  - {name: one, unit: requests, limit: 0, window: total, on_exceed: ask, wait: 5m}
+"""
+
+
+@pytest.fixture
+def gateways(start: Callable[..., Gateway], tmp_path: Path) -> Iterator[list[Gateway]]:
+    RedisServer.need()
+    server = RedisServer(tmp_path)
+    server.start()
+    yield [start(YAML.replace("PORT", str(server.port)), strict=False) for _ in range(2)]
+    server.stop()
+
+
+def say(gateway: Gateway, text: str) -> Any:
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=KEY, max_retries=0) as client:
+        return client.chat.completions.create(model="stub", messages=[{"role": "user", "content": text}], max_tokens=9)
+
+
+def questions(gateway: Gateway, state: str = "open") -> list[dict[str, Any]]:
+    found = gateway.http.get(f"{gateway.admin}/questions").json()["data"]
+    return [question for question in found if question["state"] == state]
+
+
+def decide(gateway: Gateway, id: str, decision: str, reason: str = "") -> httpx.Response:
+    body = {"decision": decision, "reason": reason}
+    return gateway.http.post(f"{gateway.admin}/questions/{id}", json=body)
+
+
+def test_operators_decide_once_for_all_replicas(gateways: list[Gateway]):
+    here, there = gateways
+    with ThreadPoolExecutor(24) as pool:
+        asked: list[Future[Any]] = [pool.submit(say, gateways[n % 2], f"request {n}") for n in range(8)]
+        assert eventually(lambda: len(questions(here)) == 8)
+        waiting = questions(here)
+        assert {(each["consumer"], each["amount"], each["model"]) for each in waiting} == {("demo", "1", "stub")}
+        assert not any(each.done() for each in asked)
+        races = [
+            (number, pool.submit(decide, gateways[side], each["id"], "approve" if number < 5 else "deny", "not today"))
+            for number, each in enumerate(waiting)
+            for side in (0, 1)
+        ]
+        statuses = [(number, race.result().status_code) for number, race in races]
+        assert Counter(statuses) == Counter([*((n, 200) for n in range(8)), *((n, 409) for n in range(8))])
+        ended = [each.exception() for each in asked]
+    denied = [error for error in ended if error is not None]
+    assert len(denied) == 3
+    for error in denied:
+        assert isinstance(error, openai.APIStatusError)
+        assert (error.status_code, error.code) == (402, "approval_denied")
+        assert "not today" in error.message
+    assert sum(gateway.calls() for gateway in gateways) == 5
+    assert next(each.result() for each in asked if each.exception() is None).usage.cost > 0
+    assert Counter(each["state"] for each in there.http.get(f"{there.admin}/questions").json()["data"]) == {
+        "used": 5,
+        "denied": 3,
+    }
+
+
+def test_the_request_of_a_processor_that_was_killed_goes_on_at_another(gateways: list[Gateway]):
+    here, there = gateways
+    with ThreadPoolExecutor(2) as pool:
+        lost = pool.submit(say, here, "Hello")
+        assert eventually(lambda: questions(there))
+        [question] = questions(there)
+        os.kill(here.process.pid, signal.SIGKILL)
+        assert isinstance(lost.exception(), openai.APIError)
+        assert decide(there, question["id"], "approve").status_code == 200
+        assert say(there, "Hello").choices, "the same request, sent again"
+        again = pool.submit(say, there, "Hello")
+        assert eventually(lambda: questions(there))
+        [other] = questions(there)
+        assert other["id"] != question["id"], "an approval is used once"
+        assert decide(there, other["id"], "deny").status_code == 200
+        assert isinstance(again.exception(), openai.APIStatusError)
+    assert (here.calls(), there.calls()) == (0, 1)
