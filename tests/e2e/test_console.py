@@ -204,6 +204,17 @@ def test_a_grant_is_given_and_taken_back(console, sources):
     console.page.wait_for_selector("button >> text=Revoke", state="detached")
 
 
+def test_a_request_beyond_a_budget_is_denied_with_a_reason(console, sources):
+    console.open()
+    console.page.wait_for_selector("#budgets >> text=ada (search) asks for up to $2.50 for gpt-4o")
+    console.page.click("button >> text=Answer…")
+    console.page.fill("#reason", "too dear")
+    console.page.click("#question >> button >> text=Deny")
+    console.page.wait_for_selector("#budgets >> text=denied by local: too dear")
+    assert sources.open["5c1f0a"]["state"] == "denied"
+    console.page.wait_for_selector("button >> text=Answer…", state="detached")
+
+
 def test_a_refused_grant_shows_the_reason(console, sources):
     def refuse(_body):
         raise ValueError("this budget takes no grants")

@@ -432,3 +432,10 @@ def test_without_tokens_and_certificates_their_filters_are_absent():
     assert "jwt_authn" not in found
     assert "request_attributes" not in found["ext_proc"]
     assert "forwarding_namespaces" not in found["ext_proc"]["metadata_options"]
+
+
+def test_envoy_waits_for_the_processor_while_a_request_waits_for_an_operator():
+    asks = "budgets: [{name: b, unit: requests, limit: 1, window: day, on_exceed: ask, wait: 2m}]\n"
+    for budgets, limit in (("", "10s"), (asks, "130s")):
+        [found] = re.findall(r"message_timeout: (\S+)", rendered(MINIMAL + budgets).partition("try-")[0])[:1]
+        assert found.strip("'\"") == limit
