@@ -232,11 +232,13 @@ class GuardInput:
         kinds = dict.fromkeys(ask.unseen, 1)
         if ask.images:
             kinds["image"] = ask.images
-        missed = () if isinstance(sources, Failure) else [source for source in sources if source.missed]
+        texts = () if isinstance(sources, Failure) else sources
+        missed = [source for source in texts if source.missed]
         if missed:
             kinds["file"] = len(missed)
+        looked = [*islice((one for one in texts if len(one.written.text) >= _LEAST_JUDGED), _MOST_JUDGED)]
         for guard in guards:
-            unsearched = _skipped(guard, sources)
+            unsearched = _skipped(guard, looked)
             if guard.enforces and "input" in guard.on:
                 unsearched |= kinds
             if not unsearched:
@@ -280,7 +282,7 @@ class GuardInput:
         """The findings of each guardrail: on the event loop as long as their costs fit into a turn of so many
         microseconds, and the others on threads. A small request stays on the loop where all threads are taken.
         """
-        characters = sum(len(source.written.text) for source in sources)
+        characters = sum(len(source.written.text) for source in sources) if turn else 0
         found: list[Sequence[Sequence[Hit]] | Failure] = []
         aside: list[int] = []
         left = turn
@@ -365,26 +367,25 @@ class GuardInput:
         result: Sequence[Sequence[Hit]],
         rulings: _Rulings,
     ) -> None:
-        found = [(index, hit) for index, hits in enumerate(result) for hit in hits]
+        found = [(index, hit) for index, hits in enumerate(result) if hits for hit in hits]
         ruled = guard.action == "mask" and any(one.blocks for one in rulings.values())
-        if not ruled and any(source.signed for source in sources):
-            left = [one for one in found if sources[one[0]].signed and guard.action_of(one[1].kind) == "mask"]
+        if guard.masks and not ruled and any(source.signed for source in sources):
+            left = {one for one in found if sources[one[0]].signed and guard.action_of(one[1].kind) == "mask"}
             found = [one for one in found if one not in left]
             if left:
-                kinds = dict(Counter(hit.kind for _, hit in left))
-                self._note(exchange, Verdict(guard.name, "input", "annotate", kinds))
+                self._note(exchange, Verdict(guard.name, "input", "annotate", Counter(hit.kind for _, hit in left)))
         for action, kinds in guard.by_action(Counter(hit.kind for _, hit in found)).items():
-            mine = [(index, hit) for index, hit in found if hit.kind in kinds]
+            mine = [one for one in found if one[1].kind in kinds]
             examples = [_example(guard, sources[index], hit) for index, hit in mine[:MOST_EXAMPLES]]
             self._note(exchange, Verdict(guard.name, "input", "block" if ruled else action, kinds, examples=examples))
-            for index, hit in mine:
+            for index, hit in mine if action in ("block", "mask") else ():
                 source, ruling = sources[index], rulings.get((index, hit))
-                what = f"Guardrail {guard.name!r} matched {source.where} ({hit.kind})"
-                if action == "block" or (action == "mask" and ruling is not None and ruling.blocks):
-                    said = f" {ruling.message}" if ruling is not None and ruling.message else ""
-                    raise _blocked(guard, f"{what}; the request was not sent.{said}", source.where)
-                if action == "mask" and not source.texts and not ruled:
-                    raise _blocked(guard, f"{what}, which it cannot mask; it was not sent.", source.where)
+                blocks = action == "block" or (ruling is not None and ruling.blocks)
+                if blocks or (not source.texts and not ruled):
+                    said = "; the request was not sent." if blocks else ", which it cannot mask; it was not sent."
+                    said += f" {ruling.message}" if blocks and ruling is not None and ruling.message else ""
+                    message = f"Guardrail {guard.name!r} matched {source.where} ({hit.kind}){said}"
+                    raise _blocked(guard, message, source.where)
 
     def _note(self, exchange: Exchange, verdict: Verdict) -> None:
         exchange.findings.add(verdict)
@@ -422,13 +423,11 @@ _Found = tuple[Guard, Sequence[Sequence[Hit]] | Failure, _Rulings]
 """The findings of a guardrail in each source, with the rulings of a service; or the reason why there are none."""
 
 
-def _skipped(guard: Guard, sources: Sequence[Source] | Failure) -> dict[str, int]:
-    """The texts that a guardrail of this process cannot judge, by kind, among the first ones of some length."""
-    found: Counter[str] = Counter()
-    if guard.remote is None and not isinstance(sources, Failure):
-        looked = islice((one for one in sources if len(one.written.text) >= _LEAST_JUDGED), _MOST_JUDGED)
-        found.update(kind for one in looked if (kind := guard.skips(one.written.text, one.role)))
-    return dict(found)
+def _skipped(guard: Guard, sources: Sequence[Source]) -> dict[str, int]:
+    """The texts that a guardrail of this process cannot judge, by kind."""
+    if guard.remote is not None:
+        return {}
+    return dict(Counter(kind for one in sources if (kind := guard.skips(one.written.text, one.role))))
 
 
 def _asked(guard: Guard, sources: Sequence[Source]) -> Sequence[int]:
