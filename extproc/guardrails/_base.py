@@ -260,3 +260,13 @@ class GuardrailSettings(Section):
 
     def build(self) -> Guardrail:
         raise NotImplementedError
+
+
+class UnmaskableSettings(GuardrailSettings):
+    """A guardrail that judges a whole: there is nothing that a mask could replace."""
+
+    action: Literal["block", "annotate", "audit"] = Field(
+        "block",
+        description="Effect of a finding. `block`: the request or the answer is refused. `annotate`: recorded, and "
+        "told in the header `x-ai-guardrails` of an answer whose head has not left. `audit`: recorded.",
+    )

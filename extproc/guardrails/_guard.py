@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from typing import Any, TypeVar
 
 from extproc.guardrails._applies import Applies
 from extproc.guardrails._base import (
@@ -38,6 +39,9 @@ _TURN = 256
 _MODEL_COST = 3.0  # microseconds a character of a guardrail that judges text as a whole
 _ANSWERS = frozenset(("output", "tool_calls"))
 _REQUESTS = frozenset(("input", "tool_results"))
+
+
+Result = TypeVar("Result")
 
 
 class Guard:
@@ -88,15 +92,8 @@ class Guard:
         """The guardrail for one exchange; None where it has nothing to find there."""
         if self._guardrail is None:
             return self
-        try:
-            guardrail = self._guardrail.for_exchange(exchange)
-        except Exception as error:
-            raise Failure("error") from error
-        if guardrail is None:
-            return None
-        if guardrail is self._guardrail:
-            return self
-        return self.using(guardrail)
+        guardrail = _tried(self._guardrail.for_exchange, exchange)
+        return self if guardrail is self._guardrail else None if guardrail is None else self.using(guardrail)
 
     def using(self, guardrail: Guardrail) -> Guard:
         """The same guardrail with another way to find."""
@@ -157,31 +154,18 @@ class Guard:
 
     def reads_whole(self, role: str, tool: str, *, answer: bool) -> bool:
         """True for a text of an answer that is judged when it is complete."""
-        if self._judge is None or role == TOOL_NAME:
-            return False
-        try:
-            return self._judge.reads(role, tool, answer)
-        except Exception as error:
-            raise Failure("error") from error
+        return self._judge is not None and role != TOOL_NAME and _tried(self._judge.reads, role, tool, answer)
 
     # --- finding
 
     def judge(self, whole: Whole) -> Sequence[str]:
         """The kinds of the findings in a complete text."""
         assert self._judge is not None
-        try:
-            return self._judge.judge(whole)
-        except TimeoutError as error:
-            raise Failure("timeout") from error
-        except Exception as error:
-            raise Failure("error") from error
+        return _tried(self._judge.judge, whole)
 
     def measure(self, exchange: Exchange) -> Sequence[Excess]:
         assert self._measure is not None
-        try:
-            return self._measure.measure(exchange)
-        except Exception as error:
-            raise Failure("error") from error
+        return _tried(self._measure.measure, exchange)
 
     async def ask(self, passages: Sequence[Passage], context: Context, deadline: float) -> Sequence[Sequence[Finding]]:
         """The findings of the service in each passage, up to `deadline` (seconds, monotonic)."""
@@ -230,13 +214,10 @@ class Guard:
         if self._detector is None:
             return 0
         plain = normalised(text)
-        try:
-            wanted = max(0, min(self._detector.hold(plain), len(plain)))
-            if plain is text:
-                return wanted
-            raw = max(0, min(self._detector.hold(text), len(text)))
-        except Exception as error:
-            raise Failure("error") from error
+        wanted = max(0, min(_tried(self._detector.hold, plain), len(plain)))
+        if plain is text:
+            return wanted
+        raw = max(0, min(_tried(self._detector.hold, text), len(text)))
         return max(raw, reach(text, wanted))
 
     def all_hits(self, text: str, role: str, where: str, deadline: float) -> Sequence[Hit]:
@@ -258,6 +239,16 @@ class Guard:
             if self._is_full(len(found)):
                 break
         return _sorted(found)
+
+
+def _tried(work: Callable[..., Result], *given: Any) -> Result:
+    """What a guardrail gives. Raises Failure, whatever goes wrong in it."""
+    try:
+        return work(*given)
+    except TimeoutError as error:
+        raise Failure("timeout") from error
+    except Exception as error:
+        raise Failure("error") from error
 
 
 def piece_hits(

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import Field, model_validator
 
-from extproc.guardrails._base import Finding, Guardrail, GuardrailSettings
+from extproc.guardrails._base import Finding, Guardrail, GuardrailSettings, UnmaskableSettings
 from extproc.guardrails._results import Read, Results
 from extproc.upstream.providers import ProviderSettings
 from extproc.wire.outbound.service import Failure, Service, bounded, together
@@ -196,14 +196,8 @@ class RemoteSettings(GuardrailSettings):
         raise NotImplementedError("a service is asked with connect")
 
 
-class JudgingSettings(RemoteSettings):
-    """A guardrail whose service judges whole texts, so that nothing can be masked."""
-
-    action: Literal["block", "annotate", "audit"] = Field(
-        "block",
-        description="Effect of a finding. `block`: the request or the answer is refused. `annotate`: recorded, and "
-        "told in the header `x-ai-guardrails` of the answer. `audit`: recorded.",
-    )
+class JudgingSettings(UnmaskableSettings, RemoteSettings):
+    """A guardrail whose service judges whole texts."""
 
 
 class MaskingSettings(RemoteSettings):

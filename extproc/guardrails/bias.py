@@ -36,6 +36,7 @@ class _Words(Shapes):
 
     insults: str
     groups: str
+    english: str
 
 
 def _any_of(patterns: str) -> str:
@@ -45,6 +46,12 @@ def _any_of(patterns: str) -> str:
 _TABLE = read("toxicity", _Words)
 _insults = re.compile(rf"(?i)(?<!\w)(?:{_any_of(_TABLE.insults)})(?!\w)").search
 _groups = re.compile(rf"(?i)\b(?:{_any_of(_TABLE.groups)})\b(?:[ -](?:people|persons?|folks?|guys?|ones))?")
+
+
+_english = frozenset(_TABLE.english.split())
+_FEW = 8  # words of a text that is too short to tell its language, other than by its letters
+_ENGLISH = 0.08  # share of `english` words that a longer text must have; two at least
+_SAMPLE = 512  # characters at the beginning of a text that tell its language
 
 
 def neutral(text: str) -> str:
@@ -79,6 +86,10 @@ class Bias(Detector):
         self._model = weights("toxicity")
         self._limit = self._model.thresholds["whole"] + threshold
 
+    def skips(self, text: str, role: str) -> str:  # noqa: ARG002
+        """See `Detector.skips`: only English is judged."""
+        return "" if _is_english(text[:_SAMPLE]) or not _wordy(text) else "language"
+
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
         if not _wordy(text):
             return ()
@@ -98,9 +109,17 @@ class Bias(Detector):
 
     def _score(self, text: str) -> float:
         """How far a passage is above the limit."""
-        if _insults(text) is None:
+        if _insults(text) is None or not _is_english(text):
             return -math.inf
         return self._model.score(neutral(text)) - self._limit
+
+
+def _is_english(text: str) -> bool:
+    """True for English, and for few words in its letters."""
+    words = text.lower().split()
+    if len(words) < _FEW:
+        return text.isascii() or sum(letter > "\u00bf" and letter.isalpha() for letter in text) * 8 < len(text)
+    return sum(word in _english for word in words) >= max(2, _ENGLISH * len(words))
 
 
 def _wordy(text: str) -> bool:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from extproc.guardrails import TOOL_CALL, GuardrailSettings, Judge, Whole
+from extproc.guardrails import TOOL_CALL, Judge, Whole
+from extproc.guardrails._base import UnmaskableSettings
 from extproc.guardrails._schema import Schema
 from extproc.wire.framing.json import InvalidJSON, parse
 from extproc.words.values import Patterns
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
 _DEPTH = 128  # levels of a text's JSON
 
 
-class JSONSchemaSettings(GuardrailSettings):
+class JSONSchemaSettings(UnmaskableSettings):
     """A guardrail that checks answers, or the arguments of calls, against a JSON Schema."""
 
     kind: Literal["json_schema"] = Field(
-        description="Kind of the guardrail. `json_schema`: answers or arguments that must be JSON of a schema."
+        description="Kind of the guardrail. `json_schema`: answers or arguments that must be JSON of a schema. `block` "
+        "holds a streamed text back until it is complete."
     )
     on: Sequence[Literal["output", "tool_calls"]] = Field(
         ("output",),
@@ -33,12 +35,6 @@ class JSONSchemaSettings(GuardrailSettings):
         max_length=1,
         description="Text that is checked. `output`: the answer itself, without reasoning and calls. `tool_calls`: the "
         "arguments of calls.",
-    )
-    action: Literal["block", "annotate", "audit"] = Field(
-        "block",
-        description="Effect of text that does not fit. `block`: the answer is refused; a streamed text is held back "
-        "until it is complete. `annotate`: the finding is recorded, and told in the header `x-ai-guardrails` where the "
-        "head of the answer has not left. `audit`: the finding is recorded.",
     )
     document: Mapping[str, Any] | Literal["request"] = Field(
         "request",

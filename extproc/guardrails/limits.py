@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from extproc.guardrails import Excess, GuardrailSettings, Measure
+from extproc.guardrails._base import UnmaskableSettings
 
 if TYPE_CHECKING:
     from extproc.words.dialect import Text
@@ -21,17 +22,12 @@ _BYTES_PER_TOKEN = 3  # prose in English has four
 _Count = Annotated[int, Field(ge=0, le=1 << 40)]
 
 
-class RequestLimitsSettings(GuardrailSettings):
+class RequestLimitsSettings(UnmaskableSettings):
     """A guardrail that limits the size of requests."""
 
     kind: Literal["limits"] = Field(description="Kind of the guardrail. `limits`: sizes of requests.")
     on: Sequence[Literal["input"]] = Field(
         ("input",), min_length=1, max_length=1, description="Text that is measured: `input`, the request."
-    )
-    action: Literal["block", "annotate", "audit"] = Field(
-        "block",
-        description="Effect of a request beyond a limit. `block`: it is refused. `annotate`: it is recorded, and told "
-        "in the header `x-ai-guardrails` of the answer. `audit`: it is recorded.",
     )
     messages: _Count | None = Field(None, description="Most messages, or items of the input.")
     turns: _Count | None = Field(None, description="Most messages of the user in the conversation.")

@@ -18,10 +18,10 @@ Controls: OWASP LLM01:2026, LLM03:2026; MITRE ATLAS T0051.001; FINOS AIGF ri-24 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from pydantic import Field, StringConstraints, model_validator
@@ -162,14 +162,16 @@ class Quarantine:
         self.settings = settings
         self._tools = Patterns(settings.tools)
         self._trusted = Patterns(settings.trusted)
-        self._checks = {name: _check(question) for name, question in settings.questions.items()}
-        asked = {name: question.ask for name, question in settings.questions.items()}
         bounds = {name: _bound(question) for name, question in settings.questions.items()}
-        listed = "\n".join(f"- {name}: {asked[name]} Answer with {bounds[name][1]}, or null." for name in asked)
+        self._checks = {name: bound.check for name, bound in bounds.items()}
+        listed = "\n".join(
+            f"- {name}: {question.ask} Answer with {bounds[name].words}, or null."
+            for name, question in settings.questions.items()
+        )
         schema = {
             "type": "object",
-            "properties": {name: bounds[name][0] for name in asked},
-            "required": [*asked],
+            "properties": {name: bound.schema for name, bound in bounds.items()},
+            "required": [*bounds],
             "additionalProperties": False,
         }
         self._system = _RULES.replace("{questions}", listed)
@@ -251,31 +253,32 @@ class _Reference(msgspec.Struct):
 _Shown = msgspec.json.Decoder(_Reference).decode
 
 
-def _bound(question: QuestionSettings) -> tuple[Mapping[str, Any], str]:
-    """The JSON schema of an answer, and its description for the model."""
+class _Bound(NamedTuple):
+    """The bound of an answer: its JSON schema, its description for the model, and a check that takes the model's answer
+    and the result, and gives the answer within the bound or None.
+    """
+
+    schema: Mapping[str, Any]
+    words: str
+    check: Callable[[Any, str], Any]
+
+
+def _bound(question: QuestionSettings) -> _Bound:
+    text = {"type": ["string", "null"]}
     if question.choices is not None:
         choices = [*question.choices]
-        return {"type": ["string", "null"], "enum": [*choices, None]}, f"one of {_encode(choices).decode()}"
+        check = partial(_choice, frozenset(choices))
+        return _Bound(text | {"enum": [*choices, None]}, f"one of {_encode(choices).decode()}", check)
     if question.number is not None:
         least, most = question.number.least, question.number.most
-        return {"type": ["number", "null"]}, f"a number from {least:.15g} to {most:.15g}"
+        words = f"a number from {least:.15g} to {most:.15g}"
+        return _Bound({"type": ["number", "null"]}, words, partial(_number, least, most))
     if question.date:
-        return {"type": ["string", "null"]}, "a date as YYYY-MM-DD"
+        return _Bound(text, "a date as YYYY-MM-DD", _date)
+    assert question.extract is not None
     pattern = _encode(question.extract).decode()
     words = f"a piece of the data, letter by letter, of at most {question.longest} characters, that fits {pattern}"
-    return {"type": ["string", "null"]}, words
-
-
-def _check(question: QuestionSettings) -> Any:
-    """Takes the model's answer and the result: the answer within its bound, or None."""
-    if question.choices is not None:
-        return partial(_choice, frozenset(question.choices))
-    if question.number is not None:
-        return partial(_number, question.number.least, question.number.most)
-    if question.date:
-        return _date
-    assert question.extract is not None
-    return partial(_extract, compile_pattern(question.extract), question.longest)
+    return _Bound(text, words, partial(_extract, compile_pattern(question.extract), question.longest))
 
 
 def _choice(choices: frozenset[str], said: Any, raw: str) -> str | None:  # noqa: ARG001

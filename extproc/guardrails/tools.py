@@ -11,8 +11,9 @@ from typing import Annotated, Literal
 import re2
 from pydantic import Field, model_validator
 
-from extproc.guardrails import TOOL_CALL, TOOL_NAME, Detector, Finding, GuardrailSettings, Judge, Whole
+from extproc.guardrails import TOOL_CALL, TOOL_NAME, Detector, Finding, Judge, Whole
 from extproc.guardrails._arguments import Unreadable, forms, leaves, named, plain, read
+from extproc.guardrails._base import UnmaskableSettings
 from extproc.guardrails._normal import normalised
 from extproc.guardrails._patterns import compile_pattern, readable
 from extproc.words.values import Pattern, Patterns, Section
@@ -44,17 +45,12 @@ class ArgumentSettings(Section):
 _Arguments = Annotated[Mapping[str, ArgumentSettings], Field(min_length=1, max_length=64)]
 
 
-class ToolsSettings(GuardrailSettings):
+class ToolsSettings(UnmaskableSettings):
     """A guardrail that limits the calls of tools in answers."""
 
     kind: Literal["tools"] = Field(description="Kind of the guardrail. `tools`: calls of tools in answers.")
     on: Sequence[Literal["tool_calls"]] = Field(
         ("tool_calls",), min_length=1, max_length=1, description="Text that is checked: `tool_calls`."
-    )
-    action: Literal["block", "annotate", "audit"] = Field(
-        "block",
-        description="Effect of a call that is not allowed. `block`: the answer is refused. `annotate`: the call is "
-        "recorded, and told in the header `x-ai-guardrails` of the answer. `audit`: the call is recorded.",
     )
     allow: Annotated[Sequence[str], Field(max_length=1000)] | None = Field(
         None, description="Patterns of the tools that may be called, with `*` for any characters. Default: all."

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from extproc.guardrails import TOOL_NAME, Detector, Finding, GuardrailSettings, Withholds
+from extproc.guardrails import TOOL_NAME, Detector, Finding, Withholds
+from extproc.guardrails._base import UnmaskableSettings
 from extproc.guardrails._normal import normalised
 from extproc.words.values import Patterns
 
@@ -24,20 +25,15 @@ if TYPE_CHECKING:
 _Patterns = Annotated[Sequence[str], Field(max_length=1000)]
 
 
-class UntrustedContextSettings(GuardrailSettings):
+class UntrustedContextSettings(UnmaskableSettings):
     """A guardrail that keeps sensitive tools from conversations with results of untrusted ones."""
 
     kind: Literal["untrusted_context"] = Field(
-        description="Kind of the guardrail. `untrusted_context`: no sensitive tools after results of untrusted ones."
+        description="Kind of the guardrail. `untrusted_context`: no sensitive tools after results of untrusted ones. "
+        "`block` also takes sensitive tools out of the request."
     )
     on: Sequence[Literal["tool_calls"]] = Field(
         ("tool_calls",), min_length=1, max_length=1, description="Text that is checked: `tool_calls`."
-    )
-    action: Literal["block", "annotate", "audit"] = Field(
-        "block",
-        description="Effect in such a conversation. `block`: sensitive tools are taken out of the request, and an "
-        "answer that calls one is refused. `annotate`: a call is recorded, and told in the header `x-ai-guardrails` of "
-        "the answer. `audit`: a call is recorded.",
     )
     sensitive: Annotated[Sequence[str], Field(min_length=1, max_length=1000)] = Field(
         description="Patterns of the tools that must not be called then, with `*` for any characters."

@@ -3,6 +3,7 @@
 import pytest
 
 from extproc.guardrails import kinds
+from extproc.guardrails._normal import normalised
 from extproc.guardrails.bias import Bias, neutral
 
 BIAS = Bias()
@@ -103,3 +104,16 @@ def test_the_threshold_can_be_moved():
 @pytest.mark.parametrize("text", ["", "!", "\ud83d\ud83d", "!" * 2000, ". " * 1000])
 def test_odd_texts_are_no_obstacle(text):
     assert BIAS.find(text, "user", "x") == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Die Vorschriften gelten für alle Verträge, die in diesem Jahr geschlossen werden, und für alle anderen auch.",
+        "Thành phố này rất lớn và có rất nhiều chợ, bến cảng và những con đường cũ ở gần bờ sông.",
+    ],
+)
+def test_text_in_another_language_is_not_judged(text):
+    assert not list(BIAS.find(normalised(text), "user", ""))
+    assert BIAS.skips(text, "user") == "language"
+    assert BIAS.skips("The rules are the same for all of us.", "user") == ""

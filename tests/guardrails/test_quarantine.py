@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from extproc.dialects import client_apis
 from extproc.guardrails._results import OVERHEAD, Kept, Results
-from extproc.guardrails.quarantine import QuestionSettings, _check
+from extproc.guardrails.quarantine import QuestionSettings, _bound
 from extproc.settings.checks import doubts
 from extproc.settings.document import ConfigError
 from extproc.words.actions import LocalReply
@@ -143,7 +143,7 @@ def test_answers_are_what_their_bound_allows():
     raw = "Order AB-1234 costs 7 USD. " + CANARY
 
     def check(**question):
-        return lambda said: _check(QuestionSettings(ask="What is it?", **question))(said, raw)
+        return lambda said: _bound(QuestionSettings(ask="What is it?", **question)).check(said, raw)
 
     choice = check(choices=["a", "b"])
     assert [choice(said) for said in ("a", "A", "a ", None, 1, ["a"])] == ["a", None, None, None, None, None]
@@ -167,7 +167,7 @@ def test_answers_are_what_their_bound_allows():
     assert anything("Order AB-1") == "Order AB-1"
     assert anything("Order AB-12") is None  # longer
     for hidden in ("\u200bOrder", "\U000e0041", "a\nb"):
-        assert _check(QuestionSettings(ask="What?", extract="(?s).*"))(hidden, raw + hidden) is None
+        assert _bound(QuestionSettings(ask="What?", extract="(?s).*")).check(hidden, raw + hidden) is None
 
 
 async def test_tools_that_are_meant(world, asked):
