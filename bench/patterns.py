@@ -4,9 +4,9 @@ For each pattern of a generated set: the framing alone, the answer reader with t
 guardrails, and the translation for a client of another API. In pieces of 16 KiB, as Envoy reads them. `events` are what
 the framing alone makes of it.
 
-Patterns with `key` are events with a key in their data. Their readers teach the framing which of them carry nothing and
-which say nothing but a text, so that it finds them in rows. It knows neither when it runs alone: that figure is not
-theirs. Every other figure has to stay below `BAR`.
+Some patterns are a thousand events that differ by a number. Patterns with `key` are events with a key in their data.
+Their readers teach the framing which of them carry nothing and which say nothing but a text, so that it finds them in
+rows. It knows neither when it runs alone: that figure is not theirs. Every other figure has to stay below `BAR`.
 """
 
 from __future__ import annotations
@@ -84,6 +84,13 @@ _SMALLEST = (
     '{"usageMetadata":{}}',
     '[{"candidates":[]}]',
 )
+_VARIED = (
+    *('{"a":%d}', '{"a":-%d.5,"b":null}', '{"k%d":1,"w":[]}', '{"choices":[],"x":%d}', '{"candidates":[],"x":%d}'),
+    '{"choices":[{"index":0,"delta":{"content":"%d"}}]}',
+    '{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"%d"}}',
+    '{"type":"response.output_text.delta","delta":"%d"}',
+)
+"""Events that differ by a number."""
 _KEY = re.compile(rb'data:[^\r\n]*"[ \t]*:').search
 
 
@@ -132,6 +139,8 @@ def patterns(most: int) -> Iterator[tuple[bytes, str]]:
     for end, text in itertools.product((b"\n\n", b"\r\r", b"\r\n\r\n", b"\n\n\n"), (*_TINY, *_SMALLEST)):
         for begin in (b"data:", b"data: ", b"event: a\ndata: ", b": a\n\ndata: "):
             yield begin + text.encode() + end, _SSE
+    for text, begin in itertools.product(_VARIED, ("data:", "data: ", "event: a\ndata: ")):
+        yield "".join(f"{begin}{text % number}\n\n" for number in range(1_000)).encode(), _SSE
     for headers_, text in itertools.product(({}, {":a": "b"}, {":event-type": "chunk"}), ("", "{}", "x", '{"a":1}')):
         yield encode(headers_, text.encode()), _AMAZON
 

@@ -188,6 +188,11 @@ class AttemptStream:
             return Chunk(chunk, end)
         return self._hold(translation, chunk, end)
 
+    @property
+    def pause(self) -> float:
+        """See `Attachment`."""
+        return self._stream.pause if self._stream is not None else 0.0
+
     def _hold(self, translation: Translation, chunk: bytes, end: bool) -> Chunk:
         """Hold a piece of an answer that is translated, or an error, until it is whole."""
         self._heard = time.monotonic()

@@ -180,6 +180,12 @@ class GatewayStream:
             self._sent = self._heard
         return Chunk(body, end, self._release_head(exchange))
 
+    @property
+    def pause(self) -> float:
+        """See `Attachment`."""
+        reader = self._current().answer.reader
+        return reader.pause if isinstance(reader, AnswerReader) else 0.0
+
     def on_silence(self, now: float) -> Chunk | None:
         """Look after an answer that is under way: nothing but this speaks while its provider is silent."""
         exchange, limits = self._exchange, self._pipeline.settings.limits

@@ -70,11 +70,15 @@ class Attachment(Protocol):
     called for each piece. `on_end` is called last, exactly once, however the stream ended, and is never cancelled.
 
     `done` is True when no further message is wanted. `more` is True when a piece of the answer was worked on in part:
-    `on_response_body(b"", False)` goes on, before anything else is told and when other streams had their turn.
+    `on_response_body(b"", False)` goes on, before anything else is told, when other streams had their turn and `pause`
+    seconds are over.
     """
 
     done: bool
     more: bool
+
+    @property
+    def pause(self) -> float: ...
 
     async def on_request_headers(
         self, headers: Mapping[str, str], end: bool, verified: Verified

@@ -32,17 +32,29 @@ EVENTS = [
         '{"type":"content-delta","index":0,"delta":{"message":{"content":{"text":"a"}}}}',
         '{"type":"unknown","text":"a"}',
     ),
+    *(
+        '{"a":#}',
+        '{"x#": "b", "y":[]}',
+        '{"x":"#"}',
+        '{"id":"#"}',
+        '{"choices":[],"x":#}',
+        '{"index":#}',
+        '{"x":1,"x":#}',
+    ),
 ]
 ENDS = ("\n\n", "\r\r", "\r\n\r\n", "\n\n\n")
 
 
 def streams(number):
-    """A stream of runs, each of which repeats up to three events."""
+    """A stream of runs, each of which repeats up to three events. A `#` in them is a number that grows."""
     chance = random.Random(number)
     end = chance.choice(ENDS)
     for _ in range(8):
         few = chance.choices(EVENTS, k=chance.randint(1, 3))
-        yield "".join(f"data: {one}{end}" for one in few).encode() * chance.choice((1, 100))
+        run = "".join(f"data: {one}{end}" for one in few) * chance.choice((1, 100))
+        yield (
+            "".join(f"{part}{at}" for at, part in enumerate(run.split("#")[:-1])).encode() + run.split("#")[-1].encode()
+        )
 
 
 def read(dialect, body, *, learn):
@@ -78,6 +90,12 @@ def test_a_stream_reads_the_same_where_events_that_carry_nothing_are_left_out(na
         assert learned[2] == every[2] == body
         saved += every[3] - learned[3]
     assert saved > 6 * count
+
+
+@pytest.mark.parametrize("name", READ)
+def test_objects_without_a_field_of_the_api_come_as_one_frame_whatever_they_hold(name):
+    body = b"".join(b'event: x\ndata: {"a%d": %d, "b":"%d"}\n\n' % (at, at, at) for at in range(5_000))
+    assert read(client_apis()[name], body, learn=True)[3] < 500, "those of the first slice, which teaches"
 
 
 @pytest.mark.parametrize("name", READ)

@@ -39,13 +39,15 @@ STREAMS = {
     "no key": b"data: {}\n\n",
     "tiny events": b'data: {"a":1}\n\n',
     "tiny events of content": b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n',
+    "tiny events that vary": b"".join(
+        b'data: {"id":"%d","choices":[{"index":%d,"delta":{"content":"a"}}]}\n\n' % (number, number % 2)
+        for number in range(1_000)
+    ),
 }
 ROUNDS, REQUESTS = 5, 60
 SLOW = 0.02  # seconds
-BESIDE = 3
-"""The 99th percentile of others beside such a stream, in multiples of theirs without it: 2.1 to 2.5 on two cores, which
-Envoy, the gateway, the provider and both clients share.
-"""
+BESIDE = 2
+"""The 99th percentile of others beside such a stream, in multiples of theirs without it."""
 
 
 @pytest.mark.parametrize("count", [200, pytest.param(2_000, marks=pytest.mark.exhaustive)])
@@ -112,7 +114,7 @@ def test_others_are_served_while_a_provider_sends_nothing_as_fast_as_it_can(
 ) -> None:
     """Others got 2 answers in 10 s."""
     sizes: list[int] = []
-    with noise.sending(pattern * (65_536 // len(pattern))) as url:
+    with noise.sending(pattern * max(1, 65_536 // len(pattern))) as url:
         gateway = start(YAML % (url, url, "1GiB"))
         before, then = _percentiles(gateway, model, sizes)
     assert then < BESIDE * before

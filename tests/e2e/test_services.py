@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 import httpx
 import pytest
 
+from extproc.wire.outbound.breaker import FAILURES, PAUSE
 from tests.doubles.answers import Refused
 from tests.doubles.credentials import Asked, Keys, aws
 from tests.e2e.conftest import KEY, Gateway, eventually, run_gateway
@@ -366,14 +367,19 @@ def test_a_service_that_hangs_holds_five_requests_only(
     gateway: Gateway, provider: Scripted, services: tuple[Services, str]
 ):
     services[0].fault = slow
-    answers = [send(gateway, "x", "hang").status_code for _ in range(9)]
+    answers = [send(gateway, "x", "hang").status_code for _ in range(FAILURES)]
+    began = time.monotonic()
+    answers += [send(gateway, "x", "hang").status_code for _ in range(9 - FAILURES)]
+    took, probes, due = time.monotonic() - began, 0, PAUSE
+    while due + 0.2 <= took:  # each probe waits for its pause, and holds its request for the service's time limit
+        probes, due = probes + 1, due + 0.2 + PAUSE * 2 ** (probes + 1)
     assert answers == [503] * 9
     failed = {
         reason: gateway.metric("extproc_guardrail_failures_total", guardrail="hang", reason=reason)
         for reason in ("timeout", "unavailable")
     }
     assert failed["timeout"] + failed["unavailable"] == 9
-    assert 5 <= failed["timeout"] <= 6
+    assert FAILURES <= failed["timeout"] <= FAILURES + probes
     services[0].fault = None
     eventually(lambda: send(gateway, "x", "hang").status_code == 200)
 

@@ -104,3 +104,28 @@ def test_an_event_over_its_limit_in_small_pieces_is_something():
     body = b'data: {"a":"' + b"x" * (512 << 10) + b'"}\n\n'
     pieces = [body[at : at + 100] for at in range(0, len(body), 100)]
     assert joined(steps(Intake(SSE(4 << 10, empty_limit=64 << 10)), *pieces)) == body
+
+
+def test_an_answer_whose_bytes_wait_pauses_when_it_took_more_than_its_share(monkeypatch):
+    """An eighth of the loop's time, and a quarter of a second ahead. An answer without more bytes never pauses."""
+    clock, spent = [0.0], [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.thread_time", lambda: spent[0])
+    intake = Intake(SSE())
+    intake.take(b'data: {"x":"y"}\n\n' * 100_000, False)
+    pauses, steps = 0.0, 0
+    while intake.more and steps < 2_000:
+        events, steps = intake.take(b"", False), steps + 1
+        spent[0] += 0.0004
+        clock[0] += 0.0004
+        intake.pace(events)
+        pauses += intake.pause
+        clock[0] += intake.pause
+    assert spent[0] / clock[0] == pytest.approx(0.125 * (1 + 0.25 / clock[0]), rel=0.01)
+    assert pauses > 0
+    events = intake.take(b"", False)
+    while intake.more:
+        events = intake.take(b"", False)
+    spent[0] += 1.0
+    intake.pace(events)
+    assert intake.pause == 0.0

@@ -133,6 +133,8 @@ class _Process(Call):
 
     async def go_on(self) -> Sequence[bytes]:
         """See `transport.Lengthy`."""
+        if (pause := self._attachment.pause) > 0.0:
+            await asyncio.sleep(pause)
         return await self._take(wire.go_on(self._attachment))
 
     async def _take(self, step: Coroutine[Any, Any, Sequence[bytes]]) -> Sequence[bytes]:

@@ -200,6 +200,11 @@ class _Steps:
         return self._intake.more
 
     @property
+    def pause(self) -> float:
+        """Seconds until the next step may begin."""
+        return self._intake.pause
+
+    @property
     def over(self) -> bool:
         return self.failed or self._intake.ended
 
@@ -238,6 +243,7 @@ class Stream(_Steps):
                     out.append(contract.EVENTS_EVENT + b"%d\n\n" % (event.events - 1))
         if self._unwrap is None:
             self._intake.learn(events, self._reads, self._texts_at)
+        self._intake.pace(events)
         if problem:
             self._say([Failed(problem)], out)
             self.failed = True
@@ -306,6 +312,7 @@ class Unwrapping(_Steps):
         if not self._ended and (problem or self._intake.ended):
             out.append(self._fail(problem or _CUT))
         self.failed = self.failed or bool(problem)
+        self._intake.pace(events)
         return b"".join(out)
 
     def _event(self, event: Frame) -> bytes:

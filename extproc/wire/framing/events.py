@@ -96,6 +96,11 @@ class AnswerReader:
         """True when the body may leave longer or shorter than it came. A stream may: it can end early with an error."""
         return not self._plain or bool([True for stage, *_ in self._stages if stage.changes_length])
 
+    @property
+    def pause(self) -> float:
+        """Seconds until the next step may begin."""
+        return self._intake.pause
+
     def close(self) -> None:
         """The answer is over, whole or not."""
         if isinstance(self._framing, WholeBody):
@@ -112,8 +117,6 @@ class AnswerReader:
         if end and intake.broken and answer.report is not None:
             answer.report.error = PROVIDER_BAD_ANSWER.code
         report, given = answer.report, events
-        paced = len(events) == intake.turn
-        began = time.thread_time() if paced else 0.0
         then = time.perf_counter()
         if self._parses:
             for event in events:
@@ -134,8 +137,7 @@ class AnswerReader:
         if self._merges and report is not None:
             facts = exchange.request.dialect.answers
             intake.learn(given, facts.reads, facts.texts_at, guarded=self._guarded)
-        if paced:
-            intake.pace(time.thread_time() - began)
+        intake.pace(given)
         if end:
             if self._array is not None:
                 out.append(self._array.end())

@@ -8,6 +8,7 @@ bounded by a step, and a slow reader pushes back to the provider.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Collection, Sequence
 
 from extproc.wire.framing import BOM, Frame, Framing
@@ -23,6 +24,11 @@ LEAST = 8
 """Events of a turn where each costs much, as under guardrails."""
 _LONG, _SHORT = 0.0005, 0.0002
 """Seconds of CPU above which a turn gets fewer events, and below which it gets more."""
+_SHARE, _AHEAD = 0.125, 0.25
+"""Share of the loop's time that one answer may take where its bytes wait, and the seconds that it may be ahead of that:
+usual answers are not slowed, and one that comes as fast as its provider can send leaves others the rest.
+"""
+_MOST_SPENT = 0.005  # seconds of CPU that a step counts at most: others may have had the loop while it waited
 SLICE = 16 << 10
 """Bytes of one answer that are cut into events in one turn."""
 
@@ -30,9 +36,12 @@ SLICE = 16 << 10
 class Intake:
     """Cuts one answer into steps of at most `TURN` events. `more`: a further step waits. `ended`: the latest step was
     the last. `rest`: the event at the end that is not whole, if there is one. `turn`: the most events of the next step.
+    `pause`: seconds until the next step may begin.
     """
 
     __slots__ = (
+        "_began",
+        "_due",
         "_ends",
         "_events",
         "_framing",
@@ -42,6 +51,7 @@ class Intake:
         "ended",
         "lead",
         "more",
+        "pause",
         "rest",
         "turn",
     )
@@ -50,8 +60,11 @@ class Intake:
         self.more = self.ended = False
         self.lead: bytes | None = None  # first bytes of the body
         self.rest: Frame | None = None
+        self.pause = 0.0
         self._framing = framing
         self.turn = TURN
+        self._began = -1.0  # CPU time at the begin of a step behind which another waits
+        self._due = 0.0  # when the answer has its share for all that it took
         self._inflate = inflate
         # bytes of a plain answer only add up
         self._slice = sys.maxsize if isinstance(framing, WholeBody) else SLICE
@@ -76,18 +89,26 @@ class Intake:
             events, self._events = events[: self.turn], events[self.turn :]
         self.more = bool(self._events) or self._has_bytes
         self.ended = self._ends and not self.more
+        self.pause = 0.0
+        self._began = time.thread_time() if self.more else -1.0
         return events
 
     @property
     def _has_bytes(self) -> bool:
         return bool(self._waiting) or (self._inflate is not None and self._inflate.more)
 
-    def pace(self, seconds: float) -> None:
-        """Take in the CPU of a step with as many events as a turn may have."""
+    def pace(self, events: Sequence[Frame]) -> None:
+        """Take in the CPU of a step with these events: how many the next turn may have, and when it may begin."""
+        if self._began < 0.0:
+            return
+        seconds = min(time.thread_time() - self._began, _MOST_SPENT)
         if seconds > _LONG:
-            self.turn = max(LEAST, self.turn // 2)
+            self.turn = max(LEAST, min(self.turn, len(events)) // 2)
         elif seconds < _SHORT:
             self.turn = min(TURN, self.turn * 2)
+        now = time.monotonic()
+        self._due = max(self._due, now) + seconds / _SHARE
+        self.pause = max(0.0, self._due - now - _AHEAD)
 
     def learn(
         self,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from typing import Any
 
 from msgspec import UNSET
@@ -109,8 +110,8 @@ class SSE:
             ):
                 known.append(raw)
                 # a CR at the end may be half a CRLF
-                row = b"|".join([re.escape(one) + rb"(?!\n|\Z)" * one.endswith(b"\r") for one in known])
-                self._row = re.compile(rb"(?:%b)++" % row).match
+                row = [re.escape(one) + rb"(?!\n|\Z)" * one.endswith(b"\r") for one in known]
+                self._row = re.compile(rb"(?:%b)++" % b"|".join([*row, _nothing(frozenset(reads), guarded)])).match
 
     def learn_runs(self, events: Sequence[Frame], places: Sequence[Place]) -> None:
         """Note events that say nothing but a text at one of the `places`: those in a row are one frame from now on."""
@@ -261,6 +262,20 @@ class SSE:
         events.append(Frame(raw, b"\n".join(_DATA.findall(lines, *span)) if text else None, EMPTY))
         self.empty += len(raw)
         return end
+
+
+@cache
+def _nothing(reads: Collection[str], guarded: bool) -> bytes:
+    """The pattern of an event whose object has no more than empty lists in the fields of `reads`, whatever its other
+    names and values. With `guarded`, these are no text and no long number, which guardrails search.
+    """
+    read = rb'(?:%b)"' % b"|".join([re.escape(one).encode() for one in sorted(reads)])
+    text = rb'[^"\\\x00-\x1f\x80-\xff]*+"'
+    value = rb"(?:-?(?:0|[1-9][0-9]{0,5})(?:\.[0-9]{1,6})?|true|false|null|\[\]|\{\}%b)" % (
+        b"" if guarded else rb'|"' + text
+    )
+    pair = rb'"(?:%b:[ ]?\[\]|(?!%b)%b:[ ]?%b)' % (read, read, text, value)
+    return rb"(?:(?:event|id|retry):[^\r\n]*+\n)*+data:[ ]?\{%b(?:,[ ]?%b)*+\}\n\n" % (pair, pair)
 
 
 def carries_nothing(event: Frame, reads: Collection[str], *, guarded: bool = False) -> bool:
