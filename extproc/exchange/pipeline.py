@@ -49,6 +49,7 @@ from extproc.routing import stages as routing
 from extproc.routing.catalog import Catalog, Route
 from extproc.routing.named import Ungranted
 from extproc.settings.config import Settings
+from extproc.tools.brake import stages as brake
 from extproc.tools.taint import Tainted
 from extproc.wire.framing.events import Events, EventStage
 from extproc.words.actions import Continue, LocalReply
@@ -186,6 +187,7 @@ def build(settings: Settings, services: Services) -> Pipeline:
         Route(catalog),
         authorize,
         CountTokens(catalog),
+        *brake.brake(settings, services),
         select,
         *([Tainted(services.taint)] if settings.mcp is not None else []),
         guard_input,

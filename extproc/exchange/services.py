@@ -18,6 +18,7 @@ from extproc.operate.reports.reports import Reporter
 from extproc.operate.telemetry.metrics import Telemetry
 from extproc.routing.history import History
 from extproc.stores import Counters
+from extproc.tools.brake import Runs
 from extproc.tools.taint import Taint
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Services:
     history: History = field(init=False)  # findings of tries
     books: Books = field(init=False)  # hold charges until their rows are written
     taint: Taint = field(init=False)  # runs in which an untrusted tool answered by MCP
+    runs: Runs = field(default_factory=Runs)  # the latest results of runs, for the brake
 
     def __post_init__(self) -> None:
         self.leases, self.history = Leases(self.counters), History(self.now)

@@ -34,6 +34,7 @@ _FREE = {
     "teams",
     "groups",
     "guardrails",
+    "brake",
     "attach",
     "foreign_objects",
 }

@@ -37,6 +37,7 @@ from extproc.settings.limits import LimitsSettings
 from extproc.settings.listener import AttachSettings, ListenerSettings, Port
 from extproc.settings.signon import OIDCSettings
 from extproc.settings.stores import StoresSettings
+from extproc.tools.brake.settings import BrakeSettings
 from extproc.tools.mcp.settings import MCPSettings
 from extproc.upstream.prices import DatedPriceSettings
 from extproc.upstream.providers import ProviderSettings
@@ -309,6 +310,7 @@ class Settings(Section):
     attribution: AttributionSettings = AttributionSettings()
     budgets: Sequence[BudgetSettings] = Field((), description="Limits on requests, tokens, USD or concurrency.")
     guardrails: Sequence[GuardrailEntry] = Field((), description="Checks of the text in requests and answers.")
+    brake: BrakeSettings | None = Field(None, description="A brake for agents that loop. Default: none.")
     cache: CacheSettings = CacheSettings()
     mcp: MCPSettings | None = Field(None, description="The MCP gateway. Default: none.")
     foreign_objects: Literal["refuse", "allow"] | Annotated[Sequence[str], Field(max_length=1000)] = Field(

@@ -24,6 +24,7 @@ from extproc.words.dialect import (
     Listed,
     Report,
     Result,
+    Step,
     Text,
     Tooling,
     Withheld,
@@ -188,6 +189,7 @@ class Tools:
 
     tooling: Callable[[Body], Tooling] = lambda _body: Tooling()  # the tools of a request
     results: Callable[[Body], Iterator[Result]] = lambda _body: iter(())  # the results of tools in it
+    steps: Callable[[Body], Sequence[Step]] = lambda _body: ()  # what happened since the user's last turn
     without: Callable[[Body, Withheld], Without] = lambda _body, _withheld: ({}, [])  # it without withheld tools
 
 

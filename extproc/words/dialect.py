@@ -359,6 +359,17 @@ class Tooling:
 
 
 @dataclass(slots=True)
+class Step:
+    """One call of a tool since the user's last turn. `tool` is empty for an answer of the model without a call, and
+    None for a result whose call stands elsewhere.
+    """
+
+    tool: str | None
+    arguments: Any = None
+    result: Any = None
+
+
+@dataclass(slots=True)
 class Result:
     """The result of a tool in a request, which stands at `holder[key]`. `written(text)` is what stands there with a
     text in its place, and nothing else of the result. None: it cannot be replaced.

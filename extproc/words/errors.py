@@ -59,6 +59,7 @@ METHOD_NOT_ALLOWED = Kind(405, "invalid_request_error", "method_not_allowed")
 BODY_TOO_LARGE = Kind(413, "invalid_request_error", "body_too_large")
 UNSUPPORTED_ENCODING = Kind(415, "invalid_request_error", "unsupported_encoding")
 RATE_LIMITED = Kind(429, "rate_limit_error", "rate_limited")
+RUN_LOOPING = Kind(429, "rate_limit_error", "run_looping")
 PROVIDER_CREDENTIAL_REJECTED = Kind(502, "api_error", "provider_credential_rejected")
 PROVIDER_BAD_ANSWER = Kind(502, "api_error", "provider_bad_answer")
 MCP_CREDENTIAL_REJECTED = Kind(502, "api_error", "mcp_credential_rejected")
@@ -75,7 +76,7 @@ PROVIDER_TIMEOUT = Kind(504, "api_error", "provider_timeout")
 
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, Kind))
 
-_FINAL = frozenset((PROVIDER_CREDENTIAL_REJECTED,))  # refusals that end the client's retries at any status
+_FINAL = frozenset((PROVIDER_CREDENTIAL_REJECTED, RUN_LOOPING))  # refusals that end the client's retries at any status
 
 FINAL: Mapping[str, str] = {"x-should-retry": "false"}
 """Ends the retries of clients. The SDKs that Stainless generates (OpenAI's, Anthropic's and others) heed it before the

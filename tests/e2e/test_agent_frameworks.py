@@ -23,6 +23,7 @@ YAML = """
 providers: {claude: {kind: anthropic, base_url: "{mock_anthropic}", api_key: env:EXTPROC_DEMO_KEY}}
 models: {gpt-5.4-mini: {provider: claude, model: claude-sonnet-5, max_output_tokens: 1000}}
 consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}]
+brake: {repeats: 3}
 stores: {counters: "memory:"}
 """
 

@@ -49,6 +49,7 @@ consumers:
   - {name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}
 budgets:
   - {name: tokens-per-minute, per: [consumer], unit: tokens, limit: 1000000, window: minute}
+brake: {repeats: 3}
 stores: {counters: "memory:"}
 """
 MOCKS = ("openai", "anthropic", "groq", "gemini", "bedrock")

@@ -89,7 +89,7 @@ _READ = frozenset(shapes.Event.__struct_encode_fields__)
 _TEXTS = tuple(("delta", field) for field in ("text", "thinking", "partial_json"))
 answers = AnswerFacts(usage_at=(("message", "usage"), ("usage",)), reads=_READ, texts_at=_TEXTS, comments=True)
 offers = Offers(
-    tools=Tools(view.tooling, view.results, view.without_tools),
+    tools=Tools(view.tooling, view.results, view.steps, view.without_tools),
     stored=Stored(objects=ask.OBJECTS, keeps=keeps),
     reuse=Reuse(
         asides=plain.ASIDES,

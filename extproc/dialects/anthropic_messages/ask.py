@@ -15,7 +15,7 @@ from extproc.dialects._effort import asked
 from extproc.dialects._named import EACH, ROUTERS
 from extproc.dialects._refusals import wrong
 from extproc.dialects._tooling import kept, known, name_of, objects
-from extproc.dialects._view import Answered, Node, View
+from extproc.dialects._view import Answered, Call, Node, View
 from extproc.words.api import Objects
 from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint, Fields
 from extproc.words.messages import Effort
@@ -193,9 +193,9 @@ class MessagesView(View):
     def is_result(self, node: Node) -> bool:
         return node.get("type") == _RESULT
 
-    def calls_in(self, node: Node) -> Sequence[tuple[Any, str]]:
+    def calls_in(self, node: Node) -> Sequence[Call]:
         called = name_of(node.get("type")).endswith("tool_use")
-        return ((name_of(node.get("id")), name_of(node.get("name"))),) if called else ()
+        return (Call(name_of(node.get("name")), node.get("input"), (name_of(node.get("id")),)),) if called else ()
 
     def results_in(self, node: Node, names: Mapping[Any, str]) -> Sequence[Answered]:
         """Results of Anthropic's own tools cannot be written anew."""

@@ -101,7 +101,7 @@ _READ = frozenset(shapes.Response.__struct_encode_fields__)
 _TEXTS = (("candidates", 0, "content", "parts", 0, "text"),)
 answers = AnswerFacts(usage_at=(("usageMetadata",),), usage_key=report.USAGE_KEY, reads=_READ, texts_at=_TEXTS)
 offers = Offers(
-    tools=Tools(view.tooling, view.results, view.without_tools),
+    tools=Tools(view.tooling, view.results, view.steps, view.without_tools),
     stored=Stored(objects=ask.OBJECTS),
     reuse=Reuse(
         asides=frozenset(("labels", "serviceTier")),

@@ -14,7 +14,7 @@ from extproc.dialects._conversation import count, effort_of, ends, inner
 from extproc.dialects._effort import asked
 from extproc.dialects._refusals import wrong
 from extproc.dialects._tooling import kept, known, name_of, objects
-from extproc.dialects._view import Answered, Node, View
+from extproc.dialects._view import Answered, Call, Node, View
 from extproc.dialects.gemini_generate_content import spelling, tooling
 from extproc.dialects.gemini_generate_content.media import FILES_API
 from extproc.dialects.gemini_generate_content.schema import json_schema
@@ -187,12 +187,12 @@ class GeminiView(View):
     def is_result(self, node: Node) -> bool:
         return "functionResponse" in node
 
-    def calls_in(self, node: Node) -> Sequence[tuple[Any, str]]:
+    def calls_in(self, node: Node) -> Sequence[Call]:
         """A result names its call by the id, or by the name of the function alone."""
         if not isinstance(call := node.get("functionCall"), dict):
             return ()
         name = name_of(call.get("name"))
-        return (name_of(call.get("id")), name), ((_FUNCTIONS, name), name)
+        return (Call(name, call.get("args"), (name_of(call.get("id")), (_FUNCTIONS, name))),)
 
     def results_in(self, node: Node, names: Mapping[Any, str]) -> Sequence[Answered]:
         """Results of Google's own tools cannot be written anew."""

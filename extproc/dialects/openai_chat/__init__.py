@@ -44,7 +44,7 @@ _TEXTS = (
 )
 answers = AnswerFacts(usage_at=(("usage",),), reads=_READ, texts_at=_TEXTS, comments=True)
 offers = Offers(
-    tools=Tools(view.tooling, view.results, view.without_tools),
+    tools=Tools(view.tooling, view.results, view.steps, view.without_tools),
     stored=Stored(objects=ask.OBJECTS),
     reuse=Reuse(
         asides=plain.ASIDES,

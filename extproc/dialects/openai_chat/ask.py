@@ -16,7 +16,7 @@ from extproc.dialects._named import EACH, ROUTERS
 from extproc.dialects._refusals import wrong
 from extproc.dialects._safety import read_safety
 from extproc.dialects._tooling import kept, known, name_of, objects
-from extproc.dialects._view import Answered, Node, View
+from extproc.dialects._view import Answered, Call, Node, View
 from extproc.dialects.openai_chat.shapes import MAX_CHOICES
 from extproc.words.api import Objects
 from extproc.words.dialect import IMAGE_OUTPUT, NO_ENDPOINT, SAFETY, Ask, Endpoint, Fields
@@ -183,11 +183,15 @@ class ChatView(View):
     def is_result(self, node: Node) -> bool:
         return node.get("role") in ("tool", "function")
 
-    def calls_in(self, node: Node) -> Sequence[tuple[Any, str]]:
+    def calls_in(self, node: Node) -> Sequence[Call]:
         if "tool_calls" not in node:
             return ()
         calls = [(call.get("id"), call.get(kind)) for call in objects(node["tool_calls"]) for kind in _CALLED]
-        return [(name_of(id), name_of(called.get("name"))) for id, called in calls if isinstance(called, dict)]
+        return [
+            Call(name_of(called.get("name")), called.get("arguments", called.get("input")), (name_of(id),))
+            for id, called in calls
+            if isinstance(called, dict)
+        ]
 
     def results_in(self, node: Node, names: Mapping[Any, str]) -> Sequence[Answered]:
         if not self.is_result(node):

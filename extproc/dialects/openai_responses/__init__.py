@@ -76,7 +76,7 @@ _READ = report.FIELDS | provider_stream.FIELDS
 _TEXTS = (("delta",),)
 answers = AnswerFacts(usage_at=(("response", "usage"), ("usage",)), reads=_READ, texts_at=_TEXTS, comments=True)
 offers = Offers(
-    tools=Tools(view.tooling, view.results, view.without_tools),
+    tools=Tools(view.tooling, view.results, view.steps, view.without_tools),
     stored=Stored(objects=replace(ask.OBJECTS, turns=turns.ResponsesTurns()), keeps=keeps),
     reuse=Reuse(
         asides=plain.ASIDES,

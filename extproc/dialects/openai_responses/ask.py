@@ -20,7 +20,7 @@ from extproc.dialects._named import EACH, ROUTERS
 from extproc.dialects._refusals import wrong
 from extproc.dialects._safety import read_safety
 from extproc.dialects._tooling import kept, known, name_of, objects
-from extproc.dialects._view import Answered, Node, View
+from extproc.dialects._view import Answered, Call, Node, View
 from extproc.dialects.openai_responses.shapes import is_ours
 from extproc.words.api import Objects
 from extproc.words.dialect import NO_ENDPOINT, SAFETY, Ask, Endpoint, Fields, Tooling
@@ -70,6 +70,7 @@ _OURS = ("function", "custom", "namespace")  # tools that the client runs, and g
 _STATE = frozenset(("item_reference", "compaction", "compaction_trigger", "configuration_update"))
 _TEXTS = frozenset(("input_text", "output_text", "refusal", "summary_text", "reasoning_text", "text"))
 _RESULTS = ("function_call_output", "custom_tool_call_output")
+_ARGUMENTS = ("arguments", "input")  # of calls of functions, and of custom tools
 
 
 class ResponsesView(View):
@@ -230,11 +231,17 @@ class ResponsesView(View):
     def is_result(self, node: Node) -> bool:
         return node.get("type") in _RESULTS
 
-    def calls_in(self, node: Node) -> Sequence[tuple[Any, str]]:
+    def calls_in(self, node: Node) -> Sequence[Call]:
+        """A call of one of the provider's own tools is an item with its result, and as a whole its arguments."""
         type = name_of(node.get("type"))
         if not type.endswith("_call"):
             return ()
-        return ((name_of(node.get("call_id")), name_of(node.get("name")) or type.removesuffix("_call")),)
+        given = next((node[name] for name in _ARGUMENTS if name in node), node)
+        tool = name_of(node.get("name")) or type.removesuffix("_call")
+        return (Call(tool, given, (name_of(node.get("call_id")),)),)
+
+    def says(self, turn: Node) -> bool:
+        return turn.get("type", "message") == "message" and super().says(turn)
 
     def results_in(self, node: Node, names: Mapping[Any, str]) -> Sequence[Answered]:
         """Items of the provider's own tools hold their results, and cannot be written anew."""

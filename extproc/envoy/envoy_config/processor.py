@@ -29,7 +29,15 @@ _ANSWER = 10.0  # seconds
 MESSAGE_TIMEOUT = seconds(_ANSWER)
 """Time limit for one answer of the processor; Envoy's default of 200 ms is less than a guardrail may take."""
 
-_REQUEST_HEADERS = (":method", ":path", "content-type", "content-encoding", "content-length", "x-request-id")
+_REQUEST_HEADERS = (
+    ":method",
+    ":path",
+    "content-type",
+    "content-encoding",
+    "content-length",
+    "x-request-id",
+    "traceparent",
+)
 # response headers that the gateway reads, beside those that requests have too
 _RESPONSE_HEADERS = (":status", "retry-after", "x-should-retry")
 

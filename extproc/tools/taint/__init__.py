@@ -20,6 +20,7 @@ import msgspec
 
 from extproc.stores import Counters, read_notes
 from extproc.words.exchange import Exchange
+from extproc.words.runs import LABELS
 
 BOARD = "taint"
 TTL = 3600.0
@@ -27,7 +28,6 @@ TTL = 3600.0
 MOST = 20_000
 """Runs that are known at a time. Beyond them the oldest is forgotten."""
 _MOST_TOOLS = 8  # names of a run, for messages and the log
-_RUNS = ("run", "session")
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -101,7 +101,7 @@ def _keys(exchange: Exchange) -> tuple[str, ...]:
     """The names of the run: the one to look at first. All that a consumer does is a run, too."""
     consumer = exchange.consumer.name
     whole = _digest("consumer", consumer)
-    for label in _RUNS:
+    for label in LABELS:
         if value := exchange.money.labels.get(label):
             return _digest(label, consumer, value), whole
     return (whole,)

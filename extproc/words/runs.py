@@ -1,0 +1,23 @@
+"""The run that an exchange belongs to, as its client names it. A run belongs to its consumer."""
+
+from __future__ import annotations
+
+from extproc.words.exchange import Exchange, Key
+
+LABELS = ("run", "session")
+"""Labels that name a run, the first one first. `attribution.session` are headers that set the second."""
+NAMED: Key[str] = Key("run")
+"""A `traceparent` in the message itself, as MCP has it in `_meta`."""
+_PARTS = 4  # of a traceparent: version, trace, span, flags
+_TRACE = 32  # hexadecimal digits
+
+
+def run_of(exchange: Exchange) -> str:
+    """The label `run`, else `session`, else the trace that the client's `traceparent` names; empty without any."""
+    labels = getattr(exchange.money, "labels", {})
+    for name in LABELS:
+        if value := labels.get(name):
+            return str(value)
+    told = exchange.features.get(NAMED) or exchange.request.head.headers.get("traceparent", "")
+    parts = told.split("-")
+    return parts[1] if len(parts) >= _PARTS and len(parts[1]) == _TRACE and parts[1].strip("0") else ""
