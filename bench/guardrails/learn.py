@@ -1,6 +1,6 @@
 """Learns the linear models of guardrails from data outside the repository.
 
-    python -m bench.guardrails.learn injection ATTACKS.jsonl BENIGN.jsonl TEMPLATES.jsonl
+    python -m bench.guardrails.learn injection ATTACKS.jsonl BENIGN.jsonl TEMPLATES.jsonl JUDGES.jsonl
     python -m bench.guardrails.learn toxicity COMMENTS.jsonl GROUPS.jsonl BENIGN.jsonl
 
 write `extproc/guardrails/_models`. A line has `text`, `label` (1: to be found), `kind`, `source` and `licence`. Some

@@ -45,7 +45,7 @@ AGENTS = {
     "agentscope": "Apache-2.0",
     "agno": "Apache-2.0",
     "deepagents": "MIT",
-    "gpt_researcher": "Apache-2.0",
+    "gpt_researcher": "MIT",
     "gptme": "MIT",
     "haystack": "Apache-2.0",
     "khoj": "AGPL-3.0",

@@ -119,13 +119,15 @@ class PromptInjectionSettings(GuardrailSettings):
     )
     sensitivity: Sensitivity = Field(
         "medium",
-        description="Sensitivity in text other than tool results: `low` finds the fewest harmless texts and attacks, "
-        "`high` the most.",
+        description="Sensitivity in text other than tool results: `low`, `medium` or `high`. Of 1,000 jailbreaks that "
+        "people shared they find about 780, 840 and 880; of 1,000 everyday questions none, 1 and 2; of 1,000 prompts of "
+        "agents, sent as a user's message, 7, 15 and 18. docs/guardrails/quality.md has more.",
     )
     tool_results_sensitivity: Sensitivity = Field(
         "medium",
         description="Sensitivity in results of tools: mails, pages, tables, logs. Orders in them are rarely meant by "
-        "their reader, so each level finds more there than in other text.",
+        "their reader, so each level finds more there than in other text. Of 1,000 orders hidden in documents `low`, "
+        "`medium` and `high` find about 390, 450 and 590; of 1,000 harmless descriptions 3, 6 and 17.",
     )
 
     def build(self) -> PromptInjection:
