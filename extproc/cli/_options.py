@@ -8,6 +8,7 @@ from pathlib import Path
 from extproc.words.values import Secret, is_variable
 
 _DAY = 86_400
+_MOST_HOURS = 240
 _MOST_THREADS = 1024
 
 
@@ -25,12 +26,21 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def seconds(text: str) -> float:
     """The value of an option that is a time."""
+    return _number(text, _DAY, "seconds")
+
+
+def hours(text: str) -> float:
+    """The value of an option that is a number of hours."""
+    return _number(text, _MOST_HOURS, "hours")
+
+
+def _number(text: str, most: int, unit: str) -> float:
     try:
         found = float(text)
     except ValueError:
         found = -1.0
-    if not 0 <= found <= _DAY:
-        raise argparse.ArgumentTypeError(f"a number of seconds, 0 to {_DAY}, is expected")
+    if not 0 <= found <= most:
+        raise argparse.ArgumentTypeError(f"a number of {unit}, 0 to {most}, is expected")
     return found
 
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.money.ledger import Row, open_ledger
-from extproc.money.ledger.query import Query
+from extproc.money.ledger import Row
 from extproc.money.reconcile import TOKENS, Billed, BillError, Cell, Charges, Line, family
 from extproc.money.reconcile.compare import CAUSES, Book, Charged, compare
-from extproc.operate.admin.api import admin_app
-from extproc.operate.admin.doors import HTTPThread
-from tests.admin.fakes import FakeSources
 from tests.reconcile.invoice import KINDS, MODELS, Invoice, serve
 
 DAYS = ("2026-11-02", "2026-11-03")
@@ -58,33 +54,6 @@ class Gateway:
             self.record(day, model, tokens, self.invoice.bill(day, self.key, model, tokens), **more)
 
 
-@pytest.fixture
-def serving(tmp_path):
-    """Starts the admin API of a gateway, over a ledger of SQLite, and gives its address."""
-    threads, ledgers = [], []
-
-    def start(gateway):
-        ledger = open_ledger(f"sqlite:{tmp_path}/ledger.db")
-        ledgers.append(ledger)
-        ledger.writer.start()
-        for row in gateway.rows:
-            assert ledger.writer.add(row)
-        ledger.writer.stop()
-        sources = FakeSources()
-        sources.usage = lambda parameters: ledger.usage(Query.parse(parameters, datetime.now(UTC))).json()
-        thread = HTTPThread()
-        port = thread.add(lambda: admin_app(sources, None), "127.0.0.1", 0)
-        thread.start()
-        threads.append(thread)
-        return f"http://127.0.0.1:{port}"
-
-    yield start
-    for thread in threads:
-        thread.stop()
-    for ledger in ledgers:
-        ledger.close()
-
-
 def plant(gateway: Gateway, requests: int) -> dict[str, Decimal]:
     """Requests with differences of each cause, and the USD of each: a model and day have one or two causes."""
     first, second, third, fourth = MODELS[gateway.invoice.report]
@@ -123,7 +92,7 @@ def plant(gateway: Gateway, requests: int) -> dict[str, Decimal]:
 
 @pytest.mark.parametrize("requests", [100, pytest.param(25_000, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("report", MODELS)
-def test_every_planted_difference_is_found_with_its_cause_and_its_amount(report, requests, serving, run, tmp_path):
+def test_every_planted_difference_is_found_with_its_cause_and_its_amount(report, requests, serve_ledger, run, tmp_path):
     invoice = Invoice(report)
     gateway = Gateway(invoice, "key-of-the-gateway")
     planted = plant(gateway, requests)
@@ -131,7 +100,7 @@ def test_every_planted_difference_is_found_with_its_cause_and_its_amount(report,
     folder = tmp_path / "report"
     folder.mkdir()
     invoice.write(folder)
-    more = ("--url", serving(gateway), "--file", folder, "--key", "key-of-the-gateway=main")
+    more = ("--url", serve_ledger(gateway.rows), "--file", folder, "--key", "key-of-the-gateway=main")
     status, out, err = run(report, *RANGE, *more)
     found = json.loads(out)
     assert (status, err) == (1, "")
@@ -153,7 +122,7 @@ def test_every_planted_difference_is_found_with_its_cause_and_its_amount(report,
 
 
 @pytest.mark.parametrize("report", MODELS)
-def test_an_invoice_that_agrees_is_within_the_tolerance(report, serving, run, tmp_path):
+def test_an_invoice_that_agrees_is_within_the_tolerance(report, serve_ledger, run, tmp_path):
     gateway = Gateway(Invoice(report), "k")
     for day in DAYS:
         for model in MODELS[report]:
@@ -163,7 +132,7 @@ def test_an_invoice_that_agrees_is_within_the_tolerance(report, serving, run, tm
     gateway.record(DAYS[0], first, gateway.draw(), Decimal(0), cache="hit")
     gateway.record(DAYS[0], first, {}, Decimal(0), usage_source="none", status=429, outcome="error")
     gateway.invoice.write(tmp_path)
-    more = ("--url", serving(gateway), "--file", tmp_path, "--provider", "main")
+    more = ("--url", serve_ledger(gateway.rows), "--file", tmp_path, "--provider", "main")
     status, out, _ = run(report, *RANGE, *more)
     found = json.loads(out)
     assert (status, found["percent"]) == (0, "0.0000")
@@ -172,12 +141,12 @@ def test_an_invoice_that_agrees_is_within_the_tolerance(report, serving, run, tm
 
 
 @pytest.mark.parametrize("report", ["openai", "anthropic"])
-def test_a_report_is_read_page_by_page_from_its_api(report, serving, run, monkeypatch):
+def test_a_report_is_read_page_by_page_from_its_api(report, serve_ledger, run, monkeypatch):
     monkeypatch.setenv("ADMIN_KEY", "sk-admin")
     gateway = Gateway(Invoice(report), "k")
     for day in DAYS:
         gateway.forward(day, next(iter(MODELS[report])), 5)
-    url = serving(gateway)
+    url = serve_ledger(gateway.rows)
     with serve(gateway.invoice, "sk-admin") as (base, asked):
         more = ("--url", url, "--provider", "main", "--admin-key", "env:ADMIN_KEY", "--base-url", base)
         status, out, err = run(report, *RANGE, *more)

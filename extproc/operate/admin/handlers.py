@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from starlette.responses import Response
 
+from extproc.money.ledger.focus import cell
 from extproc.operate.admin import answers, questions
 from extproc.operate.admin.guard import JSON
 from extproc.operate.admin.handling import Call, given, readable
@@ -20,8 +20,6 @@ from extproc.operate.reports import ReportError
 if TYPE_CHECKING:
     from extproc.operate.admin.signon import SignOn
 
-_UNSEEN = " \n\u00a0\u200b\u3000\ufeff"  # characters before the first one that shows
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet would compute
 _NUMBERS = answers.Numbers.__struct_fields__
 
 
@@ -48,19 +46,11 @@ def as_csv(report: Mapping[str, Any]) -> str:
     out = io.StringIO()
     writer = csv.writer(out)
     fields: Sequence[str] = report["group_by"]
-    writer.writerow([_cell(name) for name in ("start", "end", *fields, *_NUMBERS)])
+    writer.writerow([cell(name) for name in ("start", "end", *fields, *_NUMBERS)])
     for row in report["data"]:
         group = [row["group"].get(name) for name in fields]
-        writer.writerow([_cell(value) for value in (row["start"], row["end"], *group, *(row[n] for n in _NUMBERS))])
+        writer.writerow([cell(value) for value in (row["start"], row["end"], *group, *(row[n] for n in _NUMBERS))])
     return out.getvalue()
-
-
-def _cell(value: object) -> str:
-    text = "" if value is None else str(value)
-    bare = text.lstrip(" \n")
-    # Spreadsheets of some languages compute the full-width and small forms of the signs too.
-    folded = unicodedata.normalize("NFKC", text.lstrip(_UNSEEN)[:1])
-    return f"'{text}" if bare.startswith(_FORMULA) or folded.startswith(_FORMULA) else text
 
 
 def latency(call: Call) -> Any:
