@@ -11,5 +11,5 @@ PROVIDER = Provider(
     models={"openai_responses": ("deepseek-v4-*",)},
     more=("thinking", "max_tokens"),
     catalogue="deepseek",
-    example=("{kind: deepseek, api_key: env:DEEPSEEK_API_KEY}", "deepseek-chat"),
+    example=("{kind: deepseek, api_key: env:DEEPSEEK_API_KEY}", "deepseek-v4-flash"),
 )
