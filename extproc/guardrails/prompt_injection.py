@@ -88,7 +88,7 @@ _LEAST_SPOKEN = 0.1  # share of tokens that are words
 _FOREIGN = 0.5  # share of words in other letters above which the language is another one
 _SAMPLE = 512  # characters at the beginning of a text that tell its language
 _SHIFTS = {"low": 1.0, "medium": 0.0, "high": -0.7}
-_TOOL_SHIFTS = {"low": 0.0, "medium": -0.7, "high": -1.3}
+_TOOL_SHIFTS = {"low": 0.0, "medium": -1.0, "high": -1.3}
 """Shifts of the limits by the sensitivity. bench/guardrails/quality.py measures what each of them finds."""
 _ROLES = {
     "user": ("user", ""),
@@ -127,7 +127,7 @@ class PromptInjectionSettings(GuardrailSettings):
         "medium",
         description="Sensitivity in results of tools: mails, pages, tables, logs. Orders in them are rarely meant by "
         "their reader, so each level finds more there than in other text. Of 1,000 orders hidden in documents `low`, "
-        "`medium` and `high` find about 390, 450 and 590; of 1,000 harmless descriptions 3, 6 and 17.",
+        "`medium` and `high` find about 390, 500 and 590; of 1,000 harmless descriptions 3, 6 and 17.",
     )
 
     def build(self) -> PromptInjection:
