@@ -612,6 +612,53 @@ async def test_an_answer_is_kept_where_every_choice_has_content_and_an_end(world
     assert hit(await again(gateway, QUESTION | asked)) is kept
 
 
+def message(content, stop):
+    return {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": content, "stop_reason": stop}
+
+
+def response(status, *output):
+    return {"id": "r", "object": "response", "status": status, "model": "m", "output": output}
+
+
+def candidate(*parts, **end):
+    return {"candidates": [{"content": {"role": "model", "parts": parts}, **end}]}
+
+
+WORDS, STOPPED = [{"type": "text", "text": "Ho"}], {"finishReason": "STOP"}
+SAID = {"type": "message", "id": "x", "role": "assistant", "content": [{"type": "output_text", "text": "Ho"}]}
+OTHER_APIS = {
+    "anthropic": ("/v1/messages", QUESTION | {"max_tokens": 50}),
+    "openai": ("/v1/responses", {"model": "m", "input": "Hello", "store": False}),
+    "gcp_gemini": ("/v1beta/models/m:generateContent", {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "kept"),
+    [
+        ("anthropic", message(WORDS, "end_turn"), True),
+        ("anthropic", message([], "end_turn"), False),
+        ("anthropic", message([{"type": "thinking", "thinking": "Hm", "signature": "s"}], "end_turn"), False),
+        ("anthropic", message(WORDS, None), False),
+        ("anthropic", message(WORDS, "pause_turn"), False),
+        ("openai", response("completed", SAID), True),
+        ("openai", response("completed"), False),
+        ("openai", response("completed", {"type": "reasoning", "id": "a", "summary": []}), False),
+        ("openai", response("in_progress", SAID), False),
+        ("gcp_gemini", candidate({"text": "Ho"}, **STOPPED), True),
+        ("gcp_gemini", candidate(**STOPPED), False),
+        ("gcp_gemini", candidate({"text": "Hm", "thought": True}, **STOPPED), False),
+        ("gcp_gemini", candidate({"text": "Ho"}), False),
+    ],
+)
+async def test_an_answer_of_each_api_is_kept_where_it_has_content_and_an_end(world, kind, told, kept):
+    there = f"{{kind: {kind}, base_url: 'http://127.0.0.1:1/v1', api_key: env:PATH}}"
+    gateway = world(f"providers: {{a: {there}, b: {{kind: mock}}}}\n{RULES}")
+    path, body = OTHER_APIS[kind]
+    await paid(gateway, body, told, path)
+    assert hit(await again(gateway, body, path)) is kept
+
+
 def piece(text, index=0, finish=None):
     return event({"model": "m-1", "choices": [{"index": index, "delta": {"content": text}, "finish_reason": finish}]})
 
