@@ -137,9 +137,10 @@ checkov: $(READY) ## Scan the manifests, the chart as rendered and the Dockerfil
 		kubectl kustomize k8s/$$name > build/manifests/$$(basename $$name).yaml || exit 1; done
 	$(VENV)/checkov/bin/checkov --config-file k8s/checkov.yaml --skip-download -d build/manifests
 
-focus: $(READY) ## Validate the export of usage with focus-validator
+focus: $(READY) ## Validate the export of usage with focus-validator, and read a bill in Parquet
 	$(PYTHON) -m venv $(VENV)/focus && $(VENV)/focus/bin/pip install --quiet --disable-pip-version-check . $(FOCUS)
-	FOCUS_VALIDATOR=$(VENV)/focus/bin/focus-validator $(BIN)/python -m pytest -m focus tests/cli/test_export.py
+	FOCUS_VALIDATOR=$(abspath $(VENV))/focus/bin/focus-validator \
+		$(BIN)/python -m pytest -m focus tests/cli/test_export.py tests/reconcile/bills
 
 abuse: $(READY) ## Run the tests of docs/security.md and print its tables; DATA=dir adds JSON cases from outside
 	-$(if $(DATA),EXTPROC_JSON_CASES=$(abspath $(DATA))) $(BIN)/python -m pytest -q --junitxml=$(VENV)/abuse.xml \

@@ -4,13 +4,16 @@ answered, with the fees of searches, or as the provider itself says.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.e2e.conftest import Gateway, run_gateway
+from tests.e2e.conftest import Gateway, eventually, run_gateway
 from tests.e2e.scripted import Scripted, plain, stream
 from tests.e2e.test_abuse_answers import completion, play
 
@@ -19,7 +22,9 @@ providers:
   openai: {kind: openai, base_url: "URL/v1"}
   router: {kind: openrouter, base_url: "URL/v1"}
   gemini: {kind: gcp_gemini, base_url: "URL/v1beta"}
+  reconciled: {kind: openai, base_url: "URL/v1"}
 models:
+  own: {provider: reconciled, model: gpt-4.1-mini}
   mini: {provider: openai, model: gpt-4.1-mini}
   agreed: {provider: openai, model: gpt-4.1-mini, price: {input: 100, output: 100}}
   searching: {provider: openai, model: gpt-4.1}
@@ -148,3 +153,33 @@ def test_searches_of_gemini_are_charged_by_query_or_for_the_answer(
     play(provider, plain(whole))
     found, _, _ = billed(gateway, gateway.post(path, body, timeout=30))
     assert without.expected + searches == found
+
+
+def test_a_providers_bill_is_reconciled_and_traffic_beside_the_gateway_found(
+    gateway: Gateway, provider: Scripted, extproc: Callable[..., Any], tmp_path: Path
+) -> None:
+    prices = {"gpt-4.1-mini-2025-04-14": (0.4, 1.6), "gpt-4.1-2025-04-14": (2, 8)}  # the second answers for the first
+    pages = []
+    for model in (*prices, "gpt-4.1-mini-2025-04-14"):
+        play(provider, plain(completion(model=model, usage=USED)))
+        entry = gateway.exchange_of(ask(gateway, "own"))
+        start = int(entry["time"] - entry["duration_ms"] / 1000)  # a record has the time of its end
+        kinds = zip(("input", "output"), prices[model], (100, 20), strict=True)
+        results = [
+            {"object": "organization.costs.result", "line_item": f"{model}, {kind}", "quantity": tokens}
+            | {"amount": {"value": price * tokens / 1e6, "currency": "usd"}}
+            for kind, price, tokens in kinds
+        ]
+        pages.append({"data": [{"start_time": start - start % 86_400, "results": results}], "has_more": False})
+    file = tmp_path / "costs.jsonl"
+    days = [datetime.fromtimestamp(start + hours * 3600, UTC).date() for hours in (-24, 48)]
+    whole = ("--from", days[0], "--to", days[1])
+    arguments = ("reconcile", "openai", "--file", file, "-c", gateway.file, "--provider", "reconciled", *whole)
+    file.write_text("\n".join(map(json.dumps, pages)))
+    eventually(lambda: extproc(*arguments).returncode == 0)  # rows come after the answers
+    assert "within the tolerance of 0.01 %" in extproc(*arguments).stdout
+    beside = json.dumps(pages[0]).replace("gpt-4.1-mini", "gpt-4o-mini")
+    file.write_text("\n".join([*map(json.dumps, pages), beside]))
+    done = extproc(*arguments, "--format", "json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["causes"]["beside_the_gateway"] == {"usd": f"{AT_MINI:.6f}", "cells": 1}

@@ -127,8 +127,12 @@ def test_an_invoice_that_agrees_is_within_the_tolerance(report, serve_ledger, ru
     for day in DAYS:
         for model in MODELS[report]:
             gateway.forward(day, model, 25)
+    # Another model answered, and was charged: the row names the model that was asked for.
+    first, second, *_ = MODELS[report]
+    for _ in range(5):
+        tokens = gateway.draw()
+        gateway.record(DAYS[0], first, tokens, gateway.invoice.bill(DAYS[0], "k", second, tokens))
     # What no provider bills: answers from the cache, refusals, requests that failed.
-    first = next(iter(MODELS[report]))
     gateway.record(DAYS[0], first, gateway.draw(), Decimal(0), cache="hit")
     gateway.record(DAYS[0], first, {}, Decimal(0), usage_source="none", status=429, outcome="error")
     gateway.invoice.write(tmp_path)

@@ -149,6 +149,7 @@ def _difference(cell: Cell, model: str, charges: Charges, charged: Charged) -> D
     found.note("fees", charges.cost.get("fee", ZERO))
     billed_tokens, own, unsure, unpriced = _alike(charges, charged)
     found.surplus = {kind: left for kind in TOKENS if (left := billed_tokens[kind] - own.get(kind, ZERO))}
+    found.slack = charges.slack + charged.requests * _NANO
     if not charged.requests:
         found.note("beside_the_gateway", found.billed - charges.cost.get("fee", ZERO))
         return found
@@ -157,7 +158,6 @@ def _difference(cell: Cell, model: str, charges: Charges, charged: Charged) -> D
         costs = sum((charges.cost.get(kind, ZERO) for kind in TOKENS), ZERO)
         found.note("no_quantities" if costs else "not_billed", costs - charged.cost)
         return found
-    found.slack = charges.slack + charged.requests * _NANO
 
     def worth(tokens: Mapping[Kind, Decimal]) -> Decimal:
         return sum((tokens[kind] * rate for kind, rate in rates.items() if kind in tokens), ZERO)
@@ -227,7 +227,7 @@ def _split_tokens(
 
 def _pair_models(differences: Iterable[Difference], billed: Billed) -> None:
     """Move tokens that were billed as another model of the same day and key from `beside_the_gateway` and `not_billed`
-    to `another_model`.
+    to `another_model`. Where the ledger charged the other model's price, its cost moves, and there is no difference.
     """
     for one in [each for each in differences if "not_billed" in each.causes]:
         lacking = {kind: -left for kind, left in one.surplus.items() if left < 0}
@@ -243,8 +243,17 @@ def _pair_models(differences: Iterable[Difference], billed: Billed) -> None:
         charges = billed.cells[other.cell]
         worth = sum((left * (charges.rate(kind) or ZERO) for kind, left in lacking.items()), ZERO)
         worth = min(worth, other.causes["beside_the_gateway"])
-        one.move("not_billed", "another_model", one.causes["not_billed"])
-        other.move("beside_the_gateway", "another_model", worth)
+        paid = one.causes["not_billed"] + one.causes.get("stale_price", ZERO)
+        if abs(paid + worth) <= one.slack + other.slack:  # the ledger charged the price of the model that answered
+            for cause in ("stale_price", "not_billed"):
+                one.causes.pop(cause, None)
+            one.note("rounding", paid + worth)
+            other.note("beside_the_gateway", -worth)
+            one.charged -= worth
+            other.charged += worth
+        else:
+            one.move("not_billed", "another_model", one.causes["not_billed"])
+            other.move("beside_the_gateway", "another_model", worth)
         other.surplus = {kind: left - lacking.get(kind, ZERO) for kind, left in other.surplus.items()}
         one.answered = other.model
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
 import tracemalloc
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
 from extproc.money.reconcile import Billed, BillError, kind_of
 from extproc.money.reconcile.bills import bills
 from extproc.money.reconcile.files import rows
-from tests.reconcile.invoice import MODELS
+from tests.reconcile.invoice import MODELS, Invoice
 
 RANGE = ("--from", "2026-11-01", "--to", "2026-12-01", "--format", "json")
 
@@ -99,3 +102,24 @@ def test_a_line_of_json_has_a_bound(monkeypatch, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n' + " " * 30 + "\n")
     with pytest.raises(BillError, match="a line is longer than"):
         list(rows(tmp_path / "a.jsonl"))
+
+
+@pytest.mark.focus
+def test_a_bill_in_parquet_is_that_in_csv(tmp_path):
+    """With an interpreter that has pyarrow, as `make focus` makes it."""
+    invoice = Invoice("bedrock")
+    invoice.bill(
+        "2026-11-02", "1", next(iter(MODELS["bedrock"])), {"input": 1234, "cached": 5, "write": 6, "output": 78}
+    )
+    invoice.write(tmp_path)
+    code = (
+        "import sys, pandas; from pathlib import Path; from extproc.money.reconcile.bills import bills;"
+        "from extproc.money.reconcile.files import rows; there = Path(sys.argv[1]);"
+        "data = pandas.read_csv(there / '1-cur.csv', parse_dates=['line_item_usage_start_date']);"
+        "data.to_parquet(there / '1.parquet');"
+        "read = lambda name: [line._replace(keys=(), cost=float(line.cost), quantity=float(line.quantity))"
+        " for line in bills()['bedrock'].lines(rows(there / name))];"
+        "found = read('1.parquet'); assert found == read('1-cur.csv'), found; print(len(found))"
+    )
+    python = Path(os.environ["FOCUS_VALIDATOR"]).with_name("python")
+    assert subprocess.run([python, "-c", code, tmp_path], check=True, capture_output=True, text=True).stdout == "4\n"
