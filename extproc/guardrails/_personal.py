@@ -108,11 +108,14 @@ def _iban(before: str, found: str) -> int:  # noqa: ARG001
     return 0
 
 
-_account = _context("account")
+def _named(word: str, digits: int = 0) -> Callable[[str, str], int]:
+    """Accepts a candidate behind a word of that name in the file, with so many digits at least."""
+    is_named = _context(word)
 
+    def check(before: str, found: str) -> int:
+        return len(found) if is_named(before) and sum(map(str.isdigit, found)) >= digits else 0
 
-def _bank_account(before: str, found: str) -> int:
-    return len(found) if _account(before) else 0
+    return check
 
 
 # --- identity numbers
@@ -129,22 +132,16 @@ def _ssn(before: str, found: str) -> int:
     return len(found) if named or (valid and number[0] != "9") else 0
 
 
-_id_name = _context("national_id")
-
-
-def _national_id(before: str, found: str) -> int:
-    return len(found) if _id_name(before) and sum(map(str.isdigit, found)) >= 4 else 0
-
-
 def _nino(before: str, found: str) -> int:  # noqa: ARG001
     return 0 if found[:2].upper() in ("BG", "GB", "KN", "NK", "NT", "TN", "ZZ") else len(found)
 
 
-_licence_name = _context("licence")
+_licence = _named("licence", 4)
 
 
-def _licence(before: str, found: str) -> int:
-    return len(found) if _licence_name(before) and sum(map(str.isdigit, found)) >= 4 else 0
+def _licence_or_uk(before: str, found: str) -> int:
+    uk = len(found) == 16 and found[:5].isalpha() and found[5:11].isdigit()
+    return len(found) if uk else _licence(before, found)
 
 
 # --- telephone
@@ -226,11 +223,6 @@ def _address(before: str, found: str) -> int:
     return len(found.rstrip(" ,\n")) if _address_name(before) or _has_tail(found) else 0
 
 
-def _licence_or_uk(before: str, found: str) -> int:
-    uk = len(found) == 16 and found[:5].isalpha() and found[5:11].isdigit()
-    return len(found) if uk else _licence(before, found)
-
-
 def _address_or_box(before: str, found: str) -> int:
     return len(found) if found[:1] in "pP" and "box" in found.lower() else _address(before, found)
 
@@ -250,13 +242,13 @@ def types(regions: Sequence[str]) -> Sequence[Type]:
 _CHECKS: Final[Mapping[str, Callable[[str, str], int]]] = {
     "accept": _accept,
     "address_or_box": _address_or_box,
-    "bank_account": _bank_account,
+    "bank_account": _named("account"),
     "card": _card,
     "email": _email,
     "iban": _iban,
     "ip": _ip,
     "licence_or_uk": _licence_or_uk,
-    "national_id": _national_id,
+    "national_id": _named("national_id", 4),
     "nino": _nino,
     "phone": _phone,
     "ssn": _ssn,
