@@ -294,8 +294,7 @@ def test_an_answer_that_breaks_off_while_its_head_is_held_is_an_error(provider: 
     answer = gateway.chat("chat", stream="stream" in kind)
     assert answer.status_code >= 500
     entry = gateway.exchange_of(answer)
-    # An answer that told its usage is charged. Without text, Envoy answered in the provider's place.
-    assert entry["usage_source"] == ("provider" if "stream" in kind else "none")
+    assert entry["usage_source"] == "none"  # Envoy answered in the provider's place, so nothing was sold
     assert entry["complete"] is False
 
 
