@@ -92,6 +92,7 @@ WRAPPER = "extra_body"
 """An object whose fields some gateways and servers spread over the body. Google's API has settings of its own in it."""
 
 _name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
+_id = re.compile(r"[A-Za-z0-9_-]{1,256}").fullmatch
 _MOST_NAMES = 32
 
 
@@ -126,6 +127,11 @@ def read_flag(body: Mapping[str, Any], name: str) -> bool:
 def safe_names(names: Iterable[str]) -> list[str]:
     """Names of fields, safe for a header, each once and the first few: a client chose some of them."""
     return list(dict.fromkeys(name if _name(name) else "other" for name in names))[:_MOST_NAMES]
+
+
+def is_id(value: Any) -> bool:
+    """True for an id of a provider's object that can stand in a path."""
+    return isinstance(value, str) and _id(value) is not None
 
 
 def token_count(value: Any) -> int | None:

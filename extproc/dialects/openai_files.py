@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -29,7 +29,9 @@ _LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 _WITHOUT_OUTPUT = ("/v1/embeddings", "/v1/moderations")
 
 
-class _Kept(msgspec.Struct):
+class Object(msgspec.Struct):
+    """A file or a batch, as far as it is read."""
+
     id: Any = None
     object: Any = None
     input_file_id: Any = None
@@ -49,7 +51,7 @@ class Kept(Passed):
 
     family = "kept"
     offers = Offers(stored=Stored(keeps=lambda _body: True, unnamed=True))
-    shape = _Kept
+    shape: ClassVar[Any] = Object
 
     def read_answer(self, answer: Any, report: Report) -> bool:
         if answer.object in _KEPT:

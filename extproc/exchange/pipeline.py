@@ -163,7 +163,7 @@ def build(settings: Settings, services: Services) -> Pipeline:
     guard_input, guard_output = guardrails.stages(settings, services, catalog)
     guarded, kept = reads_answers(settings.guardrails), cache.stages(settings, services)
     forward = Forward(settings.attribution, settings.providers, settings.attach.client_headers, services.places, ids)
-    settle, record = accounting.settle(services), accounting.record(settings, services)
+    settle, record = accounting.settle(settings, services), accounting.record(settings, services)
 
     on_event: list[EventStage] = [
         Count(),

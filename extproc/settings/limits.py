@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from extproc.money.budgets import LEASE
+from extproc.stores import MAX_PARKED
 from extproc.words.values import Duration, PositiveDuration, Section, Size
 
 
@@ -148,6 +149,27 @@ class LimitsSettings(Section):
         le=600,
         description="Time after the death of a process until its reservations end, `1s` to `10m`. They are then "
         "charged if the request had been sent.",
+    )
+    pending: int = Field(
+        MAX_PARKED,
+        ge=0,
+        le=1_000_000,
+        description="Most batches and background responses whose usage is not known yet, among all processes that "
+        "share the counters store. A further one is charged when it is created: what was held for it.",
+    )
+    pending_hold: PositiveDuration = Field(
+        7 * 86400.0,
+        ge=60,
+        le=31 * 86400,
+        description="Longest time that a batch or a background response holds its amounts, `1m` to `31d`. One whose "
+        "usage is not known by then is charged what was held.",
+    )
+    pending_results: Size = Field(
+        1 << 30,
+        ge=1 << 20,
+        le=64 << 30,
+        description="Largest file of results that is read for the usage of a batch, `1MiB` to `64GiB`. It is read "
+        "piece by piece. A batch with a larger one is charged what was held.",
     )
     guardrail_scans: int = Field(
         64,

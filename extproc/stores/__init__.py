@@ -5,8 +5,9 @@ An exchange holds amounts on several *scopes* at once and settles its real use. 
 own clock, so any number of workers that share it behave as one. Amounts are integers, 0 to `MAX_COUNT`.
 
    reserve ──► forward ──► settle ──► recorded    the lease ran out:  reserved, never forwarded → released
-      ├─ Denied   └ extend                                            forwarded → charged in full
-      └─ no answer ──► void                                           settled, not recorded → reported, as charged
+      ├─ Denied   ├ extend                                            forwarded, or parked → charged in full
+      │           └ park ──► parked ──► settle                        settled, not recorded → reported, as charged
+      └─ no answer ──► void
 
 Any call may reach the store late, twice or after the end of its process; the outcome is the same.
 
@@ -16,6 +17,9 @@ is recorded, and the scope is closed until its window ends.
 The use of an exchange is also written elsewhere, a moment after it was settled. A reservation that is settled with
 `keep` is remembered until `recorded`. If its process dies in between, its lease runs out, and the process that ends it
 gets the charge and can write it in its stead.
+
+A reservation is *parked* when its exchange ended and its use will be known later, as that of a batch. Its amounts stay
+held, and each time that it is due one process of all is given it, to find out its use.
 
 A *board* holds one note of each author for a while: the findings of each process, for the others to read. The store
 does not look into it, and a process that dies takes nothing back: its note runs out.
@@ -43,6 +47,7 @@ TIMEOUT = 0.2  # seconds of silence of a store, after which its calls fail, unle
 PATIENCE = 3.0  # seconds that a call waits for a store that answers others
 MAX_FACTS = 4096  # bytes of the facts of a reservation
 MAX_NOTE = 64 * 1024  # bytes of a note on a board
+MAX_PARKED = 10_000  # reservations that are parked at a time, unless the settings say otherwise
 _LEASE = 10.0  # seconds that the reservation of `write` is kept, if its end does not arrive
 PAGE = 1000  # counts that `fullest` reads at a time, with a turn for others in between
 MAX_LOOK = 100_000  # counts that one call of `fullest` reads, at most
@@ -136,6 +141,17 @@ class Expired(msgspec.Struct, frozen=True):
     facts: bytes = b""
 
 
+class Parked(msgspec.Struct, frozen=True):
+    """A reservation whose use is not known yet. `amounts` are those that it holds: 0 for a slot. `facts` are those of
+    the last `park`.
+    """
+
+    id: str
+    scopes: tuple[str, ...]
+    amounts: tuple[int, ...]
+    facts: bytes
+
+
 class Waits(msgspec.Struct, frozen=True):
     """Seconds that calls wait for a store. After `timeout` of silence they fail. A store that answers other calls is
     given `patience`.
@@ -191,6 +207,24 @@ class Counters(Protocol):
         amount 0 asks for nothing and is never denied. The lease stays as it is.
 
         After a StoreError it may have happened: then more is held until the settle, which is safe.
+        """
+        ...
+
+    async def park(self, id: str, facts: bytes, *, lease: float, again: float, most: int = MAX_PARKED) -> bool:
+        """Keep what a reservation holds for `lease` seconds after the end of its exchange, slots excepted, with `facts`
+        in place of its own. `parked` gives it out after `again` seconds. False when nothing is held under that id, or
+        `most` others are parked.
+
+        Parking it again replaces facts and times. A parked reservation counts as forwarded; `renew`, `extend` and
+        `void` leave it alone. Settled with `keep`, it is reported after `CORRECTED` seconds. ValueError for longer
+        facts than `MAX_FACTS`. After a StoreError it may be parked.
+        """
+        ...
+
+    async def parked(self, *, again: float, most: int = 1, id: str = "") -> Sequence[Parked]:
+        """Take parked reservations that are due, the longest overdue first, `most` at most. With `id` that one alone,
+        due or not. Each is due again after `again` seconds, unless it is settled or parked anew: no other caller gets
+        it before. After a StoreError some may have been taken.
         """
         ...
 

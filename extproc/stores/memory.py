@@ -21,6 +21,7 @@ from extproc.stores import (
     LATE_SETTLE,
     MAX_COUNT,
     MAX_LOOK,
+    MAX_PARKED,
     PAGE,
     Count,
     Counters,
@@ -29,6 +30,7 @@ from extproc.stores import (
     Granted,
     Hold,
     Level,
+    Parked,
     Waits,
     check_amounts,
     check_extension,
@@ -77,6 +79,7 @@ class MemoryCounters:
         self._buckets: dict[tuple[int, int], _Bucket] = {}  # buckets by window length and number
         self._live: dict[str, _Reservation] = {}  # reservations by id, also those that are over and kept
         self._expired: dict[str, _Reservation] = {}  # oldest first
+        self._parked: dict[str, float] = {}  # the time at which each is due
         # Heap with at least one entry per live reservation, not later than its deadline. Renewing and settling leave it
         # alone.
         self._leases: list[tuple[float, str]] = []
@@ -149,14 +152,14 @@ class MemoryCounters:
         deadline = self._clock() + lease
         for id in ids:
             reservation = self._live.get(id)
-            if reservation is not None and not reservation.over:
+            if reservation is not None and not reservation.over and id not in self._parked:
                 if deadline < reservation.deadline:
                     self._queue(deadline, id)
                 reservation.deadline = deadline
 
     async def extend(self, id: str, holds: Sequence[Hold]) -> Granted | Denied | None:
         reservation = self._live.get(id)
-        if reservation is None or reservation.over:
+        if reservation is None or reservation.over or id in self._parked:
             return None
         check_extension(holds, [(held.scope, held.window, held.slot) for held in reservation.holds])
         now = self._clock()
@@ -176,6 +179,38 @@ class MemoryCounters:
         )
         return self._granted(reservation, now)
 
+    async def park(self, id: str, facts: bytes, *, lease: float, again: float, most: int = MAX_PARKED) -> bool:
+        check_facts(facts)
+        live = self._live.get(id)
+        if live is None or live.over or (id not in self._parked and len(self._parked) >= most):
+            return False
+        now = self._clock()
+        for hold, bucket in zip(live.holds, live.buckets, strict=True):
+            if hold.slot:
+                _move(bucket, hold.scope, 0, -hold.amount)
+                self._touch(hold, now)
+        live.holds = tuple([replace(hold, amount=0) if hold.slot else hold for hold in live.holds])
+        live.facts, live.forwarded, live.deadline = facts, True, now + lease
+        self._queue(live.deadline, id)
+        self._parked[id] = now + again
+        return True
+
+    async def parked(self, *, again: float, most: int = 1, id: str = "") -> Sequence[Parked]:
+        now = self._clock()
+        if id:
+            due = [id] if id in self._parked else []
+        else:
+            due = heapq.nsmallest(most, [one for one, at in self._parked.items() if at <= now], key=self._parked.get)  # type: ignore[arg-type]
+        found = []
+        for one in due:
+            self._parked[one] = now + again
+            held = self._live[one]
+            scopes, amounts = (
+                zip(*[(hold.scope, hold.amount) for hold in held.holds], strict=True) if held.holds else ((), ())
+            )
+            found.append(Parked(one, scopes, amounts, held.facts))
+        return found
+
     async def settle(self, id: str, amounts: Sequence[int], *, keep: bool = False) -> bool:
         live = self._live.get(id)
         reservation = live or self._expired.get(id)
@@ -183,6 +218,7 @@ class MemoryCounters:
             return False
         check_amounts(amounts, len(reservation.holds))
         now = self._clock()
+        correct = not live or live.ended or self._parked.pop(id, None) is not None
         if live and not live.ended:
             for hold, bucket, amount in zip(live.holds, live.buckets, amounts, strict=True):
                 _move(bucket, hold.scope, 0 if hold.slot else amount, -hold.amount)
@@ -194,10 +230,10 @@ class MemoryCounters:
                 self._touch(hold, now)
             self._expired.pop(id, None)
             reservation.ended = False
-            if keep:
+        if keep:
+            if correct:
                 reservation.deadline = now + CORRECTED
                 self._queue(reservation.deadline, id)
-        if keep:
             used = zip(reservation.holds, amounts, strict=True)
             reservation.charged = tuple([0 if hold.slot else amount for hold, amount in used])
             self._live[id] = reservation
@@ -235,6 +271,7 @@ class MemoryCounters:
                     _move(bucket, hold.scope, amount, -hold.amount)
                     self._touch(hold, now, LATE_SETTLE)
                 reservation.ended = True
+                self._parked.pop(id, None)
             if keep and (reservation.forwarded or not reservation.ended):
                 reservation.deadline = now + keep
                 self._queue(reservation.deadline, id)

@@ -31,6 +31,7 @@ from extproc.words.dialect import (
     Without,
 )
 from extproc.words.errors import Kind
+from extproc.words.late import Late
 from extproc.words.said import Called, Closed, Part, Piece
 
 Body = Mapping[str, Any]
@@ -204,6 +205,7 @@ class Stored:
     """Whether requests name no model: the field of that name, if there is one, is for the gateway alone."""
     renamed: Callable[[Body, str], Body] = lambda _body, _model: {}
     """Fields to set where requests inside of the body have to name another model, where the API is `unnamed`."""
+    late: Late | None = None  # objects whose usage is known later, see `Report.pending`
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

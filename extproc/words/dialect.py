@@ -143,6 +143,7 @@ class Ask:
     speaks: bool = False  # True: the answer can be audio
     thinking: int = 0  # tokens of thinking asked for, which the output limit includes
     lasting: bool = False  # True: the provider goes on after the client disconnected
+    batch: bool = False  # True: requests that the provider answers later, at its price for batches
     images: int = 0
     image_bytes: int = 0  # bytes of the body inside data URLs
     image_tokens: int = 0  # the most tokens of all images
@@ -254,6 +255,7 @@ class Report:
     error: str = ""  # the provider's error in mid-stream
     units: dict[str, int] = field(default_factory=dict)  # counts of what is priced beside tokens, see `Kinds`
     kept: Sequence[str] = ()  # ids of the objects that the provider keeps
+    pending: str = ""  # id of the object whose usage is not known yet, see `words.late`
     memory: Any = None  # the dialect's own, from one event to the next
 
     def add_text(self, text: str) -> None:

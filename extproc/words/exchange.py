@@ -264,7 +264,7 @@ class Usage:
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     cache_write_tokens: int = 0
-    source: str = "provider"  # provider | disputed | estimated | none
+    source: str = "provider"  # provider | disputed | estimated | pending | none
     kinds: Kinds | None = None
     # tokens that neither the size nor the limit of the request bounds, as those of searches
     beyond: int = field(default=0, compare=False)
@@ -287,6 +287,7 @@ class Kept:
     """Objects at providers that an exchange is about, see the room `kept`: Open, Recall and Seal write it."""
 
     object: str = ""  # the provider's id of the object that the call is about
+    made_by: str = ""  # id of the exchange that made it, where its usage was not known at once
     keeper: str = ""  # the provider of the objects that the request goes on from
     ids: dict[str, str] = field(default_factory=dict)  # the provider's id of an object -> the client's
     named: bool = True  # False: no field of the request can hold an id

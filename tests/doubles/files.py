@@ -1,4 +1,4 @@
-"""Files and batches that a double keeps. A batch is done at once: its output has an answer for each request.
+"""Files and batches that a double keeps.
 
 Sources: https://developers.openai.com/api/reference/resources/files, .../batches
 """
@@ -9,7 +9,9 @@ import json
 import re
 from typing import Any
 
+from tests.doubles import batches
 from tests.doubles.answers import CREATED, Answer, Json, Question, Refused
+from tests.doubles.batches import Job, input_of, output_of
 from tests.doubles.forms import File
 
 _MOST = 1000
@@ -43,28 +45,53 @@ def create_batch(question: Question) -> Answer:
     lines = [json.loads(line) for line in found[1].splitlines()]
     if len({line["body"]["model"] for line in lines}) != 1 or any("/" in line["body"]["model"] for line in lines):
         raise Refused(400, "The provided model is not supported by the Batch API.", code="model_not_found")
-    answers = [
-        {"id": f"batch_req_{number}", "custom_id": line["custom_id"], "response": {"status_code": 200}, "error": None}
-        for number, line in enumerate(lines)
-    ]
-    output = "\n".join(map(json.dumps, answers)).encode()
-    made = _keep_file(question.name, f"file-out{question.digest}", output, "output.jsonl", "batch_output")
-    batch = {
-        "id": f"batch_{question.digest}",
+    requests = [(line["custom_id"], line["body"]) for line in lines]
+    names = ("endpoint", "input_file_id", "completion_window", "metadata")
+    job = Job(f"batch_{question.digest}{len(_kept)}", requests, {name: body.get(name) for name in names})
+    return Answer(_shown(question.name, batches.keep(question.name, job)))
+
+
+def _shown(name: str, job: Job) -> Json:
+    """A batch as the API shows it. Without `metadata.old` it tells its usage."""
+    status = "validating" if not job.looks else "cancelling" if job.cancelled else "in_progress"
+    given, output = job.usage()
+    usage = {
+        "input_tokens": given,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": output,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": given + output,
+    }
+    file = None
+    if job.ended:
+        status = "cancelled" if job.cancelled else "expired" if job.count("expired") else "completed"
+        lines = "\n".join(json.dumps(_answer(job, number)) for number in range(len(job.requests))).encode()
+        file = _keep_file(name, f"file-out{job.id}", lines, "output.jsonl", "batch_output")["id"]
+    done, failed = job.count("answered") * job.ended, job.count("failed") * job.ended
+    return {
+        "id": job.id,
         "object": "batch",
-        "endpoint": body["endpoint"],
         "errors": None,
-        "input_file_id": body["input_file_id"],
-        "completion_window": "24h",
-        "status": "completed",
-        "output_file_id": made["id"],
+        **job.more,
+        "status": status,
+        "output_file_id": file,
         "error_file_id": None,
         "created_at": CREATED,
-        "request_counts": {"total": len(lines), "completed": len(lines), "failed": 0},
-        "metadata": body.get("metadata"),
+        "request_counts": {"total": len(job.requests), "completed": done, "failed": failed},
+        **({"usage": usage} if job.ended and "old" not in (job.more["metadata"] or {}) else {}),
     }
-    _keep(question.name, batch, b"")
-    return Answer(batch)
+
+
+def _answer(job: Job, number: int) -> Json:
+    """A line of the output."""
+    custom, asked = job.requests[number]
+    line = {"id": f"batch_req_{number}", "custom_id": custom, "response": None, "error": None}
+    if (outcome := job.outcome(number)) != "answered":
+        return line | {"error": {"code": f"batch_{outcome}", "message": "The request was not answered."}}
+    given, output = input_of(number), output_of(number)
+    usage = {"prompt_tokens": given, "completion_tokens": output, "total_tokens": given + output}
+    body = {"id": f"chatcmpl-{number}", "object": "chat.completion", "model": asked["model"], "usage": usage}
+    return line | {"response": {"status_code": 200, "request_id": f"req_{number}", "body": body}}
 
 
 def call(name: str, method: str, path: str) -> Any:
@@ -73,6 +100,12 @@ def call(name: str, method: str, path: str) -> Any:
     if match is None:
         return None
     kind, id, verb = match.groups()
+    if kind == "batches" and (job := batches.find(name, id)) is not None:
+        if (method, verb) not in (("GET", None), ("POST", "/cancel")):
+            raise Refused(405, f"Not allowed to {method} on {path}.", code="method_not_allowed")
+        job.cancelled |= verb == "/cancel"
+        job.look()
+        return _shown(name, job)
     if (name, id) not in _kept:
         raise Refused(404, f"No such {'File' if kind == 'files' else 'Batch'} object: {id}", param="id")
     found, content = _kept[name, id]
@@ -84,8 +117,6 @@ def call(name: str, method: str, path: str) -> Any:
         case "files", "DELETE", None:
             del _kept[name, id]
             return {"id": id, "object": "file", "deleted": True}
-        case "batches", "POST", "/cancel":
-            return found | {"status": "cancelling"}
     raise Refused(405, f"Not allowed to {method} on {path}.", code="method_not_allowed")
 
 

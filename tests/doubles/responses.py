@@ -64,6 +64,8 @@ def create(question: Question) -> Answer:
         responses_stored.keep(question.name, ended, items_of(body))
     if body.get("stream"):
         return streamed(list(_events(question, played)))
+    if body.get("background"):  # it is in progress at the first look
+        return Answer(ended | {"status": "queued", "output": [], "usage": None})
     return Answer(ended)
 
 

@@ -76,7 +76,7 @@ def _check_input(body: Json, name: str) -> None:
     if previous and not keeps(name, previous):
         message = f"Previous response with id '{previous}' not found."
         raise _invalid(message, "previous_response_id", "previous_response_not_found")
-    for field in ("conversation", "prompt", "background"):
+    for field in ("conversation", "prompt"):
         if body.get(field):
             raise _invalid(f"'{field}' needs what this mock does not keep.", field, "unsupported_parameter")
     if not body.get("input") and not previous:

@@ -11,6 +11,7 @@ import re
 from tests.doubles.answers import Json, Refused
 
 _MOST = 1000
+_LOOKS = 2  # at the second one a response in the background has ended
 _kept: dict[tuple[str, str], Json] = {}
 """By the double's name and the id: the response and its input."""
 
@@ -18,7 +19,7 @@ _path = re.compile(r"/v1/responses/([A-Za-z0-9_-]+)(/cancel|/input_items)?").ful
 
 
 def keep(name: str, response: Json, items: list[Json]) -> None:
-    _kept[name, response["id"]] = {"response": response, "input": items}
+    _kept[name, response["id"]] = {"response": response, "input": items, "looks": 0}
     while len(_kept) > _MOST:
         del _kept[next(iter(_kept))]
 
@@ -38,7 +39,10 @@ def call(name: str, method: str, path: str) -> Json | None:
     found = _kept[name, id]
     match method, verb:
         case "GET", None:
-            return dict(found["response"])
+            found["looks"] += 1
+            running = found["response"].get("background") is True and found["looks"] < _LOOKS
+            waits: Json = {"status": "in_progress", "output": [], "usage": None} if running else {}
+            return dict(found["response"]) | waits
         case "DELETE", None:
             del _kept[name, id]
             return {"id": id, "object": "response", "deleted": True}

@@ -18,7 +18,7 @@ from openai import OpenAI
 
 from tests.doubles.audio import SOUND
 from tests.doubles.images import PIXEL
-from tests.e2e.conftest import KEY, Gateway, run_gateway
+from tests.e2e.conftest import KEY, Gateway, eventually, run_gateway
 
 OTHER = "sk-gw-other"
 SECRET = "AKIA" + "CANARY7CANARY7XX"
@@ -387,18 +387,16 @@ def test_a_batch_is_made_of_a_file(gateway: Gateway, sdk: OpenAI):
     file = sdk.files.create(file=batch_file("openai/gpt-5.4"), purpose="batch")
     assert file.id.startswith("file-kept_")
     batch = sdk.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
-    assert (batch.input_file_id, batch.status) == (file.id, "completed")
-    found = sdk.batches.retrieve(batch.id)
-    assert (found.id, found.input_file_id, found.output_file_id) == (batch.id, file.id, batch.output_file_id)
+    assert (batch.input_file_id, batch.status) == (file.id, "validating")
+    found = eventually(lambda: (one := sdk.batches.retrieve(batch.id)).status == "completed" and one)
+    assert (found.id, found.input_file_id) == (batch.id, file.id)
     assert found.output_file_id is not None
     assert len(sdk.files.content(found.output_file_id).text.splitlines()) == 3
-    assert sdk.batches.cancel(batch.id).status == "cancelling"
+    assert sdk.batches.cancel(batch.id).id == batch.id
     assert sdk.files.retrieve(file.id).filename == "in.jsonl"
     assert sdk.files.delete(file.id).id == file.id
     row = gateway.last(lambda entry: entry["operation"] == "create_batch")
-    assert (row["model"], row["output_tokens"], row["usage_source"]) == ("openai/gpt-5.4", 300, "estimated")
-    assert row["input_tokens"] == len(batch_file("openai/gpt-5.4")[1]) // 3 + 1
-    assert row["cost_usd"] > 0
+    assert (row["model"], row["usage_source"], row["cost_usd"]) == ("openai/gpt-5.4", "pending", 0)
     assert "kept_" not in str(gateway.seen("openai"))
 
 

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 from msgspec.structs import replace
 
-from extproc.stores import CORRECTED, LATE_SETTLE, Denied, Expired, Granted, Hold, Level
+from extproc.stores import CORRECTED, LATE_SETTLE, Denied, Expired, Granted, Hold, Level, Parked
 from tests.samples import examples
 
 LIMITS = {("a", 60): 10, ("b", 60): 6, ("b", 3600): 12, ("c", 0): 9, ("c", -1): 25, ("slots", 0): 3}
@@ -37,16 +37,17 @@ class Request:
     holds: list[Hold]
     windows: list[int]  # the index of the window of each hold
     deadline: float
-    state: str = "reserved"  # forwarded, released, charged, settled
+    state: str = "reserved"  # forwarded, parked, released, charged, settled
     charges: list[int] = field(default_factory=list)  # corrections that the counts still accept
     charges_as_settled: tuple[int, ...] = ()
     forwarded: bool = False
     kept: bool = False
     late: bool = False  # forwarded after its lease had ended: to be reported once more
+    due: float = 0.0  # of a parked one
 
     @property
     def live(self):
-        return self.state in ("reserved", "forwarded")
+        return self.state in ("reserved", "forwarded", "parked")
 
 
 class Model:
@@ -120,7 +121,7 @@ class Model:
 
     def extend(self, now, id, more):
         request = self.requests.get(id)
-        if request is None or not request.live:
+        if request is None or not request.live or request.state == "parked":
             return None
 
         def level(index):
@@ -150,7 +151,7 @@ class Model:
     def forward(self, now, ids):
         for id in ids:
             request = self.requests.get(id)
-            if request is not None and request.live:
+            if request is not None and request.live and request.state != "parked":
                 request.state, request.forwarded = "forwarded", True
             elif request is not None and request.state == "released":
                 request.state, request.forwarded, request.late = "charged", True, True
@@ -160,7 +161,7 @@ class Model:
 
     def renew(self, now, ids, lease):
         for id in ids:
-            if id in self.requests and self.requests[id].live:
+            if id in self.requests and self.requests[id].state in ("reserved", "forwarded"):
                 self.requests[id].deadline = now + lease
 
     def void(self, now, ids):
@@ -172,11 +173,27 @@ class Model:
                 request.state, request.charges = "void", [0] * len(request.holds)
                 self.touch(now, request.holds)
 
+    def park(self, now, id, lease, again):
+        request = self.requests.get(id)
+        if request is None or not request.live:
+            return False
+        self.touch(now, [hold for hold in request.holds if hold.slot])
+        request.holds = [replace(hold, amount=0) if hold.slot else hold for hold in request.holds]
+        request.state, request.forwarded, request.deadline, request.due = "parked", True, now + lease, now + again
+        return True
+
+    def parked(self, now, again):
+        due = {id: one for id, one in self.requests.items() if one.state == "parked" and one.due <= now}
+        for request in due.values():
+            request.due = now + again
+        holds = {id: zip(*[(hold.scope, hold.amount) for hold in one.holds], strict=True) for id, one in due.items()}
+        return {id: Parked(id, *(tuple(found) or ((), ())), b"") for id, found in holds.items()}
+
     def settle(self, now, id, amounts, keep):
         request = self.requests.get(id)
         if request is None or request.state == "settled":
             return False
-        if keep and not request.live:
+        if keep and request.state not in ("reserved", "forwarded"):
             request.deadline = now + CORRECTED
         request.kept = keep
         request.state = "settled"
@@ -335,9 +352,21 @@ class History(RuleBasedStateMachine):
         assert self.call("extend", id, holds) is None
 
     @precondition(lambda self: self.model.requests)
+    @rule(data=st.data(), lease=st.sampled_from(LEASES), again=st.sampled_from([1.0, 30.0]))
+    def park(self, data, lease, again):
+        id = data.draw(st.sampled_from([*self.forwardable(), "unknown"]))
+        expected = self.model.park(self.now, id, lease, again)
+        assert self.call("park", id, b"", lease=lease, again=again) == expected
+
+    @rule(again=st.sampled_from([1.0, 30.0]))
+    def parked(self, again):
+        given = self.call("parked", again=again, most=1000)
+        assert {one.id: one for one in given} == self.model.parked(self.now, again)
+
+    @precondition(lambda self: self.model.requests)
     @rule(data=st.data(), more=st.booleans(), keep=st.booleans())
     def settle(self, data, more, keep):
-        id = self.some(data, ("reserved", "forwarded", "released", "charged"))
+        id = self.some(data, ("reserved", "forwarded", "parked", "released", "charged"))
         request = self.model.requests.get(id)
         holds = request.holds if request else []
         held = [hold.amount for hold in holds]

@@ -17,7 +17,6 @@ import hashlib
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -32,13 +31,11 @@ _parts = re.compile(rf"([a-z]{{1,16}}[_-]){_MARK}([A-Za-z0-9_-]{{1,1024}})").ful
 _known = re.compile(r"([a-z]{1,16}[_-])[A-Za-z0-9_-]{1,256}").fullmatch
 _DIGEST = 16  # bytes
 _pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(tuple[str, str, str, int, int]).decode
 
 
-@dataclass(slots=True, frozen=True)
-class Object:
+class Object(msgspec.Struct, array_like=True, frozen=True):
     """An object at a provider: the target that made it, and the provider's id. Of a file with requests for a batch, the
-    tokens that these come to, in and out.
+    tokens that these come to, in and out. Of an object whose usage is known later, the exchange that made it.
     """
 
     provider: str
@@ -46,6 +43,10 @@ class Object:
     id: str
     input_tokens: int = 0
     output_tokens: int = 0
+    made_by: str = ""
+
+
+_unpack = msgspec.msgpack.Decoder(Object).decode
 
 
 class Ids:
@@ -80,7 +81,7 @@ class Ids:
         key, form = self._keys.get(found.provider), _known(found.id)
         if key is None or form is None:
             return None
-        content = _pack((found.provider, found.target, found.id, found.input_tokens, found.output_tokens))
+        content = _pack(found)
         token = urlsafe_b64encode(AESSIV(key).encrypt(content, [_bound(consumer)])).decode().rstrip("=")
         return f"{form[1]}{_MARK}{token}"
 
@@ -98,7 +99,7 @@ class Ids:
                 content = AESSIV(key).decrypt(data, [_bound(consumer)])
             except InvalidTag:
                 continue
-            found = Object(*_unpack(content))
+            found = _unpack(content)
             return found if self._keys.get(found.provider) == key and found.id.startswith(form[1]) else None
         return None
 

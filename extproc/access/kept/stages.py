@@ -47,7 +47,7 @@ class Open:
         if found is None or target is None or target.provider != found.provider:
             raise unknown(id)
         kept.ids[found.id] = id
-        kept.object, kept.sealing = found.id, True
+        kept.object, kept.made_by, kept.sealing = found.id, found.made_by, True
         exchange.request.body, exchange.request.json = b"", {}
         path, _, query = exchange.request.head.path.partition("?")
 
@@ -189,7 +189,9 @@ class Seal:
         assert target is not None, "Origin found it"
         for id in found:
             if id not in ids and not is_sealed(id):
-                made = Object(target.provider, target.name, id, *exchange.request.ask.later)
+                report, ask = exchange.answer.report, exchange.request.ask
+                is_late = ask.lasting and report is not None and id == report.pending
+                made = Object(target.provider, target.name, id, *ask.later, made_by=exchange.id if is_late else "")
                 ids[id] = self._ids.seal(owner(exchange.consumer), made) or id
 
 

@@ -29,7 +29,7 @@ from extproc.dialects.openai_responses import (
     turns,
 )
 from extproc.dialects.openai_responses.provider_stream import Decoder
-from extproc.dialects.openai_responses.report import OBSERVER
+from extproc.dialects.openai_responses.report import LATE, OBSERVER
 from extproc.dialects.openai_responses.said import said as said
 from extproc.words import messages
 from extproc.words.api import Able, AnswerFacts, ClientTranslation, Endpoints, Offers, Reuse, Stored, Tools
@@ -77,7 +77,7 @@ _TEXTS = (("delta",),)
 answers = AnswerFacts(usage_at=(("response", "usage"), ("usage",)), reads=_READ, texts_at=_TEXTS, comments=True)
 offers = Offers(
     tools=Tools(view.tooling, view.results, view.steps, view.without_tools),
-    stored=Stored(objects=replace(ask.OBJECTS, turns=turns.ResponsesTurns()), keeps=keeps),
+    stored=Stored(objects=replace(ask.OBJECTS, turns=turns.ResponsesTurns()), keeps=keeps, late=LATE),
     reuse=Reuse(
         asides=plain.ASIDES,
         varies=view.varies,

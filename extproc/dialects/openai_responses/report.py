@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from extproc.dialects._observer import Observer
 from extproc.dialects._usage import MOST_SEARCHES
 from extproc.dialects.openai_responses import provider_answer
 from extproc.dialects.openai_responses.shapes import Body, Output, is_ours
 from extproc.dialects.openai_responses.usage import read_usage
+from extproc.wire.framing import UNREADABLE
 from extproc.words import messages
 from extproc.words.dialect import Report
+from extproc.words.late import Late, Progress
 
 
 class _Said(Body, gc=False):
@@ -26,6 +30,7 @@ class _Said(Body, gc=False):
 
 
 _SEARCH = "web_search_call"
+_RUNNING = ("queued", "in_progress")
 FIELDS = frozenset(_Said.__struct_encode_fields__)
 
 
@@ -53,6 +58,29 @@ def _read(said: _Said, report: Report) -> bool:
 OBSERVER = Observer(_Said, _read, openings=(b'{"type":"response.completed","response":{', b"{"))
 
 
+class _State(msgspec.Struct):
+    status: Any = None
+
+
+_state = msgspec.json.Decoder(_State).decode
+
+
+def _read_progress(data: bytes) -> Progress | None:
+    report = Report()
+    try:
+        if not isinstance(_state(data).status, str):
+            return None
+    except UNREADABLE:
+        return None
+    OBSERVER.observe(data, report)
+    # One that failed before it wrote anything tells no usage.
+    answered = 0 if report.usage is None and report.error else 1
+    return Progress(ended=not report.pending, answered=answered, report=report if report.usage is not None else None)
+
+
+LATE = Late("/v1/responses/{id}", _read_progress)
+
+
 def _keep(report: Report, *ids: Any) -> None:
     """Note ids of a response that its provider keeps, and of what is in it."""
     report.kept = list(dict.fromkeys([*report.kept, *(id for id in ids if isinstance(id, str) and not is_ours(id))]))
@@ -70,6 +98,8 @@ def _observe_response(said: Body, report: Report) -> None:
         _keep(report, said.first_id, said.last_id, *(item.get("id") for item in said.data if isinstance(item, dict)))
     if isinstance(said.service_tier, str):
         report.options["service_tier"] = said.service_tier
+    running = said.status in _RUNNING and isinstance(said.id, str)
+    report.pending = said.id if running else ""
     if said.error is not None or said.status == "failed":
         report.error = "provider_error"
     if said.status in ("completed", "incomplete"):

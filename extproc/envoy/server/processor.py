@@ -32,6 +32,7 @@ from extproc.guardrails import Audits
 from extproc.money.accounting.alerts import Alerts
 from extproc.money.accounting.books import Books
 from extproc.money.accounting.forgotten import Forgotten
+from extproc.money.accounting.poller import Poller, Situation
 from extproc.money.accounting.tries import FailedTries
 from extproc.money.accounting.units import Units
 from extproc.money.budgets import Exact, Expected, Grants, Questions, Tools, compile_budget, counter
@@ -46,6 +47,7 @@ from extproc.operate.telemetry.lines import WHOLE, Lines
 from extproc.operate.telemetry.metrics import Telemetry
 from extproc.settings.config import Settings
 from extproc.stores import Counters, CountsLostError, Expired, StoreError, open_counters
+from extproc.upstream.credentials.asking import Asking
 from extproc.upstream.credentials.rotation import EVERY, Keeper, watch
 from extproc.wire.transport import workers
 
@@ -118,6 +120,7 @@ class Processor:
             socket=self._socket,
         )
         services.books = Books(self._counters, self._ledger.writer, self._log_expired, again=settings.limits.lease)
+        self._poller = Poller(self._counters, services.books, self._situation, self._spawn, telemetry.settled_late)
         telemetry.tool_definitions.read = self._count_tools
         telemetry.body_bytes.set_function(lambda: services.in_flight.size)
         self._forgotten = Forgotten(self._counters, _dropping(telemetry, services.answers))
@@ -178,6 +181,7 @@ class Processor:
             Periodic("socket", BEAT, server.look),
             Periodic("garbage", collector.EVERY, self._collector.look),
             Periodic("books", BEAT, self._keep_books),
+            Periodic("late settlement", BEAT, self._poller.turn),
             Periodic("findings", BEAT, self._share_findings),
             Periodic("agreements", _SELDOM, self._share_agreements, first=BEAT),
             Periodic("keys", _KEYS_EVERY, self._look_at_keys),
@@ -464,6 +468,11 @@ class Processor:
         except CountsLostError:
             self._telemetry.store_losses()
             log.error("the counters store lost its counts: budgets begin anew")  # noqa: TRY400
+
+    def _situation(self) -> Situation:
+        """The settings at work, for late settlement."""
+        asking = Asking(self._settings.providers, self._secrets, self._reloads.stem)
+        return Situation(self._pipeline.catalog, self._budgets, asking, self._settings.limits.pending_results)
 
     async def _prune(self) -> None:
         """Delete old rows of the ledger and of the operators' audit trail."""

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from extproc.cache.caching import CACHING
+from extproc.money.accounting.notes import Told, unpack_note
 from extproc.money.budgets import LEASE, Budget, read_scope, unpack_facts
-from extproc.money.ledger import Row
+from extproc.money.ledger import EXPIRED, PENDING, Row
 from extproc.stores import LATE_SETTLE, Counters, Expired
 from extproc.words.exchange import Exchange
 
@@ -46,6 +47,7 @@ class _Waiting:
 
     rows: int = 0
     settled: bool = False  # the latest has the charge of a settle, not that of a lease that ran out
+    charged: bool = False  # one of them has a charge: not only the row of a pending usage
 
 
 @dataclass(slots=True)
@@ -74,6 +76,7 @@ class Books:
         self._ledger = ledger
         self._expired = expired
         self._now = now
+        self.told = Told()  # usage of earlier exchanges, as clients' calls told it
         self._owed: dict[str, _Owed] = {}
         self._charged: dict[str, _Waiting] = {}  # charges that the store keeps until their row is written, by id
         self._due: Mapping[bool, list[str]] = {True: [], False: []}  # ids to report as recorded, by `_Waiting.settled`
@@ -106,19 +109,23 @@ class Books:
         if (owed := self._owed.get(exchange.id)) is not None:
             owed.row = row
             return
-        self._enter(row)
+        self.add(row)
 
-    def _enter(self, row: Row) -> None:
+    def add(self, row: Row) -> None:
+        """Enter the row of a charge that is settled."""
+        if self._ledger is None:
+            return
         if not self._add(row, settled=True) and row.charges is not None and self.keeps:
             self._untaken += 1
 
     def _add(self, row: Row, *, settled: bool) -> bool:
         assert self._ledger is not None
         self._full = not self._ledger.add(row)
-        if not self._full and row.charges is not None:
+        if not self._full and (row.charges is not None or row.usage_source == PENDING):
             waiting = self._charged.setdefault(row.id, _Waiting())
             waiting.rows += 1
-            waiting.settled |= settled
+            waiting.settled |= settled and row.charges is not None
+            waiting.charged |= row.charges is not None
         return not self._full
 
     async def catch_up(self) -> None:
@@ -158,7 +165,7 @@ class Books:
                 continue
             if not known and self._now() - owed.since > LATE_SETTLE - LEASE:  # the lease ran out, and decided
                 owed.row = msgspec.structs.replace(owed.row, charges=None)
-            self._enter(owed.row)
+            self.add(owed.row)
 
     async def _tell_written(self) -> None:
         while self._refused:
@@ -169,8 +176,10 @@ class Books:
                 if waiting is None:
                     continue
                 waiting.rows -= 1
-                if not waiting.rows:
+                if not waiting.rows and waiting.charged:
                     self._due[waiting.settled].append(id)
+                elif not waiting.rows:
+                    del self._charged[id]
         for settled, ids in self._due.items():
             while batch := ids[:_BATCH]:
                 await self._counters.recorded(batch, expired=not settled)
@@ -241,7 +250,7 @@ def row_of_expired(expired: Expired, budgets: Mapping[str, Budget], teams: Mappi
     """The row of an exchange whose process died: its charges, and the facts in its reservation and in the names of the
     counts.
     """
-    facts = unpack_facts(expired.facts)
+    facts, note = unpack_facts(expired.facts), unpack_note(expired.facts)
     charges: dict[str, int] = {}
     fields: dict[str, str] = {}
     tokens = {"input_tokens": 0, "output_tokens": 0, "tokens": 0}
@@ -258,6 +267,12 @@ def row_of_expired(expired: Expired, budgets: Mapping[str, Budget], teams: Mappi
             cost = max(cost or 0, amount)
         elif unit in tokens:
             tokens[unit] = max(tokens[unit], amount)
+    if note is not None:
+        row = note.row
+        if not note.is_final:  # nothing has told its usage in time
+            row = msgspec.structs.replace(row, usage_source=EXPIRED, complete=expired.settled, cost=cost)
+            row = msgspec.structs.replace(row, input_tokens=note.held[0], output_tokens=note.held[1])
+        return msgspec.structs.replace(row, charges=charges)
     output = max(tokens["output_tokens"], tokens["tokens"] - tokens["input_tokens"]) if tokens["input_tokens"] else 0
     labels = {name.removeprefix("label."): value for name, value in fields.items() if name.startswith("label.")}
     return Row(

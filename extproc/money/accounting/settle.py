@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from extproc.cache.caching import CACHING
 from extproc.money.accounting.used import UNASKED, learn, used
@@ -18,6 +18,9 @@ class Settle:
 
     Where `keep` says so, the store remembers the charge until its record is written, see `books`. A settle without an
     answer goes to `owe`, to be tried again. Where that has no room, the end of the lease decides the charge.
+
+    An exchange whose usage will be known later goes to `park`, see `accounting.late`. Where that does not take it, it
+    is charged now.
     """
 
     def __init__(
@@ -30,6 +33,7 @@ class Settle:
         owe: Callable[[str, Sequence[int]], bool] = lambda _id, _amounts: True,
         expected: Expected | None = None,
         exact: Exact | None = None,
+        park: Callable[[Exchange], Awaitable[bool]] | None = None,
     ) -> None:
         self._counters = counters
         self._leases = leases
@@ -38,9 +42,14 @@ class Settle:
         self._owe = owe
         self._expected = expected or Expected()
         self._exact = exact or Exact({})
+        self._park = park
 
     async def __call__(self, exchange: Exchange) -> None:
         reservation = getattr(exchange.money, "reservation", None)
+        if self._park is not None and is_late(exchange) and await self._park(exchange):
+            self._leases.discard(exchange.id)
+            self._leases.settled(exchange.id)
+            return
         try:
             exchange.money.usage = usage = await used(exchange, self._exact, self._expected)
         finally:  # the lease is kept while text is counted, and ends even if a later step fails
@@ -70,6 +79,12 @@ class Settle:
                 exchange.money.charges = None
             for claim in reservation.claims:
                 self._count(claim.budget.name, "settle_failed")
+
+
+def is_late(exchange: Exchange) -> bool:
+    """True for an exchange whose usage will be known later, and for one that may tell the usage of such an exchange."""
+    report, kept = exchange.answer.report, exchange.route.kept
+    return report is not None and bool(kept.made_by or (report.pending and exchange.request.ask.lasting))
 
 
 def is_hit(exchange: Exchange) -> bool:

@@ -8,17 +8,28 @@ from typing import Any
 from extproc.exchange.services import Services
 from extproc.guardrails import AwaitAudits
 from extproc.money.accounting.books import Enter
+from extproc.money.accounting.late import Park
 from extproc.money.accounting.settle import Settle
 from extproc.money.accounting.tries import AwaitEnd, AwaitTries
 from extproc.operate.telemetry.metrics import Record
 from extproc.settings.config import Settings
+from extproc.upstream.credentials.asking import Asking
 from extproc.words.exchange import Exchange
 
 Stage = Callable[[Exchange], Any]
 
 
-def settle(services: Services) -> Settle:
-    books, tools = services.books, services.tools
+def settle(settings: Settings, services: Services) -> Settle:
+    books, tools, limits = services.books, services.tools, settings.limits
+    asking = Asking(settings.providers, None)
+    park = Park(
+        services.counters,
+        books.told,
+        hold=limits.pending_hold,
+        most=limits.pending,
+        able=asking.able,
+        now=services.now,
+    )
     return Settle(
         services.counters,
         services.leases,
@@ -27,6 +38,7 @@ def settle(services: Services) -> Settle:
         owe=books.owe,
         expected=tools.expected,
         exact=tools.exact,
+        park=park,
     )
 
 

@@ -79,7 +79,7 @@ async def _tokens(exchange: Exchange, exact: Exact, expected: Expected) -> Usage
         if report is not None and (report.told_usage or report.usage):
             report.usage_refused = True
         return await _seen(exchange, exact, expected)
-    most_in, most_out = _most(told, report, exchange)
+    most_in, most_out = most_of(told, report, exchange)
     if told.input_tokens > most_in or told.output_tokens > most_out:
         told = await _cut_down(told, most_in, most_out, exchange, exact)
         report.usage_refused = True
@@ -130,7 +130,7 @@ def _learn_thinking(usage: Usage, target: Target, report: Report, asked: int, ex
 
 
 async def _cut_down(told: Usage, most_in: int, most_out: int, exchange: Exchange, exact: Exact) -> Usage:
-    """`told`, cut down to what is possible (`_most`): input within the size of the request, output within its limit,
+    """`told`, cut down to what is possible (`most_of`): input within the size of the request, output within its limit,
     or within what was held.
     """
     input_tokens, output_tokens = told.input_tokens, told.output_tokens
@@ -144,7 +144,7 @@ async def _cut_down(told: Usage, most_in: int, most_out: int, exchange: Exchange
     return replace(told, input_tokens=input_tokens, output_tokens=output_tokens, source="disputed").clamped()
 
 
-def _most(told: Usage, report: Report, exchange: Exchange) -> tuple[int, int]:
+def most_of(told: Usage, report: Report, exchange: Exchange) -> tuple[int, int]:
     """The most tokens of input and output that can be true."""
     target = exchange.answer.target
     steps = target is not None and searches(target.model)

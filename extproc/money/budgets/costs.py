@@ -33,6 +33,8 @@ def charged(exchange: Exchange) -> Price | None:
     price = target.price
     if report is not None and report.model not in ("", target.model) and target.price_as is not None:
         price = target.price_as(report.model)
+    if price is not None and exchange.request.ask.batch:
+        return prices.for_batch(price)
     if price is None or not (options := charged_options(exchange, target, report)):
         return price
     return prices.with_options(price, options)

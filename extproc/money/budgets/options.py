@@ -53,6 +53,8 @@ def unpriced(exchange: Exchange, target: Target) -> Sequence[str]:
 def dearest(exchange: Exchange, target: Target) -> Price | None:
     """The price to hold: with the options, unless it is higher without them."""
     price = target.price
+    if price is not None and exchange.request.ask.batch:
+        return prices.for_batch(price)
     if price is None or not (options := _options(exchange, target)):
         return price
     found = prices.with_options(price, options)

@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from extproc.money.ledger.ledger import Ledger
 
 EXPIRED = "expired"
-"""The `usage_source` of a row that a lease's end wrote. Only such a row is ever replaced, by the exchange's own. It is
-`complete` when its charges are those of a settle.
+"""The `usage_source` of a row that a lease's end wrote. The exchange's own replaces it. It is `complete` when its
+charges are those of a settle.
 """
+PENDING = "pending"
+"""The `usage_source` of a row whose usage is not known yet, as that of a batch. A later row of the exchange has it."""
 
 
 class LedgerError(Exception):
@@ -37,7 +39,7 @@ class SchemaError(LedgerError):
     """The database answers, but it is not one that this release can use."""
 
 
-class Row(msgspec.Struct, frozen=True, kw_only=True):
+class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One exchange. Texts are cut to 256 bytes, integers to the range of a column (`rows.py`); nothing is refused.
 
     `time` is the start, in seconds since the epoch. `cost` is in nano-USD: 0 where no provider was asked, None where
@@ -68,7 +70,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
-    usage_source: str = "none"  # provider | disputed | estimated | expired | none
+    usage_source: str = "none"  # provider | disputed | estimated | pending | expired | none
     cost: int | None = None
     price_version: str = ""
     duration_ms: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from extproc.money.ledger import EXPIRED, SchemaError
+from extproc.money.ledger import EXPIRED, PENDING, SchemaError
 from extproc.money.ledger.rows import COLUMNS
 from extproc.money.ledger.sql import POSTGRESQL, Cursor, places
 
@@ -129,14 +129,28 @@ VERSION = len(STEPS)
 _LOCK = 7_310_868_733_423_012
 
 
+_USAGE = (
+    *("complete", "input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"),
+    *("usage_source", "cost", "price_version", "prompt_saved", "prompt_extra"),
+)
+
+
+def _replaced(name: str) -> str:
+    kept = "" if name in _USAGE else f"CASE WHEN exchanges.usage_source = '{PENDING}' THEN exchanges.{name} ELSE "
+    return f"{name} = {kept}excluded.{name}{' END' * bool(kept)}"
+
+
 # The exchange's own row replaces one that a lease's end wrote; the charges then stay, unless the row has its own. A
-# lease's end replaces such a row only with the charges of a settle (`complete`), which are final.
+# lease's end replaces such a row only with the charges of a settle (`complete`), which are final. A row whose usage
+# was pending gets its usage alone, and replaces nothing.
 INSERT = (
     f"INSERT INTO exchanges ({', '.join(COLUMNS)}) VALUES ({places(len(COLUMNS))}) "  # noqa: S608
     "ON CONFLICT (id) DO UPDATE SET "
-    + ", ".join(f"{name} = excluded.{name}" for name in COLUMNS if name not in ("id", "charges"))
-    + f", charges = coalesce(excluded.charges, exchanges.charges) WHERE exchanges.usage_source = '{EXPIRED}' "
-    f"AND (excluded.usage_source <> '{EXPIRED}' OR excluded.complete AND excluded.charges <> exchanges.charges)"
+    + ", ".join(_replaced(name) for name in COLUMNS if name not in ("id", "charges"))
+    + ", charges = coalesce(excluded.charges, exchanges.charges) "
+    f"WHERE excluded.usage_source <> '{PENDING}' AND (exchanges.usage_source = '{PENDING}' "
+    f"OR exchanges.usage_source = '{EXPIRED}' AND "
+    f"(excluded.usage_source <> '{EXPIRED}' OR excluded.complete AND excluded.charges <> exchanges.charges))"
 )
 """The one statement that writes rows, for values in the order of COLUMNS."""
 

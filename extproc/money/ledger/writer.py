@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from extproc.money.ledger import EXPIRED, LedgerError, Row, rollups
+from extproc.money.ledger import EXPIRED, PENDING, LedgerError, Row, rollups
 from extproc.money.ledger.database import Database, reason
 from extproc.money.ledger.rows import COLUMNS, values
 from extproc.money.ledger.schema import AMEND, INSERT
@@ -173,8 +173,8 @@ class Writer:
         rollups.share(cursor)
         times = {at for _, row in batch if isinstance(at := row[_TIME], int)}
         ids = [row[_ID] for _, row in batch]
-        replaced = f"SELECT time FROM exchanges WHERE usage_source = '{EXPIRED}' AND id IN ({places(len(ids))})"  # noqa: S608
-        rollups.spoil(cursor, times.union(at for (at,) in cursor.rows(replaced, ids)))
+        replaced = f"SELECT time FROM exchanges WHERE usage_source IN (?, ?) AND id IN ({places(len(ids))})"  # noqa: S608
+        rollups.spoil(cursor, times.union(at for (at,) in cursor.rows(replaced, [EXPIRED, PENDING, *ids])))
 
     def _refuse(self, id: str, error: Exception) -> None:
         self.refused += 1

@@ -101,13 +101,13 @@ class Latest(Group):
         usage, of_model, since = exchange.money.usage, labels[:-1], exchange.route.sent - exchange.started
         if exchange.request.operation == EMBEDDINGS:
             self._embeddings_duration.series(labels).observe(exchange.seconds - since)
-            if usage.source != "none":
+            if usage.source not in ("none", "pending"):
                 self._embeddings_input.series(of_model).observe(usage.input_tokens)
             return
         self._duration.series(labels).observe(exchange.seconds - since)
         if exchange.request.ask.stream and exchange.answer.first_token is not None:
             self._first_chunk.series(of_model).observe(exchange.answer.first_token - since)
-        if usage.source == "none":
+        if usage.source in ("none", "pending"):
             return
         self._input.series(labels).observe(usage.input_tokens)
         self._output.series(labels).observe(usage.output_tokens)
@@ -170,7 +170,7 @@ class Earlier(Group):
         self._operation.series(labels).observe(exchange.seconds - since)
         if exchange.request.ask.stream and exchange.answer.first_token is not None:
             self._first_chunk.series(labels[:-1]).observe(exchange.answer.first_token - since)
-        if usage.source != "none":
+        if usage.source not in ("none", "pending"):
             self._tokens.series((*labels, "input")).observe(usage.input_tokens)
             if exchange.request.operation != EMBEDDINGS:
                 self._tokens.series((*labels, "output")).observe(usage.output_tokens)

@@ -238,7 +238,7 @@ class Cost(Group):
     _usage_source = counts(
         "extproc_usage_total",
         "Exchanges, by the source of their usage: `provider`, `estimated`, `disputed` (cut down to what is possible), "
-        "`none`.",
+        "`pending` (counted once more when it is known), `none`.",
         "source",
     )
     _guessed = histogram(

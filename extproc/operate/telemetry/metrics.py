@@ -36,6 +36,7 @@ from extproc.upstream.providers import kinds
 from extproc.words.exchange import Exchange, Verdict
 
 if TYPE_CHECKING:
+    from extproc.money.ledger import Row
     from extproc.money.ledger.writer import Writer
 
 log = logging.getLogger(__name__)
@@ -221,6 +222,19 @@ class Telemetry(Requests, Consumers, Tools, Gateway, Providers, Cost, Limits, Le
             if exchange.findings.verdicts:
                 self._line(describe_verdicts(exchange))
 
+    def settled_late(self, row: Row, spender: str) -> None:
+        """Count the usage of an exchange that became known after its end."""
+        self._usage_source.add((row.usage_source,))
+        who = self._spender(spender, row.team, row.labels)
+        self._consumer_tokens.add((*who, "input"), row.input_tokens)
+        self._consumer_tokens.add((*who, "output"), row.output_tokens)
+        where = row.provider if row.provider in self._providers else "other", self._model(row.target)
+        if row.cost is None:
+            self._no_price.add(where)
+        elif row.cost:
+            self._consumer_cost.add(who, row.cost / NANO)
+            self._cost.add(where, row.cost / NANO)
+
     def _line(self, entry: Mapping[str, Any]) -> None:
         try:
             self.write(json_line(entry) + "\n")
@@ -260,10 +274,10 @@ class Telemetry(Requests, Consumers, Tools, Gateway, Providers, Cost, Limits, Le
         self._cache.add((caching.outcome,))
         if caching.saved:
             mode = "shadow" if caching.outcome in SHADOWS else "enforce"
-            self._saved.add((mode, *self._spender(exchange)), caching.saved / NANO)
+            self._saved.add((mode, *self._spender_of(exchange)), caching.saved / NANO)
 
     def _count_consumer(self, exchange: Exchange, status: str) -> None:
-        spender = self._spender(exchange)
+        spender = self._spender_of(exchange)
         self._consumer_requests.add((*spender, status))
         if exchange.route.forwarded and exchange.money.usage.source != "none":
             self._consumer_tokens.add((*spender, "input"), exchange.money.usage.input_tokens)
@@ -311,12 +325,14 @@ class Telemetry(Requests, Consumers, Tools, Gateway, Providers, Cost, Limits, Le
             self._combinations.add(values)
         return values
 
-    def _spender(self, exchange: Exchange) -> tuple[str, ...]:
+    def _spender_of(self, exchange: Exchange) -> tuple[str, ...]:
+        return self._spender(exchange.consumer.series, exchange.consumer.team, exchange.money.labels)
+
+    def _spender(self, series: str, team: str, labels: Mapping[str, str]) -> tuple[str, ...]:
         """Consumer, team, and the labels of `attribution.metrics`."""
-        consumer, labels = exchange.consumer, exchange.money.labels
         values = (
-            consumer.series,
-            consumer.team,
+            series,
+            team,
             *[self._label_values[name](labels.get(name, "")) for name in self._attributed],
         )
         if values not in self._spenders:

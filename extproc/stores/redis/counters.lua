@@ -13,6 +13,7 @@
 --                                     3 too, by the time of its next report, until it is recorded
 --   TAG:late                   zset   id by when it was ended; states 2 (was released, or voided: then without holds) and 3
 --                                     (was charged)
+--   TAG:parked                 zset   id by when it is due; state 6 (forwarded, and its exchange has ended)
 --   TAG:board:BOARD            hash   author -> note
 --   TAG:notes                  zset   {board, author} packed, by when the note runs out
 --   TAG:epoch                  string written once: a different one means that everything before it is lost
@@ -23,6 +24,7 @@ if not now then
   now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 end
 local RESERVATIONS, LEASES, LATE = tag .. ':reservations', tag .. ':leases', tag .. ':late'
+local PARKED = tag .. ':parked'
 local IDLE = tag .. ':idle'
 local NOTES, EPOCH = tag .. ':notes', tag .. ':epoch'
 local KEPT = 3600 -- seconds that the counts of an ended window stay at least, for holds that are still open there
@@ -239,6 +241,49 @@ local function renew(lease) -- ids
   return 1
 end
 
+local function park(id, facts, lease, again, most)
+  local record = redis.call('HGET', RESERVATIONS, id)
+  local state = record and record:sub(1, 1)
+  if state ~= '0' and state ~= '1' and state ~= '6' then
+    return 0
+  end
+  if state ~= '6' and redis.call('ZCARD', PARKED) >= tonumber(most) then
+    return 0
+  end
+  local taken = cmsgpack.unpack(record:sub(2))
+  for hold = 1, #taken, 5 do
+    if taken[hold + 4] == '1' then
+      move(taken[hold], taken[hold + 1], taken[hold + 2], '0', '0', taken[hold + 3])
+      taken[hold + 3] = '0'
+    end
+  end
+  redis.call('HSET', RESERVATIONS, id, '6' .. cmsgpack.pack(taken, facts))
+  redis.call('ZADD', LEASES, string.format('%.17g', now + tonumber(lease)), id)
+  redis.call('ZADD', PARKED, string.format('%.17g', now + tonumber(again)), id)
+  return 1
+end
+
+local function parked(again, most, only)
+  local due, found = { only }, {}
+  if only == '' then
+    due = redis.call('ZRANGEBYSCORE', PARKED, '-inf', string.format('%.17g', now), 'LIMIT', 0, most)
+  end
+  for _, id in ipairs(due) do
+    local record = redis.call('HGET', RESERVATIONS, id)
+    if record and record:sub(1, 1) == '6' then
+      local taken, facts = cmsgpack.unpack(record:sub(2))
+      redis.call('ZADD', PARKED, string.format('%.17g', now + tonumber(again)), id)
+      local one = { id, facts }
+      for hold = 1, #taken, 5 do
+        one[#one + 1] = taken[hold + 2]
+        one[#one + 1] = taken[hold + 3]
+      end
+      found[#found + 1] = one
+    end
+  end
+  return found
+end
+
 -- The amounts begin at ARGV[5]. If their number differs from the holds': -1 minus the number of holds.
 local function settle(id, keep)
   local record = redis.call('HGET', RESERVATIONS, id)
@@ -250,7 +295,7 @@ local function settle(id, keep)
   if (#ARGV - 4) * 5 ~= #taken then
     return -1 - #taken / 5
   end
-  local live = state == '0' or state == '1'
+  local live = state == '0' or state == '1' or state == '6'
   for at = 1, #taken, 5 do
     local held, slot = taken[at + 3], taken[at + 4] == '1'
     local used = slot and '0' or ARGV[5 + (at - 1) / 5]
@@ -259,10 +304,13 @@ local function settle(id, keep)
     taken[at + 3] = used
   end
   redis.call('ZREM', LATE, id)
+  if state == '6' then
+    redis.call('ZREM', PARKED, id)
+  end
   if keep then
-    local forwarded = state == '1' or state == '3'
+    local forwarded = state == '1' or state == '3' or state == '6'
     redis.call('HSET', RESERVATIONS, id, (forwarded and '5' or '4') .. cmsgpack.pack(taken, facts))
-    if not live then
+    if not live or state == '6' then
       redis.call('ZADD', LEASES, string.format('%.17g', now + CORRECTED), id)
     end
     return 1
@@ -318,7 +366,11 @@ local function expire(batch, late, epoch, keep)
     redis.call('ZREM', LEASES, id)
     if record then
       local state, taken, facts = record:sub(1, 1), cmsgpack.unpack(record:sub(2))
-      local forwarded, kept = state == '1' or state == '3' or state == '5', state == '4' or state == '5'
+      local forwarded = state == '1' or state == '3' or state == '5' or state == '6'
+      local kept = state == '4' or state == '5'
+      if state == '6' then
+        redis.call('ZREM', PARKED, id)
+      end
       local report = { id, forwarded and 1 or 0, kept and 1 or 0, facts }
       for hold = 1, #taken, 5 do
         local held = taken[hold + 3]
@@ -405,6 +457,10 @@ elseif phase == 'void' then
   return void()
 elseif phase == 'renew' then
   return renew(ARGV[3])
+elseif phase == 'park' then
+  return park(ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7])
+elseif phase == 'parked' then
+  return parked(ARGV[3], ARGV[4], ARGV[5])
 elseif phase == 'settle' then
   return settle(ARGV[3], ARGV[4] == '1')
 elseif phase == 'extend' then

@@ -15,6 +15,7 @@ from extproc.stores import (
     EXPIRE_BATCH,
     LATE_SETTLE,
     MAX_LOOK,
+    MAX_PARKED,
     PAGE,
     PATIENCE,
     TIMEOUT,
@@ -25,6 +26,7 @@ from extproc.stores import (
     Granted,
     Hold,
     Level,
+    Parked,
     check_amounts,
     check_facts,
     check_note,
@@ -91,6 +93,20 @@ class RedisCounters:
         if answer[0] == b"others":
             raise ValueError("an extension has the holds of its reservation, in the same order")
         return self._taken(answer)
+
+    async def park(self, id: str, facts: bytes, *, lease: float, again: float, most: int = MAX_PARKED) -> bool:
+        check_facts(facts)
+        answer = await self._link.call(
+            "park", self._now(), id, facts, repr(float(lease)), repr(float(again)), str(most)
+        )
+        return bool(answer)
+
+    async def parked(self, *, again: float, most: int = 1, id: str = "") -> Sequence[Parked]:
+        found = await self._link.call("parked", self._now(), repr(float(again)), str(most), id)
+        return [
+            Parked(_text(one), tuple(map(_text, holds[::2])), tuple(map(int, holds[1::2])), facts)
+            for one, facts, *holds in found
+        ]
 
     async def settle(self, id: str, amounts: Sequence[int], *, keep: bool = False) -> bool:
         check_amounts(amounts, len(amounts))

@@ -24,6 +24,7 @@ from extproc.stores import (
     LATE_SETTLE,
     MAX_COUNT,
     MAX_LOOK,
+    MAX_PARKED,
     PAGE,
     TIMEOUT,
     Count,
@@ -35,6 +36,7 @@ from extproc.stores import (
     Hold,
     Level,
     NotSentError,
+    Parked,
     StoreError,
     Waits,
     check_amounts,
@@ -72,6 +74,8 @@ _HOLD = "INSERT INTO holdings VALUES (?, ?, 0, ?, ?, NULL, ?)"
 _FORWARD = "UPDATE holdings SET forwarded = 1 WHERE id = ? AND expired = 0 AND charged IS NULL"
 _RELEASED = "SELECT holds FROM holdings WHERE id = ? AND expired = 1 AND forwarded = 0"
 _END = "DELETE FROM holdings WHERE id = ?"
+_ENDED, _PARKED = (1, 2), 3  # values of `expired`
+_UNPARK = "DELETE FROM parked WHERE id = ?"
 _AGAIN = "UPDATE holdings SET expired = ?, deadline = ? WHERE id = ?"
 _DROP = "DELETE FROM counts WHERE window = ? AND number = ? AND scope = ?"
 _PURGE = """DELETE FROM counts WHERE (window, number, scope) IN (
@@ -244,6 +248,43 @@ class SqliteCounters:
             db.execute("UPDATE holdings SET holds = ? WHERE id = ?", (_encode(taken), id))
         return _granted(taken, counts, resets)
 
+    async def park(self, id: str, facts: bytes, *, lease: float, again: float, most: int = MAX_PARKED) -> bool:
+        check_facts(facts)
+        now = self._clock()
+        async with self._transaction() as db:
+            row = db.execute(_STATE, (id,)).fetchone()
+            if row is None or row[1] not in (0, _PARKED) or row[3] is not None:
+                return False
+            if not row[1] and db.execute("SELECT count(*) FROM parked").fetchone()[0] >= most:
+                return False
+            taken = _decode(row[2])
+            for held in taken:
+                if held.slot:
+                    _move(db, held, 0, -held.amount, _idle_at(held, now))
+                    held.amount = 0
+            db.execute(
+                "UPDATE holdings SET forwarded = 1, holds = ?, facts = ? WHERE id = ?", (_encode(taken), facts, id)
+            )
+            db.execute(_AGAIN, (_PARKED, now + lease, id))
+            db.execute("REPLACE INTO parked VALUES (?, ?)", (id, now + again))
+        return True
+
+    async def parked(self, *, again: float, most: int = 1, id: str = "") -> Sequence[Parked]:
+        now = self._clock()
+        where, which = ("id = ?", (id,)) if id else ("due <= ? ORDER BY due LIMIT ?", (now, most))
+        query = f"SELECT id FROM parked WHERE {where}"  # noqa: S608
+        if not self._rows(query, which):  # a look that finds nothing takes no lock
+            return []
+        found = []
+        async with self._transaction() as db:
+            for (one,) in db.execute(query, which).fetchall():
+                holds, facts = db.execute("SELECT holds, facts FROM holdings WHERE id = ?", (one,)).fetchone()
+                taken = _decode(holds)
+                db.execute("UPDATE parked SET due = ? WHERE id = ?", (now + again, one))
+                scopes, amounts = [held.scope for held in taken], [held.amount for held in taken]
+                found.append(Parked(one, tuple(scopes), tuple(amounts), facts))
+        return found
+
     async def settle(self, id: str, amounts: Sequence[int], *, keep: bool = False) -> bool:
         now = self._clock()
         async with self._transaction() as db:
@@ -255,7 +296,7 @@ class SqliteCounters:
             check_amounts(amounts, len(taken))
             charged = [0 if held.slot else amount for held, amount in zip(taken, amounts, strict=True)]
             for held, used in zip(taken, charged, strict=True):
-                if expired:
+                if expired in _ENDED:
                     _move(db, held, used - (held.amount if forwarded and not held.slot else 0), 0, _idle_at(held, now))
                 else:
                     _move(db, held, used, -held.amount, _idle_at(held, now))
@@ -265,6 +306,8 @@ class SqliteCounters:
                     db.execute(_AGAIN, (0, now + CORRECTED, id))
             else:  # not remembered: a second settle finds an unknown id
                 db.execute(_END, (id,))
+            if expired == _PARKED:
+                db.execute(_UNPARK, (id,))
         return True
 
     async def recorded(self, ids: Sequence[str], *, expired: bool = False) -> None:
@@ -285,7 +328,7 @@ class SqliteCounters:
         async with self._transaction() as db:
             due = db.execute(
                 "SELECT id, forwarded, expired, holds, charged, facts FROM holdings "
-                "WHERE expired IN (0, 2) AND deadline <= ? ORDER BY deadline LIMIT ?",
+                "WHERE expired IN (0, 2, 3) AND deadline <= ? ORDER BY deadline LIMIT ?",
                 (now, EXPIRE_BATCH),
             ).fetchall()
             for id, forwarded, expired, holds, kept, facts in due:
@@ -298,9 +341,11 @@ class SqliteCounters:
                     charged = tuple([held.amount if forwarded and not held.slot else 0 for held in taken])
                     change, state = _AGAIN, (2, now + keep, id) if keep and forwarded else (1, now, id)
                     for held, amount in zip(taken, charged, strict=True):
-                        if not expired:
+                        if expired not in _ENDED:
                             _move(db, held, amount, -held.amount, _idle_at(held, now, least=LATE_SETTLE))
                 db.execute(change, state)
+                if expired == _PARKED:
+                    db.execute(_UNPARK, (id,))
                 ended.append(Expired(id, bool(forwarded), scopes, charged, kept is not None, facts))
             db.execute("DELETE FROM holdings WHERE expired = 1 AND deadline <= ?", (now - LATE_SETTLE,))
             db.execute("DELETE FROM notes WHERE expires <= ?", (now,))
@@ -358,7 +403,7 @@ class SqliteCounters:
         check_note(note)
         now = self._clock()
         if not note and not self._stale(board, author, now):  # a reader takes no lock
-            return [other for (other,) in self._notes(_NOTES, (board,))]
+            return [other for (other,) in self._rows(_NOTES, (board,))]
         async with self._transaction() as db:
             # A pass over the whole table, which has a row for each process that lives or died a moment ago.
             db.execute("DELETE FROM notes WHERE expires <= ? OR (board = ? AND author = ?)", (now, board, author))
@@ -373,9 +418,9 @@ class SqliteCounters:
 
     def _stale(self, board: str, author: str, now: float) -> bool:
         """True where notes are to be deleted: those that ran out, or the author's."""
-        return bool(self._notes(_STALE, (now, board, author)))
+        return bool(self._rows(_STALE, (now, board, author)))
 
-    def _notes(self, query: str, values: tuple[object, ...]) -> list[tuple[bytes]]:
+    def _rows(self, query: str, values: tuple[object, ...]) -> list[tuple[bytes]]:
         """Rows of a query, read without a lock. Raises StoreError."""
         try:
             return self._db.execute(query, values).fetchall()

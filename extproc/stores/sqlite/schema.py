@@ -31,6 +31,11 @@ _STEPS = (
             PRIMARY KEY (board, author)
         ) WITHOUT ROWID""",
     ),
+    (
+        # Holdings whose `expired` is 3, by when they are due.
+        "CREATE TABLE parked (id TEXT PRIMARY KEY, due REAL NOT NULL) WITHOUT ROWID",
+        "CREATE INDEX due ON parked (due)",
+    ),
 )
 SCHEMA_VERSION = len(_STEPS)
 

@@ -215,6 +215,7 @@ ALL_KINDS = frozenset((*_INPUT_KINDS, *_OUTPUT_KINDS))
 
 
 NO_UNITS: Mapping[str, int] = {}
+NO_OPTIONS: Mapping[str, str] = {}
 
 
 def bound(
@@ -286,6 +287,21 @@ def _scaled(price: Price, factor: int) -> Price:
     return replace(price, **rates, kinds=kinds, tiers=tiers, variants={}, factors={})
 
 
+def for_batch(price: Price, options: Mapping[str, str] = NO_OPTIONS) -> Price:
+    """The price of a request in a batch, with these options as far as they have a price there: that of the settings or
+    the catalogue, else half of the plain one, as OpenAI, Azure, Anthropic, Google and Amazon bill it.
+
+    Sources: https://developers.openai.com/api/docs/guides/batch,
+    https://learn.microsoft.com/en-us/azure/ai-foundry/openai/how-to/batch,
+    https://platform.claude.com/docs/en/build-with-claude/batch-processing,
+    https://ai.google.dev/gemini-api/docs/batch-api, https://aws.amazon.com/bedrock/pricing/
+    """
+    if is_priced(price, _PROCESSING, _BATCH):
+        return with_options(price, {**options, _PROCESSING: _BATCH})
+    return _scaled(with_options(price, options), _WHOLE // 2)
+
+
+_PROCESSING, _BATCH = "processing", "batch"
 _WHOLE = 1000
 _RATES = ("input", "output", "cached_input", "cache_write", "reasoning")
 
@@ -355,8 +371,8 @@ FREE = ("omni-moderation-", "text-moderation-")
 """OpenAI's models that cost nothing: https://platform.openai.com/docs/guides/moderation"""
 _NOTHING = Price(0, 0, 0, 0, 0)
 
-_NO_OPTIONS = ("processing", "route")
-"""Conditions of prices in the catalogue that are no fields of a request, such as batches. The others are."""
+_NO_OPTIONS = ("route",)
+"""Conditions of prices in the catalogue that are neither fields of a request nor `processing`, see `for_batch`."""
 
 
 def _variants(info: types.ModelInfo, today: date) -> Mapping[str, Price]:

@@ -16,13 +16,15 @@ import contextlib
 import ipaddress
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import h11
 
 IDLE = 30.0  # seconds that a connection waits for its next request
+_ERRORS = 400
 
 
 class AnswerError(Exception):
@@ -91,6 +93,16 @@ class _Connection(asyncio.Protocol):
         return not (self._ended or self._got or self.transport.is_closing()) and time.monotonic() < self.since + IDLE
 
 
+class _Sent(NamedTuple):
+    """A request."""
+
+    method: str
+    target: str
+    body: bytes | None
+    headers: Mapping[str, str]
+    sink: Callable[[bytes], None] | None
+
+
 class Pool:
     """Requests to the service at `url`, `http(s)://host[:port]`. With `socket` it is at that unix socket, whatever the
     host. `ca` is a PEM file of the authorities that verify it, in the place of the system's. `guarded` refuses
@@ -130,22 +142,29 @@ class Pool:
         return status, data
 
     async def ask(
-        self, target: str, body: bytes | None, headers: Mapping[str, str], method: str = "POST"
+        self,
+        target: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        method: str = "POST",
+        *,
+        sink: Callable[[bytes], None] | None = None,
     ) -> tuple[int, Mapping[str, str], bytes]:
         """The same with the headers of the answer, by their names in lower case. Has no time limit of its own: cancel
-        it.
+        it. With `sink`, the pieces of the body go there as they arrive, each with a turn for others behind it; of an
+        answer with an error status none.
 
         Raises OSError when the host cannot be reached, ValueError for a target or headers that cannot be sent,
         AnswerError for an answer that cannot be read. A request is sent twice only where its kept connection ended
         before any answer.
         """
-        connection = self._kept()
+        sent, connection = _Sent(method, target, body, headers, sink), self._kept()
         if connection is not None:
             try:
-                return await self._exchange(connection, method, target, body, headers)
+                return await self._exchange(connection, sent)
             except NoAnswerError:
                 pass
-        return await self._exchange(await self._connect(), method, target, body, headers)
+        return await self._exchange(await self._connect(), sent)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -174,12 +193,10 @@ class Pool:
             raise ConnectionRefusedError("a link-local address")
         return connection
 
-    async def _exchange(
-        self, connection: _Connection, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    async def _exchange(self, connection: _Connection, sent: _Sent) -> tuple[int, Mapping[str, str], bytes]:
         done = False
         try:
-            found = await self._talk(connection, method, target, body, headers)
+            found = await self._talk(connection, sent)
             done = True
         except h11.RemoteProtocolError:
             raise AnswerError("the answer is not HTTP") from None
@@ -193,13 +210,13 @@ class Pool:
                 connection.transport.abort()
         return found
 
-    async def _talk(
-        self, connection: _Connection, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        http = connection.http
+    async def _talk(self, connection: _Connection, sent: _Sent) -> tuple[int, Mapping[str, str], bytes]:
+        http, body, sink = connection.http, sent.body, sent.sink
         length = [] if body is None else [(b"content-length", b"%d" % len(body))]
-        given = ((name.encode(), value.encode()) for name, value in headers.items())
-        head = h11.Request(method=method, target=target.encode(), headers=[(b"host", self._name), *length, *given])
+        given = ((name.encode(), value.encode()) for name, value in sent.headers.items())
+        head = h11.Request(
+            method=sent.method, target=sent.target.encode(), headers=[(b"host", self._name), *length, *given]
+        )
         out = (head, h11.Data(body or b""), h11.EndOfMessage())
         connection.transport.write(b"".join(http.send(event) or b"" for event in out))
         status, parts, size, begun = 0, [], 0, False
@@ -217,7 +234,11 @@ class Pool:
                 said = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
             elif isinstance(event, h11.Data):
                 size += len(event.data)
-                parts.append(bytes(event.data))
+                if sink is None or status >= _ERRORS:
+                    parts.append(bytes(event.data))
+                else:
+                    sink(bytes(event.data))
+                    await asyncio.sleep(0)
                 if size > self._most:
                     if self._cut:
                         return status, said, b"".join(parts)[: self._most + 1]
