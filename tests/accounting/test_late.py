@@ -2,8 +2,10 @@
 fails and forgets. The counters are the ledger, every usage is settled once, and nothing stays held.
 """
 
+import json
 import random
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -17,8 +19,9 @@ from extproc.money.accounting.settle import Settle
 from extproc.money.budgets import BudgetSettings, Leases, Reserve, compile_budget
 from extproc.money.ledger import Row
 from extproc.stores import MAX_FACTS, StoreError
+from extproc.stores.memory import MemoryCounters
 from extproc.upstream import prices
-from extproc.upstream.credentials.asking import NotAskedError
+from extproc.upstream.credentials.asking import NotAskedError, TooLargeError
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Target, Usage
@@ -243,3 +246,68 @@ def test_a_note_has_room_in_the_facts_of_a_reservation_whatever_clients_wrote():
     assert (unpack_note(packed).object, unpack_note(packed).row.labels) == ("batch_1", {})
     for odd in (b"", b"\x90", b"nonsense", pack_note(note)[:-1]):
         assert unpack_note(odd) is None
+
+
+class Batch:
+    """A batch of two requests that has ended, as a provider tells it; `fail` is raised in the middle of its results."""
+
+    def __init__(self, *, usage=None, lines=2, completed=2, status=200, fail=None):
+        told = {"id": "batch_1", "object": "batch", "status": "completed", "output_file_id": "file-1"}
+        told |= {"request_counts": {"completed": completed}, "usage": usage}
+        self.batch, self.status, self.lines, self.fail = json.dumps(told).encode(), status, lines, fail
+
+    async def get(self, _name, path, *, sink=None, most=0):
+        if sink is None:
+            return self.status, self.batch
+        assert path == "/v1/files/file-1/content"
+        body = {"object": "chat.completion", "model": "m", "usage": {"prompt_tokens": 10, "completion_tokens": 5}}
+        line = json.dumps({"response": {"status_code": 200, "body": body}}).encode() + b"\n"
+        for cut in (line * self.lines).partition(b"10"):
+            sink(cut)
+        if self.fail is not None:
+            raise self.fail
+        return 200, b""
+
+
+SUM = {"input_tokens": 21, "output_tokens": 11}
+FEES = replace(TARGET, price=prices.price(2, 8, per_request=0.001))
+
+
+@pytest.mark.parametrize(
+    ("provider", "target", "expected"),
+    [
+        (Batch(usage=SUM), TARGET, (21, 11, "provider")),
+        (Batch(usage=SUM), FEES, (20, 10, "provider")),
+        (Batch(), TARGET, (20, 10, "provider")),
+        (Batch(lines=1), TARGET, (300, 200, "estimated")),
+        (Batch(lines=1, usage=SUM), FEES, (21, 11, "provider")),
+        (Batch(fail=TooLargeError()), TARGET, (300, 200, "estimated")),
+        (Batch(fail=TooLargeError(), usage=SUM), FEES, (21, 11, "provider")),
+        (Batch(status=404), TARGET, (300, 200, "estimated")),
+        (Batch(completed=0), TARGET, (0, 0, "provider")),
+        (Batch(status=503), TARGET, None),
+        (Batch(fail=NotAskedError()), TARGET, None),
+    ],
+)
+async def test_the_usage_of_a_batch_is_read_where_it_is_whole(provider, target, expected, clocks):
+    clock, rows, work = clocks(), [], []
+    counters = MemoryCounters(clock)
+    books = Books(counters, SimpleNamespace(add=lambda row: rows.append(row) or True), now=clock)
+    row = Row(id="r", time=1.0, target="m", provider="openai", usage_source="pending")
+    note = Note(row, "c", "openai_batches", "batch_1", clock(), clock() + HOLD, (300, 200), (1, 1), batch=True)
+    await counters.reserve("r", [COMPILED["tokens"].hold("tokens", 500), COMPILED["money"].hold("money", 10**6)], LEASE)
+    await counters.park("r", pack_note(note), lease=HOLD, again=0.0)
+    situation = Situation(SimpleNamespace(target=lambda _name: target), COMPILED, provider, 1 << 20)
+    poller = Poller(counters, books, lambda: situation, lambda one, *_, **__: work.append(one), now=clock)
+    await poller.turn()
+    await work.pop()
+    levels = await counters.levels([("tokens", 0), ("money", 0)])
+    if expected is None:
+        assert (rows, [level.reserved for level in levels]) == ([], [500, 10**6])
+        return
+    [found] = rows
+    assert (found.input_tokens, found.output_tokens, found.usage_source) == expected
+    if target is TARGET:  # half of the plain price
+        assert found.cost == expected[0] * 1000 + expected[1] * 4000
+    assert [level.settled for level in levels] == [sum(expected[:2]), found.cost]
+    assert [level.reserved for level in levels] == [0, 0]
