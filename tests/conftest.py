@@ -173,8 +173,8 @@ class World:
         return level.settled, level.reserved
 
 
-def make_world(text="", counters=None):
-    settings, clock = make_settings(text), Clock()
+def make_world(text="", counters=None, clock=None):
+    settings, clock = make_settings(text), clock or Clock()
     counters = counters or MemoryCounters(clock)
     telemetry = Telemetry(settings, (lines := []).append)
     answers = open_answers(settings.stores.cache, settings.cache, settings.around_guardrails)

@@ -298,6 +298,7 @@ OUR_WORDS = {
     "hosted_call": "as hosted_tools",
     "tool_calls": "a finish reason of the neutral form",
     "content_filter": "a finish reason of the neutral form",
+    "file_search": "a price of the settings",
     "stop_sequence": "a finish reason of the neutral form",
     "tool_call": "a kind of part of the neutral form",
     "tool_name": "a role of text for guardrails",

@@ -1,4 +1,4 @@
-"""Places of the body that name further models, at routers that speak several APIs.
+"""Models that a body names beside the request's own, and places of such names at routers that speak several APIs.
 
 Sources: https://openrouter.ai/docs/guides/routing/model-fallbacks (`models`, and `fallbacks` as in Anthropic's API),
 https://openrouter.ai/docs/guides/features/server-tools/advisor, https://openrouter.ai/docs/guides/features/plugins
@@ -6,12 +6,68 @@ https://openrouter.ai/docs/guides/features/server-tools/advisor, https://openrou
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from extproc.dialects import token_count
+
 EACH = "*"
 """The step of a place that stands for every item of a list."""
+_INSTEAD = ("models", EACH)
 ROUTERS = (
-    ("models", EACH),
+    _INSTEAD,
     ("fallbacks", EACH, "model"),
     ("tools", EACH, "parameters", "model"),
     ("plugins", EACH, "model"),
     ("plugins", EACH, "analysis_models", EACH),
 )
+DRAWS = "image_generation"
+"""The type of the tool that draws, at OpenAI."""
+DRAWS_WITH = "gpt-image-1"
+"""The model of a tool that draws and names none: the dearest by the token of those that it can be.
+
+Source: https://platform.openai.com/docs/guides/tools-image-generation
+"""
+
+
+@dataclass(slots=True, frozen=True)
+class Named:
+    """A model that a request names beside its own."""
+
+    model: str
+    calls: int | None = 1  # the most; None: the request sets no limit
+    output: int | None = None  # the most tokens of one call; None: the request sets no limit
+    instead: bool = False  # True: it answers in place of the request's own model, and only one of them is paid
+    draws: bool = False
+    told: bool = True  # False: the request leaves the choice to the provider
+
+
+def named_in(body: Mapping[str, Any], places: Sequence[Sequence[str]]) -> Iterator[Named]:
+    """The models at these places of a body (`Fields.models`). Takes any body, and never raises."""
+    for place in places:
+        if place[0] in body:
+            yield from _at(body, place, {}, instead=place == _INSTEAD, calls=None if place[0] == "tools" else 1)
+
+
+def _at(
+    value: Any, place: Sequence[str], holder: Mapping[str, Any], *, instead: bool, calls: int | None
+) -> Iterator[Named]:
+    """The models at a place of `value`, which is below the object `holder`."""
+    if not place:
+        if isinstance(value, str) and value:
+            yield Named(
+                value,
+                calls if calls is not None else token_count(holder.get("max_uses")),
+                token_count(holder.get("max_tokens")),
+                instead,
+                holder.get("type") == DRAWS,
+            )
+    elif place[0] == EACH:
+        for item in value if isinstance(value, list) else ():
+            yield from _at(item, place[1:], holder, instead=instead, calls=calls)
+    elif isinstance(value, Mapping):
+        if place[0] in value:
+            yield from _at(value[place[0]], place[1:], value, instead=instead, calls=calls)
+        elif place == ("model",) and value.get("type") == DRAWS:
+            yield Named(DRAWS_WITH, None, draws=True, told=False)

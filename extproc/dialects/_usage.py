@@ -15,8 +15,11 @@ from typing import Any
 from extproc.dialects import MAX_TOKENS, token_count
 from extproc.words.exchange import Kinds, Usage
 
-MOST_SEARCHES = 1000
-"""Searches of one answer that are believed."""
+MOST_CALLS = 1000
+"""Billed calls of one kind, such as searches, that are believed of one answer."""
+_CALLS = ("searches", "file_searches", "fetches", "maps", "sessions")
+MOST_SHARES = 16
+"""Models of one answer whose parts are told apart."""
 _TICKS = 10
 """Ticks of xAI in a nano-USD."""
 _MOST_USD = 1_000_000
@@ -52,9 +55,10 @@ def make_usage(
     beyond: int = 0,
     kinds: Mapping[str, Any] | None = None,
     cost: int | None = None,
+    shares: Mapping[str, Usage] | None = None,
 ) -> Usage | None:
     """Usage with `input_tokens` including tokens read from and written to caches, and `output_tokens` including the
-    reasoning. `cost` is in nano-USD. None for absurd sums.
+    reasoning. Both include `shares`; `kinds` do not. `cost` is in nano-USD. None for absurd sums.
     """
     if input_tokens > MAX_TOKENS or output_tokens > MAX_TOKENS:
         return None
@@ -62,6 +66,7 @@ def make_usage(
     usage = Usage(
         input_tokens, output_tokens, cached, min(reasoning, output_tokens), cache_write, beyond=beyond, cost=cost
     )
+    usage.shares = shares or None
     if kinds:
         usage.kinds = _kinds(kinds, usage)
     return usage
@@ -97,6 +102,22 @@ def told_kinds(**counts: Any) -> dict[str, Any]:
     return counts
 
 
+def told_calls(said: Mapping[str, Any]) -> dict[str, int]:
+    """Counts of billed calls that xAI tells in a usage object, by the field of `Kinds`; empty for other providers.
+
+    Source: https://docs.x.ai/developers/tools/tool-usage-details
+    """
+    told = said.get("server_side_tool_usage_details")
+    if not isinstance(told, dict):
+        return {}
+    count = {name: first_count(calls) for name, calls in told.items()}.get
+    return told_kinds(
+        searches=count("web_search_calls", 0) + count("x_search_calls", 0),
+        file_searches=count("file_search_calls", 0) + count("document_search_calls", 0),
+        sessions=count("code_interpreter_calls", 0),
+    )
+
+
 def _kinds(said: Mapping[str, Any], usage: Usage) -> Kinds | None:
     """The reported fields of `Kinds`, each no more than the count it is a part of; None where all are zero."""
     counts = {}
@@ -106,8 +127,8 @@ def _kinds(said: Mapping[str, Any], usage: Usage) -> Kinds | None:
             whole = usage.cached_tokens
         elif name == "cache_write_1h":
             whole = usage.cache_write_tokens
-        elif name == "searches":
-            whole = MOST_SEARCHES
+        elif name in _CALLS:
+            whole = MOST_CALLS
         if count := min(first_count(value), whole):
             counts[name] = count
     return Kinds(**counts) if counts else None

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from extproc.dialects import _tooling
+from extproc.dialects._calls import add_calls
 from extproc.dialects._conversation import count, ends, first_instructions, last_said, pieces
 from extproc.dialects._refusals import wrong
 from extproc.dialects._tooling import name_of, objects
@@ -161,6 +162,7 @@ class View:
         for tool in tools if isinstance(tools, list) else ():
             for name in (names := self.own_tool(tool)[1]):
                 ask.add_hosted(self.hosted_name(name), field)
+                add_calls(ask, self.hosted_name(name), tool)
             if names:
                 found.append(tool)
         return found

@@ -131,11 +131,11 @@ class Parse:
         changed: Collection[str] = (),
         weigh: Callable[[Exchange, int], None] = lambda _exchange, _size: None,
         *,
-        hosted_tools: int = 0,
+        hosted: tuple[int, int] = (0, 0),
     ) -> None:
         self._limits = limits
         self._weigh = weigh
-        self._hosted_tools = hosted_tools  # tokens held for what they read
+        self._hosted = hosted  # tokens held for what hosted tools read, and billed calls held of each
         # `changed` are fields that targets set or remove.
         self._names = {
             name: Names({*dialect.fields.relied_on, *NOT_FORWARDED, *changed}, NOT_FORWARDED)
@@ -206,7 +206,7 @@ class Parse:
     def read(self, exchange: Exchange) -> None:
         """Write `ask`, the meaning of `json`. Raises Refusal."""
         exchange.request.ask = exchange.request.dialect.read(exchange.request.json, exchange.request.endpoint)
-        exchange.request.ask.hosted_tokens = self._hosted_tools
+        exchange.request.ask.hosted_tokens, exchange.request.ask.hosted_calls = self._hosted
 
     def _named_by_path(self, exchange: Exchange, tree: dict[str, Any]) -> dict[str, Any]:
         """The body with the model that the path names, if it names one."""

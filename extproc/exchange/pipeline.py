@@ -252,7 +252,8 @@ def _parse(settings: Settings, catalog: Catalog, admit: Admit) -> tuple[Parse, P
     limits = settings.limits
     body = BodyLimits(limits.request_body, limits.json_depth, limits.json_nodes, limits.json_text)
     reading = body, catalog.changed(), admit.take
-    return Parse(*reading, hosted_tools=limits.hosted_tools), ParseLarge(*reading, hosted_tools=limits.hosted_tools)
+    hosted = limits.hosted_tools, limits.hosted_calls
+    return Parse(*reading, hosted=hosted), ParseLarge(*reading, hosted=hosted)
 
 
 def _read(settings: Settings, services: Services, events: Events, unread: Callable[[Exchange], None]) -> Read:

@@ -346,11 +346,9 @@ class Catalog:
             # In `openai/*` the part before the slash names the provider; it is no part of the model's name there.
             there = name[len(prefix) :] if star and not rest and prefix.endswith("/") else name
         provider = self.providers.get(settings.provider)
-        known = known_model(provider.provider.catalogue if provider else None, there, self.prices.today)
+        catalogue = provider.provider.catalogue if provider else None
+        known = known_model(catalogue, there, self.prices.today)
         price = self.prices.find(name, settings.provider, there, settings.price, known)
-        price_as = None
-        if provider is not None and settings.price is None and not (price and price.is_from_settings):
-            price_as = partial(self._other_prices, settings.provider, provider.provider.catalogue, there)
         patience = provider.timeout if provider else 0.0
         return Target(
             name,
@@ -369,19 +367,22 @@ class Catalog:
             api=settings.api or "",
             timeout=min(settings.timeout or patience, patience),
             tells_cost=provider is not None and provider.provider.tells_cost,
-            price_as=price_as,
+            price_as=partial(self._other_prices, settings.provider, catalogue, there),
         )
 
     def _price_of_other(self, provider: str, catalogue: str | None, asked: str, answered: str) -> Price | None:
-        """The price of an answer of the model `answered`, where `asked` is the target's: that of `prices`, or the
-        catalogue's; the target's where nothing else is known.
+        """The price of the model `answered` beside a target's, `asked`: that of `models` or `prices`, or the
+        catalogue's; None where nothing else is known.
         """
         found, price = (
             self.prices.find(model, provider, model, None, known_model(catalogue, model, self.prices.today))
             for model in (answered, asked)
         )
+        known = self._deployments.get(f"{provider}/{answered}")
+        if known is not None and known.price is not None and known.price.is_from_settings:
+            found = known.price
         if found is None or found == price:
-            return price
+            return None
         return replace(found, version=f"{found.version} {answered}")
 
     def _chain(self, name: str) -> Chain:

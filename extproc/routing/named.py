@@ -6,10 +6,9 @@ by that name, or as an entry of `models` that leads to it at the same provider.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from extproc.dialects._named import EACH
+from extproc.dialects._named import Named, named_in
 from extproc.routing.catalog import Catalog
 from extproc.upstream.prices import FREE
 from extproc.words.exchange import Exchange, Target
@@ -25,15 +24,13 @@ class Ungranted:
         self._catalog = catalog
 
     def __call__(self, exchange: Exchange, target: Target) -> str:
-        client, body = exchange.request.dialect, getattr(exchange.request, "json", None) or {}
-        changed = {name for name, *_ in target.changes}
-        named = [place for place in client.fields.models if place[0] in body and place[0] not in changed]
-        if not named or self._catalog.api(target, client) != client.name:
+        found = named_at(exchange, target)
+        if not found or self._catalog.api(target, exchange.request.dialect) != exchange.request.dialect.name:
             return ""
-        models = dict.fromkeys(model for place in named for model in _at(body, place))
+        models = dict.fromkeys(each.model for each in found if each.told)
         checked = list(models)[:_MOST]
-        found = (model for model in checked if not self._is_granted(exchange, target, model))
-        return next(found, list(models)[_MOST] if len(models) > _MOST else "")
+        refused = (model for model in checked if not self._is_granted(exchange, target, model))
+        return next(refused, list(models)[_MOST] if len(models) > _MOST else "")
 
     def _is_granted(self, exchange: Exchange, target: Target, model: str) -> bool:
         if model == target.model or model.startswith(FREE):
@@ -41,13 +38,10 @@ class Ungranted:
         return any(map(exchange.consumer.may_use, (model, *self._catalog.names_of(target.provider, model))))
 
 
-def _at(value: Any, place: Sequence[str]) -> Iterator[str]:
-    """The strings at a place of a body."""
-    if not place:
-        if isinstance(value, str) and value:
-            yield value
-    elif place[0] == EACH:
-        for item in value if isinstance(value, list) else ():
-            yield from _at(item, place[1:])
-    elif isinstance(value, Mapping) and place[0] in value:
-        yield from _at(value[place[0]], place[1:])
+def named_at(exchange: Exchange, target: Target) -> Sequence[Named]:
+    """The models that a request names beside its own, but for those in fields that the target changes."""
+    places, body = exchange.request.dialect.fields.models, getattr(exchange.request, "json", None)
+    if not places or not body:
+        return ()
+    changed = {name for name, *_ in target.changes}
+    return list(named_in(body, [place for place in places if place[0] in body and place[0] not in changed]))

@@ -130,6 +130,14 @@ class LimitsSettings(Section):
         "interpreters, MCP). Their text is not in the request, so this is an estimate: the answer is charged what the "
         "provider reports. Raise it where searches are long, to refuse earlier.",
     )
+    hosted_calls: int = Field(
+        4,
+        ge=0,
+        le=1000,
+        description="Billed calls that budgets in USD hold for each such tool where the request sets no limit "
+        "(`max_uses`, `max_tool_calls`): searches, containers, calls of an advisor, pictures. The answer is charged "
+        "each call. Raise it where agents search often, to refuse earlier.",
+    )
     exchanges: int = Field(
         10000,
         ge=1,

@@ -201,24 +201,35 @@ def decode_edits(value: str) -> list[Edit]:
 
 
 _COUNTS = attrgetter(*(field.name for field in fields(Usage)))
-_KINDS = [field.name for field in fields(Usage)].index("kinds")
+_KINDS, _SHARES = map([field.name for field in fields(Usage)].index, ("kinds", "shares"))
 _DEFAULTS = _COUNTS(Usage())
 _ALWAYS = 5
 
 
 def encode_usage(usage: Usage) -> bytes:
     """The value of `USAGE`: what a translation knows of the usage and the client's dialect cannot express."""
+    return json.dumps(_packed(usage)).encode()
+
+
+def decode_usage(value: bytes) -> Usage:
+    """Raises ValueError or TypeError when `value` was not made by `encode_usage`."""
+    return _unpacked(json.loads(value))
+
+
+def _packed(usage: Usage) -> list[Any]:
     counts = list(_COUNTS(usage))
     while len(counts) > _ALWAYS and counts[-1] == _DEFAULTS[len(counts) - 1]:
         counts.pop()
     if usage.kinds is not None:
         counts[_KINDS] = astuple(usage.kinds)
-    return json.dumps(counts).encode()
+    if usage.shares is not None:
+        counts[_SHARES] = {model: _packed(part) for model, part in usage.shares.items()}
+    return counts
 
 
-def decode_usage(value: bytes) -> Usage:
-    """Raises ValueError or TypeError when `value` was not made by `encode_usage`."""
-    counts = json.loads(value)
+def _unpacked(counts: list[Any]) -> Usage:
     if len(counts) > _KINDS and counts[_KINDS] is not None:
         counts[_KINDS] = Kinds(*counts[_KINDS])
+    if len(counts) > _SHARES and counts[_SHARES] is not None:
+        counts[_SHARES] = {model: _unpacked(part) for model, part in counts[_SHARES].items()}
     return Usage(*counts)

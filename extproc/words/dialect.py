@@ -161,9 +161,19 @@ class Ask:
     unseen: tuple[str, ...] = ()  # fields and types that refer to input outside the body
     unbounded: tuple[str, ...] = ()  # members of `unseen` without a bound on tokens: all but images
     hosted_tokens: int = 0  # held for input that the provider finds itself, or that the request refers to
+    # the most billed calls of tools that the provider runs itself, by field of `Kinds`; None: the request sets no limit
+    calls: dict[str, int | None] = field(default_factory=dict)
+    hosted_calls: int = 0  # held of those, and of calls of a further model, where the request sets no limit
     hosted: tuple[str, ...] = ()  # types of tools that the provider runs itself, and of what they left in the input
     unreadable: str = ""  # the path of input that is not text, and that no guardrail can read
     needs: dict[str, str] = field(default_factory=dict)  # abilities, each with the field that asks for it
+
+    @property
+    def most_units(self) -> Mapping[str, int]:
+        """The most of what is priced beside tokens, billed calls included, by field of `Kinds`."""
+        if not self.calls:
+            return self.units
+        return self.units | {kind: self.hosted_calls if most is None else most for kind, most in self.calls.items()}
 
     def add_image(self, data: str, tokens: int) -> None:
         """Count an image of `tokens` at most that the body holds in the string `data`."""

@@ -168,10 +168,14 @@ class Kinds:
     image_output: int = 0
     video_output: int = 0
     cache_write_1h: int = 0  # tokens that a cache keeps for an hour
-    searches: int = 0  # searches of the web, which are no tokens; neither are the next three
-    seconds: int = 0  # length of the input's audio
+    seconds: int = 0  # length of the input's audio, which is no tokens; neither are the next fields
     characters: int = 0  # length of the input's text
     images: int = 0  # in the answer
+    searches: int = 0  # searches of the web; this and the next fields have `Price.fees`
+    file_searches: int = 0
+    fetches: int = 0  # pages of the web that were read
+    maps: int = 0  # answers grounded in maps
+    sessions: int = 0  # containers in which code ran, by their gigabytes where the price depends on these
 
 
 @dataclass(slots=True, frozen=True)
@@ -192,6 +196,8 @@ class Price:
     kinds: Kinds | None = None  # None: every kind costs what text costs
     variants: Mapping[str, Price] = field(default_factory=dict)  # by option of the request, `field=value`
     factors: Mapping[str, int] = field(default_factory=dict)  # by option: thousandths of this price
+    # for a call of a tool that the provider runs itself, by field of `Kinds`, whatever the option; absent: unknown
+    fees: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_from_settings(self) -> bool:
@@ -240,7 +246,7 @@ class Target:
     known_output: int | None = None  # the most it can write, as its provider documents it
     match: tuple[tuple[str, Callable[[str], bool]], ...] = ()  # conditions on facts of the request
     tells_cost: bool = False  # its provider's answers tell their cost
-    # the price of an answer that names another model than this one; None where no other can be known
+    # the price of another model that answers in its place or beside it; None where no other is known
     price_as: Callable[[str], Price | None] | None = field(default=None, compare=False, repr=False)
     # Select: for the request that it is the target of
     adaptation: Adaptation = field(default_factory=Adaptation, compare=False)
@@ -269,6 +275,24 @@ class Usage:
     # tokens that neither the size nor the limit of the request bounds, as those of searches
     beyond: int = field(default=0, compare=False)
     cost: int | None = None  # nano-USD of the answer, where its provider told
+    # parts of the counts that other models used, by their names at the provider; `kinds` leaves theirs out
+    shares: Mapping[str, Usage] | None = None
+
+    @property
+    def own(self) -> Usage:
+        """The part of the model that answered: the counts without `shares`."""
+        if not self.shares:
+            return self
+        parts = self.shares.values()
+        return Usage(
+            max(0, self.input_tokens - sum(part.input_tokens for part in parts)),
+            max(0, self.output_tokens - sum(part.output_tokens for part in parts)),
+            max(0, self.cached_tokens - sum(part.cached_tokens for part in parts)),
+            max(0, self.reasoning_tokens - sum(part.reasoning_tokens for part in parts)),
+            max(0, self.cache_write_tokens - sum(part.cache_write_tokens for part in parts)),
+            self.source,
+            self.kinds,
+        )
 
     @property
     def total_tokens(self) -> int:
@@ -448,6 +472,7 @@ class Reservation(Generic[Claim]):
     held: bool = False  # False: the store knows nothing of it
     unseen: bool = False  # True: some of the input is outside the body, so no count of the body is complete
     possible: Collection[str] = ()  # kinds of tokens that it can come to, where money is held
+    named: Sequence[Sequence[Any]] = ()  # further models that it can come to, by target, see `budgets.named`
     usual: bool = False  # True: the usual output is held of a request without a limit
     output: int = 0  # tokens of output that the claims have room for
     enough: float = math.inf  # bytes of answer that the amounts held cover

@@ -23,6 +23,7 @@ providers:
   router: {kind: openrouter, base_url: "URL/v1"}
   gemini: {kind: gcp_gemini, base_url: "URL/v1beta"}
   reconciled: {kind: openai, base_url: "URL/v1"}
+  claude: {kind: anthropic, base_url: "URL/v1"}
 models:
   own: {provider: reconciled, model: gpt-4.1-mini}
   mini: {provider: openai, model: gpt-4.1-mini}
@@ -30,6 +31,7 @@ models:
   searching: {provider: openai, model: gpt-4.1}
   any: {provider: router, model: openrouter/auto}
   flash: {provider: gemini, model: gemini-2.5-flash}
+  haiku: {provider: claude, model: claude-haiku-4-5}
 consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}]
 stores: {counters: "memory:"}
 """
@@ -183,3 +185,20 @@ def test_a_providers_bill_is_reconciled_and_traffic_beside_the_gateway_found(
     done = extproc(*arguments, "--format", "json")
     assert done.returncode == 1
     assert json.loads(done.stdout)["causes"]["beside_the_gateway"] == {"usd": f"{AT_MINI:.6f}", "cells": 1}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_advisor_is_charged_at_its_own_price(gateway: Gateway, provider: Scripted, *, streamed: bool) -> None:
+    advice = {"type": "advisor_message", "model": "claude-opus-4-5", "input_tokens": 1000, "output_tokens": 200}
+    usage = {"input_tokens": 100, "output_tokens": 20, "iterations": [{"type": "message"}, advice]}
+    whole = {"id": "m", "type": "message", "role": "assistant", "model": "claude-haiku-4-5", "content": []}
+    begun = {"type": "message_start", "message": {**whole, "usage": {"input_tokens": 100, "output_tokens": 1}}}
+    done = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage}
+    play(
+        provider,
+        stream(begun, done, {"type": "message_stop"}, end=b"") if streamed else plain(whole | {"usage": usage}),
+    )
+    tool = {"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-4-5"}
+    body = {"model": "haiku", "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 500, "stream": streamed}
+    found = billed(gateway, gateway.post("/v1/messages", {**body, "tools": [tool]}, timeout=30))
+    assert found[0] == (100 * 1 + 20 * 5 + 1000 * 5 + 200 * 25) / 1e6

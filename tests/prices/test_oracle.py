@@ -5,6 +5,7 @@ Its shapes are in `tests/dialects/usage_shapes.json`; here are random usages in 
 """
 
 import json
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from random import Random
 
@@ -122,6 +123,8 @@ def compare(provider, flavor, dialect, body, seen):
         except ValueError:  # it asks for a count that no provider reports
             continue
         seen.append(model.id)
+        if model.get_prices(NOON).web_searches_kcount is None:  # the gateway knows what these searches cost
+            price = replace(price, fees={})
         cost = prices.cost(price, ours(dialect, body))
         if abs(cost - theirs * prices.NANO) > 1:
             wrong.append((model.id, cost, theirs, body))

@@ -47,6 +47,7 @@ def _read(event: Event, report: Report) -> bool:
     return False  # usage comes unasked, so no event of it has to be hidden
 
 
+_IN_CONTAINER = frozenset(("code_execution", "bash_code_execution", "text_editor_code_execution"))
 OBSERVER = Observer(Event, _read)
 
 
@@ -61,6 +62,8 @@ def _read_whole(answer: Event, report: Report) -> None:
 
 def _read_block(block: Block, report: Report) -> None:
     report.add_text(_text(block))
+    if block.type == "server_tool_use" and block.name in _IN_CONTAINER:
+        report.units["sessions"] = 1
     if block.thinking or block.signature or block.data:
         report.thought.add(block.thinking or "", (block.signature or "") + (block.data or ""))
 

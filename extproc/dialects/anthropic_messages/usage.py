@@ -1,19 +1,27 @@
 """Usage of a message, written and read. A stream reports it in pieces.
 
-Source: https://platform.claude.com/docs/en/api/messages/create (usage) and, for `iterations`,
-https://platform.claude.com/docs/en/build-with-claude/compaction
+The counts of a usage object are those of the model that answered. `iterations` tell what is billed beside them:
+compaction by that model, and the parts of other models, which become `Usage.shares`: of advisors, and of models that
+declined before a fallback served.
+
+Sources: https://platform.claude.com/docs/en/api/messages/create (usage),
+https://platform.claude.com/docs/en/build-with-claude/compaction,
+https://platform.claude.com/docs/en/agents-and-tools/tool-use/advisor-tool and
+https://platform.claude.com/docs/en/build-with-claude/refusals-and-fallback
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from extproc.dialects._usage import are_counts, first_count, make_usage, told_kinds
+from extproc.dialects._usage import MOST_SHARES, are_counts, first_count, make_usage, told_kinds
 from extproc.words.exchange import Usage
 
 _COUNTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
-_BESIDE = frozenset(("compaction", "advisor_message"))
-"""Kinds of `iterations` whose tokens are billed and are not in the counts beside them."""
+_NONE = (0, 0, 0, 0, 0)
+_OWN = ""
+"""The model that answered, in place of its name."""
 
 
 class Tally:
@@ -22,8 +30,8 @@ class Tally:
     __slots__ = ("_beside", "_counts", "_kinds", "_reasoning")
 
     def __init__(self) -> None:
-        self._counts = [0, 0, 0, 0]  # counts in the order of `_COUNTS`
-        self._beside = [0, 0, 0, 0]
+        self._counts = [0, 0, 0, 0, 0]  # in the order of `_COUNTS`, and tokens kept for an hour
+        self._beside: Mapping[str, list[int]] = {}  # the same by model
         self._reasoning = 0
         self._kinds: dict[str, Any] = {}
 
@@ -34,43 +42,82 @@ class Tally:
         told = [said.get(name) for name in _COUNTS]
         if not are_counts(*told):
             return None
+        told.append(_an_hour(said))
         counts = [before if count is None else count for before, count in zip(self._counts, told, strict=True)]
         beside = _beside(said["iterations"]) if "iterations" in said else self._beside
         details = said.get("output_tokens_details")
         thought = first_count(details.get("thinking_tokens")) if isinstance(details, dict) else 0
-        given, cached, written, output = map(sum, zip(counts, beside, strict=True))
         reasoning = thought or self._reasoning
         kinds = self._kinds | _kinds(said)
-        usage = make_usage(
-            given + cached + written,
-            output,
-            cached=cached,
-            reasoning=reasoning,
-            cache_write=written,
-            beyond=sum(beside),
-            kinds=kinds,
-        )
+        usage = _usage(counts, beside, reasoning, kinds)
         if usage is not None:
             self._counts, self._beside, self._reasoning, self._kinds = counts, beside, reasoning, kinds
         return usage
 
 
+def _usage(counts: list[int], beside: Mapping[str, list[int]], reasoning: int, kinds: dict[str, Any]) -> Usage | None:
+    """The usage of these counts and of what is billed beside them. None for absurd sums."""
+    if not beside:
+        return _made(counts, kinds, reasoning=reasoning)
+    shares = {model: part for model, each in beside.items() if model != _OWN and (part := _made(each, {})) is not None}
+    sums = [*map(sum, zip(counts, *beside.values(), strict=True))]
+    sums[-1] = counts[-1] + beside.get(_OWN, _NONE)[-1]
+    found = _made(sums, kinds, reasoning=reasoning, shares=shares)
+    if found is not None:
+        found.beyond = sum(sum(each[:-1]) for each in beside.values())
+    return found
+
+
+def _made(counts: Sequence[int], kinds: Mapping[str, Any], **more: Any) -> Usage | None:
+    given, cached, written, output, hour = counts
+    if hour:
+        kinds = {**kinds, **told_kinds(cache_write_1h=hour)}
+    return make_usage(given + cached + written, output, cached=cached, cache_write=written, kinds=kinds, **more)
+
+
 def _kinds(said: dict[str, Any]) -> dict[str, Any]:
-    """The reported fields of `Kinds`."""
-    written, tools = said.get("cache_creation"), said.get("server_tool_use")
-    return {
-        **(told_kinds(cache_write_1h=written.get("ephemeral_1h_input_tokens")) if isinstance(written, dict) else {}),
-        **(told_kinds(searches=tools.get("web_search_requests")) if isinstance(tools, dict) else {}),
-    }
+    """The reported fields of `Kinds` that are no tokens."""
+    tools = said.get("server_tool_use")
+    if not isinstance(tools, dict):
+        return {}
+    return told_kinds(searches=tools.get("web_search_requests"), fetches=tools.get("web_fetch_requests"))
 
 
-def _beside(iterations: Any) -> list[int]:
-    """Sums of the billed counts that the top level leaves out, in the order of `_COUNTS`."""
-    sums = [0, 0, 0, 0]
-    for one in iterations if isinstance(iterations, list) else ():
-        if isinstance(one, dict) and isinstance(kind := one.get("type"), str) and kind in _BESIDE:
-            sums = [total + first_count(one.get(name)) for total, name in zip(sums, _COUNTS, strict=True)]
-    return sums
+def _an_hour(said: dict[str, Any]) -> int | None:
+    """Tokens of the input that the cache keeps for an hour; None where they are not told."""
+    written = said.get("cache_creation")
+    return first_count(written.get("ephemeral_1h_input_tokens")) if isinstance(written, dict) else None
+
+
+def _beside(iterations: Any) -> Mapping[str, list[int]]:
+    """Billed counts that the top level leaves out, in the order of `_COUNTS`, and tokens kept for an hour; by model."""
+    found: dict[str, list[int]] = {}
+    if not isinstance(iterations, list):
+        return found
+    for model, one in _billed_beside([one for one in iterations if isinstance(one, dict)]):
+        sums = found.setdefault(model if model in found or len(found) < MOST_SHARES else _OWN, [*_NONE])
+        counts = [first_count(one.get(name)) for name in _COUNTS]
+        sums[:] = [total + count for total, count in zip(sums, (*counts, _an_hour(one) or 0), strict=True)]
+    return found
+
+
+def _billed_beside(iterations: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The iterations that the top level leaves out, each with its model.
+
+    Where a fallback served, the other models' messages are those that declined; the top level has the rest.
+    """
+    fallback = next((_model(one) for one in iterations if one.get("type") == "fallback_message"), None)
+    for one in iterations:
+        kind, model = one.get("type"), _model(one)
+        if kind == "compaction":
+            yield _OWN, one
+        elif kind == "advisor_message" or (kind == "message" and fallback and model not in (_OWN, fallback)):
+            yield model, one
+
+
+def _model(one: dict[str, Any]) -> str:
+    name = one.get("model")
+    return name if isinstance(name, str) else _OWN
 
 
 def read_usage(said: Any) -> Usage | None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from extproc.dialects._observer import Observer
-from extproc.dialects._usage import MOST_SEARCHES
+from extproc.dialects._usage import MOST_CALLS
 from extproc.dialects.gemini_generate_content.shapes import MOST_CHOICES, Part, Response, service_tier
 from extproc.dialects.gemini_generate_content.usage import read_usage
 from extproc.words.dialect import Report
@@ -43,8 +43,8 @@ def _read_response(response: Response, report: Report) -> None:
         index = place if candidate.index is None else candidate.index
         if candidate.finish and 0 <= index < MOST_CHOICES:
             report.finish_reasons[index] = candidate.finish
-        if isinstance(candidate.grounding, dict) and (searches := _searches(candidate.grounding, report.model)):
-            report.units["searches"] = max(searches, report.units.get("searches", 0))
+        if isinstance(candidate.grounding, dict):
+            _count_grounding(candidate.grounding, report)
         if candidate.content is not None:
             parts = candidate.content.parts or ()
             report.add_text("".join([_text(part) for part in parts]))
@@ -61,6 +61,18 @@ def _read_response(response: Response, report: Report) -> None:
     report.add_usage(usage)
 
 
+def _count_grounding(grounding: Mapping[str, Any], report: Report) -> None:
+    """Note searches and maps. Google bills an answer that is grounded in maps once.
+
+    Source: https://ai.google.dev/gemini-api/docs/maps-grounding#pricing
+    """
+    if searches := _searches(grounding, report.model):
+        report.units["searches"] = max(searches, report.units.get("searches", 0))
+    chunks = grounding.get("groundingChunks")
+    if any(isinstance(chunk, dict) and "maps" in chunk for chunk in (chunks if isinstance(chunks, list) else ())):
+        report.units["maps"] = 1
+
+
 def _searches(grounding: Mapping[str, Any], model: str) -> int:
     """The searches that Google bills: each query, but one for a whole answer of models before Gemini 3.
 
@@ -68,7 +80,7 @@ def _searches(grounding: Mapping[str, Any], model: str) -> int:
     """
     asked = grounding.get("webSearchQueries")
     queries = {query for query in asked if isinstance(query, str) and query} if isinstance(asked, list) else ()
-    return min(len(queries), 1 if _BY_PROMPT(model) else MOST_SEARCHES)
+    return min(len(queries), 1 if _BY_PROMPT(model) else MOST_CALLS)
 
 
 def _text(part: Part) -> str:

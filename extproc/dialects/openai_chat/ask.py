@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, _safety, read_flag, read_integer, read_model
+from extproc.dialects._calls import add_calls
 from extproc.dialects._conversation import effort_of, inner
 from extproc.dialects._effort import asked
 from extproc.dialects._named import EACH, ROUTERS
@@ -234,6 +235,7 @@ def usage_request(body: Mapping[str, Any]) -> Mapping[str, Any]:
 def _read_elsewhere(body: Mapping[str, Any], ask: Ask) -> None:
     if body.get(_SEARCH) is not None:
         ask.add_hosted(_SEARCH, _SEARCH)
+        add_calls(ask, _SEARCH, None)
     for name in sorted(_ELSEWHERE - {"extra_body", _SEARCH}):
         if body.get(name):
             ask.add_unseen(name)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from extproc.dialects import token_count
-from extproc.dialects._usage import are_counts, first_count, make_usage, told_cost, told_kinds
+from extproc.dialects._usage import are_counts, first_count, make_usage, told_calls, told_cost, told_kinds
 from extproc.words.exchange import Usage
 
 _THINKING = 1 << 17
@@ -60,7 +60,7 @@ def read_usage(said: Any) -> Usage | None:
         reasoning=reasoning,
         cache_write=cache_write,
         beyond=beyond,
-        kinds=kinds_of(of_input, of_output) if of_input or of_output else None,
+        kinds={**kinds_of(of_input, of_output), **told_calls(said)} if of_input or of_output else None,
         cost=told_cost(said),
     )
 

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, _safety, read_flag, read_integer, read_model
+from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, _safety, read_flag, read_integer, read_model, token_count
+from extproc.dialects._calls import add_calls
 from extproc.dialects._conversation import effort_of, inner
 from extproc.dialects._effort import asked
 from extproc.dialects._named import EACH, ROUTERS
@@ -101,6 +102,8 @@ class ResponsesView(View):
             needs.setdefault("state", "background")
             ask.lasting = True
         self._read_tools(body.get("tools"), "tools", ask)
+        if ask.calls and (most := token_count(body.get("max_tool_calls"))) is not None:
+            ask.calls = {kind: most if calls is None else min(calls, most) for kind, calls in ask.calls.items()}
         choice = inner(body, "tool_choice", "type")
         if isinstance(body.get("tool_choice"), dict) and choice not in (*_OURS, "allowed_tools"):
             ask.add_hosted(choice, "tool_choice")
@@ -174,6 +177,7 @@ class ResponsesView(View):
                 ask.needs.setdefault("tools", field)
             else:
                 ask.add_hosted(type, field)
+                add_calls(ask, type, tool)
 
     def is_own(self, kind: Any) -> bool:
         return kind in _OURS

@@ -11,7 +11,7 @@ from typing import Any
 from extproc.dialects._turns import apart
 from extproc.dialects.openai_responses import signature
 from extproc.dialects.openai_responses.shapes import Body, Output, new_id
-from extproc.dialects.openai_responses.usage import read_usage
+from extproc.dialects.openai_responses.usage import billed
 from extproc.wire.framing.shapes import reader
 from extproc.words.messages import (
     Answer,
@@ -53,7 +53,7 @@ def decode(body: bytes) -> Answer:
         id=text_of(said.id),
         model=text_of(said.model),
         created=created_of(said),
-        usage=read_usage(said.usage),
+        usage=billed(said),
         service_tier=text_of(said.service_tier),
     )
 

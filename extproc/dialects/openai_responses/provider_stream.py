@@ -18,7 +18,7 @@ from extproc.dialects._turns import apart
 from extproc.dialects.openai_responses import problem, provider_answer
 from extproc.dialects.openai_responses.provider_answer import text_of
 from extproc.dialects.openai_responses.shapes import Body, Output
-from extproc.dialects.openai_responses.usage import read_usage
+from extproc.dialects.openai_responses.usage import billed
 from extproc.wire.framing import UNREADABLE
 from extproc.words.messages import Delta, Ended, Event, Finished, Started, Used
 
@@ -126,7 +126,7 @@ class Decoder:
         if kind == "response.incomplete":
             said.status = "incomplete"
         events.append(Finished(provider_answer.reason_of(said, called=self._called, refused=self._refused)))
-        if (usage := read_usage(said.usage)) is not None:
+        if (usage := billed(said)) is not None:
             events.append(Used(usage))
         events.append(Ended())
 

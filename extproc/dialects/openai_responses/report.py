@@ -10,10 +10,9 @@ from typing import Any
 import msgspec
 
 from extproc.dialects._observer import Observer
-from extproc.dialects._usage import MOST_SEARCHES
 from extproc.dialects.openai_responses import provider_answer
 from extproc.dialects.openai_responses.shapes import Body, Output, is_ours
-from extproc.dialects.openai_responses.usage import read_usage
+from extproc.dialects.openai_responses.usage import fees_of, usage_of
 from extproc.wire.framing import UNREADABLE
 from extproc.words import messages
 from extproc.words.dialect import Report
@@ -29,7 +28,6 @@ class _Said(Body, gc=False):
     response: Body | None = None
 
 
-_SEARCH = "web_search_call"
 _RUNNING = ("queued", "in_progress")
 FIELDS = frozenset(_Said.__struct_encode_fields__)
 
@@ -47,7 +45,8 @@ def _read(said: _Said, report: Report) -> bool:
     if whole is not None:
         _observe_response(whole, report)
     elif said.item is not None and said.type == "response.output_item.done":
-        _count_searches(report, report.units.get("searches", 0) + 1 if said.item.type == _SEARCH else 0)
+        for kind, count in fees_of((said.item,)).items():  # the whole response may never come
+            report.units[kind] = report.units.get(kind, 0) + count
     elif said.item is not None and said.type == "response.output_item.added":
         report.add_text(provider_answer.text_of(said.item.name))  # the arguments come in pieces
         if report.kept:
@@ -105,23 +104,14 @@ def _observe_response(said: Body, report: Report) -> None:
     if said.status in ("completed", "incomplete"):
         parts = [part for item in said.output or () for part in provider_answer.parts_of(item)]
         report.pictures = sum(item.type == "image_generation_call" for item in said.output or ())
-        _count_searches(report, sum(item.type == _SEARCH for item in said.output or ()))
+        report.units |= fees_of(said.output or (), said.tools, said.tool_usage)
         text = "".join(map(_text, parts)).encode(errors="replace")
         if len(text) > report.output_bytes:  # a whole answer, or one of a provider without deltas
             report.add_text(text[report.output_bytes :].decode(errors="replace"))
         called = any(isinstance(part, messages.ToolCall) for part in parts)
         report.finish_reasons[0] = provider_answer.reason_of(said, called=called, refused=False)
     if said.usage is not None:
-        report.add_usage(read_usage(said.usage))
-
-
-def _count_searches(report: Report, count: int) -> None:
-    """Note the searches so far. Each item is billed.
-
-    Source: https://platform.openai.com/docs/pricing#built-in-tools
-    """
-    if count:
-        report.units["searches"] = min(count, MOST_SEARCHES)
+        report.add_usage(usage_of(said))
 
 
 def _text(part: messages.Part) -> str:

@@ -132,6 +132,16 @@ class Output(Struct, gc=False):
     content: Any = None
     summary: Any = None
     encrypted_content: Any = None
+    action: Any = None  # of a search
+    container_id: Any = None
+
+
+class Offered(Struct, gc=False):
+    """A tool of the request, as the response repeats it."""
+
+    type: Any = None
+    model: Any = None
+    container: Any = None
 
 
 class Body(Struct, gc=False):
@@ -141,6 +151,8 @@ class Body(Struct, gc=False):
     status: Any = None
     output: list[Output] | None = None
     usage: Any = None
+    tools: list[Offered] | None = None
+    tool_usage: Any = None
     service_tier: Any = None
     error: Any = None
     incomplete_details: Any = None

@@ -111,7 +111,11 @@ def spent(exchange: Exchange) -> int | None:
     outputs = exchange.money.reservation.outputs or [0] * len(exchange.route.targets)
     bounds = [
         prices.bound(
-            target.price, usage.input_tokens, output, exchange.money.reservation.possible, exchange.request.ask.units
+            target.price,
+            usage.input_tokens,
+            output,
+            exchange.money.reservation.possible,
+            exchange.request.ask.most_units,
         )
         for target, output in zip(exchange.route.targets, outputs, strict=True)
         if target.price is not None

@@ -19,6 +19,7 @@ from dataclasses import replace
 from extproc.dialects._models import searches
 from extproc.dialects._thinkers import is_claude, times_shown, unasked
 from extproc.money.budgets import Exact, Expected, costs, input_estimate
+from extproc.money.budgets.named import PICTURE
 from extproc.words.dialect import Report
 from extproc.words.exchange import Ending, Exchange, Kinds, Target, Usage
 
@@ -44,9 +45,7 @@ bounds each.
 """
 _FASTEST = 400
 """Tokens a second that no Claude passes, in its fast mode neither."""
-_PICTURE = 8192
-"""Tokens of an image in an answer, which no limit of the request bounds; OpenAI's largest are 6,240."""
-_MOST_DRAWN = 16 * _PICTURE
+_MOST_DRAWN = 16 * PICTURE
 _NOTHING_USUAL = Expected()
 
 
@@ -166,7 +165,7 @@ def _drawn(told: Usage, report: Report) -> int:
     apart = kinds.image_output + kinds.video_output
     if report.unread_bytes:  # an image may be in an event that was too long to be read
         apart = max(apart, told.output_tokens)
-    return min(_MOST_DRAWN, max(report.pictures * _PICTURE, apart))
+    return min(_MOST_DRAWN, max(report.pictures * PICTURE, apart))
 
 
 async def _completed(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from extproc.dialects._models import searches
 from extproc.money.budgets.options import charged_options
 from extproc.upstream import prices
-from extproc.words.exchange import Exchange, Price, Usage
+from extproc.words.exchange import Exchange, Price, Target, Usage
 
 TOLD = "provider"
 """The origin of a cost that the provider told, in place of a price's version."""
@@ -31,11 +31,15 @@ def charged(exchange: Exchange) -> Price | None:
     if target is None:
         return None
     price = target.price
-    if report is not None and report.model not in ("", target.model) and target.price_as is not None:
-        price = target.price_as(report.model)
+    if report is not None and not (price is not None and price.is_from_settings):  # a price that was agreed stands
+        price = price_of(target, report.model)
+    return _with_options(price, exchange, target)
+
+
+def _with_options(price: Price | None, exchange: Exchange, target: Target) -> Price | None:
     if price is not None and exchange.request.ask.batch:
         return prices.for_batch(price)
-    if price is None or not (options := charged_options(exchange, target, report)):
+    if price is None or not (options := charged_options(exchange, target, exchange.answer.report)):
         return price
     return prices.with_options(price, options)
 
@@ -47,8 +51,20 @@ def cost_of(exchange: Exchange, usage: Usage) -> tuple[int | None, str]:
     cost = _told(exchange, usage)
     if cost is not None and cost <= _most(exchange, usage):
         return cost, TOLD
-    price = charged(exchange)
-    return (None, "") if price is None else (prices.cost(price, usage), price.version)
+    target, price = exchange.answer.target, charged(exchange)
+    if price is None or target is None:
+        return None, ""
+    cost = prices.cost(price, usage.own)
+    for model, part in (usage.shares or {}).items():
+        cost += prices.cost(_with_options(price_of(target, model), exchange, target) or price, part)
+    return min(cost, prices.MOST), price.version
+
+
+def price_of(target: Target, model: str) -> Price | None:
+    """The price of a further model that answers beside `target`, or draws for it; the target's where it is unknown."""
+    if model in ("", target.model) or target.price_as is None:
+        return target.price
+    return target.price_as(model) or target.price
 
 
 def is_beyond_belief(exchange: Exchange, usage: Usage) -> bool:

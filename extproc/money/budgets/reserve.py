@@ -15,6 +15,7 @@ from extproc.money.budgets.expected import Expected
 from extproc.money.budgets.facts import pack_facts
 from extproc.money.budgets.grants import Grants
 from extproc.money.budgets.leases import Leases
+from extproc.money.budgets.named import named_models, with_named
 from extproc.money.budgets.options import dearest, unpriced
 from extproc.money.budgets.questions import Question, Questions, State, TooManyQuestionsError, approved_claim
 from extproc.money.budgets.refusals import exceeded, rates, too_dear, turned_down, unanswered
@@ -209,20 +210,14 @@ class Reserve:
                     money = money or budget.counts_money
         outputs, limits = bound_output(exchange, self._cap, counted=tokens, strict=strict or worst)
         inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.route.targets)
-        # An image is bounded, as long as no translation can take it for anything but an image.
-        ask = exchange.request.ask
-        unseen = () if ask.free else ask.unseen if exchange.route.translated else ask.unbounded
-        if unseen:
-            for budget, index in covered:
-                self._check_unseen(exchange, budget, exchange.route.targets[index], unseen)
-            inputs = [
-                max(known, target.context or 0) for known, target in zip(inputs, exchange.route.targets, strict=True)
-            ]
+        inputs, unseen = self._with_unseen(exchange, covered, inputs)
         reservation: Reservation[Claim] = Reservation(
             exchange.id, max(inputs), max(outputs, default=0), outputs, inputs
         )
-        reservation.unseen, reservation.limits = bool(unseen), limits
+        reservation.unseen, reservation.limits = unseen, limits
         exchange.money.reservation = reservation
+        if tokens:
+            reservation.named = named_models(exchange)
         if money:
             reservation.possible = possible_kinds(exchange)
             self._price_options(exchange, covered)
@@ -281,6 +276,21 @@ class Reserve:
             return [bound] * len(exchange.route.targets)
         counted += beside_text(exchange)
         return [min(bound, counted) if self._exact.fits(target) else bound for target in exchange.route.targets]
+
+    def _with_unseen(
+        self, exchange: Exchange, covered: Sequence[tuple[Budget, int]], inputs: list[int]
+    ) -> tuple[list[int], bool]:
+        """The bounds of the input with what is outside the body, and True where anything is.
+
+        An image is bounded, as long as no translation can take it for anything but an image.
+        """
+        ask, targets = exchange.request.ask, exchange.route.targets
+        unseen = () if ask.free else ask.unseen if exchange.route.translated else ask.unbounded
+        if not unseen:
+            return inputs, False
+        for budget, index in covered:
+            self._check_unseen(exchange, budget, targets[index], unseen)
+        return [max(known, target.context or 0) for known, target in zip(inputs, targets, strict=True)], True
 
     def _check_unseen(self, exchange: Exchange, budget: Budget, target: Target, unseen: Sequence[str]) -> None:
         """Check the bound of input outside the body: all that the model can read. 400 where the model's context is
@@ -467,14 +477,13 @@ class Reserve:
 def _bound(exchange: Exchange, budget: Budget, target: Target, input_tokens: int, output_tokens: int) -> int:
     """The most that a request of so many tokens can use of a budget at `target`."""
     price = dearest(exchange, target) if budget.counts_money else None
-    return budget.bound(
-        target,
-        input_tokens,
-        output_tokens,
-        exchange.money.reservation.possible,
-        price,
-        units=exchange.request.ask.units,
+    reservation = exchange.money.reservation
+    most = budget.bound(
+        target, input_tokens, output_tokens, reservation.possible, price, units=exchange.request.ask.most_units
     )
+    if not reservation.named or not budget.counts_tokens:
+        return most
+    return with_named(exchange, budget, target, most, (input_tokens, output_tokens))
 
 
 def _limited(exchange: Exchange, index: int) -> bool:

@@ -12,6 +12,8 @@ from extproc.money.budgets.budget import compile_budget
 from extproc.money.budgets.settings import USD
 from extproc.routing.catalog import Catalog
 from extproc.settings.document import Found
+from extproc.upstream.prices import setting_of
+from extproc.upstream.prices.fees import unknown_fees
 from extproc.words.exchange import Target
 from extproc.words.values import Pattern, is_private
 
@@ -40,13 +42,16 @@ def doubts(settings: Settings, catalog: Catalog, consumers: Collection[str] | No
     }
 
     @cache  # thousands of budgets may have the same patterns
-    def covered(model: str, provider: str) -> tuple[Sequence[str], Sequence[str]]:
-        """Models that a budget can apply to: those whose longest answer is unknown, and those of unknown price."""
+    def covered(model: str, provider: str) -> tuple[Sequence[str], Sequence[str], Mapping[str, str]]:
+        """Models that a budget can apply to: those whose longest answer is unknown, those of unknown price, and the
+        first with calls of unknown price, by the setting that has it.
+        """
         found = list(_covered(Pattern(model), Pattern(provider), targets))
         unlimited = [
             target.name for target in found if not (target.max_output_tokens or target.known_output or target.context)
         ]
-        return unlimited, [target.name for target in found if target.price is None]
+        unknown = {kind: target.name for target in reversed(found) for kind in _unknown_fees(settings, target, catalog)}
+        return unlimited, [target.name for target in found if target.price is None], unknown
 
     for index, budget in enumerate(settings.budgets):
         for field, pattern in budget.match.items():
@@ -66,7 +71,7 @@ def doubts(settings: Settings, catalog: Catalog, consumers: Collection[str] | No
                 "http:// is not encrypted: others on the network can read the alerts",
             )
         compiled = compile_budget(budget)
-        unlimited, unpriced = covered(budget.match.get("model", "*"), budget.match.get("provider", "*"))
+        unlimited, unpriced, unknown = covered(budget.match.get("model", "*"), budget.match.get("provider", "*"))
         holds_worst = budget.reserve == "worst" and compiled.counts_tokens and compiled.enforced
         if settings.limits.output_tokens is None and holds_worst and unlimited:
             message = (
@@ -78,6 +83,17 @@ def doubts(settings: Settings, catalog: Catalog, consumers: Collection[str] | No
             then = "its requests count as free" if settings.unknown_price == "warn" else "it is skipped"
             message = f"the price of {', '.join(map(repr, unpriced[:3]))} is unknown, so {then}: give a `price`"
             yield ("budgets", index), message
+        for kind, name in unknown.items() if budget.unit == USD and not compiled.of_tools else ():
+            message = f"{kind.replace('_', ' ')} of {name!r} count as free, as only you know their price"
+            yield ("budgets", index), f"{message}: give `{setting_of(kind)}` in its `price`"
+
+
+def _unknown_fees(settings: Settings, target: Target, catalog: Catalog) -> Iterator[str]:
+    """Kinds of calls that the provider of a target bills, and that have no price."""
+    provider = settings.providers[target.provider].provider.catalogue
+    for kind in unknown_fees(provider, target.model, catalog.prices.today):
+        if target.price is not None and kind not in target.price.fees:
+            yield kind
 
 
 def _covered(model: Pattern, provider: Pattern, targets: Collection[Target]) -> Iterator[Target]:

@@ -10,7 +10,7 @@ Where a price depends on the hour of the day, the dearest one counts.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache, lru_cache
@@ -21,6 +21,7 @@ from pydantic import Field
 
 from extproc.upstream.prices import _data
 from extproc.upstream.prices._data import types
+from extproc.upstream.prices.fees import known_fees
 from extproc.words.exchange import Kinds, Price, Usage
 from extproc.words.values import ModelName, Pattern, Section
 
@@ -31,10 +32,11 @@ MOST = 1 << 56
 
 _PER_TOKEN = 10**9  # USD per million tokens -> femto-USD per token
 _PER_REQUEST = 10**15  # USD -> femto-USD
-_PER_SEARCH = 10**12  # USD per thousand -> femto-USD for each
-_SCALES: Mapping[str, int] = {"searches": _PER_SEARCH, "seconds": 10**15 // 3600, "images": _PER_REQUEST}
-"""Femto-USD of the kinds that are no tokens: per thousand searches, per hour of audio, per image. Characters have a
-price per million, as tokens.
+CALLS = ("searches", "file_searches", "fetches", "maps", "sessions")
+"""Kinds that are calls of tools which the provider runs itself."""
+_SCALES: Mapping[str, int] = {"seconds": 10**15 // 3600, "images": _PER_REQUEST}
+"""Femto-USD of the kinds that are no tokens: per hour of audio, per image. Characters have a price per million, as
+tokens.
 """
 _FEMTO = 10**6  # femto-USD in a nano-USD
 _DEAREST = 1_000_000
@@ -80,6 +82,21 @@ class PriceSettings(Section):
         "Price of characters in the input, in USD per million, in addition to its tokens. For speech."
     )
     images: float | None = _rate("Price of an image that is answered, in USD, in addition to its tokens.", "image")
+    searches: float | None = _rate(
+        "Price of a search of the web that the provider runs, in USD. Default: the catalogue's.", "search"
+    )
+    file_searches: float | None = _rate(
+        "Price of a search of files that the provider keeps, in USD. Default: the catalogue's.", "file_search"
+    )
+    fetches: float | None = _rate(
+        "Price of a page of the web that the provider reads, in USD. Default: the catalogue's.", "fetch"
+    )
+    maps: float | None = _rate("Price of an answer grounded in maps, in USD. Default: the catalogue's.", "map")
+    sessions: float | None = _rate(
+        "Price of a container in which the provider runs code, in USD; at OpenAI of each gigabyte of it. Default: the "
+        "catalogue's.",
+        "session",
+    )
     per_request: float = Field(
         0, ge=0, le=_DEAREST, description="Price of each request, in USD, in addition to its tokens."
     )
@@ -95,12 +112,18 @@ class PriceSettings(Section):
             per_request=self.per_request,
             version=self.version,
             kinds={name: value for name in _PRICED if (value := getattr(self, name)) is not None},
+            fees={name: value for name in CALLS if (value := getattr(self, name)) is not None},
         )
 
     @property
     def version(self) -> str:
         """Origin of a price, as the ledger records it."""
         return "settings"
+
+
+def setting_of(kind: str) -> str:
+    """The name of the setting that has the price of a field of `Kinds`."""
+    return PriceSettings.model_fields[kind].alias or kind
 
 
 class DatedPriceSettings(PriceSettings):
@@ -129,8 +152,11 @@ def price(
     per_request: _Rate = 0,
     version: str = "",
     kinds: Mapping[str, _Rate] | None = None,
+    fees: Mapping[str, _Rate] | None = None,
 ) -> Price:
-    """A price in USD per million tokens (`per_request`: USD), compiled. `kinds` are prices of fields of `Kinds`."""
+    """A price in USD per million tokens (`per_request` and `fees`: USD), compiled. `kinds` and `fees` are prices of
+    fields of `Kinds`.
+    """
     found = Price(
         _whole(input, _PER_TOKEN),
         _whole(output, _PER_TOKEN),
@@ -139,6 +165,7 @@ def price(
         _whole(output if reasoning is None else reasoning, _PER_TOKEN),
         _whole(per_request, _PER_REQUEST),
         version,
+        fees={name: _whole(rate, _PER_REQUEST) for name, rate in (fees or {}).items()},
     )
     return replace(found, kinds=_kinds(found, kinds, cached=cached_input is not None)) if kinds else found
 
@@ -174,8 +201,11 @@ def cost(price: Price, usage: Usage) -> int:
         + reasoning * rates.reasoning
         + rates.per_request
     )
-    if usage.kinds is not None and rates.kinds is not None:
-        femto += _difference(usage.kinds, rates, usage.input_tokens - written - cached, written)
+    if usage.kinds is not None:
+        if rates.kinds is not None:
+            femto += _difference(usage.kinds, rates, usage.input_tokens - written - cached, written)
+        if price.fees:
+            femto += sum([getattr(usage.kinds, name) * fee for name, fee in price.fees.items()])
     return min(-(-femto // _FEMTO), MOST)
 
 
@@ -193,8 +223,7 @@ def _difference(tokens: Kinds, rates: Price, plain: int, written: int) -> int:
     """What `tokens` cost more than text. `plain` are the tokens of input that no cache read or wrote."""
     kinds = rates.kinds
     assert kinds is not None, "asked before"
-    femto = tokens.searches * kinds.searches + tokens.seconds * kinds.seconds
-    femto += tokens.characters * kinds.characters + tokens.images * kinds.images
+    femto = tokens.seconds * kinds.seconds + tokens.characters * kinds.characters + tokens.images * kinds.images
     for of_input, of_cached, rate, cached_rate in (
         (tokens.audio_input, tokens.audio_cached, kinds.audio_input, kinds.audio_cached),
         (tokens.image_input, tokens.image_cached, kinds.image_input, kinds.image_cached),
@@ -235,9 +264,15 @@ def bound(
         if (kinds := rates.kinds) is not None:
             input_rate = max(input_rate, *[getattr(kinds, name) for name in _INPUT_KINDS if name in possible], 0)
             output_rate = max(output_rate, *[getattr(kinds, name) for name in _OUTPUT_KINDS if name in possible], 0)
-        beside = sum(count * getattr(kinds, name) for name, count in units.items()) if units and kinds else 0
+        beside = sum(count * _fee(price, rates, name) for name, count in units.items())
         most = max(most, input_tokens * input_rate + output_tokens * output_rate + rates.per_request + beside)
     return min(-(-most // _FEMTO), MOST)
+
+
+def _fee(price: Price, rates: Price, name: str) -> int:
+    """Femto-USD of one unit that is no token."""
+    fee: int = price.fees.get(name, 0) or getattr(rates.kinds, name, 0)
+    return fee
 
 
 def at(price: Price, input_tokens: int) -> Price:
@@ -277,6 +312,8 @@ def with_options(price: Price, options: Mapping[str, str]) -> Price:
             factor = -(-factor * price.factors[name] // _WHOLE)
         else:
             found = price.variants.get(name, found)
+    if found is not price and price.fees:
+        found = replace(found, fees=price.fees)
     return found if factor == _WHOLE else _scaled(found, factor)
 
 
@@ -324,7 +361,10 @@ class PriceBook:
     def find(self, name: str, provider: str, model: str, own: PriceSettings | None, known: Known) -> Price | None:
         """The price of the entry `name` of `models`, which is `model` at `provider`; None when it is unknown."""
         found = self._find(name, provider, model, own, known)
-        return found if found is None or not self._factors else replace(found, factors=self._factors)
+        if found is None:
+            return None
+        fees = {**known.fees, **found.fees}
+        return replace(found, factors=self._factors, fees=fees) if self._factors or fees != found.fees else found
 
     def _find(self, name: str, provider: str, model: str, own: PriceSettings | None, known: Known) -> Price | None:
         for pattern, where, found in self._dated:
@@ -339,6 +379,7 @@ class Known:
 
     context: int | None = None
     price: Price | None = None
+    fees: Mapping[str, int] = field(default_factory=dict)  # as in `Price`; known also for models without a price
 
 
 def hold(names: Collection[str | None]) -> None:
@@ -359,12 +400,16 @@ def known_model(provider: str | None, model: str, today: date) -> Known:
     info = found.find_model(model) if found is not None else None
     if provider == "openai" and model.startswith(FREE):
         return Known(None, replace(_NOTHING, version=_catalogue()))
+    fees = {name: _whole(fee, _PER_REQUEST) for name, fee in known_fees(provider, model, today).items()}
     if info is None:
-        return Known()
-    price = _compiled(_prices(info, today))
-    if price is not None and (variants := _variants(info, today)):
-        price = replace(price, variants=variants)
-    return Known(info.context_window, price)
+        return Known(fees=fees)
+    prices = _prices(info, today)
+    told = {name: getattr(prices, theirs) for name, theirs in _FEES.items()}
+    fees |= {name: _whole(_base(fee) / 1000, _PER_REQUEST) for name, fee in told.items() if fee is not None}
+    price = _compiled(prices)
+    if price is not None:
+        price = replace(price, variants=_variants(info, today), fees=fees)
+    return Known(info.context_window, price, fees)
 
 
 FREE = ("omni-moderation-", "text-moderation-")
@@ -418,10 +463,10 @@ def _compiled(prices: types.ModelPrice) -> Price | None:
     for start in sorted({tier.start for value in (*given.values(), *more.values()) for tier in _tiers(value)}):
         rates = {kind: _at(value, start) for kind, value in given.items()}
         apart = {kind: _at(value, start) for kind, value in more.items()}
-        tiers.append((start, price(**rates, per_request=per_request, version=version, kinds=apart)))
+        tiers.append((start, price(**rates, per_request=per_request, version=version, kinds=apart, fees=None)))
     rates = {kind: _base(value) for kind, value in given.items()}
     apart = {kind: _base(value) for kind, value in more.items()}
-    found = price(**rates, per_request=per_request, version=version, kinds=apart)
+    found = price(**rates, per_request=per_request, version=version, kinds=apart, fees=None)
     return replace(found, tiers=tuple(tiers))
 
 
@@ -435,9 +480,10 @@ _CATALOGUED: Mapping[str, str] = {
     "image_output": "output_image_mtok",
     "video_output": "output_video_mtok",
     "cache_write_1h": "cache_write_1h_mtok",
-    "searches": "web_searches_kcount",
 }
 """The catalogue's name of each kind's price."""
+_FEES: Mapping[str, str] = {"searches": "web_searches_kcount", "file_searches": "storage_searches_kcount"}
+"""... of each call's, by the thousand."""
 _UNITS: Mapping[str, str] = {"seconds": "input_audio_hours", "characters": "input_mchars"}
 """... of those whose models may have no price of tokens."""
 

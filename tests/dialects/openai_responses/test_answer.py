@@ -7,7 +7,8 @@ from openai.types.responses import Response
 
 from extproc.dialects import openai_responses as api
 from extproc.dialects.openai_responses import custom, signature
-from extproc.words.exchange import Usage
+from extproc.words.contract import decode_usage, encode_usage
+from extproc.words.exchange import Kinds, Usage
 from extproc.words.messages import Answer, Choice, ImagePart, Problem, RefusalPart, TextPart, ThinkingPart, ToolCall
 
 COUNTS = Usage(10, 7, 4, 5, 2)
@@ -51,6 +52,16 @@ def text(said, **fields):
 
 
 # --- from a provider
+
+
+def test_the_usage_has_what_is_billed_beside_its_tokens():
+    """A translation tells all of it: `encode_usage`."""
+    drawn = {"input_tokens": 5, "output_tokens": 90, "output_tokens_details": {"image_tokens": 80}}
+    search, tools = {"type": "web_search_call"}, [{"type": "image_generation", "model": "gpt-image-2"}]
+    found = decode(search, search, message(text("Hi")), usage=USAGE, tools=tools, tool_usage={"image_gen": drawn}).usage
+    assert (found.input_tokens, found.output_tokens, found.kinds) == (15, 97, Kinds(searches=2))
+    assert found.shares == {"gpt-image-2": Usage(5, 90, kinds=Kinds(image_output=80))}
+    assert decode_usage(encode_usage(found)) == found
 
 
 @pytest.mark.parametrize(

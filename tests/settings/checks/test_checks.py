@@ -278,3 +278,15 @@ auth: {required: false}
 """
     doubts = [(where, message) for where, message in found(settings, yaml) if "levels of thinking" in message]
     assert [where for where, _ in doubts] == ["models.sonar-reasoning-pro"]
+
+
+@pytest.mark.parametrize(("more", "reported"), [("", True), (", search: 0.01", False)])
+def test_calls_whose_price_only_the_operator_knows_are_reported(settings, more, reported):
+    yaml = f"""
+providers: {{z: {{kind: azure_openai, base_url: "https://r.openai.azure.com/openai/v1", api_key: env:PATH}}}}
+models: {{m: {{provider: z, model: gpt, price: {{input: 1, output: 1{more}}}}}}}
+budgets: [{{name: b, unit: usd, limit: 1, window: day}}]
+auth: {{required: false}}
+"""
+    text = "searches of 'm' count as free, as only you know their price: give `search` in its `price`"
+    assert found(settings, yaml) == ([("budgets.0", text)] if reported else [])
