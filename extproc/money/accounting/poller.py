@@ -17,7 +17,7 @@ from extproc.dialects import client_apis
 from extproc.money.accounting.books import Books
 from extproc.money.accounting.late import pause_after
 from extproc.money.accounting.notes import Note, pack_note, unpack_note
-from extproc.money.budgets import Budget, read_scope
+from extproc.money.budgets import Budget, costs, read_scope
 from extproc.money.ledger import Row
 from extproc.routing.catalog import Catalog
 from extproc.stores import Counters, Parked, StoreError
@@ -238,15 +238,14 @@ class _Bill:
         return price is None or not (price.tiers or price.per_request)
 
     def _price(self, report: Report | None) -> Price | None:
-        target, note = self.target, self.note
-        price, options = target.price, dict(note.options)
-        if report is not None:
-            options |= report.options
-            if report.model not in ("", target.model) and target.price_as is not None:
-                price = target.price_as(report.model)
+        price = self.target.price if report is None else costs.price_of_answer(self.target, report.model)
+        return self._with_options(price, report)
+
+    def _with_options(self, price: Price | None, report: Report | None) -> Price | None:
+        options = {**self.note.options, **({} if report is None else report.options)}
         if price is None:
             return None
-        if note.batch:
+        if self.note.batch:
             return prices.for_batch(price, options)
         return prices.with_options(price, options) if options else price
 
@@ -269,7 +268,10 @@ class _Bill:
         if price is None:
             self._cost = None
         elif self._cost is not None:
-            self._cost = min(self._cost + prices.cost(price, usage), prices.MOST)
+            cost = costs.sum_of(
+                usage, price, lambda model: self._with_options(costs.price_of(self.target, model), report)
+            )
+            self._cost = min(self._cost + cost, prices.MOST)
             self._version = self._version or price.version
             saved, extra = prices.prompt_cache(price, usage)
             self._saved, self._extra = self._saved + saved, self._extra + extra

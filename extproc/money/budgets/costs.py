@@ -6,6 +6,8 @@ with fees and discounts that no table of prices has.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from extproc.dialects._models import searches
 from extproc.money.budgets.options import charged_options
 from extproc.upstream import prices
@@ -30,10 +32,13 @@ def charged(exchange: Exchange) -> Price | None:
     target, report = exchange.answer.target, exchange.answer.report
     if target is None:
         return None
-    price = target.price
-    if report is not None and not (price is not None and price.is_from_settings):  # a price that was agreed stands
-        price = price_of(target, report.model)
+    price = target.price if report is None else price_of_answer(target, report.model)
     return _with_options(price, exchange, target)
+
+
+def price_of_answer(target: Target, model: str) -> Price | None:
+    """The price of an answer at `target` that names this model. A price that was agreed stands."""
+    return target.price if target.price is not None and target.price.is_from_settings else price_of(target, model)
 
 
 def _with_options(price: Price | None, exchange: Exchange, target: Target) -> Price | None:
@@ -54,10 +59,16 @@ def cost_of(exchange: Exchange, usage: Usage) -> tuple[int | None, str]:
     target, price = exchange.answer.target, charged(exchange)
     if price is None or target is None:
         return None, ""
+    cost = sum_of(usage, price, lambda model: _with_options(price_of(target, model), exchange, target))
+    return cost, price.version
+
+
+def sum_of(usage: Usage, price: Price, of_share: Callable[[str], Price | None]) -> int:
+    """Nano-USD of a usage at the price of the model that answered, and of its shares at the prices of theirs."""
     cost = prices.cost(price, usage.own)
     for model, part in (usage.shares or {}).items():
-        cost += prices.cost(_with_options(price_of(target, model), exchange, target) or price, part)
-    return min(cost, prices.MOST), price.version
+        cost += prices.cost(of_share(model) or price, part)
+    return min(cost, prices.MOST)
 
 
 def price_of(target: Target, model: str) -> Price | None:
