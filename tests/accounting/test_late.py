@@ -311,3 +311,17 @@ async def test_the_usage_of_a_batch_is_read_where_it_is_whole(provider, target, 
         assert found.cost == expected[0] * 1000 + expected[1] * 4000
     assert [level.settled for level in levels] == [sum(expected[:2]), found.cost]
     assert [level.reserved for level in levels] == [0, 0]
+
+
+@pytest.mark.parametrize("options", [{"most": 0}, {"able": lambda _provider: False}])
+async def test_one_that_cannot_be_parked_is_charged_as_held_when_it_is_created(options, clocks, exchange):
+    clock = clocks()
+    world = World(clock, random.Random(1), [MemoryCounters(clock)], exchange, Table())
+    for process in world.processes:
+        process.settle._park = Park(process.counters, process.books.told, hold=HOLD, now=clock, **options)
+    while not world.seen:
+        await world.create()
+    assert world.seen == {"estimated": 1}
+    [level] = await world.stores[0].levels([("tokens", 0)])
+    assert level.settled > 0
+    assert level.reserved == 0
