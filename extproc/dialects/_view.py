@@ -17,7 +17,7 @@ from extproc.dialects._conversation import count, ends, first_instructions, last
 from extproc.dialects._refusals import wrong
 from extproc.dialects._tooling import name_of, objects
 from extproc.words.api import Objects
-from extproc.words.dialect import Ask, Conversation, Fields, Result, Step, Text, Tooling, Withheld, Without, strings
+from extproc.words.dialect import Ask, Conversation, Fields, Result, Text, Tooling, Withheld, Without, strings
 from extproc.words.messages import Effort
 
 _OPENING = 8  # turns in front of the first one of the user
@@ -177,43 +177,6 @@ class View:
                     names.update((key, call.tool) for call in self.calls_in(node) for key in call.keys)
                     for tool, content, written, omitted in self.results_in(node, names):
                         yield Result(tool, content, holder, key, written, omitted)
-
-    def steps(self, body: Mapping[str, Any]) -> Sequence[Step]:
-        """See `Tools.steps`."""
-        found: list[Step] = []
-        places: dict[Any, str] = {}  # steps by the keys of their calls, in place of the tools' names
-        for turn in self._after_user(body.get(self.turns_at)):
-            called = len(found)
-            for node in objects(turn.get(self.parts_at)) if self.deep else (turn,):
-                for call in self.calls_in(node):
-                    places.update(dict.fromkeys(call.keys, str(len(found))))
-                    found.append(Step(call.tool, call.arguments))
-                for tool, content, _, _ in self.results_in(node, places):
-                    if tool.isdecimal() and int(tool) < len(found):
-                        found[int(tool)].result = content
-                    elif self.is_result(node):
-                        found.append(Step(None, result=content))
-            if called == len(found) and self.speaker(turn) == "assistant" and self.says(turn):
-                found.append(Step(""))
-        return found
-
-    def _after_user(self, turns: Any) -> list[Node]:
-        """The turns behind the last one of the user. A turn with results of tools is not the user's."""
-        found: list[Node] = []
-        for turn in reversed(turns) if isinstance(turns, list) else ():
-            if not isinstance(turn, dict):
-                continue
-            if self.speaker(turn) == "user" and not self._has_result(turn):
-                break
-            found.append(turn)
-        return found[::-1]
-
-    def _has_result(self, turn: Node) -> bool:
-        return any(map(self.is_result, objects(turn.get(self.parts_at)))) if self.deep else self.is_result(turn)
-
-    def says(self, turn: Node) -> bool:
-        """True for a turn that is an answer in words, and not what comes before one."""
-        return bool(turn.get(self.parts_at))
 
     def tooling(self, body: Mapping[str, Any]) -> Tooling:
         """See `Tools.tooling`."""

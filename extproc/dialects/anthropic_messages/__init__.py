@@ -6,9 +6,11 @@ Source: https://platform.claude.com/docs/en/api/messages
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from extproc.dialects._replies import OpenAIReplies
+from extproc.dialects._steps import steps_of
 from extproc.dialects.anthropic_messages import ask, client_stream, plain, problem, shapes
 from extproc.dialects.anthropic_messages.client_answer import encode_answer
 from extproc.dialects.anthropic_messages.client_request import decode_request
@@ -89,7 +91,7 @@ _READ = frozenset(shapes.Event.__struct_encode_fields__)
 _TEXTS = tuple(("delta", field) for field in ("text", "thinking", "partial_json"))
 answers = AnswerFacts(usage_at=(("message", "usage"), ("usage",)), reads=_READ, texts_at=_TEXTS, comments=True)
 offers = Offers(
-    tools=Tools(view.tooling, view.results, view.steps, view.without_tools),
+    tools=Tools(view.tooling, view.results, partial(steps_of, view), view.without_tools),
     stored=Stored(objects=ask.OBJECTS, keeps=keeps),
     reuse=Reuse(
         asides=plain.ASIDES,

@@ -8,10 +8,12 @@ https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from extproc.dialects._replies import OpenAIReplies
+from extproc.dialects._steps import steps_of
 from extproc.dialects.gemini_generate_content import (
     ask,
     client_stream,
@@ -101,7 +103,7 @@ _READ = frozenset(shapes.Response.__struct_encode_fields__)
 _TEXTS = (("candidates", 0, "content", "parts", 0, "text"),)
 answers = AnswerFacts(usage_at=(("usageMetadata",),), usage_key=report.USAGE_KEY, reads=_READ, texts_at=_TEXTS)
 offers = Offers(
-    tools=Tools(view.tooling, view.results, view.steps, view.without_tools),
+    tools=Tools(view.tooling, view.results, functools.partial(steps_of, view), view.without_tools),
     stored=Stored(objects=ask.OBJECTS),
     reuse=Reuse(
         asides=frozenset(("labels", "serviceTier")),

@@ -6,10 +6,12 @@ Source: https://platform.openai.com/docs/api-reference/chat (request, chat compl
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from extproc.dialects import _replies, azure
 from extproc.dialects._effort import openai_reasons
+from extproc.dialects._steps import steps_of
 from extproc.dialects.openai_chat import (
     ask,
     client_answer,
@@ -44,7 +46,7 @@ _TEXTS = (
 )
 answers = AnswerFacts(usage_at=(("usage",),), reads=_READ, texts_at=_TEXTS, comments=True)
 offers = Offers(
-    tools=Tools(view.tooling, view.results, view.steps, view.without_tools),
+    tools=Tools(view.tooling, view.results, partial(steps_of, view), view.without_tools),
     stored=Stored(objects=ask.OBJECTS),
     reuse=Reuse(
         asides=plain.ASIDES,

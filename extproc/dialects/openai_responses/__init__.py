@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from extproc.dialects import azure
 from extproc.dialects._effort import openai_reasons
 from extproc.dialects._replies import OpenAIReplies
+from extproc.dialects._steps import steps_of
 from extproc.dialects.openai_chat import problem as chat_problem
 from extproc.dialects.openai_responses import (
     ask,
@@ -76,7 +78,7 @@ _READ = report.FIELDS | provider_stream.FIELDS
 _TEXTS = (("delta",),)
 answers = AnswerFacts(usage_at=(("response", "usage"), ("usage",)), reads=_READ, texts_at=_TEXTS, comments=True)
 offers = Offers(
-    tools=Tools(view.tooling, view.results, view.steps, view.without_tools),
+    tools=Tools(view.tooling, view.results, partial(steps_of, view), view.without_tools),
     stored=Stored(objects=replace(ask.OBJECTS, turns=turns.ResponsesTurns()), keeps=keeps, late=LATE),
     reuse=Reuse(
         asides=plain.ASIDES,

@@ -244,9 +244,6 @@ class ResponsesView(View):
         tool = name_of(node.get("name")) or type.removesuffix("_call")
         return (Call(tool, given, (name_of(node.get("call_id")),)),)
 
-    def says(self, turn: Node) -> bool:
-        return turn.get("type", "message") == "message" and super().says(turn)
-
     def results_in(self, node: Node, names: Mapping[Any, str]) -> Sequence[Answered]:
         """Items of the provider's own tools hold their results, and cannot be written anew."""
         type = name_of(node.get("type"))
