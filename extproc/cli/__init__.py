@@ -41,6 +41,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "exchanges": "Show recent exchanges, follow them, or all that is known of one.",
         "reconcile": "Compare the ledger with a provider's report of costs, by cause.",
         "doctor": "Examine a running gateway and say what is wrong.",
+        "audit": "Verify the audit trail, or a copy of it.",
         "ledger": "Export or forget a consumer's rows, or make the sums of reports anew.",
         "mcp": "Show the tools of MCP servers, or pin their definitions.",
         "cache": "Show the size of the cache of answers, or delete answers.",

@@ -15,6 +15,7 @@ from extproc.money.accounting.books import Books
 from extproc.money.accounting.tries import FailedTries
 from extproc.money.budgets import Leases, Tools
 from extproc.operate.reports.reports import Reporter
+from extproc.operate.telemetry.audit import AuditEvents
 from extproc.operate.telemetry.metrics import Telemetry
 from extproc.routing.history import History
 from extproc.stores import Counters
@@ -38,6 +39,7 @@ class Services:
     in_flight: InFlight = field(default_factory=InFlight)  # requests, and bytes of their bodies
     results: Results = field(default_factory=Results)  # results of tools in quarantine
     audits: Audits = field(default_factory=Audits)  # questions to services that only records wait for
+    audit_events: AuditEvents = field(default_factory=AuditEvents)  # events for the audit trail
     failed: FailedTries | None = None  # exchanges whose failed tries are not known yet
     answers: Answers | None = None  # kept answers and conversations
     reporter: Reporter | None = None  # answers consumers about their own spending

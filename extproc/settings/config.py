@@ -31,6 +31,7 @@ from extproc.guardrails import Around, RemoteSettings
 from extproc.money.budgets import BudgetSettings
 from extproc.routing.catalog import Before, ModelSettings, VirtualModelSettings
 from extproc.settings import checks
+from extproc.settings.audit import AuditSettings
 from extproc.settings.document import MAX_TOLD, ConfigError, Document, Found, Problem
 from extproc.settings.errors import explain
 from extproc.settings.limits import LimitsSettings
@@ -97,7 +98,7 @@ class AdminSettings(Section):
     audit_keep: PositiveDuration = Field(
         366 * 86400.0,
         le=3660 * 86400,
-        description="Age at which entries of the operators' audit trail are deleted.",
+        description="Age at which entries of the audit trail are deleted.",
     )
 
     @model_validator(mode="after")
@@ -324,6 +325,7 @@ class Settings(Section):
     stores: StoresSettings = StoresSettings()
     limits: LimitsSettings = LimitsSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+    audit: AuditSettings = AuditSettings()
 
     _before: Before | None = PrivateAttr(None)
 

@@ -11,6 +11,7 @@ from decimal import Decimal
 from extproc.money.ledger.query import FIELDS, ExchangeQuery
 from extproc.operate.reports import ReportError
 from extproc.operate.reports.reports import matches
+from extproc.operate.telemetry.audit import act
 from extproc.words.exchange import OUTCOMES
 
 TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
@@ -328,6 +329,16 @@ class FakeSources:
         return len(self.given) < before
 
 
+def acts_of(entries):
+    """Name, role, action and facts of acts in the audit trail."""
+    acts = [entry["event"] for entry in entries]
+    return [(*_who(act), act["event"]["action"], act["extproc"]["detail"]) for act in acts]
+
+
+def _who(act):
+    return act["user"]["name"], act["user"]["roles"][0]
+
+
 class FakeDesk:
     """Two consumers, whose keys and acts are lists."""
 
@@ -393,12 +404,11 @@ class FakeDesk:
         return {"status": 200, "ms": 5, "headers": {"x-request-id": "r-1"}, "content": json.dumps(told), "cut": False}
 
     def record(self, actor, role, action, detail):
-        act = {"id": f"a-{len(self.acts)}", "time": "2026-11-20T00:00:00Z"}
-        self.acts.append({**act, "actor": actor, "role": role, "action": action, "detail": dict(detail)})
+        made = act(actor, role, action, detail, 1_795_000_000.0).fields
+        self.acts.append({"number": len(self.acts) + 1, "hash": "0" * 64, "event": made})
 
     def trail(self, limit, before):
-        ids = [act["id"] for act in self.acts]
-        return self.acts[: ids.index(before) if before in ids else None][::-1][:limit]
+        return self.acts[: None if before is None else before - 1][::-1][:limit]
 
 
 def _text(time):

@@ -19,6 +19,7 @@ from extproc.operate.reports.desk import Desk as OperatorsDesk
 from extproc.settings.signon import OIDCSettings
 from extproc.words.values import Secret
 from tests.admin.conftest import JSON, TOKEN
+from tests.admin.fakes import acts_of
 from tests.admin.idp import CLIENT, SECRET, Provider
 
 HOST = "console.example.com"
@@ -91,8 +92,8 @@ async def test_an_operator_signs_on_acts_and_signs_off(browser, desk, sources):
     assert (me["name"], me["role"], me["session"]) == ("zoe@example.com", "operator", True)
     assert (await browser.post("/grants", json=GRANT, headers=PAGE)).status_code == 201
     assert (await browser.post("/grants", json=GRANT, headers={"origin": "https://evil.example"})).status_code == 403
-    assert [(act["actor"], act["role"], act["action"]) for act in desk.acts] == [
-        ("zoe@example.com", "operator", "sign_in"),
+    assert [act[:3] for act in acts_of(desk.acts)] == [
+        ("zoe@example.com", "operator", "sign-in"),
         ("zoe@example.com", "operator", "grant"),
     ]
     assert (await browser.post("/auth/logout", json={}, headers=PAGE)).status_code == 204
@@ -275,15 +276,15 @@ async def test_a_sign_in_and_its_session_work_at_every_replica_until_it_ends(sou
         assert (await two.get("/usage", headers=held)).status_code == 401
         ledger_desks[0].read_sessions()  # as it does every two seconds
         assert (await one.get("/usage", headers=held)).status_code == 401
-        acts = [(act["actor"], act["role"], act["action"]) for act in ledger_desks[0].trail(9, None)]
-        assert acts == [("zoe@example.com", "operator", "sign_out"), ("zoe@example.com", "operator", "sign_in")]
+        acts = [act[:3] for act in acts_of(ledger_desks[0].trail(9, None))]
+        assert acts == [("zoe@example.com", "operator", "sign-out"), ("zoe@example.com", "operator", "sign-in")]
 
 
 @pytest.fixture
 def ledger_desks(tmp_path):
     """The desks of two replicas with one ledger."""
     ledgers = [open_ledger(f"sqlite:{tmp_path}/ledger.db") for _ in range(2)]
-    yield [OperatorsDesk(ledger.operators, lambda: None, lambda: None) for ledger in ledgers]
+    yield [OperatorsDesk(ledger.operators, ledger.trail, lambda: None, lambda: None) for ledger in ledgers]
     for ledger in ledgers:
         ledger.close()
 

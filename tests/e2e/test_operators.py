@@ -67,9 +67,54 @@ def test_every_worker_knows_a_key_and_its_end_within_seconds(gateway: Gateway):
     assert gateway.url.endswith(f":{door['port']}")
     assert gateway.http.delete(f"{gateway.admin}/keys/{key['id']}").status_code == 204
     eventually(lambda: statuses(gateway, key["key"]) == {401})
-    actions = [act["action"] for act in gateway.http.get(gateway.admin + "/audit").json()["data"]]
-    assert actions[:3] == ["revoke_key", "playground", "issue_key"]
+    trail = [entry["event"] for entry in gateway.http.get(gateway.admin + "/audit").json()["data"]]
+    acts = [entry["event"]["action"] for entry in trail if "roles" in entry.get("user", {})]
+    assert acts[:3] == ["revoke-key", "playground", "issue-key"]
     assert key["key"] not in gateway.log.read_text()
+
+
+def test_the_audit_trail_is_whole_and_so_is_its_copy(
+    start: Any, extproc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    copy = tmp_path / "copy" / "audit.jsonl"
+    more = f"""
+audit: {{file: "{copy}"}}
+guardrails: [{{name: words, kind: regex, action: block, patterns: {{canary: CANARY}}}}]
+budgets: [{{name: many, unit: requests, limit: 1000000, window: total}}]
+"""
+    gateway = start(YAML + more, env={"KEY_SECRET": "s" * 64})
+    key = gateway.http.post(gateway.admin + "/keys", json={"consumer": "ada", "name": "laptop"}).json()["key"]
+    eventually(lambda: statuses(gateway, key) == {200})
+    for _ in range(8):
+        assert gateway.chat("stub", "CANARY", key=key).status_code == 400
+    assert int(gateway.http.post(f"{gateway.admin}/budgets/many/reset", json={"scope": "many"}).json()["settled"]) > 0
+    assert gateway.http.get(f"{gateway.admin}/budgets/many").json()["data"][0]["scopes"] == []
+
+    def lines() -> list[dict[str, Any]]:
+        return [json.loads(line) for line in copy.read_text().splitlines()] if copy.exists() else []
+
+    wanted = {"issue-key", "guardrail", "refusal", "reset-count"}
+    assert eventually(lambda: wanted <= {line["event"]["action"] for line in lines()})
+    refused = [line for line in lines() if line["event"]["action"] == "refusal"]
+    assert {line["user"]["name"] for line in refused if "user" in line} == {"ada"}
+    assert key not in copy.read_text()
+    status, out, _ = extproc("audit", "verify", str(copy))
+    assert (status, out.splitlines()[0].startswith("whole: entries 1 to ")) == (0, True)
+    noted = out.splitlines()[-1].removeprefix("last: ")
+    for name in ("KEY_SECRET", "EXTPROC_DEMO_KEY"):
+        monkeypatch.setenv(name, "s" * 64)
+    monkeypatch.chdir(gateway.file.parent)  # the ledger's path is relative
+    status, out, err = extproc("audit", "verify", "--config", str(gateway.file), "--holds", noted)
+    assert err == ""
+    assert (status, out.splitlines()[0].startswith("whole: ")) == (0, True)
+    first, second, *rest = copy.read_text().splitlines(keepends=True)
+    for changed in ([first.replace("laptop", "server"), second], [second, first], [first]):
+        copy.write_text("".join([*changed, *rest]))
+        status, out, _ = extproc("audit", "verify", str(copy))
+        assert (status, out.startswith("broken: ")) == (1, True), changed
+    copy.write_text("".join([second, *rest]))
+    assert extproc("audit", "verify", str(copy))[0] == 0, "older entries may be deleted"
+    assert extproc("audit", "verify", str(copy), "--holds", f"1:{'0' * 64}")[0] == 1
 
 
 def test_a_consumer_is_exported_and_forgotten(gateway: Gateway, extproc: Any):

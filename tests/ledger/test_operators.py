@@ -1,10 +1,10 @@
-"""Gateway keys made at runtime, and the trail of operators."""
+"""Gateway keys made at runtime, and ended sessions."""
 
 import pytest
 
 from extproc.access.auth import IssuedKey
 from extproc.money.ledger import LedgerError, open_ledger
-from extproc.money.ledger.operators import MAX_DETAIL, TooManyKeysError
+from extproc.money.ledger.operators import TooManyKeysError
 from tests.ledger.conftest import NOW
 
 
@@ -33,26 +33,6 @@ def test_keys_are_stored_revoked_and_bounded(ledger, monkeypatch):
         desk.add(key(89))
     desk.add(key(90))  # an expired one does, too
     assert [found.id for found in list(desk.keys())] == ["k0", "k3", "k90"]
-
-
-def test_the_trail_is_paged_pruned_and_bounded(ledger, monkeypatch):
-    desk = ledger.operators
-    for number in range(5):
-        monkeypatch.setattr("extproc.money.ledger.operators.time.time", lambda at=number // 2: NOW + at)
-        desk.record(
-            "ada@example.com", "operator", "grant", {"number": number, "text": "'; DROP TABLE audit; --\0\ud800"}
-        )
-    latest = desk.trail(100)
-    assert sorted((act.detail["number"] for act in latest), reverse=True) == [4, 3, 2, 1, 0]
-    assert [act.time for act in latest] == [NOW + 2, NOW + 1, NOW + 1, NOW, NOW]
-    assert (latest[0].actor, latest[0].role, latest[0].action) == ("ada@example.com", "operator", "grant")
-    assert list(desk.trail(2, latest[1].id)) == latest[2:4]
-    assert list(desk.trail(2, "none")) == []
-    desk.prune(NOW + 1)
-    assert list(desk.trail(9)) == latest[:3]
-    monkeypatch.setattr("extproc.money.ledger.operators.time.time", lambda: NOW + 9)
-    desk.record("x", "admin", "grant", {"long": "y" * MAX_DETAIL})
-    assert list(desk.trail(9)[0].detail) == ["cut"]
 
 
 def test_an_examination_of_a_good_ledger_leaves_nothing(ledger):

@@ -43,8 +43,11 @@ from extproc.operate.admin.spare import probing
 from extproc.operate.reports import ReportError
 from extproc.operate.reports.desk import Desk
 from extproc.operate.reports.reports import AdminReports, Reporter, WorkerMemory
+from extproc.operate.telemetry import audit
+from extproc.operate.telemetry.copies import Copies
 from extproc.operate.telemetry.lines import WHOLE, Lines
 from extproc.operate.telemetry.metrics import Telemetry
+from extproc.settings.audit import AuditSettings
 from extproc.settings.config import Settings
 from extproc.stores import Counters, CountsLostError, Expired, StoreError, open_counters
 from extproc.upstream.credentials.asking import Asking
@@ -60,6 +63,7 @@ log = logging.getLogger(__name__)
 _SELDOM = 3.0  # seconds between two looks at notes of other processes that hardly ever change
 _LAST_LINES = 1.0  # seconds for the last lines of the log
 _PRUNE_EVERY = 3600.0
+_COPY_EVERY = 2.0  # seconds between two looks for entries of the audit trail to copy
 _KEYS_EVERY = 2.0  # seconds until a key that an operator made or revoked is known everywhere
 _ADD_UP_FIRST, _ADD_UP_EVERY = 30.0, 300.0  # seconds
 _SHARED_FOR = 60.0  # seconds after which a process that ended is forgotten
@@ -105,6 +109,7 @@ class Processor:
         self._alerts = Alerts(self._counters, telemetry.alert)
         self._questions = Questions(self._counters, self._alerts.tell)
         self._exact = Exact({})
+        self._copies = Copies(self._ledger.trail)
         self._failed = FailedTries(telemetry.internal_error)
         self._reporter = Reporter(self._counters, self._ledger, self._grants, time.time)
         self._services = services = Services(
@@ -182,6 +187,7 @@ class Processor:
             Periodic("garbage", collector.EVERY, self._collector.look),
             Periodic("books", BEAT, self._keep_books),
             Periodic("late settlement", BEAT, self._poller.turn),
+            Periodic("audit", BEAT, self._write_trail),
             Periodic("findings", BEAT, self._share_findings),
             Periodic("agreements", _SELDOM, self._share_agreements, first=BEAT),
             Periodic("keys", _KEYS_EVERY, self._look_at_keys),
@@ -191,6 +197,7 @@ class Processor:
         )
         of_one = (
             Periodic("prune", _PRUNE_EVERY, self._prune, first=BEAT),
+            Periodic("copies", _COPY_EVERY, self._copy_trail),
             Periodic("sums", _ADD_UP_EVERY, self._add_up, first=_ADD_UP_FIRST),
         )
         return everywhere if self._worker else (*everywhere, *of_one)
@@ -208,7 +215,9 @@ class Processor:
         token = settings.admin.token.read if settings.admin.token else None  # for each request: its file may change
         if token is not None and token() is None:
             raise OSError(f"admin.token: {settings.admin.token} is not set")
-        self._desk = desk = Desk(self._ledger.operators, lambda: self._settings, lambda: self._pipeline.catalog)
+        self._desk = desk = Desk(
+            self._ledger.operators, self._ledger.trail, lambda: self._settings, lambda: self._pipeline.catalog
+        )
         reports = self._admin_reports()
         given = [*filter(None, [settings.admin.token, settings.auth.key_secret])]
         failures = Failures(settings.admin.failed_authentications, self._telemetry.admin_refused)
@@ -277,6 +286,8 @@ class Processor:
         with contextlib.suppress(StoreError):  # owed settles still get their rows
             await self._services.leases.turn()
             await self._services.books.catch_up()
+        with contextlib.suppress(LedgerError):
+            await self._write_trail()
         await asyncio.to_thread(self._ledger.writer.stop)
         with contextlib.suppress(StoreError):  # a lease that ends reports the same again
             await self._services.books.catch_up()
@@ -380,6 +391,8 @@ class Processor:
         self._telemetry.settings_stale.set(1 if self._staleness() else 0)
         if outcome:
             self._telemetry.reloads(outcome)
+            if not self._worker:
+                self._services.audit_events.add(audit.settings(outcome, stale, time.time()))
 
     def refusal_of(self, settings: Settings) -> str:
         """See `reload.Process`."""
@@ -475,11 +488,26 @@ class Processor:
         return Situation(self._pipeline.catalog, self._budgets, asking, self._settings.limits.pending_results)
 
     async def _prune(self) -> None:
-        """Delete old rows of the ledger and of the operators' audit trail."""
+        """Delete old rows of the ledger and old entries of the audit trail."""
         now, keep = time.time(), self._settings.stores.ledger_keep
         if keep is not None:
             await asyncio.to_thread(self._ledger.prune, now - keep)
-        await asyncio.to_thread(self._ledger.operators.prune, now - self._settings.admin.audit_keep)
+        await asyncio.to_thread(self._ledger.trail.prune, now - self._settings.admin.audit_keep)
+
+    async def _write_trail(self) -> None:
+        """Write the events of the audit trail that came up since."""
+        if not (events := self._services.audit_events.take()):
+            return
+        try:
+            await asyncio.to_thread(self._ledger.trail.append, events)
+        except BaseException:  # the ledger is away, or this process ends: they are written once more
+            self._services.audit_events.put_back(events)
+            raise
+
+    async def _copy_trail(self) -> None:
+        """Bring the copies of the audit trail up to date."""
+        if self._settings.audit != AuditSettings():
+            await asyncio.to_thread(self._copies.turn, self._settings.audit)
 
     async def _add_up(self) -> None:
         """Add up the ledger's past hours and days for reports, which read the rows meanwhile."""

@@ -48,7 +48,12 @@ def await_end(services: Services) -> Sequence[AwaitEnd]:
 
 def record(settings: Settings, services: Services) -> Sequence[Stage]:
     """The stages that record an exchange, at once or when everything about it is known."""
-    record: Sequence[Stage] = Record(services.telemetry), Enter(services.books), *tell_span(settings, services)
+    record: Sequence[Stage] = (
+        Record(services.telemetry),
+        services.audit_events,
+        Enter(services.books),
+        *tell_span(settings, services),
+    )
     await_audits = AwaitAudits(services.audits, record)
     failed = services.failed
     return [*([] if failed is None else [AwaitTries(failed, (await_audits, *record))]), await_audits, *record]

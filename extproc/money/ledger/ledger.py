@@ -15,6 +15,7 @@ from extproc.money.ledger.query import ExchangeQuery, Query
 from extproc.money.ledger.rollups import Rollups, drop, share
 from extproc.money.ledger.rows import micros
 from extproc.money.ledger.sql import SQLITE
+from extproc.money.ledger.trail import Trail
 from extproc.money.ledger.url import LedgerURL
 from extproc.money.ledger.usage import UsageReport, usage
 from extproc.money.ledger.writer import MAX_QUEUED, Writer
@@ -32,6 +33,7 @@ class Ledger:
         self._database = Database(url)
         self.writer = Writer(self._database, max_queued)
         self.operators = Operators(self._database)
+        self.trail = Trail(self._database)
         self._rollups = Rollups(self._database, lambda: self.writer.stopping)
         try:
             self._database.prepare()
@@ -107,8 +109,9 @@ class Ledger:
 
     def forget(self, consumer: str, *, delete: bool = False) -> int:
         """Forget a consumer: its rows lose name, key, labels and ids, or are deleted, and so are sums that hold them.
-        Returns the number of rows.
+        Returns the number of rows. Entries of the audit trail about the consumer keep their place in the chain alone.
         """
+        self.trail.forget(consumer)
         total = 0
         while done := privacy.forget(self._database, consumer, delete=delete):
             total += done

@@ -1,4 +1,4 @@
-"""Tables of operators: gateway keys made while the gateway runs, the trail of acts, sessions ended before their time.
+"""Tables of operators: gateway keys made while the gateway runs, and sessions ended before their time.
 
 A key is stored as its keyed hash. Replicas that share the ledger's database share its keys.
 """
@@ -6,13 +6,8 @@ A key is stored as its keyed hash. Replicas that share the ledger's database sha
 # ruff: noqa: S608 - names and numbers of this package only; texts are values
 from __future__ import annotations
 
-import json
-import time
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import msgspec
+from collections.abc import Sequence
 
 from extproc.access.auth.issued import IssuedKey
 from extproc.money.ledger import LedgerError
@@ -22,20 +17,7 @@ from extproc.money.ledger.sql import places
 
 MAX_KEYS = 10_000
 """Keys that are stored, revoked ones included: those are deleted first."""
-MAX_DETAIL = 4096  # bytes of one entry's detail
 _KEY = ("id", "hash", "consumer", "name", "created", "created_by", "expires", "revoked")
-_ENTRY = ("id", "time", "actor", "role", "action", "detail")
-
-
-class Act(msgspec.Struct, frozen=True, kw_only=True):
-    """One act of an operator. `time` in epoch seconds."""
-
-    id: str
-    time: float
-    actor: str
-    role: str
-    action: str
-    detail: Mapping[str, Any]
 
 
 class TooManyKeysError(LedgerError):
@@ -89,36 +71,6 @@ class Operators:
                     "UPDATE gateway_keys SET revoked = ? WHERE id = ? AND revoked IS NULL", (micros(now), text(id))
                 )
             )
-
-    def record(self, actor: str, role: str, action: str, detail: Mapping[str, Any]) -> None:
-        """Add an act to the trail."""
-        content = json.dumps(dict(detail))  # it escapes lone surrogates
-        if len(content) > MAX_DETAIL:
-            content = json.dumps({"cut": content[: MAX_DETAIL // 2]})
-        values = (uuid.uuid4().hex, micros(time.time()), text(actor), role, action, content)
-        with self._database.change() as cursor:
-            cursor.execute(f"INSERT INTO audit ({', '.join(_ENTRY)}) VALUES ({places(len(_ENTRY))})", values)
-
-    def trail(self, limit: int, before: str | None = None) -> Sequence[Act]:
-        """The latest acts first: those before the act with the id `before`."""
-        wanted, given = "", list[object]()
-        if before is not None:
-            wanted = "WHERE (time, id) < (SELECT time, id FROM audit WHERE id = ?)"
-            given = [text(before)]
-        with self._database.look() as cursor:
-            found = cursor.rows(
-                f"SELECT {', '.join(_ENTRY)} FROM audit {wanted} ORDER BY time DESC, id DESC LIMIT {limit:d}",
-                given,
-            )
-        return [
-            Act(id=id, time=at / 1e6, actor=actor, role=role, action=action, detail=json.loads(detail))
-            for id, at, actor, role, action, detail in found
-        ]
-
-    def prune(self, before: float) -> None:
-        """Delete acts from before a time, in epoch seconds."""
-        with self._database.change() as cursor:
-            cursor.execute("DELETE FROM audit WHERE time < ?", (micros(before),))
 
     def end_session(self, id: str, until: float, now: float) -> None:
         """Remember a session that was ended, until its time; forget those whose time has come."""

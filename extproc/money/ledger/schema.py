@@ -112,14 +112,22 @@ STEPS = (
             revoked BIGINT
         )""",
         """CREATE TABLE audit (
-            id {text} NOT NULL PRIMARY KEY,
+            number BIGINT NOT NULL PRIMARY KEY,
+            id {text} NOT NULL UNIQUE,
             time BIGINT NOT NULL,
-            actor {text} NOT NULL,
-            role {text} NOT NULL,
-            action {text} NOT NULL,
-            detail {text} NOT NULL
+            consumer {text} NOT NULL,
+            event {text} NOT NULL,
+            digest {text} NOT NULL,
+            hash {text} NOT NULL
         )""",
-        "CREATE INDEX audit_by_time ON audit (time, id)",
+        "CREATE INDEX audit_by_time ON audit (time)",
+        "CREATE INDEX audit_by_consumer ON audit (consumer) WHERE consumer <> ''",
+        """CREATE TABLE audit_sent (
+            sink {text} NOT NULL PRIMARY KEY,
+            number BIGINT NOT NULL,
+            hash {text} NOT NULL,
+            claimed BIGINT NOT NULL
+        )""",
         "CREATE TABLE ended_sessions (id {text} NOT NULL PRIMARY KEY, until BIGINT NOT NULL)",
     ),
 )

@@ -30,6 +30,7 @@ Status = Annotated[str, Meta(pattern=r"^[0-9]{1,3}$(?!\n)")]
 ConsumerName = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,256}$(?!\n)")]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)")]
 
+MAX_ENTRY = (1 << 63) - 1
 Truth = Literal["true", "false"]
 MOMENT = {"anyOf": [{"format": "date"}, {"format": "date-time"}], "pattern": r"^(19[7-9]\d|[2-9]\d{3})-"}
 """The schema of a time in a parameter: the years 1970 to 9999."""
@@ -340,25 +341,22 @@ class Played(Struct, kw_only=True):
     cut: bool
 
 
-class Act(Struct, kw_only=True):
-    """One act of an operator."""
+class TrailEntry(Struct, kw_only=True):
+    """One entry of the audit trail."""
 
-    id: str
-    time: Time
-    actor: str
-    role: Role
-    action: Annotated[str, _is("The operation's id")]
-    detail: Mapping[str, Any]
+    number: Annotated[int, _count("Place in the trail, from 1")]
+    hash: Annotated[str, _is("Binds the entry to all before it")]
+    event: Annotated[Mapping[str, Any], _is("In the Elastic Common Schema; empty where its consumer was forgotten")]
 
 
-Trail = list_of("Trail", Act)
+Trail = list_of("Trail", TrailEntry)
 
 
 class TrailQuery(Struct, kw_only=True, forbid_unknown_fields=True):
     """The parameters of `GET /audit`."""
 
     limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT, description="Most entries, the latest first")] = 100
-    before: Maybe[Annotated[Printable, _is("Only entries before the one with this id")]] = UNSET
+    before: Maybe[Annotated[int, Meta(ge=1, le=MAX_ENTRY, description="Only entries before this number")]] = UNSET
 
 
 # --- models

@@ -209,7 +209,7 @@ OPERATIONS = (
         role="operator",
     ),
     Operation(
-        *("GET", "/audit", "audit", "Acts of operators, the latest first", handlers.audit, answers.Trail),
+        *("GET", "/audit", "audit", "The audit trail, the latest entries first", handlers.audit, answers.Trail),
         errors=(404,),
         query=answers.TrailQuery,
         role="admin",

@@ -8,11 +8,15 @@ import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from extproc.access.auth import Access, IssuedKey, hash_key, make_key
 from extproc.money.accounting.alerts import moment
 from extproc.money.ledger import LedgerError
 from extproc.money.ledger.operators import Operators
+from extproc.money.ledger.trail import Trail
 from extproc.operate.reports import ReportError
+from extproc.operate.telemetry.audit import act
 from extproc.routing.catalog import Catalog
 from extproc.upstream.prices import per_million
 from extproc.wire.outbound.client import AnswerError, ask_whole
@@ -34,11 +38,13 @@ class Desk:
     def __init__(
         self,
         operators: Operators,
+        trail: Trail,
         settings: Callable[[], Settings],
         catalog: Callable[[], Catalog],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._operators = operators
+        self._trail = trail
         self._settings = settings
         self._catalog = catalog
         self._now = now
@@ -224,14 +230,17 @@ class Desk:
         """Write an act into the trail, and into the log."""
         log.info("operator %r (%s): %s %s", actor, role, action, dict(detail))
         try:
-            self._operators.record(actor, role, action, detail)
+            self._trail.append([act(actor, role, action, detail, self._now())])
         except LedgerError as error:
             log.error("the audit trail has no entry of it: %s", error)  # noqa: TRY400 - the act is done
 
-    def trail(self, limit: int, before: str | None) -> Sequence[Mapping[str, Any]]:
-        """The latest acts first."""
+    def trail(self, limit: int, before: int | None) -> Sequence[Mapping[str, Any]]:
+        """The latest entries first."""
         return [
-            {"id": act.id, "time": moment(act.time), "actor": act.actor, "role": act.role}
-            | {"action": act.action, "detail": act.detail}
-            for act in self._operators.trail(limit, before)
+            {
+                "number": entry.number,
+                "hash": entry.hash,
+                "event": msgspec.json.decode(entry.event) if entry.event else {},
+            }
+            for entry in self._trail.latest(limit, before)
         ]

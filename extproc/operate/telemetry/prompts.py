@@ -37,7 +37,7 @@ class PromptSender:
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
         try:
-            status, _ = await send(f"{to.otlp}/v1/logs", _message(batch), headers, timeout=TIMEOUT)
+            status, _ = await send(f"{to.otlp}/v1/logs", logs_request(batch), headers, timeout=TIMEOUT)
         except (OSError, ValueError, AnswerError) as error:
             return type(error).__name__
         return "" if status == 200 else f"status {status}"
@@ -120,7 +120,7 @@ def _dict(values: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"kvlistValue": {"values": [{"key": key, "value": value} for key, value in values.items()]}}
 
 
-def _message(records: Sequence[bytes]) -> bytes:
+def logs_request(records: Sequence[bytes]) -> bytes:
     """An ExportLogsServiceRequest."""
     resource = {"attributes": [{"key": "service.name", "value": _text("llm-extproc")}]}
     logs = {"scope": {"name": "extproc"}, "logRecords": [msgspec.Raw(record) for record in records]}

@@ -323,6 +323,7 @@ def build(
     on_response: list[Stage] = [Returned(servers), MarkTaint(mcp, taint), read_answer]
     record: Sequence[Stage] = (
         Record(telemetry),
+        services.audit_events,
         EnterCall(Enter(services.books)),
         *accounting.tell_span(settings, services),
     )
