@@ -286,6 +286,7 @@ TELLING = frozenset(
 """Field names of one word that the gateway itself does not use. It uses model, name, type, usage and input."""
 
 OUR_WORDS = {
+    "status_code": "of HTTP in the Elastic Common Schema, see `telemetry.audit`",
     "input_tokens": "OpenTelemetry's and the ledger's word for what the gateway counts",
     "output_tokens": "as input_tokens",
     "cached_tokens": "as input_tokens",
