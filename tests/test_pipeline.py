@@ -1,11 +1,13 @@
 """The notes that a configuration takes on its tries. test_gateway.py covers the stages together."""
 
+import re
 import time
 from email.utils import formatdate
+from pathlib import Path
 
 import pytest
 
-from extproc.exchange.pipeline import InTurns
+from extproc.exchange.pipeline import InTurns, Pipeline
 from extproc.words.tries import OUTCOMES, Try
 from tests.turns import turns_during
 
@@ -20,6 +22,17 @@ models:
 virtual_models:
   v: {targets: [{model: m}, {model: n}]}
 """
+
+EVERYTHING = (
+    TEXT
+    + """
+brake: {repeats: 3}
+budgets: [{name: b, unit: usd, limit: 1, window: day, on_exceed: ask}]
+guardrails: [{name: g, kind: secrets, on: [input, output]}]
+cache: {rules: [{ttl: 1m}]}
+"""
+)
+ARCHITECTURE = re.findall(r"\w+", (Path(__file__).parents[1] / "docs/architecture.md").read_text())
 
 
 @pytest.fixture
@@ -137,3 +150,19 @@ async def test_others_have_their_turn_after_each_stage_of_a_large_request(world,
     assert isinstance(stages, InTurns)
     some = InTurns([lambda _exchange: None] * 7, lambda _name: lambda _seconds: None)
     assert await turns_during(some(exchange())) >= 7
+
+
+# --- the list of stages in docs/architecture.md
+
+
+def test_the_architecture_lists_every_stage(world):
+    pipeline = world(EVERYTHING).pipeline
+    lists = [value for value in vars(Pipeline)["__dataclass_fields__"] if value.startswith("on_")]
+    built = {
+        type(stage).__name__
+        for name in lists
+        for stages in [getattr(pipeline, name)]
+        for stage, *_ in [entry for each in getattr(stages, "_each", [stages]) for entry in each._stages]
+    }
+    assert len(built) > 25
+    assert {name for name in built if name not in ARCHITECTURE} == set()
