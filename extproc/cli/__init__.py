@@ -38,6 +38,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
     "Ask a running gateway": {
         "usage": "Show requests, tokens and cost by team, consumer, model or label.",
         "budgets": "Show the room left in each budget, or grant more.",
+        "runs": "Show the runs of agents, or one with its calls, cost and refusals.",
         "exchanges": "Show recent exchanges, follow them, or all that is known of one.",
         "reconcile": "Compare the ledger with a provider's report of costs, by cause.",
         "doctor": "Examine a running gateway and say what is wrong.",

@@ -34,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--limit", type=int, default=20, metavar="N", help="most exchanges (default: 20)")
     parser.add_argument("-f", "--follow", action="store_true", help="go on with new ones, until Ctrl-C")
     add_filters(parser)
+    parser.add_argument("--run", metavar="ID", help="only of this run")
     parser.add_argument("--start", metavar="DATE", help="date or RFC 3339, inclusive")
     parser.add_argument("--end", metavar="DATE", help="date or RFC 3339, exclusive")
     parser.add_argument("--format", choices=["table", "json"], default="table", help="json: one object a line")
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         found = gateway.json(f"/exchanges/{options.id}")
         print(_json(found) if options.format == "json" else "\n".join(_whole(found)))
         return 0
-    given = [(name, value) for name in ("start", "end") if (value := getattr(options, name))]
+    given = [(name, value) for name in ("start", "end", "run") if (value := getattr(options, name))]
     show = _json if options.format == "json" else _line
     if options.format == "table":
         print(aligned(_HEADS, _COLUMNS, _RIGHT))

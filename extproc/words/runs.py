@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from extproc.words.exchange import Exchange, Key
 
 LABELS = ("run", "session")
@@ -14,10 +16,13 @@ _TRACE = 32  # hexadecimal digits
 
 def run_of(exchange: Exchange) -> str:
     """The label `run`, else `session`, else the trace that the client's `traceparent` names; empty without any."""
-    labels = getattr(exchange.money, "labels", {})
-    for name in LABELS:
-        if value := labels.get(name):
-            return str(value)
+    if name := named_by(getattr(exchange.money, "labels", {})):
+        return name
     told = exchange.features.get(NAMED) or exchange.request.head.headers.get("traceparent", "")
     parts = told.split("-")
     return parts[1] if len(parts) >= _PARTS and len(parts[1]) == _TRACE and parts[1].strip("0") else ""
+
+
+def named_by(labels: Mapping[str, str]) -> str:
+    """The run that labels name; empty for none."""
+    return next((value for name in LABELS if (value := labels.get(name))), "")

@@ -250,6 +250,21 @@ class FakeSources:
         self.usage(parameters)
         return [{"finding": "no-keys: block", "exchanges": 3, "latest": "2026-11-18T00:00:00Z"}]
 
+    def runs(self, consumer, hours):
+        return self.run("night", consumer)
+
+    def run(self, id, consumer):
+        if id != "night":
+            return []
+        numbers = {**dict.fromkeys(("requests", "refused", "errors", *TOKENS, "unpriced"), 1), "cost_usd": "0.5"}
+        numbers |= dict.fromkeys(("cache_hits", "shadow_hits"), 0) | {"cache_share": 0.25}
+        numbers |= {name: "0" for name in KEPT if name.endswith("_usd")}
+        call = {"operation": "chat", "model": "assistant", "target": "gpt-4o", "provider": "openai"}
+        problem = {"error": "run_looping", "outcome": "refused", "requests": 1, "latest": "2026-11-18T00:00:01Z"}
+        times = {"start": "2026-11-18T00:00:00Z", "latest": "2026-11-18T00:00:01Z"}
+        who = {"id": id, "consumer": consumer or "ada", "team": "platform", **times}
+        return [{**who, **numbers, "calls": [{**call, "provider_model": "m", **numbers}], "problems": [problem]}]
+
     def exchange(self, id):
         return next((entry for entry in self.entries if id in (entry["id"], entry["request_id"])), None)
 

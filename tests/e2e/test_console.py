@@ -535,7 +535,7 @@ def test_an_operator_signs_in_and_sees_what_the_role_may(chromium, sources, monk
             assert "f.consumer=ada" in page.url
             assert "zoe@example.com (viewer)" in page.inner_text("#me")
             assert not page.is_visible("#new-key")
-            assert page.inner_text("#views").split() == ["Overview", "Models", "Tools", "Keys"]
+            assert page.inner_text("#views").split() == ["Overview", "Runs", "Models", "Tools", "Keys"]
             page.evaluate("location.hash = 'view=playground'")  # a bookmark of another operator
             page.wait_for_selector("#views button[aria-current] >> text=Overview")
             assert page.evaluate("document.cookie") == ""  # HttpOnly
@@ -554,6 +554,15 @@ def test_a_real_gateway_shows_its_exchanges(chromium, demo: Gateway):
         console.open()
         console.page.wait_for_selector(f"#exchanges button[data-key='exchange {entry['id']}']")
         assert "sandbox/stub" in console.text("#exchanges")
+
+
+def test_a_run_is_shown_with_its_calls_and_refusals(console):
+    console.open()
+    console.page.get_by_role("button", name="Runs").click()
+    console.page.get_by_role("button", name="night", exact=True).click()
+    console.page.wait_for_selector("#run h2")
+    shown = console.page.inner_text("#run")
+    assert all(text in shown for text in ("Run night", "run_looping", "25 %", "assistant"))
 
 
 def test_tools_of_mcp_servers(console, sources):

@@ -63,6 +63,7 @@ def test_the_line_has_the_facts_of_the_exchange(world, exchange):
         "consumer": "alice",
         "team": "red",
         "labels": {"run": "7"},
+        "run": "7",
         "model": "m",
         "stream": True,
         "attempts": 2,

@@ -26,6 +26,7 @@ from extproc.money.budgets import LEASE, Budget, read_scope, unpack_facts
 from extproc.money.ledger import EXPIRED, PENDING, Row
 from extproc.stores import LATE_SETTLE, Counters, Expired
 from extproc.words.exchange import Exchange
+from extproc.words.runs import named_by, run_of
 
 if TYPE_CHECKING:
     from extproc.money.ledger.writer import Writer
@@ -242,6 +243,7 @@ def row_of(exchange: Exchange, now: float) -> Row:
         saved=0 if caching is None else caching.saved or 0,
         prompt_saved=exchange.money.prompt_saved,
         prompt_extra=exchange.money.prompt_extra,
+        run=run_of(exchange),
         tries=exchange.answer.tries,
     )
 
@@ -283,6 +285,7 @@ def row_of_expired(expired: Expired, budgets: Mapping[str, Budget], teams: Mappi
         team=facts.team or fields.get("team") or teams.get(fields.get("consumer", ""), ""),
         key=facts.key or fields.get("key", ""),
         labels={**labels, **facts.labels},
+        run=named_by({**labels, **facts.labels}),
         operation=facts.operation,
         model=facts.model,
         stream=facts.stream,

@@ -83,6 +83,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tries: Sequence[FailedTry] = ()  # those that failed
     prompt_saved: int = 0  # nano-USD that the provider's prompt cache saved
     prompt_extra: int = 0  # nano-USD that writing to it cost
+    run: str = ""  # see `words.runs`; empty: the exchange belongs to none
 
 
 def check_ledger(url: str) -> None:

@@ -28,6 +28,10 @@ def latest(cursor: Cursor, query: ExchangeQuery) -> Sequence[Mapping[str, Any]]:
         where, values = f"{where} AND time < ?", [*values, to_micros(query.end)]
     if query.findings:
         where = f"{where} AND guardrails <> '[]'"  # the condition of the index
+    if query.run is not None:
+        where, values = f"{where} AND run = ?", [*values, text(query.run)]
+        if query.run:
+            where = f"{where} AND run <> ''"  # the condition of the index
     if query.before is not None:
         where = f"{where} AND (time, id) < (SELECT time, id FROM exchanges WHERE id = ?)"
         values = [*values, text(query.before)]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
-from extproc.money.ledger import LedgerError, SchemaError, exchanges, privacy
+from extproc.money.ledger import LedgerError, SchemaError, exchanges, privacy, runs
 from extproc.money.ledger.database import Database
 from extproc.money.ledger.latency import findings, latency
 from extproc.money.ledger.operators import Operators
@@ -74,6 +75,16 @@ class Ledger:
         """One exchange, as JSON, by its id or its request's; None: there is none."""
         with self._database.read() as cursor:
             return exchanges.one(cursor, id)
+
+    def runs(self, since: datetime, consumer: str | None = None) -> Sequence[Mapping[str, Any]]:
+        """The latest runs since then, as JSON."""
+        with self._database.read() as cursor:
+            return runs.latest(cursor, since, consumer)
+
+    def run(self, id: str, consumer: str | None = None) -> Sequence[Mapping[str, Any]]:
+        """The runs of that name, one for each consumer, as JSON."""
+        with self._database.read() as cursor:
+            return runs.one(cursor, id, consumer)
 
     def charges_by_scope(self, prefix: str, since: float = 0.0) -> Mapping[str, int]:
         """Sums of charges by scope, of exchanges since `since` (epoch seconds): the counters should show the same."""

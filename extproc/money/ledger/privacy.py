@@ -13,7 +13,7 @@ FORGOTTEN = "(forgotten)"
 BATCH = 1000  # rows of one transaction
 _EMPTIED = (
     f"consumer = '{FORGOTTEN}', key = '', request_id = '', labels = '{{}}', guardrails = '[]', denied_by = '', "
-    "charges = NULL"
+    "charges = NULL, run = ''"
 )
 
 

@@ -74,11 +74,12 @@ class ExchangeQuery:
     before: str | None = None
     limit: int = 100
     findings: bool = False  # True: only exchanges in which guardrails found something
+    run: str | None = None
 
     @classmethod
     def parse(cls, parameters: Iterable[tuple[str, str]]) -> Self:
         """Read names and values. Raises ValueError, whose text is for the caller."""
-        own, filters = _split(parameters, {"start", "end", "before", "limit", "findings"}, set())
+        own, filters = _split(parameters, {"start", "end", "before", "limit", "findings", "run"}, set())
         _one_of("findings", own, ("true", "false"), "false")
         limit = own.get("limit", ["100"])[0]
         if not (limit.isascii() and limit.isdecimal() and len(limit) < 6 and 1 <= int(limit) <= MAX_LIMIT):
@@ -90,6 +91,7 @@ class ExchangeQuery:
             own["before"][0] if "before" in own else None,
             int(limit),
             own.get("findings") == ["true"],
+            own["run"][0] if "run" in own else None,
         )
 
 

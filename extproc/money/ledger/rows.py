@@ -93,6 +93,7 @@ def values(row: Row) -> tuple[object, ...]:
         _tries(row.tries) if row.tries else None,
         min(max(0, row.prompt_saved), MAX_SAVED),
         min(max(0, row.prompt_extra), MAX_SAVED),
+        text(row.run),
     )
 
 

@@ -130,6 +130,10 @@ STEPS = (
         )""",
         "CREATE TABLE ended_sessions (id {text} NOT NULL PRIMARY KEY, until BIGINT NOT NULL)",
     ),
+    (
+        "ALTER TABLE exchanges ADD COLUMN run {text} NOT NULL DEFAULT ''",
+        "CREATE INDEX exchanges_by_run ON exchanges (run, time) WHERE run <> ''",
+    ),
 )
 VERSION = len(STEPS)
 

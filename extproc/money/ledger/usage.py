@@ -113,11 +113,11 @@ def usage(cursor: Cursor, query: Query) -> UsageReport:
     buckets: list[Bucket] = []
     for part in parts(cursor, query):
         for begins, group, sums in summed(cursor, query, USAGE, *part, limit=MAX_BUCKETS + 1):
-            buckets.append(Bucket(*bounds(query, part, begins), group, _numbers(sums)))
+            buckets.append(Bucket(*bounds(query, part, begins), group, numbers(sums)))
         if len(buckets) > MAX_BUCKETS:
             whole = replace(query, resolution="total", group_by=())
             [(_, _, total)] = summed(cursor, whole, USAGE, query.start, query.end, limit=1)
-            return UsageReport(query, buckets[:MAX_BUCKETS], _numbers(total), truncated=True)
+            return UsageReport(query, buckets[:MAX_BUCKETS], numbers(total), truncated=True)
     return UsageReport(query, buckets, sum((bucket.numbers for bucket in buckets), Numbers()))
 
 
@@ -228,7 +228,7 @@ def begin_of(query: Query, time: int) -> int:
     return 0 if length is None else time - time % (length // _MICRO)
 
 
-def _numbers(sums: Sequence[Any]) -> Numbers:
+def numbers(sums: Sequence[Any]) -> Numbers:
     """The numbers of a report's row. Reports of ten thousand rows are usual, so this has to be quick."""
     found = [value or 0 for value in _picked(sums)]
     found[_COST] += (sums[_COST_HIGH] or 0) << 32

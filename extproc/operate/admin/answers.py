@@ -42,9 +42,12 @@ Maybe = Union[T, UnsetType]  # noqa: UP007 - a `T | UnsetType` is no alias to my
 """The type of a field that may be left out."""
 
 
-def _is(text: str) -> Meta:
+def describes(text: str) -> Meta:
     """The description of a field."""
     return Meta(description=text)
+
+
+_is = describes
 
 
 def _count(text: str) -> Meta:
@@ -460,6 +463,7 @@ class Exchange(Spending, kw_only=True):
     team: Maybe[str] = UNSET
     key: Maybe[str] = UNSET
     labels: Maybe[Mapping[str, str]] = UNSET
+    run: Maybe[Annotated[str, _is("Name of the run: a label, or a trace")]] = UNSET
     model: Maybe[Annotated[str, _is("Model as the client named it")]] = UNSET
     target: Maybe[Annotated[str, _is("The entry of `models` that served")]] = UNSET
     provider: Maybe[str] = UNSET
@@ -505,6 +509,7 @@ class ExchangesQuery(Struct, kw_only=True, forbid_unknown_fields=True):
     end: Maybe[Annotated[str, _MOMENT, _is("Date or RFC 3339 time, exclusive")]] = UNSET
     before: Maybe[Annotated[Printable, _is("Only exchanges before the one with this id")]] = UNSET
     findings: Maybe[Annotated[Truth, _is("Only exchanges in which guardrails found something")]] = UNSET
+    run: Maybe[Annotated[Printable, _is("Only exchanges of this run")]] = UNSET
     consumer: Maybe[Annotated[Printable, _is("Only exchanges of this consumer")]] = UNSET
     team: Maybe[Annotated[Printable, _is("Only exchanges of this team")]] = UNSET
     key: Maybe[Annotated[Printable, _is("Only with this key")]] = UNSET

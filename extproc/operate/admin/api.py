@@ -24,7 +24,7 @@ from starlette.types import ASGIApp
 from extproc.cache.stores import CacheError
 from extproc.money.ledger import LedgerError
 from extproc.money.ledger.operators import TooManyKeysError
-from extproc.operate.admin import answers, handlers, questions
+from extproc.operate.admin import answers, handlers, questions, runs
 from extproc.operate.admin.failures import Failures
 from extproc.operate.admin.guard import JSON, Guard, failure, principal
 from extproc.operate.admin.handling import answer_of, given, read_call
@@ -260,6 +260,16 @@ OPERATIONS = (
     ),
     Operation(
         *("GET", "/exchanges/{id}", "exchange", "By its id or x-request-id", handlers.exchange, answers.Exchange)
+    ),
+    Operation(
+        *("GET", "/runs", "runs", "Runs of agents, the latest first"),
+        *(lambda call: call.reports.runs(given(call.query.consumer), call.query.hours), runs.Runs),
+        query=runs.RunsQuery,
+    ),
+    Operation(
+        *("GET", "/runs/{id}", "run", "The run of that name, with its calls, for each consumer that uses it"),
+        *(handlers.run, runs.Runs),
+        query=runs.RunQuery,
     ),
     Operation(
         *("GET", "/tools", "tools", "MCP servers and the state of their tools"),

@@ -72,6 +72,10 @@ def exchange(call: Call) -> Any:
     return _found(call.reports.exchange(call.named), "no exchange has that id")
 
 
+def run(call: Call) -> Any:
+    return _found(call.reports.run(call.named, given(call.query.consumer)), "no run has that name")
+
+
 def _found(found: Any, without: str) -> Any:
     """`found`, unless there is nothing. Raises ReportError."""
     if not found:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -259,6 +259,15 @@ class AdminReports:
         """One exchange, by its own id or the `x-request-id`."""
         return _of_id(self._remembered(), id) or self._reporter.ledger.exchange(id)
 
+    def runs(self, consumer: str | None, hours: int) -> Sequence[Mapping[str, Any]]:
+        """The latest runs of so many hours, with sums over their exchanges in that time."""
+        since = datetime.fromtimestamp(self._reporter.now(), UTC) - timedelta(hours=hours)
+        return self._reporter.ledger.runs(since, consumer)
+
+    def run(self, id: str, consumer: str | None) -> Sequence[Mapping[str, Any]]:
+        """The runs of that name, one for each consumer, with their calls and problems."""
+        return self._reporter.ledger.run(id, consumer)
+
     def grants(self) -> Sequence[Mapping[str, Any]]:
         known = self._compiled()
         return [
@@ -415,6 +424,8 @@ def _of_id(entries: Iterable[Entry], id: str) -> Entry | None:
 
 def matches(entry: Entry, query: ExchangeQuery) -> bool:
     """True when `entry` matches a query; a status is compared as text, and a missing label is empty."""
+    if query.run is not None and entry.get("run", "") != query.run:
+        return False
     if query.findings and not entry.get("guardrails"):
         return False
     began = _began(entry) if query.start or query.end else 0.0

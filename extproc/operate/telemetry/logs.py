@@ -15,6 +15,7 @@ from extproc.cache.caching import CACHING, HITS, SHADOWS
 from extproc.tools.mcp.call import CALL
 from extproc.upstream.prices import NANO
 from extproc.words.exchange import Exchange
+from extproc.words.runs import run_of
 
 _FOUND = (*HITS, *SHADOWS, "partial")
 _MOST_VERDICTS = 64
@@ -37,6 +38,8 @@ def describe(exchange: Exchange) -> dict[str, Any]:
         entry["consumer"], entry["team"] = exchange.consumer.name, exchange.consumer.team
         if exchange.money.labels:
             entry["labels"] = exchange.money.labels
+        if run := run_of(exchange):
+            entry["run"] = run
     if hasattr(exchange.request, "ask"):
         entry["model"], entry["stream"] = exchange.request.ask.model[:256], exchange.request.ask.stream
     if exchange.money.denied_by:

@@ -65,6 +65,7 @@ from extproc.words.errors import (
     Refusal,
 )
 from extproc.words.exchange import NOTHING_VERIFIED, Ending, Exchange
+from extproc.words.runs import NAMED
 from extproc.words.values import Patterns, is_loopback, show_size
 
 Stage = Callable[[Exchange], Any]
@@ -223,6 +224,9 @@ class ParseRPC:
         if message.kind == "request" and message.method in METHODS:
             exchange.request.operation = message.method
         call.name = _name(message)
+        meta = message.params.get("_meta")
+        if isinstance(meta, dict) and isinstance(told := meta.get("traceparent"), str):
+            exchange.features[NAMED] = told
         exchange.request.json, exchange.request.ask = dict(message.tree), Ask(call.name, free=True)
 
 
