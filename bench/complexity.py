@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from extproc.dialects import by_path
 from extproc.routing.strategies.complexity import Complexity, complexity
-from extproc.words.chain import Choice
+from extproc.words.chain import Candidate
 from extproc.words.exchange import ClientRequest, Exchange, RequestHead, Target
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def load(path: Path = CASES) -> list[Case]:
 def goes_to(exchange: Exchange, threshold: float) -> str:
     """The first of two targets for a request: `cheap` up to the threshold, `strong` above it."""
     choices = [
-        Choice([Target(name, "p", name)], max_complexity=most, index=index)
+        Candidate([Target(name, "p", name)], max_complexity=most, index=index)
         for index, (name, most) in enumerate((("cheap", threshold), ("strong", 1.0)))
     ]
     strategy = Complexity("auto", None, cast("History", None))
@@ -99,7 +99,7 @@ def share(cases: Sequence[Case], threshold: float = THRESHOLD) -> Share:
 def cost(exchange: Exchange, rounds: int = 15, count: int = 400) -> float:
     """Microseconds of CPU for one decision, in the least disturbed round."""
     strategy = Complexity("auto", None, cast("History", None))
-    choices = [Choice([Target("a", "p", "a")], max_complexity=0.5), Choice([Target("b", "p", "b")], index=1)]
+    choices = [Candidate([Target("a", "p", "a")], max_complexity=0.5), Candidate([Target("b", "p", "b")], index=1)]
 
     def decide() -> None:
         strategy.why(strategy.order(choices, exchange)[0], exchange)

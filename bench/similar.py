@@ -22,7 +22,7 @@ import numpy as np
 from bench.similar_pairs import Pair, pairs
 from extproc.cache.settings import SimilarModelSettings, VerifySettings
 from extproc.cache.similar.index import Index, KeptQuestion
-from extproc.cache.similar.model import Model
+from extproc.cache.similar.model import EmbeddingModel
 from extproc.cache.similar.verify import Verify
 from extproc.guardrails import Around
 from extproc.wire.outbound.service import Failure
@@ -44,7 +44,7 @@ async def judged(found: Sequence[Pair], options: argparse.Namespace) -> None:
     """Ask the models of a gateway about all pairs."""
     os.environ["BENCH_SIMILAR_KEY"] = options.key
     around = Around(door=options.url, keys={"bench": secret("env:BENCH_SIMILAR_KEY")})
-    model = Model(SimilarModelSettings(model=options.embeddings, consumer="bench", timeout=5), around)
+    model = EmbeddingModel(SimilarModelSettings(model=options.embeddings, consumer="bench", timeout=5), around)
     verify = Verify(VerifySettings(model=options.verify, consumer="bench", timeout=7), around)
     turns = asyncio.Semaphore(_AT_ONCE)
     known: dict[str, np.ndarray] = {}

@@ -34,7 +34,7 @@ from sklearn.linear_model import LogisticRegression
 from bench.guardrails import identities, phrases
 from bench.guardrails.parts import HELD_OUT, LEARNED, LIMITS, part_of
 from extproc.guardrails import _model
-from extproc.guardrails._model import Model, normal, pieces, tokens
+from extproc.guardrails._model import LinearModel, normal, pieces, tokens
 from extproc.guardrails._normal import normalised
 from extproc.guardrails.bias import neutral
 
@@ -184,7 +184,7 @@ def injection_rows(data: Sequence[Mapping[str, Any]], *, all_templates: bool) ->
     return rows
 
 
-def hard_windows(model: Model, data: Sequence[Mapping[str, Any]]) -> Rows:
+def hard_windows(model: LinearModel, data: Sequence[Mapping[str, Any]]) -> Rows:
     """Windows of harmless texts that the model takes for attacks, or nearly so."""
     rows = Rows()
     for line in data:
@@ -286,7 +286,7 @@ def learn(name: str, paths: Sequence[str], *, all_templates: bool) -> None:
             about |= {"rows": len(rows.texts), "sources": sources(paths) + recipe.own}
         store(name, weights, bias, about)
         if left:
-            hard = hard_windows(Model(name), data)
+            hard = hard_windows(LinearModel(name), data)
             table = vstack([table, matrix(hard.texts)]).tocsr()
             for words, weight in zip(hard.texts, hard.weights, strict=True):
                 rows.append(words, 0, weight)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from extproc.cache.entry import Entry, Open, Seal, Sealed, pack, unpack
+from extproc.cache.entry import Entry, EntrySeal, NoSeal, Sealed, pack, unpack
 from extproc.cache.flights import Flights
 from extproc.cache.settings import CacheSettings
 from extproc.cache.stores import MEMORY, CacheError, Store, is_memory, open_store
@@ -36,7 +36,7 @@ class Answers:
         self,
         store: Store,
         secret: bytes,
-        seal: Seal,
+        seal: EntrySeal,
         now: Callable[[], float] = time.time,
         similar: Similar | None = None,
     ) -> None:
@@ -142,7 +142,7 @@ def open_answers(url: str, settings: CacheSettings, around: Around | None = None
         return None
     around = around or Around()
     if is_memory(url):
-        return _opened(url, settings, os.urandom(32), Open(), _open_similar(settings, around))
+        return _opened(url, settings, os.urandom(32), NoSeal(), _open_similar(settings, around))
     secret = settings.key.read() if settings.key is not None else None
     if secret is None or len(secret) < LEAST_SECRET:
         log.error("cache.key is missing or has fewer than %d characters: nothing is cached", LEAST_SECRET)
@@ -151,7 +151,7 @@ def open_answers(url: str, settings: CacheSettings, around: Around | None = None
     return _opened(url, settings, found, Sealed(found), _open_similar(settings, around))
 
 
-def _opened(url: str, settings: CacheSettings, secret: bytes, seal: Seal, similar: Similar | None) -> Answers:
+def _opened(url: str, settings: CacheSettings, secret: bytes, seal: EntrySeal, similar: Similar | None) -> Answers:
     kept, caches = settings.conversations, bool(settings.rules)
     store = open_store(url if caches else MEMORY, memory=settings.memory, disk=settings.disk)
     answers = Answers(store, secret, seal, similar=similar)

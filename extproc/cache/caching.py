@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from extproc.words.exchange import Key
+from extproc.words.exchange import FeatureKey
 
 Outcome = Literal["hit", "partial", "similar", "shadow", "similar_shadow", "miss", "refresh"]
 """Outcomes of a look into the cache. `partial`: a part of a batch is kept. `similar`: the answer to a question in
@@ -43,5 +43,5 @@ class Caching:
         return self.outcome in HITS
 
 
-CACHING: Key[Caching] = Key("caching")
+CACHING: FeatureKey[Caching] = FeatureKey("caching")
 """Written by LookUp, where the cache of answers takes part."""

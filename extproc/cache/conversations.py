@@ -28,7 +28,7 @@ from extproc.wire.framing import Frame, Framing
 from extproc.wire.framing.patch import replaced
 from extproc.words.actions import LocalReply
 from extproc.words.errors import BODY_TOO_LARGE, OBJECT_NOT_FOUND, STORE_UNAVAILABLE, Refusal
-from extproc.words.exchange import Exchange, Key
+from extproc.words.exchange import Exchange, FeatureKey
 
 _AT_ONCE = 0.001  # seconds
 _encode = msgspec.json.encode
@@ -46,11 +46,11 @@ class Turn:
     alone: bool
 
 
-TURN: Key[Turn] = Key("turn")
+TURN: FeatureKey[Turn] = FeatureKey("turn")
 """Written by Recall, where the gateway itself keeps the conversation."""
 
 
-class Turns:
+class KeptTurns:
     """Kept turns, by consumer and id. An entry's `dialect` is the id that its turn goes on from."""
 
     def __init__(self, answers: Answers, settings: ConversationSettings) -> None:
@@ -95,7 +95,7 @@ class GoOn:
 
     def __init__(
         self,
-        turns: Turns,
+        turns: KeptTurns,
         ids: Ids,
         catalog: Catalog,
         read: Callable[[Exchange], None],
@@ -184,7 +184,7 @@ class KeepTurn:
 
     changes_length = False
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: KeptTurns) -> None:
         self._turns = turns
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
@@ -215,7 +215,7 @@ class KeepTurn:
 class ForgetTurn:
     """Deletes the gateway's own turn of a response that its consumer deletes. Answers where no provider has it."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: KeptTurns) -> None:
         self._turns = turns
 
     async def __call__(self, exchange: Exchange) -> LocalReply | None:

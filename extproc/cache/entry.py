@@ -59,7 +59,7 @@ def unpack(packed: bytes) -> Entry | None:
         return None
 
 
-class Seal(Protocol):
+class EntrySeal(Protocol):
     """Closes entries for a store. `key` is bound to its entry: under another key it cannot be opened."""
 
     def close(self, key: bytes, packed: bytes) -> bytes: ...
@@ -67,7 +67,7 @@ class Seal(Protocol):
     def open(self, key: bytes, sealed: bytes) -> bytes | None: ...
 
 
-class Open:
+class NoSeal:
     """No encryption, for a store in this process's memory."""
 
     def close(self, key: bytes, packed: bytes) -> bytes:  # noqa: ARG002

@@ -21,7 +21,7 @@ from extproc.access.kept import Ids
 from extproc.cache.answers import Answers
 from extproc.cache.batches import Batch, Join, batch_of, parts, whole
 from extproc.cache.caching import CACHING, Caching, Outcome
-from extproc.cache.conversations import ForgetTurn, GoOn, KeepTurn, Turns
+from extproc.cache.conversations import ForgetTurn, GoOn, KeepTurn, KeptTurns
 from extproc.cache.entry import Entry
 from extproc.cache.forms import in_form, is_whole
 from extproc.cache.key import Keys, owner
@@ -60,7 +60,7 @@ _MOST_EVENT = 64 << 20
 """Bytes of one event of a kept answer, which was bounded when it was kept."""
 
 
-class Rule:
+class CacheRule:
     """A rule at work."""
 
     def __init__(self, settings: CacheRuleSettings) -> None:
@@ -94,7 +94,7 @@ class LookUp:
         *,
         tell: Callable[[Exchange], None],
     ) -> None:
-        self._rules = [Rule(rule) for rule in settings.rules]
+        self._rules = [CacheRule(rule) for rule in settings.rules]
         self._most = settings.max_answer
         self._wait, self._waiting = settings.wait, settings.waiting
         self._semantic = settings.semantic
@@ -371,8 +371,8 @@ def _other_words(
     return f"other words: {'enforce' if enforced else 'shadow'} at {semantic.threshold or THRESHOLD:g}{asked}"
 
 
-def _numbered(settings: CacheSettings) -> Iterator[tuple[int, Rule]]:
-    return enumerate(map(Rule, settings.rules), 1)
+def _numbered(settings: CacheSettings) -> Iterator[tuple[int, CacheRule]]:
+    return enumerate(map(CacheRule, settings.rules), 1)
 
 
 class Keep:
@@ -520,12 +520,12 @@ def _own_limit(exchange: Exchange) -> bool:
 
 
 @dataclass(slots=True, frozen=True)
-class Cache:
+class CacheStages:
     """The stages of kept answers and conversations. Each list is empty where the settings keep none."""
 
     settings: CacheSettings
     answers: Answers | None
-    turns: Turns | None
+    turns: KeptTurns | None
 
     def look_up(
         self,
@@ -567,10 +567,10 @@ class Cache:
         return [] if self.turns is None else [ForgetTurn(self.turns)]
 
 
-def stages(settings: Settings, services: Services) -> Cache:
+def stages(settings: Settings, services: Services) -> CacheStages:
     answers, turns = services.answers, None if services.answers is None else services.answers.turns
-    return Cache(
+    return CacheStages(
         settings.cache,
         answers if answers is not None and answers.caches and settings.cache.rules else None,
-        None if turns is None else Turns(turns, settings.cache.conversations),
+        None if turns is None else KeptTurns(turns, settings.cache.conversations),
     )

@@ -18,7 +18,7 @@ _TIMEOUT = 60.0  # seconds
 _MAX_ANSWER = 64 << 20  # bytes
 
 
-class Gateway:
+class AdminClient:
     """The admin API at `url`, asked with `token`. The token goes to that address only.
 
     Methods raise OSError when it cannot be reached and ValueError when it refuses.
@@ -106,14 +106,14 @@ def filters(options: argparse.Namespace) -> Sequence[tuple[str, str]]:
     return [(name, value) for name, _, value in only]
 
 
-def connect(options: argparse.Namespace) -> Gateway:
+def connect(options: argparse.Namespace) -> AdminClient:
     """The gateway at `--url`, else that of the settings. The token of the settings is sent to their address only."""
     token = None if options.token is None else read_secret(options.token, "--token")
     if options.url is not None:
-        return Gateway(options.url, token)
+        return AdminClient(options.url, token)
     from extproc.settings import config  # noqa: PLC0415 - with --url, three quarters of the time
 
     admin = config.load(options.config).admin
     if token is None and admin.token is not None:
         token = read_secret(str(admin.token), "admin.token")
-    return Gateway(local_url(admin.address, admin.port), token)
+    return AdminClient(local_url(admin.address, admin.port), token)

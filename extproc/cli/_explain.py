@@ -41,7 +41,7 @@ _Row = tuple[str, str]
 
 
 @dataclass(slots=True, frozen=True)
-class Question:
+class ExplainedRequest:
     """A request to explain, of a named consumer, or with a gateway key. Neither: without a credential."""
 
     body: bytes
@@ -58,7 +58,7 @@ class Explanation:
     forwarded: bool  # False: the request is refused
 
 
-async def explain(settings: Settings, question: Question) -> Explanation:
+async def explain(settings: Settings, question: ExplainedRequest) -> Explanation:
     """Run the stages on the request. Raises ValueError when the consumer is missing or unknown."""
     posed, headers = _with_credential(settings, question)
     posed = posed.model_copy(update={"guardrails": [unasked(entry) for entry in posed.guardrails]})
@@ -88,7 +88,7 @@ class _Explained:
     """An exchange whose request has been through the stages, or was refused by the last of `stages`."""
 
     settings: Settings
-    question: Question
+    question: ExplainedRequest
     exchange: Exchange
     stages: Sequence[str]
     refusal: Refusal | None
@@ -240,7 +240,7 @@ class _PosedKey(KeySettings):
         return _HeldSecret("env", self.env or "")
 
 
-def _with_credential(settings: Settings, question: Question) -> tuple[Settings, Mapping[str, str]]:
+def _with_credential(settings: Settings, question: ExplainedRequest) -> tuple[Settings, Mapping[str, str]]:
     """Settings in which the named consumer has a key that is known here, and the headers of the request."""
     headers = {settings.attribution.prefix + name.lower(): value for name, value in question.labels.items()}
     name, key = question.consumer, question.key

@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from extproc.cli._admin import Gateway
+from extproc.cli._admin import AdminClient
 from extproc.money.ledger.focus import COLUMNS, GROUPS, VERSION, row_of, shown
 from extproc.wire.outbound.s3 import Bucket, check_name
-from extproc.wire.outbound.sigv4 import Key
+from extproc.wire.outbound.sigv4 import AwsKey
 from extproc.words.values import has_package
 
 PART = 20_000
@@ -107,7 +107,7 @@ def place_of(target: str, region: str, endpoint: str) -> Place:
     if endpoint and not re.fullmatch(r"https?://[\w.:\[\]-]+", endpoint):
         raise ValueError("--endpoint is the address of the store: https://minio.internal:9000")
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-    key = Key(*(os.environ.get(name, "") for name in names))
+    key = AwsKey(*(os.environ.get(name, "") for name in names))
     if not (key.id and key.secret):
         raise ValueError("a bucket needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment")
     region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
@@ -121,13 +121,13 @@ def place_of(target: str, region: str, endpoint: str) -> Place:
 class Asked(NamedTuple):
     """The rows that are wanted of each day: further `fields` become tags; `filters` are those of `--only`."""
 
-    gateway: Gateway
+    gateway: AdminClient
     account: str
     fields: Sequence[str] = ()
     filters: Sequence[tuple[str, str]] = ()
 
     def rows(self, day: date) -> Iterator[Row]:
-        """The FOCUS rows of a day. Raises OSError and ValueError as `Gateway` does."""
+        """The FOCUS rows of a day. Raises OSError and ValueError as `AdminClient` does."""
         found = (row_of(row, self.account) for row in self._usage(day, (), 0))
         return (row for row in found if row is not None)
 

@@ -23,11 +23,11 @@ from extproc.cli._litellm_names import (
     STRATEGIES,
     counterpart,
 )
-from extproc.cli._litellm_providers import Providers, Where, first_problem
+from extproc.cli._litellm_providers import ConvertedProviders, Where, first_problem
 from extproc.money.budgets.settings import BudgetSettings
 from extproc.routing.catalog import ModelSettings, TargetSettings
 from extproc.settings.config import parse
-from extproc.settings.document import ConfigError, Problem, not_yaml
+from extproc.settings.document import ConfigError, SettingsProblem, not_yaml
 from extproc.words.values import Pattern, is_model_name
 
 _COSTS = {"input_cost_per_token", "output_cost_per_token"}
@@ -52,8 +52,8 @@ class Conversion(NamedTuple):
     """The settings as YAML, what is wrong in them, notes on the file they come from, and a summary."""
 
     text: str
-    wrong: Sequence[Problem]
-    notes: Sequence[Problem]
+    wrong: Sequence[SettingsProblem]
+    notes: Sequence[SettingsProblem]
     summary: str
 
 
@@ -115,22 +115,22 @@ class _NothingLeftError(Exception):
 
 class _Conversion:
     def __init__(self, tree: Mapping[str, Any], places: Mapping[Where, yaml.Mark]) -> None:
-        self.notes: list[Problem] = []
+        self.notes: list[SettingsProblem] = []
         self._tree = tree
         self._places = places
-        self._providers = Providers(self._note)
+        self._providers = ConvertedProviders(self._note)
         self._models: dict[str, dict[str, Any]] = {}
         self._virtual: dict[str, dict[str, Any]] = {}
         self._budgets: list[dict[str, Any]] = []
         self._taken: set[str] = set()  # names of models that clients use
 
-    def problem(self, where: Where, text: str) -> Problem:
+    def problem(self, where: Where, text: str) -> SettingsProblem:
         known = next((where[:size] for size in range(len(where), 0, -1) if where[:size] in self._places), None)
         name = ".".join(map(str, where))
         if known is None:
-            return Problem(name, text)
+            return SettingsProblem(name, text)
         mark = self._places[known]
-        return Problem(name, text, mark.line + 1, mark.column + 1)
+        return SettingsProblem(name, text, mark.line + 1, mark.column + 1)
 
     def _note(self, where: Where, text: str) -> None:
         self.notes.append(self.problem(where, text))
@@ -164,7 +164,7 @@ class _Conversion:
         head = f"# Converted from {file} of LiteLLM. Check it: extproc check\n\n"
         shown = head + yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
         self.notes.sort(key=lambda note: (note.line, note.column))
-        wrong: Sequence[Problem] = ()
+        wrong: Sequence[SettingsProblem] = ()
         try:
             parse(shown, file)
         except ConfigError as error:

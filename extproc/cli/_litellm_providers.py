@@ -23,7 +23,7 @@ _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-\d")
 Where = tuple[str | int, ...]
 
 
-class Providers:
+class ConvertedProviders:
     """The providers of the settings, by name. `note` tells the reader of the file what needs a hand."""
 
     def __init__(self, note: Callable[[Where, str], None]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from extproc.access.auth import ANONYMOUS, Access, Grants
+from extproc.access.auth import ANONYMOUS, Access, ToolGrants
 from extproc.money.budgets import Leases, Reserve
 from extproc.money.budgets.explain import explain_claim
 from extproc.settings.config import Settings
@@ -85,7 +85,7 @@ def _find(settings: MCPSettings, wanted: str) -> _Tool:
 def _consumer(settings: Settings, name: str | None) -> Consumer:
     if name is None:
         assert settings.mcp is not None
-        return Consumer(ANONYMOUS, tools=Grants([Patterns(settings.mcp.anonymous)]))
+        return Consumer(ANONYMOUS, tools=ToolGrants([Patterns(settings.mcp.anonymous)]))
     entry = next((entry for entry in settings.consumers if entry.name == name), None)
     if entry is None:
         raise ValueError(f"there is no consumer {name!r}")

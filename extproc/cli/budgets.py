@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from urllib.parse import quote
 
-from extproc.cli._admin import Gateway, add_gateway, connect
+from extproc.cli._admin import AdminClient, add_gateway, connect
 from extproc.cli._tables import budgets_table, count_of, questions_table, safe
 
 EXAMPLES = """\
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _act(gateway: Gateway, options: argparse.Namespace) -> str | None:
+def _act(gateway: AdminClient, options: argparse.Namespace) -> str | None:
     """Do what the options ask for. Returns the words for it; None: nothing was asked for."""
     if options.grant is not None:
         budget, of, amount = options.grant
@@ -68,7 +68,7 @@ def _act(gateway: Gateway, options: argparse.Namespace) -> str | None:
     return None
 
 
-def _scope(gateway: Gateway, name: str, of: str) -> str:
+def _scope(gateway: AdminClient, name: str, of: str) -> str:
     """The scope of the count that the table calls `of`; `of` itself where it has no such count."""
     if of.partition(":")[0] == name:
         return of

@@ -81,7 +81,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace, settings: Settings) -> int:
-    from extproc.cli._explain import Question, explain  # noqa: PLC0415 - all stages: half of the time of a check
+    from extproc.cli._explain import ExplainedRequest, explain  # noqa: PLC0415 - all stages: half of the time of a check
 
     labels = [label.partition("=") for label in options.label]
     if not all(name and equals for name, equals, _ in labels):
@@ -89,7 +89,7 @@ def _explain(options: argparse.Namespace, settings: Settings) -> int:
     given = {name: value for name, _, value in labels}
     if options.tool is not None:
         return _tool(options, settings, given)
-    question = Question(
+    question = ExplainedRequest(
         _body(options, settings),
         options.path or _PATH,
         options.consumer,

@@ -13,7 +13,7 @@ import msgspec
 
 from extproc import __version__
 from extproc.cli import _drain
-from extproc.cli._admin import Gateway, add_gateway, connect, message
+from extproc.cli._admin import AdminClient, add_gateway, connect, message
 from extproc.cli._options import local_url, read_secret
 from extproc.cli._tables import painted, safe
 from extproc.routing.catalog import Catalog
@@ -37,7 +37,7 @@ _SHOWN = 5  # names in a line
 _STRANGER = "sk-extproc-doctor-no-such-key"
 
 
-class Finding(NamedTuple):
+class Diagnosis(NamedTuple):
     """The result of a check. `wrong` is None where the check was not possible."""
 
     name: str
@@ -75,10 +75,10 @@ def run(options: argparse.Namespace) -> int:
     return int(sick)
 
 
-def _examine(options: argparse.Namespace, settings: Settings, url: str, key: str | None) -> Iterator[Finding]:
+def _examine(options: argparse.Namespace, settings: Settings, url: str, key: str | None) -> Iterator[Diagnosis]:
     doubts = len(config.lint(options.config))
     hint = f"warnings of extproc check: {doubts}" if doubts else ""
-    yield Finding("settings", False, f"{options.config} is valid", hint)
+    yield Diagnosis("settings", False, f"{options.config} is valid", hint)
     yield from _secrets(settings)
     yield from _status(local_url(settings.status.address, settings.status.port))
     yield from _certificates(settings, url)
@@ -86,14 +86,14 @@ def _examine(options: argparse.Namespace, settings: Settings, url: str, key: str
     try:
         gateway = connect(options)
     except ValueError as error:  # no admin token
-        yield Finding("admin", None, str(error), "version, counters and ledger are not examined without it")
+        yield Diagnosis("admin", None, str(error), "version, counters and ledger are not examined without it")
     else:
         yield from _admin(gateway)
     if options.envoy_admin is not None:
         yield _envoy(options.envoy_admin)
 
 
-def _secrets(settings: Settings) -> Iterator[Finding]:
+def _secrets(settings: Settings) -> Iterator[Diagnosis]:
     """The providers' keys, as this process can read them. A key is missed where a name leads nowhere without it."""
     lacking = {name: lack for name, provider in settings.providers.items() if (lack := provider.lack)}
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models)
@@ -107,33 +107,33 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
         ]
         if dead or len(lacking) == len(settings.providers):
             names = f"nothing else serves {', '.join(dead[:_SHOWN])}" if dead else "nothing is served"
-            yield Finding("secrets", True, text, f"{names}, unless only the gateway's own environment has the key")
+            yield Diagnosis("secrets", True, text, f"{names}, unless only the gateway's own environment has the key")
         else:
-            yield Finding("secrets", None, text, "its models are skipped: no other name needs them")
+            yield Diagnosis("secrets", None, text, "its models are skipped: no other name needs them")
     if not lacking:
-        yield Finding("secrets", False, "every provider has its key")
+        yield Diagnosis("secrets", False, "every provider has its key")
 
 
-def _status(url: str) -> Iterator[Finding]:
+def _status(url: str) -> Iterator[Diagnosis]:
     """Health, and settings that the gateway has not taken."""
     for path in ("/healthz", "/readyz"):
         try:
             status, _, data = ask_whole(url + path, timeout=_TIMEOUT, most=_MOST)
         except (OSError, AnswerError) as error:
             hint = "is the processor up? A changed `status` binds at its restart"
-            yield Finding("processor", True, f"{url} does not answer ({_reason(error)})", hint)
+            yield Diagnosis("processor", True, f"{url} does not answer ({_reason(error)})", hint)
             return
         reason, *remarks = data.decode(errors="replace").splitlines() or [""]
-        yield Finding("processor", status != 200, f"{path}: {reason}")
+        yield Diagnosis("processor", status != 200, f"{path}: {reason}")
         for remark in remarks:
-            yield Finding("processor", None if "is being read" in remark else True, remark, _remedy(remark, _REMARKS))
+            yield Diagnosis("processor", None if "is being read" in remark else True, remark, _remedy(remark, _REMARKS))
 
 
-def _listener(url: str, settings: Settings, key: str | None) -> Iterator[Finding]:
+def _listener(url: str, settings: Settings, key: str | None) -> Iterator[Diagnosis]:
     """Requests through Envoy: none passes without a key that the gateway knows."""
     for name, given in (("no key", None), ("an unknown key", _STRANGER), ("the given key", key)):
         if name == "the given key" and given is None:
-            yield Finding("listener", None, "whether a key is accepted is not known", "give one: --key env:NAME")
+            yield Diagnosis("listener", None, "whether a key is accepted is not known", "give one: --key env:NAME")
             continue
         headers = {} if given is None else {"authorization": f"Bearer {given}"}
         sent = time.time()
@@ -141,7 +141,7 @@ def _listener(url: str, settings: Settings, key: str | None) -> Iterator[Finding
             status, answered, data = ask_whole(f"{url}/v1/models", None, headers, timeout=_TIMEOUT, most=_MOST)
         except (OSError, AnswerError) as error:
             reason = _reason(error)
-            yield Finding("listener", True, f"{url} does not answer ({reason})", _remedy(reason, _UNREACHED))
+            yield Diagnosis("listener", True, f"{url} does not answer ({reason})", _remedy(reason, _UNREACHED))
             return
         if given is None:
             yield _clock(answered.get("date", ""), sent, time.time())
@@ -149,7 +149,7 @@ def _listener(url: str, settings: Settings, key: str | None) -> Iterator[Finding
         wanted = 200 if accepts else 401
         hint = "" if status == wanted else _WHY.get((wanted, status), f"the answer should be {wanted}")
         said = message(data) if accepts and status != wanted else ""
-        yield Finding("listener", status != wanted, f"{name}: status {status}{said and f' ({said})'}", hint)
+        yield Diagnosis("listener", status != wanted, f"{name}: status {status}{said and f' ({said})'}", hint)
         if status != wanted:  # it may not be the gateway: the key is not sent there
             return
 
@@ -181,26 +181,26 @@ _WHY = {
 }
 
 
-def _clock(date: str, sent: float, received: float) -> Finding:
+def _clock(date: str, sent: float, received: float) -> Diagnosis:
     """The clock of the listener's machine: its answer was written between `sent` and `received`."""
     try:
         theirs = parsedate_to_datetime(date).timestamp()
     except (ValueError, TypeError):
-        return Finding("clock", None, "the listener's answer has no date")
+        return Diagnosis("clock", None, "the listener's answer has no date")
     off = max(sent - 1 - theirs, theirs - received, 0.0)  # `Date` leaves out the part of a second
     hint = "tokens expire and budgets begin at other times there: set the clocks (NTP)"
-    return Finding("clock", off > _CLOCKS, f"differs by {off:.0f} s from the listener's", hint * (off > _CLOCKS))
+    return Diagnosis("clock", off > _CLOCKS, f"differs by {off:.0f} s from the listener's", hint * (off > _CLOCKS))
 
 
-def _admin(gateway: Gateway) -> Iterator[Finding]:
+def _admin(gateway: AdminClient) -> Iterator[Diagnosis]:
     """Findings that the running gateway tells itself."""
     gateway.timeout = _TIMEOUT
     try:
         gateway.json("/me")
         about = gateway.json("/openapi.json")
     except (OSError, ValueError) as error:
-        yield Finding("admin", True, str(error), _remedy(str(error), _UNANSWERED))
-        yield Finding("admin", None, "version, counters and ledger are not examined without the admin API")
+        yield Diagnosis("admin", True, str(error), _remedy(str(error), _UNANSWERED))
+        yield Diagnosis("admin", None, "version, counters and ledger are not examined without the admin API")
         return
     gateway.timeout = _STORES
     yield _version(about)
@@ -216,32 +216,32 @@ _UNANSWERED = {
 """Remedies for an admin API that does not answer, by a part of the reason."""
 
 
-def _version(about: Mapping[str, Any]) -> Finding:
+def _version(about: Mapping[str, Any]) -> Diagnosis:
     """The gateway's release: that of this command reads the settings as the gateway does."""
     try:
         running = str(about["info"]["version"])
     except (KeyError, TypeError):
-        return Finding("version", None, "the gateway does not tell its version")
+        return Diagnosis("version", None, "the gateway does not tell its version")
     if running == __version__:
-        return Finding("version", False, f"the gateway is {running}")
+        return Diagnosis("version", False, f"the gateway is {running}")
     hint = "run the command of the gateway's own installation: settings may mean something else there"
-    return Finding("version", True, f"the gateway is {running}, this command is {__version__}", hint)
+    return Diagnosis("version", True, f"the gateway is {running}, this command is {__version__}", hint)
 
 
-def _envoy(path: str) -> Finding:
+def _envoy(path: str) -> Diagnosis:
     """Envoy's release, as its admin socket tells."""
     try:
         told = msgspec.json.decode(_drain.ask(path, "GET", "/server_info"))["version"].split("/")[1]
         running = tuple(map(int, told.split(".")[:2]))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         hint = "give the socket of `extproc envoy --admin-socket`, and run as Envoy's user"
-        return Finding("envoy", True, f"{path} does not tell Envoy's version ({type(error).__name__})", hint)
+        return Diagnosis("envoy", True, f"{path} does not tell Envoy's version ({type(error).__name__})", hint)
     wanted = ".".join(map(str, ENVOY))
     hint = f"use Envoy {wanted}" if running < ENVOY else "" if running == ENVOY else f"tested with {wanted}"
-    return Finding("envoy", running < ENVOY, f"Envoy is {told}", hint)
+    return Diagnosis("envoy", running < ENVOY, f"Envoy is {told}", hint)
 
 
-def _certificates(settings: Settings, url: str) -> Iterator[Finding]:
+def _certificates(settings: Settings, url: str) -> Iterator[Diagnosis]:
     """The certificate of the settings, and those that Envoy and `url` show: clients refuse one that has ended."""
     tls, own, door = settings.listener.tls, b"", ""
     if tls is not None:
@@ -251,15 +251,15 @@ def _certificates(settings: Settings, url: str) -> Iterator[Finding]:
             text = misfit(certificate, key) or ending(dates(certificate), time.time(), tls.certificate)
             own = encoded(certificate)
         except CertificateError as error:
-            yield Finding("tls", None, str(error), "examine it where Envoy reads it")
+            yield Diagnosis("tls", None, str(error), "examine it where Envoy reads it")
         else:
-            yield Finding("tls", bool(text), text or f"{tls.certificate} fits its key", _RENEW if text else "")
+            yield Diagnosis("tls", bool(text), text or f"{tls.certificate} fits its key", _RENEW if text else "")
     for address in dict.fromkeys((door, url)):
         if address.startswith("https:"):
             yield from _shown(address, own if address == door else b"")
 
 
-def _shown(url: str, own: bytes) -> Iterator[Finding]:
+def _shown(url: str, own: bytes) -> Iterator[Diagnosis]:
     """The certificate that clients get, which should be `own`."""
     try:
         shown = served(url, _TIMEOUT)
@@ -267,16 +267,16 @@ def _shown(url: str, own: bytes) -> Iterator[Finding]:
     except (OSError, ValueError, CertificateError):
         return  # the check of the listener says so
     if text or not own or own == shown:
-        yield Finding("tls", bool(text), text or f"the certificate that {url} shows is valid", _RENEW if text else "")
+        yield Diagnosis("tls", bool(text), text or f"the certificate that {url} shows is valid", _RENEW if text else "")
     else:
         text = f"{url} shows another certificate than that of the settings"
-        yield Finding("tls", True, text, f"{_RENEW}. Envoy's log has what it refuses")
+        yield Diagnosis("tls", True, text, f"{_RENEW}. Envoy's log has what it refuses")
 
 
 _RENEW = "rename a certificate and its key into their places: Envoy takes them at once, see docs/reload.md"
 
 
-def _stores(gateway: Gateway) -> Iterator[Finding]:
+def _stores(gateway: AdminClient) -> Iterator[Diagnosis]:
     """The stores, as the running gateway reads and writes them."""
     found: Mapping[str, Any] = {}
     unknown = ""
@@ -292,17 +292,17 @@ def _stores(gateway: Gateway) -> Iterator[Finding]:
             gateway.json(path, parameters)
         except (OSError, ValueError) as error:
             text = f"{error}: {problem}" if problem else str(error)
-            yield Finding(name, True, text, _remedy(text, _STORE))
+            yield Diagnosis(name, True, text, _remedy(text, _STORE))
             continue
         if problem:
             text = f"the gateway reads the store, but cannot write it: {problem}"
-            yield Finding(name, True, text, _remedy(problem, _STORE))
+            yield Diagnosis(name, True, text, _remedy(problem, _STORE))
         elif remark:
-            yield Finding(name, True, remark, "the least used budgets vanish when memory is short, and begin at zero")
+            yield Diagnosis(name, True, remark, "the least used budgets vanish when memory is short, and begin at zero")
         elif told:
-            yield Finding(name, False, "the gateway reads and writes the store")
+            yield Diagnosis(name, False, "the gateway reads and writes the store")
         else:
-            yield Finding(name, None, f"the gateway reads the store; whether it writes it is not known: {unknown}")
+            yield Diagnosis(name, None, f"the gateway reads the store; whether it writes it is not known: {unknown}")
 
 
 _STORE = {

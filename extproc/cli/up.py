@@ -57,7 +57,7 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 @dataclass(slots=True)
-class Child:
+class Launched:
     name: str
     process: subprocess.Popen[bytes]
 
@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     _check_ports(settings)
     for number in _supervise.STOPS:
         signal.signal(number, _interrupt)
-    children: list[Child] = []
+    children: list[Launched] = []
     runtime = tempfile.mkdtemp(prefix="extproc-")
     mark = Path(workers.drain_mark(str(Path(runtime) / _SOCKET)))
     held = os.open(runtime, os.O_RDONLY | os.O_DIRECTORY)
@@ -128,13 +128,13 @@ def run(options: argparse.Namespace) -> int:
         _supervise.remove(runtime)
 
 
-def _known(children: Sequence[Child]) -> Sequence[_supervise.Child]:
+def _known(children: Sequence[Launched]) -> Sequence[_supervise.Child]:
     """The children as the supervisor knows them."""
     return [_supervise.Child(child.name, child.process.pid) for child in children]
 
 
 def _start(
-    children: list[Child], settings: Settings, options: argparse.Namespace, *, runtime: Path, binary: str
+    children: list[Launched], settings: Settings, options: argparse.Namespace, *, runtime: Path, binary: str
 ) -> None:
     path = str(runtime / _SOCKET)
     secrets = str(runtime / "secrets")
@@ -196,7 +196,7 @@ def _check_ports(settings: Settings) -> None:
             ) from None
 
 
-def _validate(children: list[Child], binary: str, bootstrap: Path) -> None:
+def _validate(children: list[Launched], binary: str, bootstrap: Path) -> None:
     command = [binary, "--mode", "validate", "-c", str(bootstrap), "--log-level", "error", "--use-dynamic-base-id"]
     _spawn(children, "Envoy's validation", command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = children[-1].process.communicate()
@@ -215,7 +215,7 @@ def _mocks(settings: Settings) -> Sequence[tuple[str, str, int]]:
 
 
 def _spawn(
-    children: list[Child], name: str, command: Sequence[str], *, stdout: int | None = None, stderr: int | None = None
+    children: list[Launched], name: str, command: Sequence[str], *, stdout: int | None = None, stderr: int | None = None
 ) -> None:
     """Start a child in a session of its own: Ctrl-C reaches this process alone, which stops the others in order."""
     begin = _begin(os.getpid())
@@ -228,7 +228,7 @@ def _spawn(
             start_new_session=True,
             preexec_fn=begin,  # noqa: PLW1509
         )
-        children.append(Child(name, process))
+        children.append(Launched(name, process))
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
@@ -249,7 +249,7 @@ def _begin(parent: int) -> Callable[[], None]:
     return begin
 
 
-def _wait_for_socket(child: Child, path: str) -> None:
+def _wait_for_socket(child: Launched, path: str) -> None:
     def ready() -> bool:
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(path) == 0
@@ -257,7 +257,7 @@ def _wait_for_socket(child: Child, path: str) -> None:
     _poll(child, ready, path)
 
 
-def _wait_for_port(child: Child, host: str, port: int) -> None:
+def _wait_for_port(child: Launched, host: str, port: int) -> None:
     def ready() -> bool:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.settimeout(1)
@@ -266,7 +266,7 @@ def _wait_for_port(child: Child, host: str, port: int) -> None:
     _poll(child, ready, f"{host}:{port}")
 
 
-def _poll(child: Child, ready: Callable[[], bool], where: str) -> None:
+def _poll(child: Launched, ready: Callable[[], bool], where: str) -> None:
     deadline = time.monotonic() + _START
     while not ready():
         if child.process.poll() is not None:

@@ -17,12 +17,12 @@ from extproc.dialects.aws_converse import problem
 from extproc.dialects.openai_embeddings import input_texts
 from extproc.wire.framing.shapes import reader
 from extproc.words.api import Able
-from extproc.words.dialect import Batch, Decoder, Destination
+from extproc.words.dialect import BatchLimits, Decoder, Destination
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings
 
-_BATCH = Batch(1)
+_BATCH = BatchLimits(1)
 _OF_THE_FIRST = 1536  # dimensions that Titan Embeddings G1 - Text always gives
 
 

@@ -16,13 +16,13 @@ from extproc.dialects.cohere_chat.usage import whole
 from extproc.dialects.openai_embeddings import input_texts
 from extproc.wire.framing.shapes import reader
 from extproc.words.api import Able
-from extproc.words.dialect import Batch, Decoder, Destination
+from extproc.words.dialect import BatchLimits, Decoder, Destination
 from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings
 
 _TYPES = frozenset(("search_document", "search_query", "classification", "clustering"))
 _USUAL_TYPE = "search_document"  # the API requires a type
-_BATCH = Batch(96)
+_BATCH = BatchLimits(96)
 
 
 class _ByType(Struct):

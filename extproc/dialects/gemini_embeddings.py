@@ -28,7 +28,7 @@ from extproc.words.api import Able, AnswerFacts, ClientTranslation, Offers
 from extproc.words.dialect import (
     NO_ENDPOINT,
     Ask,
-    Batch,
+    BatchLimits,
     Conversation,
     Decoder,
     Destination,
@@ -58,7 +58,7 @@ _PREFIXES = {
     "similarity": "task: sentence similarity | query: ",
 }
 _WITH_TASKS = ("gemini-embedding-001", "gemini-embedding-exp")
-_BATCH = Batch(100)
+_BATCH = BatchLimits(100)
 _MOST_DIMENSIONS = 1_000_000
 _SETTINGS = ("taskType", "outputDimensionality")
 _CARRIED = frozenset(("model", "content", "title", "embedContentConfig", *_SETTINGS))

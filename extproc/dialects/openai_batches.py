@@ -14,7 +14,7 @@ import msgspec
 
 from extproc.dialects import azure, is_id, openai_chat, openai_responses, token_count
 from extproc.dialects._passed import passed_fields
-from extproc.dialects.openai_files import Kept, Object
+from extproc.dialects.openai_files import KeptObjects, Object
 from extproc.dialects.openai_responses.usage import read_usage
 from extproc.wire.framing import UNREADABLE
 from extproc.words.api import Endpoints
@@ -84,7 +84,7 @@ def _read_line(data: bytes) -> Report | None:
     return report
 
 
-class OpenAIBatches(Kept):
+class OpenAIBatches(KeptObjects):
     name = "openai_batches"
     endpoints = Endpoints(
         paths={"/v1/batches": "create_batch"},
@@ -96,7 +96,8 @@ class OpenAIBatches(Kept):
     )
     fields = passed_fields("input_file_id", "endpoint", needs={"state": ("input_file_id",)})
     offers = replace(
-        Kept.offers, stored=replace(Kept.offers.stored, late=Late("/v1/batches/{id}", _read_progress, _read_line))
+        KeptObjects.offers,
+        stored=replace(KeptObjects.offers.stored, late=Late("/v1/batches/{id}", _read_progress, _read_line)),
     )
     shape = _Batch
     text = "input_file_id"

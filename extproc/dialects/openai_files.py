@@ -15,7 +15,7 @@ import msgspec
 from extproc.dialects import azure, openai_chat, openai_responses, read_model
 from extproc.dialects._passed import Passed, add_files, passed_fields
 from extproc.wire.framing.json import InvalidJSON, parse
-from extproc.wire.framing.multipart import File
+from extproc.wire.framing.multipart import FormFile
 from extproc.words.api import Endpoints, Objects, Offers, Stored
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Report
 from extproc.words.errors import INVALID_JSON, INVALID_REQUEST, Refusal
@@ -46,7 +46,7 @@ _KEPT = ("file", "batch")
 _IN_LINES = {**openai_chat.ask.OBJECTS.at, **openai_responses.ask.OBJECTS.at, "input.id": "item"}
 
 
-class Kept(Passed):
+class KeptObjects(Passed):
     """The base of APIs whose answers are objects that the provider keeps, and whose requests name no model."""
 
     family = "kept"
@@ -68,7 +68,7 @@ def renamed(body: Mapping[str, Any], model: str) -> Mapping[str, Any]:
     return {"file": "".join(_for_model(line, model) for line in lines)}
 
 
-class OpenAIFiles(Kept):
+class OpenAIFiles(KeptObjects):
     name = "openai_files"
     endpoints = Endpoints(
         paths={"/v1/files": "upload_file"},
@@ -83,7 +83,7 @@ class OpenAIFiles(Kept):
     fields = passed_fields("file", "purpose", needs={"state": ("file",)})
     offers = Offers(
         stored=replace(
-            Kept.offers.stored,
+            KeptObjects.offers.stored,
             objects=Objects(at={f"file.lines.body.{path}": kind for path, kind in _IN_LINES.items()}),
             renamed=renamed,
         )
@@ -92,7 +92,7 @@ class OpenAIFiles(Kept):
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         file, purpose = body.get("file"), body.get("purpose")
-        if not isinstance(file, File):
+        if not isinstance(file, FormFile):
             raise Refusal(INVALID_REQUEST, "'file' must be a file of a form ('multipart/form-data').", param="file")
         if not isinstance(purpose, str):
             raise Refusal(INVALID_REQUEST, "'purpose' must be a string.", param="purpose")
@@ -117,7 +117,7 @@ class OpenAIFiles(Kept):
         return {"model": model, "purpose": "user_data", "file": "Hello"}
 
 
-def _read_batch(file: File) -> Ask:
+def _read_batch(file: FormFile) -> Ask:
     """The requests in a file for a batch, which have one model. Raises Refusal (400)."""
     lines: list[Any] = []
     nodes = _NODES

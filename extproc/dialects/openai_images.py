@@ -14,7 +14,7 @@ import msgspec
 from extproc.dialects import _media, azure
 from extproc.dialects._passed import Passed, add_files, form_flag, form_integer, passed_fields
 from extproc.dialects.openai_responses.usage import read_usage
-from extproc.wire.framing.multipart import File
+from extproc.wire.framing.multipart import FormFile
 from extproc.words.api import Endpoints
 from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint, Report
 from extproc.words.exchange import Usage
@@ -63,7 +63,7 @@ class OpenAIImages(Passed):
         for name in ("image", "images", "mask"):  # of a JSON body
             given = body.get(name)
             for image in given if isinstance(given, list) else [given] if given is not None else ():
-                if not isinstance(image, File):
+                if not isinstance(image, FormFile):
                     url = image.get("image_url") if isinstance(image, dict) else image
                     _media.add_image(ask, url, name)
         return ask

@@ -15,7 +15,7 @@ from extproc.dialects import azure, read_model
 from extproc.dialects._passed import Passed, add_files, form_flag, passed_fields
 from extproc.dialects.openai_chat.usage import read_usage as read_chat_usage
 from extproc.dialects.openai_responses.usage import read_usage
-from extproc.wire.framing.multipart import File
+from extproc.wire.framing.multipart import FormFile
 from extproc.words.api import Endpoints
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Report
 from extproc.words.errors import INVALID_REQUEST, Refusal
@@ -50,7 +50,7 @@ class OpenAITranscriptions(Passed):
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         ask = Ask(model=read_model(body), stream=form_flag(body, "stream"))
         elsewhere = [name for name in _ELSEWHERE if body.get(name) is not None]
-        if not isinstance(body.get("file"), File) and not elsewhere:
+        if not isinstance(body.get("file"), FormFile) and not elsewhere:
             raise Refusal(INVALID_REQUEST, "'file' must be a file of a form ('multipart/form-data').", param="file")
         for name in elsewhere:
             ask.add_unseen(name)

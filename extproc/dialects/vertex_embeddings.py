@@ -20,13 +20,13 @@ from extproc.dialects.gemini_generate_content import problem
 from extproc.dialects.openai_embeddings import input_texts
 from extproc.wire.framing.shapes import reader
 from extproc.words.api import Able
-from extproc.words.dialect import Batch, Decoder, Destination
+from extproc.words.dialect import BatchLimits, Decoder, Destination
 from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings
 
 # https://docs.cloud.google.com/vertex-ai/generative-ai/docs/embeddings/get-text-embeddings#api-limits
-_INSTANCES = Batch(250, 20_000)
-_CONTENTS = Batch(100)
+_INSTANCES = BatchLimits(250, 20_000)
+_CONTENTS = BatchLimits(100)
 
 
 class _Embedding(Struct):

@@ -18,7 +18,7 @@ from extproc.dialects import client_apis
 from extproc.exchange.admission import InFlight
 from extproc.exchange.parsing import BodyLimits, read_in_turns
 from extproc.exchange.response import MOST_INFLATED, went_silent
-from extproc.exchange.translation.translate import Stream, Translation, Unwrapping, bad_answer
+from extproc.exchange.translation.translate import TranslatedStream, Translation, Unwrapping, bad_answer
 from extproc.settings.limits import LimitsSettings
 from extproc.wire.framing import BOM
 from extproc.wire.framing.inflate import ENCODINGS, Inflate
@@ -53,7 +53,7 @@ class AttemptStream:
         self._limits = limits
         self._edit = Edit({})
         self._translation: Translation | None = None
-        self._stream: Stream | Unwrapping | None = None
+        self._stream: TranslatedStream | Unwrapping | None = None
         self._inflate: Inflate | None = None
         self._headers: Mapping[str, str] = {}  # the request's
         self._status = 0

@@ -28,7 +28,7 @@ from extproc.wire.framing.content_types import is_json
 from extproc.wire.framing.json import InvalidJSON, parse_named
 from extproc.wire.framing.multipart import InvalidFormError, boundary_of, fields_of, parts_of
 from extproc.wire.framing.names import Names, fold
-from extproc.wire.framing.slices import Reader
+from extproc.wire.framing.slices import SlicedReader
 from extproc.words.api import ClientAPI
 from extproc.words.dialect import Endpoint, Fields
 from extproc.words.errors import (
@@ -237,9 +237,9 @@ class ParseLarge(Parse):
             self._interpret(exchange, reader.root, reader.names)
 
 
-async def read_in_turns(body: bytes, limits: BodyLimits) -> Reader:
+async def read_in_turns(body: bytes, limits: BodyLimits) -> SlicedReader:
     """A reader that has read `body`, with a turn for other requests after each slice. Raises InvalidJSON."""
-    reader = Reader(body, depth=limits.depth, nodes=limits.nodes, text=limits.text)
+    reader = SlicedReader(body, depth=limits.depth, nodes=limits.nodes, text=limits.text)
     await asyncio.sleep(0)
     for _ in reader.read():
         await asyncio.sleep(0)

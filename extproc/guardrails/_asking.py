@@ -92,7 +92,7 @@ class Asks(Limits, Protocol):
     def json_schema(self) -> bool: ...
 
 
-class Asked:
+class AskedModel:
     """The model of the gateway that is asked. `schema` is that of its answers."""
 
     def __init__(self, settings: Asks, around: Around, schema: Mapping[str, Any], name: str) -> None:

@@ -13,7 +13,7 @@ from extproc.guardrails._shapes import Shapes, read
 
 
 @dataclass(slots=True, frozen=True)
-class Family:
+class VendorCredentials:
     """Credentials of one vendor. `check` sees the matched text; `source` is a page about the format."""
 
     name: str
@@ -45,10 +45,10 @@ class _Secrets(Shapes):
         return self.expanded(rf"{name}(?P<v>{value})(?:[^A-Za-z0-9_+/=-]|$)")
 
 
-def _families() -> Sequence[Family]:
+def _families() -> Sequence[VendorCredentials]:
     table = read("secrets", _Secrets)
     return [
-        Family(name, tuple(map(table.pattern, one.patterns)), one.source, getattr(_checks, one.check))
+        VendorCredentials(name, tuple(map(table.pattern, one.patterns)), one.source, getattr(_checks, one.check))
         for name, one in table.families.items()
     ]
 

@@ -7,7 +7,7 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from extproc.words.exchange import Exchange, Key
+from extproc.words.exchange import Exchange, FeatureKey
 
 if TYPE_CHECKING:
     from extproc.guardrails._audits import Review
@@ -27,7 +27,7 @@ class Guarding:
     audits: list[Review] = field(default_factory=list)  # questions whose answers only the record waits for
 
 
-GUARDING: Key[Guarding] = Key("guardrails")
+GUARDING: FeatureKey[Guarding] = FeatureKey("guardrails")
 
 
 def guarding(exchange: Exchange) -> Guarding:

@@ -57,7 +57,7 @@ def pieces(data: bytes) -> list[bytes]:
     return [*[whole[at : at + 3] for at in range(size - 2)], *[whole[at : at + 4] for at in range(size - 3)]]
 
 
-class Model:
+class LinearModel:
     """Weights, and the scores of windows. Safe to use on several threads: what it keeps are only copies."""
 
     def __init__(self, name: str) -> None:
@@ -135,6 +135,6 @@ def _array(data: bytes) -> array[int]:
 
 
 @cache
-def weights(name: str) -> Model:
+def weights(name: str) -> LinearModel:
     """The model of that name, read once."""
-    return Model(name)
+    return LinearModel(name)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from extproc.words.said import Arguments, Called, Part, Piece
+from extproc.words.said import ArgumentPart, Arguments, Called, Piece
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Parts:
         """True where the calls are longer than `limit` characters."""
         return self.size + max((call.arguments.size for call in self._calls.values()), default=0) > limit
 
-    def add(self, part: Part) -> Iterator[Piece]:
+    def add(self, part: ArgumentPart) -> Iterator[Piece]:
         """The pieces of a part, each with its channel."""
         call = self._calls.get(part.channel)
         if part.tool is not None or (call is None and part.values):

@@ -66,7 +66,7 @@ class Matching:
         return found[:-1] if found and found[-1] == self._count else range(self._count)
 
 
-class Patterns:
+class CompiledPatterns:
     """Patterns by their index. The span of a match is that of its group `group`, where the pattern has one."""
 
     def __init__(self, patterns: Sequence[str], group: str = "v") -> None:
@@ -95,9 +95,9 @@ class Patterns:
 
 
 @lru_cache(maxsize=64)
-def compiled(patterns: tuple[str, ...], group: str = "v") -> Patterns:
+def compiled(patterns: tuple[str, ...], group: str = "v") -> CompiledPatterns:
     """The patterns, compiled once however often settings are read: a set of many takes 0.3 s."""
-    found = Patterns(patterns, group)
+    found = CompiledPatterns(patterns, group)
     deque(found.search(_SAMPLE), 0)  # RE2 makes the rest of a pattern at its first search
     return found
 

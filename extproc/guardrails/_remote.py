@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 from pydantic import Field, model_validator
 
 from extproc.guardrails._base import Finding, Guardrail, GuardrailSettings, UnmaskableSettings
-from extproc.guardrails._results import Read, Results
+from extproc.guardrails._results import ReadResult, Results
 from extproc.upstream.providers import ProviderSettings
 from extproc.wire.outbound.service import Failure, Service, bounded, together
 from extproc.words.dialect import Result as ToolResult
@@ -93,11 +93,13 @@ class Replacer(Protocol):
         """True where results of the tool are replaced."""
         ...
 
-    def read(self, found: Sequence[ToolResult], consumer: str) -> Sequence[Read]:
+    def read(self, found: Sequence[ToolResult], consumer: str) -> Sequence[ReadResult]:
         """The texts of results, and their references. May run on any thread."""
         ...
 
-    async def shown(self, found: Sequence[Read], consumer: str, results: Results, deadline: float) -> Sequence[str]:
+    async def shown(
+        self, found: Sequence[ReadResult], consumer: str, results: Results, deadline: float
+    ) -> Sequence[str]:
         """The text in the place of each result. `results` are those that are known. Raises Failure."""
         ...
 
@@ -226,7 +228,7 @@ async def asked(
     return found
 
 
-class Part(NamedTuple):
+class PassagePart(NamedTuple):
     """A piece of a passage: the number of the passage, its place there, and its text."""
 
     number: int
@@ -238,17 +240,17 @@ class Part(NamedTuple):
         return self.start + start, self.start + end
 
 
-def parts(passages: Sequence[Passage], size: int, overlap: int = 200) -> Iterator[Part]:
+def parts(passages: Sequence[Passage], size: int, overlap: int = 200) -> Iterator[PassagePart]:
     """The passages in pieces of at most `size` characters. The pieces of one passage overlap."""
     for index, passage in enumerate(passages):
         text = passage.text
         for start in range(0, max(1, len(text) - overlap), size - overlap):
-            yield Part(index, start, text[start : start + size])
+            yield PassagePart(index, start, text[start : start + size])
 
 
-def batches(passages: Sequence[Passage], size: int, most: int = 1000) -> Iterator[Sequence[Part]]:
+def batches(passages: Sequence[Passage], size: int, most: int = 1000) -> Iterator[Sequence[PassagePart]]:
     """Parts that are sent together: `size` characters and `most` parts at most."""
-    batch: list[Part] = []
+    batch: list[PassagePart] = []
     room = size
     for part in parts(passages, size):
         if batch and (len(part.text) + 1 > room or len(batch) >= most):

@@ -14,7 +14,7 @@ OVERHEAD = 600
 
 
 @dataclass(slots=True)
-class Kept:
+class KeptResult:
     """A result: its raw text, and the text that stands in its place. Only `consumer` may read it."""
 
     consumer: str
@@ -28,7 +28,7 @@ class Kept:
         return OVERHEAD + 2 * len(self.raw) + len(self.shown)
 
 
-class Read(NamedTuple):
+class ReadResult(NamedTuple):
     """A result as it was read. `own` is the reference that its text holds, where this gateway may have written it."""
 
     tool: str
@@ -44,10 +44,10 @@ class Results:
     def __init__(self, most: int = 32 << 20, now: Callable[[], float] = time.monotonic) -> None:
         self.most = most
         self.size = 0
-        self._all: OrderedDict[str, Kept] = OrderedDict()
+        self._all: OrderedDict[str, KeptResult] = OrderedDict()
         self._now = now
 
-    def find(self, reference: str, consumer: str) -> Kept | None:
+    def find(self, reference: str, consumer: str) -> KeptResult | None:
         """The result, for its consumer alone."""
         kept = self._all.get(reference)
         if kept is None or kept.consumer != consumer:
@@ -57,7 +57,7 @@ class Results:
             return None
         return kept
 
-    def keep(self, reference: str, kept: Kept, ttl: float) -> None:
+    def keep(self, reference: str, kept: KeptResult, ttl: float) -> None:
         """Keep it for `ttl` seconds from now on. One that is larger than the room is not kept."""
         if reference in self._all:
             self._forget(reference)

@@ -44,7 +44,7 @@ _TYPES: Mapping[str, Callable[[Any], bool]] = {
 }
 
 
-class SchemaError(ValueError):
+class UncheckableSchemaError(ValueError):
     """A schema that cannot be checked. The message names the keyword."""
 
 
@@ -74,7 +74,7 @@ class Schema:
     def _place(self, reference: str) -> Any:
         node = self._root
         if not reference.startswith("#") or (reference[1:] and reference[1] != "/"):
-            raise SchemaError(f"$ref: {reference[:64]!r} is no place in the schema")
+            raise UncheckableSchemaError(f"$ref: {reference[:64]!r} is no place in the schema")
         for step in reference[2:].split("/") if reference[1:] else ():
             name = unquote(step).replace("~1", "/").replace("~0", "~")
             if isinstance(node, dict) and name in node:
@@ -82,7 +82,7 @@ class Schema:
             elif isinstance(node, list) and name.isdecimal() and int(name) < len(node):
                 node = node[int(name)]
             else:
-                raise SchemaError(f"$ref: {reference[:64]!r} is no place in the schema")
+                raise UncheckableSchemaError(f"$ref: {reference[:64]!r} is no place in the schema")
         return node
 
     # --- checking the schema itself
@@ -94,35 +94,35 @@ class Schema:
             if isinstance(node, bool):
                 continue
             if not isinstance(node, dict):
-                raise SchemaError("a schema is an object, true or false")
+                raise UncheckableSchemaError("a schema is an object, true or false")
             if id(node) in seen:
                 continue
             seen.add(id(node))
             if (count := count + 1) > _MOST_PARTS or depth > _DEPTH:
-                raise SchemaError("the schema is too large or too deep")
+                raise UncheckableSchemaError("the schema is too large or too deep")
             for name, value in node.items():
                 if name in _UNSUPPORTED:
-                    raise SchemaError(f"{name}: this keyword is not supported")
+                    raise UncheckableSchemaError(f"{name}: this keyword is not supported")
                 if name not in _KEYWORDS and name not in _NOTES and strict and not str(name).startswith("x-"):
-                    raise SchemaError(f"{str(name)[:64]!r} is no keyword of JSON Schema")
+                    raise UncheckableSchemaError(f"{str(name)[:64]!r} is no keyword of JSON Schema")
                 waiting += [(part, depth + 1) for part in self._parts(name, value)]
 
     def _parts(self, name: str, value: Any) -> Sequence[Any]:
         """The schemas in a keyword. Raises SchemaError for a value of the wrong kind."""
         wanted = _SHAPES.get(name)
         if wanted is not None and not wanted(value):
-            raise SchemaError(f"{name}: the value has the wrong type")
+            raise UncheckableSchemaError(f"{name}: the value has the wrong type")
         if name == "$ref":
             self._targets[value] = self._place(value)
             return [self._targets[value]]
         if name == "$id" and value and self._root.get("$id") != value:
-            raise SchemaError("$id: only at the top of the schema")
+            raise UncheckableSchemaError("$id: only at the top of the schema")
         if name in ("pattern", "patternProperties") and self.patterns:
             for pattern in [value] if name == "pattern" else value:
                 try:
                     readable(name, pattern)
                 except ValueError as error:
-                    raise SchemaError(str(error)) from None
+                    raise UncheckableSchemaError(str(error)) from None
                 self._compiled[pattern] = compile_pattern(pattern)
         if name in _SCHEMA:
             return [value] if not isinstance(value, list) else value

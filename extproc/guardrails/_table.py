@@ -14,7 +14,7 @@ from extproc.guardrails._unwrap import inner
 from extproc.words.values import Section
 
 
-class Row(Protocol):
+class TableRow(Protocol):
     """A kind of text, as the table lists it."""
 
     @property
@@ -24,7 +24,7 @@ class Row(Protocol):
     def patterns(self) -> Sequence[str]: ...
 
 
-Kind = TypeVar("Kind", bound=Row)
+Kind = TypeVar("Kind", bound=TableRow)
 _gaps = re.compile(r"[\s-]+")
 
 

@@ -40,7 +40,7 @@ from extproc.words.api import ClientAPI
 from extproc.words.contract import GUARDRAILS
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
 from extproc.words.exchange import MOST_EXAMPLES, Example, Verdict
-from extproc.words.said import ANSWER, CALL, Called, Closed, Part, Piece
+from extproc.words.said import ANSWER, CALL, ArgumentPart, Called, Closed, Piece
 
 BLOCK = 512
 """Characters that are searched together."""
@@ -273,7 +273,7 @@ class Watch:
                         closed.append(one.channel)
                     elif isinstance(one, Called):
                         self._called(one)
-                    elif isinstance(one, Part):
+                    elif isinstance(one, ArgumentPart):
                         if one.tool is not None:  # the call before it may have had no end
                             self._complete_calls(one.channel)
                         said += [self._take(piece) for piece in self._parts.add(one) if piece.value]

@@ -21,14 +21,14 @@ from extproc.guardrails._remote import (
     Context,
     Found,
     JudgingSettings,
-    Part,
     Passage,
+    PassagePart,
     batches,
     gathered,
     most_text,
 )
 from extproc.upstream.credentials.oauth import TokenError
-from extproc.upstream.credentials.tokens import Tokens
+from extproc.upstream.credentials.tokens import CloudToken
 from extproc.upstream.providers import Credentials
 from extproc.wire.outbound.service import Failure, Service, Url, key_of
 from extproc.words.values import SecretRef
@@ -120,9 +120,9 @@ class AzureContentSafety:
     def __init__(self, settings: AzureContentSafetySettings) -> None:
         self._settings = settings
         self._service = Service(settings.url, settings)
-        self._tokens: Tokens | None = None
+        self._tokens: CloudToken | None = None
         if settings.credentials is not None:
-            self._tokens = Tokens(f"guardrail {settings.name}", settings.credentials)
+            self._tokens = CloudToken(f"guardrail {settings.name}", settings.credentials)
         self.services = (self._service,)
         self._analyzes = bool(settings.severity or settings.blocklists)
 
@@ -147,7 +147,9 @@ class AzureContentSafety:
         except TokenError:
             raise Failure("no_key") from None
 
-    async def _analyze(self, batch: Sequence[Part], headers: Mapping[str, str], deadline: float) -> Sequence[Found]:
+    async def _analyze(
+        self, batch: Sequence[PassagePart], headers: Mapping[str, str], deadline: float
+    ) -> Sequence[Found]:
         limits = {_NAMES[category]: limit for category, limit in self._settings.severity.items()}
         body: dict[str, Any] = {"text": _joined(batch), "outputType": "EightSeverityLevels"}
         body["categories"] = [*limits] or [*_NAMES.values()]
@@ -162,7 +164,7 @@ class AzureContentSafety:
         return [(batch[0].number, kind) for kind in kinds]
 
     async def _shield(
-        self, batch: Sequence[Part], tools: bool, headers: Mapping[str, str], deadline: float
+        self, batch: Sequence[PassagePart], tools: bool, headers: Mapping[str, str], deadline: float
     ) -> Sequence[Found]:
         first = next(part.number for part in batch if part.text)
         text = _joined(batch)
@@ -177,7 +179,7 @@ class AzureContentSafety:
         return [(first, "prompt_attack")] if said.userPromptAnalysis.attackDetected else []
 
 
-def _joined(batch: Sequence[Part]) -> str:
+def _joined(batch: Sequence[PassagePart]) -> str:
     return "\n".join(part.text for part in batch if part.text)
 
 

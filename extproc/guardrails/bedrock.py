@@ -23,8 +23,8 @@ from extproc.guardrails._remote import (
     Context,
     Found,
     MaskingSettings,
-    Part,
     Passage,
+    PassagePart,
     Ruling,
     all_of,
     batches,
@@ -35,7 +35,7 @@ from extproc.guardrails._remote import (
 )
 from extproc.upstream.providers import ProviderSettings
 from extproc.wire.outbound.service import Failure, Service, decoded, key_of, together
-from extproc.wire.outbound.sigv4 import Key, signed
+from extproc.wire.outbound.sigv4 import AwsKey, signed
 from extproc.wire.transport.workers import SIGNED
 from extproc.words.values import Name, SecretRef
 
@@ -126,7 +126,7 @@ class Bedrock:
         calls = [partial(self._judge, batch, source, deadline) for batch in batches(passages, _PIECE)]
         return await gathered(passages, calls)
 
-    async def _judge(self, batch: Sequence[Part], source: str, deadline: float) -> Sequence[Found]:
+    async def _judge(self, batch: Sequence[PassagePart], source: str, deadline: float) -> Sequence[Found]:
         body = _encode({"source": source, "content": [{"text": {"text": part.text}} for part in batch]})
         said = decoded(await self._service.post(self._path, body, self._headers(body), deadline), _Answer)
         if said.action == "NONE":
@@ -158,12 +158,12 @@ class Bedrock:
         if settings.access_key_id is None or settings.secret_access_key is None:
             return {"authorization": f"Bearer {key_of(provider.api_key)}"}
         session = "" if settings.session_token is None else key_of(settings.session_token)
-        key = Key(key_of(settings.access_key_id), key_of(settings.secret_access_key), session)
+        key = AwsKey(key_of(settings.access_key_id), key_of(settings.secret_access_key), session)
         path, region = provider.url.path.rstrip("/") + self._path, provider.region or "us-east-1"
         return signed(key, provider.url.netloc, path, body, region=region, service="bedrock", now=datetime.now(UTC))
 
 
-def _replaced(part: Part, text: str) -> Iterator[Ruling]:
+def _replaced(part: PassagePart, text: str) -> Iterator[Ruling]:
     for one in changes(part.text, text, "sensitive"):
         named = _placeholder(one.replacement or "")
         yield Ruling(kind_name(named[1] if named else one.kind), part.span(*one.span), replacement=one.replacement)

@@ -15,14 +15,14 @@ import msgspec
 from pydantic import Field, StringConstraints
 
 from extproc.guardrails import Finding
-from extproc.guardrails._asking import LABEL, Asked, AskingSettings
+from extproc.guardrails._asking import LABEL, AskedModel, AskingSettings
 from extproc.guardrails._remote import (
     Around,
     Context,
     Found,
     JudgingSettings,
-    Part,
     Passage,
+    PassagePart,
     batches,
     gathered,
     most_text,
@@ -83,7 +83,7 @@ class LLMJudge:
         self._piece = settings.piece
         self._name = settings.name
         self._rules = _FRAME.replace("{rubric}", settings.rubric)
-        self._model = Asked(settings, around, _SCHEMA, "verdict")
+        self._model = AskedModel(settings, around, _SCHEMA, "verdict")
         self.services = (self._model.service,)
 
     async def ask(self, passages: Sequence[Passage], context: Context, deadline: float) -> Sequence[Sequence[Finding]]:  # noqa: ARG002
@@ -92,7 +92,7 @@ class LLMJudge:
         return await gathered(passages, calls)
 
     async def _judge(
-        self, passages: Sequence[Passage], batch: Sequence[Part], headers: Mapping[str, str], deadline: float
+        self, passages: Sequence[Passage], batch: Sequence[PassagePart], headers: Mapping[str, str], deadline: float
     ) -> Sequence[Found]:
         data = [
             {"passage": number, "said_by": passages[part.number].role or "user", "text": part.text}

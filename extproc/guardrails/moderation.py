@@ -17,7 +17,7 @@ import msgspec
 from pydantic import Field
 
 from extproc.guardrails import Finding
-from extproc.guardrails._remote import Around, Context, Found, JudgingSettings, Part, Passage, batches, gathered
+from extproc.guardrails._remote import Around, Context, Found, JudgingSettings, Passage, PassagePart, batches, gathered
 from extproc.upstream.providers import ProviderSettings
 from extproc.wire.outbound.service import Failure, Service, key_of
 from extproc.words.values import ModelName, Name
@@ -89,7 +89,9 @@ class Moderation:
         calls = [partial(self._judge, batch, headers, deadline) for batch in batches(passages, _PIECE, _MOST)]
         return await gathered(passages, calls)
 
-    async def _judge(self, batch: Sequence[Part], headers: Mapping[str, str], deadline: float) -> Sequence[Found]:
+    async def _judge(
+        self, batch: Sequence[PassagePart], headers: Mapping[str, str], deadline: float
+    ) -> Sequence[Found]:
         body = {"model": self._settings.model, "input": [part.text for part in batch]}
         said = await self._service.json("/moderations" + self._query, body, _Answer, deadline, headers)
         if len(said.results) != len(batch):

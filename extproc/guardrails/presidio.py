@@ -22,8 +22,8 @@ from extproc.guardrails._remote import (
     Context,
     Found,
     MaskingSettings,
-    Part,
     Passage,
+    PassagePart,
     Ruling,
     changes,
     gathered,
@@ -106,7 +106,7 @@ class Presidio:
             passages, [partial(self._find, part, headers, deadline) for part in parts(passages, _PIECE)]
         )
 
-    async def _find(self, part: Part, headers: Mapping[str, str], deadline: float) -> Sequence[Found]:
+    async def _find(self, part: PassagePart, headers: Mapping[str, str], deadline: float) -> Sequence[Found]:
         settings = self._settings
         body: dict[str, Any] = {"text": part.text, "language": settings.language, "score_threshold": settings.score}
         if settings.entities is not None:

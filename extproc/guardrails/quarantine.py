@@ -26,11 +26,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from pydantic import Field, StringConstraints, model_validator
 
-from extproc.guardrails._asking import LABEL, Asked, AskingSettings
+from extproc.guardrails._asking import LABEL, AskedModel, AskingSettings
 from extproc.guardrails._normal import normalised
 from extproc.guardrails._patterns import compile_pattern, readable
 from extproc.guardrails._remote import Around
-from extproc.guardrails._results import Kept, Read, Results, reference
+from extproc.guardrails._results import KeptResult, ReadResult, Results, reference
 from extproc.wire.outbound.service import Failure, decoded, together
 from extproc.words.dialect import Result
 from extproc.words.values import Patterns, PositiveDuration, Section
@@ -176,7 +176,7 @@ class Quarantine:
         }
         self._system = _RULES.replace("{questions}", listed)
         self._rules = _encode([settings.name, settings.model, settings.max_text, listed, schema])
-        self._model = Asked(settings, around, schema, "answers")
+        self._model = AskedModel(settings, around, schema, "answers")
         self.services = (self._model.service,)
 
     def meant(self, tool: str) -> bool:
@@ -185,18 +185,22 @@ class Quarantine:
             return True
         return not self._trusted(tool) and (self._tools(tool) or self._tools(normalised(tool)))
 
-    def read(self, found: Sequence[Result], consumer: str) -> Sequence[Read]:
+    def read(self, found: Sequence[Result], consumer: str) -> Sequence[ReadResult]:
         """The texts of results, and their references. May run on any thread."""
         return [
-            Read(result.tool, text, omitted, _reference(text), reference(consumer, self._rules, result.tool, text))
+            ReadResult(
+                result.tool, text, omitted, _reference(text), reference(consumer, self._rules, result.tool, text)
+            )
             for result in found
             for text, omitted in (result.said(),)
         ]
 
-    async def shown(self, found: Sequence[Read], consumer: str, results: Results, deadline: float) -> Sequence[str]:
+    async def shown(
+        self, found: Sequence[ReadResult], consumer: str, results: Results, deadline: float
+    ) -> Sequence[str]:
         """The text in the place of each result. `results` are those that are known. Raises Failure."""
         shown: list[str | None] = []
-        unknown: dict[str, Read] = {}
+        unknown: dict[str, ReadResult] = {}
         for one in found:
             own = results.find(one.own, consumer) if one.own else None
             if own is not None and own.shown == one.text:  # it is what this gateway made of a result
@@ -214,10 +218,10 @@ class Quarantine:
         said = {}
         for one, answers in zip(unknown.values(), await together(work), strict=True):
             said[one.reference] = text = self._text(one, answers)
-            results.keep(one.reference, Kept(consumer, one.tool, one.text, text, 0.0), self.settings.keep)
+            results.keep(one.reference, KeptResult(consumer, one.tool, one.text, text, 0.0), self.settings.keep)
         return [said[one.reference] if text is None else text for one, text in zip(found, shown, strict=True)]
 
-    def _text(self, one: Read, answers: Mapping[str, Any]) -> str:
+    def _text(self, one: ReadResult, answers: Mapping[str, Any]) -> str:
         more = ({"omitted_parts": one.omitted} if one.omitted else {}) | (
             {"cut": True} if len(one.text) > self.settings.max_text else {}
         )

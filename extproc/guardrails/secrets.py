@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from extproc.guardrails import GuardrailSettings
-from extproc.guardrails._families import FAMILIES, Family
+from extproc.guardrails._families import FAMILIES, VendorCredentials
 from extproc.guardrails._table import Allow, AllowSettings, Table
 
 _NAMES = frozenset(family.name for family in FAMILIES)
@@ -49,7 +49,7 @@ class SecretsSettings(GuardrailSettings):
         return Secrets(self.skip, Allow(self.allow))
 
 
-class Secrets(Table[Family]):
+class Secrets(Table[VendorCredentials]):
     """Finds credentials. A finding's kind is the name of its family."""
 
     max_match = _LONGEST
@@ -57,7 +57,7 @@ class Secrets(Table[Family]):
     def __init__(self, skip: Collection[str] = (), allow: Allow | None = None) -> None:
         super().__init__([family for family in FAMILIES if family.name not in skip], allow)
 
-    def checked(self, row: Family, text: str, start: int, end: int) -> int:
+    def checked(self, row: VendorCredentials, text: str, start: int, end: int) -> int:
         return end - start if row.check(text[start:end]) else 0
 
     def hold(self, text: str) -> int:

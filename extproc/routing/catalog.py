@@ -24,7 +24,7 @@ from extproc.upstream.prices import PriceBook, PriceSettings, hold, known_model
 from extproc.upstream.providers import HostedTools, ProviderSettings, kinds
 from extproc.words.api import ClientAPI
 from extproc.words.chain import Branch, Chain, RetrySettings
-from extproc.words.dialect import ABILITIES, Batch
+from extproc.words.dialect import ABILITIES, BatchLimits
 from extproc.words.errors import INVALID_REQUEST, MODEL_NOT_FOUND, Refusal
 from extproc.words.exchange import Changes, Exchange, Price, Target
 from extproc.words.values import ModelName, Pattern, PositiveDuration, Section, is_model_name
@@ -419,7 +419,7 @@ class Catalog:
         return Branch(strategy, tuple(below), _shares(virtual.targets))
 
 
-def _batch(provider: ProviderSettings | None, model: str) -> Batch | None:
+def _batch(provider: ProviderSettings | None, model: str) -> BatchLimits | None:
     """The provider's limits of a batch; none of a service of one's own that speaks its API."""
     if provider is None or (provider.base_url is not None and provider.provider.base_url is not None):
         return None

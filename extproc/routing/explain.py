@@ -11,7 +11,7 @@ from extproc.routing.catalog import VirtualModelSettings
 from extproc.upstream.providers import kinds
 from extproc.wire.framing.patch import decode_fields, patch
 from extproc.words import contract
-from extproc.words.chain import Branch, Choice
+from extproc.words.chain import Branch, Candidate
 from extproc.words.contract import Edit, Service
 from extproc.words.exchange import Exchange, Target
 
@@ -89,7 +89,7 @@ class RoutingExplained:
         for index, (below, (weight, limit)) in enumerate(entries):
             leaves = _leaves(below)
             if branch and id(target) in leaves:
-                choice = Choice([other for other in ordered if id(other) in leaves], weight, limit, index)
+                choice = Candidate([other for other in ordered if id(other) in leaves], weight, limit, index)
                 yield name, branch.strategy.why(choice, self.exchange)
                 if isinstance(below, Branch):
                     inner = self.virtual_models[name].targets[index].model

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from extproc.routing.failing import Failing
-from extproc.routing.streaks import Rule, Streaks, key, whole
+from extproc.routing.streaks import CoolDownRule, Streaks, key, whole
 
 FORGET = 600.0
 """Seconds in which a finding loses most (1 - 1/e) of its weight."""
@@ -108,11 +108,11 @@ class History:
     def _end(self, name: str) -> None:
         self._cool.pop(name, None)  # another thread may have been first
 
-    def failed(self, deployment: str, consumer: str, rule: Rule) -> None:
+    def failed(self, deployment: str, consumer: str, rule: CoolDownRule) -> None:
         """Take in a try that failed through the deployment's fault, or perhaps through the request's."""
         self._streaks.failed(deployment, consumer, rule, self._clock())
 
-    def unreachable(self, deployment: str, rule: Rule) -> None:
+    def unreachable(self, deployment: str, rule: CoolDownRule) -> None:
         """Take in a try for which no connection to the deployment's provider could be made."""
         self._streaks.failed(whole(deployment), "", rule, self._clock())
 

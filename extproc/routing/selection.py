@@ -13,7 +13,7 @@ from extproc.dialects import provider_apis
 from extproc.routing.adaptation import adapt, marks_caches
 from extproc.routing.catalog import Catalog
 from extproc.routing.history import History
-from extproc.words.chain import Branch, Choice, Skip
+from extproc.words.chain import Branch, Candidate, Skip
 from extproc.words.dialect import (
     ABILITIES,
     BY_URL,
@@ -230,7 +230,7 @@ def order(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequence
     return [target for choice in found for target in choice.targets]
 
 
-def choices(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequence[Choice]:
+def choices(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequence[Candidate]:
     """The choices for the strategy of `branch`."""
     found = []
     for index, (below, (weight, limit)) in enumerate(zip(branch.below, branch.shares, strict=True)):
@@ -239,7 +239,7 @@ def choices(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequen
         else:
             targets = order(below, left, exchange)
         if targets:
-            found.append(Choice(targets, weight, limit, index))
+            found.append(Candidate(targets, weight, limit, index))
     return found
 
 

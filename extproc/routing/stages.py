@@ -12,7 +12,7 @@ from extproc.money.budgets import Unpriced
 from extproc.routing.catalog import Catalog
 from extproc.routing.history import History, retry_after
 from extproc.routing.selection import Select
-from extproc.routing.streaks import Rule
+from extproc.routing.streaks import CoolDownRule
 from extproc.settings.config import Settings
 from extproc.upstream.prices import PriceBook
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
@@ -69,7 +69,7 @@ def cool_down(settings: Settings, history: History, target: Target, try_: Try) -
         history.reached(deployment, try_.consumer, try_.seconds, served=try_.served)
     if try_.at_fault or try_.outcome == "connect":
         detection = provider.outlier_detection
-        rule = Rule(detection.consecutive_5xx, detection.base_ejection_time, wanted.longest, detection.interval)
+        rule = CoolDownRule(detection.consecutive_5xx, detection.base_ejection_time, wanted.longest, detection.interval)
         if try_.at_fault:
             history.failed(deployment, try_.consumer, rule)
         else:

@@ -19,7 +19,7 @@ MAX_CONSUMERS = 200
 
 
 @dataclass(slots=True, frozen=True)
-class Rule:
+class CoolDownRule:
     """The provider's settings. Times are in seconds."""
 
     failures: int  # in a row, before the first cool-down
@@ -33,7 +33,7 @@ class _Streak:
     """Failures of one deployment in a row."""
 
     since: float  # time of the first failure
-    rule: Rule
+    rule: CoolDownRule
     own: dict[str, int] = field(default_factory=dict)  # failures since that consumer's latest success
     everyone: dict[str, int] = field(default_factory=dict)  # by consumer, since anybody's success or cool-down
     cooled: int = 0  # cool-downs for everybody since a success
@@ -60,7 +60,7 @@ class Streaks:
     def __bool__(self) -> bool:
         return bool(self._streaks)
 
-    def failed(self, deployment: str, consumer: str, rule: Rule, now: float) -> None:
+    def failed(self, deployment: str, consumer: str, rule: CoolDownRule, now: float) -> None:
         """Take in a failure. Without a consumer it counts for everybody."""
         streak = self._streaks.pop(deployment, None) or _Streak(now, rule)
         self._streaks[deployment] = streak  # the latest last

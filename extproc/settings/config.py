@@ -32,7 +32,7 @@ from extproc.money.budgets import BudgetSettings
 from extproc.routing.catalog import Before, ModelSettings, VirtualModelSettings
 from extproc.settings import checks
 from extproc.settings.audit import AuditSettings
-from extproc.settings.document import MAX_TOLD, ConfigError, Document, Found, Problem
+from extproc.settings.document import MAX_TOLD, ConfigError, Document, Found, SettingsProblem
 from extproc.settings.errors import explain
 from extproc.settings.limits import LimitsSettings
 from extproc.settings.listener import AttachSettings, ListenerSettings, Port
@@ -404,12 +404,12 @@ def parse_tree(yaml: str, file: str) -> tuple[Mapping[str, Any], Settings]:
     return document.tree, settings
 
 
-def lint(path: str | Path) -> Sequence[Problem]:
+def lint(path: str | Path) -> Sequence[SettingsProblem]:
     """The lints of a file that `load` accepts: allowed, and probably not meant."""
     return locate(path, checks.doubts(load(path)))
 
 
-def locate(path: str | Path, problems: Iterable[Found]) -> Sequence[Problem]:
+def locate(path: str | Path, problems: Iterable[Found]) -> Sequence[SettingsProblem]:
     """Problems given as (path of the key, message), with their places in the file."""
     document = Document(text(path), str(path))
     return [document.problem(where, message) for where, message in problems]
@@ -446,11 +446,13 @@ def text(path: str | Path) -> str:
     try:
         found = _bytes(path)
         if len(found) > MAX_FILE:
-            raise ConfigError(str(path), [Problem("", f"the file is larger than {show_size(MAX_FILE)}")])
+            raise ConfigError(str(path), [SettingsProblem("", f"the file is larger than {show_size(MAX_FILE)}")])
         return found.decode()
     except FileNotFoundError:
-        raise ConfigError(str(path), [Problem("", "there is no such file; `extproc init` writes one")]) from None
+        raise ConfigError(
+            str(path), [SettingsProblem("", "there is no such file; `extproc init` writes one")]
+        ) from None
     except OSError as error:
-        raise ConfigError(str(path), [Problem("", f"the file cannot be read: {error.strerror}")]) from None
+        raise ConfigError(str(path), [SettingsProblem("", f"the file cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
-        raise ConfigError(str(path), [Problem("", "the file is not UTF-8")]) from None
+        raise ConfigError(str(path), [SettingsProblem("", "the file is not UTF-8")]) from None

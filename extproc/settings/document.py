@@ -31,7 +31,7 @@ Found = tuple[KeyPath, str]
 
 
 @dataclass(slots=True, frozen=True)
-class Problem:
+class SettingsProblem:
     """An error or a lint of the filter YAML, with its place."""
 
     path: str
@@ -46,7 +46,7 @@ class Problem:
 class ConfigError(ValueError):
     """The errors of a filter YAML, at most `MAX_TOLD` of them."""
 
-    def __init__(self, file: str, problems: Sequence[Problem]) -> None:
+    def __init__(self, file: str, problems: Sequence[SettingsProblem]) -> None:
         self.problems = tuple(problems[:MAX_TOLD])
         more = [f"{file}: and more"] if len(problems) > MAX_TOLD else []
         super().__init__("\n".join([*(problem.show(file) for problem in self.problems), *more]))
@@ -66,14 +66,14 @@ def without_collections() -> Iterator[None]:
             gc.enable()
 
 
-def not_yaml(error: Exception, text: str) -> Problem:
+def not_yaml(error: Exception, text: str) -> SettingsProblem:
     """The place where `text` is no YAML, the reason, and the likely mistake."""
     mark = (error.problem_mark or error.context_mark) if isinstance(error, yaml.MarkedYAMLError) else None
     if mark is None or not isinstance(error, yaml.MarkedYAMLError):
-        return Problem("", f"not YAML: {error}".splitlines()[0])
+        return SettingsProblem("", f"not YAML: {error}".splitlines()[0])
     reason = _TAB if text[mark.index : mark.index + 1] == "\t" else error.problem or error.context
     hint = "" if reason == _TAB else slip("".join(text.splitlines()[mark.line : mark.line + 1]))
-    return Problem("", f"not YAML: {reason}{hint}", mark.line + 1, mark.column + 1)
+    return SettingsProblem("", f"not YAML: {reason}{hint}", mark.line + 1, mark.column + 1)
 
 
 class Document:
@@ -87,7 +87,7 @@ class Document:
 
     def __init__(self, text: str, file: str) -> None:
         self._root: yaml.Node | None = None
-        self._problems: list[Problem] = []
+        self._problems: list[SettingsProblem] = []
         self._count = 0
         try:
             with without_collections():  # which would take most of the time
@@ -108,15 +108,19 @@ class Document:
         finally:
             loader.dispose()
 
-    def problem(self, path: Sequence[str | int], message: str) -> Problem:
+    def problem(self, path: Sequence[str | int], message: str) -> SettingsProblem:
         """A problem at `path`, or at the nearest place above it that exists."""
         mark = None if self._root is None else _mark(self._root, path)
         text = ".".join(str(part) for part in path if part != "[key]")
-        return Problem(text, message) if mark is None else Problem(text, message, mark.line + 1, mark.column + 1)
+        return (
+            SettingsProblem(text, message)
+            if mark is None
+            else SettingsProblem(text, message, mark.line + 1, mark.column + 1)
+        )
 
     def _add(self, path: tuple[str | int, ...], mark: yaml.Mark | None, message: str) -> None:
         line, column = (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
-        self._problems.append(Problem(".".join(map(str, path)), message, line, column))
+        self._problems.append(SettingsProblem(".".join(map(str, path)), message, line, column))
 
     def _value(self, loader: yaml.CSafeLoader, node: yaml.Node, path: tuple[str | int, ...]) -> Any:
         self._count += 1

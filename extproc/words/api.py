@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from extproc.words import messages
 from extproc.words.dialect import (
     Ask,
-    Batch,
+    BatchLimits,
     Conversation,
     Decoder,
     Destination,
@@ -32,7 +32,7 @@ from extproc.words.dialect import (
 )
 from extproc.words.errors import Kind
 from extproc.words.late import Late
-from extproc.words.said import Called, Closed, Part, Piece
+from extproc.words.said import ArgumentPart, Called, Closed, Piece
 
 Body = Mapping[str, Any]
 """The JSON of a request."""
@@ -330,7 +330,7 @@ class ClientAPI(Protocol):
         """
         ...
 
-    def said(self, event: Any, /) -> Iterator[Piece | Closed | Called | Part]:
+    def said(self, event: Any, /) -> Iterator[Piece | Closed | Called | ArgumentPart]:
         """The text of one event, or of a whole plain answer, given as its JSON. Takes anything and never raises."""
         ...
 
@@ -357,7 +357,7 @@ class Able:
     rates: str = ""  # prefix of headers that report rate limits
     reasons: Callable[[str], bool] = lambda _model: True
     """False for a model that is known to refuse reasoning parameters."""
-    batch: Callable[[str], Batch | None] = lambda _model: None
+    batch: Callable[[str], BatchLimits | None] = lambda _model: None
     """The limits of one request with several inputs, for a model; None: the API has none."""
 
 

@@ -59,7 +59,7 @@ def passed_over(skipped: Sequence[Skip]) -> dict[str, str]:
 
 
 @dataclass(slots=True, frozen=True)
-class Choice:
+class Candidate:
     """A choice among those that a strategy orders. `targets` has at least one; the first is the one that would
     serve.
     """
@@ -75,11 +75,11 @@ class Strategy(Protocol):
     it.
     """
 
-    def order(self, choices: Sequence[Choice], exchange: Exchange) -> Sequence[Choice]:
+    def order(self, choices: Sequence[Candidate], exchange: Exchange) -> Sequence[Candidate]:
         """The order in which to try `choices`; called for two or more of them."""
         ...
 
-    def why(self, choice: Choice, exchange: Exchange) -> str:
+    def why(self, choice: Candidate, exchange: Exchange) -> str:
         """The reason for the order in a few words, for people: `weight 95`, `complexity 0.3`."""
         ...
 

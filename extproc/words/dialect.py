@@ -120,7 +120,7 @@ CHARACTERS_PER_TOKEN = 4
 
 
 @dataclass(slots=True, frozen=True)
-class Batch:
+class BatchLimits:
     """The most inputs that one request for embeddings may have, and the most tokens of all of them together, as far as
     they are known.
     """

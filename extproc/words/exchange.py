@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from extproc.words.api import ClientAPI
     from extproc.words.chain import Chain, Skip
     from extproc.words.contract import Service
-    from extproc.words.dialect import Ask, Batch, Endpoint, Report
+    from extproc.words.dialect import Ask, BatchLimits, Endpoint, Report
     from extproc.words.errors import Refusal
     from extproc.words.tries import FailedTry
 
@@ -51,7 +51,7 @@ class RequestHead:
 T = TypeVar("T")
 
 
-class Key(Generic[T]):
+class FeatureKey(Generic[T]):
     """The name under which a feature keeps its part of an exchange, of the type `T`."""
 
     __slots__ = ("name",)
@@ -66,13 +66,13 @@ class Key(Generic[T]):
 class Features(Protocol):
     """The parts that features keep in an exchange. At run time it is a dict; each key tells the type of its value."""
 
-    def __contains__(self, key: Key[Any], /) -> bool: ...
+    def __contains__(self, key: FeatureKey[Any], /) -> bool: ...
 
-    def __getitem__(self, key: Key[T], /) -> T: ...
+    def __getitem__(self, key: FeatureKey[T], /) -> T: ...
 
-    def __setitem__(self, key: Key[T], value: T, /) -> None: ...
+    def __setitem__(self, key: FeatureKey[T], value: T, /) -> None: ...
 
-    def get(self, key: Key[T], /) -> T | None: ...
+    def get(self, key: FeatureKey[T], /) -> T | None: ...
 
     def copy(self) -> Features: ...
 
@@ -242,7 +242,7 @@ class Target:
     api: str = ""  # the dialect that chat requests are translated into; empty: the provider's usual
     hosted_tools: str = "refuse"  # or drop: tools that only the provider of the client's API runs
     changes: Changes = ()  # changes to fields of the request
-    batch: Batch | None = None  # the provider's limits of one request with several inputs; None: those of its API
+    batch: BatchLimits | None = None  # the provider's limits of one request with several inputs; None: those of its API
     known_output: int | None = None  # the most it can write, as its provider documents it
     match: tuple[tuple[str, Callable[[str], bool]], ...] = ()  # conditions on facts of the request
     tells_cost: bool = False  # its provider's answers tell their cost

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from extproc.words.exchange import Exchange, Key
+from extproc.words.exchange import Exchange, FeatureKey
 
 LABELS = ("run", "session")
 """Labels that name a run, the first one first. `attribution.session` are headers that set the second."""
-NAMED: Key[str] = Key("run")
+NAMED: FeatureKey[str] = FeatureKey("run")
 """A `traceparent` in the message itself, as MCP has it in `_meta`."""
 _PARTS = 4  # of a traceparent: version, trace, span, flags
 _TRACE = 32  # hexadecimal digits

@@ -65,7 +65,7 @@ class Called:
 
 
 @dataclass(slots=True, frozen=True)
-class Part:
+class ArgumentPart:
     """A part of a call whose arguments come value by value. `channel` is that of the choice: its calls follow each
     other, and a part without the name of a tool continues the latest call.
     """

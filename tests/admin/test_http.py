@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse
 from extproc.operate.admin.api import admin_app
 from extproc.operate.admin.doors import HTTPThread, LoopErrors
 from extproc.operate.admin.failures import Failures
-from extproc.operate.admin.http import CONNECTIONS, Gate, Server, status_app
+from extproc.operate.admin.http import CONNECTIONS, Gate, HttpServer, status_app
 from tests.admin.fakes import FakeSources
 
 
@@ -115,7 +115,7 @@ def test_a_stop_closes_the_connection_of_an_answer_that_does_not_end():
 @pytest.mark.parametrize("turns", range(8))
 async def test_connections_that_come_with_the_end_are_closed(telemetry, turns):
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
-        server = Server(status_app(telemetry, str, str), listener)
+        server = HttpServer(status_app(telemetry, str, str), listener)
         at = listener.getsockname()
         clients = [stack.enter_context(socket.create_connection(at)) for _ in range(4)]
         ended = asyncio.create_task(server.run_until_ended())

@@ -13,7 +13,7 @@ import pytest
 from extproc.money.ledger import LedgerError, open_ledger
 from extproc.operate.admin.api import admin_app
 from extproc.operate.admin.guard import Principal
-from extproc.operate.admin.sessions import Begun, Seal, Session
+from extproc.operate.admin.sessions import CookieSeal, Session, SignIn
 from extproc.operate.admin.signon import SESSION, SignOn
 from extproc.operate.reports.desk import Desk as OperatorsDesk
 from extproc.settings.signon import OIDCSettings
@@ -320,16 +320,16 @@ def test_cookies_are_those_of_the_same_settings(settings, monkeypatch):
     monkeypatch.setenv("TOKEN", "t" * 32)
     token = Secret("env", "TOKEN")
     session = Session("id", Principal("z\ud800" * 100, "viewer", session=True), 1.0, 2.0)
-    seal = Seal(settings, [settings.client_secret, token])
+    seal = CookieSeal(settings, [settings.client_secret, token])
     cookie = seal.session(session)
-    assert Seal(settings, [settings.client_secret, token]).read_session(cookie) == session
+    assert CookieSeal(settings, [settings.client_secret, token]).read_session(cookie) == session
     assert seal.read_begun(cookie) is None  # each kind has a key of its own
-    assert seal.read_session(seal.begun(Begun("s", "", 9.0))) is None
+    assert seal.read_session(seal.begun(SignIn("s", "", 9.0))) is None
     for other in (
-        Seal(settings, [settings.client_secret]),
-        Seal(settings, []),  # a key of the process
-        Seal(settings, [settings.client_secret, Secret("env", "NONE")]),
-        Seal(settings.model_copy(update={"admins": ["other"]}), [settings.client_secret, token]),
+        CookieSeal(settings, [settings.client_secret]),
+        CookieSeal(settings, []),  # a key of the process
+        CookieSeal(settings, [settings.client_secret, Secret("env", "NONE")]),
+        CookieSeal(settings.model_copy(update={"admins": ["other"]}), [settings.client_secret, token]),
     ):
         assert other.read_session(cookie) is None
         assert other.read_session(other.session(session)) == session
@@ -368,7 +368,7 @@ def test_cookies_stay_good_while_the_file_of_a_secret_is_away(settings, tmp_path
     file.write_text("t" * 32)
     given = [settings.client_secret, Secret("file", str(file))]
     session = Session("id", Principal("zoe", "viewer", session=True), 1.0, 2.0)
-    seal = Seal(settings, given)
+    seal = CookieSeal(settings, given)
     cookie = seal.session(session)
     file.unlink()
     assert seal.read_session(cookie) == session

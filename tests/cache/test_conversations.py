@@ -6,8 +6,8 @@ import json
 import pytest
 
 from extproc.cache.answers import Answers
-from extproc.cache.conversations import TURN, KeepTurn, Turn, Turns
-from extproc.cache.entry import Open
+from extproc.cache.conversations import TURN, KeepTurn, KeptTurns, Turn
+from extproc.cache.entry import NoSeal
 from extproc.cache.settings import ConversationSettings
 from extproc.cache.stores.memory import MemoryStore
 from extproc.dialects import by_path
@@ -24,7 +24,7 @@ KEPT = {"type": "reasoning", "id": "rs_2", "summary": []}
 
 @pytest.fixture
 def turns():
-    return Turns(Answers(MemoryStore(1 << 20), b"secret" * 8, Open()), ConversationSettings())
+    return KeptTurns(Answers(MemoryStore(1 << 20), b"secret" * 8, NoSeal()), ConversationSettings())
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from extproc.cli._explain import Question, explain
+from extproc.cli._explain import ExplainedRequest, explain
 from extproc.exchange.gateway import GatewayStream
 from extproc.exchange.pipeline import build
 from extproc.exchange.services import Services
@@ -73,7 +73,7 @@ async def told(settings, body, text="", **question):
     """The rows of the explanation as (label, text), and whether the request is forwarded."""
     if not {"consumer", "key"} & set(question):
         question["consumer"] = "ci-bot"
-    explanation = await explain(settings(SETTINGS + text), Question(body, **question))
+    explanation = await explain(settings(SETTINGS + text), ExplainedRequest(body, **question))
     rows, label = [], ""
     for line in explanation.lines:
         label = line[:11].strip() or label
@@ -95,7 +95,7 @@ def words(lines):
 async def test_a_forwarded_request_is_explained(settings):
     body = chat("split", stream=True, tools=[{"type": "function"}], n=2, max_tokens=50)
     explanation = await explain(
-        settings(SETTINGS + GUARDED + LIMITED), Question(body, consumer="ci-bot", labels={"Run": "r1"})
+        settings(SETTINGS + GUARDED + LIMITED), ExplainedRequest(body, consumer="ci-bot", labels={"Run": "r1"})
     )
     assert explanation.forwarded
     assert list(explanation.lines) == [
@@ -169,7 +169,7 @@ async def test_the_api_of_a_model_that_reasons_is_shown(settings):
         ("gpt-5.4, api: openai_chat", "is made a request of openai_chat"),
     ):
         found = settings(text.replace("{provider: a, max_output_tokens: 100}", f"{{provider: a, model: {model}}}"))
-        question = Question(json.dumps(body).encode(), path="/v1/messages", consumer="ci-bot")
+        question = ExplainedRequest(json.dumps(body).encode(), path="/v1/messages", consumer="ci-bot")
         lines = words((await explain(found, question)).lines)
         assert [line for line in lines if line.endswith(told)], lines
 
@@ -220,7 +220,7 @@ async def test_a_target_reached_in_two_ways_is_shown_once(settings):
     text = "virtual_models: {one: {targets: [{model: m}]}, two: {targets: [{model: one}, {model: m}, {model: n}]}}"
     rest = "\n".join(line for line in SETTINGS.splitlines() if not line.startswith(("virtual_models", "auth")))
     rest = rest[: rest.index("  chain:")] + "auth: {required: false}\n" + text
-    explanation = await explain(settings(rest), Question(chat("two")))
+    explanation = await explain(settings(rest), ExplainedRequest(chat("two")))
     assert any(
         line.split() == ["not", "tried", "m", "a/m", "the", "same", "as", "one", "above"] for line in explanation.lines
     )
@@ -356,7 +356,7 @@ async def test_a_question_without_a_valid_consumer_is_refused(settings, question
 @pytest.mark.parametrize("consumer", [None, "anonymous"])
 async def test_the_consumer_is_anonymous_where_no_key_is_required(settings, consumer):
     open_door = SETTINGS.replace("required: true", "required: false")
-    explanation = await explain(settings(open_door), Question(chat("m"), consumer=consumer))
+    explanation = await explain(settings(open_door), ExplainedRequest(chat("m"), consumer=consumer))
     assert "consumer   anonymous: may use it" in explanation.lines
 
 
@@ -396,7 +396,7 @@ budgets:
 
 
 async def test_money_is_shown_in_usd(settings):
-    found = await explain(settings(MONEY), Question(chat("m", max_tokens=1000)))
+    found = await explain(settings(MONEY), ExplainedRequest(chat("m", max_tokens=1000)))
     held = (len(chat("m", max_tokens=1000)) + 2000) / 1e6
     assert [line for line in found.lines if " USD " in line] == [
         f"budgets    month (shared by all): holds at most {held:f} USD of 500 USD per month",
@@ -406,7 +406,7 @@ async def test_money_is_shown_in_usd(settings):
 
 async def test_a_refused_unknown_price_is_reported(settings):
     text = MONEY.replace(", price: {input: 1, output: 2}", "") + "unknown_price: refuse\n"
-    found = await explain(settings(text), Question(chat("m")))
+    found = await explain(settings(text), ExplainedRequest(chat("m")))
     assert not found.forwarded
     assert any("it needs a `price`" in line for line in found.lines)
 

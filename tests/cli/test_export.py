@@ -141,7 +141,7 @@ def test_of_many_exports_at_once_one_counts(url, place):
     options, files = place
     target = dict(zip(options[::2], options[1::2], strict=True))
     where = _export.place_of(str(target["--to"]), "", target.get("--endpoint", ""))
-    asked = _export.Asked(_export.Gateway(url), "main")
+    asked = _export.Asked(_export.AdminClient(url), "main")
     done = []
     threads = [
         threading.Thread(target=lambda: done.append(_export.export(asked, date(2026, 11, 2), "focus", where)))

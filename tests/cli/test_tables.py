@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.cli._admin import Gateway
+from extproc.cli._admin import AdminClient
 from extproc.cli._tables import budgets_table, money, safe, table, usage_table
 from extproc.operate.admin.api import admin_app
 from extproc.operate.admin.doors import HTTPThread
@@ -191,7 +191,7 @@ def test_control_characters_in_a_label_do_not_reach_the_terminal():
 
 
 def test_an_answer_that_is_not_the_gateways_is_reported(monkeypatch):
-    gateway = Gateway("http://127.0.0.1:1")
+    gateway = AdminClient("http://127.0.0.1:1")
     for text in ("<html>", "[]", "3", ""):
         monkeypatch.setattr(gateway, "text", lambda *_, text=text: text)
         with pytest.raises(ValueError, match="is not the admin API"):

@@ -33,7 +33,7 @@ def test_a_signal_within_the_start_of_a_process_leaves_none_behind(tmp_path: Pat
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(subprocess.Popen, "_execute_child", interrupted)
-    children: list[up.Child] = []
+    children: list[up.Launched] = []
     with pytest.raises(KeyboardInterrupt):
         up._validate(children, str(binary), tmp_path / "envoy.json")
     _supervise.stop(up._known(children))

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from extproc.upstream.credentials import oauth
-from extproc.upstream.credentials.oauth import Token, TokenError, TokenRequest, ask, fetch, problem, read
+from extproc.upstream.credentials.oauth import OAuthToken, TokenError, TokenRequest, ask, fetch, problem, read
 from extproc.upstream.providers import Credentials
 from tests.outbound.endpoint import drip, drip_the_body, endless, endpoint, raw, reply, silence
 
@@ -194,7 +194,7 @@ def test_valid_credentials_have_no_problem(account):
 
 
 def test_no_secret_is_shown(account):
-    shown = repr((ask(GOOGLE, account(), NOW), ask(ENTRA, CANARY, NOW), Token(CANARY, NOW)))
+    shown = repr((ask(GOOGLE, account(), NOW), ask(ENTRA, CANARY, NOW), OAuthToken(CANARY, NOW)))
     assert CANARY not in shown
     assert "assertion" not in shown
 
@@ -217,7 +217,7 @@ def grant(**fields):
     ],
 )
 def test_a_token_is_valid_for_its_stated_time_within_a_bound(fields, seconds):
-    assert read(200, grant(**fields), NOW) == Token("token-1", NOW + seconds)
+    assert read(200, grant(**fields), NOW) == OAuthToken("token-1", NOW + seconds)
 
 
 @pytest.mark.parametrize(
@@ -286,14 +286,14 @@ async def outcome(monkeypatch, address):
 async def test_a_token_is_fetched_with_get(monkeypatch):
     with endpoint(reply(grant())) as (address, asked):
         monkeypatch.setenv("GCE_METADATA_HOST", address)
-        assert await fetch(METADATA, "metadata", NOW) == Token("token-1", NOW + 3600)
+        assert await fetch(METADATA, "metadata", NOW) == OAuthToken("token-1", NOW + 3600)
     [(method, path, headers, _)] = asked
     assert (method, path.rpartition("/")[2], headers["metadata-flavor"]) == ("GET", "token", "Google")
 
 
 async def test_a_token_is_fetched_with_a_form(account):
     with endpoint(reply(grant())) as (address, asked):
-        assert await fetch(GOOGLE, account(token_uri=f"http://{address}/token?alt=1"), NOW) == Token(
+        assert await fetch(GOOGLE, account(token_uri=f"http://{address}/token?alt=1"), NOW) == OAuthToken(
             "token-1", NOW + 3600
         )
     [(method, path, headers, body)] = asked

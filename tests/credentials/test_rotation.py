@@ -13,7 +13,7 @@ from extproc.settings import checks
 from extproc.settings.config import parse
 from extproc.settings.document import ConfigError
 from extproc.upstream.credentials import oauth, rotation
-from extproc.upstream.credentials.oauth import Token, TokenError
+from extproc.upstream.credentials.oauth import OAuthToken, TokenError
 from extproc.upstream.credentials.rotation import Keeper, holds, secret_file, secret_name, watch, write_secret
 from extproc.upstream.providers import Credential
 
@@ -60,7 +60,7 @@ class World:
             answer = 3600.0
         if isinstance(answer, BaseException):
             raise answer
-        return Token(f"{CANARY}-token-{len(self.asked)}", now + answer)
+        return OAuthToken(f"{CANARY}-token-{len(self.asked)}", now + answer)
 
     async def look(self, settings=None) -> bool:
         """Two checks of the keeper: the first asks, the second sees the answer."""

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from extproc.upstream.credentials.oauth import Token, TokenError
-from extproc.upstream.credentials.tokens import Tokens
+from extproc.upstream.credentials.oauth import OAuthToken, TokenError
+from extproc.upstream.credentials.tokens import CloudToken
 from extproc.upstream.providers import Credentials
 
 SETTINGS = {"azure": {"tenant": "acme", "client_id": "app", "client_secret": "env:ENTRA_SECRET"}}
@@ -19,7 +19,7 @@ class Cloud:
         monkeypatch.setenv("ENTRA_SECRET", "secret")
         self.now, self.asked, self.error, self.release = 1000.0, 0, None, asyncio.Event()
         self.release.set()
-        self.tokens = Tokens(
+        self.tokens = CloudToken(
             "guardrail g", Credentials.model_validate(SETTINGS), fetch=self.fetch, clock=lambda: self.now
         )
 
@@ -29,7 +29,7 @@ class Cloud:
         await self.release.wait()
         if self.error is not None:
             raise self.error
-        return Token(f"token-{self.asked}", now + 3600)
+        return OAuthToken(f"token-{self.asked}", now + 3600)
 
     async def get(self, seconds=5.0):
         return await self.tokens.get(time.monotonic() + seconds)

@@ -37,15 +37,15 @@ class Endpoint(NamedTuple):
     def dialect(self) -> str:
         return self.api.name
 
-    def answer(self, question: Question) -> shared.Answer:
+    def answer(self, question: Question) -> shared.MockAnswer:
         answer, faults = self.asked(question), odd(question.faults)
         if answer.events is None or faults.garbage or faults.badjson:
-            return shared.Answer(answer.document)
+            return shared.MockAnswer(answer.document)
         events, framing = answer.events, FRAMINGS[answer.framing]
         if faults.errorevent is not None:
             refused = Refused(500, "A fault was asked for: errorevent.", code="mock_fault")
             events = chain(islice(events, faults.errorevent), [self.api.failure(refused, faults.errorevent)])
-        return shared.Answer(None, framing.frame(events, faults), answer.length, framing.headers)
+        return shared.MockAnswer(None, framing.frame(events, faults), answer.length, framing.headers)
 
     def error(self, refused: Refused) -> tuple[Json, Headers]:
         return self.api.error(refused), self.api.error_headers(refused)

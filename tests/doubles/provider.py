@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from extproc.upstream.mock.endpoints import Answer, Endpoint, Headers, Json, Options
+from extproc.upstream.mock.endpoints import Headers, Json, MockAnswer, MockEndpoint, Options
 from extproc.upstream.mock.faults import Faults as SharedFaults
-from extproc.upstream.mock.provider import JSON, Mock, Reply, Seen
+from extproc.upstream.mock.provider import JSON, LoggedRequest, Mock, Reply
 from tests.doubles import files, forms, responses_stored
 from tests.doubles.credentials import Asked, Keys
 from tests.doubles.faults import NONE, Faults, odd, padded, parse
@@ -38,11 +38,11 @@ class Double(Mock):
         found = {name: os.environ[name] for name in AWS_SECRETS if os.environ.get(name)}
         self._keys = Keys(options.api_key, found if "AWS_SECRET_ACCESS_KEY" in found else {})
 
-    def _find(self, path: str) -> tuple[Endpoint | None, str]:
+    def _find(self, path: str) -> tuple[MockEndpoint | None, str]:
         found, model = find(path)
-        return found and Endpoint(found.dialect, found.answer, found.error), model
+        return found and MockEndpoint(found.dialect, found.answer, found.error), model
 
-    def _document(self, _seen: Seen, body: bytes, model: str) -> Json:
+    def _document(self, _seen: LoggedRequest, body: bytes, model: str) -> Json:
         form = forms.decoded(_seen.headers, body)
         return super()._document(_seen, body, model) if form is None else form
 
@@ -52,13 +52,13 @@ class Double(Mock):
             found = files.call(self._name, method, path)
         return super()._listing(method, path, known=known) if found is None else found
 
-    def _admit(self, seen: Seen, body: bytes) -> None:
+    def _admit(self, seen: LoggedRequest, body: bytes) -> None:
         path, _, query = seen.path.partition("?")
         endpoint, _ = find(path)
         asked = Asked(seen.method, path, query, seen.headers, body)
         (endpoint.api if endpoint else OPENAI).admit(self._keys, asked)
 
-    def _play(self, answer: Answer, seen: Seen, faults: SharedFaults) -> Reply:
+    def _play(self, answer: MockAnswer, seen: LoggedRequest, faults: SharedFaults) -> Reply:
         if answer.events is not None and odd(faults).gzip:
             answer = answer._replace(events=_zipped(answer.events))
         return super()._play(answer, seen, faults)

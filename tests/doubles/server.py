@@ -23,7 +23,7 @@ class Options(endpoints.Options):
     tls_delay: float = 0.0  # seconds before the handshake
 
 
-class Connection(connection.Connection):
+class Connection(connection.MockConnection):
     """A connection that can write every byte separately."""
 
     async def _send(self, event: bytes, faults: Faults) -> None:
@@ -79,7 +79,7 @@ class LateTls:
         self.sockets[0].close()
 
 
-class Server(connection.Server):
+class Server(connection.MockServer):
     """A double that is listening."""
 
     connection = Connection

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from extproc.envoy.envoy_config.dynamic import make
-from extproc.envoy.resources import Ask, Made
+from extproc.envoy.resources import Made, ResourceQuery
 from extproc.settings import bound
 from extproc.settings.config import parse
 from extproc.wire.outbound.helper import Helper
@@ -89,7 +89,7 @@ def test_a_changed_try_gets_a_name_of_its_own_and_the_others_keep_theirs():
 
 def test_the_process_that_makes_them_answers_the_same():
     text = BASE + OTHERS[6]
-    ask = Ask(text, BASE + "stores: {counters: 'memory:'}", "/s", None, make(parse(BASE), BASE, "/s"))
+    ask = ResourceQuery(text, BASE + "stores: {counters: 'memory:'}", "/s", None, make(parse(BASE), BASE, "/s"))
     helper = Helper([sys.executable, "-m", "extproc.envoy.server.making"], within=60)
     made = helper.ask(msgspec.json.encode(ask))
     helper.end()

@@ -17,7 +17,7 @@ LIMITS = {"depth": DEPTH, "nodes": 1_000_000, "text": 1 << 20}
 
 def read(body, size=slices.SLICE, **limits):
     with mock.patch.object(slices, "SLICE", size):
-        reader = slices.Reader(body, **LIMITS | limits)
+        reader = slices.SlicedReader(body, **LIMITS | limits)
         for _ in reader.read():
             assert True, "others have their turn"
         return reader.root
@@ -163,7 +163,7 @@ def test_values_are_counted_before_they_are_decoded():
     body = b"[" + b"{}," * 999 + b"{}]"
     assert len(read(body, 64, nodes=1001)) == 1000
     assert "more than 1000 values" in refused(body, 64, nodes=1000)
-    reader = slices.Reader(b"[" + b"{}," * 100_000 + b"{}]", depth=DEPTH, nodes=1000, text=100)
+    reader = slices.SlicedReader(b"[" + b"{}," * 100_000 + b"{}]", depth=DEPTH, nodes=1000, text=100)
     with pytest.raises(InvalidJSON):
         list(reader.read())
     assert reader.root is None
@@ -206,7 +206,7 @@ def test_too_much_between_two_commas_is_refused():
 
 
 def test_nothing_keeps_a_body_that_was_read():
-    reader = slices.Reader(b'["' + b"a" * 300_000 + b'"]', **LIMITS)
+    reader = slices.SlicedReader(b'["' + b"a" * 300_000 + b'"]', **LIMITS)
     for _ in reader.read():
         pass
     gone = weakref.ref(reader)
@@ -232,7 +232,7 @@ def test_a_byte_order_mark_is_refused_by_name():
 )
 def test_no_step_is_a_large_part_of_the_work(body):
     """In bytes: each step reads a slice at most, so the number of steps follows the size."""
-    steps = slices.Reader(body, depth=128, nodes=10_000_000, text=64 << 20).read()
+    steps = slices.SlicedReader(body, depth=128, nodes=10_000_000, text=64 << 20).read()
     count = 0
     try:
         for _ in steps:

@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import msgspec
 
-from extproc.access.auth.access import Grants
+from extproc.access.auth.access import ToolGrants
 from extproc.tools.mcp.call import CALL, CALLS, LEGACY, MODERN, Call
-from extproc.tools.mcp.catalogue import Catalogue, Entry
+from extproc.tools.mcp.catalogue import Catalogue, Definition
 from extproc.tools.mcp.eras import request_for
 from extproc.tools.mcp.forward import FindServer
 from extproc.tools.mcp.policy import Policy
 from extproc.tools.mcp.profiles import Profiles
-from extproc.tools.mcp.servers import Server
+from extproc.tools.mcp.servers import McpServer
 from extproc.tools.mcp.settings import MCPSettings
 from extproc.tools.mcp.stages import ParseRPC
 from extproc.wire.framing import rpc
@@ -33,8 +33,8 @@ SETTINGS = MCPSettings.model_validate(
 PARSE = ParseRPC(SETTINGS, DEPTH, NODES, lambda _exchange, _size: None)
 
 
-def _entry(kind: Any, name: str) -> Entry:
-    return Entry(kind, "s", name, {"name": msgspec.Raw(msgspec.json.encode(name))}, ((("text",), "text"),))
+def _entry(kind: Any, name: str) -> Definition:
+    return Definition(kind, "s", name, {"name": msgspec.Raw(msgspec.json.encode(name))}, ((("text",), "text"),))
 
 
 _OFFERED: Any = {"tools": "echo", "prompts": "greet", "resources": "test://one", "templates": "test://{id}"}
@@ -44,7 +44,7 @@ _CATALOGUE = Catalogue(
     capabilities={kind: {} for kind in _OFFERED},
     entries={kind: {name: _entry(kind, name)} for kind, name in _OFFERED.items()},
 )
-_SERVER = Server("s", cast("Any", None))
+_SERVER = McpServer("s", cast("Any", None))
 _SERVER.learn(_CATALOGUE, SETTINGS.limits.tools)
 _SERVERS: Any = SimpleNamespace(
     generation=1,
@@ -54,7 +54,7 @@ _SERVERS: Any = SimpleNamespace(
 _UNTAINTED: Any = SimpleNamespace(tools=lambda _exchange: ())
 _POLICY = Policy(SETTINGS)
 FIND = FindServer(SETTINGS, Profiles(SETTINGS, _SERVERS, _POLICY, _UNTAINTED), _SERVERS, _POLICY)
-CONSUMER = SimpleNamespace(tools=Grants([Patterns(["*"])]))
+CONSUMER = SimpleNamespace(tools=ToolGrants([Patterns(["*"])]))
 _CALL = {
     "name": "s__echo",
     "arguments": {"text": "é", "list": [1, 2.5, None, {"a": True}]},
@@ -131,7 +131,7 @@ def _leads(exchange: Any, call: Call) -> None:
         assert edits.keys() <= {"id", "params._meta", "params.name", "params.uri", "params.ref"}
 
 
-def _means_the_same(found: rpc.Message, tree: Any) -> None:
+def _means_the_same(found: rpc.RpcMessage, tree: Any) -> None:
     assert isinstance(tree, dict)
     assert found.tree == tree
     assert tree["jsonrpc"] == "2.0"

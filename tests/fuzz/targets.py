@@ -24,7 +24,7 @@ import yaml
 from extproc.dialects import client_apis, provider_apis
 from extproc.envoy.server import access_log, wire
 from extproc.exchange.parsing import OWN_PATHS
-from extproc.exchange.translation.translate import Stream, Translation
+from extproc.exchange.translation.translate import TranslatedStream, Translation
 from extproc.settings import checks, config
 from extproc.settings.document import ConfigError
 from extproc.wire.framing import EMPTY, slices
@@ -111,7 +111,7 @@ def _own_reading(body: bytes) -> str | None:
 
 def _sliced_reading(body: bytes, size: int) -> tuple[str | None, str]:
     with mock.patch.object(slices, "SLICE", size):
-        reader = slices.Reader(body, depth=DEPTH, nodes=1 << 20, text=1 << 20)
+        reader = slices.SlicedReader(body, depth=DEPTH, nodes=1 << 20, text=1 << 20)
         try:
             for _ in reader.read():
                 pass
@@ -294,7 +294,7 @@ def answer(data: bytes) -> None:
         except Refusal as refusal:
             _check_refusal(refusal, 502)
     stream = translation.stream(translation.api.able.stream_type, event_limit=1 << 20, body_limit=1 << 20)
-    assert isinstance(stream, Stream)
+    assert isinstance(stream, TranslatedStream)
     if "amazon" in translation.api.able.stream_type:
         sent = b"".join(encode(_frame_headers(event), payload) for event, payload in zip(events, payloads, strict=True))
     else:

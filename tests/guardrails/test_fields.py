@@ -20,7 +20,7 @@ from openai.types.responses import response_create_params as responses_request
 from pydantic import BaseModel
 
 from extproc.dialects import client_apis
-from extproc.words.said import Called, Part, Piece
+from extproc.words.said import ArgumentPart, Called, Piece
 from tests.guardrails.test_splits import play
 from tests.guardrails.test_streamed_forms import SECRET, pieces, settings, sse
 
@@ -131,7 +131,7 @@ def said(dialect, event):
     for one in client_apis()[dialect].said(event):
         if isinstance(one, Called):
             yield f"{one.tool} {one.arguments}"
-        elif isinstance(one, Part):
+        elif isinstance(one, ArgumentPart):
             yield from (piece.value for piece in (one.tool, *(each for _, _, each in one.values)) if piece is not None)
         elif isinstance(one, Piece):
             yield one.value

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from extproc.guardrails import _schema
-from extproc.guardrails._schema import Schema, SchemaError
+from extproc.guardrails._schema import Schema, UncheckableSchemaError
 from extproc.guardrails.json_schema import JSONSchemaSettings
 from tests.guardrails.streams import PATHS, PROVIDER, Played, heard, request, stream
 from tests.guardrails.test_output import asking
@@ -117,7 +117,7 @@ def test_a_finding_is_the_keyword():
     ],
 )
 def test_a_schema_that_cannot_be_checked_is_refused(schema):
-    with pytest.raises(SchemaError):
+    with pytest.raises(UncheckableSchemaError):
         Schema(schema, strict=True, patterns=True)
     with pytest.raises(ValidationError):
         JSONSchemaSettings(name="g", kind="json_schema", schema=schema)
@@ -128,7 +128,7 @@ def test_a_large_or_deep_schema_is_refused():
     for _ in range(200):
         deep = {"items": deep}
     for schema in (deep, {"anyOf": [{"const": number} for number in range(20_001)]}):
-        with pytest.raises(SchemaError):
+        with pytest.raises(UncheckableSchemaError):
             Schema(schema, strict=False, patterns=False)
 
 

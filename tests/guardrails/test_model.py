@@ -6,7 +6,7 @@ import math
 import pytest
 
 from extproc.guardrails import _model
-from extproc.guardrails._model import Model, ModelError, places, tokens
+from extproc.guardrails._model import LinearModel, ModelError, places, tokens
 
 NAMES = [path.stem for path in sorted(_model.FOLDER.glob("*.npz"))]
 
@@ -16,12 +16,12 @@ def test_weights_that_were_changed_are_refused(name, tmp_path, monkeypatch):
     for path in _model.FOLDER.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     monkeypatch.setattr(_model, "FOLDER", tmp_path)
-    Model(name)
+    LinearModel(name)
     data = bytearray((tmp_path / f"{name}.npz").read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / f"{name}.npz").write_bytes(data)
     with pytest.raises(ModelError):
-        Model(name)
+        LinearModel(name)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -33,7 +33,7 @@ def test_sources_and_licences_are_named_and_the_file_is_small(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_window_scores_as_its_tokens_do(name):
-    model = Model(name)
+    model = LinearModel(name)
     words = tokens("The quick brown fox jumps over the lazy dog, and nothing else happens here today.")
     sums = model.sums(words)
     scores, starts = model.windows(sums, 8)
@@ -53,6 +53,6 @@ def test_tokens_and_their_places():
 
 def test_kept_tokens_do_not_grow_without_bound(monkeypatch):
     monkeypatch.setattr(_model, "_MOST_KEPT", 100)
-    model = Model(NAMES[0])
+    model = LinearModel(NAMES[0])
     model.sums([f"word{number}" for number in range(1000)])
     assert len(model._kept) <= 100

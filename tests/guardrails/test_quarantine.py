@@ -9,7 +9,7 @@ from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from extproc.dialects import client_apis
-from extproc.guardrails._results import OVERHEAD, Kept, Results
+from extproc.guardrails._results import OVERHEAD, KeptResult, Results
 from extproc.guardrails.quarantine import QuestionSettings, _bound
 from extproc.settings.checks import doubts
 from extproc.settings.document import ConfigError
@@ -275,7 +275,7 @@ def test_results_are_kept_for_a_time_and_up_to_a_size():
     now = [0.0]
     results = Results(3 * OVERHEAD, lambda: now[0])
     for name in "abcd":
-        results.keep(name, Kept("c", "t", "", "", 0), 10)
+        results.keep(name, KeptResult("c", "t", "", "", 0), 10)
     assert [results.find(name, "c") is not None for name in "abcd"] == [False, True, True, True]
     assert results.size == 3 * OVERHEAD
     results.keep("b", results.find("b", "c"), 20)
@@ -283,7 +283,7 @@ def test_results_are_kept_for_a_time_and_up_to_a_size():
     now[0] = 15.0
     assert [results.find(name, "c") is not None for name in "bcd"] == [True, False, False]
     assert results.size == OVERHEAD
-    results.keep("large", Kept("c", "t", "x" * 3000, "", 0), 10)
+    results.keep("large", KeptResult("c", "t", "x" * 3000, "", 0), 10)
     assert results.find("large", "c") is None
 
 

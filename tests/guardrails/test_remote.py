@@ -229,7 +229,7 @@ async def test_without_a_token_nothing_is_asked(world, service, monkeypatch):
     async def get(tokens, deadline):
         raise TokenError("refused", "CANARY")
 
-    monkeypatch.setattr("extproc.upstream.credentials.tokens.Tokens.get", get)
+    monkeypatch.setattr("extproc.upstream.credentials.tokens.CloudToken.get", get)
     entra = "credentials: {azure: {tenant: acme, client_id: app, client_secret: env:SERVICE_KEY}}"
     kind = KINDS["azure_content_safety"].replace("key: env:SERVICE_KEY", entra)
     for failure, status in (("closed", 503), ("open", None)):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import pytest
 
 from extproc.money.ledger import check_ledger, doubt_ledger, open_ledger
-from extproc.money.ledger.url import LedgerURL, Server, parse
+from extproc.money.ledger.url import LedgerURL, PostgresServer, parse
 from extproc.words.values import Secret
 
 
 def test_urls_are_read():
     assert parse("memory:") == LedgerURL()
     assert parse("sqlite:data/ledger.db") == LedgerURL(path="data/ledger.db")
-    assert parse("postgresql://me@db.internal/usage") == LedgerURL(server=Server("db.internal", 5432, "usage", "me"))
+    assert parse("postgresql://me@db.internal/usage") == LedgerURL(
+        server=PostgresServer("db.internal", 5432, "usage", "me")
+    )
     given = parse("postgresql://a%40b@db:6432/us%20age?password=env:PW&sslmode=verify-full&sslrootcert=/ca.pem")
-    assert given.server == Server("db", 6432, "us age", "a@b", Secret("env", "PW"), "verify-full", "/ca.pem")
-    assert parse("postgresql://me@/usage?host=/run/pg").server == Server("/run/pg", 5432, "usage", "me")
+    assert given.server == PostgresServer("db", 6432, "us age", "a@b", Secret("env", "PW"), "verify-full", "/ca.pem")
+    assert parse("postgresql://me@/usage?host=/run/pg").server == PostgresServer("/run/pg", 5432, "usage", "me")
 
 
 @pytest.mark.parametrize(

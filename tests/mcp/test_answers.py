@@ -6,16 +6,16 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from extproc.access.auth import Grants
+from extproc.access.auth import ToolGrants
 from extproc.stores.memory import MemoryCounters
 from extproc.tools.mcp.answers import AnswerLists, Era
 from extproc.tools.mcp.call import CALL, Call
-from extproc.tools.mcp.catalogue import Catalogue, Entry
+from extproc.tools.mcp.catalogue import Catalogue, Definition
 from extproc.tools.mcp.names import LONGEST
 from extproc.tools.mcp.policy import Policy
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.servers import Servers
-from extproc.tools.mcp.sessions import Ended
+from extproc.tools.mcp.sessions import EndedSessions
 from extproc.tools.mcp.settings import MCPSettings
 from extproc.tools.mcp.stages import ParseRPC
 from extproc.wire.framing import rpc
@@ -30,13 +30,13 @@ UNTAINTED = SimpleNamespace(tools=lambda _exchange: ())
 
 
 def entry(name):
-    return Entry(
+    return Definition(
         "tools", "a", name, {"name": msgspec.Raw(json.dumps(name).encode()), "inputSchema": msgspec.Raw(b"{}")}
     )
 
 
 def instructions(text, server="a"):
-    return Entry("instructions", server, "instructions", {"instructions": msgspec.Raw(json.dumps(text).encode())})
+    return Definition("instructions", server, "instructions", {"instructions": msgspec.Raw(json.dumps(text).encode())})
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def made():
 
 def exchange(made, message, profile="one", **headers):
     call = Call(profile, made.settings.profiles[profile])
-    consumer = SimpleNamespace(name="bob", tools=Grants([Patterns(["*"])]))
+    consumer = SimpleNamespace(name="bob", tools=ToolGrants([Patterns(["*"])]))
     head = RequestHead("POST", "", {name.replace("_", "-"): value for name, value in headers.items()})
     body = message if isinstance(message, bytes) else json.dumps({"jsonrpc": "2.0", **message}).encode()
     found = new_exchange("id", head)
@@ -71,7 +71,7 @@ async def asked(made, message, profile="one", **headers):
     """The answer to a message: its parsed body and its headers."""
     sent = exchange(made, message, profile, **headers)
     ParseRPC(made.settings, 32, 1000, lambda _exchange, _size: None)(sent)
-    await Era(made.servers, Ended(MemoryCounters(), 60.0))(sent)
+    await Era(made.servers, EndedSessions(MemoryCounters(), 60.0))(sent)
     reply = await AnswerLists(made.profiles, made.servers)(sent)
     return (json.loads(reply.body) if reply.body else None), reply
 
@@ -113,7 +113,7 @@ async def test_the_new_revision_discovers_lists_and_listens(made):
     listen = {"id": 5, "method": "subscriptions/listen", "params": {"_meta": OWN, "notifications": {}}}
     sent = exchange(made, listen, **modern("subscriptions/listen"))
     ParseRPC(made.settings, 32, 1000, lambda _exchange, _size: None)(sent)
-    await Era(made.servers, Ended(MemoryCounters(), 60.0))(sent)
+    await Era(made.servers, EndedSessions(MemoryCounters(), 60.0))(sent)
     reply = await AnswerLists(made.profiles, made.servers)(sent)
     first, last = [json.loads(line[6:]) for line in reply.body.decode().splitlines() if line.startswith("data: ")]
     assert first["method"] == "notifications/subscriptions/acknowledged"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from extproc.tools.mcp.call import CALL, LEGACY, MODERN, Call
-from extproc.tools.mcp.catalogue import Entry
+from extproc.tools.mcp.catalogue import Definition
 from extproc.tools.mcp.eras import Translate, decoded, encoded, request_for
 from extproc.tools.mcp.servers import ServerSession
 from extproc.tools.mcp.sessions import ClientSession, Sessions
@@ -72,7 +72,7 @@ def test_a_modern_request_to_a_server_with_sessions_gets_an_id_of_its_own_and_lo
 
 def test_a_request_with_a_session_to_a_modern_server_says_what_it_needs():
     headers = ((("region",), "region"), (("in", "zone"), "zone"), (("flag",), "flag"), (("none",), "none"))
-    entry = Entry("tools", "s", "t", {}, headers)
+    entry = Definition("tools", "s", "t", {}, headers)
     arguments = {"region": "eu \u00e9", "in": {"zone": 7}, "flag": True}
     made = call(params={"name": "s__t", "arguments": arguments}, client=LEGACY[1], entry=entry)
     edits, sent = request_for(made, None, "own")

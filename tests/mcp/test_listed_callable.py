@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from extproc.access.auth.access import Grants
+from extproc.access.auth.access import ToolGrants
 from extproc.tools.mcp.call import CALL, Call
-from extproc.tools.mcp.catalogue import Catalogue, Entry
+from extproc.tools.mcp.catalogue import Catalogue, Definition
 from extproc.tools.mcp.policy import Policy
 from extproc.tools.mcp.profiles import Profiles
-from extproc.tools.mcp.servers import Server
+from extproc.tools.mcp.servers import McpServer
 from extproc.tools.mcp.settings import MCPSettings
 from extproc.wire.framing import rpc
 from extproc.words.exchange import Consumer
@@ -27,13 +27,13 @@ ROUNDS = 100  # of ten combinations each
 
 def server(name: str, tools: list[str]) -> Any:
     entries = {
-        tool: Entry(
+        tool: Definition(
             "tools", name, tool, {"name": msgspec.Raw(msgspec.json.encode(tool)), "inputSchema": msgspec.Raw(b"{}")}
         )
         for tool in tools
     }
     kinds: Any = {"tools": entries, "prompts": {}, "resources": {}, "templates": {}}
-    made = Server(name, None)  # type: ignore[arg-type]
+    made = McpServer(name, None)  # type: ignore[arg-type]
     made.learn(Catalogue(True, capabilities={"tools": {}}, entries=kinds), 500)
     return made
 
@@ -79,7 +79,7 @@ def test_a_tool_is_listed_exactly_when_it_can_be_called() -> None:
                 Patterns([f"p/{pattern(chance)}" for _ in range(chance.randint(1, 3))])
                 for _ in range(chance.randint(0, 3))
             ]
-            grants = Grants(lists)
+            grants = ToolGrants(lists)
             exchange = new_exchange("id")
             exchange.features[CALL], exchange.consumer = asked(settings, "x"), Consumer("alice", tools=grants)
             listed = [each["name"] for each in msgspec.json.decode(profiles.listed(exchange, "tools"))]

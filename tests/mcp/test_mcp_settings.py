@@ -2,7 +2,7 @@
 
 import pytest
 
-from extproc.access.auth import Access, Grants
+from extproc.access.auth import Access, ToolGrants
 from extproc.access.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
 from extproc.settings import checks
 from extproc.settings.config import parse
@@ -166,7 +166,7 @@ def test_tools_are_granted_by_every_list_that_names_some_and_by_none_without():
 
 def test_a_profile_is_entered_where_one_of_its_tools_could_be_granted():
     def enters(*lists):
-        return Grants([Patterns(patterns) for patterns in lists]).enters("dev")
+        return ToolGrants([Patterns(patterns) for patterns in lists]).enters("dev")
 
     assert [enters(["dev/*"]), enters(["*"]), enters(["d*"]), enters(["dev/a"]), enters(["*/search"])] == [True] * 5
     assert [enters(), enters([]), enters(["dev"]), enters(["develop/*"]), enters(["ops/*"])] == [False] * 5

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from extproc.access.auth.access import Grants
+from extproc.access.auth.access import ToolGrants
 from extproc.tools.mcp.call import CALL, Call
-from extproc.tools.mcp.catalogue import Catalogue, Entry, LeftOut
+from extproc.tools.mcp.catalogue import Catalogue, Definition, LeftOut
 from extproc.tools.mcp.pins import digest, write
 from extproc.tools.mcp.policy import Policy
 from extproc.tools.mcp.profiles import Profiles
@@ -22,7 +22,7 @@ from tests.exchanges import new_exchange
 
 NAMES = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}
 METHODS = {"tools": "tools/call", "prompts": "prompts/get", "resources": "resources/read"}
-EVERYTHING = Grants([Patterns(["*"])])
+EVERYTHING = ToolGrants([Patterns(["*"])])
 TRUSTED = {"tools": ["search", "x"], "prompts": ["greet"], "resources": ["doc://1"], "templates": ["doc://{id}"]}
 EVIL = {
     "tools": ["search", "other"],
@@ -57,7 +57,7 @@ class World:
         for kind, each in names.items():
             for name in each:
                 fields = {NAMES[kind]: msgspec.Raw(msgspec.json.encode(name))}
-                entries[kind][name] = Entry(kind, server, name, fields)
+                entries[kind][name] = Definition(kind, server, name, fields)
         capabilities = {"tools": {}, "prompts": {}, "resources": {}}
         catalogue = Catalogue(True, capabilities=capabilities, entries=entries, **more)
         self.servers.by_name[server].learn(catalogue, self.settings.limits.tools)

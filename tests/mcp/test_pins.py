@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from extproc.tools.mcp import pins
-from extproc.tools.mcp.catalogue import Entry
+from extproc.tools.mcp.catalogue import Definition
 from extproc.tools.mcp.pins import Pins, changes, digest, digest_of, load, read, write
 
 TOOL = {
@@ -22,7 +22,7 @@ ADD = ("tools", "add")
 def entry(definition, server="github", kind="tools"):
     fields = msgspec.json.decode(json.dumps(definition), type=dict[str, msgspec.Raw])
     name = {"resources": "uri", "templates": "uriTemplate"}.get(kind, "name")
-    return Entry(kind, server, definition.get(name, kind), fields)
+    return Definition(kind, server, definition.get(name, kind), fields)
 
 
 def shuffled(value):

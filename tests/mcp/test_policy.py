@@ -10,7 +10,7 @@ from extproc.guardrails import Audits, GuardInput, Results
 from extproc.stores.memory import MemoryCounters
 from extproc.tools.mcp.call import CALL, Call
 from extproc.tools.mcp.pins import digest, digest_of, write
-from extproc.tools.mcp.policy import GuardCall, Judge, MarkTaint, Policy, ReserveCall
+from extproc.tools.mcp.policy import GuardCall, MarkTaint, Policy, ReserveCall, ToolPolicy
 from extproc.tools.mcp.refusals import JSONRPC
 from extproc.tools.mcp.results import GuardResult
 from extproc.tools.taint import Taint
@@ -61,7 +61,7 @@ class Gateway:
             audits=self.audits,
             named=False,
         )
-        self.judge = Judge(self.policy, self.taint)
+        self.judge = ToolPolicy(self.policy, self.taint)
         self.guard = GuardCall(settings.guardrails, made)
         self.guard_result = GuardResult(settings.guardrails, made)
         self.mark = MarkTaint(settings.mcp, self.taint)

@@ -9,7 +9,7 @@ from extproc.tools.mcp import servers as module
 from extproc.tools.mcp.catalogue import Catalogue
 from extproc.tools.mcp.link import NoEnvoyError, RefusedError, ServerError, SessionGoneError
 from extproc.tools.mcp.servers import Servers, SessionTicket
-from extproc.tools.mcp.sessions import Question
+from extproc.tools.mcp.sessions import ServerQuestion
 from extproc.tools.mcp.settings import MCPSettings
 from tests.mcp.test_catalogue import FakeLink, tool
 
@@ -190,7 +190,7 @@ async def test_servers_come_and_go_with_the_settings(made):
     assert made.by_name["a"] is not kept
     for gone in ("b", "c"):
         made.again(gone)
-        made.refuse(Question(gone, "z", "2025-11-25", 1))
+        made.refuse(ServerQuestion(gone, "z", "2025-11-25", 1))
 
 
 async def test_lists_of_sessions_are_bounded_read_once_at_a_time_and_read_again_when_they_may_differ(made, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
-from extproc.tools.mcp.sessions import QUESTION, Ended, Question, Sessions
+from extproc.tools.mcp.sessions import QUESTION, EndedSessions, ServerQuestion, Sessions
 
 ELICITATION = {"elicitation": {"form": {}}}
 
@@ -79,7 +79,7 @@ def test_sessions_end_by_age():
 async def test_an_ended_session_is_known_to_every_process_that_shares_the_store():
     clock = Clock()
     store, sessions = MemoryCounters(clock), made()
-    here, there = Ended(store, 3600.0), Ended(store, 3600.0)
+    here, there = EndedSessions(store, 3600.0), EndedSessions(store, 3600.0)
     one, other = (sessions.begin("dev/bob", "2025-11-25", {}) for _ in range(2))
     assert await here.add(one)
     assert (await here.has(one), await there.has(one), await there.has(other)) == (True, True, False)
@@ -94,7 +94,7 @@ async def test_an_ended_session_is_known_to_every_process_that_shares_the_store(
 
 
 async def test_without_the_store_sessions_go_on_and_none_is_ended():
-    ended = Ended(Away(), 3600.0)
+    ended = EndedSessions(Away(), 3600.0)
     session = made().begin("dev/bob", "2025-11-25", {})
     with pytest.raises(StoreError):
         await ended.add(session)
@@ -111,7 +111,7 @@ def test_the_answer_to_a_question_finds_its_place_in_its_session_alone():
     sessions = made()
     mine, other = (sessions.begin("dev/bob", "2025-11-25", ELICITATION) for _ in range(2))
     for id in (0, -5, "a", "a~b", "x" * 200):
-        question = Question("github", "their~session", "2025-06-18", id)
+        question = ServerQuestion("github", "their~session", "2025-06-18", id)
         asked = sessions.ask(mine, question)
         assert asked.startswith(QUESTION)
         assert made().asked(mine, asked) == question

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from extproc.upstream.mock import Options, serve
-from extproc.upstream.mock.connection import Server
+from extproc.upstream.mock.connection import MockServer
 from extproc.upstream.mock.provider import LOGGED_BODY
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ async def served():
 
 
 @pytest.fixture
-def server(served) -> Server:
+def server(served) -> MockServer:
     return served[0]
 
 

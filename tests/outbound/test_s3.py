@@ -5,10 +5,10 @@ import threading
 import pytest
 
 from extproc.wire.outbound.s3 import Bucket, check_name
-from extproc.wire.outbound.sigv4 import Key
+from extproc.wire.outbound.sigv4 import AwsKey
 from tests.doubles.bucket import serve_bucket
 
-KEY = Key("AKID", "secret")
+KEY = AwsKey("AKID", "secret")
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_of_many_who_create_an_object_one_does(objects):
 def test_a_refusal_names_its_code_and_shows_no_secret(objects):
     bucket, _ = objects
     with pytest.raises(OSError, match="the bucket reports refuses x: status 403, InvalidAccessKeyId") as found:
-        bucket._replace(key=Key("other", "secret")).create("x", b"data")
+        bucket._replace(key=AwsKey("other", "secret")).create("x", b"data")
     assert "secret" not in str(found.value)
     with pytest.raises(OSError, match=r"the bucket reports at 127.0.0.1:1 does not answer"):
         bucket._replace(endpoint="http://127.0.0.1:1").read("x")

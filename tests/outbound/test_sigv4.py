@@ -7,7 +7,7 @@ from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from extproc.wire.outbound.sigv4 import Key, signed
+from extproc.wire.outbound.sigv4 import AwsKey, signed
 
 HOST = "bedrock-runtime.eu-west-1.amazonaws.com"
 
@@ -30,7 +30,7 @@ def test_a_signature_is_that_of_botocore(path, session, monkeypatch):
         ("s3", S3SigV4Auth, "PUT", {"if-none-match": "*"}),
     ):
         found = signed(
-            *(Key("AKID", "secret+/=", session), HOST, path, body),
+            *(AwsKey("AKID", "secret+/=", session), HOST, path, body),
             region="eu-west-1",
             service=service,
             now=now,
@@ -43,4 +43,4 @@ def test_a_signature_is_that_of_botocore(path, session, monkeypatch):
 
 
 def test_a_key_does_not_show():
-    assert "secret" not in repr(Key("AKID", "secret", "secret"))
+    assert "secret" not in repr(AwsKey("AKID", "secret", "secret"))

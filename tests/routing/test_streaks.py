@@ -1,9 +1,9 @@
 import pytest
 
 from extproc.routing.history import History
-from extproc.routing.streaks import MAX_CONSUMERS, Rule
+from extproc.routing.streaks import MAX_CONSUMERS, CoolDownRule
 
-RULE = Rule(failures=5, pause=15, longest=40, probe=5)
+RULE = CoolDownRule(failures=5, pause=15, longest=40, probe=5)
 
 
 @pytest.fixture
@@ -106,12 +106,12 @@ def test_connections_that_fail_cool_down_all_models_of_the_provider(history):
 
 
 def test_a_longest_cool_down_of_nothing_turns_it_off(history):
-    fail(history, *["a", "b"] * 50, rule=Rule(1, 15, 0, 5))
+    fail(history, *["a", "b"] * 50, rule=CoolDownRule(1, 15, 0, 5))
     assert cooling(history, "a", "c") == [0, 0]
 
 
 def test_what_is_counted_of_consumers_is_bounded(history):
-    fail(history, *[f"c{number}" for number in range(10 * MAX_CONSUMERS)], rule=Rule(10**6, 15, 40, 5))
+    fail(history, *[f"c{number}" for number in range(10 * MAX_CONSUMERS)], rule=CoolDownRule(10**6, 15, 40, 5))
     [streak] = history._streaks._streaks.values()
     assert len(streak.own) == MAX_CONSUMERS
     assert len(streak.everyone) <= MAX_CONSUMERS

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain_tex
 from extproc.cache.caching import CACHING, Caching
 from extproc.money.ledger import open_ledger
 from extproc.operate.telemetry.conventions import Earlier, Latest
-from extproc.operate.telemetry.declared import SPENDER, Tally, declared
+from extproc.operate.telemetry.declared import SPENDER, SharedCounter, declared
 from extproc.operate.telemetry.groups import GROUPS
 from extproc.operate.telemetry.histogram import Histogram
 from extproc.operate.telemetry.metrics import Bounded
@@ -48,7 +48,7 @@ def touch_all(telemetry, exchange):
     """Make every metric report a value. Counters with a public name are called where the fact is known, so here too."""
     for one in DECLARED:
         counter = vars(telemetry).get(one.attribute)
-        if isinstance(counter, Tally) and not one.attribute.startswith("_"):
+        if isinstance(counter, SharedCounter) and not one.attribute.startswith("_"):
             counter(*one.labels)
     telemetry.certificate("/run/tls/tls.crt", (1.0, 2.0))
     telemetry.record(ended(exchange))

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import uvloop
 
-from extproc.wire.transport import Limits
+from extproc.wire.transport import TransportLimits
 from extproc.wire.transport.grpcio_server import GrpcioServer
 from extproc.wire.transport.native import NativeServer
 from tests.transport.peers import Talk
@@ -43,7 +43,7 @@ class Running:
 
     async def start(self, limits=None):
         server = {"native": NativeServer, "grpcio": GrpcioServer}[self.kind]
-        self.server = server(self.services.calls(), self.path, limits=limits or Limits(message=32 << 20))
+        self.server = server(self.services.calls(), self.path, limits=limits or TransportLimits(message=32 << 20))
         await self.server.start()
         return self
 

@@ -10,7 +10,7 @@ from hyperframe.frame import Frame
 
 from extproc.wire.transport.connection import Connection
 from extproc.wire.transport.frames import PREFACE
-from extproc.wire.transport.limits import Limits
+from extproc.wire.transport.limits import TransportLimits
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM, ACK, END_HEADERS, PADDED, WITH_PRIORITY = 1, 1, 4, 8, 32
@@ -97,8 +97,8 @@ class Talk:
     """
 
     def __init__(self, limits=None, *, bytewise=False, clock=lambda: 0.0, begun=True):
-        limits = limits or Limits()
-        if limits.stream_window == Limits().stream_window:
+        limits = limits or TransportLimits()
+        if limits.stream_window == TransportLimits().stream_window:
             limits = replace(limits, stream_window=1 << 20)
         self.connection = Connection(limits, clock)
         self.bytewise = bytewise

@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 from hpack import Encoder
 
-from extproc.wire.transport import Limits
+from extproc.wire.transport import TransportLimits
 from extproc.wire.transport.frames import PREFACE
 from tests.transport.peers import (
     ACK,
@@ -312,7 +312,7 @@ def test_a_peer_that_opens_no_window_holds_one_answer_for_each_stream():
     ],
 )
 def test_an_error_of_one_call_leaves_the_others(talk, broken):
-    one = talk(Limits(message=1000, queued_messages=100))
+    one = talk(TransportLimits(message=1000, queued_messages=100))
     one.tell(request(1), request(3))
     assert ("gone", 1) in one.tell(broken)
     one.heard()

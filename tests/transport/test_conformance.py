@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from extproc.wire.transport import Limits
+from extproc.wire.transport import TransportLimits
 from tests.transport.h2_peer import H2Peer, RawPeer
 from tests.transport.peers import PING, data, frame, message, request, settings, window
 from tests.transport.peers import grpc as framed
@@ -557,7 +557,7 @@ async def test_the_official_client_survives_a_drain(running, channel):
 
 async def test_limits_of_messages_are_those_of_the_settings(running, tmp_path):
     await running.stop()
-    await running.start(Limits(message=1000))
+    await running.start(TransportLimits(message=1000))
     async with grpc.aio.insecure_channel(f"unix:{running.path}") as channel:
         assert await channel.unary_unary("/test.Service/Echo")(b"x" * 1000) == b"x" * 1000
         with pytest.raises(grpc.aio.AioRpcError) as error:

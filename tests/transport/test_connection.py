@@ -3,7 +3,7 @@
 import pytest
 from hpack import Decoder
 
-from extproc.wire.transport import Limits
+from extproc.wire.transport import TransportLimits
 from extproc.wire.transport.frames import PREFACE
 from tests.transport.peers import (
     ACK,
@@ -260,7 +260,7 @@ def test_compressed_and_incomplete_messages_end_the_call(talk, payload, encoding
 
 
 def test_the_rest_of_a_refused_message_is_skipped(talk):
-    one = talk(Limits(message=10))
+    one = talk(TransportLimits(message=10))
     one.tell(request(1), message(1, b"0123456789"))
     assert one.take(1) is None
     assert one.tell(data(1, grpc(b"0123456789a")[:7])) == [("gone", 1)]
@@ -381,7 +381,7 @@ def test_a_partial_message_waits_while_its_stream_is_busy(talk):
 
 
 def test_the_connections_window_is_given_back(talk):
-    limits = Limits(connection_window=2 * MIB)
+    limits = TransportLimits(connection_window=2 * MIB)
     one = talk(limits)
     ids = (1, 3, 5)
     one.tell(*map(request, ids))
@@ -394,7 +394,7 @@ def test_the_connections_window_is_given_back(talk):
 
 
 def test_the_window_of_skipped_data_is_given_back(talk):
-    one = talk(Limits(connection_window=MIB))
+    one = talk(TransportLimits(connection_window=MIB))
     one.tell(request(1))
     one.end(1)
     one.heard()

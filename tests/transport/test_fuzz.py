@@ -6,11 +6,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from extproc.wire.transport import Limits
+from extproc.wire.transport import TransportLimits
 from tests.transport import peers
 from tests.transport.peers import Talk, begin, block, data, frame, grpc, message, request, reset, window
 
-LIMITS = Limits(
+LIMITS = TransportLimits(
     message=300,
     queued_messages=3,
     streams=4,

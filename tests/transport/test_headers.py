@@ -5,7 +5,7 @@ from hpack import Encoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.wire.transport import Limits
+from extproc.wire.transport import TransportLimits
 from extproc.wire.transport.frames import Fault
 from extproc.wire.transport.headers import LONGEST_REMEMBERED, MOST_REMEMBERED, HeaderReader
 from tests.transport.peers import PATH, REQUEST, block
@@ -15,7 +15,7 @@ class Counted(HeaderReader):
     """A reader that counts the blocks it really decodes."""
 
     def __init__(self, limits=None):
-        super().__init__(limits or Limits())
+        super().__init__(limits or TransportLimits())
         self.decoded = 0
         decode = self._decoder.decode
 
@@ -87,7 +87,7 @@ def test_a_table_that_shrinks_and_grows_invalidates_the_cache():
 )
 def test_the_cache_never_changes_a_result(blocks):
     """Any output of an encoder reads the same with the cache and without."""
-    encoder, reader, forgetful = Encoder(), HeaderReader(Limits()), HeaderReader(Limits())
+    encoder, reader, forgetful = Encoder(), HeaderReader(TransportLimits()), HeaderReader(TransportLimits())
     for extra, sensitive, size in blocks:
         if size is not None:
             encoder.header_table_size = size
@@ -141,11 +141,11 @@ def changed(name, value):
     ],
 )
 def test_headers_that_are_not_a_call_are_refused(headers, problem):
-    assert HeaderReader(Limits()).read(block(headers)).problem == problem
+    assert HeaderReader(TransportLimits()).read(block(headers)).problem == problem
 
 
 def test_the_headers_of_a_call_are_read():
-    found = HeaderReader(Limits()).read(block([*REQUEST, ("x-bytes", b"\xff\xfe"), ("content-type", "2")]))
+    found = HeaderReader(TransportLimits()).read(block([*REQUEST, ("x-bytes", b"\xff\xfe"), ("content-type", "2")]))
     assert (found.path, found.problem) == (PATH, "")
     assert found.metadata == {"te": "trailers", "content-type": "application/grpc,2", "x-bytes": "\ufffd\ufffd"}
 
@@ -166,13 +166,13 @@ def test_the_headers_of_a_call_are_read():
 )
 def test_blocks_that_cannot_be_decoded_are_refused(data, code):
     with pytest.raises(Fault) as fault:
-        HeaderReader(Limits()).read(data)
+        HeaderReader(TransportLimits()).read(data)
     assert fault.value.code.name == code
 
 
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_a_request_or_a_fault(data):
-    reader = HeaderReader(Limits())
+    reader = HeaderReader(TransportLimits())
     for _ in range(2):
         try:
             reader.read(data)

@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 from hpack import Decoder, Encoder
 
-from extproc.wire.transport import Limits
+from extproc.wire.transport import TransportLimits
 from tests.transport.peers import (
     CONTINUATION,
     DATA,
@@ -43,7 +43,7 @@ def status_of(one):
 
 
 def test_message():
-    one = Talk(Limits(message=100))
+    one = Talk(TransportLimits(message=100))
     one.tell(request(1), request(3))
     assert one.tell(message(1, b"x" * 100)) == [("message", 1, b"x" * 100)]
     assert one.tell(message(3, b"x" * 101)) == [("gone", 3)]
@@ -52,7 +52,7 @@ def test_message():
 
 
 def test_queued_messages():
-    one = Talk(Limits(queued_messages=3))
+    one = Talk(TransportLimits(queued_messages=3))
     one.tell(request(1), message(1, b"0"), *(message(1, b"x") for _ in range(3)))
     assert one.take(1) == b"x"
     assert one.tell(message(1, b"x")) == []
@@ -62,7 +62,7 @@ def test_queued_messages():
 
 
 def test_streams():
-    one = Talk(Limits(streams=2))
+    one = Talk(TransportLimits(streams=2))
     assert one.tell(request(1), request(3), request(5), request(7)) == [("opened", 1), ("opened", 3)]
     assert one.heard() == [("RstStream", 5, 7), ("RstStream", 7, 7)]
     assert one.tell(message(5, b"sent before it knew")) == []
@@ -72,7 +72,7 @@ def test_streams():
 
 
 def test_refused_streams_are_decoded_too():
-    one, encoder = Talk(Limits(streams=1)), Encoder()
+    one, encoder = Talk(TransportLimits(streams=1)), Encoder()
     opened = []
     for id in range(1, 12, 2):
         headers = [*REQUEST, ("x-id", str(id))]
@@ -84,7 +84,7 @@ def test_refused_streams_are_decoded_too():
 
 
 def test_closed_streams_are_remembered_up_to_the_limit():
-    one = Talk(Limits(streams=3))
+    one = Talk(TransportLimits(streams=3))
     for id in range(1, 12, 2):
         one.tell(request(id))
         one.end(id)
@@ -97,7 +97,7 @@ BEGINS = data(1, grpc(b"x" * 200_000)[:5])
 
 
 def test_stream_window():
-    one = Talk(Limits(stream_window=100_000))
+    one = Talk(TransportLimits(stream_window=100_000))
     one.tell(request(1), message(1, b"busy"), BEGINS)
     one.tell(data(1, b"x" * 16_384) * 6, data(1, b"x" * (100_000 - 9 - 5 - 6 * 16_384)))
     assert one.code is None
@@ -106,7 +106,7 @@ def test_stream_window():
 
 
 def test_connection_window():
-    one = Talk(Limits(stream_window=50_000, connection_window=100_000))
+    one = Talk(TransportLimits(stream_window=50_000, connection_window=100_000))
     for id in (1, 3, 5):
         one.tell(request(id), message(id, b"busy"), data(id, grpc(b"x" * 200_000)[:5]))
     for id in (1, 3):
@@ -137,7 +137,7 @@ def continued(limits, pieces):
 def test_header_block(frames, spare, code):
     whole = block([*REQUEST, ("x-fill", "a" * 10_000)])
     size = -(-len(whole) // frames)
-    limits = Limits(header_block=len(whole) + spare)
+    limits = TransportLimits(header_block=len(whole) + spare)
     one, events = continued(limits, [whole[at : at + size] for at in range(0, len(whole), size)])
     assert one.code == code
     assert events == ([("opened", 1)] if code is None else [])
@@ -145,14 +145,14 @@ def test_header_block(frames, spare, code):
 
 @pytest.mark.parametrize(("count", "code"), [(4, None), (5, "ENHANCE_YOUR_CALM")])
 def test_continuations(count, code):
-    one, _ = continued(Limits(continuations=4), [block(), *[b""] * count])
+    one, _ = continued(TransportLimits(continuations=4), [block(), *[b""] * count])
     assert one.code == code
 
 
 @pytest.mark.parametrize(("spare", "code"), [(0, None), (-1, "ENHANCE_YOUR_CALM")])
 def test_header_list(spare, code):
     size = sum(len(name) + len(value) + 32 for name, value in REQUEST)
-    one = Talk(Limits(header_list=size + spare))
+    one = Talk(TransportLimits(header_list=size + spare))
     one.tell(request(1))
     assert one.code == code
 
@@ -184,7 +184,7 @@ FLOODS = {
 
 @pytest.mark.parametrize("name", FLOODS)
 def test_floods(name):
-    limits = Limits(**{name: 50})
+    limits = TransportLimits(**{name: 50})
     assert flood(limits, FLOODS[name], 50) is None
     assert flood(limits, FLOODS[name], 51) == "ENHANCE_YOUR_CALM"
     assert flood(limits, FLOODS[name], 50, second=50) is None, "a second later they count anew"
@@ -192,14 +192,14 @@ def test_floods(name):
 
 
 def test_settings():
-    limits = Limits(settings=10)
+    limits = TransportLimits(settings=10)
     assert flood(limits, lambda _: settings(window=1), 9) is None, "the first was the greeting"
     assert flood(limits, lambda _: settings(window=1), 10) == "ENHANCE_YOUR_CALM"
     assert flood(limits, lambda _: frame(4, 1, 0), 10) == "ENHANCE_YOUR_CALM", "acknowledgements too"
 
 
 def test_resets_of_answered_streams_do_not_count():
-    one = Talk(Limits(resets=3))
+    one = Talk(TransportLimits(resets=3))
     for id in range(1, 401, 4):
         one.tell(request(id), message(id, b"a"))
         one.send(id, b"b")  # in progress
@@ -212,7 +212,7 @@ def test_resets_of_answered_streams_do_not_count():
 
 
 def test_refused_streams_count_as_resets():
-    one = Talk(Limits(resets=3, streams=1))
+    one = Talk(TransportLimits(resets=3, streams=1))
     for id in range(1, 8, 2):
         one.tell(request(id))
     assert one.code is None
@@ -221,7 +221,7 @@ def test_refused_streams_count_as_resets():
 
 
 def test_skipped_headers_count_as_resets():
-    one = Talk(Limits(resets=3))
+    one = Talk(TransportLimits(resets=3))
     one.tell(request(1))
     one.end(1)
     for _ in range(3):
@@ -232,7 +232,7 @@ def test_skipped_headers_count_as_resets():
 
 
 def test_the_first_frames_state_the_limits_the_peer_needs():
-    limits = Limits(streams=7, stream_window=70_000, connection_window=90_000, frame=20_000, header_list=999)
+    limits = TransportLimits(streams=7, stream_window=70_000, connection_window=90_000, frame=20_000, header_list=999)
     one = Talk(limits, begun=False)
     assert one.heard() == [
         ("Settings", 0, {3: 7, 4: 70_000, 5: 20_000, 6: 999}),
@@ -245,4 +245,4 @@ def test_the_first_frames_state_the_limits_the_peer_needs():
 def test_every_limit_has_a_test():
     here = {name.removeprefix("test_") for name in globals() if name.startswith("test_")} | set(FLOODS)
     in_the_shell = {"unread", "turn", "connections"}  # test_native.py
-    assert {field.name for field in fields(Limits)} <= here | in_the_shell
+    assert {field.name for field in fields(TransportLimits)} <= here | in_the_shell

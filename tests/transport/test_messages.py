@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.wire.transport.messages import LARGE, Assembly, Refused
+from extproc.wire.transport.messages import LARGE, Assembly, RefusedMessage
 from tests.transport.peers import grpc
 
 
@@ -30,7 +30,7 @@ def test_a_message_appears_with_its_last_byte(size):
 def test_a_message_is_refused_by_its_prefix():
     assembly = Assembly(10, "")
     assert assembly.feed(grpc(b"0123456789")) == [b"0123456789"]
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedMessage) as refused:
         assembly.feed(grpc(b"0123456789a")[:5])
     assert (refused.value.status, refused.value.text) == (8, "a message of 11 bytes, more than 10")
 
@@ -40,7 +40,7 @@ def test_a_message_is_refused_by_its_prefix():
     [(1, "gzip", 12), (1, "", 13), (1, "identity", 13), (2, "gzip", 13), (255, "", 13)],
 )
 def test_compressed_messages_are_refused(compressed, encoding, status):
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedMessage) as refused:
         Assembly(10, encoding).feed(grpc(b"x", compressed))
     assert refused.value.status == status
 

@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 
 import extproc
-from extproc.wire.transport import Limits
+from extproc.wire.transport import TransportLimits
 from extproc.wire.transport.native import NativeServer, Peer
 from tests.transport.conftest import Running
 from tests.transport.h2_peer import H2Peer, RawPeer
@@ -146,7 +146,7 @@ async def test_a_call_may_be_cancelled_before_its_task_has_run(wired):
 
 async def test_turn():
     """A large read is handled in turns with other work, and completely, without further reads."""
-    wired = Wired(Limits(turn=10))
+    wired = Wired(TransportLimits(turn=10))
     wired.tell(echo(1), echo(3, b"a"), message(1, b"x") * 5000)
     first, second = wired.services.made
     assert (len(first.heard), len(second.heard)) == (7, 1), "two began, and eight messages"
@@ -161,7 +161,7 @@ async def test_turn():
 
 
 async def test_a_peer_that_does_not_read_gets_no_turn():
-    wired = Wired(Limits(turn=10))
+    wired = Wired(TransportLimits(turn=10))
     wired.tell(echo(1), message(1, b"x") * 100)
     [call] = wired.services.made
     assert len(call.heard) == 9
@@ -209,7 +209,7 @@ async def test_a_call_reset_in_the_same_read_is_not_made(wired):
 
 @pytest.mark.parametrize("ends", ["lost", "stopped"])
 async def test_a_call_still_waiting_for_its_turn_is_not_made_after_the_end(ends):
-    wired = Wired(Limits(turn=1))
+    wired = Wired(TransportLimits(turn=1))
     wired.tell(echo(1), echo(3), echo(5))
     if ends == "lost":
         wired.peer.connection_lost(None)
@@ -312,7 +312,7 @@ async def test_a_peer_that_does_not_read_is_not_read_from(wired):
 
 async def test_unread(native):
     """With wide windows, a client that keeps asking and never reads is owed little more than the limit."""
-    running = await native(Limits(unread=100_000))
+    running = await native(TransportLimits(unread=100_000))
     reader, writer = await asyncio.open_unix_connection(running.path)
     writer.transport.pause_reading()
     writer.write(begin(window=MOST) + window(0, MOST - 65_535))
@@ -331,7 +331,7 @@ async def test_unread(native):
 
 
 async def test_connections(native):
-    running = await native(Limits(connections=2))
+    running = await native(TransportLimits(connections=2))
     peers = [await asyncio.open_unix_connection(running.path) for _ in range(3)]
     assert await peers[2][0].read() == b""
     assert [len(await reader.read(9)) for reader, _ in peers[:2]] == [9, 9]
@@ -520,7 +520,7 @@ HAS_ONE = {
 
 
 def test_code_that_needs_a_task_has_one():
-    """A step of a call begins outside of a task: see `extproc.wire.transport.Call`. The table states why each module
+    """A step of a call begins outside of a task, see `extproc.wire.transport.GrpcCall`. The table says why each module
     has one.
     """
     root = Path(extproc.__file__).parent

@@ -7,11 +7,11 @@ from hpack import Decoder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from extproc.wire.transport import Limits
+from extproc.wire.transport import TransportLimits
 from tests.transport import peers
 from tests.transport.peers import Talk, begin, data, frame, grpc, request, reset, window
 
-LIMITS = Limits(message=5_000, stream_window=1_000, connection_window=66_000, queued_messages=1_000)
+LIMITS = TransportLimits(message=5_000, stream_window=1_000, connection_window=66_000, queued_messages=1_000)
 
 
 class Call:

@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime, time
 from typing import NoReturn
 from urllib.parse import parse_qsl
 
-from extproc.access.auth.access import Access, Grants, Identity, earlier_grants
+from extproc.access.auth.access import Access, Identity, ToolGrants, earlier_grants
 from extproc.access.auth.certificates import Certificates
 from extproc.access.auth.claims import Tokens
 from extproc.access.auth.issued import IssuedKey
@@ -45,12 +45,12 @@ __all__ = (
     "Authenticate",
     "Authorize",
     "ConsumerSettings",
-    "Grants",
     "GroupSettings",
     "IssuedKey",
     "JWTSettings",
     "KeySettings",
     "TeamSettings",
+    "ToolGrants",
     "credential",
     "credential_headers",
     "earlier_grants",
@@ -101,8 +101,8 @@ class Authenticate:
         tools: Sequence[str] = (),
         issued: Sequence[IssuedKey] = (),
     ) -> None:
-        """`tools` are those that requests without a credential may use, see `Grants`; `issued` are keys that operators
-        made.
+        """`tools` are those that requests without a credential may use, see `ToolGrants`. `issued` are keys that
+        operators made.
         """
         self._required = auth.required
         self._now = now
@@ -134,7 +134,7 @@ class Authenticate:
         taken = frozenset((ANONYMOUS, *(settings.name for settings in consumers)))
         self._tokens = Tokens(auth.jwt, subjects, taken, access)
         self._certificates = Certificates(certificates)
-        self._anonymous = Consumer(ANONYMOUS, tools=Grants([Patterns(tools)]))
+        self._anonymous = Consumer(ANONYMOUS, tools=ToolGrants([Patterns(tools)]))
 
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request.head

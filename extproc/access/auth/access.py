@@ -21,7 +21,7 @@ class Identity:
     disabled: bool = False
 
 
-class Grants:
+class ToolGrants:
     """Tools that a consumer may use: those that every list of patterns grants. Without any list: none.
 
     Names are `profile/name`, with the name of the tool or prompt, or the URI of the resource, that clients see.
@@ -100,10 +100,10 @@ class Access:
             return everything
         return grants[0] if len(grants) == 1 else lambda model: all(patterns(model) for patterns in grants)
 
-    def tools(self, team: str | None, groups: Sequence[str], tools: Sequence[str] | None = None) -> Grants:
+    def tools(self, team: str | None, groups: Sequence[str], tools: Sequence[str] | None = None) -> ToolGrants:
         """The tools that are granted. Unknown names of teams and groups add nothing."""
         shared = [self._group_tools.get(name) for name in groups]
-        return Grants(_grants(_patterns(tools), self._team_tools.get(team or ""), shared))
+        return ToolGrants(_grants(_patterns(tools), self._team_tools.get(team or ""), shared))
 
 
 def earlier_grants(consumer: Consumer, chain: Chain, wanted: Chain) -> Callable[[str], bool]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from extproc.access.auth.access import Access, Grants, Identity, nothing
+from extproc.access.auth.access import Access, Identity, ToolGrants, nothing
 from extproc.access.auth.settings import MOST_LABEL, JWTSettings, cut
 from extproc.words import contract
 from extproc.words.errors import EXPIRED_KEY, INVALID_KEY, Refusal
@@ -93,7 +93,7 @@ def _consumer(access: Access, issuer: JWTSettings, claims: _Claims, name: str, l
     groups = tuple(dict.fromkeys(found))[:_MOST_GROUPS]
     lacking = (issuer.team and not team) or (issuer.groups and not groups)
     may_use = nothing if lacking else access.may_use(team, groups)
-    tools = Grants() if lacking else access.tools(team, groups)
+    tools = ToolGrants() if lacking else access.tools(team, groups)
     return Consumer(name, team, {**labels, **access.labels(team)}, may_use, groups, listed=False, tools=tools)
 
 

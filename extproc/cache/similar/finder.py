@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from extproc.cache.settings import SAMPLES, SimilarModelSettings, SimilarSettings
 from extproc.cache.similar.index import Index, KeptQuestion, Near, Vector, np
-from extproc.cache.similar.model import Model
+from extproc.cache.similar.model import EmbeddingModel
 from extproc.cache.similar.verify import Verify, conversation
 from extproc.guardrails import Around
 from extproc.wire.outbound.service import Failure
@@ -26,7 +26,7 @@ Verdict = Literal["same", "different", "none"]
 
 
 @dataclass(slots=True)
-class Question:
+class SimilarQuestion:
     """A question: its partition, its text, and the request around it."""
 
     partition: bytes
@@ -39,7 +39,7 @@ class Similar:
     """Outlives a configuration; thresholds are those of the request's."""
 
     def __init__(self, settings: SimilarSettings, embeddings: SimilarModelSettings, around: Around) -> None:
-        self._model = Model(embeddings, around)
+        self._model = EmbeddingModel(embeddings, around)
         self._verify = None if settings.verify is None else Verify(settings.verify, around)
         self.index = Index(settings.memory)
         self.samples: deque[Mapping[str, Any]] = deque(maxlen=SAMPLES)
@@ -51,12 +51,12 @@ class Similar:
         """True where a model is asked about near questions. Without it no answer is given by a score."""
         return self._verify is not None
 
-    def asked(self, digest: bytes, text: str, prompt: Prompt) -> Question:
+    def asked(self, digest: bytes, text: str, prompt: Prompt) -> SimilarQuestion:
         """The question of a request. `digest` stands for everything else in it, which `prompt` holds."""
         name = self._model.name.encode()
-        return Question(hashlib.blake2b(digest + name, digest_size=16).digest(), text, prompt)
+        return SimilarQuestion(hashlib.blake2b(digest + name, digest_size=16).digest(), text, prompt)
 
-    async def nearest(self, asked: Question, threshold: float, now: float) -> Near | None:
+    async def nearest(self, asked: SimilarQuestion, threshold: float, now: float) -> Near | None:
         """The nearest kept question, down to a little below the threshold. Writes the vector."""
         try:
             vector = np.asarray(await self._model.vector(asked.text), np.float32)
@@ -70,7 +70,7 @@ class Similar:
         asked.vector = vector / norm
         return await self.index.best(asked.partition, asked.vector, threshold - _NEAR, now)
 
-    async def verdict(self, asked: Question, kept: KeptQuestion, deadline: float) -> Verdict:
+    async def verdict(self, asked: SimilarQuestion, kept: KeptQuestion, deadline: float) -> Verdict:
         """The model's word about a near question, until `deadline`, monotonic seconds."""
         said: Verdict = "none"
         if self._verify is not None:
@@ -82,7 +82,7 @@ class Similar:
         self.verdicts[said] += 1
         return said
 
-    def add(self, asked: Question, key: bytes, owner: bytes, ends: float, *, texts: bool) -> None:
+    def add(self, asked: SimilarQuestion, key: bytes, owner: bytes, ends: float, *, texts: bool) -> None:
         """Keep a question whose answer is kept now."""
         if asked.vector is not None:
             text = asked.text if texts or self._verify is not None else ""
@@ -96,7 +96,7 @@ class Similar:
             self.index.forget(owner)
         self.samples.clear()
 
-    def sample(self, asked: Question, found: Near, about: Mapping[str, Any], *, texts: bool) -> None:
+    def sample(self, asked: SimilarQuestion, found: Near, about: Mapping[str, Any], *, texts: bool) -> None:
         """Remember a pair for operators: digests and the score, and the texts only where the settings say so."""
         entry: dict[str, Any] = {
             "score": round(found.score, 4),

@@ -22,7 +22,7 @@ _PATH = next(iter(openai_embeddings.endpoints.paths))
 _MOST = 16_384  # numbers of a vector
 
 
-class Model:
+class EmbeddingModel:
     """Asks for vectors. Raises Failure."""
 
     def __init__(self, settings: SimilarModelSettings, around: Around) -> None:

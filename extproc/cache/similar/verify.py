@@ -17,7 +17,7 @@ import msgspec
 
 from extproc.cache.settings import VerifySettings
 from extproc.guardrails import Around
-from extproc.guardrails._asking import Asked
+from extproc.guardrails._asking import AskedModel
 from extproc.wire.outbound.service import Failure
 from extproc.words.contract import CACHE
 from extproc.words.messages import Prompt, TextPart
@@ -57,7 +57,7 @@ class Verify:
 
     def __init__(self, settings: VerifySettings, around: Around) -> None:
         self._settings = settings
-        self._asked = Asked(settings, around, _SCHEMA, "verdict")
+        self._asked = AskedModel(settings, around, _SCHEMA, "verdict")
 
     async def same(self, conversation: str, kept: str, asked: str, deadline: float) -> bool:
         """True for a clear yes. Raises Failure where there is no clear answer until `deadline`, monotonic seconds."""

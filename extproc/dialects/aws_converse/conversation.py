@@ -15,7 +15,7 @@ from typing import Any
 
 from extproc.dialects._turns import join
 from extproc.dialects.anthropic_messages.provider_request import IMAGES, OPENING, arguments
-from extproc.dialects.aws_converse.models import Family
+from extproc.dialects.aws_converse.models import ModelFamily
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import (
     AudioPart,
@@ -54,16 +54,16 @@ _not_in_names = re.compile(r"[^A-Za-z0-9()\[\]-]+")
 _not_in_ids = re.compile(r"[^A-Za-z0-9_.:-]")
 
 
-def cache_point(cache: Mapping[str, Any], family: Family) -> Json:
+def cache_point(cache: Mapping[str, Any], family: ModelFamily) -> Json:
     """The block that marks all blocks before it for the cache."""
     long = family.claude is not None and cache.get("ttl") == "1h"
     return {"cachePoint": {"type": "default", "ttl": "1h"} if long else {"type": "default"}}
 
 
-class Conversation:
+class ConverseMessages:
     """Gathers messages. Fields that it cannot express go into `ignored`."""
 
-    def __init__(self, family: Family, ignored: list[str]) -> None:
+    def __init__(self, family: ModelFamily, ignored: list[str]) -> None:
         self.turns: list[Json] = []
         self._family = family
         self._ignored = ignored

@@ -16,7 +16,7 @@ from extproc.dialects._models import Traits, traits_of
 
 
 @dataclass(slots=True, frozen=True)
-class Family:
+class ModelFamily:
     """A family of models. `claude` are the traits of a Claude; None for all others."""
 
     claude: Traits | None = None
@@ -35,13 +35,13 @@ class Family:
 
 
 @lru_cache(maxsize=256)
-def family_of(model: str) -> Family:
+def family_of(model: str) -> ModelFamily:
     """The family of a model's name, or of a profile's id or ARN that holds it; an empty one for any other name."""
     words = split(r"[^a-z0-9]+", model.lower())
     if "claude" in words:
-        return Family(claude=traits_of(model))
+        return ModelFamily(claude=traits_of(model))
     if "nova" in words:
-        return Family(effort="nova" if words[words.index("nova") + 1 :][:1] == ["2"] else "", nova=True)
+        return ModelFamily(effort="nova" if words[words.index("nova") + 1 :][:1] == ["2"] else "", nova=True)
     if "openai" in words:
-        return Family(effort="oss" if "oss" in words else "openai")
-    return Family()
+        return ModelFamily(effort="oss" if "oss" in words else "openai")
+    return ModelFamily()

@@ -18,7 +18,7 @@ from extproc.dialects._models import Traits
 from extproc.dialects.anthropic_messages.provider_request import JSON_ONLY, add_sampling
 from extproc.dialects.anthropic_messages.schema import Fitter, strict_schemas
 from extproc.dialects.anthropic_messages.thinking import plan
-from extproc.dialects.aws_converse.conversation import Conversation, Json, cache_point
+from extproc.dialects.aws_converse.conversation import ConverseMessages, Json, cache_point
 from extproc.dialects.aws_converse.models import family_of
 from extproc.words.dialect import Destination
 from extproc.words.messages import Effort, Prompt
@@ -46,7 +46,7 @@ class _Request:
         self.ignored: list[str] = []
         self._prompt = prompt
         self._family = family = family_of(destination.model)
-        conversation = Conversation(family, self.ignored)
+        conversation = ConverseMessages(family, self.ignored)
         for message in prompt.messages:
             conversation.add(message)
         self.body: Json = {"messages": conversation.finish()}

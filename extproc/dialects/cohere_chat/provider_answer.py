@@ -12,8 +12,8 @@ from msgspec import Struct
 from extproc.dialects.cohere_chat.names import unescape
 from extproc.dialects.cohere_chat.shapes import (
     BROKEN_OFF,
-    Call,
     Content,
+    FunctionCall,
     Message,
     arguments,
     call_id,
@@ -60,8 +60,8 @@ def _contents(message: Message) -> list[Part]:
     return [*thoughts, *(TextPart(part.text) for part in content or () if part.text)]
 
 
-def _calls(calls: list[Call] | Call | None) -> list[ToolCall]:
+def _calls(calls: list[FunctionCall] | FunctionCall | None) -> list[ToolCall]:
     return [
         ToolCall(call_id(call.id), unescape(call.function.name or ""), arguments(call.function.arguments or ""))
-        for call in ([calls] if isinstance(calls, Call) else calls or ())
+        for call in ([calls] if isinstance(calls, FunctionCall) else calls or ())
     ]

@@ -17,8 +17,8 @@ from extproc.dialects.cohere_chat.names import unescape
 from extproc.dialects.cohere_chat.shapes import (
     BROKEN_OFF,
     UNREADABLE,
-    Call,
     Content,
+    FunctionCall,
     Message,
     arguments,
     call_id,
@@ -191,6 +191,6 @@ class Decoder:
         events.append(Failed(error if isinstance(error, str) and error else "The provider broke off."))
 
 
-def _in(message: Message | None) -> Sequence[Call]:
+def _in(message: Message | None) -> Sequence[FunctionCall]:
     calls = message.calls if message is not None else None
-    return [calls] if isinstance(calls, Call) else calls or ()
+    return [calls] if isinstance(calls, FunctionCall) else calls or ()

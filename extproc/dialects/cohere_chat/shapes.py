@@ -27,7 +27,7 @@ class Function(Struct):
     arguments: str | None = None
 
 
-class Call(Struct):
+class FunctionCall(Struct):
     id: str | None = None
     function: Function = field(default_factory=Function)
 
@@ -37,7 +37,7 @@ class Message(Struct):
 
     content: list[Content] | Content | str | None = None
     plan: str | None = field(name="tool_plan", default=None)
-    calls: list[Call] | Call | None = field(name="tool_calls", default=None)
+    calls: list[FunctionCall] | FunctionCall | None = field(name="tool_calls", default=None)
 
 
 BROKEN_OFF = frozenset(("ERROR", "TIMEOUT"))

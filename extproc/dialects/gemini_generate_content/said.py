@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from extproc.dialects.gemini_generate_content.partial import streamed, values
-from extproc.words.said import ANSWER, CALL, Called, Closed, Part, Piece, apart, is_long, loose
+from extproc.words.said import ANSWER, CALL, ArgumentPart, Called, Closed, Piece, apart, is_long, loose
 
 QUIET = frozenset(
     (
@@ -26,10 +26,10 @@ _WHOLE = frozenset(
         *("toolCall", "toolResponse", "partMetadata"),
     )
 )
-"""Fields of a part whose values come whole in one event. Source: `Part` in google-genai's types."""
+"""Fields of a part whose values come whole in one event. Source: `ArgumentPart` in google-genai's types."""
 
 
-def said(event: Any) -> Iterator[Piece | Closed | Called | Part]:
+def said(event: Any) -> Iterator[Piece | Closed | Called | ArgumentPart]:
     """See `ClientAPI.said`. A stream that is no SSE is one array of events."""
     for one in event if isinstance(event, list) else (event,):
         candidates = one.get("candidates") if isinstance(one, dict) else None
@@ -42,7 +42,7 @@ def said(event: Any) -> Iterator[Piece | Closed | Called | Part]:
         yield from loose(one, "answer", QUIET, without=("candidates",))
 
 
-def _candidate(candidate: dict[str, Any], place: int) -> Iterator[Piece | Closed | Called | Part]:
+def _candidate(candidate: dict[str, Any], place: int) -> Iterator[Piece | Closed | Called | ArgumentPart]:
     index = candidate.get("index", place)
     index = index if type(index) is int else place
     where = f"candidates[{index}]"
@@ -63,7 +63,9 @@ def _candidate(candidate: dict[str, Any], place: int) -> Iterator[Piece | Closed
         yield Closed((index,))
 
 
-def _part(part: dict[str, Any], candidate: dict[str, Any], where: str, index: int) -> Iterator[Piece | Called | Part]:
+def _part(
+    part: dict[str, Any], candidate: dict[str, Any], where: str, index: int
+) -> Iterator[Piece | Called | ArgumentPart]:
     for name, value in part.items():
         at = f"{where}.{name}"
         if name == "text" and isinstance(value, str):
@@ -87,7 +89,7 @@ def _call(call: dict[str, Any], where: str) -> Iterator[Piece | Called]:
             yield Piece(f"{where}.{name}", call, name, call=True, name=name == "name")
 
 
-def _part_of_call(call: dict[str, Any], where: str, index: int) -> Iterator[Piece | Part]:
+def _part_of_call(call: dict[str, Any], where: str, index: int) -> Iterator[Piece | ArgumentPart]:
     name = call.get("name")
     tool = Piece(f"{where}.name", call, "name", call=True, name=True) if isinstance(name, str) and name else None
     found: list[tuple[tuple[str | int, ...], Any, Piece | None]] = []
@@ -98,6 +100,6 @@ def _part_of_call(call: dict[str, Any], where: str, index: int) -> Iterator[Piec
     for path, value, holder, key in values(call.get("partialArgs")):
         text = isinstance(value, str) or is_long(value)
         found.append((path, value, Piece(f"{where}.args", holder, key, call=True, whole=CALL) if text else None))
-    yield Part(where, (index,), tool, found, call.get("willContinue") is not True)
+    yield ArgumentPart(where, (index,), tool, found, call.get("willContinue") is not True)
     rest = ("name", "args", "partialArgs")
     yield from loose(call, where, QUIET, without=rest, call=True, channel=(index, "call"))

@@ -297,7 +297,7 @@ def _choose_tools(asked: shapes.Request, prompt: Prompt) -> None:
         choice = asked.function_call
     if choice is None:
         return
-    if isinstance(choice, shapes.Choice):
+    if isinstance(choice, shapes.ChosenTool):
         if choice.function is not None:
             prompt.tool_choice = ToolChoice("tool", choice.function.name)
             return

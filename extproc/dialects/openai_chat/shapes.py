@@ -59,7 +59,7 @@ class Part(Marked):
     document_name: str | None = None
 
 
-class Call(Struct):
+class FunctionCall(Struct):
     name: str
     arguments: str | None = None
 
@@ -67,7 +67,7 @@ class Call(Struct):
 class ToolCall(Struct):
     id: str
     type: str | None = None
-    function: Call | None = None
+    function: FunctionCall | None = None
     extra_content: Any = None
     cache_control: dict[str, Any] | None = None
 
@@ -85,7 +85,7 @@ class Message(Marked, kw_only=True):
     name: str | None = None
     tool_call_id: str | None = None
     tool_calls: list[ToolCall] | None = None
-    function_call: Call | None = None
+    function_call: FunctionCall | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     thinking_blocks: list[Block] | None = None
@@ -121,7 +121,7 @@ class Allowed(Struct):
     tools: list[NamedTool]
 
 
-class Choice(NamedTool):
+class ChosenTool(NamedTool):
     allowed_tools: Allowed | None = None
 
 
@@ -154,7 +154,7 @@ class Request(Struct):
     stream: bool | None = None
     tools: list[Tool] | None = None
     functions: list[Function] | None = None
-    tool_choice: str | Choice | None = None
+    tool_choice: str | ChosenTool | None = None
     function_call: str | Named | None = None
     parallel_tool_calls: bool | None = None
     response_format: Format | None = None

@@ -27,7 +27,7 @@ from extproc.words.messages import (
 _TIERS = frozenset(("auto", "default", "flex", "scale", "priority", "fast", "ultrafast"))
 
 
-class Called(Protocol):
+class NamedCall(Protocol):
     """A call, as far as it names itself."""
 
     id: str
@@ -163,15 +163,15 @@ def call_item(call: ToolCall) -> dict[str, Any]:
     return function_item(new_id("fc"), call, call.arguments or "{}")
 
 
-def custom_item(item: str, call: Called, input: str, status: str = "completed") -> dict[str, Any]:
+def custom_item(item: str, call: NamedCall, input: str, status: str = "completed") -> dict[str, Any]:
     return {"id": item, "type": "custom_tool_call", "status": status, **_called(call), "input": input}
 
 
-def function_item(item: str, call: Called, arguments: str, status: str = "completed") -> dict[str, Any]:
+def function_item(item: str, call: NamedCall, arguments: str, status: str = "completed") -> dict[str, Any]:
     return {"id": item, "type": "function_call", "status": status, **_called(call), "arguments": arguments}
 
 
-def _called(call: Called) -> dict[str, str]:
+def _called(call: NamedCall) -> dict[str, str]:
     named = {"call_id": call.id, "name": call.name}
     return named | {"namespace": call.namespace} if call.namespace else named
 

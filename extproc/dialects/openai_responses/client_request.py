@@ -305,7 +305,7 @@ def _tool(tool: shapes.Tool) -> Tool:
     return Tool(tool.name, description, custom.SCHEMA)
 
 
-def _choose_tools(choice: str | shapes.Choice | None, prompt: Prompt) -> None:
+def _choose_tools(choice: str | shapes.ChosenTool | None, prompt: Prompt) -> None:
     """Set the tools that the model may or must call. A choice among `allowed_tools` leaves the others out."""
     if choice is None:
         return

@@ -72,7 +72,7 @@ class Named(Struct):
     name: str | None = None
 
 
-class Choice(Named):
+class ChosenTool(Named):
     mode: Literal["auto", "required"] | None = None
     tools: list[Named] | None = None
 
@@ -102,7 +102,7 @@ class Request(Struct):
     instructions: str | None = None
     stream: bool | None = None
     tools: list[Tool] | None = None
-    tool_choice: str | Choice | None = None
+    tool_choice: str | ChosenTool | None = None
     parallel_tool_calls: bool | None = None
     text: TextSettings | None = None
     reasoning: Reasoning | None = None

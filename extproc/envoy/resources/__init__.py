@@ -25,7 +25,7 @@ class Made(msgspec.Struct, frozen=True):
     secrets: dict[str, bytes]  # names of files, no secret
 
 
-class Ask(msgspec.Struct, frozen=True):
+class ResourceQuery(msgspec.Struct, frozen=True):
     """The question to `server.making`."""
 
     text: str  # the settings file

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from extproc.envoy.server.wire import parsed
 from extproc.wire.pb import extproc_pb2 as pb
-from extproc.wire.transport import Call, Calls
+from extproc.wire.transport import Calls, GrpcCall
 
 CLUSTERS, LISTENERS, ROUTES, SECRETS = "clusters", "listeners", "routes", "secrets"
 _SERVICES = {
@@ -155,7 +155,7 @@ class _Kind:
         await future
 
 
-class _Stream(Call):
+class _Stream(GrpcCall):
     """One stream of one kind."""
 
     done = False

@@ -1,7 +1,7 @@
 """`python -m extproc.envoy.server.making`: Envoy's resources for the processor that gives them to it.
 
-An `Ask` is answered by `Made`. It is a process of its own because Envoy's types take 60 MB and half a second. It stays
-for a while, because changes of settings come in groups, and Envoy's types are what takes the time.
+It answers a `ResourceQuery` by `Made`. Envoy's types take 60 MB and half a second of import, so they stay out of the
+processor. The process lives on for a while, because changes of settings come in groups.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import gc
 
 import msgspec
 
-from extproc.envoy.resources import Ask
+from extproc.envoy.resources import ResourceQuery
 from extproc.envoy.resources.plain import plain
 from extproc.settings import bound, config
 from extproc.wire.framing import shapes
@@ -25,7 +25,7 @@ def answer(question: bytes) -> bytes:
     with plain():
         from extproc.envoy.envoy_config.dynamic import make  # noqa: PLC0415
 
-    ask = shapes.decode(question, Ask)
+    ask = shapes.decode(question, ResourceQuery)
     settings = bound.fixed(config.parse(ask.text), config.parse(ask.first))
     return msgspec.json.encode(make(settings, ask.text, ask.secrets, ask.before, socket=ask.socket))
 

@@ -1,7 +1,7 @@
 """`python -m extproc.envoy.server.reading FILE`: large settings, read and checked for the processor that serves
 meanwhile.
 
-A question is the text, its answer a `Read`. It is a process of its own because reading takes seconds
+A question is the text, its answer a `ReadSettings`. It is a process of its own because reading takes seconds
 in which other threads of the processor hardly run, and because a process can be ended at any moment. It answers one
 question, whose memory ends with it; the next one finds another process that has already begun.
 """
@@ -16,22 +16,22 @@ from typing import Any
 import msgspec
 
 from extproc.settings import config
-from extproc.settings.document import ConfigError, Problem
+from extproc.settings.document import ConfigError, SettingsProblem
 from extproc.wire.outbound.helper import serve
 
 
-class Read(msgspec.Struct):
+class ReadSettings(msgspec.Struct):
     """Plain values without errors in them, dates as text; or the problems."""
 
     tree: Mapping[str, Any] = {}
-    problems: Sequence[Problem] = ()
+    problems: Sequence[SettingsProblem] = ()
 
 
 def answer(text: bytes) -> bytes:
     try:
-        found = Read(config.parse_tree(text.decode(), sys.argv[1])[0])
+        found = ReadSettings(config.parse_tree(text.decode(), sys.argv[1])[0])
     except ConfigError as error:
-        found = Read(problems=error.problems)
+        found = ReadSettings(problems=error.problems)
     return msgspec.msgpack.encode(found)
 
 

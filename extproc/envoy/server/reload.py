@@ -29,7 +29,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from extproc.envoy import resources
-from extproc.envoy.resources import Ask, Made
+from extproc.envoy.resources import Made, ResourceQuery
 from extproc.envoy.server.discovery import (
     CLUSTERS,
     KINDS,
@@ -39,7 +39,7 @@ from extproc.envoy.server.discovery import (
     EnvoyAwayError,
     EnvoyRefusedError,
 )
-from extproc.envoy.server.reading import Read
+from extproc.envoy.server.reading import ReadSettings
 from extproc.settings import bound, config
 from extproc.settings.config import Settings
 from extproc.settings.document import ConfigError, without_collections
@@ -248,7 +248,7 @@ class Reloads:
         finally:
             self._reading.end()  # it has read much
         self._prepare_reading()
-        read = await asyncio.to_thread(msgspec.msgpack.decode, found, type=Read)
+        read = await asyncio.to_thread(msgspec.msgpack.decode, found, type=ReadSettings)
         if read.problems:
             raise ConfigError(str(self._file), read.problems)
         with without_collections():
@@ -376,7 +376,9 @@ class Reloads:
     async def _make_resources(self) -> Made:
         """Envoy's resources for the settings that are wanted, beside those it has. Raises MakingError."""
         directory = str(self._secrets or "/run/extproc/secrets")
-        question = msgspec.json.encode(Ask(self._text, self._first_text, directory, self._socket, self._before))
+        question = msgspec.json.encode(
+            ResourceQuery(self._text, self._first_text, directory, self._socket, self._before)
+        )
         try:
             return shapes.decode(await _answer(self._making, question), Made)
         except MakingError as error:

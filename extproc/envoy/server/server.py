@@ -18,7 +18,7 @@ from extproc.exchange.pipeline import Pipeline
 from extproc.operate.telemetry.metrics import Telemetry
 from extproc.operate.telemetry.otlp import context
 from extproc.wire.pb import extproc_pb2 as pb
-from extproc.wire.transport import Call, Calls, Faults, Malformed, Transport
+from extproc.wire.transport import Calls, GrpcCall, Malformed, PeerFaults, Transport
 from extproc.wire.transport.native import NativeServer
 from extproc.words import contract
 from extproc.words.actions import Attachment
@@ -52,7 +52,7 @@ class Server:
         """Listen on a unix socket of mode 0600, or on `host:port`, which only grpcio serves. Raises OSError when the
         address is not available.
         """
-        faults = Faults(self._telemetry.peer_fault)
+        faults = PeerFaults(self._telemetry.peer_fault)
         if address is None and transport == "native":
             assert socket is not None
             self._transport = NativeServer(self._calls(), socket, faults=faults)
@@ -101,7 +101,7 @@ class Server:
         return _Process(stream, self._telemetry)
 
 
-class _Process(Call):
+class _Process(GrpcCall):
     """One stream of ext_proc: the messages between Envoy and one attachment."""
 
     def __init__(self, attachment: Attachment, telemetry: Telemetry) -> None:
@@ -155,7 +155,7 @@ class _Process(Call):
         await self._attachment.on_end()
 
 
-class _AccessLog(Call):
+class _AccessLog(GrpcCall):
     """One stream of Envoy's access log."""
 
     done = False
@@ -202,7 +202,7 @@ class _Health:
         return pb.HealthCheckResponse(status=status).SerializeToString()
 
 
-class _Check(Call):
+class _Check(GrpcCall):
     """One health check."""
 
     done = False

@@ -46,7 +46,7 @@ _decode = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class Translation:
-    """Translation of one try. `request` comes first, then `problem`, `answer` or `Stream`, by the provider's answer."""
+    """Translation of one try: first `request`, then `problem`, `answer` or `TranslatedStream` for the answer."""
 
     def __init__(self, client: ClientAPI, service: Service) -> None:
         self.client = client
@@ -172,7 +172,7 @@ class Translation:
         body_limit: int,
         empty_limit: int = EMPTY_LIMIT,
         inflate: Inflate | None = None,
-    ) -> Stream | Unwrapping:
+    ) -> TranslatedStream | Unwrapping:
         """A streamed answer. Raises Refusal when it is no stream."""
         unwrap = kinds()[self._service.kind].unwrap.get(self._service.dialect)
         wanted = AMAZON if unwrap else self.api.able.stream_type
@@ -182,7 +182,7 @@ class Translation:
             raise bad_answer("is not a stream, although one was requested")
         intake = Intake(framing, inflate)
         if unwrap is None or self.translates:
-            return Stream(self, intake, unwrap)
+            return TranslatedStream(self, intake, unwrap)
         return Unwrapping(self, intake, unwrap)
 
 
@@ -216,7 +216,7 @@ class _Steps:
             return (), refusal.message
 
 
-class Stream(_Steps):
+class TranslatedStream(_Steps):
     """A streamed answer on its way through a translation."""
 
     def __init__(self, translation: Translation, intake: Intake, unwrap: Unwrap | None = None) -> None:

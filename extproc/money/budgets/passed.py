@@ -23,7 +23,7 @@ from extproc.words.sample import Sample
 
 
 @dataclass(slots=True, frozen=True)
-class Family:
+class TokenRatio:
     """The tokens of a family of models for each of o200k_base: in ASCII, and beyond it."""
 
     ascii: float = 1.0
@@ -31,16 +31,16 @@ class Family:
     digits: bool = False  # True: each digit is a token; o200k_base takes up to three
 
 
-_OPENAI = Family()
-_CLAUDE = Family(1.15, 1.8)  # measured: 0.9 to 1.3, and 1.1 to 3.9
-_CLAUDE_SINCE_4_7 = Family(1.5, 1.8)  # Anthropic: up to 1.35 times as many; measured by others: 1.2 to 1.5 in ASCII
-_OTHERS = Family(1.05, 1.25)  # DeepSeek: 1.0 to 1.1, and 0.7 to 2.2
+_OPENAI = TokenRatio()
+_CLAUDE = TokenRatio(1.15, 1.8)  # measured: 0.9 to 1.3, and 1.1 to 3.9
+_CLAUDE_SINCE_4_7 = TokenRatio(1.5, 1.8)  # Anthropic: up to 1.35 times as many; measured by others: 1.2 to 1.5 in ASCII
+_OTHERS = TokenRatio(1.05, 1.25)  # DeepSeek: 1.0 to 1.1, and 0.7 to 2.2
 _FAMILIES = (
     (re.compile(r"(?:^|[/.@:])(?:gpt-(?:4o|4\.|5|6|oss)|chatgpt|o[134](?:$|-))"), _OPENAI),
-    (re.compile(r"gemini|gemma"), Family(1.1, 1.1, digits=True)),  # Gemma 3: 1.0 to 1.2, and 0.3 to 1.3
+    (re.compile(r"gemini|gemma"), TokenRatio(1.1, 1.1, digits=True)),  # Gemma 3: 1.0 to 1.2, and 0.3 to 1.3
     (
         re.compile(r"qwen|qwq|mistral|mixtral|ministral|magistral|codestral|devstral|pixtral|command|llama-?2"),
-        Family(1.05, 1.25, digits=True),  # Qwen 3: 1.0 to 1.1, and 0.6 to 3.7; Tekken: 1.0 to 1.1, and 0.9 to 2.0
+        TokenRatio(1.05, 1.25, digits=True),  # Qwen 3: 1.0 to 1.1, and 0.6 to 3.7; Tekken: 1.0 to 1.1, and 0.9 to 2.0
     ),
 )
 _ANSWER = 3  # tokens with which a prompt ends and its answer begins
@@ -52,7 +52,7 @@ _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
 
 @lru_cache(maxsize=4096)
-def family_of(model: str) -> Family:
+def family_of(model: str) -> TokenRatio:
     """The family of a model, by its name at its provider."""
     name = model.lower()
     if "claude" in name:

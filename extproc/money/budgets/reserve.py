@@ -22,7 +22,7 @@ from extproc.money.budgets.refusals import exceeded, rates, too_dear, turned_dow
 from extproc.money.budgets.refusals import unasked as not_asked
 from extproc.money.budgets.scopes import Scopes
 from extproc.money.budgets.settings import USD, BudgetSettings
-from extproc.money.budgets.watch import Alert, Watch
+from extproc.money.budgets.watch import Alert, LevelWatch
 from extproc.routing.parameters import output_limit
 from extproc.stores import Counters, Denied, NotSentError, StoreError
 from extproc.words.errors import INVALID_REQUEST, STORE_UNAVAILABLE, UNBOUNDED_INPUT, Refusal
@@ -115,7 +115,7 @@ class Reserve:
         self._lease = lease
         self._cap = cap
         self._count = count  # (budget, verdict)
-        self._watch = Watch(tools.used, tools.tell, self._room, now)
+        self._watch = LevelWatch(tools.used, tools.tell, self._room, now)
         self._grants = tools.grants
         self._expected = tools.expected
         self._exact = tools.exact

@@ -40,7 +40,7 @@ class _Counts:
         self.charged: dict[str, tuple[int, Claim]] = {}  # by scope
 
 
-class Watch:
+class LevelWatch:
     """The fill levels of one configuration. `used` gets each budget that is in use, with a function that any thread may
     ask for the share charged in its fullest count: of its limit, with what `room` says is granted to a claim's count.
     """

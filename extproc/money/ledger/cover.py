@@ -20,7 +20,7 @@ Range = tuple[int, int]
 
 
 @dataclass(slots=True)
-class Source:
+class RowSource:
     """Rows of `exchanges`, or rollups of a cube: a condition, and the values for it. `label` is the value of the
     report's label in rollups.
     """
@@ -60,22 +60,22 @@ class Source:
 
 def cover(
     cursor: Cursor, names: set[str], whole: Range, *, hourly: bool = False, timed: bool = False
-) -> Sequence[Source]:
+) -> Sequence[RowSource]:
     """Sources that together hold every exchange of a time once, with the fields and labels of these names. `hourly`:
     hours are told apart. `timed`: histograms of times are wanted, which sums of labels do not have.
     """
-    left, found = [whole], list[Source]()
+    left, found = [whole], list[RowSource]()
     for unit, starts, cube, label in _cubes(cursor, names, whole, hourly=hourly, timed=timed):
         taken, rest = _split(left, starts, unit)
         if taken and len(taken) <= MAX_RANGES:
             left = rest
             where = f"cube = ? AND ({_within('start', taken)})"
-            found.append(Source(cursor.dialect, where, [cube], cube, label))
+            found.append(RowSource(cursor.dialect, where, [cube], cube, label))
     left = [part for part in left if _has_rows(cursor, part)]
     if len(left) > MAX_RANGES:
         left, found = [whole], []
     if left or not found:
-        found.append(Source(cursor.dialect, f"({_within('time', left)})"))
+        found.append(RowSource(cursor.dialect, f"({_within('time', left)})"))
     return found
 
 

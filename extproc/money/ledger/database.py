@@ -13,8 +13,8 @@ from typing import Any
 
 from extproc.money.ledger import LedgerError
 from extproc.money.ledger.schema import migrate
-from extproc.money.ledger.sql import POSTGRESQL, SQLITE, Connection, Cursor
-from extproc.money.ledger.url import LedgerURL, Server
+from extproc.money.ledger.sql import POSTGRESQL, SQLITE, Cursor, DriverConnection
+from extproc.money.ledger.url import LedgerURL, PostgresServer
 from extproc.stores.sqlite.files import connect, identity, make_private
 
 CONNECT_TIMEOUT = 5  # seconds
@@ -40,7 +40,7 @@ class Database:
         self._driver: Any = sqlite3 if url.server is None else importlib.import_module("psycopg")  # an extra
         self.dialect = SQLITE if url.server is None else POSTGRESQL
         self._open = _sqlite(url.path) if url.server is None else _postgresql(self._driver, url.server)
-        self._idle: list[Connection] = []
+        self._idle: list[DriverConnection] = []
         self.in_memory = self._one is not None
         self.refusals: tuple[type[Exception], ...] = (self._driver.DataError, self._driver.IntegrityError)
 
@@ -81,7 +81,7 @@ class Database:
             yield cursor
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[Connection]:
+    def alone(self) -> Iterator[DriverConnection]:
         """A connection for long work, closed at the end; not for memory, which has one only. Raises LedgerError."""
         self.prepare()
         with self._ledger_errors(), contextlib.closing(self._connect()) as connection:
@@ -152,7 +152,7 @@ class Database:
                 else:
                     idle.append(connection)
 
-    def _take_idle(self, *, ping: bool) -> Connection | None:
+    def _take_idle(self, *, ping: bool) -> DriverConnection | None:
         """An idle connection, if there is one. `ping` passes over those that a restart of the server left dead."""
         with contextlib.suppress(IndexError):
             while True:
@@ -167,8 +167,8 @@ class Database:
                     return connection
         return None
 
-    def _connect(self) -> Connection:
-        return Connection(self._open(), self.dialect)
+    def _connect(self) -> DriverConnection:
+        return DriverConnection(self._open(), self.dialect)
 
 
 def reason(error: BaseException) -> str:
@@ -208,7 +208,7 @@ def _sqlite(path: str | None) -> Callable[[], sqlite3.Connection]:
     return open_file
 
 
-def _postgresql(driver: Any, server: Server) -> Callable[[], Any]:
+def _postgresql(driver: Any, server: PostgresServer) -> Callable[[], Any]:
     def connect() -> Any:
         return driver.connect(
             host=server.host,

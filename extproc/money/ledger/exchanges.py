@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.money.ledger.cover import Source
+from extproc.money.ledger.cover import RowSource
 from extproc.money.ledger.query import ExchangeQuery
 from extproc.money.ledger.rows import COLUMNS, MAX_SCOPE, label_name, micros, text
 from extproc.money.ledger.sql import Cursor
@@ -21,7 +21,7 @@ _LOW = (1 << 32) - 1
 
 def latest(cursor: Cursor, query: ExchangeQuery) -> Sequence[Mapping[str, Any]]:
     """The exchanges that a query selects, the latest first."""
-    where, values = Source(cursor.dialect).matching(query.filters)
+    where, values = RowSource(cursor.dialect).matching(query.filters)
     if query.start is not None:
         where, values = f"{where} AND time >= ?", [*values, to_micros(query.start)]
     if query.end is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from extproc.money.ledger.cover import Source
+from extproc.money.ledger.cover import RowSource
 from extproc.money.ledger.measures import BOUNDS, LATENCY
 from extproc.money.ledger.query import Query
 from extproc.money.ledger.sql import Cursor
@@ -75,7 +75,7 @@ def _estimated(cursor: Cursor, query: Query, part: tuple[datetime, datetime], be
 
 def _exact(cursor: Cursor, query: Query, part: tuple[datetime, datetime]) -> Iterator[_Row]:
     """From the times of each answer."""
-    source = Source(cursor.dialect, "time >= ? AND time < ?", [*map(to_micros, part)])
+    source = RowSource(cursor.dialect, "time >= ? AND time < ?", [*map(to_micros, part)])
     columns = [source.field(name) for name in query.group_by]
     where, values = source.matching(query.filters)
     names = ", ".join(("time", "outcome", "duration_ms", "first_token_ms", *(column for column, _ in columns)))
@@ -126,7 +126,7 @@ def percentile(counts: Sequence[int], share: float) -> float | None:
 def findings(cursor: Cursor, query: Query) -> Sequence[Mapping[str, Any]]:
     """Findings of guardrails in a query's time, the most frequent first; of its filters, consumer and team count."""
     filters = {name: query.filters[name] for name in ("consumer", "team") if name in query.filters}
-    source = Source(
+    source = RowSource(
         cursor.dialect, "guardrails <> '[]' AND time >= ? AND time < ?", [to_micros(query.start), to_micros(query.end)]
     )
     where, values = source.matching(filters)

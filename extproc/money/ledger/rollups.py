@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from extproc.money.ledger.database import READ_TIMEOUT, Database
 from extproc.money.ledger.measures import DAY, DAYS, HOUR, HOURS, LABELS, MEASURES, NAMES, USAGE, VALUES, Cube
 from extproc.money.ledger.rows import micros
-from extproc.money.ledger.sql import POSTGRESQL, SQLITE, Connection, Cursor
+from extproc.money.ledger.sql import POSTGRESQL, SQLITE, Cursor, DriverConnection
 
 READY, LEFT, STALE = "", "left", "stale"
 GRACE = 120.0  # seconds after which an hour counts as passed; later rows make its rollups again
@@ -123,7 +123,7 @@ class Rollups:
             _lock(cursor)
             cursor.execute(f"UPDATE rollup_units SET state = '{STALE}'")
 
-    def _missing(self, connection: Connection, passed: int) -> Iterator[tuple[int, Cube]]:
+    def _missing(self, connection: DriverConnection, passed: int) -> Iterator[tuple[int, Cube]]:
         """The units of passed time that are not made, in days that have rows."""
         day = 0
         while True:
@@ -145,7 +145,7 @@ class Rollups:
                 yield day, DAYS
             day += DAY
 
-    def _make(self, connection: Connection, start: int, unit: Cube) -> bool:
+    def _make(self, connection: DriverConnection, start: int, unit: Cube) -> bool:
         """Make a unit. False: another process is at it, or its rows have changed meanwhile."""
         token = self._claim(connection, start, unit)
         if token is None:
@@ -165,7 +165,7 @@ class Rollups:
                 cursor.execute("DROP TABLE IF EXISTS made")
                 cursor.execute("DROP TABLE IF EXISTS labelled")
 
-    def _claim(self, connection: Connection, start: int, unit: Cube) -> str | None:
+    def _claim(self, connection: DriverConnection, start: int, unit: Cube) -> str | None:
         """Claim a unit that is not made, for the token that this returns. None: another process is at it."""
         token, now = uuid.uuid4().hex, int(time.time())
         with self._writing(connection) as cursor:
@@ -179,7 +179,7 @@ class Rollups:
         return token if claimed else None
 
     @contextlib.contextmanager
-    def _writing(self, connection: Connection) -> Iterator[Cursor]:
+    def _writing(self, connection: DriverConnection) -> Iterator[Cursor]:
         with connection.transaction(write=True) as cursor:
             _lock(cursor)
             yield cursor

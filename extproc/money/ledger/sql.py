@@ -86,7 +86,7 @@ class Cursor:
         return statement if self.dialect is SQLITE else statement.replace("%", "%%").replace("?", "%s")
 
 
-class Connection:
+class DriverConnection:
     """A connection of either driver. `broken`: it could not be rolled back."""
 
     def __init__(self, connection: Any, dialect: Dialect) -> None:

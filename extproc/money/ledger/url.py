@@ -13,7 +13,7 @@ _SSL_MODES = ("disable", "prefer", "require", "verify-ca", "verify-full")
 
 
 @dataclass(slots=True, frozen=True)
-class Server:
+class PostgresServer:
     """A PostgreSQL. A `host` that begins with a slash is the folder of its unix socket."""
 
     host: str
@@ -39,7 +39,7 @@ class LedgerURL:
     """A file, a server, or, with neither, this process's memory."""
 
     path: str | None = None
-    server: Server | None = None
+    server: PostgresServer | None = None
 
 
 def parse(url: str) -> LedgerURL:
@@ -56,7 +56,7 @@ def parse(url: str) -> LedgerURL:
     raise ValueError("the ledger must be one of memory:, postgresql:, sqlite:")
 
 
-def _server(url: str) -> Server:
+def _server(url: str) -> PostgresServer:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -82,7 +82,7 @@ def _server(url: str) -> Server:
     sslmode = options.get("sslmode", "prefer")
     if sslmode not in _SSL_MODES:
         raise ValueError(f"postgresql: sslmode must be one of {', '.join(_SSL_MODES)}")
-    return Server(
+    return PostgresServer(
         host,
         port or 5432,
         database,

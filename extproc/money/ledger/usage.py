@@ -68,7 +68,7 @@ _PRICED, _COST_HIGH = [*USAGE].index("priced"), [*USAGE].index("cost_high")
 
 
 @dataclass(slots=True, frozen=True)
-class Bucket:
+class UsageBucket:
     """A time and a value for each field of the query's `group_by`. Hours, days and months are whole ones."""
 
     start: datetime
@@ -82,7 +82,7 @@ class UsageReport:
     """A report: buckets in order of time, the dearest of each first. `total` covers all buckets, `truncated` or not."""
 
     query: Query
-    buckets: Sequence[Bucket]
+    buckets: Sequence[UsageBucket]
     total: Numbers
     truncated: bool = False
 
@@ -110,10 +110,10 @@ class UsageReport:
 
 def usage(cursor: Cursor, query: Query) -> UsageReport:
     """Answer a query: in order of time, until the answer is full."""
-    buckets: list[Bucket] = []
+    buckets: list[UsageBucket] = []
     for part in parts(cursor, query):
         for begins, group, sums in summed(cursor, query, USAGE, *part, limit=MAX_BUCKETS + 1):
-            buckets.append(Bucket(*bounds(query, part, begins), group, numbers(sums)))
+            buckets.append(UsageBucket(*bounds(query, part, begins), group, numbers(sums)))
         if len(buckets) > MAX_BUCKETS:
             whole = replace(query, resolution="total", group_by=())
             [(_, _, total)] = summed(cursor, whole, USAGE, query.start, query.end, limit=1)

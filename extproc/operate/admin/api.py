@@ -26,7 +26,7 @@ from extproc.money.ledger import LedgerError
 from extproc.money.ledger.operators import TooManyKeysError
 from extproc.operate.admin import answers, handlers, questions, runs
 from extproc.operate.admin.failures import Failures
-from extproc.operate.admin.guard import JSON, Guard, failure, principal
+from extproc.operate.admin.guard import JSON, AdminGuard, failure, principal
 from extproc.operate.admin.handling import answer_of, given, read_call
 from extproc.operate.admin.openapi import Operation, usage_parameters
 from extproc.operate.admin.openapi import document as describe
@@ -66,7 +66,7 @@ def admin_app(
         session = sign_on.find
     address = "" if oidc is None else oidc.url
     open_paths = {operation.path for operation in OPERATIONS if operation.open}
-    return Guard(app, token, session, address, failures=failures, open_paths=open_paths)
+    return AdminGuard(app, token, session, address, failures=failures, open_paths=open_paths)
 
 
 # --- the page and the description

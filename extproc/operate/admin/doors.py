@@ -97,9 +97,9 @@ class HTTPThread:
                 asyncio.run(self._serve(woken))
 
     async def _serve(self, woken: socket.socket) -> None:
-        from extproc.operate.admin.http import Server  # noqa: PLC0415 - see above
+        from extproc.operate.admin.http import HttpServer  # noqa: PLC0415 - see above
 
-        servers = [Server(make(), listener) for make, listener in self._doors]
+        servers = [HttpServer(make(), listener) for make, listener in self._doors]
         loop = asyncio.get_running_loop()
 
         def end() -> None:

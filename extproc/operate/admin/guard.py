@@ -94,7 +94,7 @@ def failure(status: int, message: str, *, code: str = "", **headers: str) -> Res
     return JSON(Error(ErrorText(message, code or _CODES.get(status, "error"))), status_code=status, headers=headers)
 
 
-class Guard:
+class AdminGuard:
     """Refuses before `app` sees the request, and puts the security headers on every answer.
 
     Without a token the API is on loopback, where any page of a browser can send requests. So the Host must be of

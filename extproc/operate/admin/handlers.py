@@ -14,7 +14,7 @@ from starlette.responses import Response
 from extproc.money.ledger.focus import cell
 from extproc.operate.admin import answers, questions
 from extproc.operate.admin.guard import JSON
-from extproc.operate.admin.handling import Call, given, readable
+from extproc.operate.admin.handling import AdminCall, given, readable
 from extproc.operate.reports import ReportError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _NUMBERS = answers.Numbers.__struct_fields__
 # --- reports
 
 
-def usage(call: Call) -> Any:
+def usage(call: AdminCall) -> Any:
     parameters = call.parameters()
     formats = [value for name, value in parameters if name == "format"]
     if len(formats) > 1 or not set(formats) <= {"json", "csv"}:
@@ -53,22 +53,22 @@ def as_csv(report: Mapping[str, Any]) -> str:
     return out.getvalue()
 
 
-def latency(call: Call) -> Any:
+def latency(call: AdminCall) -> Any:
     with readable():
         return call.reports.latency(call.parameters())
 
 
-def findings(call: Call) -> Any:
+def findings(call: AdminCall) -> Any:
     with readable():
         return call.reports.findings(call.parameters())
 
 
-def exchanges(call: Call) -> Any:
+def exchanges(call: AdminCall) -> Any:
     with readable():
         return call.reports.exchanges(call.request.query_params.multi_items())
 
 
-def exchange(call: Call) -> Any:
+def exchange(call: AdminCall) -> Any:
     return _found(call.reports.exchange(call.named), "no exchange has that id")
 
 
@@ -86,7 +86,7 @@ def _found(found: Any, without: str) -> Any:
 # --- grants, the cache and the ledger
 
 
-def grant(call: Call) -> Any:
+def grant(call: AdminCall) -> Any:
     with readable():
         wanted = msgspec.structs.asdict(call.body) | {"amount": Decimal(call.body.amount)}
         found = call.reports.grant(wanted)
@@ -94,14 +94,14 @@ def grant(call: Call) -> Any:
     return found
 
 
-def reset(call: Call) -> Any:
+def reset(call: AdminCall) -> Any:
     with readable():
         found = call.reports.reset(call.named, call.body.scope)
     call.detail = found
     return found
 
 
-def decide(call: Call) -> Any:
+def decide(call: AdminCall) -> Any:
     asked: questions.Decision = call.body
     found = call.reports.decide(
         call.named, approve=asked.decision == "approve", by=call.operator.name, reason=asked.reason
@@ -110,24 +110,24 @@ def decide(call: Call) -> Any:
     return found
 
 
-def revoke(call: Call) -> None:
+def revoke(call: AdminCall) -> None:
     _found(call.reports.revoke(call.named), "no grant has that id")
 
 
-def forget_answers(call: Call) -> Any:
+def forget_answers(call: AdminCall) -> Any:
     found = {"deleted": call.reports.forget(call.body.consumer)}
     call.detail = found  # without the name, which may be the reason
     return found
 
 
-def forget_consumer(call: Call) -> Any:
+def forget_consumer(call: AdminCall) -> Any:
     asked: answers.ForgetConsumer = call.body
     done = call.reports.forget_consumer(asked.consumer, delete=asked.delete)
     call.detail = {"deleted": asked.delete, **done}  # without the name
     return done
 
 
-def export(call: Call) -> Response:
+def export(call: AdminCall) -> Response:
     query: answers.ExportQuery = call.query
     rows = call.reports.export(query.consumer, given(query.before), query.limit)
     call.detail = {"consumer": query.consumer, "rows": len(rows)}
@@ -137,32 +137,32 @@ def export(call: Call) -> Response:
 # --- sign-on
 
 
-def _sign_on(call: Call) -> SignOn:
+def _sign_on(call: AdminCall) -> SignOn:
     found: SignOn | None = call.request.app.state.signon
     if found is None:
         raise ReportError(404, "sign-on is not set up: admin.oidc")
     return found
 
 
-def login(call: Call) -> Response:
+def login(call: AdminCall) -> Response:
     return _sign_on(call).login(call.request)
 
 
-def callback(call: Call) -> Response:
+def callback(call: AdminCall) -> Response:
     answer, operator = _sign_on(call).callback(call.request)
     if operator is not None:
         call.desk.record(operator.name, operator.role, "sign_in", {})
     return answer
 
 
-def sign_out(call: Call) -> Response:
+def sign_out(call: AdminCall) -> Response:
     return _sign_on(call).logout(call.request)
 
 
 # --- operators, keys, models
 
 
-def me(call: Call) -> Any:
+def me(call: AdminCall) -> Any:
     operator, desk = call.operator, call.request.app.state.desk
     return {
         "name": operator.name,
@@ -174,23 +174,23 @@ def me(call: Call) -> Any:
     }
 
 
-def issue_key(call: Call) -> Any:
+def issue_key(call: AdminCall) -> Any:
     asked: answers.NewKey = call.body
     made = call.desk.issue(asked.consumer, asked.name, asked.expires_in, call.operator.name)
     call.detail = {name: made[name] for name in ("id", "consumer", "name", "expires_at")}
     return made
 
 
-def revoke_key(call: Call) -> None:
+def revoke_key(call: AdminCall) -> None:
     _found(call.desk.revoke_key(call.named), "no key in force has that id")
 
 
-def playground(call: Call) -> Any:
+def playground(call: AdminCall) -> Any:
     content = msgspec.json.encode({**call.body.body, "stream": False})
     played = call.desk.play(call.body.key, content)
     call.detail = {"status": played["status"]}
     return played
 
 
-def audit(call: Call) -> Any:
+def audit(call: AdminCall) -> Any:
     return call.desk.trail(call.query.limit, given(call.query.before))

@@ -29,7 +29,7 @@ _SLOWEST = 10.0  # seconds for a body to arrive
 
 
 @dataclass(slots=True)
-class Call:
+class AdminCall:
     """One request to an operation, in the hands of its handler. `query` and `body` are of the operation's types."""
 
     request: Request
@@ -68,9 +68,9 @@ class Call:
         return found
 
 
-async def read_call(request: Request, operation: Operation) -> Call:
+async def read_call(request: Request, operation: Operation) -> AdminCall:
     """The request, read as the operation declares. Raises ReportError."""
-    call = Call(request)
+    call = AdminCall(request)
     if operation.query is not None:
         call.query = _query(request, operation.query, labels=operation.labels)
     if operation.body is not None:

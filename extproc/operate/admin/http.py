@@ -133,7 +133,7 @@ class _Prompt(H11Protocol):
             self.transport.abort()
 
 
-class Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """Serves one address. It waits for its end without looking ten times a second whether it has come."""
 
     def __init__(self, app: ASGIApp, listener: socket.socket) -> None:

@@ -26,7 +26,7 @@ _BOUND = ("issuer", "client_id", "url", "name", "roles", "viewers", "operators",
 
 
 @dataclass(slots=True, frozen=True)
-class Begun:
+class SignIn:
     """A sign-in under way. `fragment`: of the console's address. Times are in epoch seconds."""
 
     state: str
@@ -44,7 +44,7 @@ class Session:
     until: float
 
 
-class Seal:
+class CookieSeal:
     """Signs and reads the cookies. `given` are the secrets that the key is derived from; they are read for each use,
     because a file of a secret may change; while it is away, the last content counts.
     """
@@ -54,13 +54,13 @@ class Seal:
         self._given = given
         self._own = secrets.token_bytes(32)
 
-    def begun(self, found: Begun) -> str:
+    def begun(self, found: SignIn) -> str:
         return self._signed(_LOGIN, [found.state, found.fragment, found.until])
 
-    def read_begun(self, cookie: str) -> Begun | None:
+    def read_begun(self, cookie: str) -> SignIn | None:
         """None for a cookie that was not signed here."""
         content = self._content(_LOGIN, cookie)
-        return None if content is None else Begun(*content)
+        return None if content is None else SignIn(*content)
 
     def session(self, found: Session) -> str:
         return self._signed(_SESSION, [found.id, found.who.name, found.who.role, found.begun, found.until])

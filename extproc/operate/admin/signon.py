@@ -30,7 +30,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from extproc.operate.admin.guard import Principal, failure
-from extproc.operate.admin.sessions import Begun, Seal, Session
+from extproc.operate.admin.sessions import CookieSeal, Session, SignIn
 from extproc.operate.reports.desk import Desk
 from extproc.settings.signon import OIDCSettings
 from extproc.wire.outbound.client import AnswerError, ask
@@ -68,7 +68,7 @@ class SignOn:
         self._settings = settings
         self._desk = desk
         self._now = now
-        self._seal = Seal(settings, [*filter(None, [settings.client_secret]), *given])
+        self._seal = CookieSeal(settings, [*filter(None, [settings.client_secret]), *given])
         self._secure = urlsplit(settings.url).scheme == "https"
         self._lock = threading.Lock()
         self._recent: list[float] = []  # when sign-ins were begun in the last minute
@@ -90,7 +90,7 @@ class SignOn:
             return failure(503, str(error))
         fragment = request.query_params.get("next", "")
         state = secrets.token_urlsafe(32)
-        begun = Begun(state, fragment if _FRAGMENT.fullmatch(fragment) else "", now + _SIGN_IN)
+        begun = SignIn(state, fragment if _FRAGMENT.fullmatch(fragment) else "", now + _SIGN_IN)
         verifier = hashlib.sha256(self._seal.word("verifier", state).encode()).digest()
         challenge = base64.urlsafe_b64encode(verifier).rstrip(b"=").decode()
         asked = {
@@ -152,7 +152,7 @@ class SignOn:
     def _redirect(self) -> str:
         return f"{self._settings.url}/auth/callback"
 
-    def _exchange(self, code: str, begun: Begun) -> str:
+    def _exchange(self, code: str, begun: SignIn) -> str:
         """The ID token for a code."""
         settings = self._settings
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": self._redirect}
@@ -170,7 +170,7 @@ class SignOn:
             raise SignOnError("the identity provider gave no ID token")
         return token
 
-    def _operator(self, token: str, begun: Begun) -> Principal:
+    def _operator(self, token: str, begun: SignIn) -> Principal:
         settings = self._settings
         try:
             claims = jwt.decode(

@@ -58,7 +58,7 @@ def _plain(text: str) -> str:
     return _link(r"\1", text).replace("`", "").removesuffix(".")
 
 
-class Tally(Counter):
+class SharedCounter(Counter):
     """A counter that any thread may write."""
 
     def __call__(self, *values: str) -> None:
@@ -66,10 +66,14 @@ class Tally(Counter):
         (self.labels(*values) if values else self).inc()
 
 
-def counter(name: str, text: str, *labels: str, begins: Sequence[str] = ()) -> Declared[Tally]:
+def counter(name: str, text: str, *labels: str, begins: Sequence[str] = ()) -> Declared[SharedCounter]:
     """A counter, called where the event happens that it counts."""
     return Declared(
-        name, text, labels, lambda name, text, labels, registry: Tally(name, text, labels, registry=registry), begins
+        name,
+        text,
+        labels,
+        lambda name, text, labels, registry: SharedCounter(name, text, labels, registry=registry),
+        begins,
     )
 
 

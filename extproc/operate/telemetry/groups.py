@@ -58,7 +58,7 @@ class Consumers(Group):
     _consumer_cost = counts("extproc_consumer_cost_usd_total", "USD.", *SPENDER)
 
 
-class Tools(Group):
+class ToolMetrics(Group):
     """Names follow the OpenTelemetry semantic conventions for MCP, in development
     (https://opentelemetry.io/docs/specs/semconv/gen-ai/mcp/). `server` in their names is this gateway towards clients,
     `client` is it towards servers.
@@ -92,7 +92,7 @@ class Tools(Group):
     )
 
 
-class Gateway(Group):
+class GatewayMetrics(Group):
     heading = "metric of the gateway"
 
     _requests = counts("extproc_requests_total", "Exchanges, by operation and status.", "operation", "status")
@@ -167,7 +167,7 @@ class Gateway(Group):
     )
 
 
-class Providers(Group):
+class ProviderMetrics(Group):
     heading = "metric of providers"
 
     _tries = counts("extproc_tries_total", "Tries, by provider, model and outcome.", *("provider", "model", "outcome"))
@@ -198,7 +198,7 @@ class Providers(Group):
     )
 
 
-class Cost(Group):
+class CostMetrics(Group):
     heading = "metric of cost"
 
     _saved = counts(
@@ -250,7 +250,7 @@ class Cost(Group):
     )
 
 
-class Limits(Group):
+class LimitMetrics(Group):
     heading = "metric of budgets and guardrails"
 
     budget = counter("extproc_budget_decisions_total", "Decisions of budgets, by verdict.", "budget", "verdict")
@@ -293,7 +293,7 @@ class Limits(Group):
     )
 
 
-class Ledger(Group):
+class LedgerMetrics(Group):
     heading = "metric of the ledger"
 
     _ledger_rows = scraped(
@@ -305,7 +305,18 @@ class Ledger(Group):
     _ledger_queued = scraped("extproc_ledger_queued", "Rows that wait.")
 
 
-GROUPS = (Requests, Latest, Earlier, Consumers, Tools, Gateway, Providers, Cost, Limits, Ledger)
+GROUPS = (
+    Requests,
+    Latest,
+    Earlier,
+    Consumers,
+    ToolMetrics,
+    GatewayMetrics,
+    ProviderMetrics,
+    CostMetrics,
+    LimitMetrics,
+    LedgerMetrics,
+)
 
 NO_PANEL = frozenset(
     (

@@ -20,9 +20,18 @@ from extproc.cache.caching import CACHING, SHADOWS, Caching
 from extproc.money.budgets import input_estimate
 from extproc.money.budgets.costs import is_of_other
 from extproc.operate.telemetry.conventions import VERSIONS, Conventions
-from extproc.operate.telemetry.declared import Tally
-from extproc.operate.telemetry.groups import TIMED, Consumers, Cost, Gateway, Limits, Providers, Requests, Tools
-from extproc.operate.telemetry.groups import Ledger as LedgerRows
+from extproc.operate.telemetry.declared import SharedCounter
+from extproc.operate.telemetry.groups import (
+    TIMED,
+    Consumers,
+    CostMetrics,
+    GatewayMetrics,
+    LimitMetrics,
+    ProviderMetrics,
+    Requests,
+    ToolMetrics,
+)
+from extproc.operate.telemetry.groups import LedgerMetrics as LedgerRows
 from extproc.operate.telemetry.logs import describe, describe_verdicts, json_line
 from extproc.operate.telemetry.outbox import Outbox, Sender
 from extproc.operate.telemetry.prefixes import Prefixes
@@ -74,7 +83,9 @@ class Bounded:
         return "other"
 
 
-class Telemetry(Requests, Consumers, Tools, Gateway, Providers, Cost, Limits, LedgerRows):
+class Telemetry(
+    Requests, Consumers, ToolMetrics, GatewayMetrics, ProviderMetrics, CostMetrics, LimitMetrics, LedgerRows
+):
     """The metrics of one process. `configure` is called again when the settings change; the counts go on."""
 
     def __init__(self, settings: Settings, write: Callable[[str], object] | None = None) -> None:
@@ -125,7 +136,7 @@ class Telemetry(Requests, Consumers, Tools, Gateway, Providers, Cost, Limits, Le
         """The observer (seconds) of a stage."""
         return self._stage.series((name,)).observe
 
-    def outbox(self, name: str, sender: Callable[[], Sender[Any]], count: Tally) -> Outbox[Any]:
+    def outbox(self, name: str, sender: Callable[[], Sender[Any]], count: SharedCounter) -> Outbox[Any]:
         """The process's outbox of that name, made with a `sender` where there is none. `count` gets the outcomes."""
         if (found := self.outboxes.get(name)) is None:
             found = Outbox(name, sender(), lambda outcome, number: count.labels(outcome).inc(number))

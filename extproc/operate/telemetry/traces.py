@@ -13,13 +13,13 @@ import msgspec
 
 from extproc.tools.mcp.call import CALL
 from extproc.upstream.prices import NANO
-from extproc.words.exchange import Exchange, Key, Usage
+from extproc.words.exchange import Exchange, FeatureKey, Usage
 
 if TYPE_CHECKING:
     from extproc.operate.telemetry.otlp import Context, Value
     from extproc.settings.config import Semconv
 
-TRACE: Key[Context] = Key("trace")
+TRACE: FeatureKey[Context] = FeatureKey("trace")
 """Written by the gateway attachment, with `telemetry.traces`: Envoy's span of its call."""
 _LONGEST = 256
 _MOST_REASONS = 8

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from extproc.routing.history import History
 from extproc.routing.strategies import StickySettings
-from extproc.words.chain import Choice
+from extproc.words.chain import Candidate
 from extproc.words.exchange import Exchange
 from extproc.words.messages import Effort
 
@@ -287,14 +287,14 @@ class Complexity:
         self._scored: tuple[str, float] = "", 0.0  # exchange and its score
         self._score = 0.0
 
-    def order(self, choices: Sequence[Choice], exchange: Exchange) -> Sequence[Choice]:
+    def order(self, choices: Sequence[Candidate], exchange: Exchange) -> Sequence[Candidate]:
         score = self._score = complexity(exchange)
         self._scored = exchange.id, exchange.started
         last = len(choices) - 1
         at = next((index for index, choice in enumerate(choices) if choice.max_complexity >= score), last)
         return [*choices[at:], *reversed(choices[:at])]
 
-    def why(self, choice: Choice, exchange: Exchange) -> str:
+    def why(self, choice: Candidate, exchange: Exchange) -> str:
         again = self._scored == (exchange.id, exchange.started)
         score = self._score if again else complexity(exchange)
         return f"complexity {score:.2f}, up to {choice.max_complexity:.2f}"

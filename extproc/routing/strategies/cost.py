@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from extproc.routing.history import History
 from extproc.routing.strategies import StickySettings
 from extproc.upstream.prices import at
-from extproc.words.chain import Choice
+from extproc.words.chain import Candidate
 from extproc.words.exchange import Exchange, Target
 
 _BYTES_PER_TOKEN = 4
@@ -22,10 +22,10 @@ class Cost:
     def __init__(self, name: str, sticky: StickySettings | None, history: History) -> None:
         pass
 
-    def order(self, choices: Sequence[Choice], exchange: Exchange) -> Sequence[Choice]:
+    def order(self, choices: Sequence[Candidate], exchange: Exchange) -> Sequence[Candidate]:
         return sorted(choices, key=lambda choice: cost(choice.targets[0], exchange))
 
-    def why(self, choice: Choice, exchange: Exchange) -> str:
+    def why(self, choice: Candidate, exchange: Exchange) -> str:
         dollars = cost(choice.targets[0], exchange)
         return "its price is unknown" if dollars == math.inf else f"about {dollars:.6f} USD"
 

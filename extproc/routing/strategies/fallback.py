@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from extproc.routing.history import History
 from extproc.routing.strategies import StickySettings
-from extproc.words.chain import Choice
+from extproc.words.chain import Candidate
 from extproc.words.exchange import Exchange
 
 
@@ -14,10 +14,10 @@ class Fallback:
     def __init__(self, name: str, sticky: StickySettings | None, history: History) -> None:
         pass
 
-    def order(self, choices: Sequence[Choice], exchange: Exchange) -> Sequence[Choice]:  # noqa: ARG002
+    def order(self, choices: Sequence[Candidate], exchange: Exchange) -> Sequence[Candidate]:  # noqa: ARG002
         return choices
 
-    def why(self, choice: Choice, exchange: Exchange) -> str:  # noqa: ARG002
+    def why(self, choice: Candidate, exchange: Exchange) -> str:  # noqa: ARG002
         return f"place {choice.index + 1} in the settings"
 
 

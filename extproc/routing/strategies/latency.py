@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from extproc.routing.history import History
 from extproc.routing.strategies import StickySettings
-from extproc.words.chain import Choice
+from extproc.words.chain import Candidate
 from extproc.words.exchange import Exchange
 
 _EXPLORE = 32
@@ -22,19 +22,19 @@ class Latency:
     def __init__(self, name: str, sticky: StickySettings | None, history: History) -> None:  # noqa: ARG002
         self._history = history
 
-    def order(self, choices: Sequence[Choice], exchange: Exchange) -> Sequence[Choice]:
+    def order(self, choices: Sequence[Candidate], exchange: Exchange) -> Sequence[Candidate]:
         ordered = sorted(choices, key=lambda choice: self._expected(choice, exchange) or 0.0)
         if random.randrange(_EXPLORE) == 0:  # noqa: S311 - no secret
             ordered.insert(0, ordered.pop(random.randrange(1, len(ordered))))  # noqa: S311
         return ordered
 
-    def why(self, choice: Choice, exchange: Exchange) -> str:
+    def why(self, choice: Candidate, exchange: Exchange) -> str:
         expected = self._expected(choice, exchange)
         if expected is None:
             return "not measured yet"
         return "being measured" if expected == math.inf else f"about {expected:.3f} s expected"
 
-    def _expected(self, choice: Choice, exchange: Exchange) -> float | None:
+    def _expected(self, choice: Candidate, exchange: Exchange) -> float | None:
         deployment, streamed, consumer = (
             choice.targets[0].deployment,
             exchange.request.ask.stream,

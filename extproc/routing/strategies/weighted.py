@@ -15,7 +15,7 @@ from extproc.access.auth.facts import fact
 from extproc.routing.history import History
 from extproc.routing.prefix import prefix
 from extproc.routing.strategies import StickySettings
-from extproc.words.chain import Choice
+from extproc.words.chain import Candidate
 from extproc.words.exchange import Exchange
 
 _GOLDEN = (math.sqrt(5) - 1) / 2
@@ -36,17 +36,17 @@ class Weighted:
         self._clock = clock
         self._point = random.random()  # noqa: S311 - no secret
 
-    def order(self, choices: Sequence[Choice], exchange: Exchange) -> Sequence[Choice]:
+    def order(self, choices: Sequence[Candidate], exchange: Exchange) -> Sequence[Candidate]:
         seed = self._seed(exchange)
         if seed is None:
             return self._spread(choices)
         return sorted(choices, key=lambda choice: _lot(seed, choice), reverse=True)
 
-    def why(self, choice: Choice, exchange: Exchange) -> str:
+    def why(self, choice: Candidate, exchange: Exchange) -> str:
         stuck = f", sticky by {self._sticky.by}" if self._sticky and self._seed(exchange) is not None else ""
         return f"weight {choice.weight}{stuck}"
 
-    def _spread(self, choices: Sequence[Choice]) -> Sequence[Choice]:
+    def _spread(self, choices: Sequence[Candidate]) -> Sequence[Candidate]:
         """The next point of a sequence that fills the range evenly: after n requests each share is right to about 1/n,
         where chance would leave it at 1/sqrt(n). Source: the additive recurrence of the golden ratio.
         """
@@ -85,7 +85,7 @@ class Weighted:
         return f"{self._name}\0{value}\0{period}"
 
 
-def _lot(seed: str, choice: Choice) -> float:
+def _lot(seed: str, choice: Candidate) -> float:
     """Weighted rendezvous hashing: the highest lot wins with a chance in proportion to the weight, and a change of one
     weight moves only those sessions that it must. The lot uses the place in the settings: the first target of an inner
     virtual model may change with every request.

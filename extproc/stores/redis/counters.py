@@ -34,7 +34,7 @@ from extproc.stores import (
     write,
 )
 from extproc.stores.redis import RedisURL
-from extproc.stores.redis.link import Link
+from extproc.stores.redis.link import RedisLink
 from extproc.stores.redis.silence import Silence
 
 BATCH = 500  # ids in one call
@@ -59,7 +59,7 @@ class RedisCounters:
         patience: float = PATIENCE,
     ) -> None:
         self._clock = clock
-        self._link = Link(url, f"{{{url.prefix}}}", _SCRIPT, _SHA, Silence(timeout, patience))
+        self._link = RedisLink(url, f"{{{url.prefix}}}", _SCRIPT, _SHA, Silence(timeout, patience))
         self._epoch = b""  # epoch of the store, once it was read: a different one later means that the counts are lost
         self._lost = False
 

@@ -35,7 +35,7 @@ _LONGEST_REASON = 200  # characters
 _CALM = 5.0  # seconds without a failure; a full server still answers calls that only read
 
 
-class Credentials(CredentialProvider):
+class FileCredentials(CredentialProvider):
     """Read anew for each connection, so that a password in a file rotates."""
 
     def __init__(self, user: str | None, secret: Secret) -> None:
@@ -56,7 +56,7 @@ def connection_options(url: RedisURL) -> dict[str, Any]:
     """Options of the client's connections to a Redis. RESP2 needs one round trip less to greet."""
     options: dict[str, Any] = {"host": url.host, "port": url.port, "db": url.db, "protocol": 2}
     if url.password is not None:
-        options["credential_provider"] = Credentials(url.user, url.password)
+        options["credential_provider"] = FileCredentials(url.user, url.password)
     if url.tls:
         options |= {"ssl_check_hostname": True, "ssl_ca_certs": url.ca}
     return options
@@ -116,7 +116,7 @@ class _Line:
         await asyncio.gather(self._reader, return_exceptions=True)
 
 
-class Link:
+class RedisLink:
     """Calls one script at `url`, through a connection that is made when it is needed."""
 
     def __init__(self, url: RedisURL, key: str, script: str, sha: str, silence: Silence) -> None:

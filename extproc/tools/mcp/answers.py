@@ -24,9 +24,9 @@ from extproc.tools.mcp.eras import decoded
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.refusals import RPCRefusal
 from extproc.tools.mcp.servers import Servers
-from extproc.tools.mcp.sessions import ClientSession, Ended
+from extproc.tools.mcp.sessions import ClientSession, EndedSessions
 from extproc.wire.framing import rpc
-from extproc.wire.framing.rpc import Message
+from extproc.wire.framing.rpc import RpcMessage
 from extproc.words.actions import LocalReply
 from extproc.words.errors import (
     HEADER_MISMATCH,
@@ -58,7 +58,7 @@ def owner(exchange: Exchange) -> str:
 class Era:
     """Writes `version`, `capabilities` and `session` of the call. Decides on the body; headers are compared with it."""
 
-    def __init__(self, servers: Servers, ended: Ended) -> None:
+    def __init__(self, servers: Servers, ended: EndedSessions) -> None:
         self._sessions = servers.sessions
         self._ended = ended
 
@@ -83,7 +83,7 @@ class Era:
             raise Refusal(SESSION_NOT_FOUND, "There is no such session: begin a new one with 'initialize'.")
         return found
 
-    def _modern(self, call: Call, message: Message, headers: Mapping[str, str], version: str | None) -> None:
+    def _modern(self, call: Call, message: RpcMessage, headers: Mapping[str, str], version: str | None) -> None:
         meta = message.meta
         call.version = MODERN
         if message.kind != "request":

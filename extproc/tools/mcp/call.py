@@ -11,12 +11,12 @@ import msgspec
 
 from extproc.upstream.prices import NANO
 from extproc.wire.framing import rpc
-from extproc.wire.framing.rpc import Message
-from extproc.words.exchange import Exchange, Key
+from extproc.wire.framing.rpc import RpcMessage
+from extproc.words.exchange import Exchange, FeatureKey
 
 if TYPE_CHECKING:
-    from extproc.tools.mcp.catalogue import Catalogue, Entry
-    from extproc.tools.mcp.sessions import ClientSession, Question
+    from extproc.tools.mcp.catalogue import Catalogue, Definition
+    from extproc.tools.mcp.sessions import ClientSession, ServerQuestion
     from extproc.tools.mcp.settings import MCPProfileSettings, ToolPolicySettings
 
 TOOLS_CALL, EXECUTE = "tools/call", "execute_tool"
@@ -54,7 +54,7 @@ class Call:
     profile: str
     settings: MCPProfileSettings
     # ParseRPC; None: the message could not be read, so refusals have no id
-    message: Message | None = None
+    message: RpcMessage | None = None
     # Era
     version: str = ""  # the protocol's, as the client speaks it
     capabilities: Mapping[str, Any] = field(default_factory=dict)  # the client's
@@ -65,13 +65,13 @@ class Call:
     name: str = ""  # as the client said it: of a tool or prompt, or a resource's URI
     server: str = ""
     tool: str = ""  # the server's own name of it
-    entry: Entry | None = None  # its definition; None: a resource that is in no list
+    entry: Definition | None = None  # its definition; None: a resource that is in no list
     policy: ToolPolicySettings | None = None  # the called tool's
     # ForwardRPC
     server_version: str = ""  # the protocol's, as it is spoken to the server
     server_session: str = ""
     sent_id: rpc.Id | None = None  # the id that the server got, where it is not the client's
-    question: Question | None = None  # a server's, which this message answers
+    question: ServerQuestion | None = None  # a server's, which this message answers
     must_read: bool = False  # the client cannot take the answer as the server gives it
     # GuardResult
     secret: bool = False  # its result is in quarantine
@@ -145,5 +145,5 @@ class Call:
         return found
 
 
-CALL: Key[Call] = Key("call")
+CALL: FeatureKey[Call] = FeatureKey("call")
 """Written by FindProfile: the exchange is a message to a profile."""

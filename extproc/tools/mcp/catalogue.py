@@ -52,7 +52,7 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 @dataclass(slots=True, frozen=True)
-class Entry:
+class Definition:
     """A definition, as its server gave it."""
 
     kind: Kind
@@ -92,7 +92,7 @@ class Catalogue:
     legacy: str = ""  # its revision with sessions, empty: none
     sessions: bool = False  # it gives sessions to clients of that revision
     capabilities: Mapping[str, Any] = field(default_factory=dict)
-    entries: Mapping[Kind, Mapping[str, Entry]] = field(default_factory=dict)  # by name, in the server's order
+    entries: Mapping[Kind, Mapping[str, Definition]] = field(default_factory=dict)  # by name, in the server's order
     left_out: Sequence[LeftOut] = ()
     complete: bool = True  # False: the server has more than the limits let through, of unknown names
     ttl: float | None = field(default=None, compare=False)  # seconds until the next look, as the server asks
@@ -169,7 +169,7 @@ async def look(
     if session:
         await link.end(legacy.protocolVersion if legacy is not None else "", session)
     if text := (hello.instructions or "")[:_MOST_INSTRUCTIONS]:
-        entries[INSTRUCTIONS] = {INSTRUCTIONS: Entry(INSTRUCTIONS, name, INSTRUCTIONS, {INSTRUCTIONS: _raw(text)})}
+        entries[INSTRUCTIONS] = {INSTRUCTIONS: Definition(INSTRUCTIONS, name, INSTRUCTIONS, {INSTRUCTIONS: _raw(text)})}
     return Catalogue(
         modern=modern is not None,
         legacy=spoken,
@@ -192,7 +192,7 @@ async def look_again(base: Catalogue, name: str, link: Link, limits: MCPLimitsSe
 
 async def _lists(
     name: str, link: Link, limits: MCPLimitsSettings, voice: Voice, offered: Mapping[str, Any]
-) -> tuple[_Reader, dict[Kind, Mapping[str, Entry]]]:
+) -> tuple[_Reader, dict[Kind, Mapping[str, Definition]]]:
     reader = _Reader(name, link, limits, voice)
     return reader, {kind: await reader.read(method, kind, offered) for method, kind in KINDS.items()}
 
@@ -210,9 +210,9 @@ class _Reader:
         self.complete = True
         self.ttl: float | None = None
 
-    async def read(self, method: str, kind: Kind, capabilities: Mapping[str, Any]) -> Mapping[str, Entry]:
+    async def read(self, method: str, kind: Kind, capabilities: Mapping[str, Any]) -> Mapping[str, Definition]:
         """All pages of a list."""
-        found: dict[str, Entry] = {}
+        found: dict[str, Definition] = {}
         if ("resources" if kind == "templates" else kind) not in capabilities:
             return found
         cursor: str | None = None
@@ -238,7 +238,7 @@ class _Reader:
         self.complete = False
         return found
 
-    def _take(self, kind: Kind, raw: msgspec.Raw, found: dict[str, Entry]) -> None:
+    def _take(self, kind: Kind, raw: msgspec.Raw, found: dict[str, Definition]) -> None:
         size = len(bytes(raw))
         name, entry = "", None
         try:
@@ -249,14 +249,14 @@ class _Reader:
             reason = "it is no definition with a name"
         else:
             reason = self._reason(kind, name, headers, size, found)
-            entry = Entry(kind, self._name, name, fields, headers or ())
+            entry = Definition(kind, self._name, name, fields, headers or ())
         if entry is None or reason:
             self._leave_out(LeftOut(kind, name[: self._limits.uri], reason))
             return
         self._room -= size
         found[name] = entry
 
-    def _reason(self, kind: Kind, name: str, headers: Any, size: int, found: Mapping[str, Entry]) -> str:
+    def _reason(self, kind: Kind, name: str, headers: Any, size: int, found: Mapping[str, Definition]) -> str:
         """The reason why a definition cannot be offered; empty where it can."""
         limits = self._limits
         limit, most = ("name", limits.name) if kind in ("tools", "prompts") else ("uri", limits.uri)

@@ -18,11 +18,11 @@ from typing import Any
 import msgspec
 
 from extproc.tools.mcp.call import CALL, LEGACY, MODERN, OWN_META, Call
-from extproc.tools.mcp.catalogue import Entry
+from extproc.tools.mcp.catalogue import Definition
 from extproc.tools.mcp.link import headers_for, meta
 from extproc.tools.mcp.refusals import too_large
 from extproc.tools.mcp.servers import Servers, ServerSession
-from extproc.tools.mcp.sessions import Question
+from extproc.tools.mcp.sessions import ServerQuestion
 from extproc.wire.framing import OVERSIZE, Frame, Framing, rpc
 from extproc.words.errors import MCP_BAD_ANSWER, RESULT_TOO_LARGE, Refusal
 from extproc.words.exchange import Exchange
@@ -76,7 +76,7 @@ def request_for(call: Call, session: ServerSession | None, id: str) -> tuple[dic
     return edits, headers
 
 
-def _parameters(entry: Entry, arguments: Mapping[str, Any]) -> dict[str, str]:
+def _parameters(entry: Definition, arguments: Mapping[str, Any]) -> dict[str, str]:
     """Headers with those arguments that the tool's schema wants there."""
     found = {}
     for path, token in entry.headers:
@@ -160,7 +160,7 @@ class Translate:
         """A request of the server's to the client."""
         if not call.must_read:
             return True
-        question = Question(call.server, call.server_session, call.server_version, id)
+        question = ServerQuestion(call.server, call.server_session, call.server_version, id)
         if call.session is None or call.modern or not call.session.capabilities or call.secret:
             self._servers.refuse(question)
             return False

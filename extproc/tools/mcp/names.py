@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from extproc.tools.mcp.catalogue import INSTRUCTIONS, Catalogue, Entry, Kind
+from extproc.tools.mcp.catalogue import INSTRUCTIONS, Catalogue, Definition, Kind
 from extproc.tools.mcp.settings import MCPProfileSettings
 from extproc.words.values import Pattern, Patterns
 
@@ -33,7 +33,7 @@ Known = Callable[[str, Kind], Collection[str] | None]
 class Hidden(NamedTuple):
     """A definition that a profile does not offer, and the reason for people."""
 
-    entry: Entry
+    entry: Definition
     name: str  # as clients would see it
     reason: str
 
@@ -56,7 +56,7 @@ class _Share:
             "templates": resources,
         }
 
-    def seen(self, entry: Entry) -> str | None:
+    def seen(self, entry: Definition) -> str | None:
         """The name that clients see; None where the profile does not want the definition."""
         wanted = self._wanted.get(entry.kind)
         if wanted is None or not wanted(entry.name):
@@ -89,17 +89,19 @@ class _Share:
 
 
 @dataclass(slots=True, eq=False)
-class Index:
+class NameIndex:
     """Everything that a profile offers, by the name that clients see."""
 
     shares: Sequence[_Share]
-    entries: dict[Kind, dict[str, Entry]] = field(
+    entries: dict[Kind, dict[str, Definition]] = field(
         default_factory=lambda: {"tools": {}, "prompts": {}, "resources": {}, "templates": {}}
     )
     hidden: list[Hidden] = field(default_factory=list)
-    _templates: list[tuple[int, Callable[[str], bool], Entry]] = field(default_factory=list)  # with the server's place
+    _templates: list[tuple[int, Callable[[str], bool], Definition]] = field(
+        default_factory=list
+    )  # with the server's place
 
-    def add(self, place: int, entry: Entry) -> None:
+    def add(self, place: int, entry: Definition) -> None:
         """Take in a definition of the server at that place."""
         name = self.shares[place].seen(entry)
         if name is None:
@@ -121,7 +123,7 @@ class Index:
         before = (share for share in self.shares if share.rank(kind) < rank)
         return next((found for share in before if (found := share.claim(kind, name))), "")
 
-    def template(self, uri: str) -> Entry | None:
+    def template(self, uri: str) -> Definition | None:
         """The template that gives a URI; None where none does, or a server before it owns the URI."""
         for place, matches, entry in self._templates:
             if matches(uri):
@@ -129,11 +131,11 @@ class Index:
         return None
 
 
-def index(profile: MCPProfileSettings, catalogues: Mapping[str, Catalogue], known: Known) -> Index:
+def index(profile: MCPProfileSettings, catalogues: Mapping[str, Catalogue], known: Known) -> NameIndex:
     """The names of a profile. `catalogues` are those of its servers that are known, switched off ones too: they keep
     their names.
     """
-    made = Index([_Share(profile, server, place, known) for place, server in enumerate(profile.servers)])
+    made = NameIndex([_Share(profile, server, place, known) for place, server in enumerate(profile.servers)])
     for place, share in enumerate(made.shares):
         if (catalogue := catalogues.get(share.server)) is not None:
             for kind, entries in catalogue.entries.items():

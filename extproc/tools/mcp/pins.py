@@ -19,7 +19,7 @@ from typing import Any, get_args
 import msgspec
 import yaml
 
-from extproc.tools.mcp.catalogue import Entry, Kind
+from extproc.tools.mcp.catalogue import Definition, Kind
 
 VERSION = 2
 MAX_FILE = 16 << 20  # bytes
@@ -62,7 +62,7 @@ def digest(definition: Mapping[str, Any], kind: Kind = "tools") -> str:
     return hashlib.sha256(_sorted(definition)).hexdigest()
 
 
-def digest_of(entry: Entry) -> str:
+def digest_of(entry: Definition) -> str:
     """The digest of a definition."""
     return digest({name: entry.value(name) for name in entry.fields}, entry.kind)
 

@@ -21,7 +21,7 @@ from extproc.guardrails._base import DEFINITION, ROLES
 from extproc.guardrails._guard import Guard
 from extproc.stores import StoreError
 from extproc.tools.mcp.call import CALL, CALLS, Call
-from extproc.tools.mcp.catalogue import INSTRUCTIONS, NOUNS, Entry, Kind
+from extproc.tools.mcp.catalogue import INSTRUCTIONS, NOUNS, Definition, Kind
 from extproc.tools.mcp.pins import Pins, digest_of
 from extproc.tools.mcp.settings import MCPSettings
 from extproc.tools.mcp.unseen import invisible, texts
@@ -72,7 +72,7 @@ class Policy:
             [text for one in guardrails if one.kind == "quarantine" for text in getattr(one, "tools", ())]
         )
         self._known: dict[tuple[Kind, str, str, str], str] = {}  # kind, server, name, digest -> why it is withheld
-        self._digests: dict[int, tuple[Entry, str]] = {}
+        self._digests: dict[int, tuple[Definition, str]] = {}
         self._told: set[tuple[Kind, str, str, str]] = set()
         self._changed, self._tell = changed, tell
         self._prices: dict[float, Price] = {}
@@ -85,11 +85,11 @@ class Policy:
         self._pins.look()
         return self._pins.version
 
-    def state(self, entry: Entry) -> State:
+    def state(self, entry: Definition) -> State:
         """The state of a definition."""
         return self.judged(entry).state
 
-    def judged(self, entry: Entry) -> Judged:
+    def judged(self, entry: Definition) -> Judged:
         """The state of a definition, with the reason. A pin is a person's word: no detector is asked about what it
         covers.
         """
@@ -111,7 +111,7 @@ class Policy:
         reason = "its definition changed since it was pinned" if pinned else "its definition is not pinned yet"
         return _LISTED if self._warn_only else Judged("changed", reason)
 
-    def pinned(self, entry: Entry) -> str | None:
+    def pinned(self, entry: Definition) -> str | None:
         """The digest in the lock file."""
         return None if self._pins is None else self._pins.find(entry.server, entry.kind, entry.name)
 
@@ -124,11 +124,11 @@ class Policy:
     def _needs_pin(self, kind: Kind) -> bool:
         return self._settings.pins is not None and kind in self._settings.pins.kinds
 
-    def hides(self, entry: Entry) -> bool:
+    def hides(self, entry: Definition) -> bool:
         """True for a definition that is in no list."""
         return self.state(entry) != "listed"
 
-    def omitted(self, entry: Entry) -> tuple[str, ...]:
+    def omitted(self, entry: Definition) -> tuple[str, ...]:
         """Fields of a definition that clients do not get. The answers about a result in quarantine fit no schema of
         its server.
         """
@@ -137,7 +137,7 @@ class Policy:
             return ("outputSchema",)
         return ()
 
-    async def learn(self, entries: Iterable[Entry]) -> None:
+    async def learn(self, entries: Iterable[Definition]) -> None:
         """Look through new definitions on a thread, so that a first list finds them judged."""
         new = [entry for entry in entries if self._key(entry, self.digest(entry)) not in self._known]
         if new:
@@ -153,7 +153,7 @@ class Policy:
             self._prices[price] = made
         return Target(call.profile, call.server, call.tool, price=made)
 
-    def digest(self, entry: Entry) -> str:
+    def digest(self, entry: Definition) -> str:
         """The digest of a definition, as a lock file has it."""
         known = self._digests.get(id(entry))
         if known is None or known[0] is not entry:
@@ -162,20 +162,20 @@ class Policy:
             known = self._digests[id(entry)] = entry, digest_of(entry)
         return known[1]
 
-    def _key(self, entry: Entry, digest: str) -> tuple[Kind, str, str, str]:
+    def _key(self, entry: Definition, digest: str) -> tuple[Kind, str, str, str]:
         return entry.kind, entry.server, entry.name, digest
 
-    def _finding(self, entry: Entry, digest: str) -> str:
+    def _finding(self, entry: Definition, digest: str) -> str:
         known = self._known.get(self._key(entry, digest))
         return self._remember(entry, digest, self._examine(entry)) if known is None else known
 
-    def _remember(self, entry: Entry, digest: str, reason: str) -> str:
+    def _remember(self, entry: Definition, digest: str, reason: str) -> str:
         if len(self._known) >= _MOST:
             self._known.clear()
         self._known[self._key(entry, digest)] = reason
         return reason
 
-    def _examine(self, entry: Entry) -> str:
+    def _examine(self, entry: Definition) -> str:
         """The reason to withhold a definition: invisible characters, or a finding of a blocking guardrail. Empty where
         there is none. May run on any thread.
         """
@@ -206,7 +206,7 @@ class Policy:
         log.warning("guardrail %s found something in the definition of %s", guard.name, where)
         return passes
 
-    def _note(self, entry: Entry, digest: str, pinned: str | None) -> None:
+    def _note(self, entry: Definition, digest: str, pinned: str | None) -> None:
         key = self._key(entry, digest)
         if key in self._told:
             return
@@ -228,7 +228,7 @@ def as_input(settings: GuardrailSettings) -> GuardrailSettings:
 # --- the call
 
 
-class Judge:
+class ToolPolicy:
     """Writes `tainted`. Refuses calls whose definition changed or is withheld, and sensitive tools in a run in which an
     untrusted tool has answered.
     """

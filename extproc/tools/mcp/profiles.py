@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from extproc.tools.mcp.call import CALL, CALLS, MODERN, Call
-from extproc.tools.mcp.catalogue import INSTRUCTIONS, Catalogue, Entry, Kind
-from extproc.tools.mcp.names import Hidden, Index, index
+from extproc.tools.mcp.catalogue import INSTRUCTIONS, Catalogue, Definition, Kind
+from extproc.tools.mcp.names import Hidden, NameIndex, index
 from extproc.tools.mcp.policy import Policy
 from extproc.tools.mcp.servers import Servers
 from extproc.tools.mcp.settings import MCPSettings
@@ -28,12 +28,12 @@ _ASKED = ("tools", "prompts", "resources", "completions", "logging")
 
 
 @dataclass(slots=True, frozen=True)
-class Found:
+class Resolved:
     """A definition by the client's name, or a resource that is in no list."""
 
     server: str
     name: str  # the server's own
-    entry: Entry | None
+    entry: Definition | None
 
 
 class Profiles:
@@ -44,12 +44,12 @@ class Profiles:
         self._servers = servers
         self.policy = policy
         self._taint = taint
-        self._indexes: dict[str, tuple[Any, Index]] = {}
+        self._indexes: dict[str, tuple[Any, NameIndex]] = {}
         self._lists: dict[Any, tuple[Any, bytes]] = {}
         self._told: set[tuple[str, str, str]] = set()
         own = [name for name, each in settings.servers.items() if each.lists == "session" and not each.disabled]
         self._own = {name: [one for one in own if one in each.servers] for name, each in settings.profiles.items()}
-        self._own_indexes: OrderedDict[Any, tuple[Any, Index, Any]] = OrderedDict()
+        self._own_indexes: OrderedDict[Any, tuple[Any, NameIndex, Any]] = OrderedDict()
 
     async def read_own(self, exchange: Exchange, owner: str) -> None:
         """Writes `call.own`: the lists of servers whose lists depend on the session, which is named by `owner`."""
@@ -66,7 +66,7 @@ class Profiles:
         found = zip(names, await asyncio.gather(*wanted), strict=True)
         call.own = {name: catalogue for name, catalogue in found if catalogue is not None}
 
-    def index_for(self, call: Call) -> Index:
+    def index_for(self, call: Call) -> NameIndex:
         """Everything in the profile, as a client's session has it."""
         if not (own := self._own[call.profile]):
             return self.index(call.profile)
@@ -81,7 +81,7 @@ class Profiles:
                 self._own_indexes.popitem(last=False)
         return known[1]
 
-    def index(self, profile: str) -> Index:
+    def index(self, profile: str) -> NameIndex:
         """Everything in the profile, whoever asks."""
         generation = self._generation()
         known = self._indexes.get(profile)
@@ -114,7 +114,7 @@ class Profiles:
             if server in profile.servers:
                 yield from ((name, each) for each in self.index(name).hidden if each.entry.server == server)
 
-    def _tell(self, profile: str, made: Index) -> None:
+    def _tell(self, profile: str, made: NameIndex) -> None:
         new = [each for each in made.hidden if (profile, each.entry.server, each.name) not in self._told]
         for entry, name, reason in new[:_MOST_LINES]:
             log.warning(
@@ -152,10 +152,10 @@ class Profiles:
             known = self._lists[key] = generation, msgspec.json.encode(shown)
         return known[1]
 
-    def _sensitive(self, entry: Entry) -> bool:
+    def _sensitive(self, entry: Definition) -> bool:
         return self._settings.policy(entry.server, entry.name).sensitive
 
-    def _shown(self, name: str, entry: Entry) -> Mapping[str, Any]:
+    def _shown(self, name: str, entry: Definition) -> Mapping[str, Any]:
         """A definition as clients get it: with their name for it."""
         fields: dict[str, Any] = {**entry.fields, "name": name} if name else dict(entry.fields)
         for omitted in self.policy.omitted(entry):
@@ -167,7 +167,7 @@ class Profiles:
         known = self._known(profile).items()
         return [(name, catalogue) for name, catalogue in known if not self._settings.servers[name].disabled]
 
-    def find(self, call: Call, grants: ToolGrants) -> Found | None:
+    def find(self, call: Call, grants: ToolGrants) -> Resolved | None:
         """The definition that a call is about; None where it is unknown or not granted."""
         message, profile, name = call.message, call.profile, call.name
         assert message is not None
@@ -179,13 +179,13 @@ class Profiles:
         known = self.index_for(call)
         for kind in kinds or ("resources",):
             if (entry := known.entries[kind].get(name)) is not None:
-                return None if self.policy.state(entry) == "disabled" else Found(entry.server, entry.name, entry)
+                return None if self.policy.state(entry) == "disabled" else Resolved(entry.server, entry.name, entry)
         return None if message.method in ("tools/call", "prompts/get") else self._resource(profile, known, name)
 
-    def _resource(self, profile: str, offered: Index, uri: str) -> Found | None:
+    def _resource(self, profile: str, offered: NameIndex, uri: str) -> Resolved | None:
         """A resource that is in no list: of a template, or of the only server that can have it."""
         if (entry := offered.template(uri)) is not None:
-            return None if self.policy.state(entry) == "disabled" else Found(entry.server, uri, entry)
+            return None if self.policy.state(entry) == "disabled" else Resolved(entry.server, uri, entry)
         known = self._known(profile)
         having = [
             share.server
@@ -195,7 +195,7 @@ class Profiles:
         ]
         if len(having) != 1 or having[0] not in known or self._settings.servers[having[0]].disabled:
             return None
-        return Found(having[0], uri, None)
+        return Resolved(having[0], uri, None)
 
     # --- the gateway's own answers
 

@@ -81,7 +81,7 @@ class JSONRPC:
     said = staticmethod(_usual.said)
 
     def __init__(self, call: Call | None = None) -> None:
-        self.replies = Replies(call)
+        self.replies = RpcReplies(call)
         self.offers = _OFFERS
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
@@ -97,7 +97,7 @@ class JSONRPC:
         return _usual.conversation(self.texts(body))
 
 
-class Replies(OpenAIReplies):
+class RpcReplies(OpenAIReplies):
     """Refusals in JSON-RPC, in answer to a call."""
 
     def __init__(self, call: Call | None) -> None:

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from extproc.tools.mcp.catalogue import Entry, Kind
+from extproc.tools.mcp.catalogue import Definition, Kind
 from extproc.tools.mcp.profiles import Profiles
-from extproc.tools.mcp.servers import Server, Servers
+from extproc.tools.mcp.servers import McpServer, Servers
 
 LEFT_OUT = "left_out"
 """State of a definition that cannot be offered, by its name or by a limit."""
@@ -39,14 +39,14 @@ def count(servers: Servers, profiles: Profiles) -> Mapping[tuple[str, ...], int]
     return found
 
 
-def _entries(server: Server, *, tools: bool) -> Iterator[Entry]:
+def _entries(server: McpServer, *, tools: bool) -> Iterator[Definition]:
     if server.catalogue is not None:
         shared = [entry for found in server.catalogue.entries.values() for entry in found.values()]
         known = {**{(entry.kind, entry.name): entry for entry in shared}, **server.in_sessions}
         yield from (entry for entry in known.values() if (entry.kind == "tools") is tools)
 
 
-def _left_out(server: Server, profiles: Profiles) -> Iterator[Mapping[str, str]]:
+def _left_out(server: McpServer, profiles: Profiles) -> Iterator[Mapping[str, str]]:
     """Definitions that no profile offers, or one does not, each with the reason."""
     if server.catalogue is None:
         return
@@ -63,7 +63,7 @@ def _told(kind: Kind, name: str, reason: str) -> Mapping[str, str]:
     return {"kind": kind, "name": name, "reason": reason}
 
 
-def _shown(entry: Entry, profiles: Profiles, *, definitions: bool) -> Mapping[str, Any]:
+def _shown(entry: Definition, profiles: Profiles, *, definitions: bool) -> Mapping[str, Any]:
     judged = profiles.policy.judged(entry)
     found: dict[str, Any] = {
         "name": entry.name,

@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from extproc.tools.mcp.board import Board
-from extproc.tools.mcp.catalogue import Catalogue, Entry, Kind, initialize, look, same
+from extproc.tools.mcp.catalogue import Catalogue, Definition, Kind, initialize, look, same
 from extproc.tools.mcp.link import Link, NoEnvoyError, RefusedError, ServerError, SessionGoneError
 from extproc.tools.mcp.own import OwnLists
-from extproc.tools.mcp.sessions import ClientSession, Question, Sessions
+from extproc.tools.mcp.sessions import ClientSession, ServerQuestion, Sessions
 from extproc.tools.mcp.settings import MCPLimitsSettings, MCPSettings
 from extproc.wire.framing import rpc
 
@@ -67,7 +67,7 @@ class SessionTicket(msgspec.Struct, array_like=True, frozen=True):
 _decode_ticket = msgspec.json.Decoder(SessionTicket).decode
 
 
-class Server:
+class McpServer:
     """One server: the latest good catalogue, and the time of the next look."""
 
     def __init__(self, name: str, link: Link) -> None:
@@ -81,7 +81,9 @@ class Server:
         self.failures = 0
         self.looking = False
         self.names: dict[Kind, dict[str, None]] = defaultdict(dict)  # that it offers, or offered: they stay its own
-        self.in_sessions: dict[tuple[Kind, str], Entry] = {}  # the latest definitions that sessions of their own have
+        self.in_sessions: dict[
+            tuple[Kind, str], Definition
+        ] = {}  # the latest definitions that sessions of their own have
         self._told = ""  # the definitions that cannot be offered, as the log has them
 
     def learn(self, found: Catalogue, most: int) -> None:
@@ -136,7 +138,7 @@ class Servers:
         self.generation = 0  # grows with a change of any catalogue
         self.changed: Callable[[Catalogue], None] = lambda _found: None  # called with each new catalogue
         self.own = OwnLists(self)
-        self.by_name: dict[str, Server] = {}
+        self.by_name: dict[str, McpServer] = {}
         self.take(settings, secret)
 
     def take(self, settings: MCPSettings, secret: str | None) -> None:
@@ -149,7 +151,7 @@ class Servers:
                 link = Link(
                     name, str(self._socket), most=settings.limits.catalogue, timeout=min(each.timeout, _LONGEST)
                 )
-                self.by_name[name] = Server(name, link)
+                self.by_name[name] = McpServer(name, link)
         for name in [name for name in self.by_name if name not in settings.servers]:
             del self.by_name[name]
         self.generation += 1
@@ -185,7 +187,7 @@ class Servers:
             for task in self._tasks:
                 task.cancel()
 
-    async def _look(self, server: Server, room: asyncio.Semaphore) -> None:
+    async def _look(self, server: McpServer, room: asyncio.Semaphore) -> None:
         settings, reached = self._settings.servers.get(server.name), True
         if settings is None:
             return
@@ -211,7 +213,7 @@ class Servers:
                 server.known.set()
             self._wake.set()
 
-    def _failed(self, server: Server, error: ServerError) -> bool:
+    def _failed(self, server: McpServer, error: ServerError) -> bool:
         """Note a look that went wrong. False: Envoy was not there, so it says nothing about the server."""
         reached = not isinstance(error, NoEnvoyError)
         if server.failing != error.code and reached:
@@ -361,7 +363,7 @@ class Servers:
         else:
             self._end(owner)
 
-    def refuse(self, question: Question) -> None:
+    def refuse(self, question: ServerQuestion) -> None:
         """Tell a server that its question reaches nobody: else its tool would wait."""
         self.tell(question.server, ServerSession(question.session, question.version), _refusal(question.id))
 

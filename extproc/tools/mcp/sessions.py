@@ -41,7 +41,7 @@ class ClientSession:
 
 
 @dataclass(slots=True, frozen=True)
-class Question:
+class ServerQuestion:
     """The place where the answer to a question belongs."""
 
     server: str
@@ -82,17 +82,17 @@ class Sessions:
             return None
         return ClientSession(id, version, capabilities)
 
-    def ask(self, session: ClientSession, question: Question) -> str:
+    def ask(self, session: ClientSession, question: ServerQuestion) -> str:
         """The id with which a client gets a question."""
         packed = msgspec.msgpack.encode([question.server, question.session, question.version, question.id])
         return QUESTION + self._signed(packed, session.id)
 
-    def asked(self, session: ClientSession, id: rpc.Id | None) -> Question | None:
+    def asked(self, session: ClientSession, id: rpc.Id | None) -> ServerQuestion | None:
         """The question that an id stands for; None where it was not asked in this session."""
         if not isinstance(id, str) or not id.startswith(QUESTION):
             return None
         packed = self._checked(id.removeprefix(QUESTION), session.id)
-        return None if packed is None else Question(*msgspec.msgpack.decode(packed))
+        return None if packed is None else ServerQuestion(*msgspec.msgpack.decode(packed))
 
     def _signed(self, packed: bytes, owner: str) -> str:
         return urlsafe_b64encode(packed + self._mac(packed, owner)).rstrip(b"=").decode()
@@ -114,7 +114,7 @@ def _derived(secret: bytes) -> bytes:
     return blake2b(secret, digest_size=32, person=b"mcp-sessions").digest()
 
 
-class Ended:
+class EndedSessions:
     """The sessions that their clients have ended. Every process that shares the counters store knows them at once.
 
     A session is no credential: each request has one of its own. So while the store is away, sessions go on, and none

@@ -34,19 +34,19 @@ from extproc.tools.mcp.answers import METHODS, AnswerLists, Era, owner
 from extproc.tools.mcp.call import CALL, CALLS, LEGACY, Call
 from extproc.tools.mcp.eras import Translate
 from extproc.tools.mcp.forward import FindServer, ForwardRPC, ReadAnswer, Returned
-from extproc.tools.mcp.policy import GuardCall, Judge, MarkTaint, Policy, ReserveCall
+from extproc.tools.mcp.policy import GuardCall, MarkTaint, Policy, ReserveCall, ToolPolicy
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.refusals import JSONRPC, Refuse
 from extproc.tools.mcp.results import GuardResult
 from extproc.tools.mcp.servers import Servers, ServerSession
-from extproc.tools.mcp.sessions import Ended
+from extproc.tools.mcp.sessions import EndedSessions
 from extproc.tools.mcp.settings import MCPSettings
 from extproc.wire.framing import rpc
 from extproc.wire.framing.content_types import is_json
 from extproc.wire.framing.events import Events, EventStage
 from extproc.wire.framing.json import InvalidJSON
 from extproc.wire.framing.names import Names
-from extproc.wire.framing.rpc import InvalidMessageError, Message
+from extproc.wire.framing.rpc import InvalidMessageError, RpcMessage
 from extproc.words.actions import LocalReply
 from extproc.words.dialect import NO_ENDPOINT, Ask
 from extproc.words.errors import (
@@ -176,7 +176,7 @@ class OfProfile:
 class EndSession:
     """Ends the session of a DELETE."""
 
-    def __init__(self, servers: Servers, ended: Ended) -> None:
+    def __init__(self, servers: Servers, ended: EndedSessions) -> None:
         self._servers = servers
         self._ended = ended
 
@@ -230,7 +230,7 @@ class ParseRPC:
         exchange.request.json, exchange.request.ask = dict(message.tree), Ask(call.name, free=True)
 
 
-def _name(message: Message) -> str:
+def _name(message: RpcMessage) -> str:
     """The name that the message is about, as the client says it; empty where it says none."""
     value: Any = message.params.get(CALLS.get(message.method, "uri"))
     if message.method == "completion/complete":  # a reference
@@ -290,7 +290,7 @@ def build(
     assert mcp is not None
     assert servers is not None
     telemetry, limits = services.telemetry, settings.limits
-    taint, ended = services.taint, Ended(services.counters, mcp.limits.session_age)
+    taint, ended = services.taint, EndedSessions(services.counters, mcp.limits.session_age)
     policy = Policy(mcp, settings.guardrails, changed=telemetry.tool_changed, tell=telemetry.guardrail)
     profiles = Profiles(mcp, servers, policy, taint)
     guard = partial(searching(settings, services), named=False)
@@ -309,7 +309,7 @@ def build(
         Era(servers, ended),
         AnswerLists(profiles, servers),
         FindServer(mcp, profiles, servers, policy),
-        Judge(policy, taint),
+        ToolPolicy(policy, taint),
         GuardCall(settings.guardrails, guard),
         ReserveCall(reserve),
         ForwardRPC(mcp, servers, services.places),

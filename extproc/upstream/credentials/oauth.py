@@ -68,7 +68,7 @@ _EARLY = 225.0  # seconds before it expires; Google's metadata server gives a ne
 
 
 @dataclass(slots=True, frozen=True)
-class Token:
+class OAuthToken:
     value: str = field(repr=False)
     expires: float
     """Seconds since the epoch."""
@@ -204,7 +204,7 @@ _grant = msgspec.json.Decoder(_Grant, strict=False).decode  # expires_in also co
 _problem = msgspec.json.Decoder(_Problem).decode
 
 
-def read(status: int, body: bytes, now: float) -> Token:
+def read(status: int, body: bytes, now: float) -> OAuthToken:
     """The token in an answer to a request made at `now`. Raises TokenError."""
     if status != 200:
         raise TokenError("refused" if 400 <= status < 500 else "failed", f"status {status}{_reason(body)}")
@@ -216,7 +216,7 @@ def read(status: int, body: bytes, now: float) -> Token:
         raise TokenError("bad_answer", "its token cannot stand in a header")
     if not grant.expires_in > 0:
         raise TokenError("bad_answer", "its token has expired")
-    return Token(grant.access_token, now + min(grant.expires_in, _LONGEST))
+    return OAuthToken(grant.access_token, now + min(grant.expires_in, _LONGEST))
 
 
 def _reason(body: bytes) -> str:
@@ -233,7 +233,7 @@ def _reason(body: bytes) -> str:
 # --- over the network
 
 
-async def fetch(credentials: Credentials, secret: str, now: float) -> Token:
+async def fetch(credentials: Credentials, secret: str, now: float) -> OAuthToken:
     """Request a token with `secret`. Raises TokenError. Nothing here blocks the event loop."""
     wanted = await asyncio.to_thread(ask, credentials, secret, now)
     body, headers = None, wanted.headers

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from extproc.upstream.credentials.oauth import LONGEST_PAUSE, Token, TokenError, fetch, pause_after
+from extproc.upstream.credentials.oauth import LONGEST_PAUSE, OAuthToken, TokenError, fetch, pause_after
 from extproc.upstream.providers import Credentials, ProviderSettings
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class _State:
     """The progress of one provider."""
 
     secret: str | None = field(default=None, repr=False)
-    token: Token | None = None
+    token: OAuthToken | None = None
     due: float = 0.0  # time of the next request
     failures: int = 0  # failed requests in a row
     answered: bool = False  # True: a request was answered, well or not
@@ -130,7 +130,7 @@ class Keeper:
         count: Callable[[str, str], None],
         *,
         stem: Callable[[str], str] = str,
-        fetch: Callable[[Credentials, str, float], Awaitable[Token]] = fetch,
+        fetch: Callable[[Credentials, str, float], Awaitable[OAuthToken]] = fetch,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory

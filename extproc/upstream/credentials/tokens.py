@@ -7,13 +7,13 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from extproc.upstream.credentials.oauth import LONGEST_PAUSE, Token, TokenError, fetch, pause_after
+from extproc.upstream.credentials.oauth import LONGEST_PAUSE, OAuthToken, TokenError, fetch, pause_after
 from extproc.upstream.providers import Credentials
 
 log = logging.getLogger(__name__)
 
 
-class Tokens:
+class CloudToken:
     """The token of one set of credentials: requested when it is needed first, and again some minutes before it expires.
     `name` is for the log.
     """
@@ -23,14 +23,14 @@ class Tokens:
         name: str,
         credentials: Credentials,
         *,
-        fetch: Callable[[Credentials, str, float], Awaitable[Token]] = fetch,
+        fetch: Callable[[Credentials, str, float], Awaitable[OAuthToken]] = fetch,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._name = name
         self._credentials = credentials
         self._fetch = fetch
         self._clock = clock
-        self._token: Token | None = None
+        self._token: OAuthToken | None = None
         self._error = TokenError("unusable", "no token was requested yet")
         self._due = 0.0  # time of the next request
         self._failures = 0

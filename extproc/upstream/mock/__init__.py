@@ -12,7 +12,7 @@ from dataclasses import fields
 import uvloop
 
 from extproc.upstream.mock import faults
-from extproc.upstream.mock.connection import Server
+from extproc.upstream.mock.connection import MockServer
 from extproc.upstream.mock.endpoints import Options
 from extproc.upstream.mock.provider import Mock
 
@@ -50,13 +50,13 @@ def checked(read: Callable[[str], object]) -> Callable[[str], object]:
     return check
 
 
-async def serve(options: Options) -> Server:
+async def serve(options: Options) -> MockServer:
     """Start a mock provider in this event loop."""
-    return await Server(Mock(options), options).listen()
+    return await MockServer(Mock(options), options).listen()
 
 
 def run(
-    args: argparse.Namespace, kind: type[Options] = Options, start: Callable[..., Awaitable[Server]] = serve
+    args: argparse.Namespace, kind: type[Options] = Options, start: Callable[..., Awaitable[MockServer]] = serve
 ) -> int:
     """Serve until SIGTERM or SIGINT. Returns 0, or 1 when it cannot listen."""
     options = kind(**{field.name: getattr(args, field.name) for field in fields(kind) if field.name in args})
@@ -69,7 +69,7 @@ def run(
     return 0
 
 
-async def _until_stopped(options: Options, start: Callable[..., Awaitable[Server]]) -> None:
+async def _until_stopped(options: Options, start: Callable[..., Awaitable[MockServer]]) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

@@ -13,7 +13,7 @@ import msgspec
 
 from extproc.dialects import Finder, client_apis
 from extproc.upstream.mock import conversation
-from extproc.upstream.mock.endpoints import Answer, Endpoint, Headers, Json, Question, Refused
+from extproc.upstream.mock.endpoints import Headers, Json, MockAnswer, MockEndpoint, Question, Refused
 from extproc.upstream.mock.faults import Faults
 from extproc.words.api import ClientAPI, translation_of
 from extproc.words.dialect import NO_ENDPOINT
@@ -27,7 +27,7 @@ MODELS = ("gpt-4o", "gpt-4o-mini", "stub", "text-embedding-3-small")
 _IDS = {"openai_chat": "chatcmpl-", "anthropic_messages": "msg_"}
 
 
-def answer(dialect: ClientAPI, question: Question, served: Served = NO_ENDPOINT) -> Answer:
+def answer(dialect: ClientAPI, question: Question, served: Served = NO_ENDPOINT) -> MockAnswer:
     """Answer a request that came to the endpoint `served`. Raises Refused where the gateway would refuse it."""
     translation = translation_of(dialect)
     try:
@@ -39,12 +39,12 @@ def answer(dialect: ClientAPI, question: Question, served: Served = NO_ENDPOINT)
     except Refusal as refusal:
         raise Refused(refusal.kind.status, refusal.message, param=refusal.param, code=refusal.kind.code) from None
     if isinstance(prompt, EmbeddingPrompt):
-        return Answer(translation.encode_answer(embed(prompt, question.faults)))
+        return MockAnswer(translation.encode_answer(embed(prompt, question.faults)))
     said = conversation.answer(prompt, question.faults, _IDS.get(dialect.name, "") + question.digest)
     if not prompt.stream:
-        return Answer(translation.encode_answer(said))
+        return MockAnswer(translation.encode_answer(said))
     events = [*conversation.events(said, usage=not dialect.offers.usage_request(question.body))]
-    return Answer(None, _frames(dialect, events, question.faults.errorevent), len(events), SSE)
+    return MockAnswer(None, _frames(dialect, events, question.faults.errorevent), len(events), SSE)
 
 
 def error(dialect: ClientAPI, refused: Refused) -> tuple[Json, Headers]:
@@ -89,9 +89,9 @@ SERVED = [dialect for dialect in client_apis().values() if dialect.translation i
 _ENDPOINTS = Finder(SERVED)
 
 
-def find(path: str) -> tuple[Endpoint | None, str]:
+def find(path: str) -> tuple[MockEndpoint | None, str]:
     """The endpoint of a path, and the model that the path names."""
     if (found := _ENDPOINTS.find(path)) is None:
         return None, ""
     dialect, served = found
-    return Endpoint(dialect.name, partial(answer, dialect, served=served), partial(error, dialect)), served.model
+    return MockEndpoint(dialect.name, partial(answer, dialect, served=served), partial(error, dialect)), served.model

@@ -30,10 +30,10 @@ STATUS_LINES = {
 }
 
 
-class Connection:
+class MockConnection:
     """One connection: each request is answered to its end before the next is read."""
 
-    def __init__(self, server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, server: MockServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._server = server
         self._reader = reader
         self._writer = writer
@@ -205,17 +205,17 @@ class Connection:
         self.abort()
 
 
-class Server:
+class MockServer:
     """A mock provider that is listening."""
 
     scheme = "http"
-    connection = Connection
+    connection = MockConnection
     listener: asyncio.Server
 
     def __init__(self, mock: Mock, options: Options) -> None:
         self.mock = mock
         self.options = options
-        self.connections: set[Connection] = set()
+        self.connections: set[MockConnection] = set()
 
     async def listen(self) -> Self:
         """Accept connections from now on. Raises OSError."""

@@ -61,7 +61,7 @@ class Question(Struct, frozen=True):
     query: str = ""
 
 
-class Answer(NamedTuple):
+class MockAnswer(NamedTuple):
     """A JSON document; or the events of a stream as they are written, about how many, and its headers."""
 
     document: Any = None
@@ -70,9 +70,9 @@ class Answer(NamedTuple):
     headers: Headers = ()
 
 
-class Endpoint(NamedTuple):
+class MockEndpoint(NamedTuple):
     """One POST endpoint: its dialect, its function for answers (or Refused), and its function for errors."""
 
     dialect: str
-    answer: Callable[[Question], Answer]
+    answer: Callable[[Question], MockAnswer]
     error: Callable[[Refused], tuple[Json, Headers]]

@@ -94,7 +94,7 @@ READERS: Mapping[str, Callable[[str], Any]] = {
 }
 
 
-class Plan(NamedTuple):
+class FaultPlan(NamedTuple):
     """Requested faults, and the requests they apply to."""
 
     faults: Mapping[str, Any] = MappingProxyType({})
@@ -112,10 +112,10 @@ class Plan(NamedTuple):
         return self.faults if applies else {}
 
 
-NO_PLAN = Plan()
+NO_PLAN = FaultPlan()
 
 
-def read_plan(readers: Mapping[str, Callable[[str], Any]], text: str) -> Plan:
+def read_plan(readers: Mapping[str, Callable[[str], Any]], text: str) -> FaultPlan:
     """Read suffixes without the model name: `status=503+every=3`. Raises FaultError naming the wrong one."""
     values: dict[str, Any] = {}
     for suffix in text.split("+") if text else ():
@@ -127,13 +127,13 @@ def read_plan(readers: Mapping[str, Callable[[str], Any]], text: str) -> Plan:
         except FaultError as error:
             raise FaultError(f"fault {suffix!r}: {error}") from None
     every, first = values.pop("every", 1), values.pop("first", None)
-    return Plan(MappingProxyType(values), every, first) if text else NO_PLAN
+    return FaultPlan(MappingProxyType(values), every, first) if text else NO_PLAN
 
 
 parse = lru_cache(maxsize=1024)(partial(read_plan, READERS))
 
 
-def of_model(model: str, parse: Callable[[str], Plan] = parse) -> Plan:
+def of_model(model: str, parse: Callable[[str], FaultPlan] = parse) -> FaultPlan:
     """Read the suffixes of a model name: `gpt-4o+status=503`. Raises FaultError."""
     _, plus, suffixes = model.partition("+")
     if plus and not suffixes:

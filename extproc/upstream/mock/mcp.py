@@ -38,7 +38,7 @@ STATUSES = {-32601: 404, -32700: 400, -32600: 400, -32602: 400, -32020: 400, -32
 _META = "io.modelcontextprotocol/"
 
 
-class Failed(Exception):  # noqa: N818 - it is an answer
+class RpcError(Exception):
     """Ends a request with a JSON-RPC error."""
 
     def __init__(self, code: int, message: str, data: Any = None) -> None:
@@ -47,7 +47,7 @@ class Failed(Exception):  # noqa: N818 - it is an answer
         self.code = code
 
 
-class Asked(msgspec.Struct, frozen=True):
+class RpcRequest(msgspec.Struct, frozen=True):
     """A request, or a notification."""
 
     method: str
@@ -133,7 +133,7 @@ def handle(method: str, query: str, headers: Headers, body: bytes, faults: Fault
             return Told(202, ((b"content-length", b"0"),))
         _check(asked, had, modern=modern)
         result = _ANSWERS.get(method, _unknown)(params)
-    except Failed as failed:
+    except RpcError as failed:
         answer = {"jsonrpc": "2.0", "id": number, "error": failed.error}
         return _plain(STATUSES.get(failed.code, 200) if modern or failed.code in (-32700, -32600) else 200, answer)
     if poisoned and method == "tools/list":
@@ -155,30 +155,30 @@ def handle(method: str, query: str, headers: Headers, body: bytes, faults: Fault
     return _plain(200, answer, (session,) if method == "initialize" else ())
 
 
-def _read(body: bytes) -> Asked:
+def _read(body: bytes) -> RpcRequest:
     try:
-        return shapes.decode(body, Asked)
+        return shapes.decode(body, RpcRequest)
     except msgspec.ValidationError:
-        raise Failed(-32600, "The body is not one JSON-RPC request.") from None
+        raise RpcError(-32600, "The body is not one JSON-RPC request.") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Failed(-32700, "Parse error") from None
+        raise RpcError(-32700, "Parse error") from None
 
 
-def _check(asked: Asked, had: Mapping[str, str], *, modern: bool) -> None:
+def _check(asked: RpcRequest, had: Mapping[str, str], *, modern: bool) -> None:
     """Compare headers and body, as 2026-07-28 demands; check the version, as all demand."""
     method, version, stated = asked.method, asked.version, had.get("mcp-protocol-version")
     if not modern:
         if stated is None or stated in LEGACY or method == "initialize":
             return
-        raise Failed(-32600, "Unsupported protocol version")
+        raise RpcError(-32600, "Unsupported protocol version")
     if version is None or _META + "clientCapabilities" not in asked.params["_meta"]:
-        raise Failed(-32602, "The request's _meta states neither version nor capabilities.")
+        raise RpcError(-32602, "The request's _meta states neither version nor capabilities.")
     if stated != version or had.get("mcp-method") != method:
-        raise Failed(-32020, "The headers do not match the body.")
+        raise RpcError(-32020, "The headers do not match the body.")
     if method in NAMED and _plainly(had.get("mcp-name", "")) != asked.params.get(NAMED[method]):
-        raise Failed(-32020, "Mcp-Name does not match the body.")
+        raise RpcError(-32020, "Mcp-Name does not match the body.")
     if version != MODERN:
-        raise Failed(-32022, "Unsupported protocol version", {"supported": [MODERN], "requested": version})
+        raise RpcError(-32022, "Unsupported protocol version", {"supported": [MODERN], "requested": version})
 
 
 def _plainly(value: str) -> str:
@@ -190,12 +190,12 @@ def _plainly(value: str) -> str:
 def _object(params: Json, name: str) -> Json:
     found = params.get(name) or {}
     if not isinstance(found, dict):
-        raise Failed(-32602, f"{name} is not an object.")
+        raise RpcError(-32602, f"{name} is not an object.")
     return found
 
 
 def _unknown(_params: Json) -> Json:
-    raise Failed(-32601, "Method not found")
+    raise RpcError(-32601, "Method not found")
 
 
 def _initialize(params: Json) -> Json:
@@ -207,7 +207,7 @@ def _initialize(params: Json) -> Json:
 def _call(params: Json) -> Json:
     name, given = params.get("name"), _object(params, "arguments")
     if not isinstance(name, str) or (tool := TOOLS.get(name)) is None:
-        raise Failed(-32602, f"Unknown tool: {name}")
+        raise RpcError(-32602, f"Unknown tool: {name}")
     given = {each: schema["default"] for each, schema in tool.properties.items() if "default" in schema} | given
     for each, schema in tool.properties.items():
         if not isinstance(given.get(each), KINDS[schema["type"]]) or isinstance(given[each], bool):
@@ -227,7 +227,7 @@ def _progress(params: Json) -> Iterator[bytes]:
 
 def _prompt(params: Json) -> Json:
     if params.get("name") != PROMPT["name"]:
-        raise Failed(-32602, f"Unknown prompt: {params.get('name')}")
+        raise RpcError(-32602, f"Unknown prompt: {params.get('name')}")
     person = _object(params, "arguments").get("name", "you")
     return {"messages": [{"role": "user", "content": {"type": "text", "text": f"Greet {person}."}}]}
 
@@ -235,7 +235,7 @@ def _prompt(params: Json) -> Json:
 def _resource(params: Json) -> Json:
     uri = params.get("uri")
     if not isinstance(uri, str) or not (found := re.fullmatch(r"mock://notes/([\w-]+)", uri)):
-        raise Failed(-32602, "Resource not found", {"uri": uri})
+        raise RpcError(-32602, "Resource not found", {"uri": uri})
     return {"contents": [{"uri": uri, "mimeType": "text/plain", "text": f"Notes of {found[1]}: nothing to do."}]}
 
 

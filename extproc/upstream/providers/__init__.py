@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from extproc.words.dialect import Batch
+from extproc.words.dialect import BatchLimits
 from extproc.words.values import Duration, Pattern, Patterns, PositiveDuration, Secret, SecretRef, Section, meant
 
 
@@ -82,7 +82,9 @@ class Provider:
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     no_urls: tuple[str, ...] = ()  # dialects in which it takes images and files as data, and fetches none by URL
     in_body: Mapping[str, str] = field(default_factory=dict)  # lists in headers that it reads from these fields
-    batches: Mapping[str, Batch] = field(default_factory=dict)  # most inputs, by patterns of models: the first counts
+    batches: Mapping[str, BatchLimits] = field(
+        default_factory=dict
+    )  # most inputs, by patterns of models: the first counts
     prefers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # for some models, the API to translate into
     adapt: Adapt | None = None
     adapts: Adapts | None = None  # which bodies `adapt` changes; None: all of them
@@ -107,7 +109,7 @@ class Provider:
         patterns = self.models.get(dialect)
         return patterns is None or Patterns(patterns)(model)
 
-    def batch(self, model: str) -> Batch | None:
+    def batch(self, model: str) -> BatchLimits | None:
         """The most inputs that it takes in one request for embeddings by that model, where it has limits of its own."""
         return next((found for pattern, found in self.batches.items() if Pattern(pattern)(model)), None)
 

@@ -2,7 +2,7 @@
 
 from extproc.upstream.providers import Credential, Provider
 from extproc.upstream.providers.openai import REASON
-from extproc.words.dialect import Batch
+from extproc.words.dialect import BatchLimits
 
 PROVIDER = Provider(
     gen_ai_name="azure.ai.openai",
@@ -25,7 +25,7 @@ PROVIDER = Provider(
     ),
     prefers={"openai_responses": REASON},  # deployments that have the name of their model
     credential=Credential("api-key", ""),
-    batches={"*": Batch(2048)},  # https://learn.microsoft.com/en-us/azure/ai-services/openai/how-to/embeddings
+    batches={"*": BatchLimits(2048)},  # https://learn.microsoft.com/en-us/azure/ai-services/openai/how-to/embeddings
     tokens="azure",
     catalogue="azure",
     example=(

@@ -4,7 +4,7 @@ from typing import Any
 from urllib.parse import quote
 
 from extproc.upstream.providers import Credential, Provider
-from extproc.words.dialect import Batch
+from extproc.words.dialect import BatchLimits
 
 
 def adapt(dialect: str, model: str, stream: bool, path: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:  # noqa: ARG001
@@ -19,7 +19,7 @@ PROVIDER = Provider(
     adapt=adapt,
     dialects=("openai_chat", "openai_embeddings"),
     credential=Credential("api-key", ""),
-    batches={"*": Batch(2048)},  # https://learn.microsoft.com/en-us/azure/ai-services/openai/how-to/embeddings
+    batches={"*": BatchLimits(2048)},  # https://learn.microsoft.com/en-us/azure/ai-services/openai/how-to/embeddings
     tokens="azure",
     catalogue="azure",
     example=(

@@ -13,7 +13,7 @@ from string import ascii_letters, digits
 from typing import Any
 
 from extproc.upstream.providers import Provider
-from extproc.words.dialect import Batch
+from extproc.words.dialect import BatchLimits
 
 _ADVISORY = ("user", "store", "service_tier", "safety_identifier", "verbosity")
 """Fields of OpenAI's without a meaning for the answer, which it does not know."""
@@ -92,7 +92,7 @@ PROVIDER = Provider(
     adapt=adapt,
     adapts=adapts,
     # "Too many tokens in batch. Max is 16384": https://github.com/dust-tt/dust/pull/10654
-    batches={"mistral-embed*": Batch(tokens=16_384)},
+    batches={"mistral-embed*": BatchLimits(tokens=16_384)},
     catalogue="mistral",
     example=("{kind: mistral_ai, api_key: env:MISTRAL_API_KEY}", "mistral-large-latest"),
 )

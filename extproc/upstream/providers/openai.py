@@ -1,7 +1,7 @@
 """OpenAI, and any other service that speaks its API at a `base_url` of its own."""
 
 from extproc.upstream.providers import Provider
-from extproc.words.dialect import Batch
+from extproc.words.dialect import BatchLimits
 
 REASON = ("gpt-5*", "gpt-6*", "o1*", "o3*", "o4*", "codex*")
 """Models that reason: https://developers.openai.com/api/docs/guides/reasoning"""
@@ -29,7 +29,7 @@ PROVIDER = Provider(
     # From GPT-5.4 on, chat completions refuse function tools beside reasoning, from 5.6 on without an effort, too:
     # https://github.com/openai/openai-openapi/issues/541, https://github.com/danny-avila/LibreChat/issues/14355
     prefers={"openai_responses": REASON},
-    batches={"*": Batch(2048, 300_000)},  # https://platform.openai.com/docs/api-reference/embeddings/create
+    batches={"*": BatchLimits(2048, 300_000)},  # https://platform.openai.com/docs/api-reference/embeddings/create
     client_headers=("openai-beta",),
     catalogue="openai",
     example=("{kind: openai, api_key: env:OPENAI_API_KEY}", "gpt-6-luna"),

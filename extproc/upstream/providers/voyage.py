@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from extproc.upstream.providers import Provider
-from extproc.words.dialect import Batch
+from extproc.words.dialect import BatchLimits
 
 
 def adapts(body: Mapping[str, Any], needs: Collection[str]) -> bool:  # noqa: ARG001
@@ -28,7 +28,7 @@ def adapt(dialect: str, model: str, stream: bool, path: str, body: dict[str, Any
     return path, made
 
 
-_LITE, _USUAL, _LARGE = Batch(1000, 1_000_000), Batch(1000, 320_000), Batch(1000, 120_000)
+_LITE, _USUAL, _LARGE = BatchLimits(1000, 1_000_000), BatchLimits(1000, 320_000), BatchLimits(1000, 120_000)
 
 PROVIDER = Provider(
     gen_ai_name="voyage",
@@ -48,7 +48,7 @@ PROVIDER = Provider(
         "voyage-code-3": _LARGE,
         "voyage-finance-2": _LARGE,
         "voyage-law-2": _LARGE,
-        "*": Batch(1000),
+        "*": BatchLimits(1000),
     },
     example=("{kind: voyage, api_key: env:VOYAGE_API_KEY}", "rerank-2.5"),
 )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from extproc.wire.framing import EMPTY, OVERSIZE, Frame
 from extproc.wire.framing.sse import SSE
-from extproc.words.exchange import Key
+from extproc.words.exchange import FeatureKey
 
 _FIRST, _NEXT = b"[", b",\r\n"
 _DONE = b"[DONE]"  # the last event of some servers
@@ -51,5 +51,5 @@ class JSONArray:
         return b"".join(self.items(SSE().feed(event))) + b"]"
 
 
-ARRAY: Key[JSONArray] = Key("array")
+ARRAY: FeatureKey[JSONArray] = FeatureKey("array")
 """Written by Read, where a streamed answer leaves as one array."""

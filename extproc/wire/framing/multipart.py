@@ -35,7 +35,7 @@ class InvalidFormError(ValueError):
 
 
 @dataclass(slots=True, frozen=True)
-class Part:
+class FormPart:
     """A part of a form: a field, or a file where `filename` is not None. Its content is `body[start:end]`."""
 
     name: str
@@ -60,13 +60,13 @@ def boundary_of(content_type: str) -> bytes | None:
     return ("".join(found[0])).encode() if len(found) == 1 and found[0] else None
 
 
-def parts_of(body: bytes, boundary: bytes | None = None) -> list[Part]:
+def parts_of(body: bytes, boundary: bytes | None = None) -> list[FormPart]:
     """The parts of a form, in their order. Raises InvalidFormError."""
     match = _first_line(body)
     if match is None or boundary not in (None, match[1]):
         raise InvalidFormError("The body does not begin with the boundary that its content-type names.")
     delimiter = b"\r\n--" + match[1]
-    found: list[Part] = []
+    found: list[FormPart] = []
     at = len(delimiter)  # behind the line break of the first delimiter
     while True:
         if len(found) >= MOST_PARTS:
@@ -93,7 +93,7 @@ def parts_of(body: bytes, boundary: bytes | None = None) -> list[Part]:
     return found
 
 
-def _part(body: bytes, at: int, head_end: int, end: int) -> Part:
+def _part(body: bytes, at: int, head_end: int, end: int) -> FormPart:
     try:
         lines = body[at:head_end].decode().split("\r\n")
     except UnicodeDecodeError:
@@ -112,15 +112,15 @@ def _part(body: bytes, at: int, head_end: int, end: int) -> Part:
         raise InvalidFormError("A part of the form has no plain name.")
     names = ["".join(pair) for pair in _filename.findall(match["file"] or "")]
     filename = "; ".join(names) if names else None
-    return Part(match["name"] or match["token"], filename, headers.get("content-type", ""), at, head_end + 4, end)
+    return FormPart(match["name"] or match["token"], filename, headers.get("content-type", ""), at, head_end + 4, end)
 
 
-class File(dict[str, Any]):
+class FormFile(dict[str, Any]):
     """A file of a form, as a value among its fields: the texts of it that a guardrail can read, under their names.
     `head` are its first bytes, `size` is their number in all. `known` is True for a picture or sound, and for text.
     """
 
-    def __init__(self, part: Part, body: bytes) -> None:
+    def __init__(self, part: FormPart, body: bytes) -> None:
         super().__init__(filename=part.filename)
         self.size = part.end - part.start
         self.head = body[part.start : min(part.end, part.start + _HEAD)]
@@ -155,9 +155,9 @@ _MEDIA = {
 """Signatures, each at a place in the file: https://en.wikipedia.org/wiki/List_of_file_signatures"""
 
 
-def fields_of(body: bytes, parts: Iterable[Part]) -> dict[str, Any]:
-    """The fields of a form: texts, and a `File` for each file. A name that comes again, or ends in `[]`, has a list.
-    Raises InvalidFormError.
+def fields_of(body: bytes, parts: Iterable[FormPart]) -> dict[str, Any]:
+    """The fields of a form: texts, and a `FormFile` for each file. A name that comes again, or ends in `[]`, has a
+    list. Raises InvalidFormError.
     """
     found: dict[str, Any] = {}
     for part in parts:
@@ -168,7 +168,7 @@ def fields_of(body: bytes, parts: Iterable[Part]) -> dict[str, Any]:
             except UnicodeDecodeError:
                 raise InvalidFormError(f"The field {part.name!r} of the form is not UTF-8.") from None
         else:
-            value = File(part, body)
+            value = FormFile(part, body)
         if part.name not in found:
             found[part.name] = [value] if part.name.endswith("[]") else value
         elif isinstance(held := found[part.name], list):
@@ -178,11 +178,11 @@ def fields_of(body: bytes, parts: Iterable[Part]) -> dict[str, Any]:
     return found
 
 
-def files_in(fields: Mapping[str, Any]) -> Iterator[tuple[str, File]]:
+def files_in(fields: Mapping[str, Any]) -> Iterator[tuple[str, FormFile]]:
     """The files among the fields of a form, each with its field."""
     for name, value in fields.items():
         for each in value if isinstance(value, list) else (value,):
-            if isinstance(each, File):
+            if isinstance(each, FormFile):
                 yield name, each
 
 

@@ -33,7 +33,7 @@ class InvalidMessageError(ValueError):
 
 
 @dataclass(slots=True)
-class Message:
+class RpcMessage:
     """A message. A notification is a request without an id."""
 
     kind: Literal["request", "notification", "response"]
@@ -49,12 +49,12 @@ class Message:
         return found if isinstance(found, dict) else {}
 
 
-def read(body: bytes, max_depth: int, max_nodes: float) -> Message:
+def read(body: bytes, max_depth: int, max_nodes: float) -> RpcMessage:
     """The message in `body`. Raises InvalidJSON or InvalidMessageError."""
     return message(parse(body, max_depth, max_nodes))
 
 
-def message(tree: Any) -> Message:
+def message(tree: Any) -> RpcMessage:
     """The message that `tree` is. Raises InvalidMessageError."""
     if isinstance(tree, list):
         raise InvalidMessageError("The body is a batch: send one message at a time.")
@@ -68,13 +68,13 @@ def message(tree: Any) -> Message:
     if "method" not in tree:
         if ("result" in tree) == ("error" in tree) or "id" not in tree or "params" in tree:
             raise InvalidMessageError("The message has neither a method nor one of result and error with an id.")
-        return Message("response", "", id, tree=tree)
+        return RpcMessage("response", "", id, tree=tree)
     method, params = tree["method"], tree.get("params", {})
     if not isinstance(method, str) or "result" in tree or "error" in tree:
         raise InvalidMessageError("The method of a request is a string, and it has neither a result nor an error.")
     if not isinstance(params, dict) or not isinstance(params.get("_meta", {}), dict):
         raise InvalidMessageError("The params of a request are an object, and so is their '_meta'.")
-    return Message("request" if "id" in tree else "notification", method, id, params, tree)
+    return RpcMessage("request" if "id" in tree else "notification", method, id, params, tree)
 
 
 def _is_id(id: Any) -> bool:

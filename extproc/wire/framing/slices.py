@@ -61,7 +61,7 @@ _WALK = 5_000  # containers looked at before others have a turn
 _decode = msgspec.json.Decoder().decode
 
 
-class Reader:
+class SlicedReader:
     """Reads `body` as strictly as `json.parse`. Each step of `read` takes a slice; after the last, `root` is the value.
 
     `depth` and `nodes` are the most levels and values, `text` the most bytes of memory that one string may take with

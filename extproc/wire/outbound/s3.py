@@ -12,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from extproc.wire.outbound.client import AnswerError, ask_whole
-from extproc.wire.outbound.sigv4 import Key, signed
+from extproc.wire.outbound.sigv4 import AwsKey, signed
 
 TIMEOUT = 300.0  # seconds of one request
 MOST_READ = 16 << 20  # bytes of an object that is read
@@ -26,7 +26,7 @@ class Bucket(NamedTuple):
 
     name: str
     region: str
-    key: Key
+    key: AwsKey
     endpoint: str = ""
 
     def create(self, object: str, data: bytes) -> bool:

@@ -16,7 +16,7 @@ _ALGORITHM = "AWS4-HMAC-SHA256"
 
 
 @dataclass(slots=True, frozen=True)
-class Key:
+class AwsKey:
     id: str
     secret: str = field(repr=False)
     session: str = field(default="", repr=False)
@@ -26,7 +26,7 @@ _JSON: Mapping[str, str] = {"content-type": "application/json"}
 
 
 def signed(
-    key: Key,
+    key: AwsKey,
     host: str,
     path: str,
     body: bytes,

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from extproc.wire.transport.limits import Limits
+from extproc.wire.transport.limits import TransportLimits
 
 __all__ = [
     "LAST_WORDS",
@@ -23,9 +23,9 @@ __all__ = [
     "Calls",
     "Faults",
     "Lengthy",
-    "Limits",
     "Malformed",
     "Transport",
+    "TransportLimits",
     "Watched",
     "goes_on",
     "lasts",
@@ -40,7 +40,7 @@ class Malformed(Exception):  # noqa: N818
     """A message that the peer of a call should not have sent. The call ends with status 3; it is no bug."""
 
 
-class Faults:
+class PeerFaults:
     """Faults of peers: each is counted, and one line a minute is logged. `count` gets the kind: `http2` (it ends the
     connection) or `message` (it ends the call).
     """
@@ -58,7 +58,7 @@ class Faults:
             self._logged, self._unlogged = now, 0
 
 
-class Call(Protocol):
+class GrpcCall(Protocol):
     """One call of a client's. A transport makes one for each stream, and calls one method at a time.
 
     `done` is True when no further message is wanted: then the call ends with status 0 behind its last answer. It also
@@ -91,7 +91,7 @@ class Call(Protocol):
         ...
 
 
-class Watched(Call, Protocol):
+class Watched(GrpcCall, Protocol):
     """A call that may have something to say while its client is silent. A transport knows it by the method."""
 
     def on_silence(self, now: float) -> Sequence[bytes]:
@@ -101,7 +101,7 @@ class Watched(Call, Protocol):
         ...
 
 
-class Lengthy(Call, Protocol):
+class Lengthy(GrpcCall, Protocol):
     """A call whose answer to one message may take several steps. A transport knows it by the attribute."""
 
     more: bool
@@ -131,7 +131,7 @@ LAST_WORDS = 0.2
 LOOK = 1.0
 """Seconds between two calls of `on_silence`."""
 
-Calls = Mapping[str, Callable[[Mapping[str, str]], Call]]
+Calls = Mapping[str, Callable[[Mapping[str, str]], GrpcCall]]
 """Calls by path, `/package.Service/Method`: makes the call for a stream with these request headers."""
 
 

@@ -32,8 +32,8 @@ bytes the peer may send + bytes held + bytes to be granted = the window.
 Windows, outbound. Data beyond the peer's windows waits in `stream.unsent`, and trailers behind it, until WINDOW_UPDATE
 or SETTINGS let it leave (the event `drained`). SETTINGS may also make the window of a stream negative.
 
-Actions that cost this side more than the peer are counted by the second, see `Limits`. A reset counts only for a stream
-that was not answered yet: to reset an answered one is Envoy's habit, to begin streams and reset them is an attack.
+Actions that cost this side more than the peer are counted by the second, see `TransportLimits`. A reset counts only
+for a stream that was not answered yet: Envoy often resets an answered one, and an attack begins streams to reset them.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from extproc.wire.transport import frames
-from extproc.wire.transport.frames import HEAD, MESSAGE_HEAD, PREFIX, Code, Fault
-from extproc.wire.transport.headers import BEGIN, NO_TABLE, HeaderReader, Request, trailers
-from extproc.wire.transport.limits import Limits
-from extproc.wire.transport.messages import INTERNAL, OK, RESOURCE_EXHAUSTED, Assembly, Refused
+from extproc.wire.transport.frames import HEAD, MESSAGE_HEAD, PREFIX, ErrorCode, Fault
+from extproc.wire.transport.headers import BEGIN, NO_TABLE, CallHead, HeaderReader, trailers
+from extproc.wire.transport.limits import TransportLimits
+from extproc.wire.transport.messages import INTERNAL, OK, RESOURCE_EXHAUSTED, Assembly, RefusedMessage
 
 _TAKE, _PASS = True, False
 _RULES: Mapping[str, Mapping[int, bool]] = {
@@ -89,7 +89,7 @@ class Stream:
     closing: bool = False
 
 
-class Event(NamedTuple):
+class StreamEvent(NamedTuple):
     """An event of a stream: it was opened; a message came while it was at rest; the peer ended it and everything was
     taken; all unsent data has left; it is gone before its end, reset or broken off for a limit.
     """
@@ -104,12 +104,12 @@ class Connection:
 
     def __init__(
         self,
-        limits: Limits | None = None,
+        limits: TransportLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
         admits: Callable[[Stream, int], bool] = lambda _stream, _size: True,
     ) -> None:
         self._admits = admits  # a large message of a stream, see `Assembly`
-        self.limits = limits = limits or Limits()
+        self.limits = limits = limits or TransportLimits()
         self.fault: Fault | None = None
         self.streams: dict[int, Stream] = {}  # open and half closed
         self._left: dict[int, None] = {}  # left streams in order; the oldest are forgotten
@@ -120,7 +120,7 @@ class Connection:
         self._rest = b""  # bytes of a frame that is not whole
         self._block: tuple[int, bool, bytearray] | None = None  # headers under way: stream, END_STREAM, block
         self._continued = 0  # CONTINUATION frames so far
-        self._events: list[Event] = []
+        self._events: list[StreamEvent] = []
         self._counts: Counter[str] = Counter()
         self._clock, self._since = clock, clock()
         self._inbound, self._held = limits.connection_window, 0
@@ -149,7 +149,7 @@ class Connection:
 
     # --- in
 
-    def receive(self, data: bytes) -> Sequence[Event]:
+    def receive(self, data: bytes) -> Sequence[StreamEvent]:
         """The events in these bytes, in order. None after a fault."""
         if self.fault is None:
             data = self._rest + data if self._rest else data
@@ -169,11 +169,11 @@ class Connection:
         self._grant(stream)
         return None
 
-    def lost(self) -> Sequence[Event]:
+    def lost(self) -> Sequence[StreamEvent]:
         """The events of streams whose connection is gone."""
         for stream in (streams := list(self.streams.values())):
             self._drop(stream)
-        return [Event("gone", stream) for stream in streams]
+        return [StreamEvent("gone", stream) for stream in streams]
 
     def _read(self, data: bytes) -> int:
         """Take every whole frame; returns the start of the rest."""
@@ -181,7 +181,7 @@ class Connection:
         if not self._greeted:
             at = len(frames.PREFACE)
             if data[:at] != frames.PREFACE[:size]:
-                raise Fault(Code.PROTOCOL_ERROR, "no HTTP/2 preface")
+                raise Fault(ErrorCode.PROTOCOL_ERROR, "no HTTP/2 preface")
             if size < at:
                 return 0
             self._greeted = True
@@ -189,7 +189,7 @@ class Connection:
             high, low, kind, flags, id = unpack(data, at)
             length = high << 16 | low
             if length > self.limits.frame:
-                raise Fault(Code.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
+                raise Fault(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
             start = at + HEAD.size
             if start + length > size:
                 break
@@ -203,13 +203,13 @@ class Connection:
 
     def _dispatch(self, kind: int, flags: int, id: int, payload: bytes) -> None:
         if not self._configured and (kind != frames.SETTINGS or flags & frames.ACK):
-            raise Fault(Code.PROTOCOL_ERROR, "the first frame is not SETTINGS")
+            raise Fault(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
         if (self._block is not None) != (kind == frames.CONTINUATION):
-            raise Fault(Code.PROTOCOL_ERROR, "a header block is interrupted, or none goes on")
+            raise Fault(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted, or none goes on")
         if kind == frames.PUSH_PROMISE or (kind in _OF_CONNECTIONS if id else kind in _OF_STREAMS):
-            raise Fault(Code.PROTOCOL_ERROR, f"frame {kind} on stream {id}")
+            raise Fault(ErrorCode.PROTOCOL_ERROR, f"frame {kind} on stream {id}")
         if len(payload) != _SIZES.get(kind, len(payload)):
-            raise Fault(Code.FRAME_SIZE_ERROR, f"frame {kind} of {len(payload)} bytes")
+            raise Fault(ErrorCode.FRAME_SIZE_ERROR, f"frame {kind} of {len(payload)} bytes")
         if (handler := self._handlers.get(kind)) is None:
             self._count("idle_frames")
         else:
@@ -224,7 +224,7 @@ class Connection:
         else:
             state = "idle" if id > self._newest else "closed"
         if (rule := _RULES[state].get(kind)) is None:
-            code = Code.STREAM_CLOSED if "closed" in state else Code.PROTOCOL_ERROR
+            code = ErrorCode.STREAM_CLOSED if "closed" in state else ErrorCode.PROTOCOL_ERROR
             raise Fault(code, f"frame {kind} on a stream that is {state}")
         return rule
 
@@ -233,7 +233,7 @@ class Connection:
         self._counts[what] += 1
         if self._counts[what] > getattr(self.limits, what):
             if (now := self._clock()) - self._since < 1.0:
-                raise Fault(Code.ENHANCE_YOUR_CALM, f"too many {what}")
+                raise Fault(ErrorCode.ENHANCE_YOUR_CALM, f"too many {what}")
             self._since = now
             self._counts = Counter((what,))
 
@@ -251,7 +251,7 @@ class Connection:
             return
         stream.inbound -= size
         if stream.inbound < 0 or self._inbound < 0:
-            raise Fault(Code.FLOW_CONTROL_ERROR, "more data than the window")
+            raise Fault(ErrorCode.FLOW_CONTROL_ERROR, "more data than the window")
         stream.held += size
         self._held += size
         if flags & frames.PADDED:
@@ -264,9 +264,9 @@ class Connection:
                 self._gather(stream, data, start, end)
             if flags & frames.END_STREAM:
                 self._half_close(stream)
-        except Refused as refused:
+        except RefusedMessage as refused:
             self.end(stream, refused.status, refused.text)
-            self._events.append(Event("gone", stream))
+            self._events.append(StreamEvent("gone", stream))
         if not stream.busy:
             self._grant(stream)
 
@@ -288,21 +288,21 @@ class Connection:
     def _arrived(self, stream: Stream, message: bytes | memoryview) -> None:
         if not stream.busy:
             stream.busy = True
-            self._events.append(Event("message", stream, message))
+            self._events.append(StreamEvent("message", stream, message))
             return
         if stream.queue is None:
             stream.queue = deque()
         if len(stream.queue) >= self.limits.queued_messages:
-            raise Refused(RESOURCE_EXHAUSTED, "too many messages wait")
+            raise RefusedMessage(RESOURCE_EXHAUSTED, "too many messages wait")
         stream.queue.append(message)
 
     def _half_close(self, stream: Stream) -> None:
         """End the peer's half. Raises Refused in the middle of a message."""
         stream.ended = True
         if stream.assembly is not None:
-            raise Refused(INTERNAL, "the last message is not whole")
+            raise RefusedMessage(INTERNAL, "the last message is not whole")
         if not stream.busy and stream.last is None:
-            self._events.append(Event("ended", stream))
+            self._events.append(StreamEvent("ended", stream))
 
     # --- HEADERS
 
@@ -311,7 +311,7 @@ class Connection:
         if flags & frames.HAS_PRIORITY:
             payload = payload[5:]
         if id % 2 == 0:
-            raise Fault(Code.PROTOCOL_ERROR, "clients begin odd streams")
+            raise Fault(ErrorCode.PROTOCOL_ERROR, "clients begin odd streams")
         self._block, self._continued = (id, bool(flags & frames.END_STREAM), bytearray()), -1
         self._on_continuation(flags, id, payload)
 
@@ -319,11 +319,11 @@ class Connection:
         assert self._block is not None
         first, ended, block = self._block
         if id != first:
-            raise Fault(Code.PROTOCOL_ERROR, "a header block goes on in another stream")
+            raise Fault(ErrorCode.PROTOCOL_ERROR, "a header block goes on in another stream")
         block += payload
         self._continued += 1
         if self._continued > self.limits.continuations or len(block) > self.limits.header_block:
-            raise Fault(Code.ENHANCE_YOUR_CALM, "a header block is too long")
+            raise Fault(ErrorCode.ENHANCE_YOUR_CALM, "a header block is too long")
         if flags & frames.END_HEADERS:
             self._block = None
             request = self._reader.read(bytes(block))
@@ -334,20 +334,20 @@ class Connection:
             if ended:
                 self._left.pop(id, None)
 
-    def _open(self, id: int, request: Request, *, ended: bool) -> None:
+    def _open(self, id: int, request: CallHead, *, ended: bool) -> None:
         self._newest = id
         if request.problem:
-            raise Fault(Code.PROTOCOL_ERROR, request.problem)
+            raise Fault(ErrorCode.PROTOCOL_ERROR, request.problem)
         if len(self.streams) >= self.limits.streams:
             self._count("resets")
-            self._leave(id, Code.REFUSED_STREAM)
+            self._leave(id, ErrorCode.REFUSED_STREAM)
             return
         window = self.limits.stream_window
         stream = Stream(id, request.path, request.metadata, window, self._first_outbound, ended)
         self.streams[id] = stream
-        self._events.append(Event("opened", stream))
+        self._events.append(StreamEvent("opened", stream))
         if ended:
-            self._events.append(Event("ended", stream))
+            self._events.append(StreamEvent("ended", stream))
 
     # --- the other frames
 
@@ -361,13 +361,13 @@ class Connection:
             self._count("resets")
             waiting = ()
         self._drop(stream)
-        self._events += [Event("message", stream, message) for message in waiting]
-        self._events.append(Event("gone", stream))
+        self._events += [StreamEvent("message", stream, message) for message in waiting]
+        self._events.append(StreamEvent("gone", stream))
 
     def _on_window_update(self, _flags: int, id: int, payload: bytes) -> None:
         increment = int.from_bytes(payload) & frames.MOST_WINDOW
         if not increment:
-            raise Fault(Code.PROTOCOL_ERROR, "a window grows by nothing")
+            raise Fault(ErrorCode.PROTOCOL_ERROR, "a window grows by nothing")
         if id == 0:
             self._outbound = _enlarged(self._outbound, increment)
             self._pump_blocked()
@@ -380,7 +380,7 @@ class Connection:
     def _on_settings(self, flags: int, _id: int, payload: bytes) -> None:
         self._count("settings")
         if len(payload) % frames.SETTING.size or (flags & frames.ACK and payload):
-            raise Fault(Code.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
+            raise Fault(ErrorCode.FRAME_SIZE_ERROR, f"SETTINGS of {len(payload)} bytes")
         if flags & frames.ACK:
             return
         self._configured = True
@@ -388,7 +388,7 @@ class Connection:
         for name, value in frames.SETTING.iter_unpack(payload):
             least, most = frames.ALLOWED.get(name, (0, value))
             if not least <= value <= most:
-                code = Code.FLOW_CONTROL_ERROR if name == frames.INITIAL_WINDOW_SIZE else Code.PROTOCOL_ERROR
+                code = ErrorCode.FLOW_CONTROL_ERROR if name == frames.INITIAL_WINDOW_SIZE else ErrorCode.PROTOCOL_ERROR
                 raise Fault(code, f"setting {name} of {value}")
             if name == frames.MAX_FRAME_SIZE:
                 self._frame = value
@@ -404,7 +404,7 @@ class Connection:
             self._out.append(frames.frame(frames.PING, frames.ACK, 0, payload))
         elif payload == _DRAINING and self._final == frames.ANY_STREAM:
             self._final = self._newest
-            self._out.append(frames.goaway(self._final, Code.NO_ERROR))
+            self._out.append(frames.goaway(self._final, ErrorCode.NO_ERROR))
 
     # --- windows, inbound
 
@@ -468,7 +468,7 @@ class Connection:
 
     def drain(self) -> None:
         """Announce that no more streams are taken. The peer may begin others until it has seen that."""
-        self._out.append(frames.goaway(frames.ANY_STREAM, Code.NO_ERROR))
+        self._out.append(frames.goaway(frames.ANY_STREAM, ErrorCode.NO_ERROR))
         self._out.append(frames.frame(frames.PING, 0, 0, _DRAINING))
 
     @property
@@ -513,16 +513,16 @@ class Connection:
         if stream.last is not None:
             self._finish(stream)
         else:
-            self._events.append(Event("drained", stream))
+            self._events.append(StreamEvent("drained", stream))
 
     def _finish(self, stream: Stream) -> None:
         assert stream.last is not None
         self._head(stream, frames.END_HEADERS | frames.END_STREAM, stream.last)
         if not stream.ended:
-            self._leave(stream.id, Code.NO_ERROR)
+            self._leave(stream.id, ErrorCode.NO_ERROR)
         self._drop(stream)
 
-    def _leave(self, id: int, code: Code) -> None:
+    def _leave(self, id: int, code: ErrorCode) -> None:
         self._out.append(frames.number_frame(frames.RST_STREAM, id, code))
         self._left[id] = None
         if len(self._left) > self.limits.streams:
@@ -541,5 +541,5 @@ class Connection:
 def _enlarged(window: int, change: int) -> int:
     """An outbound window after a change. Raises Fault beyond HTTP/2's maximum."""
     if window + change > frames.MOST_WINDOW:
-        raise Fault(Code.FLOW_CONTROL_ERROR, "a window beyond 2^31-1")
+        raise Fault(ErrorCode.FLOW_CONTROL_ERROR, "a window beyond 2^31-1")
     return window + change

@@ -30,7 +30,7 @@ MESSAGE_HEAD = struct.Struct(">BHBBLBL")
 SETTING = struct.Struct(">HL")
 
 
-class Code(IntEnum):
+class ErrorCode(IntEnum):
     """Reasons for the end of a stream or a connection."""
 
     NO_ERROR = 0
@@ -46,7 +46,7 @@ class Code(IntEnum):
 class Fault(Exception):  # noqa: N818
     """A rule that the peer broke, for which the connection ends with `code`."""
 
-    def __init__(self, code: Code, reason: str) -> None:
+    def __init__(self, code: ErrorCode, reason: str) -> None:
         super().__init__(f"{code.name}: {reason}")
         self.code = code
         self.reason = reason
@@ -63,7 +63,7 @@ def number_frame(kind: int, stream: int, value: int) -> bytes:
     return HEAD.pack(0, 4, kind, 0, stream) + value.to_bytes(4)
 
 
-def goaway(last: int, code: Code, reason: str = "") -> bytes:
+def goaway(last: int, code: ErrorCode, reason: str = "") -> bytes:
     """GOAWAY; streams above `last` were not looked at."""
     return frame(GOAWAY, 0, 0, last.to_bytes(4) + code.to_bytes(4) + reason.encode())
 
@@ -73,5 +73,5 @@ def unpadded(flags: int, payload: bytes) -> bytes:
     if not flags & PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
-        raise Fault(Code.PROTOCOL_ERROR, "more padding than payload")
+        raise Fault(ErrorCode.PROTOCOL_ERROR, "more padding than payload")
     return payload[1 : len(payload) - payload[0]]

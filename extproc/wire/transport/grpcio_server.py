@@ -19,12 +19,12 @@ import grpc.aio
 from extproc.wire.transport import (
     LAST_WORDS,
     LOOK,
-    Call,
     Calls,
-    Faults,
+    GrpcCall,
     Lengthy,
-    Limits,
     Malformed,
+    PeerFaults,
+    TransportLimits,
     Watched,
     goes_on,
     lasts,
@@ -58,16 +58,16 @@ class GrpcioServer:
         calls: Calls,
         path: str | None = None,
         address: str | None = None,
-        limits: Limits | None = None,
+        limits: TransportLimits | None = None,
         *,
-        faults: Faults | None = None,
+        faults: PeerFaults | None = None,
     ) -> None:
-        self._faults = faults or Faults()
+        self._faults = faults or PeerFaults()
         self._path = path
         self._address = address
         self._endings: set[asyncio.Task[None]] = set()
-        self._calls: dict[grpc.aio.ServicerContext, Call] = {}  # under way
-        most = (limits or Limits()).message
+        self._calls: dict[grpc.aio.ServicerContext, GrpcCall] = {}  # under way
+        most = (limits or TransportLimits()).message
         sizes = (("grpc.max_receive_message_length", most), ("grpc.max_send_message_length", most))
         self._server = grpc.aio.server(options=(*sizes, *_OPTIONS))
         services: dict[str, dict[str, Any]] = {}
@@ -111,11 +111,11 @@ class GrpcioServer:
     async def _serve(
         self,
         name: str,
-        make: Callable[[Mapping[str, str]], Call],
+        make: Callable[[Mapping[str, str]], GrpcCall],
         _messages: AsyncIterator[bytes],
         context: grpc.aio.ServicerContext,
     ) -> None:
-        call: Call | None = None
+        call: GrpcCall | None = None
         watch: asyncio.Task[None] | None = None
         try:
             call = make(dict(context.invocation_metadata() or ()))
@@ -186,7 +186,7 @@ async def _watch(
                 return
 
 
-async def _ended(name: str, call: Call) -> None:
+async def _ended(name: str, call: GrpcCall) -> None:
     try:
         await call.on_end()
     except Exception:

@@ -17,8 +17,8 @@ from hpack import Decoder
 from hpack.exceptions import HPACKError, OversizedHeaderListError
 from hpack.hpack import encode_integer
 
-from extproc.wire.transport.frames import Code, Fault
-from extproc.wire.transport.limits import Limits
+from extproc.wire.transport.frames import ErrorCode, Fault
+from extproc.wire.transport.limits import TransportLimits
 
 MOST_REMEMBERED = 64  # blocks
 LONGEST_REMEMBERED = 2_048  # bytes of a block
@@ -27,7 +27,7 @@ _PSEUDO = (b":method", b":scheme", b":path", b":authority")
 _OF_CONNECTIONS = (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 
 
-class Request(NamedTuple):
+class CallHead(NamedTuple):
     """A call: `/package.Service/Method`, and headers by name, values of a repeated one joined with a comma.
 
     `problem` is the reason why it is no call: a header block of trailers, a malformed one, or a request that is not
@@ -42,11 +42,11 @@ class Request(NamedTuple):
 class HeaderReader:
     """The decoder of one connection. Every block of it has to pass here, or the table goes out of step."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: TransportLimits) -> None:
         self._decoder = Decoder(max_header_list_size=limits.header_list)
-        self._remembered: dict[bytes, Request] = {}
+        self._remembered: dict[bytes, CallHead] = {}
 
-    def read(self, block: bytes) -> Request:
+    def read(self, block: bytes) -> CallHead:
         """The request in a header block. Raises Fault when it cannot be decoded or is too large."""
         if (known := self._remembered.get(block)) is not None:
             return known
@@ -54,9 +54,9 @@ class HeaderReader:
         try:
             request = _request(self._decoder.decode(block, raw=True))
         except OversizedHeaderListError:
-            raise Fault(Code.ENHANCE_YOUR_CALM, "too many headers") from None
+            raise Fault(ErrorCode.ENHANCE_YOUR_CALM, "too many headers") from None
         except HPACKError:
-            raise Fault(Code.COMPRESSION_ERROR, "headers that cannot be decoded") from None
+            raise Fault(ErrorCode.COMPRESSION_ERROR, "headers that cannot be decoded") from None
         newest_now, size_now = self._table()
         if newest_now is not newest or size_now != size or len(self._remembered) >= MOST_REMEMBERED:
             self._remembered.clear()
@@ -73,26 +73,26 @@ class HeaderReader:
         return (entries[0] if entries else None), (len(entries), table.maxsize)
 
 
-def _request(headers: Iterable[tuple[bytes, bytes]]) -> Request:
+def _request(headers: Iterable[tuple[bytes, bytes]]) -> CallHead:
     pseudo: dict[bytes, bytes] = {}
     metadata: dict[str, str] = {}
     for name, value in headers:
         if name.startswith(b":"):
             if metadata or name in pseudo or name not in _PSEUDO:
-                return Request(problem="a pseudo-header out of place")
+                return CallHead(problem="a pseudo-header out of place")
             pseudo[name] = value
         elif not name or name != name.lower() or name in _OF_CONNECTIONS or (name == b"te" and value != b"trailers"):
-            return Request(problem="a header that HTTP/2 does not allow")
+            return CallHead(problem="a header that HTTP/2 does not allow")
         else:
             key, text = name.decode("utf-8", "replace"), value.decode("utf-8", "replace")
             metadata[key] = f"{metadata[key]},{text}" if key in metadata else text
         if any(character in b"\0\r\n" for character in value):
-            return Request(problem="a header with a line break")
+            return CallHead(problem="a header with a line break")
     if not (pseudo.get(b":path") and b":scheme" in pseudo):
-        return Request(problem="no :path or :scheme")
+        return CallHead(problem="no :path or :scheme")
     if pseudo.get(b":method") != b"POST" or not metadata.get("content-type", "").startswith("application/grpc"):
-        return Request(problem="not a gRPC request")
-    return Request(pseudo[b":path"].decode("utf-8", "replace"), metadata)
+        return CallHead(problem="not a gRPC request")
+    return CallHead(pseudo[b":path"].decode("utf-8", "replace"), metadata)
 
 
 def _literal(name: bytes, value: bytes) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True, frozen=True)
-class Limits:
+class TransportLimits:
     """Numbers beyond which a call, a stream or a connection ends. Sizes are bytes, rates are counts within a second.
 
     The comment beside each names the answer to the peer: a gRPC status ends a call, RST_STREAM a stream, GOAWAY a

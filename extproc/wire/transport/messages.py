@@ -12,7 +12,7 @@ from extproc.wire.transport.frames import PREFIX
 OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 3, 8, 12, 13
 
 
-class Refused(Exception):  # noqa: N818
+class RefusedMessage(Exception):  # noqa: N818
     """A message that is refused: the call ends with the gRPC `status`."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -91,8 +91,8 @@ class Assembly:
 
     def _check(self, compressed: int, size: int) -> None:
         if compressed == 1 and self._encoding not in ("", "identity"):
-            raise Refused(UNIMPLEMENTED, "messages must not be compressed")
+            raise RefusedMessage(UNIMPLEMENTED, "messages must not be compressed")
         if compressed:
-            raise Refused(INTERNAL, "the prefix of a message is broken")
+            raise RefusedMessage(INTERNAL, "the prefix of a message is broken")
         if size > self._most:
-            raise Refused(RESOURCE_EXHAUSTED, f"a message of {size} bytes, more than {self._most}")
+            raise RefusedMessage(RESOURCE_EXHAUSTED, f"a message of {size} bytes, more than {self._most}")

@@ -1,8 +1,8 @@
 """The native transport: `connection.py` on asyncio, for Envoy on a unix socket.
 
 The steps of a call first run in place, without a task, and become a task only when they really wait. All output of a
-turn of the event loop leaves in one write. A connection handles `Limits.turn` events in a turn, and a further step of
-one lengthy call.
+turn of the event loop leaves in one write. In a turn a connection handles `TransportLimits.turn` events, and a further
+step of one lengthy call.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from typing import Any, cast
 from extproc.wire.transport import (
     LAST_WORDS,
     LOOK,
-    Call,
     Calls,
-    Faults,
+    GrpcCall,
     Lengthy,
-    Limits,
     Malformed,
+    PeerFaults,
+    TransportLimits,
     Watched,
     goes_on,
     lasts,
 )
-from extproc.wire.transport.connection import Connection, Event, Stream
+from extproc.wire.transport.connection import Connection, Stream, StreamEvent
 from extproc.wire.transport.messages import INTERNAL, INVALID_ARGUMENT, UNIMPLEMENTED
 from extproc.wire.transport.steps import Begun
 from extproc.wire.transport.unix_socket import private
@@ -50,10 +50,12 @@ Step = Coroutine[Any, Any, Sequence[bytes]]
 class NativeServer:
     """Serves `calls` at the unix socket `path`, which only this user can connect to."""
 
-    def __init__(self, calls: Calls, path: str, limits: Limits | None = None, *, faults: Faults | None = None) -> None:
+    def __init__(
+        self, calls: Calls, path: str, limits: TransportLimits | None = None, *, faults: PeerFaults | None = None
+    ) -> None:
         self.calls = calls
-        self.faults = faults or Faults()
-        self.limits = limits or Limits()
+        self.faults = faults or PeerFaults()
+        self.limits = limits or TransportLimits()
         self.peers: set[Peer] = set()
         self.stopping = False
         self._path = Path(path)
@@ -139,7 +141,7 @@ class NativeServer:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def finish(self, call: Call, path: str) -> None:
+    def finish(self, call: GrpcCall, path: str) -> None:
         """Run the end of a call, in place as far as it goes without waiting. Nothing cancels it."""
         ending = call.on_end()
         try:
@@ -161,7 +163,7 @@ class Peer(asyncio.Protocol):
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._server = server
         self._http2 = Connection(server.limits, admits=_admits)
-        self._events: deque[Event] = deque()
+        self._events: deque[StreamEvent] = deque()
         self._lengthy: deque[Stream] = deque()  # streams with a further step; a turn has one of them
         self._turning = False  # True: a turn is scheduled
         self._full = False  # True: full with bytes that the peer does not read
@@ -355,7 +357,7 @@ class Peer(asyncio.Protocol):
 
     def _next_step(self, stream: Stream) -> None:
         """Begin the next step of a stream whose last step was answered: a message, the end, or nothing now."""
-        call: Call = stream.call
+        call: GrpcCall = stream.call
         if call.done or stream.closing:
             self._http2.end(stream)
             self._end_call(stream)
@@ -367,7 +369,7 @@ class Peer(asyncio.Protocol):
         else:
             message = self._http2.take(stream)
             if message is not None:
-                self._events.append(Event("message", stream, message))
+                self._events.append(StreamEvent("message", stream, message))
                 self._turn_soon()
             elif stream.ended:
                 stream.closing = True
@@ -401,7 +403,7 @@ class Peer(asyncio.Protocol):
 
 
 def _admits(stream: Stream, size: int) -> bool:
-    call: Call | None = stream.call
+    call: GrpcCall | None = stream.call
     return call is None or call.admits(size)
 
 

@@ -10,7 +10,7 @@ import tracemalloc
 import pytest
 
 from extproc.cache.answers import Answers
-from extproc.cache.entry import MOST, Entry, Open, Sealed, pack, unpack
+from extproc.cache.entry import MOST, Entry, NoSeal, Sealed, pack, unpack
 from extproc.cache.stores import OVERHEAD, CacheError, check, open_store
 from extproc.cache.stores.memory import MemoryStore
 from extproc.cache.stores.sqlite import SqliteStore
@@ -144,7 +144,7 @@ def test_a_sealed_entry_opens_under_its_own_key_and_secret_alone():
     assert Sealed(b"t" * 32).open(key(1), sealed) is None
     for changed in (b"", sealed[:-1], sealed[:20] + bytes([sealed[20] ^ 1]) + sealed[21:]):
         assert seal.open(key(1), changed) is None
-    assert Open().open(key(1), Open().close(key(1), packed)) == packed
+    assert NoSeal().open(key(1), NoSeal().close(key(1), packed)) == packed
 
 
 async def test_a_file_holds_no_word_of_an_answer_or_name_and_is_private(tmp_path):
@@ -180,7 +180,7 @@ class Broken:
 
 
 async def test_a_store_that_does_not_answer_has_no_answers():
-    answers = Answers(Broken(), SECRET, Open())
+    answers = Answers(Broken(), SECRET, NoSeal())
     assert await answers.find(key(1)) is None
     assert answers.failures == 1
     for _ in range(3):  # it is spared for a while

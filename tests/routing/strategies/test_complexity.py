@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from extproc.dialects import client_apis
 from extproc.routing.strategies import strategies
 from extproc.routing.strategies.complexity import WEIGHTS, Complexity, complexity, signals
-from extproc.words.chain import Choice
+from extproc.words.chain import Candidate
 from extproc.words.dialect import Ask
 from extproc.words.exchange import RequestHead, Target
 from tests.exchanges import new_exchange
@@ -54,7 +54,7 @@ def system(text):
 
 
 def choices(*limits):
-    return [Choice([Target(str(i), "p", str(i))], max_complexity=most, index=i) for i, most in enumerate(limits)]
+    return [Candidate([Target(str(i), "p", str(i))], max_complexity=most, index=i) for i, most in enumerate(limits)]
 
 
 EASY, MIDDLE, HARD = "Translate to Danish: good night", "Hello", "Prove that the theorem holds for all finite graphs."

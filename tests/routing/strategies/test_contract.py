@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from extproc.routing.history import History
 from extproc.routing.strategies import StickySettings, strategies
-from extproc.words.chain import Choice
+from extproc.words.chain import Candidate
 from extproc.words.exchange import Price, Target
 from tests.samples import examples
 
@@ -21,7 +21,7 @@ CHOICES = st.lists(
         st.sampled_from([0, 1, 5, 95, 1_000_000]),
         st.floats(0, 1),
         st.integers(0, 15),
-    ).map(lambda found: Choice(*found)),
+    ).map(lambda found: Candidate(*found)),
     min_size=2,
     max_size=6,
 )
@@ -65,7 +65,7 @@ def test_a_reason_is_a_few_words(exchange, name, choices, text):
 @each_strategy
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings"])
 def test_every_operation_can_be_ordered(exchange, name, path):
-    choices = [Choice((Target(model, "a", model),), index=index) for index, model in enumerate("xyz")]
+    choices = [Candidate((Target(model, "a", model),), index=index) for index, model in enumerate("xyz")]
     sent = exchange({"model": "v", "input": "x"} if "embeddings" in path else body("x"), path=path)
     strategy = strategies()[name]("v", None, History())
     assert {choice.index for choice in strategy.order(choices, sent)} == {0, 1, 2}

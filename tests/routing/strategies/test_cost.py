@@ -5,13 +5,13 @@ import pytest
 from extproc.routing.history import History
 from extproc.routing.strategies.cost import Cost, cost
 from extproc.upstream.prices import price
-from extproc.words.chain import Choice
+from extproc.words.chain import Candidate
 from extproc.words.exchange import Target
 
 
 def choices(**prices):
     return [
-        Choice((Target(name, "a", name, price=rates and price(*rates)),), index=index)
+        Candidate((Target(name, "a", name, price=rates and price(*rates)),), index=index)
         for index, (name, rates) in enumerate(prices.items())
     ]
 

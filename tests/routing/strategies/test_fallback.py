@@ -4,10 +4,10 @@ import pytest
 
 from extproc.routing.history import History
 from extproc.routing.strategies.fallback import Fallback
-from extproc.words.chain import Choice
+from extproc.words.chain import Candidate
 from extproc.words.exchange import Target
 
-CHOICES = [Choice((Target(name, "a", name),), index=index) for index, name in enumerate("abc")]
+CHOICES = [Candidate((Target(name, "a", name),), index=index) for index, name in enumerate("abc")]
 
 
 @pytest.mark.parametrize("left", [CHOICES, CHOICES[1:], CHOICES[::2]])

@@ -7,7 +7,7 @@ import pytest
 from extproc.routing.history import FORGET, History
 from extproc.routing.strategies import latency
 from extproc.routing.strategies.latency import Latency
-from extproc.words.chain import Choice
+from extproc.words.chain import Candidate
 from extproc.words.exchange import Target
 
 REPORT = 0.1  # seconds until Envoy's access log says how a try ended
@@ -20,7 +20,7 @@ class Fleet:
         self.clock, self.sent, self.seconds, self.rate = clock, exchange(), dict(seconds), rate
         self.history = History(clock)
         self.strategy = Latency("v", None, self.history)
-        self.choices = [Choice((Target(name, name, "m"),), index=index) for index, name in enumerate(self.seconds)]
+        self.choices = [Candidate((Target(name, name, "m"),), index=index) for index, name in enumerate(self.seconds)]
         self._ends = []
 
     def send(self, count):
@@ -131,7 +131,7 @@ def test_sizes_and_streams_are_measured_separately(clocks, exchange):
     random.seed(1)
     history = History(clocks())
     strategy = Latency("v", None, history)
-    choices = [Choice((Target(name, name, "m"),), index=index) for index, name in enumerate("ab")]
+    choices = [Candidate((Target(name, name, "m"),), index=index) for index, name in enumerate("ab")]
     large = exchange({"model": "v", "messages": [{"role": "user", "content": "x" * 100_000}]})
     small = exchange()
     for place, fast in (("a/m", small), ("b/m", large)):
@@ -148,14 +148,14 @@ def test_an_inner_virtual_model_is_as_fast_as_its_first_target(clocks, exchange)
     for target, seconds in ((slow, 2.0), (fast, 0.1), (middle, 1.0)):
         history.learn(target.deployment, "ok", size=len(exchange().request.body), first_byte=seconds)
     strategy = Latency("v", None, history)
-    found = strategy.order([Choice((middle,), index=0), Choice((fast, slow), index=1)], exchange())
+    found = strategy.order([Candidate((middle,), index=0), Candidate((fast, slow), index=1)], exchange())
     assert [choice.index for choice in found] == [1, 0]
 
 
 def test_the_reason_is_the_expected_latency(clocks, exchange):
     clock = clocks()
     history = History(clock)
-    strategy, choice = Latency("v", None, history), Choice((Target("a", "a", "m"),))
+    strategy, choice = Latency("v", None, history), Candidate((Target("a", "a", "m"),))
     assert strategy.why(choice, exchange()) == "not measured yet"
     history.chosen("a/m", len(exchange().request.body), streamed=False)
     assert strategy.why(choice, exchange()) == "being measured"

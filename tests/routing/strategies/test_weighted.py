@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from extproc.routing.history import History
 from extproc.routing.strategies import StickySettings
 from extproc.routing.strategies.weighted import Weighted
-from extproc.words.chain import Choice
+from extproc.words.chain import Candidate
 from extproc.words.exchange import Consumer, Target
 
 
 def choices(*weights):
-    return [Choice((Target(f"t{index}", "a", "x"),), weight, index=index) for index, weight in enumerate(weights)]
+    return [Candidate((Target(f"t{index}", "a", "x"),), weight, index=index) for index, weight in enumerate(weights)]
 
 
 def weighted(sticky=None, clock=None, name="v", **settings):
@@ -148,7 +148,7 @@ def test_an_inner_virtual_model_does_not_move_sessions(labelled):
     last = Target("last", "b", "last")
     for label in LABELS[:50]:
         orders = {
-            order(strategy, [Choice(targets, 50, index=0), Choice((last,), 50, index=1)], labelled(label))
+            order(strategy, [Candidate(targets, 50, index=0), Candidate((last,), 50, index=1)], labelled(label))
             for targets in itertools.permutations(inner)
         }
         assert len(orders) == 1

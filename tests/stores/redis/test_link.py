@@ -10,7 +10,7 @@ import uvloop
 
 from extproc.stores import StoreError
 from extproc.stores.redis import RedisURL
-from extproc.stores.redis.link import Link, _Line
+from extproc.stores.redis.link import RedisLink, _Line
 from extproc.stores.redis.silence import Silence
 from extproc.wire.outbound.breaker import FAILURES
 from extproc.wire.transport.steps import Begun
@@ -25,7 +25,7 @@ def mute():
 
 async def test_a_connection_that_another_call_gave_up_is_a_failure_and_no_cancellation(mute):
     """A call that ended as cancelled would leave Envoy without an answer."""
-    link = Link(RedisURL("127.0.0.1", mute), "{x}", "return 1", "0" * 40, Silence(0.1, 60))
+    link = RedisLink(RedisURL("127.0.0.1", mute), "{x}", "return 1", "0" * 40, Silence(0.1, 60))
 
     async def late():
         await asyncio.sleep(0.05)
@@ -38,7 +38,7 @@ async def test_a_connection_that_another_call_gave_up_is_a_failure_and_no_cancel
 
 
 async def test_a_cancelled_call_stays_cancelled(mute):
-    link = Link(RedisURL("127.0.0.1", mute), "{x}", "return 1", "0" * 40, Silence(5.0, 60))
+    link = RedisLink(RedisURL("127.0.0.1", mute), "{x}", "return 1", "0" * 40, Silence(5.0, 60))
     calls = [asyncio.create_task(link.call("levels")) for _ in range(2)]
     await asyncio.sleep(0.05)
     calls[0].cancel()
@@ -52,7 +52,7 @@ async def test_a_cancelled_call_stays_cancelled(mute):
 
 async def test_a_call_may_begin_outside_of_a_task(mute):
     """The first step of a gRPC call does so."""
-    link = Link(RedisURL("127.0.0.1", mute), "{x}", "return 1", "0" * 40, Silence(0.05, 60))
+    link = RedisLink(RedisURL("127.0.0.1", mute), "{x}", "return 1", "0" * 40, Silence(0.05, 60))
     loop = asyncio.get_running_loop()
     found = loop.create_future()
 
