@@ -21,7 +21,7 @@ from extproc.operate.telemetry.prompts import logs_request
 from extproc.settings.audit import AuditBucketSettings, AuditSettings
 from extproc.wire.outbound.client import AnswerError, ask
 from extproc.wire.outbound.s3 import Bucket
-from extproc.wire.outbound.sigv4 import Key
+from extproc.wire.outbound.sigv4 import AwsKey
 
 _CLAIM = 120.0  # seconds of one turn, at most
 _BATCH = 500  # entries that are sent together
@@ -167,7 +167,7 @@ class BucketCopy:
     def __init__(self, settings: AuditBucketSettings) -> None:
         self.name = f"bucket:{settings.endpoint or settings.region}:{settings.name}:{settings.prefix}"
         self._prefix = settings.prefix
-        key = Key(settings.access_key_id.read() or "", settings.secret_access_key.read() or "")
+        key = AwsKey(settings.access_key_id.read() or "", settings.secret_access_key.read() or "")
         self._bucket = Bucket(settings.name, settings.region, key, settings.endpoint or "")
 
     def last(self, number: int) -> int:
