@@ -11,7 +11,7 @@ from extproc.wire.framing.json import WholeBody
 from extproc.wire.framing.sse import SSE
 from extproc.words.dialect import Report
 from extproc.words.errors import RATE_LIMITED, Refusal
-from extproc.words.exchange import Reservation, ResponseHead, Target
+from extproc.words.exchange import Price, Reservation, ResponseHead, Target
 from tests.exchanges import write
 from tests.test_gateway import DONE, QUESTION, STOP, STREAMED, TEXT, USED, answers, asks, sends, streams, talk
 
@@ -104,7 +104,7 @@ def grows(**more):
     return {"reservation": reservation} | more
 
 
-PRICED = Target("m", "a", "m", price=object())
+PRICED = Target("m", "a", "m", price=Price(1, 1, 1, 1, 1))
 
 
 @pytest.mark.parametrize(

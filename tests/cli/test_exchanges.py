@@ -120,7 +120,7 @@ def test_bash_completes_verbs_and_options(run, tmp_path):
 
     assert complete("ex") == ["exchanges"]
     assert complete("mcp", "")[:3] == ["list", "diff", "pin"]
-    assert complete("usage", "--re") == ["--resolution"]
+    assert complete("usage", "--res") == ["--resolution"]
     assert complete("nothing", "--") == []
     for verb in (verb for group in VERBS.values() for verb in group):
         parser = argparse.ArgumentParser()

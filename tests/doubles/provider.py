@@ -12,7 +12,7 @@ import msgspec
 
 from extproc.upstream.mock.endpoints import Headers, Json, MockAnswer, MockEndpoint, Options
 from extproc.upstream.mock.faults import Faults as SharedFaults
-from extproc.upstream.mock.provider import JSON, LoggedRequest, Mock, Reply
+from extproc.upstream.mock.provider import JSON, Logged, Mock, Reply
 from tests.doubles import files, forms, responses_stored
 from tests.doubles.credentials import Asked, Keys
 from tests.doubles.faults import NONE, Faults, odd, padded, parse
@@ -42,7 +42,7 @@ class Double(Mock):
         found, model = find(path)
         return found and MockEndpoint(found.dialect, found.answer, found.error), model
 
-    def _document(self, _seen: LoggedRequest, body: bytes, model: str) -> Json:
+    def _document(self, _seen: Logged, body: bytes, model: str) -> Json:
         form = forms.decoded(_seen.headers, body)
         return super()._document(_seen, body, model) if form is None else form
 
@@ -52,13 +52,13 @@ class Double(Mock):
             found = files.call(self._name, method, path)
         return super()._listing(method, path, known=known) if found is None else found
 
-    def _admit(self, seen: LoggedRequest, body: bytes) -> None:
+    def _admit(self, seen: Logged, body: bytes) -> None:
         path, _, query = seen.path.partition("?")
         endpoint, _ = find(path)
         asked = Asked(seen.method, path, query, seen.headers, body)
         (endpoint.api if endpoint else OPENAI).admit(self._keys, asked)
 
-    def _play(self, answer: MockAnswer, seen: LoggedRequest, faults: SharedFaults) -> Reply:
+    def _play(self, answer: MockAnswer, seen: Logged, faults: SharedFaults) -> Reply:
         if answer.events is not None and odd(faults).gzip:
             answer = answer._replace(events=_zipped(answer.events))
         return super()._play(answer, seen, faults)

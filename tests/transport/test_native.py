@@ -508,6 +508,7 @@ HAS_ONE = {
     "wire/transport/grpcio_server.py": "grpc runs each call in a task",
     "wire/outbound/client.py": "is asked by tasks of their own, tokens and alerts, or in a loop of its own",
     "wire/outbound/service.py": "is asked in tasks of their own, see `together`",
+    "upstream/credentials/asking.py": "is asked in tasks of their own, see `Poller`",
     "upstream/credentials/rotation.py": "is a task of its own",
     "money/accounting/alerts.py": "is a task of its own",
     "envoy/server/discovery.py": "offers in the task of reloads",

@@ -72,7 +72,7 @@ def exchange(call: AdminCall) -> Any:
     return _found(call.reports.exchange(call.named), "no exchange has that id")
 
 
-def run(call: Call) -> Any:
+def run(call: AdminCall) -> Any:
     return _found(call.reports.run(call.named, given(call.query.consumer)), "no run has that name")
 
 

@@ -23,7 +23,7 @@ OWN_PATHS = frozenset({"/healthz", "/requests", "/control"})  # the mock's own p
 
 
 @dataclass(slots=True)
-class LoggedRequest:
+class Logged:
     """A request in the log, and the end of its answer."""
 
     method: str
@@ -53,7 +53,7 @@ class Reply:
     events: Iterator[bytes] | None = None
     length: int = 0  # number of events
     faults: Faults = NONE
-    seen: LoggedRequest | None = None
+    seen: Logged | None = None
 
     @property
     def at_once(self) -> bool:
@@ -72,7 +72,7 @@ class Mock:
     def __init__(self, options: Options) -> None:
         self._name = options.name
         self._key = (options.api_key or "").encode()
-        self._log: deque[LoggedRequest] = deque(maxlen=options.log_size)
+        self._log: deque[Logged] = deque(maxlen=options.log_size)
         self._answered = 0  # numbers x-request-id, never reset
         self.clear()
         self._fault = self.parse(options.fault)
@@ -93,7 +93,7 @@ class Mock:
         path, _, query = target.partition("?")
         if path in OWN_PATHS:
             return self._own(method, path, query, body)
-        seen = LoggedRequest(method, target, request.headers, body if len(body) <= LOGGED_BODY else b"", len(body))
+        seen = Logged(method, target, request.headers, body if len(body) <= LOGGED_BODY else b"", len(body))
         self._total += 1
         self._log.append(seen)
         reply = self._serve(seen, path, query, body)
@@ -106,7 +106,7 @@ class Mock:
         """The endpoint of a path, and the model that the path names."""
         return apis.find(path)
 
-    def _serve(self, seen: LoggedRequest, path: str, query: str, body: bytes) -> Reply:
+    def _serve(self, seen: Logged, path: str, query: str, body: bytes) -> Reply:
         endpoint, model = self._find(path)
         seen.dialect = endpoint.dialect if endpoint else seen.dialect
         self._fault_total += 1
@@ -132,7 +132,7 @@ class Mock:
             told, more = endpoint.error(refused) if endpoint else (error(refused), ())
             return self._reply(told, seen, faults, refused.status, more)
 
-    def _document(self, _seen: LoggedRequest, body: bytes, model: str) -> Json:
+    def _document(self, _seen: Logged, body: bytes, model: str) -> Json:
         """The body, which has to name the model where the path does not."""
         document = _json_or_none(body)
         if not isinstance(document, dict):
@@ -149,7 +149,7 @@ class Mock:
         self._by_model[model] += plan.counts
         return plan.due(self._by_model[model])
 
-    def _admit(self, seen: LoggedRequest, _body: bytes) -> None:
+    def _admit(self, seen: Logged, _body: bytes) -> None:
         """Refuse a request without the key, in any of the headers that services of these APIs take."""
         wanted = dict.fromkeys((b"x-api-key", b"api-key", b"x-goog-api-key"), self._key)
         wanted[b"authorization"] = b"Bearer " + self._key
@@ -165,25 +165,20 @@ class Mock:
             raise Refused(405, f"Not allowed to {method} on {path}.", code="method_not_allowed")
         return apis.models() if listing else apis.model(name)
 
-    def _mcp(self, seen: LoggedRequest, query: str, body: bytes, faults: Faults) -> Reply:
+    def _mcp(self, seen: Logged, query: str, body: bytes, faults: Faults) -> Reply:
         seen.dialect = "mcp"
         told = mcp.handle(seen.method, query, seen.headers, body, faults, poisoned=self._poisoned)
         headers = self._headers(faults, told.headers)
         return Reply(told.status, headers, told.body, told.events, told.length, told.faults or faults, seen)
 
-    def _play(self, answer: MockAnswer, seen: LoggedRequest, faults: Faults) -> Reply:
+    def _play(self, answer: MockAnswer, seen: Logged, faults: Faults) -> Reply:
         if answer.events is None:
             return self._reply(answer.document, seen, faults)
         headers = self._headers(faults, answer.headers)
         return Reply(200, headers, events=answer.events, length=answer.length, faults=faults, seen=seen)
 
     def _reply(
-        self,
-        document: Any,
-        seen: LoggedRequest | None = None,
-        faults: Faults = NONE,
-        status: int = 200,
-        more: Headers = (),
+        self, document: Any, seen: Logged | None = None, faults: Faults = NONE, status: int = 200, more: Headers = ()
     ) -> Reply:
         content_type, body = self._written(document, faults)
         headers = self._headers(faults, (*content_type, *more))
