@@ -39,6 +39,7 @@ stores: {counters: "memory:"}
 QUIET = {
     "Answers per hour without a price",
     "Cache of answers",
+    "Cached and reasoning tokens",
     "Duration of guardrail services",
     "Failures of guardrails",
     "Requests that Envoy ended",

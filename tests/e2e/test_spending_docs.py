@@ -86,12 +86,14 @@ def test_limits_of_a_team_a_run_and_a_key_work_as_the_page_shows(gateway: Gatewa
 
 
 def test_usage_reports_print_what_the_page_shows(gateway: Gateway):
-    tables, budgets, others = commands("usage.md")
+    tables, budgets, focus, _kept, others = commands("usage.md")  # `_kept` stays, or needs a bucket
     out = run(gateway, tables)
     heads = next(line for line in page("usage.md").splitlines() if line.startswith("    team      consumer"))
     assert out.splitlines()[0].split() == heads.split()
     assert "start,end,model,requests,refused,errors" in out  # the last asks for CSV
     assert run(gateway, budgets).split()[0] == "budget"
+    run(gateway, focus)
+    assert "BilledCost" in (gateway.file.parent / "november.csv").read_text().splitlines()[0].split(",")
     found = run(gateway, others)
     csv = (gateway.file.parent / "november.csv").read_text().splitlines()
     assert csv[0].startswith("start,end,team,model,requests,")
