@@ -107,7 +107,7 @@ def test_an_event_over_its_limit_in_small_pieces_is_something():
 
 
 def test_an_answer_whose_bytes_wait_pauses_when_it_took_more_than_its_share(monkeypatch):
-    """An eighth of the loop's time, and a quarter of a second ahead. An answer without more bytes never pauses."""
+    """An eighth of the loop's time, and 50 ms ahead. An answer without more bytes never pauses."""
     clock, spent = [0.0], [0.0]
     monkeypatch.setattr("time.monotonic", lambda: clock[0])
     monkeypatch.setattr("time.thread_time", lambda: spent[0])
@@ -121,7 +121,7 @@ def test_an_answer_whose_bytes_wait_pauses_when_it_took_more_than_its_share(monk
         intake.pace(events)
         pauses += intake.pause
         clock[0] += intake.pause
-    assert spent[0] / clock[0] == pytest.approx(0.125 * (1 + 0.25 / clock[0]), rel=0.01)
+    assert spent[0] / clock[0] == pytest.approx(0.125 * (1 + 0.05 / clock[0]), rel=0.01)
     assert pauses > 0
     events = intake.take(b"", False)
     while intake.more:
@@ -129,3 +129,16 @@ def test_an_answer_whose_bytes_wait_pauses_when_it_took_more_than_its_share(monk
     spent[0] += 1.0
     intake.pace(events)
     assert intake.pause == 0.0
+
+
+def test_bytes_without_content_are_read_at_two_mebibytes_a_second(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.thread_time", lambda: 0.0)
+    intake = Intake(SSE(empty_limit=1 << 30))
+    events = intake.take(b": ping\n\n" * (1 << 20), False)
+    while intake.more:
+        intake.pace(events)
+        clock[0] += intake.pause
+        events = intake.take(b"", False)
+    assert clock[0] == pytest.approx(8 * (1 << 20) * 60e-9 / 0.125 - 0.05, rel=0.01)
