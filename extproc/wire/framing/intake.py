@@ -1,8 +1,8 @@
-"""An answer's bytes in turns: what is worked on before other requests have their turn.
+"""An answer's bytes in steps, so that other requests have their turn between them.
 
 A piece of an answer may hold thousands of tiny events, and a compressed one may grow two hundredfold. `Intake` cuts
-both into steps. The transport asks for the next step when the peer has taken the answer to the one before, so memory is
-bounded by a step, and a slow reader pushes back to the provider.
+both into steps. The transport asks for the next step when the peer has read the last step's output. So a step bounds
+the memory, and a slow reader slows the provider.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from extproc.wire.framing.sse import SSE
 from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
 
 TURN = 64
-"""Events of one answer that are worked on in one turn of the event loop, at most."""
+"""Most events of one answer in one turn of the event loop."""
 LEAST = 8
-"""Events of a turn where each costs much, as under guardrails."""
+"""Fewest events in a turn, for events that cost much, as under guardrails."""
 _LONG, _SHORT = 0.0005, 0.0002
-"""Seconds of CPU above which a turn gets fewer events, and below which it gets more."""
+"""Seconds of CPU: a longer step lowers the number of events in a turn, a shorter one raises it."""
 _SHARE, _AHEAD = 0.125, 0.25
-"""Share of the loop's time that one answer may take where its bytes wait, and the seconds that it may be ahead of that:
-usual answers are not slowed, and one that comes as fast as its provider can send leaves others the rest.
+"""Share of the event loop's time for an answer with bytes waiting, and the seconds that it may run ahead of that share.
+Usual answers are not slowed; an answer as fast as its provider can send leaves time to other requests.
 """
-_MOST_SPENT = 0.005  # seconds of CPU that a step counts at most: others may have had the loop while it waited
+_MOST_SPENT = 0.005  # most seconds of CPU counted for a step: other requests may have used the loop meanwhile
 SLICE = 16 << 10
 """Bytes of one answer that are cut into events in one turn."""
 
 
 class Intake:
-    """Cuts one answer into steps of at most `TURN` events. `more`: a further step waits. `ended`: the latest step was
-    the last. `rest`: the event at the end that is not whole, if there is one. `turn`: the most events of the next step.
-    `pause`: seconds until the next step may begin.
+    """Cuts one answer into steps of at most `TURN` events. `more`: another step waits. `ended`: the latest step was the
+    last. `rest`: an incomplete event at the end, if any. `turn`: the most events of the next step. `pause`: seconds
+    until the next step may begin.
     """
 
     __slots__ = (
@@ -63,14 +63,14 @@ class Intake:
         self.pause = 0.0
         self._framing = framing
         self.turn = TURN
-        self._began = -1.0  # CPU time at the begin of a step behind which another waits
-        self._due = 0.0  # when the answer has its share for all that it took
+        self._began = -1.0  # CPU time at the start of a step, where another step waits; otherwise -1
+        self._due = 0.0  # time at which the answer's share covers the CPU it used
         self._inflate = inflate
-        # bytes of a plain answer only add up
+        # A plain answer is not sliced: its bytes are only collected
         self._slice = sys.maxsize if isinstance(framing, WholeBody) else SLICE
         self._waiting = b""  # bytes of later steps
         self._events: Sequence[Frame] = ()
-        self._ends = False  # the last piece came
+        self._ends = False  # True: the last piece of the body came
 
     @property
     def broken(self) -> bool:
@@ -78,7 +78,7 @@ class Intake:
         return self._inflate is not None and self._inflate.broken
 
     def take(self, chunk: bytes, end: bool) -> Sequence[Frame]:
-        """The events of the next step, possibly none. Raises Refusal (502) for a stream that carries nothing."""
+        """Events of the next step, possibly none. Raises Refusal (502) for a stream without content."""
         if end:
             self._ends = True
         if chunk:
@@ -98,7 +98,7 @@ class Intake:
         return bool(self._waiting) or (self._inflate is not None and self._inflate.more)
 
     def pace(self, events: Sequence[Frame]) -> None:
-        """Take in the CPU of a step with these events: how many the next turn may have, and when it may begin."""
+        """Set `turn` and `pause` of the next step by the CPU that this step's `events` took."""
         if self._began < 0.0:
             return
         seconds = min(time.thread_time() - self._began, _MOST_SPENT)
@@ -118,9 +118,9 @@ class Intake:
         *,
         guarded: bool = False,
     ) -> None:
-        """Take in the events of a step, of whose fields only `reads` matter. Where they are many, those without such a
-        field come together from now on, and without their data; those that say nothing but a text at one of the
-        `places` come as one where they are in a row.
+        """Teach the framing, after a full step, the forms of its events; `reads` are the fields that matter. From then
+        on, consecutive events without such a field are one frame without data, and consecutive events with only a text
+        at one of the `places` are one frame.
         """
         if len(events) == self.turn and isinstance(self._framing, SSE):
             if reads is not None:
