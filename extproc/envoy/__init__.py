@@ -1,1 +1,1 @@
-"""Envoy: its configuration, and the gRPC services that it calls."""
+"""Envoy: its configuration, and the gRPC services of this process that it calls."""

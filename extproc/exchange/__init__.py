@@ -1,1 +1,1 @@
-"""The way of a request: the two attachments and the stages of an exchange."""
+"""The way of a request: both attachments, and the stages of an exchange."""

@@ -1,12 +1,12 @@
-"""Room for requests: exchanges in flight, bytes of their bodies, and large bodies at work, in one process.
+"""Room for requests in one process: exchanges in flight, bytes of their bodies, and large bodies being read.
 
-Room is taken at a request's headers, by their content-length, before its body is buffered. A body without a length is
-weighed when it arrives. Everything is counted by consumer too, so that one consumer leaves room to the others. Clients
-without a credential are one consumer that may take everything.
+A request's headers reserve room by content-length, before the body is buffered. A body without a length reserves room
+when it arrives. Room is also counted by consumer, so that one consumer leaves room to others. All clients without a
+credential are one consumer, without this limit.
 
-The transport asks for room at the first bytes of a body without a length (`Call.admits`), and drops one without room. A
-large message is assembled once and its body copied once. At most 32 MiB of bodies are at work at a time
-(`InFlight.turn`), and `Shed` frees a body that has left; a sample of its text stays.
+The transport asks for room at the first bytes of a body without a length (`GrpcCall.admits`), and drops the body if
+there is none. A large message is assembled once and its body is copied once. At most 32 MiB of large bodies are read at
+a time (`InFlight.turn`). `Shed` frees a forwarded body and keeps a sample of its text.
 """
 
 from __future__ import annotations
@@ -23,34 +23,38 @@ from extproc.words.exchange import Exchange
 from extproc.words.values import show_size
 
 _AT_ONCE = 32 << 20
-"""Bytes of large bodies that are read at the same time. Others wait: only what is read takes more than its bytes."""
+"""Most bytes of large bodies read at a time. Others wait, because only a body being read takes more memory than its
+bytes.
+"""
 
 _KEPT = 1000
-"""Consumers without anything in flight that are remembered: it is cheaper than to forget each at once."""
+"""Idle consumers that are remembered: cheaper than forgetting each consumer at once."""
 
 _AGAIN = {"retry-after": "1"}
 
 
 @dataclass(slots=True)
 class Share:
-    """Requests and bytes that one consumer has in flight."""
+    """Requests and bytes in flight of one consumer."""
 
     exchanges: int = 0
     size: int = 0  # bytes of bodies
 
 
 class InFlight:
-    """Everything in flight. One for a process; it outlives a configuration."""
+    """All exchanges in flight in a process. It outlives a configuration."""
 
     def __init__(self, at_once: int = _AT_ONCE) -> None:
-        self.size = 0  # bytes of bodies
-        self.answers = 0  # bytes of plain answers that are held until they are whole
-        self.shares: dict[str, Share] = {}  # by consumer
+        self.size = 0  # bytes of request bodies
+        self.answers = 0  # bytes of plain answers held until they are complete
+        self.shares: dict[str, Share] = {}  # shares by consumer
         self._at_once = self._free = at_once
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     def hold(self, most: int, size: int) -> bool:
-        """Take room for `size` bytes of an answer, or give it back; False where more than `most` would be held."""
+        """Reserve room for `size` bytes of an answer, or free it for a negative `size`. False if more than `most` bytes
+        would be held.
+        """
         if size > 0 and self.answers + size > most:
             return False
         self.answers += size
@@ -58,7 +62,7 @@ class InFlight:
 
     @asynccontextmanager
     async def turn(self, size: int) -> AsyncIterator[None]:
-        """The time to read a large body of `size` bytes, in the order of arrival."""
+        """Wait for the turn to read a large body of `size` bytes, in the order of arrival."""
         size = min(size, self._at_once)
         if self._waiting or size > self._free:
             turn = asyncio.get_running_loop().create_future()
@@ -88,7 +92,7 @@ class InFlight:
 
 
 class Place:
-    """The room that one exchange takes."""
+    """Room of one exchange."""
 
     __slots__ = ("_all", "_name", "share", "size")
 
@@ -100,14 +104,14 @@ class Place:
         share.exchanges += 1
 
     def resize(self, size: int) -> None:
-        """Take room for so many bytes, in place of those taken before."""
+        """Reserve room for `size` bytes, in place of the earlier reservation."""
         more = size - self.size
         self.size = size
         self.share.size += more
         self._all.size += more
 
     def leave(self) -> None:
-        """Give everything back."""
+        """Free all room of the exchange."""
         share, size = self.share, self.size
         if size:
             self.size = 0
@@ -120,8 +124,8 @@ class Place:
 
 
 class Admit:
-    """Writes `place`. 503 or 429 when there is no room for the request, 413 for a body that is too large, 400 for a
-    request without a body.
+    """Writes `place`. Refuses with 503 or 429 when there is no room for the request, 413 for a body that is too large,
+    400 for a request without a body.
     """
 
     def __init__(
@@ -158,7 +162,7 @@ class Admit:
             self._take(place, size, name)
 
     def take(self, exchange: Exchange, size: int) -> None:
-        """Take room for a body of `size` bytes, where its headers told another length or none. Raises Refusal."""
+        """Reserve room for a body of `size` bytes whose headers gave another length or none. Raises Refusal."""
         if isinstance(exchange.request.place, Place):
             self._take(exchange.request.place, size, exchange.consumer.name)
 
@@ -168,7 +172,7 @@ class Admit:
         everything, share = self._all, place.share
         more = size - place.size
         mine = share.size - place.size
-        if mine and mine + size > self._memory_each and name != ANONYMOUS:  # one body is always within a share
+        if mine and mine + size > self._memory_each and name != ANONYMOUS:  # a single body never exceeds the share
             message = "Your requests in flight hold too many bytes; try again in a moment."
             raise Refusal(RATE_LIMITED, message, headers=_AGAIN)
         if everything.size + more > self._memory and more > 0:
@@ -180,8 +184,8 @@ class Admit:
 
 
 class LookAhead:
-    """Refuses a large request that a budget has no room for, before its body is buffered. Other requests do without: it
-    would cost them a call of the store.
+    """Refuses a large request that a budget has no room for, before its body is buffered. Smaller requests skip this
+    stage, because it costs a call of the store.
     """
 
     def __init__(self, look: Callable[[Exchange], Awaitable[None]]) -> None:
@@ -192,12 +196,12 @@ class LookAhead:
 
 
 async def others_first() -> None:
-    """Give other requests a turn of the event loop."""
+    """Let other requests have a turn of the event loop."""
     await asyncio.sleep(0)
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:
-    """The length of the body as the request's headers tell it."""
+    """Length of the body from the request's headers."""
     value = headers.get("content-length")
     return int(value) if value is not None and value.isdecimal() and len(value) < 16 else None
 

@@ -1,6 +1,6 @@
 """The attempt attachment: one try at one provider, behind the internal hop.
 
-All its input comes from Envoy: the edits of each try, and the number of this one.
+Its whole input comes from Envoy: each try's edits, and the number of this try.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from extproc.words.exchange import NOTHING_VERIFIED, Verified
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _GROWN = 8  # levels that the gateway may add to a body
-_LONGEST_BACK_OFF = 5.0  # seconds
+_LONGEST_BACK_OFF = 5.0  # seconds of the longest back-off
 
 
 class AttemptStream:
-    """Writes the request that this provider gets, and the answer that the client expects. A further try in a row at the
-    same target waits first. A further try of a call of a tool goes into a session that its server knows.
+    """Writes the request that this provider gets, and the answer that the client expects. A consecutive try at the same
+    target waits first. A consecutive try of a tool call uses a new session at its server.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class AttemptStream:
         in_flight: InFlight | None = None,
         renewed: Callable[[str], Awaitable[Mapping[str, str]]] | None = None,
     ) -> None:
-        self._renewed = renewed  # headers for a call of a tool whose session ended
+        self._renewed = renewed  # headers for a tool call whose session ended
         self._in_flight = in_flight or InFlight()
         self.done = self.more = False
         self._limits = limits
@@ -55,13 +55,13 @@ class AttemptStream:
         self._translation: Translation | None = None
         self._stream: TranslatedStream | Unwrapping | None = None
         self._inflate: Inflate | None = None
-        self._headers: Mapping[str, str] = {}  # the request's
+        self._headers: Mapping[str, str] = {}  # request headers
         self._status = 0
         self._own = False  # True: Envoy wrote the answer in the provider's place
-        self._body = bytearray()  # an answer that is held until it is whole
-        self._held = 0  # bytes of it that have room
-        self._last = False  # the last piece of the answer came
-        self._heard = math.inf  # time of the latest sign of the provider, where the answer is held
+        self._body = bytearray()  # an answer held until it is complete
+        self._held = 0  # bytes of `_body` with reserved room
+        self._last = False  # True: the last piece of the answer came
+        self._heard = math.inf  # time of the provider's latest bytes, while the answer is held
 
     async def on_request_headers(
         self,
@@ -104,11 +104,13 @@ class AttemptStream:
         except Refusal as refusal:
             return self._refuse(refusal)
         self.done = not translation.reads_answer
-        # The route of the try puts the provider's base_url in the place of /v1.
+        # The try's route replaces /v1 with the provider's base_url.
         return Continue({":path": f"/v1{path}", "content-type": "application/json"}, body=body)
 
     async def _translate_large(self, translation: Translation, body: bytes) -> tuple[str, bytes]:
-        """Translate a large body, with turns for other requests. It was checked, and may have grown since."""
+        """Translate a large body, with turns for other requests. The gateway attachment checked the body, and edits may
+        enlarge it.
+        """
         limits = self._limits
         most = BodyLimits(len(body), limits.json_depth + _GROWN, limits.json_nodes * 2, limits.json_text * 2)
         async with self._in_flight.turn(len(body)):
@@ -141,7 +143,7 @@ class AttemptStream:
                 told = {"content-type": "application/json"} | _pause(headers)
                 return LocalReply(self._status, translation.problem(self._status, b""), told, "provider_error")
             return CONTINUE
-        removed: tuple[str, ...] = ("content-length",)  # but for a plain answer that leaves as it came
+        removed: tuple[str, ...] = ("content-length",)  # a plain answer without a change keeps its length
         encoding = headers.get("content-encoding", "identity")
         if encoding in ENCODINGS:
             self._inflate = Inflate(MOST_INFLATED)
@@ -184,7 +186,7 @@ class AttemptStream:
             chunk = self._inflate.feed(chunk)
             self.more = self._inflate.more
         end = self._last and not self.more
-        if self._status < 400 and not translation.translates:  # a plain answer that passes unchanged
+        if self._status < 400 and not translation.translates:  # a plain answer without translation
             return Chunk(chunk, end)
         return self._hold(translation, chunk, end)
 
@@ -194,7 +196,7 @@ class AttemptStream:
         return self._stream.pause if self._stream is not None else 0.0
 
     def _hold(self, translation: Translation, chunk: bytes, end: bool) -> Chunk:
-        """Hold a piece of an answer that is translated, or an error, until it is whole."""
+        """Hold a piece of an error, or of an answer to translate, until the answer is complete."""
         self._heard = time.monotonic()
         large = len(self._body) + len(chunk) > self._limits.buffered_response
         if not large and not self._in_flight.hold(self._limits.answer_memory, len(chunk)):
@@ -222,13 +224,13 @@ class AttemptStream:
         return Chunk(body, True, head)
 
     def on_silence(self, now: float) -> Chunk | None:
-        """Give up an answer that is held, when its provider has been silent for `limits.stream_idle`."""
+        """Refuse a held answer whose provider was silent for `limits.stream_idle`."""
         if self.done or now - self._heard < self._limits.stream_idle:
             return None
         return Chunk(b"", head=self._refuse(went_silent(self._limits.stream_idle)))
 
     async def on_end(self) -> None:
-        """Give back the room of an answer that was held."""
+        """Free the room of a held answer."""
         self._in_flight.hold(0, -self._held)
         self._held = 0
 
@@ -237,23 +239,22 @@ class AttemptStream:
         self.done, self.more = True, False
         kind = refusal.kind
         headers = {"content-type": "application/json"}
-        if kind is UNSUPPORTED_BY_TARGETS:  # this target cannot; the next one may
+        if kind is UNSUPPORTED_BY_TARGETS:  # the next target may support the request
             headers |= {contract.HOP: "unsupported", f"{contract.HOP}-unsupported": "1"}
-        elif kind.status < 500:  # the fault lies in the request, and no provider has seen it
+        elif kind.status < 500:  # the fault is in the request; no provider has seen it
             headers[contract.HOP] = kind.code
         body = self._translation.client.replies.error(kind, refusal.message, refusal.param)
         return LocalReply(kind.status, msgspec.json.encode(body), headers, kind.code)
 
 
 def _pause(headers: Mapping[str, str]) -> dict[str, str]:
-    """The pause that a provider asks for."""
+    """The provider's retry-after header, if there is one."""
     return {name: headers[name] for name in ("retry-after",) if name in headers}
 
 
 def back_off(targets: list[str], index: int, base: int) -> float:
-    """Seconds to wait before the try at `index`. A new target is tried at once. The second try in a row waits about
-    `base` milliseconds, and each further one twice as long. Half of each wait is random, so that clients do not come
-    back in step.
+    """Seconds to wait before the try at `index`. A new target is tried at once. The second consecutive try waits about
+    `base` milliseconds, each later one twice as long. Half of a wait is random, so that clients do not retry in step.
     """
     repeats = 0
     while repeats < index and targets[index - repeats - 1] == targets[index]:

@@ -31,20 +31,20 @@ _encode = msgspec.json.encode
 
 
 _MAX_EDITS = 8192
-"""Most bytes of the header that holds the edits of each try. Beyond it, every try starts from the client's body. The
-header gets long when tries must put back fields that the first one changed.
+"""Most bytes of the header with each try's edits. Above it, every try starts from the client's body. The header is long
+when later tries must restore fields that the first try changed.
 """
 
 
 _NEVER_SENT = frozenset((*CREDENTIAL_HEADERS, GUARDRAILS, CACHE))
-"""Headers of requests that are for the gateway alone."""
+"""Request headers that are only for the gateway."""
 
 
 _ENVOYS = (
     *(":*", "host", "content-type", "content-length", "content-encoding", "transfer-encoding", "accept"),
     *("accept-encoding", "x-request-id", "x-forwarded-*", "x-envoy-*", f"{contract.PREFIX}*"),
 )
-"""Headers that belong to HTTP, to the body, or to the Envoy of the other team."""
+"""Headers of HTTP, of the body, or of the other team's Envoy."""
 
 
 _AS_IT_IS = Edit({})
@@ -53,8 +53,8 @@ _AS_IT_IS = Edit({})
 class Forward:
     """Writes `onward`, and marks the request as forwarded.
 
-    The body leaves as the first target wants it. The attempt attachment changes it for the other targets, so the usual
-    request, whose first try succeeds, does without that attachment.
+    The forwarded body is the first target's. The attempt attachment changes it for other targets, so a request whose
+    first try succeeds does not need that attachment.
     """
 
     def __init__(
@@ -65,10 +65,11 @@ class Forward:
         places: Mapping[str, str] = MappingProxyType({}),
         ids: Ids | None = None,
     ) -> None:
-        self._ids = ids  # seals the prefixes of conversations for providers
+        self._ids = ids  # makes cache keys of conversation prefixes for providers
         self._query_of = {name: kinds()[entry.kind].client_query for name, entry in providers.items()}
         self._clusters = {name: places.get(name, contract.try_cluster(name)) for name in providers}
-        # headers of clients that stay in attach mode, and those that each provider takes beside them; None: all stay
+        # Client headers that attach mode keeps, and the headers that each provider accepts beside them; None: all are
+        # kept.
         self._kept = None if kept is None else Patterns((*_ENVOYS, *kept))
         listed = {} if kept is None else providers
         self._passed = {name: Patterns(entry.passed) for name, entry in listed.items()}
@@ -92,7 +93,7 @@ class Forward:
         route.forwarded, route.sent = True, time.perf_counter()
 
     def _to_hops(self, exchange: Exchange, edits: Sequence[Edit]) -> tuple[dict[str, str], Edit, tuple[str, ...]]:
-        """The headers for the tries, the edit to make now, and the clusters of the tries, in order."""
+        """Headers for the tries, the edit to make now, and the tries' clusters in order."""
         headers, first = self._headers(exchange), _AS_IT_IS
         if not exchange.route.kept.object:
             first, told = _share_out(edits, exchange)
@@ -100,8 +101,8 @@ class Forward:
         return headers, first, tuple([self._clusters[target.provider] for target in exchange.route.targets])
 
     def _to_routes(self, exchange: Exchange, edits: Sequence[Edit]) -> tuple[dict[str, str], Edit, tuple[str, ...]]:
-        """The same in attach mode. The routes of another team choose the cluster by a header, and their Envoy does not
-        change the body between its tries: `check --attach` refuses such chains.
+        """`_to_hops` for attach mode. The other team's routes choose the cluster by a header, and their Envoy cannot
+        change the body between tries: `check --attach` refuses such chains.
         """
         request, targets = exchange.request, exchange.route.targets
         headers = {contract.PROVIDER: ",".join(dict.fromkeys(target.provider for target in targets))}
@@ -113,7 +114,7 @@ class Forward:
         return headers, edits[0], ()
 
     def _edits(self, exchange: Exchange) -> list[Edit]:
-        """The edits each try makes to the client's body. Edits common to all tries go into `exchange.request.edits`."""
+        """Each try's edits to the client's body. Edits common to all tries go into `exchange.request.edits`."""
         request, targets, limits = exchange.request, exchange.route.targets, exchange.money.output_limits
         offers, model, output_field = request.dialect.offers, request.dialect.fields.model, request.ask.output_field
         if request.ask.stream and (usage := offers.usage_request(request.json)):
@@ -121,7 +122,7 @@ class Forward:
             exchange.answer.usage_hidden = True
         if offers.stored.unnamed:
             removed = [name for name in (model,) if name in request.json]
-            # It goes to one provider.
+            # The request goes to one provider.
             return [Edit(offers.stored.renamed(request.json, targets[0].model), removed)] * len(targets)
         found = []
         for index, target in enumerate(targets):
@@ -139,7 +140,9 @@ class Forward:
         return found
 
     def _cache_key(self, exchange: Exchange, target: Target) -> str | None:
-        """The key by which the provider finds the server that has the conversation's prefix, of this consumer alone."""
+        """Key of this consumer's conversation prefix. By it the provider finds the server that has the prefix
+        cached.
+        """
         if self._ids is None or not (found := prefix(exchange)):
             return None
         return self._ids.digest(target.provider, owner(exchange.consumer), found)
@@ -164,7 +167,7 @@ class Forward:
         return headers
 
     def _path(self, exchange: Exchange) -> str | None:
-        """The path with which the request leaves; None where it is the client's. The route is chosen again by it."""
+        """Path of the forwarded request, by which the route is chosen again; None: the client's path."""
         path, endpoint = exchange.request.head.path, exchange.request.endpoint
         if exchange.route.kept.object:
             return endpoint.pattern.replace(ID, exchange.route.kept.object) + self._query(exchange)
@@ -173,7 +176,7 @@ class Forward:
         return path.partition("?")[0] + self._query(exchange) if "?" in path else None
 
     def _query(self, exchange: Exchange) -> str:
-        """The client's query, with the parameters that a provider may get."""
+        """The client's query, reduced to parameters that a provider may get."""
         query = exchange.request.head.path.partition("?")[2]
         providers = {target.provider for target in exchange.route.targets}
         allowed = {name for provider in providers for name in self._query_of[provider]}
@@ -182,7 +185,7 @@ class Forward:
         return "?" + "&".join(kept) if kept else ""
 
     def _removed(self, exchange: Exchange) -> tuple[str, ...]:
-        """Credential and label headers, to be removed here: attach mode has no inner listener that strips them."""
+        """Credential and label headers to remove here, because attach mode has no inner listener that strips them."""
         prefix = self._label_prefix
         removed = [
             name
@@ -194,7 +197,7 @@ class Forward:
         return tuple(dict.fromkeys(removed))
 
     def _foreign(self, exchange: Exchange, kept: Patterns) -> list[str]:
-        """Headers of a client that are neither in `kept` nor taken by every provider that the request may go to."""
+        """Client headers that are neither in `kept` nor accepted by every possible provider."""
         lists = [self._passed[target.provider] for target in exchange.route.targets]
         return [
             name
@@ -204,8 +207,8 @@ class Forward:
 
 
 class Shed:
-    """Frees a large body that has left for Envoy. Until the exchange ends only its size and a sample of its text
-    matter.
+    """Frees a large body after forwarding. Until the exchange ends, only its size and a sample of its text are
+    needed.
     """
 
     def __call__(self, exchange: Exchange) -> None:
@@ -220,7 +223,7 @@ class Shed:
 
 
 def _service(exchange: Exchange, target: Target, fields: Mapping[str, Any]) -> Service | None:
-    """The rewriting of the request for the target, where the request with `fields` in it needs one."""
+    """The service that rewrites the request for the target; None if a request with these `fields` needs no rewrite."""
     adaptation, request = target.adaptation, exchange.request
     if adaptation.needed is None or adaptation.needed({**request.json, **fields}, request.ask.needs):
         return adaptation.service
@@ -228,7 +231,7 @@ def _service(exchange: Exchange, target: Target, fields: Mapping[str, Any]) -> S
 
 
 def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, Mapping[str, str]]:
-    """The edits to make now, and the headers that tell the tries their remaining edits."""
+    """The edits to make now, and the headers with the tries' remaining edits."""
     first, name = edits[0], exchange.request.dialect.fields.model
     if exchange.request.dialect.offers.stored.unnamed:
         return first, {}
@@ -249,7 +252,7 @@ def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, Mapping
 
 @lru_cache(maxsize=4096)
 def _names_only(name: str, models: tuple[str, ...]) -> Mapping[str, str]:
-    """The headers for tries that differ only in the model's name, which is in the field `name`."""
+    """Headers for tries that differ only in the model's name, in the field `name`."""
     if len(set(models)) == 1:
         return {}
     edits = [Edit({} if model == models[0] else {name: model}) for model in models]
@@ -257,7 +260,7 @@ def _names_only(name: str, models: tuple[str, ...]) -> Mapping[str, str]:
 
 
 def _difference(done: Edit, wanted: Edit, exchange: Exchange) -> Edit:
-    """The edit that turns a body changed by `done` into the client's body changed by `wanted`."""
+    """The edit from a body changed by `done` to the client's body changed by `wanted`."""
     fields = {
         name: value
         for name, value in wanted.fields.items()
@@ -277,5 +280,5 @@ def _difference(done: Edit, wanted: Edit, exchange: Exchange) -> Edit:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal in JSON, where 1 and true are not."""
+    """Equality in JSON, where 1 differs from true."""
     return one == other and (type(one) is type(other) is str or _encode(one) == _encode(other))

@@ -29,20 +29,20 @@ from extproc.words.exchange import NOTHING_VERIFIED, ClientRequest, Exchange, Re
 _READ_ANSWER = Continue(read_answer=True)
 
 MCP_PATHS = ("/mcp/", "/.well-known/oauth-protected-resource")
-"""Beginnings of the paths that the MCP gateway serves, where there is one."""
-_BESIDE = 64  # bytes of a message beside its body, at most
+"""Path prefixes of the MCP gateway, if the settings have one."""
+_BESIDE = 64  # most bytes of a message beside its body
 
 
 class _State(Enum):
-    """Progress of an exchange towards its record."""
+    """An exchange's progress towards its ledger row."""
 
     UNDER_WAY = auto()
-    SETTLED = auto()  # settled and recorded
+    SETTLED = auto()  # the exchange is settled and recorded
     OVER = auto()  # Envoy has closed the stream
 
 
 class GatewayStream:
-    """Drives one Exchange through the stages as Envoy reports it. A new one for each request."""
+    """Drives one exchange through the stages, as Envoy reports its progress. Each request has a new stream."""
 
     def __init__(
         self, pipeline: Pipeline, *, attached: bool = False, mark: str = "", trace: Context | None = None
@@ -50,15 +50,15 @@ class GatewayStream:
         self.done = self.more = False
         self._pipeline = pipeline
         self._attached = attached  # True: another team's Envoy, which has no internal hop
-        self._mark = mark  # this worker's, see `transport.workers`
+        self._mark = mark  # prefix of this worker's ids, see `transport.workers`
         self._trace = trace  # Envoy's span of this call
         self._exchange: Exchange | None = None
         self._state = _State.UNDER_WAY
-        self._no_room: Refusal | None = None  # for the body
-        self._head: Continue | None = None  # waits for the guardrails
-        self._heard = math.inf  # time of the latest sign of the provider, once its answer began
-        self._last = False  # the last piece of the answer came
-        self._sent = math.inf  # time of the latest bytes for the client, once the answer began
+        self._no_room: Refusal | None = None  # refusal of a body without room
+        self._head: Continue | None = None  # response headers that wait for guardrails
+        self._heard = math.inf  # time of the provider's latest bytes; infinite before its answer begins
+        self._last = False  # True: the last piece of the answer came
+        self._sent = math.inf  # time of the client's latest bytes; infinite before its answer begins
 
     async def on_request_headers(
         self, headers: Mapping[str, str], end: bool, verified: Verified = NOTHING_VERIFIED
@@ -81,7 +81,7 @@ class GatewayStream:
         usual = end or (length is not None and length <= LARGE)
         stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
         action = await self._run(stages, exchange)
-        if action is None and end:  # a call about a kept object, which has no body
+        if action is None and end:  # a call about a kept object has no body
             action = await self._run(self._pipeline.on_call, exchange)
             if action is None:
                 exchange.route.onward.read_answer = self._pipeline.guarded
@@ -109,14 +109,14 @@ class GatewayStream:
             if (action := await self._run(self._pipeline.on_large_request, exchange)) is not None:
                 return action
             onward = exchange.route.onward
-            exchange.route.onward = replace(onward, body=None)  # this one keeps no body
+            exchange.route.onward = replace(onward, body=None)  # the exchange must not keep the body
             return onward
 
     async def on_response_headers(
         self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
     ) -> Continue | LocalReply | None:
         exchange = self._exchange
-        if exchange is None:  # Envoy refused the request before it reached the gateway: too large, an upgrade
+        if exchange is None:  # Envoy refused the request before the gateway saw it: too large, an upgrade
             self.done = True
             return Continue({ORIGIN: "gateway"}, internal(headers))
         self._heard = self._sent = time.monotonic()
@@ -133,7 +133,7 @@ class GatewayStream:
         action = await self._run(self._pipeline.on_response, exchange) or CONTINUE
         if isinstance(action, LocalReply) or end or not self._pipeline.guarded:
             return action
-        self.done = False  # Envoy sends the body in any case: it was asked for before the answer came
+        self.done = False  # Envoy sends the body, because it was requested before the answer came
         if action is not CONTINUE:
             action.read_answer = False
         if exchange.answer.reader is None or not is_watched(exchange):
@@ -147,7 +147,7 @@ class GatewayStream:
         self._heard = time.monotonic()
         end = self._last = self._last or end
         self.more = False
-        if (reader := exchange.answer.reader) is None:  # the exchange ended at the head
+        if (reader := exchange.answer.reader) is None:  # the exchange ended at the response headers
             if not self._pipeline.guarded:
                 raise Malformed("a body that was not asked for")
             self.done = end
@@ -157,7 +157,7 @@ class GatewayStream:
         try:
             self.more = await reader.feed(chunk, end, out)
             end = end and not self.more
-        except Refusal as raised:  # Envoy ends the provider's answer when the gateway's ends
+        except Refusal as raised:  # Envoy ends the provider's answer with the gateway's
             refusal, end = raised, True
         except Exception:
             exchange.end(bug=True)
@@ -187,7 +187,7 @@ class GatewayStream:
         return reader.pause if isinstance(reader, AnswerReader) else 0.0
 
     def on_silence(self, now: float) -> Chunk | None:
-        """Look after an answer that is under way: nothing but this speaks while its provider is silent."""
+        """Check a running answer. No other method runs while its provider is silent."""
         exchange, limits = self._exchange, self._pipeline.settings.limits
         if self._heard == math.inf or self.done or exchange is None or exchange.answer.reader is None:
             return None
@@ -198,7 +198,7 @@ class GatewayStream:
         return None
 
     def _keep_alive(self, exchange: Exchange, now: float) -> Chunk | None:
-        """A comment for a client that has got nothing for a while, with the head of an answer that need not wait."""
+        """A comment for a client that received nothing for a while, and the head unless it must wait."""
         reader = exchange.answer.reader
         if not isinstance(reader, AnswerReader) or (body := reader.keep_alive()) is None:
             return None
@@ -206,10 +206,10 @@ class GatewayStream:
         return Chunk(body, head=self._release_head(exchange))
 
     def _give_up(self, exchange: Exchange, idle: float) -> Chunk:
-        """End an answer whose provider has been silent for `idle` seconds. Envoy cannot: its timer would run before the
-        answer has begun, too. A plain answer breaks off, so that it does not look whole.
+        """End an answer whose provider was silent for `idle` seconds. Envoy's timer cannot, because it would also run
+        before the answer begins. A plain answer is cut off, so that it does not look complete.
         """
-        self.done = True  # the end of this call settles
+        self.done = True  # `on_end` settles the exchange
         refusal = went_silent(idle)
         if self._head is not None:
             return Chunk(b"", head=self._withhold(exchange, refusal))
@@ -219,14 +219,14 @@ class GatewayStream:
         return Chunk(b"", head=refusal_answer(exchange, refusal))
 
     def _release_head(self, exchange: Exchange) -> Continue | None:
-        """The head that waited for the guardrails, with the names of those that have found something."""
+        """The response headers that waited for guardrails, with the names of guardrails that found a match."""
         head, self._head = self._head, None
         if head is not None and (found := exchange.findings.told()):
             head.set_headers = {**head.set_headers, GUARDRAILS: found}
         return head
 
     def _withhold(self, exchange: Exchange, refusal: Refusal) -> LocalReply:
-        """Refuse an answer of which nothing has left yet."""
+        """Refuse an answer before any of it was sent."""
         self._head = None
         exchange.answer.status = refusal.kind.status
         self._refuse(exchange, refusal)
@@ -234,7 +234,7 @@ class GatewayStream:
         return refusal_answer(exchange, refusal)
 
     async def on_end(self) -> None:
-        """Settle an exchange that is still open: the stream is over, however it ended."""
+        """Settle an open exchange when its stream is over, however it ended."""
         exchange, state = self._exchange, self._state
         if exchange is None or state is _State.OVER:
             return
@@ -247,9 +247,9 @@ class GatewayStream:
             if state is _State.UNDER_WAY:
                 exchange.end()
                 await self._settle(exchange)
-        finally:  # whoever sees none in flight sees the records of all
+        finally:  # last: when none is in flight, all records are complete
             self._pipeline.services.telemetry.in_flight -= 1
-            exchange.answer.reader = None  # they hold each other: both would wait for the collector
+            exchange.answer.reader = None  # breaks a reference cycle, which would wait for the collector
 
     def _current(self) -> Exchange:
         if self._exchange is None:
@@ -259,7 +259,7 @@ class GatewayStream:
     async def _run(
         self, stages: Callable[[Exchange], Awaitable[Continue | LocalReply | None]], exchange: Exchange
     ) -> Continue | LocalReply | None:
-        """The action of the stages for Envoy. An action with nothing to read after it ends the exchange."""
+        """The stages' action for Envoy. An action without an answer to read ends the exchange."""
         try:
             action = await stages(exchange)
         except Refusal as refusal:
@@ -277,7 +277,7 @@ class GatewayStream:
         return action
 
     def _reply(self, exchange: Exchange, refusal: Refusal) -> LocalReply:
-        """The refusal as the answer to the request."""
+        """A refusal as the answer to the request."""
         self._refuse(exchange, refusal)
         reply = (self._pipeline.refuse or refusal_answer)(exchange, refusal)
         exchange.answer.status, self.done = reply.status, True
@@ -288,8 +288,8 @@ class GatewayStream:
         self._pipeline.services.telemetry.refusal(refusal.kind.code)
 
     async def _settle(self, exchange: Exchange) -> None:
-        """Settle and record. If this call is cancelled, `on_end` settles again, and nothing cancels that: settling
-        twice counts once.
+        """Settle and record the exchange. If this call is cancelled, `on_end` settles again, which is never cancelled;
+        the second settlement has no effect.
         """
         self.done = True
         await self._pipeline.on_end(exchange)

@@ -1,4 +1,4 @@
-"""Classify, Admit and Parse: the API from the path, room for the request, the request's meaning from its body."""
+"""Classify, Admit and Parse: the API by path, room for the request, and the meaning of its body."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ from extproc.words.exchange import Exchange
 
 _ODD = re.compile(r"[^\w/.:-].*", re.ASCII | re.DOTALL)
 _MANY = 20_000
-"""Values of a body above which a thread interprets them, because that is all Python."""
+"""Values in a body, above which a thread interprets it: that work is pure Python."""
 
 OWN_PATHS = {"/v1/usage": "usage", "/v1/budgets": "budgets"}
 """Operations on a consumer's own spending: path -> operation."""
 QUARANTINE = "/v1/quarantine/"
-"""Path of a result of a tool that is in quarantine, with its reference behind it."""
+"""Beginning of paths of quarantined tool results; the reference follows."""
 
 
 class Classify:
-    """Writes `dialect`, `endpoint` and `operation`. 404 for an unknown path, 405 for the wrong method, 415 for a body
-    that is not JSON. `quarantine`: results of tools are kept.
+    """Writes `dialect`, `endpoint` and `operation`. Refuses an unknown path with 404, a wrong method with 405, and a
+    body other than JSON with 415. `quarantine`: tool results are kept.
     """
 
     def __init__(self, *, quarantine: bool = False) -> None:
@@ -65,7 +65,7 @@ class Classify:
         path = request.path.partition("?")[0]
         found = self._endpoints.find(path)
         if found is None:
-            exchange.request.dialect = speaking(path, request.headers)  # a refusal has the shape its client reads
+            exchange.request.dialect = speaking(path, request.headers)  # gives a refusal the shape of the client's API
             exchange.request.operation = "unknown"
             if listed_at(path) is not None and (":" not in path or request.method != "POST"):
                 exchange.request.operation = "list_models"
@@ -89,7 +89,7 @@ class Classify:
         _check_method(request.method, ("POST",), path)
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", ""):
-            others = "" if exchange.attached else ", or compressed with gzip or zstd"  # which Envoy inflates
+            others = "" if exchange.attached else ", or compressed with gzip or zstd"  # Envoy decompresses these bodies
             raise Refusal(UNSUPPORTED_ENCODING, f"The body is compressed: send it without content-encoding{others}.")
         kind = request.headers.get("content-type", "application/json")
         if not is_json(kind) and not (exchange.request.dialect.endpoints.forms and boundary_of(kind)):
@@ -114,7 +114,7 @@ class Classify:
 
 @dataclass(slots=True, frozen=True)
 class BodyLimits:
-    """Limits of a body: bytes, levels, values, and bytes of memory of one text that is not Latin."""
+    """Limits of a body: bytes, levels, values, and bytes of memory of one text with characters beyond Latin letters."""
 
     size: int
     depth: int
@@ -123,7 +123,7 @@ class BodyLimits:
 
 
 class Parse:
-    """Writes `json` and `ask`. 400 for a body that two parsers could read differently."""
+    """Writes `json` and `ask`. Refuses a body that two parsers could read differently with 400."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class Parse:
     ) -> None:
         self._limits = limits
         self._weigh = weigh
-        self._hosted = hosted  # tokens held for what hosted tools read, and billed calls held of each
+        self._hosted = hosted  # tokens held for input of hosted tools, and billed calls held for each tool
         # `changed` are fields that targets set or remove.
         self._names = {
             name: Names({*dialect.fields.relied_on, *NOT_FORWARDED, *changed}, NOT_FORWARDED)
@@ -158,7 +158,7 @@ class Parse:
         self._interpret(exchange, tree, names)
 
     def _form(self, exchange: Exchange, boundary: bytes) -> dict[str, Any]:
-        """The fields of a form. The gateway relies on plain fields alone: `model[]` could be taken for `model`."""
+        """Fields of a form. Names such as `model[]` are refused, because a server could take them for `model`."""
         body = exchange.request.body
         try:
             fields = fields_of(body, parts_of(body, boundary))
@@ -181,7 +181,7 @@ class Parse:
             self._weigh(exchange, len(body))
 
     def _interpret(self, exchange: Exchange, tree: Any, met: Collection[str] | None) -> None:
-        """Read the body. `met` are the names of the fields of all its objects, where they are known."""
+        """Read the meaning of the body. `met` are the keys of all its objects, if known."""
         if not isinstance(tree, dict):
             raise Refusal(INVALID_REQUEST, "The body must be a JSON object.")
         if (spelled := exchange.request.dialect.offers.naming.spelled(tree)) is not tree:
@@ -209,7 +209,7 @@ class Parse:
         exchange.request.ask.hosted_tokens, exchange.request.ask.hosted_calls = self._hosted
 
     def _named_by_path(self, exchange: Exchange, tree: dict[str, Any]) -> dict[str, Any]:
-        """The body with the model that the path names, if it names one."""
+        """The body with the path's model, if the path names one."""
         model, name = exchange.request.endpoint.model, exchange.request.dialect.fields.model
         if not model or name is None or tree.get(name) == model:
             return tree
@@ -218,7 +218,9 @@ class Parse:
 
 
 class ParseLarge(Parse):
-    """The same for a large body: in slices, with a turn for other requests after each. Ends when Envoy gave it up."""
+    """`Parse` for a large body: in slices, with a turn for other requests after each. Stops when Envoy ends the
+    request.
+    """
 
     async def __call__(self, exchange: Exchange) -> None:  # type: ignore[override]
         if exchange.request.dialect.endpoints.forms and boundary_of(
@@ -238,7 +240,7 @@ class ParseLarge(Parse):
 
 
 async def read_in_turns(body: bytes, limits: BodyLimits) -> SlicedReader:
-    """A reader that has read `body`, with a turn for other requests after each slice. Raises InvalidJSON."""
+    """A reader of the whole `body`; other requests have a turn after each slice. Raises InvalidJSON."""
     reader = SlicedReader(body, depth=limits.depth, nodes=limits.nodes, text=limits.text)
     await asyncio.sleep(0)
     for _ in reader.read():
@@ -250,14 +252,14 @@ _DEEPER = (dict, list)
 
 
 class Inside:
-    """As `Names`, for the fields below those that the gateway relies on: roles, contents, options of streams."""
+    """`Names` for fields inside those that the gateway relies on: roles, contents, options of streams."""
 
     def __init__(self, fields: Fields) -> None:
         self._names = Names(fields.inside)
         self._below, self._data = fields.relied_on if fields.inside else frozenset(), fields.data
 
     def check(self, tree: Mapping[str, Any], met: Collection[str] | None = None) -> None:
-        """Raises Refusal (400). `met` are the names of all objects of the body, which spare nearly every walk."""
+        """Refuse another spelling of a known field with 400. `met`, the keys of the whole body, saves most walks."""
         names, data = self._names, self._data
         if met is not None and (names.usual(met) or names.twin(met) is None):
             return
@@ -273,13 +275,13 @@ class Inside:
 
 
 def _shown(path: str) -> str:
-    """The beginning of an unknown path, for its refusal."""
+    """An unknown path, shortened for its refusal."""
     return _ODD.sub("", path)[:120]
 
 
 def listed_at(path: str) -> str | None:
-    """The model that `/v1/models/{id}` asks for, empty for the list; None for another path. The id may hold slashes,
-    plain or escaped, but no segment that leads elsewhere.
+    """The model id in `/v1/models/{id}`; empty for the list, None for another path. The id may have slashes, plain or
+    escaped, but no empty, `.` or `..` segment.
     """
     for base in models_paths():
         if path == base:

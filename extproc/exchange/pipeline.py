@@ -1,9 +1,9 @@
 """The stages, in order. `build` is the table of contents of the program.
 
 A stage is a callable with its settings in the constructor and its work in `__call__(exchange)`. It reads fields of
-earlier stages and writes the fields it is named for. Its class name is its label in metrics and logs. Only a Refusal,
-or an action that a stage returns, ends the stages early; any other exception is a bug and fails closed. Stages of
-events get the events of an answer too, and give back those that go on (`framing.events.EventStage`).
+earlier stages and writes the fields it is named for. Its class name is its label in metrics and logs. A Refusal, or an
+action that a stage returns, ends the stages early. Any other exception is a bug and fails closed. A stage of events
+(`framing.events.EventStage`) also gets the answer's events, and returns those to pass on.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ Stage = Callable[[Exchange], Any]
 
 
 class Stages:
-    """Runs stages one after the other and times them."""
+    """Runs stages in order and times them."""
 
     def __init__(self, stages: Sequence[Stage], observe: Callable[[str], Callable[[float], None]]) -> None:
         self._stages = [
@@ -73,7 +73,7 @@ class Stages:
         ]
 
     async def __call__(self, exchange: Exchange) -> Continue | LocalReply | None:
-        """The action with which a stage ended the list, or None. Raises Refusal."""
+        """The action of the stage that ended the list, or None. Raises Refusal."""
         if not exchange.timed:
             for stage, is_async, _ in self._stages:
                 result = await stage(exchange) if is_async else stage(exchange)
@@ -94,7 +94,7 @@ class Stages:
 
 
 class InTurns(Stages):
-    """Runs stages over a large body: other requests have a turn after each."""
+    """Runs stages over a large body; other requests have a turn after each stage."""
 
     def __init__(self, stages: Sequence[Stage], observe: Callable[[str], Callable[[float], None]]) -> None:
         self._each = [Stages([stage], observe) for stage in stages]
@@ -114,10 +114,10 @@ class Pipeline:
     settings: Settings
     services: Services
     catalog: Catalog
-    # True: guardrails may read answers, so Envoy is asked for every answer at the request's headers. The head of an
-    # answer can then wait until its first text was judged.
+    # True: guardrails may read answers, so request headers ask Envoy for every answer's body. Response headers can then
+    # wait until guardrails have judged the first text.
     guarded: bool
-    admit: Callable[[Exchange, int], None]  # takes room for a body of so many bytes, or raises Refusal
+    admit: Callable[[Exchange, int], None]  # reserves room for a body of some bytes, or raises Refusal
     on_large_request: Stages
     on_headers: Stages
     on_large_headers: Stages
@@ -125,19 +125,20 @@ class Pipeline:
     on_call: Stages
     on_response: Stages
     on_end: Stages
-    # the answer of a refusal, where it is not that of an API of models
+    # Answer of a refusal outside of model APIs; None: `refusal_answer`.
     refuse: Callable[[Exchange, Refusal], LocalReply] | None = field(default=None, kw_only=True)
-    mcp: Pipeline | None = field(default=None, kw_only=True)  # the same for requests to the MCP gateway
-    profiles: Profiles | None = field(default=None, kw_only=True)  # the MCP gateway's
-    renewed: Callable[[str], Awaitable[Mapping[str, str]]] | None = field(default=None, kw_only=True)  # its sessions
+    mcp: Pipeline | None = field(default=None, kw_only=True)  # pipeline of requests to the MCP gateway
+    profiles: Profiles | None = field(default=None, kw_only=True)  # profiles of the MCP gateway
+    # Headers of a new MCP session, for a tool call whose session ended.
+    renewed: Callable[[str], Awaitable[Mapping[str, str]]] | None = field(default=None, kw_only=True)
 
     def learn(self, try_: Try) -> None:
-        """Take in Envoy's report of a try: for the metrics, for records, for cool-downs and for latency routing."""
+        """Pass Envoy's report of a try to metrics, records, cool-downs and latency routing."""
         if self.services.failed is not None:
             self.services.failed.tell(try_)
         self.services.telemetry.attempt(try_.provider, try_.target, try_.outcome, try_.seconds)
         target = self.catalog.target(try_.target)
-        if target is None or target.provider != try_.provider:  # the target of an earlier configuration
+        if target is None or target.provider != try_.provider:  # the target is of an earlier configuration
             return
         streamed, first_byte = try_.streamed, try_.first_byte
         self.services.history.learn(
@@ -154,7 +155,7 @@ class Pipeline:
 
 
 def build(settings: Settings, services: Services) -> Pipeline:
-    """The stages for `settings`, in the order they run. A feature that is off has an empty list of stages."""
+    """Stages for `settings`, in the order they run. A disabled feature has an empty list of stages."""
     ids, catalog = Ids(settings.providers, settings.stores.object_key), routing.catalog(settings, services)
     authenticate, admit = auth.authenticate(settings, services), _admit(settings, services)
     parse, parse_large = _parse(settings, catalog, admit)
@@ -213,7 +214,7 @@ def build(settings: Settings, services: Services) -> Pipeline:
 def _with_tools(
     models: Pipeline, authenticate: Authenticate, admit: Admit, *, reserve: Reserve, settle: Settle
 ) -> Pipeline:
-    """The pipeline with that of the MCP gateway beside it, where the settings have one."""
+    """The pipeline with the MCP gateway's pipeline in it, if the settings have that gateway."""
     settings, services = models.settings, models.services
     if settings.mcp is None or services.servers is None:
         return models

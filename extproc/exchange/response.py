@@ -3,7 +3,7 @@
    head    Origin, Tell, RejectedCredential, CoolDown, BadAnswer, Read
    body    bytes ─► framing ─► events ─► Count, HideUsage, Annotate, Extend ─► bytes
 
-A plain JSON answer is a stream of one event. `framing.events` leads the events through the stages.
+A plain JSON answer is a stream of one event. `framing.events` passes the events through the stages.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ from extproc.words.values import show_duration
 ORIGIN = TOLD + "error-origin"
 
 MOST_INFLATED = 128 << 20
-"""Bytes that a compressed answer may grow to."""
+"""Most bytes of a compressed answer after decompression."""
 _TOLD_USAGE = re.compile(rb"(?m)^" + re.escape(contract.USAGE_EVENT) + rb"(.*)\n\n")
-"""A comment in which a try tells its usage."""
+"""Matches a try's comment with usage."""
 _TOLD_EVENTS = re.compile(rb"(?m)^" + re.escape(contract.EVENTS_EVENT) + rb"(\d++)\n\n")
 _encode = msgspec.json.encode
 
@@ -61,10 +61,11 @@ _encode = msgspec.json.encode
 
 
 class Origin:
-    """Writes `status`, `attempts` and `target`, the one that served; or `unreached`, where Envoy answered in a
+    """Writes `status`, `attempts` and `target`, which served the request; or `unreached` when Envoy answered in a
     provider's place.
 
-    Envoy's answer ends the list. It is in OpenAI's shape, so it is read where the client's path speaks another dialect.
+    Envoy's answer ends the list of stages. Its body has OpenAI's shape, so it is rewritten for a client's path of
+    another dialect.
     """
 
     def __call__(self, exchange: Exchange) -> Continue | None:
@@ -100,7 +101,7 @@ class Tell:
             TOLD + "attempts": str(exchange.answer.attempts),
         }
         withheld = internal(headers)
-        # Envoy writes the gateway's request id in its place
+        # Envoy replaces x-request-id with the gateway's id.
         if (request_id := headers.get("x-request-id")) is not None:
             told[TOLD + "provider-request-id"] = request_id
         if (ignored := exchange.answer.head.hop.get(contract.IGNORED)) is not None or exchange.request.ignored:
@@ -114,7 +115,7 @@ class Tell:
             told[TOLD + "downgraded"] = money.downgraded
         if limits and (cap := limits[exchange.route.targets.index(target)]) is not None:
             told[TOLD + "capped"] = str(cap)
-        if money.rate:  # the provider's describe the gateway's account, and must not mix with these
+        if money.rate:  # the provider's rates are the gateway's account's, and must not mix with the consumer's
             withheld += tuple([name for name in headers if name.startswith(self._rates)])
             told |= money.rate
         if (own := exchange.request.dialect.replies.request_id) and own not in headers:
@@ -123,7 +124,7 @@ class Tell:
 
 
 class RejectedCredential:
-    """502 where the provider refused the gateway's credential: the client is not at fault."""
+    """Refuses with 502 when the provider rejected the gateway's credential: the client is not at fault."""
 
     def __call__(self, exchange: Exchange) -> None:
         if exchange.answer.status in (401, 403):
@@ -135,7 +136,9 @@ class RejectedCredential:
 
 
 class CoolDown:
-    """Reports the answer's status in attach mode. Elsewhere Envoy's access log reports every try, failed ones too."""
+    """Reports the answer's status in attach mode. Otherwise Envoy's access log reports every try, including failed
+    ones.
+    """
 
     def __init__(self, heed: Callable[[Target, Try], None]) -> None:
         self._heed = heed
@@ -160,8 +163,8 @@ class CoolDown:
 
 
 class BadAnswer:
-    """502 for a web page where an answer should be, for a status that HTTP does not have (RFC 9110, 15), and for a
-    redirect: a client that followed it would send its key there.
+    """Refuses with 502 a web page in an answer's place, a status outside of HTTP (RFC 9110, 15), and a redirect: a
+    client that follows it would send its key there.
     """
 
     def __call__(self, exchange: Exchange) -> None:
@@ -178,10 +181,10 @@ class BadAnswer:
 
 
 class Read:
-    """Writes `report` and `reader` where the answer has something to read, and returns the action for Envoy.
+    """Writes `report` and `reader` for an answer that can be read, and returns the action for Envoy.
 
-    `cost` adds a header with the cost, where the cost is known before the body. `unread` is told of an answer that
-    guardrails should read and cannot; it may refuse.
+    `cost` adds a header with the cost if it is known before the body. `unread` is called for an answer that guardrails
+    should read and cannot; it may refuse.
     """
 
     def __init__(
@@ -218,7 +221,7 @@ class Read:
             hold=self._hold,
             key=exchange.request.dialect.answers.usage_key,
         )
-        # No API of clients has Amazon's events, and an edit would break their checksums.
+        # No client API has Amazon's event framing, and an edit would break its checksums.
         readable = not isinstance(framing, AWSEventStream) and encoding in ("identity", *ENCODINGS)
         if framing is None or exchange.answer.head.ended or not readable:
             if has_guards(exchange) and not exchange.answer.head.ended:
@@ -241,7 +244,7 @@ class Read:
 
 
 def named(exchange: Exchange) -> Mapping[str, str]:
-    """The request's id in the header where the client's API has it, beside `x-request-id`, which Envoy sets."""
+    """The request's id in the header of the client's API, beside `x-request-id`, which Envoy sets."""
     name = exchange.request.dialect.replies.request_id
     return {name: exchange.request.id} if name and exchange.request.id else {}
 
@@ -266,13 +269,13 @@ def _from_provider(exchange: Exchange) -> bool:
 
 
 def went_silent(seconds: float) -> Refusal:
-    """The refusal of an answer that stopped for so long before its end."""
+    """The refusal of an answer that stopped for `seconds` before its end."""
     text = f"The provider was silent for {show_duration(seconds)} in the middle of its answer: try again."
     return Refusal(PROVIDER_TIMEOUT, text)
 
 
 def _bad_answer(exchange: Exchange, kind: Kind, message: str) -> Refusal:
-    """The refusal of a provider's bad answer; `message` has a place for the provider's name."""
+    """The refusal of a provider's bad answer. `message` has a placeholder for the provider's name."""
     return Refusal(
         kind,
         message.format(exchange.answer.told[TOLD + "provider"]),
@@ -306,13 +309,13 @@ class Count:
                 report.output_events += event.events - 1
             if report.usage is not before:
                 event.usage = report.told_usage or report.usage
-                if is_translated(exchange):  # a translation may have had to write zeros, without counts of the provider
+                if is_translated(exchange):  # a translation may write zeros when the provider reports no counts
                     report.usage = None
                 before = report.usage
         return events
 
     def _count_unread(self, exchange: Exchange, report: Report, event: Frame) -> None:
-        """Take in an event without data: a comment, perhaps a try's, or an event too long to be read."""
+        """Count an event without data: a comment, possibly a try's, or an event too long to be read."""
         if event.name == EMPTY:
             if is_translated(exchange):
                 if told := _TOLD_USAGE.findall(event.raw):
@@ -323,13 +326,13 @@ class Count:
                     report.output_events += sum(map(int, joined))
                     event.raw = _TOLD_EVENTS.sub(b"", event.raw)
             return
-        report.add_unread(event.raw)  # before its usage, which counts it
+        report.add_unread(event.raw)  # before the usage, so that the usage covers these bytes
         if (edges := event.edges) is not None:
             exchange.request.dialect.observe_edges(edges.head, edges.tail, report, edges.usages)
 
 
 class HideUsage:
-    """Leaves out the event with the usage that the gateway asked for and the client did not."""
+    """Drops the usage event that the gateway requested and the client did not."""
 
     changes_length = False
     merges = True
@@ -342,7 +345,7 @@ class HideUsage:
 
 
 class Annotate:
-    """Writes the cost of the exchange into the usage that the client gets."""
+    """Writes the exchange's cost into the client's usage object."""
 
     changes_length = True
     merges = True
@@ -362,8 +365,8 @@ class Annotate:
 
 
 class Extend:
-    """Holds more of the budgets for a streamed answer that outgrows its reservation, or ends the answer: 402, 429 or
-    503.
+    """Holds more of the budgets for a streamed answer that exceeds its reservation. Without room it ends the answer:
+    402, 429 or 503.
     """
 
     changes_length = False

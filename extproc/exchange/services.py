@@ -1,4 +1,4 @@
-"""Services: the objects that live as long as the process, and outlive every configuration."""
+"""Services: objects that live as long as the process, across configurations."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Services:
-    """Everything that stages share beyond one configuration. A service that is None does not take part: nothing is
-    cached, recorded later, reported or called.
+    """Objects that stages share across configurations. None disables a service: its cache, later records, reports or
+    calls.
     """
 
     counters: Counters
     telemetry: Telemetry
     now: Callable[[], float] = time.time  # seconds since the epoch
     tools: Tools = field(default_factory=Tools)  # helpers of budgets: alerts, grants, usual outputs, exact counts
-    in_flight: InFlight = field(default_factory=InFlight)  # requests, and bytes of their bodies
-    results: Results = field(default_factory=Results)  # results of tools in quarantine
-    audits: Audits = field(default_factory=Audits)  # questions to services that only records wait for
+    in_flight: InFlight = field(default_factory=InFlight)  # requests in flight, and bytes of their bodies
+    results: Results = field(default_factory=Results)  # tool results in quarantine
+    audits: Audits = field(default_factory=Audits)  # audit-only questions to guardrail services
     audit_events: AuditEvents = field(default_factory=AuditEvents)  # events for the audit trail
-    failed: FailedTries | None = None  # exchanges whose failed tries are not known yet
-    answers: Answers | None = None  # kept answers and conversations
-    reporter: Reporter | None = None  # answers consumers about their own spending
-    servers: Servers | None = None  # the servers of the MCP gateway
-    socket: str | None = None  # the processor's own, where it is not that of the settings
-    issued: Sequence[IssuedKey] = ()  # gateway keys that operators made
+    failed: FailedTries | None = None  # exchanges whose failed tries are not reported yet
+    answers: Answers | None = None  # cached answers, and conversations
+    reporter: Reporter | None = None  # reports of consumers' spending
+    servers: Servers | None = None  # MCP servers of the MCP gateway
+    socket: str | None = None  # the processor's socket, if it is not the one in the settings
+    issued: Sequence[IssuedKey] = ()  # gateway keys made by operators
     places: Mapping[str, str] = field(
         default_factory=dict
     )  # Envoy's names of tries that are not `contract.try_cluster`
     leases: Leases = field(init=False)  # keep reservations alive
     history: History = field(init=False)  # findings of tries
-    books: Books = field(init=False)  # hold charges until their rows are written
+    books: Books = field(init=False)  # charges held until their rows are written
     taint: Taint = field(init=False)  # runs in which an untrusted tool answered by MCP
-    runs: Runs = field(default_factory=Runs)  # the latest results of runs, for the brake
+    runs: Runs = field(default_factory=Runs)  # latest results of runs, for the brake
 
     def __post_init__(self) -> None:
         self.leases, self.history = Leases(self.counters), History(self.now)

@@ -1,1 +1,1 @@
-"""Bytes in and out: Envoy's messages, framings of bodies, gRPC to Envoy, HTTP to others."""
+"""Input and output as bytes: Envoy's messages, framings of bodies, gRPC to Envoy, HTTP to other services."""

@@ -1,1 +1,1 @@
-"""The types that every room shares: the exchange, its parts, refusals, and the headers between the attachments."""
+"""Types that all rooms share: the exchange, its parts, refusals, and the headers between the attachments."""

@@ -1,7 +1,7 @@
 """The answers of an attachment to Envoy, independent of ext_proc: `wire.py` turns them into messages.
 
-Actions made for every request and event are not frozen: a frozen one takes more than twice as long to make (0.6 µs,
-0.25 µs).
+Actions made for every request and event are not frozen dataclasses, which take more than twice as long to make (0.6 µs,
+not 0.25 µs).
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Continue:
-    """Go on, with these changes. `body` replaces the request's; None leaves it byte for byte.
+    """Let Envoy continue, with these changes.
 
-    `reroute` makes Envoy choose the route again; `order` are the clusters of the tries. `read_answer` asks for the
-    response body, and only means something in the answer to headers, the request's or the response's.
+    `body` replaces the request's body; None keeps its bytes. `reroute` makes Envoy choose the route again; `order` are
+    the clusters of the tries. `read_answer` asks for the response body; it has an effect only in the answer to request
+    headers or response headers.
     """
 
     set_headers: Mapping[str, str] = field(default_factory=dict)
@@ -32,7 +33,7 @@ class Continue:
 
 @dataclass(slots=True, frozen=True)
 class LocalReply:
-    """End the exchange here with this answer. `reason` is its name in Envoy's access log."""
+    """End the exchange with this answer. `reason` is its name in Envoy's access log."""
 
     status: int
     body: bytes
@@ -42,9 +43,10 @@ class LocalReply:
 
 @dataclass(slots=True)
 class Chunk:
-    """Bytes of the response body that may leave now. `end` marks the last ones. Empty and without `end`: nothing yet.
+    """Bytes of the response body for the client; `end` marks the last ones. An empty chunk without `end` sends nothing
+    yet.
 
-    `head` is the answer to the response headers, where they were held back until now.
+    `head` answers response headers that were held back until now.
     """
 
     body: bytes
@@ -59,19 +61,20 @@ class Reader(Protocol):
     """Reads the body of one answer."""
 
     async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> bool:
-        """Add to `out` the bytes that may leave now; with `end`, all the rest. True where that took too long for one
-        turn of the event loop: then `feed(b"", False, out)` goes on. Raises Refusal to end the answer after them.
+        """Add to `out` the bytes for the client; at `end`, all remaining ones. True when the work was too long for one
+        turn of the event loop: `feed(b"", False, out)` then continues it. Raises Refusal to end the answer behind those
+        bytes.
         """
         ...
 
 
 class Attachment(Protocol):
-    """One stream of Envoy's. Every method is called at most once and in this order, except `on_response_body`, which is
-    called for each piece. `on_end` is called last, exactly once, however the stream ended, and is never cancelled.
+    """One stream of Envoy. Every method is called at most once, in this order; only `on_response_body` is called for
+    each piece. `on_end` is called last, exactly once, however the stream ended, and is never cancelled.
 
-    `done` is True when no further message is wanted. `more` is True when a piece of the answer was worked on in part:
-    `on_response_body(b"", False)` goes on, before anything else is told, when other streams had their turn and `pause`
-    seconds are over.
+    `done` is True when the stream wants no further message. `more` is True when a piece of the answer has unfinished
+    work: `on_response_body(b"", False)` continues it before any other method, once other streams had their turn and
+    `pause` seconds have passed.
     """
 
     done: bool
@@ -85,7 +88,9 @@ class Attachment(Protocol):
     ) -> Continue | LocalReply: ...
 
     def admits(self, size: int) -> bool:
-        """Whether there is room for a large message. False: its bytes are dropped, and `on_request_body` gets none."""
+        """True when there is room for a large message. Otherwise its bytes are dropped, and `on_request_body` gets an
+        empty body.
+        """
         ...
 
     async def on_request_body(self, body: bytes) -> Continue | LocalReply: ...
@@ -93,7 +98,7 @@ class Attachment(Protocol):
     async def on_response_headers(
         self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
     ) -> Continue | LocalReply | None:
-        """None holds the headers back: a later Chunk answers them with its `head`."""
+        """The answer to the response headers; None holds them back until a Chunk with a `head`."""
         ...
 
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk: ...

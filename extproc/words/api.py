@@ -1,8 +1,8 @@
 """The protocols of a dialect: `ClientAPI` for clients that speak it, `ProviderAPI` for providers that get translated
 requests.
 
-A module is a dialect by defining the names of a protocol. `extproc.dialects._checked` lets mypy compare each with its
-protocols. The abilities that only some APIs have are objects, each with defaults for an API without them.
+A module that defines the names of a protocol is a dialect. `extproc.dialects._checked` lets mypy compare each module
+with its protocols. Abilities of only some APIs are objects; their defaults fit an API without the ability.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from extproc.words.late import Late
 from extproc.words.said import ArgumentPart, Called, Closed, Piece
 
 Body = Mapping[str, Any]
-"""The JSON of a request."""
+"""JSON of a request."""
 
 
 def _never(item: Mapping[str, Any], resolved: bool) -> bool:  # noqa: ARG001
@@ -47,62 +47,64 @@ def _none(id: object) -> bool:  # noqa: ARG001
 
 
 class Turns(Protocol):
-    """Turns of a conversation, in an API whose requests may go on from an earlier answer. It takes any body, and never
-    raises.
+    """Turns of a conversation, in an API whose requests may continue an earlier answer. Its methods accept any body and
+    never raise.
     """
 
     def previous(self, body: Mapping[str, Any]) -> str | None:
-        """The id of the answer that a request goes on from."""
+        """Id of the answer that the request continues."""
         ...
 
     def references(self, body: Mapping[str, Any]) -> Sequence[str]:
-        """The ids of items that a request refers to and does not hold."""
+        """Ids of items that the request refers to without their content."""
         ...
 
     def keepable(self, body: Mapping[str, Any]) -> bool:
-        """True for a request whose client wants its answer kept, and which refers to nothing else at a provider."""
+        """True for a request whose client wants the answer kept, and which refers to no other object of a provider."""
         ...
 
     def added(self, body: Mapping[str, Any]) -> Sequence[Any]:
-        """The items of the request itself."""
+        """Items in the request itself."""
         ...
 
     def resolved(self, items: Sequence[Any], found: Mapping[str, Any]) -> Sequence[Any]:
-        """`items`, with those in `found` in place of references to them."""
+        """`items`, with references replaced by the items in `found`."""
         ...
 
     def written_out(self, earlier: Sequence[Any], added: Sequence[Any], *, goes_on: bool) -> Mapping[str, Any]:
-        """The fields that make a request whole, None for one to be removed. `goes_on`: it names an earlier answer."""
+        """Fields that make the request complete; None removes a field. `goes_on`: the request names an earlier
+        answer.
+        """
         ...
 
     def answered(self, data: bytes) -> tuple[str, Sequence[Any]] | None:
-        """The id and items of an answer that an event ends; None for other events."""
+        """Id and items of the answer that this event ends; None for another event."""
         ...
 
     def ids(self, items: Sequence[Any]) -> Mapping[str, Any]:
-        """Items by their ids."""
+        """Items by id."""
         ...
 
     def deleted(self, id: str) -> Mapping[str, Any]:
-        """The answer to the deletion of a response."""
+        """The response to the deletion of an answer."""
         ...
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Objects:
-    """The places of one API. Paths have dots and no indices: `tools.container`. Names of fields that mean an object in
+    """Paths of object ids in one API. Paths have dots and no indices: `tools.container`. Field names of objects in
     every API need no path, see `dialects._objects`.
     """
 
-    at: Mapping[str, str] = field(default_factory=dict)  # path in a request -> kind of object, for people
+    at: Mapping[str, str] = field(default_factory=dict)  # path in a request -> kind of object, in words for people
     answers: Mapping[str, str] = field(default_factory=dict)  # path in an event or answer -> kind of object
-    marks: tuple[bytes, ...] = ()  # one of them stands in every event with such a path
-    clients: frozenset[str] = frozenset()  # paths below which everything is the client's own
-    items: str = ""  # the list of a conversation's items, which have ids of their own; empty: there is none
-    # True for an item that stands for content which its provider keeps; `resolved`: the request has another item of its
-    # id
+    marks: tuple[bytes, ...] = ()  # every event with such a path contains one of these
+    clients: frozenset[str] = frozenset()  # paths whose content is the client's own
+    items: str = ""  # list of the conversation's items, which have ids; empty: the API has none
+    # True for an item that stands for content kept by its provider. `resolved`: the request has another item with its
+    # id.
     refers: Callable[[Mapping[str, Any], bool], bool] = _never
-    turns: Turns | None = None  # how conversations go on from answers; None: each request holds the whole
+    turns: Turns | None = None  # continuation of answers; None: each request holds its whole conversation
     ours: Callable[[object], bool] = _none  # True for the id of an answer that the gateway translated
 
 
@@ -111,10 +113,10 @@ class Found:
     """An id in a request or an answer: `holder[key]` is the string."""
 
     kind: str
-    where: str  # the path of its field
+    where: str  # path of the id's field
     holder: Any
     key: str | int
-    refers: bool = True  # False: an echo, beside content that is whole
+    refers: bool = True  # False: an echo beside the complete content
 
     @property
     def id(self) -> str:
@@ -123,60 +125,60 @@ class Found:
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Endpoints:
-    """The calls by which clients reach an API, and what tells such clients from others."""
+    """Paths and calls of an API, and the marks of its clients."""
 
     paths: Mapping[str, str] = field(default_factory=dict)
-    """Paths, each with its gen_ai.operation.name. `{model}` stands for the model's name, of several segments if need
-    be: `/v1beta/models/{model}:generateContent`.
+    """gen_ai.operation.name by path. `{model}` stands for the model's name, which may have several segments:
+    `/v1beta/models/{model}:generateContent`.
     """
     aliases: Mapping[str, str] = field(default_factory=dict)
-    """Further paths for the same, each with the one of `paths` it stands for. The model's name in one of them takes the
-    place of the one in the body.
+    """Alternative paths, each with the one of `paths` that it stands for. A model's name in the path replaces the
+    body's.
     """
-    forms: bool = False  # requests may be forms (`multipart/form-data`)
+    forms: bool = False  # True: requests may be forms (`multipart/form-data`)
     calls: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """Calls about an object that a provider keeps, by method and path, each with its operation. `{id}` stands for the
-    object's id. They have no body.
+    """Operation by method and path of calls about an object that a provider keeps. `{id}` stands for the object's id.
+    These calls have no body.
     """
-    call_query: tuple[str, ...] = ()  # parameters in the queries of such calls that the provider gets
-    version: str = ""  # header of requests that only clients of this API send
-    models_path: str = ""  # path of the list of models, where clients look for another one than `/v1/models`
-    key_parameter: str = ""  # parameter of the query in which clients may send their key
+    call_query: tuple[str, ...] = ()  # query parameters of `calls` that are forwarded to the provider
+    version: str = ""  # request header that only clients of this API send
+    models_path: str = ""  # path of the list of models, for clients that do not use `/v1/models`
+    key_parameter: str = ""  # query parameter in which clients may send their key
     array: Callable[[str], bool] = lambda _path: False
-    """True where a client that calls a path, with its query, takes a stream as one JSON array, and no events."""
+    """True when the client's path, with its query, asks for a stream as one JSON array in place of events."""
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class AnswerFacts:
-    """Facts about the answers that clients of an API get."""
+    """Facts about answers to clients of an API."""
 
     usage_at: Sequence[Sequence[str]] = ()
-    """Paths to the usage object of an answer, or of an event, in which a cost can be written; empty: there is none."""
-    usage_key: bytes = b'"usage"'  # the name of usage in an answer, with its quotes
-    reads: frozenset[str] | None = None  # fields at the top of a streamed event that readers look at; None: all
+    """Paths to the usage object of an answer or event, where a cost can be added; empty: the API has no such object."""
+    usage_key: bytes = b'"usage"'  # key of usage in an answer, with its quotes
+    reads: frozenset[str] | None = None  # top-level fields of a streamed event that readers use; None: all
     texts_at: Sequence[Sequence[str | int]] = ()
-    """Places of a text in a streamed event that continues the text at the same place of the event before."""
+    """Paths of text in a streamed event that continues the same path's text of the event before."""
     comments: bool = False
-    """Whether its clients skip comments in streams. google-genai drops the event behind one (go-genai#898)."""
-    wordless: bool = False  # answers hold no words of a model, so that guardrails have nothing to read in them
+    """True when clients skip comments in streams. google-genai drops the event behind a comment (go-genai#898)."""
+    wordless: bool = False  # True: answers have no words of a model, so guardrails have no text to read
 
 
 class Replies(Protocol):
     """The gateway's own answers, in the shape that clients of an API read."""
 
     request_id: str
-    """Header of answers with the request's id, where clients look for another one than `x-request-id`."""
+    """Response header for the request's id, for clients that do not use `x-request-id`."""
 
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
-        """A refusal."""
+        """The body of a refusal."""
         ...
 
     def cut_off(self, kind: Kind, message: str) -> bytes:
-        """A refusal as an event in the middle of a stream that a provider began."""
+        """A refusal as an event, in the middle of a stream that a provider began."""
         ...
 
     def model(self, listed: Listed) -> dict[str, Any]:
-        """One model, for clients that ask for it."""
+        """The description of one model."""
         ...
 
     def models(self, listed: Sequence[Listed]) -> dict[str, Any]:
@@ -186,101 +188,104 @@ class Replies(Protocol):
 
 @dataclass(slots=True, frozen=True)
 class Tools:
-    """Tools in requests, for guardrails. The functions take any body and never raise."""
+    """Tools in requests, for guardrails. The functions accept any body and never raise."""
 
-    tooling: Callable[[Body], Tooling] = lambda _body: Tooling()  # the tools of a request
-    results: Callable[[Body], Iterator[Result]] = lambda _body: iter(())  # the results of tools in it
-    steps: Callable[[Body], Sequence[Step]] = lambda _body: ()  # what happened since the user's last turn
-    without: Callable[[Body, Withheld], Without] = lambda _body, _withheld: ({}, [])  # it without withheld tools
+    tooling: Callable[[Body], Tooling] = lambda _body: Tooling()  # tools of a request
+    results: Callable[[Body], Iterator[Result]] = lambda _body: iter(())  # tool results in a request
+    steps: Callable[[Body], Sequence[Step]] = lambda _body: ()  # steps since the user's last turn
+    # The request without withheld tools.
+    without: Callable[[Body, Withheld], Without] = lambda _body, _withheld: ({}, [])
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Stored:
-    """Objects that a provider keeps."""
+    """Objects that a provider keeps, in one API."""
 
-    objects: Objects = field(default_factory=Objects)  # places of their ids
+    objects: Objects = field(default_factory=Objects)  # paths of the objects' ids
     keeps: Callable[[Body], bool] = lambda _body: False
-    """True when the provider may keep the answer, under an id that `ClientAPI.observe` reports."""
+    """True when the provider may keep the answer; `ClientAPI.observe` reports its id."""
     unnamed: bool = False
-    """Whether requests name no model: the field of that name, if there is one, is for the gateway alone."""
+    """True when requests name no model: a field `model` is only for the gateway."""
     renamed: Callable[[Body, str], Body] = lambda _body, _model: {}
-    """Fields to set where requests inside of the body have to name another model, where the API is `unnamed`."""
+    """Fields to set when inner requests of the body must name another model, in an `unnamed` API."""
     late: Late | None = None  # objects whose usage is known later, see `Report.pending`
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Reuse:
-    """The traits of requests by which an answer, or a provider's cache of prompts, can serve again."""
+    """Traits of requests for the reuse of answers, and of a provider's cached prompts."""
 
     asides: frozenset[str] = frozenset()
-    """Top-level fields of a request that change no answer, see `cache.key`. A field that is not listed does."""
+    """Top-level request fields that never change the answer, see `cache.key`. Unlisted fields may change it."""
     varies: Callable[[Body], bool] = lambda _body: True
-    """True for a request whose client wants another answer each time, by its fields. Never raises."""
+    """True for a request whose fields ask for a different answer each time. Never raises."""
     plain: Callable[[Body], bool] = lambda _body: False
-    """True where the neutral form of a request, given without `asides`, says all that it says. Never raises."""
-    inputs: Any = None  # `dialects._inputs.Inputs`, where an answer has a part for each input of the request
+    """True when the neutral form of a request without `asides` has the request's whole meaning. Never raises."""
+    inputs: Any = None  # `dialects._inputs.Inputs`, for answers with a part for each input of the request
     prefix: Callable[[Body], tuple[Sequence[Any], Sequence[Any]]] = lambda _body: ((), ())
-    """The beginning of every request of a conversation: (tools, system prompt), (turns to the user's first)."""
-    cache_key: str = ""  # field by which requests that share a prefix reach the server that has it
+    """The common beginning of a conversation's requests: (tools, system prompt), (turns up to the user's first)."""
+    cache_key: str = ""  # field whose value leads requests with the same prefix to the same server
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Naming:
-    """Names of fields and of models, in an API that has several spellings or the model's name in its path."""
+    """Names of fields and models, in an API with several spellings, or with the model's name in its path."""
 
     spelled: Callable[[dict[str, Any]], dict[str, Any]] = lambda body: body
-    """A body with the names of its fields as the gateway reads them; the same object where it had them already. Raises
-    Refusal (400) where two spellings of one field stand in it.
+    """A body with field names in the gateway's spelling; the same object if unchanged. Raises Refusal (400) for a field
+    in two spellings.
     """
     for_model: Callable[[dict[str, Any], str], dict[str, Any]] = lambda body, _model: body
-    """A body as a provider gets it for another model, where the body repeats the name that the path has."""
+    """A body for another model, in an API whose body repeats the model's name of the path."""
     path: Callable[[Destination, bool], str] | None = None
-    """Path of requests that pass through, plain or streamed; None: that of `ProviderAPI`, or else the client's."""
+    """Path of requests that pass through, plain or streamed. None: `ProviderAPI.path`, or the client's path without
+    one.
+    """
 
 
 def _not_streamed() -> Encoder:
-    """The encoder of an API whose answers are not streamed."""
+    """Default encoder, for an API without streamed answers."""
     raise NotImplementedError
 
 
 @dataclass(slots=True, frozen=True)
 class ClientTranslation:
-    """Requests that can become those of another API, and the answers to them."""
+    """Translation of an API's requests to the neutral form, and of answers from it."""
 
     decode_request: Callable[[Body], messages.AnyPrompt]
-    """The neutral form of a request. Raises Refusal (400), naming the field, when the shape is not the API's."""
+    """The neutral form of a request. Raises Refusal (400) with the field's name for a wrong shape."""
     encode_answer: Callable[[messages.AnyAnswer], dict[str, Any]]
     encode_problem: Callable[[int, messages.Problem], dict[str, Any]]
-    """A provider's error, of a status, as this API would write it."""
+    """A provider's error with this status, in the form of this API."""
     encoder: Callable[[], Encoder] = _not_streamed
     without_hosted: Callable[[Body], tuple[Body, Sequence[str]]] = lambda body: (body, ())
-    """A body without the tools that a provider runs itself and what they left there, and the names of both."""
+    """A body without hosted tools and their output in it, and the names of both."""
     traces: tuple[bytes, ...] = ()
-    """Marks of a translated answer in a conversation, unknown to providers of this API."""
+    """Marks of a translated answer in a conversation. Providers of this API do not know them."""
     frame: Callable[[bytes], tuple[bytes, bool]] | None = None
-    """An event of a streamed answer in this API, as it streams them itself; empty when it is none. True for the last
-    one. For providers that put the same events into a framing of their own.
+    """An event in this API's own stream framing, and True for the last one; empty for other bytes. For providers that
+    wrap the same events in another framing.
     """
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Offers:
-    """The abilities that a client's API may have."""
+    """Abilities of a client's API; the defaults are those of an API without them."""
 
     tools: Tools = Tools()
     stored: Stored = Stored()
     reuse: Reuse = Reuse()
     naming: Naming = Naming()
     thinking: Callable[[Body], int] = lambda _body: 0
-    """`Ask.thinking` of a body that a target has changed. Never raises."""
+    """`Ask.thinking` of a body after a target's changes. Never raises."""
     usage_request: Callable[[Body], Body] = lambda _body: {}
-    """The top-level fields that make a streamed answer report its usage; empty when it does so anyway."""
+    """Top-level fields that make a streamed answer report its usage; empty when it always does."""
     encode_count: Callable[[int], dict[str, Any]] | None = None
-    """The answer to a request for the count of its tokens, where that is the operation."""
+    """The answer to a request to count tokens, for an API with that operation."""
 
 
 class ClientAPI(Protocol):
-    """An API that clients speak: its requests and answers as the gateway reads them where they pass through."""
+    """An API that clients speak. The gateway reads its requests and answers when they pass through."""
 
     name: str
     family: str
@@ -297,68 +302,68 @@ class ClientAPI(Protocol):
 
     @property
     def translation(self) -> ClientTranslation | None:
-        """None where requests pass through alone."""
+        """Translation of the API; None when its requests can only pass through."""
         ...
 
     def read(self, body: Body, endpoint: Endpoint = ..., /) -> Ask:
-        """The meaning of a request. `endpoint` is the path it came to, which matters where the model stands in it.
-        Raises Refusal (400) when a field the gateway relies on has the wrong shape.
+        """The meaning of a request. `endpoint` is the client's path, which may name the model. Raises Refusal (400) for
+        a field of a wrong shape that the gateway relies on.
         """
         ...
 
     def texts(self, body: Body, /) -> Iterator[Text]:
-        """Every piece of text a client sent, wherever it stands in the body."""
+        """Texts of a request, at any place in the body."""
         ...
 
     def conversation(self, body: Body, /) -> Conversation:
-        """The dialogue so far. Takes any body and never raises."""
+        """The dialogue so far. Accepts any body and never raises."""
         ...
 
     def smallest(self, model: str, /) -> dict[str, Any]:
-        """The body of the smallest request, for people to try a model with."""
+        """Body of the smallest request, for people who try a model."""
         ...
 
     def observe(self, data: bytes, report: Report, tree: Any = ..., /) -> bool:
-        """Read one event (or a whole plain answer) into `report`. `tree` is its JSON, where it was parsed already. True
-        when it carries nothing but usage.
+        """Read one event, or a whole plain answer, into `report`. `tree` is its JSON if already parsed. True when it
+        has only usage.
         """
         ...
 
     def observe_edges(self, head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes], /) -> None:
-        """Read the usage of an event that is too long to be read whole: from its beginning, its end, or `inside` of it,
-        where text begins with the value of a key at a level, 1 in the outermost object. Never raises.
+        """Read the usage of an event too long to be read whole: from its beginning, its end, or `inside`, the text from
+        the usage key's value on, by level. The outermost object is level 1. Never raises.
         """
         ...
 
     def said(self, event: Any, /) -> Iterator[Piece | Closed | Called | ArgumentPart]:
-        """The text of one event, or of a whole plain answer, given as its JSON. Takes anything and never raises."""
+        """Texts of one event, or of a whole plain answer, from its JSON. Accepts any value and never raises."""
         ...
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Able:
-    """Facts about providers of an API, which decide what can be written for them."""
+    """Facts about an API's providers: the encoder obeys them."""
 
     lacks: frozenset[str] = frozenset()
-    """Needs of requests (`Ask.needs`) that this API cannot express: such requests are not translated into it."""
-    stream_type: str = "text/event-stream"  # content type of streamed answers
-    reads: frozenset[str] | None = None  # fields at the top of a streamed event that its decoder looks at; None: all
+    """Needs (`Ask.needs`) that this API cannot express; requests with them are not translated into it."""
+    stream_type: str = "text/event-stream"  # content type of streams
+    reads: frozenset[str] | None = None  # top-level fields of a streamed event that the decoder uses; None: all
     texts_at: Sequence[Sequence[str | int]] = ()  # see `AnswerFacts.texts_at`
-    cache_marks: bool = False  # requests can mark the content that a prompt cache should keep
+    cache_marks: bool = False  # True: requests can mark content for a prompt cache
     images: bool = False
-    """Whether its answers can hold images. Events of its streams have the limit of whole answers then."""
+    """True when answers can hold images. Stream events then have the limit of whole answers."""
     image_turns: bool = False
-    """Whether the model's own turns can hold images. Elsewhere the user's turn behind them does."""
+    """True when the model's own turns can hold images. Otherwise images move to the user's turn behind."""
     tool_names: int = 64
-    """Most characters of a tool's name. Longer names are shortened, and written out again in the answer."""
-    tool_letters: bool = False  # a tool's name begins with a letter or an underscore
+    """Most characters of a tool's name. Longer names are shortened, and restored in the answer."""
+    tool_letters: bool = False  # True: a tool's name must begin with a letter or an underscore
     namespaces: bool = False
-    """Whether tools can be grouped. Elsewhere a group's name becomes part of its tools' names."""
-    rates: str = ""  # prefix of headers that report rate limits
+    """True when tools can be grouped. Otherwise a group's name becomes part of its tools' names."""
+    rates: str = ""  # prefix of rate-limit headers
     reasons: Callable[[str], bool] = lambda _model: True
-    """False for a model that is known to refuse reasoning parameters."""
+    """False for a model known to refuse reasoning parameters."""
     batch: Callable[[str], BatchLimits | None] = lambda _model: None
-    """The limits of one request with several inputs, for a model; None: the API has none."""
+    """Limits of a request with several inputs, by model; None: the API has no such limits."""
 
 
 class ProviderAPI(Protocol):
@@ -369,30 +374,30 @@ class ProviderAPI(Protocol):
     able: Able
 
     def path(self, destination: Destination, /, *, stream: bool) -> str:
-        """Path of its requests, after the provider's base_url: `/chat/completions`."""
+        """Path of a request behind the provider's base_url: `/chat/completions`."""
         ...
 
     def encode_request(
         self, prompt: messages.AnyPrompt, destination: Destination, /
     ) -> tuple[dict[str, Any], Sequence[str]]:
-        """The body, and the names of advisory fields that it cannot express."""
+        """The body, and names of advisory fields that the API cannot express."""
         ...
 
     def decode_answer(self, body: bytes, /) -> messages.AnyAnswer:
-        """The neutral form of an answer. Raises ValueError when it is not an answer of this API."""
+        """The neutral form of an answer. Raises ValueError for another body."""
         ...
 
     def decode_problem(self, status: int, body: bytes, /) -> messages.Problem:
-        """The content of an error answer, as far as it can be read; never raises."""
+        """The readable content of an error answer. Never raises."""
         ...
 
     @property
     def decoder(self) -> Callable[[], Decoder] | None:
-        """The reader of a streamed answer; None where the API does not stream."""
+        """Reader of a streamed answer; None for an API without streams."""
         ...
 
 
 def translation_of(client: ClientAPI) -> ClientTranslation:
-    """The translation of a client's API, where a request is known to be translated."""
+    """Translation of a client's API, for a request that is translated; it has one."""
     assert client.translation is not None, client.name
     return client.translation

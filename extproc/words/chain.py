@@ -1,4 +1,4 @@
-"""Chains: the targets of a requested name, and the choices of its strategies."""
+"""Chains: targets of a requested name, and the strategies that order them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RetrySettings(Section):
 
 @dataclass(slots=True, frozen=True)
 class Skip:
-    """A target that a request does not go to. `reason` is of a fixed set, `text` says it to people."""
+    """A target that a request skips. `reason` is of a fixed set, `text` is for people."""
 
     target: Target
     reason: str
@@ -53,34 +53,30 @@ class Skip:
 
 
 def passed_over(skipped: Sequence[Skip]) -> dict[str, str]:
-    """The header of a failed answer that names the targets which were not asked because they cool down."""
+    """Header of a failed answer with the names of targets skipped because they cool down."""
     texts = [f"{skip.target.name}: {skip.text}" for skip in skipped if skip.reason == "cooling_down"]
     return {"x-ai-skipped": "; ".join(texts)[:1000]} if texts else {}
 
 
 @dataclass(slots=True, frozen=True)
 class Candidate:
-    """A choice among those that a strategy orders. `targets` has at least one; the first is the one that would
-    serve.
-    """
+    """A candidate that a strategy orders. `targets` is never empty; the first one would serve."""
 
     targets: Sequence[Target]
     weight: int = 1
     max_complexity: float = 1.0
-    index: int = 0  # place in the settings
+    index: int = 0  # index in the settings
 
 
 class Strategy(Protocol):
-    """A module of `routing/strategies`, which offers itself as `STRATEGY`. Built once for each virtual model that uses
-    it.
-    """
+    """The class that a module of `routing/strategies` offers as `STRATEGY`. Each virtual model builds one."""
 
     def order(self, choices: Sequence[Candidate], exchange: Exchange) -> Sequence[Candidate]:
-        """The order in which to try `choices`; called for two or more of them."""
+        """`choices` in the order to try. There are at least two."""
         ...
 
     def why(self, choice: Candidate, exchange: Exchange) -> str:
-        """The reason for the order in a few words, for people: `weight 95`, `complexity 0.3`."""
+        """A short reason for the order, for people: `weight 95`, `complexity 0.3`."""
         ...
 
 
@@ -97,8 +93,8 @@ class Branch:
 class Chain:
     """The targets of a requested name. Grants are checked against `name`; `targets` are in the settings' order.
 
-    `root` decides the order for a request; None: the order of `targets`. `next` is where the settings in use lead the
-    name: this chain is of the settings before them, and stands in until Envoy has the providers of the next one.
+    `root` decides the order for a request; None: the order of `targets`. `next` is the name's chain in the settings in
+    use. This chain is of the earlier settings, and serves until Envoy has the providers of `next`.
     """
 
     targets: tuple[Target, ...]

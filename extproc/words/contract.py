@@ -1,7 +1,7 @@
-"""All headers, metadata and attributes between the gateway attachment, Envoy and the attempt attachment.
+"""Headers, metadata and attributes between the gateway attachment, Envoy and the attempt attachment.
 
-Headers under `PREFIX` are internal: Envoy strips them from what clients send before any filter runs, from what leaves
-for a provider, from what a provider answers, and from what goes back to the client.
+Headers under `PREFIX` are internal. Envoy strips them from a client's request before any filter runs, from a provider's
+request, from its answer, and from the client's answer.
 """
 
 from __future__ import annotations
@@ -18,97 +18,95 @@ from extproc.words.exchange import Kinds, Target, Usage
 
 PREFIX = "x-extproc-"
 
-# gRPC metadata of an ext_proc stream: the attachment that is calling.
+# gRPC metadata of an ext_proc stream; it names the calling attachment.
 ATTACHMENT = "x-extproc-attachment"
 GATEWAY, ATTEMPT, ATTACH = "gateway", "attempt", "attach"
 
-# Request headers, from the gateway attachment to the tries.
-ID = "x-extproc-id"  # the exchange's id
-TARGETS = "x-extproc-targets"  # encode_targets(): the target of each try, and the consumer
-EDITS = "x-extproc-edits"  # encode_edits(): the changes of each try to the body
-ATTEND = "x-extproc-attend"  # the tries that need the attempt attachment: ATTEND_ALL or ATTEND_LATER
-ATTEND_ALL, ATTEND_LATER = "all", "later"  # later: all but the first
-BACK_OFF = "x-extproc-back-off"  # milliseconds before the second try in a row at one target
-TIMEOUT = "x-extproc-timeout"  # milliseconds that a try may take to begin its answer
-DIALECT = "x-extproc-dialect"  # the client's dialect, for tries that translate
-SESSION = "x-extproc-mcp-session"  # the session at an MCP server that a call uses, see `mcp.servers.SessionTicket`
-BOUND = "x-extproc-mcp-bound"  # most bytes of an event of a streamed result, and the message in place of a larger one
-PROVIDER = "x-extproc-provider"  # attach mode only: the provider, for the owner's routes to match on
+# Request headers from the gateway attachment to the tries.
+ID = "x-extproc-id"  # id of the exchange
+TARGETS = "x-extproc-targets"  # encode_targets(): each try's target, and the consumer
+EDITS = "x-extproc-edits"  # encode_edits(): each try's changes to the body
+ATTEND = "x-extproc-attend"  # tries that need the attempt attachment: ATTEND_ALL or ATTEND_LATER
+ATTEND_ALL, ATTEND_LATER = "all", "later"  # ATTEND_LATER: all tries but the first
+BACK_OFF = "x-extproc-back-off"  # milliseconds before the second consecutive try at a target
+TIMEOUT = "x-extproc-timeout"  # milliseconds until a try's answer must begin
+DIALECT = "x-extproc-dialect"  # client's dialect, for tries that translate
+SESSION = "x-extproc-mcp-session"  # session at an MCP server for a call, see `mcp.servers.SessionTicket`
+# Most bytes of an event in a streamed result, and the message that replaces a larger event.
+BOUND = "x-extproc-mcp-bound"
+PROVIDER = "x-extproc-provider"  # provider, only in attach mode: the Envoy owner's routes match it
 
-# Response header of an answer that Envoy itself gave inside the hop, in place of a provider's answer. Its value is the
-# reason: connect, reset, timeout, overflow, unhealthy, credential, unsupported or other; or the code with which a try
-# refused the request.
+# Response header of an answer that Envoy wrote inside the hop in a provider's place. Its value is the reason: connect,
+# reset, timeout, overflow, unhealthy, credential, unsupported or other; or the code with which a try refused the
+# request.
 HOP = "x-extproc-hop"
 
-# Response headers of an answer that a try translated.
-TRANSLATED = "x-extproc-translated"  # present
-USAGE = "x-extproc-usage"  # encode_usage(), where the answer is plain
+# Response headers of an answer translated by a try.
+TRANSLATED = "x-extproc-translated"  # present for any value
+USAGE = "x-extproc-usage"  # encode_usage(), for a plain answer
 IGNORED = "x-extproc-ignored"  # names of the client's fields that the provider's API cannot express
-EVENTS_EVENT = b": x-extproc-events "  # prefix of the comment with the number of events that an event has joined
-USAGE_EVENT = b": x-extproc-usage "  # prefix of the comment with encode_usage() at the end of a streamed answer
+EVENTS_EVENT = b": x-extproc-events "  # prefix of a comment with the number of events that one event joins
+USAGE_EVENT = b": x-extproc-usage "  # prefix of a comment with encode_usage(), at the end of a stream
 
-# Dynamic metadata that gives Envoy's priority_group cluster specifier the order of the tries.
+# Dynamic metadata: the order of the tries, for Envoy's priority_group cluster specifier.
 ORDER_NAMESPACE = "ai.groups"
 ORDER_KEY = "priority_groups"
-# Dynamic metadata of a try's access log entry: id, attempt, targets, timeout.
+# Dynamic metadata for a try's access log entry: id, attempt, targets, timeout.
 LOG_NAMESPACE = "ai"
 LOG_ID = "id"
-BOUND_NAMESPACE = "ai.mcp"  # the value of BOUND, for Envoy's script
+BOUND_NAMESPACE = "ai.mcp"  # value of BOUND, for Envoy's script
 
-# Dynamic metadata of Envoy's jwt_authn filter, which the gateway attachment receives: claims_key(), failure_key().
+# Dynamic metadata of Envoy's jwt_authn filter for the gateway attachment: claims_key(), failure_key().
 JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
-# Attributes of a connection whose client showed a certificate. Envoy reports the first of several names of a kind.
+# Attributes of a connection with a client certificate. Envoy reports the first name of each kind.
 URI_SAN = "connection.uri_san_peer_certificate"
 DNS_SAN = "connection.dns_san_peer_certificate"
 SUBJECT = "connection.subject_peer_certificate"
 PEER_ATTRIBUTES = (URI_SAN, DNS_SAN, SUBJECT)
 
 TRY_PREFIX = "try-"
-"""A provider's internal listener, and the cluster that leads into it."""
+"""Prefix of a provider's internal listener, and of the cluster that leads to it."""
 
 GATEWAY_LOG = "gateway"
-"""`log_name` of the public listener's gRPC access log; a try's is the name of its internal listener."""
+"""`log_name` of the public listener's gRPC access log. A try's `log_name` is its internal listener."""
 
 ATTEMPT_COUNT = "x-envoy-attempt-count"
 RESPONSE_ATTRIBUTES = ("upstream.request_attempt_count", "response.code_details")
 UPSTREAM = "via_upstream"
-"""Envoy's response code details of an answer that came through a cluster."""
+"""Envoy's response code details of an answer from a cluster."""
 
 TOLD = "x-ai-"
-"""Prefix of the headers in which the gateway tells clients about an answer. Providers cannot set them."""
+"""Prefix of the gateway's response headers for clients. Providers cannot set them."""
 CACHE = "x-ai-cache"
 """Header of requests, see `cache.wish`, and of answers: `hit`, `miss`, `refresh` or `partial`."""
 SIMILARITY = "x-ai-cache-similarity"
-"""Header of answers to a question in other words: the score."""
+"""Header of a cached answer to a similar question: the similarity score."""
 GUARDRAILS = "x-ai-guardrails"
-"""Header of requests that names guardrails to add, and of answers with those that found something: `pii:mask`."""
+"""Header of requests with additional guardrails, and of answers with the guardrails that found a match: `pii:mask`."""
 
 
 def internal(headers: Mapping[str, str]) -> tuple[str, ...]:
-    """The names of headers that only the gateway may set."""
+    """Names of headers that only the gateway may set."""
     return tuple([name for name in headers if name.startswith((PREFIX, TOLD))])
 
 
-"""Attributes of the answer that Envoy sends with its headers."""
-
-
 def claims_key(issuer: str) -> str:
-    """The metadata key of the verified claims of a token of that issuer (`JWTSettings.mark`)."""
+    """Metadata key of the verified claims of this issuer's token (`JWTSettings.mark`)."""
     return f"claims-{issuer}"
 
 
 def failure_key(issuer: str) -> str:
-    """The metadata key of `code` and `message` of a token that this issuer does not accept."""
+    """Metadata key of `code` and `message` for a token that this issuer does not accept."""
     return f"failure-{issuer}"
 
 
 def try_cluster(provider: str) -> str:
-    """The cluster of a try at `provider`."""
+    """Cluster of a try at `provider`."""
     return TRY_PREFIX + provider
 
 
 def encode_targets(targets: Sequence[Target], consumer: str = "") -> str:
-    """The value of `TARGETS`: the name of each try's target, in order, and the name of the consumer."""
+    """Value of `TARGETS`: the target's name for each try, in order, and the consumer's name."""
     names = ",".join([_quoted(target.name) for target in targets])
     return f"{names};{_quoted(consumer)}" if consumer else names
 
@@ -119,35 +117,35 @@ def _quoted(name: str) -> str:
 
 
 def decode_targets(value: str) -> list[str]:
-    """The name of each try's target."""
+    """Target's name of each try."""
     return [unquote(name) for name in value.partition(";")[0].split(",")]
 
 
 def decode_consumer(value: str) -> str:
-    """The name of the consumer in the value of `TARGETS`."""
+    """Consumer's name in the value of `TARGETS`."""
     return unquote(value.partition(";")[2])
 
 
 @dataclass(slots=True, frozen=True)
 class Service:
-    """The API and model of a try, where the request must be rewritten: another API, or a path with the model in it."""
+    """API and model of a try whose request must be rewritten: for another API, or for a path with the model."""
 
-    kind: str  # the provider's kind
+    kind: str  # provider's kind
     dialect: str
-    model: str  # the model's name at the provider
+    model: str  # model's name at the provider
     max_output_tokens: int | None = None
     reasoning: bool = True  # True: the model can reason
-    # True: rewrite the request even in the client's own API, because it holds traces of translations
+    # True: rewrite the request even for the client's own API, because it holds traces of translations
     anew: bool = False
-    cache: bool = False  # True: mark the content that a prompt cache should keep
-    drop_hosted: bool = False  # leave out tools that only the provider of the client's API runs
-    stream: bool = False  # True: the client wants the answer event by event
+    cache: bool = False  # True: mark content for a prompt cache
+    drop_hosted: bool = False  # True: leave out tools that only the client's API runs
+    stream: bool = False  # True: the client wants a stream
 
 
 @dataclass(slots=True, frozen=True)
 class Edit:
-    """Edits of one try to the body that the gateway attachment sent: fields to set and to remove, named as in
-    `place`, and then, with a `service`, the whole request.
+    """One try's edits to the body from the gateway attachment: fields to set and remove, named as in `place`. A
+    `service` then rewrites the whole request.
     """
 
     fields: Mapping[str, Any]
@@ -156,7 +154,7 @@ class Edit:
 
 
 def place(body: Mapping[str, Any], name: str) -> tuple[Mapping[str, Any], str]:
-    """The object that holds a field, and the field's key in it. `a.b` names the field `b` of the object `a`."""
+    """The object that holds a field, and the key there. `a.b` names field `b` of object `a`."""
     outer, dot, inner = name.partition(".")
     if not dot:
         return body, outer
@@ -165,7 +163,7 @@ def place(body: Mapping[str, Any], name: str) -> tuple[Mapping[str, Any], str]:
 
 
 def changed(body: Mapping[str, Any], fields: Mapping[str, Any], removed: Sequence[str] = ()) -> dict[str, Any]:
-    """A copy of `body` with some of its fields set or removed, each named as in `place`."""
+    """A copy of `body` with some fields set or removed, named as in `place`."""
     made = dict(body)
     for name, value in fields.items():
         holder, key = _holder(made, name)
@@ -177,7 +175,7 @@ def changed(body: Mapping[str, Any], fields: Mapping[str, Any], removed: Sequenc
 
 
 def _holder(made: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
-    """The object that holds the field, a copy where it is an inner one, and the field's key in it."""
+    """The object that holds a field, copied if it is an inner one, and the key there."""
     outer, dot, inner = name.partition(".")
     if not dot:
         return made, outer
@@ -187,13 +185,13 @@ def _holder(made: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
 
 
 def encode_edits(edits: Sequence[Edit]) -> str:
-    """The value of `EDITS`: printable ASCII."""
+    """Value of `EDITS`: printable ASCII."""
     text = json.dumps([[edit.fields, edit.removed, edit.service and astuple(edit.service)] for edit in edits])
-    return text.replace("\x7f", "\\u007f")  # a header must not hold DEL, and JSON leaves it unescaped
+    return text.replace("\x7f", "\\u007f")  # JSON leaves DEL unescaped, and a header must not hold it
 
 
 def decode_edits(value: str) -> list[Edit]:
-    """The edit of each try. Raises ValueError when `value` was not made by `encode_edits`."""
+    """The edit of each try. Raises ValueError for a value that `encode_edits` did not make."""
     return [
         Edit(fields, removed, None if service is None else Service(*service))
         for fields, removed, service in json.loads(value)
@@ -207,12 +205,12 @@ _ALWAYS = 5
 
 
 def encode_usage(usage: Usage) -> bytes:
-    """The value of `USAGE`: what a translation knows of the usage and the client's dialect cannot express."""
+    """Value of `USAGE`: a translation's usage, beyond what the client's dialect can express."""
     return json.dumps(_packed(usage)).encode()
 
 
 def decode_usage(value: bytes) -> Usage:
-    """Raises ValueError or TypeError when `value` was not made by `encode_usage`."""
+    """The usage in a value of `USAGE`. Raises ValueError or TypeError for a value that `encode_usage` did not make."""
     return _unpacked(json.loads(value))
 
 

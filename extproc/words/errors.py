@@ -1,4 +1,4 @@
-"""Refusals: every answer the gateway gives in its own name, one line each.
+"""Refusals: the gateway's own error answers, one line each.
 
 `status`, `type` and `code` are stable; clients and dashboards rely on them. A message names the rule that refused, and
 the remedy. Any other failure inside the gateway is a bug and fails closed.
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 _LATER = (408, 409, 425, 429)
-"""Client errors that may be none a moment later."""
+"""Statuses of client errors that a later retry may not get."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -21,7 +21,7 @@ class Kind:
 
     @property
     def advice(self) -> Mapping[str, str]:
-        """Headers that tell clients whether to send the request again."""
+        """Headers that tell a client whether to retry the request."""
         return FINAL if self in _FINAL else advice(self.status)
 
 
@@ -76,7 +76,8 @@ PROVIDER_TIMEOUT = Kind(504, "api_error", "provider_timeout")
 
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, Kind))
 
-_FINAL = frozenset((PROVIDER_CREDENTIAL_REJECTED, RUN_LOOPING))  # refusals that end the client's retries at any status
+# Refusals that end a client's retries, whatever their status.
+_FINAL = frozenset((PROVIDER_CREDENTIAL_REJECTED, RUN_LOOPING))
 
 FINAL: Mapping[str, str] = {"x-should-retry": "false"}
 """Ends the retries of clients. The SDKs that Stainless generates (OpenAI's, Anthropic's and others) heed it before the
@@ -88,7 +89,7 @@ _NO_ADVICE: Mapping[str, str] = {}
 
 
 def advice(status: int) -> Mapping[str, str]:
-    """Headers of an error of this status that say whether to send the request again."""
+    """Headers for an error of this status: they tell a client whether to retry."""
     if 400 <= status < 500 and status not in _LATER:
         return FINAL
     return _AGAIN if status in (429, 503) else _NO_ADVICE
@@ -97,7 +98,7 @@ def advice(status: int) -> Mapping[str, str]:
 class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault
     """Ends the exchange with an answer in the client's dialect.
 
-    `param` names the field of the body at fault; `headers` are added to the answer (Retry-After, x-ratelimit-…).
+    `param` names the faulty field of the body; `headers` are added to the answer (Retry-After, x-ratelimit-…).
     """
 
     def __init__(

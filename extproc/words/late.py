@@ -1,6 +1,4 @@
-"""Objects at providers whose usage is known later than the answer that told of them: batches, and responses in the
-background.
-"""
+"""Objects at providers whose usage is known later than their first answer: batches, and background responses."""
 
 from __future__ import annotations
 
@@ -14,19 +12,19 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, frozen=True)
 class Progress:
-    """The state of such an object."""
+    """State of an object whose usage is known later."""
 
     ended: bool
-    answered: int | None = None  # requests that were answered, and are billed; None: the object does not say
-    report: Report | None = None  # of all of them together, where the object tells their usage
-    results: Sequence[str] = ()  # paths of files that have a line for each request
+    answered: int | None = None  # count of answered requests, which are billed; None: the object does not say
+    report: Report | None = None  # usage over all requests, if the object has it
+    results: Sequence[str] = ()  # paths of result files with a line for each request
 
 
 @dataclass(slots=True, frozen=True)
 class Late:
-    """The way to learn the usage of such objects of one API. The functions never raise."""
+    """Reads such objects of one API. The functions never raise."""
 
     path: str  # path of the object, as `Endpoints.calls` has it
-    progress: Callable[[bytes], Progress | None]  # reads the object; None: it cannot be read
-    # reads a line of a file of results; None: its request was not answered, and costs nothing
+    progress: Callable[[bytes], Progress | None]  # reads the object; None: unreadable
+    # Reads a line of a result file. None: its request got no answer, and costs nothing.
     line: Callable[[bytes], Report | None] | None = None

@@ -1,10 +1,9 @@
-"""The dialect-free conversation that a translation passes through: N + M translations, not N x M.
+"""The neutral form of a conversation, between two dialects: N + M translations, not N x M.
 
-A client's request becomes a `Prompt`, a provider's answer an `Answer` or, streamed, a sequence of `Event`s. Nothing
-here belongs to one API. The client's dialect refuses fields that this form cannot express, or names them in `ignored`.
-
-Roles are `user` and `assistant`; system and developer prompts stand in `system`. The results of tools are parts of a
-user message, as they are turns of the caller's. Binary data is base64 text, as in every JSON API.
+A client's request becomes a `Prompt`, a provider's answer an `Answer` or, streamed, a sequence of `Event`s. The
+client's dialect refuses fields that this form cannot express, or names them in `ignored`. Roles are `user` and
+`assistant`; system and developer prompts stand in `system`. A tool's result is part of a user message, because the
+caller sends it. Binary data is base64 text.
 """
 
 from __future__ import annotations
@@ -21,21 +20,21 @@ from extproc.words.exchange import Usage
 
 class TextPart(Struct):
     text: str
-    cache: Mapping[str, Any] | None = None  # a prompt-cache breakpoint after this part, as Anthropic writes it
+    cache: Mapping[str, Any] | None = None  # prompt-cache breakpoint after this part, in Anthropic's form
 
 
 class ImagePart(Struct):
-    """`data` (base64) with its `media_type`, or the `url` it is at."""
+    """An image: `data` (base64) with its `media_type`, or its `url`."""
 
     data: str = ""
     media_type: str = ""
     url: str = ""
-    detail: str = ""  # low, high or auto: OpenAI's
+    detail: str = ""  # low, high or auto, from OpenAI
     cache: Mapping[str, Any] | None = None
 
 
 class FilePart(Struct):
-    """A document: `data` (base64) with its `media_type`, the `url` it is at, or the provider's own `id` of it."""
+    """A document: `data` (base64) with its `media_type`, its `url`, or its `id` at the provider."""
 
     data: str = ""
     media_type: str = ""
@@ -51,8 +50,8 @@ class AudioPart(Struct):
 
 
 class ThinkingPart(Struct):
-    """Reasoning that a model showed. Its `signature` must come back unchanged; `redacted` is reasoning the provider
-    encrypted, in place of the text.
+    """A model's visible reasoning. Clients must return its `signature` unchanged. `redacted` is encrypted reasoning in
+    place of the text.
     """
 
     text: str = ""
@@ -61,21 +60,21 @@ class ThinkingPart(Struct):
 
 
 class ToolCall(Struct):
-    """`arguments` is JSON text, exactly as the model wrote it. `signature` is Gemini's thought signature."""
+    """A tool call. `arguments` is JSON text, exactly the model's. `signature` is Gemini's thought signature."""
 
     id: str
     name: str
     arguments: str
     signature: str = ""
     cache: Mapping[str, Any] | None = None
-    namespace: str = ""  # the group of its tool
+    namespace: str = ""  # group of the tool
 
 
 class ToolResult(Struct):
-    id: str  # the call's id
+    id: str  # id of the call
     parts: list[TextPart | ImagePart | FilePart]
     error: bool = False
-    name: str = ""  # the tool's name, where the client gave it
+    name: str = ""  # the tool's name, if the client gave it
     cache: Mapping[str, Any] | None = None
 
 
@@ -102,17 +101,17 @@ class Tool(Struct):
     schema: Mapping[str, Any] = field(default_factory=dict)  # JSON Schema of the arguments
     strict: bool | None = None
     cache: Mapping[str, Any] | None = None
-    namespace: str = ""  # a group that it belongs to
-    about: str = ""  # the description of the group, at the first of its tools
+    namespace: str = ""  # group of the tool
+    about: str = ""  # description of the group, at its first tool
 
 
 class ToolChoice(Struct):
     mode: Literal["auto", "none", "required", "tool"] = "auto"
-    name: str = ""  # the tool's name, where mode is tool
+    name: str = ""  # the tool's name, if mode is tool
 
 
 class OutputFormat(Struct):
-    """`schema` None: any JSON object."""
+    """Requested JSON output. `schema` None: any JSON object."""
 
     schema: Mapping[str, Any] | None = None
     name: str = ""
@@ -124,7 +123,7 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
 class Prompt(Struct):
-    """A client's request to a model. None and empty mean that the client left the field out."""
+    """A client's request to a model. None and empty values stand for absent fields."""
 
     model: str
     messages: list[Message]
@@ -143,23 +142,23 @@ class Prompt(Struct):
     choices: int = 1
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    logprobs: int | None = None  # alternatives to report, 0: only the chosen one
+    logprobs: int | None = None  # count of alternatives; 0: only the chosen token
     effort: Effort | None = None
     thinking_budget: int | None = None  # tokens; 0: no thinking
-    thinking_adaptive: bool = False  # the model decides how much it thinks
+    thinking_adaptive: bool = False  # True: the model decides how much it thinks
     show_thinking: bool | None = None  # True: the client wants to see the thinking
     user: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     service_tier: str = ""
-    late: int = 0  # texts of the system prompt, the last ones, that stood behind the last turn
-    images: bool = False  # the client asks for images in the answer
-    one_call: bool = False  # the client reads one call of a function, in the form before tools
+    late: int = 0  # count of last texts in `system` that stood behind the last turn
+    images: bool = False  # True: the client asks for images in the answer
+    one_call: bool = False  # True: the client reads one function call, in OpenAI's form before tools
     ignored: list[str] = []
-    """Advisory fields of the client's that this form cannot carry, by their names there."""
+    """Names of the client's advisory fields that this form cannot express."""
 
     @property
     def is_marked(self) -> bool:
-        """True where a prompt-cache breakpoint stands anywhere."""
+        """True when any part has a prompt-cache breakpoint."""
         parts = (part for message in self.messages for part in message.parts)
         return any(getattr(each, "cache", None) for each in (*self.tools, *self.system, *parts))
 
@@ -172,45 +171,44 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusa
 class Choice(Struct):
     parts: list[Part]
     finish: FinishReason = "stop"
-    stop_sequence: str = ""  # the one that ended the answer, where the provider named it
-    logprobs: Any = None  # logprobs in the form of OpenAI chat
+    stop_sequence: str = ""  # stop sequence that ended the answer, if the provider named it
+    logprobs: Any = None  # logprobs in OpenAI chat's form
 
 
 class Answer(Struct):
-    """A whole answer."""
+    """A complete answer."""
 
     choices: list[Choice]
     id: str = ""
     model: str = ""
-    created: int = 0  # seconds since the epoch, 0: not said
+    created: int = 0  # seconds since the epoch; 0: unknown
     usage: Usage | None = None
     service_tier: str = ""
-    one_call: bool = False  # as in `Prompt`
+    one_call: bool = False  # see `Prompt.one_call`
 
 
 # --- a streamed answer, event by event
 
 
 class Started(Struct):
-    """The first event. `usage` holds the counts known already: Anthropic reports its input at once."""
+    """The first event. `usage` has the counts known already: Anthropic reports its input at once."""
 
     id: str = ""
     model: str = ""
     created: int = 0
     usage: Usage | None = None
-    one_call: bool = False  # as in `Prompt`
-    proves_late: bool = False  # a proof of the thinking may come behind the text, as a block without text
+    one_call: bool = False  # see `Prompt.one_call`
+    proves_late: bool = False  # a signature of the thinking may come behind the text, as a block without text
 
 
 class Delta(Struct):
-    """More of one part. `block` numbers the parts of a choice from 0 in the order they began. A part with a new `block`
-    begins with this event. `text` is more of the part's `kind`: text, JSON of a tool call's arguments, a refusal.
-
-    For `tool_call` the event that begins it has its `id` and `name`. `signature` comes with the last of `thinking`, and
-    at any time for a `tool_call`; `redacted` thinking is whole in one event.
+    """A piece of one part. `block` numbers a choice's parts from 0 in the order of their beginnings; a new number
+    begins a part. `text` continues text, the JSON of a tool call's arguments, or a refusal, by the part's `kind`. The
+    first event of a `tool_call` has its `id` and `name`. `signature` comes with the last of `thinking`, and at any time
+    for a `tool_call`; `redacted` thinking is whole in one event.
     """
 
-    kind: Literal["text", "thinking", "tool_call", "refusal", "image"]  # an image is whole, in base64
+    kind: Literal["text", "thinking", "tool_call", "refusal", "image"]  # an image is complete, in base64
     text: str
     block: int
     choice: int = 0
@@ -220,11 +218,11 @@ class Delta(Struct):
     redacted: str = ""
     logprobs: Any = None
     namespace: str = ""
-    media_type: str = ""  # an image's
+    media_type: str = ""  # media type of an image
 
 
 class Finished(Struct):
-    """A choice is complete."""
+    """The end of one choice."""
 
     reason: FinishReason = "stop"
     choice: int = 0
@@ -232,13 +230,13 @@ class Finished(Struct):
 
 
 class Used(Struct):
-    """The count so far; the last one is right."""
+    """The usage so far; the last `Used` is final."""
 
     usage: Usage
 
 
 class Failed(Struct):
-    """The provider broke off in mid-stream. No `Ended` follows."""
+    """The provider's error in mid-stream. No `Ended` follows."""
 
     message: str
     type: str = "api_error"  # see `Problem.type`
@@ -246,15 +244,15 @@ class Failed(Struct):
 
 
 class Ended(Struct):
-    """The provider marked the end of its stream. A stream without it was cut."""
+    """The provider's end marker. A stream without it was cut short."""
 
 
 Event = Started | Delta | Finished | Used | Failed | Ended
 
 
 class Problem(Struct):
-    """A provider's error answer. `type` is one of OpenAI's: invalid_request_error, authentication_error,
-    permission_error, not_found_error, rate_limit_error, insufficient_quota, api_error, overloaded_error.
+    """A provider's error answer. `type` is OpenAI's: invalid_request_error, authentication_error, permission_error,
+    not_found_error, rate_limit_error, insufficient_quota, api_error, overloaded_error.
     """
 
     message: str
@@ -267,7 +265,7 @@ class Problem(Struct):
 
 
 class EmbeddingPrompt(Struct):
-    """`input` is text, or tokens of OpenAI's tokenizers."""
+    """A request for embeddings. `input` is text, or token ids of OpenAI's tokenizers."""
 
     model: str
     input: list[str | list[int]]
@@ -279,7 +277,7 @@ class EmbeddingPrompt(Struct):
 
 
 class Embeddings(Struct):
-    """One vector for each input, in their order. `encoding` is the one the client asked for."""
+    """Vectors, one for each input, in order. `encoding` is the client's choice."""
 
     vectors: list[list[float]]
     model: str = ""
@@ -287,12 +285,12 @@ class Embeddings(Struct):
     encoding: Literal["float", "base64"] = "float"
 
 
-# --- forms that the two sides of a translation exchange
+# --- forms passed between the two sides of a translation
 
 AnyPrompt: TypeAlias = Any
-"""A `Prompt`, or an `EmbeddingPrompt` in the family of embeddings. Dialects of one family mean the same one, which a
-union could not express: each of them names it in its own signatures.
+"""Prompt type of a dialect's family: `Prompt`, or `EmbeddingPrompt` for embeddings. `Any`, because a union would lose
+the pairing within a family; each dialect names its type in its own signatures.
 """
 
 AnyAnswer: TypeAlias = Any
-"""An `Answer`, or `Embeddings` in the family of embeddings."""
+"""Answer type of a dialect's family: `Answer`, or `Embeddings`."""

@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from extproc.words.exchange import Exchange, FeatureKey
 
 LABELS = ("run", "session")
-"""Labels that name a run, the first one first. `attribution.session` are headers that set the second."""
+"""Labels that name a run; `run` comes before `session`. Headers in `attribution.session` set the second."""
 NAMED: FeatureKey[str] = FeatureKey("run")
-"""A `traceparent` in the message itself, as MCP has it in `_meta`."""
-_PARTS = 4  # of a traceparent: version, trace, span, flags
-_TRACE = 32  # hexadecimal digits
+"""`traceparent` from `_meta` of an MCP message."""
+_PARTS = 4  # parts of a traceparent: version, trace, span, flags
+_TRACE = 32  # hexadecimal digits of a trace id
 
 
 def run_of(exchange: Exchange) -> str:
-    """The label `run`, else `session`, else the trace that the client's `traceparent` names; empty without any."""
+    """Name of the exchange's run: its label `run`, its label `session`, or the trace of its `traceparent`, in this
+    order. Empty without any.
+    """
     if name := named_by(getattr(exchange.money, "labels", {})):
         return name
     told = exchange.features.get(NAMED) or exchange.request.head.headers.get("traceparent", "")
@@ -24,5 +26,5 @@ def run_of(exchange: Exchange) -> str:
 
 
 def named_by(labels: Mapping[str, str]) -> str:
-    """The run that labels name; empty for none."""
+    """Name of the run in labels; empty without one."""
     return next((value for name in LABELS if (value := labels.get(name))), "")

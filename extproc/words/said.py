@@ -1,8 +1,8 @@
-"""The text of an answer: pieces, each of a text that goes on from event to event.
+"""The text of an answer, as pieces; a text may continue over many events.
 
-A string below a `delta` is a piece of a channel, whether or not a description of the API knows it: vendors add fields,
-and a text that is judged event by event hides whatever is split over two events. The channel of an unknown string is
-its path.
+A string below a `delta` is a piece of a channel, even if no description of the API knows the string. Vendors add
+fields, and a match split over two events would be missed if each event were judged alone. The channel of an unknown
+string is its path.
 """
 
 from __future__ import annotations
@@ -15,32 +15,33 @@ from typing import Any
 _LONG = 1_000_000
 
 ANSWER, CALL = "answer", "call"
-"""Texts of an answer that are whole with the last piece of their channel, see `Piece.whole`."""
+"""Values of `Piece.whole`: a text that is complete with the last piece of its channel."""
 
 
 @dataclass(slots=True)
 class Piece:
     """A piece of text in an event of an answer: `holder[key]` is a string, or a long number.
 
-    The pieces of one `channel` follow each other from event to event and are one text; its first word is the choice, or
-    the item, that it belongs to. Without a channel the piece is a text of its own.
+    The pieces of one `channel` are one text over several events. The channel's first item is its choice, or its output
+    item. A piece without a channel is a text of its own.
     """
 
     where: str
     holder: Any
     key: str | int
     channel: tuple[Any, ...] | None = None
-    call: bool = False  # True: it belongs to a call of a tool
-    name: bool = False  # the name of the tool that is called
-    json: bool = False  # the text is JSON
-    again: bool = False  # it repeats what other events said
-    beside: tuple[Any, str, Any] | None = None  # holder and key of the same text in another form, and its replacement
-    of: tuple[Any, ...] | None = None  # the call, where its name and its arguments come in several events
-    # ANSWER: its channel, or the piece where it has none, is the answer itself, with no reasoning, refusal or call.
-    # CALL: it is all arguments of a call
+    call: bool = False  # True: part of a tool call
+    name: bool = False  # True: the name of the called tool
+    json: bool = False  # True: the text is JSON
+    again: bool = False  # True: it repeats text of other events
+    # The same text in another form: its holder, its key, and its replacement.
+    beside: tuple[Any, str, Any] | None = None
+    of: tuple[Any, ...] | None = None  # key of a call whose name and arguments are in several events
+    # ANSWER: the channel, or a piece without one, is the answer itself, without reasoning, refusal or call. CALL: it is
+    # the complete arguments of a call.
     whole: str = ""
-    signed: bool = False  # its provider may sign it, and then refuses it changed when it comes back
-    unknown: bool = False  # no description knows its channel, so its first piece does not mean that other texts ended
+    signed: bool = False  # True: the provider may sign the text, and then refuses a changed one in the next request
+    unknown: bool = False  # True: no description knows the channel, so its first piece does not end other texts
 
     @property
     def value(self) -> str:
@@ -49,49 +50,49 @@ class Piece:
 
 @dataclass(slots=True, frozen=True)
 class Closed:
-    """The channels that begin with `channel` are complete."""
+    """Channels that begin with `channel` are complete."""
 
     channel: tuple[Any, ...]
 
 
 @dataclass(slots=True, frozen=True)
 class Called:
-    """A call whose arguments are an object, in one event. Their strings are pieces of their own, too."""
+    """A call whose arguments are an object, in one event. The strings of the arguments are pieces, too."""
 
     where: str
-    tool: Any  # its name, as the provider gave it
+    tool: Any  # the tool's name from the provider
     arguments: Any
-    named: bool = True  # its name is a piece of its own, too
+    named: bool = True  # True: the name is a piece, too
 
 
 @dataclass(slots=True, frozen=True)
 class ArgumentPart:
-    """A part of a call whose arguments come value by value. `channel` is that of the choice: its calls follow each
-    other, and a part without the name of a tool continues the latest call.
+    """Part of a call whose arguments arrive value by value. `channel` is the choice's: calls follow one another there,
+    and a part without a tool's name continues the latest call.
     """
 
     where: str
     channel: tuple[Any, ...]
-    tool: Piece | None  # its name
-    values: Sequence[tuple[tuple[str | int, ...], Any, Piece | None]]  # path and value; the piece of a text or number
-    ends: bool  # the call is complete
+    tool: Piece | None  # the tool's name
+    values: Sequence[tuple[tuple[str | int, ...], Any, Piece | None]]  # path and value; the piece, for a text or number
+    ends: bool  # True: the call is complete
 
 
 @dataclass(slots=True)
 class Arguments:
-    """Arguments of a call that come value by value."""
+    """Arguments of a call, collected value by value."""
 
     _values: dict[tuple[str | int, ...], list[Any]] = field(default_factory=dict)
-    size: int = 0  # characters of texts, and the number of other values
+    size: int = 0  # characters of texts, plus the count of other values
 
     def put(self, path: tuple[str | int, ...], value: Any) -> None:
-        """Take a value, or more of the text at `path`, which begins with a name."""
+        """Add a value, or continue the text at `path`, which begins with a name."""
         self._values.setdefault(path, []).append(value)
         self.size += len(value) if isinstance(value, str) else 1
 
     def tree(self) -> dict[str, Any]:
-        """The arguments so far. A value whose path does not fit those before it gets a place of its own under the same
-        name, so no rule for an argument misses it.
+        """The arguments so far. A value whose path conflicts with earlier values gets an own entry under the same name,
+        so that no rule for an argument misses it.
         """
         tree: dict[str, Any] = {}
         for path, values in self._values.items():
@@ -121,7 +122,7 @@ def _child(node: Any, step: str | int) -> Any:
 
 
 def _set(node: Any, step: str | int, value: Any) -> bool:
-    """Set a child. False where the node cannot have it: the caller would make a list of any length otherwise."""
+    """Set a child. False when the node cannot hold it: a caller could otherwise make a list of any length."""
     if isinstance(node, list):
         if not isinstance(step, int) or step > len(node):
             return False
@@ -134,13 +135,13 @@ def _set(node: Any, step: str | int, value: Any) -> bool:
 
 
 def is_long(value: Any) -> bool:
-    """True for a number that may be searched as text. Smaller numbers hide nothing."""
+    """True for a number long enough to be searched as text; shorter ones cannot hide data."""
     return type(value) in (int, float) and abs(value) >= _LONG
 
 
 _Items = Sequence[tuple[Any, Any]]
 DELTA = "delta"
-"""Name of the object, or string, in an event that continues what earlier events began, in every API that streams."""
+"""Name of the object or string in a stream event that continues earlier events, in every streaming API."""
 
 
 def loose(
@@ -155,12 +156,12 @@ def loose(
     channel: tuple[Any, ...] | None = None,
     known: bool = False,
 ) -> Iterator[Piece]:
-    """Every string below `value`, in its order, and with `numbers` every long number; nothing of the fields `quiet`,
-    and of `without` at the top.
+    """Strings below `value`, in order, and with `numbers` every long number. Skips fields in `quiet`, and top-level
+    fields in `without`.
 
-    Each is a text of its own, unless `channel` is given, or it stands below a `delta`: then it belongs to the channel
-    of its path. Items of lists have their `index` in the path. Those without one are one text, because events have
-    lists of their own. `known` is True where a description of the API knows these channels.
+    Each string is a separate text. With `channel`, or below a `delta`, it belongs to the channel of its path, with the
+    `index` of list items in the path. List items without an `index` are one text, because each event has new lists.
+    `known`: a description of the API knows these channels.
     """
     stack: list[tuple[Any, str, tuple[Any, ...] | None]] = [(value, where, channel)]
     while stack:
@@ -194,8 +195,8 @@ def loose(
 
 
 def apart(holder: dict[str, Any], key: str, where: str, channel: tuple[Any, ...]) -> Iterator[Piece]:
-    """The tokens under `holder[key]`, the log probabilities of a text that its event does not have. The first string of
-    each is a channel, so are those of the alternatives. A finding removes all of them.
+    """Tokens with log probabilities under `holder[key]`, whose text the event does not have. Chosen tokens are one
+    channel, alternatives another. A finding removes all of them.
     """
     for piece in loose(holder.get(key), f"{where}.{key}", frozenset(), channel=(*channel, key), known=False):
         piece.beside = (holder, key, None)
@@ -203,7 +204,7 @@ def apart(holder: dict[str, Any], key: str, where: str, channel: tuple[Any, ...]
 
 
 def _continued(line: tuple[Any, ...] | None, key: Any, item: Any, where: str) -> tuple[Any, ...] | None:
-    """The channel of `item`, which stands under `key` of something with the channel `line`."""
+    """The channel of `item`, which stands under `key` of a parent with the channel `line`."""
     if line is None:
         return (where, DELTA) if key == DELTA else None
     if not isinstance(key, int):

@@ -1,4 +1,4 @@
-"""Sample and Thought: so much of an answer as is kept to count its tokens later."""
+"""Sample and Thought: parts of an answer that are kept, to count its tokens later."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from random import sample as choose
 BLOCK = 256
 BLOCKS = 256
 MOST = BLOCK * BLOCKS
-"""Bytes that are kept of one text. A text up to this length is kept whole."""
+"""Bytes kept of one text. A text of at most this length is kept whole."""
 
 
 class Sample:
-    """A text whole, or pieces of it that chance chose: every piece of a longer text has the same chance to be kept, so
-    neither its writer nor its place decides what is counted. The error for a text half of which has four times the
-    tokens of the other is 4 % (one standard deviation).
+    """A whole text, or a random sample of its pieces. Every piece has the same chance to be kept, so its writer cannot
+    choose the counted part. If one half of a text has four times the tokens of the other half, the error is 4 % (one
+    standard deviation).
 
-    The choice is Li's "Algorithm L" (1994): after the first `MOST` bytes an `add` that holds no chosen piece costs one
+    The method is Li's "Algorithm L" (1994): after the first `MOST` bytes, an `add` without a chosen piece costs one
     comparison.
     """
 
@@ -27,14 +27,14 @@ class Sample:
     def __init__(self, text: bytes = b"") -> None:
         self.kept = bytearray()
         self.size = 0  # bytes of the whole text
-        self._next = MOST  # where the next chosen piece begins
-        self._slot = 0  # its place in `kept`
+        self._next = MOST  # offset of the next chosen piece in the text
+        self._slot = 0  # offset of that piece in `kept`
         self._weight = 1.0
         if text:
             self.add(text)
 
     def add(self, data: bytes) -> None:
-        """Go on with the text."""
+        """Append to the text."""
         kept, start = self.kept, self.size
         self.size = size = start + len(data)
         if size <= MOST:
@@ -53,7 +53,7 @@ class Sample:
             self._choose(self._next)
 
     def less(self, blocks: int) -> Sample:
-        """The same text by so many of its pieces at most."""
+        """The sample reduced to at most `blocks` pieces."""
         there = len(self.kept) // BLOCK
         if there <= blocks:
             return self
@@ -64,7 +64,7 @@ class Sample:
         return found
 
     def _choose(self, last: int) -> None:
-        """Choose the next piece behind the one that begins at `last`."""
+        """Choose the next piece behind the piece at `last`."""
         self._weight *= math.exp(math.log(1 - random()) / BLOCKS)  # noqa: S311 - no secret
         skipped = int(math.log(1 - random()) / math.log1p(-self._weight))  # noqa: S311
         self._next = last + (skipped + 1) * BLOCK
@@ -76,11 +76,11 @@ class Thought:
     """Traces of the thinking in an answer."""
 
     size: int = 0  # bytes of the answer's text that are thinking
-    sealed: int = 0  # bytes of thinking that only its provider can read, as in signatures
-    told: bool = False  # True: text without any trace before it had no thinking
+    sealed: int = 0  # bytes of encrypted thinking, for example signatures, that only its provider can read
+    told: bool = False  # True: text without traces of thinking before it had no thinking
     going_on: bool = False  # True: the model is thinking now
 
     def add(self, text: str, sealed: str = "") -> None:
-        """Note that so much of the answer's text is thinking, and what came sealed beside it."""
+        """Count thinking: `text` is part of the answer's text, `sealed` is encrypted."""
         self.size += len(text) if text.isascii() else len(text.encode(errors="replace"))
         self.sealed += len(sealed)

@@ -8,27 +8,27 @@ OUTCOMES = (
     *("ok", "client_left", "cut", "connect", "reset", "timeout", "overflow", "unhealthy", "credential", "other"),
     *("401", "403", "408", "429", "3xx", "4xx", "5xx"),
 )
-"""Ways a try can end: answered, left by the client, cut in mid-answer, failed inside the hop, refused with a status."""
+"""Outcomes of a try: answered, ended by the client, cut in mid-answer, failed inside the hop, refused with a status."""
 
 
 def outcome_of(status: int) -> str:
-    """The outcome of a try that the provider answered with this status."""
+    """Outcome of a try whose provider answered with this status."""
     if status < 300:
         return "ok"
     exact, kind = str(status), f"{status // 100}xx"
     return exact if exact in OUTCOMES else kind if kind in OUTCOMES else "other"
 
 
-_OF_REQUEST = (501, 505)  # statuses that say what a request may not ask for, not that the model is down
+_OF_REQUEST = (501, 505)  # statuses about the request's features, not about the model's health
 
 
 @dataclass(slots=True, frozen=True)
 class Try:
-    """One try at a provider, as Envoy saw it. Times are in seconds; `first_byte` is None when none came."""
+    """One try at a provider, as Envoy reports it. Times are in seconds; `first_byte` is None without an answer."""
 
     exchange_id: str
     provider: str
-    target: str  # the target's name, see `Target.name`
+    target: str  # see `Target.name`
     attempt: int
     status: int
     outcome: str
@@ -42,7 +42,9 @@ class Try:
 
     @property
     def at_fault(self) -> bool:
-        """True where the model failed to serve. Some requests make a model fail, so this alone does not blame it."""
+        """True when the model did not serve. Some requests make a model fail, so one such try does not prove a fault of
+        the model.
+        """
         return self.outcome in ("reset", "timeout", "cut") or (self.outcome == "5xx" and self.status not in _OF_REQUEST)
 
     @property
@@ -52,9 +54,9 @@ class Try:
 
 @dataclass(slots=True, frozen=True)
 class FailedTry:
-    """A try that another one followed, or that left the client without a whole answer: a part of its exchange's record.
+    """A try without a complete answer for the client, or followed by another try. It is part of its exchange's record.
 
-    `status` is that of the answer, or Envoy's own in place of one; `ms` its time in milliseconds.
+    `status` is the answer's, or Envoy's own without an answer. `ms` is the try's time in milliseconds.
     """
 
     target: str
@@ -66,8 +68,8 @@ class FailedTry:
 
 @dataclass(slots=True, frozen=True)
 class DownstreamEnd:
-    """A client's request that ended without an answer of the processor's or of a provider's. `status` is what the
-    client got, 0 where it got nothing.
+    """A client's request that ended without an answer of the processor or a provider. `status` is the client's; 0: it
+    got none.
     """
 
     reason: str

@@ -1,5 +1,5 @@
-"""Values as people write them in YAML: durations, sizes, secrets, patterns. And `offline`: settings examined away from
-the machine they are for, whose secrets, files and packages are taken to be there.
+"""Values as people write them in YAML: durations, sizes, secrets, patterns. `offline` is for settings that are examined
+on another machine: missing secrets, files and packages are assumed to exist.
 """
 
 from __future__ import annotations
@@ -75,14 +75,12 @@ def _model_name(value: str) -> str:
 
 
 def is_model_name(value: str) -> bool:
-    """True when `value` can stand in a header and a log line: 1 to 256 printable ASCII characters, no spaces."""
+    """True when `value` fits into a header and a log line: 1 to 256 printable ASCII characters without spaces."""
     return _MODEL_NAME.fullmatch(value) is not None
 
 
 def is_variable(name: str) -> bool:
-    """True when an environment variable can have this name. A secret pasted in its place can most often not be a
-    name.
-    """
+    """True when an environment variable can have this name. A secret pasted by mistake mostly fails this test."""
     return _VARIABLE.fullmatch(name) is not None
 
 
@@ -94,11 +92,11 @@ class Secret:
     where: str
 
     def read(self) -> str | None:
-        """The secret without surrounding white space, or None when it is missing or empty."""
+        """The secret without surrounding white space; None when it is missing or empty."""
         return self._read() or stand_in(str(self))
 
     def read_or_last(self) -> str | None:
-        """The same; while a file is away, what this method read from it last in this process."""
+        """`read`. While a file is missing, the last value that this method read from it in this process."""
         found = self.read()
         if found is None:
             return _last.get(self)
@@ -122,21 +120,22 @@ _last: dict[Secret, str] = {}
 
 
 def files_of(section: object) -> Sequence[str]:
-    """The files of the secrets that settings name, at any depth. Those of providers, and those in addresses of stores,
-    are left out, which are read when they are needed.
+    """Files of all secrets in settings, at any depth. Excludes secrets of providers and in addresses of stores, which
+    are read when needed.
     """
     found: dict[str, None] = {}
     todo = [section]
     while todo:
         value = todo.pop()
-        if value is None or isinstance(value, (str, int, float)):  # first: there may be hundreds of thousands
+        # First test: settings may have hundreds of thousands of such values.
+        if value is None or isinstance(value, (str, int, float)):
             continue
         if isinstance(value, Secret):
             if value.scheme == "file":
                 found[value.where] = None
         elif isinstance(value, Section):
             todo += [each for name, each in vars(value).items() if name != "providers"]
-            todo.append(getattr(value, "secret", None))  # that of a consumer's key
+            todo.append(getattr(value, "secret", None))  # secret of a consumer's key
         elif isinstance(value, (list, tuple)):
             todo += value
         elif isinstance(value, Mapping):
@@ -145,7 +144,7 @@ def files_of(section: object) -> Sequence[str]:
 
 
 def secret(value: object) -> Secret:
-    """Read a reference to a secret. The message of its ValueError does not repeat `value`, which may be one."""
+    """Parse a reference to a secret. The ValueError does not repeat `value`, which may be the secret itself."""
     if isinstance(value, Secret):
         return value
     if isinstance(value, str):
@@ -197,16 +196,16 @@ Name = Annotated[str, AfterValidator(_name)]
 ModelName = Annotated[str, AfterValidator(_model_name)]
 
 
-@lru_cache(maxsize=4096)  # thousands of consumers may have the same grants
+@lru_cache(maxsize=4096)  # thousands of consumers may have equal grants
 def _matcher(pattern: str) -> Callable[[str], object]:
     first, *others = (re.escape(part) for part in pattern.split("*"))
-    # The leftmost place of a middle part is as good as any: without going back, the time stays linear.
+    # The leftmost match of a middle part is enough: without backtracking, the time stays linear.
     middle = "".join(f"(?>.*?{part})" for part in others[:-1])
     return re.compile(f"{first}{middle}.*{others[-1]}", re.DOTALL).fullmatch
 
 
 class Pattern:
-    """A name with `*` for any run of characters: `claude-*`, `*`, `gpt-4o`."""
+    """A name with `*` for any characters: `claude-*`, `*`, `gpt-4o`."""
 
     __slots__ = ("_match", "text")
 
@@ -219,7 +218,7 @@ class Pattern:
 
 
 class Patterns:
-    """Patterns of which any may match. Names without `*` take one look together, however many they are."""
+    """Patterns of which any may match. Names without `*` cost one lookup together."""
 
     __slots__ = ("_names", "_wild", "texts")
 
@@ -241,7 +240,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_private(host: str) -> bool:
-    """True for an address, or a name, that does not lead over the open internet."""
+    """True for an address or a name that is not reached over the open internet."""
     try:
         return ipaddress.ip_address(host).is_private
     except ValueError:
@@ -249,7 +248,7 @@ def is_private(host: str) -> bool:
 
 
 def meant(name: str, names: Iterable[str]) -> str:
-    """The question for the nearest of `names`, or nothing: `did you mean 'gcp_gemini'?` for `gemini`."""
+    """A question with the nearest of `names`, or an empty text: `did you mean 'gcp_gemini'?` for `gemini`."""
     known = {each.lower(): each for each in names}
     word = name.lower()
     near = [word] if word in known else [each for each in known if len(word) > 2 and word in each.split("_")]
@@ -257,7 +256,7 @@ def meant(name: str, names: Iterable[str]) -> str:
     return f"did you mean '{known[near[0]]}'?" if near else ""
 
 
-# --- away from the machine
+# --- settings of another machine
 
 
 _OFFLINE: ContextVar[bool] = ContextVar("offline", default=False)
@@ -265,7 +264,7 @@ _OFFLINE: ContextVar[bool] = ContextVar("offline", default=False)
 
 @contextmanager
 def offline(active: bool = True) -> Iterator[None]:
-    """Until the end of the block, stand-ins take the place of what is missing here."""
+    """Let stand-ins replace missing secrets and files until the end of the block."""
     token = _OFFLINE.set(active)
     try:
         yield
@@ -278,7 +277,7 @@ def is_offline() -> bool:
 
 
 def stand_in(reference: str) -> str | None:
-    """The text in place of a secret that is missing here, another for each reference. None: it counts as missing."""
+    """The stand-in text of a missing secret, different for each reference. None: the secret counts as missing."""
     return hashlib.sha256(reference.encode()).hexdigest() if _OFFLINE.get() else None
 
 

@@ -1,4 +1,4 @@
-"""Filter YAML → Envoy configuration. The only package that knows Envoy's configuration messages.
+"""Filter YAML → Envoy configuration. Only this package uses Envoy's configuration messages.
 
 identity.py   credentials that Envoy verifies: tokens, certificates
 public.py     the listener clients talk to: the edge, the gateway attachment, failover by retries
@@ -43,8 +43,8 @@ __all__ = ("Resources", "a_try", "attach", "attach_problems", "bootstrap", "rend
 
 @dataclass(frozen=True)
 class Resources:
-    """The parts of Envoy's configuration that follow the settings. `routes` are those of the public listener, `secrets`
-    name the files of its certificate.
+    """Parts of Envoy's configuration that follow the settings. `routes` are the public listener's; `secrets` has the
+    file names of its certificate.
     """
 
     listeners: Sequence[listenerv3.Listener]
@@ -61,10 +61,9 @@ def shared(
     socket: str | None = None,
     dynamic: bool = False,
 ) -> Resources:
-    """Everything but the tries. With `dynamic`, Envoy gets the routes of the public listener apart, so that a change of
-    them leaves its connections alone, and its certificate, so that Envoy follows the files.
-
-    `places` are the names of the tries, by provider. `socket` takes the place of the processor's own in the settings.
+    """All resources except the tries. With `dynamic`, Envoy gets the public listener's routes separately, so that a
+    change keeps its connections; and its certificate, so that Envoy follows the files. `places` are the tries' names by
+    provider. `socket` replaces the processor's socket in the settings.
     """
     return Resources(
         listeners=[public.listener(settings, dynamic=dynamic), *private.listener(settings, socket, places)],
@@ -79,8 +78,8 @@ def shared(
 
 
 def a_try(settings: Settings, name: str, place: str, secrets_dir: str, ca_file: str = CA_FILE) -> Resources:
-    """The try at the provider `name`: the internal listener `place`, the cluster that leads into it, and that of the
-    provider.
+    """Resources of the try at the provider `name`: the internal listener `place`, the cluster that leads to it, and the
+    provider's cluster.
     """
     return Resources(
         listeners=[tries.listener(settings, name, secrets_dir, place)],
@@ -100,12 +99,12 @@ def bootstrap(
 ) -> dict[str, Any]:
     """Envoy's whole bootstrap, as plain JSON, without any secret: see `write_secrets`.
 
-    `socket` takes the place of the processor's own in the settings. Envoy's admin interface can stop it and show its
-    memory: it is off, on a loopback port, or on a unix socket. With `dynamic`, the processor gives Envoy its listeners
-    and clusters.
+    `socket` replaces the processor's socket in the settings. Envoy's admin interface can stop Envoy and show its
+    memory, so it is off, on a loopback port, or on a unix socket. With `dynamic`, Envoy asks the processor for
+    listeners and clusters.
     """
     found: list[Resources] = []
-    if not dynamic:  # all providers: those that are switched off can be switched on while Envoy runs
+    if not dynamic:  # all providers, because a disabled one can be enabled while Envoy runs
         places = {name: contract.try_cluster(name) for name in settings.hops}
         found = [shared(settings, places, ca_file, socket=socket)]
         found += [a_try(settings, name, place, secrets_dir, ca_file) for name, place in places.items()]
@@ -143,18 +142,20 @@ def _admin(port: int | None, socket: str | None) -> bootstrapv3.Admin | None:
 
 
 def _runtime() -> bootstrapv3.LayeredRuntime:
-    """Room for the expressions of `others`, in instructions of RE2: Envoy allows 100, for those that others write."""
+    """Size limit for the expressions of `others`, in RE2 instructions. Envoy's default of 100 is meant for untrusted
+    expressions.
+    """
     limit = Struct.from_dict({"re2.max_program_size.error_level": 100_000})
     return bootstrapv3.LayeredRuntime(layers=[bootstrapv3.RuntimeLayer(name="static", static_layer=limit)])
 
 
 def _between_listeners(settings: Settings) -> InternalListener:
-    """Buffers of connections within Envoy. It takes no larger ones than 8 MiB."""
+    """Buffers of connections inside Envoy. Its maximum is 8 MiB."""
     return InternalListener(buffer_size_kb=min(settings.limits.answer_buffer >> 10, 8192))
 
 
 def _overload(settings: Settings) -> OverloadManager:
-    """Close connections beyond the limit at once, so that the existing ones keep working."""
+    """Close connections above the limit at once, so that existing ones keep working."""
     limit = DownstreamConnectionsConfig(max_active_downstream_connections=settings.listener.max_connections)
     monitor = ResourceMonitor(
         name="envoy.resource_monitors.global_downstream_max_connections", typed_config=pack(limit)

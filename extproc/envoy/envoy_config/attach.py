@@ -45,7 +45,7 @@ _LOG = """
 
 
 def attach(settings: Settings, *, socket: str | None = None) -> str:
-    """YAML of the HTTP filter, the processor's cluster and the access log, to be pasted."""
+    """YAML to paste: the HTTP filter, the processor's cluster and the access log."""
     removed = ", ".join((*credential_headers(settings.auth), f"{contract.PREFIX}*"))
     header = _HEADER.format(provider=contract.PROVIDER, removed=removed)
     where = _FILTER.format(limit=buffer_bytes(settings.limits.request_body), prefix=contract.PREFIX)
@@ -55,7 +55,7 @@ def attach(settings: Settings, *, socket: str | None = None) -> str:
     clusters = [processor.cluster(settings, socket), *identity.jwks_clusters(settings, CA_FILE)]
     config = processor.gateway_filter(settings, contract.ATTACH)
     if settings.attach.client_headers is not None:
-        config.forward_rules = None  # it removes headers of any name
+        config.forward_rules = None  # the processor must see all headers, to remove those of any name
     config.request_attributes = identity.attributes(settings, attached=True)
     config.metadata_options = identity.metadata(settings)
     pieces = ((where, [*tokens, http_filter("ext_proc", config)]), (_CLUSTER, clusters), (_LOG, [log]))
@@ -63,7 +63,7 @@ def attach(settings: Settings, *, socket: str | None = None) -> str:
 
 
 def attach_problems(settings: Settings) -> list[tuple[tuple[str | int, ...], str]]:
-    """Settings that attach mode cannot serve, each with its place in the filter YAML."""
+    """Settings that attach mode cannot serve, each with its path in the filter YAML."""
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models)
     problems: list[tuple[tuple[str | int, ...], str]] = []
     for name in settings.virtual_models:

@@ -1,8 +1,8 @@
-"""Envoy's resources for a processor that gives them to it: the messages of `envoy_config` as bytes, by name.
+"""Envoy's resources as a processor sends them: the messages of `envoy_config` as bytes, by name.
 
-A try that changes gets another name (`try-openai~1f3a9c20`), and a secret's file of that name. Under one name Envoy
-would change listener, cluster and secret one after the other: a key could reach the wrong address, pooled connections
-of the hop would keep the old listener, and a retry would meet another provider than its request was made for.
+A changed try gets a new name (`try-openai~1f3a9c20`), and so does its secret's file. With the old name, Envoy would
+change listener, cluster and secret one after the other: a key could reach the wrong address, pooled connections of the
+hop would keep the old listener, and a retry could reach another provider than its request was made for.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from extproc.words import contract
 def make(
     settings: Settings, text: str, secrets_dir: str, before: Made | None = None, *, socket: str | None = None
 ) -> Made:
-    """The resources for `settings`, which are in `text`. `before` is what Envoy has. `socket` takes the place of the
-    processor's own in the settings.
+    """Resources for `settings`, whose YAML is `text`. `before` are Envoy's current resources. `socket` replaces the
+    processor's socket in the settings.
     """
     made = Made(bound.digest(settings), text, {}, {}, {}, {}, {}, {})
     for name in settings.hops:

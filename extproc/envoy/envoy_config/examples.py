@@ -1,4 +1,4 @@
-"""`python -m extproc.envoy.envoy_config.examples`: generate the examples in `envoy/` again from their filter YAML.
+"""`python -m extproc.envoy.envoy_config.examples`: regenerates the examples in `envoy/` from their filter YAML.
 
 `NAME.filter.yaml` becomes `NAME.envoy.yaml`; `attach.filter.yaml` becomes `attach.snippet.yaml`.
 """
@@ -16,7 +16,7 @@ SECRETS_DIR = "/run/extproc/secrets"
 
 
 def examples(folder: Path = FOLDER) -> Mapping[Path, str]:
-    """Each generated file and its text."""
+    """Generated files with their text."""
     texts = {}
     for source in sorted(folder.glob("*.filter.yaml")):
         name, settings = source.name.removesuffix(".filter.yaml"), load(source)

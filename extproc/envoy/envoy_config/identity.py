@@ -23,12 +23,12 @@ from extproc.words import contract
 
 _CERTIFICATE, _CLIENT_CA = "listener", "client-ca"  # names of secrets
 _FETCH_TIMEOUT = 5.0  # seconds
-_CACHED = 300.0  # seconds that an issuer's keys are kept; after a failure they are fetched again every second
+_CACHED = 300.0  # seconds that an issuer's keys are cached; after a failure they are fetched again every second
 
 
 def jwt_filters(settings: Settings) -> Sequence[hcmv3.HttpFilter]:
-    """The filter that verifies tokens; none where no issuer is set. It refuses nothing: a gateway key is no token, and
-    the reason why a token is not good goes to the processor, which answers in the client's API.
+    """The filter that verifies tokens; none without an issuer in the settings. It never refuses a request, because a
+    gateway key is not a token. The processor gets the reason why a token is invalid, and answers in the client's API.
     """
     issuers = settings.auth.jwt
     if not issuers:
@@ -50,9 +50,10 @@ def _provider(issuer: JWTSettings) -> jwtv3.JwtProvider:
         audiences=list(issuer.audiences),
         require_expiration=True,
         clock_skew_seconds=int(issuer.clock_skew),
-        # Headers are named, because otherwise a token in the query would be accepted too, and go on to the provider.
+        # Header names are given. By default Envoy also accepts a token in the query, and would forward it to the
+        # provider.
         from_headers=[jwtv3.JwtHeader(name=issuer.header, value_prefix=bearer)],
-        forward=False,  # a verified token leaves the request
+        forward=False,  # a verified token is not forwarded
         payload_in_metadata=contract.claims_key(issuer.mark),
         failed_status_in_metadata=contract.failure_key(issuer.mark),
     )
@@ -60,7 +61,7 @@ def _provider(issuer: JWTSettings) -> jwtv3.JwtProvider:
         provider.local_jwks = file((issuer.jwks or "").removeprefix("file:"))
     else:
         uri = corev3.HttpUri(uri=issuer.jwks_uri, cluster=_cluster_name(issuer), timeout=seconds(_FETCH_TIMEOUT))
-        # Keys are fetched in the background, from the start: no request waits for the issuer, and Envoy starts without
+        # Keys are fetched in the background from the start. No request waits for the issuer, and Envoy starts without
         # it.
         fetch = jwtv3.JwksAsyncFetch(fast_listener=True)
         provider.remote_jwks = jwtv3.RemoteJwks(http_uri=uri, cache_duration=seconds(_CACHED), async_fetch=fetch)
@@ -68,7 +69,7 @@ def _provider(issuer: JWTSettings) -> jwtv3.JwtProvider:
 
 
 def jwks_clusters(settings: Settings, ca_file: str) -> Sequence[clusterv3.Cluster]:
-    """The clusters from which the keys of issuers are fetched."""
+    """Clusters for fetching the issuers' keys."""
     return [
         cluster_at(_cluster_name(issuer), urlsplit(issuer.jwks_uri), issuer.tls_ca or ca_file, timeout=_FETCH_TIMEOUT)
         for issuer in settings.auth.jwt
@@ -86,7 +87,7 @@ def metadata(settings: Settings, receiving: Sequence[str] = ()) -> extprocv3.Met
 
 
 def attributes(settings: Settings, *, attached: bool = False) -> list[str]:
-    """Attributes of a connection for the processor: the names in the client's certificate, where there can be one."""
+    """Connection attributes for the processor: names in the client's certificate, if client certificates are in use."""
     tls = settings.listener.tls
     wanted = any(consumer.certificates for consumer in settings.consumers)
     verified = wanted if attached else tls is not None and tls.client_ca is not None
@@ -94,7 +95,9 @@ def attributes(settings: Settings, *, attached: bool = False) -> list[str]:
 
 
 def tls_context(tls: TLSSettings, source: corev3.ConfigSource | None = None) -> tlsv3.DownstreamTlsContext:
-    """The certificate of the listener, and the certificates that clients must show. `source` gives `tls_secrets`."""
+    """TLS of the listener: its certificate, and the certificates that clients must present. `source` returns
+    `tls_secrets`.
+    """
     context = tlsv3.CommonTlsContext(alpn_protocols=["h2", "http/1.1"])
     if source is None:
         context.tls_certificates = [_certificate(tls)]
@@ -112,8 +115,8 @@ def tls_context(tls: TLSSettings, source: corev3.ConfigSource | None = None) -> 
 
 
 def tls_secrets(settings: Settings) -> Sequence[tlsv3.Secret]:
-    """The files of the listener's certificate. Envoy reads them again after a rename in their directory, or a swap of
-    the symlink through which Kubernetes shows a Secret.
+    """Files of the listener's certificate. Envoy reads them again after a rename in their directory, or after the
+    symlink swap of a Kubernetes Secret.
     """
     tls = settings.listener.tls
     if tls is None:

@@ -1,5 +1,5 @@
-"""A regular expression for all names but those of a list. RE2 has no negation, and Envoy removes headers that match.
-So the list becomes a tree of letters, and the expression names each way to leave it.
+"""A regular expression for all names outside of a list. RE2 has no negation, and Envoy removes headers that match. So
+the list becomes a tree of letters, and the expression names each way to leave it.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterable
 
 _END = ""
-_ANY = "*"  # at the end of a name: whatever follows
+_ANY = "*"  # ends a name that stands for all names with this beginning
 
 _Tree = dict[str, "_Tree"]
 
 
 def others(names: Iterable[str]) -> str:
-    """Matches each text that is not one of `names`. A name that ends in `*` stands for all that begin like it."""
+    """Matches every text outside of `names`. A name that ends in `*` stands for all names with that beginning."""
     tree: _Tree = {}
     for name in names:
         node = tree
@@ -25,7 +25,7 @@ def others(names: Iterable[str]) -> str:
 
 
 def _outside(tree: _Tree) -> str | None:
-    """The texts that leave the tree from here; None where all of them are in it."""
+    """Expression of the texts that leave the tree from this node on; None if the tree has all of them."""
     if _ANY in tree:
         return None
     letters = {letter: child for letter, child in tree.items() if letter != _END}

@@ -1,8 +1,9 @@
-"""A private listener through which the processor itself asks: MCP servers for their lists and handshakes, and clouds
-whose requests Envoy signs, for guardrails.
+"""A private listener for the processor's own requests: lists and handshakes of MCP servers, and guardrail questions to
+clouds whose requests Envoy signs.
 
-The hop of a server is that of a provider, see `tries` and `upstream`; the route of profiles is in `public`. A question
-of a guardrail goes to the cluster of its provider, which signs it: it has nothing that a hop would take away.
+A server's hop is built like a provider's, see `tries` and `upstream`. The route of profiles is in `public`. A
+guardrail's question goes directly to its provider's cluster, which signs it: there are no client headers for a hop to
+remove.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from extproc.wire.transport import workers
 from extproc.wire.transport.workers import SIGNED
 
 LISTENER = "private"
-"""The private listener."""
-_LONGEST = 10.0  # seconds; guardrails wait 9 at most
+"""Name of the private listener."""
+_LONGEST = 10.0  # seconds of the longest request; guardrails wait at most 9
 
 
 def listener(settings: Settings, socket: str | None, places: Mapping[str, str]) -> Sequence[listenerv3.Listener]:
-    """The private listener: `/<server>` leads into the hop of that server, and `/signed/<provider>/` to that provider.
-    Its unix socket has the mode 0600.
+    """The private listener: `/<server>` leads to an MCP server's hop, `/signed/<provider>/` to a provider. Its unix
+    socket has mode 0600.
     """
     servers = {} if settings.mcp is None else settings.mcp.servers
     routes = [

@@ -27,7 +27,7 @@ CLUSTER = "extproc"
 
 _ANSWER = 10.0  # seconds
 MESSAGE_TIMEOUT = seconds(_ANSWER)
-"""Time limit for one answer of the processor; Envoy's default of 200 ms is less than a guardrail may take."""
+"""Time limit for an answer of the processor. A guardrail may take longer than Envoy's default of 200 ms."""
 
 _REQUEST_HEADERS = (
     ":method",
@@ -38,12 +38,14 @@ _REQUEST_HEADERS = (
     "x-request-id",
     "traceparent",
 )
-# response headers that the gateway reads, beside those that requests have too
+# Response headers that the gateway reads, in addition to `request` ones.
 _RESPONSE_HEADERS = (":status", "retry-after", "x-should-retry")
 
 
 def cluster(settings: Settings, socket: str | None = None) -> clusterv3.Cluster:
-    """The processor: a pipe for each worker unless the settings say host:port. `socket` takes the place of theirs."""
+    """Cluster of the processor: a unix socket for each worker, unless the settings have host:port. `socket` replaces
+    the settings' socket.
+    """
     addresses = [_pipe(path) for path in settings.processor.sockets(socket)]
     kind = clusterv3.ClusterDiscoveryType.STATIC
     if socket is None and settings.processor.address is not None:
@@ -54,13 +56,13 @@ def cluster(settings: Settings, socket: str | None = None) -> clusterv3.Cluster:
     if len(addresses) > 1:
         found.lb_policy = clusterv3.ClusterLbPolicy.LEAST_REQUEST
         found.health_checks = [_health_check()]
-        # With no worker healthy, all are tried: they may be busy, not gone.
+        # Without a healthy worker Envoy tries all of them: they may be busy, not gone.
         found.common_lb_config = clusterv3.ClusterCommonLbConfig(healthy_panic_threshold=typev3.Percent(value=1))
     return found
 
 
 def worker_clusters(settings: Settings, socket: str | None = None) -> list[clusterv3.Cluster]:
-    """A cluster for each of several workers, for the access logs of its own exchanges."""
+    """Clusters, one for each of several workers, for the access logs of its exchanges."""
     return [
         _cluster(settings, name, clusterv3.ClusterDiscoveryType.STATIC, _pipe(path))
         for name, path in zip(_worker_names(settings), settings.processor.sockets(socket), strict=False)
@@ -75,7 +77,7 @@ def _worker_names(settings: Settings) -> list[str]:
 def _cluster(
     settings: Settings, name: str, kind: clusterv3.ClusterDiscoveryType, *addresses: corev3.Address
 ) -> clusterv3.Cluster:
-    # Envoy's default of 16 MiB is memory that an answer takes when its client reads slowly.
+    # An answer takes this much memory when its client reads slowly; Envoy's default is 16 MiB.
     windows = corev3.Http2ProtocolOptions(initial_stream_window_size=settings.limits.answer_buffer)
     return clusterv3.Cluster(
         name=name,
@@ -93,7 +95,7 @@ def _pipe(path: str) -> corev3.Address:
 
 
 def _health_check() -> corev3.HealthCheck:
-    """Finds a worker that drains, hangs or is away within two seconds."""
+    """Health check that detects a draining, hanging or missing worker within two seconds."""
     return corev3.HealthCheck(
         timeout=seconds(1),
         interval=seconds(1),
@@ -106,8 +108,8 @@ def _health_check() -> corev3.HealthCheck:
 
 
 def discovered(settings: Settings) -> corev3.ConfigSource:
-    """Resources that the processor gives Envoy; of several workers the first does."""
-    # By default Envoy waits for up to 30 s before it asks a processor that was away again.
+    """Source of resources: the processor. The first of several workers serves them."""
+    # Envoy's default wait is up to 30 s before it asks a processor again after a failure.
     again = corev3.RetryPolicy(
         retry_back_off=corev3.BackoffStrategy(base_interval=seconds(0.1), max_interval=seconds(1))
     )
@@ -118,15 +120,15 @@ def discovered(settings: Settings) -> corev3.ConfigSource:
         grpc_services=[service],
         set_node_on_first_message_only=True,
     )
-    # Envoy waits for them however long it takes: it has nothing to serve before.
+    # No time limit: without these resources Envoy has nothing to serve.
     return corev3.ConfigSource(
         api_config_source=source, resource_api_version=corev3.ApiVersion.V3, initial_fetch_timeout=seconds(0)
     )
 
 
 def service(settings: Settings, attachment: str) -> corev3.GrpcService:
-    """The processor for an attachment. With several workers, a stream that has no answer yet goes to another one when
-    its worker ends: nothing is reserved before the first answer.
+    """The processor as an attachment's gRPC service. If a worker ends, Envoy moves its unanswered streams to another
+    worker: nothing is reserved before the first answer.
     """
     found = _service(CLUSTER)
     found.initial_metadata = [corev3.HeaderValue(key=contract.ATTACHMENT, value=attachment)]
@@ -138,7 +140,7 @@ def service(settings: Settings, attachment: str) -> corev3.GrpcService:
             num_retries=2,
             retry_on="connect-failure,refused-stream,reset",
             retry_host_predicate=[others],
-            # A worker that is away has the fewest requests, so three of four picks of two workers are it.
+            # A missing worker has the fewest requests, so Envoy picks it in three of four choices between two workers.
             host_selection_retry_max_attempts=50,
         )
     return found
@@ -149,8 +151,8 @@ def _service(cluster: str, again: corev3.RetryPolicy | None = None) -> corev3.Gr
 
 
 def processing_mode(*, response_headers: bool) -> extprocv3.ProcessingMode:
-    """The whole request before it is routed; of the answer at most the headers, until the processor asks for more. Any
-    other request mode loses or doubles bodies together with retries.
+    """Phases to process: the whole request before routing, and at most the answer's headers until the processor asks
+    for more. Other request modes lose or duplicate bodies together with retries.
     """
     send, skip = extprocv3.ProcessingModeHeaderSendMode.SEND, extprocv3.ProcessingModeHeaderSendMode.SKIP
     return extprocv3.ProcessingMode(
@@ -164,7 +166,7 @@ def processing_mode(*, response_headers: bool) -> extprocv3.ProcessingMode:
 
 
 def gateway_filter(settings: Settings, attachment: str) -> extprocv3.ExternalProcessor:
-    """The settings of the gateway's filter that both modes share."""
+    """Settings of the gateway's filter in both modes."""
     return extprocv3.ExternalProcessor(
         grpc_service=service(settings, attachment),
         failure_mode_allow=False,
@@ -177,9 +179,9 @@ def gateway_filter(settings: Settings, attachment: str) -> extprocv3.ExternalPro
 
 
 def gateway_headers(settings: Settings) -> extprocv3.HeaderForwardingRules:
-    """Headers that the gateway attachment reads: the fewer headers a message has, the less it costs."""
+    """Headers that the gateway attachment reads. Each header in a message costs time, so there are no others."""
     prefixes = dict.fromkeys((settings.attribution.prefix, contract.PREFIX, "x-ai-"))
-    if settings.budgets:  # their rates take the place of the provider's
+    if settings.budgets:  # the gateway's rates replace the provider's
         prefixes |= dict.fromkeys(rates())
     own = [
         name
@@ -191,7 +193,7 @@ def gateway_headers(settings: Settings) -> extprocv3.HeaderForwardingRules:
     if settings.mcp is not None:
         own += [":authority", "origin"]
         prefixes["mcp-"] = None
-    if settings.cache.rules:  # headers of the client that a provider gets are part of an answer's key
+    if settings.cache.rules:  # client headers sent to a provider are part of a cached answer's key
         own.append("cache-control")
         for name in (name for provider in settings.providers.values() for name in provider.passed):
             if name.endswith("*"):
@@ -223,8 +225,8 @@ def access_log(
     cluster: str = CLUSTER,
     buffer: int = 16384,
 ) -> accesslogv3.AccessLog:
-    """An entry for each request (that `only` lets pass), sent within a tenth of a second of its end, or with `buffer`
-    bytes of others.
+    """An access log with an entry for each request that `only` accepts. Entries are sent within a tenth of a second of
+    a request's end, or when `buffer` bytes wait.
     """
     config = HttpGrpcAccessLogConfig(
         common_config=CommonGrpcAccessLogConfig(
@@ -240,14 +242,14 @@ def access_log(
     return accesslogv3.AccessLog(name="envoy.access_loggers.http_grpc", filter=only, typed_config=pack(config))
 
 
-# Envoy drops what it would send to a stream whose connection is still being made, when 64 KiB wait there: and its first
-# message, which describes Envoy, is larger. So the next one must not follow before a tenth of a second. With one worker
-# the connection is that of the requests.
+# Envoy drops messages to a stream whose connection is still opening, once 64 KiB wait. Its first message, which
+# describes Envoy, is already larger. This buffer delays the second message by a tenth of a second. With one worker the
+# requests' connection is open already.
 _COLD = 1 << 20
 
 
 def try_logs(settings: Settings, name: str, *, response: Sequence[str]) -> list[accesslogv3.AccessLog]:
-    """An entry for each try, sent to the worker that has its exchange."""
+    """Access logs with an entry for each try, sent to the worker that has the exchange."""
     clusters = _worker_names(settings)
     if not clusters:
         return [access_log(name, response=response)]
@@ -258,7 +260,7 @@ def try_logs(settings: Settings, name: str, *, response: Sequence[str]) -> list[
 
 
 def end_logs(settings: Settings) -> list[accesslogv3.AccessLog]:
-    """An entry for each request whose end the gateway attachment does not see, sent to the worker that has it."""
+    """Access logs of requests whose end the gateway attachment does not see, sent to the exchange's worker."""
     unseen, clusters = _unseen_ends(), _worker_names(settings)
     if not clusters:
         return [_end_log(unseen)]
@@ -280,7 +282,7 @@ def _end_log(only: accesslogv3.AccessLogFilter, cluster: str = CLUSTER, buffer: 
 
 
 def _with_id_of(number: int) -> accesslogv3.AccessLogFilter:
-    """Requests whose id begins with the worker's mark. One without an id is the first worker's."""
+    """Matches requests whose id begins with the worker's mark. The first worker also gets requests without an id."""
     mark = routev3.HeaderMatcher(name=contract.ID, string_match=typed.begins(workers.mark(number)))
     own = accesslogv3.AccessLogFilter(header_filter=accesslogv3.HeaderFilter(header=mark))
     if number:
@@ -294,7 +296,7 @@ def _with_id_of(number: int) -> accesslogv3.AccessLogFilter:
 
 
 def _of_worker(number: int) -> accesslogv3.AccessLogFilter:
-    """Tries whose exchange's id begins with the worker's mark. One without an id is the first worker's."""
+    """Matches tries whose exchange id begins with the worker's mark. The first worker also gets tries without an id."""
     value = matcherv3.ValueMatcher(string_match=typed.begins(workers.mark(number)))
     matcher = matcherv3.MetadataMatcher(
         filter=contract.LOG_NAMESPACE, path=[matcherv3.MetadataMatcherPathSegment(key=contract.LOG_ID)], value=value
@@ -305,8 +307,8 @@ def _of_worker(number: int) -> accesslogv3.AccessLogFilter:
 
 
 def _unseen_ends() -> accesslogv3.AccessLogFilter:
-    """Requests whose end the gateway attachment does not see by itself. Entries of other requests cost Envoy and the
-    processor about 50 µs each, and hold nothing new.
+    """Matches requests whose end the gateway attachment does not see. Entries of other requests would cost Envoy and
+    the processor about 50 µs each, without new information.
     """
     left = typed.with_flags("DC", "DR")
     seen = "response.code_details == 'via_upstream' || response.code_details.startsWith('extproc_')"

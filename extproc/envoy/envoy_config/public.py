@@ -1,7 +1,7 @@
 """The public listener: the edge, the gateway attachment, and the route whose retries are the failover.
 
-The virtual host switches the gateway filter on, not the listener. So a request that Envoy refuses before routing (too
-many headers, a bad length) gets a shaped answer in place of a closed connection. Every route has a virtual host.
+The virtual host enables the gateway filter, not the listener. So a request that Envoy refuses before routing (too many
+headers, a bad length) gets an answer in the gateway's shape, not a closed connection. Every route has a virtual host.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from extproc.words import contract
 from extproc.words.errors import UNSUPPORTED_ENCODING
 
 NO_ORDER = "no-order"
-"""A cluster without endpoints, for requests that got no order from the processor. They are answered 503."""
+"""A cluster without endpoints, for requests without an order from the processor. Envoy answers them with 503."""
 
 ENVOY_PREFIX = "x-envoy-"
 
@@ -48,7 +48,7 @@ _MCP_HEADERS = (
     *("content-type", "accept", "authorization", "x-api-key", "last-event-id"),
     *("mcp-protocol-version", "mcp-session-id", "mcp-method", "mcp-name"),
 )
-"""Headers of web pages that call profiles."""
+"""Request headers of web pages that call MCP profiles."""
 ROUTES = "public"
 
 
@@ -68,8 +68,8 @@ def listener(settings: Settings, *, dynamic: bool = False) -> listenerv3.Listene
         name="public",
         address=typed.socket_address(door.address, door.port),
         per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
-        # Firewalls and address translators forget connections that are silent, some after four minutes. Models think
-        # for longer before their first byte.
+        # Keepalive: firewalls and address translators drop silent connections, some after four minutes. Models may
+        # think longer before their first byte.
         tcp_keepalive=corev3.TcpKeepalive(keepalive_probes=4, keepalive_time=60, keepalive_interval=15),
         filter_chains=typed.http_chain(made, tls),
     )
@@ -82,19 +82,19 @@ def no_order() -> clusterv3.Cluster:
 def _manager(settings: Settings) -> hcmv3.HttpConnectionManager:
     return hcmv3.HttpConnectionManager(
         stat_prefix="public",
-        # The client's address is the one of its connection, not the one in x-forwarded-for.
+        # The client's address is its connection's, not the one in x-forwarded-for.
         use_remote_address=True,
         normalize_path=True,
         merge_slashes=True,
-        # Official SDKs encode the slash of a model id; the processor refuses %2F everywhere but in /v1/models/{id}.
+        # Official SDKs encode the slash of a model id. The processor refuses %2F except in /v1/models/{id}.
         path_with_escaped_slashes_action=hcmv3.HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED,
         common_http_protocol_options=corev3.HttpProtocolOptions(
             idle_timeout=seconds(900),
             max_stream_duration=seconds(settings.limits.stream_duration),
-            # x_ai_team would pass for x-ai-team.
+            # Rejects x_ai_team, which some servers read as x-ai-team.
             headers_with_underscores_action=corev3.HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
         ),
-        # nginx forwards requests as HTTP/1.0 unless it is told otherwise, and may leave the host out.
+        # nginx forwards requests as HTTP/1.0 by default, and may omit the host.
         http_protocol_options=corev3.Http1ProtocolOptions(accept_http_10=True, default_host_for_http_10="gateway"),
         http2_protocol_options=corev3.Http2ProtocolOptions(
             max_concurrent_streams=100,
@@ -103,9 +103,10 @@ def _manager(settings: Settings) -> hcmv3.HttpConnectionManager:
             connection_keepalive=corev3.KeepaliveSettings(interval=seconds(60), timeout=seconds(20)),
         ),
         request_headers_timeout=seconds(10),
-        request_timeout=seconds(settings.limits.body_timeout),  # limit until the whole body is here
+        request_timeout=seconds(settings.limits.body_timeout),  # limit for the arrival of the whole body
         stream_idle_timeout=seconds(settings.limits.stream_idle),
-        stream_flush_timeout=seconds(settings.limits.stream_idle),  # for a client to read the rest
+        # Limit for a client that reads the rest of its answer.
+        stream_flush_timeout=seconds(settings.limits.stream_idle),
         server_header_transformation=hcmv3.HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
         always_set_request_id_in_response=True,
         early_header_mutation_extensions=[_forged_headers()],
@@ -115,7 +116,7 @@ def _manager(settings: Settings) -> hcmv3.HttpConnectionManager:
         http_filters=[
             _internal_headers(),
             _lua(),
-            # answers preflights
+            # answers preflight requests
             *(
                 [typed.http_filter("cors", Cors())]
                 if settings.listener.cors or (settings.mcp is not None and settings.mcp.origins)
@@ -131,18 +132,18 @@ def _manager(settings: Settings) -> hcmv3.HttpConnectionManager:
 
 
 def _forged() -> list[mutationv3.HeaderMutation]:
-    """Removes the headers that are internal to the gateway."""
+    """Removes the gateway's internal headers."""
     return [typed.remove(typed.begins(prefix)) for prefix in (contract.PREFIX, ENVOY_PREFIX)]
 
 
 def _forged_headers() -> corev3.TypedExtensionConfig:
-    """Strips forged headers before routing and before every filter, however the request ends."""
+    """Strips forged headers before routing and before every filter, also from requests that Envoy refuses."""
     config = EarlyHeaderMutation(mutations=_forged())
     return typed.extension("envoy.http.early_header_mutation.header_mutation", config)
 
 
 def _internal_headers() -> hcmv3.HttpFilter:
-    """First of the filters, so last to see the answer: nothing internal reaches the client."""
+    """The first filter sees answers last: it removes internal headers before they reach the client."""
     mutations = headermutationv3.Mutations(
         response_mutations=[typed.remove(typed.begins(contract.PREFIX)), typed.remove(typed.begins(ENVOY_PREFIX))]
     )
@@ -150,13 +151,13 @@ def _internal_headers() -> hcmv3.HttpFilter:
 
 
 def _lua() -> hcmv3.HttpFilter:
-    """Off, but for the one route of `_no_grpc`."""
+    """The Lua filter, disabled except on the route of `_no_grpc`."""
     return hcmv3.HttpFilter(name="envoy.filters.http.lua", typed_config=pack(luav3.Lua()), disabled=True)
 
 
 def _no_grpc() -> routev3.Route:
-    """Refuses gRPC, before any path is looked at. Envoy answers it with 200 and `grpc-status` whatever refuses it, so a
-    script writes the status and the body that other clients get.
+    """Refuses gRPC on every path. Envoy answers a refused gRPC request with 200 and `grpc-status`, so a script writes
+    the status and body of other clients' refusals.
     """
     kind = UNSUPPORTED_ENCODING
     message = "gRPC is not served: send content-type: application/json."
@@ -187,7 +188,7 @@ def _no_grpc() -> routev3.Route:
 
 
 def _compressed_bodies() -> Sequence[hcmv3.HttpFilter]:
-    """Request bodies in gzip or zstd reach the other filters as they were before; answers pass as they are."""
+    """Decompresses gzip and zstd request bodies for the other filters; answers pass unchanged."""
     off = decompressorv3.DecompressorCommonDirectionConfig(enabled=corev3.RuntimeFeatureFlag(default_value=False))
     libraries: Sequence[tuple[str, betterproto2.Message]] = (("gzip", Gzip()), ("zstd", Zstd()))
     return [
@@ -217,7 +218,9 @@ def _cors(cors: CORSSettings) -> CorsPolicy:
 
 
 def _preflights(name: str = "preflights", path: str = "/", cors: Mapping[str, Packed] | None = None) -> routev3.Route:
-    """The filter for cross-origin requests answers these, and looks for its settings on a route to a cluster only."""
+    """Route of preflight requests. The filter for cross-origin requests answers them, and finds its settings only on a
+    route to a cluster.
+    """
     asked = routev3.HeaderMatcher(name="access-control-request-method", present_match=True)
     return routev3.Route(
         name=name,
@@ -228,7 +231,7 @@ def _preflights(name: str = "preflights", path: str = "/", cors: Mapping[str, Pa
 
 
 def _origin(pattern: str) -> matcherv3.StringMatcher:
-    """Matches an origin: any, one, or one with a star for its subdomains."""
+    """Matches an origin: any, one, or one with a star for subdomains."""
     if pattern == "*":
         return typed.matches(".*")
     if "*" not in pattern:
@@ -237,7 +240,7 @@ def _origin(pattern: str) -> matcherv3.StringMatcher:
 
 
 def _body_limit(settings: Settings) -> hcmv3.HttpFilter:
-    """The 413. A buffer limit alone would answer it too late, and with retries lost."""
+    """The limit that answers 413. A buffer limit alone would answer later, and would disable retries."""
     limit = {"max_request_bytes": settings.limits.request_body}
     kind = "envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit"
     return typed.http_filter("body_size_limit", typed.untyped(kind, limit))
@@ -245,12 +248,12 @@ def _body_limit(settings: Settings) -> hcmv3.HttpFilter:
 
 def _gateway(settings: Settings) -> hcmv3.HttpFilter:
     config = processor.gateway_filter(settings, contract.GATEWAY)
-    # Each request brings its number of tries and its retry conditions, in x-envoy-* headers.
+    # Each request sets its number of tries and its retry conditions in x-envoy-* headers.
     config.mutation_rules = mutationv3.HeaderMutationRules(allow_envoy=True)
     config.request_attributes = identity.attributes(settings)
     config.metadata_options = identity.metadata(settings, receiving=[contract.ORDER_NAMESPACE])
-    # Off without a route, and every route turns it on. Envoy alone would answer a request too broken to have a route
-    # (400, 431), and close its connection before the processor could add anything to the answer.
+    # Disabled by default, and enabled by every route. A request too malformed for a route (400, 431) is answered by
+    # Envoy alone, because Envoy closes its connection before the processor could change the answer.
     gateway = typed.http_filter("ext_proc", config)
     gateway.disabled = True
     return gateway
@@ -280,7 +283,7 @@ def routes(settings: Settings) -> routev3.RouteConfiguration:
 
 
 def _profiles(settings: Settings) -> Sequence[routev3.Route]:
-    """The routes of the MCP gateway. Other methods than POST are answered by the processor, and need none."""
+    """Routes of the MCP gateway. The processor answers methods other than POST, without a route."""
     if settings.mcp is None:
         return []
     cors = {}
@@ -289,9 +292,9 @@ def _profiles(settings: Settings) -> Sequence[routev3.Route]:
         cors["envoy.filters.http.cors"] = pack(_cors(asking))
     action = routev3.RouteAction(
         inline_cluster_specifier_plugin=_order(),
-        timeout=seconds(0),  # an answer may stream for hours
+        timeout=seconds(0),  # no limit: an answer may stream for hours
         idle_timeout=seconds(_client_idle_timeout(settings)),
-        # A call of a tool is not repeated, unless its connection failed: the processor raises the number.
+        # A tool call is repeated only if its connection failed; the processor then raises the number of retries.
         retry_policy=routev3.RetryPolicy(
             num_retries=0,
             retry_back_off=routev3.RetryPolicyRetryBackOff(base_interval=seconds(0.005), max_interval=seconds(0.005)),
@@ -304,14 +307,14 @@ def _profiles(settings: Settings) -> Sequence[routev3.Route]:
 
 
 def _models(settings: Settings) -> Sequence[routev3.Route]:
-    """The routes of everything that clients may call. Paths have all but their method in common."""
+    """Routes of all paths for clients. They differ only in their method."""
     action = routev3.RouteAction(
         inline_cluster_specifier_plugin=_order(),
-        timeout=seconds(0),  # an answer may stream for hours
+        timeout=seconds(0),  # no limit: an answer may stream for hours
         idle_timeout=seconds(_client_idle_timeout(settings)),
         retry_policy=routev3.RetryPolicy(
-            num_retries=0,  # the processor raises it
-            # No API of a model answers in HTML, with a redirect or with a status above 599: they come from some proxy.
+            num_retries=0,  # the processor raises it for each request
+            # Signs of a proxy's answer: HTML, a redirect, or a status above 599. No model API answers so.
             retriable_headers=[
                 routev3.HeaderMatcher(name="content-type", string_match=typed.begins("text/html")),
                 routev3.HeaderMatcher(
@@ -319,8 +322,8 @@ def _models(settings: Settings) -> Sequence[routev3.Route]:
                     string_match=typed.matches("[^245].*"),
                 ),
             ],
-            refresh_cluster_on_retry=True,  # makes a retry go to the next target instead of the first
-            # The next target is tried at once. Before a further try at the same one the attempt attachment waits.
+            refresh_cluster_on_retry=True,  # makes a retry use the next target instead of the first
+            # Envoy retries at once. Before another try at the same target, the attempt attachment waits.
             retry_back_off=routev3.RetryPolicyRetryBackOff(base_interval=seconds(0.001), max_interval=seconds(0.001)),
         ),
     )
@@ -340,7 +343,9 @@ def _asked(method: str) -> routev3.HeaderMatcher:
 
 
 def _order() -> routev3.ClusterSpecifierPlugin:
-    """The processor gives the order per request. The configured one only serves a request without an order."""
+    """Order of the tries' clusters: the processor sets it for each request. This default is for requests without an
+    order.
+    """
     group = {"name": "none", "clusters": [{"cluster_name": NO_ORDER, "weight": 1}]}
     config = {"override_metadata_namespace": contract.ORDER_NAMESPACE, "priority_groups": [group]}
     kind = "envoy.extensions.router.cluster_specifiers.priority_group.v3.PriorityGroupClusterSpecifier"
@@ -349,9 +354,9 @@ def _order() -> routev3.ClusterSpecifierPlugin:
 
 
 def _client_idle_timeout(settings: Settings) -> float:
-    """Longest silence between the gateway and a client: the time that all tries of the longest chain may take to begin.
+    """Longest silence between the gateway and a client: the time in which all tries of the longest chain must begin.
 
-    Each try watches its own provider's silence, and reports it when it ends; this limit must not come first.
+    Each try has a limit for its provider's silence, and reports it. That limit must be reached before this one.
     """
     slowest = max(provider.timeout for provider in settings.hops.values())
     retries = [virtual.retry for virtual in settings.virtual_models.values()]

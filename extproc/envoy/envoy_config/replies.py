@@ -1,7 +1,7 @@
-"""Envoy's own answers (404, 413, 503, 504 …) in OpenAI's shape, and JSON-RPC for MCP, with the gateway's fixed codes.
+"""Envoy's own answers (404, 413, 503, 504 …) in OpenAI's shape, or JSON-RPC for MCP, with the gateway's fixed codes.
 
-The first mapper that matches wins. Envoy's own reason (RESPONSE_CODE_DETAILS) chooses the mapper and is never shown.
-Where the gateway attachment has seen the request, it turns such an answer into the shape of the client's API.
+The first mapper that matches wins. Envoy's own reason (RESPONSE_CODE_DETAILS) chooses the mapper and is never shown. If
+the gateway attachment has seen the request, it rewrites the answer in the shape of the client's API.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ ORIGIN = "x-ai-error-origin"
 INTERNAL_ERROR = Kind(500, "api_error", "internal_error")
 
 NO_CREDENTIAL = "response.code_details == 'failed_to_inject_credential'"  # the injector has no secret
-NOT_READ = "request_overall_timeout"  # the request was not passed on in time
-# UNAVAILABLE: no connection to the processor. Or its connection broke in the middle of an exchange.
+NOT_READ = "request_overall_timeout"  # Envoy could not read the whole request in time
+# UNAVAILABLE (14): no connection to the processor. 13: its connection broke in the middle of an exchange.
 _AWAY = "response.code_details.matches('^ext_proc_error_gRPC_error_(14|13.*connection_termination)')"
 _AGAIN = "Try again; if it persists, give the operator of this gateway the x-request-id of this answer."
 
@@ -47,12 +47,12 @@ _OF_SERVERS = {
     NO_PROVIDER_AVAILABLE: (MCP_SERVER_UNAVAILABLE, "No server can answer now: try again in a moment."),
     PROVIDER_TIMEOUT: (MCP_SERVER_TIMEOUT, "The server did not answer in time; try again later."),
 }
-"""The words for the same failures of MCP servers."""
+"""Codes and messages of the same failures of MCP servers."""
 
 
 def public(request_body: int, *, mcp: bool = False) -> hcmv3.LocalReplyConfig:
-    """Answers of the public listener: requests that never reached a provider, or took too long there. With `mcp` those
-    to clients of MCP speak JSON-RPC, without an id: Envoy has not read the message.
+    """Replies of the public listener, for requests that never reached a provider or took too long there. With `mcp`,
+    replies to MCP clients are JSON-RPC without an id, because Envoy has not read the message.
     """
     too_large = f"The body is larger than {show_size(request_body)}: send less."
     timeout = "No provider answered in time: try again, ask for less, or stream the answer."
@@ -84,7 +84,7 @@ def public(request_body: int, *, mcp: bool = False) -> hcmv3.LocalReplyConfig:
 
 
 def hop(provider: str, most: int, *, tokens: bool = False) -> hcmv3.LocalReplyConfig:
-    """Answers of a try, in place of a provider's. `contract.HOP` has the reason; `most` is `max_requests`."""
+    """Replies of a try, in a provider's place. `contract.HOP` has the reason; `most` is `max_requests`."""
     down = f"Provider {provider} cannot be reached: try again, or use another model."
     busy = f"Provider {provider} has {most} requests in flight, its max_requests: try again in a moment."
     nameless = (
@@ -112,7 +112,7 @@ def hop(provider: str, most: int, *, tokens: bool = False) -> hcmv3.LocalReplyCo
 
 
 def _own_refusals() -> hcmv3.ResponseMapper:
-    """The processor's own refusals stay as it wrote them."""
+    """Keeps the processor's own refusals unchanged."""
     body = corev3.SubstitutionFormatString(text_format_source=corev3.DataSource(inline_string="%LOCAL_REPLY_BODY%"))
     return hcmv3.ResponseMapper(filter=cel("response.code_details.startsWith('extproc_')"), body_format_override=body)
 

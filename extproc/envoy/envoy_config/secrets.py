@@ -1,6 +1,6 @@
-"""Providers' secrets for Envoy before there is a processor: one file each, which Envoy watches. They stand nowhere
-else, least of all in the bootstrap. While a processor runs, `extproc.upstream.credentials.rotation` keeps the files up
-to date.
+"""Providers' secrets for Envoy before a processor runs: one file for each, which Envoy watches. Secrets are in no other
+place, above all not in the bootstrap. While a processor runs, `extproc.upstream.credentials.rotation` keeps the files
+up to date.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ __all__ = ("secret_file", "secret_name", "write_secrets")
 
 
 def write_secrets(settings: Settings, directory: str | Path) -> list[str]:
-    """Write a file for each provider with an api_key or credentials; returns those whose key cannot be read.
-
-    Their files are written too, with an empty secret: without the file Envoy does not start, without the resource in it
-    Envoy keeps the old key; an empty one makes the try answer for itself. A provider that needs tokens begins with an
-    empty secret too; a file that a processor wrote stays. Call it again to rotate or revoke keys: Envoy notices a
+    """Write a file for each provider with an api_key or credentials. Returns providers whose key cannot be read. Their
+    files have an empty secret: without the file Envoy would not start, and without the resource in it Envoy would keep
+    the old key. An empty secret makes the try answer by itself. A provider with tokens also begins with an empty
+    secret, unless a processor wrote its file before. Call this function again to rotate or revoke keys: Envoy notices a
     rename into a watched directory.
     """
     place = private_directory(directory)

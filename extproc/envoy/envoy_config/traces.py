@@ -1,7 +1,7 @@
 """Traces: spans of requests and of tries, which Envoy sends to an OpenTelemetry collector.
 
-Envoy takes part in W3C trace context: it reads `traceparent` of clients, and providers get it. The attributes of a
-request's model are in a span of the processor's own, `operate/telemetry/spans.py`.
+Envoy takes part in W3C trace context: it reads `traceparent` of clients, and providers get it. Attributes of the model
+are in a span of the processor, `operate/telemetry/spans.py`.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _CLUSTER = "otlp"
 
 def of_requests(settings: Settings) -> hcmv3.HttpConnectionManagerTracing | None:
     """Spans of the public listener."""
-    # Envoy's own http.url has the query, where some clients send their key.
+    # Envoy's http.url is left out: it has the query, in which some clients send their key.
     return _tracing(settings, [tracingv3.CustomTag(tag="http.url", value="%PATH(NQ:PATH)%")])
 
 
 def of_tries(settings: Settings, provider: str) -> hcmv3.HttpConnectionManagerTracing | None:
-    """Spans of the tries at a provider, below those of their requests."""
+    """Spans of the tries at a provider, below their requests' spans."""
     literal = tracingv3.CustomTagLiteral(value=provider)
     return _tracing(settings, [tracingv3.CustomTag(tag="extproc.provider", literal=literal)])
 
 
 def clusters(settings: Settings, ca_file: str) -> list[clusterv3.Cluster]:
-    """The collector."""
+    """Cluster of the collector."""
     traces = settings.telemetry.traces
     if traces is None:
         return []
@@ -57,14 +57,14 @@ def _tracing(settings: Settings, tags: list[tracingv3.CustomTag]) -> hcmv3.HttpC
     )
     return hcmv3.HttpConnectionManagerTracing(
         provider=tracev3.TracingHttp(name="envoy.tracers.opentelemetry", typed_config=pack(exporter)),
-        random_sampling=typev3.Percent(value=100),  # a lower one would also drop traces that their callers record
+        random_sampling=typev3.Percent(value=100),  # a lower value would also drop traces that their callers record
         client_sampling=typev3.Percent(value=0),  # only traceparent decides, not x-client-trace-id
         custom_tags=tags,
     )
 
 
 def _sampler(parts: int) -> corev3.TypedExtensionConfig:
-    """The decision of the caller, or so many parts of a million of the traces that begin here."""
+    """Sampler: the caller's decision, or a share of the traces that begin here, in parts per million."""
     share = typev3.FractionalPercent(numerator=parts, denominator=typev3.FractionalPercentDenominatorType.MILLION)
     ours = corev3.TypedExtensionConfig(
         name="envoy.tracers.opentelemetry.samplers.trace_id_ratio_based",

@@ -1,15 +1,15 @@
-"""A try: the internal listener in front of each provider, and the cluster that leads into it.
+"""A try: the internal listener in front of each provider, and the cluster that leads to it.
 
-Every try starts clean: it sees the request as the gateway attachment left it, gives it this provider's host, path and
-key, and removes everything that no provider may see. Envoy's own refusals (full circuit breaker, ejected host) come out
-of it as ordinary answers that the public route fails over.
+Every try starts from the request that the gateway attachment forwarded. It sets this provider's host, path and key, and
+removes every header that no provider may see. Envoy's own refusals in it (full circuit breaker, ejected host) are
+ordinary answers, so the public route fails over.
 
 The access log `try-<provider>` has, for each try: metadata `contract.LOG_NAMESPACE` (id, attempt, targets), response
 code and flags, upstream timings, bytes, and the response headers retry-after, content-type, x-request-id and
 `contract.HOP`.
 
-A failure inside the hop carries its reason in the name of an internal header, because retry conditions of a request
-match only names. The internal listener sends every try through the attempt attachment, or only the later ones: the
+A failure inside the hop has its reason in the name of an internal header, because a request's retry conditions match
+only header names. The internal listener sends every try through the attempt attachment, or only the later ones: the
 gateway attachment has already written the first try. See docs/envoy.md for the reasons for the hop.
 """
 
@@ -50,13 +50,13 @@ from extproc.tools.mcp.settings import HOP as MCP_HOP
 from extproc.upstream.providers import Credential, ProviderSettings
 from extproc.words import contract
 
-# Headers of a request that every provider gets: those of HTTP itself, and of the body.
+# Request headers that every provider gets: those of HTTP and of the body.
 _PLAIN_HEADERS = (":*", "host", "content-type", "content-length", "transfer-encoding", "accept")
-USER_AGENT = "llm-extproc"  # some providers refuse requests without one; the client's stays here
+USER_AGENT = "llm-extproc"  # some providers require one; the client's is not forwarded
 
 
 def provider_cluster(place: str) -> str:
-    """The cluster of the provider itself, behind the hop."""
+    """Cluster of the provider, behind the hop."""
     return f"provider-{stem(place)}"
 
 
@@ -72,7 +72,7 @@ def listener(settings: Settings, name: str, secrets_dir: str, place: str) -> lis
 
 
 def hop_cluster(settings: Settings, hop: str) -> clusterv3.Cluster:
-    # HTTP/1: with HTTP/2 one client that reads slowly holds up all others in the same connection's window.
+    # HTTP/1, because in an HTTP/2 connection one slow client blocks all others by its window.
     http1 = upstreamhttpv3.HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=corev3.Http1ProtocolOptions())
     options = upstreamhttpv3.HttpProtocolOptions(
         common_http_protocol_options=corev3.HttpProtocolOptions(idle_timeout=seconds(60)),
@@ -97,7 +97,7 @@ def hop_cluster(settings: Settings, hop: str) -> clusterv3.Cluster:
 
 
 def host_header(url: SplitResult) -> str:
-    """`host`, or `host:port` where the port is not the scheme's own."""
+    """Value of the host header: `host`, or `host:port` for a port other than the scheme's default."""
     host = url.hostname or ""
     host = f"[{host}]" if ":" in host else host
     usual = url.port is None or url.port == {"http": 80, "https": 443}[url.scheme]
@@ -119,16 +119,18 @@ def _manager(
     filters.append(typed.http_filter("router", Router(suppress_envoy_headers=True)))
     return hcmv3.HttpConnectionManager(
         stat_prefix=hop,
-        max_request_headers_kb=96,  # the public listener's 60, and the additions of the gateway attachment
+        max_request_headers_kb=96,  # the public listener's 60, plus the gateway attachment's headers
         generate_request_id=False,
         skip_xff_append=True,
-        # The :scheme on HTTP/2 is the provider's, not the one of the plain connection between the listeners.
+        # On HTTP/2 :scheme is the provider's, not the plain connection's between the listeners.
         scheme_header_transformation=corev3.SchemeHeaderTransformation(match_upstream=True),
         server_header_transformation=hcmv3.HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
         stream_idle_timeout=seconds(_answer_idle_timeout(settings, provider)),
-        # A provider that does not read a large request: the route's timeout begins when all of it was passed on.
+        # Limit for a provider that does not read a large request: the route's timeout begins only after the whole
+        # request.
         request_timeout=seconds(provider.timeout),
-        delayed_close_timeout=seconds(0.001),  # short, or a provider's reset reaches the client a second late
+        # Short, because it delays a provider's reset for the client, one second by default.
+        delayed_close_timeout=seconds(0.001),
         local_reply_config=replies.hop(name, provider.max_requests, tokens=provider.credentials is not None),
         access_log=processor.try_logs(
             settings, hop, response=["retry-after", "content-type", "x-request-id", contract.HOP]
@@ -140,7 +142,7 @@ def _manager(
 
 
 def _bound() -> hcmv3.HttpFilter:
-    """Bounds the results of MCP servers that pass unread, see `tools/mcp/bound.lua`."""
+    """Bounds events of MCP servers' results that pass unread, see `tools/mcp/bound.lua`."""
     from extproc.tools.mcp.forward import bound_script  # noqa: PLC0415 - most gateways serve models alone
 
     lua = luav3.Lua(default_source_code=corev3.DataSource(inline_string=bound_script()))
@@ -148,12 +150,12 @@ def _bound() -> hcmv3.HttpFilter:
 
 
 def _answer_idle_timeout(settings: Settings, provider: ProviderSettings) -> float:
-    """Longest silence in the middle of an answer. Before it begins, `timeout` of the provider decides alone."""
+    """Longest silence in the middle of an answer. Before the answer begins, only the provider's `timeout` counts."""
     return max(settings.limits.stream_idle, provider.timeout + 10)
 
 
 def _log_metadata() -> hcmv3.HttpFilter:
-    """Facts of a try for its access log entry: the headers themselves are removed before they could be logged."""
+    """Facts of a try for its access log entry. The headers with them are removed before Envoy logs."""
 
     def rule(
         header: str, key: str, kind: headertometadatav3.ConfigValueType = headertometadatav3.ConfigValueType.STRING
@@ -171,7 +173,7 @@ def _log_metadata() -> hcmv3.HttpFilter:
 
 
 def _attempt(settings: Settings) -> hcmv3.HttpFilter:
-    """The attempt attachment. It is off on the last route, for tries without changes."""
+    """The attempt attachment. It is disabled on the last route, for tries without changes."""
     config = extprocv3.ExternalProcessor(
         grpc_service=processor.service(settings, contract.ATTEMPT),
         failure_mode_allow=False,
@@ -185,25 +187,25 @@ def _attempt(settings: Settings) -> hcmv3.HttpFilter:
 
 
 def _provider_headers(settings: Settings, provider: ProviderSettings) -> hcmv3.HttpFilter:
-    """Removes every header that is not on the list of the provider's kind or of its settings. The headers of the
-    gateway and of Envoy must go before the router of this hop reads them: it would retry as well.
+    """Removes every header outside the lists of the provider's kind and settings. Headers of the gateway and Envoy must
+    be removed before this hop's router reads them, because it would retry, too.
     """
     labels, credentials = settings.attribution.prefix, credential_headers(settings.auth)
     kept = () if settings.attribution.strip else (f"{labels}*",)
     allowed = {*_PLAIN_HEADERS, *provider.passed, *kept} - {*credentials}
     mutations = [typed.remove(typed.matches(others(sorted(allowed))))]
-    if any(name.endswith("*") for name in provider.passed):  # such a beginning may match secret names
+    if any(name.endswith("*") for name in provider.passed):  # such a pattern may match names of secret headers
         secret = (contract.PREFIX, ENVOY_PREFIX, "x-forwarded-", *([labels] if settings.attribution.strip else []))
         mutations += [typed.remove(typed.begins(prefix)) for prefix in dict.fromkeys(secret)]
         mutations += [mutationv3.HeaderMutation(remove=name) for name in credentials]
-    # Answers that the gateway reads must not be compressed.
+    # The gateway reads answers, so they must not be compressed.
     added = {"accept-encoding": "identity", "user-agent": USER_AGENT}
     added |= {**provider.provider.headers, **provider.headers}
     if "user-agent" in allowed and "user-agent" not in provider.headers:
         del added["user-agent"]
     mutations += [mutationv3.HeaderMutation(append=typed.set_header(name, value)) for name, value in added.items()]
     parameters = [_set_parameter(name, value) for name, value in provider.query.items()]
-    # The gateway attachment leaves the parameters that any target of the request may get.
+    # Removes other providers' parameters: the gateway attachment keeps those of every target of the request.
     known = {name for entry in settings.providers.values() for name in entry.provider.client_query}
     others_query = sorted(known - {*provider.provider.client_query, *provider.query})
     parameters += [corev3.KeyValueMutation(remove=name) for name in others_query]
@@ -212,14 +214,16 @@ def _provider_headers(settings: Settings, provider: ProviderSettings) -> hcmv3.H
 
 
 def _set_parameter(name: str, value: str) -> corev3.KeyValueMutation:
-    """Sets a parameter of the query, in place of the client's."""
+    """Sets a query parameter, replacing the client's."""
     action = corev3.KeyValueAppendKeyValueAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
     pair = corev3.KeyValuePair(key=name, value=Value(string_value=value))
     return corev3.KeyValueMutation(append=corev3.KeyValueAppend(record=pair, action=action))
 
 
 def _credential(stem: str, credential: Credential, secrets_dir: str) -> hcmv3.HttpFilter:
-    """The provider's secret, from a file that Envoy watches. Without it the hop answers itself and sends nothing on."""
+    """The provider's secret, from a file that Envoy watches. Without a secret the hop answers itself and forwards no
+    request.
+    """
     watched = corev3.PathConfigSource(
         path=secret_file(secrets_dir, stem), watched_directory=corev3.WatchedDirectory(path=secrets_dir)
     )
@@ -230,7 +234,7 @@ def _credential(stem: str, credential: Credential, secrets_dir: str) -> hcmv3.Ht
         header_value_prefix=credential.prefix,
     )
     config = CredentialInjector(
-        overwrite=True,  # false would let a client's own header through
+        overwrite=True,  # false would keep a client's own header
         credential=typed.extension("envoy.http.injected_credentials.generic", generic),
     )
     return typed.http_filter("credential_injector", config)
@@ -281,6 +285,6 @@ def _action(settings: Settings, provider: ProviderSettings, place: str) -> route
         regex_rewrite=None if path == "/v1" and not provider.one_path else rewrite,
         timeout=seconds(0),
         idle_timeout=seconds(_answer_idle_timeout(settings, provider)),
-        # No retries here: only the time until an answer begins.
+        # No retries in the hop, only a time limit for the beginning of an answer.
         retry_policy=routev3.RetryPolicy(num_retries=0, per_try_timeout=seconds(provider.timeout)),
     )

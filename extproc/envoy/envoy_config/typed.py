@@ -1,4 +1,4 @@
-"""Envoy's messages as values: packing an extension into Any, durations, addresses, buffers."""
+"""Envoy's messages as values: extensions packed into Any, durations, addresses, buffers."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from envoy_data_plane.google.protobuf import Any, Struct
 from envoy_data_plane.message_pool import default_message_pool
 
 CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
-"""The system's certificate authorities, at their path on Debian and its relatives."""
+"""File of the system's certificate authorities, on Debian and related systems."""
 
 UNLIMITED = 1_000_000
-"""A limit for circuit breakers that must never refuse: Envoy's default is 1,024."""
+"""Limit of circuit breakers that must never refuse; Envoy's default is 1,024."""
 
 _SIZES = (64 << 10, 1 << 20)
-"""Bytes of small and of middle requests."""
+"""Bytes of small and of medium requests."""
 _NOT_COMPRESSED = routev3.HeaderMatcher(name="content-encoding", present_match=True, invert_match=True)
 
 
 @dataclass(eq=False, repr=False)
 class TypedStruct(betterproto2.Message):
-    """xds.type.v3.TypedStruct: an extension by name, for those that envoy_data_plane does not have."""
+    """xds.type.v3.TypedStruct: an extension by name, for extensions missing in envoy_data_plane."""
 
     type_url: str = betterproto2.field(1, betterproto2.TYPE_STRING)
     value: Struct | None = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)  # noqa: RUF009
 
 
-# Resolving a class's annotations anew for each of its messages took half of the time of `to_json`.
+# A cache, because resolving a class's annotations for each message took half of `to_json`'s time.
 _hints: Json = cache(vars(betterproto2.Message)["_type_hints"].__func__)
 setattr(betterproto2.Message, "_type_hints", classmethod(_hints))  # noqa: B010
 
@@ -55,10 +55,12 @@ default_message_pool.register_message("xds.type.v3", "TypedStruct", TypedStruct)
 
 
 class _Packed(Any):
-    """A message in Any without its bytes. To write them, and to read them for JSON again, took half of `to_json`."""
+    """A message in Any without its bytes. Writing the bytes, and reading them again for JSON, took half of `to_json`'s
+    time.
+    """
 
     def hold(self, message: betterproto2.Message) -> None:
-        self.__dict__["_held"] = message  # not a field of Any
+        self.__dict__["_held"] = message  # an attribute, not a field of Any
 
     def __bytes__(self) -> bytes:
         return bytes(Any(type_url=self.type_url, value=bytes(self.__dict__["_held"])))
@@ -68,7 +70,7 @@ class _Packed(Any):
 
 
 def pack(message: betterproto2.Message) -> Any:
-    """`message` in Any, for `to_json` and for bytes of a whole message."""
+    """`message` in Any, for `to_json` and for the bytes of an outer message."""
     packed = _Packed(type_url=default_message_pool.type_to_url[type(message)])
     packed.hold(message)
     return packed
@@ -83,7 +85,7 @@ def http_filter(name: str, message: betterproto2.Message) -> hcmv3.HttpFilter:
 
 
 def untyped(kind: str, value: Mapping[str, Json]) -> TypedStruct:
-    """The message `kind` of Envoy, which envoy_data_plane does not know."""
+    """The message `kind` of Envoy, for types missing in envoy_data_plane."""
     return TypedStruct(type_url=f"type.googleapis.com/{kind}", value=Struct.from_dict(dict(value)))
 
 
@@ -96,24 +98,24 @@ def file(path: str) -> corev3.DataSource:
 
 
 def set_header(name: str, value: str) -> corev3.HeaderValueOption:
-    """A header that replaces any earlier one. `%` would begin one of Envoy's format commands."""
+    """A header that replaces earlier values. `%` is escaped, because it begins a format command of Envoy."""
     header = corev3.HeaderValue(key=name, value=value.replace("%", "%%"))
     action = corev3.HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
     return corev3.HeaderValueOption(header=header, append_action=action)
 
 
 def exact(text: str) -> matcherv3.StringMatcher:
-    """Matches one text."""
+    """Matches exactly one text."""
     return matcherv3.StringMatcher(exact=text)
 
 
 def begins(text: str) -> matcherv3.StringMatcher:
-    """Matches every text that begins with this one."""
+    """Matches every text with this beginning."""
     return matcherv3.StringMatcher(prefix=text)
 
 
 def matches(regex: str) -> matcherv3.StringMatcher:
-    """Matches every text that fits the whole expression of RE2."""
+    """Matches every text that an RE2 expression matches in full."""
     return matcherv3.StringMatcher(safe_regex=matcherv3.RegexMatcher(regex=regex))
 
 
@@ -127,7 +129,7 @@ def socket_address(host: str, port: int) -> corev3.Address:
 
 
 def endpoints(cluster: str, *addresses: corev3.Address, hostname: str = "") -> endpointv3.ClusterLoadAssignment:
-    """A cluster's endpoints, all alike."""
+    """Endpoints of a cluster, with equal weights."""
     found = [
         endpointv3.LbEndpoint(endpoint=endpointv3.Endpoint(address=address, hostname=hostname)) for address in addresses
     ]
@@ -151,13 +153,13 @@ def is_ip(host: str) -> bool:
 def http_chain(
     manager: hcmv3.HttpConnectionManager, transport_socket: corev3.TransportSocket | None = None
 ) -> list[listenerv3.FilterChain]:
-    """The filters of a listener for HTTP."""
+    """Filters of an HTTP listener."""
     http = listenerv3.Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(manager))
     return [listenerv3.FilterChain(filters=[http], transport_socket=transport_socket)]
 
 
 def http2(options: corev3.Http2ProtocolOptions) -> dict[str, Any]:
-    """The options of a cluster that speaks HTTP/2, without TLS."""
+    """Options of a cluster with HTTP/2 without TLS."""
     config = upstreamhttpv3.HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=options)
     return protocol_options(upstreamhttpv3.HttpProtocolOptions(explicit_http_config=config))
 
@@ -170,15 +172,15 @@ def protocol_options(options: upstreamhttpv3.HttpProtocolOptions) -> dict[str, A
 def cluster_at(
     name: str, url: SplitResult, ca_file: str, *, timeout: float, port: int | None = None
 ) -> clusterv3.Cluster:
-    """A cluster of the host of `url`, with TLS where its scheme is https. `timeout` is for connections, in seconds,
-    `port` for an address without one; None: the scheme's own.
+    """A cluster of the host of `url`, with TLS for https. `timeout` is for connecting, in seconds. `port` is for a URL
+    without a port; None: the scheme's default.
     """
     host, secure = url.hostname or "", url.scheme == "https"
     address = socket_address(host, url.port or port or (443 if secure else 80))
     return clusterv3.Cluster(
         name=name,
         type=discovery(host),
-        # AUTO would prefer IPv6 even without a route for it.
+        # Not AUTO, which would prefer IPv6 even without a route for it.
         dns_lookup_family=clusterv3.ClusterDnsLookupFamily.V4_PREFERRED,
         connect_timeout=seconds(timeout),
         load_assignment=endpoints(name, address, hostname=host),
@@ -187,9 +189,9 @@ def cluster_at(
 
 
 def tls_to(host: str, ca_file: str) -> corev3.TransportSocket:
-    """TLS to `host`, which must show a certificate for that name of one of the authorities in `ca_file`."""
+    """TLS to `host`. Its certificate must have that name, from an authority in `ca_file`."""
     validation = tlsv3.CertificateValidationContext(trusted_ca=file(ca_file))
-    if is_ip(host):  # SNI takes names, not addresses
+    if is_ip(host):  # SNI allows names, not addresses
         address = tlsv3.SubjectAltNameMatcher(
             san_type=tlsv3.SubjectAltNameMatcherSanType.IP_ADDRESS, matcher=exact(host)
         )
@@ -210,17 +212,17 @@ def breakers(requests: int = UNLIMITED, connections: int = UNLIMITED) -> cluster
 
 
 def buffer_bytes(body: int) -> int:
-    """Buffer limit of a request that Envoy holds for the processor and for retries: a body, and the additions of guards
-    and translation. By default it refuses bodies above a connection's limit, and forgets how to retry them.
+    """Buffer limit of a request that Envoy holds for the processor and for retries: its body, and additions of
+    guardrails and translation. By default Envoy refuses bodies above a connection's limit, and cannot retry them.
     """
     return 2 * body + (1 << 20)
 
 
 def by_size(route: routev3.Route, most: int) -> list[routev3.Route]:
-    """The route for requests of up to `most` bytes, behind ones for smaller requests, with smaller buffers.
+    """Routes for requests of up to `most` bytes: first those for smaller requests, with smaller buffers.
 
-    Envoy has one limit for the body of a request and for what it holds of an answer whose headers the processor has not
-    seen yet. With the limit of the largest requests, a fast answer took 42 MB of Envoy while the processor was busy.
+    Envoy has one limit for a request's body and for an answer held until the processor has seen its headers. With the
+    limit of the largest requests, a fast answer took 42 MB of Envoy's memory while the processor was busy.
     """
     assert route.match is not None
     routes = []
@@ -233,7 +235,7 @@ def by_size(route: routev3.Route, most: int) -> list[routev3.Route]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """A YAML writer that quotes y and n: Envoy reads them as booleans, PyYAML writes them without quotes."""
+    """A YAML writer that quotes y and n. Envoy reads them as booleans, and PyYAML writes them without quotes."""
 
     def ignore_aliases(self, _data: Json) -> bool:
         return True
@@ -248,13 +250,13 @@ _Dumper.add_representer(str, _text)
 
 
 def to_json(message: betterproto2.Message) -> dict[str, Json]:
-    """JSON with the field names of Envoy's documentation; betterproto2's own casing would write consecutive_5_xx."""
+    """JSON with the field names of Envoy's documentation; betterproto2's casing would write consecutive_5_xx."""
     tree: dict[str, Json] = _integers(message.to_dict(casing=str))  # type: ignore[arg-type]
     return tree
 
 
 def _integers(value: Json) -> Json:
-    """Numbers in a Struct are doubles; people write 1 and not 1.0."""
+    """Whole numbers of a Struct, which are doubles, as integers: people write 1, not 1.0."""
     if isinstance(value, dict):
         return {key: _integers(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -267,12 +269,12 @@ def to_yaml(tree: Json) -> str:
 
 
 def cel(expression: str) -> accesslogv3.AccessLogFilter:
-    """Requests for which a CEL expression over Envoy's attributes is true."""
+    """Matches requests by a CEL expression over Envoy's attributes."""
     name = "envoy.access_loggers.extension_filters.cel"
     typed = pack(ExpressionFilter(expression=expression))
     return accesslogv3.AccessLogFilter(extension_filter=accesslogv3.ExtensionFilter(name=name, typed_config=typed))
 
 
 def with_flags(*names: str) -> accesslogv3.AccessLogFilter:
-    """Requests that ended with one of these response flags."""
+    """Matches requests that ended with one of these response flags."""
     return accesslogv3.AccessLogFilter(response_flag_filter=accesslogv3.ResponseFlagFilter(flags=list[str](names)))

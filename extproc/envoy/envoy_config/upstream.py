@@ -1,10 +1,10 @@
-"""The provider itself: a cluster with its address, TLS, limits and outlier detection.
+"""The provider's cluster: address, TLS, limits and outlier detection.
 
-A filter of the cluster strips forged response headers. In the internal listener they could not be stripped: local
-replies of the hop get their headers before the filters there run, and would lose their reason.
+A filter of the cluster strips forged response headers. The internal listener cannot strip them: local replies of the
+hop have their headers before its filters run, and would lose their reason.
 
-Outlier detection counts failed connections alone and never ejects a last host: a provider is one host, and one failing
-model or one consumer's requests would take it away from everybody. `routing.streaks` counts health by model.
+Outlier detection counts failed connections alone and never ejects a last host: a provider is one host, so one failing
+model or one consumer's requests would disable it for all consumers. `routing.streaks` counts health by model.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from extproc.upstream.providers import ProviderSettings
 from extproc.words import contract
 
 _STREAMS = 100
-"""Most requests in one HTTP/2 connection to a provider."""
+"""Most concurrent requests in an HTTP/2 connection to a provider."""
 
 
 def cluster(settings: Settings, name: str, ca_file: str, place: str) -> clusterv3.Cluster:
-    """The cluster of the provider `name`, behind the try named `place`."""
+    """Cluster of the provider `name`, behind the try `place`."""
     provider = settings.hops[name]
     url, authorities = provider.url, provider.tls_ca or ca_file
     protocol = _protocol(provider, settings.limits.answer_buffer, secure=url.scheme == "https")
@@ -50,9 +50,9 @@ def cluster(settings: Settings, name: str, ca_file: str, place: str) -> clusterv
         per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
         circuit_breakers=breakers(provider.max_requests, provider.max_connections),
         outlier_detection=_outliers(provider),
-        # No panic: it would bring back hosts that are ejected.
+        # No panic threshold, which would bring back ejected hosts.
         common_lb_config=clusterv3.ClusterCommonLbConfig(healthy_panic_threshold=typev3.Percent(value=0.0)),
-        # A long silence is normal here; a vanished peer is not.
+        # TCP keepalive detects a vanished peer: long silences are normal on these connections.
         upstream_connection_options=clusterv3.UpstreamConnectionOptions(
             tcp_keepalive=corev3.TcpKeepalive(keepalive_probes=3, keepalive_time=30, keepalive_interval=10)
         ),
@@ -61,8 +61,8 @@ def cluster(settings: Settings, name: str, ca_file: str, place: str) -> clusterv
 
 
 def _outliers(provider: ProviderSettings) -> clusterv3.OutlierDetection:
-    """Ejects a host to which no connection can be made, never the last one of its name. Failed answers are of a model
-    or of a request, not of a host: `routing.streaks` judges them.
+    """Ejects a host that does not accept connections, but never a name's last host. A failed answer is a fault of a
+    model or a request, not of a host: `routing.streaks` judges it.
     """
     detection = provider.outlier_detection
     return clusterv3.OutlierDetection(
@@ -79,7 +79,7 @@ def _outliers(provider: ProviderSettings) -> clusterv3.OutlierDetection:
 
 
 def _protocol(provider: ProviderSettings, window: int, *, secure: bool) -> upstreamhttpv3.HttpProtocolOptions:
-    # Answers to clients that read slowly keep their windows. Others in the same connection have room of their own.
+    # Windows of answers to slow clients stay full. This connection window leaves room for other answers.
     http2 = corev3.Http2ProtocolOptions(
         max_concurrent_streams=_STREAMS,
         initial_stream_window_size=window,
@@ -90,30 +90,30 @@ def _protocol(provider: ProviderSettings, window: int, *, secure: bool) -> upstr
     return upstreamhttpv3.HttpProtocolOptions(
         common_http_protocol_options=corev3.HttpProtocolOptions(idle_timeout=seconds(60)),
         explicit_http_config=None if secure else plain,
-        # HTTP/2 where the provider offers it.
+        # HTTP/2 if the provider offers it, otherwise HTTP/1.
         auto_config=upstreamhttpv3.HttpProtocolOptionsAutoHttpConfig(http2_protocol_options=http2) if secure else None,
         http_filters=[_forged_headers(), *_signature(provider), http_filter("upstream_codec", UpstreamCodec())],
     )
 
 
 def _signature(provider: ProviderSettings) -> list[hcmv3.HttpFilter]:
-    """The signature of AWS requests. It stands here and not in the internal listener, because body, path and host are
-    final only now.
+    """Signs AWS requests. A filter of the cluster, not of the internal listener: body, path and host are final only
+    here.
     """
     service = provider.provider.signed_for
     if service is None or provider.credential is not None:
         return []
-    # Headers that Envoy adds on the way are not part of the signature.
+    # Headers that Envoy adds later are excluded from the signature.
     unsigned = [begins(prefix) for prefix in ("x-envoy-", "x-forwarded-", "x-request-id")]
     signing = AwsRequestSigning(service_name=service, region=provider.region or "", match_excluded_headers=unsigned)
     return [http_filter("aws_request_signing", signing)]
 
 
 def _forged_headers() -> hcmv3.HttpFilter:
-    """Removes headers that only the gateway may send. It stands here, not in the internal listener, where it would also
-    take them from Envoy's own answers; and x-envoy-* could tell the routers not to retry.
+    """Removes headers that only the gateway may send. In the internal listener this filter would also remove them from
+    Envoy's own answers. A provider's x-envoy-* headers could prevent retries.
     """
-    # Headers about the provider's host, not this gateway. A client that followed a redirect would send its key there.
+    # These headers concern the provider's host. A client that followed a redirect would send its key there.
     names = ("alt-svc", "set-cookie", "location", "content-location", "refresh")
     mutations = [
         *(remove(begins(prefix)) for prefix in (contract.PREFIX, "x-ai-", ENVOY_PREFIX)),

@@ -1,4 +1,4 @@
-"""Envoy's listeners, clusters and routes on their way from the process that makes them to the one that gives them."""
+"""Envoy's listeners, clusters and routes, as passed from the process that makes them to the processor."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from extproc.words import contract
 
 
 class Made(msgspec.Struct, frozen=True):
-    """Messages by name."""
+    """Envoy's messages, by name."""
 
-    digest: str  # the settings they were made from, see `settings.bound`
+    digest: str  # digest of the settings they were made from, see `settings.bound`
     text: str  # the settings file
-    places: dict[str, str]  # the name of the try at each provider
-    digests: dict[str, str]  # a digest of the messages of each provider's try
+    places: dict[str, str]  # name of the try, by provider
+    digests: dict[str, str]  # digest of a try's messages, by provider
     clusters: dict[str, bytes]
     listeners: dict[str, bytes]
     routes: dict[str, bytes]
-    secrets: dict[str, bytes]  # names of files, no secret
+    secrets: dict[str, bytes]  # names of secret files; no secrets
 
 
 class ResourceQuery(msgspec.Struct, frozen=True):
-    """The question to `server.making`."""
+    """A question to `server.making`."""
 
     text: str  # the settings file
-    first: str  # the file with which the asking process started
-    secrets: str  # directory of the providers' secrets
-    socket: str | None  # the processor's, where it is not the one in the settings
-    before: Made | None  # what Envoy has
+    first: str  # settings with which the asking process started
+    secrets: str  # directory of providers' secrets
+    socket: str | None  # the processor's socket, if it is not the one in the settings
+    before: Made | None  # Envoy's current resources
 
 
 def file(secrets: str | os.PathLike[str]) -> Path:
-    """The file where `Made` is kept, in the directory of the providers' secrets. No provider's name begins so."""
+    """The file of `Made`, in the directory of providers' secrets. No provider's name has this beginning."""
     return Path(secrets) / "_envoy.json"
 
 
 def read(path: Path) -> Made | None:
-    """The kept resources; None when there are none, or of another release."""
+    """The kept resources; None without any, or for those of another release."""
     try:
         return shapes.decode(path.read_bytes(), Made)
     except (OSError, msgspec.DecodeError):
@@ -49,7 +49,7 @@ def read(path: Path) -> Made | None:
 
 
 def write(path: Path, made: Made) -> None:
-    """Write atomically."""
+    """Write the resources atomically."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         partial.write_bytes(msgspec.json.encode(made))
@@ -61,15 +61,13 @@ def write(path: Path, made: Made) -> None:
 
 
 def stem(place: str) -> str:
-    """The name of the secret's file of a try."""
+    """Name of a try's secret file."""
     return place.removeprefix(contract.TRY_PREFIX)
 
 
 def place(provider: str, content: str, before: Made | None) -> str:
-    """The name of the try at `provider` whose messages have the digest `content`.
-
-    It is that of an equal try before. A changed try gets a name of its own: requests that began with the old one keep
-    it, with its key, however long they last.
+    """Name of the try at `provider` whose messages have the digest `content`. An equal try keeps its earlier name. A
+    changed try gets a new name, so that running requests keep the old try, with its key, until they end.
     """
     if before is None:
         return contract.try_cluster(provider)

@@ -1,7 +1,7 @@
 """Envoy's types without validators.
 
-They are dataclasses of pydantic. To compile their validators takes more time than all the rest of making a
-configuration, and Envoy validates it again. `with plain(): …` is for the first import of Envoy's types.
+Envoy's types are dataclasses of pydantic. Compiling their validators takes most of the time of making a configuration,
+which Envoy validates again. `with plain(): …` is for the first import of Envoy's types.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Dataclasses of pydantic that are imported meanwhile are those of the standard library."""
-    module: Any = importlib.import_module("pydantic.dataclasses")  # its attributes are replaced
+    """Let modules imported in this context use the standard library's dataclasses in place of pydantic's."""
+    module: Any = importlib.import_module("pydantic.dataclasses")  # its functions are replaced
     before = module.dataclass, module.rebuild_dataclass
     module.dataclass, module.rebuild_dataclass = _dataclass, lambda *_, **__: None
     try:

@@ -1,1 +1,1 @@
-"""The server that Envoy talks to: ext_proc streams, access logs, health, and the process around them."""
+"""The server for Envoy: ext_proc streams, access logs, health, and their process."""

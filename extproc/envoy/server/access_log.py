@@ -1,4 +1,4 @@
-"""Envoy's gRPC access log entries: the outcome of each try, which is invisible to the gateway attachment.
+"""Envoy's gRPC access log entries: outcomes of tries, which the gateway attachment cannot see.
 
 Source: envoy/data/accesslog/v3/accesslog.proto.
 """
@@ -19,14 +19,14 @@ SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 METHOD = "StreamAccessLogs"
 
 
-_CUT = "upstream_reset_after_response_started"  # a prefix: the reason follows in braces
+_CUT = "upstream_reset_after_response_started"  # a prefix; the reason follows in braces
 
-_NOT_READ = "request_overall_timeout"  # by the provider
+_NOT_READ = "request_overall_timeout"  # the provider did not read the request
 
-_MOST_ATTEMPTS = 1000  # far above what a route can ask for
-_EARLY = 0.05  # seconds, or a fiftieth of the limit: the two listeners do not start their clocks together
+_MOST_ATTEMPTS = 1000  # far above the tries of any route
+_EARLY = 0.05  # seconds, or a fiftieth of the limit: the clocks of the two listeners do not start together
 _DOWNSTREAM_REASONS = {
-    _CUT: "cut",  # in mid-answer, by the provider
+    _CUT: "cut",  # the provider cut the answer off
     "request_headers_timeout": "request_timeout",
     "stream_idle_timeout": "idle_timeout",
     "max_request_bytes": "body_too_large",
@@ -35,9 +35,7 @@ _DOWNSTREAM_REASONS = {
 
 
 def read(data: bytes, log_name: str) -> tuple[str, Sequence[Try | DownstreamEnd]]:
-    """The entries of one message, and the log's name: only the first message of a stream carries it. Raises
-    Malformed.
-    """
+    """Entries of a message, and the log's name, which only a stream's first message has. Raises Malformed."""
     message = parsed(pb.StreamAccessLogsMessage, data)
     log_name = message.identifier.log_name or log_name
     entries = message.http_logs.log_entry
@@ -60,14 +58,14 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
         targets, consumer = contract.decode_targets(value), contract.decode_consumer(value)
         target = targets[min(attempt, len(targets)) - 1]
     seconds, outcome = _seconds(common.duration), _outcome(common.response_flags, response)
-    # The public listener ends a try that takes too long; in this listener that looks as if the client had left.
+    # The public listener ends a late try. In the internal listener this looks like a client that left.
     timeout = told["timeout"].number_value / 1000 if "timeout" in told else math.inf
     late = seconds >= timeout - max(_EARLY, timeout / 50)
     if outcome == "client_left" and response.response_code.value == 0 and late:
         outcome = "timeout"
     content_type = response.response_headers.get("content-type", "")
     if outcome in ("ok", "client_left") and content_type.startswith("text/html"):
-        outcome = "other"  # failed over, see envoy_config.public
+        outcome = "other"  # failed over as a proxy's page, see envoy_config.public
     first_byte = None
     if common.HasField("time_to_first_upstream_rx_byte"):
         first_byte = _seconds(common.time_to_first_upstream_rx_byte)
@@ -96,7 +94,8 @@ def _outcome(flags: pb.ResponseFlags, response: pb.HTTPResponseProperties) -> st
     cut = response.response_code_details.startswith(_CUT) or (answered and reset)
     if status < 400 and (cut or left):
         return "cut" if cut else "client_left"
-    # An error's status counts, whole or not: the public listener fails over at its headers, and leaves.
+    # An error's status counts even if its body is cut: the public listener fails over at its headers, and resets the
+    # try.
     if answered or cut or left:
         return outcome_of(status)
     if flags.upstream_connection_failure:

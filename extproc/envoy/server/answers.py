@@ -1,4 +1,4 @@
-"""ext_proc answers as bytes, written by hand: making message objects first costs three times as much.
+"""ext_proc answers as bytes, without message objects, which cost three times as much.
 
 A protobuf field is a tag (its number and wire type), a length and its bytes; zero values are left out. The tests
 compare every answer with the generated messages. Source of the numbers: protos/extproc.proto.
@@ -24,7 +24,7 @@ UNCHANGED = {
     "request_headers": pb.ProcessingResponse(request_headers={"response": {}}).SerializeToString(),
     "response_headers": pb.ProcessingResponse(response_headers={"response": {}}).SerializeToString(),
 }
-"""Answers to headers that change nothing."""
+"""Answers to headers without changes."""
 TRAILERS_UNCHANGED = pb.ProcessingResponse(response_trailers={}).SerializeToString()
 
 _EMPTY_PIECE = pb.ProcessingResponse(
@@ -34,7 +34,7 @@ _LAST_PIECE = pb.ProcessingResponse(
     response_body={"response": {"body_mutation": {"streamed_response": {"end_of_stream": True}}}}
 ).SerializeToString()
 
-# An override replaces the whole set, so every field is given: leaving one out would turn the request body off.
+# An override replaces the whole processing mode: leaving out a field would turn the request body off.
 _READ_ANSWER = pb.ProcessingResponse(
     mode_override=pb.ProcessingMode(
         request_header_mode=pb.ProcessingMode.SEND,
@@ -49,7 +49,7 @@ _READ_ALONE = {phase: unchanged + _READ_ANSWER for phase, unchanged in UNCHANGED
 
 
 def headers(phase: str, action: Continue) -> bytes:
-    """The answer to `request_headers` or `response_headers`."""
+    """Answer to `request_headers` or `response_headers`."""
     if action.read_answer and not (action.set_headers or action.remove_headers or action.order or action.reroute):
         return _READ_ALONE[phase]
     common = _mutation(action) + _CLEAR_ROUTE_CACHE if action.reroute else _mutation(action)
@@ -60,22 +60,22 @@ def headers(phase: str, action: Continue) -> bytes:
 
 
 def body(action: Continue) -> bytes:
-    """The answer to `request_body`."""
+    """Answer to `request_body`."""
     order = _order(action.order) if action.order else b""
     if action.body is None:
         common = _mutation(action) + _CLEAR_ROUTE_CACHE if action.reroute else _mutation(action)
         return _PHASES["request_body"] + _sized(b"\x0a" + _sized(common)) + order
-    size = len(action.body)  # which may be megabytes: it is copied once
+    size = len(action.body)  # possibly megabytes, so the body is copied only once
     before = b"\x0a" + _length(size)
     before = _mutation(action) + b"\x1a" + _length(len(before) + size) + before
     after = _CLEAR_ROUTE_CACHE if action.reroute else b""
-    for tag in (b"\x0a", _PHASES["request_body"]):  # response, request_body
+    for tag in (b"\x0a", _PHASES["request_body"]):  # fields: response, request_body
         before = tag + _length(len(before) + size + len(after)) + before
     return b"".join((before, action.body, after, order))
 
 
 def piece(data: bytes, end: bool) -> bytes:
-    """A piece of a FULL_DUPLEX_STREAMED response body; the answer's last one with `end`."""
+    """A piece of a FULL_DUPLEX_STREAMED response body; `end` marks the last one."""
     if not data:
         return _LAST_PIECE if end else _EMPTY_PIECE
     before = _before_piece(len(data), end)
@@ -84,16 +84,17 @@ def piece(data: bytes, end: bool) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _before_piece(size: int, end: bool) -> bytes:
-    """The bytes of a piece in front of `size` bytes of data."""
+    """Bytes in front of the data of a piece with `size` bytes."""
     streamed = b"\x0a" + _length(size)
     left = size + len(_END_OF_STREAM) * end
-    for tag in (b"\x1a", b"\x1a", b"\x0a", b"\x22"):  # streamed_response, body_mutation, response, response_body
+    # Fields: streamed_response, body_mutation, response, response_body.
+    for tag in (b"\x1a", b"\x1a", b"\x0a", b"\x22"):
         streamed = tag + _length(len(streamed) + left) + streamed
     return streamed
 
 
 def immediate(reply: LocalReply) -> bytes:
-    """An answer of the gateway itself. local_reply_config passes one whose details begin with `extproc_` unchanged."""
+    """An answer of the gateway. local_reply_config leaves answers unchanged if their details begin with `extproc_`."""
     message = pb.ProcessingResponse()
     answer = message.immediate_response
     answer.status.code = reply.status
@@ -104,9 +105,9 @@ def immediate(reply: LocalReply) -> bytes:
 
 
 def _mutation(action: Continue) -> bytes:
-    """The field `header_mutation` of a CommonResponse; nothing where no header changes."""
+    """Field `header_mutation` of a CommonResponse; empty without changes of headers."""
     mutation = _set(action.set_headers.items())
-    if action.body is not None:  # a replaced body needs its length
+    if action.body is not None:  # a new body needs a new length
         mutation += _option("content-length", str(len(action.body)))
     if action.remove_headers:
         mutation += b"".join([_removed(name) for name in action.remove_headers])
@@ -119,7 +120,7 @@ def _set(headers: Iterable[tuple[str, str]]) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _option(name: str, value: str) -> bytes:
-    """An element of `set_headers`. Only raw_value: Envoy ignores `value` and answers 500 where both are given."""
+    """Element of `set_headers`, with raw_value only: Envoy ignores `value`, and answers 500 if both are set."""
     raw = value.encode()
     header = b"\x0a" + _sized(name.encode())
     if raw:
@@ -129,12 +130,12 @@ def _option(name: str, value: str) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _removed(name: str) -> bytes:
-    """An element of `remove_headers`."""
+    """Element of `remove_headers`."""
     return b"\x12" + _sized(name.encode())
 
 
 def _sized(data: bytes) -> bytes:
-    """`data` behind its length."""
+    """`data` with its length in front."""
     return _length(len(data)) + data
 
 
@@ -151,7 +152,7 @@ def _length(size: int) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _order(clusters: tuple[str, ...]) -> bytes:
-    """Metadata for Envoy's priority_group specifier: the cluster of each try, in order."""
+    """Metadata for Envoy's priority_group specifier: each try's cluster, in order."""
     groups: Any = [
         {"name": str(index), "clusters": [{"cluster_name": cluster, "weight": 1}]}
         for index, cluster in enumerate(clusters)

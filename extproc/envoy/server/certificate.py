@@ -1,6 +1,4 @@
-"""The files of the listener's certificate, as this process sees them: Envoy reads them itself, and tells nobody when it
-does not take them.
-"""
+"""State of the listener's certificate files. Envoy reads them itself, and does not report files that it rejects."""
 
 from __future__ import annotations
 
@@ -15,14 +13,14 @@ from extproc.wire.outbound.certificate import CertificateError, Dates, dates, en
 log = logging.getLogger(__name__)
 
 _KEEPS = "; Envoy keeps the certificate that it has"
-_Signature = tuple[int, int, int, int]  # device, inode, size and time of a file
+_Signature = tuple[int, int, int, int]  # device, inode, size and modification time of a file
 
 
 class ListenerCertificate:
-    """Follows certificate and key. A change counts when the files have been still from one look to the next: a renewal
-    renames one after the other.
+    """Follows the files of certificate and key. A change is read when both files were unchanged between two looks,
+    because a renewal renames one after the other.
 
-    Files that are not here are not reported, unless they were here before: they may be in Envoy's container alone.
+    A missing file is not reported unless it existed before: it may exist only in Envoy's container.
     """
 
     def __init__(self) -> None:
@@ -30,22 +28,22 @@ class ListenerCertificate:
 
     def _begin(self, files: tuple[str, str] | None) -> None:
         self.unfit = ""
-        """Why Envoy does not use the files as they are; empty when it does."""
+        """The reason why Envoy does not use the present files; empty when it does."""
         self.dates: Dates | None = None
-        """The dates of the certificate in use; None: not known."""
+        """Dates of the certificate in use; None: unknown."""
         self.file = "" if files is None else files[0]
         self._files = files
         self._found: Sequence[_Signature | None] = ()
-        self._before: Sequence[_Signature | None] = ()  # the last time that the files were read
-        self._content = b""  # digest of what Envoy has read
+        self._before: Sequence[_Signature | None] = ()  # signatures of the files when they were last read
+        self._content = b""  # digest of the files that Envoy uses
         self._still = False
         self._told = ""
 
     def look(self, tls: TLSSettings | None) -> None:
-        """Look at the files, which are read after a change. Blocks for a moment; called about once a second."""
+        """Check the files, and read them after a change. Blocks for a moment; called about once a second."""
         files = None if tls is None else tls.files
         found = [_signature(path) for path in files or ()]
-        if files != self._files:  # Envoy has them from now on
+        if files != self._files:  # Envoy uses the new files from now on
             self._begin(files)
             self._found = found
             if files is not None:
@@ -60,7 +58,7 @@ class ListenerCertificate:
                 self._read(*files, found)
 
     def remark(self, now: float) -> str:
-        """A sentence about a certificate in use that clients refuse, or will refuse within days; else empty."""
+        """A sentence about a certificate in use that clients refuse now or within days; otherwise empty."""
         if self.dates is None:
             return ""
         text = ending(self.dates, now, f"the listener's certificate file:{self.file}")

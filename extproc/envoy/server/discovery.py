@@ -1,13 +1,13 @@
-"""Discovery: Envoy asks this process for clusters, listeners, routes and certificates, and says whether it takes them.
+"""Discovery: Envoy asks this process for clusters, listeners, routes and certificates, and accepts or refuses them.
 
-Each kind has a gRPC stream of its own. Envoy's first message asks; every later one accepts the last resources or
-refuses them. An answer waits until there are resources that the stream has not seen. Envoy compares resources by
-content, so the whole set of a kind is sent and only differences take effect.
+Each kind of resource has its own gRPC stream. Envoy's first message asks for resources; every later one accepts or
+refuses the last ones. An answer waits until the stream's resources change. Envoy compares resources by content, so each
+answer has all resources of a kind and only differences take effect.
 
 Source: https://www.envoyproxy.io/docs/envoy/v1.40.0/api-docs/xds_protocol ("state of the world").
 
-Files that Envoy watches would need its admin interface to learn whether it took them. Here Envoy answers, with the
-reason. A stream for each kind lets an answer wait for news, and keeps the order ours.
+With watched files, only Envoy's admin interface would show whether Envoy accepted them. A stream gets Envoy's answer,
+with the reason. With one stream for each kind an answer can wait for changes, and this process decides the order.
 """
 
 from __future__ import annotations
@@ -40,31 +40,31 @@ KINDS = tuple(_SERVICES)
 _MOST_REASON = 300  # characters of Envoy's reason for a refusal
 
 Resources = Mapping[str, bytes]
-"""Envoy's messages, by name."""
+"""Envoy's messages of one kind, by name."""
 
 
 class EnvoyRefusedError(Exception):
-    """Envoy does not take the resources. The text is its reason."""
+    """Envoy refused the resources. The message is its reason."""
 
 
 class EnvoyAwayError(Exception):
-    """No Envoy asks, or none answered in time."""
+    """No Envoy is connected, or none answered in time."""
 
 
 class Discovery:
-    """The resources that Envoy should have. Nothing is sent of a kind that was never offered."""
+    """Resources that Envoy should have. A kind is sent only after its first offer."""
 
     def __init__(self) -> None:
         self._kinds = {name: _Kind(f"type.googleapis.com/{message}") for name, (_, message) in _SERVICES.items()}
         self.asked = asyncio.Event()
-        """Set once an Envoy has asked."""
+        """Set when an Envoy has connected."""
 
     def calls(self) -> Calls:
-        """The gRPC methods."""
+        """gRPC methods, by path."""
         return {f"/{path}": self._opener(self._kinds[name]) for name, (path, _) in _SERVICES.items()}
 
     def _opener(self, kind: _Kind) -> Callable[[Mapping[str, str]], _Stream]:
-        """Makes the calls of one method."""
+        """A factory for the calls of one method."""
 
         def open_stream(_metadata: Mapping[str, str]) -> _Stream:
             self.asked.set()
@@ -74,12 +74,12 @@ class Discovery:
 
     @property
     def connected(self) -> bool:
-        """True while an Envoy takes its clusters from here."""
+        """True while an Envoy gets its clusters from this process."""
         return bool(self._kinds[CLUSTERS].streams)
 
     async def offer(self, kind: str, resources: Resources, within: float) -> None:
-        """Give every Envoy that asks these in place of the earlier ones, and wait up to `within` seconds until all have
-        accepted them. Raises EnvoyRefusedError, EnvoyAwayError.
+        """Replace the resources of a kind, and wait up to `within` seconds until every connected Envoy has accepted
+        them. Raises EnvoyRefusedError, EnvoyAwayError.
         """
         self.set(kind, resources)
         found = self._kinds[kind]
@@ -91,23 +91,23 @@ class Discovery:
             raise EnvoyAwayError from None
 
     def set(self, kind: str, resources: Resources) -> None:
-        """Give them, without waiting."""
+        """Replace the resources of a kind without waiting."""
         self._kinds[kind].take(resources)
 
     def leave(self) -> None:
-        """End the streams: this process is leaving. Envoy keeps what it has."""
+        """End the streams when this process stops. Envoy keeps its resources."""
         for kind in self._kinds.values():
             kind.leave()
 
 
 class _Kind:
-    """The resources of one kind, and the streams that get them."""
+    """Resources of one kind, and the streams that receive them."""
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self.version = ""  # the resources' version; empty before the first
+        self.version = ""  # version of the resources; empty before the first ones
         self.leaving = False
-        self.refusal: str | None = None  # why Envoy refused this version
+        self.refusal: str | None = None  # the reason why Envoy refused this version
         self.streams: set[_Stream] = set()
         self._resources: Resources = {}
         self._waiting: list[asyncio.Future[None]] = []
@@ -131,7 +131,7 @@ class _Kind:
 
     @property
     def settled(self) -> bool:
-        """True when every stream has accepted. Raises EnvoyRefusedError."""
+        """True when every stream has accepted this version. Raises EnvoyRefusedError."""
         if self.refusal is not None:
             raise EnvoyRefusedError(self.refusal)
         return bool(self.streams or not self._resources) and all(
@@ -143,7 +143,7 @@ class _Kind:
         self.ring()
 
     def ring(self) -> None:
-        """Wake all that wait for news."""
+        """Wake all waiters for news."""
         waiting, self._waiting = self._waiting, []
         for future in waiting:
             if not future.done():
@@ -162,15 +162,15 @@ class _Stream(GrpcCall):
 
     def __init__(self, kind: _Kind) -> None:
         self._kind = kind
-        self._sent = ""  # version
+        self._sent = ""  # version sent last
         self._nonce = 0
-        self.accepted = ""  # version
+        self.accepted = ""  # version accepted last
         kind.streams.add(self)
 
     async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
         request, kind = parsed(pb.DiscoveryRequest, data), self._kind
         if self._nonce:
-            if request.response_nonce != str(self._nonce):  # about an earlier message
+            if request.response_nonce != str(self._nonce):  # a response to an earlier message
                 return ()
             if not request.HasField("error_detail"):
                 self.accepted = self._sent
@@ -188,7 +188,7 @@ class _Stream(GrpcCall):
             if found := kind.find(request.resource_names):
                 self._nonce += 1
                 return (kind.message(str(self._nonce), found),)
-            self.accepted = self._sent  # Envoy would refuse an empty message about a name
+            self.accepted = self._sent  # no message: Envoy would refuse an empty one for a named resource
             kind.ring()
 
     async def on_end(self) -> None:

@@ -1,7 +1,7 @@
-"""`python -m extproc.envoy.server.making`: Envoy's resources for the processor that gives them to it.
+"""`python -m extproc.envoy.server.making`: makes Envoy's resources for the processor.
 
-It answers a `ResourceQuery` by `Made`. Envoy's types take 60 MB and half a second of import, so they stay out of the
-processor. The process lives on for a while, because changes of settings come in groups.
+The answer to a `ResourceQuery` is `Made`. Importing Envoy's types takes 60 MB and half a second, so the processor does
+not import them. This process waits for further questions, because changes of settings come in groups.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from extproc.settings import bound, config
 from extproc.wire.framing import shapes
 from extproc.wire.outbound.helper import serve
 
-_IDLE = 30.0  # seconds without a question until it ends
+_IDLE = 30.0  # seconds without a question until the process ends
 
 
 def answer(question: bytes) -> bytes:
-    """Raises ConfigError when the settings do not load; they did in the process that asks."""
+    """Make resources. Raises ConfigError for settings that do not load, although they did in the asking process."""
     with plain():
         from extproc.envoy.envoy_config.dynamic import make  # noqa: PLC0415
 
@@ -31,8 +31,8 @@ def answer(question: bytes) -> bytes:
 
 
 def main() -> None:
-    gc.disable()  # modules stay, and answers leave no cycles that matter
-    with contextlib.suppress(ImportError), plain():  # the answer says so
+    gc.disable()  # modules stay in memory, and answers leave no significant cycles
+    with contextlib.suppress(ImportError), plain():  # the answer reports a missing package
         import extproc.envoy.envoy_config.dynamic  # noqa: F401, PLC0415
     gc.freeze()
     gc.enable()

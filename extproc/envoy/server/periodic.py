@@ -1,4 +1,4 @@
-"""Work that a process repeats. All of it happens at one wake-up a second, so an idle process hardly costs anything."""
+"""Periodic work of a process. All of it runs at one wake-up a second, so an idle process costs little."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ _phase = random.random()  # noqa: S311 - processes wake up at different moments
 def until_beat() -> float:
     """Seconds until the next wake-up."""
     left = BEAT - (time.monotonic() + _phase) % BEAT
-    return left if left > BEAT / 10 else left + BEAT  # a timer may be a little early
+    return left if left > BEAT / 10 else left + BEAT  # a timer may fire slightly early
 
 
 def pause(seconds: float) -> float:
-    """Seconds until the wake-up that is about `seconds` away."""
+    """Seconds until the wake-up after about `seconds`."""
     return seconds - BEAT + until_beat() if seconds >= BEAT else seconds
 
 
 @dataclass(slots=True, frozen=True)
 class Periodic:
-    """Work to repeat. A store or a ledger that does not answer costs it one turn; any other exception ends it."""
+    """Work to repeat. A StoreError or LedgerError skips one turn; any other exception ends the work."""
 
     name: str
     every: float | Callable[[], float]  # seconds
     work: Callable[[], Awaitable[None]]
-    first: float | None = None  # seconds until the first time, where it is sooner or later
+    first: float | None = None  # seconds until the first turn; None: `every`
 
     async def run(self) -> None:
-        """Repeat until cancelled."""
+        """Repeat the work until cancelled."""
         wait = self.first
         while True:
             every = self.every() if callable(self.every) else self.every

@@ -1,8 +1,7 @@
-"""The processor as a whole: one configuration at work, its servers, and the tasks beside the requests.
+"""The processor: the configuration in use, its servers, and background tasks.
 
-A process loads only what it needs. grpc comes with the transport that uses it, Starlette and uvicorn with the first
-connection, and the catalogue of prices for the configured providers alone. The periodic work happens at one wake-up a
-second.
+A process imports a module only when needed: grpc with its transport, Starlette and uvicorn with the first connection.
+It loads prices for the configured providers alone. Periodic work runs at one wake-up a second.
 """
 
 from __future__ import annotations
@@ -60,23 +59,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SELDOM = 3.0  # seconds between two looks at notes of other processes that hardly ever change
-_LAST_LINES = 1.0  # seconds for the last lines of the log
+_SELDOM = 3.0  # seconds between reads of other processes' notes that rarely change
+_LAST_LINES = 1.0  # seconds to write the last log lines
 _PRUNE_EVERY = 3600.0
-_COPY_EVERY = 2.0  # seconds between two looks for entries of the audit trail to copy
-_KEYS_EVERY = 2.0  # seconds until a key that an operator made or revoked is known everywhere
+_COPY_EVERY = 2.0  # seconds between checks for audit entries to copy
+_KEYS_EVERY = 2.0  # seconds until every process knows a key that an operator made or revoked
 _ADD_UP_FIRST, _ADD_UP_EVERY = 30.0, 300.0  # seconds
-_SHARED_FOR = 60.0  # seconds after which a process that ended is forgotten
-_DRAIN_NOTICE = 3.0  # seconds for Envoy's health check to see that this process is leaving
+_SHARED_FOR = 60.0  # seconds until an ended process is forgotten
+_DRAIN_NOTICE = 3.0  # seconds until Envoy's health check sees that this process stops
 _DRAIN_GRACE = 600.0  # seconds for streams to end
 
 
 class Processor:
-    """Serves `settings`, and every later version of them in `file`.
-
-    With several workers this is one of them. Worker 0 serves the status and admin ports for all, keeps `secrets`, and
-    deletes old rows of the ledger and adds up its hours and days. `first` is the text of the settings with which they
-    began: a worker that starts again has in `settings` what binds at a start as it was then.
+    """Serves `settings`, and every later version of them in `file`. It may be one of several workers. Worker 0 serves
+    the status and admin ports for all workers, keeps `secrets` up to date, deletes old rows of the ledger, and adds up
+    its hours and days. `first` is the text of the settings with which the workers first started: a restarted worker
+    keeps that version of settings that bind at a start.
     """
 
     def __init__(
@@ -92,15 +90,15 @@ class Processor:
         self._file = file
         self._secrets = secrets
         self._worker = worker
-        self._me = uuid.uuid4().hex  # among the processes that share the counters store
+        self._me = uuid.uuid4().hex  # id among the processes that share the counters store
         self._socket = socket or settings.processor.path
         self._settings = settings
-        self._units = _units(settings)  # units of every budget this process has had
+        self._units = _units(settings)  # unit of every budget this process ever had
         at_once = {"at_once": WHOLE} if self._several else {}
         self._telemetry = telemetry = Telemetry(settings)
         self._lines = Lines(sys.stdout.fileno(), settings.telemetry.log_buffer, telemetry.line_lost, **at_once)
         telemetry.write = self._lines
-        self._turned = time.monotonic()  # the latest turn of the event loop
+        self._turned = time.monotonic()  # time of the event loop's latest turn
         self._counters: Counters = open_counters(settings.stores.counters, settings.stores.waits)
         self._ledger = open_ledger(settings.stores.ledger)
         self._server: Server | None = None
@@ -130,8 +128,8 @@ class Processor:
         telemetry.body_bytes.set_function(lambda: services.in_flight.size)
         self._forgotten = Forgotten(self._counters, _dropping(telemetry, services.answers))
         self._keys_mark: object = None
-        self._desk: Desk | None = None  # only the worker that serves reports has one
-        self._stale = ""  # why the settings in use are not those of the file
+        self._desk: Desk | None = None  # only the worker that serves reports has a desk
+        self._stale = ""  # the reason why the settings in use are not the file's
         self._certificate = ListenerCertificate()
         self._reloads = Reloads(self, file, settings, secrets=secrets, socket=socket, worker=worker, first=first)
         self.apply_settings(settings, self._reloads.places)
@@ -140,8 +138,8 @@ class Processor:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen everywhere. Raises OSError, naming the address, when one is not available; and naming budgets, when
-        other processes count them in other units.
+        """Listen at all addresses. Raises OSError with the address that is not available, or with budgets that other
+        processes count in another unit.
         """
         settings, telemetry = self._settings, self._telemetry
         with contextlib.suppress(StoreError):
@@ -180,7 +178,7 @@ class Processor:
             log.warning("no process fetches the tokens of %s: serve was not given --secrets", ", ".join(waiting))
 
     def _periodic(self, server: Server) -> Sequence[Periodic]:
-        """The work that is repeated while the process lives."""
+        """Periodic work of this process."""
         everywhere = (
             Periodic("files", BEAT, self._look_at_files),
             Periodic("socket", BEAT, server.look),
@@ -207,12 +205,13 @@ class Processor:
         return self._settings.processor.workers > 1
 
     def _open_doors(self) -> None:
-        """Raises OSError, naming the address, when one is not available."""
+        """Listen for the status and admin ports. Raises OSError with the address that is not available."""
         if self._worker:
             self._http.add_private(self._inner, workers.inner_socket(self._socket, self._worker))
             return
         settings = self._settings
-        token = settings.admin.token.read if settings.admin.token else None  # for each request: its file may change
+        # Read for each request, because its file may change.
+        token = settings.admin.token.read if settings.admin.token else None
         if token is not None and token() is None:
             raise OSError(f"admin.token: {settings.admin.token} is not set")
         self._desk = desk = Desk(
@@ -223,7 +222,7 @@ class Processor:
         failures = Failures(settings.admin.failed_authentications, self._telemetry.admin_refused)
 
         def app() -> Any:
-            from extproc.operate.admin.api import admin_app  # noqa: PLC0415 - with the first connection
+            from extproc.operate.admin.api import admin_app  # noqa: PLC0415 - imported at the first connection
 
             return admin_app(reports, token, desk, settings.admin.oidc, given, failures=failures)
 
@@ -244,7 +243,7 @@ class Processor:
         return status_app(self._telemetry, self._stalled, self._unready, self._remark, siblings)
 
     def _siblings(self) -> Siblings:
-        from extproc.operate.admin.siblings import Siblings  # noqa: PLC0415 - where there are several workers
+        from extproc.operate.admin.siblings import Siblings  # noqa: PLC0415 - only for several workers
 
         return Siblings(self._socket, self._settings.processor.workers)
 
@@ -259,19 +258,19 @@ class Processor:
         )
 
     def _samples(self) -> list[Mapping[str, Any]]:
-        """Samples of questions in other words. Called from the thread that serves HTTP."""
+        """Samples of similar questions of the cache. Called from the HTTP server's thread."""
         similar = None if self._services.answers is None else self._services.answers.similar
         return [] if similar is None else [*similar.samples]
 
     async def stop(self, *, notice: float = _DRAIN_NOTICE, grace: float = _DRAIN_GRACE) -> None:
-        """Drain: `notice` seconds for Envoy to look elsewhere, up to `grace` seconds for streams to end."""
+        """Drain: Envoy gets `notice` seconds to see it, streams get up to `grace` seconds to end."""
         ends = time.monotonic() + notice + grace
-        # Counts that hang then become estimates: their exchanges are settled and recorded before the end.
+        # Token counts that hang then become estimates, so that their exchanges are settled and recorded before the end.
         late = asyncio.get_running_loop().call_later(notice + grace, counter.helper.end)
         if self._server is not None:
             await self._server.drain(notice, grace)
         late.cancel()
-        if self._several and not self._worker:  # it answers probes for all
+        if self._several and not self._worker:  # worker 0 answers probes for all workers, so it ends last
             await self._siblings().ended(ends - time.monotonic())
         self._failed.flush()
         await self._services.audits.drain()
@@ -282,14 +281,14 @@ class Processor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._reloads.close()
         counter.helper.end()
-        await asyncio.to_thread(self._http.stop)  # clients of that server may be waiting for this loop
-        with contextlib.suppress(StoreError):  # owed settles still get their rows
+        await asyncio.to_thread(self._http.stop)  # in a thread: that server's clients may be waiting for this loop
+        with contextlib.suppress(StoreError):  # unsettled charges still get their rows
             await self._services.leases.turn()
             await self._services.books.catch_up()
         with contextlib.suppress(LedgerError):
             await self._write_trail()
         await asyncio.to_thread(self._ledger.writer.stop)
-        with contextlib.suppress(StoreError):  # a lease that ends reports the same again
+        with contextlib.suppress(StoreError):  # an expired lease reports the same charge again
             await self._services.books.catch_up()
         self._ledger.close()
         with contextlib.suppress(StoreError):
@@ -315,38 +314,36 @@ class Processor:
         )
 
     def _stalled(self) -> str:
-        """The reason why this process should be restarted. Called from the thread that serves probes."""
+        """The reason why this process should be restarted; empty without one. Called from the probe server's thread."""
         stood = time.monotonic() - self._turned
         return (
             f"the event loop has stood still for {stood:.0f} s" if stood > self._settings.status.stalled_after else ""
         )
 
     def _unready(self) -> str:
-        """The reason why Envoy should send nothing here."""
+        """The reason why Envoy should send no requests here; empty without one."""
         return (self._server.unready or workers.away(self._socket)) if self._server is not None else "draining"
 
     def _remark(self) -> str:
-        """A remark for people who look at /readyz: settings that are not those of the file. Traffic is served all the
-        same. A certificate that ends is another one.
-        """
+        """A remark in /readyz for people, while traffic is served: stale settings, or a certificate that ends."""
         stale = self._staleness()
         return "\n".join(filter(None, (stale and f"settings are stale: {stale}", self._ending())))
 
     def _staleness(self) -> str:
-        """Why what is in use is not what the files say."""
+        """The reason why the settings or the certificate in use differ from the files; empty if they are equal."""
         return "; ".join(filter(None, (self._stale, self._certificate.unfit)))
 
     def _ending(self) -> str:
         return self._certificate.remark(time.time())
 
     def _spawn(self, work: Coroutine[None, None, None], name: str = "", *, ends: bool = False) -> None:
-        """Begin background work. `ends`: it ends by itself when it is done."""
+        """Start background work. `ends`: the work ends by itself."""
         task = asyncio.create_task(work, name=name or getattr(work, "__qualname__", "work"))
         self._tasks.add(task)
         task.add_done_callback(partial(self._log_end, ends=ends))
 
     def _log_end(self, task: asyncio.Task[None], *, ends: bool) -> None:
-        """Log a background task that ended by itself: leases would never end, and no log line would say so."""
+        """Log a background task that ended unexpectedly: otherwise, for example, leases would silently never end."""
         if ends:
             self._tasks.discard(task)
         if not task.cancelled() and (not ends or task.exception() is not None):
@@ -362,8 +359,8 @@ class Processor:
             self._telemetry.loop_lag.set(max(0.0, self._turned - due))
 
     async def _look_at_files(self) -> None:
-        """Look at the files of settings and secrets: that shows an edit, a rename and the symlink swap of a ConfigMap
-        alike. A new day may begin with other prices. No content of a file ends the looks.
+        """Check the files of settings and secrets: this detects edits, renames and the symlink swap of a ConfigMap. A
+        new day may begin with other prices. Whatever a file contains, the checks continue.
         """
         try:
             if self._pipeline.catalog.prices.today != datetime.now(UTC).date():
@@ -376,12 +373,12 @@ class Processor:
             self.report("refused", f"{type(error).__name__}: see the log")
 
     async def _look_at_certificate(self) -> None:
-        """Look at the files of the listener, of which Envoy tells nothing. One worker does it for all."""
+        """Check the listener's certificate files, because Envoy does not report on them. Only worker 0 does."""
         tls = self._settings.listener.tls
         if self._worker or (tls is None and not self._certificate.file):
             return
         await asyncio.to_thread(self._certificate.look, tls)
-        self._certificate.remark(time.time())  # logs it
+        self._certificate.remark(time.time())  # `remark` logs the sentence
         self._telemetry.settings_stale.set(1 if self._staleness() else 0)
         self._telemetry.certificate(self._certificate.file, self._certificate.dates)
 
@@ -400,7 +397,7 @@ class Processor:
         return f"the counts of {', '.join(other)} are in another unit: give the budget a new name" if other else ""
 
     def _changed_units(self, settings: Settings) -> Sequence[str]:
-        """Budgets that would read counts of one unit as those of another: tokens as nano-USD."""
+        """Names of budgets whose stored counts have another unit than the settings: tokens or nano-USD."""
         units = _units(settings)
         own = [name for name, unit in units.items() if self._units.get(name, unit) != unit]
         return sorted({*own, *self._agreed.differ(units)})
@@ -418,14 +415,14 @@ class Processor:
         self._units |= _units(settings)
 
     def _open_servers(self, settings: Settings) -> None:
-        """Know the MCP servers of the settings."""
+        """Update the MCP servers to the settings."""
         if settings.mcp is None:
             return
         secret = settings.mcp.key.read_or_last() if settings.mcp.key is not None else settings.auth.read_key_secret()
         if self._services.servers is not None:
             self._services.servers.take(settings.mcp, secret)
             return
-        from extproc.tools.mcp.servers import Servers  # noqa: PLC0415 - most gateways serve models alone
+        from extproc.tools.mcp.servers import Servers  # noqa: PLC0415 - most gateways have no MCP servers
 
         socket = workers.private_socket(self._socket)
         self._services.servers = servers = Servers(settings.mcp, socket, secret)
@@ -434,7 +431,7 @@ class Processor:
             self._spawn(servers.run())
 
     def _read_definitions(self, found: Catalogue) -> None:
-        """Look through the new definitions of an MCP server before clients ask for them."""
+        """Check new definitions of an MCP server before clients ask for them."""
         profiles = self._pipeline.profiles
         if profiles is not None:
             entries = [entry for kind in found.entries.values() for entry in kind.values()]
@@ -455,7 +452,9 @@ class Processor:
         return {} if self._services.servers is None or profiles is None else count(self._services.servers, profiles)
 
     def _rebuild(self) -> None:
-        """Build the pipeline anew, with its inputs outside the settings: the keys that are present."""
+        """Rebuild the pipeline for changed inputs outside of the settings: prices of a new day, provider secrets,
+        issued keys.
+        """
         self.apply_settings(self._settings, self._reloads.places)
 
     async def _share_findings(self) -> None:
@@ -475,7 +474,7 @@ class Processor:
         await self._services.leases.renew(self._settings.limits.lease)
 
     async def _keep_books(self) -> None:
-        """End the leases of dead exchanges, and keep counters and ledger in agreement."""
+        """End leases of dead exchanges, and reconcile counters with the ledger."""
         try:
             await self._services.books.turn(self._budgets, self._teams)
         except CountsLostError:
@@ -483,7 +482,7 @@ class Processor:
             log.error("the counters store lost its counts: budgets begin anew")  # noqa: TRY400
 
     def _situation(self) -> Situation:
-        """The settings at work, for late settlement."""
+        """Settings and services in use, for late settlement."""
         asking = Asking(self._settings.providers, self._secrets, self._reloads.stem)
         return Situation(self._pipeline.catalog, self._budgets, asking, self._settings.limits.pending_results)
 
@@ -495,33 +494,33 @@ class Processor:
         await asyncio.to_thread(self._ledger.trail.prune, now - self._settings.admin.audit_keep)
 
     async def _write_trail(self) -> None:
-        """Write the events of the audit trail that came up since."""
+        """Append new events to the audit trail."""
         if not (events := self._services.audit_events.take()):
             return
         try:
             await asyncio.to_thread(self._ledger.trail.append, events)
-        except BaseException:  # the ledger is away, or this process ends: they are written once more
+        except BaseException:  # the ledger is away, or this process ends: the events are written again later
             self._services.audit_events.put_back(events)
             raise
 
     async def _copy_trail(self) -> None:
-        """Bring the copies of the audit trail up to date."""
+        """Update the copies of the audit trail."""
         if self._settings.audit != AuditSettings():
             await asyncio.to_thread(self._copies.turn, self._settings.audit)
 
     async def _add_up(self) -> None:
-        """Add up the ledger's past hours and days for reports, which read the rows meanwhile."""
+        """Sum the ledger's past hours and days for reports. Until then reports read the rows."""
         await asyncio.to_thread(self._ledger.roll_up, time.time())
 
     async def _look_at_keys(self) -> None:
-        """Read the gateway keys that operators made. While the ledger does not answer, those that are known stay."""
+        """Read the gateway keys that operators made. The known keys stay while the ledger does not answer."""
         if await self._read_keys():
             self._rebuild()
         if self._desk is not None and self._settings.admin.oidc is not None:
             await asyncio.to_thread(self._desk.read_sessions)
 
     async def _read_keys(self) -> bool:
-        """True when there are others than before."""
+        """Read issued keys after a change. True when they changed."""
         if self._settings.auth.key_secret is None:
             return False
         operators = self._ledger.operators
@@ -539,7 +538,9 @@ class Processor:
 
 
 def _dropping(telemetry: Telemetry, answers: Answers | None) -> Callable[[Callable[[Mapping[str, Any]], bool]], None]:
-    """Drops the exchanges of forgotten consumers. Of kept questions all are dropped: they know no names."""
+    """A function that drops exchanges of forgotten consumers. It drops all sampled questions of the cache, because they
+    have no consumer's name.
+    """
 
     def drop(matches: Callable[[Mapping[str, Any]], bool]) -> None:
         telemetry.recent.drop(matches)
@@ -550,7 +551,7 @@ def _dropping(telemetry: Telemetry, answers: Answers | None) -> Callable[[Callab
 
 
 def _open_answers(settings: Settings) -> Answers | None:
-    """The kept answers. Raises OSError."""
+    """Open the cache of answers. Raises OSError."""
     try:
         return open_answers(settings.stores.cache, settings.cache, settings.around_guardrails)
     except CacheError as error:
@@ -558,7 +559,7 @@ def _open_answers(settings: Settings) -> Answers | None:
 
 
 def _count_tasks(loop: asyncio.AbstractEventLoop) -> int:
-    """Tasks of the loop. Called from the thread that serves metrics."""
+    """Count of the event loop's tasks. Called from the metrics server's thread."""
     return len(asyncio.all_tasks(loop))
 
 

@@ -1,9 +1,8 @@
-"""`python -m extproc.envoy.server.reading FILE`: large settings, read and checked for the processor that serves
-meanwhile.
+"""`python -m extproc.envoy.server.reading FILE`: reads and checks large settings while the processor serves.
 
-A question is the text, its answer a `ReadSettings`. It is a process of its own because reading takes seconds
-in which other threads of the processor hardly run, and because a process can be ended at any moment. It answers one
-question, whose memory ends with it; the next one finds another process that has already begun.
+A question is the settings' text, the answer a `ReadSettings`. Reading takes seconds, in which other threads of the same
+process would hardly run; and a process can be ended at any moment. A process answers one question, so its memory is
+freed; the next process is started in advance.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from extproc.wire.outbound.helper import serve
 
 
 class ReadSettings(msgspec.Struct):
-    """Plain values without errors in them, dates as text; or the problems."""
+    """Plain values of valid settings, with dates as text; or their problems."""
 
     tree: Mapping[str, Any] = {}
     problems: Sequence[SettingsProblem] = ()
@@ -36,5 +35,5 @@ def answer(text: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    gc.disable()  # it ends with its answer
+    gc.disable()  # the process ends after its answer
     serve(answer, None)

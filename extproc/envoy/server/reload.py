@@ -1,4 +1,5 @@
-"""Reloads: new settings reach this process and Envoy, in an order in which no request meets one without the other.
+"""Reloads: new settings are applied to this process and to Envoy, in an order that keeps both consistent for every
+request.
 
 1. A change is read and checked, a large one by a process of its own (`server.reading`). Wrong settings change nothing.
 2. Everything that needs no change of Envoy applies at once: consumers, budgets, guardrails, kill switches.
@@ -50,14 +51,14 @@ from extproc.words.values import files_of
 
 log = logging.getLogger(__name__)
 
-_WITHIN = 5.0  # seconds for Envoy to accept resources of one kind
-_WARM = 0.3  # seconds for the listeners that Envoy has accepted to begin
-_AGAIN = 1.0  # seconds between two attempts to reach Envoy
-_REFUSED = 15.0  # seconds until Envoy gets again what it refused: a file that was missing may be there
-_PATIENCE = 10.0  # seconds in which an Envoy that is away, or worker 0, is expected to follow
-_BUILD = 60.0  # seconds for a process that reads settings or makes resources, and until the next one when it fails
-_LARGE = 128 << 10  # bytes or characters of settings that this process does not read itself
-_LOOK = 1.0  # seconds between looks at the files meanwhile
+_WITHIN = 5.0  # seconds for Envoy to accept resources of a kind
+_WARM = 0.3  # seconds for accepted listeners to start
+_AGAIN = 1.0  # seconds between attempts to reach Envoy
+_REFUSED = 15.0  # seconds until refused resources are offered again: a missing file may exist by then
+_PATIENCE = 10.0  # seconds in which a disconnected Envoy, or worker 0, should follow a change
+_BUILD = 60.0  # seconds for a helper to read settings or make resources, and until a retry after its failure
+_LARGE = 128 << 10  # bytes or characters of settings above which a helper process reads them
+_LOOK = 1.0  # seconds between checks of the files while a helper works
 
 
 _NOT_YET = "Envoy has not got them yet"
@@ -65,28 +66,30 @@ _T = TypeVar("_T")
 
 
 class Process(Protocol):
-    """The part of the processor that a reload needs."""
+    """Methods of the processor that a reload needs."""
 
     def apply_settings(self, settings: Settings, places: Mapping[str, str]) -> None:
-        """Use them from the next request on. Raises, and changes nothing, when they do not work."""
+        """Use these settings from the next request on. Raises, without a change, if they do not work."""
 
     def refusal_of(self, settings: Settings) -> str:
-        """The reason why they cannot follow those in use; empty when they can."""
+        """The reason why these settings cannot replace the current ones; empty if they can."""
 
     def report(self, outcome: str, stale: str) -> None:
-        """A change was `taken`, `partial` or `refused`, or `""` for no change; `stale` is why the file differs."""
+        """Report a change: `taken`, `partial`, `refused`, or `""` for none. `stale` is why the settings in use differ
+        from the file.
+        """
 
 
 class MakingError(Exception):
-    """A process beside this one did not do its work. The text says why."""
+    """A helper process failed. The message is the reason."""
 
 
 class SupersededError(Exception):
-    """The settings have changed again, before Envoy's resources for them were made."""
+    """The settings changed again before Envoy's resources for them were made."""
 
 
 class Reloads:
-    """Follows the settings file, and the files of secrets that the settings name."""
+    """Follows the settings file, and the files of its secrets."""
 
     def __init__(
         self,
@@ -99,7 +102,7 @@ class Reloads:
         worker: int = 0,
         first: str | None = None,
     ) -> None:
-        """`first` is the text of the settings from which the parts that bind at a start come (default: the file's)."""
+        """`first` is the text of the settings for parts that bind at a start; None: the file's text."""
         self.discovery = Discovery()
         self._process = process
         self._file = file
@@ -107,19 +110,19 @@ class Reloads:
         self._text = self._content.decode("utf-8", "replace")
         self._first_text, self._first = self._text if first is None else first, settings
         if self._first_text != self._text:
-            self._content = b""  # the first look says what binds at a restart
+            self._content = b""  # forces a first check, which reports the parts that bind at a restart
         self._kept = resources.file(secrets) if secrets is not None else None
         self._secrets = secrets
         self._socket = socket
         self._leads = worker == 0
-        self._used = self._wanted = self._envoys = settings  # in use; of the file; those that Envoy has
+        self._used = self._wanted = self._envoys = settings  # settings in use; of the file; of Envoy
         self._made: Made | None = resources.read(self._kept) if self._kept is not None else None
         self._given: dict[str, Mapping[str, bytes]] = {kind: {} for kind in KINDS}
-        self._leaving: dict[tuple[str, str], float] = {}  # resources of `_given`, and when they leave
+        self._leaving: dict[tuple[str, str], float] = {}  # time at which a resource of `_given` is removed
         self._refusal = self._bound_note = self._envoy_note = ""
         self._next_try = 0.0
-        self._since = time.monotonic()  # the latest change
-        self._ready: Made | None = None  # for the settings that are wanted
+        self._since = time.monotonic()  # time of the latest change
+        self._ready: Made | None = None  # resources made for `_wanted`
         beside = sys.executable, "-m", f"{__package__}.making"
         self._making = Helper(beside, within=_BUILD, rest=0.0)
         self._reading = Helper((*beside[:2], f"{__package__}.reading", str(file)), within=_BUILD, rest=0.0)
@@ -128,30 +131,32 @@ class Reloads:
 
     @property
     def _before(self) -> Made | None:
-        """The resources that Envoy has, with the listeners that it has still."""
+        """Envoy's resources, including listeners that are still to be removed."""
         if self._made is None or not self._given[LISTENERS]:
             return self._made
         return msgspec.structs.replace(self._made, listeners=dict(self._given[LISTENERS]))
 
     @property
     def places(self) -> Mapping[str, str]:
-        """The names of tries in Envoy, by provider; those of `contract.try_cluster` where it has none."""
+        """Names of tries in Envoy, by provider. Without resources they are `contract.try_cluster`."""
         return {} if self._made is None else self._made.places
 
     def stem(self, provider: str) -> str:
-        """The name of the file of a provider's secret."""
+        """Name of a provider's secret file."""
         place = self.places.get(provider)
         return provider if place is None else resources.stem(place)
 
     async def start(self) -> None:
-        """Begin with what Envoy has, where an earlier process has kept it. The settings may have changed since."""
+        """Begin with the resources that Envoy has, if an earlier process kept them. The settings may have changed
+        since.
+        """
         self._prepare_reading()
         if self._made is None:
             return
         if self._made.digest != bound.digest(self._first):
             try:
                 before = await asyncio.to_thread(config.parse, self._made.text)
-            except ConfigError:  # another release wrote them, or a secret is gone
+            except ConfigError:  # another release wrote the resources, or a secret is missing
                 log.error("the settings that Envoy has cannot be read")  # noqa: TRY400
             else:
                 self._envoys = bound.fixed(before, self._first)
@@ -160,14 +165,14 @@ class Reloads:
             self._publish(self._made)
 
     def close(self) -> None:
-        """End the processes beside this one."""
+        """End the helper processes."""
         self._making.end()
         self._reading.end()
 
-    # --- looking
+    # --- checks of the files
 
     async def look(self) -> None:
-        """Take a new content of the files, and go on with what waits for Envoy. Called about once a second."""
+        """Check the files for a change, and retry a change that waits for Envoy. Called about once a second."""
         content, found = await asyncio.to_thread(self._read)
         files = self._files
         if content != self._content:
@@ -178,7 +183,7 @@ class Reloads:
             await self._make_first()
         elif self._wanted is not self._envoys and time.monotonic() >= self._next_try:
             await self._update_envoy()
-        if files is self._files:  # after a reload `found` would be about other files
+        if files is self._files:  # after a reload `found` would belong to other files
             self._read_secrets(found)
         if self._leaving:
             await self._remove_leaving()
@@ -186,7 +191,7 @@ class Reloads:
     def _read_secrets(self, found: Sequence[object]) -> None:
         if found != self._signatures:
             self._signatures = found
-            self._process.apply_settings(self._used, self.places)  # reads them
+            self._process.apply_settings(self._used, self.places)  # this reads the secrets
             log.info("a file with a secret has changed: it was read again")
             if gone := [file for file, each in zip(self._files, found, strict=True) if each is None]:
                 log.warning("files of secrets are missing: %s", ", ".join(gone))
@@ -195,19 +200,19 @@ class Reloads:
         return config.content(self._file), signatures(self._files)
 
     async def reload(self) -> None:
-        """Take the file's new content, as far as possible, or keep the last good settings."""
+        """Apply the file's new content, as far as possible, or keep the last good settings."""
         try:
             text = await asyncio.to_thread(config.text, self._file)
             settings = await self._parse(text)
         except ConfigError as error:
             self._refuse_change(str(error))
             return
-        except SupersededError:  # the next look finds the change
+        except SupersededError:  # the next look reads the newer change
             return
         except MakingError as error:
             self._refuse_change(f"they cannot be read: {error}")
             return
-        except Exception as error:  # a MemoryError, or a bug in a check: not a reason to stop reloading
+        except Exception as error:  # a MemoryError, or a bug in a check, must not stop reloading
             log.exception("the new settings cannot be read")
             self._refuse_change(f"they cannot be read: {type(error).__name__}")
             return
@@ -220,7 +225,7 @@ class Reloads:
         self._envoy_note, self._ready, self._text, self._since = "", None, text, time.monotonic()
         self._wanted = bound.fixed(settings, self._first)
         if bound.digest(self._wanted) == bound.digest(self._envoys):
-            self._apply(self._wanted)  # an error here leaves the rest to a later look
+            self._apply(self._wanted)  # after an error here a later look continues
             self._envoys = self._wanted
             self._report_change()
             return
@@ -231,7 +236,7 @@ class Reloads:
         await self._update_envoy()
 
     def _prepare_reading(self) -> None:
-        """Have a process ready that reads the next change of a large file: to begin takes it most of a second."""
+        """Start a process for the next change of a large file, because the start takes most of a second."""
         if len(self._content) > _LARGE:
             self._reading.begin()
         else:
@@ -246,7 +251,7 @@ class Reloads:
         try:
             found = await self._until_changed(_answer(self._reading, text.encode()))
         finally:
-            self._reading.end()  # it has read much
+            self._reading.end()  # its memory has grown by the reading
         self._prepare_reading()
         read = await asyncio.to_thread(msgspec.msgpack.decode, found, type=ReadSettings)
         if read.problems:
@@ -256,7 +261,7 @@ class Reloads:
 
     def _apply(self, settings: Settings) -> None:
         files = files_of(settings)
-        found = signatures(files)  # before they are read: a change in the meantime is seen at the next look
+        found = signatures(files)  # taken before the files are read, so that the next look sees a change meanwhile
         with without_collections():  # nothing else runs meanwhile
             self._process.apply_settings(settings, self.places)
         self._used, self._files, self._signatures = settings, files, found
@@ -267,7 +272,7 @@ class Reloads:
         self._process.report("refused", reason)
 
     def _report_change(self) -> None:
-        """Report a change that was taken, or as much of it as could be."""
+        """Report an applied change, or the parts of it that wait."""
         stale = "; ".join(note for note in (self._refusal, self._bound_note, self._envoy_note) if note)
         if stale:
             log.error("new settings taken but for a part: %s", stale)
@@ -278,8 +283,8 @@ class Reloads:
     # --- Envoy
 
     async def _update_envoy(self) -> None:
-        """Bring Envoy to the settings that are wanted, and then this process."""
-        self._next_try = time.monotonic() + _PATIENCE  # after an error that is not expected here
+        """Update Envoy to the wanted settings, then this process."""
+        self._next_try = time.monotonic() + _PATIENCE  # after an unexpected error
         try:
             made = await (self._lead_envoy() if self._leads else self._made_elsewhere())
         except EnvoyRefusedError as error:
@@ -289,7 +294,7 @@ class Reloads:
         except EnvoyAwayError:
             self._note_wait(self._why_away(), _AGAIN if self._leads else 0.0)
         except SupersededError:
-            self._next_try = 0.0  # the next look finds the change
+            self._next_try = 0.0  # the next look reads the newer change
         else:
             self._made, self._envoys, self._envoy_note = made, self._wanted, ""
             self._apply(self._wanted)
@@ -321,13 +326,13 @@ class Reloads:
         return time.monotonic() - self._since < _PATIENCE
 
     def _switch_off(self) -> None:
-        """Switch off what serves until Envoy has the change, because that takes too long."""
+        """Disable targets that still serve until Envoy has the change, because the change takes too long."""
         before = self._used.before
         if before is not None and before.leaving is not None:
             self._apply(bound.without_envoy(self._wanted, self._envoys))
 
     async def _make_first(self) -> None:
-        """Make the first resources for an Envoy that asks and for which none were prepared."""
+        """Make the first resources, for an Envoy that asks before any were prepared."""
         try:
             self._made = await self._make_resources()
         except MakingError as error:
@@ -349,15 +354,15 @@ class Reloads:
         return made
 
     async def _made_elsewhere(self) -> Made:
-        """The resources that worker 0 has kept for the settings that are wanted. Raises EnvoyAwayError."""
+        """The resources for the wanted settings that worker 0 has kept. Raises EnvoyAwayError."""
         made = await asyncio.to_thread(resources.read, self._kept) if self._kept is not None else None
         if made is None or made.digest != bound.digest(self._wanted):
             raise EnvoyAwayError
         return made
 
     async def _until_changed(self, work: Coroutine[None, None, _T]) -> _T:
-        """The result of work that may take seconds. A change of the settings ends it, so that a consumer that is
-        switched off does not wait; a change of a secret's file applies meanwhile. Raises SupersededError.
+        """The result of work that may take seconds. A change of the settings ends the work, so that disabling a
+        consumer is not delayed. A change of a secret's file is applied meanwhile. Raises SupersededError.
         """
         task = asyncio.create_task(work, name="beside")
         try:
@@ -374,7 +379,7 @@ class Reloads:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _make_resources(self) -> Made:
-        """Envoy's resources for the settings that are wanted, beside those it has. Raises MakingError."""
+        """Envoy's resources for the wanted settings, compatible with its current ones. Raises MakingError."""
         directory = str(self._secrets or "/run/extproc/secrets")
         question = msgspec.json.encode(
             ResourceQuery(self._text, self._first_text, directory, self._socket, self._before)
@@ -386,11 +391,11 @@ class Reloads:
             raise MakingError(f"Envoy's configuration cannot be made ({error}){hint}") from None
 
     async def _give_envoy(self, made: Made) -> None:
-        """Give Envoy the new resources beside those that it has. Raises EnvoyRefusedError, EnvoyAwayError."""
+        """Give Envoy the new resources beside its current ones. Raises EnvoyRefusedError, EnvoyAwayError."""
         before = dict(self._given)
         both = {kind: {**before[kind], **found} for kind, found in _kinds(made)}
         try:
-            self.discovery.set(SECRETS, both[SECRETS])  # a new listener asks for them
+            self.discovery.set(SECRETS, both[SECRETS])  # before listeners, which need them
             for kind in KINDS:
                 await self._offer(kind, both[kind])
         except EnvoyRefusedError:
@@ -408,7 +413,7 @@ class Reloads:
                     self._leaving.setdefault((kind, name), due)
 
     async def _remove_leaving(self) -> None:
-        """Take from Envoy what no exchange can need any more: listeners first, then the clusters they lead to."""
+        """Remove resources from Envoy that no exchange needs: listeners first, then the clusters they lead to."""
         now = time.monotonic()
         over = [each for each, due in self._leaving.items() if due <= now]
         for kind in (LISTENERS, CLUSTERS):
@@ -429,20 +434,20 @@ class Reloads:
         await self.discovery.offer(kind, found, _WITHIN)
 
     def _publish(self, made: Made) -> None:
-        """Give Envoy these, whenever it asks."""
+        """Set these resources for an Envoy that will ask."""
         for kind, found in _kinds(made):
             self._given[kind] = found
             self.discovery.set(kind, found)
 
     def _write_secrets(self, made: Made) -> None:
-        """A file for each try that is new: Envoy refuses a listener without it."""
+        """Write a secret file for each new try: Envoy refuses a listener without it."""
         if self._secrets is None:
             return
         places = self.places
         for name, place in made.places.items():
             provider = self._wanted.hops[name]
             if provider.reference is not None and place != places.get(name):
-                # A token is good at another address of the same provider; a key is read again in any case.
+                # A token also fits the provider's new address, so it is copied. A key is always read again.
                 old = self._envoys.hops.get(name)
                 same = old is not None and old.credentials is not None and old.credentials == provider.credentials
                 source = resources.stem(places[name]) if same and name in places else None
@@ -450,7 +455,7 @@ class Reloads:
                 copy_secret(self._secrets, resources.stem(place), secret or "", source)
 
     def _write_made(self, made: Made) -> None:
-        """Write them for other workers, and for this process when it starts again."""
+        """Write the resources for other workers, and for this process after a restart."""
         if self._kept is not None:
             try:
                 private_directory(self._kept.parent)
@@ -460,12 +465,12 @@ class Reloads:
 
 
 def _kinds(made: Made) -> Sequence[tuple[str, Mapping[str, bytes]]]:
-    """Clusters first: listeners that lead to unknown ones are refused."""
+    """Resources by kind, clusters first: Envoy refuses listeners that lead to unknown clusters."""
     return [(kind, getattr(made, kind)) for kind in KINDS]
 
 
 async def _answer(helper: Helper, question: bytes) -> bytes:
-    """The helper's answer. A call that is cancelled ends the helper's process. Raises MakingError."""
+    """Answer of a helper process. Cancelling this call ends the process. Raises MakingError."""
     try:
         return await asyncio.to_thread(helper.ask, question)
     except HelperError as error:
@@ -476,7 +481,7 @@ async def _answer(helper: Helper, question: bytes) -> bytes:
 
 
 def signatures(files: Sequence[str]) -> Sequence[object]:
-    """Values that differ when a file has another content or is another one, as after the swap of a symlink."""
+    """Values that change when a file's content changes or the file is replaced, for example by a symlink swap."""
     found: list[object] = []
     for file in files:
         try:

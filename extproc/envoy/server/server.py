@@ -1,7 +1,7 @@
-"""The gRPC services Envoy calls: ext_proc, access logs, health, and the drain of all three. Any transport serves them.
+"""gRPC services for Envoy: ext_proc, access logs, health, and the drain of all three. Any transport serves them.
 
-A call never ends well while Envoy still waits for an answer: Envoy would take that for "nothing to object to". So
-either every message has been answered, or the call fails, and then Envoy answers 500.
+A call never ends with status 0 while Envoy waits for an answer, because Envoy would let the request pass. Either every
+message was answered, or the call fails, and Envoy answers 500.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ HEALTH = "grpc.health.v1.Health"
 
 
 class Server:
-    """Serves one address. `pipeline` is called at every stream, so that a reload binds from the next one.
-
-    The ids of exchanges begin with `mark`, where several workers share an Envoy.
+    """Serves one address. `pipeline` is called for every stream, so that a reload applies to the next stream. With
+    several workers, `mark` begins the ids of exchanges.
     """
 
     def __init__(
@@ -46,7 +45,7 @@ class Server:
         self._discovery = discovery or Discovery()
         self._health = _Health()
         self._transport: Transport | None = None
-        self._away = ""  # why Envoy could not connect
+        self._away = ""  # the reason why Envoy could not connect
 
     async def start(self, *, socket: str | None = None, address: str | None = None, transport: str = "native") -> None:
         """Listen on a unix socket of mode 0600, or on `host:port`, which only grpcio serves. Raises OSError when the
@@ -63,7 +62,9 @@ class Server:
         await self._transport.start()
 
     async def drain(self, notice: float, grace: float) -> None:
-        """Report NOT_SERVING, give Envoy `notice` seconds to see it, and streams up to `grace` seconds to end."""
+        """Report NOT_SERVING, wait `notice` seconds until Envoy sees it, and give streams up to `grace` seconds to
+        end.
+        """
         self._health.leave()
         self._discovery.leave()
         await asyncio.sleep(notice)
@@ -71,13 +72,13 @@ class Server:
             await self._transport.stop(grace)
 
     async def look(self) -> None:
-        """Look after the socket."""
+        """Check the socket."""
         if self._transport is not None:
             self._away = await self._transport.look()
 
     @property
     def unready(self) -> str:
-        """The reason why Envoy should send nothing here, or cannot; empty when it can."""
+        """The reason why Envoy should not, or cannot, send requests here; empty without one."""
         return self._away if self._health.serving else "draining"
 
     def _calls(self) -> Calls:
@@ -102,13 +103,13 @@ class Server:
 
 
 class _Process(GrpcCall):
-    """One stream of ext_proc: the messages between Envoy and one attachment."""
+    """An ext_proc stream: messages between Envoy and one attachment."""
 
     def __init__(self, attachment: Attachment, telemetry: Telemetry) -> None:
         self._attachment = attachment
         self._telemetry = telemetry
         self._order = wire.Order()
-        self._dropped = False  # the request's body, for which there was no room
+        self._dropped = False  # True: the request's body was dropped for lack of room
         telemetry.streams += 1
 
     @property
@@ -128,7 +129,7 @@ class _Process(GrpcCall):
         if self._dropped:
             return await self._take(wire.refuse(self._attachment))
         step = wire.converse(self._attachment, data, self._order)
-        del data  # a large message is freed as soon as it was read
+        del data  # frees a large message as soon as it was read
         return await self._take(step)
 
     async def go_on(self) -> Sequence[bytes]:
@@ -156,7 +157,7 @@ class _Process(GrpcCall):
 
 
 class _AccessLog(GrpcCall):
-    """One stream of Envoy's access log."""
+    """A stream of Envoy's access log."""
 
     done = False
     lasts = True
@@ -181,11 +182,11 @@ class _AccessLog(GrpcCall):
         return (b"",)
 
     async def on_end(self) -> None:
-        """A stream that ended tells no more."""
+        """No work at the end of a log stream."""
 
 
 class _Health:
-    """The health of this process: it takes requests, or is draining."""
+    """Health of this process: serving or draining."""
 
     def __init__(self) -> None:
         self.left = asyncio.Event()
@@ -203,7 +204,7 @@ class _Health:
 
 
 class _Check(GrpcCall):
-    """One health check."""
+    """One health check call."""
 
     done = False
 
@@ -214,11 +215,11 @@ class _Check(GrpcCall):
         return (self._health.message(),)
 
     async def on_end(self) -> None:
-        """A health check leaves nothing open."""
+        """No work at the end of a health check."""
 
 
 class _Watch(_Check):
-    """A health check that answers once more when the health changes."""
+    """A health check call that also answers changes of the health."""
 
     async def on_half_close(self) -> Sequence[bytes]:
         if self._health.serving:

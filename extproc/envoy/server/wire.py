@@ -1,4 +1,5 @@
-"""ext_proc messages in, ext_proc messages out: the only file that knows the protocol.
+"""ext_proc messages to attachments' methods, and their actions to messages. Only this file and `answers` know the
+protocol.
 
 Source: envoy/service/ext_proc/v3/external_processor.proto. Envoy's observed behaviour is in docs/envoy.md.
 """
@@ -21,13 +22,13 @@ from extproc.words.exchange import NOTHING_VERIFIED, Verified
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 METHOD = "Process"
 
-_LARGE = 256 << 10  # bytes of a message
-_MOST_BESIDE = 64 << 10  # bytes of a message beside its body
+_LARGE = 256 << 10  # bytes of a large message
+_MOST_BESIDE = 64 << 10  # most bytes of a message beside its body
 _REQUEST_BODY, _BODY = b"\x22", b"\x0a"  # tags of ProcessingRequest.request_body and HttpBody.body
 _MAX_CHUNK = 62_000  # bytes; Envoy drops larger pieces of a FULL_DUPLEX_STREAMED body
 
 
-_FIRST, _HEAD, _BODIES = 0, 2, 3  # places of phases
+_FIRST, _HEAD, _BODIES = 0, 2, 3  # order of phases
 _PLACES = {
     "request_headers": _FIRST,
     "request_body": 1,
@@ -39,8 +40,8 @@ _Message = TypeVar("_Message", bound=Message)
 
 
 class Order:
-    """The order of one stream's messages: each phase once, but for the pieces of an answer's body. An answer without a
-    request is Envoy's own, to a request that it refused before the filter.
+    """Order of a stream's messages: each phase once, except for pieces of an answer's body. An answer without a request
+    is Envoy's own, for a request that it refused before the filter.
     """
 
     __slots__ = ("_at",)
@@ -49,7 +50,7 @@ class Order:
         self._at = -1
 
     def check(self, phase: str | None) -> None:
-        """Raises Malformed."""
+        """Raises Malformed for a phase out of order."""
         place, at = _PLACES.get(phase or "", -1), self._at
         if place < at or (place == at and place != _BODIES) or (at < _FIRST and place not in (_FIRST, _HEAD)):
             raise Malformed(f"{phase} at the wrong place")
@@ -59,7 +60,7 @@ class Order:
 
 
 def parsed(kind: type[_Message], data: bytes | memoryview) -> _Message:
-    """A message of that kind. Raises Malformed."""
+    """A message of type `kind`. Raises Malformed."""
     try:
         return kind.FromString(data if isinstance(data, bytes) else bytes(data))
     except DecodeError:
@@ -67,13 +68,13 @@ def parsed(kind: type[_Message], data: bytes | memoryview) -> _Message:
 
 
 async def converse(attachment: Attachment, data: bytes | memoryview, order: Order | None = None) -> Sequence[bytes]:
-    """Give one message to the attachment and return the messages for Envoy, in order; possibly none. Raises
+    """Pass one message to the attachment, and return the messages for Envoy in order, possibly none. Raises
     Malformed.
     """
     if len(data) > _LARGE and (large := _large_body(data)) is not None:
         if order is not None:
             order.check("request_body")
-        del data  # the body is the only copy from here on
+        del data  # leaves `body` as the only copy
         return [_onward(await attachment.on_request_body(large))]
     message = parsed(pb.ProcessingRequest, data)
     phase = message.WhichOneof("request")
@@ -92,7 +93,7 @@ async def converse(attachment: Attachment, data: bytes | memoryview, order: Orde
     if phase == "response_body":
         body = message.response_body
         return _chunks(await attachment.on_response_body(body.body, body.end_of_stream))
-    if phase == "response_trailers":  # the body ended without a last chunk
+    if phase == "response_trailers":  # the body ended without a last piece
         last = await attachment.on_response_body(b"", True)
         assert not attachment.more, "every piece was worked on to its end before"
         if isinstance(last.head, LocalReply):
@@ -102,19 +103,19 @@ async def converse(attachment: Attachment, data: bytes | memoryview, order: Orde
 
 
 async def go_on(attachment: Attachment) -> Sequence[bytes]:
-    """The messages of the next step of an attachment that has `more`."""
+    """Messages of the next step of an attachment with `more`."""
     return _chunks(await attachment.on_response_body(b"", False))
 
 
 def silence(attachment: Attachment, now: float) -> Sequence[bytes]:
-    """The messages of an attachment while Envoy is silent, usually none."""
+    """Messages of an attachment while Envoy is silent, usually none."""
     check = getattr(attachment, "on_silence", None)
     chunk = None if check is None else check(now)
     return () if chunk is None else _chunks(chunk)
 
 
 async def refuse(attachment: Attachment) -> Sequence[bytes]:
-    """The answer to a body that `attachment` did not admit."""
+    """Answer to a body that `attachment` did not admit."""
     return [_onward(await attachment.on_request_body(b""))]
 
 
@@ -123,8 +124,8 @@ def _onward(action: Continue | LocalReply) -> bytes:
 
 
 def _large_body(data: bytes | memoryview) -> bytes | None:
-    """The body in a ProcessingRequest that is little else than a request's body; None for any other message. protobuf
-    would copy it twice.
+    """Body of a ProcessingRequest with a large request body and little else; None for another message. protobuf would
+    copy the body twice.
     """
     if data[:1] != _REQUEST_BODY:
         return None
@@ -139,7 +140,7 @@ def _large_body(data: bytes | memoryview) -> bytes | None:
 
 
 def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """The number at `at`, and the place behind it."""
+    """A varint at `at`, and the offset behind it."""
     value = shift = 0
     while True:
         if at >= len(data):
@@ -152,7 +153,7 @@ def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
 
 
 def read_headers(part: pb.HttpHeaders) -> Mapping[str, str]:
-    """Headers by lower-case name; the values of a repeated one are joined with a comma."""
+    """Headers by lower-case name. Values of a repeated header are joined with a comma."""
     headers: dict[str, str] = {}
     for header in part.headers.headers:
         key = header.key
@@ -172,7 +173,7 @@ def _attributes(message: pb.ProcessingRequest) -> Mapping[str, object]:
 
 
 def _verified(message: pb.ProcessingRequest) -> Verified:
-    """Envoy's findings about the client's token and certificate, sent with the request's headers."""
+    """Facts about the client's token and certificate that Envoy sent with the request's headers."""
     if not message.attributes and not message.HasField("metadata_context"):
         return NOTHING_VERIFIED
     namespaces = message.metadata_context.filter_metadata
@@ -185,7 +186,7 @@ def _plain_struct(struct: Struct) -> dict[str, Any]:
 
 
 def _plain(value: Value) -> Any:
-    """A value as in JSON. Numbers are doubles on the way; whole ones come out as int."""
+    """A Struct's value as in JSON. Its numbers are doubles; whole ones become int."""
     kind = value.WhichOneof("kind")
     if kind == "struct_value":
         return _plain_struct(value.struct_value)

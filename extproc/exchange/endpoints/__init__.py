@@ -1,1 +1,1 @@
-"""Endpoints that the gateway answers itself: models, token counts, a consumer's own usage and budgets."""
+"""Endpoints that the gateway answers itself: models, token counts, a consumer's usage and budgets."""

@@ -1,4 +1,4 @@
-"""`/v1/messages/count_tokens` for models whose provider cannot count: an estimate, answered here."""
+"""`/v1/messages/count_tokens` for models whose provider cannot count: the gateway answers with an estimate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _IMAGE_TOKENS = 1600  # about Anthropic's count for a large image
 
 
 class CountTokens:
-    """Answers where the first target granted cannot count; every other request goes on."""
+    """Answers if the first granted target cannot count tokens; leaves other requests alone."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -28,7 +28,7 @@ class CountTokens:
 
 
 class CountAnyway:
-    """Answers where every target failed that could count."""
+    """Answers if all targets that can count tokens failed."""
 
     def __call__(self, exchange: Exchange) -> LocalReply | None:
         if exchange.request.operation != OPERATION or exchange.attached:
@@ -37,7 +37,7 @@ class CountAnyway:
         return _estimate(exchange) if exchange.route.forwarded and (status >= 500 or status in _FAILED) else None
 
 
-_FAILED = (401, 403, 408, 429)  # they concern the gateway's account, not the request
+_FAILED = (401, 403, 408, 429)  # statuses about the gateway's account, not about the request
 
 
 def _estimate(exchange: Exchange) -> LocalReply:

@@ -1,4 +1,4 @@
-"""`GET /v1/models`: the models that the consumer may name, in the shape that the client's API has for them."""
+"""`GET /v1/models`: models that the consumer may use, in the shape of the client's API."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from extproc.words.exchange import Consumer, Exchange
 
 
 class Models:
-    """Answers the list of models and one of them; leaves every other request alone."""
+    """Answers the list of models, or one model of it; leaves other requests alone."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog

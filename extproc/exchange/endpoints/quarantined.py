@@ -1,4 +1,4 @@
-"""GET /v1/quarantine/{reference}: the raw result of a tool, for the consumer that got its reference."""
+"""GET /v1/quarantine/{reference}: a tool's raw result, for the consumer that received its reference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from extproc.words.exchange import Exchange
 
 
 class Quarantined:
-    """Answers that path; leaves every other request alone."""
+    """Answers requests for a result in quarantine; leaves other requests alone."""
 
     def __init__(self, results: Results) -> None:
         self._results = results

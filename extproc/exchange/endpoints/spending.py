@@ -20,25 +20,23 @@ from extproc.words.errors import INVALID_REQUEST, OVERLOADED, RATE_LIMITED, STOR
 from extproc.words.exchange import Exchange
 
 _REPORTS = 2
-"""Usage reports in preparation, as many as the ledger prepares; one more is refused: 503 overloaded."""
+"""Most usage reports in preparation, as many as the ledger prepares at a time. One more is refused: 503 overloaded."""
 _LOOKS = 4
-"""Budget reports in preparation; one more is refused likewise."""
+"""Most budget reports in preparation. One more is refused: 503 overloaded."""
 REPORTS = 30
-"""Reports of one consumer in a minute, unless the settings say otherwise (`limits.reports`)."""
+"""Default of `limits.reports`: reports of one consumer in a minute."""
 _MINUTE = 60.0  # seconds
-_MOST_CONSUMERS = 10_000  # consumers whose reports are counted; beyond them the first are forgotten
+_MOST_CONSUMERS = 10_000  # consumers whose reports are counted; above it, the first are forgotten
 _MOST_PARAMETERS = 64
 
 
 class Rate:
-    """The reports that each consumer may ask for in a minute: `most` at once, and then one each time its share of the
-    minute has passed.
-    """
+    """The rate of reports for each consumer: a burst of `most`, then one each time 1/`most` of a minute has passed."""
 
     def __init__(self, most: int, now: Callable[[], float]) -> None:
         self._share = _MINUTE / most
         self._now = now
-        # By consumer, the time when its minute is as good as unused; the longest silent consumer first.
+        # The time at which a consumer has its full burst again; the longest silent consumer is first.
         self._until: dict[str, float] = {}
 
     def check(self, consumer: str) -> None:
@@ -57,9 +55,7 @@ class Rate:
 
 
 class Own:
-    """Answers the two paths; leaves every other request alone. The report is the consumer's own, whatever the query
-    asks for.
-    """
+    """Answers the consumer's own usage and budgets, whatever consumer the query names; leaves other requests alone."""
 
     def __init__(
         self,
@@ -104,7 +100,7 @@ class Own:
         work = asyncio.ensure_future(asyncio.to_thread(self._reporter.usage, parameters, exchange.consumer))
         work.add_done_callback(self._done)
         try:
-            return await asyncio.shield(work)  # a thread goes on when the client disconnects, and counts until it ends
+            return await asyncio.shield(work)  # the thread continues and counts when the client disconnects
         except ValueError as error:
             raise Refusal(INVALID_REQUEST, f"{error}.") from None
         except LedgerError:
@@ -113,7 +109,7 @@ class Own:
     def _done(self, work: asyncio.Future[Any]) -> None:
         self._busy -= 1
         if not work.cancelled():
-            work.exception()  # reads the exception, which nothing else awaits any more
+            work.exception()  # reads the exception, so that asyncio does not log it
 
 
 def _check_room(busy: int, most: int) -> None:

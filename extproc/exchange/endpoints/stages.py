@@ -1,4 +1,4 @@
-"""The stages that answer consumers about their own spending and results."""
+"""Stages that answer consumers about their spending and results."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Translation of one try: the request into the API of its provider, the answer back into the API of the client."""
+"""Translation of one try: its request into the provider's API, its answer into the client's API."""

@@ -1,6 +1,4 @@
-"""Ids of calls, each of its own: some providers number the calls of every answer from 0, and others refuse an id that
-comes twice.
-"""
+"""Unique ids of tool calls: some providers number the calls of every answer from 0, and others refuse a repeated id."""
 
 from __future__ import annotations
 
@@ -8,12 +6,12 @@ from extproc.words.messages import Prompt, ToolCall, ToolResult
 
 
 def distinct_calls(prompt: Prompt) -> None:
-    """Give a call that has the id of an earlier one another id, and its result the same."""
+    """Give a call with a repeated id a new id, also in its result."""
     ids = [part.id for message in prompt.messages for part in message.parts if isinstance(part, ToolCall)]
     if len(set(ids)) == len(ids):
         return
     taken, seen, count = set(ids), set[str](), 1
-    waiting: dict[str, list[str]] = {}  # the calls of the latest turn, by the ids that their results name
+    waiting: dict[str, list[str]] = {}  # new ids of the latest turn's calls, by the ids in their results
     for message in prompt.messages:
         if message.role == "assistant":
             waiting = {}

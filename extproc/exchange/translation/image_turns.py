@@ -1,4 +1,4 @@
-"""Images of a model's own turns, for APIs that take images from users alone."""
+"""Images in a model's turns, for APIs that accept images from users only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ SHOWN = "What the answer before showed:"
 
 
 def show_images(prompt: Prompt) -> None:
-    """Move the images of each turn of the model into the user's turn behind it."""
+    """Move images of each model's turn into the user's turn behind it."""
     if not any(_images(message) for message in prompt.messages):
         return
     made: list[Message] = []

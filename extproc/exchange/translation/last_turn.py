@@ -1,4 +1,6 @@
-"""The end of a conversation: other APIs have no system messages there, and the model would go on with its own turn."""
+"""The end of a conversation. Many APIs have no system messages there, and without them the model would continue its own
+turn.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from extproc.words.messages import Message, Prompt
 
 
 def end_with_user(prompt: Prompt) -> None:
-    """Move the system messages behind the model's last turn into a turn of the user's."""
+    """Turn system messages behind the model's last turn into a user's turn."""
     if prompt.late and prompt.messages and prompt.messages[-1].role == "assistant":
         prompt.messages.append(Message("user", [*prompt.system[-prompt.late :]]))
         del prompt.system[-prompt.late :]

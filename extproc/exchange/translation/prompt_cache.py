@@ -1,4 +1,4 @@
-"""Marks the long stable parts of a prompt, for providers that cache only marked parts.
+"""Marks of long stable parts in a prompt, for providers that cache only marked parts.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/prompt-caching: at most four marks, each for everything
 before it, and nothing below about a thousand tokens is kept. The order there is tools, system, messages.
@@ -14,16 +14,14 @@ import msgspec
 from extproc.words.messages import EmbeddingPrompt, Message, Prompt, TextPart, Tool, ToolResult
 
 LEAST = 4096
-"""Least bytes worth a mark: about a thousand tokens."""
+"""Fewest bytes worth a mark: about a thousand tokens."""
 
 _MARK: Mapping[str, Any] = {"type": "ephemeral"}
 
 
 def mark_stable(prompt: Prompt | EmbeddingPrompt) -> None:
-    """Mark the end of the tools, of the system prompt, and of the last two turns, which the next requests will begin
-    with.
-
-    A client that sets marks of its own knows better: then none is added.
+    """Mark the end of the tools, of the system prompt, and of the last two turns: later requests begin with them. A
+    prompt with the client's own marks gets no more.
     """
     if isinstance(prompt, EmbeddingPrompt) or prompt.is_marked:
         return

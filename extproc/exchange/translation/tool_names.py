@@ -1,8 +1,8 @@
-"""Names of tools that the provider's API takes: groups become part of the names, and long names are shortened. The
-answer gets the client's names back.
+"""Tool names that the provider's API accepts: group names become part of tool names, and long names are shortened. The
+answer has the client's names again.
 
-Each try has the client's request, so nothing is kept between requests. The same name always becomes the same one, as
-earlier calls in the conversation have it, too.
+Each try has the client's request, so no names are kept between requests. A name is always changed in the same way,
+because earlier calls in the conversation have it, too.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from extproc.words.api import Able
 from extproc.words.messages import Delta, Part, Prompt, ToolCall, ToolResult
 
-_DIGEST = 8  # characters
+_DIGEST = 8  # characters of a digest
 
 
 class ToolNames:
-    """Changes the names in a prompt, and knows what they were."""
+    """Changes tool names in a prompt, and remembers the client's names."""
 
     def __init__(self, prompt: Prompt, able: Able) -> None:
         self._most = able.tool_names
@@ -25,7 +25,7 @@ class ToolNames:
         self._letters = able.tool_letters
         self._there: dict[tuple[str, str], str] = {}
         self._here: dict[str, tuple[str, str]] = {}
-        for tool in prompt.tools:  # those without a group first: their names are the ones that a choice can mean
+        for tool in prompt.tools:  # tools without a group come first: a tool choice names them
             if not tool.namespace:
                 tool.name = self._name("", tool.name)
         for tool in prompt.tools:
@@ -41,7 +41,7 @@ class ToolNames:
                     part.name = self._name("", part.name)
         bare = [name for group, name in self._there if group]
         for (group, name), made in [*self._there.items()]:
-            # Some models answer with the name alone: https://github.com/router-for-me/CLIProxyAPI/issues/4106
+            # Some models answer without the group's name: https://github.com/router-for-me/CLIProxyAPI/issues/4106
             if group and made != name and bare.count(name) == 1 and ("", name) not in self._there:
                 self._here.setdefault(name, (group, name))
         if prompt.tool_choice is not None and prompt.tool_choice.name:
@@ -49,11 +49,11 @@ class ToolNames:
 
     @property
     def changed(self) -> bool:
-        """Whether any name is another than the client's."""
+        """True when any name differs from the client's."""
         return bool(self._here)
 
     def restore(self, calls: Iterable[Part | Delta]) -> None:
-        """Give calls the names that the client knows."""
+        """Restore the client's names in calls."""
         for call in calls:
             if isinstance(call, ToolCall | Delta) and (was := self._here.get(call.name)) is not None:
                 call.namespace, call.name = was
@@ -75,5 +75,5 @@ class ToolNames:
         return made
 
     def _chosen(self, name: str) -> str:
-        """The tool that a choice names: it may be one of a group."""
+        """The changed name of a tool choice; its tool may be in a group."""
         return next((made for (_, known), made in self._there.items() if known == name), name)

@@ -1,13 +1,12 @@
-"""Translation of one try, through `messages`: its request into the provider's API, its answer into the client's. So N +
-M.
+"""Translation of one try, through `messages`: its request into the provider's API, its answer into the client's.
 
-A plain answer is held until it is whole; a streamed one leaves event by event. Usage that the client's API cannot
+A plain answer is held until it is complete; a stream is translated event by event. Usage that the client's API cannot
 express reaches the gateway attachment beside the answer (see `contract`).
 
-A field that changes the meaning of a request and has no words in the provider's API makes `Select` skip the target. An
-advisory field is left out and named in `x-ai-ignored`. The gateway attachment believes the usage beside an answer only
-where the try says that it translated, in a header that providers cannot forge, and then uses no other count: a
-translation writes zeros where the client's API requires a count and the provider gave none.
+`Select` skips a target whose API cannot express a field that changes the request's meaning. An advisory field is left
+out and named in `x-ai-ignored`. The gateway attachment accepts usage beside an answer only from a try that translated,
+shown by a header that providers cannot forge. It then ignores the answer's own counts: a translation writes zeros for
+required counts that the provider did not give.
 """
 
 from __future__ import annotations
@@ -39,56 +38,56 @@ from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, EmbeddingPrompt, Embeddings, Ended, Event, Failed, Started, Used
 
 _MORE = 1.1
-"""Growth of the output that is worth telling before the end."""
+"""Growth of the output, as a factor, that is reported before the end."""
 Unwrap = Callable[[bytes], bytes]
 _encode = msgspec.json.encode
 _decode = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class Translation:
-    """Translation of one try: first `request`, then `problem`, `answer` or `TranslatedStream` for the answer."""
+    """Translation of one try: `request`, then `problem`, `answer` or `TranslatedStream` for the answer."""
 
     def __init__(self, client: ClientAPI, service: Service) -> None:
         self.client = client
-        self.model = service.model  # the model, for answers that do not name it
+        self.model = service.model  # model's name for answers without one
         self.streamed = service.stream
         self.ignored: list[str] = []
         self._encoding: Literal["float", "base64"] = "float"  # encoding of embeddings
         self._service = service
         self._names: ToolNames | None = None
-        self.one_call = False  # see `Prompt`
+        self.one_call = False  # see `Prompt.one_call`
         self._translated = service.dialect != client.name or service.anew
-        self.large_events = False  # events of the answer may hold images
+        self.large_events = False  # True: events of the answer may hold images
         if (api := provider_apis().get(service.dialect)) is not None:
             self.large_events = api.able.images and api.able.image_turns
 
     @property
     def api(self) -> ProviderAPI:
-        """The provider's API, of a service whose answers are read."""
+        """The provider's API. Only for a service whose answers are read."""
         return provider_apis()[self._service.dialect]
 
     @property
     def into(self) -> ClientTranslation:
-        """The client's API as translations need it, where one is made or an answer is read."""
+        """The client's API as a translation. Only for a translated request, or an answer that is read."""
         return translation_of(self.client)
 
     @property
     def names(self) -> ToolNames | None:
-        """Names of tools that the answer has to be given back; None where there are none."""
+        """Tool names to restore in the answer; None without changed names."""
         return self._names if self._names is not None and self._names.changed else None
 
     @property
     def translates(self) -> bool:
-        """True when the request is written anew: client and provider speak different APIs, or the service wants it."""
+        """True when the request is rewritten: client and provider speak different APIs, or the service asks for it."""
         return self._translated
 
     @property
     def reads_answer(self) -> bool:
-        """False where only the request differs from the client's."""
+        """True when the answer is read; False when only the request was rewritten."""
         return self._translated or self._service.dialect in kinds()[self._service.kind].unwrap
 
     def request(self, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> tuple[str, bytes]:
-        """The path, after the provider's base_url, and the body. Raises Refusal for a request without a translation."""
+        """The path behind the provider's base_url, and the body. Raises Refusal for a request without a translation."""
         service, provider = self._service, kinds()[self._service.kind]
         destination = Destination(service.model, service.max_output_tokens, provider.more)
         made = self.client.offers.naming.for_model(dict(body), service.model)
@@ -106,7 +105,7 @@ class Translation:
             if isinstance(prompt, EmbeddingPrompt):
                 self._encoding = prompt.encoding
             else:
-                prompt.stream = self.streamed  # the client's path may say it rather than its body
+                prompt.stream = self.streamed  # the client's path, not its body, may ask for a stream
                 distinct_calls(prompt)
                 end_with_user(prompt)
                 self._names = ToolNames(prompt, able)
@@ -132,7 +131,7 @@ class Translation:
         return next(iter(self.client.endpoints.paths)).removeprefix("/v1")
 
     def headers(self) -> dict[str, str]:
-        """Response headers about the answer, for the gateway attachment."""
+        """Response headers for the gateway attachment."""
         if not self.translates:  # the gateway attachment reads the provider's answer itself
             return {}
         found = {contract.TRANSLATED: "1"}
@@ -145,7 +144,7 @@ class Translation:
         return _encode(self.into.encode_problem(status, self.api.decode_problem(status, body)))
 
     def answer(self, body: bytes) -> tuple[bytes, Usage | None]:
-        """A plain answer, and its usage. Raises Refusal when it is no answer of the provider's API."""
+        """A translated plain answer, and its usage. Raises Refusal for another body."""
         try:
             answer = self.api.decode_answer(body)
         except (ValueError, RecursionError):
@@ -160,7 +159,7 @@ class Translation:
         return _encode(self.into.encode_answer(answer)), answer.usage
 
     def decoder(self) -> Decoder:
-        """A reader of the provider's stream."""
+        """Reader of the provider's stream."""
         assert self.api.decoder is not None, self.api.name
         return self.api.decoder()
 
@@ -173,7 +172,7 @@ class Translation:
         empty_limit: int = EMPTY_LIMIT,
         inflate: Inflate | None = None,
     ) -> TranslatedStream | Unwrapping:
-        """A streamed answer. Raises Refusal when it is no stream."""
+        """A streamed answer. Raises Refusal for another content type."""
         unwrap = kinds()[self._service.kind].unwrap.get(self._service.dialect)
         wanted = AMAZON if unwrap else self.api.able.stream_type
         kind = content_type.partition(";")[0].strip().lower()
@@ -187,8 +186,8 @@ class Translation:
 
 
 class _Steps:
-    """A streamed answer on its way through an attempt, in steps of `Intake`. `more`: a further step waits. `over`:
-    nothing more is to come, because the answer ended or has reported an error.
+    """A streamed answer in an attempt, in steps of `Intake`. `more`: another step waits. `over`: the answer ended, or
+    reported an error.
     """
 
     def __init__(self, intake: Intake) -> None:
@@ -209,7 +208,7 @@ class _Steps:
         return self.failed or self._intake.ended
 
     def _take(self, chunk: bytes, end: bool) -> tuple[Sequence[Frame], str]:
-        """The events of the next step, and why the answer has to end here."""
+        """Events of the next step, and the reason to end the answer here, if any."""
         try:
             return self._intake.take(chunk, end), ""
         except Refusal as refusal:
@@ -217,7 +216,7 @@ class _Steps:
 
 
 class TranslatedStream(_Steps):
-    """A streamed answer on its way through a translation."""
+    """A streamed answer, translated event by event."""
 
     def __init__(self, translation: Translation, intake: Intake, unwrap: Unwrap | None = None) -> None:
         super().__init__(intake)
@@ -233,7 +232,7 @@ class TranslatedStream(_Steps):
         self._over = False
 
     def feed(self, chunk: bytes, end: bool) -> bytes:
-        """The bytes that may leave now; at the end, all the rest."""
+        """Bytes for the client; at `end`, all remaining ones."""
         out: list[bytes] = []
         events, problem = self._take(chunk, end)
         for event in events:
@@ -268,7 +267,7 @@ class TranslatedStream(_Steps):
             return ()
 
     def _tell(self, out: list[bytes]) -> None:
-        """Tell the gateway attachment the usage so far, for a client that leaves before the end: where it grew."""
+        """Send the gateway attachment the usage so far, if it grew: the client may leave before the end."""
         usage, told = self._usage, self._told
         if usage is None or (told and usage.input_tokens <= told.input_tokens and not _grown(usage, told)):
             return
@@ -289,7 +288,7 @@ class TranslatedStream(_Steps):
                 self._usage = event.usage
             elif type(event) is Ended or type(event) is Failed:
                 self._over, self.failed = True, type(event) is Failed
-                # the usage goes before the last event, after which clients leave
+                # Usage goes before the last event, because clients leave after it
                 if (usage := self._usage) is not None:
                     out += [contract.USAGE_EVENT, contract.encode_usage(usage), b"\n\n"]
             elif type(event) is Delta and event.name and self._names:
@@ -298,7 +297,7 @@ class TranslatedStream(_Steps):
 
 
 class Unwrapping(_Steps):
-    """A streamed answer in the client's own dialect, inside Amazon's binary events."""
+    """A streamed answer in the client's own dialect, unwrapped from Amazon's binary events."""
 
     def __init__(self, translation: Translation, intake: Intake, unwrap: Unwrap) -> None:
         super().__init__(intake)
@@ -342,7 +341,7 @@ def _grown(usage: Usage, told: Usage) -> bool:
 
 
 def _damage(data: bytes) -> Sequence[Event]:
-    """The end of a stream with a damaged event: a client must not take the rest for the whole answer."""
+    """The end of a stream at a damaged event, so that a client does not take the answer for complete."""
     if data.strip() == b"[DONE]":
         return ()
     try:
@@ -359,5 +358,5 @@ _BROKEN = ("exception:", "error:")
 
 
 def bad_answer(what: str) -> Refusal:
-    """The 502 for an answer that cannot be translated; the next target may do better."""
+    """The 502 refusal of an answer that cannot be translated; the next target may do better."""
     return Refusal(PROVIDER_BAD_ANSWER, f"The provider's answer {what}; try again, or use another model.")

@@ -1,4 +1,4 @@
-"""Bytes to events and back. A plain JSON answer is a stream of one event, so there is one path for both."""
+"""Framings: bytes to events and back. A plain JSON answer is a stream of one event, so both take one path."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from extproc.wire.framing.edges import Edges
 from extproc.words.exchange import Usage
 
 BOM = b"\xef\xbb\xbf"
-"""A byte order mark in UTF-8, which answers may begin with (RFC 8259, 8.1; WHATWG HTML, 9.2.5)."""
+"""A byte order mark in UTF-8; an answer may begin with it (RFC 8259, 8.1; WHATWG HTML, 9.2.5)."""
 
 OVERSIZE = "error:oversize"
-"""Name of the beginning of an event that is too long to be read; the rest of it follows without a name."""
+"""Name of the first frame of an event too long to be read. Its further frames have no name."""
 
 EMPTY = "empty"
-"""Name of events in a row that carry nothing: blank lines, comments, events without a key in their data."""
+"""Name of a frame of consecutive empty events: blank lines, comments, events without a key in their data."""
 
 EMPTY_LIMIT = 4 << 20
-"""Bytes in a row that may carry nothing, where the settings say nothing."""
+"""Default of `empty_limit`: the most consecutive bytes of empty events."""
 
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -33,25 +33,25 @@ _LINE = re.compile(rb"\r\n|\n|\r")
 
 
 class Frame(msgspec.Struct, gc=False):
-    """One event. `raw` is the input, byte for byte; `data` is its payload, None where there is none (comments, blank
-    lines).
+    """One event. `raw` is the input, byte for byte; `data` is its payload, None for comments and blank lines.
 
-    `name` is the event's name in a binary framing, its error, or `EMPTY`. `tree` is the JSON of `data`, once it was
-    parsed. `Count` writes `usage` and `usage_only`.
+    `name` is the event's name in a binary framing, an error, `OVERSIZE` or `EMPTY`. `tree` is the parsed JSON of
+    `data`. `Count` writes `usage` and `usage_only`.
     """
 
     raw: bytes
     data: bytes | None
     name: str = ""
-    edges: Edges | None = None  # set at the last piece of an event that is too long to be read
+    edges: Edges | None = None  # edges are set on the last frame of an event too long to be read
     usage: Usage | None = None  # usage of the answer so far, where this event reports it
-    usage_only: bool = False  # the event carries nothing else
+    usage_only: bool = False  # True: the event carries only usage
     tree: Any = UNSET
-    settled: bool = False  # guardrails found nothing in the event, and find nothing whenever it comes again
-    events: int = 1  # those with text that came in a row and are read as one: `data` has the text of all of them
+    settled: bool = False  # True: guardrails find nothing in this event, nor in repetitions of it
+    # Number of consecutive text events that this frame joins; `data` has the text of them all.
+    events: int = 1
 
     def parse(self) -> Any:
-        """The JSON of `data`, parsed once for all stages; UNSET where it is none."""
+        """The JSON of `data`, parsed once for all stages; UNSET when `data` is absent or is not JSON."""
         if self.tree is UNSET and self.data is not None:
             try:
                 self.tree = _decode(self.data)
@@ -60,14 +60,14 @@ class Frame(msgspec.Struct, gc=False):
         return self.tree
 
     def edit(self, data: bytes, tree: Any = UNSET) -> None:
-        """Give an event of server-sent events, or a plain answer, other data, whose JSON is `tree`."""
+        """Replace the data of a server-sent event or a plain answer. `tree` is the JSON of the new data."""
         assert self.data is not None, "an event without data is not edited"
         if data == self.data:
             return
         if self.data in self.raw:
             self.raw = self.raw.replace(self.data, data, 1)
-        else:  # on several lines
-            found = dict.fromkeys(_LINE.split(self.raw))  # once each, where several events are read as one
+        else:  # the data stands on several lines
+            found = dict.fromkeys(_LINE.split(self.raw))  # lines without repetition: a frame may join several events
             lines = [line for line in found if line and not line.startswith(b"data:")]
             self.raw = b"\n".join([*lines, b"data: " + data, b"", b""])
         self.data, self.tree = data, tree
@@ -76,16 +76,16 @@ class Frame(msgspec.Struct, gc=False):
 class Framing(Protocol):
     """Cuts a stream into events. Joining the `raw` of all events gives the stream back, whatever its content.
 
-    `empty` are the bytes that carried nothing since the last event with content, `empty_limit` the most there may be.
+    `empty` counts the bytes of empty events since the last event with content. `empty_limit` is its maximum.
     """
 
     empty: int
     empty_limit: int
 
     def feed(self, chunk: bytes) -> Sequence[Frame]:
-        """The events that `chunk` completes."""
+        """Events completed by `chunk`."""
         ...
 
     def end(self) -> Sequence[Frame]:
-        """The bytes that remained when the stream ended."""
+        """Events in the bytes left when the stream ended."""
         ...

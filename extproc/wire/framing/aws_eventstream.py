@@ -1,4 +1,4 @@
-"""Amazon's binary event stream, incrementally, each message checked.
+"""Amazon's binary event stream, read incrementally with every checksum verified.
 
 Source: https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html and the Smithy specification,
 "Amazon Frame Stream". A message is: total length, length of the headers, CRC-32 of both, headers, payload, CRC-32 of
@@ -16,23 +16,24 @@ from zlib import crc32
 from extproc.wire.framing import EMPTY, EMPTY_LIMIT, Frame
 
 CORRUPT = "error:corrupt"
-"""Name of the last event of a stream that cannot be read further; its payload is empty."""
+"""Name of the last event when a stream is corrupt; the payload is empty."""
 
 _PRELUDE = struct.Struct(">III")
 _CRC = struct.Struct(">I")
 _read_prelude, _read_crc = _PRELUDE.unpack_from, _CRC.unpack_from
 _KEY = re.compile(rb'"[ \t]*:').search
-_OVERHEAD = 16  # bytes of a message without headers and payload
-_FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}  # sizes of header values by type
+_OVERHEAD = 16  # bytes of a message beside headers and payload
+# Bytes of a header value by its type; strings and bytes give their own length.
+_FIXED = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 _BYTES, _STRING = 6, 7
 
 
 class AWSEventStream:
     """Cuts an event stream. An event's name is its `:event-type`, `exception:<type>` or `error:<code>`.
 
-    A message that is longer than `limit` bytes, or whose sums are wrong, ends the reading: the rest is passed on
-    without data. Messages in a row without a name and without a key in their payload are one frame, as in `sse`; its
-    data are the first payload that is not empty.
+    A message over `limit` bytes, or with a wrong checksum, ends the reading: later bytes pass without data. Consecutive
+    messages without a name, and without a key in their payload, are one frame, as in `sse`. Its data is the first
+    payload that is not empty.
     """
 
     __slots__ = ("_corrupt", "_held", "_limit", "_wanted", "empty", "empty_limit")
@@ -40,8 +41,8 @@ class AWSEventStream:
     def __init__(self, limit: int = 1 << 20, empty_limit: int = EMPTY_LIMIT) -> None:
         self.empty = 0
         self.empty_limit = empty_limit
-        self._held = bytearray()  # the message under way; pieces are added in place, however small they are
-        self._wanted = 0  # bytes of it, as far as they are known
+        self._held = bytearray()  # the incomplete message; pieces are added in place, however small they are
+        self._wanted = 0  # bytes needed before the message can be read on: its prelude, then its length
         self._limit = limit
         self._corrupt = False
 
@@ -56,10 +57,10 @@ class AWSEventStream:
                 return ()
             buffer = bytes(held)
         events: list[Frame] = []
-        start = last = 0  # beginning of the first message in the row, and of this one
-        data: bytes | None = None  # the row's
+        start = last = 0  # offsets of the first message in the row, and of the current message
+        data: bytes | None = None  # data of the row's frame
         size, limit, self._wanted = len(buffer), self._limit, _PRELUDE.size
-        while size - last >= 12:  # a prelude
+        while size - last >= 12:  # a prelude has 12 bytes
             total, headers, crc = _read_prelude(buffer, last)
             end = last + total
             if end > size and _OVERHEAD + headers <= total <= limit and crc32(buffer[last : last + 8]) == crc:
@@ -92,7 +93,7 @@ class AWSEventStream:
         return [Frame(rest, b"", CORRUPT)] if rest else []
 
     def _pass(self, raw: bytes, data: bytes | None, events: list[Frame]) -> None:
-        """Add messages without a key, if there are any."""
+        """Add a frame of empty messages, if there are any."""
         if raw:
             events.append(Frame(raw, data, EMPTY))
             self.empty += len(raw)
@@ -103,7 +104,7 @@ class AWSEventStream:
 
 
 def encode(headers: Mapping[str, str], payload: bytes) -> bytes:
-    """One message whose headers are strings."""
+    """A message whose headers are strings."""
     head = b"".join(
         bytes((len(name),))
         + name.encode()
@@ -118,7 +119,7 @@ def encode(headers: Mapping[str, str], payload: bytes) -> bytes:
 
 
 def _headers(data: bytes) -> Mapping[str, str]:
-    """The headers that are strings, by name. Raises ValueError, IndexError or struct.error when they cannot be read."""
+    """String headers by name. Raises ValueError, IndexError or struct.error for headers that cannot be read."""
     found: dict[str, str] = {}
     at = 0
     while at < len(data):
@@ -145,7 +146,9 @@ def _headers(data: bytes) -> Mapping[str, str]:
 
 @lru_cache(maxsize=256)
 def _name(headers: bytes) -> str | None:
-    """The name of a message by its headers, None where they cannot be read. Events of a kind have equal headers."""
+    """The message's name from its headers; None for headers that cannot be read. Events of one kind have equal
+    headers.
+    """
     try:
         found = _headers(headers)
     except (ValueError, IndexError, struct.error):

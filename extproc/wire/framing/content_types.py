@@ -1,4 +1,4 @@
-"""Content types: the framing that an answer of one needs, and which of them are JSON."""
+"""Content types of answers: the framing that each needs, and the JSON types among them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def framing_for(
     hold: Callable[[int], bool] = lambda _size: True,
     key: bytes = USAGE,
 ) -> Framing | None:
-    """The framing of an answer, or None when it is of a kind the gateway cannot read. `hold` and `key`: see `WholeBody`
+    """The framing of an answer; None for a content type that the gateway cannot read. `hold` and `key`: see `WholeBody`
     and `Edges`.
     """
     kind = content_type.partition(";")[0].strip().lower()
@@ -38,7 +38,7 @@ def framing_for(
 
 @lru_cache(maxsize=64)
 def is_json(content_type: str) -> bool:
-    """True for `application/json` when every charset it names is UTF-8: the provider might believe another one."""
+    """True for `application/json` whose charsets are all UTF-8: a provider might decode by another charset."""
     kind, *parameters = (part.strip() for part in content_type.lower().split(";"))
     pairs = (parameter.partition("=") for parameter in parameters)
     charsets = [value.strip(' \t"') for name, _, value in pairs if name.startswith("charset")]

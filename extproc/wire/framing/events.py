@@ -1,7 +1,7 @@
-"""The events of an answer, led through the stages that read them.
+"""Events of an answer, passed through the stages that read them.
 
-An event leaves as soon as it is whole, as the bytes it came in unless a stage edits it. A stage that has nothing to do
-for an answer is not in that answer's list.
+An event leaves when it is complete, with its original bytes unless a stage edits it. An answer's list has only the
+stages that it needs.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from extproc.words.exchange import Exchange
 
 
 class EventStage(Protocol):
-    """A stage of the events of an answer, with its settings in the constructor. It keeps no state: everything it knows
-    of one answer is in the exchange.
+    """A stage of the events of an answer, with its settings in the constructor. It keeps no state: facts about one
+    answer stand in the exchange.
     """
 
     changes_length: bool
-    """True when a plain answer may leave longer or shorter than it came. A stream always may."""
+    """True when the stage may change the length of a plain answer. A stream's length may always change."""
 
-    # `merges = True`: repeated events that carry nothing may come as one frame without data, and events in a row that
-    # say nothing but a text as one frame with all of it. Without `merges` they do not.
-    # `guards = True`: events with text in any field carry something.
-    # `parses = True`: it reads the JSON of each event, which is parsed once then, for the stages in front of it too.
+    # Attributes that a stage may have. `merges = True`: the stage accepts repeated empty events as one frame without
+    # data, and consecutive text-only events as one frame with all their text. `guards = True`: an event with text in
+    # any field is not empty. `parses = True`: the stage reads the JSON of each event, so it is parsed once, before the
+    # first stage.
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         """True when the stage has something to do for this answer."""
         ...
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Any:
-        """The events that go on, of those that came together; `end` marks the last ones. It may be asynchronous. A
-        Refusal ends the answer after the events already given.
+        """Events to pass on, out of the events that arrived together; `end` marks the answer's last ones. May be
+        asynchronous. A Refusal ends the answer after the events already passed on.
         """
         ...
 
@@ -49,7 +49,9 @@ _Stage = tuple[EventStage, bool, Callable[[float], None]]  # (stage, True when a
 
 
 class Events:
-    """The stages of events, in order. An answer gets those it needs; the time in each is observed once per answer."""
+    """Stages of events, in order. An answer gets the stages it needs; the seconds of each are observed once per
+    answer.
+    """
 
     def __init__(self, stages: Sequence[EventStage], observe: Callable[[str], Callable[[float], None]]) -> None:
         self._stages: Sequence[_Stage] = [
@@ -58,13 +60,13 @@ class Events:
         ]
 
     def reader(self, exchange: Exchange, framing: Framing, inflate: Inflate | None = None) -> AnswerReader:
-        """The reader of an exchange's answer, once its `report` is written."""
+        """The reader of an exchange's answer. Needs the exchange's `report`."""
         stages = [entry for entry in self._stages if entry[0].needed(exchange, framing)]
         return AnswerReader(exchange, framing, stages, inflate)
 
 
 class AnswerReader:
-    """Reads one answer: cuts it into events and leads them through the stages."""
+    """Reads one answer: cuts it into events and passes them through the stages."""
 
     __slots__ = (
         "_array",
@@ -93,7 +95,7 @@ class AnswerReader:
 
     @property
     def changes_length(self) -> bool:
-        """True when the body may leave longer or shorter than it came. A stream may: it can end early with an error."""
+        """True when the length of the body may change. A stream can end early with an error, so its length may."""
         return not self._plain or bool([True for stage, *_ in self._stages if stage.changes_length])
 
     @property
@@ -102,7 +104,7 @@ class AnswerReader:
         return self._intake.pause
 
     def close(self) -> None:
-        """The answer is over, whole or not."""
+        """Release the room that the answer held. Called when it is over, whole or not."""
         if isinstance(self._framing, WholeBody):
             self._framing.let_go()
 
@@ -146,16 +148,16 @@ class AnswerReader:
         return intake.more
 
     def keep_alive(self) -> bytes | None:
-        """Bytes for a client that has got nothing for a while: events that only waited for more, and a comment. None
-        where nothing may leave: in other answers than streams, within an event, and before guardrails let the answer
-        begin. Envoy takes no body before it has sent some itself. A byte order mark has to stay the first.
+        """Bytes for a client that received nothing for a while: events that a stage holds back for more text, and a
+        comment. None where nothing may be sent: for a plain answer, inside an event, and before guardrails release the
+        beginning. Envoy accepts no inserted body before it has sent some itself. A byte order mark must stay first.
         """
         exchange, framing = self._exchange, self._framing
         if not isinstance(framing, SSE) or framing.parted or self._intake.lead in (None, BOM):
             return None
         events: Sequence[Frame] = ()
         for stage, is_async, _ in self._stages:
-            if events and not is_async:  # an asynchronous one holds no events back, and has counted these
+            if events and not is_async:  # an asynchronous stage holds no events back, and has counted these already
                 events = stage(exchange, events, False)
             if (overdue := getattr(stage, "overdue", None)) is not None:
                 if (waited := overdue(exchange)) is None:
@@ -165,6 +167,6 @@ class AnswerReader:
         return b"".join(self._written(events)) + comment
 
     def _written(self, events: Sequence[Frame]) -> list[bytes]:
-        """Events as they leave."""
+        """Bytes of events, in the form the client asked for."""
         array = self._array
         return [event.raw for event in events] if array is None else array.items(events)

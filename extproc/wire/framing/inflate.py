@@ -1,6 +1,4 @@
-"""Answers that a provider compressed although the request did not allow it: gzip and deflate, incrementally and
-bounded.
-"""
+"""Compressed answers to requests that allowed no compression: gzip and deflate, read incrementally and bounded."""
 
 from __future__ import annotations
 
@@ -8,19 +6,20 @@ import zlib
 
 ENCODINGS = ("gzip", "x-gzip", "deflate")
 
-_EITHER = zlib.MAX_WBITS | 32  # gzip or zlib, by its header
+_EITHER = zlib.MAX_WBITS | 32  # zlib detects gzip or zlib by the header
 
 SLICE = 16 << 10
-"""Bytes that are decompressed at a time."""
+"""Bytes decompressed in one step."""
 _FREE = 8 << 20
 _RATIO = 200
-"""Bytes that an answer may grow to at once, and by how much what is larger may be more than what came. Texts and events
-shrink to a twentieth or less; zeros to a thousandth, so that one piece of 62 KB would become 64 MB."""
+"""Bytes that an answer may always grow to, and the highest ratio of decompressed to compressed bytes above them. Text
+and events compress to a twentieth at best; zeros to a thousandth, so 62 KB would become 64 MB.
+"""
 
 
 class Inflate:
-    """Decompresses one answer in slices. `more`: a further slice waits. Corrupt data, more than `limit` bytes in all,
-    or more than `_RATIO` times what came ends it: `broken`.
+    """Decompresses one answer in slices. `more`: another slice waits. `broken`: decompression ended at corrupt data,
+    beyond `limit` bytes in all, or beyond `_RATIO` times the compressed bytes.
     """
 
     __slots__ = ("_came", "_limit", "_made", "_rest", "_stream", "broken", "more")
@@ -29,11 +28,11 @@ class Inflate:
         self._stream = zlib.decompressobj(_EITHER)
         self._limit = limit
         self._came = self._made = 0
-        self._rest = b""  # compressed bytes that wait
+        self._rest = b""  # compressed bytes not yet decompressed
         self.broken = self.more = False
 
     def feed(self, data: bytes = b"") -> bytes:
-        """The next decompressed bytes, at most `SLICE`. `data` comes behind those that wait."""
+        """The next decompressed bytes, at most `SLICE`. `data` is queued behind earlier compressed bytes."""
         self._came += len(data)
         data = self._rest + data if self._rest else data
         self._rest, self.more = b"", False
@@ -53,5 +52,5 @@ class Inflate:
         return piece
 
     def end(self) -> None:
-        """Mark the end: an answer that is cut short is broken."""
+        """Mark the end of input: a truncated answer is broken."""
         self.broken = self.broken or not self._stream.eof

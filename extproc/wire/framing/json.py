@@ -28,14 +28,14 @@ _decode = msgspec.json.Decoder().decode
 
 
 def parse(body: bytes, max_depth: int, max_nodes: float = math.inf, *, tree: Any = UNSET) -> Any:
-    """Read `body` strictly. `tree` is its JSON, where it was parsed already. Raises InvalidJSON."""
+    """Read `body` strictly. `tree` is its JSON if already parsed. Raises InvalidJSON."""
     return parse_named(body, max_depth, max_nodes, tree=tree)[0]
 
 
 def parse_named(
     body: bytes, max_depth: int, max_nodes: float = math.inf, *, tree: Any = UNSET
 ) -> tuple[Any, Collection[str]]:
-    """As `parse`, with the names of the fields of all objects."""
+    """`parse`, with the key names of all objects. Raises InvalidJSON."""
     try:
         if tree is UNSET:
             tree = _decode(body)
@@ -59,7 +59,7 @@ def parse_named(
 
 
 def _measure(tree: Any, names: set[str]) -> tuple[int, int, int]:
-    """Number of keys, of items of lists, and of levels of objects and lists. Adds the keys to `names`."""
+    """The number of keys, of list items, and of levels of objects and lists. Adds the keys to `names`."""
     keys = items = depth = 0
     level = [tree] if isinstance(tree, dict | list) else []
     while level:
@@ -79,11 +79,11 @@ def _measure(tree: Any, names: set[str]) -> tuple[int, int, int]:
 
 
 def _may_hold_duplicates(body: bytes, keys: int) -> bool:
-    r"""False only when the text has as many keys as the tree, so that none was given twice.
+    r"""False only when the text has as many keys as the tree, so no key is duplicated.
 
-    Every key ends with `":`. Inside a string those two characters read `\":`, so they are taken off again. What could
-    hide a key from this count, a space before the colon or a backslash before the quote, is sent to the slow check; a
-    string that begins with a colon counts as a key too many and goes there as well. It never counts too few.
+    Every key ends with `":`. Inside a string those two characters read `\":`, which is subtracted. A space before a
+    colon, or a backslash before the quote, could hide a key: such a body takes the slow check. A string that begins
+    with a colon counts as an extra key and takes the slow check, too. The count is never too low.
     """
     if b'\\":' in body:
         if b'\\\\":' in body:
@@ -91,7 +91,7 @@ def _may_hold_duplicates(body: bytes, keys: int) -> bool:
         found = body.count(b'":') - body.count(b'\\":')
     else:
         found = body.count(b'":')
-    # spelled out: a generator takes as long as the rest of this function
+    # Four `in` tests: a generator would take as long as the rest of this function
     return found != keys or b" :" in body or b"\t:" in body or b"\n:" in body or b"\r:" in body
 
 
@@ -107,9 +107,10 @@ def _refuse_duplicates(body: bytes) -> None:
 
 
 class WholeBody:
-    """A plain answer: one event when it ends. Beyond `limit` bytes it is passed on in pieces, without its data.
+    """A plain answer: one event when it ends. Beyond `limit` bytes the answer passes in pieces, without data.
 
-    So is one without room: `hold` takes room for so many bytes more, or less, and is False where there is none.
+    `hold` reserves room for a number of bytes, and frees it for a negative one. False means that there is no room: the
+    answer then passes in pieces, too.
     """
 
     __slots__ = ("_body", "_edges", "_held", "_hold", "_key", "_limit", "empty", "empty_limit")
@@ -120,10 +121,11 @@ class WholeBody:
         self.empty, self.empty_limit = 0, limit
         self._limit = limit
         self._hold = hold
-        self._key = key  # of usage in a long answer
+        self._key = key  # key of usage in a long answer
         self._held = 0
-        self._body = bytearray()  # pieces are added in place: objects of small ones would be many times their size
-        self._edges: Edges | None = None  # edges of an answer beyond the limit
+        # Pieces are added in place: a list of small bytes objects would take many times their size.
+        self._body = bytearray()
+        self._edges: Edges | None = None  # edges of an answer over the limit
 
     def feed(self, chunk: bytes) -> Sequence[Frame]:
         if self._edges is not None:
@@ -139,7 +141,7 @@ class WholeBody:
         return [Frame(raw, None)]
 
     def let_go(self) -> None:
-        """Give back the room, and the bytes in it."""
+        """Drop the collected bytes and free their room."""
         self._body = bytearray()
         self._hold(-self._held)
         self._held = 0

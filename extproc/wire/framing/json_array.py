@@ -9,21 +9,21 @@ from extproc.wire.framing.sse import SSE
 from extproc.words.exchange import FeatureKey
 
 _FIRST, _NEXT = b"[", b",\r\n"
-_DONE = b"[DONE]"  # the last event of some servers
+_DONE = b"[DONE]"  # some servers send this as the last event
 
 
 class JSONArray:
-    """Writes the payload of each event as an item. Comments and events without a key are left out, and pieces of an
+    """Writes the payload of each event as an item. Comments and events without a key are left out. The pieces of an
     event too long to be read are joined.
     """
 
     __slots__ = ("_before",)
 
     def __init__(self) -> None:
-        self._before = _FIRST  # the bytes before the next item
+        self._before = _FIRST  # bytes before the next item
 
     def items(self, events: Sequence[Frame]) -> list[bytes]:
-        """The items of events, as they leave."""
+        """Array items of `events`, as bytes to send."""
         out: list[bytes] = []
         for event in events:
             raw = event.raw
@@ -38,7 +38,7 @@ class JSONArray:
                 self._before = _NEXT
             elif event.edges is not None:
                 out.append(raw.rstrip(b"\r\n"))
-            else:  # in the middle of an event too long to be read
+            else:  # a middle piece of an event too long to be read
                 out.append(raw)
         return out
 
@@ -52,4 +52,4 @@ class JSONArray:
 
 
 ARRAY: FeatureKey[JSONArray] = FeatureKey("array")
-"""Written by Read, where a streamed answer leaves as one array."""
+"""The array of a streamed answer for a client that takes no events; `Read` sets it."""

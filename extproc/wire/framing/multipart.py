@@ -1,10 +1,9 @@
-"""Forms: `multipart/form-data` bodies, read and patched without a look into their files.
+"""Forms: `multipart/form-data` bodies, read and patched without decoding their files.
 
 Source: RFC 7578, and RFC 2046 section 5.1 for the delimiters.
 
-A body that two parsers could read differently is refused: a delimiter anywhere but between parts, a preamble, unusual
-names or headers. A body of JSON objects never begins with the two dashes of a form's delimiter, so a body tells by
-itself which of the two it is.
+A body that two parsers could read differently is refused: a delimiter inside a part, a preamble, unusual names or
+headers. A form begins with two dashes, and a JSON object never does, so the first bytes tell them apart.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 import msgspec
 
 MOST_PARTS = 256
-_MOST_HEAD = 4096  # bytes of a part's headers
+_MOST_HEAD = 4096  # most bytes of a part's headers
 _DASHES = b"--"
 _HEADERS = ("content-disposition", "content-type", "content-length", "content-transfer-encoding")
 _boundary = re.compile(r'boundary=(?:"([^"\\]{1,70})"|([^\s";,]{1,70}))', re.IGNORECASE)
@@ -31,7 +30,7 @@ _filename = re.compile(r'filename\*?=(?:"([^"]*)"|([^\s";]+))', re.IGNORECASE)
 
 
 class InvalidFormError(ValueError):
-    """A body that is no form, or one that parsers could read differently. The message is for the client."""
+    """A body that is not a form, or that parsers could read differently. The message is for the client."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -40,19 +39,19 @@ class FormPart:
 
     name: str
     filename: str | None
-    kind: str  # its content type, empty where it names none
-    begin: int  # where its headers begin
+    kind: str  # the part's content type; empty without one
+    begin: int  # offset of the part's headers
     start: int
     end: int
 
 
 def is_form(body: bytes) -> bool:
-    """Whether a body that was read is a form, not JSON."""
+    """True for a form, False for JSON. The body was read before."""
     return body.startswith(_DASHES)
 
 
 def boundary_of(content_type: str) -> bytes | None:
-    """The boundary that a content type names; None where it is no form's, or names none."""
+    """The boundary named by a content type; None without one, and for a type other than a form's."""
     kind, _, parameters = content_type.partition(";")
     if kind.strip().lower() != "multipart/form-data":
         return None
@@ -61,13 +60,13 @@ def boundary_of(content_type: str) -> bytes | None:
 
 
 def parts_of(body: bytes, boundary: bytes | None = None) -> list[FormPart]:
-    """The parts of a form, in their order. Raises InvalidFormError."""
+    """Parts of a form, in order. Raises InvalidFormError."""
     match = _first_line(body)
     if match is None or boundary not in (None, match[1]):
         raise InvalidFormError("The body does not begin with the boundary that its content-type names.")
     delimiter = b"\r\n--" + match[1]
     found: list[FormPart] = []
-    at = len(delimiter)  # behind the line break of the first delimiter
+    at = len(delimiter)  # offset of the line break behind the first delimiter
     while True:
         if len(found) >= MOST_PARTS:
             raise InvalidFormError(f"The form has more than {MOST_PARTS} parts.")
@@ -116,8 +115,9 @@ def _part(body: bytes, at: int, head_end: int, end: int) -> FormPart:
 
 
 class FormFile(dict[str, Any]):
-    """A file of a form, as a value among its fields: the texts of it that a guardrail can read, under their names.
-    `head` are its first bytes, `size` is their number in all. `known` is True for a picture or sound, and for text.
+    """A file of a form, as a value among its fields. Its items are the texts that a guardrail can read: `filename`, and
+    `content` of a text file. `head` are its first bytes, `size` is its length in bytes. `known` is True for an image,
+    audio, a document and text.
     """
 
     def __init__(self, part: FormPart, body: bytes) -> None:
@@ -135,7 +135,7 @@ class FormFile(dict[str, Any]):
 
 
 def media(head: bytes) -> str:
-    """`image`, `audio` (with video), `document` (PDF) or empty: the kind of a file by its first bytes."""
+    """Kind of a file by its first bytes: `image`, `audio` (with video), `document` (PDF) or empty."""
     for kind, marks in _MEDIA.items():
         for at, mark in marks:
             if head.startswith(mark, at):
@@ -152,12 +152,12 @@ _MEDIA = {
         *((0, b"fLaC"), (0, b"OggS"), (4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"), (0, b"\xff\xf1"), (0, b"\xff\xf9")),
     ),
 }
-"""Signatures, each at a place in the file: https://en.wikipedia.org/wiki/List_of_file_signatures"""
+"""Signatures of file types, each with its offset: https://en.wikipedia.org/wiki/List_of_file_signatures"""
 
 
 def fields_of(body: bytes, parts: Iterable[FormPart]) -> dict[str, Any]:
-    """The fields of a form: texts, and a `FormFile` for each file. A name that comes again, or ends in `[]`, has a
-    list. Raises InvalidFormError.
+    """Fields of a form: texts, and a `FormFile` for each file. A repeated name, or one that ends in `[]`, has a list.
+    Raises InvalidFormError.
     """
     found: dict[str, Any] = {}
     for part in parts:
@@ -179,7 +179,7 @@ def fields_of(body: bytes, parts: Iterable[FormPart]) -> dict[str, Any]:
 
 
 def files_in(fields: Mapping[str, Any]) -> Iterator[tuple[str, FormFile]]:
-    """The files among the fields of a form, each with its field."""
+    """Files of a form, each with the name of its field."""
     for name, value in fields.items():
         for each in value if isinstance(value, list) else (value,):
             if isinstance(each, FormFile):
@@ -187,7 +187,9 @@ def files_in(fields: Mapping[str, Any]) -> Iterator[tuple[str, FormFile]]:
 
 
 def patched(body: bytes, fields: Mapping[str, Any], removed: Collection[str] = ()) -> bytes:
-    """A form that `parts_of` has read, with some of its fields set or removed; the rest stays byte for byte."""
+    """A form with some of its fields set or removed; its other parts keep their bytes. `parts_of` has read the form
+    before.
+    """
     match = _first_line(body)
     assert match is not None, "it was read"
     line = b"--" + match[1]

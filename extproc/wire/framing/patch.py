@@ -1,4 +1,4 @@
-"""Values of a body set or removed, while the rest of it stays as it was, byte for byte."""
+"""Patches of a body: some values are set or removed, and all other bytes stay."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from extproc.wire.framing.multipart import is_form, patched
 from extproc.words import contract
 
 decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-"""The fields of a JSON object, each still the bytes it came in."""
+"""Decodes a JSON object to its fields, each as its original bytes."""
 _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _encode = msgspec.json.encode
 
 Changes = Mapping[tuple[int, Any], Any]
-"""New values, by id() of the object or list that holds each, and its key there."""
+"""New values, by the id() of the object or list that holds each, and the key in it."""
 
 
 def patch(body: bytes, edits: Mapping[str, Any], removed: Sequence[str] = ()) -> bytes:
-    """`body`, a JSON object or a form, with some of its fields set or removed, each named as in `contract.place`; the
-    others stay as they were, byte for byte.
+    """`body`, a JSON object or a form, with some fields set or removed; all other fields keep their bytes. A field is
+    named as in `contract.place`.
     """
     if is_form(body):
         return patched(body, edits, removed)
@@ -32,7 +32,7 @@ def patch(body: bytes, edits: Mapping[str, Any], removed: Sequence[str] = ()) ->
 
 
 def _opened(value: msgspec.Raw | None) -> dict[str, Any]:
-    """The fields of an object in a body; none where it is absent or another value."""
+    """The fields of an object in a body; none for an absent value or another type."""
     try:
         return {} if value is None else decode_fields(value)
     except msgspec.DecodeError:
@@ -40,9 +40,7 @@ def _opened(value: msgspec.Raw | None) -> dict[str, Any]:
 
 
 def replaced(body: bytes, tree: dict[str, Any], changed: Mapping[str, Any]) -> bytes:
-    """`body`, whose JSON is `tree`, with other values in fields of its top level; None takes a field out. The tree is
-    changed in place.
-    """
+    """`body`, whose JSON is `tree`, with other top-level values; None removes a field. Changes `tree` in place."""
     removed = [name for name, value in changed.items() if value is None]
     edits = {name: value for name, value in changed.items() if value is not None}
     for name in removed:
@@ -52,8 +50,8 @@ def replaced(body: bytes, tree: dict[str, Any], changed: Mapping[str, Any]) -> b
 
 
 def rewritten(body: bytes, tree: Any, changes: Changes) -> bytes:
-    """`body`, whose JSON is `tree`, after `changes`. All other strings and numbers stay as they are, byte for byte. The
-    tree is changed in place.
+    """`body`, whose JSON is `tree`, after `changes`. All other strings and numbers keep their bytes. Changes `tree` in
+    place.
     """
     if is_form(body):
         fields = {key: new for (holder, key), new in changes.items() if holder == id(tree)}
@@ -64,7 +62,7 @@ def rewritten(body: bytes, tree: Any, changes: Changes) -> bytes:
 
 
 def _on_the_way(tree: Any, holders: Collection[int]) -> set[int]:
-    """The ids of all objects and lists that lead to one of `holders`."""
+    """Ids of `holders` and of all objects and lists around them."""
     parents: dict[int, int] = {}
     waiting = [tree]
     while waiting:

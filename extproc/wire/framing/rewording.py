@@ -1,4 +1,4 @@
-"""Errors that Envoy wrote, read and given back in the dialect of the client's path."""
+"""Errors that Envoy wrote, rewritten in the dialect of the client's path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _encode = msgspec.json.encode
 
 
 class Rewording:
-    """Reads an error that Envoy wrote, and gives it back in the dialect of the client's path."""
+    """Rewrites an error that Envoy wrote in the dialect of the client's path."""
 
     __slots__ = ("_exchange", "_parts")
 
@@ -41,7 +41,7 @@ _decode = msgspec.json.Decoder(_EnvoyAnswer).decode
 
 
 def reworded(exchange: Exchange, body: bytes) -> bytes:
-    """An error that Envoy wrote in OpenAI's shape, in the dialect of the client's path; else `body` unchanged."""
+    """An error that Envoy wrote in OpenAI's shape, in the dialect of the client's path. Another `body` is unchanged."""
     try:
         said = _decode(body).error
     except ValueError:

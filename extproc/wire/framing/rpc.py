@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0: one message of a client, read strictly, and messages written.
+"""JSON-RPC 2.0: strict reading of a client's message, and writing of messages.
 
 Source: https://www.jsonrpc.org/specification, as MCP narrows it: no batches, ids are strings or whole numbers, and
 `params` is an object (https://modelcontextprotocol.io/specification/2026-07-28/basic).
@@ -16,8 +16,8 @@ from extproc.wire.framing.json import parse
 
 Id = str | int
 MOST_ID = 256
-"""Characters of an id that is a string."""
-_EXACT = 1 << 53  # beyond it, readers that have doubles alone take two ids for the same
+"""Most characters of a string id."""
+_EXACT = 1 << 53  # beyond it, readers with floating-point numbers alone confuse two ids
 _KEYS = frozenset(("jsonrpc", "id", "method", "params", "result", "error"))
 encode = msgspec.json.encode
 
@@ -29,7 +29,7 @@ INTERNAL_ERROR = -32603
 
 
 class InvalidMessageError(ValueError):
-    """JSON that is not one message of JSON-RPC. The text can be shown to the client."""
+    """JSON that is not one message of JSON-RPC. The message can be shown to the client."""
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class RpcMessage:
     method: str = ""
     id: Id | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
-    tree: Mapping[str, Any] = field(default_factory=dict)  # all of it
+    tree: Mapping[str, Any] = field(default_factory=dict)  # the whole message
 
     @property
     def meta(self) -> Mapping[str, Any]:
@@ -50,12 +50,12 @@ class RpcMessage:
 
 
 def read(body: bytes, max_depth: int, max_nodes: float) -> RpcMessage:
-    """The message in `body`. Raises InvalidJSON or InvalidMessageError."""
+    """Read the message in `body`. Raises InvalidJSON or InvalidMessageError."""
     return message(parse(body, max_depth, max_nodes))
 
 
 def message(tree: Any) -> RpcMessage:
-    """The message that `tree` is. Raises InvalidMessageError."""
+    """Check that `tree` is a message, and return it. Raises InvalidMessageError."""
     if isinstance(tree, list):
         raise InvalidMessageError("The body is a batch: send one message at a time.")
     if not isinstance(tree, dict) or tree.get("jsonrpc") != "2.0":
@@ -99,7 +99,7 @@ def result(id: Id | None, value: Any) -> bytes:
 
 
 def error(id: Id | None, code: int, text: str, data: Any = None) -> dict[str, Any]:
-    """An error. One without an id answers something that could not be read."""
+    """An error. An error without an id answers an unreadable message."""
     said: dict[str, Any] = {"code": code, "message": text}
     if data is not None:
         said["data"] = data

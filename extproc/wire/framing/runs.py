@@ -1,8 +1,8 @@
-"""Events in a row that differ in one text alone, found together.
+"""Consecutive events that differ in one text alone, read as one frame.
 
-A provider that sends a letter in each event costs as many steps as letters, although all bytes beside them are the same
-each time. A `Run` knows those bytes: what stands before the text and behind it. One search finds all events of a row,
-and one replacement joins their texts to that of a single event. It leaves as the bytes that came.
+A provider that sends one letter in each event costs a step for each letter, although all other bytes repeat. A `Run`
+knows the bytes before the text and behind it. One search finds all events of a row, and one replacement joins their
+texts. The frame keeps the original bytes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from extproc.words.dialect import QUIET
 from extproc.words.said import is_long
 
 _SAME = QUIET | {"role"}
-"""Fields whose text means the same, however often it comes."""
+"""Fields that add nothing when their text is repeated."""
 _DEPTH = 32
-_LONGEST = 2048  # bytes beside the text
-_FEWEST = 4  # events of a row
-# Characters of a JSON string: whole ones in UTF-8, and escapes that mean a character of their own.
+_LONGEST = 2048  # most bytes of an event beside its text
+_FEWEST = 4  # fewest events of a row
+# Characters of a JSON string: complete UTF-8, and escapes of a whole character.
 _TEXT = (
     rb"(?:[ !#-\[\]-~]++|\\(?:[\"\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}"
     rb"|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|[\xc2-\xdf][\x80-\xbf]"
@@ -30,12 +30,12 @@ _TEXT = (
 )
 
 Place = Sequence[str | int]
-"""The place of a text in an event: names of fields, and 0 for the only item of a list."""
+"""Path to a text in an event: field names, and 0 for the only item of a list."""
 
 
 class Run:
-    """Events like one that was seen: `head` and `tail` are its bytes beside the text, `front` and `behind` those of its
-    data.
+    """Finds events like one seen before. `head` and `tail` are its bytes around the text; `front` and `behind` are the
+    bytes of its data around the text.
     """
 
     __slots__ = ("_behind", "_between", "_find", "_front", "_head", "_tail")
@@ -44,17 +44,17 @@ class Run:
         self._head, self._tail = head, tail
         self._front, self._behind = front, behind
         self._between = tail + head
-        # a CR at the end may be half a CRLF
+        # A CR at the end may be half a CRLF
         whole = rb"(?!\n|\Z)" if tail.endswith(b"\r") else b""
         event = re.escape(head) + _TEXT + re.escape(tail) + whole
         self._find = re.compile(rb"(?:%b){%d,}+" % (event, _FEWEST)).match
 
     def is_like(self, raw: bytes) -> bool:
-        """True for an event, with what stands in front of it, whose row this run finds."""
+        """True when this run finds the event. `raw` includes the empty bytes in front of the event."""
         return raw.startswith(self._head) and raw.endswith(self._tail)
 
     def take(self, buffer: bytes, start: int) -> Frame | None:
-        """The events of a row that begins at `start`, as one. None where there is no such row."""
+        """One frame of the row of events at `start`; None without a row."""
         found = self._find(buffer, start)
         if found is None:
             return None
@@ -65,8 +65,8 @@ class Run:
 
 
 def run_of(before: bytes, raw: bytes, data: bytes, places: Sequence[Place]) -> Run | None:
-    """The run that an event begins which says nothing but a text at one of the `places`. `before` are bytes without a
-    meaning in front of each event.
+    """The run of an event that has only a text at one of the `places`; None for another event. `before` are empty bytes
+    in front of each event.
     """
     if len(before) + len(raw) > _LONGEST or raw.count(data) != 1 or not raw.endswith((b"\n", b"\r")):
         return None
@@ -86,7 +86,9 @@ def run_of(before: bytes, raw: bytes, data: bytes, places: Sequence[Place]) -> R
 
 
 def _continued(tree: Any) -> Iterator[Place]:
-    """Places of text that goes on in events of APIs which nobody knows. A call's name and input are whole."""
+    """Guessed places of text in events of an unknown API. A call's name and input are never split, so they are
+    excluded.
+    """
     if isinstance(tree, dict):
         yield ("delta",)
         if isinstance(delta := tree.get("delta"), dict):
@@ -94,7 +96,7 @@ def _continued(tree: Any) -> Iterator[Place]:
 
 
 def _says_only(tree: Any, place: Place) -> bool:
-    """True where the text at `place` is all that an event says."""
+    """True when the text at `place` is the only content of the event."""
     if isinstance(tree, dict) and not str(tree.get("type", "delta")).endswith("delta"):
         return False
     for depth, name in enumerate(place):
@@ -110,7 +112,7 @@ def _says_only(tree: Any, place: Place) -> bool:
 
 
 def _says(name: str, value: Any, depth: int) -> bool:
-    """True where a field beside the text says something when it comes again. An id below the top may begin a call."""
+    """True when a field beside the text has content, even if repeated. An id below the top level may begin a call."""
     if type(value) is int:
         return is_long(value) and name != "created"
     if isinstance(value, str):

@@ -1,9 +1,9 @@
 r"""Large JSON bodies, read in slices with a turn for other requests after each.
 
-A decoder holds the interpreter until it is done: for 20 MiB of JSON up to half a second. So the body is decoded in
-pieces of at most `SLICE` bytes. A piece ends behind a comma that stands in no string. What is open there, objects and
-lists, makes up its context. The piece is completed to JSON of its own: before it every container of its context opens
-once more, with a stand-in for the children it already has; behind it stands another stand-in, and everything closes.
+A decoder blocks the interpreter until it is done: up to half a second for 20 MiB of JSON. So the body is decoded in
+pieces of at most `SLICE` bytes. A piece ends behind a comma outside of strings. The objects and lists open there are
+its context. Each piece is completed to valid JSON. Before it, every container of its context opens again, with a
+stand-in for its earlier children. Behind it come another stand-in and the closing brackets.
 
     [{"a":1,"b":[2,   context behind it: list, object, list   [{"a":1,"b":[2,  0]}]
     3],"c":4},        context behind it: list                 [{"…":[0,  3],"c":4},  0]
@@ -11,11 +11,11 @@ once more, with a stand-in for the children it already has; behind it stands ano
 The children that a piece adds are moved into the containers of the whole. The stand-ins keep a piece valid only where
 the whole is: `[1,]` and `[,1]` fail as they would in one piece.
 
-A string that is longer than a slice is decoded in parts, cut between characters. In its piece a number stands for it,
-which is the piece's only one: between two commas there is one value that contains no other.
+A string longer than a slice is decoded in parts, cut between characters. A fraction stands for it in its piece. The
+piece has no other number, because between two commas there is one scalar value.
 
-What is counted on the way, before a piece is decoded, bounds the memory: values, levels, and the size of each string.
-Keys are counted twice, as colons in the text and as keys in the tree; they differ when an object has a key twice.
+Counts of values, levels, and each string's size bound the memory before a piece is decoded. Keys are counted twice, as
+colons in the text and as keys in the tree; they differ when an object has a key twice.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from extproc.wire.framing import BOM
 from extproc.wire.framing.json import MARKED, InvalidJSON
 
 LARGE = 256 << 10
-"""Bytes above which a body is read in slices, and freed when the request has left."""
+"""Bytes above which a body is read in slices, and freed once the request was forwarded."""
 
 SLICE = 128 << 10
-"""Bytes read before others have a turn: about 2 ms."""
+"""Bytes read before other requests have a turn: about 2 ms."""
 
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _HIGH, _LOW = rb"\\u[dD][89abAB][0-9a-fA-F]{2}", rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-# The inside of a string: whole escapes, and the two of a surrogate pair together.
+# Matches a string's text: complete escapes, with both halves of a surrogate pair.
 _text = re.compile(rb'(?:[^"\\]++|%s%s|(?!%s)\\u[0-9a-fA-F]{4}|\\[^u])*+' % (_HIGH, _LOW, _HIGH), re.DOTALL).match
 _spaces = re.compile(rb"(%s)|[ \t\r\n]{16,}" % _STRING, re.DOTALL).sub
 _has_spaces = re.compile(rb"[ \t\r\n]{16}").search
@@ -48,15 +48,15 @@ _OTHERS = bytes(set(range(256)) - set(b'"[]{},:'))
 _net = re.compile(rb"([\]}]*)([\[{]*)").fullmatch
 
 _BEFORE, _BEHIND = (f"{name} {os.urandom(16).hex()}" for name in ("before", "behind"))
-"""Keys of the stand-ins, which no client can know."""
+"""Keys of the stand-ins; random, so that no client can send them."""
 _AGAIN: Mapping[type, bytes] = {dict: b'{"%b":' % _BEFORE.encode(), list: b"["}
 _AND_SO_ON: Mapping[type, bytes] = {dict: b'"%b":0' % _BEHIND.encode(), list: b"0"}
 _CLOSE: Mapping[type, bytes] = {dict: b"}", list: b"]"}
 _KIND: Mapping[int, type] = {ord("{"): dict, ord("["): list}
 _BLANK = b" \t\r\n"
-_PLACE = b" 0.5 "  # for a long string
-_MOST_BETWEEN = 1 << 20  # bytes between two commas, beside long strings and white space
-_WALK = 5_000  # containers looked at before others have a turn
+_PLACE = b" 0.5 "  # stands for a long string
+_MOST_BETWEEN = 1 << 20  # most bytes between two commas, without long strings and white space
+_WALK = 5_000  # containers checked before other requests have a turn
 
 _decode = msgspec.json.Decoder().decode
 
@@ -64,22 +64,22 @@ _decode = msgspec.json.Decoder().decode
 class SlicedReader:
     """Reads `body` as strictly as `json.parse`. Each step of `read` takes a slice; after the last, `root` is the value.
 
-    `depth` and `nodes` are the most levels and values, `text` the most bytes of memory that one string may take with
-    characters beyond Latin letters, which take 2 or 4 bytes each.
+    `depth` and `nodes` limit levels and values. `text` limits the bytes of memory of one string with characters beyond
+    Latin letters, which take 2 or 4 bytes each.
     """
 
     def __init__(self, body: bytes, *, depth: int, nodes: int, text: int) -> None:
         self.root: Any = None
-        self.names: set[str] = set()  # the names of the fields of all objects
+        self.names: set[str] = set()  # keys of all objects
         self.nodes = 1
         self._body = body
         self._most_levels, self._most_nodes, self._most_text = depth, nodes, text
-        self._open: list[Any] = []  # the containers that are open at the end of the last piece
+        self._open: list[Any] = []  # containers open at the end of the last piece
         self._keys = 0
-        self._long: str | None = None  # the long string of the piece under way
+        self._long: str | None = None  # the long string of the current piece
 
     def read(self) -> Iterator[None]:
-        """Raises InvalidJSON."""
+        """Read a slice in each step. Raises InvalidJSON."""
         body, size = self._body, len(self._body)
         if body.startswith(BOM):
             raise InvalidJSON(MARKED)
@@ -116,14 +116,14 @@ class SlicedReader:
         yield from self._check_tree()
 
     def _find_cut(self, masked: bytes) -> int:
-        """The place behind the last comma of a slice that stands in no string, or 0. Behind a long string, the first
-        comma.
+        """The offset behind the slice's last comma outside of strings; 0 without one. Behind a long string, the first
+        comma counts.
         """
         if self._long is not None:
             comma, quote = masked.find(b","), masked.find(b'"')
             return comma + 1 if quote < 0 or comma < quote else 0
         end, inside = len(masked), masked.count(b'"') % 2 == 1
-        for _ in range(4 * self._most_levels):  # in JSON no more strings stand behind the last comma
+        for _ in range(4 * self._most_levels):  # valid JSON has no more strings than this behind the last comma
             quote = masked.rfind(b'"', 0, end)
             if not inside and (comma := masked.rfind(b",", quote + 1, end)) >= 0:
                 return comma + 1
@@ -135,7 +135,7 @@ class SlicedReader:
     # --- a piece
 
     def _take(self, piece: bytes, *, last: bool) -> None:
-        """Decode a piece and move what it adds into the whole."""
+        """Decode a piece and move its values into the whole."""
         opened, closed = self._measure(piece)
         here = self._open
         if closed > len(here) or (not last and closed == len(here) and not opened):
@@ -167,7 +167,9 @@ class SlicedReader:
         self._open = here[:kept] + new
 
     def _measure(self, piece: bytes) -> tuple[bytes, int]:
-        """The brackets that a piece opens, and the number it closes of those open before. Counts values and keys."""
+        """The brackets that a piece leaves open, and the number of earlier ones that it closes. Counts values and
+        keys.
+        """
         marks = b'"'.join(_masked(piece).split(b'"')[::2]).translate(None, _OTHERS)
         self._keys += marks.count(b":")
         opening = marks.count(b"[") + marks.count(b"{")
@@ -199,7 +201,7 @@ class SlicedReader:
             if (long := self._long) is None:
                 return _decode(text)
             self._long = None
-            # A decoder with a method of this object would keep it forever: the collector does not look into decoders.
+            # The hook is no method: a decoder's reference to this object is invisible to the garbage collector, a leak.
             return msgspec.json.Decoder(float_hook=lambda _number: long).decode(text)
         except RecursionError:
             raise self._too_deep() from None
@@ -211,7 +213,7 @@ class SlicedReader:
     # --- a string longer than a slice
 
     def _read_long(self, at: int) -> Generator[None, None, tuple[str, int]]:
-        """The string that begins at `at`, behind its quote, and the place behind its end."""
+        """The string whose text begins at `at`, and the offset behind its closing quote."""
         body, size = self._body, len(self._body)
         parts, characters, width = list[str](), 0, 1
         while True:
@@ -222,7 +224,7 @@ class SlicedReader:
             elif stop < 0:
                 stop = end
             ended = stop < size and body[stop] == ord('"')
-            while not ended and at < stop < size and body[stop] & 0xC0 == 0x80:  # in the middle of a character
+            while not ended and at < stop < size and body[stop] & 0xC0 == 0x80:  # the cut would split a character
                 stop -= 1
             if stop == at and not ended:
                 raise InvalidJSON("The body is not valid JSON: a string is cut short, or has a broken escape.")
@@ -246,7 +248,7 @@ class SlicedReader:
     # --- the whole
 
     def _check_tree(self) -> Iterator[None]:
-        """Count levels and keys."""
+        """Check the number of levels and keys. Adds the keys to `names`."""
         keys, levels, names = 0, 0, self.names
         level = [self.root] if isinstance(self.root, dict | list) else []
         while level:
@@ -269,26 +271,26 @@ class SlicedReader:
 
 
 def _masked(text: bytes) -> bytes:
-    """Text that begins outside of a string, without the quotes that begin or end none; of the same length."""
+    """`text`, which begins outside of strings, with escaped quotes masked; the length stays."""
     if b"\\" not in text:
         return text
     return text.replace(b"\\\\", b"__").replace(b'\\"', b"__")
 
 
 def _unfinished(masked: bytes) -> int:
-    """The place of the string that does not end here; else the end."""
+    """The offset of a string without an end; the length without one."""
     return masked.rfind(b'"') if masked.count(b'"') % 2 else len(masked)
 
 
 def _inside(body: bytes, at: int, end: int) -> int:
-    """The end of the whole characters and escapes of a string."""
+    """The end of the complete characters and escapes from `at` on."""
     match = _text(body, at, end)
     assert match is not None, "it matches nothing, too"
     return match.end()
 
 
 def _first(part: Any) -> Any:
-    """The stand-in for what a container already had."""
+    """The stand-in for a container's earlier children."""
     return part[0] if type(part) is list else part[_BEFORE]
 
 
@@ -299,7 +301,7 @@ def _last(part: Any) -> Any:
 
 
 def _drop_last(part: Any) -> None:
-    """Take off the stand-in for what is still to come."""
+    """Remove the stand-in for a container's later children."""
     if type(part) is list:
         part.pop()
     elif part.pop(_BEHIND, None) is None:

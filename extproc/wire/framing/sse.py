@@ -1,12 +1,12 @@
 """Server-sent events, incrementally.
 
 Source: WHATWG HTML, "Server-sent events", 9.2.6 interpreting an event stream. Lines end with LF, CR or CRLF, an event
-ends with an empty line, `data:` may be followed by one space, several data lines are joined with LF. Unlike a browser
-this reader also gives the last event when its empty line never came, because providers forget it.
+ends with an empty line, `data:` may be followed by one space, several data lines are joined with LF. Unlike a browser,
+this reader also returns a last event without its empty line, because providers forget it.
 
-The APIs send JSON objects. An event without a key in its data carries nothing for them, so all such events up to the
-next one with a key are a single frame, found by one search and not event by event. Its data are the data lines of all
-of them, so that damage and text beyond the API are still seen, or None where those lines are empty, too.
+The APIs send JSON objects, so an event without a key in its data has no content. One search finds all such events up to
+the next event with a key; they are a single frame. Its data joins their data lines, so that damage and text outside the
+API are still checked. It is None when those lines are empty.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from extproc.wire.framing import BOM, EMPTY, EMPTY_LIMIT, OVERSIZE, Frame
 from extproc.wire.framing.edges import USAGE, Edges
 from extproc.wire.framing.runs import Place, Run, run_of
 
-# The end of a line and an empty one: `(\r\n|\n|\r){2}`, with a first byte that can be searched for. A CR at the very
-# end may be half a CRLF, so it has to wait for the next byte.
+# A line end and an empty line: `(\r\n|\n|\r){2}`, written so that its first byte can be searched for. A CR at the very
+# end may be half a CRLF, so it waits for the next byte.
 _BLANK = re.compile(rb"[\r\n](?:(?<=\r)\n)?+(?:\n|\r(?:\n|(?!\Z)))")
 _SPACE = 32
-_LAST = 6  # events of a step whose form is looked at
-_LESSONS = 256  # events of one stream that are looked at
+_LAST = 6  # events of a step whose form is examined, for runs
+_LESSONS = 256  # events of a stream that are examined, for empty ones
 _MOST_TRIED, _MOST_RUNS = 16, 3
-_MOST_KNOWN, _LONGEST_KNOWN = 8, 128  # events that are known to carry nothing, and bytes of one
+_MOST_KNOWN, _LONGEST_KNOWN = 8, 128  # most empty events that are remembered, and most bytes of each
 _WAITS = 3  # bytes at the end in which an empty line may have begun
 KEEP_ALIVE = b": keep-alive\n\n"
-"""A comment. The blank line behind it is for clients that read a stream block by block."""
+"""A comment. Its blank line serves clients that read a stream in blocks."""
 
-# Each pattern begins with a literal, which the search for it looks for first. A line has a line end in front of it.
+# Each pattern begins with a literal, so that the search is fast. Every line has a line end in front of it.
 _LINE = rb"data:(?<=[\r\n]data:)"
 _KEY = rb'[^\r\n]*?"[ \t]*+:'
 _CONTENT = re.compile(_LINE + rb"(?: ?\[DONE\]|" + _KEY + rb")")
@@ -43,15 +43,15 @@ _DATA = re.compile(_LINE + rb" ?([^\r\n]*)")
 _TEXT = re.compile(
     _LINE + rb"[ \t]*+(?!(?:\{[ \t]*\}|\[[ \t]*\]|\[DONE\]|null|true|false|-?[0-9]++)?[ \t]*(?:[\r\n]|\Z))"
 )
-"""A data line with more than an empty value, a number or an end marker."""
+"""Matches a data line with more than an empty value, a number or an end marker."""
 
 
 class SSE:
-    """Cuts a stream of server-sent events. An event over `limit` bytes is passed on in pieces, without its data,
-    also when it arrives whole. The empty line behind it does not count. `empty`: see `Framing`.
+    """Cuts a stream of server-sent events. An event over `limit` bytes passes in pieces, without data, even if it
+    arrives whole. The limit excludes the event's empty line. `empty`: see `Framing`.
 
-    A reader teaches it which events carry nothing, and which say nothing but a text: `learn_empty`, `learn_runs`. Those
-    in a row are a single frame, too.
+    `learn_empty` and `learn_runs` teach it which events are empty, and which have only a text. Consecutive ones are a
+    single frame, too.
     """
 
     __slots__ = (
@@ -74,27 +74,27 @@ class SSE:
     def __init__(self, limit: int = 1 << 20, empty_limit: int = EMPTY_LIMIT, key: bytes = USAGE) -> None:
         self.empty = 0
         self.empty_limit = empty_limit
-        self._held = bytearray()  # the event under way; pieces are added in place, however small they are
+        self._held = bytearray()  # the incomplete event; pieces are added in place, however small they are
         self._limit = limit
-        self._key = key  # of usage in a long event
-        self._edges: Edges | None = None  # edges of an event beyond the limit
+        self._key = key  # key of usage in a long event
+        self._edges: Edges | None = None  # edges of an event over the limit
         self._searched = 0
-        self._done = False  # an end marker came
-        self._unmarked = False  # past the first event: a byte order mark is text of a line from there on
-        self._known: list[bytes] = []  # events that carry nothing
-        self._row: Callable[[bytes, int], re.Match[bytes] | None] | None = None  # finds several of them in a row
+        self._done = False  # True: an end marker came
+        self._unmarked = False  # True after the first event: from then on a byte order mark is text
+        self._known: list[bytes] = []  # events without content
+        self._row: Callable[[bytes, int], re.Match[bytes] | None] | None = None  # matches a row of known events
         self._lessons = _LESSONS
-        self._runs: list[Run] = []  # events that say nothing but a text
-        self._tried: set[bytes] = set()  # events whose form was looked at
+        self._runs: list[Run] = []  # runs of events that have only a text
+        self._tried: set[bytes] = set()  # events examined for runs
 
     @property
     def parted(self) -> bool:
-        """True while an event over the limit leaves in pieces."""
+        """True while an event over the limit is passed in pieces."""
         return self._edges is not None
 
     def learn_empty(self, events: Sequence[Frame], reads: Collection[str], *, guarded: bool = False) -> None:
-        """Note those of `events` that carry nothing and need not be seen again. `reads` are the fields that matter.
-        `guarded`: so does every text that is not settled, which could go on from one event to the next.
+        """Remember the empty ones of `events`; their repetitions become frames without data. `reads` are the fields
+        that matter. With `guarded`, unsettled text matters too: it could continue in the next event.
         """
         known = self._known
         if len(known) >= _MOST_KNOWN or self._lessons <= 0:
@@ -109,12 +109,12 @@ class SSE:
                 and (event.data is None or carries_nothing(event, reads, guarded=guarded and not event.settled))
             ):
                 known.append(raw)
-                # a CR at the end may be half a CRLF
+                # A CR at the end may be half a CRLF
                 row = [re.escape(one) + rb"(?!\n|\Z)" * one.endswith(b"\r") for one in known]
                 self._row = re.compile(rb"(?:%b)++" % b"|".join([*row, _nothing(frozenset(reads), guarded)])).match
 
     def learn_runs(self, events: Sequence[Frame], places: Sequence[Place]) -> None:
-        """Note events that say nothing but a text at one of the `places`: those in a row are one frame from now on."""
+        """Remember events that have only a text at one of the `places`: consecutive ones become one frame."""
         before = b""
         for event in events[-_LAST:]:
             if len(self._tried) >= _MOST_TRIED or len(self._runs) >= _MOST_RUNS:
@@ -131,7 +131,7 @@ class SSE:
             before = b""
 
     def _rows(self, buffer: bytes, start: int, events: list[Frame]) -> int:
-        """Add the rows of events that begin at `start`. Returns where they end."""
+        """Add the rows of events that begin at `start`. Returns the end offset of the last."""
         for run in self._runs:
             if (found := run.take(buffer, start)) is not None and len(found.raw) <= self._limit:
                 events.append(found)
@@ -156,7 +156,7 @@ class SSE:
         events: list[Frame] = []
         start, search = 0, self._searched
         limit = self._limit
-        lines = b"\r" not in buffer  # nearly every provider sends LF only
+        lines = b"\r" not in buffer  # True without CR: nearly every provider ends lines with LF
         content: bool | None = None  # False: no data in the buffer has a key or an end marker
         learned = bool(self._known or self._runs)
         while True:
@@ -179,7 +179,8 @@ class SSE:
             else:
                 text = raw.rstrip(b"\r\n")
                 size, single = len(text), b"\r" not in text and b"\n" not in text
-            if single and raw.startswith(b"data:") and b'":' in raw and self._edges is None:  # the usual case
+            # The usual event: one data line.
+            if single and raw.startswith(b"data:") and b'":' in raw and self._edges is None:
                 events.append(Frame(raw, raw[6 if raw[5] == _SPACE else 5 : size]))
                 self.empty = 0
             elif single and raw.startswith(b":") and buffer.startswith(b"data:", end) and self._edges is None:
@@ -190,7 +191,7 @@ class SSE:
                     content = _may_have_content(buffer)
                 end = self._event(buffer, start, end, events, content=content)
             start = search = end
-        if len(buffer) - start > limit + _WAITS:  # however it is cut, an event of `limit` bytes is read
+        if len(buffer) - start > limit + _WAITS:  # `_WAITS` spares an event of exactly `limit` bytes, however it is cut
             start = self._part(buffer, start, len(buffer) - _WAITS, events)
         if start < len(buffer):
             self._held = bytearray(buffer[start:])
@@ -213,14 +214,14 @@ class SSE:
         return events
 
     def _ends(self, held: bytearray) -> bool:
-        """True where an event in `held` may be whole."""
+        """True when `held` may contain a complete event."""
         at = self._searched
         found = held.find(b"\n\n", at) >= 0 or (held.find(b"\r", at) >= 0 and _BLANK.search(held, at) is not None)
         self._searched = at if found else max(0, len(held) - _WAITS)
         return found
 
     def _part(self, buffer: bytes, start: int, end: int, events: list[Frame]) -> int:
-        """Pass on a piece of an event over the limit. Returns where the rest begins."""
+        """Add a piece of an event over the limit. Returns the piece's end offset."""
         piece = buffer[start:end]
         events.append(Frame(piece, None, "" if self._edges else OVERSIZE))
         if self._edges is None:
@@ -231,10 +232,10 @@ class SSE:
         return end
 
     def _event(self, buffer: bytes, start: int, end: int, events: list[Frame], *, content: bool = True) -> int:
-        """Add the event that ends at `end`, or all events from there on that carry nothing. Returns where they end.
-        `content` is False where `_may_have_content` is.
+        """Add the event that ends at `end`, or a frame of all empty events from there on. Returns the end offset.
+        `content` is the result of `_may_have_content`.
         """
-        if self._edges is not None:  # the tail of an event whose head has left
+        if self._edges is not None:  # the last piece of an event over the limit
             edges, self._edges = self._edges, None
             raw = buffer[start:end]
             edges.add(raw)
@@ -242,7 +243,7 @@ class SSE:
             return end
         pattern = _CONTENT_BEHIND_DONE if self._done else _CONTENT
         lines = buffer
-        if start < len(BOM):  # a line end in front of the first line, in the place of a byte order mark
+        if start < len(BOM):  # line ends replace a byte order mark, so that the first line has one in front of it
             marked = not self._unmarked and buffer.startswith(BOM)
             lines = b"\n" * len(BOM) + buffer[marked and len(BOM) :]
         before = len(lines) - len(buffer)
@@ -266,8 +267,8 @@ class SSE:
 
 @cache
 def _nothing(reads: Collection[str], guarded: bool) -> bytes:
-    """The pattern of an event whose object has no more than empty lists in the fields of `reads`, whatever its other
-    names and values. With `guarded`, these are no text and no long number, which guardrails search.
+    """The pattern of an event whose fields in `reads` are empty lists. Other fields may have any short value. With
+    `guarded`, they have no text and no long number, because guardrails search both.
     """
     read = rb'(?:%b)"' % b"|".join([re.escape(one).encode() for one in sorted(reads)])
     text = rb'[^"\\\x00-\x1f\x80-\xff]*+"'
@@ -279,8 +280,8 @@ def _nothing(reads: Collection[str], guarded: bool) -> bytes:
 
 
 def carries_nothing(event: Frame, reads: Collection[str], *, guarded: bool = False) -> bool:
-    """True for a ping, and for an object, or a list of them, whose fields in `reads` are all empty. With `guarded`, any
-    text beside a type is something, too.
+    """True for a ping, and for an object, or a list of objects, whose fields in `reads` are all empty. With `guarded`,
+    any text except `type` is content, too.
     """
     tree = event.parse()
     if tree is UNSET:
@@ -300,19 +301,19 @@ def _has_text(tree: Any) -> bool:
 
 
 def _may_have_content(buffer: bytes) -> bool:
-    """False where no data line has a key or an end marker. Much faster than a search for such a line."""
+    """False when no data line has a key or an end marker. Much faster than a search for such a line."""
     if b'"' not in buffer:
         return b"[DONE]" in buffer
     return b'":' in buffer or b" :" in buffer or b"\t:" in buffer or b"[DONE]" in buffer
 
 
 def _last_blank(buffer: bytes, start: int, end: int) -> int:
-    """Where the last event that ends between `start` and `end` ends; -1 where none does."""
+    """The end of the last event that ends between `start` and `end`; -1 without one."""
     at = max(buffer.rfind(pair, start, end) for pair in (b"\n\n", b"\r\r", b"\n\r")) + 2
     if at < 2:
         return -1
     if buffer[at - 1 : at] == b"\r":
-        if at == len(buffer):  # it may be half a CRLF
+        if at == len(buffer):  # this CR may be half a CRLF
             return _last_blank(buffer, start, at - 1)
         at += buffer.startswith(b"\n", at)
     return at

@@ -1,1 +1,1 @@
-"""Requests that this process makes itself, to webhooks and token endpoints; and questions to processes that help it."""
+"""HTTP requests of this process to webhooks and token endpoints, and questions to helper processes."""

@@ -1,18 +1,18 @@
-"""A breaker: it spares a peer that does not answer, and its callers the wait."""
+"""A breaker: spares a peer that does not answer, and spares callers the wait."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-FAILURES = 5  # failures in a row, after which the breaker opens
-PAUSE = 0.1  # seconds until it lets one call through as a probe: calls in flight fail together when a peer stalls once
-LONGEST_PAUSE = 1.0  # the pause doubles up to here, so a peer that is back is used at most this much later
+FAILURES = 5  # consecutive failures that open the breaker
+PAUSE = 0.1  # seconds until a call may pass as a probe; short, since one stall fails all calls in flight
+LONGEST_PAUSE = 1.0  # longest pause, seconds: the most that a recovered peer waits to be used
 
 
 class Breaker:
-    """Lets calls through until `FAILURES` in a row failed; from then on one at a time, after a pause. A call that may
-    not pass raises `refusal`: it certainly did nothing.
+    """Lets calls pass until `FAILURES` consecutive ones failed; from then on only a probe after each pause. A call that
+    may not pass raises `refusal`: nothing was sent.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Breaker:
         return self._failures >= FAILURES
 
     def enter(self) -> bool:
-        """True when this call is a probe. Raises the refusal while no call may pass."""
+        """True when this call is a probe. Raises the refusal when the call may not pass."""
         if not self.open:
             return False
         if self._probing or self._clock() < self._until:
@@ -42,7 +42,7 @@ class Breaker:
         self._failures, self._pause, self._probing = 0, PAUSE, False
 
     def failed(self, probe: bool) -> bool:
-        """True when the breaker opened just now. Calls that began before do not make the pause longer."""
+        """Count a failure. True when this failure opened the breaker. Only a failed probe makes the pause longer."""
         self._failures += 1
         if probe:
             self._probing = False

@@ -1,6 +1,5 @@
-"""The listener's certificate, in whose name clients meet the gateway: whether it fits its private key, and its dates.
-
-Envoy reads the files itself. What it does not take, it only logs, and it says nothing of a certificate that has ended.
+"""Checks of the listener's certificate: its match with the private key, and its dates. Envoy reads the files itself. It
+only logs files that it rejects, and does not report an expired certificate.
 """
 
 from __future__ import annotations
@@ -13,27 +12,26 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-_SOON = 7 * 86_400.0  # seconds before its end at which a renewal is overdue, at most
-_PART = (
-    5  # of a certificate of a few days: renewed at half of its time, it has a fifth of it left only when that failed
-)
-_MOST = 1 << 20  # bytes of a file
+_SOON = 7 * 86_400.0  # seconds left of a long-lived certificate when its renewal is overdue
+_PART = 5  # part of a short certificate's life: renewed at half, it has a fifth left only if renewal failed
+_MOST = 1 << 20  # most bytes read of a file
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-_UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x17, 0x18, 0xA0  # tags of DER
-_MISFITS = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the last: a key of another kind
+_UTC_TIME, _GENERALIZED_TIME, _VERSION = 0x17, 0x18, 0xA0  # DER tags
+# OpenSSL reasons; the last is a key of another type.
+_MISFITS = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 _HTTPS = 443
-_VALIDITY = 3  # fields before it in a certificate, without the version
+_VALIDITY = 3  # index of `validity` in a certificate's fields, without the version
 
 
 class Dates(NamedTuple):
-    """The time in which a certificate is valid, in epoch seconds."""
+    """Validity of a certificate, in epoch seconds."""
 
     begins: float
     ends: float
 
 
 class CertificateError(Exception):
-    """A file is missing, or has no certificate. The text names it."""
+    """A missing file, or one without a certificate. The message names the file."""
 
 
 def dates(path: str) -> Dates:
@@ -55,7 +53,7 @@ def encoded(path: str) -> bytes:
 
 
 def dates_of(der: bytes, name: str) -> Dates:
-    """The dates of a certificate in DER (RFC 5280, 4.1). `name` is for the error. Raises CertificateError."""
+    """The dates of a certificate in DER (RFC 5280, 4.1). `name` is the file in errors. Raises CertificateError."""
     try:
         (_, certificate), *_ = _elements(der)
         (_, signed), *_ = _elements(certificate)
@@ -67,9 +65,9 @@ def dates_of(der: bytes, name: str) -> Dates:
 
 
 def served(url: str, timeout: float) -> bytes:
-    """The certificate that a server shows, as DER, whether or not it is valid. Raises OSError, ValueError."""
+    """The certificate of a server, as DER, valid or not. Raises OSError, ValueError."""
     import socket  # noqa: PLC0415 - for the command line alone
-    import ssl  # noqa: PLC0415 - as above
+    import ssl  # noqa: PLC0415 - 3 MB, for the command line alone
 
     parts = urlsplit(url)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -83,8 +81,8 @@ def served(url: str, timeout: float) -> bytes:
 
 
 def misfit(certificate: str, key: str) -> str:
-    """The reason why a server cannot use these files together; empty when it can, or a file is missing."""
-    import ssl  # noqa: PLC0415 - as above
+    """The reason why a server cannot use the two files together. Empty when it can, and when a file is missing."""
+    import ssl  # noqa: PLC0415 - 3 MB, for gateways with TLS alone
 
     try:
         if b"ENCRYPTED" in _read(key):
@@ -104,8 +102,8 @@ def misfit(certificate: str, key: str) -> str:
 
 
 def ending(found: Dates, now: float, what: str) -> str:
-    """A sentence about a certificate that is not valid, or will not be within days; empty when it is. `what` begins
-    the sentence.
+    """A sentence about a certificate that is not valid now, or not for much longer; otherwise empty. `what` is its
+    subject.
     """
     if now < found.begins:
         return f"{what} is valid only from {_day(found.begins)}: clients refuse it"
@@ -134,7 +132,7 @@ def _read(path: str) -> bytes:
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Tags and contents of DER. Raises IndexError, or ValueError, where it ends early."""
+    """Tags and contents of DER elements. Raises IndexError or ValueError for truncated DER."""
     at = 0
     while at < len(data):
         tag, size, at = data[at], data[at + 1], at + 2
@@ -148,7 +146,7 @@ def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _seconds(tag: int, value: bytes) -> float:
-    """A time of RFC 5280, in epoch seconds. Two digits of a year are those of 1950 to 2049."""
+    """A time of RFC 5280, in epoch seconds. A year of two digits is from 1950 to 2049."""
     text = value.decode("ascii")
     if tag == _UTC_TIME:
         text = ("19" if text >= "50" else "20") + text

@@ -1,4 +1,4 @@
-"""One request and its answer, bounded in time and in size, over a connection of its own. See `pool`.
+"""One HTTP request over its own connection, bounded in time and answer size. See `pool`.
 
 `ask` blocks, for the command line and threads. `send` leaves the event loop free, for the processor.
 """
@@ -31,8 +31,8 @@ def ask_whole(
     verify: bool = True,
     method: str = "",
 ) -> tuple[int, Mapping[str, str], bytes]:
-    """The same with the headers of the answer, by their names in lower case, and with any `method`. Without `verify`
-    any certificate will do: for this machine alone, where its name is not the one that clients use.
+    """`ask` with any `method`. Returns the answer's headers too, by lower-case name. `verify=False` accepts any
+    certificate: for this machine alone, whose name differs from the certificate's.
 
     Raises TimeoutError after `timeout` seconds, OSError when the host cannot be reached, ValueError for a malformed
     URL, AnswerError for an answer that is not HTTP or ends early.
@@ -45,10 +45,10 @@ async def send(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     *,
-    timeout: float,  # noqa: ASYNC109 - of the whole exchange
+    timeout: float,  # noqa: ASYNC109 - a limit for the whole request
     most: int = 64 << 10,
 ) -> tuple[int, bytes]:
-    """The same as `ask`, on the event loop."""
+    """`ask` on the event loop."""
     status, _, data = await _exchange(url, body, headers, timeout, most)
     return status, data
 
@@ -66,7 +66,7 @@ async def _exchange(
     parts = urlsplit(url)
     target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
     sent = {"accept": "application/json", "connection": "close", **(headers or {})}
-    # The operator names these hosts; the metadata service of Google gives tokens.
+    # Metadata services are allowed: the operator names these hosts, and Google's metadata service issues tokens.
     pool = Pool(url, most=most, cut=True, verify=verify, guarded=False)
     async with asyncio.timeout(seconds):
         return await pool.ask(target, body, sent, method or ("GET" if body is None else "POST"))

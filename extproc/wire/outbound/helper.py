@@ -1,8 +1,8 @@
-"""Processes of their own that answer questions: for libraries whose memory and pauses this process must not have.
+"""Helper processes that answer questions: they keep a library's memory and pauses out of this process.
 
 `Helper` asks, `serve` answers, over a socket pair that is the helper's standard input. A message is its length in four
-bytes and its content; an answer begins with a byte that tells it from an error. The helper ends when its peer has gone,
-or when nothing was asked for a while; the next question starts another one.
+bytes and its content. The first byte of a reply marks an answer or an error. The helper ends with its peer, or after a
+time without questions. The next question starts another helper.
 """
 
 from __future__ import annotations
@@ -13,37 +13,37 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-_LENGTH = 4  # bytes
-_PIECE = 1 << 20  # bytes that are received at a time
-_REST = 10.0  # seconds without another start after a helper failed
+_LENGTH = 4  # bytes of a message's length
+_PIECE = 1 << 20  # most bytes received at once
+_REST = 10.0  # seconds without a restart after a helper failed
 _ANSWER, _ERROR = b"+", b"-"
 
 
 class HelperError(Exception):
-    """A helper gave no answer. The text says why."""
+    """A question without an answer. The message is the reason."""
 
 
 class Helper:
-    """Asks one question after the other, for threads. A helper that ended is replaced, once for each question."""
+    """Asks a helper process one question at a time; safe for threads. A question replaces an ended process, once."""
 
     def __init__(self, command: Sequence[str], *, within: float, rest: float | None = None) -> None:
         self._command = command
-        self._within = within  # seconds for an answer, a start included
-        self._rest = rest  # seconds, `_REST` unless given
-        self._ends = 0  # calls of `end`
+        self._within = within  # seconds for an answer, including a start of the process
+        self._rest = rest  # seconds without a restart; `_REST` if None
+        self._ends = 0  # count of calls of `end`
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._peer: socket.socket | None = None
-        self._failed = 0.0  # when a helper last failed, monotonic
+        self._failed = 0.0  # monotonic time of the last failure
 
     @property
     def pid(self) -> int | None:
-        """The process that answers, None where the next question starts one."""
+        """Id of the helper's process; None when the next question starts one."""
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
     def ask(self, question: bytes) -> bytes:
-        """Raises HelperError. `end` ends the call."""
+        """Ask a question, and return the answer. Raises HelperError, also when `end` is called meanwhile."""
         ends = self._ends
         with self._lock:
             if self._failed and time.monotonic() - self._failed < (_REST if self._rest is None else self._rest):
@@ -56,7 +56,7 @@ class Helper:
                     _send(peer, question)
                     answer = _receive(peer)
                     break
-                except OSError as error:  # an answer that takes too long is one, too
+                except OSError as error:  # TimeoutError is an OSError: the answer took too long
                     self._drop()
                     if self._ends != ends:
                         raise HelperError("it was ended") from None
@@ -70,11 +70,11 @@ class Helper:
         return answer[1:]
 
     def begin(self) -> None:
-        """Start the process, so that the next question waits less for it."""
+        """Start the process, so that the next question need not wait for it."""
         if self._lock.acquire(blocking=False):
             try:
                 self._connected()
-            except OSError:  # `ask` reports it
+            except OSError:  # `ask` reports the error
                 self._drop()
             finally:
                 self._lock.release()
@@ -88,22 +88,22 @@ class Helper:
             self._process = process = subprocess.Popen(  # noqa: S603 - the command is the program's own
                 self._command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, start_new_session=True
             )
-        threading.Thread(target=process.wait, name="helper", daemon=True).start()  # it leaves no zombie
+        threading.Thread(target=process.wait, name="helper", daemon=True).start()  # the thread reaps the ended process
         return self._peer
 
     def end(self) -> None:
-        """End the process, and the calls that wait for it. The next question starts another one."""
+        """End the process, and the calls that wait for it. The next question starts another process."""
         self._ends += 1
         if (process := self._process) is not None:
             process.kill()
-        if self._lock.acquire(blocking=False):  # otherwise the call that has it drops the process
+        if self._lock.acquire(blocking=False):  # otherwise the call with the lock drops the process
             try:
                 self._drop()
             finally:
                 self._lock.release()
 
     def _drop(self) -> None:
-        """Forget the process, which ends."""
+        """End the process and forget it."""
         if self._peer is not None:
             self._peer.close()
         if self._process is not None:
@@ -113,8 +113,8 @@ class Helper:
 
 
 def serve(answer: Callable[[bytes], bytes], idle: float | None) -> None:
-    """Answer questions until the peer has gone, or has asked nothing for `idle` seconds. The name of an exception is
-    the text of a HelperError.
+    """Answer questions until the peer is gone, or asks nothing for `idle` seconds. The name of an exception is the
+    message of the peer's HelperError.
     """
     with socket.socket(fileno=0) as peer:
         peer.settimeout(idle)

@@ -1,12 +1,12 @@
-"""The HTTP client: connections to one service, kept between requests, on the event loop.
+"""The HTTP client on the event loop: connections to one service, kept between requests.
 
-No redirect is followed and no proxy of the environment is used, so a credential in a header goes to the given host
-alone. Link-local addresses are refused after the name was resolved: they are the metadata services of clouds, whatever
-name leads there. An answer is bounded in size while it is read.
+No redirect is followed and no proxy of the environment is used, so a credential in a header reaches the given host
+alone. Link-local addresses are refused after name resolution: they are metadata services of clouds. An answer's size is
+bounded while it is read.
 
 httpcore 1.0 was tried in its place, with a service in the same process: a request takes 1,000 µs of CPU (2,100 with 50
-at a time) where this file takes 185 (167), and its import 2.4 MB of memory in place of 1.0. It has neither the bound
-nor the look at the address.
+at a time) where this file takes 185 (167), and its import 2.4 MB of memory in place of 1.0. It lacks the size bound and
+the address check.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from urllib.parse import urlsplit
 
 import h11
 
-IDLE = 30.0  # seconds that a connection waits for its next request
+IDLE = 30.0  # seconds that an idle connection is kept
 _ERRORS = 400
 
 
 class AnswerError(Exception):
-    """An answer that is not HTTP, ends early, or is too large."""
+    """An answer that is not HTTP, is cut short, or is too large."""
 
 
 class NoAnswerError(AnswerError, ConnectionError):
-    """The connection ended before any byte of an answer."""
+    """The connection ended before the first byte of an answer."""
 
 
 class _Connection(asyncio.Protocol):
-    """One connection. Bytes that come while it is idle are an answer to nothing: it is not used again."""
+    """One connection. It is not used again after bytes that arrive while it is idle: they answer no request."""
 
     def __init__(self) -> None:
         self.http = h11.Connection(h11.CLIENT)
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until it is made
-        self.since = 0.0  # when it became idle
+        self.since = 0.0  # monotonic time at which it became idle
         self._got = bytearray()
         self._ended = False
         self._idle = False
@@ -65,7 +65,7 @@ class _Connection(asyncio.Protocol):
             self._waiter.set_result(None)
 
     async def read(self) -> bytes:
-        """The bytes that came; none at the end."""
+        """Bytes that arrived; empty at the end of the connection."""
         while not self._got and not self._ended:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
@@ -74,7 +74,7 @@ class _Connection(asyncio.Protocol):
         return data
 
     def rest(self) -> bool:
-        """True when the connection can carry another request, which waits from now on."""
+        """Make the connection idle. True when it can carry another request."""
         if self._ended or self._got or self.http.trailing_data[0]:
             return False
         with contextlib.suppress(h11.ProtocolError):
@@ -84,7 +84,7 @@ class _Connection(asyncio.Protocol):
         return False
 
     def resume(self) -> bool:
-        """True when an idle connection may carry a request now."""
+        """End the idle time. True when the connection may carry a request now."""
         self._idle = False
         return self.usable
 
@@ -94,7 +94,7 @@ class _Connection(asyncio.Protocol):
 
 
 class _Sent(NamedTuple):
-    """A request."""
+    """The request to send."""
 
     method: str
     target: str
@@ -104,10 +104,10 @@ class _Sent(NamedTuple):
 
 
 class Pool:
-    """Requests to the service at `url`, `http(s)://host[:port]`. With `socket` it is at that unix socket, whatever the
-    host. `ca` is a PEM file of the authorities that verify it, in the place of the system's. `guarded` refuses
-    addresses of metadata services. An answer has up to `most` bytes; with `cut`, `most` + 1 bytes of a longer one are
-    given. Raises ValueError for a malformed URL.
+    """Requests to the service at `url`, `http(s)://host[:port]`. `socket` is a unix socket to connect to in place of
+    the host. `ca` is a PEM file of authorities in place of the system's. `guarded` refuses addresses of metadata
+    services. An answer has up to `most` bytes; `cut` shortens a longer one to `most` + 1 bytes. Raises ValueError for a
+    malformed URL.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Pool:
         self._reaper: asyncio.TimerHandle | None = None
 
     async def post(self, target: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """The status of the answer, and its body. `target` is path and query. Raises as `ask`."""
+        """The answer's status and body. `target` is path and query. Raises as `ask`."""
         status, _, data = await self.ask(target, body, headers)
         return status, data
 
@@ -150,13 +150,12 @@ class Pool:
         *,
         sink: Callable[[bytes], None] | None = None,
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """The same with the headers of the answer, by their names in lower case. Has no time limit of its own: cancel
-        it. With `sink`, the pieces of the body go there as they arrive, each with a turn for others behind it; of an
-        answer with an error status none.
+        """The answer's status, headers by lower-case name, and body. There is no time limit: callers cancel. `sink`
+        receives the body's pieces as they arrive, except those of an error status; other tasks have a turn behind each.
 
         Raises OSError when the host cannot be reached, ValueError for a target or headers that cannot be sent,
-        AnswerError for an answer that cannot be read. A request is sent twice only where its kept connection ended
-        before any answer.
+        AnswerError for an answer that cannot be read. A request is sent twice only if its kept connection ended before
+        any answer.
         """
         sent, connection = _Sent(method, target, body, headers, sink), self._kept()
         if connection is not None:
@@ -185,7 +184,7 @@ class Pool:
         if self._socket is not None:
             _, private = await loop.create_unix_connection(_Connection, self._socket)
             return private
-        if self._secure and self._tls is None:  # certificates take some 20 ms to load
+        if self._secure and self._tls is None:  # loading certificates takes about 20 ms
             self._tls = await loop.run_in_executor(None, _context, self._ca, self._verify)
         transport, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls)
         if self._guarded and is_metadata(transport.get_extra_info("peername")[0]):
@@ -264,7 +263,9 @@ class Pool:
 
 
 def is_metadata(host: str) -> bool:
-    """True for a link-local address, and for one that cannot be a peer: unspecified or multicast."""
+    """True for the address of a metadata service, any link-local address, and one that no peer has: unspecified or
+    multicast.
+    """
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -274,7 +275,7 @@ def is_metadata(host: str) -> bool:
 
 
 _METADATA: Iterable[str] = ("fd00:ec2::254", "100.100.100.200", "168.63.129.16")
-"""Metadata services with other addresses: AWS on IPv6, Alibaba Cloud, Azure."""
+"""Metadata services outside of link-local addresses: AWS on IPv6, Alibaba Cloud, Azure."""
 
 
 def _context(ca: str | None, verify: bool) -> ssl.SSLContext:

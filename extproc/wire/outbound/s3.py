@@ -14,15 +14,17 @@ from urllib.parse import quote, urlsplit
 from extproc.wire.outbound.client import AnswerError, ask_whole
 from extproc.wire.outbound.sigv4 import AwsKey, signed
 
-TIMEOUT = 300.0  # seconds of one request
-MOST_READ = 16 << 20  # bytes of an object that is read
+TIMEOUT = 300.0  # seconds for one request
+MOST_READ = 16 << 20  # most bytes of an object that is read
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_EXISTS = (409, 412)  # 409: another conditional write of the same object is under way
+_EXISTS = (409, 412)  # 409: another conditional write of the object is in progress
 _code = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>").search
 
 
 class Bucket(NamedTuple):
-    """`endpoint` is `http(s)://host[:port]` of a store in place of AWS; its paths begin with the bucket's name."""
+    """A bucket. `endpoint` is `http(s)://host[:port]` of a store other than AWS; its paths begin with the bucket's
+    name.
+    """
 
     name: str
     region: str
@@ -30,7 +32,7 @@ class Bucket(NamedTuple):
     endpoint: str = ""
 
     def create(self, object: str, data: bytes) -> bool:
-        """Write an object. False when there is one of that name: it stays as it is.
+        """Write a new object. False when the name exists; that object is unchanged.
 
         Raises OSError when the store cannot be reached or refuses.
         """
@@ -42,7 +44,7 @@ class Bucket(NamedTuple):
         return True
 
     def read(self, object: str) -> bytes | None:
-        """An object of up to 16 MiB; None when there is none. Raises OSError as `create` does."""
+        """An object of up to 16 MiB; None when the name does not exist. Raises OSError as `create` does."""
         status, answer = self._ask("GET", object, None, {})
         if status == 404:
             return None
@@ -72,6 +74,6 @@ class Bucket(NamedTuple):
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError for a text that cannot be the name of a bucket."""
+    """Raises ValueError for a text that cannot be a bucket's name."""
     if not _NAME.fullmatch(name):
         raise ValueError("a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens")

@@ -1,8 +1,8 @@
-"""Services that are asked over HTTP: calls at a time, a breaker, a deadline, a bounded answer.
+"""HTTP services, asked with a limit of concurrent calls, a breaker, a deadline and a bounded answer.
 
 Only the operator's settings say where text goes. An answer counts when its status is 200 and it has the shape that the
-service documents; everything else is a `Failure`. Neither text nor credentials are written to a log, and a Failure
-holds a word of its own, never the service's.
+service documents; everything else is a `Failure`. No log has texts or credentials. A Failure's reason is one of our
+words, never the service's text.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from extproc.wire.outbound.breaker import Breaker
 from extproc.wire.outbound.pool import AnswerError, Pool, is_metadata
 from extproc.words.values import Secret
 
-_AT_ONCE = 16  # works of `together`
-_GRACE = 0.05  # seconds in which a call that has reached its deadline says so itself
+_AT_ONCE = 16  # concurrent works of `together`
+_GRACE = 0.05  # extra seconds in which a call at its deadline can report the timeout itself
 _encode = msgspec.json.Encoder().encode
 
 Result = TypeVar("Result")
 
 
 class Failure(Exception):  # noqa: N818
-    """A question without an answer. `reason` of a service: timeout, error, overload, unreachable, unavailable (the
-    breaker is open), status, bad_answer, too_long, no_key. Guardrails of this process have more: unreadable, too_many.
+    """A question without an answer. `reason` for a service: timeout, error, overload, unreachable, unavailable (the
+    breaker is open), status, bad_answer, too_long, no_key. Guardrails in this process add: unreadable, too_many.
     """
 
     def __init__(self, reason: str) -> None:
@@ -56,7 +56,7 @@ Url = Annotated[str, AfterValidator(service_url)]
 
 
 class Limits(Protocol):
-    """Limits of the calls to a service, as `RemoteSettings` has them."""
+    """Limits of calls to a service; `RemoteSettings` has them."""
 
     @property
     def tls_ca(self) -> str | None: ...
@@ -69,8 +69,8 @@ class Limits(Protocol):
 
 
 class Service:
-    """The service that a guardrail asks: calls at a time, the breaker, and what each call came to. With `socket` it is
-    asked at that unix socket.
+    """A service that a guardrail asks, with a limit of concurrent calls and a breaker. `observe` gets each call's
+    outcome. `socket` is a unix socket to connect to in place of the URL's host.
 
     Outcomes: ok, timeout, unreachable, unavailable (the breaker is open), overload, status, bad_answer, cancelled (the
     client left).
@@ -133,13 +133,13 @@ class Service:
     async def json(
         self, path: str, body: Any, kind: type[Result], deadline: float, headers: Mapping[str, str] | None = None
     ) -> Result:
-        """The answer to `body` as `kind`. Raises Failure, also for an answer of another shape."""
+        """The answer to `body`, decoded to `kind`. Raises Failure, also for an answer of another shape."""
         answer = await self.post(path, _encode(body), headers or {}, deadline)
         return decoded(answer, kind)
 
 
 def decoded(answer: bytes, kind: type[Result]) -> Result:
-    """JSON as `kind`. Raises Failure."""
+    """JSON decoded to `kind`. Raises Failure."""
     try:
         return shapes.decode(answer, kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -147,7 +147,7 @@ def decoded(answer: bytes, kind: type[Result]) -> Result:
 
 
 def key_of(secret: Secret | None) -> str:
-    """The key behind a reference, for a header. Raises Failure where it cannot be read."""
+    """The key behind a secret's reference, fit for a header. Raises Failure for an unreadable key."""
     key = secret.read() if secret is not None else None
     if not key or not key.isascii() or not key.isprintable():
         raise Failure("no_key")
@@ -155,13 +155,13 @@ def key_of(secret: Secret | None) -> str:
 
 
 def bearer(secret: Secret | None) -> Mapping[str, str]:
-    """The header for a key; none without a reference. Raises Failure where the key cannot be read."""
+    """The authorization header for a key; empty without a reference. Raises Failure for an unreadable key."""
     return {} if secret is None else {"authorization": f"Bearer {key_of(secret)}"}
 
 
 async def bounded(work: Coroutine[Any, Any, Result], deadline: float) -> Result:
-    """The result of `work` up to `deadline` (seconds, monotonic). Raises Failure, whatever goes wrong."""
-    # A task of its own: the first step of a call runs outside of one, see `transport.Call`.
+    """The result of `work` until `deadline` (seconds, monotonic). Raises Failure for every error."""
+    # A new task, because the first step of a call runs outside of a task, see `GrpcCall`.
     task = asyncio.ensure_future(work)
     try:
         done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline + _GRACE - time.monotonic()))
@@ -180,11 +180,11 @@ async def bounded(work: Coroutine[Any, Any, Result], deadline: float) -> Result:
 
 def _retrieve(task: asyncio.Future[Any]) -> None:
     if not task.cancelled():
-        task.exception()  # else asyncio logs the exception of work that nothing waits for
+        task.exception()  # otherwise asyncio logs the exception as never retrieved
 
 
 async def together(works: Sequence[Callable[[], Awaitable[Result]]]) -> Sequence[Result]:
-    """The results, in order, of work that is done at the same time. Where one fails, the others are cancelled."""
+    """Results, in order, of concurrent `works`. A failure cancels the other works."""
     room = asyncio.Semaphore(_AT_ONCE)
 
     async def done(work: Callable[[], Awaitable[Result]]) -> Result:

@@ -37,8 +37,8 @@ def signed(
     method: str = "POST",
     given: Mapping[str, str] = _JSON,
 ) -> Mapping[str, str]:
-    """The headers of a request to `path`, which is percent-encoded and has no query: those `given`, by lower-case
-    names, and the signature over all of them. `now` is in UTC.
+    """The headers of a request to `path`, which is percent-encoded and has no query: `given`, by lower-case name, and a
+    signature over them all. `now` is in UTC.
     """
     moment, day = now.strftime("%Y%m%dT%H%M%SZ"), now.strftime("%Y%m%d")
     headers = {**given, "host": host, "x-amz-date": moment}
@@ -48,7 +48,7 @@ def signed(
         headers["x-amz-content-sha256"] = _hash(body)
     names = ";".join(sorted(headers))
     lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
-    # All services but S3 sign the path encoded once more.
+    # Every service but S3 signs a path that is encoded once more.
     signed_path = path if service == "s3" else quote(path, safe="/~")
     request = f"{method}\n{signed_path}\n\n{lines}\n{names}\n{_hash(body)}"
     scope = f"{day}/{region}/{service}/aws4_request"
@@ -57,7 +57,7 @@ def signed(
     for word in (day, region, service, "aws4_request"):
         step = hmac.digest(step, word.encode(), "sha256")
     signature = hmac.digest(step, to_sign.encode(), "sha256").hex()
-    del headers["host"]  # the client writes it
+    del headers["host"]  # the client adds `host` itself
     headers["authorization"] = f"{_ALGORITHM} Credential={key.id}/{scope}, SignedHeaders={names}, Signature={signature}"
     return headers
 

@@ -1,8 +1,8 @@
-"""HTTP/2 with gRPC messages on it: the server's half, without input or output.
+"""The server's half of HTTP/2 with gRPC messages, without input or output.
 
-Bytes that arrived go into `receive`, which returns events. Answers go into `send` and `end`. `output` has the bytes
-that are to leave. Made for one peer, Envoy on a unix socket: no TLS, no priorities, no push, no compression. A peer
-that breaks the protocol loses its connection; only limits on a call end the call alone.
+`receive` takes the bytes that arrived and returns events. `send` and `end` take answers. `output` returns the bytes to
+write. The one peer is Envoy on a unix socket: no TLS, no priorities, no push, no compression. A peer that breaks the
+protocol loses its connection. A limit on a call ends the call alone.
 
 States of a stream, and the effect of the peer's frames in them (`_RULES`; a frame without a rule is a fault):
 
@@ -14,26 +14,26 @@ States of a stream, and the effect of the peer's frames in them (`_RULES`; a fra
     closed       fault          fault                            passed over    passed over
 
 The peer ends its half with END_STREAM, the server ends its own with trailers: then a half closed stream is closed. An
-open one is left, with RST_STREAM behind the trailers, so that a peer that still sends stops. Envoy resets every stream
-of ext_proc, even after the server's end; then a left stream is forgotten. Every header block is decoded, even that of a
-refused stream, or the compression would go out of step.
+open stream becomes left: RST_STREAM behind the trailers stops a peer that still sends. Envoy resets every stream of
+ext_proc, even after the server's end; its reset removes a left stream. Every header block is decoded, even a refused
+stream's: HPACK's table depends on all of them.
 
-A stream is busy from the event that gives its message out until `take` finds no other. Messages for a busy stream wait
-in its queue, so a handler gets one message at a time and in order. The peer's end (the event `ended`, or `stream.ended`
-after `take`) is reported when the queue is empty, so that nothing ends before all of it was answered. A reset of an
-answered stream gives out what waits, all at once and before `gone`: a client leaves when it has read the end of an
-answer, and the usage may be in there. The driver leaves it alone where a handler is not done with the message before.
+A stream is busy from the event with its message until `take` finds no other message. Messages for a busy stream wait in
+its queue, so a handler gets one message at a time and in order. The peer's end (the event `ended`, or `stream.ended`
+after `take`) is reported when the queue is empty, so no call ends before every message was answered. A reset of an
+answered stream returns all queued messages before the event `gone`: a client leaves once it has read the end of an
+answer, and a queued message may have the usage. The driver drops them if the handler still works on an earlier message.
 
-Windows, inbound. Data is held from its arrival until its stream is at rest, which is neither busy nor has a queue;
-then the peer is granted as much again. So a slow handler pushes back, a queue that drained lets the peer go on, and a
-message larger than the window arrives. Always, of a stream, and of the connection over all its streams:
-bytes the peer may send + bytes held + bytes to be granted = the window.
+Windows, inbound. Data is held from its arrival until its stream is at rest: not busy, and without a queue. The peer is
+then granted as many bytes again. So a slow handler slows the peer, an empty queue lets it send, and a message larger
+than the window can arrive. An invariant holds for each stream, and for the connection over all streams: bytes the peer
+may send + bytes held + bytes to be granted = the window.
 
-Windows, outbound. Data beyond the peer's windows waits in `stream.unsent`, and trailers behind it, until WINDOW_UPDATE
-or SETTINGS let it leave (the event `drained`). SETTINGS may also make the window of a stream negative.
+Windows, outbound. Data beyond the peer's windows waits in `stream.unsent`, with trailers behind it. WINDOW_UPDATE or
+SETTINGS release it (the event `drained`). SETTINGS may also make the window of a stream negative.
 
-Actions that cost this side more than the peer are counted by the second, see `TransportLimits`. A reset counts only
-for a stream that was not answered yet: Envoy often resets an answered one, and an attack begins streams to reset them.
+Frames that cost this side more than the peer are counted by the second, see `TransportLimits`. A reset counts only for
+an unanswered stream: Envoy often resets answered ones, while an attack resets streams at once.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ _SIZES = {frames.PRIORITY: 5, frames.RST_STREAM: 4, frames.PING: 8, frames.WINDO
 _OF_STREAMS = (frames.HEADERS, frames.PRIORITY, frames.RST_STREAM, frames.CONTINUATION, frames.DATA)
 _OF_CONNECTIONS = (frames.SETTINGS, frames.PING, frames.GOAWAY)
 _DRAINING = b"draining"
-"""Payload of the PING behind the first GOAWAY: when it comes back, the peer has seen the GOAWAY."""
+"""Payload of the PING behind the first GOAWAY. Its acknowledgement shows that the peer has seen the GOAWAY."""
 
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """One call. `call`, `task` and `closing` belong to the driver of the connection, which only reads the rest."""
+    """One call. `call`, `task` and `closing` belong to the connection's driver, which only reads the other fields."""
 
     id: int
     path: str
@@ -76,22 +76,23 @@ class Stream:
     inbound: int  # bytes the peer may send
     outbound: int  # bytes this side may send
     ended: bool  # the peer ended its half
-    begun: bool = False  # answered
-    over: bool = False  # True: nothing can be sent any more
+    begun: bool = False  # True: an answer was begun
+    over: bool = False  # True: the stream is closed for sending
     busy: bool = False
-    held: int = 0  # bytes that arrived, without a new grant yet
+    held: int = 0  # bytes that arrived and are not granted again yet
     assembly: Assembly | None = None
     queue: deque[bytes | memoryview] | None = None
     unsent: deque[memoryview] | None = None
-    last: bytes | None = None  # the trailers, while they wait behind `unsent`
+    last: bytes | None = None  # trailers that wait behind `unsent`
     call: Any = None
     task: Any = None
     closing: bool = False
 
 
 class StreamEvent(NamedTuple):
-    """An event of a stream: it was opened; a message came while it was at rest; the peer ended it and everything was
-    taken; all unsent data has left; it is gone before its end, reset or broken off for a limit.
+    """An event of a stream. `opened`; `message`: one arrived while the stream was at rest; `ended`: the peer ended its
+    half and every message was taken; `drained`: all unsent data was sent; `gone`: the stream was reset, or ended for a
+    limit.
     """
 
     kind: Literal["opened", "message", "ended", "drained", "gone"]
@@ -100,7 +101,7 @@ class StreamEvent(NamedTuple):
 
 
 class Connection:
-    """One connection. Faults of the peer raise nothing: the connection ends with `fault`. `clock` is in seconds."""
+    """One connection. A fault of the peer raises no exception: it sets `fault`. `clock` is in seconds."""
 
     def __init__(
         self,
@@ -108,26 +109,26 @@ class Connection:
         clock: Callable[[], float] = time.monotonic,
         admits: Callable[[Stream, int], bool] = lambda _stream, _size: True,
     ) -> None:
-        self._admits = admits  # a large message of a stream, see `Assembly`
+        self._admits = admits  # decides about large messages, see `Assembly`
         self.limits = limits = limits or TransportLimits()
         self.fault: Fault | None = None
-        self.streams: dict[int, Stream] = {}  # open and half closed
-        self._left: dict[int, None] = {}  # left streams in order; the oldest are forgotten
-        self._newest = 0  # the highest stream that the peer began
-        self._final = frames.ANY_STREAM  # streams above are passed over
+        self.streams: dict[int, Stream] = {}  # open and half closed streams, by id
+        self._left: dict[int, None] = {}  # left streams, oldest first; the oldest are forgotten
+        self._newest = 0  # highest id of a stream that the peer began
+        self._final = frames.ANY_STREAM  # streams with a higher id are passed over
         self._reader = HeaderReader(limits)
-        self._greeted = self._configured = False  # the preface came, SETTINGS came
-        self._rest = b""  # bytes of a frame that is not whole
-        self._block: tuple[int, bool, bytearray] | None = None  # headers under way: stream, END_STREAM, block
-        self._continued = 0  # CONTINUATION frames so far
+        self._greeted = self._configured = False  # True: the preface arrived; SETTINGS arrived
+        self._rest = b""  # bytes of an incomplete frame
+        self._block: tuple[int, bool, bytearray] | None = None  # incomplete headers: stream, END_STREAM, block
+        self._continued = 0  # count of CONTINUATION frames
         self._events: list[StreamEvent] = []
         self._counts: Counter[str] = Counter()
         self._clock, self._since = clock, clock()
         self._inbound, self._held = limits.connection_window, 0
-        self._outbound = self._first_outbound = frames.WINDOW  # window of the connection, of a new stream
-        self._frame = frames.LEAST_FRAME  # the peer's limit
+        self._outbound = self._first_outbound = frames.WINDOW  # windows of the connection, and of a new stream
+        self._frame = frames.LEAST_FRAME  # the peer's limit of a frame
         self._blocked: dict[int, Stream] = {}
-        self._table = NO_TABLE  # NO_TABLE before the first block
+        self._table = NO_TABLE  # size update in front of the first header block; empty later
         self._handlers = {
             frames.HEADERS: self._on_headers,
             frames.CONTINUATION: self._on_continuation,
@@ -150,7 +151,7 @@ class Connection:
     # --- in
 
     def receive(self, data: bytes) -> Sequence[StreamEvent]:
-        """The events in these bytes, in order. None after a fault."""
+        """Events of the arrived bytes, in order. Empty after a fault."""
         if self.fault is None:
             data = self._rest + data if self._rest else data
             try:
@@ -158,11 +159,11 @@ class Connection:
             except Fault as fault:
                 self.fault = fault
                 self._out.append(frames.goaway(self._newest, fault.code, fault.reason))
-        events, self._events = self._events, []  # a reference kept here would keep a large message
+        events, self._events = self._events, []  # a reference kept here would keep a large message in memory
         return events
 
     def take(self, stream: Stream) -> bytes | memoryview | None:
-        """The next message of a busy stream. None where none waits: from now on the stream is at rest."""
+        """The next message of a busy stream. None when no message waits: the stream is then at rest."""
         if stream.queue:
             return stream.queue.popleft()
         stream.busy = False
@@ -170,13 +171,13 @@ class Connection:
         return None
 
     def lost(self) -> Sequence[StreamEvent]:
-        """The events of streams whose connection is gone."""
+        """Events of streams whose connection is lost."""
         for stream in (streams := list(self.streams.values())):
             self._drop(stream)
         return [StreamEvent("gone", stream) for stream in streams]
 
     def _read(self, data: bytes) -> int:
-        """Take every whole frame; returns the start of the rest."""
+        """Handle every complete frame. Returns the offset of the remaining bytes."""
         at, size, unpack = 0, len(data), HEAD.unpack_from
         if not self._greeted:
             at = len(frames.PREFACE)
@@ -216,7 +217,9 @@ class Connection:
             handler(flags, id, payload)
 
     def _permits(self, kind: int, id: int) -> bool:
-        """True when a frame is taken; otherwise it is passed over. Raises Fault where neither is right."""
+        """True when a frame is handled, False when it is passed over. Raises Fault when the stream's state allows
+        neither.
+        """
         if (stream := self.streams.get(id)) is not None:
             state = "half closed" if stream.ended else "open"
         elif id in self._left or id > self._final:
@@ -229,7 +232,7 @@ class Connection:
         return rule
 
     def _count(self, what: str) -> None:
-        """Count one more action of the peer with a limit per second. Raises Fault beyond it."""
+        """Count an action of the peer that has a limit per second. Raises Fault above it."""
         self._counts[what] += 1
         if self._counts[what] > getattr(self.limits, what):
             if (now := self._clock()) - self._since < 1.0:
@@ -273,7 +276,7 @@ class Connection:
     def _gather(self, stream: Stream, data: bytes, start: int, end: int) -> None:
         limits = self.limits
         if stream.assembly is None:
-            if end - start >= PREFIX.size:  # usually one frame is one whole message
+            if end - start >= PREFIX.size:  # usually one frame is one complete message
                 compressed, size = PREFIX.unpack_from(data, start)
                 if size == end - start - PREFIX.size and not compressed and size <= limits.message:
                     self._arrived(stream, data[start + PREFIX.size : end])
@@ -297,7 +300,7 @@ class Connection:
         stream.queue.append(message)
 
     def _half_close(self, stream: Stream) -> None:
-        """End the peer's half. Raises Refused in the middle of a message."""
+        """End the peer's half. Raises RefusedMessage in the middle of a message."""
         stream.ended = True
         if stream.assembly is not None:
             raise RefusedMessage(INTERNAL, "the last message is not whole")
@@ -409,7 +412,7 @@ class Connection:
     # --- windows, inbound
 
     def _grant(self, stream: Stream) -> None:
-        """Let the peer of a stream at rest send as much again, in few large steps."""
+        """Grant the peer of a stream at rest the bytes it used, in few large steps."""
         self._held -= stream.held
         stream.held = 0
         window = self.limits.stream_window
@@ -428,20 +431,20 @@ class Connection:
     # --- out
 
     def output(self) -> bytes:
-        """The bytes that are to leave now, given out once."""
+        """Bytes to write now; each call returns new ones."""
         data = b"".join(self._out)
         self._out.clear()
         return data
 
     def send(self, stream: Stream, message: bytes) -> None:
-        """Answer one message, now or when the peer's windows allow."""
+        """Send one answer, now or when the peer's windows allow."""
         if stream.over:
             return
         if not stream.begun:
             stream.begun = True
             self._head(stream, frames.END_HEADERS, BEGIN)
         size = len(message) + PREFIX.size
-        if size <= self._outbound and size <= stream.outbound and size <= self._frame:  # `unsent` is empty then
+        if size <= self._outbound and size <= stream.outbound and size <= self._frame:  # then `unsent` is empty
             self._outbound -= size
             stream.outbound -= size
             self._out.append(MESSAGE_HEAD.pack(size >> 16, size & 0xFFFF, frames.DATA, 0, stream.id, 0, len(message)))
@@ -449,36 +452,36 @@ class Connection:
             return
         if stream.unsent is None:
             stream.unsent = deque()
-        first = self._frame - PREFIX.size  # so that a message of megabytes is not copied for its prefix
+        first = self._frame - PREFIX.size  # saves a copy of a large message for its prefix
         stream.unsent.append(memoryview(PREFIX.pack(0, len(message)) + message[:first]))
         if len(message) > first:
             stream.unsent.append(memoryview(message)[first:])
         self._pump(stream)
 
     def end(self, stream: Stream, status: int = OK, text: str = "") -> None:
-        """End the call: with status 0 behind all its messages, with another status at once."""
+        """End the call: status 0 waits for its answers, any other status is sent at once."""
         if stream.over or stream.last is not None:
             return
         stream.last = trailers(status, text) if stream.begun else BEGIN + trailers(status, text)
         if status != OK or not stream.unsent:
             self._finish(stream)
-        else:  # further frames of the peer are passed over
+        else:  # later frames of the peer are passed over
             stream.busy, stream.queue, stream.assembly = False, None, None
             self._grant(stream)
 
     def drain(self) -> None:
-        """Announce that no more streams are taken. The peer may begin others until it has seen that."""
+        """Announce that no more streams are accepted. The peer may begin streams until it has seen the announcement."""
         self._out.append(frames.goaway(frames.ANY_STREAM, ErrorCode.NO_ERROR))
         self._out.append(frames.frame(frames.PING, 0, 0, _DRAINING))
 
     @property
     def announced(self) -> bool:
-        """True when the peer knows that no more streams are taken."""
+        """True when the peer has seen that no more streams are accepted."""
         return self._final != frames.ANY_STREAM
 
     @property
     def drained(self) -> bool:
-        """True when the peer knows that, and no stream is left."""
+        """True when the peer has seen the announcement, and no stream is left."""
         return self.announced and not self.streams
 
     def _head(self, stream: Stream, flags: int, block: bytes) -> None:
@@ -492,7 +495,7 @@ class Connection:
             self._pump(stream)
 
     def _pump(self, stream: Stream) -> None:
-        """Send as much of `unsent` as the windows allow."""
+        """Send as much of `unsent` as the peer's windows allow."""
         unsent = stream.unsent
         while unsent:
             part = unsent[0]
@@ -539,7 +542,7 @@ class Connection:
 
 
 def _enlarged(window: int, change: int) -> int:
-    """An outbound window after a change. Raises Fault beyond HTTP/2's maximum."""
+    """An outbound window after `change`. Raises Fault above HTTP/2's maximum."""
     if window + change > frames.MOST_WINDOW:
         raise Fault(ErrorCode.FLOW_CONTROL_ERROR, "a window beyond 2^31-1")
     return window + change

@@ -1,6 +1,4 @@
-"""The transport of the official library: for TCP, and for comparison with the native one. The only file that knows
-grpc.
-"""
+"""The official library's transport: for TCP, and for comparison with the native one."""
 
 from __future__ import annotations
 
@@ -33,16 +31,16 @@ from extproc.wire.transport.unix_socket import private
 
 log = logging.getLogger(__name__)
 
-_LOOK_AGAIN = 0.05  # seconds between looks at the calls that a stop waits for
+_LOOK_AGAIN = 0.05  # seconds between checks for calls that a stop waits for
 _OPTIONS = (
-    # Envoy's keepalive pings would otherwise be taken for abuse and end in GOAWAY.
+    # Envoy's keepalive pings would otherwise count as abuse and end in GOAWAY.
     ("grpc.http2.min_ping_interval_without_data_ms", 1000),
     ("grpc.http2.max_ping_strikes", 0),
-    # Bursts beyond the defaults lose requests before any handler. Admission is the application's: `overloaded`.
+    # Bursts above grpc's defaults would lose requests before any handler; `overloaded` decides on admission.
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 40_000),
     ("grpc.so_reuseport", 0),
-    # Windows stay as small as they begin: those that grow are memory of answers that clients do not read.
+    # Windows keep their first size: growing ones fill memory with answers that clients do not read.
     ("grpc.http2.bdp_probe", 0),
 )
 
@@ -50,7 +48,7 @@ _OPTIONS = (
 class GrpcioServer:
     """Serves `calls` at the unix socket `path`, which only this user can connect to, or at `address`, host:port.
 
-    It reads only the size of a message from `limits`.
+    `limits` gives only the size of a message.
     """
 
     def __init__(
@@ -66,7 +64,7 @@ class GrpcioServer:
         self._path = path
         self._address = address
         self._endings: set[asyncio.Task[None]] = set()
-        self._calls: dict[grpc.aio.ServicerContext, GrpcCall] = {}  # under way
+        self._calls: dict[grpc.aio.ServicerContext, GrpcCall] = {}  # current calls
         most = (limits or TransportLimits()).message
         sizes = (("grpc.max_receive_message_length", most), ("grpc.max_send_message_length", most))
         self._server = grpc.aio.server(options=(*sizes, *_OPTIONS))
@@ -101,7 +99,7 @@ class GrpcioServer:
             await asyncio.wait([stopping], timeout=_LOOK_AGAIN)
         await asyncio.wait([stopping], timeout=LAST_WORDS)
         for context in list(self._calls):
-            # InternalError: the client cancelled the call a moment before.
+            # InternalError means that the client has just cancelled the call.
             with contextlib.suppress(grpc.aio.AbortError, grpc.aio.InternalError, asyncio.InvalidStateError):
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the server stops")
         await stopping
@@ -144,7 +142,7 @@ class GrpcioServer:
             self._faults.add("message", error)
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "malformed message")
         except grpc.aio.InternalError:
-            pass  # the client cancelled the call while an answer was on its way
+            pass  # the client cancelled the call during a write
         except Exception:
             log.exception("a call of %s failed: a bug", name)
             await context.abort(grpc.StatusCode.INTERNAL, "internal error")
@@ -160,7 +158,7 @@ class GrpcioServer:
 
 
 async def _write(context: grpc.aio.ServicerContext, answers: Sequence[bytes], turn: asyncio.Lock) -> None:
-    """Send answers, behind those that leave already: only one can be under way."""
+    """Write answers. A lock allows one writer at a time."""
     async with turn:
         for answer in answers:
             await context.write(answer)
@@ -173,8 +171,8 @@ async def _watch(
     turn: asyncio.Lock,
     reading: asyncio.Task[Any] | None,
 ) -> None:
-    """Send what the call says while its client is silent, until it ends with that. `rests` is set while no method
-    runs.
+    """Write the answers that a call gives while its client is silent, until the call ends. `rests` is set while no
+    method runs.
     """
     while not call.done:
         await asyncio.sleep(LOOK)
@@ -182,7 +180,7 @@ async def _watch(
         if not call.done and (answers := call.on_silence(time.monotonic())):
             await _write(context, answers, turn)
             if call.done and reading is not None:
-                asyncio.get_running_loop().call_soon(reading.cancel)  # it waits for a message
+                asyncio.get_running_loop().call_soon(reading.cancel)  # the call's task waits for a message
                 return
 
 

@@ -1,8 +1,9 @@
-"""Request headers, decoded and checked; response headers, which are constants.
+"""Request headers, decoded and checked; response headers, as constants.
 
-Decoding a block costs about 100 µs, and Envoy sends the same bytes for stream after stream: `:path` comes as a literal
-without indexing, so its blocks change nothing in the table. They are remembered until another block changes the table.
-Answers use neither table nor Huffman. The first of a connection sets the table's size to 0, so no setting matters.
+Decoding a block costs about 100 µs, and Envoy repeats the same bytes for many streams. Its `:path` is a literal without
+indexing, so such a block leaves the table unchanged. Decoded blocks are remembered until a block changes the table.
+Answers use neither table nor Huffman. The first answer of a connection sets the table's size to 0, so the peer's
+setting has no effect.
 
 Sources: RFC 7541; RFC 9113, section 8; "gRPC over HTTP2" (PROTOCOL-HTTP2.md).
 """
@@ -20,17 +21,17 @@ from hpack.hpack import encode_integer
 from extproc.wire.transport.frames import ErrorCode, Fault
 from extproc.wire.transport.limits import TransportLimits
 
-MOST_REMEMBERED = 64  # blocks
-LONGEST_REMEMBERED = 2_048  # bytes of a block
+MOST_REMEMBERED = 64  # blocks remembered
+LONGEST_REMEMBERED = 2_048  # bytes of a remembered block
 
 _PSEUDO = (b":method", b":scheme", b":path", b":authority")
 _OF_CONNECTIONS = (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 
 
 class CallHead(NamedTuple):
-    """A call: `/package.Service/Method`, and headers by name, values of a repeated one joined with a comma.
+    """A call: `/package.Service/Method`, and headers by name. Values of a repeated header are joined with a comma.
 
-    `problem` is the reason why it is no call: a header block of trailers, a malformed one, or a request that is not
+    `problem` is the reason why a header block begins no call: it has trailers, it is malformed, or the request is not
     gRPC.
     """
 
@@ -40,14 +41,14 @@ class CallHead(NamedTuple):
 
 
 class HeaderReader:
-    """The decoder of one connection. Every block of it has to pass here, or the table goes out of step."""
+    """Header decoder of one connection. It must read every header block, because each may change the table."""
 
     def __init__(self, limits: TransportLimits) -> None:
         self._decoder = Decoder(max_header_list_size=limits.header_list)
         self._remembered: dict[bytes, CallHead] = {}
 
     def read(self, block: bytes) -> CallHead:
-        """The request in a header block. Raises Fault when it cannot be decoded or is too large."""
+        """The request in a header block. Raises Fault for a block that cannot be decoded or is too large."""
         if (known := self._remembered.get(block)) is not None:
             return known
         newest, size = self._table()
@@ -65,8 +66,8 @@ class HeaderReader:
         return request
 
     def _table(self) -> tuple[object, tuple[int, int]]:
-        """The table's newest entry, and its sizes. While the very same object is the newest, nothing was added; then
-        the number of entries shows evictions.
+        """The table's newest entry, its number of entries and its maximum size. An identical newest object shows that
+        no entry was added; the number of entries shows evictions.
         """
         table = self._decoder.header_table
         entries = table.dynamic_entries
@@ -96,19 +97,19 @@ def _request(headers: Iterable[tuple[bytes, bytes]]) -> CallHead:
 
 
 def _literal(name: bytes, value: bytes) -> bytes:
-    """A header that no table keeps."""
+    """A header outside of the table."""
     return b"\0" + encode_integer(len(name), 7) + name + encode_integer(len(value), 7) + value
 
 
 NO_TABLE = b"\x20"
-"""A table of no size; begins a connection's first block."""
+"""Sets the table's size to 0, at the beginning of a connection's first block."""
 BEGIN = b"\x88" + _literal(b"content-type", b"application/grpc")
-"""Status 200 and the headers after it."""
+"""Status 200 and the response headers."""
 _OK = _literal(b"grpc-status", b"0")
 
 
 def trailers(status: int, text: str = "") -> bytes:
-    """The headers that end a call with a gRPC status. `text` is for people."""
+    """Trailers with a gRPC status. `text` is its message for people."""
     if status == 0:
         return _OK
     message = quote(text, safe=" !#$&'()*+,/:;=?@[]")

@@ -1,4 +1,4 @@
-"""gRPC messages out of the DATA of a stream, in pieces of any size.
+"""gRPC messages, assembled from a stream's DATA in pieces of any size.
 
 Source: "gRPC over HTTP2" (PROTOCOL-HTTP2.md), Length-Prefixed-Message; compression.md for compressed ones.
 """
@@ -13,7 +13,7 @@ OK, INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 3, 8, 12,
 
 
 class RefusedMessage(Exception):  # noqa: N818
-    """A message that is refused: the call ends with the gRPC `status`."""
+    """A refused message. Its call ends with the gRPC `status`."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -22,13 +22,13 @@ class RefusedMessage(Exception):  # noqa: N818
 
 
 LARGE = 256 << 10
-"""Bytes above which a message is handed over as a view of the memory it arrived in, not as a copy."""
+"""Bytes above which a message is a view of the memory it arrived in, not a copy."""
 
 
 class Assembly:
-    """The message under way in one stream, of at most `most` bytes. `encoding` is the call's grpc-encoding.
+    """Assembles the messages of one stream, each of at most `most` bytes. `encoding` is the call's grpc-encoding.
 
-    `admits` tells whether a large message of a size may come. Else its bytes are dropped, and an empty one takes its
+    `admits` is asked with the size of a large message. On False its bytes are dropped, and an empty message takes its
     place.
     """
 
@@ -36,21 +36,21 @@ class Assembly:
 
     def __init__(self, most: int, encoding: str, admits: Callable[[int], bool] = lambda _size: True) -> None:
         self._admits = admits
-        self._drops = False  # the large message, which is not admitted
-        self._dropped = 0  # bytes of it
+        self._drops = False  # True: the large message is not admitted
+        self._dropped = 0  # bytes of the large message that were dropped
         self._buffer = bytearray()
         self._encoding = encoding
         self._most = most
-        self._large: bytearray | None = None  # the bytes so far of a message of `_size` bytes
+        self._large: bytearray | None = None  # bytes so far of a large message of `_size` bytes
         self._size = 0
 
     @property
     def empty(self) -> bool:
-        """True when the stream is between two messages."""
+        """True when no message is incomplete."""
         return not self._buffer and self._large is None
 
     def feed(self, data: bytes) -> list[bytes | memoryview]:
-        """The messages that `data` completes. Raises Refused at a message that is refused."""
+        """Messages completed by `data`. Raises RefusedMessage."""
         whole: list[bytes | memoryview] = []
         if self._large is not None:
             data = self._fill(self._large, data, whole)
@@ -78,7 +78,7 @@ class Assembly:
         return whole
 
     def _fill(self, large: bytearray, data: bytes, whole: list[bytes | memoryview]) -> bytes:
-        """Take what belongs to a large message; returns the rest."""
+        """Add data to a large message. Returns the bytes behind it."""
         left = self._size - len(large) - self._dropped
         if self._drops:
             self._dropped += min(left, len(data))

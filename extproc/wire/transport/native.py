@@ -1,8 +1,7 @@
 """The native transport: `connection.py` on asyncio, for Envoy on a unix socket.
 
-The steps of a call first run in place, without a task, and become a task only when they really wait. All output of a
-turn of the event loop leaves in one write. In a turn a connection handles `TransportLimits.turn` events, and a further
-step of one lengthy call.
+A call's step runs without a task, and becomes a task only when it waits. All output of a turn of the event loop is one
+write. In a turn a connection handles `TransportLimits.turn` events, and one step of one lengthy call.
 """
 
 from __future__ import annotations
@@ -38,11 +37,11 @@ from extproc.wire.transport.unix_socket import private
 
 log = logging.getLogger(__name__)
 
-_BACKLOG = 1_024  # connections that wait to be accepted
-_UNAVAILABLE = 14  # the gRPC status of calls that a stop ends
-_LOOK_AGAIN = 0.05  # seconds between looks at the calls that a stop waits for
-_CLOSE_TIMEOUT = 1.0  # seconds for a peer to read the last bytes and to close
-_LONGEST_END = 10.0  # seconds for calls to settle their open reservations
+_BACKLOG = 1_024  # connections waiting to be accepted
+_UNAVAILABLE = 14  # gRPC status of calls that a stop ends
+_LOOK_AGAIN = 0.05  # seconds between checks for calls that a stop waits for
+_CLOSE_TIMEOUT = 1.0  # seconds for a peer to read the last bytes and close
+_LONGEST_END = 10.0  # seconds for calls to settle their reservations
 
 Step = Coroutine[Any, Any, Sequence[bytes]]
 
@@ -77,7 +76,7 @@ class NativeServer:
             raise
 
     async def look(self) -> str:
-        """See `Transport`. Connections that are open go on."""
+        """See `Transport`. Open connections are kept."""
         try:
             return "" if self._path.stat().st_ino == self._inode else f"another process serves {self._path}"
         except OSError as error:
@@ -97,7 +96,7 @@ class NativeServer:
         if self._listener is not None:
             self._listener.close()
         with contextlib.suppress(FileNotFoundError):
-            if self._path.stat().st_ino == self._inode:  # another process may serve there by now
+            if self._path.stat().st_ino == self._inode:  # another process may serve at the path by now
                 self._path.unlink()
         for peer in self.peers:
             peer.drain()
@@ -112,7 +111,7 @@ class NativeServer:
             await asyncio.wait(self._tasks, timeout=_LONGEST_END)
 
     async def _wait_for_work(self, grace: float) -> None:
-        """Wait until no call is left but those that last, and for their last messages."""
+        """Wait until only lasting calls are left, then for their last messages."""
         deadline = time.monotonic() + grace
         while time.monotonic() < deadline and any(peer.works for peer in self.peers):
             await self._wait_for_peers(min(_LOOK_AGAIN, deadline - time.monotonic()))
@@ -123,7 +122,7 @@ class NativeServer:
             await asyncio.wait([peer.lost for peer in self.peers], timeout=seconds)
 
     def watch(self) -> None:
-        """Look after the silent calls from now on, until there is none to be watched."""
+        """Check silent calls every second, until none is left to watch."""
         if self._looking is None:
             self._looking = asyncio.get_running_loop().call_later(LOOK, self._look)
 
@@ -135,20 +134,20 @@ class NativeServer:
             self.watch()
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """A task that `stop` waits for."""
+        """Start a task that `stop` waits for."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     def finish(self, call: GrpcCall, path: str) -> None:
-        """Run the end of a call, in place as far as it goes without waiting. Nothing cancels it."""
+        """Run the end of a call; it becomes a task only when it waits. Nothing cancels it."""
         ending = call.on_end()
         try:
             waits_for = ending.send(None)
         except StopIteration:
             return
-        except Exception as error:  # noqa: BLE001 - a bug there
+        except Exception as error:  # noqa: BLE001 - a bug of the call
             _say(path, error)
         else:
             self.spawn(Begun(ending, waits_for)).add_done_callback(partial(_ended, path))
@@ -164,15 +163,15 @@ class Peer(asyncio.Protocol):
         self._server = server
         self._http2 = Connection(server.limits, admits=_admits)
         self._events: deque[StreamEvent] = deque()
-        self._lengthy: deque[Stream] = deque()  # streams with a further step; a turn has one of them
+        self._lengthy: deque[Stream] = deque()  # streams with another step; a turn runs one of them
         self._turning = False  # True: a turn is scheduled
-        self._full = False  # True: full with bytes that the peer does not read
+        self._full = False  # True: the peer does not read, and its buffer is full
         self._closing: asyncio.TimerHandle | None = None
 
     # --- the connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's class is unrelated
         server = self._server
         transport.set_write_buffer_limits(server.limits.unread)
         if server.stopping or len(server.peers) >= server.limits.connections:
@@ -191,7 +190,7 @@ class Peer(asyncio.Protocol):
             self.lost.set_result(None)
 
     def pause_writing(self) -> None:
-        """Stop work for a peer that does not read, until it reads, so that its unsent answers stay bounded."""
+        """Stop work for a peer that does not read, so that its unsent answers stay bounded."""
         self._full = True
         self._transport.pause_reading()
 
@@ -207,7 +206,7 @@ class Peer(asyncio.Protocol):
                 self._turn()
 
     def _turn(self) -> None:
-        """Handle the events, and send the answers."""
+        """Handle queued events, and write the answers."""
         self._turning = False
         events = self._events
         for _ in range(self._server.limits.turn):
@@ -216,10 +215,10 @@ class Peer(asyncio.Protocol):
             kind, stream, message = events.popleft()
             if kind == "opened":
                 self._open(stream)
-            elif stream.call is None:  # the call ended before the rest of its events
+            elif stream.call is None:  # the call ended before this event
                 continue
             elif kind == "message":
-                if stream.task is None:  # a stream that is gone has lost its messages
+                if stream.task is None:  # a stream with a running task loses the messages of its reset
                     self._work(stream, stream.call.on_message(message))
             elif kind == "gone":
                 self._gone(stream)
@@ -232,17 +231,17 @@ class Peer(asyncio.Protocol):
         self._flush()
 
     def drain(self) -> None:
-        """Take no more calls; close when the peer knows and the calls under way are over."""
+        """Accept no more calls. The connection closes when the peer has seen that and its calls are over."""
         self._http2.drain()
         self._flush()
 
     @property
     def works(self) -> bool:
-        """True while a stop has to wait for this connection."""
+        """True while a stop must wait for this connection."""
         return not self._http2.announced or any(not lasts(stream.call) for stream in self._http2.streams.values())
 
     def end(self) -> None:
-        """End the calls under way."""
+        """End the current calls."""
         for stream in list(self._http2.streams.values()):
             self._http2.end(stream, _UNAVAILABLE, "the server stops")
             self._gone(stream)
@@ -265,9 +264,7 @@ class Peer(asyncio.Protocol):
             self._close()
 
     def _close(self) -> None:
-        """End the output, and leave closing to the peer: closing first would take the last unread bytes away from
-        it.
-        """
+        """End the output and let the peer close: closing first would discard bytes that the peer has not read."""
         if self._closing is None and not self._transport.is_closing():
             self._transport.write_eof()
             self._give_up_soon()
@@ -277,7 +274,7 @@ class Peer(asyncio.Protocol):
 
     def _give_up(self) -> None:
         if self._http2.fault is None and self._transport.get_write_buffer_size():
-            self._give_up_soon()  # the peer still reads; if not, `stop` has an end
+            self._give_up_soon()  # the peer may still read; `stop` bounds the wait
         else:
             self._transport.abort()
 
@@ -286,10 +283,10 @@ class Peer(asyncio.Protocol):
             self._turning = True
             asyncio.get_running_loop().call_soon(self._turn)
 
-    # --- its calls
+    # --- calls
 
     def _open(self, stream: Stream) -> None:
-        if stream.over:  # reset or ended before its turn came
+        if stream.over:  # reset or ended before this event
             return
         make = self._server.calls.get(stream.path)
         if make is None:
@@ -299,11 +296,11 @@ class Peer(asyncio.Protocol):
             stream.call = make(stream.metadata)
             if hasattr(stream.call, "on_silence"):
                 self._server.watch()
-        except Exception as error:  # noqa: BLE001 - a bug there
+        except Exception as error:  # noqa: BLE001 - a bug of the call
             self._failed(stream, error)
 
     def ask_silent(self, now: float) -> bool:
-        """Ask the calls at rest whether they have something to say. True when some are to be asked again."""
+        """Ask idle calls for answers while their clients are silent. True when a call is to be asked again."""
         watched = False
         for stream in list(self._http2.streams.values()):
             if not hasattr(stream.call, "on_silence"):
@@ -314,7 +311,7 @@ class Peer(asyncio.Protocol):
             call: Watched = stream.call
             try:
                 answers = call.on_silence(now)
-            except Exception as error:  # noqa: BLE001 - a bug there
+            except Exception as error:  # noqa: BLE001 - a bug of the call
                 self._failed(stream, error)
             else:
                 if answers:
@@ -323,19 +320,19 @@ class Peer(asyncio.Protocol):
         return watched
 
     def _work(self, stream: Stream, step: Step) -> None:
-        """Do one step of a call, as far as it goes without waiting."""
+        """Run one step of a call, without a task unless it waits."""
         try:
             waits_for = step.send(None)
         except StopIteration as result:
             self._answer(stream, result.value)
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a bug there
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a bug of the call
             self._failed(stream, error)
         else:
             stream.task = self._server.spawn(Begun(step, waits_for))
             stream.task.add_done_callback(partial(self._resume, stream))
 
     def _resume(self, stream: Stream, task: asyncio.Task[Sequence[bytes]]) -> None:
-        """Go on after a step that had to wait."""
+        """Handle the result of a step that waited."""
         stream.task = None
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if stream.over:
@@ -356,12 +353,12 @@ class Peer(asyncio.Protocol):
         self._next_step(stream)
 
     def _next_step(self, stream: Stream) -> None:
-        """Begin the next step of a stream whose last step was answered: a message, the end, or nothing now."""
+        """Begin the next step of a stream after an answer: a message, the end, or none now."""
         call: GrpcCall = stream.call
         if call.done or stream.closing:
             self._http2.end(stream)
             self._end_call(stream)
-        elif stream.unsent:  # the peer does not read: it goes on when the unsent data has left
+        elif stream.unsent:  # the peer does not read: `drained` begins the next step
             return
         elif goes_on(call):
             self._lengthy.append(stream)
@@ -376,7 +373,7 @@ class Peer(asyncio.Protocol):
                 self._work(stream, call.on_half_close())
 
     def _go_on(self, stream: Stream) -> None:
-        """Do the next step of a stream, unless it ended meanwhile."""
+        """Run the next step of a lengthy call, unless it ended meanwhile."""
         call: Lengthy | None = stream.call
         if call is not None and stream.task is None and goes_on(call):
             self._work(stream, call.go_on())
@@ -392,7 +389,7 @@ class Peer(asyncio.Protocol):
 
     def _gone(self, stream: Stream) -> None:
         if stream.task is not None:
-            stream.task.cancel()  # the call's end follows
+            stream.task.cancel()  # `_resume` ends the call
         else:
             self._end_call(stream)
 

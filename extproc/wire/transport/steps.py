@@ -1,6 +1,5 @@
-"""Coroutines whose first step runs outside of a task, and which become one only if they wait.
-
-A task for every message costs a quarter of what the transport costs; most handlers never wait.
+"""Coroutines whose first step runs outside of a task. They become a task only if they wait, and most handlers never
+wait. A task for every message would cost a quarter of the transport's time.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ T = TypeVar("T")
 
 
 class Begun(Coroutine[Any, Any, T]):
-    """A coroutine after its first step, which ended by waiting for `waits_for`: a task may go on from there.
+    """A coroutine after its first step, which waits for `waits_for`. A task runs its later steps.
 
-    A class of its own, not a generator around the coroutine: a task that is cancelled before it ran throws into a
-    generator that has not begun, and the coroutine inside would not learn that it was cancelled.
+    A class, not a generator around the coroutine: a task cancelled before its first step would throw into a generator
+    not yet started, and the coroutine inside would not be cancelled.
     """
 
     __slots__ = ("_coroutine", "_waits_for")

@@ -1,4 +1,4 @@
-"""A place for a unix socket that no other user can connect to."""
+"""Paths of unix sockets that no other user can connect to."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def private(path: str) -> Iterator[None]:
-    """Sockets bound at `path` in here have mode 0600 from their first moment. A socket that a killed process left
-    behind is removed. Raises OSError when `path` is anything else, or in use.
+    """Make sockets bound at `path` in this context have mode 0600 from their first moment. Removes the socket of a
+    killed process. Raises OSError when `path` is another kind of file, or in use.
     """
     _make_room(Path(path))
     before = os.umask(0o177)

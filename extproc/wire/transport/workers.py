@@ -1,7 +1,5 @@
-"""Workers: processor processes that share one Envoy, each with an event loop and a socket of its own.
-
-A worker is a number from 0 on. The ids of its exchanges begin with that number, so that Envoy can send the access log
-of a try to the worker that has its exchange.
+"""Workers: processor processes that share one Envoy, each with its own event loop and socket. Workers are numbered from
+0. The ids of a worker's exchanges begin with its number, so that Envoy can send a try's access log to the right worker.
 """
 
 from __future__ import annotations
@@ -13,14 +11,14 @@ from pathlib import Path, PurePath
 
 MOST = 64
 SOCKET = "/run/extproc/extproc.sock"
-"""The processor's socket where the settings give none."""
+"""Default path of the processor's socket."""
 VARIABLE = "EXTPROC_WORKERS"
 AUTO = "auto"
 _GROUP = Path("/sys/fs/cgroup")
 
 
 def usual() -> int:
-    """The number of workers where the settings give none. Raises ValueError for a variable that is no number."""
+    """Default number of workers. Raises ValueError for an environment variable that is not a number."""
     value = os.environ.get(VARIABLE, "") or "1"
     if value == AUTO:
         return cores()
@@ -30,19 +28,19 @@ def usual() -> int:
 
 
 def read(value: object) -> object:
-    """A value of the settings: `auto` becomes a number."""
+    """The number for a setting's value; resolves `auto`."""
     if value != AUTO:
         return value
     return usual() if os.environ.get(VARIABLE) else cores()
 
 
 def cores(group: Path = _GROUP) -> int:
-    """Cores that this process may use: those of its affinity, within the limit of its control group."""
+    """Cores of this process: its CPU affinity, limited by its control group."""
     return math.ceil(min(len(os.sched_getaffinity(0)), _limit(group), MOST))
 
 
 def _limit(group: Path) -> float:
-    """The limit of a control group in cores, infinite without one. Of version 2 (cpu.max), else of version 1."""
+    """The core limit of a control group, infinite without one. Version 2 (cpu.max) comes before version 1."""
     for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         try:
             words = " ".join((group / name).read_text() for name in names).split()
@@ -54,19 +52,19 @@ def _limit(group: Path) -> float:
 
 
 def socket(path: str, worker: int) -> str:
-    """The unix socket for Envoy: `extproc-1.sock`, where that of a processor with one worker is `extproc.sock`."""
+    """A worker's unix socket for Envoy: `extproc-1.sock`, beside the `extproc.sock` of a processor with one worker."""
     place = PurePath(path)
     return str(place.with_name(f"{place.stem}-{worker}{place.suffix}"))
 
 
 def inner_socket(path: str, worker: int) -> str:
-    """The unix socket where the other workers ask a worker for its state: `extproc-1.w`."""
+    """A worker's unix socket for questions of other workers about its state: `extproc-1.w`."""
     place = PurePath(path)
     return str(place.with_name(f"{place.stem}-{worker}.w"))
 
 
 def private_socket(path: str) -> str:
-    """The unix socket of Envoy's where processors ask MCP servers, and clouds whose requests Envoy signs:
+    """Envoy's unix socket for this process's own requests, to MCP servers and to clouds whose requests Envoy signs:
     `extproc-private.e`.
     """
     place = PurePath(path)
@@ -74,16 +72,16 @@ def private_socket(path: str) -> str:
 
 
 def drain_mark(path: str) -> str:
-    """The file by which `extproc drain` tells that the Envoy of this processor drains, and `extproc up` that it starts:
-    `drain/extproc`. It stands in a directory of its own, because the drain must not see the keys beside the socket.
+    """The file `drain/extproc`: `extproc drain` writes it when this processor's Envoy drains, `extproc up` when Envoy
+    starts. It has its own directory, because the drain must not see the keys beside the socket.
     """
     place = PurePath(path)
     return str(place.with_name("drain") / place.stem)
 
 
 def away(path: str) -> str:
-    """`draining` or `starting`, while a mark says so of Envoy; else empty. The mark holds the word, and the time until
-    which it counts, in seconds since the epoch.
+    """Envoy's state in the mark, `draining` or `starting`; empty without a current mark. A mark is that word and its
+    end of validity, in epoch seconds.
     """
     try:
         word, until = Path(drain_mark(path)).read_text(encoding="ascii").split()
@@ -93,9 +91,9 @@ def away(path: str) -> str:
 
 
 SIGNED = "/signed/"
-"""The beginning of paths at that socket that lead to a provider, whose name follows."""
+"""Beginning of paths at the private socket that lead to a provider. The provider's name follows."""
 
 
 def mark(worker: int) -> str:
-    """The beginning of the ids of a worker's exchanges."""
+    """First characters of the ids of a worker's exchanges."""
     return f"{worker:02x}"
