@@ -271,7 +271,7 @@ class Claim:
 
 
 def counting(claims: Sequence[Claim], exchange: Exchange, target: Target) -> Sequence[bool]:
-    """For each claim True when an exchange served by `target` counts in it: the other claims belong to other targets."""
+    """For each claim True when an exchange served by `target` counts in it; other claims are of other targets."""
     if len(exchange.route.targets) == 1:
         return [True] * len(claims)
     claimed = {claim.own or claim.scope for claim in claims}

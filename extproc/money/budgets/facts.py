@@ -1,4 +1,4 @@
-"""Facts of an exchange that its reservation keeps: if this process dies, another process writes them into the ledger."""
+"""Facts of an exchange, kept in its reservation: if this process dies, another process writes them into the ledger."""
 
 from __future__ import annotations
 

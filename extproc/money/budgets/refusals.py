@@ -33,7 +33,7 @@ def too_dear(claim: Claim) -> Refusal:
 
 
 def exceeded(claim: Claim, denied: Denied, granted: int = 0) -> Refusal:
-    """The refusal of a request whose count has no room. `granted` is the room beyond the limit that operators gave it."""
+    """The refusal of a request whose count has no room. `granted` is the room that operators gave beyond the limit."""
     budget, settings = claim.budget, claim.budget.settings
     limit = budget.limit + granted
     if budget.is_slot:

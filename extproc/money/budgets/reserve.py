@@ -399,7 +399,7 @@ class Reserve:
     async def _ask(
         self, exchange: Exchange, no: _Denial, counted: int | None, asking: _Asking, questions: Questions
     ) -> None:
-        """Ask an operator and wait for the decision. Returns when reserving is worth another try; raises 402 otherwise."""
+        """Ask an operator and wait for the decision. Returns when another try may succeed; raises 402 otherwise."""
         scope, budget = no.claim.own or no.claim.scope, no.claim.budget
         asking.approved.pop(scope, None)  # another request used the approval first
         if asking.begun is None:
