@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from extproc.cache.similar.finder import Similar
 
 _REST = 1.0
-"""Seconds in which a store that failed is not asked."""
+"""Seconds for which a store is not asked after a failure."""
 _MOST_OWNERS = 4096
-"""Consumers whose digests are remembered."""
+"""Most consumers whose digests are remembered."""
 _VECTORS = ("vectors", "vector_bytes", "vector_failures", "verified_same", "verified_different", "verify_failures")
 LEAST_SECRET = 32
-"""Characters of `cache.key`, at least."""
+"""Fewest characters of `cache.key`."""
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +43,15 @@ class Answers:
         self.secret = secret
         self.flights = Flights()
         self.similar = similar  # None: no rule compares questions
-        self.failures = 0  # calls that the store did not answer
-        self.collected = 0  # bytes of answers under way that are to be kept
-        self._rests_until = 0.0  # the store is not asked before, after it failed
+        self.failures = 0  # number of calls that the store did not answer
+        self.collected = 0  # bytes of unfinished answers that are to be kept
+        self._rests_until = 0.0  # monotonic time until which a failed store is not asked
         self.now = now
         self._owners: dict[str, bytes] = {}
         self._store = store
         self._seal = seal
-        self.turns: Answers | None = None  # turns of conversations, in a store of their own
-        self.caches = True  # False: there are only turns
+        self.turns: Answers | None = None  # turns of conversations, in a separate store
+        self.caches = True  # False: only turns are kept, no answers
 
     async def find(self, key: bytes) -> Entry | None:
         if self.away:
@@ -66,7 +66,7 @@ class Answers:
         return unpack(packed)
 
     async def keep(self, key: bytes, entry: Entry, owner: bytes, ttl: float) -> bool:
-        """Keep an answer that leaves with its `owner`, see there. False: the store did not answer."""
+        """Keep an answer, which `forget` deletes by its `owner`. False: the store did not answer."""
         if self.away:
             return False
         try:
@@ -78,7 +78,7 @@ class Answers:
 
     @property
     def away(self) -> bool:
-        """Whether the store did not answer a moment ago: it is not asked."""
+        """True while the store is not asked, because it failed a moment ago."""
         return time.monotonic() < self._rests_until
 
     def _failed(self) -> None:
@@ -87,10 +87,10 @@ class Answers:
         self._rests_until = time.monotonic() + _REST
 
     def owner(self, consumer: str) -> bytes:
-        """Stands for a consumer in the store, which knows no names."""
+        """The digest that stands for a consumer in the store, which has no names."""
         known = self._owners.get(consumer)
         if known is None:
-            if len(self._owners) >= _MOST_OWNERS:  # consumers that tokens name have no end
+            if len(self._owners) >= _MOST_OWNERS:  # tokens can name any number of consumers
                 self._owners.clear()
             name = consumer.encode(errors="replace")
             known = hashlib.blake2b(name, key=self.secret[:64], digest_size=16).digest()
@@ -98,21 +98,23 @@ class Answers:
         return known
 
     async def forget(self, consumer: str | None) -> int:
-        """Delete the answers to requests of a consumer, or all, and the questions of this process that lead to them.
-        Returns the number of answers. Raises CacheError.
+        """Delete the answers to a consumer's requests, or all answers, and this process's questions for them. Returns
+        the number of answers. Raises CacheError.
         """
         owner = None if consumer is None else self.owner(consumer)
         if self.similar is not None:
             self.similar.forget(owner)
-        if self.turns is not None and owner is not None:  # conversations are no cache that could be emptied
+        if self.turns is not None and owner is not None:  # conversations are never emptied like a cache
             await self.turns.forget(consumer)
         count = await (self._store.clear() if owner is None else self._store.forget(owner))
         if self.similar is not None:
-            self.similar.forget(owner)  # also those that came in the meantime
+            self.similar.forget(owner)  # also questions that came in the meantime
         return count
 
     async def stats(self) -> Mapping[str, int]:
-        """See `Store.stats`; `waiting` requests wait for equal ones, `vectors` are of questions. Raises CacheError."""
+        """`Store.stats`, with `waiting`: requests that wait for equal ones, and `vectors`: vectors of questions. Raises
+        CacheError.
+        """
         similar, more = self.similar, {"waiting": self.flights.waiting, "failures": self.failures}
         found = dict.fromkeys(_VECTORS, 0)
         if similar is not None:
@@ -132,8 +134,8 @@ class Answers:
 
 
 def open_answers(url: str, settings: CacheSettings, around: Around | None = None) -> Answers | None:
-    """The kept answers at `url`; None where neither answers nor turns are kept. Without its secret nothing is kept:
-    None, and a log line. `around` are the settings that an embedding model needs.
+    """The kept answers at `url`; None if neither answers nor turns are kept. If its secret is missing nothing is kept:
+    None, and a log line. `around` are settings for an embedding model.
 
     Raises CacheError when the store cannot be opened.
     """
@@ -163,7 +165,7 @@ def _opened(url: str, settings: CacheSettings, secret: bytes, seal: EntrySeal, s
 
 
 def _open_similar(settings: CacheSettings, around: Around) -> Similar | None:
-    """The kept questions; None where no rule compares them by vectors. Without numpy: None, and a log line."""
+    """The kept questions; None if no rule compares questions by vectors. Without numpy: None, and a log line."""
     if not settings.is_semantic or settings.semantic.embeddings is None:
         return None
     try:

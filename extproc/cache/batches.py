@@ -1,7 +1,7 @@
-"""Batches of embeddings, kept by input: a provider is asked for the inputs that are not there.
+"""Batches of embeddings, kept by input: a provider is asked only for inputs that are not kept.
 
-A batch is a request with several inputs, whose answers do not depend on each other. Each is kept as the answer to a
-request of its own, whatever the batch that it came in.
+A batch is a request with several inputs, whose answers do not depend on each other. The answer to each input is kept as
+if it were a request of its own, whatever batch it came in.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
 from extproc.words.exchange import Exchange
 
 MOST = 256
-"""Inputs of a batch that is kept by input. A longer one is kept as a whole: each input is a call of the store."""
+"""Most inputs of a batch that is kept by input. A longer batch is kept as a whole, because each input is a call of the
+store.
+"""
 
 
 class Batch:
-    """The inputs of a request, and the entries that are kept for some of them."""
+    """The inputs of a request, and the kept entries for some of them."""
 
     __slots__ = ("entries", "inputs", "keys", "weights")
 
@@ -40,14 +42,14 @@ class Batch:
 
     @property
     def cost(self) -> int | None:
-        """Nano-USD that the entries had cost; None where a price is unknown."""
+        """Nano-USD that the kept entries once cost; None if a price is unknown."""
         costs = [entry.cost for entry in self.entries if entry is not None]
         known = [cost for cost in costs if cost is not None]
         return sum(known) if len(known) == len(costs) else None
 
 
 def batch_of(keys: Keys, exchange: Exchange, scope: str) -> Batch | None:
-    """The batch of a request; None for one that is kept as a whole."""
+    """The batch of a request; None for a request that is kept as a whole."""
     apart = exchange.request.dialect.offers.reuse.inputs
     inputs = None if apart is None else apart.of(exchange.request.json)
     if apart is None or inputs is None or len(inputs) > MOST:
@@ -57,7 +59,7 @@ def batch_of(keys: Keys, exchange: Exchange, scope: str) -> Batch | None:
 
 
 def whole(exchange: Exchange, batch: Batch) -> Entry | None:
-    """The answer to a batch whose inputs are all kept, as an entry; None where one cannot be read. In shadow mode it
+    """The answer to a batch whose inputs are all kept, as an entry; None if an entry cannot be read. In shadow mode it
     has no body.
     """
     entries = [entry for entry in batch.entries if entry is not None]
@@ -69,7 +71,7 @@ def whole(exchange: Exchange, batch: Batch) -> Entry | None:
 
 
 def parts(exchange: Exchange, batch: Batch, entry: Entry) -> Sequence[tuple[bytes, Entry]]:
-    """The entries of the inputs that a provider was asked for, by their keys. `entry` is its answer."""
+    """The new entries for the inputs that a provider was asked for, by their keys. `entry` is the provider's answer."""
     missing = batch.missing
     weights = [batch.weights[place] for place in missing]
     bodies: Sequence[bytes] | None = [b""] * len(missing)
@@ -89,7 +91,7 @@ def parts(exchange: Exchange, batch: Batch, entry: Entry) -> Sequence[tuple[byte
 
 
 class Join:
-    """Puts kept answers between those of the provider, in an answer to a batch of which a part was kept."""
+    """Merges kept answers into the provider's answer to a batch of which a part was kept."""
 
     changes_length = True
 
@@ -108,7 +110,7 @@ class Join:
             for place, body in zip(missing, given or (), strict=False):
                 bodies[place] = body
             if given is None or (data := _joined(exchange, bodies)) is None:
-                event.raw, event.data = b"", None  # a part of the vectors would be taken for all of them
+                event.raw, event.data = b"", None  # drop the event: clients would take some vectors for all
                 message = "The provider did not answer with a vector for each input; send the request again."
                 raise Refusal(PROVIDER_BAD_ANSWER, message)
             event.raw = event.data = data

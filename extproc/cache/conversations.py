@@ -1,12 +1,12 @@
-"""Conversations that clients believe their provider keeps, where a target keeps nothing. The gateway keeps each turn
-for its consumer, and writes all of them out into the next request, before anything reads it.
+"""Conversations that clients expect their provider to keep, for targets that keep nothing. The gateway keeps each turn
+for its consumer, and writes all turns into the next request before any other stage reads it.
 
     request   GoOn       the turns before it, and items it refers to, become its input
     answer    KeepTurn   its items, and those that the request added, are kept under the ids that the client got
     call      ForgetTurn a response that its consumer deletes
 
-A provider alone behind a model that stores the answer keeps it itself. Where a model has targets elsewhere, too, the
-gateway keeps the turns, so that each target can go on.
+If all targets of a model are at one provider that stores answers, that provider keeps the conversation. If the model
+has targets elsewhere, too, the gateway keeps the turns, so that each target can continue.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from extproc.words.actions import LocalReply
 from extproc.words.errors import BODY_TOO_LARGE, OBJECT_NOT_FOUND, STORE_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange, FeatureKey
 
-_AT_ONCE = 0.001  # seconds
+_AT_ONCE = 0.001  # seconds to keep an entry that is to end at once
 _encode = msgspec.json.encode
 _items = msgspec.json.Decoder(list[Any]).decode
 
 
 @dataclass(slots=True, frozen=True)
 class Turn:
-    """The part of a turn that the request has: the id it goes on from, and the JSON of the items it adds. `alone`: all
-    targets of its model are one provider's, which may keep the answer itself.
+    """The request's part of a turn: the id that it continues, and the JSON of the items that it adds. `alone`: all
+    targets of its model are at one provider, which may keep the answer itself.
     """
 
     previous: str
@@ -47,11 +47,11 @@ class Turn:
 
 
 TURN: FeatureKey[Turn] = FeatureKey("turn")
-"""Written by Recall, where the gateway itself keeps the conversation."""
+"""Key of the turn, which Recall writes if the gateway keeps the conversation."""
 
 
 class KeptTurns:
-    """Kept turns, by consumer and id. An entry's `dialect` is the id that its turn goes on from."""
+    """Kept turns, by consumer and id. An entry's `dialect` holds the id of the turn before."""
 
     def __init__(self, answers: Answers, settings: ConversationSettings) -> None:
         self.settings = settings
@@ -63,7 +63,7 @@ class KeptTurns:
         return hashlib.blake2b(data, key=self._answers.secret[:64], digest_size=32, person=b"turn").digest()
 
     async def find(self, exchange: Exchange, id: str) -> Entry | None:
-        """The turn of an id that this consumer got. A turn in use is kept on. 503 where the store does not answer."""
+        """The turn of an id that this consumer got. Use prolongs a turn's time. 503 if the store does not answer."""
         key, now = self._key(owner(exchange.consumer), id), self._answers.now()
         found = await self._answers.find(key)
         if found is None and self._answers.away:
@@ -75,7 +75,7 @@ class KeptTurns:
         return found
 
     async def keep(self, exchange: Exchange, previous: str, items: Mapping[str, Sequence[Any]]) -> None:
-        """Keep lists of items, each under its id."""
+        """Keep lists of items, each list under its id."""
         made = {id: Entry(self._answers.now(), _encode(each), previous) for id, each in items.items()}
         await asyncio.gather(*(self._put(exchange, id, entry, self.settings.keep) for id, entry in made.items()))
 
@@ -89,8 +89,8 @@ class KeptTurns:
 
 
 class GoOn:
-    """Writes the turns that a request goes on from into its input, and reads it anew. 404 where a turn is gone, 413
-    where they are too large.
+    """Writes the earlier turns of a conversation into the request's input, and reads the request anew. 404 if a turn is
+    gone, 413 if the turns are too large.
     """
 
     def __init__(
@@ -138,14 +138,16 @@ class GoOn:
         return native and len({target.provider for target in targets}) < 2
 
     def _is_at_provider(self, exchange: Exchange, id: str, *, alone: bool) -> bool:
-        """True for an id of an object at the provider that has all targets of the model. It knows best."""
+        """True for the id of an object at the one provider of all the model's targets, which knows the conversation
+        itself.
+        """
         if not alone or not is_sealed(id):
             return False
         found, chain = self._ids.open(owner(exchange.consumer), id), self._catalog.resolve(exchange.request.ask.model)
         return found is not None and chain is not None and found.provider == chain.targets[0].provider
 
     async def _earlier(self, exchange: Exchange, id: str) -> list[Any] | None:
-        """The items of all turns up to `id`; None where the gateway has none of them."""
+        """The items of all turns up to `id`; None if the gateway has none of these turns."""
         first, size, lists = id, 0, list[list[Any]]()
         while id:
             entry = await self._turns.find(exchange, id)
@@ -163,7 +165,7 @@ class GoOn:
         return [item for each in reversed(lists) for item in each]
 
     async def _items(self, exchange: Exchange, ids: Sequence[str], *, alone: bool) -> Mapping[str, Any]:
-        """The items that a request refers to, by id, as far as the gateway has them."""
+        """The items that a request refers to, by id, if the gateway has them."""
         ids = [id for id in ids if not self._is_at_provider(exchange, id, alone=alone)][: self._settings.items]
         entries = await asyncio.gather(*(self._turns.find(exchange, id) for id in ids))
         return {id: _items(entry.body)[0] for id, entry in zip(ids, entries, strict=True) if entry is not None}
@@ -213,7 +215,9 @@ class KeepTurn:
 
 
 class ForgetTurn:
-    """Deletes the gateway's own turn of a response that its consumer deletes. Answers where no provider has it."""
+    """Deletes the gateway's own turn of a response that its consumer deletes. Answers the call itself if no provider
+    has the response.
+    """
 
     def __init__(self, turns: KeptTurns) -> None:
         self._turns = turns

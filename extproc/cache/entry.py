@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 LEAST = 1024
 """Bytes below which compression gains nothing."""
 MOST = 64 << 20
-"""Bytes that an entry may grow to when it is read."""
+"""Most bytes of an entry after decompression."""
 _PLAIN, _DEFLATED = b"\0", b"\1"
 _NONCE = 12  # bytes
 
@@ -26,9 +26,9 @@ class Entry(msgspec.Struct, array_like=True, frozen=True):
     body: bytes  # the provider's answer in the client's API, before guardrails
     dialect: str = ""
     stream: bool = False
-    deployment: str = ""  # the one that served
+    deployment: str = ""  # deployment that served
     cost: int | None = None  # nano-USD; None: the price is unknown
-    score: float | None = None  # the answered question, where it differs from this one
+    score: float | None = None  # score of the answered question, if its words differ
 
     @property
     def is_shadow(self) -> bool:
@@ -45,7 +45,7 @@ def pack(entry: Entry) -> bytes:
 
 
 def unpack(packed: bytes) -> Entry | None:
-    """The entry; None where it was damaged, or is of another release."""
+    """The entry; None if it is damaged, or of another release."""
     try:
         if packed[:1] == _DEFLATED:
             inflate = zlib.decompressobj()
@@ -60,7 +60,7 @@ def unpack(packed: bytes) -> Entry | None:
 
 
 class EntrySeal(Protocol):
-    """Closes entries for a store. `key` is bound to its entry: under another key it cannot be opened."""
+    """Encrypts entries for a store. An entry is bound to its `key`: under another key it cannot be opened."""
 
     def close(self, key: bytes, packed: bytes) -> bytes: ...
 
@@ -88,7 +88,7 @@ class Sealed:
         return nonce + self._cipher.encrypt(nonce, packed, key)
 
     def open(self, key: bytes, sealed: bytes) -> bytes | None:
-        """None where the entry was written with another secret, under another key, or changed."""
+        """The entry's bytes; None if it was written with another secret, under another key, or changed."""
         try:
             return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], key)
         except (InvalidTag, ValueError):

@@ -1,6 +1,6 @@
 """Flights: of equal requests in flight only the first goes to a provider; the others wait for its answer, for a while.
 
-The first one's answer ends the wait. Where it brings none, the others go on by themselves.
+The answer to the first request ends the wait. If it gets none, the waiting requests go to a provider themselves.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Flight:
         self.begun = time.monotonic()
         self._landed = False
         self._entry: Entry | None = None
-        self._waiting: set[asyncio.Future[None]] | None = None  # most flights have none
+        self._waiting: set[asyncio.Future[None]] | None = None  # requests that wait; most flights have none
 
     async def wait(self, seconds: float) -> Entry | None:
-        """Its answer; None when there is none, or none in time.
+        """Wait for the flight's answer; None when there is none, or none in time.
 
         The first step of a call runs outside of a task, where `asyncio.timeout` raises: see `transport.Call`.
         """
@@ -44,7 +44,7 @@ class Flight:
         return self._entry
 
     def land(self, entry: Entry | None) -> None:
-        """End the wait of the others."""
+        """End the wait of the waiting requests."""
         if self._landed:
             return
         self._landed, self._entry = True, entry
@@ -65,7 +65,7 @@ class Flights:
         self.waiting = 0
 
     def begin(self, key: bytes, longest: float) -> Flight | None:
-        """A new flight; None where one is under way. One that no request would wait for any longer is given up."""
+        """A new flight; None if one is under way. A flight too old for any request to wait for is given up."""
         known = self._flights.get(key)
         if known is not None and time.monotonic() - known.begun < longest:
             return None
@@ -84,7 +84,7 @@ class Flights:
             self.waiting -= 1
 
     def end(self, flight: Flight, entry: Entry | None = None) -> None:
-        """Land a flight, if it has not yet, and forget it: from now on its answer is in the store, or nowhere."""
+        """Land a flight, if it has not landed, and forget it: from now on its answer is in the store, or lost."""
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
         flight.land(entry)

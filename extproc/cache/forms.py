@@ -1,8 +1,8 @@
-"""A kept answer in the form that a client asked for: its API, plain or streamed. `is_whole` says which answers may be
-kept.
+"""A kept answer in the form that a client asked for: the API, plain or streamed. `is_whole` decides which answers may
+be kept.
 
-An answer of the same form leaves as the bytes that the provider sent. Any other passes through the neutral form, as a
-translation does.
+An answer of the same form leaves as the bytes that the provider sent. Any other answer passes through the neutral form,
+as a translation does.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from extproc.words.messages import (
 )
 
 _DONE = b"[DONE]"
-"""The last event of some APIs' streams, which is no JSON."""
+"""The last event of streams in some APIs, which is not JSON."""
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def in_form(entry: Entry, client: ClientAPI, *, stream: bool) -> bytes | None:
-    """The body of a kept answer for a client; None where it cannot be written in that form."""
+    """The body of a kept answer for a client; None if the answer cannot be written in that form."""
     if entry.dialect == client.name and entry.stream == stream:
         return entry.body
     source, translation = provider_apis().get(entry.dialect), client.translation
@@ -73,8 +73,8 @@ def _events(source: ProviderAPI, body: bytes) -> Iterator[Event]:
 
 
 def is_whole(entry: Entry, *, choices: int, finished: int) -> bool:
-    """Whether each event of an answer is JSON, and each of its choices says something. The client asked for `choices`,
-    and `finished` have an end. Of an API without a neutral form only the JSON is looked at.
+    """Whether each event of an answer is JSON, and each choice has content. The client asked for `choices` choices, and
+    `finished` of them have an end. For an API without a neutral form only the JSON is checked.
     """
     source = provider_apis().get(entry.dialect)
     if client_apis()[entry.dialect].offers.reuse.inputs is not None:
@@ -95,7 +95,7 @@ def is_whole(entry: Entry, *, choices: int, finished: int) -> bool:
 
 
 def _says(part: Part) -> bool:
-    """True for a part with content of an answer. Thoughts are none."""
+    """True for a part of an answer with content; thoughts do not count."""
     if isinstance(part, ThinkingPart):
         return False
     return bool(part.text.strip()) if isinstance(part, TextPart | RefusalPart) else True
@@ -121,7 +121,7 @@ def _is_object(data: bytes) -> bool:
 
 
 def fold(events: Iterable[Event]) -> Answer | None:
-    """A streamed answer as a whole one; None where it broke off."""
+    """A streamed answer as a plain one; None if it broke off."""
     answer, ended = Answer([]), False
     choices: dict[int, Choice] = {}
     parts: dict[tuple[int, int], TextPart | ThinkingPart | ToolCall | RefusalPart] = {}
@@ -174,7 +174,7 @@ def _extend(part: TextPart | ThinkingPart | ToolCall | RefusalPart, event: Delta
 
 
 def unfold(answer: Answer) -> Iterator[Event]:
-    """A whole answer as a stream: each part in one event. Raises ValueError for a part that is not streamed."""
+    """A plain answer as a stream: each part in one event. Raises ValueError for a part that has no streamed form."""
     yield Started(answer.id, answer.model, answer.created, answer.usage, answer.one_call)
     for index, choice in enumerate(answer.choices):
         for block, part in enumerate(choice.parts):

@@ -5,8 +5,8 @@
     what      the neutral form of a request that it carries whole; else the fields of its API, but for `Reuse.asides`
     beside    headers and parameters of the client that a provider gets
 
-In the neutral form the order of fields, the client's API, and whether the answer is streamed make no difference. In the
-other form all but the order of the top-level fields does. A field that the gateway does not know is part of the key.
+In the neutral form the order of fields, the client's API, and streaming make no difference. In the other form
+everything but the order of the top-level fields makes one. A field that the gateway does not know is part of the key.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from extproc.words.messages import Prompt, TextPart, ToolResult
 from extproc.words.values import Patterns
 
 VERSION = 1
-"""Changes with each change of what a key means: older entries are then not found."""
+"""Version of the key's meaning. A new version makes older entries unfindable."""
 
 _MOST_KNOWN = 4096
-"""Targets whose places are remembered."""
+"""Most targets whose digests are remembered."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Keys:
-    """Makes keys. `secret` keeps requests that can be guessed from being looked for in a store."""
+    """Makes keys. With `secret` a reader of the store cannot test guesses of requests."""
 
     def __init__(self, secret: bytes, providers: Mapping[str, ProviderSettings]) -> None:
         self._secret = hashlib.blake2b(secret, person=b"extproc cache", digest_size=32).digest()
@@ -43,11 +43,11 @@ class Keys:
             for name, entry in providers.items()
         }
         self._passing = {name: _Passing(entry) for name, entry in providers.items()}
-        self._known: dict[int, tuple[Target, str]] = {}  # by the identity of a target, which lives as long as this
+        self._known: dict[int, tuple[Target, str]] = {}  # by id(); the kept target keeps its id() unique
 
     def __call__(self, exchange: Exchange, scope: str, questions: Questions | None = None) -> tuple[bytes, bool] | None:
-        """The key, and whether it is that of the neutral form. None for a request that no JSON can express. Questions
-        that are listed as one have one key.
+        """The key, and whether it is that of the neutral form. None for a request that JSON cannot express. Questions
+        listed as equal have the same key.
         """
         prompt = neutral(exchange)
         said: Any = stated(exchange) if prompt is None else prompt
@@ -59,8 +59,8 @@ class Keys:
         return None if digest is None else (digest, prompt is not None)
 
     def question(self, exchange: Exchange, scope: str, longest: int) -> tuple[bytes, str, Prompt] | None:
-        """A digest of all but the last turn, the text of that turn, and the request without it; None where it is no
-        text of the user's, or too long.
+        """A digest of all but the last turn, the text of the last turn, and the request without it; None if that turn
+        is not the user's text, or too long.
         """
         prompt = neutral(exchange)
         text = "" if prompt is None else asked_of(prompt)
@@ -71,7 +71,7 @@ class Keys:
         return None if digest is None else (digest, text, prompt)
 
     def inputs(self, exchange: Exchange, scope: str, name: str, inputs: Sequence[Any]) -> Sequence[bytes] | None:
-        """A key for each of the inputs of a request, which stand in the field `name`."""
+        """A key for each input of a request; inputs stand in the field `name`."""
         *beside, fields = stated(exchange)
         rest = {field: value for field, value in fields.items() if field != name}
         digest = self._digest(exchange, scope, ["input", *beside, rest])
@@ -95,7 +95,7 @@ class Keys:
         return hashlib.blake2b(data, key=self._secret, digest_size=32).digest()
 
     def _place(self, target: Target) -> str:
-        """A digest of all of a target that changes its answers. Its name does not."""
+        """A digest of everything in a target that changes its answers. The target's name does not."""
         known = self._known.get(id(target))
         if known is not None and known[0] is target:
             return known[1]
@@ -104,20 +104,20 @@ class Keys:
         changes = [target.changes, target.api, target.hosted_tools, able, limits]
         whole = _encode([target.provider, self._places.get(target.provider), target.model, *changes])
         place = hashlib.blake2b(whole, digest_size=16).hexdigest()
-        if len(self._known) >= _MOST_KNOWN:  # names that wildcards allow have no end
+        if len(self._known) >= _MOST_KNOWN:  # wildcards allow any number of names
             self._known.clear()
         self._known[id(target)] = target, place
         return place
 
     def _beside(self, exchange: Exchange) -> Sequence[Any]:
-        """The client's headers and query parameters that providers get. Versions of APIs are in the paths."""
+        """The client's headers and query parameters that providers get. Paths hold the versions of APIs."""
         headers, query = exchange.request.head.headers, exchange.request.head.path.partition("?")[2]
         passing = [self._passing[name] for name in {target.provider for target in exchange.route.targets}]
         passed: set[str] = set()
         for each in passing:
             each.headers(headers, passed)
         beside = [[name, headers[name]] for name in sorted(passed)] if passed else []
-        if query:  # which may hold the client's credential
+        if query:  # the query may hold the client's credential: only allowed names count
             allowed = {name for each in passing for name in each.query}
             beside += sorted(part.split("=", 1) for part in query.split("&") if part.partition("=")[0] in allowed)
         return beside
@@ -132,15 +132,15 @@ class _Passing:
         self._wild = Patterns([name for name in provider.passed if "*" in name])
 
     def headers(self, given: Mapping[str, str], found: set[str]) -> None:
-        """Add the names of those that it gets to `found`."""
-        if not self._names.isdisjoint(given):  # most clients send none
+        """Add the names of headers that the provider gets to `found`."""
+        if not self._names.isdisjoint(given):  # most clients send no such header
             found |= self._names & given.keys()
         if self._wild.texts:
             found.update(filter(self._wild, given))
 
 
 def owner(consumer: Consumer, scope: str) -> Sequence[Any]:
-    """The scope of an answer. A name that only a token told is another one than the same name in the settings."""
+    """The scope of an answer. A name known only from a token is not equal to the same name in the settings."""
     if scope == "all":
         return ["all"]
     if scope == "team" and consumer.team:
@@ -149,7 +149,9 @@ def owner(consumer: Consumer, scope: str) -> Sequence[Any]:
 
 
 def neutral(exchange: Exchange) -> Prompt | None:
-    """The neutral form of a request without anything that changes no answer; None where it does not say all."""
+    """The neutral form of a request, without fields that change no answer; None if the form does not carry the whole
+    request.
+    """
     dialect = exchange.request.dialect
     if dialect.translation is None:
         return None
@@ -180,7 +182,7 @@ def neutral(exchange: Exchange) -> Prompt | None:
 
 
 def asked_of(prompt: Prompt) -> str:
-    """The text of the last turn; empty where it is not the user's, or not text alone."""
+    """The text of the last turn; empty if the turn is not the user's, or not only text."""
     last = prompt.messages[-1] if prompt.messages else None
     if last is None or last.role != "user":
         return ""
@@ -189,7 +191,7 @@ def asked_of(prompt: Prompt) -> str:
 
 
 def stated(exchange: Exchange) -> Sequence[Any]:
-    """A request as its client stated it: API, path, whether it is streamed, and each field but those aside."""
+    """A request as its client stated it: API, path, streaming, and each field except `Reuse.asides`."""
     dialect, ask = exchange.request.dialect, exchange.request.ask
     aside = {*dialect.offers.reuse.asides, dialect.fields.model}
     fields = {name: exchange.request.json[name] for name in sorted(exchange.request.json) if name not in aside}

@@ -1,7 +1,7 @@
-"""Questions that an operator has listed as one: they share their answers, by their key and without any score.
+"""Questions that an operator has listed as equal: they share answers through an equal key, without any score.
 
-Two texts are equal here in Unicode's form NFC, without the blanks at their ends. Nothing else is made equal: neither
-case nor punctuation, signs, numbers, emoji or the blanks inside.
+Texts are compared in Unicode's form NFC, without blanks at their ends. Differences of case, punctuation, signs,
+numbers, emoji or inner blanks make texts different.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 
 
 def normal(text: str) -> str:
-    """A text as lists compare it."""
+    """A text in the form for comparison."""
     return unicodedata.normalize("NFC", text).strip()
 
 
 class Questions:
-    """Listed questions, each with others that mean the same."""
+    """Listed questions, each with questions of the same meaning."""
 
     def __init__(self, listed: Mapping[str, Sequence[str]]) -> None:
         self._groups: dict[str, Sequence[str]] = {}
@@ -25,12 +25,12 @@ class Questions:
             self._groups |= dict.fromkeys(group, group)
 
     def group(self, text: str) -> Sequence[str] | None:
-        """All questions that mean the same as a listed one; None for any other text."""
+        """All questions listed as equal to a text; None for a text in no list."""
         return self._groups.get(normal(text)) if self._groups else None
 
 
 def twice(listed: Mapping[str, Sequence[str]]) -> str:
-    """A text that stands under two questions; empty where there is none."""
+    """A text that is listed under two questions; empty without one."""
     known: dict[str, str] = {}
     for question, others in listed.items():
         for text in (question, *others):

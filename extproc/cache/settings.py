@@ -13,16 +13,16 @@ from extproc.wire.outbound.service import Url
 from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size
 
 LONGEST_WAIT = 8.0
-"""Seconds; Envoy ends a request whose processor says nothing for 10."""
+"""Most seconds that a request waits for the cache; Envoy ends a request whose processor is silent for 10."""
 
 THRESHOLD = 0.95
-"""Score from which a kept question is near, in shadow mode."""
+"""Lowest score of a near question in shadow mode."""
 
 MOST_LISTED = 10_000
-"""Listed questions, all of them."""
+"""Most listed questions, over all lists."""
 
 SAMPLES = 200
-"""Latest questions in other words that operators see."""
+"""Number of latest similar questions that operators see."""
 
 
 class CacheRuleSettings(Section):

@@ -1,4 +1,4 @@
-"""The stages of the cache. They are built only where the settings have rules. `stages` has those of conversations, too.
+"""The stages of the cache, built only if the settings have rules. `stages` also builds the stages of conversations.
 
 LookUp     before Reserve: the kept answer in place of a provider's, or a note that this one is to be kept
 Keep       the events of an answer, as they came
@@ -55,9 +55,9 @@ if TYPE_CHECKING:
 
 IGNORED = TOLD + "ignored"
 _TOUCHED = ("block", "mask", "annotate", "failed")
-"""Actions of guardrails on an answer that keep it from being stored."""
+"""Actions of guardrails on an answer after which it is not kept."""
 _MOST_EVENT = 64 << 20
-"""Bytes of one event of a kept answer, which was bounded when it was kept."""
+"""Most bytes of one event of a kept answer. The answer's size was bounded when it was kept."""
 
 
 class CacheRule:
@@ -76,12 +76,12 @@ def _fact(name: str, exchange: Exchange) -> str:
 
 
 class LookUp:
-    """Answers from the cache. Else writes `caching` for a request whose answer may be kept; without it the cache has
-    nothing to do with the exchange.
+    """Answers from the cache. If no answer is kept it writes `caching` for a request whose answer may be kept; without
+    `caching` the cache ignores the exchange.
 
-    `count` takes budgets in requests for an answer that no provider is asked for, from the target that once gave it. It
-    raises Refusal, and returns False where a budget sends the request to another model. `tell` writes the headers about
-    the answer.
+    `count` counts the request in budgets in requests, for a kept answer and the target that once gave it. It raises
+    Refusal, and returns False if a budget sends the request to another model. `tell` writes the headers about the
+    answer.
     """
 
     def __init__(
@@ -143,15 +143,15 @@ class LookUp:
     async def _alike(
         self, exchange: Exchange, caching: Caching, rule: CacheRuleSettings, similar: Similar
     ) -> LocalReply | None:
-        """The kept answer to the question in other words, where a model says that it is right for this one, too. In
-        shadow mode the models are asked while the provider is.
+        """The kept answer to the same question in other words, if a model says that it is right for this question, too.
+        In shadow mode the models are asked while the provider answers.
         """
         found = self._keys.question(exchange, rule.scope, self._semantic.longest)
         if found is None:
             return None
         caching.asked = similar.asked(*found)
         enforced = caching.enforced and rule.semantic == "enforce" and similar.verifies
-        # A task, because calls have time limits that only a task can have.
+        # A task, because the calls have time limits, which need a task.
         seeking = asyncio.ensure_future(self._seek(exchange, caching, similar, enforced=enforced))
         if not enforced:
             caching.seeking = seeking
@@ -168,8 +168,8 @@ class LookUp:
         return await self._replay(exchange, caching, entry, body, "similar")
 
     async def _seek(self, exchange: Exchange, caching: Caching, similar: Similar, *, enforced: bool) -> Entry | None:
-        """The entry of the nearest kept question, where it is near enough and the model says yes. It is kept for this
-        question, too, so equal ones ask no model. Writes the outcome in shadow mode.
+        """The entry of the nearest kept question, if it is near enough and the model says yes. The entry is kept for
+        this question, too, so equal questions ask no model. Writes the outcome in shadow mode.
         """
         settings, asked, answers = self._semantic, caching.asked, self._answers
         threshold = settings.threshold or THRESHOLD
@@ -208,7 +208,7 @@ class LookUp:
         return entry
 
     async def _part(self, exchange: Exchange, caching: Caching, batch: Batch) -> bool:
-        """Find what is kept of a batch. True where the provider is asked for the rest."""
+        """Find the kept inputs of a batch. True if the provider is asked for the other inputs."""
 
         async def find(key: bytes) -> Entry | None:
             entry = await self._answers.find(key)
@@ -225,16 +225,16 @@ class LookUp:
         return True
 
     def rule(self, exchange: Exchange) -> CacheRuleSettings | None:
-        """The rule for a request; None where its answer is not kept."""
+        """The rule for a request; None if its answer is not kept."""
         for rule in self._rules:
             if rule.applies(exchange):
                 return None if rule.settings.mode == "off" else rule.settings
         return None
 
     async def _find(self, exchange: Exchange, caching: Caching) -> Entry | None:
-        """The kept answer, or the one that an equal request under way brings.
+        """The kept answer, or the answer of an equal request under way.
 
-        The flight begins before the store is asked, so no answer can come and go unseen in between.
+        The flight begins before the store is asked, so no answer of another flight is missed in between.
         """
         flights = self._answers.flights
         flight = flights.begin(caching.key, self._wait) if caching.enforced else None
@@ -257,7 +257,7 @@ class LookUp:
         return await self._whole(exchange, caching)
 
     async def _whole(self, exchange: Exchange, caching: Caching) -> Entry | None:
-        """The kept answer, put together where it is kept by input."""
+        """The kept answer, assembled if it is kept by input."""
         if caching.batch is not None:
             return None if caching.batch.missing else whole(exchange, caching.batch)
         entry = await self._answers.find(caching.key)
@@ -272,8 +272,8 @@ class LookUp:
     async def _replay(
         self, exchange: Exchange, caching: Caching, entry: Entry, body: bytes, outcome: Outcome
     ) -> LocalReply | None:
-        """The kept answer, through the stages of events; None where a budget wants another model's. A Refusal leaves
-        the exchange as one without a provider.
+        """The kept answer, after the stages of events; None if a budget sends the request to another model. After a
+        Refusal the exchange counts as one without a provider.
         """
         targets, dialect = exchange.route.targets, exchange.request.dialect
         target = next((one for one in targets if one.deployment == entry.deployment), targets[0])
@@ -312,7 +312,7 @@ class LookUp:
 
 
 def obstacle(exchange: Exchange, rule: CacheRuleSettings) -> str:
-    """The reason, for people, why the answer to a request is not kept; empty where it may be."""
+    """The reason, for people, why the answer to a request is not kept; empty if it may be kept."""
     ask, headers = exchange.request.ask, exchange.request.head.headers
     control = headers.get("cache-control")
     if wish(headers.get(CACHE)).word == "off" or (control and "no-store" in control.lower()):
@@ -335,7 +335,7 @@ def obstacle(exchange: Exchange, rule: CacheRuleSettings) -> str:
 
 
 def explain(settings: CacheSettings, providers: Mapping[str, ProviderSettings], exchange: Exchange) -> str:
-    """The part of the cache in a request, for people."""
+    """The cache's part in a request, for people."""
     number, rule = next(
         ((number, rule.settings) for number, rule in _numbered(settings) if rule.applies(exchange)), (0, None)
     )
@@ -376,8 +376,8 @@ def _numbered(settings: CacheSettings) -> Iterator[tuple[int, CacheRule]]:
 
 
 class Keep:
-    """Collects the events of an answer that is to be kept, as they came. All that are under way take `most` bytes
-    together; beyond that an answer is not kept.
+    """Collects the events of an answer that is to be kept, as they came. All unfinished answers together take `most`
+    bytes; an answer beyond that is not kept.
     """
 
     changes_length = False
@@ -393,7 +393,7 @@ class Keep:
             return False
         if not isinstance(
             framing, SSE if exchange.request.ask.stream else WholeBody
-        ):  # it is in no form that was asked for
+        ):  # the answer is not in the form that was asked for
             caching.pieces = None
         return caching.pieces is not None
 
@@ -404,7 +404,7 @@ class Keep:
         size = 0
         for event in events:
             size += len(event.raw)
-            if event.data is None and event.name != EMPTY:  # a piece of an event that is too long to be read
+            if event.data is None and event.name != EMPTY:  # a piece of an event too long to be read
                 drop(caching, self._answers)
                 return events
         caching.size += size
@@ -417,14 +417,14 @@ class Keep:
 
 
 def drop(caching: Caching, answers: Answers) -> None:
-    """Give back what an answer under way takes."""
+    """Free the memory of an unfinished answer."""
     if caching.pieces is not None:
         answers.collected -= caching.size
         caching.pieces = None
 
 
 class TellCache:
-    """Tells the client that no kept answer was found. In shadow mode clients are told nothing."""
+    """Tells the client that no kept answer was found; in shadow mode it writes no header."""
 
     def __call__(self, exchange: Exchange) -> None:
         caching = exchange.features.get(CACHING)
@@ -447,13 +447,13 @@ class Fill:
 
     def __init__(self, answers: Answers, *, texts: bool = False) -> None:
         self._answers = answers
-        self._texts = texts  # texts of questions are kept, for samples
+        self._texts = texts  # True: texts of questions are kept, for samples
 
     async def __call__(self, exchange: Exchange) -> None:
         caching = exchange.features.get(CACHING)
         if caching is None:
             return
-        if caching.seeking is not None:  # its own time limit ends it
+        if caching.seeking is not None:  # the task ends by its own time limit
             seeking, caching.seeking = caching.seeking, None
             await seeking
         if not caching.fill:
@@ -489,11 +489,11 @@ class Fill:
 
 
 def keepable(exchange: Exchange) -> bool:
-    """True for a whole answer that nothing but its model shaped: no error, no cut, no filter, no guardrail, no cap, no
-    event that could not be read, no choice without an end.
+    """True for a whole answer that only its model shaped: without error, cut, filter, guardrail, cap, unreadable event,
+    or choice without an end.
     """
     report: Any = exchange.answer.report
-    if exchange.money.downgraded:  # another model answered than those in the key
+    if exchange.money.downgraded:  # a model outside the key answered
         return False
     if exchange.ending is not Ending.ANSWERED or exchange.answer.status != 200 or report is None or report.error:
         return False
@@ -512,7 +512,7 @@ def keepable(exchange: Exchange) -> bool:
 
 
 def _own_limit(exchange: Exchange) -> bool:
-    """Whether the client itself limited the answer, and no budget did."""
+    """Whether the client itself limited the answer, not a budget."""
     target = exchange.answer.target
     limits = exchange.money.output_limits
     capped = bool(limits) and target is not None and limits[exchange.route.targets.index(target)] is not None
@@ -534,7 +534,7 @@ class CacheStages:
         guard_output: GuardOutput,
         count: Callable[[Exchange, Target], Awaitable[bool]],
     ) -> Sequence[LookUp]:
-        """Guardrails read a kept answer as any other."""
+        """The stages that look up answers. Guardrails read a kept answer like any other."""
         if self.answers is None:
             return []
         events = Events([Count(), guard_output, HideUsage()], services.telemetry.stage)

@@ -23,7 +23,7 @@ NONE = Wish()
 
 
 def wish(header: str | None) -> Wish:
-    """The wish in a header. An unknown word changes nothing, and neither does a time that is none."""
+    """The wish in a header. An unknown word or an unreadable time changes nothing."""
     if not header:
         return NONE
     word, ttl, misread = "", None, False

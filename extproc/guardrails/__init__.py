@@ -1,18 +1,18 @@
-"""Guardrails, a file each. A guardrail only finds; the stages alone decide about a finding.
+"""Guardrails, a file each. A guardrail only finds; the stages decide what follows from a finding.
 
 To add one, copy a file here: its module name is the `kind`, its `SETTINGS` are the keys it takes in the filter YAML.
 `build()` makes a `Detector` (finds matches in text), a `Judge` (of complete texts of an answer), a `Measure` (of
 requests) or `Withholds` (takes tools out of requests); one class may be several of them. `_base.py` has what each does.
 
-Text reaches `find` as it was written, and once more normalised where that differs (`_normal.py`: compatible forms,
-invisible characters, look-alikes, combining marks), so a detector does not normalise. `role` is that of a message; in
+Text reaches `find` as it was written, and once more normalised if that form differs (`_normal.py`: compatible forms,
+invisible characters, look-alikes, combining marks), so a detector does not normalise. `role` is the message's role; in
 an answer it is `assistant`, or `TOOL_NAME` and `TOOL_CALL` for the name and the arguments of a call. `find` may run on
 any thread, for several texts at a time, and keeps no state between calls. An exception counts as a failure of the
 guardrail: `failure: closed` refuses, `failure: open` goes on.
 
-A guardrail that asks a service has `RemoteSettings`, and `connect()` makes a `Remote`, or a `Replacer` of results of
-tools, on the event loop; see `_remote.py`. A `Remote` is asked about whole requests and about windows of answers, in
-text as it was written.
+A guardrail that asks a service has `RemoteSettings`. Its `connect()` makes a `Remote`, or a `Replacer` of tool results,
+on the event loop; see `_remote.py`. A `Remote` is asked about whole requests and about windows of answers, in text as
+it was written.
 
     _guard     one guardrail at work               _input    GuardInput: the text of a request
     _watch     the text of one answer              _output   GuardOutput: the events of an answer
@@ -23,10 +23,10 @@ text as it was written.
     _arguments arguments of calls, in any form     _screen   regex guardrails, looked at together
     _patterns  many RE2 patterns over one text
 
-Where the settings let guardrails read answers, Envoy is asked for every response body at the request's headers, so that
-the head can wait for the first text and a block there is a status of its own. Without guardrails the same would save
-0.1 ms a request, but then Envoy removes the `content-length` of every answer and sends the end of each body as a
-message of its own, which costs a busy gateway more.
+If the settings let guardrails read answers, Envoy is asked for every response body at the request's headers. So the
+head can wait for the first text, and a block in it sets the status. Without guardrails the same would save 0.1 ms a
+request, but Envoy would remove the `content-length` of every answer and send the end of each body as a separate
+message, which costs a busy gateway more.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def _settings_of(name: str) -> type[GuardrailSettings]:
 
 
 class OneKind:
-    """The type of an entry of `guardrails`: the settings of its kind. Only kinds that are named are imported, because
-    all of them take 3 MB.
+    """The type of an entry of `guardrails`: the settings of its kind. Only the kinds in use are imported, because all
+    of them take 3 MB.
     """
 
     @classmethod
@@ -142,5 +142,5 @@ class OneKind:
 
 
 def reads_answers(guardrails: Sequence[GuardrailSettings]) -> bool:
-    """True when the text of some answers has to be read: to check it, or to put back what a mask took out."""
+    """True when the text of some answers has to be read, to check it or to reverse masks."""
     return any({"output", "tool_calls"} & {*one.on} or one.style == "reversible" for one in guardrails)

@@ -1,4 +1,4 @@
-"""Findings that a text shows only in another form: percent-encoded characters decoded, or beside the next messages."""
+"""Findings that show only with percent-encoded characters decoded, or across neighbouring messages."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from extproc.guardrails._source import Hit
 
 _escapes = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _NEIGHBOURS, _SHORT = 4, 256
-"""The most messages that are joined in every way, where those between the ends have so many characters at most. Longer
-rows are joined as a whole alone.
+"""Most messages that are joined in every combination, and most characters of a message between the two ends. Longer
+rows are joined only as a whole.
 """
 _Piece = tuple[int, int, int]
 """A part of a text: the number of the text, start and end."""
@@ -20,7 +20,9 @@ _message = re.compile(r"\w+\[(\d+)\]\.(?:content|parts)(?:\[\d+\]\.text)?").full
 
 
 def unquoted_hits(guard: Guard, source: Source, known: Sequence[Hit], deadline: float) -> Sequence[Hit]:
-    """The findings in `source` with its percent-encoded characters decoded, other than `known`. Raises Failure."""
+    """The findings in `source` with its percent-encoded characters decoded, without those in `known`. Raises
+    Failure.
+    """
     text = source.written.text
     if "%" not in text or _escapes.search(text) is None:
         return ()
@@ -38,12 +40,12 @@ def _decoded(escapes: re.Match[str]) -> str:
 
 
 def _letters(data: bytes) -> str:
-    """One letter for each character of UTF-8, and for each byte that belongs to none."""
+    """One letter for each UTF-8 character, and for each byte that belongs to no character."""
     return data.decode(errors="surrogateescape")
 
 
 def _places(text: str) -> list[int]:
-    """For each character of the decoded text its place in `text`, and the length of `text` at the end."""
+    """The place in `text` of each character of the decoded text, and the length of `text` as the last item."""
     found: list[int] = []
     last = 0
     for escapes in _escapes.finditer(text):
@@ -59,11 +61,12 @@ def _places(text: str) -> list[int]:
 def split_hits(
     guard: Guard, sources: Sequence[Source], hits: Sequence[Sequence[Hit]], deadline: float
 ) -> dict[int, list[Hit]]:
-    """Findings that begin in a message and end in a later one of the same role, by the source of each part. A finding
-    is none where a message shows a part of it by itself: its neighbours' words do not belong to it. Raises Failure.
+    """Findings that begin in one message and end in a later message of the same role, by the source of each part. A
+    match does not count if one message alone gives a part of it as a finding: then its neighbours' words do not belong
+    to it. Raises Failure.
     """
     found: dict[int, list[Hit]] = {}
-    if guard.window or not guard.longest:  # texts that are judged as a whole
+    if guard.window or not guard.longest:  # the guardrail judges texts as a whole
         return found
     rows: dict[str, list[int]] = {}
     for index, source in _in_order(sources):
@@ -84,8 +87,8 @@ def split_hits(
 
 
 def _neighbours(texts: Sequence[str], longest: int) -> Iterator[Sequence[_Piece]]:
-    """Texts next to each other: each two, and up to `_NEIGHBOURS` with short ones between. Patterns that want a border
-    of a word at their ends find it at the ends of texts.
+    """Neighbouring texts: each pair, and up to `_NEIGHBOURS` texts with short ones between. Patterns that need a word
+    boundary at their ends find it at the ends of texts.
     """
     short = min(longest, _SHORT)
     for first in range(len(texts) - 1):
@@ -102,7 +105,9 @@ def _neighbours(texts: Sequence[str], longest: int) -> Iterator[Sequence[_Piece]
 
 
 def _rows(texts: Sequence[str], longest: int) -> Iterator[Sequence[_Piece]]:
-    """Three neighbours and more in one piece, without the middle of long ones. No character stands in two pieces."""
+    """Rows of three or more neighbours in one piece, without the middle of long texts. No character stands in two
+    pieces.
+    """
     pieces: list[_Piece] = []
     for number, text in enumerate(texts):
         cut = len(text) > 2 * longest
@@ -114,7 +119,7 @@ def _rows(texts: Sequence[str], longest: int) -> Iterator[Sequence[_Piece]]:
 
 
 def _parts(hit: Hit, pieces: Sequence[_Piece]) -> Iterator[tuple[int, Hit]]:
-    """The parts of a finding in joined pieces: the number of each text, and the place there."""
+    """The parts of a finding in joined pieces: the number of each text, and the span in it."""
     start, end = hit.start, hit.end
     at = 0
     for number, first, last in pieces:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Conditions:
-    """Conditions on a request; all of them must hold. Where none is given, every request meets them."""
+    """Conditions on a request; all must hold. Without conditions every request matches."""
 
     def __init__(self, settings: ConditionsSettings) -> None:
         self.consumers = _patterns(settings.consumers)
@@ -23,7 +23,7 @@ class Conditions:
         self._teams, self._keys, self._paths = map(_patterns, (settings.teams, settings.keys, settings.paths))
 
     def hold(self, exchange: Exchange, also: Sequence[str]) -> bool:
-        """True for a request that meets all conditions. It may be sent to the models `also` too."""
+        """True for a request that meets all conditions. `also` are further models that it may be sent to."""
         if not _matches(self.consumers, (exchange.consumer.name,)) or not _matches(
             self._teams, (exchange.consumer.team,)
         ):
@@ -37,7 +37,7 @@ class Conditions:
 
 
 class Applies:
-    """The requests that a guardrail checks: those that meet its conditions, without the exceptions."""
+    """The requests that a guardrail checks: requests that meet its conditions and none of its exceptions."""
 
     def __init__(self, settings: AppliesToSettings) -> None:
         self._wanted = Conditions(settings)
@@ -47,8 +47,8 @@ class Applies:
         return self._wanted.hold(exchange, also) and not any(one.hold(exchange, also) for one in self._excepted)
 
     def facts(self) -> Sequence[tuple[str, str]] | None:
-        """Facts of which a request has one where the guardrail applies: a consumer, the value of a label, or a model.
-        None where any request may meet it.
+        """Facts of which every checked request has one: a consumer, the value of a label, or a model. None: any request
+        may be checked.
         """
         wanted = self._wanted
         if wanted.consumers is not None and not any("*" in pattern.text for pattern in wanted.consumers):
@@ -62,8 +62,8 @@ class Applies:
 
 
 class Chosen:
-    """Guardrails by a fact that each wants: a request asks only those that want a fact of its own, however many there
-    are.
+    """Guardrails by a fact that each requires. A request looks only at guardrails that require one of its facts,
+    however many guardrails there are.
     """
 
     def __init__(self, guards: Sequence[Guard], also: Sequence[str]) -> None:
@@ -78,7 +78,9 @@ class Chosen:
                 self._by_fact.setdefault(fact, []).append(guard)
 
     def of(self, exchange: Exchange, named: Sequence[Guard]) -> Sequence[Guard]:
-        """The guardrails that apply to a request, and those that it has `named`, in the order of the settings."""
+        """The guardrails that apply to a request, and those that the request has `named`, in the order of the
+        settings.
+        """
         found = {guard.order: guard for guard in named}
         found |= {guard.order: guard for guard in self._any if guard.applies(exchange, self._also)}
         if self._by_fact:

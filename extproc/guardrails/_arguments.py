@@ -9,9 +9,9 @@ from extproc.guardrails._normal import normalised
 from extproc.guardrails._unwrap import inner
 from extproc.wire.framing.json import InvalidJSON, parse
 
-_DEPTH = 64  # levels of arguments
-_INSIDE = 3  # levels of JSON inside a string
-_MOST = 10_000  # values
+_DEPTH = 64  # most levels of arguments
+_INSIDE = 3  # most levels of JSON inside a string
+_MOST = 10_000  # most values of one call
 
 FREE = "input"
 """Name of the argument of tools that take free text instead of JSON."""
@@ -22,7 +22,7 @@ class Unreadable(ValueError):  # noqa: N818
 
 
 def read(text: str, *, json: bool) -> Any:
-    """The arguments as a tree. Text is the one argument FREE unless `json` is true. Raises Unreadable."""
+    """The arguments as a tree. Unless `json` is true, text becomes the single argument FREE. Raises Unreadable."""
     try:
         return parse(text.encode("utf-8", "surrogatepass"), _DEPTH, _MOST)
     except InvalidJSON as error:
@@ -33,7 +33,7 @@ def read(text: str, *, json: bool) -> Any:
 
 def named(tree: Any) -> Iterator[tuple[str, Any]]:
     """(name, value) of every field at any depth, also of JSON inside strings. Names have their plain form, in lower
-    case. Raises Unreadable where there are too many.
+    case. Raises Unreadable for too many values.
     """
     waiting, count = [(tree, _INSIDE)], 0
     while waiting:
@@ -72,8 +72,8 @@ def leaves(value: Any) -> list[str]:
 
 
 def forms(value: Any) -> Iterator[str]:
-    """The texts that a value may be read as: each string of it; all of them with spaces between, as a command's words;
-    without disguises; decoded once.
+    """The texts that a value may be read as: each string in it; all strings joined by spaces, as a command's words;
+    these without disguises; these decoded once.
     """
     texts = leaves(value)
     if len(texts) > 1:

@@ -1,8 +1,7 @@
-"""Guardrails that ask a model of the gateway, through the gateway's own listener, as a consumer of their own.
+"""Guardrails that ask a model of the gateway, through the gateway's own listener, as a separate consumer.
 
-So each question is an exchange: with a row in the ledger and a cost, under that consumer's budgets, with the fallbacks
-and the translation of the model. A request of that consumer meets no guardrail but those that mask, so a model never
-judges itself.
+So each question is an exchange, with a row in the ledger, a cost, that consumer's budgets, and the model's fallbacks
+and translation. Only guardrails that mask apply to that consumer's requests, so a model never judges itself.
 
 The text is data: it is sent as JSON between two marks that nobody can guess.
 """
@@ -24,7 +23,7 @@ from extproc.words.messages import Message, OutputFormat, Prompt, TextPart
 from extproc.words.values import ModelName, Name, Pattern, PositiveDuration
 
 LABEL = "x-ai-guardrail"
-"""Header of a guardrail's calls, a label in the ledger: its name."""
+"""Header of a guardrail's calls with the guardrail's name, a label in the ledger."""
 _PATH = next(iter(openai_chat.endpoints.paths))
 _encode = msgspec.json.Encoder().encode
 
@@ -74,7 +73,7 @@ class AskingSettings(RemoteSettings):
 
 
 class Asks(Limits, Protocol):
-    """Settings of a model that is asked."""
+    """Settings of a guardrail that asks a model."""
 
     @property
     def model(self) -> str: ...
@@ -93,7 +92,7 @@ class Asks(Limits, Protocol):
 
 
 class AskedModel:
-    """The model of the gateway that is asked. `schema` is that of its answers."""
+    """A model of the gateway, asked by a guardrail. `schema` is the JSON Schema of its answers."""
 
     def __init__(self, settings: Asks, around: Around, schema: Mapping[str, Any], name: str) -> None:
         self._settings = settings
@@ -102,11 +101,11 @@ class AskedModel:
         self.service = Service(settings.url or around.door, settings)
 
     def headers(self, name: str, value: str) -> Mapping[str, str]:
-        """The headers of a call, one of them the caller's. Raises Failure where the key cannot be read."""
+        """The headers of a call, including one of the caller's. Raises Failure if the key cannot be read."""
         return {"authorization": f"Bearer {key_of(self._key)}", name: value}
 
     async def __call__(self, rules: str, data: Any, headers: Mapping[str, str], deadline: float) -> bytes:
-        """The model's words about `data`. `rules` is the system prompt, in which `{mark}` stands for the line around
+        """The model's answer about `data`. `rules` is the system prompt, in which `{mark}` stands for the line around
         the data. Raises Failure.
         """
         settings, mark = self._settings, f"data-{secrets.token_hex(8)}"
@@ -122,7 +121,7 @@ class AskedModel:
 
 
 def _words(answer: bytes) -> str:
-    """The text of an answer that is nothing but text. Raises Failure."""
+    """The text of an answer that contains only text. Raises Failure."""
     try:
         choices = openai_chat.decode_answer(answer).choices
     except ValueError:

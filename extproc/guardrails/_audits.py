@@ -1,9 +1,10 @@
-"""Guardrails in audit mode that ask a service. They change nothing, so nothing waits for the service but the record.
+"""Guardrails in audit mode that ask a service. They change nothing, so only the record waits for the service.
 
     GuardInput, GuardOutput ──► Audits: a task for each question ──► AwaitAudits: verdicts, then the record
 
 Questions under way are bounded by `max_calls` of the guardrail, and their text by `limits.audited_text`. A question
-beyond them is not asked, and counts as a failure of the guardrail (`overload`). Each ends by the guardrail's `timeout`.
+beyond these bounds is not asked, and counts as a failure of the guardrail (`overload`). Each question ends by the
+guardrail's `timeout`.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from extproc.wire.outbound.service import Failure
 from extproc.words.actions import CONTINUE, Continue
 from extproc.words.exchange import Exchange, Verdict
 
-_MOST_KNOWN = 16  # texts of one answer whose questions are kept: some APIs say each text several times
-_LONGEST = 10.0  # seconds that a stop waits: longer than any `timeout`
+_MOST_KNOWN = 16  # most texts of an answer whose questions are kept: some APIs repeat each text
+_LONGEST = 10.0  # seconds that a stop waits for questions: longer than any `timeout`
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ _Answer = asyncio.Future[Sequence[Sequence[Finding]]]
 
 
 class _Asked(NamedTuple):
-    """A question, and the window of an answer that it is about."""
+    """A question under way, and the window of an answer that it is about."""
 
     answer: _Answer
     window: Window | None = None
@@ -46,7 +47,7 @@ class _Asked(NamedTuple):
 
 @dataclass(slots=True)
 class Review:
-    """A guardrail's verdict on a request or an answer, as it comes together."""
+    """A guardrail's verdict on a request or an answer, built up from several questions."""
 
     guard: Guard
     on: str
@@ -56,7 +57,7 @@ class Review:
     failure: str = ""
 
     def verdicts(self) -> Iterator[Verdict]:
-        """The findings, then the failure. Belongs behind the last answer."""
+        """The findings, then the failure. Call it after the last answer."""
         kinds: dict[str, int] = {}
         acted: dict[int, dict[tuple[int, str], int]] = {}
         for answer, window in self.asked:
@@ -84,13 +85,15 @@ class Review:
 
 
 class Audits:
-    """Questions of one process. `most` is the memory of their texts in bytes. `bug` is told where recording failed."""
+    """The questions of one process. `most` is the memory for their texts in bytes. `bug` is called when recording
+    raises.
+    """
 
     def __init__(self, bug: Callable[[str], None] = lambda _where: None, *, most: int = 32 << 20) -> None:
         self.most = most
         self._bug = bug
         self._size = 0
-        self._under_way: Counter[str] = Counter()  # by guardrail
+        self._under_way: Counter[str] = Counter()  # number of questions under way, by guardrail
         self._tasks: set[_Answer] = set()
 
     def request(self, exchange: Exchange, guard: Guard, passages: Sequence[Passage], tell: _Tell) -> None:
@@ -101,7 +104,9 @@ class Audits:
             review.asked.append(_Asked(answer))
 
     def answer(self, exchange: Exchange, guard: Guard, windows: Sequence[Window], tell: _Tell) -> None:
-        """Ask about windows of an answer, each by itself. After a failure the rest of the answer is not asked about."""
+        """Ask about windows of an answer, each separately. After a failure the service is not asked about the rest of
+        the answer.
+        """
         audits = guarding(exchange).audits
         found = (one for one in audits if one.on == "output" and one.guard.name == guard.name)
         if (review := next(found, None)) is None:
@@ -122,7 +127,7 @@ class Audits:
             review.asked.append(_Asked(answer, window.without_text()))
 
     def _ask(self, exchange: Exchange, review: Review, passages: Sequence[Passage]) -> _Answer | None:
-        """The answer to come; None where the question is not asked."""
+        """A task for the service's answer; None if the question is not asked."""
         guard, size = review.guard, sum(sys.getsizeof(passage.text) for passage in passages)
         if review.failure:
             return None
@@ -142,12 +147,12 @@ class Audits:
         self._tasks.discard(task)
         self._size -= size
         self._under_way[name] -= 1
-        _failed(task)  # else asyncio logs the exception of an exchange that was not recorded
+        _failed(task)  # marks the exception as read, or asyncio logs it for an unrecorded exchange
 
     # --- the record
 
     def hold(self, exchange: Exchange, record: Sequence[_Record]) -> bool:
-        """Write the verdicts of an exchange that ended. True: some are unknown yet, and `record` runs later."""
+        """Write the verdicts of an ended exchange. True: some verdicts are not known yet, and `record` runs later."""
         waiting = {one.answer for review in guarding(exchange).audits for one in review.asked if not one.answer.done()}
         if not waiting:
             self._write(exchange)
@@ -181,7 +186,7 @@ class Audits:
         part.audits = []
 
     async def drain(self, seconds: float = _LONGEST) -> None:
-        """Wait until all questions are answered, `seconds` at most, and all that waits for them is recorded."""
+        """Wait, for `seconds` at most, until all questions are answered and their exchanges recorded."""
         tasks = {*self._tasks}
         if not tasks:
             return
@@ -197,7 +202,7 @@ def _failed(answer: _Answer) -> bool:
 
 
 class AwaitAudits:
-    """Lets the exchange be recorded at once, or later by `record`, where services have not answered yet."""
+    """Records the exchange at once, or later by `record` if services have not answered yet."""
 
     def __init__(self, audits: Audits, record: Sequence[_Record]) -> None:
         self._audits = audits

@@ -12,14 +12,14 @@ from extproc.words.exchange import Exchange
 from extproc.words.values import Name, PositiveDuration, SecretRef, Section
 
 TOOL_NAME, TOOL_CALL, DEFINITION = "tool_name", "tool_call", "definition"
-"""Roles of text beyond those of messages: the name of a tool that the model calls, the arguments of the call, and the
+"""Roles of text that is not a message: the name of a tool that the model calls, the arguments of the call, and the
 definition of a tool that a request or an MCP server offers.
 """
 
 ROLES = ("user", "assistant", "system", "tool_results", "tool_descriptions", "documents")
 """Roles of texts, as the settings name them."""
 TOOL_ROLES = ("tool", "function")
-"""Roles of results of tools."""
+"""Roles of messages with tool results."""
 
 Action = Literal["block", "mask", "annotate", "audit"]
 ACTIONS = ("block", "mask", "annotate", "audit")
@@ -45,12 +45,12 @@ class Whole:
     role: str
     where: str
     tool: str = ""  # empty: the provider gave no name
-    json: bool = False  # of arguments: the API says that they are JSON
+    json: bool = False  # True: the API says that these arguments are JSON
 
 
 @dataclass(slots=True, frozen=True)
 class Excess:
-    """A request that has too much of something: its `kind`, and the place in the body."""
+    """An exceeded limit of a request: the `kind` of limit, and the place in the body."""
 
     kind: str
     where: str
@@ -58,14 +58,14 @@ class Excess:
 
 
 LONGEST = 256
-"""Characters of the longest match of a detector that says nothing else."""
+"""The default of `Detector.max_match`, in characters."""
 
 
 class Guardrail:
     """A guardrail that works in this process, as `build` makes it: a Detector, a Judge or both, or a Measure."""
 
     def for_exchange(self, exchange: Exchange) -> Guardrail | None:  # noqa: ARG002
-        """The guardrail for one exchange, where it depends on the request; None where it has nothing to find. Called
+        """The guardrail for one exchange, if it depends on the request; None if it has nothing to find there. Called
         when the request is read.
         """
         return self
@@ -81,28 +81,30 @@ class Detector(Guardrail):
     """
 
     roles: frozenset[str] = frozenset()
-    """Roles of the texts of a request that it reads; empty for all."""
+    """Roles of the request's texts that the detector reads; empty for all roles."""
     max_match: int = LONGEST
     window: int = 0
     patterns: Sequence[str] = ()
-    """RE2 patterns of which one matches wherever it finds something; empty where there are none to tell."""
+    """RE2 patterns, at least one of which matches wherever the detector finds something; empty if it has no such
+    patterns.
+    """
     cost: float = 0.7
     """Microseconds of CPU for each character of a text that is hard to search."""
 
     def find(self, text: str, role: str, where: str) -> Iterable[Finding]:
-        """All findings in `text`. Pure; may run on any thread. An iterator is left where it gives too many, or takes
-        too long.
+        """All findings in `text`. Pure; may run on any thread. An iterator is abandoned when it gives too many
+        findings, or takes too long.
         """
         raise NotImplementedError
 
     def skips(self, text: str, role: str) -> str:  # noqa: ARG002
-        """The kind of a text that it cannot judge, such as `language`; empty for all others."""
+        """The reason why the detector cannot judge a text, such as `language`; empty if it can."""
         return ""
 
     def hold(self, text: str) -> int:  # noqa: ARG002
         """Characters at the end of `text` that may be the beginning of a match. The promise: a match in `text + more`
-        that begins in front of them is in `find(text)` already, with the same span. Override it where most text needs
-        no wait: a detector of e-mail addresses holds the last word.
+        that begins before these characters is in `find(text)` already, with the same span. Override this where most
+        text need not wait: a detector of e-mail addresses holds the last word.
         """
         return self.max_match + 1
 
@@ -111,21 +113,21 @@ class Judge(Guardrail):
     """Judges complete texts of an answer."""
 
     heavy: bool = False
-    """True where `judge` may take milliseconds for a short text: it runs on a thread."""
+    """True if `judge` may take milliseconds for a short text; then it runs on a thread."""
 
     def reads(self, role: str, tool: str, answer: bool) -> bool:
-        """True for texts to be judged when they are complete. `answer`: the answer itself. Where the guardrail
-        enforces, such a text is held until then.
+        """True for texts that are judged once they are complete. `answer`: the text is the answer itself. An enforcing
+        guardrail holds such a text back until it is complete.
         """
         raise NotImplementedError
 
     def judge(self, whole: Whole) -> Sequence[str]:
-        """The kinds of all findings in a complete text, the worst one first. Called at most once for each text."""
+        """The kinds of all findings in a complete text, the worst first. Called at most once for each text."""
         raise NotImplementedError
 
 
 class Withholds(Guardrail):
-    """Takes tools out of requests, where it blocks."""
+    """Removes tools from requests, if its action is block."""
 
     def withheld(self, tool: str) -> bool:
         """True for a tool that the request must not offer."""
@@ -133,10 +135,10 @@ class Withholds(Guardrail):
 
 
 class Measure(Guardrail):
-    """Measures requests, for limits that are no matter of text."""
+    """Measures requests, for limits on sizes and numbers."""
 
     def measure(self, exchange: Exchange) -> Sequence[Excess]:
-        """What the request has too much of."""
+        """The limits that the request exceeds."""
         raise NotImplementedError
 
 

@@ -21,58 +21,58 @@ class Channel:
     role: str
     written: Written
     again: bool = False
-    single: bool = False  # a text of its own, in one piece
-    final: bool = False  # nothing follows
-    paused: bool = False  # another text of the same choice began
-    decided: dict[str, int] = field(default_factory=dict)  # by guardrail
-    # by guardrail: beginning and kind of findings, and their ends; a match may begin in front of what was decided, and
-    # is masked as far as it is still here
+    single: bool = False  # True: the text comes in one piece
+    final: bool = False  # True: the text has ended
+    paused: bool = False  # True: another text of the same choice began
+    decided: dict[str, int] = field(default_factory=dict)  # place up to which the text is decided, by guardrail
+    # Ends of findings by guardrail, then by beginning and kind. A match may begin before the decided place; the part
+    # that has not left is masked.
     acted: dict[str, dict[tuple[int, str], int]] = field(default_factory=dict)
-    edits: list[tuple[int, int, Edit]] = field(default_factory=list)  # beginning, order of the guardrail, edit
-    free: int = 0  # the text in front of this place, as it was written, may leave
+    edits: list[tuple[int, int, Edit]] = field(default_factory=list)  # beginning, order of its guardrail, the edit
+    free: int = 0  # the text before this place, as it was written, may leave
     whole: str = ""  # see Piece.whole
-    tool: str = ""  # of a call
-    raw: list[str] | None = None  # the text as it was written, for guardrails that judge it when it is complete
-    kept: int = 0  # characters of it
-    pausing: bool = False  # decided as if it ended, though it is not complete
+    tool: str = ""  # name of the tool, for arguments of a call
+    raw: list[str] | None = None  # the text as written, for guardrails that judge it once complete
+    kept: int = 0  # characters in `raw`
+    pausing: bool = False  # True: decided as if ended, though not complete
     signed: bool = False  # see Piece.signed
-    # by guardrail that asks a service: the place up to which it was asked, and up to which it has answered
+    # Places up to which a service was asked, and up to which it has answered, by guardrail.
     asked: dict[str, int] = field(default_factory=dict)
     judged: dict[str, int] = field(default_factory=dict)
-    since: float = 0.0  # time since which text waits to be asked about
-    number: int = field(default_factory=_numbers.__next__)  # no other channel has it
+    since: float = 0.0  # time since which text waits for a question
+    number: int = field(default_factory=_numbers.__next__)  # unique among channels
 
     @property
     def complete(self) -> bool:
-        """True where nothing follows, for now at least."""
+        """True if the text has ended, or pauses."""
         return self.final or self.paused
 
 
 @dataclass(slots=True, frozen=True)
 class Window:
-    """Text of a channel for a service to judge. Its answer decides the channel up to `done`."""
+    """Text of a channel for a service to judge. The service's answer decides the channel up to `done`."""
 
     channel: Channel
     start: int
     done: int
     text: str
-    last: bool  # nothing follows, or it took too long
+    last: bool  # True: the text has ended, or waited too long
 
     def without_text(self) -> Window:
-        """The same place of a channel like this one, for the memory of findings."""
+        """A copy of the window without its text, to remember findings by."""
         channel = self.channel
         bare = Channel(channel.where, channel.call, channel.role, Written(), channel.again, number=channel.number)
         return replace(self, channel=bare, text="")
 
 
 def windows(guard: Guard, channel: Channel, now: float) -> Iterator[Window]:
-    """The text of a channel that the service of a guardrail has to judge now. `now` is in seconds, monotonic."""
+    """The windows of a channel that a guardrail's service has to judge now. `now` is in seconds, monotonic."""
     if not guard.reads_output(call=channel.call):
         return
     settings, written = guard.settings, channel.written
     assert isinstance(settings, RemoteSettings)
     at, size = channel.asked.get(guard.name, 0), written.end
-    # A mask needs to see the end of a match: the end of a window is seen again at the beginning of the next one.
+    # A mask needs the whole match, so the end of a window is repeated at the beginning of the next.
     kept = settings.overlap if guard.action == "mask" else 0
     late = now > channel.since + settings.longest_wait
     while at < size:
@@ -91,8 +91,8 @@ def windows(guard: Guard, channel: Channel, now: float) -> Iterator[Window]:
 def fresh(
     window: Window, acted: MutableMapping[tuple[int, str], int], findings: Sequence[Finding]
 ) -> Iterator[tuple[int, int, Finding, bool]]:
-    """The findings in a window that its overlap with others did not give before: beginning and end in the channel, the
-    finding, and True for one whose beginning was known. `acted` has those of the channel, and gets these.
+    """The new findings in a window, without those known from its overlap with others: beginning and end in the channel,
+    the finding, and True if its beginning was known. `acted` holds the channel's findings; the new ones are added.
     """
     for one in sorted(findings, key=lambda one: one.span):
         start, end = one.span[0] + window.start, one.span[1] + window.start

@@ -1,4 +1,4 @@
-"""Checks that no pattern can make: variety, entropy, checksums, tokens that decode."""
+"""Checks beyond patterns: variety, entropy, checksums, tokens that decode."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _version = re.compile(r"v?[0-9]+(?:[.-][0-9a-z]+)*").fullmatch
 
 
 def entropy(text: str) -> float:
-    """Shannon entropy in bits for a character."""
+    """Shannon entropy of a text, in bits a character."""
     size = len(text)
     return -sum(n / size * math.log2(n / size) for n in Counter(text).values()) if size else 0.0
 
@@ -35,17 +35,17 @@ def varied(text: str) -> bool:
 
 
 def digits(text: str) -> bool:
-    """Random letters of some length have digits among them; words with hyphens have none."""
+    """True for a text with digits: long random text contains some, words with hyphens none."""
     return varied(text) and (sum(map(str.isdigit, text)) >= 2 or entropy(text) > 4.2)
 
 
 def mixed(text: str) -> bool:
-    """Upper case, lower case and digits, as in random base64."""
+    """True for a text with upper case, lower case and digits, as random base64 has."""
     return bool(_digit(text) and _lower(text) and _upper(text)) and entropy(text) > 3.5
 
 
 def jwt(text: str) -> bool:
-    """The first part is a JSON object, as a JOSE header is."""
+    """True for a token whose first part is a JSON object, as a JOSE header is."""
     first = text.partition(".")[0]
     try:
         head = _header(binascii.a2b_base64(first.replace("-", "+").replace("_", "/") + "=" * (-len(first) % 4)))
@@ -55,12 +55,12 @@ def jwt(text: str) -> bool:
 
 
 def password(text: str) -> bool:
-    """A password in a URL that is not a placeholder."""
+    """True for a password in a URL that is not a placeholder."""
     return text.lower() not in _weak and not _placeholder(text) and text[0] not in "$%[(" and len(set(text)) > 2
 
 
 def credential(text: str) -> bool:
-    """A token in a header: random enough, or the base64 of user:password."""
+    """True for a token in a header that is random enough, or the base64 of user:password."""
     if _placeholder(text) or _word_like(text):
         return False
     try:
@@ -71,7 +71,7 @@ def credential(text: str) -> bool:
 
 
 def generic(text: str) -> bool:
-    """A value in an assignment: random characters, not a word, a name, a version or code."""
+    """True for a value in an assignment with random characters: not a word, a name, a version or code."""
     if _placeholder(text) or _word_like(text) or _version(text) or not varied(text):
         return False
     kinds = sum(map(bool, (_digit(text), _lower(text), _upper(text))))
@@ -90,7 +90,7 @@ def _repeats(text: str) -> bool:
 
 
 def luhn(digits_: str) -> bool:
-    """ISO/IEC 7812-1: the last digit checks the others."""
+    """True for digits whose last one is the check digit of ISO/IEC 7812-1."""
     total = 0
     for index, digit in enumerate(reversed(digits_)):
         value = int(digit) * (1 + index % 2)
@@ -99,6 +99,8 @@ def luhn(digits_: str) -> bool:
 
 
 def iban(text: str) -> bool:
-    """ISO 13616: 97 divides the number, with the first four characters behind the rest, and one more."""
+    """True for an IBAN with valid check digits (ISO 13616): with its first four characters moved to the end, the number
+    is 1 modulo 97.
+    """
     moved = text[4:] + text[:4]
     return int("".join(str(int(letter, 36)) for letter in moved)) % 97 == 1

@@ -16,7 +16,7 @@ from extproc.wire.framing.multipart import is_form
 from extproc.words.dialect import Text
 from extproc.words.exchange import Exchange
 
-_LONG = 1_000_000  # numbers below say nothing
+_LONG = 1_000_000  # smaller numbers are not searched
 is_word = re.compile(r"[a-z_]{1,40}").fullmatch
 _begins_json = re.compile(r"\s*[\[{]").match
 _part = re.compile(r"(.*)\[(\d+)\]\.text").fullmatch
@@ -25,16 +25,16 @@ _decode = msgspec.json.Decoder().decode
 
 @dataclass(slots=True)
 class Source:
-    """Text of a request that is searched in one piece: one string, or strings that a model reads one after the other.
-    Without `texts` it cannot be edited: it stands in no string of the body.
+    """Text of a request that is searched in one piece: one string, or strings that a model reads one after the other. A
+    source without `texts` stands in no string of the body and cannot be edited.
     """
 
     role: str
     where: str
     written: Written
     texts: Sequence[Text] = ()
-    missed: bool = False  # a file that holds no text which can be searched
-    signed: bool = False  # its provider signed it and refuses it changed, so no mask changes it
+    missed: bool = False  # True: a file without searchable text
+    signed: bool = False  # True: signed by its provider, which refuses a changed text, so no mask applies
 
 
 def collect(exchange: Exchange) -> Sequence[Source]:
@@ -55,9 +55,7 @@ def collect(exchange: Exchange) -> Sequence[Source]:
             continue
         found.append(_source(parts[0]))
         found[-1].signed = parts[0].key in signatures and bool(parts[0].holder.get(signatures[parts[0].key]))
-        inside = (
-            form and parts[0].holder is not exchange.request.json
-        )  # only whole fields of a form can be written anew
+        inside = form and parts[0].holder is not exchange.request.json  # in a form only whole fields can be rewritten
         image = id(parts[0].value) in images
         if inside or image:
             found[-1].texts = ()
@@ -67,7 +65,7 @@ def collect(exchange: Exchange) -> Sequence[Source]:
 
 
 def _series(text: Text, spoken: tuple[str, ...]) -> object:
-    """The same for the texts of one list of parts: a model reads them as one text."""
+    """The source of all texts in one list of parts: a model reads them as one text."""
     if text.key == "text" and text.where.startswith(spoken) and (match := _part(text.where)):
         return match[1], text.role
     return id(text.holder), text.key
@@ -93,7 +91,7 @@ def _source(text: Text) -> Source:
 
 
 def _file(text: Text, files: Collection[str]) -> Source | None:
-    """The text of a file, or a source that says that it has none; None where `text` is no file."""
+    """A source with the text of a file, or marked as `missed` if the file has none; None if `text` is no file."""
     value = text.value
     if text.key not in files and not value.startswith("data:"):
         return None
@@ -102,8 +100,8 @@ def _file(text: Text, files: Collection[str]) -> Source | None:
 
 
 def between(body: Mapping[str, Any]) -> Iterator[Source]:
-    """What of a body stands in no string and still reaches a model: names in objects that are no plain words, and long
-    numbers. One source for each field.
+    """Text of a body outside its string values that still reaches a model: unusual key names and long numbers. One
+    source for each field.
     """
     for name, value in body.items():
         if found := "\n".join(_leaves({name: value})):

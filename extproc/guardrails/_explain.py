@@ -23,14 +23,14 @@ from extproc.words.exchange import Exchange, Findings
 
 
 class _Unasked(GuardrailSettings):
-    """Stands for a guardrail that asks a service: an explanation sends no text anywhere."""
+    """Stands in for a guardrail that asks a service, because an explanation sends no text anywhere."""
 
     def build(self) -> Guardrail:
         return Guardrail()  # finds nothing
 
 
 def unasked(entry: GuardrailSettings) -> GuardrailSettings:
-    """The guardrail, without its service."""
+    """The guardrail, with its service replaced by a stand-in."""
     if not isinstance(entry, RemoteSettings):
         return entry
     return _Unasked.model_construct(**{name: getattr(entry, name) for name in GuardrailSettings.model_fields})
@@ -39,12 +39,12 @@ def unasked(entry: GuardrailSettings) -> GuardrailSettings:
 async def explain_guardrails(
     guardrails: Sequence[GuardrailSettings], around: Around, exchange: Exchange, body: bytes, also: Sequence[str]
 ) -> Sequence[str]:
-    """The verdict of each guardrail on the request. It names the place of a finding, never its text. `also` are the
+    """The verdict of each guardrail on the request. A verdict names the place of a finding, never its text. `also` are
     models that budgets may send the request to.
     """
     asked = GuardInput(guardrails, lambda _verdict: None, also=also, around=around)
     met: set[str] = set()
-    with suppress(Refusal):  # the request names a guardrail that there is not: the answer says so
+    with suppress(Refusal):  # the request names an unknown guardrail, which the explanation reports
         met = {guard.name for guard in asked.chosen(exchange)}
     found = []
     for entry in guardrails:
@@ -63,7 +63,7 @@ async def explain_guardrails(
 async def _verdict(
     guardrail: GuardrailSettings, others: Sequence[GuardrailSettings], exchange: Exchange, body: bytes
 ) -> str:
-    # block makes it tell the place
+    # only `block` reports the place of a finding
     alone = guardrail.model_copy(
         update={"action": "block", "actions": {}, "style": "label", "applies_to": AppliesToSettings()}
     )
@@ -98,7 +98,7 @@ _EFFECTS = {
 
 
 def shown_place(path: str, guardrails: Sequence[GuardrailSettings]) -> str:
-    """A path in the body, unless a guardrail finds something in it: clients choose keys."""
+    """A path in the body, hidden if a guardrail finds something in it, because clients choose keys."""
     pieces = (path, *re.split(r"[.\[\]]", path))
     built = [entry.build() for entry in guardrails if not isinstance(entry, RemoteSettings)]
     detectors = [guardrail for guardrail in built if isinstance(guardrail, Detector)]

@@ -14,7 +14,7 @@ from extproc.guardrails._shapes import Shapes, read
 
 @dataclass(slots=True, frozen=True)
 class VendorCredentials:
-    """Credentials of one vendor. `check` sees the matched text; `source` is a page about the format."""
+    """Credentials of one vendor. `check` gets the matched text; `source` is a page about the format."""
 
     name: str
     patterns: Sequence[str]
@@ -23,7 +23,7 @@ class VendorCredentials:
 
 
 class _Named(msgspec.Struct):
-    """A value behind a name that holds one of some words: `WORDS_key = "value"`."""
+    """A value assigned to a name that contains one of the given words: `WORDS_key = "value"`."""
 
     near: str
     value: str

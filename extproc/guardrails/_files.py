@@ -15,13 +15,13 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-"""Marks at the beginning of a text, the longer ones first."""
-_PROBE = 4096  # bytes in which zeros tell UTF-16 and UTF-32 without a mark
+"""Byte order marks and their encodings, the longer marks first."""
+_PROBE = 4096  # bytes whose zeros show UTF-16 and UTF-32 without a mark
 _control = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]").search
 
 
 def text_of(value: str) -> str | None:
-    """The text of a file; None for one that holds none: a picture, a PDF, a packed file."""
+    """The text of a file; None for a file without text: a picture, a PDF, a packed file."""
     data = _bytes(value)
     return None if data is None else _decoded(data)
 
@@ -52,11 +52,11 @@ def _decoded(data: bytes) -> str | None:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        return data.decode("cp1252", errors="replace")  # text of older programs
+        return data.decode("cp1252", errors="replace")  # the usual encoding of older programs
 
 
 def _wide(head: bytes) -> str | None:
-    """The encoding of text in which most characters have a byte of zeros, or three of them."""
+    """The encoding of text whose characters mostly have one zero byte, or three."""
     size = len(head) // 4
     if size == 0 or b"\0" not in head:
         return None

@@ -1,4 +1,4 @@
-"""One guardrail at work: to whom it applies, its findings in text of any length, and its failures."""
+"""One guardrail at work: the requests it applies to, its findings in text of any length, and its failures."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from extproc.wire.outbound.service import Failure, Service
 from extproc.words.exchange import Exchange
 
 MOST_LONGEST = 16 << 10
-"""The most characters of `max_match`, of `window`, and of a match that grows while an answer streams."""
+"""Most characters of `max_match`, of `window`, and of a match that grows while an answer streams."""
 PIECE = 128 << 10
-"""Characters of a text that a detector gets at a time. Between two pieces the deadline is looked at."""
+"""Characters of a text that a detector gets at a time. The deadline is checked between two pieces."""
 
 _TURN = 256
-_MODEL_COST = 3.0  # microseconds a character of a guardrail that judges text as a whole
+_MODEL_COST = 3.0  # microseconds a character, for a guardrail that judges text as a whole
 _ANSWERS = frozenset(("output", "tool_calls"))
 _REQUESTS = frozenset(("input", "tool_results"))
 
@@ -45,9 +45,9 @@ Result = TypeVar("Result")
 
 
 class Guard:
-    """A guardrail of the settings. Its methods raise Failure. `remote` is set where it asks a service: `ask` then takes
-    the place of all the other ways to find, and where it stands `aside` nothing waits for it, see `_audits.py`.
-    `replacer` is set where it replaces results of tools, and finds nothing.
+    """A guardrail of the settings. Its methods raise Failure. `remote` is set if it asks a service: then only `ask`
+    finds, and if it stands `aside` only the record waits for it, see `_audits.py`. `replacer` is set if it replaces
+    tool results; then it finds nothing.
     """
 
     def __init__(self, settings: GuardrailSettings, order: int, around: Around | None = None) -> None:
@@ -89,7 +89,7 @@ class Guard:
         self.heavy = self._judge is not None and self._judge.heavy
 
     def bound(self, exchange: Exchange) -> Guard | None:
-        """The guardrail for one exchange; None where it has nothing to find there."""
+        """The guardrail for one exchange; None if it has nothing to find in it."""
         if self._guardrail is None:
             return self
         guardrail = _tried(self._guardrail.for_exchange, exchange)
@@ -113,7 +113,7 @@ class Guard:
 
     @property
     def most_calls(self) -> int:
-        """Calls to its service at a time."""
+        """Most calls to its service at a time."""
         assert isinstance(self.settings, RemoteSettings)
         return self.settings.max_calls
 
@@ -123,7 +123,7 @@ class Guard:
 
     @property
     def on_request(self) -> bool:
-        """True where it searches the text of requests."""
+        """True if the guardrail searches the text of requests."""
         return not self.measures and self.replacer is None and not self.on.isdisjoint(_REQUESTS)
 
     @property
@@ -135,7 +135,7 @@ class Guard:
         return self._actions.get(kind, self.action)
 
     def by_action(self, kinds: Mapping[str, int]) -> Mapping[str, dict[str, int]]:
-        """Counts of findings by their action; the strongest action comes first."""
+        """Counts of findings by action, the strongest action first."""
         found: dict[str, dict[str, int]] = {}
         for action in ACTIONS:
             if mine := {kind: count for kind, count in kinds.items() if self.action_of(kind) == action}:
@@ -153,7 +153,7 @@ class Guard:
         return "output" in self.on or call
 
     def reads_whole(self, role: str, tool: str, *, answer: bool) -> bool:
-        """True for a text of an answer that is judged when it is complete."""
+        """True for a text of an answer that is judged once it is complete."""
         return self._judge is not None and role != TOOL_NAME and _tried(self._judge.reads, role, tool, answer)
 
     # --- finding
@@ -174,7 +174,7 @@ class Guard:
         return await asked(self.settings, self.remote, passages, context, deadline)
 
     def hits(self, text: str, role: str, where: str, deadline: float = math.inf) -> Sequence[Hit]:
-        """The findings in `text` as it is, and in its normal form; in the order of their beginnings. Looks at the
+        """The findings in `text` as written, and in its normal form, in the order of their beginnings. Checks the
         deadline (seconds, monotonic) after each `_TURN` findings.
         """
         if self._detector is None:
@@ -204,13 +204,13 @@ class Guard:
         return _sorted(found)
 
     def _is_full(self, count: int) -> bool:
-        """True where no further findings are looked for. Raises Failure where a mask would miss them."""
+        """True when the search for findings can stop. Raises Failure if a mask would miss further findings."""
         if count > self.settings.max_findings and self.masks:
             raise Failure("too_many")
         return count >= self.settings.max_findings and not self.masks
 
     def held(self, text: str) -> int:
-        """Characters at the end of `text` in which a match may begin that is not seen yet."""
+        """Characters at the end of `text` in which an incomplete match may begin."""
         if self._detector is None:
             return 0
         plain = normalised(text)
@@ -221,7 +221,9 @@ class Guard:
         return max(raw, reach(text, wanted))
 
     def all_hits(self, text: str, role: str, where: str, deadline: float) -> Sequence[Hit]:
-        """The findings in a whole text. Long texts are read piece by piece, up to `deadline` (seconds, monotonic)."""
+        """The findings in a whole text. Long texts are searched piece by piece, up to `deadline` (seconds,
+        monotonic).
+        """
         size = len(text)
         if size <= (self.window or PIECE):
             _check(deadline)
@@ -242,7 +244,7 @@ class Guard:
 
 
 def _tried(work: Callable[..., Result], *given: Any) -> Result:
-    """What a guardrail gives. Raises Failure, whatever goes wrong in it."""
+    """The result of a guardrail's work. Raises Failure for any exception in it."""
     try:
         return work(*given)
     except TimeoutError as error:
@@ -262,8 +264,8 @@ def piece_hits(
     where: str = "",
     deadline: float = math.inf,
 ) -> Sequence[Hit]:
-    """The findings that begin in [start, end), or reach into it, of a text of which `text`, from `base` on, is known.
-    They depend on nothing but the text up to the end of the longest match, wherever it was cut.
+    """The findings that begin in [start, end), or reach into it; `text` is the known part of the text, from `base` on.
+    Findings depend only on the text up to the end of the longest match, wherever the text was cut.
     """
     first = max(base, start - guard.longest)
     last, known = end + guard.longest + 1, base + len(text)
@@ -272,7 +274,7 @@ def piece_hits(
         found = [hit for hit in hits if start <= hit.start < end or first < hit.start < start < hit.end]
         if last >= known or last - end > MOST_LONGEST or not any(hit.end >= last for hit in found):
             return found
-        last = end + 2 * (last - end)  # a match that goes on behind what was read
+        last = end + 2 * (last - end)  # a match continues after the text read so far
 
 
 def _moved(hits: Sequence[Hit], by: int) -> list[Hit]:

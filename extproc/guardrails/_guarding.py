@@ -1,4 +1,4 @@
-"""The part of an exchange that guardrails keep: those that read the answer, and what waits for its end."""
+"""The part of an exchange that guardrails keep: the guardrails of the answer, and pending audits."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Guarding:
     cost: float = 0.0  # microseconds for a character of an answer that is one event
     vault: Vault | None = None  # texts behind reversible masks
     watch: Watch | None = None  # the guardrails' view of the answer
-    audits: list[Review] = field(default_factory=list)  # questions whose answers only the record waits for
+    audits: list[Review] = field(default_factory=list)  # audits that only the record waits for
 
 
 GUARDING: FeatureKey[Guarding] = FeatureKey("guardrails")
 
 
 def guarding(exchange: Exchange) -> Guarding:
-    """The part of the exchange, made where it has none yet."""
+    """The guardrails' part of the exchange, created if missing."""
     found = exchange.features.get(GUARDING)
     if found is None:
         found = exchange.features[GUARDING] = Guarding()
@@ -39,26 +39,26 @@ def guarding(exchange: Exchange) -> Guarding:
 
 
 def has_guards(exchange: Exchange) -> bool:
-    """True where guardrails read the answer."""
+    """True if guardrails read the answer."""
     found = exchange.features.get(GUARDING)
     return found is not None and bool(found.guards)
 
 
 def has_vault(exchange: Exchange) -> bool:
-    """True where a mask is to be reversed in the answer."""
+    """True if a mask has to be reversed in the answer."""
     found = exchange.features.get(GUARDING)
     return found is not None and found.vault is not None
 
 
 def is_watched(exchange: Exchange) -> bool:
-    """True where guardrails look at the events of the answer."""
+    """True if guardrails watch the events of the answer."""
     found = exchange.features.get(GUARDING)
     return found is not None and found.watch is not None
 
 
 def apart(exchange: Exchange) -> Exchange:
-    """The exchange for guardrails over another text: its request can be written to, without the client's headers.
-    Findings and audits are those of the exchange itself.
+    """A copy of the exchange for guardrails over another text: its request is writable and lacks the client's headers.
+    Findings and audits are shared with the exchange itself.
     """
     made = copy(exchange)
     made.request = copy(exchange.request)
@@ -69,8 +69,8 @@ def apart(exchange: Exchange) -> Exchange:
 
 
 def signed(exchange: Exchange) -> Mapping[Any, str]:
-    """Fields of text, with the signature beside that covers it, where each target is one that checks it: a provider of
-    the client's own API.
+    """Fields with signed text, and the field with its signature, if every target checks signatures: a provider of the
+    client's own API.
     """
     fields = exchange.request.dialect.fields.signed
     return fields if fields and all(target.adaptation.own for target in exchange.route.targets) else {}

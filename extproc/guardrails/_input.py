@@ -1,4 +1,4 @@
-"""GuardInput: which guardrails a request meets, and their search of its text."""
+"""GuardInput: chooses the guardrails of a request, and searches its text with them."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, INVAL
 from extproc.words.exchange import MOST_EXAMPLES, Example, Exchange, Verdict
 
 _MOST_NAMED = 32
-_MOST_WHERE = 256  # characters of a path in the log
-_LEAST_JUDGED, _MOST_JUDGED = 40, 64  # characters of a text whose language matters; texts that are looked at
-_LASTING = ("too_long", "too_many")  # reasons of failures that another try would meet again
+_MOST_WHERE = 256  # most characters of a path in the log
+_LEAST_JUDGED, _MOST_JUDGED = 40, 64  # fewest characters of a text to check its language; most texts to check
+_LASTING = ("too_long", "too_many")  # reasons of failures that another try cannot change
 
 
 Called = Callable[[str, str, str, float], None]
-"""Takes a call to a service: guardrail, kind, outcome, seconds."""
+"""Called after each call to a service: guardrail, kind, outcome, seconds."""
 _Rulings = Mapping[tuple[int, Hit], Ruling]
-"""What a service decided about findings, by the place of the source and the finding."""
+"""Rulings of a service about findings, by the index of the source and the finding."""
 
 
 class GuardInput:
     """Refuses (400) a request in which a blocking guardrail finds something, anywhere a client can put text, and masks
-    the findings of others. Writes `guards`, those that read the answer.
+    findings of masking guardrails. Writes `guards`, the guardrails of the answer.
 
-    `also` are models that any request may be sent to after this stage, by a budget that downgrades. `around` are the
-    settings that guardrails need which ask a service; `called` gets each of their calls: guardrail, kind, outcome,
-    seconds. `results` are those in quarantine. `audits` asks for guardrails that stand aside.
-    `named`: the request may name guardrails in a header.
+    `also` are models that any request may be sent to after this stage, by a budget that downgrades. `around` are
+    settings for guardrails that ask a service; `called` gets each of their calls: guardrail, kind, outcome, seconds.
+    `results` are tool results in quarantine. `audits` asks for guardrails that stand aside. `named`: the request may
+    name guardrails in a header.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class GuardInput:
             return
         guards = self.chosen(exchange)
         for guard in guards:
-            if guard.replacer is not None:  # the others read what the model will
+            if guard.replacer is not None:  # replace first: other guardrails read the text that the model will read
                 await self._replace(exchange, guard, guard.replacer)
         guarding(exchange).guards = tuple(
             self._bound(
@@ -100,8 +100,8 @@ class GuardInput:
             await self._search(exchange, asked)
 
     def chosen(self, exchange: Exchange) -> Sequence[Guard]:
-        """The guardrails that the request meets: by the settings, and those that it names itself. Raises Refusal (400)
-        for a name that no guardrail has: the client relies on it.
+        """The guardrails of the request: by the settings, and by names in its header. Raises Refusal (400) for an
+        unknown name, because the client relies on that guardrail.
         """
         named: set[str] = set()
         told = exchange.request.head.headers.get(GUARDRAILS, "") if self._named else ""
@@ -113,12 +113,13 @@ class GuardInput:
                 raise Refusal(INVALID_REQUEST, message, param=GUARDRAILS)
             named.add(name)
         guards = self._chosen.of(exchange, [self._names[name] for name in named])
-        if exchange.consumer.name in self._own:  # a guardrail asks: its text was judged before, and asking has an end
+        # A guardrail's own question: its text was judged before, and judging it again would never end.
+        if exchange.consumer.name in self._own:
             return [guard for guard in guards if guard.masks and guard.remote is None and guard.on_request]
         return guards
 
     def _bound(self, exchange: Exchange, guards: Sequence[Guard]) -> Iterator[Guard]:
-        """The guardrails of the answer, each for this exchange."""
+        """The guardrails of the answer, each bound to this exchange."""
         for guard in guards:
             try:
                 bound = guard.bound(exchange)
@@ -131,7 +132,7 @@ class GuardInput:
                     yield bound
 
     def _withhold(self, exchange: Exchange, guard: Guard, withheld: Callable[[str], bool]) -> None:
-        """Take tools out of the request."""
+        """Remove tools from the request."""
         changed, names = exchange.request.dialect.offers.tools.without(exchange.request.json, withheld)
         if names:
             self._note(exchange, Verdict(guard.name, "input", "mask", {"sensitive_tool": len(names)}))
@@ -141,7 +142,7 @@ class GuardInput:
             )
 
     async def _replace(self, exchange: Exchange, guard: Guard, replacer: Replacer) -> None:
-        """Replace results of tools by answers about them."""
+        """Replace tool results by answers about them."""
         found = [
             one
             for one in exchange.request.dialect.offers.tools.results(exchange.request.json)
@@ -225,8 +226,8 @@ class GuardInput:
         exchange.request.body = body
 
     def _say_unsearched(self, exchange: Exchange, guards: Sequence[Guard], sources: Sequence[Source] | Failure) -> None:
-        """Note what guardrails could not search: images, sound, packed files, content outside of the body. Raises
-        Refusal (400) where one of them is to refuse it.
+        """Note content that guardrails could not search: images, sound, packed files, content outside the body. Raises
+        Refusal (400) if a guardrail is set to refuse it.
         """
         ask = exchange.request.ask
         kinds = dict.fromkeys(ask.unseen, 1)
@@ -250,7 +251,7 @@ class GuardInput:
                 )
                 raise _blocked(guard, message, missed[0].where if missed else "")
             verdict = Verdict(guard.name, "input", "unsearched", unsearched)
-            if guard.action == "audit":  # clients are not told
+            if guard.action == "audit":  # clients get no word of audits
                 exchange.findings.verdicts.append(verdict)
                 self._tell(verdict)
             else:
@@ -259,7 +260,7 @@ class GuardInput:
     async def _scan(
         self, exchange: Exchange, guards: Sequence[Guard], then: float, longest: float
     ) -> tuple[Sequence[Source] | Failure, Sequence[Sequence[Sequence[Hit]] | Failure]]:
-        """The text of the request, and the findings of the guardrails of this process."""
+        """The text of the request, and the findings of guardrails that ask no service."""
         size = len(exchange.request.body)
         small = size <= INLINE
         try:
@@ -279,8 +280,8 @@ class GuardInput:
     async def _attempt_all(
         self, guards: Sequence[Guard], sources: Sequence[Source], then: float, size: int, turn: float
     ) -> Sequence[Sequence[Sequence[Hit]] | Failure]:
-        """The findings of each guardrail: on the event loop as long as their costs fit into a turn of so many
-        microseconds, and the others on threads. A small request stays on the loop where all threads are taken.
+        """The findings of each guardrail. Guardrails run on the event loop while their costs fit into a turn, given in
+        microseconds, and otherwise on threads. A small request stays on the loop if all threads are busy.
         """
         characters = sum(len(source.written.text) for source in sources) if turn else 0
         found: list[Sequence[Sequence[Hit]] | Failure] = []
@@ -301,7 +302,7 @@ class GuardInput:
         return found
 
     def _judged(self, exchange: Exchange, sources: Sequence[Source] | Failure, found: Iterable[_Found]) -> list[_Edits]:
-        """Do what follows from findings and failures. Gives back the findings to mask. Raises Refusal."""
+        """Act on findings and failures. Returns the findings to mask. Raises Refusal."""
         edits: list[_Edits] = []
         for guard, hits, rulings in found:
             if isinstance(hits, Failure):
@@ -335,7 +336,7 @@ class GuardInput:
         return guard, hits, rulings
 
     def _ask_aside(self, exchange: Exchange, guard: Guard, sources: Sequence[Source] | Failure) -> None:
-        """Ask a service that nothing waits for."""
+        """Ask an audit-only service in the background."""
         if isinstance(sources, Failure):
             self._fail(exchange, guard, sources)
         elif asked := _asked(guard, sources):
@@ -392,7 +393,7 @@ class GuardInput:
         self._tell(verdict)
 
     def _masked(self, exchange: Exchange, sources: Sequence[Source], found: Sequence[_Edits]) -> bytes:
-        """The body with the findings replaced. Of overlapping ones the first guardrail's label stays."""
+        """The body with the findings replaced. Where findings overlap, the first guardrail's label stays."""
         changed: dict[tuple[int, Any], str] = {}
         part = guarding(exchange)
         for index, source in enumerate(sources):
@@ -420,18 +421,18 @@ class GuardInput:
 
 _Edits = tuple[Guard, Sequence[Sequence[Hit]], _Rulings]
 _Found = tuple[Guard, Sequence[Sequence[Hit]] | Failure, _Rulings]
-"""The findings of a guardrail in each source, with the rulings of a service; or the reason why there are none."""
+"""The findings of a guardrail in each source, with a service's rulings; or the failure that prevented them."""
 
 
 def _skipped(guard: Guard, sources: Sequence[Source]) -> dict[str, int]:
-    """The texts that a guardrail of this process cannot judge, by kind."""
+    """The number of texts that a guardrail cannot judge, by the reason."""
     if guard.remote is not None:
         return {}
     return dict(Counter(kind for one in sources if (kind := guard.skips(one.written.text, one.role))))
 
 
 def _asked(guard: Guard, sources: Sequence[Source]) -> Sequence[int]:
-    """The numbers of the sources that a service is asked about."""
+    """The indexes of the sources that a service is asked about."""
     return [index for index, source in enumerate(sources) if guard.reads_input(source.role) and _says(source)]
 
 
@@ -440,7 +441,7 @@ def _passages(sources: Sequence[Source], asked: Sequence[int]) -> Sequence[Passa
 
 
 def _says(source: Source) -> bool:
-    """False for text that says nothing to a service: white space, and the types of parts and schemas."""
+    """False for text without meaning for a service: white space, and the types of parts and schemas."""
     text = source.written.text
     return bool(text.strip()) and not (len(source.texts) == 1 and source.texts[0].key == "type" and is_word(text))
 
@@ -455,7 +456,7 @@ def _example(guard: Guard, source: Source, hit: Hit) -> Example:
 
 
 def _attempt(guard: Guard, sources: Sequence[Source], then: float) -> Sequence[Sequence[Hit]] | Failure:
-    """The findings in each source. A blocking guardrail stops at the first."""
+    """The findings in each source. A blocking guardrail stops at its first finding."""
     found: list[Sequence[Hit]] = []
     deadline = then + guard.settings.timeout
     try:

@@ -1,4 +1,4 @@
-"""Replacements of masked text, and the way back for the reversible ones."""
+"""Replacements of masked text, and the reversal of reversible ones."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from functools import lru_cache
 
 from extproc.guardrails._base import Detector, Finding, GuardrailSettings
 
-_HASHED = 10  # hexadecimal digits
-_SHOWN = 4  # characters at the end of a partial replacement
+_HASHED = 10  # hexadecimal digits of a hash
+_SHOWN = 4  # characters of the text shown at the end of a partial replacement
 _LONGEST_PLACEHOLDER = 88
 _placeholder = re.compile(r"<[A-Z0-9_]{1,64}_\d{1,6}>").finditer
-# A placeholder as models write it: in lower case, escaped for HTML, or in capitals without its brackets.
+# A placeholder in the spellings of models: in lower case, escaped for HTML, or in capitals without its brackets.
 _written = re.compile(r"(?:<|&lt;)([A-Za-z0-9_]{1,64}_\d{1,6})(?:>|&gt;)|\b([A-Z0-9_]{1,64}_\d{1,6})\b").finditer
 _may_begin = re.compile(
     r"(?:(?:<|&lt;)[A-Za-z0-9_]{0,71}(?:>|&(?:g(?:t;?)?)?)?|&(?:l(?:t?)?)?|[A-Z0-9_]{1,71})\Z"
@@ -24,12 +24,14 @@ _random_key = os.urandom(32)
 
 @lru_cache(maxsize=4096)
 def label_of(kind: str) -> str:
-    """The kind of a finding as it stands in a text: `EMAIL`. Letters, digits and underscores, which need no escapes."""
+    """The label that stands for a kind of finding in text: `EMAIL`. Letters, digits and underscores, which need no
+    escapes.
+    """
     return re.sub(r"[^A-Z0-9]+", "_", kind.upper())[:48].strip("_") or "MASKED"
 
 
 class Vault:
-    """The texts of one exchange that stand behind placeholders. `taken` are those that the client wrote itself."""
+    """The texts behind the placeholders of one exchange. `taken` are placeholders that the client wrote itself."""
 
     def __init__(self, taken: Iterable[str]) -> None:
         self.kept: dict[str, str] = {}
@@ -49,7 +51,7 @@ class Vault:
 
 
 class Hash:
-    """Keyed hashes of the texts that a guardrail finds: equal for equal texts, and no way back without the key."""
+    """Keyed hashes of the texts that a guardrail finds: equal for equal texts, and irreversible."""
 
     def __init__(self, settings: GuardrailSettings) -> None:
         key = settings.hash_key.read() if settings.hash_key is not None else None

@@ -5,8 +5,8 @@ A text is a sequence of tokens. Each token adds the weights of its features to a
 length. The weights are int8 numbers in an `.npz` file beside its `.json`, which has the sha256, sources and licences.
 
 Features of a token: the token; the pairs with the token before it, and with the one before that; its pieces of three
-and four bytes, `^` and `$` at its ends. A feature's place is a CRC-32, cut
-to the size of its table. A token that repeats the one before it has no features.
+and four bytes, `^` and `$` at its ends. A feature's place in its table is a CRC-32, cut to the size of the table. A
+token that repeats the token before it has no features.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from itertools import groupby
 from pathlib import Path
 
 FOLDER = Path(__file__).with_name("_models")
-_LONGEST = 24  # characters of a token that count
-_MOST_KEPT = 1 << 16  # tokens whose scores are kept
+_LONGEST = 24  # most characters of a token that count
+_MOST_KEPT = 1 << 16  # most tokens whose scores are kept
 _token = re.compile(r"[^\W_]+|[^\w\s]")
 
 tokens = _token.findall
@@ -35,16 +35,16 @@ tokens = _token.findall
 
 
 class ModelError(Exception):
-    """A file of weights that is not the one its description names."""
+    """The file of weights does not have the digest in its description."""
 
 
 def places(text: str) -> list[int]:
-    """Where each token begins, and the length of the text."""
+    """The beginning of each token, and the length of the text as the last item."""
     return [*(match.start() for match in _token.finditer(text)), len(text)]
 
 
 def normal(word: str) -> str:
-    """A token as its features see it."""
+    """The form of a token that features use."""
     return word[:_LONGEST].lower()
 
 
@@ -58,7 +58,7 @@ def pieces(data: bytes) -> list[bytes]:
 
 
 class LinearModel:
-    """Weights, and the scores of windows. Safe to use on several threads: what it keeps are only copies."""
+    """Weights, and the scores of windows. Safe to use on several threads: its memory holds only copies."""
 
     def __init__(self, name: str) -> None:
         about = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
@@ -97,7 +97,7 @@ class LinearModel:
         before = last = 0
         repeated = ""
         for word in words:
-            if word == repeated:  # a row of exclamation marks says no more than one does
+            if word == repeated:  # a row of exclamation marks counts as one
                 out.append(total)
                 continue
             repeated = word
@@ -108,7 +108,7 @@ class LinearModel:
         return out
 
     def score(self, text: str) -> float:
-        """The score of a whole text; above 0 is more likely than not."""
+        """The score of a whole text; above 0 the label is more likely than not."""
         sums = self.sums([word for word, _ in groupby(tokens(text))])
         return self.bias + sums[-1] / math.sqrt(max(1, len(sums) - 1))
 
@@ -136,5 +136,5 @@ def _array(data: bytes) -> array[int]:
 
 @cache
 def weights(name: str) -> LinearModel:
-    """The model of that name, read once."""
+    """The model of a name, read once."""
     return LinearModel(name)

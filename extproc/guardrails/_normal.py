@@ -1,4 +1,4 @@
-"""Text without its disguises, for finding. Masking edits the text as it was written.
+"""Text without disguises, for searching. Masks edit the text as it was written.
 
 Each character is replaced on its own, so the normal form of a text's beginning never changes with what follows:
 compatible forms (NFKD: full-width, styled letters, ligatures), without combining marks, invisible and tag characters,
@@ -20,13 +20,13 @@ _LOOK_ALIKES: Final = dict(
     )
 )
 _MARKS = frozenset(("Mn", "Me", "Cf"))
-_FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u034f\u17b4\u17b5\u2800")  # they show as nothing and count as letters
+_FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u034f\u17b4\u17b5\u2800")  # invisible characters that count as letters
 _foreign = re.compile(r"[^\x00-\x7f]+")
 _TAGS = range(0xE0020, 0xE007F)  # invisible copies of ASCII
 
 
 class _Table(dict[int, str]):
-    """Code point to its replacement, worked out at its first use. At most as large as Unicode."""
+    """Code points with their replacements, computed at first use. At most as large as Unicode."""
 
     def __missing__(self, code: int) -> str:
         if code in _TAGS:
@@ -48,7 +48,7 @@ def normalised(text: str) -> str:
     """`text` without disguises; the same object where it has none."""
     if text.isascii():
         return text
-    found = _foreign.sub(lambda match: match[0].translate(_table), text)  # ASCII stays; to look it up takes longer
+    found = _foreign.sub(lambda match: match[0].translate(_table), text)  # ASCII is skipped for speed
     return text if found == text else found
 
 

@@ -23,12 +23,12 @@ from extproc.words.contract import GUARDRAILS
 from extproc.words.errors import GUARDRAIL_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange, Verdict
 
-_MOST_KNOWN = 16  # texts whose findings are kept: some APIs say each text several times
-_GRACE = 1.0  # seconds beyond the time limits of the guardrails, which they look at themselves
+_MOST_KNOWN = 16  # most texts whose findings are kept: some APIs repeat each text
+_GRACE = 1.0  # seconds beyond the guardrails' own time limits
 
 
 class _Restoring(GuardrailSettings):
-    """Puts the client's own text back in the place of reversible masks."""
+    """Replaces reversible masks by the client's original text."""
 
     vault: Any
 
@@ -83,7 +83,7 @@ class GuardOutput:
             return self._masks[guard.name](kind, found)
 
         def tell(verdict: Verdict) -> None:
-            if verdict.guardrail and exchange.answer.cut is None:  # a thread that took too long may still be at work
+            if verdict.guardrail and exchange.answer.cut is None:  # a thread beyond its time limit may still be working
                 exchange.findings.add(verdict)
                 self._tell(verdict)
 
@@ -100,7 +100,7 @@ class GuardOutput:
         )
 
     def unreadable(self, exchange: Exchange) -> None:
-        """An answer of a kind that the gateway cannot read. Raises Refusal (503) where a guardrail must not fail."""
+        """Handle an answer that the gateway cannot read. Raises Refusal (503) if a guardrail must not fail."""
         self._failed(exchange, "unreadable")
         for guard in guarding(exchange).guards:
             if guard.closed:
@@ -132,7 +132,7 @@ class GuardOutput:
             longest = max((guard.settings.timeout for guard in guarding.guards), default=1.0)
             try:
                 out = await self._threads.run(partial(watch.take, events, end), longest + _GRACE)
-            except Failure as failure:  # the thread may still be at work on the answer, so the answer is over
+            except Failure as failure:  # end the answer, as the thread may still work on it
                 self._failed(exchange, failure.reason)
                 exchange.answer.cut = Refusal(GUARDRAIL_UNAVAILABLE, "The answer could not be checked in time.")
                 return ()
@@ -142,7 +142,9 @@ class GuardOutput:
         return out
 
     async def _ask(self, exchange: Exchange, watch: Watch) -> Sequence[Frame]:
-        """The events that may leave once services have judged their text. Some are asked that nothing waits for."""
+        """The events that may leave once services have judged their text. Audit-only services are asked without
+        waiting.
+        """
         asks = watch.asks()
         for guard, windows in asks:
             if guard.aside:
@@ -160,7 +162,7 @@ class GuardOutput:
         async def findings(guard: Guard, windows: Sequence[Window]) -> _Answer:
             found = {each.text: watch.known.get((guard.name, each.text)) for each in windows if each.text.strip()}
             new = {each.text: each for each in windows if each.text in found and found[each.text] is None}
-            # A call each: of several texts a service may not say which one it means.
+            # One call for each text: for several texts a service may not tell which one it means.
             work = [partial(judge, guard, text, window) for text, window in new.items()]
             try:
                 answers = dict(zip(new, await together(work), strict=True))

@@ -11,7 +11,7 @@ from extproc.words.said import ArgumentPart, Arguments, Called, Piece
 
 @dataclass(slots=True)
 class _Call:
-    name: tuple[Any, ...]  # the channel of the call; those of its arguments begin with it
+    name: tuple[Any, ...]  # channel of the call; the channels of its arguments begin with it
     where: str
     tool: str
     arguments: Arguments = field(default_factory=Arguments)
@@ -19,8 +19,8 @@ class _Call:
 
 
 class Parts:
-    """The latest call of each choice. `size` is the number of characters that were judged, those of a call that was
-    continued behind its end again.
+    """The latest call of each choice. `size` is the number of judged characters; a call continued after its end counts
+    again.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Parts:
         self._count = 0
 
     def longer(self, limit: int) -> bool:
-        """True where the calls are longer than `limit` characters."""
+        """True if the calls are longer than `limit` characters."""
         return self.size + max((call.arguments.size for call in self._calls.values()), default=0) > limit
 
     def add(self, part: ArgumentPart) -> Iterator[Piece]:

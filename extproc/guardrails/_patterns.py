@@ -1,6 +1,6 @@
-"""Many RE2 patterns over one text: a set tells which of them match at all, and only those search for their spans.
+"""Many RE2 patterns over one text: a set finds the patterns that match at all, and only these search for their spans.
 
-Time grows in proportion to the text, whatever the text. The spans are in characters of the text.
+Time grows linearly with any text. Spans are in characters of the text.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from functools import lru_cache
 
 import re2
 
-_MEMORY = 64 << 20  # bytes for the states of a set
+_MEMORY = 64 << 20  # most bytes for the states of a set
 _SAMPLE = "Ana Smith, ana@example.org, +44 20 7946 0958, key: sk-a1b2c3, https://example.org/?q=é 4111 1111 1111 1111"
 
 
-_MAX_PATTERN = 4096  # characters
-_PROGRAM = 8 << 20  # bytes of memory for a compiled pattern
+_MAX_PATTERN = 4096  # most characters of a pattern
+_PROGRAM = 8 << 20  # most bytes of memory for a compiled pattern
 
 
 def _options(memory: int) -> re2.Options:
@@ -31,7 +31,7 @@ def compile_pattern(pattern: str) -> re2._Regexp:
 
 
 def readable(name: str, pattern: str) -> None:
-    """Raises ValueError, naming the pattern, for one that is too long or that RE2 does not know."""
+    """The patterns, checked. Raises ValueError for a pattern that is too long or invalid in RE2, and names it."""
     if len(pattern) > _MAX_PATTERN:
         raise ValueError(f"{name}: a pattern has at most {_MAX_PATTERN} characters")
     try:
@@ -42,9 +42,9 @@ def readable(name: str, pattern: str) -> None:
 
 
 class Matching:
-    """A set of patterns, which tells those that match.
+    """A set of patterns that finds the indexes of matching patterns.
 
-    The set has one pattern more, which matches any text. Where RE2 cannot compile the set, or has no room for its
+    The set has an additional pattern that matches any text. If RE2 cannot compile the set, or has no room for its
     states, that match is missing, and every pattern may match.
     """
 
@@ -61,13 +61,13 @@ class Matching:
         self._set = every
 
     def indexes(self, data: bytes) -> Sequence[int]:
-        """The indexes of the patterns that match, in order; perhaps more of them."""
+        """The indexes of the matching patterns, in order; may include patterns without a match."""
         found = sorted(self._set.Match(data) or ()) if self._set is not None else ()
         return found[:-1] if found and found[-1] == self._count else range(self._count)
 
 
 class CompiledPatterns:
-    """Patterns by their index. The span of a match is that of its group `group`, where the pattern has one."""
+    """Patterns by their index. The span of a match is that of its group `group`, if the pattern has one."""
 
     def __init__(self, patterns: Sequence[str], group: str = "v") -> None:
         options = _options(_MEMORY)
@@ -76,7 +76,7 @@ class CompiledPatterns:
         self._matching = Matching(patterns)
 
     def search(self, text: str) -> Iterator[tuple[int, tuple[int, int]]]:
-        """(index of the pattern, span in `text`) of every match; those of one pattern are in order."""
+        """(index of the pattern, span in `text`) of every match; matches of one pattern are in order."""
         data = text.encode("utf-8", "surrogatepass")
         plain = len(data) == len(text)
         for index in self._matching.indexes(data):
@@ -96,20 +96,22 @@ class CompiledPatterns:
 
 @lru_cache(maxsize=64)
 def compiled(patterns: tuple[str, ...], group: str = "v") -> CompiledPatterns:
-    """The patterns, compiled once however often settings are read: a set of many takes 0.3 s."""
+    """The patterns, compiled once however often settings are read: a large set takes 0.3 s."""
     found = CompiledPatterns(patterns, group)
-    deque(found.search(_SAMPLE), 0)  # RE2 makes the rest of a pattern at its first search
+    deque(found.search(_SAMPLE), 0)  # RE2 completes a pattern at its first search
     return found
 
 
 class Covered:
-    """The parts of a text that findings cover already: each check takes as long as the span, however many there are."""
+    """The parts of a text that findings cover already. A check takes time by the length of the span, not by the number
+    of findings.
+    """
 
     def __init__(self, size: int) -> None:
         self._marks = bytearray(size)
 
     def take(self, start: int, end: int) -> bool:
-        """False where [start, end) overlaps what was taken before; else it is taken."""
+        """Cover [start, end). False, and nothing covered, if it overlaps a part covered before."""
         if self._marks.find(1, start, end) >= 0:
             return False
         self._marks[start:end] = b"\1" * (end - start)

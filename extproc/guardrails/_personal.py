@@ -1,7 +1,7 @@
 """Types of personal data: the checks behind the patterns of `_tables/personal.yaml`.
 
-A check gets the `BEFORE` characters in front of a candidate, and the candidate. It gives the number of characters that
-it accepts, from the candidate's beginning: 0 for none.
+A check gets the `BEFORE` characters before a candidate, and the candidate. It returns the number of characters that it
+accepts from the candidate's beginning: 0 rejects it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from extproc.guardrails._checks import iban, luhn
 from extproc.guardrails._shapes import Shapes, read
 
 BEFORE = 64
-"""Characters in front of a candidate in which a word may tell its meaning."""
+"""Characters before a candidate in which a word may show its meaning."""
 
 
 def _accept(before: str, found: str) -> int:  # noqa: ARG001
@@ -27,7 +27,7 @@ def _accept(before: str, found: str) -> int:  # noqa: ARG001
 
 @dataclass(slots=True, frozen=True)
 class Type:
-    """A type of personal data. Group `v` of a pattern is the candidate where the pattern needs text before it."""
+    """A type of personal data. Group `v` of a pattern is the candidate, if the pattern needs text before it."""
 
     name: str
     patterns: Sequence[str]
@@ -35,7 +35,7 @@ class Type:
 
 
 class _Shape(msgspec.Struct):
-    """A type in the file. `near`: also the numbers of its regions, behind one of these words."""
+    """A type in the file. `near`: words after which the numbers of its regions count, too."""
 
     name: str
     patterns: Sequence[str]
@@ -56,7 +56,7 @@ PASSPORTS: Final = _TABLE.numbers["passport"]
 
 
 def _context(name: str) -> Callable[[str], object]:
-    """A search for words of that name in the file."""
+    """A search for the words that the file lists under a name."""
     return re.compile(rf"(?i)\b(?:{_TABLE.words[name]})", re.ASCII).search
 
 
@@ -109,7 +109,7 @@ def _iban(before: str, found: str) -> int:  # noqa: ARG001
 
 
 def _named(word: str, digits: int = 0) -> Callable[[str, str], int]:
-    """Accepts a candidate behind a word of that name in the file, with so many digits at least."""
+    """A check that accepts a candidate after a word that the file lists under a name, with a minimum of digits."""
     is_named = _context(word)
 
     def check(before: str, found: str) -> int:
@@ -228,7 +228,7 @@ def _address_or_box(before: str, found: str) -> int:
 
 
 def types(regions: Sequence[str]) -> Sequence[Type]:
-    """All types, with the numbers of these regions; an earlier one wins where two overlap."""
+    """All types, with the numbers of these regions; where two types overlap, the earlier wins."""
     found = []
     for one in _TABLE.types:
         patterns = [_TABLE.expanded(pattern) for pattern in one.patterns]

@@ -1,8 +1,8 @@
-"""Guardrails that ask a service: their settings, the parts of text that one call takes, and findings by passage.
+"""Guardrails that ask a service: their settings, the parts of text for one call, and findings by passage.
 
     passages ─► ask() ─► batches of parts ─► a call each, side by side (`wire/outbound/service.py`) ─► findings
 
-An answer that is no verdict is a `Failure`, which `failure: closed | open` decides about.
+An answer that is no verdict is a `Failure`; `failure: closed | open` decides what follows.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from extproc.wire.outbound.service import Failure, Service, bounded, together
 from extproc.words.dialect import Result as ToolResult
 from extproc.words.values import PositiveDuration, Secret, Size
 
-_MOST_STEPS = 10_000  # comparisons of words in the search for changes; beyond it the rest is one change
-_NEAR = 300  # characters in which two texts have to agree again
-_MOST_FINDINGS = 10_000  # in one passage
-_MOST_MESSAGE = 300  # characters of a service's words for the client
+_MOST_STEPS = 10_000  # most comparisons of words in the search for changes; beyond it the rest counts as one change
+_NEAR = 300  # characters within which two texts have to agree again
+_MOST_FINDINGS = 10_000  # most findings in one passage
+_MOST_MESSAGE = 300  # most characters of a service's message for the client
 _token = re.compile(r"\w+|\s+|[^\w\s]").findall
 _unkind = re.compile(r"[^A-Za-z0-9_.:/-]+")
 
 
 @dataclass(slots=True, frozen=True)
 class Ruling(Finding):
-    """A finding of a service that also decides. `replacement` takes the place of the span where it is masked. `blocks`:
-    it is refused even where the action is `mask`. `message` is for the client.
+    """A finding of a service that also decides. `replacement` replaces the span if it is masked. `blocks`: the text is
+    refused even if the action is `mask`. `message` is for the client.
     """
 
     replacement: str | None = None
@@ -50,7 +50,7 @@ class Passage(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Context:
-    """The exchange that text belongs to, for services that are told. `on`: input or output."""
+    """Facts about the text's exchange, for services that get them. `on`: input or output."""
 
     on: str
     exchange: str = ""
@@ -60,8 +60,8 @@ class Context:
 
 @dataclass(slots=True, frozen=True)
 class Around:
-    """The settings beside those of a guardrail: providers, the gateway's own address, the keys of
-    consumers, and the names of models.
+    """Settings beyond those of a guardrail: providers, the gateway's own address, the keys of consumers, and the names
+    of models.
     """
 
     providers: Mapping[str, ProviderSettings] = field(default_factory=dict)
@@ -84,13 +84,13 @@ class Remote(Protocol):
 
 @runtime_checkable
 class Replacer(Protocol):
-    """Replaces results of tools, before a model reads them, by what a service says about them."""
+    """Replaces tool results, before a model reads them, by a service's answers about them."""
 
     @property
     def services(self) -> Sequence[Service]: ...
 
     def meant(self, tool: str) -> bool:
-        """True where results of the tool are replaced."""
+        """True if results of the tool are replaced."""
         ...
 
     def read(self, found: Sequence[ToolResult], consumer: str) -> Sequence[ReadResult]:
@@ -100,7 +100,7 @@ class Replacer(Protocol):
     async def shown(
         self, found: Sequence[ReadResult], consumer: str, results: Results, deadline: float
     ) -> Sequence[str]:
-        """The text in the place of each result. `results` are those that are known. Raises Failure."""
+        """The text that replaces each result. `results` holds the known results. Raises Failure."""
         ...
 
 
@@ -171,7 +171,7 @@ class RemoteSettings(GuardrailSettings):
 
     @property
     def asks_as(self) -> str:
-        """The consumer as which the guardrail asks the gateway itself; empty where it asks another service."""
+        """The consumer in whose name the guardrail asks the gateway itself; empty if it asks another service."""
         return ""
 
     def asks(self, around: Around) -> str:
@@ -179,7 +179,7 @@ class RemoteSettings(GuardrailSettings):
         raise NotImplementedError
 
     def through_envoy(self, providers: Mapping[str, ProviderSettings]) -> str:  # noqa: ARG002
-        """The provider as which Envoy signs the questions; empty where this process asks itself."""
+        """The provider whose credentials Envoy signs the questions with; empty if this process sends them itself."""
         return ""
 
     def problems(self, around: Around) -> Iterator[tuple[str, str]]:  # noqa: ARG002
@@ -216,7 +216,7 @@ class MaskingSettings(RemoteSettings):
 async def asked(
     settings: RemoteSettings, remote: Remote, passages: Sequence[Passage], context: Context, deadline: float
 ) -> Sequence[Sequence[Finding]]:
-    """The findings of a service, checked. Raises Failure, whatever goes wrong."""
+    """The findings of a service, checked. Raises Failure for any exception."""
     if sum(len(passage.text) for passage in passages) > settings.max_text:
         raise Failure("too_long")
     found = await bounded(remote.ask(passages, context, deadline), deadline)
@@ -229,14 +229,14 @@ async def asked(
 
 
 class PassagePart(NamedTuple):
-    """A piece of a passage: the number of the passage, its place there, and its text."""
+    """A piece of a passage: the index of the passage, the piece's place in it, and its text."""
 
     number: int
     start: int
     text: str
 
     def span(self, start: int, end: int) -> tuple[int, int]:
-        """The place of a part of its text in the passage."""
+        """The span in the passage of a span in this part."""
         return self.start + start, self.start + end
 
 
@@ -249,7 +249,7 @@ def parts(passages: Sequence[Passage], size: int, overlap: int = 200) -> Iterato
 
 
 def batches(passages: Sequence[Passage], size: int, most: int = 1000) -> Iterator[Sequence[PassagePart]]:
-    """Parts that are sent together: `size` characters and `most` parts at most."""
+    """Batches of parts for one call: at most `size` characters and `most` parts."""
     batch: list[PassagePart] = []
     room = size
     for part in parts(passages, size):
@@ -263,14 +263,14 @@ def batches(passages: Sequence[Passage], size: int, most: int = 1000) -> Iterato
 
 
 Found = tuple[int, str | Finding]
-"""A finding in the passage of that number; a kind alone is a finding in the whole of it."""
+"""The index of a passage, and a finding in it; a kind alone is a finding in the whole passage."""
 
 
 async def gathered(
     passages: Sequence[Passage], calls: Sequence[Callable[[], Awaitable[Sequence[Found]]]]
 ) -> Sequence[Sequence[Finding]]:
-    """The findings of calls about parts, by passage. Parts overlap, so one may come twice. Raises Failure, also for too
-    many findings: none may be left out.
+    """The findings of calls about parts, by passage. Parts overlap, so a finding may come twice. Raises Failure, also
+    for too many findings, because none may be left out.
     """
     sets: list[dict[Finding, None]] = [{} for _ in passages]
     for found in await together(calls):
@@ -297,7 +297,7 @@ def message(said: str | None) -> str:
 
 
 def changes(old: str, new: str, kind: str) -> Sequence[Ruling]:
-    """The replacements that make `new` of `old`: small ones, where the two soon agree again."""
+    """The replacements that turn `old` into `new`: small ones, if the texts soon agree again."""
     if old == new or not old:
         return ()
     found: list[Ruling] = []
@@ -308,8 +308,8 @@ def changes(old: str, new: str, kind: str) -> Sequence[Ruling]:
         same = _same(old, at, new, to)
         at, to = at + same, to + same
         left, right = len(old) - last - at, len(new) - last - to
-        if left <= 0 or right <= 0:  # the rest was taken out, or put in
-            overlap = min(left, right, 0)  # what is the same at both ends may be counted twice
+        if left <= 0 or right <= 0:  # the rest was removed or inserted
+            overlap = min(left, right, 0)  # characters equal at both ends may be counted twice
             left, right = left - overlap, right - overlap
             if left or right:
                 found.append(_replacement(old, at, left, new[to : to + right], kind))
@@ -321,7 +321,7 @@ def changes(old: str, new: str, kind: str) -> Sequence[Ruling]:
 
 
 def _same(old: str, at: int, new: str, to: int) -> int:
-    """Characters that two texts have in common from there on."""
+    """The number of characters that two texts have in common from the given places on."""
     done, size = 0, 64
     most = min(len(old) - at, len(new) - to)
     while size and done < most:
@@ -333,14 +333,14 @@ def _same(old: str, at: int, new: str, to: int) -> int:
 
 
 def _tokens(text: str, at: int, size: int) -> Sequence[str]:
-    """Words near a place. The last may be cut, so it is left out where more text follows."""
+    """The words near a place. The last word may be cut, so it is left out if more text follows."""
     found: list[str] = _token(text[at : at + min(size, _NEAR)])
     return found if size <= _NEAR else found[:-1]
 
 
 def _meet(old: Sequence[str], new: Sequence[str], steps: int) -> tuple[int, int, int]:
-    """Characters to leave out on both sides until two words in a row are the same, and the steps that are left; -1
-    where there is no such place near.
+    """The characters to skip on both sides until two words in a row are equal, and the remaining steps; -1 if there is
+    no such place nearby.
     """
     for distance in range(1, len(old) + len(new)):
         for gone in range(max(0, distance - len(new)), min(distance, len(old)) + 1):

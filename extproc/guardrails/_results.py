@@ -1,4 +1,4 @@
-"""Results of tools under quarantine: the raw text behind a reference, and the answers that are known about it."""
+"""Tool results in quarantine: the raw text behind a reference, and the known answers about it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 OVERHEAD = 600
-"""Bytes that a result takes beside its texts."""
+"""Bytes of memory that a result takes beside its texts."""
 
 
 @dataclass(slots=True)
@@ -29,7 +29,7 @@ class KeptResult:
 
 
 class ReadResult(NamedTuple):
-    """A result as it was read. `own` is the reference that its text holds, where this gateway may have written it."""
+    """A result as it was read. `own` is the reference in its text, if this gateway may have written it."""
 
     tool: str
     text: str
@@ -39,7 +39,7 @@ class ReadResult(NamedTuple):
 
 
 class Results:
-    """Results by their reference, up to `most` bytes: the one that was used longest ago leaves first."""
+    """Results by their reference, up to `most` bytes: the least recently used one is dropped first."""
 
     def __init__(self, most: int = 32 << 20, now: Callable[[], float] = time.monotonic) -> None:
         self.most = most
@@ -48,7 +48,7 @@ class Results:
         self._now = now
 
     def find(self, reference: str, consumer: str) -> KeptResult | None:
-        """The result, for its consumer alone."""
+        """The result of a reference, for its own consumer only."""
         kept = self._all.get(reference)
         if kept is None or kept.consumer != consumer:
             return None
@@ -58,7 +58,7 @@ class Results:
         return kept
 
     def keep(self, reference: str, kept: KeptResult, ttl: float) -> None:
-        """Keep it for `ttl` seconds from now on. One that is larger than the room is not kept."""
+        """Keep a result for `ttl` seconds from now. A result larger than `most` is not kept."""
         if reference in self._all:
             self._forget(reference)
         if kept.size > self.most:

@@ -18,9 +18,9 @@ import re2
 from extproc.guardrails._patterns import compile_pattern, readable
 
 MOST_STEPS = 100_000
-"""Comparisons of a part of a text with a part of a schema, for one text. About a microsecond each."""
-_MOST_PARTS = 20_000  # objects and lists of a schema
-_DEPTH = 128  # levels of references and of values
+"""Most comparisons of a part of a text with a part of a schema, for one text. Each takes about a microsecond."""
+_MOST_PARTS = 20_000  # most objects and lists of a schema
+_DEPTH = 128  # most levels of references and of values
 
 _UNSUPPORTED = frozenset((
     "$dynamicRef", "$dynamicAnchor", "$recursiveRef", "$recursiveAnchor", "$anchor", "unevaluatedItems",
@@ -49,8 +49,8 @@ class UncheckableSchemaError(ValueError):
 
 
 class Schema:
-    """A schema, checked and ready. With `strict`, keywords that JSON Schema does not know are refused. Without
-    `patterns` its patterns count as matched: they come from somebody else.
+    """A schema, checked and ready. `strict` refuses keywords unknown to JSON Schema. `patterns=False` ignores regexes,
+    because a client wrote the schema.
     """
 
     def __init__(self, document: Any, *, strict: bool, patterns: bool) -> None:
@@ -68,7 +68,7 @@ class Schema:
         return not self.patterns or self._compiled[pattern].search(text) is not None
 
     def target(self, reference: str) -> Any:
-        """The part of the schema that a reference names, which was looked up before."""
+        """The part of the schema that a reference names, resolved when the schema was checked."""
         return self._targets[reference]
 
     def _place(self, reference: str) -> Any:
@@ -147,7 +147,7 @@ class _Run:
         return not self.broken(node, value, depth)
 
     def broken(self, node: Any, value: Any, depth: int) -> str:
-        """The keyword of `node` that `value` breaks, or one below it."""
+        """The keyword in `node`, or in a schema below it, that `value` breaks."""
         if isinstance(node, bool):
             self.step()
             return "" if node else "false"
@@ -172,7 +172,7 @@ class _Run:
         return bool(one == other)
 
 
-# --- keywords: each gives true, or the keyword below, where the value breaks it
+# --- keywords: each function returns True, or the keyword of a schema below, if the value breaks it
 
 _Found = bool | str
 _Pairs = Iterator[tuple[Any, Any]]
@@ -237,7 +237,7 @@ def _unique(run: _Run, _node: Any, wanted: Any, value: Any, _depth: int) -> _Fou
 
 
 def _mark(value: Any) -> str:
-    """The same for equal values."""
+    """A key that is equal for equal values."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return f"{type(value).__name__}{len(value)}" if isinstance(value, dict | list) else repr(value)
@@ -290,7 +290,7 @@ def _each(pairs: Callable[[_Run, Any, Any, Any], _Pairs]) -> Callable[..., _Foun
 
 def _items(_run: _Run, node: Any, wanted: Any, value: Any) -> _Pairs:
     if isinstance(value, list):
-        tuple_ = wanted if isinstance(wanted, list) else ()  # of older drafts
+        tuple_ = wanted if isinstance(wanted, list) else ()  # the tuple form of older drafts
         rest = node.get("additionalItems", True) if isinstance(wanted, list) else wanted
         yield from zip(tuple_, value, strict=False)
         if rest is not True:

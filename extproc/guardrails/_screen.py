@@ -1,6 +1,6 @@
-"""Regex guardrails of a request, looked at together: one pass of RE2 tells which of them may find something.
+"""Regex guardrails of a request, screened together: one pass of RE2 shows which of them may find something.
 
-The pass reads every form of the text that a guardrail would read, so only those it names have to search.
+The pass reads every form of the text that a guardrail would read, so only the guardrails it names have to search.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Screen:
         self._matching = Matching([pattern for guard in guards for pattern in guard.patterns])
 
     def passed(self, guards: Sequence[Guard], search: Callable[[Guard], object]) -> Sequence[Guard]:
-        """The guardrails without those that find nothing. `search` searches the texts with a guardrail."""
+        """The guardrails that may find something. `search` searches the texts with a guardrail."""
         if sum(guard.order in self._orders for guard in guards) < 2:
             return guards
         noting = _Noting(self._matching, self._owners, self._first.longest)

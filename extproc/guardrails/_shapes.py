@@ -13,13 +13,13 @@ _TABLES = Path(__file__).parent / "_tables"
 
 
 class Shapes(msgspec.Struct):
-    """What every file has: the day on which it was compared with its sources, and names of pieces of patterns."""
+    """Fields of every file: the day of the last comparison with its sources, and named pieces of patterns."""
 
     date: dt.date
     shorthands: Mapping[str, str]
 
     def expanded(self, pattern: str) -> str:
-        """The pattern with the piece in the place of each `<name>`. A piece may use those below it in the file."""
+        """The pattern with each `<name>` replaced by its piece. A piece may use pieces below it in the file."""
         for name, piece in self.shorthands.items():
             pattern = pattern.replace(f"<{name}>", piece)
         return pattern
@@ -29,5 +29,5 @@ Table = TypeVar("Table", bound=Shapes)
 
 
 def read(name: str, kind: type[Table]) -> Table:
-    """The file of that name. Raises msgspec.ValidationError where it is not of its kind."""
+    """The file of that name. Raises msgspec.ValidationError if the file does not fit its type."""
     return msgspec.yaml.decode((_TABLES / f"{name}.yaml").read_bytes(), type=kind)

@@ -1,7 +1,7 @@
-"""Text as detectors read it, with the way back to the text as it was written.
+"""Text in the form for detectors, with a mapping back to the text as it was written.
 
-JSON inside a string is read with its escapes decoded. An edit of it replaces what is inside of strings, and whole
-numbers by strings, so it stays valid JSON.
+JSON inside a string is read with its escapes decoded. An edit replaces text inside strings, and whole numbers by
+strings, so the JSON stays valid.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Hit(NamedTuple):
 
 
 Edit = tuple[int, int, str]
-"""Start and end in the text as it was written, and the replacement."""
+"""An edit: start and end in the text as it was written, and the replacement."""
 Emit = Callable[[str, str, int], None]
-"""Takes text, its class and its place."""
+"""A function that gets text, its class and its place."""
 
 QUOTED, NUMBER, BETWEEN = "q", "n", "-"
-"""Classes of characters of JSON: inside of a string, of a number or a word, and all else."""
+"""Classes of characters of JSON: inside a string, inside a number or a word, and anywhere else."""
 
 _run = re.compile(r'[^"\\]+').match
 _between = re.compile(r"[\s{}\[\]:,]+").match
@@ -43,7 +43,7 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(slots=True)
 class Written:
-    """Text that grows: `text` as detectors read it, and `size` characters as they were written.
+    """A growing text: `text` in the form for detectors, `size` characters in the form as written.
 
     `back` has the place of each character of `text` as it was written, and `classes` its class; both are None where
     the text is no JSON.
@@ -54,7 +54,7 @@ class Written:
     back: list[int] | None = None
     classes: str = ""
     lexer: Lexer | None = None
-    base: int = 0  # characters of the text that are forgotten; all places count from the beginning
+    base: int = 0  # characters already forgotten; places count from the text's beginning
 
     @classmethod
     def json(cls) -> Written:
@@ -72,11 +72,11 @@ class Written:
 
     @property
     def end(self) -> int:
-        """Characters of the text so far."""
+        """Length of the text so far, in characters."""
         return self.base + len(self.text)
 
     def place(self, at: int, *, final: bool) -> int:
-        """The place as it was written of the character `at`."""
+        """The place, in the text as written, of the character `at`."""
         if self.back is None:
             return at
         if at < self.end:
@@ -85,7 +85,7 @@ class Written:
         return self.size if waiting < 0 else waiting
 
     def forget(self, at: int) -> None:
-        """Forget the text in front of `at`."""
+        """Forget the text before `at`."""
         count = at - self.base
         if count > 0:
             self.text = self.text[count:]
@@ -95,7 +95,7 @@ class Written:
             self.base = at
 
     def whole(self, at: int) -> int:
-        """The beginning of the number that the characters in front of `at` may be a part of."""
+        """The beginning of the number that may end with the characters before `at`."""
         if self.back is None:
             return at
         while at > self.base and self.classes[at - self.base - 1] == NUMBER:
@@ -103,7 +103,7 @@ class Written:
         return at
 
     def edits(self, start: int, end: int, label: str, *, final: bool) -> Sequence[Edit]:
-        """The edits that put `label` in the place of [start, end)."""
+        """The edits that replace [start, end) by `label`."""
         if self.back is None:
             return [(start, end, label)]
         classes, base = self.classes, self.base
@@ -129,7 +129,7 @@ class Written:
 
 @dataclass(slots=True)
 class Lexer:
-    """Reads JSON piece by piece. Text that is no JSON gives some text all the same."""
+    """Reads JSON piece by piece. Invalid JSON gives some text, too."""
 
     _inside: bool = False
     _escape: str = ""  # the beginning of an escape
@@ -138,7 +138,7 @@ class Lexer:
 
     @property
     def begun(self) -> int:
-        """The place of an escape that is not complete; -1 without one."""
+        """The place of an incomplete escape; -1 without one."""
         if self._high is not None:
             return self._high[1]
         return self._escape_at if self._escape else -1
@@ -186,7 +186,7 @@ class Lexer:
         return "".join(text for text, _ in out), "".join(kinds for _, kinds in out)
 
     def _complete(self, emit: Emit) -> None:
-        """Emit the character of an escape that is complete."""
+        """Emit the character of a complete escape."""
         escape, at = self._escape, self._escape_at
         if escape[1] != "u":
             self._flush(emit)
@@ -217,8 +217,8 @@ class Lexer:
 
 
 def render(piece: str, start: int, edits: Sequence[Edit]) -> str:
-    """`piece`, which was written at `start`, after `edits`, which are in the order of their beginnings. The replacement
-    stands where its edit begins, unless an earlier edit reaches there.
+    """The text `piece`, written at `start`, after `edits`, sorted by their beginnings. A replacement stands at the
+    beginning of its edit, unless an earlier edit covers that place.
     """
     end = start + len(piece)
     out: list[str] = []

@@ -31,7 +31,7 @@ def stages(settings: Settings, services: Services, catalog: Catalog) -> tuple[Gu
 
 
 def searching(settings: Settings, services: Services) -> Callable[..., GuardInput]:
-    """Makes stages that search texts: takes guardrails, and the keywords that differ."""
+    """A function that makes a stage which searches texts, from guardrails and further keywords."""
     socket = private_socket(services.socket or settings.processor.path)
     return partial(
         GuardInput,

@@ -71,7 +71,7 @@ def _bare(text: str) -> str:
 
 
 class Table(Detector, Generic[Kind]):
-    """Finds every kind in `rows`. Of findings that overlap, that of the first row stays. A finding in encoded text has
+    """Finds every kind in `rows`. Where findings overlap, that of the first row stays. A finding in encoded text has
     the span of the whole run.
     """
 
@@ -81,7 +81,7 @@ class Table(Detector, Generic[Kind]):
         self._patterns = compiled(tuple([pattern for row in rows for pattern in row.patterns]))
 
     def checked(self, row: Kind, text: str, start: int, end: int) -> int:
-        """The length of the finding that begins at `start`; 0 where the match is none."""
+        """The length of the finding that begins at `start`; 0 if the match does not count."""
         raise NotImplementedError
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""Scans of long texts, on threads with a deadline: RE2 lets go of the interpreter's lock."""
+"""Scans of long texts, on threads with a deadline: RE2 releases the interpreter's lock."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from typing import TypeVar
 from extproc.wire.outbound.service import Failure
 
 LARGE = 256 << 10
-"""Bytes of a body above which other threads search it."""
+"""Size of a body, in bytes, above which the threads for large bodies search it."""
 INLINE = 8 << 10
-"""Bytes of a body that may be searched on the event loop. A thread costs about 0.1 ms."""
+"""Largest body, in bytes, that may be searched on the event loop. A thread costs about 0.1 ms."""
 TURN = 4000.0
 """Microseconds that a search on the event loop may take, by the `cost` of its guardrails."""
 TEXT_COST = 20.0
-"""Microseconds that each text of a request costs a guardrail, together with its neighbours."""
+"""Microseconds of fixed cost that a guardrail has for each text of a request, its neighbours included."""
 
 Found = TypeVar("Found")
 
 
-# Seconds; Python's default of 5 ms is how long a scan would keep the event loop waiting, each time. A switch costs some
-# 10 µs, and there are none while the loop rests.
+# Switch interval of threads, seconds. With Python's default a scan would delay the event loop by 5 ms each time. A
+# switch costs some 10 µs, and none happens while the loop rests.
 _SWITCH = 0.0003
 
 
 @cache
 def _pool(name: str) -> ThreadPoolExecutor:
-    """Threads for half of the cores. More would not find much more, because Python runs one at a time, but each of them
-    may take a turn before the event loop's.
+    """A pool of threads for half of the cores. Python runs one thread at a time, so more threads would gain little and
+    delay the event loop.
     """
     sys.setswitchinterval(min(_SWITCH, sys.getswitchinterval()))
     return ThreadPoolExecutor(max(1, min(8, (os.cpu_count() or 1) // 2)), thread_name_prefix=name)
@@ -47,11 +47,11 @@ class Threads:
 
     @property
     def full(self) -> bool:
-        """True where further work is refused."""
+        """True if further work is refused."""
         return self._under_way >= self._most
 
     async def run(self, work: Callable[[], Found], seconds: float, size: int = 0) -> Found:
-        """The result of `work` on a body of `size` bytes; small ones do not wait for large ones.
+        """The result of `work` on a body of `size` bytes; small bodies do not wait for large ones.
 
         Raises Failure when it takes longer than `seconds`. A thread cannot be stopped, so `work` has to look at its own
         deadline too.
@@ -69,4 +69,4 @@ class Threads:
     def _ended(self, future: asyncio.Future[Found]) -> None:
         self._under_way -= 1
         if not future.cancelled():
-            future.exception()  # else asyncio logs the exception of work that nothing waits for
+            future.exception()  # marks the exception as read, or asyncio logs it

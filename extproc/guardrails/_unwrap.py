@@ -1,6 +1,6 @@
 """Text inside text: base64, base32, hexadecimal digits and escapes, decoded once.
 
-A detector reads what is inside like the text around it. The span of a finding inside is the whole encoded run.
+A detector reads the decoded text like the text around it. The span of a finding in it is the whole encoded run.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from urllib.parse import unquote
 
 from extproc.guardrails._patterns import compiled
 
-_MOST = 64  # runs decoded in one text
-_LONGEST = 1 << 20  # characters of one run
-_PROBE = 64  # characters of a run that are decoded before the rest is
+_MOST = 64  # most runs decoded in one text
+_LONGEST = 1 << 20  # most characters of one run
+_PROBE = 64  # characters of a run that are decoded first, as a test
 
 _WORD = "[A-Za-z0-9_.:=@-]"
 _RUNS = (
@@ -81,7 +81,7 @@ def _from_hex(run: str) -> str | None:
 
 
 def _text(data: bytes) -> str | None:
-    """`data` as text, if a person could read it. A character cut off at the end is left out."""
+    """`data` as text, if it is readable. A character cut off at the end is left out."""
     for cut in range(4):
         try:
             text = data[: len(data) - cut].decode()
@@ -101,4 +101,4 @@ def _unreferenced(run: str) -> str:
     return unescape(run)
 
 
-_DECODERS: Sequence[Callable[[str], str | None]] = (_base64, unquote, _unescaped, _unreferenced)  # as in _RUNS
+_DECODERS: Sequence[Callable[[str], str | None]] = (_base64, unquote, _unescaped, _unreferenced)  # ordered as _RUNS

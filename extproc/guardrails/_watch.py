@@ -1,16 +1,16 @@
-"""The text of one answer under guardrails: what may leave, what is replaced, and when the answer has to end.
+"""The text of one answer under guardrails: decides which events may leave, masks text, and ends the answer.
 
    events ─► pieces of text ─► channels ─► decided up to a place ─► events whose text is decided leave, in their order
 
-A channel is text that goes on from event to event: the words of a choice, the arguments of a call. Each guardrail
-decides a channel up to a place: all findings that begin in front of it are known, whatever follows. Behind that place a
-match may still begin, so the events there wait. Findings depend on the text alone: text is searched in blocks, each
-with as much text around it as the longest match has, so it makes no difference how the stream was cut into chunks.
+A channel is text that continues from event to event: the words of a choice, the arguments of a call. Each guardrail
+decides a channel up to a place: all findings that begin before it are known, whatever follows. After that place a match
+may still begin, so its events wait. Findings depend on the text alone: text is searched in blocks, each with as much
+text around it as the longest match has, so it makes no difference how the stream was cut into chunks.
 
-An event without edits leaves as the bytes it came in. In an edited one only the changed strings are new.
+An event without edits leaves as the bytes it came in. In an edited event only the changed strings are new.
 
 A guardrail that asks a service judges windows of a channel. `take` leaves them open, `asks` gives them, and `judged`
-takes the findings: this module waits for nothing. The findings of one that stands `aside` never come back.
+takes the findings: this module waits for nothing. Findings of a guardrail that stands `aside` never come back here.
 """
 
 from __future__ import annotations
@@ -43,28 +43,31 @@ from extproc.words.exchange import MOST_EXAMPLES, Example, Verdict
 from extproc.words.said import ANSWER, CALL, ArgumentPart, Called, Closed, Piece
 
 BLOCK = 512
-"""Characters that are searched together."""
-_DEPTH = 128  # levels of an event's JSON
+"""Characters of a channel that are searched together."""
+_DEPTH = 128  # most levels of an event's JSON
 _DONE = b"[DONE]"
-_SHARE = 4  # bytes of an event for each character of its text, at least in most events
-_TAIL = 1024  # characters at the end of a text in which the beginning of a match is looked for, at least
+_SHARE = 4  # bytes of an event for each character of its text, in most events at least
+_TAIL = 1024  # fewest characters at the end of a text that are searched for the beginning of a match
 _encode = msgspec.json.Encoder().encode
 
 LONGEST_WAIT = 10.0
-"""Seconds after which the first window ends at the next event: events without text must not hold the head for ever."""
+"""Seconds after which the first window ends at the next event, so that events without text do not hold the head
+forever.
+"""
 MOST_WAITING = 1 << 20
-"""Bytes of events that wait for one text. Beyond it that text is decided as it is."""
+"""Most bytes of events that wait for one text. Beyond it the text is decided as if it had ended."""
 MOST_WHOLE = 10 << 20
-"""Bytes of events that wait where a guardrail judges complete texts, and characters of such a text. A guardrail cannot
-judge a longer one."""
+"""Most bytes of events that wait for a guardrail that judges complete texts, and most characters of such a text. A
+guardrail cannot judge a longer text.
+"""
 
 Label = Callable[[Guard, str, str], str]
-"""The replacement of a finding: of a guardrail, of a kind, of a text."""
+"""Makes the replacement of a finding, from the guardrail, the kind and the text."""
 
 
 @dataclass(slots=True)
 class _Said:
-    """A piece of text, as it was written at `at` of its channel."""
+    """A piece of text, as written, and its place `at` in its channel."""
 
     piece: Piece
     channel: Channel
@@ -80,7 +83,7 @@ class _Entry:
 
 
 class Ends(Exception):  # noqa: N818
-    """The answer ends here with a refusal."""
+    """Raised where the answer ends with a refusal."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.kind.code)
@@ -88,7 +91,7 @@ class Ends(Exception):  # noqa: N818
 
 
 class Watch:
-    """One answer. `label` gives replacements, `tell` takes verdicts. `unsigned` reads no text that is signed."""
+    """One answer. `label` makes replacements, `tell` gets verdicts. `unsigned` skips signed text."""
 
     def __init__(
         self,
@@ -116,9 +119,9 @@ class Watch:
         self._open = self._window == 0
         self._channels: dict[tuple[Any, ...], Channel] = {}
         self._queue: deque[_Entry] = deque()
-        self._passed: list[Frame] = []  # events that may leave when the first window has passed
-        self._seen = 0  # characters in them
-        self._actions = 0  # findings, also those that came again
+        self._passed: list[Frame] = []  # events that may leave once the first window has passed
+        self._seen = 0  # characters of text in `_passed`
+        self._actions = 0  # number of findings, repeated ones included
         self._found: dict[str, dict[str, int]] = {}  # guardrail -> kind -> findings
         self._examples: dict[str, list[Example]] = {}
         self._wholes = any(guard.whole for guard in guards)
@@ -126,23 +129,23 @@ class Watch:
         self._slow = [guard for guard in guards if guard.window and guard.window * guard.cost > TURN / 2]
         self._most_whole = most_whole
         self._most_waiting = most_whole if any(guard.whole and guard.enforces for guard in guards) else MOST_WAITING
-        self._judged: set[tuple[str, str, str]] = set()  # guardrail, tool and text of what was judged when complete
+        self._judged: set[tuple[str, str, str]] = set()  # guardrail, tool and text of judged complete texts
         self._names: dict[tuple[Any, ...], str] = {}  # names of tools, by call
         self._parts = Parts()
-        self._open_ended: list[Channel] = []  # channels with text that services may still be asked about
+        self._open_ended: list[Channel] = []  # channels whose text may still need a service
         self._ended = False
-        self._waiting = 0  # bytes in the queue
+        self._waiting = 0  # bytes of events in the queue
         self._began = 0.0
         self._made = time.monotonic()
         self.refusal: Refusal | None = None
 
     @property
     def heavy(self) -> bool:
-        """True where the next event may end a text that takes long to judge."""
+        """True if the next event may end a text that takes long to judge."""
         return self._heavy
 
     def fills_window(self, size: int, *, end: bool) -> bool:
-        """True where events of `size` bytes may fill a window, or end one, that takes long to judge."""
+        """True if events of `size` bytes may fill or end a window that takes long to judge."""
         text = size // _SHARE
         for guard in self._slow:
             for channel in self._channels.values():
@@ -152,7 +155,7 @@ class Watch:
         return False
 
     def take(self, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
-        """The events that may leave now. Where `refusal` is set then, the answer ends behind them."""
+        """The events that may leave now. If `refusal` is set afterwards, the answer ends after them."""
         self._began = time.monotonic()
         out: list[Frame] = []
         try:
@@ -173,8 +176,8 @@ class Watch:
         return out
 
     def overdue(self) -> Sequence[Frame] | None:
-        """The events that were decided and wait for the first window, once that took too long; None before. Text that
-        is held back stays: it may still become a match, however long the provider is silent.
+        """The decided events that wait for the first window, once it took too long; None before. Text held back stays:
+        it may still become a match, however long the provider is silent.
         """
         if not self._open and time.monotonic() <= self._made + LONGEST_WAIT:
             return None
@@ -195,7 +198,9 @@ class Watch:
     # --- windows for services
 
     def asks(self) -> Sequence[tuple[Guard, Sequence[Window]]]:
-        """The text that services have to judge: before it leaves, but for guardrails that stand aside."""
+        """The windows that services have to judge before their text leaves. Guardrails that stand aside delay
+        no text.
+        """
         if self.refusal is not None:
             return ()
         found: list[tuple[Guard, Sequence[Window]]] = []
@@ -211,7 +216,7 @@ class Watch:
     def judged(
         self, answers: Sequence[tuple[Guard, Sequence[Window], Sequence[Sequence[Finding]] | Failure]]
     ) -> Sequence[Frame]:
-        """The events that may leave, with the findings of services. Belongs behind each `take`, where `remote` is."""
+        """The events that may leave, given the findings of services. Call it after each `take`, if `remote` is true."""
         out: list[Frame] = []
         blocked = ""
         channels = {id(each.channel): each.channel for _, windows, _ in answers for each in windows}
@@ -228,7 +233,7 @@ class Watch:
         except Ends as ends:
             self.refusal = ends.refusal
         try:
-            if blocked or self.refusal is None:  # a block stands behind the text that was judged before it
+            if blocked or self.refusal is None:  # a block takes effect after the text judged before it
                 for channel in channels.values():
                     self._decide(channel)
                 self._leave(out)
@@ -261,7 +266,7 @@ class Watch:
         if data != _DONE:
             try:
                 tree = parse(data, _DEPTH, tree=event.tree)
-            except InvalidJSON:  # it may hold a call, with a field that is given twice
+            except InvalidJSON:  # the event may hold a call with a duplicate field
                 alone = False
                 self._unreadable(whole=True)
                 holder = {"": data.decode(errors="replace")}
@@ -274,7 +279,7 @@ class Watch:
                     elif isinstance(one, Called):
                         self._called(one)
                     elif isinstance(one, ArgumentPart):
-                        if one.tool is not None:  # the call before it may have had no end
+                        if one.tool is not None:  # the call before may have no end event
                             self._complete_calls(one.channel)
                         said += [self._take(piece) for piece in self._parts.add(one) if piece.value]
                         if self._parts.longer(self._most_whole):
@@ -312,7 +317,7 @@ class Watch:
                 self._channels[piece.channel] = channel
         elif channel.paused:
             channel.paused = False
-            for guard, done in channel.decided.items():  # a match may have begun in front of the pause
+            for guard, done in channel.decided.items():  # a match may have begun before the pause
                 channel.decided[guard] = max(channel.written.base, done - _TAIL, 0)
         if self.asking and channel.written.end <= max(channel.asked.values(), default=0):
             channel.since = self._began
@@ -329,7 +334,7 @@ class Watch:
         return _Said(piece, channel, at, text)
 
     def _pause_others(self, said: Sequence[_Said], touched: Mapping[int, Channel]) -> None:
-        """Decide the other texts of a choice where a new one begins: a model writes one text after the other."""
+        """Decide the other texts of a choice when a new text begins: a model writes one text after the other."""
         begun = {
             one.piece.channel[0]
             for one in said
@@ -341,7 +346,7 @@ class Watch:
                     self._pause(other)
 
     def _complete_calls(self, prefix: tuple[Any, ...]) -> None:
-        """Judge the calls that came in parts, of the choice `prefix` or of all, before their last event leaves."""
+        """Judge calls that came in parts, of the choice `prefix` or of all choices, before their last event leaves."""
         for name, call in self._parts.complete(prefix):
             self._called(call)
             for channel in [each for each in self._channels if each[: len(name)] == name]:
@@ -349,12 +354,12 @@ class Watch:
                 self._finish(self._channels.pop(channel))
 
     def _tool(self, piece: Piece) -> str:
-        """The name of the tool whose arguments the piece begins; empty where it is not known."""
+        """The name of the tool whose arguments begin with the piece; empty if unknown."""
         name = piece.holder.get("name") if isinstance(piece.holder, dict) and piece.call else None
         return name if isinstance(name, str) else self._names.get(piece.of, "") if piece.of is not None else ""
 
     def _name(self, piece: Piece, text: str) -> None:
-        """Note the name of a tool. Where it comes in several pieces, the whole of it is judged again."""
+        """Note the name of a tool. If the name comes in several pieces, the whole name is judged again."""
         assert piece.of is not None
         before = self._names.get(piece.of, "")
         if text != before:
@@ -381,7 +386,7 @@ class Watch:
                 self._fail(guard, failure)
 
     def _too_long(self, channel: Channel) -> None:
-        """Give up judging a text that is not complete and grew too long."""
+        """Give up judging an incomplete text that grew too long."""
         for guard in [*self._guards]:
             try:
                 reads = guard.reads_output(call=channel.call) and self._reads_whole(guard, channel)
@@ -393,7 +398,7 @@ class Watch:
         channel.raw = None
 
     def _unreadable(self, *, whole: bool = False) -> None:
-        """An event that cannot be read; with `whole`, for guardrails that judge whole texts alone."""
+        """Handle an unreadable event; `whole`: only for guardrails that judge whole texts."""
         for guard in [*self._guards]:
             if guard.whole or not whole:
                 self._fail(guard, Failure("unreadable"))
@@ -401,7 +406,7 @@ class Watch:
     # --- decisions
 
     def _pause(self, channel: Channel) -> None:
-        """Decide the channel as if it ended here. Text that is judged when it is complete goes on waiting."""
+        """Decide the channel as if it ended here. Text that is judged once complete keeps waiting."""
         final = channel.final
         channel.pausing = True
         self._finish(channel)
@@ -412,7 +417,7 @@ class Watch:
         self._decide(channel)
 
     def _decide(self, channel: Channel) -> None:
-        """Search the channel as far as every guardrail can, and free what all of them have decided."""
+        """Search the channel as far as every guardrail can, and free the text that all guardrails have decided."""
         written = channel.written
         low = known = written.end
         held = False
@@ -480,7 +485,7 @@ class Watch:
         return done
 
     def _judge_windows(self, guard: Guard, channel: Channel, done: int) -> int:
-        """As `_judge`, for a guardrail that judges a text as a whole: in windows that overlap by half."""
+        """The same place as `_judge` gives, for a guardrail that judges windows: they overlap by half."""
         written = channel.written
         size, base, step = written.end, written.base, max(1, guard.window // 2)
         while done < size:
@@ -538,7 +543,7 @@ class Watch:
                 insort(channel.edits, (edit[0], guard.order, edit))
 
     def _fail(self, guard: Guard, failure: Failure) -> None:
-        """A guardrail cannot judge the answer: the answer ends, or goes on without the guardrail."""
+        """Handle a guardrail that cannot judge the answer: end the answer, or continue without the guardrail."""
         if guard not in self._guards:
             return
         self._guards.remove(guard)

@@ -1,6 +1,7 @@
 """The way a request reaches each of its targets: the API of the try, and the rewriting of the request for it.
 
-Select writes it once to the targets of a request. Forward, the stages of the answer and `explain` read it there.
+Select writes each adaptation once to the targets of a request. Forward, the stages of the answer and `explain` read it
+from the target.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ def _adaptation(
     anew = own and (traces or (target.prompt_cache and marks_caches(dialect)))
     key = client.offers.reuse.cache_key if own and target.prompt_cache and client.name in provider.cache_keys else ""
     needed = None
-    # The path of each try differs where it holds the model's name.
+    # Targets differ in their path if it holds the model's name.
     if own and not anew and client.fields.model is not None:
-        if provider.adapt is None or client.endpoints.forms:  # forms are patched, never written anew
+        if provider.adapt is None or client.endpoints.forms:  # requests in forms are patched, never rewritten
             return Adaptation(dialect, cache_key=key)
         needed = provider.adapts
     service = Service(

@@ -29,7 +29,7 @@ from extproc.words.errors import INVALID_REQUEST, MODEL_NOT_FOUND, Refusal
 from extproc.words.exchange import Changes, Exchange, Price, Target
 from extproc.words.values import ModelName, Pattern, PositiveDuration, Section, is_model_name
 
-MAX_TARGETS = 64  # targets behind one name, nested virtual models resolved
+MAX_TARGETS = 64  # most targets behind one name, nested virtual models resolved
 MAX_NESTING = 8
 
 
@@ -184,7 +184,7 @@ _ONE_TRY = RetrySettings(attempts=1)
 
 @dataclass(slots=True, frozen=True)
 class Leaving:
-    """Providers and names with their switches as they were before a change."""
+    """Providers and names with their `disabled` switches from before a change."""
 
     providers: Mapping[str, ProviderSettings]
     models: Mapping[str, ModelSettings]
@@ -193,8 +193,8 @@ class Leaving:
 
 @dataclass(slots=True, frozen=True)
 class Before:
-    """The names and grants as they were before a change for which Envoy is not ready, and the providers that wait for
-    it. `leaving` are the same names with nothing switched off by the change, for names that lead to nothing else.
+    """The names and grants from before a change for which Envoy is not ready, and the providers that wait for it.
+    `leaving` are the same names without the change's switch-offs, for names that would otherwise lead to nothing.
     """
 
     models: Mapping[str, ModelSettings]
@@ -209,7 +209,8 @@ class Before:
 class Catalog:
     """Resolves names. Built once for a configuration that has no contradictions.
 
-    A name that leads to a provider which waits for Envoy leads where it did `before`, whatever kind of name that was.
+    A name that leads to a provider waiting for Envoy keeps its earlier targets (`before`), whatever kind of name it
+    was.
     """
 
     def __init__(
@@ -223,7 +224,7 @@ class Catalog:
         before: Before | None = None,
         leaving: bool = False,
     ) -> None:
-        """With `leaving`, targets serve although their provider is switched off by now."""
+        """With `leaving`, targets serve although their provider is now switched off."""
         self._waiting = frozenset[str]() if before is None else before.waiting
         self._before = self._switched_on = None
         if before is not None:
@@ -247,7 +248,7 @@ class Catalog:
         self._wildcards.sort(key=lambda entry: len(entry[1]), reverse=True)  # the most specific first
         self._targets = {name: self._target(name, name, model) for name, model in models.items() if "*" not in name}
         self._deployments: dict[str, Target] = {}
-        self._names: dict[tuple[str, str], list[str]] = {}  # by provider and model there
+        self._names: dict[tuple[str, str], list[str]] = {}  # names by provider and the provider's model
         for target in self._targets.values():
             self._deployments.setdefault(target.deployment, target)
             self._names.setdefault((target.provider, target.model), []).append(target.name)
@@ -257,7 +258,7 @@ class Catalog:
             self._chains[name] = self._chain(name)
 
     def resolve(self, name: str) -> Chain | None:
-        """The chain of a name that a client gave, or None. `provider/model-id` finds the entry of that model."""
+        """The chain of a client's model name, or None. `provider/model-id` finds the entry of that model."""
         chain = self._chains.get(name)
         if chain is None and (target := self._own(name)) is not None:
             chain = _alone(target)
@@ -276,7 +277,7 @@ class Catalog:
         return target
 
     def held(self) -> Iterator[str]:
-        """The names of the settings that lead where they did before."""
+        """The names of the settings that keep their earlier targets for now."""
         for name, chain in self._chains.items():
             if self._waits(chain.targets):
                 yield name
@@ -313,18 +314,18 @@ class Catalog:
         return ((key, model.provider) for _, key, model in self._wildcards)
 
     def api(self, target: Target, client: ClientAPI) -> str | None:
-        """The dialect in which a request of the `client`'s reaches the target: the client's own where the provider
-        speaks it, else the first that translation can reach; None when there is none.
+        """The dialect in which a request in the `client` dialect reaches the target: the client's own if the provider
+        speaks it, else the first one that translation can reach; None without one.
         """
         return _api(self.providers[target.provider].kind, target.model, client.name, target.api)
 
     def fetches_not(self, target: Target, dialect: str) -> bool:
-        """Whether the target takes images and files as data alone, where it gets requests of `dialect`."""
+        """Whether the target accepts images and files only as data, not by URL, in requests of `dialect`."""
         return dialect in self.providers[target.provider].provider.no_urls
 
     def unavailable(self, target: Target, *, attached: bool = False) -> tuple[str, str] | None:
-        """The reason why the target takes no requests now, as (reason, text), or None. In attach mode Envoy has keys of
-        its own.
+        """The reason why the target takes no requests now, as (reason, text), or None. In attach mode Envoy has its own
+        keys.
         """
         if target.disabled or (self.providers[target.provider].disabled and not target.leaving):
             return "disabled", "it is disabled"
@@ -336,14 +337,14 @@ class Catalog:
         if "*" in name or not is_model_name(name):
             return None
         found = next((self._target(name, key, model) for pattern, key, model in self._wildcards if pattern(name)), None)
-        # `openai/` alone names nothing there, and dots would lead out of a path that contains the model.
+        # `openai/` alone names no model, and dots would lead out of a path that contains the model.
         return found if found is not None and found.model not in ("", ".", "..") else None
 
     def _target(self, name: str, key: str, settings: ModelSettings) -> Target:
         there = settings.model
         if there is None:
             prefix, star, rest = key.partition("*")
-            # In `openai/*` the part before the slash names the provider; it is no part of the model's name there.
+            # In `openai/*` the part before the slash names the provider, and is not part of the provider's model name.
             there = name[len(prefix) :] if star and not rest and prefix.endswith("/") else name
         provider = self.providers.get(settings.provider)
         catalogue = provider.provider.catalogue if provider else None
@@ -371,8 +372,8 @@ class Catalog:
         )
 
     def _price_of_other(self, provider: str, catalogue: str | None, asked: str, answered: str) -> Price | None:
-        """The price of the model `answered` beside a target's, `asked`: that of `models` or `prices`, or the
-        catalogue's; None where nothing else is known.
+        """The price of the model `answered`, which differs from the target's model `asked`: from `models`, `prices` or
+        the catalogue; None if no other price is known.
         """
         found, price = (
             self.prices.find(model, provider, model, None, known_model(catalogue, model, self.prices.today))
@@ -392,7 +393,7 @@ class Catalog:
 
     def _branch(self, name: str, around: Target, targets: list[Target]) -> Branch:
         """The branch of a virtual model; its leaves are added to `targets`, with the conditions and changes of the
-        models around it.
+        virtual models around it.
         """
         virtual = self._virtual[name]
         if virtual.hosted_tools is not None:
@@ -420,7 +421,7 @@ class Catalog:
 
 
 def _batch(provider: ProviderSettings | None, model: str) -> BatchLimits | None:
-    """The provider's limits of a batch; none of a service of one's own that speaks its API."""
+    """The provider's limits of a batch; None for another service that speaks its API."""
     if provider is None or (provider.base_url is not None and provider.provider.base_url is not None):
         return None
     return provider.provider.batch(model)
@@ -441,7 +442,7 @@ def _api(kind: str, model: str, client: str, api: str) -> str | None:
 
 
 def _within(around: Target, settings: TargetSettings) -> Target:
-    """The conditions and changes common to everything below one entry of `targets`; only the fields that settings
+    """The conditions and changes that apply to all targets below one entry of `targets`; only the fields that settings
     give.
     """
     changes: Changes = compile_changes(settings.override, settings.default, settings.remove)
@@ -455,7 +456,9 @@ def _within(around: Target, settings: TargetSettings) -> Target:
 
 
 def _shares(targets: Sequence[TargetSettings]) -> tuple[tuple[int, float], ...]:
-    """Weight and max_complexity of each. Where no max_complexity is given they spread evenly; the last takes all."""
+    """Weight and max_complexity of each entry. Missing values of max_complexity spread evenly; the last entry takes all
+    requests.
+    """
     shares = []
     for index, target in enumerate(targets, 1):
         limit = index / len(targets) if target.max_complexity is None else target.max_complexity
@@ -468,7 +471,7 @@ def _alone(target: Target) -> Chain:
 
 
 class Route:
-    """Writes `chain`, and all of its targets as `targets`. 404 for an unknown name."""
+    """Writes `chain`, and all its targets as `targets`. 404 for an unknown name."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog

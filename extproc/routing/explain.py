@@ -23,7 +23,7 @@ _NOTES: Mapping[str, str] = {
 
 @dataclass(slots=True, frozen=True)
 class RoutingExplained:
-    """The way of `exchange` to its targets, as far as the stages of routing came."""
+    """The routing of `exchange`, up to the last stage that ran."""
 
     virtual_models: Mapping[str, VirtualModelSettings]
     exchange: Exchange
@@ -39,7 +39,7 @@ class RoutingExplained:
             yield f"{'  ' * depth}{name}: {virtual.strategy}{sticky}"
 
     def _virtuals(self) -> Iterator[tuple[int, str]]:
-        """The requested virtual model and those in it, each with its depth."""
+        """The requested virtual model and all virtual models in it, each with its depth."""
         stack = [(0, self.exchange.route.chain.name)] if self.exchange.route.chain.root is not None else []
         while stack:
             depth, name = stack.pop()
@@ -48,8 +48,8 @@ class RoutingExplained:
             stack += [(depth + 1, below) for below in reversed(inner) if below in self.virtual_models]
 
     def targets(self, *, selected: bool, forwarded: bool) -> Iterator[tuple[str, str]]:
-        """Label and line of each target: tried, skipped or left. `selected`: the tries are known, `forwarded`: so are
-        the changes of each.
+        """Label and line of each target: tried, skipped or left. `selected`: the tries are known. `forwarded`: the
+        changes of each try are known, too.
         """
         exchange = self.exchange
         rows = [("skipped", skip.target.name, skip.target.deployment, skip.text) for skip in exchange.route.skipped]
@@ -83,7 +83,7 @@ class RoutingExplained:
         self, name: str, branch: Branch | None, target: Target, ordered: Sequence[Target]
     ) -> Iterator[tuple[str, str]]:
         """Each virtual model on the way to the target, and the reason for its place. `ordered` is the order of this
-        run: asking the strategies again might give another one.
+        run, because a second call of a strategy might give another order.
         """
         entries = zip(branch.below, branch.shares, strict=True) if branch else ()
         for index, (below, (weight, limit)) in enumerate(entries):
@@ -96,7 +96,9 @@ class RoutingExplained:
                     yield from self._reasons(inner, below, target, ordered)
 
     def unknowns(self, *, by_name: bool) -> Iterator[str]:
-        """Facts of the running gateway that would change the order. `by_name`: the consumer has no key."""
+        """Facts of the running gateway that would change the order. `by_name`: the consumer was given by name, without
+        a key.
+        """
         route = self.exchange.route
         if len(route.chain.targets) - len(route.skipped) < 2:
             return
@@ -107,20 +109,20 @@ class RoutingExplained:
 
 
 def _leaves(below: Branch | Target) -> set[int]:
-    """The id() of each target there, and of the same target adapted to a request."""
+    """The id() of each target below a branch, and of the same target adapted to a request."""
     if isinstance(below, Target):
         return {id(below), *map(id, below.adapted.values())}
     return set().union(*map(_leaves, below.below))
 
 
 def edits_of(exchange: Exchange) -> Sequence[Edit]:
-    """The changes of each try to the body that leaves."""
+    """The changes of the body for each try."""
     told = exchange.route.onward.set_headers.get(contract.EDITS)
     return [Edit({})] * len(exchange.route.targets) if told is None else contract.decode_edits(told)
 
 
 def _changed(exchange: Exchange) -> Sequence[str]:
-    """The changes each provider gets, except for the model's name: the fields, and plain values."""
+    """The changed fields of each try, without the model's name; plain values are shown."""
     before, onward = decode_fields(exchange.request.body), exchange.route.onward.body
     found = []
     for edit in edits_of(exchange):
@@ -137,7 +139,7 @@ def _changed(exchange: Exchange) -> Sequence[str]:
 
 
 def _why(service: Service) -> str:
-    """Why not of the API that the provider would get first."""
+    """The reason why the request does not use the provider's preferred API."""
     provider = kinds()[service.kind]
     if service.dialect in provider.prefers and service.dialect == provider.preferred(service.model)[0]:
         return " (it reasons: `api` of the model sets another)"
@@ -145,6 +147,6 @@ def _why(service: Service) -> str:
 
 
 def _plain_value(value: msgspec.Raw) -> str:
-    """Numbers, true, false and null; any other value may be long, or text."""
+    """A number, true, false or null as text; other values are left out, because they may be long or private."""
     text = bytes(value)
     return f"={text.decode()}" if len(text) <= 20 and text[:1] not in b'"[{' else ""

@@ -1,7 +1,8 @@
-"""Shares of failing tries: what speaks against a deployment for everybody, and what for one consumer alone.
+"""Shares of failing tries: of a deployment for all consumers, and of one consumer alone.
 
-As in `streaks`, a request can be the reason of a failure. So a consumer's failures count for that consumer. They count
-for everybody only beside failures of others since the latest success, each consumer for half of them at most.
+A request itself can be the reason of a failure, as in `streaks`. So a consumer's failures count for that consumer. They
+count for all consumers only together with failures of other consumers since the latest success, and each consumer for
+at most half of them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Hashable
 
 from extproc.routing.streaks import MAX_CONSUMERS
 
-_MOST = 2000  # kinds of requests, and consumers' shares
+_MOST = 2000  # most kinds of requests, and most consumers' shares
 
 
 class Failing:
@@ -27,7 +28,7 @@ class Failing:
         self._shares: dict[tuple[Hashable, str], tuple[float, float]] = {}  # a consumer's share, and the time
 
     def failed(self, kind: Hashable, consumer: str, now: float) -> bool:
-        """Take in a failure. True when it counts for everybody."""
+        """Note a failure. True when it counts for all consumers."""
         share = self.share(kind, consumer, now)
         self._put(kind, consumer, share + self._step * (1 - share), now)
         since = self._since.pop(kind, None) or {}
@@ -42,13 +43,13 @@ class Failing:
         return own <= others
 
     def succeeded(self, kind: Hashable, consumer: str, now: float) -> None:
-        """Take in a success."""
+        """Note a success."""
         self._since.pop(kind, None)
         if share := self.share(kind, consumer, now):
             self._put(kind, consumer, share - self._step * share, now)
 
     def share(self, kind: Hashable, consumer: str, now: float) -> float:
-        """The share of the consumer's own tries that fail, 0 to 1. It fades with age."""
+        """The share of the consumer's own tries that fail, 0 to 1. The share fades with age."""
         found = self._shares.get((kind, consumer))
         return 0.0 if found is None else found[0] * math.exp(-max(0.0, now - found[1]) / self._forget)
 

@@ -1,8 +1,7 @@
-"""History of tries: cool-downs that deployments asked for or failed into, and the speed of each.
+"""History of tries: cool-downs that deployments asked for or that failures caused, and the speed of each deployment.
 
-A deployment is a model at a provider (`Target.deployment`). Envoy reports each try when it ends; `learn` takes it in.
-Processes that share a counters store exchange their findings through `note` and `merge`, so a fleet knows the tries of
-each.
+A deployment is a model at a provider (`Target.deployment`). Envoy reports each try when it ends, to `learn`. Processes
+that share a counters store exchange their findings through `note` and `merge`, so each process knows the tries of all.
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ from extproc.routing.streaks import CoolDownRule, Streaks, key, whole
 FORGET = 600.0
 """Seconds in which a finding loses most (1 - 1/e) of its weight."""
 MAX_PLACES = 2000
-_MAX_SHARED = 300  # deployments in a note, the latest first
+_MAX_SHARED = 300  # most deployments in a note, the latest first
 
 _STEP = 0.2  # weight of one sample
 _LEAP = 3.0  # a sample counts at most this many times the known value, so that one straggler decides nothing
 _STALE = 30.0  # seconds after which a chosen deployment is measured anew
 _PROBE = 1.0  # seconds for which one request to an unmeasured deployment is enough
-_SIZES = (4 << 10, 32 << 10, 256 << 10)  # bytes of the request's body: classes of their own
-_NEAREST = tuple(  # classes by their distance from each
+_SIZES = (4 << 10, 32 << 10, 256 << 10)  # bytes of the request's body, the bounds of its classes
+_NEAREST = tuple(  # for each class, all classes by their distance from it
     tuple(sorted(range(len(_SIZES) + 1), key=lambda other, class_=class_: abs(other - class_)))  # type: ignore[misc]
     for class_ in range(len(_SIZES) + 1)
 )
 _TYPICAL_ANSWER = 20_000  # bytes of a streamed answer: about 100 tokens in OpenAI's framing
-_UNANSWERED = 1.0  # seconds assumed for a deployment with only failures yet
-_FAILED = 4.0  # a failed try costs as much as this many others
+_UNANSWERED = 1.0  # seconds assumed for a deployment that has only failed so far
+_FAILED = 4.0  # a failed try costs as much as this many successful ones
 
 _FAULTS = frozenset(("connect", "reset", "timeout", "overflow", "unhealthy", "408", "429", "3xx", "5xx", "cut"))
-"""Outcomes (access_log.OUTCOMES) that speak against the deployment; the others are the client's or the gateway's."""
+"""Outcomes (access_log.OUTCOMES) that count against the deployment; the client or the gateway caused the others."""
 _NO_REQUESTS = frozenset(("connect", "overflow", "unhealthy", "429"))
 """Failures that no request causes."""
 
@@ -52,8 +51,8 @@ class Speed(msgspec.Struct, array_like=True):
     at: float = 0.0  # time of the last sample, epoch
 
     def expected(self, now: float, failing: float = 0.0) -> float:
-        """Seconds until a typical answer is there. It fades with age, so that a deployment is measured again. `failing`
-        is the share of the consumer's own tries that fail.
+        """Expected seconds for a typical answer. The value fades with age, so that a deployment is measured again.
+        `failing` is the share of the consumer's own tries that fail.
         """
         whole = self.first_byte + self.per_byte * _TYPICAL_ANSWER or _UNANSWERED
         return whole * (1 + _FAILED * max(self.failing, failing)) * math.exp(-max(0.0, now - self.at) / FORGET)
@@ -70,11 +69,12 @@ _decode = msgspec.msgpack.Decoder(_Note).decode
 
 
 class History:
-    """The memory of one process. `clock` gives seconds since the epoch."""
+    """The history of one process. `clock` gives seconds since the epoch."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        # Ends of cool-downs, epoch: by deployment where the provider asked for it, else by streaks.key().
+        # Ends of cool-downs in epoch seconds: by deployment if the provider asked for the cool-down, else by
+        # streaks.key().
         self._cool: dict[str, float] = {}
         self._streaks = Streaks(self.cool, self._end, MAX_PLACES)
         self._speeds: dict[_Kind, Speed] = {}
@@ -83,11 +83,11 @@ class History:
         self._failing = Failing(_STEP, FORGET)
 
     def cooling(self, deployment: str, consumer: str = "") -> float:
-        """Seconds of cool-down that the deployment has left for the consumer; 0 without one."""
+        """Remaining seconds of the deployment's cool-down for the consumer; 0 without one."""
         return self.cause(deployment, consumer)[0] if self._cool else 0.0
 
     def cause(self, deployment: str, consumer: str) -> tuple[float, str]:
-        """The seconds of `cooling`, and the cause for people."""
+        """The seconds of `cooling`, and the cause in words."""
         return max(
             (self._left(deployment), "its provider asked for a pause"),
             (self._left(key(deployment)), "it keeps failing"),
@@ -106,18 +106,18 @@ class History:
         return left
 
     def _end(self, name: str) -> None:
-        self._cool.pop(name, None)  # another thread may have been first
+        self._cool.pop(name, None)  # another thread may have removed it
 
     def failed(self, deployment: str, consumer: str, rule: CoolDownRule) -> None:
-        """Take in a try that failed through the deployment's fault, or perhaps through the request's."""
+        """Note a try that failed by the deployment's fault, or perhaps by the request's."""
         self._streaks.failed(deployment, consumer, rule, self._clock())
 
     def unreachable(self, deployment: str, rule: CoolDownRule) -> None:
-        """Take in a try for which no connection to the deployment's provider could be made."""
+        """Note a try that could not connect to the deployment's provider."""
         self._streaks.failed(whole(deployment), "", rule, self._clock())
 
     def reached(self, deployment: str, consumer: str, seconds: float, *, served: bool) -> None:
-        """Take in a try of so many seconds that the provider answered; `served` tells whether it was a success."""
+        """Note a try that the provider answered after some seconds; `served`: the try was a success."""
         if self._streaks:
             began = self._clock() - seconds
             self._streaks.succeeded(whole(deployment), "", began)
@@ -125,7 +125,7 @@ class History:
                 self._streaks.succeeded(deployment, consumer, began)
 
     def cool(self, deployment: str, seconds: float) -> None:
-        """Begin a cool-down of the deployment, of this many seconds."""
+        """Begin a cool-down of the deployment, in seconds."""
         until = self._clock() + seconds
         if seconds > 0 and until > self._cool.get(deployment, 0.0):
             self._cool.pop(deployment, None)
@@ -144,15 +144,15 @@ class History:
         answer: int = 0,
         consumer: str = "",
     ) -> None:
-        """Take in a try: the request's `size` in bytes, seconds to the first byte of the answer, seconds of the
-        `rest`, bytes of the `answer`. `outcome` is one of access_log.OUTCOMES. Failures that the request may have
-        caused count for everybody only beside those of other consumers; without a `consumer` they do at once.
+        """Note a try: the request's `size` in bytes, seconds to the first byte of the answer, seconds of the `rest`,
+        bytes of the `answer`. `outcome` is one of access_log.OUTCOMES. A failure that the request may have caused
+        counts for all consumers only together with failures of other consumers; without a `consumer` it does at once.
         """
         if outcome != "ok" and outcome not in _FAULTS:
             return
         kind = (deployment, streamed, _size_class(size))
         speed = self._speeds.pop(kind, None) or Speed()
-        self._speeds[kind] = speed  # the latest last
+        self._speeds[kind] = speed  # keeps the latest kind last
         _shrink(self._speeds)
         self._probes.pop(kind, None)
         speed.samples += 1
@@ -171,8 +171,8 @@ class History:
                 speed.per_byte = _towards(speed.per_byte, rest / answer, step)
 
     def expected(self, deployment: str, size: int, *, streamed: bool, consumer: str = "") -> float | None:
-        """Seconds that a typical answer to the consumer takes there. None: unknown, and a request should measure it.
-        Infinite: a request is measuring it.
+        """Seconds that a typical answer of the deployment takes for the consumer. None: unknown, so a request should
+        measure it. Infinite: a request is measuring it.
         """
         now, own_class = self._clock(), _size_class(size)
         for class_ in _NEAREST[own_class]:
@@ -185,7 +185,7 @@ class History:
         return math.inf if 0 <= now - self._probes.get((deployment, streamed, own_class), 0.0) < _PROBE else None
 
     def chosen(self, deployment: str, size: int, *, streamed: bool, consumer: str = "") -> None:
-        """Note that a request goes there: one is enough to measure a deployment, to measure it anew, or to test it
+        """Note a request to the deployment: one request is enough to measure it, to measure it again, or to test it
         after a cool-down.
         """
         now, kind = self._clock(), (deployment, streamed, _size_class(size))
@@ -207,13 +207,13 @@ class History:
         return _encode(_Note(dict(list(cool.items())[-_MAX_SHARED:]), speeds)) if cool or speeds else b""
 
     def merge(self, notes: Iterable[bytes]) -> None:
-        """Take in the notes of other processes, in place of earlier notes. Unreadable notes are left out."""
+        """Replace earlier notes of other processes by these. Unreadable notes are left out."""
         others: dict[_Kind, Speed] = {}
         now = self._clock()
         for data in notes:
             try:
                 note = _decode(data)
-            except msgspec.DecodeError:  # written by another release
+            except msgspec.DecodeError:  # a note of another release
                 continue
             for deployment, until in note.cool.items():
                 if until > max(now, self._cool.get(deployment, 0.0)):
@@ -226,7 +226,7 @@ class History:
         self._others = others
 
     def deployments(self) -> dict[str, dict[str, float]]:
-        """The findings about each deployment, for people, seconds rounded. May be called from another thread."""
+        """The findings about each deployment, for people, in rounded seconds. Safe to call from another thread."""
         now = self._clock()
         found: dict[str, dict[str, float]] = {}
         for name in list(self._cool):
@@ -260,7 +260,7 @@ def retry_after(value: str, now: float) -> float | None:
 
 
 def _towards(known: float, sample: float, step: float) -> float:
-    if not known:  # the deployment has only failed yet
+    if not known:  # the deployment has only failed so far
         return sample
     if step == _STEP:
         sample = min(sample, known * _LEAP)

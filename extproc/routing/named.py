@@ -1,7 +1,7 @@
-"""Models that a request names beside its own: fallbacks of a router, the model of a tool that the provider runs.
+"""Further models that a request names: fallbacks of a router, the model of a tool that the provider runs.
 
-They are the provider's names, and reach it as the client wrote them. A consumer may name a model that is granted to it:
-by that name, or as an entry of `models` that leads to it at the same provider.
+They are the provider's names, and reach the provider as the client wrote them. A consumer may name a model granted to
+it: by that name, or as an entry of `models` that leads to the model at the same provider.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from extproc.upstream.prices import FREE
 from extproc.words.exchange import Exchange, Target
 
 _MOST = 64
-"""Models that one request may name, beyond which it is taken to name one without a grant."""
+"""Most models that one request may name; a request with more counts as naming an ungranted one."""
 
 
 class Ungranted:
-    """The first model that a request names at a target without a grant of its consumer; empty where there is none."""
+    """Finds the first model that a request names at a target without a grant for its consumer; empty without one."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -39,7 +39,7 @@ class Ungranted:
 
 
 def named_at(exchange: Exchange, target: Target) -> Sequence[Named]:
-    """The models that a request names beside its own, but for those in fields that the target changes."""
+    """The further models that a request names, except in fields that the target changes."""
     places, body = exchange.request.dialect.fields.models, getattr(exchange.request, "json", None)
     if not places or not body:
         return ()

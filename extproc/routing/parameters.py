@@ -1,8 +1,8 @@
 """Changes of a request's fields at one target: `override`, `default` and `remove` of the settings.
 
 No target may change a field of `fixed_fields`: routing, guardrails, budgets and the reading of the answer rely on them.
-A change of any of `output_limits` means the one that the client's API knows. Both are computed on first use: loading
-all dialects is a quarter of the time of `extproc check`.
+A change of any field of `output_limits` applies to the field that the client's API knows. Both sets are computed on
+first use: loading all dialects is a quarter of the time of `extproc check`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from extproc.words.contract import place
 from extproc.words.exchange import Changes
 
 MAX_CHANGES = 1024
-"""Most bytes of JSON of one target's changes, with those of the virtual models around it: they travel in a header."""
+"""Most bytes of JSON of one target's changes, including those of its virtual models: they travel in a header."""
 
 
 def compile_changes(override: Mapping[str, Any], default: Mapping[str, Any], remove: Sequence[str]) -> Changes:
@@ -44,26 +44,28 @@ def compile_changes(override: Mapping[str, Any], default: Mapping[str, Any], rem
 
 
 def _is_fixed(name: str) -> bool:
-    """True for a fixed field, a part of one, and an object that holds one."""
+    """True for a fixed field, a part of a fixed field, and an object that holds one."""
     return any(
         name == fixed or name.startswith(f"{fixed}.") or fixed.startswith(f"{name}.") for fixed in fixed_fields()
     )
 
 
 def encode(value: Any) -> bytes:
-    """JSON. Raises ValueError for values that JSON cannot express, such as a date that YAML made of 2026-01-01."""
+    """The value as JSON. Raises ValueError for a value that JSON cannot express, such as a date that YAML made of
+    2026-01-01.
+    """
     return json.dumps(value, separators=(",", ":"), allow_nan=False, default=_refuse).encode()
 
 
 def compose(outer: Changes, inner: Changes) -> Changes:
-    """Both changes, one after the other: the request passes the outer virtual model first."""
+    """Both changes in one, the outer virtual model's first."""
     result = {_field(name): (name, action, value) for name, action, value in outer}
     for name, action, value in inner:
         key = _field(name)
         before = result.get(key)
         if action != "default" or before is None:
             result[key] = (name, action, value)
-        elif before[1] == "remove":  # removed, so always absent when the default applies
+        elif before[1] == "remove":  # the field was removed, so the default always applies
             result[key] = (name, "set", value)
         elif before[2] is None:  # null counts as absent
             result[key] = (name, before[1], value)
@@ -71,8 +73,8 @@ def compose(outer: Changes, inner: Changes) -> Changes:
 
 
 def apply(changes: Changes, body: Mapping[str, Any], output_field: str | None) -> tuple[dict[str, Any], list[str]]:
-    """Fields to set in `body`, and fields to remove from it. `output_field` is its API's name of the output limit;
-    None: it has none to change.
+    """Fields to set in `body`, and fields to remove from it. `output_field` is the API's name of the output limit;
+    None: the request has no limit to change.
     """
     fields: dict[str, Any] = {}
     removed: list[str] = []

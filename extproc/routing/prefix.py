@@ -1,7 +1,7 @@
 """The digest of a conversation's stable prefix: tools, system prompt, and the turns up to the first one of the user.
 
-Providers keep the beginning of prompts for some minutes, each server for itself. Requests with the same digest belong
-to the same target, and to the same server there.
+Providers cache the beginning of prompts for some minutes, each server for itself. Requests with the same digest should
+go to the same target, and to the same server of it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from functools import lru_cache
 from extproc.words import contract
 
 # Envoy's names of each retry condition. A failure inside the hop reaches the public listener as an answer of Envoy's
-# own with its reason in the name of a header. Only a try that ran out of time is a reset there.
+# own, with the reason in the name of a header. Only a try that timed out is a reset for the listener.
 _RETRY_ON: Mapping[str, Sequence[str]] = {
     "connect": ("connect-failure", "refused-stream"),
     "reset": ("reset",),

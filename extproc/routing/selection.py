@@ -1,7 +1,7 @@
 """Select: the targets that can serve this request, in the order to try them.
 
-Targets that cannot serve a request are dropped, each with a reason. The strategies order the rest, and Envoy executes
-the order. A cool-down skips a target only while others are left.
+Targets that cannot serve a request are dropped, each with a reason. The strategies order the remaining targets, and
+Envoy executes the order. A cool-down skips a target only while other targets remain.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from extproc.words.exchange import Exchange, Target
 _REMEDY = " (`hosted_tools: drop` of the provider leaves them out)"
 _STATELESS = " (set 'store' to false, and send the whole conversation)"
 _TEMPORARY = ("disabled", "no_key")
-"""Reasons on the operator's side, not in the request."""
+"""Reasons that only an operator can remove, not the client."""
 
 
 class Select:
-    """Narrows `targets` to those that can serve, in the order to try them, and notes the others in `skipped`. Each gets
-    its `adaptation`: the API of the try, and how the request is rewritten for it.
+    """Narrows `targets` to the targets that can serve, in the order to try them, and notes the other targets in
+    `skipped`. Each target gets its `adaptation`: the API of the try, and the rewriting of the request.
 
-    503 when the targets that could serve are switched off, 400 when none could. Targets in a cool-down are skipped as
-    long as there are others.
+    503 when all targets that could serve are switched off, 400 when no target could serve. Targets in a cool-down are
+    skipped while other targets remain.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Select:
         if exchange.route.kept.keeper:
             left = self._keeping(left, exchange)
         if "state" in exchange.request.ask.needs:
-            left = left[:1]  # always the same target: the others do not have the content that this one stores
+            left = left[:1]  # always the same target: only it has the content that it stores
         if len(left) > 1:
             left = self._warm(left, exchange)
         root = exchange.route.chain.root
@@ -79,7 +79,7 @@ class Select:
             self._history.chosen(
                 first, len(exchange.request.body), streamed=exchange.request.ask.stream, consumer=consumer
             )
-        if not exchange.attached:  # the owner's Envoy decides the number of tries in attach mode
+        if not exchange.attached:  # in attach mode the owner's Envoy sets the number of tries
             left = [target for target in left for _ in range(target.tries)][: exchange.route.chain.retry.attempts]
         client = exchange.request.dialect
         traces = () if client.translation is None else client.translation.traces
@@ -87,13 +87,13 @@ class Select:
         marked = any(target.prompt_cache for target in left) and marks_caches(client.name)
         left = [adapt(target, self._catalog, exchange) for target in left]
         exchange.route.translated = any(not target.adaptation.own for target in left) or (
-            bool(exchange.request.ask.thinking) and (exchange.route.traces or marked)  # the request is written anew
+            bool(exchange.request.ask.thinking) and (exchange.route.traces or marked)  # True: the request is rewritten
         )
         exchange.route.targets = tuple(left)
         self._tell(exchange)
 
     def _keeping(self, left: list[Target], exchange: Exchange) -> list[Target]:
-        """The targets at the provider that keeps what the request goes on from."""
+        """The targets at the provider that keeps the conversation which the request continues."""
         found = [target for target in left if target.provider == exchange.route.kept.keeper]
         if not found:
             message = (
@@ -140,11 +140,11 @@ class Select:
             return "batch", why
         if self._unpriced is not None and (budget := self._unpriced(exchange, target)) is not None:
             return "no_price", f"its price is unknown and the budget {budget!r} counts money: it needs a `price`"
-        # last: a target that could serve, but is switched off
+        # checked last: a target that could serve, but is switched off
         return catalog.unavailable(target, attached=exchange.attached)
 
     def _warm(self, left: list[Target], exchange: Exchange) -> list[Target]:
-        """Targets without a cool-down. When all have one, all of them: asking a cooling provider is better than asking
+        """Targets without a cool-down. If all have one, all targets: asking a cooling provider is better than asking
         none.
         """
         consumer = exchange.consumer.name
@@ -168,7 +168,7 @@ class Select:
         if off:
             skip = off[0]
             message = f"No target of {name!r} can serve now: provider {skip.target.provider}: {skip.text}."
-            return Refusal(NO_PROVIDER_AVAILABLE, message, headers={"retry-after": "30"})  # an operator acts
+            return Refusal(NO_PROVIDER_AVAILABLE, message, headers={"retry-after": "30"})  # an operator has to act
         reasons = "; ".join(f"{skip.target.name}: {skip.text}" for skip in skipped[:4])
         fields = [exchange.request.ask.needs[ability] for ability in exchange.request.ask.needs]
         param = fields[0] if fields and any(skip.reason in ("ability", "dialect") for skip in skipped) else "model"
@@ -180,8 +180,8 @@ class Select:
 
 
 def _check_thread(exchange: Exchange) -> None:
-    """Refuse a thread where another provider could have to go on. Clients then send the whole conversation, which can
-    fail over.
+    """Refuse a conversation kept by a provider if another provider might have to continue it. Clients then send the
+    whole conversation, which can fail over.
     """
     if len({target.provider for target in exchange.route.chain.targets}) > 1:
         ask = exchange.request.ask
@@ -190,7 +190,7 @@ def _check_thread(exchange: Exchange) -> None:
 
 
 def _too_many(ask: Ask, target: Target, dialect: str) -> str:
-    """The reason why a batch most likely is more than a target takes in one request; empty where it fits."""
+    """The reason why a batch most likely exceeds the target's limits for one request; empty if it fits."""
     most = target.batch
     if most is None and (api := provider_apis().get(dialect)) is not None:
         most = api.able.batch(target.model)
@@ -205,7 +205,7 @@ def _too_many(ask: Ask, target: Target, dialect: str) -> str:
 
 
 def _named(ask: Ask, need: str) -> str:
-    """A need, with the field that asks for it where that has another name: `choices ('n')`."""
+    """A need, with the field that asks for it if their names differ: `choices ('n')`."""
     field = ask.needs[need]
     return need if field in (need, "input", "tools") else f"{need} ({field!r})"
 
@@ -223,7 +223,7 @@ def _lacks(dialect: str, target: Target, need: str, ask: Ask) -> bool:
 
 
 def order(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequence[Target]:
-    """The targets below `branch` whose id() is in `left`, in the order its strategies decide."""
+    """The targets below `branch` whose id() is in `left`, in the order of the branch's strategies."""
     found = choices(branch, left, exchange)
     if len(found) > 1:
         found = branch.strategy.order(found, exchange)
@@ -231,7 +231,7 @@ def order(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequence
 
 
 def choices(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequence[Candidate]:
-    """The choices for the strategy of `branch`."""
+    """The candidates for the strategy of `branch`."""
     found = []
     for index, (below, (weight, limit)) in enumerate(zip(branch.below, branch.shares, strict=True)):
         if isinstance(below, Target):
@@ -244,7 +244,7 @@ def choices(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequen
 
 
 def _unique(targets: Sequence[Target]) -> list[Target]:
-    """A target that several paths lead to is tried where it comes first."""
+    """The targets, each once, at its first place: several paths may lead to it."""
     if len({target.name for target in targets}) == len(targets):
         return list(targets)
     found: list[Target] = []

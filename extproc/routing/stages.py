@@ -1,4 +1,4 @@
-"""The parts of routing, and what a report of a try changes for later requests."""
+"""The stages of routing, and the effect of a try's report on later requests."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _ASK_TO_WAIT = (429, 503, 529)
 
 @dataclass(slots=True, frozen=True)
 class Reroute:
-    """Routes to another model than the requested one, if the consumer may use it and it can serve. A Refusal leaves the
-    exchange unrouted.
+    """Routes an exchange to another model than the requested one, if the consumer may use that model and it can serve.
+    After a Refusal the exchange has no route.
     """
 
     catalog: Catalog
@@ -56,7 +56,7 @@ def select(settings: Settings, services: Services, catalog: Catalog) -> Select:
 
 
 def cool_down(settings: Settings, history: History, target: Target, try_: Try) -> None:
-    """Put a target in cool-down where its answer asked for a pause, or where it keeps failing."""
+    """Put a target in cool-down if its answer asked for a pause, or if it keeps failing."""
     provider, deployment = settings.providers[target.provider], target.deployment
     wanted = provider.cool_down
     if try_.status in _ASK_TO_WAIT:

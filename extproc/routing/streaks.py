@@ -1,11 +1,12 @@
 """Failures in a row, and the cool-downs that follow from them.
 
 A request can be the reason why a model fails, so one consumer's requests must not move the traffic of others. A model
-that keeps failing one consumer cools down for that consumer alone. It cools down for everybody when requests of at
-least two consumers fail in a row, each consumer counted for half of them at most. A connection that cannot be made is
-no request's fault: it counts for the provider as a whole.
+that keeps failing one consumer cools down for that consumer alone. It cools down for all consumers when requests of at
+least two consumers fail in a row, and each consumer counts for at most half of the failures. A connection that cannot
+be made is no request's fault: it counts for the provider as a whole.
 
-After a cool-down one request at a time tests the target. Its failure begins a longer cool-down, its success ends all.
+After a cool-down one request at a time tests the target. A failed test begins a longer cool-down, a successful one ends
+all cool-downs of the target.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ MAX_CONSUMERS = 200
 class CoolDownRule:
     """The provider's settings. Times are in seconds."""
 
-    failures: int  # in a row, before the first cool-down
-    pause: float  # the first cool-down; the n-th in a row takes n times as long
+    failures: int  # failures in a row before the first cool-down
+    pause: float  # seconds of the first cool-down; the n-th in a row takes n times as long
     longest: float
     probe: float  # time between two requests that test a target after its cool-down
 
@@ -34,19 +35,19 @@ class _Streak:
 
     since: float  # time of the first failure
     rule: CoolDownRule
-    own: dict[str, int] = field(default_factory=dict)  # failures since that consumer's latest success
-    everyone: dict[str, int] = field(default_factory=dict)  # by consumer, since anybody's success or cool-down
+    own: dict[str, int] = field(default_factory=dict)  # by consumer, failures since its latest success
+    everyone: dict[str, int] = field(default_factory=dict)  # by consumer, since any success or cool-down for all
     cooled: int = 0  # cool-downs for everybody since a success
     ends: dict[str, float] = field(default_factory=dict)  # ends of cool-downs, by key()
 
 
 def key(deployment: str, consumer: str = "") -> str:
-    """The name of a cool-down for one consumer, or for everybody. `provider/` stands for all models of a provider."""
+    """The key of a cool-down for one consumer, or for all. `provider/` stands for all models of a provider."""
     return f"{deployment}\n{consumer}"
 
 
 class Streaks:
-    """The streaks of one process. `cool` begins a cool-down of so many seconds, `end` ends it, both by key().
+    """The streaks of one process. `cool` begins a cool-down by its key() and seconds, `end` ends it by its key().
 
     Times are seconds since the epoch.
     """
@@ -61,9 +62,9 @@ class Streaks:
         return bool(self._streaks)
 
     def failed(self, deployment: str, consumer: str, rule: CoolDownRule, now: float) -> None:
-        """Take in a failure. Without a consumer it counts for everybody."""
+        """Note a failure. Without a consumer it counts for all consumers."""
         streak = self._streaks.pop(deployment, None) or _Streak(now, rule)
-        self._streaks[deployment] = streak  # the latest last
+        self._streaks[deployment] = streak  # keeps the latest deployment last
         streak.rule = rule
         _shrink(self._streaks, self._most)
         own = key(deployment, consumer)
@@ -85,7 +86,7 @@ class Streaks:
             self._begin(streak, everyone, streak.cooled, now)
 
     def succeeded(self, deployment: str, consumer: str, began: float) -> None:
-        """Take in a success of a try that began at that time: one from before the failures says nothing."""
+        """Note the success of a try that began at that time; a try from before the failures does not count."""
         streak = self._streaks.get(deployment)
         if streak is None or began < streak.since:
             return
@@ -99,12 +100,12 @@ class Streaks:
             del self._streaks[deployment]
 
     def tested(self, deployment: str, consumer: str, now: float) -> None:
-        """A request goes to a target whose cool-down may be over: the next ones wait for what it finds."""
+        """Note a request to a target whose cool-down may be over: the next requests wait for its result."""
         for name, streak in self._over(deployment, consumer, now):
             self._cool(name, streak.rule.probe)
 
     def _over(self, deployment: str, consumer: str, now: float) -> Iterator[tuple[str, _Streak]]:
-        """Cool-downs that are over, of targets that have not answered since."""
+        """Keys of cool-downs that are over, of targets without an answer since."""
         for place in (deployment, whole(deployment)):
             if (streak := self._streaks.get(place)) is not None:
                 for name in {key(place), key(place, consumer)}:
@@ -120,7 +121,7 @@ class Streaks:
 
 
 def whole(deployment: str) -> str:
-    """The place that stands for all models of the deployment's provider."""
+    """The deployment name that stands for all models of the provider."""
     return deployment.partition("/")[0] + "/"
 
 

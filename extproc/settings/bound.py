@@ -1,12 +1,12 @@
-"""The parts of the settings that bind at the start, that Envoy must have before they can apply, and all others.
+"""Three parts of the settings: settings fixed at the start, settings that Envoy must have before they apply, and the
+rest.
 
-`fixed` leaves the first at what they were. `without_envoy` leaves the second at what they were, for a change that Envoy
-has not got, or does not take.
+`fixed` keeps the old values of the first part. `without_envoy` keeps the old values of the second, for a change that
+Envoy has not got yet, or refuses.
 
-Until Envoy has accepted a change, every name that leads to a provider which Envoy has not got leads where it did:
-`Catalog` asks the names of before (`Settings.before`). A name may change from a model to a wildcard or a chain.
-Consumers keep their grants of the targets before (`auth.earlier_grants`); everything else that the change takes from
-them ends at once.
+Until Envoy has accepted a change, every name that leads to a provider unknown to Envoy keeps its old targets: `Catalog`
+resolves it by the old names (`Settings.before`). A name may change from a model to a wildcard or a chain. Consumers
+keep their grants of the old targets (`auth.earlier_grants`); all other rights that the change removes end at once.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from extproc.settings.config import Settings
 from extproc.upstream.providers import CoolDown, ProviderSettings
 
 _SECTIONS = ("status", "admin", "processor", "stores")
-"""Sections that bind at the start: addresses, processes and stores that are open."""
+"""Sections fixed at the start: addresses, processes and open stores."""
 _FIELDS = {"listener": ("max_connections",), "telemetry": ("log_buffer", "semconv")}
-"""Further settings that bind at the start."""
+"""Further settings fixed at the start."""
 _FREE = {
     "prices",
     "surcharges",
@@ -38,14 +38,14 @@ _FREE = {
     "attach",
     "foreign_objects",
 }
-"""Sections of which Envoy has nothing. A test compares Envoy's configuration."""
+"""Sections that are not in Envoy's configuration. A test compares that configuration."""
 _PROCESSORS_OWN = {"disabled": False, "cool_down": CoolDown()}
-"""Settings of a provider of which Envoy has nothing."""
+"""Settings of a provider that are not in Envoy's configuration."""
 _Switched = TypeVar("_Switched", ModelSettings, TargetSettings)
 
 
 def fixed(settings: Settings, first: Settings) -> Settings:
-    """`settings`, with the values of `first` for everything that binds at the start."""
+    """`settings`, with the values of `first` for everything fixed at the start."""
     changes: dict[str, Any] = {name: getattr(first, name) for name in _SECTIONS}
     for name, fields in _FIELDS.items():
         kept = {field: getattr(getattr(first, name), field) for field in fields}
@@ -65,7 +65,7 @@ def changes_of_fixed(settings: Settings, first: Settings) -> Sequence[str]:
 
 
 def _cache(settings: Settings) -> object:
-    """The store of kept answers is opened at the start, where there are rules."""
+    """The cache settings, with those of the store fixed: it is opened at the start, if there are rules."""
     kept = settings.cache
     semantic = kept.semantic
     similar = semantic.embeddings, semantic.verify, semantic.memory, kept.is_semantic
@@ -98,10 +98,10 @@ def _envoys(provider: ProviderSettings) -> ProviderSettings:
 def without_envoy(settings: Settings, now: Settings, *, leaving: bool = False) -> Settings:
     """The part of `settings` that can apply while Envoy keeps what `now` gave it.
 
-    A provider that Envoy has keeps its definition, one that Envoy has not is switched off. Names that lead to either
-    lead where they did (`Settings.before`) for consumers that were granted those targets. Whatever `settings` switch
-    off is off. With `leaving`, a name that leads to such a provider and would lead to nothing meanwhile leads to what
-    they switch off.
+    A provider known to Envoy keeps its definition, an unknown one is switched off. Names that lead to either keep their
+    old targets (`Settings.before`), for consumers granted those targets. Whatever `settings` switch off is off. With
+    `leaving`, a name that leads to such a provider, and would have no target meanwhile, keeps targets that the change
+    switches off.
     """
     providers: dict[str, ProviderSettings] = {}
     waiting = set[str]()
@@ -116,7 +116,7 @@ def without_envoy(settings: Settings, now: Settings, *, leaving: bool = False) -
         providers[name] = (old or new).model_copy(update=own)
     before = None
     if waiting:
-        providers = {**now.providers, **providers}  # names may have led to providers that are no longer there
+        providers = {**now.providers, **providers}  # old names may lead to removed providers
         models = {name: _off(model, settings.models.get(name)) for name, model in now.models.items()}
         virtual_models = {
             name: _without_targets(virtual, settings.virtual_models.get(name))
@@ -139,7 +139,7 @@ def without_envoy(settings: Settings, now: Settings, *, leaving: bool = False) -
 
 
 def _off(old: _Switched, new: _Switched | None) -> _Switched:
-    """`old`, switched off where `new` is."""
+    """`old`, with everything switched off that `new` switches off."""
     return old.model_copy(update={"disabled": True}) if new is not None and new.disabled else old
 
 
@@ -150,7 +150,7 @@ def _without_targets(old: VirtualModelSettings, new: VirtualModelSettings | None
 
 
 def held_back(settings: Settings, used: Settings) -> Sequence[str]:
-    """The settings that `without_envoy` left as they were."""
+    """The settings whose old values `without_envoy` kept."""
     providers: Mapping[str, ProviderSettings] = used.providers
     found = [f"providers.{name}" for name, provider in settings.providers.items() if providers.get(name) != provider]
     if (before := used.before) is not None:

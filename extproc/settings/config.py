@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 else:
     GuardrailEntry = guardrails.OneKind
 
-MAX_FILE = 4 << 20  # bytes
+MAX_FILE = 4 << 20  # most bytes of the filter YAML
 Option = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}=[A-Za-z0-9_.:/-]{1,64}$")]
 Factor = Annotated[float, Field(ge=0.01, le=100)]
 Semconv = Literal["latest", "v1.41"]
@@ -331,7 +331,7 @@ class Settings(Section):
 
     @property
     def before(self) -> Before | None:
-        """Where names lead while providers wait for Envoy; None when none waits."""
+        """The earlier names and grants, used while providers wait for Envoy; None when no provider waits."""
         return self._before
 
     def with_before(self, before: Before | None) -> Settings:
@@ -342,7 +342,7 @@ class Settings(Section):
 
     @property
     def hops(self) -> Mapping[str, ProviderSettings]:
-        """Everything that Envoy has a hop for: the providers, and MCP servers in the form of providers."""
+        """All destinations with a hop in Envoy: providers, and MCP servers in the form of providers."""
         return self.providers if self.mcp is None else {**self.providers, **self.mcp.hops}
 
     @property
@@ -363,7 +363,7 @@ class Settings(Section):
 
     @property
     def around_guardrails(self) -> Around:
-        """The settings that guardrails need which ask a service."""
+        """The settings for guardrails that ask a service."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.listener.address, self.listener.address)  # noqa: S104
         host = f"[{host}]" if ":" in host else host
         scheme = "http" if self.listener.tls is None else "https"
@@ -410,13 +410,13 @@ def lint(path: str | Path) -> Sequence[SettingsProblem]:
 
 
 def locate(path: str | Path, problems: Iterable[Found]) -> Sequence[SettingsProblem]:
-    """Problems given as (path of the key, message), with their places in the file."""
+    """Problems, given as (path of the key, message), with their places in the file."""
     document = Document(text(path), str(path))
     return [document.problem(where, message) for where, message in problems]
 
 
 def content(path: str | Path) -> bytes:
-    """The first bytes of a settings file, one more than a file may have; none when it cannot be read."""
+    """The first bytes of a settings file, up to one more than allowed; empty when it cannot be read."""
     try:
         return _bytes(path)
     except OSError:
@@ -424,9 +424,9 @@ def content(path: str | Path) -> bytes:
 
 
 def _bytes(path: str | Path) -> bytes:
-    """The bytes of a regular file. Raises OSError for anything else too: a FIFO or a device would never end."""
-    # Opening a FIFO for reading waits for a writer unless it must not block. Without a file object this takes half as
-    # many system calls, once a second.
+    """The bytes of a regular file. Raises OSError also for a FIFO or a device, which would never end."""
+    # Open without blocking, because opening a FIFO waits for a writer. Without a file object this check, made once a
+    # second, takes half as many system calls.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(descriptor)

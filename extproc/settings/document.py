@@ -12,9 +12,9 @@ import yaml
 
 from extproc.settings.errors import slip
 
-MAX_NODES = 200_000  # values, aliases counted each time they are used
+MAX_NODES = 200_000  # most values; an alias counts each time it is used
 MAX_DEPTH = 64
-MAX_TOLD = 100  # errors of one file that are reported
+MAX_TOLD = 100  # most errors of one file that are reported
 _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 _TOO_MANY = f"more than {MAX_NODES} values"
 _TAB = "a tab; YAML is indented with spaces"
@@ -54,8 +54,8 @@ class ConfigError(ValueError):
 
 @contextmanager
 def without_collections() -> Iterator[None]:
-    """Collect no cycles meanwhile: for a bounded amount of work that makes many objects at once and leaves no cycles.
-    The pause is the whole process's.
+    """Pause the collection of cycles, for a bounded amount of work that makes many objects at once and leaves no
+    cycles. The pause applies to the whole process.
     """
     collects = gc.isenabled()
     gc.disable()
@@ -67,7 +67,7 @@ def without_collections() -> Iterator[None]:
 
 
 def not_yaml(error: Exception, text: str) -> SettingsProblem:
-    """The place where `text` is no YAML, the reason, and the likely mistake."""
+    """The place where `text` is not YAML, the reason, and the likely mistake."""
     mark = (error.problem_mark or error.context_mark) if isinstance(error, yaml.MarkedYAMLError) else None
     if mark is None or not isinstance(error, yaml.MarkedYAMLError):
         return SettingsProblem("", f"not YAML: {error}".splitlines()[0])
@@ -90,7 +90,7 @@ class Document:
         self._problems: list[SettingsProblem] = []
         self._count = 0
         try:
-            with without_collections():  # which would take most of the time
+            with without_collections():  # collecting cycles would take most of the time
                 self.tree = self._read(text)
         except (yaml.YAMLError, ValueError) as error:
             self._problems.append(not_yaml(error, text))
@@ -149,7 +149,9 @@ class Document:
 
 
 def _mark(node: yaml.Node, path: Sequence[str | int]) -> yaml.Mark:
-    """The place of a value, that of its key in a mapping, or of the nearest one above it that exists."""
+    """The place of a value, in a mapping that of its key; if it does not exist, the place of the nearest value above
+    it.
+    """
     mark = node.start_mark
     for part in path:
         if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
@@ -163,7 +165,7 @@ def _mark(node: yaml.Node, path: Sequence[str | int]) -> yaml.Mark:
 
 
 def _key(loader: yaml.CSafeLoader, node: yaml.Node) -> Any:
-    """A key; None when it is no scalar."""
+    """A key of a mapping; None when it is not a scalar."""
     if not isinstance(node, yaml.ScalarNode):
         return None
     return node.value if node.tag in (_TEXT, _BOOL, _MERGE) else loader.construct_object(node)
@@ -180,7 +182,7 @@ def _check_size(text: str) -> None:
     recursion is in C and ends the process. Values that aliases multiply are counted with the nodes.
     """
     count = 0
-    key_next: list[bool | None] = []  # for each collection around: whether a key is next; None in a list
+    key_next: list[bool | None] = []  # for each open collection, whether a key is next; None in a list
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         if isinstance(event, yaml.CollectionEndEvent):
             key_next.pop()

@@ -1,4 +1,4 @@
-"""The words for errors of the filter YAML: what is expected in place of a value, or the name that was meant."""
+"""The words for errors of the filter YAML: the expected kind of value, or the name that was meant."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _EXPECTED: Mapping[str, str] = {
     "union_tag_not_found": "this setting is required",
 }
 """Sentences in place of pydantic's, by the type of the error."""
-_MOST_NAMES = 12  # settings of a section that a message names
+_MOST_NAMES = 12  # most settings of a section that a message names
 _SLIPS = (
     (r"\$\{?\w+\}|\benv: ", "a secret is written env:NAME, without a space"),
     (r"(?:^\s*|[:\[{,-] +)[*@%`]", "put text that begins with * @ % or ` in quotes"),
 )
-"""Lines that are no YAML, and what was probably meant."""
+"""Patterns of lines that are not YAML, with the probable mistake."""
 
 
 def explain(error: Any, root: type[Section]) -> tuple[Sequence[str | int], str]:
@@ -42,7 +42,7 @@ def explain(error: Any, root: type[Section]) -> tuple[Sequence[str | int], str]:
 
 
 def slip(line: str) -> str:
-    """The remedy for a line that is no YAML, where the mistake is a usual one."""
+    """The remedy for a line that is not YAML, if the mistake is a common one."""
     return next((f"; {told}" for pattern, told in _SLIPS if re.search(pattern, line)), "")
 
 

@@ -41,7 +41,7 @@ A provider that does not speak the client's API gets a [translated](../translati
 |---|---|---|"""
 
 _ENDLESS = 10**12
-"""A maximum above this is no help to a reader."""
+"""A maximum above this one is not shown, because it does not help a reader."""
 _WORDS = {DURATION: "duration", SIZE: "size", SECRET: "secret"}
 _WRITERS: Mapping[str, Callable[[Any], str]] = {DURATION: show_duration, SIZE: show_size}
 
@@ -90,7 +90,7 @@ def provider_pages() -> Mapping[str, str]:
 
 
 def _about(kind: str) -> str:
-    """The first line of the module that defines it."""
+    """The first line of the docstring of a kind's module."""
     text = sys.modules[f"extproc.upstream.providers.{kind}"].__doc__ or ""
     return text.split("\n\n", maxsplit=1)[0].replace("\n", " ").strip().replace("|", "\\|")
 
@@ -143,7 +143,7 @@ def _which(provider: Provider, dialect: str) -> str:
 
 
 def _section(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
-    """The settings of the object under a key, and the words for a list or mapping of such objects."""
+    """The settings model of the object under a key, and the words for a list or mapping of such objects."""
     if "$ref" in value:
         return definitions[value["$ref"].rpartition("/")[2]], ""
     options = [item for item in value.get("anyOf", ()) if item.get("type") != "null"]
@@ -158,7 +158,7 @@ def _section(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[
 
 
 def _kinds(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    """The objects that the entries of a list may be, by `kind`; none where there is one kind only."""
+    """The settings models of a list's entries, by `kind`; empty if there is only one."""
     mapping = value.get("items", {}).get("discriminator", {}).get("mapping", {})
     return {kind: definitions[name.rpartition("/")[2]] for kind, name in sorted(mapping.items())}
 
@@ -211,7 +211,7 @@ def _type(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
 
 
 def _default(value: Mapping[str, Any]) -> str:
-    """A default as people write it in YAML. A key without one is left out."""
+    """A default as people write it in YAML; empty for a key without a default."""
     default = value.get("default")
     if default in (None, "", date.min.isoformat()):
         return "not set"

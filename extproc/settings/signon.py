@@ -72,7 +72,7 @@ class OIDCSettings(Section):
         return self
 
     def role(self, groups: Sequence[str]) -> str | None:
-        """The highest role of a member of these groups; None: it has none."""
+        """The highest role of a member of these groups; None without a role."""
         for role, patterns in (("admin", self.admins), ("operator", self.operators), ("viewer", self.viewers)):
             for pattern in map(Pattern, patterns):
                 if any(map(pattern, groups)) or pattern.text == "*":

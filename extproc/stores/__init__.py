@@ -14,15 +14,15 @@ Any call may reach the store late, twice or after the end of its process; the ou
 `settled + reserved <= limit` holds for every scope at every instant, unless a settle exceeds its reservation: the truth
 is recorded, and the scope is closed until its window ends.
 
-The use of an exchange is also written elsewhere, a moment after it was settled. A reservation that is settled with
-`keep` is remembered until `recorded`. If its process dies in between, its lease runs out, and the process that ends it
-gets the charge and can write it in its stead.
+The use of an exchange is also written to the ledger, a moment after its settle. A reservation settled with `keep` is
+remembered until `recorded`. If its process dies in between, its lease runs out, and the process that ends the lease
+gets the charge and can write it.
 
-A reservation is *parked* when its exchange ended and its use will be known later, as that of a batch. Its amounts stay
-held, and each time that it is due one process of all is given it, to find out its use.
+A reservation is *parked* when its exchange has ended and its use will be known later, such as a batch's. Its amounts
+stay held. Each time it is due, the store gives it to one process, which looks up its use.
 
 A *board* holds one note of each author for a while: the findings of each process, for the others to read. The store
-does not look into it, and a process that dies takes nothing back: its note runs out.
+does not read notes. The note of a process that dies runs out.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ from typing import Protocol, TypeVar, cast
 
 import msgspec
 
-MAX_COUNT = 2**63 - 1  # the highest count every store keeps exactly; a count that would pass it stays there
-EXPIRE_BATCH = 500  # leases ended by one call of `expire`, so that no call holds the store up for long
-LATE_SETTLE = 3600.0  # seconds after its expiry for which a reservation is remembered, at least, to be corrected
-CORRECTED = 60.0  # seconds for which the charge of a late settle is kept, before it is reported again
-TIMEOUT = 0.2  # seconds of silence of a store, after which its calls fail, unless the settings say otherwise
-PATIENCE = 3.0  # seconds that a call waits for a store that answers others
-MAX_FACTS = 4096  # bytes of the facts of a reservation
-MAX_NOTE = 64 * 1024  # bytes of a note on a board
-MAX_PARKED = 10_000  # reservations that are parked at a time, unless the settings say otherwise
-_LEASE = 10.0  # seconds that the reservation of `write` is kept, if its end does not arrive
-PAGE = 1000  # counts that `fullest` reads at a time, with a turn for others in between
-MAX_LOOK = 100_000  # counts that one call of `fullest` reads, at most
+MAX_COUNT = 2**63 - 1  # highest count that every store keeps exactly; a larger count stays at it
+EXPIRE_BATCH = 500  # most leases ended by one call of `expire`, so that no call blocks the store for long
+LATE_SETTLE = 3600.0  # fewest seconds for which an expired reservation is remembered, to be corrected
+CORRECTED = 60.0  # seconds for which the charge of a late settle is kept before `expire` reports it again
+TIMEOUT = 0.2  # seconds of a store's silence after which calls fail, by default
+PATIENCE = 3.0  # seconds that a call waits for a store which answers other calls
+MAX_FACTS = 4096  # most bytes of a reservation's facts
+MAX_NOTE = 64 * 1024  # most bytes of a note on a board
+MAX_PARKED = 10_000  # most reservations parked at a time, by default
+_LEASE = 10.0  # seconds that the reservation of `write` is kept if its settle does not arrive
+PAGE = 1000  # counts that `fullest` reads at a time, before other callers have a turn
+MAX_LOOK = 100_000  # most counts that one call of `fullest` reads
 _T = TypeVar("_T")
 
 _MONDAY = 4 * 86_400  # the first Monday after the epoch, which was a Thursday
 
 
 class StoreError(Exception):
-    """The store did not answer. The outcome of the call is unknown: the budget's `store_failure` decides. The text has
-    no secret.
+    """The store did not answer, so the outcome of the call is unknown; the budget's `store_failure` decides. The
+    error's text has no secret.
     """
 
 
@@ -77,11 +77,11 @@ class Hold(msgspec.Struct, frozen=True):
     (-1 a month, -3 a quarter), see `window_at`; 0 means no window: the count never ends. The window's number is part of
     the key, so nothing has to be reset when a window ends.
 
-    A `slot` is held while the request lasts and never charged, however it ends: a concurrency limit.
+    A `slot` is held while the request lasts and never charged: a concurrency limit.
 
-    `idle` is for a count without a window, which would stay forever. `expire` forgets it after so many seconds in which
-    no amount was reserved, extended, settled or expired there. 0: never, from now on. A count with a reservation is not
-    idle, and an expired hold keeps it for `LATE_SETTLE` at least, so that it can be corrected.
+    `idle` is for a count without a window, which would stay forever. `expire` forgets the count after `idle` seconds
+    without an amount reserved, extended, settled or expired on it. 0: never, from now on. A count with a reservation is
+    not idle, and an expired hold keeps its count for at least `LATE_SETTLE`, so that the charge can be corrected.
     """
 
     scope: str
@@ -99,10 +99,10 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Denied(msgspec.Struct, frozen=True):
-    """A denial: the index of the first hold that did not fit, the room left there (>= 0), seconds to reset.
+    """A denial: the index of the first hold that did not fit, the room left on its scope (>= 0), and seconds to the
+    reset.
 
-    Earlier holds of the same request on that scope are taken off the room. `resets_in` is None when the window never
-    ends.
+    Earlier holds of the same request on that scope reduce the room. `resets_in` is None when the window never ends.
     """
 
     index: int
@@ -119,7 +119,7 @@ class Level(msgspec.Struct, frozen=True):
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """A reservation that fits: for each hold, in order, the level of its scope after it, in the reservation's own
+    """A reservation that fits: for each hold, in order, the level of its scope after the hold, in the reservation's own
     window.
     """
 
@@ -127,10 +127,10 @@ class Granted(msgspec.Struct, frozen=True):
 
 
 class Expired(msgspec.Struct, frozen=True):
-    """A reservation whose lease ran out. `amounts` are the charges per hold: 0 when never forwarded or a slot.
+    """A reservation whose lease ran out. `amounts` are the charges of each hold: 0 for a slot, and if never forwarded.
 
-    With `settled` it was settled and kept, but not recorded: `amounts` are the charges of that settle. `facts` are
-    those given to `reserve`.
+    With `settled` the reservation was settled and kept, but not recorded: `amounts` are the charges of that settle.
+    `facts` are those given to `reserve`.
     """
 
     id: str
@@ -142,8 +142,8 @@ class Expired(msgspec.Struct, frozen=True):
 
 
 class Parked(msgspec.Struct, frozen=True):
-    """A reservation whose use is not known yet. `amounts` are those that it holds: 0 for a slot. `facts` are those of
-    the last `park`.
+    """A reservation whose use is not known yet. `amounts` are the held amounts, 0 for a slot. `facts` are those of the
+    last `park`.
     """
 
     id: str
@@ -153,8 +153,8 @@ class Parked(msgspec.Struct, frozen=True):
 
 
 class Waits(msgspec.Struct, frozen=True):
-    """Seconds that calls wait for a store. After `timeout` of silence they fail. A store that answers other calls is
-    given `patience`.
+    """Seconds that calls wait for a store. After `timeout` seconds of silence they fail. If the store answers other
+    calls, they fail after `patience` seconds.
     """
 
     timeout: float = TIMEOUT
@@ -168,18 +168,18 @@ class Counters(Protocol):
 
     async def reserve(self, id: str, holds: Sequence[Hold], lease: float, *, facts: bytes = b"") -> Granted | Denied:
         """Take every hold or none. `id` is the server's own; `lease` is in seconds. `holds` may be empty. `facts` are
-        at most `MAX_FACTS` bytes, which the store does not look into; it gives them back when the lease runs out.
+        at most `MAX_FACTS` bytes, which the store does not read; `expire` returns them when the lease runs out.
 
-        ValueError for longer facts, and when a reservation of that id is still held or remembered: taking it over would
-        lose its holds. After a StoreError other than NotSentError the caller voids the id.
+        ValueError for longer facts, and when a reservation of that id is still held or remembered, because replacing it
+        would lose its holds. After a StoreError other than NotSentError the caller voids the id.
         """
         ...
 
     async def forward(self, ids: Sequence[str]) -> None:
         """Mark reservations whose requests have left for a provider, a batch at a time. The leases stay as they are.
 
-        One that was released since, because its lease ran out, is charged now, and `expire` reports it once more. Ids
-        that are unknown, settled or marked are left alone. After a StoreError some may be marked: call again.
+        A reservation that was released because its lease ran out is charged now, and `expire` reports it once more. Ids
+        that are unknown, settled or marked are ignored. After a StoreError some may be marked: call again.
         """
         ...
 
@@ -187,12 +187,12 @@ class Counters(Protocol):
         """Release reservations whose `reserve` got no answer, a batch at a time, whether they have arrived or not: an
         id that is voided is refused for `LATE_SETTLE` seconds.
 
-        Those that are forwarded, settled or over are left alone. After a StoreError some may be voided: call again.
+        Forwarded, settled or ended reservations are ignored. After a StoreError some may be voided: call again.
         """
         ...
 
     async def renew(self, ids: Sequence[str], lease: float) -> None:
-        """Renew the leases of many reservations, a batch at a time. Ids under which nothing is held are left alone.
+        """Renew the leases of many reservations, a batch at a time. Ids that hold nothing are ignored.
 
         After a StoreError some may be renewed.
         """
@@ -202,60 +202,60 @@ class Counters(Protocol):
         """Hold `amount` more on each scope, all or none. None when nothing is held under that id: it is
         unknown, settled, or its lease ran out and was ended.
 
-        The holds are the reservation's, in its order, with the further amounts; ValueError when they are others. They
-        count in the windows that the reservation was made in, so `resets_in` is 0 for one that has ended. A hold of
-        amount 0 asks for nothing and is never denied. The lease stays as it is.
+        `holds` are the reservation's holds, in its order, with the further amounts; ValueError for other holds. They
+        count in the windows of the reservation, so `resets_in` is 0 for a window that has ended. A hold of amount 0
+        asks for nothing and is never denied. The lease stays as it is.
 
-        After a StoreError it may have happened: then more is held until the settle, which is safe.
+        After a StoreError the extension may have happened: then more is held until the settle, which is safe.
         """
         ...
 
     async def park(self, id: str, facts: bytes, *, lease: float, again: float, most: int = MAX_PARKED) -> bool:
         """Keep what a reservation holds for `lease` seconds after the end of its exchange, slots excepted, with `facts`
-        in place of its own. `parked` gives it out after `again` seconds. False when nothing is held under that id, or
-        `most` others are parked.
+        in place of its own. `parked` returns the reservation after `again` seconds. False when nothing is held under
+        that id, or `most` others are parked.
 
-        Parking it again replaces facts and times. A parked reservation counts as forwarded; `renew`, `extend` and
-        `void` leave it alone. Settled with `keep`, it is reported after `CORRECTED` seconds. ValueError for longer
-        facts than `MAX_FACTS`. After a StoreError it may be parked.
+        Parking again replaces facts and times. A parked reservation counts as forwarded; `renew`, `extend` and `void`
+        ignore it. Settled with `keep`, it is reported after `CORRECTED` seconds. ValueError for facts longer than
+        `MAX_FACTS`. After a StoreError the reservation may be parked.
         """
         ...
 
     async def parked(self, *, again: float, most: int = 1, id: str = "") -> Sequence[Parked]:
-        """Take parked reservations that are due, the longest overdue first, `most` at most. With `id` that one alone,
-        due or not. Each is due again after `again` seconds, unless it is settled or parked anew: no other caller gets
-        it before. After a StoreError some may have been taken.
+        """Take parked reservations that are due, the longest overdue first, `most` at most. With `id` only that
+        reservation, due or not. Each is due again after `again` seconds, unless it is settled or parked anew; no other
+        caller gets it before. After a StoreError some may have been taken.
         """
         ...
 
     async def settle(self, id: str, amounts: Sequence[int], *, keep: bool = False) -> bool:
         """Replace the amounts held by the amounts used, `amounts` in the order of the holds.
 
-        Charged in the window the reservation was made in. True for the first settle of a reservation; a second one, or
-        one of an unknown id, changes nothing. The first settle after an expiry corrects the charge of the expiry,
-        within `LATE_SETTLE`. ValueError, and nothing changed, when the amounts do not match the holds or are out of
-        range.
+        The charge counts in the window in which the reservation was made. True for the first settle of a reservation; a
+        second one, or one of an unknown id, changes nothing. The first settle after an expiry corrects the charge of
+        the expiry, within `LATE_SETTLE`. ValueError, and nothing changed, when the amounts do not match the holds or
+        are out of range.
 
-        With `keep` the reservation stays remembered, with the rest of its lease, until `recorded` or `expire`. One that
-        had expired gets a lease of `CORRECTED` seconds: its report then has the amounts used.
+        With `keep` the reservation stays remembered, with the rest of its lease, until `recorded` or `expire`. An
+        expired reservation gets a new lease of `CORRECTED` seconds: its report then has the amounts used.
         """
         ...
 
     async def recorded(self, ids: Sequence[str], *, expired: bool = False) -> None:
-        """Forget reservations that were kept: their use is written down. Other ids are left alone.
+        """Forget kept reservations, because their use is written. Other ids are ignored.
 
-        One that expired can still be settled late. With `expired` the written rows have the charges of leases that ran
-        out: reservations that were settled since then are left alone, because their charges are others.
+        An expired reservation can still be settled late. With `expired` the written rows have the charges of expired
+        leases: reservations settled since then are ignored, because their charges differ.
 
-        After a StoreError they may be reported by `expire`, although they are recorded.
+        After a StoreError `expire` may report them, although they are recorded.
         """
         ...
 
     async def expire(self, *, keep: float = 0.0) -> Sequence[Expired]:
         """End leases that ran out, each exactly once among all workers, and return their charges.
 
-        With `keep` a charge is remembered and returned again, every `keep` seconds, until it is `recorded`: the caller
-        may die before it is written. Without, it is returned once.
+        With `keep` a charge is remembered and returned again, every `keep` seconds, until it is `recorded`, because the
+        caller may die before writing it. Without `keep` it is returned once.
 
         At most `EXPIRE_BATCH` of them, the longest overdue first: call again until it returns none. Also forgets old
         entries (ended windows but the last one, idle counts, reservations too old for a late settle, notes that ran
@@ -269,32 +269,32 @@ class Counters(Protocol):
         ...
 
     async def reset(self, scope: str, window: int) -> int:
-        """Begin a count anew in its current window. Returns what was settled there, which no longer counts. Amounts
-        that are held stay, and are charged when they are settled.
+        """Begin a count anew in its current window. Returns the settled amount, which no longer counts. Held amounts
+        stay, and are charged when they are settled.
         """
         ...
 
     async def fullest(self, prefix: str, window: int, limit: int = 100) -> Sequence[tuple[str, Level]]:
         """Find the scopes that are `prefix` or begin with `prefix + ":"`, at most `limit` of them.
 
-        In the current window, most settled + reserved first, those that are all zero left out. For people: it takes not
-        one round trip but one for each `PAGE` counts, so that no other caller waits long, and each page is of its own
-        instant. It reads at most `MAX_LOOK` counts.
+        Counts of the current window, the highest settled + reserved first, without counts that are all zero. The call
+        is for people: it takes a round trip for each `PAGE` counts, so that no other caller waits long, and each page
+        shows its own instant. It reads at most `MAX_LOOK` counts.
         """
         ...
 
     async def share(self, board: str, author: str, note: bytes, ttl: float) -> Sequence[bytes]:
         """Put `note` in place of the author's last one on `board`, for `ttl` seconds, and return the others' notes.
 
-        Those are the notes that have not run out, ordered by their authors. `author` is a process's own random id. An
+        The returned notes have not run out, and are ordered by their authors. `author` is a process's own random id. An
         empty note takes the author's away. Forgets the notes that ran out, on every board. ValueError, and nothing
         changed, for a note of more than `MAX_NOTE` bytes.
         """
         ...
 
     async def examine(self) -> str:
-        """Write, and leave nothing: a store that can be read may not be writable. Returns what is wrong with the
-        store's own settings, or nothing.
+        """Write and leave nothing behind, because a readable store may not be writable. Returns a fault in the store's
+        own settings, or nothing.
         """
         ...
 
@@ -302,24 +302,24 @@ class Counters(Protocol):
 
 
 def read_notes(notes: Iterable[bytes], decode: Callable[[bytes], _T]) -> Iterator[_T]:
-    """What the notes of a board say. Those that another release wrote in a form of its own are left out."""
+    """The decoded notes of a board. Notes of another release, in another form, are left out."""
     for note in notes:
         try:
             found = decode(note)
-        except ValueError:  # msgspec.DecodeError, or bytes that are no text
+        except ValueError:  # msgspec.DecodeError, or bytes that are not UTF-8
             continue
         yield found
 
 
 async def write(counters: Counters) -> None:
-    """Write as every request does, and leave nothing: a reservation without holds. Raises StoreError."""
+    """Write as every request does and leave nothing behind, by a reservation without holds. Raises StoreError."""
     id = f"doctor-{uuid.uuid4().hex}"
     await counters.reserve(id, (), _LEASE)
     await counters.settle(id, ())
 
 
 def window_at(now: float, window: int) -> tuple[int, float | None]:
-    """Find the window that `now` is in: its number, and when it ends (None: never).
+    """The window that contains `now`: its number, and its end in epoch seconds (None: never).
 
     Windows of seconds are counted from a Monday, 0:00 UTC, so that minutes, hours, days and weeks begin where people
     expect it; windows of months from a January.
@@ -344,11 +344,11 @@ def window_at(now: float, window: int) -> tuple[int, float | None]:
 _ENDLESS = 0, None
 _NEVER = inf, -inf, (0, None)
 _MOST_WINDOWS = 100
-_last: dict[int, tuple[float, float, tuple[int, float | None]]] = {}  # latest answer by window
+_last: dict[int, tuple[float, float, tuple[int, float | None]]] = {}  # latest result by length of window
 
 
 def window_end(window: int, number: int) -> float | None:
-    """End of the window with the number that `window_at` gave."""
+    """End of the window with a number from `window_at`."""
     if window > 0:
         return float(_MONDAY + (number + 1) * window)
     if window == 0:
@@ -393,14 +393,14 @@ Count = tuple[str, int, int]  # scope, settled, reserved
 
 
 def fuller(best: Sequence[Count], page: Iterable[Count], limit: int) -> list[Count]:
-    """The `limit` fullest of both, fullest first. The page is the newer one where both have a scope."""
+    """The `limit` fullest counts of both, the fullest first. If both have a scope, the page wins, being newer."""
     found = {count[0]: count for count in (*best, *page)}.values()
     some = (count for count in found if count[1] or count[2])
     return heapq.nsmallest(limit, some, key=lambda count: (-count[1] - count[2], count[0]))
 
 
 class _Store(Protocol):
-    """A module of this package: its name is the scheme. Each function gets the whole URL."""
+    """A module of this package, named like its URL scheme. Each function gets the whole URL."""
 
     def check(self, url: str) -> None: ...  # raises ValueError, without repeating the URL
 
@@ -413,12 +413,12 @@ _ALIASES = {"rediss": "redis"}
 
 
 def check_counters(url: str) -> None:
-    """Raise ValueError when `open_counters` could not take `url`. Opens nothing, and repeats no secret."""
+    """Raise ValueError for a `url` that `open_counters` would refuse. Opens nothing; the error repeats no secret."""
     _store(url).check(url)
 
 
 def doubt_counters(url: str) -> Iterable[str]:
-    """Lints of a URL that was checked."""
+    """Lints of a URL that `check_counters` accepted."""
     return _store(url).doubts(url)
 
 

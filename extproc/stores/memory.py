@@ -1,7 +1,7 @@
-"""Counters in the memory of one process: `memory:`. They end with it, and so do the notes on its boards.
+"""Counters and boards in the memory of one process: `memory:`. They end with the process.
 
-A count lives in the bucket of its window, so an ended window of any size goes in one `del`. A settled
-reservation is forgotten at once: a second settle finds an unknown id. Expired ones are remembered, for the late settle.
+A count lives in the bucket of its window, so an ended window of any size is deleted by one `del`. A settled reservation
+is forgotten at once: a second settle finds an unknown id. Expired reservations are remembered, for a late settle.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ from extproc.stores import (
     window_at,
 )
 
-MAX_EXPIRED = 50_000  # expired reservations remembered for a late settle; beyond it the oldest are forgotten early
-IDLE_BATCH = 5000  # idle counts that one call of `expire` reads
+MAX_EXPIRED = 50_000  # most expired reservations remembered for a late settle; the oldest are forgotten early
+IDLE_BATCH = 5000  # most idle counts that one call of `expire` reads
 
 
 @dataclass(slots=True)
@@ -51,19 +51,19 @@ class _Count:
     reserved: int = 0
 
 
-_Bucket = dict[str, _Count]  # one window of one length: scope -> count, without those that are all zero
+_Bucket = dict[str, _Count]  # one window of one length: scope -> count, without all-zero counts
 
 
 @dataclass(slots=True)
 class _Reservation:
     holds: tuple[Hold, ...]
-    buckets: list[_Bucket]  # the bucket of each hold: kept by reference, so that it settles there even after its end
+    buckets: list[_Bucket]  # the bucket of each hold, kept so that it can be settled after its window's end
     ends: list[float | None]  # ends of those windows
-    deadline: float  # end of the lease; once expired, the time of that
+    deadline: float  # end of the lease; once expired, the time of the expiry
     facts: bytes = b""
     forwarded: bool = False
     charged: tuple[int, ...] | None = None  # the charges of a settle with `keep`
-    ended: bool = False  # True: its lease ended, and it is not recorded yet
+    ended: bool = False  # True: its lease has ended and it is not recorded yet
 
     @property
     def over(self) -> bool:
@@ -77,11 +77,11 @@ class MemoryCounters:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._buckets: dict[tuple[int, int], _Bucket] = {}  # buckets by window length and number
-        self._live: dict[str, _Reservation] = {}  # reservations by id, also those that are over and kept
-        self._expired: dict[str, _Reservation] = {}  # oldest first
-        self._parked: dict[str, float] = {}  # the time at which each is due
-        # Heap with at least one entry per live reservation, not later than its deadline. Renewing and settling leave it
-        # alone.
+        self._live: dict[str, _Reservation] = {}  # reservations by id, kept ones included
+        self._expired: dict[str, _Reservation] = {}  # expired reservations by id, the oldest first
+        self._parked: dict[str, float] = {}  # id -> time at which it is due
+        # Heap with at least one entry for each live reservation, not later than its deadline. Renewing and settling do
+        # not change the heap.
         self._leases: list[tuple[float, str]] = []
         # Times at which counts without a window may be forgotten: at least one entry for each count, not later than its
         # time.
@@ -248,7 +248,7 @@ class MemoryCounters:
                 self._forget(id, reservation, self._clock())
 
     def _forget(self, id: str, reservation: _Reservation, now: float) -> None:
-        """Forget a reservation that is over. One that expired can still be settled late."""
+        """Forget a reservation that is over. An expired one can still be settled late."""
         del self._live[id]
         if reservation.ended:
             reservation.deadline = now
@@ -260,9 +260,9 @@ class MemoryCounters:
         while self._leases and self._leases[0][0] <= now and len(ended) < EXPIRE_BATCH:
             id = heapq.heappop(self._leases)[1]
             reservation = self._live.get(id)
-            if reservation is None:  # settled since
+            if reservation is None:  # the reservation was settled meanwhile
                 continue
-            if reservation.deadline > now:  # renewed since
+            if reservation.deadline > now:  # the reservation was renewed meanwhile
                 heapq.heappush(self._leases, (reservation.deadline, id))
                 continue
             charged = reservation.charged or reservation.charged_at_expiry()
@@ -374,7 +374,7 @@ class MemoryCounters:
 
     def _queue(self, deadline: float, id: str) -> None:
         heapq.heappush(self._leases, (deadline, id))
-        if len(self._leases) > 2 * len(self._live) + 1000:  # mostly settled ones: as many pushes paid for this pass
+        if len(self._leases) > 2 * len(self._live) + 1000:  # most entries are stale; as many pushes paid for this pass
             self._leases = [(reservation.deadline, id) for id, reservation in self._live.items()]
             heapq.heapify(self._leases)
 
@@ -388,10 +388,10 @@ class MemoryCounters:
             until, count = self._idle.get(scope), bucket.get(scope)
             if until is None:
                 continue
-            if until > now:  # touched since
+            if until > now:  # the count was used meanwhile
                 heapq.heappush(self._idle_queue, (until, scope))
             elif count is not None and count.reserved:
-                in_use.append((now, scope))  # behind the others, which have their turn
+                in_use.append((now, scope))  # goes behind the other counts, so that they have a turn
             else:
                 bucket.pop(scope, None)
                 del self._idle[scope]
@@ -407,7 +407,7 @@ class MemoryCounters:
 
 
 def _move(bucket: _Bucket, scope: str, settled: int, reserved: int) -> None:
-    """Add to a count. A count that is all zero is dropped: idle concurrency slots must not pile up."""
+    """Add to a count. An all-zero count is dropped, so that idle concurrency slots do not pile up."""
     count = bucket.get(scope)
     if count is None:
         count = bucket[scope] = _Count()

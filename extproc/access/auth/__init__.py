@@ -59,11 +59,11 @@ __all__ = (
 )
 
 CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
-"""Headers where a client may put its key; none of them ever reaches a provider."""
+"""Headers where a client may put its key; none ever reaches a provider."""
 
 ANONYMOUS = "anonymous"
 HASH_PREFIX = "hmac-sha256:"
-_MAX_KEY = 4096  # bytes; longer ones are refused unhashed
+_MAX_KEY = 4096  # most bytes of a key; a longer key is refused unhashed
 _MAX_LABELS = 32
 SESSION = "session"
 """The label that `attribution.session` gives."""
@@ -88,7 +88,7 @@ def make_key() -> str:
 
 
 class Authenticate:
-    """Writes `consumer`, `key` and `labels`. 401 without a good credential, or with those of two consumers."""
+    """Writes `consumer`, `key` and `labels`. 401 without a valid credential, or with credentials of two consumers."""
 
     def __init__(
         self,
@@ -101,8 +101,8 @@ class Authenticate:
         tools: Sequence[str] = (),
         issued: Sequence[IssuedKey] = (),
     ) -> None:
-        """`tools` are those that requests without a credential may use, see `ToolGrants`. `issued` are keys that
-        operators made.
+        """`tools` grants tools to requests without a credential, see `ToolGrants`. `issued` are keys that operators
+        made.
         """
         self._required = auth.required
         self._now = now
@@ -112,7 +112,7 @@ class Authenticate:
         secret = auth.read_key_secret()
         self._secret = (secret or secrets.token_hex(32)).encode()
         self._keys: dict[bytes, Identity] = {}
-        # identities by key, of keys that were sent and are good: a digest costs 6 µs
+        # Identities by valid keys that clients have sent, to save the digest of 6 µs.
         self._known: dict[str, Identity] = {}
         subjects: dict[str, Identity] = {}
         certificates: dict[str, Identity] = {}
@@ -139,7 +139,7 @@ class Authenticate:
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request.head
         for name in self._token_headers:
-            if name in request.headers:  # Envoy has removed a token that it accepted
+            if name in request.headers:  # a token in the header was not accepted: Envoy removes accepted ones
                 self._refuse(request)
         key = credential(request, exchange.request.dialect.endpoints.key_parameter)
         identity = None if key is None else self._by_key(key, request)
@@ -157,7 +157,7 @@ class Authenticate:
         exchange.money.labels = self._labels(exchange)
 
     def _read_keys(self, settings: ConsumerSettings, who: Consumer) -> Iterator[tuple[bytes, Identity]]:
-        """The digests of a consumer's keys; a key whose secret is not set has none."""
+        """The digests of a consumer's keys, except keys whose secret is not set."""
         for index, key in enumerate(settings.keys):
             days = [day for day in (settings.expires, key.expires) if day is not None]
             expires = _expiry(min(days, default=None))
@@ -182,7 +182,7 @@ class Authenticate:
         return self._good(identity)
 
     def _refuse(self, request: RequestHead, *, token: bool = True) -> NoReturn:
-        """401, with Envoy's reason where it checked a token."""
+        """The refusal with 401, with Envoy's reason if Envoy checked a token."""
         if token:
             self._tokens.refuse(request.verified.token)
         raise Refusal(INVALID_KEY, _UNKNOWN)
@@ -218,15 +218,15 @@ class Authenticate:
         for label, value in exchange.consumer.labels.items():
             if value:
                 labels[label] = value
-            else:  # the client has no label of that name, and cannot choose one
+            else:  # the consumer has no label of that name, and the client cannot set it
                 labels.pop(label, None)
         return labels
 
 
 class Authorize:
-    """Narrows `targets` to those granted. 403 when none is left.
+    """Narrows `targets` to the granted ones. 403 when none remains.
 
-    `ungranted` gives a model that the request names beside its own, and that its consumer may not use at a target.
+    `ungranted` gives a further model that the request names and its consumer may not use at a target.
     """
 
     def __init__(self, ungranted: Callable[[Exchange, Target], str] = lambda _exchange, _target: "") -> None:
@@ -259,7 +259,7 @@ def _not_allowed(message: str, param: str | None = None) -> Refusal:
 
 
 def credential(request: RequestHead, parameter: str = "") -> str | None:
-    """The client's key, or None. It is in a header, or in `parameter` of the query where the API has one. Raises
+    """The client's key, or None. The key is in a header, or in the query's `parameter` if the API has one. Raises
     Refusal (401) when two keys differ, or a header holds no key.
     """
     found = _in_query(request.path, parameter) if parameter and "?" in request.path else None

@@ -16,13 +16,13 @@ class Identity:
     """The consumer that one credential stands for."""
 
     consumer: Consumer
-    key: str  # a name for the credential that is no secret and the same in every replica
+    key: str  # name of the credential: not secret, and equal in every replica
     expires: float | None = None  # seconds since the epoch
     disabled: bool = False
 
 
 class ToolGrants:
-    """Tools that a consumer may use: those that every list of patterns grants. Without any list: none.
+    """Tools that a consumer may use: every list of patterns has to grant a tool. Without lists no tool is granted.
 
     Names are `profile/name`, with the name of the tool or prompt, or the URI of the resource, that clients see.
     """
@@ -31,8 +31,8 @@ class ToolGrants:
 
     def __init__(self, lists: Sequence[Patterns] = ()) -> None:
         self._lists = lists
-        self._entered: dict[str, bool] = {}  # answers of `enters`, which every request asks
-        # equal grants have equal keys
+        self._entered: dict[str, bool] = {}  # results of `enters`, which every request calls
+        # The key of the grants: equal grants have equal keys.
         self.key = tuple([patterns.texts for patterns in lists])
 
     def __call__(self, name: str) -> bool:
@@ -52,15 +52,15 @@ class ToolGrants:
 
 
 def _may_begin(pattern: str, start: str) -> bool:
-    """True when a name that begins so can match."""
+    """True when a name with that beginning can match."""
     head, star, _ = pattern.partition("*")
     return head.startswith(start) or bool(star and start.startswith(head))
 
 
 class Access:
-    """A model must be granted by the consumer, by its team and by one of its groups, where they name models.
+    """Grants. A model must be granted by the consumer, by its team and by one of its groups, each if it names models.
 
-    `before` and `consumers` are of the settings before a change that waits for Envoy (`Consumer.before`).
+    `before` and `consumers` come from the settings before a change that waits for Envoy (`Consumer.before`).
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Access:
         self._group_tools = {name: _patterns(group.tools) for name, group in groups.items()}
 
     def consumer(self, settings: ConsumerSettings) -> Consumer:
-        """A consumer of the settings."""
+        """The consumer with that name in the settings."""
         labels = {**self.labels(settings.team), **settings.labels}
         may_use = self.may_use(settings.team, settings.groups, settings.models)
         tools = self.tools(settings.team, settings.groups, settings.tools)
@@ -88,7 +88,7 @@ class Access:
         return Consumer(settings.name, settings.team or "", labels, may_use, groups, tools=tools, before=before)
 
     def labels(self, team: str | None) -> Mapping[str, str]:
-        """The labels that every member of the team has."""
+        """The labels of every member of the team."""
         return self._labels.get(team, {}) if team else {}
 
     def may_use(
@@ -101,16 +101,16 @@ class Access:
         return grants[0] if len(grants) == 1 else lambda model: all(patterns(model) for patterns in grants)
 
     def tools(self, team: str | None, groups: Sequence[str], tools: Sequence[str] | None = None) -> ToolGrants:
-        """The tools that are granted. Unknown names of teams and groups add nothing."""
+        """The granted tools. Unknown names of teams and groups add nothing."""
         shared = [self._group_tools.get(name) for name in groups]
         return ToolGrants(_grants(_patterns(tools), self._team_tools.get(team or ""), shared))
 
 
 def earlier_grants(consumer: Consumer, chain: Chain, wanted: Chain) -> Callable[[str], bool]:
-    """The grants for the targets of `chain`, which stands in for `wanted` while Envoy has not got its providers.
+    """The grants for the targets of `chain`, which replaces the chain `wanted` until Envoy has that chain's providers.
 
-    A consumer that may use one of the targets to come may go on with those of `chain` that it was granted before the
-    change. A target of both chains needs its grant still, as long as another one is left.
+    A consumer that may use a target of `wanted` may keep using targets of `chain` granted to it before the change. A
+    target of both chains still needs its grant, as long as another target remains.
     """
     now, before = consumer.may_use, (consumer.before or consumer).may_use
     names, to_come = {target.name for target in chain.targets}, {target.name for target in wanted.targets}
@@ -122,7 +122,7 @@ def earlier_grants(consumer: Consumer, chain: Chain, wanted: Chain) -> Callable[
 
 
 def _grants(own: Patterns | None, team: Patterns | None, groups: Sequence[Patterns | None]) -> Sequence[Patterns]:
-    """The lists that all have to grant a name: the consumer's, the team's, and those of the groups as one."""
+    """The lists that each have to grant a name: the consumer's, the team's, and that of all groups together."""
     shared = [patterns for patterns in groups if patterns is not None]
     joined = Patterns([text for patterns in shared for text in patterns.texts]) if shared else None
     return [patterns for patterns in (own, team, joined) if patterns is not None]

@@ -24,13 +24,13 @@ from extproc.words.exchange import Consumer
 
 _Claims = Mapping[str, Any]
 
-_MOST_EXACT = (1 << 53) - 1  # claims arrive as doubles: beyond this two numbers may look alike
+_MOST_EXACT = (1 << 53) - 1  # claims arrive as doubles: larger integers may become equal
 _MOST_GROUPS = 64
 _EXPIRED, _OTHER_ISSUER = 3, 24  # statuses of Envoy's jwt_verify_lib
 
 
 class Tokens:
-    """Finds the consumer a token names. A consumer of the settings is found only where it lists the name in
+    """Finds the consumer that a token names. A consumer of the settings is found only if it lists the name in
     `subjects`.
     """
 
@@ -44,8 +44,8 @@ class Tokens:
         self._issuers = [
             (contract.claims_key(issuer.mark), contract.failure_key(issuer.mark), issuer) for issuer in issuers
         ]
-        self._subjects = subjects  # consumers of the settings
-        self._taken = taken  # names that no token can have by itself
+        self._subjects = subjects  # consumers of the settings by their subjects
+        self._taken = taken  # names that no token's consumer may have
         self._access = access
 
     def find(self, token: Mapping[str, Any]) -> Iterator[Identity]:
@@ -59,7 +59,7 @@ class Tokens:
         """Raise Refusal (401) with Envoy's reason for refusing the token, if it gave one."""
         failures = [token.get(key) for _, key, _ in self._issuers]
         told = [failure for failure in failures if isinstance(failure, Mapping)]
-        told.sort(key=lambda failure: failure.get("code") == _OTHER_ISSUER)  # its own issuer knows best
+        told.sort(key=lambda failure: failure.get("code") == _OTHER_ISSUER)  # the reason of its own issuer comes first
         if not told:
             return
         if told[0].get("code") == _EXPIRED:
@@ -87,7 +87,7 @@ class Tokens:
 
 
 def _consumer(access: Access, issuer: JWTSettings, claims: _Claims, name: str, labels: Mapping[str, str]) -> Consumer:
-    """A consumer known only by its token. Where a claim should grant something and does not, nothing is granted."""
+    """A consumer known only by its token. If a claim should grant something and is missing, nothing is granted."""
     team = next((value for value in _values(claims, issuer.team) if value in access.teams), "")
     found = (value for value in _values(claims, issuer.groups) if value in access.groups)
     groups = tuple(dict.fromkeys(found))[:_MOST_GROUPS]
@@ -98,7 +98,7 @@ def _consumer(access: Access, issuer: JWTSettings, claims: _Claims, name: str, l
 
 
 def _claim(claims: _Claims, path: str) -> Any:
-    """The claim of that name, or at that path: `realm_access.roles`. Names may have dots too. None: not there."""
+    """The claim of that name, or at that path: `realm_access.roles`. Names may contain dots, too. None: missing."""
     if path in claims:
         return claims[path]
     for index, letter in enumerate(path):
@@ -114,7 +114,7 @@ def _values(claims: _Claims, path: str | None) -> Sequence[str]:
 
 
 def _name(value: Any) -> str | None:
-    """A claim as a consumer's name. Nothing is cut off or cleaned: two consumers might become one."""
+    """A claim as a consumer's name. It is never cut or cleaned, or two consumers might become one."""
     text = _text(value)
     if text is None or not text.isprintable() or text != text.strip() or not 0 < len(text.encode()) <= MOST_LABEL:
         return None
@@ -122,7 +122,7 @@ def _name(value: Any) -> str | None:
 
 
 def _label(value: Any) -> str:
-    """A claim as a label's value; empty when there is none, so that no header can take its place."""
+    """A claim as a label's value; empty without the claim, so that no header replaces it."""
     text = str(value).lower() if isinstance(value, bool) else _text(value)
     return cut("".join(filter(str.isprintable, text or "")))
 

@@ -11,7 +11,7 @@ _LABEL = "label."
 
 
 def check_fact(value: str, *more: str) -> str:
-    """`value` when it names a fact, or is one of `more`. Raises ValueError."""
+    """Returns `value` if it names a fact, or is one of `more`. Raises ValueError otherwise."""
     known = ("consumer", "team", *more)
     if value in known or (value.startswith(_LABEL) and value != _LABEL):
         return value
@@ -28,7 +28,7 @@ def fact(name: str, exchange: Exchange) -> str:
 
 
 def earlier_fact(name: str, before: Consumer, exchange: Exchange) -> str:
-    """The fact of that name, with the team and the labels that the consumer had before a change of the settings."""
+    """The fact of that name, with the consumer's team and labels from before a change of the settings."""
     if name == "team":
         return before.team
     return before.labels.get(name.removeprefix(_LABEL)) or fact(name, exchange)

@@ -1,7 +1,7 @@
 """Gateway keys that operators make while the gateway runs, for consumers of the settings.
 
-They are rows of the ledger's database, hashes alone, and are read every two seconds. The counters store may be flushed,
-and keys would come and go with its counts.
+Keys are rows of the ledger's database, stored as hashes, and are read every two seconds. They are not in the counters
+store, because that may be flushed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import msgspec
 
 
 class IssuedKey(msgspec.Struct, frozen=True):
-    """A key in the form that is stored. Times are in epoch seconds; `hash` is `hash_key`'s."""
+    """A key as it is stored. Times are in epoch seconds; `hash` is the result of `hash_key`."""
 
     id: str
     hash: str

@@ -20,7 +20,7 @@ from pydantic import (
 from extproc.words.values import Duration, Name, Secret, SecretRef, Section, is_variable
 
 MOST_LABEL = 256
-"""Bytes of UTF-8 of a label's value, and of a consumer's name that comes from a token."""
+"""Most bytes of UTF-8 in a label's value, and in a consumer's name from a token."""
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]*$")]
 _LABELS = "Headers cannot override them. An empty value removes the label."
@@ -32,7 +32,7 @@ Patterns = Annotated[Sequence[Annotated[str, StringConstraints(min_length=1, max
 
 
 def cut(label: str) -> str:
-    """The part of a label's value that is kept."""
+    """A label's value, cut to the length that is kept."""
     if label.isascii():
         return label[:MOST_LABEL]
     return label[:MOST_LABEL].encode(errors="replace")[:MOST_LABEL].decode(errors="ignore")
@@ -190,8 +190,8 @@ class JWTSettings(Section):
 
     @property
     def mark(self) -> str:
-        """A digest of everything that Envoy verifies. While the issuers change, requests on earlier connections still
-        bring claims that were verified as before: a number would take them for those of another issuer.
+        """A digest of everything that Envoy verifies. While issuers change, requests on older connections still carry
+        claims of the old list: an index would match them with another issuer.
         """
         verified = (self.issuer, [*self.audiences], self.jwks_uri, self.jwks, self.tls_ca, self.header, self.clock_skew)
         return hashlib.blake2b(repr(verified).encode(), digest_size=6).hexdigest()
@@ -209,12 +209,12 @@ class JWTSettings(Section):
 
 
 def _listed(value: object) -> object:
-    """A list of issuers; one issuer may stand alone."""
+    """A list of issuers, from a list or a single issuer."""
     return [value] if isinstance(value, dict) else value
 
 
 def _or_one(schema: dict[str, Any]) -> None:
-    """The same alternatives in the JSON Schema."""
+    """A JSON Schema that also allows a single issuer in place of a list."""
     schema["anyOf"] = [schema["items"], {"type": schema.pop("type")}]
 
 
@@ -238,7 +238,7 @@ class AuthSettings(Section):
     )
 
     def read_key_secret(self) -> str | None:
-        """`key_secret`, or the last one that was read while its file is away: no hashed key works without it."""
+        """`key_secret`, or its last value while its file is missing, because no hashed key works without it."""
         return None if self.key_secret is None else self.key_secret.read_or_last()
 
 

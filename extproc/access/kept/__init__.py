@@ -1,5 +1,5 @@
-"""Objects that providers keep, such as stored responses: the ids that clients get tell which target has them, so the
-gateway keeps no list.
+"""Objects that providers keep, such as stored responses. The ids that clients get name the target that has the object,
+so the gateway keeps no list.
 
     resp_68d5…  ─Seal─►  resp_kept_<token>  ─Open, Recall─►  resp_68d5… at its provider
 
@@ -7,8 +7,8 @@ A token holds the provider, the target's name and the provider's id, encrypted a
 AES-SIV (RFC 5297), which needs no nonce. So another consumer cannot use it, a client learns no id of the provider, and
 the same object always has the same id, at every replica.
 
-Raw ids would be shorter, but whoever sees one could use it. A dialect says where ids stand (`Stored.objects`); names
-that mean an object in every API are found at any depth (`dialects._objects`).
+Raw ids would be shorter, but anybody who sees one could use it. A dialect names the fields with ids (`Stored.objects`);
+fields that hold an object's id in every API are found at any depth (`dialects._objects`).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from extproc.words.values import Secret
 _MARK = "kept_"
 _parts = re.compile(rf"([a-z]{{1,16}}[_-]){_MARK}([A-Za-z0-9_-]{{1,1024}})").fullmatch
 _known = re.compile(r"([a-z]{1,16}[_-])[A-Za-z0-9_-]{1,256}").fullmatch
-_DIGEST = 16  # bytes
+_DIGEST = 16  # bytes of a digest
 _pack = msgspec.msgpack.Encoder().encode
 
 
 class Object(msgspec.Struct, array_like=True, frozen=True):
-    """An object at a provider: the target that made it, and the provider's id. Of a file with requests for a batch, the
-    tokens that these come to, in and out. Of an object whose usage is known later, the exchange that made it.
+    """An object at a provider: the target that made it, and the provider's id. A file with requests for a batch also
+    has their tokens of input and output. An object whose usage is known later also has the exchange that made it.
     """
 
     provider: str
@@ -50,7 +50,7 @@ _unpack = msgspec.msgpack.Decoder(Object).decode
 
 
 class Ids:
-    """Ids of kept objects, sealed and opened. `key` seals all of them; without it the provider's own secret does."""
+    """Seals and opens ids of kept objects. `key` seals all ids; without it each provider's own secret does."""
 
     def __init__(self, providers: Mapping[str, ProviderSettings], key: Secret | None) -> None:
         secret = key.read_or_last() if key is not None else None
@@ -86,7 +86,7 @@ class Ids:
         return f"{form[1]}{_MARK}{token}"
 
     def open(self, consumer: str, id: object) -> Object | None:
-        """The object of a client's id; None for an id that this consumer did not get here."""
+        """The object of a client's id; None for an id that this gateway did not give to this consumer."""
         form = _parts(id) if isinstance(id, str) else None
         if form is None:
             return None
@@ -105,14 +105,14 @@ class Ids:
 
 
 def owner(consumer: Consumer) -> str:
-    """The consumer that ids are bound to. A name that only a token told is another one than the same name in the
+    """The consumer that ids are bound to. A name known only from a token is not equal to the same name in the
     settings.
     """
     return consumer.name if consumer.listed else f"\0{consumer.name}"
 
 
 def is_sealed(id: object) -> bool:
-    """Whether an id has the form of those that the gateway gives out."""
+    """Whether an id has the form of the gateway's sealed ids."""
     return isinstance(id, str) and _parts(id) is not None
 
 

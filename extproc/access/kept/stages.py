@@ -33,7 +33,7 @@ _in_query = re.compile(r"[a-z]{1,16}[_-]kept_[A-Za-z0-9_-]{1,1024}").sub
 
 class Open:
     """For a call about a kept object: writes `ask`, `chain` and `targets`, and a request without a body. 404 for an id
-    that the consumer did not get here.
+    that this gateway did not give to the consumer.
     """
 
     def __init__(self, ids: Ids, catalog: Catalog) -> None:
@@ -51,7 +51,7 @@ class Open:
         exchange.request.body, exchange.request.json = b"", {}
         path, _, query = exchange.request.head.path.partition("?")
 
-        def opened(match: re.Match[str]) -> str:  # the item behind which a list goes on
+        def opened(match: re.Match[str]) -> str:  # the item after which a list continues
             item = self._ids.open(consumer, match[0])
             if item is None or item.provider != found.provider:
                 raise unknown(match[0])
@@ -69,8 +69,8 @@ class Open:
 class Recall:
     """Writes the provider's ids into a request that names objects, and `keeper`, the provider that has them.
 
-    404 for an id that the consumer did not get here. 400 for an id of the provider's own, unless `foreign` allows it or
-    no provider of the model has sealed ids.
+    404 for an id that this gateway did not give to the consumer. 400 for a raw id of the provider, unless `foreign`
+    allows it or no provider of the model has sealed ids.
     """
 
     def __init__(self, ids: Ids, catalog: Catalog, foreign: str | Sequence[str] = "refuse") -> None:
@@ -119,7 +119,7 @@ class Recall:
         return found.id
 
     def _check(self, exchange: Exchange, place: Found) -> None:
-        """Refuse an id of the provider's own. Any consumer that knows it could use the object."""
+        """Refuse a raw id of the provider, because any consumer that knows it could use the object."""
         if exchange.request.dialect.offers.stored.objects.ours(place.id):
             raise Refusal(OBJECT_NOT_FOUND, _KEPT_NOWHERE.format(place.where), param=place.where)
         if self._allows_all or any(allowed(place.id) for allowed in self._allowed):
@@ -136,7 +136,7 @@ class Recall:
 
 
 def _take_model(exchange: Exchange, found: Object) -> None:
-    """The model of a batch is that of its file, and so are the tokens that it comes to."""
+    """Write the model and the tokens of a batch, which are those of its file."""
     ask = exchange.request.ask
     ask.model = found.target
     ask.later = found.input_tokens, found.output_tokens
@@ -153,7 +153,7 @@ def unknown(id: str, param: str | None = None) -> Refusal:
 
 
 class Seal:
-    """A stage of events: clients get sealed ids in place of the provider's."""
+    """A stage of events: replaces the provider's ids by sealed ones."""
 
     changes_length = True
 

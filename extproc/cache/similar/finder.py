@@ -1,4 +1,4 @@
-"""The nearest kept question, the verdict about it, and new ones.
+"""Finds the nearest kept question, asks for a verdict about it, and keeps new questions.
 
 Nothing here raises: without a vector or a verdict a request goes to its provider.
 """
@@ -19,7 +19,7 @@ from extproc.guardrails import Around
 from extproc.wire.outbound.service import Failure
 from extproc.words.messages import Prompt
 
-_NEAR = 0.1  # below the threshold, for samples
+_NEAR = 0.1  # distance below the threshold up to which questions are sampled
 
 Verdict = Literal["same", "different", "none"]
 """A model's word about two questions. `none`: no clear answer in time."""
@@ -31,47 +31,47 @@ class SimilarQuestion:
 
     partition: bytes
     text: str
-    prompt: Prompt  # without the question
-    vector: Vector = None  # its length is 1; None: not known
+    prompt: Prompt  # the request's prompt without the question
+    vector: Vector = None  # vector of length 1; None: not known
 
 
 class Similar:
-    """Outlives a configuration; thresholds are those of the request's."""
+    """The kept questions. They outlive a configuration; thresholds come from the request's configuration."""
 
     def __init__(self, settings: SimilarSettings, embeddings: SimilarModelSettings, around: Around) -> None:
         self._model = EmbeddingModel(embeddings, around)
         self._verify = None if settings.verify is None else Verify(settings.verify, around)
         self.index = Index(settings.memory)
         self.samples: deque[Mapping[str, Any]] = deque(maxlen=SAMPLES)
-        self.failures = 0  # vectors that the model did not give
+        self.failures = 0  # number of vectors that the model failed to give
         self.verdicts: dict[Verdict, int] = {"same": 0, "different": 0, "none": 0}
 
     @property
     def verifies(self) -> bool:
-        """True where a model is asked about near questions. Without it no answer is given by a score."""
+        """True if a model is asked about near questions. Without such a model no similar answer is given."""
         return self._verify is not None
 
     def asked(self, digest: bytes, text: str, prompt: Prompt) -> SimilarQuestion:
-        """The question of a request. `digest` stands for everything else in it, which `prompt` holds."""
+        """The question of a request. `digest` stands for the rest of the request, which `prompt` holds."""
         name = self._model.name.encode()
         return SimilarQuestion(hashlib.blake2b(digest + name, digest_size=16).digest(), text, prompt)
 
     async def nearest(self, asked: SimilarQuestion, threshold: float, now: float) -> Near | None:
-        """The nearest kept question, down to a little below the threshold. Writes the vector."""
+        """The nearest kept question, down to `_NEAR` below the threshold. Writes the question's vector."""
         try:
             vector = np.asarray(await self._model.vector(asked.text), np.float32)
         except Failure:
             self.failures += 1
             return None
         norm = float(np.linalg.norm(vector))
-        if not 0 < norm < float("inf"):  # a number in it is none, too
+        if not 0 < norm < float("inf"):  # catches NaN, too
             self.failures += 1
             return None
         asked.vector = vector / norm
         return await self.index.best(asked.partition, asked.vector, threshold - _NEAR, now)
 
     async def verdict(self, asked: SimilarQuestion, kept: KeptQuestion, deadline: float) -> Verdict:
-        """The model's word about a near question, until `deadline`, monotonic seconds."""
+        """The model's verdict about a near question, until `deadline`, monotonic seconds."""
         said: Verdict = "none"
         if self._verify is not None:
             try:

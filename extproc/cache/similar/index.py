@@ -1,9 +1,9 @@
-"""Vectors in this process's memory, by partition, searched whole with numpy.
+"""Vectors in this process's memory, by partition. A partition is searched as a whole with numpy.
 
-A partition is an array that grows twofold and then wraps around. All of them take `limit` bytes at most; the partition
-that was used least recently leaves first. Every vector of a partition is compared: 10,000 of 1024 numbers are a product
-of 40 MB, about 4 ms. Partitions above `_INLINE` are searched on a thread, and numpy lets go of the interpreter's
-lock.
+A partition is an array that doubles as it grows and then wraps around. All partitions together take `limit` bytes at
+most; the least recently used partition is dropped first. Every vector of a partition is compared: 10,000 of 1024
+numbers are a product of 40 MB, about 4 ms. Partitions above `_INLINE` are searched on a thread, where numpy releases
+the interpreter's lock.
 
 A score is the cosine of two vectors.
 """
@@ -18,27 +18,27 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")  # read once, at the import: a pool of threads for each core would cost memory
+    os.environ.setdefault(_name, "1")  # read at import: one thread, because a pool for each core would cost memory
 import numpy as np  # noqa: E402
 
 __all__ = ["Index", "KeptQuestion", "Near", "Vector", "np"]
 
-_INLINE = 1 << 20  # bytes that are searched on the event loop, about 0.1 ms
-_BEST = 8  # candidates, of which some may have ended
-_OVERHEAD = 700  # bytes of a row beside its vector
-_PART = 600  # bytes of a partition beside its rows
+_INLINE = 1 << 20  # most bytes searched on the event loop, about 0.1 ms
+_BEST = 8  # candidates of a search, because some may have expired
+_OVERHEAD = 700  # bytes of memory of a row beside its vector
+_PART = 600  # bytes of memory of a partition beside its rows
 
 Vector = Any
 """An array of float32, of one dimension."""
 
 
 class KeptQuestion(NamedTuple):
-    """A kept question. `key` is that of its answer."""
+    """A kept question. `key` is the key of its answer."""
 
     key: bytes
     owner: bytes
     ends: float  # seconds since the epoch
-    text: str = ""  # where samples show texts, or a model verifies
+    text: str = ""  # kept only if samples show texts, or a model verifies
 
 
 class Near(NamedTuple):
@@ -50,10 +50,10 @@ class _Part:
     __slots__ = ("next", "places", "rows", "vectors")
 
     def __init__(self, size: int) -> None:
-        self.vectors = np.zeros((1, size), np.float32)  # each has the length 1
+        self.vectors = np.zeros((1, size), np.float32)  # each vector has the length 1
         self.rows: list[KeptQuestion | None] = []
         self.places: dict[bytes, int] = {}
-        self.next = 0  # the place that is used again, once there is no room
+        self.next = 0  # the next place to overwrite, once the array is full
 
 
 class Index:
@@ -63,11 +63,13 @@ class Index:
         self._limit = limit
         self._parts: OrderedDict[bytes, _Part] = OrderedDict()
         self._thread: ThreadPoolExecutor | None = None
-        self.size = 0  # bytes
+        self.size = 0  # bytes of all partitions
         self.count = 0
 
     async def best(self, partition: bytes, vector: Vector, least: float, now: float) -> Near | None:
-        """The nearest row with a score of `least` at least that has not ended `now`. `vector` is of length 1."""
+        """The nearest unexpired row with a score of `least` or more. `vector` has the length 1, `now` is in epoch
+        seconds.
+        """
         part = self._parts.get(partition)
         if part is None or part.vectors.shape[1] != len(vector):
             return None
@@ -81,14 +83,14 @@ class Index:
             run = asyncio.get_running_loop().run_in_executor
             places = await run(self._thread, _search, part.vectors, rows, vector)
         for place in places:
-            # Once more, because rows may have changed while the thread was searching.
+            # Compute the score again, because rows may have changed while the thread was searching.
             row, score = part.rows[place], float(part.vectors[place] @ vector)
             if row is not None and score >= least and row.ends > now:
                 return Near(min(1.0, score), row)
         return None
 
     def add(self, partition: bytes, vector: Vector, row: KeptQuestion) -> None:
-        """Keep a question, in the place of the one with the same key. `vector` is of length 1."""
+        """Keep a question, replacing one with the same key. `vector` has the length 1."""
         width = vector.nbytes + _OVERHEAD + 2 * len(row.text)
         if width + _PART > self._limit:
             return
@@ -116,7 +118,7 @@ class Index:
             self._drop(next(iter(self._parts)))
 
     def _place(self, part: _Part) -> int:
-        """The place of a new row: a further one, or the oldest where there is no room."""
+        """The place of a new row: an additional one, or that of the oldest row if the partition is full."""
         rows, capacity = len(part.rows), len(part.vectors)
         if rows == capacity:
             row = _space(part) // capacity
@@ -124,7 +126,7 @@ class Index:
             if more < 1:
                 part.next = (part.next + 1) % rows
                 return part.next
-            # A search on the thread keeps the arrays that it began with.
+            # Make new arrays, because a search on the thread still uses the old ones.
             self.size -= _space(part)
             part.vectors = np.concatenate([part.vectors, np.zeros((more, part.vectors.shape[1]), np.float32)])
             self.size += _space(part)
@@ -132,7 +134,7 @@ class Index:
         return rows
 
     def remove(self, partition: bytes, key: bytes) -> None:
-        """Forget a question whose answer is gone."""
+        """Forget the question with that key, because its answer is gone."""
         part = self._parts.get(partition)
         if part is not None and (place := part.places.pop(key, None)) is not None:
             self._blank(part, place)
@@ -168,7 +170,7 @@ def _space(part: _Part) -> int:
 
 
 def _search(vectors: Vector, rows: int, unit: Vector) -> Sequence[int]:
-    """The places of the nearest rows, the best first."""
+    """The places of the nearest rows, the nearest first."""
     scores = vectors[:rows] @ unit
     nearest = np.argpartition(scores, -_BEST)[-_BEST:] if rows > _BEST else np.arange(rows)
     found: list[int] = nearest[np.argsort(scores[nearest])[::-1]].tolist()

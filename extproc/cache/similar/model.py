@@ -1,8 +1,7 @@
-"""Vectors of an embedding model that the gateway serves, asked through its own listener as a consumer of its own.
+"""Vectors of an embedding model that the gateway serves, requested through its own listener as a separate consumer.
 
-So each vector is an exchange: with a row in the ledger and a cost, under that consumer's budgets, with the fallbacks
-and the translation of the model, and behind the guardrails. Equal texts are paid once where a rule of the cache is for
-that consumer.
+So each vector is an exchange, with a row in the ledger, a cost, that consumer's budgets and guardrails, and the model's
+fallbacks and translation. Equal texts are paid once if a rule of the cache applies to that consumer.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from extproc.words.dialect import Destination
 from extproc.words.messages import EmbeddingPrompt
 
 _PATH = next(iter(openai_embeddings.endpoints.paths))
-_MOST = 16_384  # numbers of a vector
+_MOST = 16_384  # most numbers of a vector
 
 
 class EmbeddingModel:

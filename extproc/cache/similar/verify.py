@@ -1,9 +1,9 @@
 """A model of the gateway that says whether one answer is right for two questions.
 
-It is asked as `guardrails/_asking.py` does.
+The model is asked in the way of `guardrails/_asking.py`.
 
 Only one form of answer is a yes: the JSON below with `true` and the code of this call. The code stands in the system
-prompt and nowhere in the data, so words of a question that a model repeats are no yes. All else is a miss.
+prompt and nowhere in the data, so repeated words of a question are never a yes. Any other answer is a miss.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ class Verify:
         self._asked = AskedModel(settings, around, _SCHEMA, "verdict")
 
     async def same(self, conversation: str, kept: str, asked: str, deadline: float) -> bool:
-        """True for a clear yes. Raises Failure where there is no clear answer until `deadline`, monotonic seconds."""
+        """True for a clear yes. Raises Failure if there is no clear answer until `deadline`, monotonic seconds."""
         if len(conversation) + len(kept) + len(asked) > self._settings.max_text:
             raise Failure("too_long")
         code = secrets.token_hex(4)
         data = {"conversation": msgspec.Raw(conversation.encode()), "answered": kept, "asked_now": asked}
-        # The cache has no part in this call: it would look for the nearest question to a question about questions.
+        # Keep the cache out of this call: it would compare a question about questions with kept questions.
         headers = self._asked.headers(CACHE, "off")
         until = min(deadline, time.monotonic() + self._settings.timeout)
         words = await self._asked(_RULES.replace("{code}", code), data, headers, until)

@@ -1,4 +1,4 @@
-"""Stores of kept answers: memory, SQLite, Redis, a file each. They hold bytes under digests and know no more.
+"""Stores of kept answers: memory, SQLite, Redis, a file each. They hold only bytes under digests.
 
 memory:                    one process
 sqlite:PATH                one machine; survives restarts
@@ -15,7 +15,7 @@ from extproc.stores.redis import check as check_redis
 from extproc.stores.redis import doubts as doubt_redis
 
 OVERHEAD = 480
-"""Bytes that an entry takes beside its value: digests, dictionaries, rows."""
+"""Bytes of memory that an entry takes beside its value: digests, dictionaries, rows."""
 
 
 class CacheError(Exception):
@@ -23,7 +23,7 @@ class CacheError(Exception):
 
 
 class Store(Protocol):
-    """Bytes under keys of 32 bytes, for a time. `owner` is a digest too. All methods raise CacheError."""
+    """A store of bytes under keys of 32 bytes, for a time. `owner` is a digest, too. All methods raise CacheError."""
 
     async def get(self, key: bytes) -> bytes | None: ...
 
@@ -38,7 +38,7 @@ class Store(Protocol):
         ...
 
     async def stats(self) -> Mapping[str, int]:
-        """`entries`, `bytes` and `limit` (bytes; 0: the store's own)."""
+        """The store's `entries`, `bytes` and `limit` (bytes; 0: the store sets its own limit)."""
         ...
 
     async def close(self) -> None: ...
@@ -52,7 +52,7 @@ def is_memory(url: str) -> bool:
 
 
 def check(url: str) -> None:
-    """Raise ValueError when `open_store` could not take `url`. Opens nothing, and repeats no secret."""
+    """Raise ValueError for a `url` that `open_store` would refuse. Opens nothing; the error repeats no secret."""
     scheme, _, rest = url.partition(":")
     if scheme in ("redis", "rediss"):
         check_redis(url)
@@ -63,13 +63,13 @@ def check(url: str) -> None:
 
 
 def doubts(url: str) -> Iterator[str]:
-    """Lints of a URL that was checked."""
+    """Lints of a URL that `check` accepted."""
     if url.startswith("redis"):
         yield from doubt_redis(url)
 
 
 def open_store(url: str, *, memory: int, disk: int, name: str = "") -> Store:
-    """Open a store at a URL that `check` accepts, of so many bytes at most. `name` is that of a store beside the one of
+    """Open a store at a URL that `check` accepts, with a limit in bytes. `name` is the name of a store beside that of
     answers. Raises CacheError.
     """
     if url.startswith("redis"):

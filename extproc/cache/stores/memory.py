@@ -10,13 +10,13 @@ from extproc.cache.stores import OVERHEAD
 
 
 class MemoryStore:
-    """At most `limit` bytes, values and what they take beside."""
+    """A store of at most `limit` bytes: values and their overhead."""
 
     def __init__(self, limit: int, now: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
         self._now = now
         self._size = 0
-        self._entries: OrderedDict[bytes, tuple[bytes, bytes, float]] = OrderedDict()  # value, owner, end
+        self._entries: OrderedDict[bytes, tuple[bytes, bytes, float]] = OrderedDict()  # key -> value, owner, end
 
     async def get(self, key: bytes) -> bytes | None:
         found = self._entries.get(key)

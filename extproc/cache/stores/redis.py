@@ -17,9 +17,9 @@ from extproc.stores.redis import parse
 from extproc.stores.redis.link import connection_options
 
 T = TypeVar("T")
-_TIMEOUT = 0.25  # seconds of an answer: a provider is asked instead
+_TIMEOUT = 0.25  # seconds to wait for Redis; then a provider is asked
 _CONNECTIONS = 16
-_BATCH = 500  # keys of one call
+_BATCH = 500  # most keys of one call
 
 
 class RedisStore:
@@ -39,7 +39,9 @@ class RedisStore:
         self._prefix = f"{{{found.prefix}-{name}}}:".encode()
 
     async def _ask(self, answer: Awaitable[T]) -> T:
-        """The answer. The client has timeouts that only a task can have, and the first step of a call runs outside."""
+        """The answer of a call. It runs in a task: the client's timeouts need one, and the first step of an exchange's
+        call has none.
+        """
         try:
             return await asyncio.ensure_future(answer)
         except (RedisError, OSError, TimeoutError) as error:
@@ -83,7 +85,7 @@ class RedisStore:
         return count
 
     async def stats(self) -> Mapping[str, int]:
-        """The bytes are those of the whole Redis."""
+        """See `Store.stats`; the bytes are those of the whole Redis."""
         entries = len(await self._keys(b"a:"))
         memory = await self._ask(self._redis.info("memory"))
         return {"entries": entries, "bytes": int(memory["used_memory"]), "limit": int(memory.get("maxmemory", 0))}

@@ -14,7 +14,7 @@ from extproc.cache.stores import OVERHEAD, CacheError
 from extproc.stores.sqlite.files import connect, make_private
 
 T = TypeVar("T")
-_PATIENCE = 1.0  # seconds for another process's transaction
+_PATIENCE = 1.0  # seconds to wait for another process's transaction
 _BATCH = 64  # entries that one write deletes at most, so that no write takes long
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -32,7 +32,7 @@ CREATE TRIGGER IF NOT EXISTS removed AFTER DELETE ON answers BEGIN UPDATE total 
 
 
 def _open(path: str) -> sqlite3.Connection:
-    """Raises sqlite3.Error."""
+    """Open the file. Raises sqlite3.Error."""
     db = connect(path, _PATIENCE)
     try:
         db.execute("PRAGMA recursive_triggers = ON")
@@ -45,7 +45,9 @@ def _open(path: str) -> sqlite3.Connection:
 
 
 class SqliteStore:
-    """At most `limit` bytes; the least recently used leave first. The time of use is kept by the minute."""
+    """A store of at most `limit` bytes; the least recently used entries are dropped first. The time of use is kept by
+    the minute.
+    """
 
     def __init__(self, path: str, limit: int, now: Callable[[], float] = time.time) -> None:
         self._limit = limit

@@ -1,7 +1,7 @@
 """Alerts: a POST to a webhook when a budget reaches one of its `alert_at`, once for each count and window in all of a
-fleet, and for each question to operators. `text` is for people: incoming webhooks of Slack show it.
+fleet, and for each question to operators. The field `text` is for people: incoming webhooks of Slack show it.
 
-The counters store decides which process sends it: the first to take the single unit of a count made for that alert.
+The counters store decides which process sends an alert: the first to take the single unit of a count made for it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from extproc.wire.outbound.client import AnswerError, send
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 1000
-"""Most alerts waiting to be sent; more are dropped, and counted."""
+"""Most alerts waiting to be sent; further alerts are dropped and counted."""
 _AT_ONCE = 4
 _TIMEOUT = 5.0  # seconds for a webhook to answer
 _AGAIN = (1.0, 5.0, 25.0)  # seconds to wait before trying again
-_LEASE = 120.0  # seconds: longer than all tries together
+_LEASE = 120.0  # seconds of the lease on an alert: longer than all its tries together
 
 
 class Alerts:
-    """Sends alerts. `count` gets the end of each: told, failed, dropped. Alerts that another process sends are not
+    """Sends alerts. `count` gets the outcome of each alert: told, failed, dropped. Alerts of other processes are not
     counted.
     """
 
@@ -54,7 +54,7 @@ class Alerts:
         self._waiting: asyncio.Queue[Alert | Asked] = asyncio.Queue(MOST_WAITING)
 
     def tell(self, alert: Alert | Asked) -> None:
-        """Send it soon, where the budget has a webhook. Never blocks."""
+        """Queue an alert, where its budget has a webhook. Never blocks."""
         if alert.budget.settings.alert_webhook is None:
             return
         try:
@@ -63,7 +63,7 @@ class Alerts:
             self._count("dropped")
 
     async def run(self) -> None:
-        """Send the alerts that wait, until cancelled. A webhook that does not answer holds up few others."""
+        """Send queued alerts until cancelled. A webhook that does not answer delays few other alerts."""
         async with asyncio.TaskGroup() as tasks:
             for _ in range(self._at_once):
                 tasks.create_task(self._work())
@@ -81,10 +81,10 @@ class Alerts:
                 self._waiting.task_done()
 
     async def _first(self, alert: Alert) -> bool:
-        """True when this process is to send the alert. A store without an answer makes it True: an alert sent twice is
+        """True when this process is to send the alert, also when the store does not answer: an alert sent twice is
         better than none.
         """
-        # No budget's name begins like this.
+        # No name of a budget begins with this prefix.
         scope, id = f"!alert:{alert.threshold}:{alert.scope}", uuid.uuid4().hex
         idle = alert.budget.settings.idle_ttl if alert.budget.window == 0 else 0.0
         try:
@@ -110,7 +110,7 @@ class Alerts:
 
 
 def describe(alert: Alert, now: float) -> Mapping[str, Any]:
-    """The body of the POST. Amounts are text: decimals of a USD, else whole numbers."""
+    """The body of the POST about a budget. Amounts are text: decimals in USD, whole numbers in other units."""
     budget = alert.budget
     limit = budget.show(budget.limit, unit=True)
     return {
@@ -147,7 +147,7 @@ def describe_question(asked: Asked, now: float) -> Mapping[str, Any]:
 
 
 def told_question(question: Question, budget: Budget) -> Mapping[str, Any]:
-    """A question, for operators."""
+    """The sentence about a question, for operators."""
     return {
         "id": question.id,
         "budget": question.budget,
@@ -171,7 +171,9 @@ def _whose(scope: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Slack takes for no markup. Source: https://docs.slack.dev/messaging/formatting-message-text."""
+    """The text, escaped so that Slack sees no markup in it. Source:
+    https://docs.slack.dev/messaging/formatting-message-text.
+    """
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 

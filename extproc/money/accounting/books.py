@@ -1,12 +1,12 @@
-"""Books: agreement of counters and ledger, whichever process ends when.
+"""Books: agreement of counters and ledger, whichever process ends, at any moment.
 
    settle(keep) ──► row in the ledger ──► recorded          a process died in between: the lease runs out, and
       └─ no answer from the store: owed, tried again        the process that ends it writes the row
                                                             (`usage_source: expired`), or the next one after it
 
-A row is written after its charge is settled, and the store forgets a charge after its row is written. So neither is
-ever without the other for longer than a lease. This holds for a settle that comes after the end of its lease, too: the
-store was away for longer. It corrects the charge, which then waits for its row as any other.
+A row is written after its charge is settled, and the store forgets a charge after its row is written. So a charge is
+without its row, or a row without its charge, for a lease at most. A settle may come after the end of its lease, when
+the store was away for longer. It corrects the charge, which then waits for its row as any other charge does.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from extproc.money.ledger.writer import Writer
 
 MAX_OWED = 10_000
-"""Most settles without an answer that are tried again; beyond it the lease decides."""
+"""Most settles without an answer that are tried again; a further settle is left to the end of its lease."""
 MAX_UNTAKEN = 100_000
-"""Most charges that the store keeps because the ledger had no room for their rows; beyond it, rows without room are
+"""Most charges that the store keeps because the ledger had no room for their rows. The rows of further charges are
 lost.
 """
-_BATCH = 1000  # ids in one call of `recorded`
+_BATCH = 1000  # most ids in one call of `recorded`
 _OTHER = ("list_models", "usage", "budgets", "unknown")
 """Operations that use no model: they have no row in the books."""
 
@@ -47,8 +47,8 @@ class _Waiting:
     """Rows of one charge that are not written yet."""
 
     rows: int = 0
-    settled: bool = False  # the latest has the charge of a settle, not that of a lease that ran out
-    charged: bool = False  # one of them has a charge: not only the row of a pending usage
+    settled: bool = False  # True: the latest row's charge is of a settle, not of an expired lease
+    charged: bool = False  # True: a row has a charge, so not every row is pending
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ class _Owed:
 
 
 class Books:
-    """The books of one process. `expired` gets each lease that ran out: every `again` seconds, until its row is
+    """The books of one process. `expired` gets each expired lease again every `again` seconds, until its row is
     written.
     """
 
@@ -77,14 +77,14 @@ class Books:
         self._ledger = ledger
         self._expired = expired
         self._now = now
-        self.told = Told()  # usage of earlier exchanges, as clients' calls told it
+        self.told = Told()  # usage of earlier exchanges, read from clients' own calls
         self._owed: dict[str, _Owed] = {}
         self._charged: dict[str, _Waiting] = {}  # charges that the store keeps until their row is written, by id
         self._due: Mapping[bool, list[str]] = {True: [], False: []}  # ids to report as recorded, by `_Waiting.settled`
-        self._full = False  # the ledger did not take the latest row
-        self._untaken = 0  # charges of this process that the store keeps, and that found no room for a row
+        self._full = False  # True: the ledger had no room for the latest row
+        self._untaken = 0  # number of charges that the store keeps for lack of room for their rows
         self._written: deque[Sequence[str]] = deque()  # ids whose rows are written, from the ledger's thread
-        # ids whose rows failed, from the same thread; the end of their leases makes rows of them
+        # Ids whose rows failed, from the ledger's thread. When their leases end, rows are made of them.
         self._refused: deque[str] = deque()
         if ledger is not None:
             ledger.on_written = self._written.append
@@ -92,7 +92,7 @@ class Books:
 
     @property
     def keeps(self) -> bool:
-        """True when the store has to remember charges until `recorded`. This memory has an end too."""
+        """True when the store has to remember charges until `recorded`. The store's memory has an end, too."""
         return self._ledger is not None and not (self._full and self._untaken >= MAX_UNTAKEN)
 
     def owe(self, id: str, amounts: Sequence[int]) -> bool:
@@ -103,7 +103,7 @@ class Books:
         return True
 
     def enter(self, exchange: Exchange) -> None:
-        """Enter an exchange that ended: its row follows its charge."""
+        """Enter an ended exchange: its row is written after its charge."""
         if self._ledger is None or exchange.request.operation in _OTHER or not hasattr(exchange, "consumer"):
             return
         row = row_of(exchange, self._now())
@@ -113,7 +113,7 @@ class Books:
         self.add(row)
 
     def add(self, row: Row) -> None:
-        """Enter the row of a charge that is settled."""
+        """Enter the row of a settled charge."""
         if self._ledger is None:
             return
         if not self._add(row, settled=True) and row.charges is not None and self.keeps:
@@ -131,22 +131,22 @@ class Books:
 
     async def catch_up(self) -> None:
         """Settle the amounts owed, and report the written rows to the store. Raises StoreError; the next call continues
-        there.
+        where this call stopped.
         """
         await self._settle_owed()
         await self._tell_written()
 
     async def turn(self, budgets: Mapping[str, Budget], teams: Mapping[str, str]) -> None:
-        """Catch up, and end leases that ran out, once a second. `teams` are those of consumers. Raises StoreError.
+        """Catch up, and end expired leases, once a second. `teams` gives the team of each consumer. Raises StoreError.
 
-        A row without room in the ledger comes again with the next look at its lease, and is reported then.
+        A row that finds no room in the ledger is reported later: `expired` gets its lease again.
         """
         await self.catch_up()
         room = True
         while ended := await self._counters.expire(keep=self._again if self._ledger is not None else 0.0):
             for expired in ended:
                 waiting = self._charged.get(expired.id)
-                if waiting is not None and waiting.settled >= expired.settled:  # the row waits for the database
+                if waiting is not None and waiting.settled >= expired.settled:  # the row still waits for the database
                     continue
                 if self._ledger is not None and (expired.forwarded or expired.settled):
                     room = room and self._add(
@@ -164,7 +164,7 @@ class Books:
             del self._owed[id]
             if owed.row is None:
                 continue
-            if not known and self._now() - owed.since > LATE_SETTLE - LEASE:  # the lease ran out, and decided
+            if not known and self._now() - owed.since > LATE_SETTLE - LEASE:  # the lease has decided the charge
                 owed.row = msgspec.structs.replace(owed.row, charges=None)
             self.add(owed.row)
 
@@ -202,7 +202,7 @@ class Enter:
 def row_of(exchange: Exchange, now: float) -> Row:
     """The ledger's row of an exchange: never a body, never a credential."""
     consumer, target = exchange.consumer, exchange.answer.target
-    if exchange.route.of_tools:  # a call has one server, refused or not
+    if exchange.route.of_tools:  # a tool call names one server, even when it was refused
         target = next(iter(getattr(exchange.route, "targets", ())), None)
     ask = getattr(exchange.request, "ask", None)
     usage, caching = exchange.money.usage, exchange.features.get(CACHING)
@@ -249,7 +249,7 @@ def row_of(exchange: Exchange, now: float) -> Row:
 
 
 def row_of_expired(expired: Expired, budgets: Mapping[str, Budget], teams: Mapping[str, str], now: float) -> Row:
-    """The row of an exchange whose process died: its charges, and the facts in its reservation and in the names of the
+    """The row of an exchange whose process died: its charges, with the facts from its reservation and the names of its
     counts.
     """
     facts, note = unpack_facts(expired.facts), unpack_note(expired.facts)
@@ -271,7 +271,7 @@ def row_of_expired(expired: Expired, budgets: Mapping[str, Budget], teams: Mappi
             tokens[unit] = max(tokens[unit], amount)
     if note is not None:
         row = note.row
-        if not note.is_final:  # nothing has told its usage in time
+        if not note.is_final:  # the usage did not become known in time
             row = msgspec.structs.replace(row, usage_source=EXPIRED, complete=expired.settled, cost=cost)
             row = msgspec.structs.replace(row, input_tokens=note.held[0], output_tokens=note.held[1])
         return msgspec.structs.replace(row, charges=charges)

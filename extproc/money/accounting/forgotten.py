@@ -1,7 +1,7 @@
-"""Consumers that an operator has forgotten: every process drops the exchanges of theirs that it remembers.
+"""Consumers that an operator has forgotten: every process drops its remembered exchanges of these consumers.
 
 A process that forgets puts a note on the counters store's board, without the name. Each process reads the board every
-few seconds, and drops what it has at the first sight of a note.
+few seconds. At the first sight of a note it drops the consumer's exchanges.
 """
 
 from __future__ import annotations
@@ -17,21 +17,23 @@ from extproc.stores import Counters, read_notes
 
 BOARD = "forgotten"
 STAYS = 600.0
-"""Seconds for which a note stays. After a longer absence of the store, other processes remember what they did."""
+"""Seconds for which a note stays. If the store is away for longer, other processes keep the exchanges that they
+remember.
+"""
 
 _encode = msgspec.msgpack.Encoder().encode
 
 
 class _Note(msgspec.Struct, array_like=True, frozen=True):
     id: str
-    consumer: str  # a digest
+    consumer: str  # digest of the consumer's name
 
 
 _decode = msgspec.msgpack.Decoder(_Note).decode
 
 
 class Forgotten:
-    """`drop` forgets what matches, as `Recent.drop` does. Used on the event loop."""
+    """Forgets consumers. `drop` forgets matching exchanges, as `Recent.drop` does. Used on the event loop."""
 
     def __init__(self, counters: Counters, drop: Callable[[Callable[[Mapping[str, Any]], bool]], None]) -> None:
         self._counters = counters
@@ -39,7 +41,9 @@ class Forgotten:
         self._seen: set[str] = set()  # ids of the notes on the board
 
     async def add(self, consumer: str) -> None:
-        """Forget a consumer here, and within seconds elsewhere. Raises StoreError, and forgets nothing elsewhere."""
+        """Forget a consumer in this process, and within seconds in all others. Raises StoreError: then no other process
+        forgets it.
+        """
         note = _Note(uuid.uuid4().hex, _digest(consumer))
         self._forget({note.consumer})
         await self._counters.share(BOARD, note.id, _encode(note), STAYS)

@@ -23,18 +23,18 @@ from extproc.stores import MAX_PARKED, Counters, StoreError
 from extproc.words.exchange import Exchange, Usage
 
 FIRST, LONGEST = 2.0, 300.0
-"""Seconds until the first look at an object, and between two looks at most."""
+"""Seconds until the first look at an object, and the most seconds between two looks."""
 _AN_EIGHTH = 8
 
 
 def pause_after(age: float) -> float:
-    """Seconds until the next look at an object of that age."""
+    """Seconds until the next look at an object, by the object's age."""
     return min(LONGEST, max(FIRST, age / _AN_EIGHTH))
 
 
 class Park:
     """Parks the reservation of an exchange whose usage is not known yet, and writes its usage as pending. False for any
-    other exchange, and where there is no room: it is to be charged now.
+    other exchange, and where the store has no room: such an exchange is charged now.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Park:
         self._told = told
         self._hold = hold
         self._most = most
-        self._able = able  # whether the provider of that name can be asked
+        self._able = able  # whether a provider, by its name, can be asked for usage
         self._now = now
 
     async def __call__(self, exchange: Exchange) -> bool:
@@ -61,7 +61,7 @@ class Park:
         target, ask, late = exchange.answer.target, exchange.request.ask, exchange.request.dialect.offers.stored.late
         if target is None or late is None or not ask.lasting or not self._able(target.provider):
             return False
-        exchange.money.usage = Usage(source=PENDING)  # Settle writes another where this returns False
+        exchange.money.usage = Usage(source=PENDING)  # where Park returns False, Settle writes another usage
         facts = pack_note(self._note(exchange))
         return facts is not None and await self._parked(exchange, facts)
 
@@ -96,5 +96,5 @@ class Park:
             if not exchange.money.reservation.held:
                 await self._counters.reserve(exchange.id, (), self._hold, facts=facts)
             return await self._counters.park(exchange.id, facts, lease=self._hold, again=FIRST, most=self._most)
-        except (StoreError, ValueError):  # ValueError: an earlier call got no answer, and has arrived
+        except (StoreError, ValueError):  # ValueError: an earlier call without an answer did reach the store
             return False

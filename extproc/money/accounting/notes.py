@@ -1,8 +1,8 @@
 """Notes about exchanges whose usage is not known yet, in the facts of their parked reservations.
 
 A note has all that any process needs to learn the usage and to write the row. Once the usage is known, the note is
-replaced by one with the final row, before the charge is settled. So whichever process dies, the next one settles the
-same amounts, and the end of a lease has the whole row.
+replaced by one with the final row, before the charge is settled. So if any process dies, the next one settles the same
+amounts, and an expired lease carries the whole row.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from extproc.words.dialect import Report
 from extproc.words.exchange import Exchange
 
 MAX_TOLD = 1000
-"""Most answers of clients' own calls that wait for the next turn; for further ones the provider is asked."""
+"""Most answers of clients' own calls that wait for the next turn. Beyond them the provider is asked for the usage."""
 
 
 class Note(msgspec.Struct, array_like=True, frozen=True, tag="pending"):
-    """`held` are the tokens of input and output that were held, `most` those that are believed. `uncounted` are the
-    indexes of holds on budgets that do not count the target which served.
+    """Facts for a late settlement. `held` are the tokens of input and output in the reservation, `most` the highest
+    counts that are believed. `uncounted` are indexes of holds on budgets that do not count the target which served.
     """
 
     row: Row
     spender: str  # the consumer's name in metrics
     api: str  # the client's dialect, which reads the object
-    object: str  # the provider's id of it
-    begun: float  # seconds since the epoch, as the next
-    ends: float  # the end of the hold
+    object: str  # the provider's id of the object
+    begun: float  # epoch seconds
+    ends: float  # end of the hold, epoch seconds
     held: tuple[int, int]
     most: tuple[int, int]
     options: Mapping[str, str] = {}
@@ -49,7 +49,9 @@ _decode = msgspec.msgpack.Decoder(Note).decode
 
 
 def pack_note(note: Note) -> bytes | None:
-    """The facts of a reservation. Labels and findings that take too much room are left out. None: it has no room."""
+    """The note as facts of a reservation. Labels and findings that take too much room are left out. None: the note does
+    not fit.
+    """
     for row in (note.row, msgspec.structs.replace(note.row, labels={}, guardrails=())):
         try:
             packed = _encode(msgspec.structs.replace(note, row=row))
@@ -61,7 +63,7 @@ def pack_note(note: Note) -> bytes | None:
 
 
 def unpack_note(facts: bytes) -> Note | None:
-    """The note in the facts of a reservation; None where they are of another kind, or of another release."""
+    """The note in the facts of a reservation; None for facts of another kind, or of another release."""
     try:
         return _decode(facts)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -70,14 +72,14 @@ def unpack_note(facts: bytes) -> Note | None:
 
 @dataclass(slots=True)
 class Told:
-    """Usage that clients' own calls about objects have told, by the exchange that made the object. None: the object
-    has ended, and its usage is in files.
+    """Usage read from clients' own calls about objects, by the exchange that made the object. None: the object has
+    ended, and its usage stands in files.
     """
 
     reports: dict[str, Report | None] = field(default_factory=dict)
 
     def add(self, exchange: Exchange) -> None:
-        """Take in the answer to a call about an object, where that has ended."""
+        """Read the answer to a call about an object, if the object has ended."""
         report, answer = exchange.answer.report, exchange.answer
         if report is None or report.pending or answer.status >= 300 or not exchange.ending.complete:
             return

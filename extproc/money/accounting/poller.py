@@ -30,11 +30,11 @@ from extproc.words.late import Late, Progress
 log = logging.getLogger(__name__)
 
 AGAIN = 60.0
-"""Seconds in which a process that was given a reservation is alone with it."""
+"""Seconds for which the store gives a reservation to one process alone."""
 LONGEST = 900.0
-"""The same while it reads a file of results."""
+"""Seconds for which a process has a reservation to itself while it reads a file of results."""
 AT_ONCE = 8
-"""Objects that one process asks for at a time."""
+"""Objects whose usage one process asks for at a time."""
 _GONE = (404, 410)
 _OK = 200
 
@@ -46,12 +46,12 @@ class Situation:
     catalog: Catalog
     budgets: Mapping[str, Budget]
     asking: Asking
-    most: int  # bytes of a file of results
+    most: int  # most bytes of a file of results
 
 
 class Poller:
-    """Settles parked exchanges. `spawn` begins background work of a name, which `ends` by itself. `settled` is told of
-    each row, with the consumer's name in metrics.
+    """Settles parked exchanges. `spawn` begins named background work, which `ends` by itself. `settled` gets each row,
+    with the consumer's name in metrics.
     """
 
     def __init__(
@@ -70,11 +70,11 @@ class Poller:
         self._spawn = spawn
         self._settled = settled
         self._now = now
-        self._looks = 0  # under way
+        self._looks = 0  # number of looks under way
 
     async def turn(self) -> None:
-        """Begin to look at the exchanges that clients have told of, and at all that are due, as far as there is room.
-        Raises StoreError.
+        """Begin to look at due exchanges, and at those whose usage clients' calls showed, up to `AT_ONCE`. Raises
+        StoreError.
         """
         told = self._books.told.reports
         while told and self._looks < AT_ONCE:
@@ -96,15 +96,15 @@ class Poller:
     async def _run(self, parked: Parked, told: Report | None) -> None:
         try:
             await self._look(parked, told)
-        except StoreError:  # the exchange is due again
+        except StoreError:  # the exchange becomes due again
             return
         finally:
             self._looks -= 1
 
     async def _look(self, parked: Parked, told: Report | None) -> None:
-        """Ask for the usage of one exchange, and settle it where that is known. Raises StoreError."""
+        """Ask for the usage of one exchange, and settle the exchange if its usage is known. Raises StoreError."""
         note = unpack_note(parked.facts)
-        if note is None:  # of a newer release, whose processes have their turn
+        if note is None:  # a note of a newer release, left to processes of that release
             return
         if not note.is_final:
             row = None
@@ -131,7 +131,7 @@ class Poller:
         amounts, charges = [], {}
         for index, (scope, held) in enumerate(zip(parked.scopes, parked.amounts, strict=True)):
             budget = budgets.get(read_scope(scope)[0])
-            amount = held  # of a budget that the settings have no more
+            amount = held  # the budget is no longer in the settings
             if index in note.uncounted or (budget is not None and budget.is_slot):
                 amount = 0
             elif budget is not None:
@@ -170,8 +170,8 @@ class Poller:
         return await self._billed(bill, late, progress, now)
 
     async def _billed(self, bill: _Bill, late: Late, progress: Progress, now: Situation) -> Row:
-        """The row of an object that has ended. A sum of several requests does not tell which of them have the price of
-        long prompts, so that their results are read.
+        """The row of an object that has ended. A sum of several requests does not show which requests have the price of
+        long prompts, so the results are read one by one.
         """
         if progress.answered == 0 and progress.report is None:
             return bill.row()
@@ -233,7 +233,7 @@ class _Bill:
 
     @property
     def is_flat(self) -> bool:
-        """True where the sum of several requests costs what each of them costs."""
+        """True where the price of a sum of requests equals the sum of their prices."""
         price = self._price(None)
         return price is None or not (price.tiers or price.per_request)
 
@@ -250,7 +250,7 @@ class _Bill:
         return prices.with_options(price, options) if options else price
 
     def add(self, report: Report, requests: int = 1) -> None:
-        """Add an answer, or the sum of several."""
+        """Add the usage of one answer, or of several summed."""
         usage, price = report.usage, self._price(report)
         if usage is None:
             return
@@ -293,7 +293,7 @@ class _Bill:
         )
 
     def estimated(self) -> Row:
-        """The row with the tokens that were held: nothing else is known of them."""
+        """The row with the held tokens as its usage, because the real usage is unknown."""
         bill = _Bill(self.note, self.target)
         bill.add(Report(usage=Usage(*self.note.held)))
         bill._usage.source = "estimated"

@@ -16,11 +16,11 @@ class Settle:
     """Writes `usage`, `cost` and `charges`, and releases the rest of the reservation. Runs once, however the exchange
     ended.
 
-    Where `keep` says so, the store remembers the charge until its record is written, see `books`. A settle without an
-    answer goes to `owe`, to be tried again. Where that has no room, the end of the lease decides the charge.
+    Where `keep` returns True, the store remembers the charge until its row is written, see `books`. A settle without an
+    answer goes to `owe`, which tries it again. If `owe` has no room, the end of the lease decides the charge.
 
-    An exchange whose usage will be known later goes to `park`, see `accounting.late`. Where that does not take it, it
-    is charged now.
+    An exchange whose usage will be known later goes to `park`, see `accounting.late`. If `park` returns False, the
+    exchange is charged now.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Settle:
     ) -> None:
         self._counters = counters
         self._leases = leases
-        self._count = count  # (budget, verdict)
+        self._count = count  # called with (budget, verdict)
         self._keep = keep
         self._owe = owe
         self._expected = expected or Expected()
@@ -82,24 +82,26 @@ class Settle:
 
 
 def is_late(exchange: Exchange) -> bool:
-    """True for an exchange whose usage will be known later, and for one that may tell the usage of such an exchange."""
+    """True for an exchange whose usage will be known later, and for a client's call that may show such a usage."""
     report, kept = exchange.answer.report, exchange.route.kept
     return report is not None and bool(kept.made_by or (report.pending and exchange.request.ask.lasting))
 
 
 def is_hit(exchange: Exchange) -> bool:
-    """True for a request that the cache answered: it counts, and uses no tokens."""
+    """True for a request that the cache answered: it counts as a request and uses no tokens."""
     caching = exchange.features.get(CACHING)
     return caching is not None and caching.is_hit
 
 
 def charged(claims: Sequence[Claim], amounts: Sequence[int]) -> Mapping[str, int]:
-    """The charge of each count. A request under way is counted while it runs, and never charged."""
+    """The charge of each count. Concurrency counts a request while it runs and charges nothing."""
     return {claim.scope: amount for claim, amount in zip(claims, amounts, strict=True) if not claim.budget.is_slot}
 
 
 def spent(exchange: Exchange) -> int | None:
-    """Cost of the usage in nano-USD; None when the price is unknown. Without a known target: the dearest bound."""
+    """Cost of the usage in nano-USD; None when the price is unknown. If the target is unknown: the bound at the dearest
+    target.
+    """
     usage, target = exchange.money.usage, exchange.answer.target
     if usage.source == "none":
         return 0

@@ -1,4 +1,4 @@
-"""The stages of accounting: what happens when an exchange has ended, and prompts for a collector."""
+"""The stages of accounting, which run when an exchange has ended, and the stage that sends prompts to a collector."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def await_end(services: Services) -> Sequence[AwaitEnd]:
 
 
 def record(settings: Settings, services: Services) -> Sequence[Stage]:
-    """The stages that record an exchange, at once or when everything about it is known."""
+    """The stages that record an exchange, at once or when all facts about it are known."""
     record: Sequence[Stage] = (
         Record(services.telemetry),
         services.audit_events,
@@ -60,7 +60,7 @@ def record(settings: Settings, services: Services) -> Sequence[Stage]:
 
 
 def tell_prompt(settings: Settings, services: Services) -> Sequence[Stage]:
-    """The stage that sends prompts to a collector, where the settings ask for it."""
+    """The stage that sends prompts to a collector, if the settings name one."""
     if settings.telemetry.prompts is None:
         return []
     from extproc.operate.telemetry.prompts import PromptSender, TellPrompt  # noqa: PLC0415 - few gateways send prompts
@@ -71,7 +71,7 @@ def tell_prompt(settings: Settings, services: Services) -> Sequence[Stage]:
 
 
 def tell_span(settings: Settings, services: Services) -> Sequence[Stage]:
-    """The stage that sends spans to a collector, where the settings ask for it."""
+    """The stage that sends spans to a collector, if the settings name one."""
     if (traces := settings.telemetry.traces) is None:
         return []
     from extproc.operate.telemetry.spans import SpanSender, TellSpan  # noqa: PLC0415 - grpc takes 8 MB

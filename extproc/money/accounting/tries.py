@@ -1,5 +1,5 @@
-"""Failed tries of exchanges. Envoy's access log tells of each up to a tenth of a second after its end, in any order, so
-an exchange with failed tries is recorded when the log has told of all of them.
+"""Failed tries of exchanges. Envoy's access log reports each try up to a tenth of a second after its end, in any order,
+so an exchange with failed tries is recorded once the log has reported all of them.
 
 The record of an exchange with failed tries waits half a second at most; its charge does not wait.
 """
@@ -19,22 +19,24 @@ from extproc.words.tries import DownstreamEnd, FailedTry, Try
 PATIENCE = 0.5
 """Seconds that a record waits for the log: five of the log's flushes."""
 MOST_TRIES = 16
-"""Tries of one exchange in its record; `retry.attempts` allows no more."""
+"""Most tries in the record of one exchange; `retry.attempts` allows no more."""
 MOST_EXCHANGES = 10_000
-"""Exchanges whose failed tries are kept until they end. Beyond it the oldest are forgotten, in the records alone."""
+"""Most exchanges whose failed tries are kept until the exchange ends. Beyond it the oldest tries are missing in the
+records.
+"""
 
 _NOT_FAILED = frozenset(("ok", "client_left"))
-_LAST = frozenset(("4xx",))  # never tried again, and its exchange has the same status
+_LAST = frozenset(("4xx",))  # a 4xx is never tried again: it is the status of the exchange
 
 log = logging.getLogger(__name__)
 
 _Record = Callable[[Exchange], object]
-"""A step of recording. One that returns an action ends the list, as among stages."""
+"""A step of recording. A step that returns an action ends the list, as a stage does."""
 
 
 @dataclass(slots=True)
 class _Held:
-    """An exchange that ended. `missing` are the numbers of the tries that the log has not told of."""
+    """An ended exchange. `missing` are the numbers of the tries that the log has not reported."""
 
     exchange: Exchange
     record: Sequence[_Record]
@@ -43,7 +45,7 @@ class _Held:
 
 
 class FailedTries:
-    """Tries of one process that failed. `bug` is called where recording failed."""
+    """Failed tries of one process. `bug` is called when recording raises."""
 
     def __init__(self, bug: Callable[[str], None] = lambda _where: None) -> None:
         self._bug = bug
@@ -52,7 +54,7 @@ class FailedTries:
         self._ends: dict[str, asyncio.Future[DownstreamEnd | None]] = {}
 
     def tell(self, try_: Try) -> None:
-        """Take an entry of a try's access log."""
+        """Add an entry of a try's access log."""
         held = self._held.get(try_.exchange_id)
         if try_.outcome not in _NOT_FAILED and (held is not None or try_.outcome not in _LAST):
             self._keep(try_)
@@ -62,11 +64,11 @@ class FailedTries:
                 self._finish(try_.exchange_id)
 
     def tell_end(self, end: DownstreamEnd) -> None:
-        """Take an entry of the public listener's access log."""
+        """Add an entry of the public listener's access log."""
         self._told(end.exchange_id, end)
 
     async def end_of(self, exchange: Exchange) -> DownstreamEnd | None:
-        """The log's entry of a request that has just ended; None where none comes for `PATIENCE`."""
+        """The log's entry for a request that has just ended; None if no entry comes within `PATIENCE`."""
         loop = asyncio.get_running_loop()
         end: asyncio.Future[DownstreamEnd | None] = loop.create_future()
         self._ends[exchange.id] = end
@@ -86,7 +88,7 @@ class FailedTries:
             del self._failed[next(iter(self._failed))]
 
     def hold(self, exchange: Exchange, record: Sequence[_Record]) -> bool:
-        """Write the `tries` of an exchange that ended. True: some are unknown yet, and `record` runs later."""
+        """Write the `tries` of an ended exchange. True: some tries are not known yet, and `record` runs later."""
         missing = set(range(1, min(exchange.answer.attempts, _failed(exchange), MOST_TRIES) + 1))
         missing.difference_update(self._failed.get(exchange.id, ()))
         if not missing or exchange.id in self._held:
@@ -97,7 +99,7 @@ class FailedTries:
         return True
 
     def flush(self) -> None:
-        """Record what waits: the process ends."""
+        """Record all waiting exchanges now, because the process ends."""
         for id in list(self._ends):
             self._told(id, None)
         for id in list(self._held):
@@ -123,19 +125,20 @@ class FailedTries:
 
 
 def _failed(exchange: Exchange) -> int:
-    """The most tries of an exchange that can have failed. A provider's answer is none of them, whatever its status: the
-    exchange's own status and target tell of it. Of an answer that broke off only the log knows which side was to blame.
+    """The most tries of an exchange that can have failed. A try that a provider answered is not one of them, whatever
+    its status: the exchange's own status and target record it. If the answer broke off, only the log knows which side
+    ended it.
     """
-    if exchange.ending is Ending.CLIENT_LEFT:  # Envoy told of no number
+    if exchange.ending is Ending.CLIENT_LEFT:  # Envoy reported no number of tries
         return MOST_TRIES
     answered = exchange.answer.target is not None and exchange.ending is not Ending.INCOMPLETE
     return exchange.answer.attempts - answered
 
 
 class AwaitEnd:
-    """Learns from the log what the client got of an answer that broke off before any text of it came, or while
-    guardrails may have held its head and text back. Where the provider broke it off before its head had left, Envoy
-    answers in the provider's place, and nothing was sold.
+    """Learns from the log how much the client got of an answer that broke off before its first text, or while
+    guardrails may have held back its head and text. If the provider broke it off before the head had left, Envoy
+    answers in the provider's place, and nothing is charged.
     """
 
     def __init__(self, failed: FailedTries) -> None:
@@ -154,7 +157,7 @@ class AwaitEnd:
 
 
 class AwaitTries:
-    """Lets the exchange be recorded at once, or later by `record`, where tries have failed."""
+    """Records the exchange at once, or later by `record` if tries have failed."""
 
     def __init__(self, failed: FailedTries, record: Sequence[_Record]) -> None:
         self._failed = failed

@@ -1,8 +1,8 @@
-"""Units of budgets, in which all processes that share a counters store have to agree: a count of tokens that is read as
-nano-USD refuses everything, or nothing.
+"""Units of budgets. All processes that share a counters store have to agree on them: a count of tokens read as nano-USD
+would refuse everything, or nothing.
 
-Each process tells the others its units every few seconds, on the store's board. One that starts with another unit than
-those in which others count does not start, as with any mistake in its settings.
+Each process puts its units on the store's board every few seconds. A process whose unit differs from that of the others
+does not start, as with any mistake in its settings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _decode = msgspec.msgpack.Decoder(dict[bytes, str]).decode
 
 
 class Units:
-    """`names` are units by budget."""
+    """The units of one process. `names` are units by budget."""
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
@@ -32,16 +32,18 @@ class Units:
         self._others: Mapping[bytes, str] = {}
 
     async def tell(self, names: Mapping[str, str]) -> None:
-        """Tell others the units that this process counts in, and read theirs. Raises StoreError."""
+        """Publish the units of this process, and read those of the others. Raises StoreError."""
         note = _encode({_digest(name): unit for name, unit in names.items()}) if names else b""
         await self._share(note if len(note) <= MAX_NOTE else b"")
 
     def differ(self, names: Mapping[str, str]) -> Sequence[str]:
-        """The budgets that other processes counted in another unit, when they were read last."""
+        """The budgets for which another process had another unit at the latest reading."""
         return [name for name, unit in names.items() if self._others.get(_digest(name), unit) != unit]
 
     async def leave(self) -> None:
-        """Tell others none, as before the start and after the end, and read theirs. Raises StoreError."""
+        """Withdraw the units of this process, before its start and after its end, and read those of the others. Raises
+        StoreError.
+        """
         await self._share(b"")
 
     async def _share(self, note: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The tokens an exchange used, as well as they can be known.
+"""The tokens an exchange used, as exactly as they can be known.
 
     provider    its provider's own counts
     disputed    its provider's counts, cut down to what the request and the bytes of the answer allow, or beside a cost
@@ -32,26 +32,26 @@ _PROMPT = 4096
 """Tokens that a provider may put before a prompt of its own accord, and count."""
 _MOST_OUTPUT = 1 << 21
 _MOST_INPUT = 1 << 24
-"""Tokens beyond which no count is believed, where nothing else bounds it."""
-_BYTES = 4  # a token has about as many
+"""The highest count of input tokens that is believed, if nothing else bounds it."""
+_BYTES = 4  # bytes of an average token
 _SEALED = 4
-"""Bytes of sealed thinking for each of its tokens, until whole answers of the model told: Claude's signatures hold the
-thinking in full, encrypted and in base64. Source:
+"""Bytes of sealed thinking for each token of thinking, until whole answers of the model show the real share. Claude's
+signatures hold the thinking in full, encrypted and in base64. Source:
 https://docs.aws.amazon.com/bedrock/latest/userguide/claude-messages-thinking-encryption.html
 """
 _STEPS = 16
-"""Answers of its own that a model may write for one of the client's, where it works in steps; the limit of the request
-bounds each.
+"""Most answers that a model may write within one answer to the client, when it works in steps. The request's limit
+bounds each step.
 """
 _FASTEST = 400
-"""Tokens a second that no Claude passes, in its fast mode neither."""
+"""Tokens a second that no Claude exceeds, not even in its fast mode."""
 _MOST_DRAWN = 16 * PICTURE
 _NOTHING_USUAL = Expected()
 
 
 async def used(exchange: Exchange, exact: Exact, expected: Expected) -> Usage:
-    """The use of the exchange: its tokens, and the units that are priced beside them, as the answer tells, or else the
-    request.
+    """The use of the exchange: its tokens, and units with a price of their own. They come from the answer, or if it has
+    none from the request.
     """
     usage = await _tokens(exchange, exact, expected) if not exchange.route.of_tools else _call(exchange)
     if costs.is_beyond_belief(exchange, usage):
@@ -66,9 +66,9 @@ async def used(exchange: Exchange, exact: Exact, expected: Expected) -> Usage:
 async def _tokens(exchange: Exchange, exact: Exact, expected: Expected) -> Usage:
     """The use of the exchange, as far as it can be known.
 
-    The provider's own counts come first, where they can be believed. A count that is missing, or zero although there
-    was text, is the gateway's own count of the text; so are both counts without a report. A forwarded request with an
-    unknown outcome: its reservation. Otherwise nothing.
+    The provider's own counts come first, if they can be believed. If a count is missing, or zero although there was
+    text, the gateway counts the text itself; without a report it counts both. A forwarded request with an unknown
+    outcome used its reservation. Any other exchange used nothing.
     """
     if not exchange.route.forwarded or exchange.ending in _UNPAID or exchange.request.ask.free:
         return Usage(source="none")
@@ -82,14 +82,14 @@ async def _tokens(exchange: Exchange, exact: Exact, expected: Expected) -> Usage
     if told.input_tokens > most_in or told.output_tokens > most_out:
         told = await _cut_down(told, most_in, most_out, exchange, exact)
         report.usage_refused = True
-    late = report.told_at is not None and report.output_bytes > report.told_at  # text came after the report
+    late = report.told_at is not None and report.output_bytes > report.told_at  # True: text came after the report
     if told.source != "estimated" and told.input_tokens and told.output_tokens and not late:
         return told
     return await _completed(told, report, exchange, exact, expected, late=late)
 
 
 def _call(exchange: Exchange) -> Usage:
-    """The use of a call of a tool: no tokens, and its price where a server took it."""
+    """The use of a tool call: no tokens, and the call's price if a server took it."""
     paid = exchange.route.forwarded and exchange.ending not in _UNPAID
     return Usage() if paid else Usage(source="none")
 
@@ -102,7 +102,7 @@ def told_by(report: Report | None) -> Usage:
 
 
 def learn(exchange: Exchange, expected: Expected) -> None:
-    """Remember what the answer came to, where its provider reported it at its end."""
+    """Learn usual amounts from an answer whose provider reported its usage."""
     usage, target, report = exchange.money.usage, exchange.answer.target, exchange.answer.report
     if target is None or report is None or usage.source != "provider" or exchange.route.of_tools:
         return
@@ -129,8 +129,8 @@ def _learn_thinking(usage: Usage, target: Target, report: Report, asked: int, ex
 
 
 async def _cut_down(told: Usage, most_in: int, most_out: int, exchange: Exchange, exact: Exact) -> Usage:
-    """`told`, cut down to what is possible (`most_of`): input within the size of the request, output within its limit,
-    or within what was held.
+    """The reported counts `told`, cut down to what is possible (`most_of`): input to the size of the request, output to
+    its limit, or to the amount held.
     """
     input_tokens, output_tokens = told.input_tokens, told.output_tokens
     if input_tokens > most_in:
@@ -148,7 +148,7 @@ def most_of(told: Usage, report: Report, exchange: Exchange) -> tuple[int, int]:
     target = exchange.answer.target
     steps = target is not None and searches(target.model)
     most_in = _MOST_INPUT
-    if not (exchange.money.reservation.unseen or exchange.request.ask.hosted or steps):  # a search reads what it finds
+    if not (exchange.money.reservation.unseen or exchange.request.ask.hosted or steps):  # a search adds input
         most_in = min(most_in, _input_bound(exchange) + _PROMPT + told.beyond)
     most_out = (
         0 if exchange.request.ask.output_field is None and not exchange.request.ask.answer_tokens else _MOST_OUTPUT
@@ -160,10 +160,10 @@ def most_of(told: Usage, report: Report, exchange: Exchange) -> tuple[int, int]:
 
 
 def _drawn(told: Usage, report: Report) -> int:
-    """The most tokens of the answer's images: of those that were seen, or that the provider tells apart."""
+    """The most tokens of the answer's images: the images that were seen, or the provider's separate count."""
     kinds = told.kinds or Kinds()
     apart = kinds.image_output + kinds.video_output
-    if report.unread_bytes:  # an image may be in an event that was too long to be read
+    if report.unread_bytes:  # an event too long to be read may hold an image
         apart = max(apart, told.output_tokens)
     return min(_MOST_DRAWN, max(report.pictures * PICTURE, apart))
 
@@ -171,7 +171,9 @@ def _drawn(told: Usage, report: Report) -> int:
 async def _completed(
     told: Usage, report: Report, exchange: Exchange, exact: Exact, expected: Expected, *, late: bool
 ) -> Usage:
-    """`told`, completed with the gateway's counts where one is missing, or where the provider had not ended yet."""
+    """The reported counts `told`, completed with the gateway's own counts if one is missing or the provider had not
+    ended.
+    """
     final = told.source != "estimated"
     input_tokens, output_tokens = told.input_tokens, told.output_tokens
     if not final or late or not output_tokens:
@@ -194,7 +196,7 @@ async def _seen(exchange: Exchange, exact: Exact, expected: Expected) -> Usage:
     report, reservation = exchange.answer.report, exchange.money.reservation
     if (
         exchange.answer.target is None or exchange.request.ask.lasting
-    ):  # the client left before any answer began, or will not see it
+    ):  # the client left before the answer began, or never sees it
         input_tokens = reservation.input_tokens
         if exchange.request.ask.unbounded:
             input_tokens = await _input(exchange, exchange.answer.target or exchange.route.targets[0], exact, expected)
@@ -207,10 +209,10 @@ async def _seen(exchange: Exchange, exact: Exact, expected: Expected) -> Usage:
 
 
 async def _output(exchange: Exchange, report: Report, exact: Exact, expected: Expected) -> int:
-    """The gateway's count of the output: its text, and thinking that a client that left did not see. No more than the
-    request allows, or than was held as the answer passed its limit.
+    """The gateway's count of the output: its text, and thinking not shown before the client left. At most the request's
+    limit, or the amount held when the answer exceeded it.
     """
-    if exchange.request.ask.output_field is None:  # vectors are no output, pictures and sound are no text
+    if exchange.request.ask.output_field is None:  # vectors are not output, and pictures and sound are not text
         most = exchange.request.ask.answer_tokens
         written = report.output_bytes > report.unread_bytes
         return min(most, await exact.output_passed(exchange)) if written else most
@@ -222,9 +224,9 @@ async def _output(exchange: Exchange, report: Report, exact: Exact, expected: Ex
 
 
 def _hidden(exchange: Exchange, report: Report, expected: Expected) -> int:
-    """Tokens of thinking that are not in the text. By the traces of thinking in the answer: as many times of them as
-    whole answers had. Without a trace: what is usual for the model, else what was asked for, else what is usual for
-    models of its name unasked.
+    """Tokens of thinking that are not in the text. They are estimated from the traces of thinking in the answer, at the
+    ratio that whole answers had. Without a trace it is the model's usual amount, else the amount asked for, else the
+    usual amount of models of that name.
     """
     target, asked = exchange.answer.target, exchange.request.ask.thinking
     if target is None:
@@ -245,7 +247,9 @@ def _hidden(exchange: Exchange, report: Report, expected: Expected) -> int:
 
 
 def _traces(report: Report) -> Mapping[str, int]:
-    """Tokens of thinking by each trace of it in an answer, the surest first. Sealed thinking comes when it is over."""
+    """Tokens of thinking by each trace of thinking in an answer, the surest first. Sealed thinking comes when thinking
+    is over.
+    """
     thought = report.thought
     shown = thought.size // _BYTES
     sealed = {"sealed": max(shown, thought.sealed // _SEALED)} if thought.sealed else {}
@@ -253,8 +257,8 @@ def _traces(report: Report) -> Mapping[str, int]:
 
 
 async def _input(exchange: Exchange, target: Target, exact: Exact, expected: Expected) -> int:
-    """The gateway's count of the input: its text, and for input outside the body what is usual there, else what is held
-    for hosted tools. A model's whole context would be many times of nearly every file.
+    """The gateway's count of the input: its text, and for input outside the body the usual amount there, else the
+    amount held for hosted tools. A model's whole context would be many times the size of nearly every file.
     """
     text = await exact.input_passed(exchange)
     if not _reads(exchange, target):
@@ -274,7 +278,7 @@ def _reads(exchange: Exchange, target: Target) -> bool:
 
 
 def _input_bound(exchange: Exchange) -> int:
-    """The most that the serving target can have read of the request."""
+    """The most tokens that the serving target can have read of the request."""
     reservation, target = exchange.money.reservation, exchange.answer.target
     if target is None or not reservation.inputs:
         return reservation.input_tokens
@@ -282,7 +286,7 @@ def _input_bound(exchange: Exchange) -> int:
 
 
 def _limit(exchange: Exchange) -> int | None:
-    """The most that the serving target can have written; None where nothing limits it."""
+    """The most tokens that the serving target can have written; None without a limit."""
     limits = exchange.money.reservation.limits
     if not limits or exchange.answer.target is None:
         return None
@@ -290,8 +294,8 @@ def _limit(exchange: Exchange) -> int | None:
 
 
 def _most_output(exchange: Exchange, report: Report) -> int | None:
-    """The most text and thinking that is charged, also of a provider that does not keep to limits: the limit of the
-    request, or what was held as the answer passed it. Where nothing was held, as much as the answer's bytes show.
+    """The most text and thinking that is charged, even if a provider ignores limits: the request's limit, or the amount
+    held when the answer exceeded it. If nothing was held, as many tokens as the answer's bytes show.
     """
     limit, reservation = _limit(exchange), exchange.money.reservation
     if limit is None:
@@ -302,7 +306,7 @@ def _most_output(exchange: Exchange, report: Report) -> int | None:
 
 
 def _held(exchange: Exchange) -> int:
-    """The tokens of output that were held, where nothing is known of the answer."""
+    """The held tokens of output, for an answer of which nothing is known."""
     reservation, target = exchange.money.reservation, exchange.answer.target
     bound = reservation.output_tokens
     if target is not None and reservation.outputs:

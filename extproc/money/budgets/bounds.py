@@ -1,4 +1,4 @@
-"""Upper bounds of a request's use: tokens in, tokens out, at each of its targets."""
+"""Upper bounds of a request's use: tokens of input and output, at each of its targets."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from extproc.routing.parameters import apply, output_limit
 from extproc.words.contract import changed
 from extproc.words.exchange import Exchange, Target
 
-_BYTES_PER_TOKEN = 3  # prose in English has four; counting three keeps an estimate from being too low
+_BYTES_PER_TOKEN = 3  # English prose has four bytes a token; three keep an estimate from being too low
 _AN_HOUR = b'"1h"'
 """How long a request asks a prompt cache to keep something, in the JSON of every API that has it."""
 USUAL = 4096
-"""Tokens of text that are held for a request without a limit, until it is known what is usual for its model."""
-_LEAST_OUTPUT = 16  # tokens: OpenAI's responses take no smaller limit
+"""Tokens of text that are held for a request without a limit, until the model's usual length is known."""
+_LEAST_OUTPUT = 16  # smallest limit in tokens that OpenAI's Responses accept
 _GPT_4O_MINI = 48_169
-"""Tokens of the largest image at GPT-4o mini, 2,833 and eight tiles of 5,667: so many that an image costs the same as
-elsewhere.
+"""Tokens of the largest image at GPT-4o mini, 2,833 and eight tiles of 5,667. At its low price an image costs the same
+as at GPT-4o.
 """
 
 
@@ -37,7 +37,7 @@ def input_bound(exchange: Exchange) -> int:
 
 
 def beside_text(exchange: Exchange) -> int:
-    """Most tokens of the images, and of the text that providers add to a prompt themselves."""
+    """Most tokens of the images and of the text that providers add to a prompt."""
     ask = exchange.request.ask
     added = ask.added_tokens + ask.file_tokens
     if ask.hosted_tokens and (ask.hosted or any(searches(target.model) for target in exchange.route.targets)):
@@ -48,7 +48,7 @@ def beside_text(exchange: Exchange) -> int:
 
 
 def dearest(count: int, tokens: int, models: Iterable[str]) -> int:
-    """Most tokens of `count` images at any of `models`: `tokens`, but at GPT-4o mini more."""
+    """Most tokens of `count` images at any of `models`: `tokens` each, at GPT-4o mini more."""
     if count and any("gpt-4o-mini" in model for model in models):
         return max(tokens, count * _GPT_4O_MINI)
     return tokens
@@ -63,7 +63,7 @@ def input_estimate(exchange: Exchange) -> int:
 
 
 def without(body: bytes, texts: Sequence[str]) -> bytes:
-    """`body` without `texts` of it, whose order is usually that of the body."""
+    """The body without the strings `texts`, which usually come in the order of the body."""
     if not texts:
         return body
     found: list[tuple[int, int]] = []
@@ -84,9 +84,9 @@ def without(body: bytes, texts: Sequence[str]) -> bytes:
 
 
 def possible_kinds(exchange: Exchange) -> Collection[str]:
-    """The kinds of tokens with prices of their own (`words.exchange.Kinds`) that the exchange can come to."""
+    """The separately priced kinds of tokens (`words.exchange.Kinds`) that the exchange can use."""
     ask = exchange.request.ask
-    found = {"image_output", "video_output"}  # some models draw unasked
+    found = {"image_output", "video_output"}  # some models draw without being asked
     if ask.unseen or ask.needs.get("audio") in exchange.request.dialect.fields.spoken:
         found |= {"audio_input", "audio_cached"}
     if ask.unseen or ask.images or "files" in ask.needs:
@@ -101,8 +101,8 @@ def possible_kinds(exchange: Exchange) -> Collection[str]:
 def bound_output(
     exchange: Exchange, cap: int | None, *, counted: bool = False, strict: bool = False
 ) -> tuple[Sequence[int], Sequence[int | None]]:
-    """The most the answer can hold at each target; and the same as far as the request or the model limits it, else
-    None.
+    """The most tokens that the answer can hold at each target; and the limit of the request or the model at each, None
+    without one.
 
     Writes `output_limits`, where a limit that the client did not set has to stand in the request: the client asks for
     more than the target may write, or tokens are `counted` and the settings have a limit (`cap`, or the target's own).

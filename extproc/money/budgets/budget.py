@@ -37,46 +37,46 @@ _UNITS: Mapping[str, _Amount] = {
     "output_tokens": lambda _input, output: output,
 }
 _ANY = "*"
-"""Any value, in the names of counts that many requests share beyond `max_scopes`."""
+"""Stands for any value in the name of a count that requests share beyond `max_scopes`."""
 _OF_MODELS = frozenset(("model", "provider"))
 _OF_TARGETS = _OF_MODELS.union(OF_CALLS)
 _ONE = ("requests", CONCURRENCY, TOOL_CALLS)
-"""Units of which a request is always one."""
+"""Units in which each request counts exactly one."""
 _TOOLS_CALL = "tools/call"
 PROVEN = frozenset(("consumer", "team", "key"))
-"""Facts that a credential proves; the client chooses the others."""
+"""Facts that a credential proves; other facts are the client's choice."""
 
 
 @dataclass(slots=True, frozen=True)
 class Budget:
-    """A budget, compiled. Amounts and the limit are whole: of its unit, and nano-USD where that is money."""
+    """A budget, compiled. Amounts and the limit are whole numbers of its unit, nano-USD for money."""
 
     settings: BudgetSettings
     name: str
     per: tuple[str, ...]
     match: tuple[tuple[str, Pattern], ...]
     limit: int
-    most_granted: int  # the most that grants add to a count
+    most_granted: int  # most that grants can add to one count
     window: int
     idle: float  # seconds after which an unused count is forgotten; 0: never
     alert_at: tuple[float, ...]  # the shares to report, the highest first
     enforced: bool
     is_call: bool  # True: compares each request and counts nothing
     is_slot: bool  # True: counts requests at the same time
-    is_rate: bool  # True: clients get the rest in headers
+    is_rate: bool  # True: headers tell clients the remaining amount
     counts_money: bool
-    counts_tokens: bool  # True: tokens, or money, which needs them
+    counts_tokens: bool  # True: counts tokens, or money, whose amount depends on tokens
     counts_input: bool
     grows: bool  # True: the amount grows with the length of the answer
     patient: bool  # True: holds the expected amount, not the worst
     strict: bool  # True: holds the worst, even of a request without a limit
-    of_tools: bool  # True: no request to a model counts
-    counts_tools: bool  # True: calls of tools count
+    of_tools: bool  # True: counts tool calls alone, no requests to models
+    counts_tools: bool  # True: counts tool calls
     amount: _Amount  # amount for input and output tokens
 
     def foreseeable(self, *, free: bool) -> bool:
-        """Whether a request that finds no room here can be refused before its body is known. A `free` one uses no
-        tokens.
+        """Whether a request without room in this budget can be refused before its body is known. A `free` request uses
+        no tokens.
         """
         if not self.enforced or self.is_call or self.counts_money or self.yields:
             return False
@@ -91,7 +91,7 @@ class Budget:
 
     @property
     def yields(self) -> bool:
-        """True: a request without room is not refused at once."""
+        """True: an operator is asked, or another model tried, before a request without room is refused."""
         return self.settings.on_exceed != "refuse"
 
     def covers(self, exchange: Exchange, target: Target) -> bool:
@@ -114,11 +114,11 @@ class Budget:
 
     @staticmethod
     def quoted(value: str) -> str:
-        """A value as written in the name of a count."""
+        """A value, quoted for the name of a count."""
         return _quoted(value)
 
     def has(self, scope: str) -> bool:
-        """True when a request can fall under the count of that name."""
+        """True when the name is that of one of this budget's counts."""
         name, fields = read_scope(scope)
         if name != self.name or fields.keys() != set(self.per):
             return False
@@ -126,8 +126,8 @@ class Budget:
         return scope in (own, self.shared(own), self.overflow)
 
     def shared(self, scope: str) -> str:
-        """The shared count for requests beyond `max_scopes`: proven fields keep their values, fields that the client
-        chose do not.
+        """The shared count for requests beyond `max_scopes`: proven fields keep their values, the client's own become
+        `*`.
         """
         _, *parts = scope.split(":")
         pairs = zip(self.per, parts, strict=True)
@@ -149,7 +149,7 @@ class Budget:
         *,
         units: Mapping[str, int] = prices.NO_UNITS,
     ) -> int:
-        """The most that a request within these tokens can use at `target`."""
+        """The most that a request with these tokens can use at `target`, in the budget's unit."""
         if not self.counts_money:
             return self.amount(input_tokens, output_tokens)
         price = price or target.price
@@ -167,7 +167,7 @@ class Budget:
         return Hold(scope, self.window, limit, amount, self.is_slot, self.idle)
 
     def show(self, amount: int, *, unit: bool = False) -> str:
-        """An amount for people. Money always has its unit; tokens and requests have it with `unit`."""
+        """An amount for people. Money always shows its unit; tokens and requests show it if `unit` is true."""
         if self.counts_money:
             return f"{prices.decimal(amount)} USD"
         what = "requests at once" if self.is_slot else self.settings.unit
@@ -175,13 +175,13 @@ class Budget:
 
 
 class ByMatch:
-    """Budgets by a value that each matches: a request is compared with those of its own sender and targets alone,
-    however many there are. Budgets without an exact value are compared with every request.
+    """Budgets by a value that each one matches. A request is compared only with the budgets of its own sender and
+    targets, however many budgets there are. Budgets without an exact value are compared with every request.
     """
 
     def __init__(self, budgets: Sequence[Budget]) -> None:
         self._all = budgets
-        self._others: list[tuple[int, Budget]] = []  # places in `budgets`, whose order the claims keep
+        self._others: list[tuple[int, Budget]] = []  # with their indexes in `budgets`: claims keep that order
         self._named: dict[str, dict[str, list[tuple[int, Budget]]]] = {}  # fact -> value -> budgets
         for entry in enumerate(budgets):
             exact = {name: pattern.text for name, pattern in entry[1].match if "*" not in pattern.text}
@@ -192,7 +192,7 @@ class ByMatch:
                 self._others.append(entry)
 
     def candidates(self, exchange: Exchange, targets: Sequence[Target]) -> Sequence[Budget]:
-        """The budgets that may cover a request for one of `targets`; `covers` decides."""
+        """The budgets that may cover a request for one of `targets`; `covers` decides for each."""
         if not self._named:
             return self._all
         found = self._others.copy()
@@ -204,7 +204,7 @@ class ByMatch:
 
 
 def _how_common(name: str) -> int:
-    """A rank of facts by how many requests share a value."""
+    """The rank of a fact: how many requests share one of its values."""
     return ("key", "consumer").index(name) if name in ("key", "consumer") else 3 if name in _OF_TARGETS else 2
 
 
@@ -260,8 +260,8 @@ class Claim:
     budget: Budget
     scope: str
     amount: int
-    own: str = ""  # the count without room, of a request that an operator approved
-    approved: Hold | None = None  # the hold on the count of that approval, in place of the budget's
+    own: str = ""  # the request's own count, which has no room, if an operator approved the request
+    approved: Hold | None = None  # the hold on the approval's count, in place of the budget's own
 
     def hold(self, amount: int, room: int = 0) -> Hold:
         """The store's hold of `amount`; `room` is the amount granted beyond the limit."""
@@ -271,9 +271,7 @@ class Claim:
 
 
 def counting(claims: Sequence[Claim], exchange: Exchange, target: Target) -> Sequence[bool]:
-    """For each claim True when an exchange served by `target` counts there: the other claims belong to other
-    targets.
-    """
+    """For each claim True when an exchange served by `target` counts in it; other claims are of other targets."""
     if len(exchange.route.targets) == 1:
         return [True] * len(claims)
     claimed = {claim.own or claim.scope for claim in claims}

@@ -1,7 +1,7 @@
-"""The cost of an answer: what its provider says it cost, else the price of the model that answered.
+"""The cost of an answer: the cost that its provider reports, else the price of the model that answered.
 
-A router serves another model than it was asked for, at that model's price, and some providers tell the cost itself,
-with fees and discounts that no table of prices has.
+A router may serve another model than the requested one, at that model's price. Some providers report the cost, with
+fees and discounts that no table of prices has.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from extproc.upstream import prices
 from extproc.words.exchange import Exchange, Price, Target, Usage
 
 TOLD = "provider"
-"""The origin of a cost that the provider told, in place of a price's version."""
+"""The origin of a cost that the provider reported, in place of a price's version."""
 _DEAREST_INPUT, _DEAREST_OUTPUT = 150_000, 600_000
 """Nano-USD of a token at the dearest model that was ever sold by the token: o1-pro, 150 and 600 USD per million.
 Source: https://platform.openai.com/docs/pricing
@@ -22,12 +22,14 @@ Source: https://platform.openai.com/docs/pricing
 _FEE = prices.NANO // 20
 """Most that a provider charges for a request beside its tokens, such as one search."""
 _HOSTED_FEE = prices.NANO
-"""Most for each image that it draws, and for all that it searches and runs itself in one answer."""
+"""Most nano-USD that a provider charges for each image it draws, and for all searches and code that it runs in one
+answer.
+"""
 
 
 def charged(exchange: Exchange) -> Price | None:
-    """The price to charge: of the model that answered, at the target that served, with the options that were applied.
-    None when it is unknown.
+    """The price to charge: of the model that answered, at the target that served, with the options applied. None:
+    unknown.
     """
     target, report = exchange.answer.target, exchange.answer.report
     if target is None:
@@ -37,7 +39,7 @@ def charged(exchange: Exchange) -> Price | None:
 
 
 def price_of_answer(target: Target, model: str) -> Price | None:
-    """The price of an answer at `target` that names this model. A price that was agreed stands."""
+    """The price of an answer at `target` that names this model. An agreed price of the target is kept."""
     return target.price if target.price is not None and target.price.is_from_settings else price_of(target, model)
 
 
@@ -50,8 +52,8 @@ def _with_options(price: Price | None, exchange: Exchange, target: Target) -> Pr
 
 
 def cost_of(exchange: Exchange, usage: Usage) -> tuple[int | None, str]:
-    """Nano-USD of an answer with that usage, None when the price is unknown; and the origin of the amount: the price's
-    version, or `TOLD`.
+    """Nano-USD of an answer with that usage, None when the price is unknown; and the amount's origin, the price's
+    version or `TOLD`.
     """
     cost = _told(exchange, usage)
     if cost is not None and cost <= _most(exchange, usage):
@@ -64,7 +66,9 @@ def cost_of(exchange: Exchange, usage: Usage) -> tuple[int | None, str]:
 
 
 def sum_of(usage: Usage, price: Price, of_share: Callable[[str], Price | None]) -> int:
-    """Nano-USD of a usage at the price of the model that answered, and of its shares at the prices of theirs."""
+    """Nano-USD of a usage: at the price of the model that answered, with the shares of further models at their own
+    prices.
+    """
     cost = prices.cost(price, usage.own)
     for model, part in (usage.shares or {}).items():
         cost += prices.cost(of_share(model) or price, part)
@@ -72,14 +76,14 @@ def sum_of(usage: Usage, price: Price, of_share: Callable[[str], Price | None]) 
 
 
 def price_of(target: Target, model: str) -> Price | None:
-    """The price of a further model that answers beside `target`, or draws for it; the target's where it is unknown."""
+    """The price of a further model that answers beside `target`, or draws for it; if unknown, the price of `target`."""
     if model in ("", target.model) or target.price_as is None:
         return target.price
     return target.price_as(model) or target.price
 
 
 def is_beyond_belief(exchange: Exchange, usage: Usage) -> bool:
-    """True where the provider told a cost that no answer with that usage can have caused."""
+    """True where the provider reported a cost that no answer with that usage can have caused."""
     cost = _told(exchange, usage)
     return cost is not None and cost > _most(exchange, usage)
 
@@ -92,7 +96,7 @@ def is_of_other(exchange: Exchange) -> bool:
 
 
 def _told(exchange: Exchange, usage: Usage) -> int | None:
-    """The cost that the provider told beside counts of its own; None where it has no such field."""
+    """The cost that the provider reported beside its own counts; None without such a field."""
     target = exchange.answer.target
     return usage.cost if target is not None and target.tells_cost and usage.source == "provider" else None
 

@@ -1,5 +1,5 @@
-"""Counts tokens in a process of its own (`tokenizer`), which begins with the first count and ends when it is idle: the
-ranks take 80 MB, and reading them stops all other threads for a while.
+"""Counts tokens in a separate process (`tokenizer`), which begins with the first count and ends when idle: the ranks
+take 80 MB, and reading them stops all other threads for a while.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from extproc.words.dialect import Fields
 _WITHIN = 10.0  # seconds for one count
 _LOG_EVERY = 60.0  # seconds between two log lines
 _log = logging.getLogger("extproc")
-# The file alone: with its package, the process would read half of the gateway.
+# Run the file by its path: as a module, the process would import half of the gateway.
 _RUN = "import runpy, sys; sys.path.append(sys.argv[1]); runpy.run_path(sys.argv[2], None, '__main__')"
 helper = Helper(
     (sys.executable, "-P", "-c", _RUN, str(Path(extproc.__file__).parents[1]), tokenizer.__file__), within=_WITHIN
@@ -33,7 +33,7 @@ _decode: Callable[[bytes], int | None] = msgspec.msgpack.Decoder(int | None).dec
 
 
 def load() -> threading.Thread:
-    """Start the process. The thread ends when it can count, or never will."""
+    """Start the process. The returned thread ends when the process can count, or has failed."""
     thread = threading.Thread(target=about, args=("",), name="tokenizer", daemon=True)
     thread.start()
     return thread

@@ -16,28 +16,28 @@ from extproc.words.exchange import Exchange, Target
 from extproc.words.sample import BLOCKS, Sample
 
 _MOST = 4 << 20
-"""Bytes that are counted; each byte beyond is a token."""
+"""Most bytes that are counted; each byte beyond them is taken for a token."""
 _AT_ONCE = 2
-"""Requests counted at the same time; for others the bound in bytes decides."""
+"""Most requests counted at the same time; for further requests the bound in bytes decides."""
 _MANY = 32
-"""Counts that wait for the thread, beyond which further ones take less of their text: a crowd of clients that leave
-at once must not keep it busy for long.
+"""Waiting counts beyond which a further count reads less of its text. A crowd of clients that leave at once must not
+keep the thread busy for long.
 """
 _FEW = 32
-"""Pieces of a text that these take."""
+"""Pieces of its text that a count reads then."""
 _MOST_WAITING = 1024
-"""Counts that wait; the text of further ones is estimated by its size."""
+"""Most counts that wait; the text of a further count is estimated by its size."""
 _PATIENCE = 20.0
-"""Seconds that an exchange waits for its count before the same is done: a stop waits for exchanges."""
+"""Seconds that an exchange waits for its count; then the text is estimated by its size. A stop waits for exchanges."""
 
 
 class Exact:
-    """`kinds` are those of the providers, by name."""
+    """Counts on threads. `kinds` are the kinds of providers, by the provider's name."""
 
     def __init__(self, kinds: Mapping[str, str]) -> None:
         self.kinds = kinds
         self._busy = 0
-        self._waiting = 0  # counts of text that passed
+        self._waiting = 0  # number of waiting counts of text that passed
 
     def fits(self, target: Target) -> bool:
         """True when the model's encoding is known."""
@@ -60,12 +60,13 @@ class Exact:
             ),
         )
         work.add_done_callback(self._done)
-        return await asyncio.shield(work)  # a thread goes on when the client disconnects, and counts until it ends
+        # The thread goes on when the client disconnects, and counts as busy until it ends.
+        return await asyncio.shield(work)
 
     async def input_passed(self, exchange: Exchange) -> int:
-        """Tokens of the input that stands in the request, for what its provider did not tell. One thread counts for
-        one exchange after the other: at most 256 KiB each, since of larger bodies a `Sample` is kept, and 8 KiB each
-        while `_MANY` wait.
+        """Tokens of the input in the request, if the provider did not report them. One thread counts one exchange after
+        the other: at most 256 KiB of each, because of larger bodies a `Sample` is kept, and 8 KiB of each while `_MANY`
+        wait.
         """
         found = await self._wait_for(_input_passed, exchange)
         return input_estimate(exchange) if found is None else found
@@ -102,7 +103,7 @@ class Exact:
     def _done(self, work: asyncio.Future[int | None]) -> None:
         self._busy -= 1
         if not work.cancelled():
-            work.exception()  # reads the exception, which nothing else awaits any more
+            work.exception()  # marks the exception as read, because nothing awaits this work
 
 
 @cache

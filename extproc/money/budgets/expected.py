@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 
-_LEAST_SAMPLES = 20  # fewer give no 95th percentile
+_LEAST_SAMPLES = 20  # fewer samples give no 95th percentile
 _KEPT = 200
 _EVERY = 10  # samples between two updates of the percentile
 _MOST_PLACES = 2000
-_AMOUNTS = 32  # samples of one amount that are kept
+_AMOUNTS = 32  # most samples kept of one amount
 
 
 class Expected:
-    """`learn` from every answer, ask for `output` before the next."""
+    """Usual amounts by deployment: `learn` adds an answer, `output` gives the usual length before the next request."""
 
     def __init__(self) -> None:
         self._samples: dict[str, deque[int]] = {}
@@ -21,7 +21,7 @@ class Expected:
         self._amounts: dict[tuple[str, str, int], deque[int]] = {}
 
     def output(self, deployment: str) -> int | None:
-        """Tokens that 95 of 100 answers there do not exceed; None until there were enough answers."""
+        """Tokens that 95 of 100 answers of a deployment do not exceed; None until it has given enough answers."""
         return self._known.get(deployment)
 
     def learn(self, deployment: str, output_tokens: int) -> None:
@@ -37,10 +37,10 @@ class Expected:
             self._known[deployment] = sorted(samples)[len(samples) * 95 // 100]
 
     def usual(self, amount: str, deployment: str, asked: int = 0) -> int | None:
-        """The usual of what answers there do not show to a client that leaves: three of four do not pass it. None until
-        an answer told. Amounts are "thought": tokens of thinking without a trace, where `asked` are asked for;
-        "shown" and "sealed": thousandths of the thinking for one token of this trace of it; "read": tokens of input
-        outside the body.
+        """A usual amount that a client who leaves does not see: three of four answers of the deployment stay below it.
+        None until an answer showed it. Amounts are "thought": tokens of thinking without a trace, where `asked` are
+        asked for; "shown" and "sealed": thousandths of the thinking for one token of this trace of it; "read": tokens
+        of input outside the body.
         """
         samples = self._amounts.get((amount, deployment, asked))
         return sorted(samples)[len(samples) * 3 // 4] if samples else None

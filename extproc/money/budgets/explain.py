@@ -18,7 +18,7 @@ def explain_claim(claim: Claim, verb: str = "") -> str:
 
 
 def explain_reservation(reservation: Reservation[Claim]) -> Iterator[str]:
-    """Each budget that a request falls under, and what becomes of a request without room in it."""
+    """Each budget that a request falls under, and the outcome if the budget has no room."""
     for claim in (*reservation.claims, *reservation.calls):
         budget, settings = claim.budget, claim.budget.settings
         text = explain_claim(claim, "holds at most ")
@@ -39,7 +39,7 @@ def explain_reservation(reservation: Reservation[Claim]) -> Iterator[str]:
 
 
 def explain_output(exchange: Exchange) -> Iterator[str]:
-    """The limits of the output that the gateway writes, and the lack of one."""
+    """The output limits that the gateway writes into the request, or a note that there is none."""
     limits, ask = exchange.money.output_limits, exchange.request.ask
     for target, limit in zip(exchange.route.targets, limits, strict=False):
         if limit is not None:

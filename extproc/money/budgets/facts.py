@@ -1,4 +1,4 @@
-"""Facts of an exchange that its reservation keeps: if this process dies, another one writes them into the ledger."""
+"""Facts of an exchange, kept in its reservation: if this process dies, another process writes them into the ledger."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ _LONGEST = 256  # characters of a text, as in the ledger
 
 
 class Facts(msgspec.Struct, array_like=True, frozen=True):
-    """The facts that the counts of an exchange cannot tell. The target's are empty where several could have served."""
+    """Facts that the names of an exchange's counts do not hold. Those of the target are empty if several targets could
+    have served.
+    """
 
     request_id: str = ""
     consumer: str = ""
@@ -58,7 +60,7 @@ def pack_facts(exchange: Exchange) -> bytes:
 
 
 def unpack_facts(packed: bytes) -> Facts:
-    """The facts in a reservation; empty ones where an older release wrote none, or a newer one others."""
+    """The facts in a reservation; empty facts if another release wrote none, or wrote them in another form."""
     try:
         return _decode(packed)
     except (msgspec.DecodeError, UnicodeDecodeError):

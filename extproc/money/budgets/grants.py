@@ -1,4 +1,4 @@
-"""Room beyond a budget's limit that an operator gave one count until its window ends.
+"""Grants: room beyond a budget's limit that an operator gave one count until its window ends.
 
 Grants are notes on a board of the counters store, so every process that shares it reads them within a second, and they
 end by themselves.
@@ -18,12 +18,14 @@ from extproc.stores import MAX_COUNT, Counters, read_notes
 
 BOARD = "grants"
 MOST = 1000
-"""Grants at one time."""
+"""Most grants at one time."""
 _LONGEST = 366 * 86400.0  # seconds
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """`amount` is of `unit`, the budget's when it was given; nano-USD for money. `expires` in epoch seconds."""
+    """A grant. `amount` is in `unit`, the budget's unit when the grant was made; nano-USD for money. `expires` in epoch
+    seconds.
+    """
 
     id: str
     budget: str
@@ -38,7 +40,7 @@ _decode = msgspec.msgpack.Decoder(Grant).decode
 
 
 class Grants:
-    """The grants known to this process. `refresh` reads those of other processes."""
+    """The grants known to this process. `refresh` reads the grants of other processes."""
 
     def __init__(self, counters: Counters, now: Callable[[], float] = time.time) -> None:
         self._counters = counters
@@ -46,11 +48,11 @@ class Grants:
         self._giving = asyncio.Lock()
         self._all: dict[str, Grant] = {}
         self._room: Mapping[tuple[str, str], int] = {}
-        self._ends = math.inf  # end of the first of them
+        self._ends = math.inf  # the earliest end of a grant
 
     def room(self, scope: str, unit: str, most: int = MAX_COUNT) -> int:
-        """The amount that the count may use beyond its budget's limit, at most `most`: grants of the same moment do not
-        know of each other. Grants in another unit are ignored.
+        """The amount that the count may use beyond its budget's limit, at most `most`, because two processes may grant
+        at the same moment. Grants in another unit are ignored.
         """
         if self._room and self._now() >= self._ends:
             self._set_all(self._all.values())
@@ -64,8 +66,8 @@ class Grants:
     async def add(
         self, budget: str, scope: str, amount: int, unit: str, expires: float | None, *, most: int = MAX_COUNT
     ) -> Grant:
-        """Grant it. Raises StoreError when it cannot be kept, ValueError when there are too many, or when they would
-        add more than `most` to this count.
+        """Add a grant. Raises StoreError when it cannot be kept, ValueError when there are too many grants, or when
+        they would add more than `most` to this count.
         """
         async with self._giving:
             await self.refresh()
@@ -81,7 +83,7 @@ class Grants:
             return grant
 
     async def revoke(self, id: str) -> bool:
-        """Take a grant back: it binds from the next request. Raises StoreError. False when there is none of that id."""
+        """Revoke a grant, from the next request on. Raises StoreError. False when no grant has that id."""
         await self.refresh()
         if id not in self._all:
             return False

@@ -1,12 +1,12 @@
-"""Leases of the reservations of one process: which of them live, have left for a provider, or got no answer.
+"""Leases of one process's reservations: reservations to renew, to mark as forwarded, and to void.
 
    reserve ──► the request leaves ──► forward, `PAUSE` later, in one call for all ──► renew … ──► settle
       └─ no answer ──► void
 
-Reserved is not forwarded. If this process dies, a reservation whose request has not left is released, and one that has
-left is charged. So the mark follows the request, and no request waits for it. One that is settled within the pause
-needs no mark. What a process has sent in its last `PAUSE` seconds is free if it dies; a mark before the request would
-charge what never left.
+A reservation is not yet forwarded. If this process dies, the reservation of a request that has not left is released,
+and that of a request that has left is charged. So the mark follows the request, and no request waits for it. A
+reservation settled within the pause needs no mark. Requests sent in the last `PAUSE` seconds before a process dies are
+free; a mark before the request would charge requests that never left.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from extproc.stores import Counters, StoreError
 from extproc.words.exchange import Exchange
 
-PAUSE = 0.01  # seconds between a request that leaves and its mark
+PAUSE = 0.01  # seconds between the departure of a request and its mark
 AGAIN = 1.0  # seconds until a store without an answer is called again
-MAX_VOID = 10_000  # reservations without an answer; further ones are released by the end of their leases
+MAX_VOID = 10_000  # most reservations without an answer; further ones end with their leases
 _BATCH = 500  # ids in one call
 
 
@@ -29,7 +29,7 @@ class Leases:
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
         self._held: dict[str, Exchange] = {}
-        self._unmarked: dict[str, Exchange] = {}  # the store does not know that they have left
+        self._unmarked: dict[str, Exchange] = {}  # exchanges that have left, unknown to the store
         self._void: dict[str, None] = {}  # ids whose `reserve` got no answer, the oldest first
         self._timer: asyncio.TimerHandle | None = None
         self._turning: asyncio.Task[None] | None = None
@@ -43,7 +43,7 @@ class Leases:
         self._wind(PAUSE)
 
     def discard(self, id: str) -> None:
-        """Renew a reservation no longer: its exchange is over. Without a settle its lease ends."""
+        """Stop renewing a reservation, because its exchange is over. If no settle follows, its lease runs out."""
         self._held.pop(id, None)
 
     def settled(self, id: str) -> None:
@@ -61,11 +61,13 @@ class Leases:
         await self._counters.renew(list(self._held), lease)
 
     async def turn(self) -> None:
-        """Tell the store what has left and what is void. Raises StoreError; the next call continues there."""
+        """Mark forwarded reservations and void unanswered ones in the store. Raises StoreError; the next call
+        continues.
+        """
         for id in [
             id for id, exchange in self._unmarked.items() if not exchange.route.forwarded and id not in self._held
         ]:
-            del self._unmarked[id]  # it never left
+            del self._unmarked[id]  # its request never left
         while left := [id for id, exchange in self._unmarked.items() if exchange.route.forwarded][:_BATCH]:
             await self._counters.forward(left)
             for id in left:
@@ -81,7 +83,7 @@ class Leases:
 
     def _begin(self) -> None:
         self._timer = None
-        if self._unmarked or self._void:  # otherwise all have been settled meanwhile
+        if self._unmarked or self._void:  # empty: all were settled meanwhile
             self._turning = asyncio.create_task(self._run(), name="leases")
 
     async def _run(self) -> None:

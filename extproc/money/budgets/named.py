@@ -27,10 +27,11 @@ def named_models(exchange: Exchange) -> Sequence[Sequence[Named]]:
 
 
 def with_named(exchange: Exchange, budget: Budget, target: Target, bound: int, tokens: tuple[int, int]) -> int:
-    """`bound`, the most that a request of so many tokens of input and output uses at `target`, with the further models.
+    """`bound`, the most that a request with these tokens of input and output uses at `target`, raised for the further
+    models.
 
-    A model that answers in the target's place makes the dearest count. Others add to it: each call can read all that
-    the request and the answer hold.
+    Of models that answer in the target's place, the dearest counts. Models that are called beside it add to the bound:
+    each call can read the whole request and answer.
     """
     most, reservation = bound, exchange.money.reservation
     for each in reservation.named[exchange.route.targets.index(target)]:

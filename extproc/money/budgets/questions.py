@@ -29,21 +29,21 @@ from extproc.words.exchange import Exchange
 
 BOARD = "questions"
 MOST = 200
-"""Questions at one time, decided ones included."""
+"""Most questions at one time, decided ones included."""
 MOST_OF_ONE = 20
-"""Questions of one consumer at one time."""
+"""Most questions of one consumer at one time."""
 MOST_WAITING = 200
-"""Requests of one process that wait at one time; a further one gets 402 with the id of its question."""
-OPEN = 3600.0  # seconds in which a question can be answered, and then an approval used
-_KEPT = 86_400.0  # seconds after which an unused decision is forgotten, later than its question
+"""Most requests of one process that wait at one time; a further request gets 402 with the id of its question."""
+OPEN = 3600.0  # seconds in which a question can be answered; an approval lasts as long
+_KEPT = 86_400.0  # seconds after which an unused decision is forgotten: outlives its question
 _LOOK = 0.5  # seconds between two looks of a request that waits
-_LABELS, _TEXT = 8, 128  # most labels in a note; characters of a text
-MOST_REASON = 500  # characters
+_LABELS, _TEXT = 8, 128  # most labels in a note; most characters of a text
+MOST_REASON = 500  # most characters of an operator's reason
 
 
 class Question(msgspec.Struct, frozen=True):
-    """`amount` is of the budget's unit, nano-USD for money: the most that the request can use. Times in epoch
-    seconds.
+    """A question about one request. `amount` is the most that the request can use, in the budget's unit, nano-USD for
+    money. Times in epoch seconds.
     """
 
     id: str
@@ -85,7 +85,7 @@ class State(Enum):
 
 
 def state_of(question: Question, level: Level) -> State:
-    """What the count of a question says."""
+    """The state of a question, read from the level of its count."""
     found = level.settled + level.reserved
     if found <= 1:
         return State.DENIED if found else State.OPEN
@@ -93,7 +93,7 @@ def state_of(question: Question, level: Level) -> State:
 
 
 class TooManyQuestionsError(Exception):
-    """The question cannot be asked: there are `MOST`, or `MOST_OF_ONE` of its consumer."""
+    """The question cannot be asked: there are `MOST` questions, or `MOST_OF_ONE` of its consumer."""
 
 
 class DecidedError(Exception):
@@ -110,7 +110,7 @@ _decode = msgspec.msgpack.Decoder(Question).decode
 
 
 class Questions:
-    """The questions of a fleet. Methods raise StoreError. `tell` gets each new one."""
+    """The questions of a fleet. Methods raise StoreError. `tell` gets each new question."""
 
     def __init__(
         self,
@@ -127,8 +127,8 @@ class Questions:
         self._waiting = 0
 
     async def ask(self, claim: Claim, exchange: Exchange) -> tuple[Question, State]:
-        """The question about a request that claims too much: one that was asked about the same request before and can
-        still be used, or a new one. Raises TooManyQuestionsError.
+        """The question about a request without room: an earlier question about the same request that can still be used,
+        or a new one. Raises TooManyQuestionsError.
         """
         print_, consumer = fingerprint(exchange, claim.scope), exchange.consumer
         known = await self._all()
@@ -161,8 +161,8 @@ class Questions:
         return question, State.OPEN
 
     async def wait(self, question: Question, claim: Claim, ends: float, room: Callable[[], int]) -> State | None:
-        """The decision; OPEN at the monotonic time `ends`. None when the claim's own count seems to have room for it,
-        with `room` beyond the budget's limit.
+        """The decision; OPEN at the monotonic time `ends`. None when the claim's own count seems to have room again,
+        including `room` beyond the budget's limit.
         """
         if self._waiting >= MOST_WAITING:
             ends = 0.0
@@ -184,22 +184,22 @@ class Questions:
             self._waiting -= 1
 
     async def all(self) -> Sequence[tuple[Question, State]]:
-        """The questions that were not forgotten yet, the latest first."""
+        """All questions that are not forgotten, the latest first."""
         known = sorted(await self._all(), key=lambda one: one.asked, reverse=True)
         return list(zip(known, await self._states(known), strict=True))
 
     async def find(self, id: str) -> Question | None:
-        """A question; None: there is none of that id, or its time is over."""
+        """The question of that id; None: no such question, or its time is over."""
         return next((one for one in await self._all() if one.id == id), None)
 
     async def decide(self, id: str, *, approve: bool, by: str, reason: str) -> Question | None:
-        """Approve or deny; None: there is no such question. Raises DecidedError where another decision was first."""
+        """Approve or deny a question; None: no such question. Raises DecidedError if another decision came first."""
         question = await self.find(id)
         if question is None:
             return None
         units, reservation = question.amount + 1 if approve else 1, uuid.uuid4().hex
         hold = Hold(question.count, 0, units, units, idle=_KEPT)
-        # Nothing is forwarded under this reservation, and its lease outlives the question: reserved is decided.
+        # This reservation forwards nothing and its lease outlives the question, so reserving it is the decision.
         if isinstance(await self._counters.reserve(reservation, [hold], _KEPT), Denied):
             [state] = await self._states([question])
             raise DecidedError(await self.find(id) or question, state)
@@ -230,11 +230,11 @@ def _until(now: float, budget: Budget) -> float:
 
 
 def fingerprint(exchange: Exchange, scope: str) -> str:
-    """The same for a request that its consumer sends again."""
+    """A fingerprint that stays the same when a consumer sends its request again."""
     head, found = exchange.request.head, hashlib.sha256()
     for part in (scope, exchange.consumer.name, exchange.money.key, head.method, head.path):
         found.update(f"{len(part)}:{part}".encode(errors="surrogatepass"))
-    found.update(getattr(exchange.request, "body", b""))  # calls about kept objects have none
+    found.update(getattr(exchange.request, "body", b""))  # calls about kept objects have no body
     return found.hexdigest()
 
 

@@ -23,7 +23,7 @@ APPROVAL = TOLD + "approval"
 
 
 def too_dear(claim: Claim) -> Refusal:
-    """One request may need more than `window: call` allows."""
+    """The refusal of a request that may need more than `window: call` allows."""
     budget = claim.budget
     message = (
         f"Budget {budget.settings.name!r} allows {budget.show(budget.limit, unit=True)} per call; this request "
@@ -33,7 +33,7 @@ def too_dear(claim: Claim) -> Refusal:
 
 
 def exceeded(claim: Claim, denied: Denied, granted: int = 0) -> Refusal:
-    """A count has no room. `granted` is what operators gave it beyond the budget's limit."""
+    """The refusal of a request whose count has no room. `granted` is the room that operators gave beyond the limit."""
     budget, settings = claim.budget, claim.budget.settings
     limit = budget.limit + granted
     if budget.is_slot:
@@ -52,34 +52,34 @@ def exceeded(claim: Claim, denied: Denied, granted: int = 0) -> Refusal:
     if budget.counts_money or not 0 < budget.window <= RATE:
         return Refusal(BUDGET_EXCEEDED, message)
     rate = _rate(claim, limit, denied.remaining, denied.resets_in)
-    if claim.amount > limit > 0:  # however long a client waits; 0 is a limit that its operator lowered
+    if claim.amount > limit > 0:  # no wait helps this client; 0 is a limit that an operator lowered
         return Refusal(EXCEEDS_LIMIT, message, headers=rate)
     headers = {"retry-after": str(max(1, math.ceil(denied.resets_in or 0)))}
     return Refusal(RATE_LIMITED, message, headers={**headers, **rate})
 
 
 def unanswered(refusal: Refusal, id: str) -> Refusal:
-    """No operator has answered the question of that id yet."""
+    """The refusal while no operator has answered the question of that id."""
     message = f"{refusal.message} An operator is asked, question {id}: send the same request again once it is approved."
     return Refusal(APPROVAL_REQUIRED, message, headers={APPROVAL: id})
 
 
 def unasked(refusal: Refusal) -> Refusal:
-    """An operator could not be asked."""
+    """The refusal when an operator could not be asked."""
     message = f"{refusal.message} Too many questions to operators are open: ask again later."
     return Refusal(APPROVAL_REQUIRED, message)
 
 
 def turned_down(claim: Claim, id: str, reason: str) -> Refusal:
-    """An operator denied the request."""
+    """The refusal when an operator denied the request."""
     why = f": {reason}" if reason else ""
     message = f"Budget {claim.budget.name!r} has no room, and an operator denied the request (question {id}){why}"
     return Refusal(APPROVAL_DENIED, message.rstrip(".") + ".", headers={APPROVAL: id})
 
 
 def rates(claims: Sequence[Claim], holds: Sequence[Hold], levels: Sequence[Level]) -> Mapping[str, str]:
-    """Headers with the rest of the tightest budget in requests and of the tightest in tokens, as OpenAI writes them
-    (https://platform.openai.com/docs/guides/rate-limits). Only windows up to an hour are rates.
+    """Headers with the remaining amounts of the tightest budget in requests and the tightest in tokens, as OpenAI
+    writes them (https://platform.openai.com/docs/guides/rate-limits). Only windows up to an hour are rates.
     """
     tightest: dict[str, tuple[float, Claim, int, int, float | None]] = {}
     for claim, hold, level in zip(claims, holds, levels, strict=True):
@@ -113,7 +113,7 @@ def _rate(claim: Claim, limit: int, left: int, resets_in: float | None) -> Mappi
 
 
 def _span(seconds: float) -> str:
-    """`45 s`, `5 h`, `12 days`: rounded up, so that a client which waits so long finds the budget reset."""
+    """`45 s`, `5 h`, `12 days`: rounded up, so that a client which waits for it finds the budget reset."""
     for size, unit in ((86400, "days"), (3600, "h")):
         if seconds > 2 * size:
             return f"{math.ceil(seconds / size)} {unit}"

@@ -29,18 +29,16 @@ from extproc.words.errors import INVALID_REQUEST, STORE_UNAVAILABLE, UNBOUNDED_I
 from extproc.words.exchange import Exchange, Reservation, Target
 
 LEASE = 60.0
-"""Seconds a reservation outlives the last sign of its exchange, unless the settings say otherwise (`limits.lease`)."""
+"""Seconds from the last renewal of a reservation to the end of its lease, by default (`limits.lease`)."""
 
 COUNT_TOKENS = "count_tokens"
-"""The operation that uses no tokens."""
+"""Name of the operation that uses no tokens."""
 
 _UNKNOWN = Target("", "", "")
-_MOST_BYTES_PER_TOKEN = (
-    8  # bytes for each token held: an answer this much longer passes its limit, at any size of a token
-)
-_USUAL_BYTES_PER_TOKEN = 4  # bytes of an average token: the end of an expected amount
-_SLACK = 512  # bytes that a few tokens can have
-_STEP = 256  # output tokens that are held more at a time, at least
+_MOST_BYTES_PER_TOKEN = 8  # bytes for each token held: a longer answer exceeds its limit, at any size of a token
+_USUAL_BYTES_PER_TOKEN = 4  # bytes of an average token, to tell when an expected amount is used up
+_SLACK = 512  # most bytes of a few tokens
+_STEP = 256  # fewest output tokens that are added to a hold at a time
 
 
 class Unpriced:
@@ -59,7 +57,7 @@ class Unpriced:
 
 @dataclass(slots=True, frozen=True)
 class Tools:
-    """Helpers of Reserve beside the store. They outlive a configuration."""
+    """Helpers of Reserve beside the counters store. They outlive a configuration."""
 
     used: Callable[[str, Callable[[], float]], None] = lambda _budget, _share: None
     tell: Callable[[Alert], None] = lambda _alert: None
@@ -81,7 +79,7 @@ class _Denial:
 class _Asking:
     """Questions to operators about one request."""
 
-    approved: dict[str, Question] = field(default_factory=dict)  # by the count without room
+    approved: dict[str, Question] = field(default_factory=dict)  # questions by the count without room
     begun: float | None = None  # monotonic seconds at the first question
 
 
@@ -146,8 +144,8 @@ class Reserve:
             left -= 1
 
     async def count_only(self, exchange: Exchange, target: Target) -> bool:
-        """Count a request that no provider is asked for: budgets in requests apply, those in tokens and USD do not.
-        `target` is the one that once gave its answer. 429, 402 or 503 as for any request. False where a budget without
+        """Count a request for which no provider is asked: budgets in requests apply, budgets in tokens and USD do not.
+        `target` is the target that once gave its answer. 429, 402 or 503 as for any request. False if a budget without
         room sends requests to another model or asks an operator: then nothing is counted.
         """
         candidates = self._budgets.candidates(exchange, (target,))
@@ -164,10 +162,10 @@ class Reserve:
         raise self._denied(exchange, no.claim.budget, no.refusal)
 
     async def look_ahead(self, exchange: Exchange) -> None:
-        """Refuse a request for which a budget has no room, whatever its body asks for. Takes nothing.
+        """Refuse a request for which a budget has no room, whatever its body asks for. Holds nothing.
 
-        Looks at budgets whose counts are known without the body. Not at those in USD, where a target may be without a
-        price, and not at tokens of requests that use none.
+        Reads budgets whose counts are known without the body. It skips budgets in USD, because a target may have no
+        price, and budgets in tokens for requests that use no tokens.
         """
         claims = [
             Claim(budget, self._scope(budget, exchange, _UNKNOWN), 1)
@@ -178,7 +176,7 @@ class Reserve:
             return
         try:
             levels = await self._counters.levels([(claim.scope, claim.budget.window) for claim in claims])
-        except StoreError:  # Reserve decides what follows
+        except StoreError:  # `store_failure` is applied by Reserve itself
             return
         for claim, level in zip(claims, levels, strict=True):
             hold = claim.budget.hold(claim.scope, 1, self._room(claim))
@@ -190,14 +188,14 @@ class Reserve:
                 raise self._denied(exchange, claim.budget, exceeded(claim, outcome, self._room(claim)))
 
     def _denied(self, exchange: Exchange, budget: Budget, refusal: Refusal, verdict: str = "denied") -> Refusal:
-        """The refusal, counted and written down as that of a budget."""
+        """The refusal, after counting it and noting its budget in the exchange."""
         self._count(budget.name, verdict)
         exchange.money.denied_by = budget.name
         return refusal
 
     def _plan(self, exchange: Exchange, counted: int | None, *, worst: bool = False) -> Reservation[Claim]:
-        """The claims of the request on each budget that applies. `counted` are the exact tokens of its text, if
-        known. `worst`: all that it can use, so that nothing more has to be held later.
+        """The claims of the request on each budget that applies. `counted` are the exact tokens of its text, if known.
+        `worst`: claim the most that it can use, so that nothing more is held later.
         """
         covered = []
         tokens = strict = money = False
@@ -247,7 +245,7 @@ class Reserve:
         return reservation
 
     def _less(self, exchange: Exchange, budget: Budget, index: int) -> int | None:
-        """Tokens of output that are held first where that is not the worst; None elsewhere."""
+        """Tokens of output to hold first, if fewer than the worst case; None: hold the worst case."""
         reservation, target = exchange.money.reservation, exchange.route.targets[index]
         if budget.patient and (expected := self._expected.output(target.deployment)) is not None:
             return expected
@@ -257,13 +255,13 @@ class Reserve:
         return self._usual(exchange, target)
 
     def _usual(self, exchange: Exchange, target: Target) -> int:
-        """Tokens of output that are held first for a request without a limit."""
+        """Tokens of output to hold first for a request without a limit."""
         ask = exchange.request.ask
         one = self._expected.output(target.deployment) or USUAL + (ask.thinking or unasked(target.model))
         return one * ask.choices
 
     def _price_options(self, exchange: Exchange, covered: Sequence[tuple[Budget, int]]) -> None:
-        """Take out the client's options that have no price, where a budget in USD has to hold it."""
+        """Remove the client's options that have no price, if a budget in USD has to hold the request."""
         if not exchange.request.dialect.fields.options:
             return
         for budget, index in covered:
@@ -280,9 +278,9 @@ class Reserve:
     def _with_unseen(
         self, exchange: Exchange, covered: Sequence[tuple[Budget, int]], inputs: list[int]
     ) -> tuple[list[int], bool]:
-        """The bounds of the input with what is outside the body, and True where anything is.
+        """The bounds of the input, including input outside the body; and True if there is such input.
 
-        An image is bounded, as long as no translation can take it for anything but an image.
+        An image has a bound, unless a translation could turn it into another kind of file.
         """
         ask, targets = exchange.request.ask, exchange.route.targets
         unseen = () if ask.free else ask.unseen if exchange.route.translated else ask.unbounded
@@ -322,7 +320,7 @@ class Reserve:
         return self._scopes[settings.name].admit(budget.scope(exchange, target))
 
     def _call(self, reservation: Reservation[Claim]) -> _Denial | None:
-        """Compare the claims with the limits for one request."""
+        """Compare the claims with the limits of `window: call`."""
         for claim in reservation.calls:
             if claim.amount > claim.budget.limit:
                 if claim.budget.enforced:
@@ -334,7 +332,7 @@ class Reserve:
         """Hold the claims."""
         claims = reservation.claims
         if not claims and not exchange.route.of_tools:
-            return None  # a call is held in any case: its row is written even if this process dies
+            return None  # a tool call is held even without a budget, so its row survives this process
         holds = [claim.hold(claim.amount, self._room(claim)) for claim in claims]
         try:
             outcome = await self._counters.reserve(reservation.id, holds, self._lease, facts=pack_facts(exchange))
@@ -363,12 +361,12 @@ class Reserve:
         return None
 
     async def _look(self, claim: Claim) -> None:
-        """Let the gauge see what is charged where a claim found no room."""
+        """Read the level of a count without room, for the gauge."""
         if not self._watch.looks(claim):
             return
         try:
             [level] = await self._counters.levels([(claim.scope, claim.budget.window)])
-        except StoreError:  # the next denial asks again
+        except StoreError:  # the next denial reads it again
             return
         self._watch.full(claim, level)
 
@@ -389,7 +387,7 @@ class Reserve:
         exchange.money.reservation.claims = ()
 
     async def _counted(self, exchange: Exchange, reservation: Reservation[Claim], no: _Denial) -> int | None:
-        """The exact tokens of its text, where they may fit although the bound in bytes did not."""
+        """The exact tokens of the request's text, if they may fit although the bound in bytes did not."""
         exact = self._exact
         if reservation.unseen or not no.claim.budget.counts_input or exchange.route.of_tools:
             return None
@@ -401,14 +399,14 @@ class Reserve:
     async def _ask(
         self, exchange: Exchange, no: _Denial, counted: int | None, asking: _Asking, questions: Questions
     ) -> None:
-        """Ask an operator, and wait for the answer. Returns when the request is worth another try; 402 otherwise."""
+        """Ask an operator and wait for the decision. Returns when another try may succeed; raises 402 otherwise."""
         scope, budget = no.claim.own or no.claim.scope, no.claim.budget
-        asking.approved.pop(scope, None)  # another request was faster to use it
+        asking.approved.pop(scope, None)  # another request used the approval first
         if asking.begun is None:
             asking.begun = time.monotonic()
         worst = self._plan(exchange, counted, worst=True)
         [claim] = [claim for claim in worst.claims if claim.scope == scope]
-        worst.claims = ()  # nothing is held while it waits
+        worst.claims = ()  # nothing is held while the request waits
         try:
             question, state = await questions.ask(claim, exchange)
             decided: State | None = state
@@ -430,7 +428,7 @@ class Reserve:
             raise self._denied(exchange, budget, unanswered(no.refusal, question.id))
 
     def _downgrade(self, exchange: Exchange, settings: BudgetSettings) -> bool:
-        """Send the exchange to the cheaper model. False when it cannot go there, or is there already."""
+        """Send the exchange to the cheaper model. False if that model cannot serve it, or is the target already."""
         model = settings.downgrade_to
         if self._reroute is None or model is None or exchange.route.of_tools or model == exchange.route.chain.name:
             return False
@@ -445,7 +443,7 @@ class Reserve:
     # --- while the answer streams
 
     async def extend(self, exchange: Exchange) -> Refusal | None:
-        """Hold more for an answer longer than its reservation. The refusal with which to end it, or None."""
+        """Hold more for an answer longer than its reservation. Returns the refusal that ends the answer, or None."""
         reservation = exchange.money.reservation
         output = reservation.output + max(_STEP, reservation.output // 2)
         worst = reservation.output_tokens
@@ -475,7 +473,7 @@ class Reserve:
 
 
 def _bound(exchange: Exchange, budget: Budget, target: Target, input_tokens: int, output_tokens: int) -> int:
-    """The most that a request of so many tokens can use of a budget at `target`."""
+    """The most that a request with these tokens can use of a budget at `target`."""
     price = dearest(exchange, target) if budget.counts_money else None
     reservation = exchange.money.reservation
     most = budget.bound(
@@ -487,7 +485,7 @@ def _bound(exchange: Exchange, budget: Budget, target: Target, input_tokens: int
 
 
 def _limited(exchange: Exchange, index: int) -> bool:
-    """Whether the request that goes to a target limits its output."""
+    """Whether the request, as sent to the target, limits its output."""
     if exchange.request.ask.output_field is None:
         return True
     limits, target = exchange.money.output_limits, exchange.route.targets[index]
@@ -512,8 +510,8 @@ def _lacking(exchange: Exchange, output: int) -> Sequence[int]:
 
 
 def _covered_bytes(reservation: Reservation[Claim]) -> int:
-    """Bytes of an answer that the amounts held cover. Less than the worst is held: an estimate. After that: a length
-    that no answer within its limit can have.
+    """Bytes of an answer that the held amounts cover. While less than the worst case is held, it is an estimate; then
+    it is a length that no answer within its limit can have.
     """
     output = reservation.output
     within = output < reservation.output_tokens or None in reservation.limits

@@ -1,4 +1,6 @@
-"""Keeps the number of a budget's counts within `max_scopes`: labels are the client's choice, and a store has an end."""
+"""Keeps the number of a budget's counts within `max_scopes`: clients choose labels freely, and a store has limited
+room.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +13,18 @@ _MONTH = 31 * 86400.0
 
 
 class Scopes:
-    """The counts of one budget that this process has met.
+    """The counts of one budget that this process has seen.
 
-    Requests beyond them share a count with the rest of the same consumer, team or key (`budget.shared`), so that no
-    client fills the counts of others. Where those are too many too, all such requests share one (`budget.overflow`).
+    A request beyond `max_scopes` shares a count with others of the same consumer, team or key (`budget.shared`), so
+    that no client fills the counts of others. If shared counts are too many, too, all such requests share one
+    (`budget.overflow`).
     """
 
     def __init__(self, budget: Budget, now: Callable[[], float] = time.time) -> None:
         self._budget = budget
         self._now = now
         self._bounded = any(name != "team" for name in budget.per)
-        self._own: dict[str, float] = {}  # count -> last use, the longest unused first
+        self._own: dict[str, float] = {}  # count -> time of its last use, the least recently used first
         self._shared: dict[str, float] = {}
         window = budget.window
         self._idle = budget.settings.idle_ttl if window == 0 else float(window) if window > 0 else -window * _MONTH

@@ -24,21 +24,21 @@ WINDOWS: Mapping[str, int] = {
     "total": 0,
 }
 CALL = "call"
-"""The window of one request: its bound is compared with the limit, and nothing is counted."""
+"""The window of a single request: its bound is compared with the limit, and nothing is counted."""
 USD = "usd"
 CONCURRENCY = "concurrency"
 TOOL_CALLS = "tool_calls"
 OF_CALLS = ("profile", "mcp_server", "tool")
-"""Facts of calls of tools alone."""
+"""Facts that only tool calls have."""
 UNLIMITED = 1 << 62
 RATE = 3600
-"""Seconds: windows up to here are rates. A refusal is a 429, which clients retry; beyond it a 402, which they do
+"""Longest window of a rate, seconds. A refusal is a 429, which clients retry; with a longer window a 402, which they do
 not.
 """
 _HEADER = re.compile(r"[A-Za-z0-9._~!#$&'*+^`|-]+")  # characters of header names that names of counts can have too
 _MOST_SCOPES = 1_000_000
 _MOST = UNLIMITED - 1
-_MOST_USD = 50_000_000  # less than the most any request is held for (`prices.MOST`)
+_MOST_USD = 50_000_000  # lower than the most that a request can hold (`prices.MOST`)
 
 
 Unit = Literal["requests", "tokens", "input_tokens", "output_tokens", "usd", "concurrency", "tool_calls"]

@@ -12,7 +12,7 @@ from extproc.words.exchange import Exchange
 
 
 def reserve(settings: Settings, services: Services, reroute: Callable[[Exchange, str], None]) -> Reserve:
-    """`reroute` sends an exchange to another model, for `on_exceed: downgrade`."""
+    """The stage that reserves. `reroute` sends an exchange to another model, for `on_exceed: downgrade`."""
     return Reserve(
         settings.budgets,
         services.counters,

@@ -1,11 +1,12 @@
 """Tokens of text at OpenAI's models since GPT-4o, by tiktoken.
 
-The ranks of o200k_base are shipped (`data/`), as tiktoken would download them. They take 0.4 s to read and 80 MB to
-keep, so the gateway runs this file as a process of its own, see `counter`. Until they are read, there are no counts.
+The ranks of o200k_base are shipped (`data/`), as tiktoken would download them. Reading them takes 0.4 s and keeping
+them 80 MB, so the gateway runs this file as a process of its own, see `counter`. Until the ranks are read, there are no
+counts.
 
-tiktoken is given at most `_SLICE` characters at a time: a megabyte of spaces ends it with a panic. Slices end where the
-encoding always begins a new word, so counting them counts the whole. Where there is no such place, each byte counts as
-a token, which is its maximum.
+tiktoken gets at most `_SLICE` characters at a time: a megabyte of spaces ends it with a panic. A slice ends where the
+encoding always begins a new word, so the slices' counts add up to that of the text. If a text has no such place, each
+byte counts as a token, which is the maximum.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ _SHA256 = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
 _WORD = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]%s[\p{Ll}\p{Lm}\p{Lo}\p{M}]%s(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
 _WORDS = _WORD % ("*", "+") + _WORD % ("+", "*") + r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _SLICE = 32_000
-# Places where a new word always begins: ASCII letters end before all ASCII but letters and apostrophes, digits before
-# all but digits, Chinese, Japanese and Korean before their punctuation too, and a line before an ASCII letter or digit.
+# Places where a new word always begins: after ASCII letters before any ASCII but letters and apostrophes, after digits
+# before anything but digits, after Chinese, Japanese and Korean also before their punctuation, and after a line's end
+# before an ASCII letter or digit.
 _BREAK = re.compile(
     r"(?<=[A-Za-z])(?=[\x00-&(-@\[-`{-\x7f])|(?<=[0-9])(?=[\x00-/:-\x7f])|(?<=\n)(?=[0-9A-Za-z])"
     r"|(?<=[\u4e00-\u9fa5\u3041-\u3096\u30a1-\u30fa\uac00-\ud7a3])(?=[\x00-&(-@\[-`{-\x7f\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f])"
@@ -69,7 +71,7 @@ class _Ranks:
 
     def _read(self) -> None:
         try:
-            import tiktoken  # noqa: PLC0415 - most processes never count
+            import tiktoken  # noqa: PLC0415 - few processes count tokens
 
             raw = lzma.decompress(Path(__file__).with_name("data").joinpath(_RANKS).read_bytes())
         except (ImportError, OSError, lzma.LZMAError):
@@ -87,14 +89,14 @@ _ranks = _Ranks()
 
 
 def load() -> threading.Thread:
-    """Begin to read the ranks, once. The thread ends when they can be used, or never will be."""
+    """Begin to read the ranks, once. The returned thread ends when the ranks are usable, or could not be read."""
     return _ranks.load()
 
 
 def fits(kind: str, model: str) -> bool:
-    """True for a provider (`kind` in the settings) and a model that are known to use this encoding.
+    """True for a provider (its `kind` in the settings) and a model known to use this encoding.
 
-    Azure's deployments can have any name, so they are not. Names of OpenAI's later models are unknown too.
+    False for Azure, whose deployments can have any name, and for OpenAI's later models, whose names are unknown.
     """
     if kind != "openai":
         return False
@@ -165,9 +167,9 @@ def bound(
 def count(texts: Sequence[str]) -> int | None:
     """The tokens of texts, each by itself: exact where every 32,000 characters have a break, else an upper bound.
 
-    Never more than the bytes. None where counting is not possible: the ranks are not read yet (this call begins it), or
-    cannot be read. Text like `<|endoftext|>` is text. A megabyte takes some 50 ms, and nearly a second at worst; the
-    interpreter is free for most of it.
+    A count never exceeds the bytes. None where counting is not possible: the ranks are not read yet (this call begins
+    reading), or cannot be read. Text like `<|endoftext|>` is text. A megabyte takes some 50 ms, and nearly a second at
+    worst; the interpreter is free for most of it.
     """
     encoding = _ranks.encoding
     if encoding is None:
@@ -192,7 +194,7 @@ def _count(encoding: tiktoken.Encoding, text: str) -> int:
 
 
 def _last_break(text: str, start: int, end: int) -> int:
-    """End of the last certain word before `end`; `start` when there is none."""
+    """The last place before `end` where a word surely ends; `start` if there is none."""
     for near in (max(start + 1, end - 1000), start + 1):
         last = start
         for found in _BREAK.finditer(text, near, end):
@@ -207,7 +209,7 @@ def _size(text: str) -> int:
 
 
 def _answered(question: bytes) -> bytes:
-    """The count of texts for `counter`: each bounded, or all of them about."""
+    """Counts of texts for `counter`: an upper bound of each, or an estimate of all."""
     load().join()
     bounds, texts = msgspec.msgpack.decode(question)
     decoded = [text.decode() for text in texts]

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from extproc.money.budgets.budget import Budget, Claim
 from extproc.stores import Denied, Hold, Level, window_at
 
-_FOLLOWED = 16  # counts of each budget that are remembered, the fullest ones
+_FOLLOWED = 16  # most counts of a budget that are remembered: the fullest
 _LOOK = 1.0  # seconds between two looks at counts of one budget that had no room
 _MOST_TOLD = 100_000
-"""Most counts whose alerts are remembered here; the store remembers all (see `alerts`)."""
+"""Most counts whose alerts this process remembers; the store remembers all (see `alerts`)."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -29,7 +29,7 @@ class Alert:
 
 
 class _Counts:
-    """What is charged in the fullest counts of a budget, in a window that ends so many seconds after the epoch
+    """The amounts charged in the fullest counts of a budget, in one window. The window's end is in epoch seconds
     (infinite: never).
     """
 
@@ -41,8 +41,8 @@ class _Counts:
 
 
 class LevelWatch:
-    """The fill levels of one configuration. `used` gets each budget that is in use, with a function that any thread may
-    ask for the share charged in its fullest count: of its limit, with what `room` says is granted to a claim's count.
+    """The fill levels of one configuration. `used` gets each budget in use, with a function for any thread: the share
+    of its limit charged in its fullest count. `room` gives the amount granted to a claim's count beyond that limit.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LevelWatch:
         self._told: dict[str, tuple[int, float]] = {}  # count -> number of its window, highest share reported
 
     def granted(self, claims: Sequence[Claim], levels: Sequence[Level]) -> str:
-        """Take in the levels of a reservation. The fullest budget beyond one of its `alert_at`, for the client; or
+        """Note the levels of a reservation. Returns the fullest budget beyond one of its `alert_at`, for the client; or
         nothing.
         """
         alert, most, now = "", 0.0, self._now()
@@ -78,14 +78,14 @@ class LevelWatch:
         return alert
 
     def denied(self, claim: Claim, hold: Hold, denied: Denied) -> None:
-        """Take in that a count had no room for the claim."""
+        """Note a count that had no room for the claim."""
         budget = claim.budget
         if budget.alert_at and budget.limit:
             self._reached(budget, claim.scope, (hold.limit - denied.remaining) / budget.limit)
 
     def looks(self, claim: Claim) -> bool:
-        """Whether the level of a count that had no room is wanted: only charges count, and a denial does not tell them.
-        One budget is looked at once a second.
+        """Whether to read the level of a count without room: only charges matter, and a denial does not show them. The
+        counts of one budget are read once a second.
         """
         name, now = claim.budget.name, self._now()
         if claim.budget.is_slot or now - self._looked.get(name, -math.inf) < _LOOK:
@@ -94,7 +94,7 @@ class LevelWatch:
         return True
 
     def full(self, claim: Claim, level: Level) -> None:
-        """Take in the level of a count that had no room."""
+        """Note the level of a count that had no room."""
         self._follow(claim, level, self._now())
 
     def _follow(self, claim: Claim, level: Level, now: float) -> None:

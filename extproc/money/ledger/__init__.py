@@ -3,7 +3,7 @@ credentials.
 
    sqlite:PATH                                          one host; its processes share the file
    postgresql://user@host/db?password=env:NAME          a fleet
-   memory:                                              a trial; ends with the process
+   memory:                                              a trial; the rows end with the process
 
 Rows are queued by the event loop (`Ledger.add`), written by a thread in batches, and read with `Ledger.usage`. This
 file and `query.py` need no database.
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from extproc.money.ledger.ledger import Ledger
 
 EXPIRED = "expired"
-"""The `usage_source` of a row that a lease's end wrote. The exchange's own replaces it. It is `complete` when its
-charges are those of a settle.
+"""The `usage_source` of a row written at the end of a lease. The exchange's own row replaces it. It is `complete` when
+its charges are those of a settle.
 """
 PENDING = "pending"
-"""The `usage_source` of a row whose usage is not known yet, as that of a batch. A later row of the exchange has it."""
+"""The `usage_source` of a row whose usage is not known yet, such as a batch's. A later row of the exchange has the
+usage.
+"""
 
 
 class LedgerError(Exception):
@@ -36,15 +38,15 @@ class LedgerError(Exception):
 
 
 class SchemaError(LedgerError):
-    """The database answers, but it is not one that this release can use."""
+    """The database answers, but this release cannot use it."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One exchange. Texts are cut to 256 bytes, integers to the range of a column (`rows.py`); nothing is refused.
 
     `time` is the start, in seconds since the epoch. `cost` is in nano-USD: 0 where no provider was asked, None where
-    the price is unknown. `charges` are the charges of counters: by scope, in the unit of its budget (nano-USD for
-    money); None: not known.
+    the price is unknown. `charges` are the counters' charges by scope, in the unit of the budget (nano-USD for money);
+    None: not known.
     """
 
     id: str
@@ -80,21 +82,21 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     charges: Mapping[str, int] | None = None
     cache: str = ""  # an outcome of `cache.caching`; empty: the cache had no part in it
     saved: int = 0  # nano-USD that a hit saved, or would have saved in shadow mode
-    tries: Sequence[FailedTry] = ()  # those that failed
+    tries: Sequence[FailedTry] = ()  # the failed tries
     prompt_saved: int = 0  # nano-USD that the provider's prompt cache saved
     prompt_extra: int = 0  # nano-USD that writing to it cost
     run: str = ""  # see `words.runs`; empty: the exchange belongs to none
 
 
 def check_ledger(url: str) -> None:
-    """Raise ValueError when `open_ledger` could not take `url`. Opens nothing, and repeats no secret."""
+    """Raise ValueError for a `url` that `open_ledger` would refuse. Opens nothing; the error repeats no secret."""
     parsed = parse(url)
     if parsed.server is not None and not has_package("psycopg"):
         raise ValueError("postgresql: needs a driver: pip install 'llm-extproc[postgres]'")
 
 
 def doubt_ledger(url: str) -> Iterator[str]:
-    """Lints of a URL that was checked."""
+    """Lints of a URL that `check_ledger` accepted."""
     parsed = parse(url)
     if parsed.path is None and parsed.server is None:
         yield "memory: loses all rows when the process ends, and grows until then"
@@ -107,8 +109,8 @@ def doubt_ledger(url: str) -> Iterator[str]:
 
 
 def open_ledger(url: str) -> Ledger:
-    """Open a ledger at a URL that `check_ledger` accepts. A server that does not answer yet is asked again while rows
-    wait.
+    """Open a ledger at a URL that `check_ledger` accepts. If the server does not answer yet, rows wait and it is tried
+    again.
 
     Raises LedgerError when the database cannot be used: a path that cannot be opened, a schema of a newer release.
     """

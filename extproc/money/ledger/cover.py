@@ -13,10 +13,10 @@ from extproc.money.ledger.rollups import READY
 from extproc.money.ledger.rows import label_key, text
 from extproc.money.ledger.sql import Cursor, Dialect, places
 
-MAX_RANGES = 64  # ranges of one cube; with more gaps between its units it is not worth it
+MAX_RANGES = 64  # most ranges of one cube; with more gaps between its units, reading rows is faster
 
 Range = tuple[int, int]
-"""Microseconds; the end is exclusive."""
+"""A range of time in microseconds; the end is exclusive."""
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class RowSource:
         return "start" if self.cube else "time"
 
     def field(self, name: str) -> tuple[str, list[object]]:
-        """The column of a field, or a label's value, empty where it is missing; and the values that it needs."""
+        """The SQL for a field, or for a label's value (empty if missing), and the parameters of that SQL."""
         label = label_of(name)
         if label is None:
             return name, []
@@ -49,7 +49,7 @@ class RowSource:
         return self.dialect.label, [self.dialect.label_path.format(label_key(label))]
 
     def matching(self, filters: Filters) -> tuple[str, list[object]]:
-        """The source's condition, and that every field of the filters is one of its values."""
+        """The source's condition, and a condition that every filtered field has one of its allowed values."""
         where, values = [self.where], [*self.values]
         for name, wanted in filters.items():
             column, needed = self.field(name)
@@ -61,8 +61,8 @@ class RowSource:
 def cover(
     cursor: Cursor, names: set[str], whole: Range, *, hourly: bool = False, timed: bool = False
 ) -> Sequence[RowSource]:
-    """Sources that together hold every exchange of a time once, with the fields and labels of these names. `hourly`:
-    hours are told apart. `timed`: histograms of times are wanted, which sums of labels do not have.
+    """Sources that together hold every exchange of a time exactly once, with these fields and labels. `hourly`: hours
+    stay separate. `timed`: histograms of times are needed, which sums by label lack.
     """
     left, found = [whole], list[RowSource]()
     for unit, starts, cube, label in _cubes(cursor, names, whole, hourly=hourly, timed=timed):
@@ -82,8 +82,8 @@ def cover(
 def _cubes(
     cursor: Cursor, names: set[str], whole: Range, *, hourly: bool, timed: bool
 ) -> Iterator[tuple[int, Sequence[int], str, str]]:
-    """The cubes that have these names, the smallest first: a unit's length, the starts of ready units, the cube's name,
-    and the label's value.
+    """The cubes with these fields and labels, the smallest first: a unit's length, the starts of ready units, the
+    cube's name, and the label's value.
     """
 
     def starts(cube: str, state: str = f"AND state = '{READY}'") -> list[int]:
@@ -103,13 +103,13 @@ def _cubes(
         for cube in (VALUES, LABELS):
             if names - labels <= set(cube.fields):
                 yield cube.unit, starts(cube.named(key)), cube.named(key), "value"
-        # Days of which all labels are known, and this is none of them.
+        # Days whose labels are all known, without this label.
         without = set(starts(NAMES)) & set(starts(DAYS.name)) - set(starts(VALUES.named(key), state=""))
         yield DAYS.unit, sorted(without), DAYS.name, "''"
 
 
 def _split(parts: Sequence[Range], starts: Sequence[int], unit: int) -> tuple[list[Range], list[Range]]:
-    """Ranges of whole units in `parts`, and the ranges that are left."""
+    """Ranges of whole units in `parts`, and the remaining ranges."""
     taken, left = list[Range](), list[Range]()
     for begin, end in parts:
         at = begin
@@ -141,4 +141,4 @@ def _wanted(name: str, values: Sequence[str]) -> list[Any]:
         return [int(value) for value in values]
     if name == "stream":
         return [value == "true" for value in values]
-    return [text(value) for value in values]  # cut like the stored values
+    return [text(value) for value in values]  # cut as stored values are

@@ -17,11 +17,11 @@ from extproc.money.ledger.sql import POSTGRESQL, SQLITE, Cursor, DriverConnectio
 from extproc.money.ledger.url import LedgerURL, PostgresServer
 from extproc.stores.sqlite.files import connect, identity, make_private
 
-CONNECT_TIMEOUT = 5  # seconds
+CONNECT_TIMEOUT = 5  # seconds to wait for a connection
 LOCK_TIMEOUT = 5.0  # seconds to wait for another process's transaction on the same file
-READ_TIMEOUT = 60_000  # milliseconds of a report in PostgreSQL, at most
-MAX_READS = 2  # reports at once: they are rare and heavy, and must not hold the writer up
-READ_WAIT = 30.0  # seconds that further reports wait for their turn
+READ_TIMEOUT = 60_000  # longest report in PostgreSQL, milliseconds
+MAX_READS = 2  # most reports at once: reports are rare and heavy, and must not delay the writer
+READ_WAIT = 30.0  # seconds that a further report waits for its turn
 _log = logging.getLogger(__name__)
 _SILENCE = 15_000  # milliseconds without an answer of the peer's kernel after which a connection is given up
 
@@ -35,7 +35,7 @@ class Database:
         self._path = url.path  # path of the SQLite file
         self._file: tuple[int, int] | None = None  # device and inode of the file at the time it was opened
         self._reads = threading.BoundedSemaphore(MAX_READS)
-        # Memory is one connection, which threads take in turn.
+        # The database in memory has one connection, which threads use in turn.
         self._one = threading.Lock() if url.path is None and url.server is None else None
         self._driver: Any = sqlite3 if url.server is None else importlib.import_module("psycopg")  # an extra
         self.dialect = SQLITE if url.server is None else POSTGRESQL
@@ -45,7 +45,7 @@ class Database:
         self.refusals: tuple[type[Exception], ...] = (self._driver.DataError, self._driver.IntegrityError)
 
     def prepare(self) -> None:
-        """Migrate the schema to this release's version, once; and again where the file was removed: rows written to a
+        """Migrate the schema to this release's version, once, and again after the file was removed: rows written to a
         deleted file are lost. Raises LedgerError.
         """
         with self._preparing:
@@ -61,14 +61,16 @@ class Database:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Cursor]:
-        """A transaction that is committed at the end. Raises the driver's errors, and LedgerError as `prepare` does."""
+        """A transaction for writing, committed at its end. Raises the driver's errors, and LedgerError as `prepare`
+        does.
+        """
         self.prepare()
         with self._begin() as cursor:
             yield cursor
 
     @contextlib.contextmanager
     def change(self) -> Iterator[Cursor]:
-        """The same as `write`. Raises LedgerError only."""
+        """A transaction for writing, as `write`. Raises LedgerError only."""
         self.prepare()
         with self._ledger_errors(), self._begin() as cursor:
             yield cursor
@@ -82,14 +84,16 @@ class Database:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[DriverConnection]:
-        """A connection for long work, closed at the end; not for memory, which has one only. Raises LedgerError."""
+        """A connection for long work, closed at its end; not for a database in memory, which has one connection. Raises
+        LedgerError.
+        """
         self.prepare()
         with self._ledger_errors(), contextlib.closing(self._connect()) as connection:
             yield connection
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Cursor]:
-        """A transaction for a report, which sees one instant. Raises LedgerError."""
+        """A transaction for a report, which reads the state of one instant. Raises LedgerError."""
         self.prepare()
         with self._one_of_few(), self._ledger_errors(), self._begin(write=False, ping=True) as cursor:
             if self.dialect is POSTGRESQL:  # reports are few and long: more memory for hashes, no compiler
@@ -108,8 +112,8 @@ class Database:
                 connection.raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     def close(self) -> None:
-        """Give the connections back. The next use opens new ones; what was in memory is gone."""
-        idle, self._idle = self._idle, []  # connections in use go back to the old list, which goes with them
+        """Close the connections. The next use opens new ones; a database in memory is lost."""
+        idle, self._idle = self._idle, []  # a connection in use returns to the old list, and is dropped with it
         for connection in idle:
             connection.close()
 
@@ -124,7 +128,7 @@ class Database:
 
     @contextlib.contextmanager
     def _ledger_errors(self) -> Iterator[None]:
-        """The database's errors become LedgerErrors, whose text has no row and no address."""
+        """Turn the driver's errors into LedgerErrors, whose text has no row and no address."""
         try:
             yield
         except self._driver.Error as error:
@@ -140,7 +144,7 @@ class Database:
                 with connection.transaction(write=write) as cursor:
                     yield cursor
             except BaseException as error:
-                if _is_read_only(error):  # a connection stays so, also when the database, or another server, is not
+                if _is_read_only(error):  # the connection stays read-only, even if the database no longer is
                     connection.broken = True
                     with contextlib.suppress(IndexError):
                         while True:
@@ -153,7 +157,7 @@ class Database:
                     idle.append(connection)
 
     def _take_idle(self, *, ping: bool) -> DriverConnection | None:
-        """An idle connection, if there is one. `ping` passes over those that a restart of the server left dead."""
+        """An idle connection, or None. `ping` skips connections that a restart of the server left dead."""
         with contextlib.suppress(IndexError):
             while True:
                 connection = self._idle.pop()
@@ -172,7 +176,7 @@ class Database:
 
 
 def reason(error: BaseException) -> str:
-    """The error's class names only: texts of these errors repeat parameters and addresses."""
+    """The names of the error's classes only: texts of these errors repeat parameters and addresses."""
     code = getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None)
     return f"{type(error).__name__} {code}" if code else type(error).__name__
 
@@ -188,7 +192,7 @@ def _file(path: str | None) -> tuple[int, int] | None:
 
 
 def _sqlite(path: str | None) -> Callable[[], sqlite3.Connection]:
-    """Opens connections; to memory always the same one."""
+    """A function that opens connections; a database in memory has always the same one."""
     if path is None:
         one = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         return lambda: one
@@ -198,11 +202,11 @@ def _sqlite(path: str | None) -> Callable[[], sqlite3.Connection]:
         raise LedgerError(f"cannot open {path}: {error.strerror}") from None
 
     def open_file() -> sqlite3.Connection:
-        with contextlib.suppress(OSError):  # the next line fails likewise, with the reason
+        with contextlib.suppress(OSError):  # the next line fails with the reason
             make_private(path)
         connection = connect(path, LOCK_TIMEOUT)
-        connection.execute("PRAGMA secure_delete = ON")  # then the file has no bytes of a forgotten consumer either
-        connection.execute("PRAGMA threads = 1")  # a second thread, to sort the groups of reports
+        connection.execute("PRAGMA secure_delete = ON")  # deletes the bytes of a forgotten consumer from the file
+        connection.execute("PRAGMA threads = 1")  # allows a second thread that sorts groups of reports
         return connection
 
     return open_file
@@ -215,7 +219,7 @@ def _postgresql(driver: Any, server: PostgresServer) -> Callable[[], Any]:
             port=server.port,
             dbname=server.database,
             user=server.user,
-            # read again: it may have been rotated
+            # Read the password again, because it may have been rotated.
             password=None if server.password is None else server.password.read(),
             sslmode=server.sslmode,
             sslrootcert=server.sslrootcert,

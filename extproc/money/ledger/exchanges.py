@@ -42,7 +42,7 @@ def latest(cursor: Cursor, query: ExchangeQuery) -> Sequence[Mapping[str, Any]]:
 
 
 def one(cursor: Cursor, id: str) -> Mapping[str, Any] | None:
-    """The exchange of that id; else the latest whose `request_id` it is."""
+    """The exchange with that id, else the latest exchange with that `request_id`."""
     for column in ("id", "request_id"):
         for row in cursor.rows(f"{_SELECT} {column} = ? ORDER BY time DESC LIMIT 1", (text(id),)):
             return _json(row)
@@ -50,7 +50,7 @@ def one(cursor: Cursor, id: str) -> Mapping[str, Any] | None:
 
 
 def charges(cursor: Cursor, prefix: str, since: float) -> Mapping[str, int]:
-    """Sums of charges by scope, exact: scopes equal to `prefix` or that go on with a colon; `since` in epoch
+    """Exact sums of charges by scope, of scopes that are `prefix` or begin with `prefix` and a colon; `since` in epoch
     seconds.
     """
     prefix = text(prefix, MAX_SCOPE)
@@ -68,7 +68,7 @@ def charges(cursor: Cursor, prefix: str, since: float) -> Mapping[str, int]:
 def _json(row: Sequence[Any]) -> Mapping[str, Any]:
     shown = dict(zip(COLUMNS, row, strict=True))
     for name in ("labels", "guardrails", "charges", "tries"):
-        if isinstance(shown[name], str):  # PostgreSQL's driver has read them already
+        if isinstance(shown[name], str):  # PostgreSQL's driver has decoded the JSON already
             shown[name] = msgspec.json.decode(shown[name])
     shown |= {name: bool(shown[name]) for name in ("stream", "complete")}
     cost = shown.pop("cost")

@@ -3,8 +3,8 @@
 https://focus.finops.org/focus-specification/v1-2
 
 A row is the usage of one day by team, consumer, provider, model and operation. The gateway prices requests by itself:
-list, contracted, billed and effective cost are one amount. Its unit price is that amount for each token, or for each
-request where no tokens were counted. Columns of our own begin with `x_`, as the specification asks.
+list, contracted, billed and effective cost are one amount. The unit price is that amount for each token, or for each
+request if no tokens were counted. The gateway's own columns begin with `x_`, as the specification demands.
 """
 
 from __future__ import annotations
@@ -82,14 +82,14 @@ COLUMNS: Mapping[str, Type] = {
     "x_CacheWriteTokens": "count",
     "x_ReasoningTokens": "count",
 }
-"""Columns, in the order of a file. Those that no row fills are required by FOCUS 1.0."""
+"""Columns, in the order of a file. FOCUS 1.0 requires the columns that no row fills."""
 _UNKNOWN = "unknown"
 _divide = Context(prec=24).divide
 
 
 def row_of(row: Mapping[str, Any], account: str) -> Mapping[str, Any] | None:
-    """A row of a usage report by day, grouped by GROUPS and further fields, with the values of COLUMNS; those left out
-    are null. None for a row without use, as of requests that were refused.
+    """A FOCUS row, from a row of a usage report by day, grouped by GROUPS and further fields. Columns left out are
+    null. None for a row without use, such as one of refused requests.
     """
     group, cost = row["group"], Decimal(row["cost_usd"])
     tokens = row["input_tokens"] + row["output_tokens"]
@@ -148,7 +148,7 @@ def shown(value: Any) -> str:
     return cell(value)
 
 
-_UNSEEN = " \n\u00a0\u200b\u3000\ufeff"  # characters before the first one that shows
+_UNSEEN = " \n\u00a0\u200b\u3000\ufeff"  # characters that show nothing at the beginning of a cell
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet would compute
 
 
@@ -156,6 +156,6 @@ def cell(value: object) -> str:
     """A cell of a CSV file. One that a spreadsheet would take for a formula begins with an apostrophe."""
     text = "" if value is None else str(value)
     bare = text.lstrip(" \n")
-    # Spreadsheets of some languages compute the full-width and small forms of the signs too.
+    # In some languages spreadsheets also compute the full-width and small forms of these signs.
     folded = unicodedata.normalize("NFKC", text.lstrip(_UNSEEN)[:1])
     return f"'{text}" if bare.startswith(_FORMULA) or folded.startswith(_FORMULA) else text

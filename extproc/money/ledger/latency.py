@@ -23,13 +23,13 @@ from extproc.money.ledger.usage import (
     to_micros,
 )
 
-MAX_FINDINGS = 200  # kinds of findings in an answer
+MAX_FINDINGS = 200  # most kinds of findings in a report
 EXACT = 10_000
-"""Exchanges in a query's time up to which its percentiles are exact. With more they are read from histograms."""
+"""Most exchanges in a query's time for exact percentiles. Beyond it percentiles are read from histograms."""
 _PARTS = len(BOUNDS) + 1
 _NAMES, _SHARES = ("p50_ms", "p95_ms", "first_p50_ms", "first_p95_ms"), (0.5, 0.95)
 _Row = tuple[Any, tuple[str, ...], int, Sequence[float | None]]
-"""The micros at which a bucket begins, its group, its answers, and the values of `_NAMES`."""
+"""A bucket's beginning in microseconds, its group, its number of answers, and the values of `_NAMES`."""
 _MEASURES = {"requests": "count(*)", **LATENCY}
 
 
@@ -66,7 +66,7 @@ def _are_few(cursor: Cursor, query: Query) -> bool:
 
 
 def _estimated(cursor: Cursor, query: Query, part: tuple[datetime, datetime], before: int) -> Iterator[_Row]:
-    """From histograms."""
+    """Rows whose percentiles come from histograms."""
     for begins, group, sums in summed(cursor, query, _MEASURES, *part, limit=MAX_BUCKETS + 1 - before):
         counts = [count or 0 for count in sums[1:]]
         took, first = counts[:_PARTS], counts[_PARTS:]
@@ -74,7 +74,7 @@ def _estimated(cursor: Cursor, query: Query, part: tuple[datetime, datetime], be
 
 
 def _exact(cursor: Cursor, query: Query, part: tuple[datetime, datetime]) -> Iterator[_Row]:
-    """From the times of each answer."""
+    """Rows whose percentiles come from the times of each answer."""
     source = RowSource(cursor.dialect, "time >= ? AND time < ?", [*map(to_micros, part)])
     columns = [source.field(name) for name in query.group_by]
     where, values = source.matching(query.filters)
@@ -102,7 +102,7 @@ def _exact(cursor: Cursor, query: Query, part: tuple[datetime, datetime]) -> Ite
 
 
 def _quantile(values: Sequence[int], share: float) -> float | None:
-    """The value below which a share of sorted ones are, between the two nearest; None without values."""
+    """The value below which a share of the sorted values lies, interpolated; None without values."""
     if not values:
         return None
     at = share * (len(values) - 1)
@@ -112,7 +112,7 @@ def _quantile(values: Sequence[int], share: float) -> float | None:
 
 
 def percentile(counts: Sequence[int], share: float) -> float | None:
-    """Milliseconds below which a share of a histogram's values are, interpolated in its part; None without values. The
+    """Milliseconds below which a share of a histogram's values lies, interpolated in its part; None without values. The
     last part counts as its lower bound.
     """
     wanted, below = share * sum(counts), 0
@@ -124,7 +124,9 @@ def percentile(counts: Sequence[int], share: float) -> float | None:
 
 
 def findings(cursor: Cursor, query: Query) -> Sequence[Mapping[str, Any]]:
-    """Findings of guardrails in a query's time, the most frequent first; of its filters, consumer and team count."""
+    """Findings of guardrails in a query's time, the most frequent first. Only the query's filters by consumer and team
+    apply.
+    """
     filters = {name: query.filters[name] for name in ("consumer", "team") if name in query.filters}
     source = RowSource(
         cursor.dialect, "guardrails <> '[]' AND time >= ? AND time < ?", [to_micros(query.start), to_micros(query.end)]

@@ -1,4 +1,4 @@
-"""An open ledger: rows go in on the event loop, reports come out on any thread."""
+"""An open ledger: rows are added on the event loop, reports are read on any thread."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from extproc.money.ledger.usage import UsageReport, usage
 from extproc.money.ledger.writer import MAX_QUEUED, Writer
 
 PRUNE_BATCH = 5000
-PRUNE_PAUSE = 0.05  # seconds between batches, in which the writer has its turn
+PRUNE_PAUSE = 0.05  # seconds between batches, for the writer's transactions
 
 _log = logging.getLogger(__name__)
 
 
 class Ledger:
-    """Rows go in through `writer`, on the event loop. The methods block, and raise LedgerError."""
+    """Rows and reports. `writer` takes rows on the event loop. The methods block, and raise LedgerError."""
 
     def __init__(self, url: LedgerURL, max_queued: int = MAX_QUEUED) -> None:
         self._database = Database(url)
@@ -48,7 +48,7 @@ class Ledger:
             _log.warning("%s: rows wait until it does", error)
 
     def close(self) -> None:
-        """Give the connections back. Rows in memory are gone."""
+        """Close the connections. Rows of a ledger in memory are lost."""
         self._database.close()
 
     def usage(self, query: Query) -> UsageReport:
@@ -57,7 +57,7 @@ class Ledger:
             return usage(cursor, query)
 
     def latency(self, query: Query) -> Mapping[str, Any]:
-        """How long answers took, as JSON."""
+        """Times of answers, as JSON."""
         with self._database.read() as cursor:
             return latency(cursor, query)
 
@@ -72,12 +72,12 @@ class Ledger:
             return exchanges.latest(cursor, query)
 
     def exchange(self, id: str) -> Mapping[str, Any] | None:
-        """One exchange, as JSON, by its id or its request's; None: there is none."""
+        """One exchange, as JSON, by its id or its `request_id`; None: not found."""
         with self._database.read() as cursor:
             return exchanges.one(cursor, id)
 
     def runs(self, since: datetime, consumer: str | None = None) -> Sequence[Mapping[str, Any]]:
-        """The latest runs since then, as JSON."""
+        """The latest runs since a time, as JSON."""
         with self._database.read() as cursor:
             return runs.latest(cursor, since, consumer)
 
@@ -87,12 +87,12 @@ class Ledger:
             return runs.one(cursor, id, consumer)
 
     def charges_by_scope(self, prefix: str, since: float = 0.0) -> Mapping[str, int]:
-        """Sums of charges by scope, of exchanges since `since` (epoch seconds): the counters should show the same."""
+        """Sums of charges by scope, of exchanges since `since` (epoch seconds), to compare with the counters."""
         with self._database.read() as cursor:
             return exchanges.charges(cursor, prefix, since)
 
     def examine(self) -> None:
-        """Write, and take it back: a ledger that can be read may not be writable."""
+        """Write and roll back: a readable ledger may still not be writable."""
         try:
             self.operators.examine()
         except LedgerError:
@@ -101,8 +101,8 @@ class Ledger:
             self.operators.examine()  # the server may have ended the connection since it was last used
 
     def prune(self, before: float) -> int:
-        """Delete rows older than `before` (epoch seconds), batch by batch. Returns their number: not all, once the
-        ledger is stopped.
+        """Delete rows older than `before` (epoch seconds), batch by batch. Returns the number deleted. A stop of the
+        ledger ends it early.
         """
         total, oldest = 0, "SELECT id FROM exchanges WHERE time < ? ORDER BY time, id LIMIT ?"
         while True:
@@ -119,8 +119,9 @@ class Ledger:
             time.sleep(PRUNE_PAUSE)
 
     def forget(self, consumer: str, *, delete: bool = False) -> int:
-        """Forget a consumer: its rows lose name, key, labels and ids, or are deleted, and so are sums that hold them.
-        Returns the number of rows. Entries of the audit trail about the consumer keep their place in the chain alone.
+        """Forget a consumer: its rows lose name, key, labels and ids, or are deleted. Sums with these values are
+        deleted. Returns the number of rows. Its entries in the audit trail are emptied and keep their place in the
+        chain.
         """
         self.trail.forget(consumer)
         total = 0
@@ -134,11 +135,11 @@ class Ledger:
         return total
 
     def roll_up(self, now: float) -> int:
-        """Add up the hours and days that have passed, so that reports are fast; `now` in epoch seconds. Returns how
-        many were made: not all, once the ledger is stopped.
+        """Sum up the hours and days that have passed, so that reports are fast; `now` in epoch seconds. Returns the
+        number made. A stop of the ledger ends it early.
         """
         return self._rollups.make(now)
 
     def rebuild(self) -> None:
-        """Have all sums of hours and days made anew, by the next `roll_up`. Until then reports read the rows."""
+        """Mark all sums of hours and days for the next `roll_up` to make anew. Until then reports read the rows."""
         self._rollups.reset()

@@ -18,7 +18,9 @@ LOW = (1 << 32) - 1
 _FINE = tuple(1 << power for power in range(7))
 _COARSE = tuple(125 << power for power in range(10))
 BOUNDS = (*_FINE, *_COARSE)
-"""Milliseconds, 1 to 64 and 125 to 64,000: upper bounds of the histograms' parts; one more part has the rest."""
+"""Upper bounds of the histograms' parts in milliseconds, 1 to 64 and 125 to 64,000. One more part has no upper
+bound.
+"""
 
 
 def _each(condition: str, value: str = "1") -> str:
@@ -26,7 +28,9 @@ def _each(condition: str, value: str = "1") -> str:
 
 
 def _histogram(name: str, column: str) -> Mapping[str, str]:
-    """Answers by the time they took. Refusals and failures are fast or slow for reasons of their own."""
+    """SQL for a histogram of answers by their time. Refusals and failures are left out: their times say nothing about
+    answers.
+    """
     parts = zip((0, *BOUNDS), (*BOUNDS, 1 << 40), strict=True)
     return {
         f"{name}_{number}": _each(f"outcome = 'ok' AND {column} >= {low} AND {column} < {high}")
@@ -49,7 +53,7 @@ USAGE: Mapping[str, str] = {
     "would_save": _each("cache IN ('shadow', 'similar_shadow')", "saved"),
     "prompt_saved": "sum(prompt_saved)",
     "prompt_extra": "sum(prompt_extra)",
-    # Sums of SQLite are of 64 bits: money is in two halves.
+    # Money is summed in two halves, because SQLite's sums have 64 bits.
     "cost_low": f"coalesce(sum(cost & {LOW}), 0)",
     "cost_high": "coalesce(sum(cost >> 32), 0)",
 }
@@ -59,13 +63,13 @@ MEASURES: Mapping[str, str] = {**USAGE, **LATENCY}
 
 @dataclass(slots=True, frozen=True)
 class Cube:
-    """Rollups of the rows of a unit of time (microseconds). `labelled`: by the values of one label, too."""
+    """Rollups of the rows of a unit of time (microseconds). `labelled`: also by the values of one label."""
 
     name: str
     unit: int
     fields: Sequence[str]
     labelled: bool = False
-    most: int = 10_000  # rollups of one unit; a unit with more is left to the rows
+    most: int = 10_000  # most rollups of one unit; for a unit with more, reports read rows
 
     def named(self, label_key: str) -> str:
         """The cube's name in the database, for a label."""
@@ -73,10 +77,10 @@ class Cube:
 
 
 HOURS = Cube("hour", HOUR, tuple(name for name in FIELDS if name not in ("consumer", "key")))
-"""An hour has few rows of one consumer and key, so sums by these would save nothing."""
+"""Hours without consumer and key: an hour has few rows of each, so sums by them would save nothing."""
 DAYS = Cube("day", DAY, FIELDS, most=100_000)
 VALUES = Cube("value:", DAY, (), labelled=True, most=20_000)
 LABELS = Cube("label:", DAY, ("team", "model", "outcome"), labelled=True)
 
 NAMES = "names"
-"""The unit of a day that says: every label of that day has units of its own, of VALUES and of LABELS."""
+"""Name of the unit that marks a day whose labels all have units in VALUES and LABELS."""

@@ -16,22 +16,22 @@ from extproc.money.ledger.rows import micros, text
 from extproc.money.ledger.sql import places
 
 MAX_KEYS = 10_000
-"""Keys that are stored, revoked ones included: those are deleted first."""
+"""Most keys that are stored, revoked keys included. Revoked keys are deleted first."""
 _KEY = ("id", "hash", "consumer", "name", "created", "created_by", "expires", "revoked")
 
 
 class TooManyKeysError(LedgerError):
-    """There are MAX_KEYS keys, and none of them is revoked or expired."""
+    """The table has MAX_KEYS keys, none of them revoked or expired."""
 
 
 class Operators:
-    """All methods block, and raise LedgerError."""
+    """The tables of operators. All methods block, and raise LedgerError."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def mark(self) -> object:
-        """Something that differs when the keys do."""
+        """A value that changes whenever the keys change."""
         with self._database.look() as cursor:
             [found] = cursor.rows("SELECT count(*), max(created), max(revoked) FROM gateway_keys")
             return found
@@ -46,7 +46,7 @@ class Operators:
         ]
 
     def add(self, key: IssuedKey) -> None:
-        """Store a key, where there is no room in the place of the one that was revoked or expired first."""
+        """Store a key. When the table is full it replaces the key that was revoked or expired first."""
         values = (
             *(key.id, key.hash, text(key.consumer), text(key.name), micros(key.created), text(key.created_by)),
             *(None if at is None else micros(at) for at in (key.expires, key.revoked)),
@@ -64,7 +64,7 @@ class Operators:
             cursor.execute(f"INSERT INTO gateway_keys ({', '.join(_KEY)}) VALUES ({places(len(_KEY))})", values)
 
     def revoke(self, id: str, now: float) -> bool:
-        """Revoke a key. False: there is none of that id, or it was revoked before."""
+        """Revoke a key. False: no key has that id, or it was revoked before."""
         with self._database.change() as cursor:
             return bool(
                 cursor.execute(
@@ -73,7 +73,7 @@ class Operators:
             )
 
     def end_session(self, id: str, until: float, now: float) -> None:
-        """Remember a session that was ended, until its time; forget those whose time has come."""
+        """Remember an ended session until it would have expired; forget expired ones."""
         with self._database.change() as cursor:
             cursor.execute("DELETE FROM ended_sessions WHERE until < ?", (micros(now),))
             cursor.execute(
@@ -82,14 +82,14 @@ class Operators:
             )
 
     def examine(self) -> None:
-        """Write a row and delete it, in one transaction that nobody sees."""
+        """Write a row and delete it in one transaction, invisible to others."""
         id = f"doctor-{uuid.uuid4().hex}"
         with self._database.change() as cursor:
             cursor.execute("INSERT INTO ended_sessions (id, until) VALUES (?, 0)", (id,))
             cursor.execute("DELETE FROM ended_sessions WHERE id = ?", (id,))
 
     def ended_sessions(self) -> Sequence[str]:
-        """The ids of sessions that were ended."""
+        """The ids of ended sessions."""
         with self._database.look() as cursor:
             return [id for (id,) in cursor.rows("SELECT id FROM ended_sessions")]
 

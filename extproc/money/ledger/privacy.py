@@ -1,4 +1,6 @@
-"""The end of a consumer's records: its rows lose all that names it, or are deleted, and so are sums that hold them."""
+"""The end of a consumer's records: its rows lose every name of it, or are deleted. Sums with these names are
+deleted.
+"""
 
 # ruff: noqa: S608 - names and numbers of this package only; texts are values
 from __future__ import annotations
@@ -9,7 +11,7 @@ from extproc.money.ledger.rows import text
 from extproc.money.ledger.sql import places
 
 FORGOTTEN = "(forgotten)"
-"""The consumer of rows that stay for their cost."""
+"""Name of the consumer in rows that are kept for their cost."""
 BATCH = 1000  # rows of one transaction
 _EMPTIED = (
     f"consumer = '{FORGOTTEN}', key = '', request_id = '', labels = '{{}}', guardrails = '[]', denied_by = '', "
@@ -18,8 +20,8 @@ _EMPTIED = (
 
 
 def forget(database: Database, consumer: str, *, delete: bool) -> int:
-    """Forget up to BATCH rows of a consumer, and the sums of their hours and days. Returns the number of rows. Raises
-    LedgerError.
+    """Anonymise or delete up to BATCH rows of a consumer, and delete the sums of their hours and days. Returns the
+    number of rows. Raises LedgerError.
     """
     with database.change() as cursor:
         rollups.share(cursor)

@@ -25,7 +25,7 @@ RESOLUTIONS: tuple[Resolution, ...] = get_args(Resolution)
 MAX_GROUPS = 8
 MAX_FILTER_VALUES = 200
 MAX_LIMIT = 1000
-"""Exchanges in one answer."""
+"""Most exchanges in one answer."""
 
 _LABEL = "label."
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
@@ -60,7 +60,7 @@ class Query:
         return cls(start, end, resolution, tuple(names), filters)
 
     def only(self, name: str, value: str) -> Self:
-        """The same query about exchanges whose field is `value`, whatever other values it allowed."""
+        """The same query, limited to exchanges whose field is `value`."""
         return replace(self, filters={**self.filters, name: _narrow(self.filters, name, value)})
 
 
@@ -150,7 +150,9 @@ def _one_of(name: str, own: Mapping[str, Sequence[str]], allowed: Sequence[str],
 
 
 def _range(own: Mapping[str, Sequence[str]], now: datetime) -> tuple[datetime, datetime]:
-    """Absent: the current month. `start` alone goes to its end; `end` alone begins with the month it ends."""
+    """The time of a query. Default: the current month. `start` alone means to the end of its month, `end` alone from
+    the start of the month that it ends.
+    """
     end = _instant("end", own["end"][0]) if "end" in own else next_month(now.astimezone(UTC))
     if "start" in own:
         start = _instant("start", own["start"][0])

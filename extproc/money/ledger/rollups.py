@@ -40,13 +40,13 @@ from extproc.money.ledger.rows import micros
 from extproc.money.ledger.sql import POSTGRESQL, SQLITE, Cursor, DriverConnection
 
 READY, LEFT, STALE = "", "left", "stale"
-GRACE = 120.0  # seconds after which an hour counts as passed; later rows make its rollups again
-MAX_LABELS = 64  # names of labels in a day; with more, labels are left to the rows
-MAX_LABEL_ROWS = 100_000  # combinations of labels in a day
-PAUSE = 0.05  # seconds between units, in which the writer has its turn
+GRACE = 120.0  # seconds after which an hour counts as passed; a later row has its rollups made anew
+MAX_LABELS = 64  # most names of labels in a day; with more, reports by label read rows
+MAX_LABEL_ROWS = 100_000  # most combinations of labels in a day
+PAUSE = 0.05  # seconds between units, for the writer's transactions
 _ABANDONED = 600  # seconds after which a claim is void: its process ended
-_LOCK = 7_310_868_733_423_013  # of PostgreSQL
-_STEPS = 1_000_000  # instructions of SQLite between looks whether to stop
+_LOCK = 7_310_868_733_423_013  # key of an advisory lock in PostgreSQL
+_STEPS = 1_000_000  # instructions of SQLite between two checks for a stop
 _UNIT = {HOURS: f"cube = '{HOURS.name}'", DAYS: f"cube <> '{HOURS.name}'"}  # the cubes of an hour, and of a day
 
 
@@ -75,14 +75,16 @@ def spoil(cursor: Cursor, times: Iterable[int]) -> None:
 
 
 def erase(cursor: Cursor, times: Iterable[int]) -> None:
-    """The same, and delete the rollups of these units: they hold names."""
+    """Mark units as stale, as `spoil` does, and delete their rollups, which hold names."""
     for start, cubes in _units(times):
         _clear(cursor, start, cubes)
         cursor.execute(f"UPDATE rollup_units SET state = '{STALE}' WHERE start = {start} AND {cubes}")
 
 
 def drop(cursor: Cursor, before: int) -> None:
-    """Delete the rollups of the days before a time (microseconds), and mark those of its day up to it as stale."""
+    """Delete the rollups of all days before that of a time (microseconds), and mark units of its own day up to the time
+    as stale.
+    """
     day = before // DAY * DAY
     for table in ("rollups", "rollup_units"):
         cursor.execute(f"DELETE FROM {table} WHERE start < {day}")
@@ -90,7 +92,7 @@ def drop(cursor: Cursor, before: int) -> None:
 
 
 class Rollups:
-    """Makes the missing units. `stopping` ends that early."""
+    """Makes the missing units. `stopping` ends the work early."""
 
     def __init__(self, database: Database, stopping: Callable[[], bool]) -> None:
         self._database = database
@@ -105,7 +107,7 @@ class Rollups:
             return 0
         with self._database.alone() as connection:
             if connection.dialect is SQLITE:
-                connection.raw.execute("PRAGMA temp_store = MEMORY")  # there may be no folder for temporary files
+                connection.raw.execute("PRAGMA temp_store = MEMORY")  # works without a folder for temporary files
                 connection.raw.set_progress_handler(self._stopping, _STEPS)
             else:
                 connection.raw.execute(f"SET statement_timeout = {READ_TIMEOUT}")
@@ -124,7 +126,7 @@ class Rollups:
             cursor.execute(f"UPDATE rollup_units SET state = '{STALE}'")
 
     def _missing(self, connection: DriverConnection, passed: int) -> Iterator[tuple[int, Cube]]:
-        """The units of passed time that are not made, in days that have rows."""
+        """The passed units that are not ready, in days that have rows."""
         day = 0
         while True:
             with connection.transaction(write=False) as cursor:
@@ -146,7 +148,7 @@ class Rollups:
             day += DAY
 
     def _make(self, connection: DriverConnection, start: int, unit: Cube) -> bool:
-        """Make a unit. False: another process is at it, or its rows have changed meanwhile."""
+        """Make a unit. False: another process makes it, or its rows changed meanwhile."""
         token = self._claim(connection, start, unit)
         if token is None:
             return False
@@ -166,7 +168,7 @@ class Rollups:
                 cursor.execute("DROP TABLE IF EXISTS labelled")
 
     def _claim(self, connection: DriverConnection, start: int, unit: Cube) -> str | None:
-        """Claim a unit that is not made, for the token that this returns. None: another process is at it."""
+        """Claim a unit that is not ready. Returns the claim's token; None: another process makes the unit."""
         token, now = uuid.uuid4().hex, int(time.time())
         with self._writing(connection) as cursor:
             claimed = cursor.execute(
@@ -192,8 +194,8 @@ def _lock(cursor: Cursor) -> None:
 
 @dataclass(slots=True, frozen=True)
 class _Summed:
-    """The sizes of what `_sum` found: rollups in all, and for each label those of LABELS and of VALUES. No `labels`:
-    they are left to the rows.
+    """Numbers of rollups that `_sum` made: in all, and for each label in LABELS and in VALUES. Without `labels` reports
+    by label read rows.
     """
 
     rollups: int
@@ -223,7 +225,7 @@ def _sum(cursor: Cursor, unit: Cube, when: str) -> _Summed:
     found = cursor.rows("SELECT name, count(*), count(DISTINCT value) FROM labelled GROUP BY name")
     if len(found) > MAX_LABELS or sum(rows for _, rows, _ in found) > MAX_LABEL_ROWS:
         return _Summed(count)
-    # Rows without a label are the difference to all rows of the day. Their value is the empty text.
+    # Rows without the label are all rows of the day less those with it. Their value is the empty text.
     less = ", ".join(f"-sum({name}) AS {name}" for name in USAGE)
     cursor.execute(
         f"INSERT INTO labelled SELECT name, '', {fields}, {_sums(USAGE)} FROM ("
@@ -236,7 +238,7 @@ def _sum(cursor: Cursor, unit: Cube, when: str) -> _Summed:
 
 
 def _keep(cursor: Cursor, start: int, unit: Cube, summed: _Summed) -> None:
-    """Put the summed rollups of a unit in the place of older ones."""
+    """Replace a unit's older rollups by the summed ones."""
     _clear(cursor, start, _UNIT[unit])
     cursor.execute(f"DELETE FROM rollup_units WHERE start = {start} AND {_UNIT[unit]}")
     if ready := summed.rollups <= unit.most:

@@ -1,4 +1,4 @@
-"""Rows as a database takes them: no value that a client put into an exchange is refused here."""
+"""Rows in the form for a database: no value that a client put into an exchange is refused."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MAX_TEXT = 256  # bytes of UTF-8
 MAX_LABELS = 32
 MAX_VERDICTS = 32
 MAX_TRIES = 16
-MAX_CHARGES = 256  # scopes of one exchange
-MAX_SCOPE = 8192  # bytes
-MAX_COUNT = (1 << 32) - 1  # tokens, attempts, milliseconds: two thousand million rows of it can be summed in 64 bits
-MAX_AMOUNT = (1 << 63) - 1  # nano-USD, and the charge of a scope
-MAX_SAVED = 1_000_000_000_000  # nano-USD of one exchange: nine million rows of it can be summed in 64 bits
+MAX_CHARGES = 256  # most scopes of one exchange
+MAX_SCOPE = 8192  # most bytes of a scope
+MAX_COUNT = (1 << 32) - 1  # most tokens, attempts or milliseconds: 2,000 million such rows sum up in 64 bits
+MAX_AMOUNT = (1 << 63) - 1  # most nano-USD, and the highest charge of a scope
+MAX_SAVED = 1_000_000_000_000  # most nano-USD saved in one exchange: nine million such rows sum up in 64 bits
 MAX_TIME = 253_402_300_799  # the last second of the year 9999
 
 COLUMNS = Row.__struct_fields__
@@ -29,7 +29,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def text(value: str, most: int = MAX_TEXT) -> str:
-    """Text of at most `most` bytes. NUL and lone surrogates, which PostgreSQL refuses, become U+FFFD."""
+    """The text, cut to `most` bytes. NUL and lone surrogates, which PostgreSQL refuses, become U+FFFD."""
     if len(value) <= most and value.isascii() and "\0" not in value:
         return value
     return _UNSTORABLE.sub("\ufffd", value[:most]).encode()[:most].decode(errors="ignore")
@@ -55,7 +55,7 @@ def micros(seconds: float) -> int:
 
 
 def values(row: Row) -> tuple[object, ...]:
-    """One value for each of COLUMNS. Raises TypeError, ValueError or AttributeError on a row of the wrong types."""
+    """A value for each of COLUMNS. Raises TypeError, ValueError or AttributeError on a row of the wrong types."""
     return (
         text(row.id),
         micros(row.time),

@@ -1,4 +1,4 @@
-"""Runs of agents: the exchanges under one name of a consumer's, as one record."""
+"""Runs of agents: the exchanges of a consumer under one name, as one record."""
 
 # ruff: noqa: S608 - names and numbers of this package only; texts are values
 from __future__ import annotations
@@ -13,15 +13,15 @@ from extproc.money.ledger.sql import Cursor
 from extproc.money.ledger.usage import from_micros, numbers, rfc3339, to_micros
 
 MOST_CALLS = 200
-"""Rows of one record: models and tools, and refusals, the most frequent first."""
+"""Most rows of one record: models, tools and refusals, the most frequent first."""
 MOST_RUNS = 100
-"""Runs in one list, the latest first."""
-# PostgreSQL's sums are of another type, which has no shifts.
+"""Most runs in one list, the latest first."""
+# PostgreSQL's sums are of type numeric, which has no shifts.
 _SUMS = ", ".join(f"CAST({sum} AS BIGINT)" for sum in USAGE.values())
 
 
 def latest(cursor: Cursor, since: datetime, consumer: str | None) -> Sequence[Mapping[str, Any]]:
-    """The runs that had an exchange since then, with sums over these exchanges."""
+    """The runs with an exchange since a time, with sums over these exchanges."""
     where, values = "run <> '' AND time >= ?", [to_micros(since)]
     return _runs(cursor, where, values, consumer)
 

@@ -11,7 +11,7 @@ _PARTS = ", ".join(f"{name}_{part} BIGINT NOT NULL DEFAULT 0" for name in ("took
 # A released step never changes.
 STEPS = (
     (
-        # Columns of reports stand first: SQLite reads a row only as far as it must.
+        # Columns that reports read come first: SQLite reads a row only up to the last needed column.
         """CREATE TABLE exchanges (
             id {text} NOT NULL PRIMARY KEY,
             time BIGINT NOT NULL,
@@ -54,7 +54,7 @@ STEPS = (
         "CREATE INDEX exchanges_by_consumer ON exchanges (consumer, time)",
         "CREATE INDEX exchanges_by_request ON exchanges (request_id)",
         "CREATE INDEX exchanges_with_findings ON exchanges (time, id) WHERE guardrails <> '[]'",
-        # `rollups.py` fills the next two.
+        # Tables of sums, which `rollups.py` fills.
         """CREATE TABLE rollup_units (
             start BIGINT NOT NULL,
             cube {text} NOT NULL,
@@ -137,7 +137,7 @@ STEPS = (
 )
 VERSION = len(STEPS)
 
-# a key of PostgreSQL's advisory locks: a number that no other program in the database takes
+# Key of an advisory lock in PostgreSQL: a number that no other program in the database uses.
 _LOCK = 7_310_868_733_423_012
 
 
@@ -152,9 +152,9 @@ def _replaced(name: str) -> str:
     return f"{name} = {kept}excluded.{name}{' END' * bool(kept)}"
 
 
-# The exchange's own row replaces one that a lease's end wrote; the charges then stay, unless the row has its own. A
-# lease's end replaces such a row only with the charges of a settle (`complete`), which are final. A row whose usage
-# was pending gets its usage alone, and replaces nothing.
+# The exchange's own row replaces a row that was written at the end of a lease. The earlier charges stay, unless the new
+# row has charges. A second end of a lease replaces such a row only with the final charges of a settle (`complete`). A
+# row with pending usage later gets its usage alone; a pending row itself replaces nothing.
 INSERT = (
     f"INSERT INTO exchanges ({', '.join(COLUMNS)}) VALUES ({places(len(COLUMNS))}) "  # noqa: S608
     "ON CONFLICT (id) DO UPDATE SET "
@@ -170,8 +170,8 @@ AMEND = (
     "UPDATE exchanges SET charges = ? WHERE id = ? "  # noqa: S608
     f"AND usage_source <> '{EXPIRED}' AND (charges IS NULL OR ?)"
 )
-"""Gives an exchange's own row the charges of its lease's end, so that counters and ledger agree: for charges, id, and
-whether they are those of a settle. Other charges only fill a row without any.
+"""Gives an exchange's own row the charges of its lease's end, so that counters and ledger agree. Parameters: charges,
+id, and whether a settle made the charges; if not, they only fill a row without charges.
 """
 
 

@@ -1,7 +1,7 @@
 """Statements for both databases: `?` stands for a value. A `Dialect` has the parts that SQLite and PostgreSQL write
 differently.
 
-Names and numbers in statements are those of this package. Texts from outside are values, never SQL.
+Names and numbers in statements come from this package. Texts from outside are values, never SQL.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any
 
 @dataclass(slots=True, frozen=True)
 class Dialect:
-    """`types` are those of columns. `label` is a label's value in `exchanges`, for the value that `label_path` makes of
-    its key; empty where it is missing. `each_label` has a row for each label of an exchange, with `key` and `value`;
-    `each_charge` and `each_finding` likewise.
+    """The SQL of one database. `types` are the types of columns. `label` is SQL for a label's value in `exchanges`,
+    empty if missing; its parameter is the path that `label_path` makes of the label's key. `each_label` has a row for
+    each label of an exchange, with `key` and `value`; so have `each_charge` and `each_finding` for charges and
+    findings.
     """
 
     name: str
@@ -43,9 +44,9 @@ SQLITE = Dialect(
 )
 POSTGRESQL = Dialect(
     name="postgresql",
-    # It orders text by its locale unless told; SQLite orders by bytes.
+    # PostgreSQL orders text by its locale by default; SQLite orders by bytes.
     types={"text": 'TEXT COLLATE "C"', "json": "JSONB"},
-    begin_read="",  # its driver begins by itself
+    begin_read="",  # its driver begins a transaction by itself
     begin_write="",
     label="""coalesce(labels ->> CAST(? AS TEXT), '') COLLATE "C\"""",
     label_path="{}",
@@ -63,7 +64,7 @@ class Cursor:
         self.dialect = dialect
 
     def execute(self, statement: str, values: Sequence[object] = ()) -> int:
-        """The number of rows that it changed."""
+        """Run a statement. Returns the number of changed rows."""
         self._cursor.execute(self._own(statement), values)
         return int(self._cursor.rowcount)
 
@@ -82,12 +83,12 @@ class Cursor:
         return None if row is None else row[0]
 
     def _own(self, statement: str) -> str:
-        """The statement in the form of the driver."""
+        """The statement with the driver's placeholders."""
         return statement if self.dialect is SQLITE else statement.replace("%", "%%").replace("?", "%s")
 
 
 class DriverConnection:
-    """A connection of either driver. `broken`: it could not be rolled back."""
+    """A connection of either driver. `broken`: a rollback failed."""
 
     def __init__(self, connection: Any, dialect: Dialect) -> None:
         self.raw = connection
@@ -106,7 +107,7 @@ class DriverConnection:
         except BaseException:
             try:
                 self.raw.rollback()
-            except Exception:  # noqa: BLE001 - the first error is the one to raise
+            except Exception:  # noqa: BLE001 - the first error is raised, not that of the rollback
                 self.broken = True
             raise
 
@@ -115,5 +116,5 @@ class DriverConnection:
 
 
 def places(count: int) -> str:
-    """So many values, separated by commas."""
+    """Placeholders for this number of values, separated by commas."""
     return ", ".join("?" * count)

@@ -2,10 +2,10 @@
 
     digest = SHA-256 of the event's bytes        hash = SHA-256 of the hash before and the digest, as hexadecimal text
 
-The database gives the order: processes that share it append one after the other. A changed, inserted, removed or
-reordered entry breaks the chain. Removed entries at its end, and a chain that was made anew, show where a hash that was
-noted elsewhere is missing (`verify`). An entry of a forgotten consumer keeps its digest and loses its event, so the
-chain stays whole. The oldest entry that is kept is the base of the rest: older ones are deleted by age.
+The database sets the order: processes that share it append one after the other. A changed, inserted, removed or
+reordered entry breaks the chain. Entries removed at its end, or a rebuilt chain, show in the absence of a hash that was
+noted elsewhere (`verify`). An entry of a forgotten consumer keeps its digest and loses its event, so the chain stays
+whole. Older entries are deleted by age; the oldest kept entry is the base of the chain.
 
 Events are in the Elastic Common Schema: https://www.elastic.co/docs/reference/ecs
 """
@@ -25,21 +25,21 @@ from extproc.money.ledger.sql import POSTGRESQL, Cursor, places
 
 BEGIN = "0" * 64
 """The hash before the first entry."""
-MAX_EVENT = 16 << 10  # bytes
+MAX_EVENT = 16 << 10  # most bytes of an event
 _COLUMNS = ("number", "id", "time", "consumer", "event", "digest", "hash")
 _CHAIN = ',"chain":{"number":'
-# a key of PostgreSQL's advisory locks: a number that no other program in the database takes
+# Key of an advisory lock in PostgreSQL: a number that no other program in the database uses.
 _LOCK = 7_310_868_733_423_013
 _encode = msgspec.json.Encoder().encode
 
 
 class Event(msgspec.Struct, frozen=True):
-    """An event that is to be appended. `fields` have its id in `event.id`, and at most `MAX_EVENT` bytes as JSON."""
+    """An event to append. `fields` have its id in `event.id`, and at most `MAX_EVENT` bytes as JSON."""
 
     id: str
     time: float  # epoch seconds
     fields: Mapping[str, Any]
-    consumer: str = ""  # it may have to be forgotten
+    consumer: str = ""  # consumer of the event, for `forget`
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -83,8 +83,8 @@ def read_line(line: str) -> tuple[Entry, str]:
 
 
 def verify(entries: Iterable[Entry], first: str | None = None) -> Iterator[Entry]:
-    """The entries again, each checked. Raises BrokenError at the first that does not fit. `first` is the hash before
-    them; None: the first entry is the base, or the beginning of the trail.
+    """Yields the entries, each checked. Raises BrokenError at the first entry that does not fit. `first` is the hash
+    before them; None: the first entry is the base, or the beginning of the trail.
     """
     last: Entry | None = None
     for entry in entries:
@@ -106,9 +106,7 @@ class Trail:
         self._database = database
 
     def append(self, events: Sequence[Event]) -> None:
-        """Append events, in their order. Those that are there already, from a call whose outcome is unknown, are left
-        out.
-        """
+        """Append events, in their order. Skips events that an earlier call of unknown outcome has already appended."""
         with self._database.change() as cursor:
             if cursor.dialect is POSTGRESQL:
                 cursor.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
@@ -126,12 +124,12 @@ class Trail:
                 cursor.execute_each(f"INSERT INTO audit ({', '.join(_COLUMNS)}) VALUES ({places(len(_COLUMNS))})", rows)
 
     def latest(self, limit: int, before: int | None = None) -> Sequence[Entry]:
-        """The latest entries first: those before the number `before`."""
+        """Entries before the number `before`, the latest first."""
         wanted, given = ("", ()) if before is None else ("WHERE number < ?", (before,))
         return self._entries(f"{wanted} ORDER BY number DESC LIMIT {limit:d}", given)
 
     def after(self, number: int, limit: int) -> Sequence[Entry]:
-        """The entries behind a number, in their order."""
+        """The entries after a number, in their order."""
         return self._entries(f"WHERE number > ? ORDER BY number LIMIT {limit:d}", (number,))
 
     def all(self) -> Iterator[Entry]:
@@ -142,7 +140,7 @@ class Trail:
             number = page[-1].number
 
     def prune(self, before: float) -> None:
-        """Delete entries from before a time, in epoch seconds, but for the last of them: the base of the rest."""
+        """Delete entries before a time, in epoch seconds, except the last of them, which is the base of the chain."""
         with self._database.change() as cursor:
             last = cursor.value("SELECT max(number) FROM audit WHERE time < ?", (micros(before),))
             if last is not None:
@@ -161,8 +159,8 @@ class Trail:
     # --- what was sent elsewhere
 
     def claim(self, sink: str, now: float, until: float) -> tuple[int, str] | None:
-        """Become the process that sends the trail to `sink`, until a time. The number and hash of the last entry that
-        was sent there; None while another process does it.
+        """Claim the sending of the trail to `sink`, until a time. Returns the number and hash of the last entry sent;
+        None while another process has the claim.
         """
         with self._database.change() as cursor:
             cursor.execute(
@@ -179,7 +177,7 @@ class Trail:
             return number, last
 
     def sent(self, sink: str, entry: Entry | None) -> None:
-        """Note the last entry that was sent, and end the claim."""
+        """Note the last entry sent, and end the claim."""
         with self._database.change() as cursor:
             cursor.execute("UPDATE audit_sent SET claimed = 0 WHERE sink = ?", (sink,))
             if entry is not None:

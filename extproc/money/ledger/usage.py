@@ -16,7 +16,7 @@ from extproc.money.ledger.sql import Cursor
 from extproc.upstream.prices import decimal
 
 MAX_BUCKETS = 10_000
-FIRST_PART = 16  # one part in this many of a report's time is read first
+FIRST_PART = 16  # a report first reads one part in this many of its time
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
@@ -27,9 +27,9 @@ _MONEY = ("cost", "saved", "would_save", "prompt_saved", "prompt_extra")
 
 @dataclass(slots=True, frozen=True)
 class Numbers:
-    """Sums. `cost` is in nano-USD, of the requests whose price is known; `unpriced` are the others. `saved` is the cost
-    that answers from the cache had, `would_save` the same in shadow mode. `prompt_saved` is what the prompt caches of
-    providers saved, `prompt_extra` what writing to them cost.
+    """Sums of a group. `cost` is in nano-USD, of requests with a known price; `unpriced` counts requests without one.
+    `saved` is the cost that cache hits avoided, `would_save` the same in shadow mode. `prompt_saved` is the cost that
+    providers' prompt caches saved, `prompt_extra` the extra cost of writing to them.
     """
 
     requests: int = 0
@@ -53,7 +53,7 @@ class Numbers:
         return Numbers(*map(add, _all_numbers(self), _all_numbers(other)))
 
     def json(self) -> dict[str, Any]:
-        numbers: dict[str, Any] = dict(zip(_NAMES, _all_numbers(self), strict=True))  # asdict takes ten times as long
+        numbers: dict[str, Any] = dict(zip(_NAMES, _all_numbers(self), strict=True))  # ten times as fast as asdict
         unpriced = numbers.pop("unpriced")
         money = {f"{name}_usd": decimal(numbers.pop(name)) for name in _MONEY}
         return {**numbers, "unpriced": unpriced, **money}
@@ -69,7 +69,7 @@ _PRICED, _COST_HIGH = [*USAGE].index("priced"), [*USAGE].index("cost_high")
 
 @dataclass(slots=True, frozen=True)
 class UsageBucket:
-    """A time and a value for each field of the query's `group_by`. Hours, days and months are whole ones."""
+    """A time and a value for each field of the query's `group_by`. The time is a whole hour, day or month."""
 
     start: datetime
     end: datetime
@@ -79,7 +79,9 @@ class UsageBucket:
 
 @dataclass(slots=True, frozen=True)
 class UsageReport:
-    """A report: buckets in order of time, the dearest of each first. `total` covers all buckets, `truncated` or not."""
+    """A report: buckets in order of time, within a time the dearest first. `total` covers all buckets, `truncated` or
+    not.
+    """
 
     query: Query
     buckets: Sequence[UsageBucket]
@@ -109,7 +111,7 @@ class UsageReport:
 
 
 def usage(cursor: Cursor, query: Query) -> UsageReport:
-    """Answer a query: in order of time, until the answer is full."""
+    """The report for a query: buckets in order of time, until the report is full."""
     buckets: list[UsageBucket] = []
     for part in parts(cursor, query):
         for begins, group, sums in summed(cursor, query, USAGE, *part, limit=MAX_BUCKETS + 1):
@@ -124,8 +126,8 @@ def usage(cursor: Cursor, query: Query) -> UsageReport:
 def summed(
     cursor: Cursor, query: Query, measures: Mapping[str, str], start: datetime, end: datetime, *, limit: int
 ) -> Iterator[tuple[int, tuple[str, ...], Sequence[Any]]]:
-    """Sums of a part of a query's time: the micros at which each begins (of hours and days), its group, and the sums of
-    `measures`, which begin with `requests`. The dearest come first where `measures` have the cost.
+    """Sums of a part of a query's time. Each has its beginning in microseconds (for hours and days), its group, and the
+    sums of `measures`, which begin with `requests`. The dearest come first if `measures` include the cost.
     """
     length = _LENGTHS.get(query.resolution)
     keyed = len(query.group_by) + (length is not None)
@@ -145,7 +147,7 @@ def summed(
         named = ", ".join(f"{column} AS c{number}" for number, column in enumerate(columns))
         selects.append(f"SELECT {named} FROM {source.table} WHERE {where} {by}")
     keys = [f"c{number}" for number in range(keyed)]
-    # PostgreSQL's sums are of another type, which has no shifts.
+    # PostgreSQL's sums are of type numeric, which has no shifts.
     sums = {name: f"CAST(sum(c{keyed + number}) AS BIGINT)" for number, name in enumerate(measures)}
     order = [*keys[: keyed - len(query.group_by)], *_dearest(sums), *keys[keyed - len(query.group_by) :]]
     ordered = f"ORDER BY {', '.join(order)}" if order else ""
@@ -155,13 +157,13 @@ def summed(
     )
     shown = [shown_as(name) for name in query.group_by]
     for row in cursor.rows(report, values):
-        if row[keyed]:  # a query without keys gives one row, even of nothing
+        if row[keyed]:  # a query without keys gives one row, even for no exchanges
             group = row[keyed - len(shown) : keyed]
             yield row[0], tuple([show(value) for show, value in zip(shown, group, strict=True)]), row[keyed:]
 
 
 def _dearest(sums: Mapping[str, str]) -> Sequence[str]:
-    """The order from dear to cheap, in two halves: both databases have sums of 64 bits here."""
+    """The order from dear to cheap, by two halves of the cost, because these sums have 64 bits."""
     if "cost_low" not in sums:
         return ()
     low, high = sums["cost_low"], sums["cost_high"]
@@ -223,13 +225,13 @@ def bounds(query: Query, part: tuple[datetime, datetime], begins: Any) -> tuple[
 
 
 def begin_of(query: Query, time: int) -> int:
-    """The micros at which the hour or day of a time begins; 0 where the query has other buckets."""
+    """The microseconds at which the hour or day of a time begins; 0 if the query has other buckets."""
     length = _LENGTHS.get(query.resolution)
     return 0 if length is None else time - time % (length // _MICRO)
 
 
 def numbers(sums: Sequence[Any]) -> Numbers:
-    """The numbers of a report's row. Reports of ten thousand rows are usual, so this has to be quick."""
+    """The numbers of a report's row. Reports of ten thousand rows are common, so this function has to be fast."""
     found = [value or 0 for value in _picked(sums)]
     found[_COST] += (sums[_COST_HIGH] or 0) << 32
     found[_UNPRICED] -= sums[_PRICED] or 0

@@ -1,8 +1,9 @@
-"""The thread that writes rows: a bounded queue in, batches out, and patience while the database is away.
+"""The thread that writes rows: it takes them from a bounded queue, commits batches, and waits while the database is
+away.
 
-A row leaves the queue when it is committed. A batch that is written twice, because the outcome of the first commit is
-unknown, is harmless: rows have ids. A row that the database refuses for its values is found by halving the batch,
-counted and left out. Its reservation stays in the counters, so that its lease's end makes a row of it.
+A row leaves the queue when it is committed. A batch may be written twice, if the outcome of the first commit is
+unknown; ids of rows make that harmless. A row that the database refuses for its values is found by halving the batch,
+counted and left out. Its reservation stays in the counters, so that the end of its lease makes a row.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from extproc.money.ledger.sql import Cursor, places
 
 MAX_QUEUED = 100_000
 BATCH = 1000
-PAUSE = 0.25  # seconds that rows wait for others, at most
-SLICE = 50  # rows prepared or sent at once; in between the event loop has its turn
-YIELD = 0.0005  # seconds of such a turn
-FIRST_RETRY, LAST_RETRY = 0.25, 10.0  # seconds
+PAUSE = 0.25  # most seconds that a row waits for further rows
+SLICE = 50  # rows prepared or sent at once, before a pause for the event loop
+YIELD = 0.0005  # seconds of the pause for the event loop
+FIRST_RETRY, LAST_RETRY = 0.25, 10.0  # first and longest pause between tries, seconds
 STOP_TIMEOUT = 5.0
 _ID, _TIME, _SOURCE = COLUMNS.index("id"), COLUMNS.index("time"), COLUMNS.index("usage_source")
 _CHARGES, _COMPLETE = COLUMNS.index("charges"), COLUMNS.index("complete")
@@ -40,8 +41,8 @@ class Writer:
         self.dropped = 0  # rows that `add` did not take
         self.refused = 0  # rows that the database refused for their values
         self.failures = 0  # commits that failed; their rows wait
-        # Both are called on the writer's thread: with the ids of rows, those of replays too, once they are committed,
-        # and with the id of a row that the database refused for its values.
+        # Callbacks on the writer's thread. `on_written` gets the ids of committed rows, those of replays included;
+        # `on_refused` the id of a row that the database refused for its values.
         self.on_written: Callable[[Sequence[str]], None] = lambda _ids: None
         self.on_refused: Callable[[str], None] = lambda _id: None
         self._database = database
@@ -51,8 +52,8 @@ class Writer:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._deadline = float("inf")
-        self._away: set[str] = set()  # why it cannot be written, as the log has it; empty while it can
-        self._idle = False  # the next row wakes the thread
+        self._away: set[str] = set()  # logged reasons why the ledger cannot be written; empty while it can
+        self._idle = False  # True: the thread sleeps until the next row
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
 
     @property
@@ -65,7 +66,7 @@ class Writer:
         return self._stopping.is_set()
 
     def add(self, row: Row) -> bool:
-        """Queue a row. False: the queue is full, or closed. Never blocks."""
+        """Queue a row. False: the queue is full or closed. Never blocks."""
         if self.queued >= self._max_queued or self._stopping.is_set():
             self.dropped += 1
             return False
@@ -113,7 +114,7 @@ class Writer:
     def _wait_for_rows(self) -> None:
         """Sleep until there is a row: an idle process costs nothing."""
         self._idle = True
-        if not self._queue and not self._stopping.is_set():  # a stop after this look would wake nobody
+        if not self._queue and not self._stopping.is_set():  # look again, as a stop may have come before `_idle`
             self._wake.wait()
             self._wake.clear()
         self._idle = False
@@ -125,17 +126,17 @@ class Writer:
                 row = self._queue[0]
                 try:
                     self._batch.append((row.id, values(row)))
-                except Exception as error:  # noqa: BLE001 - a thread that ended would write nothing any more
+                except Exception as error:  # noqa: BLE001 - the thread must survive, or no row is written again
                     self._refuse(row.id, error)
-                self._queue.popleft()  # last: `queued` must never report too few rows
+                self._queue.popleft()  # removed last, so `queued` never reports too few rows
             time.sleep(YIELD)
 
     def _write_batch(self) -> bool:
-        """Write the batch; rows that could not be written stay in it. False: the database is away."""
+        """Write the batch; unwritten rows stay in it. False: the database is away."""
         waited = self.queued
         try:
             self._write(self._batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, rows wait and it is tried again
+        except Exception as error:  # noqa: BLE001 - after any error the rows wait for the next try
             self.failures += 1
             detail = str(error) if isinstance(error, LedgerError) else reason(error)
             if detail not in self._away:
@@ -148,7 +149,7 @@ class Writer:
         return True
 
     def _write(self, batch: Sequence[_Stored]) -> None:
-        """Commit rows and take them out of the batch; in halves, where one of them is refused."""
+        """Commit rows and remove them from the batch; in halves, if the database refuses one of them."""
         try:
             with self._database.write() as cursor:
                 self._spoil(cursor, batch)
@@ -166,10 +167,10 @@ class Writer:
         else:
             self.written += len(batch)
             self._notify([id for id, _ in batch])
-        self._batch = self._batch[len(batch) :]  # those are the first of the batch
+        self._batch = self._batch[len(batch) :]  # the written rows are the first of the batch
 
     def _spoil(self, cursor: Cursor, batch: Sequence[_Stored]) -> None:
-        """Mark the rollups that hold rows of these times, or rows that these replace."""
+        """Mark the rollups that hold rows of these times, and those of the rows that they replace."""
         rollups.share(cursor)
         times = {at for _, row in batch if isinstance(at := row[_TIME], int)}
         ids = [row[_ID] for _, row in batch]
@@ -184,5 +185,5 @@ class Writer:
     def _notify(self, ids: Sequence[str]) -> None:
         try:
             self.on_written(ids)
-        except Exception as error:  # noqa: BLE001 - whoever listens must not stop the ledger
+        except Exception as error:  # noqa: BLE001 - a bug in a callback must not stop the ledger
             _log.error("a listener of the ledger failed: %s", type(error).__name__)

@@ -1,8 +1,8 @@
 """Reconciliation: a provider's bill, compared with the ledger by day, key and model.
 
 A bill is a provider's own report of costs. It is read as a stream of `Line`s, whatever its format; `bills` has a file
-for each provider. `Billed` adds the
-lines up, `compare` sets them beside the ledger's sums and names a cause for each part of a difference.
+for each provider. `Billed` adds up the lines, and `compare` sets them beside the ledger's sums and names a cause for
+each part of a difference.
 
 Providers write a model in their own words: `claude-sonnet-4-5-20250929`, `USE1-Claude4.5Sonnet-input-tokens`,
 `Gemini 2.5 Flash Text Input - Predictions`. `family` is equal for all spellings of one model; dates of snapshots are
@@ -19,22 +19,24 @@ from functools import lru_cache
 from typing import Literal, NamedTuple, get_args
 
 Kind = Literal["input", "cached", "write", "output", "fee"]
-"""Kinds of charges: tokens of input, those read from and written to a prompt cache, tokens of output, all else."""
+"""Kinds of charges: tokens of input, tokens read from and written to a prompt cache, tokens of output, and any
+other.
+"""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TOKENS: tuple[Kind, ...] = KINDS[:-1]
 
 MAX_CELLS = 200_000
-"""Combinations of day, key and model in one bill. Memory grows with these, never with the lines."""
+"""Most combinations of day, key and model in one bill. Memory grows with cells, never with lines."""
 ZERO = Decimal(0)
 
 
 class BillError(ValueError):
-    """The bill cannot be read; the text says where and why."""
+    """The bill cannot be read; the text names the place and the reason."""
 
 
 class Line(NamedTuple):
     """One line of a bill. `cost` is in USD, `quantity` in tokens; None: the bill does not tell. `keys` are the
-    provider's words for the payer, the narrowest first: an API key, a project or account. `day` is a UTC date,
+    provider's names of the payer, the narrowest first: an API key, a project or account. `day` is a UTC date,
     `2026-11-01`.
     """
 
@@ -83,7 +85,8 @@ def family(model: str) -> str:
 @dataclass(slots=True)
 class Charges:
     """Costs (USD) and quantities (tokens) of one cell of a bill, by kind. `counted` are quantities of lines without a
-    cost: some providers report these apart. `slack` is the most that the costs of its lines were rounded, USD.
+    cost, because some providers report tokens separately. `slack` is the most USD by which rounding changed the costs
+    of its lines.
     """
 
     cost: dict[Kind, Decimal] = field(default_factory=dict)
@@ -115,21 +118,22 @@ class Cell(NamedTuple):
 
 @dataclass(slots=True)
 class Billed:
-    """A bill, added up. `keys` are the bill's keys by provider of the settings; without any, all lines belong to
-    `provider`. Lines of other keys are summed in `elsewhere`. `start` and `end` are UTC dates, the end exclusive.
+    """A bill, added up. `keys` gives the provider of the settings for each key of the bill; without keys all lines
+    belong to `provider`. Lines of other keys are summed in `elsewhere`. `start` and `end` are UTC dates, the end
+    exclusive.
     """
 
     provider: str
     start: str
     end: str
     keys: Mapping[str, str] = field(default_factory=dict)
-    aliases: Mapping[str, str] = field(default_factory=dict)  # names in the bill, and in the ledger
+    aliases: Mapping[str, str] = field(default_factory=dict)  # name in the bill -> name in the ledger
     cells: dict[Cell, Charges] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)  # family -> the first spelling
     elsewhere: dict[str, Decimal] = field(default_factory=dict)
 
     def add(self, line: Line) -> None:
-        """Raises BillError beyond MAX_CELLS."""
+        """Add a line. Raises BillError beyond MAX_CELLS."""
         if not self.start <= line.day < self.end:
             return
         provider = next((self.keys[key] for key in line.keys if key in self.keys), "") if self.keys else self.provider

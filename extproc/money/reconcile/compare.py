@@ -6,9 +6,10 @@ A bill tells costs and tokens by kind, so it has a price for each kind. At these
                        + (the bill's tokens - the ledger's) at the bill's prices     a difference of tokens
                        + fees                                                            calls, storage, sessions
 
-A difference of prices is `unknown_price` for rows without a price, and `stale_price` otherwise. More tokens than the
-ledger has are `rows_without_usage`, as far as such rows can have used them, and `beside_the_gateway` otherwise. Fewer
-are `not_billed`, unless another model of that day and key was billed for them: `another_model`.
+A difference of prices is `unknown_price` for rows without a price, and `stale_price` otherwise. If the bill has more
+tokens than the ledger, the cause is `rows_without_usage` as far as such rows can have used them, and
+`beside_the_gateway` beyond that. If it has fewer, the cause is `not_billed`, or `another_model` if another model of
+that day and key was billed for them.
 """
 
 from __future__ import annotations
@@ -35,15 +36,15 @@ CAUSES: Mapping[str, str] = {
 }
 """Causes of differences, with a sentence for each."""
 _COUNTED = "provider"  # the `usage_source` of rows with the provider's own counts
-_FREE = "none"  # that of rows for which no provider charges
-_KEPT = ("hit", "similar")  # answers from the cache, which no provider bills
+_FREE = "none"  # the `usage_source` of rows without a provider's charge
+_KEPT = ("hit", "similar")  # cache outcomes of answers that no provider bills
 _NANO = Decimal("1e-9")
 
 
 @dataclass(slots=True)
 class Charged:
-    """The ledger's sums of one cell. `unsure` are the rows without counts of the provider, `unpriced_tokens` the tokens
-    of rows without a price.
+    """The ledger's sums of one cell. `unsure` are rows without the provider's counts, `unpriced_tokens` tokens of rows
+    without a price.
     """
 
     requests: int = 0
@@ -81,8 +82,8 @@ def _accumulate(sums: dict[Kind, Decimal], tokens: Mapping[Kind, Decimal], share
 
 @dataclass(slots=True)
 class Difference:
-    """The comparison of one cell, in USD. `causes` add up to `billed` less `charged`. `surplus` are the tokens that
-    the bill has more than the ledger, by kind. `answered` names the model that was billed in place of this one.
+    """The comparison of one cell, in USD. `causes` add up to `billed` less `charged`. `surplus` is the bill's excess of
+    tokens over the ledger, by kind. `answered` names the model that was billed in place of this one.
     """
 
     cell: Cell
@@ -92,15 +93,15 @@ class Difference:
     causes: dict[str, Decimal] = field(default_factory=dict)
     surplus: dict[Kind, Decimal] = field(default_factory=dict)
     answered: str = ""
-    slack: Decimal = ZERO  # USD that rounding explains
+    slack: Decimal = ZERO  # USD of difference that rounding explains
 
     @property
     def size(self) -> Decimal:
-        """USD of its causes without their signs, rounding left out."""
+        """Sum of the absolute amounts of its causes, USD, without rounding."""
         return sum((abs(usd) for cause, usd in self.causes.items() if cause != "rounding"), ZERO)
 
     def note(self, cause: str, usd: Decimal) -> None:
-        """Add to the USD of a cause. One that comes to nothing is left out."""
+        """Add USD to a cause. A cause that sums to zero is dropped."""
         if usd:
             self.causes[cause] = self.causes.get(cause, ZERO) + usd
             if not self.causes[cause]:
@@ -117,10 +118,10 @@ class Book:
     def __init__(self, one: str = "") -> None:
         self.cells: dict[Cell, Charged] = {}
         self.names: dict[str, str] = {}
-        self._one = one  # the name that stands for all providers, where the bill's keys are not told apart
+        self._one = one  # the one provider of all rows, if the bill's keys are not separated
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """A row of the usage report by `provider`, `provider_model`, `usage_source` and `cache`, of one day."""
+        """Add a row of one day's usage report by `provider`, `provider_model`, `usage_source` and `cache`."""
         group = row["group"]
         if not group["provider"] or group["cache"] in _KEPT or group["usage_source"] == _FREE:
             return
@@ -154,7 +155,7 @@ def _difference(cell: Cell, model: str, charges: Charges, charged: Charged) -> D
         found.note("beside_the_gateway", found.billed - charges.cost.get("fee", ZERO))
         return found
     rates = {kind: rate for kind in TOKENS if (rate := charges.rate(kind)) is not None}
-    if not rates:  # no tokens of this model were billed, or the bill does not count them
+    if not rates:  # the bill has no tokens of this model, or does not count tokens
         costs = sum((charges.cost.get(kind, ZERO) for kind in TOKENS), ZERO)
         found.note("no_quantities" if costs else "not_billed", costs - charged.cost)
         return found
@@ -169,7 +170,7 @@ def _difference(cell: Cell, model: str, charges: Charges, charged: Charged) -> D
     unmeasured = sum((charges.cost.get(kind, ZERO) for kind in TOKENS if kind not in rates), ZERO)
     found.note("no_quantities", unmeasured)
     _split_tokens(found, charges, charged, worth, unsure)
-    # Divisions have 28 digits: what they leave over is far below any rounding of a provider.
+    # Divisions have 28 digits: their remainder is far below any provider's rounding.
     found.note("rounding", found.billed - found.charged - sum(found.causes.values(), ZERO))
     return found
 
@@ -177,8 +178,8 @@ def _difference(cell: Cell, model: str, charges: Charges, charged: Charged) -> D
 def _alike(
     charges: Charges, charged: Charged
 ) -> tuple[dict[Kind, Decimal], Mapping[Kind, Decimal], Mapping[Kind, Decimal], Mapping[Kind, Decimal]]:
-    """The bill's tokens by kind, and those of the ledger: all, unsure and unpriced. Kinds of input that the bill
-    does not tell apart are plain input in the ledger's too.
+    """Tokens by kind: the bill's, and the ledger's in all, unsure and unpriced. Kinds of input that the bill does not
+    separate are counted as plain input of the ledger, too.
     """
     billed = {kind: charges.tokens(kind) for kind in TOKENS}
 
@@ -199,8 +200,8 @@ def _split_tokens(
     worth: Callable[[Mapping[Kind, Decimal]], Decimal],
     unsure: Mapping[Kind, Decimal],
 ) -> None:
-    """Note the causes of a difference of tokens. Rows without usage can have used what the usual row did. Where the
-    bill counts requests, these tell rows from traffic beside the gateway.
+    """Note the causes of a difference of tokens. A row without usage can have used as much as an average row. If the
+    bill counts requests, their number separates such rows from traffic beside the gateway.
     """
     tokens = worth(found.surplus)
     if not charged.unsure:
@@ -227,7 +228,7 @@ def _split_tokens(
 
 def _pair_models(differences: Iterable[Difference], billed: Billed) -> None:
     """Move tokens that were billed as another model of the same day and key from `beside_the_gateway` and `not_billed`
-    to `another_model`. Where the ledger charged the other model's price, its cost moves, and there is no difference.
+    to `another_model`. If the ledger charged the other model's price, the cost moves along and no difference remains.
     """
     for one in [each for each in differences if "not_billed" in each.causes]:
         lacking = {kind: -left for kind, left in one.surplus.items() if left < 0}
@@ -239,7 +240,7 @@ def _pair_models(differences: Iterable[Difference], billed: Billed) -> None:
         ]
         if not lacking or not others:
             continue
-        _, other = min(others, key=itemgetter(0))  # the model whose surplus is the most alike
+        _, other = min(others, key=itemgetter(0))  # the model with the most similar surplus
         charges = billed.cells[other.cell]
         worth = sum((left * (charges.rate(kind) or ZERO) for kind, left in lacking.items()), ZERO)
         worth = min(worth, other.causes["beside_the_gateway"])
@@ -259,7 +260,7 @@ def _pair_models(differences: Iterable[Difference], billed: Billed) -> None:
 
 
 def _pair_fees(differences: Iterable[Difference]) -> None:
-    """Set fees off against costs that the ledger has beyond tokens: it charges a call's fee to the call's model."""
+    """Offset fees by the ledger's costs beyond tokens: the ledger adds a call's fee to the cost of its model."""
     paying = [each for each in differences if each.causes.get("stale_price", ZERO) < 0]
     for owed in differences:
         for payer in paying:

@@ -15,9 +15,9 @@ from extproc.money.reconcile import BillError
 from extproc.words.values import has_package
 
 MAX_LINE = 16 << 20
-"""Bytes of one line of JSON, which is one row, or one page of an API."""
+"""Most bytes of one line of JSON, which is one row, or one page of an API."""
 MAX_CELL = 1 << 20
-"""Characters of one field of a CSV file."""
+"""Most characters of one field of a CSV file."""
 _BATCH = 5_000  # rows of a Parquet file in memory
 
 Row = Mapping[str, Any]
@@ -25,8 +25,8 @@ _decode = msgspec.json.Decoder(float_hook=str).decode
 
 
 def rows(path: Path) -> Iterator[Row]:
-    """The rows of a file, by its ending: `.csv`, `.parquet`, or JSON with an object on each line or one array; with
-    `.gz` behind it, or not. Of a folder, all its files. Raises OSError, and BillError for a row that cannot be read.
+    """The rows of a file, by its suffix: `.csv`, `.parquet`, or JSON with an object on each line or one array; each may
+    end in `.gz`. For a folder, the rows of all its files. Raises OSError, and BillError for a row that cannot be read.
     """
     if path.is_dir():
         for file in sorted(each for each in path.iterdir() if _format(each)):
@@ -68,7 +68,7 @@ def _json(path: Path) -> Iterator[Row]:
     with _open(path) as file:
         for number, line in enumerate(_lines(file, path), 1):
             whole = line
-            if number == 1 and not line.strip().endswith((b"}", b"]")):  # one document over many lines
+            if number == 1 and not line.strip().endswith((b"}", b"]")):  # the file is one document over many lines
                 whole += file.read(MAX_LINE)
                 if file.read(1):
                     raise BillError(f"{path}: a document of more than {MAX_LINE >> 20} MiB; write an object a line")

@@ -40,12 +40,12 @@ class StickySettings(Section):
 
 
 Build = Callable[[str, StickySettings | None, History], Strategy]
-"""A strategy's class: called with the virtual model's name, its `sticky`, and the history of tries."""
+"""A strategy's constructor: gets the virtual model's name, its `sticky` settings, and the history of tries."""
 
 
 @cache
 def strategies() -> Mapping[str, Build]:
-    """Every strategy in this package, by the name of its module: its constructor for a virtual model."""
+    """The constructors of all strategies in this package, by the names of their modules."""
     names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
     found: dict[str, Any] = {name: importlib.import_module(f"{__name__}.{name}").STRATEGY for name in names}
     return found

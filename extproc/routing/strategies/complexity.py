@@ -4,8 +4,8 @@ A heuristic over the request decides. It asks no model and learns nothing, and t
 score. `python -m bench.complexity` shows its hits and misses on labelled requests. Its words are English. In other
 languages length and structure still count, and the wording does not.
 
-The work is bounded whatever the size of the body: the ends of lists, 2 KiB from the beginning of a text and 1 KiB from
-its end. There is no pattern in it, only substrings and words.
+The work is bounded for any size of body: it reads the ends of lists, 2 KiB from the beginning of a text and 1 KiB from
+its end. It uses no patterns, only substrings and words.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ WEIGHTS: Mapping[str, float] = {
     "turns": 0.05,  # messages: 0 at 3, 1 at 20
     # -- tools, schemas and limits of the request
     "tools": 0.06,  # tools offered: 1 at 10
-    "result": -0.20,  # the last message is the result of a tool: most such steps only go on
-    "failure": 0.35,  # ... and that result reads like a failure
+    "result": -0.20,  # the last message is a tool's result: most such steps are simple
+    "failure": 0.35,  # the last message is a tool's result that reads like a failure
     "schema": -0.25,  # JSON of a given shape, or one given tool: extraction
     "limit": -0.20,  # the output is limited: 1 at 16 tokens, 0 at 256
     "effort": 0.40,  # reasoning effort: none -1, minimal -1, low -0.5, high 1
@@ -42,7 +42,7 @@ WEIGHTS: Mapping[str, float] = {
     "simple": -0.10,  # other words of simple tasks: 1 at 2
     "hard": 0.32,  # words of reasoning, planning, debugging, design: 1 at 4 different ones
     "brief": -0.18,  # a word, a sentence, yes or no is asked for
-    "fact": -0.10,  # a short question without an if, with a question word
+    "fact": -0.10,  # a short question with a question word and without conditions
     "questions": 0.08,  # questions beyond the first: 1 at 3
     "conditions": 0.20,  # must, at most, without, never, if: 1 at 4 different ones
     # -- material in the last user message
@@ -56,13 +56,13 @@ _DAMP = 0.3
 """Weight of material when the task is a simple one: a long text to translate is no harder than a short one."""
 
 _HEAD, _TAIL = 2048, 1024  # characters of a text that are read
-_ASKED = 600  # characters from its beginning where the instruction is expected
-_EARLY = 8  # words; a verb after them says less
-_NEAR = 4  # words
-_CONDITIONED = 1024  # characters from its beginning where conditions are counted
-_LINES = 100  # lines where items of a list are counted
-_LAST = 240  # characters of a last paragraph that can hold it instead
-_SYSTEM = 600  # characters; a longer system prompt describes an agent, not a task
+_ASKED = 600  # characters of the beginning that usually hold the instruction
+_EARLY = 8  # words at the beginning; a verb after them counts less
+_NEAR = 4  # words at the beginning in which any telling verb counts
+_CONDITIONED = 1024  # characters of the beginning in which conditions are counted
+_LINES = 100  # lines in which items of a list are counted
+_LAST = 240  # most characters of a last paragraph that can hold the instruction
+_SYSTEM = 600  # most characters of a system prompt that gives a task; longer ones describe an agent
 
 
 def _set(words: str) -> frozenset[bytes]:
@@ -79,7 +79,7 @@ _FIRST = _set("""
     list count complete sort format label tag tags title titles subject commit branch route decide detect keywords
     turn name greet
 """)
-"""Simple tasks too, but only near the beginning: elsewhere they are the names of things."""
+"""Verbs of simple tasks only near the beginning of a text: elsewhere these words are nouns."""
 _HARD = _set("""
     prove proof disprove derive derivation design architect architecture plan planning strategy debug diagnose
     investigate refactor optimise optimize analyse analyze analysis evaluate assess compare comparison recommend judge
@@ -109,8 +109,8 @@ _QUESTION = _set("what who when where which is whats")
 
 _FOLD = bytes(byte | 32 if 65 <= byte <= 90 else byte if 97 <= byte <= 122 else 32 for byte in range(256))
 
-# Literal strings to search for. A search for one character is cheapest; it goes first and decides about the rest where
-# it can.
+# Literal strings to search for. The search for a single character is cheapest; it goes first and, where possible,
+# decides about the longer strings.
 _MATERIAL = (": ", ":\n", "\n\n", "```", "\n<", '"', "“", "«")
 _BRIEF = (
     "yes or no", "true or false", "one word", "single word", "a few words", "one sentence", "a sentence", "one line",
@@ -118,7 +118,7 @@ _BRIEF = (
     "reply only", "respond with", "respond only", "output only", "no explanation",
 )  # fmt: skip
 _BRIEF_WORDS = _set("yes true word words sentence line else only just answer reply respond explanation")
-"""Each of those phrases has one of these."""
+"""Words of which each phrase in `_BRIEF` has at least one."""
 _TRACES = ("Traceback (", "rror: ", "xception: ", "panic: ")  # `except KeyError:` is no trace, `KeyError: 1` is
 _FAILURES = (*_TRACES, "FAILED", "FAILURE", "exit code 1", "exit code: 1", "exit status 1", "command not found")
 _STEPS = frozenset(("- ", "* ", "• ", *(f"{number}{end}" for number in range(1, 10) for end in ".)")))
@@ -209,12 +209,12 @@ def _has(text: str, marks: Iterable[str]) -> bool:
 
 
 def _brief(text: str, words: Iterable[bytes]) -> bool:
-    """True when a short answer is wanted. `words` are those of the text: most texts have none that matters."""
+    """True when a short answer is wanted. `words` are the words of the text, of which few texts have a relevant one."""
     return not _BRIEF_WORDS.isdisjoint(words) and _has(text.lower(), _BRIEF)
 
 
 def _failed(text: str) -> bool:
-    """True for `2 failed`, as test runners end."""
+    """True for text that ends like a test runner's failure: `2 failed`."""
     at = text.find(" failed")
     count = text[max(at - 8, 0) : max(at, 0)].split()[-1:]
     return bool(count) and count[0].isdigit() and count != ["0"]
@@ -227,7 +227,7 @@ def _symbols(text: str) -> int:
 
 
 def _task(words: Sequence[bytes]) -> tuple[int, int]:
-    """The meaning of the first telling word, simple (-1) or hard (1), and its place; (0, 0) when there is none."""
+    """The meaning of the first telling verb, simple (-1) or hard (1), and its place; (0, 0) without one."""
     if not _TELLING.isdisjoint(words):
         for place, word in enumerate(words):
             if word in _HARD:
@@ -238,7 +238,7 @@ def _task(words: Sequence[bytes]) -> tuple[int, int]:
 
 
 def _simple_system(pieces: Sequence[str]) -> bool:
-    """True when a short system prompt gives a simple task: then the user message is its material."""
+    """True when a short system prompt gives a simple task; then the user message is the task's material."""
     if not pieces or sum(map(len, pieces)) > _SYSTEM:
         return False
     text, _ = _sample(pieces)
@@ -262,7 +262,7 @@ def _sample(pieces: Sequence[str]) -> tuple[str, int]:
 
 
 def _words(text: str) -> list[bytes]:
-    """Words in lower-case ASCII letters; everything else separates them."""
+    """Words of a text, in lower-case ASCII letters; all other characters separate them."""
     return text.encode("ascii", "replace").translate(_FOLD).split()
 
 
@@ -271,20 +271,21 @@ def _part(count: int, full: int) -> float:
 
 
 def _log(value: int, nothing: int, full: int) -> float:
-    """0 at `nothing` and below, 1 at `full` and above, by the logarithm between."""
+    """A number scaled by its logarithm: 0 up to `nothing`, 1 from `full` on."""
     if value <= nothing:
         return 0.0
     return min(math.log(value / nothing) / math.log(full / nothing), 1.0)
 
 
 class Complexity:
-    """The weakest choice that may get the request, then the stronger ones, then the weaker ones from the strong end.
+    """The weakest candidate that may get the request, then the stronger candidates, then the weaker ones, strongest
+    first.
 
-    The choices stand in the settings from the weakest to the strongest.
+    The settings list the candidates from the weakest to the strongest.
     """
 
     def __init__(self, name: str, sticky: StickySettings | None, history: History) -> None:  # noqa: ARG002
-        self._scored: tuple[str, float] = "", 0.0  # exchange and its score
+        self._scored: tuple[str, float] = "", 0.0  # id of the latest exchange, and its score
         self._score = 0.0
 
     def order(self, choices: Sequence[Candidate], exchange: Exchange) -> Sequence[Candidate]:

@@ -15,7 +15,7 @@ from extproc.words.chain import Candidate
 from extproc.words.exchange import Exchange, Target
 
 _BYTES_PER_TOKEN = 4
-_OUTPUT = 500  # tokens, where the client sets no limit
+_OUTPUT = 500  # tokens of output assumed if the client sets no limit
 
 
 class Cost:
@@ -31,7 +31,7 @@ class Cost:
 
 
 def cost(target: Target, exchange: Exchange) -> float:
-    """Estimated USD of the request there; infinite when the price is unknown."""
+    """Estimated USD of the request at a candidate; infinite when the price is unknown."""
     if target.price is None:
         return math.inf
     ask = exchange.request.ask

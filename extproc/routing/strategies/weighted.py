@@ -22,7 +22,9 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 class Weighted:
-    """The first is chosen by weight, and so are the next ones after a failure; weight 0 comes last."""
+    """The first target is chosen by weight, and so is each next target after a failure; targets of weight 0
+    come last.
+    """
 
     def __init__(
         self,
@@ -47,8 +49,8 @@ class Weighted:
         return f"weight {choice.weight}{stuck}"
 
     def _spread(self, choices: Sequence[Candidate]) -> Sequence[Candidate]:
-        """The next point of a sequence that fills the range evenly: after n requests each share is right to about 1/n,
-        where chance would leave it at 1/sqrt(n). Source: the additive recurrence of the golden ratio.
+        """The next point of a sequence that fills the range evenly: after n requests the error of each share is about
+        1/n; with random points it would be 1/sqrt(n). Source: the additive recurrence of the golden ratio.
         """
         self._point = (self._point + _GOLDEN) % 1.0
         left, ordered = list(choices), []
@@ -64,7 +66,7 @@ class Weighted:
                 index += 1
             chosen = left.pop(index)
             ordered.append(chosen)
-            point = at / chosen.weight  # the rest of the number is as even as the number was
+            point = at / chosen.weight  # the remainder is distributed as evenly as the number was
         return ordered + left
 
     def _seed(self, exchange: Exchange) -> str | None:
@@ -80,15 +82,15 @@ class Weighted:
             return None
         if sticky.ttl is None:
             return f"{self._name}\0{value}"
-        # Sessions begin at different times, so that they do not all choose anew at once.
+        # The periods of sessions begin at different times, so that not all sessions choose anew at once.
         period = int(self._clock() / sticky.ttl + _uniform(value))
         return f"{self._name}\0{value}\0{period}"
 
 
 def _lot(seed: str, choice: Candidate) -> float:
     """Weighted rendezvous hashing: the highest lot wins with a chance in proportion to the weight, and a change of one
-    weight moves only those sessions that it must. The lot uses the place in the settings: the first target of an inner
-    virtual model may change with every request.
+    weight moves only those sessions that it must. The lot depends on the place in the settings, because the first
+    target of an inner virtual model may change with every request.
     """
     if not choice.weight:
         return -math.inf
@@ -98,7 +100,7 @@ def _lot(seed: str, choice: Candidate) -> float:
 def _uniform(text: str) -> float:
     """A number above 0 and below 1 that only depends on `text`."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    return ((int.from_bytes(digest) >> 12) + 0.5) / 2**52  # 53 bits would round to 1
+    return ((int.from_bytes(digest) >> 12) + 0.5) / 2**52  # 52 bits, because 53 would round up to 1
 
 
 STRATEGY = Weighted

@@ -75,7 +75,7 @@ def contradictions(settings: Settings) -> Iterator[Found]:
 
 
 def _worker_contradictions(settings: Settings) -> Iterator[Found]:
-    """Stores in memory are those of one process."""
+    """Contradictions of several workers with stores in memory, which belong to one process."""
     if settings.processor.workers == 1:
         return
     if settings.stores.counters == "memory:" and settings.budgets:
@@ -85,11 +85,11 @@ def _worker_contradictions(settings: Settings) -> Iterator[Found]:
 
 
 def _worker_doubts(settings: Settings) -> Iterator[Found]:
-    """Contradictions of several workers in settings for another machine: containers start a worker for each core."""
+    """Lints of several workers in settings for another machine: containers start a worker for each core."""
     if not is_offline() or "workers" in settings.processor.model_fields_set or os.environ.get(workers.VARIABLE):
         return
     if "memory:" in (settings.stores.counters, settings.stores.ledger) or settings.processor.address is not None:
-        return  # one worker everywhere
+        return  # every machine starts one worker
     several = settings.model_copy(update={"processor": settings.processor.model_copy(update={"workers": 2})})
     for check in (cache_checks.contradictions, mcp_checks.contradictions):
         known = set(check(settings))
@@ -126,7 +126,7 @@ def _virtual_contradictions(settings: Settings) -> Iterator[Found]:
 
 
 def _circle(name: str, virtual_models: Mapping[str, VirtualModelSettings]) -> Sequence[str] | None:
-    """The way from a virtual model back to it, or None. A model that only leads into a circle is not reported."""
+    """The path from a virtual model back to itself, or None. A model that only leads into a circle is not reported."""
     seen: set[str] = set()
     paths: list[tuple[str, ...]] = [(name,)]
     while paths:
@@ -211,12 +211,12 @@ def doubts(settings: Settings) -> Iterator[Found]:
             yield from _price_doubts(where, groups)
         if virtual.strategy == "fallback":
             yield from _attempt_doubts(where, groups, chain)
-        if name not in parts:  # a part of another chain may well stay at one provider
+        if name not in parts:  # a virtual model within another may have one provider
             yield from _provider_doubts(where, groups, in_order=virtual.strategy == "fallback")
 
 
 def _effort_doubts(settings: Settings, catalog: Catalog) -> Iterator[Found]:
-    """Models whose levels of thinking are not known, where requests name levels."""
+    """Lints of models with unknown levels of thinking, if requests name levels."""
     for name, model in settings.models.items():
         target = catalog.target(name)
         if target is None or (target.supports is not None and "reasoning" not in target.supports):
@@ -257,7 +257,7 @@ def _doubts_alone(settings: Settings) -> Iterator[Found]:
 
 
 def _path_doubt(provider: ProviderSettings) -> str:
-    """The likely mistake in the path of an address, or nothing."""
+    """The likely mistake in the path of an address, or None."""
     if provider.base_url is None or provider.one_path:
         return ""
     path = provider.url.path
@@ -276,16 +276,16 @@ def _credential_problem(provider: ProviderSettings) -> str | None:
 
 
 def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[Found]:
-    """Names that no consumer with a credential may use. Models behind a wildcard are too many to check."""
+    """Lints of names that no consumer with a credential may use. Models behind a wildcard are too many to check."""
     access = Access(settings.teams, settings.groups)
-    # Consumers with the same grants are one: there may be thousands.
+    # Consumers with the same grants are checked once, because there may be thousands.
     entries = {
         (entry.team, tuple(entry.groups), None if entry.models is None else tuple(entry.models)): entry
         for entry in settings.consumers
         if entry.can_enter
     }
     consumers = [access.consumer(entry) for entry in entries.values()]
-    # the consumers that tokens name are not known here
+    # Consumers from tokens are not known here.
     if not settings.auth.required or settings.auth.jwt or not consumers:
         return
     for name in catalog.names():
@@ -331,8 +331,8 @@ def _share_doubts(where: KeyPath, virtual: VirtualModelSettings) -> Iterator[Fou
 
 
 def _ability_doubts(where: KeyPath, groups: Sequence[Sequence[Target]]) -> Iterator[Found]:
-    """An inner virtual model has the abilities that one of its targets has; differences between those are reported
-    where it is defined.
+    """Lints of abilities. An inner virtual model has the abilities that any of its targets has; differences between its
+    targets are reported at its own definition.
     """
     able = [{ability for ability in ABILITIES if any(_able(target, ability) for target in group)} for group in groups]
     contexts = [_context(group) for group in groups]
@@ -356,7 +356,7 @@ def _able(target: Target, ability: str) -> bool:
 
 
 def _context(group: Sequence[Target]) -> int | None:
-    """The largest context of the group, None when one of them is unknown."""
+    """The largest context of the group, None when a context is unknown."""
     known = [target.context for target in group if target.context is not None]
     return max(known) if known and len(known) == len(group) else None
 
@@ -370,7 +370,7 @@ def _price_doubts(where: KeyPath, groups: Sequence[Sequence[Target]]) -> Iterato
 
 
 def _attempt_doubts(where: KeyPath, groups: Sequence[Sequence[Target]], chain: Chain) -> Iterator[Found]:
-    """Targets with a `match` do not count: the requests they serve are not known here."""
+    """Lints of the number of tries. Targets with a `match` do not count: their requests are not known here."""
     different: list[Target] = []
     for target in (target for group in groups for target in group if not target.match):
         if not any(target.name == other.name and target.changes == other.changes for other in different):

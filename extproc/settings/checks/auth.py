@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def contradictions(settings: Settings) -> Iterator[Found]:
-    """Contradictions. Each refuses the file."""
+    """Contradictions of the auth settings. Each refuses the file."""
     secret = settings.auth.key_secret
     if secret is not None and settings.auth.read_key_secret() is None:
         yield ("auth", "key_secret"), f"{secret} is not set"
@@ -48,7 +48,7 @@ def contradictions(settings: Settings) -> Iterator[Found]:
 
 
 def _shared_keys(settings: Settings) -> Iterator[Found]:
-    """Compare the hashes of keys, so that a key and its hash are found to be the same."""
+    """Contradictions of equal keys, found by their hashes, so that a key equals its own hash in the settings."""
     secret = settings.auth.read_key_secret()
     owners: dict[str, str] = {}
     for index, entry in enumerate(settings.consumers):
@@ -84,7 +84,7 @@ def _issuer_contradictions(settings: Settings) -> Iterator[Found]:
 
 
 def doubts(settings: Settings) -> Iterator[Found]:
-    """Lints: allowed, and probably not meant. Never raises."""
+    """Lints of the auth settings. Never raises."""
     auth = settings.auth
     enters = any(entry.can_enter for entry in settings.consumers)
     if auth.required and not auth.jwt and not enters:

@@ -31,7 +31,9 @@ def contradictions(settings: Settings) -> Iterator[Found]:
 
 
 def doubts(settings: Settings, catalog: Catalog, consumers: Collection[str] | None) -> Iterator[Found]:
-    """Lints: budgets that limit nothing, or less than they seem to. `consumers`: all possible ones; None: unknown."""
+    """Lints: budgets that limit nothing, or less than they seem to. `consumers` are all possible consumers; None:
+    unknown.
+    """
     targets = [target for name in settings.models if "*" not in name and (target := catalog.target(name)) is not None]
     wild = any("*" in name for name in settings.models)
     known: Mapping[str, Collection[str] | None] = {
@@ -43,8 +45,8 @@ def doubts(settings: Settings, catalog: Catalog, consumers: Collection[str] | No
 
     @cache  # thousands of budgets may have the same patterns
     def covered(model: str, provider: str) -> tuple[Sequence[str], Sequence[str], Mapping[str, str]]:
-        """Models that a budget can apply to: those whose longest answer is unknown, those of unknown price, and the
-        first with calls of unknown price, by the setting that has it.
+        """Models that a budget can apply to: models with an unknown longest answer, models with an unknown price, and
+        by setting the first model with calls of unknown price.
         """
         found = list(_covered(Pattern(model), Pattern(provider), targets))
         unlimited = [

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def doubts(settings: Settings) -> Iterator[Found]:
-    """Certificates that Envoy or clients refuse. Files that are missing away from their machine are not doubted."""
+    """Certificates that Envoy or clients refuse. Missing files are not reported on another machine than the
+    gateway's.
+    """
     tls = settings.listener.tls
     if tls is None:
         return
@@ -24,7 +26,7 @@ def doubts(settings: Settings) -> Iterator[Found]:
     certificate, key = tls.files
     for name, value in (("certificate", tls.certificate), ("key", tls.key), ("client_ca", tls.client_ca)):
         path = Path((value or "").removeprefix("file:"))
-        # A volume of Kubernetes may hold the certificate without its key, which is in Envoy's container.
+        # A volume of Kubernetes may hold the certificate alone, if the key is in Envoy's container.
         if value and not has_file(str(path)) and not (name == "key" and (path.parent / "..data").exists()):
             yield (*where, name), f"{value} does not exist here: Envoy does not start without it"
     if not Path(certificate).is_file():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from extproc.tools.mcp.settings import MCPProfileSettings, MCPSettings
 
 _ALONE = "has no effect without mcp"
-_LONGEST = 64  # characters of a tool's name in the APIs of models
+_LONGEST = 64  # most characters of a tool's name in the APIs of models
 
 
 def contradictions(settings: Settings) -> Iterator[Found]:
@@ -110,10 +110,12 @@ def _profile_doubts(settings: Settings, mcp: MCPSettings) -> Iterator[Found]:
 
 
 def _shared(profile: MCPProfileSettings) -> Iterator[tuple[str, str, str, bool]]:
-    """Pairs of servers whose tools can have one name, with a pattern of the second. True: it is a name both want."""
+    """Pairs of servers whose tools can have the same name, with a pattern of the second server. True: a name that both
+    want.
+    """
     for (first, one), (second, two) in combinations(profile.servers.items(), 2):
         if one.before(first) != two.before(second):
-            continue  # longer prefixes that begin alike are told when the lists are known
+            continue  # longer prefixes with the same beginning are compared once lists are known
         for text in two.tools:
             if any(Pattern(each)(text) or Pattern(text)(each) for each in one.tools):
                 yield first, second, text, text in one.tools and "*" not in text

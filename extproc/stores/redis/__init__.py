@@ -2,7 +2,7 @@
 
     redis://[user@]host[:port][/db][?password=env:NAME|file:/path][&ca=/path][&prefix=name]
 
-This file reads the address and needs nothing; the client is an extra, imported only when the store is opened.
+This file reads the address and imports no client; the client is an extra, imported only when the store is opened.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def parse(url: str) -> RedisURL:
 
 
 def check(url: str) -> None:
-    """Raise ValueError when `url` cannot work, or the client is not installed."""
+    """Raise ValueError for an invalid `url`, or if the client is not installed."""
     parse(url)
     if not has_package("redis"):
         raise ValueError("redis: needs a client: pip install 'llm-extproc[redis]'")

@@ -1,5 +1,5 @@
 """Counters in Redis: each phase is one call of one script, `counters.lua`, which decides on the server's clock.
-`numbers.lua` is its beginning.
+`numbers.lua` is the script's beginning.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from extproc.stores.redis import RedisURL
 from extproc.stores.redis.link import RedisLink
 from extproc.stores.redis.silence import Silence
 
-BATCH = 500  # ids in one call
+BATCH = 500  # most ids in one call
 
 _SCRIPT = "\n".join(
     Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("numbers.lua", "counters.lua")
@@ -47,8 +47,8 @@ _GLOB = re.compile(r"[*?\[\]\\]")
 
 
 class RedisCounters:
-    """Counters at `url`. Calls fail after `timeout` seconds in which the server is silent, or after `patience` seconds
-    in all. `clock` is for tests: the server has one of its own.
+    """Counters at `url`. Calls fail after `timeout` seconds of the server's silence, or after `patience` seconds in
+    all. `clock` is for tests: normally the server's own clock counts.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class RedisCounters:
     ) -> None:
         self._clock = clock
         self._link = RedisLink(url, f"{{{url.prefix}}}", _SCRIPT, _SHA, Silence(timeout, patience))
-        self._epoch = b""  # epoch of the store, once it was read: a different one later means that the counts are lost
+        self._epoch = b""  # the store's epoch, once read: a different epoch later means that the counts are lost
         self._lost = False
 
     async def reserve(self, id: str, holds: Sequence[Hold], lease: float, *, facts: bytes = b"") -> Granted | Denied:
@@ -120,7 +120,9 @@ class RedisCounters:
             await self._link.call("recorded", self._now(), "01"[expired], *ids[first : first + BATCH])
 
     async def expire(self, *, keep: float = 0.0) -> Sequence[Expired]:
-        """See `Counters.expire`. Raises CountsLostError, once, when the store is not the one of earlier calls."""
+        """See `Counters.expire`. Raises CountsLostError, once, when the store's epoch differs from that of earlier
+        calls.
+        """
         if self._lost:
             self._lost = False
             raise CountsLostError("the store was emptied or replaced: its counts are lost")

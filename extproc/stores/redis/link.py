@@ -1,5 +1,4 @@
-"""One connection to a Redis with many calls on it at once, and a breaker that spares both sides when it does not
-answer.
+"""One connection to a Redis, shared by many calls at once, and a breaker that stops calls when Redis does not answer.
 
 A pool would need a connection for each call in flight; here the calls share one, and calls of the same moment leave
 together.
@@ -28,15 +27,15 @@ from extproc.words.values import Secret
 
 log = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT = 2.0  # seconds for a connection to be made; the calls that wait for it wait no longer than usual
+CONNECT_TIMEOUT = 2.0  # seconds to connect; calls that wait for the connection keep their own limits
 
-_MOST_TOLD = 8  # reasons in the log for one time away
-_LONGEST_REASON = 200  # characters
-_CALM = 5.0  # seconds without a failure; a full server still answers calls that only read
+_MOST_TOLD = 8  # most reasons in the log for one outage
+_LONGEST_REASON = 200  # most characters of a reason in the log
+_CALM = 5.0  # seconds without a failure before an outage is over: a full server still answers reads
 
 
 class FileCredentials(CredentialProvider):
-    """Read anew for each connection, so that a password in a file rotates."""
+    """Credentials that are read anew for each connection, so that a password in a file can be rotated."""
 
     def __init__(self, user: str | None, secret: Secret) -> None:
         self._user = user
@@ -53,7 +52,7 @@ class FileCredentials(CredentialProvider):
 
 
 def connection_options(url: RedisURL) -> dict[str, Any]:
-    """Options of the client's connections to a Redis. RESP2 needs one round trip less to greet."""
+    """Options of the client's connections to a Redis. RESP2 saves a round trip of the handshake."""
     options: dict[str, Any] = {"host": url.host, "port": url.port, "db": url.db, "protocol": 2}
     if url.password is not None:
         options["credential_provider"] = FileCredentials(url.user, url.password)
@@ -73,14 +72,14 @@ class _Line:
         self.broken = False
 
     async def ask(self, *command: str | bytes) -> Any:
-        """The answer, or the server's error as a ResponseError."""
+        """The answer to a call. Raises the server's error as a ResponseError."""
         writer = self._connection._writer  # noqa: SLF001
-        if self.broken or writer.is_closing():  # a connection is closed a turn before its reader knows
+        if self.broken or writer.is_closing():  # a connection closes one turn before its reader notices
             raise ConnectionError
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
-        # The client's own way to write waits for a full socket to empty, and a server that hangs never empties it. The
-        # calls under way bound what is written here.
+        # Write directly: the client's own method waits for a full socket to empty, which a hanging server never does.
+        # The number of calls bounds the bytes written.
         writer.writelines(self._connection.pack_command(*command))
         answer = await self._silence.wait(future)
         if isinstance(answer, Exception):
@@ -97,7 +96,7 @@ class _Line:
                     answer = error
                 self._silence.end()
                 future = self._waiting.popleft()
-                if not future.done():  # the caller has gone otherwise
+                if not future.done():  # otherwise the caller has gone
                     future.set_result(answer)
         except (RedisError, OSError) as error:
             failure = error
@@ -117,7 +116,7 @@ class _Line:
 
 
 class RedisLink:
-    """Calls one script at `url`, through a connection that is made when it is needed."""
+    """Calls one script at `url`, through a connection that is made on demand."""
 
     def __init__(self, url: RedisURL, key: str, script: str, sha: str, silence: Silence) -> None:
         self._url = url
@@ -128,13 +127,15 @@ class RedisLink:
         self._address = (url.host, url.port)
         self._line: asyncio.Task[_Line] | None = None
         self._closed = False
-        self._told: set[str] = set()  # why it fails, as the log has it; empty while it answers
+        self._told: set[str] = set()  # logged reasons of the outage; empty while the server answers
         self._failed_at = 0.0
-        self._cause = ""  # of the latest failure
+        self._cause = ""  # reason of the latest failure
         self.breaker = Breaker(refusal=NotSentError)
 
     async def call(self, *arguments: str | bytes) -> Any:
-        """The script's answer. Raises StoreError when there is none in time: NotSentError where it cannot have run."""
+        """The script's answer. Raises StoreError when there is none in time, NotSentError if the script cannot have
+        run.
+        """
         if self._closed:
             raise NotSentError("the store is closed")
         try:
@@ -147,7 +148,7 @@ class RedisLink:
             cause = f"no answer within {self._silence.timeout * 1000:g} ms"
             await self._failed(probe, cause)
             raise StoreError(cause) from None
-        except CrowdedError:  # it answers: no reason to spare it
+        except CrowdedError:  # the server answers, so the breaker stays closed
             self.breaker.abandoned(probe)
             raise StoreError("the store is busy with other calls") from None
         except NotSentError as error:
@@ -172,7 +173,7 @@ class RedisLink:
             return await line.ask("EVALSHA", self._sha, "1", self._key, *arguments)
         except NoScriptError:  # a new server, or one that was flushed or failed over
             return await line.ask("EVAL", self._script, "1", self._key, *arguments)
-        except MovedError as error:  # all keys are on one node of the cluster: from now on calls go to that one
+        except MovedError as error:  # all keys are on one node of the cluster, which gets all calls from now on
             self._address = (error.host or self._address[0], error.port)
             await self._hang_up(line)
             return await (await self._connected()).ask("EVAL", self._script, "1", self._key, *arguments)
@@ -200,7 +201,7 @@ class RedisLink:
         url = self._url
         host, port = self._address
         options = connection_options(url) | {"host": host, "port": port, "encoding_errors": "surrogatepass"}
-        # No timeout of its own: the calls have one.
+        # The read has no timeout, because each call has one.
         options |= {"socket_timeout": None, "socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
         connection: Any = (SSLConnection if url.tls else Connection)(**options)
         try:
@@ -221,7 +222,7 @@ class RedisLink:
         return line
 
     async def examine(self) -> str:
-        """What is wrong with the server's settings, or nothing. Raises StoreError."""
+        """A fault in the server's settings, or nothing. Raises StoreError."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 return await self._doubt(await self._connected())
@@ -242,13 +243,13 @@ class RedisLink:
         return ""
 
     async def _failed(self, probe: bool, why: str) -> None:
-        """`why` is for the log, which has each reason once until the server answers again."""
+        """Note a failure. The log has each reason `why` once until the server answers again."""
         self.breaker.failed(probe)
         self._failed_at, self._cause = time.monotonic(), why
         if self.breaker.open and why not in self._told and len(self._told) < _MOST_TOLD:
             self._told.add(why)
             log.error("the Redis of stores.counters fails (%s); budgets follow their store_failure", why)
-        if self.breaker.open:  # calls that hang are given up: the next probe begins with a new connection
+        if self.breaker.open:  # give up hanging calls, so that the next probe gets a new connection
             await self._drop()
 
     async def _drop(self) -> None:
@@ -262,7 +263,7 @@ class RedisLink:
             await line.close()
 
     async def _hang_up(self, line: _Line) -> None:
-        """Drop the connection, unless another call did so already."""
+        """Drop the connection, unless another call has done so."""
         task = self._line
         if task is not None and task.done() and not task.cancelled() and not task.exception() and task.result() is line:
             await self._drop()
@@ -273,8 +274,8 @@ class RedisLink:
 
 
 def _reason(error: Exception) -> str:
-    """The kind of an error, and the server's words, such as those of a full memory, a replica or a wrong password, or
-    the system's. Words about scripts are left out, which may have arguments.
+    """The kind of an error, with the message of the server (full memory, a replica, a wrong password) or of the system.
+    Messages about scripts are left out, because they may contain arguments.
     """
     kind, text = type(error).__name__, " ".join(str(error).split())
     if not text or text.startswith("ERR "):
@@ -284,6 +285,6 @@ def _reason(error: Exception) -> str:
 
 def _wake(waiter: asyncio.Future[None], task: asyncio.Task[_Line]) -> None:
     if not task.cancelled():
-        task.exception()  # seen, also when no call waits for it any more
+        task.exception()  # marks the exception as read, even if no call waits for it
     if not waiter.done():
         waiter.set_result(None)

@@ -1,8 +1,8 @@
 """The time that a server was silent while this process listened.
 
-A busy event loop reads late. An answer may wait in the socket while every call that expects it looks overdue, and a
-clock on the wall would then blame the server. So the silence is measured in short ticks, and a tick that fires late
-does not count: the loop was busy and could not have heard. Whatever arrives ends the silence for all calls.
+A busy event loop reads late. An answer may wait in the socket while the call that expects it looks overdue, and a wall
+clock would blame the server. So silence is measured in short ticks. A tick that fires late does not count, because the
+busy loop could not have heard an answer. Any byte from the server ends the silence for all calls.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from typing import Any
 
-_TICKS = 5  # parts of the timeout: a silence has so many turns of the loop, each with a look at the socket
+_TICKS = 5  # ticks of one timeout: turns of the loop, each with a look at the socket
 
 
 class SilentError(Exception):
@@ -19,7 +19,7 @@ class SilentError(Exception):
 
 
 class CrowdedError(Exception):
-    """The call waited for its whole patience, although the server answers others."""
+    """The call waited for its whole patience, although the server answers other calls."""
 
 
 class Silence:
@@ -30,15 +30,15 @@ class Silence:
         self.timeout = timeout
         self._patience = patience
         self._listened = 0.0  # seconds of the ticks that counted
-        self._heard = 0.0  # the same, at the latest sign of the server
-        self._calls: deque[tuple[float, float, int, asyncio.Future[Any]]] = deque()  # in the order of their beginnings
+        self._heard = 0.0  # value of `_listened` at the server's latest sign
+        self._calls: deque[tuple[float, float, int, asyncio.Future[Any]]] = deque()  # waiting calls, the earliest first
         self._signs = 0
         self._due = 0.0
-        self._late = False  # the latest tick was
+        self._late = False  # True: the latest tick was late
         self._timer: asyncio.TimerHandle | None = None
 
     def end(self) -> None:
-        """The server gave a sign: an answer, or a step of the connection."""
+        """End the silence, because the server gave a sign: an answer, or a step of the connection."""
         self._heard = self._listened
         self._signs += 1
 
@@ -59,7 +59,7 @@ class Silence:
         late = now - self._due >= self._tick
         if not late:
             self._listened += self._tick
-        unread = late and not self._late  # answers may wait in the socket, which is looked at before the next turn
+        unread = late and not self._late  # True: answers may wait in the socket, read before the next turn
         self._late = late
         calls = self._calls
         while calls:

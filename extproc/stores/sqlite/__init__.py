@@ -1,9 +1,9 @@
 """Counters and boards in one SQLite file: `sqlite:PATH`. They survive a restart; the processes of one host share them.
 
-Each phase is one transaction, and it runs on the event loop: tens of microseconds cost less than a thread would. It
-never waits there for a lock: while another process has the file locked, a call sleeps and tries again, and a breaker
-ends the wait of all. WAL with synchronous=NORMAL survives the death of the process; a power cut may lose the last
-moments. Open it after forking.
+Each phase is one transaction on the event loop: its tens of microseconds cost less than a thread would. The loop never
+waits for a lock: while another process has the file locked, a call sleeps and tries again, and a breaker ends the wait
+of all calls. WAL with synchronous=NORMAL survives the death of the process; a power cut may lose the last moments. Open
+the store after forking.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ __all__ = ["SCHEMA_VERSION", "SqliteCounters", "check", "doubts", "from_url"]
 log = logging.getLogger(__name__)
 
 OPEN_TIMEOUT = 5.0  # seconds to wait for other processes while opening; a start is not a request
-CHECKPOINT = 1 << 20  # bytes of the log, beyond which `expire` moves it into the file; the next one begins so short
-MOST_PAGES = 16_000  # pages of the log (4 KiB each), beyond which a transaction does so on the event loop
-RENEW_BATCH = 500  # leases renewed by one transaction
-PURGE_BATCH = 5000  # counts of ended windows, and idle ones, deleted by one call of `expire`
+CHECKPOINT = 1 << 20  # bytes of the log beyond which `expire` moves it into the file, and truncates it to this
+MOST_PAGES = 16_000  # pages of the log (4 KiB each) beyond which a transaction moves it, on the event loop
+RENEW_BATCH = 500  # most leases renewed by one transaction
+PURGE_BATCH = 5000  # most counts, of ended windows or idle, deleted by one call of `expire`
 
 _LOAD = "SELECT settled, reserved, idle FROM counts WHERE window = ? AND number = ? AND scope = ?"
-_SAVE = "REPLACE INTO counts (settled, reserved, window, number, scope) VALUES (?, ?, ?, ?, ?)"  # never idle
+_SAVE = "REPLACE INTO counts (settled, reserved, window, number, scope) VALUES (?, ?, ?, ?, ?)"  # leaves `idle` NULL
 _SAVE_IDLE = "REPLACE INTO counts (settled, reserved, idle, window, number, scope) VALUES (?, ?, ?, ?, ?, ?)"
 _MOVE = """UPDATE counts SET settled = max(0, min(settled + ?, 9223372036854775807)), reserved = reserved + ?
     WHERE window = ? AND number = ? AND scope = ?"""
@@ -88,7 +88,7 @@ _PAGE = """SELECT scope, settled, reserved FROM counts
 _NOTES = "SELECT note FROM notes WHERE board = ? ORDER BY author"
 _STALE = "SELECT note FROM notes WHERE expires <= ? OR (board = ? AND author = ?) LIMIT 1"
 
-_LONGEST_PAUSE = 0.025  # seconds between two tries to begin a transaction
+_LONGEST_PAUSE = 0.025  # longest pause between two tries to begin a transaction, seconds
 
 _Identity = tuple[int, int] | None  # device and inode
 _Key = tuple[int, int, str]  # window, its number, scope
@@ -97,7 +97,7 @@ _NOTHING: _Count = (0, 0, None)
 
 
 class _Taken(msgspec.Struct, array_like=True, gc=False):
-    """A hold as stored."""
+    """A hold as it is stored."""
 
     window: int
     number: int
@@ -146,21 +146,21 @@ class SqliteCounters:
                     db.execute("ROLLBACK")
             db.execute("PRAGMA busy_timeout = 0")
             db.execute(f"PRAGMA wal_autocheckpoint = {MOST_PAGES}")
-            db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT}")  # or a log that was long once would stay so
+            db.execute(f"PRAGMA journal_size_limit = {CHECKPOINT}")  # truncates a log that was once long
         except (sqlite3.Error, StoreError) as error:
             db.close()
             raise StoreError(f"cannot open {self.path}: {error}") from error
         return db, (identity(self.path), identity(self._log))
 
     async def _reopen(self) -> None:
-        """Open the file that is at the path now: counts in a deleted file are lost. Raises StoreError."""
-        self._db.close()  # calls fail until the new one is open
+        """Open the file that is at the path now, because counts in a deleted file are lost. Raises StoreError."""
+        self._db.close()  # calls fail until the new connection is open
         self._db, self._files = await asyncio.to_thread(self._open_anew)
         if self._closed:
             self._db.close()
 
     def _open_anew(self) -> tuple[sqlite3.Connection, tuple[_Identity, _Identity]]:
-        if identity(self._log) == self._files[1]:  # the log of the old file would be applied to the new one
+        if identity(self._log) == self._files[1]:  # SQLite would apply the old file's log to the new file
             self._log.unlink(missing_ok=True)
             Path(f"{self.path}-shm").unlink(missing_ok=True)
         return self._open()
@@ -168,7 +168,7 @@ class SqliteCounters:
     async def reserve(self, id: str, holds: Sequence[Hold], lease: float, *, facts: bytes = b"") -> Granted | Denied:
         check_facts(facts)
         now = self._clock()
-        counts: dict[_Key, _Count] = {}  # their values after this call: two holds may be on one scope
+        counts: dict[_Key, _Count] = {}  # values of counts after this call: two holds may share a scope
         taken: list[_Taken] = []
         resets: list[float | None] = []
         async with self._transaction() as db:
@@ -273,7 +273,7 @@ class SqliteCounters:
         now = self._clock()
         where, which = ("id = ?", (id,)) if id else ("due <= ? ORDER BY due LIMIT ?", (now, most))
         query = f"SELECT id FROM parked WHERE {where}"  # noqa: S608
-        if not self._rows(query, which):  # a look that finds nothing takes no lock
+        if not self._rows(query, which):  # a query without rows takes no lock
             return []
         found = []
         async with self._transaction() as db:
@@ -304,7 +304,7 @@ class SqliteCounters:
                 db.execute("UPDATE holdings SET charged = ? WHERE id = ?", (_encode(charged), id))
                 if expired:
                     db.execute(_AGAIN, (0, now + CORRECTED, id))
-            else:  # not remembered: a second settle finds an unknown id
+            else:  # delete it: a second settle finds an unknown id
                 db.execute(_END, (id,))
             if expired == _PARKED:
                 db.execute(_UNPARK, (id,))
@@ -351,8 +351,8 @@ class SqliteCounters:
             db.execute("DELETE FROM notes WHERE expires <= ?", (now,))
             db.execute(_IDLE, (now, PURGE_BATCH))
             for window in _windows(db):
-                # The last ended window stays: a clock that steps back may still need it. Counts with reservations stay
-                # too.
+                # Keep the last ended window, because a clock that steps back may still need it, and counts with
+                # reservations.
                 db.execute(_PURGE, (window, window_at(now, window)[0] - 1, PURGE_BATCH))
         return ended
 
@@ -360,7 +360,7 @@ class SqliteCounters:
         now = self._clock()
         levels = []
         try:
-            self._db.execute("BEGIN")  # reading needs no lock, but all of it must be of one instant
+            self._db.execute("BEGIN")  # reading needs no lock, but all reads must show one instant
             try:
                 for scope, window in scopes:
                     number, ends = window_at(now, window)
@@ -405,7 +405,7 @@ class SqliteCounters:
         if not note and not self._stale(board, author, now):  # a reader takes no lock
             return [other for (other,) in self._rows(_NOTES, (board,))]
         async with self._transaction() as db:
-            # A pass over the whole table, which has a row for each process that lives or died a moment ago.
+            # Scan the whole table, which has a row for each process that lives or died a moment ago.
             db.execute("DELETE FROM notes WHERE expires <= ? OR (board = ? AND author = ?)", (now, board, author))
             others = db.execute(_NOTES, (board,)).fetchall()
             if note:
@@ -417,7 +417,7 @@ class SqliteCounters:
         return ""
 
     def _stale(self, board: str, author: str, now: float) -> bool:
-        """True where notes are to be deleted: those that ran out, or the author's."""
+        """True if the author's note, or expired notes, are to be deleted."""
         return bool(self._rows(_STALE, (now, board, author)))
 
     def _rows(self, query: str, values: tuple[object, ...]) -> list[tuple[bytes]]:
@@ -434,13 +434,13 @@ class SqliteCounters:
             return False
 
     def _checkpoint(self) -> None:
-        """Move the log into the file. It syncs the disk, which takes long on a slow one: so it runs on a thread, on a
-        connection of its own, and waits for no lock.
+        """Move the log into the file. This syncs the disk, which can take long, so it runs on a thread, on a separate
+        connection, and waits for no lock.
         """
         try:
             with contextlib.closing(sqlite3.connect(self.path, timeout=0, isolation_level=None)) as db:
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except sqlite3.Error:  # the next one may succeed
+        except sqlite3.Error:  # the next checkpoint may succeed
             return
 
     async def close(self) -> None:
@@ -451,7 +451,7 @@ class SqliteCounters:
         return _Transaction(self)
 
     async def begin(self) -> sqlite3.Connection:
-        """Begin a transaction when no other process is in one. Raises StoreError after the timeout."""
+        """Begin a transaction, once no other process has one open. Raises StoreError after the timeout."""
         probe = self.breaker.enter()
         pauses = iter(self._pauses)
         try:
@@ -476,8 +476,8 @@ class SqliteCounters:
 
 
 class _Transaction:
-    """Commit at the end, roll back on any exception. IMMEDIATE: no other process writes between the reads and the
-    writes here. Nothing inside may wait: calls of this process share the connection.
+    """A transaction: commits at its end, rolls back on any exception. IMMEDIATE: no other process writes between its
+    reads and writes. Its body must not await, because calls of this process share the connection.
     """
 
     __slots__ = ("_db", "_store")
@@ -505,8 +505,8 @@ class _Transaction:
 
 
 def _pauses(timeout: float) -> Iterator[float]:
-    """Pauses between tries, `timeout` seconds in all. Their number, not the clock, ends them: a busy loop has as many
-    tries.
+    """Pauses between tries, `timeout` seconds in all. Their number is fixed, not bound to the clock, so a busy loop has
+    as many tries.
     """
     pause = 0.001
     while timeout > 0:
@@ -528,7 +528,9 @@ def _load(db: sqlite3.Connection, key: _Key) -> _Count:
 
 
 def _save(db: sqlite3.Connection, key: _Key, settled: int, reserved: int, idle: float | None) -> None:
-    """Write a count. One that is all zero is dropped, unless `expire` does that: unused slots must not pile up."""
+    """Write a count. An all-zero count is dropped, unless `expire` will drop it, so that unused slots do not
+    pile up.
+    """
     if idle is not None:
         db.execute(_SAVE_IDLE, (settled, reserved, idle, *key))
     elif settled or reserved:
@@ -538,9 +540,9 @@ def _save(db: sqlite3.Connection, key: _Key, settled: int, reserved: int, idle: 
 
 
 def _move(db: sqlite3.Connection, held: _Taken, settled: int, reserved: int, idle: float | None) -> None:
-    """Add to a count, which is `idle` then at the earliest."""
+    """Add to a count. `idle` is the earliest time when the count may be forgotten."""
     if held.window and db.execute(_MOVE, (settled, reserved, *held.key)).rowcount:
-        return  # a count that became all zero goes with its window
+        return  # the window's end deletes a count that became all zero
     was_settled, was_reserved, was_idle = _load(db, held.key)
     if idle is not None and was_idle is not None:
         idle = max(idle, was_idle)
@@ -548,7 +550,7 @@ def _move(db: sqlite3.Connection, held: _Taken, settled: int, reserved: int, idl
 
 
 def _idle_at(hold: Hold | _Taken, now: float, before: float | None = None, least: float = 0.0) -> float | None:
-    """The time when the count of a hold that touches it now may be forgotten: not sooner than `before`."""
+    """The time when the count of a hold made now may be forgotten: not sooner than `before`."""
     if hold.window or not hold.idle:
         return None
     return max(before or 0.0, now + max(hold.idle, least))
@@ -563,7 +565,7 @@ def _granted(taken: Sequence[_Taken], counts: dict[_Key, _Count], resets: Sequen
 
 
 def _windows(db: sqlite3.Connection) -> list[int]:
-    """List the window lengths in use, by a few seeks: DISTINCT would read every count."""
+    """The window lengths in use, found by a few seeks, because DISTINCT would read every count."""
     windows: list[int] = []
     window = -MAX_COUNT
     while True:

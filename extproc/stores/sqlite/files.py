@@ -1,4 +1,4 @@
-"""SQLite files: readable by the user of this process alone, written ahead, and known again."""
+"""SQLite files: private to the user of this process, in write-ahead mode, and recognised by device and inode."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def make_private(path: str | Path) -> None:
 
 
 def connect(path: str | Path, timeout: float, *, cached_statements: int = 128) -> sqlite3.Connection:
-    """A connection that any thread may use, one at a time. It writes ahead, without a sync for each commit, and waits
-    `timeout` seconds for other processes. Raises sqlite3.Error.
+    """A connection that any thread may use, one at a time. It uses a write-ahead log without a sync for each commit,
+    and waits `timeout` seconds for other processes. Raises sqlite3.Error.
     """
     db = sqlite3.connect(
         path, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=cached_statements
@@ -50,14 +50,14 @@ def _narrow(path: Path) -> None:
     try:
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
-    except (FileNotFoundError, PermissionError):  # the file is another user's, who decides about it
+    except (FileNotFoundError, PermissionError):  # another user owns the file: leave its mode
         pass
 
 
 def identity(path: str | Path) -> tuple[int, int] | None:
     """Device and inode of the file at `path`; None when there is none."""
     try:
-        found = os.stat(path)  # noqa: PTH116 - the ledger looks before every batch
+        found = os.stat(path)  # noqa: PTH116 - the ledger calls this before every batch
     except OSError:
         return None
     return found.st_dev, found.st_ino

@@ -11,7 +11,7 @@ from extproc.stores import StoreError
 # Migrations from each version of the schema to the next. A new file takes every step; a released step never changes.
 _STEPS = (
     (
-        # An ended window is one range of the primary key. `idle` is the time when a count without a window may be
+        # An ended window is one range of the primary key. `idle` is the time at which a count without a window may be
         # forgotten.
         """CREATE TABLE counts (
             window INTEGER NOT NULL, number INTEGER NOT NULL, scope TEXT NOT NULL,
@@ -19,7 +19,7 @@ _STEPS = (
             PRIMARY KEY (window, number, scope)
         ) WITHOUT ROWID""",
         "CREATE INDEX idle ON counts (idle) WHERE idle IS NOT NULL",
-        # `deadline` is the end of the lease; with `expired` 1 the time of the expiry, with 2 the time of the next
+        # `deadline` is the end of the lease; if `expired` is 1 the time of the expiry, if 2 the time of the next
         # report. `charged` are the charges of a kept reservation's settle.
         """CREATE TABLE holdings (
             id TEXT PRIMARY KEY, deadline REAL NOT NULL, forwarded INTEGER NOT NULL, expired INTEGER NOT NULL,
@@ -32,7 +32,7 @@ _STEPS = (
         ) WITHOUT ROWID""",
     ),
     (
-        # Holdings whose `expired` is 3, by when they are due.
+        # Parked holdings (`expired` 3), by the time when they are due.
         "CREATE TABLE parked (id TEXT PRIMARY KEY, due REAL NOT NULL) WITHOUT ROWID",
         "CREATE INDEX due ON parked (due)",
     ),

@@ -1,7 +1,7 @@
-"""Bills of providers, a file each. The module's name is the word of the command line: `extproc reconcile openai`.
+"""Bills of providers, a file each. The module's name is the argument on the command line: `extproc reconcile openai`.
 
-A `Table` says which columns of a file mean what. `Pages` are an API whose answers come page by page; a file of a page
-on each line is read alike.
+A `Table` gives the meaning of a file's columns. `Pages` are an API whose answers come page by page; a file with a page
+on each line is read in the same way.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ from extproc.money.reconcile import BillError, Line, kind_of
 from extproc.money.reconcile.files import Row
 
 Columns = tuple[str, ...]
-"""Names of a column, in lower case; the first that a row has counts. `a.b` is `b` in the object `a`, or `a_b`."""
+"""Possible names of a column, in lower case; the first name in a row counts. `a.b` is `b` in the object `a`,
+or `a_b`.
+"""
 _SCALE = re.compile(r"\b(\d+)\s*([KM]?)\b", re.IGNORECASE)
 _FACTORS = {"": 1, "K": 1_000, "M": 1_000_000}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A bill of one row for each charge. `patterns` find `model` in a row's names, and the words of its `kind`; a row
-    without a match is a fee of no model. `only` are columns and patterns: rows without a match are left out. `usd` is a
-    cost in USD, which wins over `cost` in the row's currency; `per_usd` is the amount of that for one USD.
+    """A bill with a row for each charge. `patterns` find `model` in a row's names, and the words of its `kind`; a row
+    without a match is a fee without a model. `only` are columns with patterns: rows without a match are left out. `usd`
+    is the cost in USD, which wins over `cost` in the row's currency; `per_usd` is the amount of that currency for one
+    USD.
     """
 
     api: ClassVar[None] = None
@@ -49,7 +52,7 @@ class Table:
     only: Mapping[Columns, re.Pattern[str]] = field(default_factory=dict)
 
     def lines(self, rows: Iterable[Row]) -> Iterator[Line]:
-        """Raises BillError for a row without day or cost, or in another currency than USD."""
+        """The bill's lines. Raises BillError for a row without day or cost, or in a currency other than USD."""
         for row in rows:
             if all(pattern.search(_text(row, columns)) for columns, pattern in self.only.items()):
                 yield self._line(row)
@@ -88,8 +91,8 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class API:
-    """The bill of an API: GETs with these parameters, each answered with pages of `{has_more, next_page}`. A call
-    gives its path and parameters for two moments. `headers` are those of the admin key.
+    """The bill of an API: GET requests, each answered with pages of `{has_more, next_page}`. Each of `calls` gives path
+    and parameters for a start and an end. `headers` carry the admin key.
     """
 
     base_url: str
@@ -103,7 +106,7 @@ class API:
             yield f"{path}?{urlencode(parameters)}"
 
     def following(self, target: str, page: Row) -> str | None:
-        """The target of the page behind `page`; None behind the last. `target` is that of the first page."""
+        """The target of the page after `page`; None after the last page. `target` is that of the first page."""
         if not page.get("has_more"):
             return None
         if not (mark := page.get("next_page")):
@@ -113,7 +116,7 @@ class API:
 
 @dataclass(frozen=True, kw_only=True)
 class Pages:
-    """A bill of pages. `read` gives the lines of one."""
+    """A bill of pages. `read` gives the lines of one page."""
 
     source: str
     kinds: Sequence[str]
@@ -121,7 +124,7 @@ class Pages:
     read: Callable[[Row], Iterator[Line]]
 
     def lines(self, rows: Iterable[Row]) -> Iterator[Line]:
-        """Raises BillError for a page of another form."""
+        """The bill's lines. Raises BillError for a page of another form."""
         for row in rows:
             try:
                 yield from self.read(row)
@@ -134,7 +137,7 @@ Bill = Table | Pages
 
 @cache
 def bills() -> Mapping[str, Bill]:
-    """All bills by their words."""
+    """All bills, by their names on the command line."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
     return {name: importlib.import_module(f"{__name__}.{name}").BILL for name in names}
 
