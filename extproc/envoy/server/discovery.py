@@ -60,7 +60,7 @@ class Discovery:
         """Set when an Envoy has connected."""
 
     def calls(self) -> Calls:
-        """gRPC methods, by path."""
+        """Methods of gRPC, by path."""
         return {f"/{path}": self._opener(self._kinds[name]) for name, (path, _) in _SERVICES.items()}
 
     def _opener(self, kind: _Kind) -> Callable[[Mapping[str, str]], _Stream]:
