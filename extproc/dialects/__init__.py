@@ -1,8 +1,8 @@
-"""APIs, a room each: the JSON of each. No other room names a field of it.
+"""APIs of clients and providers: the JSON of each. Only a dialect names fields of its API.
 
-A module is a dialect by defining the names of `ClientAPI` or `ProviderAPI` (`words.api`), most of them imported from
-the files of its room. A client's dialect is found by the paths it serves. It reads only fields that the gateway needs;
-others pass through.
+A module that defines the names of `ClientAPI` or `ProviderAPI` (`words.api`) is a dialect; most of the names are
+imported from the files of its room. The client's path decides its dialect. A dialect reads only fields that the gateway
+needs; other fields pass through.
 
 Files have the same names in all rooms; a room has those it needs:
 
@@ -58,23 +58,23 @@ from extproc.words.dialect import ANY, ID, PLACE, Endpoint
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
 MAX_TOKENS = 1_000_000_000
-"""A token count above this is not believed, from a client or from a provider."""
+"""Highest plausible token count, from a client or a provider."""
 
 
 ENDED = frozenset(("stop", "tool_calls", "function_call", "end_turn", "stop_sequence", "tool_use", "STOP"))
-"""Finish reasons of answers that the model ended itself, in every API."""
+"""Finish reasons of answers that the model ended itself, in all APIs."""
 
 LIMITED = frozenset(("length", "max_tokens", "MAX_TOKENS"))
-"""Finish reasons of answers that the request's limit ended."""
+"""Finish reasons of answers that reached the request's limit."""
 
 FREE_OPTIONS = frozenset(
     ("auto", "default", "standard", "standard_only", "on_demand", "flex", "global", "not_available")
 )
-"""Values of `Fields.options` that cost no more than a request without the option, in every API that has them."""
+"""Values of `Fields.options` that cost no more than an absent option, in every API with them."""
 
 
 ADDED_TOKENS = 1024
-"""Most tokens that providers add to a prompt for tools or a schema. Anthropic's are the most: up to 804."""
+"""Most tokens that providers add to a prompt for tools or a schema. Anthropic adds the most: up to 804."""
 
 NOT_FORWARDED = frozenset(
     (
@@ -84,12 +84,12 @@ NOT_FORWARDED = frozenset(
         *("aws_sts_endpoint", "aws_web_identity_token", "aws_role_name", "aws_profile_name"),
     )
 )
-"""Parameters of client libraries and of other gateways that name an address, a credential or headers. No API has
-these fields. A gateway behind this one might follow them, and send its key to an address of the client's choice.
+"""Fields of client libraries and other gateways with an address, a credential or headers. No API has these fields. A
+gateway behind this one could obey them, and send its key to an address chosen by the client.
 """
 
 WRAPPER = "extra_body"
-"""An object whose fields some gateways and servers spread over the body. Google's API has settings of its own in it."""
+"""An object whose fields some gateways and servers merge into the body. Google's API has its own settings there."""
 
 _name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
 _id = re.compile(r"[A-Za-z0-9_-]{1,256}").fullmatch
@@ -125,82 +125,83 @@ def read_flag(body: Mapping[str, Any], name: str) -> bool:
 
 
 def safe_names(names: Iterable[str]) -> list[str]:
-    """Names of fields, safe for a header, each once and the first few: a client chose some of them."""
+    """Field names fit for a header: distinct, and only the first few, because clients choose some of them."""
     return list(dict.fromkeys(name if _name(name) else "other" for name in names))[:_MOST_NAMES]
 
 
 def is_id(value: Any) -> bool:
-    """True for an id of a provider's object that can stand in a path."""
+    """True for an id of a provider's object that is safe in a path."""
     return isinstance(value, str) and _id(value) is not None
 
 
 def token_count(value: Any) -> int | None:
-    """A provider's token count, or None when it cannot be believed."""
+    """A provider's token count; None for an implausible value."""
     return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
 
 
 @cache
 def _modules() -> Mapping[str, Any]:
-    """Every dialect in this package, by the name of its module."""
+    """Modules of this package that are dialects, by name."""
     names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
     return {name: importlib.import_module(f"{__name__}.{name}") for name in names}
 
 
 @cache
 def client_apis() -> Mapping[str, ClientAPI]:
-    """The dialects that clients speak, by name: modules, or the object `CLIENT` of a module."""
+    """Dialects of clients by name: modules, or a module's object `CLIENT`."""
     found = {name: getattr(module, "CLIENT", module) for name, module in _modules().items()}
     return {name: dialect for name, dialect in found.items() if hasattr(dialect, "endpoints")}
 
 
 @cache
 def provider_apis() -> Mapping[str, ProviderAPI]:
-    """The dialects into which requests are translated, by name."""
+    """Dialects into which requests are translated, by name."""
     return {name: module for name, module in _modules().items() if hasattr(module, "able")}
 
 
 def families() -> Mapping[str, str]:
-    """The family of every dialect, by name."""
+    """Family of every dialect, by the dialect's name."""
     providers = {name: dialect.family for name, dialect in provider_apis().items()}
     return providers | {name: dialect.family for name, dialect in client_apis().items()}
 
 
 @cache
 def by_path() -> Mapping[str, ClientAPI]:
-    """The dialect that serves a path, as `Endpoints.paths` lists it."""
+    """The dialect of a path in `Endpoints.paths`."""
     return {path: dialect for dialect in client_apis().values() for path in dialect.endpoints.paths}
 
 
 @cache
 def models_paths() -> Sequence[str]:
-    """Paths of the list of models; below each stand its models."""
+    """Paths of the list of models; the path of one model begins with them."""
     each = [dialect.endpoints for dialect in client_apis().values()]
     return tuple(dict.fromkeys(["/v1/models", *(found.models_path for found in each if found.models_path)]))
 
 
 def served() -> Sequence[tuple[str, str]]:
-    """Every method and path that clients may call, aliases included."""
+    """Methods and paths for clients, including aliases."""
     each = [dialect.endpoints for dialect in client_apis().values()]
     paths = {path for endpoints in each for path in (*endpoints.paths, *endpoints.aliases)}
     return [*(("POST", path) for path in sorted(paths)), *calls()]
 
 
 def calls() -> Sequence[tuple[str, str]]:
-    """Every method and path of calls about an object that a provider keeps."""
+    """Methods and paths of calls about a provider's kept objects."""
     return sorted({call for dialect in client_apis().values() for call in dialect.endpoints.calls})
 
 
 def azure(path: str) -> Mapping[str, str]:
-    """Paths of Azure OpenAI that stand for `path`, one of OpenAI's.
+    """Azure OpenAI's aliases of an OpenAI `path`: the path of version 1, and older ones with an `api-version` in the
+    query.
 
-    Those of version 1, and the older ones, which have an `api-version` in the query. Source: https://learn.microsoft.com/en-us/azure/ai-foundry/openai/api-version-lifecycle
+    Source: https://learn.microsoft.com/en-us/azure/ai-foundry/openai/api-version-lifecycle
     """
     tail = path.removeprefix("/v1")
     return dict.fromkeys((f"/openai{path}", f"/openai{tail}", f"/openai/deployments/{PLACE}{tail}"), path)
 
 
 class Finder:
-    """The paths that clients call, aliases and those with the model's name in them included."""
+    """Finds the endpoint of a client's path, including aliases and paths with a model's name."""
 
     def __init__(self, dialects: Iterable[ClientAPI]) -> None:
         self._plain: dict[str, tuple[ClientAPI, Endpoint]] = {}
@@ -220,7 +221,7 @@ class Finder:
                     self._plain[pattern] = dialect, endpoint
 
     def find(self, path: str) -> tuple[ClientAPI, Endpoint] | None:
-        """The dialect and endpoint of `path`, which has no query; None for an unknown path."""
+        """Dialect and endpoint of `path`, which has no query; None for an unknown path."""
         found = self._plain.get(path)
         if found is not None:
             return found
@@ -230,7 +231,7 @@ class Finder:
         return None
 
     def calls(self, path: str) -> Mapping[str, tuple[ClientAPI, Endpoint]]:
-        """The calls about a kept object at `path`, by method."""
+        """Calls about a kept object at `path`, by method."""
         found = {}
         for regex, method, dialect, endpoint in self._calls:
             if match := regex.fullmatch(path):
@@ -239,24 +240,26 @@ class Finder:
 
 
 def path_regex(pattern: str) -> str:
-    """A regular expression (of Python and of RE2) for the paths that match `pattern`."""
+    """Regular expression, for Python and RE2, of the paths that match `pattern`."""
     place, there = (ID, "([A-Za-z0-9_-]+)") if ID in pattern else (PLACE, "(.+)")
     return re.escape(pattern).replace(re.escape(place), there).replace(re.escape(ANY), "[^/]+")
 
 
 def is_name(text: str) -> bool:
-    """True for the name of a model in a path: its segments, plain or unescaped, lead nowhere else."""
+    """True for a model's name in a path: no segment, plain or unescaped, is empty, `.` or `..`."""
     return bool(text) and not any(part in ("", ".", "..") for part in text.split("/"))
 
 
 def serving(path: str) -> ClientAPI | None:
-    """The dialect that serves a path with names in it; None for an unknown path."""
+    """The dialect of a path with values for its placeholders; None for an unknown path."""
     found = Finder(client_apis().values()).find(path)
     return None if found is None else found[0]
 
 
 def speaking(path: str, headers: Mapping[str, str]) -> ClientAPI:
-    """The dialect of a client that asks for an unknown path, by its other paths or its headers; else the first."""
+    """The dialect of a client with an unknown path, guessed from its API's other paths or its headers; otherwise the
+    first dialect.
+    """
     for dialect in client_apis().values():
         endpoints = dialect.endpoints
         below = (*endpoints.paths, *([endpoints.models_path] if endpoints.models_path else []))
@@ -267,7 +270,7 @@ def speaking(path: str, headers: Mapping[str, str]) -> ClientAPI:
 
 @cache
 def rates() -> tuple[str, ...]:
-    """Prefixes of providers' headers that report rate limits."""
+    """Prefixes of providers' rate-limit headers."""
     return tuple(dict.fromkeys(dialect.able.rates for dialect in provider_apis().values() if dialect.able.rates))
 
 
@@ -279,7 +282,7 @@ def fixed_fields() -> Sequence[str]:
 
 @cache
 def output_limits() -> Sequence[str]:
-    """Names of the field that limits the output, in all APIs."""
+    """Names of fields that limit the output, in all APIs."""
     return tuple(dict.fromkeys(name for dialect in client_apis().values() for name in dialect.fields.output_limits))
 
 

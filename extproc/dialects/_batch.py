@@ -1,4 +1,4 @@
-"""Inputs of which a model reads each by itself: prompts of completions, texts of embeddings."""
+"""Inputs of a request that a model reads separately: prompts of completions, texts of embeddings."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from extproc.words.dialect import CHARACTERS_PER_TOKEN, Ask
 
 
 def add_inputs(ask: Ask, given: Any) -> None:
-    """Note how many inputs there are and how long: `given` is a text, texts, token ids or lists of token ids. Of other
-    inputs only their number is known.
+    """Note the number and length of inputs. `given` is a text, texts, token ids or lists of token ids. For other inputs
+    only their number is known.
     """
     inputs = given if isinstance(given, list) else [given]
     if inputs and type(inputs[0]) is int:

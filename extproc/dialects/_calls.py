@@ -1,4 +1,4 @@
-"""Calls of tools that a provider runs itself and bills each: the most that a request allows.
+"""Billed calls of hosted tools: the most that a request allows.
 
 Sources: https://platform.claude.com/docs/en/agents-and-tools/tool-use/web-search-tool (`max_uses`),
 https://developers.openai.com/api/reference/resources/responses/methods/create (`max_tool_calls`, containers)
@@ -22,11 +22,11 @@ _BILLED = {
     "file_search": "file_searches",
 }
 GIGABYTES = {"1g": 1, "4g": 4, "16g": 16, "64g": 64}
-"""Sizes of a container at OpenAI, whose price is in proportion."""
+"""Gigabytes by size of OpenAI's containers; the price is proportional."""
 
 
 def add_calls(ask: Ask, name: Any, tool: Any) -> None:
-    """Note the billed calls of a tool by its name, which may be the client's word. `tool` is its entry in the body."""
+    """Note a tool's billed calls. `name` may be the client's word, `tool` is the entry in the body."""
     kind = _BILLED.get(_VERSION.sub("", name)) if isinstance(name, str) else None
     if kind is None:
         return
@@ -38,7 +38,7 @@ def add_calls(ask: Ask, name: Any, tool: Any) -> None:
 
 
 def container_size(container: Any) -> int:
-    """Gigabytes of a container that a tool begins; 0 where it names one that was paid for before."""
+    """Gigabytes of a container that a tool starts; 0 for a named container, which is already paid."""
     if isinstance(container, dict):
         return GIGABYTES.get(str(container.get("memory_limit")), 1)
     return int(container is None)

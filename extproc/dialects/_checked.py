@@ -1,4 +1,4 @@
-"""Every dialect with the protocols it keeps, for mypy. Nothing runs here; a test looks for each module."""
+"""Checks every dialect against its protocols with mypy. This code never runs; a test requires each module here."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The usage in an event that is too long to be read whole: from its end, its beginning, or where it was found inside.
+"""Usage in an event too long to be read whole: from its end, its beginning, or a place that the scan found.
 
-Text of a model cannot pass for it. In a string the quotes are escaped, and deeper in the event the rest does not close.
+A model's text cannot pass for usage: quotes in a string are escaped, and deeper in the event the remaining text has too
+many closing brackets.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import msgspec
 
 from extproc.wire.framing import UNREADABLE
 
-_MOST = 16  # places that are tried
+_MOST = 16  # places tried
 _BLANK = b" \t\r\n"
 _CLOSING = {ord("{"): ord("}"), ord("["): ord("]")}
 _decode = msgspec.json.Decoder(dict[str, Any] | list[Any]).decode
@@ -28,9 +29,8 @@ def find(
     *,
     key: bytes = b'"usage"',
 ) -> bytes | None:
-    """A document like the event, made of its usage and the fields behind it, or before it; None where it has none.
-
-    `openings` are the ways in which the object with the usage can begin, `key` is the usage's name with its quotes.
+    """A shorter document like the event, of its usage and the fields behind or before it; None without usage.
+    `openings` are possible beginnings of the object with the usage, `key` is the key of usage with its quotes.
     """
     for document in (*_ends(tail, openings, key), *_beginnings(head, key), *_insides(inside, openings, key)):
         try:
@@ -72,7 +72,7 @@ def _insides(inside: Mapping[int, bytes], openings: Sequence[bytes], key: bytes)
 
 
 def _length(text: bytes) -> int:
-    """Bytes of the JSON value that `text` begins with, 0 for none."""
+    """Bytes of the JSON value at the beginning of `text`; 0 for none."""
     try:
         return _raw_decode(text.decode("latin-1"))[1]
     except (ValueError, RecursionError):

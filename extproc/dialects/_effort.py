@@ -1,4 +1,4 @@
-"""Effort of thinking: levels, as OpenAI names them, and budgets of tokens, as other APIs count them."""
+"""Effort of thinking: OpenAI's levels, and token budgets of other APIs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from extproc.dialects._models import levels
 from extproc.words.messages import Effort, EmbeddingPrompt, Prompt
 
 LEAST_BUDGET = 1024
-"""Least budget of Anthropic and Bedrock when thinking is on."""
-_NEVER_OFF = 128  # the least that some models think even with thinking off: Gemini 2.5 Pro
+"""Lowest budget of Anthropic and Bedrock for thinking."""
+_NEVER_OFF = 128  # tokens that some models think even with thinking off: Gemini 2.5 Pro
 
 _BUDGETS: dict[Effort, int] = {
     "none": 0,
@@ -21,13 +21,13 @@ _BUDGETS: dict[Effort, int] = {
 }
 
 LEVELS: Mapping[str, Effort] = {**{str(level): level for level in _BUDGETS}, "max": "xhigh"}
-"""The levels that clients name."""
+"""Levels in clients' words, with their neutral value."""
 
 _USUAL: tuple[Effort, ...] = ("low", "medium", "high")
 
 
 def fitting(wanted: Effort, model: str) -> Effort | None:
-    """The level that a model takes in place of `wanted`: the next higher one, else the highest. None: leave it out."""
+    """The model's level for `wanted`: the next higher one, or its highest. None: leave the level out."""
     taken = levels(model)
     if taken is None:
         if wanted == "none":
@@ -39,18 +39,18 @@ def fitting(wanted: Effort, model: str) -> Effort | None:
 
 
 def openai_reasons(model: str) -> bool:
-    """False for models that are known not to reason, under whatever publisher's prefix."""
+    """False for models known not to reason, with any publisher's prefix."""
     return levels(model) != ()
 
 
 def budget(effort: Effort) -> int:
-    """Tokens of thinking for a level; 0 for none."""
+    """Token budget of a level; 0 for none."""
     return _BUDGETS[effort]
 
 
 def asked(level: object, tokens: object = None, *, adaptive: bool = False) -> int:
-    """The most tokens of thinking that a client's request can become at any provider; 0 without one. `level` and
-    `tokens` are as they stand in the request, `adaptive` leaves the amount to the model.
+    """Most tokens of thinking for a client's request at any provider; 0 without thinking. `level` and `tokens` are the
+    request's; `adaptive` leaves the amount to the model.
     """
     most = 0
     if isinstance(level, str) and level in LEVELS:
@@ -61,21 +61,19 @@ def asked(level: object, tokens: object = None, *, adaptive: bool = False) -> in
 
 
 def effort(budget: int) -> Effort:
-    """The lowest level that gives at least `budget` tokens; the highest when none does."""
+    """The lowest level with at least `budget` tokens, or the highest level."""
     return next((level for level, tokens in _BUDGETS.items() if tokens >= budget), "xhigh")
 
 
 def wanted(prompt: Prompt) -> Effort | None:
-    """The level that a prompt asks for, by its name or by a budget of tokens; None where it asks for neither."""
+    """The prompt's level of thinking, named or from a token budget; None without either."""
     if prompt.effort is None and prompt.thinking_budget is not None:
         return effort(prompt.thinking_budget)
     return prompt.effort
 
 
 def forgo_thinking(prompt: Prompt | EmbeddingPrompt) -> list[str]:
-    """Remove thinking from a prompt for a model that cannot think; returns the names of its fields, if there were
-    any.
-    """
+    """Remove thinking from a prompt for a model without it. Returns the names of its fields."""
     if isinstance(prompt, EmbeddingPrompt):
         return []
     wishes = {

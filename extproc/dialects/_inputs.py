@@ -1,4 +1,4 @@
-"""Batches of inputs for embeddings, taken apart and put together again."""
+"""Batches of embedding inputs, split by input and joined again."""
 
 from __future__ import annotations
 
@@ -25,23 +25,25 @@ _index = msgspec.json.Decoder(int).decode
 
 
 class Inputs:
-    """The inputs of one request, and its answer by input, in OpenAI's form: the vectors are never decoded."""
+    """Inputs of one request, and its answer by input, in OpenAI's form. Vectors are never decoded."""
 
     field = "input"
 
     def of(self, body: Mapping[str, Any]) -> Sequence[Any] | None:
-        """The inputs; None for a body that has none of the usual forms."""
+        """Inputs of a body; None for an unusual form."""
         given = body.get(self.field)
         if isinstance(given, str):
             return [given]
         if not isinstance(given, list) or not given:
             return None
-        if all(isinstance(one, int) for one in given):  # the tokens of one input
+        if all(isinstance(one, int) for one in given):  # tokens of one input
             return [given]
         return given if all(isinstance(one, str | list) for one in given) else None
 
     def split(self, answer: bytes, weights: Sequence[int]) -> Sequence[bytes] | None:
-        """An answer for each input; None for an answer that has not as many. Tokens are shared out by `weights`."""
+        """An answer for each input; None for a wrong number of vectors. Tokens are divided in proportion to
+        `weights`.
+        """
         try:
             found = _decode(answer)
             placed = [(_index(item["index"]) if "index" in item else at, item) for at, item in enumerate(found.data)]
@@ -60,7 +62,7 @@ class Inputs:
         return parts
 
     def join(self, answers: Sequence[bytes]) -> bytes:
-        """The answer to all inputs of such answers, in their order."""
+        """The answer to all inputs, from answers in their order."""
         found = [_decode(answer) for answer in answers]
         usages = [one.usage for one in found]
         tokens = sum([usage.prompt_tokens for usage in usages if usage is not None])

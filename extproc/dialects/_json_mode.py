@@ -1,4 +1,6 @@
-"""JSON mode without a schema: OpenAI refuses it where no message says JSON, and Cohere's models may never stop."""
+"""JSON mode without a schema. Without the word JSON in a message, OpenAI refuses it, and Cohere's models may never
+stop.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,8 @@ _WORDS = "Answer in JSON."
 
 
 def add_word(turns: list[dict[str, Any]], role: str = "system", **more: Any) -> None:
-    """Add the word JSON to the turns of a request, unless one says it: to the system prompt, or in a message in front,
-    with `role` and the fields `more`.
+    """Add the word JSON to a request without it: to the system prompt, or in a new first message with `role` and the
+    fields `more`.
     """
     if any("json" in text.lower() for turn in turns for text in _texts(turn)):
         return

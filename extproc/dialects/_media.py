@@ -1,6 +1,7 @@
-"""Most tokens of images, files and audio inside a request. Only first bytes are read, nothing is decoded.
+"""Upper bounds for tokens of images, files and audio in a request. Only their first bytes are read; they are not
+decoded.
 
-An image counts as in the dearest of these, because the target that will serve is not known yet:
+An image counts by the most expensive of these rules, because the serving target is not known yet:
 
 - OpenAI: tiles of 512 px (85 + 170 each, at most eight), or patches of 32 px: up to 1,536 at 2.46 tokens, 10,000 at
   1.2, 30,000 where the size is kept. https://developers.openai.com/api/docs/guides/images-vision
@@ -24,27 +25,25 @@ from typing import Any
 from extproc.words.dialect import Ask
 
 MOST = 39_200
-"""Tokens of the largest image: 30,000 patches of 32 px, in patches of 28."""
+"""Most tokens of an image: 30,000 patches of 32 px, counted in patches of 28 px."""
 
 _SMALL = 1601
 _SMALL_SIDE = 559
-_LARGE = 6708  # 26 tiles of 258: Google's, of an image many times as long as high; Together's four are 6,404
+_LARGE = 6708  # 26 tiles of 258 tokens: Google's for a very long image; Together's four tiles are 6,404
 _PATCH = 28
-_HEAD = 64  # characters: of most formats, the size is in the bytes they hold
-_DEPTHS = (1 << 12, 1 << 17)  # characters: the size of a JPEG or GIF comes behind its metadata
-_NO_SIZE = frozenset((0xC4, 0xC8, 0xCC))  # JPEG markers between 0xC0 and 0xCF that begin no frame
-_SLOWEST = 1000  # bytes a second, the least an MP3 has: audio is at most 32 tokens a second
+_HEAD = 64  # characters of base64; in most formats they include the size
+_DEPTHS = (1 << 12, 1 << 17)  # characters of base64: in JPEG and GIF the size is behind metadata
+_NO_SIZE = frozenset((0xC4, 0xC8, 0xCC))  # JPEG markers between 0xC0 and 0xCF without a frame
+_SLOWEST = 1000  # bytes a second of the slowest MP3; audio is at most 32 tokens a second
 BYTES_OF_AUDIO = 31
-"""Bytes for each token of audio in a file, at least: 1,000 bytes and 32 tokens a second."""
-_PLAIN_WAV = frozenset((1, 3, 6, 7))  # PCM, float, A-law, mu-law: every sample has its bytes
+"""Fewest bytes of an audio file for each token: 1,000 bytes and 32 tokens a second."""
+_PLAIN_WAV = frozenset((1, 3, 6, 7))  # PCM, float, A-law, mu-law: every sample takes bytes
 _TEXT = ("data:text/", "data:application/json")
-_PACKED = ("JVBERi", "UEsD", "H4sI")  # the base64 of %PDF-, of a ZIP (every Office document), of gzip
+_PACKED = ("JVBERi", "UEsD", "H4sI")  # base64 prefixes of %PDF-, ZIP (every Office document) and gzip
 
 
 def add_image(ask: Ask, url: Any, name: str) -> None:
-    """Count an image, given by its URL. `name` is the field or type that refers to it, where the body does not
-    hold it.
-    """
+    """Count an image, given by URL. `name` is the field or type that refers to an image outside of the body."""
     if isinstance(url, str) and url.startswith("data:image/"):
         ask.add_image(url, url_tokens(url))
     else:
@@ -57,7 +56,7 @@ def add_image_data(ask: Ask, data: str) -> None:
 
 
 def add_file(ask: Ask, data: Any, name: str, *, text: bool) -> None:
-    """Count a file. Only the tokens of one with `text` are known. `name` is its field or type, `data` its base64."""
+    """Count a file. `name` is its field or type, `data` its base64. With `text`, its tokens are known."""
     if not text:
         ask.add_unseen(name)
         ask.packed(data)
@@ -88,9 +87,8 @@ def url_tokens(url: str) -> int:
 
 
 def image_size(data: str) -> tuple[int, int] | None:
-    """Width and height in the header of a PNG, JPEG, GIF or WebP in base64; None when it has none.
-
-    None too for base64 that decoders read differently.
+    """Width and height in the header of a PNG, JPEG, GIF or WebP in base64; None without a size, and for base64 that
+    decoders read differently.
     """
     try:
         head = binascii.a2b_base64(data[:_HEAD], strict_mode=True)
@@ -104,7 +102,7 @@ def image_size(data: str) -> tuple[int, int] | None:
             width, height = _behind_metadata(_jpeg, data)
         else:
             return None
-    except (ValueError, IndexError, struct.error):  # no base64, or it ends too early
+    except (ValueError, IndexError, struct.error):  # not base64, or cut short
         return None
     return (width, height) if width and height else None
 
@@ -156,7 +154,7 @@ def _behind_metadata(read: Callable[[bytes], tuple[int, int]], data: str) -> tup
 
 
 def _gif(data: bytes) -> tuple[int, int]:
-    """The larger of the screen and the first frame: some decoders grow the one to the other."""
+    """The larger of the screen and the first frame, because some decoders enlarge one to the other."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     at = 13 + _colours(flags)
     while data[at] == 0x21:  # an extension, in blocks
@@ -171,7 +169,7 @@ def _gif(data: bytes) -> tuple[int, int]:
 
 
 def _colours(flags: int) -> int:
-    """Bytes of the table of colours that follows."""
+    """Bytes of the colour table behind the header."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 

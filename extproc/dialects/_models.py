@@ -1,4 +1,4 @@
-"""Facts about models that no API tells, by their names, from `_models.yaml`."""
+"""Facts about models that no API reports, by model name, from `_models.yaml`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FIRST = r"\A"
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Models with names that the regular expression `name` fits."""
+    """Models whose names match the regular expression `name`."""
 
     name: str = ""
 
@@ -37,35 +37,35 @@ class Gemini(Named, frozen=True, kw_only=True):
     """A Gemini model. `least` and `most` are the range of its thinking budget."""
 
     thinking: Literal["", "budget", "level"] = ""
-    off: bool = False  # True: its thinking can be turned off, or down to the level MINIMAL
+    off: bool = False  # True: thinking can be turned off, or down to the level MINIMAL
     least: int = 0
     most: int = 0
     penalties: bool = False
-    signed_calls: bool = False  # a call of a tool without its thought signature is an error
-    media_results: bool = False  # tools may answer with images and files
-    json_beside_tools: bool = True  # the answer may have to be JSON where there are tools
+    signed_calls: bool = False  # True: a tool call needs its thought signature
+    media_results: bool = False  # True: tool results may hold images and files
+    json_beside_tools: bool = True  # True: a JSON answer may be required beside tools
 
     @property
     def known(self) -> bool:
-        """True: a missing thinking level means that it cannot think, not that its abilities are unknown."""
+        """True for a listed model: an empty `thinking` then means that it cannot think."""
         return bool(self.name)
 
 
 class Traits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Parameters that a Claude model accepts."""
 
-    manual: bool = True  # thinking with a budget
-    adaptive: bool = False  # thinking as much as the model decides, steered by the effort
+    manual: bool = True  # True: thinking with a budget
+    adaptive: bool = False  # True: thinking as much as the model decides, steered by the effort
     default_on: bool = False  # True: it thinks unless a request turns it off
-    off: str = "disabled"  # the type of thinking that turns it off, empty where there is none
-    off_caps_effort: bool = False  # effort is at most high without thinking
-    xhigh: str = "xhigh"  # the name of the highest effort to ask for
-    sampling: bool = True  # temperature, top_p, top_k
-    one_of_sampling: bool = True  # temperature or top_p, not both
+    off: str = "disabled"  # type of `thinking` that turns it off; empty: it cannot be turned off
+    off_caps_effort: bool = False  # True: without thinking, effort is at most high
+    xhigh: str = "xhigh"  # name of the highest effort to ask for
+    sampling: bool = True  # True: accepts temperature, top_p, top_k
+    one_of_sampling: bool = True  # True: accepts temperature or top_p, not both
     forced_tools: bool = True
-    display: bool = True  # a request can say whether to show the thinking
-    strict: bool = True  # strict tools
-    known: bool = True  # False: a guess at a model that is newer than the list
+    display: bool = True  # True: a request can show or hide the thinking
+    strict: bool = True  # True: accepts strict tools
+    known: bool = True  # False: an assumption about a model newer than the list
 
 
 N = TypeVar("N", bound=Named)
@@ -76,7 +76,7 @@ class _List(msgspec.Struct, Generic[N], frozen=True, forbid_unknown_fields=True)
     models: Sequence[N]
 
     def find(self, name: str, before: str) -> N | None:
-        """The first entry that fits a name, behind `before`."""
+        """The first entry whose pattern matches `name` behind the pattern `before`."""
         return next((each for each in self.models if re.search(f"{before}(?:{each.name})", name)), None)
 
 
@@ -91,7 +91,7 @@ class _Claude(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     others: Traits
     preview: Traits
     generations: Sequence[_Generation]
-    models: Mapping[str, Traits]  # by family and version: `opus 5.0`
+    models: Mapping[str, Traits]  # traits by family and version: `opus 5.0`
     newest: Traits
 
 
@@ -108,57 +108,57 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @cache
 def facts() -> _File:
-    """The whole file."""
+    """Content of `_models.yaml`."""
     return msgspec.yaml.decode(Path(__file__).with_name("_models.yaml").read_bytes(), type=_File)
 
 
 def _own_name(model: str) -> str:
-    """The name without a publisher's, or a prefix such as `models/`."""
+    """The name without a publisher or a prefix such as `models/`."""
     return model.rpartition("/")[2].lower()
 
 
 @lru_cache(maxsize=4096)
 def levels(model: str) -> tuple[Effort, ...] | None:
-    """The levels of thinking that a model takes, the lowest first; none where it does not reason; None: unknown."""
+    """The model's levels of thinking, lowest first; empty: it does not reason; None: unknown."""
     found = facts().levels.find(_own_name(model), _FIRST)
     return None if found is None else tuple(found.levels)
 
 
 def thinks_unasked(model: str) -> bool:
-    """True for models that think unless told not to, and do not show it, or only in summary; but for Claude."""
+    """True for models that think by default and hide it, or show only a summary. Claude is not among them."""
     return facts().unasked.find(model.lower(), _BEHIND_A_PUBLISHER) is not None
 
 
 @lru_cache(maxsize=4096)
 def searches(model: str) -> bool:
-    """True for a model whose input is legitimately larger than the request, and whose output may be that of steps."""
+    """True for a model whose input may exceed the request, because it searches, and whose output may include several
+    steps.
+    """
     return facts().searching.find(model.lower(), _BEHIND_A_PUBLISHER) is not None
 
 
 @lru_cache(maxsize=4096)
 def known_output(model: str) -> int | None:
-    """The most tokens that a model writes, by its name at its provider; None where it is not known."""
+    """Most tokens that a model writes, by its provider's name for it; None: unknown."""
     found = facts().most_output.find(model.lower(), _BEHIND_A_PUBLISHER)
     return None if found is None else found.tokens
 
 
 @lru_cache(maxsize=256)
 def gemini(model: str) -> Gemini:
-    """The abilities of a Gemini model."""
+    """Abilities of a Gemini model."""
     return facts().gemini.find(_own_name(model), _FIRST) or Gemini()
 
 
 @lru_cache(maxsize=256)
 def cohere_reasons(model: str) -> bool:
-    """True for models of Cohere that think, and for unknown names."""
+    """True for Cohere's thinking models, and for unknown names."""
     return facts().cohere.find(_own_name(model), _FIRST) is None
 
 
 @lru_cache(maxsize=256)
 def traits_of(model: str) -> Traits:
-    """The traits of a Claude model, by its name in any provider's spelling. An unknown Claude is taken for the
-    strictest.
-    """
+    """Traits of a Claude model, by its name in any provider's spelling. An unknown Claude gets the strictest traits."""
     claude, words = facts().claude, re.split(r"[^a-z0-9]+", model.lower())
     if "claude" not in words:
         return claude.others

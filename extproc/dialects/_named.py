@@ -1,4 +1,4 @@
-"""Models that a body names beside the request's own, and places of such names at routers that speak several APIs.
+"""Further models in a body, and the paths of their names at routers with several APIs.
 
 Sources: https://openrouter.ai/docs/guides/routing/model-fallbacks (`models`, and `fallbacks` as in Anthropic's API),
 https://openrouter.ai/docs/guides/features/server-tools/advisor, https://openrouter.ai/docs/guides/features/plugins
@@ -13,7 +13,7 @@ from typing import Any
 from extproc.dialects import token_count
 
 EACH = "*"
-"""The step of a place that stands for every item of a list."""
+"""Step of a path that stands for every item of a list."""
 _INSTEAD = ("models", EACH)
 ROUTERS = (
     _INSTEAD,
@@ -23,9 +23,9 @@ ROUTERS = (
     ("plugins", EACH, "analysis_models", EACH),
 )
 DRAWS = "image_generation"
-"""The type of the tool that draws, at OpenAI."""
+"""Type of OpenAI's tool that draws images."""
 DRAWS_WITH = "gpt-image-1"
-"""The model of a tool that draws and names none: the dearest by the token of those that it can be.
+"""Assumed model of a drawing tool without one: the possible model with the highest token price.
 
 Source: https://platform.openai.com/docs/guides/tools-image-generation
 """
@@ -33,18 +33,18 @@ Source: https://platform.openai.com/docs/guides/tools-image-generation
 
 @dataclass(slots=True, frozen=True)
 class Named:
-    """A model that a request names beside its own."""
+    """A further model in a request."""
 
     model: str
-    calls: int | None = 1  # the most; None: the request sets no limit
-    output: int | None = None  # the most tokens of one call; None: the request sets no limit
-    instead: bool = False  # True: it answers in place of the request's own model, and only one of them is paid
+    calls: int | None = 1  # most calls; None: no limit in the request
+    output: int | None = None  # most tokens of a call; None: no limit in the request
+    instead: bool = False  # True: it answers in place of the request's model, and only one of the two is paid
     draws: bool = False
-    told: bool = True  # False: the request leaves the choice to the provider
+    told: bool = True  # False: the provider chooses the model
 
 
 def named_in(body: Mapping[str, Any], places: Sequence[Sequence[str]]) -> Iterator[Named]:
-    """The models at these places of a body (`Fields.models`). Takes any body, and never raises."""
+    """Models at `places` of a body (`Fields.models`). Accepts any body and never raises."""
     for place in places:
         if place[0] in body:
             yield from _at(body, place, {}, instead=place == _INSTEAD, calls=None if place[0] == "tools" else 1)
@@ -53,7 +53,7 @@ def named_in(body: Mapping[str, Any], places: Sequence[Sequence[str]]) -> Iterat
 def _at(
     value: Any, place: Sequence[str], holder: Mapping[str, Any], *, instead: bool, calls: int | None
 ) -> Iterator[Named]:
-    """The models at a place of `value`, which is below the object `holder`."""
+    """Models at the rest of a path in `value`, which is below the object `holder`."""
     if not place:
         if isinstance(value, str) and value:
             yield Named(

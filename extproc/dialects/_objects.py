@@ -1,4 +1,4 @@
-"""The walk over a request or an answer that finds ids of objects which a provider keeps.
+"""Search for ids of a provider's kept objects in a request or an answer.
 
 Sources: the types of the SDKs openai (types/responses, types/chat), anthropic (types/beta/message_create_params.py) and
 google-genai (types.py).
@@ -32,7 +32,7 @@ NAMES: Mapping[str, str] = {
     **dict.fromkeys(("ragCorpus", "rag_corpus", "ragFileIds", "rag_file_ids"), "corpus"),
     **dict.fromkeys(("datastore", "dataStore", "data_store"), "data store"),
 }
-"""Fields whose strings, or lists of strings, are ids in whatever API and place they stand."""
+"""Fields whose strings, or lists of strings, are object ids in every API."""
 
 _URIS = ("fileUri", "file_uri", "gcsUri", "gcs_uri")
 _PROVIDERS = "googleapis.com"
@@ -43,22 +43,22 @@ _CLIENTS = frozenset(
         *("args", "arguments"),
     )
 )
-"""Fields with JSON of the client's own: schemas, arguments of its tools, labels."""
+"""Fields with the client's own JSON: schemas, arguments of its tools, labels."""
 _ECHOES = ("annotations", "results", "citations", "approval_request_id")
-"""Fields of earlier answers that a provider does not look up."""
+"""Fields of earlier answers whose ids a provider does not look up."""
 _OWN = "anthropic"
-"""The type of a skill that is Anthropic's own: every client may name it."""
+"""Type of Anthropic's own skills, which every client may name."""
 
 _named = re.compile(f'"(?:{"|".join(sorted(map(re.escape, NAMES), key=len, reverse=True))})"'.encode()).search
 
 
 def names(objects: Objects) -> frozenset[str]:
-    """Fields of which one has to stand in a request that names an object, beside those of items."""
+    """Fields of which a request with an object's id has at least one, except for ids of items."""
     return frozenset((*NAMES, *(path.removesuffix(".id").rpartition(".")[2] for path in objects.at)))
 
 
 def in_request(body: Mapping[str, Any], objects: Objects, *, named: bool = True) -> Sequence[Found]:
-    """The ids of objects in a request. `named` is False where none of `names` stands in it."""
+    """Ids of objects in a request. `named` is False without any of `names` in it."""
     found = [*_walk(body, objects.at, objects.clients)] if named else []
     if objects.items and isinstance(items := body.get(objects.items), list):
         found += _items(items, objects)
@@ -66,12 +66,12 @@ def in_request(body: Mapping[str, Any], objects: Objects, *, named: bool = True)
 
 
 def in_answer(tree: Any, objects: Objects) -> Sequence[Found]:
-    """The ids of objects in an event, or in a whole answer."""
+    """Ids of objects in an event, or in a plain answer."""
     return list(_walk(tree, objects.answers, frozenset()))
 
 
 def may_answer(data: bytes, objects: Objects) -> bool:
-    """False for an event that holds no id of an object."""
+    """False for an event without an object's id."""
     return _named(data) is not None or any(mark in data for mark in objects.marks)
 
 
@@ -101,7 +101,7 @@ def _walk(tree: Any, at: Mapping[str, str], clients: frozenset[str]) -> Iterator
 
 
 def _is_object(name: str, value: str, holder: Mapping[str, Any]) -> bool:
-    """False for an empty string, for an address on the web, and for a skill that is the provider's own."""
+    """False for an empty string, a web address, and a provider's own skill."""
     if name in _URIS and value.startswith(("https://", "http://")):
         try:
             host = urlsplit(value).hostname or ""

@@ -16,10 +16,10 @@ from extproc.words.dialect import Report
 
 class Observer:
     """`ClientAPI.observe` and `observe_edges` of one API. `shape` describes an event, or a whole plain answer, as a
-    struct; `read` takes one into a report, and is True where it carries nothing but usage.
+    struct; `read` adds the struct to a report, and returns True if it has only usage.
 
-    `openings` are the ways in which the object with the usage can begin, `key` is the usage's name with its quotes.
-    `counts_unread` is False where events that cannot be read hold no text to pay for.
+    `openings` are possible beginnings of the object with the usage, `key` is the key of usage with its quotes.
+    `counts_unread` is False if unreadable events have no billable text.
     """
 
     __slots__ = ("_counts_unread", "_decode", "_key", "_openings", "_read", "_shape")
@@ -46,7 +46,7 @@ class Observer:
             try:
                 return self._read(convert(tree, self._shape), report)
             except (msgspec.ValidationError, RecursionError):
-                pass  # the decoder takes more: 1.0 for a whole number, and arguments as they were written
+                pass  # the decoder also accepts 1.0 for a whole number, and keeps arguments byte for byte
         try:
             said = self._decode(data)
         except UNREADABLE:

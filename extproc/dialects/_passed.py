@@ -1,8 +1,8 @@
-"""APIs that pass as they are: the model is read and written, texts are shown to guardrails, usage is read where an
-answer has it. Nothing is translated.
+"""APIs that pass without translation: the model is read and written, guardrails get texts, and usage is read from
+answers that have it.
 
-A form is found by its boundary alone (`framing.multipart`) and patched. The first two bytes of a body tell whether it
-is one, so the attempt attachment needs no content type.
+A form is found by its boundary alone (`framing.multipart`) and patched. The first two bytes distinguish forms from
+JSON, so the attempt attachment needs no content type.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Answer(msgspec.Struct):
 
 
 def passed_fields(*text: str, **more: Any) -> Fields:
-    """`Fields` of an API whose input is text in the fields `text`."""
+    """`Fields` of an API with text input in the fields `text`."""
     found: dict[str, Any] = {
         "model": "model",
         "fixed": ("model", *text),
@@ -44,7 +44,7 @@ def passed_fields(*text: str, **more: Any) -> Fields:
 
 
 def add_files(ask: Ask, body: Mapping[str, Any]) -> None:
-    """Note the files of a form: their bytes, their tokens, and one that guardrails cannot read."""
+    """Note a form's files: bytes, tokens, and a file that guardrails cannot read."""
     for name, file in files_in(body):
         ask.file_bytes += file.size
         ask.packed_bytes += file.size
@@ -78,7 +78,7 @@ _DIGITS = 10
 
 
 class Passed:
-    """The base of such an API: a subclass names its endpoints, its fields, and what differs."""
+    """Base of an API without translation. A subclass names its endpoints, its fields, and its differences."""
 
     name: str
     family = "passed"
@@ -89,13 +89,13 @@ class Passed:
     replies = _replies.openai
     translation = None
     text: ClassVar[str]
-    """The field of the input, which has to be there."""
+    """Required field of the input."""
     usual_model: ClassVar[str] = ""
-    """The model of a request that names none; empty: it has to name one."""
+    """Model of a request without one; empty: a model is required."""
     quiet: ClassVar[frozenset[str]] = frozenset(("id", "object", "model", "type"))
-    """Fields of an answer that hold no words."""
+    """Fields of an answer without a model's words."""
     shape: ClassVar[Any] = _Answer
-    """The struct of an answer, or of an event, as `read_answer` takes it."""
+    """Struct of an answer or an event, for `read_answer`."""
     counts_unread: ClassVar[bool] = False  # see `Observer`
 
     def __init__(self) -> None:
@@ -123,11 +123,11 @@ class Passed:
         yield from loose(event, "answer", self.quiet)
 
     def usage(self, said: Any) -> Usage | None:
-        """The counts of a usage object; None when it has none that can be believed."""
+        """Usage from a usage object; None without plausible counts."""
         return read_usage(said)
 
     def read_answer(self, answer: Any, report: Report) -> bool:
-        """Take an answer into a report. True where it carries nothing but usage."""
+        """Add an answer to a report. True if it has only usage."""
         if isinstance(answer.model, str) and answer.model:
             report.model = answer.model
         if answer.usage is not None:

@@ -1,6 +1,7 @@
-"""Requests that the neutral form carries whole, so that a cached answer serves clients of other APIs too.
+"""Requests that the neutral form expresses completely, so that a cached answer can serve clients of other APIs.
 
-A room's `plain.py` lists every field and value of such requests. Any other one makes a request one of its API alone.
+A room's `plain.py` lists every field and value of such requests. A request with any other field or value is specific to
+its API.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ MODES = Literal["auto", "none", "required"]
 
 
 def one(tag: tuple[str, str] | None = None, /, may: Mapping[str, Any] | None = None, **must: Any) -> Any:
-    """The type of an object with the fields `must`, and `may`, which can be null or absent. `tag`, a field and its
-    value, tells the objects of a union apart.
+    """Type of an object with the required fields `must`, and the fields `may`, which can be null or absent. `tag`, a
+    field and its value, distinguishes objects of a union.
     """
     fields: list[Any] = [*must.items(), *((name, kind | None, None) for name, kind in (may or {}).items())]
     field, value = tag or (None, None)
@@ -29,7 +30,7 @@ def one(tag: tuple[str, str] | None = None, /, may: Mapping[str, Any] | None = N
 
 
 def many(kind: Any, *, least: int = 0, most: int | None = None) -> Any:
-    """The type of a list of `kind` with so many entries."""
+    """Type of a list of `kind`, with limits for its length."""
     return Annotated[list[kind], Meta(min_length=least, max_length=most)]
 
 
@@ -38,7 +39,7 @@ OBJECT_FORM = one(("type", "json_object"))
 
 
 def read(value: Any, form: Any) -> Any:
-    """`value` as an object of the type `form`; None where it has another form. Never raises."""
+    """`value` converted to the type `form`; None for another form. Never raises."""
     try:
         return shapes.convert(value, form)
     except (msgspec.ValidationError, RecursionError):

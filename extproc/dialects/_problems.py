@@ -1,15 +1,15 @@
-"""Error answers: their types by status, and texts that are no JSON, of a proxy in front of an API."""
+"""Error answers: types by status, and texts other than JSON, from a proxy in front of an API."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 MOST_TEXT = 2000
-"""Characters of a message that came in an unknown shape."""
+"""Most characters of a message in an unknown shape."""
 
 
 def plain_text(body: bytes) -> str:
-    """The text of an error answer that is no JSON; empty for a web page, broken JSON and other bytes."""
+    """Text of an error answer that is not JSON; empty for a web page, broken JSON and other bytes."""
     text = body[:MOST_TEXT].decode(errors="ignore").strip()
     return "" if text.startswith(("<", "{", "[")) else text
 
@@ -21,9 +21,9 @@ BY_STATUS = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
-"""Types of errors in the neutral form, by the status that means the same in every API."""
+"""Error types in the neutral form, by statuses with one meaning in all APIs."""
 
 
 def type_of(status: int, types: Mapping[int, str]) -> str:
-    """The type of an error whose status alone tells it; `types` are those of its API."""
+    """Error type by status alone; `types` are the API's own."""
     return types.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")

@@ -1,4 +1,4 @@
-"""Refusals (400) of requests that do not follow their API, or that no translation can carry."""
+"""Refusals (400) of requests that violate their API, or that no translation can express."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ T = TypeVar("T")
 
 
 def wrong(message: str, where: str) -> Refusal:
-    """The refusal of a field that does not follow the API."""
+    """The refusal of a field that violates the API."""
     return Refusal(INVALID_REQUEST, message, param=where)
 
 
 def unsupported(message: str, where: str) -> Refusal:
-    """The refusal of a field that no translation can carry."""
+    """The refusal of a field that no translation can express."""
     return Refusal(UNSUPPORTED_BY_TARGETS, message, param=where)
 
 
 def string(value: Any, where: str) -> str:
-    """A text. Raises Refusal (400), as the readers below do."""
+    """A text. Raises Refusal (400)."""
     if not isinstance(value, str):
         raise wrong(f"'{where}' must be a string.", where)
     return value
 
 
 def optional_string(value: Any, where: str) -> str:
-    """A text; empty where it is absent."""
+    """An optional text; empty when absent. Raises Refusal (400)."""
     return "" if value is None else string(value, where)
 
 
 def fields(value: Any, where: str) -> dict[str, Any]:
-    """An object."""
+    """An object. Raises Refusal (400)."""
     if not isinstance(value, dict):
         raise wrong(f"'{where}' must be an object.", where)
     return value
 
 
 def optional_fields(value: Any, where: str) -> dict[str, Any]:
-    """An object; empty where it is absent."""
+    """An optional object; empty when absent. Raises Refusal (400)."""
     return {} if value is None else fields(value, where)
 
 
 def optional_list(value: Any, where: str) -> list[Any]:
-    """A list; empty where it is absent."""
+    """An optional list; empty when absent. Raises Refusal (400)."""
     if value is None:
         return []
     if not isinstance(value, list):
@@ -57,7 +57,7 @@ def optional_list(value: Any, where: str) -> list[Any]:
 
 
 def convert(body: Mapping[str, Any], shape: type[T]) -> T:
-    """`body` as `shape`. Raises Refusal (400), naming the field."""
+    """`body` converted to `shape`. Raises Refusal (400) with the field's name."""
     try:
         return shapes.convert(body, shape)
     except msgspec.ValidationError as error:

@@ -14,7 +14,7 @@ _CREATED = 1735689600
 
 
 class OpenAIReplies:
-    """Answers in OpenAI's shape, which most clients read. Other APIs override it."""
+    """Answers in OpenAI's shape, which most clients read. Other APIs override its methods."""
 
     request_id = ""
 
@@ -25,9 +25,10 @@ class OpenAIReplies:
         return b"data: %b\n\n" % msgspec.json.encode(self.error(kind, message, None))
 
     def model(self, listed: Listed) -> dict[str, Any]:
-        """OpenAI's description, with further facts that are known.
+        """A model in OpenAI's shape, with further known facts. `created` is required by clients, and the settings have
+        no date.
 
-        `created` is a number that clients want; the settings have no date. Source:
+        Source:
         https://platform.openai.com/docs/api-reference/models
         """
         found = {"id": listed.name, "object": "model", "created": _CREATED, "owned_by": listed.owner}

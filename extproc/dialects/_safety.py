@@ -1,4 +1,4 @@
-"""Wishes for safety in OpenAI's APIs: requests to block content, which only an API with that field can carry out."""
+"""Requests to block content in OpenAI's APIs. Only an API with such a field can fulfil them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from extproc.words.dialect import SAFETY, Ask
 
 FIELDS = ("moderation", "safe_prompt", "guardrails", "safety_mode")
-"""OpenAI's (`policy` in the types of its SDK), Mistral's two (`ChatCompletionRequest` in its SDK), and Cohere's
+"""Fields of OpenAI (`policy` in its SDK's types), Mistral (two, `ChatCompletionRequest` in its SDK), and Cohere
 (https://docs.cohere.com/docs/safety-modes).
 """
 _NONE = frozenset(("NONE", "OFF"))
 
 
 def read_safety(body: Mapping[str, Any], ask: Ask) -> None:
-    """Note the field by which a request asks for content to be blocked. Never raises."""
+    """Note the field of a request that asks its provider to block content. Never raises."""
     if body.keys().isdisjoint(FIELDS):
         return
     for name in FIELDS:

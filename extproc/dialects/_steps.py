@@ -1,4 +1,4 @@
-"""What happened since the user's last turn, step by step: calls of tools with their results, and answers in words."""
+"""Steps since the user's last turn: tool calls with their results, and answers in words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from extproc.words.dialect import Step
 def steps_of(view: View, body: Mapping[str, Any]) -> Sequence[Step]:
     """See `Tools.steps`."""
     found: list[Step] = []
-    places: dict[Any, str] = {}  # steps by the keys of their calls, in place of the tools' names
+    places: dict[Any, str] = {}  # steps by key of their call, to find a result's step
     for turn in _after_user(view, body.get(view.turns_at)):
         called = len(found)
         for node in _nodes(view, turn):
@@ -32,7 +32,7 @@ def steps_of(view: View, body: Mapping[str, Any]) -> Sequence[Step]:
 
 
 def _after_user(view: View, turns: Any) -> list[Node]:
-    """The turns behind the last one of the user. A turn with results of tools is not the user's."""
+    """Turns behind the user's last one. A turn with tool results is not the user's."""
     found: list[Node] = []
     for turn in reversed(turns) if isinstance(turns, list) else ():
         if not isinstance(turn, dict):
@@ -44,5 +44,5 @@ def _after_user(view: View, turns: Any) -> list[Node]:
 
 
 def _nodes(view: View, turn: Node) -> Iterable[Node]:
-    """The objects of a turn that may be calls and results."""
+    """Objects of a turn that may be calls and results."""
     return objects(turn.get(view.parts_at)) if view.deep else (turn,)

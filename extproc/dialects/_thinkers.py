@@ -1,4 +1,4 @@
-"""Models that think unasked, by name: what a client that leaves early did not see of an answer."""
+"""Models that think by default: hidden thinking in an answer that a client left early."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from extproc.dialects._models import levels, thinks_unasked, traits_of
 
 @lru_cache(maxsize=4096)
 def unasked(model: str) -> int:
-    """Tokens of hidden thinking to expect of a model that nobody told how much to think; 0 where it does not, and of
-    models that are not known.
+    """Expected tokens of hidden thinking if the request does not set an amount. 0 for a model that does not think by
+    default, or is unknown.
     """
     traits = traits_of(model)
     if thinks_unasked(model) or (traits.default_on and traits.known):
@@ -21,8 +21,8 @@ def unasked(model: str) -> int:
 
 
 def times_shown(model: str) -> int | None:
-    """Tokens of thinking for each that the model shows, until whole answers told. Claude since 4 shows a summary, as
-    long as it judges fit; None for other models that show a summary, which says nothing about the length.
+    """Assumed ratio of thinking tokens to shown ones, before complete answers were measured. Since version 4 Claude
+    shows a summary of varying length. None for other models with a summary, whose length tells nothing.
     """
     name = model.lower()
     if is_claude(name):
@@ -31,16 +31,16 @@ def times_shown(model: str) -> int | None:
 
 
 def is_claude(model: str) -> bool:
-    """True for Claude, under any provider's name."""
+    """True for Claude, by any provider's name."""
     return "claude" in model.lower()
 
 
 _SAYS_SO = re.compile(r"(?<!non-)reason|thinking|(?:^|[-/])r1(?:$|-)")
-_BUDGETED = re.compile(r"(?:^|[/.@])(?:claude|gemini)-")  # these count tokens in place of levels
+_BUDGETED = re.compile(r"(?:^|[/.@])(?:claude|gemini)-")  # models with token budgets in place of levels
 
 
 def unlisted(model: str) -> bool:
-    """True for a model that reasons, to judge by its name, and whose levels of thinking are not known."""
+    """True for a model that reasons by its name, and whose levels of thinking are unknown."""
     name = model.lower()
     if levels(model) is not None or _BUDGETED.search(name):
         return False

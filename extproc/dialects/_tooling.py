@@ -7,24 +7,24 @@ from typing import Any
 
 
 def objects(value: Any) -> Iterator[dict[str, Any]]:
-    """The objects in a list; none of anything else."""
+    """Objects of a list; none for another value."""
     for item in value if isinstance(value, list) else ():
         if isinstance(item, dict):
             yield item
 
 
 def name_of(value: Any) -> str:
-    """A name, or the empty text for anything else."""
+    """A name; empty for another value."""
     return value if isinstance(value, str) else ""
 
 
 def known(names: Mapping[str, str], id: Any) -> str:
-    """The name of a call by its id; empty where the conversation has no such call."""
+    """A call's tool name by the call's id; empty for an id without a call in the conversation."""
     return names.get(id, "") if isinstance(id, str) else ""
 
 
 def kept(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """Those of the named fields that are there, and are a text or a truth value: what may stay beside a result."""
+    """Named fields that are a text or a boolean: they may stay beside a replaced result."""
     return {name: node[name] for name in names if isinstance(node.get(name), str | bool)}
 
 
@@ -34,7 +34,7 @@ _CHOICES = ("tool_choice", "function_call")
 
 
 def without_tools(body: Mapping[str, Any], withheld: Callable[[str], bool]) -> tuple[dict[str, Any], list[str]]:
-    """See `Tools.without`. A choice of such a tool goes, too, and any choice where no tool is left."""
+    """See `Tools.without`. A choice of a removed tool is removed; without tools, any choice is."""
     names: list[str] = []
     changed: dict[str, Any] = {}
     for field in _LISTS:
@@ -52,7 +52,7 @@ def without_tools(body: Mapping[str, Any], withheld: Callable[[str], bool]) -> t
 
 
 def _kept(tools: list[Any], withheld: Callable[[str], bool], names: list[str]) -> list[Any]:
-    """The tools that stay. The names of the others are added to `names`."""
+    """Tools that stay. Names of removed tools are added to `names`."""
     kept = []
     for tool in tools:
         if isinstance(tool, dict):
@@ -71,7 +71,7 @@ def _kept(tools: list[Any], withheld: Callable[[str], bool], names: list[str]) -
 
 
 def _names(choice: Any) -> set[str]:
-    """All strings of a choice of tools: names are among them."""
+    """All strings of a tool choice: tool names are among them."""
     found, waiting = set[str](), [choice]
     while waiting:
         node = waiting.pop()

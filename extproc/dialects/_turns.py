@@ -1,4 +1,4 @@
-"""Messages that an API takes as one."""
+"""Messages that an API requires as one turn."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _APART = "\n\n"
 
 
 def join(turn: list[dict[str, Any]], parts: Sequence[dict[str, Any]]) -> None:
-    """Add the parts of a further message to a turn. A blank line comes between two texts, because a model reads the
-    texts of a turn with nothing between them.
+    """Add another message's parts to a turn. A blank line separates two texts, because a model reads a turn's texts
+    without a separator.
     """
     if turn and parts and _is_text(turn[-1]) and _is_text(parts[0]):
         parts[0]["text"] = apart(parts[0]["text"])
@@ -18,7 +18,7 @@ def join(turn: list[dict[str, Any]], parts: Sequence[dict[str, Any]]) -> None:
 
 
 def apart(text: str) -> str:
-    """The text of a further message, behind a blank line."""
+    """Text of another message, behind a blank line."""
     return text if text.startswith(_APART) else _APART + text
 
 

@@ -1,8 +1,8 @@
-"""A provider's counts as `Usage`: the rules that all dialects share.
+"""A provider's counts as `Usage`, by rules for all dialects.
 
-A missing count is 0, and the others are kept; `accounting/settle` replaces a zero that cannot be true by the gateway's
-own count. Input or output that is no count at all (negative, absurd, no whole number) makes the usage unbelievable as a
-whole. Details are clamped to the count they belong to.
+A missing count is 0, and other counts are kept; `accounting/settle` replaces an impossible zero by the gateway's own
+count. An invalid count of input or output (negative, absurd, not whole) invalidates the whole usage. Details are
+limited to the count they belong to.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from extproc.dialects import MAX_TOKENS, token_count
 from extproc.words.exchange import Kinds, Usage
 
 MOST_CALLS = 1000
-"""Billed calls of one kind, such as searches, that are believed of one answer."""
+"""Most plausible billed calls of a kind, such as searches, in one answer."""
 _CALLS = ("searches", "file_searches", "fetches", "maps", "sessions")
 MOST_SHARES = 16
-"""Models of one answer whose parts are told apart."""
+"""Models of an answer whose shares are kept apart."""
 _TICKS = 10
 """Ticks of xAI in a nano-USD."""
 _MOST_USD = 1_000_000
-"""A cost of one answer beyond which no number is one."""
+"""Highest plausible cost of an answer in USD."""
 
 
 def are_counts(*values: Any) -> bool:
-    """True when these report something: at least one is there, and each that is there is a count of tokens."""
+    """True if these have a report: at least one is present, and each present one is a token count."""
     told = False
     for value in values:
         if value is not None:
@@ -38,7 +38,7 @@ def are_counts(*values: Any) -> bool:
 
 
 def first_count(*values: Any) -> int:
-    """The first that is a count of tokens, else 0: providers have several names for one detail."""
+    """The first token count, or 0: providers have several names for one detail."""
     for value in values:
         if value is not None and token_count(value) is not None:
             return value  # type: ignore[no-any-return]
@@ -58,7 +58,7 @@ def make_usage(
     shares: Mapping[str, Usage] | None = None,
 ) -> Usage | None:
     """Usage with `input_tokens` including tokens read from and written to caches, and `output_tokens` including the
-    reasoning. Both include `shares`; `kinds` do not. `cost` is in nano-USD. None for absurd sums.
+    reasoning. Both include `shares`; `kinds` exclude them. `cost` is in nano-USD. None for absurd sums.
     """
     if input_tokens > MAX_TOKENS or output_tokens > MAX_TOKENS:
         return None
@@ -73,7 +73,7 @@ def make_usage(
 
 
 def told_cost(said: Mapping[str, Any]) -> int | None:
-    """Nano-USD of the answer that its usage tells, rounded up; None where it tells none that can be believed.
+    """Cost of the answer in nano-USD from its usage, rounded up; None without a plausible cost.
 
     OpenRouter: `cost`, beside `cost_details.upstream_inference_cost` where the key is the customer's own. Perplexity:
     `cost.total_cost`. xAI: `cost_in_usd_ticks`. Sources: https://openrouter.ai/docs/use-cases/usage-accounting,
@@ -92,18 +92,18 @@ def told_cost(said: Mapping[str, Any]) -> int | None:
 
 
 def _nano(usd: Any) -> int | None:
-    if type(usd) not in (int, float) or not 0 <= usd <= _MOST_USD:  # a NaN is in no range
+    if type(usd) not in (int, float) or not 0 <= usd <= _MOST_USD:  # NaN is in no range
         return None
     return math.ceil(Decimal(str(usd)) * 10**9)
 
 
 def told_kinds(**counts: Any) -> dict[str, Any]:
-    """Counts as a provider reported them, by the field of `Kinds`, for `make_usage`."""
+    """Reported counts by field of `Kinds`, for `make_usage`."""
     return counts
 
 
 def told_calls(said: Mapping[str, Any]) -> dict[str, int]:
-    """Counts of billed calls that xAI tells in a usage object, by the field of `Kinds`; empty for other providers.
+    """Billed calls of xAI in a usage object, by field of `Kinds`; empty for other providers.
 
     Source: https://docs.x.ai/developers/tools/tool-usage-details
     """
@@ -119,7 +119,7 @@ def told_calls(said: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _kinds(said: Mapping[str, Any], usage: Usage) -> Kinds | None:
-    """The reported fields of `Kinds`, each no more than the count it is a part of; None where all are zero."""
+    """Reported fields of `Kinds`, each limited to the count it is part of; None if all are zero."""
     counts = {}
     for name, value in said.items():
         whole = usage.output_tokens if name.endswith("output") else usage.input_tokens

@@ -1,4 +1,4 @@
-"""The usual readers, for APIs with nothing to read more closely."""
+"""Default readers, for APIs without special cases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST_PIECES = 64
 
 
 def texts(body: Mapping[str, Any], fields: Fields) -> Iterator[Text]:
-    """Every piece of text in a body, except for the model's name. All of it counts as the user's."""
+    """Texts in a body, except the model's name, all with the user's role."""
     for key, value in body.items():
         if isinstance(value, str):
             if key != fields.model:
@@ -23,21 +23,21 @@ def texts(body: Mapping[str, Any], fields: Fields) -> Iterator[Text]:
 
 
 def conversation(texts: Iterator[Text]) -> Conversation:
-    """A dialogue of one message, which has all of `texts`."""
+    """A dialogue of one message with all `texts`."""
     return Conversation(asked=[text.value for text in islice(texts, _MOST_PIECES)])
 
 
 def observe_nothing(data: bytes, report: Report, tree: Any = None) -> bool:  # noqa: ARG001
-    """`ClientAPI.observe` of an API that uses nothing."""
+    """`ClientAPI.observe` of an API without usage."""
     return False
 
 
 def observe_edges(head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
-    """`ClientAPI.observe_edges` of an API whose long events have no usage."""
+    """`ClientAPI.observe_edges` of an API without usage in long events."""
 
 
 def said(event: Any) -> Iterator[Piece]:
-    """`ClientAPI.said`: each string is a text of its own."""
+    """`ClientAPI.said`: each string is a separate text."""
     yield from loose(event, "answer", QUIET)
 
 

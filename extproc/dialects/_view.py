@@ -1,9 +1,8 @@
-"""One view of the requests of a chat API: its turns, their parts, tools and results, where they stand in the JSON.
+"""A view of a chat API's requests: turns, parts, tools and results, with their places in the JSON.
 
-`View` has every reading of a request that is the same for all APIs, written once. A subclass in the `ask.py` of a room
-describes one API: the names of its fields, and small readings of one turn, part or tool. A new kind of part is a line
-of `read_part`. All methods but `read` take any JSON and never raise; `texts` and `without_hosted` take a body that
-`read` took.
+`View` has the readings that are equal for all APIs. A subclass in a room's `ask.py` describes one API: field names, and
+small readings of one turn, part or tool. A new kind of part is a line of `read_part`. All methods but `read` accept any
+JSON and never raise; `texts` and `without_hosted` require a body that `read` accepted.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from extproc.words.api import Objects
 from extproc.words.dialect import Ask, Conversation, Fields, Result, Text, Tooling, Withheld, Without, strings
 from extproc.words.messages import Effort
 
-_OPENING = 8  # turns in front of the first one of the user
+_OPENING = 8  # turns before the user's first one
 _COUNTS = ("n", "best_of", "candidateCount")  # fields with the number of answers
 
 Node = dict[str, Any]
 
 
 class Answered(NamedTuple):
-    """The result of a tool in a part, or in a turn. See `Result`."""
+    """A tool's result in a part or a turn. See `Result`."""
 
     tool: str
     content: Any
@@ -36,7 +35,7 @@ class Answered(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A call of a tool in a part, or in a turn. `keys` are those by which a result names its call."""
+    """A tool call in a part or a turn. A result names its call by one of `keys`."""
 
     tool: str
     arguments: Any
@@ -44,79 +43,77 @@ class Call(NamedTuple):
 
 
 class View:
-    """The requests of one API. A turn is an object in the list `turns_at`: a message, or an item of the input."""
+    """Requests of one API. A turn is an object in the list `turns_at`: a message, or an input item."""
 
     fields: Fields
     objects: Objects
     turns_at: ClassVar[str] = "messages"
-    """Field with the turns."""
+    """Field of the turns."""
     turns_first: ClassVar[bool] = True
-    """Whether the texts of turns come before all others. Elsewhere texts come in the order of the body."""
+    """True: texts of turns come first. False: texts have the body's order."""
     parts_at: ClassVar[str] = "content"
-    """Field of a turn with its parts."""
+    """Field of a turn's parts."""
     system_at: ClassVar[str] = ""
-    """Field with the system prompt; empty where the first turn has it."""
+    """Field of the system prompt; empty: the first turn has it."""
     settings_at: ClassVar[str] = ""
-    """Field with the object that holds temperature and the like; empty: the request itself holds them."""
+    """Field of the object with temperature and other settings; empty: the request has them itself."""
     functions_at: ClassVar[str] = ""
-    """Field with tools that stand beside `tools`."""
+    """Field of tools beside `tools`."""
     hosted_at: ClassVar[Sequence[str]] = ()
-    """Fields that let the provider run tools of its own, beside `tools`."""
+    """Fields beside `tools` that enable the provider's own tools."""
     kept_at: ClassVar[Sequence[str]] = ()
-    """Fields that name a conversation which the provider keeps, and which may hold the results of any tool."""
+    """Fields that name a kept conversation, which may hold results of any tool."""
     hold_text: ClassVar[Sequence[str]] = ("text", "content")
-    """Fields of turns and parts that hold text."""
+    """Fields of text in turns and parts."""
     roles: ClassVar[frozenset[str]] = frozenset()
-    """Values of `role` that are no text of the client's."""
+    """Values of `role` that are not the client's text."""
     speakers: ClassVar[Mapping[str, str]] = {}
-    """Roles of texts at the top level, by their field; `request` for others."""
+    """Role of texts by top-level field; `request` for other fields."""
     deep: ClassVar[bool] = True
-    """Whether calls and results of tools are parts. Elsewhere they are turns."""
+    """True: calls and results are parts. False: they are turns."""
 
     # --- descriptions of one turn, part or tool
 
     def speaker(self, turn: Node) -> str:
-        """The role of the texts in a turn."""
+        """Role of the texts in a turn."""
         return name_of(turn.get("role"))
 
     def is_result(self, node: Node) -> bool:
-        """True for the result of a tool of the client's."""
+        """True for a result of a client's tool."""
         raise NotImplementedError
 
     def calls_in(self, node: Node) -> Sequence[Call]:
-        """The calls of tools in a part, or in a turn."""
+        """Tool calls in a part or a turn."""
         raise NotImplementedError
 
     def results_in(self, node: Node, names: Mapping[Any, str]) -> Sequence[Answered]:
-        """The results in a part, or in a turn. `names` are those of the calls so far, by their keys."""
+        """Results in a part or a turn. `names` are the tools of earlier calls, by key."""
         raise NotImplementedError
 
     def hosted_in(self, node: Node) -> Sequence[str]:  # noqa: ARG002
-        """Names of what the provider's own tools left in a part, or in a turn."""
+        """Names of hosted tools' output in a part or a turn."""
         return ()
 
     def own_tool(self, tool: Any) -> tuple[Sequence[Any], Sequence[Any]]:
-        """An entry of `tools` as far as the client runs it, if at all; and the names of the tools in it that the
-        provider runs.
-        """
+        """The part of a `tools` entry that the client runs, if any; and names of the hosted tools in it."""
         if not isinstance(tool, dict) or self.is_own(tool.get("type")):
             return (tool,), ()
         return (), (tool.get("type"),)
 
     def hosted_name(self, name: Any) -> Any:
-        """The name of a tool that the provider runs, as OpenAI would spell it."""
+        """A hosted tool's name in OpenAI's spelling."""
         return name
 
     def is_own(self, kind: Any) -> bool:
-        """True for the type of a tool that the client runs."""
+        """True for a type of tool that the client runs."""
         raise NotImplementedError
 
     def offered(self, body: Mapping[str, Any]) -> Iterable[tuple[Any, Any]]:
-        """The tools that the client runs: (name, schema of the arguments)."""
+        """Tools that the client runs: (name, schema of the arguments)."""
         raise NotImplementedError
 
     def schema(self, body: Mapping[str, Any]) -> Any:
-        """The JSON Schema of the answer, an empty one for any object; None where it is free."""
+        """JSON Schema of the answer; an empty one for any object, None for a free answer."""
         raise NotImplementedError
 
     def is_shaped(self, body: Mapping[str, Any]) -> bool:
@@ -124,17 +121,17 @@ class View:
         raise NotImplementedError
 
     def effort(self, body: Mapping[str, Any]) -> Effort | None:
-        """The effort of reasoning that a request asks for."""
+        """The request's effort of reasoning."""
         raise NotImplementedError
 
     def read_part(self, part: Node, ask: Ask) -> None:
-        """Note the media of a part, and input that it refers to."""
+        """Note a part's media, and input that it refers to."""
         raise NotImplementedError
 
     # --- readings
 
     def turns(self, body: Mapping[str, Any]) -> list[Node]:
-        """The turns of a request. Raises Refusal (400) where it has none, or one that is no object."""
+        """Turns of a request. Raises Refusal (400) without turns, or for a turn that is not an object."""
         name = self.turns_at
         found = body.get(name)
         if not isinstance(found, list) or not found:
@@ -142,7 +139,7 @@ class View:
         return self.checked(found)
 
     def checked(self, turns: list[Any]) -> list[Node]:
-        """`turns`, all of them objects. Raises Refusal (400)."""
+        """`turns`, checked to be objects. Raises Refusal (400)."""
         for index, turn in enumerate(turns):
             if not isinstance(turn, dict):
                 where = f"{self.turns_at}[{index}]"
@@ -150,14 +147,14 @@ class View:
         return turns
 
     def read_parts(self, parts: Any, ask: Ask) -> None:
-        """Note the media of a list of parts. Text that stands in its place says nothing."""
+        """Note the media of a list of parts; a text in the list's place has none."""
         if isinstance(parts, list):
             for part in parts:
                 if isinstance(part, dict):
                     self.read_part(part, ask)
 
     def read_tools(self, tools: Any, field: str, ask: Ask) -> Sequence[Any]:
-        """Note the tools that the provider runs. The entries with such a tool."""
+        """Note hosted tools. Returns the entries with one."""
         found = []
         for tool in tools if isinstance(tools, list) else ():
             for name in (names := self.own_tool(tool)[1]):
@@ -207,7 +204,7 @@ class View:
         return made, list(dict.fromkeys(dropped))
 
     def own_tools(self, tools: list[Any], dropped: list[str]) -> list[Any]:
-        """The tools that the client runs. The names of the others are added to `dropped`."""
+        """Tools that the client runs. Names of hosted ones are added to `dropped`."""
         found = [self.own_tool(tool) for tool in tools]
         dropped += [f"tools.{name}" for _, names in found for name in names]
         return [tool for own, _ in found for tool in own]
@@ -277,18 +274,20 @@ class View:
         )
 
     def tool_count(self, tools: Any) -> int:
-        """Tools that a request offers."""
+        """Number of tools that a request offers."""
         return count(tools)
 
     def _answers(self, turn: Node) -> bool:
-        """True for a turn that is the result of a tool, or has one at its beginning or end."""
+        """True for a turn that is a tool's result, or has one at its beginning or end."""
         if not self.deep:
             return self.is_result(turn)
         parts = turn.get(self.parts_at)
         return isinstance(parts, list) and any(isinstance(part, dict) and self.is_result(part) for part in ends(parts))
 
     def prefix(self, body: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-        """See `Reuse.prefix`. Every next request of the conversation has the same, unless the client changes it."""
+        """See `Reuse.prefix`. All later requests of the conversation have the same one, unless the client changes
+        it.
+        """
         steady = [body[name] for name in ("tools", self.functions_at, self.system_at) if name and body.get(name)]
         turns = body.get(self.turns_at)
         if not isinstance(turns, list):
@@ -314,9 +313,9 @@ _A_TURN = {"contents": "turn"}
 
 
 def varies(body: Mapping[str, Any]) -> bool:
-    """True for a temperature above 0 without a seed, for several choices, and where functions are offered.
+    """True for a temperature above 0 without a seed, for several choices, and for offered functions.
 
-    A request that states no temperature leaves it to its provider. Never raises.
+    A request without a temperature uses the provider's default, and does not count. Never raises.
     """
     if body.get("temperature") not in (None, 0) and body.get("seed") is None:
         return True

@@ -1,4 +1,4 @@
-"""Anthropic's count of a request's tokens, before it is sent. It passes through only: there is nothing to translate.
+"""Anthropic's endpoint to count a request's tokens. It only passes through.
 
 Source: https://platform.claude.com/docs/en/api/messages-count-tokens
 """

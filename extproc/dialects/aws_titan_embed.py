@@ -23,7 +23,7 @@ from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings
 
 _BATCH = BatchLimits(1)
-_OF_THE_FIRST = 1536  # dimensions that Titan Embeddings G1 - Text always gives
+_OF_THE_FIRST = 1536  # dimensions of Titan Embeddings G1 - Text
 
 
 class _Answer(Struct):

@@ -21,7 +21,7 @@ from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings
 
 _TYPES = frozenset(("search_document", "search_query", "classification", "clustering"))
-_USUAL_TYPE = "search_document"  # the API requires a type
+_USUAL_TYPE = "search_document"  # default type of input; the API requires a type
 _BATCH = BatchLimits(96)
 
 
@@ -71,7 +71,7 @@ def decode_answer(body: bytes) -> Embeddings:
 
 
 def _usage(meta: Any) -> Usage | None:
-    """Usage from the billed units, which are all of the input. In chats, billed units leave out Cohere's own prompt."""
+    """Usage from the billed units, which are the whole input. In chats, billed units exclude Cohere's own prompt."""
     billed = meta.get("billed_units") if isinstance(meta, dict) else None
     tokens = token_count(whole(billed.get("input_tokens"))) if isinstance(billed, dict) else None
     return None if tokens is None else Usage(tokens)

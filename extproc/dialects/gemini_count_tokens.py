@@ -1,4 +1,4 @@
-"""Gemini's count of a request's tokens, before it is sent. It passes through only: there is nothing to translate.
+"""Gemini's endpoint to count a request's tokens. It only passes through.
 
 The request is a conversation alone, or a whole request inside `generateContentRequest`. The gateway reads both as the
 request itself.
@@ -35,7 +35,7 @@ def spelled(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def for_model(body: dict[str, Any], model: str) -> dict[str, Any]:
-    """A conversation alone, or the whole request, which names the model again."""
+    """The body for another model: a conversation alone, or a whole request, which repeats the model's name."""
     return body if body.keys() == {"contents"} else {_WHOLE: {**body, "model": f"models/{model}"}}
 
 

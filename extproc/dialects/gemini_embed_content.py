@@ -1,5 +1,5 @@
-"""Embeddings of the Gemini API, one text at a time: embedContent, for clients. Providers of this API get it as it came;
-translations into the API use batchEmbedContents.
+"""Embeddings of the Gemini API, one text at a time: embedContent, for clients. Providers of this API get the request
+without translation; translations into the API use batchEmbedContents.
 
 Source: https://ai.google.dev/api/embeddings#method:-models.embedcontent
 """

@@ -47,7 +47,7 @@ TASKS = {
     "clustering": "CLUSTERING",
     "similarity": "SEMANTIC_SIMILARITY",
 }
-"""The purpose of the vectors, in the words of models with a task type."""
+"""Task types by purpose of the vectors, for models with a task type."""
 
 _PURPOSES = {task: purpose for purpose, task in TASKS.items()}
 _PREFIXES = {
@@ -91,7 +91,7 @@ _OBSERVER = Observer(_Counted, _read, openings=(b"{", b"[{"), key=USAGE_KEY, cou
 
 
 class GeminiEmbeddings:
-    """The client's side. Its requests hold several requests for one vector each."""
+    """The client's side. A request has a list of requests, each for one vector."""
 
     name = "gemini_embeddings"
     family = "embeddings"
@@ -121,7 +121,7 @@ class GeminiEmbeddings:
         return ClientTranslation(self.decode_request, self.encode_answer, problem.encode_problem)
 
     def requests(self, body: Mapping[str, Any]) -> list[Any]:
-        """The requests for one vector each. Raises Refusal (400)."""
+        """Requests for one vector each. Raises Refusal (400)."""
         found = body.get("requests")
         if not isinstance(found, list) or not found:
             raise wrong("'requests' must be a list with at least one request.", "requests")
@@ -197,7 +197,7 @@ def _text(content: Any, where: str) -> str:
 
 
 def _usage(answer: Embeddings) -> dict[str, Any]:
-    """The count in an answer; nothing where the provider reported none: a zero would be taken for one."""
+    """The count of an answer; empty if the provider reported none, because a zero would look like a count."""
     return {} if answer.usage is None else {"usageMetadata": {"promptTokenCount": answer.usage.input_tokens}}
 
 
@@ -207,12 +207,12 @@ def _read_usage(said: Any) -> Usage | None:
 
 
 def model_name(destination: Destination) -> str:
-    """The model's name, with or without `models/` in the settings."""
+    """The model's name without `models/`, which settings may have."""
     return destination.model.removeprefix("models/")
 
 
 def for_purpose(purpose: str, texts: list[str], model: str) -> tuple[list[str], str]:
-    """The texts and the task type, if there is one. Newer models read the purpose from a prefix of the text instead."""
+    """Texts and the task type, if any. Newer models read the purpose from a prefix of the text instead."""
     if not purpose:
         return texts, ""
     if model.startswith(_WITH_TASKS) or "gemini" not in model:
@@ -222,7 +222,7 @@ def for_purpose(purpose: str, texts: list[str], model: str) -> tuple[list[str], 
 
 
 def decode_batch(body: bytes) -> Embeddings:
-    """A BatchEmbedContentsResponse. Raises ValueError when it is none."""
+    """The neutral form of a BatchEmbedContentsResponse. Raises ValueError for another value."""
     answer = _decode(body)
     if not answer.embeddings:
         raise ValueError("an answer of batchEmbedContents has embeddings")

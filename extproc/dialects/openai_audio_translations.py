@@ -1,4 +1,4 @@
-"""OpenAI's translations: sound in, text in English out. Requests and answers pass as they are.
+"""OpenAI's translations: audio in, English text out. Requests and answers pass unchanged.
 
 Source: https://developers.openai.com/api/reference/resources/audio/subresources/translations/methods/create
 """

@@ -1,4 +1,4 @@
-"""OpenAI's batches: the requests of a file, answered within a day. The file tells the model, and the provider.
+"""OpenAI's batches: the requests of a file, answered within a day. The file decides the model and the provider.
 
 Sources: https://developers.openai.com/api/reference/resources/batches,
 https://developers.openai.com/api/reference/resources/batches/methods/create (the lines of an output file)
@@ -63,9 +63,9 @@ def _read_progress(data: bytes) -> Progress | None:
         return Progress(ended=False)
     counts = batch.request_counts
     answered = None if counts is None else token_count(counts.completed)
-    if batch.status == "failed" and not batch.output_file_id:  # the file was refused as a whole
+    if batch.status == "failed" and not batch.output_file_id:  # the provider refused the whole file
         answered = 0
-    usage = read_usage(batch.usage)  # batches before September 2025 have none
+    usage = read_usage(batch.usage)  # batches before September 2025 have no usage
     told = None if usage is None or not usage.total_tokens else Report(usage=usage)
     results = [_CONTENT.format(batch.output_file_id)] if is_id(batch.output_file_id) else []
     return Progress(ended=True, answered=answered, report=told, results=results)
@@ -79,7 +79,8 @@ def _read_line(data: bytes) -> Report | None:
         kind, report = _kind(answer.body).object, Report()
     except UNREADABLE:
         return None
-    api = openai_responses if kind == "response" else openai_chat  # embeddings and completions have the usage of chats
+    # Embeddings and completions have the usage fields of chats.
+    api = openai_responses if kind == "response" else openai_chat
     api.observe(bytes(answer.body), report)
     return report
 
@@ -110,7 +111,7 @@ class OpenAIBatches(KeptObjects):
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         if not isinstance(body.get("input_file_id"), str):
             raise Refusal(INVALID_REQUEST, "'input_file_id' must be the id of a file.", param="input_file_id")
-        ask = Ask(model="", lasting=True, batch=True)  # the file's id tells it
+        ask = Ask(model="", lasting=True, batch=True)  # the file's id decides the model
         ask.needs["state"] = "input_file_id"
         return ask
 

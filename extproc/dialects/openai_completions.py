@@ -1,5 +1,4 @@
-"""OpenAI's older completions, without messages. They pass through to providers that serve them: there is no
-translation.
+"""OpenAI's older completions, without messages. They only pass through, to providers that serve them.
 
 Source: https://platform.openai.com/docs/api-reference/completions
 """
@@ -25,7 +24,7 @@ from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.said import ANSWER, Closed, Piece, apart, loose
 
 _MAX_CHOICES = 128
-_DEFAULT_OUTPUT = 16  # tokens: OpenAI's own, where the request sets no limit; others write more
+_DEFAULT_OUTPUT = 16  # OpenAI's default limit in tokens; other providers may write more
 
 
 class _Choice(msgspec.Struct):
@@ -83,7 +82,7 @@ def read(body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # n
         texts = all(isinstance(item, str) for item in prompt)
         lists = all(isinstance(item, list) for item in prompt)
         prompts = len(prompt) if texts or lists else 1
-        ask.unreadable = "" if texts else "prompt"  # token ids
+        ask.unreadable = "" if texts else "prompt"  # token ids are unreadable
     add_inputs(ask, prompt)
     ask.choices = prompts * max(
         read_integer(body, "n", 1, _MAX_CHOICES) or 1, read_integer(body, "best_of", 1, _MAX_CHOICES) or 1

@@ -2,7 +2,7 @@
 
 Source: https://platform.openai.com/docs/api-reference/embeddings.
 
-`input_type` is read too, an extension of other servers of this API: the purpose of the vectors.
+`input_type` is an extension of other servers of this API: the purpose of the vectors.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def decode_request(body: Mapping[str, Any]) -> EmbeddingPrompt:
 
 
 def encode_answer(answer: Embeddings) -> dict[str, Any]:
-    """The answer in this API. Without `usage` when the provider reported none: a zero would be taken for a
+    """The answer in this API. Without the provider's usage it has no `usage`, because a zero would look like a
     count.
     """
     vectors: Sequence[Any] = answer.vectors
@@ -189,7 +189,7 @@ def decode_answer(body: bytes) -> Embeddings:
 
 
 def input_texts(prompt: EmbeddingPrompt, most: int) -> list[str]:
-    """The input for a provider that takes text only, and at most `most` inputs in one request. Raises Refusal (400)."""
+    """Input texts for a provider that accepts only text, at most `most` in one request. Raises Refusal (400)."""
     texts = [item for item in prompt.input if isinstance(item, str)]
     if len(texts) != len(prompt.input):
         raise Refusal(
@@ -202,7 +202,7 @@ def input_texts(prompt: EmbeddingPrompt, most: int) -> list[str]:
 
 
 def _inputs(given: Any) -> list[str | list[int]]:
-    """The four forms of `input`: a string, strings, tokens, lists of tokens. Raises Refusal (400)."""
+    """`input` in one of its four forms: a string, strings, tokens, lists of tokens. Raises Refusal (400)."""
     found: list[Any] = [given] if isinstance(given, str) else given if isinstance(given, list) else []
     if found and type(found[0]) is int:
         found = [found]
@@ -236,7 +236,7 @@ def _user(given: Any) -> str:
 
 
 def _base64(vector: Sequence[float]) -> str:
-    """Numbers as 32-bit floats, little-endian."""
+    """Numbers as little-endian 32-bit floats, in base64."""
     values = array("f", vector)
     if sys.byteorder == "big":
         values.byteswap()

@@ -1,5 +1,5 @@
-"""OpenAI's files, kept at the provider of a model: of the form's own field `model`, which the provider does not get, or
-of the requests in a file for a batch.
+"""OpenAI's files, kept at a model's provider. The model is in the gateway's own form field `model`, which the provider
+does not get, or in the requests of a batch file.
 
 Source: https://developers.openai.com/api/reference/resources/files, https://developers.openai.com/api/docs/guides/batch
 """
@@ -22,7 +22,7 @@ from extproc.words.errors import INVALID_JSON, INVALID_REQUEST, Refusal
 
 _DEPTH = 64
 _NODES = 250_000
-_MOST_LINES = 50_000  # as at OpenAI
+_MOST_LINES = 50_000  # OpenAI's limit of requests in a batch file
 _BYTES_PER_TOKEN = 3
 _USUAL = 4096
 _LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
@@ -30,7 +30,7 @@ _WITHOUT_OUTPUT = ("/v1/embeddings", "/v1/moderations")
 
 
 class Object(msgspec.Struct):
-    """A file or a batch, as far as it is read."""
+    """A file or a batch, reduced to the fields that are read."""
 
     id: Any = None
     object: Any = None
@@ -47,7 +47,7 @@ _IN_LINES = {**openai_chat.ask.OBJECTS.at, **openai_responses.ask.OBJECTS.at, "i
 
 
 class KeptObjects(Passed):
-    """The base of APIs whose answers are objects that the provider keeps, and whose requests name no model."""
+    """Base of APIs whose answers are objects that the provider keeps, and whose requests name no model."""
 
     family = "kept"
     offers = Offers(stored=Stored(keeps=lambda _body: True, unnamed=True))
@@ -107,7 +107,7 @@ class OpenAIFiles(KeptObjects):
             raise Refusal(INVALID_REQUEST, message, param="model")
         add_files(ask, body)
         ask.free = True
-        ask.needs["state"] = "file"  # it goes to one provider
+        ask.needs["state"] = "file"  # the file is sent to one provider
         return ask
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:  # noqa: ARG002
@@ -118,7 +118,7 @@ class OpenAIFiles(KeptObjects):
 
 
 def _read_batch(file: FormFile) -> Ask:
-    """The requests in a file for a batch, which have one model. Raises Refusal (400)."""
+    """Read the requests in a batch file, which must have one model. Raises Refusal (400)."""
     lines: list[Any] = []
     nodes = _NODES
     for number, line in enumerate(str(file.get("content", "")).splitlines(), 1):
@@ -146,7 +146,7 @@ def _read_batch(file: FormFile) -> Ask:
 
 
 def _output(line: Mapping[str, Any]) -> int:
-    """Tokens that a request in a batch may write: its own limit, else what is usual."""
+    """Tokens that a request in a batch may write: its own limit, or the usual output."""
     if line.get("url") in _WITHOUT_OUTPUT:
         return 0
     asked = line["body"]

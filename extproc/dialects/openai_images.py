@@ -1,4 +1,4 @@
-"""OpenAI's images, made from a prompt or from other images. Requests and answers pass as they are.
+"""OpenAI's images, made from a prompt or from other images. Requests and answers pass unchanged.
 
 Sources: https://developers.openai.com/api/reference/resources/images/methods/generate, .../edit; tokens of an image:
 https://developers.openai.com/api/docs/guides/image-generation#cost-and-latency
@@ -21,8 +21,8 @@ from extproc.words.exchange import Usage
 
 _TOKENS = {"low": 512, "medium": 2048, "standard": 2048}
 _MOST_TOKENS = 8192
-"""Tokens that are held for one image, by quality: OpenAI's largest are 408, 1,584 and 6,240."""
-_PARTIAL = 100  # tokens of an image that is shown before it is ready
+"""Tokens held for one image, by quality. OpenAI's largest are 408, 1,584 and 6,240."""
+_PARTIAL = 100  # tokens of a partial image
 _MOST_IMAGES = 128
 _MOST_FRAMES = 1000
 
@@ -60,7 +60,7 @@ class OpenAIImages(Passed):
         ask.answer_tokens = count * (each + partial * _PARTIAL)
         ask.units["images"] = count
         add_files(ask, body)
-        for name in ("image", "images", "mask"):  # of a JSON body
+        for name in ("image", "images", "mask"):  # fields of a JSON body
             given = body.get(name)
             for image in given if isinstance(given, list) else [given] if given is not None else ():
                 if not isinstance(image, FormFile):
@@ -69,7 +69,7 @@ class OpenAIImages(Passed):
         return ask
 
     def usage(self, said: Any) -> Usage | None:
-        """The counts; all output is image where the details do not say otherwise."""
+        """Usage of an answer; all output is image unless the details differ."""
         if not isinstance(said, dict):
             return None
         if not isinstance(said.get("output_tokens_details"), dict):

@@ -1,4 +1,4 @@
-"""OpenAI's classification of text and pictures as harmful. It passes as it is.
+"""OpenAI's classification of harmful text and images. Requests and answers pass unchanged.
 
 Source: https://platform.openai.com/docs/api-reference/moderations
 """

@@ -1,4 +1,4 @@
-"""OpenAI's compaction of a long conversation into items that stand for it. It passes through only.
+"""OpenAI's compaction of a long conversation into fewer items. It only passes through.
 
 Source: https://developers.openai.com/api/reference/resources/responses/methods/compact
 """

@@ -1,4 +1,4 @@
-"""OpenAI's count of the tokens of a Responses request, before it is sent. It passes through only.
+"""OpenAI's endpoint to count the tokens of a Responses request. It only passes through.
 
 Source: https://developers.openai.com/api/reference/resources/responses/subresources/input_tokens/methods/count
 """

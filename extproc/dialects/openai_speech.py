@@ -1,4 +1,4 @@
-"""OpenAI's speech: text in, sound out. The sound passes unread.
+"""OpenAI's speech: text in, audio out. The audio passes unread.
 
 Source: https://developers.openai.com/api/reference/resources/audio/subresources/speech/methods/create
 """
@@ -18,7 +18,9 @@ from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.exchange import Usage
 
 _TOKENS = 1.5
-"""Tokens of sound for a character: gpt-4o-mini-tts makes some 1,250 of the 900 that are spoken in a minute."""
+"""Tokens of audio for a character: gpt-4o-mini-tts writes about 1,250 tokens for the 900 characters spoken in a
+minute.
+"""
 
 
 class OpenAISpeech(Passed):

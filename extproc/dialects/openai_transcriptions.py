@@ -1,4 +1,4 @@
-"""OpenAI's transcriptions: sound in, text out, in the language that is spoken. Requests and answers pass as they are.
+"""OpenAI's transcriptions: audio in, text in the spoken language out. Requests and answers pass unchanged.
 
 Source: https://developers.openai.com/api/reference/resources/audio/subresources/transcriptions/methods/create
 """
@@ -22,10 +22,10 @@ from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.exchange import Usage
 from extproc.words.said import Closed, Piece, loose
 
-_SLOWEST = 1000  # bytes a second, the least an MP3 has
-_LONGEST = 1_000_000  # seconds that are believed
+_SLOWEST = 1000  # bytes a second of the slowest MP3
+_LONGEST = 1_000_000  # highest plausible length in seconds
 _ELSEWHERE = ("url", "file_url", "file_id")
-"""Fields by which Groq and Mistral take sound from elsewhere."""
+"""Fields of Groq and Mistral for audio outside of the body."""
 
 
 class _Answer(msgspec.Struct):
@@ -67,7 +67,7 @@ class OpenAITranscriptions(Passed):
         return {"model": model, "prompt": "Hello", "url": "https://example.com/hello.mp3"}
 
     def usage(self, said: Any) -> Usage | None:
-        """The counts of OpenAI; Mistral's have the names of its chat."""
+        """Usage of OpenAI; Mistral's has the field names of its chat."""
         if not isinstance(said, dict):
             return None
         if "prompt_tokens" in said:
@@ -84,7 +84,7 @@ class OpenAITranscriptions(Passed):
         usage = answer.usage
         timed = isinstance(usage, dict) and ("seconds" in usage or "prompt_audio_seconds" in usage)
         seconds = usage.get("seconds", usage.get("prompt_audio_seconds")) if timed else answer.duration
-        if isinstance(seconds, str):  # as whisper-1 writes it
+        if isinstance(seconds, str):  # whisper-1 writes a string
             seconds = float(seconds) if seconds.replace(".", "", 1).isdecimal() else None
         if isinstance(seconds, int | float) and 0 < seconds < _LONGEST:
             report.units["seconds"] = math.ceil(seconds)

@@ -1,4 +1,4 @@
-"""Documents ordered by their relevance to a query: the shapes of Cohere, Jina and Voyage, which pass as they are.
+"""Documents ordered by relevance to a query: the shapes of Cohere, Jina and Voyage, which pass unchanged.
 
 The requests differ in the name of one limit (`top_n`, at Voyage `top_k`). The answers differ in the name of the list
 (`results`, at Voyage `data`) and in the usage: Jina and Voyage count tokens, Cohere counts searches.
@@ -23,7 +23,7 @@ class Rerank(Passed):
     name = "rerank"
     endpoints = Endpoints(
         paths={"/v1/rerank": "rerank"},
-        aliases={"/v2/rerank": "/v1/rerank"},  # Cohere's clients
+        aliases={"/v2/rerank": "/v1/rerank"},  # path of Cohere's clients
     )
     fields = passed_fields("query", "documents")
     text = "query"
@@ -34,7 +34,7 @@ class Rerank(Passed):
         if not isinstance(documents, list) or not documents:
             raise Refusal(INVALID_REQUEST, "'documents' must be a list, not empty.", param="documents")
         if any(isinstance(each, dict) and ("image" in each or "image_url" in each) for each in documents):
-            ask.add_unseen("documents")  # Jina's models take pictures
+            ask.add_unseen("documents")  # jina's models accept images
         return ask
 
     def smallest(self, model: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Source: https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api (predict) and, for the
 Gemini models, https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.publishers.models
-(batchEmbedContents), which takes several inputs where their predict takes one.
+(batchEmbedContents), which accepts several inputs; their predict accepts one.
 """
 
 from __future__ import annotations
@@ -97,11 +97,11 @@ def _instances(prompt: EmbeddingPrompt) -> dict[str, Any]:
 
 
 def _usage(found: list[_Embedding]) -> Usage | None:
-    """The sum of the tokens; None when one of the embeddings has no count."""
+    """Sum of the tokens; None if an embedding has no count."""
     total = 0
     for embedding in found:
         tokens = embedding.statistics.get("token_count") if isinstance(embedding.statistics, dict) else None
-        if type(tokens) is float and tokens.is_integer():  # the API's type of counts is a number
+        if type(tokens) is float and tokens.is_integer():  # the API's counts have the type number
             tokens = int(tokens)
         if (count := token_count(tokens)) is None:
             return None

@@ -35,7 +35,7 @@ _THREAD_CODES = {
     **dict.fromkeys((UNSUPPORTED_BY_TARGETS, UNBOUNDED_INPUT), "thread_unsupported_request"),
     **dict.fromkeys((OBJECT_NOT_FOUND, FOREIGN_OBJECT), "thread_not_found"),
 }
-"""Codes with which SDKs send the whole conversation instead, without a thread or as a new one:
+"""Error codes on which SDKs repeat the request with the whole conversation, without a thread or with a new one:
 anthropic-sdk-python/src/anthropic/lib/threads/_thread_state.py
 """
 
@@ -82,7 +82,7 @@ fields = view.fields
 
 
 def keeps(body: Mapping[str, Any]) -> bool:
-    """A thread goes on from the id of its last message, and so does the diagnosis of the prompt cache."""
+    """True for a thread, and for a diagnosis of the prompt cache: later requests refer to the message's id."""
     return body.get("thread") is not None or body.get("diagnostics") is not None
 
 
@@ -107,7 +107,7 @@ translation = ClientTranslation(
     problem.encode_problem,
     client_stream.Encoder,
     view.without_hosted,
-    # The last two are thinking that its provider does not sign, which Anthropic refuses.
+    # The last two mark thinking that its provider does not sign. Anthropic refuses it.
     traces=(b'"gemini:', b'"openai:', b'"extra_content"', b'"signature":""', b'"signature": ""'),
     frame=client_stream.frame,
 )

@@ -50,7 +50,7 @@ FIELDS = Fields(
     data=frozenset(("input", "input_schema", "schema", "metadata")),
 )
 
-_INLINE = ("text", "content")  # text only: a PDF is packed, and a kilobyte of it can hold a thousand pages
+_INLINE = ("text", "content")  # fields of text; a PDF is packed, and a kilobyte of it can hold a thousand pages
 _RESULT = "tool_result"
 OBJECTS = Objects(
     at={"container": "container", "container.id": "container"},
@@ -71,9 +71,9 @@ _HOSTED = frozenset(
         *("bash_code_execution_tool_result", "text_editor_code_execution_tool_result"),
     )
 )
-"""What Anthropic's own tools leave in the conversation."""
-_CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")  # the client runs them, Anthropic defines them
-_DEFINITION = 1280  # tokens of such a definition: at most 735, and 499 for using a computer
+"""Blocks that Anthropic's own tools add to the conversation."""
+_CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")  # defined by Anthropic, run by the client
+_DEFINITION = 1280  # tokens of such a tool's definition: at most 735, and 499 for using a computer
 
 
 class MessagesView(View):
@@ -94,16 +94,16 @@ class MessagesView(View):
         if limit is None:
             raise wrong("'max_tokens' is required: the most tokens the answer may have.", "max_tokens")
         ask.output_field = "max_tokens"
-        ask.max_output_tokens = max(1, limit)  # 0 only fills the prompt cache
+        ask.max_output_tokens = max(1, limit)  # a limit of 0 only fills the prompt cache
         ask.thinking = self.thinking(body)
         return ask
 
     def read_input(self, body: Mapping[str, Any]) -> Ask:
-        """The request as far as a count of its tokens reads it, too. Raises Refusal (400)."""
+        """Read the fields that a token count has, too. Raises Refusal (400)."""
         ask = Ask(read_model(body), read_flag(body, "stream"))
         if body.get("thread") is not None:  # anthropic-sdk-python/src/anthropic/types/beta/beta_message_thread_param.py
             ask.needs["thread"] = "thread"
-            if inner(body, "thread", "type") != "create":  # it continues what Anthropic holds
+            if inner(body, "thread", "type") != "create":  # the thread continues an earlier one, which Anthropic keeps
                 ask.needs["state"] = "thread"
                 ask.add_unseen("thread")
         for message in self.turns(body):
@@ -198,7 +198,7 @@ class MessagesView(View):
         return (Call(name_of(node.get("name")), node.get("input"), (name_of(node.get("id")),)),) if called else ()
 
     def results_in(self, node: Node, names: Mapping[Any, str]) -> Sequence[Answered]:
-        """Results of Anthropic's own tools cannot be written anew."""
+        """Results of Anthropic's own tools cannot be replaced."""
         type = name_of(node.get("type"))
         if not type.endswith(_RESULT):
             return ()
@@ -208,6 +208,6 @@ class MessagesView(View):
 
 def _written(block: Mapping[str, Any], text: str) -> dict[str, Any]:
     found = kept(block, "type", "tool_use_id", "is_error") | {"content": text}
-    if isinstance(marked := block.get("cache_control"), dict):  # the client's, for the prompt cache
+    if isinstance(marked := block.get("cache_control"), dict):  # the client's mark for the prompt cache
         found["cache_control"] = kept(marked, "type", "ttl")
     return found

@@ -1,7 +1,7 @@
-"""Whole answers, written for clients.
+"""Plain answers, written for clients.
 
-A thought signature of Gemini's has no place in a `tool_use` block; it stands there as `extra_content`, which SDKs keep
-and send back.
+A `tool_use` block has no field for Gemini's thought signature. It is written as `extra_content`, which SDKs keep and
+send back.
 
 Source: https://platform.claude.com/docs/en/api/messages/create (message object)
 """
@@ -31,7 +31,7 @@ _TIERS = {neutral: name for name, neutral in TIERS.items()}
 
 
 def encode_answer(answer: Answer) -> dict[str, Any]:
-    """The first choice; a client of this API cannot ask for more."""
+    """The first choice as a message; a client of this API cannot ask for more."""
     choice = answer.choices[0] if answer.choices else Choice([])
     usage = write_usage(answer.usage or Usage())
     if tier := _TIERS.get(answer.service_tier):
@@ -50,9 +50,10 @@ def encode_answer(answer: Answer) -> dict[str, Any]:
 
 
 def _blocks(parts: list[Part]) -> Iterable[dict[str, Any]]:
-    """The blocks of a message. A proof of thinking alone at its end goes in front of the text, because clients take the
-    last block for the answer. Gemini sends one there (https://ai.google.dev/gemini-api/docs/thought-signatures,
-    "non-function-call parts"), and gets it back at the text.
+    """Blocks of a message. A thinking signature without text at the end moves in front of the text, because clients
+    take the last block for the answer. Gemini sends such signatures
+    (https://ai.google.dev/gemini-api/docs/thought-signatures, "non-function-call parts"), and gets it back with the
+    text.
     """
     proofs = len(parts)
     while proofs > 1 and isinstance(last := parts[proofs - 1], ThinkingPart) and not (last.text or last.redacted):
@@ -73,7 +74,7 @@ def _blocks(parts: list[Part]) -> Iterable[dict[str, Any]]:
 
 
 def left_out(media_type: str) -> str:
-    """What stands for an image: answers of this API hold none."""
+    """A text in place of an image, because this API's answers have no images."""
     return f"[An image ({media_type or 'image/png'}) was left out: answers of this API cannot hold images.]"
 
 
@@ -85,5 +86,5 @@ def encode_tool_call(id: str, name: str, signature: str, input: dict[str, Any]) 
 
 
 def stop_reason(finish: FinishReason, *, refused: bool) -> str:
-    """The stop reason. `refused`: the model declined in its own words, which other APIs call a normal end."""
+    """The stop reason. `refused`: the model declined in words, which other APIs report as a normal end."""
     return "refusal" if refused and finish == "stop" else STOP[finish]

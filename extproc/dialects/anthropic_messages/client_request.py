@@ -1,7 +1,7 @@
 """A client's request, read into the neutral form.
 
-Features that only Anthropic runs (server tools, their results, containers, MCP servers, uploaded images) are refused by
-name: another API would do without them. System messages in mid-conversation join the system prompt.
+Features that only Anthropic has (server tools, their results, containers, MCP servers, uploaded images) are refused by
+name: another API would ignore them. System messages inside the conversation join the system prompt.
 
 Source: https://platform.claude.com/docs/en/api/messages/create
 """
@@ -50,12 +50,12 @@ _ONLY_THERE = (
     *("bash_code_execution_tool_result", "text_editor_code_execution_tool_result", "browser_state"),
 )
 _BILLING = "x-anthropic-billing-header:"
-_NAME, _NAMES = 40, 20  # characters of a name in `ignored`, and how many names
+_NAME, _NAMES = 40, 20  # characters of a name in `ignored`, and most names
 _encode = msgspec.json.encode
 
 
 def decode_request(body: Mapping[str, Any]) -> Prompt:
-    """The neutral form of a request. Raises Refusal (400), naming the field."""
+    """The neutral form of a request. Raises Refusal (400) with the field's name."""
     prompt = Prompt(read_model(body), [], stream=read_flag(body, "stream"))
     prompt.max_tokens = read_integer(body, "max_tokens", 0, MAX_TOKENS)
     if prompt.max_tokens is None:
@@ -101,9 +101,8 @@ def _read_system(system: Any, where: str, prompt: Prompt) -> None:
 
 
 def _without_billing(text: str) -> str:
-    """A system prompt without the first line by which Claude Code tells Anthropic how to bill it.
-
-    Elsewhere it changes the prompt with each request, and no cache holds it: github.com/sgl-project/sglang/pull/29169.
+    """The system prompt without Claude Code's first line, which is billing data for Anthropic. That line differs in
+    each request, so other providers could not cache the prompt: github.com/sgl-project/sglang/pull/29169.
     """
     return text.lstrip().partition("\n")[2] if text.lstrip().startswith(_BILLING) else text
 
@@ -192,7 +191,7 @@ def _read_document(block: Mapping[str, Any], where: str, parts: list[Any], promp
 
 
 def _read_search_result(block: Mapping[str, Any], where: str, parts: list[Any], prompt: Prompt) -> None:
-    """The client's search result, as text with its title and source."""
+    """The client's search result as text, with title and source."""
     title = string(block.get("title"), f"{where}.title")
     source = string(block.get("source"), f"{where}.source")
     found = _texts(block.get("content"), f"{where}.content")
@@ -227,7 +226,7 @@ def _read_tool_result(block: Mapping[str, Any], where: str, parts: list[Any], pr
 
 
 def _read_reference(block: Mapping[str, Any], where: str, parts: list[Any], _prompt: Prompt) -> None:
-    """A tool that the client's own search found. Other APIs offer every tool at once."""
+    """A tool found by the client's own search. Other APIs offer every tool at once."""
     name = string(block.get("tool_name"), f"{where}.tool_name")
     parts.append(TextPart(f"The tool {name} can be called.", _cache(block, where)))
 
@@ -316,7 +315,7 @@ def _read_thinking(value: Any, prompt: Prompt) -> None:
         prompt.thinking_adaptive = True
     else:
         raise _wrong("thinking.type", "must be enabled, disabled, adaptive or between_tools")
-    # Clients that turn thinking on in this API expect to see it.
+    # Clients of this API that turn thinking on expect to see it.
     prompt.show_thinking = optional_string(thinking.get("display"), "thinking.display") != "omitted"
 
 
@@ -374,7 +373,7 @@ def _cache(block: Mapping[str, Any], where: str) -> Mapping[str, Any] | None:
 
 
 def _ignore(prompt: Prompt, prefix: str, names: Iterable[str]) -> None:
-    """Note fields that are left out: each once, the first few, and only under names that can be shown."""
+    """Note names of ignored fields: distinct, only the first few, and only names that can be shown."""
     for name in names:
         shown = prefix + (name if name.isidentifier() and name.isascii() and len(name) <= _NAME else "?")
         if shown not in prompt.ignored and len(prompt.ignored) < _NAMES:

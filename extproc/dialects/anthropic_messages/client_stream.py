@@ -1,11 +1,11 @@
 """Streamed answers, written for clients.
 
-The encoder closes a block when another one begins, so that blocks follow one another as Anthropic's do. More of an
-earlier text or thinking begins a new block; more of an earlier tool call goes out under that call's own index, although
-it has ended, since SDKs gather the input by index.
+The encoder closes a block when another one begins, because Anthropic's blocks are consecutive. A continued earlier text
+or thinking begins a new block. A continued earlier tool call keeps its index, although its block has ended, because
+SDKs collect the input by index.
 
-A proof of thinking that comes behind the text (Gemini's) cannot be a block there: clients take the last block for the
-answer. It becomes the signature of an empty block of thinking that has begun in front of the text.
+A thinking signature behind the text (Gemini's) cannot be a block there, because clients take the last block for the
+answer. It becomes the signature of an empty thinking block, which was begun in front of the text.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/streaming
 """
@@ -50,7 +50,7 @@ class _Typed(msgspec.Struct):
 
 _decode_type = msgspec.json.Decoder(_Typed).decode
 _name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
-_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # line breaks of JSON, which stand only between values
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # replaces line breaks of JSON, which are only between values
 
 
 def frame(data: bytes) -> tuple[bytes, bool]:
@@ -65,7 +65,7 @@ def frame(data: bytes) -> tuple[bytes, bool]:
 
 
 class Encoder:
-    """Writes Anthropic's events."""
+    """Writes Anthropic's stream events."""
 
     __slots__ = (
         "_calls",
@@ -86,14 +86,14 @@ class Encoder:
         self._started = self._refused = False
         self._usage = Usage()
         self._next = 0
-        self._open = -1  # the index of the block that is open
-        self._number = -1  # the open block's number in the neutral events
-        self._calls: dict[int, int] = {}  # the index of each tool call, by its number
+        self._open = -1  # index of the open block
+        self._number = -1  # number of the open block in the neutral events
+        self._calls: dict[int, int] = {}  # index of each tool call, by block number
         self._finish: FinishReason = "stop"
         self._sequence = ""
-        self._held: messages.Delta | None = None  # a proof alone, see client_answer._blocks
-        self._late = False  # such a proof may come behind the text
-        self._room = -1  # the index of the block in front of the text that takes it
+        self._held: messages.Delta | None = None  # a signature without thinking, see client_answer._blocks
+        self._late = False  # True: such a signature may come behind the text
+        self._room = -1  # index of the empty thinking block for that signature
 
     def feed(self, event: messages.Event) -> bytes:
         if isinstance(event, messages.Delta):
@@ -161,7 +161,7 @@ class Encoder:
         if event.signature and kind == "thinking":
             head += _signed(index, event.signature)
         elif event.signature and not event.name:
-            self._next += 1  # the call's own block has begun without it
+            self._next += 1  # the call's block has begun without its signature
             head += self._close() + _frame(_began(self._next - 1, _EMPTY["thinking"]))
             head += _signed(self._next - 1, mark_of_call(event.signature)) + _STOP % (self._next - 1)
         return head

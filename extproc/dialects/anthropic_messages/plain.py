@@ -1,4 +1,4 @@
-"""Requests that the neutral form carries whole, see `dialects._plain`.
+"""Requests that the neutral form expresses completely, see `dialects._plain`.
 
 Source: https://platform.claude.com/docs/en/api/messages/create
 """
@@ -11,11 +11,11 @@ from typing import Any, Literal
 from extproc.dialects._plain import many, one, read
 
 ASIDES = frozenset(("stream", "metadata", "service_tier", "cache_control"))
-"""Fields that change no answer."""
+"""Fields that never change an answer."""
 
 _MARK = {"cache_control": dict[str, Any]}
 _TEXT = one(("type", "text"), text=str, may=_MARK)
-_ONLY_TEXT = one(type=Literal["text"], text=str, may=_MARK)  # in a list that holds nothing else
+_ONLY_TEXT = one(type=Literal["text"], text=str, may=_MARK)  # a text in a list of texts only
 _RESULT = one(
     ("type", "tool_result"), tool_use_id=str, may={"content": str | many(_ONLY_TEXT), "is_error": bool, **_MARK}
 )
@@ -52,5 +52,5 @@ _REQUEST = one(
 
 
 def is_plain(body: Mapping[str, Any]) -> bool:
-    """True where the neutral form of a request, given without `ASIDES`, says all that it says. Never raises."""
+    """True when the neutral form of a request without `ASIDES` has its whole meaning. Never raises."""
     return read(body, _REQUEST) is not None

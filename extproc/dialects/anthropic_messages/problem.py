@@ -1,4 +1,4 @@
-"""Errors, as Anthropic's API writes them: its types, and a code of the cause under `details`.
+"""Anthropic's errors: their types, and a code of the cause under `details`.
 
 Source: https://platform.claude.com/docs/en/api/errors
 """
@@ -28,7 +28,7 @@ _BY_STATUS = {
 _BY_TYPE = {"insufficient_quota": "billing_error"} | {
     neutral: name for name, neutral in ERRORS.items() if name == neutral
 }
-_GENERAL = frozenset(("invalid_request_error", "api_error"))  # types for which the status is more exact
+_GENERAL = frozenset(("invalid_request_error", "api_error"))  # types less exact than the status
 _NEUTRAL_BY_STATUS = {status: ERRORS[name] for status, name in _BY_STATUS.items()}
 _decode = msgspec.json.Decoder().decode
 
@@ -41,7 +41,7 @@ def encode_error(message: str, type: str, code: str = "", param: str | None = No
 
 
 def type_of(status: int, type: str) -> str:
-    """Anthropic's type of an error, from its status and one of OpenAI's types."""
+    """Anthropic's error type, by status and OpenAI's type."""
     if type in _GENERAL or type not in _BY_TYPE:
         return _problems.type_of(status, _BY_STATUS)
     return _BY_TYPE[type]
@@ -52,7 +52,7 @@ def encode_problem(status: int, problem: Problem) -> dict[str, Any]:
 
 
 def decode_problem(status: int, body: bytes) -> Problem:
-    """The content of an error answer; in an unknown shape, if need be only the status. Never raises."""
+    """The content of an error answer; only the status for an unknown shape. Never raises."""
     otherwise = _problems.type_of(status, _NEUTRAL_BY_STATUS)
     try:
         said = _decode(body)
@@ -69,7 +69,7 @@ def decode_problem(status: int, body: bytes) -> Problem:
 
 
 def read_error(error: Any) -> Problem:
-    """An error object, of an answer or in mid-stream. Message and type are empty where it has none."""
+    """Message, type and code of an error object, from an answer or mid-stream. Message and type may be empty."""
     if not isinstance(error, dict):
         return Problem(error[:MOST_TEXT] if isinstance(error, str) else "", "")
     message, kind, details = error.get("message"), error.get("type"), error.get("details")

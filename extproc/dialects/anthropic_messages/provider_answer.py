@@ -1,4 +1,4 @@
-"""Whole answers, read from providers.
+"""Plain answers, read from providers.
 
 Source: https://platform.claude.com/docs/en/api/messages/create (message object)
 """
@@ -22,7 +22,7 @@ _read = reader(Event, "Anthropic messages")
 
 
 def decode_answer(body: bytes) -> Answer:
-    """The neutral form of a message. Raises ValueError when it is none."""
+    """The neutral form of a message. Raises ValueError for another value."""
     message = _read(body)
     if message.type != "message":
         raise ValueError("no message")
@@ -41,7 +41,7 @@ def decode_answer(body: bytes) -> Answer:
 
 
 def _part(block: Block) -> Part | None:
-    """The neutral part of a block; None for blocks that only Anthropic's own tools write."""
+    """Neutral part of a block; None for blocks that only Anthropic's own tools write."""
     kind = block.type
     if kind == "text":
         return TextPart(block.text or "")

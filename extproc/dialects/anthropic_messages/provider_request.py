@@ -1,8 +1,8 @@
 """The neutral form as a request that Anthropic accepts.
 
-Roles alternate, the first message is the user's, results of tools come first in theirs, and no text is empty. A JSON
-schema goes into the API's own structured outputs. Any JSON object at all is beyond them, so the system prompt asks for
-it and `response_format` is named as ignored. Thinking goes back only with a signature of Anthropic's.
+Roles alternate, the first message is the user's, tool results come first in a message, and no text is empty. A JSON
+schema becomes a structured output. Structured outputs cannot ask for an arbitrary JSON object, so the system prompt
+does, and `response_format` is named as ignored. Thinking goes back only with Anthropic's signature.
 
 Source: https://platform.claude.com/docs/en/api/messages/create
 """
@@ -35,10 +35,10 @@ from extproc.words.messages import (
 )
 
 OPENING = "Begin."
-"""Opening words of the user, in a conversation that begins with the model."""
+"""The user's first words, in a conversation that begins with the model."""
 JSON_ONLY = "Answer with one JSON object and nothing else: no other text, no code fence."
 _TIERS = {"auto": "auto", "default": "standard_only", "standard_only": "standard_only"}
-# media types by the first characters in base64
+# Media types by the first characters of base64.
 IMAGES = {"/9j/": "image/jpeg", "iVBO": "image/png", "R0lG": "image/gif", "UklG": "image/webp"}
 _TEXTS = frozenset(("application/json", "application/xml", "application/yaml", "application/x-yaml"))
 _MAX_USER = 256
@@ -72,7 +72,7 @@ def encode_request(prompt: Prompt, destination: Destination) -> tuple[Body, Sequ
 
 
 def _messages(prompt: Prompt, ignored: list[str]) -> list[Body]:
-    turns: list[tuple[str, list[Body], list[Body]]] = []  # role, results of tools, other parts
+    turns: list[tuple[str, list[Body], list[Body]]] = []  # role, tool results, other parts
     for message in prompt.messages:
         results: list[Body] = []
         blocks: list[Body] = []
@@ -91,7 +91,7 @@ def _messages(prompt: Prompt, ignored: list[str]) -> list[Body]:
     if not made or made[0]["role"] != "user":
         made.insert(0, {"role": "user", "content": [{"type": "text", "text": OPENING}]})
     last = made[-1]
-    # continued by the model, and must not end in a space
+    # The model continues this text, which must not end in a space
     if last["role"] == "assistant" and last["content"][-1]["type"] == "text":
         last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()
     return made
@@ -143,7 +143,7 @@ def _thinking(part: ThinkingPart) -> Body | None:
 
 
 def _own(signature: str) -> bool:
-    """True when the signature can be Anthropic's, which is base64; those of other providers carry a mark: `gemini:`,
+    """True for a signature that may be Anthropic's: base64. Signatures of other providers have a prefix, `gemini:` or
     `openai:`.
     """
     return bool(signature) and ":" not in signature
@@ -196,14 +196,16 @@ def _plain(data: str) -> str:
 
 
 def _id(id: str) -> str:
-    """The id of a call, in letters that the API takes."""
+    """A call's id, in characters that the API allows."""
     if id.replace("_", "a").replace("-", "a").isalnum() and id.isascii():
         return id
     return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "_-") else "_" for letter in id) or "_"
 
 
 def arguments(text: str) -> Body:
-    """A call's arguments as the object that the API wants; other arguments become its field `arguments`."""
+    """A call's arguments as an object, which the API requires. Other arguments become the object's field
+    `arguments`.
+    """
     if not text.strip():
         return {}
     try:
@@ -218,9 +220,7 @@ def new_id(prefix: str) -> str:
 
 
 def _in_turn(messages: list[Body]) -> bool:
-    """True in the middle of a model's turn that began without thinking: it called tools, or the client began its
-    answer.
-    """
+    """True inside a model's turn that began without thinking: it called tools, or the client wrote its beginning."""
     last = next((message["content"] for message in reversed(messages) if message["role"] == "assistant"), None)
     if last is None:
         return False
@@ -254,7 +254,7 @@ def _add_tools(prompt: Prompt, traits: Traits, made: Plan, body: Body, ignored: 
         names = [
             block["name"] for message in body["messages"] for block in message["content"] if block["type"] == "tool_use"
         ]
-        if names:  # calls in the past need their tools defined, even when there are to be no more
+        if names:  # past calls need a definition of their tools, even if no more calls may follow
             body["tools"] = [{"name": name, "input_schema": {"type": "object"}} for name in dict.fromkeys(names)]
             body["tool_choice"] = {"type": "none"}
         return
@@ -291,7 +291,9 @@ def _add_tools(prompt: Prompt, traits: Traits, made: Plan, body: Body, ignored: 
 
 
 def add_sampling(prompt: Prompt, traits: Traits, made: Plan, body: Body, ignored: list[str]) -> None:
-    """Temperature, top_p and top_k, where the model takes them; with thinking, only values that do not change it."""
+    """Add temperature, top_p and top_k if the model accepts them; with thinking, only values without an effect on
+    it.
+    """
     temperature, top_p, top_k = prompt.temperature, prompt.top_p, prompt.top_k
     if temperature is not None:
         if traits.sampling and not made.on:

@@ -17,7 +17,7 @@ from extproc.words.messages import Ended, Failed, Finished, Started, Used
 
 
 class _Open:
-    """A tool call under way: its number, and the input that came with its beginning."""
+    """An open tool call: its block number, and the input from its first event."""
 
     __slots__ = ("block", "input", "told")
 
@@ -28,14 +28,14 @@ class _Open:
 
 
 class Decoder:
-    """Reads Anthropic's events."""
+    """Reads Anthropic's stream events."""
 
     __slots__ = ("_blocks", "_calls", "_finished", "_next", "_over", "_started", "_tally")
 
     def __init__(self) -> None:
         self._tally = Tally()
-        self._blocks: dict[tuple[int, str], int] = {}  # (index there, kind) -> number here
-        self._calls: dict[int, _Open] = {}  # calls by index there
+        self._blocks: dict[tuple[int, str], int] = {}  # (provider's index, kind) -> neutral block number
+        self._calls: dict[int, _Open] = {}  # open calls by the provider's index
         self._next = 0
         self._started = self._finished = self._over = False
 
@@ -88,7 +88,7 @@ class Decoder:
         return out
 
     def end(self) -> Sequence[messages.Event]:
-        """No event: the API itself marks the end of an answer."""
+        """No events: the API has an end marker of its own."""
         return ()
 
     def _block(self, index: int, kind: str) -> int:
@@ -139,7 +139,7 @@ class Decoder:
             out.append(messages.Delta("thinking", "", self._block(index, "thinking"), signature=delta.signature))
 
     def _end_call(self, index: int, out: list[messages.Event]) -> None:
-        """End a call. If its input never came in pieces, it is the one of its beginning, or empty."""
+        """End a call. Without input pieces, its input is that of its first event, or empty."""
         call = self._calls.pop(index, None)
         if call is not None and not call.told:
             text = "{}" if call.input in NO_INPUT else call.input.decode(errors="replace")

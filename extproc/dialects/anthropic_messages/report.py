@@ -15,8 +15,8 @@ from extproc.words.dialect import Report
 
 
 def _read(event: Event, report: Report) -> bool:
-    """The beginning of a stream reports the input. Until its end reports the output, `report.usage` is of source
-    `estimated`.
+    """Read one event. A stream's first event reports the input. Until the last one reports the output, the source of
+    `report.usage` is `estimated`.
     """
     kind = event.type
     if kind == "content_block_delta":
@@ -44,7 +44,7 @@ def _read(event: Event, report: Report) -> bool:
         report.error = "provider_error"
     else:
         _read_whole(event, report)
-    return False  # usage comes unasked, so no event of it has to be hidden
+    return False  # usage is always reported, so no event needs to be hidden
 
 
 _IN_CONTAINER = frozenset(("code_execution", "bash_code_execution", "text_editor_code_execution"))
@@ -69,7 +69,7 @@ def _read_block(block: Block, report: Report) -> None:
 
 
 def _read_usage(said: Any, report: Report, *, final: bool) -> None:
-    """Take in a usage object. Counts that it does not repeat stay as they were."""
+    """Read a usage object. Counts that it does not repeat stay."""
     if said is None:
         return
     tally: Tally | None = report.memory
@@ -85,7 +85,7 @@ def _read_usage(said: Any, report: Report, *, final: bool) -> None:
 
 
 def _text(block: Block) -> str:
-    """The text of a block: its words, and the name and input of a call."""
+    """Billable text of a block: its words, and a call's name and input."""
     said = (block.text or "") + (block.thinking or "")
     if block.type != "tool_use":
         return said

@@ -1,4 +1,4 @@
-"""Text of an answer, piece by piece.
+"""Texts of an answer, for guardrails.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/streaming
 """
@@ -16,11 +16,11 @@ QUIET = frozenset(
         *("signature", "data", "encrypted_content", "encrypted_index", "file_id", "media_type"),
     )
 )
-"""Fields that hold no words of the model."""
+"""Fields without a model's words."""
 
 _TEXTS = ("text", "thinking", "partial_json")
 _WHOLE = frozenset(("citation", "citations"))
-"""Fields of a delta whose values come whole."""
+"""Fields of a delta with complete values."""
 
 
 def said(event: Any) -> Iterator[Piece | Closed | Called]:
@@ -46,7 +46,7 @@ def said(event: Any) -> Iterator[Piece | Closed | Called]:
 
 
 def _block(block: dict[str, Any], where: str, index: Any) -> Iterator[Piece | Called]:
-    """Text of a block, or of a piece of it. `index` is the block's number in a stream; None: the block is whole."""
+    """Texts of a block, or of a piece of it. `index` is the block's number in a stream; None: the block is complete."""
     of = None if index is None else (index,)
     for name, value in block.items():
         at = f"{where}.{name}"
@@ -60,7 +60,7 @@ def _block(block: dict[str, Any], where: str, index: Any) -> Iterator[Piece | Ca
             if isinstance(value, str):
                 yield Piece(at, block, name, call=True, of=of, whole=CALL)
             else:
-                if value or index is None:  # a stream begins with an empty object
+                if value or index is None:  # a stream begins a call with an empty input
                     yield Called(at, block.get("name"), value)
                 yield from loose(value, at, frozenset(), call=True, numbers=True)
         elif isinstance(value, str) and name not in QUIET:
@@ -73,7 +73,7 @@ def _block(block: dict[str, Any], where: str, index: Any) -> Iterator[Piece | Ca
 
 
 def _documents(value: Any, where: str) -> Iterator[Piece]:
-    """Text of documents that a tool of the provider fetched: `data` holds the bytes of other documents."""
+    """Texts of documents that a hosted tool fetched; in other documents `data` holds bytes."""
     waiting = [value]
     while waiting:
         node = waiting.pop()

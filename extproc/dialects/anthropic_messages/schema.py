@@ -11,9 +11,9 @@ from typing import Any
 from extproc.words.messages import Tool
 
 STRICT_TOOLS = 20
-"""The most tools of a request that may be strict."""
+"""Most strict tools in a request."""
 OPTIONAL, UNIONS = 24, 16
-"""The most optional properties, and properties of several types, in all the strict schemas of a request."""
+"""Most optional properties, and most properties of several types, over all strict schemas of a request."""
 
 _UNENFORCED = frozenset(
     (
@@ -29,8 +29,8 @@ _LISTS_OF_SCHEMAS = frozenset(("anyOf", "allOf", "oneOf"))
 
 
 def strict_schemas(tools: Sequence[Tool]) -> dict[int, dict[str, Any]] | None:
-    """The fitted schemas of the strict tools, by the tools' places. None where they cannot be strict: too many tools,
-    too many properties, or objects that may hold anything.
+    """Fitted schemas of the strict tools, by the tools' indices. None if they cannot be strict: too many tools, too
+    many properties, or objects with arbitrary properties.
     """
     fitter = Fitter()
     schemas = {index: fitter.fit(tool.schema) for index, tool in enumerate(tools) if tool.strict}
@@ -38,22 +38,22 @@ def strict_schemas(tools: Sequence[Tool]) -> dict[int, dict[str, Any]] | None:
 
 
 class Fitter:
-    """Fits schemas, and counts the properties that the API limits in all of them together."""
+    """Fits schemas, and counts the properties that the API limits over all schemas."""
 
     __slots__ = ("closed", "optional", "unions")
 
     def __init__(self) -> None:
         self.optional = 0
         self.unions = 0
-        self.closed = False  # True: an object that may hold anything had to be closed
+        self.closed = False  # True: an object with arbitrary properties was closed
 
     @property
     def too_much(self) -> bool:
         return self.optional > OPTIONAL or self.unions > UNIONS
 
     def fit(self, schema: Mapping[str, Any]) -> dict[str, Any]:
-        """The schema without keywords that cannot be enforced. Objects are closed, and other constraints become words
-        of the description, which the model reads.
+        """The schema without keywords that the API cannot enforce. Objects are closed; other constraints are added to
+        the description, which the model reads.
         """
         fitted: dict[str, Any] = {}
         words: list[str] = []

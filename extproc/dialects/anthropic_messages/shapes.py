@@ -1,4 +1,4 @@
-"""Shapes of Anthropic's answers, events and usage, as far as they are read, and its stop reasons.
+"""Shapes of Anthropic's answers, events and usage, reduced to the fields that are read; and its stop reasons.
 
 Source: https://platform.claude.com/docs/en/api/messages/create (message object) and
 https://platform.claude.com/docs/en/build-with-claude/streaming (events).
@@ -31,7 +31,7 @@ STOP: dict[FinishReason, str] = {
     "content_filter": "refusal",
 }
 TIERS = {"standard": "default", "priority": "priority", "batch": "batch"}
-"""`usage.service_tier`, and OpenAI's word for it, which the neutral form uses."""
+"""Values of `usage.service_tier`, with OpenAI's words, which the neutral form uses."""
 
 ERRORS = {
     "invalid_request_error": "invalid_request_error",
@@ -46,19 +46,19 @@ ERRORS = {
     "api_error": "api_error",
     "overloaded_error": "overloaded_error",
 }
-"""Anthropic's types of errors, and OpenAI's, which the neutral form uses."""
+"""Anthropic's error types, with OpenAI's types, which the neutral form uses."""
 
 _NOTHING = msgspec.Raw(b"")
 
 
 class Block(msgspec.Struct, gc=False):
-    """A content block. In a block of an unknown kind only its type is read."""
+    """A content block. Only the type of an unknown kind is read."""
 
     type: str = ""
     text: str | None = None
     thinking: str | None = None
     signature: str | None = None
-    data: str | None = None  # data of redacted thinking
+    data: str | None = None  # encrypted thinking
     id: str | None = None
     name: str | None = None
     input: msgspec.Raw = _NOTHING
@@ -88,7 +88,7 @@ class Message(msgspec.Struct, gc=False):
 
 
 class Event(Message, gc=False):
-    """One event of a stream, or a whole answer, whose fields are those of a message."""
+    """A stream's event, or a plain answer, which has a message's fields."""
 
     type: str = ""
     index: int = 0
@@ -101,10 +101,10 @@ class Event(Message, gc=False):
 decode = msgspec.json.Decoder(Event).decode
 
 NO_INPUT = frozenset((b"", b"{}", b"null"))
-"""The input of a call that comes in pieces later, or that has none."""
+"""Input of a call whose input follows in pieces, or is empty."""
 
 
 def explanation(stop_details: Any) -> str:
-    """The reason why the model was stopped, in words, where there is one."""
+    """Reason in words why the model stopped; empty without one."""
     said = stop_details.get("explanation") if isinstance(stop_details, dict) else None
     return said if isinstance(said, str) else ""

@@ -1,4 +1,4 @@
-"""Thinking settings of a request to a Claude, in the form that its model takes.
+"""Thinking settings of a request to Claude, in the form that the model accepts.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/extended-thinking and
 https://platform.claude.com/docs/en/build-with-claude/effort
@@ -15,27 +15,26 @@ from extproc.words.dialect import Destination
 from extproc.words.messages import Effort, Prompt
 
 DEFAULT_MAX_TOKENS = 4096
-"""The limit of an answer, which the API requires, where the request has none."""
+"""Output limit of a request without one; the API requires a limit."""
 
 
 @dataclass(slots=True)
 class Plan:
-    """Thinking, tools and limit of the request to write."""
+    """Thinking, tools and output limit of the request."""
 
     max_tokens: int
     thinking: dict[str, Any] | None = None
     effort: str | None = None
-    forced_tools: bool = True  # False: where the client forces a tool, the model may decide
+    forced_tools: bool = True  # False: the model may decide, although the client forces a tool
     on: bool = False  # True: the request turns thinking on
 
 
 def plan(prompt: Prompt, destination: Destination, traits: Traits, ignored: list[str], *, in_turn: bool) -> Plan:
-    """The settings for the thinking that `prompt` asks for. Fields that cannot be had are named in `ignored`.
-    `in_turn`: the model is in the middle of a turn that began without thinking, so that it may not begin to think with
-    a budget.
+    """Settings for the prompt's thinking. Fields that cannot be fulfilled are named in `ignored`. `in_turn`: the model
+    continues a turn that began without thinking, so it may not start to think with a budget.
 
-    Thinking and a forced tool exclude each other: a client that asks for thinking itself loses the force, one that only
-    names an effort loses the thinking.
+    Thinking and a forced tool exclude each other. An explicit request for thinking wins over the forced tool; an effort
+    alone does not.
     """
     most = destination.max_output_tokens
     made = Plan(prompt.max_tokens or most or DEFAULT_MAX_TOKENS, forced_tools=traits.forced_tools)
@@ -77,8 +76,8 @@ def plan(prompt: Prompt, destination: Destination, traits: Traits, ignored: list
 
 
 def _with_budget(most: int | None, made: Plan, tokens: int) -> bool:
-    """Turn thinking on with a budget of `tokens`, or as many as there is room for; the limit of the answer is raised
-    above it. False where not even the least budget fits.
+    """Turn thinking on with a budget of `tokens`, or as many as fit. The output limit is raised above the budget. False
+    if the lowest budget does not fit.
     """
     tokens = max(LEAST_BUDGET, tokens)
     limit = made.max_tokens if made.max_tokens > tokens else made.max_tokens + tokens
@@ -104,7 +103,7 @@ def _turn_off(prompt: Prompt, traits: Traits, made: Plan, wanted: Effort | None,
 
 
 def _shown(thinking: dict[str, Any] | None, prompt: Prompt, traits: Traits, ignored: list[str]) -> dict[str, Any]:
-    """`thinking` with the client's wish to see it or not."""
+    """`thinking` with the client's choice of showing it."""
     made = thinking or {}
     if prompt.show_thinking is not None:
         if traits.display:
@@ -121,5 +120,5 @@ def _level(wanted: Effort | None, traits: Traits) -> str | None:
 
 
 def _name(prompt: Prompt) -> str:
-    """The client's name of the thinking that it asked for."""
+    """The client's field name for its thinking."""
     return "reasoning_effort" if prompt.effort is not None else "thinking"

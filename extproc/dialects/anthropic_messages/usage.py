@@ -1,8 +1,8 @@
 """Usage of a message, written and read. A stream reports it in pieces.
 
-The counts of a usage object are those of the model that answered. `iterations` tell what is billed beside them:
-compaction by that model, and the parts of other models, which become `Usage.shares`: of advisors, and of models that
-declined before a fallback served.
+The counts of a usage object are the answering model's. `iterations` list further billed counts: the model's own
+compaction, and shares of other models, which become `Usage.shares`: advisors, and models that declined before a
+fallback answered.
 
 Sources: https://platform.claude.com/docs/en/api/messages/create (usage),
 https://platform.claude.com/docs/en/build-with-claude/compaction,
@@ -21,22 +21,22 @@ from extproc.words.exchange import Usage
 _COUNTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
 _NONE = (0, 0, 0, 0, 0)
 _OWN = ""
-"""The model that answered, in place of its name."""
+"""Stands for the name of the answering model."""
 
 
 class Tally:
-    """The usage so far. Counts are cumulative: a later one takes the place of an earlier one."""
+    """The usage so far. Counts are cumulative: a later count replaces an earlier one."""
 
     __slots__ = ("_beside", "_counts", "_kinds", "_reasoning")
 
     def __init__(self) -> None:
-        self._counts = [0, 0, 0, 0, 0]  # in the order of `_COUNTS`, and tokens kept for an hour
-        self._beside: Mapping[str, list[int]] = {}  # the same by model
+        self._counts = [0, 0, 0, 0, 0]  # counts in the order of `_COUNTS`, then tokens cached for an hour
+        self._beside: Mapping[str, list[int]] = {}  # counts of further models, by model
         self._reasoning = 0
         self._kinds: dict[str, Any] = {}
 
     def add(self, said: Any) -> Usage | None:
-        """The usage including one more usage object; None when that has no counts, or none that can be believed."""
+        """Usage after one more usage object; None for an object without plausible counts."""
         if not isinstance(said, dict):
             return None
         told = [said.get(name) for name in _COUNTS]
@@ -56,7 +56,7 @@ class Tally:
 
 
 def _usage(counts: list[int], beside: Mapping[str, list[int]], reasoning: int, kinds: dict[str, Any]) -> Usage | None:
-    """The usage of these counts and of what is billed beside them. None for absurd sums."""
+    """Usage of the answer's counts and further billed counts. None for absurd sums."""
     if not beside:
         return _made(counts, kinds, reasoning=reasoning)
     shares = {model: part for model, each in beside.items() if model != _OWN and (part := _made(each, {})) is not None}
@@ -76,7 +76,7 @@ def _made(counts: Sequence[int], kinds: Mapping[str, Any], **more: Any) -> Usage
 
 
 def _kinds(said: dict[str, Any]) -> dict[str, Any]:
-    """The reported fields of `Kinds` that are no tokens."""
+    """Reported fields of `Kinds` that do not count tokens."""
     tools = said.get("server_tool_use")
     if not isinstance(tools, dict):
         return {}
@@ -84,13 +84,13 @@ def _kinds(said: dict[str, Any]) -> dict[str, Any]:
 
 
 def _an_hour(said: dict[str, Any]) -> int | None:
-    """Tokens of the input that the cache keeps for an hour; None where they are not told."""
+    """Input tokens that the cache keeps for an hour; None: not reported."""
     written = said.get("cache_creation")
     return first_count(written.get("ephemeral_1h_input_tokens")) if isinstance(written, dict) else None
 
 
 def _beside(iterations: Any) -> Mapping[str, list[int]]:
-    """Billed counts that the top level leaves out, in the order of `_COUNTS`, and tokens kept for an hour; by model."""
+    """Billed counts outside of the top level, by model, in the order of `_COUNTS`, then tokens cached for an hour."""
     found: dict[str, list[int]] = {}
     if not isinstance(iterations, list):
         return found
@@ -102,9 +102,8 @@ def _beside(iterations: Any) -> Mapping[str, list[int]]:
 
 
 def _billed_beside(iterations: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The iterations that the top level leaves out, each with its model.
-
-    Where a fallback served, the other models' messages are those that declined; the top level has the rest.
+    """Iterations outside of the top level, each with its model. After a fallback, other models' messages are those that
+    declined; the top level has the remaining counts.
     """
     fallback = next((_model(one) for one in iterations if one.get("type") == "fallback_message"), None)
     for one in iterations:
@@ -121,7 +120,7 @@ def _model(one: dict[str, Any]) -> str:
 
 
 def read_usage(said: Any) -> Usage | None:
-    """The counts of a whole message; None when there are none that can be believed."""
+    """Usage of a plain message; None without plausible counts."""
     return Tally().add(said)
 
 

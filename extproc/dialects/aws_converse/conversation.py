@@ -2,8 +2,8 @@
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html
 
-Rules of the API: the user begins, roles take turns, no message is empty and no text blank, results of tools come first
-in their turn, names of documents differ, and a turn with documents has a text.
+Rules of the API: the user begins, roles alternate, no message is empty, no text is blank, tool results come first in a
+turn, document names are unique, and a turn with documents has a text.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from extproc.words.messages import (
 Json = dict[str, Any]
 
 _NO_WORDS = "See the document."
-"""Text of a user message that has documents only."""
+"""Text of a user message with documents only."""
 _NO_OUTPUT = "(no output)"
-_LONGEST_ID, _LONGEST_NAME = 64, 190  # characters of a call's id; of a document's name, with room to number it
+_LONGEST_ID, _LONGEST_NAME = 64, 190  # characters of a call's id; of a document's name, with room for a number
 _IMAGE_FORMATS = frozenset(("png", "jpeg", "gif", "webp"))
 _DOCUMENTS = {
     "application/pdf": "pdf",
@@ -61,14 +61,14 @@ def cache_point(cache: Mapping[str, Any], family: ModelFamily) -> Json:
 
 
 class ConverseMessages:
-    """Gathers messages. Fields that it cannot express go into `ignored`."""
+    """Collects messages. Fields that it cannot express are added to `ignored`."""
 
     def __init__(self, family: ModelFamily, ignored: list[str]) -> None:
         self.turns: list[Json] = []
         self._family = family
         self._ignored = ignored
-        self._results = 0  # blocks of results at the head of the last turn
-        self._names: dict[str, int] = {}  # names of documents, in lower case, with the latest number tried
+        self._results = 0  # count of result blocks at the beginning of the last turn
+        self._names: dict[str, int] = {}  # latest number tried for each document name, in lower case
 
     def add(self, message: Message) -> None:
         results: list[Json] = []
@@ -94,13 +94,13 @@ class ConverseMessages:
             if any("document" in block for block in turn["content"]) and not any("text" in b for b in turn["content"]):
                 turn["content"].append({"text": _NO_WORDS})
         last = turns[-1]
-        # continued by the model, and must not end in a space
+        # The model continues this text, which must not end in a space
         if last["role"] == "assistant" and "text" in last["content"][-1]:
             last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()
         return turns
 
     def called(self) -> list[str]:
-        """Names of the tools that were called, or whose results are there."""
+        """Names of tools with calls or results in the conversation."""
         names: dict[str, None] = {}
         orphaned = False
         for turn in self.turns:
@@ -130,7 +130,7 @@ class ConverseMessages:
         return self._marked(self._media(part), part.cache)
 
     def _marked(self, block: Json, cache: Mapping[str, Any] | None) -> list[Json]:
-        """The block, and after it the cache point that the part asks for."""
+        """The block, and behind it the part's cache point, if any."""
         if not cache:
             return [block]
         if not self._family.caches:
@@ -139,7 +139,7 @@ class ConverseMessages:
         return [block, cache_point(cache, self._family)]
 
     def _thought(self, part: ThinkingPart) -> list[Json]:
-        """Thinking with a proof of this model's. Models refuse other proofs, and do not want thinking without one
+        """Thinking with this model's signature. Models refuse other signatures, and thinking without one is not sent
         back.
         """
         family = self._family
@@ -182,7 +182,7 @@ class ConverseMessages:
         return {"document": {"format": format or "pdf", "name": self._name(part.name), "source": _source(part, "file")}}
 
     def _name(self, name: str) -> str:
-        """A document's name in the letters that the API takes, different from the earlier ones."""
+        """A document's name in characters that the API allows, distinct from earlier names."""
         stem, _, extension = name.rpartition(".")
         wanted = (
             _not_in_names.sub(" ", stem if extension.lower() in _FORMATS else name).strip()[:_LONGEST_NAME].rstrip()
@@ -216,7 +216,7 @@ def _source(part: ImagePart | FilePart, what: str) -> Json:
 
 
 def _id(id: str) -> str:
-    """The id of a call, in letters and of a length that the API takes, the same wherever it stands."""
+    """A call's id in characters and length that the API allows, always the same for the same id."""
     if len(id) > _LONGEST_ID:
         return hashlib.sha256(id.encode(errors="replace")).hexdigest()
     return _not_in_ids.sub("_", id) or "_"

@@ -1,4 +1,4 @@
-"""Differences between families of models on Bedrock that Converse does not level out, read from a model's name.
+"""Differences between model families on Bedrock that remain in Converse, by the model's name.
 
 Sources: https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html (models with caches, and places of
 marks), https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html (thinking of each) and
@@ -17,26 +17,26 @@ from extproc.dialects._models import Traits, traits_of
 
 @dataclass(slots=True, frozen=True)
 class ModelFamily:
-    """A family of models. `claude` are the traits of a Claude; None for all others."""
+    """A model family. `claude` are the traits of a Claude; None for other models."""
 
     claude: Traits | None = None
-    effort: Literal["", "nova", "oss", "openai"] = ""  # words for the effort of other models; empty: they have none
+    effort: Literal["", "nova", "oss", "openai"] = ""  # words for the effort of other models; empty: none
     nova: bool = False
 
     @property
     def caches(self) -> bool:
-        """True when cache points may stand in the conversation. Only a Claude takes them among tools, and lifetimes."""
+        """True when cache points may stand in the conversation. Only Claude accepts them among tools, and lifetimes."""
         return self.claude is not None or self.nova
 
     @property
     def knows_errors(self) -> bool:
-        """True when results of tools may be marked as errors."""
+        """True when tool results may be marked as errors."""
         return self.claude is not None or self.nova
 
 
 @lru_cache(maxsize=256)
 def family_of(model: str) -> ModelFamily:
-    """The family of a model's name, or of a profile's id or ARN that holds it; an empty one for any other name."""
+    """Family of a model's name, or of a profile's id or ARN with that name; an empty family for another name."""
     words = split(r"[^a-z0-9]+", model.lower())
     if "claude" in words:
         return ModelFamily(claude=traits_of(model))

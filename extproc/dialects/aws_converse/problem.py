@@ -25,7 +25,7 @@ _decode = msgspec.json.Decoder(_Problem).decode
 
 
 def decode(status: int, body: bytes) -> Problem:
-    """The content of an error answer; its type follows from the status."""
+    """The content of an error answer; its type is derived from the status."""
     try:
         found = _decode(body)
     except UNREADABLE:

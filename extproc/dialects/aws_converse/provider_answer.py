@@ -31,7 +31,7 @@ _FINISH: dict[str, FinishReason] = {
     "stop_sequence": "stop_sequence",
     "guardrail_intervened": "content_filter",
     "content_filtered": "content_filter",
-    "malformed_model_output": "content_filter",  # no client takes this for a whole answer
+    "malformed_model_output": "content_filter",  # a client must not take this for a complete answer
     "malformed_tool_use": "content_filter",
     "refusal": "refusal",
 }
@@ -39,7 +39,7 @@ _TIERS = frozenset(("default", "flex", "priority"))
 
 
 SERVER_TOOL = "server_tool_use"
-"""Type of a call that the provider runs itself, such as `nova_grounding`; its result is in the same answer.
+"""Type of a hosted tool's call, such as `nova_grounding`; its result is in the same answer.
 
 Source: https://docs.aws.amazon.com/nova/latest/userguide/grounding.html
 """
@@ -96,7 +96,7 @@ class _Output(Struct):
 
 
 class Stop(Struct, rename="camel"):
-    """A stop reason. `fields` are those that the request asks a Claude for."""
+    """A stop reason. `fields` are fields of Claude's own answer that the request asked for."""
 
     stop_reason: str | None = None
     fields: Any = field(name="additionalModelResponseFields", default=None)
@@ -124,7 +124,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 def decode(body: bytes) -> Answer:
-    """The neutral form of an answer. Raises ValueError when it is no answer of Converse."""
+    """The neutral form of an answer. Raises ValueError for another value."""
     try:
         found = _decode(body)
         parts = [part for block in found.output.message.content or () for part in _parts(block)]

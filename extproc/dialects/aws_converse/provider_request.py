@@ -40,7 +40,7 @@ def encode(prompt: Prompt, destination: Destination) -> tuple[Json, Sequence[str
 
 
 class _Request:
-    """`inference` holds the settings common to all models, `more` those in each family's own words."""
+    """Builds a request. `inference` has the settings of all models, `more` a family's own settings."""
 
     def __init__(self, prompt: Prompt, destination: Destination) -> None:
         self.ignored: list[str] = []
@@ -89,11 +89,11 @@ class _Request:
     # --- thinking and sampling
 
     def _add_claude(self, destination: Destination, traits: Traits) -> None:
-        """Add the settings of this Claude, in Anthropic's own words."""
+        """Add settings of Claude, in Anthropic's own words."""
         made = plan(self._prompt, destination, traits, self.ignored, in_turn=_in_turn(self.body["messages"]))
         by_budget = made.thinking is not None and made.thinking["type"] == "enabled"
         if made.thinking is not None:
-            # Some regions do not know `display` beside a budget, where thinking is shown anyway.
+            # Some regions do not know `display` with a budget; they always show thinking.
             if by_budget and made.thinking.pop("display", "") == "omitted":
                 self.ignored.append("thinking.display")
             self._more["thinking"] = made.thinking
@@ -124,10 +124,10 @@ class _Request:
             self.ignored.append("top_k")
 
     def _add_effort(self) -> None:
-        """Add the effort, for models that are not Claude."""
+        """Add the effort for models other than Claude."""
         prompt, kind = self._prompt, self._family.effort
         wanted = _effort.wanted(prompt)
-        if wanted is None and prompt.thinking_adaptive and kind != "openai":  # other models decide by themselves anyway
+        if wanted is None and prompt.thinking_adaptive and kind != "openai":  # other models decide by default
             wanted = "medium"
         if wanted is None:
             return
@@ -137,7 +137,7 @@ class _Request:
         able = wanted != "none" and kind != ""
         if able and kind == "oss":
             self._more["reasoning_effort"] = _LEVELS[wanted]
-        # high effort takes no limit and no sampling
+        # High effort allows no limit and no sampling
         elif able and _LEVELS[wanted] == "high" and prompt.max_tokens is None:
             self.ignored += [name for name in ("temperature", "top_p", "top_k") if getattr(prompt, name) is not None]
             self._inference, self._more = {}, {"reasoningConfig": {"type": "enabled", "maxReasoningEffort": "high"}}
@@ -167,15 +167,13 @@ class _Request:
         self.body["outputConfig"] = self.body.get("outputConfig", {}) | {"textFormat": form}
 
     def _add_tools(self, called: Sequence[str]) -> None:
-        """Add the tools. `called`: tools in the conversation, which must be defined even when there are to be no
-        calls.
-        """
+        """Add the tools. `called` are tools of past calls, which need a definition even if no more calls may follow."""
         prompt, claude = self._prompt, self._family.claude
         mode = prompt.tool_choice.mode if prompt.tool_choice is not None else "auto"
         if not prompt.tools and called:
             specs = [{"name": name, "inputSchema": {"json": {"type": "object"}}} for name in called]
             self.body["toolConfig"] = {"tools": [{"toolSpec": spec} for spec in specs]}
-        if not prompt.tools or (mode == "none" and not called):  # a choice needs tools
+        if not prompt.tools or (mode == "none" and not called):  # a tool choice requires tools
             return
         schemas = strict_schemas(prompt.tools) if claude is not None and claude.strict else None
         if schemas is None and any(tool.strict for tool in prompt.tools):
@@ -233,9 +231,7 @@ class _Request:
 
 
 def _in_turn(turns: Sequence[Json]) -> bool:
-    """True in the middle of a model's turn that began without thinking: it called tools, or the client began its
-    answer.
-    """
+    """True inside a model's turn that began without thinking: it called tools, or the client wrote its beginning."""
     last = next((turn["content"] for turn in reversed(turns) if turn["role"] == "assistant"), None)
     if last is None:
         return False
@@ -245,5 +241,5 @@ def _in_turn(turns: Sequence[Json]) -> bool:
 
 
 def _fits(text: Any) -> bool:
-    """True when it can be a key or a value of the metadata."""
+    """True for a text allowed as a key or a value of metadata."""
     return isinstance(text, str) and _can_be_metadata(text) is not None

@@ -2,7 +2,7 @@
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 
-The usage comes after the stop and no event marks the end, so an answer is whole when the body ends after a stop.
+Usage comes after the stop, and no event marks the end. So an answer is complete when the body ends after a stop.
 """
 
 from __future__ import annotations
@@ -72,11 +72,11 @@ _BLOCKS = frozenset(("contentBlockDelta", "contentBlockStart", "contentBlockStop
 
 
 class ConverseDecoder:
-    """Reads the events of one stream. The API numbers blocks; empty ones are left out."""
+    """Reads the events of one stream. The API numbers blocks; empty blocks are left out."""
 
     def __init__(self) -> None:
-        self._blocks: dict[tuple[int, str], int] = {}  # (the API's number, kind) -> number here
-        self._silent: dict[int, int] = {}  # calls that have no arguments yet: the API's number -> number here
+        self._blocks: dict[tuple[int, str], int] = {}  # (API's block number, kind) -> neutral block number
+        self._silent: dict[int, int] = {}  # calls without arguments so far: API's number -> neutral number
         self._started = self._called = self._finished = self._over = False
 
     def feed(self, data: bytes, name: str) -> Sequence[Event]:
@@ -145,7 +145,7 @@ class ConverseDecoder:
         events.append(Finished(found.reason(called=self._called), stop_sequence=found.sequence()))
 
     def _end_call(self, index: int, events: list[Event]) -> None:
-        """End a call. Without arguments it gets an empty object."""
+        """End a call. A call without arguments gets an empty object."""
         if (block := self._silent.pop(index, None)) is not None:
             events.append(Delta("tool_call", "{}", block))
 

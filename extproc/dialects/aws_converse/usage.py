@@ -1,4 +1,4 @@
-"""Usage of Converse. `inputTokens` leaves out tokens read from and written to the cache.
+"""Usage of Converse. `inputTokens` excludes tokens read from and written to the cache.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_TokenUsage.html
 """
@@ -12,7 +12,7 @@ from extproc.words.exchange import Usage
 
 
 def read_usage(said: Any) -> Usage | None:
-    """The counts of a TokenUsage; None when it has none that can be believed."""
+    """Usage of a TokenUsage; None without plausible counts."""
     if not isinstance(said, dict):
         return None
     plain, output = said.get("inputTokens"), said.get("outputTokens")

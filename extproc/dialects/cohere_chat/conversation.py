@@ -2,8 +2,8 @@
 
 Source: https://docs.cohere.com/reference/chat#request.body.messages and https://docs.cohere.com/docs/tool-use-overview
 
-Rules of the API: the system message comes first and alone, no message is empty, results follow the calls they belong
-to, and an assistant's text beside its calls of tools is a plan, not content.
+Rules of the API: one system message comes first, no message is empty, results follow their calls, and an assistant's
+text beside tool calls is a plan, not content.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Json = dict[str, Any]
 
 
 def conversation(system: Iterable[TextPart], messages: Iterable[Message], *, reasons: bool) -> list[Json]:
-    """The messages. Raises Refusal for content that Cohere cannot read. `reasons`: True when the model takes its
-    thinking back.
+    """The messages. Raises Refusal for content that Cohere cannot read. `reasons`: the model accepts its earlier
+    thinking.
     """
     found: list[Json] = []
     for message in messages:
@@ -46,13 +46,13 @@ def conversation(system: Iterable[TextPart], messages: Iterable[Message], *, rea
         else:
             _add_user(message.parts, found)
     rules = "\n\n".join(part.text for part in system if part.text)
-    if not found:  # a system message alone is refused
+    if not found:  # Cohere refuses a system message alone
         return [{"role": "user", "content": rules or " "}]
     return [{"role": "system", "content": rules}, *found] if rules else found
 
 
 def _assistant(parts: list[Part], *, reasons: bool) -> list[Json]:
-    """One message, or none when it would be empty."""
+    """One message; none if it would be empty."""
     thoughts: list[str] = []
     texts: list[str] = []
     calls: list[Json] = []
@@ -78,19 +78,19 @@ def _assistant(parts: list[Part], *, reasons: bool) -> list[Json]:
         said["content"] = [*thinking, {"type": "text", "text": "".join(texts)}]
     elif texts:
         said["content"] = "".join(texts)
-    else:  # thinking alone is no turn
+    else:  # thinking alone is not a turn
         return []
     return [said]
 
 
 def _object(text: str) -> str:
-    """Arguments as JSON of an object, which the API demands; another model may have written anything else."""
+    """Arguments as JSON of an object, which the API requires; another model may have written another value."""
     found = arguments(text)
     return _write(found).decode() if not found or found == {"arguments": text} else text
 
 
 def _add_user(parts: list[Part], found: list[Json]) -> None:
-    """Add the results of tools first, then the other parts."""
+    """Add tool results first, then other parts."""
     content: list[Json] = []
     for result in parts:
         if isinstance(result, ToolResult):
@@ -112,7 +112,7 @@ def _add_user(parts: list[Part], found: list[Json]) -> None:
 
 
 def _document(text: str, *, error: bool) -> Json:
-    """A result as a document, whose data is an object: the one that the text holds, or one around it."""
+    """A result as a document, whose data is an object: the object in the text, or an object with the text."""
     data: Any = None
     if not error and text.lstrip()[:1] == "{":
         try:

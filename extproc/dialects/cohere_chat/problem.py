@@ -23,12 +23,12 @@ _decode = msgspec.json.Decoder().decode
 
 
 def decode(status: int, body: bytes) -> Problem:
-    """The content of an error answer; its type follows from the status."""
+    """The content of an error answer; its type is derived from the status."""
     try:
         said: Any = _decode(body)
     except UNREADABLE:
         said = plain_text(body)
-    for _ in range(2):  # gateways before the API wrap it once more
+    for _ in range(2):  # gateways before the API wrap the message once more
         if isinstance(said, dict):
             said = next((said[name] for name in ("message", "error", "detail") if said.get(name)), None)
     kind = type_of(status, _TYPES)

@@ -37,7 +37,7 @@ _decode = reader(_Answer, "Cohere's chat")
 
 
 def decode_answer(body: bytes) -> Answer:
-    """The neutral form of an answer. Raises ValueError when it is no answer of this API, or one that broke off."""
+    """The neutral form of an answer. Raises ValueError for another value, and for an answer that broke off."""
     said = _decode(body)
     if isinstance(said.finish_reason, str) and said.finish_reason in BROKEN_OFF:
         raise ValueError("the answer broke off")
@@ -48,7 +48,7 @@ def decode_answer(body: bytes) -> Answer:
 
 
 def _contents(message: Message) -> list[Part]:
-    """The contents in order: thinking, the plan for its tools, text."""
+    """Contents in order: thinking, the plan for tool calls, text."""
     content = message.content
     if isinstance(content, str):
         content = [Content(content)]

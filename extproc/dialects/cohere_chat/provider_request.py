@@ -51,20 +51,20 @@ def encode_request(prompt: Prompt, destination: Destination) -> tuple[Json, Sequ
         ignored["metadata"] = None
     if prompt.service_tier not in _USUAL_TIERS:
         ignored["service_tier"] = None
-    if prompt.is_marked:  # Cohere caches by itself
+    if prompt.is_marked:  # Cohere caches without marks
         ignored["cache_control"] = None
     return body, list(ignored)
 
 
 def _add_tools(prompt: Prompt, body: Json, ignored: dict[str, None]) -> None:
     choice, tools = prompt.tool_choice, prompt.tools
-    if choice is not None and choice.mode == "tool":  # one tool is forced by offering no other
+    if choice is not None and choice.mode == "tool":  # one tool is forced by offering no other tool
         tools = [tool for tool in tools if tool.name == choice.name]
         if not tools:
             raise Refusal(INVALID_REQUEST, "'tool_choice' names none of the tools.", param="tool_choice")
     if choice is not None and choice.mode == "none":
         if prompt.format is not None:
-            return  # otherwise the format would be refused
+            return  # the API would refuse a format with tools
         body["tool_choice"] = "NONE"
     elif choice is not None and choice.mode != "auto":
         body["tool_choice"] = "REQUIRED"
@@ -87,7 +87,7 @@ def _tool(tool: Tool) -> Json:
 
 
 def _can_be_strict(schema: Mapping[str, Any]) -> bool:
-    """True when the tool can be strict: the API refuses strict tools whose parameters are all optional."""
+    """True when the tool can be strict: the API refuses strict tools with only optional parameters."""
     return bool(schema.get("required")) or not schema.get("properties")
 
 
@@ -127,7 +127,7 @@ def _add_sampling(prompt: Prompt, body: Json, ignored: dict[str, None]) -> None:
 
 
 def _add_penalty(prompt: Prompt, body: Json, ignored: dict[str, None]) -> None:
-    """Set one of the two penalties, from 0 to 1; both at once are refused."""
+    """Set one of the two penalties, from 0 to 1; the API refuses both together."""
     for name, value in (
         ("frequency_penalty", prompt.frequency_penalty),
         ("presence_penalty", prompt.presence_penalty),
@@ -149,11 +149,11 @@ def _between(least: float, value: float, most: float) -> float:
 def _add_thinking(
     prompt: Prompt, destination: Destination, body: Json, ignored: dict[str, None], *, thinks: bool
 ) -> None:
-    """Sets `thinking` and, as it has to leave room for an answer, `max_tokens`."""
+    """Set `thinking`, and `max_tokens`, which must leave room for an answer."""
     limit, most = prompt.max_tokens, destination.max_output_tokens
     budget = prompt.thinking_budget
     if budget is None and prompt.effort is not None:
-        # The highest level has no budget, as Cohere advises.
+        # Cohere advises no budget at the highest level.
         budget = None if prompt.effort == "xhigh" else _effort.budget(prompt.effort)
     wanted = bool(budget) or prompt.effort == "xhigh" or prompt.thinking_adaptive
     if not thinks:

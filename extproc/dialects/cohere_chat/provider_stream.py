@@ -53,7 +53,7 @@ _BEFORE_NULL = ("", "n", "nu", "nul", "null")
 
 
 class _Writing:
-    """A call so far. Its arguments are held while they may still be `null`, which is no JSON object."""
+    """An open call. Its arguments are held while they may still be `null`, which is not a JSON object."""
 
     __slots__ = ("begun", "block", "held")
 
@@ -82,7 +82,8 @@ class Decoder:
     """Reads the events of one stream."""
 
     def __init__(self) -> None:
-        self._blocks: dict[tuple[str, int | None], int] = {}  # numbers of texts and thoughts, by their index there
+        # Neutral block numbers of texts and thoughts, by kind and Cohere's index.
+        self._blocks: dict[tuple[str, int | None], int] = {}
         self._calls: dict[int | None, _Writing] = {}
         self._called = False
         self._next = 0
@@ -121,7 +122,7 @@ class Decoder:
         return events
 
     def end(self) -> Sequence[Event]:
-        """No event: an answer without `message-end` was cut."""
+        """No events: an answer without `message-end` was cut off."""
         return ()
 
     def _start(self, events: list[Event], id: str = "") -> None:
@@ -150,7 +151,7 @@ class Decoder:
     def _call(self, message: Message | None, index: int | None, events: list[Event]) -> None:
         for call in _in(message):
             self._start(events)
-            if (before := self._calls.get(index)) is not None:  # the call before was not ended
+            if (before := self._calls.get(index)) is not None:  # the earlier call was not ended
                 before.end(events)
             writing = self._calls[index] = _Writing(self._next)
             self._called = True

@@ -1,4 +1,4 @@
-"""Shapes of Cohere's answers, plain or streamed, as far as they are read.
+"""Shapes of Cohere's answers, plain or streamed, reduced to the fields that are read.
 
 Source: https://docs.cohere.com/reference/chat#response.body
 """
@@ -33,7 +33,7 @@ class FunctionCall(Struct):
 
 
 class Message(Struct):
-    """A whole one has lists; a delta of one has single objects, and sometimes empty lists."""
+    """A message or a delta. A message has lists; a delta has single objects, and sometimes empty lists."""
 
     content: list[Content] | Content | str | None = None
     plan: str | None = field(name="tool_plan", default=None)
@@ -41,7 +41,7 @@ class Message(Struct):
 
 
 BROKEN_OFF = frozenset(("ERROR", "TIMEOUT"))
-"""Finish reasons of answers that broke off."""
+"""Finish reasons of answers cut off by an error."""
 
 _FINISH: Mapping[str, FinishReason] = {
     "COMPLETE": "stop",
@@ -63,13 +63,13 @@ def call_id(id: str | None) -> str:
 
 
 def arguments(text: str) -> str:
-    """Arguments as JSON text. Calls of tools without parameters have none, or null."""
+    """Arguments as JSON text. Calls of tools without parameters have no arguments, or null."""
     return "{}" if text.strip() in ("", "null") else text
 
 
 def logprobs(items: Any) -> dict[str, Any] | None:
-    """Probabilities as OpenAI chat writes them; None when there are none. Cohere gives them by chunks of text, not
-    always of one token: the probability of a chunk is the product of its tokens'.
+    """Log probabilities in OpenAI chat's form; None without any. Cohere reports them by chunk of text, not always one
+    token. A chunk's probability is the product of its tokens' probabilities.
     """
     content = []
     for item in items if isinstance(items, list) else ():

@@ -1,4 +1,4 @@
-"""Usage of Cohere's chat: the billed tokens. The model reads and writes more, as Cohere adds a prompt of its own.
+"""Usage of Cohere's chat: the billed tokens. The model reads and writes more, because Cohere adds its own prompt.
 
 Source: https://docs.cohere.com/reference/chat#response.body
 """
@@ -12,7 +12,7 @@ from extproc.words.exchange import Usage
 
 
 def read_usage(said: Any) -> Usage | None:
-    """The counts of a usage object; None when it has none that can be believed."""
+    """Usage of a usage object; None without plausible counts."""
     if not isinstance(said, dict):
         return None
     billed = _counts(said.get("billed_units"))
@@ -30,5 +30,5 @@ def _counts(said: Any) -> tuple[int, int] | None:
 
 
 def whole(value: Any) -> Any:
-    """A whole number as an integer: counts have the type number there, so one may be 5.0."""
+    """A whole number as int: counts have the type number, so 5.0 is possible."""
     return int(value) if type(value) is float and value.is_integer() else value

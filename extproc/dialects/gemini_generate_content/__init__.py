@@ -43,8 +43,8 @@ _EMBEDDING_METHODS = ("embedContent", "batchEmbedContents")
 
 
 def calls(operation: str, *verbs: str, array: Callable[[str], bool] = lambda _path: False) -> Endpoints:
-    """Paths of an operation, and their aliases: the same in the stable version of the API, and those of Vertex AI.
-    Google's SDKs call these with `vertexai=True`.
+    """Paths of an operation, and their aliases: in the stable version of the API, and in Vertex AI. Google's SDKs call
+    the latter with `vertexai=True`.
 
     Source: https://cloud.google.com/vertex-ai/docs/reference/rest/v1beta1/projects.locations.publishers.models
     """
@@ -75,7 +75,7 @@ class Replies(OpenAIReplies):
         return problem.encode_error(kind.status, message, kind.type, kind.code, param)
 
     def model(self, listed: Listed) -> dict[str, Any]:
-        """Source: https://ai.google.dev/api/models#Model. Whether a model makes vectors is told by its name."""
+        """Source: https://ai.google.dev/api/models#Model. A model's name shows whether it makes vectors."""
         found = {
             "name": f"models/{listed.name}",
             "version": "",
@@ -127,7 +127,7 @@ observe = OBSERVER.observe
 
 
 def observe_edges(head: bytes, tail: bytes, report: Report, inside: Mapping[int, bytes]) -> None:
-    """See `ClientAPI.observe_edges`. The counts are believed without a finish reason, which nothing read."""
+    """See `ClientAPI.observe_edges`. Counts are final without a finish reason, because it was not read."""
     before = report.usage
     OBSERVER.observe_edges(head, tail, report, inside)
     if report.usage is not None and report.usage is not before:

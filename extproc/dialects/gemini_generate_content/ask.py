@@ -77,7 +77,7 @@ FIELDS = Fields(
 _READ = frozenset(("maxOutputTokens", "candidateCount", "responseModalities", "thinkingConfig", "responseLogprobs"))
 _BUDGET = frozenset(("thinkingBudget", "thinkingLevel"))
 _HOSTED = frozenset(("executableCode", "codeExecutionResult", "toolCall", "toolResponse"))
-"""Parts that Google's own tools leave in the conversation."""
+"""Parts that Google's own tools add to the conversation."""
 _BLOCKS_NOTHING = ("BLOCK_NONE", "OFF", "HARM_BLOCK_THRESHOLD_UNSPECIFIED", None)
 _HOSTED_RESULTS = {"codeExecutionResult": "code_execution", "toolResponse": ""}
 _FUNCTIONS = "functionDeclarations"
@@ -135,7 +135,7 @@ class GeminiView(View):
         return spelling.snake(name)
 
     def own_tool(self, tool: Any) -> tuple[Sequence[Any], Sequence[Any]]:
-        """Google's own tools are fields beside the client's functions."""
+        """An entry without Google's own tools, which are fields beside the client's functions; and their names."""
         if not isinstance(tool, dict):
             return (), ()
         own = [{_FUNCTIONS: tool[_FUNCTIONS]}] if _FUNCTIONS in tool else ()
@@ -188,14 +188,14 @@ class GeminiView(View):
         return "functionResponse" in node
 
     def calls_in(self, node: Node) -> Sequence[Call]:
-        """A result names its call by the id, or by the name of the function alone."""
+        """Calls in a part. A result names its call by id, or by the function's name alone."""
         if not isinstance(call := node.get("functionCall"), dict):
             return ()
         name = name_of(call.get("name"))
         return (Call(name, call.get("args"), (name_of(call.get("id")), (_FUNCTIONS, name))),)
 
     def results_in(self, node: Node, names: Mapping[Any, str]) -> Sequence[Answered]:
-        """Results of Google's own tools cannot be written anew."""
+        """Results in a part. Results of Google's own tools cannot be replaced."""
         found = [Answered(name, None, None) for field, name in _HOSTED_RESULTS.items() if field in node]
         result = node.get("functionResponse")
         if isinstance(result, dict) and not isinstance(node.get("functionCall"), dict):
@@ -211,7 +211,7 @@ def _written(result: Mapping[str, Any], text: str) -> dict[str, Any]:
 
 
 def _thinking(body: Mapping[str, Any]) -> tuple[str | None, Any]:
-    """The level of thinking in small letters, and its budget."""
+    """Level of thinking in lower case, and its budget."""
     settings = inner(body, CONFIG, "thinkingConfig")
     settings = settings if isinstance(settings, dict) else {}
     level = settings.get("thinkingLevel")
@@ -237,7 +237,7 @@ def _read_file(held: Any, ask: Ask) -> None:
     kind, uri = _kind(held), held.get("fileUri") if isinstance(held, dict) else None
     ask.add_url(uri, "contents")
     if isinstance(uri, str) and uri.startswith((FILES_API, "gs://", "files/")):
-        ask.needs["state"] = "contents"  # Google alone can read it
+        ask.needs["state"] = "contents"  # only Google can read the file
     if kind.startswith("image/"):
         ask.needs["images"] = "contents"
         _media.add_image(ask, None, "image")
@@ -290,7 +290,7 @@ def _read_config(config: Any, ask: Ask) -> None:
 
 
 def modalities(config: Mapping[str, Any]) -> list[str]:
-    """The kinds of content that the answer may have, in capitals."""
+    """Kinds of content that the answer may have, in upper case."""
     given = config.get("responseModalities")
     return [one.upper() for one in (given if isinstance(given, list) else ()) if isinstance(one, str)]
 

@@ -1,4 +1,4 @@
-"""Whole answers, written for clients.
+"""Plain answers, written for clients.
 
 Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
 """
@@ -43,7 +43,7 @@ def encode_answer(answer: Answer) -> Json:
 
 
 def named(model: str, id: str) -> Json:
-    """The fields that every answer and every event has."""
+    """Fields of every answer and event."""
     return {"modelVersion": model} | ({"responseId": id} if id else {})
 
 
@@ -59,7 +59,7 @@ def _candidate(choice: Choice, index: int) -> Json:
 
 
 def finish_reason(finish: FinishReason, *, refused: bool) -> str:
-    """The reason. `refused`: the model declined in its own words, which other APIs call a normal end."""
+    """The finish reason. `refused`: the model declined in words, which other APIs report as a normal end."""
     return "SAFETY" if refused and finish == "stop" else _FINISH[finish]
 
 
@@ -77,8 +77,8 @@ def encode_parts(parts: Iterable[Part]) -> Iterable[Json]:
 
 
 def thought(text: str, signature: str, redacted: str, *, begins: bool = True) -> Json:
-    """Thinking, or more of it where it does not begin here. It begins with a proof, if an empty one, by which a later
-    request to Google is told from one with thinking of Google's own.
+    """A part of thinking. The first part has a signature, possibly an empty one. It distinguishes this thinking from
+    Google's own in a later request to Google.
     """
     proof = {"thoughtSignature": pack(signature, redacted)} if signature or redacted or begins else {}
     return {"text": text, "thought": True} | proof
@@ -90,7 +90,7 @@ def call(id: str, name: str, arguments: str, signature: str) -> Json:
 
 
 def encode_logprobs(said: Any) -> Json:
-    """Probabilities, from the form of OpenAI chat."""
+    """Log probabilities, from OpenAI chat's form."""
     tokens = _objects(said.get("content")) if isinstance(said, dict) else []
     if not tokens:
         return {}

@@ -1,9 +1,8 @@
 """A client's request, read into the neutral form.
 
-Features that only Google runs (its own tools and their results, cached content, files of the Files API) are refused by
-name: another API would do without them.
-
-A result of a tool need not name its call: it then belongs to the first call of that name without a result.
+Features that only Google has (its own tools and their results, cached content, files of the Files API) are refused by
+name: another API would ignore them. A tool result without a call's id belongs to the first call of that tool without a
+result.
 
 Source: https://ai.google.dev/api/generate-content#request-body and https://ai.google.dev/api/caching#Content
 """
@@ -57,7 +56,7 @@ _ONLY_THERE = ("executableCode", "codeExecutionResult", "toolCall", "toolRespons
 _AUDIO = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav"}
 _TIERS = {"standard": "default", "flex": "flex", "priority": "priority"}
 _MODES = {"AUTO": "auto", "ANY": "required", "NONE": "none", "VALIDATED": "auto", "MODE_UNSPECIFIED": "auto"}
-_RESULTS = ("output", "result", "error")  # of a response whose only field is one of them, that field is the result
+_RESULTS = ("output", "result", "error")  # a response's only field with one of these names is the result
 _SEEDS = 2**63
 _encode = msgspec.json.encode
 
@@ -65,7 +64,9 @@ Json = Mapping[str, Any]
 
 
 def decode_request(body: Json) -> Prompt:
-    """The neutral form of a request, without its model, which the path has. Raises Refusal (400), naming the field."""
+    """The neutral form of a request without its model, which the path has. Raises Refusal (400) with the field's
+    name.
+    """
     body = spelled(dict(body))
     prompt = Prompt("", [])
     if body.get("cachedContent"):
@@ -96,12 +97,12 @@ def _read_system(system: Any, prompt: Prompt) -> None:
 
 
 class _Dialogue:
-    """The turns, and the calls of tools that wait for their results."""
+    """Turns, and tool calls without a result so far."""
 
     def __init__(self, prompt: Prompt) -> None:
         self._prompt = prompt
         self._calls = 0
-        self._open: dict[str, str] = {}  # id -> name
+        self._open: dict[str, str] = {}  # id -> name of calls without a result
 
     def read(self, contents: Any) -> None:
         if not isinstance(contents, list) or not contents:
@@ -166,7 +167,7 @@ class _Dialogue:
 
 
 def _proof(part: Json, where: str) -> tuple[str, str]:
-    """Signature and redacted thinking."""
+    """Signature and redacted thinking of a part."""
     try:
         return unpack(optional_string(part.get("thoughtSignature"), f"{where}.thoughtSignature"))
     except ValueError:
@@ -174,13 +175,13 @@ def _proof(part: Json, where: str) -> tuple[str, str]:
 
 
 def _words(response: Json) -> str:
-    """The result of a tool as text: the only field of a usual name, else the whole as JSON."""
+    """A tool result as text: the only field if it has a usual name, otherwise the whole object as JSON."""
     only = next(iter(response.values())) if len(response) == 1 and next(iter(response)) in _RESULTS else response
     return only if isinstance(only, str) else _encode(only).decode()
 
 
 def _media(part: Json, where: str) -> ImagePart | FilePart | AudioPart | None:
-    """Data or a file of a part; None where it has neither."""
+    """Data or file of a part; None without either."""
     if (held := part.get("inlineData")) is not None:
         at = f"{where}.inlineData"
         data, kind = (

@@ -1,7 +1,7 @@
 """Streamed answers, written for clients: each event is a GenerateContentResponse with more parts of one candidate.
 
-A call of a tool is one part, so its arguments wait until they are whole. The finish reasons and the usage come with the
-last events.
+A tool call is one part, so its arguments are held until they are complete. Finish reasons and usage are in the last
+events.
 
 Source: https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent
 """
@@ -29,7 +29,7 @@ _MIDSTREAM = 500
 
 
 class Encoder:
-    """Writes Google's events."""
+    """Writes Google's stream events."""
 
     __slots__ = ("_calls", "_finished", "_named", "_refused", "_thinks", "_usage")
 
@@ -39,7 +39,7 @@ class Encoder:
         self._finished: dict[int, Finished] = {}
         self._refused: set[int] = set()
         self._thinks = (-1, -1)  # choice and block of the latest thinking
-        self._calls: dict[tuple[int, int], Delta] = {}  # calls under way, by choice and block
+        self._calls: dict[tuple[int, int], Delta] = {}  # open calls, by choice and block
 
     def feed(self, event: Event) -> bytes:
         if isinstance(event, Delta):
@@ -88,7 +88,7 @@ class Encoder:
         return _frame({"candidates": [candidate], **self._named})
 
     def _flush(self, choice: int) -> bytes:
-        """The calls of a choice that are whole, since another part follows."""
+        """Calls of a choice that are complete, because another part follows."""
         if not self._calls:
             return b""
         whole = [at for at in self._calls if at[0] == choice]

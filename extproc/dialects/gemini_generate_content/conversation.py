@@ -2,8 +2,8 @@
 
 Source: https://ai.google.dev/api/caching#Content and https://ai.google.dev/gemini-api/docs/function-calling
 
-Rules of the API: the results of all tools that one turn called stand together in one turn of their own, right after it,
-each with the name and id of its call; and from Gemini 3 on the first call of a turn has its signature.
+Rules of the API: the results of a turn's calls are together in the next turn, without other parts, each with the name
+and id of its call. From Gemini 3 on, the first call of a turn has its signature.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ Json = dict[str, Any]
 
 
 class Contents:
-    """Gathers messages. `ignored` are the advisory fields that it cannot express."""
+    """Collects messages. `ignored` are advisory fields that it cannot express."""
 
     def __init__(self, model: Gemini) -> None:
         self.turns: list[Json] = []
         self.ignored: dict[str, None] = {}
         self._model = model
-        self._calls: dict[str, tuple[int, str]] = {}  # id -> place among all calls, name
-        self._called = False  # True: the model's turn under way has called tools
-        self._after_calls = 0  # place in `turns` for the results of the last calls
-        self._results: list[Json] | None = None  # results that are there already
+        self._calls: dict[str, tuple[int, str]] = {}  # id -> index among all calls, and the tool's name
+        self._called = False  # True: the model's current turn has called tools
+        self._after_calls = 0  # index in `turns` for the results of the last calls
+        self._results: list[Json] | None = None  # results of the last calls so far
 
     def add(self, message: Message) -> None:
         if message.role == "assistant":
@@ -58,10 +58,10 @@ class Contents:
 
     def _add_model(self, parts: list[Part]) -> None:
         out: list[Json] = []
-        loose: list[str] = []  # signatures without thinking: each belongs to a text beside it
+        loose: list[str] = []  # signatures without thinking; each belongs to a text of the message
         for part in parts:
             if isinstance(part, ThinkingPart):
-                # Only Google's own signatures go back.
+                # Only Google's own signatures are sent back.
                 if signature := own(part.signature):
                     if part.text:
                         out.append({"text": part.text, "thought": True, "thoughtSignature": signature})
@@ -105,7 +105,7 @@ class Contents:
             self.turns.append({"role": "user", "parts": out})
 
     def _part(self, part: Part) -> Json | None:
-        """A part that either side can write; None for a part that is left out."""
+        """A part for either role; None for a part that is left out."""
         if isinstance(part, TextPart):
             if part.cache is not None:
                 self.ignored["cache_control"] = None
@@ -120,7 +120,7 @@ class Contents:
             return media(part)
         if isinstance(part, RefusalPart):
             return {"text": part.text} if part.text else None
-        return None  # thinking and calls are the model's, results the user's
+        return None  # thinking and calls are only the model's, results only the user's
 
     def _call(self, call: ToolCall) -> Json:
         if call.cache is not None:
@@ -134,7 +134,7 @@ class Contents:
         return written
 
     def _add_result(self, result: ToolResult, out: list[Json]) -> None:
-        """Add a result. `out` takes the parts that the model does not accept inside it."""
+        """Add a result. `out` gets its parts that the model does not accept inside the result."""
         if result.cache is not None:
             self.ignored["cache_control"] = None
         _, name = self._calls.get(result.id, (0, ""))
@@ -162,14 +162,14 @@ class Contents:
         self._results.append({"functionResponse": response})
 
     def _order_results(self) -> None:
-        """Sort the results in the order of the calls: models that know no ids go by it."""
+        """Sort results in the order of their calls: models without call ids match them by order."""
         if self._results is not None and len(self._results) > 1:
             last = (len(self._calls), "")
             self._results.sort(key=lambda part: self._calls.get(part["functionResponse"].get("id", ""), last)[0])
 
 
 def _sign_calls(parts: list[Json], signature: str) -> None:
-    """Put the signature on the first of the calls at the end: of calls in a row Google signs that one."""
+    """Put the signature on the first of the calls at the end: Google signs the first of consecutive calls."""
     first = len(parts)
     while first and "functionCall" in parts[first - 1]:
         first -= 1
@@ -178,7 +178,7 @@ def _sign_calls(parts: list[Json], signature: str) -> None:
 
 
 def _sign_texts(parts: list[Json], signatures: list[str]) -> None:
-    """Put each signature on the last text without one, or on an empty text."""
+    """Put each signature on the last unsigned text, or on a new empty text."""
     texts = [part for part in parts if "text" in part and "thoughtSignature" not in part]
     for signature in signatures:
         if texts:
@@ -188,7 +188,7 @@ def _sign_texts(parts: list[Json], signatures: list[str]) -> None:
 
 
 def arguments_of(text: str) -> Json:
-    """Arguments as an object; another model may have written anything else."""
+    """Arguments as an object; another model may have written another value."""
     if not text.strip():
         return {}
     try:

@@ -34,11 +34,11 @@ _TYPES = {
 
 
 def media(part: ImagePart | FilePart | AudioPart) -> dict[str, Any]:
-    """The part of a request that holds the media. Raises Refusal when Google cannot reach it."""
+    """A request's part with the media. Raises Refusal for media that Google cannot reach."""
     if isinstance(part, AudioPart):
         return {"inlineData": {"mimeType": f"audio/{part.format or 'wav'}", "data": part.data}}
     is_image = isinstance(part, ImagePart)
-    usual = "image/jpeg" if is_image else "application/pdf"  # when neither name nor data tell the type
+    usual = "image/jpeg" if is_image else "application/pdf"  # default type, if neither name nor data show it
     kind = part.media_type
     if kind == "image/jpg":
         kind = "image/jpeg"
@@ -54,7 +54,7 @@ def media(part: ImagePart | FilePart | AudioPart) -> dict[str, Any]:
             f"The {what} is at an {where} that Google cannot read. Send its data in base64 instead.",
             param="messages",
         )
-    if not kind and not uri.startswith(FILES_API):  # the Files API knows the types of its files
+    if not kind and not uri.startswith(FILES_API):  # the Files API knows its files' types
         kind = _type_of(uri) or usual
     return {"fileData": {"mimeType": kind, "fileUri": uri} if kind else {"fileUri": uri}}
 

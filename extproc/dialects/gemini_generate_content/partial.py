@@ -1,4 +1,4 @@
-"""Arguments of a call that stream value by value, each with the JSON path of its place (Vertex AI).
+"""Arguments of a call, streamed value by value with their JSON paths (Vertex AI).
 
 Sources: `FunctionCall.partial_args` and `PartialArg` in google-genai's types; RFC 9535 for the paths.
 """
@@ -11,12 +11,12 @@ from typing import Any
 
 _STEP = re.compile(r"""\.([^.\[\]]+)|\[(\d{1,9})\]|\['((?:[^'\\]|\\.)*)'\]|\["((?:[^"\\]|\\.)*)"\]""")
 _ESCAPE = re.compile(r"\\(.)")
-_DEPTH = 64  # steps of a path
+_DEPTH = 64  # most steps of a path
 _KINDS = ("stringValue", "numberValue", "boolValue", "nullValue")
 
 
 def steps(path: Any) -> tuple[str | int, ...]:
-    """Names and indexes of a path such as `$.files[0]['name']`; of any other text, that text as one name."""
+    """Names and indices of a path such as `$.files[0]['name']`. Another text is one name."""
     text = path if isinstance(path, str) else ""
     found: list[str | int] = []
     at = 1
@@ -30,7 +30,7 @@ def steps(path: Any) -> tuple[str | int, ...]:
 
 
 def values(parts: Any) -> Iterator[tuple[tuple[str | int, ...], Any, dict[str, Any], str]]:
-    """(path, value, holder, key) of each value in the `partialArgs` of a call."""
+    """Values in a call's `partialArgs`: (path, value, holder, key)."""
     for part in parts if isinstance(parts, list) else ():
         if isinstance(part, dict):
             path = steps(part.get("jsonPath"))
@@ -40,5 +40,5 @@ def values(parts: Any) -> Iterator[tuple[tuple[str | int, ...], Any, dict[str, A
 
 
 def streamed(call: Mapping[str, Any]) -> bool:
-    """True for a part of a call that streams. The last part may be empty."""
+    """True for a piece of a streamed call. The last piece may be empty."""
     return "partialArgs" in call or call.get("willContinue") is True or not call.get("name")

@@ -39,7 +39,7 @@ _ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
 
 
 def encode_error(status: int, message: str, type: str, code: str = "", param: str | None = None) -> dict[str, Any]:
-    """An error. In mid-stream, where the status is 500, its type tells more."""
+    """An error object. In mid-stream the status is 500, and its type is more exact."""
     if status == 500:
         status = _BY_TYPE.get(type, status)
     word = _STATUSES.get(status) or ("INVALID_ARGUMENT" if 400 <= status < 500 else "INTERNAL")
@@ -59,13 +59,13 @@ def decode(status: int, body: bytes) -> Problem:
         value: Any = _decode(body)
     except UNREADABLE:
         return read(status, plain_text(body))
-    if isinstance(value, list) and value:  # streams without SSE wrap it in a list
+    if isinstance(value, list) and value:  # a stream without SSE wraps the error in a list
         value = value[0]
     return read(status, value.get("error") if isinstance(value, dict) else None)
 
 
 def read(status: int, error: Any) -> Problem:
-    """The content of an `error` object, of any shape; `status` is the HTTP status where it has none."""
+    """The content of an `error` object of any shape. `status` is the HTTP status for an object without one."""
     message: Any = ""
     code: Any = ""
     details: Any = None
@@ -77,7 +77,7 @@ def read(status: int, error: Any) -> Problem:
         message = error
     reasons, param = _details(details)
     kind = type_of(status, _TYPES)
-    if "API_KEY_INVALID" in reasons:  # this reason comes with a 400
+    if "API_KEY_INVALID" in reasons:  # Google sends this reason with status 400
         kind = "authentication_error"
     if not isinstance(message, str) or not message:
         message = "The provider failed without saying why."
@@ -85,7 +85,7 @@ def read(status: int, error: Any) -> Problem:
 
 
 def _details(details: Any) -> tuple[list[str], str | None]:
-    """The reasons in the details of an error, and the first field at fault."""
+    """Reasons in an error's details, and the first faulty field."""
     reasons: list[str] = []
     param: str | None = None
     for detail in details if isinstance(details, list) else ():

@@ -60,7 +60,7 @@ def _choice(candidate: Candidate) -> Choice:
 
 
 def image_of(part: WirePart) -> ImagePart | None:
-    """An image that the model made; drafts in its thinking are none."""
+    """The model's image in a part; drafts in its thinking do not count."""
     inline = part.inline
     if inline is None or not inline.data or part.thought:
         return None
@@ -84,7 +84,7 @@ def _parts(parts: list[WirePart]) -> list[Part]:
 
 
 def _unsigned(parts: list[Part]) -> ToolCall | None:
-    """The first of the calls at the end, where it has no signature: it comes late."""
+    """First of the calls at the end if it has no signature: its signature comes later."""
     first: ToolCall | None = None
     for part in reversed(parts):
         if not isinstance(part, ToolCall):
@@ -94,7 +94,7 @@ def _unsigned(parts: list[Part]) -> ToolCall | None:
 
 
 def add_text(out: list[Part], text: str, signature: str = "", *, thought: bool = False) -> None:
-    """Add a piece of text or of a thought. Pieces that follow one another are joined up to a signature."""
+    """Add a piece of text or thinking. Consecutive pieces are joined, up to a signature."""
     last = out[-1] if out else None
     if thought:
         if isinstance(last, ThinkingPart) and not last.signature:

@@ -1,7 +1,8 @@
 """A conversation as a GenerateContentRequest.
 
 Source: https://ai.google.dev/api/generate-content#request-body (the Gemini API) and
-https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference#request (Vertex AI); both take the same.
+https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference#request (Vertex AI); the form is the
+same for both.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Json = dict[str, Any]
 
 
 def path(model: str, *, stream: bool) -> str:
-    """The path of a request. `model` is a name, or a path of its own, such as `tunedModels/mine`."""
+    """Path of a request. `model` is a name, or a path such as `tunedModels/mine`."""
     segments = model.split("/")
     if len(segments) > 1 and segments[0] in _COLLECTIONS and not {"", ".", ".."}.intersection(segments):
         where = quote(model, safe="/@")
@@ -47,7 +48,7 @@ def encode_request(prompt: Prompt, destination: Destination) -> tuple[Json, Sequ
     system = [{"text": part.text} for part in prompt.system if part.text]
     if any(part.cache is not None for part in prompt.system):
         ignored["cache_control"] = None
-    if not turns:  # the API requires one
+    if not turns:  # the API requires a turn
         turns, system = [{"role": "user", "parts": system or [{"text": " "}]}], []
     body: Json = {"contents": turns}
     if system:
@@ -85,7 +86,7 @@ def _declaration(tool: Tool, ignored: dict[str, None]) -> Json:
     out: Json = {"name": tool.name}
     if tool.description:
         out["description"] = tool.description
-    # A function without parameters has no schema here; an object without properties has been refused.
+    # A function without parameters gets no schema: the API has refused an object without properties.
     if tool.schema.get("properties") or not _SAYS_NOTHING.issuperset(tool.schema):
         out["parametersJsonSchema"] = tool.schema
     return out
@@ -119,7 +120,7 @@ def _config(prompt: Prompt, model: Gemini, ignored: dict[str, None]) -> Json:
             config["seed"] = prompt.seed
         else:
             ignored["seed"] = None
-    # Zero is the default of all models. Those after Gemini 2.0 answer other values with 400.
+    # Zero is every model's default. Models after Gemini 2.0 answer 400 to other values.
     if prompt.presence_penalty:
         if model.penalties:
             config["presencePenalty"] = prompt.presence_penalty
@@ -142,7 +143,7 @@ def _config(prompt: Prompt, model: Gemini, ignored: dict[str, None]) -> Json:
 
 
 def _think(prompt: Prompt, destination: Destination, model: Gemini, config: Json, ignored: dict[str, None]) -> None:
-    """Sets `thinkingConfig` and, as it has to leave room for an answer, `maxOutputTokens`."""
+    """Set `thinkingConfig`, and `maxOutputTokens`, which must leave room for an answer."""
     limit, most = prompt.max_tokens, destination.max_output_tokens
     thinking: Json = {}
     asked = prompt.effort is not None or prompt.thinking_budget is not None
@@ -172,12 +173,12 @@ def _level(prompt: Prompt, model: Gemini, ignored: dict[str, None]) -> str:
     if model.off:
         return "MINIMAL"
     if wanted == "none":
-        _ignore_thinking(prompt, ignored)  # the model thinks all the same
+        _ignore_thinking(prompt, ignored)  # the model thinks in any case
     return "LOW"
 
 
 def _budget(prompt: Prompt, model: Gemini, most: int | None, ignored: dict[str, None]) -> tuple[int, int | None]:
-    """The budget, and the limit of the output with room for it."""
+    """The budget, and the output limit with room for it."""
     limit = prompt.max_tokens
     wanted = prompt.thinking_budget
     if wanted is None:
@@ -197,8 +198,8 @@ def _budget(prompt: Prompt, model: Gemini, most: int | None, ignored: dict[str, 
 
 
 def _shows(prompt: Prompt) -> bool:
-    """True when thoughts are to be shown: the client asks for it, or sets up thinking in a way that shows it in other
-    APIs.
+    """True when thoughts must be shown: the client asks for them, or enables thinking in a way that shows it in its
+    API.
     """
     if prompt.show_thinking is not None:
         return prompt.show_thinking

@@ -2,8 +2,8 @@
 
 Source: https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent
 
-There is no end marker: an answer is whole when each candidate has a finish reason. That is known when the body ends,
-because some models send one with every event and others only after everything else.
+There is no end marker: an answer is complete when each candidate has a finish reason. This is decided at the end of the
+body, because some models send a finish reason with every event, others only with the last.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from extproc.words.messages import Delta, Ended, Event, Failed, Finished, Starte
 from extproc.words.said import Arguments
 
 _decode = msgspec.json.Decoder(Response).decode
-_MIDSTREAM = 500  # the status of an error without one
+_MIDSTREAM = 500  # status of an error without one
 
 
 class _Choice:
-    """The state of a candidate: the part that is being written, if more of it may come."""
+    """State of a candidate, with its open part."""
 
     __slots__ = ("arguments", "block", "calls", "finish", "in_row", "index", "open", "unsigned")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.block = -1
-        self.open = ""  # text or thinking
+        self.open = ""  # kind of the open part: text or thinking
         self.calls = False
-        self.unsigned = -1  # the first call of those that are being written, which has no signature yet
-        self.in_row = False  # a call came, and nothing else behind it
+        self.unsigned = -1  # block of the first consecutive call, until its signature comes
+        self.in_row = False  # True: the last part was a call
         self.finish = ""
-        self.arguments: Arguments | None = None  # those of a call that came in part
+        self.arguments: Arguments | None = None  # arguments of an incomplete call
 
     def deltas(self, candidate: Candidate, events: list[Event]) -> None:
         if candidate.finish:
@@ -78,7 +78,7 @@ class _Choice:
                         signature,
                     )
                 )
-            elif signature and not part.text and self.unsigned >= 0:  # it comes late
+            elif signature and not part.text and self.unsigned >= 0:  # a late signature of the first call
                 events.append(Delta("tool_call", "", self.unsigned, self.index, signature=signature))
                 self.unsigned = -1
             elif (image := image_of(part)) is not None:
@@ -92,7 +92,7 @@ class _Choice:
                     if signature:
                         self.open = ""
             else:
-                first = self.open != "text"  # a proof in front of its text leaves the text the last block of an answer
+                first = self.open != "text"  # a signature before its text keeps the text the answer's last block
                 if signature and first:
                     self._prove(signature, events)
                 if part.text:
@@ -118,7 +118,7 @@ class _Choice:
             self.complete_call(events)
 
     def complete_call(self, events: list[Event]) -> None:
-        """Write the arguments of a call that came in parts."""
+        """Write the arguments of a call that came in pieces."""
         if self.arguments is not None:
             text = msgspec.json.encode(self.arguments.tree()).decode()
             events.append(Delta("tool_call", text, self.block, self.index))
@@ -131,7 +131,7 @@ class _Choice:
         self.open = ""
 
     def _begin_call(self, signature: str) -> None:
-        """Of calls in a row the first one is signed."""
+        """Note a call's signature: Google signs the first of consecutive calls."""
         if signature or not self.in_row:
             self.unsigned = -1 if signature else self.block
         self.in_row = True

@@ -21,8 +21,8 @@ _NO_ARGUMENTS = frozenset((b"{}", b"null"))
 
 
 def _read(said: Response | list[Response], report: Report) -> bool:
-    """A stream that is no SSE is one array. Every event of a stream reports the usage so far. Until the answer has a
-    finish reason it is of source `estimated`.
+    """Read one event. A stream without SSE is one array. Every event reports the usage so far; its source is
+    `estimated` until the answer has a finish reason.
     """
     for response in said if isinstance(said, list) else (said,):
         _read_response(response, report)
@@ -62,7 +62,7 @@ def _read_response(response: Response, report: Report) -> None:
 
 
 def _count_grounding(grounding: Mapping[str, Any], report: Report) -> None:
-    """Note searches and maps. Google bills an answer that is grounded in maps once.
+    """Note searches and maps. Google bills an answer with maps once.
 
     Source: https://ai.google.dev/gemini-api/docs/maps-grounding#pricing
     """
@@ -74,7 +74,7 @@ def _count_grounding(grounding: Mapping[str, Any], report: Report) -> None:
 
 
 def _searches(grounding: Mapping[str, Any], model: str) -> int:
-    """The searches that Google bills: each query, but one for a whole answer of models before Gemini 3.
+    """Searches that Google bills: each query; one for an answer of models before Gemini 3.
 
     Source: https://ai.google.dev/gemini-api/docs/google-search#pricing
     """
@@ -84,7 +84,7 @@ def _searches(grounding: Mapping[str, Any], model: str) -> int:
 
 
 def _text(part: Part) -> str:
-    """The text of a part: its words, and the name and arguments of a call."""
+    """Billable text of a part: its words, and a call's name and arguments."""
     if part.call is not None:
         given = bytes(part.call.args)
         return (part.call.name or "") + ("" if given in _NO_ARGUMENTS else given.decode(errors="replace"))

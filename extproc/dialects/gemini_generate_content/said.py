@@ -1,4 +1,4 @@
-"""Text of an answer, piece by piece.
+"""Texts of an answer, for guardrails.
 
 Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
 """
@@ -18,7 +18,7 @@ QUIET = frozenset(
         *("outcome", "probability", "category", "modelStatus", "thought"),
     )
 )
-"""Fields that hold no words of the model; `logprobsResult` goes with the text that it belongs to."""
+"""Fields without a model's words; `logprobsResult` is read with its text."""
 
 _WHOLE = frozenset(
     (
@@ -26,11 +26,11 @@ _WHOLE = frozenset(
         *("toolCall", "toolResponse", "partMetadata"),
     )
 )
-"""Fields of a part whose values come whole in one event. Source: `ArgumentPart` in google-genai's types."""
+"""Fields of a part with complete values in one event. Source: `ArgumentPart` in google-genai's types."""
 
 
 def said(event: Any) -> Iterator[Piece | Closed | Called | ArgumentPart]:
-    """See `ClientAPI.said`. A stream that is no SSE is one array of events."""
+    """See `ClientAPI.said`. A stream without SSE is one array of events."""
     for one in event if isinstance(event, list) else (event,):
         candidates = one.get("candidates") if isinstance(one, dict) else None
         if not isinstance(candidates, list):

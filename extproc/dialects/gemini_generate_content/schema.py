@@ -1,6 +1,5 @@
-"""Google's own schemas, as JSON Schema.
-
-They are a part of OpenAPI 3.0: types are in capitals, null is a flag, and whole numbers may be strings.
+"""Google's own schemas, converted to JSON Schema. They are a subset of OpenAPI 3.0: types are in upper case, null is a
+flag, and whole numbers may be strings.
 
 Source: https://ai.google.dev/api/caching#Schema
 """
@@ -19,7 +18,7 @@ _LEFT_OUT = frozenset(("nullable", "propertyOrdering"))
 
 
 def json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON Schema that means the same. A JSON Schema stays as it is."""
+    """JSON Schema of the same meaning. A JSON Schema is unchanged."""
     made: dict[str, Any] = {}
     for name, value in schema.items():
         key = _NAMES.get(name, name)

@@ -1,4 +1,4 @@
-"""Shapes of Google's answers, plain or streamed, as far as they are read.
+"""Shapes of Google's answers, plain or streamed, reduced to the fields that are read.
 
 Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
 """
@@ -29,7 +29,7 @@ class FunctionCall(Struct):
 
 
 class Inline(Struct):
-    """Base64 of an image."""
+    """Image data, in base64."""
 
     media_type: str | None = field(default=None, name="mimeType")
     data: str | None = None
@@ -100,12 +100,12 @@ _FINISH: Mapping[str, FinishReason] = {
     "CONTINUATION": "length",
 }
 _TIERS = {"ON_DEMAND_PRIORITY": "priority", "ON_DEMAND_FLEX": "flex", "priority": "priority", "flex": "flex"}
-_UNLIKELY = -9999.0  # OpenAI's value for a probability that JSON cannot express
+_UNLIKELY = -9999.0  # OpenAI's value for a log probability that JSON cannot express
 
 
 def finish_reason(reason: str, *, calls: bool) -> FinishReason:
-    """The finish reason. Safety, recitation and so on are `content_filter`. So are unwanted ends, such as a malformed
-    call, because no client takes that for a whole answer.
+    """The finish reason. Safety, recitation and similar reasons are `content_filter`. So are failures such as a
+    malformed call, because clients do not take that for a complete answer.
     """
     if calls and reason == "STOP":
         return "tool_calls"
@@ -113,14 +113,14 @@ def finish_reason(reason: str, *, calls: bool) -> FinishReason:
 
 
 def service_tier(usage: Any) -> str:
-    """The tier in a usageMetadata, as Vertex or the Gemini API names it; empty for the usual one."""
+    """Service tier in a usageMetadata, in Vertex's or the Gemini API's field; empty for the default."""
     said = usage if isinstance(usage, dict) else {}
     named = (one for one in (said.get("trafficType"), said.get("serviceTier")) if isinstance(one, str))
     return next((_TIERS[one] for one in named if one in _TIERS), "")
 
 
 def seconds(created: str | None) -> int:
-    """Seconds since the epoch; 0 when `created` is no time."""
+    """Seconds since the epoch; 0 when `created` is not a time."""
     if not created:
         return 0
     try:
@@ -130,7 +130,7 @@ def seconds(created: str | None) -> int:
 
 
 def call_id(call: FunctionCall) -> str:
-    """The call's id; a new one for older models, which give none."""
+    """The call's id; a new one for older models, which send no id."""
     return call.id or f"call_{uuid.uuid4().hex}"
 
 
@@ -139,13 +139,13 @@ def arguments(call: FunctionCall) -> str:
     raw = bytes(call.args)
     if raw == b"null":
         return "{}"
-    with suppress(*UNREADABLE):  # malformed arguments go to the client as they are
+    with suppress(*UNREADABLE):  # malformed arguments are passed to the client unchanged
         raw = msgspec.json.format(raw, indent=-1)
     return raw.decode(errors="replace")
 
 
 def logprobs(result: Logprobs) -> dict[str, Any] | None:
-    """Probabilities as OpenAI chat writes them; None when there are none."""
+    """Log probabilities in OpenAI chat's form; None without any."""
     if not result.chosen:
         return None
     top = result.top or []

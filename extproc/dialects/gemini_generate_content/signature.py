@@ -2,13 +2,13 @@
 
 Source: https://ai.google.dev/gemini-api/docs/thought-signatures
 
-Clients keep a signature beside the thinking it came with and send it back, perhaps to another provider's model after a
-failover, and every provider refuses signatures that are not its own. So those in a `ThinkingPart` carry a mark. The
-signature of a `ToolCall` needs none: the field is Google's.
+Clients keep a signature with its thinking and send it back, possibly to another provider's model after a failover.
+Every provider refuses foreign signatures, so a `ThinkingPart` has a mark in front of the signature. A `ToolCall` needs
+no mark, because its field is only for Google's signatures.
 
-Clients of this API get proofs of other providers in the same field, which holds base64: `PACKED` and the JSON
-`[signature, redacted]`. A call of a tool without a signature gets an empty proof, so that a later request to Google can
-be told from one with calls of Google's own.
+Clients of this API get other providers' signatures in the same field, as base64: `PACKED` and the JSON `[signature,
+redacted]`. A tool call without a signature gets an empty one, which distinguishes it from Google's own calls in a later
+request to Google.
 """
 
 from __future__ import annotations
@@ -19,45 +19,47 @@ import msgspec
 
 _MARK = "gemini:"
 _MARK_OF_CALL = "gemini-call:"
-_PREFIX = b"extproc::"  # nine bytes: its base64 is the beginning of the whole
+_PREFIX = b"extproc::"  # nine bytes, so that their base64 is a prefix of the whole base64
 PACKED = b64encode(_PREFIX).decode()
-"""Beginning of proofs that are not Google's."""
+"""Beginning of signatures that are not Google's."""
 
 UNSIGNED = "skip_thought_signature_validator"
-"""The signature for a call of a tool whose own is not known, because another model made it or the client lost it."""
+"""Signature for a tool call whose own is unknown, because another model made the call or the client lost it."""
 
 _read = msgspec.json.Decoder(tuple[str, str]).decode
 
 
 def mark(signature: str) -> str:
-    """The signature as a `ThinkingPart` carries it."""
+    """The signature with the mark of a `ThinkingPart`."""
     return _MARK + signature if signature else ""
 
 
 def mark_of_call(signature: str) -> str:
-    """The signature of the call in front, as a `ThinkingPart` carries it for clients whose calls have gone already."""
+    """The signature of the preceding call, marked for a `ThinkingPart`: for clients that have already received the
+    call.
+    """
     return _MARK_OF_CALL + signature
 
 
 def of_call(signature: str) -> str:
-    """The signature of the call in front as Google wrote it; empty when it is none."""
+    """Google's signature of the preceding call; empty without the mark."""
     return signature[len(_MARK_OF_CALL) :] if signature.startswith(_MARK_OF_CALL) else ""
 
 
 def own(signature: str) -> str:
-    """The signature as Google wrote it; empty when it is another provider's."""
+    """Google's signature without the mark; empty for another provider's signature."""
     return signature[len(_MARK) :] if signature.startswith(_MARK) else ""
 
 
 def pack(signature: str, redacted: str = "") -> str:
-    """The `thoughtSignature` for a client: Google's own, or the proof of another provider."""
+    """`thoughtSignature` for a client: Google's own, or another provider's packed signature."""
     if google := own(signature):
         return google
     return b64encode(_PREFIX + msgspec.json.encode((signature, redacted))).decode()
 
 
 def unpack(text: str) -> tuple[str, str]:
-    """Signature and redacted thinking of a `thoughtSignature` of a client's. Raises ValueError for a damaged proof."""
+    """Signature and redacted thinking in a client's `thoughtSignature`. Raises ValueError for a damaged one."""
     if not text.startswith(PACKED):
         return mark(text), ""
     try:

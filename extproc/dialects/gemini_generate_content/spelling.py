@@ -1,8 +1,8 @@
-"""Names of fields, in the one spelling that the rest of the gateway reads.
+"""Field names in the spelling that the gateway reads.
 
-Google's APIs are protocol buffers as JSON: each field can be written in camel case or as in the definition, with
-underscores, and base64 in either alphabet, with or without padding. The gateway reads camel case and plain base64; a
-request in another spelling is written anew before anything reads it.
+Google's APIs are protocol buffers as JSON. A field name may be in camel case or with underscores, and base64 in either
+alphabet, with or without padding. The gateway reads camel case and standard base64. A request in another spelling is
+rewritten before any stage reads it.
 
 Source: https://protobuf.dev/programming-guides/json/ (field names, bytes)
 """
@@ -21,11 +21,11 @@ _DATA = frozenset(
         *("default", "example", "enum", "required"),
     )
 )
-"""Fields whose content is data: names in it belong to the client."""
+"""Fields whose content is data: names in it are the client's."""
 _NAMED = frozenset(("properties", "defs", "$defs"))
-"""Fields that hold schemas by names of the client's."""
+"""Fields of schemas under the client's names."""
 _LISTS = frozenset(("contents", "parts", "tools", "functionDeclarations", "safetySettings"))
-"""Lists that may be given as their only item: Google's servers read an object as a list of one."""
+"""Lists that may be given as their only item: Google's servers read an object as a list with it."""
 _UNDERSCORE = re.compile(r"(?<=[A-Za-z0-9])_([a-z0-9])")
 _PLAIN = str.maketrans("-_", "+/")
 
@@ -41,7 +41,7 @@ def snake(name: str) -> str:
 
 
 def spelled(body: dict[str, Any]) -> dict[str, Any]:
-    """See `Naming.spelled`. `body` stays as it is."""
+    """See `Naming.spelled`. `body` is unchanged."""
     return _object(body)
 
 
@@ -75,14 +75,14 @@ def _value(name: str, value: Any) -> Any:
 
 
 def base64(text: str) -> str:
-    """Base64 in its plain alphabet, with padding."""
+    """Base64 in its standard alphabet, with padding."""
     if "-" in text or "_" in text:
         text = text.translate(_PLAIN)
     return text + "=" * (-len(text) % 4) if len(text) % 4 > 1 else text
 
 
 def check(holder: dict[str, Any], known: frozenset[str], where: str) -> None:
-    """Raises Refusal (400) where `holder` names a field that some servers could take for one of `known`."""
+    """Refuse (400) a field of `holder` that some servers could take for one of `known`."""
     for name in holder:
         if name not in known and (meant := _folded(known).get(name.replace("_", "").casefold())) is not None:
             message = f"'{where}' has a field that some servers take for {meant!r}: write {meant!r}."

@@ -18,7 +18,7 @@ _CALLING, _ALLOWED = "functionCallingConfig", "allowedFunctionNames"
 
 
 def without_tools(body: Mapping[str, Any], withheld: Callable[[str], bool]) -> tuple[dict[str, Any], list[str]]:
-    """See `Tools.without`. Google's own tools have the names of their fields, in OpenAI's spelling."""
+    """See `Tools.without`. Google's own tools are named by their fields, in OpenAI's spelling."""
     changed, names = _tooling.without_tools(body, withheld)
     tools = changed["tools"] if "tools" in changed else body.get("tools")
     if isinstance(tools, list) and (
@@ -40,7 +40,7 @@ def _gone(field: str, withheld: Callable[[str], bool]) -> bool:
 
 
 def _without_choice(config: dict[str, Any], names: list[str], *, none_left: bool) -> dict[str, Any]:
-    """The settings of calls without functions that are gone, and none at all where no tool is left."""
+    """Call settings without removed functions; none if no tool is left."""
     allowed = inner(config, _CALLING, _ALLOWED)
     if not none_left and not (isinstance(allowed, list) and any(name in names for name in allowed)):
         return {}

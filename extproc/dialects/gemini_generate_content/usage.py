@@ -2,7 +2,7 @@
 
 Source: https://ai.google.dev/api/generate-content#UsageMetadata
 
-Thoughts are counted beside the candidates, but for some answers whose total shows that they are in them already.
+Thoughts are counted beside the candidates, except in some answers whose total shows that the candidates include them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from extproc.words.exchange import Kinds, Usage
 
 
 def read_usage(said: Any) -> Usage | None:
-    """The counts of a usageMetadata; None when it has none that can be believed."""
+    """Usage of a usageMetadata; None without plausible counts."""
     if not isinstance(said, dict):
         return None
     prompt, candidates, thoughts = (
@@ -55,7 +55,7 @@ _KINDS = frozenset(Kinds.__dataclass_fields__)
 
 
 def _kinds(said: dict[str, Any]) -> dict[str, int]:
-    """Tokens by modality, where others than text are among them. Documents are priced as images."""
+    """Tokens by modality, if there are any besides text. Documents are priced as images."""
     found: dict[str, int] = {}
     for field, part in _DETAILS.items():
         entries = said.get(field)

@@ -42,7 +42,7 @@ _READ = frozenset(shapes.Body.__struct_encode_fields__)
 _TEXTS = (
     *(("choices", 0, "delta", field) for field in ("content", "reasoning_content", "reasoning", "refusal")),
     ("choices", 0, "delta", "tool_calls", 0, "function", "arguments"),
-    ("choices", 0, "text"),  # of completions
+    ("choices", 0, "text"),  # the text of completions
 )
 answers = AnswerFacts(usage_at=(("usage",),), reads=_READ, texts_at=_TEXTS, comments=True)
 offers = Offers(

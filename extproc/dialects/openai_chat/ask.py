@@ -25,7 +25,7 @@ from extproc.words.messages import Effort
 
 _SEARCH = "web_search_options"
 _ELSEWHERE = frozenset((_SEARCH, "search_parameters", "plugins", "data_sources", "extra_body"))
-"""Fields by which a provider searches or reads its own storage: OpenAI's, xAI's, OpenRouter's, Azure's, Google's."""
+"""Fields that make a provider search or read its own storage, of OpenAI, xAI, OpenRouter, Azure and Google."""
 
 OBJECTS = Objects(
     at={"messages.audio.id": "sound", "audio.voice.id": "voice"},
@@ -74,7 +74,7 @@ FIELDS = Fields(
     data=frozenset(("parameters", "schema", "metadata", "extra_body")),
 )
 
-# types of parts whose text is all of their content
+# Types of parts with only text.
 _TEXTS = frozenset(("text", "refusal", "thinking", "redacted_thinking"))
 _CALLED = ("function", "custom")
 
@@ -95,9 +95,9 @@ class ChatView(View):
         for message in self.turns(body):
             if isinstance(content := message.get("content"), list):
                 self.read_parts(content, ask)
-            if (shown := message.get("images")) is not None:  # of an earlier answer
+            if (shown := message.get("images")) is not None:  # images of an earlier answer
                 self.read_parts(shown, ask)
-            if message.get("audio") is not None:  # an earlier answer's audio, by its id
+            if message.get("audio") is not None:  # audio of an earlier answer, by its id
                 ask.add_unseen("audio")
         if not _ELSEWHERE.isdisjoint(body):
             _read_elsewhere(body, ask)
@@ -144,14 +144,14 @@ class ChatView(View):
             _media.add_audio(ask, inner(part, "input_audio", "data"), "input_audio")
         if image is None and file is None and audio is None and document is None:
             kind = part.get("type")
-            if not (isinstance(kind, str) and kind in _TEXTS):  # a video, or a type not known yet
+            if not (isinstance(kind, str) and kind in _TEXTS):  # a video, or an unknown type
                 ask.add_unseen(kind, "content")
 
     def is_own(self, kind: Any) -> bool:
         return kind in ("function", "custom", None)
 
     def thinking(self, body: Mapping[str, Any]) -> int:
-        """See `Offers.thinking`. The places of thinking settings are those of `client_request.py`."""
+        """See `Offers.thinking`. `client_request.py` reads the same thinking settings."""
         settings, reasoning = body.get("thinking"), body.get("reasoning")
         most = asked(body.get("reasoning_effort"))
         if isinstance(settings, dict):
@@ -220,7 +220,7 @@ def _read_limit(body: Mapping[str, Any], ask: Ask) -> None:
 
 
 def check_stream_options(body: Mapping[str, Any]) -> None:
-    """Raises Refusal (400)."""
+    """Refuse wrong `stream_options` (400)."""
     options = body.get("stream_options")
     if options is not None and not isinstance(options, dict):
         raise wrong("'stream_options' must be an object.", "stream_options")

@@ -1,4 +1,4 @@
-"""Whole chat completions, written for clients.
+"""Plain chat completions, written for clients.
 
 Source: https://platform.openai.com/docs/api-reference/chat/object
 """
@@ -73,7 +73,7 @@ def _said_choice(index: int, choice: Choice, one_call: bool) -> dict[str, Any]:
     elif calls:
         message["tool_calls"] = calls
     if images:
-        message["images"] = images  # the field of OpenRouter and others
+        message["images"] = images  # field of OpenRouter and others
     return {
         "index": index,
         "message": message,
@@ -90,7 +90,7 @@ def said_call(id: str, name: str, arguments: str, signature: str) -> dict[str, A
 
 
 def write_reason(reason: FinishReason, *, refused: bool, one_call: bool = False) -> str:
-    """The finish reason. A refusal in words ends with `stop`; one without words must not look like an answer."""
+    """The finish reason. A refusal in words ends with `stop`; a refusal without words must not look like an answer."""
     if reason == "tool_calls" and one_call:
         return "function_call"
     if reason == "refusal":

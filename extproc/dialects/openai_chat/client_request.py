@@ -41,7 +41,7 @@ _OF_A_MESSAGE = frozenset(shapes.Message.__struct_fields__) - {"name"}
 
 
 def decode(body: Mapping[str, Any]) -> Prompt:
-    """The neutral form of a request. Raises Refusal (400), naming the field."""
+    """The neutral form of a request. Raises Refusal (400) with the field's name."""
     asked = convert(body, shapes.Request)
     if "audio" in (asked.modalities or ()):
         raise unsupported("The answer cannot be audio here: ask for text.", "modalities")
@@ -88,7 +88,7 @@ def _stops(stop: str | list[str]) -> list[str]:
 
 
 def _ignored(body: Mapping[str, Any]) -> list[str]:
-    """Names of fields with an effect that are not carried."""
+    """Names of effective fields that the neutral form cannot express."""
     found: list[str] = []
     if not body.keys() <= _CARRIED:
         found = [name for name in body.keys() - _CARRIED if body[name] is not None and body[name] is not False]
@@ -104,12 +104,12 @@ def _ignored(body: Mapping[str, Any]) -> list[str]:
 
 
 def _conversation(said: list[shapes.Message]) -> tuple[list[TextPart], list[Message], int]:
-    """The system prompt, the turns, and `Prompt.late`."""
+    """System prompt, turns, and `Prompt.late`."""
     system: list[TextPart] = []
     late = 0
     messages: list[Message] = []
-    pending: dict[str, str] = {}  # the id of each function's last call, as its result names only the function
-    results: list[Part] | None = None  # results of the turn that is being read: they are one turn of the caller's
+    pending: dict[str, str] = {}  # id of each function's last call; a result names only the function
+    results: list[Part] | None = None  # results of the current turn: consecutive results are one turn of the user's
     for index, message in enumerate(said):
         where = f"messages[{index}]"
         role = message.role
@@ -176,7 +176,7 @@ def _assistant(message: shapes.Message, where: str, index: int, pending: dict[st
             )
         )
     if message.function_call is not None:
-        made = f"call_{index}"  # the same in every turn, or the provider's cache of the prompt would miss
+        made = f"call_{index}"  # the same in every request, otherwise the provider's prompt cache would miss
         pending[message.function_call.name] = made
         parts.append(ToolCall(made, message.function_call.name, message.function_call.arguments or ""))
     return parts
@@ -207,7 +207,7 @@ def _result(message: shapes.Message, where: str, pending: Mapping[str, str]) -> 
 
 
 def _parts(message: shapes.Message, where: str, *, marked: bool = True) -> list[Part]:
-    """The content; with `marked`, the cache mark of the message stands on its last part."""
+    """Parts of the content. `marked`: the message's cache mark goes to its last part."""
     content = message.content
     if isinstance(content, str):
         return [TextPart(content, _mark(message) if marked else None)]
@@ -261,7 +261,7 @@ def _file(file: shapes.File, where: str, cache: Cache) -> FilePart:
 
 
 def _mark(marked: shapes.Marked) -> Cache:
-    """The cache mark as Anthropic writes it; its longer lifetime where OpenAI's own mark asks for a longer one."""
+    """The cache mark in Anthropic's form. Its longer lifetime stands for OpenAI's longer one."""
     if marked.cache_control:
         return marked.cache_control
     if marked.prompt_cache_breakpoint:
@@ -288,7 +288,7 @@ def _function(function: shapes.Function, cache: Cache) -> Tool:
 
 
 def _choose_tools(asked: shapes.Request, prompt: Prompt) -> None:
-    """Set the tools that the model may or must call. A choice among `allowed_tools` leaves the others out."""
+    """Set the tools that the model may or must call. `allowed_tools` excludes all other tools."""
     choice = asked.tool_choice
     if choice is None:
         if isinstance(asked.function_call, shapes.Named):
@@ -333,7 +333,7 @@ def _set_thinking(asked: shapes.Request, prompt: Prompt) -> None:
     effort = asked.reasoning_effort or reasoning.effort
     if effort is not None:
         prompt.effort = LEVELS.get(effort)
-        if prompt.effort is None:  # an unknown level is advice that cannot be given
+        if prompt.effort is None:  # an unknown level is ignored as advisory
             prompt.ignored.append("reasoning_effort")
     prompt.thinking_budget = reasoning.max_tokens
     if reasoning.exclude is not None:

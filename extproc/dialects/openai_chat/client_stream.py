@@ -20,23 +20,23 @@ _write = msgspec.json.Encoder().encode
 
 
 class _Writing:
-    """One choice so far."""
+    """State of one choice."""
 
     __slots__ = ("blocks", "calls", "images", "refused", "thinking")
 
     def __init__(self) -> None:
-        self.calls: dict[int, int] = {}  # block -> index among the calls
-        self.thinking: dict[int, str] = {}  # block -> its text until the signature comes
-        self.images = 0  # written so far
-        self.blocks = 0  # thinking blocks written so far
+        self.calls: dict[int, int] = {}  # block -> index of the call
+        self.thinking: dict[int, str] = {}  # block -> its thinking, until the signature comes
+        self.images = 0  # count of images written
+        self.blocks = 0  # count of thinking blocks written
         self.refused = False
 
 
 class Encoder:
     """Writes one stream.
 
-    Thinking goes out as `reasoning_content`; once its signature is there, the block that has to come back follows whole
-    in `thinking_blocks`, with the index that OpenAI's SDK wants in lists.
+    Thinking is written as `reasoning_content`. When its signature comes, the complete block, which clients must send
+    back, follows in `thinking_blocks`, with the index that OpenAI's SDK requires in lists.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Encoder:
             begun, writing = self._choice(event.choice)
             delta = _delta(event, writing)
             if self._one_call and (calls := delta.pop("tool_calls", None)):
-                if calls[0]["index"]:  # this form has one call
+                if calls[0]["index"]:  # the form before tools has one call
                     return begun
                 delta["function_call"] = calls[0]["function"]
             return begun + self._chunk(event.choice, delta, event.logprobs)
@@ -78,7 +78,7 @@ class Encoder:
         }
 
     def _choice(self, index: int) -> tuple[bytes, _Writing]:
-        """The choice, and the chunk that begins it, empty if it has begun."""
+        """State of a choice, and the chunk that begins it; the chunk is empty if the choice has begun."""
         writing = self._choices.get(index)
         if writing is not None:
             return b"", writing

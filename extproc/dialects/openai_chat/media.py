@@ -17,12 +17,12 @@ _MEDIA_TYPES = {
 
 
 def file_type(name: str) -> str:
-    """The media type of a file that came without one."""
+    """Media type of a file without one."""
     return _MEDIA_TYPES.get(name.rpartition(".")[2].lower(), "application/pdf")
 
 
 def data_url(url: str, where: str) -> tuple[str, str]:
-    """The media type, and the data in base64. Raises Refusal (400)."""
+    """Media type and base64 data of a data URL. Raises Refusal (400)."""
     head, comma, data = url[5:].partition(",")
     kind, _, encoding = head.rpartition(";")
     if not comma or encoding.strip() != "base64":

@@ -1,4 +1,4 @@
-"""Requests that the neutral form carries whole, see `dialects._plain`.
+"""Requests that the neutral form expresses completely, see `dialects._plain`.
 
 Source: https://platform.openai.com/docs/api-reference/chat/create
 """
@@ -16,7 +16,7 @@ ASIDES = frozenset(
         *("prompt_cache_key", "prompt_cache_retention"),
     )
 )
-"""Fields that change no answer."""
+"""Fields that never change an answer."""
 
 _TEXT = one(type=Literal["text"], text=str)
 _CALL = one(id=str, type=Literal["function"], function=one(name=str, arguments=str))
@@ -49,7 +49,7 @@ _REQUEST = one(
 
 
 def is_plain(body: Mapping[str, Any]) -> bool:
-    """True where the neutral form of a request, given without `ASIDES`, says all that it says. Never raises."""
+    """True when the neutral form of a request without `ASIDES` has its whole meaning. Never raises."""
     asked = read(body, _REQUEST)
     if asked is None or (asked.max_tokens is not None and asked.max_completion_tokens is not None):
         return False

@@ -29,8 +29,8 @@ def decode(status: int, body: bytes) -> Problem:
 
 
 def read(status: int, said: Any) -> Problem:
-    """The content of an error answer or, with status 200, of an error in mid-stream."""
-    if isinstance(said, list) and said:  # Google wraps it
+    """The content of an error answer, or of an error in mid-stream, with status 200."""
+    if isinstance(said, list) and said:  # Google wraps the error in a list
         said = said[0]
     error: Any = said.get("error", said) if isinstance(said, dict) else said
     fields: Mapping[str, Any] = error if isinstance(error, dict) else {}
@@ -38,7 +38,7 @@ def read(status: int, said: Any) -> Problem:
     for name in ("message", "detail", "msg"):
         message = message or _text(fields.get(name)) or details(fields.get(name))
     code, type = fields.get("code"), _text(fields.get("type"))
-    if status == 200 and isinstance(code, int):  # the status that the error would have had, as OpenRouter writes it
+    if status == 200 and isinstance(code, int):  # OpenRouter's code is the status that the error would have had
         status = code
     if "insufficient_quota" in (type, code):
         kind = "insufficient_quota"
@@ -56,7 +56,7 @@ def read(status: int, said: Any) -> Problem:
 
 
 def details(value: Any) -> str:
-    """What FastAPI says of a request (422), as Mistral and vLLM do: each wrong field, and what is wrong with it.
+    """FastAPI's details of a refused request (422), which Mistral and vLLM send: each wrong field and its error.
 
     Source: https://fastapi.tiangolo.com/tutorial/handling-errors
     """

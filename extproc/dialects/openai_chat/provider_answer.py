@@ -1,10 +1,10 @@
-"""Whole chat completions, read from providers.
+"""Plain chat completions, read from providers.
 
 Source: https://platform.openai.com/docs/api-reference/chat/object
 
 Providers of this API differ: `reasoning_content` (DeepSeek, vLLM) or `reasoning` (Groq, OpenRouter), content in parts
 with thinking among them (Mistral), arguments as objects (Ollama), `images` (OpenRouter, Vercel), usage beside the
-choices or inside them (Groq, Moonshot), output that does not include the reasoning (xAI). All of that is read.
+choices or inside them (Groq, Moonshot), output that excludes the reasoning (xAI). This module reads all of these.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ REASONS: Mapping[str, FinishReason] = {
     "sensitive": "content_filter",
 }
 FAILURES = frozenset(("error", "network_error", "insufficient_system_resource"))
-"""Finish reasons of answers that broke off: OpenRouter's, Z.ai's, DeepSeek's."""
+"""Finish reasons of answers cut off by an error: OpenRouter's, Z.ai's, DeepSeek's."""
 
 
 def decode(body: bytes) -> Answer:
-    """The neutral form of an answer. Raises ValueError when it is no chat completion."""
+    """The neutral form of an answer. Raises ValueError for another value."""
     said = _read_answer(body)
     if said.error is not None or not said.choices:
         raise ValueError("The answer holds no choices.")
@@ -91,7 +91,7 @@ def _choice(choice: SaidChoice) -> Choice:
 
 
 def _content(content: Any) -> tuple[str, str]:
-    """Thinking and text of a message's content in parts, as Mistral and Databricks send it."""
+    """Thinking and text of a content in parts, the form of Mistral and Databricks."""
     thinking = text = ""
     for part in content if isinstance(content, list) else ():
         if isinstance(part, str):
@@ -107,9 +107,9 @@ def _content(content: Any) -> tuple[str, str]:
 
 
 def words_of(said: Said) -> tuple[str, str, str]:
-    """Thoughts, text and refusal of a message. `thinking_blocks` and `reasoning_details` only repeat the thoughts."""
+    """Thoughts, text and refusal of a message. `thinking_blocks` and `reasoning_details` repeat the thoughts."""
     content = said.content
-    if type(content) is str:  # nearly always
+    if type(content) is str:  # nearly always a text
         if said.reasoning_content is None and said.reasoning is None and said.refusal is None:
             return "", content, ""
         thinking, text = "", content
@@ -120,7 +120,7 @@ def words_of(said: Said) -> tuple[str, str, str]:
 
 
 def blocks_of(said: Said) -> list[ThinkingPart]:
-    """Thinking with its signatures, in the blocks that `provider_request.thoughts` writes."""
+    """Thinking with signatures, in the blocks that `provider_request.thoughts` writes."""
     return [
         ThinkingPart(text_of(block.get("thinking")), text_of(block.get("signature")), text_of(block.get("data")))
         for block in (said.thinking_blocks if isinstance(said.thinking_blocks, list) else ())
@@ -129,7 +129,7 @@ def blocks_of(said: Said) -> list[ThinkingPart]:
 
 
 def images_of(images: Any) -> list[ImagePart | TextPart]:
-    """The images that the model made; one at an address becomes a text that shows it.
+    """Images that the model made. An image by address becomes a text that shows it.
 
     Source: https://openrouter.ai/docs/features/multimodal/image-generation
     """
@@ -160,7 +160,7 @@ def new_call_id() -> str:
 
 
 def arguments_of(arguments: Any) -> str:
-    """Arguments as JSON text, also from providers that send the object itself."""
+    """Arguments as JSON text, even if the provider sends an object."""
     if isinstance(arguments, str):
         return arguments
     return _write(arguments).decode() if isinstance(arguments, dict) else ""
@@ -173,8 +173,8 @@ def signature_of(extra: Any) -> str:
 
 
 def reason_of(reason: Any, *, called: bool, refused: bool) -> FinishReason:
-    """The finish reason. A forced call ends with `stop` at OpenAI, and so does a refusal; in the neutral form each has
-    its own.
+    """The finish reason. At OpenAI a forced call ends with `stop`, and so does a refusal; the neutral form has a reason
+    for each.
     """
     found = REASONS.get(reason, "stop") if isinstance(reason, str) else "stop"
     if found == "stop":
@@ -183,7 +183,7 @@ def reason_of(reason: Any, *, called: bool, refused: bool) -> FinishReason:
 
 
 def find_usage(said: Seen) -> Any:
-    """The usage object, in any of its places: beside the choices, at Groq in `x_groq`, at Moonshot inside a choice."""
+    """The usage object: beside the choices, in `x_groq` (Groq), or inside a choice (Moonshot)."""
     if said.usage is not None:
         return said.usage
     if said.x_groq is not None and isinstance(said.x_groq, dict):

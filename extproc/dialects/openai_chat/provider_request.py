@@ -2,9 +2,9 @@
 
 Source: https://platform.openai.com/docs/api-reference/chat/create
 
-OpenAI refuses unknown fields, and so do some of the many providers of its API, while others have more fields. `more`
-names the extensions of a provider: "thinking" (`reasoning_content`, `thinking_blocks` and thought signatures on
-assistant messages), "cache_control" (marks on parts and tools), "top_k".
+OpenAI refuses unknown fields. So do some other providers of its API, while others have additional fields. `more` names
+a provider's extensions: "thinking" (`reasoning_content`, `thinking_blocks` and thought signatures on assistant
+messages), "cache_control" (marks on parts and tools), "top_k".
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from extproc.words.messages import (
     ToolResult,
 )
 
-_LONGEST_ID = 40  # characters of a tool call's id: OpenAI refuses longer ones
+_LONGEST_ID = 40  # most characters of a tool call's id at OpenAI
 _DETAILS = frozenset(("auto", "low", "high", "original"))
 _TIERS = {tier: tier for tier in ("auto", "default", "flex", "scale", "priority", "fast")} | {
     "standard": "default",
@@ -45,7 +45,7 @@ _TIERS = {tier: tier for tier in ("auto", "default", "flex", "scale", "priority"
 def encode(
     prompt: Prompt, destination: Destination, more: Collection[str] = ()
 ) -> tuple[dict[str, Any], Sequence[str]]:
-    """The body, and the names of advisory fields left out. Raises Refusal (400) for files by their address."""
+    """The body, and names of advisory fields left out. Raises Refusal (400) for files by address."""
     marks, thinking = "cache_control" in more, "thinking" in more
     ignored: list[str] = []
     messages: list[dict[str, Any]] = []
@@ -110,7 +110,7 @@ def encode(
         else:
             ignored.append("service_tier")
     if prompt.metadata:
-        ignored.append("metadata")  # accepted only beside `store`, which the request does not set
+        ignored.append("metadata")  # OpenAI accepts metadata only with `store`, which the request does not set
     if prompt.show_thinking is not None:
         ignored.append("show_thinking")
     if not marks and prompt.is_marked:
@@ -122,15 +122,15 @@ def encode(
 
 
 def _system(parts: Sequence[TextPart], *, marks: bool) -> str | list[dict[str, Any]]:
-    """The system prompt as one text, which every provider takes; as parts only to carry cache marks."""
+    """The system prompt as one text, which every provider accepts; as parts only for cache marks."""
     if marks and any(part.cache for part in parts):
         return [_text(part.text, part.cache) for part in parts if part.text]
     return "\n\n".join(part.text for part in parts if part.text)
 
 
 def _user(message: Message, *, marks: bool) -> list[dict[str, Any]]:
-    """The turn's results of tools first, as they must follow the calls. Their images and files come after all of
-    them.
+    """A user's turn. Tool results come first, because they must follow the calls; their images and files follow all
+    results.
     """
     results: list[dict[str, Any]] = []
     attached: list[dict[str, Any]] = []
@@ -167,7 +167,7 @@ def _result(result: ToolResult, attached: list[dict[str, Any]], *, marks: bool) 
 
 
 def _assistant(message: Message, *, thinking: bool, marks: bool) -> list[dict[str, Any]]:
-    """One message, or none when it would be empty."""
+    """One message; none if it would be empty."""
     parts = message.parts
     texts = [part for part in parts if isinstance(part, TextPart) and part.text]
     refusal = "".join(part.text for part in parts if isinstance(part, RefusalPart))
@@ -193,7 +193,7 @@ def _assistant(message: Message, *, thinking: bool, marks: bool) -> list[dict[st
 
 
 def thoughts(parts: Sequence[ThinkingPart]) -> dict[str, Any]:
-    """Fields of an assistant message for its thinking: blocks where signatures must come back."""
+    """Fields of an assistant message for its thinking: blocks if signatures must be sent back."""
     fields: dict[str, Any] = {}
     if text := "".join(part.text for part in parts):
         fields["reasoning_content"] = text
@@ -222,14 +222,14 @@ def _call(call: ToolCall, *, thinking: bool, marks: bool) -> dict[str, Any]:
 
 
 def _id(id: str) -> str:
-    """The id of a call; a long one of another API shortened, the same wherever it stands."""
+    """A call's id. A long id of another API is always shortened alike."""
     if len(id) <= _LONGEST_ID:
         return id
     return "call_" + hashlib.blake2s(id.encode(errors="replace"), digest_size=12).hexdigest()
 
 
 def _plain(content: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
-    """The shortest form: a text alone is a string."""
+    """The shortest form of content: a text alone is a string."""
     if not content:
         return ""
     if len(content) == 1 and content[0].keys() == {"type", "text"}:

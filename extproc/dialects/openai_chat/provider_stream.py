@@ -2,8 +2,8 @@
 
 Source: https://platform.openai.com/docs/api-reference/chat-streaming (chunk object)
 
-Differences of other providers of this API are read too, see `provider_answer.py`: tool calls without an index or all
-with the same one (Gemini), usage in every chunk, no `[DONE]` after the last finish reason.
+Differences of other providers of this API, see also `provider_answer.py`: tool calls without an index or all with the
+same one (Gemini), usage in every chunk, no `[DONE]` after the last finish reason.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from extproc.words.messages import (
 
 
 class _Call:
-    """A call so far; it begins when its name has come."""
+    """An open call; its neutral part begins when its name comes."""
 
     __slots__ = ("block", "held", "id", "index", "name")
 
     def __init__(self, index: Any, id: str) -> None:
         self.index, self.id, self.name, self.block = index, id, "", 0
-        self.held = ""  # arguments that came before the name
+        self.held = ""  # arguments received before the name
 
 
 class _Reading:
-    """One choice so far. `kind` and `block` belong to the part that is being written."""
+    """State of one choice. `kind` and `block` are the open part's."""
 
     __slots__ = ("block", "calls", "finished", "index", "kind", "next", "refused")
 
@@ -54,13 +54,13 @@ class _Reading:
         self.refused = self.finished = False
 
     def begin(self, kind: str) -> int:
-        """The number of a new part."""
+        """Open a new part, and return its number."""
         self.kind, self.block = kind, self.next
         self.next += 1
         return self.block
 
     def more(self, kind: Literal["text", "thinking", "refusal"], text: str) -> Delta:
-        """More of the part that is being written, or a new one of another kind."""
+        """A piece of the open part, or of a new part if `kind` differs."""
         return Delta(kind, text, self.block if self.kind == kind else self.begin(kind), self.index)
 
 
@@ -83,7 +83,7 @@ class Decoder:
             return ()
         events: list[Event] = []
         error = said.error
-        if said.object == "error":  # older vLLM
+        if said.object == "error":  # error form of older vLLM
             error = {"message": said.message, "type": said.type, "code": said.code}
         usage = read_usage(provider_answer.find_usage(said))
         if said.choices or usage is not None or error is not None:
@@ -100,7 +100,7 @@ class Decoder:
             if not reading.finished:
                 if choice.delta is not None:
                     _read_delta(reading, choice.delta, choice.logprobs, events)
-                if reason := text_of(choice.finish_reason):  # an empty one comes in every chunk of some providers
+                if reason := text_of(choice.finish_reason):  # some providers send an empty reason in every chunk
                     if reason in provider_answer.FAILURES:
                         self._use(usage, events)
                         return self._fail(Problem("The provider broke off."), events)
@@ -109,8 +109,8 @@ class Decoder:
         return events
 
     def end(self) -> Sequence[Event]:
-        """The events at the end. Some providers leave out the end marker; an answer whose choices are all finished was
-        whole.
+        """Events at the end of the body. Some providers leave out the end marker; an answer is complete if all choices
+        are finished.
         """
         if self._over or not self._choices or not all(choice.finished for choice in self._choices.values()):
             return ()
@@ -174,8 +174,8 @@ def _read_delta(reading: _Reading, said: Said, logprobs: Any, events: list[Event
 
 
 def _read_block(reading: _Reading, block: ThinkingPart, events: list[Event], *, told: bool) -> None:
-    """Read a thinking block. `told`: its text stands in the same chunk. A signature ends the block; its text may have
-    come before.
+    """Read a thinking block. `told`: another field of the chunk has its text. A signature ends the block; its text may
+    be in earlier chunks.
     """
     if block.redacted:
         events.append(Delta("thinking", "", reading.begin("redacted"), reading.index, redacted=block.redacted))
@@ -210,8 +210,8 @@ def _read_call(reading: _Reading, said: SaidCall, events: list[Event]) -> None:
 
 
 def _known(reading: _Reading, index: Any, id: str, name: str) -> _Call | None:
-    """The call that a piece belongs to: the one with its id, else the last one of its index, unless the piece has an id
-    and a name, which begin another call. An id alone does not: some providers make a new one for every piece.
+    """The open call of a piece: the call with its id, or else the last call with its index. A piece with a new id and a
+    name begins another call. An id alone does not, because some providers send a new id with every piece.
     """
     if id:
         for call in reading.calls:
@@ -225,7 +225,7 @@ def _known(reading: _Reading, index: Any, id: str, name: str) -> _Call | None:
 
 def _finish(reading: _Reading, said: SaidChoice, events: list[Event]) -> None:
     reading.finished = True
-    events += [  # calls whose name never came
+    events += [  # calls without a name.
         Delta("tool_call", call.held, reading.begin("tool_call"), reading.index, call.id)
         for call in reading.calls
         if not call.name

@@ -49,8 +49,8 @@ def _is_index(value: Any) -> bool:
 
 
 def _text(said: Said, report: Report) -> str:
-    """The text of a message: its words, and the names and arguments of its calls."""
-    if (  # text alone, nearly always
+    """Billable text of a message: its words, and calls' names and arguments."""
+    if (  # nearly always a text alone
         type(text := said.content) is str
         and said.reasoning_content is None
         and said.reasoning is None

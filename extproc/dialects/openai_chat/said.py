@@ -1,4 +1,4 @@
-"""Text of an answer, piece by piece.
+"""Texts of an answer, for guardrails.
 
 Source: https://platform.openai.com/docs/api-reference/chat/object and
 https://platform.openai.com/docs/api-reference/chat-streaming
@@ -18,11 +18,11 @@ QUIET = frozenset(
         *("data", "signature", "thought_signature", "format", "expires_at"),
     )
 )
-"""Fields that hold no words of the model; `logprobs` goes with the text that it belongs to."""
+"""Fields without a model's words; `logprobs` is read with its text."""
 
 PADDED = ("choices", "obfuscation")
-"""Fields of an event that are read apart, or never: random characters that hide the length of a text. Source:
-`stream_options.include_obfuscation`.
+"""Fields of an event that are read separately, or never. `obfuscation` is random padding that hides a text's length.
+Source: `stream_options.include_obfuscation`.
 """
 
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
@@ -31,7 +31,7 @@ _THOUGHTS = ("reasoning_details", "thinking_blocks")
 https://docs.litellm.ai/docs/reasoning_content
 """
 _WHOLE = frozenset(("annotations", "citations", "search_results", "executed_tools", "images", "channel"))
-"""Fields of a delta whose values come whole. Source of `executed_tools` and `channel`: the types of groq's SDK."""
+"""Fields of a delta with complete values. Source of `executed_tools` and `channel`: the types of groq's SDK."""
 
 
 def said(event: Any) -> Iterator[Piece | Closed | Called]:
@@ -67,7 +67,7 @@ def _choice(choice: dict[str, Any], number: int) -> Iterator[Piece | Closed | Ca
 def _message(
     message: dict[str, Any], choice: dict[str, Any], where: str, index: int | None
 ) -> Iterator[Piece | Closed | Called]:
-    """Text of a message. `index` is the choice in a stream; None: the message is whole."""
+    """Texts of a message. `index` is the choice in a stream; None: the message is complete."""
     for name, value in message.items():
         at = f"{where}.{name}"
         if name in _TEXTS and isinstance(value, str):
@@ -101,8 +101,8 @@ def _channel(index: int | None, *names: Any) -> tuple[Any, ...] | None:
 
 
 def _parts(parts: list[Any], where: str, index: int | None) -> Iterator[Piece]:
-    """Text of a content's parts. Parts of other kinds are thinking: Mistral's `thinking` (`ThinkChunk` in its SDK) and
-    the `reasoning` of Databricks, each a list of parts again.
+    """Texts of a content's parts. Parts without text are thinking: Mistral's `thinking` (`ThinkChunk` in its SDK) and
+    Databricks' `reasoning`, both lists of parts.
     """
     text, other = _channel(index, "content"), _channel(index, "content", "other")
     for number, part in enumerate(parts):
@@ -135,7 +135,7 @@ def _function(function: dict[str, Any], where: str, channel: tuple[Any, ...] | N
         if name in ("arguments", "input") and isinstance(value, str):
             json = name == "arguments"
             yield Piece(f"{where}.{name}", function, name, inner, call=True, json=json, of=channel, whole=CALL)
-        elif isinstance(value, dict | list):  # arguments of providers that write an object
+        elif isinstance(value, dict | list):  # some providers send arguments as an object
             yield Called(f"{where}.{name}", function.get("name"), value)
             yield from loose(value, f"{where}.{name}", frozenset(), call=True, numbers=True)
         elif name == "name" and isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Schemas of strict tools, as OpenAI requires them. Other APIs leave properties optional there, or objects open.
+"""OpenAI's requirements for schemas of strict tools. Other APIs allow optional properties and open objects.
 
 Source: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def can_be_strict(schema: Mapping[str, Any]) -> bool:
-    """True when every object in it is closed, and all its properties are required. An empty schema stands for any
+    """True when every object of the schema is closed, and all properties are required. An empty schema stands for any
     object.
     """
     waiting: list[Any] = [schema or {"type": "object"}]

@@ -1,4 +1,4 @@
-"""The shapes of a chat completion request, of a completion and of a chunk, as far as they are read.
+"""Shapes of a chat completion request, a completion and a chunk, reduced to the fields that are read.
 
 Source: https://platform.openai.com/docs/api-reference/chat/create and https://platform.openai.com/docs/api-reference/chat/object
 """
@@ -21,7 +21,7 @@ MODES: Mapping[str, Literal["auto", "none", "required"]] = {
     "required": "required",
     "any": "required",
 }
-"""Values of `tool_choice`, in the neutral form. `any` is Mistral's."""
+"""Neutral values of `tool_choice`. `any` is Mistral's."""
 
 Limit = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 
@@ -55,7 +55,7 @@ class Part(Marked):
     image_url: Image | str | None = None
     input_audio: Audio | None = None
     file: File | None = None
-    document_url: str | None = None  # Mistral's, an address or a data URL
+    document_url: str | None = None  # Mistral's field: an address or a data URL
     document_name: str | None = None
 
 
@@ -184,7 +184,7 @@ class Request(Struct):
 # --- answers
 
 
-# No garbage collection: events come by the thousand, and JSON has no circles.
+# gc=False, because events come by the thousand and JSON has no cycles.
 class SaidFunction(Struct, gc=False):
     name: Any = None
     arguments: Any = None
@@ -198,20 +198,20 @@ class SaidCall(Struct, gc=False):
 
 
 class Said(Struct, gc=False):
-    """A message, or a piece of one."""
+    """A message or a delta."""
 
     content: Any = None
     refusal: Any = None
     reasoning_content: Any = None
     reasoning: Any = None
     tool_calls: list[SaidCall] | None = None
-    function_call: SaidFunction | None = None  # from clients that offered `functions`
+    function_call: SaidFunction | None = None  # for clients that offered `functions`
     thinking_blocks: Any = None
     images: Any = None
 
 
 class SeenChoice(Struct, gc=False):
-    """A choice, as far as the gateway reads one that passes through."""
+    """A choice of an answer that passes through."""
 
     index: Any = 0
     delta: Said | None = None
@@ -221,7 +221,7 @@ class SeenChoice(Struct, gc=False):
 
 
 class Seen(Struct, gc=False):
-    """A completion or a chunk of one, as far as the gateway reads one that passes through."""
+    """A completion or a chunk that passes through."""
 
     id: Any = None
     model: Any = None
@@ -237,7 +237,7 @@ class SaidChoice(SeenChoice, gc=False):
 
 
 class Body(Seen, gc=False):
-    """A completion or a chunk of one."""
+    """A completion or a chunk, for translation."""
 
     choices: list[SaidChoice] | None = None  # type: ignore[assignment]
     created: Any = None

@@ -13,14 +13,12 @@ from extproc.dialects._usage import are_counts, first_count, make_usage, told_ca
 from extproc.words.exchange import Usage
 
 _THINKING = 1 << 17
-"""Tokens of thinking beside the output, and so beside its limit, that can be believed."""
+"""Highest plausible count of thinking tokens outside of the output, and so outside of its limit."""
 
 
 def read_usage(said: Any) -> Usage | None:
-    """The counts of a usage object; None when it has none that can be believed.
-
-    Cached tokens have other names at DeepSeek, Moonshot and Databricks. Where input or output is missing (Fireworks),
-    it follows from the total.
+    """Usage of a usage object; None without plausible counts. Cached tokens have other names at DeepSeek, Moonshot and
+    Databricks. Missing input or output (Fireworks) is computed from the total.
     """
     if not isinstance(said, dict):
         return None
@@ -42,14 +40,15 @@ def read_usage(said: Any) -> Usage | None:
     cache_write = first_count(of_input.get("cache_write_tokens"), said.get("cache_creation_input_tokens"))
     reasoning = first_count(of_output.get("reasoning_tokens"), said.get("reasoning_tokens"))
     beyond = 0
-    if "citation_tokens" in said:  # Perplexity bills both for themselves and leaves them out of the total
+    if "citation_tokens" in said:  # perplexity bills citations and reasoning, and excludes both from the total
         beyond = reasoning + first_count(said["citation_tokens"])
         input_tokens += first_count(said["citation_tokens"])
         output_tokens += reasoning
     elif (rest := total - input_tokens - output_tokens) > 0:
-        if said.get("prompt_audio_seconds") or rest == cached + cache_write:  # Mistral's audio; Anthropic's way
+        # Mistral's audio; Anthropic's cached tokens.
+        if said.get("prompt_audio_seconds") or rest == cached + cache_write:
             input_tokens += rest
-        else:  # xAI counts its reasoning beside the output; Google reports thoughts in the total alone
+        else:  # xAI counts reasoning beside the output; Google reports thoughts only in the total
             output_tokens += rest
             reasoning = max(reasoning, rest)
             beyond = min(rest, _THINKING)
@@ -66,7 +65,7 @@ def read_usage(said: Any) -> Usage | None:
 
 
 def kinds_of(of_input: Mapping[str, Any], of_output: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The fields of `Kinds` in the details of input and output."""
+    """Fields of `Kinds` in the details of input and output."""
     of_cached = _details(of_input.get("cached_tokens_details"))
     return told_kinds(
         audio_input=of_input.get("audio_tokens"),

@@ -41,8 +41,8 @@ from extproc.words.errors import Kind
 
 class Replies(OpenAIReplies):
     def cut_off(self, kind: Kind, message: str) -> bytes:
-        """The error alone. A `response.failed` event would need the response that the provider began; its sequence
-        number is not known either.
+        """The error event alone. A `response.failed` event would need the response that the provider began, and its
+        sequence number; neither is known.
         """
         said = problem.of_event(messages.Failed(message, kind.type, kind.code))
         return b"event: error\ndata: %b\n\n" % msgspec.json.encode({"type": "error", "sequence_number": 0, **said})

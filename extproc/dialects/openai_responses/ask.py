@@ -3,8 +3,8 @@
 Source: https://developers.openai.com/api/reference/resources/responses/methods/create
 
 Content on OpenAI's servers is "state": earlier responses, conversations, stored prompts and items, compacted history,
-answers in the background. Tools that the provider runs itself are "hosted_tools", and so are the items they leave in
-the input. Other APIs have neither. Their tokens are unknown before the provider has read them.
+answers in the background. Tools that the provider runs are "hosted_tools", and so are their items in the input. Other
+APIs have neither state nor these tools. Their tokens are unknown until the provider has read them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ FIELDS = Fields(
 )
 
 LOGPROBS = "message.output_text.logprobs"
-"""The value of `include` that asks for the probabilities of tokens."""
+"""Value of `include` that asks for log probabilities."""
 
 _TRANSLATABLE = frozenset(
     (
@@ -71,7 +71,7 @@ _OURS = ("function", "custom", "namespace")  # tools that the client runs, and g
 _STATE = frozenset(("item_reference", "compaction", "compaction_trigger", "configuration_update"))
 _TEXTS = frozenset(("input_text", "output_text", "refusal", "summary_text", "reasoning_text", "text"))
 _RESULTS = ("function_call_output", "custom_tool_call_output")
-_ARGUMENTS = ("arguments", "input")  # of calls of functions, and of custom tools
+_ARGUMENTS = ("arguments", "input")  # arguments of function calls, and of custom tool calls
 
 
 class ResponsesView(View):
@@ -218,7 +218,7 @@ class ResponsesView(View):
         return {} if wanted.get("type") == "json_object" else wanted.get("schema")
 
     def speaker(self, turn: Node) -> str:
-        """The role of an item, else the speaker of its kind."""
+        """Role of an item, or the speaker of its type."""
         role, kind = turn.get("role"), turn.get("type")
         if isinstance(role, str):
             return role
@@ -236,7 +236,7 @@ class ResponsesView(View):
         return node.get("type") in _RESULTS
 
     def calls_in(self, node: Node) -> Sequence[Call]:
-        """A call of one of the provider's own tools is an item with its result, and as a whole its arguments."""
+        """Calls in an item. A hosted tool's call is an item with its result; the whole item is its arguments."""
         type = name_of(node.get("type"))
         if not type.endswith("_call"):
             return ()
@@ -245,7 +245,7 @@ class ResponsesView(View):
         return (Call(tool, given, (name_of(node.get("call_id")),)),)
 
     def results_in(self, node: Node, names: Mapping[Any, str]) -> Sequence[Answered]:
-        """Items of the provider's own tools hold their results, and cannot be written anew."""
+        """Results in an item. Items of hosted tools hold their results, which cannot be replaced."""
         type = name_of(node.get("type"))
         if type.endswith("_call") and "call_id" not in node:
             return (Answered(names[""], None, None),)
@@ -255,7 +255,7 @@ class ResponsesView(View):
         return (Answered(known(names, node.get("call_id")), node.get("output"), written),)
 
     def tooling(self, body: Mapping[str, Any]) -> Tooling:
-        """See `Tools.tooling`. A reference may be to the result of any tool."""
+        """See `Tools.tooling`. A reference may stand for any tool's result."""
         found = super().tooling(body)
         found.results += ["" for item in objects(body.get("input")) if _may_refer(item)]
         return found
@@ -267,7 +267,7 @@ def _may_refer(item: Node) -> bool:
 
 
 def _format(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The format of the answer; empty where the request names none."""
+    """Format of the answer; empty for a request without one."""
     found = inner(body, "text", "format")
     return found if isinstance(found, dict) else {}
 
@@ -277,20 +277,20 @@ def _written(item: Mapping[str, Any], text: str) -> dict[str, Any]:
 
 
 def _is_kept(reasoning: Mapping[str, Any]) -> bool:
-    """Whether OpenAI keeps the thinking of an item."""
+    """True when OpenAI keeps the item's thinking."""
     id = reasoning.get("id")
     return bool(id) and not (reasoning.get("encrypted_content") or reasoning.get("content") or is_ours(id))
 
 
 def is_resolved(reference: Mapping[str, Any], items: list[Any]) -> bool:
-    """True where the item that a reference names is in the request."""
+    """True when the request has the item that a reference names."""
     id = reference.get("id")
     named = (item for item in items if isinstance(item, dict) and item is not reference)
     return any(item.get("id") == id and item.get("type") not in ("item_reference", None) for item in named)
 
 
 def refers(item: Mapping[str, Any], resolved: bool) -> bool:
-    """See `Objects.refers`. Calls, results and messages are whole, and their ids mere echoes."""
+    """See `Objects.refers`. Calls, results and messages are complete, so their ids are only echoes."""
     type = item.get("type")
     if is_reference(item):
         return not resolved
@@ -300,7 +300,7 @@ def refers(item: Mapping[str, Any], resolved: bool) -> bool:
 
 
 def is_reference(item: Mapping[str, Any]) -> bool:
-    """True for an item that only names another one, by its id."""
+    """True for an item that only refers to another item's id."""
     return item.get("type") == "item_reference" or (item.get("type") is None and "role" not in item and "id" in item)
 
 

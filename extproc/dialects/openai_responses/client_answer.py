@@ -1,4 +1,4 @@
-"""Whole responses, written for clients.
+"""Plain responses, written for clients.
 
 Source: https://developers.openai.com/api/reference/resources/responses (the response object)
 """
@@ -28,7 +28,7 @@ _TIERS = frozenset(("auto", "default", "flex", "scale", "priority", "fast", "ult
 
 
 class NamedCall(Protocol):
-    """A call, as far as it names itself."""
+    """A call's id, tool name and group."""
 
     id: str
     name: str
@@ -36,7 +36,7 @@ class NamedCall(Protocol):
 
 
 def encode(answer: Answer) -> dict[str, Any]:
-    """The response. It has the first choice only, as this API has but one."""
+    """The response, of the first choice only, because this API has one."""
     choice = answer.choices[0] if answer.choices else Choice([])
     refused = any(isinstance(part, RefusalPart) for part in choice.parts)
     status, why = outcome(choice.finish, refused=refused)
@@ -53,12 +53,12 @@ def encode(answer: Answer) -> dict[str, Any]:
 
 
 def new_response_id(id: str) -> str:
-    """A provider's own id in the form of this API's ids."""
+    """A provider's id, in the form of this API's ids."""
     return f"resp_gw{id.removeprefix('resp_')}" if id else new_id("resp")
 
 
 def response(id: str, model: str, created: int) -> dict[str, Any]:
-    """A response that has just begun, without the settings of its request."""
+    """A response at its beginning, without the settings of its request."""
     return {
         "id": id,
         "object": "response",
@@ -156,7 +156,7 @@ def summary_piece(text: str) -> dict[str, Any]:
 
 
 def call_item(call: ToolCall) -> dict[str, Any]:
-    """A call of a function, or of a custom tool where the arguments have its form."""
+    """Item of a function call, or of a custom tool's call if the arguments have its form."""
     input = custom.input_of(call.arguments)
     if input is not None:
         return custom_item(new_id("ctc"), call, input)
@@ -177,7 +177,7 @@ def _called(call: NamedCall) -> dict[str, str]:
 
 
 def write_logprobs(logprobs: Any) -> list[dict[str, Any]]:
-    """Probabilities of chat completions in this API, where every token has its bytes."""
+    """Chat completions' log probabilities in this API, in which every token has its bytes."""
     if not isinstance(logprobs, dict):
         return []
     return [

@@ -2,8 +2,8 @@
 
 Source: https://developers.openai.com/api/reference/resources/responses/methods/create
 
-Items of the input become turns: texts, thinking and calls of the model in a row are one message, and so are the results
-of tools in a row.
+Items of the input become turns: consecutive texts, thinking and calls of the model are one message, and so are
+consecutive tool results.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _HERE_ONLY = {
 
 
 def decode(body: Mapping[str, Any]) -> Prompt:
-    """The neutral form of a request. Raises Refusal (400), naming the field."""
+    """The neutral form of a request. Raises Refusal (400) with the field's name."""
     asks = _VIEW.read(body)
     for need, why in _HERE_ONLY.items():
         if (field := asks.needs.get(need)) is not None:
@@ -83,7 +83,7 @@ def decode(body: Mapping[str, Any]) -> Prompt:
 
 
 def _ignored(body: Mapping[str, Any]) -> Iterator[str]:
-    """Names of fields with an effect that are not carried."""
+    """Names of effective fields that the neutral form cannot express."""
     for name, value in body.items():
         if name in _CARRIED or value is None or value is False or (name == "truncation" and value == "disabled"):
             continue
@@ -109,13 +109,13 @@ def _ignored(body: Mapping[str, Any]) -> Iterator[str]:
 
 
 class _Conversation:
-    """Items into messages."""
+    """Converts items to messages."""
 
     def __init__(self, prompt: Prompt) -> None:
         self._prompt = prompt
-        self._said: list[Part] | None = None  # parts of the model's turn that is being read
-        self._results: list[Part] | None = None  # results of the tools' turn that is being read
-        self._signatures: dict[str, str] = {}  # signatures of calls, by their id
+        self._said: list[Part] | None = None  # parts of the model's current turn
+        self._results: list[Part] | None = None  # results of the current turn of tools
+        self._signatures: dict[str, str] = {}  # signatures of calls, by call id
         self._calls: list[ToolCall] = []
 
     def read(self, items: Sequence[shapes.Item]) -> None:
@@ -123,7 +123,7 @@ class _Conversation:
             where = f"input[{index}]"
             kind = item.type or "message"
             if kind == "item_reference" or (item.type is None and item.role is None and item.id):
-                continue  # the item itself is in the input, see `ask.is_resolved`
+                continue  # the input has the item itself, see `ask.is_resolved`
             if kind == "message":
                 self._message(item, where)
             elif kind in ("function_call_output", "custom_tool_call_output"):
@@ -272,7 +272,7 @@ def _file(part: shapes.Part, where: str) -> FilePart:
 
 
 def _mark(part: shapes.Part) -> Mapping[str, Any] | None:
-    """The cache mark as Anthropic writes it; its longer lifetime where this one asks for any."""
+    """The cache mark in Anthropic's form. Its longer lifetime stands for any lifetime of this mark."""
     if not part.prompt_cache_breakpoint:
         return None
     return {"type": "ephemeral", "ttl": "1h"} if part.prompt_cache_breakpoint.get("ttl") else {"type": "ephemeral"}
@@ -282,7 +282,7 @@ def _mark(part: shapes.Part) -> Mapping[str, Any] | None:
 
 
 def _tools(tools: Sequence[shapes.Tool] | None) -> Iterator[Tool]:
-    """Tools, those of groups among them. A group is described with the first of its tools."""
+    """Tools, including those of groups. The first tool of a group has the group's description."""
     for tool in tools or ():
         if tool.type != "namespace":
             yield _tool(tool)
@@ -306,7 +306,7 @@ def _tool(tool: shapes.Tool) -> Tool:
 
 
 def _choose_tools(choice: str | shapes.ChosenTool | None, prompt: Prompt) -> None:
-    """Set the tools that the model may or must call. A choice among `allowed_tools` leaves the others out."""
+    """Set the tools that the model may or must call. `allowed_tools` excludes all other tools."""
     if choice is None:
         return
     if isinstance(choice, str):

@@ -2,8 +2,8 @@
 
 Source: https://developers.openai.com/api/reference/resources/responses/streaming-events
 
-Items are written one after the other, only calls of tools stay open side by side until the end, as their arguments may
-come mixed.
+Items are written one after the other. Only tool calls stay open together until the end, because their arguments may be
+interleaved.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _write = msgspec.json.Encoder().encode
 
 
 class _Message:
-    """A message; `pieces` belong to the part that is being written."""
+    """An open message; `pieces` are the current part's."""
 
     __slots__ = ("block", "content", "id", "index", "kind", "logprobs", "pieces")
 
@@ -46,7 +46,7 @@ class _Thought:
 
 
 class _Call:
-    """A call. It is not sent while its arguments may be those of a custom tool: `index` is -1 until then."""
+    """An open call. It is not sent while its arguments may be a custom tool's: until then `index` is -1."""
 
     __slots__ = ("id", "index", "item", "name", "namespace", "pieces", "signed")
 
@@ -58,12 +58,12 @@ class _Call:
 
 
 class Encoder:
-    """Writes one stream. It has the first choice only, as this API has but one."""
+    """Writes one stream, of the first choice only, because this API has one."""
 
     def __init__(self) -> None:
         self._head: dict[str, Any] = {}
         self._number = 0
-        self._next = 0  # index in the output
+        self._next = 0  # index of the next item in the output
         self._open: _Message | _Thought | None = None
         self._calls: dict[int, _Call] = {}
         self._done: dict[int, dict[str, Any]] = {}
@@ -108,7 +108,7 @@ class Encoder:
         self._say(out, "response.in_progress", {"response": self._head})
 
     def _response(self, **fields: Any) -> dict[str, Any]:
-        """The response with all items that are done."""
+        """The response with all finished items."""
         usage = None if self._usage is None else write_usage(self._usage)
         output = [self._done[index] for index in sorted(self._done)]
         return {**self._head, "output": output, "usage": usage, **fields}
@@ -120,8 +120,8 @@ class Encoder:
         self._say(out, f"response.{status}", {"response": said})
 
     def _fail(self, event: Failed, out: list[bytes]) -> None:
-        """The end of a failed response, in OpenAI's order: first the error, which makes its SDK raise, then the
-        response that failed.
+        """End of a failed response, in OpenAI's order: the error, which makes its SDK raise, then the failed
+        response.
         """
         self._say(out, "error", problem.of_event(event))
         said = self._response(status="failed", error=problem.of_response(event))
@@ -154,7 +154,7 @@ class Encoder:
             self._write(event, out)
 
     def _close(self, out: list[bytes]) -> None:
-        """Close all open items, calls in their order. The item in which the answer broke off is incomplete."""
+        """Close all open items, with calls in order. The item open when the answer broke off is incomplete."""
         if self._closed:
             return
         self._closed = True

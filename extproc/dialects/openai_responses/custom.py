@@ -2,8 +2,9 @@
 
 Source: https://developers.openai.com/api/docs/guides/function-calling (custom tools)
 
-Other APIs have only functions. The argument has a name that no function of a client's has, so a call of one is known by
-its arguments alone and becomes a `custom_tool_call` again. A grammar cannot be enforced there; the model is told of it.
+Other APIs have only functions. The argument's name is reserved: no client's function has it, so a custom tool's call is
+recognised by its arguments alone and becomes a `custom_tool_call` again. Other APIs cannot enforce a grammar; the
+description has it for the model.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _WHITE = str.maketrans("", "", " \t\r\n")
 
 
 def describe(description: str, syntax: str, grammar: str) -> str:
-    """The description of a tool whose input follows a grammar."""
+    """Description of a tool, with its input's grammar."""
     return f"{description}\n\nThe input must follow this {syntax} grammar:\n{grammar}".strip()
 
 
@@ -38,7 +39,7 @@ def arguments(input: str) -> str:
 
 
 def input_of(arguments: str) -> str | None:
-    """The input of a custom tool; None when these are the arguments of a function."""
+    """Input of a custom tool; None for a function's arguments."""
     if ARGUMENT not in arguments:
         return None
     try:
@@ -49,6 +50,6 @@ def input_of(arguments: str) -> str | None:
 
 
 def may_be(begun: str) -> bool:
-    """True while arguments that begin like this can still be those of a custom tool."""
+    """True while a beginning of arguments can be a custom tool's."""
     head = begun[:64].translate(_WHITE)[: len(_START)]
     return _START.startswith(head)

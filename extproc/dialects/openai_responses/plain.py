@@ -1,6 +1,6 @@
-"""Requests that the neutral form carries whole, see `dialects._plain`.
+"""Requests that the neutral form expresses completely, see `dialects._plain`.
 
-An answer that the provider stores is one of this API alone: later requests may refer to its id.
+A stored answer is specific to this API, because later requests may refer to its id.
 Source: https://developers.openai.com/api/reference/resources/responses/methods/create
 """
 
@@ -18,7 +18,7 @@ ASIDES = frozenset(
         *("prompt_cache_key", "prompt_cache_retention"),
     )
 )
-"""Fields that change no answer."""
+"""Fields that never change an answer."""
 
 _ASKED = one(type=Literal["input_text"], text=str)
 _SAID = one(type=Literal["output_text"], text=str, may={"annotations": NOTHING})
@@ -30,7 +30,7 @@ _TOOL_ITEM = one(("type", "function_call"), call_id=str, name=str, arguments=str
 _TOOL = one(
     type=Literal["function"],
     name=str,
-    strict=bool,  # its default differs from other APIs'
+    strict=bool,  # required, because its default differs from other APIs
     may={"description": str, "parameters": dict[str, Any]},
 )
 _SHAPED = one(("type", "json_schema"), name=str, schema=dict[str, Any], may={"description": str, "strict": bool})
@@ -55,13 +55,13 @@ _REQUEST = one(
 
 
 def is_plain(body: Mapping[str, Any]) -> bool:
-    """True where the neutral form of a request, given without `ASIDES`, says all that it says. Never raises."""
+    """True when the neutral form of a request without `ASIDES` has its whole meaning. Never raises."""
     asked = read(body, _REQUEST)
     if asked is None or asked.store is not False:
         return False
     given = () if isinstance(asked.input, str) else asked.input
     items = [read(item, _MESSAGE if "role" in item else _TOOL_ITEM) for item in given]
-    # Answers in a row are one turn in the neutral form.
+    # Consecutive answers are one turn in the neutral form.
     in_a_row = any(
         isinstance(former, _ASSISTANT) and isinstance(later, _ASSISTANT) for former, later in pairwise(items)
     )

@@ -1,9 +1,9 @@
-"""Errors in mid-stream. Error answers are those of chat completions.
+"""Errors in mid-stream. Error answers have the form of chat completions.
 
 Source: https://developers.openai.com/api/reference/resources/responses/streaming-events (error, response.failed)
 
-The reference shows the fields of an `error` event beside its type; OpenAI sends them inside `error`, which makes its
-SDK raise. Both forms are read and written.
+The reference has the fields of an `error` event beside its type. OpenAI sends them inside `error`, which makes its SDK
+raise. Both forms are read and written.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NAMED = _REQUESTS_FAULT - {"context_length_exceeded"} | {"server_error", "rate_
 
 
 def read(error: Any) -> Failed:
-    """The content of an error object, or of an event that is one."""
+    """The content of an error object, or of an error event."""
     fields: Mapping[str, Any] = error if isinstance(error, dict) else {}
     message, code, type = fields.get("message"), fields.get("code"), fields.get("type")
     if not isinstance(message, str) or not message:
@@ -56,12 +56,12 @@ def read(error: Any) -> Failed:
 
 
 def of_response(failed: Failed) -> dict[str, Any]:
-    """The `error` of a failed response, whose codes are few."""
+    """`error` of a failed response, which has few codes."""
     code = failed.code if failed.code in _NAMED else _CODES.get(failed.type, "server_error")
     return {"code": code, "message": failed.message}
 
 
 def of_event(failed: Failed) -> dict[str, Any]:
-    """The fields of an `error` event."""
+    """Fields of an `error` event."""
     said = {"code": failed.code or failed.type, "message": failed.message, "param": None}
     return {**said, "error": {"type": failed.type, **said}}

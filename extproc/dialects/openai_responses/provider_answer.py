@@ -1,4 +1,4 @@
-"""Whole responses, read from providers.
+"""Plain responses, read from providers.
 
 Source: https://developers.openai.com/api/reference/resources/responses (the response object)
 """
@@ -28,7 +28,7 @@ _read = reader(Body, "responses")
 
 
 def decode(body: bytes) -> Answer:
-    """The neutral form of an answer. Raises ValueError when it is no finished response."""
+    """The neutral form of an answer. Raises ValueError for another value than a finished response."""
     said = _read(body)
     if said.output is None or said.error is not None or said.status not in (None, "completed", "incomplete"):
         raise ValueError("The answer holds no finished response.")
@@ -38,7 +38,7 @@ def decode(body: bytes) -> Answer:
         found = parts_of(item)
         if item.type == "message" and any(isinstance(part, TextPart) for part in parts):
             first = next((part for part in found if isinstance(part, TextPart)), None)
-            if first is not None:  # other APIs have one message, and clients join its texts
+            if first is not None:  # other APIs have one message, whose texts clients join
                 first.text = apart(first.text)
         parts += found
         if item.type == "message":
@@ -63,7 +63,7 @@ def text_of(value: Any) -> str:
 
 
 def pieces(value: Any) -> Iterator[Mapping[str, Any]]:
-    """The objects of a list; none for any other value."""
+    """Objects of a list; none for another value."""
     return (piece for piece in (value if isinstance(value, list) else ()) if isinstance(piece, dict))
 
 
@@ -73,7 +73,7 @@ def created_of(said: Body) -> int:
 
 
 def parts_of(item: Output) -> list[Part]:
-    """The neutral parts of an item; none for items that are not the model's own."""
+    """Neutral parts of an item; none for items that the model did not write."""
     if item.type == "message":
         found: list[Part] = []
         for piece in pieces(item.content):
@@ -96,7 +96,7 @@ def call_id(item: Output) -> str:
 
 
 def thought_of(item: Output) -> str:
-    """The summary, or the thinking itself of models that show it."""
+    """The summary of the thinking, or the thinking of models that show it."""
     shown = [text_of(piece.get("text")) for piece in pieces(item.summary)]
     shown = shown or [text_of(piece.get("text")) for piece in pieces(item.content)]
     return "\n\n".join(text for text in shown if text)
@@ -118,5 +118,5 @@ def reason_of(said: Body, *, called: bool, refused: bool) -> FinishReason:
 
 
 def chat_logprobs(found: Sequence[Any]) -> dict[str, Any] | None:
-    """Probabilities as chat completions write them."""
+    """Log probabilities in chat completions' form."""
     return {"content": list(found), "refusal": None} if found else None

@@ -1,7 +1,7 @@
 """The neutral form as a request for a provider, stateless.
 
 Source: https://developers.openai.com/api/reference/resources/responses/methods/create and
-https://developers.openai.com/api/docs/guides/reasoning (reasoning items that may come back)
+https://developers.openai.com/api/docs/guides/reasoning (reasoning items that may be sent back)
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from extproc.words.messages import (
     ToolResult,
 )
 
-_LONGEST_ID = 64  # characters of a call's id: OpenAI refuses longer ones
-_LEAST_OUTPUT = 16  # tokens: OpenAI refuses smaller limits
+_LONGEST_ID = 64  # most characters of a call's id at OpenAI
+_LEAST_OUTPUT = 16  # lowest limit in tokens at OpenAI
 _MOST_METADATA, _LONGEST_KEY, _LONGEST_VALUE = 16, 64, 512
 _DETAILS = frozenset(("auto", "low", "high", "original"))
 _TIERS = {tier: tier for tier in ("auto", "default", "flex", "scale", "priority", "fast", "ultrafast")} | {
@@ -42,7 +42,7 @@ _TIERS = {tier: tier for tier in ("auto", "default", "flex", "scale", "priority"
 
 
 def encode(prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
-    """The body, and the names of advisory fields left out."""
+    """The body, and names of advisory fields left out."""
     ignored: list[str] = []
     items: list[dict[str, Any]] = []
     reasoned = False
@@ -67,7 +67,7 @@ def encode(prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Se
             body["parallel_tool_calls"] = prompt.parallel_tools
     if prompt.format is not None:
         body["text"] = {"format": _format(prompt.format)}
-        if prompt.format.schema is None:  # the instructions do not count
+        if prompt.format.schema is None:  # the word JSON must be in the input; `instructions` do not count
             _json_mode.add_word(items, "developer", type="message")
     if (limit := _limits.capped(prompt.max_tokens, destination.max_output_tokens)) is not None:
         body["max_output_tokens"] = max(limit, _LEAST_OUTPUT)
@@ -88,7 +88,7 @@ def encode(prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Se
     if reasoning:
         body["reasoning"] = reasoning
     if reasoned or reasoning.get("effort", "none") != "none" or "summary" in reasoning or prompt.thinking_adaptive:
-        include.append("reasoning.encrypted_content")  # models that do not reason refuse it
+        include.append("reasoning.encrypted_content")  # models without reasoning refuse this value
     if include:
         body["include"] = include
     _name_ignored(prompt, body, ignored)
@@ -110,12 +110,12 @@ def _name_ignored(prompt: Prompt, body: Mapping[str, Any], ignored: list[str]) -
     if any(tool.strict and not can_be_strict(tool.schema) for tool in prompt.tools):
         ignored.append("strict")
     if prompt.is_marked:
-        ignored.append("cache_control")  # OpenAI caches by itself
+        ignored.append("cache_control")  # OpenAI caches without marks
 
 
 def _reasoning(prompt: Prompt, model: str) -> dict[str, Any]:
-    """The `reasoning` field. A client that asks for thinking in tokens sees it, unless it declines; one that names an
-    effort has to ask to see it.
+    """The `reasoning` field. Thinking is shown to a client with a token budget unless it declines, and to a client with
+    an effort if it asks for it.
     """
     settings: dict[str, Any] = {}
     wanted = _effort.wanted(prompt)
@@ -145,7 +145,7 @@ def _message(role: str, content: str | list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _user(message: Message, items: list[dict[str, Any]]) -> None:
-    """Results of tools first, as they must follow the calls."""
+    """A user's turn. Tool results come first, because they must follow the calls."""
     content: list[dict[str, Any]] = []
     found = False
     for part in message.parts:
@@ -160,14 +160,14 @@ def _user(message: Message, items: list[dict[str, Any]]) -> None:
 
 def _output(result: ToolResult) -> str | list[dict[str, Any]]:
     content = [piece for part in result.parts if (piece := _piece(part))]
-    if all(piece["type"] == "input_text" for piece in content):  # every provider takes a text
+    if all(piece["type"] == "input_text" for piece in content):  # every provider accepts a text
         text = "\n".join(piece["text"] for piece in content)
         return f"Error: {text}" if result.error else text
     return [{"type": "input_text", "text": "Error:"}, *content] if result.error else content
 
 
 def _shortest(content: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
-    """The shortest form: a text alone is a string."""
+    """The shortest form of content: a text alone is a string."""
     if not content:
         return ""
     if len(content) == 1 and content[0]["type"] == "input_text":
@@ -195,14 +195,14 @@ def _suffix(media_type: str) -> str:
 
 
 def _assistant(parts: Sequence[Part], items: list[dict[str, Any]]) -> bool:
-    """Add the parts in the order they came. Only OpenAI's own thinking goes back, and only in front of the text or call
-    that followed it.
+    """Add the parts in order. Only OpenAI's own thinking is sent back, and only in front of the text or call that
+    followed it.
 
-    True when any thinking goes back.
+    True when any thinking is sent back.
     """
-    thoughts: list[dict[str, Any]] = []  # thinking that waits for the text or call after it
-    content: list[dict[str, Any]] | None = None  # content of the message that is being written
-    said: list[dict[str, Any]] = []  # the messages
+    thoughts: list[dict[str, Any]] = []  # thinking held for the following text or call
+    content: list[dict[str, Any]] | None = None  # content of the open message
+    said: list[dict[str, Any]] = []  # messages of the turn
     reasoned = False
     for part in parts:
         if isinstance(part, ThinkingPart):
@@ -253,7 +253,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 
 def _id(id: str) -> str:
-    """The id of a call; a long one of another API shortened, the same wherever it stands."""
+    """A call's id. A long id of another API is always shortened alike."""
     if len(id) <= _LONGEST_ID:
         return id
     return "call_" + hashlib.blake2s(id.encode(errors="replace"), digest_size=16).hexdigest()
@@ -263,7 +263,7 @@ def _id(id: str) -> str:
 
 
 def _tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
-    """Tools, those of a group in it."""
+    """Tools, including those of a group."""
     said: list[dict[str, Any]] = []
     groups: dict[str, list[dict[str, Any]]] = {}
     for tool in tools:
@@ -278,8 +278,8 @@ def _tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    """A function tool. It is strict only where the client asks for it: the API's default is strict, and then refuses
-    many schemas.
+    """A function tool. It is strict only if the client asks for it: the API's default is strict, and refuses many
+    schemas.
     """
     said: dict[str, Any] = {"type": "function", "name": tool.name}
     if tool.description:

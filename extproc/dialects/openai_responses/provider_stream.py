@@ -2,8 +2,8 @@
 
 Source: https://developers.openai.com/api/reference/resources/responses/streaming-events
 
-Whole items, at their end or at the end of the response, count only where their pieces never came: some providers leave
-out the deltas, or the items, or both.
+Complete items, at their end or in the last response, are read only if their pieces never came: some providers leave out
+the deltas, the items, or both.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ _ENDS = frozenset(("response.completed", "response.incomplete"))
 
 
 class _Block:
-    """A part of the answer. `said` of a thought is the type of event that carries its text, `paragraph` the piece of
-    it.
-    """
+    """A part of the answer. For a thought, `said` is the event type with its text, and `paragraph` the piece of it."""
 
     __slots__ = ("number", "paragraph", "said", "signed", "told")
 
@@ -146,13 +144,13 @@ class Decoder:
         index = _index(said.output_index)
         key = (index, kind, _index(said.content_index) if kind in ("text", "refusal") else 0)
         if kind == "tool_call" and key not in self._blocks:
-            return  # the tool's name is not known yet: the end of the item has everything
+            return  # the tool's name is unknown; the end of the item has the whole call
         self._start(Body(), events)
         block = self._block(key)
         if kind == "thinking":
             block.said = block.said or type
             if block.said != type:
-                return  # the thinking itself beside its summary
+                return  # thinking itself, already read as a summary
             paragraph = _index(said.summary_index if said.summary_index is not None else said.content_index)
             if block.told and paragraph != block.paragraph:
                 text = f"\n\n{text}"
@@ -175,7 +173,7 @@ class Decoder:
         events.append(Delta("tool_call", "", block.number, 0, id, name, namespace=namespace))
 
     def _item(self, index: int, item: Output, events: list[Event]) -> None:
-        """Add the content of a whole item that its pieces did not bring."""
+        """Add content of a complete item that its pieces did not have."""
         if item.type == "function_call":
             self._begin(index, item, events)
             self._rest((index, "tool_call", 0), text_of(item.arguments), events)
@@ -202,7 +200,7 @@ class Decoder:
             events.append(Delta(key[1], text, block.number))
 
     def _apart(self, index: int, text: str) -> str:
-        """`text` of the item `index`, behind a blank line where it begins a further message."""
+        """`text` of the item `index`, behind a blank line if it begins another message."""
         before, self._message = self._message, index
         return text if before in (-1, index) or not text else apart(text)
 

@@ -20,7 +20,7 @@ from extproc.words.late import Late, Progress
 
 
 class _Said(Body, gc=False):
-    """An event, or a whole response, as far as the gateway reads it."""
+    """An event, or a plain response, reduced to the fields that are read."""
 
     type: Any = None
     delta: Any = None
@@ -34,7 +34,7 @@ FIELDS = frozenset(_Said.__struct_encode_fields__)
 
 def _read(said: _Said, report: Report) -> bool:
     if isinstance(said.delta, str):
-        if said.type != "response.audio.delta":  # base64
+        if said.type != "response.audio.delta":  # audio is base64, not text
             report.add_text(said.delta)
             if isinstance(said.type, str) and said.type.startswith("response.reasoning"):
                 report.thought.add(said.delta)
@@ -45,10 +45,10 @@ def _read(said: _Said, report: Report) -> bool:
     if whole is not None:
         _observe_response(whole, report)
     elif said.item is not None and said.type == "response.output_item.done":
-        for kind, count in fees_of((said.item,)).items():  # the whole response may never come
+        for kind, count in fees_of((said.item,)).items():  # counted here, because the last response may never come
             report.units[kind] = report.units.get(kind, 0) + count
     elif said.item is not None and said.type == "response.output_item.added":
-        report.add_text(provider_answer.text_of(said.item.name))  # the arguments come in pieces
+        report.add_text(provider_answer.text_of(said.item.name))  # the name; arguments come in later pieces
         if report.kept:
             _keep(report, said.item.id)
     return False
@@ -72,7 +72,7 @@ def _read_progress(data: bytes) -> Progress | None:
     except UNREADABLE:
         return None
     OBSERVER.observe(data, report)
-    # One that failed before it wrote anything tells no usage.
+    # A response that failed before it wrote any output has no usage.
     answered = 0 if report.usage is None and report.error else 1
     return Progress(ended=not report.pending, answered=answered, report=report if report.usage is not None else None)
 
@@ -81,7 +81,7 @@ LATE = Late("/v1/responses/{id}", _read_progress)
 
 
 def _keep(report: Report, *ids: Any) -> None:
-    """Note ids of a response that its provider keeps, and of what is in it."""
+    """Note ids of a kept response, and of the objects in it."""
     report.kept = list(dict.fromkeys([*report.kept, *(id for id in ids if isinstance(id, str) and not is_ours(id))]))
 
 
@@ -106,7 +106,7 @@ def _observe_response(said: Body, report: Report) -> None:
         report.pictures = sum(item.type == "image_generation_call" for item in said.output or ())
         report.units |= fees_of(said.output or (), said.tools, said.tool_usage)
         text = "".join(map(_text, parts)).encode(errors="replace")
-        if len(text) > report.output_bytes:  # a whole answer, or one of a provider without deltas
+        if len(text) > report.output_bytes:  # a plain answer, or a stream without deltas
             report.add_text(text[report.output_bytes :].decode(errors="replace"))
         called = any(isinstance(part, messages.ToolCall) for part in parts)
         report.finish_reasons[0] = provider_answer.reason_of(said, called=called, refused=False)

@@ -1,8 +1,8 @@
-"""Text of an answer, piece by piece.
+"""Texts of an answer, for guardrails.
 
 Source: https://developers.openai.com/api/reference/resources/responses/streaming-events
 
-Most events behind the pieces repeat the text: the end of a part, of an item, and of the response.
+Most events behind the deltas repeat the text: the end of a part, of an item, and of the response.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ QUIET = frozenset(
         *("result", "file_id", "container_id", "sequence_number"),
     )
 )
-"""Fields that hold no words of the model; `logprobs` goes with the text that it belongs to."""
+"""Fields without a model's words; `logprobs` is read with its text."""
 
 _JSON = frozenset(("response.function_call_arguments", "response.mcp_call_arguments"))
 _CALLS = _JSON | {"response.custom_tool_call_input"}
 _SOUND = "response.audio"
 _ACTIONS = ("action", "actions", "operation")
-"""Fields with the arguments of calls that have no name: `shell_call`, `computer_call`, `apply_patch_call`."""
+"""Fields with the arguments of calls without a tool's name: `shell_call`, `computer_call`, `apply_patch_call`."""
 _CALL = frozenset(("call_id", "arguments"))
-"""Fields beside the name of a tool that is called, by the client or by the provider itself (MCP)."""
+"""Fields beside the name of a called tool, of the client or of the provider (MCP)."""
 _WORDS = ("output", "error", "incomplete_details")
-"""Fields of a response that hold words of the model. Others repeat the request."""
+"""Fields of a response with a model's words. Other fields repeat the request."""
 
 
 def said(event: Any) -> Iterator[Piece | Closed | Called]:
@@ -61,7 +61,7 @@ def said(event: Any) -> Iterator[Piece | Closed | Called]:
                 whole=CALL if call else ANSWER if kind == "response.output_text" else "",
             )
         return
-    if isinstance(event.get("delta"), str | dict | list):  # of a kind that no description knows
+    if isinstance(event.get("delta"), str | dict | list):  # a delta of an unknown type
         yield from loose(event, kind, QUIET, channel=(*channel, type))
         return
     response = event.get("response")
@@ -93,13 +93,13 @@ def _response(response: dict[str, Any], *, again: bool) -> Iterator[Piece | Call
 
 
 def _result(item: Any, where: str, *, again: bool) -> Iterator[Piece]:
-    """The output of a program that the provider ran. Results of other items are images."""
+    """Output of a program that the provider ran. Results of other items are images."""
     if isinstance(item, dict) and item.get("type") == "program_output" and isinstance(item.get("result"), str):
         yield Piece(f"{where}.result", item, "result", again=again)
 
 
 def _action(item: Any, where: str) -> Iterator[Called]:
-    """A call of a tool without a name that the client runs: a shell, a computer, a patch."""
+    """Call of a client's tool without a name: a shell, a computer, a patch."""
     if isinstance(item, dict) and "call_id" in item and "name" not in item and isinstance(item.get("type"), str):
         for name in _ACTIONS:
             if name in item:

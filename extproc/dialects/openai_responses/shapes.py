@@ -1,4 +1,4 @@
-"""The shapes of a request and of a response, as far as they are read.
+"""Shapes of a request and a response, reduced to the fields that are read.
 
 Source: https://developers.openai.com/api/reference/resources/responses/methods/create and
 https://developers.openai.com/api/reference/resources/responses (the response object)
@@ -46,7 +46,7 @@ class Tool(Struct):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
     format: Grammar | None = None
-    tools: list[Tool] | None = None  # of a group
+    tools: list[Tool] | None = None  # tools of a group
 
 
 class Item(Struct):
@@ -132,7 +132,7 @@ class Output(Struct, gc=False):
     content: Any = None
     summary: Any = None
     encrypted_content: Any = None
-    action: Any = None  # of a search
+    action: Any = None  # action of a search
     container_id: Any = None
 
 
@@ -161,19 +161,19 @@ class Body(Struct, gc=False):
     background: Any = None
     conversation: Any = None
     object: Any = None
-    data: Any = None  # of a list
+    data: Any = None  # items of a list
     first_id: Any = None
     last_id: Any = None
 
 
-_OURS = "_gw"  # OpenAI's own ids go on with hexadecimal digits
+_OURS = "_gw"  # OpenAI's own ids continue with hexadecimal digits
 
 
 def new_id(prefix: str) -> str:
-    """An id that tells of a translated answer, which no provider keeps."""
+    """A new id for a translated answer, which no provider keeps."""
     return f"{prefix}{_OURS}{uuid4().hex}"
 
 
 def is_ours(id: object) -> bool:
-    """Whether an id comes from a translated answer."""
+    """True for an id of a translated answer."""
     return isinstance(id, str) and _OURS in id[:8]

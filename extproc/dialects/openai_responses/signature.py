@@ -1,15 +1,15 @@
-"""Reasoning items: any model's thinking, in a form that survives the way to a client and back.
+"""Reasoning items: any model's thinking, in a form that clients keep and send back.
 
 Source: https://developers.openai.com/api/docs/guides/reasoning (encrypted reasoning items)
 
-OpenAI's own reasoning is an item with an id, a summary and `encrypted_content`, and comes back whole. In the neutral
-form its id and encrypted content are the signature `openai:<id>:<encrypted content>`, so that no other provider takes
-it for its own; the summary is the text.
+OpenAI's own reasoning is an item with an id, a summary and `encrypted_content`; clients send it back unchanged. In the
+neutral form the id and encrypted content are the signature `openai:<id>:<encrypted content>`, which no other provider
+takes for its own. The summary is the text.
 
-Thinking of other providers is a reasoning item too, as clients keep those. The signature or the redacted thinking,
-which must come back unchanged, is its `encrypted_content`: `extproc:` and base64 of the JSON `{"signature": …,
-"redacted": …, "calls": {call_id: signature}}`. `calls` are the signatures of tool calls (Gemini's), which have no place
-of their own in this API; such an item stands beside the call.
+Thinking of other providers is a reasoning item, too, because clients keep these. Its `encrypted_content` has the
+signature or the redacted thinking, which must be sent back unchanged: `extproc:` and base64 of the JSON `{"signature":
+…, "redacted": …, "calls": {call_id: signature}}`. `calls` are signatures of tool calls (Gemini's), for which this API
+has no field; such an item stands beside the call.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PREFIX = "extproc:"
 
 
 class Proof(Struct, omit_defaults=True):
-    """The parts of the thinking that must come back unchanged."""
+    """Parts of thinking that must be sent back unchanged."""
 
     signature: str = ""
     redacted: str = ""
@@ -39,12 +39,12 @@ _read = msgspec.json.Decoder(Proof).decode
 
 
 def mark(id: str, encrypted: str) -> str:
-    """The signature of OpenAI's own reasoning; empty without encrypted content."""
+    """Signature of OpenAI's own reasoning; empty without encrypted content."""
     return f"{_MARK}{id}:{encrypted}" if encrypted else ""
 
 
 def own(signature: str) -> tuple[str, str] | None:
-    """Id and encrypted content of OpenAI's own reasoning; None when another provider signed it."""
+    """Id and encrypted content of OpenAI's own reasoning; None for another provider's signature."""
     if not signature.startswith(_MARK):
         return None
     id, colon, encrypted = signature[len(_MARK) :].partition(":")
@@ -52,14 +52,12 @@ def own(signature: str) -> tuple[str, str] | None:
 
 
 def pack(signature: str = "", redacted: str = "", calls: Mapping[str, str] | None = None) -> str:
-    """The `encrypted_content` that carries it. An empty proof still marks the item as unknown to OpenAI, which would
-    refuse it.
-    """
+    """`encrypted_content` with the proof. Even an empty proof marks the item as foreign: OpenAI would refuse it."""
     return _PREFIX + base64.b64encode(_write(Proof(signature, redacted, dict(calls or {})))).decode()
 
 
 def unpack(id: str, encrypted: str) -> Proof:
-    """The proof in a reasoning item of a client's. Raises ValueError when this gateway wrote it and it is damaged."""
+    """The proof in a client's reasoning item. Raises ValueError for a damaged item of this gateway."""
     if not encrypted.startswith(_PREFIX):
         return Proof(mark(id, encrypted))
     try:

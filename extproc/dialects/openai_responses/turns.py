@@ -1,5 +1,5 @@
-"""Turns of a conversation that the gateway keeps: what a request adds to it, what its answer does, and all of them
-written out.
+"""Turns of a conversation that the gateway keeps: items added by a request, items added by its answer, and the complete
+conversation.
 
 Source: https://developers.openai.com/api/docs/guides/conversation-state
 """
@@ -69,8 +69,8 @@ class ResponsesTurns:
         ]
 
     def written_out(self, earlier: Sequence[Any], added: Sequence[Any], *, goes_on: bool) -> Mapping[str, Any]:
-        """An id of a whole item says nothing, and another provider would look for it. Reasoning that only its provider
-        can read is left out.
+        """See `Turns.written_out`. Removes ids of complete items, which another provider would look up, and reasoning
+        that only its provider can read.
         """
         fields = {"input": [_bare(item) for item in (*earlier, *added) if not _is_kept_elsewhere(item)]}
         return {**fields, "previous_response_id": None} if goes_on else fields

@@ -1,5 +1,5 @@
-"""Usage of a response, written and read, and what is billed beside its model's tokens: searches, containers, and
-pictures drawn by another model.
+"""Usage of a response, written and read, and further billed units: searches, containers, and images drawn by another
+model.
 
 Sources: https://github.com/openai/openai-python/blob/main/src/openai/types/responses/response_usage.py, .../response.py
 (`tool_usage`) and https://platform.openai.com/docs/pricing#built-in-tools
@@ -25,7 +25,7 @@ _NO_SEARCH = ("open_page", "find_in_page")
 
 
 def read_usage(said: Any) -> Usage | None:
-    """The counts of a usage object; None when it has none that can be believed."""
+    """Usage of a usage object; None without plausible counts."""
     if not isinstance(said, dict):
         return None
     input_tokens, output_tokens = said.get("input_tokens"), said.get("output_tokens")
@@ -55,13 +55,13 @@ def write_usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-# --- beside the model's tokens
+# --- billed units beside the model's tokens
 
 
 def fees_of(items: Iterable[Output], tools: Sequence[Offered] | None = None, told: Any = None) -> dict[str, int]:
-    """Billed calls by the field of `Kinds`: each search, and the gigabytes of each container that a call began.
-
-    `tools` are those that the response repeats; `told` is its `tool_usage`, whose searches count more than the items.
+    """Billed calls by field of `Kinds`: each search, and the gigabytes of each container that a call started. `tools`
+    are the request's tools, repeated in the response. `told` is its `tool_usage`, whose count of searches replaces the
+    items'.
     """
     found: dict[str, int] = {}
     containers = set()
@@ -81,16 +81,14 @@ def fees_of(items: Iterable[Output], tools: Sequence[Offered] | None = None, tol
 
 
 def billed(said: Body) -> Usage | None:
-    """The use of a whole response, as `usage_of`, with its billed calls."""
+    """Usage of a plain response, from `usage_of`, with its billed calls."""
     usage = usage_of(said)
     fees = fees_of(said.output or (), said.tools, said.tool_usage)
     return replace(usage, kinds=replace(usage.kinds or Kinds(), **fees)) if usage is not None and fees else usage
 
 
 def usage_of(said: Body) -> Usage | None:
-    """The counts of a response's usage, with the share of a model that drew in it; None when there are none that can be
-    believed.
-    """
+    """Usage of a response, with the share of a drawing model; None without plausible counts."""
     usage = read_usage(said.usage)
     drawn = said.tool_usage.get("image_gen") if isinstance(said.tool_usage, dict) else None
     if usage is None or not isinstance(drawn, dict):
@@ -113,7 +111,7 @@ def usage_of(said: Body) -> Usage | None:
 
 
 def _drawn(said: Mapping[str, Any]) -> Usage | None:
-    """The counts of the model that drew. All of its output is image where no details say otherwise."""
+    """Usage of the drawing model. All of its output is image unless the details differ."""
     details = [said.get(name) for name in ("input_tokens_details", "output_tokens_details", "cached_tokens_details")]
     given, written, cached = (one if isinstance(one, dict) else {} for one in details)
     output = first_count(said.get("output_tokens"))
