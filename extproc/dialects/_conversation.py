@@ -18,9 +18,10 @@ _VALUES = 64  # values of one message that are read
 def last_said(
     messages: Any, names: Sequence[str], is_result: Callable[[dict[str, Any]], bool]
 ) -> tuple[list[str], list[str] | None]:
-    """Texts of the user's last message with text, and texts of the last message if it is a tool's result. `names` are
-    the fields for text in a message or a part. A message without a role is the user's. Without messages, the texts of
-    all items.
+    """Texts of the user's last message with text, and texts of the last message if it is a tool's result.
+
+    `names` are the fields for text in a message or a part. A message without a role is the user's. Without messages,
+    the texts of all items.
     """
     result: list[str] | None = None
     items = messages if isinstance(messages, list) else []

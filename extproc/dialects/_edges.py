@@ -30,6 +30,7 @@ def find(
     key: bytes = b'"usage"',
 ) -> bytes | None:
     """A shorter document like the event, of its usage and the fields behind or before it; None without usage.
+
     `openings` are possible beginnings of the object with the usage, `key` is the key of usage with its quotes.
     """
     for document in (*_ends(tail, openings, key), *_beginnings(head, key), *_insides(inside, openings, key)):

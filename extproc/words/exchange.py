@@ -1,6 +1,7 @@
-"""Parts of an exchange: one request through the gateway and its answer. Imports only the standard library. A field
-without a default is unset until the stage in the comment above it writes it. Reading it too early is an AttributeError,
-never a silent None.
+"""Parts of an exchange: one request through the gateway and its answer.
+
+Imports only the standard library. A field without a default is unset until the stage in the comment above it writes it.
+Reading it too early is an AttributeError, never a silent None.
 """
 
 from __future__ import annotations
@@ -550,9 +551,10 @@ class Exchange:
     seconds: float = 0.0  # seconds from the request's headers to the end of the answer
 
     def end(self, *, refused: str = "", whole: bool = False, bug: bool = False) -> None:
-        """Decide how the exchange ended; only the first call counts. `refused` is the code of a refusal. `whole`: the
-        answer reached its end. `bug`: the gateway raised an exception. Without these, Envoy closed the stream: the
-        client left, or the provider stopped mid-stream.
+        """Decide how the exchange ended; only the first call counts.
+
+        `refused` is the code of a refusal. `whole`: the answer reached its end. `bug`: the gateway raised an exception.
+        Without these, Envoy closed the stream: the client left, or the provider stopped mid-stream.
         """
         if hasattr(self, "ending"):
             return

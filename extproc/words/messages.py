@@ -202,10 +202,12 @@ class Started(Struct):
 
 
 class Delta(Struct):
-    """A piece of one part. `block` numbers a choice's parts from 0 in the order of their beginnings; a new number
-    begins a part. `text` continues text, the JSON of a tool call's arguments, or a refusal, by the part's `kind`. The
-    first event of a `tool_call` has its `id` and `name`. `signature` comes with the last of `thinking`, and at any time
-    for a `tool_call`; `redacted` thinking is whole in one event.
+    """A piece of one part.
+
+    `block` numbers a choice's parts from 0 in the order of their beginnings; a new number begins a part. `text`
+    continues text, the JSON of a tool call's arguments, or a refusal, by the part's `kind`. The first event of a
+    `tool_call` has its `id` and `name`. `signature` comes with the last of `thinking`, and at any time for a
+    `tool_call`; `redacted` thinking is whole in one event.
     """
 
     kind: Literal["text", "thinking", "tool_call", "refusal", "image"]  # an image is complete, in base64

@@ -101,8 +101,10 @@ def _read_system(system: Any, where: str, prompt: Prompt) -> None:
 
 
 def _without_billing(text: str) -> str:
-    """The system prompt without Claude Code's first line, which is billing data for Anthropic. That line differs in
-    each request, so other providers could not cache the prompt: github.com/sgl-project/sglang/pull/29169.
+    """The system prompt without Claude Code's first line, which is billing data for Anthropic.
+
+    That line differs in each request, so other providers could not cache the prompt:
+    github.com/sgl-project/sglang/pull/29169.
     """
     return text.lstrip().partition("\n")[2] if text.lstrip().startswith(_BILLING) else text
 

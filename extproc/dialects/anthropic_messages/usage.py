@@ -102,8 +102,9 @@ def _beside(iterations: Any) -> Mapping[str, list[int]]:
 
 
 def _billed_beside(iterations: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Iterations outside of the top level, each with its model. After a fallback, other models' messages are those that
-    declined; the top level has the remaining counts.
+    """Iterations outside of the top level, each with its model.
+
+    After a fallback, other models' messages are those that declined; the top level has the remaining counts.
     """
     fallback = next((_model(one) for one in iterations if one.get("type") == "fallback_message"), None)
     for one in iterations:

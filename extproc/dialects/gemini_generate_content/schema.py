@@ -1,5 +1,6 @@
-"""Google's own schemas, converted to JSON Schema. They are a subset of OpenAPI 3.0: types are in upper case, null is a
-flag, and whole numbers may be strings.
+"""Google's own schemas, converted to JSON Schema.
+
+They are a subset of OpenAPI 3.0: types are in upper case, null is a flag, and whole numbers may be strings.
 
 Source: https://ai.google.dev/api/caching#Schema
 """

@@ -17,8 +17,10 @@ _THINKING = 1 << 17
 
 
 def read_usage(said: Any) -> Usage | None:
-    """Usage of a usage object; None without plausible counts. Cached tokens have other names at DeepSeek, Moonshot and
-    Databricks. Missing input or output (Fireworks) is computed from the total.
+    """Usage of a usage object; None without plausible counts.
+
+    Cached tokens have other names at DeepSeek, Moonshot and Databricks. Missing input or output (Fireworks) is computed
+    from the total.
     """
     if not isinstance(said, dict):
         return None

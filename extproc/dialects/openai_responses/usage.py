@@ -59,9 +59,10 @@ def write_usage(usage: Usage) -> dict[str, Any]:
 
 
 def fees_of(items: Iterable[Output], tools: Sequence[Offered] | None = None, told: Any = None) -> dict[str, int]:
-    """Billed calls by field of `Kinds`: each search, and the gigabytes of each container that a call started. `tools`
-    are the request's tools, repeated in the response. `told` is its `tool_usage`, whose count of searches replaces the
-    items'.
+    """Billed calls by field of `Kinds`: each search, and the gigabytes of each container that a call started.
+
+    `tools` are the request's tools, repeated in the response. `told` is its `tool_usage`, whose count of searches
+    replaces the items'.
     """
     found: dict[str, int] = {}
     containers = set()

@@ -61,9 +61,11 @@ def shared(
     socket: str | None = None,
     dynamic: bool = False,
 ) -> Resources:
-    """All resources except the tries. With `dynamic`, Envoy gets the public listener's routes separately, so that a
-    change keeps its connections; and its certificate, so that Envoy follows the files. `places` are the tries' names by
-    provider. `socket` replaces the processor's socket in the settings.
+    """All resources except the tries.
+
+    With `dynamic`, Envoy gets the public listener's routes separately, so that a change keeps its connections; and its
+    certificate, so that Envoy follows the files. `places` are the tries' names by provider. `socket` replaces the
+    processor's socket in the settings.
     """
     return Resources(
         listeners=[public.listener(settings, dynamic=dynamic), *private.listener(settings, socket, places)],

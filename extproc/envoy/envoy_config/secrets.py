@@ -14,11 +14,12 @@ __all__ = ("secret_file", "secret_name", "write_secrets")
 
 
 def write_secrets(settings: Settings, directory: str | Path) -> list[str]:
-    """Write a file for each provider with an api_key or credentials. Returns providers whose key cannot be read. Their
-    files have an empty secret: without the file Envoy would not start, and without the resource in it Envoy would keep
-    the old key. An empty secret makes the try answer by itself. A provider with tokens also begins with an empty
-    secret, unless a processor wrote its file before. Call this function again to rotate or revoke keys: Envoy notices a
-    rename into a watched directory.
+    """Write a file for each provider with an api_key or credentials.
+
+    Returns providers whose key cannot be read. Their files have an empty secret: without the file Envoy would not
+    start, and without the resource in it Envoy would keep the old key. An empty secret makes the try answer by itself.
+    A provider with tokens also begins with an empty secret, unless a processor wrote its file before. Call this
+    function again to rotate or revoke keys: Envoy notices a rename into a watched directory.
     """
     place = private_directory(directory)
     missing = []

@@ -66,8 +66,10 @@ def stem(place: str) -> str:
 
 
 def place(provider: str, content: str, before: Made | None) -> str:
-    """Name of the try at `provider` whose messages have the digest `content`. An equal try keeps its earlier name. A
-    changed try gets a new name, so that running requests keep the old try, with its key, until they end.
+    """Name of the try at `provider` whose messages have the digest `content`.
+
+    An equal try keeps its earlier name. A changed try gets a new name, so that running requests keep the old try, with
+    its key, until they end.
     """
     if before is None:
         return contract.try_cluster(provider)

@@ -71,10 +71,11 @@ _DRAIN_GRACE = 600.0  # seconds for streams to end
 
 
 class Processor:
-    """Serves `settings`, and every later version of them in `file`. It may be one of several workers. Worker 0 serves
-    the status and admin ports for all workers, keeps `secrets` up to date, deletes old rows of the ledger, and adds up
-    its hours and days. `first` is the text of the settings with which the workers first started: a restarted worker
-    keeps that version of settings that bind at a start.
+    """Serves `settings`, and every later version of them in `file`.
+
+    It may be one of several workers. Worker 0 serves the status and admin ports for all workers, keeps `secrets` up to
+    date, deletes old rows of the ledger, and adds up its hours and days. `first` is the text of the settings with which
+    the workers first started: a restarted worker keeps that version of settings that bind at a start.
     """
 
     def __init__(

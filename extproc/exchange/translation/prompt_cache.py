@@ -20,8 +20,9 @@ _MARK: Mapping[str, Any] = {"type": "ephemeral"}
 
 
 def mark_stable(prompt: Prompt | EmbeddingPrompt) -> None:
-    """Mark the end of the tools, of the system prompt, and of the last two turns: later requests begin with them. A
-    prompt with the client's own marks gets no more.
+    """Mark the end of the tools, of the system prompt, and of the last two turns: later requests begin with them.
+
+    A prompt with the client's own marks gets no more.
     """
     if isinstance(prompt, EmbeddingPrompt) or prompt.is_marked:
         return

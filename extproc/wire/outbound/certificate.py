@@ -1,5 +1,6 @@
-"""Checks of the listener's certificate: its match with the private key, and its dates. Envoy reads the files itself. It
-only logs files that it rejects, and does not report an expired certificate.
+"""Checks of the listener's certificate: its match with the private key, and its dates.
+
+Envoy reads the files itself. It only logs files that it rejects, and does not report an expired certificate.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Coroutines whose first step runs outside of a task. They become a task only if they wait, and most handlers never
-wait. A task for every message would cost a quarter of the transport's time.
+"""Coroutines whose first step runs outside of a task.
+
+They become a task only if they wait, and most handlers never wait. A task for every message would cost a quarter of the
+transport's time.
 """
 
 from __future__ import annotations

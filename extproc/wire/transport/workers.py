@@ -1,5 +1,7 @@
-"""Workers: processor processes that share one Envoy, each with its own event loop and socket. Workers are numbered from
-0. The ids of a worker's exchanges begin with its number, so that Envoy can send a try's access log to the right worker.
+"""Workers: processor processes that share one Envoy, each with its own event loop and socket.
+
+Workers are numbered from 0. The ids of a worker's exchanges begin with its number, so that Envoy can send a try's
+access log to the right worker.
 """
 
 from __future__ import annotations
