@@ -53,7 +53,7 @@ def named_in(body: Mapping[str, Any], places: Sequence[Sequence[str]]) -> Iterat
 def _at(
     value: Any, place: Sequence[str], holder: Mapping[str, Any], *, instead: bool, calls: int | None
 ) -> Iterator[Named]:
-    """Models at the rest of a path in `value`, which is below the object `holder`."""
+    """Models in `value` at the remaining `place`, a path. `value` is below the object `holder`."""
     if not place:
         if isinstance(value, str) and value:
             yield Named(

@@ -102,7 +102,7 @@ class Forward:
 
     def _to_routes(self, exchange: Exchange, edits: Sequence[Edit]) -> tuple[dict[str, str], Edit, tuple[str, ...]]:
         """`_to_hops` for attach mode. The other team's routes choose the cluster by a header, and their Envoy cannot
-        change the body between tries: `check --attach` refuses such chains.
+        change the body between tries: `check --attach` refuses chains that need different bodies.
         """
         request, targets = exchange.request, exchange.route.targets
         headers = {contract.PROVIDER: ",".join(dict.fromkeys(target.provider for target in targets))}

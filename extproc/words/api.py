@@ -98,7 +98,7 @@ class Objects:
 
     at: Mapping[str, str] = field(default_factory=dict)  # path in a request -> kind of object, in words for people
     answers: Mapping[str, str] = field(default_factory=dict)  # path in an event or answer -> kind of object
-    marks: tuple[bytes, ...] = ()  # every event with such a path contains one of these
+    marks: tuple[bytes, ...] = ()  # every event with a path of `answers` contains one of these
     clients: frozenset[str] = frozenset()  # paths whose content is the client's own
     items: str = ""  # list of the conversation's items, which have ids; empty: the API has none
     # True for an item that stands for content kept by its provider. `resolved`: the request has another item with its

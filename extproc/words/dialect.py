@@ -52,7 +52,7 @@ class Listed:
     owner: str
     context: int | None = None  # tokens
     max_output_tokens: int | None = None
-    usd_per_million: Mapping[str, float] | None = None  # by kind of token
+    usd_per_million: Mapping[str, float] | None = None  # USD for a million tokens, by kind of token
 
 
 @dataclass(slots=True, frozen=True)
@@ -141,7 +141,7 @@ class Ask:
     free: bool = False  # True: the request uses no tokens
     speaks: bool = False  # True: the answer can be audio
     thinking: int = 0  # tokens of requested thinking, part of the output limit
-    lasting: bool = False  # True: the provider goes on after the client disconnected
+    lasting: bool = False  # True: the provider continues after the client disconnected
     batch: bool = False  # True: the provider answers these requests later, at its price for batches
     images: int = 0
     image_bytes: int = 0  # bytes of data URLs in the body

@@ -22,7 +22,7 @@ class Progress:
 
 @dataclass(slots=True, frozen=True)
 class Late:
-    """Reads such objects of one API. The functions never raise."""
+    """Reads objects whose usage is known later, in one API. The functions never raise."""
 
     path: str  # path of the object, as `Endpoints.calls` has it
     progress: Callable[[bytes], Progress | None]  # reads the object; None: unreadable

@@ -22,8 +22,8 @@ ANSWER, CALL = "answer", "call"
 class Piece:
     """A piece of text in an event of an answer: `holder[key]` is a string, or a long number.
 
-    The pieces of one `channel` are one text over several events. The channel's first item is its choice, or its output
-    item. A piece without a channel is a text of its own.
+    The pieces of one `channel` are one text over several events. A channel begins with the number of its choice or
+    output item. A piece without a channel is a separate text.
     """
 
     where: str

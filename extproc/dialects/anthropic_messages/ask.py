@@ -73,7 +73,7 @@ _HOSTED = frozenset(
 )
 """Blocks that Anthropic's own tools add to the conversation."""
 _CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")  # defined by Anthropic, run by the client
-_DEFINITION = 1280  # tokens of such a tool's definition: at most 735, and 499 for using a computer
+_DEFINITION = 1280  # tokens of the definition of one of `_CLIENT_TOOLS`: at most 735, and 499 for using a computer
 
 
 class MessagesView(View):

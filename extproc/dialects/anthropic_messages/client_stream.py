@@ -92,7 +92,7 @@ class Encoder:
         self._finish: FinishReason = "stop"
         self._sequence = ""
         self._held: messages.Delta | None = None  # a signature without thinking, see client_answer._blocks
-        self._late = False  # True: such a signature may come behind the text
+        self._late = False  # True: a signature without thinking may come behind the text
         self._room = -1  # index of the empty thinking block for that signature
 
     def feed(self, event: messages.Event) -> bytes:

@@ -282,7 +282,7 @@ def _mark(part: shapes.Part) -> Mapping[str, Any] | None:
 
 
 def _tools(tools: Sequence[shapes.Tool] | None) -> Iterator[Tool]:
-    """Tools, including those of groups. The first tool of a group has the group's description."""
+    """Tools, with those of groups. The first tool of a group has the group's description."""
     for tool in tools or ():
         if tool.type != "namespace":
             yield _tool(tool)

@@ -252,8 +252,8 @@ def _gateway(settings: Settings) -> hcmv3.HttpFilter:
     config.mutation_rules = mutationv3.HeaderMutationRules(allow_envoy=True)
     config.request_attributes = identity.attributes(settings)
     config.metadata_options = identity.metadata(settings, receiving=[contract.ORDER_NAMESPACE])
-    # Disabled by default, and enabled by every route. A request too malformed for a route (400, 431) is answered by
-    # Envoy alone, because Envoy closes its connection before the processor could change the answer.
+    # Enabled by every route, disabled without one. A request too malformed for a route (400, 431) gets Envoy's own
+    # answer: Envoy would close its connection before the processor could change that answer.
     gateway = typed.http_filter("ext_proc", config)
     gateway.disabled = True
     return gateway

@@ -180,7 +180,7 @@ def cluster_at(
     return clusterv3.Cluster(
         name=name,
         type=discovery(host),
-        # Not AUTO, which would prefer IPv6 even without a route for it.
+        # IPv4 first: AUTO would prefer IPv6 even without a route for it.
         dns_lookup_family=clusterv3.ClusterDnsLookupFamily.V4_PREFERRED,
         connect_timeout=seconds(timeout),
         load_assignment=endpoints(name, address, hostname=host),

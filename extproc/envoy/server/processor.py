@@ -360,8 +360,8 @@ class Processor:
             self._telemetry.loop_lag.set(max(0.0, self._turned - due))
 
     async def _look_at_files(self) -> None:
-        """Check the files of settings and secrets: this detects edits, renames and the symlink swap of a ConfigMap. A
-        new day may begin with other prices. Whatever a file contains, the checks continue.
+        """Check the files of settings and secrets for edits, renames and the symlink swap of a ConfigMap. Rebuilds at
+        the start of a day, because prices may change. No content of a file ends these checks.
         """
         try:
             if self._pipeline.catalog.prices.today != datetime.now(UTC).date():

@@ -262,7 +262,7 @@ class Reloads:
     def _apply(self, settings: Settings) -> None:
         files = files_of(settings)
         found = signatures(files)  # taken before the files are read, so that the next look sees a change meanwhile
-        with without_collections():  # nothing else runs meanwhile
+        with without_collections():  # `apply_settings` never awaits, so no other code runs meanwhile
             self._process.apply_settings(settings, self.places)
         self._used, self._files, self._signatures = settings, files, found
 
@@ -395,7 +395,7 @@ class Reloads:
         before = dict(self._given)
         both = {kind: {**before[kind], **found} for kind, found in _kinds(made)}
         try:
-            self.discovery.set(SECRETS, both[SECRETS])  # before listeners, which need them
+            self.discovery.set(SECRETS, both[SECRETS])  # set before listeners, which ask for secrets
             for kind in KINDS:
                 await self._offer(kind, both[kind])
         except EnvoyRefusedError:

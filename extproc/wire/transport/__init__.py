@@ -96,7 +96,7 @@ class Watched(GrpcCall, Protocol):
 
     def on_silence(self, now: float) -> Sequence[bytes]:
         """Answers, usually none. `now` is `time.monotonic()`. Called about every second, while no other method runs and
-        the client reads. After answers the call goes on, unless it is `done`.
+        the client reads. The call continues after these answers, unless it is `done`.
         """
         ...
 

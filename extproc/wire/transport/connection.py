@@ -459,7 +459,7 @@ class Connection:
         self._pump(stream)
 
     def end(self, stream: Stream, status: int = OK, text: str = "") -> None:
-        """End the call: status 0 waits for its answers, any other status is sent at once."""
+        """End the call. Status 0 is sent behind all answers, another status at once."""
         if stream.over or stream.last is not None:
             return
         stream.last = trailers(status, text) if stream.begun else BEGIN + trailers(status, text)

@@ -31,6 +31,6 @@ class TransportLimits:
     empty_data: int = 1_000  # DATA frames without data and without END_STREAM
     idle_frames: int = 1_000  # frames without effect: PRIORITY, GOAWAY, unknown types
     # Limits of the driver
-    unread: int = 1 << 20  # unread answers of a peer; above it, no more is read from that peer
+    unread: int = 1 << 20  # bytes of unread answers of a peer; above it, reading from the peer stops
     turn: int = 100  # consecutive events of a connection, before other connections have a turn
     connections: int = 1_000  # concurrent connections; one more is closed at once

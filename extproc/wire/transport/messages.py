@@ -28,8 +28,8 @@ LARGE = 256 << 10
 class Assembly:
     """Assembles the messages of one stream, each of at most `most` bytes. `encoding` is the call's grpc-encoding.
 
-    `admits` is asked with the size of a large message. On False its bytes are dropped, and an empty message takes its
-    place.
+    `admits` is asked with the size of a large message. If it returns False, the bytes are dropped, and an empty message
+    replaces the large one.
     """
 
     __slots__ = ("_admits", "_buffer", "_dropped", "_drops", "_encoding", "_large", "_most", "_size")

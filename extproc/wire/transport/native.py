@@ -218,7 +218,7 @@ class Peer(asyncio.Protocol):
             elif stream.call is None:  # the call ended before this event
                 continue
             elif kind == "message":
-                if stream.task is None:  # a stream with a running task loses the messages of its reset
+                if stream.task is None:  # a reset drops queued messages while a step is running
                     self._work(stream, stream.call.on_message(message))
             elif kind == "gone":
                 self._gone(stream)
@@ -231,7 +231,7 @@ class Peer(asyncio.Protocol):
         self._flush()
 
     def drain(self) -> None:
-        """Accept no more calls. The connection closes when the peer has seen that and its calls are over."""
+        """Accept no more calls. The connection closes when the peer knows and the current calls are over."""
         self._http2.drain()
         self._flush()
 
