@@ -147,7 +147,7 @@ class View:
         return turns
 
     def read_parts(self, parts: Any, ask: Ask) -> None:
-        """Note the media of a list of parts; a text in the list's place has none."""
+        """Note the media of a list of parts. A text in place of the list has no media."""
         if isinstance(parts, list):
             for part in parts:
                 if isinstance(part, dict):

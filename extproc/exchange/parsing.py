@@ -123,7 +123,7 @@ class BodyLimits:
 
 
 class Parse:
-    """Writes `json` and `ask`. Refuses a body that two parsers could read differently with 400."""
+    """Writes `json` and `ask`. Refuses with 400 a body that two parsers could read differently."""
 
     def __init__(
         self,

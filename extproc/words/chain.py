@@ -93,8 +93,8 @@ class Branch:
 class Chain:
     """The targets of a requested name. Grants are checked against `name`; `targets` are in the settings' order.
 
-    `root` decides the order for a request; None: the order of `targets`. `next` is the name's chain in the settings in
-    use. This chain is of the earlier settings, and serves until Envoy has the providers of `next`.
+    `root` decides the order for a request; None: the order of `targets`. `next` is the chain of newer settings for the
+    same name. Until Envoy has the providers of `next`, this chain serves.
     """
 
     targets: tuple[Target, ...]

@@ -129,7 +129,7 @@ def _manager(
         # Limit for a provider that does not read a large request: the route's timeout begins only after the whole
         # request.
         request_timeout=seconds(provider.timeout),
-        # Short, because it delays a provider's reset for the client, one second by default.
+        # Short, because Envoy delays a provider's reset for the client by this time, one second by default.
         delayed_close_timeout=seconds(0.001),
         local_reply_config=replies.hop(name, provider.max_requests, tokens=provider.credentials is not None),
         access_log=processor.try_logs(

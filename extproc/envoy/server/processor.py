@@ -398,7 +398,7 @@ class Processor:
         return f"the counts of {', '.join(other)} are in another unit: give the budget a new name" if other else ""
 
     def _changed_units(self, settings: Settings) -> Sequence[str]:
-        """Names of budgets whose stored counts have another unit than the settings: tokens or nano-USD."""
+        """Names of budgets that changed their unit (tokens or nano-USD): old counts would be read in the new unit."""
         units = _units(settings)
         own = [name for name, unit in units.items() if self._units.get(name, unit) != unit]
         return sorted({*own, *self._agreed.differ(units)})

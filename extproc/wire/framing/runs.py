@@ -112,7 +112,9 @@ def _says_only(tree: Any, place: Place) -> bool:
 
 
 def _says(name: str, value: Any, depth: int) -> bool:
-    """True when a field beside the text has content, even if repeated. An id below the top level may begin a call."""
+    """True when a field beside the text has content that repetition does not make redundant. An id below the top level
+    may begin a call.
+    """
     if type(value) is int:
         return is_long(value) and name != "created"
     if isinstance(value, str):
