@@ -77,7 +77,7 @@ def run(call: AdminCall) -> Any:
 
 
 def _found(found: Any, without: str) -> Any:
-    """`found`, unless there is nothing. Raises ReportError."""
+    """Returns `found`. Raises ReportError (404) for None."""
     if not found:
         raise ReportError(404, without)
     return found
@@ -116,7 +116,7 @@ def revoke(call: AdminCall) -> None:
 
 def forget_answers(call: AdminCall) -> Any:
     found = {"deleted": call.reports.forget(call.body.consumer)}
-    call.detail = found  # without the name, which may be the reason
+    call.detail = found  # without the name, which may be what is to be forgotten
     return found
 
 

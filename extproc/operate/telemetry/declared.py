@@ -1,4 +1,4 @@
-"""Declarations of metrics. One line of a group makes the metric, its row on the page and its row in the tests."""
+"""Declarations of metrics. One line in a group defines the metric, its row on the page and its row in the tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from extproc.operate.telemetry.histogram import Counts, Histogram
 
 SPENDER = ("consumer", "team", "label_*")
-"""Labels of metrics by consumer. The last one stands for those of `attribution.metrics`."""
+"""Labels of metrics by consumer. `label_*` stands for the labels of `attribution.metrics`."""
 _link = re.compile(r"\[([^]]*)\]\([^)]*\)").sub
 
 M = TypeVar("M")
@@ -41,7 +41,7 @@ class Declared(Generic[M]):
     def __set_name__(self, owner: type, attribute: str) -> None:
         self.attribute = attribute
 
-    def __get__(self, group: object, owner: type) -> M:  # reached only without the metric: it hides its declaration
+    def __get__(self, group: object, owner: type) -> M:  # the made metric hides its declaration
         raise AttributeError(f"{owner.__name__}.{self.attribute} was not made")
 
     def make(self, registry: CollectorRegistry, attributed: Sequence[str]) -> M:
@@ -67,7 +67,7 @@ class SharedCounter(Counter):
 
 
 def counter(name: str, text: str, *labels: str, begins: Sequence[str] = ()) -> Declared[SharedCounter]:
-    """A counter, called where the event happens that it counts."""
+    """Declares a counter, which is called when its event happens."""
     return Declared(
         name,
         text,
@@ -84,7 +84,7 @@ def gauge(name: str, text: str, *labels: str) -> Declared[Gauge]:
 
 
 def counts(name: str, text: str, *labels: str) -> Declared[Counts]:
-    """A counter that the event loop alone writes."""
+    """Declares a counter that only the event loop writes."""
     return Declared(name, text, labels, Counts)
 
 

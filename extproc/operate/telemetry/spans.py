@@ -1,7 +1,7 @@
 """The processor's own span of each exchange: `telemetry.traces`. Off by default.
 
-Envoy makes the spans of requests and tries, but can only write text, and knows nothing more once an answer broke off.
-So the span with the facts about model, usage and cost is sent here, when the exchange has ended, however it did.
+Envoy makes the spans of requests and tries, but can write only text, and has no facts about an answer that broke off.
+So the processor sends the span with model, usage and cost when the exchange has ended, in whatever way.
 
     client's span ─► Envoy's request ─┬─► its call of the processor ─► chat gpt-4o   this one
                                       └─► a try …
@@ -30,7 +30,7 @@ _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
 class SpanSender:
-    """Sends spans to collectors, each by its address."""
+    """Sends spans to collectors, by their addresses."""
 
     def __init__(self) -> None:
         self._calls = UnaryCalls()
@@ -43,7 +43,7 @@ class SpanSender:
 
 
 class TellSpan:
-    """Sends the span of an exchange that ended, where its trace is recorded."""
+    """Sends the span of an ended exchange, if its trace is recorded."""
 
     def __init__(
         self, address: str, outbox: Outbox[str], provider_name: Callable[[str], str], semconv: Semconv
