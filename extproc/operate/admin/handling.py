@@ -116,7 +116,7 @@ _FORMS = {"amount": "a number above 0 is expected, with up to 18 digits, and 9 a
 
 
 def _plain(error: Exception) -> str:
-    """msgspec's text about a value, with the name of the value in front: `limit: expected ...`. Patterns are put into
+    """The text of msgspec about a value, after the name of the value: `limit: expected ...`. Patterns are put into
     words.
     """
     message, _, path = str(error).partition(" - at `$.")
