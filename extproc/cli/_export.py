@@ -1,7 +1,7 @@
 """`extproc usage --format focus`: days of usage as files of FOCUS rows, to standard output, a folder or a bucket.
 
-A day's files stand in a folder of their run, and its manifest names them. The manifest is created last, and only where
-there is none, so a day is exported exactly once, whoever exports it and whenever a run ends:
+A day's files stand in a folder of their run, and its manifest names them. The manifest is created last, and only if the
+day has none, so a day is exported exactly once, by any process, even if a run is aborted:
 
     2026-11-01/8f1c…/part-0001.csv
     2026-11-01/manifest.json

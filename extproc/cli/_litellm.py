@@ -378,7 +378,7 @@ class _Conversion:
         return seconds or None
 
     def _timeout(self) -> float | None:
-        """The time limit of deployments that have none of their own."""
+        """The time limit of deployments without an own limit."""
         found = (amount(self._section(name).get(key)) for name, key in _TIMEOUTS)
         return next((seconds for seconds in found if seconds), None)
 

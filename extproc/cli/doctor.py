@@ -38,7 +38,7 @@ _STRANGER = "sk-extproc-doctor-no-such-key"
 
 
 class Diagnosis(NamedTuple):
-    """The result of a check. `wrong` is None where the check was not possible."""
+    """The result of a check. `wrong` is None if the check was not possible."""
 
     name: str
     wrong: bool | None

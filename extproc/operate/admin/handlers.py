@@ -116,14 +116,14 @@ def revoke(call: AdminCall) -> None:
 
 def forget_answers(call: AdminCall) -> Any:
     found = {"deleted": call.reports.forget(call.body.consumer)}
-    call.detail = found  # without the name, which may be what is to be forgotten
+    call.detail = found  # leaves out the consumer's name, which may have to be forgotten
     return found
 
 
 def forget_consumer(call: AdminCall) -> Any:
     asked: answers.ForgetConsumer = call.body
     done = call.reports.forget_consumer(asked.consumer, delete=asked.delete)
-    call.detail = {"deleted": asked.delete, **done}  # without the name
+    call.detail = {"deleted": asked.delete, **done}  # leaves out the consumer's name
     return done
 
 

@@ -51,7 +51,7 @@ class _Refusals:
 
 
 class AuditEvents:
-    """The events of one process that are not written yet. As a stage it is the last but one of an exchange."""
+    """The events of one process that are not written yet. It is also a stage, the last but one of an exchange."""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now

@@ -52,7 +52,7 @@ class Copy(Protocol):
 
 
 class Copies:
-    """Brings the copies up to date. For threads. Raises LedgerError."""
+    """Brings the copies up to date. Its methods block, and raise LedgerError."""
 
     def __init__(self, trail: Trail, now: Callable[[], float] = time.time) -> None:
         self._trail = trail

@@ -20,8 +20,8 @@ M = TypeVar("M")
 
 
 class Declared(Generic[M]):
-    """A metric of a group. `text` says in Markdown what it counts. `begins` are values of its label whose series begin
-    at 0, so that an alert sees the first event.
+    """A metric of a group. `text` describes it in Markdown. `begins` are values of its label whose series begin at 0,
+    so that an alert sees the first event.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SharedCounter(Counter):
     """A counter that any thread may write."""
 
     def __call__(self, *values: str) -> None:
-        """Count one more for these values of the labels."""
+        """Add one for these values of the labels."""
         (self.labels(*values) if values else self).inc()
 
 
@@ -95,7 +95,7 @@ def histogram(name: str, text: str, *labels: str, bounds: Sequence[float]) -> De
 
 
 class Scraped(Collector):
-    """A metric whose values are read at each scrape: `read` gives them by the values of the labels."""
+    """A metric whose values are read at each scrape: `read` returns them by label values."""
 
     def __init__(
         self, name: str, text: str, labels: Sequence[str], registry: CollectorRegistry, *, counts: bool

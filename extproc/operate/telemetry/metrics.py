@@ -139,7 +139,7 @@ class Telemetry(
         return self._stage.series((name,)).observe
 
     def outbox(self, name: str, sender: Callable[[], Sender[Any]], count: SharedCounter) -> Outbox[Any]:
-        """The process's outbox of that name, made with a `sender` where there is none. `count` gets the outcomes."""
+        """The process's outbox of that name, created with `sender` if missing. `count` gets the outcomes."""
         if (found := self.outboxes.get(name)) is None:
             found = Outbox(name, sender(), lambda outcome, number: count.labels(outcome).inc(number))
             self.outboxes[name] = found

@@ -1,6 +1,6 @@
 """The brake stops agents that go in circles. A request shows each step since the user's last turn.
 
-    the same tool, the same arguments, the same result        again and again, with other calls between or without
+    the same tool, the same arguments, the same result        repeatedly, with or without other calls between
     answers of the model without a call                       in a row: the prompt grows, and nothing new comes in
 
 A call with a different result is progress: a test run after each change, the next page, a job under way. Only the

@@ -32,7 +32,7 @@ OWN_META = "io.modelcontextprotocol/"
 INFO: Mapping[str, str] = {"name": "llm-extproc", "version": "1"}
 """The gateway's name for clients and servers."""
 LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26")
-"""Revisions with `initialize` and sessions, the newest first. Those without are modern."""
+"""Revisions with `initialize` and sessions, the newest first. Revisions without sessions are modern."""
 
 CALLS: Mapping[str, str] = {
     "tools/call": "name",
@@ -72,7 +72,7 @@ class Call:
     server_session: str = ""
     sent_id: rpc.Id | None = None  # id that the server got, if it differs from the client's
     question: ServerQuestion | None = None  # question of a server that this message answers
-    must_read: bool = False  # the client cannot take the answer as the server gives it
+    must_read: bool = False  # True: the client cannot take the server's answer unchanged
     # GuardResult
     secret: bool = False  # True: the tool's result is in quarantine
     # the answer
@@ -96,7 +96,7 @@ class Call:
 
     @property
     def shown_session(self) -> str:
-        """A digest of the client's session, whose id is a credential; empty where there is none."""
+        """A digest of the client's session, whose id is a credential; empty without a session."""
         return "" if self.session is None else hashlib.sha256(self.session.id.encode()).hexdigest()[:16]
 
     @property

@@ -63,7 +63,7 @@ class Definition:
     headers: tuple[tuple[tuple[str, ...], str], ...] = ()
 
     def value(self, name: str) -> Any:
-        """A field of the definition; None where it is absent."""
+        """A field of the definition; None if it is absent."""
         raw = self.fields.get(name)
         return None if raw is None else msgspec.json.decode(raw)
 

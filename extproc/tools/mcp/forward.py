@@ -255,7 +255,9 @@ class Returned:
 
 
 class ReadAnswer:
-    """Decides whether the answer is read, and returns the action for Envoy. `reads` decides for policy."""
+    """Decides whether the answer is read, and returns the action for Envoy. `reads` says whether policy has to
+    read it.
+    """
 
     def __init__(
         self,

@@ -231,7 +231,7 @@ class ParseRPC:
 
 
 def _name(message: RpcMessage) -> str:
-    """The name that the message is about, as the client says it; empty where it says none."""
+    """The client's name of the object that the message is about; empty without a name."""
     value: Any = message.params.get(CALLS.get(message.method, "uri"))
     if message.method == "completion/complete":  # the reference names the object
         value = value.get("uri" if value.get("type") == "ref/resource" else "name") if isinstance(value, dict) else None

@@ -56,7 +56,7 @@ class Question(Struct, frozen=True):
     digest: str
     name: str
     faults: Faults
-    model: str = ""  # from the path or the body, its suffixes included
+    model: str = ""  # name of the model in the path or the body, suffixes included
     headers: Headers = ()
     query: str = ""
 

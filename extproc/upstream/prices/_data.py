@@ -58,6 +58,6 @@ def hold(names: Collection[str | None]) -> None:
 
 
 def provider(name: str | None) -> types.Provider | None:
-    """The entry of a provider; None when there is none."""
+    """The entry of a provider; None if the data has no such provider."""
     hold([name])
     return None if name is None else _held[name]
