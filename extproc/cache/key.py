@@ -1,8 +1,8 @@
 """The key of a kept answer: a digest of the request as it would be answered.
 
     who       the scope: the consumer, the team, or everybody
-    where     the targets that may serve the request, whatever their order, with the changes they make to it
-    what      the neutral form of a request that it carries whole; else the fields of its API, but for `Reuse.asides`
+    where     the targets that may serve the request, in any order, with the changes they make to it
+    what      the neutral form of a request, if it carries all; else the fields of its API, but for `Reuse.asides`
     beside    headers and parameters of the client that a provider gets
 
 In the neutral form the order of fields, the client's API, and streaming make no difference. In the other form

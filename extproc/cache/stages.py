@@ -1,6 +1,6 @@
 """The stages of the cache, built only if the settings have rules. `stages` also builds the stages of conversations.
 
-LookUp     before Reserve: the kept answer in place of a provider's, or a note that this one is to be kept
+LookUp     before Reserve: the kept answer in place of a provider's, or a note to keep the new answer
 Keep       the events of an answer, as they came
 TellCache  the header for the client
 Fill       the answer's place in the store, once it ended well, and the end of the wait of equal requests
@@ -521,7 +521,7 @@ def _own_limit(exchange: Exchange) -> bool:
 
 @dataclass(slots=True, frozen=True)
 class CacheStages:
-    """The stages of kept answers and conversations. Each list is empty where the settings keep none."""
+    """The stages of kept answers and conversations. A list is empty if the settings keep nothing of its kind."""
 
     settings: CacheSettings
     answers: Answers | None

@@ -12,7 +12,7 @@ _WORDS = ("off", "exact", "refresh")
 
 @dataclass(slots=True, frozen=True)
 class Wish:
-    """One client's wish. `ttl` is in seconds; `misread`: the header also has a word that is none of the cache's."""
+    """One client's wish. `ttl` is in seconds; `misread`: the header also has a word unknown to the cache."""
 
     word: Literal["", "off", "exact", "refresh"] = ""
     ttl: float | None = None

@@ -48,7 +48,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "cache": "Show the size of the cache of answers, or delete answers.",
     },
 }
-"""Groups of verbs, each verb with its one sentence."""
+"""Groups of verbs, each verb with its description in one sentence."""
 
 _EXAMPLES = """\
   extproc init openai anthropic                            a first gateway.yaml
@@ -58,7 +58,7 @@ _EXAMPLES = """\
   extproc usage --group-by team,model                      this month's spending
 """
 
-_BROKEN_PIPE = 141  # exit code that shells report for a program ended by SIGPIPE
+_BROKEN_PIPE = 141  # exit code that shells report for a program that SIGPIPE ended
 
 
 def main() -> int:
@@ -86,7 +86,7 @@ def main() -> int:
 
 
 def _told(error: Exception) -> str:
-    """`gateway.yaml: Permission denied`, for an error of the operating system with a file."""
+    """The text of an operating system's error, with the file: `gateway.yaml: Permission denied`."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return str(error)
@@ -105,7 +105,7 @@ def _run(words: Sequence[str]) -> int:
         print(f"extproc {__version__}")
         return 0
     if verb not in summaries:
-        import difflib  # noqa: PLC0415 - for this message alone
+        import difflib  # noqa: PLC0415 - only this message needs it
 
         close = difflib.get_close_matches(verb, summaries, 1)
         hint = f"did you mean '{close[0]}'?" if close else "see extproc --help"
@@ -121,7 +121,7 @@ def _run(words: Sequence[str]) -> int:
     code.arguments(parser)
     try:
         options = parser.parse_args(rest)
-    except SystemExit as ended:  # argparse has printed help, or its error
+    except SystemExit as ended:  # argparse has printed help or an error
         if ended.code and rest and rest[0].endswith((".yaml", ".yml")) and "--config" in parser.format_help():
             print(f"extproc {verb} takes settings with -c: extproc {verb} -c {shlex.quote(rest[0])}", file=sys.stderr)
         return int(ended.code or 0)
@@ -130,7 +130,7 @@ def _run(words: Sequence[str]) -> int:
 
 
 def module(verb: str) -> Any:
-    """The module of a verb. Raises OSError where it needs an extra that is not installed."""
+    """The module of a verb. Raises OSError if it needs an extra that is not installed."""
     try:
         return importlib.import_module(f"extproc.cli.{verb}{'_' * keyword.iskeyword(verb)}")
     except ModuleNotFoundError as error:
@@ -148,7 +148,7 @@ def _help() -> str:
 
 
 def _abandon_output() -> None:
-    """Drop output that cannot be written: the interpreter would try once more at its end, and complain."""
+    """Drop unwritable output, because the interpreter would try again at its end, and print an error."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:

@@ -14,14 +14,14 @@ from extproc.cli._options import add_config, local_url, read_secret
 from extproc.cli._tables import safe
 from extproc.wire.outbound.client import AnswerError, ask
 
-_TIMEOUT = 60.0  # seconds
-_MAX_ANSWER = 64 << 20  # bytes
+_TIMEOUT = 60.0  # seconds to wait for an answer
+_MAX_ANSWER = 64 << 20  # most bytes of an answer
 
 
 class AdminClient:
     """The admin API at `url`, asked with `token`. The token goes to that address only.
 
-    Methods raise OSError when it cannot be reached and ValueError when it refuses.
+    Methods raise OSError when the API cannot be reached and ValueError when it refuses.
     """
 
     def __init__(self, url: str, token: str | None = None) -> None:
@@ -55,7 +55,7 @@ class AdminClient:
     def json(
         self, path: str, parameters: Sequence[tuple[str, str]] = (), body: Mapping[str, Any] | None = None
     ) -> Mapping[str, Any]:
-        """The answer of `text`, parsed. Raises ValueError when it is no JSON object."""
+        """The answer of `text`, parsed. Raises ValueError when it is not a JSON object."""
         text = self.text(path, parameters, body)
         try:
             return msgspec.json.decode(text, type=dict[str, Any])
@@ -64,7 +64,7 @@ class AdminClient:
 
 
 def message(data: bytes) -> str:
-    """The reason in an answer of the gateway; empty where there is none."""
+    """The reason in an answer of the gateway; empty without one."""
     try:
         return str(msgspec.json.decode(data)["error"]["message"])
     except (ValueError, LookupError, TypeError):
@@ -107,11 +107,13 @@ def filters(options: argparse.Namespace) -> Sequence[tuple[str, str]]:
 
 
 def connect(options: argparse.Namespace) -> AdminClient:
-    """The gateway at `--url`, else that of the settings. The token of the settings is sent to their address only."""
+    """The gateway at `--url`, else that of the settings. The token of the settings is sent only to the address in the
+    settings.
+    """
     token = None if options.token is None else read_secret(options.token, "--token")
     if options.url is not None:
         return AdminClient(options.url, token)
-    from extproc.settings import config  # noqa: PLC0415 - with --url, three quarters of the time
+    from extproc.settings import config  # noqa: PLC0415 - with --url it would take three quarters of the time
 
     admin = config.load(options.config).admin
     if token is None and admin.token is not None:

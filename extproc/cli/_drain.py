@@ -1,5 +1,5 @@
-"""The drain of an Envoy through its admin socket: it tells clients to connect anew, and waits for open requests. A mark
-in a file tells the processor, whose /readyz is 503 from then on, so that load balancers look elsewhere.
+"""The drain of an Envoy through its admin socket: Envoy asks clients to reconnect, and the drain waits for open
+requests. A mark in a file makes the processor's /readyz answer 503, so that load balancers choose another gateway.
 
 `extproc drain` and the supervisor of `extproc up` run this file as a script. It imports little, and nothing of the
 package: beside an Envoy in a pod it waits for its signal in 9 MB.
@@ -8,8 +8,8 @@ Arguments: the admin socket, seconds of notice, seconds of grace, the file of th
 begin at SIGTERM or SIGINT. The mark holds the word that /readyz says, and the time until which it counts: seconds since
 the epoch.
 
-An Envoy that gets SIGTERM ends at once, and its image has nothing that could ask its admin socket. The mark is a file
-because the container that drains and the processor may share no more than a directory.
+An Envoy that gets SIGTERM ends at once, and its image has no client for its admin socket. The mark is a file because
+the container that drains and the processor may share only a directory.
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 OPEN = "http.public.downstream_rq_active"
 """Envoy's gauge of the requests at the public listener."""
 _BEGIN = "/drain_listeners?graceful&skip_exit"
-"""Answers carry `connection: close`, or HTTP/2's GOAWAY; new connections are still taken."""
+"""Admin path that begins a drain: answers carry `connection: close`, or HTTP/2's GOAWAY; new connections are still
+accepted.
+"""
 AT_ONCE = ("--drain-strategy", "immediate")
-"""Arguments of an Envoy that is to be drained: by default it tells a growing part of the clients, for ten minutes."""
-_EVERY = 0.1  # seconds between looks
+"""Arguments of an Envoy to be drained: it asks all clients at once, not a growing share over ten minutes."""
+_EVERY = 0.1  # seconds between two readings of the gauge
 _TIMEOUT = 5.0  # seconds for an answer of Envoy
-_QUIET = 1.0  # seconds before a wait is worth a line
-_STOPPED_WITHIN = 10.0  # seconds after a drain in which its Envoy is stopped; the mark counts for so long
+_QUIET = 1.0  # seconds of waiting before a line says so
+_STOPPED_WITHIN = 10.0  # seconds after a drain within which Envoy is stopped; the mark counts as long
 
 
 def take_over(path: str, notice: float, grace: float, mark: str, *, wait: bool) -> NoReturn:
     """Replace this process by the script."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a signal that comes meanwhile waits for sigwait
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a signal during the exec waits for sigwait
     os.execv(sys.executable, [sys.executable, "-I", "-S", *command(path, notice, grace, mark), *["wait"] * wait])  # noqa: S606
 
 
@@ -48,7 +50,7 @@ def command(path: str, notice: float, grace: float, mark: str = "") -> list[str]
 
 def main() -> int:
     """Returns 0 when no request is open any more, or Envoy is gone; 1 when the grace is over, at a second signal, and
-    when an Envoy cannot be asked.
+    when Envoy does not answer.
     """
     _, path, notice, grace, mark, *wait = sys.argv
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -57,7 +59,7 @@ def main() -> int:
     write_mark(mark, float(notice) + float(grace))
     try:
         return drain(path, float(notice), float(grace))
-    except (FileNotFoundError, ConnectionError) as error:  # Envoy is gone, or was never there
+    except (FileNotFoundError, ConnectionError) as error:  # Envoy is gone, or never ran
         say(f"nothing to drain: no Envoy answers at {path} ({error.strerror or error})")
         return 0
     except OSError as error:
@@ -68,7 +70,7 @@ def main() -> int:
 
 
 def write_mark(file: str, seconds: float, word: str = "draining") -> None:
-    """Write the mark, to count for so many seconds from now. Without a directory for it /readyz does not change."""
+    """Write the mark, valid for some seconds from now. If its directory does not exist, /readyz does not change."""
     if not file:
         return
     new = f"{file}.new"
@@ -82,8 +84,8 @@ def write_mark(file: str, seconds: float, word: str = "draining") -> None:
 
 
 def drain(path: str, notice: float, grace: float) -> int:
-    """Drain for at least `notice` seconds, in which load balancers look elsewhere, and at most `grace` more. Raises
-    OSError.
+    """Drain for at least `notice` seconds, in which load balancers choose another gateway, and at most `grace` more.
+    Raises OSError.
     """
     ask(path, "POST", _BEGIN)
     begun, told = time.monotonic(), False
@@ -95,7 +97,7 @@ def drain(path: str, notice: float, grace: float) -> int:
             told = True
             say(f"waiting for {opened(path)} open requests, at most {grace:.0f} s")
         time.sleep(_EVERY)
-        if signal.sigpending() & set(SIGNALS):  # `sigtimedwait` makes one up where the process was paused meanwhile
+        if signal.sigpending() & set(SIGNALS):  # `sigtimedwait` may report one falsely after a pause of the process
             return 1
     return 0
 
@@ -131,7 +133,7 @@ def ask(path: str, method: str, what: str) -> str:
 
 
 def _whole(chunks: bytes) -> bytes:
-    """The body that came in chunks, as far as it came. Raises OSError."""
+    """The chunked body, as far as it has arrived. Raises OSError."""
     body = b""
     while chunks:
         line, _, chunks = chunks.partition(b"\r\n")

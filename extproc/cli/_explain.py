@@ -1,7 +1,7 @@
 """The way of a request through the gateway: `extproc check --explain`.
 
-The gateway's own stages run on a real exchange, with counters and a history that begin empty, so the explanation is
-what they do. The rooms of the stages explain what these wrote (`routing/explain.py`, `guardrails/_explain.py`,
+The gateway's own stages run on a real exchange, with empty counters and an empty history, so the explanation shows what
+they do. The packages of the stages explain what their stages wrote (`routing/explain.py`, `guardrails/_explain.py`,
 `money/budgets/explain.py`, `cache/stages.py`). The counts and findings of the running gateway are not known.
 """
 
@@ -37,19 +37,19 @@ _LABEL_WIDTH = 11
 _ANONYMOUS = "anonymous"
 
 _Row = tuple[str, str]
-"""A label and a text."""
+"""A row of the explanation: a label and a text."""
 
 
 @dataclass(slots=True, frozen=True)
 class ExplainedRequest:
-    """A request to explain, of a named consumer, or with a gateway key. Neither: without a credential."""
+    """A request to explain: of a named consumer, with a gateway key, or without a credential."""
 
     body: bytes
     path: str = "/v1/chat/completions"
     consumer: str | None = None
     key: str | None = field(default=None, repr=False)
     labels: Mapping[str, str] = field(default_factory=dict)
-    attached: bool = False  # True: an Envoy of another team
+    attached: bool = False  # True: in attach mode
 
 
 @dataclass(slots=True, frozen=True)
@@ -85,7 +85,7 @@ async def explain(settings: Settings, question: ExplainedRequest) -> Explanation
 
 @dataclass(slots=True, frozen=True)
 class _Explained:
-    """An exchange whose request has been through the stages, or was refused by the last of `stages`."""
+    """An exchange whose request has passed `stages`, or was refused by the last of them."""
 
     settings: Settings
     question: ExplainedRequest
@@ -219,14 +219,14 @@ class _StageNotes(Telemetry):
 
 
 class _EmptyHistory(History):
-    """A history that is empty and stays so, without a note of this request either."""
+    """A history that stays empty and does not note this request either."""
 
     def chosen(self, deployment: str, size: int, *, streamed: bool, consumer: str = "") -> None:
-        """Note nothing."""
+        """Do not note the request."""
 
 
 class _HeldSecret(Secret):
-    """A secret made here instead of read from somewhere."""
+    """A secret that is made here, not read."""
 
     __slots__ = ()
 
@@ -241,7 +241,7 @@ class _PosedKey(KeySettings):
 
 
 def _with_credential(settings: Settings, question: ExplainedRequest) -> tuple[Settings, Mapping[str, str]]:
-    """Settings in which the named consumer has a key that is known here, and the headers of the request."""
+    """Settings in which the named consumer has a newly made key, and the headers of the request."""
     headers = {settings.attribution.prefix + name.lower(): value for name, value in question.labels.items()}
     name, key = question.consumer, question.key
     if (name is None and key is None) or name == _ANONYMOUS:

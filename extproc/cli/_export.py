@@ -1,12 +1,12 @@
 """`extproc usage --format focus`: days of usage as files of FOCUS rows, to standard output, a folder or a bucket.
 
-A day's files stand in a folder of their run, and its manifest names them. The manifest is created last, and only where
-there is none, so a day is exported exactly once, whoever exports it and whenever a run ends:
+A day's files stand in a folder of their run, and its manifest names them. The manifest is created last, and only if the
+day has none, so a day is exported exactly once, by any process, even if a run is aborted:
 
     2026-11-01/8f1c…/part-0001.csv
     2026-11-01/manifest.json
 
-Files that no manifest names are of a run that was ended, or that another was faster than.
+Files that no manifest names come from an aborted run, or from one that another run overtook.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ from extproc.wire.outbound.sigv4 import AwsKey
 from extproc.words.values import has_package
 
 PART = 20_000
-"""Rows of a file, which is in memory while it is written."""
+"""Most rows of a file, which is in memory while it is written."""
 CATCH_UP = 7
-"""Days before today that are exported when no start is given."""
-HOUR = 3600.0  # seconds between looks for days that have passed, with --daily
-RETRY = 300.0  # seconds after a failure, with --daily
+"""Number of days before today that are exported without a given start."""
+HOUR = 3600.0  # with --daily, seconds between two checks for passed days
+RETRY = 300.0  # with --daily, seconds to the next try after a failure
 _ACCOUNT = re.compile(r"[\w .:/-]{1,128}")
 
 Row = Mapping[str, Any]
 
 
 class Place(Protocol):
-    """Files by their names. Raises OSError where one cannot be written or read."""
+    """A place for files. Raises OSError if a file cannot be written or read."""
 
     def create(self, name: str, data: bytes, /) -> bool:
-        """Write a file whole; False when there is one already."""
+        """Write a whole file; False when the file exists already."""
         ...
 
     def read(self, name: str, /) -> bytes | None: ...
@@ -70,7 +70,7 @@ class Folder(NamedTuple):
                 out.write(data)
                 out.flush()
                 os.fsync(out.fileno())
-            file.hardlink_to(own)  # fails where there is a file; a rename would replace it
+            file.hardlink_to(own)  # fails if the file exists; a rename would replace it
         except FileExistsError:
             return False
         finally:
@@ -97,8 +97,8 @@ class Below(NamedTuple):
 
 
 def place_of(target: str, region: str, endpoint: str) -> Place:
-    """The place of `--to`: a folder, or `s3://bucket/prefix`, whose key is that of the environment, as AWS names it.
-    Raises ValueError.
+    """The place of `--to`: a folder, or `s3://bucket/prefix` with the key in AWS's environment variables. Raises
+    ValueError.
     """
     if not target.startswith("s3://"):
         return Folder(Path(target))
@@ -119,7 +119,7 @@ def place_of(target: str, region: str, endpoint: str) -> Place:
 
 
 class Asked(NamedTuple):
-    """The rows that are wanted of each day: further `fields` become tags; `filters` are those of `--only`."""
+    """The selection of each day's rows: further `fields` become tags; `filters` are those of `--only`."""
 
     gateway: AdminClient
     account: str
@@ -132,7 +132,7 @@ class Asked(NamedTuple):
         return (row for row in found if row is not None)
 
     def _usage(self, day: date, within: Sequence[tuple[str, str]], depth: int) -> Iterator[Row]:
-        """The rows of a usage report, however many: one that is cut is asked for in parts, by the values of a field."""
+        """All rows of a usage report. A truncated report is requested in parts, by the values of a field."""
         fields = [*GROUPS, *(name for name in self.fields if name not in GROUPS)]
         report = self._report(day, fields, within)
         if not report["truncated"]:
@@ -161,7 +161,7 @@ class Asked(NamedTuple):
 
 
 def check_account(name: str) -> None:
-    """Raise ValueError for a text that is no name of a billing account."""
+    """Raise ValueError for a text that cannot name a billing account."""
     if not _ACCOUNT.fullmatch(name):
         raise ValueError("--account has up to 128 letters, digits, spaces and . : / - _")
 
@@ -180,9 +180,9 @@ def as_csv(rows: Iterable[Row], *, head: bool = True) -> bytes:
 
 
 def as_parquet(rows: Iterable[Row]) -> bytes:
-    """The same as Parquet: numbers are decimals, times are of UTC."""
+    """A Parquet file of FOCUS rows: numbers are decimals, times are in UTC."""
     arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    # 38 digits is the most that Parquet has. A unit price may have more decimals than it can take.
+    # Parquet's decimals have at most 38 digits. A unit price may have more decimals than fit.
     types = {"text": arrow.string(), "number": arrow.decimal128(38, 18), "count": arrow.int64()}
     types["time"] = arrow.timestamp("us", tz="UTC")
     listed, least, exact = list(rows), Decimal("1e-18"), Context(prec=38)
@@ -215,7 +215,7 @@ def check_format(name: str) -> None:
 
 
 def export(asked: Asked, day: date, format: str, place: Place) -> Mapping[str, Any] | None:
-    """Export a day; its manifest, or None where it was exported before. Raises OSError and ValueError."""
+    """Export a day. Returns its manifest, or None if the day was exported before. Raises OSError and ValueError."""
     name = f"{day}/manifest.json"
     if place.read(name) is not None:
         return None
@@ -263,7 +263,7 @@ def due(start: date | None, end: date | None, delay: float, now: datetime) -> Se
 
 
 def daily(work: Callable[[datetime], None], say: Callable[[str], None]) -> None:
-    """Do `work` now and each hour, for ever; soon again after a failure."""
+    """Run `work` now and each hour, forever; after a failure again in `RETRY` seconds."""
     while True:
         try:
             work(datetime.now(UTC))

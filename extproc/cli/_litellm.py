@@ -43,13 +43,13 @@ _USED |= {
     "num_retries",
 }
 _USED |= {"budget_duration"} | CEILINGS.keys() | _COSTS | DEFAULTS
-_MOST_TRIES, _MOST_ATTEMPTS = 5, 16  # of `targets[].tries` and `retry.attempts`
+_MOST_TRIES, _MOST_ATTEMPTS = 5, 16  # most `targets[].tries`; most `retry.attempts`
 _TIMEOUTS = (("router_settings", "timeout"), ("litellm_settings", "request_timeout"))
-_LEVELS = 4  # notes name places of the file so deep: model_list, number, litellm_params, key
+_LEVELS = 4  # depth of places in notes: model_list, number, litellm_params, key
 
 
 class Conversion(NamedTuple):
-    """The settings as YAML, what is wrong in them, notes on the file they come from, and a summary."""
+    """The result: settings as YAML, their errors, notes on the converted file, and a summary."""
 
     text: str
     wrong: Sequence[SettingsProblem]
@@ -60,30 +60,30 @@ class Conversion(NamedTuple):
 class _Deployment(NamedTuple):
     """An entry of `model_list`, converted."""
 
-    place: Where  # place of its parameters in the file
+    place: Where  # place of the deployment's parameters in the file
     model: dict[str, Any]  # an entry of `models`
-    target: dict[str, Any]  # further keys of a target that leads to it
+    target: dict[str, Any]  # further keys of a target that leads to the deployment
     retries: int | None
     stream_timeout: float | None
     ceilings: Mapping[str, Ceiling]
 
     @property
     def plain(self) -> bool:
-        """True where an entry of `models` says all about the deployment."""
+        """True if an entry of `models` describes the whole deployment."""
         return not (self.target.keys() - {"weight"} or self.retries or self.stream_timeout)
 
 
 def convert(text: str, file: str) -> Conversion:
-    """The settings, and notes on everything that has no counterpart or needs a hand.
+    """The settings, and notes on everything that has no counterpart or needs manual work.
 
-    Raises ValueError for a file that is no such configuration.
+    Raises ValueError for a file that is not a LiteLLM configuration.
     """
     try:
         tree, node = yaml.safe_load(text), yaml.compose(text, Loader=yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(not_yaml(error, text).show(file)) from None
     if not isinstance(tree, dict) or not isinstance(tree.get("model_list"), list):
-        raise ValueError(  # noqa: TRY004 - the file is wrong, not a call
+        raise ValueError(  # noqa: TRY004 - the file has the error, not a call
             f"{file}:1:1: file: no configuration of LiteLLM: it has no model_list"
         )
     conversion = _Conversion(tree, dict(_places(node, ())))
@@ -96,7 +96,7 @@ def convert(text: str, file: str) -> Conversion:
 
 
 def _places(node: yaml.Node | None, path: Where) -> Iterator[tuple[Where, yaml.Mark]]:
-    """The place of each key and entry."""
+    """The places of all keys and entries of the file."""
     if len(path) == _LEVELS:
         return
     if isinstance(node, yaml.SequenceNode):
@@ -110,7 +110,7 @@ def _places(node: yaml.Node | None, path: Where) -> Iterator[tuple[Where, yaml.M
 
 
 class _NothingLeftError(Exception):
-    """No model that could be converted."""
+    """No model of the file could be converted."""
 
 
 class _Conversion:
@@ -144,7 +144,8 @@ class _Conversion:
         found = {name: known for name, entries in made.items() if (known := [entry for entry in entries if entry])}
         if not found:
             raise _NothingLeftError
-        # A fallback leads to the deployments of the other name, not to its fallbacks: two may name each other.
+        # A fallback leads to the deployments of the other name, not to that name's fallbacks, because two names may be
+        # each other's fallback.
         fallbacks = self._fallbacks(found)
         own = {name: self._free(f"{name}-own") if name in fallbacks else name for name in found}
         for name, entries in found.items():
@@ -197,7 +198,7 @@ class _Conversion:
         return groups
 
     def _free(self, name: str) -> str:
-        """A name that no model has: the given one, or one like it."""
+        """An unused name for a model: the given name, or a similar one."""
         names = chain([name], (f"{name}-{number}" for number in count(2)))
         found = next(each for each in names if each not in self._taken)
         self._taken.add(found)
@@ -233,8 +234,8 @@ class _Conversion:
         self._limit(name, f"{name}@*", entries)
 
     def _retry(self, groups: Sequence[Sequence[_Deployment]]) -> dict[str, Any]:
-        """The part `retry` of a virtual model that leads to the deployments of these names. That of the name for which
-        a client asks applies, so each virtual model has it whole.
+        """The part `retry` of a virtual model that leads to the deployments of these names. Only the `retry` of the
+        requested name applies, so each virtual model has a complete one.
         """
         attempts = [self._attempts(entries) for entries in groups]
         waits = [entry.stream_timeout for entries in groups for entry in entries if entry.stream_timeout]
@@ -246,12 +247,12 @@ class _Conversion:
         return {"retry": retry} if retry else {}
 
     def _attempts(self, entries: Sequence[_Deployment]) -> int:
-        """Tries of one request at the deployments of a name; 0 where the file says nothing."""
+        """Tries of one request at the deployments of a name; 0 if the file does not set them."""
         retries = [entry.retries for entry in entries if entry.retries is not None]
         return min(_MOST_ATTEMPTS, max(retries) + 1) if retries else 0
 
     def _limit(self, name: str, pattern: str, entries: Sequence[_Deployment]) -> None:
-        """Budgets of a name: together, its deployments take what each of them takes."""
+        """Budgets of a name, whose limits are the sums of its deployments' limits."""
         for key in CEILINGS:
             known = [entry.ceilings[key] for entry in entries if key in entry.ceilings]
             if not known:
@@ -272,7 +273,7 @@ class _Conversion:
             self._budgets.append(settings)
 
     def _shared_limits(self) -> None:
-        """Limits of the whole proxy, and of its providers."""
+        """Budgets for the limits of the whole proxy, and of its providers."""
         for section in ("litellm_settings", "general_settings"):
             for key, shared in self._ceilings(self._section(section), (section,)).items():
                 self._budget(f"all-{key}", {}, shared.limit, shared, (section, key))
@@ -300,7 +301,7 @@ class _Conversion:
         return found
 
     def _deployment(self, number: int, entry: Mapping[str, Any]) -> _Deployment | None:
-        """One entry of `model_list`, or None where it cannot be converted."""
+        """One entry of `model_list`, converted; None if it cannot be."""
         params, name = dict(entry["litellm_params"]), str(entry["model_name"])
         where: Where = ("model_list", number, "litellm_params")
         model = self._model(params, name, where)
@@ -321,13 +322,13 @@ class _Conversion:
             return None
         stream = self._seconds(params, "stream_timeout", where)
         if stream and timeout and stream > timeout:
-            stream = None  # the shorter of the two applies there, too
+            stream = None  # in LiteLLM, too, the shorter of the two applies
         retries = self._retries(params, where)
         target = self._target(params, where)
         return _Deployment(where, model, target, retries, stream, self._ceilings(params, where))
 
     def _model(self, params: dict[str, Any], name: str, where: Where) -> dict[str, Any] | None:
-        """The provider and the model's name there, as an entry of `models`."""
+        """The provider and the provider's name of the model, as an entry of `models`."""
         kind, model = self._providers.kind(params, where)
         if not kind or not model:
             if params.get("model") != "*":
@@ -368,7 +369,7 @@ class _Conversion:
         return found
 
     def _seconds(self, params: Mapping[str, Any], key: str, where: Where) -> float | None:
-        """A time of the file, in seconds."""
+        """A time in the file, in seconds."""
         if params.get(key) is None:
             return None
         seconds = amount(params[key])
@@ -377,7 +378,7 @@ class _Conversion:
         return seconds or None
 
     def _timeout(self) -> float | None:
-        """The time limit of deployments that have none of their own."""
+        """The time limit of deployments without an own limit."""
         found = (amount(self._section(name).get(key)) for name, key in _TIMEOUTS)
         return next((seconds for seconds in found if seconds), None)
 
@@ -406,7 +407,9 @@ class _Conversion:
         return _mapping(self._tree.get(name))
 
     def _fallbacks(self, groups: Mapping[str, Any]) -> dict[str, list[str]]:
-        """The names that serve when another one fails. A pattern stands for the names without an entry of their own."""
+        """The names that serve when another name fails. A pattern stands for all names without an entry of
+        their own.
+        """
         plain = [name for name in groups if "*" not in name]
         found: dict[str, list[str]] = {}
         patterns: dict[str, list[str]] = {}
@@ -434,7 +437,7 @@ class _Conversion:
         return {name: others for name, others in own.items() if others}
 
     def _usable(self, others: Any, plain: Sequence[str], where: Where) -> Iterator[str]:
-        """The entries of a list of fallbacks that are names of models."""
+        """The entries of a list of fallbacks that name models."""
         for other in others if isinstance(others, list) else [others]:
             if other in plain:
                 yield other
@@ -498,6 +501,6 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _same_names(name: str, model: str) -> bool:
-    """True where a wildcard of LiteLLM leads to the same names at the provider as here (`Catalog`)."""
+    """True if a wildcard of LiteLLM leads to the same provider's names as in this gateway (`Catalog`)."""
     short = name.endswith("/*")
     return model == ("*" if short else name)

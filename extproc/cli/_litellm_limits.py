@@ -16,17 +16,17 @@ CEILINGS = {
     "max_parallel_requests": ("concurrency", ""),
     "max_budget": ("usd", "month"),
 }
-"""Unit and window of each limit. The window of `max_budget` is that of `budget_duration`."""
+"""Unit and window of each limit. `budget_duration` gives the window of `max_budget`."""
 PERIODS = (("budget_limit", "max_budget"), ("time_period", "budget_duration"))
-"""Keys of a provider's budget: its amount, and its time."""
+"""Keys of a provider's budget, each with the key of other limits: amount and time."""
 _WINDOWS = {60: "minute", 3_600: "hour", 86_400: "day", 604_800: "week", 2_678_400: "month", 7_948_800: "quarter"}
-"""Windows by their longest time in seconds."""
+"""Windows by the longest duration, in seconds, that they stand for."""
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800, "mo": 2_592_000}
 _NAMED = {"hourly": "1h", "daily": "24h", "weekly": "7d", "monthly": "30d"}
 
 
 class Ceiling(NamedTuple):
-    """A limit as a budget has it. `window` is empty for requests in flight."""
+    """A limit in a budget's form. `window` is empty for requests in flight."""
 
     unit: str
     limit: float
@@ -34,7 +34,7 @@ class Ceiling(NamedTuple):
 
 
 def ceilings(params: Mapping[str, Any]) -> tuple[Mapping[str, Ceiling], Sequence[tuple[str, str]]]:
-    """The limits among `params`, and notes on keys that became something else, or nothing."""
+    """The limits among `params`, and notes on keys that were changed or dropped."""
     found: dict[str, Ceiling] = {}
     notes: list[tuple[str, str]] = []
     for key, (unit, usual) in CEILINGS.items():
@@ -52,8 +52,8 @@ def ceilings(params: Mapping[str, Any]) -> tuple[Mapping[str, Ceiling], Sequence
 
 
 def period(told: Any) -> tuple[str, str]:
-    """The window of a duration such as `30d` or `1mo`, and a note where the two differ. A budget without a duration
-    never begins anew.
+    """The window of a duration such as `30d` or `1mo`, and a note if the two differ. A budget without a duration is
+    never reset.
     """
     if told is None:
         return "total", ""
@@ -68,7 +68,7 @@ def period(told: Any) -> tuple[str, str]:
 
 
 def amount(told: Any) -> float | None:
-    """A number that is not negative, also as text: YAML takes 3e-6 for text."""
+    """A number that is not negative, also as text, because YAML reads 3e-6 as text."""
     try:
         found = float(told) if isinstance(told, int | float | str) and not isinstance(told, bool) else math.nan
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""Names in LiteLLM's configuration, and those of this gateway for the same things.
+"""Names in LiteLLM's configuration, and the corresponding names of this gateway.
 
 Source: https://docs.litellm.ai/docs/providers and /docs/proxy/config_settings, as of 2026-11.
 """
@@ -30,16 +30,16 @@ KINDS = {
     "voyage": "voyage",
     "xai": "x_ai",
 }
-"""Kinds of provider here, by the first part of a model's name there."""
+"""This gateway's kinds of provider, by the first part of a model's name in LiteLLM."""
 COMPATIBLE = ("custom_openai", "litellm_proxy", "llamafile", "lm_studio", "openai_like")
-"""First parts that stand for a service of one's own with OpenAI's API."""
+"""First parts of names that stand for a self-hosted service with OpenAI's API."""
 ALONE = {
     r"(?:gpt-|o\d|chatgpt-|text-embedding-|ft:|whisper-|tts-|dall-e-)": "openai",
     r"claude-": "anthropic",
     r"gemini-": "vertex_ai",
     r"command-": "cohere",
 }
-"""First parts that LiteLLM takes for names without one, by their beginning."""
+"""First parts that LiteLLM assumes for names without one, by patterns of the name."""
 STRATEGIES = {
     "simple-shuffle": "weighted",
     "least-busy": "weighted",
@@ -52,12 +52,12 @@ DEFAULTS = {"frequency_penalty", "max_completion_tokens", "max_tokens", "presenc
 DEFAULTS |= {"seed", "service_tier", "stop", "temperature", "top_p", "verbosity"}
 """Fields of requests that a deployment sets for clients that leave them out."""
 OVERRIDES = "extra_body"
-"""Key of a deployment with fields that it sets in every request."""
+"""Key of a deployment with the fields that it sets in every request."""
 NO_COUNTERPART = "no counterpart"
 
 
 def counterpart(key: str) -> str:
-    """The page about a key that is not converted, or that there is none."""
+    """A note with the page about a key that is not converted, or that no page covers it."""
     if key.startswith("mcp_"):
         return "see docs/mcp.md"
     if key.startswith(_CREDENTIALS):

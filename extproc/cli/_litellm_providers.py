@@ -1,4 +1,4 @@
-"""Providers of LiteLLM's deployments, as this gateway has them: their kinds, addresses and credentials."""
+"""Providers of LiteLLM's deployments, in this gateway's form: kinds, addresses and credentials."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Where = tuple[str | int, ...]
 
 
 class ConvertedProviders:
-    """The providers of the settings, by name. `note` tells the reader of the file what needs a hand."""
+    """The providers of the settings, by name. `note` adds a note on something that needs manual work."""
 
     def __init__(self, note: Callable[[Where, str], None]) -> None:
         self.made: dict[str, dict[str, Any]] = {}
         self._note = note
-        self._literal: dict[str, Any] = {}  # variable -> the secret in the file that it stands for
+        self._literal: dict[str, Any] = {}  # variable -> the file's literal secret behind it
 
     def kind(self, params: dict[str, Any], where: Where) -> tuple[str, str]:
-        """The kind of provider and the model's name there. Empty when there is no such kind."""
+        """The kind of provider and the provider's name of the model. The kind is empty when this gateway has none."""
         told = params.get("model")
         prefix, slash, model = (told if isinstance(told, str) else "").partition("/")
         if not slash:
@@ -60,7 +60,7 @@ class ConvertedProviders:
         return kind, model
 
     def name(self, kind: str, params: Mapping[str, Any], where: Where) -> str | None:
-        """The name of the provider with these credentials and this address, made when there is none yet."""
+        """The name of the provider with these credentials and this address. The provider is added if it is new."""
         settings: dict[str, Any] = {"kind": kind}
         base = params.get("api_base") or params.get("base_url")
         if base:
@@ -104,8 +104,8 @@ class ConvertedProviders:
         return name
 
     def _plain(self, value: Any, where: Where, shape: str = "<{}>") -> str:
-        """A value that is no secret. A variable cannot stand here: its value does, else a text that is refused, as it
-        is for a placeholder.
+        """A value that is not a secret. Settings allow no variable for it, so the variable's value stands in its place,
+        or without one a placeholder that the checks refuse.
         """
         if _PLACEHOLDER.search(str(value)):
             self._note(where, f"{value!r} is a placeholder: write the value in its place")
@@ -119,7 +119,7 @@ class ConvertedProviders:
         return str(value)
 
     def secret(self, value: Any, purpose: str, where: Where) -> str:
-        """A reference to a secret. One that stands in the file gets a variable of its own."""
+        """A reference to a secret. A literal secret in the file gets a variable."""
         if found := _VARIABLE.fullmatch(str(value)):
             return f"env:{found[1]}"
         names = (f"GATEWAY_{purpose}_KEY{number}".upper() for number in chain([""], count(2)))
@@ -129,7 +129,7 @@ class ConvertedProviders:
 
 
 def _host(url: str) -> str:
-    """A name for the provider at an address: its host's, unless that is this machine or a number."""
+    """A name for the provider at an address, from its host, unless the host is this machine or a number."""
     host = urlsplit(url).hostname or ""
     own = host == "localhost" or not re.search("[g-z]", host)
     return "" if own else re.sub(r"[^a-z0-9]+", "-", host).strip("-")

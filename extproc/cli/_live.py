@@ -1,7 +1,7 @@
 """One small request to each provider of the settings: `extproc check --live`.
 
-A gateway of its own sends them, on free ports of this machine. It has the providers and models of the settings and a
-key that nobody knows, and keeps nothing, so a running gateway, its budgets and its ledger see none of it.
+A separate gateway sends the requests, on free ports of this machine. It has the providers and models of the settings
+and a random key, and stores nothing, so a running gateway, its budgets and its ledger are not affected.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from extproc.wire.outbound.client import AnswerError, ask
 
 _CHAT, _EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 _KEY = "EXTPROC_CHECK_KEY"
-_START, _STOP = 30.0, 15.0  # seconds
-_MOST = 1 << 20  # bytes of an answer
-_PATIENCE = 60.0  # seconds for an answer of a provider
+_START, _STOP = 30.0, 15.0  # seconds for the gateway to start, and to stop
+_MOST = 1 << 20  # most bytes of an answer
+_PATIENCE = 60.0  # seconds to wait for a provider's answer
 _HINTS = {
     400: "the provider does not take this request: is the model's name right, and does it chat?",
     401: "the provider refuses the key",
@@ -49,12 +49,12 @@ _HINTS = {
 
 class _Question(NamedTuple):
     provider: str
-    model: str  # name that clients use; empty where the settings have none
+    model: str  # the clients' name of the model; empty if the settings have none
     path: str
 
 
 def check_live(settings: Settings, file: Path) -> bool:
-    """Ask each provider, and print a line for each as its answer comes. False where one did not answer well.
+    """Ask each provider, and print a line for each answer. False if a provider did not answer well.
 
     Raises OSError when the gateway does not start.
     """
@@ -81,7 +81,7 @@ def check_live(settings: Settings, file: Path) -> bool:
 
 
 def _question(settings: Settings, provider: str) -> _Question:
-    """The request for a provider: at the first of its models, where it is none, at the kind's example."""
+    """The request for a provider, for the first of its models, or without models for the example of its kind."""
     known = settings.providers[provider]
     chats = any(families()[name] == by_path()[_CHAT].family for name in known.provider.dialects)
     path = _CHAT if chats else _EMBEDDINGS

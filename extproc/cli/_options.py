@@ -57,7 +57,7 @@ def local(address: str) -> str:
 
 
 def local_url(address: str, port: int, scheme: str = "http") -> str:
-    """Its URL."""
+    """The URL of the address from `local`."""
     host = local(address)
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 

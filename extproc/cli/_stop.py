@@ -1,7 +1,7 @@
-"""A stop that works whatever is stuck.
+"""A stop that works even if the event loop is stuck.
 
-A thread waits for SIGTERM, SIGINT and SIGHUP: a handler of the event loop would not run while the loop stands still.
-The thread begins the drain, and ends the process when the drain takes longer than it may.
+A thread waits for SIGTERM, SIGINT and SIGHUP, because a handler of the event loop would not run while the loop is
+stuck. The thread begins the drain, and ends the process when the drain exceeds its time.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ log = logging.getLogger(__name__)
 
 
 def hold() -> None:
-    """Keep the signals for `on_signal`. Call it before any thread starts: threads inherit it, and so would children."""
+    """Block the signals for `on_signal`. Call it before any thread starts: threads inherit the mask, and so would
+    children.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
 
 
 def on_signal(stop: Callable[[], object], patience: float) -> None:
-    """Call `stop`, on another thread, at the first signal. End the process `patience` seconds later, or at a second."""
+    """Call `stop`, on another thread, at the first signal. End the process `patience` seconds later, or at a second
+    signal.
+    """
 
     def wait() -> None:
         signal.sigwait(STOPS)

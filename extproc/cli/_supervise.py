@@ -1,9 +1,9 @@
-"""The supervisor of `extproc up`, and of several workers (`processor.workers`): it waits for its children, starts again
-a worker that ends, and stops all.
+"""The supervisor of `extproc up`, and of several workers (`processor.workers`): it waits for its children, restarts a
+worker that ends, and stops all children.
 
-The command that has prepared everything becomes this script: its process and its children stay, and the memory of the
-preparation goes (77 MB of settings and Envoy types, against 10 MB here). So this file imports little, and nothing of
-the package. Its argument is a plan in JSON:
+The command that has prepared everything becomes this script by exec. Its process and children stay, and the memory of
+the preparation is freed (77 MB of settings and Envoy types, against 10 MB here). So this file imports little, and
+nothing of the package. Its argument is a plan in JSON:
 
     workers     command line and unix socket of each worker; all are stopped at once, each in its own time
     running     process id and name of each child that runs already: the end of one ends all, the last one first
@@ -28,13 +28,13 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 HANG_UP = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
-"""The end of the terminal stops as Ctrl-C does, unless `nohup` started this."""
+"""Signals at the end of the terminal, which stop like Ctrl-C, unless `nohup` started this process."""
 STOPS = (signal.SIGINT, signal.SIGTERM, *HANG_UP)
 SIGNALS = (*STOPS, signal.SIGCHLD)
-FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds before a worker starts again; doubled each time
-STEADY = 30.0  # seconds after which a worker's end is taken for its first
-ROOM = 30.0  # seconds for other processes that serve at the workers' sockets to end
-_LOOK = 0.1  # seconds between looks at what is due
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # shortest and longest pause before a worker restarts, seconds; doubled each time
+STEADY = 30.0  # seconds of running after which a worker's pause begins at `FIRST_WAIT` again
+ROOM = 30.0  # seconds to wait for other processes at the workers' sockets to end
+_LOOK = 0.1  # seconds between two checks for due starts
 _STOP = 10.0  # seconds for a running child to end by itself
 
 
@@ -45,36 +45,38 @@ def command(**plan: Any) -> list[str]:
 
 def take_over(**plan: Any) -> NoReturn:
     """Replace this process by the supervisor."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a signal that comes meanwhile waits for sigwait
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a signal during the exec waits for sigwait
     os.execv(sys.executable, command(**plan))  # noqa: S606
 
 
 class Child:
-    """A process, and when it is to be started again where it is a worker, which has a command."""
+    """A child process. A worker also has a command, and the time of its next start."""
 
     def __init__(self, name: str, pid: int | None = None, command: list[str] | None = None, path: str = "") -> None:
         self.name = name
         self.pid = pid
         self.command = command
-        self.due = 0.0  # monotonic; when it starts, without a process
+        self.due = 0.0  # time of the next start, monotonic; used while it has no process
         self.path = path
         self._was_ready = not path
         self._started = 0.0
         self._wait = FIRST_WAIT
 
     def start(self) -> None:
-        """In a session of its own: Ctrl-C reaches the supervisor alone, which stops all workers once."""
+        """Start the worker in its own session, so that Ctrl-C reaches only the supervisor, which stops all workers
+        once.
+        """
         self._started = time.monotonic()
         assert self.command, "it is a worker"
         self.pid = os.posix_spawn(self.command[0], self.command, os.environ, setsid=True, setsigmask=())
 
     def reap(self) -> int | None:
-        """The exit status as `subprocess` has it (-9 for SIGKILL), once; None while it runs, and afterwards."""
+        """The exit status, once, in the form of `subprocess` (-9 for SIGKILL); None while it runs, and later."""
         if self.pid is None:
             return None
         try:
             found, status = os.waitpid(self.pid, os.WNOHANG)
-        except ChildProcessError:  # it was waited for before
+        except ChildProcessError:  # the child was reaped before
             found, status = self.pid, 0
         if not found:
             return None
@@ -90,7 +92,7 @@ class Child:
         self._wait *= 2
 
     def serves(self) -> bool:
-        """True once its socket takes connections."""
+        """True once the worker's socket accepts connections."""
         self._was_ready = self._was_ready or _answers(self.path)
         return self._was_ready
 
@@ -101,7 +103,7 @@ class Child:
 
 
 def main() -> int:
-    """Run until one of STOPS. Returns 0 when all ended well after it; see `_watch`."""
+    """Run until one of the signals STOPS. Returns 0 when all children then ended well; see `_watch`."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     plan = json.loads(sys.argv[1])
     if workers := plan.get("workers"):
@@ -119,9 +121,9 @@ def main() -> int:
 
 
 def _watch(children: Sequence[Child]) -> int:
-    """Wait for a signal to stop, and return 0. Workers that end meanwhile start again. The end of another child returns
-    1, that of a worker before all have been ready once its status: then nothing works yet, and a message is better than
-    another start.
+    """Wait for a signal to stop, and return 0. Workers that end meanwhile restart. If another child ends, returns 1. If
+    a worker ends before all workers have been ready once, returns its status: then nothing has worked yet, and a
+    message is better than a restart.
     """
     begun = False
     while True:
@@ -158,8 +160,8 @@ def _serve(workers: Sequence[Child]) -> int:
 
 
 def _wait_for_room(workers: Sequence[Child]) -> int | None:
-    """Wait while others serve: workers that drain because their supervisor was killed, or another gateway, whose
-    sockets would pass for those of workers that are ready. Returns a status to end with, or None.
+    """Wait while other processes serve at the sockets: draining workers of a killed supervisor, or another gateway.
+    Their sockets would look like ready workers. Returns a status to end with, or None.
     """
     begun = time.monotonic()
     while taken := [worker.path for worker in workers if _answers(worker.path)]:
@@ -175,8 +177,8 @@ def _wait_for_room(workers: Sequence[Child]) -> int | None:
 
 
 def _signal_soon() -> int | None:
-    """The signal that comes within `_LOOK` seconds. `sigtimedwait` tells of one that nobody sent where the process was
-    paused meanwhile (Ctrl-Z, `docker pause`): Python then reads what the kernel has not written.
+    """The signal that comes within `_LOOK` seconds. After a pause of the process (Ctrl-Z, `docker pause`)
+    `sigtimedwait` may report a signal that was never sent: Python then reads memory that the kernel has not written.
     """
     if not signal.sigpending() & set(SIGNALS):
         time.sleep(_LOOK)
@@ -189,7 +191,9 @@ def _answers(path: str) -> bool:
 
 
 def _end(workers: Sequence[Child]) -> int:
-    """Let all drain. Further signals are passed on: a worker ends at the second. Returns 1 where one failed."""
+    """Let all workers drain. Further signals are passed on: a worker ends at the second. Returns 1 if a worker
+    failed.
+    """
     number, failed = int(signal.SIGTERM), False
     while True:
         for worker in workers:
@@ -205,7 +209,7 @@ def _end(workers: Sequence[Child]) -> int:
 
 
 def _drain(script: Sequence[str]) -> None:
-    """Run the drain to its end, or to a further signal."""
+    """Run the drain until its end, or until a further signal."""
     arguments = [sys.executable, "-I", "-S", *script]
     child = Child("drain", os.posix_spawn(sys.executable, arguments, os.environ, setsid=True))
     while child.reap() is None:
@@ -237,19 +241,19 @@ def _ends(child: Child) -> bool:
 
 def remove(directory: str) -> None:
     """Remove a directory with everything in it: sockets, and the files with the providers' keys."""
-    import shutil  # noqa: PLC0415 - at the end only, for its memory
+    import shutil  # noqa: PLC0415 - imported only at the end, to save memory
 
     shutil.rmtree(directory, ignore_errors=True)
 
 
 def say(text: str) -> None:
-    """A line for the terminal."""
+    """Print a line for the terminal."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
 def _log(level: str, message: str) -> None:
-    """A line in the form of the workers' logs."""
+    """Print a line in the form of the workers' logs."""
     line = {"time": time.time(), "event": "log", "level": level, "logger": "extproc.workers", "message": message}
     with contextlib.suppress(OSError):
         os.write(sys.stderr.fileno(), (json.dumps(line) + "\n").encode())

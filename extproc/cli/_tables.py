@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
-_WIDEST = 60  # characters of a cell
+_WIDEST = 60  # most characters of a cell
 _SUMS = ("requests", "refused", "errors", "input_tokens", "output_tokens")
 
 
 def usage_table(report: Mapping[str, Any]) -> str:
-    """A usage report: a line for each group and time, then their total."""
+    """The table of a usage report: a line for each group and time, then the total."""
     fields, timed = report["group_by"], report["resolution"] != "total"
     heads = [*(["from (UTC)"] if timed else []), *fields, *_SUMS, "usd"]
     short = {"hour": 16, "day": 10, "month": 7}.get(report["resolution"], 0)
@@ -51,7 +51,7 @@ def _numbers(row: Mapping[str, Any], places: int) -> Sequence[str]:
 
 
 def budgets_table(answer: Mapping[str, Any]) -> str:
-    """A line for each count of each budget, the fullest of each first."""
+    """The table of budgets: a line for each count, the fullest count of each budget first."""
     heads = ["budget", "of", "unit", "window", "limit", "spent", "held", "granted", "left", "used", "resets (UTC)"]
     rows = []
     for budget in answer["data"]:
@@ -80,7 +80,7 @@ def budgets_table(answer: Mapping[str, Any]) -> str:
 
 
 def questions_table(answer: Mapping[str, Any]) -> str:
-    """A line for each question about a request without room, the latest first."""
+    """The table of questions about requests without room, the latest first."""
     heads = ["question", "asked (UTC)", "state", "consumer", "team", "budget", "of", "at most", "unit", "model"]
     rows = [
         [
@@ -99,7 +99,7 @@ def count_of(scope: Mapping[str, Any]) -> str:
 
 
 def money(text: str, places: int = 0) -> str:
-    """An exact amount with thousands set apart and at least `places` decimals; where it has decimals, at least two."""
+    """An exact amount with separated thousands and at least `places` decimals; if it has decimals, at least two."""
     whole, _, decimals = f"{Decimal(text):f}".partition(".")
     sign = "-" if whole.startswith("-") else ""
     return f"{sign}{int(whole.lstrip('-')):,}" + (f".{decimals:0<{max(2, places)}}" if decimals or places else "")
@@ -108,7 +108,7 @@ def money(text: str, places: int = 0) -> str:
 def table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], foot: Sequence[str] = (), right: Sequence[int] = ()
 ) -> str:
-    """Aligned columns, two spaces apart; those of `right` to the right. `foot` is set off by a line."""
+    """Aligned columns, two spaces apart; columns in `right` are aligned to the right. A line separates `foot`."""
     cells = [[safe(cell) for cell in row] for row in (heads, *rows, *([foot] if foot else []))]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
@@ -143,7 +143,7 @@ def painted(text: str, colour: str) -> str:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
-    """A line on standard error that each call writes anew, where that is a terminal. It is gone at the end."""
+    """A function that rewrites a line on standard error, if that is a terminal. The line is removed at the end."""
     shows = sys.stderr.isatty()
 
     def say(text: str) -> None:

@@ -1,6 +1,6 @@
 """The way of a call of a tool through the gateway: `extproc check --explain --tool profile/name`.
 
-The settings alone are known here: neither the definitions that servers offer, nor counts, nor tainted runs.
+Only the settings are known here, not the definitions that servers offer, counts or tainted runs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Tool:
     profile: str
     name: str
     server: str
-    own: str  # the server's name of it
+    own: str  # the server's name of the tool
     policy: ToolPolicySettings
 
 
@@ -74,7 +74,7 @@ def _find(settings: MCPSettings, wanted: str) -> _Tool:
     if profile not in settings.profiles or not name:
         raise ValueError(f"give the tool as profile/name; profiles are {', '.join(settings.profiles)}")
     shares = settings.profiles[profile].servers.items()
-    for server, share in sorted(shares, key=lambda each: -len(each[1].before(each[0]))):  # as `mcp.names` has it
+    for server, share in sorted(shares, key=lambda each: -len(each[1].before(each[0]))):  # in the order of `mcp.names`
         prefix = share.before(server)
         own = name.removeprefix(prefix)
         if name.startswith(prefix) and own and Patterns(share.tools)(own):
@@ -138,7 +138,7 @@ def _guardrails(settings: Settings, tool: _Tool) -> Iterator[str]:
 async def _budgets(
     settings: Settings, tool: _Tool, who: Consumer, labels: Mapping[str, str]
 ) -> tuple[Sequence[str], str]:
-    """Budgets that the call counts in, and the code of the one that refuses it."""
+    """Budgets that the call counts in, and the refusal code of the budget that refuses it."""
     assert settings.mcp is not None
     call = Call(tool.profile, settings.mcp.profiles[tool.profile], name=tool.name, server=tool.server, tool=tool.own)
     call.policy = tool.policy

@@ -67,7 +67,7 @@ def _report(entries: Iterable[Entry], wanted: dict[int, str]) -> int:
 
 
 def _of_files(names: Iterable[str]) -> Iterator[Entry]:
-    """The entries of a copy's files. Raises BrokenError where a line does not fit to itself."""
+    """The entries of a copy's files. Raises BrokenError if a line does not fit its own hash."""
     for name in names:
         with Path(name).open(encoding="utf-8") as file:
             for line in file:

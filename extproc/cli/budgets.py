@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _act(gateway: AdminClient, options: argparse.Namespace) -> str | None:
-    """Do what the options ask for. Returns the words for it; None: nothing was asked for."""
+    """Perform the action of the options. Returns a text about it; None without an action."""
     if options.grant is not None:
         budget, of, amount = options.grant
         given = gateway.json("/grants", body={"budget": budget, "scope": _scope(gateway, budget, of), "amount": amount})
@@ -69,7 +69,7 @@ def _act(gateway: AdminClient, options: argparse.Namespace) -> str | None:
 
 
 def _scope(gateway: AdminClient, name: str, of: str) -> str:
-    """The scope of the count that the table calls `of`; `of` itself where it has no such count."""
+    """The scope of the count that the table calls `of`; `of` itself if the table has no such count."""
     if of.partition(":")[0] == name:
         return of
     scopes = [

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _words(verb: str) -> Iterator[str]:
-    """The options of a verb, and the words that its first argument may be; nothing where an extra is missing."""
+    """The options of a verb, and the choices of its first argument; empty if an extra is missing."""
     parser = argparse.ArgumentParser(prog=f"extproc {verb}")
     try:
         module(verb).arguments(parser)

@@ -27,18 +27,18 @@ EXAMPLES = """\
   extproc doctor --listener https://ai.example.com            by the name that clients use
 """
 
-_TIMEOUT = 5.0  # seconds for an answer of the listener or of the status port
-_STORES = 20.0  # seconds for an answer of the admin API: a gateway that hangs is what this command is for
-_MOST = 1 << 20  # bytes of such an answer
-_CLOCKS = 5.0  # seconds by which clocks may differ: `Date` has whole seconds, and tokens and windows bear no more
+_TIMEOUT = 5.0  # seconds to wait for an answer of the listener or of the status port
+_STORES = 20.0  # seconds to wait for an answer of the admin API, long enough to examine a hanging gateway
+_MOST = 1 << 20  # most bytes of an answer
+_CLOCKS = 5.0  # seconds by which clocks may differ: `Date` has whole seconds, and tokens and windows tolerate no more
 ENVOY = (1, 40)
 """The release of Envoy that the gateway is tested with: older ones do not know its configuration."""
-_SHOWN = 5  # names in a line
+_SHOWN = 5  # most names in a line
 _STRANGER = "sk-extproc-doctor-no-such-key"
 
 
 class Diagnosis(NamedTuple):
-    """The result of a check. `wrong` is None where the check was not possible."""
+    """The result of a check. `wrong` is None if the check was not possible."""
 
     name: str
     wrong: bool | None
@@ -85,7 +85,7 @@ def _examine(options: argparse.Namespace, settings: Settings, url: str, key: str
     yield from _listener(url, settings, key)
     try:
         gateway = connect(options)
-    except ValueError as error:  # no admin token
+    except ValueError as error:  # the admin token is missing
         yield Diagnosis("admin", None, str(error), "version, counters and ledger are not examined without it")
     else:
         yield from _admin(gateway)
@@ -94,7 +94,9 @@ def _examine(options: argparse.Namespace, settings: Settings, url: str, key: str
 
 
 def _secrets(settings: Settings) -> Iterator[Diagnosis]:
-    """The providers' keys, as this process can read them. A key is missed where a name leads nowhere without it."""
+    """Checks of the providers' keys, as far as this process can read them. A missing key is an error if a name has no
+    other target.
+    """
     lacking = {name: lack for name, provider in settings.providers.items() if (lack := provider.lack)}
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models)
     chains = {name: chain.targets for name in catalog.names() if (chain := catalog.resolve(name)) is not None}
@@ -115,7 +117,7 @@ def _secrets(settings: Settings) -> Iterator[Diagnosis]:
 
 
 def _status(url: str) -> Iterator[Diagnosis]:
-    """Health, and settings that the gateway has not taken."""
+    """Checks of health, and of settings that the gateway has not applied."""
     for path in ("/healthz", "/readyz"):
         try:
             status, _, data = ask_whole(url + path, timeout=_TIMEOUT, most=_MOST)
@@ -130,7 +132,7 @@ def _status(url: str) -> Iterator[Diagnosis]:
 
 
 def _listener(url: str, settings: Settings, key: str | None) -> Iterator[Diagnosis]:
-    """Requests through Envoy: none passes without a key that the gateway knows."""
+    """Checks with requests through Envoy: none may pass without a key that the gateway knows."""
     for name, given in (("no key", None), ("an unknown key", _STRANGER), ("the given key", key)):
         if name == "the given key" and given is None:
             yield Diagnosis("listener", None, "whether a key is accepted is not known", "give one: --key env:NAME")
@@ -150,7 +152,7 @@ def _listener(url: str, settings: Settings, key: str | None) -> Iterator[Diagnos
         hint = "" if status == wanted else _WHY.get((wanted, status), f"the answer should be {wanted}")
         said = message(data) if accepts and status != wanted else ""
         yield Diagnosis("listener", status != wanted, f"{name}: status {status}{said and f' ({said})'}", hint)
-        if status != wanted:  # it may not be the gateway: the key is not sent there
+        if status != wanted:  # the address may not be the gateway's, so the key is not sent to it
             return
 
 
@@ -182,7 +184,7 @@ _WHY = {
 
 
 def _clock(date: str, sent: float, received: float) -> Diagnosis:
-    """The clock of the listener's machine: its answer was written between `sent` and `received`."""
+    """The check of the clock of the listener's machine, whose answer was written between `sent` and `received`."""
     try:
         theirs = parsedate_to_datetime(date).timestamp()
     except (ValueError, TypeError):
@@ -193,7 +195,7 @@ def _clock(date: str, sent: float, received: float) -> Diagnosis:
 
 
 def _admin(gateway: AdminClient) -> Iterator[Diagnosis]:
-    """Findings that the running gateway tells itself."""
+    """Findings that the running gateway reports itself."""
     gateway.timeout = _TIMEOUT
     try:
         gateway.json("/me")
@@ -217,7 +219,9 @@ _UNANSWERED = {
 
 
 def _version(about: Mapping[str, Any]) -> Diagnosis:
-    """The gateway's release: that of this command reads the settings as the gateway does."""
+    """The check of the gateway's release: only an equal release of this command reads the settings as the
+    gateway does.
+    """
     try:
         running = str(about["info"]["version"])
     except (KeyError, TypeError):
@@ -229,7 +233,7 @@ def _version(about: Mapping[str, Any]) -> Diagnosis:
 
 
 def _envoy(path: str) -> Diagnosis:
-    """Envoy's release, as its admin socket tells."""
+    """The check of Envoy's release, read from its admin socket."""
     try:
         told = msgspec.json.decode(_drain.ask(path, "GET", "/server_info"))["version"].split("/")[1]
         running = tuple(map(int, told.split(".")[:2]))
@@ -242,7 +246,9 @@ def _envoy(path: str) -> Diagnosis:
 
 
 def _certificates(settings: Settings, url: str) -> Iterator[Diagnosis]:
-    """The certificate of the settings, and those that Envoy and `url` show: clients refuse one that has ended."""
+    """Checks of the certificate in the settings, and of those that Envoy and `url` show: clients refuse an expired
+    certificate.
+    """
     tls, own, door = settings.listener.tls, b"", ""
     if tls is not None:
         certificate, key = tls.files
@@ -260,12 +266,12 @@ def _certificates(settings: Settings, url: str) -> Iterator[Diagnosis]:
 
 
 def _shown(url: str, own: bytes) -> Iterator[Diagnosis]:
-    """The certificate that clients get, which should be `own`."""
+    """The check of the certificate that clients get, which should be `own`."""
     try:
         shown = served(url, _TIMEOUT)
         text = ending(dates_of(shown, url), time.time(), f"the certificate that {url} shows")
     except (OSError, ValueError, CertificateError):
-        return  # the check of the listener says so
+        return  # the check of the listener reports that
     if text or not own or own == shown:
         yield Diagnosis("tls", bool(text), text or f"the certificate that {url} shows is valid", _RENEW if text else "")
     else:
@@ -277,12 +283,12 @@ _RENEW = "rename a certificate and its key into their places: Envoy takes them a
 
 
 def _stores(gateway: AdminClient) -> Iterator[Diagnosis]:
-    """The stores, as the running gateway reads and writes them."""
+    """Checks of the stores, through the running gateway."""
     found: Mapping[str, Any] = {}
     unknown = ""
     try:
         found = gateway.json("/stores")
-    except (OSError, ValueError) as error:  # the gateway is another release, or waits for a store
+    except (OSError, ValueError) as error:  # the gateway has another release, or waits for a store
         unknown = str(error)
     today = [("start", datetime.now(UTC).date().isoformat())]
     for name, path, parameters in (("counters", "/budgets", []), ("ledger", "/usage", today)):

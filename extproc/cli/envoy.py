@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def prepare(file: Path, settings: Settings, secrets: str | Path, *, dynamic: bool, socket: str | None = None) -> None:
-    """Write the first resources for the processor that gives them to Envoy. Without `dynamic` there are none."""
+    """Write the first resources, which the processor gives to Envoy. Without `dynamic` nothing is written."""
     place = resources.file(secrets)
     if dynamic:
         resources.write(place, make(settings, config.text(file), str(secrets), socket=socket))

@@ -21,9 +21,9 @@ EXAMPLES = """\
   extproc exchanges 01J9ZK...                                all that is known of one, by its id or x-request-id
 """
 
-_PAGE = 500  # exchanges in an answer while following
+_PAGE = 500  # most exchanges in an answer while following
 _COLUMNS = (8, 12, 24, 14, 6, 20, 8, 15, 10)
-"""Widths, so that lines which come later stand below those before."""
+"""Widths of columns, fixed so that later lines align with earlier ones."""
 _HEADS = ("time", "consumer", "model", "provider", "status", "outcome", "ms", "tokens", "usd", "id")
 _RIGHT = (6, 7, 8)
 
@@ -95,13 +95,13 @@ def _line(entry: Mapping[str, Any]) -> str:
 
 
 def _time(told: str | float, form: str) -> str:
-    """The time of an exchange in UTC: the ledger has text, the memory of the gateway a number."""
+    """The time of an exchange in UTC. The ledger has it as text, the gateway's memory as a number."""
     moment = datetime.fromisoformat(told) if isinstance(told, str) else datetime.fromtimestamp(told, UTC)
     return moment.astimezone(UTC).strftime(form)
 
 
 def _whole(entry: Mapping[str, Any]) -> Iterator[str]:
-    """Each known fact of an exchange in a line."""
+    """All known facts of an exchange, a line for each."""
     wide = max(map(len, entry))
     for name, value in entry.items():
         if name == "tries":

@@ -31,7 +31,7 @@ _LINES = (
     "a line is a text, {text, role, kind, label}, whose label is 1 where it should be found; a request, {messages}; or "
     "recorded prompts as an OpenTelemetry collector writes them to a file, {resourceLogs}"
 )
-_SECONDS = 60.0  # for one text
+_SECONDS = 60.0  # most seconds for one text
 
 
 @dataclass(slots=True)

@@ -24,9 +24,9 @@ EXAMPLES = """\
 
 _SHORT = KINDS | {"claude": "anthropic", "google": "gcp_gemini", "grok": "x_ai", "vertex": "gcp_vertex_ai"}
 """Names that people use for kinds of provider."""
-_MOST_TARGETS = 16  # a virtual model has no more
+_MOST_TARGETS = 16  # most targets of a virtual model
 _OWN = ("base_url", "account", "project")
-"""Settings in an example of a provider that are never one's own."""
+"""Settings in a provider's example that every user has to replace."""
 
 _HEAD = """\
 # Settings of the gateway. Every key: `extproc schema --markdown`. Check the file: `extproc check`.
@@ -97,7 +97,7 @@ def compose(chosen: Mapping[str, str]) -> str:
 
 
 def _talks(kind: str) -> bool:
-    """True for a kind with models that chat: others have embeddings and rerankers alone."""
+    """True for a kind with chat models; other kinds have only embeddings and rerankers."""
     chat = by_path()["/v1/chat/completions"]
     return any(families()[name] == chat.family for name in kinds()[kind].dialects)
 

@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _known(file: Path) -> Lock:
-    """The pins of a file; none where there is no file, or one of an older version. Raises ValueError."""
+    """The pins of a file; empty without a file, or if the file has an older version. Raises ValueError."""
     try:
         return load(file)
     except FileNotFoundError:
@@ -100,7 +100,7 @@ def _chosen(servers: Sequence[Any], names: Sequence[str] | None) -> Sequence[Any
 
 
 def _file(options: argparse.Namespace) -> Path:
-    from extproc.settings import config  # noqa: PLC0415 - with --file, three quarters of the time
+    from extproc.settings import config  # noqa: PLC0415 - with --file it would take three quarters of the time
 
     settings = config.load(options.config).mcp
     if settings is None or settings.pins is None:
@@ -122,7 +122,7 @@ def _listed(servers: Sequence[Any]) -> Iterator[str]:
 
 
 def _differences(known: Lock, found: Lock, servers: Sequence[Any]) -> Iterator[str]:
-    """Differences from the pins. A pin is a digest, so a changed definition is shown with its text of today."""
+    """Differences from the pins. A pin is only a digest, so a changed definition is shown with its current text."""
     shown = {(server["name"], _key(each)): each for server in servers for each in _definitions(server)}
     for server, key, word in changes({name: known.get(name, {}) for name in found}, found):
         yield f"{word}: {_named(server, *key)}"

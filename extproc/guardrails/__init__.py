@@ -8,7 +8,7 @@ Text reaches `find` as it was written, and once more normalised if that form dif
 invisible characters, look-alikes, combining marks), so a detector does not normalise. `role` is the message's role; in
 an answer it is `assistant`, or `TOOL_NAME` and `TOOL_CALL` for the name and the arguments of a call. `find` may run on
 any thread, for several texts at a time, and keeps no state between calls. An exception counts as a failure of the
-guardrail: `failure: closed` refuses, `failure: open` goes on.
+guardrail: `failure: closed` refuses, `failure: open` continues.
 
 A guardrail that asks a service has `RemoteSettings`. Its `connect()` makes a `Remote`, or a `Replacer` of tool results,
 on the event loop; see `_remote.py`. A `Remote` is asked about whole requests and about windows of answers, in text as

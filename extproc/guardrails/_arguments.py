@@ -87,7 +87,7 @@ def forms(value: Any) -> Iterator[str]:
 
 
 def _inside(text: str) -> Any:
-    """JSON in a string; None where there is none. Raises Unreadable where it is ambiguous."""
+    """The JSON in a string; None if the string is not JSON. Raises Unreadable for ambiguous JSON."""
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:

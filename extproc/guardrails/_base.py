@@ -65,8 +65,8 @@ class Guardrail:
     """A guardrail that works in this process, as `build` makes it: a Detector, a Judge or both, or a Measure."""
 
     def for_exchange(self, exchange: Exchange) -> Guardrail | None:  # noqa: ARG002
-        """The guardrail for one exchange, if it depends on the request; None if it has nothing to find there. Called
-        when the request is read.
+        """The guardrail for one exchange, if it depends on the request; None if it has nothing to find in that
+        exchange. Called when the request is read.
         """
         return self
 

@@ -1,4 +1,4 @@
-"""A text of an answer that goes on from event to event, and the windows of it that services judge."""
+"""A text of an answer that continues from event to event, and its windows that services judge."""
 
 from __future__ import annotations
 

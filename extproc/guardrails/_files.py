@@ -16,7 +16,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 """Byte order marks and their encodings, the longer marks first."""
-_PROBE = 4096  # bytes whose zeros show UTF-16 and UTF-32 without a mark
+_PROBE = 4096  # bytes in which zeros reveal UTF-16 and UTF-32 without a byte order mark
 _control = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]").search
 
 

@@ -40,7 +40,7 @@ class Vault:
         self._taken = frozenset(match[0] for text in taken if "<" in text for match in _placeholder(text))
 
     def placeholder(self, label: str, text: str) -> str:
-        """`<EMAIL_1>`; the same for the same text."""
+        """The placeholder of a text, such as `<EMAIL_1>`: equal for equal texts."""
         found = self._of.get((label, text))
         while found is None:
             number = self._numbers[label] = self._numbers.get(label, 0) + 1

@@ -113,8 +113,8 @@ class LinearModel:
         return self.bias + sums[-1] / math.sqrt(max(1, len(sums) - 1))
 
     def windows(self, sums: Sequence[float], size: int) -> tuple[list[float], list[int]]:
-        """The scores of windows of `size` tokens, and where each begins. They overlap by three quarters. `sums` are
-        those of more than `size` tokens.
+        """The scores of windows of `size` tokens, and the beginning of each. Windows overlap by three quarters. `sums`
+        belong to a text of more than `size` tokens.
         """
         last = len(sums) - 1 - size
         starts = list(range(0, last, max(1, size // 4)))

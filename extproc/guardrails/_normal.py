@@ -45,7 +45,7 @@ _table = _Table()
 
 
 def normalised(text: str) -> str:
-    """`text` without disguises; the same object where it has none."""
+    """`text` without disguises; the same object if it has no disguises."""
     if text.isascii():
         return text
     found = _foreign.sub(lambda match: match[0].translate(_table), text)  # ASCII is skipped for speed

@@ -74,8 +74,8 @@ class Results:
 
 
 def reference(consumer: str, rules: bytes, tool: str, raw: str) -> str:
-    """The reference of a result: the same for the same result of the same consumer under the same rules, so that a
-    conversation reads alike each time it is sent, at any replica.
+    """The reference of a result. Equal results of a consumer under equal rules have equal references, so that a
+    conversation reads the same each time it is sent, at any replica.
     """
     digest = hashlib.blake2b(rules, digest_size=16, person=b"quarantine")
     for text in (consumer, tool, raw):

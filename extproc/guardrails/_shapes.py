@@ -1,4 +1,4 @@
-"""Shapes of text from the data files of `_tables`: what a vendor, an authority or a registry has published."""
+"""Shapes of text from the data files of `_tables`, as published by vendors, authorities and registries."""
 
 from __future__ import annotations
 

@@ -45,8 +45,8 @@ _encode = msgspec.json.Encoder().encode
 class Written:
     """A growing text: `text` in the form for detectors, `size` characters in the form as written.
 
-    `back` has the place of each character of `text` as it was written, and `classes` its class; both are None where
-    the text is no JSON.
+    `back` has the place of each character of `text` as it was written, and `classes` its class; both are None if the
+    text is not JSON.
     """
 
     text: str = ""

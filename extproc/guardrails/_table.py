@@ -1,4 +1,4 @@
-"""Detectors made from a table: kinds of text, each with patterns and a check of what they match."""
+"""Detectors made from a table: kinds of text, each with patterns and a check of their matches."""
 
 from __future__ import annotations
 

@@ -106,14 +106,14 @@ class _Answer(msgspec.Struct):
 
 
 class Bedrock:
-    """Asks ApplyGuardrail: with the key of its settings or of the provider, or through Envoy, which signs with the
-    credentials it finds.
+    """Asks ApplyGuardrail, with the key of the settings or of the provider, or through Envoy, which signs with its
+    credentials.
     """
 
     def __init__(self, settings: BedrockSettings, provider: ProviderSettings, private: str) -> None:
         self._settings = settings
         self._provider = provider
-        self._private = private  # Envoy's socket, where Envoy signs
+        self._private = private  # Envoy's socket, if Envoy signs
         if private:
             self._service = Service(f"http://envoy{SIGNED}{settings.provider}", settings, socket=private)
         else:
@@ -170,7 +170,7 @@ def _replaced(part: PassagePart, text: str) -> Iterator[Ruling]:
 
 
 def _interventions(assessments: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    """The name and the action of all that intervened, in policies of today and of tomorrow."""
+    """The name and the action of every intervention, in known and in future policies."""
     waiting: list[Any] = [*assessments]
     while waiting:
         node = waiting.pop()

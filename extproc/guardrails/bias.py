@@ -25,7 +25,7 @@ _WINDOW = 2048  # characters
 _SENTENCES = 3  # sentences that are judged together
 _LONG, _WORDS = 240, 24  # characters of a long sentence; words of its parts
 _SHORT = 600  # characters of a text that is judged as a whole
-_STRICTER = 1.5  # more that a passage of a long text must score
+_STRICTER = 1.5  # additional score that a passage of a long text needs
 _word = re.compile(r"\S+").finditer
 _sentence = re.compile(r"[^.!?\n]+[.!?\n]*").finditer
 _letters = re.compile(r"[^\W\d_]{2,}").finditer
@@ -49,13 +49,13 @@ _groups = re.compile(rf"(?i)\b(?:{_any_of(_TABLE.groups)})\b(?:[ -](?:people|per
 
 
 _english = frozenset(_TABLE.english.split())
-_FEW = 8  # words of a text that is too short to tell its language, other than by its letters
+_FEW = 8  # most words of a text whose language shows only in its letters
 _ENGLISH = 0.08  # share of `english` words that a longer text must have; two at least
-_SAMPLE = 512  # characters at the beginning of a text that tell its language
+_SAMPLE = 512  # characters at the beginning of a text that are checked for its language
 
 
 def neutral(text: str) -> str:
-    """`text` with the same words in the place of each name of a group."""
+    """`text` with each name of a group replaced by the same neutral words."""
     return _groups.sub("some people", text)
 
 
@@ -108,14 +108,14 @@ class Bias(Detector):
         return [Finding(kind, span, 1 / (1 + math.exp(-best)))]
 
     def _score(self, text: str) -> float:
-        """How far a passage is above the limit."""
+        """The score of a passage, less the limit."""
         if _insults(text) is None or not _is_english(text):
             return -math.inf
         return self._model.score(neutral(text)) - self._limit
 
 
 def _is_english(text: str) -> bool:
-    """True for English, and for few words in its letters."""
+    """True for English text, and for a few words in English letters."""
     words = text.lower().split()
     if len(words) < _FEW:
         return text.isascii() or sum(letter > "\u00bf" and letter.isalpha() for letter in text) * 8 < len(text)

@@ -65,10 +65,10 @@ class JSONSchemaSettings(UnmaskableSettings):
 
 
 class JSONSchema(Judge):
-    """Finds text that is no JSON, or not of its schema. A finding's kind is the keyword that it breaks.
+    """Finds text that is not JSON, or does not fit its schema. A finding's kind is the broken keyword.
 
-    Without `schema` the detector is made anew for each exchange, with the request's own schemas: `client` says so, and
-    `of_tools` are those of arguments, by the tool's name.
+    Without `schema` the detector is made for each exchange, with the request's own schemas. `client`: the schema is the
+    client's. `of_tools` are schemas of arguments, by the tool's name.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class JSONSchema(Judge):
 
 
 def _of_client(document: Any, *, json_object: bool = False) -> Schema:
-    """A schema of a client. Raises SchemaError where it cannot be checked."""
+    """A schema of a client. Raises SchemaError if the schema cannot be checked."""
     if document == {} and json_object:
         document = {"type": "object"}
     return Schema(document, strict=False, patterns=False)

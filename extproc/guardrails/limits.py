@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from extproc.words.dialect import Text
     from extproc.words.exchange import Exchange
 
-_BYTES_PER_TOKEN = 3  # prose in English has four
+_BYTES_PER_TOKEN = 3  # English prose has four bytes a token
 _Count = Annotated[int, Field(ge=0, le=1 << 40)]
 
 
@@ -79,13 +79,13 @@ class Limits(Measure):
 
 
 class _Sizes:
-    """The sizes of one request: each a number, and the field of the body that it is about."""
+    """The sizes of one request: each is a number, with the field of the body that has the size."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange, self._ask, self._body = exchange, exchange.request.ask, exchange.request.json
         self._dialect = exchange.request.dialect
         fields = self._dialect.fields
-        names = (*fields.fixed, *sorted(fields.spoken))  # the dialogue is fixed; a system prompt is not
+        names = (*fields.fixed, *sorted(fields.spoken))  # `fixed` has the dialogue; system prompts are apart
         self._spoken = next((name for name in names if name in fields.spoken), "")
 
     def messages(self) -> tuple[int, str]:

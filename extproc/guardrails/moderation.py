@@ -107,7 +107,7 @@ class Moderation:
             if (limit := limits.get(category)) is None:
                 counts = bool(result.categories.get(category))
             elif (score := result.category_scores.get(category)) is None:
-                raise Failure("bad_answer")  # a limit on a score that the model does not give
+                raise Failure("bad_answer")  # a setting limits a score that the model does not give
             else:
                 counts = score >= limit
             if counts:

@@ -18,7 +18,7 @@ from extproc.guardrails._personal import BEFORE, PASSPORTS, Type, types
 from extproc.guardrails._table import Allow, AllowSettings, Table
 
 _LONGEST = 256
-_HELD = 120  # characters in which a number, or an address with its number in front, may still grow
+_HELD = 120  # characters in which a number, or an address that begins with a number, may still grow
 
 _Type = Literal[
     "email",
@@ -36,8 +36,8 @@ _Type = Literal[
 ]
 _Region = Literal["au", "br", "ca", "cn", "eu", "in", "jp", "uk", "us"]
 
-# Of a text turned round, where the matches begin at its end: to search for them forwards takes a hundred times as long.
-_number = re.compile(r"[^\n!?;]*\d\S*(?:\s[\w'.-]*[^\W\d_]){0,4}").match  # with words in front of it
+# Pattern for a reversed text, whose matches begin at the text's end. A forward search takes a hundred times as long.
+_number = re.compile(r"[^\n!?;]*\d\S*(?:\s[\w'.-]*[^\W\d_]){0,4}").match  # a number with words before it
 _words = re.compile(r"\S*(?:\s,?[\w'.-]*[^\W\d_]){0,5}").match
 _bracket = re.compile(r"[\[({<]").search
 _at = re.compile(r"\S+\s?[\[({<]\s?(?:a(?:t.*)?)?\Z").search
@@ -76,7 +76,7 @@ class Pii(Table[Type]):
         return row.check(text[max(0, start - BEFORE) : start], text[start:end])
 
     def hold(self, text: str) -> int:
-        """The last word, and words and numbers that may still become one finding."""
+        """Holds the last word, and words and numbers that may still become one finding."""
         tail = text[-_HELD:]
         turned = tail[::-1]
         held = max(match.end() if (match := growing(turned)) else 0 for growing in (_number, _words))

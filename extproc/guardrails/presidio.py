@@ -129,7 +129,7 @@ class Presidio:
 
 
 def _kind(ruling: Ruling, entries: Sequence[_Entry]) -> str:
-    """The kind of the entity in whose place a replacement stands."""
+    """The kind of the entity that a replacement replaced."""
     start, end = ruling.span
     return kind_name(next((one.entity_type for one in entries if one.start < end and start < one.end), ruling.kind))
 

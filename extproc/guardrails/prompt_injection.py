@@ -28,22 +28,22 @@ from extproc.guardrails._patterns import compiled
 from extproc.guardrails._shapes import Shapes, read
 from extproc.guardrails._unwrap import inner
 
-_WINDOW = 4096  # characters that are judged together; a window of 96 tokens is about 600
+_WINDOW = 4096  # characters that are judged together; a window of 96 tokens has about 600
 _SIZES = (12, 24, 48, 96)
 _UNUSUAL = 0.2  # share of common words below which a text may be rotated or reversed; English prose has 0.4
 _LOOK = 600  # characters in which letters are counted
-_READABLE = 0.1  # share of common words that it must have then
+_READABLE = 0.1  # share of common words that the restored text must have
 
 
 class Rule(msgspec.Struct):
-    """Adds its score where one of its patterns matches."""
+    """A rule, which adds its score to a window in which one of its patterns matches."""
 
     score: float
     patterns: Sequence[str]
 
 
 class _Phrases(Shapes):
-    """Phrases of attacks: `poison` are those of tools' definitions, `odd` is text in disguise."""
+    """Phrases of attacks: `poison` occurs in definitions of tools, `odd` in disguised text."""
 
     rules: Sequence[Rule]
     poison: Sequence[str]
@@ -82,14 +82,14 @@ _CIPHERS = [
     for one in (*(_LOWER[by:] + _LOWER[:by] for by in range(1, 26)), _LOWER[::-1])
 ]
 _KNOWN_WORDS = frozenset(_PHRASES.known.split())
-_SHORT = 10  # words of a text that is too short to tell its language, other than by its letters
-_KNOWN = 0.08  # share of `known` words that a text must have to be in a language that the model knows; two at least
-_LEAST_SPOKEN = 0.1  # share of tokens that are words
-_FOREIGN = 0.5  # share of words in other letters above which the language is another one
-_SAMPLE = 512  # characters at the beginning of a text that tell its language
+_SHORT = 10  # most words of a text whose language shows only in its letters
+_KNOWN = 0.08  # least share of `known` words in a language that the model knows; two words at least
+_LEAST_SPOKEN = 0.1  # least share of tokens that are words
+_FOREIGN = 0.5  # share of words in other letters above which the language is unknown
+_SAMPLE = 512  # characters at the beginning of a text that are checked for its language
 _SHIFTS = {"low": 1.0, "medium": 0.0, "high": -0.7}
 _TOOL_SHIFTS = {"low": 0.0, "medium": -1.0, "high": -1.3}
-"""Shifts of the limits by the sensitivity. bench/guardrails/quality.py measures what each of them finds."""
+"""Shifts of the limits by sensitivity. bench/guardrails/quality.py measures the findings of each."""
 _ROLES = {
     "user": ("user", ""),
     "assistant": ("assistant", "model", TOOL_NAME, TOOL_CALL),
@@ -190,8 +190,8 @@ class PromptInjection(Detector):
         return ()
 
     def _judge(self, text: str, shift: float) -> tuple[float, tuple[int, int]]:
-        """How far the worst window is above its limit, and its span. Windows in other languages than the model's count
-        only where a rule matches.
+        """The worst window's score less its limit, and its span. Windows in languages unknown to the model count only
+        if a rule matches.
         """
         words = tokens(text)
         if (count := len(words)) < 2:
@@ -229,7 +229,9 @@ class PromptInjection(Detector):
         return -math.inf, (0, 0)
 
     def _bonuses(self, text: str) -> Sequence[tuple[int, float]]:
-        """Where a rule matches, and what it adds. A rule counts once; not where a text talks about the words."""
+        """The matches of rules with the scores that they add. A rule counts once, and not in text that only mentions
+        the words.
+        """
         found: dict[int, tuple[int, float]] = {}
         for index, (start, _) in self._rules.search(text):
             if index not in found and not _talked_about(text[max(0, start - 24) : start + 1]):
@@ -265,7 +267,7 @@ def _variants(
         yield plain, whole
         if (other := _unleet(text, _LEET_L)) != plain:
             yield other, whole
-    share = _share(text.lower().split())  # quicker than by letters, and never more
+    share = _share(text.lower().split())  # faster than by letters, and never higher
     if share < _UNUSUAL:
         backwards = text[::-1]
         for turned in (*_shifted(text), backwards):
@@ -276,7 +278,7 @@ def _variants(
 
 
 def _shifted(text: str) -> Iterator[str]:
-    """`text` with its letters moved along the alphabet, or mirrored: the two in which they are most as in English."""
+    """`text` with shifted or mirrored letters: the two variants whose letter frequencies are closest to English."""
     begun = text[:_LOOK].lower()
     counts = [begun.count(letter) for letter in _LOWER]
     scores = [

@@ -198,12 +198,12 @@ class Quarantine:
     async def shown(
         self, found: Sequence[ReadResult], consumer: str, results: Results, deadline: float
     ) -> Sequence[str]:
-        """The text in the place of each result. `results` are those that are known. Raises Failure."""
+        """The text that replaces each result. `results` holds the known results. Raises Failure."""
         shown: list[str | None] = []
         unknown: dict[str, ReadResult] = {}
         for one in found:
             own = results.find(one.own, consumer) if one.own else None
-            if own is not None and own.shown == one.text:  # it is what this gateway made of a result
+            if own is not None and own.shown == one.text:  # the text is this gateway's own replacement of a result
                 shown.append(one.text)
             elif (kept := results.find(one.reference, consumer)) is not None:
                 shown.append(kept.shown)
@@ -228,7 +228,7 @@ class Quarantine:
         return _encode({"note": _NOTE, "answers": answers, "reference": one.reference, **more}).decode()
 
     async def _answers(self, text: str, headers: Mapping[str, str], deadline: float) -> Mapping[str, Any]:
-        """The checked answers. Words of the model that are no answers at all are answers of null."""
+        """The checked answers. If the model's text has no answers, all answers are null."""
         read = text[: self.settings.max_text]
         said: Mapping[str, Any] = {}
         if read.strip():
@@ -241,7 +241,7 @@ class Quarantine:
 
 
 def _reference(text: str) -> str:
-    """The reference in a text that may be one of `Quarantine`; empty in any other."""
+    """The reference in a text that `Quarantine` may have written; empty for other texts."""
     if not text.startswith('{"note":'):
         return ""
     try:
@@ -258,8 +258,8 @@ _Shown = msgspec.json.Decoder(_Reference).decode
 
 
 class _Bound(NamedTuple):
-    """The bound of an answer: its JSON schema, its description for the model, and a check that takes the model's answer
-    and the result, and gives the answer within the bound or None.
+    """The bound of an answer: its JSON schema, its description for the model, and a check, which gets the model's
+    answer and the result and returns the bounded answer or None.
     """
 
     schema: Mapping[str, Any]

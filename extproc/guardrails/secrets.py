@@ -61,7 +61,7 @@ class Secrets(Table[VendorCredentials]):
         return end - start if row.check(text[start:end]) else 0
 
     def hold(self, text: str) -> int:
-        """The last word, and the beginning of a private key, or of its end."""
+        """Holds the last word, and the beginning of a private key, or of its end mark."""
         tail = text[-_LONGEST:]
         held = _run(tail[::-1])
         marker = max(tail.rfind("-----B"), tail.rfind("-----E"))

@@ -101,11 +101,11 @@ class _Rule:
         self._allow = compile_pattern(settings.allow_pattern) if settings.allow_pattern is not None else None
 
     def meant(self, tool: str) -> bool:
-        """True for a call of `tool`; a call without a name may be of any tool."""
+        """True for a call of `tool`; a call without a name may call any tool."""
         return not tool or self._tool(tool) or self._tool(normalised(tool))
 
     def breaks(self, name: str, value: object) -> bool:
-        """True for an argument that must not be."""
+        """True for a forbidden argument."""
         if not self._argument(name):
             return False
         if self._allow is not None and not all(self._allow.fullmatch(text) for text in leaves(value)):

@@ -20,10 +20,10 @@ from extproc.guardrails import Detector, Finding, GuardrailSettings
 from extproc.guardrails._model import places, tokens
 
 _WINDOW = 2048  # characters
-_WORDS, _STEP = 40, 20  # tokens of a passage, and between the beginnings of two
+_WORDS, _STEP = 40, 20  # tokens of a passage, and tokens between the beginnings of two passages
 _PIECE, _COMMON = 0.175, 0.08  # weights of a piece of a word and of a common word; other words have 1
 _LOWEST = 0.3  # limit of a topic whose examples have little in common
-_FEWEST = 3  # words that say something, in a text that can be off topic
+_FEWEST = 3  # fewest meaningful words in a text that can be off topic
 
 _COMMON_WORDS = frozenset(
     (
@@ -76,7 +76,9 @@ Vector = Mapping[str, float]
 
 
 def _vector(words: Sequence[str]) -> Vector:
-    """The words of a text and their pieces of four letters; of length 1, or less where all words are common."""
+    """The vector of a text's words and their pieces of four letters; its length is 1, or less if all words are
+    common.
+    """
     found: dict[str, float] = {}
     for word in set(words):
         found[word] = _COMMON if word in _COMMON_WORDS else 1.0
@@ -84,7 +86,7 @@ def _vector(words: Sequence[str]) -> Vector:
             whole = f"^{word}$"
             for at in range(len(whole) - 3):
                 found[whole[at : at + 4]] = _PIECE
-    root = max(1.0, math.sqrt(sum(value * value for value in found.values())))  # common words alone stay short
+    root = max(1.0, math.sqrt(sum(value * value for value in found.values())))  # a vector of common words stays short
     return {name: value / root for name, value in found.items()}
 
 
@@ -117,7 +119,7 @@ class Topic:
 
     @staticmethod
     def _apart(vector: Vector, total: Mapping[str, float]) -> float:
-        """The nearness of an example to the others."""
+        """The nearness of an example to the topic's other examples."""
         rest = {key: value - vector.get(key, 0.0) for key, value in total.items()}
         root = math.sqrt(sum(value * value for value in rest.values())) or 1.0
         return sum(value * rest.get(key, 0.0) for key, value in vector.items()) / root

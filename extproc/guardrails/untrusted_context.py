@@ -60,7 +60,9 @@ class UntrustedContext(Detector, Withholds):
         self._trusted = Patterns(settings.trusted)
 
     def for_exchange(self, exchange: Exchange) -> UntrustedContext | None:
-        """None where every result can be trusted. Tools that the provider runs give results within the answer."""
+        """The guardrail, or None if every result can be trusted. Tools that the provider runs give results within the
+        answer.
+        """
         results = [
             *exchange.request.dialect.offers.tools.tooling(exchange.request.json).results,
             *exchange.request.ask.hosted,

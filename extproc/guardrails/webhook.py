@@ -103,7 +103,7 @@ class _Acted(msgspec.Struct):
 
 
 class _Said(msgspec.Struct):
-    """The texts of a MaskAction."""
+    """The texts in a MaskAction."""
 
     messages: list[_Message] | None = None
     choices: list[_Choice] | None = None
@@ -144,7 +144,7 @@ class Webhook:
     async def _ask_kgateway(
         self, passages: Sequence[Passage], context: Context, deadline: float, headers: Mapping[str, str]
     ) -> Sequence[Sequence[Finding]]:
-        # What stands in no message comes first, as a system prompt does: the last message is that of the user.
+        # Text outside messages, such as a system prompt, comes first, so that the last message is the user's.
         order = sorted(range(len(passages)), key=lambda index: passages[index].role not in ("request", DEFINITION))
         asked = [passages[index] for index in order]
         said = [{"role": _ROLES.get(each.role, each.role), "content": each.text} for each in asked]

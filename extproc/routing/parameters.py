@@ -103,7 +103,7 @@ def output_limit(changes: Changes, asked: int | None) -> int | None:
 
 
 def _field(name: str) -> str:
-    """One name for all names of the same field."""
+    """The common name of a field with several names."""
     return output_limits()[0] if name in output_limits() else name
 
 

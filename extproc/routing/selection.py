@@ -168,7 +168,7 @@ class Select:
         if off:
             skip = off[0]
             message = f"No target of {name!r} can serve now: provider {skip.target.provider}: {skip.text}."
-            return Refusal(NO_PROVIDER_AVAILABLE, message, headers={"retry-after": "30"})  # an operator has to act
+            return Refusal(NO_PROVIDER_AVAILABLE, message, headers={"retry-after": "30"})  # until an operator has acted
         reasons = "; ".join(f"{skip.target.name}: {skip.text}" for skip in skipped[:4])
         fields = [exchange.request.ask.needs[ability] for ability in exchange.request.ask.needs]
         param = fields[0] if fields and any(skip.reason in ("ability", "dialect") for skip in skipped) else "model"

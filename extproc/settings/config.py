@@ -246,9 +246,7 @@ class TelemetrySettings(Section):
 
 
 def _usual_workers(value: Any) -> Any:
-    """The number of workers where the settings give none: one where the processor's address or a store is that of one
-    process.
-    """
+    """The default number of workers: one if the processor's address or a store can serve only one process."""
     if not isinstance(value, dict):
         return value
     processor, stores = value.get("processor") or {}, value.get("stores") or {}

@@ -257,10 +257,10 @@ class Counters(Protocol):
         With `keep` a charge is remembered and returned again, every `keep` seconds, until it is `recorded`, because the
         caller may die before writing it. Without `keep` it is returned once.
 
-        At most `EXPIRE_BATCH` of them, the longest overdue first: call again until it returns none. Also forgets old
-        entries (ended windows but the last one, idle counts, reservations too old for a late settle, notes that ran
-        out), a bounded number at a time, so call it every few seconds. A lease counts until this ends it: a late
-        `renew` still renews it. Ending the lease of a kept one changes no count.
+        Ends at most `EXPIRE_BATCH` leases, the longest overdue first: call again until it returns none. Also forgets
+        old entries (ended windows but the last one, idle counts, reservations too old for a late settle, notes that ran
+        out), a bounded number at a time, so call it every few seconds. A lease counts until this call ends it: a late
+        `renew` still renews it. Ending the lease of a kept reservation changes no count.
         """
         ...
 
@@ -287,7 +287,7 @@ class Counters(Protocol):
         """Put `note` in place of the author's last one on `board`, for `ttl` seconds, and return the others' notes.
 
         The returned notes have not run out, and are ordered by their authors. `author` is a process's own random id. An
-        empty note takes the author's away. Forgets the notes that ran out, on every board. ValueError, and nothing
+        empty note removes the author's note. Also forgets expired notes, on every board. ValueError, and nothing
         changed, for a note of more than `MAX_NOTE` bytes.
         """
         ...
@@ -363,7 +363,7 @@ def resets_in(ends: float | None, now: float) -> float | None:
 
 
 def check_amounts(amounts: Sequence[int], holds: int) -> None:
-    """Raise ValueError unless `settle` may charge `amounts` for so many holds."""
+    """Raise ValueError unless `settle` may charge `amounts` for this number of holds."""
     if len(amounts) != holds:
         raise ValueError(f"{len(amounts)} amounts for {holds} holds")
     for amount in amounts:

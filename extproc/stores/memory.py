@@ -58,7 +58,7 @@ _Bucket = dict[str, _Count]  # one window of one length: scope -> count, without
 class _Reservation:
     holds: tuple[Hold, ...]
     buckets: list[_Bucket]  # the bucket of each hold, kept so that it can be settled after its window's end
-    ends: list[float | None]  # ends of those windows
+    ends: list[float | None]  # ends of the windows of `buckets`
     deadline: float  # end of the lease; once expired, the time of the expiry
     facts: bytes = b""
     forwarded: bool = False

@@ -1,1 +1,1 @@
-"""Providers: what each is like, its models' prices, its keys; and one for laptops."""
+"""Providers: their properties, the prices of their models, their keys, and a mock for laptops."""

@@ -134,7 +134,7 @@ def everything(_model: str) -> bool:
 
 
 def nothing(_model: str) -> bool:
-    """The grant of tokens whose claims name no known team or group, where one is required."""
+    """The grant of tokens whose claims name no known team or group, although the settings require one."""
     return False
 
 

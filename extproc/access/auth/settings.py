@@ -190,8 +190,8 @@ class JWTSettings(Section):
 
     @property
     def mark(self) -> str:
-        """A digest of everything that Envoy verifies. While issuers change, requests on older connections still carry
-        claims of the old list: an index would match them with another issuer.
+        """A digest of everything that Envoy verifies. While issuers change, older connections still carry claims of the
+        old list. A digest identifies their issuer, where a list index could name another one.
         """
         verified = (self.issuer, [*self.audiences], self.jwks_uri, self.jwks, self.tls_ca, self.header, self.clock_skew)
         return hashlib.blake2b(repr(verified).encode(), digest_size=6).hexdigest()

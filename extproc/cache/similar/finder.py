@@ -22,7 +22,7 @@ from extproc.words.messages import Prompt
 _NEAR = 0.1  # distance below the threshold up to which questions are sampled
 
 Verdict = Literal["same", "different", "none"]
-"""A model's word about two questions. `none`: no clear answer in time."""
+"""A model's verdict about two questions. `none`: no clear answer in time."""
 
 
 @dataclass(slots=True)

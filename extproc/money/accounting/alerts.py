@@ -81,8 +81,8 @@ class Alerts:
                 self._waiting.task_done()
 
     async def _first(self, alert: Alert) -> bool:
-        """True when this process is to send the alert, also when the store does not answer: an alert sent twice is
-        better than none.
+        """True when this process is to send the alert. It is also True if the store does not answer, because an alert
+        sent twice is better than no alert.
         """
         # No name of a budget begins with this prefix.
         scope, id = f"!alert:{alert.threshold}:{alert.scope}", uuid.uuid4().hex

@@ -1,8 +1,8 @@
 """Late settlement: batches, and responses in the background, whose usage is known after their exchange ended.
 
-   Settle ──► Park: the amounts stay held, the row is `pending`          a process dies: another one goes on
+   Settle ──► Park: the amounts stay held, the row is `pending`          a process dies: another one continues
                 └─► Poller, in one process at a time: asks the provider ──► the final note ──► settle ──► the row
-   a client's own GET of the finished object tells the usage, too
+   a client's own GET of the finished object shows the usage, too
 
 The reservation is parked in the counters store (`stores`), which gives it to one process of the fleet whenever it is
 due. Its facts are a `Note`. Without an end in `limits.pending_hold`, the amounts held are charged in full.

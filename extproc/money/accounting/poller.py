@@ -50,8 +50,8 @@ class Situation:
 
 
 class Poller:
-    """Settles parked exchanges. `spawn` begins named background work, which `ends` by itself. `settled` gets each row,
-    with the consumer's name in metrics.
+    """Settles parked exchanges. `spawn` begins background work under a name; `ends`: the work ends by itself. `settled`
+    gets each row, with the consumer's name in metrics.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Settle: use and cost of an exchange, once it ended. The other half of `budgets`."""
+"""Settle: the use and cost of an ended exchange. It replaces the reservation that `budgets` made."""
 
 from __future__ import annotations
 

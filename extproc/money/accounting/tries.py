@@ -49,7 +49,7 @@ class FailedTries:
 
     def __init__(self, bug: Callable[[str], None] = lambda _where: None) -> None:
         self._bug = bug
-        self._failed: dict[str, dict[int, FailedTry]] = {}  # by id of the exchange, then by number
+        self._failed: dict[str, dict[int, FailedTry]] = {}  # failed tries by the exchange's id, then by number
         self._held: dict[str, _Held] = {}
         self._ends: dict[str, asyncio.Future[DownstreamEnd | None]] = {}
 

@@ -3,7 +3,7 @@
     provider    its provider's own counts
     disputed    its provider's counts, cut down to what the request and the bytes of the answer allow, or beside a cost
                 that they cannot have
-    estimated   the gateway's counts, where its provider reported none, only some, or had not ended yet
+    estimated   the gateway's counts, if its provider reported none, only some, or had not ended yet
     none        no tokens are charged
 
 A client that leaves early gets no discount: the text that passed is counted by a tokenizer, and thinking that it did

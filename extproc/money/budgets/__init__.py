@@ -1,7 +1,7 @@
 """Budgets and rate limits: reserved before anything is spent. `settle` replaces a reservation by the real use.
 
 A rate limit is a budget with a short window. Before a request leaves, an upper bound of its use is taken from every
-budget that applies, all or none. At its end, of whatever kind, the bound is replaced by the truth. So `settled +
+budget that applies, all or none. At the request's end, of any kind, the real use replaces the bound. So `settled +
 reserved <= limit` holds at every instant, with any number of requests in flight.
 
     settings   keys of the YAML                  refusals   messages to clients
@@ -15,10 +15,10 @@ reserved <= limit` holds at every instant, with any number of requests in flight
 The bound is one token for each byte of input text, and for the output the limit that the client set. Without a limit it
 is the usual output of the model and grows with the stream, or with `reserve: worst` the most that the model can write.
 Input is counted exactly only when its bytes do not fit, so the usual request needs no counting. While an answer
-streams, one comparison for each piece tells whether it is within the amount held; beyond it `extend` holds more, or the
-answer ends with an error event. A bound in USD is the bound at the most expensive target that the request may reach.
-Pictures are bounded by their size. Input given by reference (file ids, URLs, earlier responses) holds the whole context
-of the model.
+streams, one comparison for each piece shows whether the answer is within the held amount; beyond it `extend` holds
+more, or the answer ends with an error event. A bound in USD is the bound at the most expensive target that the request
+may reach. Pictures are bounded by their size. Input given by reference (file ids, URLs, earlier responses) holds the
+whole context of the model.
 """
 
 from extproc.money.budgets.bounds import estimate, input_bound, input_estimate, without

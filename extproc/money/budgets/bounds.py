@@ -106,7 +106,7 @@ def bound_output(
 
     Writes `output_limits`, where a limit that the client did not set has to stand in the request: the client asks for
     more than the target may write, or tokens are `counted` and the settings have a limit (`cap`, or the target's own).
-    Where the worst has to be held (`strict`) and nothing is known of the model, `USUAL` becomes the limit.
+    If the worst case has to be held (`strict`) and nothing is known of the model, `USUAL` becomes the limit.
     """
     ask = exchange.request.ask
     if ask.output_field is None:
@@ -137,8 +137,8 @@ def bound_output(
 
 
 def _translated(limit: int, thinking: int, ceiling: int | None) -> int:
-    """The highest limit that a translation can make of `limit`. Some APIs count thinking beside the limit that others
-    include, and some have a minimum.
+    """The highest limit that a translation can make of `limit`. Some APIs exclude thinking from a limit that other APIs
+    include it in, and some have a minimum.
     """
     raised = limit + thinking
     return max(raised if ceiling is None else min(raised, ceiling), _LEAST_OUTPUT)

@@ -181,7 +181,8 @@ class ByMatch:
 
     def __init__(self, budgets: Sequence[Budget]) -> None:
         self._all = budgets
-        self._others: list[tuple[int, Budget]] = []  # with their indexes in `budgets`: claims keep that order
+        # Budgets without an exact value, with their indexes in `budgets`, whose order claims keep.
+        self._others: list[tuple[int, Budget]] = []
         self._named: dict[str, dict[str, list[tuple[int, Budget]]]] = {}  # fact -> value -> budgets
         for entry in enumerate(budgets):
             exact = {name: pattern.text for name, pattern in entry[1].match if "*" not in pattern.text}

@@ -40,12 +40,14 @@ def load() -> threading.Thread:
 
 
 def about(text: str) -> int | None:
-    """See `tokenizer.about`; None where the process fails. For threads."""
+    """The result of `tokenizer.about`; None if the process fails. Blocks; call it on a thread."""
     return _ask(False, [text])
 
 
 def bound(body: Mapping[str, Any], images: Collection[str], most: int, fields: Fields) -> int | None:
-    """See `tokenizer.bound`; None where the process has not begun, which this begins, or fails. For threads."""
+    """The result of `tokenizer.bound`; None if the process fails, or has yet to start, which this call does. Blocks;
+    call it on a thread.
+    """
     if helper.pid is None:
         load()
         return None

@@ -1,5 +1,5 @@
 """Counts tokens off the event loop: the input of a request exactly, for models whose tokens are known, where a bound in
-bytes finds no room; and at the end of an exchange the text that passed, where its provider did not tell.
+bytes finds no room; and at the end of an exchange the text that passed, if its provider reported no counts.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Exact:
         return tokenizer.fits(self.kinds.get(target.provider, ""), target.model)
 
     async def count(self, exchange: Exchange) -> int | None:
-        """Upper bound of the text's tokens at the models that fit, see `beside_text`. None where counting is not
-        possible, or `_AT_ONCE` requests are being counted.
+        """Upper bound of the text's tokens at the models that fit, see `beside_text`. None if counting is not possible,
+        or `_AT_ONCE` requests are being counted.
         """
         if self._busy >= _AT_ONCE or exchange.request.shed:
             return None
@@ -96,7 +96,7 @@ class Exact:
             self._waiting -= 1
 
     async def about(self, exchange: Exchange) -> int | None:
-        """Estimated tokens of the input at any model. None as for `count`."""
+        """Estimated tokens of the input at any model; None under the conditions of `count`."""
         found = await self.count(exchange)
         return None if found is None else found + exchange.request.ask.image_tokens
 

@@ -38,9 +38,9 @@ class Expected:
 
     def usual(self, amount: str, deployment: str, asked: int = 0) -> int | None:
         """A usual amount that a client who leaves does not see: three of four answers of the deployment stay below it.
-        None until an answer showed it. Amounts are "thought": tokens of thinking without a trace, where `asked` are
-        asked for; "shown" and "sealed": thousandths of the thinking for one token of this trace of it; "read": tokens
-        of input outside the body.
+        None until an answer showed it. Amounts are "thought": tokens of thinking without a trace, for requests that ask
+        for `asked`; "shown" and "sealed": thousandths of a token of thinking for each token of that trace; "read":
+        tokens of input outside the body.
         """
         samples = self._amounts.get((amount, deployment, asked))
         return sorted(samples)[len(samples) * 3 // 4] if samples else None

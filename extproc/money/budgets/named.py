@@ -17,7 +17,7 @@ PICTURE = 8192
 
 
 def named_models(exchange: Exchange) -> Sequence[Sequence[Named]]:
-    """The further models that can be billed, by target; empty where a request names none anywhere."""
+    """The further models that can be billed, by target; empty if the request names no further model."""
     places = exchange.request.dialect.fields.models
     body = getattr(exchange.request, "json", None)
     if not body or not any(place[0] in body for place in places):

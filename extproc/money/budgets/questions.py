@@ -5,10 +5,9 @@
                   └ or gets 402 with the id          └─ denied, with the reason: 402
 
 The store decides, so replicas need not agree. A question has one count, `<scope>:approved=<id>`. The decision is the
-first reservation there: 1 unit denies, `amount + 1` units approve `amount`. Whoever comes later finds no room for
-another decision. An approved request is held in the same count, up to twice the amount and one. So an approval is
-spent once, by the request that waits or by the same one sent again, in whichever process. If that process dies, the
-end of its lease gives the room back.
+first reservation in this count: 1 unit denies, `amount + 1` units approve `amount`. A later decision finds no room. An
+approved request is held in the same count, up to twice the amount and one. So an approval is spent once, by the waiting
+request or by the same request sent again, in any process. If that process dies, the end of its lease frees the room.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class Question(msgspec.Struct, frozen=True):
     labels: Mapping[str, str]
     operation: str
     model: str
-    request: str  # fingerprint of the request: the same one sent again finds its question
+    request: str  # fingerprint of the request: an equal request finds the question
     asked: float
     expires: float
     by: str = ""  # operator who decided

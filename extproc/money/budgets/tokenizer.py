@@ -45,7 +45,7 @@ _BREAK = re.compile(
 )
 
 # Upper bounds of a prompt's tokens beside its strings: the tokens around a message (`<|start|>`, `<|message|>`,
-# `<|end|>`) and around a call, the commas, brackets and comments of the tools; in the notation of
+# `<|end|>`) and around a call, the commas, brackets and comments of the tools. The notation is that of
 # https://github.com/openai/harmony and of https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken.
 _REQUEST, _NODE, _ENTRY, _LINE = 32, 2, 3, 3
 
@@ -104,7 +104,7 @@ def fits(kind: str, model: str) -> bool:
 
 
 def about(text: str) -> int | None:
-    """The tokens of a text, at most one too many for each 32,000 characters. None where counting is not possible. Waits
+    """The tokens of a text, at most one too many for each 32,000 characters. None if counting is not possible. Waits
     for the ranks, so it is for threads.
     """
     load().join()
@@ -123,7 +123,7 @@ def bound(
 ) -> int | None:
     """Upper bound of the tokens of a request (its JSON) at a model that `fits`, without its images and the input
     outside the body. None as for `count`. `images` are strings of the body that are images (`Ask.image_data`), `fields`
-    those of its API. `count_all` counts texts, each by itself.
+    are the fields of its API. `count_all` counts texts, each by itself.
 
     A prompt is made of the strings of a request. So all of them are counted, keys as well, each by itself as OpenAI
     does. An allowance for each entry, object and list covers the tokens around messages and calls, and the notation of
@@ -135,7 +135,7 @@ def bound(
     total, left = _REQUEST, most
     stack: list[tuple[Any, bool]] = [(body, False)]
     while stack:
-        node, told = stack.pop()  # `told`: in comments and quotes, each line and quote of which can cost more
+        node, told = stack.pop()  # `told`: the text is in comments or quotes, whose lines and quotes can cost more
         if isinstance(node, str):
             size = _size(node)
             if size <= left:
@@ -165,7 +165,7 @@ def bound(
 
 
 def count(texts: Sequence[str]) -> int | None:
-    """The tokens of texts, each by itself: exact where every 32,000 characters have a break, else an upper bound.
+    """The tokens of texts, each by itself: exact if every 32,000 characters have a break, otherwise an upper bound.
 
     A count never exceeds the bytes. None where counting is not possible: the ranks are not read yet (this call begins
     reading), or cannot be read. Text like `<|endoftext|>` is text. A megabyte takes some 50 ms, and nearly a second at

@@ -37,7 +37,7 @@ class _Counts:
 
     def __init__(self, ends: float) -> None:
         self.ends = ends
-        self.charged: dict[str, tuple[int, Claim]] = {}  # by scope
+        self.charged: dict[str, tuple[int, Claim]] = {}  # scope -> amount charged, latest claim
 
 
 class LevelWatch:
@@ -56,8 +56,8 @@ class LevelWatch:
         self._tell = tell
         self._room = room
         self._now = now
-        self._counts: dict[str, _Counts] = {}  # by budget
-        self._looked: dict[str, float] = {}  # budget -> when a count without room was looked at
+        self._counts: dict[str, _Counts] = {}  # budget -> its fullest counts
+        self._looked: dict[str, float] = {}  # budget -> time of the latest look at a count without room
         self._told: dict[str, tuple[int, float]] = {}  # count -> number of its window, highest share reported
 
     def granted(self, claims: Sequence[Claim], levels: Sequence[Level]) -> str:

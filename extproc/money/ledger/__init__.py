@@ -85,7 +85,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tries: Sequence[FailedTry] = ()  # the failed tries
     prompt_saved: int = 0  # nano-USD that the provider's prompt cache saved
     prompt_extra: int = 0  # nano-USD that writing to it cost
-    run: str = ""  # see `words.runs`; empty: the exchange belongs to none
+    run: str = ""  # see `words.runs`; empty: the exchange belongs to no run
 
 
 def check_ledger(url: str) -> None:

@@ -1,4 +1,4 @@
-"""The tables that a report reads: rollups of whole hours and days where they are ready, rows for all other time."""
+"""The tables that a report reads: rollups of whole hours and days that are ready, and rows for all other time."""
 
 # ruff: noqa: S608 - names and numbers of this package only; texts are values
 from __future__ import annotations

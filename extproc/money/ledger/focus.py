@@ -153,7 +153,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a
 
 
 def cell(value: object) -> str:
-    """A cell of a CSV file. One that a spreadsheet would take for a formula begins with an apostrophe."""
+    """A cell of a CSV file. A cell that a spreadsheet would take for a formula begins with an apostrophe."""
     text = "" if value is None else str(value)
     bare = text.lstrip(" \n")
     # In some languages spreadsheets also compute the full-width and small forms of these signs.

@@ -46,7 +46,7 @@ class Operators:
         ]
 
     def add(self, key: IssuedKey) -> None:
-        """Store a key. When the table is full it replaces the key that was revoked or expired first."""
+        """Store a key. In a full table it replaces the key that was revoked or expired first."""
         values = (
             *(key.id, key.hash, text(key.consumer), text(key.name), micros(key.created), text(key.created_by)),
             *(None if at is None else micros(at) for at in (key.expires, key.revoked)),

@@ -66,7 +66,7 @@ class Query:
 
 @dataclass(slots=True, frozen=True)
 class ExchangeQuery:
-    """The latest exchanges: at most `limit`, those before the exchange `before` (its id) when given."""
+    """A query for the latest exchanges: at most `limit`, with `before` (an id) only exchanges before that one."""
 
     start: datetime | None = None
     end: datetime | None = None

@@ -1,5 +1,5 @@
-"""Sums by hour and by day, made beside the traffic from the rows of time that has passed. A report over a million
-rows then reads some thousands of sums.
+"""Sums by hour and by day, made in the background from the rows of passed time. A report over a million rows then reads
+some thousands of sums.
 
 A unit is an hour, with its rollups of HOURS, or a day, with those of the other cubes (`measures.py`). Reports use the
 cubes of a unit whose state is READY and read rows for all other time, so they are exact at any moment:
@@ -8,9 +8,9 @@ cubes of a unit whose state is READY and read rows for all other time, so they a
    2. sum      the rows are summed into a temporary table, while writers go on
    3. keep     a short transaction copies the sums and sets READY, if the token is still there
 
-Whatever changes rows of a unit's time marks the unit STALE in the same transaction (`spoil`), whichever step it is in.
-A cube with too many combinations is LEFT to the rows. PostgreSQL runs transactions side by side: those that change rows
-hold a shared lock, steps 1 and 3 an exclusive one.
+A transaction that changes rows of a unit's time also marks the unit STALE (`spoil`), in any step. A cube with too many
+combinations is LEFT: reports read rows instead. PostgreSQL runs transactions side by side: transactions that change
+rows hold a shared lock, steps 1 and 3 an exclusive lock.
 
 Each of the cubes pays for itself. A million rows of a month, 200 consumers and 20,000 runs on SQLite, against one table
 of hours and all fields (686,000 sums, because an hour has few rows of one combination):
@@ -21,8 +21,8 @@ of hours and all fields (686,000 sums, because an hour has few rows of one combi
     by label and team, each day         2.3 s    1.1 s    5.3 s
     by 13 fields                        2.4 s    0.7 s    3.8 s
 
-A writer that added each row to its sums would cost the process that serves more than the row does. A writer only marks
-sums as stale; a thread adds up in SQL, without the interpreter's lock.
+If the writer added each row to its sums, that would cost the serving process more than the row itself. So the writer
+only marks sums as stale; a thread sums up in SQL, without the interpreter's lock.
 """
 
 # ruff: noqa: S608 - names and numbers of this file only; texts are values
@@ -203,7 +203,7 @@ class _Summed:
 
 
 def _sum(cursor: Cursor, unit: Cube, when: str) -> _Summed:
-    """Sum a unit's rows into the temporary table `made`, and those of a day by the values of each label into
+    """Sum a unit's rows into the temporary table `made`; sum a day's rows by the values of each label into
     `labelled`.
     """
     fields = ", ".join(unit.fields)

@@ -16,7 +16,7 @@ from extproc.money.ledger.sql import Cursor
 from extproc.upstream.prices import decimal
 
 MAX_BUCKETS = 10_000
-FIRST_PART = 16  # a report first reads one part in this many of its time
+FIRST_PART = 16  # a report's time is divided by this to get the length of its first part
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)

@@ -14,7 +14,7 @@ from extproc.money.budgets.settings import Mode, OnExceed, Unit, Window
 from extproc.money.ledger.query import MAX_LIMIT, Resolution
 from extproc.words.exchange import Outcome
 
-# Patterns end in `$(?!\n)`: in Python alone, `$` also matches before a last newline.
+# Patterns end in `$(?!\n)`, because Python's `$` also matches before a last newline.
 Count = Annotated[int, Meta(ge=0)]
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 Amount = Annotated[

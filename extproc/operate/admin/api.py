@@ -49,8 +49,9 @@ def admin_app(
     *,
     failures: Failures | None = None,
 ) -> ASGIApp:
-    """The API and the console over `reports` and `desk`. Without token and sign-on it answers only to names of
-    loopback. `given`: secrets that, with the client's, sign sessions. Without `failures` wrong tokens have no limit.
+    """The API and the console over `reports` and `desk`. Without token and sign-on it answers only to loopback host
+    names. `given` are secrets that sign sessions, together with the client's secret. Without `failures` wrong tokens
+    have no limit.
     """
     app = Starlette(routes=ROUTES, exception_handlers=dict.fromkeys((*_FAILURES, Exception), _failed))
     app.router.redirect_slashes = False
@@ -58,7 +59,7 @@ def admin_app(
     app.state.desk = desk
     app.state.signon = session = None
     if oidc is not None:
-        if desk is None:  # never open without it
+        if desk is None:  # without a desk the API stays closed
             raise ValueError("sign-on needs the operators' desk")
         from extproc.operate.admin.signon import SignOn  # noqa: PLC0415 - its library takes 4 MB
 
@@ -81,8 +82,8 @@ def console(_call: object) -> Response:
 
 
 def _policy(page: str) -> str:
-    """A policy that runs only the page's own script and style, by their hashes, and lets it connect only to this
-    server.
+    """A content security policy: the page runs only its own script and style, by their hashes, and connects only to
+    this server.
     """
 
     def hashes(tag: str) -> str:
@@ -129,7 +130,7 @@ OPERATIONS = (
         *("POST", "/budgets/{name}/reset", "reset_count", "Begin a count anew in its window"),
         *(handlers.reset, questions.ResetCount),
         body=questions.Reset,
-        role="admin",  # room without the bounds of a grant
+        role="admin",  # a reset gives room without a grant's bounds
     ),
     Operation(
         *("GET", "/questions", "questions", "Questions about requests without room, the latest first"),
@@ -145,7 +146,7 @@ OPERATIONS = (
     Operation(
         *("GET", "/stores", "stores", "Whether counters and ledger can be written, tried"),
         *(lambda call: call.reports.stores(), answers.Stores),
-        role="operator",  # it writes
+        role="operator",  # the operation writes
     ),
     Operation(
         *("GET", "/grants", "grants", "The grants that still count"),
@@ -298,8 +299,8 @@ def _routes() -> Sequence[Route]:
 
 
 def _route(operations: Mapping[str, Operation]) -> Callable[[Request], Awaitable[Response]]:
-    """Answers a path's methods to operators of the role that each needs. Changes and audited reads are written into the
-    audit trail.
+    """A route that answers a path's methods to operators with the role that each method needs. Changes and audited
+    reads are written into the audit trail.
     """
 
     async def answer(request: Request) -> Response:
@@ -333,7 +334,7 @@ _FAILURES: Mapping[type[Exception], Callable[[Any], tuple[int, str]]] = {
     ClientDisconnect: lambda _error: (400, "the body ended early"),
     HTTPException: lambda error: (error.status_code, _WORDS.get(error.status_code, error.detail)),
 }
-"""The status of an error and its text for people. Any other error is a bug."""
+"""Statuses and texts of expected errors. Any other error is a bug."""
 
 
 def _failed(_request: Request, error: Exception) -> Response:

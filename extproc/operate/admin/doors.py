@@ -1,4 +1,4 @@
-"""The thread that serves HTTP. It listens at once, and imports what answers (3 MB) with the first connection."""
+"""The thread that serves HTTP. It listens at once, and imports its applications (3 MB) with the first connection."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_TELL_EVERY = 60.0  # seconds
-_SILENT = 20_000  # milliseconds that a client may take nothing of its answer
+_TELL_EVERY = 60.0  # seconds between two log lines about missing descriptors
+_SILENT = 20_000  # milliseconds for which a client may read nothing of its answer
 
 
 class LoopErrors:
-    """Handles errors of the loop: where descriptors are missing, one line in `_TELL_EVERY` seconds. asyncio waits a
+    """Handles errors of the loop. Missing descriptors make one log line in `_TELL_EVERY` seconds. asyncio waits a
     second before it accepts again; `spares` answer probes meanwhile.
     """
 
@@ -54,8 +54,8 @@ class HTTPThread:
         self._wake: socket.socket | None = None  # `stop` closes it
 
     def add(self, make: Callable[[], ASGIApp], host: str, port: int, probe: Probe | None = None) -> int:
-        """Serve there what `make` makes, on the thread; returns the port. `probe` answers while no descriptor is left.
-        Raises OSError at once when the port cannot be had.
+        """Serve the application from `make` at an address, on the thread; returns the port. `probe` answers while no
+        descriptor is free. Raises OSError at once if the port is not available.
         """
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
@@ -68,7 +68,7 @@ class HTTPThread:
         return bound
 
     def add_private(self, make: Callable[[], ASGIApp], path: str) -> None:
-        """The same on a unix socket that only this user can connect to."""
+        """Serve an application on a unix socket that only this user can connect to."""
         listener = socket.socket(socket.AF_UNIX)
         with private(path):
             listener.bind(path)

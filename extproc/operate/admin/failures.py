@@ -1,7 +1,8 @@
 """Failed authentications at the admin API, by the address of the client: a limit, a log line and a count.
 
-One address that guesses is refused for the rest of a minute, whatever token it sends. Other addresses are served
-meanwhile, so no stranger locks an operator out. A network of IPv6 counts as one address, because a client has it whole.
+An address that guesses is refused for the rest of a minute, whatever token it sends. Other addresses are served
+meanwhile, so no stranger locks an operator out. An IPv6 network counts as one address, because one client may own all
+its addresses.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Literal
 log = logging.getLogger(__name__)
 
 WINDOW = 60.0
-"""Seconds for which failures of an address count, and between two log lines."""
+"""Seconds for which failures of an address count, and seconds between two log lines."""
 MOST_KNOWN = 4096
-"""Addresses that are remembered. The one that failed first is forgotten first."""
+"""Most addresses that are remembered. The address that failed first is forgotten first."""
 _NETWORK = 64  # bits of an IPv6 network
 
 Outcome = Literal["invalid_token", "too_many"]
@@ -36,12 +37,12 @@ class Failures:
         self._limit = limit
         self._count = count
         self._now = now
-        self._known: OrderedDict[str, tuple[float, int]] = OrderedDict()  # the first failure, and their number
+        self._known: OrderedDict[str, tuple[float, int]] = OrderedDict()  # time of its first failure, number
         self._logged = -WINDOW
-        self._unlogged = 0  # failures since then
+        self._unlogged = 0  # failures since the latest log line
 
     def wait(self, address: str) -> int:
-        """Seconds for which an address is refused; 0 where it is not. A refusal is counted."""
+        """Seconds for which an address is refused; 0 if it is not. A refusal is counted."""
         begun, failed = self._known.get(_peer(address), (0.0, 0))
         left = begun + WINDOW - self._now()
         if not self._limit or failed < self._limit or left <= 0:

@@ -20,7 +20,7 @@ from extproc.operate.admin.answers import Error, ErrorText
 from extproc.operate.admin.failures import Failures
 from extproc.words.values import is_loopback, show_size
 
-MAX_TARGET = 8 << 10  # bytes of path and query
+MAX_TARGET = 8 << 10  # most bytes of path and query
 
 _HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -52,8 +52,9 @@ _CODES = {
 
 
 ROLES = ("viewer", "operator", "admin")
-"""Each role may do all that the one before it may. A viewer reads; an operator changes grants, keys and the cache; an
-admin erases from the ledger and reads the audit trail."""
+"""Each role includes the rights of the role before it. A viewer reads; an operator changes grants, keys and the cache;
+an admin erases from the ledger and reads the audit trail.
+"""
 
 
 @dataclass(slots=True, frozen=True)
@@ -68,7 +69,7 @@ class Principal:
         return ROLES.index(self.role) >= ROLES.index(role)
 
 
-_NOBODY = Principal("", "viewer")  # for paths that are open
+_NOBODY = Principal("", "viewer")  # the principal of open paths
 
 
 def principal(request: Request) -> Principal:
@@ -78,13 +79,13 @@ def principal(request: Request) -> Principal:
 
 
 class JSON(Response):
-    """JSON. Lone surrogates, which clients can send as labels, have no UTF-8 and leave escaped."""
+    """A JSON response. Lone surrogates, which clients can send as labels, have no UTF-8 form and are escaped."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
         try:
-            return msgspec.json.encode(content)  # fast: other threads have to wait meanwhile
+            return msgspec.json.encode(content)  # msgspec is fast, and holds the interpreter's lock briefly
         except UnicodeEncodeError:
             return json.dumps(msgspec.to_builtins(content)).encode()
 
@@ -97,10 +98,11 @@ def failure(status: int, message: str, *, code: str = "", **headers: str) -> Res
 class AdminGuard:
     """Refuses before `app` sees the request, and puts the security headers on every answer.
 
-    Without a token the API is on loopback, where any page of a browser can send requests. So the Host must be of
-    loopback too (a name that was rebound to 127.0.0.1 is not). Only same-origin pages may change anything.
+    Without a token the API listens on loopback, where any web page in a browser can send requests. So the Host must be
+    a loopback name, too (a name rebound to 127.0.0.1 is refused). Only same-origin pages may change anything.
 
-    A token that changes while the process runs is given as its reader; without a value of it no request passes.
+    A token that may change while the process runs is given as a function that reads it; while it has no value no
+    request passes.
     """
 
     def __init__(
@@ -113,9 +115,9 @@ class AdminGuard:
         failures: Failures | None = None,
         open_paths: Collection[str] = (),
     ) -> None:
-        """`session` finds the operator who has signed on; None where that is not set up. `address` is that at which
-        operators open the console, when it is known: a proxy may have written another Host. `open_paths` have no data
-        and need no token: the console asks for it.
+        """`session` finds the operator who has signed on; None without sign-on. `address` is the console's public
+        address, if known, because a proxy may have written another Host. `open_paths` have no data and need no token:
+        the console asks for the token.
         """
         self._app = app
         self._token = token
@@ -160,12 +162,12 @@ class AdminGuard:
 
     @property
     def _open(self) -> bool:
-        """True when every user of this machine may."""
+        """True when every user of this machine may use the API."""
         return self._token is None and self._session is None
 
     def _barred(self, request: Request) -> int:
-        """Seconds for which the address of a request that brings a token is refused, right or wrong: its answers must
-        not tell which it is.
+        """Seconds for which the address of a request with a token is refused, even with the right token: the answers
+        must not reveal whether a token is right.
         """
         if self._token is None or "authorization" not in request.headers:
             return 0

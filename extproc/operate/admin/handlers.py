@@ -77,7 +77,7 @@ def run(call: AdminCall) -> Any:
 
 
 def _found(found: Any, without: str) -> Any:
-    """`found`, unless there is nothing. Raises ReportError."""
+    """Returns `found`. Raises ReportError (404) for None."""
     if not found:
         raise ReportError(404, without)
     return found
@@ -116,14 +116,14 @@ def revoke(call: AdminCall) -> None:
 
 def forget_answers(call: AdminCall) -> Any:
     found = {"deleted": call.reports.forget(call.body.consumer)}
-    call.detail = found  # without the name, which may be the reason
+    call.detail = found  # leaves out the consumer's name, which may have to be forgotten
     return found
 
 
 def forget_consumer(call: AdminCall) -> Any:
     asked: answers.ForgetConsumer = call.body
     done = call.reports.forget_consumer(asked.consumer, delete=asked.delete)
-    call.detail = {"deleted": asked.delete, **done}  # without the name
+    call.detail = {"deleted": asked.delete, **done}  # leaves out the consumer's name
     return done
 
 

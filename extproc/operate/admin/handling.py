@@ -1,5 +1,5 @@
-"""One request to an operation of the admin API: its parameters, its body and its answer, of the types that the
-description shows.
+"""One request to an operation of the admin API: parameters, body and answer, of the types in the OpenAPI
+description.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from extproc.operate.reports.desk import Desk
 from extproc.operate.reports.reports import AdminReports
 from extproc.wire.framing import shapes
 
-MAX_BODY = 64 << 10  # bytes
-MAX_PARAMETERS = 256  # parameters of one query
+MAX_BODY = 64 << 10  # most bytes of a body
+MAX_PARAMETERS = 256  # most parameters of one query
 _SLOWEST = 10.0  # seconds for a body to arrive
 
 
 @dataclass(slots=True)
 class AdminCall:
-    """One request to an operation, in the hands of its handler. `query` and `body` are of the operation's types."""
+    """One request to an operation, for its handler. `query` and `body` have the operation's types."""
 
     request: Request
     query: Any = None
@@ -44,7 +44,7 @@ class AdminCall:
 
     @property
     def desk(self) -> Desk:
-        """Raises ReportError where there is none."""
+        """The operators' desk. Raises ReportError if there is none."""
         found: Desk | None = self.request.app.state.desk
         if found is None:
             raise ReportError(404, "there is no such thing here")
@@ -56,12 +56,12 @@ class AdminCall:
 
     @property
     def named(self) -> str:
-        """The last part of a path that names one thing."""
+        """The last part of a path, which names one object."""
         [found] = self.request.path_params.values()
         return str(found)
 
     def parameters(self) -> Sequence[tuple[str, str]]:
-        """All parameters as they came. Raises ReportError for too many."""
+        """All parameters as received. Raises ReportError for too many."""
         found = self.request.query_params.multi_items()
         if len(found) > MAX_PARAMETERS:
             raise ReportError(400, f"at most {MAX_PARAMETERS} parameters")
@@ -81,9 +81,9 @@ async def read_call(request: Request, operation: Operation) -> AdminCall:
 
 
 def answer_of(operation: Operation, found: Any) -> Response:
-    """The answer, of its type. Fields that the type does not have are left out.
+    """The answer, converted to its type. Fields outside the type are left out.
 
-    Long lists are converted row by row: 10,000 at once would keep the event loop from the interpreter for 60 ms.
+    Long lists are converted row by row: 10,000 rows at once would block the event loop for 60 ms.
     """
     if isinstance(found, Response):
         return found
@@ -98,14 +98,14 @@ def answer_of(operation: Operation, found: Any) -> Response:
 
 @cache
 def _row(kind: type) -> Any:
-    """The type of the rows of an answer; None for one without rows."""
+    """The type of an answer's rows; None for an answer without rows."""
     data = get_type_hints(kind).get("data")
     return get_args(data)[0] if get_origin(data) is Sequence else None
 
 
 @contextmanager
 def readable() -> Iterator[None]:
-    """Raises ReportError with the text of a ValueError: the question cannot be read, or not be answered."""
+    """Turns a ValueError into a ReportError with its text: the request cannot be read, or not be answered."""
     try:
         yield
     except (ValueError, RecursionError) as error:
@@ -116,7 +116,9 @@ _FORMS = {"amount": "a number above 0 is expected, with up to 18 digits, and 9 a
 
 
 def _plain(error: Exception) -> str:
-    """The text of msgspec about a value, with its name in front: `limit: expected ...`. A pattern is put into words."""
+    """The text of msgspec about a value, after the name of the value: `limit: expected ...`. Patterns are put into
+    words.
+    """
     message, _, path = str(error).partition(" - at `$.")
     if " matching regex " in message:
         message = _FORMS.get(path.removesuffix("`"), "it is empty, too long, or has characters that are not allowed")
@@ -124,13 +126,15 @@ def _plain(error: Exception) -> str:
 
 
 def _query(request: Request, kind: type, *, labels: bool) -> Any:
-    """The parameters as `kind` has them, each once, and with `labels` those of labels. Raises ReportError."""
+    """The parameters of the type `kind`, each at most once; `labels` also allows parameters of labels. Raises
+    ReportError.
+    """
     given = dict(request.query_params)
     if len(given) != len(request.query_params.multi_items()):
         raise ReportError(400, "each parameter once")
     if labels:
         given = {name: value for name, value in given.items() if not name.startswith("label.")}
-    if not given.get("limit", "100").isdecimal():  # msgspec takes 1e3 too
+    if not given.get("limit", "100").isdecimal():  # msgspec accepts 1e3, too
         raise ReportError(400, "limit: a whole number")
     with readable():
         return shapes.convert(given, kind, strict=False)
@@ -156,5 +160,5 @@ async def _body(request: Request) -> bytes:
 
 
 def given(value: Any) -> Any:
-    """A parameter of a query; None where it is left out."""
+    """A parameter of a query; None if it is left out."""
     return None if value is msgspec.UNSET else value

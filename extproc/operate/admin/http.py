@@ -1,4 +1,4 @@
-"""HTTP on a thread of its own, and the status door: metrics and health."""
+"""HTTP servers for the HTTP thread, and the status application: metrics and health."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from extproc.operate.admin.siblings import Siblings
 from extproc.operate.telemetry.metrics import Telemetry
 
 AT_ONCE = 64
-"""Requests that one address answers at the same time; one more gets 503. Probes do not count."""
+"""Most requests that one address answers at the same time; a further request gets 503. Probes do not count."""
 CONNECTIONS = 256
-"""Connections of one address; beyond them the oldest idle one is closed."""
-_BACKLOG = 16  # connections accepted at once; asyncio reports so many failures a second while descriptors are missing
+"""Most connections of one address; beyond it the oldest idle connection is closed."""
+_BACKLOG = 16  # connections accepted at once; without free descriptors asyncio reports this many failures a second
 _SLOWEST = 10.0  # seconds for the head of a request to arrive
 
 
@@ -35,13 +35,13 @@ def status_app(
     remark: Callable[[], str] = str,
     siblings: Siblings | None = None,
 ) -> Starlette:
-    """`/metrics`, `/healthz` (the event loop turns) and `/readyz`: `alive` and `ready` give the reason when not.
+    """`/metrics`, `/healthz` (the event loop turns) and `/readyz`. `alive` and `ready` give the reason for a 503.
 
     `remark` is shown by `/readyz` while the process is ready. With `siblings` the answers are for all workers.
     """
 
-    # Probes take no thread: reports may have them all, and a probe must not wait for those. The metrics of hundreds of
-    # consumers take one, because writing them takes 0.1 s.
+    # Probes use no thread, because reports may occupy all threads. The metrics of hundreds of consumers use one,
+    # because writing them takes 0.1 s.
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         registry: Any = telemetry.registry
@@ -89,8 +89,8 @@ class Gate:
 
 
 class _Prompt(H11Protocol):
-    """Closes a connection on which no whole request arrives in time, and the oldest idle one when there are too many:
-    so an idle connection never takes the place of a request.
+    """Closes a connection if no whole request arrives in time, and the oldest idle connection if there are too many, so
+    that an idle connection never takes the place of a request.
     """
 
     _late: asyncio.TimerHandle | None = None
@@ -134,7 +134,7 @@ class _Prompt(H11Protocol):
 
 
 class HttpServer(uvicorn.Server):
-    """Serves one address. It waits for its end without looking ten times a second whether it has come."""
+    """Serves one address. It waits for its end without polling ten times a second."""
 
     def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
         config = uvicorn.Config(
@@ -145,7 +145,7 @@ class HttpServer(uvicorn.Server):
             access_log=False,
             server_header=False,
             lifespan="off",
-            proxy_headers=False,  # a client names any address in a header, and wrong tokens count by address
+            proxy_headers=False,  # clients could name any address in a header, but wrong tokens count by address
             timeout_graceful_shutdown=1,
             backlog=_BACKLOG,
         )
@@ -154,17 +154,17 @@ class HttpServer(uvicorn.Server):
         self._ended = asyncio.Event()
 
     def end(self) -> None:
-        """Take no more connections. Called on the loop's thread."""
+        """Accept no more connections. Called on the loop's thread."""
         self._ended.set()
 
     async def run_until_ended(self) -> None:
         await self.serve([self._listener])
-        for connection in list(self.server_state.connections):  # their answers took too long, or they began meanwhile
+        for connection in list(self.server_state.connections):  # connections with slow answers, or begun meanwhile
             connection.transport.abort()
-        await asyncio.sleep(0)  # they are closed in the next turn
+        await asyncio.sleep(0)  # the loop closes them in its next turn
 
     async def main_loop(self) -> None:
         await self._ended.wait()
-        # Python 3.11 forgets connections that it accepted just before their server closes.
+        # Python 3.11 does not close connections that it accepted just before their server closes.
         asyncio.get_running_loop().remove_reader(self._listener)
         await asyncio.sleep(0)

@@ -36,8 +36,8 @@ _ALWAYS = (400, 401, 403, 414, 421)
 
 @dataclass(slots=True, frozen=True)
 class Operation:
-    """One method of one path. `answer`, `query` and `body` are types of `answers`; `media` another kind of content and
-    its answer. `open` needs no token.
+    """One method of one path. `answer`, `query` and `body` are types of `answers`; `media` is another content type and
+    its answer. `open` operations need no token.
     """
 
     method: str
@@ -49,22 +49,22 @@ class Operation:
     status: int = 200
     media: str = ""
     errors: Sequence[int] = ()
-    """Further errors than those of a path with a name, of a body and of all operations."""
+    """Further errors, beyond those of paths with a name, of bodies and of all operations."""
     query: type | None = None
     labels: bool = False
     """True for a query that may also have `label.<name>=<value>`."""
     parameters: Sequence[Json] = ()
-    """Parameters that the handler reads itself."""
+    """Descriptions of parameters that the handler reads itself."""
     body: type | None = None
     open: bool = False
     role: str = "viewer"
-    """The least role that may."""
+    """The lowest role that may call the operation."""
     audited: bool = False
-    """True for a read that the audit trail shows, as it shows every change."""
+    """True for a read that is written into the audit trail, as every change is."""
 
     @property
     def failures(self) -> Sequence[int]:
-        """The statuses of its errors."""
+        """The statuses of the operation's errors."""
         found = {*_ALWAYS, *self.errors}
         found |= set() if self.open else {503}
         found |= {404} if "{" in self.path else set()
@@ -73,7 +73,7 @@ class Operation:
 
 
 def document(operations: Sequence[Operation]) -> Json:
-    """The whole description."""
+    """The whole OpenAPI description."""
     types = {kind for operation in operations for kind in (operation.answer, operation.body) if kind is not None}
     schemas = _schemas([answers.Error, *sorted(types, key=lambda kind: kind.__name__)])
     paths: dict[str, Json] = {}
@@ -142,7 +142,7 @@ def _path_parameters(path: str) -> Json:
 
 
 def _parameters(kind: type) -> Sequence[Json]:
-    """The parameters that a struct takes, one for each of its fields."""
+    """The parameters of a struct, one for each field."""
     [schema] = _schemas([kind]).values()
     return [
         _parameter(name, {key: value for key, value in told.items() if key != "description"}, told["description"])

@@ -1,7 +1,7 @@
 """Sessions of operators and begun sign-ins, each in a signed cookie of its own browser.
 
 All workers and replicas derive the same key from the secrets of their settings, so each reads the others' cookies. The
-key also depends on the roles' settings: a change of these ends all sessions. Where no secret is set, the key lives and
+key also depends on the roles' settings: a change of roles ends all sessions. If no secret is set, the key is random and
 ends with the process.
 """
 
@@ -20,14 +20,14 @@ from extproc.operate.admin.guard import ROLES, Principal
 from extproc.settings.signon import OIDCSettings
 from extproc.words.values import Secret
 
-MAX_COOKIE = 4096  # characters
+MAX_COOKIE = 4096  # most characters of a cookie
 _LOGIN, _SESSION = b"login", b"session"
 _BOUND = ("issuer", "client_id", "url", "name", "roles", "viewers", "operators", "admins")
 
 
 @dataclass(slots=True, frozen=True)
 class SignIn:
-    """A sign-in under way. `fragment`: of the console's address. Times are in epoch seconds."""
+    """A sign-in under way. `fragment` is that of the console's address. Times are in epoch seconds."""
 
     state: str
     fragment: str
@@ -45,8 +45,8 @@ class Session:
 
 
 class CookieSeal:
-    """Signs and reads the cookies. `given` are the secrets that the key is derived from; they are read for each use,
-    because a file of a secret may change; while it is away, the last content counts.
+    """Signs and reads the cookies. The key is derived from the secrets `given`, which are read for each use, because a
+    secret's file may change. While the file is missing, its last content counts.
     """
 
     def __init__(self, settings: OIDCSettings, given: Sequence[Secret]) -> None:
@@ -58,7 +58,7 @@ class CookieSeal:
         return self._signed(_LOGIN, [found.state, found.fragment, found.until])
 
     def read_begun(self, cookie: str) -> SignIn | None:
-        """None for a cookie that was not signed here."""
+        """The sign-in in a cookie; None if this gateway did not sign the cookie."""
         content = self._content(_LOGIN, cookie)
         return None if content is None else SignIn(*content)
 
@@ -66,7 +66,7 @@ class CookieSeal:
         return self._signed(_SESSION, [found.id, found.who.name, found.who.role, found.begun, found.until])
 
     def read_session(self, cookie: str) -> Session | None:
-        """None for a cookie that was not signed here. The session may have ended."""
+        """The session in a cookie, possibly ended; None if this gateway did not sign the cookie."""
         content = self._content(_SESSION, cookie)
         if content is None:
             return None
@@ -74,11 +74,11 @@ class CookieSeal:
         return Session(id, Principal(name, role, session=True), begun, until) if role in ROLES else None
 
     def word(self, purpose: str, state: str) -> str:
-        """A word of 43 characters that only a holder of the key can tell from a sign-in's state."""
+        """A word of 43 characters that only a holder of the key can derive from a sign-in's state."""
         return _text(self._tag(purpose.encode(), state.encode()))
 
     def _signed(self, purpose: bytes, content: Sequence[Any]) -> str:
-        data = json.dumps(content).encode()  # it escapes lone surrogates
+        data = json.dumps(content).encode()  # json escapes lone surrogates
         return f"{_text(data)}.{_text(self._tag(purpose, data))}"
 
     def _content(self, purpose: bytes, cookie: str) -> Any:
@@ -98,7 +98,7 @@ class CookieSeal:
     def _key(self) -> bytes:
         found = [secret.read_or_last() for secret in self._given]
         texts = [text for text in found if text]
-        if not texts or len(texts) < len(found):  # a key that others could derive would be none
+        if not texts or len(texts) < len(found):  # without all secrets others could derive the key
             return self._own
         every = json.dumps(texts).encode()
         return hashlib.blake2b(every + b"\0" + self._bound, digest_size=32, person=b"extproc console").digest()

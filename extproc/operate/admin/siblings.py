@@ -2,8 +2,8 @@
 
 Worker 0 serves the status and admin ports. Each other worker answers it on a unix socket of mode 0600 (`inner_app`).
 
-Metrics of workers are labelled, not summed: a sum would fall when a worker ends, and Prometheus takes a fall for a
-counter that began anew.
+Metrics of workers are labelled, not summed: a sum would fall when a worker ends, and Prometheus treats a fall as a
+counter's reset.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from extproc.operate.reports.reports import WorkerMemory
 from extproc.wire.transport import workers
 
 PATIENCE = 2.0
-"""Seconds in which a worker answers."""
+"""Seconds to wait for a worker's answer."""
 MOST = 64 << 20
-"""Bytes of an answer."""
-_STARTS = 30.0  # seconds in which a worker that has ended is expected back
-_LOOK = 0.2  # seconds between looks for their end
+"""Most bytes of a worker's answer."""
+_STARTS = 30.0  # seconds within which an ended worker should be back
+_LOOK = 0.2  # seconds between two checks for the workers' end
 _LABEL = "worker"
 
 
 class Health(msgspec.Struct):
-    """`stalled`: the reason to start the process again; `remark`: what people should know."""
+    """A worker's health. `stalled`: the reason to restart the process; `remark`: a note for people."""
 
     stalled: str = ""
     unready: str = ""
@@ -54,7 +54,7 @@ _encode = msgspec.msgpack.Encoder().encode
 def inner_app(
     registry: Callable[[], Iterable[Metric]], health: Callable[[], Health], memory: Callable[[], WorkerMemory]
 ) -> Starlette:
-    """The answers that a worker gives worker 0."""
+    """The application through which a worker answers worker 0."""
 
     def route(path: str, find: Callable[[], object]) -> Route:
         async def answer(_request: Request) -> Response:
@@ -67,11 +67,11 @@ def inner_app(
 
 
 class Siblings:
-    """The workers 1 to `count` - 1 behind the socket `path`. Their sockets are those of `workers.inner_socket`."""
+    """The workers 1 to `count` - 1. `workers.inner_socket` derives their sockets from `path`."""
 
     def __init__(self, path: str, count: int) -> None:
         self._sockets = {number: workers.inner_socket(path, number) for number in range(1, count)}
-        self._seen = dict.fromkeys(self._sockets, time.monotonic())  # when each answered last, or this began
+        self._seen = dict.fromkeys(self._sockets, time.monotonic())  # time of each one's latest answer
 
     async def metrics(self, own: Iterable[Metric]) -> Collected:
         """The metrics of all workers, each series with the label `worker`. A worker that is away is left out."""
@@ -79,7 +79,7 @@ class Siblings:
         return Collected(merge({0: _families(own), **{number: part for number, part in found.items() if part}}))
 
     async def health(self) -> tuple[str, Sequence[str]]:
-        """The reason to start this gateway again, and remarks. A worker that was killed is back soon by itself."""
+        """The reason to restart this gateway, and remarks. A killed worker does not count: it restarts by itself."""
         found = await self._ask("/health", Health)
         remarks, stalled = [], ""
         for number, health in found.items():
@@ -94,7 +94,7 @@ class Siblings:
         return stalled, remarks
 
     async def ended(self, seconds: float) -> None:
-        """Wait until none answers any more, so many seconds at most."""
+        """Wait until no worker answers any more, at most for the given seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while any((await self._ask("/health", Health)).values()):  # noqa: ASYNC110 - other processes
@@ -105,13 +105,13 @@ class Siblings:
         return [each for each in asyncio.run(self._ask("/memory", WorkerMemory)).values() if each is not None]
 
     async def _ask(self, path: str, kind: Any) -> dict[int, Any]:
-        """The answer of each worker; None where there is none."""
+        """The answer of each worker; None without one."""
         answers = await asyncio.gather(*(_get(socket, path) for socket in self._sockets.values()))
         found: dict[int, Any] = {}
         for number, answer in zip(self._sockets, answers, strict=True):
             try:
                 found[number] = None if answer is None else msgspec.msgpack.decode(answer, type=kind)
-            except msgspec.DecodeError:  # a worker of another release, in the middle of an upgrade
+            except msgspec.DecodeError:  # the worker has another release, during an upgrade
                 found[number] = None
             if answer is not None:
                 self._seen[number] = time.monotonic()
@@ -119,7 +119,7 @@ class Siblings:
 
 
 async def _get(socket: str, path: str) -> bytes | None:
-    """The body of an answer with status 200; None for everything else."""
+    """The body of an answer with status 200; None otherwise."""
     try:
         async with asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_unix_connection(socket)
@@ -156,7 +156,7 @@ def _families(metrics: Iterable[Metric]) -> list[_Family]:
 
 
 def merge(parts: Mapping[int, Sequence[_Family]]) -> list[Metric]:
-    """One family of each name, with the series of all workers."""
+    """Metric families, one for each name, with the series of all workers."""
     merged: dict[str, Metric] = {}
     for number, families in parts.items():
         for family in families:

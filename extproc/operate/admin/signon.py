@@ -5,10 +5,10 @@
    POST /auth/logout     ends the session
 
 The provider's documents are fetched with bounds of time and size. A session and a begun sign-in are cookies that any
-worker or replica reads (`sessions.py`). Sessions that were ended before their time are told through the desk.
+worker or replica reads (`sessions.py`). The desk shares sessions that were ended early.
 
 Envoy's `oauth2` and `jwt_authn` filters are not used: the processor also serves the console where no Envoy listener
-leads to it, and roles are needed for each route.
+leads to it, and each route needs its own role.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ log = logging.getLogger(__name__)
 
 SESSION, BEGUN = "extproc_session", "extproc_login"
 _PATIENCE = 10.0  # seconds for an answer of the provider
-_MOST = 256 << 10  # bytes of it
+_MOST = 256 << 10  # most bytes of the provider's answer
 _SIGN_IN = 600.0  # seconds for an operator to sign on at the provider
 _FRESH = 3600.0  # seconds for which the provider's documents are kept
-_AGAIN = 60.0  # seconds until its keys are fetched again for an unknown one
-_SKEW = 60  # seconds between the clocks
+_AGAIN = 60.0  # seconds before the provider's keys are fetched again for an unknown key
+_SKEW = 60  # most seconds by which the clocks may differ
 _ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 _FRAGMENT = re.compile(r"[A-Za-z0-9=&%+._*-]{0,2048}")
 
 
 class SignOnError(Exception):
-    """The operator cannot be signed on. The text is for people, and holds nothing of the provider's answer."""
+    """The operator cannot be signed on. The text is for people, and has no part of the provider's answer."""
 
 
 class SignOn:
-    """Sign-on for `settings`. `desk` keeps sessions that were ended; cookies are signed with a key derived from the
-    client's secret and `given`. `now` in epoch seconds.
+    """Sign-on for `settings`. `desk` remembers ended sessions; the key of cookies is derived from the client's secret
+    and `given`. `now` in epoch seconds.
     """
 
     def __init__(
@@ -71,16 +71,16 @@ class SignOn:
         self._seal = CookieSeal(settings, [*filter(None, [settings.client_secret]), *given])
         self._secure = urlsplit(settings.url).scheme == "https"
         self._lock = threading.Lock()
-        self._recent: list[float] = []  # when sign-ins were begun in the last minute
+        self._recent: list[float] = []  # times of sign-ins begun in the last minute
         self._documents: dict[str, tuple[float, Any]] = {}
 
     # --- routes
 
     def login(self, request: Request) -> Response:
-        """Begin: to the provider."""
+        """Begin a sign-in: redirect to the provider."""
         now = self._now()
         with self._lock:
-            self._recent = [at for at in self._recent if abs(now - at) < 60]  # the clock may step
+            self._recent = [at for at in self._recent if abs(now - at) < 60]  # abs: the clock may step back
             if len(self._recent) >= self._settings.sign_ins:
                 return failure(429, "too many sign-ins at once: try again in a minute", **{"retry-after": "60"})
             self._recent.append(now)
@@ -108,10 +108,11 @@ class SignOn:
         return answer
 
     def callback(self, request: Request) -> tuple[Response, Principal | None]:
-        """End: the provider sends the browser back. The operator, where it is signed on."""
+        """End a sign-in, when the provider has sent the browser back. Returns the operator."""
         given = request.query_params
         state = given.get("state", "")
-        # The cookie shows that this browser began: another's code must not sign it on. The provider takes a code once.
+        # The cookie shows that this browser began the sign-in: the code of another browser must not sign it on. The
+        # provider accepts each code once.
         begun = self._seal.read_begun(request.cookies.get(BEGUN, ""))
         bound = begun is not None and secrets.compare_digest(begun.state.encode(), state.encode())
         if begun is None or not bound or begun.until < self._now():
@@ -131,7 +132,7 @@ class SignOn:
         return answer, who
 
     def logout(self, request: Request) -> Response:
-        """End the session, at every worker and replica. Blocks."""
+        """End the session at every worker and replica. Blocks."""
         session = self._seal.read_session(request.cookies.get(SESSION, ""))
         if session is not None:
             self._desk.end_session(session.id, session.until)

@@ -1,7 +1,8 @@
-"""A spare descriptor for probes: while the process has none left, one connection at a time is accepted with it.
+"""A spare descriptor for probes: while the process has no free descriptor, the spare accepts one connection at a time.
 
-Without it a process that serves every connection it has would be restarted, because its probes wait in the queue.
-asyncio tries again after a second; until then `Spare` takes what is in the queue, reads one head, answers and closes.
+Without the spare a healthy process out of descriptors would be restarted, because its probes wait in the queue. asyncio
+tries again after a second. Until then `Spare` accepts queued connections, reads the head of each request, answers and
+closes.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import socket
 from collections.abc import Callable
 
 Probe = Callable[[str], tuple[int, str]]
-"""The status and text for a path."""
+"""Gives the status and text for a path."""
 
 _NONE_LEFT = 503, "no descriptors are left\n"
 
 
 def probing(alive: Callable[[], str], ready: Callable[[], str]) -> Probe:
-    """The probes of the status door, for this process alone: asking its siblings takes descriptors."""
+    """The probes of the status application, for this process alone: asking its siblings takes descriptors."""
 
     def probe(path: str) -> tuple[int, str]:
         if path not in ("/healthz", "/readyz"):
@@ -32,9 +33,9 @@ def probing(alive: Callable[[], str], ready: Callable[[], str]) -> Probe:
 
 _TURN = 0.9
 """Seconds of one turn. asyncio accepts again after a second (`asyncio.constants.ACCEPT_RETRY_DELAY`)."""
-_LOOK_EVERY = 0.05  # seconds
+_LOOK_EVERY = 0.05  # seconds between two looks at the queue
 _SLOWEST = 0.2  # seconds for the head of a request to arrive, and for its answer to leave
-_HEAD = 4096  # bytes of it that are read
+_HEAD = 4096  # most bytes of the head that are read
 
 
 class Spare:
@@ -47,12 +48,12 @@ class Spare:
         self._turn: asyncio.Task[None] | None = None
 
     def begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Accept for one turn, unless one is under way."""
+        """Accept connections for one turn, unless a turn is under way."""
         if self._turn is None or self._turn.done():
             self._turn = loop.create_task(self._serve(loop))
 
     def close(self) -> None:
-        """Give the spare back, once the loop has ended."""
+        """Close the spare, once the loop has ended."""
         self._release()
 
     async def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -62,7 +63,9 @@ class Spare:
                 await asyncio.sleep(_LOOK_EVERY)
 
     async def _one(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Answer the first connection of the queue. False where there is none, or nothing to accept it with."""
+        """Answer the first connection of the queue. False without a connection, or without a descriptor to
+        accept it.
+        """
         self._release()
         try:
             connection, _ = self._listener.accept()
@@ -88,7 +91,7 @@ class Spare:
 
     def _hold(self) -> None:
         if self._held is None:
-            with contextlib.suppress(OSError):  # another thread was quicker: the next turn tries again
+            with contextlib.suppress(OSError):  # another thread took the descriptor; the next turn tries again
                 self._held = os.open(os.devnull, os.O_RDONLY)
 
     def _release(self) -> None:

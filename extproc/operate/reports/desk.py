@@ -1,4 +1,4 @@
-"""The operators' desk: gateway keys, the catalogue of models, the trail of acts. Blocks, and is for threads."""
+"""The operators' desk: gateway keys, the catalogue of models, the audit trail. Methods block and are for threads."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from extproc.settings.config import Settings
 
 _CHAT = "/v1/chat/completions"
-_PLAY = 120.0  # seconds
-_MOST_PLAYED = 1 << 20  # bytes of an answer
+_PLAY = 120.0  # most seconds for a request of the playground
+_MOST_PLAYED = 1 << 20  # most bytes of an answer in the playground
 log = logging.getLogger(__name__)
 
 
 class Desk:
-    """`settings` and `catalog` are those in force. Methods raise ReportError and LedgerError."""
+    """The desk. `settings` and `catalog` give those in force. Methods raise ReportError and LedgerError."""
 
     def __init__(
         self,
@@ -49,15 +49,15 @@ class Desk:
         self._catalog = catalog
         self._now = now
         self._begun = time.time()
-        self._ended: Collection[str] | None = None  # sessions, as the ledger has them; None: not read yet
-        self._ended_here: dict[str, float] = {}  # sessions ended here, and when their time comes
-        self._untold: dict[str, float] = {}  # sessions that the ledger has not taken yet
+        self._ended: Collection[str] | None = None  # ended sessions in the ledger; None: not read yet
+        self._ended_here: dict[str, float] = {}  # sessions ended here -> time of their expiry
+        self._untold: dict[str, float] = {}  # ended sessions not yet written to the ledger
 
     # --- sessions
 
     def end_session(self, id: str, until: float) -> None:
-        """End an operator's session, here at once, at other replicas within seconds. A ledger that does not answer is
-        told later. Raises nothing.
+        """End an operator's session, in this process at once, in others within seconds. If the ledger does not answer,
+        the end is written later. Raises nothing.
         """
         now = self._now()
         self._ended_here = {**{known: at for known, at in self._ended_here.items() if at > now}, id: until}
@@ -65,15 +65,17 @@ class Desk:
         self.read_sessions()
 
     def has_ended(self, id: str, begun: float) -> bool:
-        """True for a session that was ended. Until the ledger was read once, sessions from before the start of this
-        process count as ended. Does not block.
+        """True for an ended session. Until the ledger was read once, sessions from before the start of this process
+        count as ended. Does not block.
         """
         if id in self._ended_here:
             return True
         return begun < self._begun if self._ended is None else id in self._ended
 
     def read_sessions(self) -> None:
-        """Tell the ledger of ended sessions, and read those that ended elsewhere. What is known stays without it."""
+        """Write ended sessions to the ledger, and read those of other processes. If the ledger does not answer, known
+        ones stay.
+        """
         try:
             for id, until in list(self._untold.items()):
                 self._operators.end_session(id, until, self._now())
@@ -86,13 +88,13 @@ class Desk:
     # --- keys
 
     def keys(self) -> Sequence[Mapping[str, Any]]:
-        """The keys of the settings, then those that operators made, the latest first."""
+        """The keys of the settings, then the keys that operators made, the latest first."""
         known = {settings.name: settings for settings in self._settings().consumers}
         made = [self._made(key, known) for key in reversed(self._operators.keys())]
         return [*self._of_settings(), *made]
 
     def issue(self, consumer: str, name: str, expires_in: float | None, actor: str) -> Mapping[str, Any]:
-        """Make a key. The answer alone has the key itself."""
+        """Make a key. Only this answer has the key itself."""
         settings = self._settings()
         known = {entry.name: entry for entry in settings.consumers}
         if consumer not in known:
@@ -110,7 +112,7 @@ class Desk:
         return {**self._made(made, known), "key": key}
 
     def revoke_key(self, id: str) -> bool:
-        """Revoke a key that an operator made. False: there is none of that id, or it was revoked before."""
+        """Revoke a key that an operator made. False: no key has that id, or it was revoked before."""
         return self._operators.revoke(id, self._now())
 
     def _made(self, key: IssuedKey, known: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -155,7 +157,7 @@ class Desk:
 
     def models(self, consumer: str | None) -> Sequence[Mapping[str, Any]]:
         """The names that clients may give, with targets, prices and the number of consumers that may use them; with
-        `consumer`, the names that it may use.
+        `consumer`, only names that it may use.
         """
         settings, catalog = self._settings(), self._catalog()
         access = Access(settings.teams, settings.groups)
@@ -196,14 +198,14 @@ class Desk:
         return {"port": listener.port, "tls": listener.tls is not None, "model": next(self._catalog().names(), "")}
 
     def play(self, key: str, body: bytes) -> Mapping[str, Any]:
-        """The answer to a chat request that goes through the listener with a gateway key, as a client's would."""
+        """The answer to a chat request, sent through the listener with a gateway key as a client would."""
         listener = self._settings().listener
         host = "127.0.0.1" if listener.address in ("0.0.0.0", "::") else listener.address  # noqa: S104 - compared
         url = f"http{'s' if listener.tls else ''}://{f'[{host}]' if ':' in host else host}:{listener.port}{_CHAT}"
         headers = {"authorization": f"Bearer {key}", "content-type": "application/json", "accept-encoding": "identity"}
         begun = time.monotonic()
         try:
-            verify = not is_loopback(host)  # the certificate has the name that clients use
+            verify = not is_loopback(host)  # the certificate has the clients' name, not the loopback address
             status, told, content = ask_whole(url, body, headers, timeout=_PLAY, most=_MOST_PLAYED, verify=verify)
         except AnswerError:
             raise ReportError(503, "the answer ended early: the provider broke it off, or the gateway stops") from None
@@ -235,7 +237,7 @@ class Desk:
             log.error("the audit trail has no entry of it: %s", error)  # noqa: TRY400 - the act is done
 
     def trail(self, limit: int, before: int | None) -> Sequence[Mapping[str, Any]]:
-        """The latest entries first."""
+        """Entries of the audit trail, the latest first."""
         return [
             {
                 "number": entry.number,

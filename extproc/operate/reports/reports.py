@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from extproc.money.accounting.forgotten import Forgotten
 
 MOST_SCOPES = 100
-"""Counts of one budget in an answer, the fullest first."""
-_PATIENCE = 10.0  # seconds that a thread waits for the event loop
+"""Most counts of one budget in an answer, the fullest first."""
+_PATIENCE = 10.0  # most seconds that a thread waits for the event loop
 
 Entry = Mapping[str, Any]
 """One exchange as JSON; at least `id`, `request_id`, `time`, `status` and `outcome`."""
@@ -50,7 +50,7 @@ class WorkerMemory(msgspec.Struct):
 
 @dataclass(slots=True, frozen=True)
 class Reporter:
-    """Asks the counters and the ledger. `now` in seconds since the epoch."""
+    """Reads the counters and the ledger. `now` in epoch seconds."""
 
     counters: Counters
     ledger: Ledger
@@ -60,7 +60,7 @@ class Reporter:
     async def budgets(
         self, settings: Sequence[BudgetSettings], name: str | None = None, who: Consumer | None = None
     ) -> Mapping[str, Any]:
-        """Every budget with its fullest counts; with `who`, the budgets that concern this consumer. Raises
+        """Every budget with its fullest counts; with `who`, only budgets that concern this consumer. Raises
         StoreError.
         """
         data = []
@@ -93,14 +93,14 @@ class Reporter:
         }
 
     async def _own(self, budget: Budget, who: Consumer) -> Sequence[tuple[str, Level]]:
-        """The counts of a budget that belong to the consumer, to its team, or to all. It reads as little as possible:
-        any client may ask, as often as it likes.
+        """The counts of a budget that belong to the consumer, to its team, or to all. It reads as little as possible,
+        because any client may call it at any rate.
         """
         per = budget.settings.per
         if "consumer" not in per and any(field == "key" or field.startswith("label.") for field in per):
-            return []  # labels and keys do not tell the consumer
+            return []  # labels and keys do not identify the consumer
         prefix, known = budget.settings.name, 0
-        for field in per:  # the consumer's own counts begin alike, where its name comes first
+        for field in per:  # if the consumer's name comes first, its counts share a prefix
             if field not in ("consumer", "team"):
                 break
             prefix += f":{field}={budget.quoted(who.name if field == 'consumer' else who.team)}"
@@ -132,7 +132,7 @@ class Reporter:
         return self.ledger.usage(query if who is None else query.only("consumer", who.name)).json()
 
     def latency(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
-        """How long answers took. Blocks, and raises as `usage` does."""
+        """Times of answers. Blocks, and raises as `usage` does."""
         return self.ledger.latency(self._query(parameters))
 
     def findings(self, parameters: Sequence[tuple[str, str]]) -> Sequence[Mapping[str, Any]]:
@@ -146,12 +146,12 @@ class Reporter:
 class AdminReports:
     """The reports of the admin API about a running processor. Methods are called on threads, several at a time, and
     block. They raise ReportError, LedgerError, StoreError and CacheError, and ValueError for a question that cannot be
-    read. The event loop answers where it has to.
+    read. Some of them run a part on the event loop.
 
     `entries` are the exchanges that this process remembers, the latest last; `deployments` is `History.deployments`.
-    `siblings` gives the same of other workers, `answers` are the kept ones, `tools` those of MCP servers. `stale` says
-    why the settings in use are not those of the file, `certificate` that the listener's ends soon; both may be empty.
-    `forgotten` leads to the memories of all processes of a fleet.
+    `siblings` gives both from other workers. `answers` are the kept answers, `tools` the definitions of MCP servers.
+    `stale` says why the settings in use differ from the file, `certificate` that the listener's certificate ends soon;
+    both may be empty. `forgotten` reaches all processes of a fleet.
     """
 
     def __init__(
@@ -175,10 +175,10 @@ class AdminReports:
         self._deployments = deployments
         self._siblings = siblings
         self._answers = answers
-        self._similar_since = 0.0  # samples of questions are shown from then on: other workers may keep older ones
+        self._similar_since = 0.0  # older samples of questions are hidden: other workers may still have them
         self._tools = tools
         self._reporter = reporter
-        self._forgotten: dict[str, float] = {}  # consumers, and when: memories of workers are not shown
+        self._forgotten: dict[str, float] = {}  # consumer -> time of forgetting; older memories of workers are hidden
         self._elsewhere = forgotten
         self._budgets = budgets
         self._loop = loop
@@ -193,7 +193,7 @@ class AdminReports:
         return self._reporter.findings(parameters)
 
     def budgets(self, name: str | None) -> Mapping[str, Any]:
-        """All budgets, or the one of that name, with the room left in them."""
+        """All budgets, or the budget of that name, with the room left in each."""
         found = self._ask(self._reporter.budgets(self._budgets(), name))
         if name is not None and not found["data"]:
             raise ReportError(404, "no budget that counts has that name")
@@ -221,13 +221,13 @@ class AdminReports:
         if (tools := self._tools) is None:
             raise ReportError(404, "the settings have no MCP servers")
 
-        async def now() -> Sequence[Mapping[str, Any]]:  # on the loop, where they change
+        async def now() -> Sequence[Mapping[str, Any]]:  # runs on the loop, where the servers change
             return tools(definitions)
 
         return self._ask(now())
 
     def providers(self) -> Mapping[str, Mapping[str, float]]:
-        """Findings of all workers about each deployment; of what several know, the highest."""
+        """Findings of all workers about each deployment; if several have one, the highest value."""
         found = {name: dict(facts) for name, facts in self._deployments().items()}
         for each in self._siblings():
             for name, facts in each.deployments.items():
@@ -236,8 +236,8 @@ class AdminReports:
         return found
 
     def exchanges(self, parameters: Sequence[tuple[str, str]]) -> Sequence[Entry]:
-        """Exchanges that this process remembers, refused keys included, and the ledger's of other and earlier
-        processes.
+        """Exchanges that this process remembers, refused keys included, and exchanges of other and earlier processes
+        from the ledger.
         """
         query, remembered = ExchangeQuery.parse(parameters), self._remembered()
         found = [entry for entry in remembered if matches(entry, query)]
@@ -247,7 +247,8 @@ class AdminReports:
                 return []
             began = _began(last)
             found = [entry for entry in found if _began(entry) < began]
-            if row is None or row["id"] != query.before:  # without a row, such as a wrong key, it counts by its time
+            # An exchange without a row, such as one with a wrong key, is placed by its time.
+            if row is None or row["id"] != query.before:
                 end = datetime.fromtimestamp(began, UTC)
                 query = replace(query, before=None, end=end if query.end is None else min(end, query.end))
         found = sorted(found, key=_began)[-query.limit :]
@@ -256,11 +257,11 @@ class AdminReports:
         return sorted(found, key=_began, reverse=True)[: query.limit]
 
     def exchange(self, id: str) -> Entry | None:
-        """One exchange, by its own id or the `x-request-id`."""
+        """One exchange, by its id or its `x-request-id`."""
         return _of_id(self._remembered(), id) or self._reporter.ledger.exchange(id)
 
     def runs(self, consumer: str | None, hours: int) -> Sequence[Mapping[str, Any]]:
-        """The latest runs of so many hours, with sums over their exchanges in that time."""
+        """The latest runs of the last hours, with sums over their exchanges in that time."""
         since = datetime.fromtimestamp(self._reporter.now(), UTC) - timedelta(hours=hours)
         return self._reporter.ledger.runs(since, consumer)
 
@@ -277,8 +278,8 @@ class AdminReports:
         ]
 
     def grant(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Give room beyond a limit: `budget`, `scope`, `amount` (a Decimal above 0), `expires_in` (seconds or None).
-        Raises ValueError when it fits no budget.
+        """Grant room beyond a limit: `budget`, `scope`, `amount` (a Decimal above 0), `expires_in` (seconds or None).
+        Raises ValueError when the grant fits no budget.
         """
         scope = str(body["scope"])
         budget = self._count_of(str(body["budget"]), scope)
@@ -318,7 +319,7 @@ class AdminReports:
         ]
 
     def decide(self, id: str, *, approve: bool, by: str, reason: str) -> Mapping[str, Any]:
-        """Answer a question, in the name of an operator."""
+        """Decide a question, in the name of an operator."""
         known = next((question for question in self.questions() if question["id"] == id), None)
         budget = None if known is None else self._compiled().get(known["budget"])
         try:
@@ -346,13 +347,13 @@ class AdminReports:
         return sorted(found, key=lambda one: one["time"], reverse=True)[:SAMPLES]
 
     def forget(self, consumer: str | None) -> int:
-        """Delete the kept answers to a consumer's requests, or with None all. Returns their number."""
+        """Delete the kept answers to a consumer's requests, with None all answers. Returns their number."""
         self._similar_since = self._reporter.now()
         return self._ask(self._kept().forget(consumer))
 
     def forget_consumer(self, consumer: str, *, delete: bool) -> Mapping[str, int]:
-        """Forget a consumer: its `rows` of the ledger lose all that names it, or are deleted; its kept `answers` are.
-        Returns the numbers of both.
+        """Forget a consumer: its `rows` of the ledger lose every name of it, or are deleted; its kept `answers` are
+        deleted. Returns the numbers of both.
         """
         self._forgotten[consumer] = self._reporter.now()
         if self._elsewhere is not None:
@@ -363,13 +364,13 @@ class AdminReports:
         return {"rows": rows, "answers": answers}
 
     def export(self, consumer: str, before: str | None, limit: int) -> Sequence[Entry]:
-        """Rows of a consumer in the ledger, the latest first: those before the row with the id `before`."""
+        """Rows of a consumer in the ledger before the row with the id `before`, the latest first."""
         return self._reporter.ledger.exchanges(
             ExchangeQuery(filters={"consumer": [consumer]}, before=before, limit=limit)
         )
 
     def rebuild(self) -> None:
-        """Have the ledger's sums of hours and days made anew."""
+        """Mark the ledger's sums of hours and days to be made anew."""
         self._reporter.ledger.rebuild()
 
     def _kept(self) -> Answers:
@@ -378,7 +379,7 @@ class AdminReports:
         return self._answers
 
     def revoke(self, id: str) -> bool:
-        """Take a grant back. False: no grant has that id."""
+        """Revoke a grant. False: no grant has that id."""
         return self._ask(self._reporter.grants.revoke(id))
 
     def _remembered(self) -> Sequence[Entry]:
@@ -391,7 +392,7 @@ class AdminReports:
         return {entry.name: compile_budget(entry) for entry in self._budgets()}
 
     def _count_of(self, name: str, scope: str) -> Budget:
-        """The budget with this count, which is one over a time. Raises ValueError."""
+        """The budget with this count, which must count over a time. Raises ValueError."""
         budget = self._compiled().get(name)
         if budget is None or budget.settings.window is None or budget.settings.window == "call":
             raise ValueError(f"there is no budget {name!r} that counts over a time")
@@ -406,7 +407,7 @@ class AdminReports:
         late = False
 
         async def answer() -> _T:
-            if late:  # the caller is gone: no answer could report the grant
+            if late:  # the caller has given up, and would not learn of the grant
                 question.close()
                 raise TimeoutError
             return await question
@@ -457,7 +458,7 @@ def told(grant: Grant, budget: Budget) -> Mapping[str, Any]:
 
 
 def asked(question: Question, state: State, budget: Budget) -> Mapping[str, Any]:
-    """A question, and what became of it."""
+    """A question, and its state, for the API."""
     became = {"state": state.value, "decided_by": question.by, "reason": question.reason}
     return {**told_question(question, budget), **became}
 

@@ -1,7 +1,7 @@
-"""Events of the audit trail, in the Elastic Common Schema: refusals, verdicts, calls of tools, acts, new settings.
+"""Events of the audit trail, in the Elastic Common Schema: refusals, verdicts, tool calls, acts, new settings.
 
-https://www.elastic.co/docs/reference/ecs/ecs-category-field-values-reference
-Fields of our own stand in `extproc`. No event has a body, an argument, a credential or the text of a finding.
+https://www.elastic.co/docs/reference/ecs/ecs-category-field-values-reference The gateway's own fields are in `extproc`.
+No event has a body, an argument, a credential or the text of a finding.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from extproc.tools.mcp.call import CALL
 from extproc.words.exchange import Ending, Exchange
 
 MOST_WAITING = 10_000
-"""Events that wait for the database; further ones are dropped, which an event tells."""
+"""Most events that wait for the database; further ones are dropped, and an event says so."""
 MOST_REFUSALS = 1000
-"""Different refusals that are told apart between two writes."""
+"""Most different refusals that are counted separately between two writes."""
 _VERSION = "8.17.0"
 _TOOLS_CALL = "tools/call"
 _REFUSED = (Ending.REFUSED, Ending.CUT, Ending.WITHHELD, Ending.BAD_ANSWER)
@@ -51,7 +51,7 @@ class _Refusals:
 
 
 class AuditEvents:
-    """The events of one process that are not written yet. The last stage but one of an exchange."""
+    """The events of one process that are not written yet. It is also a stage, the last but one of an exchange."""
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
@@ -70,14 +70,14 @@ class AuditEvents:
             self.add(_event(exchange, self._now(), _CALLED, {"mcp": call.log_fields(exchange)}))
 
     def add(self, event: Event) -> None:
-        """Have an event written with the next ones. Never blocks."""
+        """Queue an event for the next write. Never blocks."""
         if len(self._events) >= MOST_WAITING:
             self._lost += 1
         else:
             self._events.append(event)
 
     def take(self) -> Sequence[Event]:
-        """The events to write now. Give them back with `put_back` where that fails."""
+        """The events to write now. If the write fails, return them with `put_back`."""
         found, self._events = self._events, []
         for refusals in self._refusals.values():
             fields = {**refusals.event.fields}
@@ -96,7 +96,7 @@ class AuditEvents:
         self._events = kept[:MOST_WAITING]
 
     def _refuse(self, exchange: Exchange) -> None:
-        """Count a refusal with its like: a client that asks again and again fills no database."""
+        """Count a refusal with equal ones, so that a client that keeps asking does not fill the database."""
         who = exchange.consumer.name if hasattr(exchange, "consumer") else ""
         key = (who, exchange.money.key, exchange.error, exchange.money.denied_by)
         if len(self._refusals) >= MOST_REFUSALS and key not in self._refusals:
@@ -118,15 +118,15 @@ def act(actor: str, role: str, action: str, detail: Mapping[str, Any], now: floa
 
 
 def settings(outcome: str, problem: str, now: float) -> Event:
-    """New settings in the file: taken, taken in part, or refused."""
+    """New settings in the file: applied, applied in part, or refused."""
     failed = "failure" if outcome == "refused" else "success"
     found = {"outcome": outcome} | ({"problem": problem[:2000]} if problem else {})
     return event("settings", ["configuration"], ["change"], now, outcome=failed, extproc=found)
 
 
 def verdicts(exchange: Exchange, now: float) -> Iterator[Event]:
-    """The verdicts of guardrails on an exchange: kinds and counts, and of the first findings field, score and a keyed
-    hash.
+    """The verdicts of guardrails on an exchange: kinds and counts, and for the first findings the field, the score and
+    a keyed hash.
     """
     for verdict in exchange.findings.verdicts[:64]:
         found: dict[str, Any] = {"on": verdict.on, "action": verdict.action, "findings": verdict.kinds}
@@ -176,7 +176,7 @@ def event(
     consumer: str = "",
     **more: Any,
 ) -> Event:
-    """An event of the trail. `more` are field sets of ECS, and `extproc`."""
+    """An event of the trail. `more` are field sets of ECS and the field `extproc`."""
     id = uuid.uuid4().hex
     about = {"id": id, "kind": kind, "category": categories, "type": types, "action": action, "outcome": outcome}
     return Event(

@@ -1,8 +1,8 @@
 """Metrics whose names OpenTelemetry's conventions for generative AI changed: `telemetry.semconv` chooses the names.
 
-`latest` are those of open-telemetry/semantic-conventions-genai, docs/gen-ai/client-inference.md and
-client-embeddings.md, in Prometheus form. `v1.41` are the last ones of open-telemetry/semantic-conventions. The former's
-docs/gen-ai/non-normative/migration.md compares the two.
+`latest` are the names of open-telemetry/semantic-conventions-genai, docs/gen-ai/client-inference.md and
+client-embeddings.md, in Prometheus form. `v1.41` are the last names of open-telemetry/semantic-conventions. In the
+former repository docs/gen-ai/non-normative/migration.md compares both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from extproc.operate.telemetry.declared import Group, counts, histogram
 from extproc.settings.config import Semconv
 from extproc.words.exchange import Exchange, Kinds
 
-# The buckets that the conventions advise.
+# Buckets of histograms, as the conventions advise.
 DURATION = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
@@ -127,7 +127,7 @@ class Latest(Group):
 
 
 def _split(total: int, parts: tuple[tuple[str, int], ...], text: str) -> Iterator[tuple[str, int]]:
-    """The tokens of each modality; `text` is the name of the rest."""
+    """The tokens of each modality; `text` is the name for all other tokens."""
     for modality, tokens in parts:
         if tokens:
             total -= tokens

@@ -1,8 +1,8 @@
 """Copies of the audit trail: a file, a collector, a bucket. `audit` of the settings names them.
 
-The database remembers how far each copy is, and which process writes it. A copy that is away gets the entries later, in
-their order. A process that dies in the middle may send some twice: a file and a bucket notice it, and a collector gets
-entries with the ids that it has.
+The database remembers the last entry of each copy, and the process that writes the copy. A copy that is away gets the
+entries later, in their order. A process that dies during a write may cause some entries to be sent twice: a file and a
+bucket detect that, and a collector gets the same ids again.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from extproc.wire.outbound.client import AnswerError, ask
 from extproc.wire.outbound.s3 import Bucket
 from extproc.wire.outbound.sigv4 import AwsKey
 
-_CLAIM = 120.0  # seconds of one turn, at most
-_BATCH = 500  # entries that are sent together
-_OBJECT = 5000  # entries of one object
-_BATCHES = 20  # of one turn
-_OBJECT_EVERY = 60.0  # seconds
+_CLAIM = 120.0  # most seconds of one turn
+_BATCH = 500  # most entries that are sent together
+_OBJECT = 5000  # most entries of one object
+_BATCHES = 20  # most batches of one turn
+_OBJECT_EVERY = 60.0  # seconds between two objects
 _TELL_EVERY = 60.0  # seconds between two log lines about a copy
 _TIMEOUT = 5.0  # seconds for the collector
-_LONGEST_LINE = 64 << 10  # bytes from the end of a file in which its last line stands
+_LONGEST_LINE = 64 << 10  # bytes at the end of a file that contain its last line
 _INFO = 9  # SeverityNumber
 
 log = logging.getLogger(__name__)
@@ -43,16 +43,16 @@ class Copy(Protocol):
     batch: int
 
     def last(self, number: int) -> int:
-        """The number of the last entry that is there, where it is known better than `number`."""
+        """The number of the last entry in the copy: `number`, unless the copy itself shows it."""
         ...
 
     def write(self, lines: Sequence[str], entries: Sequence[Entry]) -> int:
-        """Take entries. Returns the number of the last one that is there."""
+        """Write entries. Returns the number of the last entry in the copy."""
         ...
 
 
 class Copies:
-    """Brings the copies up to date. For threads. Raises LedgerError."""
+    """Brings the copies up to date. Its methods block, and raise LedgerError."""
 
     def __init__(self, trail: Trail, now: Callable[[], float] = time.time) -> None:
         self._trail = trail
@@ -61,7 +61,7 @@ class Copies:
         self._bucket_due = 0.0
 
     def turn(self, settings: AuditSettings) -> None:
-        """Send what is new."""
+        """Send new entries to all copies."""
         copies: list[Copy] = []
         if settings.file is not None:
             copies.append(FileCopy(settings.file))
@@ -107,7 +107,7 @@ class Copies:
 
 
 class FileCopy:
-    """Lines of a file of mode 0600."""
+    """A copy in a file of mode 0600, a line for each entry."""
 
     batch = _BATCH
 
@@ -137,7 +137,7 @@ class FileCopy:
 
 
 class CollectorCopy:
-    """Log records of a collector, by OTLP over HTTP in JSON. The line is the body."""
+    """A copy at a collector, as log records by OTLP over HTTP in JSON. The body of a record is the entry's line."""
 
     batch = 100
 
@@ -160,7 +160,7 @@ class CollectorCopy:
 
 
 class BucketCopy:
-    """Objects of a bucket, named by the number of their first entry, and never changed."""
+    """A copy in a bucket. Objects are named by the number of their first entry, and never changed."""
 
     batch = _OBJECT
 
@@ -177,7 +177,7 @@ class BucketCopy:
         name = f"{self._prefix}{entries[0].number:012d}.jsonl"
         if self._bucket.create(name, "".join(f"{line}\n" for line in lines).encode()):
             return entries[-1].number
-        known = (self._bucket.read(name) or b"").decode().splitlines()  # of a process that died behind it
+        known = (self._bucket.read(name) or b"").decode().splitlines()  # its writer died before noting it
         return read_line(known[-1])[0].number if known else entries[0].number - 1
 
 

@@ -1,4 +1,4 @@
-"""Declarations of metrics. One line of a group makes the metric, its row on the page and its row in the tests."""
+"""Declarations of metrics. One line in a group defines the metric, its row on the page and its row in the tests."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from prometheus_client.registry import Collector
 from extproc.operate.telemetry.histogram import Counts, Histogram
 
 SPENDER = ("consumer", "team", "label_*")
-"""Labels of metrics by consumer. The last one stands for those of `attribution.metrics`."""
+"""Labels of metrics by consumer. `label_*` stands for the labels of `attribution.metrics`."""
 _link = re.compile(r"\[([^]]*)\]\([^)]*\)").sub
 
 M = TypeVar("M")
 
 
 class Declared(Generic[M]):
-    """A metric of a group. `text` says in Markdown what it counts. `begins` are values of its label whose series begin
-    at 0, so that an alert sees the first event.
+    """A metric of a group. `text` describes it in Markdown. `begins` are values of its label whose series begin at 0,
+    so that an alert sees the first event.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Declared(Generic[M]):
     def __set_name__(self, owner: type, attribute: str) -> None:
         self.attribute = attribute
 
-    def __get__(self, group: object, owner: type) -> M:  # reached only without the metric: it hides its declaration
+    def __get__(self, group: object, owner: type) -> M:  # the made metric hides its declaration
         raise AttributeError(f"{owner.__name__}.{self.attribute} was not made")
 
     def make(self, registry: CollectorRegistry, attributed: Sequence[str]) -> M:
@@ -62,12 +62,12 @@ class SharedCounter(Counter):
     """A counter that any thread may write."""
 
     def __call__(self, *values: str) -> None:
-        """Count one more for these values of the labels."""
+        """Add one for these values of the labels."""
         (self.labels(*values) if values else self).inc()
 
 
 def counter(name: str, text: str, *labels: str, begins: Sequence[str] = ()) -> Declared[SharedCounter]:
-    """A counter, called where the event happens that it counts."""
+    """Declares a counter, which is called when its event happens."""
     return Declared(
         name,
         text,
@@ -84,7 +84,7 @@ def gauge(name: str, text: str, *labels: str) -> Declared[Gauge]:
 
 
 def counts(name: str, text: str, *labels: str) -> Declared[Counts]:
-    """A counter that the event loop alone writes."""
+    """Declares a counter that only the event loop writes."""
     return Declared(name, text, labels, Counts)
 
 
@@ -95,7 +95,7 @@ def histogram(name: str, text: str, *labels: str, bounds: Sequence[float]) -> De
 
 
 class Scraped(Collector):
-    """A metric whose values are read at each scrape: `read` gives them by the values of the labels."""
+    """A metric whose values are read at each scrape: `read` returns them by label values."""
 
     def __init__(
         self, name: str, text: str, labels: Sequence[str], registry: CollectorRegistry, *, counts: bool

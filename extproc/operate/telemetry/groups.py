@@ -1,7 +1,7 @@
 """The metrics of the gateway, declared by group: each is a table of docs/telemetry.md. `make docs` writes its rows.
 
 Names and units follow the OpenTelemetry semantic conventions for generative AI, in Prometheus form
-(https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-metrics.md). Those that the
+(https://github.com/open-telemetry/semantic-conventions-genai/blob/main/docs/gen-ai/gen-ai-metrics.md). Metrics that the
 conventions renamed are in `conventions`.
 """
 
@@ -17,7 +17,7 @@ _RATIO = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 2
 _TOOLS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
 TIMED = 16
-"""Exchanges of which the stages of one are timed: 27 clocks and histograms cost 10 µs."""
+"""One exchange in this many has its stages timed, because 27 clocks and histograms cost 10 µs."""
 
 
 class Requests(Group):
@@ -60,8 +60,8 @@ class Consumers(Group):
 
 class ToolMetrics(Group):
     """Names follow the OpenTelemetry semantic conventions for MCP, in development
-    (https://opentelemetry.io/docs/specs/semconv/gen-ai/mcp/). `server` in their names is this gateway towards clients,
-    `client` is it towards servers.
+    (https://opentelemetry.io/docs/specs/semconv/gen-ai/mcp/). In their names `server` is this gateway towards clients,
+    and `client` is this gateway towards servers.
     """
 
     heading = "metric of the MCP gateway"
@@ -320,7 +320,7 @@ GROUPS = (
 
 NO_PANEL = frozenset(
     (
-        # nearly the duration of the request, and the sums of these
+        # Nearly equal to the duration of the request, or sums of shown metrics.
         *(f"gen_ai_client_inference_{name}" for name in ("duration_seconds", "time_to_first_chunk_seconds")),
         *(f"gen_ai_client_inference_operation_{name}_tokens" for name in ("input", "output")),
         *("gen_ai_client_embeddings_duration_seconds", "gen_ai_client_embeddings_operation_input_tokens"),
@@ -332,4 +332,4 @@ NO_PANEL = frozenset(
         "extproc_input_tokens_guessed_ratio",
     )
 )
-"""Metrics that no dashboard and no alert shows. Every other one has a panel."""
+"""Metrics without a panel or an alert. Every other metric has a panel."""

@@ -1,8 +1,8 @@
 """Histograms and counters for a single writer.
 
-prometheus_client's own take locks and a dozen calls for each value, twenty values a request. Here only the event loop
-writes, so a value is a bisection and two additions, or one addition; the thread that serves /metrics may read one of
-them late.
+prometheus_client's own histograms take locks and a dozen calls for each value, at twenty values a request. Here only
+the event loop writes, so a value is a bisection and two additions, or for a counter one addition. The thread that
+serves /metrics may read a value slightly late.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Lines for standard output and standard error, written by a thread: a reader that stops reading stops nothing else.
 
-A pipe whose reader is stuck blocks every write to it. On the event loop such a write ends all traffic; here it holds up
-one thread. Lines wait in a queue that is bounded in bytes. A line that does not fit, or cannot be written, is counted
-and dropped.
+A pipe whose reader is stuck blocks every write to it. On the event loop such a write would stop all traffic; here it
+blocks one thread. Lines wait in a queue that is bounded in bytes. A line that does not fit, or cannot be written, is
+counted and dropped.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from collections import deque
 from collections.abc import Callable
 
 _GATHER = (
-    0.02  # seconds in which lines come together, so that a busy process wakes the thread 50 times a second at most
+    0.02  # seconds in which lines are collected, so that a busy process wakes the thread at most 50 times a second
 )
-_AT_ONCE = 64 << 10  # bytes of one write
+_AT_ONCE = 64 << 10  # most bytes of one write
 WHOLE = 4096
-"""Bytes that a pipe takes whole (PIPE_BUF of Linux), however many processes write to it."""
+"""Most bytes that a pipe writes atomically (PIPE_BUF of Linux), even with several writing processes."""
 _LAST = 1.0  # seconds that the end of a process waits for its last lines
-_LOOK = 0.5  # seconds between two looks at a descriptor that takes nothing
+_LOOK = 0.5  # seconds between two tries at a descriptor that accepts nothing
 
 
 class Lines:
     """Writes lines to a file descriptor, in their order, from a thread that starts with the first line.
 
-    `limit` is in bytes; `lost` is called for each dropped line, on the thread that drops it. Of lines that are written
-    together, `at_once` bytes at most: `WHOLE` where other processes write to the descriptor too.
+    `limit` is the queue's limit in bytes. `lost` is called for each dropped line, on the thread that drops it.
+    `at_once` is the most bytes of one write: `WHOLE` if other processes also write to the descriptor.
     """
 
     def __init__(self, descriptor: int, limit: int, lost: Callable[[], object], *, at_once: int = _AT_ONCE) -> None:
@@ -66,7 +66,7 @@ class Lines:
             self._thread.start()
 
     def flush(self, seconds: float) -> bool:
-        """Wait until every line is written, for at most this long. True when they are."""
+        """Wait until every line is written, at most the given seconds. True when all are written."""
         return self._idle.wait(seconds)
 
     def _run(self) -> None:
@@ -95,16 +95,16 @@ class Lines:
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
-            except BlockingIOError:  # another process made it non-blocking, and it is full
+            except BlockingIOError:  # the pipe is full, and another process made it non-blocking
                 select.select([], [self._descriptor], [], _LOOK)
-            except OSError:  # no reader, no room, no such descriptor
+            except OSError:  # the reader, the disk space or the descriptor is missing
                 for _ in batch:
                     self._lost()
                 return
 
 
 class LinesHandler(logging.Handler):
-    """Records of the standard logging module, as lines."""
+    """Writes records of the standard logging module as lines."""
 
     def __init__(self, lines: Lines) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class LinesHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._lines(self.format(record) + "\n")
-        except Exception:  # noqa: BLE001 - a record that cannot be written must not end what wrote it
+        except Exception:  # noqa: BLE001 - an unwritable record must not stop its caller
             self.handleError(record)
 
     def flush(self) -> None:

@@ -64,9 +64,8 @@ def describe(exchange: Exchange) -> dict[str, Any]:
 
 
 def describe_verdicts(exchange: Exchange) -> Mapping[str, Any]:
-    """The verdicts of guardrails on an exchange, for audits: kinds and counts, and of the first findings
-    the field, the score and a keyed hash. Never the text. `id` is the id of the
-    decision; the line of the exchange has the same one.
+    """The verdicts of guardrails on an exchange, for audits: kinds and counts, and for the first findings the field,
+    the score and a keyed hash, never the text. `id` is the id of the decision, which the exchange's line has, too.
     """
     verdicts = [
         {"guardrail": verdict.guardrail, "on": verdict.on, "action": verdict.action, "findings": verdict.kinds}

@@ -1,6 +1,6 @@
-"""Telemetry: counts an exchange that ended, and writes its line. The metrics are declared in `groups`.
+"""Telemetry: counts an ended exchange, and writes its log line. `groups` declares the metrics.
 
-Label values come from the settings or from a bounded set. Values beyond it are `other`, so no client can make the
+Label values come from the settings or from a bounded set. Further values become `other`, so no client can make the
 number of series grow.
 """
 
@@ -50,24 +50,26 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for every counter and histogram, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call] # saves an unused series for each counter and histogram
 
 _MAX_LABEL_VALUES = 200
-"""Values that a label which is not from the settings can take before the rest is `other`."""
+"""Most values of a label that is not from the settings; further values become `other`."""
 _MAX_COMBINATIONS = 1000
-"""Combinations of such values that are counted apart: together, a few labels of 200 values make millions of series."""
+"""Most combinations of such values that are counted separately: a few labels of 200 values would make millions of
+series.
+"""
 _MAX_ERRORS = 64
-"""Kinds of errors counted apart."""
+"""Most kinds of errors that are counted separately."""
 _MAX_TOOLS = 2000
-"""Names of tools counted apart."""
+"""Most names of tools that are counted separately."""
 _TELL_EVERY = 60.0  # seconds between two log lines about one provider's refusals of the gateway's key
-_MAX_STRANGERS = 100  # recent exchanges without a consumer: wrong keys must not push the others out
+_MAX_STRANGERS = 100  # most recent exchanges without a consumer: wrong keys must not displace real ones
 _MAX_EXCHANGES = 1000
-"""Recent exchanges kept in memory for the admin API."""
+"""Most recent exchanges in memory, for the admin API."""
 
 
 class Bounded:
-    """Lets through the values it knows and the first few it learns; everything else becomes `other`."""
+    """Bounds the values of a label: known values and the first new ones pass, all others become `other`."""
 
     def __init__(self, known: Collection[str] = (), learn: int = 0) -> None:
         self._known = set(known)
@@ -86,7 +88,7 @@ class Bounded:
 class Telemetry(
     Requests, Consumers, ToolMetrics, GatewayMetrics, ProviderMetrics, CostMetrics, LimitMetrics, LedgerRows
 ):
-    """The metrics of one process. `configure` is called again when the settings change; the counts go on."""
+    """The metrics of one process. `configure` is called again when the settings change; counts continue."""
 
     def __init__(self, settings: Settings, write: Callable[[str], object] | None = None) -> None:
         self.registry = registry = CollectorRegistry()
@@ -109,21 +111,21 @@ class Telemetry(
         self.recent = Recent(_MAX_EXCHANGES, _MAX_STRANGERS)
 
         self._prefixes = Prefixes()
-        self._used: set[str] = set()  # budgets that tell the share they used
+        self._used: set[str] = set()  # budgets with a gauge of their used share
         self._begun = 0
         self.in_flight = 0
         """Exchanges not yet ended."""
         self._exchanges.set_function(lambda: self.in_flight)
         self.streams = 0
-        """gRPC streams of Envoy's."""
+        """Open gRPC streams of Envoy."""
         self._streams.set_function(lambda: self.streams)
         self.outboxes: dict[str, Outbox[Any]] = {}
-        """Records for collectors, by the setting that asks for them."""
+        """Outboxes for collectors, by the name of their setting."""
         self._certificate_shown: tuple[str, tuple[float, float] | None] = "", None
         self.configure(settings)
 
     def certificate(self, file: str, dates: tuple[float, float] | None) -> None:
-        """The dates of the listener's certificate, when they are known. Called again, it costs nothing."""
+        """Set the dates of the listener's certificate, once known. Further calls cost nothing."""
         if (file, dates) == self._certificate_shown:
             return
         self._certificate_shown = file, dates
@@ -137,18 +139,18 @@ class Telemetry(
         return self._stage.series((name,)).observe
 
     def outbox(self, name: str, sender: Callable[[], Sender[Any]], count: SharedCounter) -> Outbox[Any]:
-        """The process's outbox of that name, made with a `sender` where there is none. `count` gets the outcomes."""
+        """The process's outbox of that name, created with `sender` if missing. `count` gets the outcomes."""
         if (found := self.outboxes.get(name)) is None:
             found = Outbox(name, sender(), lambda outcome, number: count.labels(outcome).inc(number))
             self.outboxes[name] = found
         return found
 
     def configure(self, settings: Settings) -> None:
-        """Take the names of new settings; the labels of metrics stay as they were at the start."""
+        """Apply the names of new settings. The labels of metrics do not change after the start."""
         self._models = {*settings.models, *settings.virtual_models}
         self._providers = {name: kinds()[provider.kind].gen_ai_name for name, provider in settings.providers.items()}
         self._log = settings.telemetry.access_log == "stdout"
-        for provider in self._providers:  # series from 0 on, so that an alert sees the first event
+        for provider in self._providers:  # begin these series at 0, so that an alert sees the first event
             self._credentials.labels(provider)
         for budget in settings.budgets:
             self.budget.labels(budget.name, "store_failure")
@@ -161,7 +163,9 @@ class Telemetry(
         return self._providers.get(provider, "other")
 
     def begin(self) -> bool:
-        """An exchange began. Returns whether its stages are timed: the first, and then one in `TIMED`."""
+        """Count an exchange that began. Returns whether its stages are timed: the first exchange, and then one in
+        `TIMED`.
+        """
         self.in_flight += 1
         self._begun += 1
         return self._begun % TIMED == 1
@@ -182,7 +186,7 @@ class Telemetry(
         self._guardrail_calls.series((guardrail, kind, outcome)).observe(seconds)
 
     def budget_used(self, name: str, share: Callable[[], float]) -> None:
-        """Take in a budget, and what tells the share of its fullest count. It is asked at each scrape."""
+        """Add a budget's gauge. The given function returns the share of its fullest count at each scrape."""
         self._used.add(name)
         self._budget_used.labels(name).set_function(share)
 
@@ -194,7 +198,7 @@ class Telemetry(
         self._ledger_queued.read = lambda: {(): ledger.queued}
 
     def attempt(self, provider: str, target: str, outcome: str, seconds: float) -> None:
-        """Take in a try that Envoy reported. `target` is the name of a target, `outcome` from a fixed set
+        """Count a try that Envoy reported. `target` is the name of a target, `outcome` is from a fixed set
         (tries.OUTCOMES).
         """
         if provider.startswith(HOP) and provider not in self._providers:
@@ -249,7 +253,7 @@ class Telemetry(
     def _line(self, entry: Mapping[str, Any]) -> None:
         try:
             self.write(json_line(entry) + "\n")
-        except OSError:  # no room or no reader: no reason to fail a request
+        except OSError:  # a full disk or a missing reader must not fail a request
             self.line_lost()
 
     def _count(self, exchange: Exchange) -> None:
@@ -274,7 +278,7 @@ class Telemetry(
             self._failovers(target.provider)
 
     def _count_call(self, exchange: Exchange) -> None:
-        """Count a message by MCP. The name of a tool is one that stands in a catalogue."""
+        """Count a message of MCP. Names of tools come from catalogues."""
         call, operation = exchange.features[CALL], exchange.request.operation
         tool = (EXECUTE, self._tool(call.listed_tool) or "other") if operation == TOOLS_CALL else ("", "")
         error, code = self._error(exchange.error), str(call.rpc_error or "")
@@ -325,7 +329,9 @@ class Telemetry(
                 self._served_other.add(where)
 
     def _models_of(self, exchange: Exchange) -> tuple[str, str]:
-        """The models that the client asked for and that the provider names. Both choose them freely."""
+        """The model that the client requested and the model that the provider names, bounded, because both choose
+        freely.
+        """
         values = (
             self._model(exchange.request.ask.model),
             self._response_model(exchange.answer.report.model if exchange.answer.report else ""),

@@ -1,4 +1,4 @@
-"""Spans as bytes of OTLP, written by hand as `envoy/server/answers.py` does: the full messages would be a dependency.
+"""Spans as bytes of OTLP, encoded by hand as in `envoy/server/answers.py`: the official messages would be a dependency.
 
 Source of the numbers: opentelemetry/proto/trace/v1/trace.proto, common.proto and trace_service.proto. The tests read
 every span with the official messages.
@@ -19,10 +19,10 @@ _fixed64, _double = struct.Struct("<Q").pack, struct.Struct("<d").pack
 
 
 class Context(NamedTuple):
-    """A span, as W3C trace context names it."""
+    """The ids of a span, as in W3C trace context."""
 
-    trace: bytes  # 16
-    span: bytes  # 8
+    trace: bytes  # 16 bytes
+    span: bytes  # 8 bytes
     sampled: bool
 
 
@@ -42,7 +42,7 @@ def context(traceparent: str) -> Context | None:
 
 
 class Span(NamedTuple):
-    """Times are nanoseconds since the epoch. `error` is empty where there was none."""
+    """A span. Times are nanoseconds since the epoch. `error` is empty without an error."""
 
     id: bytes
     parent: Context
@@ -55,7 +55,7 @@ class Span(NamedTuple):
     link: Context | None = None
 
     def encode(self) -> bytes:
-        """The message `Span`."""
+        """A span, encoded as the message `Span`."""
         parts = [
             _field(1, self.parent.trace),
             _field(2, self.id),
@@ -109,7 +109,7 @@ def _number(number: int, value: int) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """`value` is not negative."""
+    """`value`, which is not negative, as a varint."""
     made = bytearray()
     while value > 127:
         made.append(value & 127 | 128)

@@ -1,4 +1,4 @@
-"""Records on their way to a collector, in batches, beside the traffic. Requests never wait for it."""
+"""Sends records to a collector, in batches, in the background. Requests never wait for the collector."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 MOST_WAITING = 4 << 20
-"""Bytes of records that wait to be sent. Further ones are dropped, and counted."""
+"""Most bytes of records that wait to be sent. Further records are dropped and counted."""
 TIMEOUT = 5.0
 """Seconds for the collector to answer."""
-_BATCH = 100  # records in one request
-_PAUSE = 1.0  # seconds that records wait for others
+_BATCH = 100  # most records in one request
+_PAUSE = 1.0  # seconds that a record waits for further records
 _TELL_EVERY = 60.0  # seconds between two log lines about a collector that fails
 
 log = logging.getLogger(__name__)
@@ -23,10 +23,10 @@ _To = TypeVar("_To")
 
 
 class Sender(Protocol[To]):
-    """Sends records to collectors. `to` describes one."""
+    """Sends records to collectors. `to` describes a collector."""
 
     async def send(self, to: To, batch: Sequence[bytes]) -> str:
-        """The reason why the collector did not take the batch; empty when it did. Raises nothing else than bugs."""
+        """Send a batch. Returns the reason why the collector did not accept it, or empty. Raises nothing but bugs."""
         ...
 
     async def close(self) -> None:
@@ -35,8 +35,8 @@ class Sender(Protocol[To]):
 
 
 class Outbox(Generic[_To]):
-    """Sends records, and drops them where the collector does not keep up. `count` gets sent, failed or dropped. `what`
-    names the setting in the log.
+    """Sends records, and drops records if the collector is too slow. `count` gets sent, failed or dropped. `what` names
+    the setting in the log.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Outbox(Generic[_To]):
         self._told = -_TELL_EVERY
 
     def add(self, to: _To, record: bytes) -> None:
-        """Send it soon. Never blocks."""
+        """Queue a record. Never blocks."""
         if self._size + len(record) > MOST_WAITING:
             self._count("dropped", 1)
             return
@@ -62,7 +62,7 @@ class Outbox(Generic[_To]):
             self._task = asyncio.get_running_loop().create_task(self._work())
 
     async def stop(self, seconds: float) -> None:
-        """Send what waits, for so many seconds at most."""
+        """Send the queued records, for at most the given seconds."""
         self._pause = 0.0
         if self._task is not None:
             await asyncio.wait([self._task], timeout=seconds)

@@ -1,7 +1,7 @@
 """Prompts that change at their beginning with every call, so that no provider's prompt cache can help.
 
-The usual reason is a time, a date or an id in the system prompt. Digests of blocks of tools and system prompt are kept
-for the latest consumers and models, no text.
+The usual reason is a time, a date or an id in the system prompt. For the latest consumers and models, digests of blocks
+of tools and system prompt are kept, never text.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import msgspec
 from extproc.words.exchange import Exchange
 
 _LEAST = 1024  # tokens of input: providers keep no shorter prompts
-_CALLS = 10  # calls in a row with a beginning of their own
-_BLOCK, _BLOCKS = 256, 64  # bytes, and blocks that are compared
-_KNOWN = 8  # beginnings that a consumer may use in turns
-_MOST = 1000  # consumers and models
+_CALLS = 10  # calls in a row with a new beginning before advice is given
+_BLOCK, _BLOCKS = 256, 64  # bytes of a block; most blocks that are compared
+_KNOWN = 8  # most beginnings that a consumer may alternate between
+_MOST = 1000  # most pairs of consumer and model
 _encode = msgspec.json.Encoder().encode
 
 
@@ -25,10 +25,10 @@ class _Seen:
     __slots__ = ("at", "blocks", "changes", "known")
 
     def __init__(self) -> None:
-        self.blocks: list[bytes] = []  # digests of the last beginning
+        self.blocks: list[bytes] = []  # digests of the latest beginning
         self.known: deque[bytes] = deque(maxlen=_KNOWN)
-        self.changes = 0  # in a row
-        self.at = 0  # the block of the last change
+        self.changes = 0  # changes of the beginning in a row
+        self.at = 0  # index of the block that changed last
 
 
 class Prefixes:
@@ -38,8 +38,8 @@ class Prefixes:
         self._seen: OrderedDict[tuple[str, str], _Seen] = OrderedDict()
 
     def warning(self, exchange: Exchange) -> str:
-        """Advice about the prompt of an exchange that ended; empty for most. Only those prompts are read that are long
-        and that no cache had.
+        """Advice about the prompt of an ended exchange; usually empty. Only long prompts without tokens from a cache
+        are read.
         """
         usage = exchange.money.usage
         if usage.input_tokens < _LEAST or usage.cached_tokens * 2 > usage.input_tokens or exchange.request.shed:
@@ -47,7 +47,7 @@ class Prefixes:
         try:
             steady, _ = exchange.request.dialect.offers.reuse.prefix(exchange.request.json)
             data = _encode(steady) if steady else b""
-        except (AttributeError, UnicodeEncodeError, RecursionError):  # no body, or one that no JSON can express
+        except (AttributeError, UnicodeEncodeError, RecursionError):  # no body, or a body beyond JSON
             return ""
         if not data:
             return ""

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 EVENT = "gen_ai.client.inference.operation.details"
 MOST_PARTS = 1000
-"""Pieces of text in one event."""
+"""Most pieces of text in one event."""
 _INFO = 9  # SeverityNumber
 
 
 class PromptSender:
-    """Sends events to the collectors that settings name."""
+    """Sends events to the collectors in the settings."""
 
     async def send(self, to: PromptsSettings, batch: Sequence[bytes]) -> str:
         headers = {"content-type": "application/json"}
@@ -43,11 +43,11 @@ class PromptSender:
         return "" if status == 200 else f"status {status}"
 
     async def close(self) -> None:
-        """Each request has a connection of its own."""
+        """Does nothing, because each request has its own connection."""
 
 
 class TellPrompt:
-    """Sends the prompt that leaves, of the exchanges that the settings choose. It changes nothing."""
+    """Sends the prompts of exchanges that the settings choose, as they leave. It changes nothing."""
 
     def __init__(
         self,
@@ -69,7 +69,9 @@ class TellPrompt:
 
 
 def _record(exchange: Exchange, longest: int) -> Mapping[str, Any]:
-    """An OTLP log record. Its text has up to `longest` characters; none of a body that is large, or no JSON object."""
+    """An OTLP log record. Its text has at most `longest` characters, and none for a large body or one that is not a
+    JSON object.
+    """
     now = str(time.time_ns())
     texts = list(_texts(exchange, longest)) if len(exchange.request.body) <= LARGE else []
     messages = [
@@ -93,7 +95,7 @@ def _record(exchange: Exchange, longest: int) -> Mapping[str, Any]:
 
 
 def _texts(exchange: Exchange, longest: int) -> Iterator[tuple[str, str]]:
-    """Role and text of the body that leaves: the tree of the request may still have what guardrails masked."""
+    """Role and text of messages in the body that leaves. The tree of the request may still hold masked text."""
     try:
         body = msgspec.json.decode(exchange.request.body)
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""The latest exchanges in memory, for people who look."""
+"""The latest exchanges in memory, for operators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Entry = Mapping[str, Any]
 class Recent:
     """The latest `most` exchanges of consumers, and the latest `strangers` of clients without a valid key, in order.
 
-    Written on the event loop, read on any thread.
+    It is written on the event loop and read on any thread.
     """
 
     def __init__(self, most: int, strangers: int) -> None:
@@ -26,7 +26,7 @@ class Recent:
         (self._known if known else self._strangers).append((next(self._number), entry))
 
     def drop(self, which: Callable[[Entry], bool]) -> None:
-        """Forget the entries that `which` is true of."""
+        """Forget the entries for which `which` returns True."""
         for name in ("_known", "_strangers"):
             kept = getattr(self, name)
             setattr(self, name, deque((each for each in kept if not which(each[1])), kept.maxlen))
@@ -35,6 +35,6 @@ class Recent:
         return len(self._known) + len(self._strangers)
 
     def __iter__(self) -> Iterator[Entry]:
-        """The oldest first."""
-        both = sorted([*list(self._known), *list(self._strangers)], key=itemgetter(0))  # list() of a deque is one step
+        """All entries, the oldest first."""
+        both = sorted([*list(self._known), *list(self._strangers)], key=itemgetter(0))  # list() of a deque is atomic
         return iter([entry for _, entry in both])

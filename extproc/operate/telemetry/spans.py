@@ -1,13 +1,13 @@
 """The processor's own span of each exchange: `telemetry.traces`. Off by default.
 
-Envoy makes the spans of requests and tries, but can only write text, and knows nothing more once an answer broke off.
-So the span with the facts about model, usage and cost is sent here, when the exchange has ended, however it did.
+Envoy makes the spans of requests and tries, but can write only text, and has no facts about an answer that broke off.
+So the processor sends the span with model, usage and cost when the exchange has ended, in whatever way.
 
-    client's span ─► Envoy's request ─┬─► its call of the processor ─► chat gpt-4o   this one
+    client's span ─► Envoy's request ─┬─► its call of the processor ─► chat gpt-4o   the span sent here
                                       └─► a try …
 
 Envoy's `traceparent` in the metadata of its call says whether the trace is recorded. A message by MCP can name its
-caller's span itself, in `_meta` (SEP-414); that one is then the parent, and Envoy's a link.
+caller's span itself, in `_meta` (SEP-414). Then the caller's span is the parent, and Envoy's span a link.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 
 
 class SpanSender:
-    """Sends spans to collectors, each by its address."""
+    """Sends spans to collectors, by their addresses."""
 
     def __init__(self) -> None:
         self._calls = UnaryCalls()
@@ -43,7 +43,7 @@ class SpanSender:
 
 
 class TellSpan:
-    """Sends the span of an exchange that ended, where its trace is recorded."""
+    """Sends the span of an ended exchange, if its trace is recorded."""
 
     def __init__(
         self, address: str, outbox: Outbox[str], provider_name: Callable[[str], str], semconv: Semconv

@@ -1,6 +1,6 @@
 """Attributes of the span of an exchange.
 
-Names: OpenTelemetry's semantic conventions for generative AI and for MCP, and `extproc.` for what they do not know.
+Names follow OpenTelemetry's semantic conventions for generative AI and for MCP; further names begin with `extproc.`.
 Sources: open-telemetry/semantic-conventions-genai, docs/gen-ai/client-inference.md and mcp.md.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from extproc.settings.config import Semconv
 
 TRACE: FeatureKey[Context] = FeatureKey("trace")
-"""Written by the gateway attachment, with `telemetry.traces`: Envoy's span of its call."""
+"""Key of Envoy's span of its call, which the gateway attachment writes with `telemetry.traces`."""
 _LONGEST = 256
 _MOST_REASONS = 8
 _WRITTEN = {"latest": "cache_write.input_tokens", "v1.41": "cache_creation.input_tokens"}
@@ -29,8 +29,8 @@ _WRITTEN = {"latest": "cache_write.input_tokens", "v1.41": "cache_creation.input
 def attributes(
     exchange: Exchange, provider_name: Callable[[str], str], semconv: Semconv = "latest"
 ) -> Mapping[str, Value]:
-    """The attributes of an exchange that ended: numbers are numbers, texts are short, none is empty. `provider_name`
-    gives OpenTelemetry's name of a provider.
+    """The attributes of an ended exchange: numbers stay numbers, texts are short, empty ones are left out.
+    `provider_name` gives OpenTelemetry's name of a provider.
     """
     found: dict[str, Value | None] = {
         "extproc.id": exchange.id,
@@ -61,7 +61,7 @@ def attributes(
 
 
 def error_type(exchange: Exchange) -> str:
-    """Why an exchange that ended failed: a code, or the status of a provider's error."""
+    """The reason why an exchange failed: a code, or the status of a provider's error."""
     return exchange.error or (str(exchange.answer.status) if exchange.answer.status >= 400 else "")
 
 
@@ -72,7 +72,7 @@ def _asked(exchange: Exchange) -> dict[str, Value | None]:
     if (ask := getattr(exchange.request, "ask", None)) is not None:
         found["gen_ai.request.model"] = ask.model
         found["gen_ai.request.max_tokens"] = ask.max_output_tokens
-        found["gen_ai.request.stream"] = True if ask.stream else None  # of others the conventions say nothing
+        found["gen_ai.request.stream"] = True if ask.stream else None  # the conventions define no value for others
         found["gen_ai.request.choice.count"] = ask.choices if ask.choices != 1 else None
     return found
 
@@ -91,7 +91,7 @@ def _served(exchange: Exchange, provider_name: Callable[[str], str], semconv: Se
 
 
 def _used(usage: Usage, semconv: Semconv) -> dict[str, Value | None]:
-    """Tokens. Parts that are zero are left out, but not the sums."""
+    """Attributes of tokens. Parts that are zero are left out, sums are not."""
     kinds = usage.kinds
     parts = {
         "cache_read.input_tokens": usage.cached_tokens,

@@ -39,12 +39,12 @@ WEIGHTS: Mapping[str, float] = {
     "system": -0.25,  # a short system prompt gives a simple task: title, classify, "only"
     # -- the instruction in the last user message
     "task": 0.22,  # first telling verb: translate -1 (less with conditions), prove 1; half of that further back
-    "simple": -0.10,  # other words of simple tasks: 1 at 2
+    "simple": -0.10,  # other words of simple tasks: 1 at 2 words
     "hard": 0.32,  # words of reasoning, planning, debugging, design: 1 at 4 different ones
     "brief": -0.18,  # a word, a sentence, yes or no is asked for
     "fact": -0.10,  # a short question with a question word and without conditions
     "questions": 0.08,  # questions beyond the first: 1 at 3
-    "conditions": 0.20,  # must, at most, without, never, if: 1 at 4 different ones
+    "conditions": 0.20,  # must, at most, without, never, if: 1 at 4 different words
     # -- material in the last user message
     "maths": 0.15,  # symbols and words of mathematics: 1 at 3
     "code": 0.10,  # fences, diffs
@@ -58,7 +58,7 @@ _DAMP = 0.3
 _HEAD, _TAIL = 2048, 1024  # characters of a text that are read
 _ASKED = 600  # characters of the beginning that usually hold the instruction
 _EARLY = 8  # words at the beginning; a verb after them counts less
-_NEAR = 4  # words at the beginning in which any telling verb counts
+_NEAR = 4  # words at the beginning in which verbs of `_FIRST` count
 _CONDITIONED = 1024  # characters of the beginning in which conditions are counted
 _LINES = 100  # lines in which items of a list are counted
 _LAST = 240  # most characters of a last paragraph that can hold the instruction

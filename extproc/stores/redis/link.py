@@ -171,7 +171,7 @@ class RedisLink:
         line = await self._connected()
         try:
             return await line.ask("EVALSHA", self._sha, "1", self._key, *arguments)
-        except NoScriptError:  # a new server, or one that was flushed or failed over
+        except NoScriptError:  # the server is new, was flushed or has failed over
             return await line.ask("EVAL", self._script, "1", self._key, *arguments)
         except MovedError as error:  # all keys are on one node of the cluster, which gets all calls from now on
             self._address = (error.host or self._address[0], error.port)

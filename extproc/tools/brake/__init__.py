@@ -1,13 +1,13 @@
-"""The brake: agents that go in circles. A request shows what happened since the user's last turn, step by step.
+"""The brake stops agents that go in circles. A request shows each step since the user's last turn.
 
-    the same tool, the same arguments, the same result        again and again, with other calls between or without
+    the same tool, the same arguments, the same result        repeatedly, with or without other calls between
     answers of the model without a call                       in a row: the prompt grows, and nothing new comes in
 
-A call whose result differs is progress: a test that is run after each change, a page further down, a job that goes on.
-Only the latest step counts, so a loop that the agent left is none.
+A call with a different result is progress: a test run after each change, the next page, a job under way. Only the
+latest step counts, so a loop that the agent has left does not count.
 
-A request that goes on from an answer its provider keeps has no more than the results of tools. The digest of these is
-remembered for each run of a consumer, by this process alone: a run that several workers serve is stopped later.
+A request that continues an answer kept by its provider holds only tool results. Their digest is remembered for each run
+of a consumer, in this process only: a run that several workers serve is stopped later.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from extproc.words.runs import run_of
 __all__ = ["MOST_RUNS", "Brake", "BrakeSettings", "Runs", "repeated"]
 
 MOST_RUNS = 20_000
-"""Runs of which a process remembers the latest results. The one that was silent for longest is forgotten first."""
+"""Most runs whose latest results a process remembers. The run that was silent for longest is forgotten first."""
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class Runs:
-    """The latest results of runs that go on from kept answers, and how often they came in a row."""
+    """The latest results of runs that continue kept answers, and how often they came in a row."""
 
     def __init__(self, most: int = MOST_RUNS) -> None:
         self._most = most
@@ -42,7 +42,9 @@ class Runs:
         return len(self._known)
 
     def count(self, run: tuple[str, str], results: bytes) -> int:
-        """How often in a row the run had these results, this time included. Empty results end the row."""
+        """The number of times in a row that the run had these results, this time included. Empty results end
+        the row.
+        """
         before, times = self._known.pop(run, (b"", 0))
         if not results:
             return 0
@@ -54,7 +56,7 @@ class Runs:
 
 
 class Brake:
-    """Refuses requests of runs that loop: 429, with the evidence."""
+    """Refuses requests of looping runs: 429, with the evidence."""
 
     def __init__(self, settings: BrakeSettings, runs: Runs) -> None:
         self._most = settings.repeats
@@ -63,7 +65,7 @@ class Brake:
     def __call__(self, exchange: Exchange) -> None:
         steps = exchange.request.dialect.offers.tools.steps(exchange.request.json)
         tool, times = repeated(steps)
-        if all(step.tool is None for step in steps):  # also where the user has just spoken
+        if all(step.tool is None for step in steps):  # also true right after the user has spoken
             times = self._count(exchange, [step.result for step in steps])
         if times >= self._most:
             raise Refusal(RUN_LOOPING, _message(tool, times, self._most))
@@ -88,11 +90,11 @@ def _message(tool: str | None, times: int, most: int) -> str:
     )
 
 
-_LONGEST = 64  # characters of a tool's name in a message
+_LONGEST = 64  # most characters of a tool's name in a message
 
 
 def repeated(steps: Iterable[Step]) -> tuple[str | None, int]:
-    """The tool of the latest step, and how often the step came. Answers without a call have no tool."""
+    """The tool of the latest step, and the number of times that step came. Answers without a call have no tool."""
     calls: dict[tuple[str, Any], tuple[Any, int]] = {}
     tool, times, silent = None, 0, 0
     for step in steps:

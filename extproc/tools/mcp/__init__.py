@@ -12,23 +12,23 @@ answers.py    handshakes and lists             refusals.py  refusals as MCP clie
 policy.py, pins.py, unseen.py, results.py      the operator's policy for tools
 bound.lua     limit of streamed results, in Envoy
 
-`/mcp/<profile>` has a list of stages of its own, which `GatewayStream` chooses by the path. The processor answers lists
-and handshakes from catalogues, so one server that is away disturbs nothing. Calls travel through Envoy, each to one
-server, through the hop that providers have: a server takes the form of a provider (`MCPServerSettings.hop`), so
-clusters, credentials, timeouts, breakers and access logs are the same code.
+`/mcp/<profile>` has its own list of stages, which `GatewayStream` chooses by the path. The processor answers lists and
+handshakes from catalogues, so a server that is away disturbs no other. Calls travel through Envoy, each to one server,
+through the same hop as calls to providers: a server takes the form of a provider (`MCPServerSettings.hop`), so
+clusters, credentials, timeouts, breakers and access logs share the code.
 
 The design is stateless, as revision 2026-07-28 is; sessions of older revisions are an adapter. A session at a server is
-opened at first use, one for each session of a client, or for each consumer whose client has none. Requests in a shared
-session get ids of their own: servers lose answers, or give them to another caller, where an id is used twice.
+opened at first use, one for each session of a client, or for each consumer whose client has no session. Requests in a
+shared session get new ids: if an id is used twice, servers lose answers or give them to another caller.
 
-An answer passes unread (body mode NONE) unless the revisions differ, the client can be asked, policy has to look, or
-`answers: audit` needs to know whether a tool failed. Streams of the client's own revision outlive the processor.
+An answer passes unread (body mode NONE) unless the revisions differ, the server may ask the client, policy has to read
+it, or `answers: audit` needs to know whether a tool failed. Streams of the client's own revision outlive the processor.
 
 Clients end their session at any status other than 200, so the refusal of a well-formed, authenticated request is in the
-body of a 200. A call of a tool is repeated only where its connection could not be made or its server did not know the
-session: then the attempt attachment asks the server (`ping`) and writes the id of a new session into the next try.
+body of a 200. A tool call is repeated only if its connection could not be made or its server did not know the session.
+In the latter case the attempt attachment asks the server (`ping`) and writes the id of a new session into the next try.
 
-Policy judges definitions, not lists: a withheld definition is refused with a code of its own. A pin is a person's word
-and goes before detectors. Guardrails over arguments and results are `GuardInput` again, with a message in the place of
-a request. A call holds a reservation even without a budget, so its row survives the process.
+Policy judges definitions, not lists: a withheld definition is refused with a code of its own. A pin is a person's
+decision and overrides detectors. `GuardInput` also guards arguments and results, with a message in place of a request.
+A call holds a reservation even without a budget, so its row survives the process.
 """

@@ -1,4 +1,4 @@
-"""Era and AnswerLists: the revision that a client speaks, and everything the gateway answers by itself."""
+"""Era and AnswerLists: the revision that a client speaks, and all answers of the gateway itself."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def owner(exchange: Exchange) -> str:
 
 
 class Era:
-    """Writes `version`, `capabilities` and `session` of the call. Decides on the body; headers are compared with it."""
+    """Writes `version`, `capabilities` and `session` of the call. The body decides; headers are compared with it."""
 
     def __init__(self, servers: Servers, ended: EndedSessions) -> None:
         self._sessions = servers.sessions
@@ -122,7 +122,7 @@ def _mismatch(header: str) -> Refusal:
 
 
 class AnswerLists:
-    """Answers lists, handshakes and everything else but calls, from the catalogues."""
+    """Answers lists, handshakes and all other messages except calls, from the catalogues."""
 
     def __init__(self, profiles: Profiles, servers: Servers) -> None:
         self._profiles = profiles
@@ -131,7 +131,7 @@ class AnswerLists:
             "initialize": self._initialize,
             "server/discover": self._discover,
             "ping": self._ping,
-            "logging/setLevel": self._ping,  # servers send what they log with the answer of a call
+            "logging/setLevel": self._ping,  # a no-op: servers send log messages with the answer of a call
             "subscriptions/listen": self._listen,
         }
 
@@ -143,7 +143,7 @@ class AnswerLists:
             if message.method == "notifications/cancelled" and call.session is not None:
                 self._servers.tell_all(call.session, exchange.request.body)
             return _TAKEN
-        if message.kind == "response":  # the answer to a question of a server
+        if message.kind == "response":  # the client's answer to a server's question
             if call.session is None or call.session.capabilities:
                 return None
             self._servers.decline(call.session, call.id)
@@ -173,7 +173,7 @@ class AnswerLists:
         return _result(call, self._cacheable(call, {FIELDS[kind]: entries}))
 
     def _cacheable(self, call: Call, result: dict[str, Any]) -> dict[str, Any]:
-        """With the hints that the new revision wants. What one consumer sees is none of another's."""
+        """The result with the cache hints of the new revision. They are private: consumers see different lists."""
         if call.modern:
             result |= {"ttlMs": self._profiles.ttl(call.profile), "cacheScope": "private"}
         return result
@@ -185,7 +185,7 @@ class AnswerLists:
         if not isinstance(asked, str) or not isinstance(capabilities, dict):
             raise Refusal(INVALID_PARAMS, "'initialize' needs 'protocolVersion' and 'capabilities'.")
         version = asked if asked in LEGACY else LEGACY[0]
-        if len(call.settings.servers) > 1:  # such questions come beside the answer of a call, from nobody knows where
+        if len(call.settings.servers) > 1:  # a question outside a call's answer does not name its server
             capabilities = {name: value for name, value in capabilities.items() if name == "elicitation"}
         session = self._servers.sessions.begin(owner(exchange), version, capabilities)
         call.version, call.session = version, session
@@ -200,8 +200,8 @@ class AnswerLists:
         return _result(call, {})
 
     def _listen(self, _exchange: Exchange, call: Call) -> LocalReply:
-        """No list promises to tell its changes: the subscription is empty, and over at once. Lists say how long they
-        are as good as new.
+        """Answer a subscription as empty and ended, because no list announces its changes. Lists give the time for
+        which they are fresh.
         """
         meta = {"_meta": {SUBSCRIPTION_KEY: call.id}}
         told = rpc.request("notifications/subscriptions/acknowledged", None, {**meta, "notifications": {}})

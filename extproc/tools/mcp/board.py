@@ -1,7 +1,8 @@
-"""The messages of clients that concern calls under way, for all processes that share the counters store.
+"""Messages of clients about calls under way, for all processes that share the counters store.
 
-A call, and the cancellation that its client sends later, may come to different processes. Only the first has the
-session at the server. So each process puts such messages on a board, and passes on those of the others, once a second.
+A call, and the cancellation that its client sends later, may come to different processes. Only the process of the call
+has the session at the server. So each process puts such messages on a board, and passes on messages of other processes,
+once a second.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ import msgspec
 from extproc.stores import MAX_NOTE, Counters, read_notes
 
 BOARD = "mcp"
-_STAYS = 5.0  # seconds that a message stays there
-_MOST = 1000  # messages that one process has there
-_LONGEST = 2048  # bytes of a message
+_STAYS = 5.0  # seconds that a message stays on the board
+_MOST = 1000  # most messages of one process on the board
+_LONGEST = 2048  # most bytes of a message
 
 
 class BoardMessage(msgspec.Struct, array_like=True, frozen=True):
     """A message in a client's session."""
 
-    number: int  # each has one of its own
+    number: int  # unique number of the message
     session: str
     body: bytes  # empty: the session has ended
 
@@ -33,8 +34,8 @@ _decode = msgspec.msgpack.Decoder(list[BoardMessage]).decode
 
 
 class Board:
-    """The board as one process sees it. `hear` gets the session and the body of each message that another process has
-    put there. `now` in seconds, monotonic.
+    """The board as one process sees it. `hear` gets the session and the body of each message from another process.
+    `now` in seconds, monotonic.
     """
 
     def __init__(self, hear: Callable[[str, bytes], None], now: Callable[[], float] = time.monotonic) -> None:
@@ -42,15 +43,15 @@ class Board:
         self._now = now
         self._me = secrets.token_hex(16)
         self._told: deque[tuple[float, BoardMessage]] = deque(maxlen=_MOST)
-        self._heard: dict[int, float] = {}  # by when they can be forgotten
+        self._heard: dict[int, float] = {}  # number of a message -> time to forget it
 
     def tell(self, session: str, body: bytes = b"") -> None:
-        """Put a message on the board with the next turn."""
+        """Queue a message for the board, until the next turn."""
         if len(body) <= _LONGEST:
             self._told.append((self._now() + _STAYS, BoardMessage(secrets.randbits(63), session, body)))
 
     async def turn(self, counters: Counters) -> None:
-        """Tell, and hear. Raises StoreError, and then the next turn does it."""
+        """Write queued messages and read the others'. After a StoreError the next turn tries again."""
         now = self._now()
         while self._told and self._told[0][0] <= now:
             self._told.popleft()

@@ -28,11 +28,11 @@ INFO_KEY = "io.modelcontextprotocol/clientInfo"
 SERVER_KEY = "io.modelcontextprotocol/serverInfo"
 SUBSCRIPTION_KEY = "io.modelcontextprotocol/subscriptionId"
 OWN_META = "io.modelcontextprotocol/"
-"""Beginning of the names in `_meta` that belong to the protocol."""
+"""Prefix of the protocol's own names in `_meta`."""
 INFO: Mapping[str, str] = {"name": "llm-extproc", "version": "1"}
 """The gateway's name for clients and servers."""
 LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26")
-"""Revisions with `initialize` and sessions, the newest first. Those without are modern."""
+"""Revisions with `initialize` and sessions, the newest first. Revisions without sessions are modern."""
 
 CALLS: Mapping[str, str] = {
     "tools/call": "name",
@@ -40,7 +40,7 @@ CALLS: Mapping[str, str] = {
     "resources/read": "uri",
     "completion/complete": "ref",
 }
-"""Methods that go to a server, each with the parameter that says what is meant. The ledger has a row for each."""
+"""Methods that go to a server, each with the parameter that names its object. The ledger has a row for each call."""
 
 
 _sorted = msgspec.json.Encoder(order="sorted").encode
@@ -48,7 +48,7 @@ _sorted = msgspec.json.Encoder(order="sorted").encode
 
 @dataclass(slots=True)
 class Call:
-    """Facts that the stages find out about one message. Fields are unset until the stage beside them writes them."""
+    """Facts that the stages find out about one message. A field is unset until the stage named above it writes it."""
 
     # FindProfile
     profile: str
@@ -56,29 +56,29 @@ class Call:
     # ParseRPC; None: the message could not be read, so refusals have no id
     message: RpcMessage | None = None
     # Era
-    version: str = ""  # the protocol's, as the client speaks it
-    capabilities: Mapping[str, Any] = field(default_factory=dict)  # the client's
+    version: str = ""  # the client's version of the protocol
+    capabilities: Mapping[str, Any] = field(default_factory=dict)  # the client's abilities
     session: ClientSession | None = None
     # AnswerLists
     own: Mapping[str, Catalogue] = field(default_factory=dict)  # lists that were read at servers with `lists: session`
     # FindServer
-    name: str = ""  # as the client said it: of a tool or prompt, or a resource's URI
+    name: str = ""  # the client's name of the tool or prompt, or the resource's URI
     server: str = ""
-    tool: str = ""  # the server's own name of it
-    entry: Definition | None = None  # its definition; None: a resource that is in no list
-    policy: ToolPolicySettings | None = None  # the called tool's
+    tool: str = ""  # the server's own name of the tool or prompt
+    entry: Definition | None = None  # definition of the object; None: a resource that is in no list
+    policy: ToolPolicySettings | None = None  # policy of the called tool
     # ForwardRPC
-    server_version: str = ""  # the protocol's, as it is spoken to the server
+    server_version: str = ""  # version of the protocol that the server gets
     server_session: str = ""
-    sent_id: rpc.Id | None = None  # the id that the server got, where it is not the client's
-    question: ServerQuestion | None = None  # a server's, which this message answers
-    must_read: bool = False  # the client cannot take the answer as the server gives it
+    sent_id: rpc.Id | None = None  # id that the server got, if it differs from the client's
+    question: ServerQuestion | None = None  # question of a server that this message answers
+    must_read: bool = False  # True: the client cannot take the server's answer unchanged
     # GuardResult
-    secret: bool = False  # its result is in quarantine
+    secret: bool = False  # True: the tool's result is in quarantine
     # the answer
     streamed: bool = False
-    answered: bool = False  # the result, or an error, came
-    failed: bool = False  # a tool's result that says `isError`
+    answered: bool = False  # True: the result, or an error, came
+    failed: bool = False  # True: the tool's result has `isError`
     rpc_error: int = 0  # code of the server's error
     answer_bytes: int = 0
 
@@ -96,7 +96,7 @@ class Call:
 
     @property
     def shown_session(self) -> str:
-        """A digest of the client's session, whose id is a credential; empty where there is none."""
+        """A digest of the client's session, whose id is a credential; empty without a session."""
         return "" if self.session is None else hashlib.sha256(self.session.id.encode()).hexdigest()[:16]
 
     @property
@@ -146,4 +146,4 @@ class Call:
 
 
 CALL: FeatureKey[Call] = FeatureKey("call")
-"""Written by FindProfile: the exchange is a message to a profile."""
+"""Key of the call, which FindProfile writes for a message to a profile."""

@@ -1,7 +1,7 @@
 """The definitions that a server offers: tools, prompts, resources and resource templates.
 
-They are kept as the server wrote them, field by field: a profile changes nothing but the name. The instructions of a
-server for its clients' models are a definition, too.
+Definitions are kept as the server wrote them, field by field: a profile changes only the name. A server's instructions
+for its clients' models are a definition, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FIELDS: Mapping[Kind, str] = {
     "resources": "resources",
     "templates": "resourceTemplates",
 }
-"""The field of a list's result that has the definitions."""
+"""The field with the definitions in a list's result, by kind."""
 _NAMES: Mapping[Kind, str] = {"tools": "name", "prompts": "name", "resources": "uri", "templates": "uriTemplate"}
 NOUNS: Mapping[str, str] = {
     "tools": "tool",
@@ -42,10 +42,10 @@ NOUNS: Mapping[str, str] = {
 INSTRUCTIONS: Literal["instructions"] = "instructions"
 """Kind, name and only field of the definition that holds a server's instructions."""
 MOST_LEFT_OUT = 100
-"""Definitions that a catalogue leaves out and names; further ones make it incomplete."""
-_MOST_INSTRUCTIONS = 16384  # characters
-_SHORTEST = 5.0  # seconds between two looks that a server may ask for
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+").fullmatch  # without `_`, which Envoy refuses in names of headers
+"""Most definitions that a catalogue leaves out by name; further ones make it incomplete."""
+_MOST_INSTRUCTIONS = 16384  # most characters of a server's instructions
+_SHORTEST = 5.0  # shortest time between two looks that a server may ask for, seconds
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^`|~-]+").fullmatch  # without `_`, because Envoy refuses it in header names
 _DEPTH = 32
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -58,12 +58,12 @@ class Definition:
     kind: Kind
     server: str
     name: str  # the server's own name; a URI, or the pattern of URIs of a template
-    fields: Mapping[str, msgspec.Raw]  # the definition's, each as the server wrote it
-    # a tool's arguments that stand in headers too, each by its path, with the end of the header's name
+    fields: Mapping[str, msgspec.Raw]  # fields of the definition, as the server wrote them
+    # Arguments of a tool that headers repeat: path of the argument -> end of the header's name.
     headers: tuple[tuple[tuple[str, ...], str], ...] = ()
 
     def value(self, name: str) -> Any:
-        """A field of the definition; None where it is absent."""
+        """A field of the definition; None if it is absent."""
         raw = self.fields.get(name)
         return None if raw is None else msgspec.json.decode(raw)
 
@@ -80,7 +80,7 @@ class LeftOut(NamedTuple):
     """A definition that cannot be offered, and the reason for people."""
 
     kind: Kind
-    name: str  # empty: it has none that can be read
+    name: str  # empty: the name is missing or unreadable
     reason: str
 
 
@@ -89,16 +89,16 @@ class Catalogue:
     """Everything that a server offers, and the revisions it speaks."""
 
     modern: bool = False
-    legacy: str = ""  # its revision with sessions, empty: none
-    sessions: bool = False  # it gives sessions to clients of that revision
+    legacy: str = ""  # the server's revision with sessions; empty: none
+    sessions: bool = False  # True: the server gives sessions to clients of that revision
     capabilities: Mapping[str, Any] = field(default_factory=dict)
     entries: Mapping[Kind, Mapping[str, Definition]] = field(default_factory=dict)  # by name, in the server's order
     left_out: Sequence[LeftOut] = ()
-    complete: bool = True  # False: the server has more than the limits let through, of unknown names
+    complete: bool = True  # False: the server has further definitions beyond the limits
     ttl: float | None = field(default=None, compare=False)  # seconds until the next look, as the server asks
 
     def version_for(self, *, modern: bool) -> str:
-        """The revision to speak with the server for a client; its own where the server speaks it."""
+        """The revision to speak with the server for a client: the client's own if the server speaks it."""
         return MODERN if self.modern and (modern or not self.legacy) else self.legacy
 
 
@@ -123,8 +123,8 @@ _page = msgspec.json.Decoder(_Page).decode
 
 
 async def initialize(link: Link, capabilities: Mapping[str, Any]) -> tuple[_Hello, str]:
-    """Begin a session: what the server says of itself, and the session's id, which may be empty. Raises ServerError,
-    and RefusedError where the server knows no sessions.
+    """Begin a session. Returns the server's description of itself, and the session's id, which may be empty. Raises
+    ServerError, and RefusedError if the server knows no sessions.
     """
     params = {"protocolVersion": LEGACY[0], "capabilities": capabilities, "clientInfo": INFO}
     result, session = await link.ask("initialize", params, "")
@@ -142,7 +142,7 @@ async def look(
     before: Catalogue | None,
     capabilities: Mapping[str, Any] | None = None,
 ) -> Catalogue:
-    """Ask a server for everything it offers to clients with these capabilities. Raises ServerError."""
+    """Read all definitions that a server offers to clients with these capabilities. Raises ServerError."""
     can = capabilities or {}
     modern, legacy, session = None, None, ""
     try:
@@ -183,7 +183,7 @@ async def look(
 
 
 async def look_again(base: Catalogue, name: str, link: Link, limits: MCPLimitsSettings, voice: Voice) -> Catalogue:
-    """The catalogue of a server as it offers it in one session. Raises ServerError, and SessionGoneError."""
+    """The catalogue that a server offers in one session. Raises ServerError, and SessionGoneError."""
     reader, entries = await _lists(name, link, limits, voice, base.capabilities)
     if INSTRUCTIONS in base.entries:
         entries[INSTRUCTIONS] = base.entries[INSTRUCTIONS]
@@ -257,7 +257,7 @@ class _Reader:
         found[name] = entry
 
     def _reason(self, kind: Kind, name: str, headers: Any, size: int, found: Mapping[str, Definition]) -> str:
-        """The reason why a definition cannot be offered; empty where it can."""
+        """The reason why a definition cannot be offered; empty if it can be."""
         limits = self._limits
         limit, most = ("name", limits.name) if kind in ("tools", "prompts") else ("uri", limits.uri)
         if not 0 < len(name) <= most:
@@ -280,7 +280,7 @@ class _Reader:
 
 
 def _headers(fields: Mapping[str, msgspec.Raw]) -> tuple[tuple[tuple[str, ...], str], ...] | None:
-    """Arguments of a tool that stand in headers too (`x-mcp-header`); None where such a header cannot be sent."""
+    """Arguments of a tool that headers repeat (`x-mcp-header`); None if such a header cannot be sent."""
     if b"x-mcp-header" not in bytes(fields.get("inputSchema", b"")):
         return ()
     found: list[tuple[tuple[str, ...], str]] = []
@@ -315,7 +315,7 @@ def _is_header(session: str) -> bool:
 
 
 def same(one: Catalogue | None, other: Catalogue) -> bool:
-    """True where nothing changed that clients see."""
+    """True if nothing that clients see has changed."""
     return one == other and _order(one) == _order(other)
 
 

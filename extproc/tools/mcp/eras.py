@@ -1,9 +1,9 @@
 """Calls on their way to a server, and its answers: names, ids, sessions, and the revision that each side speaks.
 
 client   server   the request                                        the answer
-same     same     the server's name of the tool                      as it is
+same     same     the server's name of the tool                      unchanged
 modern   legacy   without modern fields, an id and session of ours   the client's id, the fields that it needs
-legacy   modern   with modern fields and headers                     as it is
+legacy   modern   with modern fields and headers                     unchanged
 legacy   legacy   in a session of this client alone                  questions get ids that find their way back
 """
 
@@ -42,7 +42,7 @@ def encoded(value: str) -> str:
 
 
 def decoded(value: str) -> str | None:
-    """The value that a header `Mcp-…` stands for; None where it is none."""
+    """The value that a header `Mcp-…` stands for; None if it is malformed."""
     if (match := _SENTINEL(value)) is None:
         return value
     try:
@@ -53,7 +53,7 @@ def decoded(value: str) -> str | None:
 
 
 def request_for(call: Call, session: ServerSession | None, id: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Fields of the message to set, by their paths, and headers. `id` is for a session that others share."""
+    """Fields of the message to set, by their paths, and headers. `id` replaces the client's id in a shared session."""
     message = call.message
     assert message is not None
     edits: dict[str, Any] = {}
@@ -77,7 +77,7 @@ def request_for(call: Call, session: ServerSession | None, id: str) -> tuple[dic
 
 
 def _parameters(entry: Definition, arguments: Mapping[str, Any]) -> dict[str, str]:
-    """Headers with those arguments that the tool's schema wants there."""
+    """Headers with the arguments that the tool's schema repeats in headers."""
     found = {}
     for path, token in entry.headers:
         value: Any = arguments
@@ -91,8 +91,8 @@ def _parameters(entry: Definition, arguments: Mapping[str, Any]) -> dict[str, st
 
 
 class Translate:
-    """Reads the messages of an answer: writes `failed` and `rpc_error` of the call, and changes what the client must
-    get in another way.
+    """Reads the messages of an answer: writes `failed` and `rpc_error` of the call, and changes messages into the
+    client's form.
     """
 
     changes_length = True
@@ -121,7 +121,7 @@ class Translate:
                 if not call.streamed:
                     kept.clear()
                 raise Refusal(MCP_BAD_ANSWER, f"Server {call.server} gave no answer to the request; try again.")
-        except Refusal as refusal:  # raised, it would let all these events leave
+        except Refusal as refusal:  # keep the refusal: raised, it would let all these events leave
             exchange.answer.cut = refusal
         return kept
 
@@ -134,7 +134,7 @@ class Translate:
             raise Refusal(RESULT_TOO_LARGE, text)
 
     def _message(self, exchange: Exchange, call: Call, event: Frame) -> bool:
-        """Whether the event goes on; it may be another one then."""
+        """Handle a message. True: its event passes on, possibly changed."""
         data = event.data or b""
         try:
             fields = _fields(data)
@@ -157,7 +157,7 @@ class Translate:
             raise Refusal(MCP_BAD_ANSWER, f"Server {call.server} gave an answer that is no JSON-RPC.")
 
     def _question(self, call: Call, event: Frame, fields: dict[str, msgspec.Raw], id: rpc.Id) -> bool:
-        """A request of the server's to the client."""
+        """Handle a request of the server to the client."""
         if not call.must_read:
             return True
         question = ServerQuestion(call.server, call.server_session, call.server_version, id)
@@ -172,7 +172,7 @@ class Translate:
     ) -> None:
         expected = call.id if call.sent_id is None else call.sent_id
         if id != expected or type(id) is not type(expected):
-            if "error" in fields and id in (None, "server-error", ""):  # an error before the server read the id
+            if "error" in fields and id in (None, "server-error", ""):  # an error from before the server read the id
                 id = expected
             else:
                 self._unreadable(call)
@@ -194,7 +194,7 @@ class Translate:
         exchange.answer.report.error = error
 
     def _result(self, exchange: Exchange, call: Call, raw: msgspec.Raw) -> dict[str, Any]:
-        """Changes of the result."""
+        """The changes of a result."""
         try:
             result = _fields(raw)
         except msgspec.DecodeError:
@@ -212,7 +212,7 @@ class Translate:
 
 
 def too_long(call: Call, event: Frame) -> bool:
-    """True for a piece of a message that is too long to be read. Comments, and events without data, are none."""
+    """True for a piece of a message too long to be read; false for comments and events without data."""
     plain = not call.streamed and event.raw and not event.raw.startswith(b":")
     return bool(event.name == OVERSIZE or event.edges is not None or plain)
 
@@ -226,12 +226,12 @@ def _code(raw: msgspec.Raw) -> int:
 
 
 def _replace(event: Frame, fields: Mapping[str, Any]) -> None:
-    """Put another message into an event."""
+    """Replace the message in an event."""
     data = rpc.encode(fields)
     if event.raw == event.data or event.raw.lstrip(b"\xef\xbb\xbf") == event.data:
         event.raw = data
     elif event.data is not None and event.raw.count(event.data) == 1:
         event.raw = event.raw.replace(event.data, data)
-    else:  # several lines of data
+    else:  # the event has several lines of data
         event.raw = b"event: message\ndata: %b\n\n" % data
     event.data = data

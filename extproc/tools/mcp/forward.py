@@ -1,4 +1,4 @@
-"""FindServer and ForwardRPC: from a name to its server. Returned and ReadAnswer: the answer on its way back."""
+"""FindServer and ForwardRPC lead a name to its server. Returned and ReadAnswer handle the answer."""
 
 from __future__ import annotations
 
@@ -41,9 +41,11 @@ from extproc.words.errors import (
 from extproc.words.exchange import Exchange
 
 _AGAIN = {"x-envoy-max-retries": "1", **retry_headers(("connect",))}
-"""A call goes out again after one failure alone: its server has not seen it."""
+"""A call is tried again only after a failure to connect: its server has not seen it."""
 _AGAIN_IN_SESSION = {**_AGAIN, **retry_headers(("connect", "404")), contract.ATTEND: contract.ATTEND_LATER}
-"""The same for a call in a session: a server that does not know it has not run the call. The next try has another."""
+"""A call in a session is also tried again if the server does not know the session, and so has not run the call. The
+next try gets another session.
+"""
 _FAILURES = {
     "server_unavailable": (MCP_SERVER_UNAVAILABLE, "Server {} cannot be reached now; try again later."),
     "server_timeout": (MCP_SERVER_TIMEOUT, "Server {} did not answer in time; try again later."),
@@ -52,18 +54,18 @@ _FAILURES = {
 }
 _REASONS = {"timeout": "server_timeout", "credential": "credential_rejected"}
 _OF_SERVERS = ("mcp-session-id", "server", "www-authenticate", "x-powered-by")
-"""Headers of servers that stay here."""
+"""Headers of servers that clients do not get."""
 
 
 def failure(code: str, server: str) -> Refusal:
-    """The refusal for a server that gave no good answer; never with a word of its own."""
+    """The refusal for a server that gave no valid answer, without the server's own words."""
     kind, text = _FAILURES[code]
     return RPCRefusal(kind, text.format(server), data={"server": server})
 
 
 class FindServer:
-    """Writes `server`, `tool`, `entry` and `policy` of the call, and `targets`. Unknown names and those that are not
-    granted get the same words.
+    """Writes `server`, `tool`, `entry` and `policy` of the call, and `targets`. The refusal is the same for unknown
+    names and for names that are not granted.
     """
 
     def __init__(self, settings: MCPSettings, profiles: Profiles, servers: Servers, policy: Policy) -> None:
@@ -97,12 +99,12 @@ class FindServer:
             raise failure("server_unavailable", call.server)
 
     def _most(self, method: str) -> int:
-        """Longest name, in characters."""
+        """Longest name of an object of the method, in characters."""
         limits = self._settings.limits
         return limits.name if method in ("tools/call", "prompts/get") else max(limits.uri, limits.name)
 
     def _answered(self, exchange: Exchange, call: Call) -> None:
-        """The client answers the question of a server."""
+        """Handle a client's answer to the question of a server."""
         question = None if call.session is None else self._servers.sessions.asked(call.session, call.id)
         if question is None or question.server not in call.settings.servers:
             raise RPCRefusal(INVALID_REQUEST, "The message answers no question of this session.", edge=True)
@@ -110,7 +112,9 @@ class FindServer:
         call.server, exchange.request.operation = question.server, "mcp"
 
     def _subscription(self, exchange: Exchange, call: Call, method: str) -> None:
-        """Updates of resources cannot be told apart where a profile has several servers."""
+        """Handle a subscription to a resource. With several servers in a profile it is refused: updates do not name
+        their server.
+        """
         uri, known = call.name, self._profiles.catalogues(call.profile)
         if len(call.settings.servers) != 1 or not known:
             raise unknown_method(method)
@@ -120,12 +124,12 @@ class FindServer:
 
 
 class ForwardRPC:
-    """Writes `onward`: the request as its server gets it, in its revision and in a session of its own."""
+    """Writes `onward`: the request in its server's revision, in a session at the server."""
 
     def __init__(self, settings: MCPSettings, servers: Servers, places: Mapping[str, str]) -> None:
         self._servers = servers
         self._timeouts = {name: str(int(each.timeout * 1000)) for name, each in settings.servers.items()}
-        self._places = places  # names of tries in Envoy, where they are other ones than usual
+        self._places = places  # names of tries in Envoy, if they differ from the usual ones
 
     async def __call__(self, exchange: Exchange) -> None:
         call = exchange.features[CALL]
@@ -175,7 +179,7 @@ class ForwardRPC:
         return call.modern and call.server_version == MODERN
 
     def _must_read(self, call: Call) -> bool:
-        """Whether the client cannot take the answer unchanged."""
+        """True if the client cannot take the answer unchanged."""
         if call.question is not None:
             return False
         if call.modern != (call.server_version == MODERN):
@@ -183,7 +187,7 @@ class ForwardRPC:
         return not call.modern and bool(call.session and call.session.capabilities)
 
     async def _session(self, exchange: Exchange, call: Call, *, sessions: bool) -> ServerSession | None:
-        """The session at a server: of the client's session, or of a consumer whose client has none."""
+        """The session at a server: for the client's session, or for a consumer whose client has no session."""
         if not sessions:
             return None
         try:
@@ -193,7 +197,7 @@ class ForwardRPC:
 
 
 def bound(call: Call) -> str:
-    """The value of `contract.BOUND`: bytes, and the message that takes the place of a larger event, in ASCII."""
+    """The value of `contract.BOUND`: the limit in bytes, and the message, in ASCII, that replaces a larger event."""
     asked = call.id if call.sent_id is None else call.sent_id
     message = body_of(call, too_large(call), asked)
     text = message.decode() if message.isascii() else json.dumps(msgspec.json.decode(message))
@@ -214,8 +218,8 @@ def _ticket(exchange: Exchange) -> SessionTicket:
 
 
 class Returned:
-    """Writes `status`, `attempts`, `target`. A server that is away, ill or refuses the gateway becomes an error of
-    JSON-RPC; its own words go no further.
+    """Writes `status`, `attempts`, `target`. If the server is away, fails or refuses the gateway, the client gets an
+    error of JSON-RPC without the server's own words.
     """
 
     def __init__(self, servers: Servers) -> None:
@@ -251,7 +255,9 @@ class Returned:
 
 
 class ReadAnswer:
-    """Decides who reads the answer, and returns the action for Envoy. `reads` says so for policy."""
+    """Decides whether the answer is read, and returns the action for Envoy. `reads` says whether policy has to
+    read it.
+    """
 
     def __init__(
         self,
@@ -292,7 +298,7 @@ class ReadAnswer:
         if framing is None or response.headers.get("content-encoding", "identity") != "identity":
             raise failure("bad_answer", call.server)
         if response.status >= 400 and not call.modern:
-            told[":status"] = "200"  # at any other, clients end the session
+            told[":status"] = "200"  # at any other status clients end the session
             exchange.answer.status, call.must_read = 200, True
         call.streamed = exchange.request.ask.stream = isinstance(framing, SSE)
         most, length = call.settings.max_result, response.headers.get("content-length", "")

@@ -1,7 +1,7 @@
 """Requests of the processor itself to a server: handshakes, lists, and refusals of questions.
 
-They go through a private listener of Envoy's into the hop of the server, so its TLS, credential and limits are Envoy's
-here too, and no key of a server is ever in this process.
+The requests go through a private listener of Envoy into the server's hop. So Envoy applies the server's TLS, credential
+and limits here, too, and no server's key is ever in this process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ACCEPT = "application/json, text/event-stream"
 
 
 class ServerError(Exception):
-    """A server that gave no good answer. `code` is of the refusal of calls, without its `mcp_`."""
+    """The server gave no valid answer. `code` is the code of the calls' refusal, without `mcp_`."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -31,7 +31,9 @@ class ServerError(Exception):
 
 
 class RefusedError(Exception):
-    """An error of JSON-RPC in place of a result, or none that can be read. `unknown`: of a method that is not there."""
+    """The server answered with an error of JSON-RPC, or unreadably, in place of a result. `unknown`: the method does
+    not exist.
+    """
 
     def __init__(self, *, unknown: bool = False) -> None:
         super().__init__()
@@ -43,7 +45,7 @@ class SessionGoneError(RefusedError):
 
 
 class NoEnvoyError(ServerError):
-    """Envoy does not listen, so nothing is known about the server."""
+    """Envoy does not listen, so the server's state is unknown."""
 
 
 class _Reply(msgspec.Struct):
@@ -56,7 +58,7 @@ _decode = msgspec.json.Decoder(_Reply).decode
 
 
 class Link:
-    """The way to one server. An answer has up to `most` bytes and takes up to `timeout` seconds."""
+    """The connection to one server. An answer has at most `most` bytes and takes at most `timeout` seconds."""
 
     def __init__(self, name: str, socket: str, *, most: int, timeout: float) -> None:
         self._path = f"/{name}"
@@ -72,11 +74,11 @@ class Link:
         capabilities: Mapping[str, Any] | None = None,
     ) -> tuple[msgspec.Raw, str]:
         """The result of a request, and the session that the server began with it. Raises ServerError, or RefusedError
-        where the server answers with an error. `capabilities` are those of a client, for revisions without sessions.
+        if the server answers with an error. `capabilities` are those of a client, for revisions without sessions.
         """
         if version == MODERN:
             params = {**params, "_meta": meta({}, capabilities)}
-        id = f"gateway-{secrets.token_hex(8)}"  # servers mix up the answers to equal ids of one session
+        id = f"gateway-{secrets.token_hex(8)}"  # unique, because servers mix up answers to equal ids in a session
         body = rpc.request(method, id, params)
         status, headers, data = await self._send(body, headers_for(method, version, session))
         if status in (401, 403):
@@ -116,7 +118,7 @@ class Link:
             raise ServerError("bad_answer") from None
         except OSError:
             raise NoEnvoyError("server_unavailable") from None
-        if contract.HOP in said:  # Envoy's own answer
+        if contract.HOP in said:  # the answer is Envoy's own
             raise ServerError("server_timeout" if said[contract.HOP] == "timeout" else "server_unavailable")
         return status, said, data
 
@@ -134,12 +136,12 @@ def headers_for(method: str, version: str, session: str) -> dict[str, str]:
 
 
 def meta(more: Mapping[str, Any], capabilities: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """`_meta` of a request of 2026-07-28 by the gateway, for clients that say nothing of themselves."""
+    """`_meta` of the gateway's requests in 2026-07-28, for clients that do not describe themselves."""
     return {**more, VERSION_KEY: MODERN, CAPABILITIES_KEY: capabilities or {}, INFO_KEY: INFO}
 
 
 def _reply(content_type: str, data: bytes, id: str) -> _Reply:
-    """The answer to the request of that id among the messages of a body. Raises ValueError."""
+    """The answer to the request with that id, among the messages of a body. Raises ValueError."""
     if not content_type.startswith("text/event-stream"):
         return _decode(data)
     framing = SSE(len(data) + 1)

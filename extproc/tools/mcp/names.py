@@ -1,15 +1,15 @@
-"""Names: under which name clients find a definition, and which server of a profile owns a name.
+"""Names: the name under which clients find a definition, and the server of a profile that owns a name.
 
-A name has one owner: of the servers of the profile that can have it, the one with the longest prefix, and of those the
-first. A call must never reach another server because the
-owner is switched off, is away, was not read yet, or gave the name up for a while. So a server owns
+A name has one owner: among the servers of the profile that can have it, the first server with the longest prefix. A
+call must never reach another server because the owner is switched off, is away, was not read yet, or dropped the name
+for a while. So a server owns
 
     every name that it offers, or offered since this process began     `Server.names`
     every name that is pinned for it                                   `Policy.pinned_names`
     every name that it could offer, while its lists are not known      `_Share.own`
 
-and a definition of a server behind it is not offered under such a name. URIs have no prefix. A URI that a template of
-the first server can give is a name that it offers.
+and no later server's definition is offered under such a name. URIs have no prefix. A URI that fits a template of a
+server is a name that this server offers.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from extproc.tools.mcp.settings import MCPProfileSettings
 from extproc.words.values import Pattern, Patterns
 
 LONGEST = 64
-"""Characters of a tool's name in the APIs of models: one that is longer makes them refuse all tools."""
+"""Most characters of a tool's name in the APIs of models: with a longer name they refuse all tools."""
 _RENAMED = ("tools", "prompts")  # a URI is never renamed
 
 Known = Callable[[str, Kind], Collection[str] | None]
-"""Own names that a server has; None: they are not known."""
+"""Gives the own names of a server's definitions; None: not known."""
 
 
 class Hidden(NamedTuple):
     """A definition that a profile does not offer, and the reason for people."""
 
     entry: Definition
-    name: str  # as clients would see it
+    name: str  # the name that clients would see
     reason: str
 
 
@@ -57,24 +57,24 @@ class _Share:
         }
 
     def seen(self, entry: Definition) -> str | None:
-        """The name that clients see; None where the profile does not want the definition."""
+        """The name that clients see; None if the profile leaves the definition out."""
         wanted = self._wanted.get(entry.kind)
         if wanted is None or not wanted(entry.name):
             return None
         return self._prefix + entry.name if entry.kind in _RENAMED else entry.name
 
     def own(self, kind: Kind, name: str) -> str | None:
-        """The server's own name for what clients call `name`; None where it can offer nothing of that name."""
+        """The server's own name for the clients' `name`; None if the server can offer nothing under that name."""
         prefix = self._prefix if kind in _RENAMED else ""
         own = name.removeprefix(prefix)
         return own if own and name.startswith(prefix) and self._wanted[kind](own) else None
 
     def rank(self, kind: Kind) -> tuple[int, int]:
-        """The place in the order in which servers own names of a kind."""
+        """The sort key by which servers own names of a kind."""
         return -len(self._prefix) if kind in _RENAMED else 0, self._place
 
     def claim(self, kind: Kind, name: str) -> str:
-        """The reason why the name is this server's; empty where it is not."""
+        """The reason why this server owns the name; empty if it does not."""
         if (own := self.own(kind, name)) is None:
             return ""
         names = self._known(self.server, kind)
@@ -90,7 +90,7 @@ class _Share:
 
 @dataclass(slots=True, eq=False)
 class NameIndex:
-    """Everything that a profile offers, by the name that clients see."""
+    """All definitions that a profile offers, by the names that clients see."""
 
     shares: Sequence[_Share]
     entries: dict[Kind, dict[str, Definition]] = field(
@@ -99,10 +99,10 @@ class NameIndex:
     hidden: list[Hidden] = field(default_factory=list)
     _templates: list[tuple[int, Callable[[str], bool], Definition]] = field(
         default_factory=list
-    )  # with the server's place
+    )  # each with its server's index
 
     def add(self, place: int, entry: Definition) -> None:
-        """Take in a definition of the server at that place."""
+        """Add a definition of the server with that index."""
         name = self.shares[place].seen(entry)
         if name is None:
             return
@@ -118,13 +118,13 @@ class NameIndex:
             self._templates.append((place, template(entry.name), entry))
 
     def claim(self, place: int, kind: Kind, name: str) -> str:
-        """The reason why a name is one of a server before the one at that place; empty where it is none's."""
+        """The reason why an earlier server than the one with that index owns a name; empty if none does."""
         rank = self.shares[place].rank(kind)
         before = (share for share in self.shares if share.rank(kind) < rank)
         return next((found for share in before if (found := share.claim(kind, name))), "")
 
     def template(self, uri: str) -> Definition | None:
-        """The template that gives a URI; None where none does, or a server before it owns the URI."""
+        """The template that fits a URI; None if no template fits, or an earlier server owns the URI."""
         for place, matches, entry in self._templates:
             if matches(uri):
                 return None if self.claim(place, "resources", uri) else entry
@@ -132,8 +132,8 @@ class NameIndex:
 
 
 def index(profile: MCPProfileSettings, catalogues: Mapping[str, Catalogue], known: Known) -> NameIndex:
-    """The names of a profile. `catalogues` are those of its servers that are known, switched off ones too: they keep
-    their names.
+    """The names of a profile. `catalogues` are the known catalogues of its servers; switched off servers are included
+    and keep their names.
     """
     made = NameIndex([_Share(profile, server, place, known) for place, server in enumerate(profile.servers)])
     for place, share in enumerate(made.shares):
@@ -145,7 +145,7 @@ def index(profile: MCPProfileSettings, catalogues: Mapping[str, Catalogue], know
 
 
 def template(uri: str) -> Callable[[str], bool]:
-    """True for a URI that a template of RFC 6570 can give. A `*` in it is a letter as any other."""
+    """True for a URI that fits a template of RFC 6570. A `*` in the template is an ordinary character."""
     parts = uri.split("{")
     text = parts[0] + "".join("*" + part.partition("}")[2] for part in parts[1:])
     return Pattern(text) if len(parts) > 1 else lambda value: value == uri

@@ -1,7 +1,7 @@
-"""Lists of servers whose tools depend on the session or its user (`lists: session`): one catalogue for each session.
+"""Lists of servers whose tools depend on the session or its user (`lists: session`): a catalogue for each session.
 
-A client that asks for lists gets new ones: read within a second, and no call went to the server since. Calls go by
-older ones, unless they do not have the name.
+A client that asks for lists gets fresh ones: read within the last second, and without a call to the server since. Calls
+use older lists, unless these lack the name.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ if TYPE_CHECKING:
     from extproc.tools.mcp.call import Call
     from extproc.tools.mcp.servers import Servers
 
-_PATIENCE = 8.0  # seconds for lists within a request; Envoy gives a request up after 10
-_NEW = 1.0  # seconds for which lists are new
+_PATIENCE = 8.0  # most seconds to read lists within a request; Envoy aborts a request after 10
+_NEW = 1.0  # seconds for which lists are fresh
 
 
 @dataclass(slots=True)
 class _Read:
     task: asyncio.Task[Catalogue]
-    at: float  # monotonic
-    used: bool = False  # a call went to the server since
+    at: float  # time of the reading, monotonic seconds
+    used: bool = False  # True: a call went to the server since
 
     @property
     def found(self) -> Catalogue | None:
-        """The catalogue; None where it could not be read, or was not read yet."""
+        """The catalogue; None if it could not be read, or was not read yet."""
         done = self.task.done() and not self.task.cancelled() and self.task.exception() is None
         return self.task.result() if done else None
 
 
 class OwnLists:
-    """The lists of sessions at servers, by session and server."""
+    """Lists by session and server."""
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
         self._read: OrderedDict[tuple[str, str, int], _Read] = OrderedDict()
 
     async def get(self, owner: str, name: str, call: Call, *, refresh: float, new: bool) -> Catalogue | None:
-        """The catalogue of a server in the session of `owner`, up to `refresh` seconds old. None: it cannot be read."""
+        """The catalogue of a server in the session of `owner`, at most `refresh` seconds old. None: not readable."""
         key, now = _key(owner, name, call), time.monotonic()
         read = self._read.get(key)
         if read is None or self._is_old(read, now - read.at, refresh, new=new):
@@ -55,12 +55,12 @@ class OwnLists:
                 self._read.popitem(last=False)
         self._read.move_to_end(key)
         if not read.task.done():
-            await asyncio.sleep(0)  # enters a task
+            await asyncio.sleep(0)  # lets this coroutine run in a task
             await asyncio.wait([read.task], timeout=_PATIENCE)
         return read.found
 
     def used(self, owner: str, call: Call) -> None:
-        """A call goes to its server: it may change the lists."""
+        """Note a call to the server, because it may change the lists."""
         if (read := self._read.get(_key(owner, call.server, call))) is not None:
             read.used = True
 
@@ -98,5 +98,7 @@ class OwnLists:
 
 
 def _key(owner: str, name: str, call: Call) -> tuple[str, str, int]:
-    """The key of lists. Requests of a consumer without a session may state other abilities each time."""
+    """The key of lists. It includes the client's abilities, because requests without a session may each state other
+    ones.
+    """
     return owner, name, 0 if call.session is not None else hash(msgspec.json.encode(call.capabilities))

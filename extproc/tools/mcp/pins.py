@@ -1,9 +1,9 @@
-"""Pins: the known definitions, and what became of them since.
+"""Pins: the digests of known definitions, and changes since.
 
 `mcp.lock.yaml` has a digest for each definition of each server: sha256 of its canonical JSON (sorted keys, no spaces,
-numbers as they read). It covers everything that clients get of a definition: all fields of tools, prompts, resources
-and templates, and the server's instructions. `extproc mcp pin` writes it, and `extproc mcp diff` shows the difference.
-The file is read again when it changes.
+numbers as they read). A digest covers all that clients get of a definition: all fields of tools, prompts, resources and
+templates, and the server's instructions. `extproc mcp pin` writes it, and `extproc mcp diff` shows the difference. The
+file is read again when it changes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import yaml
 from extproc.tools.mcp.catalogue import Definition, Kind
 
 VERSION = 2
-MAX_FILE = 16 << 20  # bytes
+MAX_FILE = 16 << 20  # most bytes of a lock file
 _HEAD = """\
 # Known definitions: server, kind, name, sha256 of the definition. Written by `extproc mcp pin`.
 # Read `extproc mcp diff` before you pin a changed definition again.
@@ -31,7 +31,7 @@ _OLD = (
     "it is of version 1, which covers a part of each tool and nothing else: look at `extproc mcp diff`, then renew it "
     "with `extproc mcp pin`"
 )
-_EVERY = 1.0  # seconds between looks at the file
+_EVERY = 1.0  # seconds between checks of the file
 _HEX = re.compile(r"[0-9a-f]{64}").fullmatch
 _MOMENT = re.compile(r"[0-9T:.Z+-]{1,40}").fullmatch
 _sorted = msgspec.json.Encoder(order="sorted").encode
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class OldError(ValueError):
-    """A lock file of an older version. It says how to renew it."""
+    """The lock file has an older version. The text says how to renew the file."""
 
 
 Key = tuple[str, str]
@@ -50,8 +50,8 @@ Lock = Mapping[str, Mapping[Key, str]]
 
 
 def digest(definition: Mapping[str, Any], kind: Kind = "tools") -> str:
-    """The digest of a definition as it was decoded. The size of a resource and the time of its last change are none of
-    it: they tell of the content.
+    """The digest of a decoded definition. It leaves out the size and the last change of a resource, which describe the
+    content.
     """
     if kind == "resources":
         definition = {name: value for name, value in definition.items() if name != "size" or type(value) is not int}
@@ -104,7 +104,7 @@ def _pins(server: Any, kinds: Any) -> Iterator[tuple[Key, str]]:
 
 
 class Pins:
-    """The pins of a file, read again when it changes. Without a readable file none are known; `problem` says why."""
+    """The pins of a file, read again when it changes. Without a readable file no pins are known; `problem` says why."""
 
     def __init__(self, path: str, now: Callable[[], float] = time.monotonic) -> None:
         self._path = Path(path)
@@ -113,20 +113,20 @@ class Pins:
         self._stamp: tuple[int, ...] | None = ()
         self._pins: Lock = {}
         self.problem = ""
-        self.version = 0  # grows with each change
+        self.version = 0  # grows with each change of the file
 
     def find(self, server: str, kind: Kind, name: str) -> str | None:
-        """The digest of a definition; None where it was never pinned."""
+        """The pinned digest of a definition; None if it was never pinned."""
         self.look()
         return self._pins.get(server, {}).get((kind, name))
 
     def names(self, server: str, kind: Kind) -> Collection[str] | None:
-        """The names that are pinned for a server; None without a readable file."""
+        """The pinned names of a server; None without a readable file."""
         self.look()
         return None if self.problem else [name for each, name in self._pins.get(server, {}) if each == kind]
 
     def look(self) -> None:
-        """Read the file where it changed, once a second at most. An unreadable one leaves no pin."""
+        """Read the file if it has changed, once a second at most. An unreadable file leaves no pins."""
         if (now := self._now()) - self._looked < _EVERY:
             return
         self._looked = now
@@ -153,7 +153,7 @@ class Pins:
 
 
 def load(path: Path) -> Lock:
-    """The pins of a file. Raises OSError, and ValueError for a file that is no such file."""
+    """The pins of a file. Raises OSError, and ValueError for a file that is no lock file."""
     with path.open("rb") as file:
         data = file.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:

@@ -4,7 +4,7 @@
     call         Judge: all of these, and sensitive tools in a tainted run · GuardCall · ReserveCall
     answer       MarkTaint · GuardResult: guardrails on: tool_results, and quarantine
 
-Servers' own words about their tools (annotations) are never policy.
+A server's own statements about its tools (annotations) are never policy.
 """
 
 from __future__ import annotations
@@ -38,21 +38,23 @@ characters, a guardrail found something in it, or it is the instructions of an u
 
 
 class Judged(NamedTuple):
-    """The state of a definition, and the reason for people; empty where it is listed."""
+    """The state of a definition, and the reason for people; empty for a listed definition."""
 
     state: State
     reason: str = ""
 
 
 _LISTED = Judged("listed")
-_MOST = 50_000  # definitions whose checks are remembered
+_MOST = 50_000  # most definitions whose checks are remembered
 _FREE = Price(0, 0, 0, 0, 0)
 
 log = logging.getLogger(__name__)
 
 
 class Policy:
-    """The states of definitions. `changed` is told of each definition that differs from its pin, once: server, tool."""
+    """The states of definitions. `changed` is called once with server and tool for each definition that differs from
+    its pin.
+    """
 
     def __init__(
         self,
@@ -71,7 +73,7 @@ class Policy:
         self._quarantined = Patterns(
             [text for one in guardrails if one.kind == "quarantine" for text in getattr(one, "tools", ())]
         )
-        self._known: dict[tuple[Kind, str, str, str], str] = {}  # kind, server, name, digest -> why it is withheld
+        self._known: dict[tuple[Kind, str, str, str], str] = {}  # kind, server, name, digest -> reason to withhold
         self._digests: dict[int, tuple[Definition, str]] = {}
         self._told: set[tuple[Kind, str, str, str]] = set()
         self._changed, self._tell = changed, tell
@@ -79,7 +81,7 @@ class Policy:
 
     @property
     def version(self) -> int:
-        """Grows when states may have changed, so that lists are made anew."""
+        """A number that grows when states may have changed, so that lists are made anew."""
         if self._pins is None:
             return 0
         self._pins.look()
@@ -90,8 +92,8 @@ class Policy:
         return self.judged(entry).state
 
     def judged(self, entry: Definition) -> Judged:
-        """The state of a definition, with the reason. A pin is a person's word: no detector is asked about what it
-        covers.
+        """The state of a definition, with the reason. A pin is a person's decision: no detector checks a pinned
+        definition.
         """
         server = self._settings.servers[entry.server]
         if server.disabled:
@@ -112,11 +114,11 @@ class Policy:
         return _LISTED if self._warn_only else Judged("changed", reason)
 
     def pinned(self, entry: Definition) -> str | None:
-        """The digest in the lock file."""
+        """The digest of a definition in the lock file."""
         return None if self._pins is None else self._pins.find(entry.server, entry.kind, entry.name)
 
     def pinned_names(self, server: str, kind: Kind) -> Collection[str] | None:
-        """The names that a server can offer by its pins; None where pins are no bound."""
+        """The names that a server can offer by its pins; None if pins do not limit them."""
         if self._pins is None or self._warn_only or not self._needs_pin(kind):
             return None
         return self._pins.names(server, kind)
@@ -125,12 +127,12 @@ class Policy:
         return self._settings.pins is not None and kind in self._settings.pins.kinds
 
     def hides(self, entry: Definition) -> bool:
-        """True for a definition that is in no list."""
+        """True for a definition that lists leave out."""
         return self.state(entry) != "listed"
 
     def omitted(self, entry: Definition) -> tuple[str, ...]:
-        """Fields of a definition that clients do not get. The answers about a result in quarantine fit no schema of
-        its server.
+        """Fields of a definition that clients do not get: answers about a result in quarantine do not fit the server's
+        output schema.
         """
         name = f"{entry.server}/{entry.name}"
         if entry.kind == "tools" and self._quarantined(name):
@@ -138,7 +140,7 @@ class Policy:
         return ()
 
     async def learn(self, entries: Iterable[Definition]) -> None:
-        """Look through new definitions on a thread, so that a first list finds them judged."""
+        """Judge new definitions on a thread, so that the first list finds them judged."""
         new = [entry for entry in entries if self._key(entry, self.digest(entry)) not in self._known]
         if new:
             found = await asyncio.to_thread(lambda: [self._examine(entry) for entry in new])
@@ -146,7 +148,7 @@ class Policy:
                 self._remember(entry, self.digest(entry), reason)
 
     def target(self, call: Call) -> Target:
-        """The destination of a call, as budgets and the ledger see it."""
+        """The target of a call, for budgets and the ledger."""
         price = (call.policy.price if call.policy is not None else None) or 0.0
         if (made := self._prices.get(price)) is None:
             made = prices.price(0, 0, per_request=price, version="settings") if price else _FREE
@@ -176,8 +178,8 @@ class Policy:
         return reason
 
     def _examine(self, entry: Definition) -> str:
-        """The reason to withhold a definition: invisible characters, or a finding of a blocking guardrail. Empty where
-        there is none. May run on any thread.
+        """The reason to withhold a definition: invisible characters, or a finding of a blocking guardrail. Empty
+        without a reason. May run on any thread.
         """
         definition = {name: entry.value(name) for name in entry.fields}
         where = f"{entry.server}/{entry.name}"
@@ -195,7 +197,7 @@ class Policy:
             for text in texts(definition):
                 for hit in guard.all_hits(text, DEFINITION, where, deadline):
                     kinds[hit.kind] = kinds.get(hit.kind, 0) + 1
-        except Exception as error:  # noqa: BLE001 - a definition that cannot be judged
+        except Exception as error:  # noqa: BLE001 - withhold a definition that cannot be judged
             reason = getattr(error, "reason", "error")
         if not kinds and not reason:
             return True
@@ -219,7 +221,7 @@ class Policy:
 
 
 def as_input(settings: GuardrailSettings) -> GuardrailSettings:
-    """The guardrail as one of all text it is given."""
+    """A copy of the guardrail that applies to any text."""
     style = "label" if settings.style == "reversible" else settings.style
     every = {"roles": ROLES} if "roles" in type(settings).model_fields else {}
     return settings.model_copy(update={"on": ("input",), "style": style, **every})
@@ -229,8 +231,8 @@ def as_input(settings: GuardrailSettings) -> GuardrailSettings:
 
 
 class ToolPolicy:
-    """Writes `tainted`. Refuses calls whose definition changed or is withheld, and sensitive tools in a run in which an
-    untrusted tool has answered.
+    """Writes `tainted`. Refuses calls whose definition changed or is withheld, and calls of sensitive tools in a
+    tainted run.
     """
 
     def __init__(self, policy: Policy, taint: Taint) -> None:
@@ -256,7 +258,9 @@ class ToolPolicy:
 
 
 class GuardCall:
-    """Refuses calls in whose arguments a blocking guardrail finds something, and masks the findings of others."""
+    """Refuses calls if a blocking guardrail finds something in their arguments, and masks findings of masking
+    guardrails.
+    """
 
     def __init__(self, guardrails: Sequence[GuardrailSettings], made: Callable[..., GuardInput]) -> None:
         chosen = [as_input(one) for one in guardrails if "tool_arguments" in one.on]
@@ -283,7 +287,7 @@ class ReserveCall:
 
 
 class MarkTaint:
-    """Taints the run when an untrusted tool has answered, whatever it says."""
+    """Taints the run after any answer of an untrusted tool."""
 
     def __init__(self, settings: MCPSettings, taint: Taint) -> None:
         self._settings = settings
@@ -295,5 +299,5 @@ class MarkTaint:
             return
         policy = call.policy
         if policy.untrusted if policy is not None else self._settings.servers[call.server].untrusted:
-            with contextlib.suppress(StoreError):  # this process knows
+            with contextlib.suppress(StoreError):  # this process knows the run anyway
                 await self._taint.mark(exchange, f"{call.server}/{call.tool or call.name}")

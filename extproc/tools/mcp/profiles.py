@@ -22,17 +22,17 @@ from extproc.words.exchange import Exchange, ToolGrants
 
 log = logging.getLogger(__name__)
 
-_MOST_LISTS = 1000  # kept; each of one profile, kind and set of grants
-_MOST_LINES = 20  # lines in the log, for one profile at a time
+_MOST_LISTS = 1000  # most lists that are kept, each of one profile, kind and set of grants
+_MOST_LINES = 20  # most log lines for one profile at a time
 _ASKED = ("tools", "prompts", "resources", "completions", "logging")
 
 
 @dataclass(slots=True, frozen=True)
 class Resolved:
-    """A definition by the client's name, or a resource that is in no list."""
+    """A definition found by the client's name, or a resource that is in no list."""
 
     server: str
-    name: str  # the server's own
+    name: str  # the server's own name
     entry: Definition | None
 
 
@@ -52,7 +52,7 @@ class Profiles:
         self._own_indexes: OrderedDict[Any, tuple[Any, NameIndex, Any]] = OrderedDict()
 
     async def read_own(self, exchange: Exchange, owner: str) -> None:
-        """Writes `call.own`: the lists of servers whose lists depend on the session, which is named by `owner`."""
+        """Writes `call.own`: the lists of servers whose lists depend on the session. `owner` names the session."""
         call = exchange.features[CALL]
         if not (names := self._own[call.profile]):
             return
@@ -67,7 +67,7 @@ class Profiles:
         call.own = {name: catalogue for name, catalogue in found if catalogue is not None}
 
     def index_for(self, call: Call) -> NameIndex:
-        """Everything in the profile, as a client's session has it."""
+        """The names of the profile, for a client's session."""
         if not (own := self._own[call.profile]):
             return self.index(call.profile)
         key = (call.profile, *(id(call.own.get(name)) for name in own))
@@ -76,13 +76,13 @@ class Profiles:
         if known is None or known[0] != generation:
             shared = {name: each for name, each in self._known(call.profile).items() if name not in own}
             made = index(call.settings, {**shared, **call.own}, self._names)
-            known = self._own_indexes[key] = generation, made, call.own  # which keeps its ids
+            known = self._own_indexes[key] = generation, made, call.own  # keeping `call.own` keeps its id() unique
             while len(self._own_indexes) > self._settings.limits.session_lists:
                 self._own_indexes.popitem(last=False)
         return known[1]
 
     def index(self, profile: str) -> NameIndex:
-        """Everything in the profile, whoever asks."""
+        """The names of the profile, for all consumers."""
         generation = self._generation()
         known = self._indexes.get(profile)
         if known is None or known[0] != generation:
@@ -92,7 +92,7 @@ class Profiles:
         return known[1]
 
     def _known(self, profile: str) -> Mapping[str, Catalogue]:
-        """The catalogues of a profile's servers, in their order; servers that are switched off have one, too."""
+        """The catalogues of a profile's servers, in order; switched off servers are included."""
         found = {name: self._servers.by_name.get(name) for name in self._settings.profiles[profile].servers}
         return {
             name: server.catalogue
@@ -101,7 +101,7 @@ class Profiles:
         }
 
     def _names(self, server: str, kind: Kind) -> Collection[str] | None:
-        """The names that a server owns; None while they are not known, as those are of which sessions decide."""
+        """The names that a server owns; None while unknown, and always if sessions decide about its names."""
         known, pinned = self._servers.by_name.get(server), self.policy.pinned_names(server, kind)
         if known is None or known.catalogue is None:
             return pinned
@@ -109,7 +109,7 @@ class Profiles:
         return None if open_ended and pinned is None else known.names[kind].keys() | (pinned or ())
 
     def hidden(self, server: str) -> Iterator[tuple[str, Hidden]]:
-        """The definitions of a server that a profile wants and does not offer, by profile."""
+        """The definitions of a server that a profile includes but cannot offer, by profile."""
         for name, profile in self._settings.profiles.items():
             if server in profile.servers:
                 yield from ((name, each) for each in self.index(name).hidden if each.entry.server == server)
@@ -127,11 +127,11 @@ class Profiles:
         }
 
     def _generation(self) -> tuple[int, int]:
-        """Another one when definitions, or their states, have changed."""
+        """A value that differs after any change of definitions or their states."""
         return self._servers.generation, self.policy.version
 
     def listed(self, exchange: Exchange, kind: Kind) -> bytes:
-        """The definitions that a consumer may see, as a JSON array. In a tainted run none of sensitive tools."""
+        """The definitions that a consumer may see, as a JSON array, in a tainted run without sensitive tools."""
         profile, grants = exchange.features[CALL].profile, exchange.consumer.tools
         careful = kind == "tools" and bool(self._taint.tools(exchange))
         index = self.index_for(exchange.features[CALL])
@@ -156,19 +156,19 @@ class Profiles:
         return self._settings.policy(entry.server, entry.name).sensitive
 
     def _shown(self, name: str, entry: Definition) -> Mapping[str, Any]:
-        """A definition as clients get it: with their name for it."""
+        """A definition in the clients' form, under the clients' name."""
         fields: dict[str, Any] = {**entry.fields, "name": name} if name else dict(entry.fields)
         for omitted in self.policy.omitted(entry):
             fields.pop(omitted, None)
         return fields
 
     def catalogues(self, profile: str) -> Sequence[tuple[str, Catalogue]]:
-        """The servers of a profile that are known and not switched off, with what they offer."""
+        """The catalogues of a profile's servers that are known and not switched off."""
         known = self._known(profile).items()
         return [(name, catalogue) for name, catalogue in known if not self._settings.servers[name].disabled]
 
     def find(self, call: Call, grants: ToolGrants) -> Resolved | None:
-        """The definition that a call is about; None where it is unknown or not granted."""
+        """The definition that a call is about; None if it is unknown or not granted."""
         message, profile, name = call.message, call.profile, call.name
         assert message is not None
         if not grants(f"{profile}/{name}"):
@@ -183,7 +183,7 @@ class Profiles:
         return None if message.method in ("tools/call", "prompts/get") else self._resource(profile, known, name)
 
     def _resource(self, profile: str, offered: NameIndex, uri: str) -> Resolved | None:
-        """A resource that is in no list: of a template, or of the only server that can have it."""
+        """A resource that is in no list: it fits a template, or only one server can have it."""
         if (entry := offered.template(uri)) is not None:
             return None if self.policy.state(entry) == "disabled" else Resolved(entry.server, uri, entry)
         known = self._known(profile)
@@ -200,7 +200,7 @@ class Profiles:
     # --- the gateway's own answers
 
     def offers(self, profile: str, capability: str) -> bool:
-        """True where a server of the profile has tools, prompts, resources and so on."""
+        """True if a server of the profile has definitions of the kind."""
         return any(capability in catalogue.capabilities for _, catalogue in self.catalogues(profile))
 
     def hello(self, call: Call, version: str) -> dict[str, Any]:
@@ -218,7 +218,7 @@ class Profiles:
         return found
 
     def ttl(self, profile: str) -> int:
-        """Milliseconds for which a list is as good as new."""
+        """Milliseconds for which a list is fresh."""
         servers = self._settings.profiles[profile].servers
         if self._own[profile]:
             return 0

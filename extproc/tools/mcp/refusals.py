@@ -1,7 +1,7 @@
 """Refusals as MCP clients take them.
 
-Clients end their whole session at any status but 200. So a request that is authenticated and well formed gets its
-refusal in the body of a 200: a result that its model can read, where a tool was called, else an error of JSON-RPC.
+Clients end their whole session at any status but 200. So an authenticated and well-formed request gets its refusal in
+the body of a 200: for a tool call a result that the model can read, otherwise an error of JSON-RPC.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ from extproc.words.exchange import Exchange
 from extproc.words.values import show_size
 
 REFUSAL_META = "llm-extproc/refusal"
-"""Key of `_meta` in the result of a refused call: the code, and the seconds after which to try again."""
+"""Key of `_meta` in the result of a refused call, for the code and the seconds until the next try."""
 _JSON = {"content-type": "application/json"}
 _AT_THE_EDGE = (HEADER_MISMATCH, VERSION_UNSUPPORTED, CAPABILITY_MISSING, SESSION_NOT_FOUND)
-"""Refusals of messages that are well formed JSON-RPC, and no request of MCP."""
+"""Refusals of messages that are well-formed JSON-RPC, but not a request of MCP."""
 
 
 class RPCRefusal(Refusal):
-    """A refusal with more for the client: `data` of its error in JSON-RPC. `edge`: its status of HTTP stays."""
+    """A refusal with `data` for its error in JSON-RPC. `edge`: the refusal keeps its HTTP status."""
 
     def __init__(self, kind: Kind, message: str, *, data: Mapping[str, Any] | None = None, edge: bool = False) -> None:
         super().__init__(kind, message)
@@ -61,7 +61,7 @@ _OFFERS = Offers(stored=Stored(unnamed=True))
 
 
 class JSONRPC:
-    """The API of the MCP gateway, for the parts of the gateway that all exchanges share: one for each exchange."""
+    """The MCP gateway as an API, for the stages that all exchanges share. Each exchange has its own object."""
 
     name = "mcp"
     family = "mcp"
@@ -108,7 +108,7 @@ class RpcReplies(OpenAIReplies):
         return rpc.error(id, rpc_code(kind), message, {"code": kind.code})
 
     def cut_off(self, kind: Kind, message: str) -> bytes:
-        """A refusal in place of the answer, or as the last event of a stream."""
+        """The refusal, in place of the answer, or as the last event of a stream."""
         assert self._call is not None, "it was forwarded"
         data = body_of(self._call, Refusal(kind, message))
         return b"\n\nevent: message\ndata: %b\n\n" % data if self._call.streamed else data
@@ -123,7 +123,7 @@ class Refuse:
     def __call__(self, exchange: Exchange, refusal: Refusal) -> LocalReply:
         call = exchange.features.get(CALL)
         kind, status = refusal.kind, refusal.kind.status
-        if call is None or call.id is None:  # it could not be read, or came from nobody known
+        if call is None or call.id is None:  # the message is unreadable, or its sender unknown
             headers = {}
             if status == 401 or kind is PROFILE_NOT_ALLOWED:
                 headers["www-authenticate"] = self._challenge(call, kind)
@@ -133,7 +133,7 @@ class Refuse:
         return LocalReply(status if edge else 200, body_of(call, refusal), _JSON, kind.code)
 
     def _challenge(self, call: Call | None, kind: Kind) -> str:
-        """Where to get a token (RFC 9728, RFC 6750)."""
+        """The challenge header, which says where to get a token (RFC 9728, RFC 6750)."""
         parts = []
         if self._resource is not None and call is not None:
             parts.append(f'resource_metadata="{metadata_url(self._resource, call.profile)}"')
@@ -145,8 +145,8 @@ class Refuse:
 
 
 def body_of(call: Call, refusal: Refusal, id: rpc.Id | None = None) -> bytes:
-    """The message that refuses a request: a result where a tool was called and its model can read it. `id` is that of
-    the request, where it is not the client's.
+    """The message that refuses a request: a result, if a tool was called and the model can act on it, otherwise an
+    error. `id` is the id of the request, if it differs from the client's.
     """
     id = call.id if id is None else id
     if call.message is not None and call.message.method == "tools/call" and refusal.kind.code not in _CODES:
@@ -192,7 +192,7 @@ _CODES = {
     MCP_BAD_ANSWER.code: rpc.INTERNAL_ERROR,
     MCP_CREDENTIAL_REJECTED.code: rpc.INTERNAL_ERROR,
 }
-"""Refusals that are errors of JSON-RPC: a model could do nothing about them."""
+"""Refusals that are errors of JSON-RPC, because a model could not act on them."""
 
 
 def metadata_url(resource: str, profile: str) -> str:
@@ -201,7 +201,7 @@ def metadata_url(resource: str, profile: str) -> str:
 
 
 def too_large(call: Call) -> Refusal:
-    """The refusal of an answer that is larger than its profile takes."""
+    """The refusal of an answer that is larger than its profile allows."""
     most = show_size(call.settings.max_result)
     text = f"The result of {call.name!r} is larger than {most}, the most that the gateway passes on: ask for less."
     return Refusal(RESULT_TOO_LARGE, text)

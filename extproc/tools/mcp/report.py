@@ -15,7 +15,7 @@ LEFT_OUT = "left_out"
 
 
 def describe(servers: Servers, profiles: Profiles, *, definitions: bool) -> Sequence[Mapping[str, Any]]:
-    """The servers, each with its definitions; with their texts if wanted."""
+    """The servers, each with its definitions, optionally with the definitions' texts."""
     return [
         {
             "name": name,
@@ -30,7 +30,7 @@ def describe(servers: Servers, profiles: Profiles, *, definitions: bool) -> Sequ
 
 
 def count(servers: Servers, profiles: Profiles) -> Mapping[tuple[str, ...], int]:
-    """The number of tools by server and state; of everything that is left out."""
+    """The number of tools by server and state; all kinds of definitions count as left out."""
     found: Counter[tuple[str, ...]] = Counter()
     for name, server in servers.by_name.items():
         found.update((name, profiles.policy.state(entry)) for entry in _entries(server, tools=True))
@@ -47,7 +47,7 @@ def _entries(server: McpServer, *, tools: bool) -> Iterator[Definition]:
 
 
 def _left_out(server: McpServer, profiles: Profiles) -> Iterator[Mapping[str, str]]:
-    """Definitions that no profile offers, or one does not, each with the reason."""
+    """Definitions that at least one profile does not offer, each with the reason."""
     if server.catalogue is None:
         return
     for kind, name, reason in server.catalogue.left_out:

@@ -27,8 +27,8 @@ _FAILED = "The tool failed."
 
 
 class GuardResult:
-    """Looks through each message of an answer. A result in which a blocking guardrail finds something becomes one that
-    says so; other messages are left out then. Results in quarantine become answers about them.
+    """Guards each message of an answer. If a blocking guardrail finds something in a result, an explaining result
+    replaces it; any other such message is dropped. Results in quarantine become answers about them.
     """
 
     changes_length = True
@@ -38,7 +38,7 @@ class GuardResult:
         self._guard = made(chosen) if chosen else None
 
     def reads(self, exchange: Exchange) -> bool:
-        """True where the answer has to be read. Writes `call.secret`."""
+        """True if the answer has to be read. Writes `call.secret`."""
         if self._guard is None or exchange.request.operation not in CALLS:
             return False
         call = exchange.features[CALL]
@@ -56,7 +56,7 @@ class GuardResult:
         out: list[Frame] = []
         for event in events:
             if event.data is None or not event.data.strip():
-                if not too_long(exchange.features[CALL], event):  # a comment, or an event without a message
+                if not too_long(exchange.features[CALL], event):  # the event is a comment, or has no message
                     out.append(Frame(b":\n\n", None) if exchange.features[CALL].secret else event)
                     continue
                 exchange.answer.cut = _unread()
@@ -68,7 +68,7 @@ class GuardResult:
         return out
 
     async def judged(self, exchange: Exchange, data: bytes) -> bytes | None:
-        """One message as the client gets it; None: it does not."""
+        """One message in the form for the client; None: the client does not get it."""
         assert self._guard is not None
         call = exchange.features[CALL]
         try:
@@ -92,7 +92,7 @@ class GuardResult:
 
 
 class _ServerMessages(JSONRPC):
-    """A message of a server, as guardrails read it."""
+    """A message of a server, in the form for guardrails."""
 
     def __init__(self, call: Call, operation: str) -> None:
         super().__init__(call)
@@ -113,14 +113,14 @@ class _ServerMessages(JSONRPC):
 
 
 def _quarantined(call: Call, failed: bool, text: str) -> dict[str, Any]:
-    """The result without anything that its server wrote."""
+    """The result without any text of its server."""
     found: dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": failed}
     return {"resultType": "complete", **found} if call.modern else found
 
 
 def _shadow(exchange: Exchange, tree: dict[str, Any] | None = None, data: bytes = b"") -> Exchange:
-    """The exchange as a stage of requests takes it, with a message of the server in the place of the request. What it
-    notes is in the exchange itself.
+    """A copy of the exchange for a stage of requests, with a server's message in place of the request. Notes of the
+    stage go to the exchange itself.
     """
     made = apart(exchange)
     made.request.dialect = _ServerMessages(exchange.features[CALL], exchange.request.operation)
@@ -130,7 +130,7 @@ def _shadow(exchange: Exchange, tree: dict[str, Any] | None = None, data: bytes 
 
 
 def _progress(tree: Mapping[str, Any]) -> bytes | None:
-    """Progress without words; no other message of a server whose results are in quarantine."""
+    """For results in quarantine: a progress message without its text; None for any other message."""
     params = tree.get("params")
     if tree.get("method") != _PROGRESS or not isinstance(params, dict):
         return None

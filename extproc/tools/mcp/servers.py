@@ -1,4 +1,4 @@
-"""The MCP servers as this process knows them: what outlives a configuration."""
+"""The MCP servers as this process knows them: catalogues and sessions, which outlive a configuration."""
 
 from __future__ import annotations
 
@@ -25,37 +25,37 @@ from extproc.wire.framing import rpc
 
 log = logging.getLogger(__name__)
 
-_AGAIN = 0.25  # seconds after a failed look, doubled for each further one
-_PATIENCE = 8.0  # seconds for a handshake within a request; Envoy gives a request up after 10
-_FIRST = 3.0  # seconds that lists wait for the first look at a server
-_BACKGROUND = 256  # requests of our own at a time that nothing waits for
-_LOOKS = 16  # looks at a time
-_SOON = 5.0  # seconds from a look to the next, where a server turned out to have changed
-_LONGEST = 30.0  # seconds for one of our own requests
-_MOST_LINES = 20  # lines in the log, for one change of a server
-_MOST_NAME = 128  # characters of a name in the log
+_AGAIN = 0.25  # seconds to the next look after a failed one, doubled for each further failure
+_PATIENCE = 8.0  # most seconds for a handshake within a request; Envoy aborts a request after 10
+_FIRST = 3.0  # most seconds that lists wait for the first look at a server
+_BACKGROUND = 256  # most own requests in the background at a time
+_LOOKS = 16  # most looks at a time
+_SOON = 5.0  # seconds to the next look at a server that seems to have changed
+_LONGEST = 30.0  # most seconds for an own request
+_MOST_LINES = 20  # most log lines for one change of a server
+_MOST_NAME = 128  # most characters of a name in the log
 
 
 @dataclass(slots=True, frozen=True)
 class ServerSession:
     """A session at a server, for one session of a client or one consumer."""
 
-    id: str  # may be empty: the server knows none
+    id: str  # empty: the server has no sessions
     version: str
 
 
 class SessionTicket(msgspec.Struct, array_like=True, frozen=True):
-    """A session at a server and its owner, for a later try of a call. Any process can go on with it."""
+    """A session at a server and its owner, for a later try of a call. Any process can use it."""
 
     server: str
-    session: str  # at the server
-    version: str  # the protocol's, in the session at the server
-    owner: str  # the consumer whose session it is
-    client: str  # id of the client's session, empty: the session is the consumer's
+    session: str  # id of the session at the server
+    version: str  # version of the protocol in the session at the server
+    owner: str  # consumer that owns the session
+    client: str  # id of the client's session; empty: the session belongs to the consumer
 
     @property
     def key(self) -> str:
-        """The session is kept under this name."""
+        """The key under which the session is kept."""
         return self.client or self.owner
 
     @property
@@ -74,20 +74,18 @@ class McpServer:
         self.name = name
         self.link = link
         self.catalogue: Catalogue | None = None
-        self.failing = ""  # code of the latest look, empty: it went well
-        self.looked = 0.0  # time of the latest good look, in seconds since the epoch
-        self.known = asyncio.Event()  # a first look has ended
-        self.due = 0.0  # monotonic
+        self.failing = ""  # code of the latest look's failure; empty: it succeeded
+        self.looked = 0.0  # time of the latest successful look, epoch seconds
+        self.known = asyncio.Event()  # set once the first look has ended
+        self.due = 0.0  # time of the next look, monotonic seconds
         self.failures = 0
         self.looking = False
-        self.names: dict[Kind, dict[str, None]] = defaultdict(dict)  # that it offers, or offered: they stay its own
-        self.in_sessions: dict[
-            tuple[Kind, str], Definition
-        ] = {}  # the latest definitions that sessions of their own have
-        self._told = ""  # the definitions that cannot be offered, as the log has them
+        self.names: dict[Kind, dict[str, None]] = defaultdict(dict)  # own names that it offers or once offered
+        self.in_sessions: dict[tuple[Kind, str], Definition] = {}  # the latest definitions of separate sessions
+        self._told = ""  # the definitions that cannot be offered, as logged
 
     def learn(self, found: Catalogue, most: int) -> None:
-        """Take in a catalogue. Of the names that the server has given up, `most` of each kind are remembered."""
+        """Store a new catalogue. Of the names that the server no longer offers, `most` of each kind are remembered."""
         self.catalogue = found
         self._remember(found, most)
         self._tell(found)
@@ -104,7 +102,7 @@ class McpServer:
                 log.warning("MCP server %s: a definition is not offered: %s", self.name, line)
 
     def remember(self, found: Catalogue, most: int) -> None:
-        """Take in the catalogue of one session. `most` of the definitions that sessions have are remembered."""
+        """Note the catalogue of one session. At most `most` definitions of sessions are remembered."""
         for kind, entries in found.entries.items():
             for name, entry in entries.items():
                 self.in_sessions.pop((kind, name), None)
@@ -125,7 +123,7 @@ class McpServer:
 
 
 class Servers:
-    """The servers of one process: their catalogues and sessions. `socket` is Envoy's, for requests of our own."""
+    """The servers of one process: their catalogues and sessions. `socket` is Envoy's, for own requests."""
 
     def __init__(self, settings: MCPSettings, socket: str, secret: str | None) -> None:
         self._settings = settings
@@ -135,14 +133,16 @@ class Servers:
         self._at_servers: OrderedDict[tuple[Hashable, str], asyncio.Task[ServerSession]] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wake = asyncio.Event()
-        self.generation = 0  # grows with a change of any catalogue
+        self.generation = 0  # grows with each change of a catalogue
         self.changed: Callable[[Catalogue], None] = lambda _found: None  # called with each new catalogue
         self.own = OwnLists(self)
         self.by_name: dict[str, McpServer] = {}
         self.take(settings, secret)
 
     def take(self, settings: MCPSettings, secret: str | None) -> None:
-        """Use other settings: servers that are new or have moved begin anew. Without a secret the last one stays."""
+        """Use new settings: servers that are new or have moved begin anew. Without a secret the earlier one stays in
+        use.
+        """
         before, self._settings = self._settings, settings
         self.sessions.use(secret, settings.limits.session_age)
         for name, each in settings.servers.items():
@@ -174,7 +174,7 @@ class Servers:
                 for server in self.by_name.values():
                     if server.looking or now < server.due:
                         continue
-                    if away:  # no look is worth a task
+                    if away:  # Envoy is away: fail without a task
                         self._failed(server, NoEnvoyError("server_unavailable"))
                     else:
                         server.looking = True
@@ -214,7 +214,7 @@ class Servers:
             self._wake.set()
 
     def _failed(self, server: McpServer, error: ServerError) -> bool:
-        """Note a look that went wrong. False: Envoy was not there, so it says nothing about the server."""
+        """Note a failed look. False: Envoy was away, so the failure says nothing about the server."""
         reached = not isinstance(error, NoEnvoyError)
         if server.failing != error.code and reached:
             log.warning("MCP server %s: its lists cannot be read (%s); the last good ones stay", server.name, error)
@@ -225,18 +225,18 @@ class Servers:
         return reached
 
     def again(self, name: str) -> None:
-        """Look at a server soon: it does not know a tool that it has listed."""
+        """Look at a server soon, because it does not know a tool that it has listed."""
         server, settings = self.by_name.get(name), self._settings.servers.get(name)
         if server is not None and settings is not None:
             server.due = min(server.due, max(time.monotonic(), server.due - settings.refresh + _SOON))
             self._wake.set()
 
     async def met(self, names: Mapping[str, Any]) -> None:
-        """Wait until there was a first look at each of these servers, for some seconds after the start."""
+        """Wait for the first look at each of these servers, for some seconds after the start."""
         unknown = [server for name in names if (server := self.by_name.get(name)) and not server.known.is_set()]
         if not unknown:
             return
-        await asyncio.sleep(0)  # enters a task
+        await asyncio.sleep(0)  # lets this coroutine run in a task
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FIRST):
                 await asyncio.gather(*[server.known.wait() for server in unknown])
@@ -257,7 +257,7 @@ class Servers:
         self._at_servers.move_to_end(key)
         if task.done():
             return task.result()
-        await asyncio.sleep(0)  # enters a task
+        await asyncio.sleep(0)  # lets this coroutine run in a task
         try:
             async with asyncio.timeout(_PATIENCE):
                 return await asyncio.shield(task)
@@ -274,17 +274,17 @@ class Servers:
         return ServerSession(session, hello.protocolVersion)
 
     async def renewed(self, text: str) -> Mapping[str, str]:
-        """The headers of a later try, for the `SessionTicket` of the first one. Its server did not know the session,
-        and gets another one, or there was no connection. A session that cannot be opened leaves the call unchanged.
+        """The headers of a later try, for the `SessionTicket` of the first try. If the server did not know the session,
+        the try gets a new session. If no session can be opened the call stays unchanged.
         """
         ticket = _decode_ticket(text)
         client = self.sessions.find(ticket.owner, ticket.client) if ticket.client else None
-        await asyncio.sleep(0)  # enters a task
+        await asyncio.sleep(0)  # lets this coroutine run in a task
         with contextlib.suppress(ServerError, TimeoutError):
             async with asyncio.timeout(_PATIENCE):
                 while await self._is_gone(ticket):
                     self.forget(ticket)
-                    known = self._known(ticket)  # found by a later try; it may be gone, too
+                    known = self._known(ticket)  # opened by another later try, and possibly gone, too
                     session = await self.session(ticket.key, ticket.server, client)
                     ticket = msgspec.structs.replace(ticket, session=session.id, version=session.version)
                     if known is None:
@@ -301,12 +301,12 @@ class Servers:
         return False
 
     def forget(self, ticket: SessionTicket) -> None:
-        """The server has ended a session."""
+        """Forget a session that the server has ended."""
         self.drop(ticket.key, ticket.server, ticket.session)
 
     def after(self, ticket: SessionTicket, told: str) -> str:
-        """The id of the session in which a later try went out. `told` is the one that its answer names, as those of the
-        official servers do. Where another process opened it, this one opens its own for the next call.
+        """The id of the session of a later try. `told` is the id that its answer names, as answers of the official
+        servers do. If another process opened the session, this process opens its own for the next call.
         """
         if told != ticket.session:
             self.forget(ticket)
@@ -314,7 +314,7 @@ class Servers:
         return told or ("" if known is None else known.id)
 
     def drop(self, owner: str, name: str, session: str) -> None:
-        """The server has ended the session of that id."""
+        """Forget the session of that id, which the server has ended."""
         task = self._at_servers.get((owner, name))
         if task is not None and (known := _opened(task)) is not None and known.id == session:
             del self._at_servers[owner, name]
@@ -342,11 +342,11 @@ class Servers:
     # --- messages that nothing waits for
 
     def decline(self, session: ClientSession, id: rpc.Id | None) -> None:
-        """A client that takes no questions answers one: its servers hear that it does not."""
+        """Tell a server that its question was declined, because the client takes no questions."""
         self.tell_all(session, _refusal(id))
 
     def tell_all(self, session: ClientSession, body: bytes) -> None:
-        """Pass a message on to the servers where the client's session has one, in every process."""
+        """Pass a message on to all servers with a session for the client's session, in every process."""
         self._tell_own(session.id, body)
         self.board.tell(session.id, body)
 
@@ -357,14 +357,14 @@ class Servers:
                 self.tell(name, at, body)
 
     def _heard(self, owner: str, body: bytes) -> None:
-        """A client told another process something."""
+        """Handle a client's message that another process received."""
         if body:
             self._tell_own(owner, body)
         else:
             self._end(owner)
 
     def refuse(self, question: ServerQuestion) -> None:
-        """Tell a server that its question reaches nobody: else its tool would wait."""
+        """Tell a server that no client gets its question, so that its tool does not wait."""
         self.tell(question.server, ServerSession(question.session, question.version), _refusal(question.id))
 
     def tell(self, name: str, session: ServerSession, body: bytes) -> None:
@@ -396,10 +396,10 @@ class Servers:
 
 
 def _refusal(id: rpc.Id | None) -> bytes:
-    """The answer to a question that reaches nobody."""
+    """The answer to a question that no client gets."""
     return rpc.encode(rpc.error(id, rpc.METHOD_NOT_FOUND, "The client takes no questions."))
 
 
 def _opened(task: asyncio.Task[ServerSession]) -> ServerSession | None:
-    """The session, where it is open."""
+    """The session, if it is open."""
     return task.result() if task.done() and not task.cancelled() and task.exception() is None else None

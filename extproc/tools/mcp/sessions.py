@@ -1,9 +1,9 @@
 """Sessions of the revisions before 2026-07-28.
 
-A client's session id says by itself what the session is, under a signature that binds it to the consumer and the
-profile; so any replica can go on with it. A question that a server asks the client gets an id that says where its
-answer belongs, under a signature that binds it to the session. Only the end of a session needs a store: it is a count
-there, which every process reads.
+A client's session id holds the session's data, under a signature that binds it to the consumer and the profile, so any
+replica can use it. A server's question to the client gets an id that holds the destination of the answer, under a
+signature that binds it to the session. Only the end of a session needs the counters store, where it is a count that
+every process reads.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ import msgspec
 from extproc.stores import Counters, Denied, Hold, StoreError
 from extproc.wire.framing import rpc
 
-_MAC = 16  # bytes
-_MOST_CAPABILITIES = 1024  # bytes of JSON
+_MAC = 16  # bytes of a signature
+_MOST_CAPABILITIES = 1024  # most bytes of a client's abilities in JSON
 _ASKING = ("elicitation", "sampling", "roots")
-_END_LEASE = 10.0  # seconds; a process that dies in the middle of an end has not ended the session
+_END_LEASE = 10.0  # seconds of the lease; if the process dies before its settle, the session has not ended
 QUESTION = "q."
-"""Beginning of the ids of questions."""
+"""Prefix of the ids of questions."""
 
 
 @dataclass(slots=True, frozen=True)
 class ClientSession:
-    """A client's session: what was agreed at `initialize`."""
+    """A client's session: the results of `initialize`."""
 
-    id: str  # as the client has it
+    id: str  # id that the client has
     version: str
     capabilities: Mapping[str, Any]
 
 
 @dataclass(slots=True, frozen=True)
 class ServerQuestion:
-    """The place where the answer to a question belongs."""
+    """The destination of the answer to a question."""
 
     server: str
-    session: str  # the server's
+    session: str  # id of the server's session
     version: str
-    id: rpc.Id  # the server's
+    id: rpc.Id  # id of the server's question
 
 
 class Sessions:
@@ -59,7 +59,7 @@ class Sessions:
         self.use(secret, age)
 
     def use(self, secret: str | None, age: float) -> None:
-        """Sign with this secret from now on: ids that another one signed are void. None changes nothing."""
+        """Sign with this secret from now on: ids signed with another secret are void. None changes nothing."""
         if secret is not None:
             self._key = _derived(secret.encode())
         self._age = age
@@ -73,7 +73,7 @@ class Sessions:
         return ClientSession(self._signed(packed, owner), version, kept)
 
     def find(self, owner: str, id: str) -> ClientSession | None:
-        """The session of that id; None where it is no session of the owner's, or is too old."""
+        """The session of that id; None if it is not the owner's, or too old."""
         packed = self._checked(id, owner)
         if packed is None:
             return None
@@ -83,12 +83,12 @@ class Sessions:
         return ClientSession(id, version, capabilities)
 
     def ask(self, session: ClientSession, question: ServerQuestion) -> str:
-        """The id with which a client gets a question."""
+        """The id under which a client gets a question."""
         packed = msgspec.msgpack.encode([question.server, question.session, question.version, question.id])
         return QUESTION + self._signed(packed, session.id)
 
     def asked(self, session: ClientSession, id: rpc.Id | None) -> ServerQuestion | None:
-        """The question that an id stands for; None where it was not asked in this session."""
+        """The question that an id stands for; None if it was not asked in this session."""
         if not isinstance(id, str) or not id.startswith(QUESTION):
             return None
         packed = self._checked(id.removeprefix(QUESTION), session.id)
@@ -117,8 +117,8 @@ def _derived(secret: bytes) -> bytes:
 class EndedSessions:
     """The sessions that their clients have ended. Every process that shares the counters store knows them at once.
 
-    A session is no credential: each request has one of its own. So while the store is away, sessions go on, and none
-    can be ended.
+    A session is no credential: each request carries a credential. So while the store is away, sessions continue, and
+    none can be ended.
     """
 
     def __init__(self, counters: Counters, age: float) -> None:
@@ -126,7 +126,7 @@ class EndedSessions:
         self._age = age  # seconds after which any session is too old
 
     async def add(self, session: ClientSession) -> bool:
-        """End a session. False where it has ended before. Raises StoreError."""
+        """End a session. False if it had ended before. Raises StoreError."""
         hold, id = Hold(_scope(session), 0, 1, 1, idle=self._age), secrets.token_hex(16)
         if isinstance(await self._counters.reserve(id, [hold], _END_LEASE), Denied):
             return False

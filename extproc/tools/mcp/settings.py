@@ -13,9 +13,9 @@ from extproc.upstream.providers import Credential, Credentials, OutlierDetection
 from extproc.words.values import Name, Pattern, PositiveDuration, SecretRef, Section, Size
 
 HOP = "mcp-"
-"""Beginning of the name of a server's hop in Envoy. The access logs of its tries have it, too."""
+"""Prefix of the name of a server's hop in Envoy, also in the access logs of its tries."""
 JOIN = "__"
-"""Between the name of a server and that of its tool, where a profile gives no prefix."""
+"""Separator between the names of a server and its tool, if a profile gives no prefix."""
 
 _Prefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{0,32}$")]
 _Header = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
@@ -26,13 +26,13 @@ _OWN = ("host", "content-length", "transfer-encoding", "content-type", "accept",
 _OWN_STARTS = ("x-extproc-", "x-envoy-", "x-ai-", "mcp-")
 _MOST_POLICIES = 20_000
 _HOT: Mapping[str, Any] = {"disabled": False, "untrusted": False, "refresh": 60.0, "lists": "shared"}
-"""Settings of a server of which Envoy has nothing."""
+"""Settings of a server that are not in Envoy's configuration."""
 _CLIENTS = ("mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id", "mcp-param-*", "last-event-id")
-"""Headers of the protocol, which a server gets as the gateway sets them. It gets no other header of a client."""
+"""Headers of the protocol, which the gateway sets for a server. A server gets no other header of a client."""
 
 
 class _Derived(Section):
-    """A section that keeps what was worked out from it. A copy with changes works it out anew."""
+    """A section that caches values derived from it. A copy with changes derives them anew."""
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         copy = super().model_copy(update=update, deep=deep)
@@ -42,7 +42,7 @@ class _Derived(Section):
 
 
 class _Hop(ProviderSettings):
-    """A server as the rooms see it that lead requests to providers and keep their keys."""
+    """A server in the form of a provider, for the code that leads requests to providers and keeps their keys."""
 
     @property
     def one_path(self) -> bool:
@@ -366,13 +366,13 @@ class MCPSettings(_Derived):
 
     @property
     def of_envoy(self) -> Any:
-        """Everything of which Envoy's configuration is made, as plain values."""
+        """All settings that Envoy's configuration is made from, as plain values."""
         fields = {name: each.model_copy(update=_HOT).model_dump(mode="json") for name, each in self.servers.items()}
         return [fields, list(self.origins)]
 
     def without_envoy(self, now: MCPSettings) -> MCPSettings:
-        """The part of these settings that can apply while Envoy keeps what `now` gave it: servers that Envoy has not
-        got are switched off, and profiles with such a server stay as they are.
+        """The part of these settings that can apply while Envoy has the configuration of `now`: servers unknown to
+        Envoy are switched off, and profiles with such a server stay unchanged.
         """
         servers, waiting = {}, set[str]()
         for name, new in self.servers.items():
@@ -389,7 +389,9 @@ class MCPSettings(_Derived):
         return self.model_copy(update={"servers": servers, "profiles": profiles, "origins": now.origins})
 
     def carried(self, server: str) -> Mapping[str, Any]:
-        """The abilities of clients that the gateway can carry to a server, which may offer tools for them alone."""
+        """The abilities of clients that the gateway passes to a server; a server may offer tools only for certain
+        abilities.
+        """
         alone = any([*profile.servers] == [server] for profile in self.profiles.values())
         found: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}}
         return {**found, "sampling": {}, "roots": {}} if alone else found
@@ -409,15 +411,15 @@ class MCPSettings(_Derived):
 
     @cached_property
     def _policies(self) -> dict[str, ToolPolicySettings]:
-        """Policies that were asked for, by `server/tool`."""
+        """Cached policies by `server/tool`."""
         return {}
 
     @cached_property
     def _patterns(self) -> Sequence[tuple[Pattern, ToolPolicySettings]]:
-        """The most special pattern first."""
+        """Patterns, the most specific first."""
         return [(Pattern(each), self.tools[each]) for each in sorted(self.tools, key=_special, reverse=True)]
 
 
 def _special(pattern: str) -> tuple[bool, int]:
-    """How special a pattern is: one without `*` before all others."""
+    """The sort key of a pattern by its specificity: a pattern without `*` comes first."""
     return "*" not in pattern, len(pattern.replace("*", ""))

@@ -8,7 +8,7 @@
    on_event     Translate · GuardResult
    on_end       Cancel · Settle · Record · EnterCall
 
-A stage is as `pipeline` says. What the stages find out is a `Call`, under the key `CALL` in `Exchange.features`.
+`pipeline` describes stages. Their facts about a message are in a `Call`, under the key `CALL` in `Exchange.features`.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ from extproc.words.values import Patterns, is_loopback, show_size
 
 Stage = Callable[[Exchange], Any]
 PATH = "/mcp/"
-"""Beginning of the path of every profile."""
+"""Prefix of the path of every profile."""
 DOCUMENTS = "/.well-known/oauth-protected-resource"
-"""In front of the path of a profile: its OAuth document (RFC 9728)."""
+"""Prefix of the path of a profile's OAuth document (RFC 9728)."""
 
 
 class FindProfile:
@@ -123,7 +123,7 @@ class FindProfile:
 
 
 class CheckOrigin:
-    """Refuses requests of web pages that are not allowed: 403. A page may call a gateway on its own machine."""
+    """Refuses requests of web pages that are not allowed: 403. Pages of the gateway's own loopback address pass."""
 
     def __init__(self, settings: MCPSettings) -> None:
         self._allowed = Patterns(settings.origins)
@@ -231,16 +231,16 @@ class ParseRPC:
 
 
 def _name(message: RpcMessage) -> str:
-    """The name that the message is about, as the client says it; empty where it says none."""
+    """The client's name of the object that the message is about; empty without a name."""
     value: Any = message.params.get(CALLS.get(message.method, "uri"))
-    if message.method == "completion/complete":  # a reference
+    if message.method == "completion/complete":  # the reference names the object
         value = value.get("uri" if value.get("type") == "ref/resource" else "name") if isinstance(value, dict) else None
     return value if isinstance(value, str) else ""
 
 
 class Cancel:
-    """Tells a server of an older revision that nobody waits for a call any more: the client of 2026-07-28 has closed
-    its stream, or the answer did not come in time. There the end of a connection means nothing.
+    """Cancels a call at a server of an older revision: the client of 2026-07-28 has closed its stream, or the answer
+    did not come in time. In older revisions the end of a connection does not cancel.
     """
 
     def __init__(self, servers: Servers) -> None:
@@ -285,7 +285,9 @@ class Lists:
 def build(
     settings: Settings, services: Services, authenticate: Stage, admit: Admit, *, reserve: Reserve, settle: Stage
 ) -> Lists:
-    """The stages for the servers of `services`. The given stages also serve requests to models."""
+    """The lists of stages for the servers of `services`. The stages given as arguments also serve requests to
+    models.
+    """
     mcp, servers = settings.mcp, services.servers
     assert mcp is not None
     assert servers is not None

@@ -1,4 +1,4 @@
-"""Characters that people do not see in the texts of a definition, and models read."""
+"""Characters in the texts of a definition that people do not see but models read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FLAGS = re.compile("\U0001f3f4(?:\U000e0067\U000e0062(?:{}|{}|{}))\U000e007f".f
 """Flags of England, Scotland and Wales: the emoji that are made of tags."""
 _JOINERS = "\u200c\u200d"
 _SHOWN = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
-"""Format characters that have a shape: signs in front of numbers (Unicode: Prepended_Concatenation_Mark)."""
+"""Visible format characters: signs in front of numbers (Unicode: Prepended_Concatenation_Mark)."""
 _JOINING = (
     *("ARABIC", "BENGALI", "DEVANAGARI", "GUJARATI", "GURMUKHI", "KANNADA", "KHMER", "MALAYALAM", "MANDAIC"),
     *("MONGOLIAN", "MYANMAR", "NKO", "ORIYA", "SINHALA", "SYRIAC", "TAMIL", "TELUGU", "TIBETAN"),
@@ -22,15 +22,14 @@ _JOINING = (
 
 
 def invisible(value: Any) -> bool:
-    """True where a text at or below `value`, or the name of a field, has characters that people do not see: format
-    characters, tags, variation selectors beyond those of emoji. Joiners in emoji and in scripts that need them are no
-    such characters.
+    """True if a text at or below `value`, or the name of a field, has invisible characters: format characters, tags,
+    variation selectors beyond those of emoji. Joiners in emoji and in scripts that need them are allowed.
     """
     return any(_hides(text) for text in texts(value))
 
 
 def texts(value: Any) -> Iterator[str]:
-    """All texts at or below `value`, the names of fields too."""
+    """All texts at or below `value`, names of fields included."""
     waiting = [value]
     while waiting:
         node = waiting.pop()
@@ -52,7 +51,7 @@ def _hides(text: str) -> bool:
                 return True
         elif _selects(char):
             if at and _selects(text[at - 1]):
-                return True  # a row of selectors stands for bytes
+                return True  # a row of selectors can encode hidden bytes
         elif "\U000e0000" <= char <= "\U000e0fff" or (unicodedata.category(char) == "Cf" and char not in _SHOWN):
             return True
     return False
@@ -63,7 +62,7 @@ def _selects(char: str) -> bool:
 
 
 def _joins(text: str, at: int) -> bool:
-    """True for a joiner between two emoji, or behind a letter of a script that is spelled with joiners."""
+    """True for a joiner between two emoji, or after a letter of a script that is spelled with joiners."""
     before = text[at - 1] if at else ""
     if before and before not in _JOINERS and unicodedata.name(before, "").partition(" ")[0] in _JOINING:
         return True

@@ -1,13 +1,13 @@
-"""Taint: the runs in which an untrusted tool has answered. Both paths read it, calls of tools and requests to models.
+"""Taint: the runs in which an untrusted tool has answered. Tool calls and requests to models both check it.
 
-A run is named by the label `run`, or else `session`. An exchange without either is in a run with everything that its
-consumer does, labelled runs too: a client that opens a session of MCP for each call, or leaves the label away, gets rid
-of nothing. Labels are the client's word, as everywhere: a run belongs to its consumer.
+A run is named by the label `run`, or else `session`. An exchange without either belongs to one run with all exchanges
+of its consumer, labelled runs included. So a client cannot remove taint by opening an MCP session for each call, or by
+leaving the label out. The client chooses labels, so a run belongs to its consumer.
 
     answer of an untrusted tool ─► mark ─► here at once · a note on the counters store's board
     a second later at most      ─► refresh ─► every process that shares the store knows
 
-Looking costs a request no call of the store. Notes run out, so that a run ends some time after its last such answer.
+A check costs a request no call of the store. Notes run out, so a run's taint ends some time after its last such answer.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from extproc.words.runs import LABELS
 
 BOARD = "taint"
 TTL = 3600.0
-"""Seconds for which a run stays tainted after its last answer of an untrusted tool."""
+"""Seconds for which a run stays tainted after the last answer of an untrusted tool."""
 MOST = 20_000
-"""Runs that are known at a time. Beyond them the oldest is forgotten."""
-_MOST_TOOLS = 8  # names of a run, for messages and the log
+"""Most tainted runs that are known. Beyond it the oldest is forgotten."""
+_MOST_TOOLS = 8  # most names of tools of a run, for messages and the log
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -59,8 +59,8 @@ class Taint:
         return found.tools if found is not None and found.until > now else ()
 
     async def mark(self, exchange: Exchange, tool: str) -> None:
-        """Taint the run of the exchange. Other processes know it within a second. Raises StoreError, and then only this
-        process knows.
+        """Taint the run of the exchange. Other processes know it within a second. After a StoreError only this process
+        knows it.
         """
         now, new = self._now(), []
         for run in _keys(exchange):
@@ -98,7 +98,7 @@ class Taint:
 
 
 def _keys(exchange: Exchange) -> tuple[str, ...]:
-    """The names of the run: the one to look at first. All that a consumer does is a run, too."""
+    """The keys of the exchange's runs, the named run first. All exchanges of a consumer are a run, too."""
     consumer = exchange.consumer.name
     whole = _digest("consumer", consumer)
     for label in LABELS:

@@ -1,1 +1,1 @@
-"""Credentials of providers: keys read again, tokens of clouds fetched, both written where Envoy reads them."""
+"""Credentials of providers: keys are re-read, tokens of clouds are fetched, and both are written to files for Envoy."""

@@ -1,5 +1,5 @@
-"""Requests of this process to providers, with their address, headers and credential. Requests of clients take Envoy's
-way, which adds the same.
+"""Requests of this process to providers, with the provider's address, headers and credential. For clients' requests
+Envoy adds these.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from extproc.upstream.providers import ProviderSettings
 from extproc.wire.outbound.pool import AnswerError, Pool
 
 TIMEOUT = 30.0
-"""Seconds for an answer."""
+"""Seconds to wait for an answer."""
 FILE_TIMEOUT = 600.0
-"""Seconds for a file."""
+"""Seconds to wait for a file."""
 _MOST = 1 << 20
-"""Bytes of an answer that is no file."""
+"""Most bytes of an answer that is not a file."""
 
 
 class NotAskedError(Exception):
@@ -28,12 +28,12 @@ class NotAskedError(Exception):
 
 
 class TooLargeError(Exception):
-    """A file has more bytes than are read."""
+    """The file has more bytes than the limit."""
 
 
 class Asking:
-    """GET requests to `providers`. Tokens of clouds are read where they are kept for Envoy: in the directory `secrets`,
-    in files that `stem` names.
+    """GET requests to `providers`. Tokens of clouds are read from Envoy's files: in the directory `secrets`, named by
+    `stem`.
     """
 
     def __init__(
@@ -44,15 +44,15 @@ class Asking:
         self._stem = stem
 
     def able(self, name: str) -> bool:
-        """Whether requests to that provider can be made: not where Envoy signs each."""
+        """True if this process can ask the provider: false if Envoy signs each request."""
         provider = self._providers.get(name)
         return provider is not None and (provider.provider.signed_for is None or provider.credential is not None)
 
     async def get(
         self, name: str, path: str, *, sink: Callable[[bytes], None] | None = None, most: int = _MOST
     ) -> tuple[int, bytes]:
-        """The status and body of the answer at `path`, one of OpenAI's that begins with `/v1`. The body of a file goes
-        to `sink`, piece by piece, `most` bytes of it at most. Raises NotAskedError and TooLargeError.
+        """The status and body of the answer at `path`, one of OpenAI's paths, which begin with `/v1`. The body of a
+        file goes to `sink`, piece by piece, at most `most` bytes. Raises NotAskedError and TooLargeError.
         """
         provider = self._providers.get(name)
         if provider is None or not self.able(name):

@@ -46,8 +46,8 @@ from extproc.wire.outbound.client import AnswerError, send
 from extproc.words.values import is_loopback
 
 _TIMEOUT = 10.0  # seconds until a token must be there
-_LARGEST = 64 << 10  # bytes of an answer
-_LONGEST = 86400.0  # seconds that a token is believed to be good for
+_LARGEST = 64 << 10  # most bytes of an answer
+_LONGEST = 86400.0  # longest lifetime of a token that is believed, seconds
 
 _GOOGLE = "https://oauth2.googleapis.com/token"
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
@@ -55,7 +55,7 @@ _METADATA_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
 _ENTRA = "https://login.microsoftonline.com"
 _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _PRINTABLE = re.compile(r"[\x21-\x7e]{1,16384}")
-# Codes of a refusal that go into the log (RFC 6749, section 5.2): never the endpoint's own text.
+# Codes of refusals that may be logged (RFC 6749, section 5.2); the endpoint's own text is never logged.
 _REASONS = (
     *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type"),
     *("invalid_scope", "temporarily_unavailable", "server_error"),
@@ -63,8 +63,8 @@ _REASONS = (
 
 
 LONGEST_PAUSE = 60.0
-"""Seconds between two requests that fail, at most."""
-_EARLY = 225.0  # seconds before it expires; Google's metadata server gives a new one only in the last 240
+"""Longest pause between two failing requests, seconds."""
+_EARLY = 225.0  # seconds before a token's end to renew it; Google's metadata server does so only in the last 240
 
 
 @dataclass(slots=True, frozen=True)
@@ -74,18 +74,20 @@ class OAuthToken:
     """Seconds since the epoch."""
 
     def renewal(self, now: float) -> float:
-        """The time at which to request the next one, for a token got at `now`. Replicas spread."""
+        """The time at which to request the next token, for a token obtained at `now`. The time is randomised to spread
+        replicas.
+        """
         return self.expires - min(_EARLY, (self.expires - now) / 4) * random.uniform(0.8, 1)  # noqa: S311 - no secret
 
 
 def pause_after(failures: int) -> float:
-    """Seconds to wait after so many failed requests in a row. Replicas spread."""
+    """Seconds to wait after a number of failed requests in a row, randomised to spread replicas."""
     return min(LONGEST_PAUSE, 2.0 ** min(failures, 10)) * random.uniform(0.5, 1)  # noqa: S311 - no secret
 
 
 class TokenError(Exception):
     """A failure to get a token. The outcome is one of unusable (the secret or key file), unreachable, timeout, refused
-    (4xx), failed (another status), bad_answer. The detail says more, and holds no text from outside.
+    (4xx), failed (another status), bad_answer. The detail says more, without any text from outside.
     """
 
     def __init__(self, outcome: str, detail: str) -> None:
@@ -99,7 +101,7 @@ class TokenError(Exception):
 
 @dataclass(slots=True, frozen=True)
 class TokenRequest:
-    """A request for a token: a POST of a form, without one a GET."""
+    """A request for a token: a POST with a form, or a GET without one."""
 
     url: str
     form: Mapping[str, str] | None = field(default=None, repr=False)
@@ -117,7 +119,7 @@ def ask(credentials: Credentials, secret: str, now: float) -> TokenRequest:
 
 
 def problem(credentials: Credentials, secret: str) -> str | None:
-    """The fault of the secret or the environment, as far as it shows without a request; None without one."""
+    """A fault of the secret or the environment that shows without a request; None without a fault."""
     try:
         ask(credentials, secret, time.time())
     except TokenError as error:
@@ -168,7 +170,7 @@ def _ask_google(secret: str, now: float) -> TokenRequest:
 
 
 def _signed(account: _ServiceAccount, now: int) -> str:
-    """A JSON web token, RS256."""
+    """A JSON web token, signed with RS256."""
     head = {"alg": "RS256", "typ": "JWT"} | ({"kid": account.private_key_id} if account.private_key_id else {})
     claims = {"iss": account.client_email, "scope": _SCOPE, "aud": _GOOGLE, "iat": now, "exp": now + 3600}
     text = b".".join(_base64(msgspec.json.encode(part)) for part in (head, claims))
@@ -200,7 +202,7 @@ class _Problem(msgspec.Struct):
     error_codes: Sequence[int] = ()
 
 
-_grant = msgspec.json.Decoder(_Grant, strict=False).decode  # expires_in also comes as text
+_grant = msgspec.json.Decoder(_Grant, strict=False).decode  # not strict: `expires_in` may be text
 _problem = msgspec.json.Decoder(_Problem).decode
 
 
@@ -220,7 +222,7 @@ def read(status: int, body: bytes, now: float) -> OAuthToken:
 
 
 def _reason(body: bytes) -> str:
-    """The endpoint's error code, where it is one of the standard, and Entra's AADSTS numbers."""
+    """The endpoint's error code, if it is a standard one, and Entra's AADSTS numbers."""
     try:
         told = _problem(body)
     except (ValueError, RecursionError):

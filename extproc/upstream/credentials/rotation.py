@@ -1,9 +1,10 @@
-"""Providers' secrets while the gateway runs: keys read again, clouds' tokens fetched, both written for Envoy.
+"""Providers' secrets while the gateway runs: keys are re-read, tokens of clouds are fetched, and both are written for
+Envoy.
 
 Envoy reads one file for each provider, from a directory that it watches for renames. Every few seconds `Keeper`
-compares each provider's reference with its file. A key goes straight into the file. With other credentials a token is
-requested, and again some minutes before it expires. An empty secret makes Envoy answer the try itself, so that it fails
-over: a provider has an empty one before its first token, and when its key is gone.
+compares each provider's reference with its file. A key is written to the file directly. For other credentials a token
+is requested, and requested again some minutes before it expires. An empty secret makes Envoy answer the try itself, so
+that the request fails over. A provider has an empty secret before its first token, and after its key is removed.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ EVERY = 2.0
 # --- Envoy's files
 
 
-# `stem` is the name of the file of a provider's secret: the provider's, with an addition for a try that has changed, so
-# that no key reaches the address of an earlier one. See `envoy.resources.place`.
+# `stem` names the file of a provider's secret: the provider's name, with an addition for a changed try, so that no new
+# key reaches an old address. See `envoy.resources.place`.
 
 
 def secret_name(stem: str) -> str:
@@ -51,12 +52,12 @@ def private_directory(directory: str | Path) -> Path:
 
 
 def write_secret(directory: str | Path, stem: str, secret: str) -> None:
-    """Write atomically, and never readable by others, not even for a moment."""
+    """Write a secret atomically. The file is never readable by other users, not even for a moment."""
     _write(Path(secret_file(directory, stem)), _resource(stem, secret))
 
 
 def copy_secret(directory: str | Path, stem: str, secret: str, source: str | None) -> None:
-    """Write a secret, or in place of an empty one that of `source`, another stem."""
+    """Write a secret; in place of an empty one copy the file of the stem `source`."""
     if not secret and source is not None:
         with contextlib.suppress(OSError, UnicodeDecodeError, ValueError, LookupError):
             [resource] = json.loads(Path(secret_file(directory, source)).read_text(encoding="utf-8"))["resources"]
@@ -70,7 +71,7 @@ def forget_secret(directory: str | Path, stem: str) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp gives mode 0600
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
@@ -81,7 +82,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def holds(directory: str | Path, stem: str, secret: str | None) -> bool:
-    """True when Envoy's file exists and holds this secret; None: any secret."""
+    """True when Envoy's file exists and holds this secret (None: any secret)."""
     try:
         text = Path(secret_file(directory, stem)).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -103,25 +104,25 @@ def _resource(stem: str, secret: str) -> str:
 
 @dataclass(slots=True)
 class _State:
-    """The progress of one provider."""
+    """The state of one provider's token."""
 
     secret: str | None = field(default=None, repr=False)
     token: OAuthToken | None = None
     due: float = 0.0  # time of the next request
     failures: int = 0  # failed requests in a row
-    answered: bool = False  # True: a request was answered, well or not
+    answered: bool = False  # True: a request was answered, with a token or an error
     task: asyncio.Task[None] | None = None
 
     def forget(self) -> None:
-        """Make the next look request at once."""
+        """Reset the state, so that the next look requests a token at once."""
         if self.task is not None:
             self.task.cancel()
         self.task, self.due, self.failures = None, 0.0, 0
 
 
 class Keeper:
-    """Keeps the files in `directory` up to date. `count` gets (provider, outcome): ok, missing, or a TokenError's.
-    `stem` names the file of a provider.
+    """Keeps the files in `directory` up to date. `count` gets (provider, outcome): ok, missing, or the outcome of a
+    TokenError. `stem` names the file of a provider.
     """
 
     def __init__(
@@ -139,8 +140,8 @@ class Keeper:
         self._fetch = fetch
         self._clock = clock
         self._states: dict[str, _State] = {}
-        self._wrote: Mapping[str, str | None] = {}  # wanted at the last look, which ended well
-        self._secrets: Mapping[str, str | None] | None = None  # at the last look
+        self._wrote: Mapping[str, str | None] = {}  # secrets wanted at the last successful look
+        self._secrets: Mapping[str, str | None] | None = None  # secrets at the last look
         self._news = asyncio.Event()
 
     async def run(
@@ -149,8 +150,8 @@ class Keeper:
         changed: Callable[[], None],
         pause: Callable[[], float] = lambda: EVERY,
     ) -> None:
-        """Look until cancelled, with pauses of about `EVERY`; call `changed` when secrets of providers are others: ids
-        of kept objects are sealed with them.
+        """Look until cancelled, with pauses of about `EVERY`. Call `changed` when secrets of providers differ, because
+        ids of kept objects are sealed with them.
         """
         failing = False
         try:
@@ -160,7 +161,7 @@ class Keeper:
                     if await self.look(providers()):
                         changed()
                     failing = False
-                except Exception as error:  # noqa: BLE001 - whatever it was: tokens expire without the next look
+                except Exception as error:  # noqa: BLE001 - the next look must come, or tokens expire
                     if not failing:
                         log.error("the providers' keys are not kept: %s", type(error).__name__)  # noqa: TRY400
                     failing = True
@@ -172,13 +173,15 @@ class Keeper:
                 state.forget()
 
     async def look(self, providers: Mapping[str, ProviderSettings]) -> bool:
-        """Read, decide, write. True when a secret is another one than at the last look, or there is none now."""
+        """Read secrets, and write files or request tokens. True when a secret has changed since the last look, or is
+        gone.
+        """
         there = {name: provider for name, provider in providers.items() if provider.reference is not None}
         wrote, self._wrote = self._wrote, {}
         secrets, kept = await asyncio.to_thread(self._read, there, wrote)
         wanted = {name: self._wanted(name, provider, secrets[name]) for name, provider in there.items()}
         other = {name: secret for name, secret in wanted.items() if name not in kept or wrote[name] != secret}
-        if other:  # a thread costs more than the rest of an idle look
+        if other:  # no thread for an idle look: it would cost more than the rest
             await asyncio.to_thread(self._write, other)
         self._wrote = wanted
         before, self._secrets = self._secrets, secrets
@@ -187,7 +190,7 @@ class Keeper:
     def _read(
         self, providers: Mapping[str, ProviderSettings], wrote: Mapping[str, str | None]
     ) -> tuple[Mapping[str, str | None], Collection[str]]:
-        """The secrets, and the names of the providers whose files are still as they were written."""
+        """The secrets, and the names of providers whose files are unchanged since they were written."""
         secrets = {name: provider.read_secret() for name, provider in providers.items()}
         return secrets, {name for name, secret in wrote.items() if holds(self._directory, self._stem(name), secret)}
 
@@ -198,7 +201,7 @@ class Keeper:
                 log.info("provider %s: %s", name, "Envoy has its new secret" if secret else "Envoy has no secret now")
 
     def _wanted(self, name: str, provider: ProviderSettings, secret: str | None) -> str | None:
-        """The secret for the file, None while the one that an earlier process left there is the best."""
+        """The secret for the file; None to keep the secret that an earlier process wrote."""
         state = self._states.setdefault(name, _State())
         changed, state.secret = secret != state.secret, secret
         if changed:
@@ -222,7 +225,7 @@ class Keeper:
         return "" if state.answered else None
 
     async def _refresh(self, name: str, state: _State, credentials: Credentials, secret: str, now: float) -> None:
-        state.due = now + LONGEST_PAUSE  # a limit in case of a bug below
+        state.due = now + LONGEST_PAUSE  # limits the rate of requests, even if the code below raises
         try:
             token = await self._fetch(credentials, secret, now)
         except TokenError as error:
@@ -241,7 +244,7 @@ class Keeper:
 
 
 async def watch(providers: Callable[[], Mapping[str, ProviderSettings]], changed: Callable[[], None]) -> None:
-    """Call `changed` when secrets of providers are others; for a worker beside the one whose Keeper writes."""
+    """Call `changed` when secrets of providers differ; for workers without a Keeper."""
     before: Mapping[str, str | None] | None = None
     while True:
         secrets = await asyncio.to_thread(_secrets, providers())

@@ -1,4 +1,4 @@
-"""Clouds' tokens for calls of this process itself. Those of providers are written for Envoy, see `rotation`."""
+"""Tokens of clouds for calls of this process itself. `rotation` writes the tokens of providers for Envoy."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ log = logging.getLogger(__name__)
 
 
 class CloudToken:
-    """The token of one set of credentials: requested when it is needed first, and again some minutes before it expires.
-    `name` is for the log.
+    """The token of one set of credentials: requested at first use, and again some minutes before it expires. `name` is
+    for the log.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class CloudToken:
         self._task: asyncio.Task[None] | None = None
 
     async def get(self, deadline: float) -> str:
-        """A token. Waits for one up to `deadline` (seconds, monotonic) where there is none. Raises TokenError."""
+        """The token. If there is none, waits for one up to `deadline` (seconds, monotonic). Raises TokenError."""
         if (self._task is None or self._task.done()) and self._clock() >= self._due:
             self._task = asyncio.create_task(self._refresh())
         if (token := self._valid()) is not None:
             return token
-        if self._task is not None and not self._task.done():  # it goes on for others when this wait ends
+        if self._task is not None and not self._task.done():  # the request continues for other callers
             done, _ = await asyncio.wait({self._task}, timeout=max(0.0, deadline - time.monotonic()))
             if not done:
                 raise TokenError("timeout", "no token in time")
@@ -55,7 +55,7 @@ class CloudToken:
 
     async def _refresh(self) -> None:
         now = self._clock()
-        self._due = now + LONGEST_PAUSE  # a limit in case of a bug below
+        self._due = now + LONGEST_PAUSE  # limits the rate of requests, even if the code below raises
         try:
             secret = self._credentials.reference.read()
             if not secret:

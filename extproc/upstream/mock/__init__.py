@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser, parse: Callable[[str], object
 
 
 def checked(read: Callable[[str], object]) -> Callable[[str], object]:
-    """An argparse type from a reader that raises FaultError."""
+    """An argparse type, made from a reader that raises FaultError."""
 
     def check(text: str) -> object:
         try:
@@ -58,7 +58,7 @@ async def serve(options: Options) -> MockServer:
 def run(
     args: argparse.Namespace, kind: type[Options] = Options, start: Callable[..., Awaitable[MockServer]] = serve
 ) -> int:
-    """Serve until SIGTERM or SIGINT. Returns 0, or 1 when it cannot listen."""
+    """Serve until SIGTERM or SIGINT. Returns 0, or 1 when the mock cannot listen."""
     options = kind(**{field.name: getattr(args, field.name) for field in fields(kind) if field.name in args})
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,4 +1,4 @@
-"""The APIs of the mock: each dialect that clients of the gateway may speak, read and written by the gateway's code."""
+"""The APIs of the mock: every dialect of the gateway's clients, read and written by the gateway's code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _IDS = {"openai_chat": "chatcmpl-", "anthropic_messages": "msg_"}
 
 
 def answer(dialect: ClientAPI, question: Question, served: Served = NO_ENDPOINT) -> MockAnswer:
-    """Answer a request that came to the endpoint `served`. Raises Refused where the gateway would refuse it."""
+    """Answer a request to the endpoint `served`. Raises Refused if the gateway would refuse the request."""
     translation = translation_of(dialect)
     try:
         prompt = translation.decode_request(question.body)
@@ -76,12 +76,12 @@ def vector(text: str | list[int], dimensions: int) -> array[float]:
 
 
 def models() -> Json:
-    """GET /v1/models."""
+    """The answer to GET /v1/models."""
     return {"object": "list", "data": [model(name) for name in MODELS]}
 
 
 def model(name: str) -> Json:
-    """GET /v1/models/{id}: every name is served."""
+    """The answer to GET /v1/models/{id}: every name is served."""
     return {"id": name, "object": "model", "created": conversation.CREATED, "owned_by": "mock"}
 
 

@@ -1,7 +1,7 @@
 """One TCP connection: bytes to requests (h11), replies to bytes, and the faults that need the socket.
 
-h11 reads; replies are written by hand, because next to parsing its writer would be the largest cost of a benchmark's
-upstream. Every event of a stream is a write of its own.
+h11 parses requests. Replies are written without h11, because its writer would be the second largest cost of a
+benchmark's upstream. Every event of a stream is a separate write.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from extproc.upstream.mock.endpoints import Options, Refused
 from extproc.upstream.mock.faults import Faults
 from extproc.upstream.mock.provider import Mock, Reply
 
-BACKLOG = 1024  # connections not yet accepted
-MOST = 64 * 2**10  # bytes of a request's head, of one read, and of a client's data before its answer is complete
-LINGER = 2.0  # seconds in which a client that sent too much may read the refusal
+BACKLOG = 1024  # most connections not yet accepted
+MOST = 64 * 2**10  # most bytes of a request's head, of one read, and of a client's data before its answer is complete
+LINGER = 2.0  # seconds for which a client that sent too much may read the refusal
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINES = {
@@ -100,7 +100,7 @@ class MockConnection:
         return event
 
     async def _reject(self, refused: Refused) -> None:
-        """Refuse an unreadable request; then read on a little, as closing at once would destroy the answer."""
+        """Refuse an unreadable request. Then keep reading briefly, because closing at once would destroy the answer."""
         self._open = False
         self._writer.write(self._whole(self._server.mock.refuse(refused)))
         with contextlib.suppress(TimeoutError, ConnectionError):
@@ -135,7 +135,7 @@ class MockConnection:
         playing.result()
 
     async def _watch(self) -> None:
-        """Return when the client leaves, or sends too much before its answer is complete."""
+        """Wait until the client leaves, or sends too much before its answer is complete."""
         with contextlib.suppress(ConnectionError):
             while len(self._early) <= MOST and (data := await self._reader.read(MOST)):
                 self._early += data
@@ -242,5 +242,5 @@ class MockServer:
         for connection in list(self.connections):
             connection.abort()
         await self.listener.wait_closed()
-        while self.connections:  # noqa: ASYNC110 - a few turns of the loop
+        while self.connections:  # noqa: ASYNC110 - takes a few turns of the loop
             await asyncio.sleep(0)

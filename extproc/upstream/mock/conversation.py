@@ -1,9 +1,9 @@
-"""Texts of the mock's answers: the same for the same request, in every API.
+"""Texts of the mock's answers: equal for equal requests, in every API.
 
 An answer repeats the last user message: "You said: hello". After results of tools it is "The tool said: 18 degrees". If
 tools are offered and the user spoke last, the first tool is called, or the one that the request demands. Arguments and
-structured output are small documents that fit their schema. 'call NAME with {"a": 1}' in the message has the tool
-called whose name ends so, with these arguments. A word is a token, an image, file or sound is 85.
+structured output are small documents that fit their schema. A message with 'call NAME with {"a": 1}' calls the tool
+whose name ends in NAME, with these arguments. A word counts as one token, an image, file or sound as 85.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from extproc.words.messages import Choice, Delta, Prompt, TextPart, ToolCall, To
 
 CREATED = 1_700_000_000
 TOKENS_PER_IMAGE = 85
-QUOTED = 200  # characters of the last message that the answer repeats
+QUOTED = 200  # most characters of the last message that the answer repeats
 MAX_CHOICES = 8
 USER = "You said"
 PIECE = re.compile(r"\s*\S+")  # a piece of a streamed text
 FRAGMENT = re.compile(r"(?s).{1,8}")  # a piece of streamed arguments
 _TELLING = re.compile(r"call (\w+) with (\{.*\})")
 _MEDIA = (messages.ImagePart, messages.FilePart, messages.AudioPart)
-MOST_DEPTH = 8  # objects and lists within each other that a schema is followed into
+MOST_DEPTH = 8  # most nested objects and lists of a schema that are filled
 
 
 def answer(prompt: Prompt, faults: Faults, id: str) -> messages.Answer:
@@ -41,7 +41,7 @@ def answer(prompt: Prompt, faults: Faults, id: str) -> messages.Answer:
 
 
 def events(answer: messages.Answer, *, usage: bool) -> Iterator[messages.Event]:
-    """The events of a streamed answer: a word, or a few characters of arguments, each. `usage`: True to report it."""
+    """The events of a streamed answer, each with a word or a few characters of arguments. `usage`: report the usage."""
     begun = answer.usage and Usage(answer.usage.input_tokens, 1)
     yield messages.Started(answer.id, answer.model, answer.created, begun)
     for index, choice in enumerate(answer.choices):
@@ -74,7 +74,7 @@ def _choice(prompt: Prompt, words: int | None, key: str, index: int) -> Choice:
 
 
 def _last_speaker(prompt: Prompt) -> tuple[str, str]:
-    """The last speaker other than the assistant, and the words. Neighbouring messages are one."""
+    """The last speaker other than the assistant, and the speaker's words. Neighbouring messages count as one."""
     run: list[messages.Part] = []
     for message in reversed(prompt.messages):
         if message.role == "user":
@@ -89,7 +89,7 @@ def _last_speaker(prompt: Prompt) -> tuple[str, str]:
 
 
 def _called(prompt: Prompt, told: str) -> messages.Tool | None:
-    """The tool to call: one whose name ends with the told one, before others."""
+    """The tool to call, preferably one whose name ends with the name in the message."""
     choice = prompt.tool_choice or messages.ToolChoice()
     tools = [tool for tool in prompt.tools if choice.mode != "tool" or tool.name == choice.name]
     tools = [tool for tool in tools if told and tool.name.endswith(told)] or tools
@@ -117,7 +117,7 @@ def of_length(text: str, words: int | None) -> str:
 
 
 def stopped(text: str, stops: Sequence[str]) -> tuple[str, str]:
-    """The text before a stop sequence, and the one that ended it."""
+    """The text before a stop sequence, and the stop sequence."""
     stop = ""
     for each in stops:
         before, found, _ = text.partition(each)

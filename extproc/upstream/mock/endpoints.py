@@ -24,11 +24,11 @@ class Options:
     name: str = "mock"
     api_key: str | None = None
     fault: str = ""
-    body_limit: int = 64 * 2**20  # bytes
-    log_size: int = 1000  # requests
+    body_limit: int = 64 * 2**20  # most bytes of a request's body
+    log_size: int = 1000  # most requests in the log
 
 
-class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
+class Refused(Exception):  # noqa: N818 - a refusal is an answer, not an error
     """Ends the request with an error answer in the shape of its API."""
 
     def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
@@ -40,29 +40,29 @@ class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
 
     @property
     def type(self) -> str:
-        """OpenAI's type of the error."""
+        """The `type` of the error in OpenAI's form."""
         return "server_error" if self.status >= 500 else _TYPES.get(self.status, "invalid_request_error")
 
 
 def error(refused: Refused) -> Json:
-    """An error as OpenAI writes it."""
+    """An error in OpenAI's form."""
     return {"error": {name: getattr(refused, name) for name in ("message", "type", "param", "code")}}
 
 
 class Question(Struct, frozen=True):
-    """A request as an API sees it. `digest` stands for the body in ids, `name` is this mock's name."""
+    """A request, for an API to answer. `digest` stands for the body in ids, `name` is the mock's name."""
 
     body: Json
     digest: str
     name: str
     faults: Faults
-    model: str = ""  # from the path or the body, its suffixes included
+    model: str = ""  # name of the model in the path or the body, suffixes included
     headers: Headers = ()
     query: str = ""
 
 
 class MockAnswer(NamedTuple):
-    """A JSON document; or the events of a stream as they are written, about how many, and its headers."""
+    """A JSON document, or a stream: its encoded events, about how many, and its headers."""
 
     document: Any = None
     events: Iterator[bytes] | None = None

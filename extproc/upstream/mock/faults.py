@@ -32,7 +32,7 @@ class FaultError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """The faults of one answer; durations are seconds. None and False: not this one."""
+    """The faults of one answer; durations are in seconds. None and False: without this fault."""
 
     delay: float = 0.0
     hang: bool = False
@@ -76,7 +76,7 @@ def number(low: int = 0, high: int = 1_000_000) -> Callable[[str], int]:
     return read
 
 
-# The readers of the table above, in its order.
+# Readers of suffixes, in the order of the table above.
 READERS: Mapping[str, Callable[[str], Any]] = {
     "delay": seconds,
     "hang": lambda text: one_of("")(text) == "",
@@ -95,7 +95,7 @@ READERS: Mapping[str, Callable[[str], Any]] = {
 
 
 class FaultPlan(NamedTuple):
-    """Requested faults, and the requests they apply to."""
+    """Requested faults, and the requests that they apply to."""
 
     faults: Mapping[str, Any] = MappingProxyType({})
     every: int = 1

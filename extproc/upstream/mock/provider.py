@@ -33,7 +33,7 @@ class Logged:
     body_length: int
     status: int = 0
     events: int = 0
-    aborted: bool = False  # the client left before the end of the answer
+    aborted: bool = False  # True: the client left before the end of the answer
     dialect: str = "openai"
     model: str = ""
 
@@ -73,7 +73,7 @@ class Mock:
         self._name = options.name
         self._key = (options.api_key or "").encode()
         self._log: deque[Logged] = deque(maxlen=options.log_size)
-        self._answered = 0  # numbers x-request-id, never reset
+        self._answered = 0  # number of the latest x-request-id, never reset
         self.clear()
         self._fault = self.parse(options.fault)
 
@@ -85,7 +85,7 @@ class Mock:
         self._fault, self._poisoned = self.parse(""), False
 
     def refuse(self, refused: Refused) -> Reply:
-        """Answer bytes that never became a request."""
+        """The answer to bytes that are no valid request."""
         return self._reply(error(refused), status=refused.status)
 
     def handle(self, request: h11.Request, body: bytes) -> Reply:

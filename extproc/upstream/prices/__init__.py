@@ -26,17 +26,17 @@ from extproc.words.exchange import Kinds, Price, Usage
 from extproc.words.values import ModelName, Pattern, Section
 
 NANO = 10**9
-"""Nano-USD in a USD: the unit that money is counted in."""
+"""Nano-USD in a USD. Money is counted in nano-USD."""
 MOST = 1 << 56
 """Nano-USD, 72 million USD: no request is held or charged more, so that every sum of them can be counted."""
 
 _PER_TOKEN = 10**9  # USD per million tokens -> femto-USD per token
 _PER_REQUEST = 10**15  # USD -> femto-USD
 CALLS = ("searches", "file_searches", "fetches", "maps", "sessions")
-"""Kinds that are calls of tools which the provider runs itself."""
+"""Kinds that count calls of tools which the provider runs itself."""
 _SCALES: Mapping[str, int] = {"seconds": 10**15 // 3600, "images": _PER_REQUEST}
-"""Femto-USD of the kinds that are no tokens: per hour of audio, per image. Characters have a price per million, as
-tokens.
+"""Factors to femto-USD for kinds that are not tokens: from USD an hour of audio to a second, from USD to an image.
+Characters are priced per million, like tokens.
 """
 _FEMTO = 10**6  # femto-USD in a nano-USD
 _DEAREST = 1_000_000
@@ -154,8 +154,8 @@ def price(
     kinds: Mapping[str, _Rate] | None = None,
     fees: Mapping[str, _Rate] | None = None,
 ) -> Price:
-    """A price in USD per million tokens (`per_request` and `fees`: USD), compiled. `kinds` and `fees` are prices of
-    fields of `Kinds`.
+    """A price, compiled from USD per million tokens (`per_request` and `fees` from USD). `kinds` and `fees` hold prices
+    by the fields of `Kinds`.
     """
     found = Price(
         _whole(input, _PER_TOKEN),
@@ -171,8 +171,8 @@ def price(
 
 
 def _kinds(price: Price, given: Mapping[str, _Rate], *, cached: bool) -> Kinds:
-    """The prices of all kinds. One without a price costs what text does; from a cache that has none, what it costs
-    without a cache.
+    """The prices of all kinds. A kind without a price costs as much as text. `cached` False: the cache has no price, so
+    a cached kind costs as much as the uncached one.
     """
     rates = {name: _whole(rate, _SCALES.get(name, _PER_TOKEN)) for name, rate in given.items()}
     fallback = {"input": price.input, "cached": price.cached_input, "output": price.output, "1h": price.cache_write}
@@ -210,8 +210,8 @@ def cost(price: Price, usage: Usage) -> int:
 
 
 def prompt_cache(price: Price, usage: Usage) -> tuple[int, int]:
-    """Nano-USD that tokens read from the provider's prompt cache cost less than plain input, and that tokens written to
-    it cost more. Of text: other kinds have discounts of their own.
+    """Nano-USD saved by tokens read from the provider's prompt cache against plain input, and extra nano-USD for tokens
+    written to it. Only text counts, because other kinds have their own discounts.
     """
     rates = at(price, usage.input_tokens)
     saved = usage.cached_tokens * max(0, rates.input - rates.cached_input)
@@ -220,7 +220,9 @@ def prompt_cache(price: Price, usage: Usage) -> tuple[int, int]:
 
 
 def _difference(tokens: Kinds, rates: Price, plain: int, written: int) -> int:
-    """What `tokens` cost more than text. `plain` are the tokens of input that no cache read or wrote."""
+    """The extra cost of `tokens` above the price of text. `plain` are the tokens of input that no cache read
+    or wrote.
+    """
     kinds = rates.kinds
     assert kinds is not None, "asked before"
     femto = tokens.seconds * kinds.seconds + tokens.characters * kinds.characters + tokens.images * kinds.images
@@ -254,8 +256,8 @@ def bound(
     possible: Collection[str] = ALL_KINDS,
     units: Mapping[str, int] = NO_UNITS,
 ) -> int:
-    """Most nano-USD of a request within these tokens, whatever kind they turn out to be: text, thinking, read from or
-    written to a cache, and those of `Kinds` that are `possible`. `units` are the most of what is no token.
+    """Most nano-USD of a request with at most these tokens, of any kind: text, thinking, read from or written to a
+    cache, and those of `Kinds` that are `possible`. `units` are upper bounds of units that are not tokens.
     """
     most = 0
     for rates in (price, *[tier for start, tier in price.tiers if start < input_tokens]):
@@ -270,13 +272,13 @@ def bound(
 
 
 def _fee(price: Price, rates: Price, name: str) -> int:
-    """Femto-USD of one unit that is no token."""
+    """Femto-USD of one unit that is not a token."""
     fee: int = price.fees.get(name, 0) or getattr(rates.kinds, name, 0)
     return fee
 
 
 def at(price: Price, input_tokens: int) -> Price:
-    """The price for a request of so many input tokens."""
+    """The price for a request, by its number of input tokens."""
     rates = price
     for start, tier in price.tiers:
         if input_tokens <= start:
@@ -292,7 +294,7 @@ def decimal(nano: int) -> str:
 
 
 def per_million(price: Price) -> Mapping[str, float]:
-    """USD per million tokens by kind, of the first tier."""
+    """USD per million tokens by kind, in the first tier."""
     kinds = {"input": price.input, "cached_input": price.cached_input, "output": price.output}
     return {kind: rate / _PER_TOKEN for kind, rate in kinds.items()}
 
@@ -304,7 +306,7 @@ def is_priced(price: Price, option: str, value: str) -> bool:
 
 
 def with_options(price: Price, options: Mapping[str, str]) -> Price:
-    """The price of a request with these options, as far as they have one."""
+    """The price of a request with these options, as far as the options have prices."""
     names = [f"{option}={value}" for option, value in options.items()]
     found, factor = price, _WHOLE
     for name in names:
@@ -325,8 +327,8 @@ def _scaled(price: Price, factor: int) -> Price:
 
 
 def for_batch(price: Price, options: Mapping[str, str] = NO_OPTIONS) -> Price:
-    """The price of a request in a batch, with these options as far as they have a price there: that of the settings or
-    the catalogue, else half of the plain one, as OpenAI, Azure, Anthropic, Google and Amazon bill it.
+    """The price of a request in a batch, with these options as far as they have batch prices: from the settings or the
+    catalogue, else half of the plain price, as OpenAI, Azure, Anthropic, Google and Amazon bill it.
 
     Sources: https://developers.openai.com/api/docs/guides/batch,
     https://learn.microsoft.com/en-us/azure/ai-foundry/openai/how-to/batch,
@@ -355,11 +357,11 @@ class PriceBook:
         self._factors = {option: round(factor * _WHOLE) for option, factor in (surcharges or {}).items()}
         self.today = today or datetime.now(UTC).date()
         begun = [entry for entry in dated if entry.since <= self.today]
-        begun.sort(key=lambda entry: (entry.since, len(entry.model)), reverse=True)  # the most specific of one day
+        begun.sort(key=lambda entry: (entry.since, len(entry.model)), reverse=True)  # in a day the most specific first
         self._dated = [(Pattern(entry.model), entry.provider, entry.price) for entry in begun]
 
     def find(self, name: str, provider: str, model: str, own: PriceSettings | None, known: Known) -> Price | None:
-        """The price of the entry `name` of `models`, which is `model` at `provider`; None when it is unknown."""
+        """The price of the entry `name` of `models`, which is `model` at `provider`; None when unknown."""
         found = self._find(name, provider, model, own, known)
         if found is None:
             return None
@@ -379,11 +381,11 @@ class Known:
 
     context: int | None = None
     price: Price | None = None
-    fees: Mapping[str, int] = field(default_factory=dict)  # as in `Price`; known also for models without a price
+    fees: Mapping[str, int] = field(default_factory=dict)  # like `Price.fees`; also for models without a price
 
 
 def hold(names: Collection[str | None]) -> None:
-    """Read the entries of these providers of the catalogue at once, which takes less time than one by one."""
+    """Read the catalogue's entries of these providers together, which is faster than one by one."""
     _data.hold(names)
 
 
@@ -393,9 +395,9 @@ def known_models(provider: str | None) -> Sequence[str]:
     return [] if found is None else [model.id for model in found.models if not model.deprecated]
 
 
-@lru_cache(maxsize=4096)  # a look-up takes longer than everything else about a name
+@lru_cache(maxsize=4096)  # the look-up is the slowest step of resolving a name
 def known_model(provider: str | None, model: str, today: date) -> Known:
-    """The catalogue's entry for `model` at `provider` on a day; an empty one when either is unknown."""
+    """The catalogue's entry for `model` at `provider` on a day; an empty entry when either is unknown."""
     found = _data.provider(provider)
     info = found.find_model(model) if found is not None else None
     if provider == "openai" and model.startswith(FREE):
@@ -421,7 +423,7 @@ _NO_OPTIONS = ("route",)
 
 
 def _variants(info: types.ModelInfo, today: date) -> Mapping[str, Price]:
-    """The price with each option that has one on that day, by `option=value`."""
+    """The prices of all options with a price on that day, by `option=value`."""
     noon = datetime.combine(today, time(12), UTC)
     found = {}
     for variant in info.price_variants or ():
@@ -434,7 +436,7 @@ def _variants(info: types.ModelInfo, today: date) -> Mapping[str, Price]:
 
 
 def _prices(info: types.ModelInfo, today: date) -> types.ModelPrice:
-    """The catalogue's price for that day; the dearest where it changes with the hour."""
+    """The catalogue's price for that day; the dearest one if it changes with the hour."""
     found = [info.get_prices(datetime.combine(today, time(12), UTC))]
     if not isinstance(info.prices, types.ModelPrice):
         found += [part.prices for part in info.prices if isinstance(part.constraint, types.TimeOfDateConstraint)]
@@ -442,7 +444,7 @@ def _prices(info: types.ModelInfo, today: date) -> types.ModelPrice:
 
 
 def _compiled(prices: types.ModelPrice) -> Price | None:
-    """The compiled price. None without a price of input tokens. Models without output have no price of it."""
+    """The compiled price; None without a price of input tokens. A model without output has no price of output."""
     kinds = {
         "input": prices.input_mtok,
         "output": prices.output_mtok or Decimal(),
@@ -483,9 +485,9 @@ _CATALOGUED: Mapping[str, str] = {
 }
 """The catalogue's name of each kind's price."""
 _FEES: Mapping[str, str] = {"searches": "web_searches_kcount", "file_searches": "storage_searches_kcount"}
-"""... of each call's, by the thousand."""
+"""The catalogue's name of each call's fee, for a thousand calls."""
 _UNITS: Mapping[str, str] = {"seconds": "input_audio_hours", "characters": "input_mchars"}
-"""... of those whose models may have no price of tokens."""
+"""The catalogue's names of units whose models may have no price of tokens."""
 
 
 @cache

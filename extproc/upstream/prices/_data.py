@@ -1,7 +1,7 @@
-"""The data of genai-prices, as far as it is used.
+"""The used part of the data of genai-prices.
 
-All of it takes 4 MB, so the entries of providers that nobody asked for are let go. The package's own `__init__` is not
-run: it imports an HTTP library, 6 MB, that fetches newer prices, which the gateway never does.
+All data takes 4 MB, so entries of unused providers are freed. The package's own `__init__` is not run: it imports an
+HTTP library (6 MB) to fetch newer prices, which the gateway never does.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def _module(name: str) -> ModuleType:
     found = importlib.util.find_spec(_NAME)
     if found is None:
         raise ModuleNotFoundError(f"No module named {_NAME!r}", name=_NAME)
-    package = sys.modules[_NAME] = ModuleType(_NAME)  # stands in for the package meanwhile
+    package = sys.modules[_NAME] = ModuleType(_NAME)  # stands in for the package during the import
     package.__path__ = list(found.submodule_search_locations or ())
     try:
         return importlib.import_module(f"{_NAME}.{name}")
     finally:
-        del sys.modules[_NAME]  # so that others who import the package get the real one
+        del sys.modules[_NAME]  # so that other code imports the real package
 
 
 if TYPE_CHECKING:
@@ -42,9 +42,10 @@ _held: dict[str, types.Provider | None] = {}
 
 
 def hold(names: Collection[str | None]) -> None:
-    """Read the entries of these providers, 25 ms for all together and a few ms for each; held ones take no time.
+    """Read the entries of these providers: 25 ms in all, and a few ms for each. Entries already held take no time.
 
-    Entries are copied: those of the module lie between the others, whose memory would not return to the system.
+    Entries are copied, because the module's entries lie between unused ones, whose memory could not return to the
+    system.
     """
     wanted = {name for name in names if name is not None} - _held.keys()
     if wanted:
@@ -57,6 +58,6 @@ def hold(names: Collection[str | None]) -> None:
 
 
 def provider(name: str | None) -> types.Provider | None:
-    """The entry of a provider; None when there is none."""
+    """The entry of a provider; None if the data has no such provider."""
     hold([name])
     return None if name is None else _held[name]

@@ -11,7 +11,9 @@ _encode = msgspec.json.encode
 
 
 def with_cost(data: bytes, cost: str, places: Sequence[Sequence[str]]) -> bytes:
-    """`data`, JSON, with `cost` in the usage object at the first of `places` that has one; else unchanged."""
+    """The JSON `data` with `cost` in the usage object at the first of `places` that has one; unchanged without such an
+    object.
+    """
     for place in places:
         try:
             return _encode(_inserted(_fields(data), place, msgspec.Raw(cost.encode())))
@@ -21,7 +23,7 @@ def with_cost(data: bytes, cost: str, places: Sequence[Sequence[str]]) -> bytes:
 
 
 def _inserted(fields: Mapping[str, msgspec.Raw], place: Sequence[str], cost: msgspec.Raw) -> Mapping[str, msgspec.Raw]:
-    """Fields with `cost` in the object at `place`. All bytes off the way there stay as they are."""
+    """Fields with `cost` in the object at `place`. Bytes outside the path to it do not change."""
     if not place:
         return {**fields, "cost": cost}
     inner = _inserted(_fields(fields[place[0]]), place[1:], cost)

@@ -1,6 +1,6 @@
-"""Providers, a file each: a provider is a value, and no other code names it.
+"""Providers, a file each: a provider is a value, and no other code names a provider.
 
-To add one, copy a file here: its module name is the `kind` in the filter YAML, its `PROVIDER` says how to reach it.
+To add a provider, copy a file here: its module name is the `kind` in the filter YAML, its `PROVIDER` describes it.
 """
 
 from __future__ import annotations
@@ -30,91 +30,92 @@ from extproc.words.values import Duration, Pattern, Patterns, PositiveDuration, 
 
 @dataclass(slots=True, frozen=True)
 class Credential:
-    """The header that carries the provider's key, and the text before the key in it."""
+    """The header that carries the provider's key, and the text before the key in that header."""
 
     header: str = "authorization"
     prefix: str = "Bearer "
 
 
 _HOST = re.compile(r"[a-z0-9._:{}%-]+")
-"""Characters of a host's name, an address, and of the names of settings in braces."""
+"""Characters of a host's name or address, and of setting names in braces."""
 _PLACES = ("region", "project", "account", "api_version")
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 
 ClientHeader = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{1,62}\*?$")]
 _GATEWAYS = ("host", "authorization", "x-api-key", "api-key", "x-goog-api-key", "content-length", "transfer-encoding")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-"""Characters that no value of a header may have: Envoy would answer 500 in the provider's place."""
+"""Characters that no header value may have: with them Envoy would answer 500 itself."""
 _RESERVED = ("x-extproc-", "x-envoy-", "x-ai-")
 
 Adapt = Callable[[str, str, bool, str, dict[str, Any]], tuple[str, dict[str, Any]]]
-"""Differences between a provider's requests and the API it speaks: (dialect, model, streamed, the API's path, body) to
-(path after base_url, body).
+"""Adapts a request to a provider that differs from its API: (dialect, model, streamed, the API's path, body) to (path
+after base_url, body).
 """
 
 
 Adapts = Callable[[Mapping[str, Any], Collection[str]], bool]
-"""Whether a request is changed by `Adapt`: its body, and what it needs (`Ask.needs`)."""
+"""Whether `Adapt` changes a request, given its body and its needs (`Ask.needs`)."""
 
 
 @dataclass(slots=True, frozen=True)
 class Provider:
     """A kind of provider: its address, credential and APIs.
 
-    `gen_ai_name` is OpenTelemetry's `gen_ai.provider.name`. `base_url` ends where the API's own path begins and takes
-    the place of `/v1`. `dialects` are the APIs it serves, by the names of the modules in `extproc.dialects`, the one to
-    translate into first. `models` gives patterns of the models that speak a dialect, where not all do.
+    `gen_ai_name` is OpenTelemetry's `gen_ai.provider.name`. `base_url` ends where the API's own path begins and
+    replaces `/v1`. `dialects` are the APIs that the provider serves, by the names of modules in `extproc.dialects`, the
+    preferred target of translations first. `models` gives patterns of the models that speak a dialect, if not all
+    models do.
 
     `more` lists its differences from its API, for `words.dialect.Destination`.
 
     `unwrap` names the dialects whose streamed answers come inside Amazon's binary events, each with the function that
     takes the event out.
 
-    In `base_url` and `query` stand names in braces, such as {region}: fields of ProviderSettings that must be given.
+    `base_url` and `query` may contain names in braces, such as {region}: required fields of ProviderSettings.
     """
 
     gen_ai_name: str
-    source: str  # address of its documentation
+    source: str  # URL of the provider's documentation
     dialects: tuple[str, ...]
-    example: tuple[str, str]  # an entry of `providers`, and a model's name there
+    example: tuple[str, str]  # an entry of `providers`, and the name of one of its models
     base_url: str | None = None  # None: the settings must give one
     base_path: str = ""  # default path of a base_url without one
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    no_urls: tuple[str, ...] = ()  # dialects in which it takes images and files as data, and fetches none by URL
-    in_body: Mapping[str, str] = field(default_factory=dict)  # lists in headers that it reads from these fields
+    no_urls: tuple[str, ...] = ()  # dialects in which it accepts images and files as data, and not by URL
+    in_body: Mapping[str, str] = field(default_factory=dict)  # header -> field that holds its list
     batches: Mapping[str, BatchLimits] = field(
         default_factory=dict
-    )  # most inputs, by patterns of models: the first counts
-    prefers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # for some models, the API to translate into
+    )  # limits of a batch, by patterns of models: the first match counts
+    prefers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # API -> models that prefer it
     adapt: Adapt | None = None
-    adapts: Adapts | None = None  # which bodies `adapt` changes; None: all of them
+    adapts: Adapts | None = None  # whether `adapt` changes a request; None: it changes all
     unwrap: Mapping[str, Callable[[bytes], bytes]] = field(default_factory=dict)
     more: tuple[str, ...] = ()
-    headers: Mapping[str, str] = field(default_factory=dict)  # headers that every request has to carry
-    query: Mapping[str, str] = field(default_factory=dict)  # parameters that every request has to carry
-    cache_keys: tuple[str, ...] = ()  # dialects whose `cache_key` it takes
-    client_headers: tuple[str, ...] = ()  # headers of clients that it gets; `x-*` stands for all that begin with x-
-    client_query: tuple[str, ...] = ()  # parameters of clients' queries that it gets
-    signed_for: str | None = None  # the AWS service that requests are signed for, where there is no key
+    headers: Mapping[str, str] = field(default_factory=dict)  # headers of every request
+    query: Mapping[str, str] = field(default_factory=dict)  # query parameters of every request
+    cache_keys: tuple[str, ...] = ()  # dialects whose `cache_key` it accepts
+    client_headers: tuple[str, ...] = ()  # clients' headers that it gets; `x-*` stands for all that begin with x-
+    client_query: tuple[str, ...] = ()  # clients' query parameters that it gets
+    signed_for: str | None = None  # the AWS service that requests without a key are signed for
     credential: Credential = field(default_factory=Credential)
     key_required: bool = True
-    tokens: str | None = None  # issuer of the short-lived tokens that it takes in place of a key: google, azure
+    tokens: str | None = None  # issuer of short-lived tokens that it accepts in place of a key: google, azure
     catalogue: str | None = None  # the provider's name in the catalogue of models
-    tells_cost: bool = False  # the usage in its answers says what they cost
+    tells_cost: bool = False  # the usage in its answers has their cost
 
     def speaks(self, model: str, dialect: str) -> bool:
-        """True when that model there speaks that dialect."""
+        """True when a model of the provider speaks a dialect."""
         if dialect not in self.dialects:
             return False
         patterns = self.models.get(dialect)
         return patterns is None or Patterns(patterns)(model)
 
     def batch(self, model: str) -> BatchLimits | None:
-        """The most inputs that it takes in one request for embeddings by that model, where it has limits of its own."""
+        """The provider's limits of one request for embeddings by a model; None without limits."""
         return next((found for pattern, found in self.batches.items() if Pattern(pattern)(model)), None)
 
     def preferred(self, model: str) -> tuple[str, ...]:
-        """The APIs to translate into for that model, the best first."""
+        """The APIs to translate into for a model, the best first."""
         first = [dialect for dialect, patterns in self.prefers.items() if Patterns(patterns)(model)]
         return tuple(dict.fromkeys([*first, *self.dialects]))
 
@@ -156,7 +157,7 @@ class CoolDown(Section):
 
 
 METADATA = Secret("metadata", "")
-"""The metadata server of Google's machines, in place of a reference."""
+"""Stands for Google's metadata server, in place of a reference to a secret."""
 
 
 def _or_metadata(value: object, reference: ValidatorFunctionWrapHandler) -> Secret:
@@ -362,7 +363,7 @@ class ProviderSettings(Section):
 
     @property
     def one_path(self) -> bool:
-        """True where the URL is the address of every request, and not the beginning of it."""
+        """True if `base_url` is the address of every request, not a prefix of it."""
         return False
 
     @property
@@ -372,7 +373,7 @@ class ProviderSettings(Section):
 
     @property
     def url(self) -> SplitResult:
-        """The address: the setting, else the kind's own."""
+        """The address: the setting, else the default of the kind."""
         url = urlsplit(self._filled(self.base_url or self.provider.base_url or ""))
         return url if url.path else url._replace(path=self.provider.base_path)
 
@@ -388,7 +389,9 @@ class ProviderSettings(Section):
 
     @property
     def credential(self) -> Credential | None:
-        """The header for a secret that Envoy adds, None where it adds none. A token's is the same everywhere."""
+        """The header in which Envoy sends the secret; None if it sends none. Tokens use the same header at all
+        providers.
+        """
         if self.credentials is not None:
             return Credential()
         return None if self.api_key is None else self.provider.credential
@@ -399,7 +402,7 @@ class ProviderSettings(Section):
         return self.api_key if self.credentials is None else self.credentials.reference
 
     def read_secret(self) -> str | None:
-        """The secret at `reference`, None when there is none, or it is a key that no header can hold."""
+        """The secret at `reference`; None when it is missing, or a key that no header can hold."""
         if self.reference is None:
             return None
         found = "metadata" if self.reference == METADATA else self.reference.read()
@@ -407,7 +410,7 @@ class ProviderSettings(Section):
 
     @property
     def lack(self) -> str:
-        """The problem of the key that the provider needs, or of the secret for its tokens; empty when it has it now."""
+        """The problem of the provider's key, or of the secret for its tokens; empty when there is none."""
         if self.reference is None:
             needed = self.provider.key_required and self.provider.signed_for is None and self.base_url is None
             return "is not set" if needed else ""
@@ -418,6 +421,6 @@ class ProviderSettings(Section):
 
 @cache
 def kinds() -> Mapping[str, Provider]:
-    """Every provider in this package, by the name of its module."""
+    """All providers in this package, by the names of their modules."""
     names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
     return {name: importlib.import_module(f"{__name__}.{name}").PROVIDER for name in names}

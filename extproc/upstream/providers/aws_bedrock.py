@@ -20,7 +20,7 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 
 
 _RESPONSES = ("openai.gpt-5*", "*.openai.gpt-5*")
-"""Models with OpenAI's Responses at this address; gpt-oss has it at `bedrock-mantle` alone.
+"""Models with OpenAI's Responses at this address; gpt-oss has them only at `bedrock-mantle`.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/userguide/inference-responses-api.html
 """
@@ -46,10 +46,10 @@ PROVIDER = Provider(
     source="https://docs.aws.amazon.com/bedrock/latest/APIReference/welcome.html",
     base_url="https://bedrock-runtime.{region}.amazonaws.com",
     adapt=adapt,
-    # As Anthropic's SDK does it: anthropic-sdk-python/src/anthropic/lib/bedrock/_client.py. Betas are no header there:
-    # https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages.html
+    # The adaptation follows Anthropic's SDK: anthropic-sdk-python/src/anthropic/lib/bedrock/_client.py. Betas are a
+    # field here: https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages.html
     in_body={"anthropic-beta": "anthropic_beta"},
-    # Converse has bytes and S3, and Claude there "URL sources are not supported".
+    # Converse accepts bytes and S3; for Claude at Bedrock "URL sources are not supported".
     no_urls=("aws_converse", "anthropic_messages"),
     unwrap={"anthropic_messages": unwrap},
     dialects=("aws_converse", "anthropic_messages", "openai_responses", "aws_titan_embed"),

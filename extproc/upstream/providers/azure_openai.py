@@ -23,7 +23,7 @@ PROVIDER = Provider(
         "openai_files",
         "openai_batches",
     ),
-    prefers={"openai_responses": REASON},  # deployments that have the name of their model
+    prefers={"openai_responses": REASON},  # applies to deployments named like their model
     credential=Credential("api-key", ""),
     batches={"*": BatchLimits(2048)},  # https://learn.microsoft.com/en-us/azure/ai-services/openai/how-to/embeddings
     tokens="azure",

@@ -7,7 +7,7 @@ PROVIDER = Provider(
     source="https://api-docs.deepseek.com/",
     base_url="https://api.deepseek.com/v1",
     dialects=("openai_chat", "openai_responses"),
-    # It keeps nothing: https://api-docs.deepseek.com/guides/responses_api
+    # DeepSeek keeps nothing: https://api-docs.deepseek.com/guides/responses_api
     models={"openai_responses": ("deepseek-v4-*",)},
     more=("thinking", "max_tokens"),
     catalogue="deepseek",

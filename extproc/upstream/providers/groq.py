@@ -11,7 +11,9 @@ def adapts(body: Mapping[str, Any], needs: Collection[str]) -> bool:  # noqa: AR
 
 
 def adapt(dialect: str, model: str, stream: bool, path: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:  # noqa: ARG001
-    """Qwen's models there think or do not: https://console.groq.com/docs/reasoning."""
+    """Map reasoning effort for Qwen's models, which can only switch thinking on or off:
+    https://console.groq.com/docs/reasoning.
+    """
     if "qwen" in model and body.get("reasoning_effort") not in (None, "none"):
         body = {**body, "reasoning_effort": "default"}
     return path, body

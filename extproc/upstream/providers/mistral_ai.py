@@ -16,7 +16,7 @@ from extproc.upstream.providers import Provider
 from extproc.words.dialect import BatchLimits
 
 _ADVISORY = ("user", "store", "service_tier", "safety_identifier", "verbosity")
-"""Fields of OpenAI's without a meaning for the answer, which it does not know."""
+"""Fields of OpenAI that Mistral does not know and that do not change the answer."""
 _NAMES = {"seed": "random_seed", "max_completion_tokens": "max_tokens", "dimensions": "output_dimension"}
 _CHANGED = frozenset((*_ADVISORY, *_NAMES))
 _ID_LENGTH = 9
@@ -24,7 +24,7 @@ _IN_IDS = digits + ascii_letters
 
 
 def adapts(body: Mapping[str, Any], needs: Collection[str]) -> bool:
-    """Whether a request has to be changed."""
+    """True if Mistral needs a request changed."""
     return not _CHANGED.isdisjoint(body) or "functions" in body or "tools" in needs or "files" in needs
 
 
@@ -56,7 +56,7 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _part(part: Any) -> Any:
-    """A file as Mistral takes it: https://docs.mistral.ai/capabilities/document_ai/document_qna."""
+    """A file in Mistral's form: https://docs.mistral.ai/capabilities/document_ai/document_qna."""
     file = part.get("file") if isinstance(part, dict) else None
     if not isinstance(file, dict) or not isinstance(file.get("file_data"), str):
         return part
@@ -66,7 +66,7 @@ def _part(part: Any) -> Any:
 
 
 def _id(id: str) -> str:
-    """An id of nine letters or digits: the same one wherever it stands, and Mistral's own unchanged."""
+    """An id of nine letters or digits: always the same for one id; Mistral's own ids do not change."""
     if len(id) == _ID_LENGTH and id.isascii() and id.isalnum():
         return id
     number = int.from_bytes(hashlib.blake2s(id.encode(errors="replace"), digest_size=8).digest())
@@ -88,7 +88,7 @@ PROVIDER = Provider(
         "openai_transcriptions",
     ),
     more=("max_tokens",),
-    cache_keys=("openai_chat",),  # in the types of mistralai's SDK
+    cache_keys=("openai_chat",),  # source: the types of mistralai's SDK
     adapt=adapt,
     adapts=adapts,
     # "Too many tokens in batch. Max is 16384": https://github.com/dust-tt/dust/pull/10654

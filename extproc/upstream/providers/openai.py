@@ -26,8 +26,9 @@ PROVIDER = Provider(
         "openai_files",
         "openai_batches",
     ),
-    # From GPT-5.4 on, chat completions refuse function tools beside reasoning, from 5.6 on without an effort, too:
-    # https://github.com/openai/openai-openapi/issues/541, https://github.com/danny-avila/LibreChat/issues/14355
+    # From GPT-5.4 on, chat completions refuse function tools together with reasoning, from 5.6 on even without an
+    # effort: https://github.com/openai/openai-openapi/issues/541,
+    # https://github.com/danny-avila/LibreChat/issues/14355
     prefers={"openai_responses": REASON},
     batches={"*": BatchLimits(2048, 300_000)},  # https://platform.openai.com/docs/api-reference/embeddings/create
     client_headers=("openai-beta",),

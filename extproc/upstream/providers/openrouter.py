@@ -6,7 +6,7 @@ PROVIDER = Provider(
     gen_ai_name="openrouter",
     source="https://openrouter.ai/docs/api-reference/overview",
     base_url="https://openrouter.ai/api/v1",
-    # Responses are kept nowhere: https://openrouter.ai/docs/api-reference/responses/overview
+    # OpenRouter keeps no responses: https://openrouter.ai/docs/api-reference/responses/overview
     dialects=("openai_chat", "openai_responses", "rerank"),
     more=("cache_control", "top_k"),
     catalogue="openrouter",

@@ -11,7 +11,7 @@ PROVIDER = Provider(
         "openai_responses",
         "openai_images",
     ),
-    client_headers=("x-grok-conv-id",),  # keeps a conversation at the server that has its prompt cached
+    client_headers=("x-grok-conv-id",),  # leads a conversation to the server that has its prompt cached
     catalogue="x-ai",
     tells_cost=True,
     example=("{kind: x_ai, api_key: env:XAI_API_KEY}", "grok-4.7"),
