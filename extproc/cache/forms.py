@@ -73,7 +73,7 @@ def _events(source: ProviderAPI, body: bytes) -> Iterator[Event]:
 
 
 def is_whole(entry: Entry, *, choices: int, finished: int) -> bool:
-    """Whether each event of an answer is JSON, and each choice has content. The client asked for `choices` choices, and
+    """True if each event of an answer is JSON, and each choice has content. The client asked for `choices` choices, and
     `finished` of them have an end. For an API without a neutral form only the JSON is checked.
     """
     source = provider_apis().get(entry.dialect)

@@ -512,7 +512,7 @@ def keepable(exchange: Exchange) -> bool:
 
 
 def _own_limit(exchange: Exchange) -> bool:
-    """Whether the client itself limited the answer, not a budget."""
+    """True if the client itself limited the answer, not a budget."""
     target = exchange.answer.target
     limits = exchange.money.output_limits
     capped = bool(limits) and target is not None and limits[exchange.route.targets.index(target)] is not None

@@ -57,6 +57,6 @@ def _adaptation(
 
 
 def marks_caches(dialect: str) -> bool:
-    """Whether requests of the dialect can mark the content that a prompt cache should keep."""
+    """True if requests of the dialect can mark the content that a prompt cache should keep."""
     api = provider_apis().get(dialect)
     return api is not None and api.able.cache_marks

@@ -320,7 +320,7 @@ class Catalog:
         return _api(self.providers[target.provider].kind, target.model, client.name, target.api)
 
     def fetches_not(self, target: Target, dialect: str) -> bool:
-        """Whether the target accepts images and files only as data, not by URL, in requests of `dialect`."""
+        """True if the target accepts images and files only as data, not by URL, in requests of `dialect`."""
         return dialect in self.providers[target.provider].provider.no_urls
 
     def unavailable(self, target: Target, *, attached: bool = False) -> tuple[str, str] | None:

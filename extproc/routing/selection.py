@@ -211,7 +211,7 @@ def _named(ask: Ask, need: str) -> str:
 
 
 def _lacks(dialect: str, target: Target, need: str, ask: Ask) -> bool:
-    """Whether a request that needs `need` cannot be translated for `target`."""
+    """True if a request that needs `need` cannot be translated for `target`."""
     able = provider_apis()[dialect].able
     if need == HOSTED:
         return target.hosted_tools != "drop"

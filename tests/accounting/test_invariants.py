@@ -368,6 +368,22 @@ STORES = {
 }
 """Stores that two processes use in turn."""
 
+
+async def play(world, stores, name, steps):
+    """Play one history of so many steps to its end. The differences that it shows; the stores are closed."""
+    try:
+        for _ in range(steps):
+            await world.step()
+        await world.rest()
+        await world.check()
+    except AssertionError as error:
+        return [f"{name}: {error}"]
+    finally:
+        for each in stores:
+            await each.close()
+    return []
+
+
 WHOLE = {"memory": 20_000, "sqlite": 1000, "redis": 500}
 """Histories of an exhaustive run."""
 
@@ -387,18 +403,9 @@ async def test_invariants_hold_in_random_histories(store, histories, *, clocks, 
         clock, chance = clocks(), random.Random(seed)
         stores = STORES[store](tmp_path, seed, clock)
         world = World(clock, chance, cycle(stores).__next__, exchange, table)
-        try:
-            world.network.trouble = chance.choice([0.0, 0.05, 0.2, 0.4])
-            monkeypatch.setattr(books, "MAX_OWED", chance.choice([10_000, 1]))
-            for _ in range(STEPS):
-                await world.step()
-            await world.rest()
-            await world.check()
-        except AssertionError as error:
-            differ.append(f"history {seed}: {error}")
-        finally:
-            for each in stores:
-                await each.close()
+        world.network.trouble = chance.choice([0.0, 0.05, 0.2, 0.4])
+        monkeypatch.setattr(books, "MAX_OWED", chance.choice([10_000, 1]))
+        differ += await play(world, stores, f"history {seed}", STEPS)
         seen += world.seen
         troubles += world.network.seen
         seen["expired"] += sum(source == "expired" for _, source in table.rows().values())

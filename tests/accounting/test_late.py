@@ -25,7 +25,7 @@ from extproc.upstream.credentials.asking import NotAskedError, TooLargeError
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Target, Usage
-from tests.accounting.test_invariants import LEASE, STORES, Queue, Table
+from tests.accounting.test_invariants import LEASE, STORES, Queue, Table, play
 from tests.stores.wire import Died, Network, Wire
 
 STEPS = 80
@@ -217,17 +217,8 @@ async def test_every_usage_is_settled_once_whatever_dies(store, histories, *, cl
         clock, chance, table = clocks(), random.Random(seed), Table()
         stores = STORES[store](tmp_path, seed, clock)
         world = World(clock, chance, stores, exchange, table)
-        try:
-            world.network.trouble = chance.choice([0.0, 0.1, 0.3])
-            for _ in range(STEPS):
-                await world.step()
-            await world.rest()
-            await world.check()
-        except AssertionError as error:
-            differ.append(f"history {seed}: {error}")
-        finally:
-            for each in stores:
-                await each.close()
+        world.network.trouble = chance.choice([0.0, 0.1, 0.3])
+        differ += await play(world, stores, f"history {seed}", STEPS)
         seen += world.seen
     assert not differ, (len(differ), differ[:5], seen)
     assert seen["provider"] > 5 * histories, seen

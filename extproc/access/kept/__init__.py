@@ -112,7 +112,7 @@ def owner(consumer: Consumer) -> str:
 
 
 def is_sealed(id: object) -> bool:
-    """Whether an id has the form of the gateway's sealed ids."""
+    """True if an id has the form of the gateway's sealed ids."""
     return isinstance(id, str) and _parts(id) is not None
 
 

@@ -12,10 +12,12 @@ from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
 
+from extproc.wire.framing.varint import varint
 from extproc.wire.pb import extproc_pb2 as pb
 from extproc.words import contract
 from extproc.words.actions import Continue, LocalReply
 
+_length = lru_cache(maxsize=1024)(varint)
 _PHASES = {"request_headers": b"\x0a", "response_headers": b"\x12", "request_body": b"\x1a"}
 _APPEND_ACTION = b"\x18" + bytes([pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD])
 _CLEAR_ROUTE_CACHE = b"\x28\x01"
@@ -137,17 +139,6 @@ def _removed(name: str) -> bytes:
 def _sized(data: bytes) -> bytes:
     """`data` with its length in front."""
     return _length(len(data)) + data
-
-
-@lru_cache(maxsize=1024)
-def _length(size: int) -> bytes:
-    """A varint: seven bits a byte, the lowest first."""
-    found = bytearray()
-    while size > 127:
-        found.append(size & 127 | 128)
-        size >>= 7
-    found.append(size)
-    return bytes(found)
 
 
 @lru_cache(maxsize=1024)

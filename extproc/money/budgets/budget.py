@@ -75,7 +75,7 @@ class Budget:
     amount: _Amount  # amount for input and output tokens
 
     def foreseeable(self, *, free: bool) -> bool:
-        """Whether a request without room in this budget can be refused before its body is known. A `free` request uses
+        """True if a request without room in this budget can be refused before its body is known. A `free` request uses
         no tokens.
         """
         if not self.enforced or self.is_call or self.counts_money or self.yields:

@@ -485,7 +485,7 @@ def _bound(exchange: Exchange, budget: Budget, target: Target, input_tokens: int
 
 
 def _limited(exchange: Exchange, index: int) -> bool:
-    """Whether the request, as sent to the target, limits its output."""
+    """True if the request, as sent to the target, limits its output."""
     if exchange.request.ask.output_field is None:
         return True
     limits, target = exchange.money.output_limits, exchange.route.targets[index]

@@ -84,8 +84,8 @@ class LevelWatch:
             self._reached(budget, claim.scope, (hold.limit - denied.remaining) / budget.limit)
 
     def looks(self, claim: Claim) -> bool:
-        """Whether to read the level of a count without room: only charges matter, and a denial does not show them. The
-        counts of one budget are read once a second.
+        """True if the level of a count without room has to be read: only charges matter, and a denial does not show
+        them. The counts of one budget are read once a second.
         """
         name, now = claim.budget.name, self._now()
         if claim.budget.is_slot or now - self._looked.get(name, -math.inf) < _LOOK:

@@ -182,7 +182,7 @@ def reason(error: BaseException) -> str:
 
 
 def _is_read_only(error: BaseException) -> bool:
-    """Whether PostgreSQL said that this session, or the server behind this connection, takes no changes."""
+    """True if PostgreSQL said that this session, or the server behind this connection, takes no changes."""
     return getattr(error, "sqlstate", None) == "25006"
 
 

@@ -33,7 +33,7 @@ class RunProblem(Struct, kw_only=True):
 
 
 class Run(RunSums, kw_only=True):
-    """What a consumer sent under one name."""
+    """Calls of one consumer under one run name."""
 
     id: str
     consumer: str

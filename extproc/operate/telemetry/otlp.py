@@ -10,6 +10,8 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from extproc.wire.framing.varint import varint
+
 Value = str | int | float | bool | Sequence[str]
 
 INTERNAL, SERVER, CLIENT = 1, 2, 3
@@ -101,18 +103,8 @@ def _text(value: str) -> bytes:
 
 
 def _field(number: int, data: bytes) -> bytes:
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
+    return varint(number << 3 | 2) + varint(len(data)) + data
 
 
 def _number(number: int, value: int) -> bytes:
-    return _varint(number << 3) + _varint(value)
-
-
-def _varint(value: int) -> bytes:
-    """`value`, which is not negative, as a varint."""
-    made = bytearray()
-    while value > 127:
-        made.append(value & 127 | 128)
-        value >>= 7
-    made.append(value)
-    return bytes(made)
+    return varint(number << 3) + varint(value)

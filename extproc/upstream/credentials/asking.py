@@ -5,13 +5,11 @@ Envoy adds these.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlencode
 
-from extproc.upstream.credentials.rotation import secret_file
+from extproc.upstream.credentials.rotation import read_secret
 from extproc.upstream.providers import ProviderSettings
 from extproc.wire.outbound.pool import AnswerError, Pool
 
@@ -90,9 +88,4 @@ class Asking:
     def _secret(self, name: str, provider: ProviderSettings) -> str | None:
         if provider.credentials is None:
             return provider.read_secret()
-        found = ""
-        if self._secrets is not None:
-            with contextlib.suppress(OSError, UnicodeDecodeError, ValueError, LookupError):
-                text = Path(secret_file(self._secrets, self._stem(name))).read_text(encoding="utf-8")
-                found = json.loads(text)["resources"][0]["generic_secret"]["secret"]["inline_string"]
-        return found or None
+        return (read_secret(self._secrets, self._stem(name)) if self._secrets is not None else "") or None

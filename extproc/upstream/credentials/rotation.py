@@ -56,12 +56,18 @@ def write_secret(directory: str | Path, stem: str, secret: str) -> None:
     _write(Path(secret_file(directory, stem)), _resource(stem, secret))
 
 
+def read_secret(directory: str | Path, stem: str) -> str:
+    """The secret in Envoy's file; empty if the file is missing or unreadable."""
+    with contextlib.suppress(OSError, UnicodeDecodeError, ValueError, LookupError):
+        [resource] = json.loads(Path(secret_file(directory, stem)).read_text(encoding="utf-8"))["resources"]
+        return str(resource["generic_secret"]["secret"]["inline_string"])
+    return ""
+
+
 def copy_secret(directory: str | Path, stem: str, secret: str, source: str | None) -> None:
     """Write a secret; in place of an empty one copy the file of the stem `source`."""
     if not secret and source is not None:
-        with contextlib.suppress(OSError, UnicodeDecodeError, ValueError, LookupError):
-            [resource] = json.loads(Path(secret_file(directory, source)).read_text(encoding="utf-8"))["resources"]
-            secret = resource["generic_secret"]["secret"]["inline_string"]
+        secret = read_secret(directory, source)
     write_secret(private_directory(directory), stem, secret)
 
 

@@ -54,7 +54,7 @@ after base_url, body).
 
 
 Adapts = Callable[[Mapping[str, Any], Collection[str]], bool]
-"""Whether `Adapt` changes a request, given its body and its needs (`Ask.needs`)."""
+"""True if `Adapt` changes a request, given its body and its needs (`Ask.needs`)."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -45,6 +45,8 @@ _TEXT = re.compile(
 )
 """Matches a data line with more than an empty value, a number or an end marker."""
 
+_Match = Callable[[bytes, int], re.Match[bytes] | None]
+
 
 class SSE:
     """Cuts a stream of server-sent events. An event over `limit` bytes passes in pieces, without data, even if it
@@ -62,7 +64,7 @@ class SSE:
         "_known",
         "_lessons",
         "_limit",
-        "_row",
+        "_rows",
         "_runs",
         "_searched",
         "_tried",
@@ -82,7 +84,7 @@ class SSE:
         self._done = False  # True: an end marker came
         self._unmarked = False  # True after the first event: from then on a byte order mark is text
         self._known: list[bytes] = []  # events without content
-        self._row: Callable[[bytes, int], re.Match[bytes] | None] | None = None  # matches a row of known events
+        self._rows: Sequence[_Match] = ()  # match a row of empty events
         self._lessons = _LESSONS
         self._runs: list[Run] = []  # runs of events that have only a text
         self._tried: set[bytes] = set()  # events examined for runs
@@ -96,8 +98,8 @@ class SSE:
         """Remember the empty ones of `events`; their repetitions become frames without data. `reads` are the fields
         that matter. With `guarded`, unsettled text matters too: it could continue in the next event.
         """
-        known = self._known
-        if len(known) >= _MOST_KNOWN or self._lessons <= 0:
+        known, before = self._known, len(self._known)
+        if before >= _MOST_KNOWN or self._lessons <= 0:
             return
         for raw, event in {event.raw: event for event in events if 0 < len(event.raw) <= _LONGEST_KNOWN}.items():
             if len(known) >= _MOST_KNOWN or self._lessons <= 0:
@@ -109,9 +111,10 @@ class SSE:
                 and (event.data is None or carries_nothing(event, reads, guarded=guarded and not event.settled))
             ):
                 known.append(raw)
-                # A CR at the end may be half a CRLF
-                row = [re.escape(one) + rb"(?!\n|\Z)" * one.endswith(b"\r") for one in known]
-                self._row = re.compile(rb"(?:%b)++" % b"|".join([*row, _nothing(frozenset(reads), guarded)])).match
+        if len(known) > before:
+            # A CR at the end may be half a CRLF
+            row = b"|".join([re.escape(one) + rb"(?!\n|\Z)" * one.endswith(b"\r") for one in known])
+            self._rows = re.compile(rb"(?:%b)++" % row).match, _empty_objects(frozenset(reads), guarded)
 
     def learn_runs(self, events: Sequence[Frame], places: Sequence[Place]) -> None:
         """Remember events that have only a text at one of the `places`: consecutive ones become one frame."""
@@ -130,7 +133,7 @@ class SSE:
                     self._runs.append(run)
             before = b""
 
-    def _rows(self, buffer: bytes, start: int, events: list[Frame]) -> int:
+    def _add_rows(self, buffer: bytes, start: int, events: list[Frame]) -> int:
         """Add the rows of events that begin at `start`. Returns the end offset of the last."""
         for run in self._runs:
             if (found := run.take(buffer, start)) is not None and len(found.raw) <= self._limit:
@@ -138,11 +141,16 @@ class SSE:
                 self.empty = 0
                 start += len(found.raw)
                 break
-        if self._row is not None and (known := self._row(buffer, start)) is not None:
-            events.append(Frame(known[0], None, EMPTY))
-            self.empty += len(known[0])
-            start = known.end()
-        return start
+        end, before = start, -1
+        while end > before:
+            before = end
+            for match in self._rows:
+                if (row := match(buffer, end)) is not None:
+                    end = row.end()
+        if end > start:
+            events.append(Frame(buffer[start:end], None, EMPTY))
+            self.empty += end - start
+        return end
 
     def feed(self, chunk: bytes) -> Sequence[Frame]:
         held = self._held
@@ -160,7 +168,7 @@ class SSE:
         content: bool | None = None  # False: no data in the buffer has a key or an end marker
         learned = bool(self._known or self._runs)
         while True:
-            if learned and self._edges is None and (end := self._rows(buffer, start, events)) > start:
+            if learned and self._edges is None and (end := self._add_rows(buffer, start, events)) > start:
                 start = search = end
             if lines:
                 if (blank := buffer.find(b"\n\n", search)) < 0:
@@ -266,8 +274,8 @@ class SSE:
 
 
 @cache
-def _nothing(reads: Collection[str], guarded: bool) -> bytes:
-    """The pattern of an event whose fields in `reads` are empty lists. Other fields may have any short value. With
+def _empty_objects(reads: Collection[str], guarded: bool) -> _Match:
+    """Matches a row of events whose fields in `reads` are empty lists. Other fields may have any short value. With
     `guarded`, they have no text and no long number, because guardrails search both.
     """
     read = rb'(?:%b)"' % b"|".join([re.escape(one).encode() for one in sorted(reads)])
@@ -276,7 +284,8 @@ def _nothing(reads: Collection[str], guarded: bool) -> bytes:
         b"" if guarded else rb'|"' + text
     )
     pair = rb'"(?:%b:[ ]?\[\]|(?!%b)%b:[ ]?%b)' % (read, read, text, value)
-    return rb"(?:(?:event|id|retry):[^\r\n]*+\n)*+data:[ ]?\{%b(?:,[ ]?%b)*+\}\n\n" % (pair, pair)
+    event = rb"(?:(?:event|id|retry):[^\r\n]*+\n)*+data:[ ]?\{%b(?:,[ ]?%b)*+\}\n\n" % (pair, pair)
+    return re.compile(rb"(?:%b)++" % event).match
 
 
 def carries_nothing(event: Frame, reads: Collection[str], *, guarded: bool = False) -> bool:
