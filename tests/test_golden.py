@@ -55,21 +55,29 @@ STREAMS = (".sse", ".events.json")
 
 
 def files(directory):
-    """The cases of a folder by name."""
-    return {path.name.partition(".")[0]: path for path in sorted(directory.iterdir()) if path.is_file()}
+    """The cases of a folder by name, none where there is no folder yet."""
+    return {path.name.partition(".")[0]: path for path in sorted(directory.glob("*")) if path.is_file()}
+
+
+def asks_of(client):
+    return files(ROOT / "requests" / client)
+
+
+def answers_of(provider):
+    return files(ROOT / "answers" / provider)
 
 
 REQUESTS = [
     (client, case, provider)
     for client in CLIENTS
-    for case in files(ROOT / "requests" / client)
+    for case in asks_of(client)
     for provider in SERVICES
     if provider != client
 ]
 ANSWERS = [
     (provider, case, path, client)
     for provider in SERVICES
-    for case, path in files(ROOT / "answers" / provider).items()
+    for case, path in answers_of(provider).items()
     for client in CLIENTS
     if provider != client
 ]
@@ -102,12 +110,20 @@ def check(path, made):
         path.write_bytes(
             made if isinstance(made, bytes) else (json.dumps(made, indent=2, ensure_ascii=False) + "\n").encode()
         )
+    assert path.exists(), f"{path} is missing: GOLDEN_UPDATE=1 writes it, then read it"
     found = path.read_bytes()
     assert made == (found if isinstance(made, bytes) else json.loads(found))
 
 
 def test_every_dialect_has_golden_files():
-    assert set(SERVICES) == {name for name, api in provider_apis().items() if api.family == "chat"}
+    providers = {name for name, api in provider_apis().items() if api.family == "chat"}
+    missing = [
+        *(f"a client's request in {ROOT}/requests/{name}/basic.json" for name in CLIENTS if not asks_of(name)),
+        *(f"a provider's answer in {ROOT}/answers/{name}/basic.json" for name in providers if not answers_of(name)),
+        *(f"{name} with a model in SERVICES of {__file__}" for name in providers - set(SERVICES)),
+    ]
+    assert not missing, f"Write {', '.join(missing)}; GOLDEN_UPDATE=1 then writes what is expected of them."
+    assert set(SERVICES) == providers
 
 
 def test_no_golden_file_is_unused():

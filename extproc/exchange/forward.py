@@ -101,8 +101,9 @@ class Forward:
         return headers, first, tuple([self._clusters[target.provider] for target in exchange.route.targets])
 
     def _to_routes(self, exchange: Exchange, edits: Sequence[Edit]) -> tuple[dict[str, str], Edit, tuple[str, ...]]:
-        """`_to_hops` for attach mode. The other team's routes choose the cluster by a header, and their Envoy cannot
-        change the body between tries: `check --attach` refuses chains that need different bodies.
+        """`_to_hops` for attach mode. The other team's routes choose the cluster by the header with the providers'
+        names. All tries send the first target's path and body: `check --attach` refuses a chain whose targets differ in
+        model or changes.
         """
         request, targets = exchange.request, exchange.route.targets
         headers = {contract.PROVIDER: ",".join(dict.fromkeys(target.provider for target in targets))}

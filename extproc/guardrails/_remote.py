@@ -22,7 +22,7 @@ from extproc.words.dialect import Result as ToolResult
 from extproc.words.values import PositiveDuration, Secret, Size
 
 _MOST_STEPS = 10_000  # most comparisons of words in the search for changes; beyond it the rest counts as one change
-_NEAR = 300  # characters within which two texts have to agree again
+_NEAR = 300  # characters after a change in which two texts must agree again; otherwise all the rest is one change
 _MOST_FINDINGS = 10_000  # most findings in one passage
 _MOST_MESSAGE = 300  # most characters of a service's message for the client
 _token = re.compile(r"\w+|\s+|[^\w\s]").findall

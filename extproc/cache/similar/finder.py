@@ -19,7 +19,7 @@ from extproc.guardrails import Around
 from extproc.wire.outbound.service import Failure
 from extproc.words.messages import Prompt
 
-_NEAR = 0.1  # distance below the threshold up to which questions are sampled
+_NEAR = 0.1  # similarity below the threshold, up to which a question is found too: for samples, not for answers
 
 Verdict = Literal["same", "different", "none"]
 """A model's verdict about two questions. `none`: no clear answer in time."""

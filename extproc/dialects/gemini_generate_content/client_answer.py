@@ -77,8 +77,8 @@ def encode_parts(parts: Iterable[Part]) -> Iterable[Json]:
 
 
 def thought(text: str, signature: str, redacted: str, *, begins: bool = True) -> Json:
-    """A part of thinking. The first part has a signature, possibly an empty one. It distinguishes this thinking from
-    Google's own in a later request to Google.
+    """A part of thinking. The one that `begins` a thought always has a packed signature, even where the provider gave
+    none: in a later request to Google it shows that the thought is another provider's.
     """
     proof = {"thoughtSignature": pack(signature, redacted)} if signature or redacted or begins else {}
     return {"text": text, "thought": True} | proof

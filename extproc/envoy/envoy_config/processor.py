@@ -242,10 +242,12 @@ def access_log(
     return accesslogv3.AccessLog(name="envoy.access_loggers.http_grpc", filter=only, typed_config=pack(config))
 
 
-# Envoy drops messages to a stream whose connection is still opening, once 64 KiB wait. Its first message, which
-# describes Envoy, is already larger. This buffer delays the second message by a tenth of a second. With one worker the
-# requests' connection is open already.
 _COLD = 1 << 20
+"""Bytes of entries that wait for a tenth of a second to pass, where a worker's log may have no connection yet. Envoy
+drops messages to a stream that is still opening once 64 KiB wait, and its first message, which describes Envoy, is
+larger. With the usual buffer, busy traffic would send a second one at once. One worker alone needs none of this: the
+requests have opened its connection.
+"""
 
 
 def try_logs(settings: Settings, name: str, *, response: Sequence[str]) -> list[accesslogv3.AccessLog]:

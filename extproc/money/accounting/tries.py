@@ -136,9 +136,9 @@ def _failed(exchange: Exchange) -> int:
 
 
 class AwaitEnd:
-    """Learns from the log how much the client got of an answer that broke off before its first text, or while
-    guardrails may have held back its head and text. If the provider broke it off before the head had left, Envoy
-    answers in the provider's place, and nothing is charged.
+    """Waits for Envoy's log of a broken-off answer of which the client may have got nothing: it has no text yet, or
+    guardrails watch it and may have held back its head. If Envoy answered with an error in the provider's place, the
+    exchange takes its status and ends as `UNREACHED`, and nothing is charged.
     """
 
     def __init__(self, failed: FailedTries) -> None:

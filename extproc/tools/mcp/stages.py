@@ -123,7 +123,9 @@ class FindProfile:
 
 
 class CheckOrigin:
-    """Refuses requests of web pages that are not allowed: 403. Pages of the gateway's own loopback address pass."""
+    """Refuses requests of web pages whose origin is not in `mcp.origins`: 403. A page whose host and port are the
+    request's own passes, if the host is a loopback address.
+    """
 
     def __init__(self, settings: MCPSettings) -> None:
         self._allowed = Patterns(settings.origins)

@@ -35,8 +35,8 @@ _PER_REQUEST = 10**15  # USD -> femto-USD
 CALLS = ("searches", "file_searches", "fetches", "maps", "sessions")
 """Kinds that count calls of tools which the provider runs itself."""
 _SCALES: Mapping[str, int] = {"seconds": 10**15 // 3600, "images": _PER_REQUEST}
-"""Factors to femto-USD for kinds that are not tokens: from USD an hour of audio to a second, from USD to an image.
-Characters are priced per million, like tokens.
+"""Factors from a price in the settings to femto-USD a unit, for kinds that are not priced per million units. Seconds of
+audio are priced in USD an hour, images in USD each.
 """
 _FEMTO = 10**6  # femto-USD in a nano-USD
 _DEAREST = 1_000_000

@@ -82,7 +82,9 @@ class Provider:
     base_path: str = ""  # default path of a base_url without one
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     no_urls: tuple[str, ...] = ()  # dialects in which it accepts images and files as data, and not by URL
-    in_body: Mapping[str, str] = field(default_factory=dict)  # header -> field that holds its list
+    in_body: Mapping[str, str] = field(
+        default_factory=dict
+    )  # client header with a list -> field of the body for it, in requests of the same dialect that lack the field
     batches: Mapping[str, BatchLimits] = field(
         default_factory=dict
     )  # limits of a batch, by patterns of models: the first match counts
