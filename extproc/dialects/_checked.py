@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from extproc.dialects import (
+        anthropic_batches,
         anthropic_count_tokens,
         anthropic_messages,
         aws_converse,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from extproc.words.api import ClientAPI, ProviderAPI
 
     CLIENTS: Sequence[ClientAPI] = [
+        anthropic_batches.CLIENT,
         anthropic_count_tokens,
         anthropic_messages,
         gemini_count_tokens,

@@ -47,7 +47,7 @@ def named_in(body: Mapping[str, Any], places: Sequence[Sequence[str]]) -> Iterat
     """Models at `places` of a body (`Fields.models`). Accepts any body and never raises."""
     for place in places:
         if place[0] in body:
-            yield from _at(body, place, {}, instead=place == _INSTEAD, calls=None if place[0] == "tools" else 1)
+            yield from _at(body, place, {}, instead=place[-2:] == _INSTEAD, calls=None if "tools" in place else 1)
 
 
 def _at(

@@ -106,6 +106,8 @@ class OpenAIBatches(KeptObjects):
     def read_answer(self, answer: Any, report: Report) -> bool:
         if answer.object == "batch" and isinstance(answer.id, str):
             report.pending = answer.id
+            if answer.status in _ENDED:
+                report.finish_reasons[0] = answer.status
         return super().read_answer(answer, report)
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002

@@ -24,7 +24,8 @@ _DEPTH = 64
 _NODES = 250_000
 _MOST_LINES = 50_000  # OpenAI's limit of requests in a batch file
 _BYTES_PER_TOKEN = 3
-_USUAL = 4096
+USUAL = 4096
+"""Tokens of output that are held for a request of a batch without a limit."""
 _LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 _WITHOUT_OUTPUT = ("/v1/embeddings", "/v1/moderations")
 
@@ -151,7 +152,7 @@ def _output(line: Mapping[str, Any]) -> int:
         return 0
     asked = line["body"]
     limits = [asked[name] for name in _LIMITS if type(asked.get(name)) is int and asked[name] > 0]
-    return min(limits) if limits else _USUAL
+    return min(limits) if limits else USUAL
 
 
 def _for_model(line: Mapping[str, Any], model: str) -> str:

@@ -205,8 +205,9 @@ class Parse:
 
     def read(self, exchange: Exchange) -> None:
         """Write `ask`, the meaning of `json`. Raises Refusal."""
-        exchange.request.ask = exchange.request.dialect.read(exchange.request.json, exchange.request.endpoint)
-        exchange.request.ask.hosted_tokens, exchange.request.ask.hosted_calls = self._hosted
+        ask = exchange.request.ask = exchange.request.dialect.read(exchange.request.json, exchange.request.endpoint)
+        tokens, calls = self._hosted
+        ask.hosted_tokens, ask.hosted_calls = ask.requests * tokens, ask.requests * calls
 
     def _named_by_path(self, exchange: Exchange, tree: dict[str, Any]) -> dict[str, Any]:
         """The body with the path's model, if the path names one."""

@@ -209,6 +209,7 @@ class Stored:
     renamed: Callable[[Body, str], Body] = lambda _body, _model: {}
     """Fields to set when inner requests of the body must name another model, in an `unnamed` API."""
     late: Late | None = None  # objects whose usage is known later, see `Report.pending`
+    link: str = ""  # path of links in answers that lead to a kept object; `{id}` stands for its id
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)

@@ -143,6 +143,7 @@ class Ask:
     thinking: int = 0  # tokens of requested thinking, part of the output limit
     lasting: bool = False  # True: the provider continues after the client disconnected
     batch: bool = False  # True: the provider answers these requests later, at its price for batches
+    requests: int = 1  # requests in the body, each with its own hosted tools and input by reference
     images: int = 0
     image_bytes: int = 0  # bytes of data URLs in the body
     image_tokens: int = 0  # most tokens of all images

@@ -12,6 +12,7 @@ import msgspec
 from tests.doubles import (
     answers,
     anthropic,
+    anthropic_batches,
     audio,
     bedrock,
     cohere,
@@ -78,6 +79,7 @@ ROUTES = {
     "/model/{model}/invoke": Endpoint(bedrock.INVOKE, bedrock.invoke),
     "/model/{model}/invoke-with-response-stream": Endpoint(bedrock.INVOKE, bedrock.invoke_with_response_stream),
     "/v1/messages": Endpoint(anthropic.DIALECT, anthropic.messages),
+    "/v1/messages/batches": Endpoint(anthropic.DIALECT, anthropic_batches.create),
     "/v1/messages/count_tokens": Endpoint(anthropic.DIALECT, anthropic.count_tokens),
     **_everywhere(
         ("/v1/" + ANTHROPIC_ON_VERTEX, "/v1beta1/" + ANTHROPIC_ON_VERTEX),
@@ -112,6 +114,8 @@ ROUTES = {
     ),
 }
 
+UNNAMED = ("/v1/files", "/v1/batches", "/v1/messages/batches")
+"""Paths whose requests name no model themselves."""
 _BY_MODEL = [
     (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))), endpoint)
     for path, endpoint in ROUTES.items()
@@ -124,7 +128,7 @@ def find(path: str) -> tuple[Endpoint | None, str]:
     """The endpoint of a path, and the model that the path names."""
     endpoint = ROUTES.get(path)
     if endpoint is not None:
-        return endpoint, "none" if path in ("/v1/files", "/v1/batches") else ""
+        return endpoint, "none" if path in UNNAMED else ""
     for pattern, each in _BY_MODEL:
         match = pattern.fullmatch(path)
         if match is not None:

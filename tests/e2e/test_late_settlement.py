@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from anthropic import Anthropic, NotFoundError, PermissionDeniedError
 from openai import OpenAI
 
 from tests.doubles.batches import input_of, output_of
@@ -20,25 +21,32 @@ from tests.e2e.conftest import KEY, Gateway, eventually, run_gateway
 YAML = """
 providers:
   openai: {kind: openai, base_url: "{mock_openai}", api_key: env:OPENAI_KEY}
+  claude: {kind: anthropic, base_url: "{mock_claude}", api_key: env:CLAUDE_KEY}
 models:
   gpt-4.1: {provider: openai}
   gpt-5.4: {provider: openai}
   mine: {provider: openai, model: gpt-4.1-mini, price: {input: 100, output: 200}}
-consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}]
+  haiku: {provider: claude, model: claude-haiku-4-5}
+  opus: {provider: claude, model: claude-opus-4-5}
+consumers:
+  - {name: demo, models: [gpt-4.1, gpt-5.4, mine, haiku], keys: [{env: EXTPROC_DEMO_KEY}]}
+  - {name: other, keys: [{env: OTHER_KEY}]}
 stores: {counters: "sqlite:counters.db", ledger: "sqlite:ledger.db"}
 budgets:
   - {name: money, unit: usd, limit: 1000, window: total}
   - {name: tokens, unit: tokens, limit: 100000000, window: total}
   - {name: busy, unit: concurrency, limit: 50}
 """
-ENV = {"OPENAI_KEY": "sk-openai"}
+MOCKS = ("openai", "claude")
+ENV = {"OPENAI_KEY": "sk-openai", "CLAUDE_KEY": "sk-claude", "OTHER_KEY": "sk-gw-other"}
 ENDPOINT: Any = "/v1/chat/completions"
+HAIKU = (0.5, 2.5)
 GPT = (1.0, 4.0)  # USD per million tokens in a batch of gpt-4.1: half of the plain price
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    yield from run_gateway(tmp_path_factory.mktemp("late"), YAML, ("openai",), ENV)
+    yield from run_gateway(tmp_path_factory.mktemp("late"), YAML, MOCKS, ENV)
 
 
 @pytest.fixture
@@ -60,6 +68,16 @@ def create(sdk: OpenAI, *names: str, model: str = "gpt-4.1", **more: Any) -> str
     file = sdk.files.create(file=("in.jsonl", content), purpose="batch")
     made = sdk.batches.create(input_file_id=file.id, endpoint=ENDPOINT, completion_window="24h", **more)
     return made.id
+
+
+def claude(gateway: Gateway, key: str = KEY) -> Anthropic:
+    return Anthropic(base_url=gateway.base_url.removesuffix("/v1"), api_key=key, max_retries=0)
+
+
+def create_messages(sdk: Anthropic, *names: str, model: str = "haiku", **more: Any) -> str:
+    """A batch with requests of these ids."""
+    params: Any = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 100, **more}
+    return sdk.messages.batches.create(requests=[{"custom_id": name, "params": params} for name in names]).id
 
 
 def row(gateway: Gateway, id: str) -> dict[str, Any]:
@@ -143,6 +161,39 @@ def test_batches_are_settled_when_they_end_without_a_client(gateway: Gateway, sd
     agree(gateway)
 
 
+def test_batches_of_messages_are_their_consumers_own_and_settled_when_they_end(gateway: Gateway) -> None:
+    sdk, answered = claude(gateway), {"a b c": (0, 1, 2), "d fail-1 f": (0, 2), "expire-1": (), "g h i j": (0, 1)}
+    found, kept = {}, ""
+    for names in answered:
+        kept = create_messages(sdk, *names.split())
+        found[names] = made(gateway, "create_batch")
+    assert kept.startswith("msgbatch_kept_")
+    assert sdk.messages.batches.cancel(kept).processing_status == "canceling"  # the last one: half of it is answered
+    with pytest.raises(NotFoundError):
+        claude(gateway, "sk-gw-other").messages.batches.retrieve(kept)
+    for names, numbers in answered.items():
+        ended, used = row(gateway, found[names]), tokens(*numbers)
+        assert (ended["input_tokens"], ended["output_tokens"], ended["usage_source"]) == (*used, "provider"), names
+        assert ended["cost"] == cost(*used, HAIKU), names
+        assert json.loads(ended["charges"]) == {"money": ended["cost"], "tokens": sum(used)}
+    results = list(sdk.messages.batches.results(kept))  # by the address in the answer
+    assert [each.result.type for each in results] == ["succeeded"] * 2 + ["canceled"] * 2
+    assert "claude-haiku-4-5" in results[0].model_dump_json()
+    assert sdk.messages.batches.retrieve(kept).results_url == f"/v1/messages/batches/{kept}/results"
+    assert sdk.messages.batches.delete(kept).id == kept
+    with pytest.raises(NotFoundError):
+        sdk.messages.batches.retrieve(kept)
+    agree(gateway)
+
+
+def test_each_model_in_a_batch_of_messages_needs_a_grant(gateway: Gateway) -> None:
+    advisor = {"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-4-5"}
+    for asked in ({"model": "opus"}, {"tools": [advisor]}):
+        with pytest.raises(PermissionDeniedError):
+            create_messages(claude(gateway), "a", **asked)
+    assert gateway.seen("claude") == []
+
+
 def test_a_background_response_is_settled_by_whichever_look_comes_first(gateway: Gateway, sdk: OpenAI) -> None:
     found = []
     for asks in (False, True):
@@ -163,12 +214,16 @@ def test_a_background_response_is_settled_by_whichever_look_comes_first(gateway:
 
 def test_a_killed_processor_loses_and_doubles_nothing(start: Callable[..., Gateway], tmp_path: Path) -> None:
     yaml = YAML.replace("counters.db", f"{tmp_path}/counters.db").replace("ledger.db", f"{tmp_path}/ledger.db")
-    gateway = start(yaml, ("openai",), ENV)
+    gateway = start(yaml, MOCKS, ENV)
     create(OpenAI(base_url=gateway.base_url, api_key=KEY, max_retries=0), "a", "b")
     id = made(gateway, "create_batch")
     gateway.process.kill()
     gateway.process.wait(30)
-    again = start(yaml.replace("{mock_openai}", gateway.mocks["openai"] + "/v1"), (), ENV)
+    again = start(
+        yaml.replace("{mock_openai}", gateway.mocks["openai"] + "/v1").replace("{mock_claude}", "http://127.0.0.1:9"),
+        (),
+        ENV,
+    )
     again.file = tmp_path / "gateway.yaml"
     ended = row(again, id)
     assert (ended["input_tokens"], ended["cost"]) == (tokens(0, 1)[0], cost(*tokens(0, 1)))

@@ -18,7 +18,7 @@ from extproc.wire.framing.patch import rewritten
 from extproc.words import contract
 from extproc.words.api import Found
 from extproc.words.chain import Chain, RetrySettings
-from extproc.words.dialect import HOSTED, Ask
+from extproc.words.dialect import HOSTED, ID, Ask
 from extproc.words.errors import FOREIGN_OBJECT, INVALID_REQUEST, OBJECT_NOT_FOUND, Refusal
 from extproc.words.exchange import Exchange
 from extproc.words.values import Pattern
@@ -93,7 +93,7 @@ class Recall:
                 raise Refusal(INVALID_REQUEST, message)
             exchange.request.body = rewritten(exchange.request.body, exchange.request.json, changes)
             exchange.request.masked = True
-            if dialect.offers.stored.unnamed:
+            if exchange.request.ask.later[0]:  # the body stands for the file
                 exchange.request.ask.file_bytes = len(exchange.request.body)
         if dialect.offers.stored.unnamed and not exchange.request.ask.model:
             field = next(iter(dialect.fields.spoken))
@@ -114,7 +114,7 @@ class Recall:
                 message = f"{place.where!r} names an object at another provider than the other ids of the request do."
                 raise Refusal(INVALID_REQUEST, message, param=place.where)
             kept.keeper = found.provider
-            if exchange.request.dialect.offers.stored.unnamed:
+            if place.where in exchange.request.dialect.fields.spoken and not exchange.request.ask.model:
                 _take_model(exchange, found)
         return found.id
 
@@ -167,11 +167,8 @@ class Seal:
         return bool(kept.ids) or (answer.target is not None and self._ids.able(answer.target.provider))
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
-        report, ids, objects = (
-            exchange.answer.report,
-            exchange.route.kept.ids,
-            exchange.request.dialect.offers.stored.objects,
-        )
+        report, ids, stored = exchange.answer.report, exchange.route.kept.ids, exchange.request.dialect.offers.stored
+        objects, link = stored.objects, stored.link
         assert report is not None, "Read wrote it"
         for event in events:
             if event.data is None or not _objects.may_answer(event.data, objects):
@@ -181,7 +178,7 @@ class Seal:
         self._add(exchange, report.kept)
         for event in events if ids else ():
             for id, sealed in ids.items():
-                _replace(event, b'"%b"' % id.encode(), b'"%b"' % sealed.encode())
+                _replace(event, id, sealed, link)
         return events
 
     def _add(self, exchange: Exchange, found: Sequence[str]) -> None:
@@ -195,8 +192,15 @@ class Seal:
                 ids[id] = self._ids.seal(owner(exchange.consumer), made) or id
 
 
-def _replace(event: Any, old: bytes, new: bytes) -> None:
-    if old in event.raw:
+def _replace(event: Frame, id: str, sealed: str, link: str) -> None:
+    """Replace an id, and addresses of its object at the provider by the gateway's path."""
+    if id.encode() not in event.raw:
+        return
+    changes = {b'"%b"' % id.encode(): b'"%b"' % sealed.encode()}
+    if link:
+        address = re.compile(rb'"https?:[^"\s]*%b"' % re.escape(link.removeprefix("/v1").replace(ID, id)).encode())
+        changes |= dict.fromkeys(address.findall(event.raw), b'"%b"' % link.replace(ID, sealed).encode())
+    for old, new in changes.items():
         event.raw = event.raw.replace(old, new)
         if event.data is not None:
             event.data, event.tree = event.data.replace(old, new), UNSET

@@ -81,7 +81,9 @@ class Told:
     def add(self, exchange: Exchange) -> None:
         """Read the answer to a call about an object, if the object has ended."""
         report, answer = exchange.answer.report, exchange.answer
-        if report is None or report.pending or answer.status >= 300 or not exchange.ending.complete:
+        if report is None or answer.status >= 300 or not exchange.ending.complete:
+            return
+        if report.pending and not report.finish_reasons:
             return
         late = exchange.request.dialect.offers.stored.late
         in_files = late is not None and late.line is not None

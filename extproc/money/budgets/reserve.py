@@ -288,7 +288,8 @@ class Reserve:
             return inputs, False
         for budget, index in covered:
             self._check_unseen(exchange, budget, targets[index], unseen)
-        return [max(known, target.context or 0) for known, target in zip(inputs, targets, strict=True)], True
+        most = [ask.requests * (target.context or 0) for target in targets]
+        return list(map(max, inputs, most)), True
 
     def _check_unseen(self, exchange: Exchange, budget: Budget, target: Target, unseen: Sequence[str]) -> None:
         """Check the bound of input outside the body: all that the model can read. 400 where the model's context is
