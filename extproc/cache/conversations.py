@@ -71,19 +71,21 @@ class KeptTurns:
             raise Refusal(STORE_UNAVAILABLE, message)
         if found is not None and now - found.stored > self.settings.keep / 2:
             found = msgspec.structs.replace(found, stored=now)
-            await self._put(exchange, id, found, self.settings.keep)
+            await self._store_entry(exchange, id, found, self.settings.keep)
         return found
 
     async def keep(self, exchange: Exchange, previous: str, items: Mapping[str, Sequence[Any]]) -> None:
         """Keep lists of items, each list under its id."""
         made = {id: Entry(self._answers.now(), _encode(each), previous) for id, each in items.items()}
-        await asyncio.gather(*(self._put(exchange, id, entry, self.settings.keep) for id, entry in made.items()))
+        await asyncio.gather(
+            *(self._store_entry(exchange, id, entry, self.settings.keep) for id, entry in made.items())
+        )
 
     async def forget(self, exchange: Exchange, ids: Sequence[str]) -> None:
         """Let turns and items end at once."""
-        await asyncio.gather(*(self._put(exchange, id, Entry(0.0, b""), _AT_ONCE) for id in ids))
+        await asyncio.gather(*(self._store_entry(exchange, id, Entry(0.0, b""), _AT_ONCE) for id in ids))
 
-    async def _put(self, exchange: Exchange, id: str, entry: Entry, ttl: float) -> None:
+    async def _store_entry(self, exchange: Exchange, id: str, entry: Entry, ttl: float) -> None:
         consumer = exchange.consumer
         await self._answers.keep(self._key(owner(consumer), id), entry, self._answers.owner(consumer.name), ttl)
 
@@ -195,10 +197,10 @@ class KeepTurn:
     async def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
         for event in events:
             if event.data is not None and b"complete" in event.data and b'"output"' in event.data:
-                await self._keep(exchange, event.data)
+                await self._keep_turn(exchange, event.data)
         return events
 
-    async def _keep(self, exchange: Exchange, data: bytes) -> None:
+    async def _keep_turn(self, exchange: Exchange, data: bytes) -> None:
         how, turn, report = (
             exchange.request.dialect.offers.stored.objects.turns,
             exchange.features[TURN],

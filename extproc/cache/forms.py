@@ -134,7 +134,7 @@ def fold(events: Iterable[Event]) -> Answer | None:
                 choice = choices.setdefault(event.choice, Choice([]))
                 at = event.choice, event.block
                 if at not in parts:
-                    if (begun := _begin(event)) is None:
+                    if (begun := _empty_part(event)) is None:
                         return None
                     parts[at] = begun
                     choice.parts.append(begun)
@@ -152,7 +152,7 @@ def fold(events: Iterable[Event]) -> Answer | None:
     return answer if ended and choices else None
 
 
-def _begin(event: Delta) -> TextPart | ThinkingPart | ToolCall | RefusalPart | None:
+def _empty_part(event: Delta) -> TextPart | ThinkingPart | ToolCall | RefusalPart | None:
     if event.kind == "text":
         return TextPart("")
     if event.kind == "thinking":

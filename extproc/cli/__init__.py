@@ -75,7 +75,7 @@ def main() -> int:
         return _BROKEN_PIPE
     except (OSError, ValueError) as error:
         with contextlib.suppress(BrokenPipeError):
-            print(_told(error), file=sys.stderr)
+            print(_error_text(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -85,7 +85,7 @@ def main() -> int:
         _abandon_output()
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     """The text of an operating system's error, with the file: `gateway.yaml: Permission denied`."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"

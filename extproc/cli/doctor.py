@@ -262,10 +262,10 @@ def _certificates(settings: Settings, url: str) -> Iterator[Diagnosis]:
             yield Diagnosis("tls", bool(text), text or f"{tls.certificate} fits its key", _RENEW if text else "")
     for address in dict.fromkeys((door, url)):
         if address.startswith("https:"):
-            yield from _shown(address, own if address == door else b"")
+            yield from _check_shown_certificate(address, own if address == door else b"")
 
 
-def _shown(url: str, own: bytes) -> Iterator[Diagnosis]:
+def _check_shown_certificate(url: str, own: bytes) -> Iterator[Diagnosis]:
     """The check of the certificate that clients get, which should be `own`."""
     try:
         shown = served(url, _TIMEOUT)

@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
         rows = {name: {kind: _row(group) for kind, group in groups.items()} for name, groups in report.items()}
         print(json.dumps(rows))
     else:
-        print("\n\n".join(f"{name}\n{_shown(groups)}" for name, groups in report.items()))
+        print("\n\n".join(f"{name}\n{_format_groups(groups)}" for name, groups in report.items()))
     return 0
 
 
@@ -125,7 +125,7 @@ def _row(group: _Group) -> Mapping[str, Any]:
     return {"texts": group.texts, "found": group.found, "per_1000": per_thousand, "kinds": dict(group.kinds)}
 
 
-def _shown(groups: Mapping[str, _Group]) -> str:
+def _format_groups(groups: Mapping[str, _Group]) -> str:
     rows = []
     for name, group in groups.items():
         row = _row(group)

@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
             book.add(row)
     differences = compare(billed, book)
     found = _summary(options, billed, differences)
-    print(json.dumps(found, indent=1) if options.format == "json" else _shown(found, options.tolerance))
+    print(json.dumps(found, indent=1) if options.format == "json" else _format_report(found, options.tolerance))
     return int(Decimal(found["percent"]) > options.tolerance)
 
 
@@ -269,7 +269,7 @@ def _usd(amount: Decimal) -> str:
     return "0" if shown in ("-0", "") else shown
 
 
-def _shown(found: Mapping[str, Any], tolerance: Decimal) -> str:
+def _format_report(found: Mapping[str, Any], tolerance: Decimal) -> str:
     lines = [f"{found['bill']}, {found['start']} to {found['end']} (UTC, exclusive)", ""]
     if found["causes"]:
         parts = [

@@ -218,7 +218,7 @@ def _spawn(
     children: list[Launched], name: str, command: Sequence[str], *, stdout: int | None = None, stderr: int | None = None
 ) -> None:
     """Start a child in its own session, so that Ctrl-C reaches only this process, which stops the children in order."""
-    begin = _begin(os.getpid())
+    begin = _child_setup(os.getpid())
     held = signal.pthread_sigmask(signal.SIG_BLOCK, _supervise.SIGNALS)  # blocked until the child is recorded
     try:
         process = subprocess.Popen(  # noqa: S603
@@ -233,7 +233,7 @@ def _spawn(
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
-def _begin(parent: int) -> Callable[[], None]:
+def _child_setup(parent: int) -> Callable[[], None]:
     """The first steps of a child: unblock signals, and ask the kernel for SIGTERM when this process dies in any way."""
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 

@@ -40,7 +40,7 @@ def without_tools(body: Mapping[str, Any], withheld: Callable[[str], bool]) -> t
     for field in _LISTS:
         if isinstance(body.get(field), list):
             before = len(names)
-            left = _kept(body[field], withheld, names)
+            left = _allowed(body[field], withheld, names)
             if len(names) > before:
                 changed[field] = left or None
     if changed:
@@ -51,14 +51,14 @@ def without_tools(body: Mapping[str, Any], withheld: Callable[[str], bool]) -> t
     return changed, names
 
 
-def _kept(tools: list[Any], withheld: Callable[[str], bool], names: list[str]) -> list[Any]:
+def _allowed(tools: list[Any], withheld: Callable[[str], bool], names: list[str]) -> list[Any]:
     """Tools that stay. Names of removed tools are added to `names`."""
     kept = []
     for tool in tools:
         if isinstance(tool, dict):
             group = next((field for field in _GROUPS if isinstance(tool.get(field), list)), None)
             if group is not None:
-                if left := _kept(tool[group], withheld, names):
+                if left := _allowed(tool[group], withheld, names):
                     kept.append({**tool, group: left})
                 continue
             about = next((tool[field] for field in ("function", "custom") if isinstance(tool.get(field), dict)), tool)

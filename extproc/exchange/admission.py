@@ -159,14 +159,14 @@ class Admit:
             raise Refusal(RATE_LIMITED, message, headers=_AGAIN)
         exchange.request.place = place = Place(self._all, name, share)
         if size := exchange.request.head.length:
-            self._take(place, size, name)
+            self._reserve(place, size, name)
 
     def take(self, exchange: Exchange, size: int) -> None:
         """Reserve room for a body of `size` bytes whose headers gave another length or none. Raises Refusal."""
         if isinstance(exchange.request.place, Place):
-            self._take(exchange.request.place, size, exchange.consumer.name)
+            self._reserve(exchange.request.place, size, exchange.consumer.name)
 
-    def _take(self, place: Place, size: int, name: str) -> None:
+    def _reserve(self, place: Place, size: int, name: str) -> None:
         if size > self._body:
             raise too_large(self._body)
         everything, share = self._all, place.share

@@ -188,14 +188,14 @@ class AttemptStream:
         end = self._last and not self.more
         if self._status < 400 and not translation.translates:  # a plain answer without translation
             return Chunk(chunk, end)
-        return self._hold(translation, chunk, end)
+        return self._hold_piece(translation, chunk, end)
 
     @property
     def pause(self) -> float:
         """See `Attachment`."""
         return self._stream.pause if self._stream is not None else 0.0
 
-    def _hold(self, translation: Translation, chunk: bytes, end: bool) -> Chunk:
+    def _hold_piece(self, translation: Translation, chunk: bytes, end: bool) -> Chunk:
         """Hold a piece of an error, or of an answer to translate, until the answer is complete."""
         self._heard = time.monotonic()
         large = len(self._body) + len(chunk) > self._limits.buffered_response

@@ -82,7 +82,9 @@ class Classify:
             if found_calls := self._endpoints.calls(path):
                 self._call(exchange, found_calls, path)
                 return
-            message = f"The gateway does not serve {_shown(path)!r}. It serves {self._paths()}; see docs/endpoints.md."
+            message = (
+                f"The gateway does not serve {_short_path(path)!r}. It serves {self._paths()}; see docs/endpoints.md."
+            )
             raise Refusal(PATH_NOT_FOUND, message)
         exchange.request.dialect, exchange.request.endpoint = found
         exchange.request.operation = exchange.request.endpoint.operation
@@ -275,7 +277,7 @@ class Inside:
                 waiting += [value for name, value in node.items() if type(value) in _DEEPER and name not in data]
 
 
-def _shown(path: str) -> str:
+def _short_path(path: str) -> str:
     """An unknown path, shortened for its refusal."""
     return _ODD.sub("", path)[:120]
 

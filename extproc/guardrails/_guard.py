@@ -233,7 +233,9 @@ class Guard:
         for start in range(0, max(1, size - step) if self.window else size, step):
             _check(deadline)
             if self.window:
-                hits: Sequence[Hit] = _moved(self.hits(text[start : start + self.window], role, where, deadline), start)
+                hits: Sequence[Hit] = _shifted(
+                    self.hits(text[start : start + self.window], role, where, deadline), start
+                )
             else:
                 hits = piece_hits(self, text, start, start + PIECE, role=role, where=where, deadline=deadline)
             for hit in hits:
@@ -270,14 +272,14 @@ def piece_hits(
     first = max(base, start - guard.longest)
     last, known = end + guard.longest + 1, base + len(text)
     while True:
-        hits = _moved(guard.hits(text[first - base : last - base], role, where, deadline), first)
+        hits = _shifted(guard.hits(text[first - base : last - base], role, where, deadline), first)
         found = [hit for hit in hits if start <= hit.start < end or first < hit.start < start < hit.end]
         if last >= known or last - end > MOST_LONGEST or not any(hit.end >= last for hit in found):
             return found
         last = end + 2 * (last - end)  # a match continues after the text read so far
 
 
-def _moved(hits: Sequence[Hit], by: int) -> list[Hit]:
+def _shifted(hits: Sequence[Hit], by: int) -> list[Hit]:
     return [hit.moved(by) for hit in hits]
 
 

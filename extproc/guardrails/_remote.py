@@ -314,7 +314,7 @@ def changes(old: str, new: str, kind: str) -> Sequence[Ruling]:
             if left or right:
                 found.append(_replacement(old, at, left, new[to : to + right], kind))
             return found
-        gone, come, steps = _meet(_tokens(old, at, left), _tokens(new, to, right), steps)
+        gone, come, steps = _next_agreement(_tokens(old, at, left), _tokens(new, to, right), steps)
         gone, come = (left, right) if gone < 0 else (gone, come)
         found.append(_replacement(old, at, gone, new[to : to + come], kind))
         at, to = at + gone, to + come
@@ -338,7 +338,7 @@ def _tokens(text: str, at: int, size: int) -> Sequence[str]:
     return found if size <= _NEAR else found[:-1]
 
 
-def _meet(old: Sequence[str], new: Sequence[str], steps: int) -> tuple[int, int, int]:
+def _next_agreement(old: Sequence[str], new: Sequence[str], steps: int) -> tuple[int, int, int]:
     """The characters to skip on both sides until two words in a row are equal, and the remaining steps; -1 if there is
     no such place nearby.
     """

@@ -172,7 +172,7 @@ class Watch:
         except Ends as ends:
             self.refusal = ends.refusal
         if (end and not self.remote) or self.refusal is not None:
-            self._told()
+            self._report_findings()
         return out
 
     def overdue(self) -> Sequence[Frame] | None:
@@ -185,7 +185,7 @@ class Watch:
         passed, self._passed = self._passed, []
         return passed
 
-    def _told(self, blocked: str = "") -> None:
+    def _report_findings(self, blocked: str = "") -> None:
         for guard in self._guards:
             self._tell_found(guard, blocked=guard.name == blocked)
 
@@ -240,7 +240,7 @@ class Watch:
         except Ends as ends:
             self.refusal = self.refusal or ends.refusal
         if self._ended or self.refusal is not None:
-            self._told(blocked)
+            self._report_findings(blocked)
         return out
 
     def _rule(self, guard: Guard, window: Window, findings: Sequence[Finding]) -> None:
@@ -270,7 +270,7 @@ class Watch:
                 alone = False
                 self._unreadable(whole=True)
                 holder = {"": data.decode(errors="replace")}
-                said.append(self._take(Piece("answer", holder, "")))
+                said.append(self._read_piece(Piece("answer", holder, "")))
             else:
                 for one in self._said(tree):
                     alone = alone and isinstance(one, Piece) and one.channel is None
@@ -281,14 +281,14 @@ class Watch:
                     elif isinstance(one, ArgumentPart):
                         if one.tool is not None:  # the call before may have no end event
                             self._complete_calls(one.channel)
-                        said += [self._take(piece) for piece in self._parts.add(one) if piece.value]
+                        said += [self._read_piece(piece) for piece in self._parts.add(one) if piece.value]
                         if self._parts.longer(self._most_whole):
                             self._unreadable(whole=True)
                             self._parts = Parts()
                         if one.ends:
                             self._complete_calls(one.channel)
                     elif text := one.value:
-                        said.append(self._take(one, text))
+                        said.append(self._read_piece(one, text))
         self._queue.append(_Entry(event, tree, said))
         touched = {id(one.channel): one.channel for one in said}
         self._pause_others(said, touched)
@@ -300,7 +300,7 @@ class Watch:
             for name in [name for name in self._channels if name[: len(prefix)] == prefix]:
                 self._finish(self._channels.pop(name))
 
-    def _take(self, piece: Piece, text: str | None = None) -> _Said:
+    def _read_piece(self, piece: Piece, text: str | None = None) -> _Said:
         text = piece.value if text is None else text
         channel = self._channels.get(piece.channel) if piece.channel is not None else None
         if channel is None:

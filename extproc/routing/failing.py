@@ -30,7 +30,7 @@ class Failing:
     def failed(self, kind: Hashable, consumer: str, now: float) -> bool:
         """Note a failure. True when it counts for all consumers."""
         share = self.share(kind, consumer, now)
-        self._put(kind, consumer, share + self._step * (1 - share), now)
+        self._set_share(kind, consumer, share + self._step * (1 - share), now)
         since = self._since.pop(kind, None) or {}
         self._since[kind] = since
         if len(self._since) > _MOST:
@@ -46,14 +46,14 @@ class Failing:
         """Note a success."""
         self._since.pop(kind, None)
         if share := self.share(kind, consumer, now):
-            self._put(kind, consumer, share - self._step * share, now)
+            self._set_share(kind, consumer, share - self._step * share, now)
 
     def share(self, kind: Hashable, consumer: str, now: float) -> float:
         """The share of the consumer's own tries that fail, 0 to 1. The share fades with age."""
         found = self._shares.get((kind, consumer))
         return 0.0 if found is None else found[0] * math.exp(-max(0.0, now - found[1]) / self._forget)
 
-    def _put(self, kind: Hashable, consumer: str, share: float, now: float) -> None:
+    def _set_share(self, kind: Hashable, consumer: str, share: float, now: float) -> None:
         self._shares.pop((kind, consumer), None)
         self._shares[kind, consumer] = share, now
         if len(self._shares) > _MOST:

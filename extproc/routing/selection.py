@@ -64,7 +64,7 @@ class Select:
             else:
                 exchange.route.skipped.append(Skip(target, *why))
         if not left:
-            self._tell(exchange)
+            self._count_skipped(exchange)
             raise self._refusal(exchange)
         if exchange.route.kept.keeper:
             left = self._keeping(left, exchange)
@@ -90,7 +90,7 @@ class Select:
             bool(exchange.request.ask.thinking) and (exchange.route.traces or marked)  # True: the request is rewritten
         )
         exchange.route.targets = tuple(left)
-        self._tell(exchange)
+        self._count_skipped(exchange)
 
     def _keeping(self, left: list[Target], exchange: Exchange) -> list[Target]:
         """The targets at the provider that keeps the conversation which the request continues."""
@@ -158,7 +158,7 @@ class Select:
                 exchange.route.skipped.append(Skip(target, "cooling_down", text))
         return [target for target, wait in zip(left, waits, strict=True) if not wait]
 
-    def _tell(self, exchange: Exchange) -> None:
+    def _count_skipped(self, exchange: Exchange) -> None:
         for skip in exchange.route.skipped:
             self._count(skip.reason)
 

@@ -72,7 +72,7 @@ class Streaks:
             count = streak.own.pop(consumer, 0) + 1
             streak.own[consumer] = count
             _shrink(streak.own, MAX_CONSUMERS)
-            self._begin(streak, own, count - rule.failures + 1, now)
+            self._cool_down(streak, own, count - rule.failures + 1, now)
         everyone = key(deployment)
         if not consumer or now < streak.ends.get(everyone, 0.0):
             return
@@ -83,7 +83,7 @@ class Streaks:
         if len(streak.everyone) > 1 and total >= rule.failures:
             streak.everyone.clear()
             streak.cooled += 1
-            self._begin(streak, everyone, streak.cooled, now)
+            self._cool_down(streak, everyone, streak.cooled, now)
 
     def succeeded(self, deployment: str, consumer: str, began: float) -> None:
         """Note the success of a try that began at that time; a try from before the failures does not count."""
@@ -112,7 +112,7 @@ class Streaks:
                     if 0 < streak.ends.get(name, 0.0) <= now:
                         yield name, streak
 
-    def _begin(self, streak: _Streak, name: str, times: int, now: float) -> None:
+    def _cool_down(self, streak: _Streak, name: str, times: int, now: float) -> None:
         seconds = min(streak.rule.longest, streak.rule.pause * times)
         if seconds > 0:
             streak.ends[name] = now + seconds

@@ -105,7 +105,7 @@ class MemoryCounters:
             room = hold.limit if count is None else hold.limit - count.settled - count.reserved
             if hold.amount > room:
                 for taken, taken_from in zip(holds, buckets, strict=False):
-                    _move(taken_from, taken.scope, 0, -taken.amount)
+                    _add_to_count(taken_from, taken.scope, 0, -taken.amount)
                 return Denied(index, max(room, 0), resets_in(ends, now))
             if count is None:
                 bucket[hold.scope] = _Count(0, hold.amount)
@@ -132,7 +132,7 @@ class MemoryCounters:
                 for hold, bucket, amount in zip(
                     released.holds, released.buckets, released.charged_at_expiry(), strict=True
                 ):
-                    _move(bucket, hold.scope, amount, 0)
+                    _add_to_count(bucket, hold.scope, amount, 0)
                     self._touch(hold, now, LATE_SETTLE)
 
     async def void(self, ids: Sequence[str]) -> None:
@@ -141,7 +141,7 @@ class MemoryCounters:
             live = self._live.get(id)
             if live is not None and not live.over and not live.forwarded:
                 for hold, bucket in zip(live.holds, live.buckets, strict=True):
-                    _move(bucket, hold.scope, 0, -hold.amount)
+                    _add_to_count(bucket, hold.scope, 0, -hold.amount)
                     self._touch(hold, now)
                 del self._live[id]
             elif live is not None or id in self._expired:
@@ -168,9 +168,9 @@ class MemoryCounters:
             room = hold.limit - count.settled - count.reserved
             if hold.amount and hold.amount > room:
                 for taken, taken_from in zip(holds[:index], reservation.buckets, strict=False):
-                    _move(taken_from, taken.scope, 0, -taken.amount)
+                    _add_to_count(taken_from, taken.scope, 0, -taken.amount)
                 return Denied(index, max(room, 0), resets_in(reservation.ends[index], now))
-            _move(bucket, hold.scope, 0, hold.amount)
+            _add_to_count(bucket, hold.scope, 0, hold.amount)
         reservation.holds = tuple(
             [
                 replace(hold, amount=held.amount + hold.amount)
@@ -187,7 +187,7 @@ class MemoryCounters:
         now = self._clock()
         for hold, bucket in zip(live.holds, live.buckets, strict=True):
             if hold.slot:
-                _move(bucket, hold.scope, 0, -hold.amount)
+                _add_to_count(bucket, hold.scope, 0, -hold.amount)
                 self._touch(hold, now)
         live.holds = tuple([replace(hold, amount=0) if hold.slot else hold for hold in live.holds])
         live.facts, live.forwarded, live.deadline = facts, True, now + lease
@@ -221,12 +221,12 @@ class MemoryCounters:
         correct = not live or live.ended or self._parked.pop(id, None) is not None
         if live and not live.ended:
             for hold, bucket, amount in zip(live.holds, live.buckets, amounts, strict=True):
-                _move(bucket, hold.scope, 0 if hold.slot else amount, -hold.amount)
+                _add_to_count(bucket, hold.scope, 0 if hold.slot else amount, -hold.amount)
                 self._touch(hold, now)
         else:
             charged = reservation.charged_at_expiry()
             for hold, bucket, amount, was in zip(reservation.holds, reservation.buckets, amounts, charged, strict=True):
-                _move(bucket, hold.scope, (0 if hold.slot else amount) - was, 0)
+                _add_to_count(bucket, hold.scope, (0 if hold.slot else amount) - was, 0)
                 self._touch(hold, now)
             self._expired.pop(id, None)
             reservation.ended = False
@@ -268,7 +268,7 @@ class MemoryCounters:
             charged = reservation.charged or reservation.charged_at_expiry()
             if not reservation.over:
                 for hold, bucket, amount in zip(reservation.holds, reservation.buckets, charged, strict=True):
-                    _move(bucket, hold.scope, amount, -hold.amount)
+                    _add_to_count(bucket, hold.scope, amount, -hold.amount)
                     self._touch(hold, now, LATE_SETTLE)
                 reservation.ended = True
                 self._parked.pop(id, None)
@@ -300,7 +300,7 @@ class MemoryCounters:
         bucket = self._buckets.get((window, number), {})
         was = (bucket.get(scope) or _Count()).settled
         if was:
-            _move(bucket, scope, -was, 0)
+            _add_to_count(bucket, scope, -was, 0)
         return was
 
     async def fullest(self, prefix: str, window: int, limit: int = 100) -> Sequence[tuple[str, Level]]:
@@ -406,7 +406,7 @@ class MemoryCounters:
             del self._expired[oldest]
 
 
-def _move(bucket: _Bucket, scope: str, settled: int, reserved: int) -> None:
+def _add_to_count(bucket: _Bucket, scope: str, settled: int, reserved: int) -> None:
     """Add to a count. An all-zero count is dropped, so that idle concurrency slots do not pile up."""
     count = bucket.get(scope)
     if count is None:

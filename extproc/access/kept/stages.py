@@ -129,7 +129,7 @@ class Recall:
         chain = self._catalog.resolve(exchange.request.ask.model)
         if chain is not None and any(self._ids.able(target.provider) for target in chain.targets):
             message = (
-                f"{place.where!r} is the id of a {place.kind} that this gateway did not give out: {_shown(place.id)}. "
+                f"{place.where!r} is the id of a {place.kind} that this gateway did not give out: {_quoted(place.id)}. "
                 "Use the id from an answer of the gateway, or have it listed in `foreign_objects`."
             )
             raise Refusal(FOREIGN_OBJECT, message, param=place.where)
@@ -143,12 +143,12 @@ def _take_model(exchange: Exchange, found: Object) -> None:
     ask.file_tokens, ask.answer_tokens = ask.later
 
 
-def _shown(id: str) -> str:
+def _quoted(id: str) -> str:
     return repr(id if len(id) <= 64 else f"{id[:64]}…")
 
 
 def unknown(id: str, param: str | None = None) -> Refusal:
-    message = f"The gateway gave this consumer no object with the id {_shown(id)}, or its model or key is gone."
+    message = f"The gateway gave this consumer no object with the id {_quoted(id)}, or its model or key is gone."
     return Refusal(OBJECT_NOT_FOUND, message, param=param)
 
 

@@ -80,9 +80,9 @@ class SqliteStore:
         return value
 
     async def put(self, key: bytes, value: bytes, owner: bytes, ttl: float) -> None:
-        await self._run(self._put, key, value, owner, ttl)
+        await self._run(self._write_row, key, value, owner, ttl)
 
-    def _put(self, key: bytes, value: bytes, owner: bytes, ttl: float) -> None:
+    def _write_row(self, key: bytes, value: bytes, owner: bytes, ttl: float) -> None:
         size, now = len(value) + OVERHEAD, self._now()
         if size > self._limit:
             return

@@ -153,7 +153,7 @@ class Encoder:
         elif kind == "tool_call" and event.block in self._calls:
             index = self._calls[event.block]
         else:
-            head += self._begin(event)
+            head += self._start_block(event)
             index = self._open
         name, field = _DELTAS[kind]
         if text:
@@ -166,7 +166,7 @@ class Encoder:
             head += _signed(self._next - 1, mark_of_call(event.signature)) + _STOP % (self._next - 1)
         return head
 
-    def _begin(self, event: messages.Delta) -> bytes:
+    def _start_block(self, event: messages.Delta) -> bytes:
         head = self._close()
         if self._late and event.kind == "text":
             self._late, self._room = False, self._next

@@ -53,7 +53,7 @@ class Decoder:
                 self._more(event.index, event.delta, out)
         elif kind == "content_block_start":
             if event.content_block is not None:
-                self._begin(event.index, event.content_block, out)
+                self._start_block(event.index, event.content_block, out)
         elif kind == "content_block_stop":
             self._end_call(event.index, out)
         elif kind == "message_start":
@@ -99,7 +99,7 @@ class Decoder:
             self._next += 1
         return number
 
-    def _begin(self, index: int, block: shapes.Block, out: list[messages.Event]) -> None:
+    def _start_block(self, index: int, block: shapes.Block, out: list[messages.Event]) -> None:
         kind = block.type
         if kind == "tool_use":
             self._end_call(index, out)

@@ -48,7 +48,7 @@ def plan(prompt: Prompt, destination: Destination, traits: Traits, ignored: list
         return made
     if not explicit and wanted is None:
         if traits.default_on and prompt.show_thinking is not None:
-            made.thinking = _shown({"type": "adaptive"}, prompt, traits, ignored)
+            made.thinking = _with_display({"type": "adaptive"}, prompt, traits, ignored)
         return made
 
     forced = prompt.tool_choice is not None and prompt.tool_choice.mode in ("required", "tool") and bool(prompt.tools)
@@ -61,7 +61,7 @@ def plan(prompt: Prompt, destination: Destination, traits: Traits, ignored: list
     made.forced_tools = False
     if traits.adaptive and not (asked and traits.manual):
         made.effort = _level(wanted or (effort(asked) if asked else None), traits)
-        made.thinking = _shown({"type": "adaptive"}, prompt, traits, ignored)
+        made.thinking = _with_display({"type": "adaptive"}, prompt, traits, ignored)
         made.on = True
     elif (
         in_turn
@@ -71,7 +71,7 @@ def plan(prompt: Prompt, destination: Destination, traits: Traits, ignored: list
         made.forced_tools = traits.forced_tools
         ignored.append(_name(prompt))
     else:
-        made.thinking = _shown(made.thinking, prompt, traits, ignored)
+        made.thinking = _with_display(made.thinking, prompt, traits, ignored)
     return made
 
 
@@ -102,7 +102,9 @@ def _turn_off(prompt: Prompt, traits: Traits, made: Plan, wanted: Effort | None,
         made.effort = "high" if traits.off_caps_effort and wanted == "xhigh" else _level(wanted, traits)
 
 
-def _shown(thinking: dict[str, Any] | None, prompt: Prompt, traits: Traits, ignored: list[str]) -> dict[str, Any]:
+def _with_display(
+    thinking: dict[str, Any] | None, prompt: Prompt, traits: Traits, ignored: list[str]
+) -> dict[str, Any]:
     """`thinking` with the client's choice of showing it."""
     made = thinking or {}
     if prompt.show_thinking is not None:

@@ -58,17 +58,19 @@ class Tally:
 def _usage(counts: list[int], beside: Mapping[str, list[int]], reasoning: int, kinds: dict[str, Any]) -> Usage | None:
     """Usage of the answer's counts and further billed counts. None for absurd sums."""
     if not beside:
-        return _made(counts, kinds, reasoning=reasoning)
-    shares = {model: part for model, each in beside.items() if model != _OWN and (part := _made(each, {})) is not None}
+        return _usage_of(counts, kinds, reasoning=reasoning)
+    shares = {
+        model: part for model, each in beside.items() if model != _OWN and (part := _usage_of(each, {})) is not None
+    }
     sums = [*map(sum, zip(counts, *beside.values(), strict=True))]
     sums[-1] = counts[-1] + beside.get(_OWN, _NONE)[-1]
-    found = _made(sums, kinds, reasoning=reasoning, shares=shares)
+    found = _usage_of(sums, kinds, reasoning=reasoning, shares=shares)
     if found is not None:
         found.beyond = sum(sum(each[:-1]) for each in beside.values())
     return found
 
 
-def _made(counts: Sequence[int], kinds: Mapping[str, Any], **more: Any) -> Usage | None:
+def _usage_of(counts: Sequence[int], kinds: Mapping[str, Any], **more: Any) -> Usage | None:
     given, cached, written, output, hour = counts
     if hour:
         kinds = {**kinds, **told_kinds(cache_write_1h=hour)}

@@ -87,7 +87,7 @@ class _Choice:
                 events.append(Delta("image", image.data, self.block, self.index, media_type=image.media_type))
             elif part.thought:
                 if part.text or signature:
-                    self._begin("thinking")
+                    self._open_part("thinking")
                     events.append(Delta("thinking", part.text or "", self.block, self.index, signature=mark(signature)))
                     if signature:
                         self.open = ""
@@ -96,7 +96,7 @@ class _Choice:
                 if signature and first:
                     self._prove(signature, events)
                 if part.text:
-                    self._begin("text")
+                    self._open_part("text")
                     events.append(Delta("text", part.text, self.block, self.index, logprobs=likely))
                     likely = None
                 if signature and not first:
@@ -126,7 +126,7 @@ class _Choice:
 
     def _prove(self, signature: str, events: list[Event]) -> None:
         self.open = ""
-        self._begin("thinking")
+        self._open_part("thinking")
         events.append(Delta("thinking", "", self.block, self.index, signature=mark(signature)))
         self.open = ""
 
@@ -136,7 +136,7 @@ class _Choice:
             self.unsigned = -1 if signature else self.block
         self.in_row = True
 
-    def _begin(self, kind: str) -> None:
+    def _open_part(self, kind: str) -> None:
         self.unsigned, self.in_row = -1, False
         if self.open != kind:
             self.block += 1

@@ -22,7 +22,7 @@ def without_tools(body: Mapping[str, Any], withheld: Callable[[str], bool]) -> t
     changed, names = _tooling.without_tools(body, withheld)
     tools = changed["tools"] if "tools" in changed else body.get("tools")
     if isinstance(tools, list) and (
-        hosted := [name for tool in objects(tools) for name in tool if _gone(name, withheld)]
+        hosted := [name for tool in objects(tools) for name in tool if _is_withheld(name, withheld)]
     ):
         left = [
             {name: value for name, value in tool.items() if name not in hosted} if isinstance(tool, dict) else tool
@@ -35,7 +35,7 @@ def without_tools(body: Mapping[str, Any], withheld: Callable[[str], bool]) -> t
     return changed, names
 
 
-def _gone(field: str, withheld: Callable[[str], bool]) -> bool:
+def _is_withheld(field: str, withheld: Callable[[str], bool]) -> bool:
     return field != _FUNCTIONS and withheld(snake(field))
 
 

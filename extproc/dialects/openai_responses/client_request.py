@@ -134,7 +134,7 @@ class _Conversation:
             else:
                 self._results = None
                 self._prompt.late = 0
-                said = self._turn()
+                said = self._turn_parts()
                 if kind == "reasoning":
                     self._reasoning(item, where, said)
                 elif kind == "image_generation_call":
@@ -147,7 +147,7 @@ class _Conversation:
             call.signature = self._signatures.get(call.id, "")
         self._prompt.messages[:] = [message for message in self._prompt.messages if message.parts]
 
-    def _turn(self) -> list[Part]:
+    def _turn_parts(self) -> list[Part]:
         if self._said is None:
             self._said = []
             self._prompt.messages.append(Message("assistant", self._said))
@@ -177,7 +177,7 @@ class _Conversation:
         self._prompt.late = 0
         self._results = None
         if role == "assistant":
-            self._turn().extend(parts)
+            self._turn_parts().extend(parts)
         else:
             self._said = None
             self._prompt.messages.append(Message("user", parts))

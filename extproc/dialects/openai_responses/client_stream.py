@@ -136,7 +136,7 @@ class Encoder:
         self._done[index] = item
         self._say(out, "response.output_item.done", {"output_index": index, "item": item})
 
-    def _take(self) -> int:
+    def _next_index(self) -> int:
         self._next += 1
         return self._next - 1
 
@@ -147,7 +147,7 @@ class Encoder:
             self._think(event, out)
         elif event.kind == "image":
             self._close_item(out)
-            index, item = self._take(), client_answer.image_item(event.text, event.media_type)
+            index, item = self._next_index(), client_answer.image_item(event.text, event.media_type)
             self._add(out, {**item, "status": "in_progress", "result": None}, index)
             self._finish(out, item, index)
         else:
@@ -199,7 +199,7 @@ class Encoder:
             self._close_part(message, out)
         else:
             self._close_item(out)
-            message = self._open = _Message(self._take())
+            message = self._open = _Message(self._next_index())
             self._add(out, client_answer.message_item(message.id, [], "in_progress"), message.index)
         message.block = event.block
         message.kind = "output_text" if event.kind == "text" else "refusal"
@@ -238,7 +238,7 @@ class Encoder:
         thought = self._open
         if not isinstance(thought, _Thought) or thought.block != event.block:
             self._close_item(out)
-            thought = self._open = _Thought(self._take(), event.block)
+            thought = self._open = _Thought(self._next_index(), event.block)
             self._add(out, client_answer.reasoning_item(thought.id, "", None), thought.index)
         thought.signature += event.signature
         thought.redacted += event.redacted
@@ -270,7 +270,7 @@ class Encoder:
         if event.signature and not call.signed:
             call.signed = True
             item = client_answer.reasoning_item(new_id("rs"), "", signature.pack(calls={call.id: event.signature}))
-            index = self._take()
+            index = self._next_index()
             self._add(out, item, index)
             self._finish(out, item, index)
         if not event.text:
@@ -282,7 +282,7 @@ class Encoder:
             self._begin_function(call, begun, out)
 
     def _begin_function(self, call: _Call, begun: str, out: list[bytes]) -> None:
-        call.index = self._take()
+        call.index = self._next_index()
         self._add(out, client_answer.function_item(call.item, call, "", "in_progress"), call.index)
         self._say_arguments(call, begun, out)
 
@@ -303,7 +303,7 @@ class Encoder:
         self._finish(out, item, call.index)
 
     def _custom(self, call: _Call, input: str, status: str, out: list[bytes]) -> None:
-        id, index = new_id("ctc"), self._take()
+        id, index = new_id("ctc"), self._next_index()
         where = {"item_id": id, "output_index": index}
         self._add(out, client_answer.custom_item(id, call, "", "in_progress"), index)
         self._say(out, "response.custom_tool_call_input.delta", {**where, "delta": input})

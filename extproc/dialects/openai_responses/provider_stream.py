@@ -95,7 +95,7 @@ class Decoder:
         elif said.item is not None:
             index = _index(said.output_index)
             if kind == "response.output_item.added":
-                self._begin(index, said.item, events)
+                self._start_item(index, said.item, events)
             elif kind == "response.output_item.done":
                 self._item(index, said.item, events)
         return events
@@ -162,7 +162,7 @@ class Decoder:
         block.told = True
         events.append(Delta(kind, text, block.number, logprobs=provider_answer.chat_logprobs(logprobs or ())))
 
-    def _begin(self, index: int, item: Output, events: list[Event]) -> None:
+    def _start_item(self, index: int, item: Output, events: list[Event]) -> None:
         key: tuple[int, _Kind, int] = (index, "tool_call", 0)
         if item.type != "function_call" or key in self._blocks:
             return
@@ -175,7 +175,7 @@ class Decoder:
     def _item(self, index: int, item: Output, events: list[Event]) -> None:
         """Add content of a complete item that its pieces did not have."""
         if item.type == "function_call":
-            self._begin(index, item, events)
+            self._start_item(index, item, events)
             self._rest((index, "tool_call", 0), text_of(item.arguments), events)
         elif item.type == "reasoning":
             self._rest((index, "thinking", 0), provider_answer.thought_of(item), events)

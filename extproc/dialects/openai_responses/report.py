@@ -50,7 +50,7 @@ def _read(said: _Said, report: Report) -> bool:
     elif said.item is not None and said.type == "response.output_item.added":
         report.add_text(provider_answer.text_of(said.item.name))  # the name; arguments come in later pieces
         if report.kept:
-            _keep(report, said.item.id)
+            _note_kept(report, said.item.id)
     return False
 
 
@@ -80,7 +80,7 @@ def _read_progress(data: bytes) -> Progress | None:
 LATE = Late("/v1/responses/{id}", _read_progress)
 
 
-def _keep(report: Report, *ids: Any) -> None:
+def _note_kept(report: Report, *ids: Any) -> None:
     """Note ids of a kept response, and of the objects in it."""
     report.kept = list(dict.fromkeys([*report.kept, *(id for id in ids if isinstance(id, str) and not is_ours(id))]))
 
@@ -92,9 +92,11 @@ def _observe_response(said: Body, report: Report) -> None:
         report.id = said.id
     if said.store is True or said.background is True:
         there = said.conversation.get("id") if isinstance(said.conversation, dict) else None
-        _keep(report, said.id, said.previous_response_id, there, *(item.id for item in said.output or ()))
+        _note_kept(report, said.id, said.previous_response_id, there, *(item.id for item in said.output or ()))
     elif said.object == "list" and isinstance(said.data, list):
-        _keep(report, said.first_id, said.last_id, *(item.get("id") for item in said.data if isinstance(item, dict)))
+        _note_kept(
+            report, said.first_id, said.last_id, *(item.get("id") for item in said.data if isinstance(item, dict))
+        )
     if isinstance(said.service_tier, str):
         report.options["service_tier"] = said.service_tier
     running = said.status in _RUNNING and isinstance(said.id, str)

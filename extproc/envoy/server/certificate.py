@@ -24,9 +24,9 @@ class ListenerCertificate:
     """
 
     def __init__(self) -> None:
-        self._begin(None)
+        self._watch_files(None)
 
-    def _begin(self, files: tuple[str, str] | None) -> None:
+    def _watch_files(self, files: tuple[str, str] | None) -> None:
         self.unfit = ""
         """The reason why Envoy does not use the present files; empty when it does."""
         self.dates: Dates | None = None
@@ -44,7 +44,7 @@ class ListenerCertificate:
         files = None if tls is None else tls.files
         found = [_signature(path) for path in files or ()]
         if files != self._files:  # Envoy uses the new files from now on
-            self._begin(files)
+            self._watch_files(files)
             self._found = found
             if files is not None:
                 self._read(*files, found)

@@ -127,18 +127,18 @@ class _Process(GrpcCall):
 
     async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
         if self._dropped:
-            return await self._take(wire.refuse(self._attachment))
+            return await self._take_step(wire.refuse(self._attachment))
         step = wire.converse(self._attachment, data, self._order)
         del data  # frees a large message as soon as it was read
-        return await self._take(step)
+        return await self._take_step(step)
 
     async def go_on(self) -> Sequence[bytes]:
         """See `transport.Lengthy`."""
         if (pause := self._attachment.pause) > 0.0:
             await asyncio.sleep(pause)
-        return await self._take(wire.go_on(self._attachment))
+        return await self._take_step(wire.go_on(self._attachment))
 
-    async def _take(self, step: Coroutine[Any, Any, Sequence[bytes]]) -> Sequence[bytes]:
+    async def _take_step(self, step: Coroutine[Any, Any, Sequence[bytes]]) -> Sequence[bytes]:
         try:
             return await step
         except Malformed:

@@ -207,7 +207,7 @@ class _Steps:
     def over(self) -> bool:
         return self.failed or self._intake.ended
 
-    def _take(self, chunk: bytes, end: bool) -> tuple[Sequence[Frame], str]:
+    def _take_events(self, chunk: bytes, end: bool) -> tuple[Sequence[Frame], str]:
         """Events of the next step, and the reason to end the answer here, if any."""
         try:
             return self._intake.take(chunk, end), ""
@@ -234,7 +234,7 @@ class TranslatedStream(_Steps):
     def feed(self, chunk: bytes, end: bool) -> bytes:
         """Bytes for the client; at `end`, all remaining ones."""
         out: list[bytes] = []
-        events, problem = self._take(chunk, end)
+        events, problem = self._take_events(chunk, end)
         for event in events:
             if not self._over:
                 self._say(self._read(event, cut=event is self._intake.rest), out)
@@ -266,7 +266,7 @@ class TranslatedStream(_Steps):
         except ValueError:
             return ()
 
-    def _tell(self, out: list[bytes]) -> None:
+    def _send_usage(self, out: list[bytes]) -> None:
         """Send the gateway attachment the usage so far, if it grew: the client may leave before the end."""
         usage, told = self._usage, self._told
         if usage is None or (told and usage.input_tokens <= told.input_tokens and not _grown(usage, told)):
@@ -281,7 +281,7 @@ class TranslatedStream(_Steps):
             if type(event) is Used:
                 self._usage = event.usage
             elif type(event) is Delta and self._usage is not self._told:
-                self._tell(out)
+                self._send_usage(out)
             elif type(event) is Started:
                 event.model = event.model or self._model
                 event.one_call = self._one_call
@@ -306,7 +306,7 @@ class Unwrapping(_Steps):
         self._translation = translation
 
     def feed(self, chunk: bytes, end: bool) -> bytes:
-        events, problem = self._take(chunk, end)
+        events, problem = self._take_events(chunk, end)
         out = [self._event(event) for event in events]
         if not self._ended and (problem or self._intake.ended):
             out.append(self._fail(problem or _CUT))

@@ -80,16 +80,16 @@ class Poller:
         while told and self._looks < AT_ONCE:
             id = next(iter(told))
             for parked in await self._counters.parked(again=AGAIN, id=id):
-                self._begin(parked, told[id])
+                self._look_at(parked, told[id])
             told.pop(id, None)
         while room := max(0, AT_ONCE - self._looks):
             due = await self._counters.parked(again=AGAIN, most=room)
             if not due:
                 return
             for parked in due:
-                self._begin(parked)
+                self._look_at(parked)
 
-    def _begin(self, parked: Parked, told: Report | None = None) -> None:
+    def _look_at(self, parked: Parked, told: Report | None = None) -> None:
         self._looks += 1
         self._spawn(self._run(parked, told), "late settlement", ends=True)
 

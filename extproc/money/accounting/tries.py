@@ -57,7 +57,7 @@ class FailedTries:
         """Add an entry of a try's access log."""
         held = self._held.get(try_.exchange_id)
         if try_.outcome not in _NOT_FAILED and (held is not None or try_.outcome not in _LAST):
-            self._keep(try_)
+            self._note_failed(try_)
         if held is not None:
             held.missing.discard(try_.attempt)
             if not held.missing:
@@ -65,21 +65,21 @@ class FailedTries:
 
     def tell_end(self, end: DownstreamEnd) -> None:
         """Add an entry of the public listener's access log."""
-        self._told(end.exchange_id, end)
+        self._resolve_end(end.exchange_id, end)
 
     async def end_of(self, exchange: Exchange) -> DownstreamEnd | None:
         """The log's entry for a request that has just ended; None if no entry comes within `PATIENCE`."""
         loop = asyncio.get_running_loop()
         end: asyncio.Future[DownstreamEnd | None] = loop.create_future()
         self._ends[exchange.id] = end
-        loop.call_later(PATIENCE, self._told, exchange.id, None)
+        loop.call_later(PATIENCE, self._resolve_end, exchange.id, None)
         return await end
 
-    def _told(self, id: str, end: DownstreamEnd | None) -> None:
+    def _resolve_end(self, id: str, end: DownstreamEnd | None) -> None:
         if (waiting := self._ends.pop(id, None)) is not None and not waiting.done():
             waiting.set_result(end)
 
-    def _keep(self, try_: Try) -> None:
+    def _note_failed(self, try_: Try) -> None:
         tries = self._failed.setdefault(try_.exchange_id, {})
         if len(tries) < MOST_TRIES:
             milliseconds = round(try_.seconds * 1000)
@@ -101,7 +101,7 @@ class FailedTries:
     def flush(self) -> None:
         """Record all waiting exchanges now, because the process ends."""
         for id in list(self._ends):
-            self._told(id, None)
+            self._resolve_end(id, None)
         for id in list(self._held):
             self._finish(id)
 

@@ -55,7 +55,7 @@ def cost_of(exchange: Exchange, usage: Usage) -> tuple[int | None, str]:
     """Nano-USD of an answer with that usage, None when the price is unknown; and the amount's origin, the price's
     version or `TOLD`.
     """
-    cost = _told(exchange, usage)
+    cost = _reported_cost(exchange, usage)
     if cost is not None and cost <= _most(exchange, usage):
         return cost, TOLD
     target, price = exchange.answer.target, charged(exchange)
@@ -84,7 +84,7 @@ def price_of(target: Target, model: str) -> Price | None:
 
 def is_beyond_belief(exchange: Exchange, usage: Usage) -> bool:
     """True where the provider reported a cost that no answer with that usage can have caused."""
-    cost = _told(exchange, usage)
+    cost = _reported_cost(exchange, usage)
     return cost is not None and cost > _most(exchange, usage)
 
 
@@ -95,7 +95,7 @@ def is_of_other(exchange: Exchange) -> bool:
     return version not in ("", TOLD, own)
 
 
-def _told(exchange: Exchange, usage: Usage) -> int | None:
+def _reported_cost(exchange: Exchange, usage: Usage) -> int | None:
     """The cost that the provider reported beside its own counts; None without such a field."""
     target = exchange.answer.target
     return usage.cost if target is not None and target.tells_cost and usage.source == "provider" else None

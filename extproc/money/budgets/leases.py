@@ -79,9 +79,9 @@ class Leases:
 
     def _wind(self, seconds: float) -> None:
         if self._timer is None and self._turning is None:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._begin)
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._spawn_marking)
 
-    def _begin(self) -> None:
+    def _spawn_marking(self) -> None:
         self._timer = None
         if self._unmarked or self._void:  # empty: all were settled meanwhile
             self._turning = asyncio.create_task(self._run(), name="leases")

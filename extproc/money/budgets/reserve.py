@@ -130,7 +130,7 @@ class Reserve:
                     approved_claim(claim, asking.approved[claim.scope]) if claim.scope in asking.approved else claim
                     for claim in reservation.claims
                 ]
-            no = self._call(reservation) or await self._hold(exchange, reservation)
+            no = self._call(reservation) or await self._hold_claims(exchange, reservation)
             if no is None:
                 return
             if counted is None and (counted := await self._counted(exchange, reservation, no)) is not None:
@@ -154,7 +154,7 @@ class Reserve:
         exchange.money.reservation = reservation
         claims = [Claim(budget, self._scope(budget, exchange, target), 1) for budget in covered if not budget.is_call]
         reservation.claims = claims
-        no = await self._hold(exchange, reservation)
+        no = await self._hold_claims(exchange, reservation)
         if no is None:
             return True
         if no.claim.budget.yields:
@@ -329,7 +329,7 @@ class Reserve:
                 self._count(claim.budget.name, "would_deny")
         return None
 
-    async def _hold(self, exchange: Exchange, reservation: Reservation[Claim]) -> _Denial | None:
+    async def _hold_claims(self, exchange: Exchange, reservation: Reservation[Claim]) -> _Denial | None:
         """Hold the claims."""
         claims = reservation.claims
         if not claims and not exchange.route.of_tools:

@@ -54,7 +54,7 @@ class RowSource:
         for name, wanted in filters.items():
             column, needed = self.field(name)
             where.append(f"{column} IN ({places(len(wanted))})" if wanted else "FALSE")
-            values += [*(needed if wanted else []), *_wanted(name, wanted)]
+            values += [*(needed if wanted else []), *_parameters(name, wanted)]
         return " AND ".join(where), values
 
 
@@ -136,7 +136,7 @@ def _within(column: str, ranges: Sequence[Range]) -> str:
     return " OR ".join(f"{column} >= {start} AND {column} < {end}" for start, end in ranges) or "FALSE"
 
 
-def _wanted(name: str, values: Sequence[str]) -> list[Any]:
+def _parameters(name: str, values: Sequence[str]) -> list[Any]:
     if name == "status":
         return [int(value) for value in values]
     if name == "stream":

@@ -54,7 +54,7 @@ class Database:
                 self._ready = False
                 self.close()
             if not self._ready:
-                with self._ledger_errors(), self._begin() as cursor:
+                with self._ledger_errors(), self._transaction() as cursor:
                     migrate(cursor)
                 self._file = _file(self._path)
                 self._ready = True
@@ -65,21 +65,21 @@ class Database:
         does.
         """
         self.prepare()
-        with self._begin() as cursor:
+        with self._transaction() as cursor:
             yield cursor
 
     @contextlib.contextmanager
     def change(self) -> Iterator[Cursor]:
         """A transaction for writing, as `write`. Raises LedgerError only."""
         self.prepare()
-        with self._ledger_errors(), self._begin() as cursor:
+        with self._ledger_errors(), self._transaction() as cursor:
             yield cursor
 
     @contextlib.contextmanager
     def look(self) -> Iterator[Cursor]:
         """A short transaction for reading. Raises LedgerError."""
         self.prepare()
-        with self._ledger_errors(), self._begin(write=False) as cursor:
+        with self._ledger_errors(), self._transaction(write=False) as cursor:
             yield cursor
 
     @contextlib.contextmanager
@@ -95,7 +95,7 @@ class Database:
     def read(self) -> Iterator[Cursor]:
         """A transaction for a report, which reads the state of one instant. Raises LedgerError."""
         self.prepare()
-        with self._one_of_few(), self._ledger_errors(), self._begin(write=False, ping=True) as cursor:
+        with self._one_of_few(), self._ledger_errors(), self._transaction(write=False, ping=True) as cursor:
             if self.dialect is POSTGRESQL:  # reports are few and long: more memory for hashes, no compiler
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 cursor.execute("SET LOCAL jit = off")
@@ -135,7 +135,7 @@ class Database:
             raise LedgerError(f"the ledger does not answer ({reason(error)})") from None
 
     @contextlib.contextmanager
-    def _begin(self, *, write: bool = True, ping: bool = False) -> Iterator[Cursor]:
+    def _transaction(self, *, write: bool = True, ping: bool = False) -> Iterator[Cursor]:
         """A transaction. A connection that cannot even be rolled back is not used again."""
         with self._one or contextlib.nullcontext():
             idle = self._idle

@@ -160,7 +160,7 @@ class Rollups:
                 held = f"SELECT state FROM rollup_units WHERE start = {start} AND cube = '{unit.name}'"
                 if cursor.value(held) != token:
                     return False
-                _keep(cursor, start, unit, summed)
+                _replace_rollups(cursor, start, unit, summed)
             return True
         finally:
             with connection.transaction(write=False) as cursor:
@@ -237,7 +237,7 @@ def _sum(cursor: Cursor, unit: Cube, when: str) -> _Summed:
     return _Summed(count, {name: (rows, values) for name, rows, values in found})
 
 
-def _keep(cursor: Cursor, start: int, unit: Cube, summed: _Summed) -> None:
+def _replace_rollups(cursor: Cursor, start: int, unit: Cube, summed: _Summed) -> None:
     """Replace a unit's older rollups by the summed ones."""
     _clear(cursor, start, _UNIT[unit])
     cursor.execute(f"DELETE FROM rollup_units WHERE start = {start} AND {_UNIT[unit]}")

@@ -69,14 +69,14 @@ def exchanges(call: AdminCall) -> Any:
 
 
 def exchange(call: AdminCall) -> Any:
-    return _found(call.reports.exchange(call.named), "no exchange has that id")
+    return _or_not_found(call.reports.exchange(call.named), "no exchange has that id")
 
 
 def run(call: AdminCall) -> Any:
-    return _found(call.reports.run(call.named, given(call.query.consumer)), "no run has that name")
+    return _or_not_found(call.reports.run(call.named, given(call.query.consumer)), "no run has that name")
 
 
-def _found(found: Any, without: str) -> Any:
+def _or_not_found(found: Any, without: str) -> Any:
     """Returns `found`. Raises ReportError (404) for None."""
     if not found:
         raise ReportError(404, without)
@@ -111,7 +111,7 @@ def decide(call: AdminCall) -> Any:
 
 
 def revoke(call: AdminCall) -> None:
-    _found(call.reports.revoke(call.named), "no grant has that id")
+    _or_not_found(call.reports.revoke(call.named), "no grant has that id")
 
 
 def forget_answers(call: AdminCall) -> Any:
@@ -182,7 +182,7 @@ def issue_key(call: AdminCall) -> Any:
 
 
 def revoke_key(call: AdminCall) -> None:
-    _found(call.desk.revoke_key(call.named), "no key in force has that id")
+    _or_not_found(call.desk.revoke_key(call.named), "no key in force has that id")
 
 
 def playground(call: AdminCall) -> Any:

@@ -78,7 +78,9 @@ def document(operations: Sequence[Operation]) -> Json:
     schemas = _schemas([answers.Error, *sorted(types, key=lambda kind: kind.__name__)])
     paths: dict[str, Json] = {}
     for operation in operations:
-        paths.setdefault(operation.path, _path_parameters(operation.path))[operation.method.lower()] = _told(operation)
+        paths.setdefault(operation.path, _path_parameters(operation.path))[operation.method.lower()] = _described(
+            operation
+        )
     return {
         "openapi": "3.1.0",
         "info": {
@@ -104,7 +106,7 @@ def _ref(kind: type) -> Json:
     return {"$ref": _REF.format(name=kind.__name__)}
 
 
-def _told(operation: Operation) -> Json:
+def _described(operation: Operation) -> Json:
     answered: Json = {"description": operation.summary}
     content: Json = {}
     if operation.answer is not None:

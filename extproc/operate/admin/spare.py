@@ -70,7 +70,7 @@ class Spare:
         try:
             connection, _ = self._listener.accept()
         except OSError:
-            self._hold()
+            self._hold_descriptor()
             return False
         with connection:
             connection.setblocking(False)
@@ -78,7 +78,7 @@ class Spare:
                 async with asyncio.timeout(_SLOWEST):
                     await loop.sock_sendall(connection, self._answer(await loop.sock_recv(connection, _HEAD)))
                     connection.shutdown(socket.SHUT_WR)
-        self._hold()
+        self._hold_descriptor()
         return True
 
     def _answer(self, head: bytes) -> bytes:
@@ -89,7 +89,7 @@ class Spare:
         lines += [f"content-length: {len(text)}", "connection: close"]
         return "\r\n".join([*lines, "", "" if method == b"HEAD" else text]).encode("latin-1", "replace")
 
-    def _hold(self) -> None:
+    def _hold_descriptor(self) -> None:
         if self._held is None:
             with contextlib.suppress(OSError):  # another thread took the descriptor; the next turn tries again
                 self._held = os.open(os.devnull, os.O_RDONLY)

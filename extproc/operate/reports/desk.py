@@ -90,7 +90,7 @@ class Desk:
     def keys(self) -> Sequence[Mapping[str, Any]]:
         """The keys of the settings, then the keys that operators made, the latest first."""
         known = {settings.name: settings for settings in self._settings().consumers}
-        made = [self._made(key, known) for key in reversed(self._operators.keys())]
+        made = [self._key_answer(key, known) for key in reversed(self._operators.keys())]
         return [*self._of_settings(), *made]
 
     def issue(self, consumer: str, name: str, expires_in: float | None, actor: str) -> Mapping[str, Any]:
@@ -109,13 +109,13 @@ class Desk:
         until = None if expires_in is None else now + expires_in
         made = IssuedKey(uuid.uuid4().hex[:16], hash_key(key, secret), consumer, name, now, actor, until)
         self._operators.add(made)
-        return {**self._made(made, known), "key": key}
+        return {**self._key_answer(made, known), "key": key}
 
     def revoke_key(self, id: str) -> bool:
         """Revoke a key that an operator made. False: no key has that id, or it was revoked before."""
         return self._operators.revoke(id, self._now())
 
-    def _made(self, key: IssuedKey, known: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _key_answer(self, key: IssuedKey, known: Mapping[str, Any]) -> Mapping[str, Any]:
         state = "active"
         if key.revoked is not None:
             state = "revoked"

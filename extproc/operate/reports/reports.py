@@ -333,7 +333,7 @@ class AdminReports:
         return asked(found, State.APPROVED if approve else State.DENIED, budget)
 
     def cache(self) -> Mapping[str, int]:
-        return self._ask(self._kept().stats())
+        return self._ask(self._cached_answers().stats())
 
     def similar(self) -> Sequence[Mapping[str, Any]]:
         """Samples of questions in other words, the latest first."""
@@ -349,7 +349,7 @@ class AdminReports:
     def forget(self, consumer: str | None) -> int:
         """Delete the kept answers to a consumer's requests, with None all answers. Returns their number."""
         self._similar_since = self._reporter.now()
-        return self._ask(self._kept().forget(consumer))
+        return self._ask(self._cached_answers().forget(consumer))
 
     def forget_consumer(self, consumer: str, *, delete: bool) -> Mapping[str, int]:
         """Forget a consumer: its `rows` of the ledger lose every name of it, or are deleted; its kept `answers` are
@@ -373,7 +373,7 @@ class AdminReports:
         """Mark the ledger's sums of hours and days to be made anew."""
         self._reporter.ledger.rebuild()
 
-    def _kept(self) -> Answers:
+    def _cached_answers(self) -> Answers:
         if self._answers is None or not self._answers.caches:
             raise ReportError(404, "the cache is off: no rule of `cache` keeps answers")
         return self._answers

@@ -72,13 +72,13 @@ class Copies:
             copies.append(BucketCopy(settings.bucket))
         for copy in copies:
             try:
-                self._bring(copy)
+                self._send_new(copy)
             except (OSError, AnswerError, BrokenError) as error:
                 if time.monotonic() - self._told >= _TELL_EVERY:
                     self._told = time.monotonic()
                     log.error("the copy %s of the audit trail takes nothing: %s", copy.name, error)  # noqa: TRY400
 
-    def _bring(self, copy: Copy) -> None:
+    def _send_new(self, copy: Copy) -> None:
         now = self._now()
         claimed = self._trail.claim(copy.name, now, now + _CLAIM)
         if claimed is None:

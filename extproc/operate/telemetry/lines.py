@@ -74,13 +74,13 @@ class Lines:
             self._wake.wait()
             time.sleep(_GATHER)
             self._wake.clear()
-            while batch := self._take():
+            while batch := self._take_batch():
                 self._write(batch)
             with self._lock:
                 if not self._waiting:
                     self._idle.set()
 
-    def _take(self) -> list[bytes]:
+    def _take_batch(self) -> list[bytes]:
         batch: list[bytes] = []
         size = 0
         with self._lock:

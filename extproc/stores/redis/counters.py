@@ -71,7 +71,7 @@ class RedisCounters:
         answer = await self._link.call("reserve", self._now(), *arguments)
         if answer[0] == b"exists":
             raise ValueError(f"reservation {id!r} exists")
-        return self._taken(answer)
+        return self._outcome_of(answer)
 
     async def forward(self, ids: Sequence[str]) -> None:
         for first in range(0, len(ids), BATCH):
@@ -92,7 +92,7 @@ class RedisCounters:
             return None
         if answer[0] == b"others":
             raise ValueError("an extension has the holds of its reservation, in the same order")
-        return self._taken(answer)
+        return self._outcome_of(answer)
 
     async def park(self, id: str, facts: bytes, *, lease: float, again: float, most: int = MAX_PARKED) -> bool:
         check_facts(facts)
@@ -183,7 +183,7 @@ class RedisCounters:
         self._lost = self._lost or self._epoch not in (b"", epoch)
         self._epoch = epoch
 
-    def _taken(self, answer: Sequence[Any]) -> Granted | Denied:
+    def _outcome_of(self, answer: Sequence[Any]) -> Granted | Denied:
         if answer[0] == b"denied":
             return Denied(answer[1], int(answer[2]), _seconds(answer[3]))
         self._saw(answer[1])

@@ -52,9 +52,9 @@ class Silence:
     def _wind(self) -> None:
         loop = asyncio.get_running_loop()
         self._due = loop.time() + self._tick
-        self._timer = loop.call_at(self._due, self._turn)
+        self._timer = loop.call_at(self._due, self._check_silence)
 
-    def _turn(self) -> None:
+    def _check_silence(self) -> None:
         now = asyncio.get_running_loop().time()
         late = now - self._due >= self._tick
         if not late:

@@ -198,7 +198,9 @@ class SqliteCounters:
                     continue
                 for (holds,) in db.execute(_RELEASED, (id,)).fetchall():
                     for held in _decode(holds):
-                        _move(db, held, 0 if held.slot else held.amount, 0, _idle_at(held, now, least=LATE_SETTLE))
+                        _add_to_count(
+                            db, held, 0 if held.slot else held.amount, 0, _idle_at(held, now, least=LATE_SETTLE)
+                        )
                     db.execute("UPDATE holdings SET forwarded = 1 WHERE id = ?", (id,))
                     db.execute(_AGAIN, (2, now, id))
 
@@ -211,7 +213,7 @@ class SqliteCounters:
                     db.execute(_HOLD, (id, now, 1, b"[]", b""))
                 elif row[0] == row[1] == 0 and row[3] is None:
                     for held in _decode(row[2]):
-                        _move(db, held, 0, -held.amount, _idle_at(held, now))
+                        _add_to_count(db, held, 0, -held.amount, _idle_at(held, now))
                     db.execute("UPDATE holdings SET holds = '[]' WHERE id = ?", (id,))
                     db.execute(_AGAIN, (1, now, id))
 
@@ -260,7 +262,7 @@ class SqliteCounters:
             taken = _decode(row[2])
             for held in taken:
                 if held.slot:
-                    _move(db, held, 0, -held.amount, _idle_at(held, now))
+                    _add_to_count(db, held, 0, -held.amount, _idle_at(held, now))
                     held.amount = 0
             db.execute(
                 "UPDATE holdings SET forwarded = 1, holds = ?, facts = ? WHERE id = ?", (_encode(taken), facts, id)
@@ -297,9 +299,11 @@ class SqliteCounters:
             charged = [0 if held.slot else amount for held, amount in zip(taken, amounts, strict=True)]
             for held, used in zip(taken, charged, strict=True):
                 if expired in _ENDED:
-                    _move(db, held, used - (held.amount if forwarded and not held.slot else 0), 0, _idle_at(held, now))
+                    _add_to_count(
+                        db, held, used - (held.amount if forwarded and not held.slot else 0), 0, _idle_at(held, now)
+                    )
                 else:
-                    _move(db, held, used, -held.amount, _idle_at(held, now))
+                    _add_to_count(db, held, used, -held.amount, _idle_at(held, now))
             if keep:
                 db.execute("UPDATE holdings SET charged = ? WHERE id = ?", (_encode(charged), id))
                 if expired:
@@ -342,7 +346,7 @@ class SqliteCounters:
                     change, state = _AGAIN, (2, now + keep, id) if keep and forwarded else (1, now, id)
                     for held, amount in zip(taken, charged, strict=True):
                         if expired not in _ENDED:
-                            _move(db, held, amount, -held.amount, _idle_at(held, now, least=LATE_SETTLE))
+                            _add_to_count(db, held, amount, -held.amount, _idle_at(held, now, least=LATE_SETTLE))
                 db.execute(change, state)
                 if expired == _PARKED:
                     db.execute(_UNPARK, (id,))
@@ -539,7 +543,7 @@ def _save(db: sqlite3.Connection, key: _Key, settled: int, reserved: int, idle: 
         db.execute(_DROP, key)
 
 
-def _move(db: sqlite3.Connection, held: _Taken, settled: int, reserved: int, idle: float | None) -> None:
+def _add_to_count(db: sqlite3.Connection, held: _Taken, settled: int, reserved: int, idle: float | None) -> None:
     """Add to a count. `idle` is the earliest time when the count may be forgotten."""
     if held.window and db.execute(_MOVE, (settled, reserved, *held.key)).rowcount:
         return  # the window's end deletes a count that became all zero

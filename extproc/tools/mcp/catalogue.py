@@ -228,7 +228,7 @@ class _Reader:
                 raise ServerError("bad_answer") from None
             page = _read(_page, result)
             for raw in getattr(page, FIELDS[kind]):
-                self._take(kind, raw, found)
+                self._add_definition(kind, raw, found)
             if page.ttlMs is not None:
                 ttl = max(page.ttlMs / 1000, _SHORTEST)
                 self.ttl = ttl if self.ttl is None else min(ttl, self.ttl)
@@ -238,7 +238,7 @@ class _Reader:
         self.complete = False
         return found
 
-    def _take(self, kind: Kind, raw: msgspec.Raw, found: dict[str, Definition]) -> None:
+    def _add_definition(self, kind: Kind, raw: msgspec.Raw, found: dict[str, Definition]) -> None:
         size = len(bytes(raw))
         name, entry = "", None
         try:

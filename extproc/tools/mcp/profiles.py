@@ -88,7 +88,7 @@ class Profiles:
         if known is None or known[0] != generation:
             made = index(self._settings.profiles[profile], self._known(profile), self._names)
             known = self._indexes[profile] = generation, made
-            self._tell(profile, made)
+            self._log_hidden(profile, made)
         return known[1]
 
     def _known(self, profile: str) -> Mapping[str, Catalogue]:
@@ -114,7 +114,7 @@ class Profiles:
             if server in profile.servers:
                 yield from ((name, each) for each in self.index(name).hidden if each.entry.server == server)
 
-    def _tell(self, profile: str, made: NameIndex) -> None:
+    def _log_hidden(self, profile: str, made: NameIndex) -> None:
         new = [each for each in made.hidden if (profile, each.entry.server, each.name) not in self._told]
         for entry, name, reason in new[:_MOST_LINES]:
             log.warning(
@@ -141,7 +141,7 @@ class Profiles:
             entries = index.entries[kind].items()
             renamed = kind in ("tools", "prompts")
             shown = [
-                self._shown(name if renamed else "", entry)
+                self._client_form(name if renamed else "", entry)
                 for name, entry in entries
                 if grants(f"{profile}/{name}")
                 and not self.policy.hides(entry)
@@ -155,7 +155,7 @@ class Profiles:
     def _sensitive(self, entry: Definition) -> bool:
         return self._settings.policy(entry.server, entry.name).sensitive
 
-    def _shown(self, name: str, entry: Definition) -> Mapping[str, Any]:
+    def _client_form(self, name: str, entry: Definition) -> Mapping[str, Any]:
         """A definition in the clients' form, under the clients' name."""
         fields: dict[str, Any] = {**entry.fields, "name": name} if name else dict(entry.fields)
         for omitted in self.policy.omitted(entry):

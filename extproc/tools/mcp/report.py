@@ -21,8 +21,12 @@ def describe(servers: Servers, profiles: Profiles, *, definitions: bool) -> Sequ
             "name": name,
             "error": server.failing,
             "read_at": server.looked or None,
-            "tools": [_shown(each, profiles, definitions=definitions) for each in _entries(server, tools=True)],
-            "others": [_shown(each, profiles, definitions=definitions) for each in _entries(server, tools=False)],
+            "tools": [
+                _definition_row(each, profiles, definitions=definitions) for each in _entries(server, tools=True)
+            ],
+            "others": [
+                _definition_row(each, profiles, definitions=definitions) for each in _entries(server, tools=False)
+            ],
             "left_out": list(_left_out(server, profiles)),
         }
         for name, server in sorted(servers.by_name.items())
@@ -51,19 +55,19 @@ def _left_out(server: McpServer, profiles: Profiles) -> Iterator[Mapping[str, st
     if server.catalogue is None:
         return
     for kind, name, reason in server.catalogue.left_out:
-        yield _told(kind, name, reason)
+        yield _hidden_row(kind, name, reason)
     if not server.catalogue.complete:
-        yield _told("tools", "", "the server offers more, see mcp.limits")
+        yield _hidden_row("tools", "", "the server offers more, see mcp.limits")
     for profile, hidden in profiles.hidden(server.name):
         reason = f"in profile {profile} it would be {hidden.name!r}: {hidden.reason}"
-        yield _told(hidden.entry.kind, hidden.entry.name, reason)
+        yield _hidden_row(hidden.entry.kind, hidden.entry.name, reason)
 
 
-def _told(kind: Kind, name: str, reason: str) -> Mapping[str, str]:
+def _hidden_row(kind: Kind, name: str, reason: str) -> Mapping[str, str]:
     return {"kind": kind, "name": name, "reason": reason}
 
 
-def _shown(entry: Definition, profiles: Profiles, *, definitions: bool) -> Mapping[str, Any]:
+def _definition_row(entry: Definition, profiles: Profiles, *, definitions: bool) -> Mapping[str, Any]:
     judged = profiles.policy.judged(entry)
     found: dict[str, Any] = {
         "name": entry.name,

@@ -88,9 +88,9 @@ class McpServer:
         """Store a new catalogue. Of the names that the server no longer offers, `most` of each kind are remembered."""
         self.catalogue = found
         self._remember(found, most)
-        self._tell(found)
+        self._log_left_out(found)
 
-    def _tell(self, found: Catalogue) -> None:
+    def _log_left_out(self, found: Catalogue) -> None:
         """Log the definitions that cannot be offered, once for each change of them."""
         left_out = found.left_out
         lines = [f"{each.kind} {each.name[:_MOST_NAME]!r}: {each.reason}" for each in left_out[:_MOST_LINES]]

@@ -79,9 +79,9 @@ class Taint:
 
     async def refresh(self) -> None:
         """Read the board. Raises StoreError."""
-        self._take(await self._counters.share(BOARD, "", b"", 1.0))
+        self._read_notes(await self._counters.share(BOARD, "", b"", 1.0))
 
-    def _take(self, notes: Iterable[bytes]) -> None:
+    def _read_notes(self, notes: Iterable[bytes]) -> None:
         now = self._now()
         for found in read_notes(notes, _decode):
             known = self._runs.get(found.run)

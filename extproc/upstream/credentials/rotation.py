@@ -185,7 +185,7 @@ class Keeper:
         there = {name: provider for name, provider in providers.items() if provider.reference is not None}
         wrote, self._wrote = self._wrote, {}
         secrets, kept = await asyncio.to_thread(self._read, there, wrote)
-        wanted = {name: self._wanted(name, provider, secrets[name]) for name, provider in there.items()}
+        wanted = {name: self._secret_to_write(name, provider, secrets[name]) for name, provider in there.items()}
         other = {name: secret for name, secret in wanted.items() if name not in kept or wrote[name] != secret}
         if other:  # no thread for an idle look: it would cost more than the rest
             await asyncio.to_thread(self._write, other)
@@ -206,7 +206,7 @@ class Keeper:
                 write_secret(private_directory(self._directory), self._stem(name), secret or "")
                 log.info("provider %s: %s", name, "Envoy has its new secret" if secret else "Envoy has no secret now")
 
-    def _wanted(self, name: str, provider: ProviderSettings, secret: str | None) -> str | None:
+    def _secret_to_write(self, name: str, provider: ProviderSettings, secret: str | None) -> str | None:
         """The secret for the file; None to keep the secret that an earlier process wrote."""
         state = self._states.setdefault(name, _State())
         changed, state.secret = secret != state.secret, secret

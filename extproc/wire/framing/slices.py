@@ -89,7 +89,7 @@ class SlicedReader:
             masked = _masked(body[at:end])
             cut = self._find_cut(masked)
             if cut > 0:
-                self._take(b"".join([*parts, body[at : at + cut]]), last=False)
+                self._decode_piece(b"".join([*parts, body[at : at + cut]]), last=False)
                 parts.clear()
                 at += cut
             elif end == size:
@@ -112,7 +112,7 @@ class SlicedReader:
                 if _key(body, at, at + SLICE):
                     raise InvalidJSON(f"The body has a key of more than {SLICE >> 10} KiB.")
             yield
-        self._take(b"".join(parts), last=True)
+        self._decode_piece(b"".join(parts), last=True)
         yield from self._check_tree()
 
     def _find_cut(self, masked: bytes) -> int:
@@ -134,7 +134,7 @@ class SlicedReader:
 
     # --- a piece
 
-    def _take(self, piece: bytes, *, last: bool) -> None:
+    def _decode_piece(self, piece: bytes, *, last: bool) -> None:
         """Decode a piece and move its values into the whole."""
         opened, closed = self._measure(piece)
         here = self._open
@@ -161,7 +161,7 @@ class SlicedReader:
         if not last:
             _drop_last(inner)
         for whole, part in zip(here, below, strict=False):
-            _move(part, whole)
+            _merge(part, whole)
         if not here:
             self.root = added
         self._open = here[:kept] + new
@@ -308,7 +308,7 @@ def _drop_last(part: Any) -> None:
         raise _twice()
 
 
-def _move(part: Any, whole: Any) -> None:
+def _merge(part: Any, whole: Any) -> None:
     if type(part) is list:
         whole.extend(part[1:])
         return

@@ -157,7 +157,7 @@ class Pool:
         AnswerError for an answer that cannot be read. A request is sent twice only if its kept connection ended before
         any answer.
         """
-        sent, connection = _Sent(method, target, body, headers, sink), self._kept()
+        sent, connection = _Sent(method, target, body, headers, sink), self._idle_connection()
         if connection is not None:
             try:
                 return await self._exchange(connection, sent)
@@ -171,7 +171,7 @@ class Pool:
             connection.transport.close()
         self._idle.clear()
 
-    def _kept(self) -> _Connection | None:
+    def _idle_connection(self) -> _Connection | None:
         while self._idle:
             connection = self._idle.pop()
             if connection.resume():

@@ -182,7 +182,7 @@ class Peer(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         for _, stream, _ in self._http2.lost():
-            self._gone(stream)
+            self._cancel_call(stream)
         if self._closing is not None:
             self._closing.cancel()
         self._server.peers.discard(self)
@@ -203,9 +203,9 @@ class Peer(asyncio.Protocol):
         if self._closing is None:
             self._events.extend(self._http2.receive(data))
             if not self._turning:
-                self._turn()
+                self._handle_events()
 
-    def _turn(self) -> None:
+    def _handle_events(self) -> None:
         """Handle queued events, and write the answers."""
         self._turning = False
         events = self._events
@@ -221,7 +221,7 @@ class Peer(asyncio.Protocol):
                 if stream.task is None:  # a reset drops queued messages while a step is running
                     self._work(stream, stream.call.on_message(message))
             elif kind == "gone":
-                self._gone(stream)
+                self._cancel_call(stream)
             else:
                 self._next_step(stream)
         if self._lengthy and not self._full:
@@ -244,7 +244,7 @@ class Peer(asyncio.Protocol):
         """End the current calls."""
         for stream in list(self._http2.streams.values()):
             self._http2.end(stream, _UNAVAILABLE, "the server stops")
-            self._gone(stream)
+            self._cancel_call(stream)
         self._flush()
         self._close()
 
@@ -281,7 +281,7 @@ class Peer(asyncio.Protocol):
     def _turn_soon(self) -> None:
         if not self._turning:
             self._turning = True
-            asyncio.get_running_loop().call_soon(self._turn)
+            asyncio.get_running_loop().call_soon(self._handle_events)
 
     # --- calls
 
@@ -387,7 +387,7 @@ class Peer(asyncio.Protocol):
             self._http2.end(stream, INTERNAL, "internal error")
         self._end_call(stream)
 
-    def _gone(self, stream: Stream) -> None:
+    def _cancel_call(self, stream: Stream) -> None:
         if stream.task is not None:
             stream.task.cancel()  # `_resume` ends the call
         else:
