@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from extproc.access.auth import ANONYMOUS, Access, ToolGrants
+from extproc.guardrails.tools import ToolsSettings
 from extproc.money.budgets import Leases, Reserve
 from extproc.money.budgets.explain import explain_claim
 from extproc.settings.config import Settings
@@ -131,6 +132,8 @@ def _guardrails(settings: Settings, tool: _Tool) -> Iterator[str]:
                 continue
             none = False
             yield f"{entry.name} ({entry.kind}) reads {place.removeprefix('tool_')}: {entry.action}"
+            if isinstance(entry, ToolsSettings):
+                yield from (f"{entry.name}: {text}" for text in entry.build().rules(tool.name).values())
     if none:
         yield "none"
 

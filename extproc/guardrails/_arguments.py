@@ -55,20 +55,22 @@ def plain(name: str) -> str:
     return normalised(name).casefold()
 
 
-def leaves(value: Any) -> list[str]:
-    """The strings, numbers and words below a value, as text."""
-    found, waiting = [], [value]
+def scalars(value: Any) -> Iterator[Any]:
+    """The strings, numbers, words and nulls below a value."""
+    waiting = [value]
     while waiting:
         node = waiting.pop()
         if isinstance(node, dict):
             waiting += reversed(node.values())
         elif isinstance(node, list):
             waiting += reversed(node)
-        elif isinstance(node, bool):
-            found.append("true" if node else "false")
-        elif node is not None:
-            found.append(str(node))
-    return found
+        else:
+            yield node
+
+
+def leaves(value: Any) -> list[str]:
+    """The strings, numbers and words below a value, as text."""
+    return [str(each).lower() if isinstance(each, bool) else str(each) for each in scalars(value) if each is not None]
 
 
 def forms(value: Any) -> Iterator[str]:

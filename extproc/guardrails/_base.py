@@ -125,6 +125,10 @@ class Judge(Guardrail):
         """The kinds of all findings in a complete text, the worst first. Called at most once for each text."""
         raise NotImplementedError
 
+    def rules(self, tool: str) -> Mapping[str, str]:  # noqa: ARG002
+        """The rules for calls of a tool in words, by the kinds of their findings; an empty name stands for any tool."""
+        return {}
+
 
 class Withholds(Guardrail):
     """Removes tools from requests, if its action is block."""

@@ -15,6 +15,7 @@ from extproc.guardrails import (
     GuardInput,
     Guardrail,
     GuardrailSettings,
+    Judge,
     RemoteSettings,
     apart,
 )
@@ -51,7 +52,9 @@ async def explain_guardrails(
         if entry.name not in met:
             verdict = "does not apply"
         elif not {"input", "tool_results"} & {*entry.on}:
-            verdict = "checks the answer"
+            made = None if isinstance(entry, RemoteSettings) else entry.build()
+            rules = made.rules("").items() if isinstance(made, Judge) else ()
+            verdict = "; ".join(["checks the answer", *(f"{kind}: {text}" for kind, text in rules)])
         elif isinstance(entry, RemoteSettings):
             verdict = f"asks {entry.asks(around)}; not asked here"
         else:

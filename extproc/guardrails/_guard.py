@@ -119,7 +119,7 @@ class Guard:
 
     @property
     def measures(self) -> bool:
-        return self._measure is not None
+        return self._measure is not None and "input" in self.on
 
     @property
     def on_request(self) -> bool:
@@ -162,6 +162,11 @@ class Guard:
         """The kinds of the findings in a complete text."""
         assert self._judge is not None
         return _tried(self._judge.judge, whole)
+
+    def rule(self, tool: str, kind: str) -> str:
+        """The rule of a finding in a call of `tool`, as a sentence; empty without one."""
+        text = "" if self._judge is None else self._judge.rules(tool).get(kind, "")
+        return f" The {text}." if text else ""
 
     def measure(self, exchange: Exchange) -> Sequence[Excess]:
         assert self._measure is not None

@@ -532,7 +532,7 @@ class Watch:
             if len(examples) < MOST_EXAMPLES:
                 examples.append(Example(channel.where, kind, round(score, 3), guard.hash(text)))
         if action == "block" or (action == "mask" and decided is not None and decided.blocks):
-            said = f" {decided.message}" if decided is not None and decided.message else ""
+            said = f" {decided.message}" if decided is not None and decided.message else guard.rule(channel.tool, kind)
             message = f"Guardrail {guard.name!r} matched the answer ({kind}); it was withheld.{said}"
             raise Ends(Refusal(GUARDRAIL_BLOCKED, message, headers={GUARDRAILS: f"{guard.name}:block"}))
         if action == "mask":

@@ -11,6 +11,7 @@ from tests.mcp.test_policy import MCP
 MORE = """
 guardrails:
   - {name: keys, kind: regex, on: [tool_arguments], patterns: {k: SECRET}}
+  - {name: calls, kind: tools, arguments: {"github__*": {/n: {minimum: 1, enum: [1, 2]}}, other: {x: {maximum: 1}}}}
   - GUARD
 budgets:
   - {name: calls, per: [consumer], match: {mcp_server: github}, unit: tool_calls, limit: 5, window: hour}
@@ -56,12 +57,14 @@ def test_a_call_is_explained(explained):
         "a call costs 0.25 USD",
         "000000000000…",
         "keys (regex) reads arguments: block",
+        "calls: argument '/n' must be at least 1 and must be one of 1, 2",
         "calls (consumer=bot): 1 of 5 tool_calls per hour",
         "usd (shared by all): 0.25 USD of 1 USD per day",
         "forwarded to server github",
     ):
         assert told in text
     assert "quarantine" not in text
+    assert "'x'" not in text, "the rule of another tool"
 
 
 @pytest.mark.parametrize(

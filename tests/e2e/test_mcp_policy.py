@@ -39,6 +39,7 @@ consumers:
   - {{name: reader, keys: [{{env: READER_KEY}}], models: [m]}}
 guardrails:
   - {{name: keys, kind: regex, on: [tool_arguments], patterns: {{k: 'SECRET-[0-9]+'}}}}
+  - {{name: calls, kind: tools, arguments: {{own__pay: {{/amount: {{exclusive_maximum: 100}}, /to: {{prefix: DE}}}}}}}}
   - {{name: words, kind: regex, on: [tool_results], patterns: {{w: 'POISON'}}}}
   - {{name: inj, kind: prompt_injection, on: [tool_descriptions]}}
   - {{name: q, kind: quarantine, model: m, consumer: reader, tools: ["web/fetch"], questions: {QUESTIONS}}}
@@ -50,7 +51,7 @@ budgets:
 stores: {{counters: "memory:"}}
 """
 SAYS = {"topic": "news", "price": 3, "day": None, "order": None}
-OWN = ("echo", "off", "delete", "paid", "write", "new")
+OWN = ("echo", "off", "delete", "paid", "write", "new", "pay")
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +202,27 @@ def test_an_untrusted_answer_taints_its_run_on_both_paths(
         assert answer.status_code == 200
         assert [one["function"]["name"] for one in provider.seen[0]["tools"]] == offered
     assert servers["own"].violations == servers["web"].violations == []
+
+
+def test_rules_for_arguments_hold_on_both_paths(gateway: Gateway, provider: Scripted, servers: McpServers):
+    """The same rule refuses a call through the gateway, and an answer in which a model makes that call."""
+    client = Run(gateway, "arguments")
+    good, bad = {"amount": 99, "to": "DE1"}, {"amount": 100, "to": "DE1"}
+    rule = "argument '/amount' must be less than 100"
+    before = len(servers["own"].calls)
+    said = client.call("own__pay", **bad)
+    assert (code(said), rule in said["result"]["content"][0]["text"]) == ("guardrail_blocked", True)
+    assert code(client.call("own__pay", **good | {"to": ["DE1", "FR1"]})) == "guardrail_blocked"
+    assert len(servers["own"].calls) == before
+    assert client.call("own__pay", **good)["result"]["content"]
+    script = provider.script
+    for arguments, status in ((good, 200), (bad, 400)):
+        function = {"name": "own__pay", "arguments": json.dumps(arguments)}
+        message = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "function": function}]}
+        provider.answer(plain({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}))
+        answer = gateway.chat("m", "Pay")
+        assert (answer.status_code, rule in answer.text) == (status, status == 400)
+    provider.script = script
 
 
 @pytest.mark.parametrize("version", [MODERN, "2025-06-18"])

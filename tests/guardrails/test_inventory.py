@@ -160,7 +160,7 @@ FOUND = {
     "_arguments:_inside InvalidJSON": Case(
         TOOLS, answer=stream("openai_chat", arguments=[json.dumps({"b": '{"a": 1, "a": 2}'})])
     ),
-    "tools:Tools.judge Unreadable": Case(TOOLS, answer=stream("openai_chat", arguments=['{"a": 1, "a": 2}'])),
+    "_rules:ArgumentRules.broken Unreadable": Case(TOOLS, answer=stream("openai_chat", arguments=['{"a": 1, "a": 2}'])),
     "json_schema:JSONSchema.judge InvalidJSON": Case(SCHEMA, answer=stream("openai_chat", ["no JSON"])),
     "_schema:_multiple OverflowError": Case(
         f"kind: json_schema, schema: {{multipleOf: 1{'0' * 400}}}", answer=stream("openai_chat", ["0.5"])

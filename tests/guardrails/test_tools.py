@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
+from extproc.guardrails._rules import ArgumentRules, ArgumentSettings
 from extproc.guardrails.tools import ToolsSettings
 from tests.guardrails.streams import PATHS, PROVIDER, Played, heard, request, stream
 from tests.guardrails.test_output import asking
@@ -110,6 +112,65 @@ async def test_arguments_have_rules_of_their_own(world, dialect):
         assert told[before:] == ([verdict] if kind else [])
 
 
+LIMITS = [  # rule, arguments that keep it, arguments that break it
+    (
+        "/amount: {exclusive_maximum: 100}",
+        ["99.5", "-1", "[1, 2]"],
+        ["100", "1e300", '"99"', "true", "null", "[1, 100]"],
+    ),
+    ("/amount: {minimum: 1, maximum: 3}", ["1", "3"], ["0", "3.5", "{}", "[]"]),
+    ("/amount: {exclusive_minimum: 0, optional: true}", ["1", "null", "[]"], ["0"]),
+    ("/amount: {enum: [1, DE, true]}", ["1", "1.0", '"DE"', "true", '["DE", 1]'], ["2", '"1"', '"true"', '"de"']),
+    ("/amount: {enum: [1]}", ["1"], ["true"]),
+    (
+        "/amount: {prefix: /srv/}",
+        ['"/srv/a..b"'],
+        ['"/srv"', '"/srv/../etc"', '"/srv/a/.."', '"/srv/\uff0e\uff0e/x"', "7"],
+    ),
+    ("amount: {maximum: 5}", ["5", "null"], ["6", '{"x": [5, 6]}']),
+    ("/~1a~0b/1/x: {enum: [y]}", [], ["1"]),
+]
+
+
+def _at(value):
+    return f'{{"amount": {value}}}'
+
+
+KEPT = [
+    *(
+        (rule, _at(value), kept)
+        for rule, good, bad in LIMITS
+        for value, kept in [(v, 1) for v in good] + [(v, 0) for v in bad]
+    ),
+    ("/amount: {maximum: 5}", '{"x": {"amount": 1}}', 0),  # a pointer names one place
+    ("/amount: {maximum: 5}", '{"Amount": 1}', 0),
+    ("amount: {maximum: 5}", '{"x": {"Amount": 6}}', 0),
+    ("amount: {maximum: 5}", "{}", 1),
+    ("/~1a~0b/1/x: {enum: [y]}", '{"/a~b": [0, {"x": "y"}]}', 1),
+    ("/~1a~0b/1/x: {enum: [y]}", '{"/a~b": [{"x": "y"}]}', 0),
+    ("/body/amount: {maximum: 5}", '{"body": "{\\"amount\\": 1}"}', 0),
+]
+
+
+@pytest.mark.parametrize(("rule", "arguments", "kept"), KEPT)
+def test_the_conditions_of_an_argument(rule, arguments, kept):
+    rules = ArgumentRules(
+        {"pay*": {key: ArgumentSettings(**one) for key, one in yaml.safe_load(f"{{{rule}}}").items()}}
+    )
+    broken = rules.broken("payout", arguments, json=True)
+    assert bool(broken) is not bool(kept)
+    assert all(kind.startswith("pay*.") and "must be" in said for kind, said in broken.items())
+    assert not rules.meant("other")
+
+
+async def test_a_refusal_says_the_rule(world):
+    made = world(settings("arguments: {f: {/amount: {exclusive_maximum: 100}}}"))
+    body = json.dumps(PLAIN["openai_chat"]("f", {"amount": 100})).encode()
+    played = await Played(made, "openai_chat", body=asking("openai_chat")).answer([body], "application/json")
+    assert played.verdicts == [("calls", "output", "block", {"f./amount": 1})]
+    assert "The argument '/amount' must be less than 100." in json.loads(played.head.body)["error"]["message"]
+
+
 async def test_calls_side_by_side_are_judged_each_by_its_own_tool(world):
     def event(index, name, piece):
         function = {"arguments": piece} | ({"name": name} if name else {})
@@ -188,6 +249,10 @@ async def test_results_in_the_request_are_not_its_business(world):
         {"arguments": {"f": {}}},
         {"arguments": {"f": {"a": {}}}},
         {"arguments": {"f": {"a": {"deny_pattern": "("}}}},
+        {"arguments": {"f": {"/a": {"optional": True}}}},
+        {"arguments": {"f": {"/a": {"maximum": float("nan")}}}},
+        {"arguments": {"f": {"/a": {"enum": []}}}},
+        {"arguments": {"f": {"/a": {"prefix": ""}}}},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(rules):

@@ -243,6 +243,25 @@ async def test_guardrails_over_arguments(gateway):
     await other.guard(call)
 
 
+async def test_rules_for_arguments_hold_for_calls_as_for_answers(gateway):
+    rules = "deny: [github__off], deny_arguments: {p: 'etc/(?-s:.)hadow'}, arguments: {'github__*': {/n: {maximum: 3}}}"
+    made = gateway(f"guardrails: [{{name: calls, kind: tools, {rules}}}]\n")
+    await made.guard(made.call(arguments={"n": 3}))
+    await made.guard(made.call(server="web", arguments={"n": 4}))
+    for name, arguments, kind, said in (
+        ("add", {"n": 4}, "github__*./n", "argument '/n' must be at most 3. The request was not sent."),
+        ("add", {}, "github__*./n", "must be at most 3"),
+        ("add", {"n": 1, "path": "/etc/shadow"}, "p", "denied pattern"),
+        ("off", {"n": 1}, "tool", "may not be called"),
+    ):
+        with pytest.raises(Refusal, match=said) as found:
+            await made.guard(made.call(name, arguments=arguments))
+        assert found.value.kind.code == "guardrail_blocked"
+        assert made.verdicts[-1].kinds == {kind: 1}
+    answers_alone = gateway("guardrails: [{name: calls, kind: tools, allow: [], on: [tool_calls]}]\n")
+    await answers_alone.guard(answers_alone.call())
+
+
 async def test_a_call_does_not_wait_for_a_service_in_audit_mode(gateway, monkeypatch):
     release = asyncio.Event()
 

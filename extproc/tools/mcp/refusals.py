@@ -6,7 +6,7 @@ the body of a 200: for a tool call a result that the model can read, otherwise a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,8 +16,8 @@ from extproc.dialects._replies import OpenAIReplies
 from extproc.tools.mcp.call import CALL, Call
 from extproc.wire.framing import rpc
 from extproc.words.actions import LocalReply
-from extproc.words.api import AnswerFacts, Endpoints, Offers, Stored
-from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Fields, Text
+from extproc.words.api import AnswerFacts, Endpoints, Offers, Stored, Tools
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Fields, Step, Text
 from extproc.words.errors import (
     CAPABILITY_MISSING,
     HEADER_MISMATCH,
@@ -57,7 +57,16 @@ class RPCRefusal(Refusal):
         self.edge = edge
 
 
-_OFFERS = Offers(stored=Stored(unnamed=True))
+def _called(body: Mapping[str, Any]) -> Sequence[Step]:
+    """The call of a tool that a message makes."""
+    params = body.get("params")
+    if body.get("method") != "tools/call" or not isinstance(params, dict):
+        return ()
+    name = params.get("name")
+    return [Step(name if isinstance(name, str) else "", params.get("arguments", {}))]
+
+
+_OFFERS = Offers(stored=Stored(unnamed=True), tools=Tools(steps=_called))
 
 
 class JSONRPC:
