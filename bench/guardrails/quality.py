@@ -158,7 +158,7 @@ def spans(detector: Guard, path: str) -> None:
         }
         got = {
             (kind, start, end)
-            for start, end, kind, _ in detector.all_hits(text, "user", "text", time.monotonic() + 60)
+            for start, end, kind, *_ in detector.all_hits(text, "user", "text", time.monotonic() + 60)
             if kind in TYPES.values()
         }
         for place, group in enumerate((wanted & got, got - wanted, wanted - got)):

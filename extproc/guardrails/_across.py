@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from extproc.guardrails._collect import Source
 from extproc.guardrails._guard import Guard
@@ -59,7 +59,7 @@ def _places(text: str) -> list[int]:
 
 
 def split_hits(
-    guard: Guard, sources: Sequence[Source], hits: Sequence[Sequence[Hit]], deadline: float
+    guard: Guard, sources: Sequence[Source], hits: Mapping[int, Sequence[Hit]], deadline: float
 ) -> dict[int, list[Hit]]:
     """Findings that begin in one message and end in a later message of the same role, by the source of each part. A
     match does not count if one message alone gives a part of it as a finding: then its neighbours' words do not belong
@@ -79,7 +79,7 @@ def split_hits(
             first = sources[row[pieces[0][0]]]
             for hit in guard.all_hits(joined, first.role, first.where, deadline):
                 parts = [(row[number], part) for number, part in _parts(hit, pieces)]
-                if len(parts) > 1 and not any(_overlaps(part, hits[index]) for index, part in parts):
+                if len(parts) > 1 and not any(_overlaps(part, hits.get(index, ())) for index, part in parts):
                     for index, part in parts:
                         if part not in (known := found.setdefault(index, [])):
                             known.append(part)

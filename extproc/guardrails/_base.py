@@ -38,6 +38,17 @@ class Finding:
 
 
 @dataclass(slots=True, frozen=True)
+class Ruling(Finding):
+    """A finding of a service that also decides. `replacement` replaces the span if it is masked. `blocks`: the text is
+    refused even if the action is `mask`. `message` is for the client.
+    """
+
+    replacement: str | None = None
+    blocks: bool = False
+    message: str = ""
+
+
+@dataclass(slots=True, frozen=True)
 class Whole:
     """A complete text of an answer, as it was written: the answer itself, or the arguments of a call of `tool`."""
 

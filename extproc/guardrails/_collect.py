@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from extproc.wire.framing.multipart import is_form
 from extproc.words.dialect import Text
 from extproc.words.exchange import Exchange
 
+_LEAST_JUDGED, _MOST_JUDGED = 40, 64  # fewest characters of a text to check its language; most texts to check
 _LONG = 1_000_000  # smaller numbers are not searched
 is_word = re.compile(r"[a-z_]{1,40}").fullmatch
 _begins_json = re.compile(r"\s*[\[{]").match
@@ -37,8 +39,25 @@ class Source:
     signed: bool = False  # True: signed by its provider, which refuses a changed text, so no mask applies
 
 
-def collect(exchange: Exchange) -> Sequence[Source]:
+@dataclass(slots=True, frozen=True)
+class Collected:
+    """All text of a request. `missed` are files without searchable text. `sample` are texts from which guardrails tell
+    whether they know the language.
+    """
+
+    sources: Sequence[Source] = ()
+    missed: Sequence[Source] = ()
+    sample: Sequence[Source] = ()
+
+
+def collect(exchange: Exchange) -> Collected:
     """All text of a request: its strings, names of fields and long numbers, and text files in base64."""
+    found = _collected(exchange)
+    long = (one for one in found if len(one.written.text) >= _LEAST_JUDGED)
+    return Collected(found, [one for one in found if one.missed], [*islice(long, _MOST_JUDGED)])
+
+
+def _collected(exchange: Exchange) -> Sequence[Source]:
     files, form = exchange.request.dialect.fields.files, is_form(exchange.request.body)
     images = {id(image) for image in exchange.request.ask.image_data}
     signatures = signed(exchange)

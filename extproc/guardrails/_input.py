@@ -7,18 +7,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from extproc.guardrails._across import split_hits, unquoted_hits
 from extproc.guardrails._applies import Chosen
 from extproc.guardrails._audits import Audits
 from extproc.guardrails._base import GuardrailSettings
-from extproc.guardrails._collect import Source, collect, is_word
+from extproc.guardrails._collect import Collected, Source, collect, is_word
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._guarding import guarding
 from extproc.guardrails._mask import Mask, Vault
-from extproc.guardrails._remote import Around, Context, Passage, RemoteSettings, Replacer, Ruling
+from extproc.guardrails._remote import Around, Context, Passage, RemoteSettings, Replacer
 from extproc.guardrails._results import Results
 from extproc.guardrails._screen import screens
 from extproc.guardrails._source import Edit, Hit, render
@@ -32,14 +31,12 @@ from extproc.words.exchange import MOST_EXAMPLES, Example, Exchange, Verdict
 
 _MOST_NAMED = 32
 _MOST_WHERE = 256  # most characters of a path in the log
-_LEAST_JUDGED, _MOST_JUDGED = 40, 64  # fewest characters of a text to check its language; most texts to check
 _LASTING = ("too_long", "too_many")  # reasons of failures that another try cannot change
 
 
 Called = Callable[[str, str, str, float], None]
 """Called after each call to a service: guardrail, kind, outcome, seconds."""
-_Rulings = Mapping[tuple[int, Hit], Ruling]
-"""Rulings of a service about findings, by the index of the source and the finding."""
+_Made = TypeVar("_Made")
 
 
 class GuardInput:
@@ -156,9 +153,9 @@ class GuardInput:
             raise _blocked(guard, message, "")
         if not found:
             return
-        consumer, large = exchange.consumer.name, len(exchange.request.body) > INLINE
+        consumer, size = exchange.consumer.name, len(exchange.request.body)
         deadline = time.monotonic() + guard.settings.timeout
-        read = await asyncio.to_thread(replacer.read, found, consumer) if large else replacer.read(found, consumer)
+        read = await _done(partial(replacer.read, found, consumer), size)
         try:
             texts = await bounded(replacer.shown(read, consumer, self._results, deadline), deadline)
         except Failure as failure:
@@ -172,7 +169,7 @@ class GuardInput:
         if changed:
             self._note(exchange, Verdict(guard.name, "input", guard.action, {"quarantined": len(changed)}))
             work = partial(rewritten, exchange.request.body, exchange.request.json, changed)
-            exchange.request.body, exchange.request.masked = await asyncio.to_thread(work) if large else work(), True
+            exchange.request.body, exchange.request.masked = await _done(work, size), True
 
     async def _measure(self, exchange: Exchange, guard: Guard) -> None:
         try:
@@ -194,8 +191,7 @@ class GuardInput:
                 raise _blocked(guard, message, first.where)
 
     async def _search(self, exchange: Exchange, guards: Sequence[Guard]) -> None:
-        unreadable = exchange.request.ask.unreadable
-        if unreadable:
+        if unreadable := exchange.request.ask.unreadable:
             for guard in guards:
                 if guard.closed:
                     what = "a file of an unknown kind" if is_form(exchange.request.body) else "token ids"
@@ -203,29 +199,26 @@ class GuardInput:
                     raise _blocked(guard, message, unreadable)
                 self._note(exchange, Verdict(guard.name, "input", "failed", reason="unreadable"))
         then = time.monotonic()
-        remote = [guard for guard in guards if guard.remote is not None and not guard.aside]
-        aside = [guard for guard in guards if guard.aside]
-        local = [guard for guard in guards if guard.remote is None] if remote or aside else guards
-        sources, results = await self._scan(exchange, local, then, max(guard.settings.timeout for guard in guards))
-        self._say_unsearched(exchange, guards, sources)
-        edits = self._judged(
-            exchange, sources, [(guard, found, {}) for guard, found in zip(local, results, strict=True)]
-        )
-        for guard in aside:
-            self._ask_aside(exchange, guard, sources)
-        if remote:
-            asked = await together([partial(self._ask, guard, sources, exchange, then) for guard in remote])
-            edits += self._judged(exchange, sources, asked)
-        if not edits or isinstance(sources, Failure):
+        local = [guard for guard in guards if guard.remote is None]
+        collected, found = await self._scan(exchange, local, then, max(guard.settings.timeout for guard in guards))
+        self._say_unsearched(exchange, guards, collected if isinstance(collected, Collected) else Collected())
+        if isinstance(collected, Failure):
+            for guard in guards:
+                self._fail(exchange, guard, collected)
             return
-        if len(exchange.request.body) <= INLINE:
-            body = self._masked(exchange, sources, edits)
-        else:
-            body = await asyncio.to_thread(self._masked, exchange, sources, edits)
-        exchange.request.masked = exchange.request.masked or body is not exchange.request.body
-        exchange.request.body = body
+        edits = self._judged(exchange, collected.sources, found)
+        for guard in guards:
+            if guard.aside and (asked := _asked(guard, collected.sources)):
+                self._audits.request(exchange, guard, [*asked.values()], self._tell)
+        if remote := [guard for guard in guards if guard.remote is not None and not guard.aside]:
+            answers = await together([partial(self._ask, guard, collected.sources, exchange, then) for guard in remote])
+            edits += self._judged(exchange, collected.sources, answers)
+        if edits:
+            body = await _done(partial(self._masked, exchange, collected.sources, edits), len(exchange.request.body))
+            exchange.request.masked = exchange.request.masked or body is not exchange.request.body
+            exchange.request.body = body
 
-    def _say_unsearched(self, exchange: Exchange, guards: Sequence[Guard], sources: Sequence[Source] | Failure) -> None:
+    def _say_unsearched(self, exchange: Exchange, guards: Sequence[Guard], collected: Collected) -> None:
         """Note content that guardrails could not search: images, sound, packed files, content outside the body. Raises
         Refusal (400) if a guardrail is set to refuse it.
         """
@@ -233,13 +226,10 @@ class GuardInput:
         kinds = dict.fromkeys(ask.unseen, 1)
         if ask.images:
             kinds["image"] = ask.images
-        texts = () if isinstance(sources, Failure) else sources
-        missed = [source for source in texts if source.missed]
-        if missed:
-            kinds["file"] = len(missed)
-        looked = [*islice((one for one in texts if len(one.written.text) >= _LEAST_JUDGED), _MOST_JUDGED)]
+        if collected.missed:
+            kinds["file"] = len(collected.missed)
         for guard in guards:
-            unsearched = _skipped(guard, looked)
+            unsearched = _skipped(guard, collected.sample)
             if guard.enforces and "input" in guard.on:
                 unsearched |= kinds
             if not unsearched:
@@ -249,7 +239,7 @@ class GuardInput:
                 message = (
                     f"Guardrail {guard.name!r} cannot search {', '.join(sorted(unsearched))}; the request was not sent."
                 )
-                raise _blocked(guard, message, missed[0].where if missed else "")
+                raise _blocked(guard, message, collected.missed[0].where if collected.missed else "")
             verdict = Verdict(guard.name, "input", "unsearched", unsearched)
             if guard.action == "audit":  # clients get no word of audits
                 exchange.findings.verdicts.append(verdict)
@@ -259,97 +249,77 @@ class GuardInput:
 
     async def _scan(
         self, exchange: Exchange, guards: Sequence[Guard], then: float, longest: float
-    ) -> tuple[Sequence[Source] | Failure, Sequence[Sequence[Sequence[Hit]] | Failure]]:
+    ) -> tuple[Collected | Failure, Sequence[_Found]]:
         """The text of the request, and the findings of guardrails that ask no service."""
         size = len(exchange.request.body)
         small = size <= INLINE
         try:
             work = partial(collect, exchange)
-            sources = work() if small else await self._threads.run(work, longest, size)
-            met = guards
+            collected = work() if small else await self._threads.run(work, longest, size)
+            sources, met = collected.sources, guards
             for screen in self._screens:
                 look = partial(screen.passed, met, partial(_attempt, sources=sources, then=then))
                 quick = small and (TEXT_COST * len(sources) < TURN / 2 or self._threads.full)
                 met = look() if quick else await self._threads.run(look, longest, size)
         except Failure as failure:
-            return failure, [failure for _ in guards]
+            return failure, ()
         results = await self._attempt_all(met, sources, then, size, TURN if small else 0.0)
         by_order = {guard.order: result for guard, result in zip(met, results, strict=True)}
-        return sources, [by_order.get(guard.order, ()) for guard in guards]
+        return collected, [(guard, by_order.get(guard.order, {})) for guard in guards]
 
     async def _attempt_all(
         self, guards: Sequence[Guard], sources: Sequence[Source], then: float, size: int, turn: float
-    ) -> Sequence[Sequence[Sequence[Hit]] | Failure]:
+    ) -> Sequence[Hits | Failure]:
         """The findings of each guardrail. Guardrails run on the event loop while their costs fit into a turn, given in
         microseconds, and otherwise on threads. A small request stays on the loop if all threads are busy.
         """
         characters = sum(len(source.written.text) for source in sources) if turn else 0
-        found: list[Sequence[Sequence[Hit]] | Failure] = []
-        aside: list[int] = []
+        found: dict[int, Hits | Failure] = {}
         left = turn
-        for guard in guards:
+        for number, guard in enumerate(guards):
             cost = guard.cost * characters + TEXT_COST * len(sources)
             if turn and (cost <= left or self._threads.full):
                 left -= cost
-                found.append(_attempt(guard, sources, then))
-            else:
-                aside.append(len(found))
-                found.append(())
-        if aside:
-            work = [self._attempt_aside(guards[number], sources, then, size) for number in aside]
-            for number, result in zip(aside, await asyncio.gather(*work), strict=True):
-                found[number] = result
-        return found
+                found[number] = _attempt(guard, sources, then)
+        aside = [number for number in range(len(guards)) if number not in found]
+        work = [self._attempt_aside(guards[number], sources, then, size) for number in aside]
+        found |= zip(aside, await asyncio.gather(*work), strict=True) if work else ()
+        return [found[number] for number in range(len(guards))]
 
-    def _judged(self, exchange: Exchange, sources: Sequence[Source] | Failure, found: Iterable[_Found]) -> list[_Edits]:
-        """Act on findings and failures. Returns the findings to mask. Raises Refusal."""
-        edits: list[_Edits] = []
-        for guard, hits, rulings in found:
-            if isinstance(hits, Failure):
-                self._fail(exchange, guard, hits)
-            elif any(hits) and not isinstance(sources, Failure):
-                self._act(exchange, guard, sources, hits, rulings)
-                if guard.masks:
-                    edits.append((guard, hits, rulings))
-        return edits
-
-    async def _ask(self, guard: Guard, sources: Sequence[Source] | Failure, exchange: Exchange, then: float) -> _Found:
-        """The findings of a service."""
-        if isinstance(sources, Failure):
-            return guard, sources, {}
-        asked = _asked(guard, sources)
-        if not asked:
-            return guard, (), {}
-        passages = _passages(sources, asked)
-        context = Context("input", exchange.id, exchange.consumer.name, exchange.request.ask.model)
-        try:
-            answers = await guard.ask(passages, context, then + guard.settings.timeout)
-        except Failure as failure:
-            return guard, failure, {}
-        hits: list[Sequence[Hit]] = [()] * len(sources)
-        rulings: dict[tuple[int, Hit], Ruling] = {}
-        for index, findings in zip(asked, answers, strict=True):
-            hits[index] = sorted({Hit(*one.span, one.kind, one.score) for one in findings})
-            rulings |= {
-                (index, Hit(*one.span, one.kind, one.score)): one for one in findings if isinstance(one, Ruling)
-            }
-        return guard, hits, rulings
-
-    def _ask_aside(self, exchange: Exchange, guard: Guard, sources: Sequence[Source] | Failure) -> None:
-        """Ask an audit-only service in the background."""
-        if isinstance(sources, Failure):
-            self._fail(exchange, guard, sources)
-        elif asked := _asked(guard, sources):
-            self._audits.request(exchange, guard, _passages(sources, asked), self._tell)
-
-    async def _attempt_aside(
-        self, guard: Guard, sources: Sequence[Source], then: float, size: int
-    ) -> Sequence[Sequence[Hit]] | Failure:
+    async def _attempt_aside(self, guard: Guard, sources: Sequence[Source], then: float, size: int) -> Hits | Failure:
         try:
             left = then + guard.settings.timeout - time.monotonic()
             return await self._threads.run(partial(_attempt, guard, sources, then), max(left, 0.001), size)
         except Failure as failure:
             return failure
+
+    async def _ask(self, guard: Guard, sources: Sequence[Source], exchange: Exchange, then: float) -> _Found:
+        """The findings of a service."""
+        asked = _asked(guard, sources)
+        if not asked:
+            return guard, {}
+        context = Context("input", exchange.id, exchange.consumer.name, exchange.request.ask.model)
+        try:
+            answers = await guard.ask([*asked.values()], context, then + guard.settings.timeout)
+        except Failure as failure:
+            return guard, failure
+        return guard, {
+            index: sorted({Hit.of(one) for one in findings}, key=Hit.key)
+            for index, findings in zip(asked, answers, strict=True)
+            if findings
+        }
+
+    def _judged(self, exchange: Exchange, sources: Sequence[Source], found: Iterable[_Found]) -> list[_Edits]:
+        """Act on findings and failures. Returns the findings to mask. Raises Refusal."""
+        edits: list[_Edits] = []
+        for guard, hits in found:
+            if isinstance(hits, Failure):
+                self._fail(exchange, guard, hits)
+            elif hits:
+                self._act(exchange, guard, sources, hits)
+                if guard.masks:
+                    edits.append((guard, hits))
+        return edits
 
     def _fail(self, exchange: Exchange, guard: Guard, failure: Failure) -> None:
         self._note(exchange, Verdict(guard.name, "input", "failed", reason=failure.reason))
@@ -360,31 +330,23 @@ class GuardInput:
             message = f"Guardrail {guard.name!r} could not check the request; it was not sent."
             raise Refusal(GUARDRAIL_UNAVAILABLE, message, headers={GUARDRAILS: f"{guard.name}:failed"})
 
-    def _act(
-        self,
-        exchange: Exchange,
-        guard: Guard,
-        sources: Sequence[Source],
-        result: Sequence[Sequence[Hit]],
-        rulings: _Rulings,
-    ) -> None:
-        found = [(index, hit) for index, hits in enumerate(result) if hits for hit in hits]
-        ruled = guard.action == "mask" and any(one.blocks for one in rulings.values())
-        if guard.masks and not ruled and any(source.signed for source in sources):
+    def _act(self, exchange: Exchange, guard: Guard, sources: Sequence[Source], hits: Hits) -> None:
+        found = [(index, hit) for index, each in sorted(hits.items()) for hit in each]
+        ruled = guard.action == "mask" and any(hit.blocks for _, hit in found)
+        if guard.masks and not ruled:
             left = {one for one in found if sources[one[0]].signed and guard.action_of(one[1].kind) == "mask"}
-            found = [one for one in found if one not in left]
             if left:
+                found = [one for one in found if one not in left]
                 self._note(exchange, Verdict(guard.name, "input", "annotate", Counter(hit.kind for _, hit in left)))
         for action, kinds in guard.by_action(Counter(hit.kind for _, hit in found)).items():
             mine = [one for one in found if one[1].kind in kinds]
             examples = [_example(guard, sources[index], hit) for index, hit in mine[:MOST_EXAMPLES]]
             self._note(exchange, Verdict(guard.name, "input", "block" if ruled else action, kinds, examples=examples))
             for index, hit in mine if action in ("block", "mask") else ():
-                source, ruling = sources[index], rulings.get((index, hit))
-                blocks = action == "block" or (ruling is not None and ruling.blocks)
+                source, blocks = sources[index], action == "block" or hit.blocks
                 if blocks or (not source.texts and not ruled):
                     said = "; the request was not sent." if blocks else ", which it cannot mask; it was not sent."
-                    said += f" {ruling.message}" if blocks and ruling is not None and ruling.message else ""
+                    said += f" {hit.ruling.message}" if blocks and hit.ruling and hit.ruling.message else ""
                     message = f"Guardrail {guard.name!r} matched {source.where} ({hit.kind}){said}"
                     raise _blocked(guard, message, source.where)
 
@@ -396,32 +358,36 @@ class GuardInput:
         """The body with the findings replaced. Where findings overlap, the first guardrail's label stays."""
         changed: dict[tuple[int, Any], str] = {}
         part = guarding(exchange)
-        for index, source in enumerate(sources):
-            if source.signed:
-                continue
+        for index in sorted({index for _, hits in found for index in hits if not sources[index].signed}):
+            source = sources[index]
             edits: list[tuple[Edit, int]] = []
-            for guard, result, rulings in found:
+            for guard, hits in found:
                 mask = self._masks[guard.name]
-                if mask.reversible and part.vault is None:
-                    part.vault = Vault(text.value for each in sources if not each.signed for text in each.texts)
-                for hit in result[index] if index < len(result) else ():
-                    start, end, kind, _ = hit
-                    if guard.action_of(kind) != "mask":
+                for hit in hits.get(index, ()):
+                    if guard.action_of(hit.kind) != "mask":
                         continue
-                    ruling = rulings.get((index, hit))
-                    label = ruling.replacement if ruling is not None else None
+                    if mask.reversible and part.vault is None:
+                        part.vault = Vault(text.value for each in sources if not each.signed for text in each.texts)
+                    label = hit.ruling.replacement if hit.ruling is not None else None
                     if label is None:
-                        label = mask(kind, source.written.text[start:end], part.vault)
-                    edits += [(edit, guard.order) for edit in source.written.edits(start, end, label, final=True)]
+                        label = mask(hit.kind, source.written.text[hit.start : hit.end], part.vault)
+                    edits += [(edit, guard.order) for edit in source.written.edits(*hit[:2], label, final=True)]
             if edits:
                 edits.sort(key=lambda edit: (edit[0][0], edit[1]))
                 changed |= _changes(source, [edit for edit, _ in edits])
         return rewritten(exchange.request.body, exchange.request.json, changed) if changed else exchange.request.body
 
 
-_Edits = tuple[Guard, Sequence[Sequence[Hit]], _Rulings]
-_Found = tuple[Guard, Sequence[Sequence[Hit]] | Failure, _Rulings]
-"""The findings of a guardrail in each source, with a service's rulings; or the failure that prevented them."""
+Hits = Mapping[int, Sequence[Hit]]
+"""Findings of a guardrail, by the index of their source."""
+_Edits = tuple[Guard, Hits]
+_Found = tuple[Guard, Hits | Failure]
+"""A guardrail, and its findings or the failure that prevented them."""
+
+
+async def _done(work: Callable[[], _Made], size: int) -> _Made:
+    """The result of `work` on a body of `size` bytes: on the event loop, or for a large body on a thread."""
+    return work() if size <= INLINE else await asyncio.to_thread(work)
 
 
 def _skipped(guard: Guard, sources: Sequence[Source]) -> dict[str, int]:
@@ -431,13 +397,13 @@ def _skipped(guard: Guard, sources: Sequence[Source]) -> dict[str, int]:
     return dict(Counter(kind for one in sources if (kind := guard.skips(one.written.text, one.role))))
 
 
-def _asked(guard: Guard, sources: Sequence[Source]) -> Sequence[int]:
-    """The indexes of the sources that a service is asked about."""
-    return [index for index, source in enumerate(sources) if guard.reads_input(source.role) and _says(source)]
-
-
-def _passages(sources: Sequence[Source], asked: Sequence[int]) -> Sequence[Passage]:
-    return [Passage(each.written.text, each.role, each.where) for each in map(sources.__getitem__, asked)]
+def _asked(guard: Guard, sources: Sequence[Source]) -> Mapping[int, Passage]:
+    """The passages that a service is asked about, by the index of their source."""
+    return {
+        index: Passage(source.written.text, source.role, source.where)
+        for index, source in enumerate(sources)
+        if guard.reads_input(source.role) and _says(source)
+    }
 
 
 def _says(source: Source) -> bool:
@@ -455,21 +421,21 @@ def _example(guard: Guard, source: Source, hit: Hit) -> Example:
     return Example(source.where[:_MOST_WHERE], hit.kind, round(hit.score, 3), guard.hash(text))
 
 
-def _attempt(guard: Guard, sources: Sequence[Source], then: float) -> Sequence[Sequence[Hit]] | Failure:
+def _attempt(guard: Guard, sources: Sequence[Source], then: float) -> Hits | Failure:
     """The findings in each source. A blocking guardrail stops at its first finding."""
-    found: list[Sequence[Hit]] = []
+    found: dict[int, Sequence[Hit]] = {}
     deadline = then + guard.settings.timeout
     try:
-        for source in sources:
+        for index, source in enumerate(sources):
             if not guard.reads_input(source.role):
-                found.append(())
                 continue
             hits = guard.all_hits(source.written.text, source.role, source.where, deadline)
-            found.append(sorted((*hits, *unquoted_hits(guard, source, hits, deadline))))
-            if any(guard.action_of(hit.kind) == "block" for hit in found[-1]):
-                return found
+            if hits := sorted((*hits, *unquoted_hits(guard, source, hits, deadline))):
+                found[index] = hits
+                if any(guard.action_of(hit.kind) == "block" for hit in hits):
+                    return found
         for index, hits in split_hits(guard, sources, found, deadline).items():
-            found[index] = sorted((*found[index], *hits))
+            found[index] = sorted((*found.get(index, ()), *hits))
     except Failure as failure:
         return failure
     return found

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import Field, model_validator
 
-from extproc.guardrails._base import Finding, Guardrail, GuardrailSettings, UnmaskableSettings
+from extproc.guardrails._base import Finding, Guardrail, GuardrailSettings, Ruling, UnmaskableSettings
 from extproc.guardrails._results import ReadResult, Results
 from extproc.upstream.providers import ProviderSettings
 from extproc.wire.outbound.service import Failure, Service, bounded, together
@@ -27,17 +27,6 @@ _MOST_FINDINGS = 10_000  # most findings in one passage
 _MOST_MESSAGE = 300  # most characters of a service's message for the client
 _token = re.compile(r"\w+|\s+|[^\w\s]").findall
 _unkind = re.compile(r"[^A-Za-z0-9_.:/-]+")
-
-
-@dataclass(slots=True, frozen=True)
-class Ruling(Finding):
-    """A finding of a service that also decides. `replacement` replaces the span if it is masked. `blocks`: the text is
-    refused even if the action is `mask`. `message` is for the client.
-    """
-
-    replacement: str | None = None
-    blocks: bool = False
-    message: str = ""
 
 
 class Passage(NamedTuple):

@@ -13,17 +13,34 @@ from typing import NamedTuple
 
 import msgspec
 
+from extproc.guardrails._base import Finding, Ruling
+
 
 class Hit(NamedTuple):
-    """A finding in a text: start, end, kind, and score from 0 to 1."""
+    """A finding in a text: start, end, kind, and score from 0 to 1. `ruling` is set if a service decides about it."""
 
     start: int
     end: int
     kind: str
     score: float = 1.0
+    ruling: Ruling | None = None
+
+    @classmethod
+    def of(cls, one: Finding) -> Hit:
+        """A service's finding."""
+        return cls(*one.span, one.kind, one.score, one if isinstance(one, Ruling) else None)
+
+    @property
+    def blocks(self) -> bool:
+        """True if a service refuses the text whatever the action is."""
+        return self.ruling is not None and self.ruling.blocks
 
     def moved(self, by: int) -> Hit:
-        return Hit(self.start + by, self.end + by, self.kind, self.score)
+        return self._replace(start=self.start + by, end=self.end + by)
+
+    def key(self) -> tuple[int, int, str, float]:
+        """A key to sort by."""
+        return self[:4]
 
 
 Edit = tuple[int, int, str]

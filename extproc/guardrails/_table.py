@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from extproc.guardrails import Detector, Finding
 from extproc.guardrails._patterns import Covered, compile_pattern, compiled, readable
-from extproc.guardrails._unwrap import inner
+from extproc.guardrails._unwrap import RUNS, unwrapped
 from extproc.words.values import Section
 
 
@@ -78,7 +78,7 @@ class Table(Detector, Generic[Kind]):
     def __init__(self, rows: Sequence[Kind], allow: Allow | None = None) -> None:
         self._allow = allow or Allow()
         self._rows = [row for row in rows for _ in row.patterns]
-        self._patterns = compiled(tuple([pattern for row in rows for pattern in row.patterns]))
+        self._patterns = compiled((*(pattern for row in rows for pattern in row.patterns), *RUNS))
 
     def checked(self, row: Kind, text: str, start: int, end: int) -> int:
         """The length of the finding that begins at `start`; 0 if the match does not count."""
@@ -86,17 +86,22 @@ class Table(Detector, Generic[Kind]):
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
         covered = Covered(len(text))
-        found = self._search(text, covered)
-        for content, span in inner(text):
-            if (inside := self._search(content, Covered(len(content)))) and covered.take(*span):
+        found, runs = self._search(text, covered)
+        for content, span in unwrapped(text, runs):
+            if (inside := self._search(content, Covered(len(content)))[0]) and covered.take(*span):
                 found.append(Finding(inside[0].kind, span))
         return found
 
-    def _search(self, text: str, covered: Covered) -> list[Finding]:
+    def _search(self, text: str, covered: Covered) -> tuple[list[Finding], list[tuple[int, tuple[int, int]]]]:
+        """The findings in `text` as it is written, and the matches of RUNS."""
         found: list[Finding] = []
+        runs: list[tuple[int, tuple[int, int]]] = []
         for index, (start, end) in self._patterns.search(text):
+            if index >= len(self._rows):
+                runs.append((index - len(self._rows), (start, end)))
+                continue
             row = self._rows[index]
             size = self.checked(row, text, start, end)
             if size and covered.take(start, start + size) and not self._allow(text[start : start + size]):
                 found.append(Finding(row.name, (start, start + size)))
-        return found
+        return found, runs

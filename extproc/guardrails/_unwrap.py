@@ -8,22 +8,24 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from urllib.parse import unquote
 
 from extproc.guardrails._patterns import compiled
 
 _MOST = 64  # most runs decoded in one text
 _LONGEST = 1 << 20  # most characters of one run
+_CUT = 3  # most bytes of a character that is cut off
 _PROBE = 64  # characters of a run that are decoded first, as a test
 
 _WORD = "[A-Za-z0-9_.:=@-]"
-_RUNS = (
+RUNS = (
     r"[A-Za-z0-9+/_-]{24,}={0,2}",
     r"(?:[A-Za-z0-9_.~!*'()+-]{0,24}%[0-9A-Fa-f]{2}){3,}[A-Za-z0-9_.~!*'()+-]*",
     rf"{_WORD}{{0,24}}(?:\\(?:u[0-9A-Fa-f]{{4}}|x[0-9A-Fa-f]{{2}}){_WORD}{{0,24}}){{3,}}",
     rf"{_WORD}{{0,24}}(?:&#(?:[0-9]{{2,6}}|[xX][0-9A-Fa-f]{{2,5}});{_WORD}{{0,24}}){{3,}}",
 )
+"""Patterns of runs that may hold text."""
 _hex = re.compile(r"(?:[0-9a-f]{2})+|(?:[0-9A-F]{2})+").fullmatch
 _backslash = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2}))").sub
 _base32 = re.compile(r"(?:[A-Z2-7]{8})*(?:[A-Z2-7]{2}|[A-Z2-7]{4,5}|[A-Z2-7]{7})?").fullmatch
@@ -33,8 +35,13 @@ _plain_word = re.compile(r"[A-Za-z]+|[0-9]+|[a-z0-9]+(?:[-_][a-z0-9]+)+|[-_+/=]+
 
 def inner(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
     """The readable texts that are encoded in `text`, each with the span of its run."""
+    return unwrapped(text, compiled(RUNS).search(text))
+
+
+def unwrapped(text: str, runs: Iterable[tuple[int, tuple[int, int]]]) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The same, from the matches of `RUNS`."""
     decoded = 0
-    for index, (start, end) in compiled(_RUNS).search(text):
+    for index, (start, end) in runs:
         if end - start > _LONGEST:
             continue
         run = text[start:end]
@@ -82,13 +89,13 @@ def _from_hex(run: str) -> str | None:
 
 def _text(data: bytes) -> str | None:
     """`data` as text, if it is readable. A character cut off at the end is left out."""
-    for cut in range(4):
-        try:
-            text = data[: len(data) - cut].decode()
-        except UnicodeDecodeError:
-            continue
-        return text if _readable(text) else None
-    return None
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        if len(data) - error.start > _CUT:
+            return None
+        text = data[: error.start].decode()
+    return text if _readable(text) else None
 
 
 def _unescaped(run: str) -> str:
@@ -101,4 +108,4 @@ def _unreferenced(run: str) -> str:
     return unescape(run)
 
 
-_DECODERS: Sequence[Callable[[str], str | None]] = (_base64, unquote, _unescaped, _unreferenced)  # ordered as _RUNS
+_DECODERS: Sequence[Callable[[str], str | None]] = (_base64, unquote, _unescaped, _unreferenced)  # ordered as RUNS

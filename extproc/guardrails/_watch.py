@@ -29,7 +29,6 @@ from extproc.guardrails._channel import Channel, Window, fresh
 from extproc.guardrails._channel import windows as windows_of
 from extproc.guardrails._guard import MOST_LONGEST, Guard, piece_hits
 from extproc.guardrails._parts import Parts
-from extproc.guardrails._remote import Ruling
 from extproc.guardrails._source import Hit, Written, render
 from extproc.guardrails._threads import INLINE, TURN
 from extproc.wire.framing import OVERSIZE, Frame
@@ -246,7 +245,7 @@ class Watch:
     def _rule(self, guard: Guard, window: Window, findings: Sequence[Finding]) -> None:
         channel = window.channel
         for start, end, one, again in fresh(window, channel.acted.setdefault(guard.name, {}), findings):
-            self._act(guard, channel, Hit(start, end, one.kind, one.score), again=again, ruling=one)
+            self._act(guard, channel, Hit.of(one)._replace(start=start, end=end), again=again)
         channel.judged[guard.name] = window.done
 
     # --- events in
@@ -469,7 +468,7 @@ class Watch:
             grows = False
             text, role = written.text, channel.role
             for hit in piece_hits(guard, text, block, block + BLOCK, base=written.base, role=role, where=channel.where):
-                start, stop, kind, _ = hit
+                start, stop, kind = hit[:3]
                 if start >= end:
                     break
                 if start < done and not acted.get((start, kind), done) < stop:
@@ -517,26 +516,23 @@ class Watch:
         for kind in guard.judge(Whole(text, channel.role, channel.where, channel.tool, json)):
             self._act(guard, channel, Hit(0, channel.written.end, kind))
 
-    def _act(
-        self, guard: Guard, channel: Channel, hit: Hit, *, again: bool = False, ruling: Finding | None = None
-    ) -> None:
-        start, end, kind, score = hit
+    def _act(self, guard: Guard, channel: Channel, hit: Hit, *, again: bool = False) -> None:
+        start, end, kind, score, ruling = hit
         written, action = channel.written, guard.action_of(kind)
         text = written.text[max(0, start - written.base) : end - written.base]
         self._actions += 1
-        decided = ruling if isinstance(ruling, Ruling) else None
         kinds = self._found.setdefault(guard.name, {})
         if not (channel.again or again) or kind not in kinds:
             kinds[kind] = kinds.get(kind, 0) + 1
             examples = self._examples.setdefault(guard.name, [])
             if len(examples) < MOST_EXAMPLES:
                 examples.append(Example(channel.where, kind, round(score, 3), guard.hash(text)))
-        if action == "block" or (action == "mask" and decided is not None and decided.blocks):
-            said = f" {decided.message}" if decided is not None and decided.message else guard.rule(channel.tool, kind)
+        if action == "block" or (action == "mask" and hit.blocks):
+            said = f" {ruling.message}" if ruling is not None and ruling.message else guard.rule(channel.tool, kind)
             message = f"Guardrail {guard.name!r} matched the answer ({kind}); it was withheld.{said}"
             raise Ends(Refusal(GUARDRAIL_BLOCKED, message, headers={GUARDRAILS: f"{guard.name}:block"}))
         if action == "mask":
-            label = decided.replacement if decided is not None else None
+            label = ruling.replacement if ruling is not None else None
             if label is None:
                 label = self._label(guard, kind, text)
             for edit in written.edits(start, end, label, final=channel.final):

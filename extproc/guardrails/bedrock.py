@@ -18,6 +18,7 @@ import msgspec
 from pydantic import Field, StringConstraints, model_validator
 
 from extproc.guardrails import Finding
+from extproc.guardrails._base import Ruling
 from extproc.guardrails._remote import (
     Around,
     Context,
@@ -25,7 +26,6 @@ from extproc.guardrails._remote import (
     MaskingSettings,
     Passage,
     PassagePart,
-    Ruling,
     all_of,
     batches,
     changes,

@@ -17,6 +17,7 @@ import msgspec
 from pydantic import Field, StringConstraints, model_validator
 
 from extproc.guardrails import Finding
+from extproc.guardrails._base import Ruling
 from extproc.guardrails._remote import (
     Around,
     Context,
@@ -24,7 +25,6 @@ from extproc.guardrails._remote import (
     MaskingSettings,
     Passage,
     PassagePart,
-    Ruling,
     changes,
     gathered,
     kind_name,

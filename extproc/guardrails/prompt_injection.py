@@ -70,9 +70,12 @@ _gap = re.compile(r"[ ._*|-]+")
 _morse_gap = re.compile(r" ?[/|] ?| {2,}")
 _phonetic_gap = re.compile(r"\s{2,}|[/|.,;]\s*")
 _wide_gap = re.compile(r" {2,}|[_*|.-] [_*|.-]|\n")
+_letter = re.compile(r"[^\W\d_]").search
 _letters = re.compile(r"[^\W\d_]+").findall
-_leet_word = re.compile(r"[a-zA-Z013457689@$!|+]*[a-zA-Z013457689@$|+]")
-_leet_sign = re.compile(r"[013457689@$!|+]").search
+# A word of letters and signs that stand for letters. It begins where no such word ends, so time stays linear.
+_leet_word = re.compile(
+    r"(?<![a-zA-Z013457689@$!|+])(?:[a-zA-Z]++[013457689@$!|+]|[013457689@$!|+]++[a-zA-Z])[a-zA-Z013457689@$!|+]*(?<!!)"
+)
 _LEET = str.maketrans("013457@$!|689+", "oieastasilgbgt")
 _LEET_L = str.maketrans("013457@$!|689+", "oleastasligbgt")  # 1 and ! stand for i or l
 _COMMON = frozenset(_PHRASES.common.split())
@@ -196,8 +199,10 @@ class PromptInjection(Detector):
         words = tokens(text)
         if (count := len(words)) < 2:
             return -math.inf, (0, 0)
-        model, sums = self._model, self._model.sums(words)
         bonuses = self._bonuses(text)
+        if not bonuses and sum(map(str.isalpha, words)) < _LEAST_SPOKEN * min(count, _SIZES[0]):
+            return -math.inf, (0, 0)  # no window has enough words, see `is_known`
+        model, sums = self._model, self._model.sums(words)
         begins = places(text) if bonuses else ()
         over: list[tuple[float, int, int, bool]] = []
         if count <= _SIZES[-1]:
@@ -268,7 +273,7 @@ def _variants(
         if (other := _unleet(text, _LEET_L)) != plain:
             yield other, whole
     share = _share(text.lower().split())  # faster than by letters, and never higher
-    if share < _UNUSUAL:
+    if share < _UNUSUAL and _letter(text):
         backwards = text[::-1]
         for turned in (*_shifted(text), backwards):
             if _share(_letters(turned.lower())) >= max(_READABLE, 2 * share):
@@ -303,12 +308,7 @@ def _spoken(text: str, odd: Sequence[tuple[int, tuple[int, int]]]) -> Iterator[t
 
 def _unleet(text: str, table: Mapping[int, int]) -> str:
     """`text` with letters for the digits in its words; numbers stay."""
-
-    def letters(match: re.Match[str]) -> str:
-        word = match[0]
-        return word.translate(table) if _leet_sign(word) and _letters(word) else word
-
-    return _leet_word.sub(letters, text)
+    return _leet_word.sub(lambda match: match[0].translate(table), text)
 
 
 def _share(words: Sequence[str]) -> float:

@@ -38,8 +38,8 @@ def test_what_is_not_held_is_decided(kind):
         whole = guard.hits(text, "assistant", "")
         for end in range(len(text)):
             known = end - guard.held(text[:end])
-            now = [(start, found) for start, _, found, _ in guard.hits(text[:end], "assistant", "")]
-            late = [(start, found) for start, _, found, _ in whole if start < known and (start, found) not in now]
+            now = [(start, found) for start, _, found, *_ in guard.hits(text[:end], "assistant", "")]
+            late = [(start, found) for start, _, found, *_ in whole if start < known and (start, found) not in now]
             assert not late, (text[:end], late)
 
 
