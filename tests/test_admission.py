@@ -132,7 +132,7 @@ async def test_large_bodies_wait_for_their_turn_in_order():
     room, order = InFlight(at_once=100), []
 
     async def work(name, size):
-        async with room.turn(size):
+        async with room.wait_turn(size):
             order.append(name)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
@@ -147,7 +147,7 @@ async def test_those_who_left_have_no_turn():
     entered = []
 
     async def work(name):
-        async with room.turn(100):
+        async with room.wait_turn(100):
             entered.append(name)
             await asyncio.sleep(0.01)
 
@@ -161,9 +161,9 @@ async def test_those_who_left_have_no_turn():
 
 async def test_a_turn_that_was_given_and_not_taken_is_given_on():
     room = InFlight(at_once=100)
-    first = room.turn(100)
+    first = room.wait_turn(100)
     await first.__aenter__()
-    waiting = asyncio.create_task(room.turn(100).__aenter__())
+    waiting = asyncio.create_task(room.wait_turn(100).__aenter__())
     await asyncio.sleep(0)
     await first.__aexit__(None, None, None)
     waiting.cancel()

@@ -157,7 +157,7 @@ async def test_large_bodies_are_translated_one_after_the_other():
     stream = AttemptStream(LimitsSettings(), room)
     given = headers(1, edits=[Edit({}, [], service)]) | {contract.DIALECT: "openai_chat"}
     await stream.on_request_headers(given, end=False)
-    async with room.turn(1000):
+    async with room.wait_turn(1000):
         waiting = asyncio.create_task(stream.on_request_body(body))
         await asyncio.sleep(0)
         await asyncio.sleep(0)

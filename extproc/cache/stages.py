@@ -304,7 +304,7 @@ class LookUp:
         headers = {**exchange.answer.told, "content-type": kind, CACHE: "hit", "age": str(age)}
         if caching.score is not None:
             headers[SIMILARITY] = f"{caching.score:.3f}"
-        if found := exchange.findings.told():
+        if found := exchange.findings.header_value():
             headers[GUARDRAILS] = found
         if exchange.request.id:
             headers["x-request-id"] = exchange.request.id

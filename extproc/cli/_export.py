@@ -30,7 +30,7 @@ from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from extproc.cli._admin import AdminClient
-from extproc.money.ledger.focus import COLUMNS, GROUPS, VERSION, row_of, shown
+from extproc.money.ledger.focus import COLUMNS, GROUPS, VERSION, csv_text, row_of
 from extproc.wire.outbound.s3 import Bucket, check_name
 from extproc.wire.outbound.sigv4 import AwsKey
 from extproc.words.values import has_package
@@ -175,7 +175,7 @@ def as_csv(rows: Iterable[Row], *, head: bool = True) -> bytes:
     writer = csv.writer(out, lineterminator="\n")
     if head:
         writer.writerow(COLUMNS)
-    writer.writerows([shown(row.get(name)) for name in COLUMNS] for row in rows)
+    writer.writerows([csv_text(row.get(name)) for name in COLUMNS] for row in rows)
     return out.getvalue().encode(errors="backslashreplace")
 
 

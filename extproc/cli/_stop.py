@@ -20,7 +20,7 @@ OVERDUE = 1
 log = logging.getLogger(__name__)
 
 
-def hold() -> None:
+def block_signals() -> None:
     """Block the signals for `on_signal`. Call it before any thread starts: threads inherit the mask, and so would
     children.
     """

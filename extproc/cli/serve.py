@@ -62,7 +62,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT, then drain. Raises ConfigError, or OSError for an address in use."""
-    _stop.hold()
+    _stop.block_signals()
     # At some levels gRPC's own C logging prints addresses and tokens of peers, so it logs only errors.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     handler = LinesHandler(Lines(sys.stderr.fileno(), _LOG_BUFFER, lambda: None, at_once=WHOLE))

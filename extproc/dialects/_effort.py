@@ -65,7 +65,7 @@ def effort(budget: int) -> Effort:
     return next((level for level, tokens in _BUDGETS.items() if tokens >= budget), "xhigh")
 
 
-def wanted(prompt: Prompt) -> Effort | None:
+def asked_effort(prompt: Prompt) -> Effort | None:
     """The prompt's level of thinking, named or from a token budget; None without either."""
     if prompt.effort is None and prompt.thinking_budget is not None:
         return effort(prompt.thinking_budget)

@@ -23,7 +23,7 @@ def known(names: Mapping[str, str], id: Any) -> str:
     return names.get(id, "") if isinstance(id, str) else ""
 
 
-def kept(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
+def plain_fields(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """Named fields that are a text or a boolean: they may stay beside a replaced result."""
     return {name: node[name] for name in names if isinstance(node.get(name), str | bool)}
 

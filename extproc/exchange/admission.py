@@ -61,7 +61,7 @@ class InFlight:
         return True
 
     @asynccontextmanager
-    async def turn(self, size: int) -> AsyncIterator[None]:
+    async def wait_turn(self, size: int) -> AsyncIterator[None]:
         """Wait for the turn to read a large body of `size` bytes, in the order of arrival."""
         size = min(size, self._at_once)
         if self._waiting or size > self._free:

@@ -113,7 +113,7 @@ class AttemptStream:
         """
         limits = self._limits
         most = BodyLimits(len(body), limits.json_depth + _GROWN, limits.json_nodes * 2, limits.json_text * 2)
-        async with self._in_flight.turn(len(body)):
+        async with self._in_flight.wait_turn(len(body)):
             asked = self._changed((await read_in_turns(body, most)).root)
             return await asyncio.to_thread(translation.request, asked, self._headers)
 

@@ -105,7 +105,7 @@ class GatewayStream:
         exchange.request.body = body
         if len(body) <= LARGE:
             return await self._run(self._pipeline.on_request, exchange) or exchange.route.onward
-        async with self._pipeline.services.in_flight.turn(len(body)):
+        async with self._pipeline.services.in_flight.wait_turn(len(body)):
             if (action := await self._run(self._pipeline.on_large_request, exchange)) is not None:
                 return action
             onward = exchange.route.onward
@@ -221,7 +221,7 @@ class GatewayStream:
     def _release_head(self, exchange: Exchange) -> Continue | None:
         """The response headers that waited for guardrails, with the names of guardrails that found a match."""
         head, self._head = self._head, None
-        if head is not None and (found := exchange.findings.told()):
+        if head is not None and (found := exchange.findings.header_value()):
             head.set_headers = {**head.set_headers, GUARDRAILS: found}
         return head
 

@@ -106,7 +106,7 @@ class Tell:
             told[TOLD + "provider-request-id"] = request_id
         if (ignored := exchange.answer.head.hop.get(contract.IGNORED)) is not None or exchange.request.ignored:
             told[TOLD + "ignored"] = ",".join([*exchange.request.ignored, *([ignored] if ignored else [])])
-        if exchange.findings.guardrails and (found := exchange.findings.told()):
+        if exchange.findings.guardrails and (found := exchange.findings.header_value()):
             told[contract.GUARDRAILS] = found
         money, limits = exchange.money, exchange.money.output_limits
         if money.alert:

@@ -285,7 +285,7 @@ def piece_hits(
 
 
 def _shifted(hits: Sequence[Hit], by: int) -> list[Hit]:
-    return [hit.moved(by) for hit in hits]
+    return [hit.shifted(by) for hit in hits]
 
 
 def _sorted(found: Mapping[tuple[int, int, str], float]) -> list[Hit]:

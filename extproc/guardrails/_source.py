@@ -35,7 +35,7 @@ class Hit(NamedTuple):
         """True if a service refuses the text whatever the action is."""
         return self.ruling is not None and self.ruling.blocks
 
-    def moved(self, by: int) -> Hit:
+    def shifted(self, by: int) -> Hit:
         return self._replace(start=self.start + by, end=self.end + by)
 
     def key(self) -> tuple[int, int, str, float]:

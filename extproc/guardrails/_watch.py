@@ -496,7 +496,7 @@ class Watch:
                 end = size
             text = written.text[max(0, start - base) : end - base]
             for hit in guard.hits(text, channel.role, channel.where):
-                self._act(guard, channel, hit.moved(max(base, start)))
+                self._act(guard, channel, hit.shifted(max(base, start)))
             channel.decided[guard.name] = done = end
         return done
 

@@ -20,7 +20,7 @@ from extproc.dialects._models import known_output
 from extproc.routing.history import History
 from extproc.routing.parameters import compile_changes, compose
 from extproc.routing.strategies import StickySettings, strategies
-from extproc.upstream.prices import PriceBook, PriceSettings, hold, known_model
+from extproc.upstream.prices import PriceBook, PriceSettings, known_model, preload
 from extproc.upstream.providers import HostedTools, ProviderSettings, kinds
 from extproc.words.api import ClientAPI
 from extproc.words.chain import Branch, Chain, RetrySettings
@@ -236,7 +236,7 @@ class Catalog:
         self.providers = providers
         self.prices = prices or PriceBook()
         self._other_prices = lru_cache(maxsize=4096)(self._price_of_other)
-        hold([entry.provider.catalogue for entry in providers.values()])
+        preload([entry.provider.catalogue for entry in providers.values()])
         self._virtual = virtual_models
         self._history = history or History()
         self._keyless = {

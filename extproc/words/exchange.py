@@ -433,7 +433,7 @@ class Findings:
         if entry not in self.guardrails:
             self.guardrails.append(entry)
 
-    def told(self) -> str:
+    def header_value(self) -> str:
         """Value of the response header for the client; empty without findings to report."""
         return ",".join(entry for entry in self.guardrails if entry.rpartition(":")[2] in _TOLD)
 

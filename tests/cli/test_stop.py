@@ -10,7 +10,7 @@ from extproc.cli import _stop
 PROGRAM = """
 import threading, time
 from extproc.cli import _stop
-_stop.hold()
+_stop.block_signals()
 {body}
 """
 STUCK = "_stop.on_signal(lambda: None, 0.4); print('ready', flush=True); time.sleep(60)"

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from extproc.money.ledger.focus import COLUMNS, row_of, shown
+from extproc.money.ledger.focus import COLUMNS, csv_text, row_of
 
 # Columns of FOCUS 1.2 that must be present, and of them those that must not be null for a charge of usage.
 # https://focus.finops.org/focus-specification/v1-2
@@ -47,8 +47,8 @@ def test_a_row_has_what_focus_asks_for(more):
         assert abs(row[price] * row["PricingQuantity"] - row[cost]) < Decimal("1e-20")
     assert row["BillingPeriodStart"] == datetime(2026, 11, 1, tzinfo=UTC)
     assert row["BillingPeriodEnd"] == row["ChargePeriodEnd"] == datetime(2026, 12, 1, tzinfo=UTC)
-    assert shown(row["ChargePeriodStart"]) == "2026-11-30T00:00:00Z"
-    assert "E" not in shown(row["ListUnitPrice"])
+    assert csv_text(row["ChargePeriodStart"]) == "2026-11-30T00:00:00Z"
+    assert "E" not in csv_text(row["ListUnitPrice"])
 
 
 def test_further_fields_are_tags_and_refusals_are_no_rows():

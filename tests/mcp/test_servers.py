@@ -99,11 +99,11 @@ async def test_servers_are_looked_at_as_soon_as_envoy_listens(made, monkeypatch)
 async def test_a_first_request_waits_for_the_first_look_and_for_no_server_that_hangs(made, monkeypatch):
     monkeypatch.setattr(module, "_FIRST", 0.05)
     made.by_name["a"].known.set()
-    await made.met({"a": None, "gone": None})
+    await made.wait_first_look({"a": None, "gone": None})
     began = asyncio.get_running_loop().time()
-    await made.met({"a": None, "b": None})
+    await made.wait_first_look({"a": None, "b": None})
     assert 0.04 < asyncio.get_running_loop().time() - began < 1
-    await made.met({"b": None})
+    await made.wait_first_look({"b": None})
     assert made.by_name["b"].known.is_set()
 
 
@@ -155,7 +155,7 @@ async def test_a_session_that_cannot_be_opened_is_tried_anew(made):
 
 
 async def test_sessions_at_servers_are_bounded_and_the_longest_at_rest_is_ended(made):
-    made.take(MCPSettings(**SETTINGS, limits={"sessions": 3}), None)
+    made.apply_settings(MCPSettings(**SETTINGS, limits={"sessions": 3}), None)
     link = made.by_name["a"].link
     for number in range(3):
         await made.session(f"o{number}", "a", None)
@@ -183,10 +183,10 @@ async def test_servers_come_and_go_with_the_settings(made):
     kept = made.by_name["a"]
     kept.catalogue = Catalogue()
     servers = {"a": SETTINGS["servers"]["a"], "c": {"url": "http://c"}}
-    made.take(MCPSettings(servers=servers, profiles={"dev": {"servers": {"a": {}}}}), None)
+    made.apply_settings(MCPSettings(servers=servers, profiles={"dev": {"servers": {"a": {}}}}), None)
     assert (list(made.by_name), made.by_name["a"]) == (["a", "c"], kept)
     servers = {"a": {"url": "http://elsewhere"}}
-    made.take(MCPSettings(servers=servers, profiles={"dev": {"servers": {"a": {}}}}), None)
+    made.apply_settings(MCPSettings(servers=servers, profiles={"dev": {"servers": {"a": {}}}}), None)
     assert made.by_name["a"] is not kept
     for gone in ("b", "c"):
         made.again(gone)
@@ -194,7 +194,7 @@ async def test_servers_come_and_go_with_the_settings(made):
 
 
 async def test_lists_of_sessions_are_bounded_read_once_at_a_time_and_read_again_when_they_may_differ(made, monkeypatch):
-    made.take(MCPSettings(**SETTINGS, limits={"session_lists": 2}), None)
+    made.apply_settings(MCPSettings(**SETTINGS, limits={"session_lists": 2}), None)
     link = made.by_name["a"].link
     made.by_name["a"].learn(Catalogue(legacy="2025-11-25", sessions=True, capabilities={"tools": {}}), 10)
     call = SimpleNamespace(session=SimpleNamespace(id="s", capabilities={}), modern=False, capabilities={}, server="a")

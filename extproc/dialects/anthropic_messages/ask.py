@@ -14,7 +14,7 @@ from extproc.dialects._conversation import effort_of, inner
 from extproc.dialects._effort import asked
 from extproc.dialects._named import EACH, ROUTERS
 from extproc.dialects._refusals import wrong
-from extproc.dialects._tooling import kept, known, name_of, objects
+from extproc.dialects._tooling import known, name_of, objects, plain_fields
 from extproc.dialects._view import Answered, Call, Node, View
 from extproc.words.api import Objects
 from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint, Fields
@@ -207,7 +207,7 @@ class MessagesView(View):
 
 
 def _written(block: Mapping[str, Any], text: str) -> dict[str, Any]:
-    found = kept(block, "type", "tool_use_id", "is_error") | {"content": text}
+    found = plain_fields(block, "type", "tool_use_id", "is_error") | {"content": text}
     if isinstance(marked := block.get("cache_control"), dict):  # the client's mark for the prompt cache
-        found["cache_control"] = kept(marked, "type", "ttl")
+        found["cache_control"] = plain_fields(marked, "type", "ttl")
     return found

@@ -126,7 +126,7 @@ class _Request:
     def _add_effort(self) -> None:
         """Add the effort for models other than Claude."""
         prompt, kind = self._prompt, self._family.effort
-        wanted = _effort.wanted(prompt)
+        wanted = _effort.asked_effort(prompt)
         if wanted is None and prompt.thinking_adaptive and kind != "openai":  # other models decide by default
             wanted = "medium"
         if wanted is None:

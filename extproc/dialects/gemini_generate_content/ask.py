@@ -13,7 +13,7 @@ from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media
 from extproc.dialects._conversation import count, effort_of, ends, inner
 from extproc.dialects._effort import asked
 from extproc.dialects._refusals import wrong
-from extproc.dialects._tooling import kept, known, name_of, objects
+from extproc.dialects._tooling import known, name_of, objects, plain_fields
 from extproc.dialects._view import Answered, Call, Node, View
 from extproc.dialects.gemini_generate_content import spelling, tooling
 from extproc.dialects.gemini_generate_content.media import FILES_API
@@ -207,7 +207,7 @@ class GeminiView(View):
 
 
 def _written(result: Mapping[str, Any], text: str) -> dict[str, Any]:
-    return {"functionResponse": kept(result, "id", "name") | {"response": {"result": text}}}
+    return {"functionResponse": plain_fields(result, "id", "name") | {"response": {"result": text}}}
 
 
 def _thinking(body: Mapping[str, Any]) -> tuple[str | None, Any]:

@@ -16,7 +16,7 @@ from extproc.dialects._effort import asked
 from extproc.dialects._named import EACH, ROUTERS
 from extproc.dialects._refusals import wrong
 from extproc.dialects._safety import read_safety
-from extproc.dialects._tooling import kept, known, name_of, objects
+from extproc.dialects._tooling import known, name_of, objects, plain_fields
 from extproc.dialects._view import Answered, Call, Node, View
 from extproc.dialects.openai_chat.shapes import MAX_CHOICES
 from extproc.words.api import Objects
@@ -206,7 +206,7 @@ class ChatView(View):
 
 
 def _written(message: Mapping[str, Any], text: str) -> dict[str, Any]:
-    return kept(message, "role", "tool_call_id", "name") | {"content": text}
+    return plain_fields(message, "role", "tool_call_id", "name") | {"content": text}
 
 
 def _read_limit(body: Mapping[str, Any], ask: Ask) -> None:

@@ -94,7 +94,7 @@ def encode(
         body["logprobs"] = True
         if prompt.logprobs:
             body["top_logprobs"] = prompt.logprobs
-    if (wanted := _effort.wanted(prompt)) is not None:
+    if (wanted := _effort.asked_effort(prompt)) is not None:
         if (effort := _effort.fitting(wanted, destination.model)) is not None:
             body["reasoning_effort"] = effort
         elif wanted != "none":

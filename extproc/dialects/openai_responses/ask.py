@@ -20,7 +20,7 @@ from extproc.dialects._effort import asked
 from extproc.dialects._named import EACH, ROUTERS
 from extproc.dialects._refusals import wrong
 from extproc.dialects._safety import read_safety
-from extproc.dialects._tooling import kept, known, name_of, objects
+from extproc.dialects._tooling import known, name_of, objects, plain_fields
 from extproc.dialects._view import Answered, Call, Node, View
 from extproc.dialects.openai_responses.shapes import is_ours
 from extproc.words.api import Objects
@@ -273,7 +273,7 @@ def _format(body: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _written(item: Mapping[str, Any], text: str) -> dict[str, Any]:
-    return kept(item, "type", "id", "call_id", "name") | {"output": text}
+    return plain_fields(item, "type", "id", "call_id", "name") | {"output": text}
 
 
 def _is_kept(reasoning: Mapping[str, Any]) -> bool:

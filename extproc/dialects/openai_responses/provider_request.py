@@ -118,7 +118,7 @@ def _reasoning(prompt: Prompt, model: str) -> dict[str, Any]:
     an effort if it asks for it.
     """
     settings: dict[str, Any] = {}
-    wanted = _effort.wanted(prompt)
+    wanted = _effort.asked_effort(prompt)
     if wanted is not None and (effort := _effort.fitting(wanted, model)) is not None:
         settings["effort"] = effort
     shown = prompt.show_thinking

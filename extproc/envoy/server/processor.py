@@ -421,7 +421,7 @@ class Processor:
             return
         secret = settings.mcp.key.read_or_last() if settings.mcp.key is not None else settings.auth.read_key_secret()
         if self._services.servers is not None:
-            self._services.servers.take(settings.mcp, secret)
+            self._services.servers.apply_settings(settings.mcp, secret)
             return
         from extproc.tools.mcp.servers import Servers  # noqa: PLC0415 - most gateways have no MCP servers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from extproc.cache.caching import CACHING
-from extproc.money.accounting.used import UNASKED, learn, used
+from extproc.money.accounting.used import UNASKED, learn_usual, used
 from extproc.money.budgets import Claim, Exact, Expected, Leases, costs, counting
 from extproc.stores import Counters, StoreError
 from extproc.upstream import prices
@@ -56,7 +56,7 @@ class Settle:
             if reservation is not None:
                 self._leases.discard(reservation.id)
         exchange.money.cost = spent(exchange)
-        learn(exchange, self._expected)
+        learn_usual(exchange, self._expected)
         if reservation is None or not reservation.held:
             return
         asked = (exchange.route.forwarded or is_hit(exchange)) and exchange.ending not in UNASKED

@@ -101,7 +101,7 @@ def told_by(report: Report | None) -> Usage:
     return report.told_usage or report.usage or Usage()
 
 
-def learn(exchange: Exchange, expected: Expected) -> None:
+def learn_usual(exchange: Exchange, expected: Expected) -> None:
     """Learn usual amounts from an answer whose provider reported its usage."""
     usage, target, report = exchange.money.usage, exchange.answer.target, exchange.answer.report
     if target is None or report is None or usage.source != "provider" or exchange.route.of_tools:

@@ -136,7 +136,7 @@ def row_of(row: Mapping[str, Any], account: str) -> Mapping[str, Any] | None:
     }
 
 
-def shown(value: Any) -> str:
+def csv_text(value: Any) -> str:
     """A value in a CSV file: times as `2026-11-01T00:00:00Z`, nulls empty. Numbers have a point and no exponent, so
     readers that guess a type take them for decimals.
     """

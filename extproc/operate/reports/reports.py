@@ -272,7 +272,7 @@ class AdminReports:
     def grants(self) -> Sequence[Mapping[str, Any]]:
         known = self._compiled()
         return [
-            told(grant, budget)
+            grant_answer(grant, budget)
             for grant in self._reporter.grants.all()
             if (budget := known.get(grant.budget)) is not None and budget.settings.unit == grant.unit
         ]
@@ -296,7 +296,7 @@ class AdminReports:
         )
         settings, most = budget.settings, budget.most_granted
         give = self._reporter.grants.add(settings.name, scope, int(more), settings.unit, until, most=most)
-        return told(self._ask(give), budget)
+        return grant_answer(self._ask(give), budget)
 
     def reset(self, name: str, scope: str) -> Mapping[str, Any]:
         """Begin a count of a budget anew in its window. Raises ValueError when the budget has no such count."""
@@ -447,7 +447,7 @@ def _value(entry: Entry, name: str) -> str:
     return str(found).lower() if isinstance(found, bool) else str(found)
 
 
-def told(grant: Grant, budget: Budget) -> Mapping[str, Any]:
+def grant_answer(grant: Grant, budget: Budget) -> Mapping[str, Any]:
     return {
         "id": grant.id,
         "budget": grant.budget,

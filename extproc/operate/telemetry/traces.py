@@ -35,7 +35,7 @@ def attributes(
     found: dict[str, Value | None] = {
         "extproc.id": exchange.id,
         "extproc.outcome": exchange.ending.outcome,
-        "extproc.guardrails": exchange.findings.told(),
+        "extproc.guardrails": exchange.findings.header_value(),
         "error.type": error_type(exchange),
     }
     if exchange.answer.attempts:

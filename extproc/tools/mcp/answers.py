@@ -151,7 +151,7 @@ class AnswerLists:
         method = message.method
         if method in (_OF_LEGACY if call.modern else _OF_MODERN):
             raise unknown_method(method)
-        await self._servers.met(call.settings.servers)
+        await self._servers.wait_first_look(call.settings.servers)
         if method in CALLS or method in KINDS:
             await self._profiles.read_own(exchange, owner(exchange) if call.session is None else call.session.id)
         if method in CALLS or method in ("resources/subscribe", "resources/unsubscribe"):

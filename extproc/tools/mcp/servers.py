@@ -137,9 +137,9 @@ class Servers:
         self.changed: Callable[[Catalogue], None] = lambda _found: None  # called with each new catalogue
         self.own = OwnLists(self)
         self.by_name: dict[str, McpServer] = {}
-        self.take(settings, secret)
+        self.apply_settings(settings, secret)
 
-    def take(self, settings: MCPSettings, secret: str | None) -> None:
+    def apply_settings(self, settings: MCPSettings, secret: str | None) -> None:
         """Use new settings: servers that are new or have moved begin anew. Without a secret the earlier one stays in
         use.
         """
@@ -231,7 +231,7 @@ class Servers:
             server.due = min(server.due, max(time.monotonic(), server.due - settings.refresh + _SOON))
             self._wake.set()
 
-    async def met(self, names: Mapping[str, Any]) -> None:
+    async def wait_first_look(self, names: Mapping[str, Any]) -> None:
         """Wait for the first look at each of these servers, for some seconds after the start."""
         unknown = [server for name in names if (server := self.by_name.get(name)) and not server.known.is_set()]
         if not unknown:

@@ -384,9 +384,9 @@ class Known:
     fees: Mapping[str, int] = field(default_factory=dict)  # like `Price.fees`; also for models without a price
 
 
-def hold(names: Collection[str | None]) -> None:
+def preload(names: Collection[str | None]) -> None:
     """Read the catalogue's entries of these providers together, which is faster than one by one."""
-    _data.hold(names)
+    _data.preload(names)
 
 
 def known_models(provider: str | None) -> Sequence[str]:

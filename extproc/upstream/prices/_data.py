@@ -13,7 +13,7 @@ from copy import deepcopy
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-__all__ = ["hold", "provider", "types"]
+__all__ = ["preload", "provider", "types"]
 
 _NAME = "genai_prices"
 
@@ -41,7 +41,7 @@ else:
 _held: dict[str, types.Provider | None] = {}
 
 
-def hold(names: Collection[str | None]) -> None:
+def preload(names: Collection[str | None]) -> None:
     """Read the entries of these providers: 25 ms in all, and a few ms for each. Entries already held take no time.
 
     Entries are copied, because the module's entries lie between unused ones, whose memory could not return to the
@@ -59,5 +59,5 @@ def hold(names: Collection[str | None]) -> None:
 
 def provider(name: str | None) -> types.Provider | None:
     """The entry of a provider; None if the data has no such provider."""
-    hold([name])
+    preload([name])
     return None if name is None else _held[name]
