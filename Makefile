@@ -30,7 +30,7 @@ export EXTPROC_DEMO_KEY ?= sk-gw-demo
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dist test check lint unit e2e late paused alone agents mcp-clients mcp mcp-conformance cluster exhaustive fuzz abuse bench bench-check helm checkov focus protos docs examples clean
+.PHONY: help setup run dist test check lint unit e2e late paused alone agents mcp-clients mcp mcp-conformance cluster exhaustive fuzz abuse pictures bench bench-check helm checkov focus protos docs examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / {print "\n" substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -146,6 +146,9 @@ abuse: $(READY) ## Run the tests of docs/security.md and print its tables; DATA=
 	-$(if $(DATA),EXTPROC_JSON_CASES=$(abspath $(DATA))) $(BIN)/python -m pytest -q --junitxml=$(VENV)/abuse.xml \
 		$$($(BIN)/python -m tests.abuse_table --tests)
 	$(BIN)/python -m tests.abuse_table $(VENV)/abuse.xml
+
+pictures: $(READY) ## Draw the console's pictures in docs/images, with data that are made up
+	$(BIN)/python -m tests.pictures "$$(command -v chromium || command -v chromium-browser)"
 
 bench: $(READY) ## Print cost and latency beside Envoy alone, in one table
 	$(BIN)/python -m bench $(BENCH)

@@ -20,7 +20,7 @@ def usage_table(report: Mapping[str, Any]) -> str:
     """The table of a usage report: a line for each group and time, then the total."""
     fields, timed = report["group_by"], report["resolution"] != "total"
     heads = [*(["from (UTC)"] if timed else []), *fields, *_SUMS, "usd"]
-    short = {"hour": 16, "day": 10, "month": 7}.get(report["resolution"], 0)
+    short = {"minute": 16, "hour": 16, "day": 10, "month": 7}.get(report["resolution"], 0)
     places = max(len(row["cost_usd"].partition(".")[2]) for row in (*report["data"], report["total"]))
     rows = [
         [

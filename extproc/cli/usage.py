@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--end", metavar="DATE", help="date or RFC 3339, exclusive (default: end of the month)")
     parser.add_argument(
         "--resolution",
-        choices=["hour", "day", "month", "total"],
+        choices=["minute", "hour", "day", "month", "total"],
         default="total",
         help="length of a row (default: total)",
     )

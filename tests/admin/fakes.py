@@ -131,8 +131,8 @@ class FakeSources:
             given.setdefault(name, []).append(value)
         fields = [name for name in given.pop("group_by", [""])[-1].split(",") if name]
         resolution = given.pop("resolution", ["total"])[-1]
-        if resolution not in ("hour", "day", "month", "total"):
-            raise ValueError("resolution is hour, day, month or total")
+        if resolution not in ("minute", "hour", "day", "month", "total"):
+            raise ValueError("resolution is minute, hour, day, month or total")
         start = self._time(given.pop("start", []), self.now.replace(day=1, hour=0, minute=0, second=0, microsecond=0))
         end = self._time(given.pop("end", []), self.now + timedelta(days=1))
         if any(not value.isdecimal() or len(value) > 3 for value in given.get("status", ())):
@@ -188,7 +188,10 @@ class FakeSources:
     def _bucket(self, at, resolution, start, end):
         if resolution == "total":
             return start, end
-        hour = at.replace(minute=0, second=0, microsecond=0)
+        minute = at.replace(second=0, microsecond=0)
+        if resolution == "minute":
+            return minute, minute + timedelta(minutes=1)
+        hour = minute.replace(minute=0)
         if resolution == "hour":
             return hour, hour + timedelta(hours=1)
         day = hour.replace(hour=0)

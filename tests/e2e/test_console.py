@@ -35,6 +35,8 @@ HOSTILE = [
     "x" * 10_000,
 ]
 
+VIEWS = ("overview", "requests", "runs", "models", "tools", "cache", "keys", "playground", "audit", "budgets")
+
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 
 
@@ -149,11 +151,12 @@ def test_it_shows_spending_by_consumer(console, sources):
 def test_it_shows_what_kept_answers_would_save_each_team(console, sources):
     entry = exchange(900, time.time() - 60, team="search")
     sources.entries += [entry | {"shadow_hits": 1, "would_save_usd": Decimal("1.25")}] * 2
-    console.open("#days=1")
+    console.open()
     assert "Would save\n$2.50\n0 kept answers, 2 in shadow" in console.text("#totals")
     rows = {row.split("\t")[0].strip(): row for row in console.page.locator("#groups tbody tr").all_inner_texts()}
     assert rows["search"].endswith("$2.50")
     assert rows["platform"].endswith("$0.00")
+    console.click("#views >> text=Cache")
     assert "0.970" in console.text("#similar")
 
 
@@ -167,7 +170,7 @@ def test_every_group_measure_and_period_can_be_chosen(console, sources):
     console.page.fill("#label", "run")
     console.page.press("#label", "Enter")
     console.page.wait_for_selector("#groups >> text=(none)")
-    for period, bars in (("day", 24), ("week", 7), ("thirty", 30), ("year", 12)):
+    for period, bars in (("hour", 60), ("day", 24), ("yesterday", 24), ("week", 7), ("thirty", 30), ("year", 12)):
         console.choose("#period", period)
         console.page.wait_for_selector(f'#chart svg[aria-label*=" {bars} bars"]')
     console.choose("#period", "month")
@@ -180,23 +183,22 @@ def test_every_group_measure_and_period_can_be_chosen(console, sources):
 
 
 def test_budgets_show_the_amount_left(console):
-    console.open()
+    console.open("#view=budgets")
     text = console.text("#budgets")
     for word in ("team-month", "$500.00 per month", "$36.25 left", "alert", "exhausted", "ok", "shadow: not enforced"):
         assert word in text
-    meters = console.page.locator("[role=meter]")
-    assert meters.nth(0).get_attribute("aria-valuenow") == "91"
-    box = meters.nth(0).locator(".spent").bounding_box()["width"] / meters.nth(0).bounding_box()["width"]
+    meter = console.page.locator("#budgets [role=meter][aria-valuenow='91']")
+    box = meter.locator(".spent").bounding_box()["width"] / meter.bounding_box()["width"]
     assert 0.90 < box < 0.92
 
 
 def test_a_grant_is_given_and_taken_back(console, sources):
-    console.open()
+    console.open("#view=budgets")
     console.page.click('button[aria-label="Grant room to team sales of team-month"]')
     assert console.page.evaluate("document.activeElement.id") == "amount"
     console.page.fill("#amount", "25.5")
     console.page.press("#amount", "Enter")
-    console.page.wait_for_selector("#budgets >> text=granted $25.50")
+    console.page.wait_for_selector("#grants >> text=granted $25.50")
     assert [(g["scope"], g["amount"]) for g in sources.given] == [("team-month:team=sales", "25.5")]
     assert [method for method, _ in console.requests].count("POST") == 1
     console.page.click("button >> text=Revoke")
@@ -206,11 +208,12 @@ def test_a_grant_is_given_and_taken_back(console, sources):
 
 def test_a_request_beyond_a_budget_is_denied_with_a_reason(console, sources):
     console.open()
-    console.page.wait_for_selector("#budgets >> text=ada (search) asks for up to $2.50 for gpt-4o")
+    console.click("#closest >> text=One request waits for an answer")
+    assert console.text("#questions tbody tr").split("\t")[1:5] == ["ada", "search", "gpt-4o", "$2.50"]
     console.page.click("button >> text=Answer…")
     console.page.fill("#reason", "too dear")
     console.page.click("#question >> button >> text=Deny")
-    console.page.wait_for_selector("#budgets >> text=denied by local: too dear")
+    console.page.wait_for_selector("#questions >> text=denied by local: too dear")
     assert sources.open["5c1f0a"]["state"] == "denied"
     console.page.wait_for_selector("button >> text=Answer…", state="detached")
 
@@ -220,7 +223,7 @@ def test_a_refused_grant_shows_the_reason(console, sources):
         raise ValueError("this budget takes no grants")
 
     sources.grant = refuse
-    console.open()
+    console.open("#view=budgets")
     console.page.click('button[aria-label="Grant room to team sales of team-month"]')
     console.page.fill("#amount", "1")
     console.page.press("#amount", "Enter")
@@ -232,25 +235,29 @@ def test_a_refused_grant_shows_the_reason(console, sources):
 
 
 def test_an_exchange_and_its_details_open_by_keyboard(console, sources):
-    console.open()
+    console.open("#view=requests")
     console.choose("#outcome", "refused")
     assert "\t200\t" not in console.text("#exchanges tbody")
     first = console.page.locator("#exchanges tbody button").first
     first.focus()
     console.page.keyboard.press("Enter")
-    console.page.wait_for_selector("#details[open]")
+    console.drawn()
     [entry] = sources.exchanges([("limit", "1"), ("outcome", "refused")])
-    assert entry["request_id"] in console.text("#facts")
-    assert entry["error"] in console.text("#facts")
-    console.page.keyboard.press("Escape")
-    assert not console.page.is_visible("#details")
-    assert console.page.evaluate("document.activeElement.dataset.key") == "exchange " + entry["id"]
+    assert entry["request_id"] in console.text("#exchange")
+    assert entry["error"] in console.text("#exchange")
+    assert "id=" + entry["id"] in console.page.url  # the address can be kept
+    console.page.go_back()
+    console.page.wait_for_selector("#exchanges tbody tr")
+    assert console.page.input_value("#outcome") == "refused"
+    console.page.fill("#find-id", entry["request_id"])
+    console.page.press("#find-id", "Enter")
+    console.page.wait_for_selector("#exchange >> text=" + entry["request_id"])
 
 
 def test_it_refreshes_until_paused_and_keeps_its_scroll_position(console, sources):
     console.open()
     console.page.clock.install()
-    console.open("#period=day")
+    console.open("#view=requests&period=day")
     first = console.page.locator("#exchanges tbody button").first
     first.focus()
     key = first.get_attribute("data-key")
@@ -296,14 +303,20 @@ def test_hostile_text_is_shown_as_text(chromium, scheme):
         for group in ("team", "model", "label"):
             console.open(f"#group={group}&label=agent")
             console.page.wait_for_selector("#groups tbody tr")
-            for place in ("#groups", "#providers", "#exchanges", "#refusals", "#budgets"):
+            for place in ("#groups", "#providers", "#refusals", "#closest"):
                 assert "<img src=x onerror=" in console.text(place), place
             assert "[object" not in console.text("main")
             assert "\ufffdgnp.exe\ufffd" in console.text("#groups")
             assert console.page.locator("main img, main script, main iframe, main a").count() == 0
+        for view, place in (("requests", "#exchanges"), ("budgets", "#budgets")):
+            console.open(f"#view={view}&period=week")
+            assert "<img src=x onerror=" in console.text(place), place
+            assert "[object" not in console.text("main")
+        console.open("#view=requests&period=week")
         console.page.locator("#exchanges tbody button[data-key^=exchange]").last.click()
-        console.page.wait_for_selector("#details[open]")
-        assert "<img src=x onerror=" in console.text("#facts")
+        console.page.wait_for_selector("#exchange .headline")
+        assert "<img src=x onerror=" in console.text("#exchange")
+        assert console.page.locator("main img, main script, main iframe, main a").count() == 0
         assert console.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         console.open("#group=%3Cimg src=x onerror=window.owned=1%3E&period=__proto__&measure=x&label=%3Cb%3E")
         assert console.complaints == []
@@ -313,18 +326,18 @@ def test_the_token_is_asked_for_and_kept_in_this_tab_only(chromium, sources):
     with served(sources, TOKEN) as url, opened(chromium, url, sources) as console:
         console.page.goto(url)
         console.page.wait_for_selector("#login[open]")
-        assert console.page.locator("#exchanges tbody tr").count() == 0
+        assert console.page.locator("#groups tbody tr").count() == 0
         console.page.fill("#token", "wrong")
         console.page.press("#token", "Enter")
         console.page.wait_for_selector("#login-error >> text=This is not the token")
         console.page.fill("#token", TOKEN)
         console.page.press("#token", "Enter")
-        console.page.wait_for_selector("#exchanges tbody tr")
+        console.page.wait_for_selector("#groups tbody tr")
         console.page.wait_for_selector("#login", state="hidden")
         assert TOKEN not in console.page.url
         assert console.page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
         console.page.reload()
-        console.page.wait_for_selector("#exchanges tbody tr")
+        console.page.wait_for_selector("#groups tbody tr")
         with console.page.expect_download():
             console.page.click("#csv")
         assert [line for line in console.complaints if "401" not in line] == []
@@ -338,9 +351,10 @@ def test_an_empty_gateway_shows_the_next_steps(chromium):
     with served(sources, desk=desk) as url, opened(chromium, url, sources) as console:
         console.open()
         assert "curl http://127.0.0.1:10123/v1/chat/completions" in console.text("#groups")  # of the settings
-        assert "{name: team-month, per: [team]" in console.text("#budgets")
-        assert "No exchange yet" in console.text("#exchanges")
+        assert "{name: team-month, per: [team]" in console.text("#closest")
         assert "$0.00" in console.text("#totals")
+        console.click("#views >> text=Requests")
+        assert "No request in this period yet" in console.text("#exchanges")
         assert console.complaints == []
 
 
@@ -352,7 +366,8 @@ def test_one_failed_request_leaves_the_rest_of_the_page_working(chromium, source
     with served(sources) as url, opened(chromium, url, sources) as console:
         console.open()
         assert "Not available: the ledger does not answer." in console.text("#groups")
-        assert "team-month" in console.text("#budgets")
+        assert "team-month" in console.text("#closest")
+        console.click("#views >> text=Requests")
         assert console.page.locator("#exchanges tbody tr").count() == 100
 
 
@@ -362,7 +377,9 @@ def test_filters_narrow_every_part_and_are_in_the_address(console, sources):
     assert "team: platform" in console.text("#filters")
     assert console.page.input_value("#group") == "consumer"  # one level down
     assert {row.split()[0] for row in console.page.locator("#groups tbody tr").all_inner_texts()} == {"ada", "ci-bot"}
+    console.click("#views >> text=Requests")
     assert console.page.locator("#exchanges >> text=maps").count() == 0
+    console.click("#views >> text=Overview")
     console.page.select_option("#filter-field", "label")
     console.page.fill("#filter-label", "agent")
     console.page.fill("#filter-value", "planner")
@@ -379,7 +396,7 @@ def test_filters_narrow_every_part_and_are_in_the_address(console, sources):
     console.page.wait_for_selector("#filters >> text=label agent: planner")
     console.page.click("#filters >> text=label agent: planner")
     console.page.click("#filters >> text=team: platform")
-    console.page.wait_for_selector("#exchanges >> text=maps")
+    console.drawn()
     assert "f." not in console.page.url
     console.page.locator("#chart rect.pick").first.click()
     console.page.wait_for_selector("#filters .chip")
@@ -408,9 +425,9 @@ def test_failures_without_a_code_of_the_gateway_are_listed_by_status(console, so
     now = time.time()
     sources.entries += [exchange(900 + n, now - 60, team="lab", status=404, outcome="error") for n in range(3)]
     console.open("#period=week&f.team=lab")
-    row = console.page.locator("#refusals tr", has_text="status 404")
-    assert row.inner_text().split("\t")[1:] == ["the provider's answer", "3"]
-    row.locator("button").click()
+    row = console.page.locator("#refusals tr", has_text="a provider's answer 404")
+    assert row.inner_text().split("\t")[1:] == ["3"]
+    row.locator("button").click()  # to its requests
     console.page.wait_for_selector("#filters >> text=status: 404")
     console.wait(lambda: console.page.locator("#exchanges tbody tr").count() == 3)
 
@@ -427,31 +444,32 @@ def test_a_long_name_can_be_clicked(console, sources):
     console.open("#period=week&group=consumer&f.team=long")
     console.page.click("#groups tbody button")
     console.page.wait_for_selector("#filters >> text=consumer: xxx")
+    console.click("#views >> text=Models")
     console.page.wait_for_selector("#latency >> text=assistant")  # the models of that consumer
 
 
 def test_latency_findings_and_failed_tries_are_shown(console, sources):
     tries = [{"target": "gpt-4o", "provider": "openai", "status": 503, "ms": 1250, "outcome": "5xx"}]
     sources.entries.append(exchange(9001, time.time(), tries=tries, guardrails=["pii: redacted"], target="spare"))
-    console.open()
+    console.open("#view=models")
     assert console.page.locator("#times path").count() == 2
     assert "2.40 s" in console.text("#latency")
     assert "210 ms" in console.text("#latency")
     console.choose("#clock", "first")
     assert "first tokens" in console.page.get_attribute("#times svg", "aria-label")
+    console.click("#views >> text=Overview")
     assert "no-keys: block" in console.text("#findings")
+    console.click("text=Show these requests")
+    console.wait(lambda: console.page.locator("#exchanges tbody tr").count() == 1)
     assert "guardrail" in console.text("#exchanges tbody tr:first-child")
-    console.page.click("#exchanges tbody tr:first-child button")
-    console.page.wait_for_selector("#details[open]")
+    console.click("#exchanges tbody tr:first-child button")
     assert "1.25 s" in console.text("#tries")
     assert "answered" in console.text("#tries")
-    console.page.keyboard.press("Escape")
-    console.page.click("text=Show these exchanges")
-    console.wait(lambda: console.page.locator("#exchanges tbody tr").count() == 1)
+    assert "pii: redacted" in console.text("#exchange")
 
 
 def test_older_exchanges_are_paged(console, sources):
-    console.open()
+    console.open("#view=requests&period=week")
     first = console.text("#exchanges tbody tr:first-child")
     console.page.click("#older")
     console.page.wait_for_selector("#newest:not([hidden])")
@@ -508,11 +526,13 @@ def test_budget_names_stay_readable_on_a_phone(chromium, sources):
     with served(sources) as url, opened(chromium, url, sources) as console:
         console.page.set_viewport_size({"width": 390, "height": 844})
         console.open()
-        assert "20 requests at once" in console.text("#budgets")
-        assert "null" not in console.text("#budgets")
-        for name in console.page.locator("#budgets .budget > .row:first-child > b").all():
+        assert "null" not in console.text("#closest")
+        for name in console.page.locator("#closest .row > :first-child").all():
             assert name.bounding_box()["width"] >= 100
-        assert console.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        for view in VIEWS:
+            console.open("#view=" + view)
+            assert console.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), view
+        assert "20 requests at once" in console.text("#budgets")
 
 
 def test_an_operator_signs_in_and_sees_what_the_role_may(chromium, sources, monkeypatch):
@@ -535,7 +555,16 @@ def test_an_operator_signs_in_and_sees_what_the_role_may(chromium, sources, monk
             assert "f.consumer=ada" in page.url
             assert "zoe@example.com (viewer)" in page.inner_text("#me")
             assert not page.is_visible("#new-key")
-            assert page.inner_text("#views").split() == ["Overview", "Runs", "Models", "Tools", "Keys"]
+            assert page.inner_text("#views").split() == [
+                "Overview",
+                "Requests",
+                "Runs",
+                "Budgets",
+                "Models",
+                "Tools",
+                "Cache",
+                "Keys",
+            ]
             page.evaluate("location.hash = 'view=playground'")  # a bookmark of another operator
             page.wait_for_selector("#views button[aria-current] >> text=Overview")
             assert page.evaluate("document.cookie") == ""  # HttpOnly
@@ -551,7 +580,7 @@ def test_a_real_gateway_shows_its_exchanges(chromium, demo: Gateway):
     request_id = demo.chat().headers["x-request-id"]
     entry = demo.last(lambda entry: entry["request_id"] == request_id)
     with opened(chromium, demo.admin + "/") as console:
-        console.open()
+        console.open("#view=requests")
         console.page.wait_for_selector(f"#exchanges button[data-key='exchange {entry['id']}']")
         assert "sandbox/stub" in console.text("#exchanges")
 
@@ -560,9 +589,11 @@ def test_a_run_is_shown_with_its_calls_and_refusals(console):
     console.open()
     console.page.get_by_role("button", name="Runs").click()
     console.page.get_by_role("button", name="night", exact=True).click()
-    console.page.wait_for_selector("#run h2")
+    console.page.wait_for_selector("#run table")
     shown = console.page.inner_text("#run")
-    assert all(text in shown for text in ("Run night", "run_looping", "25 %", "assistant"))
+    assert all(text in shown for text in ("run_looping", "25 %", "assistant"))
+    assert console.text("#run-title") == "Run night"
+    assert "run=night" in console.page.url
 
 
 def test_tools_of_mcp_servers(console, sources):
@@ -579,3 +610,62 @@ def test_tools_of_mcp_servers(console, sources):
     rows = console.page.locator("#tools tbody tr").all_inner_texts()
     assert any(row.split()[:3] == ["github", "add", "listed"] for row in rows)
     assert "jira: server_unavailable" in console.text("#tools")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_view_is_accessible(chromium, sources, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    sources.servers = [{"name": "jira", "error": "", "read_at": 1.0, "tools": [], "others": [], "left_out": []}]
+    fragments = [*VIEWS, f"requests&id={sources.entries[-1]['id']}", "runs&run=night&who=ada", "overview&period=own"]
+    with served(sources) as url, opened(chromium, url, sources, color_scheme=scheme, bypass_csp=True) as console:
+        for fragment in fragments:
+            console.open("#view=" + fragment)
+            found = axe.run(console.page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]})
+            assert found.violations_count == 0, (fragment, found.generate_report())
+
+
+def test_questions_of_every_day_take_few_clicks(console, sources):
+    console.open()  # 0 clicks: is a provider well, will the month last
+    assert "cooling down" in console.text("#providers tr:has-text('groq')")
+    assert "will not last at this pace" in console.text("#closest") or "All last" in console.text("#closest")
+    console.choose("#period", "yesterday")  # 1: which team spent most yesterday, on what
+    console.click("#groups tbody tr:first-child button")  # 2
+    assert "team: platform" in console.text("#filters")
+    console.open()
+    console.click("#refusals tbody tr:first-child button")  # why was this refused
+    console.click("#exchanges tbody tr:first-child button")
+    assert console.page.locator("#exchange .headline").count() == 1
+    console.click("#views >> text=Budgets")  # what is held now
+    assert "$8.50 held" in console.text("#budgets")
+    console.click("#views >> text=Runs")  # which session cost most
+    assert "night" in console.text("#runs tbody tr:first-child")
+
+
+def test_the_shortest_period_that_shows_most_is_chosen(chromium):
+    now = time.time()
+    sources = FakeSources([exchange(number, now - 240 + number, cost_usd="0.5") for number in range(20)], now)
+    with served(sources) as url, opened(chromium, url, sources) as console:
+        console.open()
+        assert console.page.input_value("#period") == "hour"
+        assert "60 bars" in console.page.get_attribute("#chart svg", "aria-label")
+        console.choose("#period", "own")
+        assert console.page.input_value("#from") < console.page.input_value("#to")
+        assert "period=own" in console.page.url
+        console.page.fill("#from", "2026-01-01T00:00")
+        console.drawn()
+        console.page.wait_for_selector('#chart svg[aria-label*=" bars"]')
+        assert "from=2026-01-01T00%3A00" in console.page.url
+
+
+def test_two_models_answer_side_by_side_and_a_key_is_found(console):
+    console.open("#view=playground")
+    console.page.fill("#play-key", "sk-gw-good")
+    console.page.fill("#play-other", "small")
+    console.page.fill("#play-text", "you")
+    console.page.click("#play-send")
+    console.page.wait_for_selector("#played .block:nth-child(2) >> text=Hello <b>you")
+    console.click("#views >> text=Keys")
+    console.page.fill("#key-find", "nobody")
+    assert "No key has this in its name" in console.text("#keys")
+    console.page.fill("#key-find", "ADA")
+    assert console.page.locator("#keys tbody tr").count() == 1

@@ -63,7 +63,10 @@ def field(given, name):
 
 
 def bounds(query, given):
-    moment = datetime.fromtimestamp(given.time, UTC).replace(minute=0, second=0, microsecond=0)
+    minute = datetime.fromtimestamp(given.time, UTC).replace(second=0, microsecond=0)
+    if query.resolution == "minute":
+        return minute, minute + timedelta(minutes=1)
+    moment = minute.replace(minute=0)
     if query.resolution == "hour":
         return moment, moment + timedelta(hours=1)
     if query.resolution == "day":

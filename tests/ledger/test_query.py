@@ -68,6 +68,7 @@ def test_groups_and_filters_are_read():
         ("group_by=" + ",".join(f"label.{number}" for number in range(9)), "at most 8"),
         ("resolution=week", "resolution must be one of"),
         ("resolution=", "resolution must be one of"),
+        ("resolution=minute&start=2026-01-01&end=2026-01-03", "at most a day"),
         ("format=xml", "not 'format'"),
         ("start=2026-01-01&start=2026-01-02", "twice"),
         ("start=2026-01-02&end=2026-01-02", "before"),

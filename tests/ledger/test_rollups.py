@@ -25,6 +25,7 @@ REPORTS = [
     "group_by=team&resolution=day",
     "group_by=consumer,model&resolution=hour",
     "group_by=team&resolution=hour",
+    "start=2026-11-18T10:00:00Z&end=2026-11-19T10:00:00Z&group_by=team&resolution=minute",
     "group_by=label.agent",
     "group_by=label.agent,team&resolution=day",
     "label.agent=a&group_by=model",
@@ -110,11 +111,11 @@ def of_rows(ledger):
     return reports(ledger)
 
 
-def reads(ledger, *names, hourly=False):
+def reads(ledger, *names, resolution="total"):
     """The tables that a report over these fields reads, of the whole time."""
     with ledger._database.read() as cursor:
         whole = (int(MIDNIGHT) * 10**6, int(END) * 10**6)
-        return {source.table for source in cover(cursor, set(names), whole, hourly=hourly)}
+        return {source.table for source in cover(cursor, set(names), whole, resolution=resolution)}
 
 
 def test_reports_of_sums_equal_reports_of_rows(kept):
@@ -122,8 +123,8 @@ def test_reports_of_sums_equal_reports_of_rows(kept):
     wanted = reports(kept)
     assert kept.roll_up(END) == 50  # 24 hours and the day itself, twice
     assert reads(kept, "consumer") == reads(kept, "label.agent") == reads(kept, "label.agent", "team") == {"rollups"}
-    assert reads(kept, "label.rare", "team") == reads(kept, "team", hourly=True) == {"rollups"}
-    assert reads(kept, "label.agent", "label.run") == reads(kept, "label.agent", hourly=True) == {"exchanges"}
+    assert reads(kept, "label.rare", "team") == reads(kept, "team", resolution="hour") == {"rollups"}
+    assert reads(kept, "label.agent", "label.run") == reads(kept, "label.agent", resolution="hour") == {"exchanges"}
     assert reports(kept) == wanted
     assert kept.roll_up(END) == 0  # nothing is made twice
     assert of_rows(kept) == wanted
@@ -245,7 +246,7 @@ def test_an_hour_and_a_day_with_too_many_combinations_are_left_to_the_rows(file,
     states = set(sql(file, "SELECT cube, state FROM rollup_units"))
     assert {("hour", "left"), ("hour", ""), ("day", "left"), ("names", "left")} == states
     assert reads(file, "consumer") == {"exchanges"}
-    assert reads(file, "team", hourly=True) == {"exchanges", "rollups"}
+    assert reads(file, "team", resolution="hour") == {"exchanges", "rollups"}
     assert reports(file) == wanted
     assert file.roll_up(END) == 0  # and not tried again
 
@@ -260,7 +261,7 @@ def test_sums_can_be_made_anew_and_an_abandoned_claim_ends(file):
     assert reports(file) == wanted
     sql(file, "UPDATE rollup_units SET state = 'dead', claimed = 1 WHERE cube = 'hour'")
     file.roll_up(END)
-    assert reads(file, "team", hourly=True) == {"rollups"}
+    assert reads(file, "team", resolution="hour") == {"rollups"}
     assert reports(file) == wanted
 
 

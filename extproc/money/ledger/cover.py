@@ -59,13 +59,13 @@ class RowSource:
 
 
 def cover(
-    cursor: Cursor, names: set[str], whole: Range, *, hourly: bool = False, timed: bool = False
+    cursor: Cursor, names: set[str], whole: Range, *, resolution: str = "total", timed: bool = False
 ) -> Sequence[RowSource]:
-    """Sources that together hold every exchange of a time exactly once, with these fields and labels. `hourly`: hours
-    stay separate. `timed`: histograms of times are needed, which sums by label lack.
+    """Sources that together hold every exchange of a time exactly once, with these fields and labels. `timed`:
+    histograms of times are needed, which sums by label lack.
     """
     left, found = [whole], list[RowSource]()
-    for unit, starts, cube, label in _cubes(cursor, names, whole, hourly=hourly, timed=timed):
+    for unit, starts, cube, label in _cubes(cursor, names, whole, resolution, timed=timed):
         taken, rest = _split(left, starts, unit)
         if taken and len(taken) <= MAX_RANGES:
             left = rest
@@ -80,7 +80,7 @@ def cover(
 
 
 def _cubes(
-    cursor: Cursor, names: set[str], whole: Range, *, hourly: bool, timed: bool
+    cursor: Cursor, names: set[str], whole: Range, resolution: str, *, timed: bool
 ) -> Iterator[tuple[int, Sequence[int], str, str]]:
     """The cubes with these fields and labels, the smallest first: a unit's length, the starts of ready units, the
     cube's name, and the label's value.
@@ -93,6 +93,9 @@ def _cubes(
         )
         return [start for (start,) in found]
 
+    if resolution == "minute":  # no cube keeps minutes apart
+        return
+    hourly = resolution == "hour"
     labels = {name for name in names if label_of(name)}
     if not labels:
         for cube in (HOURS,) if hourly else (DAYS, HOURS):

@@ -20,9 +20,10 @@ FIELDS = (
     *("consumer", "team", "key", "operation", "model", "target", "provider", "provider_model"),
     *("status", "error", "outcome", "stream", "usage_source", "cache"),
 )
-Resolution = Literal["hour", "day", "month", "total"]
+Resolution = Literal["minute", "hour", "day", "month", "total"]
 RESOLUTIONS: tuple[Resolution, ...] = get_args(Resolution)
 MAX_GROUPS = 8
+MOST_MINUTES = timedelta(days=1)  # longest time of a report by minute, which reads every row of it
 MAX_FILTER_VALUES = 200
 MAX_LIMIT = 1000
 """Most exchanges in one answer."""
@@ -57,6 +58,8 @@ class Query:
         if len(set(names)) < len(names) or len(names) > MAX_GROUPS:
             raise ValueError(f"group_by takes at most {MAX_GROUPS} fields, each once")
         resolution = _one_of("resolution", own, RESOLUTIONS, "total")
+        if resolution == "minute" and end - start > MOST_MINUTES:
+            raise ValueError("the resolution minute takes at most a day: start and end are further apart")
         return cls(start, end, resolution, tuple(names), filters)
 
     def only(self, name: str, value: str) -> Self:

@@ -20,7 +20,7 @@ FIRST_PART = 16  # a report's time is divided by this to get the length of its f
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
-_LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
+_LENGTHS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
 
 _MONEY = ("cost", "saved", "would_save", "prompt_saved", "prompt_extra")
 
@@ -135,7 +135,7 @@ def summed(
     names, whole = {*query.group_by, *query.filters}, (to_micros(start), to_micros(end))
     selects: list[str] = []
     values: list[object] = []
-    for source in cover(cursor, names, whole, hourly=query.resolution == "hour", timed=measures is not USAGE):
+    for source in cover(cursor, names, whole, resolution=query.resolution, timed=measures is not USAGE):
         columns = [] if length is None else [f"{source.time} / {length // _MICRO} * {length // _MICRO}"]
         for name in query.group_by:
             column, needed = source.field(name)

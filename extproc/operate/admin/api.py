@@ -5,26 +5,22 @@ Each operation is a row of `OPERATIONS`; `openapi.py` describes them. Every erro
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from extproc.cache.stores import CacheError
 from extproc.money.ledger import LedgerError
 from extproc.money.ledger.operators import TooManyKeysError
-from extproc.operate.admin import answers, handlers, questions, runs
+from extproc.operate.admin import answers, handlers, page, questions, runs
 from extproc.operate.admin.failures import Failures
 from extproc.operate.admin.guard import JSON, AdminGuard, failure, principal
 from extproc.operate.admin.handling import answer_of, given, read_call
@@ -53,7 +49,8 @@ def admin_app(
     names. `given` are secrets that sign sessions, together with the client's secret. Without `failures` wrong tokens
     have no limit.
     """
-    app = Starlette(routes=ROUTES, exception_handlers=dict.fromkeys((*_FAILURES, Exception), _failed))
+    files = page.file_routes()
+    app = Starlette(routes=[*ROUTES, *files], exception_handlers=dict.fromkeys((*_FAILURES, Exception), _failed))
     app.router.redirect_slashes = False
     app.state.reports = reports
     app.state.desk = desk
@@ -66,7 +63,7 @@ def admin_app(
         app.state.signon = sign_on = SignOn(oidc, desk, given)
         session = sign_on.find
     address = "" if oidc is None else oidc.url
-    open_paths = {operation.path for operation in OPERATIONS if operation.open}
+    open_paths = {*(operation.path for operation in OPERATIONS if operation.open), *(file.path for file in files)}
     return AdminGuard(app, token, session, address, failures=failures, open_paths=open_paths)
 
 
@@ -77,31 +74,8 @@ def openapi(_call: object) -> Response:
     return JSON(document())
 
 
-def console(_call: object) -> Response:
-    return HTMLResponse(_CONSOLE, headers={"content-security-policy": _CONSOLE_POLICY})
-
-
-def _policy(page: str) -> str:
-    """A content security policy: the page runs only its own script and style, by their hashes, and connects only to
-    this server.
-    """
-
-    def hashes(tag: str) -> str:
-        [source] = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"
-
-    return (
-        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; connect-src 'self'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-
-
-_CONSOLE = Path(__file__).with_name("console.html").read_text(encoding="utf-8")
-_CONSOLE_POLICY = _policy(_CONSOLE)
-
-
 OPERATIONS = (
-    Operation("GET", "/", "console", "The console", console, media="text/html", open=True),
+    Operation("GET", "/", "console", "The console", lambda _call: page.page(), media="text/html", open=True),
     Operation("GET", "/openapi.json", "openapi", "This description", openapi, media="application/json", open=True),
     Operation(
         *("GET", "/usage", "usage", "Spending: a row for each group and time", handlers.usage, answers.Usage),

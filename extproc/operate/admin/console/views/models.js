@@ -1,0 +1,45 @@
+// Models: the names that clients may give, with prices and the state of their targets, and how fast they answer.
+import {read} from "../api.js";
+import {timeLines} from "../chart.js";
+import {choose, filters, pick, span, spanned, state} from "../choices.js";
+import {$, cut, el, named, note, show, table} from "../dom.js";
+import {count, millis, percent, seconds, short, usd} from "../format.js";
+import {healthOf} from "../meanings.js";
+import {consumerOnly} from "../page.js";
+
+const html = `
+<section aria-labelledby="models-title"><div class="bar"><h2 id="models-title">Models</h2></div><div id="models" class="scroll"></div></section>
+<section aria-labelledby="latency-title"><div class="bar"><h2 id="latency-title">Latency</h2>
+  <label>of <select id="clock"><option value="answer">whole answers</option><option value="first">first tokens</option></select></label>
+  <span class="small soft"><i class="s0"></i>median&emsp;<i class="s1"></i>95th percentile</span></div>
+  <div id="times"></div><div id="latency" class="scroll"></div></section>`;
+
+const parts = () => [
+  [() => Promise.all([read("/models?" + new URLSearchParams(consumerOnly())), read("/providers")]), drawModels, ["models"]],
+  [() => Promise.all([read(spanned("/latency", {resolution: span()[2], group_by: ""})), read(spanned("/latency", {resolution: "total", group_by: "model"}))]), drawLatency, ["latency", "times"]]];
+
+function start() {
+  $("clock").onchange = () => choose({clock: $("clock").value});
+}
+
+function drawModels([answer, places]) {
+  const rate = (target, kind) => target.usd_per_million ? usd(target.usd_per_million[kind] ?? 0) : "unknown";
+  const rows = answer.data.flatMap(model => (model.targets.length ? model.targets : [null]).map((target, index) => {
+    const known = target && places.data[`${target.provider}/${target.model}`], [word, colour] = target?.unavailable ? [cut(target.unavailable), "bad"] : healthOf(known);
+    return [index ? "" : model.targets.length ? pick("model", model.name) : named(model.name), index ? "" : model.strategy, target ? `${cut(target.provider)}/${cut(target.model)}` : "any that fits the pattern",
+      target ? el("span", {class: colour}, word) : "", known?.failing ? percent(known.failing) : "", seconds(known?.streamed_first_byte_s), seconds(known?.plain_s),
+      target ? rate(target, "input") : "", target ? rate(target, "output") : "", target?.context ? short(target.context) : "", index ? "" : count(model.consumers)];
+  }));
+  show("models", note(filters.has("consumer") ? `Names that ${named(filters.get("consumer"))} may use.` : "Names that clients may give. A filter by consumer shows those that it may use.", "soft small"),
+    table(["model", "strategy", "target", "now", "failing", "first byte", "plain answer", "input, $ a million", "output, $ a million", "context", "consumers"], rows, [4, 5, 6, 7, 8, 9, 10]));
+}
+
+function drawLatency([over, by]) {
+  if (!by.data.some(row => row.answers)) { show("times"); return show("latency", note("No answer in this period.")); }
+  timeLines("times", over, state.clock === "first");
+  const rows = by.data.filter(row => row.answers).sort((a, b) => b.answers - a.answers).slice(0, 20);
+  show("latency", table(["model", "answers", "median", "95 %", "first token, median", "first token, 95 %"],
+    rows.map(row => [pick("model", row.group.model), count(row.answers), millis(row.p50_ms), millis(row.p95_ms), millis(row.first_p50_ms), millis(row.first_p95_ms)]), [1, 2, 3, 4, 5]));
+}
+
+export const models = {title: "Models", html, parts, start, timed: true, filtered: true};
