@@ -70,7 +70,7 @@ async def read(reader, *chunks):
 
 
 def names(reader):
-    return [type(stage).__name__ for stage, *_ in reader._stages]
+    return [type(stage).__name__ for stage, *_ in reader._needed.stages]
 
 
 async def test_a_stage_may_edit_and_drop_events(answered):

@@ -48,6 +48,7 @@ from extproc.words.tries import Try, outcome_of
 from extproc.words.values import show_duration
 
 ORIGIN = TOLD + "error-origin"
+_PROVIDER, _MODEL, _ATTEMPTS = TOLD + "provider", TOLD + "model", TOLD + "attempts"
 
 MOST_INFLATED = 128 << 20
 """Most bytes of a compressed answer after decompression."""
@@ -96,9 +97,9 @@ class Tell:
         target, headers = exchange.answer.target, exchange.answer.head.headers
         assert target is not None, "Origin found it"
         told = {
-            TOLD + "provider": target.provider,
-            TOLD + "model": target.model,
-            TOLD + "attempts": str(exchange.answer.attempts),
+            _PROVIDER: target.provider,
+            _MODEL: target.model,
+            _ATTEMPTS: str(exchange.answer.attempts),
         }
         withheld = internal(headers)
         # Envoy replaces x-request-id with the gateway's id.
@@ -278,7 +279,7 @@ def _bad_answer(exchange: Exchange, kind: Kind, message: str) -> Refusal:
     """The refusal of a provider's bad answer. `message` has a placeholder for the provider's name."""
     return Refusal(
         kind,
-        message.format(exchange.answer.told[TOLD + "provider"]),
+        message.format(exchange.answer.told[_PROVIDER]),
         headers=exchange.answer.told | {ORIGIN: "provider"},
     )
 

@@ -41,7 +41,7 @@ class Ungranted:
 def named_at(exchange: Exchange, target: Target) -> Sequence[Named]:
     """The further models that a request names, except in fields that the target changes."""
     places, body = exchange.request.dialect.fields.models, getattr(exchange.request, "json", None)
-    if not places or not body:
+    if not places or not body or not (present := [place for place in places if place[0] in body]):
         return ()
     changed = {name for name, *_ in target.changes}
-    return list(named_in(body, [place for place in places if place[0] in body and place[0] not in changed]))
+    return list(named_in(body, [place for place in present if place[0] not in changed]))

@@ -21,10 +21,12 @@ def run_of(exchange: Exchange) -> str:
     if name := named_by(getattr(exchange.money, "labels", {})):
         return name
     told = exchange.features.get(NAMED) or exchange.request.head.headers.get("traceparent", "")
+    if not told:
+        return ""
     parts = told.split("-")
     return parts[1] if len(parts) >= _PARTS and len(parts[1]) == _TRACE and parts[1].strip("0") else ""
 
 
 def named_by(labels: Mapping[str, str]) -> str:
     """Name of the run in labels; empty without one."""
-    return next((value for name in LABELS if (value := labels.get(name))), "")
+    return next((value for name in LABELS if (value := labels.get(name))), "") if labels else ""

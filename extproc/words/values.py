@@ -220,15 +220,16 @@ class Pattern:
 class Patterns:
     """Patterns of which any may match. Names without `*` cost one lookup together."""
 
-    __slots__ = ("_names", "_wild", "texts")
+    __slots__ = ("_any", "_names", "_wild", "texts")
 
     def __init__(self, texts: Iterable[str]) -> None:
         self.texts = tuple(texts)
+        self._any = "*" in self.texts
         self._names = frozenset(text for text in self.texts if "*" not in text)
         self._wild = [_matcher(text) for text in self.texts if "*" in text]
 
     def __call__(self, value: str) -> bool:
-        return value in self._names or any(match(value) is not None for match in self._wild)
+        return self._any or value in self._names or any(match(value) is not None for match in self._wild)
 
 
 def is_loopback(host: str) -> bool:

@@ -120,14 +120,20 @@ def _set(headers: Iterable[tuple[str, str]]) -> bytes:
     return b"".join([_option(name, value) for name, value in headers])
 
 
-@lru_cache(maxsize=4096)
 def _option(name: str, value: str) -> bytes:
     """Element of `set_headers`, with raw_value only: Envoy ignores `value`, and answers 500 if both are set."""
     raw = value.encode()
+    return _before_value(name, len(raw)) + raw + _APPEND_ACTION
+
+
+@lru_cache(maxsize=4096)
+def _before_value(name: str, size: int) -> bytes:
+    """Bytes in front of a header's value with `size` bytes."""
     header = b"\x0a" + _sized(name.encode())
-    if raw:
-        header += b"\x1a" + _sized(raw)
-    return b"\x0a" + _sized(b"\x0a" + _sized(header) + _APPEND_ACTION)
+    if size:
+        header += b"\x1a" + _length(size)
+    option = b"\x0a" + _length(len(header) + size) + header
+    return b"\x0a" + _length(len(option) + size + len(_APPEND_ACTION)) + option
 
 
 @lru_cache(maxsize=1024)

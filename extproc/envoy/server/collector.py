@@ -17,6 +17,10 @@ SHORT = 0.010
 """Seconds that a collection may delay requests in flight."""
 LONGEST = 600.0
 """Seconds until a collection runs, whatever requests are in flight."""
+_YOUNG, _MIDDLE = 20_000, 5
+"""New objects between two collections of the youngest, and such collections between two of the middle-aged. A few dozen
+exchanges in flight have more than the interpreter's 700 objects, which it would examine shortly before they are freed.
+"""
 _NEVER = 1 << 30  # collections of younger objects between two full ones
 
 
@@ -26,7 +30,7 @@ def only_when_told() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*gc.get_threshold()[:2], _NEVER)
+    gc.set_threshold(_YOUNG, _MIDDLE, _NEVER)
 
 
 class Collector:

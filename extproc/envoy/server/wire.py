@@ -156,8 +156,7 @@ def read_headers(part: pb.HttpHeaders) -> Mapping[str, str]:
     """Headers by lower-case name. Values of a repeated header are joined with a comma."""
     headers: dict[str, str] = {}
     for header in part.headers.headers:
-        key = header.key
-        value = header.raw_value.decode("utf-8", "replace")
+        key, value = header.key, header.raw_value.decode("utf-8", "replace")
         headers[key] = f"{headers[key]},{value}" if key in headers else value
     return headers
 

@@ -251,6 +251,8 @@ def _traces(report: Report) -> Mapping[str, int]:
     is over.
     """
     thought = report.thought
+    if not thought.size and not thought.sealed:
+        return {}
     shown = thought.size // _BYTES
     sealed = {"sealed": max(shown, thought.sealed // _SEALED)} if thought.sealed else {}
     return {name: tokens for name, tokens in (sealed | {"shown": shown}).items() if tokens}

@@ -37,7 +37,8 @@ _decode = msgspec.msgpack.Decoder(Facts).decode
 def pack_facts(exchange: Exchange) -> bytes:
     """The facts of a request that is about to be forwarded. Labels that take too much room are left out."""
     consumer, ask, target = exchange.consumer, exchange.request.ask, exchange.route.targets[0]
-    alone = all(other is target or other.name == target.name for other in exchange.route.targets)
+    targets = exchange.route.targets
+    alone = len(targets) == 1 or all(other.name == target.name for other in targets)
     served = (target.name, target.provider, target.model) if alone else ("", "", "")
     facts = Facts(
         exchange.request.id[:_LONGEST],

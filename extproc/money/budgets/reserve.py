@@ -198,16 +198,17 @@ class Reserve:
         `worst`: claim the most that it can use, so that nothing more is held later.
         """
         covered = []
+        targets = exchange.route.targets
         tokens = strict = money = False
-        for budget in self._budgets.candidates(exchange, exchange.route.targets):
-            for index, target in enumerate(exchange.route.targets):
+        for budget in self._budgets.candidates(exchange, targets):
+            for index, target in enumerate(targets):
                 if budget.covers(exchange, target):
                     covered.append((budget, index))
                     tokens = tokens or budget.counts_tokens
                     strict = strict or budget.strict
                     money = money or budget.counts_money
         outputs, limits = bound_output(exchange, self._cap, counted=tokens, strict=strict or worst)
-        inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.route.targets)
+        inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(targets)
         inputs, unseen = self._with_unseen(exchange, covered, inputs)
         reservation: Reservation[Claim] = Reservation(
             exchange.id, max(inputs), max(outputs, default=0), outputs, inputs
@@ -223,7 +224,7 @@ class Reserve:
         reservation.output = reservation.output_tokens
         grows = False
         for budget, index in covered:
-            target = exchange.route.targets[index]
+            target = targets[index]
             tokens_in, tokens_out = inputs[index], outputs[index] if outputs else 0
             if not worst and (usual := self._less(exchange, budget, index)) is not None:
                 if budget.patient and self._expected.output(target.deployment) is not None:

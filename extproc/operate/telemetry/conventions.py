@@ -12,7 +12,7 @@ from typing import Protocol
 
 from extproc.operate.telemetry.declared import Group, counts, histogram
 from extproc.settings.config import Semconv
-from extproc.words.exchange import Exchange, Kinds
+from extproc.words.exchange import Exchange
 
 # Buckets of histograms, as the conventions advise.
 DURATION = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -24,7 +24,6 @@ OPERATION = ("gen_ai_operation_name", *MODELS, "error_type")
 _SPENT = ("gen_ai_operation_name", *MODELS, "gen_ai_token_modality")
 
 EMBEDDINGS = "embeddings"
-_NO_KINDS = Kinds()
 
 
 class Conventions(Protocol):
@@ -111,29 +110,35 @@ class Latest(Group):
             return
         self._input.series(labels).observe(usage.input_tokens)
         self._output.series(labels).observe(usage.output_tokens)
-        kinds, text = usage.kinds or _NO_KINDS, "text" if usage.kinds is not None or _is_text(exchange) else "unknown"
+        totals = (
+            (self._inputs, usage.input_tokens),
+            (self._outputs, usage.output_tokens),
+            (self._cache_read, usage.cached_tokens),
+            (self._cache_write, usage.cache_write_tokens),
+            (self._reasoning, usage.reasoning_tokens),
+        )
+        if (kinds := usage.kinds) is None:  # nearly always: no tokens of a kind with a price of its own
+            alone = (*of_model, "text" if _is_text(exchange) else "unknown")
+            for metric, total in totals:
+                if total:
+                    metric.add(alone, total)
+            return
         of_input = (("image", kinds.image_input), ("audio", kinds.audio_input), ("video", kinds.video_input))
         of_output = (("image", kinds.image_output), ("audio", kinds.audio_output), ("video", kinds.video_output))
         cached = (("image", kinds.image_cached), ("audio", kinds.audio_cached))
-        for metric, total, parts in (
-            (self._inputs, usage.input_tokens, of_input),
-            (self._outputs, usage.output_tokens, of_output),
-            (self._cache_read, usage.cached_tokens, cached),
-            (self._cache_write, usage.cache_write_tokens, ()),
-            (self._reasoning, usage.reasoning_tokens, ()),
-        ):
-            for modality, tokens in _split(total, parts, text) if total else ():
+        for (metric, total), parts in zip(totals, (of_input, of_output, cached, (), ()), strict=True):
+            for modality, tokens in _split(total, parts) if total else ():
                 metric.add((*of_model, modality), tokens)
 
 
-def _split(total: int, parts: tuple[tuple[str, int], ...], text: str) -> Iterator[tuple[str, int]]:
-    """The tokens of each modality; `text` is the name for all other tokens."""
+def _split(total: int, parts: tuple[tuple[str, int], ...]) -> Iterator[tuple[str, int]]:
+    """The tokens of each modality; all others are text."""
     for modality, tokens in parts:
         if tokens:
             total -= tokens
             yield modality, tokens
     if total > 0:
-        yield text, total
+        yield "text", total
 
 
 def _is_text(exchange: Exchange) -> bool:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -23,32 +24,33 @@ _MOST_VERDICTS = 64
 
 def describe(exchange: Exchange) -> dict[str, Any]:
     """An exchange as one flat record: never a body, never a credential. Text from outside is cut short."""
+    request, answer, route, money = exchange.request, exchange.answer, exchange.route, exchange.money
     entry: dict[str, Any] = {
         "time": time.time(),
         "event": "exchange",
         "id": exchange.id,
-        "request_id": exchange.request.id[:128],
-        "operation": exchange.request.operation,
-        "status": exchange.answer.status,
+        "request_id": request.id[:128],
+        "operation": request.operation,
+        "status": answer.status,
         "error": exchange.error,
         "outcome": exchange.ending.outcome,
         "duration_ms": round(exchange.seconds * 1000, 3),
     }
     if hasattr(exchange, "consumer"):
         entry["consumer"], entry["team"] = exchange.consumer.name, exchange.consumer.team
-        if exchange.money.labels:
-            entry["labels"] = exchange.money.labels
+        if money.labels:
+            entry["labels"] = money.labels
         if run := run_of(exchange):
             entry["run"] = run
-    if hasattr(exchange.request, "ask"):
-        entry["model"], entry["stream"] = exchange.request.ask.model[:256], exchange.request.ask.stream
-    if exchange.money.denied_by:
-        entry["denied_by"] = exchange.money.denied_by
-    if exchange.money.downgraded:
-        entry["downgraded"] = exchange.money.downgraded
-    if exchange.route.skipped:
-        tried = {target.name for target in exchange.route.targets} if exchange.route.forwarded else ()
-        if skipped := {s.target.name: s.reason for s in exchange.route.skipped[:16] if s.target.name not in tried}:
+    if hasattr(request, "ask"):
+        entry["model"], entry["stream"] = request.ask.model[:256], request.ask.stream
+    if money.denied_by:
+        entry["denied_by"] = money.denied_by
+    if money.downgraded:
+        entry["downgraded"] = money.downgraded
+    if route.skipped:
+        tried = {target.name for target in route.targets} if route.forwarded else ()
+        if skipped := {s.target.name: s.reason for s in route.skipped[:16] if s.target.name not in tried}:
             entry["skipped"] = skipped
     if (caching := exchange.features.get(CACHING)) is not None:
         entry["cache"] = caching.outcome
@@ -58,7 +60,7 @@ def describe(exchange: Exchange) -> dict[str, Any]:
                 entry["similarity"] = round(caching.score, 4)
     if (call := exchange.features.get(CALL)) is not None:
         entry |= call.log_fields(exchange)
-    elif exchange.route.forwarded:
+    elif route.forwarded:
         entry |= _served(exchange)
     return entry
 
@@ -81,9 +83,10 @@ def describe_verdicts(exchange: Exchange) -> Mapping[str, Any]:
 
 def _served(exchange: Exchange) -> dict[str, Any]:
     """Log fields of a forwarded exchange: target, usage and cost."""
-    usage, target, report = exchange.money.usage, exchange.answer.target, exchange.answer.report
+    money, answer = exchange.money, exchange.answer
+    usage, target, report = money.usage, answer.target, answer.report
     entry: dict[str, Any] = {
-        "attempts": exchange.answer.attempts,
+        "attempts": answer.attempts,
         "provider": "" if target is None else target.provider,
         "provider_model": "" if target is None else target.model,
         "input_tokens": usage.input_tokens,
@@ -92,21 +95,21 @@ def _served(exchange: Exchange) -> dict[str, Any]:
         "reasoning_tokens": usage.reasoning_tokens,
         "cache_write_tokens": usage.cache_write_tokens,
         "usage_source": usage.source,
-        "cost_usd": None if exchange.money.cost is None else exchange.money.cost / NANO,
+        "cost_usd": None if money.cost is None else money.cost / NANO,
         "complete": exchange.ending.complete,
     }
-    if exchange.money.price_version:
-        entry["price_version"] = exchange.money.price_version[:256]
-    if exchange.money.prompt_saved or exchange.money.prompt_extra:
-        entry["prompt_saved_usd"] = exchange.money.prompt_saved / NANO
-        entry["prompt_extra_usd"] = exchange.money.prompt_extra / NANO
-    if exchange.answer.first_token is not None:
-        entry["first_token_ms"] = round(exchange.answer.first_token * 1000, 3)
-    if exchange.answer.tries:
-        entry["tries"] = [asdict(try_) for try_ in exchange.answer.tries]
+    if money.price_version:
+        entry["price_version"] = money.price_version[:256]
+    if money.prompt_saved or money.prompt_extra:
+        entry["prompt_saved_usd"] = money.prompt_saved / NANO
+        entry["prompt_extra_usd"] = money.prompt_extra / NANO
+    if answer.first_token is not None:
+        entry["first_token_ms"] = round(answer.first_token * 1000, 3)
+    if answer.tries:
+        entry["tries"] = [asdict(try_) for try_ in answer.tries]
     if report is not None:
         entry["response_model"] = report.model[:256]
-        entry["finish_reasons"] = [reason[:64] for reason in list(report.finish_reasons.values())[:8]]
+        entry["finish_reasons"] = [reason[:64] for reason in islice(report.finish_reasons.values(), 8)]
     return entry
 
 

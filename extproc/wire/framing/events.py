@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import Any, Protocol
 
 from extproc.wire.framing import BOM, Frame, Framing
@@ -48,6 +49,19 @@ class EventStage(Protocol):
 _Stage = tuple[EventStage, bool, Callable[[float], None]]  # (stage, True when asynchronous, observer of its seconds)
 
 
+class _Needed:
+    """Stages that some answers need, and what all of them allow."""
+
+    __slots__ = ("changes_length", "guards", "merges", "parses", "stages")
+
+    def __init__(self, stages: Sequence[_Stage]) -> None:
+        self.stages = stages
+        self.changes_length = any(stage.changes_length for stage, *_ in stages)
+        self.merges = all(getattr(stage, "merges", False) for stage, *_ in stages)
+        self.guards = any(getattr(stage, "guards", False) for stage, *_ in stages)
+        self.parses = any(getattr(stage, "parses", False) for stage, *_ in stages)
+
+
 class Events:
     """Stages of events, in order. An answer gets the stages it needs; the seconds of each are observed once per
     answer.
@@ -58,11 +72,15 @@ class Events:
             (stage, inspect.iscoroutinefunction(type(stage).__call__), observe(type(stage).__name__))
             for stage in stages
         ]
+        self._needed: dict[tuple[bool, ...], _Needed] = {}  # by the stages' answers: a handful of combinations occurs
 
     def reader(self, exchange: Exchange, framing: Framing, inflate: Inflate | None = None) -> AnswerReader:
         """The reader of an exchange's answer. Needs the exchange's `report`."""
-        stages = [entry for entry in self._stages if entry[0].needed(exchange, framing)]
-        return AnswerReader(exchange, framing, stages, inflate)
+        which = tuple([stage.needed(exchange, framing) for stage, *_ in self._stages])
+        needed = self._needed.get(which)
+        if needed is None:
+            needed = self._needed[which] = _Needed(list(compress(self._stages, which)))
+        return AnswerReader(exchange, framing, needed, inflate)
 
 
 class AnswerReader:
@@ -72,31 +90,27 @@ class AnswerReader:
         "_array",
         "_exchange",
         "_framing",
-        "_guarded",
         "_intake",
         "_merges",
-        "_parses",
+        "_needed",
         "_plain",
         "_seconds",
-        "_stages",
     )
 
-    def __init__(self, exchange: Exchange, framing: Framing, stages: Sequence[_Stage], inflate: Inflate | None) -> None:
+    def __init__(self, exchange: Exchange, framing: Framing, needed: _Needed, inflate: Inflate | None) -> None:
         self._exchange = exchange
         self._array = exchange.features.get(ARRAY)
         self._framing = framing
         self._intake = Intake(framing, inflate)
         self._plain = inflate is None and isinstance(framing, WholeBody)
-        self._stages = stages
-        self._seconds = [0.0] * len(stages)
-        self._merges = self._array is None and all(getattr(stage, "merges", False) for stage, *_ in stages)
-        self._guarded = any(getattr(stage, "guards", False) for stage, *_ in stages)
-        self._parses = any(getattr(stage, "parses", False) for stage, *_ in stages)
+        self._needed = needed
+        self._seconds = [0.0] * len(needed.stages) if exchange.timed else None
+        self._merges = self._array is None and needed.merges
 
     @property
     def changes_length(self) -> bool:
         """True when the length of the body may change. A stream can end early with an error, so its length may."""
-        return not self._plain or bool([True for stage, *_ in self._stages if stage.changes_length])
+        return not self._plain or self._needed.changes_length
 
     @property
     def pause(self) -> float:
@@ -119,31 +133,30 @@ class AnswerReader:
         if end and intake.broken and answer.report is not None:
             answer.report.error = PROVIDER_BAD_ANSWER.code
         report, given = answer.report, events
-        then = time.perf_counter()
-        if self._parses:
+        if self._needed.parses:
             for event in events:
                 event.parse()
         try:
-            for index, (stage, is_async, _) in enumerate(self._stages):
+            for index, (stage, is_async, _) in enumerate(self._needed.stages):
+                then = 0.0 if seconds is None else time.perf_counter()
                 work = stage(exchange, events, end)
                 events = await work if is_async else work
-                now = time.perf_counter()
-                seconds[index] += now - then
-                then = now
+                if seconds is not None:
+                    seconds[index] += time.perf_counter() - then
         finally:
             out += self._written(events)
             if answer.first_token is None and report is not None and report.output_events:
-                answer.first_token = then - exchange.started
+                answer.first_token = time.perf_counter() - exchange.started
         if answer.cut is not None:
             raise answer.cut
         if self._merges and report is not None:
             facts = exchange.request.dialect.answers
-            intake.learn(given, facts.reads, facts.texts_at, guarded=self._guarded)
+            intake.learn(given, facts.reads, facts.texts_at, guarded=self._needed.guards)
         intake.pace(given)
         if end:
             if self._array is not None:
                 out.append(self._array.end())
-            for (_, _, observe), spent in zip(self._stages, seconds, strict=True):
+            for (_, _, observe), spent in zip(self._needed.stages, seconds or (), strict=False):
                 observe(spent)
         return intake.more
 
@@ -156,7 +169,7 @@ class AnswerReader:
         if not isinstance(framing, SSE) or framing.parted or self._intake.lead in (None, BOM):
             return None
         events: Sequence[Frame] = ()
-        for stage, is_async, _ in self._stages:
+        for stage, is_async, _ in self._needed.stages:
             if events and not is_async:  # an asynchronous stage holds no events back, and has counted these already
                 events = stage(exchange, events, False)
             if (overdue := getattr(stage, "overdue", None)) is not None:
