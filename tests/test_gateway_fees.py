@@ -65,6 +65,8 @@ SERVED = {"type": "fallback_message", "model": "claude-haiku-4-5", "input_tokens
 DRAWN = {"input_tokens": 50, "output_tokens": 1000, "output_tokens_details": {"image_tokens": 900, "text_tokens": 100}}
 DRAWS = [{"type": "image_generation", "model": "gpt-image-1.5"}]
 BOX = {"type": "code_interpreter", "container": {"type": "auto", "memory_limit": "4g"}}
+SHELL_BOX = {"type": "shell", "environment": {"type": "container_auto", "memory_limit": "4g"}}
+SHELL = {"type": "shell_call", "environment": {"type": "container_reference", "container_id": "c1"}}
 XAI = {"server_side_tool_usage_details": {"web_search_calls": 2, "x_search_calls": 1, "code_interpreter_calls": 1}}
 GROK = response(usage={"input_tokens": 100, "output_tokens": 10} | XAI)
 
@@ -94,6 +96,17 @@ BILLED = {
     "a container once": ("gpt", response(RUN, RUN), 3e7),
     "a container by its size": ("gpt", response(RUN, tools=[BOX]), 12e7),
     "a container that was there": ("gpt", response(RUN, tools=[BOX | {"container": "c1"}]), 0),
+    "a container of a shell": ("gpt", response(SHELL, SHELL, tools=[SHELL_BOX]), 12e7),
+    "a container of a shell that was there": (
+        "gpt",
+        response(SHELL, tools=[{"type": "shell", "environment": SHELL["environment"]}]),
+        0,
+    ),
+    "a shell of the client": (
+        "gpt",
+        response(SHELL | {"environment": {"type": "local"}}, tools=[{"type": "shell"}]),
+        0,
+    ),
     "a search at a price of one's own": ("own", response(SEARCH, RUN), 2e6 + 5e8),
     "pictures": (
         "gpt",
@@ -148,6 +161,73 @@ async def test_whatever_is_billed_beside_tokens_is_charged(world, clocks, name, 
     assert entry["usage_source"] == "provider"
 
 
+PICTURES = {"created": 1, "data": [{"url": "a"}, {"url": "b"}]}
+PAGES = {"pages": [{"markdown": "Hi"}], "model": "mistral-ocr-latest", "usage_info": {"pages_processed": 3}}
+DOCUMENT = {"type": "document_url", "document_url": "https://example.com/a.pdf"}
+ANNOTATED = {"document_annotation_format": {"type": "json_schema"}}
+PDF = {"type": "document_url", "document_url": "data:application/pdf;base64," + "A" * 2560}
+CENT = 10_000_000
+UNITS = {
+    "images": ("images/generations", {"prompt": "x", "n": 2}, PICTURES, (8, 8)),
+    "images of a size": ("images/generations", {"prompt": "x", "n": 2, "size": "1024x1792"}, PICTURES, (16, 16)),
+    "images of a quality": ("images/generations", {"prompt": "x", "n": 2, "quality": "hd"}, PICTURES, (18, 18)),
+    "images of both": (
+        "images/generations",
+        {"prompt": "x", "n": 2, "size": "1024x1792", "quality": "hd"},
+        PICTURES,
+        (24, 24),
+    ),
+    "images of a cheaper size": ("images/generations", {"prompt": "x", "n": 2, "size": "256x256"}, PICTURES, (8, 4)),
+    "pages of any document": ("ocr", {"document": DOCUMENT}, PAGES, (400, 1.2)),
+    "chosen pages": ("ocr", {"document": DOCUMENT, "pages": [1, 2, 5]}, PAGES, (1.2, 1.2)),
+    "pages of a small file": ("ocr", {"document": PDF}, PAGES, (4.4, 1.2)),
+    "annotated pages": ("ocr", {"document": DOCUMENT, "pages": [0, 1, 2], **ANNOTATED}, PAGES, (1.5, 1.5)),
+    "pages without a count": ("ocr", {"document": DOCUMENT}, PAGES | {"usage_info": None}, (400, 0.4)),
+    "a picture of a page": ("ocr", {"document": {"type": "image_url", "image_url": "https://a/b"}}, PAGES, (0.4, 1.2)),
+}
+OF_UNITS = """
+providers: {openai: {kind: openai, api_key: env:PATH}, mistral: {kind: mistral_ai, api_key: env:PATH}}
+models:
+  mistral-ocr-latest: {provider: mistral}
+  art:
+    provider: openai
+    price:
+      {input: 0, output: 0, image: 0.04, image_sizes: {1024x1792: 0.08, hd: 0.09, hd/1024x1792: 0.12, 256x256: 0.02}}
+budgets: [{name: usd, unit: usd, limit: 100, window: month}]
+"""
+
+
+@pytest.mark.parametrize("name", UNITS)
+async def test_images_and_pages_are_held_and_charged_at_their_own_price(world, clocks, name):
+    path, body, answer, (most, cents) = UNITS[name]
+    gateway = world(OF_UNITS, clock=clocks(TODAY))
+    stream = gateway.stream()
+    await asks(f"/v1/{path}")(stream)
+    await sends(body | {"model": "art" if path != "ocr" else "mistral-ocr-latest"})(stream)
+    assert (await gateway.level("usd", -1))[1] == most * CENT
+    await answers()(stream)
+    await streams(answer, end=True)(stream)
+    await stream.on_end()
+    assert await gateway.level("usd", -1) == (cents * CENT, 0)
+
+
+@pytest.mark.parametrize(("ticks", "source"), [(400_000_000, "provider"), (90_000_000_000, "disputed")])
+async def test_the_cost_that_xai_tells_of_its_pictures_is_charged(world, clocks, ticks, source):
+    gateway = world(
+        """
+providers: {x: {kind: x_ai, api_key: env:PATH}}
+models: {grok-imagine-image: {provider: x}}
+budgets: [{name: usd, unit: usd, limit: 100, window: month}]
+""",
+        clock=clocks(TODAY),
+    )
+    asked = asks("/v1/images/generations"), sends({"model": "grok-imagine-image", "prompt": "x", "n": 2})
+    answer = PICTURES | {"usage": {"cost_in_usd_ticks": ticks}}
+    await talk(gateway.stream(), *asked, answers(), streams(answer, end=True))
+    [entry] = gateway.log
+    assert (entry["cost_usd"], entry["usage_source"]) == (0.04, source)
+
+
 async def test_a_search_of_an_answer_that_broke_off_is_charged(world):
     gateway = world(YAML)
     said = event({"type": "response.output_item.done", "item": SEARCH})
@@ -182,6 +262,8 @@ HELD = {
         5 * 12_500_000,
     ),
     "a container": ("gpt", {"tools": [BOX]}, 4 * 30_000_000),
+    "a container of a shell": ("gpt", {"tools": [SHELL_BOX]}, 4 * 30_000_000),
+    "no container for a shell of the client": ("gpt", {"tools": [{"type": "shell"}]}, 0),
     "no leftovers of earlier searches": ("gpt", {"input": [SEARCH, {"role": "user", "content": "Go on"}]}, 0),
     "searches of Gemini": ("flash", {"tools": [{"googleSearch": {}}]}, 3 * 35_000_000),
     "maps": ("flash", {"tools": [{"google_maps": {}}]}, 3 * 25_000_000),

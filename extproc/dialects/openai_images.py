@@ -13,6 +13,7 @@ import msgspec
 
 from extproc.dialects import _media, azure
 from extproc.dialects._passed import Passed, add_files, form_flag, form_integer, passed_fields
+from extproc.dialects._usage import are_counts, told_cost
 from extproc.dialects.openai_responses.usage import read_usage
 from extproc.wire.framing.multipart import FormFile
 from extproc.words.api import Endpoints
@@ -42,7 +43,7 @@ class OpenAIImages(Passed):
         aliases={**azure("/v1/images/generations"), **azure("/v1/images/edits")},
         forms=True,
     )
-    fields = passed_fields("prompt", also=("stream", "n", "quality", "partial_images", "frame_count"))
+    fields = passed_fields("prompt", also=("stream", "n", "quality", "size", "partial_images", "frame_count"))
     text = "prompt"
     quiet = Passed.quiet | {
         *("b64_json", "url", "created", "created_at", "usage", "size", "quality", "background", "output_format"),
@@ -59,6 +60,9 @@ class OpenAIImages(Passed):
         each = _TOKENS.get(quality, _MOST_TOKENS) if isinstance(quality, str) else _MOST_TOKENS
         ask.answer_tokens = count * (each + partial * _PARTIAL)
         ask.units["images"] = count
+        size = body.get("size")
+        asked = {name: value for name, value in (("quality", quality), ("size", size)) if isinstance(value, str)}
+        ask.unit_options = {**asked, "image": "/".join(asked.values())} if asked else {}
         add_files(ask, body)
         for name in ("image", "images", "mask"):  # fields of a JSON body
             given = body.get(name)
@@ -69,9 +73,12 @@ class OpenAIImages(Passed):
         return ask
 
     def usage(self, said: Any) -> Usage | None:
-        """Usage of an answer; all output is image unless the details differ."""
+        """Usage of an answer; all output is image unless the details differ. xAI reports the cost alone."""
         if not isinstance(said, dict):
             return None
+        if not are_counts(said.get("input_tokens"), said.get("output_tokens")):
+            cost = told_cost(said)
+            return None if cost is None else Usage(cost=cost)
         if not isinstance(said.get("output_tokens_details"), dict):
             said = {**said, "output_tokens_details": {"image_tokens": said.get("output_tokens")}}
         return read_usage(said)

@@ -155,6 +155,7 @@ class Ask:
     later: tuple[int, int] = (0, 0)  # tokens of input and output of the requests in an uploaded file
     answer_tokens: int = 0  # tokens of an answer without a limiting field: images, audio, a transcript
     units: dict[str, int] = field(default_factory=dict)  # most units of each kind priced beside tokens, see `Kinds`
+    unit_options: dict[str, str] = field(default_factory=dict)  # options that change the price of `units`, by name
     longest_bytes: int | None = None  # bytes of the longest of `inputs`; a token id counts as CHARACTERS_PER_TOKEN
     inputs_bytes: int = 0  # bytes of all `inputs`
     added_tokens: int = 0  # most tokens that providers add to the prompt for tools and schemas

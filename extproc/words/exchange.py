@@ -172,6 +172,7 @@ class Kinds:
     seconds: int = 0  # length of the input's audio; this and later fields do not count tokens
     characters: int = 0  # length of the input's text
     images: int = 0  # images in the answer
+    pages: int = 0  # pages of a document that are read
     searches: int = 0  # web searches; this and later fields have `Price.fees`
     file_searches: int = 0
     fetches: int = 0  # web pages read

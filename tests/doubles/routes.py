@@ -22,6 +22,7 @@ from tests.doubles import (
     files,
     gemini,
     images,
+    ocr,
     rerank,
     responses,
 )
@@ -71,6 +72,7 @@ ROUTES = {
     "/v1/files": Endpoint(OPENAI, files.upload),
     "/v1/batches": Endpoint(OPENAI, files.create_batch),
     "/v1/moderations": Endpoint(OPENAI, moderations),
+    "/v1/ocr": Endpoint(OPENAI, ocr.ocr),
     "/v2/rerank": Endpoint(cohere.DIALECT, rerank.cohere),
     "/v2/chat": Endpoint(cohere.DIALECT, cohere.chat),
     "/v2/embed": Endpoint(cohere.DIALECT, embed),

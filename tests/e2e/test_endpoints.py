@@ -27,6 +27,7 @@ providers:
   openai: {kind: openai, base_url: "{mock_openai}", api_key: env:OPENAI_KEY}
   cohere: {kind: cohere, base_url: "{at_openai}/v2", api_key: env:OPENAI_KEY}
   jina: {kind: jina, base_url: "{mock_openai}", api_key: env:OPENAI_KEY}
+  mistral: {kind: mistral_ai, base_url: "{mock_openai}", api_key: env:OPENAI_KEY}
   voyage: {kind: voyage, base_url: "{mock_openai}", api_key: env:OPENAI_KEY}
   down: {kind: openai, base_url: "http://127.0.0.1:9/v1"}
 models:
@@ -37,7 +38,8 @@ models:
   gpt-5.4: {provider: openai}
   gpt-image-1: {provider: openai}
   "openai/*": {provider: openai}
-  dall-e-3: {provider: openai, price: {input: 0, output: 0, image: 0.04}}
+  dall-e-3: {provider: openai, price: {input: 0, output: 0, image: 0.04, image_sizes: {hd/1024x1792: 0.12}}}
+  mistral-ocr-latest: {provider: mistral}
   lost: {provider: down, model: gpt-image-2}
   unheard: {provider: down, model: whisper-2}
 virtual_models:
@@ -118,6 +120,25 @@ def test_a_provider_without_the_endpoint_is_named(gateway: Gateway):
     answer = gateway.post("/v1/rerank", {"model": "gpt-5.4", **ASKED})
     assert answer.status_code == 400
     assert "provider openai does not serve /v1/rerank" in answer.json()["error"]["message"]
+
+
+# --- documents
+
+
+def test_pages_of_documents_are_read_and_charged(gateway: Gateway):
+    document = {"type": "document_url", "document_url": "https://example.com/a.pdf"}
+    asked = {"model": "mistral-ocr-latest", "document": document}
+    answer = gateway.post("/v1/ocr", asked)
+    assert [page["markdown"] for page in answer.json()["pages"]] == ["# Page 0", "# Page 1", "# Page 2"]
+    row = gateway.exchange_of(answer)
+    assert (row["operation"], row["provider"], row["cost_usd"]) == ("ocr", "mistral", 0.012)
+    assert row["price_version"].startswith("fees 20")
+    form = {"document_annotation_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}}
+    row = gateway.exchange_of(gateway.post("/v1/ocr", asked | form | {"pages": [0, 2]}))
+    assert row["cost_usd"] == 0.01  # 0.005 for each page with annotations
+    wrong = gateway.post("/v1/ocr", asked | {"document": {"type": "file", "file_id": "someone-elses"}})
+    assert wrong.json()["error"]["code"] == "foreign_object"  # nobody reads another's file
+    assert len(gateway.seen("openai")) == 2
 
 
 # --- moderations
@@ -282,6 +303,9 @@ def test_an_image_can_have_a_price_of_its_own(gateway: Gateway, sdk: OpenAI):
     sdk.images.generate(model="dall-e-3", prompt="a dot", n=3)
     row = gateway.last(lambda entry: entry.get("model") == "dall-e-3")
     assert (row["cost_usd"], row["usage_source"]) == (0.12, "estimated")
+    tall = {"model": "dall-e-3", "prompt": "x", "size": "1024x1792", "quality": "hd"}
+    answer = gateway.post("/v1/images/generations", tall)
+    assert gateway.exchange_of(answer)["cost_usd"] == 0.12
 
 
 # --- sound
@@ -449,12 +473,17 @@ def test_files_and_batches_are_guarded(gateway: Gateway, sdk: OpenAI):
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/rerank": {"model": "ranker", **ASKED},
     "/v1/moderations": {"model": "omni-moderation-latest", "input": "x"},
+    "/v1/ocr": {
+        "model": "mistral-ocr-latest",
+        "document": {"type": "image_url", "image_url": "https://example.com/a.png"},
+    },
     "/v1/images/generations": {"model": "gpt-image-1", "prompt": "x"},
     "/v1/audio/speech": {"model": "openai/tts-1", "input": "x", "voice": "alloy"},
 }
 TEXTS: dict[str, list[dict[str, Any]]] = {
     "/v1/rerank": [{"query": SECRET}, {"documents": ["a", SECRET]}],
     "/v1/moderations": [{"input": ["a", SECRET]}],
+    "/v1/ocr": [{"document_annotation_prompt": SECRET}],
     "/v1/images/generations": [{"prompt": SECRET}],
     "/v1/audio/speech": [{"input": SECRET}, {"instructions": SECRET}],
 }

@@ -134,6 +134,7 @@ class Output(Struct, gc=False):
     encrypted_content: Any = None
     action: Any = None  # action of a search
     container_id: Any = None
+    environment: Any = None  # place of a shell
 
 
 class Offered(Struct, gc=False):
@@ -142,6 +143,7 @@ class Offered(Struct, gc=False):
     type: Any = None
     model: Any = None
     container: Any = None
+    environment: Any = None
 
 
 class Body(Struct, gc=False):

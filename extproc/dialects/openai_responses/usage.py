@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from extproc.dialects import MAX_TOKENS
-from extproc.dialects._calls import container_size
+from extproc.dialects._calls import SHELL, container_size
 from extproc.dialects._named import DRAWS, DRAWS_WITH
 from extproc.dialects._usage import MOST_CALLS, are_counts, first_count, make_usage, told_calls, told_cost, told_kinds
 from extproc.dialects.openai_chat.usage import kinds_of
@@ -20,7 +20,7 @@ from extproc.dialects.openai_responses.shapes import Body, Offered, Output
 from extproc.words.exchange import Kinds, Usage
 
 _CALLS = {"web_search_call": "searches", "file_search_call": "file_searches"}
-_RUNS = "code_interpreter_call"
+_RUNS, _SHELL_RUNS = "code_interpreter_call", "shell_call"
 _NO_SEARCH = ("open_page", "find_in_page")
 
 
@@ -70,15 +70,27 @@ def fees_of(items: Iterable[Output], tools: Sequence[Offered] | None = None, tol
         kind = _CALLS.get(item.type) if isinstance(item.type, str) else None
         if item.type == _RUNS:
             containers.add(item.container_id if isinstance(item.container_id, str) else "")
+        elif item.type == _SHELL_RUNS:
+            containers |= _of_shell(item.environment)
         elif kind is not None and not (isinstance(item.action, dict) and item.action.get("type") in _NO_SEARCH):
             found[kind] = found.get(kind, 0) + 1
     if containers:
-        sizes = [container_size(tool.container) for tool in tools or () if tool.type == "code_interpreter"]
+        sizes = [
+            container_size(tool.type, tool.container, tool.environment)
+            for tool in tools or ()
+            if tool.type in ("code_interpreter", SHELL)
+        ]
         found["sessions"] = len(containers) * max(sizes, default=1)
     search = told.get("web_search") if isinstance(told, dict) else None
     if isinstance(search, dict) and "num_requests" in search:
         found["searches"] = first_count(search["num_requests"])
     return {kind: min(count, MOST_CALLS) for kind, count in found.items()}
+
+
+def _of_shell(environment: Any) -> set[str]:
+    """The id of the container in which a shell ran; empty for a shell of the client."""
+    id = environment.get("container_id") if isinstance(environment, dict) else None
+    return {id} if isinstance(id, str) else set()
 
 
 def billed(said: Body) -> Usage | None:

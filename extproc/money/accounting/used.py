@@ -74,6 +74,8 @@ async def _tokens(exchange: Exchange, exact: Exact, expected: Expected) -> Usage
         return Usage(source="none")
     report = exchange.answer.report
     told = told_by(report)
+    if told.cost is not None and costs.is_by_the_picture(exchange):
+        return told
     if report is None or not (told.input_tokens or told.output_tokens):
         if report is not None and (report.told_usage or report.usage):
             report.usage_refused = True

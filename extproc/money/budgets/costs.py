@@ -88,6 +88,12 @@ def is_beyond_belief(exchange: Exchange, usage: Usage) -> bool:
     return cost is not None and cost > _most(exchange, usage)
 
 
+def is_by_the_picture(exchange: Exchange) -> bool:
+    """True where the provider reports the cost of its pictures in place of their tokens, as xAI does."""
+    target = exchange.answer.target
+    return bool(target is not None and target.tells_cost and "images" in exchange.request.ask.units)
+
+
 def is_of_other(exchange: Exchange) -> bool:
     """True for an exchange that was charged at the price of another model than the target's."""
     target, version = exchange.answer.target, exchange.money.price_version

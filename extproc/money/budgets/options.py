@@ -13,7 +13,7 @@ from extproc.dialects import FREE_OPTIONS
 from extproc.routing.parameters import apply
 from extproc.upstream import prices
 from extproc.words.dialect import Report
-from extproc.words.exchange import Exchange, Price, Target
+from extproc.words.exchange import Exchange, Kinds, Price, Target
 
 _CAPITAL = re.compile(r"([A-Z])")
 
@@ -32,8 +32,9 @@ def asked(exchange: Exchange, target: Target) -> Mapping[str, str]:
 
 
 def _options(exchange: Exchange, target: Target) -> Mapping[str, str]:
-    """The options `asked`, renamed as prices name them."""
-    return {_option(name): value for name, value in asked(exchange, target).items()}
+    """The options `asked`, renamed as prices name them, and those of units such as images."""
+    found = {_option(name): value for name, value in asked(exchange, target).items()}
+    return {**found, **exchange.request.ask.unit_options}
 
 
 def _option(field: str) -> str:
@@ -58,7 +59,12 @@ def dearest(exchange: Exchange, target: Target) -> Price | None:
     if price is None or not (options := _options(exchange, target)):
         return price
     found = prices.with_options(price, options)
-    return max(price, found, key=lambda rates: rates.input + rates.output)
+    return max(price, found, key=_height)
+
+
+def _height(price: Price) -> tuple[int, int]:
+    kinds = price.kinds or Kinds()
+    return price.input + price.output, kinds.images + kinds.pages
 
 
 def charged_options(exchange: Exchange, target: Target, report: Report | None) -> Mapping[str, str]:
@@ -66,6 +72,7 @@ def charged_options(exchange: Exchange, target: Target, report: Report | None) -
     price.
     """
     told = {} if report is None else report.options
-    if not told and not (exchange.request.dialect.fields.options and exchange.request.json):
+    request = exchange.request
+    if not (told or request.ask.unit_options) and not (request.dialect.fields.options and request.json):
         return {}
     return {**_options(exchange, target), **told}

@@ -15,13 +15,13 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache, lru_cache
 from importlib import metadata
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from extproc.upstream.prices import _data
 from extproc.upstream.prices._data import types
-from extproc.upstream.prices.fees import known_fees
+from extproc.upstream.prices.fees import CHECKED, known_fees, known_units
 from extproc.words.exchange import Kinds, Price, Usage
 from extproc.words.values import ModelName, Pattern, Section
 
@@ -34,9 +34,9 @@ _PER_TOKEN = 10**9  # USD per million tokens -> femto-USD per token
 _PER_REQUEST = 10**15  # USD -> femto-USD
 CALLS = ("searches", "file_searches", "fetches", "maps", "sessions")
 """Kinds that count calls of tools which the provider runs itself."""
-_SCALES: Mapping[str, int] = {"seconds": 10**15 // 3600, "images": _PER_REQUEST}
+_SCALES: Mapping[str, int] = {"seconds": 10**15 // 3600, "images": _PER_REQUEST, "pages": _PER_REQUEST}
 """Factors from a price in the settings to femto-USD a unit, for kinds that are not priced per million units. Seconds of
-audio are priced in USD an hour, images in USD each.
+audio are priced in USD an hour, images and pages in USD each.
 """
 _FEMTO = 10**6  # femto-USD in a nano-USD
 _DEAREST = 1_000_000
@@ -44,7 +44,7 @@ _DEAREST = 1_000_000
 _Rate = float | Decimal
 _PRICED = (
     *("audio_input", "audio_cached", "audio_output", "image_input", "image_output", "cache_write_1h"),
-    *("seconds", "characters", "images"),
+    *("seconds", "characters", "images", "pages"),
 )
 """Kinds that settings can price."""
 
@@ -82,6 +82,14 @@ class PriceSettings(Section):
         "Price of characters in the input, in USD per million, in addition to its tokens. For speech."
     )
     images: float | None = _rate("Price of an image that is answered, in USD, in addition to its tokens.", "image")
+    image_sizes: dict[str, Annotated[float, Field(ge=0, le=_DEAREST)]] = Field(
+        {},
+        description="Prices of an image that is answered, in USD, by its size, its quality or both, as requests name "
+        "them: `1024x1024`, `hd`, `hd/1024x1792`. Both go before the size, the size before the quality, all before "
+        "`image`.",
+    )
+    pages: float | None = _rate("Price of a page of a document that is read, in USD. For `/v1/ocr`.", "page")
+    annotated_page: float | None = _rate("Price of a page that is read and annotated, in USD. Default: `page`.")
     searches: float | None = _rate(
         "Price of a search of the web that the provider runs, in USD. Default: the catalogue's.", "search"
     )
@@ -103,7 +111,7 @@ class PriceSettings(Section):
 
     @property
     def price(self) -> Price:
-        return price(
+        found = price(
             self.input,
             self.output,
             cached_input=self.cached_input,
@@ -114,6 +122,9 @@ class PriceSettings(Section):
             kinds={name: value for name in _PRICED if (value := getattr(self, name)) is not None},
             fees={name: value for name in CALLS if (value := getattr(self, name)) is not None},
         )
+        sizes = {f"{option}={size}": usd for size, usd in self.image_sizes.items() for option in _SIZED["/" in size]}
+        annotated = {} if self.annotated_page is None else {"pages=annotated": self.annotated_page}
+        return with_units(found, images=sizes, pages=annotated)
 
     @property
     def version(self) -> str:
@@ -183,6 +194,25 @@ def _kinds(price: Price, given: Mapping[str, _Rate], *, cached: bool) -> Kinds:
     return Kinds(**rates)
 
 
+_SIZED = (("quality", "size"), ("image",))
+"""Options of an image by a part of them, and by both."""
+
+
+def with_units(found: Price, **units: Mapping[str, _Rate]) -> Price:
+    """A price with prices of units such as images: USD by field of `Kinds`, and by `option=value` or "" for the usual
+    one.
+    """
+    variants = dict(found.variants)
+    for unit, given in units.items():
+        for option, usd in sorted(given.items()):  # the usual one first
+            kinds = replace(found.kinds or _kinds(found, {}, cached=True), **{unit: _whole(usd, _SCALES[unit])})
+            if option:
+                variants[option] = replace(found, kinds=kinds)
+            else:
+                found = replace(found, kinds=kinds)
+    return replace(found, variants=variants)
+
+
 def _whole(value: _Rate, scale: int) -> int:
     return int((Decimal(str(value)) * scale).to_integral_value())
 
@@ -225,7 +255,8 @@ def _difference(tokens: Kinds, rates: Price, plain: int, written: int) -> int:
     """
     kinds = rates.kinds
     assert kinds is not None, "asked before"
-    femto = tokens.seconds * kinds.seconds + tokens.characters * kinds.characters + tokens.images * kinds.images
+    femto = tokens.seconds * kinds.seconds + tokens.characters * kinds.characters
+    femto += tokens.images * kinds.images + tokens.pages * kinds.pages
     for of_input, of_cached, rate, cached_rate in (
         (tokens.audio_input, tokens.audio_cached, kinds.audio_input, kinds.audio_cached),
         (tokens.image_input, tokens.image_cached, kinds.image_input, kinds.image_cached),
@@ -403,15 +434,17 @@ def known_model(provider: str | None, model: str, today: date) -> Known:
     if provider == "openai" and model.startswith(FREE):
         return Known(None, replace(_NOTHING, version=_catalogue()))
     fees = {name: _whole(fee, _PER_REQUEST) for name, fee in known_fees(provider, model, today).items()}
+    units = known_units(provider, model, today)
+    by_units = with_units(replace(_NOTHING, version=f"fees {CHECKED}", fees=fees), **units) if units else None
     if info is None:
-        return Known(fees=fees)
+        return Known(price=by_units, fees=fees)
     prices = _prices(info, today)
     told = {name: getattr(prices, theirs) for name, theirs in _FEES.items()}
     fees |= {name: _whole(_base(fee) / 1000, _PER_REQUEST) for name, fee in told.items() if fee is not None}
     price = _compiled(prices)
     if price is not None:
         price = replace(price, variants=_variants(info, today), fees=fees)
-    return Known(info.context_window, price, fees)
+    return Known(info.context_window, price or by_units, fees)
 
 
 FREE = ("omni-moderation-", "text-moderation-")

@@ -86,6 +86,7 @@ PROVIDER = Provider(
         "openai_embeddings",
         "openai_moderations",
         "openai_transcriptions",
+        "ocr",
     ),
     more=("max_tokens",),
     cache_keys=("openai_chat",),  # source: the types of mistralai's SDK

@@ -147,6 +147,7 @@ OTHER_PATHS = {  # answers to the body of a chat
     "/v1/audio/speech": (400, "invalid_request"),
     "/v1/moderations": (400, "invalid_request"),
     "/v1/rerank": (400, "invalid_request"),
+    "/v1/ocr": (400, "invalid_request"),
 }
 # The provider and the processor both see the path as Envoy normalised it.
 SAME_PATHS = (
