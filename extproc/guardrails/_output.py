@@ -96,7 +96,7 @@ class GuardOutput:
             plain=plain,
             first_window=window,
             most_whole=most,
-            unsigned=restore if signed(exchange) else None,
+            signed=bool(signed(exchange)),
         )
 
     def unreadable(self, exchange: Exchange) -> None:

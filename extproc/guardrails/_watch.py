@@ -90,7 +90,9 @@ class Ends(Exception):  # noqa: N818
 
 
 class Watch:
-    """One answer. `label` makes replacements, `tell` gets verdicts. `unsigned` skips signed text."""
+    """One answer. `label` makes replacements, `tell` gets verdicts. `signed`: the provider checks signatures, so no
+    mask changes signed text.
+    """
 
     def __init__(
         self,
@@ -102,10 +104,10 @@ class Watch:
         plain: bool,
         first_window: int,
         most_whole: int = MOST_WHOLE,
-        unsigned: Guard | None = None,
+        signed: bool = False,
     ) -> None:
         self._said = dialect.said
-        self._unsigned = unsigned
+        self._signed = signed
         self._guards = list(guards)
         self._label = label
         self._tell = tell
@@ -122,6 +124,7 @@ class Watch:
         self._seen = 0  # characters of text in `_passed`
         self._actions = 0  # number of findings, repeated ones included
         self._found: dict[str, dict[str, int]] = {}  # guardrail -> kind -> findings
+        self._unmasked: dict[str, dict[str, int]] = {}  # the same for masks that signed text does without
         self._examples: dict[str, list[Example]] = {}
         self._wholes = any(guard.whole for guard in guards)
         self._heavy = any(guard.heavy for guard in guards)
@@ -190,7 +193,10 @@ class Watch:
 
     def _tell_found(self, guard: Guard, *, blocked: bool = False) -> None:
         examples = self._examples.pop(guard.name, ())
-        for action, kinds in guard.by_action(self._found.pop(guard.name, {})).items():
+        found = [*guard.by_action(self._found.pop(guard.name, {})).items()]
+        if unmasked := self._unmasked.pop(guard.name, None):
+            found.append(("annotate", unmasked))
+        for action, kinds in found:
             mine = [one for one in examples if one.kind in kinds]
             self._tell(Verdict(guard.name, "output", "block" if blocked else action, kinds, examples=mine))
 
@@ -421,7 +427,7 @@ class Watch:
         low = known = written.end
         held = False
         for guard in [*self._guards]:
-            if not guard.reads_output(call=channel.call) or (channel.signed and guard is self._unsigned):
+            if not guard.reads_output(call=channel.call):
                 continue
             try:
                 done = self._judge(guard, channel)
@@ -521,7 +527,8 @@ class Watch:
         written, action = channel.written, guard.action_of(kind)
         text = written.text[max(0, start - written.base) : end - written.base]
         self._actions += 1
-        kinds = self._found.setdefault(guard.name, {})
+        signed = self._signed and channel.signed and action == "mask" and not hit.blocks
+        kinds = (self._unmasked if signed else self._found).setdefault(guard.name, {})
         if not (channel.again or again) or kind not in kinds:
             kinds[kind] = kinds.get(kind, 0) + 1
             examples = self._examples.setdefault(guard.name, [])
@@ -531,7 +538,7 @@ class Watch:
             said = f" {ruling.message}" if ruling is not None and ruling.message else guard.rule(channel.tool, kind)
             message = f"Guardrail {guard.name!r} matched the answer ({kind}); it was withheld.{said}"
             raise Ends(Refusal(GUARDRAIL_BLOCKED, message, headers={GUARDRAILS: f"{guard.name}:block"}))
-        if action == "mask":
+        if action == "mask" and not signed:
             label = ruling.replacement if ruling is not None else None
             if label is None:
                 label = self._label(guard, kind, text)
@@ -580,7 +587,8 @@ class Watch:
             one.channel.edits = [edit for edit in edits if edit[2][1] > end]
             if new != one.text:
                 if entry.tree is None:
-                    self._refuse_unmaskable()
+                    message = "A guardrail matched a part of the answer that it cannot mask; it was withheld."
+                    raise Ends(Refusal(GUARDRAIL_BLOCKED, message))
                 changes[id(one.piece.holder), one.piece.key] = new
                 if one.piece.beside is not None:
                     holder, key, said = one.piece.beside
@@ -588,7 +596,3 @@ class Watch:
         if changes:
             assert entry.frame.data is not None, "it had text"
             entry.frame.edit(rewritten(entry.frame.data, entry.tree, changes), entry.tree)
-
-    def _refuse_unmaskable(self) -> None:
-        message = "A guardrail matched a part of the answer that it cannot mask; it was withheld."
-        raise Ends(Refusal(GUARDRAIL_BLOCKED, message))

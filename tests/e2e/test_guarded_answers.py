@@ -123,7 +123,7 @@ def test_arguments_that_gemini_streams_are_judged_when_they_are_whole(provider: 
     )
     assert answer.status_code == 400
     assert answer.headers["x-ai-guardrails"] == "calls:block"
-    assert "rm" not in answer.text
+    assert "-rf /" not in answer.text
 
 
 def test_a_secret_split_over_events_is_masked_for_anthropic(provider: Scripted, claude: anthropic.Anthropic):

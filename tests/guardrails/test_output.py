@@ -359,6 +359,22 @@ async def test_signed_thinking_comes_back_as_its_provider_wrote_it(world, monkey
 
 
 @pytest.mark.parametrize("settings", [SIGNING, REVERSIBLE])
+async def test_no_mask_of_answers_changes_signed_thinking(world, monkeypatch, settings):
+    monkeypatch.setenv("MASK_KEY", "k")
+    masking = settings.replace("style: reversible", "on: [output]")
+    played = Played(world(masking), "anthropic_messages", body=second_turn(THOUGHT))
+    played.body["messages"] = [{"role": "user", "content": "Hello"}]
+    thoughts = ["I ask b", "ob@y.org first"]
+    await played.answer([stream("anthropic_messages", ["Dear c", "at@z.org"], thoughts=thoughts)])
+    words = heard("anthropic_messages", played.out)
+    assert words["text"] == "Dear [EMAIL]"
+    own = settings == SIGNING
+    assert words["thoughts"] == ("I ask bob@y.org first" if own else "I ask [EMAIL] first")
+    left = [("pii", "output", "annotate", {"email": 1})] if own else []
+    assert played.verdicts == [("pii", "output", "mask", {"email": 1 if own else 2}), *left]
+
+
+@pytest.mark.parametrize("settings", [SIGNING, REVERSIBLE])
 async def test_thinking_is_masked_where_nothing_checks_a_signature(world, monkeypatch, settings):
     monkeypatch.setenv("MASK_KEY", "k")
     thought = THOUGHT if settings == REVERSIBLE else THOUGHT | {"signature": ""}
