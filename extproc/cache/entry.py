@@ -8,8 +8,6 @@ import zlib
 from typing import Protocol
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 LEAST = 1024
 """Bytes below which compression gains nothing."""
@@ -81,6 +79,10 @@ class Sealed:
     """AES-256-GCM with a random nonce for each entry, and the entry's key as associated data."""
 
     def __init__(self, secret: bytes) -> None:
+        from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - takes 7 MB, and few gateways keep entries outside
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415
+
+        self._altered = InvalidTag
         self._cipher = AESGCM(hashlib.blake2b(secret, person=b"extproc entries", digest_size=32).digest())
 
     def close(self, key: bytes, packed: bytes) -> bytes:
@@ -91,5 +93,5 @@ class Sealed:
         """The entry's bytes; None if it was written with another secret, under another key, or changed."""
         try:
             return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], key)
-        except (InvalidTag, ValueError):
+        except (self._altered, ValueError):
             return None

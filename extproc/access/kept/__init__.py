@@ -19,8 +19,6 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 
 import msgspec
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESSIV
 
 from extproc.upstream.providers import ProviderSettings
 from extproc.words.exchange import Consumer
@@ -82,7 +80,7 @@ class Ids:
         if key is None or form is None:
             return None
         content = _pack(found)
-        token = urlsafe_b64encode(AESSIV(key).encrypt(content, [_bound(consumer)])).decode().rstrip("=")
+        token = urlsafe_b64encode(_encrypted(key, content, _bound(consumer))).decode().rstrip("=")
         return f"{form[1]}{_MARK}{token}"
 
     def open(self, consumer: str, id: object) -> Object | None:
@@ -95,9 +93,8 @@ class Ids:
         except ValueError:
             return None
         for key in dict.fromkeys(self._keys.values()):
-            try:
-                content = AESSIV(key).decrypt(data, [_bound(consumer)])
-            except InvalidTag:
+            content = _decrypted(key, data, _bound(consumer))
+            if content is None:
                 continue
             found = _unpack(content)
             return found if self._keys.get(found.provider) == key and found.id.startswith(form[1]) else None
@@ -119,6 +116,26 @@ def is_sealed(id: object) -> bool:
 def _derived(secret: str) -> bytes:
     """A key of AES-256-SIV: 64 bytes."""
     return hashlib.blake2b(secret.encode(), person=b"extproc kept").digest()
+
+
+# The functions import cryptography, which takes 7 MB: most gateways never seal an id.
+
+
+def _encrypted(key: bytes, content: bytes, bound: bytes) -> bytes:
+    from cryptography.hazmat.primitives.ciphers.aead import AESSIV  # noqa: PLC0415
+
+    return AESSIV(key).encrypt(content, [bound])
+
+
+def _decrypted(key: bytes, data: bytes, bound: bytes) -> bytes | None:
+    """The content; None for data of another key or consumer."""
+    from cryptography.exceptions import InvalidTag  # noqa: PLC0415
+    from cryptography.hazmat.primitives.ciphers.aead import AESSIV  # noqa: PLC0415
+
+    try:
+        return AESSIV(key).decrypt(data, [bound])
+    except InvalidTag:
+        return None
 
 
 def _bound(consumer: str) -> bytes:

@@ -34,11 +34,6 @@ from typing import Literal
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from extproc.upstream.providers import METADATA, AzureCredentials, Credentials
 from extproc.wire.framing import shapes
@@ -171,6 +166,13 @@ def _ask_google(secret: str, now: float) -> TokenRequest:
 
 def _signed(account: _ServiceAccount, now: int) -> str:
     """A JSON web token, signed with RS256."""
+    # cryptography takes 7 MB, and only service accounts sign.
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415
+
     head = {"alg": "RS256", "typ": "JWT"} | ({"kid": account.private_key_id} if account.private_key_id else {})
     claims = {"iss": account.client_email, "scope": _SCOPE, "aud": _GOOGLE, "iat": now, "exp": now + 3600}
     text = b".".join(_base64(msgspec.json.encode(part)) for part in (head, claims))
