@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import psycopg
 import pytest
 
 from extproc.money.ledger import Row, open_ledger
@@ -11,6 +12,8 @@ from tests.postgres_server import PostgresServer
 
 NOW = 1_795_000_000.0  # 2026-11-18T11:06:40Z
 _numbers = itertools.count()
+_empty: list[str] = []
+"""URLs of databases that earlier tests have left. Emptying one takes a tenth of the time of creating another."""
 
 
 @pytest.fixture(scope="session")
@@ -29,9 +32,22 @@ def _in_a_hurry(monkeypatch):
 
 def place(request):
     if request.param == "postgresql":
-        return request.getfixturevalue("postgres").create(f"ledger{next(_numbers)}")
+        url = _empty.pop() if _empty else request.getfixturevalue("postgres").create(f"ledger{next(_numbers)}")
+        request.addfinalizer(lambda: _clear(url))
+        return url
     folder = request.getfixturevalue("tmp_path")
     return "memory:" if request.param == "memory" else f"sqlite:{folder}/deep/ledger.db"
+
+
+def _clear(url):
+    """Make a database empty for the next test, unless something is still connected to it."""
+    with psycopg.connect(url, autocommit=True) as database:
+        [others] = database.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        ).fetchone()
+        if not others:
+            database.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+            _empty.append(url)
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
