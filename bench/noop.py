@@ -14,7 +14,9 @@ import uvloop
 
 from extproc.envoy.server import access_log, answers, wire
 from extproc.wire.pb import extproc_pb2 as pb
+from extproc.wire.transport import Transport
 from extproc.wire.transport.grpcio_server import GrpcioServer
+from extproc.wire.transport.mutual_tls import MutualTLS
 from extproc.wire.transport.native import NativeServer
 
 _HEADERS = pb.HeadersResponse(response=pb.CommonResponse())
@@ -53,12 +55,17 @@ class Unread(Nothing):
         return ()
 
 
-async def serve(transport: str, path: str) -> None:
+async def serve(transport: str, path: str, tls: MutualTLS | None) -> None:
+    """`path`: a socket, or with `tls` host:port."""
     calls = {
         f"/{wire.SERVICE}/{wire.METHOD}": lambda _metadata: Nothing(),
         f"/{access_log.SERVICE}/{access_log.METHOD}": lambda _metadata: Unread(),
     }
-    server = {"native": NativeServer, "grpcio": GrpcioServer}[transport](calls, path)
+    server: Transport
+    if tls is not None:
+        server = GrpcioServer(calls, address=path, tls=tls)
+    else:
+        server = {"native": NativeServer, "grpcio": GrpcioServer}[transport](calls, path)
     await server.start()
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
@@ -70,10 +77,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--transport", choices=["native", "grpcio"], required=True)
     parser.add_argument("--socket", required=True)
+    parser.add_argument("--tls", type=Path, help="folder of tls.crt, tls.key, ca.crt; the socket is host:port then")
     parser.add_argument("--answers", type=Path, help="JSON: by phase, the messages to answer with, in base64")
     options = parser.parse_args()
     if options.answers is not None:
         recorded = json.loads(options.answers.read_text())
         ANSWERS.clear()
         ANSWERS.update({phase: [b64decode(answer) for answer in found] for phase, found in recorded.items()})
-    uvloop.run(serve(options.transport, options.socket))
+    files = [str(options.tls / name) for name in ("tls.crt", "tls.key", "ca.crt")] if options.tls else []
+    secured = MutualTLS(*files, ["localhost"], lambda *_files: "") if files else None
+    uvloop.run(serve(options.transport, options.socket, secured))

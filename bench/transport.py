@@ -1,6 +1,7 @@
-"""Both transports side by side, about a minute: `python -m bench.transport`.
+"""Transports side by side, about a minute: `python -m bench.transport`.
 
-    do-nothing   Envoy with one ext_proc filter, four messages a request, before a processor that answers "go on"
+    do-nothing   Envoy with one ext_proc filter, four messages a request, before a processor that answers "go on";
+                 `tls` is grpcio over TCP with certificates on both sides, for a processor on another machine
     gateway      the whole of it: two attachments, the hop, authentication, a budget, ledger, metrics
 
 Arms take turns, round by round. CPU is the scheduler's count, in microseconds; figures are medians of the rounds.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import shutil
 import statistics
 import sys
 import tempfile
@@ -22,8 +24,9 @@ from typing import Any
 import yaml
 
 from bench import load
-from bench.arms import BESIDE, Arm, Stage, pin, staged
+from bench.arms import BESIDE, Arm, Stage, pin, staged, wait
 from bench.harness import alone, free_port
+from tests import certificates
 
 TRANSPORTS = ("grpcio", "native")
 IN_FLIGHT = (1, 8, 64)
@@ -40,6 +43,31 @@ def nothing(stage: Stage, transport: str) -> Arm:
     file = stage.folder / f"nothing-{transport}.yaml"
     file.write_text(yaml.safe_dump(_with_ext_proc(alone(port, stage.stub), sock)))
     return stage.ready(Arm(f"do-nothing, {transport}", port, {"Envoy": stage.envoy(file), "processor": processor}))
+
+
+def nothing_over_tls(stage: Stage) -> Arm:
+    """The same over TCP, with certificates on both sides."""
+    own, port, ours = stage.folder / "tls", free_port(), free_port()
+    own.mkdir()
+    certificate, key = certificates.make(own, "localhost")
+    for name, file in (("tls.crt", certificate), ("tls.key", key), ("ca.crt", certificate)):
+        shutil.copy(file, own / name)
+    command = [sys.executable, "-m", "bench.noop", "--transport", "grpcio", "--tls", str(own)]
+    processor = stage.spawn([*command, "--socket", f"127.0.0.1:{ours}"])
+    wait(ours)
+    config = _with_ext_proc(alone(port, stage.stub), "")
+    cluster = config["static_resources"]["clusters"][-1]
+    address = {"socket_address": {"address": "127.0.0.1", "port_value": ours}}
+    cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"] = address
+    context: dict[str, Any] = {"@type": f"{_TYPES}.transport_sockets.tls.v3.UpstreamTlsContext", "sni": "localhost"}
+    context["common_tls_context"] = {
+        "tls_certificates": [{"certificate_chain": {"filename": certificate}, "private_key": {"filename": key}}],
+        "validation_context": {"trusted_ca": {"filename": certificate}},
+    }
+    cluster["transport_socket"] = {"name": "envoy.transport_sockets.tls", "typed_config": context}
+    file = stage.folder / "nothing-tls.yaml"
+    file.write_text(yaml.safe_dump(config))
+    return stage.ready(Arm("do-nothing, tls", port, {"Envoy": stage.envoy(file), "processor": processor}))
 
 
 def _with_ext_proc(config: dict[str, Any], sock: str) -> dict[str, Any]:
@@ -88,7 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     pin(BESIDE)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder, staged(Path(folder)) as stage:
-        arms = [nothing(stage, transport) for transport in TRANSPORTS]
+        arms = [*(nothing(stage, transport) for transport in TRANSPORTS), nothing_over_tls(stage)]
         arms += [stage.gateway(f"gateway, {kind}", processor=f", transport: {kind}") for kind in TRANSPORTS]
         for arm in arms:
             measure(arm, 200, 8)  # warm up

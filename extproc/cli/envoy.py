@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
         check_attach(options.config, settings)
         text = envoy_config.attach(settings)
     else:
+        check_complete(options.config, settings)
         secrets = options.secrets or "/run/extproc/secrets"
         if options.secrets:
             envoy_config.write_secrets(settings, secrets)
@@ -77,6 +78,13 @@ def prepare(file: Path, settings: Settings, secrets: str | Path, *, dynamic: boo
         resources.write(place, make(settings, config.text(file), str(secrets), socket=socket))
     else:
         place.unlink(missing_ok=True)
+
+
+def check_complete(file: Path, settings: Settings) -> None:
+    """Raise ConfigError when only attach mode can use `settings`."""
+    if settings.processor.tls is not None:
+        message = "is for attach mode: the Envoy of the complete gateway is beside the processor, give a socket"
+        raise ConfigError(str(file), config.locate(file, [(("processor", "tls"), message)]))
 
 
 def check_attach(file: Path, settings: Settings) -> None:

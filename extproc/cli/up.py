@@ -28,7 +28,7 @@ from extproc.cli import _drain, _supervise
 from extproc.cli._options import add_config, local, local_url, seconds, threads
 from extproc.cli._supervise import say
 from extproc.cli._tables import progress
-from extproc.cli.envoy import prepare
+from extproc.cli.envoy import check_complete, prepare
 from extproc.dialects import by_path
 from extproc.envoy.resources.plain import plain
 from extproc.settings import config
@@ -138,6 +138,7 @@ def _start(
 ) -> None:
     path = str(runtime / _SOCKET)
     secrets = str(runtime / "secrets")
+    check_complete(options.config, settings)
     envoy_config.write_secrets(settings, secrets)
     prepare(options.config, settings, secrets, dynamic=True, socket=path)
     bootstrap, whole, admin = runtime / "envoy.json", runtime / "whole.json", str(runtime / _ADMIN)

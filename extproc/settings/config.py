@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
-    BeforeValidator,
     Field,
     PrivateAttr,
     StringConstraints,
     ValidationError,
-    WithJsonSchema,
     model_validator,
 )
 
@@ -36,6 +34,7 @@ from extproc.settings.document import MAX_TOLD, ConfigError, Document, Found, Se
 from extproc.settings.errors import explain
 from extproc.settings.limits import LimitsSettings
 from extproc.settings.listener import AttachSettings, ListenerSettings, Port
+from extproc.settings.processor import ProcessorSettings
 from extproc.settings.signon import OIDCSettings
 from extproc.settings.stores import StoresSettings
 from extproc.tools.brake.settings import BrakeSettings
@@ -106,70 +105,6 @@ class AdminSettings(Section):
         if self.token is None and self.oidc is None and not is_loopback(self.address):
             raise ValueError("an address other than loopback needs a token: env:NAME or file:/path, or oidc")
         return self
-
-
-_Workers = Annotated[
-    int,
-    BeforeValidator(workers.read),
-    Field(ge=1, le=workers.MOST),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": workers.MOST}, {"const": workers.AUTO}]}),
-]
-
-
-class ProcessorSettings(Section):
-    """The address where Envoy reaches the processor. A process that can connect to it can read prompts and forge
-    decisions.
-    """
-
-    socket: str | None = Field(
-        None,
-        description="Path of the processor's unix socket, at most 100 bytes. Its mode is 0600. Default: "
-        "`/run/extproc/extproc.sock`.",
-    )
-    address: str | None = Field(
-        None,
-        description="Loopback address of the processor, `host:port`, in place of `socket`. Use it for an Envoy that "
-        "shares no file system with the processor.",
-    )
-    transport: Literal["native", "grpcio"] = Field(
-        "native",
-        description="Transport between Envoy and the processor. `native`: the gateway's own, made for Envoy on a "
-        "unix socket, at a fraction of the CPU time. `grpcio`: the official library. An `address` is always served by "
-        "grpcio.",
-    )
-    workers: _Workers = Field(
-        1,
-        description="Processes of the processor, or `auto`: as many as cores that it may use. Each uses one core at "
-        "most and has a socket of its own: `extproc.sock` becomes `extproc-0.sock`, `extproc-1.sock` and so on. Envoy "
-        "sends a request to the worker with the fewest in flight. Several workers need a `socket`, and stores that "
-        "processes share. Default: the environment variable EXTPROC_WORKERS, without it 1; with stores that processes "
-        "cannot share always 1.",
-    )
-
-    @model_validator(mode="after")
-    def _one(self) -> ProcessorSettings:
-        if self.socket is not None and self.address is not None:
-            raise ValueError("give socket or address, not both")
-        if self.address is not None and "transport" in self.model_fields_set and self.transport == "native":
-            raise ValueError("the native transport needs a socket; an address is served by grpcio")
-        if self.socket is not None and len(self.socket.encode()) > 100:
-            raise ValueError("the path of a unix socket has at most 100 bytes")
-        if self.address is not None:
-            host, _, port = self.address.rpartition(":")
-            if not port.isdecimal() or not 0 < int(port) < 65536 or not is_loopback(host.strip("[]")):
-                raise ValueError("the address must be host:port on loopback: the connection has no other protection")
-            if self.workers > 1:
-                raise ValueError("several workers need a socket: an address is one worker's")
-        return self
-
-    @property
-    def path(self) -> str:
-        return self.socket or workers.SOCKET
-
-    def sockets(self, path: str | None = None) -> Sequence[str]:
-        """The unix socket of each worker. `path` takes the place of `socket`."""
-        path = path or self.path
-        return [path] if self.workers == 1 else [workers.socket(path, number) for number in range(self.workers)]
 
 
 class UsageSettings(Section):

@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,16 +37,18 @@ stores: {counters: "memory:"}
 """
 
 
-def settings(doors: dict[str, int]) -> str:
+def settings(doors: dict[str, int], tls: Mapping[str, Any] | None = None) -> str:
     tree = yaml.safe_load((EXAMPLES / "attach.filter.yaml").read_text()) | yaml.safe_load(EXTRA)
     tree |= {name: {"address": "127.0.0.1", "port": doors[name]} for name in ("status", "admin")}
-    tree["processor"] = {"address": f"127.0.0.1:{doors['processor']}"}
+    tree["processor"] = {"address": f"127.0.0.1:{doors['processor']}"} | ({"tls": dict(tls)} if tls else {})
     return yaml.safe_dump(tree)
 
 
-def bootstrap(doors: dict[str, int], change: Change = lambda _manager: None) -> str:
+def bootstrap(
+    doors: dict[str, int], change: Change = lambda _manager: None, socket: Mapping[str, Any] | None = None
+) -> str:
     """The other team's Envoy with this test's addresses. The providers are mocks, which speak no TLS. `change` may edit
-    the connection manager.
+    the connection manager. `socket` is that of the processor's cluster.
     """
     tree = yaml.safe_load((EXAMPLES / "attach.envoy.yaml").read_text())
     (listener,) = tree["static_resources"]["listeners"]
@@ -61,6 +63,8 @@ def bootstrap(doors: dict[str, int], change: Change = lambda _manager: None) -> 
         (locality,) = cluster["load_assignment"]["endpoints"]
         address = {"address": "127.0.0.1", "port_value": doors[names[cluster["name"]]]}
         locality["lb_endpoints"][0]["endpoint"]["address"] = {"socket_address": address}
+        if socket is not None and cluster["name"] == "extproc":
+            cluster["transport_socket"] = socket
     return yaml.safe_dump(tree)
 
 
@@ -92,12 +96,18 @@ def running(*command: str | Path, ready: str, log: Path, **env: str) -> Iterator
 
 
 @contextmanager
-def attached(folder: Path, change: Change = lambda _manager: None) -> Iterator[Gateway]:
+def attached(
+    folder: Path,
+    change: Change = lambda _manager: None,
+    *,
+    tls: Mapping[str, Any] | None = None,
+    socket: Mapping[str, Any] | None = None,
+) -> Iterator[Gateway]:
     names = ("listener", "status", "admin", "processor", "openai", "local")
     doors = dict(zip(names, free_ports(len(names)), strict=True))
     urls = {name: f"http://127.0.0.1:{port}" for name, port in doors.items()}
-    (folder / "gateway.yaml").write_text(settings(doors))
-    (folder / "envoy.yaml").write_text(bootstrap(doors, change))
+    (folder / "gateway.yaml").write_text(settings(doors, tls))
+    (folder / "envoy.yaml").write_text(bootstrap(doors, change, socket))
     extproc = (sys.executable, "-m", "extproc")
     env = {"OPENAI_API_KEY": PROVIDER_KEY, "GATEWAY_KEY": KEY}
     with ExitStack() as stack:

@@ -177,7 +177,7 @@ def test_the_json_schema_has_every_section():
         ("processor: {socket: /" + "a" * 100 + "}", "5:1: processor: the path of a unix socket has at most 100 bytes"),
         (
             "processor: {address: '0.0.0.0:9002'}",
-            "5:1: processor: the address must be host:port on loopback: the connection has no other protection",
+            "5:1: processor: an address other than loopback needs tls: the connection has no other protection",
         ),
         ("stores: {object_key: env:UNSET_FOR_SURE}", "5:10: stores.object_key: env:UNSET_FOR_SURE is not set"),
         ("auth: {key_secret: env:UNSET_FOR_SURE}", "5:8: auth.key_secret: env:UNSET_FOR_SURE is not set"),

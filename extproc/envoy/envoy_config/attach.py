@@ -38,6 +38,10 @@ _CERTIFICATES = """
 _CLUSTER = """
 # 2. static_resources: clusters. The address of the processor.
 """
+_TLS = """
+#    It shows the certificate tls.crt and checks the processor's with ca.crt: give their paths in your Envoy, or SDS for
+#    files that are rotated.
+"""
 _LOG = """
 # 3. http_connection_manager: access_log. The end of each request; without it, a request whose answer the filter did not
 #    read is settled by estimate.
@@ -58,7 +62,8 @@ def attach(settings: Settings, *, socket: str | None = None) -> str:
         config.forward_rules = None  # the processor must see all headers, to remove those of any name
     config.request_attributes = identity.attributes(settings, attached=True)
     config.metadata_options = identity.metadata(settings)
-    pieces = ((where, [*tokens, http_filter("ext_proc", config)]), (_CLUSTER, clusters), (_LOG, [log]))
+    place = _CLUSTER + ("" if settings.processor.tls is None else _TLS.lstrip())
+    pieces = ((where, [*tokens, http_filter("ext_proc", config)]), (place, clusters), (_LOG, [log]))
     return header + "".join(comment + "".join(map(_item, messages)) for comment, messages in pieces)
 
 

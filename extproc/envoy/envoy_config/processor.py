@@ -24,6 +24,10 @@ from extproc.wire.transport import workers
 from extproc.words import contract
 
 CLUSTER = "extproc"
+CERTIFICATE = "/run/extproc-tls/tls.crt", "/run/extproc-tls/tls.key"
+"""Files of the certificate that an Envoy of another team shows to the processor."""
+CA = "/run/extproc-tls/ca.crt"
+"""File of the authorities of the processor's certificate, in that Envoy."""
 
 _ANSWER = 10.0  # seconds
 MESSAGE_TIMEOUT = seconds(_ANSWER)
@@ -46,13 +50,17 @@ def cluster(settings: Settings, socket: str | None = None) -> clusterv3.Cluster:
     """Cluster of the processor: a unix socket for each worker, unless the settings have host:port. `socket` replaces
     the settings' socket.
     """
+    tls = settings.processor.tls
     addresses = [_pipe(path) for path in settings.processor.sockets(socket)]
     kind = clusterv3.ClusterDiscoveryType.STATIC
     if socket is None and settings.processor.address is not None:
         host, _, port = settings.processor.address.rpartition(":")
-        host = host.strip("[]")
+        host = host.strip("[]") if tls is None else tls.host
         addresses, kind = [typed.socket_address(host, int(port))], typed.discovery(host)
     found = _cluster(settings, CLUSTER, kind, *addresses)
+    if tls is not None:
+        found.transport_socket = typed.tls_to(tls.host, CA, own=CERTIFICATE)
+        found.dns_lookup_family = clusterv3.ClusterDnsLookupFamily.V4_PREFERRED
     if len(addresses) > 1:
         found.lb_policy = clusterv3.ClusterLbPolicy.LEAST_REQUEST
         found.health_checks = [_health_check()]

@@ -188,18 +188,23 @@ def cluster_at(
     )
 
 
-def tls_to(host: str, ca_file: str) -> corev3.TransportSocket:
-    """TLS to `host`. Its certificate must have that name, from an authority in `ca_file`."""
+def tls_to(host: str, ca_file: str, own: tuple[str, str] | None = None) -> corev3.TransportSocket:
+    """TLS to `host`. Its certificate must have that name, from an authority in `ca_file`. Envoy shows a certificate of
+    its `own`: the files of certificate and key.
+    """
     validation = tlsv3.CertificateValidationContext(trusted_ca=file(ca_file))
     if is_ip(host):  # SNI allows names, not addresses
         address = tlsv3.SubjectAltNameMatcher(
             san_type=tlsv3.SubjectAltNameMatcherSanType.IP_ADDRESS, matcher=exact(host)
         )
         validation.match_typed_subject_alt_names.append(address)
+    common = tlsv3.CommonTlsContext(validation_context=validation)
+    if own is not None:
+        common.tls_certificates = [tlsv3.TlsCertificate(certificate_chain=file(own[0]), private_key=file(own[1]))]
     context = tlsv3.UpstreamTlsContext(
         sni="" if is_ip(host) else host,
         auto_sni_san_validation=not is_ip(host),
-        common_tls_context=tlsv3.CommonTlsContext(validation_context=validation),
+        common_tls_context=common,
     )
     return corev3.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
 

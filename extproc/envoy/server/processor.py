@@ -161,7 +161,7 @@ class Processor:
         discovery = self._reloads.discovery
         self._server = Server(lambda: self._pipeline, telemetry, mark, discovery)
         path = where.sockets(self._socket)[self._worker]
-        await self._server.start(socket=path, address=where.address, transport=where.transport)
+        await self._server.start(socket=path, address=where.address, tls=where.tls, transport=where.transport)
         self._http.start()
         for one in self._periodic(self._server):
             self._spawn(one.run(), one.name)

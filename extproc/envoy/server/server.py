@@ -17,6 +17,8 @@ from extproc.exchange.gateway import GatewayStream
 from extproc.exchange.pipeline import Pipeline
 from extproc.operate.telemetry.metrics import Telemetry
 from extproc.operate.telemetry.otlp import context
+from extproc.settings.processor import ProcessorTLSSettings
+from extproc.wire.outbound.certificate import misfit
 from extproc.wire.pb import extproc_pb2 as pb
 from extproc.wire.transport import Calls, GrpcCall, Malformed, PeerFaults, Transport
 from extproc.wire.transport.native import NativeServer
@@ -47,9 +49,16 @@ class Server:
         self._transport: Transport | None = None
         self._away = ""  # the reason why Envoy could not connect
 
-    async def start(self, *, socket: str | None = None, address: str | None = None, transport: str = "native") -> None:
-        """Listen on a unix socket of mode 0600, or on `host:port`, which only grpcio serves. Raises OSError when the
-        address is not available.
+    async def start(
+        self,
+        *,
+        socket: str | None = None,
+        address: str | None = None,
+        tls: ProcessorTLSSettings | None = None,
+        transport: str = "native",
+    ) -> None:
+        """Listen on a unix socket of mode 0600, or on `host:port`, which only grpcio serves. With `tls` only Envoys of
+        attach mode are served. Raises OSError when the address is not available.
         """
         faults = PeerFaults(self._telemetry.peer_fault)
         if address is None and transport == "native":
@@ -57,8 +66,12 @@ class Server:
             self._transport = NativeServer(self._calls(), socket, faults=faults)
         else:
             from extproc.wire.transport.grpcio_server import GrpcioServer  # noqa: PLC0415 - grpc takes 8 MB
+            from extproc.wire.transport.mutual_tls import MutualTLS  # noqa: PLC0415
 
-            self._transport = GrpcioServer(self._calls(), socket if address is None else None, address, faults=faults)
+            calls = self._calls() if tls is None else self._calls_from_afar()
+            path = socket if address is None else None
+            secured = None if tls is None else MutualTLS(*tls.paths, tls.gateways, misfit)
+            self._transport = GrpcioServer(calls, path, address, faults=faults, tls=secured)
         await self._transport.start()
 
     async def drain(self, notice: float, grace: float) -> None:
@@ -89,6 +102,15 @@ class Server:
             f"/{HEALTH}/Watch": lambda _metadata: _Watch(self._health),
             **self._discovery.calls(),
         }
+
+    def _calls_from_afar(self) -> Calls:
+        """The calls that an Envoy of another team may make: no resources, which have the providers' keys, and no other
+        attachment than that of attach mode.
+        """
+        attached = {contract.ATTACHMENT: contract.ATTACH}
+        own = self._discovery.calls()
+        calls = {name: make for name, make in self._calls().items() if name not in own}
+        return calls | {f"/{wire.SERVICE}/{wire.METHOD}": lambda metadata: self._process({**metadata, **attached})}
 
     def _process(self, metadata: Mapping[str, str]) -> _Process:
         kind = metadata.get(contract.ATTACHMENT, contract.ATTACH)

@@ -139,10 +139,11 @@ class GatewayMetrics(Group):
     )
     peer_fault = counter(
         "extproc_peer_faults_total",
-        "Bytes at the processor's socket that Envoy would not send: `http2` ends the connection, `message` the call. "
-        "No alert: look for another process of this user that connects there.",
+        "Bytes to the processor that Envoy would not send: `http2` ends the connection, `message` the call. `name`: a "
+        "call with a certificate that is not of `processor.tls.gateways`. No alert: look for another process that "
+        "connects there.",
         "kind",
-        begins=("http2", "message"),
+        begins=("http2", "message", "name"),
     )
     internal_error = counter(
         "extproc_internal_errors_total",

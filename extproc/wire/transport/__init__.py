@@ -42,7 +42,7 @@ class Malformed(Exception):  # noqa: N818
 
 class PeerFaults:
     """Faults of peers: every fault is counted, and one line a minute is logged. `count` gets the kind: `http2` (it ends
-    the connection) or `message` (it ends the call).
+    the connection), `message` or `name` (they end the call).
     """
 
     def __init__(self, count: Callable[[str], None] = lambda _kind: None) -> None:
@@ -54,7 +54,7 @@ class PeerFaults:
         self._count(kind)
         self._unlogged += 1
         if (now := time.monotonic()) - self._logged >= _LOG_EVERY:
-            log.warning("%d faults of peers at the processor's socket, the latest: %s", self._unlogged, text)
+            log.warning("%d faults of peers of the processor, the latest: %s", self._unlogged, text)
             self._logged, self._unlogged = now, 0
 
 

@@ -27,6 +27,7 @@ from extproc.wire.transport import (
     goes_on,
     lasts,
 )
+from extproc.wire.transport.mutual_tls import MutualTLS
 from extproc.wire.transport.unix_socket import private
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,8 @@ _OPTIONS = (
 
 
 class GrpcioServer:
-    """Serves `calls` at the unix socket `path`, which only this user can connect to, or at `address`, host:port.
+    """Serves `calls` at the unix socket `path`, which only this user can connect to, or at `address`, host:port, with
+    `tls` or without.
 
     `limits` gives only the size of a message.
     """
@@ -59,10 +61,12 @@ class GrpcioServer:
         limits: TransportLimits | None = None,
         *,
         faults: PeerFaults | None = None,
+        tls: MutualTLS | None = None,
     ) -> None:
         self._faults = faults or PeerFaults()
         self._path = path
         self._address = address
+        self._tls = tls
         self._endings: set[asyncio.Task[None]] = set()
         self._calls: dict[grpc.aio.ServicerContext, GrpcCall] = {}  # current calls
         most = (limits or TransportLimits()).message
@@ -81,7 +85,10 @@ class GrpcioServer:
         with contextlib.nullcontext() if self._path is None else private(self._path):
             where = self._address if self._path is None else f"unix:{self._path}"
             try:
-                bound = self._server.add_insecure_port(where)
+                if self._tls is None:
+                    bound = self._server.add_insecure_port(where)
+                else:
+                    bound = self._server.add_secure_port(where, self._tls.credentials())
             except RuntimeError as error:
                 raise OSError(f"cannot listen on {where}") from error
             if bound == 0:
@@ -116,6 +123,9 @@ class GrpcioServer:
         call: GrpcCall | None = None
         watch: asyncio.Task[None] | None = None
         try:
+            if self._tls is not None and not self._tls.admits(context.auth_context()):
+                self._faults.add("name", "its certificate has no name of processor.tls.gateways")
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not a name of processor.tls.gateways")
             call = make(dict(context.invocation_metadata() or ()))
             self._calls[context] = call
             rests, turn = asyncio.Event(), asyncio.Lock()
