@@ -6,7 +6,7 @@ https://openrouter.ai/docs/guides/features/server-tools/advisor, https://openrou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,3 +71,33 @@ def _at(
             yield from _at(value[place[0]], place[1:], value, instead=instead, calls=calls)
         elif place == ("model",) and value.get("type") == DRAWS:
             yield Named(DRAWS_WITH, None, draws=True, told=False)
+
+
+_GONE = object()
+
+
+def without(body: Mapping[str, Any], places: Sequence[Sequence[str]], models: Collection[str]) -> dict[str, Any]:
+    """New values of top-level fields of `body` that name none of `models` at `places`; None removes the field. The item
+    of a list that names a model goes whole.
+    """
+    changed: dict[str, Any] = {}
+    for place in places:
+        value = changed.get(place[0], body.get(place[0]))
+        if value is not None and (left := _without(value, place[1:], models)) is not value:
+            changed[place[0]] = None if left is _GONE else left
+    if "tools" in changed and changed["tools"] is None and "tool_choice" in body:  # a choice needs tools
+        changed["tool_choice"] = None
+    return changed
+
+
+def _without(value: Any, place: Sequence[str], models: Collection[str]) -> Any:
+    """`value` without models at `place`; `_GONE` if it names one itself or nothing is left of it."""
+    if not place:
+        return _GONE if isinstance(value, str) and value in models else value
+    if place[0] == EACH and isinstance(value, list):
+        left = [kept for item in value if (kept := _without(item, place[1:], models)) is not _GONE]
+        return value if left == value else left or _GONE
+    if place[0] == EACH or not isinstance(value, dict) or place[0] not in value:
+        return value
+    inner = _without(value[place[0]], place[1:], models)
+    return value if inner is value[place[0]] else _GONE if inner is _GONE else {**value, place[0]: inner}

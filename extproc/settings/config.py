@@ -231,6 +231,12 @@ class Settings(Section):
         description="Treatment of a target of unknown price where a budget in USD applies. `warn`: its requests cost "
         "nothing in budgets. `refuse`: the target is skipped.",
     )
+    named_models: Literal["refuse", "leave_out"] = Field(
+        "refuse",
+        description="Treatment of a model that a request names beside its own (fallbacks, advisors, models of tools) "
+        "and that its consumer may not use. `refuse`: 403. `leave_out`: the item of a list that names it is taken out "
+        "of the request, or the field; `x-ai-ignored` has `tools[]` or `fallbacks`. Batches are refused.",
+    )
     auth: AuthSettings = AuthSettings()
     consumers: Sequence[ConsumerSettings] = Field(
         (), description="Persons, applications and agents that send requests, with their credentials and grants."

@@ -44,6 +44,12 @@ def gateway(provider: Scripted, tmp_path_factory: pytest.TempPathFactory) -> Ite
     )
 
 
+@pytest.fixture(scope="module")
+def leaving_out(provider: Scripted, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    yaml = YAML.replace("URL", provider.url) + "named_models: leave_out\n"
+    yield from run_gateway(tmp_path_factory.mktemp("left"), yaml, (), {"FREE_KEY": "sk-gw-free"})
+
+
 def advisor(model: Any) -> dict[str, Any]:
     return {"tools": [{"type": "advisor_20260301", "name": "advisor", "model": model}]}
 
@@ -94,3 +100,46 @@ def test_a_consumer_that_may_use_every_model_may_name_every_model(gateway: Gatew
     play(provider, plain(completion()))
     body = {"model": "cheap", "messages": HELLO, "models": ["some/dear", "never/heard"]}
     assert gateway.post("/v1/chat/completions", body, key="sk-gw-free").status_code == 200
+
+
+IMAGES = {"type": "image_generation", "model": "gpt-image-2"}
+WEB = {"type": "web_search"}
+FUSION = {"id": "fusion", "analysis_models": ["some/dear"]}
+CHOSEN = {"tool_choice": "auto"}
+CHAT = "chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent", "ignored"),
+    [
+        (("cheap", CHAT, {"models": ["some/dear", "some/other"]}), {"models": ["some/other"]}, "models[]"),
+        (("cheap", CHAT, {"models": ["never/heard"]}), {}, "models"),
+        (("haiku", "messages", advisor("claude-opus-4-6")), {}, "tools"),
+        (("gpt", "responses", CHOSEN | {"tools": [IMAGES, WEB]}), CHOSEN | {"tools": [WEB]}, "tools[]"),
+        (("gpt", "responses", CHOSEN | {"tools": [IMAGES]}), {}, "tools,tool_choice"),
+        (("gpt", "responses", {"moderation": {"model": "dear"}}), {}, "moderation"),
+        (("cheap", CHAT, {"plugins": [FUSION, {"id": "web"}]}), {"plugins": [{"id": "web"}]}, "plugins[]"),
+        (("cheap", CHAT, {"models": ["some/other"]}), {"models": ["some/other"]}, None),
+    ],
+)
+def test_a_model_without_a_grant_is_left_out_by_a_setting(
+    asked: tuple[str, str, dict[str, Any]],
+    sent: dict[str, Any],
+    ignored: str | None,
+    leaving_out: Gateway,
+    provider: Scripted,
+) -> None:
+    model, path, fields = asked
+    play(provider, plain(completion()))
+    said = {"input": "Hello", "store": False} if path == "responses" else {"messages": HELLO}
+    found = leaving_out.post(f"/v1/{path}", {"model": model, "max_tokens": 50, **said, **fields}, timeout=30)
+    [seen] = provider.seen
+    assert {name: seen[name] for name in fields if name in seen} == sent
+    assert found.headers.get("x-ai-ignored") == ignored
+
+
+def test_more_models_than_are_looked_at_are_refused_by_either_setting(leaving_out: Gateway, provider: Scripted) -> None:
+    play(provider, plain(completion()))
+    body = {"model": "cheap", "messages": HELLO, "models": [f"some/{i}" for i in range(65)]}
+    assert leaving_out.post("/v1/chat/completions", body).status_code == 403
+    assert not provider.seen
