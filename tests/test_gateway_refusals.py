@@ -192,7 +192,7 @@ async def test_anthropics_own_request_id_is_kept(world):
 
 @pytest.mark.parametrize(
     "says",
-    [asks("/v1/messages/batches"), asks("/v1/vector_stores", anthropic_version="2023-06-01", method="GET", end=True)],
+    [asks("/v1/messages/nothing"), asks("/v1/vector_stores", anthropic_version="2023-06-01", method="GET", end=True)],
 )
 async def test_an_unknown_path_is_refused_in_the_shape_of_its_client(world, says):
     [answer] = await talk(world().stream(), says)

@@ -76,6 +76,7 @@ class GatewayStream:
             self._attached,
             self._pipeline.services.telemetry.begin(),
         )
+        self._pipeline.services.telemetry.under_way[id] = exchange
         if self._trace is not None:
             exchange.features[TRACE] = self._trace
         usual = end or (length is not None and length <= LARGE)
@@ -248,7 +249,7 @@ class GatewayStream:
                 exchange.end()
                 await self._settle(exchange)
         finally:  # last: when none is in flight, all records are complete
-            self._pipeline.services.telemetry.in_flight -= 1
+            del self._pipeline.services.telemetry.under_way[exchange.id]
             exchange.answer.reader = None  # breaks a reference cycle, which would wait for the collector
 
     def _current(self) -> Exchange:

@@ -253,6 +253,21 @@ class FakeSources:
         self.usage(parameters)
         return [{"finding": "no-keys: block", "exchanges": 3, "latest": "2026-11-18T00:00:00Z"}]
 
+    def under_way(self):
+        hold = {"budget": "team-month", "scope": "team-month:team=platform", "unit": "usd", "amount": "8.5"}
+        return [
+            {
+                "id": "u-1",
+                "request_id": "r-u",
+                "seconds": 75.5,
+                "state": "waiting",
+                "holds": [hold],
+                "consumer": "ada",
+                "team": "platform",
+                "model": "assistant",
+            }
+        ]
+
     def runs(self, consumer, hours):
         return self.run("night", consumer)
 

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from extproc.money.budgets import BudgetSettings
 from extproc.money.ledger import Row
 from extproc.money.ledger.rows import COLUMNS
-from extproc.operate.admin import answers
+from extproc.operate.admin import answers, exchanges
 from extproc.operate.admin.api import OPERATIONS, document
 from extproc.operate.telemetry.logs import describe
 from extproc.words.chain import Skip
@@ -144,7 +144,7 @@ def test_units_windows_outcomes_and_filters_are_described(real):
 
 
 def test_an_exchange_has_every_field_of_the_log_and_the_ledger(exchange):
-    fields = set(answers.Exchange.__struct_fields__)
+    fields = set(exchanges.Exchange.__struct_fields__)
     assert set(describe(known(exchange))) <= fields
     money = {"cost", "saved", "prompt_saved", "prompt_extra"}
     assert {*COLUMNS, *(f"{name}_usd" for name in money)} - money <= fields

@@ -170,7 +170,11 @@ async def test_exchanges_and_findings_are_those_of_all_workers(others):
             exchange = staticmethod(lambda _id: None)
 
     everything = AdminReports(
-        Reporter(), tuple, own, lambda: {"a/m": {"failing": 0.2}}, None, siblings=Siblings(others.path, 3).memories
+        Reporter(),
+        tuple,
+        lambda: WorkerMemory(own, {"a/m": {"failing": 0.2}}),
+        None,
+        siblings=Siblings(others.path, 3).memories,
     )
     assert [entry["id"] for entry in await asyncio.to_thread(everything.exchanges, [])] == ["c", "b", "a"]
     assert [
@@ -186,11 +190,16 @@ async def test_exchanges_and_findings_are_those_of_all_workers(others):
 async def test_samples_of_questions_are_those_of_all_workers_until_they_are_forgotten(others):
     others.memories[1] = WorkerMemory(similar=[{"time": 20.0, "score": 0.9}])
     others.memories[2] = WorkerMemory(similar=[{"time": 40.0, "score": 1.0}])
-    kept: Any = SimpleNamespace(similar=SimpleNamespace(samples=[{"time": 30.0}]), forget=forget, caches=True)
+    kept: Any = SimpleNamespace(forget=forget, caches=True)
     reporter: Any = SimpleNamespace(now=lambda: 35.0)
     loop = asyncio.get_running_loop()
-    everything = AdminReports(reporter, tuple, (), dict, loop, siblings=Siblings(others.path, 3).memories, answers=kept)
+    own = WorkerMemory(similar=[{"time": 30.0}], under_way=[{"id": "a", "seconds": 2.0}])
+    others.memories[1].under_way = [{"id": "b", "seconds": 5.0}]
+    everything = AdminReports(
+        reporter, tuple, lambda: own, loop, siblings=Siblings(others.path, 3).memories, answers=kept
+    )
     assert [one["time"] for one in await asyncio.to_thread(everything.similar)] == [40.0, 30.0, 20.0]
+    assert [one["id"] for one in await asyncio.to_thread(everything.under_way)] == ["b", "a"]
     assert await asyncio.to_thread(everything.forget, "ada") == 1
     assert [one["time"] for one in await asyncio.to_thread(everything.similar)] == [40.0]
 

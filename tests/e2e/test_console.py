@@ -615,12 +615,13 @@ def test_tools_of_mcp_servers(console, sources):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_view_is_accessible(chromium, sources, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    rules = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"] if scheme == "light" else ["color-contrast"]
     sources.servers = [{"name": "jira", "error": "", "read_at": 1.0, "tools": [], "others": [], "left_out": []}]
     fragments = [*VIEWS, f"requests&id={sources.entries[-1]['id']}", "runs&run=night&who=ada", "overview&period=own"]
     with served(sources) as url, opened(chromium, url, sources, color_scheme=scheme, bypass_csp=True) as console:
         for fragment in fragments:
             console.open("#view=" + fragment)
-            found = axe.run(console.page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]})
+            found = axe.run(console.page, options={"runOnly": rules})
             assert found.violations_count == 0, (fragment, found.generate_report())
 
 
@@ -637,6 +638,9 @@ def test_questions_of_every_day_take_few_clicks(console, sources):
     assert console.page.locator("#exchange .headline").count() == 1
     console.click("#views >> text=Budgets")  # what is held now
     assert "$8.50 held" in console.text("#budgets")
+    console.click("#views >> text=Requests")  # by which requests
+    assert console.text("#in-flight tbody tr").split("\t")[1:3] == ["waiting", "ada"]
+    assert "$8.50 of team-month:team=platform" in console.text("#in-flight")
     console.click("#views >> text=Runs")  # which session cost most
     assert "night" in console.text("#runs tbody tr:first-child")
 

@@ -145,6 +145,19 @@ def test_a_consumer_reads_its_own_usage_and_budgets_with_its_own_key(gateway: Ga
         assert client.get("/budgets", cast_to=httpx.Response).json()["data"][0]["limit"] == "500"
 
 
+def test_a_request_in_flight_is_listed_with_what_it_holds(gateway: Gateway):
+    gateway.fault("sandbox", "pace=200ms+words=20")
+    with gateway.stream(key=key("reader")) as answer:
+        next(answer.iter_lines())
+        [one] = gateway.http.get(gateway.admin + "/in-flight").json()["data"]
+        [hold] = [hold for hold in one["holds"] if hold["budget"] == "month"]
+        assert (one["state"], one["request_id"]) == ("answering", answer.headers["x-request-id"])
+        assert (hold["unit"], hold["scope"]) == ("usd", "month:consumer=reader")
+        assert hold["amount"] == scopes(gateway, "month")[hold["scope"]]["reserved"] != "0"
+    gateway.reset()
+    eventually(lambda: gateway.http.get(gateway.admin + "/in-flight").json()["data"] == [])
+
+
 @pytest.mark.parametrize("path", ["/usage", "/budgets"])
 def test_usage_is_not_shown_without_a_key_or_by_another_method(gateway: Gateway, path: str):
     assert code(gateway.http.get(gateway.base_url + path)) == (401, "missing_key")

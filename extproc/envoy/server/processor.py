@@ -42,6 +42,7 @@ from extproc.operate.admin.spare import probing
 from extproc.operate.reports import ReportError
 from extproc.operate.reports.desk import Desk
 from extproc.operate.reports.reports import AdminReports, Reporter, WorkerMemory
+from extproc.operate.reports.under_way import list_under_way
 from extproc.operate.telemetry import audit
 from extproc.operate.telemetry.copies import Copies
 from extproc.operate.telemetry.lines import WHOLE, Lines
@@ -251,17 +252,22 @@ class Processor:
     def _inner(self) -> Any:
         from extproc.operate.admin.siblings import Health, inner_app  # noqa: PLC0415 - with the first connection
 
-        recent, deployments = self._telemetry.recent, self._services.history.deployments
         return inner_app(
             self._telemetry.registry.collect,
             lambda: Health(self._stalled(), self._unready(), self._remark()),
-            lambda: WorkerMemory(list(recent), deployments(), self._samples()),
+            self._memory,
         )
 
-    def _samples(self) -> list[Mapping[str, Any]]:
-        """Samples of similar questions of the cache. Called from the HTTP server's thread."""
-        similar = None if self._services.answers is None else self._services.answers.similar
-        return [] if similar is None else [*similar.samples]
+    def _memory(self) -> WorkerMemory:
+        """The facts of the reports that this process alone knows. Called from the HTTP server's thread."""
+        answers = self._services.answers
+        similar = None if answers is None else answers.similar
+        return WorkerMemory(
+            list(self._telemetry.recent),
+            self._services.history.deployments(),
+            [] if similar is None else [*similar.samples],
+            list_under_way(list(self._telemetry.under_way.values())),
+        )
 
     async def stop(self, *, notice: float = _DRAIN_NOTICE, grace: float = _DRAIN_GRACE) -> None:
         """Drain: Envoy gets `notice` seconds to see it, streams get up to `grace` seconds to end."""
@@ -303,8 +309,7 @@ class Processor:
         return AdminReports(
             self._reporter,
             lambda: self._settings.budgets,
-            self._telemetry.recent,
-            self._services.history.deployments,
+            self._memory,
             asyncio.get_running_loop(),
             siblings=(lambda: self._siblings().memories()) if self._several else tuple,
             answers=self._services.answers,

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from extproc.cache.stores import CacheError
 from extproc.money.ledger import LedgerError
 from extproc.money.ledger.operators import TooManyKeysError
-from extproc.operate.admin import answers, handlers, page, questions, runs
+from extproc.operate.admin import answers, exchanges, handlers, page, questions, runs
 from extproc.operate.admin.failures import Failures
 from extproc.operate.admin.guard import JSON, AdminGuard, failure, principal
 from extproc.operate.admin.handling import answer_of, given, read_call
@@ -229,12 +229,16 @@ OPERATIONS = (
     ),
     Operation(
         *("GET", "/exchanges", "exchanges", "Recent exchanges, the latest first"),
-        *(handlers.exchanges, answers.Exchanges),
-        query=answers.ExchangesQuery,
+        *(handlers.exchanges, exchanges.Exchanges),
+        query=exchanges.ExchangesQuery,
         labels=True,
     ),
     Operation(
-        *("GET", "/exchanges/{id}", "exchange", "By its id or x-request-id", handlers.exchange, answers.Exchange)
+        *("GET", "/in-flight", "in_flight", "Exchanges that have not ended, the longest first, with what each holds"),
+        *(lambda call: call.reports.under_way(), exchanges.InFlight),
+    ),
+    Operation(
+        *("GET", "/exchanges/{id}", "exchange", "By its id or x-request-id", handlers.exchange, exchanges.Exchange)
     ),
     Operation(
         *("GET", "/runs", "runs", "Runs of agents, the latest first"),

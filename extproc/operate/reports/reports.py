@@ -24,6 +24,7 @@ from extproc.money.ledger import LedgerError
 from extproc.money.ledger.ledger import Ledger
 from extproc.money.ledger.query import ExchangeQuery, Query, label_of
 from extproc.operate.reports import ReportError
+from extproc.operate.reports.under_way import MOST_UNDER_WAY
 from extproc.stores import Counters, Level, StoreError, window_at
 from extproc.upstream import prices
 from extproc.words.exchange import Consumer
@@ -41,11 +42,14 @@ _T = TypeVar("_T")
 
 
 class WorkerMemory(msgspec.Struct):
-    """Facts in a worker's memory alone: recent exchanges, findings about deployments, and samples of questions."""
+    """Facts in a worker's memory alone: recent exchanges and those under way, findings about deployments, and samples
+    of questions.
+    """
 
     recent: list[Entry] = []
     deployments: Mapping[str, Mapping[str, float]] = {}
     similar: list[Entry] = []
+    under_way: Sequence[Entry] = []
 
 
 @dataclass(slots=True, frozen=True)
@@ -158,8 +162,7 @@ class AdminReports:
         self,
         reporter: Reporter,
         budgets: Callable[[], Sequence[BudgetSettings]],
-        entries: Iterable[Entry],
-        deployments: Callable[[], Mapping[str, Mapping[str, float]]],
+        memory: Callable[[], WorkerMemory],
         loop: asyncio.AbstractEventLoop,
         *,
         answers: Answers | None = None,
@@ -171,8 +174,7 @@ class AdminReports:
     ) -> None:
         self.stale = stale
         self.certificate = certificate
-        self._entries = entries
-        self._deployments = deployments
+        self._memory = memory
         self._siblings = siblings
         self._answers = answers
         self._similar_since = 0.0  # older samples of questions are hidden: other workers may still have them
@@ -228,12 +230,17 @@ class AdminReports:
 
     def providers(self) -> Mapping[str, Mapping[str, float]]:
         """Findings of all workers about each deployment; if several have one, the highest value."""
-        found = {name: dict(facts) for name, facts in self._deployments().items()}
+        found = {name: dict(facts) for name, facts in self._memory().deployments.items()}
         for each in self._siblings():
             for name, facts in each.deployments.items():
                 known = found.setdefault(name, {})
                 known |= {fact: max(value, known.get(fact, value)) for fact, value in facts.items()}
         return found
+
+    def under_way(self) -> Sequence[Entry]:
+        """Exchanges that have not ended, of all workers, the longest first."""
+        found = [*self._memory().under_way, *(entry for each in self._siblings() for entry in each.under_way)]
+        return sorted(found, key=lambda entry: entry["seconds"], reverse=True)[:MOST_UNDER_WAY]
 
     def exchanges(self, parameters: Sequence[tuple[str, str]]) -> Sequence[Entry]:
         """Exchanges that this process remembers, refused keys included, and exchanges of other and earlier processes
@@ -337,12 +344,7 @@ class AdminReports:
 
     def similar(self) -> Sequence[Mapping[str, Any]]:
         """Samples of questions in other words, the latest first."""
-        kept = None if self._answers is None else self._answers.similar
-
-        async def latest() -> Sequence[Mapping[str, Any]]:
-            return [] if kept is None else [*kept.samples]
-
-        found = [*self._ask(latest()), *(one for each in self._siblings() for one in each.similar)]
+        found = [*self._memory().similar, *(one for each in self._siblings() for one in each.similar)]
         found = [one for one in found if one["time"] > self._similar_since]
         return sorted(found, key=lambda one: one["time"], reverse=True)[:SAMPLES]
 
@@ -384,8 +386,8 @@ class AdminReports:
 
     def _remembered(self) -> Sequence[Entry]:
         """The exchanges that workers remember, the latest last."""
-        others = [entry for each in self._siblings() for entry in each.recent]
-        found = sorted([*self._entries, *others], key=_began) if others else list(self._entries)
+        own, others = self._memory().recent, [entry for each in self._siblings() for entry in each.recent]
+        found = sorted([*own, *others], key=_began) if others else own
         return [entry for entry in found if _began(entry) > self._forgotten.get(entry.get("consumer", ""), 0.0)]
 
     def _compiled(self) -> Mapping[str, Budget]:

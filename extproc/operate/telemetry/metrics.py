@@ -113,9 +113,9 @@ class Telemetry(
         self._prefixes = Prefixes()
         self._used: set[str] = set()  # budgets with a gauge of their used share
         self._begun = 0
-        self.in_flight = 0
-        """Exchanges not yet ended."""
-        self._exchanges.set_function(lambda: self.in_flight)
+        self.under_way: dict[str, Exchange] = {}
+        """Exchanges not yet ended, by id."""
+        self._exchanges.set_function(lambda: len(self.under_way))
         self.streams = 0
         """Open gRPC streams of Envoy."""
         self._streams.set_function(lambda: self.streams)
@@ -162,11 +162,15 @@ class Telemetry(
         """OpenTelemetry's name of a configured provider."""
         return self._providers.get(provider, "other")
 
+    @property
+    def in_flight(self) -> int:
+        """The number of exchanges not yet ended."""
+        return len(self.under_way)
+
     def begin(self) -> bool:
-        """Count an exchange that began. Returns whether its stages are timed: the first exchange, and then one in
+        """Count an exchange that begins. Returns whether its stages are timed: the first exchange, and then one in
         `TIMED`.
         """
-        self.in_flight += 1
         self._begun += 1
         return self._begun % TIMED == 1
 

@@ -6,10 +6,11 @@ import {amount, count, millis, moment, usd, when} from "../format.js";
 import {reason} from "../meanings.js";
 import {refresh} from "../page.js";
 
-const PAGE = 100;
+const PAGE = 100, FLYING = 20;
 let before = "", oldest = "", chosen = "";
 
 const html = `
+<section id="flying" aria-labelledby="flying-title" hidden><div class="bar"><h2 id="flying-title">In flight now</h2></div><div id="in-flight" class="scroll"></div></section>
 <section id="list" aria-labelledby="exchanges-title"><div class="bar"><h2 id="exchanges-title">Requests</h2>
   <form id="find"><input id="find-id" aria-label="Id of a request" placeholder="id or x-request-id" size="24" maxlength="256" autocomplete="off"> <button>Open</button></form>
   <label>Show <select id="outcome"><option value="">all</option><option value="refused">refused</option><option value="error">failed</option><option value="ok">served</option><option value="findings">with findings</option></select></label>
@@ -19,7 +20,7 @@ const html = `
 
 function parts() {
   if (state.id) return [[() => Promise.all([read("/exchanges/" + encodeURIComponent(state.id)), read("/budgets").catch(() => ({data: []}))]), drawOne, ["exchange"]]];
-  return [[() => read(listPath()), drawList, ["exchanges"]]];
+  return [[() => read("/in-flight"), drawFlying, ["in-flight"]], [() => read(listPath()), drawList, ["exchanges"]]];
 }
 
 function start() {
@@ -36,6 +37,7 @@ function draw() {
   if (asked !== chosen) [before, chosen] = ["", asked];  // pages are those of one choice
   $("outcome").value = state.outcome;
   $("list").hidden = Boolean(state.id);
+  if (state.id) $("flying").hidden = true;
   $("one").hidden = !state.id;
   if (state.id) show("exchange");
 }
@@ -43,6 +45,14 @@ function draw() {
 function listPath() {
   const outcome = state.outcome === "findings" ? {findings: "true"} : state.outcome ? {outcome: state.outcome} : {};
   return filtered("/exchanges", {...between(span()), limit: PAGE, ...(before ? {before} : {}), ...outcome});
+}
+
+function drawFlying(answer) {
+  const held = each => each.holds.map(hold => `${amount(hold.unit, hold.amount)} of ${cut(hold.scope)}`).join(", ") || "nothing";
+  const found = answer.data.filter(each => ["consumer", "team", "key", "model", "provider"].every(field => !filters.has(field) || filters.get(field) === each[field]));
+  $("flying").hidden = !found.length;
+  show("in-flight", table(["for", "state", "consumer", "team", "model", "at", "holds"], found.slice(0, FLYING).map(each => [millis(each.seconds * 1000), each.state, pick("consumer", each.consumer), pick("team", each.team),
+    pick("model", each.model), each.provider ? pick("provider", each.provider) : "–", held(each)]), [0]), ...(found.length > FLYING ? [note(`${count(found.length - FLYING)} more, all shorter.`, "soft small")] : []));
 }
 
 function servedBy(entry) {
