@@ -54,7 +54,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from extproc.words.api import ClientAPI, ProviderAPI
-from extproc.words.dialect import ANY, ID, PLACE, Endpoint
+from extproc.words.dialect import ANY, ID, KEPT, PLACE, Endpoint
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
 MAX_TOKENS = 1_000_000_000
@@ -211,14 +211,16 @@ class Finder:
             endpoints = dialect.endpoints
             for (method, pattern), operation in endpoints.calls.items():
                 endpoint = Endpoint(pattern, operation, query=endpoints.call_query)
-                self._calls.append((re.compile(path_regex(pattern)), method, dialect, endpoint))
-            called = {**{path: path for path in endpoints.paths}, **endpoints.aliases}
-            for pattern, path in called.items():
+                called = pattern.replace(ID, f"{KEPT}{ID}") if endpoints.names else pattern
+                self._calls.append((re.compile(path_regex(called)), method, dialect, endpoint))
+            for pattern, path in {**{path: path for path in endpoints.paths}, **endpoints.aliases}.items():
                 endpoint = Endpoint(path, endpoints.paths[path], alias=pattern != path)
                 if PLACE in pattern:
                     self._named.append((re.compile(path_regex(pattern)), dialect, endpoint))
                 else:
                     self._plain[pattern] = dialect, endpoint
+
+        self._calls.sort(key=lambda call: len(call[0].pattern), reverse=True)  # the most specific first
 
     def find(self, path: str) -> tuple[ClientAPI, Endpoint] | None:
         """Dialect and endpoint of `path`, which has no query; None for an unknown path."""
@@ -232,10 +234,10 @@ class Finder:
 
     def calls(self, path: str) -> Mapping[str, tuple[ClientAPI, Endpoint]]:
         """Calls about a kept object at `path`, by method."""
-        found = {}
+        found: dict[str, tuple[ClientAPI, Endpoint]] = {}
         for regex, method, dialect, endpoint in self._calls:
             if match := regex.fullmatch(path):
-                found[method] = dialect, replace(endpoint, id=match[1])
+                found.setdefault(method, (dialect, replace(endpoint, id=match[1])))
         return found
 
 

@@ -169,9 +169,12 @@ class Forward:
 
     def _path(self, exchange: Exchange) -> str | None:
         """Path of the forwarded request, by which the route is chosen again; None: the client's path."""
-        path, endpoint = exchange.request.head.path, exchange.request.endpoint
-        if exchange.route.kept.object:
-            return endpoint.pattern.replace(ID, exchange.route.kept.object) + self._query(exchange)
+        request, path, endpoint = exchange.request, exchange.request.head.path, exchange.request.endpoint
+        if object := exchange.route.kept.object:
+            path = endpoint.pattern.replace(ID, object)
+            if request.dialect.endpoints.names:
+                path = f"/v1/{object}{endpoint.pattern.partition(ID)[2]}"
+            return path + self._query(exchange)
         if endpoint.alias:
             return endpoint.path(endpoint.model)
         return path.partition("?")[0] + self._query(exchange) if "?" in path else None

@@ -140,6 +140,7 @@ class Endpoints:
     """Operation by method and path of calls about an object that a provider keeps. `{id}` stands for the object's id.
     These calls have no body.
     """
+    names: bool = False  # True: ids of objects are names with their collection, `batches/…`, as their paths have them
     call_query: tuple[str, ...] = ()  # query parameters of `calls` that are forwarded to the provider
     version: str = ""  # request header that only clients of this API send
     models_path: str = ""  # path of the list of models, for clients that do not use `/v1/models`

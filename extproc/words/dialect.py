@@ -78,6 +78,8 @@ PLACE = "{model}"
 ANY = "{any}"  # placeholder of a path segment that the gateway does not read
 ID = "{id}"
 """Placeholder of an object's id in a path of `Endpoints.calls`."""
+KEPT = "kept_"
+"""Mark of the ids that clients get, behind the beginning of the provider's id: `resp_`, or `batches/` of a name."""
 
 NO_ENDPOINT = Endpoint("", "")
 

@@ -17,6 +17,7 @@ class Progress:
     ended: bool
     answered: int | None = None  # count of answered requests, which are billed; None: the object does not say
     report: Report | None = None  # usage over all requests, if the object has it
+    reports: Sequence[Report] = ()  # usage of each answered request, if the object has its results in it
     results: Sequence[str] = ()  # paths of result files with a line for each request
 
 
@@ -28,3 +29,4 @@ class Late:
     progress: Callable[[bytes], Progress | None]  # reads the object; None: unreadable
     # Reads a line of a result file. None: its request got no answer, and costs nothing.
     line: Callable[[bytes], Report | None] | None = None
+    inside: bool = False  # True: the object has its results in it, and can be large

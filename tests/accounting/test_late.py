@@ -260,6 +260,26 @@ class Batch:
         return 200, b""
 
 
+class Inside:
+    """A batch of Gemini's, which has its answers in it, as pieces."""
+
+    api = "gemini_batches"
+
+    def __init__(self, *, counted=2, told=2, fail=None):
+        answer = {"response": {"usageMetadata": {"promptTokenCount": 10, "candidatesTokenCount": 5}}}
+        batch = {"state": "BATCH_STATE_SUCCEEDED", "batchStats": {"successfulRequestCount": str(counted)}}
+        batch["output"] = {"inlinedResponses": {"inlinedResponses": [answer] * told + [{"error": {}}]}}
+        self.batch, self.fail = json.dumps({"name": "batches/1", "metadata": batch}).encode(), fail
+
+    async def get(self, _name, path, *, sink, most):
+        assert (path, most) == ("/v1/batches/1", 1 << 20)
+        if self.fail is not None:
+            raise self.fail
+        sink(self.batch[:50])
+        sink(self.batch[50:])
+        return 200, b""
+
+
 SUM = {"input_tokens": 21, "output_tokens": 11}
 FEES = replace(TARGET, price=prices.price(2, 8, per_request=0.001))
 
@@ -274,6 +294,11 @@ FEES = replace(TARGET, price=prices.price(2, 8, per_request=0.001))
         (Batch(lines=1, usage=SUM), FEES, (21, 11, "provider")),
         (Batch(fail=TooLargeError()), TARGET, (300, 200, "estimated")),
         (Batch(fail=TooLargeError(), usage=SUM), FEES, (21, 11, "provider")),
+        (Inside(), TARGET, (20, 10, "provider")),
+        (Inside(), FEES, (20, 10, "provider")),
+        (Inside(counted=0, told=0), TARGET, (0, 0, "provider")),
+        (Inside(counted=3), TARGET, (300, 200, "estimated")),
+        (Inside(fail=TooLargeError()), TARGET, (300, 200, "estimated")),
         (Batch(status=404), TARGET, (300, 200, "estimated")),
         (Batch(completed=0), TARGET, (0, 0, "provider")),
         (Batch(status=503), TARGET, None),
@@ -285,7 +310,8 @@ async def test_the_usage_of_a_batch_is_read_where_it_is_whole(provider, target, 
     counters = MemoryCounters(clock)
     books = Books(counters, SimpleNamespace(add=lambda row: rows.append(row) or True), now=clock)
     row = Row(id="r", time=1.0, target="m", provider="openai", usage_source="pending")
-    note = Note(row, "c", "openai_batches", "batch_1", clock(), clock() + HOLD, (300, 200), (1, 1), batch=True)
+    api, id = getattr(provider, "api", "openai_batches"), "batches/1" if isinstance(provider, Inside) else "batch_1"
+    note = Note(row, "c", api, id, clock(), clock() + HOLD, (300, 200), (1, 1), batch=True)
     await counters.reserve("r", [COMPILED["tokens"].hold("tokens", 500), COMPILED["money"].hold("money", 10**6)], LEASE)
     await counters.park("r", pack_note(note), lease=HOLD, again=0.0)
     situation = Situation(SimpleNamespace(target=lambda _name: target), COMPILED, provider, 1 << 20)

@@ -5,13 +5,14 @@ import json
 import pytest
 
 from extproc.access.kept.stages import _replace
-from extproc.dialects import client_apis
+from extproc.dialects import Finder, client_apis
 from extproc.exchange.parsing import Inside
 from extproc.wire.framing import Frame
-from extproc.words.dialect import Report
+from extproc.words.dialect import Endpoint, Report
 from extproc.words.errors import Refusal
 
-CLAUDE = client_apis()["anthropic_batches"]
+CLAUDE, GEMINI = client_apis()["anthropic_batches"], client_apis()["gemini_batches"]
+NAMED = Endpoint("/v1beta/models/{model}:batchGenerateContent", "create_batch", "m")
 HELLO = {"role": "user", "content": "Hello"}
 
 
@@ -95,3 +96,39 @@ def test_progress_and_results_are_read():
         assert late.progress(none) is None
         CLAUDE.observe(none, report := Report())
         assert (list(report.kept), report.pending) == ([], "")
+
+
+def contents(*requests, **more):
+    listed = [{"request": {"contents": [{"parts": [{"text": "Hello"}]}], **each}} for each in requests]
+    return {"batch": {"displayName": "b", "inputConfig": {"requests": {"requests": listed}, **more}}}
+
+
+def test_gemini_names_the_model_in_the_path_and_in_the_requests():
+    ask = GEMINI.read(contents({"generationConfig": {"maxOutputTokens": 7, "candidateCount": 2}}, {}), NAMED)
+    assert (ask.model, ask.requests, ask.answer_tokens) == ("m", 2, 14 + 4096)
+    made = GEMINI.offers.naming.for_model(contents({"model": "models/m"}, {}), "n")
+    assert [each["request"].get("model") for each in made["batch"]["inputConfig"]["requests"]["requests"]] == [
+        "models/n",
+        None,
+    ]
+    spelled = GEMINI.offers.naming.spelled({"batch": {"input_config": {"metadata": {"my_key": 1}}}})
+    assert spelled == {"batch": {"inputConfig": {"metadata": {"my_key": 1}}}}
+    for wrong in ({}, {"batch": []}, contents(), contents({}, fileName="files/1"), {"batch": {"inputConfig": {}}}):
+        with pytest.raises(Refusal, match="at least one request"):
+            GEMINI.read(wrong, NAMED)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name"),
+    [
+        ("GET", "/v1/batches/batch_kept_x", "openai_batches"),
+        ("GET", "/v1/batches/kept_x", "gemini_batches"),
+        ("GET", "/v1beta/batches/kept_x", "gemini_batches"),
+        ("DELETE", "/v1/batches/kept_x", "gemini_batches"),
+        ("DELETE", "/v1/batches/batch_kept_x", None),
+        ("POST", "/v1/batches/kept_x:cancel", "gemini_batches"),
+    ],
+)
+def test_a_call_belongs_to_the_api_whose_ids_look_so(method, path, name):
+    found = Finder(client_apis().values()).calls(path).get(method)
+    assert (found and found[0].name) == name

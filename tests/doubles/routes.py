@@ -21,6 +21,7 @@ from tests.doubles import (
     embeddings_gemini,
     files,
     gemini,
+    gemini_batches,
     images,
     ocr,
     rerank,
@@ -100,6 +101,7 @@ ROUTES = {
             "countTokens": gemini.count_tokens,
             "batchEmbedContents": embeddings_gemini.batch,
             "embedContent": partial(embeddings_gemini.embed, vertex=False),
+            "batchGenerateContent": gemini_batches.create,
         },
     ),
     **_everywhere(

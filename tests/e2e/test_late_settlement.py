@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from anthropic import Anthropic, NotFoundError, PermissionDeniedError
+from google import genai
+from google.genai.errors import ClientError
 from openai import OpenAI
 
 from tests.doubles.batches import input_of, output_of
@@ -22,14 +24,16 @@ YAML = """
 providers:
   openai: {kind: openai, base_url: "{mock_openai}", api_key: env:OPENAI_KEY}
   claude: {kind: anthropic, base_url: "{mock_claude}", api_key: env:CLAUDE_KEY}
+  google: {kind: gcp_gemini, base_url: "{at_google}/v1beta", api_key: env:GOOGLE_KEY}
 models:
   gpt-4.1: {provider: openai}
   gpt-5.4: {provider: openai}
   mine: {provider: openai, model: gpt-4.1-mini, price: {input: 100, output: 200}}
+  flash: {provider: google, model: gemini-2.5-flash}
   haiku: {provider: claude, model: claude-haiku-4-5}
   opus: {provider: claude, model: claude-opus-4-5}
 consumers:
-  - {name: demo, models: [gpt-4.1, gpt-5.4, mine, haiku], keys: [{env: EXTPROC_DEMO_KEY}]}
+  - {name: demo, models: [gpt-4.1, gpt-5.4, mine, haiku, flash], keys: [{env: EXTPROC_DEMO_KEY}]}
   - {name: other, keys: [{env: OTHER_KEY}]}
 stores: {counters: "sqlite:counters.db", ledger: "sqlite:ledger.db"}
 budgets:
@@ -37,10 +41,10 @@ budgets:
   - {name: tokens, unit: tokens, limit: 100000000, window: total}
   - {name: busy, unit: concurrency, limit: 50}
 """
-MOCKS = ("openai", "claude")
-ENV = {"OPENAI_KEY": "sk-openai", "CLAUDE_KEY": "sk-claude", "OTHER_KEY": "sk-gw-other"}
+MOCKS = ("openai", "claude", "google")
+ENV = {"OPENAI_KEY": "sk-openai", "CLAUDE_KEY": "sk-claude", "GOOGLE_KEY": "sk-google", "OTHER_KEY": "sk-gw-other"}
 ENDPOINT: Any = "/v1/chat/completions"
-HAIKU = (0.5, 2.5)
+HAIKU, FLASH = (0.5, 2.5), (0.15, 1.25)
 GPT = (1.0, 4.0)  # USD per million tokens in a batch of gpt-4.1: half of the plain price
 
 
@@ -186,6 +190,34 @@ def test_batches_of_messages_are_their_consumers_own_and_settled_when_they_end(g
     agree(gateway)
 
 
+def test_batches_of_gemini_are_settled_when_they_end(gateway: Gateway) -> None:
+    options: Any = {"base_url": gateway.base_url.removesuffix("/v1"), "retry_options": {"attempts": 1}}
+    sdk, answered = genai.Client(api_key=KEY, http_options=options), {"a b c": (0, 1, 2), "d fail-1 f": (0, 2)}
+    answered |= {"expire-1": (), "g h i j": (0, 1)}
+    found, name = {}, ""
+    for names in answered:
+        one: Any = {"contents": [{"parts": [{"text": "Hello"}], "role": "user"}], "config": {"max_output_tokens": 50}}
+        requests = [one | {"metadata": {"key": key}, "model": "flash"} for key in names.split()]
+        name = str(sdk.batches.create(model="flash", src=requests).name)
+        found[names] = made(gateway, "create_batch")
+    assert name.startswith("batches/kept_")
+    sdk.batches.cancel(name=name)  # the last one: half of it is answered
+    other = genai.Client(api_key="sk-gw-other", http_options=options)
+    with pytest.raises(ClientError, match="404"):
+        other.batches.get(name=name)
+    for names, numbers in answered.items():
+        ended, used = row(gateway, found[names]), tokens(*numbers)
+        assert (ended["input_tokens"], ended["output_tokens"], ended["usage_source"]) == (*used, "provider"), names
+        assert ended["cost"] == cost(*used, FLASH), names
+    batch = sdk.batches.get(name=name)
+    assert (batch.name, batch.state) == (name, "JOB_STATE_CANCELLED")
+    assert batch.dest is not None
+    assert batch.dest.inlined_responses is not None
+    assert [each.metadata for each in batch.dest.inlined_responses] == [{"key": key} for key in "ghij"]
+    sdk.batches.delete(name=name)
+    agree(gateway)
+
+
 def test_each_model_in_a_batch_of_messages_needs_a_grant(gateway: Gateway) -> None:
     advisor = {"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-4-5"}
     for asked in ({"model": "opus"}, {"tools": [advisor]}):
@@ -219,11 +251,7 @@ def test_a_killed_processor_loses_and_doubles_nothing(start: Callable[..., Gatew
     id = made(gateway, "create_batch")
     gateway.process.kill()
     gateway.process.wait(30)
-    again = start(
-        yaml.replace("{mock_openai}", gateway.mocks["openai"] + "/v1").replace("{mock_claude}", "http://127.0.0.1:9"),
-        (),
-        ENV,
-    )
+    again = start(yaml.replace("{mock_openai}", gateway.mocks["openai"] + "/v1"), MOCKS[1:], ENV)
     again.file = tmp_path / "gateway.yaml"
     ended = row(again, id)
     assert (ended["input_tokens"], ended["cost"]) == (tokens(0, 1)[0], cost(*tokens(0, 1)))

@@ -21,12 +21,12 @@ from collections.abc import Mapping
 import msgspec
 
 from extproc.upstream.providers import ProviderSettings
+from extproc.words.dialect import KEPT
 from extproc.words.exchange import Consumer
 from extproc.words.values import Secret
 
-_MARK = "kept_"
-_parts = re.compile(rf"([a-z]{{1,16}}[_-]){_MARK}([A-Za-z0-9_-]{{1,1024}})").fullmatch
-_known = re.compile(r"([a-z]{1,16}[_-])[A-Za-z0-9_-]{1,256}").fullmatch
+_parts = re.compile(rf"([a-z]{{1,16}}[_/-]){KEPT}([A-Za-z0-9_-]{{1,1024}})").fullmatch
+_known = re.compile(r"([a-z]{1,16}[_/-])[A-Za-z0-9_-]{1,256}").fullmatch
 _DIGEST = 16  # bytes of a digest
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -81,7 +81,7 @@ class Ids:
             return None
         content = _pack(found)
         token = urlsafe_b64encode(_encrypted(key, content, _bound(consumer))).decode().rstrip("=")
-        return f"{form[1]}{_MARK}{token}"
+        return f"{form[1]}{KEPT}{token}"
 
     def open(self, consumer: str, id: object) -> Object | None:
         """The object of a client's id; None for an id that this gateway did not give to this consumer."""

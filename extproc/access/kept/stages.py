@@ -18,7 +18,7 @@ from extproc.wire.framing.patch import rewritten
 from extproc.words import contract
 from extproc.words.api import Found
 from extproc.words.chain import Chain, RetrySettings
-from extproc.words.dialect import HOSTED, ID, Ask
+from extproc.words.dialect import HOSTED, ID, KEPT, Ask
 from extproc.words.errors import FOREIGN_OBJECT, INVALID_REQUEST, OBJECT_NOT_FOUND, Refusal
 from extproc.words.exchange import Exchange
 from extproc.words.values import Pattern
@@ -42,6 +42,8 @@ class Open:
 
     def __call__(self, exchange: Exchange) -> None:
         id, kept, consumer = exchange.request.endpoint.id, exchange.route.kept, owner(exchange.consumer)
+        if exchange.request.dialect.endpoints.names:  # the name begins behind the version: `/v1beta/batches/{id}`
+            id = f"{exchange.request.endpoint.pattern.split('/', 2)[2].partition(ID)[0]}{KEPT}{id}"
         found = self._ids.open(consumer, id)
         target = None if found is None else self._catalog.target(found.target)
         if found is None or target is None or target.provider != found.provider:

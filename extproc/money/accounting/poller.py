@@ -33,6 +33,8 @@ AGAIN = 60.0
 """Seconds for which the store gives a reservation to one process alone."""
 LONGEST = 900.0
 """Seconds for which a process has a reservation to itself while it reads a file of results."""
+INSIDE = 16 << 20
+"""Most bytes of an object with its results in it, which is read as a whole."""
 AT_ONCE = 8
 """Objects whose usage one process asks for at a time."""
 _GONE = (404, 410)
@@ -156,8 +158,10 @@ class Poller:
         if told is not None:
             bill.add(told)
             return bill.row()
-        path = late.path.replace(ID, note.object)
-        status, body = await now.asking.get(target.provider, path)
+        try:
+            status, body = await _ask(now, target.provider, late, note.object)
+        except TooLargeError:
+            return bill.estimated()
         if status in _GONE:
             log.warning("exchange %s: %s is gone, and charged as held", parked.id, note.object)
             return bill.estimated()
@@ -175,6 +179,10 @@ class Poller:
         """
         if progress.answered == 0 and progress.report is None:
             return bill.row()
+        for report in progress.reports:
+            bill.add(report)
+        if bill.requests:
+            return bill.row() if progress.answered in (None, bill.requests) else bill.estimated()
         if progress.report is not None and (bill.is_flat or late.line is None or not progress.results):
             bill.add(progress.report, progress.answered or 1)
             return bill.row()
@@ -196,6 +204,16 @@ class Poller:
             bill.add(progress.report, progress.answered or 1)
             return bill.row()
         return bill.estimated()
+
+
+async def _ask(now: Situation, provider: str, late: Late, id: str) -> tuple[int, bytes]:
+    """The status and body of an object. Raises NotAskedError and TooLargeError."""
+    path = late.path.replace(ID, id)
+    if not late.inside:
+        return await now.asking.get(provider, path)
+    read = bytearray()
+    status, problem = await now.asking.get(provider, path, sink=read.extend, most=min(now.most, INSIDE))
+    return status, bytes(read) or problem
 
 
 class _Lines:
