@@ -4,6 +4,7 @@
     python -m bench --other 'LiteLLM=litellm --config bench/litellm.yaml --port {port}'
     python -m bench --other 'Portkey=node node_modules/@portkey-ai/gateway/build/start-server.js --port={port}' \
         --header 'x-portkey-provider: openai' --header 'x-portkey-custom-host: {upstream}/v1'
+    python -m bench --python /usr/bin/python3                         the processor on another interpreter
     python -m bench --record                                          also a line for bench/history.jsonl
     python -m bench --check                                           compare with the last line of this machine
 
@@ -32,6 +33,7 @@ from typing import Any
 
 from bench import load
 from bench.arms import BESIDE, Arm, Stage, pin, staged
+from bench.harness import Interpreter
 from bench.idle import idle, sentence
 
 HISTORY = Path(__file__).with_name("history.jsonl")
@@ -210,8 +212,8 @@ def table(arms: Sequence[Arm]) -> None:
             print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
 
 
-def machine() -> str:
-    """The properties of a machine. Figures of different machines are not compared."""
+def machine(python: Interpreter) -> str:
+    """The properties of a machine and of the processor's interpreter. Figures of different ones are not compared."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -220,10 +222,10 @@ def machine() -> str:
         ),
         platform.machine(),
     )
-    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return f"{model}, {os.cpu_count()} cores, {python.describe()}"
 
 
-def entry(arms: Sequence[Arm]) -> dict[str, Any]:
+def entry(arms: Sequence[Arm], where: str) -> dict[str, Any]:
     """A line of the history: ratios to Envoy alone."""
     bare = arms[0].figures
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
@@ -234,13 +236,13 @@ def entry(arms: Sequence[Arm]) -> dict[str, Any]:
     }
     micros = {arm.name: {name: round(arm.figures.get(name, 0)) for name in RATIOS} for arm in arms}
     day = time.strftime("%Y-%m-%d", time.gmtime())
-    return {"date": day, "commit": commit.strip(), "machine": machine(), "ratios": ratios, "micros": micros}
+    return {"date": day, "commit": commit.strip(), "machine": where, "ratios": ratios, "micros": micros}
 
 
-def last(path: Path) -> dict[str, Any] | None:
-    """The last line of the history that this machine wrote."""
+def last(path: Path, where: str) -> dict[str, Any] | None:
+    """The last line of the history of this machine."""
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return next((line for line in reversed(lines) if line["machine"] == machine()), None)
+    return next((line for line in reversed(lines) if line["machine"] == where), None)
 
 
 def worse(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
@@ -272,18 +274,21 @@ def main() -> None:
     parser.add_argument("--header", action="append", default=[], help="for the others; {upstream} is filled in")
     parser.add_argument("--record", action="store_true", help="add a line to bench/history.jsonl")
     parser.add_argument("--check", action="store_true", help="fail where a ratio is a tenth above the last line's")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter of the processor (default: this one)")
     options = parser.parse_args()
+    python = Interpreter(options.python)
+    where = machine(python)
     pin(BESIDE)
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, staged(Path(folder)) as stage:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, staged(Path(folder), python) as stage:
         arms = arms_of(stage, options)
         measure_all(arms, QUICK if options.quick else Plan())
         time.sleep(0.5)
         table(arms)
-        print(sentence(idle(seconds=3 if options.quick else 20)))
-        now = entry(arms)
+        print(sentence(idle(seconds=3 if options.quick else 20, python=python)))
+        now = entry(arms, where)
         uncounted = [arm.name for arm in arms if arm.counted is not None and arm.counted() != arm.sent]
     print(json.dumps(now))
-    before = last(HISTORY)
+    before = last(HISTORY, where)
     if options.record:
         with HISTORY.open("a") as file:
             file.write(json.dumps(now) + "\n")

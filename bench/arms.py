@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from bench.harness import KEY, alone, end, free_port, render, wait
+from bench.harness import KEY, Interpreter, alone, end, free_port, render, wait
 
 SETTINGS = """
 listener: {{address: 127.0.0.1, port: {listener}}}
@@ -99,8 +99,9 @@ def _memory(pid: int) -> int:
 class Stage:
     """Starts processes in a folder, each on its cores, and ends them all."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: Interpreter | None = None) -> None:
         self.folder = folder
+        self.python = python or Interpreter()  # runs the processors
         self._children: list[subprocess.Popen[bytes]] = []
         self.stub = free_port()
         self.spawn([sys.executable, "-m", "bench.stub", "--port", str(self.stub)], BESIDE)
@@ -159,8 +160,8 @@ class Stage:
         )
         (folder / "gateway.yaml").write_text(text)
         render(folder / "gateway.yaml", str(folder / "envoy.yaml"), str(folder / "secrets"), f"{folder}/extproc.sock")
-        serve = [sys.executable, "-m", "extproc", "serve", "-c", str(folder / "gateway.yaml"), "--drain-notice", "0"]
-        pid = self.spawn([*serve, "--drain-grace", "0"], cores)
+        serve = [self.python.path, "-m", "extproc", "serve", "-c", str(folder / "gateway.yaml"), "--drain-notice", "0"]
+        pid = self.spawn([*serve, "--drain-grace", "0"], cores, **self.python.environment)
         wait(status)
         roots = {"Envoy": self.envoy(folder / "envoy.yaml", around), "processor": pid}
         metrics = f"http://127.0.0.1:{status}/metrics"
@@ -199,8 +200,8 @@ def counted(status: int) -> int:
 
 
 @contextlib.contextmanager
-def staged(folder: Path) -> Iterator[Stage]:
-    stage = Stage(folder)
+def staged(folder: Path, python: Interpreter | None = None) -> Iterator[Stage]:
+    stage = Stage(folder, python)
     try:
         yield stage
     finally:

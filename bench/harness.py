@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import re
+import site
 import socket
 import subprocess
 import sys
@@ -138,6 +140,33 @@ def environment() -> dict[str, str]:
     """The environment of a process that runs this checkout from any directory."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "BENCH_KEY": KEY, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+@dataclass(slots=True, frozen=True)
+class Interpreter:
+    """A Python that runs the processor with the packages of this one, whose minor version it must have."""
+
+    path: str = sys.executable
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """`environment`, with the packages."""
+        packages = [] if self.path == sys.executable else site.getsitepackages()
+        found = environment()
+        return {**found, "PYTHONPATH": os.pathsep.join([found["PYTHONPATH"], *packages])}
+
+    def describe(self) -> str:
+        """Its version, and whether it was built with profile-guided optimization, as most distributions' is. Raises
+        SystemExit for another minor version.
+        """
+        program = (
+            "import platform, sysconfig; print(platform.python_version(), sysconfig.get_config_var('CONFIG_ARGS'))"
+        )
+        told = subprocess.run([self.path, "-c", program], capture_output=True, text=True, check=True).stdout
+        version, _, built = told.partition(" ")
+        if version.split(".")[:2] != platform.python_version().split(".")[:2]:
+            raise SystemExit(f"{self.path} is Python {version}: its minor version must be that of {sys.executable}")
+        return f"Python {version}" + (" with PGO" if "--enable-optimizations" in built else "")
 
 
 def render(settings: Path, output: str, secrets: str, sock: str) -> None:

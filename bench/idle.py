@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,16 +15,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bench.arms import cpu_seconds
+from bench.harness import Interpreter
 
 SETTINGS = Path("gateway.yaml")
 
 
-def idle(settings: Path = SETTINGS, seconds: float = 20.0) -> Mapping[str, float]:
+def idle(
+    settings: Path = SETTINGS,
+    seconds: float = 20.0,
+    python: Interpreter = Interpreter(),  # noqa: B008 - it is frozen
+) -> Mapping[str, float]:
     """MB resident (`Rss`) and proportional (`Pss`: pages shared with others count in part), and ms of CPU a second."""
     with tempfile.TemporaryDirectory(prefix="bench-idle-") as folder:
-        command = [sys.executable, "-m", "extproc", "serve", "--config", str(settings.absolute())]
+        command = [python.path, "-m", "extproc", "serve", "--config", str(settings.absolute())]
         command += ["--socket", f"{folder}/p.sock", "--secrets", f"{folder}/secrets", "--drain-notice", "0"]
-        here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "EXTPROC_DEMO_KEY": "sk-gw-demo"}
+        here = {**python.environment, "EXTPROC_DEMO_KEY": "sk-gw-demo"}
         process = subprocess.Popen(command, cwd=folder, env=here, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
         try:
             assert process.stderr is not None
@@ -58,6 +62,7 @@ def sentence(found: Mapping[str, float]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("-c", "--config", type=Path, default=SETTINGS)
+    parser.add_argument("--python", default=sys.executable, help="the interpreter of the processor (default: this one)")
     parser.add_argument("--seconds", type=float, default=20.0, help="to measure the CPU over (default: 20)")
     options = parser.parse_args()
-    print(sentence(idle(options.config, options.seconds)))
+    print(sentence(idle(options.config, options.seconds, Interpreter(options.python))))
