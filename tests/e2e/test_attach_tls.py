@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,13 @@ def test_only_named_gateways_reach_the_processor_and_none_gets_its_resources(gat
 
 def test_rotated_certificates_are_taken_and_a_misfit_is_not(gateway: Gateway, tmp_path: Path) -> None:
     folder = gateway.file.parent
-    certificates.make(tmp_path, "processor", hosts=[HOST])
-    (tmp_path / "processor.crt").replace(folder / "processor.crt")
+    own = [folder / "processor.crt", folder / "processor.key"]
+    kept = [shutil.copy(file, tmp_path / f"{file.name}.kept") for file in own]
+    new = certificates.make(tmp_path, "processor", hosts=[HOST])
+    Path(new[0]).replace(own[0])
     assert code(gateway, "stranger") is grpc.StatusCode.UNAVAILABLE, "the client knows the new certificate alone"
-    (tmp_path / "processor.key").replace(folder / "processor.key")
+    Path(new[1]).replace(own[1])
     assert code(gateway, "stranger") is grpc.StatusCode.PERMISSION_DENIED
-    assert ask(gateway).status_code == 200, "connections that stand are kept"
+    for file, before in zip(own, kept, strict=True):
+        before.replace(file)
+    assert ask(gateway).status_code == 200, "Envoy knows the certificate of its start alone"
