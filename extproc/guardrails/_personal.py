@@ -1,37 +1,21 @@
-"""Types of personal data: the checks behind the patterns of `_tables/personal.yaml`.
-
-A check gets the `BEFORE` characters before a candidate, and the candidate. It returns the number of characters that it
-accepts from the candidate's beginning: 0 rejects it.
-"""
+"""Types of personal data: the checks behind the patterns of `_tables/personal.yaml`, see `TextKind`."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from extproc.guardrails._checks import iban, luhn
 from extproc.guardrails._shapes import Shapes, read
-
-BEFORE = 64
-"""Characters before a candidate in which a word may show its meaning."""
+from extproc.guardrails._table import TextKind
 
 
 def _accept(before: str, found: str) -> int:  # noqa: ARG001
     return len(found)
-
-
-@dataclass(slots=True, frozen=True)
-class Type:
-    """A type of personal data. Group `v` of a pattern is the candidate, if the pattern needs text before it."""
-
-    name: str
-    patterns: Sequence[str]
-    check: Callable[[str, str], int]
 
 
 class _Shape(msgspec.Struct):
@@ -227,7 +211,7 @@ def _address_or_box(before: str, found: str) -> int:
     return len(found) if found[:1] in "pP" and "box" in found.lower() else _address(before, found)
 
 
-def types(regions: Sequence[str]) -> Sequence[Type]:
+def types(regions: Sequence[str]) -> Sequence[TextKind]:
     """All types, with the numbers of these regions; where two types overlap, the earlier wins."""
     found = []
     for one in _TABLE.types:
@@ -235,7 +219,7 @@ def types(regions: Sequence[str]) -> Sequence[Type]:
         if one.near:
             number = "|".join(_TABLE.numbers[one.name][region] for region in regions)
             patterns.insert(0, rf"(?i:\b(?:{one.near})[^\n;]{{0,40}}?[^A-Za-z0-9.;\n-])(?P<v>{number})\b")
-        found.append(Type(one.name, tuple(patterns), _CHECKS[one.check]))
+        found.append(TextKind(one.name, tuple(patterns), _CHECKS[one.check]))
     return found
 
 

@@ -7,7 +7,7 @@ strings, so the JSON stays valid.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -45,16 +45,24 @@ class Hit(NamedTuple):
 
 Edit = tuple[int, int, str]
 """An edit: start and end in the text as it was written, and the replacement."""
-Emit = Callable[[str, str, int], None]
-"""A function that gets text, its class and its place."""
 
 QUOTED, NUMBER, BETWEEN = "q", "n", "-"
 """Classes of characters of JSON: inside a string, inside a number or a word, and anywhere else."""
 
-_run = re.compile(r'[^"\\]+').match
-_between = re.compile(r"[\s{}\[\]:,]+").match
-_other = re.compile(r'[^\s{}\[\]:,"]+').match
+_outside = re.compile(r'(?P<mark>")|(?P<between>[\s{}\[\]:,]+)|(?P<other>[^\s{}\[\]:,"]+)').match
+_HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_inside = re.compile(
+    rf'(?s)(?P<run>[^"\\]+)|(?P<mark>")|(?P<pair>{_HIGH}{_LOW})|(?P<incomplete>(?:{_HIGH})?(?:\\(?:u.{{0,3}})?)?\Z)'
+    r"|(?P<code>\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4})|(?P<invalid>\\u.{4})|(?P<short>\\.)"
+).match
 _SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_ESCAPES: Mapping[str, Callable[[str], str]] = {
+    "pair": lambda escape: bytes.fromhex(escape[2:6] + escape[8:]).decode("utf-16-be"),
+    "code": lambda escape: chr(int(escape[2:], 16)),  # noqa: FURB166 - no prefix of Python's
+    "invalid": lambda _escape: "\ufffd",  # half of a pair, or no number
+    "short": lambda escape: _SHORT.get(escape[1], escape[1]),
+}
+_CLASSES = {"mark": BETWEEN, "between": BETWEEN, "other": NUMBER}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -148,89 +156,33 @@ class Written:
 class Lexer:
     """Reads JSON piece by piece. Invalid JSON gives some text, too."""
 
+    begun: int = -1  # the place of an incomplete escape; -1 without one
+    _rest: str = ""  # the incomplete escape
     _inside: bool = False
-    _escape: str = ""  # the beginning of an escape
-    _escape_at: int = 0
-    _high: tuple[int, int] | None = None  # the first half of a surrogate pair, and its place
-
-    @property
-    def begun(self) -> int:
-        """The place of an incomplete escape; -1 without one."""
-        if self._high is not None:
-            return self._high[1]
-        return self._escape_at if self._escape else -1
 
     def feed(self, piece: str, at: int, back: list[int]) -> tuple[str, str]:
         """The text of `piece`, which begins at `at`, and its classes; its places are added to `back`."""
-        out: list[tuple[str, str]] = []
-
-        def emit(text: str, kind: str, place: int) -> None:
-            out.append((text, kind * len(text)))
-            back.extend(range(place, place + len(text)))
-
+        out: list[str] = []
+        classes: list[str] = []
+        piece, at = self._rest + piece, at - len(self._rest)
+        self._rest, self.begun = "", -1
         index, size = 0, len(piece)
         while index < size:
-            here = at + index
-            if self._escape:
-                self._escape += piece[index]
-                index += 1
-                self._complete(emit)
-                continue
-            if self._high is not None and piece[index] != "\\":
-                emit("\ufffd", QUOTED, self._high[1])
-                self._high = None
-            if self._inside:
-                if match := _run(piece, index):
-                    emit(match[0], QUOTED, here)
-                    index = match.end()
-                    continue
-                if piece[index] == '"':
-                    self._inside = False
-                    emit('"', BETWEEN, here)
-                else:
-                    self._escape, self._escape_at = "\\", here
-                index += 1
-            elif piece[index] == '"':
-                self._inside = True
-                emit('"', BETWEEN, here)
-                index += 1
-            elif match := _between(piece, index):
-                emit(match[0], BETWEEN, here)
-                index = match.end()
-            elif match := _other(piece, index):
-                emit(match[0], NUMBER, here)
-                index = match.end()
-        return "".join(text for text, _ in out), "".join(kinds for _, kinds in out)
-
-    def _complete(self, emit: Emit) -> None:
-        """Emit the character of a complete escape."""
-        escape, at = self._escape, self._escape_at
-        if escape[1] != "u":
-            self._flush(emit)
-            emit(_SHORT.get(escape[1], escape[1]), QUOTED, at)
-        elif len(escape) == 6:
-            try:
-                code = int(escape[2:], 16)  # noqa: FURB166 - no prefix of Python's
-            except ValueError:
-                code = 0xFFFD
-            if 0xDC00 <= code < 0xE000 and self._high is not None:
-                high, at = self._high
-                self._high = None
-                emit(chr(0x10000 + ((high - 0xD800) << 10) + code - 0xDC00), QUOTED, at)
-            else:
-                self._flush(emit)
-                if 0xD800 <= code < 0xDC00:
-                    self._high = code, at
-                else:
-                    emit(chr(code) if code < 0xDC00 or code > 0xDFFF else "\ufffd", QUOTED, at)
-        else:
-            return
-        self._escape = ""
-
-    def _flush(self, emit: Emit) -> None:
-        if self._high is not None:
-            emit("\ufffd", QUOTED, self._high[1])
-            self._high = None
+            match = _inside(piece, index) if self._inside else _outside(piece, index)
+            assert match is not None, "a group matches any character"
+            found, group = match[0], match.lastgroup or ""
+            if group == "incomplete":
+                self._rest, self.begun = found, at + index
+                break
+            if group == "mark":
+                self._inside = not self._inside
+            elif group in _ESCAPES:
+                found = _ESCAPES[group](found)
+            out.append(found)
+            classes.append(_CLASSES.get(group, QUOTED) * len(found))
+            back.extend(range(at + index, at + index + len(found)))
+            index = match.end()
+        return "".join(out), "".join(classes)
 
 
 def render(piece: str, start: int, edits: Sequence[Edit]) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Generic, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from pydantic import Field, field_validator
 
@@ -13,18 +13,22 @@ from extproc.guardrails._patterns import Covered, compile_pattern, compiled, rea
 from extproc.guardrails._unwrap import RUNS, unwrapped
 from extproc.words.values import Section
 
-
-class TableRow(Protocol):
-    """A kind of text, as the table lists it."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def patterns(self) -> Sequence[str]: ...
+BEFORE = 64
+"""Characters before a match in which a word may show its meaning."""
 
 
-Kind = TypeVar("Kind", bound=TableRow)
+@dataclass(slots=True, frozen=True)
+class TextKind:
+    """A kind of text. Group `v` of a pattern is the match, if the pattern needs text before it. `check` gets up to
+    `BEFORE` characters before a match, and the match. It returns the number of characters that it accepts from the
+    match's beginning: 0 rejects it.
+    """
+
+    name: str
+    patterns: Sequence[str]
+    check: Callable[[str, str], int]
+
+
 _gaps = re.compile(r"[\s-]+")
 
 
@@ -70,19 +74,15 @@ def _bare(text: str) -> str:
     return _gaps.sub("", text).casefold()
 
 
-class Table(Detector, Generic[Kind]):
+class Table(Detector):
     """Finds every kind in `rows`. Where findings overlap, that of the first row stays. A finding in encoded text has
     the span of the whole run.
     """
 
-    def __init__(self, rows: Sequence[Kind], allow: Allow | None = None) -> None:
+    def __init__(self, rows: Sequence[TextKind], allow: Allow | None = None) -> None:
         self._allow = allow or Allow()
         self._rows = [row for row in rows for _ in row.patterns]
         self._patterns = compiled((*(pattern for row in rows for pattern in row.patterns), *RUNS))
-
-    def checked(self, row: Kind, text: str, start: int, end: int) -> int:
-        """The length of the finding that begins at `start`; 0 if the match does not count."""
-        raise NotImplementedError
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
         covered = Covered(len(text))
@@ -101,7 +101,7 @@ class Table(Detector, Generic[Kind]):
                 runs.append((index - len(self._rows), (start, end)))
                 continue
             row = self._rows[index]
-            size = self.checked(row, text, start, end)
+            size = row.check(text[max(0, start - BEFORE) : start], text[start:end])
             if size and covered.take(start, start + size) and not self._allow(text[start : start + size]):
                 found.append(Finding(row.name, (start, start + size)))
         return found, runs

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from extproc.guardrails import GuardrailSettings
-from extproc.guardrails._personal import BEFORE, PASSPORTS, Type, types
+from extproc.guardrails._personal import PASSPORTS, types
 from extproc.guardrails._table import Allow, AllowSettings, Table
 
 _LONGEST = 256
@@ -62,7 +62,7 @@ class PiiSettings(GuardrailSettings):
         return Pii(self.types, self.regions, Allow(self.allow))
 
 
-class Pii(Table[Type]):
+class Pii(Table):
     """Finds personal data. A finding's kind is its type."""
 
     max_match = _LONGEST
@@ -71,9 +71,6 @@ class Pii(Table[Type]):
         super().__init__(
             [one for one in types(tuple(regions) or tuple(PASSPORTS)) if not names or one.name in names], allow
         )
-
-    def checked(self, row: Type, text: str, start: int, end: int) -> int:
-        return row.check(text[max(0, start - BEFORE) : start], text[start:end])
 
     def hold(self, text: str) -> int:
         """Holds the last word, and words and numbers that may still become one finding."""

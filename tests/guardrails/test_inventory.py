@@ -167,9 +167,6 @@ FOUND = {
     ),
     # reads: text that cannot be read in one way is searched in the other
     "_watch:Watch._add InvalidJSON": Case(ON_ANSWERS, answer=b"data: {SECRET\n\n"),
-    "_source:Lexer._complete ValueError": Case(
-        f"{REGEX}, on: [tool_calls]", answer=stream("openai_chat", arguments=[r'{"a": "\uzzzz SECRET"}'])
-    ),
     "_collect:_source (msgspec.DecodeError, UnicodeError, RecursionError)": Case(REGEX, ask=said("[1, SECRET")),
     "_files:_bytes ValueError": Case(REGEX, ask=said("data:text/plain;base64,é SECRET")),
     "_files:_decoded UnicodeDecodeError": Case(

@@ -9,9 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from extproc.guardrails import kinds
-from extproc.guardrails._families import FAMILIES
 from extproc.guardrails._normal import normalised
-from extproc.guardrails.secrets import Secrets
+from extproc.guardrails.secrets import FAMILIES, Secrets
 
 SECRETS = Secrets()
 CLASSES = {
