@@ -7,7 +7,7 @@ import gc
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -154,6 +154,7 @@ class World:
     services: Services
     clock: Clock
     lines: list
+    trail: list = field(default_factory=list)
 
     def __getattr__(self, name):
         return getattr(self.services, name)
@@ -167,6 +168,12 @@ class World:
     @property
     def log(self):
         return [json.loads(line) for line in self.lines]
+
+    @property
+    def verdicts(self):
+        """The verdicts of guardrails in the audit trail, each with the id of its exchange."""
+        self.trail += [event.fields for event in self.audit_events.take()]
+        return [{"guardrail": one["rule"]["name"], **one["extproc"]} for one in self.trail if "rule" in one]
 
     async def level(self, scope, window=60):
         [level] = await self.counters.levels([(scope, window)])

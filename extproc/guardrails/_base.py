@@ -263,8 +263,8 @@ class GuardrailSettings(Section):
     )
     hash_key: SecretRef | None = Field(
         None,
-        description="Key of the hashes of `style: hash`, and of those of found texts in the log. Without it each "
-        "process makes a key at random, so hashes differ between processes and restarts.",
+        description="Key of the hashes of `style: hash`, and of those of found texts in the audit trail. Without it "
+        "each process makes a key at random, so hashes differ between processes and restarts.",
     )
 
     @model_validator(mode="after")

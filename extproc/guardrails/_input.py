@@ -30,7 +30,7 @@ from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, INVAL
 from extproc.words.exchange import MOST_EXAMPLES, Example, Exchange, Verdict
 
 _MOST_NAMED = 32
-_MOST_WHERE = 256  # most characters of a path in the log
+_MOST_WHERE = 256  # most characters of a path in the audit trail
 _LASTING = ("too_long", "too_many")  # reasons of failures that another try cannot change
 
 

@@ -190,6 +190,20 @@ class Gateway:
         """The record of the exchange that produced `answer`."""
         return self.last(lambda entry: entry["request_id"] == answer.headers["x-request-id"])
 
+    def verdicts_of(self, answer: httpx.Response, count: int = 1) -> list[dict[str, Any]]:
+        """The verdicts of guardrails on an exchange, from the audit trail: waits until `count` of them are written."""
+        id = self.exchange_of(answer)["id"]
+
+        def found() -> list[dict[str, Any]]:
+            trail = [one["event"] for one in self.http.get(f"{self.admin}/audit?limit=200").json()["data"]]
+            return [
+                {"guardrail": one["rule"]["name"], **one["extproc"]}
+                for one in reversed(trail)
+                if "rule" in one and one["extproc"]["exchange"] == id
+            ]
+
+        return eventually(lambda: each if len(each := found()) >= count else None)
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Stop the processes in order, Envoy first. Returns the exit status."""
         if self.envoy is not None:

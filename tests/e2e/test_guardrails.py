@@ -167,13 +167,6 @@ def test_each_guardrail_goes_from_its_page_over_audit_to_enforcement_by_one_word
         provider.answer(plain({"id": "c", "object": "chat.completion", "model": "m", "choices": [choice]}))
         return gateway.post("/v1/chat/completions", {"model": "stub", **fields})
 
-    def verdicts(answer: httpx.Response) -> list[tuple[str, str, str]]:
-        id = gateway.exchange_of(answer)["id"]
-        text = gateway.log.read_text()
-        lines = [json.loads(line) for line in text[: text.rfind("\n")].splitlines() if line.startswith("{")]
-        told = [line for line in lines if line["event"] == "guardrails" and line["id"] == id]
-        return [(each["guardrail"], each["on"], each["action"]) for line in told for each in line["verdicts"]]
-
     for action in ("audit", "annotate", "block"):
         if action != "audit":
             text = gateway.file.read_text()
@@ -185,7 +178,8 @@ def test_each_guardrail_goes_from_its_page_over_audit_to_enforcement_by_one_word
             assert answer.status_code == (400 if action == "block" else 200), page
             told = (answer.headers.get("x-ai-guardrails") or "").split(",")
             assert (f"{names[page]}:{action}" in told) is (action != "audit"), page
-            assert eventually(lambda answer=answer: verdicts(answer)) == [(names[page], on, action)], page
+            [verdict] = gateway.verdicts_of(answer)
+            assert (verdict["guardrail"], verdict["on"], verdict["action"]) == (names[page], on, action), page
             assert len(provider.seen) == (0 if action == "block" and on == "input" else 1), page
             if action == "block":
                 assert answer.json()["error"]["code"] == "guardrail_blocked"
@@ -231,11 +225,7 @@ def test_an_operator_chooses_roles_an_action_for_each_kind_and_texts_that_pass(s
     assert passed.headers["x-ai-guardrails"] == "personal:mask"
     [seen] = provider.seen
     assert seen["messages"][0]["content"] == "4111 1111 1111 1111, ana@corp.example, [EMAIL], +49 30 901820"
-    id = gateway.exchange_of(passed)["id"]
-    lines = [json.loads(line) for line in gateway.log.read_text().splitlines() if '"guardrails"' in line]
-    verdicts = [
-        each for line in lines if line.get("id") == id and line["event"] == "guardrails" for each in line["verdicts"]
-    ]
+    verdicts = gateway.verdicts_of(passed, 2)
     assert [(each["action"], each["findings"]) for each in verdicts] == [
         ("mask", {"email": 1}),
         ("audit", {"phone": 1}),

@@ -285,12 +285,7 @@ class Played:
 
     @property
     def verdicts(self):
-        return [
-            (each["guardrail"], each["on"], each["action"], each["findings"])
-            for line in self.world.log
-            if line["event"] == "guardrails"
-            for each in line["verdicts"]
-        ]
+        return [(each["guardrail"], each["on"], each["action"], each["findings"]) for each in self.world.verdicts]
 
     @property
     def usage(self):

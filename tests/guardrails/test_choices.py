@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from extproc.operate.telemetry.logs import describe_verdicts
+from extproc.operate.telemetry import audit
 from extproc.words.actions import LocalReply
 from tests.guardrails.streams import PROVIDER, Played, heard, stream
 
@@ -149,20 +149,20 @@ def test_an_exception_without_a_condition_is_refused(world):
         world(f"{PROVIDER}guardrails: [{{name: s, kind: secrets, applies_to: {{except: [{{}}]}}}}]")
 
 
-async def test_the_log_has_the_field_the_kind_the_score_and_a_hash_of_each_finding(world):
+async def test_the_trail_has_the_field_the_kind_the_score_and_a_hash_of_each_finding(world):
     _, _, exchange = await sent(world, "{name: p, kind: pii, action: audit}", ask(f"{MAIL} and {MAIL}, {CARD}"))
-    [verdict] = describe_verdicts(exchange)["verdicts"]
-    first, again, card = sorted(verdict["examples"], key=lambda one: one["kind"], reverse=True)
+    [verdict] = audit.verdicts(exchange, 0.0)
+    first, again, card = sorted(verdict.fields["extproc"]["examples"], key=lambda one: one["kind"], reverse=True)
     assert {name: first[name] for name in ("where", "kind", "score")} == {
         "where": "messages[0].content",
         "kind": "email",
         "score": 1.0,
     }
     assert first["hash"] == again["hash"] != card["hash"]
-    assert MAIL not in json.dumps(verdict)
+    assert MAIL not in json.dumps(verdict.fields)
 
 
-async def test_the_log_has_the_score_of_an_injection(world):
+async def test_the_trail_has_the_score_of_an_injection(world):
     _, _, exchange = await sent(world, "{name: i, kind: prompt_injection, action: audit}", ask(ATTACK))
     [example] = exchange.findings.verdicts[0].examples
     assert 0.5 < example.score <= 1

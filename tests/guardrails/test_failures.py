@@ -62,7 +62,7 @@ each_failure = pytest.mark.parametrize("failure", ["closed", "open"])
 
 
 def expect(played, failure, reason, body=None):
-    [verdict] = [each for line in played.world.log if line["event"] == "guardrails" for each in line["verdicts"]]
+    [verdict] = played.world.verdicts
     assert (verdict["action"], verdict["reason"]) == ("failed", reason)
     assert played.world.metric("extproc_guardrail_failures_total", guardrail="g", reason=reason) == 1
     if failure == "open":

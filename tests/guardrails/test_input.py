@@ -238,12 +238,12 @@ async def test_verdicts_are_entered_and_told(world, action, told):
     assert head.set_headers.get("x-ai-guardrails") == (f"g:{action}" if told else None)
     await stream.on_end()
     assert made.metric("extproc_guardrail_findings_total", guardrail="g", action=action) == 1
-    [line] = [line for line in made.log if line["event"] == "guardrails"]
-    examples = line["verdicts"][0].pop("examples")
-    assert [(one["where"], one["kind"]) for one in examples] == [("messages[0].content", "email")] * 2
-    assert line["verdicts"] == [{"guardrail": "g", "on": "input", "action": action, "findings": {"email": 2}}]
-    assert line["id"] == made.log[0]["id"]
-    assert "ann@" not in json.dumps(made.log)
+    [verdict] = made.verdicts
+    assert [(one["where"], one["kind"]) for one in verdict["examples"]] == [("messages[0].content", "email")] * 2
+    wanted = {"guardrail": "g", "on": "input", "action": action, "findings": {"email": 2}}
+    assert verdict | wanted == verdict
+    assert verdict["exchange"] == made.log[0]["id"]
+    assert "ann@" not in json.dumps([made.log, made.trail])
 
 
 async def test_a_block_is_told_in_a_header(exchange):

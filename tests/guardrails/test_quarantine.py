@@ -108,8 +108,7 @@ async def test_the_agent_gets_answers_in_the_place_of_the_result(world, asked, d
     # what the gateway wrote itself passes as it is
     _, third = await send(made, dialect, with_result(dialect, shown(dialect, sent)))
     assert CANARY not in json.dumps(third)
-    line = next(one for one in made.log if one["event"] == "guardrails")
-    assert line["verdicts"][0]["findings"] == {"quarantined": 1}
+    assert made.verdicts[0]["findings"] == {"quarantined": 1}
 
 
 LEAKS = [CANARY, [CANARY], {"deep": {"er": [CANARY]}}, None, 7]

@@ -190,9 +190,9 @@ async def test_every_failure_has_its_verdict_on_requests(world, service, kind):
                 if "presidio" in KINDS[kind] and answer is empty_list:
                     continue  # its way to say that there is nothing
                 _, sent = await request(made, "All is well")
-                [verdict] = [each for line in made.log if line["event"] == "guardrails" for each in line["verdicts"]]
+                [verdict] = made.verdicts
                 assert (verdict["action"], verdict["reason"]) == ("failed", reason)
-                assert "CANARY" not in json.dumps(made.log)
+                assert "CANARY" not in json.dumps([made.log, made.trail])
                 if failure == "open":
                     assert not isinstance(sent, LocalReply)
                     continue

@@ -95,8 +95,7 @@ async def test_a_file_that_cannot_be_searched_is_said(world, kind):
     body = file("data:application/octet-stream;base64," + packed(MISSED[kind]))
     status, _, gateway = await sent(world, settings(), body)
     assert status == 200
-    [line] = [line for line in gateway.log if line["event"] == "guardrails"]
-    [verdict] = line["verdicts"]
+    [verdict] = gateway.verdicts
     assert (verdict["guardrail"], verdict["action"], verdict["findings"]) == ("keys", "unsearched", {"file": 1})
 
 
@@ -127,7 +126,7 @@ async def test_the_answer_says_that_a_part_was_not_searched(world):
 @pytest.mark.parametrize("action", ["audit", "annotate"])
 async def test_guardrails_that_only_look_say_nothing_of_files(world, action):
     _, _, gateway = await sent(world, settings(", unsearched: refuse", action), UNSEARCHED["an image"])
-    assert not [line for line in gateway.log if line["event"] == "guardrails"]
+    assert not gateway.verdicts
 
 
 # --- percent-encoded text
@@ -150,8 +149,7 @@ async def test_percent_encoded_text_is_searched_and_masked(world, text, masked):
 async def test_a_finding_in_text_with_escapes_elsewhere_counts_once(world):
     _, body, gateway = await sent(world, settings(action="mask"), chat(f"a%20b {SECRET} c%20d"))
     assert body["messages"][0]["content"] == "a%20b [KEY] c%20d"
-    [line] = [line for line in gateway.log if line["event"] == "guardrails"]
-    assert line["verdicts"][0]["findings"] == {"key": 1}
+    assert [verdict["findings"] for verdict in gateway.verdicts] == [{"key": 1}]
 
 
 # --- a text that is split over messages

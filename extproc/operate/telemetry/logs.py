@@ -19,7 +19,6 @@ from extproc.words.exchange import Exchange
 from extproc.words.runs import run_of
 
 _FOUND = (*HITS, *SHADOWS, "partial")
-_MOST_VERDICTS = 64
 
 
 def describe(exchange: Exchange) -> dict[str, Any]:
@@ -62,22 +61,6 @@ def describe(exchange: Exchange) -> dict[str, Any]:
         entry |= call.log_fields(exchange)
     elif route.forwarded:
         entry |= _served(exchange)
-    return entry
-
-
-def describe_verdicts(exchange: Exchange) -> Mapping[str, Any]:
-    """The verdicts of guardrails on an exchange, for audits: kinds and counts, and for the first findings the field,
-    the score and a keyed hash, never the text. `id` is the id of the decision, which the exchange's line has, too.
-    """
-    verdicts = [
-        {"guardrail": verdict.guardrail, "on": verdict.on, "action": verdict.action, "findings": verdict.kinds}
-        | ({"reason": verdict.reason} if verdict.reason else {})
-        | ({"examples": [asdict(one) for one in verdict.examples]} if verdict.examples else {})
-        for verdict in exchange.findings.verdicts[:_MOST_VERDICTS]
-    ]
-    entry: dict[str, Any] = {"time": time.time(), "event": "guardrails", "id": exchange.id, "verdicts": verdicts}
-    if hasattr(exchange, "consumer"):
-        entry["consumer"], entry["team"] = exchange.consumer.name, exchange.consumer.team
     return entry
 
 

@@ -32,7 +32,7 @@ from extproc.operate.telemetry.groups import (
     ToolMetrics,
 )
 from extproc.operate.telemetry.groups import LedgerMetrics as LedgerRows
-from extproc.operate.telemetry.logs import describe, describe_verdicts, json_line
+from extproc.operate.telemetry.logs import describe, json_line
 from extproc.operate.telemetry.outbox import Outbox, Sender
 from extproc.operate.telemetry.prefixes import Prefixes
 from extproc.operate.telemetry.recent import Recent
@@ -238,8 +238,6 @@ class Telemetry(
         self.recent.add(entry, known=hasattr(exchange, "consumer"))
         if self._log:
             self._line(entry)
-            if exchange.findings.verdicts:
-                self._line(describe_verdicts(exchange))
 
     def settled_late(self, row: Row, spender: str) -> None:
         """Count the usage of an exchange that became known after its end."""
