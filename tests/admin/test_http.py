@@ -92,6 +92,14 @@ def test_applications_are_served_from_a_thread_until_it_stops(telemetry):
         httpx.get(f"http://127.0.0.1:{port}/healthz")
 
 
+def test_a_body_does_not_wait_until_the_client_has_acknowledged_its_head(telemetry):
+    thread = HTTPThread()
+    port = thread.add(lambda: status_app(telemetry, str, str), "127.0.0.1", 0)
+    [(_, listener)] = thread._doors
+    with listener, socket.create_connection(("127.0.0.1", port)), listener.accept()[0] as accepted:
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_a_stop_closes_the_connection_of_an_answer_that_does_not_end():
     asked = threading.Event()
 
