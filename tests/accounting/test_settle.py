@@ -81,7 +81,7 @@ async def test_the_most_expensive_target_is_reserved_and_the_one_that_served_is_
 async def test_a_targets_own_ceiling_bounds_its_cost(world, exchange):
     here, sent = world({"limit": 1}), exchange(BODY | {"max_tokens": 5000}, targets=(CHEAP, DEAR))
     await here.reserve(sent)
-    assert sent.money.reservation.outputs == [1000, 100]
+    assert sent.money.reservation.outputs == (1000, 100)
     assert (await here.level())[1] == bound(DEAR.price, len(sent.request.body), 100)
 
 

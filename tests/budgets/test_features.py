@@ -133,7 +133,7 @@ async def test_budgets_match_and_count_by_key_and_label(world, asks):
     await here.reserve(inside)
     await here.reserve(outside)
     assert [claim.scope for claim in inside.money.reservation.claims] == ["b:key=ci%230:label.run=7"]
-    assert outside.money.reservation.claims == []
+    assert not outside.money.reservation.claims
 
 
 async def test_labels_that_look_alike_have_separate_counts(world, asks):

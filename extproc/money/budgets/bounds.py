@@ -133,7 +133,7 @@ def bound_output(
         bounds.append(bound * ask.choices)
         firm.append(None if limit is None and most is None else bounds[-1])
     exchange.money.output_limits = tuple(written)
-    return bounds, firm
+    return tuple(bounds), tuple(firm)
 
 
 def _translated(limit: int, thinking: int, ceiling: int | None) -> int:

@@ -211,7 +211,7 @@ class Reserve:
         inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(targets)
         inputs, unseen = self._with_unseen(exchange, covered, inputs)
         reservation: Reservation[Claim] = Reservation(
-            exchange.id, max(inputs), max(outputs, default=0), outputs, inputs
+            exchange.id, max(inputs), max(outputs, default=0), outputs, tuple(inputs)
         )
         reservation.unseen, reservation.limits = unseen, limits
         exchange.money.reservation = reservation
@@ -239,8 +239,8 @@ class Reserve:
                 claims[scope] = Claim(budget, scope, amount)
             elif amount > claims[scope].amount:
                 claims[scope].amount = amount
-        reservation.calls = [claim for claim in claims.values() if claim.budget.is_call]
-        reservation.claims = [claim for claim in claims.values() if not claim.budget.is_call]
+        reservation.calls = tuple([claim for claim in claims.values() if claim.budget.is_call])
+        reservation.claims = tuple([claim for claim in claims.values() if not claim.budget.is_call])
         if grows and outputs:
             reservation.enough = _covered_bytes(reservation)
         return reservation

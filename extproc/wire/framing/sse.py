@@ -30,6 +30,7 @@ _LAST = 6  # events of a step whose form is examined, for runs
 _LESSONS = 256  # events of a stream that are examined, for empty ones
 _MOST_TRIED, _MOST_RUNS = 16, 3
 _MOST_KNOWN, _LONGEST_KNOWN = 8, 128  # most empty events that are remembered, and most bytes of each
+_NONE: frozenset[bytes] = frozenset()
 _WAITS = 3  # bytes at the end in which an empty line may have begun
 KEEP_ALIVE = b": keep-alive\n\n"
 """A comment. Its blank line serves clients that read a stream in blocks."""
@@ -83,11 +84,12 @@ class SSE:
         self._searched = 0
         self._done = False  # True: an end marker came
         self._unmarked = False  # True after the first event: from then on a byte order mark is text
-        self._known: list[bytes] = []  # events without content
+        # Empty tuples and sets are one object in the process: thousands of open streams keep no empty lists.
+        self._known: tuple[bytes, ...] = ()  # events without content
         self._rows: Sequence[_Match] = ()  # match a row of empty events
         self._lessons = _LESSONS
-        self._runs: list[Run] = []  # runs of events that have only a text
-        self._tried: set[bytes] = set()  # events examined for runs
+        self._runs: tuple[Run, ...] = ()  # runs of events that have only a text
+        self._tried = _NONE  # events examined for runs
 
     @property
     def parted(self) -> bool:
@@ -98,8 +100,8 @@ class SSE:
         """Remember the empty ones of `events`; their repetitions become frames without data. `reads` are the fields
         that matter. With `guarded`, unsettled text matters too: it could continue in the next event.
         """
-        known, before = self._known, len(self._known)
-        if before >= _MOST_KNOWN or self._lessons <= 0:
+        known = self._known
+        if (before := len(known)) >= _MOST_KNOWN or self._lessons <= 0:
             return
         for raw, event in {event.raw: event for event in events if 0 < len(event.raw) <= _LONGEST_KNOWN}.items():
             if len(known) >= _MOST_KNOWN or self._lessons <= 0:
@@ -110,8 +112,9 @@ class SSE:
                 and raw not in known
                 and (event.data is None or carries_nothing(event, reads, guarded=guarded and not event.settled))
             ):
-                known.append(raw)
+                known += (raw,)
         if len(known) > before:
+            self._known = known
             # A CR at the end may be half a CRLF
             row = b"|".join([re.escape(one) + rb"(?!\n|\Z)" * one.endswith(b"\r") for one in known])
             self._rows = re.compile(rb"(?:%b)++" % row).match, _empty_objects(frozenset(reads), guarded)
@@ -127,10 +130,10 @@ class SSE:
                 continue
             raw = before + event.raw
             if event.events == 1 and raw not in self._tried and not any(run.is_like(raw) for run in self._runs):
-                self._tried.add(raw)
+                self._tried |= {raw}
                 run = run_of(before, event.raw, event.data, places)
                 if run is not None:
-                    self._runs.append(run)
+                    self._runs += (run,)
             before = b""
 
     def _add_rows(self, buffer: bytes, start: int, events: list[Frame]) -> int:
