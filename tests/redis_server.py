@@ -13,8 +13,11 @@ import pytest
 
 
 class RedisServer:
-    def __init__(self, folder: Path, *options: str) -> None:
+    """`sentinel`: the settings of a Sentinel, which the server then is."""
+
+    def __init__(self, folder: Path, *options: str, sentinel: str = "") -> None:
         self.folder = folder
+        self._sentinel = sentinel
         self._options = options
         with socket.create_server(("127.0.0.1", 0)) as held:
             self.port: int = held.getsockname()[1]
@@ -33,6 +36,10 @@ class RedisServer:
         command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
         command += ["--save", "", "--appendonly", "no", "--daemonize", "no", "--repl-diskless-sync-delay", "0"]
         command += self._options
+        if self._sentinel:
+            file = self.folder / "sentinel.conf"
+            file.write_text(f"port {self.port}\nbind 127.0.0.1\ndir {self.folder}\n{self._sentinel}")
+            command = ["redis-server", str(file), "--sentinel"]
         with (self.folder / "redis.log").open("ab") as out:
             self._process = subprocess.Popen(command, stdout=out, stderr=out)
         deadline = time.monotonic() + 20

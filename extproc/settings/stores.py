@@ -16,7 +16,8 @@ class StoresSettings(Section):
     counters: str = Field(
         "sqlite:data/counters.db",
         description="Store of budgets' counts: `sqlite:path` for one machine, `memory:` for tests, or "
-        "`redis://user@host:6379/0?password=env:NAME` for several machines (`rediss://` with TLS).",
+        "`redis://user@host:6379/0?password=env:NAME` for several machines (`rediss://` with TLS; "
+        "`redis://s1,s2,s3?sentinel=NAME` through Sentinels).",
     )
     timeout: PositiveDuration = Field(
         stores.TIMEOUT,

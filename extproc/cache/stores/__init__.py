@@ -13,6 +13,7 @@ from typing import Protocol
 
 from extproc.stores.redis import check as check_redis
 from extproc.stores.redis import doubts as doubt_redis
+from extproc.stores.redis import parse as parse_redis
 
 OVERHEAD = 480
 """Bytes of memory that an entry takes beside its value: digests, dictionaries, rows."""
@@ -56,6 +57,9 @@ def check(url: str) -> None:
     scheme, _, rest = url.partition(":")
     if scheme in ("redis", "rediss"):
         check_redis(url)
+        found = parse_redis(url)
+        if found.others or found.sentinel:
+            raise ValueError("redis: the cache takes one host, without sentinel")
     elif scheme == "sqlite" and not rest:
         raise ValueError("sqlite: needs a path, for example sqlite:data/cache.db")
     elif url != "memory:" and scheme != "sqlite":

@@ -13,9 +13,13 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 from redis.asyncio import Connection, SSLConnection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import MovedError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
@@ -27,6 +31,7 @@ from extproc.words.values import Secret
 
 log = logging.getLogger(__name__)
 
+_SENTINEL_TIMEOUT = 0.5  # seconds for the answer of one Sentinel; the next is asked after it
 CONNECT_TIMEOUT = 2.0  # seconds to connect; calls that wait for the connection keep their own limits
 
 _MOST_TOLD = 8  # most reasons in the log for one outage
@@ -59,6 +64,25 @@ def connection_options(url: RedisURL) -> dict[str, Any]:
     if url.tls:
         options |= {"ssl_check_hostname": True, "ssl_ca_certs": url.ca}
     return options
+
+
+async def _primary(url: RedisURL) -> tuple[str, int]:
+    """The address of the primary that the Sentinels name. Raises RedisError when none does in time."""
+    options = connection_options(url)
+    for name in ("host", "port", "db", "credential_provider"):
+        options.pop(name, None)
+    if url.sentinel_password is not None:
+        options["credential_provider"] = FileCredentials(None, url.sentinel_password)
+    options |= {"ssl": url.tls, "socket_timeout": _SENTINEL_TIMEOUT, "socket_connect_timeout": _SENTINEL_TIMEOUT}
+    options["retry"] = Retry(NoBackoff(), 0)  # the next Sentinel is asked instead
+    watch: Any = Sentinel(list(url.places), sentinel_kwargs=options)  # type: ignore[no-untyped-call]
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            host, port = await watch.discover_master(url.sentinel)
+    finally:
+        for client in watch.sentinels:
+            await client.aclose()
+    return str(host), int(port)
 
 
 class _Line:
@@ -124,7 +148,8 @@ class RedisLink:
         self._script = script
         self._sha = sha
         self._silence = silence
-        self._address = (url.host, url.port)
+        self._places = cycle(url.places)
+        self._address = next(self._places)
         self._line: asyncio.Task[_Line] | None = None
         self._closed = False
         self._told: set[str] = set()  # logged reasons of the outage; empty while the server answers
@@ -194,12 +219,12 @@ class RedisLink:
         try:
             return task.result()
         except (RedisError, OSError) as error:
-            self._address = (self._url.host, self._url.port)
+            self._address = next(self._places)  # another node of a cluster knows the way, too
             raise NotSentError(f"cannot connect: {_reason(error)}") from None
 
     async def _connect(self) -> _Line:
         url = self._url
-        host, port = self._address
+        host, port = await _primary(url) if url.sentinel else self._address
         options = connection_options(url) | {"host": host, "port": port, "encoding_errors": "surrogatepass"}
         # The read has no timeout, because each call has one.
         options |= {"socket_timeout": None, "socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}

@@ -42,10 +42,10 @@ def run(tmp_path):
     RedisServer.need()
     servers = []
 
-    def begin(*options):
+    def begin(*options, sentinel=""):
         folder = tmp_path / f"redis{len(servers)}"
         folder.mkdir()
-        servers.append(RedisServer(folder, *options))
+        servers.append(RedisServer(folder, *options, sentinel=sentinel))
         servers[-1].start()
         return servers[-1]
 
@@ -391,13 +391,29 @@ async def test_a_cluster_is_followed_to_the_node_of_our_keys(run):
         while "cluster_state:ok" not in node.cli("cluster", "info"):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.1)
-    counters = RedisCounters(RedisURL("127.0.0.1", nodes[0].port), timeout=2.0)
+    counters = RedisCounters(RedisURL("127.0.0.1", 1, others=[("127.0.0.1", nodes[0].port)]), timeout=2.0)
     await until_answered(lambda: counters.levels([]))  # the nodes may not agree yet
     granted = await asyncio.gather(*[counters.reserve(f"r{number}", [HOLD], LEASE) for number in range(5)])
     assert sum(isinstance(one, Granted) for one in granted) == 2
     assert await counters.levels([("a", 0)]) == [Level(0, 8, None)]
     assert nodes[1].cli("dbsize") != "0"
     await counters.close()
+
+
+async def test_sentinels_lead_to_the_new_primary_with_its_counts(server, run):
+    replica = run("--replicaof", f"127.0.0.1 {server.port}")
+    watched = f"sentinel monitor budgets 127.0.0.1 {server.port} 1\nsentinel down-after-milliseconds budgets 200\n"
+    watch = run(sentinel=watched + "requirepass secret\n")
+    url = parse(f"redis://127.0.0.1:1,127.0.0.1:{watch.port}?sentinel=budgets&sentinel_password=env:SENTINEL_SECRET")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SENTINEL_SECRET", "secret")
+        counters = RedisCounters(url, timeout=TIMEOUT)
+        assert isinstance(await until_answered(lambda: counters.reserve("r1", [HOLD], LEASE)), Granted)
+        assert server.cli("wait", "1", "5000") == "1"
+        server.stop()
+        assert await until_answered(lambda: counters.levels([("a", 0)]), 20) == [Level(0, 4, None)]
+        assert replica.cli("role").startswith("master")
+        await counters.close()
 
 
 @pytest.mark.parametrize(
@@ -420,7 +436,8 @@ async def test_a_server_that_may_evict_is_reported(run, caplog, policy, maxmemor
 
 async def test_passwords_are_sent(run, monkeypatch, tmp_path, caplog):
     server = run("--requirepass", "canary-1")
-    server.cli("-a", "canary-1", "acl", "setuser", "gateway", "on", ">canary-2", "~*", "+@all")
+    least = "~{extproc}* +@read +@write +@connection +@scripting +time +info"  # docs/budgets.md names it
+    server.cli("-a", "canary-1", "acl", "setuser", "gateway", "on", ">canary-2", *least.split())
     monkeypatch.setenv("REDIS_PASSWORD", "canary-1")
     file = tmp_path / "password"
     for place, fails in (
@@ -525,6 +542,10 @@ def test_urls_are_read():
     assert parse("rediss://me@host:7000/3?password=env:PASSWORD&ca=/etc/ca.pem&prefix=blue") == RedisURL(
         "host", 7000, 3, tls=True, user="me", password=Secret("env", "PASSWORD"), ca="/etc/ca.pem", prefix="blue"
     )
+    assert parse("redis://me@s1,[::1]:7/1?sentinel=main&password=env:P&sentinel_password=env:S") == RedisURL(
+        *("s1", 26379, 1), user="me", password=Secret("env", "P"), others=(("::1", 7),), sentinel="main",
+        sentinel_password=Secret("env", "S")
+    )  # fmt: skip
     assert parse("redis://[::1]:7000?password=file:/run/secrets/redis").password == Secret("file", "/run/secrets/redis")
 
 
@@ -550,6 +571,12 @@ def test_urls_are_read():
         "redis://host?prefix=a&prefix=b",
         "redis://host#canary",
         "redis://[canary",
+        "redis://a,,canary",
+        "redis://a,b:canary",
+        "redis://" + ",".join(["canary"] * 33),
+        "redis://host?sentinel={canary}",
+        "redis://host?sentinel=",
+        "redis://host?sentinel_password=env:canary",
     ],
 )
 def test_a_refused_url_is_not_repeated(url):
