@@ -279,6 +279,13 @@ class GuardrailSettings(Section):
         raise NotImplementedError
 
 
+class IdleSettings(GuardrailSettings):
+    """Stands in for another guardrail, and finds nothing."""
+
+    def build(self) -> Guardrail:
+        return Guardrail()
+
+
 class UnmaskableSettings(GuardrailSettings):
     """A guardrail that judges a whole: there is nothing that a mask could replace."""
 

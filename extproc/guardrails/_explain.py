@@ -13,28 +13,21 @@ from extproc.guardrails import (
     Around,
     Detector,
     GuardInput,
-    Guardrail,
     GuardrailSettings,
     Judge,
     RemoteSettings,
     apart,
 )
+from extproc.guardrails._base import IdleSettings
 from extproc.words.errors import GUARDRAIL_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange, Findings
 
 
-class _Unasked(GuardrailSettings):
-    """Stands in for a guardrail that asks a service, because an explanation sends no text anywhere."""
-
-    def build(self) -> Guardrail:
-        return Guardrail()  # finds nothing
-
-
 def unasked(entry: GuardrailSettings) -> GuardrailSettings:
-    """The guardrail, with its service replaced by a stand-in."""
+    """The guardrail, or a stand-in for one that asks a service: an explanation sends no text anywhere."""
     if not isinstance(entry, RemoteSettings):
         return entry
-    return _Unasked.model_construct(**{name: getattr(entry, name) for name in GuardrailSettings.model_fields})
+    return IdleSettings.model_construct(**{name: getattr(entry, name) for name in GuardrailSettings.model_fields})
 
 
 async def explain_guardrails(

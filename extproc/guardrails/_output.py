@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 from extproc.guardrails._audits import Audits
-from extproc.guardrails._base import Finding, GuardrailSettings
+from extproc.guardrails._base import Finding, GuardrailSettings, IdleSettings
 from extproc.guardrails._channel import Window
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._guarding import GUARDING, Guarding, guarding, signed
@@ -25,15 +24,6 @@ from extproc.words.exchange import Exchange, Verdict
 
 _MOST_KNOWN = 16  # most texts whose findings are kept: some APIs repeat each text
 _GRACE = 1.0  # seconds beyond the guardrails' own time limits
-
-
-class _Restoring(GuardrailSettings):
-    """Replaces reversible masks by the client's original text."""
-
-    vault: Any
-
-    def build(self) -> Restore:
-        return Restore(self.vault.kept)
 
 
 class GuardOutput:
@@ -71,10 +61,8 @@ class GuardOutput:
         guards, vault = list(guarding.guards), guarding.vault
         restore: Guard | None = None
         if vault is not None:
-            settings = _Restoring.model_construct(
-                **{**_NOTHING, "name": "", "kind": "restore", "action": "mask", "on": ("output",), "vault": vault}
-            )
-            restore = Guard(settings, -1)
+            settings = IdleSettings.model_construct(name="", kind="restore", action="mask", on=("output",))
+            restore = Guard(settings, -1).using(Restore(vault.kept))
             guards.append(restore)
 
         def label(guard: Guard, kind: str, found: str) -> str:
@@ -179,6 +167,3 @@ class GuardOutput:
 
 
 _Answer = tuple[Guard, Sequence[Window], Sequence[Sequence[Finding]] | Failure]
-
-
-_NOTHING = {name: each.get_default(call_default_factory=True) for name, each in GuardrailSettings.model_fields.items()}

@@ -6,7 +6,6 @@ their vectors exceeds the topic's own limit: a share of the value that its examp
 Controls: FINOS AIGF mi-3 (filtering of what goes into and out of a model).
 """
 
-# ruff: noqa: E501  lists of words
 from __future__ import annotations
 
 import math
@@ -18,6 +17,7 @@ from pydantic import Field, model_validator
 
 from extproc.guardrails import Detector, Finding, GuardrailSettings
 from extproc.guardrails._model import places, tokens
+from extproc.guardrails._shapes import Shapes, read
 
 _WINDOW = 2048  # characters
 _WORDS, _STEP = 40, 20  # tokens of a passage, and tokens between the beginnings of two passages
@@ -25,15 +25,12 @@ _PIECE, _COMMON = 0.175, 0.08  # weights of a piece of a word and of a common wo
 _LOWEST = 0.3  # limit of a topic whose examples have little in common
 _FEWEST = 3  # fewest meaningful words in a text that can be off topic
 
-_COMMON_WORDS = frozenset(
-    (
-        *("a", "an", "the", "and", "or", "of", "to", "in", "is", "it", "i", "you", "me", "my", "your", "do", "does", "did", "can", "could"),
-        *("would", "should", "will", "what", "how", "when", "where", "who", "which", "why", "for", "on", "with", "this", "that", "be", "am"),
-        *("are", "was", "were", "have", "has", "had", "please", "tell", "if", "at", "by", "from", "not", "about", "need", "want", "like"),
-        *("know", "get", "some", "any", "there", "so", "as", "we", "us", "our", "they", "them", "he", "she", "his", "her", "its", "just"),
-        *("now", "then", "than", "out", "up", "no", "yes", "one", "s", "t", "m", "re", "ve", "ll"),
-    )
-)  # fmt: skip
+
+class _Words(Shapes):
+    common: str
+
+
+_COMMON_WORDS = frozenset(read("topics", _Words).common.split())
 
 _Examples = Annotated[
     Sequence[Annotated[str, Field(min_length=1, max_length=2000)]], Field(min_length=3, max_length=1000)
