@@ -22,6 +22,7 @@ from extproc.exchange.gateway import GatewayStream
 from extproc.exchange.pipeline import Pipeline, build
 from extproc.exchange.response import Count
 from extproc.exchange.services import Services
+from extproc.money.accounting.books import Books
 from extproc.money.budgets import Expected, Tools, counter
 from extproc.operate.telemetry.metrics import Telemetry
 from extproc.settings.config import parse
@@ -180,7 +181,7 @@ class World:
         return level.settled, level.reserved
 
 
-def make_world(text="", counters=None, clock=None):
+def make_world(text="", counters=None, clock=None, *, ledger=None):
     settings, clock = make_settings(text), clock or Clock()
     counters = counters or MemoryCounters(clock)
     telemetry = Telemetry(settings, (lines := []).append)
@@ -189,6 +190,8 @@ def make_world(text="", counters=None, clock=None):
         answers.now = clock
     tools = Tools(telemetry.budget_used, expected=Expected())
     services = Services(counters, telemetry, clock, tools, answers=answers)
+    if ledger is not None:
+        services.books = Books(counters, ledger, now=clock)
     return World(build(settings, services), services, clock, lines)
 
 

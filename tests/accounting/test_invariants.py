@@ -84,6 +84,17 @@ class Table:
         found = self._db.execute("SELECT id, charges, usage_source FROM exchanges").fetchall()
         return {id: (json.loads(charges or "{}"), source) for id, charges, source in found}
 
+    def costs(self):
+        """USD by consumer and model. Every row has its provider's usage, or none; one that died with its process has
+        been made again from the charge that was settled.
+        """
+        query = "SELECT consumer, model, usage_source, complete, sum(cost) FROM exchanges GROUP BY 1, 2, 3, 4"
+        booked = Counter()
+        for consumer, model, source, complete, cost in self._db.execute(query):
+            assert source in ("provider", "none") or (source, complete) == ("expired", 1), (consumer, model, source)
+            booked[consumer, model] += Decimal(cost) / 10**9
+        return booked
+
     def clear(self):
         self._db.execute("DELETE FROM exchanges")
 

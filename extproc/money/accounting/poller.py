@@ -275,7 +275,7 @@ class _Bill:
         if report.units:
             usage.kinds = replace(usage.kinds or Kinds(), **report.units)
         self.requests += requests
-        most_in, most_out = self.note.most
+        most_in, most_out = (most + usage.beyond for most in self.note.most)
         if not self.note.batch and (usage.input_tokens > most_in or usage.output_tokens > most_out):
             usage = replace(
                 usage, input_tokens=min(usage.input_tokens, most_in), output_tokens=min(usage.output_tokens, most_out)
