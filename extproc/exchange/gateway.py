@@ -15,8 +15,6 @@ from extproc.exchange.admission import content_length
 from extproc.exchange.pipeline import Pipeline
 from extproc.exchange.response import ORIGIN, named, went_silent
 from extproc.guardrails import is_watched
-from extproc.operate.telemetry.otlp import Context
-from extproc.operate.telemetry.traces import TRACE
 from extproc.wire.framing.events import AnswerReader
 from extproc.wire.framing.json_array import ARRAY
 from extproc.wire.framing.slices import LARGE
@@ -24,7 +22,15 @@ from extproc.wire.transport import Malformed
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
 from extproc.words.contract import GUARDRAILS, UPSTREAM, internal
 from extproc.words.errors import Refusal
-from extproc.words.exchange import NOTHING_VERIFIED, ClientRequest, Exchange, RequestHead, ResponseHead, Verified
+from extproc.words.exchange import (
+    NOTHING_VERIFIED,
+    ClientRequest,
+    Exchange,
+    Features,
+    RequestHead,
+    ResponseHead,
+    Verified,
+)
 
 _READ_ANSWER = Continue(read_answer=True)
 
@@ -45,13 +51,13 @@ class GatewayStream:
     """Drives one exchange through the stages, as Envoy reports its progress. Each request has a new stream."""
 
     def __init__(
-        self, pipeline: Pipeline, *, attached: bool = False, mark: str = "", trace: Context | None = None
+        self, pipeline: Pipeline, *, attached: bool = False, mark: str = "", features: Features | None = None
     ) -> None:
         self.done = self.more = False
         self._pipeline = pipeline
         self._attached = attached  # True: another team's Envoy, which has no internal hop
         self._mark = mark  # prefix of this worker's ids, see `transport.workers`
-        self._trace = trace  # Envoy's span of this call
+        self._features = features  # what is known before the request, such as Envoy's span of this call
         self._exchange: Exchange | None = None
         self._state = _State.UNDER_WAY
         self._no_room: Refusal | None = None  # refusal of a body without room
@@ -77,8 +83,8 @@ class GatewayStream:
             self._pipeline.services.telemetry.begin(),
         )
         self._pipeline.services.telemetry.under_way[id] = exchange
-        if self._trace is not None:
-            exchange.features[TRACE] = self._trace
+        if self._features is not None:
+            exchange.features = self._features
         usual = end or (length is not None and length <= LARGE)
         stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
         action = await self._run(stages, exchange)

@@ -129,6 +129,7 @@ class Pipeline:
     refuse: Callable[[Exchange, Refusal], LocalReply] | None = field(default=None, kw_only=True)
     mcp: Pipeline | None = field(default=None, kw_only=True)  # pipeline of requests to the MCP gateway
     profiles: Profiles | None = field(default=None, kw_only=True)  # profiles of the MCP gateway
+    longest_wait: float = field(default=0.0, kw_only=True)  # seconds, see `Settings`
     # Headers of a new MCP session, for a tool call whose session ended.
     renewed: Callable[[str], Awaitable[Mapping[str, str]]] | None = field(default=None, kw_only=True)
 
@@ -208,7 +209,7 @@ def build(settings: Settings, services: Services) -> Pipeline:
     lists = on_headers, on_large_headers, on_request, on_call, on_response, on_end
     large = InTurns([parse_large, *on_request[1:], Shed()], observe)
     ran = [Stages(each, observe) for each in lists]
-    models = Pipeline(settings, services, catalog, guarded, admit.take, large, *ran)
+    models = Pipeline(settings, services, catalog, guarded, admit.take, large, *ran, longest_wait=settings.longest_wait)
     return _with_tools(models, authenticate, admit, reserve=reserve, settle=settle)
 
 

@@ -19,6 +19,8 @@ from extproc.words.exchange import Kinds, Target, Usage
 PREFIX = "x-extproc-"
 
 # gRPC metadata of an ext_proc stream; it names the calling attachment.
+ANSWER_SECONDS = 10.0
+"""Time in which Envoy expects the processor's answer to a message, unless the processor asks for more."""
 ATTACHMENT = "x-extproc-attachment"
 GATEWAY, ATTEMPT, ATTACH = "gateway", "attempt", "attach"
 

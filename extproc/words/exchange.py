@@ -63,6 +63,10 @@ class FeatureKey(Generic[T]):
         return f"Key({self.name!r})"
 
 
+LONG_WAIT: FeatureKey[Callable[[], None]] = FeatureKey("long wait")
+"""Key of a function to call before a wait that is longer than Envoy's for an answer. Absent where no stage waits so."""
+
+
 class Features(Protocol):
     """Parts of an exchange by feature. At run time it is a dict; each key has the type of its value."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -99,3 +100,26 @@ def test_the_request_of_a_processor_that_was_killed_goes_on_at_another(gateways:
         assert decide(there, other["id"], "deny").status_code == 200
         assert isinstance(again.exception(), openai.APIStatusError)
     assert (here.calls(), there.calls()) == (0, 1)
+
+
+def test_a_client_that_leaves_while_its_request_waits_ends_the_wait(gateways: list[Gateway]):
+    here = gateways[0]
+    with pytest.raises(httpx.ReadTimeout):
+        here.post("/v1/chat/completions", {"model": "stub", "messages": [{"role": "user", "content": "x"}]}, timeout=1)
+    assert here.last(lambda entry: entry["operation"] == "chat")["error"] == "abandoned"
+    assert eventually(lambda: here.metric("extproc_exchanges_in_flight") == 0)
+    assert here.calls() == 0
+
+
+@pytest.mark.exhaustive
+def test_a_request_may_wait_longer_than_envoy_waits_for_the_processor(gateways: list[Gateway]):
+    """Envoy ends any other message after ten seconds."""
+    here = gateways[0]
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(say, here, "Hello")
+        [question] = eventually(lambda: questions(here))
+        began = time.monotonic()
+        eventually(lambda: time.monotonic() - began > 12)
+        assert not asked.done()
+        assert decide(here, question["id"], "approve").status_code == 200
+        assert asked.result().choices

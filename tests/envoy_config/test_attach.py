@@ -72,6 +72,7 @@ def test_it_uses_no_field_that_an_old_envoy_lacks():
         "processing_mode",
         "response_attributes",
         "message_timeout",
+        "max_message_timeout",
         "forward_rules",
         "allow_mode_override",
     }

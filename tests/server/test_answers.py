@@ -97,3 +97,9 @@ def test_an_answer_of_the_gateway_is_the_generated_message(headers, body, status
         option.header.key, option.header.raw_value = name, value.encode()
     immediate.headers.SetInParent()
     assert pb.ProcessingResponse.FromString(answers.immediate(LocalReply(status, body, headers, "refused"))) == expected
+
+
+def test_a_word_of_more_time():
+    message = pb.ProcessingResponse.FromString(answers.more_time(120.0))
+    assert message.override_message_timeout.ToTimedelta().total_seconds() == 130
+    assert message.WhichOneof("response") is None

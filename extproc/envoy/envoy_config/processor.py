@@ -29,8 +29,7 @@ CERTIFICATE = "/run/extproc-tls/tls.crt", "/run/extproc-tls/tls.key"
 CA = "/run/extproc-tls/ca.crt"
 """File of the authorities of the processor's certificate, in that Envoy."""
 
-_ANSWER = 10.0  # seconds
-MESSAGE_TIMEOUT = seconds(_ANSWER)
+MESSAGE_TIMEOUT = seconds(contract.ANSWER_SECONDS)
 """Time limit for an answer of the processor. A guardrail may take longer than Envoy's default of 200 ms."""
 
 _REQUEST_HEADERS = (
@@ -178,7 +177,9 @@ def gateway_filter(settings: Settings, attachment: str) -> extprocv3.ExternalPro
     return extprocv3.ExternalProcessor(
         grpc_service=service(settings, attachment),
         failure_mode_allow=False,
-        message_timeout=seconds(_ANSWER + settings.longest_wait),
+        message_timeout=MESSAGE_TIMEOUT,
+        # The time of a request that waits for an operator, which the processor asks for.
+        max_message_timeout=seconds(contract.ANSWER_SECONDS + longest) if (longest := settings.longest_wait) else None,
         processing_mode=processing_mode(response_headers=True),
         allow_mode_override=True,
         response_attributes=list(contract.RESPONSE_ATTRIBUTES),

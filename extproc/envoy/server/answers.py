@@ -7,6 +7,7 @@ compare every answer with the generated messages. Source of the numbers: protos/
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -93,6 +94,13 @@ def _before_piece(size: int, end: bool) -> bytes:
     for tag in (b"\x1a", b"\x1a", b"\x0a", b"\x22"):
         streamed = tag + _length(len(streamed) + left) + streamed
     return streamed
+
+
+def more_time(longest_wait: float) -> bytes:
+    """A word that the answer to the message before takes up to `longest_wait` seconds longer than usual."""
+    message = pb.ProcessingResponse()
+    message.override_message_timeout.FromTimedelta(timedelta(seconds=contract.ANSWER_SECONDS + longest_wait))
+    return message.SerializeToString()
 
 
 def immediate(reply: LocalReply) -> bytes:

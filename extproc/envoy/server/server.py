@@ -7,16 +7,17 @@ message was answered, or the call fails, and Envoy answers 500.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, cast
 
-from extproc.envoy.server import access_log, wire
+from extproc.envoy.server import access_log, answers, wire
 from extproc.envoy.server.discovery import Discovery
 from extproc.exchange.attempt import AttemptStream
 from extproc.exchange.gateway import GatewayStream
 from extproc.exchange.pipeline import Pipeline
 from extproc.operate.telemetry.metrics import Telemetry
 from extproc.operate.telemetry.otlp import context
+from extproc.operate.telemetry.traces import TRACE
 from extproc.settings.processor import ProcessorTLSSettings
 from extproc.wire.outbound.certificate import misfit
 from extproc.wire.pb import extproc_pb2 as pb
@@ -24,6 +25,7 @@ from extproc.wire.transport import Calls, GrpcCall, Malformed, PeerFaults, Trans
 from extproc.wire.transport.native import NativeServer
 from extproc.words import contract
 from extproc.words.actions import Attachment
+from extproc.words.exchange import LONG_WAIT, Features
 from extproc.words.tries import Try
 
 HEALTH = "grpc.health.v1.Health"
@@ -118,18 +120,31 @@ class Server:
         if kind == contract.ATTEMPT:
             attempt = AttemptStream(pipeline.settings.limits, pipeline.services.in_flight, pipeline.renewed)
             return _Process(attempt, self._telemetry)
-        traced = pipeline.settings.telemetry.traces is not None
-        trace = context(metadata.get("traceparent", "")) if traced else None
-        stream = GatewayStream(pipeline, attached=kind == contract.ATTACH, mark=self._mark, trace=trace)
-        return _Process(stream, self._telemetry)
+        features = cast("Features", {})
+        if pipeline.settings.telemetry.traces is not None and (trace := context(metadata.get("traceparent", ""))):
+            features[TRACE] = trace
+        long_wait = asyncio.Event() if pipeline.longest_wait else None
+        if long_wait is not None:
+            features[LONG_WAIT] = long_wait.set
+        stream = GatewayStream(pipeline, attached=kind == contract.ATTACH, mark=self._mark, features=features)
+        return _Process(stream, self._telemetry, long_wait, pipeline.longest_wait)
 
 
 class _Process(GrpcCall):
     """An ext_proc stream: messages between Envoy and one attachment."""
 
-    def __init__(self, attachment: Attachment, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        attachment: Attachment,
+        telemetry: Telemetry,
+        long_wait: asyncio.Event | None = None,
+        longest_wait: float = 0.0,
+    ) -> None:
         self._attachment = attachment
         self._telemetry = telemetry
+        self._long_wait = long_wait  # set when the request waits up to `longest_wait` seconds; None: Envoy knows
+        self._longest_wait = longest_wait
+        self._waiting: asyncio.Task[Sequence[bytes]] | None = None  # step of the request that waits
         self._order = wire.Order()
         self._dropped = False  # True: the request's body was dropped for lack of room
         telemetry.streams += 1
@@ -145,7 +160,7 @@ class _Process(GrpcCall):
     @property
     def more(self) -> bool:
         """See `transport.Lengthy`."""
-        return self._attachment.more
+        return self._waiting is not None or self._attachment.more
 
     async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
         if self._dropped:
@@ -156,18 +171,38 @@ class _Process(GrpcCall):
 
     async def go_on(self) -> Sequence[bytes]:
         """See `transport.Lengthy`."""
+        if (waiting := self._waiting) is not None:
+            self._waiting = None
+            return await self._take_step(waiting)
         if (pause := self._attachment.pause) > 0.0:
             await asyncio.sleep(pause)
         return await self._take_step(wire.go_on(self._attachment))
 
-    async def _take_step(self, step: Coroutine[Any, Any, Sequence[bytes]]) -> Sequence[bytes]:
+    async def _take_step(self, step: Awaitable[Sequence[bytes]]) -> Sequence[bytes]:
         try:
-            return await step
+            if self._long_wait is None or not self._order.of_request:
+                return await step
+            return await self._answer_or_wait(step, self._long_wait)
         except Malformed:
             raise
         except Exception:
             self._telemetry.internal_error(type(self._attachment).__name__)
             raise
+
+    async def _answer_or_wait(self, step: Awaitable[Sequence[bytes]], wait: asyncio.Event) -> Sequence[bytes]:
+        """The step's messages; or, once the request waits, a word to Envoy that they take longer."""
+        answered, waits = asyncio.ensure_future(step), asyncio.ensure_future(wait.wait())
+        try:
+            await asyncio.wait((answered, waits), return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            await _end(answered)
+            raise
+        finally:
+            waits.cancel()
+        if answered.done():
+            return answered.result()
+        self._long_wait, self._waiting = None, answered  # Envoy takes the word once
+        return (answers.more_time(self._longest_wait),)
 
     def on_silence(self, now: float) -> Sequence[bytes]:
         """See `transport.Watched`."""
@@ -175,7 +210,14 @@ class _Process(GrpcCall):
 
     async def on_end(self) -> None:
         self._telemetry.streams -= 1
+        if self._waiting is not None:
+            await _end(self._waiting)
         await self._attachment.on_end()
+
+
+async def _end(step: asyncio.Future[Any]) -> None:
+    step.cancel()
+    await asyncio.wait((step,))
 
 
 class _AccessLog(GrpcCall):

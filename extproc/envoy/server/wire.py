@@ -49,6 +49,11 @@ class Order:
     def __init__(self) -> None:
         self._at = -1
 
+    @property
+    def of_request(self) -> bool:
+        """True until the answer begins."""
+        return self._at < _HEAD
+
     def check(self, phase: str | None) -> None:
         """Raises Malformed for a phase out of order."""
         place, at = _PLACES.get(phase or "", -1), self._at

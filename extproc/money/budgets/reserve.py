@@ -26,7 +26,7 @@ from extproc.money.budgets.watch import Alert, LevelWatch
 from extproc.routing.parameters import output_limit
 from extproc.stores import Counters, Denied, NotSentError, StoreError
 from extproc.words.errors import INVALID_REQUEST, STORE_UNAVAILABLE, UNBOUNDED_INPUT, Refusal
-from extproc.words.exchange import Exchange, Reservation, Target
+from extproc.words.exchange import LONG_WAIT, Exchange, Reservation, Target
 
 LEASE = 60.0
 """Seconds from the last renewal of a reservation to the end of its lease, by default (`limits.lease`)."""
@@ -415,6 +415,8 @@ class Reserve:
             if state is State.OPEN:
                 self._count(budget.name, "asked")
                 ends = asking.begun + budget.settings.wait
+                if budget.settings.wait and (say_so := exchange.features.get(LONG_WAIT)) is not None:
+                    say_so()
                 decided = await questions.wait(question, claim, ends, lambda: self._room(claim))
             denial = await questions.find(question.id) if decided is State.DENIED else None
         except TooManyQuestionsError:
