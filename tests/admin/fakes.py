@@ -436,6 +436,11 @@ class FakeDesk:
         told = {"choices": [{"message": {"content": "Hello <b>" + json.loads(body)["messages"][0]["content"]}}]}
         return {"status": 200, "ms": 5, "headers": {"x-request-id": "r-1"}, "content": json.dumps(told), "cut": False}
 
+    def explain(self, model, consumer, *, path="", labels=None, body=b""):
+        if consumer not in WHO:
+            raise ReportError(404, f"there is no consumer {consumer!r}")
+        return {"lines": [f"request   {model}", f"consumer  {consumer} <b>"], "forwarded": not body}
+
     def record(self, actor, role, action, detail):
         made = act(actor, role, action, detail, 1_795_000_000.0).fields
         self.acts.append({"number": len(self.acts) + 1, "hash": "0" * 64, "event": made})

@@ -35,7 +35,19 @@ HOSTILE = [
     "x" * 10_000,
 ]
 
-VIEWS = ("overview", "requests", "runs", "models", "tools", "cache", "keys", "playground", "audit", "budgets")
+VIEWS = (
+    "overview",
+    "requests",
+    "runs",
+    "models",
+    "tools",
+    "cache",
+    "keys",
+    "explain",
+    "playground",
+    "audit",
+    "budgets",
+)
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 
@@ -673,3 +685,15 @@ def test_two_models_answer_side_by_side_and_a_key_is_found(console):
     assert "No key has this in its name" in console.text("#keys")
     console.page.fill("#key-find", "ADA")
     assert console.page.locator("#keys tbody tr").count() == 1
+
+
+def test_a_request_is_explained(console):
+    console.open("#view=explain")
+    console.page.fill("#explain-consumer", "ada")
+    console.page.fill("#explain-labels", "run=7")
+    console.page.click("#explain-send")
+    console.page.wait_for_selector("#explained >> text=It would be forwarded")
+    assert "consumer  ada <b>" in console.text("#explained")
+    console.page.fill("#explain-body", "{")
+    console.page.click("#explain-send")
+    console.wait(lambda: "JSON" in console.text("#explain-error"))

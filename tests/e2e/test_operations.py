@@ -76,6 +76,17 @@ def test_it_prints_the_address_of_the_console_and_the_equivalent_commands(demo: 
     assert f"extproc usage -c {demo.file} " in text
 
 
+def test_an_operator_gets_the_explanation_that_the_command_prints(demo: Gateway):
+    asked = {"model": "assistant", "consumer": "demo", "labels": {"run": "7"}}
+    found = demo.http.post(demo.admin + "/explain", json=asked, timeout=60).json()
+    assert found["forwarded"]
+    assert any(line.startswith("labels") and "run=7" in line for line in found["lines"])
+    refused = demo.http.post(demo.admin + "/explain", json=asked | {"model": "nothing"}, timeout=60).json()
+    assert (refused["forwarded"], "404" in refused["lines"][-2]) == (False, True), refused["lines"]
+    unknown = demo.http.post(demo.admin + "/explain", json=asked | {"consumer": "--help"}, timeout=60)
+    assert (unknown.status_code, "--help" in unknown.json()["error"]["message"]) == (404, True)
+
+
 def test_it_reports_healthy_and_ready(demo: Gateway):
     for path in ("/healthz", "/readyz"):
         answer = demo.http.get(demo.status + path)

@@ -38,7 +38,7 @@ def desk(monkeypatch):
     settings = config.parse(YAML)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models)
     ledger = open_ledger("memory:")
-    found = Desk(ledger.operators, ledger.trail, lambda: settings, lambda: catalog, lambda: found.at)
+    found = Desk(ledger.operators, ledger.trail, lambda: settings, lambda: catalog, explain=dict, now=lambda: found.at)
     found.at = NOW
     yield found
     ledger.close()
@@ -92,7 +92,8 @@ def test_keys_are_made_while_the_file_of_the_secret_is_away(tmp_path):
     settings = config.parse(YAML.replace("env:DESK_SECRET", f"file:{file}"))
     file.unlink()
     ledger = open_ledger("memory:")
-    made = Desk(ledger.operators, ledger.trail, lambda: settings, Catalog).issue("ada", "laptop", None, "zoe")
+    desk = Desk(ledger.operators, ledger.trail, lambda: settings, Catalog, explain=dict)
+    made = desk.issue("ada", "laptop", None, "zoe")
     assert ledger.operators.keys()[0].hash == hash_key(made["key"], "s" * 32)
     ledger.close()
 

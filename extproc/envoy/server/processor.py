@@ -22,6 +22,7 @@ from extproc.cache.answers import Answers, open_answers
 from extproc.cache.stores import CacheError
 from extproc.envoy.server import collector
 from extproc.envoy.server.certificate import ListenerCertificate
+from extproc.envoy.server.explaining import Explainer
 from extproc.envoy.server.periodic import BEAT, Periodic, pause, until_beat
 from extproc.envoy.server.reload import Reloads
 from extproc.envoy.server.server import Server
@@ -217,7 +218,11 @@ class Processor:
         if token is not None and token() is None:
             raise OSError(f"admin.token: {settings.admin.token} is not set")
         self._desk = desk = Desk(
-            self._ledger.operators, self._ledger.trail, lambda: self._settings, lambda: self._pipeline.catalog
+            self._ledger.operators,
+            self._ledger.trail,
+            lambda: self._settings,
+            lambda: self._pipeline.catalog,
+            explain=Explainer(self._file),
         )
         reports = self._admin_reports()
         given = [*filter(None, [settings.admin.token, settings.auth.key_secret])]

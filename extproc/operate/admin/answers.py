@@ -343,6 +343,23 @@ class Played(Struct, kw_only=True):
     cut: bool
 
 
+class Explain(Struct, forbid_unknown_fields=True):
+    """Body of `POST /explain`: a request to explain."""
+
+    model: Printable
+    consumer: ConsumerName
+    path: Annotated[str, Meta(pattern=r"^(/[!-~]{0,256})?$(?!\n)", description="Empty: /v1/chat/completions")] = ""
+    labels: Annotated[Mapping[str, Printable], Meta(max_length=32)] = {}
+    body: Annotated[Mapping[str, Any] | None, _is("null: a minimal request. It is not stored")] = None
+
+
+class Explained(Struct, kw_only=True):
+    """The way of a request, as `extproc check --explain` prints it."""
+
+    lines: Sequence[str]
+    forwarded: Annotated[bool, _is("False: the gateway would refuse it")]
+
+
 class TrailEntry(Struct, kw_only=True):
     """One entry of the audit trail."""
 

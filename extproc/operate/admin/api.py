@@ -184,6 +184,13 @@ OPERATIONS = (
         role="operator",
     ),
     Operation(
+        *("POST", "/explain", "explain", "The way of a request through the gateway, without sending it"),
+        *(handlers.explain, answers.Explained),
+        errors=(404,),
+        body=answers.Explain,
+        role="operator",
+    ),
+    Operation(
         *("GET", "/audit", "audit", "The audit trail, the latest entries first", handlers.audit, answers.Trail),
         errors=(404,),
         query=answers.TrailQuery,

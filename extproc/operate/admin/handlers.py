@@ -192,5 +192,12 @@ def playground(call: AdminCall) -> Any:
     return played
 
 
+def explain(call: AdminCall) -> Any:
+    asked: answers.Explain = call.body
+    content = b"" if asked.body is None else msgspec.json.encode(asked.body)
+    call.detail = {"model": asked.model, "consumer": asked.consumer}
+    return call.desk.explain(asked.model, asked.consumer, path=asked.path, labels=asked.labels, body=content)
+
+
 def audit(call: AdminCall) -> Any:
     return call.desk.trail(call.query.limit, given(call.query.before))

@@ -33,7 +33,9 @@ log = logging.getLogger(__name__)
 
 
 class Desk:
-    """The desk. `settings` and `catalog` give those in force. Methods raise ReportError and LedgerError."""
+    """The desk. `settings` and `catalog` give those in force. `explain` tells the way of a request. Methods raise
+    ReportError and LedgerError.
+    """
 
     def __init__(
         self,
@@ -41,12 +43,15 @@ class Desk:
         trail: Trail,
         settings: Callable[[], Settings],
         catalog: Callable[[], Catalog],
+        *,
+        explain: Callable[..., Mapping[str, Any]],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._operators = operators
         self._trail = trail
         self._settings = settings
         self._catalog = catalog
+        self.explain = explain
         self._now = now
         self._begun = time.time()
         self._ended: Collection[str] | None = None  # ended sessions in the ledger; None: not read yet

@@ -4,6 +4,7 @@ import {begin, draw, refresh} from "./page.js";
 import {audit} from "./views/audit.js";
 import {budgets} from "./views/budgets.js";
 import {cache} from "./views/cache.js";
+import {explain} from "./views/explain.js";
 import {keys} from "./views/keys.js";
 import {models} from "./views/models.js";
 import {overview} from "./views/overview.js";
@@ -13,4 +14,4 @@ import {runs} from "./views/runs.js";
 import {tools} from "./views/tools.js";
 
 startLogin(() => { draw(); refresh(); });
-begin({overview, requests, runs, budgets, models, tools, cache, keys, playground, audit});
+begin({overview, requests, runs, budgets, models, tools, cache, keys, explain, playground, audit});
