@@ -15,6 +15,7 @@ from extproc.guardrails._patterns import compiled
 
 _MOST = 64  # most runs decoded in one text
 _LONGEST = 1 << 20  # most characters of one run
+_LEAST_HEX = 32  # fewest hexadecimal digits of a run
 _CUT = 3  # most bytes of a character that is cut off
 _PROBE = 64  # characters of a run that are decoded first, as a test
 
@@ -53,10 +54,10 @@ def unwrapped(text: str, runs: Iterable[tuple[int, tuple[int, int]]]) -> Iterato
 
 
 def _base64(run: str) -> str | None:
-    if _plain_word(run):
-        return _from_hex(run)
     if _hex(run):
-        return _from_hex(run)
+        return _text(bytes.fromhex(run)) if len(run) >= _LEAST_HEX else None
+    if _plain_word(run):
+        return None
     run = run.rstrip("=")
     if _base32(run) and (found := _from_base32(run)) is not None:
         return found
@@ -79,12 +80,6 @@ def _from_base32(run: str) -> str | None:
     if _text(base64.b32decode(run[:_PROBE] + "=" * (-len(run[:_PROBE]) % 8))) is None:
         return None
     return _text(base64.b32decode(run + "=" * (-len(run) % 8)))
-
-
-def _from_hex(run: str) -> str | None:
-    if len(run) < 32 or not _hex(run):
-        return None
-    return _text(bytes.fromhex(run))
 
 
 def _text(data: bytes) -> str | None:
