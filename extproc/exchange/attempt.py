@@ -9,7 +9,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -73,7 +73,7 @@ class AttemptStream:
             return Continue(await self._renewed(session))
         if contract.TARGETS not in headers or contract.ATTEMPT_COUNT not in headers:
             raise Malformed("a try without the headers of the gateway attachment")
-        targets = contract.decode_targets(headers[contract.TARGETS])
+        targets, _ = contract.decode_targets(headers[contract.TARGETS])
         index = min(int(headers[contract.ATTEMPT_COUNT]), len(targets)) - 1
         if (edits := headers.get(contract.EDITS)) is not None:
             self._edit = contract.decode_edits(edits)[index]
@@ -252,7 +252,7 @@ def _pause(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: headers[name] for name in ("retry-after",) if name in headers}
 
 
-def back_off(targets: list[str], index: int, base: int) -> float:
+def back_off(targets: Sequence[str], index: int, base: int) -> float:
     """Seconds to wait before the try at `index`. A new target is tried at once. The second consecutive try waits about
     `base` milliseconds, each later one twice as long. Half of a wait is random, so that clients do not retry in step.
     """

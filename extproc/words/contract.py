@@ -118,14 +118,11 @@ def _quoted(name: str) -> str:
     return quote(name)
 
 
-def decode_targets(value: str) -> list[str]:
-    """Target's name of each try."""
-    return [unquote(name) for name in value.partition(";")[0].split(",")]
-
-
-def decode_consumer(value: str) -> str:
-    """Consumer's name in the value of `TARGETS`."""
-    return unquote(value.partition(";")[2])
+@lru_cache(maxsize=1024)
+def decode_targets(value: str) -> tuple[Sequence[str], str]:
+    """The target's name for each try, and the consumer's name, in the value of `TARGETS`."""
+    names, _, consumer = value.partition(";")
+    return tuple([unquote(name) for name in names.split(",")]), unquote(consumer)
 
 
 @dataclass(slots=True, frozen=True)

@@ -54,8 +54,7 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
     exchange_id = told[contract.LOG_ID].string_value if contract.LOG_ID in told else ""
     target = consumer = ""
     if "targets" in told:
-        value = told["targets"].string_value
-        targets, consumer = contract.decode_targets(value), contract.decode_consumer(value)
+        targets, consumer = contract.decode_targets(told["targets"].string_value)
         target = targets[min(attempt, len(targets)) - 1]
     seconds, outcome = _seconds(common.duration), _outcome(common.response_flags, response)
     # The public listener ends a late try. In the internal listener this looks like a client that left.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -35,6 +36,10 @@ def text(value: str, most: int = MAX_TEXT) -> str:
     return _UNSTORABLE.sub("\ufffd", value[:most]).encode()[:most].decode(errors="ignore")
 
 
+_name = lru_cache(maxsize=4096)(text)
+"""`text` for values that many rows share: they come from the settings or from a fixed set."""
+
+
 def label_key(name: str) -> str:
     """A label's name in the database: percent-quoted, so that it can stand in the JSON path of any database."""
     return quote(text(name), safe="")
@@ -45,6 +50,8 @@ def label_name(key: str) -> str:
 
 
 def labels_json(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return "{}"
     kept = list(labels.items())[:MAX_LABELS]
     return _encode({label_key(name): text(value) for name, value in kept if name}).decode()
 
@@ -64,15 +71,15 @@ def values(row: Row) -> tuple[object, ...]:
         text(row.team),
         text(row.key),
         labels_json(row.labels),
-        text(row.operation),
+        _name(row.operation),
         text(row.model),
-        text(row.target),
-        text(row.provider),
-        text(row.provider_model),
+        _name(row.target),
+        _name(row.provider),
+        _name(row.provider_model),
         _count(row.attempts),
         _count(row.status),
-        text(row.error),
-        text(row.outcome),
+        _name(row.error),
+        _name(row.outcome),
         bool(row.stream),
         bool(row.complete),
         _count(row.input_tokens),
@@ -80,15 +87,15 @@ def values(row: Row) -> tuple[object, ...]:
         _count(row.cached_tokens),
         _count(row.cache_write_tokens),
         _count(row.reasoning_tokens),
-        text(row.usage_source),
+        _name(row.usage_source),
         None if row.cost is None else _amount(row.cost),
-        text(row.price_version),
+        _name(row.price_version),
         _count(row.duration_ms),
         None if row.first_token_ms is None else _count(row.first_token_ms),
         _encode([text(verdict) for verdict in row.guardrails[:MAX_VERDICTS]]).decode() if row.guardrails else "[]",
-        text(row.denied_by),
+        _name(row.denied_by),
         None if row.charges is None else _charges(row.charges),
-        text(row.cache),
+        _name(row.cache),
         min(max(0, row.saved), MAX_SAVED),
         _tries(row.tries) if row.tries else None,
         min(max(0, row.prompt_saved), MAX_SAVED),
@@ -98,6 +105,8 @@ def values(row: Row) -> tuple[object, ...]:
 
 
 def _count(value: int) -> int:
+    if type(value) is int and 0 <= value <= MAX_COUNT:
+        return value
     return int(min(max(0, value), MAX_COUNT))
 
 
