@@ -50,6 +50,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
@@ -91,6 +92,7 @@ gateway behind this one could obey them, and send its key to an address chosen b
 WRAPPER = "extra_body"
 """An object whose fields some gateways and servers merge into the body. Google's API has its own settings there."""
 
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
 _id = re.compile(r"[A-Za-z0-9_-]{1,256}").fullmatch
 _MOST_NAMES = 32
@@ -167,8 +169,9 @@ def families() -> Mapping[str, str]:
 
 @cache
 def by_path() -> Mapping[str, ClientAPI]:
-    """The dialect of a path in `Endpoints.paths`."""
-    return {path: dialect for dialect in client_apis().values() for path in dialect.endpoints.paths}
+    """The dialect of a path in `Endpoints.paths`, for a request without a mark (`Endpoints.marked`)."""
+    unmarked = [dialect for dialect in client_apis().values() if not dialect.endpoints.marked]
+    return {path: dialect for dialect in unmarked for path in dialect.endpoints.paths}
 
 
 @cache
@@ -205,6 +208,7 @@ class Finder:
 
     def __init__(self, dialects: Iterable[ClientAPI]) -> None:
         self._plain: dict[str, tuple[ClientAPI, Endpoint]] = {}
+        self._marked: dict[str, tuple[ClientAPI, Endpoint]] = {}
         self._named: list[tuple[re.Pattern[str], ClientAPI, Endpoint]] = []
         self._calls: list[tuple[re.Pattern[str], str, ClientAPI, Endpoint]] = []
         for dialect in dialects:
@@ -218,24 +222,28 @@ class Finder:
                 if PLACE in pattern:
                     self._named.append((re.compile(path_regex(pattern)), dialect, endpoint))
                 else:
-                    self._plain[pattern] = dialect, endpoint
+                    (self._marked if endpoints.marked else self._plain)[pattern] = dialect, endpoint
+        # The most specific first.
+        self._calls.sort(key=lambda call: (call[2].endpoints.marked, len(call[0].pattern)), reverse=True)
 
-        self._calls.sort(key=lambda call: len(call[0].pattern), reverse=True)  # the most specific first
-
-    def find(self, path: str) -> tuple[ClientAPI, Endpoint] | None:
+    def find(self, path: str, headers: Mapping[str, str] = NO_HEADERS) -> tuple[ClientAPI, Endpoint] | None:
         """Dialect and endpoint of `path`, which has no query; None for an unknown path."""
         found = self._plain.get(path)
         if found is not None:
+            if path in self._marked and self._marked[path][0].endpoints.version in headers:
+                return self._marked[path]
             return found
         for regex, dialect, endpoint in self._named:
             if (match := regex.fullmatch(path)) and is_name(model := unquote(match[1])):
                 return dialect, replace(endpoint, model=model)
         return None
 
-    def calls(self, path: str) -> Mapping[str, tuple[ClientAPI, Endpoint]]:
+    def calls(self, path: str, headers: Mapping[str, str] = NO_HEADERS) -> Mapping[str, tuple[ClientAPI, Endpoint]]:
         """Calls about a kept object at `path`, by method."""
         found: dict[str, tuple[ClientAPI, Endpoint]] = {}
         for regex, method, dialect, endpoint in self._calls:
+            if dialect.endpoints.marked and dialect.endpoints.version not in headers:
+                continue
             if match := regex.fullmatch(path):
                 found.setdefault(method, (dialect, replace(endpoint, id=match[1])))
         return found

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from extproc.dialects import (
         anthropic_batches,
         anthropic_count_tokens,
+        anthropic_files,
         anthropic_messages,
         aws_converse,
         aws_titan_embed,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     CLIENTS: Sequence[ClientAPI] = [
         anthropic_batches.CLIENT,
         anthropic_count_tokens,
+        anthropic_files.CLIENT,
         anthropic_messages,
         gemini_batches.CLIENT,
         gemini_count_tokens,

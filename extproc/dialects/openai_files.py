@@ -40,6 +40,7 @@ class Object(msgspec.Struct):
     error_file_id: Any = None
 
 
+NO_MODEL = "Name a model at the provider that is to keep the file: the form's field 'model'."
 _encode = msgspec.json.encode
 _KEPT = ("file", "batch")
 
@@ -104,8 +105,7 @@ class OpenAIFiles(KeptObjects):
         elif "model" in body:
             ask = Ask(model=read_model(body))
         else:
-            message = "Name a model at the provider that is to keep the file: the form's field 'model'."
-            raise Refusal(INVALID_REQUEST, message, param="model")
+            raise Refusal(INVALID_REQUEST, NO_MODEL, param="model")
         add_files(ask, body)
         ask.free = True
         ask.needs["state"] = "file"  # the file is sent to one provider

@@ -63,7 +63,7 @@ class Classify:
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request.head
         path = request.path.partition("?")[0]
-        found = self._endpoints.find(path)
+        found = self._endpoints.find(path, request.headers)
         if found is None:
             exchange.request.dialect = speaking(path, request.headers)  # gives a refusal the shape of the client's API
             exchange.request.operation = "unknown"
@@ -79,7 +79,7 @@ class Classify:
                 exchange.request.operation = "quarantine"
                 _check_method(request.method, ("GET",), path)
                 return
-            if found_calls := self._endpoints.calls(path):
+            if found_calls := self._endpoints.calls(path, request.headers):
                 self._call(exchange, found_calls, path)
                 return
             message = (

@@ -143,6 +143,7 @@ class Endpoints:
     names: bool = False  # True: ids of objects are names with their collection, `batches/…`, as their paths have them
     call_query: tuple[str, ...] = ()  # query parameters of `calls` that are forwarded to the provider
     version: str = ""  # request header that only clients of this API send
+    marked: bool = False  # True: another API has the same paths, and requests with `version` are this API's
     models_path: str = ""  # path of the list of models, for clients that do not use `/v1/models`
     key_parameter: str = ""  # query parameter in which clients may send their key
     array: Callable[[str], bool] = lambda _path: False

@@ -4,12 +4,13 @@ import json
 
 import pytest
 
-from extproc.dialects import client_apis
+from extproc.dialects import Finder, client_apis
 from extproc.wire.framing.multipart import fields_of, parts_of
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
 
 FILES, BATCHES = client_apis()["openai_files"], client_apis()["openai_batches"]
+CLAUDE = client_apis()["anthropic_files"]
 
 
 def line(model="m", url="/v1/chat/completions", **body):
@@ -72,3 +73,22 @@ def test_the_ids_of_kept_objects_are_found():
     for odd in (b"", b"null", b"[]", b'{"object":"list"}', b'{"object":"file","id":1}', b"\xff"):
         BATCHES.observe(odd, report := Report())
         assert list(report.kept) == []
+
+
+def test_a_file_of_anthropic_names_its_model_and_is_searched():
+    ask = CLAUDE.read(body := form("caf\u00e9", model="m"))
+    assert (ask.model, ask.free, ask.needs, ask.file_bytes) == ("m", True, {"state": "file"}, 5)
+    assert "caf\u00e9" in [text.value for text in CLAUDE.texts(body)]
+    for wrong, param in ((form("x"), "model"), ({"file": "x", "model": "m"}, "file")):
+        with pytest.raises(Refusal) as refused:
+            CLAUDE.read(wrong)
+        assert refused.value.param == param
+    CLAUDE.observe(b'{"type":"file","id":"file_1"}', report := Report())
+    assert report.kept == ["file_1"]
+
+
+@pytest.mark.parametrize(("headers", "name"), [({}, "openai_files"), ({"anthropic-version": "x"}, "anthropic_files")])
+def test_files_of_two_apis_have_the_same_paths(headers, name):
+    finder = Finder(client_apis().values())
+    assert finder.find("/v1/files", headers)[0].name == name
+    assert {found.name for found, _ in finder.calls("/v1/files/file_kept_x", headers).values()} == {name}

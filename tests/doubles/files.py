@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from tests.doubles import batches
-from tests.doubles.answers import CREATED, Answer, Json, Question, Refused
+from tests.doubles.answers import CREATED, Answer, Json, Question, Refused, header
 from tests.doubles.batches import Job, input_of, output_of
 from tests.doubles.forms import File
 
@@ -24,13 +24,26 @@ _path = re.compile(r"/v1/(files|batches)/([A-Za-z0-9_-]+)(/content|/cancel)?").f
 
 
 def upload(question: Question) -> Answer:
-    """POST /v1/files."""
+    """POST /v1/files, also Anthropic's."""
     body = question.body
+    if header(question.headers, "anthropic-version"):
+        return _upload_claude(question)
     _known(body, {"file", "purpose", "expires_after[anchor]", "expires_after[seconds]"})
     file = body.get("file")
     if not isinstance(file, File) or body.get("purpose") not in _PURPOSES:
         raise Refused(400, "'file' and 'purpose' are required properties", param="file")
     return Answer(_keep_file(question.name, f"file-{question.digest}", bytes(file), file.name, body["purpose"]))
+
+
+def _upload_claude(question: Question) -> Answer:
+    """Source: https://platform.claude.com/docs/en/api/files-create."""
+    file = question.body.get("file")
+    if question.body.keys() - {"file", "expires_in_seconds"} or not isinstance(file, File):
+        raise Refused(400, "file: Field required, and nothing else permitted")
+    found: Json = {"id": f"file_{question.digest}", "type": "file", "filename": file.name, "mime_type": "text/plain"}
+    found |= {"size_bytes": len(file), "created_at": "2026-11-24T18:37:24Z", "downloadable": False}
+    _keep(question.name, found, bytes(file))
+    return Answer(found)
 
 
 def create_batch(question: Question) -> Answer:
@@ -116,7 +129,8 @@ def call(name: str, method: str, path: str) -> Any:
             return content
         case "files", "DELETE", None:
             del _kept[name, id]
-            return {"id": id, "object": "file", "deleted": True}
+            claude = found.get("type") == "file"
+            return {"id": id, "type": "file_deleted"} if claude else {"id": id, "object": "file", "deleted": True}
     raise Refused(405, f"Not allowed to {method} on {path}.", code="method_not_allowed")
 
 

@@ -36,6 +36,7 @@ def decoded(headers: Headers, body: bytes) -> Json | None:
             found.setdefault(name, []).append(value)
         else:
             found[name] = value
-    if not found.get("model") and "purpose" not in found:
+    claude = header(headers, "anthropic-version") is not None  # its files have no purpose
+    if not found.get("model") and "purpose" not in found and not claude:
         raise Refused(400, "you must provide a model parameter", param="model")
     return found

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from anthropic import Anthropic, NotFoundError, PermissionDeniedError
+from anthropic import Anthropic, BadRequestError, NotFoundError, PermissionDeniedError
 from google import genai
 from google.genai.errors import ClientError
 from openai import OpenAI
@@ -187,6 +187,31 @@ def test_batches_of_messages_are_their_consumers_own_and_settled_when_they_end(g
     assert sdk.messages.batches.delete(kept).id == kept
     with pytest.raises(NotFoundError):
         sdk.messages.batches.retrieve(kept)
+    agree(gateway)
+
+
+def test_a_file_of_anthropic_is_its_consumers_own_and_a_batch_can_name_it(gateway: Gateway) -> None:
+    sdk, other = claude(gateway), claude(gateway, "sk-gw-other")
+    file = sdk.files.upload(file=("a.txt", b"Hello"), extra_body={"model": "haiku"})
+    assert file.id.startswith("file_kept_")
+    assert sdk.files.retrieve_metadata(file.id).size_bytes == 5
+    content = [{"type": "document", "source": {"type": "file", "file_id": file.id}}, {"type": "text", "text": "Hello"}]
+    create_messages(sdk, "a", messages=[{"role": "user", "content": content}])
+    ended = row(gateway, made(gateway, "create_batch"))
+    assert (ended["input_tokens"], ended["cost"]) == (tokens(0)[0], cost(*tokens(0), HAIKU))
+    asked = len(gateway.seen("claude"))
+    for id, client in ((file.id, other), ("file_123", sdk)):
+        with pytest.raises(NotFoundError):
+            client.files.retrieve_metadata(id)
+    with pytest.raises(NotFoundError):
+        create_messages(other, "a", messages=[{"role": "user", "content": content}])
+    for model, error in (("opus", PermissionDeniedError), ("gpt-4.1", BadRequestError), (None, BadRequestError)):
+        with pytest.raises(error):  # without a grant; at a provider without this API; at no provider
+            sdk.files.upload(file=("a.txt", b"Hello"), extra_body={} if model is None else {"model": model})
+    assert len(gateway.seen("claude")) == asked
+    assert sdk.files.delete(file.id).id == file.id
+    with pytest.raises(NotFoundError):
+        sdk.files.retrieve_metadata(file.id)
     agree(gateway)
 
 
