@@ -9,8 +9,8 @@ from pydantic import Field, StringConstraints, field_validator
 
 from extproc.access.auth.facts import check_fact
 from extproc.cache.questions import twice
-from extproc.wire.outbound.service import Url
-from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size
+from extproc.guardrails._asking import AskedModelSettings, SelfAskingSettings
+from extproc.words.values import ModelName, PositiveDuration, SecretRef, Section, Size
 
 LONGEST_WAIT = 8.0
 """Most seconds that a request waits for the cache; Envoy ends a request whose processor is silent for 10."""
@@ -61,18 +61,9 @@ class CacheRuleSettings(Section):
     )
 
 
-class _ModelSettings(Section):
+class _ModelSettings(SelfAskingSettings):
     """A model of the gateway that the cache asks through the gateway."""
 
-    consumer: Name = Field(
-        description="Consumer as which the gateway asks itself, a key of `consumers` with a key in `env` or `file`. "
-        "Its rows in the ledger are the cost, and its budgets limit it. Keep its key to the gateway."
-    )
-    url: Url | None = Field(
-        None,
-        description="Address of the gateway as this process reaches it. Default: its listener on this machine. Give it "
-        "where the listener has TLS, and in attach mode.",
-    )
     max_calls: int = Field(
         100,
         ge=1,
@@ -107,7 +98,7 @@ class SimilarModelSettings(_ModelSettings):
     )
 
 
-class VerifySettings(_ModelSettings):
+class VerifySettings(AskedModelSettings, _ModelSettings):
     """A model of the gateway that says whether one answer is right for two questions."""
 
     model: ModelName = Field(
@@ -120,23 +111,12 @@ class VerifySettings(_ModelSettings):
         le=7,
         description="Longest wait for the verdict, `50ms` to `7s`. Then the request goes to a provider.",
     )
-    max_output_tokens: int = Field(
-        1000,
-        ge=16,
-        le=100_000,
-        description="Most tokens that the model may write for a verdict, its reasoning included, 16 to 100000.",
-    )
     max_text: int = Field(
         8000,
         ge=100,
         le=1_000_000,
         description="Most characters that the model is shown: system prompt, names of tools, earlier turns and both "
         "questions, 100 to 1000000. Longer requests are misses.",
-    )
-    json_schema: bool = Field(
-        True,
-        description="Ask for the verdict with a JSON schema. Turn it off for a model that takes none; the verdict is "
-        "checked in any case.",
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from pydantic import Field
@@ -20,7 +20,7 @@ from extproc.guardrails._remote import Around, RemoteSettings
 from extproc.wire.outbound.service import Failure, Limits, Service, Url, key_of
 from extproc.words.dialect import Destination
 from extproc.words.messages import Message, OutputFormat, Prompt, TextPart
-from extproc.words.values import ModelName, Name, Pattern, PositiveDuration
+from extproc.words.values import ModelName, Name, Pattern, PositiveDuration, Section
 
 LABEL = "x-ai-guardrail"
 """Header of a guardrail's calls with the guardrail's name, a label in the ledger."""
@@ -28,10 +28,9 @@ _PATH = next(iter(openai_chat.endpoints.paths))
 _encode = msgspec.json.Encoder().encode
 
 
-class AskingSettings(RemoteSettings):
-    """A guardrail that asks a model of the gateway."""
+class SelfAskingSettings(Section):
+    """The gateway asks itself."""
 
-    model: ModelName = Field(description="Model of the gateway that is asked: a key of `models` or `virtual_models`.")
     consumer: Name = Field(
         description="Consumer as which the gateway asks itself, a key of `consumers` with a key in `env` or `file`. "
         "Its rows in the ledger are the cost of asking, and its budgets limit it. Keep its key to the gateway."
@@ -41,9 +40,12 @@ class AskingSettings(RemoteSettings):
         description="Address of the gateway as this process reaches it. Default: its listener on this machine. Give it "
         "where the listener has TLS, and in attach mode.",
     )
-    timeout: PositiveDuration = Field(
-        8.0, le=9, description="Time limit for one request, or one piece of an answer. At most 9s."
-    )
+
+
+class AskedModelSettings(SelfAskingSettings):
+    """A model of the gateway that answers questions."""
+
+    model: ModelName = Field(description="Model of the gateway that is asked: a key of `models` or `virtual_models`.")
     max_output_tokens: int = Field(
         1000,
         ge=16,
@@ -54,6 +56,14 @@ class AskingSettings(RemoteSettings):
         True,
         description="Ask for the answer with a JSON schema. Turn it off for a model that takes none; the answer is "
         "checked in any case.",
+    )
+
+
+class AskingSettings(AskedModelSettings, RemoteSettings):
+    """A guardrail that asks a model of the gateway."""
+
+    timeout: PositiveDuration = Field(
+        8.0, le=9, description="Time limit for one request, or one piece of an answer. At most 9s."
     )
 
     @property
@@ -72,33 +82,16 @@ class AskingSettings(RemoteSettings):
             yield "url", "the listener has TLS: give the address with the name of its certificate"
 
 
-class Asks(Limits, Protocol):
-    """Settings of a guardrail that asks a model."""
-
-    @property
-    def model(self) -> str: ...
-
-    @property
-    def consumer(self) -> str: ...
-
-    @property
-    def url(self) -> str | None: ...
-
-    @property
-    def max_output_tokens(self) -> int: ...
-
-    @property
-    def json_schema(self) -> bool: ...
-
-
 class AskedModel:
-    """A model of the gateway, asked by a guardrail. `schema` is the JSON Schema of its answers."""
+    """A model of the gateway. `schema` is the JSON Schema of its answers."""
 
-    def __init__(self, settings: Asks, around: Around, schema: Mapping[str, Any], name: str) -> None:
+    def __init__(
+        self, settings: AskedModelSettings, limits: Limits, around: Around, schema: Mapping[str, Any], name: str
+    ) -> None:
         self._settings = settings
         self._key = around.keys.get(settings.consumer)
         self._format = OutputFormat(schema, name, strict=True) if settings.json_schema else None
-        self.service = Service(settings.url or around.door, settings)
+        self.service = Service(settings.url or around.door, limits)
 
     def headers(self, name: str, value: str) -> Mapping[str, str]:
         """The headers of a call, including one of the caller's. Raises Failure if the key cannot be read."""

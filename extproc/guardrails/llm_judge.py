@@ -83,7 +83,7 @@ class LLMJudge:
         self._piece = settings.piece
         self._name = settings.name
         self._rules = _FRAME.replace("{rubric}", settings.rubric)
-        self._model = AskedModel(settings, around, _SCHEMA, "verdict")
+        self._model = AskedModel(settings, settings, around, _SCHEMA, "verdict")
         self.services = (self._model.service,)
 
     async def ask(self, passages: Sequence[Passage], context: Context, deadline: float) -> Sequence[Sequence[Finding]]:  # noqa: ARG002

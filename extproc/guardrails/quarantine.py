@@ -176,7 +176,7 @@ class Quarantine:
         }
         self._system = _RULES.replace("{questions}", listed)
         self._rules = _encode([settings.name, settings.model, settings.max_text, listed, schema])
-        self._model = AskedModel(settings, around, schema, "answers")
+        self._model = AskedModel(settings, settings, around, schema, "answers")
         self.services = (self._model.service,)
 
     def meant(self, tool: str) -> bool:

@@ -57,7 +57,7 @@ class Verify:
 
     def __init__(self, settings: VerifySettings, around: Around) -> None:
         self._settings = settings
-        self._asked = AskedModel(settings, around, _SCHEMA, "verdict")
+        self._asked = AskedModel(settings, settings, around, _SCHEMA, "verdict")
 
     async def same(self, conversation: str, kept: str, asked: str, deadline: float) -> bool:
         """True for a clear yes. Raises Failure if there is no clear answer until `deadline`, monotonic seconds."""
