@@ -24,9 +24,13 @@ ENTRA = Credentials(azure={"tenant": "acme.example", "client_id": "app-1", "clie
 WORKLOAD = Credentials(azure={"tenant": "t-1", "client_id": "app-1", "federated_token": "file:/token"})
 
 
+MANAGED = Credentials(azure={"managed_identity": True})
+
+
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    for name in ("GCE_METADATA_HOST", "AZURE_AUTHORITY_HOST"):
+    names = ("IDENTITY_ENDPOINT", "IDENTITY_HEADER", "AZURE_POD_IDENTITY_AUTHORITY_HOST")
+    for name in ("GCE_METADATA_HOST", "AZURE_AUTHORITY_HOST", *names):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -75,6 +79,40 @@ def test_a_request_to_the_metadata_server_has_its_header(monkeypatch):
     )
     monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:8080")
     assert ask(METADATA, "metadata", NOW).url == f"http://127.0.0.1:8080{path}"
+
+
+def test_a_managed_identity_asks_the_machine_that_it_runs_on(monkeypatch):
+    """Forms of IMDS (2018-02-01) and of App Service (2019-08-01), as Microsoft documents them."""
+    query = "resource=https%3A%2F%2Fcognitiveservices.azure.com"
+    assert (MANAGED.read(), problem(MANAGED, "metadata")) == ("metadata", None)
+    path = "/metadata/identity/oauth2/token?api-version=2018-02-01&"
+    assert ask(MANAGED, "metadata", NOW) == TokenRequest(
+        f"http://169.254.169.254{path}{query}", headers={"metadata": "true"}
+    )
+    assigned = Credentials(azure={"managed_identity": True, "client_id": "id-1"})
+    assert ask(assigned, "metadata", NOW).url.endswith(f"{query}&client_id=id-1")
+    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1/")
+    assert ask(MANAGED, "metadata", NOW).url == f"http://127.0.0.1:1{path}{query}"
+    monkeypatch.setenv("IDENTITY_ENDPOINT", "http://localhost:42356/msi/token")
+    monkeypatch.setenv("IDENTITY_HEADER", CANARY)
+    assert ask(MANAGED, "metadata", NOW) == TokenRequest(
+        f"http://localhost:42356/msi/token?api-version=2019-08-01&{query}", headers={"x-identity-header": CANARY}
+    )
+
+
+@pytest.mark.parametrize(
+    "azure",
+    [
+        {"managed_identity": True, "tenant": "t"},
+        {"managed_identity": True, "client_secret": "env:SECRET"},
+        {"client_id": "a", "client_secret": "env:SECRET"},
+        {"tenant": "a", "client_secret": "env:SECRET"},
+        {"tenant": "a", "client_id": "b"},
+    ],
+)
+def test_an_entra_application_and_a_managed_identity_are_not_mixed(azure):
+    with pytest.raises(ValueError, match=r"managed.identity|needs tenant"):
+        Credentials(azure=azure)
 
 
 def test_entra_accepts_the_secret_of_an_application():
@@ -214,6 +252,8 @@ def grant(**fields):
         ({"expires_in": 59.5, "scope": "more", "id_token": None}, 59.5),
         ({"token_type": "bearer"}, 3600),
         ({"expires_in": 1e300}, 86400),
+        ({"expires_in": None, "expires_on": str(int(NOW) + 500)}, 500),  # App Service
+        ({"expires_in": "300", "expires_on": str(int(NOW) + 500)}, 300),  # IMDS
     ],
 )
 def test_a_token_is_valid_for_its_stated_time_within_a_bound(fields, seconds):
@@ -241,6 +281,8 @@ def test_a_token_is_valid_for_its_stated_time_within_a_bound(fields, seconds):
         grant(expires_in=True),
         grant(expires_in=None),
         grant(expires_in="soon"),
+        grant(expires_in=None, expires_on=NOW - 1),
+        grant(expires_in=None, expires_on="nan"),
         grant(token_type="mac"),
         grant()[:-1],
     ],

@@ -381,10 +381,10 @@ AZURE = "{azure: {tenant: t, client_id: c%s}}"
         (VERTEX % f", credentials: {{google: [{CANARY}]}}", "p.credentials.google: a secret is a reference"),
         (VERTEX % f", credentials: {AZURE % ', client_secret: env:S'}", "takes no tokens of azure"),
         ("{kind: openai, credentials: {google: metadata}}", "takes no tokens of google; give base_url"),
-        (CLOUD % (AZURE % ""), "give client_secret or federated_token, one of them"),
+        (CLOUD % (AZURE % ""), "give client_secret, federated_token or managed_identity, one of them"),
         (
             CLOUD % (AZURE % ", client_secret: env:S, federated_token: env:T"),
-            "give client_secret or federated_token, one of them",
+            "give client_secret, federated_token or managed_identity, one of them",
         ),
         (CLOUD % "{azure: {tenant: a/b, client_id: c, client_secret: env:S}}", "tenant: string should match"),
         (CLOUD % (AZURE % f", client_secret: {CANARY}"), "client_secret: a secret is a reference"),

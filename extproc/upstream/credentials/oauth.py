@@ -2,7 +2,9 @@
 
 Sources: https://developers.google.com/identity/protocols/oauth2/service-account (RFC 7523),
 https://cloud.google.com/compute/docs/metadata/overview,
-https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-client-creds-grant-flow.
+https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-client-creds-grant-flow,
+https://learn.microsoft.com/en-us/entra/identity/managed-identities-azure-resources/how-to-use-vm-token (IMDS),
+https://learn.microsoft.com/en-us/azure/app-service/overview-managed-identity#rest-endpoint-reference.
 
 google-auth 2.62 and msal 1.39 were tried in place of this file, against the hostile endpoints of its tests:
 
@@ -47,6 +49,8 @@ _LONGEST = 86400.0  # longest lifetime of a token that is believed, seconds
 _GOOGLE = "https://oauth2.googleapis.com/token"
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _METADATA_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
+_IMDS = "http://169.254.169.254"
+_IMDS_PATH = "/metadata/identity/oauth2/token"
 _ENTRA = "https://login.microsoftonline.com"
 _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _PRINTABLE = re.compile(r"[\x21-\x7e]{1,16384}")
@@ -106,7 +110,7 @@ class TokenRequest:
 def ask(credentials: Credentials, secret: str, now: float) -> TokenRequest:
     """The request for a token, with the `secret` behind the reference. Raises TokenError."""
     if credentials.azure is not None:
-        return _ask_entra(credentials.azure, secret)
+        return (_ask_machine if credentials.azure.managed_identity else _ask_entra)(credentials.azure, secret)
     if credentials.google != METADATA:
         return _ask_google(secret, now)
     host = os.environ.get("GCE_METADATA_HOST") or "metadata.google.internal"
@@ -138,12 +142,27 @@ def _checked(url: str, *, plain: bool = False) -> str:
 def _ask_entra(azure: AzureCredentials, secret: str) -> TokenRequest:
     authority = (os.environ.get("AZURE_AUTHORITY_HOST") or _ENTRA).rstrip("/")
     authority = authority if "://" in authority else f"https://{authority}"
-    form = {"grant_type": "client_credentials", "client_id": azure.client_id, "scope": azure.scope}
+    tenant, client = azure.tenant or "", azure.client_id or ""
+    form = {"grant_type": "client_credentials", "client_id": client, "scope": azure.scope}
     if azure.client_secret is not None:
         form["client_secret"] = secret
     else:
         form |= {"client_assertion_type": _ASSERTION, "client_assertion": secret}
-    return TokenRequest(_checked(f"{authority}/{quote(azure.tenant, safe='')}/oauth2/v2.0/token"), form)
+    return TokenRequest(_checked(f"{authority}/{quote(tenant, safe='')}/oauth2/v2.0/token"), form)
+
+
+def _ask_machine(azure: AzureCredentials, _secret: str) -> TokenRequest:
+    """Ask for the token of a managed identity: the place that App Service names, or the metadata server of a VM."""
+    query = {"resource": azure.scope.removesuffix("/.default")}
+    if azure.client_id is not None:
+        query["client_id"] = azure.client_id
+    own, key = os.environ.get("IDENTITY_ENDPOINT"), os.environ.get("IDENTITY_HEADER")
+    if own and key:
+        url, version, headers = own, "2019-08-01", {"x-identity-header": key}
+    else:
+        host = os.environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST") or _IMDS
+        url, version, headers = host.rstrip("/") + _IMDS_PATH, "2018-02-01", {"metadata": "true"}
+    return TokenRequest(_checked(f"{url}?{urlencode({'api-version': version, **query})}", plain=True), headers=headers)
 
 
 class _ServiceAccount(msgspec.Struct):
@@ -195,7 +214,9 @@ def _base64(data: bytes) -> bytes:
 
 class _Grant(msgspec.Struct):
     access_token: str
-    expires_in: float
+    expires_in: float | None = None
+    expires_on: float | None = None
+    """Epoch seconds: App Service tells no `expires_in`."""
     token_type: str = "Bearer"  # noqa: S105
 
 
@@ -218,9 +239,12 @@ def read(status: int, body: bytes, now: float) -> OAuthToken:
         raise TokenError("bad_answer", "it is not JSON with access_token and expires_in") from None
     if grant.token_type.lower() != "bearer" or not _PRINTABLE.fullmatch(grant.access_token):
         raise TokenError("bad_answer", "its token cannot stand in a header")
-    if not grant.expires_in > 0:
-        raise TokenError("bad_answer", "its token has expired")
-    return OAuthToken(grant.access_token, now + min(grant.expires_in, _LONGEST))
+    left = grant.expires_in
+    if left is None:
+        left = (grant.expires_on or 0.0) - now
+    if not left > 0:
+        raise TokenError("bad_answer", "its token has expired, or does not tell when it does")
+    return OAuthToken(grant.access_token, now + min(left, _LONGEST))
 
 
 def _reason(body: bytes) -> str:

@@ -57,7 +57,7 @@ class CloudToken:
         now = self._clock()
         self._due = now + LONGEST_PAUSE  # limits the rate of requests, even if the code below raises
         try:
-            secret = self._credentials.reference.read()
+            secret = self._credentials.read()
             if not secret:
                 raise TokenError("unusable", f"{self._credentials.reference} is not set")
             self._token = token = await self._fetch(self._credentials, secret, now)

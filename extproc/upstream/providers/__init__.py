@@ -159,7 +159,7 @@ class CoolDown(Section):
 
 
 METADATA = Secret("metadata", "")
-"""Stands for Google's metadata server, in place of a reference to a secret."""
+"""Stands for the metadata server of a cloud's machine, in place of a reference to a secret."""
 
 
 def _or_metadata(value: object, reference: ValidatorFunctionWrapHandler) -> Secret:
@@ -179,10 +179,23 @@ ServiceAccount = Annotated[
 
 
 class AzureCredentials(Section):
-    """An application of Microsoft Entra ID, with a client secret or a workload identity."""
+    """An application of Microsoft Entra ID, with a client secret or a workload identity, or the managed identity of a
+    machine of Azure.
+    """
 
-    tenant: Identifier = Field(description="Tenant of the Entra application: its id or domain.")
-    client_id: Identifier = Field(description="Client id of the Entra application.")
+    tenant: Identifier | None = Field(
+        None, description="Tenant of the Entra application: its id or domain. A managed identity has none here."
+    )
+    client_id: Identifier | None = Field(
+        None,
+        description="Client id of the Entra application, or of a user-assigned managed identity. Without it a managed "
+        "identity is the one that the system assigned.",
+    )
+    managed_identity: bool = Field(
+        False,
+        description="Use the managed identity of this machine: of a VM or AKS node by its metadata server, of App "
+        "Service and Container Apps by the address in `IDENTITY_ENDPOINT`.",
+    )
     client_secret: SecretRef | None = Field(
         None, description="Client secret of the Entra application. Give this or `federated_token`."
     )
@@ -197,8 +210,12 @@ class AzureCredentials(Section):
 
     @model_validator(mode="after")
     def _one(self) -> AzureCredentials:
-        if (self.client_secret is None) == (self.federated_token is None):
-            raise ValueError("give client_secret or federated_token, one of them")
+        if (self.client_secret is not None) + (self.federated_token is not None) + self.managed_identity != 1:
+            raise ValueError("give client_secret, federated_token or managed_identity, one of them")
+        if self.managed_identity and self.tenant is not None:
+            raise ValueError("a managed identity has its tenant already: leave tenant out")
+        if not self.managed_identity and None in (self.tenant, self.client_id):
+            raise ValueError("an Entra application needs tenant and client_id")
         return self
 
 
@@ -224,9 +241,14 @@ class Credentials(Section):
 
     @property
     def reference(self) -> Secret:
-        found = self.google if self.azure is None else self.azure.client_secret or self.azure.federated_token
-        assert found is not None
-        return found
+        if self.azure is None:
+            assert self.google is not None
+            return self.google
+        return self.azure.client_secret or self.azure.federated_token or METADATA
+
+    def read(self) -> str | None:
+        """The secret that tokens are requested with; None when it is missing."""
+        return "metadata" if self.reference == METADATA else self.reference.read()
 
 
 class ProviderSettings(Section):
@@ -407,8 +429,10 @@ class ProviderSettings(Section):
         """The secret at `reference`; None when it is missing, or a key that no header can hold."""
         if self.reference is None:
             return None
-        found = "metadata" if self.reference == METADATA else self.reference.read()
-        return None if found is not None and self.credentials is None and _CONTROL.search(found) else found
+        if self.credentials is not None:
+            return self.credentials.read()
+        found = self.reference.read()
+        return None if found is not None and _CONTROL.search(found) else found
 
     @property
     def lack(self) -> str:
