@@ -29,8 +29,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class SelfAskingSettings(Section):
-    """The gateway asks itself."""
+    """A model of the gateway that the gateway asks in the name of a consumer."""
 
+    model: ModelName = Field(description="Model of the gateway that is asked: a key of `models` or `virtual_models`.")
     consumer: Name = Field(
         description="Consumer as which the gateway asks itself, a key of `consumers` with a key in `env` or `file`. "
         "Its rows in the ledger are the cost of asking, and its budgets limit it. Keep its key to the gateway."
@@ -41,11 +42,19 @@ class SelfAskingSettings(Section):
         "where the listener has TLS, and in attach mode.",
     )
 
+    def problems(self, around: Around) -> Iterator[tuple[str, str]]:
+        """Contradictions with other settings: (key, message)."""
+        if self.consumer not in around.keys:
+            yield "consumer", f"there is no consumer {self.consumer!r} with a key in env or file"
+        if not any(Pattern(name)(self.model) for name in around.models):
+            yield "model", f"there is no model {self.model!r}"
+        if self.url is None and around.door.startswith("https:"):
+            yield "url", "the listener has TLS: give the address with the name of its certificate"
+
 
 class AskedModelSettings(SelfAskingSettings):
     """A model of the gateway that answers questions."""
 
-    model: ModelName = Field(description="Model of the gateway that is asked: a key of `models` or `virtual_models`.")
     max_output_tokens: int = Field(
         1000,
         ge=16,
@@ -72,14 +81,6 @@ class AskingSettings(AskedModelSettings, RemoteSettings):
 
     def asks(self, around: Around) -> str:
         return f"the model {self.model} through {self.url or around.door}"
-
-    def problems(self, around: Around) -> Iterator[tuple[str, str]]:
-        if self.consumer not in around.keys:
-            yield "consumer", f"there is no consumer {self.consumer!r} with a key in env or file"
-        if not any(Pattern(name)(self.model) for name in around.models):
-            yield "model", f"there is no model {self.model!r}"
-        if self.url is None and around.door.startswith("https:"):
-            yield "url", "the listener has TLS: give the address with the name of its certificate"
 
 
 class AskedModel:

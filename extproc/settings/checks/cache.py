@@ -9,7 +9,7 @@ from extproc.cache.answers import LEAST_SECRET
 from extproc.cache.stores import doubts as doubt_store
 from extproc.cache.stores import is_memory
 from extproc.settings.document import Found
-from extproc.words.values import Pattern, has_package
+from extproc.words.values import has_package
 
 if TYPE_CHECKING:
     from extproc.settings.config import Settings
@@ -54,15 +54,8 @@ def _semantic(settings: Settings) -> Iterator[Found]:
         yield ("cache", "semantic"), "questions are compared with numpy: pip install 'llm-extproc[semantic]'"
     around = settings.around_guardrails
     for name, model in (("embeddings", similar.embeddings), ("verify", similar.verify)):
-        if model is None:
-            continue
-        at = ("cache", "semantic", name)
-        if model.consumer not in around.keys:
-            yield (*at, "consumer"), f"there is no consumer {model.consumer!r} with a key in env or file"
-        if not any(Pattern(known)(model.model) for known in around.models):
-            yield (*at, "model"), f"there is no model {model.model!r}"
-        if model.url is None and around.door.startswith("https:"):
-            yield (*at, "url"), "the listener has TLS: give the address with the name of its certificate"
+        for key, message in model.problems(around) if model is not None else ():
+            yield ("cache", "semantic", name, key), message
 
 
 def doubts(settings: Settings) -> Iterator[Found]:
