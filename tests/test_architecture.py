@@ -51,6 +51,7 @@ RESERVED = {
         "mock",
         "outbound",
         "parsing.py",
+        "questions",
         "reports",
         "server",
         "stores",

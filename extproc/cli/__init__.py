@@ -38,6 +38,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
     "Ask a running gateway": {
         "usage": "Show requests, tokens and cost by team, consumer, model or label.",
         "budgets": "Show the room left in each budget, or grant more.",
+        "approvals": "Show requests and calls of tools that wait for a person, and answer them.",
         "runs": "Show the runs of agents, or one with its calls, cost and refusals.",
         "exchanges": "Show recent exchanges, follow them, or all that is known of one.",
         "reconcile": "Compare the ledger with a provider's report of costs, by cause.",

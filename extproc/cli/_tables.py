@@ -80,17 +80,23 @@ def budgets_table(answer: Mapping[str, Any]) -> str:
 
 
 def questions_table(answer: Mapping[str, Any]) -> str:
-    """The table of questions about requests without room, the latest first."""
-    heads = ["question", "asked (UTC)", "state", "consumer", "team", "budget", "of", "at most", "unit", "model"]
+    """The table of requests and calls of tools that wait for a person, the latest first."""
+    heads = ["question", "asked (UTC)", "state", "consumer", "team", "budget or tool", "of", "at most", "unit", "model"]
     rows = [
         [
             *(one["id"], one["asked_at"][:16].replace("T", " "), one["state"]),
-            *(one["consumer"] or "(none)", one["team"], one["budget"], count_of(one)),
-            *(money(one["amount"]), one["unit"], one["model"] or one["operation"]),
+            *(one["consumer"] or "(none)", one["team"]),
+            *(one["budget"], count_of(one), money(one["amount"]), one["unit"], one["model"] or one["operation"]),
+        ]
+        if one["call"] is None
+        else [
+            *(one["id"], one["asked_at"][:16].replace("T", " "), one["state"]),
+            *(one["consumer"] or "(none)", one["team"]),
+            *(f"{one['call']['server']}/{one['call']['tool']}", one["call"]["arguments"], "1", "call", one["model"]),
         ]
         for one in answer["data"]
     ]
-    return table(heads, rows, right=[7]) if rows else "No request waits for an operator."
+    return table(heads, rows, right=[7]) if rows else "No request waits for a person."
 
 
 def count_of(scope: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from extproc.tools.mcp.call import CALL, Call
 from extproc.tools.mcp.pins import Pins
 from extproc.tools.mcp.policy import Policy
 from extproc.tools.mcp.refusals import JSONRPC
-from extproc.tools.mcp.settings import MCPSettings, ToolPolicySettings
+from extproc.tools.mcp.settings import ApproveSettings, MCPSettings, ToolPolicySettings
 from extproc.words.dialect import Ask
 from extproc.words.errors import Refusal
 from extproc.words.exchange import ClientRequest, Consumer, Exchange, RequestHead
@@ -103,9 +103,15 @@ def _policy(tool: _Tool, *, disabled: bool) -> Iterator[str]:
         yield "sensitive: refused in a run in which an untrusted tool has answered"
     if policy.untrusted:
         yield "untrusted: its answers taint the run"
+    if policy.approve == "always":
+        yield "approve: each call waits for a person"
+    elif isinstance(policy.approve, ApproveSettings):
+        yield from (f"approve: a call waits for a person unless {rule.text}" for rule in policy.approve.rules)
+        if policy.approve.tainted:
+            yield "approve: in a run in which an untrusted tool has answered, a call waits for a person"
     if policy.price:
         yield f"a call costs {policy.price:g} USD"
-    if not (disabled or policy.disabled or policy.sensitive or policy.untrusted or policy.price):
+    if not disabled and policy == ToolPolicySettings():
         yield "none"
 
 

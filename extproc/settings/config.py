@@ -292,8 +292,10 @@ class Settings(Section):
 
     @property
     def longest_wait(self) -> float:
-        """Longest time in seconds that a request waits for an operator, see `on_exceed: ask`."""
-        return max([entry.wait for entry in self.budgets], default=0.0)
+        """Longest time in seconds that a request waits for a person, see `on_exceed: ask` and `mcp.approvals`."""
+        approves = self.mcp is not None and any(policy.approve is not None for policy in self.mcp.tools.values())
+        calls = self.mcp.approvals.wait if self.mcp is not None and approves else 0.0
+        return max([entry.wait for entry in self.budgets] + [calls])
 
     @property
     def quarantines(self) -> bool:

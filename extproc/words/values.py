@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
@@ -192,6 +193,17 @@ PositiveDuration = Annotated[
 Size = Annotated[int, BeforeValidator(_size), _schema(SIZE, "64KiB", "10MiB")]
 """Bytes, written `64KiB`, `10MiB` or as a plain number."""
 SecretRef = Annotated[Secret, BeforeValidator(secret), _schema(SECRET, "env:OPENAI_API_KEY")]
+
+
+def _webhook(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or url.username or url.password:
+        raise ValueError("a webhook must be https://host/path, without a user or password")
+    url.port  # noqa: B018 - raises ValueError
+    return value
+
+
+WebhookURL = Annotated[str, AfterValidator(_webhook)]
 Name = Annotated[str, AfterValidator(_name)]
 ModelName = Annotated[str, AfterValidator(_model_name)]
 

@@ -349,6 +349,11 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
                 "short",
                 [(_hourly("extproc_mcp_tool_changes_total", "mcp_server"), "{{mcp_server}}")],
             ),
+            Panel(
+                "Calls that need a person's approval, per hour",
+                "short",
+                [(_hourly("extproc_mcp_approvals_total", "mcp_server, outcome"), "{{mcp_server}} {{outcome}}")],
+            ),
         ),
     ),
 }

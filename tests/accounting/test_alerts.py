@@ -8,10 +8,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
+from extproc.access.questions import Asked, CalledTool, Question
 from extproc.money.accounting import alerts as alerts_module
 from extproc.money.accounting.alerts import Alerts, describe
-from extproc.money.budgets import Alert, Asked, BudgetSettings, Question, compile_budget
+from extproc.money.budgets import Alert, BudgetSettings, compile_budget
 from extproc.stores import StoreError, window_at
 from extproc.stores.memory import MemoryCounters
 from extproc.stores.sqlite import SqliteCounters
@@ -128,12 +130,19 @@ async def test_a_question_is_posted_with_text_that_holds_no_markup(webhook, coun
     )
     budget = alert(f"{webhook.url}/hook", on_exceed="ask").budget
     process = Process(counters)
-    await process.tell(Asked(budget, asked), Asked(alert(None, on_exceed="ask").budget, asked))
+    called = CalledTool("dev", "bank", "pay", "d", '{"n": 1}', "a" * 64, "7")
+    of_call = replace(asked, budget="", unit="", amount=1, call=called)
+    await process.tell(Asked(asked, f"{webhook.url}/hook", budget), Asked(asked, None, budget))
+    await process.tell(Asked(of_call, f"{webhook.url}/hook"))
+    (_, _, of_tool) = webhook.heard.pop()
+    assert of_tool["text"].startswith("&lt;!channel&gt; wants to call pay of bank (profile dev). Answer in the console")
+    assert (of_tool["event"], of_tool["call"]["arguments"]) == ("tool_call_question", "")
     [(_, _, body)] = webhook.heard
     assert body.pop("time").endswith("Z")
     assert body.pop("text").startswith("&lt;!channel&gt; asks for up to 2.5 USD beyond the budget b (consumer=a), m.")
     assert body == {
         "event": "budget_question",
+        "call": None,
         "id": "q1",
         "budget": "b",
         "scope": "b:consumer=a",

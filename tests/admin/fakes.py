@@ -93,6 +93,7 @@ QUESTION = {
     "labels": {"run": "nightly"},
     "operation": "chat",
     "model": "gpt-4o",
+    "call": None,
     "state": "open",
     "asked_at": "2026-11-18T10:00:00Z",
     "expires_at": "2026-11-18T11:00:00Z",

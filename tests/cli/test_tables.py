@@ -14,7 +14,7 @@ from extproc.cli._admin import AdminClient
 from extproc.cli._tables import budgets_table, money, safe, table, usage_table
 from extproc.operate.admin.api import admin_app
 from extproc.operate.admin.doors import HTTPThread
-from tests.admin.fakes import FakeSources, exchange, some
+from tests.admin.fakes import QUESTION, FakeSources, exchange, some
 
 TOKEN = "operator-token"
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202e\n" + "x" * 10_000
@@ -110,19 +110,23 @@ def test_a_grant_names_its_count_as_the_table_does(run, urls, sources):
 
 
 def test_a_question_is_listed_and_answered_and_a_count_reset(run, urls, sources):
-    status, out, _ = run("budgets", "--url", urls[0], "--questions")
+    status, out, _ = run("approvals", "--url", urls[0])
     assert (status, out.splitlines()[2].split()[:8]) == (
         0,
         ["5c1f0a", "2026-11-18", "10:00", "open", "ada", "search", "team-month", "team=search"],
     )
-    status, out, _ = run("budgets", "--url", urls[0], "--approve", "5c1f0a", "--reason", "a demo")
+    status, out, _ = run("approvals", "--url", urls[0], "--approve", "5c1f0a", "--reason", "a demo")
     assert (status, out) == (0, "approved: 2.50 of team-month:team=search for ada\n")
     assert sources.open["5c1f0a"]["reason"] == "a demo"
-    status, _, err = run("budgets", "--url", urls[0], "--deny", "5c1f0a")
+    status, _, err = run("approvals", "--url", urls[0], "--deny", "5c1f0a")
     assert (status, "approved already" in err) == (1, True)
     status, out, _ = run("budgets", "--url", urls[0], "--reset", "team-month", "team=search")
     assert (status, out) == (0, "team-month:team=search begins anew: 41.50 no longer counts\n")
-    assert run("budgets", "--url", urls[0], "--reason", "none")[0] == 1
+    assert run("approvals", "--url", urls[0], "--reason", "none")[0] == 1
+    call = {"profile": "dev", "server": "bank", "tool": "pay", "definition": "", "arguments": '{"n":1}'}
+    sources.open["77aa"] = QUESTION | {"id": "77aa", "call": call | {"arguments_sha256": "", "run": ""}}
+    assert 'bank/pay        {"n":1}' in run("approvals", "--url", urls[0])[1]
+    assert run("approvals", "--url", urls[0], "--deny", "77aa")[1] == "denied: a call of bank/pay for ada\n"
 
 
 def test_the_token_is_sent(run, urls, monkeypatch):

@@ -17,7 +17,7 @@ from extproc.operate.admin.api import admin_app
 from extproc.operate.admin.doors import HTTPThread
 from extproc.operate.reports import ReportError
 from extproc.settings.signon import OIDCSettings
-from tests.admin.fakes import FakeDesk, FakeSources, exchange, some
+from tests.admin.fakes import QUESTION, FakeDesk, FakeSources, exchange, some
 from tests.admin.idp import CLIENT, SECRET, Provider
 from tests.e2e.conftest import Gateway, free_ports
 
@@ -228,6 +228,17 @@ def test_a_request_beyond_a_budget_is_denied_with_a_reason(console, sources):
     console.page.wait_for_selector("#questions >> text=denied by local: too dear")
     assert sources.open["5c1f0a"]["state"] == "denied"
     console.page.wait_for_selector("button >> text=Answer…", state="detached")
+
+
+def test_a_call_of_a_tool_is_shown_with_its_arguments(console, sources):
+    call = {"profile": "dev", "server": "bank", "tool": "pay", "definition": "", "arguments_sha256": "", "run": "7"}
+    sources.open = {"77aa": QUESTION | {"id": "77aa", "call": call | {"arguments": '{"to":"<b>x</b>"}'}}}
+    console.open("#view=budgets")
+    console.page.click("button >> text=Answer…")
+    assert console.text("#question-call") == '{"to":"<b>x</b>"}'
+    assert "run 7: a call of bank/pay" in console.text("#question-text")
+    console.page.click("#question >> button >> text=Approve")
+    console.wait(lambda: sources.open["77aa"]["state"] == "approved")
 
 
 def test_a_refused_grant_shows_the_reason(console, sources):

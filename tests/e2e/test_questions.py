@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -15,7 +16,9 @@ import httpx
 import openai
 import pytest
 
+from tests.doubles.mcp import McpServer, McpServers, tool
 from tests.e2e.conftest import KEY, Gateway, eventually
+from tests.e2e.test_mcp import MODERN, Client
 from tests.redis_server import RedisServer
 
 YAML = """
@@ -123,3 +126,76 @@ def test_a_request_may_wait_longer_than_envoy_waits_for_the_processor(gateways: 
         assert not asked.done()
         assert decide(here, question["id"], "approve").status_code == 200
         assert asked.result().choices
+
+
+TOOLS = """
+providers: {sandbox: {kind: mock, base_url: "{mock_sandbox}"}}
+models: {stub: {provider: sandbox}}
+stores: {counters: "redis://127.0.0.1:PORT"}
+mcp:
+  servers: {bank: {url: "SERVERS/bank", refresh: 1s}}
+  profiles: {dev: {servers: {bank: {}}}}
+  tools: {bank/pay: {approve: {unless: {/amount: {maximum: 10}}}}}
+  approvals: {wait: 5m}
+consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}], tools: ["dev/*"]}]
+"""
+
+
+@pytest.mark.parametrize("version", [MODERN, "2025-06-18"])
+def test_a_call_of_a_tool_waits_for_a_person_at_any_replica(
+    start: Callable[..., Gateway], tmp_path: Path, version: str
+):
+    RedisServer.need()
+    store = RedisServer(tmp_path)
+    store.start()
+    bank = McpServer("bank", eras=("legacy",), tools=[tool("pay")])
+    with McpServers(bank).running() as servers, ThreadPoolExecutor(8) as pool:
+        text = TOOLS.replace("PORT", str(store.port)).replace("SERVERS", servers.url)
+        here, there = gateways = [start(text, strict=False) for _ in range(2)]
+        clients = [Client(gateway, "dev", version) for gateway in gateways]
+        eventually(lambda: all(client.ask("tools/list")["result"]["tools"] for client in clients))
+        assert clients[0].call("bank__pay", amount=10)["result"]["content"], "a small payment needs nobody"
+        before = len(bank.calls)
+        waiting = [pool.submit(clients[0].call, "bank__pay", amount=amount) for amount in (50, 60)]
+        assert eventually(lambda: len(questions(there)) == 2)
+        assert len(bank.calls) == before
+        by_amount = {one["call"]["arguments"]: one for one in questions(there)}
+        first, second = by_amount['{"amount":50}'], by_amount['{"amount":60}']
+        assert (first["call"]["server"], first["call"]["tool"], first["consumer"]) == ("bank", "pay", "demo")
+        races = [pool.submit(decide, gateway, first["id"], "approve") for gateway in gateways]
+        assert sorted(race.result().status_code for race in races) == [200, 409]
+        assert decide(there, second["id"], "deny", "ask finance first").status_code == 200
+        paid, denied = [each.result()["result"] for each in waiting]
+        assert paid["content"][0]["text"].startswith("bank")
+        assert denied["isError"] is True
+        assert denied["_meta"]["llm-extproc/refusal"] == {"code": "approval_denied", "approval": second["id"]}
+        assert denied["content"][0]["text"].endswith(": ask finance first.")
+        assert len(bank.calls) == before + 1
+        replay = pool.submit(clients[1].call, "bank__pay", amount=50)
+        assert eventually(lambda: questions(here))
+        [again] = questions(here)
+        assert again["id"] != first["id"], "an approval is used once"
+        bank.tools[0] |= {"description": "Pays somebody else."}
+        changed = eventually(lambda: _definition(there) != again["call"]["definition"])
+        assert changed
+        assert decide(here, again["id"], "approve").status_code == 200
+        refused = replay.result()["result"]
+        assert (refused["isError"], "changed" in refused["content"][0]["text"]) == (True, True)
+        assert len(bank.calls) == before + 1
+        line = here.line(lambda line: line.get("approval") == first["id"])
+        assert (line["approved_by"], line["tool"]) == ("local", "pay")
+        acts = eventually(lambda: _acts(here))
+        assert {act["arguments_sha256"] for act in acts} >= {first["call"]["arguments_sha256"]}
+        assert '{"amount' not in json.dumps(acts)
+    store.stop()
+
+
+def _definition(gateway: Gateway) -> str:
+    [server] = gateway.http.get(f"{gateway.admin}/tools").json()["data"]
+    return str(server["tools"][0]["digest"])
+
+
+def _acts(gateway: Gateway) -> list[dict[str, Any]]:
+    """The operators' answers in the audit trail."""
+    events = [one["event"] for one in gateway.http.get(f"{gateway.admin}/audit").json()["data"]]
+    return [one["extproc"]["detail"] for one in events if one["event"]["action"] == "decide"]

@@ -103,6 +103,7 @@ def touch_tools(telemetry, exchange):
     telemetry.record(called(exchange))
     telemetry.attempt("mcp-github", "", "ok", 0.5)
     telemetry.tool_changed("github", "add")
+    telemetry.tool_approval("github", "asked")
     telemetry.tool_definitions.read = lambda: {("github", "listed"): 2}
 
 

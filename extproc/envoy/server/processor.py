@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from extproc.access.questions import Questions
 from extproc.cache.answers import Answers, open_answers
 from extproc.cache.stores import CacheError
 from extproc.envoy.server import collector
@@ -35,7 +36,7 @@ from extproc.money.accounting.forgotten import Forgotten
 from extproc.money.accounting.poller import Poller, Situation
 from extproc.money.accounting.tries import FailedTries
 from extproc.money.accounting.units import Units
-from extproc.money.budgets import Exact, Expected, Grants, Questions, Tools, compile_budget, counter
+from extproc.money.budgets import Exact, Expected, Grants, Tools, compile_budget, counter
 from extproc.money.ledger import LedgerError, open_ledger
 from extproc.operate.admin.doors import HTTPThread
 from extproc.operate.admin.failures import Failures

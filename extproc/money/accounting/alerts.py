@@ -17,7 +17,8 @@ from typing import Any
 
 import msgspec
 
-from extproc.money.budgets import Alert, Asked, Budget, Question, read_scope
+from extproc.access.questions import Asked, Question
+from extproc.money.budgets import Alert, Budget, read_scope
 from extproc.stores import Counters, Granted, Hold, StoreError
 from extproc.upstream import prices
 from extproc.wire.outbound.client import AnswerError, send
@@ -54,8 +55,8 @@ class Alerts:
         self._waiting: asyncio.Queue[Alert | Asked] = asyncio.Queue(MOST_WAITING)
 
     def tell(self, alert: Alert | Asked) -> None:
-        """Queue an alert, where its budget has a webhook. Never blocks."""
-        if alert.budget.settings.alert_webhook is None:
+        """Queue an alert, where it has a webhook. Never blocks."""
+        if _webhook(alert) is None:
             return
         try:
             self._waiting.put_nowait(alert)
@@ -76,7 +77,8 @@ class Alerts:
                     told = await self._post(alert)
                     self._count("told" if told else "failed")
                     if not told:
-                        log.warning("the webhook of the budget %s did not take an alert", alert.budget.settings.name)
+                        budget = alert.question.budget if isinstance(alert, Asked) else alert.budget.settings.name
+                        log.warning("the webhook of %s did not take an alert", budget or "mcp.approvals")
             finally:
                 self._waiting.task_done()
 
@@ -96,7 +98,7 @@ class Alerts:
         return isinstance(outcome, Granted)
 
     async def _post(self, alert: Alert | Asked) -> bool:
-        url = alert.budget.settings.alert_webhook or ""
+        url = _webhook(alert) or ""
         now = time.time()
         body = msgspec.json.encode(describe_question(alert, now) if isinstance(alert, Asked) else describe(alert, now))
         for wait in (*self._again, None):
@@ -107,6 +109,10 @@ class Alerts:
             if wait is not None:
                 await asyncio.sleep(wait)
         return False
+
+
+def _webhook(alert: Alert | Asked) -> str | None:
+    return alert.webhook if isinstance(alert, Asked) else alert.budget.settings.alert_webhook
 
 
 def describe(alert: Alert, now: float) -> Mapping[str, Any]:
@@ -132,29 +138,34 @@ def describe(alert: Alert, now: float) -> Mapping[str, Any]:
 
 def describe_question(asked: Asked, now: float) -> Mapping[str, Any]:
     """The body of the POST about a question to operators."""
-    budget, question = asked.budget, asked.question
-    wanted = budget.show(question.amount, unit=True)
+    budget, question = asked.rule, asked.question
+    who = question.consumer or "A client"
+    if question.call is not None:
+        called = question.call
+        said = f"{who} wants to call {called.tool} of {called.server} (profile {called.profile})."
+    else:
+        wanted = budget.show(question.amount, unit=True)
+        said = f"{who} asks for up to {wanted} beyond the budget {budget.name} ({_whose(question.scope)}), "
+        said += f"{question.model or question.operation}."
     return {
-        "text": _plain(
-            f"{question.consumer or 'A client'} asks for up to {wanted} beyond the budget {budget.name} "
-            f"({_whose(question.scope)}), {question.model or question.operation}. "
-            f"Answer in the console, or: extproc budgets --approve {question.id}"
-        ),
-        "event": "budget_question",
+        "text": _plain(f"{said} Answer in the console, or: extproc approvals --approve {question.id}"),
+        "event": "budget_question" if question.call is None else "tool_call_question",
         "time": moment(now),
         **told_question(question, budget),
+        **({"call": {**msgspec.structs.asdict(question.call), "arguments": ""}} if question.call is not None else {}),
     }
 
 
-def told_question(question: Question, budget: Budget) -> Mapping[str, Any]:
-    """The sentence about a question, for operators."""
+def told_question(question: Question, budget: Budget | None) -> Mapping[str, Any]:
+    """The facts of a question, for operators. `budget` is that of a request without room."""
     return {
         "id": question.id,
         "budget": question.budget,
         "scope": question.scope,
-        "fields": read_scope(question.scope)[1],
-        "unit": question.unit,
-        "amount": amount(budget, question.amount),
+        "fields": {} if budget is None else read_scope(question.scope)[1],
+        "unit": question.unit or "tool_calls",
+        "amount": str(question.amount) if budget is None else amount(budget, question.amount),
+        "call": None if question.call is None else msgspec.structs.asdict(question.call),
         "consumer": question.consumer,
         "team": question.team,
         "key": question.key,

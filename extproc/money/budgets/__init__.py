@@ -28,7 +28,6 @@ from extproc.money.budgets.expected import Expected
 from extproc.money.budgets.facts import Facts, unpack_facts
 from extproc.money.budgets.grants import Grant, Grants
 from extproc.money.budgets.leases import Leases
-from extproc.money.budgets.questions import Asked, Question, Questions
 from extproc.money.budgets.reserve import LEASE, Reserve, Tools, Unpriced
 from extproc.money.budgets.settings import BudgetSettings
 from extproc.money.budgets.watch import Alert
@@ -36,7 +35,6 @@ from extproc.money.budgets.watch import Alert
 __all__ = [
     "LEASE",
     "Alert",
-    "Asked",
     "Budget",
     "BudgetSettings",
     "Claim",
@@ -46,8 +44,6 @@ __all__ = [
     "Grant",
     "Grants",
     "Leases",
-    "Question",
-    "Questions",
     "Reserve",
     "Tools",
     "Unpriced",

@@ -6,7 +6,9 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
+from extproc.access.questions import Question, Questions, State, TooManyQuestionsError
 from extproc.dialects._thinkers import unasked
 from extproc.money.budgets.bounds import USUAL, beside_text, bound_output, input_bound, input_estimate, possible_kinds
 from extproc.money.budgets.budget import Budget, ByMatch, Claim, compile_budget, counting
@@ -17,16 +19,16 @@ from extproc.money.budgets.grants import Grants
 from extproc.money.budgets.leases import Leases
 from extproc.money.budgets.named import named_models, with_named
 from extproc.money.budgets.options import dearest, unpriced
-from extproc.money.budgets.questions import Question, Questions, State, TooManyQuestionsError, approved_claim
+from extproc.money.budgets.questions import approved_claim, question_of, until
 from extproc.money.budgets.refusals import exceeded, rates, too_dear, turned_down, unanswered
 from extproc.money.budgets.refusals import unasked as not_asked
 from extproc.money.budgets.scopes import Scopes
 from extproc.money.budgets.settings import USD, BudgetSettings
 from extproc.money.budgets.watch import Alert, LevelWatch
 from extproc.routing.parameters import output_limit
-from extproc.stores import Counters, Denied, NotSentError, StoreError
+from extproc.stores import Counters, Denied, Level, NotSentError, StoreError
 from extproc.words.errors import INVALID_REQUEST, STORE_UNAVAILABLE, UNBOUNDED_INPUT, Refusal
-from extproc.words.exchange import LONG_WAIT, Exchange, Reservation, Target
+from extproc.words.exchange import Exchange, Reservation, Target
 
 LEASE = 60.0
 """Seconds from the last renewal of a reservation to the end of its lease, by default (`limits.lease`)."""
@@ -410,14 +412,18 @@ class Reserve:
         [claim] = [claim for claim in worst.claims if claim.scope == scope]
         worst.claims = ()  # nothing is held while the request waits
         try:
-            question, state = await questions.ask(claim, exchange)
+            question, state = await questions.ask(
+                question_of(claim, exchange),
+                lambda now: until(now, budget),
+                budget.settings.alert_webhook,
+                budget,
+            )
             decided: State | None = state
             if state is State.OPEN:
                 self._count(budget.name, "asked")
                 ends = asking.begun + budget.settings.wait
-                if budget.settings.wait and (say_so := exchange.features.get(LONG_WAIT)) is not None:
-                    say_so()
-                decided = await questions.wait(question, claim, ends, lambda: self._room(claim))
+                counted_in, fits = (claim.scope, budget.window), partial(self._fits, claim)
+                decided = await questions.wait(exchange, question, ends, counted_in, fits)
             denial = await questions.find(question.id) if decided is State.DENIED else None
         except TooManyQuestionsError:
             raise self._denied(exchange, budget, not_asked(no.refusal)) from None
@@ -430,6 +436,10 @@ class Reserve:
             asking.approved[scope] = question
         elif decided is State.OPEN:
             raise self._denied(exchange, budget, unanswered(no.refusal, question.id))
+
+    def _fits(self, claim: Claim, level: Level) -> bool:
+        """True if the claim's own count seems to have room, including grants."""
+        return level.settled + level.reserved + claim.amount <= claim.budget.limit + self._room(claim)
 
     def _downgrade(self, exchange: Exchange, settings: BudgetSettings) -> bool:
         """Send the exchange to the cheaper model. False if that model cannot serve it, or is the target already."""

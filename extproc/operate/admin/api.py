@@ -107,11 +107,11 @@ OPERATIONS = (
         role="admin",  # a reset gives room without a grant's bounds
     ),
     Operation(
-        *("GET", "/questions", "questions", "Questions about requests without room, the latest first"),
-        *(lambda call: call.reports.questions(), questions.Questions),
+        *("GET", "/questions", "questions", "Requests that wait for an operator, the latest first"),
+        *(handlers.asked, questions.Questions),
     ),
     Operation(
-        *("POST", "/questions/{id}", "decide", "Approve or deny a request without room"),
+        *("POST", "/questions/{id}", "decide", "Approve or deny a request that waits"),
         *(handlers.decide, questions.Question),
         errors=(409,),
         body=questions.Decision,

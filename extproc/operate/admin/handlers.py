@@ -101,12 +101,25 @@ def reset(call: AdminCall) -> Any:
     return found
 
 
+def asked(call: AdminCall) -> Any:
+    """The questions; the arguments of calls are for those who may answer."""
+    found = call.reports.questions()
+    if call.operator.may("operator"):
+        return found
+    return [one if one["call"] is None else {**one, "call": {**one["call"], "arguments": ""}} for one in found]
+
+
 def decide(call: AdminCall) -> Any:
     asked: questions.Decision = call.body
     found = call.reports.decide(
         call.named, approve=asked.decision == "approve", by=call.operator.name, reason=asked.reason
     )
-    call.detail = {name: found[name] for name in ("state", "budget", "scope", "amount", "consumer", "reason")}
+    names = ("state", "consumer", "reason", *(("budget", "scope", "amount") if found["call"] is None else ()))
+    called = found["call"] or {}
+    call.detail = {
+        **{name: found[name] for name in names},
+        **{name: value for name, value in called.items() if name != "arguments"},  # the trail has their digest
+    }
     return found
 
 

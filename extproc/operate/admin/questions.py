@@ -1,4 +1,4 @@
-"""Types of the admin API for requests beyond a budget, and for counts that begin anew."""
+"""Types of the admin API for requests that wait for an operator, and for counts that begin anew."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from extproc.money.budgets.questions import MOST_REASON
+from extproc.access.questions import MOST_REASON, CalledTool
 from extproc.money.budgets.settings import Unit
 from extproc.operate.admin.answers import Amount, Scope, Time, list_of
 
@@ -25,10 +25,12 @@ class ResetCount(Struct, kw_only=True):
 
 
 class Question(Struct, kw_only=True):
-    """A question about a request without room in a budget with `on_exceed: ask`."""
+    """A question about a request without room in a budget with `on_exceed: ask`, or about a call of a tool with
+    `approve`.
+    """
 
     id: str
-    budget: str
+    budget: Annotated[str, Meta(description="Empty for a call of a tool")]
     scope: str
     fields: Mapping[str, str]
     unit: Unit
@@ -38,7 +40,8 @@ class Question(Struct, kw_only=True):
     key: str
     labels: Mapping[str, str]
     operation: str
-    model: str
+    model: Annotated[str, Meta(description="The model; the client's name of a tool")]
+    call: Annotated[CalledTool | None, Meta(description="The call of a tool, as it will be sent")]
     state: Annotated[
         Literal["open", "denied", "approved", "used"], Meta(description="used: approved, and the request went on")
     ]

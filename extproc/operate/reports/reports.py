@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from extproc.access.questions import DecidedError, Question, Questions, State
 from extproc.cache.answers import Answers
 from extproc.cache.settings import SAMPLES
 from extproc.money.accounting.alerts import amount, moment, told_question
-from extproc.money.budgets import Budget, BudgetSettings, Grant, Grants, Question, Questions, compile_budget, read_scope
-from extproc.money.budgets.questions import DecidedError, State
+from extproc.money.budgets import Budget, BudgetSettings, Grant, Grants, compile_budget, read_scope
 from extproc.money.ledger import LedgerError
 from extproc.money.ledger.ledger import Ledger
 from extproc.money.ledger.query import ExchangeQuery, Query, label_of
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 MOST_SCOPES = 100
 """Most counts of one budget in an answer, the fullest first."""
+_NOT_OPEN = "no open question has that id: it was never asked, or its time is over"
 _PATIENCE = 10.0  # most seconds that a thread waits for the event loop
 
 Entry = Mapping[str, Any]
@@ -316,28 +317,29 @@ class AdminReports:
         return Questions(self._reporter.counters, now=self._reporter.now)
 
     def questions(self) -> Sequence[Mapping[str, Any]]:
-        """Questions about requests without room, the latest first."""
+        """Questions about requests without room and about calls of tools, the latest first."""
         known = self._compiled()
-        found = self._ask(self._questions.all())
         return [
-            asked(question, state, budget)
-            for question, state in found
-            if (budget := known.get(question.budget)) is not None and budget.settings.unit == question.unit
+            asked(question, state, known.get(question.budget))
+            for question, state in self._ask(self._questions.all())
+            if _is_known(question, known)
         ]
 
     def decide(self, id: str, *, approve: bool, by: str, reason: str) -> Mapping[str, Any]:
         """Decide a question, in the name of an operator."""
-        known = next((question for question in self.questions() if question["id"] == id), None)
-        budget = None if known is None else self._compiled().get(known["budget"])
+        known = self._compiled()
+        asked_about = self._ask(self._questions.find(id))
+        if asked_about is None or not _is_known(asked_about, known):
+            raise ReportError(404, _NOT_OPEN)
         try:
             found = self._ask(self._questions.decide(id, approve=approve, by=by, reason=reason))
         except DecidedError as error:
             who = f" by {error.question.by}" if error.question.by else ""
             state = "denied" if error.state is State.DENIED else "approved"
             raise ReportError(409, f"the question was {state} already{who}") from None
-        if found is None or budget is None:
-            raise ReportError(404, "no open question has that id: it was never asked, or its time is over")
-        return asked(found, State.APPROVED if approve else State.DENIED, budget)
+        if found is None:
+            raise ReportError(404, _NOT_OPEN)
+        return asked(found, State.APPROVED if approve else State.DENIED, known.get(found.budget))
 
     def cache(self) -> Mapping[str, int]:
         return self._ask(self._cached_answers().stats())
@@ -459,7 +461,13 @@ def grant_answer(grant: Grant, budget: Budget) -> Mapping[str, Any]:
     }
 
 
-def asked(question: Question, state: State, budget: Budget) -> Mapping[str, Any]:
+def _is_known(question: Question, budgets: Mapping[str, Budget]) -> bool:
+    """False for a question about a budget that the settings have no more."""
+    budget = budgets.get(question.budget)
+    return question.call is not None or (budget is not None and budget.settings.unit == question.unit)
+
+
+def asked(question: Question, state: State, budget: Budget | None) -> Mapping[str, Any]:
     """A question, and its state, for the API."""
     became = {"state": state.value, "decided_by": question.by, "reason": question.reason}
     return {**told_question(question, budget), **became}

@@ -87,6 +87,12 @@ class ToolMetrics(Group):
         "mcp_server",
         "state",
     )
+    _tool_approvals = counter(
+        "extproc_mcp_approvals_total",
+        "Calls of tools that need a person's approval: `asked`, `pending` (asked before), `approved`, `denied`, "
+        "`changed` (approved, and no longer the same).",
+        *("mcp_server", "outcome"),
+    )
     _tool_changes = counter(
         "extproc_mcp_tool_changes_total", "Definitions that differ from their pins, or have none.", "mcp_server"
     )

@@ -181,6 +181,10 @@ class Telemetry(
         else:
             self._guardrail(verdict.guardrail, verdict.action)
 
+    def tool_approval(self, server: str, outcome: str) -> None:
+        """Count a call that needs the approval of a person."""
+        self._tool_approvals(server, outcome)
+
     def tool_changed(self, server: str, _tool: str) -> None:
         """Count a definition of a tool that differs from its pin."""
         self._tool_changes(server)

@@ -15,6 +15,7 @@ from extproc.wire.framing.rpc import RpcMessage
 from extproc.words.exchange import Exchange, FeatureKey
 
 if TYPE_CHECKING:
+    from extproc.access.questions import Question
     from extproc.tools.mcp.catalogue import Catalogue, Definition
     from extproc.tools.mcp.sessions import ClientSession, ServerQuestion
     from extproc.tools.mcp.settings import MCPProfileSettings, ToolPolicySettings
@@ -43,7 +44,8 @@ CALLS: Mapping[str, str] = {
 """Methods that go to a server, each with the parameter that names its object. The ledger has a row for each call."""
 
 
-_sorted = msgspec.json.Encoder(order="sorted").encode
+canonical = msgspec.json.Encoder(order="sorted").encode
+"""JSON with sorted keys."""
 
 
 @dataclass(slots=True)
@@ -67,6 +69,8 @@ class Call:
     tool: str = ""  # the server's own name of the tool or prompt
     entry: Definition | None = None  # definition of the object; None: a resource that is in no list
     policy: ToolPolicySettings | None = None  # policy of the called tool
+    # AwaitApproval, UseApproval
+    approval: Question | None = None  # question about the call that a person answered with yes
     # ForwardRPC
     server_version: str = ""  # version of the protocol that the server gets
     server_session: str = ""
@@ -121,7 +125,9 @@ class Call:
         if self.session is not None:
             entry["mcp_session"] = self.shown_session
         if self.message is not None and "arguments" in self.message.params:
-            entry["arguments_sha256"] = hashlib.sha256(_sorted(self.message.params["arguments"])).hexdigest()
+            entry["arguments_sha256"] = hashlib.sha256(canonical(self.message.params["arguments"])).hexdigest()
+        if self.approval is not None:
+            entry["approval"], entry["approved_by"] = self.approval.id, self.approval.by
         if exchange.money.cost:
             entry["cost_usd"] = exchange.money.cost / NANO
         if exchange.findings.tainted:

@@ -1,7 +1,7 @@
 """The operator's policy for tools: which definitions are hidden, and which calls and answers are refused.
 
     definition   kill switch · pin, or else: invisible characters · guardrails on: tool_descriptions   `Policy.judged`
-    call         Judge: all of these, and sensitive tools in a tainted run · GuardCall · ReserveCall
+    call         ToolPolicy: all of these, and sensitive tools in a tainted run · GuardCall · approvals.py · ReserveCall
     answer       MarkTaint · GuardResult: guardrails on: tool_results, and quarantine
 
 A server's own statements about its tools (annotations) are never policy.

@@ -43,6 +43,8 @@ from extproc.words.values import show_size
 
 REFUSAL_META = "llm-extproc/refusal"
 """Key of `_meta` in the result of a refused call, for the code and the seconds until the next try."""
+APPROVAL = "x-ai-approval"
+"""Name of the id of a question to a person, in the headers of a refusal."""
 _JSON = {"content-type": "application/json"}
 _AT_THE_EDGE = (HEADER_MISMATCH, VERSION_UNSUPPORTED, CAPABILITY_MISSING, SESSION_NOT_FOUND)
 """Refusals of messages that are well-formed JSON-RPC, but not a request of MCP."""
@@ -176,6 +178,8 @@ def _said(refusal: Refusal) -> dict[str, Any]:
     said: dict[str, Any] = {"code": refusal.kind.code}
     if (wait := refusal.headers.get("retry-after")) is not None:
         said["retry_after"] = int(wait) if wait.isdecimal() else wait
+    if (approval := refusal.headers.get(APPROVAL)) is not None:
+        said["approval"] = approval
     return said
 
 

@@ -158,6 +158,11 @@ class Servers:
         self._wake.set()
 
     @property
+    def settings(self) -> MCPSettings:
+        """The settings in force."""
+        return self._settings
+
+    @property
     def limits(self) -> MCPLimitsSettings:
         return self._settings.limits
 

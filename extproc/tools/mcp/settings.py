@@ -9,8 +9,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from extproc.guardrails._arguments import Unreadable
+from extproc.guardrails._rules import ArgumentRule, ArgumentsSettings
 from extproc.upstream.providers import Credential, Credentials, OutlierDetection, Provider, ProviderSettings
-from extproc.words.values import Name, Pattern, PositiveDuration, SecretRef, Section, Size
+from extproc.words.values import Duration, Name, Pattern, PositiveDuration, SecretRef, Section, Size, WebhookURL
 
 HOP = "mcp-"
 """Prefix of the name of a server's hop in Envoy, also in the access logs of its tries."""
@@ -217,6 +219,68 @@ class MCPProfileSettings(Section):
     )
 
 
+class ApproveSettings(Section):
+    """The calls of a tool that wait for a person."""
+
+    unless: ArgumentsSettings | None = Field(
+        None,
+        description="Rules for arguments, as those of the guardrail `tools`: `{/amount: {exclusive_maximum: 100}}`. A "
+        "call that breaks one of them waits.",
+    )
+    tainted: bool = Field(False, description="Calls wait once an `untrusted` tool has answered in the same run.")
+
+    @model_validator(mode="after")
+    def _waits(self) -> ApproveSettings:
+        if self.unless is None and not self.tainted:
+            raise ValueError("give unless or tainted, or write approve: always")
+        return self
+
+    @cached_property
+    def rules(self) -> Sequence[ArgumentRule]:
+        return [ArgumentRule(name, rule) for name, rule in (self.unless or {}).items()]
+
+    def reason(self, arguments: Any, *, tainted: bool) -> str:
+        """See `ToolPolicySettings.approval_reason`."""
+        if self.tainted and tainted:
+            return "untrusted content was read in this run"
+        try:
+            broken = next((rule for rule in self.rules if rule.breaks(arguments)), None)
+        except Unreadable as error:
+            return f"its arguments cannot be read: {error}"
+        return f"without it {broken.text}" if broken is not None else ""
+
+
+class ApprovalsSettings(Section):
+    """Questions to people about calls of tools with `approve`. They are answered in the console, by the admin API, or
+    with `extproc approvals`.
+    """
+
+    wait: Duration = Field(
+        0.0,
+        le=600,
+        description="Longest time that a call waits for an answer, at most `10m`. Then its result says that it is "
+        "pending, and the same call may be sent again. Keep it below the timeout of the clients. `0s`: at once.",
+    )
+    expires: PositiveDuration = Field(
+        3600.0,
+        ge=60,
+        le=43200,
+        description="Time in which a question can be answered, and then the approval be used, `1m` to `12h`.",
+    )
+    webhook: WebhookURL | None = Field(
+        None,
+        description="URL that gets a POST for each question, without the arguments. Incoming webhooks of Slack take "
+        "it.",
+    )
+    max_arguments: Size = Field(
+        4 << 10,
+        ge=256,
+        le=16 << 10,
+        description="Most bytes of arguments that people are asked about, `256B` to `16KiB`, because they are shown "
+        "whole. A call with more is refused.",
+    )
+
+
 class ToolPolicySettings(Section):
     """The operator's judgement of some tools. What a server says about its own tools is never policy."""
 
@@ -232,6 +296,17 @@ class ToolPolicySettings(Section):
     price: Annotated[float, Field(ge=0, le=1000)] | None = Field(
         None, description="Price of a call in USD, which budgets in USD count."
     )
+    approve: Literal["always"] | ApproveSettings | None = Field(
+        None,
+        description="Calls that wait for the approval of a person, see `mcp.approvals`. `always`: each. A mapping says "
+        "which: `unless` their arguments keep rules, and in `tainted` runs.",
+    )
+
+    def approval_reason(self, arguments: Any, *, tainted: bool) -> str:
+        """The reason why a call needs the approval of a person; empty if it needs none."""
+        if self.approve is None or isinstance(self.approve, str):
+            return "" if self.approve is None else "each call of it does"
+        return self.approve.reason(arguments, tainted=tainted)
 
 
 class PinsSettings(Section):
@@ -325,6 +400,7 @@ class MCPSettings(_Derived):
         description="Policy for tools, by `server/tool`, with the server's own name of the tool; `*` stands for any "
         "characters. Of several patterns that match, the one with the most other characters applies.",
     )
+    approvals: ApprovalsSettings = ApprovalsSettings()
     pins: PinsSettings | None = Field(None, description="Known definitions of tools. Default: any definition is taken.")
     answers: Literal["audit", "none"] = Field(
         "audit",

@@ -3,7 +3,7 @@
    on_headers   FindProfile (404 405 415) · CheckOrigin (403) · Authenticate (401) · OfProfile (401)
                 · EnterProfile (403) · EndSession · Admit
    on_request   ParseRPC (-32700 -32600) · Era (-32020 -32022, 400 404) · AnswerLists · FindServer (-32602)
-                · Judge · GuardCall · ReserveCall · ForwardRPC
+                · ToolPolicy · GuardCall · AwaitApproval · ReserveCall · UseApproval · ForwardRPC
    on_response  Returned · MarkTaint · ReadAnswer
    on_event     Translate · GuardResult
    on_end       Cancel · Settle · Record · EnterCall
@@ -31,6 +31,7 @@ from extproc.operate.telemetry.metrics import Record
 from extproc.settings.config import Settings
 from extproc.stores import StoreError
 from extproc.tools.mcp.answers import METHODS, AnswerLists, Era, owner
+from extproc.tools.mcp.approvals import AwaitApproval, UseApproval
 from extproc.tools.mcp.call import CALL, CALLS, LEGACY, Call
 from extproc.tools.mcp.eras import Translate
 from extproc.tools.mcp.forward import FindServer, ForwardRPC, ReadAnswer, Returned
@@ -299,6 +300,8 @@ def build(
     profiles = Profiles(mcp, servers, policy, taint)
     guard = partial(searching(settings, services), named=False)
     guard_result = GuardResult(settings.guardrails, guard)
+    judge = ToolPolicy(policy, taint)
+    approve = approvals(mcp, services, servers, profiles, judge)
     on_headers: list[Stage] = [
         FindProfile(mcp, [issuer.issuer for issuer in settings.auth.jwt]),
         CheckOrigin(mcp),
@@ -313,9 +316,11 @@ def build(
         Era(servers, ended),
         AnswerLists(profiles, servers),
         FindServer(mcp, profiles, servers, policy),
-        ToolPolicy(policy, taint),
+        judge,
         GuardCall(settings.guardrails, guard),
+        *approve[:1],
         ReserveCall(reserve),
+        *approve[1:],
         ForwardRPC(mcp, servers, services.places),
     ]
     on_event: list[EventStage] = [Translate(servers), guard_result]
@@ -337,3 +342,15 @@ def build(
     )
     on_end: list[Stage] = [Cancel(servers), settle, AwaitAudits(services.audits, record), *record]
     return Lists(on_headers, on_request, on_response, on_end, Refuse(mcp.resource), profiles)
+
+
+def approvals(
+    settings: MCPSettings, services: Services, servers: Servers, profiles: Profiles, judge: Stage
+) -> Sequence[Stage]:
+    """The stages before and behind ReserveCall for calls that wait for a person; empty if no tool has such calls."""
+    if not any(each.approve is not None for each in settings.tools.values()):
+        return ()
+    given = settings, profiles, services.tools.questions
+    count = services.telemetry.tool_approval
+    use = UseApproval(*given, in_force=lambda: servers.settings, judge=judge, count=count)
+    return AwaitApproval(*given, count), use

@@ -9,13 +9,13 @@ const LENGTHS = {minute: MINUTE, hour: HOUR, day: DAY, week: 7 * DAY};
 const SHOWN = 200;
 
 const html = `
-<section aria-labelledby="questions-title" id="waiting" hidden><div class="bar"><h2 id="questions-title">Requests beyond a budget</h2></div><div id="questions" class="scroll"></div></section>
+<section aria-labelledby="questions-title" id="waiting" hidden><div class="bar"><h2 id="questions-title">Requests that wait for an answer</h2></div><div id="questions" class="scroll"></div></section>
 <section aria-labelledby="budgets-title"><div class="bar"><h2 id="budgets-title">Budgets</h2>
   <span class="small soft"><i class="spent"></i>spent&emsp;<i class="held"></i>held by requests in flight&emsp;<i class="gift"></i>granted beyond the limit</span></div>
   <div id="budgets" class="scroll"></div></section>
 <section aria-labelledby="grants-title" id="granted" hidden><div class="bar"><h2 id="grants-title">Grants</h2></div><div id="grants" class="scroll"></div></section>
-<dialog id="question" aria-labelledby="question-title"><h2 id="question-title">A request beyond a budget</h2>
-  <form method="dialog"><span id="question-text" class="soft"></span>
+<dialog id="question" aria-labelledby="question-title"><h2 id="question-title">A request that waits</h2>
+  <form method="dialog"><span id="question-text" class="soft"></span><pre id="question-call"></pre>
     <label>Reason, for the client if it is denied <input id="reason" autocomplete="off" maxlength="500"></label>
     <span id="question-error" class="bad" role="alert"></span>
     <div class="bar"><button type="button" id="question-cancel">Cancel</button><button value="deny">Deny</button><button class="main" value="approve">Approve</button></div></form></dialog>
@@ -101,8 +101,8 @@ function drawBudgets([list, grants, questions]) {
 
 function drawQuestions(found) {
   $("waiting").hidden = !found.length;
-  show("questions", table(["asked, UTC", "consumer", "team", "for", "up to", "count", "state", ""], found.map(one => [utc(one.asked_at, 5, 16), one.consumer ? pick("consumer", one.consumer) : "anonymous", one.team ? pick("team", one.team) : "–",
-    cut(one.model || one.operation), amount(one.unit, one.amount), cut(one.scope), one.state + (one.decided_by ? ` by ${cut(one.decided_by)}` : "") + (one.reason ? `: ${cut(one.reason)}` : ""),
+  show("questions", table(["asked, UTC", "consumer", "team", "for", "up to", "count or tool", "state", ""], found.map(one => [utc(one.asked_at, 5, 16), one.consumer ? pick("consumer", one.consumer) : "anonymous", one.team ? pick("team", one.team) : "–",
+    cut(one.model || one.operation), one.call ? "one call" : amount(one.unit, one.amount), cut(one.call ? `${one.call.server}/${one.call.tool}` : one.scope), one.state + (one.decided_by ? ` by ${cut(one.decided_by)}` : "") + (one.reason ? `: ${cut(one.reason)}` : ""),
     one.state === "open" && may("operator") ? link("decide " + one.id, "Answer…", () => openQuestion(one)) : ""]), [4]));
 }
 
@@ -114,7 +114,9 @@ function drawGrants(found, budgets) {
 }
 
 function openQuestion(one) {
-  $("question-text").textContent = `${one.consumer || "anonymous"}: up to ${amount(one.unit, one.amount)} of ${cut(one.scope)} for ${cut(one.model || one.operation)}`;
+  const who = one.consumer || "anonymous";
+  $("question-text").textContent = one.call ? `${who}${one.call.run ? `, run ${cut(one.call.run)}` : ""}: a call of ${one.call.server}/${cut(one.call.tool)}` : `${who}: up to ${amount(one.unit, one.amount)} of ${cut(one.scope)} for ${cut(one.model || one.operation)}`;
+  $("question-call").textContent = one.call ? one.call.arguments : "";
   $("question-error").textContent = $("reason").value = "";
   $("question").querySelector("form").onsubmit = act("question-error", async event => {
     await post("/questions/" + encodeURIComponent(one.id), {decision: event.submitter.value, reason: $("reason").value});

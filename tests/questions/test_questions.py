@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.money.budgets import Questions, Tools, questions
-from extproc.money.budgets.questions import DecidedError, State
+from extproc.access import questions
+from extproc.access.questions import DecidedError, Questions, State
+from extproc.money.budgets import Tools
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Usage
 from tests.samples import examples
