@@ -6,9 +6,11 @@ belonged to the room, in a process of its own.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import textwrap
+from typing import NamedTuple
 
 import pytest
 
@@ -62,22 +64,45 @@ STRATEGY = """
     from extproc.routing.strategies.fallback import STRATEGY
     """
 
+RUN = """
+import contextlib, io, json, pathlib, sys
+import {room}
+from extproc.cli import main
+{room}.__path__.append({folder!r})
+ended = []
+for yaml, arguments in {runs!r}:
+    pathlib.Path("gateway.yaml").write_text(yaml)
+    sys.argv = ["extproc", *arguments.split()]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        status = main()
+    ended.append((status, out.getvalue(), err.getvalue()))
+print(json.dumps(ended))
+"""
+
+
+class Ended(NamedTuple):
+    status: int
+    stdout: str
+    stderr: str
+
 
 @pytest.fixture
 def extproc(tmp_path):
-    """`extproc(room, source, *arguments)`: the command line with a plug-in `acme` in that room."""
-    file = tmp_path / "gateway.yaml"
+    """`extproc(room, source, *runs)`: each run's status, output and errors. A run is a filter YAML and the arguments of
+    the command line; all runs are in one process, with a plug-in `acme` in that room.
+    """
 
-    def run(room: str, source: str, *arguments: str, yaml: str = "") -> subprocess.CompletedProcess[str]:
+    def run(room: str, source: str, *runs: tuple[str, str]) -> list[Ended]:
         folder = tmp_path / "room"
-        folder.mkdir(exist_ok=True)
+        folder.mkdir()
         (folder / "acme.py").write_text(textwrap.dedent(source))
         (folder / "_shared.py").write_text(SHARED)
-        file.write_text(yaml)
-        code = f"import sys, {room}; {room}.__path__.append({str(folder)!r}); "
-        code += "sys.argv = ['extproc', *sys.argv[1:]]; from extproc.cli import main; sys.exit(main())"
-        command = [sys.executable, "-c", code, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
+        code = RUN.format(room=room, folder=str(folder), runs=runs)
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        return [Ended(*each) for each in json.loads(done.stdout)]
 
     return run
 
@@ -87,20 +112,13 @@ PLAIN = "providers: {a: {kind: mock}}\nmodels: {m: {provider: a}}\nauth: {requir
 
 def test_a_provider_is_found(extproc):
     yaml = "providers: {a: {kind: acme}}\nmodels: {m: {provider: a}}\nauth: {required: false}\n"
-    done = extproc("extproc.upstream.providers", PROVIDER, "check", yaml=yaml)
-    assert done.stdout.endswith("gateway.yaml: ok\n"), done.stderr
-    done = extproc("extproc.upstream.providers", PROVIDER, "schema", "--providers", "pages")
-    assert (done.returncode, done.stderr) == (0, "")
+    check, pages = extproc("extproc.upstream.providers", PROVIDER, (yaml, "check"), (yaml, "schema --providers pages"))
+    assert check.stdout.endswith("gateway.yaml: ok\n"), check.stderr
+    assert (pages.status, pages.stderr) == (0, "")
 
 
-def test_a_guardrail_is_found_beside_another(extproc):
+def test_a_guardrail_is_found_beside_another_with_its_errors_and_its_reference(extproc):
     both = PLAIN + "guardrails: [{name: r, kind: regex, patterns: {a: b}}, {name: g, kind: acme, acme: [Hello]}]"
-    arguments = ("check", "--explain", "--model", "m")
-    done = extproc("extproc.guardrails", GUARDRAIL, *arguments, yaml=both)
-    assert "g (acme, input, block): finds something in 'messages[0].content' and blocks it" in done.stdout, done.stderr
-
-
-def test_an_error_of_one_guardrail_among_several_has_its_place(extproc):
     wrong = [
         ("{name: a, kind: acme, acme: []}", "36: guardrails.0.acme: "),
         ("{name: b, kind: acme}", "14: guardrails.1.acme: "),
@@ -112,29 +130,28 @@ def test_an_error_of_one_guardrail_among_several_has_its_place(extproc):
     ]
     entries = ",\n             ".join(dict.fromkeys(entry for entry, _ in wrong))
     yaml = f"{{providers: {{a: {{kind: mock}}}}, models: {{m: {{provider: a}}}},\nguardrails: [{entries}]}}"
-    done = extproc("extproc.guardrails", GUARDRAIL, "check", yaml=yaml)
-    assert done.returncode == 1
+    runs = (both, "check --explain --model m"), (yaml, "check"), ("", "schema --markdown")
+    explained, checked, page = extproc("extproc.guardrails", GUARDRAIL, *runs)
+    text = "g (acme, input, block): finds something in 'messages[0].content' and blocks it"
+    assert text in explained.stdout, explained.stderr
+    assert checked.status == 1
     for _, expected in wrong:
-        assert f":{expected}" in done.stderr
-
-
-def test_the_reference_describes_each_guardrail(extproc):
-    page = extproc("extproc.guardrails", GUARDRAIL, "schema", "--markdown").stdout
-    section = page.partition("\n## guardrails\n")[2].partition("\n## ")[0]
+        assert f":{expected}" in checked.stderr
+    section = page.stdout.partition("\n## guardrails\n")[2].partition("\n## ")[0]
     assert "| `acme` | list of string | required | Words that stay here |" in section
     assert "| `patterns` | mapping | required |" in section
 
 
 def test_a_counter_store_is_found(extproc):
-    done = extproc("extproc.stores", STORE, "check", yaml=PLAIN + "stores: {counters: 'acme:here'}\n")
-    assert "is for tests (warning)" in done.stdout, done.stderr
-    done = extproc("extproc.stores", STORE, "check", yaml=PLAIN + "stores: {counters: 'acme:'}\n")
-    assert "acme:here is the only one" in done.stderr
+    yamls = [PLAIN + f"stores: {{counters: '{url}'}}\n" for url in ("acme:here", "acme:")]
+    good, wrong = extproc("extproc.stores", STORE, *((yaml, "check") for yaml in yamls))
+    assert "is for tests (warning)" in good.stdout, good.stderr
+    assert "acme:here is the only one" in wrong.stderr
 
 
 def test_a_strategy_is_found(extproc):
     yaml = PLAIN + "virtual_models: {v: {strategy: acme, targets: [{model: m}]}}\n"
-    done = extproc("extproc.routing.strategies", STRATEGY, "check", yaml=yaml)
+    [done] = extproc("extproc.routing.strategies", STRATEGY, (yaml, "check"))
     assert done.stdout.endswith("gateway.yaml: ok\n"), done.stderr
 
 

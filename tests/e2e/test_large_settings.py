@@ -71,6 +71,8 @@ def test_five_thousand_consumers_take_effect_within_five_seconds(start: Callable
             assert before - began < 60
             time.sleep(0.02)
         took.append(time.monotonic() - began)
+        if took[-1] < WITHIN:  # other work on the machine can spoil a measurement, and cannot mend one
+            break
     print(f"{CONSUMERS} consumers, {MODELS} models: new keys after {took} s; slowest answer {slowest:.2f} s")  # noqa: T201
     assert min(took) < WITHIN
 

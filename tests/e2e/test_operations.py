@@ -418,17 +418,3 @@ def test_when_one_child_ends_the_others_end(start: Start, part: str):
     os.kill(child(gateway, part), signal.SIGKILL)
     assert gateway.process.wait(30) == 1
     assert all(gone(pid) for pid in pids.values())
-
-
-@pytest.mark.usefixtures("impatient")
-def test_nothing_passes_a_stalled_processor(start: Start):
-    gateway = start(SMALL)
-    gateway.process.send_signal(signal.SIGSTOP)
-    try:
-        answer = gateway.chat()
-    finally:
-        gateway.process.send_signal(signal.SIGCONT)
-    assert answer.status_code >= 500
-    assert answer.json()["error"]["code"] in ("overloaded", "internal_error")
-    assert gateway.seen("sandbox") == []
-    assert gateway.chat().status_code == 200
