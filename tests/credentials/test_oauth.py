@@ -197,6 +197,86 @@ def test_requests_equal_those_of_googles_library(account):
     assert (sent["url"], sent["form"]) == (ours.url, {"grant_type": ours.form["grant_type"]})
 
 
+STS, ACCOUNT = "https://sts.googleapis.com/v1/token", "https://iamcredentials.googleapis.com/v1/x:generateAccessToken"
+
+
+@pytest.fixture
+def external(tmp_path):
+    """The file of a workload identity whose own token is in another file, with changes."""
+    (tmp_path / "token").write_text("subject-1")
+    (tmp_path / "token.json").write_text('{"access_token": "subject-2"}')
+    fields = {
+        "type": "external_account",
+        "audience": "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/eks",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "token_url": STS,
+        "service_account_impersonation_url": ACCOUNT,
+        "credential_source": {"file": str(tmp_path / "token")},
+    }
+    return lambda **changes: json.dumps(fields | changes)
+
+
+def test_an_external_account_exchanges_the_token_in_its_file(external, tmp_path):
+    asked = ask(GOOGLE, external(), NOW)
+    assert (asked.url, asked.then, asked.form["subject_token"]) == (STS, ACCOUNT, "subject-1")
+    assert ask(GOOGLE, external(service_account_impersonation_url=""), NOW).then == ""
+    form = {"type": "json", "subject_token_field_name": "access_token"}
+    source = {"file": str(tmp_path / "token.json"), "format": form}
+    assert ask(GOOGLE, external(credential_source=source), NOW).form["subject_token"] == "subject-2"
+    (tmp_path / "token").write_text("subject-3\n")
+    assert ask(GOOGLE, external(), NOW).form["subject_token"] == "subject-3"
+
+
+def test_the_exchange_equals_that_of_googles_library(external):
+    identity_pool = pytest.importorskip("google.auth.identity_pool")
+    sent = []
+
+    def answer(url, method, body, headers, **_more):
+        sent.append((url, body.decode()))
+        later = "2027-01-15T09:00:00Z"
+        fields = {"access_token": "t", "expires_in": 3600, "token_type": "Bearer", "issued_token_type": "x"}
+        body = json.dumps(fields | {"accessToken": "t", "expireTime": later}).encode()
+        return type("Response", (), {"status": 200, "headers": {}, "data": body})
+
+    scopes = ["https://www.googleapis.com/auth/cloud-platform"]
+    identity_pool.Credentials.from_info(json.loads(external()), scopes=scopes).refresh(answer)
+    ours = ask(GOOGLE, external(), NOW)
+    form = {name: value for name, [value] in parse_qs(sent[0][1]).items() if name != "options"}
+    assert (sent[0][0], form | {"scope": 0}) == (ours.url, {**ours.form, "scope": 0})
+    assert [url for url, _ in sent] == [ours.url, ours.then]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"credential_source": {"file": "/nowhere"}},
+        {"credential_source": {"url": "http://169.254.169.254/"}},
+        {"credential_source": {"executable": {"command": CANARY}}},
+        {"credential_source": {"environment_id": "aws1"}},
+        {"token_url": f"http://sts.example/{CANARY}"},
+        {"service_account_impersonation_url": f"http://iam.example/{CANARY}"},
+    ],
+)
+def test_an_external_account_that_cannot_be_used_is_reported_without_its_content(external, changes):
+    told = problem(GOOGLE, external(**changes))
+    assert told is not None
+    assert CANARY not in told
+
+
+async def test_an_external_account_gets_the_token_of_its_service_account(external):
+    impersonated = json.dumps({"accessToken": "token-2", "expireTime": "2027-01-15T09:00:00Z"}).encode()
+    with endpoint(reply(grant())) as (sts, first), endpoint(reply(impersonated)) as (account, second):
+        text = external(token_url=f"http://{sts}/v1/token", service_account_impersonation_url=f"http://{account}/x")
+        assert await fetch(GOOGLE, text, NOW) == OAuthToken("token-2", 1_800_003_600.0)
+    assert "subject_token=subject-1" in first[0][3]
+    head = {name.lower(): value for name, value in second[0][2].items()}
+    assert (second[0][0], head["authorization"]) == ("POST", "Bearer token-1")
+    with endpoint(reply(grant())) as (sts, _), endpoint(reply(b"{}")) as (account, _):
+        text = external(token_url=f"http://{sts}/v1/token", service_account_impersonation_url=f"http://{account}/x")
+        with pytest.raises(TokenError, match="bad_answer"):
+            await fetch(GOOGLE, text, NOW)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -2,6 +2,8 @@
 
 Sources: https://developers.google.com/identity/protocols/oauth2/service-account (RFC 7523),
 https://cloud.google.com/compute/docs/metadata/overview,
+https://cloud.google.com/iam/docs/workload-identity-federation-with-other-providers (RFC 8693),
+https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts/generateAccessToken,
 https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-client-creds-grant-flow,
 https://learn.microsoft.com/en-us/entra/identity/managed-identities-azure-resources/how-to-use-vm-token (IMDS),
 https://learn.microsoft.com/en-us/azure/app-service/overview-managed-identity#rest-endpoint-reference.
@@ -32,15 +34,15 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from datetime import datetime
+from typing import Any, Literal
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
 from extproc.upstream.providers import METADATA, AzureCredentials, Credentials
-from extproc.wire.framing import shapes
 from extproc.wire.outbound.client import AnswerError, send
-from extproc.words.values import is_loopback
+from extproc.words.values import Secret, is_loopback, is_offline
 
 _TIMEOUT = 10.0  # seconds until a token must be there
 _LARGEST = 64 << 10  # most bytes of an answer
@@ -100,11 +102,14 @@ class TokenError(Exception):
 
 @dataclass(slots=True, frozen=True)
 class TokenRequest:
-    """A request for a token: a POST with a form, or a GET without one."""
+    """A request for a token: a POST with a form, or a GET without one. `then` is the address where that token is
+    exchanged for one of a service account.
+    """
 
     url: str
     form: Mapping[str, str] | None = field(default=None, repr=False)
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    then: str = ""
 
 
 def ask(credentials: Credentials, secret: str, now: float) -> TokenRequest:
@@ -165,22 +170,69 @@ def _ask_machine(azure: AzureCredentials, _secret: str) -> TokenRequest:
     return TokenRequest(_checked(f"{url}?{urlencode({'api-version': version, **query})}", plain=True), headers=headers)
 
 
-class _ServiceAccount(msgspec.Struct):
-    type: Literal["service_account"]
+class _ServiceAccount(msgspec.Struct, tag_field="type", tag="service_account"):
     client_email: str
     private_key: str
     private_key_id: str = ""
     token_uri: str = _GOOGLE
 
 
+class _Format(msgspec.Struct):
+    type: Literal["text", "json"] = "text"
+    subject_token_field_name: str = ""
+
+
+class _Source(msgspec.Struct):
+    file: str
+    format: _Format = msgspec.field(default_factory=_Format)
+
+
+class _ExternalAccount(msgspec.Struct, tag_field="type", tag="external_account"):
+    """Workload identity federation: another issuer's token, in a file, is exchanged for one of Google."""
+
+    audience: str
+    subject_token_type: str
+    token_url: str
+    credential_source: _Source
+    service_account_impersonation_url: str = ""
+
+
+_account: Any = msgspec.json.Decoder(_ServiceAccount | _ExternalAccount).decode
+
+
 def _ask_google(secret: str, now: float) -> TokenRequest:
     try:
-        account = shapes.decode(secret.encode(), _ServiceAccount)
+        account = _account(secret.encode())
     except (ValueError, RecursionError):
-        raise TokenError("unusable", "not the key file (JSON) of a service account") from None
+        message = "not the key file (JSON) of a service account, nor of an external_account with a file as its source"
+        raise TokenError("unusable", message) from None
+    if isinstance(account, _ExternalAccount):
+        return _ask_exchange(account)
     url = _checked(account.token_uri)
     grant = "urn:ietf:params:oauth:grant-type:jwt-bearer"
     return TokenRequest(url, {"grant_type": grant, "assertion": _signed(account, int(now))})
+
+
+def _ask_exchange(account: _ExternalAccount) -> TokenRequest:
+    """Ask Google's Security Token Service to exchange the token in the file. The file is read anew each time."""
+    source, token = account.credential_source, Secret("file", account.credential_source.file).read()
+    if token and source.format.type == "json" and not is_offline():
+        try:
+            token = msgspec.json.decode(token, type=dict[str, Any])[source.format.subject_token_field_name]
+        except (ValueError, RecursionError, KeyError):
+            token = None
+    if not isinstance(token, str) or not token:
+        raise TokenError("unusable", "the file of its credential_source has no token")
+    form = {
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "audience": account.audience,
+        "scope": _SCOPE,
+        "requested_token_type": "urn:ietf:params:oauth:token-type:access_token",
+        "subject_token_type": account.subject_token_type,
+        "subject_token": token,
+    }
+    then = account.service_account_impersonation_url
+    return TokenRequest(_checked(account.token_url), form, then=_checked(then) if then else "")
 
 
 def _signed(account: _ServiceAccount, now: int) -> str:
@@ -220,31 +272,56 @@ class _Grant(msgspec.Struct):
     token_type: str = "Bearer"  # noqa: S105
 
 
+class _Impersonated(msgspec.Struct):
+    accessToken: str  # noqa: N815 - Google's name
+    expireTime: datetime  # noqa: N815
+
+
 class _Problem(msgspec.Struct):
     error: str = ""
     error_codes: Sequence[int] = ()
 
 
 _grant = msgspec.json.Decoder(_Grant, strict=False).decode  # not strict: `expires_in` may be text
+_impersonated = msgspec.json.Decoder(_Impersonated).decode
 _problem = msgspec.json.Decoder(_Problem).decode
 
 
 def read(status: int, body: bytes, now: float) -> OAuthToken:
     """The token in an answer to a request made at `now`. Raises TokenError."""
-    if status != 200:
-        raise TokenError("refused" if 400 <= status < 500 else "failed", f"status {status}{_reason(body)}")
+    _check_status(status, body)
     try:
         grant = _grant(body)
     except (ValueError, RecursionError):
         raise TokenError("bad_answer", "it is not JSON with access_token and expires_in") from None
-    if grant.token_type.lower() != "bearer" or not _PRINTABLE.fullmatch(grant.access_token):
-        raise TokenError("bad_answer", "its token cannot stand in a header")
     left = grant.expires_in
     if left is None:
         left = (grant.expires_on or 0.0) - now
+    return _token(grant.access_token, left, now, grant.token_type)
+
+
+def read_impersonated(status: int, body: bytes, now: float) -> OAuthToken:
+    """The token of a service account in an answer to a request made at `now`. Raises TokenError."""
+    _check_status(status, body)
+    try:
+        found = _impersonated(body)
+    except (ValueError, RecursionError):
+        raise TokenError("bad_answer", "it is not JSON with accessToken and expireTime") from None
+    return _token(found.accessToken, found.expireTime.timestamp() - now, now)
+
+
+def _check_status(status: int, body: bytes) -> None:
+    if status != 200:
+        raise TokenError("refused" if 400 <= status < 500 else "failed", f"status {status}{_reason(body)}")
+
+
+def _token(value: str, left: float, now: float, kind: str = "Bearer") -> OAuthToken:
+    """A token that is valid for `left` seconds from `now` on. Raises TokenError."""
+    if kind.lower() != "bearer" or not _PRINTABLE.fullmatch(value):
+        raise TokenError("bad_answer", "its token cannot stand in a header")
     if not left > 0:
         raise TokenError("bad_answer", "its token has expired, or does not tell when it does")
-    return OAuthToken(grant.access_token, now + min(left, _LONGEST))
+    return OAuthToken(value, now + min(left, _LONGEST))
 
 
 def _reason(body: bytes) -> str:
@@ -268,12 +345,21 @@ async def fetch(credentials: Credentials, secret: str, now: float) -> OAuthToken
     if wanted.form is not None:
         body = urlencode(wanted.form).encode()
         headers = {**headers, "content-type": "application/x-www-form-urlencoded"}
+    token = read(*await _send(wanted.url, body, headers), now)
+    if not wanted.then:
+        return token
+    headers = {"authorization": f"Bearer {token.value}", "content-type": "application/json"}
+    body = msgspec.json.encode({"scope": [_SCOPE], "lifetime": "3600s"})
+    return read_impersonated(*await _send(wanted.then, body, headers), now)
+
+
+async def _send(url: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    """The status and body of an answer. Raises TokenError."""
     try:
-        status, answer = await send(wanted.url, body, headers, timeout=_TIMEOUT, most=_LARGEST)
+        return await send(url, body, headers, timeout=_TIMEOUT, most=_LARGEST)
     except TimeoutError:
         raise TokenError("timeout", f"no answer in {_TIMEOUT:.0f} s") from None
     except (OSError, ValueError) as error:
         raise TokenError("unreachable", type(error).__name__) from None
     except AnswerError:
         raise TokenError("bad_answer", "it is not HTTP") from None
-    return read(status, answer, now)

@@ -224,8 +224,8 @@ class Credentials(Section):
 
     google: ServiceAccount | None = Field(
         None,
-        description="Source of Google Cloud tokens: the key file of a service account as `file:/path`, or `metadata` "
-        "for the metadata server of a Google machine.",
+        description="Source of Google Cloud tokens: the key file of a service account, or the file of an "
+        "`external_account`, as `file:/path`, or `metadata` for the metadata server of a Google machine.",
     )
     azure: AzureCredentials | None = Field(None, description="Entra application that requests Azure tokens.")
 
