@@ -62,7 +62,9 @@ each = pytest.mark.parametrize("model", TARGETS)
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    yield from run_gateway(tmp_path_factory.mktemp("agents"), SETTINGS, MOCKS, {})
+    for gateway in run_gateway(tmp_path_factory.mktemp("agents"), SETTINGS, MOCKS, {}):
+        yield gateway
+        assert gateway.metric("extproc_refusals_total", code="run_looping") == 0, "the brake stopped a real agent"
 
 
 @pytest.fixture

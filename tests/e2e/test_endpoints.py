@@ -132,7 +132,7 @@ def test_pages_of_documents_are_read_and_charged(gateway: Gateway):
     assert [page["markdown"] for page in answer.json()["pages"]] == ["# Page 0", "# Page 1", "# Page 2"]
     row = gateway.exchange_of(answer)
     assert (row["operation"], row["provider"], row["cost_usd"]) == ("ocr", "mistral", 0.012)
-    assert row["price_version"].startswith("fees 20")
+    assert row["price_version"].startswith("genai-prices")
     form = {"document_annotation_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}}
     row = gateway.exchange_of(gateway.post("/v1/ocr", asked | form | {"pages": [0, 2]}))
     assert row["cost_usd"] == 0.01  # 0.005 for each page with annotations

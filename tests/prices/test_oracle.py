@@ -1,12 +1,16 @@
 """Our readers of usage and our arithmetic against those of genai-prices, at every model that has a price.
 
-The dataset of real usages of that project (`tests/dataset/usages.json` in its repository) is not part of its package.
-Its shapes are in `tests/dialects/usage_shapes.json`; here are random usages in them, with every kind of token.
+Random usages with every kind of token; the shapes of `tests/dialects/usage_shapes.json`; and usages that were recorded.
+The whole dataset of recorded usages, `tests/dataset/usages.json` of that project's repository, is not part of its
+package: `EXTPROC_USAGES=usages.json pytest tests/prices/test_oracle.py` compares all of it. `recorded_usages.json` has
+one of each of its kinds.
 """
 
 import json
+import os
 from dataclasses import replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 from random import Random
 
 import genai_prices  # noqa: F401 - the package as its users import it
@@ -189,3 +193,47 @@ def test_the_shapes_of_providers_cost_what_the_catalogue_says(provider, flavor, 
     else:
         assert wrong == []
     assert seen or shape.name == "Fireworks: the output may be missing"
+
+
+# --- recorded usages
+
+RECORDED = Path(os.environ.get("EXTPROC_USAGES") or Path(__file__).with_name("recorded_usages.json"))
+READERS = {
+    "chat": "openai_chat",
+    "responses": "openai_responses",
+    "anthropic": "anthropic_messages",
+    "embeddings": "openai_embeddings",
+}
+DEFAULTS = {"anthropic": "anthropic_messages", "google": "gemini_generate_content", "aws": "aws_converse"}
+"""Our reader of each provider's default flavor; of all others OpenAI's chat."""
+AROUND = {"aws_converse": {"output": {"message": {"role": "assistant", "content": [{"text": "OK"}]}}}}
+
+
+def recordings():
+    """Each recorded usage with each provider and flavor of API that can have sent it."""
+    for entry in json.loads(RECORDED.read_text(encoding="utf-8")):
+        for extracted in entry["extracted"]:
+            for extractor in extracted["extractors"]:
+                provider = PROVIDERS.get(extractor["provider_id"])
+                # The dataset also lists chats as read by the reader of embeddings, which leaves out the output.
+                misread = extractor["api_flavor"] == "embeddings" and "completion_tokens" in entry["body"]["usage"]
+                if provider is not None and not misread:
+                    yield provider, extractor["api_flavor"], entry["body"]
+
+
+def test_recorded_usages_cost_what_the_catalogues_own_code_says():
+    priced, wrong = set(), []
+    for provider, flavor, body in recordings():
+        dialect = READERS.get(flavor) or DEFAULTS.get(provider.id, "openai_chat")
+        name, usage = provider.extract_usage(body, api_flavor=flavor)
+        model = provider.find_model(name or "amazon.nova-micro-v1:0")
+        price = None if model is None else prices.known_model(provider.id, model.id, DAY).price
+        if model is None or price is None or by_the_hour(provider, model.id):
+            continue
+        theirs = model.calc_price(usage, provider, genai_request_timestamp=NOON).total_price
+        cost = prices.cost(replace(price, fees={}), ours(dialect, AROUND.get(dialect, {}) | body))
+        priced.add((provider.id, flavor))
+        if abs(cost - theirs * prices.NANO) > 1:
+            wrong.append((provider.id, flavor, body, cost, theirs))
+    assert wrong == []
+    assert len(priced) >= 10

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from extproc.upstream.prices import _data
 from extproc.upstream.prices._data import types
-from extproc.upstream.prices.fees import CHECKED, known_fees, known_units
+from extproc.upstream.prices.fees import CHECKED, known_fees, known_image
 from extproc.words.exchange import Kinds, Price, Usage
 from extproc.words.values import ModelName, Pattern, Section
 
@@ -434,17 +434,18 @@ def known_model(provider: str | None, model: str, today: date) -> Known:
     if provider == "openai" and model.startswith(FREE):
         return Known(None, replace(_NOTHING, version=_catalogue()))
     fees = {name: _whole(fee, _PER_REQUEST) for name, fee in known_fees(provider, model, today).items()}
-    units = known_units(provider, model, today)
-    by_units = with_units(replace(_NOTHING, version=f"fees {CHECKED}", fees=fees), **units) if units else None
+    image, by_image = known_image(provider, model, today), None
+    if image is not None:
+        by_image = with_units(replace(_NOTHING, version=f"fees {CHECKED}", fees=fees), images={"": image})
     if info is None:
-        return Known(price=by_units, fees=fees)
+        return Known(price=by_image, fees=fees)
     prices = _prices(info, today)
     told = {name: getattr(prices, theirs) for name, theirs in _FEES.items()}
     fees |= {name: _whole(_base(fee) / 1000, _PER_REQUEST) for name, fee in told.items() if fee is not None}
     price = _compiled(prices)
     if price is not None:
-        price = replace(price, variants=_variants(info, today), fees=fees)
-    return Known(info.context_window, price or by_units, fees)
+        price = replace(price, variants={**_variants(info, today), **price.variants}, fees=fees)
+    return Known(info.context_window, price or by_image, fees)
 
 
 FREE = ("omni-moderation-", "text-moderation-")
@@ -486,7 +487,7 @@ def _compiled(prices: types.ModelPrice) -> Price | None:
         "reasoning": prices.output_reasoning_mtok,
     }
     if kinds["input"] is None:
-        if all(getattr(prices, name) is None for name in _UNITS.values()):
+        if all(getattr(prices, name) is None for name in (*_UNITS.values(), *_PAGES.values())):
             return None
         kinds["input"] = Decimal()
     per_request, version = _base(prices.requests_kcount) / 1000, _catalogue()
@@ -502,7 +503,8 @@ def _compiled(prices: types.ModelPrice) -> Price | None:
     rates = {kind: _base(value) for kind, value in given.items()}
     apart = {kind: _base(value) for kind, value in more.items()}
     found = price(**rates, per_request=per_request, version=version, kinds=apart, fees=None)
-    return replace(found, tiers=tuple(tiers))
+    pages = {option: _base(usd) / 1000 for option, name in _PAGES.items() if (usd := getattr(prices, name)) is not None}
+    return with_units(replace(found, tiers=tuple(tiers)), pages=pages)
 
 
 _CATALOGUED: Mapping[str, str] = {
@@ -521,6 +523,8 @@ _FEES: Mapping[str, str] = {"searches": "web_searches_kcount", "file_searches": 
 """The catalogue's name of each call's fee, for a thousand calls."""
 _UNITS: Mapping[str, str] = {"seconds": "input_audio_hours", "characters": "input_mchars"}
 """The catalogue's names of units whose models may have no price of tokens."""
+_PAGES: Mapping[str, str] = {"": "input_document_kpages", "pages=annotated": "input_annotated_document_kpages"}
+"""The catalogue's names of the price of a thousand pages, by option."""
 
 
 @cache

@@ -1,5 +1,5 @@
 """Amounts that providers bill beside tokens, where the bundled catalogue of models has no price: calls of their tools,
-pages, and images by the piece.
+and images by the piece.
 
 Each entry has the day from which it holds, and its source. An entry for a longer pattern wins, then the later one. All
 were compared on `CHECKED` with the provider's page, or with the tables of genai-prices 0.2.3 and of litellm 1.110.2
@@ -27,7 +27,6 @@ class _Fee:
     usd: str | None  # USD for each call or unit; None: billed by what no answer shows, or at a price of the customer
     since: date
     source: str
-    option: str = ""  # option of the request, `name=value`, at which a unit has this price
 
 
 _OPENAI = "https://platform.openai.com/docs/pricing#built-in-tools"
@@ -36,7 +35,6 @@ _GEMINI = "https://ai.google.dev/gemini-api/docs/pricing"
 _AZURE = "https://azure.microsoft.com/en-us/pricing/details/azure-openai/"  # shows prices to a browser alone
 _BING = "https://www.microsoft.com/en-us/bing/apis/grounding-pricing"
 _XAI = "https://docs.x.ai/developers/pricing"
-_MISTRAL = "https://mistral.ai/pricing#api-pricing"
 _GROQ = "https://groq.com/pricing"
 
 _FEES = (
@@ -68,12 +66,6 @@ _FEES = (
     _Fee("x-ai", "grok-imagine-image-pro*", "images", "0.05", date(2026, 4, 3), _XAI),
     _Fee("x-ai", "grok-imagine-image-quality*", "images", "0.05", date(2026, 4, 3), _XAI),
     _Fee("x-ai", "grok-imagine-image-2*", "images", "0.06", date(2026, 11, 2), _XAI),  # of its largest size
-    _Fee("mistral", "mistral-ocr-*", "pages", "0.004", date(2026, 6, 1), _MISTRAL),
-    _Fee("mistral", "mistral-ocr-*", "pages", "0.005", date(2026, 6, 1), _MISTRAL, "pages=annotated"),
-    _Fee("mistral", "mistral-ocr-3*", "pages", "0.002", date(2025, 12, 17), _MISTRAL),
-    _Fee("mistral", "mistral-ocr-3*", "pages", "0.003", date(2025, 12, 17), _MISTRAL, "pages=annotated"),
-    _Fee("mistral", "mistral-ocr-2512*", "pages", "0.002", date(2025, 12, 17), _MISTRAL),
-    _Fee("mistral", "mistral-ocr-2512*", "pages", "0.003", date(2025, 12, 17), _MISTRAL, "pages=annotated"),
     # Groq bills hours of code, and searches by their depth, which answers do not show.
     _Fee("groq", "openai/gpt-oss-*", "sessions", None, date(2025, 8, 5), _GROQ),
     _Fee("groq", "openai/gpt-oss-*", "searches", None, date(2025, 8, 5), _GROQ),
@@ -84,29 +76,24 @@ storage of Gemini's cached contents and of vector stores by the hour.
 
 
 @lru_cache(maxsize=4096)
-def _fees(provider: str | None, model: str, today: date) -> Mapping[tuple[str, str], str | None]:
-    """Prices by field of `Kinds` and option."""
+def _fees(provider: str | None, model: str, today: date) -> Mapping[str, str | None]:
     found = [fee for fee in _FEES if fee.provider == provider and fee.since <= today and Pattern(fee.model)(model)]
     found.sort(key=lambda fee: (len(fee.model), fee.since))
-    return {(fee.kind, fee.option): fee.usd for fee in found}
+    return {fee.kind: fee.usd for fee in found}
 
 
 def known_fees(provider: str | None, model: str, today: date) -> Mapping[str, Decimal]:
     """USD for each call, by the field of `Kinds`, for kinds with a fee at the provider, even if it is 0."""
     found = _fees(provider, model, today).items()
-    return {kind: Decimal(usd) for (kind, _), usd in found if usd is not None and kind not in _UNITS}
+    return {kind: Decimal(usd) for kind, usd in found if usd is not None and kind != "images"}
 
 
 def unknown_fees(provider: str | None, model: str, today: date) -> Collection[str]:
     """The kinds of calls that the provider bills at a price which only the operator knows."""
-    return [kind for (kind, _), usd in _fees(provider, model, today).items() if usd is None]
+    return [kind for kind, usd in _fees(provider, model, today).items() if usd is None]
 
 
-_UNITS = ("images", "pages")
-"""Kinds of models that bill nothing else."""
-
-
-def known_units(provider: str | None, model: str, today: date) -> Mapping[str, Mapping[str, Decimal]]:
-    """USD for each unit of a model that is billed by units alone: by field of `Kinds`, and by option or ""."""
-    found = [(kind, option, usd) for (kind, option), usd in _fees(provider, model, today).items() if kind in _UNITS]
-    return {unit: {option: Decimal(usd) for kind, option, usd in found if kind == unit and usd} for unit, *_ in found}
+def known_image(provider: str | None, model: str, today: date) -> Decimal | None:
+    """USD for an image of a model that is billed by images alone; None for any other model."""
+    usd = _fees(provider, model, today).get("images")
+    return None if usd is None else Decimal(usd)
