@@ -5,6 +5,7 @@ whose bounds are the sums of theirs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Any, ClassVar
 
 import msgspec
@@ -15,7 +16,7 @@ from extproc.dialects._passed import passed_fields
 from extproc.dialects._refusals import wrong
 from extproc.dialects.openai_files import USUAL, KeptObjects
 from extproc.words.api import ClientAPI, Objects
-from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Fields
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Fields, with_name
 from extproc.words.errors import Refusal
 
 Node = dict[str, Any]
@@ -70,7 +71,7 @@ def add(ask: Ask, one: Ask) -> None:
     for name in _SUMS:
         setattr(ask, name, getattr(ask, name) + getattr(one, name))
     for name in _LISTS:
-        setattr(ask, name, tuple(dict.fromkeys((*getattr(ask, name), *getattr(one, name)))))
+        setattr(ask, name, reduce(with_name, getattr(one, name), getattr(ask, name)))
     ask.image_data += one.image_data
     ask.needs |= one.needs
     ask.speaks |= one.speaks

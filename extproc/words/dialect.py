@@ -191,14 +191,14 @@ class Ask:
         """
         self.images += 1
         self.image_tokens += tokens
-        self.unseen = _with(self.unseen, name)
+        self.unseen = with_name(self.unseen, name)
 
     def add_unseen(self, name: Any, otherwise: str = "") -> None:
         """Note input outside of the body. `name` may be the client's word; `otherwise` replaces an irregular one."""
         if otherwise and not (isinstance(name, str) and _NAME(name)):
             name = otherwise
-        self.unseen = _with(self.unseen, name)
-        self.unbounded = _with(self.unbounded, name)
+        self.unseen = with_name(self.unseen, name)
+        self.unbounded = with_name(self.unbounded, name)
 
     def add_url(self, url: object, field: str) -> None:
         """Note an image or a file if `url` is a web address."""
@@ -212,11 +212,12 @@ class Ask:
 
     def add_hosted(self, name: Any, field: str) -> None:
         """Note a hosted tool, or its output in the input. `name` may be the client's word."""
-        self.hosted = _with(self.hosted, name if isinstance(name, str) and _NAME(name) else field)
+        self.hosted = with_name(self.hosted, name if isinstance(name, str) and _NAME(name) else field)
         self.needs.setdefault(HOSTED, field)
 
 
-def _with(names: tuple[str, ...], name: str) -> tuple[str, ...]:
+def with_name(names: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """`names` with a further one, up to the most that a request can have: clients choose some of them."""
     return names if name in names or len(names) >= _MOST_UNSEEN else (*names, name)
 
 

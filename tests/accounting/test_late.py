@@ -13,7 +13,7 @@ import pytest
 from extproc.dialects import client_apis
 from extproc.money.accounting.books import Books
 from extproc.money.accounting.late import FIRST, LONGEST, Park, pause_after
-from extproc.money.accounting.notes import Note, pack_note, unpack_note
+from extproc.money.accounting.notes import Note, Told, pack_note, unpack_note
 from extproc.money.accounting.poller import Poller, Situation
 from extproc.money.accounting.settle import Settle
 from extproc.money.budgets import BudgetSettings, Leases, Reserve, compile_budget
@@ -342,3 +342,23 @@ async def test_one_that_cannot_be_parked_is_charged_as_held_when_it_is_created(o
     [level] = await world.stores[0].levels([("tokens", 0)])
     assert level.settled > 0
     assert level.reserved == 0
+
+
+@pytest.mark.parametrize(
+    ("dialect", "going", "ended"),
+    [
+        ("openai_batches", {"object": "batch", "status": "in_progress"}, {"status": "expired"}),
+        ("anthropic_batches", {"type": "message_batch"}, {"processing_status": "ended"}),
+        ("gemini_batches", {"metadata": {"state": "JOB_STATE_RUNNING"}}, {"metadata": {"state": "JOB_STATE_FAILED"}}),
+    ],
+)
+def test_a_clients_look_at_a_batch_that_has_ended_brings_the_next_look_forward(dialect, going, ended, exchange):
+    told, api = Told(), client_apis()[dialect]
+    for answer, expected in ((going, {}), (going | ended, {"made": None})):
+        sent = exchange(dict(BODY))
+        sent.request.dialect, sent.answer.report, sent.answer.status = api, Report(), 200
+        sent.route.forwarded, sent.route.kept.made_by = True, "made"
+        api.observe(json.dumps({"id": "batch_1", "name": "batches/1"} | answer).encode(), sent.answer.report)
+        sent.end(whole=True)
+        told.add(sent)
+        assert told.reports == expected

@@ -39,6 +39,12 @@ def test_bounds_of_the_requests_are_summed():
     assert 0 < ask.longest_bytes < 250
 
 
+def test_names_that_clients_choose_do_not_pile_up():
+    odd = [{"messages": [{"role": "user", "content": [{"type": f"odd_{number}"}]}]} for number in range(1000)]
+    ask = CLAUDE.read(batch(*odd))
+    assert (len(ask.unbounded), ask.requests) == (8, 1000)
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [

@@ -36,6 +36,7 @@ consumers:
   - {name: demo, models: [gpt-4.1, gpt-5.4, mine, haiku, flash], keys: [{env: EXTPROC_DEMO_KEY}]}
   - {name: other, keys: [{env: OTHER_KEY}]}
 stores: {counters: "sqlite:counters.db", ledger: "sqlite:ledger.db"}
+guardrails: [{name: no-keys, kind: regex, on: [input], patterns: {aws: 'AKIA[0-9A-Z]{16}'}}]
 budgets:
   - {name: money, unit: usd, limit: 1000, window: total}
   - {name: tokens, unit: tokens, limit: 100000000, window: total}
@@ -76,6 +77,11 @@ def create(sdk: OpenAI, *names: str, model: str = "gpt-4.1", **more: Any) -> str
 
 def claude(gateway: Gateway, key: str = KEY) -> Anthropic:
     return Anthropic(base_url=gateway.base_url.removesuffix("/v1"), api_key=key, max_retries=0)
+
+
+def google(gateway: Gateway, key: str = KEY) -> genai.Client:
+    options: Any = {"base_url": gateway.base_url.removesuffix("/v1"), "retry_options": {"attempts": 1}}
+    return genai.Client(api_key=key, http_options=options)
 
 
 def create_messages(sdk: Anthropic, *names: str, model: str = "haiku", **more: Any) -> str:
@@ -216,9 +222,7 @@ def test_a_file_of_anthropic_is_its_consumers_own_and_a_batch_can_name_it(gatewa
 
 
 def test_batches_of_gemini_are_settled_when_they_end(gateway: Gateway) -> None:
-    options: Any = {"base_url": gateway.base_url.removesuffix("/v1"), "retry_options": {"attempts": 1}}
-    sdk, answered = genai.Client(api_key=KEY, http_options=options), {"a b c": (0, 1, 2), "d fail-1 f": (0, 2)}
-    answered |= {"expire-1": (), "g h i j": (0, 1)}
+    sdk, answered = google(gateway), {"a b c": (0, 1, 2), "d fail-1 f": (0, 2), "expire-1": (), "g h i j": (0, 1)}
     found, name = {}, ""
     for names in answered:
         one: Any = {"contents": [{"parts": [{"text": "Hello"}], "role": "user"}], "config": {"max_output_tokens": 50}}
@@ -227,7 +231,7 @@ def test_batches_of_gemini_are_settled_when_they_end(gateway: Gateway) -> None:
         found[names] = made(gateway, "create_batch")
     assert name.startswith("batches/kept_")
     sdk.batches.cancel(name=name)  # the last one: half of it is answered
-    other = genai.Client(api_key="sk-gw-other", http_options=options)
+    other = google(gateway, "sk-gw-other")
     with pytest.raises(ClientError, match="404"):
         other.batches.get(name=name)
     for names, numbers in answered.items():
@@ -243,7 +247,15 @@ def test_batches_of_gemini_are_settled_when_they_end(gateway: Gateway) -> None:
     agree(gateway)
 
 
-def test_each_model_in_a_batch_of_messages_needs_a_grant(gateway: Gateway) -> None:
+def test_each_request_in_a_batch_is_checked_as_if_it_were_sent_alone(gateway: Gateway) -> None:
+    secret, gemini = "AKIA0123456789ABCDEF", google(gateway)
+    with pytest.raises(BadRequestError, match="no-keys"):
+        create_messages(claude(gateway), "a", messages=[{"role": "user", "content": secret}])
+    with pytest.raises(BadRequestError, match="no-keys"):
+        claude(gateway).files.upload(file=("a.txt", secret.encode()), extra_body={"model": "haiku"})
+    with pytest.raises(ClientError, match="no-keys"):
+        gemini.batches.create(model="flash", src=[{"contents": [{"parts": [{"text": secret}]}]}])
+    assert gateway.seen("google") == []
     advisor = {"type": "advisor_20260301", "name": "advisor", "model": "claude-opus-4-5"}
     for asked in ({"model": "opus"}, {"tools": [advisor]}):
         with pytest.raises(PermissionDeniedError):

@@ -73,7 +73,7 @@ def unpack_note(facts: bytes) -> Note | None:
 @dataclass(slots=True)
 class Told:
     """Usage read from clients' own calls about objects, by the exchange that made the object. None: the object has
-    ended, and its usage stands in files.
+    ended, and its usage is read from it, or from its files.
     """
 
     reports: dict[str, Report | None] = field(default_factory=dict)
@@ -86,6 +86,6 @@ class Told:
         if report.pending and not report.finish_reasons:
             return
         late = exchange.request.dialect.offers.stored.late
-        in_files = late is not None and late.line is not None
-        if (in_files or report.usage is not None) and len(self.reports) < MAX_TOLD:
-            self.reports[exchange.route.kept.made_by] = None if in_files else report
+        in_batch = late is not None and (late.inside or late.line is not None)
+        if (in_batch or report.usage is not None) and len(self.reports) < MAX_TOLD:
+            self.reports[exchange.route.kept.made_by] = None if in_batch else report
