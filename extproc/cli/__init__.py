@@ -59,14 +59,16 @@ _EXAMPLES = """\
   extproc usage --group-by team,model                      this month's spending
 """
 
+_FAILED = {"reconcile": 2}
+"""Exit codes of a failure for verbs whose 1 means something else: that a bill and the ledger differ."""
 _BROKEN_PIPE = 141  # exit code that shells report for a program that SIGPIPE ended
 
 
 def main() -> int:
     """Run the verb that the command line names. Returns the exit code.
 
-    0 is success, 1 a failure with its reason on standard error, 2 a command line that cannot be read, 130 Ctrl-C, and
-    141 when the reader of the output has gone (`extproc check | head`).
+    0 is success, 1 a failure with its reason on standard error (2 for verbs of `_FAILED`), 2 a command line that cannot
+    be read, 130 Ctrl-C, and 141 when the reader of the output has gone (`extproc check | head`).
     """
     try:
         status = _run(sys.argv[1:])
@@ -77,7 +79,7 @@ def main() -> int:
     except (OSError, ValueError) as error:
         with contextlib.suppress(BrokenPipeError):
             print(_error_text(error), file=sys.stderr)
-        return 1
+        return _FAILED.get(next(iter(sys.argv[1:]), ""), 1)
     except KeyboardInterrupt:
         return 130
     else:

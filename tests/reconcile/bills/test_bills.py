@@ -70,7 +70,7 @@ def test_a_bill_that_cannot_be_read_is_a_clear_error(report, name, text, message
     if text is not None:
         (tmp_path / name).write_text(text)
     status, out, err = run(report, *RANGE, "--file", tmp_path / name, "--url", "http://127.0.0.1:1", "--provider", "p")
-    assert (status, out) == (1, "")
+    assert (status, out) == (2, "")
     assert message in err
 
 
