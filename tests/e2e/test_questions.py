@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,8 +18,9 @@ import openai
 import pytest
 
 from tests.doubles.mcp import McpServer, McpServers, tool
-from tests.e2e.conftest import KEY, Gateway, eventually
+from tests.e2e.conftest import HERE, KEY, Gateway, eventually
 from tests.e2e.test_mcp import MODERN, Client
+from tests.e2e.test_mcp_clients import INSTALLED
 from tests.redis_server import RedisServer
 
 YAML = """
@@ -188,6 +190,36 @@ def test_a_call_of_a_tool_waits_for_a_person_at_any_replica(
         assert {act["arguments_sha256"] for act in acts} >= {first["call"]["arguments_sha256"]}
         assert '{"amount' not in json.dumps(acts)
     store.stop()
+
+
+@pytest.mark.mcp_clients
+def test_the_official_client_asks_its_user(start: Callable[..., Gateway]):
+    """By elicitation at 2026-07-28; a client in a session of an older revision is told how to ask again."""
+    python = INSTALLED / "bin" / "python"
+    if not python.exists():
+        pytest.skip("the clients are not installed: `make mcp` does it")
+    bank = McpServer("bank", tools=[tool("pay")])
+    with McpServers(bank).running() as servers:
+        text = TOOLS.replace("redis://127.0.0.1:PORT", "memory:").replace("SERVERS", servers.url)
+        gateway = start(text.replace("wait: 5m", "elicit: true"), strict=False)
+
+        def pay(kind: str, amount: int, *, approve: bool) -> Any:
+            steps = [["call", "bank__pay", {"amount": amount}]]
+            script = {"url": f"{gateway.url}/mcp/dev", "key": KEY, "steps": steps, "answer": {"approve": approve}}
+            command = [python, "-W", "ignore", HERE / "clients" / "mcp_python.py", kind, json.dumps(script)]
+            env = {**os.environ, "PYTHONPATH": ""}
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == 0, done.stderr[-3000:]
+            return json.loads(done.stdout.splitlines()[-1])[0]
+
+        eventually(lambda: Client(gateway, "dev", MODERN).ask("tools/list")["result"]["tools"])
+        text, failed = pay("auto", 50, approve=True)
+        assert (failed, len(bank.calls)) == (False, 1)
+        text, failed = pay("auto", 60, approve=False)
+        assert (failed, "the user said no" in text, len(bank.calls)) == (True, True, 1)
+        text, failed = pay("legacy", 70, approve=True)
+        assert (failed, "same arguments" in text, len(bank.calls)) == (True, True, 1)
+        assert gateway.line(lambda line: line.get("approved_by") == "user")["tool"] == "pay"
 
 
 def _definition(gateway: Gateway) -> str:

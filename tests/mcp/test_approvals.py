@@ -16,11 +16,11 @@ from extproc.access.auth.access import ToolGrants
 from extproc.access.questions import DecidedError, Questions, State
 from extproc.stores.memory import MemoryCounters
 from extproc.tools.mcp.approvals import AwaitApproval, UseApproval
-from extproc.tools.mcp.call import CALL, Call
+from extproc.tools.mcp.call import CALL, MODERN, Call
 from extproc.tools.mcp.catalogue import Catalogue
 from extproc.tools.mcp.policy import Policy, ToolPolicy
 from extproc.tools.mcp.profiles import Profiles
-from extproc.tools.mcp.refusals import JSONRPC, refused_result
+from extproc.tools.mcp.refusals import JSONRPC, body_of, refused_result
 from extproc.tools.mcp.servers import McpServer
 from extproc.tools.mcp.settings import MCPSettings, ToolPolicySettings
 from extproc.tools.taint import Taint
@@ -217,6 +217,44 @@ async def test_which_calls_wait(replicas):
     await here.taint.mark(here.call(), "web/read")
     assert "untrusted content" in (await here.refused(here.call(10))).message
     assert ToolPolicySettings().approval_reason({}, tainted=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("answer", "goes"),
+    [
+        ({"action": "accept", "content": {"approve": True}}, True),
+        ({"action": "accept", "content": {"approve": False}}, False),
+        ({"action": "accept", "content": {"approve": "true"}}, False),
+        ({"action": "decline"}, False),
+        ({"action": "cancel"}, None),
+        ("accept", None),
+    ],
+)
+async def test_the_user_is_asked_in_the_client_that_can(replicas, answer, goes):
+    def call(replica, amount=100, **params):
+        exchange = replica.call(amount, **params)
+        exchange.features[CALL].version, exchange.features[CALL].capabilities = MODERN, {"elicitation": {}}
+        return exchange
+
+    here, there = replicas(elicit=True)
+    refusal = await here.refused(first := call(here))
+    asked = json.loads(body_of(first.features[CALL], refusal))["result"]
+    assert (asked["resultType"], '{"amount":100}' in asked["inputRequests"]["approval"]["params"]["message"]) == (
+        "input_required",
+        True,
+    )
+    given = {"inputResponses": {"approval": answer}, "requestState": asked["requestState"]}
+    other = await there.refused(call(there, 101, **given))
+    assert other.result["requestState"] != asked["requestState"], "an answer is for the question that was asked"
+    again = call(there, **given)
+    if goes:
+        await there.send(again)
+        assert json.loads(again.request.body)["params"].keys() == {"name", "arguments"}
+        assert again.features[CALL].approval.by == "user"
+    else:
+        assert (await there.refused(again)).kind.code == ("approval_required" if goes is None else "approval_denied")
+    off, _ = replicas(wait=0)
+    assert "user" not in (await off.refused(call(off, **given))).message, "only where the settings say so"
 
 
 async def test_questions_have_limits(replicas, monkeypatch):

@@ -11,12 +11,15 @@ computed again. An approval is used up before the call leaves: if its process di
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from extproc.access.questions import (
     CalledTool,
+    DecidedError,
     Question,
     Questions,
     State,
@@ -27,15 +30,23 @@ from extproc.access.questions import (
 from extproc.stores import StoreError
 from extproc.tools.mcp.call import CALL, TOOLS_CALL, Call, canonical
 from extproc.tools.mcp.profiles import Profiles
-from extproc.tools.mcp.refusals import APPROVAL
+from extproc.tools.mcp.refusals import APPROVAL, AskUser
 from extproc.tools.mcp.settings import MCPSettings
+from extproc.wire.framing.patch import patch
 from extproc.words.errors import APPROVAL_DENIED, APPROVAL_REQUIRED, STORE_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange
 from extproc.words.runs import named_by
 from extproc.words.values import show_size
 
 SCOPE = "!call"  # no name of a budget begins so
+BY_USER = "user"
+"""Name of the client's user, as the one who decided."""
+_KEY, _STATE = "approval", "llm-extproc/approval:"
+"""Name of the question to the client's user, and the beginning of the state that brings its id back."""
+_ANSWER = ("inputResponses", "requestState")
 _AGAIN = "10"  # seconds after which a client may ask again
+_Said = tuple[str, Mapping[str, Any]]
+"""Answer of a client's user: the id of the question, and the result of the elicitation; empty without one."""
 Count = Callable[[str, str], None]
 """Called with a server and an outcome: asked, approved, denied, pending, changed."""
 
@@ -55,18 +66,39 @@ class AwaitApproval:
             return
         if not (reason := call.policy.approval_reason(_arguments(exchange), tainted=bool(exchange.findings.tainted))):
             return
+        said = self._user_said(exchange, call)
         draft, most = draft_of(exchange, self._profiles), self._settings.max_arguments
         assert draft.call is not None
         if len(draft.call.arguments.encode()) > most:
             message = f"Tool {call.name!r} needs a person's approval, and nobody is asked about arguments of more than "
             raise Refusal(APPROVAL_DENIED, f"{message}{show_size(most)}: send less.")
         try:
-            call.approval = await self._decided(exchange, draft, reason)
+            call.approval = await self._decided(exchange, draft, reason, said)
         except StoreError:
             message = f"Tool {call.name!r} needs a person's approval, which cannot be asked for now: try again later."
             raise Refusal(STORE_UNAVAILABLE, message) from None
 
-    async def _decided(self, exchange: Exchange, draft: Question, reason: str) -> Question:
+    def _user_said(self, exchange: Exchange, call: Call) -> _Said:
+        """The answer of the client's user to a question of the gateway, which is removed from the request."""
+        params = exchange.request.json["params"]
+        state = params.get("requestState")
+        if not self._elicits(call) or not isinstance(state, str) or not state.startswith(_STATE):
+            return "", {}
+        answers = params.get("inputResponses")
+        kept = {name: value for name, value in params.items() if name not in _ANSWER}
+        exchange.request.body = patch(exchange.request.body, {}, tuple(f"params.{name}" for name in _ANSWER))
+        exchange.request.json["params"] = kept
+        assert call.message is not None
+        call.message.params = kept
+        said = answers.get(_KEY) if isinstance(answers, dict) else None
+        return state.removeprefix(_STATE), said if isinstance(said, dict) else {}
+
+    def _elicits(self, call: Call) -> bool:
+        """True if the client can ask its user by a form."""
+        able = call.capabilities.get("elicitation")
+        return self._settings.elicit and call.modern and isinstance(able, dict) and (not able or "form" in able)
+
+    async def _decided(self, exchange: Exchange, draft: Question, reason: str, said: _Said) -> Question:
         """The approved question about a call. Raises Refusal, StoreError."""
         assert self._questions is not None, "the processor has it"
         call = exchange.features[CALL]
@@ -78,6 +110,11 @@ class AwaitApproval:
             raise Refusal(APPROVAL_REQUIRED, message) from None
         if state is State.OPEN:
             self._count(call.server, "asked" if question.id == draft.id else "pending")
+            if self._elicits(call):
+                if said[0] != question.id:
+                    raise AskUser(APPROVAL_REQUIRED, "The user is asked.", _asking(question))
+                await self._take(question, said[1])
+                ends = 0.0
             state = await self._questions.wait(exchange, question, ends) or State.OPEN
         if state is State.DENIED:
             self._count(call.server, "denied")
@@ -88,6 +125,15 @@ class AwaitApproval:
         if state is not State.APPROVED:
             raise _pending(call, question, f"needs a person's approval, because {reason}")
         return question
+
+    async def _take(self, question: Question, said: Mapping[str, Any]) -> None:
+        """Take the answer of the client's user for the decision, unless an operator came first."""
+        content, accepted = said.get("content"), said.get("action") == "accept"
+        approve = accepted and isinstance(content, dict) and content.get("approve") is True
+        if (approve or accepted or said.get("action") == "decline") and self._questions is not None:
+            with contextlib.suppress(DecidedError):
+                reason = "" if approve else "the user said no"
+                await self._questions.decide(question.id, approve=approve, by=BY_USER, reason=reason)
 
 
 class UseApproval:
@@ -161,6 +207,17 @@ def draft_of(exchange: Exchange, profiles: Profiles) -> Question:
         *(arguments.decode(), hashlib.sha256(arguments).hexdigest(), run),
     )
     return question_about(exchange, fingerprint(*known, body=canonical(params)), SCOPE, call=called)
+
+
+def _asking(question: Question) -> dict[str, Any]:
+    """The result that asks the client's user."""
+    called = question.call
+    assert called is not None
+    message = f"Approve the call of {called.server}/{called.tool} with the arguments {called.arguments}?"
+    field = {"approve": {"type": "boolean", "title": "Approve"}}
+    schema = {"type": "object", "properties": field, "required": [*field]}
+    asked = {"method": "elicitation/create", "params": {"mode": "form", "message": message, "requestedSchema": schema}}
+    return {"resultType": "input_required", "inputRequests": {_KEY: asked}, "requestState": _STATE + question.id}
 
 
 def _arguments(exchange: Exchange) -> object:

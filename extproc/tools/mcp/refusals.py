@@ -68,6 +68,14 @@ def _called(body: Mapping[str, Any]) -> Sequence[Step]:
     return [Step(name if isinstance(name, str) else "", params.get("arguments", {}))]
 
 
+class AskUser(Refusal):
+    """A refusal whose body is a question to the client's user (`input_required`)."""
+
+    def __init__(self, kind: Kind, message: str, result: Mapping[str, Any]) -> None:
+        super().__init__(kind, message)
+        self.result = result
+
+
 _OFFERS = Offers(stored=Stored(unnamed=True), tools=Tools(steps=_called))
 
 
@@ -160,6 +168,8 @@ def body_of(call: Call, refusal: Refusal, id: rpc.Id | None = None) -> bytes:
     error. `id` is the id of the request, if it differs from the client's.
     """
     id = call.id if id is None else id
+    if isinstance(refusal, AskUser):
+        return rpc.result(id, refusal.result)
     if call.message is not None and call.message.method == "tools/call" and refusal.kind.code not in _CODES:
         return rpc.result(id, refused_result(call, refusal))
     said = {**_said(refusal), **(refusal.data if isinstance(refusal, RPCRefusal) else {})}

@@ -267,6 +267,11 @@ class ApprovalsSettings(Section):
         le=43200,
         description="Time in which a question can be answered, and then the approval be used, `1m` to `12h`.",
     )
+    elicit: bool = Field(
+        False,
+        description="Ask the user of the client by elicitation, where the client takes it (2026-07-28). Whoever has "
+        "the consumer's key can give the answer, so use it where the client is trusted to ask its user.",
+    )
     webhook: WebhookURL | None = Field(
         None,
         description="URL that gets a POST for each question, without the arguments. Incoming webhooks of Slack take "

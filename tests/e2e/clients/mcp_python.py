@@ -51,7 +51,7 @@ async def connected(kind: str, wanted: Any, stack: AsyncExitStack) -> Any:
     from mcp.client.streamable_http import streamable_http_client
 
     async def answered(_context: Any, _params: Any) -> Any:
-        return mcp_types.ElicitResult(action="accept", content=ANSWER)
+        return mcp_types.ElicitResult(action="accept", content=wanted.get("answer", ANSWER))
 
     http = await stack.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=30))
     transport = streamable_http_client(url, http_client=http)
