@@ -23,7 +23,7 @@ from extproc.exchange.pipeline import Pipeline, build
 from extproc.exchange.response import Count
 from extproc.exchange.services import Services
 from extproc.money.accounting.books import Books
-from extproc.money.budgets import Expected, Tools, counter
+from extproc.money.budgets import Expected, ReserveTools, counter
 from extproc.operate.telemetry.metrics import Telemetry
 from extproc.settings.config import parse
 from extproc.stores.memory import MemoryCounters
@@ -188,7 +188,7 @@ def make_world(text="", counters=None, clock=None, *, ledger=None):
     answers = open_answers(settings.stores.cache, settings.cache, settings.around_guardrails)
     if answers is not None:
         answers.now = clock
-    tools = Tools(telemetry.budget_used, expected=Expected())
+    tools = ReserveTools(telemetry.budget_used, expected=Expected())
     services = Services(counters, telemetry, clock, tools, answers=answers)
     if ledger is not None:
         services.books = Books(counters, ledger, now=clock)

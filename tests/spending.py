@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from extproc.money.accounting.settle import Settle
-from extproc.money.budgets import BudgetSettings, Expected, Grants, Leases, Reserve, Tools
+from extproc.money.budgets import BudgetSettings, Expected, Grants, Leases, Reserve, ReserveTools
 from extproc.money.budgets.settings import WINDOWS
 from extproc.stores.memory import MemoryCounters
 
@@ -20,7 +20,7 @@ class Spending:
         settings = [BudgetSettings(**{"name": "b", **defaults, **budget}) for budget in budgets]
         self._window = WINDOWS[defaults["window"]]
         count = lambda *what: self.counted.append(what)  # noqa: E731
-        tools = tools or Tools(self.used.__setitem__, self.told.append, self.grants, self.expected)
+        tools = tools or ReserveTools(self.used.__setitem__, self.told.append, self.grants, self.expected)
         self.reserve = Reserve(
             settings, self.counters, self.leases, cap, count, tools=tools, reroute=reroute, now=clock
         )

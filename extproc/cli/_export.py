@@ -46,7 +46,7 @@ _ACCOUNT = re.compile(r"[\w .:/-]{1,128}")
 Row = Mapping[str, Any]
 
 
-class Place(Protocol):
+class ExportPlace(Protocol):
     """A place for files. Raises OSError if a file cannot be written or read."""
 
     def create(self, name: str, data: bytes, /) -> bool:
@@ -96,7 +96,7 @@ class Below(NamedTuple):
         return self.bucket.read(f"{self.prefix}{name}")
 
 
-def place_of(target: str, region: str, endpoint: str) -> Place:
+def place_of(target: str, region: str, endpoint: str) -> ExportPlace:
     """The place of `--to`: a folder, or `s3://bucket/prefix` with the key in AWS's environment variables. Raises
     ValueError.
     """
@@ -214,7 +214,7 @@ def check_format(name: str) -> None:
 # --- days
 
 
-def export(asked: Asked, day: date, format: str, place: Place) -> Mapping[str, Any] | None:
+def export(asked: Asked, day: date, format: str, place: ExportPlace) -> Mapping[str, Any] | None:
     """Export a day. Returns its manifest, or None if the day was exported before. Raises OSError and ValueError."""
     name = f"{day}/manifest.json"
     if place.read(name) is not None:
@@ -237,7 +237,7 @@ def export(asked: Asked, day: date, format: str, place: Place) -> Mapping[str, A
     return manifest
 
 
-def _write_parts(rows: Iterator[Row], folder: str, format: Format, place: Place) -> Iterator[Mapping[str, Any]]:
+def _write_parts(rows: Iterator[Row], folder: str, format: Format, place: ExportPlace) -> Iterator[Mapping[str, Any]]:
     for number in itertools.count(1):
         part = list(itertools.islice(rows, PART))
         if not part:

@@ -9,7 +9,7 @@ from pathlib import Path
 from extproc.cli._options import add_config
 from extproc.cli._tables import safe
 from extproc.money.ledger import LedgerError, open_ledger
-from extproc.money.ledger.trail import BEGIN, BrokenError, Entry, hash_of, read_line, verify
+from extproc.money.ledger.trail import BEGIN, AuditEntry, BrokenError, hash_of, read_line, verify
 from extproc.settings import config
 
 EXAMPLES = """\
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         raise OSError(str(error)) from None
 
 
-def _report(entries: Iterable[Entry], wanted: dict[int, str]) -> int:
+def _report(entries: Iterable[AuditEntry], wanted: dict[int, str]) -> int:
     first = last = None
     forgotten = 0
     try:
@@ -66,7 +66,7 @@ def _report(entries: Iterable[Entry], wanted: dict[int, str]) -> int:
     return 0
 
 
-def _of_files(names: Iterable[str]) -> Iterator[Entry]:
+def _of_files(names: Iterable[str]) -> Iterator[AuditEntry]:
     """The entries of a copy's files. Raises BrokenError if a line does not fit its own hash."""
     for name in names:
         with Path(name).open(encoding="utf-8") as file:

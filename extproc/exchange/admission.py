@@ -91,7 +91,7 @@ class InFlight:
                 turn.set_result(None)
 
 
-class Place:
+class Room:
     """Room of one exchange."""
 
     __slots__ = ("_all", "_name", "share", "size")
@@ -157,16 +157,16 @@ class Admit:
         elif share.exchanges >= self._most_each and name != ANONYMOUS:
             message = f"You have {share.exchanges} requests in flight, which is your share; try again in a moment."
             raise Refusal(RATE_LIMITED, message, headers=_AGAIN)
-        exchange.request.place = place = Place(self._all, name, share)
+        exchange.request.place = place = Room(self._all, name, share)
         if size := exchange.request.head.length:
             self._reserve(place, size, name)
 
     def take(self, exchange: Exchange, size: int) -> None:
         """Reserve room for a body of `size` bytes whose headers gave another length or none. Raises Refusal."""
-        if isinstance(exchange.request.place, Place):
+        if isinstance(exchange.request.place, Room):
             self._reserve(exchange.request.place, size, exchange.consumer.name)
 
-    def _reserve(self, place: Place, size: int, name: str) -> None:
+    def _reserve(self, place: Room, size: int, name: str) -> None:
         if size > self._body:
             raise too_large(self._body)
         everything, share = self._all, place.share

@@ -13,7 +13,7 @@ from extproc.exchange.admission import InFlight
 from extproc.guardrails import Audits, Results
 from extproc.money.accounting.books import Books
 from extproc.money.accounting.tries import FailedTries
-from extproc.money.budgets import Leases, Tools
+from extproc.money.budgets import Leases, ReserveTools
 from extproc.operate.reports.reports import Reporter
 from extproc.operate.telemetry.audit import AuditEvents
 from extproc.operate.telemetry.metrics import Telemetry
@@ -35,7 +35,7 @@ class Services:
     counters: Counters
     telemetry: Telemetry
     now: Callable[[], float] = time.time  # seconds since the epoch
-    tools: Tools = field(default_factory=Tools)  # helpers of budgets: alerts, grants, usual outputs, exact counts
+    tools: ReserveTools = field(default_factory=ReserveTools)  # alerts, grants, usual outputs, exact counts
     in_flight: InFlight = field(default_factory=InFlight)  # requests in flight, and bytes of their bodies
     results: Results = field(default_factory=Results)  # tool results in quarantine
     audits: Audits = field(default_factory=Audits)  # audit-only questions to guardrail services

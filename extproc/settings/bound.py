@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from extproc import __version__
 from extproc.routing.catalog import Before, Catalog, Leaving, ModelSettings, TargetSettings, VirtualModelSettings
 from extproc.settings.config import Settings
-from extproc.upstream.providers import CoolDown, ProviderSettings
+from extproc.upstream.providers import CoolDownSettings, ProviderSettings
 
 _SECTIONS = ("status", "admin", "processor", "stores")
 """Sections fixed at the start: addresses, processes and open stores."""
@@ -39,7 +39,7 @@ _FREE = {
     "foreign_objects",
 }
 """Sections that are not in Envoy's configuration. A test compares that configuration."""
-_PROCESSORS_OWN = {"disabled": False, "cool_down": CoolDown()}
+_PROCESSORS_OWN = {"disabled": False, "cool_down": CoolDownSettings()}
 """Settings of a provider that are not in Envoy's configuration."""
 _Switched = TypeVar("_Switched", ModelSettings, TargetSettings)
 

@@ -81,7 +81,7 @@ class Features(Protocol):
     def copy(self) -> Features: ...
 
 
-class Place(Protocol):
+class Room(Protocol):
     """Room of an exchange among those in flight."""
 
     def resize(self, size: int) -> None:
@@ -374,7 +374,7 @@ class ClientRequest:
     endpoint: Endpoint = field(init=False)
     operation: str = field(init=False)  # gen_ai.operation.name
     # Admit
-    place: Place | None = None
+    place: Room | None = None
     # Parse
     body: bytes = field(init=False)
     json: dict[str, Any] = field(init=False)

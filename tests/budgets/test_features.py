@@ -12,7 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.money.budgets import BudgetSettings, Exact, Expected, Grants, Tools, compile_budget, counter, read_scope
+from extproc.money.budgets import (
+    BudgetSettings,
+    Exact,
+    Expected,
+    Grants,
+    ReserveTools,
+    compile_budget,
+    counter,
+    read_scope,
+)
 from extproc.money.budgets.scopes import Scopes
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
@@ -483,7 +492,7 @@ class Counts:
 
 async def test_the_input_is_counted_exactly_only_when_its_byte_bound_does_not_fit(world, asks):
     exact = Counts(20)
-    here = world({"unit": "tokens", "limit": 150}, tools=Tools(exact=exact))
+    here = world({"unit": "tokens", "limit": 150}, tools=ReserveTools(exact=exact))
     await here.reserve(first := asks({**BODY, "max_tokens": 10}))
     assert exact.asked == 0
     assert await here.level() == (0, len(first.request.body) + 10)
@@ -495,7 +504,7 @@ async def test_the_input_is_counted_exactly_only_when_its_byte_bound_does_not_fi
 
 @pytest.mark.parametrize("exact", [Counts(20, fits=False), Counts(None), Counts(10**9)])
 async def test_without_an_exact_count_the_byte_bound_decides(world, asks, exact):
-    here = world({"unit": "tokens", "limit": 50}, tools=Tools(exact=exact))
+    here = world({"unit": "tokens", "limit": 50}, tools=ReserveTools(exact=exact))
     assert (await refusal_of(here.reserve, asks())).kind.code == "request_exceeds_limit"
 
 
@@ -508,7 +517,7 @@ async def test_images_are_counted_for_the_model_that_serves_after_a_downgrade(wo
 
     budget = {"unit": "tokens", "limit": 110, "match": {"model": "dear"}, "on_exceed": "downgrade"}
     wide = {"name": "all", "unit": "tokens", "limit": 10**6}
-    here = world({**budget, "downgrade_to": "mini"}, wide, tools=Tools(exact=Counts(20)), reroute=to_mini)
+    here = world({**budget, "downgrade_to": "mini"}, wide, tools=ReserveTools(exact=Counts(20)), reroute=to_mini)
     sent = asks(targets=(DEAR,))
     sent.request.ask.images, sent.request.ask.image_tokens = 1, 500
     await here.reserve(sent)

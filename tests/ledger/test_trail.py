@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from extproc.money.ledger import open_ledger
-from extproc.money.ledger.trail import BEGIN, MAX_EVENT, BrokenError, Entry, Event, digest_of, read_line, verify
+from extproc.money.ledger.trail import BEGIN, MAX_EVENT, AuditEntry, BrokenError, Event, digest_of, read_line, verify
 from tests.ledger.conftest import NOW, row, write
 
 
@@ -38,13 +38,13 @@ def test_entries_are_chained_paged_and_appended_once(ledger):
     ("edit", "found"),
     [
         (
-            lambda e: [e[0], Entry(2, e[1].event.replace("2", "9"), e[1].digest, e[1].hash), *e[2:]],
+            lambda e: [e[0], AuditEntry(2, e[1].event.replace("2", "9"), e[1].digest, e[1].hash), *e[2:]],
             "entry 2 was changed",
         ),
         (lambda e: [e[0], *e[2:]], "behind entry 1 comes 3"),
         (lambda e: [e[0], e[2], e[1], *e[3:]], "behind entry 1 comes 3"),
-        (lambda e: [*e, Entry(5, e[3].event, e[3].digest, e[3].hash)], "entry 5 does not follow"),
-        (lambda e: [Entry(1, "{}", digest_of("{}"), e[0].hash), *e[1:]], "entry 1 does not follow"),
+        (lambda e: [*e, AuditEntry(5, e[3].event, e[3].digest, e[3].hash)], "entry 5 does not follow"),
+        (lambda e: [AuditEntry(1, "{}", digest_of("{}"), e[0].hash), *e[1:]], "entry 1 does not follow"),
     ],
     ids=["changed", "removed", "moved", "added", "made anew"],
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from extproc.access import questions
 from extproc.access.questions import DecidedError, Questions, State
-from extproc.money.budgets import Tools
+from extproc.money.budgets import ReserveTools
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Usage
 from tests.samples import examples
@@ -52,7 +52,7 @@ class Replica(Spending):
     def __init__(self, counters, clock, **budget):
         self.asked = []
         self.questions = Questions(counters, self.asked.append, clock, look=0.0)
-        tools = Tools(questions=self.questions)
+        tools = ReserveTools(questions=self.questions)
         super().__init__(clock, budget, defaults=BUDGET, tools=tools, counters=counters)
 
 

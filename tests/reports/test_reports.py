@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from extproc.money.accounting.forgotten import BOARD, Forgotten
-from extproc.money.budgets import BudgetSettings, Grants, Leases, Reserve, Tools
+from extproc.money.budgets import BudgetSettings, Grants, Leases, Reserve, ReserveTools
 from extproc.money.ledger import LedgerError, Row, open_ledger
 from extproc.operate.admin.api import admin_app
 from extproc.operate.reports.reports import MOST_SCOPES, AdminReports, Reporter, WorkerMemory
@@ -289,7 +289,9 @@ async def test_a_grant_lets_requests_of_one_count_pass(clocks, exchange):
     counters = MemoryCounters(clock)
     grants = Grants(counters, clock)
     settings = [BudgetSettings(name="b", unit="requests", limit=1, window="day", per=["consumer"], on_exceed="ask")]
-    reserve = Reserve(settings, counters, Leases(counters), 16, lambda *_: None, tools=Tools(grants=grants), now=clock)
+    reserve = Reserve(
+        settings, counters, Leases(counters), 16, lambda *_: None, tools=ReserveTools(grants=grants), now=clock
+    )
 
     async def ask(id):
         sent = exchange()

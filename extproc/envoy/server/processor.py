@@ -36,7 +36,7 @@ from extproc.money.accounting.forgotten import Forgotten
 from extproc.money.accounting.poller import Poller, Situation
 from extproc.money.accounting.tries import FailedTries
 from extproc.money.accounting.units import Units
-from extproc.money.budgets import Exact, Expected, Grants, Tools, compile_budget, counter
+from extproc.money.budgets import Exact, Expected, Grants, ReserveTools, compile_budget, counter
 from extproc.money.ledger import LedgerError, open_ledger
 from extproc.operate.admin.doors import HTTPThread
 from extproc.operate.admin.failures import Failures
@@ -117,7 +117,7 @@ class Processor:
         self._services = services = Services(
             self._counters,
             telemetry,
-            tools=Tools(
+            tools=ReserveTools(
                 telemetry.budget_used, self._alerts.tell, self._grants, Expected(), self._exact, self._questions
             ),
             audits=Audits(telemetry.internal_error),

@@ -28,7 +28,7 @@ from extproc.money.budgets.expected import Expected
 from extproc.money.budgets.facts import Facts, unpack_facts
 from extproc.money.budgets.grants import Grant, Grants
 from extproc.money.budgets.leases import Leases
-from extproc.money.budgets.reserve import LEASE, Reserve, Tools, Unpriced
+from extproc.money.budgets.reserve import LEASE, Reserve, ReserveTools, Unpriced
 from extproc.money.budgets.settings import BudgetSettings
 from extproc.money.budgets.watch import Alert
 
@@ -45,7 +45,7 @@ __all__ = [
     "Grants",
     "Leases",
     "Reserve",
-    "Tools",
+    "ReserveTools",
     "Unpriced",
     "compile_budget",
     "counting",

@@ -58,7 +58,7 @@ class Unpriced:
 
 
 @dataclass(slots=True, frozen=True)
-class Tools:
+class ReserveTools:
     """Helpers of Reserve beside the counters store. They outlive a configuration."""
 
     used: Callable[[str, Callable[[], float]], None] = lambda _budget, _share: None
@@ -100,12 +100,12 @@ class Reserve:
         cap: int | None,
         count: Callable[[str, str], None],
         *,
-        tools: Tools | None = None,
+        tools: ReserveTools | None = None,
         reroute: Callable[[Exchange, str], None] | None = None,
         lease: float = LEASE,
         now: Callable[[], float] = time.time,
     ) -> None:
-        tools = tools or Tools()
+        tools = tools or ReserveTools()
         compiled = [compile_budget(settings) for settings in budgets]
         self._budgets = ByMatch(compiled)
         self._most_downgrades = len(compiled)

@@ -42,7 +42,7 @@ class Event(msgspec.Struct, frozen=True):
     consumer: str = ""  # consumer of the event, for `forget`
 
 
-class Entry(msgspec.Struct, frozen=True):
+class AuditEntry(msgspec.Struct, frozen=True):
     """An entry of the trail. `event` is JSON; empty where its consumer was forgotten."""
 
     number: int
@@ -68,13 +68,13 @@ def hash_of(previous: str, digest: str) -> str:
     return hashlib.sha256((previous + digest).encode()).hexdigest()
 
 
-def read_line(line: str) -> tuple[Entry, str]:
+def read_line(line: str) -> tuple[AuditEntry, str]:
     """The entry in a line, and the hash before it. Raises BrokenError."""
     event, found, chain = line.rstrip("\n").rpartition(_CHAIN)
     try:
         fields = msgspec.json.decode(f'{{"number":{chain[:-1]}', type=dict[str, Any])
         number, previous, digest, own = (fields[name] for name in ("number", "previous", "digest", "hash"))
-        entry = Entry(int(number), "" if event == '{"forgotten":true' else event + "}", str(digest), str(own))
+        entry = AuditEntry(int(number), "" if event == '{"forgotten":true' else event + "}", str(digest), str(own))
     except (msgspec.DecodeError, KeyError, ValueError, TypeError):
         raise BrokenError(f"a line is no entry of the trail: {line[:80]!r}") from None
     if not found:
@@ -82,11 +82,11 @@ def read_line(line: str) -> tuple[Entry, str]:
     return entry, str(previous)
 
 
-def verify(entries: Iterable[Entry], first: str | None = None) -> Iterator[Entry]:
+def verify(entries: Iterable[AuditEntry], first: str | None = None) -> Iterator[AuditEntry]:
     """Yields the entries, each checked. Raises BrokenError at the first entry that does not fit. `first` is the hash
     before them; None: the first entry is the base, or the beginning of the trail.
     """
-    last: Entry | None = None
+    last: AuditEntry | None = None
     for entry in entries:
         if entry.event and digest_of(entry.event) != entry.digest:
             raise BrokenError(f"entry {entry.number} was changed: its event is not that of its digest")
@@ -123,16 +123,16 @@ class Trail:
             if rows:
                 cursor.execute_each(f"INSERT INTO audit ({', '.join(_COLUMNS)}) VALUES ({places(len(_COLUMNS))})", rows)
 
-    def latest(self, limit: int, before: int | None = None) -> Sequence[Entry]:
+    def latest(self, limit: int, before: int | None = None) -> Sequence[AuditEntry]:
         """Entries before the number `before`, the latest first."""
         wanted, given = ("", ()) if before is None else ("WHERE number < ?", (before,))
         return self._entries(f"{wanted} ORDER BY number DESC LIMIT {limit:d}", given)
 
-    def after(self, number: int, limit: int) -> Sequence[Entry]:
+    def after(self, number: int, limit: int) -> Sequence[AuditEntry]:
         """The entries after a number, in their order."""
         return self._entries(f"WHERE number > ? ORDER BY number LIMIT {limit:d}", (number,))
 
-    def all(self) -> Iterator[Entry]:
+    def all(self) -> Iterator[AuditEntry]:
         """All entries, in their order."""
         number = 0
         while page := self.after(number, 1000):
@@ -151,10 +151,10 @@ class Trail:
         with self._database.change() as cursor:
             cursor.execute("UPDATE audit SET event = '', consumer = '' WHERE consumer = ?", (text(consumer),))
 
-    def _entries(self, rest: str, given: Sequence[object]) -> Sequence[Entry]:
+    def _entries(self, rest: str, given: Sequence[object]) -> Sequence[AuditEntry]:
         with self._database.look() as cursor:
             found = cursor.rows(f"SELECT number, event, digest, hash FROM audit {rest}", given)
-        return [Entry(*row) for row in found]
+        return [AuditEntry(*row) for row in found]
 
     # --- what was sent elsewhere
 
@@ -176,7 +176,7 @@ class Trail:
             [(number, last)] = cursor.rows("SELECT number, hash FROM audit_sent WHERE sink = ?", (sink,))
             return number, last
 
-    def sent(self, sink: str, entry: Entry | None) -> None:
+    def sent(self, sink: str, entry: AuditEntry | None) -> None:
         """Note the last entry sent, and end the claim."""
         with self._database.change() as cursor:
             cursor.execute("UPDATE audit_sent SET claimed = 0 WHERE sink = ?", (sink,))

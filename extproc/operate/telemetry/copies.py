@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from extproc.money.ledger.trail import BrokenError, Entry, Trail, read_line
+from extproc.money.ledger.trail import AuditEntry, BrokenError, Trail, read_line
 from extproc.operate.telemetry.prompts import logs_request
 from extproc.settings.audit import AuditBucketSettings, AuditSettings
 from extproc.wire.outbound.client import AnswerError, ask
@@ -46,7 +46,7 @@ class Copy(Protocol):
         """The number of the last entry in the copy: `number`, unless the copy itself shows it."""
         ...
 
-    def write(self, lines: Sequence[str], entries: Sequence[Entry]) -> int:
+    def write(self, lines: Sequence[str], entries: Sequence[AuditEntry]) -> int:
         """Write entries. Returns the number of the last entry in the copy."""
         ...
 
@@ -84,7 +84,7 @@ class Copies:
         if claimed is None:
             return
         number, previous = claimed
-        sent: Entry | None = None
+        sent: AuditEntry | None = None
         try:
             there = copy.last(number)
             for _ in range(_BATCHES):
@@ -126,7 +126,7 @@ class FileCopy:
             os.truncate(self._path, self._path.stat().st_size - len(rest))
         return max(number, read_line(line.decode())[0].number) if line else number
 
-    def write(self, lines: Sequence[str], entries: Sequence[Entry]) -> int:
+    def write(self, lines: Sequence[str], entries: Sequence[AuditEntry]) -> int:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         with os.fdopen(descriptor, "wb") as file:
@@ -151,7 +151,7 @@ class CollectorCopy:
     def last(self, number: int) -> int:
         return number
 
-    def write(self, lines: Sequence[str], entries: Sequence[Entry]) -> int:
+    def write(self, lines: Sequence[str], entries: Sequence[AuditEntry]) -> int:
         body = logs_request([_record(line, entry) for line, entry in zip(lines, entries, strict=True)])
         status, _ = ask(f"{self._address}/v1/logs", body, self._headers, timeout=_TIMEOUT, most=_LONGEST_LINE)
         if status != 200:
@@ -173,7 +173,7 @@ class BucketCopy:
     def last(self, number: int) -> int:
         return number
 
-    def write(self, lines: Sequence[str], entries: Sequence[Entry]) -> int:
+    def write(self, lines: Sequence[str], entries: Sequence[AuditEntry]) -> int:
         name = f"{self._prefix}{entries[0].number:012d}.jsonl"
         if self._bucket.create(name, "".join(f"{line}\n" for line in lines).encode()):
             return entries[-1].number
@@ -181,7 +181,7 @@ class BucketCopy:
         return read_line(known[-1])[0].number if known else entries[0].number - 1
 
 
-def _record(line: str, entry: Entry) -> bytes:
+def _record(line: str, entry: AuditEntry) -> bytes:
     now = str(time.time_ns())
     number = {"key": "extproc.audit.number", "value": {"intValue": str(entry.number)}}
     return json.dumps(

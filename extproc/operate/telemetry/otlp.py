@@ -20,7 +20,7 @@ _ERROR = 2  # StatusCode
 _fixed64, _double = struct.Struct("<Q").pack, struct.Struct("<d").pack
 
 
-class Context(NamedTuple):
+class TraceContext(NamedTuple):
     """The ids of a span, as in W3C trace context."""
 
     trace: bytes  # 16 bytes
@@ -28,7 +28,7 @@ class Context(NamedTuple):
     sampled: bool
 
 
-def context(traceparent: str) -> Context | None:
+def context(traceparent: str) -> TraceContext | None:
     """The caller's span in a `traceparent`; None for one that is malformed or has zero ids.
 
     Source: https://www.w3.org/TR/trace-context/#traceparent-header
@@ -40,21 +40,21 @@ def context(traceparent: str) -> Context | None:
         _, trace, span, flags = map(bytes.fromhex, parts[:4])
     except ValueError:
         return None
-    return Context(trace, span, bool(flags[0] & 1)) if any(trace) and any(span) else None
+    return TraceContext(trace, span, bool(flags[0] & 1)) if any(trace) and any(span) else None
 
 
 class Span(NamedTuple):
     """A span. Times are nanoseconds since the epoch. `error` is empty without an error."""
 
     id: bytes
-    parent: Context
+    parent: TraceContext
     name: str
     kind: int
     start: int
     end: int
     attributes: Mapping[str, Value]
     error: str = ""
-    link: Context | None = None
+    link: TraceContext | None = None
 
     def encode(self) -> bytes:
         """A span, encoded as the message `Span`."""

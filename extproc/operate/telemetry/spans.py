@@ -83,7 +83,7 @@ def _named(exchange: Exchange, found: Any) -> tuple[str, int]:
     return f"{name} {target}".rstrip(), kind
 
 
-def _caller(exchange: Exchange) -> otlp.Context | None:
+def _caller(exchange: Exchange) -> otlp.TraceContext | None:
     """The span that a message by MCP names."""
     call = exchange.features.get(CALL)
     meta = None if call is None or call.message is None else call.message.params.get("_meta")

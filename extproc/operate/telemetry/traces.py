@@ -16,10 +16,10 @@ from extproc.upstream.prices import NANO
 from extproc.words.exchange import Exchange, FeatureKey, Usage
 
 if TYPE_CHECKING:
-    from extproc.operate.telemetry.otlp import Context, Value
+    from extproc.operate.telemetry.otlp import TraceContext, Value
     from extproc.settings.config import Semconv
 
-TRACE: FeatureKey[Context] = FeatureKey("trace")
+TRACE: FeatureKey[TraceContext] = FeatureKey("trace")
 """Key of Envoy's span of its call, which the gateway attachment writes with `telemetry.traces`."""
 _LONGEST = 256
 _MOST_REASONS = 8

@@ -149,7 +149,7 @@ class OutlierDetection(Section):
     )
 
 
-class CoolDown(Section):
+class CoolDownSettings(Section):
     """Pauses of a model. A model that cools down is skipped while another target is left."""
 
     default: Duration = Field(1.0, description="Pause of a model after a 429 without `Retry-After`. `0s` turns it off.")
@@ -288,7 +288,7 @@ class ProviderSettings(Section):
     )
     max_connections: int = Field(1024, ge=1, le=1_000_000, description="Most connections of Envoy to the provider.")
     outlier_detection: OutlierDetection = OutlierDetection()
-    cool_down: CoolDown = CoolDown()
+    cool_down: CoolDownSettings = CoolDownSettings()
     region: Identifier | None = Field(
         None, description="Region of a cloud provider, for example `us-east-1`. Kinds whose address has one need it."
     )

@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from extproc.wire.framing import BOM, EMPTY, Frame, Framing
 from extproc.wire.framing.inflate import Inflate
 from extproc.wire.framing.json import WholeBody
-from extproc.wire.framing.runs import Place
+from extproc.wire.framing.runs import JSONPath
 from extproc.wire.framing.sse import SSE
 from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
 
@@ -119,7 +119,7 @@ class Intake:
         self,
         events: Sequence[Frame],
         reads: Collection[str] | None,
-        places: Sequence[Place],
+        places: Sequence[JSONPath],
         *,
         guarded: bool = False,
     ) -> None:

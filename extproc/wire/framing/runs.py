@@ -29,7 +29,7 @@ _TEXT = (
     rb"|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2})*+"
 )
 
-Place = Sequence[str | int]
+JSONPath = Sequence[str | int]
 """Path to a text in an event: field names, and 0 for the only item of a list."""
 
 
@@ -64,7 +64,7 @@ class Run:
         return Frame(raw, self._front + b"".join(texts) + self._behind, events=max(1, count))
 
 
-def run_of(before: bytes, raw: bytes, data: bytes, places: Sequence[Place]) -> Run | None:
+def run_of(before: bytes, raw: bytes, data: bytes, places: Sequence[JSONPath]) -> Run | None:
     """The run of an event that has only a text at one of the `places`; None for another event. `before` are empty bytes
     in front of each event.
     """
@@ -85,7 +85,7 @@ def run_of(before: bytes, raw: bytes, data: bytes, places: Sequence[Place]) -> R
     return None
 
 
-def _continued(tree: Any) -> Iterator[Place]:
+def _continued(tree: Any) -> Iterator[JSONPath]:
     """Guessed places of text in events of an unknown API. A call's name and input are never split, so they are
     excluded.
     """
@@ -95,7 +95,7 @@ def _continued(tree: Any) -> Iterator[Place]:
             yield from [("delta", name) for name in delta if name not in ("name", "input")]
 
 
-def _says_only(tree: Any, place: Place) -> bool:
+def _says_only(tree: Any, place: JSONPath) -> bool:
     """True when the text at `place` is the only content of the event."""
     if isinstance(tree, dict) and not str(tree.get("type", "delta")).endswith("delta"):
         return False

@@ -20,7 +20,7 @@ from msgspec import UNSET
 
 from extproc.wire.framing import BOM, EMPTY, EMPTY_LIMIT, OVERSIZE, Frame
 from extproc.wire.framing.edges import USAGE, Edges
-from extproc.wire.framing.runs import Place, Run, run_of
+from extproc.wire.framing.runs import JSONPath, Run, run_of
 
 # A line end and an empty line: `(\r\n|\n|\r){2}`, written so that its first byte can be searched for. A CR at the very
 # end may be half a CRLF, so it waits for the next byte.
@@ -119,7 +119,7 @@ class SSE:
             row = b"|".join([re.escape(one) + rb"(?!\n|\Z)" * one.endswith(b"\r") for one in known])
             self._rows = re.compile(rb"(?:%b)++" % row).match, _empty_objects(frozenset(reads), guarded)
 
-    def learn_runs(self, events: Sequence[Frame], places: Sequence[Place]) -> None:
+    def learn_runs(self, events: Sequence[Frame], places: Sequence[JSONPath]) -> None:
         """Remember events that have only a text at one of the `places`: consecutive ones become one frame."""
         before = b""
         for event in events[-_LAST:]:
