@@ -368,6 +368,12 @@ def test_alerts_and_dashboards_are_those_of_k8s_monitoring() -> None:
     found = rendered("fleet")
     rules = yaml.safe_load((ROOT / "k8s/monitoring/alerts.yaml").read_text())
     assert only(found, "PrometheusRule")["spec"] == rules
+    given = rendered("fleet", "--set", "metrics.rules.runbook=https://wiki.example.com/ai#{alert}")
+    for group, plainly in zip(only(given, "PrometheusRule")["spec"]["groups"], rules["groups"], strict=True):
+        for rule, without in zip(group["rules"], plainly["rules"], strict=True):
+            if "alert" in rule:
+                assert rule["annotations"].pop("runbook_url") == f"https://wiki.example.com/ai#{rule['alert']}"
+            assert rule == without
     [dashboards] = [document["data"] for document in found if name_of(document) == "extproc-dashboards"]
     sources = {path.name: path.read_text() for path in (ROOT / "k8s/monitoring/dashboards").glob("*.json")}
     assert dashboards == sources

@@ -207,6 +207,26 @@ def test_alerts_fire_at_their_conditions(tmp_path):
 
 
 @needs_promtool
+def test_an_outage_rings_within_a_minute_and_ends_within_a_minute(tmp_path):
+    """Scrapes each 15 s. From 5:15 to 8:15 every request fails."""
+    series = {SERVED: "0+150x20 3000x12 3000+150x20", REFUSED: "0x20 0+150x12 1800x20"}
+    at = {"5m": 0, "5m45s": 1, "8m": 1, "9m15s": 0}
+    tests = {
+        "interval": "15s",
+        "input_series": [{"series": each, "values": values} for each, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": 'count(ALERTS{alertstate="firing",alertname="Outage"}) or vector(0)',
+                "eval_time": moment,
+                "exp_samples": [{"labels": "{}", "value": firing}],
+            }
+            for moment, firing in at.items()
+        ],
+    }
+    promtool(tmp_path, "test rules", {"rule_files": [str(RULES)], "evaluation_interval": "15s", "tests": [tests]})
+
+
+@needs_promtool
 def test_prometheus_accepts_rules_and_queries(tmp_path):
     promtool(tmp_path, "check rules", yaml.safe_load(RULES.read_text()))
     queries = sorted({query for panel in PANELS.values() for query, _ in panel})

@@ -454,6 +454,8 @@ async def test_passwords_are_sent(run, monkeypatch, tmp_path, caplog):
             file.write_text("canary-2\n")  # it is there now
         if place.password:
             assert await until_answered(lambda counters=counters: counters.levels([])) == []
+            assert await counters.examine() == ""  # writes
+            assert await counters.fullest("a", 0) == []
         await counters.close()
     assert "canary" not in caplog.text
 
