@@ -4,7 +4,7 @@ whose bounds are the sums of theirs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any, ClassVar
 
@@ -24,13 +24,27 @@ _encode = msgspec.json.encode
 
 
 class Requests(KeptObjects):
-    """Base of such an API. `single` is the dialect of each request."""
+    """Base of such an API. `single` is the dialect of each request, `at` the path of a request: `EACH` is every item of
+    the list.
+    """
 
     single: ClassVar[ClientAPI]
+    at: ClassVar[Sequence[str]]
 
-    def requests(self, body: Mapping[str, Any]) -> Sequence[tuple[str, Node]]:
-        """The requests of a body, each with its path. Raises Refusal (400) for another shape."""
+    def listed(self, body: Mapping[str, Any]) -> Any:
+        """The list of requests, unchecked; None for a body with other input."""
         raise NotImplementedError
+
+    def requests(self, body: Mapping[str, Any]) -> Iterator[tuple[str, Node]]:
+        """The requests of a body, each with its path. Raises Refusal (400) for another shape."""
+        listed, where, name = self.listed(body), ".".join(self.at[:-2]), self.at[-1]
+        if not isinstance(listed, list) or not listed:
+            raise wrong(f"'{where}' must be a list with at least one request, and the only input.", where)
+        for index, each in enumerate(listed):
+            place = f"{where}[{index}].{name}"
+            if not isinstance(each, dict) or not isinstance(each.get(name), dict):
+                raise wrong(f"'{place}' must be an object.", place)
+            yield place, each[name]
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
         """See `ClientAPI.read`. All requests have one model, since a batch is held, priced and sent to one target."""

@@ -7,7 +7,7 @@ https://platform.claude.com/docs/en/api/messages/batches/results
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -15,8 +15,7 @@ import msgspec
 
 from extproc.dialects import anthropic_messages, is_id, token_count
 from extproc.dialects._named import EACH
-from extproc.dialects._refusals import wrong
-from extproc.dialects._requests import Node, Requests, fields_of, objects_of
+from extproc.dialects._requests import Requests, fields_of, objects_of
 from extproc.dialects.openai_files import KeptObjects
 from extproc.wire.framing import UNREADABLE
 from extproc.words.api import ClientAPI, Endpoints
@@ -105,18 +104,10 @@ class AnthropicBatches(Requests):
     single: ClassVar[ClientAPI] = anthropic_messages
     shape = _Batch
     text = "requests"
+    at = _AT
 
-    def requests(self, body: Mapping[str, Any]) -> Sequence[tuple[str, Node]]:
-        listed = body.get("requests")
-        if not isinstance(listed, list) or not listed:
-            raise wrong("'requests' must be a list with at least one request.", "requests")
-        found = []
-        for index, each in enumerate(listed):
-            where = f"requests[{index}].params"
-            if not isinstance(each, dict) or not isinstance(each.get("params"), dict):
-                raise wrong(f"'{where}' must be an object.", where)
-            found.append((where, each["params"]))
-        return found
+    def listed(self, body: Mapping[str, Any]) -> Any:
+        return body.get("requests")
 
     def read_answer(self, answer: Any, report: Report) -> bool:
         if answer.type in ("message_batch", "message_batch_deleted") and isinstance(answer.id, str):

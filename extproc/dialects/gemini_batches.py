@@ -18,8 +18,7 @@ from msgspec import field
 from extproc.dialects import gemini_generate_content, token_count
 from extproc.dialects._conversation import inner
 from extproc.dialects._named import EACH
-from extproc.dialects._refusals import wrong
-from extproc.dialects._requests import Node, Requests, fields_of, objects_of
+from extproc.dialects._requests import Requests, fields_of, objects_of
 from extproc.dialects.openai_files import KeptObjects
 from extproc.wire.framing import UNREADABLE
 from extproc.words.api import ClientAPI, Naming, Stored
@@ -27,7 +26,6 @@ from extproc.words.dialect import ID, Destination, Report
 from extproc.words.late import Late, Progress
 
 _AT = ("batch", "inputConfig", "requests", "requests", EACH, "request")
-_WHERE = ".".join(_AT[:4])
 _PATHS = f"/v1beta/batches/{ID}", f"/v1/batches/{ID}"
 _NAME = "batches/"
 _DIGITS = 10
@@ -144,18 +142,10 @@ class GeminiBatches(Requests):
     single: ClassVar[ClientAPI] = gemini_generate_content
     shape = _Operation
     text = "batch"
+    at = _AT
 
-    def requests(self, body: Mapping[str, Any]) -> Sequence[tuple[str, Node]]:
-        listed = _listed(body)
-        if not isinstance(listed, list) or not listed:
-            raise wrong(f"'{_WHERE}' must be a list with at least one request, and the only input.", _WHERE)
-        found = []
-        for index, each in enumerate(listed):
-            where = f"{_WHERE}[{index}].request"
-            if not isinstance(each, dict) or not isinstance(each.get("request"), dict):
-                raise wrong(f"'{where}' must be an object.", where)
-            found.append((where, each["request"]))
-        return found
+    def listed(self, body: Mapping[str, Any]) -> Any:
+        return _listed(body)
 
     def read_answer(self, answer: Any, report: Report) -> bool:
         if isinstance(answer.name, str) and answer.name.startswith(_NAME):
