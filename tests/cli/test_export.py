@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import os
 import subprocess
+import sys
 import threading
+import time
 import tracemalloc
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -135,6 +138,36 @@ def test_an_export_that_ends_before_its_manifest_is_done_again(run, url, place, 
         monkeypatch.setattr(kind, "create", create)
     assert run(*arguments)[0] == 0
     assert len(named(files(), "2026-11-02")) == 21
+
+
+BY_ROW = "import sys; from extproc.cli import _export, main; _export.PART = 1; sys.exit(main())"
+"""The command line with a file for each row, so that there is time to kill it."""
+
+
+def counted(files):
+    """The number of files; a file may get its name while they are read."""
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            return len(files())
+
+
+@pytest.mark.parametrize("kills", [[3], pytest.param([1, 2, 8, 14, 20, 21], marks=pytest.mark.exhaustive)])
+def test_a_day_whose_exports_are_killed_is_exported_once(run, url, place, kills):
+    options, files = place
+    arguments = ("usage", "--url", url, "--format", "focus", *DAYS, *options)
+    for parts in kills:
+        export = subprocess.Popen([sys.executable, "-c", BY_ROW, *map(str, arguments)], stdout=subprocess.DEVNULL)
+        begun, deadline = counted(files), time.monotonic() + 30
+        while counted(files) < begun + parts and export.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+        export.kill()
+        export.wait()
+    assert run(*arguments)[0] == 0
+    for day in ("2026-11-02", "2026-11-03"):
+        assert len(named(files(), day)) == 21
+    finished = files()
+    assert run(*arguments)[0] == 0
+    assert files() == finished
 
 
 def test_of_many_exports_at_once_one_counts(url, place):
