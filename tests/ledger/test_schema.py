@@ -10,7 +10,7 @@ import pytest
 
 from extproc.money.ledger import LedgerError, SchemaError, open_ledger
 from extproc.money.ledger.rows import COLUMNS
-from extproc.money.ledger.schema import STEPS, VERSION
+from extproc.money.ledger.schema import READABLE_FROM, STEPS, VERSION
 from tests.ledger.conftest import row, write
 
 
@@ -37,10 +37,30 @@ def test_a_database_of_a_newer_release_is_refused(shared_url):
     ledger = open_ledger(shared_url)
     write(ledger, row("a"))
     ledger.writer.stop()
-    sql(ledger, f"UPDATE ledger_version SET version = {VERSION + 1}")
+    sql(ledger, f"UPDATE ledger_version SET version = {VERSION + 1}, readable_from = {VERSION + 1}")
     ledger.close()
     with pytest.raises(SchemaError, match="newer release"):
         open_ledger(shared_url)
+
+
+def test_the_release_before_serves_on_a_schema_that_only_grew(shared_url, monkeypatch):
+    """An upgrade and the way back: the newer release's columns have defaults, and its rows stay."""
+    open_ledger(shared_url).close()
+    step = "ALTER TABLE exchanges ADD COLUMN added {text} NOT NULL DEFAULT 'x'", "CREATE TABLE added (a {text})"
+    monkeypatch.setattr("extproc.money.ledger.schema.STEPS", (*STEPS, step))
+    monkeypatch.setattr("extproc.money.ledger.schema.VERSION", VERSION + 1)
+    newer = open_ledger(shared_url)
+    write(newer, row("new"))
+    newer.writer.stop()
+    newer.close()
+    monkeypatch.undo()
+    ledger = open_ledger(shared_url)
+    write(ledger, row("old"))
+    ledger.writer.stop()
+    assert rows(ledger, "SELECT id, added FROM exchanges ORDER BY id") == [("new", "x"), ("old", "x")]
+    assert ledger.exchange("old")["id"] == "old"
+    assert rows(ledger, "SELECT version, readable_from FROM ledger_version") == [(VERSION + 1, READABLE_FROM)]
+    ledger.close()
 
 
 def test_a_database_is_migrated_once(shared_url, monkeypatch):

@@ -8,7 +8,8 @@ from extproc.money.ledger.sql import POSTGRESQL, Cursor, places
 
 _PARTS = ", ".join(f"{name}_{part} BIGINT NOT NULL DEFAULT 0" for name in ("took", "first") for part in range(18))
 
-# A released step never changes.
+# A released step never changes. Steps expand: a new column has a default, so that the release before still writes and
+# reads. A step that takes something away, or changes what a value means, raises READABLE_FROM.
 STEPS = (
     (
         # Columns that reports read come first: SQLite reads a row only up to the last needed column.
@@ -134,8 +135,11 @@ STEPS = (
         "ALTER TABLE exchanges ADD COLUMN run {text} NOT NULL DEFAULT ''",
         "CREATE INDEX exchanges_by_run ON exchanges (run, time) WHERE run <> ''",
     ),
+    ("ALTER TABLE ledger_version ADD COLUMN readable_from BIGINT NOT NULL DEFAULT 0",),
 )
 VERSION = len(STEPS)
+READABLE_FROM = 3
+"""Oldest version whose release can serve with this schema: the way back from an upgrade."""
 
 # Key of an advisory lock in PostgreSQL: a number that no other program in the database uses.
 _LOCK = 7_310_868_733_423_012
@@ -177,7 +181,7 @@ id, and whether a settle made the charges; if not, they only fill a row without 
 
 def migrate(cursor: Cursor) -> None:
     """Migrate the database to VERSION, in the cursor's transaction for writing. Of several callers at once, one does
-    it. Raises SchemaError when a newer release wrote the database.
+    it. Raises SchemaError when a newer release wrote the database in a way that this one cannot serve.
     """
     if cursor.dialect is POSTGRESQL:
         cursor.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
@@ -187,6 +191,8 @@ def migrate(cursor: Cursor) -> None:
     cursor.execute("CREATE TABLE IF NOT EXISTS ledger_version (version BIGINT NOT NULL)")
     version = cursor.value("SELECT max(version) FROM ledger_version") or 0
     if version > VERSION:
+        if cursor.value("SELECT max(readable_from) FROM ledger_version") <= VERSION:
+            return
         raise SchemaError(f"the ledger was written by a newer release (schema {version}, this one knows {VERSION})")
     if version == VERSION:
         return
@@ -194,4 +200,4 @@ def migrate(cursor: Cursor) -> None:
         for statement in step:
             cursor.execute(statement.format(**cursor.dialect.types))
     cursor.execute("DELETE FROM ledger_version")
-    cursor.execute(f"INSERT INTO ledger_version VALUES ({VERSION})")  # noqa: S608
+    cursor.execute(f"INSERT INTO ledger_version (version, readable_from) VALUES ({VERSION}, {READABLE_FROM})")  # noqa: S608
