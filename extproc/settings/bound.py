@@ -85,6 +85,7 @@ def digest(settings: Settings) -> str:
         {name: _envoys(provider).model_dump(mode="json") for name, provider in settings.providers.items()},
         [virtual.retry.model_dump(mode="json") for virtual in settings.virtual_models.values()],
         bool(settings.budgets),
+        settings.longest_wait,
         bool(settings.cache.rules),
         None if settings.mcp is None else settings.mcp.of_envoy,
     ]

@@ -75,6 +75,7 @@ def test_lints_find_what_can_never_work():
 
     assert doubts(BASE + SERVERS) == []
     assert doubts(BASE) == ["has no effect without mcp"]
+    assert "approve" in doubts(BASE + SERVERS.replace("profiles:", "approvals: {wait: 1m}, profiles:"))[0]
     nobody = BASE.replace('["dev/*"]', '["ops/*"]')
     assert doubts(nobody + SERVERS) == [
         "no consumer may use this profile: grant tools to a consumer, a team or a group"

@@ -253,3 +253,16 @@ def test_a_change_of_rules_of_the_cache_needs_no_envoy():
     ]
     assert digest(shadow) == digest(enforced) != digest(none)
     assert make(shadow, "", "/s").listeners == make(enforced, "", "/s").listeners != make(none, "", "/s").listeners
+
+
+def test_a_wait_for_a_person_is_in_envoys_settings():
+    """Envoy gives the processor as long as the longest wait, of a budget or of a call of a tool."""
+    budget = "budgets: [{name: b, unit: usd, limit: 1, window: day, on_exceed: ask, wait: %s}]"
+    tool = (
+        "mcp: {servers: {s: {url: 'http://a.test/mcp'}}, profiles: {p: {servers: {s: {}}}}, tools: {s/t: {%s}}, "
+        "approvals: {wait: 2m}}"
+    )
+    assert digest(parse(NOW + budget % "1m")) != digest(parse(NOW + budget % "2m"))
+    assert digest(parse(NOW + budget % "0s")) == digest(parse(NOW + (budget % "0s").replace("limit: 1", "limit: 2")))
+    assert digest(parse(NOW + tool % "approve: always")) != digest(parse(NOW + tool % "sensitive: true"))
+    assert (parse(NOW + tool % "approve: always").longest_wait, parse(NOW + tool % "price: 1").longest_wait) == (120, 0)

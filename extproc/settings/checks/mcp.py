@@ -82,6 +82,8 @@ def doubts(settings: Settings) -> Iterator[Found]:
         except (OSError, ValueError) as error:
             reason = str(error) if isinstance(error, ValueError) else type(error).__name__
             yield ("mcp", "pins", "file"), f"the file is not used, so every definition counts as new: {reason}"
+    if mcp.approvals != type(mcp.approvals)() and not any(policy.approve for policy in mcp.tools.values()):
+        yield ("mcp", "approvals"), "has no effect: no entry of mcp.tools has approve"
     if mcp.resource is not None and not settings.auth.jwt:
         yield ("mcp", "resource"), "has no effect without auth.jwt: there is no issuer to tell clients of"
     if mcp.anonymous and settings.auth.required:
