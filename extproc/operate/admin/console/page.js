@@ -8,7 +8,8 @@ const EVERY = 5000;
 const FITTING = ["hour", "day", "week"];
 let views = {}, paused = false, timer, round = 0;
 
-// Each view: title, role, html, parts() -> [question, drawing, ids of its places], start(); `timed`: the period counts.
+// Each view: title, role, html, parts() -> [question, drawing, ids of its places], start(); `timed`: the period counts;
+// `every`: milliseconds between two looks.
 export async function begin(all) {
   views = all;
   for (const [name, view] of Object.entries(views)) {
@@ -93,7 +94,7 @@ export async function refresh() {
   $("state").textContent = failed.every(Boolean) ? "no connection" : "as of " + utc(Date.now(), 11, 19) + " UTC";
   // Reports over long times take longer: they have a tenth of the time at most.
   const still = views[state.view].still?.();
-  if (!paused && !$("login").open && !still) timer = setTimeout(refresh, Math.max(EVERY, 10 * (Date.now() - begun)));
+  if (!paused && !$("login").open && !still) timer = setTimeout(refresh, Math.max(views[state.view].every ?? EVERY, 10 * (Date.now() - begun)));
 }
 
 function drawStale(answer) {

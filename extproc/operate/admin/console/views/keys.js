@@ -33,11 +33,8 @@ function start() {
   $("key-find").oninput = () => { if (listed) drawKeys(); };
   $("new-key").onsubmit = act("key-error", async () => {
     const seconds = $("key-expires").value;
-    const made = await post("/keys", {consumer: $("key-consumer").value, name: $("key-name").value, expires_in: seconds ? Number(seconds) : null});
+    await make($("key-consumer").value, $("key-name").value, seconds ? Number(seconds) : null);
     $("key-name").value = "";
-    $("made-key").textContent = made.key;
-    $("made").showModal();
-    refresh();
   });
   $("made").addEventListener("close", () => { $("made-key").textContent = ""; });
   $("made-copy").onclick = () => navigator.clipboard?.writeText($("made-key").textContent);
@@ -57,11 +54,25 @@ function drawKeys() {
     const name = `${key.consumer}#${key.name}`, used = today.get(name) ? "in the last day" : lately.get(name) ? `in the last ${DAYS} days` : `not in ${DAYS} days`;
     return [pick("consumer", key.consumer), pick("key", name, cut(key.name)), el("span", {class: COLOURS[key.state]}, key.state), used, usd(lately.get(name)?.cost_usd ?? 0), count(lately.get(name)?.requests ?? 0),
       key.origin, time(key.created), named(key.created_by, "–"), key.expires_at ? time(key.expires_at) : "never",
-      key.id && key.state === "active" && may("operator") ? link("key " + key.id, "Revoke", () => revoke(key), {"aria-label": `Revoke the key ${cut(key.name)} of ${cut(key.consumer)}`}) : ""];
+      key.id && key.state === "active" && may("operator") ? el("span", {}, link("rotate " + key.id, "Rotate", () => rotate(key), {"aria-label": `Rotate the key ${cut(key.name)} of ${cut(key.consumer)}`}), " ",
+        link("key " + key.id, "Revoke", () => revoke(key), {"aria-label": `Revoke the key ${cut(key.name)} of ${cut(key.consumer)}`})) : ""];
   });
   show("keys", rows.length ? table(["consumer", "name", "state", "used", `spend, ${DAYS} days`, "requests", "made in", "made, UTC", "by", "expires, UTC", ""], rows, [4, 5]) : note(wanted ? "No key has this in its name." : "No key yet."),
     ...(found.length > SHOWN ? [note(`Only ${SHOWN} of ${count(found.length)} keys are shown: search, or filter by consumer.`)] : []));
 }
+
+async function make(consumer, name, expires_in) {
+  const made = await post("/keys", {consumer, name, expires_in});
+  $("made-key").textContent = made.key;
+  $("made").showModal();
+  refresh();
+}
+
+// A second key of the consumer that lasts as long as the first; the first works until it is revoked.
+const rotate = key => act("key-error", async () => {
+  const [, name, number] = /^(.*?)(?:-(\d{1,4}))?$/.exec(key.name), lasts = key.expires_at ? Math.max(60, (Date.parse(key.expires_at) - Date.parse(key.created)) / 1000) : null;
+  await make(key.consumer, `${name.slice(0, 57)}-${Number(number ?? 1) + 1}`, lasts);
+})();
 
 async function revoke(key) {
   if (!confirm(`Revoke the key ${plain(key.name)} of ${plain(key.consumer)}? Requests with it get 401 within seconds.`)) return;

@@ -126,4 +126,4 @@ function waterfall(entry) {
     note(`${millis(entry.duration_ms)} in all${entry.first_token_ms ? `, ${millis(entry.first_token_ms)} to the first token` : ""}.`, "soft small")];
 }
 
-export const requests = {title: "Requests", html, parts, start, draw, timed: true, filtered: true, still: () => Boolean(before) || Boolean(state.id)};
+export const requests = {title: "Requests", html, parts, start, draw, timed: true, filtered: true, every: 2000, still: () => Boolean(before) || Boolean(state.id)};
