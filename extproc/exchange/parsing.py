@@ -17,7 +17,6 @@ from extproc.dialects import (
     Finder,
     _objects,
     by_path,
-    calls,
     client_apis,
     is_name,
     models_paths,
@@ -111,7 +110,8 @@ class Classify:
             raise Refusal(INVALID_REQUEST, f"{request.method} {path} takes no body.")
 
     def _paths(self) -> str:
-        return ", ".join([*sorted(by_path()), *dict.fromkeys(path for _, path in calls()), *models_paths(), *OWN_PATHS])
+        """Paths for a refusal, without those of calls about kept objects, which are too many."""
+        return ", ".join([*sorted(by_path()), *models_paths(), *OWN_PATHS])
 
 
 @dataclass(slots=True, frozen=True)

@@ -27,7 +27,7 @@ UNKNOWN_PATHS = (
     ),
     *(
         "/v1/conversations",
-        "/v1/messages/batches",
+        "/v1/messages/other",
         "/v1/messages/count_tokens/",
         "/v1/messages/count-tokens",
         "/v1/messages%2fcount_tokens",
