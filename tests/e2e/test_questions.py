@@ -185,7 +185,7 @@ def test_a_call_of_a_tool_waits_for_a_person_at_any_replica(
         assert (refused["isError"], "changed" in refused["content"][0]["text"]) == (True, True)
         assert len(bank.calls) == before + 1
         line = here.line(lambda line: line.get("approval") == first["id"])
-        assert (line["approved_by"], line["tool"]) == ("local", "pay")
+        assert (line["decided_by"], line["tool"]) == ("local", "pay")
         acts = eventually(lambda: _acts(here))
         assert {act["arguments_sha256"] for act in acts} >= {first["call"]["arguments_sha256"]}
         assert '{"amount' not in json.dumps(acts)
@@ -219,7 +219,7 @@ def test_the_official_client_asks_its_user(start: Callable[..., Gateway]):
         assert (failed, "the user said no" in text, len(bank.calls)) == (True, True, 1)
         text, failed = pay("legacy", 70, approve=True)
         assert (failed, "same arguments" in text, len(bank.calls)) == (True, True, 1)
-        assert gateway.line(lambda line: line.get("approved_by") == "user")["tool"] == "pay"
+        assert gateway.line(lambda line: line.get("decided_by") == "user")["tool"] == "pay"
 
 
 def _definition(gateway: Gateway) -> str:

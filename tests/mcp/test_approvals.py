@@ -148,7 +148,7 @@ async def test_a_call_waits_for_a_person_at_any_replica_and_goes_once(replicas):
     await waiting
     logged = sent.features[CALL].log_fields
     sent.end(whole=True)
-    assert (logged(sent)["approval"], logged(sent)["approved_by"]) == (question.id, "eve")
+    assert (logged(sent)["approval"], logged(sent)["decided_by"]) == (question.id, "eve")
     for replica in (here, there):  # a replay finds no approval, and asks anew
         again = asyncio.create_task(replica.send(replica.call()))
         assert (await replica.open()).id != question.id
@@ -178,11 +178,13 @@ async def test_without_a_wait_the_same_call_finds_its_question(replicas):
 
 async def test_a_denial_has_a_reason_that_the_model_reads(replicas):
     here, there = replicas()
-    waiting = asyncio.create_task(here.refused())
+    waiting = asyncio.create_task(here.refused(sent := here.call()))
     await there.decide(approve=False, reason="ask finance first")
     for refusal in (await waiting, await there.refused()):
         assert refusal.kind.code == "approval_denied"
         assert refusal.message.endswith(": ask finance first.")
+    approval = sent.features[CALL].approval
+    assert (approval.id, approval.by) == (refusal.headers["x-ai-approval"], "eve"), "the log and the trail name both"
 
 
 @pytest.mark.parametrize("change", ["definition", "policy", "kill switch", "sensitive", "taint", "expiry", "used"])

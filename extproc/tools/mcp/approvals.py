@@ -73,7 +73,7 @@ class AwaitApproval:
             message = f"Tool {call.name!r} needs a person's approval, and nobody is asked about arguments of more than "
             raise Refusal(APPROVAL_DENIED, f"{message}{show_size(most)}: send less.")
         try:
-            call.approval = await self._decided(exchange, draft, reason, said)
+            await self._decided(exchange, draft, reason, said)
         except StoreError:
             message = f"Tool {call.name!r} needs a person's approval, which cannot be asked for now: try again later."
             raise Refusal(STORE_UNAVAILABLE, message) from None
@@ -98,8 +98,8 @@ class AwaitApproval:
         able = call.capabilities.get("elicitation")
         return self._settings.elicit and call.modern and isinstance(able, dict) and (not able or "form" in able)
 
-    async def _decided(self, exchange: Exchange, draft: Question, reason: str, said: _Said) -> Question:
-        """The approved question about a call. Raises Refusal, StoreError."""
+    async def _decided(self, exchange: Exchange, draft: Question, reason: str, said: _Said) -> None:
+        """Returns for an approved call. Raises Refusal, StoreError."""
         assert self._questions is not None, "the processor has it"
         call = exchange.features[CALL]
         settings, ends = self._settings, time.monotonic() + self._settings.wait
@@ -108,6 +108,7 @@ class AwaitApproval:
         except TooManyQuestionsError:
             message = f"Tool {call.name!r} needs a person's approval, and too many questions are open: try again later."
             raise Refusal(APPROVAL_REQUIRED, message) from None
+        call.approval = question  # for the log, also of a call that is refused
         if state is State.OPEN:
             self._count(call.server, "asked" if question.id == draft.id else "pending")
             if self._elicits(call):
@@ -118,13 +119,12 @@ class AwaitApproval:
             state = await self._questions.wait(exchange, question, ends) or State.OPEN
         if state is State.DENIED:
             self._count(call.server, "denied")
-            known = await self._questions.find(question.id)
-            why = f": {known.reason}" if known is not None and known.reason else ""
+            call.approval = known = await self._questions.find(question.id) or question
+            why = f": {known.reason}" if known.reason else ""
             message = f"A person denied this call of {call.name!r} (approval {question.id}){why}"
             raise Refusal(APPROVAL_DENIED, message.rstrip(".") + ".", headers={APPROVAL: question.id})
         if state is not State.APPROVED:
             raise _pending(call, question, f"needs a person's approval, because {reason}")
-        return question
 
     async def _take(self, question: Question, said: Mapping[str, Any]) -> None:
         """Take the answer of the client's user for the decision, unless an operator came first."""

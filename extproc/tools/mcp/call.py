@@ -70,7 +70,7 @@ class Call:
     entry: Definition | None = None  # definition of the object; None: a resource that is in no list
     policy: ToolPolicySettings | None = None  # policy of the called tool
     # AwaitApproval, UseApproval
-    approval: Question | None = None  # question about the call that a person answered with yes
+    approval: Question | None = None  # question to a person about the call
     # ForwardRPC
     server_version: str = ""  # version of the protocol that the server gets
     server_session: str = ""
@@ -127,7 +127,7 @@ class Call:
         if self.message is not None and "arguments" in self.message.params:
             entry["arguments_sha256"] = hashlib.sha256(canonical(self.message.params["arguments"])).hexdigest()
         if self.approval is not None:
-            entry["approval"], entry["approved_by"] = self.approval.id, self.approval.by
+            entry["approval"], entry["decided_by"] = self.approval.id, self.approval.by
         if exchange.money.cost:
             entry["cost_usd"] = exchange.money.cost / NANO
         if exchange.findings.tainted:
