@@ -316,7 +316,7 @@ async def test_a_key_is_shown_once_and_revoked_and_every_change_is_in_the_trail(
     assert details[2] == {"id": "k-0"}
     assert details[3]["consumer"] == "ada"
     assert "secret" not in str(desk.acts)
-    assert "ada" not in str(trail[0])
+    assert "'ada'" not in str(trail[0])  # as a value: random ids may have the letters
     assert [act["number"] for act in (await admin.get("/audit?limit=1&before=2")).json()["data"]] == [1]
     assert (await admin.get("/audit?limit=0")).status_code == 400
 
