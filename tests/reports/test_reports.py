@@ -400,6 +400,9 @@ def test_exchanges_in_memory_and_in_the_ledger_are_merged_in_order(world):
     remember("no-key", NOW - 20, 401, "invalid_key", "refused")
     remember("here", NOW)
 
+    assert world.http.get("/exchanges/both").json()["operation"] == "chat"  # the ledger knows more
+    assert world.http.get("/exchanges/r-here").json()["id"] == "here"
+
     def ids(query=""):
         return [entry["id"] for entry in world.http.get(f"/exchanges{query}").json()["data"]]
 

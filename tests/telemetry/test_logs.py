@@ -91,6 +91,13 @@ def test_the_line_names_skipped_targets_with_their_reasons(exchange):
     assert len(skipped) == 16
 
 
+def test_the_line_names_guardrails_with_findings(exchange):
+    found = ended(exchange)
+    assert "guardrails" not in describe(found)
+    found.findings.guardrails = ["no-keys:block"]
+    assert describe(found)["guardrails"] == ["no-keys:block"]
+
+
 def test_an_exchange_that_ended_early_can_be_described(exchange):
     found = exchange()
     del found.consumer, found.money.labels, found.request.ask

@@ -265,8 +265,14 @@ class AdminReports:
         return sorted(found, key=_began, reverse=True)[: query.limit]
 
     def exchange(self, id: str) -> Entry | None:
-        """One exchange, by its id or its `x-request-id`."""
-        return _of_id(self._remembered(), id) or self._reporter.ledger.exchange(id)
+        """One exchange, by its id or its `x-request-id`. The ledger knows more of it, such as its charges."""
+        remembered = _of_id(self._remembered(), id)
+        try:
+            return self._reporter.ledger.exchange(id) or remembered
+        except LedgerError:
+            if remembered is None:
+                raise
+            return remembered
 
     def runs(self, consumer: str | None, hours: int) -> Sequence[Mapping[str, Any]]:
         """The latest runs of the last hours, with sums over their exchanges in that time."""

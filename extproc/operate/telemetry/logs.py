@@ -43,6 +43,8 @@ def describe(exchange: Exchange) -> dict[str, Any]:
             entry["run"] = run
     if hasattr(request, "ask"):
         entry["model"], entry["stream"] = request.ask.model[:256], request.ask.stream
+    if exchange.findings.guardrails:
+        entry["guardrails"] = exchange.findings.guardrails
     if money.denied_by:
         entry["denied_by"] = money.denied_by
     if money.downgraded:

@@ -92,10 +92,10 @@ function drawOne([entry, budgets]) {
     el("p", {class: "headline"}, tag(failed(entry) ? "bad" : "good", String(entry.status || "no answer")), " ", cut(why), ...(entry.denied_by ? [" · by " + cut(entry.denied_by)] : [])),
     el("div", {class: "blocks"},
       block("Who", some([["consumer", pick("consumer", entry.consumer)], ["team", pick("team", entry.team)], ["key", entry.key], ["labels", labels],
-        ["run", entry.run ? link("run of it", cut(entry.run), () => choose({view: "runs", run: entry.run, who: entry.consumer})) : ""], ["began or ended", new Date(moment(entry)).toISOString()], ["id", entry.id], ["x-request-id", entry.request_id]])),
+        ["run", entry.run ? link("run of it", cut(entry.run), () => choose({view: "runs", run: entry.run, who: entry.consumer})) : ""], [typeof entry.time === "number" ? "ended" : "began", new Date(moment(entry)).toISOString()], ["id", entry.id], ["x-request-id", entry.request_id]])),
       block("What", some([["operation", entry.operation], ["model asked for", entry.model], ["downgraded from", entry.downgraded], ["served by", servedBy(entry)], ["target", entry.target], ["model that answered", entry.response_model],
         ["streamed", entry.stream ? "yes" : ""], ["ended because", entry.finish_reasons?.join(", ")], ["complete", entry.complete === false ? "no" : ""], ["cache", entry.cache], ["similarity", entry.similarity], ["warning", entry.warning]])),
-      block("Money", ...money(entry, budgets.data)),
+      block("Money", ...(entry.provider || entry.charges ? money(entry, budgets.data) : [note("Nothing was charged.")])),
       ...(entry.guardrails?.length ? [block("Guardrails", el("ul", {}, ...entry.guardrails.map(each => el("li", {}, cut(each)))))] : [])),
     ...waterfall(entry),
     ...(rest.length ? [el("details", {}, el("summary", {}, "More fields"), facts(rest))] : []));
@@ -123,7 +123,7 @@ function waterfall(entry) {
   const skipped = Object.entries(entry.skipped ?? {}).map(([target, why]) => ["–", cut(target), "", cut(why), "–", "–", ""]);
   if (!rows.length && !skipped.length) return [];
   return [el("h3", {}, "Tries"), el("div", {class: "scroll", id: "tries"}, table(["try", "target", "provider", "outcome", "status", "took", "time"], [...rows, ...skipped], [5])),
-    note(`${millis(entry.duration_ms)} in all${entry.first_token_ms ? `, ${millis(entry.first_token_ms)} to the first token` : ""}.`, "soft small")];
+    note(`${entry.duration_ms < 10 ? entry.duration_ms + " ms" : millis(entry.duration_ms)} in all${entry.first_token_ms ? `, ${millis(entry.first_token_ms)} to the first token` : ""}.`, "soft small")];
 }
 
 export const requests = {title: "Requests", html, parts, start, draw, timed: true, filtered: true, every: 2000, still: () => Boolean(before) || Boolean(state.id)};
