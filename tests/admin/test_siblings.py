@@ -18,7 +18,7 @@ from extproc.operate.admin import siblings
 from extproc.operate.admin.doors import HTTPThread
 from extproc.operate.admin.http import status_app
 from extproc.operate.admin.siblings import Health, Siblings, inner_app
-from extproc.operate.reports.reports import AdminReports, WorkerMemory
+from extproc.operate.reports.reports import AdminReports, OwnMemory, WorkerMemory
 from extproc.wire.transport import workers
 
 
@@ -172,7 +172,7 @@ async def test_exchanges_and_findings_are_those_of_all_workers(others):
     everything = AdminReports(
         Reporter(),
         tuple,
-        lambda: WorkerMemory(own, {"a/m": {"failing": 0.2}}),
+        OwnMemory(lambda: own, lambda: {"a/m": {"failing": 0.2}}, list, list),
         None,
         siblings=Siblings(others.path, 3).memories,
     )
@@ -193,11 +193,9 @@ async def test_samples_of_questions_are_those_of_all_workers_until_they_are_forg
     kept: Any = SimpleNamespace(forget=forget, caches=True)
     reporter: Any = SimpleNamespace(now=lambda: 35.0)
     loop = asyncio.get_running_loop()
-    own = WorkerMemory(similar=[{"time": 30.0}], under_way=[{"id": "a", "seconds": 2.0}])
+    own = OwnMemory(list, dict, lambda: [{"time": 30.0}], lambda: [{"id": "a", "seconds": 2.0}])
     others.memories[1].under_way = [{"id": "b", "seconds": 5.0}]
-    everything = AdminReports(
-        reporter, tuple, lambda: own, loop, siblings=Siblings(others.path, 3).memories, answers=kept
-    )
+    everything = AdminReports(reporter, tuple, own, loop, siblings=Siblings(others.path, 3).memories, answers=kept)
     assert [one["time"] for one in await asyncio.to_thread(everything.similar)] == [40.0, 30.0, 20.0]
     assert [one["id"] for one in await asyncio.to_thread(everything.under_way)] == ["b", "a"]
     assert await asyncio.to_thread(everything.forget, "ada") == 1

@@ -14,7 +14,7 @@ from extproc.money.accounting.forgotten import BOARD, Forgotten
 from extproc.money.budgets import BudgetSettings, Grants, Leases, Reserve, ReserveTools
 from extproc.money.ledger import LedgerError, Row, open_ledger
 from extproc.operate.admin.api import admin_app
-from extproc.operate.reports.reports import MOST_SCOPES, AdminReports, Reporter, WorkerMemory
+from extproc.operate.reports.reports import MOST_SCOPES, AdminReports, OwnMemory, Reporter
 from extproc.routing.history import History
 from extproc.stores import Hold, StoreError
 from extproc.stores.memory import MemoryCounters
@@ -76,7 +76,7 @@ class World:
         deployments, budgets = history.deployments, lambda: self.budgets
         self.dropped = []
         self.everything = AdminReports(
-            *(self.reporter, budgets, lambda: WorkerMemory(self.entries, deployments()), self.loop),
+            *(self.reporter, budgets, OwnMemory(lambda: list(self.entries), deployments, list, list), self.loop),
             tools=lambda texts: servers(definitions=texts),
             forgotten=Forgotten(self.counters, self.dropped.append),
         )

@@ -43,7 +43,7 @@ from extproc.operate.admin.failures import Failures
 from extproc.operate.admin.spare import probing
 from extproc.operate.reports import ReportError
 from extproc.operate.reports.desk import Desk
-from extproc.operate.reports.reports import AdminReports, Reporter, WorkerMemory
+from extproc.operate.reports.reports import AdminReports, OwnMemory, Reporter
 from extproc.operate.reports.under_way import list_under_way
 from extproc.operate.telemetry import audit
 from extproc.operate.telemetry.copies import Copies
@@ -261,19 +261,22 @@ class Processor:
         return inner_app(
             self._telemetry.registry.collect,
             lambda: Health(self._stalled(), self._unready(), self._remark()),
-            self._memory,
+            self._own_memory().whole,
         )
 
-    def _memory(self) -> WorkerMemory:
-        """The facts of the reports that this process alone knows. Called from the HTTP server's thread."""
-        answers = self._services.answers
-        similar = None if answers is None else answers.similar
-        return WorkerMemory(
-            list(self._telemetry.recent),
-            self._services.history.deployments(),
-            [] if similar is None else [*similar.samples],
-            list_under_way(list(self._telemetry.under_way.values())),
+    def _own_memory(self) -> OwnMemory:
+        telemetry = self._telemetry
+        return OwnMemory(
+            lambda: list(telemetry.recent),
+            self._services.history.deployments,
+            self._samples,
+            lambda: list_under_way(list(telemetry.under_way.values())),
         )
+
+    def _samples(self) -> list[Mapping[str, Any]]:
+        """Samples of similar questions of the cache. Called from the HTTP server's thread."""
+        similar = None if self._services.answers is None else self._services.answers.similar
+        return [] if similar is None else [*similar.samples]
 
     async def stop(self, *, notice: float = _DRAIN_NOTICE, grace: float = _DRAIN_GRACE) -> None:
         """Drain: Envoy gets `notice` seconds to see it, streams get up to `grace` seconds to end."""
@@ -315,7 +318,7 @@ class Processor:
         return AdminReports(
             self._reporter,
             lambda: self._settings.budgets,
-            self._memory,
+            self._own_memory(),
             asyncio.get_running_loop(),
             siblings=(lambda: self._siblings().memories()) if self._several else tuple,
             answers=self._services.answers,

@@ -54,6 +54,19 @@ class WorkerMemory(msgspec.Struct):
 
 
 @dataclass(slots=True, frozen=True)
+class OwnMemory:
+    """What this process alone knows, each part made when it is asked for, on any thread."""
+
+    recent: Callable[[], list[Entry]]
+    deployments: Callable[[], Mapping[str, Mapping[str, float]]]
+    similar: Callable[[], list[Entry]]
+    under_way: Callable[[], Sequence[Entry]]
+
+    def whole(self) -> WorkerMemory:
+        return WorkerMemory(self.recent(), self.deployments(), self.similar(), self.under_way())
+
+
+@dataclass(slots=True, frozen=True)
 class Reporter:
     """Reads the counters and the ledger. `now` in epoch seconds."""
 
@@ -163,7 +176,7 @@ class AdminReports:
         self,
         reporter: Reporter,
         budgets: Callable[[], Sequence[BudgetSettings]],
-        memory: Callable[[], WorkerMemory],
+        own: OwnMemory,
         loop: asyncio.AbstractEventLoop,
         *,
         answers: Answers | None = None,
@@ -175,7 +188,7 @@ class AdminReports:
     ) -> None:
         self.stale = stale
         self.certificate = certificate
-        self._memory = memory
+        self._own = own
         self._siblings = siblings
         self._answers = answers
         self._similar_since = 0.0  # older samples of questions are hidden: other workers may still have them
@@ -231,7 +244,7 @@ class AdminReports:
 
     def providers(self) -> Mapping[str, Mapping[str, float]]:
         """Findings of all workers about each deployment; if several have one, the highest value."""
-        found = {name: dict(facts) for name, facts in self._memory().deployments.items()}
+        found = {name: dict(facts) for name, facts in self._own.deployments().items()}
         for each in self._siblings():
             for name, facts in each.deployments.items():
                 known = found.setdefault(name, {})
@@ -240,7 +253,7 @@ class AdminReports:
 
     def under_way(self) -> Sequence[Entry]:
         """Exchanges that have not ended, of all workers, the longest first."""
-        found = [*self._memory().under_way, *(entry for each in self._siblings() for entry in each.under_way)]
+        found = [*self._own.under_way(), *(entry for each in self._siblings() for entry in each.under_way)]
         return sorted(found, key=lambda entry: entry["seconds"], reverse=True)[:MOST_UNDER_WAY]
 
     def exchanges(self, parameters: Sequence[tuple[str, str]]) -> Sequence[Entry]:
@@ -266,13 +279,12 @@ class AdminReports:
 
     def exchange(self, id: str) -> Entry | None:
         """One exchange, by its id or its `x-request-id`. The ledger knows more of it, such as its charges."""
-        remembered = _of_id(self._remembered(), id)
         try:
-            return self._reporter.ledger.exchange(id) or remembered
+            found = self._reporter.ledger.exchange(id)
         except LedgerError:
-            if remembered is None:
+            if (found := _of_id(self._remembered(), id)) is None:
                 raise
-            return remembered
+        return found or _of_id(self._remembered(), id)
 
     def runs(self, consumer: str | None, hours: int) -> Sequence[Mapping[str, Any]]:
         """The latest runs of the last hours, with sums over their exchanges in that time."""
@@ -352,7 +364,7 @@ class AdminReports:
 
     def similar(self) -> Sequence[Mapping[str, Any]]:
         """Samples of questions in other words, the latest first."""
-        found = [*self._memory().similar, *(one for each in self._siblings() for one in each.similar)]
+        found = [*self._own.similar(), *(one for each in self._siblings() for one in each.similar)]
         found = [one for one in found if one["time"] > self._similar_since]
         return sorted(found, key=lambda one: one["time"], reverse=True)[:SAMPLES]
 
@@ -394,7 +406,7 @@ class AdminReports:
 
     def _remembered(self) -> Sequence[Entry]:
         """The exchanges that workers remember, the latest last."""
-        own, others = self._memory().recent, [entry for each in self._siblings() for entry in each.recent]
+        own, others = self._own.recent(), [entry for each in self._siblings() for entry in each.recent]
         found = sorted([*own, *others], key=_began) if others else own
         return [entry for entry in found if _began(entry) > self._forgotten.get(entry.get("consumer", ""), 0.0)]
 

@@ -16,7 +16,7 @@ MOST_UNDER_WAY = 500
 
 
 def list_under_way(exchanges: Iterable[Exchange]) -> Sequence[Mapping[str, Any]]:
-    """Exchanges under way as JSON, the longest first. May be called from any thread: each is read once, as it is."""
+    """Exchanges under way as JSON, the longest first. May be called from any thread, while exchanges change."""
     found = sorted(exchanges, key=attrgetter("started"))[:MOST_UNDER_WAY]
     return [_describe(exchange) for exchange in found]
 
