@@ -16,7 +16,7 @@ from extproc.dialects._passed import passed_fields
 from extproc.dialects._refusals import wrong
 from extproc.dialects.openai_files import USUAL, KeptObjects
 from extproc.words.api import ClientAPI, Objects
-from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Fields, with_name
+from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint, Fields, with_name
 from extproc.words.errors import Refusal
 
 Node = dict[str, Any]
@@ -70,9 +70,6 @@ class Requests(KeptObjects):
         add(ask, one)
         size = len(_encode(request)) - one.image_bytes - one.packed_bytes
         ask.longest_bytes = max(ask.longest_bytes or 0, size)
-
-    def conversation(self, body: Mapping[str, Any]) -> Conversation:  # noqa: ARG002
-        return Conversation(asked=[])
 
 
 _SUMS = ("images", "image_bytes", "image_tokens", "packed_bytes", "added_tokens", "file_tokens")

@@ -16,7 +16,7 @@ from extproc.dialects import read_model
 from extproc.dialects._passed import Passed, passed_fields
 from extproc.dialects._usage import first_count
 from extproc.words.api import AnswerFacts, Endpoints, Objects, Offers, Stored
-from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Report
+from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint, Report
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
 _MOST_PAGES = 1000
@@ -51,10 +51,6 @@ class OCR(Passed):
         if any(body.get(name) is not None for name in _ANNOTATIONS):
             ask.unit_options["pages"] = "annotated"
         return ask
-
-    def conversation(self, body: Mapping[str, Any]) -> Conversation:
-        prompt = body.get(self.text)
-        return Conversation(asked=[prompt] if isinstance(prompt, str) else [])
 
     def smallest(self, model: str) -> dict[str, Any]:
         document = {"type": "image_url", "image_url": "https://example.com/page.png"}

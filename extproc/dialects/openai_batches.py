@@ -18,7 +18,7 @@ from extproc.dialects.openai_files import KeptObjects, Object
 from extproc.dialects.openai_responses.usage import read_usage
 from extproc.wire.framing import UNREADABLE
 from extproc.words.api import Endpoints
-from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Report
+from extproc.words.dialect import NO_ENDPOINT, Ask, Endpoint, Report
 from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.late import Late, Progress
 
@@ -116,9 +116,6 @@ class OpenAIBatches(KeptObjects):
         ask = Ask(model="", lasting=True, batch=True)  # the file's id decides the model
         ask.needs["state"] = "input_file_id"
         return ask
-
-    def conversation(self, body: Mapping[str, Any]) -> Conversation:  # noqa: ARG002
-        return Conversation(asked=[])
 
 
 CLIENT = OpenAIBatches()

@@ -61,6 +61,9 @@ class KeptObjects(Passed):
             report.kept = [id for id in ids if isinstance(id, str)]
         return False
 
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:  # noqa: ARG002
+        return Conversation(asked=[])
+
 
 def renamed(body: Mapping[str, Any], model: str) -> Mapping[str, Any]:
     """See `Stored.renamed`."""
@@ -110,9 +113,6 @@ class OpenAIFiles(KeptObjects):
         ask.free = True
         ask.needs["state"] = "file"  # the file is sent to one provider
         return ask
-
-    def conversation(self, body: Mapping[str, Any]) -> Conversation:  # noqa: ARG002
-        return Conversation(asked=[])
 
     def smallest(self, model: str) -> dict[str, Any]:
         return {"model": model, "purpose": "user_data", "file": "Hello"}

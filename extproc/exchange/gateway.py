@@ -57,7 +57,7 @@ class GatewayStream:
         self._pipeline = pipeline
         self._attached = attached  # True: another team's Envoy, which has no internal hop
         self._mark = mark  # prefix of this worker's ids, see `transport.workers`
-        self._features = features  # what is known before the request, such as Envoy's span of this call
+        self._features = features  # facts known before the request, such as Envoy's span of this call
         self._exchange: Exchange | None = None
         self._state = _State.UNDER_WAY
         self._no_room: Refusal | None = None  # refusal of a body without room

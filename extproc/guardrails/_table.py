@@ -93,7 +93,7 @@ class Table(Detector):
         return found
 
     def _search(self, text: str, covered: Covered) -> tuple[list[Finding], list[tuple[int, tuple[int, int]]]]:
-        """The findings in `text` as it is written, and the matches of RUNS."""
+        """The findings in `text`, which is not decoded, and the matches of RUNS."""
         found: list[Finding] = []
         runs: list[tuple[int, tuple[int, int]]] = []
         for index, (start, end) in self._patterns.search(text):

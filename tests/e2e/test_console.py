@@ -653,22 +653,22 @@ def test_every_view_is_accessible(chromium, sources, scheme):
 
 
 def test_questions_of_every_day_take_few_clicks(console, sources):
-    console.open()  # 0 clicks: is a provider well, will the month last
+    console.open()  # without a click: is a provider well, will the month last?
     assert "cooling down" in console.text("#providers tr:has-text('groq')")
     assert "will not last at this pace" in console.text("#closest") or "All last" in console.text("#closest")
-    console.choose("#period", "yesterday")  # 1: which team spent most yesterday, on what
-    console.click("#groups tbody tr:first-child button")  # 2
+    console.choose("#period", "yesterday")  # which team spent most yesterday: one click
+    console.click("#groups tbody tr:first-child button")  # on what: two
     assert "team: platform" in console.text("#filters")
     console.open()
-    console.click("#refusals tbody tr:first-child button")  # why was this refused
+    console.click("#refusals tbody tr:first-child button")  # why was one refused?
     console.click("#exchanges tbody tr:first-child button")
     assert console.page.locator("#exchange .headline").count() == 1
-    console.click("#views >> text=Budgets")  # what is held now
+    console.click("#views >> text=Budgets")  # which amounts are held now?
     assert "$8.50 held" in console.text("#budgets")
-    console.click("#views >> text=Requests")  # by which requests
+    console.click("#views >> text=Requests")  # which requests hold them?
     assert console.text("#in-flight tbody tr").split("\t")[1:3] == ["waiting", "ada"]
     assert "$8.50 of team-month:team=platform" in console.text("#in-flight")
-    console.click("#views >> text=Runs")  # which session cost most
+    console.click("#views >> text=Runs")  # which session cost most?
     assert "night" in console.text("#runs tbody tr:first-child")
 
 

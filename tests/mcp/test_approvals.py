@@ -1,4 +1,4 @@
-"""Calls of tools that wait for a person: the approval is for one call as it is sent, and is used once."""
+"""Calls of tools that wait for a person: an approval is for the exact call that is sent, and is used once."""
 
 import asyncio
 import contextlib

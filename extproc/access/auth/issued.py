@@ -10,7 +10,7 @@ import msgspec
 
 
 class IssuedKey(msgspec.Struct, frozen=True):
-    """A key as it is stored. Times are in epoch seconds; `hash` is the result of `hash_key`."""
+    """A stored key. Times are in epoch seconds; `hash` is the result of `hash_key`."""
 
     id: str
     hash: str

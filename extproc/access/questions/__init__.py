@@ -82,7 +82,7 @@ class Question(msgspec.Struct, frozen=True):
         return f"{self.scope}:approved={self.id}"
 
     def held(self, amount: int) -> Hold:
-        """What an approved request holds in the question's count."""
+        """The hold of an approved request on the question's count."""
         return Hold(self.count, 0, 2 * self.amount + 1, amount, idle=_KEPT)
 
 

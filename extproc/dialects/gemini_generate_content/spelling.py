@@ -18,7 +18,7 @@ from extproc.words.errors import INVALID_REQUEST, Refusal
 _DATA = frozenset(
     (
         *("args", "response", "parametersJsonSchema", "responseJsonSchema", "labels", "partMetadata"),
-        "metadata",  # of a request in a batch
+        "metadata",  # names a request in a batch
         *("default", "example", "enum", "required"),
     )
 )

@@ -33,7 +33,6 @@ MAX_ENTRY = (1 << 63) - 1
 Truth = Literal["true", "false"]
 MOMENT = {"anyOf": [{"format": "date"}, {"format": "date-time"}], "pattern": r"^(19[7-9]\d|[2-9]\d{3})-"}
 """The schema of a time in a parameter: the years 1970 to 9999."""
-_MOMENT = Meta(extra_json_schema=MOMENT)
 
 
 T = TypeVar("T")

@@ -97,7 +97,7 @@ _NOTHING: _Count = (0, 0, None)
 
 
 class _Taken(msgspec.Struct, array_like=True, gc=False):
-    """A hold as it is stored."""
+    """A stored hold."""
 
     window: int
     number: int

@@ -65,7 +65,7 @@ _FEES = (
     _Fee("x-ai", "grok-imagine-image*", "images", "0.02", date(2026, 3, 2), _XAI),
     _Fee("x-ai", "grok-imagine-image-pro*", "images", "0.05", date(2026, 4, 3), _XAI),
     _Fee("x-ai", "grok-imagine-image-quality*", "images", "0.05", date(2026, 4, 3), _XAI),
-    _Fee("x-ai", "grok-imagine-image-2*", "images", "0.06", date(2026, 11, 2), _XAI),  # of its largest size
+    _Fee("x-ai", "grok-imagine-image-2*", "images", "0.06", date(2026, 11, 2), _XAI),  # the price of the largest size
     # Groq bills hours of code, and searches by their depth, which answers do not show.
     _Fee("groq", "openai/gpt-oss-*", "sessions", None, date(2025, 8, 5), _GROQ),
     _Fee("groq", "openai/gpt-oss-*", "searches", None, date(2025, 8, 5), _GROQ),

@@ -2,7 +2,7 @@
 import {$, cut, el, link, named, plain, show} from "./dom.js";
 import {DAY, HOUR, MINUTE} from "./format.js";
 
-export const FIELDS = ["consumer", "team", "key", "model", "provider", "target", "status", "error"];
+const FIELDS = ["consumer", "team", "key", "model", "provider", "target", "status", "error"];
 const PUT = "f.";  // a filter in the address: f.team=search
 const FIRST = {view: "overview", period: "", from: "", to: "", group: "team", label: "agent", measure: "cost_usd", outcome: "", clock: "answer",
   id: "", run: "", who: ""};

@@ -1,5 +1,5 @@
 // Codes of refusals and failures, in words.
-export const REASONS = {
+const REASONS = {
   budget_exceeded: "a budget is spent", rate_limited: "a rate limit", model_not_allowed: "no grant for this model", guardrail_blocked: "a guardrail found something",
   model_not_found: "no such model", no_provider_available: "no provider took it", unsupported_by_targets: "no target can serve the request",
   store_unavailable: "the counters do not answer", provider_timeout: "the provider was too slow", overloaded: "too many requests in flight",

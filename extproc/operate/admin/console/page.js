@@ -110,5 +110,11 @@ export const act = (place, work) => async event => {
   try { await work(event); } catch (error) { $(place).textContent = error.message; }
 };
 
+// Offers the names of models to a form's field, which begins with one of them. `answer` is that of GET /models.
+export function offerModels(field, list, answer) {
+  if (!$(field).value) $(field).value = me?.door?.model ?? answer.data[0]?.name ?? "";
+  show(list, ...answer.data.filter(model => model.targets.length).map(model => el("option", {value: model.name})));
+}
+
 export const consumerOnly = () => filters.has("consumer") ? {consumer: filters.get("consumer")} : {};
 export const door = () => me?.door;

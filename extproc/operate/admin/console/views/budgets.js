@@ -40,7 +40,7 @@ const limited = ({unit, limit, window}) => unit === "concurrency" ? `${count(lim
 const nameOf = scope => Object.entries(scope.fields).map(([field, value]) => `${field.replace("label.", "")} ${value === "" ? "(none)" : value}`).join(", ") || "one count for all";
 
 // Settled amount at the end of the window if it goes on as until now; null too early in a window, and where no window ends.
-export function forecast(budget, scope) {
+function forecast(budget, scope) {
   if (!budget.resets_at || !["day", "week", "month"].includes(budget.window)) return null;
   const end = Date.parse(budget.resets_at), last = new Date(end - 1);
   const begin = budget.window === "month" ? Date.UTC(last.getUTCFullYear(), last.getUTCMonth()) : end - LENGTHS[budget.window];

@@ -1,7 +1,7 @@
 // Explain: the way of a request through the gateway, as `extproc check --explain` prints it.
 import {post, read} from "../api.js";
 import {$, el, lines, show} from "../dom.js";
-import {act, door} from "../page.js";
+import {act, offerModels} from "../page.js";
 
 const html = `
 <section aria-labelledby="explain-title"><div class="bar"><h2 id="explain-title">What would happen to a request?</h2></div>
@@ -27,8 +27,7 @@ function start() {
 }
 
 function drawNames([models, keys]) {
-  if (!$("explain-model").value) $("explain-model").value = door()?.model ?? models.data[0]?.name ?? "";
-  show("explain-models", ...models.data.filter(model => model.targets.length).map(model => el("option", {value: model.name})));
+  offerModels("explain-model", "explain-models", models);
   show("explain-consumers", ...[...new Set(keys.data.map(key => key.consumer))].slice(0, 1000).map(name => el("option", {value: name})));
 }
 

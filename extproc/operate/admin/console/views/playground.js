@@ -3,7 +3,7 @@ import {post, read} from "../api.js";
 import {choose} from "../choices.js";
 import {$, el, facts, lines, link, show} from "../dom.js";
 import {count, millis} from "../format.js";
-import {door} from "../page.js";
+import {offerModels} from "../page.js";
 
 const html = `
 <section aria-labelledby="play-title"><div class="bar"><h2 id="play-title">Playground</h2></div>
@@ -16,7 +16,7 @@ const html = `
     <span class="wide"><button class="main" id="play-send">Send</button> <span class="small soft">Requests go through the listener and are charged to the key's consumer. Key and text stay in this page.</span></span></form>
   <p id="play-error" class="bad" role="alert"></p><div id="played" class="blocks later" role="status"></div></section>`;
 
-const parts = () => [[() => read("/models"), drawNames, []]];
+const parts = () => [[() => read("/models"), answer => offerModels("play-model", "play-models", answer), []]];
 
 function start() {
   $("play").onsubmit = async event => {
@@ -27,11 +27,6 @@ function start() {
     catch (error) { $("play-error").textContent = error.message; }
     finally { $("play-send").disabled = false; }
   };
-}
-
-function drawNames(answer) {
-  if (!$("play-model").value) $("play-model").value = door()?.model ?? answer.data[0]?.name ?? "";
-  show("play-models", ...answer.data.filter(model => model.targets.length).map(model => el("option", {value: model.name})));
 }
 
 async function playOne(model) {
