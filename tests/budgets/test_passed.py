@@ -1,6 +1,7 @@
 """Tokens of text that passed, against what tokenizers said of it: `measured_tokens.json`, by model."""
 
 import json
+import random
 from pathlib import Path
 from random import Random
 
@@ -57,6 +58,14 @@ def test_newer_claude_models_have_more_tokens_and_unknown_models_nearly_those_of
 
 
 # --- texts too long to be kept
+
+
+@pytest.fixture(autouse=True)
+def drawn():
+    """The pieces of each test are the same in every run: one draw in 250 is further off than the bounds allow, with a
+    standard deviation of 4 %.
+    """
+    random.seed(1)
 
 
 @pytest.mark.parametrize("piece", [7, 4096, 1 << 30], ids=["in events", "in chunks", "at once"])
