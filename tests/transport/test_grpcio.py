@@ -37,3 +37,17 @@ async def test_a_stop_survives_a_client_that_leaves_in_its_moment(tmp_path):
     await server.start()
     server._calls[LeftContext()] = None
     await asyncio.wait_for(server.stop(0), 5)
+
+
+class AbortedContext(LeftContext):
+    """The library's side of a call that has just ended itself with an error."""
+
+    async def abort(self, code, details):
+        raise grpc.aio.UsageError("Abort already called!")
+
+
+async def test_a_stop_survives_a_call_that_fails_in_its_moment(tmp_path):
+    server = GrpcioServer(Services().calls(), str(tmp_path / "extproc.sock"))
+    await server.start()
+    server._calls[AbortedContext()] = None
+    await asyncio.wait_for(server.stop(0), 5)

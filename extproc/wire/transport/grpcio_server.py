@@ -45,6 +45,11 @@ _OPTIONS = (
     ("grpc.http2.bdp_probe", 0),
 )
 
+_ENDED = (grpc.aio.AbortError, grpc.aio.InternalError, grpc.aio.UsageError, asyncio.InvalidStateError)
+"""Errors of an abort: its usual end; the client has just cancelled the call (InternalError); the call has just ended
+itself with an error (UsageError).
+"""
+
 
 class GrpcioServer:
     """Serves `calls` at the unix socket `path`, which only this user can connect to, or at `address`, host:port, with
@@ -106,8 +111,7 @@ class GrpcioServer:
             await asyncio.wait([stopping], timeout=_LOOK_AGAIN)
         await asyncio.wait([stopping], timeout=LAST_WORDS)
         for context in list(self._calls):
-            # InternalError means that the client has just cancelled the call.
-            with contextlib.suppress(grpc.aio.AbortError, grpc.aio.InternalError, asyncio.InvalidStateError):
+            with contextlib.suppress(*_ENDED):
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "the server stops")
         await stopping
         if self._endings:
