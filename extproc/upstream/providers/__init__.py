@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from extproc.upstream.providers._pool import PoolSettings
 from extproc.words.dialect import BatchLimits
 from extproc.words.values import Duration, Pattern, Patterns, PositiveDuration, Secret, SecretRef, Section, meant
 
@@ -287,6 +288,9 @@ class ProviderSettings(Section):
         description="Most requests in flight at the provider. A further one fails over. Lower it for a small server.",
     )
     max_connections: int = Field(1024, ge=1, le=1_000_000, description="Most connections of Envoy to the provider.")
+    pool: PoolSettings | None = Field(
+        None, description="Several servers behind `base_url`, chosen by the gateway. Default: one address."
+    )
     outlier_detection: OutlierDetection = OutlierDetection()
     cool_down: CoolDownSettings = CoolDownSettings()
     region: Identifier | None = Field(

@@ -1,0 +1,18 @@
+"""Free share of the KV cache: a full one makes requests wait, and evicts prefixes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from extproc.routing.pools.endpoint import Endpoint
+    from extproc.routing.pools.picker import Facts
+
+
+def score(endpoint: Endpoint, _facts: Facts, /) -> float:
+    return 1.0 - min(1.0, endpoint.report.kv_cache or 0.0)
+
+
+def why(endpoint: Endpoint, _facts: Facts, /) -> str:
+    used = endpoint.report.kv_cache
+    return "unknown" if used is None else f"{used:.0%} in use"

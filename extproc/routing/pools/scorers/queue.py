@@ -1,0 +1,18 @@
+"""Requests that wait inside the server: each delays a new one by a step of its batch at least."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from extproc.routing.pools.endpoint import Endpoint
+    from extproc.routing.pools.picker import Facts
+
+
+def score(endpoint: Endpoint, _facts: Facts, /) -> float:
+    return 1.0 / (1.0 + (endpoint.report.waiting or 0.0))
+
+
+def why(endpoint: Endpoint, _facts: Facts, /) -> str:
+    waiting = endpoint.report.waiting
+    return "unknown" if waiting is None else f"{waiting:.0f} waiting"
