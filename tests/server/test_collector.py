@@ -3,7 +3,7 @@
 import gc
 import weakref
 
-from extproc.envoy.server.collector import LONGEST, Collector
+from extproc.envoy.server.collector import BLOCKS, EACH, SHORT, SPARE, Collector
 
 
 class Knot:
@@ -42,26 +42,32 @@ async def collects(look):
         gc.enable()
 
 
-async def test_a_short_collection_happens_beside_requests_and_a_long_one_waits_for_them():
-    in_flight = 3
-    clock = Clock(0.001)
+async def test_a_collection_beside_requests_is_a_short_one_or_frees_memory_that_they_do_not_explain():
+    in_flight, blocks = 3, 1000
+    clock = Clock(SHORT / 2)
     try:
-        collector = Collector(lambda: in_flight, clock)
+        collector = Collector(lambda: in_flight, clock, lambda: blocks)
         assert await collects(collector.look)
+        assert await collects(collector.look)
+        in_flight = 3 + round(SHORT / EACH)
+        assert not await collects(collector.look)  # these streams would make it too long
+        in_flight = 3
         assert await collects(collector.look)
     finally:
         clock.close()
 
     clock = Clock(0.1)
     try:
-        collector = Collector(lambda: in_flight, clock)
+        collector = Collector(lambda: in_flight, clock, lambda: blocks)
         assert await collects(collector.look)  # nobody knew how long it takes
         assert not await collects(collector.look)
         in_flight = 0
         assert await collects(collector.look)
-        in_flight = 3
+        in_flight = 5000
+        blocks += SPARE + in_flight * BLOCKS
         assert not await collects(collector.look)
-        clock.now += LONGEST
+        blocks += 1
         assert await collects(collector.look)
+        assert not await collects(collector.look)
     finally:
         clock.close()
