@@ -1,4 +1,4 @@
-"""The arms of `make bench`: Envoy alone, this gateway, and any other gateway whose command is given.
+"""The arms of `make bench`: Envoy alone, this gateway, and other gateways.
 
 Every arm uses the same stub. All processes of an arm run on one core; the stub and the client run on the other.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shlex
 import subprocess
 import sys
 import urllib.request
@@ -19,6 +18,7 @@ from pathlib import Path
 import yaml
 
 from bench.harness import KEY, Interpreter, alone, end, free_port, render, wait
+from bench.others import HOMES, OTHERS
 
 SETTINGS = """
 listener: {{address: 127.0.0.1, port: {listener}}}
@@ -53,10 +53,12 @@ class Arm:
     port: int
     roots: Mapping[str, int]
     headers: Sequence[str] = ()
+    model: str = "stub"
     status: str = ""  # address of its metrics
     counted: Callable[[], int] | None = None  # requests answered, by its own count
     sent: int = 0
     errors: int = 0
+    serves: dict[bytes, bool] = field(default_factory=dict)  # by bytes that an answer has, see `serves`
     figures: dict[str, float] = field(default_factory=dict)
 
     def cpu(self) -> dict[str, float]:
@@ -167,14 +169,20 @@ class Stage:
         metrics = f"http://127.0.0.1:{status}/metrics"
         return self.ready(Arm(name, listener, roots, status=metrics, counted=lambda: counted(status)))
 
-    def other(self, name: str, command: str, headers: Sequence[str] = ()) -> Arm:
-        """Another gateway: `{port}` and `{upstream}` (http://host:port) in its command are filled in."""
-        port = free_port()
+    def other(self, name: str) -> Arm:
+        """Another gateway, installed if it is not."""
+        other, home, port = OTHERS[name], HOMES / name, free_port()
+        other.install(home)
         upstream = f"http://127.0.0.1:{self.stub}"
-        words = shlex.split(command.format(port=port, upstream=upstream))
-        pid = self.spawn(words, OPENAI_API_KEY="sk-none", PORT=str(port), BENCH_UPSTREAM=f"{upstream}/v1")
-        filled = [header.format(upstream=upstream) for header in headers]
-        return self.ready(Arm(name, port, {name: pid}, filled), patience=120)
+
+        def fill(text: str) -> str:
+            return text.format(port=port, upstream=upstream, home=home)
+
+        env = {"OPENAI_API_KEY": "sk-none", "PORT": str(port)}
+        env |= {key: fill(value) for key, value in other.env.items()}
+        pid = self.spawn([fill(word) for word in other.command], **env)
+        headers = [fill(header) for header in other.headers]
+        return self.ready(Arm(name, port, {name: pid}, headers, other.model), patience=120)
 
     def envoy(self, file: Path, cores: set[int] = MEASURED) -> int:
         envoy = str(Path(sys.executable).with_name("envoy"))

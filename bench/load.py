@@ -26,10 +26,18 @@ class Result:
 
 
 def request(
-    model: str, *, stream: bool = False, size: int = 0, words: int = 0, headers: Sequence[str] = (), usage: bool = False
+    model: str,
+    *,
+    path: str = "/v1/chat/completions",
+    text: str = "",
+    stream: bool = False,
+    size: int = 0,
+    words: int = 0,
+    headers: Sequence[str] = (),
+    usage: bool = False,
 ) -> bytes:
-    """One chat request with about `size` bytes of text. `headers` are further header lines."""
-    text = "Tell me about gateways. " + "word " * (size // 5)
+    """One request, with a body that Chat and Messages share: `text`, and about `size` bytes more."""
+    text = (text or "Tell me about gateways. ") + "word " * (size // 5)
     body: dict[str, object] = {"model": model, "messages": [{"role": "user", "content": text}]}
     if stream:
         body["stream"] = True
@@ -39,7 +47,7 @@ def request(
         body["max_tokens"] = words
     payload = json.dumps(body).encode()
     lines = [
-        "POST /v1/chat/completions HTTP/1.1",
+        f"POST {path} HTTP/1.1",
         "host: bench",
         "user-agent: bench/1",
         "accept: application/json",

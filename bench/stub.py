@@ -1,7 +1,8 @@
 """A provider that costs as little as possible in Python: canned chat answers, plain and streamed, over HTTP/1.1.
 
-`python -m bench.stub --port N`. The model's name sets the pace of a stream: `stub+pace=20ms+words=100`. The built-in
-mock checks requests and can fail on demand; its cost would be larger than the cost to be measured.
+`python -m bench.stub --port N`. A stream has the pace and length that the request names anywhere, as in
+`pace=20ms words=100`. The built-in mock checks requests and can fail on demand; its cost would be larger than the cost
+to be measured.
 """
 
 from __future__ import annotations
