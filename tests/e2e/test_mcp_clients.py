@@ -85,6 +85,7 @@ def gateway(servers, official, tmp_path_factory) -> Iterator[Gateway]:
     yaml += "".join(f"    {name}: {{servers: {{{name}: {{}}}}}}\n" for name in addresses)
     yaml += f"    all: {{servers: {{{', '.join(f'{name}: {{}}' for name in KINDS)}}}}}\n"
     yaml += "    tainted: {servers: {writes: {}, reads: {}}}\n"
+    yaml += f"    found: {{discovery: search, servers: {{{', '.join(f'{name}: {{}}' for name in addresses)}}}}}\n"
     yaml += "  tools: {writes/echo: {sensitive: true}}\n"
     yaml += 'consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}], tools: ["*"]}]\nstores: {counters: "memory:"}\n'
     yield from run_gateway(tmp_path_factory.mktemp("mcp"), yaml, (), {})
@@ -148,6 +149,21 @@ def test_every_client_uses_one_profile_of_all_servers(run, servers, client):
     assert len(tools) == 7 * len(names)
     assert echoes == [[f"{name}: y", False] for name in names]
     assert [each.violations for each in servers.by_name.values()] == [[]] * len(names)
+
+
+@pytest.mark.parametrize("client", CLIENTS | LANGCHAIN)
+def test_every_client_searches_tools_and_calls_what_it_found(run, client):
+    """A task from the question to the result: search, schema, call. The client knows three tools alone."""
+    tools, found, whole, said = run(
+        *(client, "found", ["tools"], ["call", "find_tools", {"query": "add two numbers", "limit": 1}]),
+        ["call", "describe_tool", {"name": "typescript__get-sum"}],
+        ["call", "call_tool", {"name": "typescript__get-sum", "arguments": {"a": 20, "b": 22}}],
+    )
+    texts = [each if isinstance(each, str) else each[0] for each in (found, whole, said)]
+    assert tools == ["find_tools", "describe_tool", "call_tool"]
+    assert [each["name"] for each in json.loads(texts[0])["tools"]] == ["typescript__get-sum"]
+    assert json.loads(texts[1])["inputSchema"]["required"] == ["a", "b"]
+    assert "42" in texts[2]
 
 
 @pytest.mark.parametrize("server", ["dual", "modern", "stateful", "stateful-sse"])

@@ -29,13 +29,14 @@ mcp:
     web: {{url: "SERVERS/web", timeout: 5s, refresh: 1s, untrusted: true}}
   profiles:
     dev: {{servers: {{own: {{}}, web: {{}}}}}}
+    found: {{servers: {{own: {{}}, web: {{}}}}, discovery: search}}
   tools:
     own/off: {{disabled: true}}
     own/delete: {{sensitive: true}}
     own/paid: {{price: 0.25}}
   pins: {{file: "LOCK"}}
 consumers:
-  - {{name: demo, keys: [{{env: EXTPROC_DEMO_KEY}}], tools: ["dev/*"]}}
+  - {{name: demo, keys: [{{env: EXTPROC_DEMO_KEY}}], tools: ["dev/*", "found/*"]}}
   - {{name: reader, keys: [{{env: READER_KEY}}], models: [m]}}
 guardrails:
   - {{name: keys, kind: regex, on: [tool_arguments], patterns: {{k: 'SECRET-[0-9]+'}}}}
@@ -108,17 +109,43 @@ def state(gateway: Gateway, name: str) -> str:
 
 
 class Run(Client):
-    """A client with a label of its run."""
+    """A client with a label of its run. In the profile `found` it searches tools, and calls them by `call_tool`."""
 
-    def __init__(self, gateway: Gateway, run: str, version: str = MODERN) -> None:
-        self.run = run
-        super().__init__(gateway, "dev", version)
+    def __init__(self, gateway: Gateway, run: str, version: str = MODERN, profile: str = "dev") -> None:
+        self.run, self.searches = f"{run}-{profile}", profile == "found"
+        super().__init__(gateway, profile, version)
 
     def post(self, message: Any, *, version: str | None = None, **headers: str) -> Any:
         return super().post(message, version=version, x_ai_run=self.run, **headers)
 
+    def call_params(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        params = {"name": name, "arguments": arguments}
+        return {"name": "call_tool", "arguments": params} if self.searches else params
+
+    def call(self, name: str, **arguments: Any) -> Any:
+        return self.ask("tools/call", self.call_params(name, arguments))
+
+    def own(self, tool: str, **arguments: Any) -> Any:
+        """What a tool of the gateway itself says."""
+        said = self.ask("tools/call", {"name": tool, "arguments": arguments})["result"]["content"][0]["text"]
+        return json.loads(said) if said.startswith("{") else {"tools": []}
+
     def names(self) -> set[str]:
+        if self.searches:
+            return {one["name"] for one in self.own("find_tools", query="own web bank", limit=20)["tools"]}
         return {one["name"] for one in self.ask("tools/list")["result"]["tools"]}
+
+    def definition(self, name: str) -> Any:
+        if self.searches:
+            return self.own("describe_tool", name=name)
+        [found] = [one for one in self.ask("tools/list")["result"]["tools"] if one["name"] == name]
+        return found
+
+
+WAYS = pytest.mark.parametrize(
+    ("version", "profile"), [(version, profile) for version in (MODERN, "2025-06-18") for profile in ("dev", "found")]
+)
+PROFILES = pytest.mark.parametrize("profile", ["dev", "found"])
 
 
 def code(answer: Any) -> str:
@@ -138,9 +165,9 @@ def rows(gateway: Gateway, run: str) -> list[dict[str, Any]]:
 _BY = "operation,provider,provider_model,error,status"
 
 
-@pytest.mark.parametrize("version", [MODERN, "2025-06-18"])
-def test_calls_that_policy_refuses(gateway: Gateway, servers: McpServers, version: str):
-    client = Run(gateway, f"refused-{version}", version)
+@WAYS
+def test_calls_that_policy_refuses(gateway: Gateway, servers: McpServers, version: str, profile: str):
+    client = Run(gateway, f"refused-{version}", version, profile)
     assert "own__off" not in client.names()
     assert code(client.call("own__off")) == "tool_not_found"
     before = len(servers["own"].calls)
@@ -153,8 +180,11 @@ def test_calls_that_policy_refuses(gateway: Gateway, servers: McpServers, versio
     servers["own"].results.clear()
 
 
-def test_a_changed_definition_is_hidden_until_it_is_pinned(gateway: Gateway, servers: McpServers, lock: Path):
-    client = Run(gateway, "pins")
+@PROFILES
+def test_a_changed_definition_is_hidden_until_it_is_pinned(
+    gateway: Gateway, servers: McpServers, lock: Path, profile: str
+):
+    client = Run(gateway, "pins", profile=profile)
     assert {"own__new", "own__echo"} <= client.names()
     known = dict(servers["own"].tools[OWN.index("new")])
     servers["own"].tools[OWN.index("new")] |= {"description": "Does something else now."}
@@ -184,11 +214,14 @@ def test_a_changed_definition_is_hidden_until_it_is_pinned(gateway: Gateway, ser
     assert "own__new" in client.names()
 
 
-@pytest.mark.parametrize("version", [MODERN, "2025-06-18"])
+@WAYS
 def test_an_untrusted_answer_taints_its_run_on_both_paths(
-    gateway: Gateway, provider: Scripted, servers: McpServers, version: str
+    gateway: Gateway, provider: Scripted, servers: McpServers, version: str, profile: str
 ):
-    client, other = Run(gateway, f"taint-{version}", version), Run(gateway, f"clean-{version}", version)
+    client, other = (
+        Run(gateway, f"taint-{version}", version, profile),
+        Run(gateway, f"clean-{version}", version, profile),
+    )
     assert client.call("own__delete", text="a")["result"]["content"]
     assert client.call("web__search", text="b")["result"]["content"]
     assert "own__delete" not in client.names()
@@ -204,9 +237,12 @@ def test_an_untrusted_answer_taints_its_run_on_both_paths(
     assert servers["own"].violations == servers["web"].violations == []
 
 
-def test_rules_for_arguments_hold_on_both_paths(gateway: Gateway, provider: Scripted, servers: McpServers):
+@PROFILES
+def test_rules_for_arguments_hold_on_both_paths(
+    gateway: Gateway, provider: Scripted, servers: McpServers, profile: str
+):
     """The same rule refuses a call through the gateway, and an answer in which a model makes that call."""
-    client = Run(gateway, "arguments")
+    client = Run(gateway, "arguments", profile=profile)
     good, bad = {"amount": 99, "to": "DE1"}, {"amount": 100, "to": "DE1"}
     rule = "argument '/amount' must be less than 100"
     before = len(servers["own"].calls)
@@ -225,15 +261,16 @@ def test_rules_for_arguments_hold_on_both_paths(gateway: Gateway, provider: Scri
     provider.script = script
 
 
-@pytest.mark.parametrize("version", [MODERN, "2025-06-18"])
-def test_a_result_in_quarantine_is_not_shown(gateway: Gateway, provider: Scripted, servers: McpServers, version: str):
-    client = Run(gateway, f"quarantine-{version}", version)
-    [fetch] = [one for one in client.ask("tools/list")["result"]["tools"] if one["name"] == "web__fetch"]
-    assert "outputSchema" not in fetch
-    said = {"content": [{"type": "text", "text": f"{CANARY} {version}"}], "structuredContent": {"a": CANARY}}
+@WAYS
+def test_a_result_in_quarantine_is_not_shown(
+    gateway: Gateway, provider: Scripted, servers: McpServers, version: str, profile: str
+):
+    client = Run(gateway, f"quarantine-{version}", version, profile)
+    assert "outputSchema" not in client.definition("web__fetch")
+    said = {"content": [{"type": "text", "text": f"{CANARY} {version} {profile}"}], "structuredContent": {"a": CANARY}}
     servers["web"].results["fetch"] = said
     provider.seen.clear()
-    events = client.events("tools/call", {"name": "web__fetch", "arguments": {}})
+    events = client.events("tools/call", client.call_params("web__fetch", {}))
     assert "CANARY" not in json.dumps(events)
     shown = json.loads(events[-1]["result"]["content"][0]["text"])
     assert shown["answers"] == SAYS
@@ -245,8 +282,9 @@ def test_a_result_in_quarantine_is_not_shown(gateway: Gateway, provider: Scripte
     servers["web"].results.clear()
 
 
-def test_budgets_of_calls_are_exact(gateway: Gateway, servers: McpServers):
-    client = Run(gateway, "budget")
+@PROFILES
+def test_budgets_of_calls_are_exact(gateway: Gateway, servers: McpServers, profile: str):
+    client = Run(gateway, "budget", profile=profile)
     before = len(servers["own"].calls)
     with ThreadPoolExecutor(16) as pool:
         said = list(pool.map(lambda number: client.call("own__write", text=str(number)), range(40)))
@@ -259,8 +297,8 @@ def test_budgets_of_calls_are_exact(gateway: Gateway, servers: McpServers):
     eventually(lambda: gateway.http.get(f"{gateway.admin}/budgets/money").json()["data"][0]["scopes"])
     assert money["unit"] == "usd"
     wanted = {("write", ""): 20, ("write", "rate_limited"): 20, ("paid", ""): 1}
-    eventually(lambda: _sum(rows(gateway, "budget")) == wanted)
-    [paid] = [row for row in rows(gateway, "budget") if row["group"]["provider_model"] == "paid"]
+    eventually(lambda: _sum(rows(gateway, client.run)) == wanted)
+    [paid] = [row for row in rows(gateway, client.run) if row["group"]["provider_model"] == "paid"]
     assert paid["cost_usd"] == "0.25"
 
 
@@ -268,23 +306,24 @@ def _sum(found: list[dict[str, Any]]) -> dict[tuple[str, str], int]:
     return {(row["group"]["provider_model"], row["group"]["error"]): row["requests"] for row in found}
 
 
-def test_every_call_has_a_row_and_no_words(gateway: Gateway):
-    client = Run(gateway, "audit")
+@PROFILES
+def test_every_call_has_a_row_and_no_words(gateway: Gateway, profile: str):
+    client = Run(gateway, "audit", profile=profile)
     client.call("own__echo", text="CANARY-ARGUMENT")
     client.call("own__echo", text="SECRET-2")
     client.call("own__nothing")
     client.names()
     wanted = {("echo", ""), ("echo", "guardrail_blocked"), ("", "tool_not_found")}
-    eventually(lambda: set(_sum(rows(gateway, "audit"))) == wanted)
-    assert {row["group"]["operation"] for row in rows(gateway, "audit")} == {"tools/call"}
+    eventually(lambda: set(_sum(rows(gateway, client.run))) == wanted)
+    assert {row["group"]["operation"] for row in rows(gateway, client.run)} == {"tools/call"}
     served = gateway.line(
         lambda line: (
-            line.get("labels", {}).get("run") == "audit"
+            line.get("labels", {}).get("run") == client.run
             and (line["event"], line["operation"], line["error"]) == ("exchange", "tools/call", "")
         )
     )
     assert not any("CANARY-ARGUMENT" in line or "SECRET-2" in line for line in gateway.written())
-    assert (served["profile"], served["mcp_server"], served["tool"]) == ("dev", "own", "echo")
+    assert (served["profile"], served["mcp_server"], served["tool"]) == (profile, "own", "echo")
     assert served["mcp_protocol"] == MODERN
     assert len(served["arguments_sha256"]) == 64
     labels = {"mcp_method_name": "tools/call", "gen_ai_tool_name": "echo", "mcp_server": "own", "error_type": ""}

@@ -21,6 +21,7 @@ from tests.doubles.mcp import McpServer, McpServers, tool
 from tests.e2e.conftest import HERE, KEY, Gateway, eventually
 from tests.e2e.test_mcp import MODERN, Client
 from tests.e2e.test_mcp_clients import INSTALLED
+from tests.e2e.test_mcp_policy import WAYS, Run
 from tests.redis_server import RedisServer
 
 YAML = """
@@ -136,16 +137,16 @@ models: {stub: {provider: sandbox}}
 stores: {counters: "redis://127.0.0.1:PORT"}
 mcp:
   servers: {bank: {url: "SERVERS/bank", refresh: 1s}}
-  profiles: {dev: {servers: {bank: {}}}}
+  profiles: {dev: {servers: {bank: {}}}, found: {servers: {bank: {}}, discovery: search}}
   tools: {bank/pay: {approve: {unless: {/amount: {maximum: 10}}}}}
   approvals: {wait: 5m}
-consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}], tools: ["dev/*"]}]
+consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}], tools: ["dev/*", "found/*"]}]
 """
 
 
-@pytest.mark.parametrize("version", [MODERN, "2025-06-18"])
+@WAYS
 def test_a_call_of_a_tool_waits_for_a_person_at_any_replica(
-    start: Callable[..., Gateway], tmp_path: Path, version: str
+    start: Callable[..., Gateway], tmp_path: Path, version: str, profile: str
 ):
     RedisServer.need()
     store = RedisServer(tmp_path)
@@ -154,8 +155,8 @@ def test_a_call_of_a_tool_waits_for_a_person_at_any_replica(
     with McpServers(bank).running() as servers, ThreadPoolExecutor(8) as pool:
         text = TOOLS.replace("PORT", str(store.port)).replace("SERVERS", servers.url)
         here, there = gateways = [start(text, strict=False) for _ in range(2)]
-        clients = [Client(gateway, "dev", version) for gateway in gateways]
-        eventually(lambda: all(client.ask("tools/list")["result"]["tools"] for client in clients))
+        clients = [Run(gateway, "pay", version, profile) for gateway in gateways]
+        eventually(lambda: all("bank__pay" in client.names() for client in clients))
         assert clients[0].call("bank__pay", amount=10)["result"]["content"], "a small payment needs nobody"
         before = len(bank.calls)
         waiting = [pool.submit(clients[0].call, "bank__pay", amount=amount) for amount in (50, 60)]

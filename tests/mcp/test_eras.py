@@ -82,6 +82,10 @@ def test_a_request_with_a_session_to_a_modern_server_says_what_it_needs():
     assert decoded(sent["mcp-param-region"]) == "eu \u00e9"
     assert (sent["mcp-param-zone"], sent["mcp-param-flag"]) == ("7", "true")
     assert "mcp-param-none" not in sent
+    modern = call(params={"name": "s__t", "arguments": arguments}, client=MODERN, entry=entry)
+    assert "mcp-param-zone" not in request_for(modern, None, "own")[1], "the client sends it itself"
+    modern.rewritten = True
+    assert request_for(modern, None, "own")[1] == sent
 
 
 def test_a_reference_to_a_prompt_changes_its_name():

@@ -10,7 +10,7 @@ link.py       requests of the processor        eras.py      requests and answers
 board.py      messages between processes       sessions.py  signed ids of sessions and questions
 answers.py    handshakes and lists             refusals.py  refusals as MCP clients take them
 policy.py, pins.py, unseen.py, results.py      the operator's policy for tools
-approvals.py  calls that wait for a person
+approvals.py  calls that wait for a person     discovery.py, search.py  tools that clients search
 bound.lua     limit of streamed results, in Envoy
 
 `/mcp/<profile>` has its own list of stages, which `GatewayStream` chooses by the path. The processor answers lists and

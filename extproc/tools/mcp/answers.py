@@ -20,6 +20,7 @@ from extproc.tools.mcp.call import (
     Call,
 )
 from extproc.tools.mcp.catalogue import FIELDS, KINDS
+from extproc.tools.mcp.discovery import DEFINITIONS, Discovery, searched
 from extproc.tools.mcp.eras import decoded
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.refusals import RPCRefusal
@@ -127,6 +128,7 @@ class AnswerLists:
     def __init__(self, profiles: Profiles, servers: Servers) -> None:
         self._profiles = profiles
         self._servers = servers
+        self._discovery = Discovery(profiles)
         self._answers: Mapping[str, Callable[[Exchange, Call], LocalReply]] = {
             "initialize": self._initialize,
             "server/discover": self._discover,
@@ -155,7 +157,8 @@ class AnswerLists:
         if method in CALLS or method in KINDS:
             await self._profiles.read_own(exchange, owner(exchange) if call.session is None else call.session.id)
         if method in CALLS or method in ("resources/subscribe", "resources/unsubscribe"):
-            return None
+            found = await self._discovery(exchange)
+            return None if found is None else _result(call, found)
         if method in KINDS:
             return self._list(exchange, call, method)
         if (answer := self._answers.get(method)) is None:
@@ -164,12 +167,13 @@ class AnswerLists:
 
     def _list(self, exchange: Exchange, call: Call, method: str) -> LocalReply:
         kind = KINDS[method]
+        own = kind == "tools" and searched(call)
         if kind != "tools" and not self._profiles.offers(call.profile, "resources" if kind == "templates" else kind):
             raise unknown_method(method)
         assert call.message is not None
         if call.message.params.get("cursor") is not None:
             raise Refusal(INVALID_PARAMS, "There is no such page: lists have one.")
-        entries = msgspec.Raw(self._profiles.listed(exchange, kind))
+        entries = msgspec.Raw(DEFINITIONS if own else self._profiles.listed(exchange, kind))
         return _result(call, self._cacheable(call, {FIELDS[kind]: entries}))
 
     def _cacheable(self, call: Call, result: dict[str, Any]) -> dict[str, Any]:

@@ -69,6 +69,8 @@ class Call:
     tool: str = ""  # the server's own name of the tool or prompt
     entry: Definition | None = None  # definition of the object; None: a resource that is in no list
     policy: ToolPolicySettings | None = None  # policy of the called tool
+    # UnwrapCall
+    rewritten: bool = False  # True: the arguments are not at the place where the client wrote them
     # AwaitApproval, UseApproval
     approval: Question | None = None  # question to a person about the call
     # ForwardRPC

@@ -71,7 +71,7 @@ def request_for(call: Call, session: ServerSession | None, id: str) -> tuple[dic
     headers = headers_for(message.method, call.server_version, "" if session is None else session.id)
     if modern and message.method in _NAMED:
         headers["mcp-name"] = encoded(call.tool)
-        if not call.modern and call.entry is not None:
+        if (not call.modern or call.rewritten) and call.entry is not None:
             headers |= _parameters(call.entry, call.arguments)
     return edits, headers
 

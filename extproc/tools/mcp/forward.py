@@ -176,7 +176,7 @@ class ForwardRPC:
         exchange.route.forwarded, exchange.route.sent = True, time.perf_counter()
 
     def _same(self, call: Call) -> bool:
-        return call.modern and call.server_version == MODERN
+        return call.modern and call.server_version == MODERN and not call.rewritten
 
     def _must_read(self, call: Call) -> bool:
         """True if the client cannot take the answer unchanged."""

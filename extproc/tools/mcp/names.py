@@ -19,11 +19,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from extproc.tools.mcp.catalogue import INSTRUCTIONS, Catalogue, Definition, Kind
+from extproc.tools.mcp.search import ToolSearch
 from extproc.tools.mcp.settings import MCPProfileSettings
 from extproc.words.values import Pattern, Patterns
 
 LONGEST = 64
 """Most characters of a tool's name in the APIs of models: with a longer name they refuse all tools."""
+FIND_TOOLS, DESCRIBE_TOOL, CALL_TOOL = "find_tools", "describe_tool", "call_tool"
+"""Tools of the gateway itself, in profiles with `discovery: search`. No server owns their names there."""
 _RENAMED = ("tools", "prompts")  # a URI is never renamed
 
 Known = Callable[[str, Kind], Collection[str] | None]
@@ -97,6 +100,8 @@ class NameIndex:
         default_factory=lambda: {"tools": {}, "prompts": {}, "resources": {}, "templates": {}}
     )
     hidden: list[Hidden] = field(default_factory=list)
+    taken: Collection[str] = ()  # names of tools that are the gateway's own
+    search: ToolSearch | None = None  # made at the first search
     _templates: list[tuple[int, Callable[[str], bool], Definition]] = field(
         default_factory=list
     )  # each with its server's index
@@ -108,6 +113,8 @@ class NameIndex:
             return
         if entry.kind == "tools" and len(name) > LONGEST:
             reason = f"it has {len(name)} characters, of {LONGEST} at most"
+        elif entry.kind == "tools" and name in self.taken:
+            reason = "it is a name of the gateway's own (discovery: search)"
         else:
             reason = self.claim(place, entry.kind, name)
         if reason:
@@ -135,7 +142,9 @@ def index(profile: MCPProfileSettings, catalogues: Mapping[str, Catalogue], know
     """The names of a profile. `catalogues` are the known catalogues of its servers; switched off servers are included
     and keep their names.
     """
-    made = NameIndex([_Share(profile, server, place, known) for place, server in enumerate(profile.servers)])
+    taken = (FIND_TOOLS, DESCRIBE_TOOL, CALL_TOOL) if profile.discovery == "search" else ()
+    shares = [_Share(profile, server, place, known) for place, server in enumerate(profile.servers)]
+    made = NameIndex(shares, taken=taken)
     for place, share in enumerate(made.shares):
         if (catalogue := catalogues.get(share.server)) is not None:
             for kind, entries in catalogue.entries.items():

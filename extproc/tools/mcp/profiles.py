@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from extproc.tools.mcp.call import CALL, CALLS, MODERN, Call
 from extproc.tools.mcp.catalogue import INSTRUCTIONS, Catalogue, Definition, Kind
 from extproc.tools.mcp.names import Hidden, NameIndex, index
 from extproc.tools.mcp.policy import Policy
+from extproc.tools.mcp.search import ToolSearch, documents
 from extproc.tools.mcp.servers import Servers
 from extproc.tools.mcp.settings import MCPSettings
 from extproc.tools.taint import Taint
@@ -50,6 +51,7 @@ class Profiles:
         own = [name for name, each in settings.servers.items() if each.lists == "session" and not each.disabled]
         self._own = {name: [one for one in own if one in each.servers] for name, each in settings.profiles.items()}
         self._own_indexes: OrderedDict[Any, tuple[Any, NameIndex, Any]] = OrderedDict()
+        self._searching = asyncio.Lock()  # held while an index of words is made
 
     async def read_own(self, exchange: Exchange, owner: str) -> None:
         """Writes `call.own`: the lists of servers whose lists depend on the session. `owner` names the session."""
@@ -132,30 +134,45 @@ class Profiles:
 
     def listed(self, exchange: Exchange, kind: Kind) -> bytes:
         """The definitions that a consumer may see, as a JSON array, in a tainted run without sensitive tools."""
-        profile, grants = exchange.features[CALL].profile, exchange.consumer.tools
+        call, grants = exchange.features[CALL], exchange.consumer.tools
         careful = kind == "tools" and bool(self._taint.tools(exchange))
-        index = self.index_for(exchange.features[CALL])
-        generation, key = (self._generation(), index), (profile, kind, grants.key, careful)
+        index = self.index_for(call)
+        generation, key = (self._generation(), index), (call.profile, kind, grants.key, careful)
         known = self._lists.get(key)
         if known is None or known[0] != generation:
-            entries = index.entries[kind].items()
             renamed = kind in ("tools", "prompts")
             shown = [
-                self._client_form(name if renamed else "", entry)
-                for name, entry in entries
-                if grants(f"{profile}/{name}")
-                and not self.policy.hides(entry)
-                and not (careful and self._sensitive(entry))
+                self.client_form(name if renamed else "", entry) for name, entry in self.shown(exchange, kind).items()
             ]
             if len(self._lists) >= _MOST_LISTS:
                 self._lists.clear()
             known = self._lists[key] = generation, msgspec.json.encode(shown)
         return known[1]
 
-    def _sensitive(self, entry: Definition) -> bool:
-        return self._settings.policy(entry.server, entry.name).sensitive
+    def shown(self, exchange: Exchange, kind: Kind) -> Mapping[str, Definition]:
+        """The definitions that a consumer may see, by the clients' names."""
+        entries, shows = self.index_for(exchange.features[CALL]).entries[kind], self._shows(exchange, kind)
+        return {name: entry for name, entry in entries.items() if shows(name, entry)}
 
-    def _client_form(self, name: str, entry: Definition) -> Mapping[str, Any]:
+    def _shows(self, exchange: Exchange, kind: Kind) -> Callable[[str, Definition], bool]:
+        profile, grants = exchange.features[CALL].profile, exchange.consumer.tools
+        careful = kind == "tools" and bool(self._taint.tools(exchange))
+        return lambda name, entry: (
+            grants(f"{profile}/{name}")
+            and not self.policy.hides(entry)
+            and not (careful and self._settings.policy(entry.server, entry.name).sensitive)
+        )
+
+    async def search(self, exchange: Exchange, query: str, most: int) -> Sequence[tuple[str, Definition]]:
+        """The tools that a consumer may see and that fit a query best, by the clients' names, the best first."""
+        index = self.index_for(exchange.features[CALL])
+        entries, shows = list(index.entries["tools"].items()), self._shows(exchange, "tools")
+        async with self._searching:
+            if index.search is None:
+                index.search = await asyncio.to_thread(lambda: ToolSearch(documents(dict(entries))))
+        return [entries[at] for at in index.search.find(query, most, lambda at: shows(*entries[at]))]
+
+    def client_form(self, name: str, entry: Definition) -> Mapping[str, Any]:
         """A definition in the clients' form, under the clients' name."""
         fields: dict[str, Any] = {**entry.fields, "name": name} if name else dict(entry.fields)
         for omitted in self.policy.omitted(entry):

@@ -204,6 +204,12 @@ class MCPProfileSettings(Section):
         max_length=16384,
         description="Text for the models of the profile's clients. Default: the instructions of its servers.",
     )
+    discovery: Literal["list", "search"] = Field(
+        "list",
+        description="The way to the tools. `list`: clients get the definitions of all of them. `search`: clients get "
+        "three tools of the gateway, `find_tools`, `describe_tool` and `call_tool`, and search the others in words. "
+        "Grants and policies hold for the tools that are found and called so.",
+    )
     max_result: Size = Field(
         8 << 20,
         ge=1 << 10,

@@ -2,8 +2,8 @@
 
    on_headers   FindProfile (404 405 415) · CheckOrigin (403) · Authenticate (401) · OfProfile (401)
                 · EnterProfile (403) · EndSession · Admit
-   on_request   ParseRPC (-32700 -32600) · Era (-32020 -32022, 400 404) · AnswerLists · FindServer (-32602)
-                · ToolPolicy · GuardCall · AwaitApproval · ReserveCall · UseApproval · ForwardRPC
+   on_request   ParseRPC (-32700 -32600) · Era (-32020 -32022, 400 404) · UnwrapCall · AnswerLists
+                · FindServer (-32602) · ToolPolicy · GuardCall · AwaitApproval · ReserveCall · UseApproval · ForwardRPC
    on_response  Returned · MarkTaint · ReadAnswer
    on_event     Translate · GuardResult
    on_end       Cancel · Settle · Record · EnterCall
@@ -33,6 +33,7 @@ from extproc.stores import StoreError
 from extproc.tools.mcp.answers import METHODS, AnswerLists, Era, owner
 from extproc.tools.mcp.approvals import AwaitApproval, UseApproval
 from extproc.tools.mcp.call import CALL, CALLS, LEGACY, Call
+from extproc.tools.mcp.discovery import UnwrapCall
 from extproc.tools.mcp.eras import Translate
 from extproc.tools.mcp.forward import FindServer, ForwardRPC, ReadAnswer, Returned
 from extproc.tools.mcp.policy import GuardCall, MarkTaint, Policy, ReserveCall, ToolPolicy
@@ -314,6 +315,7 @@ def build(
     on_request: list[Stage] = [
         ParseRPC(mcp, limits.json_depth, limits.json_nodes, admit.take),
         Era(servers, ended),
+        UnwrapCall(),
         AnswerLists(profiles, servers),
         FindServer(mcp, profiles, servers, policy),
         judge,
