@@ -29,7 +29,7 @@ mcp:
     web: {{url: "SERVERS/web", timeout: 5s, refresh: 1s, untrusted: true}}
   profiles:
     dev: {{servers: {{own: {{}}, web: {{}}}}}}
-    found: {{servers: {{own: {{}}, web: {{}}}}, discovery: search}}
+    found: {{servers: {{own: {{}}, web: {{}}}}, discovery: search, pages: {{size: 1KiB}}}}
   tools:
     own/off: {{disabled: true}}
     own/delete: {{sensitive: true}}
@@ -300,6 +300,28 @@ def test_budgets_of_calls_are_exact(gateway: Gateway, servers: McpServers, profi
     eventually(lambda: _sum(rows(gateway, client.run)) == wanted)
     [paid] = [row for row in rows(gateway, client.run) if row["group"]["provider_model"] == "paid"]
     assert paid["cost_usd"] == "0.25"
+
+
+@pytest.mark.parametrize("version", [MODERN, "2025-06-18"])
+def test_a_long_result_is_read_page_by_page(gateway: Gateway, servers: McpServers, version: str):
+    client, other = (Run(gateway, f"{name}-{version}", version, "found") for name in ("pages", "reader"))
+    hello = client.ask("server/discover")["result"] if version == MODERN else client.hello
+    assert "resources" in hello["capabilities"]
+    long = "".join(f"line {number} ä\n" for number in range(300))
+    servers["web"].results["search"] = {"content": [{"type": "text", "text": long}], "structuredContent": {"a": 1}}
+    first, told, link = client.call("web__search")["result"]["content"]
+    assert (len(first["text"].encode()) <= 1024, link["uri"] in told["text"]) == (True, True)
+    said, uri = first["text"], link["uri"]
+    assert "own__delete" in other.names()
+    while uri:
+        page, *more = other.ask("resources/read", {"uri": uri})["result"]["contents"]
+        said, uri = said + page["text"], more[0]["uri"] if more else ""
+    assert said == long
+    assert code(other.call("own__delete")) == "untrusted_context", "the page is text of the untrusted tool"
+    assert code(Run(gateway, "dev", version).ask("resources/read", {"uri": link["uri"]})) == "tool_not_found"
+    servers["web"].results["search"] = {"content": [{"type": "text", "text": long + "POISON"}]}
+    assert code(client.call("web__search")) == "guardrail_blocked", "guardrails read the whole"
+    servers["web"].results.clear()
 
 
 def _sum(found: list[dict[str, Any]]) -> dict[tuple[str, str], int]:

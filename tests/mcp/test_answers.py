@@ -12,6 +12,7 @@ from extproc.tools.mcp.answers import AnswerLists, Era
 from extproc.tools.mcp.call import CALL, Call
 from extproc.tools.mcp.catalogue import Catalogue, Definition
 from extproc.tools.mcp.names import LONGEST
+from extproc.tools.mcp.pages import Pages
 from extproc.tools.mcp.policy import Policy
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.servers import Servers
@@ -72,7 +73,7 @@ async def asked(made, message, profile="one", **headers):
     sent = exchange(made, message, profile, **headers)
     ParseRPC(made.settings, 32, 1000, lambda _exchange, _size: None)(sent)
     await Era(made.servers, EndedSessions(MemoryCounters(), 60.0))(sent)
-    reply = await AnswerLists(made.profiles, made.servers)(sent)
+    reply = await AnswerLists(made.profiles, made.servers, Pages(None, UNTAINTED))(sent)
     return (json.loads(reply.body) if reply.body else None), reply
 
 
@@ -114,7 +115,7 @@ async def test_the_new_revision_discovers_lists_and_listens(made):
     sent = exchange(made, listen, **modern("subscriptions/listen"))
     ParseRPC(made.settings, 32, 1000, lambda _exchange, _size: None)(sent)
     await Era(made.servers, EndedSessions(MemoryCounters(), 60.0))(sent)
-    reply = await AnswerLists(made.profiles, made.servers)(sent)
+    reply = await AnswerLists(made.profiles, made.servers, Pages(None, UNTAINTED))(sent)
     first, last = [json.loads(line[6:]) for line in reply.body.decode().splitlines() if line.startswith("data: ")]
     assert first["method"] == "notifications/subscriptions/acknowledged"
     assert (last["id"], last["result"]["resultType"]) == (5, "complete")

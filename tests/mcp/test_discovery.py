@@ -12,6 +12,7 @@ from extproc.tools.mcp.answers import AnswerLists
 from extproc.tools.mcp.call import CALL, Call
 from extproc.tools.mcp.catalogue import Catalogue
 from extproc.tools.mcp.discovery import Discovery, UnwrapCall
+from extproc.tools.mcp.pages import Pages
 from extproc.tools.mcp.policy import Policy
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.refusals import body_of
@@ -118,7 +119,9 @@ async def test_a_list_of_500_tools_takes_a_tenth_of_the_tokens(made):
     settings, servers, profiles = made
     sizes = {}
     for profile in ("all", "found"):
-        answer = await AnswerLists(profiles, servers)(asked(settings, "tools/list", {}, profile))
+        answer = await AnswerLists(profiles, servers, Pages(None, listed_callable.UNTAINTED))(
+            asked(settings, "tools/list", {}, profile)
+        )
         sizes[profile] = len(answer.body)
     assert sizes["found"] < 0.1 * sizes["all"]
     names = [tool["name"] for tool in json.loads(answer.body)["result"]["tools"]]

@@ -11,6 +11,7 @@ board.py      messages between processes       sessions.py  signed ids of sessio
 answers.py    handshakes and lists             refusals.py  refusals as MCP clients take them
 policy.py, pins.py, unseen.py, results.py      the operator's policy for tools
 approvals.py  calls that wait for a person     discovery.py, search.py  tools that clients search
+pages.py      long results, page by page
 bound.lua     limit of streamed results, in Envoy
 
 `/mcp/<profile>` has its own list of stages, which `GatewayStream` chooses by the path. The processor answers lists and

@@ -22,6 +22,7 @@ from extproc.tools.mcp.call import (
 from extproc.tools.mcp.catalogue import FIELDS, KINDS
 from extproc.tools.mcp.discovery import DEFINITIONS, Discovery, searched
 from extproc.tools.mcp.eras import decoded
+from extproc.tools.mcp.pages import Pages, is_page
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.refusals import RPCRefusal
 from extproc.tools.mcp.servers import Servers
@@ -125,9 +126,10 @@ def _mismatch(header: str) -> Refusal:
 class AnswerLists:
     """Answers lists, handshakes and all other messages except calls, from the catalogues."""
 
-    def __init__(self, profiles: Profiles, servers: Servers) -> None:
+    def __init__(self, profiles: Profiles, servers: Servers, pages: Pages) -> None:
         self._profiles = profiles
         self._servers = servers
+        self._pages = pages
         self._discovery = Discovery(profiles)
         self._answers: Mapping[str, Callable[[Exchange, Call], LocalReply]] = {
             "initialize": self._initialize,
@@ -157,6 +159,9 @@ class AnswerLists:
         if method in CALLS or method in KINDS:
             await self._profiles.read_own(exchange, owner(exchange) if call.session is None else call.session.id)
         if method in CALLS or method in ("resources/subscribe", "resources/unsubscribe"):
+            if method == "resources/read" and is_page(call):
+                exchange.request.operation = "resources/list"  # the call that gave the link has the row
+                return _result(call, self._cacheable(call, await self._pages.read(exchange, call.name)))
             found = await self._discovery(exchange)
             return None if found is None else _result(call, found)
         if method in KINDS:

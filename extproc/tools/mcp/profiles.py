@@ -217,15 +217,15 @@ class Profiles:
     # --- the gateway's own answers
 
     def offers(self, profile: str, capability: str) -> bool:
-        """True if a server of the profile has definitions of the kind."""
-        return any(capability in catalogue.capabilities for _, catalogue in self.catalogues(profile))
+        """True if a server of the profile has definitions of the kind. Pages of results are resources."""
+        paged = capability == "resources" and self._settings.profiles[profile].pages is not None
+        return paged or any(capability in catalogue.capabilities for _, catalogue in self.catalogues(profile))
 
     def hello(self, call: Call, version: str) -> dict[str, Any]:
         """The gateway's description of a profile, for `initialize` and `server/discover`."""
         known = self.catalogues(call.profile)
-        there = {name for _, catalogue in known for name in catalogue.capabilities}
         capabilities: dict[str, Any] = {
-            name: {} for name in _ASKED if name in there and (name, version) != ("logging", MODERN)
+            name: {} for name in _ASKED if self.offers(call.profile, name) and (name, version) != ("logging", MODERN)
         }
         said = [entry for _, catalogue in known for entry in catalogue.entries.get(INSTRUCTIONS, {}).values()]
         texts = [f"{each.server}: {each.value(INSTRUCTIONS)}" for each in said if not self.policy.hides(each)]

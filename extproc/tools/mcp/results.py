@@ -64,7 +64,7 @@ class GuardResult:
             if (data := await self.judged(exchange, event.data)) is event.data:
                 out.append(event)
             elif data is not None:
-                out.append(_written(event, data))
+                out.append(written(event, data))
         return out
 
     async def judged(self, exchange: Exchange, data: bytes) -> bytes | None:
@@ -142,7 +142,8 @@ def _progress(tree: Mapping[str, Any]) -> bytes | None:
     return _encode({"jsonrpc": "2.0", "method": _PROGRESS, "params": kept})
 
 
-def _written(event: Frame, data: bytes) -> Frame:
+def written(event: Frame, data: bytes) -> Frame:
+    """An event with another message, in the form of `event`."""
     raw = data if event.raw == event.data else b"event: message\ndata: %b\n\n" % data
     return Frame(raw, data)
 

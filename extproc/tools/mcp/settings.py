@@ -196,6 +196,19 @@ class MCPShareSettings(Section):
         return server + JOIN if self.prefix is None else self.prefix
 
 
+class PagesSettings(Section):
+    """Long results of tools as pages."""
+
+    size: Size = Field(32 << 10, ge=1 << 10, le=8 << 20, description="Size of a page, `1KiB` to `8MiB`.")
+    keep: PositiveDuration = Field(
+        900.0,
+        ge=1,
+        le=86400,
+        description="Time for which the rest of a result can be read, `1s` to `24h`. It is kept in `stores.cache`, "
+        "among the turns of `cache.conversations`, whose limits of memory and disk hold.",
+    )
+
+
 class MCPProfileSettings(Section):
     """A profile: the tools, prompts and resources that clients find at `/mcp/<profile>`."""
 
@@ -217,12 +230,23 @@ class MCPProfileSettings(Section):
         description="Largest result of a call, and largest event of a streamed answer. In the place of a larger one "
         "comes a result that says so.",
     )
+    pages: PagesSettings | None = Field(
+        None,
+        description="Cut the text of results to a page, with a link to the rest, which the client reads as a resource. "
+        "For `discovery: search`. Default: results come whole.",
+    )
     servers: Mapping[Name, MCPShareSettings] = Field(
         min_length=1,
         max_length=64,
         description="Servers of the profile, each with the part of it that the profile offers. Where two have a tool "
         "of one name, it belongs to the first, also while that one is switched off or away.",
     )
+
+    @model_validator(mode="after")
+    def _pages_are_without_schemas(self) -> MCPProfileSettings:
+        if self.pages is not None and self.discovery != "search":
+            raise ValueError("pages need discovery: search, because clients compare whole results with listed schemas")
+        return self
 
 
 class ApproveSettings(Section):

@@ -5,7 +5,7 @@
    on_request   ParseRPC (-32700 -32600) · Era (-32020 -32022, 400 404) · UnwrapCall · AnswerLists
                 · FindServer (-32602) · ToolPolicy · GuardCall · AwaitApproval · ReserveCall · UseApproval · ForwardRPC
    on_response  Returned · MarkTaint · ReadAnswer
-   on_event     Translate · GuardResult
+   on_event     Translate · GuardResult · CutResult
    on_end       Cancel · Settle · Record · EnterCall
 
 `pipeline` describes stages. Their facts about a message are in a `Call`, under the key `CALL` in `Exchange.features`.
@@ -36,6 +36,7 @@ from extproc.tools.mcp.call import CALL, CALLS, LEGACY, Call
 from extproc.tools.mcp.discovery import UnwrapCall
 from extproc.tools.mcp.eras import Translate
 from extproc.tools.mcp.forward import FindServer, ForwardRPC, ReadAnswer, Returned
+from extproc.tools.mcp.pages import CutResult, Pages
 from extproc.tools.mcp.policy import GuardCall, MarkTaint, Policy, ReserveCall, ToolPolicy
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.refusals import JSONRPC, Refuse
@@ -300,7 +301,8 @@ def build(
     policy = Policy(mcp, settings.guardrails, changed=telemetry.tool_changed, tell=telemetry.guardrail)
     profiles = Profiles(mcp, servers, policy, taint)
     guard = partial(searching(settings, services), named=False)
-    guard_result = GuardResult(settings.guardrails, guard)
+    guard_result, pages = GuardResult(settings.guardrails, guard), Pages(services.answers, taint)
+    cut_result = CutResult(pages)
     judge = ToolPolicy(policy, taint)
     approve = approvals(mcp, services, servers, profiles, judge)
     on_headers: list[Stage] = [
@@ -316,7 +318,7 @@ def build(
         ParseRPC(mcp, limits.json_depth, limits.json_nodes, admit.take),
         Era(servers, ended),
         UnwrapCall(),
-        AnswerLists(profiles, servers),
+        AnswerLists(profiles, servers, pages),
         FindServer(mcp, profiles, servers, policy),
         judge,
         GuardCall(settings.guardrails, guard),
@@ -325,7 +327,7 @@ def build(
         *approve[1:],
         ForwardRPC(mcp, servers, services.places),
     ]
-    on_event: list[EventStage] = [Translate(servers), guard_result]
+    on_event: list[EventStage] = [Translate(servers), guard_result, cut_result]
     read_answer = ReadAnswer(
         Events(on_event, telemetry.stage),
         event=limits.sse_event,
@@ -333,7 +335,7 @@ def build(
         empty=limits.stream_empty,
         hold=partial(services.in_flight.hold, limits.answer_memory),
         audit=mcp.answers == "audit",
-        reads=guard_result.reads,
+        reads=lambda exchange: guard_result.reads(exchange) or cut_result.reads(exchange),
     )
     on_response: list[Stage] = [Returned(servers), MarkTaint(mcp, taint), read_answer]
     record: Sequence[Stage] = (
