@@ -53,6 +53,7 @@ RESERVED = {
         "parsing.py",
         "questions",
         "reports",
+        "routing/pools/placing.py",
         "server",
         "stores",
         "telemetry/outbox.py",

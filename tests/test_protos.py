@@ -18,6 +18,7 @@ MODULES = [
     "envoy_data_plane.envoy.service.ext_proc.v3",
     "envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3",
     "envoy_data_plane.envoy.config.core.v3",
+    "envoy_data_plane.envoy.config.endpoint.v3",
     "envoy_data_plane.envoy.type.v3",
     "envoy_data_plane.envoy.service.accesslog.v3",
     "envoy_data_plane.envoy.data.accesslog.v3",

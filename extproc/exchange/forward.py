@@ -15,6 +15,7 @@ from extproc.access.auth import CREDENTIAL_HEADERS, AttributionSettings
 from extproc.access.kept import Ids, owner
 from extproc.money.budgets import without
 from extproc.routing.parameters import apply
+from extproc.routing.pools.pool import PLACED
 from extproc.routing.prefix import prefix
 from extproc.routing.retries import retry_headers
 from extproc.upstream.providers import ProviderSettings, kinds
@@ -159,6 +160,8 @@ class Forward:
             contract.TIMEOUT: (milliseconds := str(int(timeout * 1000))),
             "x-envoy-upstream-rq-per-try-timeout-ms": milliseconds,
         }
+        if (placed := exchange.features.get(PLACED)) is not None:
+            headers[contract.ENDPOINTS] = placed.header([target.provider for target in targets])
         if len(targets) > 1:
             headers["x-envoy-max-retries"] = str(len(targets) - 1)
             headers |= retry_headers(tuple(retry.on))

@@ -138,6 +138,8 @@ class Pipeline:
         if self.services.failed is not None:
             self.services.failed.tell(try_)
         self.services.telemetry.attempt(try_.provider, try_.target, try_.outcome, try_.seconds)
+        if (pool := self.services.pools.get(try_.provider)) is not None:
+            pool.learn(try_)
         target = self.catalog.target(try_.target)
         if target is None or target.provider != try_.provider:  # the target is of an earlier configuration
             return
@@ -166,6 +168,7 @@ def build(settings: Settings, services: Services) -> Pipeline:
     guard_input, guard_output = guardrails.stages(settings, services, catalog)
     guarded, kept = reads_answers(settings.guardrails), cache.stages(settings, services)
     forward = Forward(settings.attribution, settings.providers, settings.attach.client_headers, services.places, ids)
+    pooled = routing.pools(services)
     settle, record = accounting.settle(settings, services), accounting.record(settings, services)
 
     on_event: list[EventStage] = [
@@ -195,14 +198,15 @@ def build(settings: Settings, services: Services) -> Pipeline:
         *([Tainted(services.taint)] if settings.mcp is not None else []),
         guard_input,
         *kept.look_up(settings, services, guard_output, reserve.count_only),
+        *pooled.pick,
         reserve,
         *accounting.tell_prompt(settings, services),
         forward,
     ]
     on_call: list[Stage] = [*kept.forget_turn, Open(ids, catalog), authorize, select, guard_input, reserve, forward]
     rest = CoolDown(partial(routing.cool_down, settings, services.history)), BadAnswer(), read
-    on_response: list[Stage] = [CountAnyway(), Origin(), Tell(), *kept.tell, RejectedCredential(), *rest]
-    on_end: list[Stage] = [*accounting.await_end(services), settle, *kept.fill, *record]
+    on_response: list[Stage] = [CountAnyway(), Origin(), Tell(), *pooled.tell, *kept.tell, RejectedCredential(), *rest]
+    on_end: list[Stage] = [*pooled.free, *accounting.await_end(services), settle, *kept.fill, *record]
 
     observe = services.telemetry.stage
     on_large_headers: list[Stage] = [*on_headers, LookAhead(reserve.look_ahead)]

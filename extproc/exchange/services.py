@@ -18,6 +18,7 @@ from extproc.operate.reports.reports import Reporter
 from extproc.operate.telemetry.audit import AuditEvents
 from extproc.operate.telemetry.metrics import Telemetry
 from extproc.routing.history import History
+from extproc.routing.pools.pool import Pool
 from extproc.stores import Counters
 from extproc.tools.brake import Runs
 from extproc.tools.taint import Taint
@@ -49,6 +50,7 @@ class Services:
     places: Mapping[str, str] = field(
         default_factory=dict
     )  # Envoy's names of tries that are not `contract.try_cluster`
+    pools: dict[str, Pool] = field(default_factory=dict)  # pools of endpoints, by provider
     leases: Leases = field(init=False)  # keep reservations alive
     history: History = field(init=False)  # findings of tries
     books: Books = field(init=False)  # charges held until their rows are written

@@ -31,6 +31,8 @@ from extproc.words.values import ModelName, Pattern, PositiveDuration, Section, 
 
 MAX_TARGETS = 64  # most targets behind one name, nested virtual models resolved
 MAX_NESTING = 8
+POOL_TRIES = 3
+"""Tries at a provider with a pool, each at another endpoint. In a virtual model it is 2, unless `tries` is more."""
 
 
 class ModelSettings(Section):
@@ -180,6 +182,7 @@ class VirtualModelSettings(Section):
 
 
 _ONE_TRY = RetrySettings(attempts=1)
+_AT_A_POOL = RetrySettings(attempts=POOL_TRIES)
 
 
 @dataclass(slots=True, frozen=True)
@@ -369,6 +372,7 @@ class Catalog:
             timeout=min(settings.timeout or patience, patience),
             tells_cost=provider is not None and provider.provider.tells_cost,
             price_as=partial(self._other_prices, settings.provider, catalogue, there),
+            tries=1 if provider is None or provider.pool is None else POOL_TRIES,
         )
 
     def _price_of_other(self, provider: str, catalogue: str | None, asked: str, answered: str) -> Price | None:
@@ -409,7 +413,7 @@ class Catalog:
             leaf = replace(
                 target,
                 disabled=target.disabled or here.disabled,
-                tries=settings.tries,
+                tries=max(settings.tries, min(target.tries, POOL_TRIES - 1)),
                 changes=here.changes,
                 match=here.match,
                 hosted_tools=here.hosted_tools or target.hosted_tools,
@@ -467,7 +471,7 @@ def _shares(targets: Sequence[TargetSettings]) -> tuple[tuple[int, float], ...]:
 
 
 def _alone(target: Target) -> Chain:
-    return Chain((target,), _ONE_TRY, target.name)
+    return Chain((target,), _ONE_TRY if target.tries == 1 else _AT_A_POOL, target.name)
 
 
 class Route:

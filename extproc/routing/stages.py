@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,6 +12,7 @@ from extproc.exchange.services import Services
 from extproc.money.budgets import Unpriced
 from extproc.routing.catalog import Catalog
 from extproc.routing.history import History, retry_after
+from extproc.routing.pools.placing import FreeEndpoint, PickEndpoint, TellEndpoint
 from extproc.routing.selection import Select
 from extproc.routing.streaks import CoolDownRule
 from extproc.settings.config import Settings
@@ -55,6 +57,21 @@ def select(settings: Settings, services: Services, catalog: Catalog) -> Select:
     return Select(catalog, services.history, services.telemetry.skip, unpriced)
 
 
+@dataclass(slots=True, frozen=True)
+class PoolStages:
+    """Stages for providers with a pool; each list is empty where none has one."""
+
+    pick: Sequence[PickEndpoint] = ()
+    tell: Sequence[TellEndpoint] = ()
+    free: Sequence[FreeEndpoint] = ()
+
+
+def pools(services: Services) -> PoolStages:
+    if not services.pools:
+        return PoolStages()
+    return PoolStages([PickEndpoint(services.pools, services.telemetry.skip)], [TellEndpoint()], [FreeEndpoint()])
+
+
 def cool_down(settings: Settings, history: History, target: Target, try_: Try) -> None:
     """Put a target in cool-down if its answer asked for a pause, or if it keeps failing."""
     provider, deployment = settings.providers[target.provider], target.deployment
@@ -65,6 +82,8 @@ def cool_down(settings: Settings, history: History, target: Target, try_: Try) -
             asked = wanted.default
         if asked is not None:
             history.cool(deployment, min(asked, wanted.longest))
+    if provider.pool is not None:
+        return  # a failed try is about one endpoint of several, see `pools.pool.Pool.learn`
     if try_.first_byte is not None:
         history.reached(deployment, try_.consumer, try_.seconds, served=try_.served)
     if try_.at_fault or try_.outcome == "connect":

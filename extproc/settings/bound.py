@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from extproc import __version__
 from extproc.routing.catalog import Before, Catalog, Leaving, ModelSettings, TargetSettings, VirtualModelSettings
 from extproc.settings.config import Settings
-from extproc.upstream.providers import CoolDownSettings, ProviderSettings
+from extproc.upstream.providers import CoolDownSettings, PoolSettings, ProviderSettings
 
 _SECTIONS = ("status", "admin", "processor", "stores")
 """Sections fixed at the start: addresses, processes and open stores."""
@@ -93,7 +93,8 @@ def digest(settings: Settings) -> str:
 
 
 def _envoys(provider: ProviderSettings) -> ProviderSettings:
-    return provider.model_copy(update=_PROCESSORS_OWN)
+    pool = None if provider.pool is None else PoolSettings()  # Envoy knows only that there is one
+    return provider.model_copy(update={**_PROCESSORS_OWN, "pool": pool})
 
 
 def without_envoy(settings: Settings, now: Settings, *, leaving: bool = False) -> Settings:

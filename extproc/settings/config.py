@@ -292,10 +292,13 @@ class Settings(Section):
 
     @property
     def longest_wait(self) -> float:
-        """Longest time in seconds that a request waits for a person, see `on_exceed: ask` and `mcp.approvals`."""
+        """Longest time in seconds that a request waits for a person, see `on_exceed: ask` and `mcp.approvals`, or for
+        room in a pool.
+        """
         approves = self.mcp is not None and any(policy.approve is not None for policy in self.mcp.tools.values())
         calls = self.mcp.approvals.wait if self.mcp is not None and approves else 0.0
-        return max([entry.wait for entry in self.budgets] + [calls])
+        pools = [max(each.pool.wait, each.pool.spill) for each in self.providers.values() if each.pool is not None]
+        return max([entry.wait for entry in self.budgets] + pools + [calls])
 
     @property
     def quarantines(self) -> bool:

@@ -36,12 +36,15 @@ DIALECT = "x-extproc-dialect"  # client's dialect, for tries that translate
 SESSION = "x-extproc-mcp-session"  # session at an MCP server for a call, see `mcp.servers.SessionTicket`
 # Most bytes of an event in a streamed result, and the message that replaces a larger event.
 BOUND = "x-extproc-mcp-bound"
+ENDPOINTS = "x-extproc-endpoints"  # endpoint of a pool for each try, `ip:port,,ip:port`; empty: Envoy chooses
 PROVIDER = "x-extproc-provider"  # provider, only in attach mode: the Envoy owner's routes match it
 
 # Response header of an answer that Envoy wrote inside the hop in a provider's place. Its value is the reason: connect,
 # reset, timeout, overflow, unhealthy, credential, unsupported or other; or the code with which a try refused the
 # request.
 HOP = "x-extproc-hop"
+
+ENDPOINT = "x-extproc-endpoint"  # response header: the endpoint of a pool that got the try
 
 # Response headers of an answer translated by a try.
 TRANSLATED = "x-extproc-translated"  # present for any value
@@ -57,6 +60,8 @@ ORDER_KEY = "priority_groups"
 LOG_NAMESPACE = "ai"
 LOG_ID = "id"
 BOUND_NAMESPACE = "ai.mcp"  # value of BOUND, for Envoy's script
+# The endpoint of a try, for Envoy's override_host policy. Source: the endpoint-picker protocol of the Gateway API.
+LB_NAMESPACE, DESTINATION = "envoy.lb", "x-gateway-destination-endpoint"
 
 # Dynamic metadata of Envoy's jwt_authn filter for the gateway attachment: claims_key(), failure_key().
 JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
@@ -100,6 +105,11 @@ def claims_key(issuer: str) -> str:
 def failure_key(issuer: str) -> str:
     """Metadata key of `code` and `message` for a token that this issuer does not accept."""
     return f"failure-{issuer}"
+
+
+def pool_name(provider: str) -> str:
+    """Name of the endpoints of a provider's pool, as Envoy asks for them."""
+    return f"pool-{provider}"
 
 
 def try_cluster(provider: str) -> str:

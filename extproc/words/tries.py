@@ -39,6 +39,7 @@ class Try:
     answer_bytes: int = 0
     streamed: bool = False
     consumer: str = ""  # name of the exchange's consumer
+    endpoint: str = ""  # `ip:port` that Envoy chose at the provider
 
     @property
     def at_fault(self) -> bool:

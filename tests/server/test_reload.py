@@ -76,7 +76,7 @@ class Envoy:
         self.got: list[str] = []  # kinds, in order
         self.dislikes: set[str] = set()
         calls = list(discovery.calls().values())
-        self.tasks = [asyncio.create_task(self.follow(kind, call)) for kind, call in zip(KINDS, calls, strict=True)]
+        self.tasks = [asyncio.create_task(self.follow(kind, call)) for kind, call in zip(KINDS, calls, strict=False)]
 
     async def follow(self, kind, open_call):
         call = open_call({})

@@ -3,6 +3,7 @@
 identity.py   credentials that Envoy verifies: tokens, certificates
 public.py     the listener clients talk to: the edge, the gateway attachment, failover by retries
 tries.py      an internal listener and a hop cluster for each provider: one try
+pools.py      pools: clusters with several endpoints, one chosen for each try
 upstream.py   the provider's own cluster: address, TLS, limits, outlier detection
 mcp.py        a private listener through which the processor asks MCP servers
 processor.py  this service as Envoy sees it: cluster, ext_proc, gRPC access log

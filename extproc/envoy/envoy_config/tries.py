@@ -39,7 +39,7 @@ from envoy_data_plane.google.protobuf import Any as Packed
 from envoy_data_plane.google.protobuf import Value
 
 from extproc.access.auth import credential_headers
-from extproc.envoy.envoy_config import processor, replies, traces, typed
+from extproc.envoy.envoy_config import pools, processor, replies, traces, typed
 from extproc.envoy.envoy_config.others import others
 from extproc.envoy.envoy_config.public import ENVOY_PREFIX
 from extproc.envoy.envoy_config.secrets import secret_file, secret_name
@@ -109,8 +109,9 @@ def _manager(
 ) -> hcmv3.HttpConnectionManager:
     hop = contract.try_cluster(name)
     filters = [
-        _log_metadata(),
+        _log_metadata(pool=provider.pool is not None),
         *([_bound()] if name.startswith(MCP_HOP) else []),
+        *([] if provider.pool is None else [pools.destination()]),
         _attempt(settings),
         _provider_headers(settings, provider),
     ]
@@ -154,7 +155,7 @@ def _answer_idle_timeout(settings: Settings, provider: ProviderSettings) -> floa
     return max(settings.limits.stream_idle, provider.timeout + 10)
 
 
-def _log_metadata() -> hcmv3.HttpFilter:
+def _log_metadata(*, pool: bool) -> hcmv3.HttpFilter:
     """Facts of a try for its access log entry. The headers with them are removed before Envoy logs."""
 
     def rule(
@@ -168,6 +169,7 @@ def _log_metadata() -> hcmv3.HttpFilter:
         rule(contract.ATTEMPT_COUNT, "attempt", headertometadatav3.ConfigValueType.NUMBER),
         rule(contract.TARGETS, "targets"),
         rule(contract.TIMEOUT, "timeout", headertometadatav3.ConfigValueType.NUMBER),
+        *([rule(contract.ENDPOINTS, "endpoints")] if pool else []),
     ]
     return typed.http_filter("header_to_metadata", headertometadatav3.Config(request_rules=rules))
 
@@ -262,8 +264,10 @@ def _routes(settings: Settings, name: str, provider: ProviderSettings, place: st
         )
         for which, (headers, filters) in kinds.items()
     ]
+    told = [] if provider.pool is None else [typed.set_command(contract.ENDPOINT, "%UPSTREAM_REMOTE_ADDRESS%")]
     return routev3.RouteConfiguration(
-        name=place, virtual_hosts=[routev3.VirtualHost(name=name, domains=["*"], routes=routes)]
+        name=place,
+        virtual_hosts=[routev3.VirtualHost(name=name, domains=["*"], routes=routes, response_headers_to_add=told)],
     )
 
 

@@ -99,7 +99,12 @@ def file(path: str) -> corev3.DataSource:
 
 def set_header(name: str, value: str) -> corev3.HeaderValueOption:
     """A header that replaces earlier values. `%` is escaped, because it begins a format command of Envoy."""
-    header = corev3.HeaderValue(key=name, value=value.replace("%", "%%"))
+    return set_command(name, value.replace("%", "%%"))
+
+
+def set_command(name: str, command: str) -> corev3.HeaderValueOption:
+    """A header that replaces earlier values, with format commands of Envoy."""
+    header = corev3.HeaderValue(key=name, value=command)
     action = corev3.HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
     return corev3.HeaderValueOption(header=header, append_action=action)
 

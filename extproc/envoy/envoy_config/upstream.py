@@ -21,6 +21,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager i
 from envoy_data_plane.envoy.extensions.upstreams.http import v3 as upstreamhttpv3
 from envoy_data_plane.envoy.type import v3 as typev3
 
+from extproc.envoy.envoy_config import pools
 from extproc.envoy.envoy_config.public import ENVOY_PREFIX
 from extproc.envoy.envoy_config.tries import provider_cluster
 from extproc.envoy.envoy_config.typed import (
@@ -45,7 +46,7 @@ def cluster(settings: Settings, name: str, ca_file: str, place: str) -> clusterv
     provider = settings.hops[name]
     url, authorities = provider.url, provider.tls_ca or ca_file
     protocol = _protocol(provider, settings.limits.answer_buffer, secure=url.scheme == "https")
-    return replace(
+    found = replace(
         cluster_at(provider_cluster(place), url, authorities, timeout=provider.connect_timeout),
         per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
         circuit_breakers=breakers(provider.max_requests, provider.max_connections),
@@ -58,6 +59,7 @@ def cluster(settings: Settings, name: str, ca_file: str, place: str) -> clusterv
         ),
         typed_extension_protocol_options=protocol_options(protocol),
     )
+    return found if provider.pool is None else pools.with_endpoints(settings, name, found)
 
 
 def _outliers(provider: ProviderSettings) -> clusterv3.OutlierDetection:

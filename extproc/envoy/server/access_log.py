@@ -82,7 +82,13 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
         answer_bytes=response.response_body_bytes,
         streamed=content_type.startswith("text/event-stream"),
         consumer=consumer,
+        endpoint=_address(common.upstream_remote_address.socket_address) if "endpoints" in told else "",
     )
+
+
+def _address(address: pb.SocketAddress) -> str:
+    host = f"[{address.address}]" if ":" in address.address else address.address
+    return f"{host}:{address.port_value}" if host else ""
 
 
 def _outcome(flags: pb.ResponseFlags, response: pb.HTTPResponseProperties) -> str:

@@ -20,7 +20,7 @@ from extproc.envoy.server.wire import parsed
 from extproc.wire.pb import extproc_pb2 as pb
 from extproc.wire.transport import Calls, GrpcCall
 
-CLUSTERS, LISTENERS, ROUTES, SECRETS = "clusters", "listeners", "routes", "secrets"
+CLUSTERS, LISTENERS, ROUTES, SECRETS, ENDPOINTS = "clusters", "listeners", "routes", "secrets", "endpoints"
 _SERVICES = {
     CLUSTERS: ("envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters", "envoy.config.cluster.v3.Cluster"),
     LISTENERS: (
@@ -35,8 +35,13 @@ _SERVICES = {
         "envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets",
         "envoy.extensions.transport_sockets.tls.v3.Secret",
     ),
+    ENDPOINTS: (
+        "envoy.service.endpoint.v3.EndpointDiscoveryService/StreamEndpoints",
+        "envoy.config.endpoint.v3.ClusterLoadAssignment",
+    ),
 }
-KINDS = tuple(_SERVICES)
+KINDS = CLUSTERS, LISTENERS, ROUTES, SECRETS
+"""Kinds of resources that follow the settings. Endpoints follow the pools."""
 _MOST_REASON = 300  # characters of Envoy's reason for a refusal
 
 Resources = Mapping[str, bytes]

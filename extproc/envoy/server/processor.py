@@ -25,6 +25,7 @@ from extproc.envoy.server import collector
 from extproc.envoy.server.certificate import ListenerCertificate
 from extproc.envoy.server.explaining import Explainer
 from extproc.envoy.server.periodic import BEAT, Periodic, pause, until_beat
+from extproc.envoy.server.pools import PoolKeeper
 from extproc.envoy.server.reload import Reloads
 from extproc.envoy.server.server import Server
 from extproc.exchange import pipeline
@@ -136,6 +137,7 @@ class Processor:
         self._stale = ""  # the reason why the settings in use are not the file's
         self._certificate = ListenerCertificate()
         self._reloads = Reloads(self, file, settings, secrets=secrets, socket=socket, worker=worker, first=first)
+        self._pools = PoolKeeper(self._reloads.discovery, services.pools, publishes=worker == 0)
         self.apply_settings(settings, self._reloads.places)
         self._http = HTTPThread()
         self._collector = collector.Collector(lambda: telemetry.in_flight)
@@ -170,6 +172,7 @@ class Processor:
             self._spawn(one.run(), one.name)
         self._spawn(self._watch_lag())
         self._spawn(self._alerts.run())
+        self._spawn(self._pools.run())
         if self._services.servers is not None:
             self._spawn(self._services.servers.run())
         if self._worker:
@@ -420,6 +423,7 @@ class Processor:
     def apply_settings(self, settings: Settings, places: Mapping[str, str]) -> None:
         """See `reload.Process`."""
         self._open_servers(settings)
+        self._pools.apply_settings(settings)
         self._services.places = places
         made = pipeline.build(settings, self._services)
         budgets = {entry.name: compile_budget(entry) for entry in settings.budgets}

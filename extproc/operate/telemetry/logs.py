@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from extproc.cache.caching import CACHING, HITS, SHADOWS
+from extproc.routing.pools.pool import PLACED
 from extproc.tools.mcp.call import CALL
 from extproc.upstream.prices import NANO
 from extproc.words.exchange import Exchange
@@ -83,6 +84,10 @@ def _served(exchange: Exchange) -> dict[str, Any]:
         "cost_usd": None if money.cost is None else money.cost / NANO,
         "complete": exchange.ending.complete,
     }
+    if (placed := exchange.features.get(PLACED)) is not None:
+        entry["endpoint"] = placed.served
+        if placed.waited:
+            entry["pool_wait_ms"] = round(placed.waited * 1000, 3)
     if money.price_version:
         entry["price_version"] = money.price_version[:256]
     if money.prompt_saved or money.prompt_extra:

@@ -90,8 +90,8 @@ class Endpoint:
         """Note the end of a request, however it ended."""
         self.in_flight = max(0, self.in_flight - 1)
 
-    def answered(self, first_byte: float | None) -> None:
-        """Note a try that the endpoint answered: seconds to the first byte."""
+    def answered(self, first_byte: float | None = None) -> None:
+        """Note a try that the endpoint answered, and the seconds to the first byte of its stream."""
         self.failures, self.rests_until = 0, -1e9
         if first_byte is not None:
             self.first_byte += (first_byte - self.first_byte) * (_STEP if self.first_byte else 1.0)

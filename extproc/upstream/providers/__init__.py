@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from extproc.upstream.providers._pool import PoolSettings
+from extproc.upstream.providers._pool import PoolSettings as PoolSettings
 from extproc.words.dialect import BatchLimits
 from extproc.words.values import Duration, Pattern, Patterns, PositiveDuration, Secret, SecretRef, Section, meant
 

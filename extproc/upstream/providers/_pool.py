@@ -133,9 +133,9 @@ class PoolSettings(Section):
         return self
 
     @property
-    def weights(self) -> Mapping[ScorerName, float]:
+    def weights(self) -> Mapping[str, float]:
         """The weight of each scorer."""
-        return {**WEIGHTS, **self.scorers}
+        return {name: self.scorers.get(name, weight) for name, weight in WEIGHTS.items()}
 
     def metrics_of(self, kind: str) -> MetricsOf:
         """The table of metrics for a provider of this kind."""

@@ -1,0 +1,72 @@
+"""Pools in Envoy: a cluster whose endpoints the processor gives, and the choice of an endpoint for each try.
+
+The gateway attachment names an endpoint for each try in one header. A script in the hop puts that of the current try
+into dynamic metadata, where the cluster's policy finds it. Metadata never reach a provider, and no client can set them.
+An endpoint that has just left is unknown to Envoy, and so is one that the gateway attachment did not name: then Envoy
+chooses by least request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from envoy_data_plane.envoy.config.cluster import v3 as clusterv3
+from envoy_data_plane.envoy.config.core import v3 as corev3
+from envoy_data_plane.envoy.extensions.filters.http.lua import v3 as luav3
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager import v3 as hcmv3
+from envoy_data_plane.envoy.extensions.load_balancing_policies.least_request.v3 import LeastRequest
+from envoy_data_plane.envoy.extensions.load_balancing_policies.override_host import v3 as overridehostv3
+from envoy_data_plane.envoy.type.metadata import v3 as metadatav3
+
+from extproc.envoy.envoy_config import processor, typed
+from extproc.envoy.envoy_config.typed import pack
+from extproc.settings.config import Settings
+from extproc.words import contract
+
+_SCRIPT = """\
+function envoy_on_request(handle)
+  local named = handle:headers():get("%(ENDPOINTS)s")
+  if named == nil then return end
+  local left = tonumber(handle:headers():get("%(ATTEMPT_COUNT)s") or "1")
+  for endpoint in string.gmatch(named .. ",", "([^,]*),") do
+    left = left - 1
+    if left == 0 then
+      if endpoint ~= "" then
+        handle:streamInfo():dynamicMetadata():set("%(LB_NAMESPACE)s", "%(DESTINATION)s", endpoint)
+      end
+      return
+    end
+  end
+end
+"""
+
+
+def destination() -> hcmv3.HttpFilter:
+    """The script of the hop that takes the current try's endpoint from the header with all of them."""
+    lua = luav3.Lua(default_source_code=corev3.DataSource(inline_string=_SCRIPT % vars(contract)))
+    return hcmv3.HttpFilter(name="envoy.filters.http.lua.destination", typed_config=pack(lua))
+
+
+def with_endpoints(settings: Settings, name: str, cluster: clusterv3.Cluster) -> clusterv3.Cluster:
+    """The cluster of the provider `name`, with the endpoints of its pool in place of the address."""
+    path = [metadatav3.MetadataKeyPathSegment(key=contract.DESTINATION)]
+    source = overridehostv3.OverrideHostOverrideHostSource(
+        metadata=metadatav3.MetadataKey(key=contract.LB_NAMESPACE, path=path)
+    )
+    fallback = _policy(typed.extension("envoy.load_balancing_policies.least_request", LeastRequest()))
+    override = overridehostv3.OverrideHost(override_host_sources=[source], fallback_policy=fallback)
+    return replace(
+        cluster,
+        type=clusterv3.ClusterDiscoveryType.EDS,
+        load_assignment=None,
+        eds_cluster_config=clusterv3.ClusterEdsClusterConfig(
+            eds_config=processor.discovered(settings), service_name=contract.pool_name(name)
+        ),
+        load_balancing_policy=_policy(typed.extension("envoy.load_balancing_policies.override_host", override)),
+    )
+
+
+def _policy(extension: corev3.TypedExtensionConfig) -> clusterv3.LoadBalancingPolicy:
+    return clusterv3.LoadBalancingPolicy(
+        policies=[clusterv3.LoadBalancingPolicyPolicy(typed_extension_config=extension)]
+    )
