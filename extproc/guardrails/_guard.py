@@ -289,7 +289,7 @@ def _shifted(hits: Sequence[Hit], by: int) -> list[Hit]:
 
 
 def _sorted(found: Mapping[tuple[int, int, str], float]) -> list[Hit]:
-    return [Hit(*key, found[key]) for key in sorted(found)]
+    return [Hit(*key, found[key]) for key in sorted(found)] if found else []
 
 
 def _check(deadline: float) -> None:

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import re2
 
+_ANYWHERE = re2._Anchor.UNANCHORED  # noqa: SLF001 - the constant has no public name
 _MEMORY = 64 << 20  # most bytes for the states of a set
 _SAMPLE = "Ana Smith, ana@example.org, +44 20 7946 0958, key: sk-a1b2c3, https://example.org/?q=é 4111 1111 1111 1111"
 
@@ -80,18 +81,32 @@ class CompiledPatterns:
         data = text.encode("utf-8", "surrogatepass")
         plain = len(data) == len(text)
         for index in self._matching.indexes(data):
-            pattern, group = self._patterns[index]
+            spans = _spans(*self._patterns[index], data)
+            if plain:
+                for span in spans:
+                    yield index, span
+                continue
             last = characters = 0
-            for match in pattern.finditer(data):
-                start, end = match.span(group)
-                if not plain:
-                    if start == end and data[start : start + 1] and data[start] & 0xC0 == 0x80:
-                        continue  # an empty match inside of a character
-                    characters += len(data[last:start].decode("utf-8", "surrogatepass"))
-                    last = start
-                    yield index, (characters, characters + len(data[start:end].decode("utf-8", "surrogatepass")))
-                else:
-                    yield index, (start, end)
+            for start, end in spans:
+                if start == end and data[start : start + 1] and data[start] & 0xC0 == 0x80:
+                    continue  # an empty match inside of a character
+                characters += len(data[last:start].decode("utf-8", "surrogatepass"))
+                last = start
+                yield index, (characters, characters + len(data[start:end].decode("utf-8", "surrogatepass")))
+
+
+def _spans(pattern: re2._Regexp, group: int, data: bytes) -> Iterator[tuple[int, int]]:
+    """The spans of a group in all matches, in bytes. `finditer` takes twice the time: it makes an object of each
+    match.
+    """
+    match, at, size = pattern._regexp.Match, 0, len(data)  # noqa: SLF001 - RE2 itself
+    while at <= size:
+        found = match(_ANYWHERE, data, at, size)
+        end = found[0][1]
+        if end < 0:
+            return
+        yield found[group]
+        at = end if end > at else at + 1
 
 
 @lru_cache(maxsize=64)

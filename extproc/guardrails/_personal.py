@@ -148,10 +148,10 @@ def _no_phone(text: str) -> object:
 
 
 def _phone(before: str, found: str) -> int:
-    core = _extension("", found)
+    core = _extension("", found) if "x" in found.lower() else found
     groups = _groups(core)
     size = sum(map(len, groups))
-    if not 7 <= size <= 15 or len(set("".join(groups))) < 2 or _no_phone(core):
+    if not 7 <= size <= 15 or len(set("".join(groups))) < 2 or (core[0] != "+" and _no_phone(core)):
         return 0
     plausible = core[0] == "+" or (core.startswith("00") and core[2] in "123456789")
     if plausible and size >= 8:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pydantic import Field, field_validator
@@ -85,23 +85,25 @@ class Table(Detector):
         self._patterns = compiled((*(pattern for row in rows for pattern in row.patterns), *RUNS))
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
+        if not (matches := list(self._patterns.search(text))):
+            return []
         covered = Covered(len(text))
-        found, runs = self._search(text, covered)
-        for content, span in unwrapped(text, runs):
-            if (inside := self._search(content, Covered(len(content)))[0]) and covered.take(*span):
+        found = self._checked(text, matches, covered)
+        runs = [(index - len(self._rows), span) for index, span in matches if index >= len(self._rows)]
+        for content, span in unwrapped(text, runs) if runs else ():
+            inside = self._checked(content, self._patterns.search(content), Covered(len(content)))
+            if inside and covered.take(*span):
                 found.append(Finding(inside[0].kind, span))
         return found
 
-    def _search(self, text: str, covered: Covered) -> tuple[list[Finding], list[tuple[int, tuple[int, int]]]]:
-        """The findings in `text`, which is not decoded, and the matches of RUNS."""
+    def _checked(self, text: str, matches: Iterable[tuple[int, tuple[int, int]]], covered: Covered) -> list[Finding]:
+        """The findings among the matches of rows in `text`, which is not decoded."""
         found: list[Finding] = []
-        runs: list[tuple[int, tuple[int, int]]] = []
-        for index, (start, end) in self._patterns.search(text):
+        for index, (start, end) in matches:
             if index >= len(self._rows):
-                runs.append((index - len(self._rows), (start, end)))
                 continue
             row = self._rows[index]
             size = row.check(text[max(0, start - BEFORE) : start], text[start:end])
             if size and covered.take(start, start + size) and not self._allow(text[start : start + size]):
                 found.append(Finding(row.name, (start, start + size)))
-        return found, runs
+        return found

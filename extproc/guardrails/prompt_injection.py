@@ -72,10 +72,13 @@ _phonetic_gap = re.compile(r"\s{2,}|[/|.,;]\s*")
 _wide_gap = re.compile(r" {2,}|[_*|.-] [_*|.-]|\n")
 _letter = re.compile(r"[^\W\d_]").search
 _letters = re.compile(r"[^\W\d_]+").findall
-# A word of letters and signs that stand for letters. It begins where no such word ends, so time stays linear.
+# A word of letters and signs that stand for letters, and no part of an e-mail address. It begins where no such word
+# ends, so time stays linear.
 _leet_word = re.compile(
-    r"(?<![a-zA-Z013457689@$!|+])(?:[a-zA-Z]++[013457689@$!|+]|[013457689@$!|+]++[a-zA-Z])[a-zA-Z013457689@$!|+]*(?<!!)"
+    r"(?<![a-zA-Z013457689@$!|+])(?![a-zA-Z0-9._+-]{1,64}+@[a-zA-Z0-9-]{1,63}+\.[a-zA-Z])"
+    r"(?:[a-zA-Z]++[013457689@$!|+]|[013457689@$!|+]++[a-zA-Z])[a-zA-Z013457689@$!|+]*(?<!!)"
 )
+_LEET_WORDS = 2  # fewest words of a text that may hide one
 _LEET = str.maketrans("013457@$!|689+", "oieastasilgbgt")
 _LEET_L = str.maketrans("013457@$!|689+", "oleastasligbgt")  # 1 and ! stand for i or l
 _COMMON = frozenset(_PHRASES.common.split())
@@ -267,11 +270,12 @@ def _variants(
         words = " ".join(_joined(text, start, end) for start, end in spelled)
         yield words, (spelled[0][0], spelled[-1][1])
     whole = 0, len(text)
-    if odd.count(1) >= 2:
-        plain = _unleet(text, _LEET)
-        yield plain, whole
-        if (other := _unleet(text, _LEET_L)) != plain:
-            yield other, whole
+    if odd.count(1) >= _LEET_WORDS:
+        plain, changed = _unleet(text, _LEET)
+        if changed >= _LEET_WORDS:
+            yield plain, whole
+            if (other := _unleet(text, _LEET_L)[0]) != plain:
+                yield other, whole
     share = _share(text.lower().split())  # faster than by letters, and never higher
     if share < _UNUSUAL and _letter(text):
         backwards = text[::-1]
@@ -306,9 +310,9 @@ def _spoken(text: str, odd: Sequence[tuple[int, tuple[int, int]]]) -> Iterator[t
             yield " ".join("".join(one[0] for one in _letters(word.lower())) for word in words), (start, end)
 
 
-def _unleet(text: str, table: Mapping[int, int]) -> str:
-    """`text` with letters for the digits in its words; numbers stay."""
-    return _leet_word.sub(lambda match: match[0].translate(table), text)
+def _unleet(text: str, table: Mapping[int, int]) -> tuple[str, int]:
+    """`text` with letters for the digits in its words, and the number of these words; numbers stay."""
+    return _leet_word.subn(lambda match: match[0].translate(table), text)
 
 
 def _share(words: Sequence[str]) -> float:

@@ -1,9 +1,12 @@
+import random
 import time
 
 import pytest
+import re2
 from pydantic import ValidationError
 
 from extproc.guardrails._guard import PIECE, Guard
+from extproc.guardrails._patterns import _spans
 from extproc.guardrails.regex import SETTINGS, Regex
 from extproc.wire.outbound.service import Failure
 from extproc.words.errors import Refusal
@@ -176,3 +179,13 @@ async def test_only_guardrails_whose_patterns_match_search(exchange, monkeypatch
     with pytest.raises(Refusal):
         await Stage(*entries).stage(made)
     assert {*searched} == {("word7x",)}
+
+
+@pytest.mark.parametrize("pattern", ["a*", "(?P<v>a|b)?c", r"\b", "a{2,3}", "(x)|(y)", "$", "^", "[é]", "(?P<v>b*)a"])
+def test_spans_are_those_of_the_library(pattern):
+    compiled = re2.compile(pattern)
+    group = compiled.groupindex.get("v", 0)
+    chance = random.Random(1)
+    for _ in range(300):
+        data = "".join(chance.choices("abcxyé \n", k=chance.randint(0, 12))).encode()
+        assert list(_spans(compiled, group, data)) == [match.span(group) for match in compiled.finditer(data)]
