@@ -93,6 +93,11 @@ class ListenerSettings(Section):
     cors: CORSSettings | None = Field(
         None, description="Cross-origin requests of browsers. Without it a page of another origin cannot call."
     )
+    my_usage: bool = Field(
+        False,
+        description="Page `/my-usage`, where the owner of a gateway key sees its own usage and budgets. The page has "
+        "no data, so it can be loaded without a key.",
+    )
 
     @field_validator("address")
     @classmethod

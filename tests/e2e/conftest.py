@@ -376,7 +376,8 @@ DEMO_KEYS = {f"{name.upper()}_KEY": f"sk-gw-{name}" for name in ("narrow", "poor
 
 @pytest.fixture(scope="session")
 def shared_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    yield from run_gateway(tmp_path_factory.mktemp("demo"), DEMO, ("sandbox", "backup"), DEMO_KEYS)
+    folder = tmp_path_factory.mktemp("demo")
+    yield from run_gateway(folder, DEMO, ("sandbox", "backup"), DEMO_KEYS, listener="my_usage: true")
 
 
 @pytest.fixture

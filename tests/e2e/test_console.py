@@ -612,6 +612,47 @@ def test_a_real_gateway_shows_its_exchanges(chromium, demo: Gateway):
         assert "sandbox/stub" in console.text("#exchanges")
 
 
+@pytest.mark.e2e
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_owner_of_a_key_sees_its_own_usage_and_budgets_at_the_listener(chromium, demo: Gateway, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    rules = ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"]
+    request_id = demo.chat(key="sk-gw-narrow").headers["x-request-id"]
+    demo.chat(key="sk-gw-poor")
+    demo.last(lambda entry: entry["request_id"] == request_id)
+    logged = len(demo.log.read_bytes())
+    with opened(chromium, demo.url, color_scheme=scheme, bypass_csp=True) as mine:
+        page = mine.page
+        page.goto(demo.url + "/my-usage")
+        assert axe.run(page, options={"runOnly": rules}).violations_count == 0
+        page.fill("#key", "sk-gw-wrong")
+        page.click("#open button")
+        mine.wait(lambda: "key" in mine.text("#error"))
+        assert page.evaluate("sessionStorage.length") == 0
+        page.fill("#key", "sk-gw-poor")
+        page.click("#open button")
+        page.wait_for_selector("#budgets >> text=nothing-a-day")
+        page.click("#leave")
+        assert page.evaluate("sessionStorage.length") == 0
+        page.fill("#key", "sk-gw-narrow")
+        page.click("#open button")
+        page.wait_for_selector("#models tbody tr:has-text('stub')")
+        assert "nothing-a-day" not in mine.text("#budgets")  # this is another consumer's
+        page.select_option("#days", "1")
+        page.wait_for_selector("#times >> text=hour, UTC")
+        assert axe.run(page, options={"runOnly": rules}).violations_count == 0
+    assert "my-usage" not in demo.log.read_text(encoding="utf-8")[logged:]
+
+
+@pytest.mark.e2e
+def test_envoy_gives_the_page_of_usage_itself(demo: Gateway):
+    for path, kind in {"": "text/html", "/my-usage.js": "text/javascript", "/style.css": "text/css"}.items():
+        answer = demo.http.get(demo.url + "/my-usage" + path)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, f"{kind}; charset=utf-8")
+        assert "script-src 'self'" in answer.headers["content-security-policy"]
+    assert demo.http.post(demo.url + "/my-usage", json={}).status_code == 404
+
+
 def test_a_run_is_shown_with_its_calls_and_refusals(console):
     console.open()
     console.page.get_by_role("button", name="Runs").click()

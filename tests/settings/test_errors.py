@@ -61,7 +61,7 @@ def test_a_mistake_in_an_entry_is_explained(right, wrong, expected):
     [
         (
             "listener: {host: a}",
-            "listener.host: there is no such setting; there are address, cors, max_connections, port",
+            "listener.host: there is no such setting; there are address, cors, max_connections, my_usage, port",
         ),
         ("listener: {address: localhost}", "listener.address: an IP address is expected: 127.0.0.1 for this machine"),
         ("teams: [platform]", "teams: a mapping is expected: {NAME: …}"),

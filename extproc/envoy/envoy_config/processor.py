@@ -322,5 +322,6 @@ def _unseen_ends() -> accesslogv3.AccessLogFilter:
     the processor about 50 µs each, without new information.
     """
     left = typed.with_flags("DC", "DR")
-    seen = "response.code_details == 'via_upstream' || response.code_details.startsWith('extproc_')"
+    page = "response.code_details == 'direct_response' && response.code == 200"  # see `pages`
+    seen = f"response.code_details == 'via_upstream' || response.code_details.startsWith('extproc_') || {page}"
     return accesslogv3.AccessLogFilter(or_filter=accesslogv3.OrFilter(filters=[left, typed.cel(f"!({seen})")]))

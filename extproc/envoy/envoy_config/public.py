@@ -32,7 +32,7 @@ from envoy_data_plane.envoy.type.matcher import v3 as matcherv3
 from envoy_data_plane.google.protobuf import Any as Packed
 
 from extproc.dialects import path_regex, served
-from extproc.envoy.envoy_config import identity, processor, replies, traces, typed
+from extproc.envoy.envoy_config import identity, pages, processor, replies, traces, typed
 from extproc.envoy.envoy_config.typed import pack, seconds
 from extproc.settings.config import Settings
 from extproc.settings.listener import CORSSettings
@@ -268,7 +268,7 @@ def routes(settings: Settings) -> routev3.RouteConfiguration:
         match=routev3.RouteMatch(prefix="/"), direct_response=routev3.DirectResponseAction(status=404)
     )
     filters = {"envoy.filters.http.ext_proc": pack(routev3.FilterConfig(config=pack(_everywhere())))}
-    preflights = []
+    preflights, own = [], pages.my_usage() if settings.listener.my_usage else []
     if settings.listener.cors is not None:
         preflights.append(_preflights())
         filters["envoy.filters.http.cors"] = pack(_cors(settings.listener.cors))
@@ -277,9 +277,10 @@ def routes(settings: Settings) -> routev3.RouteConfiguration:
         domains=["*"],
         include_request_attempt_count=True,
         typed_per_filter_config=filters,
-        routes=[_no_grpc(), *_profiles(settings), *preflights, *_models(settings), elsewhere],
+        routes=[_no_grpc(), *_profiles(settings), *preflights, *own, *_models(settings), elsewhere],
     )
-    return routev3.RouteConfiguration(name=ROUTES, virtual_hosts=[host])
+    most = pages.MOST if own else None
+    return routev3.RouteConfiguration(name=ROUTES, virtual_hosts=[host], max_direct_response_body_size_bytes=most)
 
 
 def _profiles(settings: Settings) -> Sequence[routev3.Route]:

@@ -9,24 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-_FILES = Path(__file__).with_name("console")
-_KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
-)
-"""The page runs and connects to this server's files only. Other answers of the API are no scripts: they have the
-header `x-content-type-options: nosniff`.
-"""
+from extproc.operate.admin.files import FOLDER, KINDS, POLICY
 
 
 def page() -> Response:
-    return _file(_FILES / "index.html")
+    return _file(FOLDER / "index.html")
 
 
 def file_routes() -> Sequence[Route]:
     """A route for each file that the page loads. They have no data, and need no token."""
-    found = sorted(path for path in _FILES.rglob("*.*") if path.suffix in (".css", ".js"))
+    found = sorted(path for path in FOLDER.rglob("*.*") if path.suffix in (".css", ".js"))
     return [_route(path) for path in found]
 
 
@@ -34,9 +26,9 @@ def _route(path: Path) -> Route:
     def give(_request: Request) -> Response:
         return _file(path)
 
-    return Route(f"/console/{path.relative_to(_FILES)}", give)
+    return Route(f"/console/{path.relative_to(FOLDER)}", give)
 
 
 def _file(path: Path) -> Response:
-    headers = {"content-security-policy": _POLICY}
-    return Response(path.read_bytes(), media_type=f"{_KINDS[path.suffix]}; charset=utf-8", headers=headers)
+    headers = {"content-security-policy": POLICY}
+    return Response(path.read_bytes(), media_type=f"{KINDS[path.suffix]}; charset=utf-8", headers=headers)
