@@ -13,6 +13,7 @@ from decimal import Decimal
 
 import pytest
 
+from extproc.operate.admin import live
 from extproc.operate.admin.api import admin_app
 from extproc.operate.admin.doors import HTTPThread
 from extproc.operate.reports import ReportError
@@ -295,6 +296,21 @@ def test_it_refreshes_until_paused_and_keeps_its_scroll_position(console, source
     console.page.wait_for_timeout(300)
     assert len(sources.asked) == asked
     assert console.page.get_attribute("#pause", "aria-pressed") == "true"
+
+
+@pytest.mark.parametrize("places", [live.MOST, 0])
+def test_requests_come_as_events_and_by_polls_where_there_is_no_place(chromium, sources, monkeypatch, places):
+    monkeypatch.setattr(live, "MOST", places)
+    with served(sources) as url, opened(chromium, url, sources) as console:
+        console.open("#view=requests&period=day")
+        console.page.wait_for_selector("#in-flight >> text=ada")
+        asked = [path for _, path in console.requests if path.endswith("/in-flight")]
+        sources.entries.append(exchange(9999, time.time(), consumer="newcomer"))
+        console.page.wait_for_selector("#exchanges >> text=newcomer")
+        if places:
+            console.page.wait_for_timeout(4500)  # the time of two polls
+            assert len([path for _, path in console.requests if path.endswith("/in-flight")]) <= len(asked) + 1
+            assert console.complaints == []
 
 
 def test_a_csv_file_is_downloaded(console):

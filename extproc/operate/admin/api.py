@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from extproc.cache.stores import CacheError
 from extproc.money.ledger import LedgerError
 from extproc.money.ledger.operators import TooManyKeysError
-from extproc.operate.admin import answers, exchanges, handlers, page, questions, runs
+from extproc.operate.admin import answers, exchanges, handlers, live, page, questions, runs
 from extproc.operate.admin.failures import Failures
 from extproc.operate.admin.guard import JSON, AdminGuard, failure, principal
 from extproc.operate.admin.handling import answer_of, given, read_call
@@ -50,7 +50,8 @@ def admin_app(
     have no limit.
     """
     files = page.file_routes()
-    app = Starlette(routes=[*ROUTES, *files], exception_handlers=dict.fromkeys((*_FAILURES, Exception), _failed))
+    told = Route(live.PATH, live.Live(reports), methods=["GET"])
+    app = Starlette(routes=[*ROUTES, told, *files], exception_handlers=dict.fromkeys((*_FAILURES, Exception), _failed))
     app.router.redirect_slashes = False
     app.state.reports = reports
     app.state.desk = desk

@@ -156,6 +156,7 @@ class AdminGuard:
                 return failure(401, "sign on at /auth/login", code="sign_in_required", **told)
             return failure(401, "send 'Authorization: Bearer <admin token>'", **told)
         request.scope["principal"] = who or _NOBODY
+        request.scope["allowed"] = lambda: self._principal(request) is not None  # asked again by answers that last
         if request.method in ("POST", "DELETE"):
             return _refused_change(request, {host, self._own})
         return None

@@ -22,6 +22,17 @@ export async function ask(path, options = {}) {
   return answer;
 }
 export const read = async path => (await ask(path)).json();
+// Server-sent events, until they end or `signal` ends them. An EventSource could not send the token.
+export async function follow(path, signal, seen) {
+  const answer = await ask(path, {signal}), reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let rest = "";;) {
+    const {value, done} = await reader.read();
+    if (done) return;
+    const events = (rest + value).split("\n\n");
+    rest = events.pop();
+    for (const event of events) if (event.startsWith("data: ")) seen(JSON.parse(event.slice(6)));
+  }
+}
 export const post = async (path, body) => (await ask(path, {method: "POST", body: JSON.stringify(body)})).json();
 export const remove = path => ask(path, {method: "DELETE"});
 

@@ -1,15 +1,15 @@
 // The page around the views: it asks the API for what the view shows, and draws the answers, every few seconds.
-import {me, may, read, whoami} from "./api.js";
+import {follow, me, may, read, whoami} from "./api.js";
 import {checkChoices, choose, drawFilters, filters, keepAddress, onChange, readAddress, span, state, between} from "./choices.js";
 import {$, el, note, plain, show} from "./dom.js";
 import {utc} from "./format.js";
 
-const EVERY = 5000;
+const EVERY = 5000, SELDOM = 30000;
 const FITTING = ["hour", "day", "week"];
-let views = {}, paused = false, timer, round = 0;
+let views = {}, paused = false, timer, round = 0, due = 0, told = null;
 
 // Each view: title, role, html, parts() -> [question, drawing, ids of its places], start(); `timed`: the period counts;
-// `every`: milliseconds between two looks.
+// `every`: milliseconds between two looks; `live`: draws an event of /events, and is true if the view has to look again.
 export async function begin(all) {
   views = all;
   for (const [name, view] of Object.entries(views)) {
@@ -24,7 +24,7 @@ export async function begin(all) {
   $("period").onchange = () => choosePeriod($("period").value);
   for (const id of ["from", "to"]) $(id).onchange = () => choose({[id]: $(id).value});
   $("pause").onclick = pause;
-  document.addEventListener("visibilitychange", () => { clearTimeout(timer); if (!document.hidden && !paused) refresh(); });
+  document.addEventListener("visibilitychange", () => { clearTimeout(timer); listen(); if (!document.hidden && !paused) refresh(); });
   addEventListener("hashchange", () => { readAddress(); checkChoices(views); draw(); keepAddress("replaceState"); refresh(); });
   draw();
   await whoami();
@@ -80,6 +80,7 @@ export function draw() {  // what depends on choices alone
 
 export async function refresh() {
   clearTimeout(timer);
+  listen();
   $("main").ariaBusy = true;  // what is shown belongs to the choices before
   const begun = Date.now(), mine = ++round, parts = [...views[state.view].parts(), [() => read("/me"), drawStale, []]];
   const failed = await Promise.all(parts.map(async ([get, drawn, places]) => {
@@ -93,8 +94,26 @@ export async function refresh() {
   $("main").ariaBusy = false;
   $("state").textContent = failed.every(Boolean) ? "no connection" : "as of " + utc(Date.now(), 11, 19) + " UTC";
   // Reports over long times take longer: they have a tenth of the time at most.
-  const still = views[state.view].still?.();
-  if (!paused && !$("login").open && !still) timer = setTimeout(refresh, Math.max(views[state.view].every ?? EVERY, 10 * (Date.now() - begun)));
+  const waits = Math.max(views[state.view].every ?? EVERY, 10 * (Date.now() - begun));
+  due = begun + waits;
+  listen();
+  if (looks()) timer = setTimeout(refresh, told?.heard ? Math.max(SELDOM, waits) : waits);
+}
+
+const looks = () => !paused && !document.hidden && !$("login").open && !views[state.view].still?.();
+
+// Follows /events while a view is shown that draws them. When they end, the view asks every few seconds.
+function listen() {
+  const view = views[state.view], wanted = looks() && view.live;
+  if (told && !(wanted && told.view === view)) { told.stop.abort(); told = null; }
+  if (told || !wanted) return;
+  const mine = told = {view, stop: new AbortController(), heard: false};
+  const soon = time => { clearTimeout(timer); timer = setTimeout(refresh, Math.max(0, time - Date.now())); };
+  follow("/events", mine.stop.signal, event => {
+    if (told !== mine) return;
+    mine.heard = true;
+    if (view.live(event)) soon(due);
+  }).catch(() => {}).finally(() => { if (told === mine) { told = null; if (looks()) soon(Math.max(due, Date.now() + EVERY)); } });
 }
 
 function drawStale(answer) {

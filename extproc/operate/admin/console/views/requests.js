@@ -7,7 +7,7 @@ import {reason} from "../meanings.js";
 import {refresh} from "../page.js";
 
 const PAGE = 100, FLYING = 20;
-let before = "", oldest = "", chosen = "";
+let before = "", oldest = "", chosen = "", latest = null;
 
 const html = `
 <section id="flying" aria-labelledby="flying-title" hidden><div class="bar"><h2 id="flying-title">In flight now</h2></div><div id="in-flight" class="scroll"></div></section>
@@ -20,7 +20,7 @@ const html = `
 
 function parts() {
   if (state.id) return [[() => Promise.all([read("/exchanges/" + encodeURIComponent(state.id)), read("/budgets").catch(() => ({data: []}))]), drawOne, ["exchange"]]];
-  return [[() => read("/in-flight"), drawFlying, ["in-flight"]], [() => read(listPath()), drawList, ["exchanges"]]];
+  return [[() => read("/in-flight"), answer => drawFlying(answer.data), ["in-flight"]], [() => read(listPath()), drawList, ["exchanges"]]];
 }
 
 function start() {
@@ -47,9 +47,16 @@ function listPath() {
   return filtered("/exchanges", {...between(span()), limit: PAGE, ...(before ? {before} : {}), ...outcome});
 }
 
-function drawFlying(answer) {
+function live(event) {  // true: an exchange ended since
+  drawFlying(event.in_flight);
+  const ended = latest !== null && latest !== event.latest;
+  latest = event.latest;
+  return ended;
+}
+
+function drawFlying(flying) {
   const held = each => each.holds.map(hold => `${amount(hold.unit, hold.amount)} of ${cut(hold.scope)}`).join(", ") || "nothing";
-  const found = answer.data.filter(each => ["consumer", "team", "key", "model", "provider"].every(field => !filters.has(field) || filters.get(field) === each[field]));
+  const found = flying.filter(each => ["consumer", "team", "key", "model", "provider"].every(field => !filters.has(field) || filters.get(field) === each[field]));
   $("flying").hidden = !found.length;
   show("in-flight", table(["for", "state", "consumer", "team", "model", "at", "holds"], found.slice(0, FLYING).map(each => [millis(each.seconds * 1000), each.state, pick("consumer", each.consumer), pick("team", each.team),
     pick("model", each.model), each.provider ? pick("provider", each.provider) : "–", held(each)]), [0]), ...(found.length > FLYING ? [note(`${count(found.length - FLYING)} more, all shorter.`, "soft small")] : []));
@@ -126,4 +133,4 @@ function waterfall(entry) {
     note(`${entry.duration_ms < 10 ? entry.duration_ms + " ms" : millis(entry.duration_ms)} in all${entry.first_token_ms ? `, ${millis(entry.first_token_ms)} to the first token` : ""}.`, "soft small")];
 }
 
-export const requests = {title: "Requests", html, parts, start, draw, timed: true, filtered: true, every: 2000, still: () => Boolean(before) || Boolean(state.id)};
+export const requests = {title: "Requests", html, parts, start, draw, timed: true, filtered: true, every: 2000, live, still: () => Boolean(before) || Boolean(state.id)};
