@@ -56,6 +56,12 @@ async def explain_tool(
     elif server.disabled:
         refusal = "mcp_server_unavailable"
     rows += [("policy", text) for text in _policy(tool, disabled=server.disabled)]
+    change = settings.mcp.profiles[tool.profile].servers[tool.server].changes.get(tool.own)
+    if change is not None:
+        rows += [
+            ("arguments", f"{name}: {'fixed' if name in change.fixed else 'hidden'}")
+            for name in sorted(change.withheld)
+        ]
     pin, changed = _pin(settings.mcp, tool)
     rows.append(("pin", pin))
     if changed and not refusal:
@@ -77,8 +83,8 @@ def _find(settings: MCPSettings, wanted: str) -> _Tool:
     shares = settings.profiles[profile].servers.items()
     for server, share in sorted(shares, key=lambda each: -len(each[1].before(each[0]))):  # in the order of `mcp.names`
         prefix = share.before(server)
-        own = name.removeprefix(prefix)
-        if name.startswith(prefix) and own and Patterns(share.tools)(own):
+        own = share.own_name(name.removeprefix(prefix)) if name.startswith(prefix) and name != prefix else None
+        if own is not None and Patterns(share.tools)(own):
             return _Tool(profile, name, server, own, settings.policy(server, own))
     raise ValueError(f"no server of profile {profile!r} can have a tool {name!r}: see its prefixes and `tools`")
 

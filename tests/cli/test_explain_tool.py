@@ -34,7 +34,9 @@ def explained(tmp_path, monkeypatch, capsys):
     text = PROVIDERS.replace("consumers: [", f"consumers: [{bots}")
     file = tmp_path / "gateway.yaml"
     guard = GUARD.replace("tools: ['*']", "tools: ['web/*']") + "}"
-    file.write_text(f"{text}{MCP}  pins: {{file: {lock}}}\n{MORE.replace('GUARD', guard)}")
+    changes = "{github: {changes: {open: {name: bug, fixed: {repo: x}, hidden: [debug]}}}, web"
+    mcp = MCP.replace("{github: {}, web", changes)
+    file.write_text(f"{text}{mcp}  pins: {{file: {lock}}}\n{MORE.replace('GUARD', guard)}")
 
     def run(*words):
         monkeypatch.setattr("sys.argv", ["extproc", "check", "-c", str(file), "--explain", *words])
@@ -83,6 +85,16 @@ def test_a_call_is_explained(explained):
 def test_a_call_that_is_refused(explained, tool, consumer, told):
     code, text = explained("--tool", tool, "--consumer", consumer)
     assert (code, told in text) == (1, True), text
+
+
+def test_a_changed_tool_is_explained_by_its_name_in_the_profile(explained):
+    _, text = explained("--tool", "dev/github__bug", "--consumer", "bot")
+    assert "open of server github, as github__bug in profile dev" in text
+    assert [line.split()[-2:] for line in text.splitlines() if line.startswith("arguments")] == [
+        ["debug:", "hidden"],
+        ["repo:", "fixed"],
+    ]
+    assert "no server of profile" in explained("--tool", "dev/github__open")[1]
 
 
 def test_the_command_line(explained):

@@ -18,6 +18,7 @@ from tests.e2e.test_mcp import MODERN, Client
 from tests.guardrails.services import chat
 from tests.guardrails.test_quarantine import CANARY, QUESTIONS
 
+CHANGE = "{name: buy, description: Buys books., fixed: {text: fixed, shop: acme}, hidden: [debug]}"
 YAML = f"""
 providers:
   chat: {{kind: vllm, base_url: "PROVIDER/v1"}}
@@ -28,8 +29,8 @@ mcp:
     own: {{url: "SERVERS/own", timeout: 5s, refresh: 1s}}
     web: {{url: "SERVERS/web", timeout: 5s, refresh: 1s, untrusted: true}}
   profiles:
-    dev: {{servers: {{own: {{}}, web: {{}}}}}}
-    found: {{servers: {{own: {{}}, web: {{}}}}, discovery: search, pages: {{size: 1KiB}}}}
+    dev: {{servers: {{own: &own {{changes: {{order: {CHANGE}}}}}, web: {{}}}}}}
+    found: {{servers: {{own: *own, web: {{}}}}, discovery: search, pages: {{size: 1KiB}}}}
   tools:
     own/off: {{disabled: true}}
     own/delete: {{sensitive: true}}
@@ -52,7 +53,7 @@ budgets:
 stores: {{counters: "memory:"}}
 """
 SAYS = {"topic": "news", "price": 3, "day": None, "order": None}
-OWN = ("echo", "off", "delete", "paid", "write", "new", "pay")
+OWN = ("echo", "off", "delete", "paid", "write", "new", "pay", "order")
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +260,24 @@ def test_rules_for_arguments_hold_on_both_paths(
         answer = gateway.chat("m", "Pay")
         assert (answer.status_code, rule in answer.text) == (status, status == 400)
     provider.script = script
+
+
+@WAYS
+def test_a_changed_tool_is_called_with_its_fixed_arguments(
+    gateway: Gateway, servers: McpServers, version: str, profile: str
+):
+    client = Run(gateway, f"changed-{version}", version, profile)
+    assert ("own__buy" in client.names(), "own__order" in client.names()) == (True, False)
+    definition = client.definition("own__buy")
+    assert (definition["description"], definition["inputSchema"]["properties"]) == ("Buys books.", {})
+    assert client.call("own__buy", title="A")["result"]["content"][0]["text"] == "own: fixed"
+    params = servers["own"].calls[-1].body["params"]
+    assert (params["name"], params["arguments"]) == ("order", {"title": "A", "text": "fixed", "shop": "acme"})
+    before = len(servers["own"].calls)
+    for argument in ("text", "Shop", "debug"):
+        assert code(client.call("own__buy", **{argument: "x"})) == "invalid_params"
+    assert code(client.call("own__order")) == "tool_not_found"
+    assert len(servers["own"].calls) == before
 
 
 @WAYS

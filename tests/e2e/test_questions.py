@@ -137,7 +137,9 @@ models: {stub: {provider: sandbox}}
 stores: {counters: "redis://127.0.0.1:PORT"}
 mcp:
   servers: {bank: {url: "SERVERS/bank", refresh: 1s}}
-  profiles: {dev: {servers: {bank: {}}}, found: {servers: {bank: {}}, discovery: search}}
+  profiles:
+    dev: {servers: {bank: {}}}
+    found: {servers: {bank: {changes: {pay: {fixed: {to: DE1}}}}}, discovery: search}
   tools: {bank/pay: {approve: {unless: {/amount: {maximum: 10}}}}}
   approvals: {wait: 5m}
 consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}], tools: ["dev/*", "found/*"]}]
@@ -163,7 +165,8 @@ def test_a_call_of_a_tool_waits_for_a_person_at_any_replica(
         assert eventually(lambda: len(questions(there)) == 2)
         assert len(bank.calls) == before
         by_amount = {one["call"]["arguments"]: one for one in questions(there)}
-        first, second = by_amount['{"amount":50}'], by_amount['{"amount":60}']
+        fixed = ',"to":"DE1"' if profile == "found" else ""  # people are asked about fixed arguments, too
+        first, second = (by_amount[f'{{"amount":{amount}{fixed}}}'] for amount in (50, 60))
         assert (first["call"]["server"], first["call"]["tool"], first["consumer"]) == ("bank", "pay", "demo")
         races = [pool.submit(decide, gateway, first["id"], "approve") for gateway in gateways]
         assert sorted(race.result().status_code for race in races) == [200, 409]

@@ -16,7 +16,7 @@ from extproc.tools.mcp.pages import Pages
 from extproc.tools.mcp.policy import Policy
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.refusals import body_of
-from extproc.tools.mcp.search import ToolSearch, documents
+from extproc.tools.mcp.search import ToolSearch, document
 from extproc.tools.mcp.servers import Servers
 from extproc.tools.mcp.settings import MCPSettings
 from extproc.wire.framing import rpc
@@ -43,7 +43,7 @@ TOOLS = {f"{server}__{tool['name']}": definition(tool) for server, found in SERV
 
 
 def test_questions_about_public_servers_find_their_tools_among_the_first_five():
-    search, names = ToolSearch(documents(TOOLS)), list(TOOLS)
+    search, names = ToolSearch([document({**tool.fields, "name": name}) for name, tool in TOOLS.items()]), list(TOOLS)
     assert (len(names), len(QUESTIONS)) == (216, 241)
     missed = [
         question

@@ -7,9 +7,9 @@ import pytest
 from extproc.tools.mcp.call import CALL, LEGACY, MODERN, Call
 from extproc.tools.mcp.catalogue import Definition
 from extproc.tools.mcp.eras import Translate, decoded, encoded, request_for
+from extproc.tools.mcp.profile_settings import MCPProfileSettings
 from extproc.tools.mcp.servers import ServerSession
 from extproc.tools.mcp.sessions import ClientSession, Sessions
-from extproc.tools.mcp.settings import MCPProfileSettings
 from extproc.wire.framing import rpc
 from extproc.wire.framing.json import WholeBody
 from extproc.wire.framing.sse import SSE

@@ -11,7 +11,8 @@ from extproc.cache.entry import NoSeal
 from extproc.cache.stores.memory import MemoryStore
 from extproc.tools.mcp.call import CALL, Call
 from extproc.tools.mcp.pages import LINK, CutResult, Pages, page_end
-from extproc.tools.mcp.settings import MCPProfileSettings, ToolPolicySettings
+from extproc.tools.mcp.profile_settings import MCPProfileSettings
+from extproc.tools.mcp.settings import ToolPolicySettings
 from extproc.wire.framing import Frame
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer

@@ -15,7 +15,8 @@ from extproc.words.values import Pattern, is_private
 
 if TYPE_CHECKING:
     from extproc.settings.config import Settings
-    from extproc.tools.mcp.settings import MCPProfileSettings, MCPSettings
+    from extproc.tools.mcp.profile_settings import MCPProfileSettings
+    from extproc.tools.mcp.settings import MCPSettings
 
 _ALONE = "has no effect without mcp"
 _LONGEST = 64  # most characters of a tool's name in the APIs of models
@@ -118,9 +119,10 @@ def _shared(profile: MCPProfileSettings) -> Iterator[tuple[str, str, str, bool]]
     for (first, one), (second, two) in combinations(profile.servers.items(), 2):
         if one.before(first) != two.before(second):
             continue  # longer prefixes with the same beginning are compared once lists are known
-        for text in two.tools:
-            if any(Pattern(each)(text) or Pattern(text)(each) for each in one.tools):
-                yield first, second, text, text in one.tools and "*" not in text
+        known = [one.name_of(each) for each in one.tools]
+        for text in map(two.name_of, two.tools):
+            if any(Pattern(each)(text) or Pattern(text)(each) for each in known):
+                yield first, second, text, text in known and "*" not in text
 
 
 def _grants_without(settings: Settings) -> Iterator[Found]:

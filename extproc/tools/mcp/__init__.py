@@ -1,6 +1,6 @@
 """The MCP gateway: profiles of tools, prompts and resources, which the servers behind them offer.
 
-settings.py   `mcp:` of the filter YAML
+settings.py, profile_settings.py   `mcp:` of the filter YAML
 stages.py     the stages of one request, in order: the table of contents
 call.py       one exchange as the stages see it
 names.py      the owner of each name           profiles.py  names of a profile, lists by grants
@@ -11,7 +11,7 @@ board.py      messages between processes       sessions.py  signed ids of sessio
 answers.py    handshakes and lists             refusals.py  refusals as MCP clients take them
 policy.py, pins.py, unseen.py, results.py      the operator's policy for tools
 approvals.py  calls that wait for a person     discovery.py, search.py  tools that clients search
-pages.py      long results, page by page
+pages.py      long results, page by page       changes.py  tools that a profile changes
 bound.lua     limit of streamed results, in Envoy
 
 `/mcp/<profile>` has its own list of stages, which `GatewayStream` chooses by the path. The processor answers lists and

@@ -17,8 +17,9 @@ from extproc.words.exchange import Exchange, FeatureKey
 if TYPE_CHECKING:
     from extproc.access.questions import Question
     from extproc.tools.mcp.catalogue import Catalogue, Definition
+    from extproc.tools.mcp.profile_settings import MCPProfileSettings
     from extproc.tools.mcp.sessions import ClientSession, ServerQuestion
-    from extproc.tools.mcp.settings import MCPProfileSettings, ToolPolicySettings
+    from extproc.tools.mcp.settings import ToolPolicySettings
 
 TOOLS_CALL, EXECUTE = "tools/call", "execute_tool"
 """MCP's method, and the operation that OpenTelemetry names it."""
@@ -69,8 +70,8 @@ class Call:
     tool: str = ""  # the server's own name of the tool or prompt
     entry: Definition | None = None  # definition of the object; None: a resource that is in no list
     policy: ToolPolicySettings | None = None  # policy of the called tool
-    # UnwrapCall
-    rewritten: bool = False  # True: the arguments are not at the place where the client wrote them
+    # UnwrapCall, ChangeCall
+    rewritten: bool = False  # True: the arguments differ from the client's, or stood at another place
     # AwaitApproval, UseApproval
     approval: Question | None = None  # question to a person about the call
     # ForwardRPC

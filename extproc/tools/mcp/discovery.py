@@ -20,6 +20,7 @@ from extproc.tools.mcp.call import CALL, TOOLS_CALL, Call
 from extproc.tools.mcp.names import CALL_TOOL, DESCRIBE_TOOL, FIND_TOOLS
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.refusals import unknown
+from extproc.tools.mcp.search import decoded
 from extproc.wire.framing.patch import decode_fields, patch
 from extproc.words.dialect import Ask
 from extproc.words.errors import INVALID_PARAMS, Refusal
@@ -121,19 +122,21 @@ class Discovery:
         found = await self._profiles.search(exchange, query, most)
         if not found:
             return b"No tool has these words. Try others: the action and the object."
-        return _encode({"tools": [_short(name, self._profiles.client_form(name, entry)) for name, entry in found]})
+        return _encode(
+            {"tools": [_short(name, self._profiles.client_form(call.profile, name, entry)) for name, entry in found]}
+        )
 
     def _describe(self, exchange: Exchange, call: Call) -> bytes:
         name = call.arguments.get("name")
         entry = self._profiles.shown(exchange, "tools").get(name) if isinstance(name, str) else None
         if entry is None:
             raise unknown(TOOLS_CALL, str(name))
-        return _encode(self._profiles.client_form(str(name), entry))
+        return _encode(self._profiles.client_form(call.profile, str(name), entry))
 
 
 def _short(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Name, beginning of the description, and arguments with their types; `?` marks the optional ones."""
-    description, schema = (_decoded(fields.get(field)) for field in ("description", "inputSchema"))
+    description, schema = (decoded(fields.get(field)) for field in ("description", "inputSchema"))
     schema = schema if isinstance(schema, dict) else {}
     properties, required = schema.get("properties"), schema.get("required")
     needed = required if isinstance(required, list) else ()
@@ -144,7 +147,3 @@ def _short(name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     text = description if isinstance(description, str) else ""
     short = text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "…"
     return {"name": name, "description": short, "arguments": arguments}
-
-
-def _decoded(value: Any) -> Any:
-    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value

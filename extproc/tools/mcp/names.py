@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from extproc.tools.mcp.catalogue import INSTRUCTIONS, Catalogue, Definition, Kind
+from extproc.tools.mcp.profile_settings import MCPProfileSettings
 from extproc.tools.mcp.search import ToolSearch
-from extproc.tools.mcp.settings import MCPProfileSettings
 from extproc.words.values import Pattern, Patterns
 
 LONGEST = 64
@@ -47,6 +47,7 @@ class _Share:
     def __init__(self, profile: MCPProfileSettings, server: str, place: int, known: Known) -> None:
         share = profile.servers[server]
         self.server = server
+        self._share = share
         self._place = place
         self._prefix = share.before(server)
         self._known = known
@@ -64,13 +65,17 @@ class _Share:
         wanted = self._wanted.get(entry.kind)
         if wanted is None or not wanted(entry.name):
             return None
-        return self._prefix + entry.name if entry.kind in _RENAMED else entry.name
+        name = self._share.name_of(entry.name) if entry.kind == "tools" else entry.name
+        return self._prefix + name if entry.kind in _RENAMED else name
 
     def own(self, kind: Kind, name: str) -> str | None:
         """The server's own name for the clients' `name`; None if the server can offer nothing under that name."""
         prefix = self._prefix if kind in _RENAMED else ""
+        if not name.startswith(prefix) or name == prefix:
+            return None
         own = name.removeprefix(prefix)
-        return own if own and name.startswith(prefix) and self._wanted[kind](own) else None
+        found = self._share.own_name(own) if kind == "tools" else own
+        return found if found is not None and self._wanted[kind](found) else None
 
     def rank(self, kind: Kind) -> tuple[int, int]:
         """The sort key by which servers own names of a kind."""
@@ -115,6 +120,8 @@ class NameIndex:
             reason = f"it has {len(name)} characters, of {LONGEST} at most"
         elif entry.kind == "tools" and name in self.taken:
             reason = "it is a name of the gateway's own (discovery: search)"
+        elif entry.kind == "tools" and self.shares[place].own("tools", name) != entry.name:
+            reason = "another tool of its server has this name in the profile"
         else:
             reason = self.claim(place, entry.kind, name)
         if reason:

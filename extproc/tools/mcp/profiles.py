@@ -13,9 +13,10 @@ import msgspec
 
 from extproc.tools.mcp.call import CALL, CALLS, MODERN, Call
 from extproc.tools.mcp.catalogue import INSTRUCTIONS, Catalogue, Definition, Kind
+from extproc.tools.mcp.changes import changed
 from extproc.tools.mcp.names import Hidden, NameIndex, index
 from extproc.tools.mcp.policy import Policy
-from extproc.tools.mcp.search import ToolSearch, documents
+from extproc.tools.mcp.search import ToolSearch, document
 from extproc.tools.mcp.servers import Servers
 from extproc.tools.mcp.settings import MCPSettings
 from extproc.tools.taint import Taint
@@ -142,7 +143,8 @@ class Profiles:
         if known is None or known[0] != generation:
             renamed = kind in ("tools", "prompts")
             shown = [
-                self.client_form(name if renamed else "", entry) for name, entry in self.shown(exchange, kind).items()
+                self.client_form(call.profile, name if renamed else "", entry)
+                for name, entry in self.shown(exchange, kind).items()
             ]
             if len(self._lists) >= _MOST_LISTS:
                 self._lists.clear()
@@ -165,16 +167,20 @@ class Profiles:
 
     async def search(self, exchange: Exchange, query: str, most: int) -> Sequence[tuple[str, Definition]]:
         """The tools that a consumer may see and that fit a query best, by the clients' names, the best first."""
-        index = self.index_for(exchange.features[CALL])
+        profile, index = exchange.features[CALL].profile, self.index_for(exchange.features[CALL])
         entries, shows = list(index.entries["tools"].items()), self._shows(exchange, "tools")
         async with self._searching:
             if index.search is None:
-                index.search = await asyncio.to_thread(lambda: ToolSearch(documents(dict(entries))))
+                forms = [self.client_form(profile, *each) for each in entries]
+                index.search = await asyncio.to_thread(lambda: ToolSearch([document(fields) for fields in forms]))
         return [entries[at] for at in index.search.find(query, most, lambda at: shows(*entries[at]))]
 
-    def client_form(self, name: str, entry: Definition) -> Mapping[str, Any]:
-        """A definition in the clients' form, under the clients' name."""
+    def client_form(self, profile: str, name: str, entry: Definition) -> Mapping[str, Any]:
+        """A definition as clients of a profile see it, under the clients' name."""
         fields: dict[str, Any] = {**entry.fields, "name": name} if name else dict(entry.fields)
+        if entry.kind == "tools":
+            change = self._settings.profiles[profile].servers[entry.server].changes.get(entry.name)
+            fields = fields if change is None else changed(fields, change)
         for omitted in self.policy.omitted(entry):
             fields.pop(omitted, None)
         return fields

@@ -11,10 +11,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from math import log
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from extproc.tools.mcp.catalogue import Definition
+import msgspec
 
 FIELDS: Mapping[str, float] = {"name": 3.0, "title": 2.0, "description": 1.0, "arguments": 0.7}
 """Fields of a document, with the weights of their words."""
@@ -145,22 +144,18 @@ class ToolSearch:
         return log(1 + (self._many - having + 0.5) / (having + 0.5))
 
 
-def documents(entries: Mapping[str, Definition]) -> list[dict[str, str]]:
-    """Definitions under the clients' names, in the form that is searched."""
-    return [_document(name, entry) for name, entry in entries.items()]
-
-
-def _document(name: str, entry: Definition) -> dict[str, str]:
-    schema = entry.value("inputSchema")
+def document(fields: Mapping[str, Any]) -> dict[str, str]:
+    """A definition of a tool, in the form that is searched."""
+    known = {name: decoded(fields.get(name)) for name in ("name", "title", "description", "inputSchema")}
+    schema = known.pop("inputSchema")
     properties = schema.get("properties") if isinstance(schema, dict) else None
     arguments = [
         f"{each} {value.get('description', '') if isinstance(value, dict) else ''}"
         for each, value in (properties.items() if isinstance(properties, dict) else ())
     ]
-    title, description = (entry.value(field) for field in ("title", "description"))
-    return {
-        "name": name,
-        "title": title if isinstance(title, str) else "",
-        "description": description if isinstance(description, str) else "",
-        "arguments": " ".join(arguments),
-    }
+    return {name: value for name, value in known.items() if isinstance(value, str)} | {"arguments": " ".join(arguments)}
+
+
+def decoded(value: Any) -> Any:
+    """The value of a field, which may still be its JSON."""
+    return msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value

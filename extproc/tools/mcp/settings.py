@@ -11,19 +11,16 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from extproc.guardrails._arguments import Unreadable
 from extproc.guardrails._rules import ArgumentRule, ArgumentsSettings
+from extproc.tools.mcp.profile_settings import MCPProfileSettings
 from extproc.upstream.providers import Credential, Credentials, OutlierDetection, Provider, ProviderSettings
 from extproc.words.values import Duration, Name, Pattern, PositiveDuration, SecretRef, Section, Size, WebhookURL
 
 HOP = "mcp-"
 """Prefix of the name of a server's hop in Envoy, also in the access logs of its tries."""
-JOIN = "__"
-"""Separator between the names of a server and its tool, if a profile gives no prefix."""
 
-_Prefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{0,32}$")]
 _Header = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 _Origin = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:*-]{1,255}$")]
 _Patterns = Sequence[Annotated[str, StringConstraints(min_length=1, max_length=512)]]
-_ALL = ("*",)
 _OWN = ("host", "content-length", "transfer-encoding", "content-type", "accept", "cookie", "origin")
 _OWN_STARTS = ("x-extproc-", "x-envoy-", "x-ai-", "mcp-")
 _MOST_POLICIES = 20_000
@@ -168,85 +165,6 @@ class MCPServerSettings(_Derived):
             tls_ca=self.tls_ca,
             disabled=self.disabled,
         )
-
-
-class MCPShareSettings(Section):
-    """The part of a server that a profile offers."""
-
-    prefix: _Prefix | None = Field(
-        None,
-        description="Text before the names of the server's tools and prompts in the profile, for example `gh_`. "
-        f"Default: the server's name and `{JOIN}`. `''` for none. Keep it short: APIs of models take names of up to 64 "
-        "characters.",
-    )
-    tools: _Patterns = Field(
-        _ALL, max_length=500, description="Patterns of the server's tools that the profile offers. `[]`: none."
-    )
-    prompts: _Patterns = Field(
-        _ALL, max_length=500, description="Patterns of the server's prompts that the profile offers. `[]`: none."
-    )
-    resources: _Patterns = Field(
-        _ALL,
-        max_length=500,
-        description="Patterns of the URIs of the server's resources that the profile offers. `[]`: none.",
-    )
-
-    def before(self, server: str) -> str:
-        """The text before the names of the server's tools and prompts."""
-        return server + JOIN if self.prefix is None else self.prefix
-
-
-class PagesSettings(Section):
-    """Long results of tools as pages."""
-
-    size: Size = Field(32 << 10, ge=1 << 10, le=8 << 20, description="Size of a page, `1KiB` to `8MiB`.")
-    keep: PositiveDuration = Field(
-        900.0,
-        ge=1,
-        le=86400,
-        description="Time for which the rest of a result can be read, `1s` to `24h`. It is kept in `stores.cache`, "
-        "among the turns of `cache.conversations`, whose limits of memory and disk hold.",
-    )
-
-
-class MCPProfileSettings(Section):
-    """A profile: the tools, prompts and resources that clients find at `/mcp/<profile>`."""
-
-    instructions: str | None = Field(
-        None,
-        max_length=16384,
-        description="Text for the models of the profile's clients. Default: the instructions of its servers.",
-    )
-    discovery: Literal["list", "search"] = Field(
-        "list",
-        description="The way to the tools. `list`: clients get the definitions of all of them. `search`: clients get "
-        "three tools of the gateway, `find_tools`, `describe_tool` and `call_tool`, and search the others in words. "
-        "Grants and policies hold for the tools that are found and called so.",
-    )
-    max_result: Size = Field(
-        8 << 20,
-        ge=1 << 10,
-        le=1 << 30,
-        description="Largest result of a call, and largest event of a streamed answer. In the place of a larger one "
-        "comes a result that says so.",
-    )
-    pages: PagesSettings | None = Field(
-        None,
-        description="Cut the text of results to a page, with a link to the rest, which the client reads as a resource. "
-        "For `discovery: search`. Default: results come whole.",
-    )
-    servers: Mapping[Name, MCPShareSettings] = Field(
-        min_length=1,
-        max_length=64,
-        description="Servers of the profile, each with the part of it that the profile offers. Where two have a tool "
-        "of one name, it belongs to the first, also while that one is switched off or away.",
-    )
-
-    @model_validator(mode="after")
-    def _pages_are_without_schemas(self) -> MCPProfileSettings:
-        if self.pages is not None and self.discovery != "search":
-            raise ValueError("pages need discovery: search, because clients compare whole results with listed schemas")
-        return self
 
 
 class ApproveSettings(Section):

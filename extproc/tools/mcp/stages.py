@@ -3,7 +3,8 @@
    on_headers   FindProfile (404 405 415) · CheckOrigin (403) · Authenticate (401) · OfProfile (401)
                 · EnterProfile (403) · EndSession · Admit
    on_request   ParseRPC (-32700 -32600) · Era (-32020 -32022, 400 404) · UnwrapCall · AnswerLists
-                · FindServer (-32602) · ToolPolicy · GuardCall · AwaitApproval · ReserveCall · UseApproval · ForwardRPC
+                · FindServer (-32602) · ChangeCall (-32602) · ToolPolicy · GuardCall · AwaitApproval · ReserveCall
+                · UseApproval · ForwardRPC
    on_response  Returned · MarkTaint · ReadAnswer
    on_event     Translate · GuardResult · CutResult
    on_end       Cancel · Settle · Record · EnterCall
@@ -33,6 +34,7 @@ from extproc.stores import StoreError
 from extproc.tools.mcp.answers import METHODS, AnswerLists, Era, owner
 from extproc.tools.mcp.approvals import AwaitApproval, UseApproval
 from extproc.tools.mcp.call import CALL, CALLS, LEGACY, Call
+from extproc.tools.mcp.changes import ChangeCall
 from extproc.tools.mcp.discovery import UnwrapCall
 from extproc.tools.mcp.eras import Translate
 from extproc.tools.mcp.forward import FindServer, ForwardRPC, ReadAnswer, Returned
@@ -320,6 +322,7 @@ def build(
         UnwrapCall(),
         AnswerLists(profiles, servers, pages),
         FindServer(mcp, profiles, servers, policy),
+        ChangeCall(),
         judge,
         GuardCall(settings.guardrails, guard),
         *approve[:1],
