@@ -431,10 +431,17 @@ class FakeDesk:
     def door(self):
         return {"port": self.port, "tls": False, "model": "assistant"}
 
-    def play(self, key, body):
+    def play(self, key, body, sink=None):
         if key != "sk-gw-good":
             return {"status": 401, "ms": 1, "headers": {}, "content": '{"error": {"message": "no"}}', "cut": False}
-        told = {"choices": [{"message": {"content": "Hello <b>" + json.loads(body)["messages"][0]["content"]}}]}
+        text = f"Hello <b>{json.loads(body).get('messages', [{'content': ''}])[0]['content']}"
+        if sink is not None:
+            told = [{"choices": [{"delta": {"content": part}}]} for part in (text[:3], text[3:])]
+            whole = b"".join(b"data: %b\n\n" % json.dumps(chunk, ensure_ascii=False).encode() for chunk in told)
+            for at in range(0, len(whole), 7):  # ends inside events and characters
+                sink(whole[at : at + 7])
+            return {"status": 200, "ms": 5, "headers": {"x-request-id": "r-1"}, "content": "", "cut": False}
+        told = {"choices": [{"message": {"content": text}}]}
         return {"status": 200, "ms": 5, "headers": {"x-request-id": "r-1"}, "content": json.dumps(told), "cut": False}
 
     def explain(self, model, consumer, *, path="", labels=None, body=b""):

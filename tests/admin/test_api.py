@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+import threading
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from extproc.operate.admin.api import admin_app
 from extproc.operate.admin.handlers import as_csv
 from extproc.operate.admin.handling import MAX_BODY
+from extproc.operate.admin.playing import pieces_of
 from extproc.operate.reports import ReportError
 from tests.admin.conftest import JSON, NOW
 from tests.admin.fakes import FakeSources, acts_of
@@ -345,6 +347,35 @@ async def test_the_playground_sends_a_request_and_keeps_neither_key_nor_text(adm
     for wrong in ({"key": "", "body": {}}, {"key": "a b", "body": {}}, {"key": "k", "body": []}, {"key": "k"}):
         assert (await admin.post("/playground", json=wrong)).status_code == 400
     assert [act[3] for act in acts_of(desk.acts)] == [{"status": 200}, {"status": 401}]
+    body["messages"][0]["content"] = "grün"
+    answer = await admin.post("/playground", json={"key": "sk-gw-good", "body": body, "stream": True})
+    events = [json.loads(line.removeprefix("data: ")) for line in answer.text.split("\n\n") if line]
+    assert "grün" in "".join(event["piece"] for event in events[:-1])
+    assert events[-1]["played"]["headers"] == {"x-request-id": "r-1"}
+
+
+async def test_a_streamed_request_says_why_it_failed_and_ends_with_its_page():
+    def fail(_sink):
+        raise ReportError(503, "the answer ended early")
+
+    assert [json.loads(event[6:]) async for event in pieces_of(fail)] == [
+        {"error": {"message": "the answer ended early"}}
+    ]
+    left, ended = threading.Event(), threading.Event()
+
+    def play(sink):
+        sink(b"one")
+        left.wait(20)
+        try:
+            sink(b"two")
+        except ConnectionAbortedError:
+            ended.set()
+
+    events = pieces_of(play)
+    assert json.loads((await anext(events))[6:]) == {"piece": "one"}
+    await events.aclose()
+    left.set()
+    assert await asyncio.to_thread(ended.wait, 20)
 
 
 # --- the ledger

@@ -20,7 +20,7 @@ from extproc.operate.reports import ReportError
 from extproc.settings.signon import OIDCSettings
 from tests.admin.fakes import QUESTION, FakeDesk, FakeSources, exchange, some
 from tests.admin.idp import CLIENT, SECRET, Provider
-from tests.e2e.conftest import Gateway, free_ports
+from tests.e2e.conftest import KEY, Gateway, free_ports
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 TOKEN = "operator-token"
@@ -667,6 +667,23 @@ def test_envoy_gives_the_page_of_usage_itself(demo: Gateway):
         assert (answer.status_code, answer.headers["content-type"]) == (200, f"{kind}; charset=utf-8")
         assert "script-src 'self'" in answer.headers["content-security-policy"]
     assert demo.http.post(demo.url + "/my-usage", json={}).status_code == 404
+
+
+@pytest.mark.e2e
+def test_two_models_of_a_real_gateway_answer_streamed(chromium, demo: Gateway):
+    with opened(chromium, demo.admin + "/") as console:
+        console.open("#view=playground")
+        console.page.fill("#play-key", KEY)
+        console.page.fill("#play-model", "stub")
+        console.page.fill("#play-other", "no-such-model")
+        console.page.fill("#play-text", "Hello")
+        console.page.click("#play-send")
+        console.page.wait_for_selector("#played .block:nth-child(1) >> text=to the first text")
+        console.page.wait_for_selector("#played .block:nth-child(1) >> text=tokens")
+        console.page.wait_for_selector("#played .block:nth-child(2) >> text=no-such-model")
+        assert console.page.locator("#played .block:nth-child(2) .bad").inner_text() in ("403", "404")
+        console.page.click("#played .block:nth-child(1) button")
+        console.page.wait_for_selector("#exchange >> text=streamed")
 
 
 def test_a_run_is_shown_with_its_calls_and_refusals(console):

@@ -331,14 +331,15 @@ class Play(Struct, forbid_unknown_fields=True):
     """Body of `POST /playground`."""
 
     key: Annotated[str, Meta(pattern=r"^[!-~]{1,4096}$(?!\n)", description="A gateway key; it is not stored")]
-    body: Annotated[Mapping[str, Any], _is("Body of a request to /v1/chat/completions, not streamed")]
+    body: Annotated[Mapping[str, Any], _is("Body of a request to /v1/chat/completions")]
+    stream: Annotated[bool, _is("Answer with server-sent events: `piece`s, at last `played` or `error`")] = False
 
 
 class Played(Struct, kw_only=True):
     status: int
     ms: Annotated[int, _is("Milliseconds to the end of the answer")]
     headers: Annotated[Mapping[str, str], _is("x-request-id and those of the gateway")]
-    content: Annotated[str, _is("The answer's body, up to 1 MiB")]
+    content: Annotated[str, _is("The answer's body, up to 1 MiB; empty if it was streamed")]
     cut: bool
 
 

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from extproc.cache.stores import CacheError
 from extproc.money.ledger import LedgerError
 from extproc.money.ledger.operators import TooManyKeysError
-from extproc.operate.admin import answers, exchanges, handlers, live, page, questions, runs
+from extproc.operate.admin import answers, exchanges, handlers, live, page, playing, questions, runs
 from extproc.operate.admin.failures import Failures
 from extproc.operate.admin.guard import JSON, AdminGuard, failure, principal
 from extproc.operate.admin.handling import answer_of, given, read_call
@@ -179,7 +179,8 @@ OPERATIONS = (
     ),
     Operation(
         *("POST", "/playground", "playground", "Send a chat request through the listener, with a key"),
-        *(handlers.playground, answers.Played),
+        *(playing.playground, answers.Played),
+        media="text/event-stream",
         errors=(404, 409),
         body=answers.Play,
         role="operator",

@@ -198,13 +198,6 @@ def revoke_key(call: AdminCall) -> None:
     _or_not_found(call.desk.revoke_key(call.named), "no key in force has that id")
 
 
-def playground(call: AdminCall) -> Any:
-    content = msgspec.json.encode({**call.body.body, "stream": False})
-    played = call.desk.play(call.body.key, content)
-    call.detail = {"status": played["status"]}
-    return played
-
-
 def explain(call: AdminCall) -> Any:
     asked: answers.Explain = call.body
     content = b"" if asked.body is None else msgspec.json.encode(asked.body)

@@ -202,8 +202,10 @@ class Desk:
         listener = self._settings().listener
         return {"port": listener.port, "tls": listener.tls is not None, "model": next(self._catalog().names(), "")}
 
-    def play(self, key: str, body: bytes) -> Mapping[str, Any]:
-        """The answer to a chat request, sent through the listener with a gateway key as a client would."""
+    def play(self, key: str, body: bytes, sink: Callable[[bytes], None] | None = None) -> Mapping[str, Any]:
+        """The answer to a chat request, sent through the listener with a gateway key as a client would. `sink` receives
+        the pieces of a streamed answer.
+        """
         listener = self._settings().listener
         host = "127.0.0.1" if listener.address in ("0.0.0.0", "::") else listener.address  # noqa: S104 - compared
         url = f"http{'s' if listener.tls else ''}://{f'[{host}]' if ':' in host else host}:{listener.port}{_CHAT}"
@@ -211,7 +213,9 @@ class Desk:
         begun = time.monotonic()
         try:
             verify = not is_loopback(host)  # the certificate has the clients' name, not the loopback address
-            status, told, content = ask_whole(url, body, headers, timeout=_PLAY, most=_MOST_PLAYED, verify=verify)
+            status, told, content = ask_whole(
+                url, body, headers, timeout=_PLAY, most=_MOST_PLAYED, verify=verify, sink=sink
+            )
         except AnswerError:
             raise ReportError(503, "the answer ended early: the provider broke it off, or the gateway stops") from None
         except TimeoutError:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from extproc.wire.outbound.pool import AnswerError, Pool
@@ -30,14 +30,15 @@ def ask_whole(
     most: int,
     verify: bool = True,
     method: str = "",
+    sink: Callable[[bytes], None] | None = None,
 ) -> tuple[int, Mapping[str, str], bytes]:
     """`ask` with any `method`. Returns the answer's headers too, by lower-case name. `verify=False` accepts any
-    certificate: for this machine alone, whose name differs from the certificate's.
+    certificate: for this machine alone, whose name differs from the certificate's. `sink`: see `Pool.ask`.
 
     Raises TimeoutError after `timeout` seconds, OSError when the host cannot be reached, ValueError for a malformed
     URL, AnswerError for an answer that is not HTTP or ends early.
     """
-    return asyncio.run(_exchange(url, body, headers, timeout, most, verify=verify, method=method))
+    return asyncio.run(_exchange(url, body, headers, timeout, most, verify=verify, method=method, sink=sink))
 
 
 async def send(
@@ -62,6 +63,7 @@ async def _exchange(
     *,
     verify: bool = True,
     method: str = "",
+    sink: Callable[[bytes], None] | None = None,
 ) -> tuple[int, Mapping[str, str], bytes]:
     parts = urlsplit(url)
     target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
@@ -69,4 +71,4 @@ async def _exchange(
     # Metadata services are allowed: the operator names these hosts, and Google's metadata service issues tokens.
     pool = Pool(url, most=most, cut=True, verify=verify, guarded=False)
     async with asyncio.timeout(seconds):
-        return await pool.ask(target, body, sent, method or ("GET" if body is None else "POST"))
+        return await pool.ask(target, body, sent, method or ("GET" if body is None else "POST"), sink=sink)

@@ -22,16 +22,20 @@ export async function ask(path, options = {}) {
   return answer;
 }
 export const read = async path => (await ask(path)).json();
-// Server-sent events, until they end or `signal` ends them. An EventSource could not send the token.
-export async function follow(path, signal, seen) {
-  const answer = await ask(path, {signal}), reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  for (let rest = "";;) {
-    const {value, done} = await reader.read();
-    if (done) return;
-    const events = (rest + value).split("\n\n");
+// Server-sent events, until they end or the request's signal ends them. An EventSource could not send the token.
+export async function follow(path, options, seen) {
+  const answer = await ask(path, options), reader = answer.body.pipeThrough(new TextDecoderStream()).getReader(), feed = eventsOf(data => seen(JSON.parse(data)));
+  try { for (let part = await reader.read(); !part.done; part = await reader.read()) feed(part.value); }
+  finally { reader.cancel().catch(() => {}); }
+}
+// A function that takes text as it arrives, and gives the data of each whole event to `seen`.
+export function eventsOf(seen) {
+  let rest = "";
+  return text => {
+    const events = (rest + text).split("\n\n");
     rest = events.pop();
-    for (const event of events) if (event.startsWith("data: ")) seen(JSON.parse(event.slice(6)));
-  }
+    for (const event of events) if (event.startsWith("data: ")) seen(event.slice(6));
+  };
 }
 export const post = async (path, body) => (await ask(path, {method: "POST", body: JSON.stringify(body)})).json();
 export const remove = path => ask(path, {method: "DELETE"});

@@ -109,7 +109,7 @@ function listen() {
   if (told || !wanted) return;
   const mine = told = {view, stop: new AbortController(), heard: false};
   const soon = time => { clearTimeout(timer); timer = setTimeout(refresh, Math.max(0, time - Date.now())); };
-  follow("/events", mine.stop.signal, event => {
+  follow("/events", {signal: mine.stop.signal}, event => {
     if (told !== mine) return;
     mine.heard = true;
     if (view.live(event)) soon(due);

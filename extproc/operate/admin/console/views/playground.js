@@ -1,8 +1,8 @@
-// Playground: one question to one model, or to two side by side, through the listener with a gateway key.
-import {post, read} from "../api.js";
+// Playground: one question to one model, or to two side by side, streamed through the listener with a gateway key.
+import {eventsOf, follow, read} from "../api.js";
 import {choose} from "../choices.js";
 import {$, el, facts, lines, link, show} from "../dom.js";
-import {count, millis} from "../format.js";
+import {count, millis, usd} from "../format.js";
 import {offerModels} from "../page.js";
 
 const html = `
@@ -23,22 +23,41 @@ function start() {
     event.preventDefault();
     $("play-error").textContent = "";
     $("play-send").disabled = true;
-    try { show("played", ...await Promise.all([$("play-model").value, $("play-other").value].filter(Boolean).map(playOne))); }
+    const places = [$("play-model").value, $("play-other").value].filter(Boolean).map(model => [model, el("div", {class: "block"})]);
+    show("played", ...places.map(([, place]) => place));
+    try { await Promise.all(places.map(([model, place]) => playOne(model, place))); }
     catch (error) { $("play-error").textContent = error.message; }
     finally { $("play-send").disabled = false; }
   };
 }
 
-async function playOne(model) {
-  const most = Number($("play-most").value), system = $("play-system").value;
+async function playOne(model, place) {
+  const most = Number($("play-most").value), system = $("play-system").value, begun = performance.now(), said = el("pre", {class: "answer", tabindex: "0"}), told = el("p", {}, "asked…");
   const messages = [...(system ? [{role: "system", content: system}] : []), {role: "user", content: $("play-text").value}];
-  const played = await post("/playground", {key: $("play-key").value.trim(), body: {model, messages, ...(most ? {max_tokens: most} : {})}});
-  let answer = {}, text = played.content;
-  try { answer = JSON.parse(played.content); text = answer.choices?.[0]?.message?.content ?? answer.error?.message ?? played.content; } catch { /* no JSON: shown as text */ }
-  const id = played.headers["x-request-id"], used = answer.usage ? ` · ${count(answer.usage.prompt_tokens ?? 0)} → ${count(answer.usage.completion_tokens ?? 0)} tokens` : "";
-  return el("div", {class: "block"}, el("h3", {}, model), el("p", {}, el("span", {class: played.status < 400 ? "good" : "bad"}, String(played.status)), ` · ${millis(played.ms)}${used} `,
-    ...(id ? [link("played " + id, "Its request", () => choose({view: "requests", id}))] : [])),
-  el("pre", {class: "answer", tabindex: "0"}, lines(String(text))), facts(Object.entries(played.headers)));
+  const body = {model, messages, stream_options: {include_usage: true}, ...(most ? {max_tokens: most} : {})};
+  let first = 0, usage = null, problem = "", played = null;
+  place.append(el("h3", {}, model), told, said);
+  const pieces = eventsOf(data => {  // an event of the model's answer
+    let chunk = {};
+    try { chunk = JSON.parse(data); } catch { /* [DONE] */ }
+    const text = chunk.choices?.[0]?.delta?.content ?? "";
+    usage = chunk.usage ?? usage;
+    problem = chunk.error?.message ?? problem;
+    if (text) { first ||= performance.now() - begun; said.append(lines(text)); }
+  });
+  await follow("/playground", {method: "POST", body: JSON.stringify({key: $("play-key").value.trim(), body, stream: true})}, event => {
+    if (event.piece !== undefined) pieces(event.piece);
+    played = event.played ?? played;
+    if (event.error) throw new Error(event.error.message);
+  });
+  if (!played) throw new Error("the answer ended early");
+  try { problem = JSON.parse(played.content).error.message; } catch { problem ||= played.content; }
+  if (problem) said.append(lines(problem));
+  const id = played.headers["x-request-id"], cost = usage?.cost === undefined ? "" : ` · ${usd(usage.cost)}`;
+  told.replaceChildren(el("span", {class: played.status < 400 ? "good" : "bad"}, String(played.status)), ` · ${first ? millis(first) + " to the first text, " : ""}${millis(played.ms)}`
+    + (usage ? ` · ${count(usage.prompt_tokens ?? 0)} → ${count(usage.completion_tokens ?? 0)} tokens` : "") + cost + (played.cut ? " · cut at 1 MiB " : " "),
+  ...(id ? [link("played " + id, "Its request", () => choose({view: "requests", id}))] : []));
+  place.append(facts(Object.entries(played.headers)));
 }
 
 export const playground = {title: "Playground", role: "operator", html, parts, start, still: () => true};
