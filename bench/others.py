@@ -20,7 +20,7 @@ _LITELLM = """\
 model_list:
   - model_name: "*"
     litellm_params: {model: "openai/*", api_base: os.environ/BENCH_UPSTREAM, api_key: none}
-litellm_settings: {num_retries: 0, telemetry: false}
+litellm_settings: {num_retries: 0, telemetry: false, use_chat_completions_url_for_anthropic_messages: true}
 general_settings: {dangerously_permit_weak_or_unset_master_key: true}
 """
 _FERRO = "strategy: {mode: fallback}\ntargets: [{virtual_key: openai}]\n"
