@@ -296,6 +296,7 @@ OUR_WORDS = {
     "cache_write_tokens": "as input_tokens",
     "reasoning_tokens": "as input_tokens",
     "role": "of an operator",
+    "include": "further files of settings",
     "parts": "of a message in OpenTelemetry's events, see `telemetry.prompts`",
     "json_schema": "an ability, in `supports` of the settings",
     "hosted_tools": "a need, see `words.dialect.NATIVE`",

@@ -26,6 +26,7 @@ from extproc.cli._admin import message
 from extproc.cli._options import local_url
 from extproc.cli._tables import painted, safe
 from extproc.dialects import by_path, families
+from extproc.settings import config
 from extproc.settings.config import Settings
 from extproc.upstream.providers import kinds
 from extproc.wire.outbound.client import AnswerError, ask
@@ -71,7 +72,7 @@ def check_live(settings: Settings, file: Path) -> bool:
     if not asked:
         return well
     print(f"asking {len(asked)} provider{'s' * (len(asked) != 1)}, which may cost a fraction of a cent …", flush=True)
-    tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    tree = {**config.parse_tree(config.text(file), str(file))[0], "include": []}
     with _gateway(tree) as (url, key):
         for question in asked:
             line, good = _ask(url, key, question)

@@ -32,6 +32,7 @@ from extproc.settings import checks
 from extproc.settings.audit import AuditSettings
 from extproc.settings.document import MAX_TOLD, ConfigError, Document, Found, SettingsProblem
 from extproc.settings.errors import explain
+from extproc.settings.include import IncludeSettings, Whole, join, split
 from extproc.settings.limits import LimitsSettings
 from extproc.settings.listener import AttachSettings, ListenerSettings, Port
 from extproc.settings.processor import ProcessorSettings
@@ -197,6 +198,9 @@ class Settings(Section):
 
     _workers = model_validator(mode="before")(_usual_workers)
 
+    include: Annotated[Sequence[IncludeSettings], Field(max_length=1000)] = Field(
+        (), description="Further files, each with the keys that it may set: the settings of teams. Default: none."
+    )
     listener: ListenerSettings = ListenerSettings()
     attach: AttachSettings = AttachSettings()
     status: StatusSettings = StatusSettings()
@@ -333,7 +337,7 @@ def parse(yaml: str, file: str = "gateway.yaml") -> Settings:
 
 def parse_tree(yaml: str, file: str) -> tuple[Mapping[str, Any], Settings]:
     """The plain values in `yaml`, and the settings. Raises ConfigError with its errors."""
-    document = Document(yaml, file)
+    document = _document(yaml, file)
     if "model_list" in document.tree and "providers" not in document.tree:
         hint = f"this is a configuration of LiteLLM; convert it with: extproc import litellm {shlex.quote(file)}"
         raise ConfigError(file, [document.problem(("model_list",), hint)])
@@ -348,6 +352,13 @@ def parse_tree(yaml: str, file: str) -> tuple[Mapping[str, Any], Settings]:
     return document.tree, settings
 
 
+def _document(yaml: str, file: str) -> Document | Whole:
+    """The values in the text of a settings file, with those of the files that it includes. Raises ConfigError."""
+    main, parts = split(yaml)
+    document = Document(main, file)
+    return Whole(document, parts, file) if parts else document
+
+
 def lint(path: str | Path) -> Sequence[SettingsProblem]:
     """The lints of a file that `load` accepts: allowed, and probably not meant."""
     return locate(path, checks.doubts(load(path)))
@@ -355,14 +366,16 @@ def lint(path: str | Path) -> Sequence[SettingsProblem]:
 
 def locate(path: str | Path, problems: Iterable[Found]) -> Sequence[SettingsProblem]:
     """Problems, given as (path of the key, message), with their places in the file."""
-    document = Document(text(path), str(path))
+    document = _document(text(path), str(path))
     return [document.problem(where, message) for where, message in problems]
 
 
 def content(path: str | Path) -> bytes:
-    """The first bytes of a settings file, up to one more than allowed; empty when it cannot be read."""
+    """The first bytes of a settings file with the files that it includes, up to one more than allowed; empty when it
+    cannot be read.
+    """
     try:
-        return _bytes(path)
+        return join(_bytes(path), Path(path), _bytes)[: MAX_FILE + 1]
     except OSError:
         return b""
 
@@ -386,9 +399,9 @@ def _bytes(path: str | Path) -> bytes:
 
 
 def text(path: str | Path) -> str:
-    """The text of a settings file. Raises ConfigError when it cannot be read."""
+    """The text of a settings file, and of the files that it includes. Raises ConfigError when it cannot be read."""
     try:
-        found = _bytes(path)
+        found = join(_bytes(path), Path(path), _bytes)
         if len(found) > MAX_FILE:
             raise ConfigError(str(path), [SettingsProblem("", f"the file is larger than {show_size(MAX_FILE)}")])
         return found.decode()

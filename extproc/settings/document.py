@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -38,9 +38,10 @@ class SettingsProblem:
     message: str
     line: int = 1
     column: int = 1
+    file: str = ""  # another file than the main one
 
     def show(self, file: str) -> str:
-        return f"{file}:{self.line}:{self.column}: {self.path or 'file'}: {self.message}"
+        return f"{self.file or file}:{self.line}:{self.column}: {self.path or 'file'}: {self.message}"
 
 
 class ConfigError(ValueError):
@@ -85,15 +86,16 @@ class Document:
     yaml-where is built on it; libfyaml and rapidyaml give plain values no places.
     """
 
-    def __init__(self, text: str, file: str) -> None:
+    def __init__(self, text: str, file: str, *, included: bool = False) -> None:
         self._root: yaml.Node | None = None
+        self._file = file if included else ""
         self._problems: list[SettingsProblem] = []
         self._count = 0
         try:
             with without_collections():  # collecting cycles would take most of the time
                 self.tree = self._read(text)
         except (yaml.YAMLError, ValueError) as error:
-            self._problems.append(not_yaml(error, text))
+            self._problems.append(replace(not_yaml(error, text), file=self._file))
         if not self._problems and not isinstance(self.tree, dict):
             self._add((), None, "the file must be a mapping of settings")
         if self._problems:
@@ -113,14 +115,14 @@ class Document:
         mark = None if self._root is None else _mark(self._root, path)
         text = ".".join(str(part) for part in path if part != "[key]")
         return (
-            SettingsProblem(text, message)
+            SettingsProblem(text, message, file=self._file)
             if mark is None
-            else SettingsProblem(text, message, mark.line + 1, mark.column + 1)
+            else SettingsProblem(text, message, mark.line + 1, mark.column + 1, self._file)
         )
 
     def _add(self, path: tuple[str | int, ...], mark: yaml.Mark | None, message: str) -> None:
         line, column = (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
-        self._problems.append(SettingsProblem(".".join(map(str, path)), message, line, column))
+        self._problems.append(SettingsProblem(".".join(map(str, path)), message, line, column, self._file))
 
     def _value(self, loader: yaml.CSafeLoader, node: yaml.Node, path: tuple[str | int, ...]) -> Any:
         self._count += 1

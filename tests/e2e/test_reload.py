@@ -257,6 +257,23 @@ def test_what_envoy_refuses_leaves_the_old_and_the_rest_of_the_change_applies(re
     eventually(lambda: reloaded.stale() == "", timeout=30)
 
 
+def test_a_team_changes_a_file_of_its_own_and_no_more(reloaded: Reloaded) -> None:
+    file, key = reloaded.folder / "teams/ads.yaml", reloaded.folder / "team-key"
+    file.parent.mkdir()
+    key.write_text("sk-gw-ads")
+    include = f"teams: {{ads: {{models: [stub]}}}}\ninclude: [{{files: ['{file.parent}/*.yaml'], team: ads}}]\n"
+    reloaded.configure(change=("limits:", f"{include}limits:"))
+    assert reloaded.chat("stub", "sk-gw-ads") == 401
+    file.write_text(f"consumers: [{{name: banner, keys: [{{file: '{key}'}}]}}]")
+    eventually(lambda: reloaded.chat("stub", "sk-gw-ads") == 200)
+    assert reloaded.chat("slow", "sk-gw-ads") == 403
+    file.write_text("teams: {ads: {models: [slow]}}")
+    eventually(lambda: f"{file}:1:1: teams: this file may set" in reloaded.stale())
+    assert reloaded.chat("stub", "sk-gw-ads") == 200
+    reloaded.configure()
+    eventually(lambda: reloaded.stale() == "" and reloaded.chat("stub", "sk-gw-ads") == 401)
+
+
 def test_a_certificate_that_does_not_fit_or_has_ended_is_told(
     reloaded: Reloaded, extproc: Callable[..., Ended]
 ) -> None:
