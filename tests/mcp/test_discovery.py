@@ -128,6 +128,19 @@ async def test_a_list_of_500_tools_takes_a_tenth_of_the_tokens(made):
     assert names == ["find_tools", "describe_tool", "call_tool"]
 
 
+async def test_indexes_of_words_are_bounded(made, monkeypatch):
+    """Each change of a server's definitions, and each session's own list, makes a new one of 499 tools."""
+    settings, servers, profiles = made
+    monkeypatch.setattr("extproc.tools.mcp.profiles._MOST_SEARCHED", 1000)
+    for kept in (1, 2, 2, 2):
+        servers.generation += 1
+        for _ in range(2):
+            assert (await profiles.search(asked(settings, "tools/call", {}), "git commit", 1))[0][
+                0
+            ] == "git__git_commit"
+        assert len(profiles._searches) == kept
+
+
 async def test_tools_are_found_in_short_and_described_in_whole(made):
     found = await answered(made, "find_tools", {"query": "git create branch", "limit": 3})
     assert "git__git_create_branch" in [tool["name"] for tool in found["tools"]]

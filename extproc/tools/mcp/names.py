@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 from extproc.tools.mcp.catalogue import INSTRUCTIONS, Catalogue, Definition, Kind
 from extproc.tools.mcp.profile_settings import MCPProfileSettings
-from extproc.tools.mcp.search import ToolSearch
 from extproc.words.values import Pattern, Patterns
 
 LONGEST = 64
@@ -106,7 +105,6 @@ class NameIndex:
     )
     hidden: list[Hidden] = field(default_factory=list)
     taken: Collection[str] = ()  # names of tools that are the gateway's own
-    search: ToolSearch | None = None  # made at the first search
     _templates: list[tuple[int, Callable[[str], bool], Definition]] = field(
         default_factory=list
     )  # each with its server's index

@@ -25,6 +25,7 @@ from extproc.words.exchange import Exchange, ToolGrants
 log = logging.getLogger(__name__)
 
 _MOST_LISTS = 1000  # most lists that are kept, each of one profile, kind and set of grants
+_MOST_SEARCHED = 50_000  # most tools in all indexes of words that are kept
 _MOST_LINES = 20  # most log lines for one profile at a time
 _ASKED = ("tools", "prompts", "resources", "completions", "logging")
 
@@ -52,6 +53,7 @@ class Profiles:
         own = [name for name, each in settings.servers.items() if each.lists == "session" and not each.disabled]
         self._own = {name: [one for one in own if one in each.servers] for name, each in settings.profiles.items()}
         self._own_indexes: OrderedDict[Any, tuple[Any, NameIndex, Any]] = OrderedDict()
+        self._searches: OrderedDict[NameIndex, ToolSearch] = OrderedDict()
         self._searching = asyncio.Lock()  # held while an index of words is made
 
     async def read_own(self, exchange: Exchange, owner: str) -> None:
@@ -170,10 +172,17 @@ class Profiles:
         profile, index = exchange.features[CALL].profile, self.index_for(exchange.features[CALL])
         entries, shows = list(index.entries["tools"].items()), self._shows(exchange, "tools")
         async with self._searching:
-            if index.search is None:
+            if (search := self._searches.get(index)) is None:
                 forms = [self.client_form(profile, *each) for each in entries]
-                index.search = await asyncio.to_thread(lambda: ToolSearch([document(fields) for fields in forms]))
-        return [entries[at] for at in index.search.find(query, most, lambda at: shows(*entries[at]))]
+                search = await asyncio.to_thread(lambda: ToolSearch([document(fields) for fields in forms]))
+                self._keep_search(index, search)
+        return [entries[at] for at in search.find(query, most, lambda at: shows(*entries[at]))]
+
+    def _keep_search(self, index: NameIndex, search: ToolSearch) -> None:
+        """Keep an index of words. The oldest leave: names have a new index after each change of the definitions."""
+        self._searches[index] = search
+        while len(self._searches) > 1 and sum(each.size for each in self._searches.values()) > _MOST_SEARCHED:
+            self._searches.popitem(last=False)
 
     def client_form(self, profile: str, name: str, entry: Definition) -> Mapping[str, Any]:
         """A definition as clients of a profile see it, under the clients' name."""
