@@ -62,6 +62,7 @@ LOG_ID = "id"
 BOUND_NAMESPACE = "ai.mcp"  # value of BOUND, for Envoy's script
 # The endpoint of a try, for Envoy's override_host policy. Source: the endpoint-picker protocol of the Gateway API.
 LB_NAMESPACE, DESTINATION = "envoy.lb", "x-gateway-destination-endpoint"
+SERVED = f"{DESTINATION}-served"  # key of the same namespace: the endpoint that answered
 
 # Dynamic metadata of Envoy's jwt_authn filter for the gateway attachment: claims_key(), failure_key().
 JWT_NAMESPACE = "envoy.filters.http.jwt_authn"

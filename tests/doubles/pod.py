@@ -60,7 +60,7 @@ class Pod:
                 pod._write(self, pod.metrics().encode(), "text/plain")
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                body = json.loads(_body(self))
                 body["headers"] = dict(self.headers)
                 with suppress(OSError):
                     pod._chat(self, body)
@@ -136,6 +136,18 @@ class Pod:
         handler.send_header("content-length", str(len(body)))
         handler.end_headers()
         handler.wfile.write(body)
+
+
+def _body(handler: BaseHTTPRequestHandler) -> bytes:
+    """The body of a request, of known length or in chunks."""
+    if (length := handler.headers["content-length"]) is not None:
+        return handler.rfile.read(int(length))
+    found = b""
+    while size := int(handler.rfile.readline(), 16):
+        found += handler.rfile.read(size)
+        handler.rfile.readline()
+    handler.rfile.readline()
+    return found
 
 
 def _chunk(handler: BaseHTTPRequestHandler, data: bytes) -> None:

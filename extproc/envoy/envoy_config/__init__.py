@@ -32,7 +32,7 @@ from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.
 from envoy_data_plane.envoy.extensions.transport_sockets.tls import v3 as tlsv3
 from envoy_data_plane.google.protobuf import Struct
 
-from extproc.envoy.envoy_config import identity, private, processor, public, traces, tries, upstream
+from extproc.envoy.envoy_config import identity, pools, private, processor, public, traces, tries, upstream
 from extproc.envoy.envoy_config.attach import attach, attach_problems
 from extproc.envoy.envoy_config.secrets import write_secrets
 from extproc.envoy.envoy_config.typed import CA_FILE, extension, pack, socket_address, to_json, to_yaml
@@ -86,7 +86,11 @@ def a_try(settings: Settings, name: str, place: str, secrets_dir: str, ca_file: 
     """
     return Resources(
         listeners=[tries.listener(settings, name, secrets_dir, place)],
-        clusters=[tries.hop_cluster(settings, place), upstream.cluster(settings, name, ca_file, place)],
+        clusters=[
+            tries.hop_cluster(settings, place),
+            upstream.cluster(settings, name, ca_file, place),
+            *pools.picker_cluster(settings, name, ca_file, place),
+        ],
     )
 
 

@@ -25,6 +25,7 @@ from extproc.words.errors import (
     NO_PROVIDER_AVAILABLE,
     OVERLOADED,
     PATH_NOT_FOUND,
+    POOL_FULL,
     PROVIDER_BAD_ANSWER,
     PROVIDER_CREDENTIAL_REJECTED,
     PROVIDER_TIMEOUT,
@@ -83,8 +84,10 @@ def public(request_body: int, *, mcp: bool = False) -> hcmv3.LocalReplyConfig:
     return hcmv3.LocalReplyConfig(mappers=[*mappers, _reply(*last, keep_status=True)])
 
 
-def hop(provider: str, most: int, *, tokens: bool = False) -> hcmv3.LocalReplyConfig:
-    """Replies of a try, in a provider's place. `contract.HOP` has the reason; `most` is `max_requests`."""
+def hop(provider: str, most: int, *, tokens: bool = False, picker: bool = False) -> hcmv3.LocalReplyConfig:
+    """Replies of a try, in a provider's place. `contract.HOP` has the reason; `most` is `max_requests`. With `picker`
+    an external picker may refuse: 503 without an endpoint, 429 under load.
+    """
     down = f"Provider {provider} cannot be reached: try again, or use another model."
     busy = f"Provider {provider} has {most} requests in flight, its max_requests: try again in a moment."
     nameless = (
@@ -95,6 +98,8 @@ def hop(provider: str, most: int, *, tokens: bool = False) -> hcmv3.LocalReplyCo
     if tokens:
         keyless = f"The gateway has no token for provider {provider} now: try again in a moment, or use another model."
     broken = f"Provider {provider} sent an answer that is not HTTP: try again, or use another model."
+    full = f"Provider {provider} has no room for this request now: try again in a moment, or use another model."
+    refused = ((429, POOL_FULL, full), (503, NO_PROVIDER_AVAILABLE, down)) if picker else ()
     return hcmv3.LocalReplyConfig(
         mappers=[
             _own_refusals(),
@@ -106,6 +111,7 @@ def hop(provider: str, most: int, *, tokens: bool = False) -> hcmv3.LocalReplyCo
             _reply(with_flags("UH", "NC"), NO_PROVIDER_AVAILABLE, nameless, "unhealthy"),
             _reply(with_flags("UPE"), PROVIDER_BAD_ANSWER, broken, "other"),
             _reply(with_flags("UC", "UR", "LR"), NO_PROVIDER_AVAILABLE, down, "reset"),
+            *[_reply(cel(f"response.code == {code}"), kind, message, "other") for code, kind, message in refused],
             _reply(cel("response.code >= 400"), INTERNAL_ERROR, f"Internal error. {_AGAIN}", "other"),
         ]
     )

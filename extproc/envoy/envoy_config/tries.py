@@ -111,8 +111,9 @@ def _manager(
     filters = [
         _log_metadata(pool=provider.pool is not None),
         *([_bound()] if name.startswith(MCP_HOP) else []),
-        *([] if provider.pool is None else [pools.destination()]),
+        *([] if provider.pool is None or provider.pool.picker is not None else [pools.destination()]),
         _attempt(settings),
+        *([] if provider.pool is None or provider.pool.picker is None else pools.external_picker(provider.pool, place)),
         _provider_headers(settings, provider),
     ]
     if provider.credential is not None:
@@ -132,7 +133,12 @@ def _manager(
         request_timeout=seconds(provider.timeout),
         # Short, because Envoy delays a provider's reset for the client by this time, one second by default.
         delayed_close_timeout=seconds(0.001),
-        local_reply_config=replies.hop(name, provider.max_requests, tokens=provider.credentials is not None),
+        local_reply_config=replies.hop(
+            name,
+            provider.max_requests,
+            tokens=provider.credentials is not None,
+            picker=provider.pool is not None and provider.pool.picker is not None,
+        ),
         access_log=processor.try_logs(
             settings, hop, response=["retry-after", "content-type", "x-request-id", contract.HOP]
         ),
@@ -254,6 +260,11 @@ def _routes(settings: Settings, name: str, provider: ProviderSettings, place: st
         "later-tries": ([attends(contract.ATTEND_LATER), later], {}),
         "plain": ([], off),
     }
+    if provider.pool is not None and provider.pool.picker_failure == "open":
+        # Envoy cannot go on after a failed picker, because the picker has the body: the next try goes without it.
+        alone = {pools.PICKER: pack(extprocv3.ExtProcPerRoute(disabled=True))}
+        unpicked = {f"{name}-unpicked": ([*when, later], {**to, **alone}) for name, (when, to) in kinds.items()}
+        kinds = {**unpicked, **kinds}
     routes = [
         routev3.Route(
             name=which,

@@ -32,7 +32,7 @@ class Report:
 class Full:
     """Load from which on an endpoint counts as full; see `SaturationSettings`."""
 
-    waiting: float = 4
+    waiting: float = 12
     kv_cache: float = 0.95
     requests: float = float("inf")
 
@@ -47,13 +47,13 @@ class Endpoint:
     reported: float = -1e9  # time of the latest report
     leaving: bool = False  # True: it is gone from its source, or terminates; it gets no new requests
     in_flight: int = 0  # requests of this process
-    sent: int = 0  # requests of this process since the latest report
     first_byte: float = 0.0  # seconds, an average of late; 0: unknown
     failures: int = 0  # failed tries in a row
     rests_until: float = -1e9
     trust: float = 1.0  # share of the expected cache hits that its own counters confirm, 0 to 1
     cold_since: float = -1e9  # time at which its cache began empty
     seed: int = field(init=False)  # for the choice by digest, equal in all processes
+    _reported_in_flight: int = 0  # requests of this process at the latest report
     _expected: float = 0.0  # tokens expected to be cached, since the last comparison
     _counted: tuple[float, float] | None = None  # its counters at the last comparison
 
@@ -62,10 +62,19 @@ class Endpoint:
 
     @property
     def load(self) -> float:
-        """Requests in the endpoint: its own count and those sent since, or those of this process if that is more."""
-        report = self.report
-        told = (report.waiting or 0.0) + (report.running or 0.0)
-        return max(float(self.in_flight), told + self.sent if report.running is not None else 0.0)
+        """Requests in the endpoint: its own count with those sent and without those ended since, or those of this
+        process if that is more.
+        """
+        report, mine = self.report, float(self.in_flight)
+        if report.running is None:
+            return mine
+        return max(mine, (report.waiting or 0.0) + report.running + mine - self._reported_in_flight)
+
+    @property
+    def waiting(self) -> float:
+        """Requests that wait inside the server: those of its report, with this process's change since."""
+        waiting = self.report.waiting
+        return max(0.0, waiting + self.in_flight - self._reported_in_flight) if waiting else 0.0
 
     def ready(self, now: float) -> bool:
         """True when the endpoint may get requests."""
@@ -75,7 +84,7 @@ class Endpoint:
         """True when a further request would wait inside the server."""
         report = self.report
         return (
-            (report.waiting or 0.0) + (self.sent if report.waiting else 0) >= limits.waiting
+            self.waiting >= limits.waiting
             or (report.kv_cache or 0.0) >= limits.kv_cache
             or self.in_flight >= limits.requests
         )
@@ -83,7 +92,6 @@ class Endpoint:
     def began(self, tokens: float = 0.0) -> None:
         """Note a request sent to the endpoint, of which it should have `tokens` of the prompt cached."""
         self.in_flight += 1
-        self.sent += 1
         self._expected = min(self._expected + tokens, _MOST_EXPECTED)
 
     def ended(self) -> None:
@@ -105,7 +113,8 @@ class Endpoint:
 
     def reports(self, report: Report, now: float) -> None:
         """Take a new report. Counters that fell show a restart, so nothing is cached any more."""
-        self.report, self.reported, self.sent = report, now, 0
+        self.report, self.reported = report, now
+        self._reported_in_flight = self.in_flight
         self.first_byte *= _FADE
         if report.prefix_queries is None or report.prefix_hits is None:
             return

@@ -107,7 +107,8 @@ class Picker:
         to `count`.
         """
         if len(ready) <= count + 1:
-            return [self._scored(each, facts) for each in ready]
+            at = self._draw(len(ready))  # of equal endpoints another one is first each time
+            return [self._scored(each, facts) for each in (*ready[at:], *ready[:at])]
         named = {facts.session, *facts.held}
         found = [each for each in ready if each.address in named] if facts.session or facts.held else []
         if facts.digest:

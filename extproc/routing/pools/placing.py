@@ -34,14 +34,16 @@ class PickEndpoint:
         if exchange.attached or not any(target.provider in self._pools for target in route.targets):
             return
         exchange.features[PLACED] = placed = Placed(exchange.id)
-        while (pool := self._pools.get(route.targets[0].provider)) is not None:
+        if (first := self._pools.get(route.targets[0].provider)) is not None:
+            placed.tell = first.settings.tell_endpoint
+        while (pool := self._pools.get(route.targets[0].provider)) is not None and not pool.settings.picker:
             if (facts := await self._first(pool, placed, exchange)) is not None:
                 placed.begin(pool, facts)
                 break
             self._spill(pool, exchange)
         for target in route.targets[1:]:
             later = self._pools.get(target.provider)
-            if later is not None and target.provider not in placed.choices:
+            if later is not None and not later.settings.picker and target.provider not in placed.choices:
                 placed.choices[later.name] = later.choose(facts_of(later, target, exchange), _tries(later, exchange))
 
     async def _first(self, pool: Pool, placed: Placed, exchange: Exchange) -> Facts | None:

@@ -12,19 +12,22 @@ from extproc.words.values import Duration, PositiveDuration, Section
 MetricsOf = Literal["vllm", "sglang", "tgi", "triton", "none"]
 ScorerName = Literal["queue", "running", "kv_cache", "prefix", "adapter", "session", "first_byte"]
 HostPort = Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}$")]
+PickerAddress = Annotated[
+    str, StringConstraints(pattern=r"^grpcs?://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}$")
+]
 ServiceName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/)?[a-z0-9-]{1,63}$")]
 Weight = Annotated[float, Field(ge=0, le=100)]
 Payer = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Priority = Annotated[int, Field(ge=-100, le=100)]
 
 WEIGHTS: Mapping[ScorerName, float] = {
-    "queue": 3.0,
-    "running": 2.0,
-    "kv_cache": 1.0,
-    "prefix": 3.0,
-    "adapter": 1.0,
+    "queue": 1.0,
+    "running": 8.0,
+    "kv_cache": 0.5,
+    "prefix": 8.0,
+    "adapter": 3.0,
     "session": 1.0,
-    "first_byte": 1.0,
+    "first_byte": 0.5,
 }
 """The usual weight of each scorer."""
 
@@ -33,7 +36,7 @@ class SaturationSettings(Section):
     """Load of an endpoint from which on it gets no further request while another endpoint has room."""
 
     waiting: int = Field(
-        4, ge=1, le=10_000, description="Requests that wait inside the server, 1 to 10000, from which on it is full."
+        12, ge=1, le=10_000, description="Requests that wait inside the server, 1 to 10000, from which on it is full."
     )
     kv_cache: float = Field(
         0.95, gt=0, le=1, description="Share of the server's KV cache in use, above 0 to 1, from which on it is full."
@@ -111,6 +114,20 @@ class PoolSettings(Section):
         max_length=256,
         description="Priorities by consumer or `team/NAME`, with `*`: `{prod-*: 1, team/batch: -1}`. The first match "
         "counts, others have 0. Requests of a higher priority leave the queue first. Below 0 a request never waits.",
+    )
+    picker: PickerAddress | None = Field(
+        None,
+        description="Endpoint picker that chooses the endpoint of each try in place of the gateway, "
+        "`grpc://host:port`, or `grpcs://` with TLS: that of llm-d, or another one of the Gateway API Inference "
+        "Extension. Scorers and queue of the gateway are then unused.",
+    )
+    picker_failure: Literal["closed", "open"] = Field(
+        "closed",
+        description="Effect of a failed first try, also of a picker that does not answer. `closed`: later tries ask "
+        "the picker again. `open`: Envoy chooses the endpoint of later tries.",
+    )
+    picker_timeout: PositiveDuration = Field(
+        10.0, le=600, description="Longest wait for the picker's answer, at most `10m`. Pickers may queue requests."
     )
     tell_endpoint: bool = Field(
         False, description="Name the endpoint to clients in `x-ai-endpoint`. It shows addresses of pods."

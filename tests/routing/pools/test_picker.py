@@ -35,7 +35,7 @@ def test_a_prompt_goes_where_its_longest_prefix_was_served():
     assert choice.endpoint is pool[9]
     assert "prefix 1.00 (8 of 8 blocks)" in choice.reasons()
     pool[9].report = Report(waiting=0, running=90, kv_cache=0.94)  # load outweighs half of the prefix
-    pool[9].sent = 200
+    pool[9].in_flight = 200
     assert first(chooser.choose(pool, Facts(NOW, blocks=longer))) is pool[7]
 
 
@@ -95,7 +95,7 @@ def test_equal_digests_meet_at_one_endpoint_in_every_process_and_the_others_stay
 def test_full_and_failing_endpoints_are_chosen_last_and_leaving_ones_never():
     pool, chooser = endpoints(40), picker()
     for each in pool[:38]:
-        each.report = Report(waiting=9.0)
+        each.report = Report(waiting=20.0)
     pool[38].leaving = True
     assert first(chooser.choose(pool, Facts(NOW))) is pool[39]
     pool[39].failed(NOW, connected=False)
@@ -110,14 +110,14 @@ def test_full_and_failing_endpoints_are_chosen_last_and_leaving_ones_never():
     [
         (Endpoint("a:1", report=Report(waiting=4.0)), True),
         (Endpoint("a:1", report=Report(waiting=3.0)), False),
-        (Endpoint("a:1", report=Report(waiting=3.0), sent=1), True),
+        (Endpoint("a:1", report=Report(waiting=3.0), in_flight=1), True),
         (Endpoint("a:1", report=Report(kv_cache=0.95)), True),
         (Endpoint("a:1", in_flight=5), True),
         (Endpoint("a:1", in_flight=4), False),
     ],
 )
 def test_an_endpoint_is_full_at_each_of_the_limits(state, full):
-    assert state.full(Full(requests=5)) is full
+    assert state.full(Full(waiting=4, requests=5)) is full
 
 
 def test_a_choice_names_as_many_endpoints_as_tries_each_once():

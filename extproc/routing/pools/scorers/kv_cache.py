@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from extproc.routing.pools.picker import Facts
 
 
+_ROOMY = 0.5  # share in use up to which all is well: the rest of the cache holds prefixes
+
+
 def score(endpoint: Endpoint, _facts: Facts, /) -> float:
-    return 1.0 - min(1.0, endpoint.report.kv_cache or 0.0)
+    return 1.0 - min(1.0, max(0.0, (endpoint.report.kv_cache or 0.0) - _ROOMY) / (1.0 - _ROOMY))
 
 
 def why(endpoint: Endpoint, _facts: Facts, /) -> str:

@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from extproc.routing.pools.picker import Facts
 
 
+_HALF = 4.0  # requests at which the score is a half: a report of a second ago says little about one or two
+
+
 def score(endpoint: Endpoint, _facts: Facts, /) -> float:
-    return 1.0 / (1.0 + (endpoint.report.waiting or 0.0))
+    return _HALF / (_HALF + endpoint.waiting)
 
 
 def why(endpoint: Endpoint, _facts: Facts, /) -> str:

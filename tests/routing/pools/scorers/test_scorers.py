@@ -22,7 +22,7 @@ def test_every_scorer_has_a_usual_weight_and_gives_zero_to_one():
     ("scorer", "good", "bad"),
     [
         ("queue", {"report": Report(waiting=0)}, {"report": Report(waiting=3)}),
-        ("running", {"report": Report(running=2)}, {"report": Report(running=2), "sent": 6}),
+        ("running", {"report": Report(running=2)}, {"report": Report(running=8)}),
         ("running", {"in_flight": 1}, {"in_flight": 9}),
         ("kv_cache", {"report": Report(kv_cache=0.1)}, {"report": Report(kv_cache=0.9)}),
         ("adapter", {"report": Report(adapters=frozenset(["sql"]))}, {"report": Report(adapters=frozenset())}),
