@@ -130,6 +130,11 @@ class TracesSettings(Section):
         description="Share of the traces beginning here that are recorded, `0` to `1`. A request with a `traceparent` "
         "keeps the decision of its caller.",
     )
+    link: Annotated[str, StringConstraints(pattern=r"^https?://[!-~]*\{id\}[!-~]*$", max_length=2048)] | None = Field(
+        None,
+        description="Address of a request's trace, which the console links: `{id}` stands for the value of the span's "
+        "attribute `extproc.id`.",
+    )
 
 
 class PromptsSettings(Section):

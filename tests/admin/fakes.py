@@ -431,6 +431,9 @@ class FakeDesk:
     def door(self):
         return {"port": self.port, "tls": False, "model": "assistant"}
 
+    def trace_link(self):
+        return "https://traces.example.com/search?q={id}&all"
+
     def play(self, key, body, sink=None):
         if key != "sk-gw-good":
             return {"status": 401, "ms": 1, "headers": {}, "content": '{"error": {"message": "no"}}', "cut": False}

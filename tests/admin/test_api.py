@@ -332,8 +332,15 @@ async def test_models_have_targets_and_prices(admin, connect, sources):
     )
     assert (await admin.get("/models?consumer=ada")).json()["data"][0]["consumers"] == 1
     door = {"port": 10000, "tls": False, "model": "assistant"}
-    about = {"session": False, "door": door, "stale": "changes of stores bind at a restart", "certificate": ""}
-    assert (await admin.get("/me")).json() == {"name": "local", "role": "admin", **about}
+    link = "https://traces.example.com/search?q={id}&all"
+    about = {
+        "session": False,
+        "door": door,
+        "trace_link": link,
+        "stale": "changes of stores bind at a restart",
+        "certificate": "",
+    }
+    assert (await admin.get("/me")).json() == {"name": "local", "role": "admin", "trace_link": link, **about}
     async with connect(admin_app(sources, None)) as http:
         assert (await http.get("/keys")).status_code == 404
 

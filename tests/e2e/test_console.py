@@ -507,6 +507,14 @@ def test_latency_findings_and_failed_tries_are_shown(console, sources):
     assert "pii: redacted" in console.text("#exchange")
 
 
+def test_a_request_links_its_trace(console, sources):
+    id = sources.entries[-1]["id"]
+    console.open(f"#view=requests&id={id}")
+    link = console.page.get_by_role("link", name="Open its trace")
+    assert link.get_attribute("href") == f"https://traces.example.com/search?q={id}&all"
+    assert link.get_attribute("rel") == "noreferrer noopener"
+
+
 def test_older_exchanges_are_paged(console, sources):
     console.open("#view=requests&period=week")
     first = console.text("#exchanges tbody tr:first-child")

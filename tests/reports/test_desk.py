@@ -161,3 +161,17 @@ def test_a_playground_without_an_answer_says_why(desk, monkeypatch, answer, reas
             threading.Thread(target=serve, daemon=True).start()
         with pytest.raises(ReportError, match=reason):
             desk.play("sk-gw-x", b"{}")
+
+
+def test_a_link_to_traces_is_an_address_with_a_place_for_the_id(desk, monkeypatch):
+    assert desk.trace_link() == ""
+
+    def parsed(link):
+        return config.parse(f'telemetry: {{traces: {{otlp: "http://127.0.0.1:1", link: "{link}"}}}}\n{YAML}')
+
+    settings = parsed("https://grafana.example.com/explore?q={id}")
+    monkeypatch.setattr(desk, "_settings", lambda: settings)
+    assert desk.trace_link() == "https://grafana.example.com/explore?q={id}"
+    for wrong in ("javascript:alert({id})", "https://grafana.example.com/explore", "https://a b/{id}"):
+        with pytest.raises(ValueError, match="link"):
+            parsed(wrong)

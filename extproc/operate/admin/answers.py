@@ -281,6 +281,7 @@ class Me(Struct, kw_only=True):
     role: Role
     session: Annotated[bool, _is("Signed on, and can sign off")] = False
     door: Door | None = None
+    trace_link: Annotated[str, _is("Address of a request's trace; {id} stands for the request's id")] = ""
     stale: Annotated[str, _is("Why the settings in use are not those of the file")] = ""
     certificate: Annotated[str, _is("When the listener's certificate ends, within days")] = ""
 

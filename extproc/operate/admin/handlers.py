@@ -182,6 +182,7 @@ def me(call: AdminCall) -> Any:
         "role": operator.role,
         "session": operator.session,
         "door": None if desk is None else desk.door(),
+        "trace_link": "" if desk is None else desk.trace_link(),
         "stale": call.reports.stale(),
         "certificate": call.reports.certificate(),
     }

@@ -202,6 +202,11 @@ class Desk:
         listener = self._settings().listener
         return {"port": listener.port, "tls": listener.tls is not None, "model": next(self._catalog().names(), "")}
 
+    def trace_link(self) -> str:
+        """The address of a request's trace, with `{id}` in place of the request's id; empty without one."""
+        traces = self._settings().telemetry.traces
+        return "" if traces is None else traces.link or ""
+
     def play(self, key: str, body: bytes, sink: Callable[[bytes], None] | None = None) -> Mapping[str, Any]:
         """The answer to a chat request, sent through the listener with a gateway key as a client would. `sink` receives
         the pieces of a streamed answer.

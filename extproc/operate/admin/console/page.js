@@ -137,3 +137,4 @@ export function offerModels(field, list, answer) {
 
 export const consumerOnly = () => filters.has("consumer") ? {consumer: filters.get("consumer")} : {};
 export const door = () => me?.door;
+export const traceOf = id => me?.trace_link?.replaceAll("{id}", encodeURIComponent(id));

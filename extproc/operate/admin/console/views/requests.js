@@ -4,7 +4,7 @@ import {between, choose, filtered, filters, pick, span, state} from "../choices.
 import {$, cut, el, facts, link, named, note, plain, show, table, tag} from "../dom.js";
 import {amount, count, millis, moment, usd, when} from "../format.js";
 import {reason} from "../meanings.js";
-import {refresh} from "../page.js";
+import {refresh, traceOf} from "../page.js";
 
 const PAGE = 100, FLYING = 20;
 let before = "", oldest = "", chosen = "", latest = null;
@@ -99,7 +99,8 @@ function drawOne([entry, budgets]) {
     el("p", {class: "headline"}, tag(failed(entry) ? "bad" : "good", String(entry.status || "no answer")), " ", cut(why), ...(entry.denied_by ? [" · by " + cut(entry.denied_by)] : [])),
     el("div", {class: "blocks"},
       block("Who", some([["consumer", pick("consumer", entry.consumer)], ["team", pick("team", entry.team)], ["key", entry.key], ["labels", labels],
-        ["run", entry.run ? link("run of it", cut(entry.run), () => choose({view: "runs", run: entry.run, who: entry.consumer})) : ""], [typeof entry.time === "number" ? "ended" : "began", new Date(moment(entry)).toISOString()], ["id", entry.id], ["x-request-id", entry.request_id]])),
+        ["run", entry.run ? link("run of it", cut(entry.run), () => choose({view: "runs", run: entry.run, who: entry.consumer})) : ""], [typeof entry.time === "number" ? "ended" : "began", new Date(moment(entry)).toISOString()], ["id", entry.id], ["x-request-id", entry.request_id],
+        ["trace", traceOf(entry.id) ? el("a", {href: traceOf(entry.id), rel: "noreferrer noopener", target: "_blank"}, "Open its trace") : ""]])),
       block("What", some([["operation", entry.operation], ["model asked for", entry.model], ["downgraded from", entry.downgraded], ["served by", servedBy(entry)], ["target", entry.target], ["model that answered", entry.response_model],
         ["streamed", entry.stream ? "yes" : ""], ["ended because", entry.finish_reasons?.join(", ")], ["complete", entry.complete === false ? "no" : ""], ["cache", entry.cache], ["similarity", entry.similarity], ["warning", entry.warning]])),
       block("Money", ...(entry.provider || entry.charges ? money(entry, budgets.data) : [note("Nothing was charged.")])),
