@@ -119,6 +119,9 @@ def test_a_call_gets_the_fixed_arguments_before_policy_sees_it(made):
     bare = asked(made, "hub__file_bug")
     ChangeCall()(bare)
     assert bare.features[CALL].arguments == CHANGES["create_issue"]["fixed"]
+    bare.request.json["params"]["arguments"]["repo"]["owner"] = "***"  # as a guardrail masks it
+    ChangeCall()(again := asked(made, "hub__file_bug"))
+    assert again.features[CALL].arguments == CHANGES["create_issue"]["fixed"]
 
 
 @pytest.mark.parametrize("argument", ["repo", "draft", "milestone", "Repo", "MILE\u017fTONE"])

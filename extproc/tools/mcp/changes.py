@@ -7,6 +7,7 @@ guardrails, approvals, log lines and the server see the same call. Pins and dete
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import msgspec
@@ -39,7 +40,8 @@ class ChangeCall:
         raw = decode_fields(decode_fields(exchange.request.body)["params"]).get("arguments", msgspec.Raw(b"{}"))
         edits = {"params.arguments": {**decode_fields(raw), **change.fixed}}  # other arguments keep their bytes
         exchange.request.body = patch(exchange.request.body, edits)
-        params = {**call.message.params, "arguments": {**call.arguments, **change.fixed}}
+        fixed = deepcopy(change.fixed)  # guardrails mask values in place
+        params = {**call.message.params, "arguments": {**call.arguments, **fixed}}
         call.message.params = exchange.request.json["params"] = params
         call.rewritten = True
 
