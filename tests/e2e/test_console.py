@@ -507,6 +507,22 @@ def test_latency_findings_and_failed_tries_are_shown(console, sources):
     assert "pii: redacted" in console.text("#exchange")
 
 
+def test_models_show_each_minute_of_the_last_hour(chromium):
+    now = time.time()
+    served_ones = [exchange(number, now - 120 * number, provider="openai", target="gpt-4o") for number in range(5)]
+    failed = exchange(9, now - 600, provider="openai", target="gpt-4o", status=502, error="reset", outcome="error")
+    sources = FakeSources([*served_ones, failed], now)
+    with served(sources) as url, opened(chromium, url, sources) as console:
+        console.open("#view=models")
+        strip = console.page.locator("#health .strip")
+        assert strip.get_attribute("aria-label") == "1 of 6 failed in an hour"
+        assert (strip.locator("span").count(), strip.locator(".fine").count(), strip.locator(".many").count()) == (
+            60,
+            5,
+            1,
+        )
+
+
 def test_a_request_links_its_trace(console, sources):
     id = sources.entries[-1]["id"]
     console.open(f"#view=requests&id={id}")

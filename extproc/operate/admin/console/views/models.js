@@ -1,14 +1,16 @@
 // Models: the names that clients may give, with prices and the state of their targets, and how fast they answer.
 import {read} from "../api.js";
 import {timeLines} from "../chart.js";
-import {choose, filters, pick, span, spanned, state} from "../choices.js";
+import {between, choose, filters, pick, span, spanned, state} from "../choices.js";
 import {$, cut, el, named, note, show, table} from "../dom.js";
-import {count, millis, percent, seconds, short, usd} from "../format.js";
+import {MINUTE, count, millis, percent, seconds, short, usd} from "../format.js";
 import {healthOf} from "../meanings.js";
 import {consumerOnly} from "../page.js";
+import {healthBy, strip} from "../strip.js";
 
 const html = `
 <section aria-labelledby="models-title"><div class="bar"><h2 id="models-title">Models</h2></div><div id="models" class="scroll"></div></section>
+<section aria-labelledby="health-title"><div class="bar"><h2 id="health-title">The last hour, by minute</h2></div><div id="health" class="scroll"></div></section>
 <section aria-labelledby="latency-title"><div class="bar"><h2 id="latency-title">Latency</h2>
   <label>of <select id="clock"><option value="answer">whole answers</option><option value="first">first tokens</option></select></label>
   <span class="small soft"><i class="s0"></i>median&emsp;<i class="s1"></i>95th percentile</span></div>
@@ -16,6 +18,7 @@ const html = `
 
 const parts = () => [
   [() => Promise.all([read("/models?" + new URLSearchParams(consumerOnly())), read("/providers")]), drawModels, ["models"]],
+  [askHealth, drawHealth, ["health"]],
   [() => Promise.all([read(spanned("/latency", {resolution: span()[2], group_by: ""})), read(spanned("/latency", {resolution: "total", group_by: "model"}))]), drawLatency, ["latency", "times"]]];
 
 function start() {
@@ -32,6 +35,20 @@ function drawModels([answer, places]) {
   }));
   show("models", note(filters.has("consumer") ? `Names that ${named(filters.get("consumer"))} may use.` : "Names that clients may give. A filter by consumer shows those that it may use.", "soft small"),
     table(["model", "strategy", "target", "now", "failing", "first byte", "plain answer", "input, $ a million", "output, $ a million", "context", "consumers"], rows, [4, 5, 6, 7, 8, 9, 10]));
+}
+
+const lastHour = () => { const minute = Math.floor(Date.now() / MINUTE) * MINUTE; return [minute - 59 * MINUTE, minute + MINUTE]; };
+function askHealth() {
+  const hour = {...between(lastHour()), group_by: "provider,target"};
+  return Promise.all([read("/usage?" + new URLSearchParams({...hour, resolution: "minute"})), read("/latency?" + new URLSearchParams({...hour, resolution: "total"}))]);
+}
+
+function drawHealth([usage, latency]) {
+  const [begin] = lastHour(), nameOf = group => group.provider && `${group.provider} ${group.target}`, times = new Map(latency.data.map(row => [nameOf(row.group), row]));
+  const found = [...healthBy(usage, nameOf, begin, MINUTE, 60)].sort(([, a], [, b]) => b.errors - a.errors || b.requests - a.requests).slice(0, 50);
+  show("health", found.length ? table(["provider", "target", "by minute", "requests", "failed", "tokens a second", "median", "95 %", "first token"], found.map(([name, known]) => [
+    pick("provider", known.group.provider), pick("target", known.group.target), strip(known, begin, MINUTE, "an hour"), count(known.requests), count(known.errors), short(known.tokens / 3600),
+    millis(times.get(name)?.p50_ms), millis(times.get(name)?.p95_ms), millis(times.get(name)?.first_p50_ms)]), [3, 4, 5, 6, 7, 8]) : note("No provider was asked in the last hour."));
 }
 
 function drawLatency([over, by]) {

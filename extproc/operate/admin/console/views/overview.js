@@ -6,6 +6,7 @@ import {$, cut, el, link, named, note, show, table} from "../dom.js";
 import {HOUR, change, count, measured, millis, percent, short, usd, utc} from "../format.js";
 import {healthOf, reason} from "../meanings.js";
 import {door, said} from "../page.js";
+import {healthBy, strip} from "../strip.js";
 import {closest} from "./budgets.js";
 
 const SHOWN = 50, SLOTS = [...Array(SERIES).keys()];
@@ -148,29 +149,17 @@ function askHealth() {
 }
 
 function drawHealth([usage, latency, places]) {
-  const providers = new Map(), [begin] = lastDay();
-  const one = name => { if (!providers.has(name)) providers.set(name, {hours: Array(24).fill(null), requests: 0, errors: 0, state: null}); return providers.get(name); };
-  for (const row of usage.data) {
-    if (!row.group.provider) continue;
-    const found = one(row.group.provider), hour = Math.round((Date.parse(row.start) - begin) / HOUR);
-    if (hour >= 0 && hour < 24) found.hours[hour] = row;
-    found.requests += row.requests; found.errors += row.errors;
-  }
+  const [begin] = lastDay(), providers = healthBy(usage, group => group.provider, begin, HOUR, 24);
+  const one = name => { if (!providers.has(name)) providers.set(name, {cells: Array(24).fill(null), requests: 0, errors: 0}); return providers.get(name); };
   for (const [place, known] of Object.entries(places.data)) {
     const found = one(place.split("/")[0]), health = healthOf(known);
     if (!found.state || health[2] > found.state[2]) found.state = health;
   }
   const times = new Map(latency.data.map(row => [row.group.provider, row]));
   const rows = [...providers].sort(([, a], [, b]) => (b.state?.[2] ?? -1) - (a.state?.[2] ?? -1) || b.requests - a.requests).slice(0, 12).map(([name, known]) => [
-    pick("provider", name), known.state ? el("span", {class: known.state[1]}, known.state[0]) : el("span", {class: "soft"}, "at rest"), strip(known, begin),
+    pick("provider", name), known.state ? el("span", {class: known.state[1]}, known.state[0]) : el("span", {class: "soft"}, "at rest"), strip(known, begin, HOUR, "24 hours"),
     count(known.requests), count(known.errors), millis(times.get(name)?.p50_ms), millis(times.get(name)?.p95_ms)]);
   show("providers", rows.length ? table(["provider", "now", "by hour", "requests", "failed", "median", "95 %"], rows, [3, 4, 5, 6]) : note("No provider was asked in the last 24 hours."));
-}
-
-function strip(known, begin) {
-  const colour = hour => !hour?.requests ? "none" : hour.errors === 0 ? "fine" : hour.errors / hour.requests < 0.05 ? "some" : "many";
-  return el("span", {class: "strip", role: "img", "aria-label": `${known.errors} of ${known.requests} failed in 24 hours`}, ...known.hours.map((hour, index) =>
-    el("span", {class: colour(hour), title: `${utc(begin + index * HOUR, 11, 16)}: ${hour ? `${count(hour.requests)} requests, ${count(hour.errors)} failed` : "none"}`})));
 }
 
 export const overview = {title: "Overview", html, parts, start, timed: true, filtered: true};
