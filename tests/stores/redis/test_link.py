@@ -7,10 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 import uvloop
+from redis.asyncio import Connection
 
 from extproc.stores import StoreError
 from extproc.stores.redis import RedisURL
-from extproc.stores.redis.link import RedisLink, _Line
+from extproc.stores.redis.link import RedisLink, _Line, packed
 from extproc.stores.redis.silence import Silence
 from extproc.wire.outbound.breaker import FAILURES
 from extproc.wire.transport.steps import Begun
@@ -110,3 +111,9 @@ def test_a_pause_of_the_process_does_not_use_up_the_patience():
             return await waiting
 
     assert uvloop.run(wait()) == "heard"
+
+
+def test_a_command_is_packed_as_the_client_packs_it():
+    client = Connection(encoding_errors="surrogatepass")
+    for command in (("PING",), ("EVALSHA", "a" * 40, "1", "{x}", "ü", b"\0\r\n", "\ud800", "")):
+        assert packed(command) == b"".join(client.pack_command(*command))
