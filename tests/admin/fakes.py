@@ -400,6 +400,7 @@ class FakeDesk:
             "origin": "console",
             "consumer": consumer,
             "name": name,
+            "ending": "cret",
             "state": "active",
             "created": "2026-11-20T00:00:00Z",
             "created_by": actor,

@@ -562,6 +562,9 @@ def test_a_key_is_made_shown_once_tried_and_revoked(console):
     console.page.wait_for_selector("#made[open] >> text=sk-gw-secret")
     console.page.keyboard.press("Escape")
     console.page.wait_for_selector("#keys >> text=laptop-2")
+    console.page.fill("#key-find", "sk-gw-secret")  # a leaked key is found by its end
+    assert console.page.locator("#keys tbody tr").count() == 2
+    assert "…cret" in console.text("#keys tbody tr:first-child")
     console.page.on("dialog", lambda dialog: dialog.accept())
     console.page.click("#keys >> text=Revoke")
     console.page.wait_for_selector("#keys >> text=revoked")
@@ -571,6 +574,8 @@ def test_a_key_is_made_shown_once_tried_and_revoked(console):
     console.page.wait_for_selector("#models >> text=$10.00")
     console.page.reload()
     console.page.wait_for_selector("#models >> text=assistant")  # the view is in the address
+    console.page.click("#models tr:has-text('small') >> text=Try")
+    assert console.page.input_value("#play-model") == "small"
 
 
 def test_a_key_that_can_be_revoked_stands_before_hundreds_of_others(chromium, sources):

@@ -9,6 +9,7 @@ from tests.ledger.conftest import NOW
 
 
 def key(number, **more):
+    more = {"ending": "wxyz", **more}
     return IssuedKey(f"k{number}", f"hmac-sha256:{number:064x}", "ada", f"n{number}", NOW + number, "me", **more)
 
 

@@ -53,6 +53,7 @@ def test_a_key_is_issued_as_a_hash_and_its_state_is_shown(desk):
     assert made["key"].startswith("sk-gw-")
     assert made["expires_at"] == "2026-11-18T11:08:20Z"
     [stored] = desk._operators.keys()
+    assert desk.keys()[-1]["ending"] == stored.ending == made["key"][-4:]
     assert (stored.hash, stored.created_by) == (hash_key(made["key"], "s" * 32), "zoe@example.com")
     assert made["key"] not in str(desk.keys())
     other = desk.issue("ada", "other", None, "zoe")

@@ -10,7 +10,9 @@ import msgspec
 
 
 class IssuedKey(msgspec.Struct, frozen=True):
-    """A stored key. Times are in epoch seconds; `hash` is the result of `hash_key`."""
+    """A stored key. Times are in epoch seconds; `hash` is the result of `hash_key`, `ending` the key's last characters,
+    empty for one that an earlier release made.
+    """
 
     id: str
     hash: str
@@ -20,3 +22,4 @@ class IssuedKey(msgspec.Struct, frozen=True):
     created_by: str = ""
     expires: float | None = None
     revoked: float | None = None
+    ending: str = ""

@@ -17,7 +17,7 @@ from extproc.money.ledger.sql import places
 
 MAX_KEYS = 10_000
 """Most keys that are stored, revoked keys included. Revoked keys are deleted first."""
-_KEY = ("id", "hash", "consumer", "name", "created", "created_by", "expires", "revoked")
+_KEY = ("id", "hash", "consumer", "name", "created", "created_by", "expires", "revoked", "ending")
 
 
 class TooManyKeysError(LedgerError):
@@ -41,8 +41,8 @@ class Operators:
         with self._database.look() as cursor:
             found = cursor.rows(f"SELECT {', '.join(_KEY)} FROM gateway_keys ORDER BY created, id")
         return [
-            IssuedKey(id, hash, consumer, name, created / 1e6, by, _seconds(expires), _seconds(revoked))
-            for id, hash, consumer, name, created, by, expires, revoked in found
+            IssuedKey(id, hash, consumer, name, created / 1e6, by, _seconds(expires), _seconds(revoked), ending)
+            for id, hash, consumer, name, created, by, expires, revoked, ending in found
         ]
 
     def add(self, key: IssuedKey) -> None:
@@ -50,6 +50,7 @@ class Operators:
         values = (
             *(key.id, key.hash, text(key.consumer), text(key.name), micros(key.created), text(key.created_by)),
             *(None if at is None else micros(at) for at in (key.expires, key.revoked)),
+            key.ending,
         )
         with self._database.change() as cursor:
             if cursor.value("SELECT count(*) FROM gateway_keys") >= MAX_KEYS:

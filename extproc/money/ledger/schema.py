@@ -136,6 +136,7 @@ STEPS = (
         "CREATE INDEX exchanges_by_run ON exchanges (run, time) WHERE run <> ''",
     ),
     ("ALTER TABLE ledger_version ADD COLUMN readable_from BIGINT NOT NULL DEFAULT 0",),
+    ("ALTER TABLE gateway_keys ADD COLUMN ending {text} NOT NULL DEFAULT ''",),
 )
 VERSION = len(STEPS)
 READABLE_FROM = 3

@@ -307,6 +307,7 @@ class Key(Struct, kw_only=True):
     origin: Literal["console", "settings"]
     consumer: str
     name: Annotated[str, _is("Reports call the key consumer#name")]
+    ending: Annotated[str, _is("Last four characters of the key; empty for keys of the settings")] = ""
     state: Literal["active", "expired", "revoked", "disabled"]
     created: Time | None
     created_by: str

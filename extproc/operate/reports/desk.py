@@ -112,7 +112,8 @@ class Desk:
             raise ReportError(409, "keys are stored as hashes: set auth.key_secret in the settings first")
         key, now = make_key(), self._now()
         until = None if expires_in is None else now + expires_in
-        made = IssuedKey(uuid.uuid4().hex[:16], hash_key(key, secret), consumer, name, now, actor, until)
+        id, digest = uuid.uuid4().hex[:16], hash_key(key, secret)
+        made = IssuedKey(id, digest, consumer, name, now, actor, until, ending=key[-4:])
         self._operators.add(made)
         return {**self._key_answer(made, known), "key": key}
 
@@ -133,6 +134,7 @@ class Desk:
             "origin": "console",
             "consumer": key.consumer,
             "name": key.name,
+            "ending": key.ending,
             "state": state,
             "created": moment(key.created),
             "created_by": key.created_by,
@@ -152,6 +154,7 @@ class Desk:
                     "origin": "settings",
                     "consumer": consumer.name,
                     "name": key.name or str(index),
+                    "ending": "",
                     "state": "disabled" if disabled else "expired" if gone else "active",
                     "created": None,
                     "created_by": "",

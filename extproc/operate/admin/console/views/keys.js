@@ -11,7 +11,7 @@ let listed = null;
 
 const html = `
 <section aria-labelledby="keys-title"><div class="bar"><h2 id="keys-title">Gateway keys</h2>
-  <label>Search <input id="key-find" type="search" autocomplete="off" placeholder="consumer or name" maxlength="256"></label></div>
+  <label>Search <input id="key-find" type="search" autocomplete="off" placeholder="consumer, name or end" maxlength="256"></label></div>
   <div id="keys" class="scroll"></div></section>
 <section aria-labelledby="new-title" id="making"><div class="bar"><h2 id="new-title">A new key</h2></div>
   <form id="new-key" class="form"><label for="key-consumer">Consumer</label><input id="key-consumer" required maxlength="256" autocomplete="off">
@@ -21,7 +21,7 @@ const html = `
     <span class="wide"><button class="main">Make a key</button></span></form></section>
 <p id="key-error" class="bad whole" role="alert"></p>
 <dialog id="made" aria-labelledby="made-title"><h2 id="made-title">The new key</h2>
-  <p>Copy it now: the gateway keeps only its hash.</p><p id="made-key" class="secret"></p>
+  <p>Copy it now: the gateway keeps only its hash and its end.</p><p id="made-key" class="secret"></p>
   <form method="dialog" class="bar"><button type="button" id="made-copy">Copy</button><button type="button" id="made-try">Try it</button><button class="main">Close</button></form></dialog>`;
 
 function parts() {
@@ -49,15 +49,15 @@ function drawKeys() {
   const [answer, day, month] = listed, by = report => new Map(report.data.map(row => [row.group.key, row])), [today, lately] = [by(day), by(month)];
   const rank = key => key.id ? key.state === "active" ? 0 : 2 : 1;  // first those that can be revoked
   const wanted = $("key-find").value.trim().toLowerCase(), time = value => value ? utc(value, 0, 16) : "–";
-  const found = answer.data.filter(key => (!filters.has("consumer") || key.consumer === filters.get("consumer")) && `${key.consumer}#${key.name}`.toLowerCase().includes(wanted)).sort((a, b) => rank(a) - rank(b));
+  const found = answer.data.filter(key => (!filters.has("consumer") || key.consumer === filters.get("consumer")) && (`${key.consumer}#${key.name}`.toLowerCase().includes(wanted) || key.ending && wanted.endsWith(key.ending.toLowerCase()))).sort((a, b) => rank(a) - rank(b));
   const rows = found.slice(0, SHOWN).map(key => {
     const name = `${key.consumer}#${key.name}`, used = today.get(name) ? "in the last day" : lately.get(name) ? `in the last ${DAYS} days` : `not in ${DAYS} days`;
-    return [pick("consumer", key.consumer), pick("key", name, cut(key.name)), el("span", {class: COLOURS[key.state]}, key.state), used, usd(lately.get(name)?.cost_usd ?? 0), count(lately.get(name)?.requests ?? 0),
+    return [pick("consumer", key.consumer), pick("key", name, cut(key.name)), key.ending ? "…" + key.ending : "–", el("span", {class: COLOURS[key.state]}, key.state), used, usd(lately.get(name)?.cost_usd ?? 0), count(lately.get(name)?.requests ?? 0),
       key.origin, time(key.created), named(key.created_by, "–"), key.expires_at ? time(key.expires_at) : "never",
       key.id && key.state === "active" && may("operator") ? el("span", {}, link("rotate " + key.id, "Rotate", () => rotate(key), {"aria-label": `Rotate the key ${cut(key.name)} of ${cut(key.consumer)}`}), " ",
         link("key " + key.id, "Revoke", () => revoke(key), {"aria-label": `Revoke the key ${cut(key.name)} of ${cut(key.consumer)}`})) : ""];
   });
-  show("keys", rows.length ? table(["consumer", "name", "state", "used", `spend, ${DAYS} days`, "requests", "made in", "made, UTC", "by", "expires, UTC", ""], rows, [4, 5]) : note(wanted ? "No key has this in its name." : "No key yet."),
+  show("keys", rows.length ? table(["consumer", "name", "ends with", "state", "used", `spend, ${DAYS} days`, "requests", "made in", "made, UTC", "by", "expires, UTC", ""], rows, [5, 6]) : note(wanted ? "No key has this in its name." : "No key yet."),
     ...(found.length > SHOWN ? [note(`Only ${SHOWN} of ${count(found.length)} keys are shown: search, or filter by consumer.`)] : []));
 }
 

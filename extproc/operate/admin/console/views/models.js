@@ -1,8 +1,8 @@
 // Models: the names that clients may give, with prices and the state of their targets, and how fast they answer.
-import {read} from "../api.js";
+import {may, read} from "../api.js";
 import {timeLines} from "../chart.js";
 import {between, choose, filters, pick, span, spanned, state} from "../choices.js";
-import {$, cut, el, named, note, show, table} from "../dom.js";
+import {$, cut, el, link, named, note, show, table} from "../dom.js";
 import {MINUTE, count, millis, percent, seconds, short, usd} from "../format.js";
 import {healthOf} from "../meanings.js";
 import {consumerOnly} from "../page.js";
@@ -30,7 +30,7 @@ function drawModels([answer, places]) {
   const rows = answer.data.flatMap(model => (model.targets.length ? model.targets : [null]).map((target, index) => {
     const known = target && places.data[`${target.provider}/${target.model}`], [word, colour] = target?.unavailable ? [cut(target.unavailable), "bad"] : healthOf(known);
     return [index ? "" : model.targets.length ? pick("model", model.name) : named(model.name), index ? "" : model.strategy, target ? `${cut(target.provider)}/${cut(target.model)}` : "any that fits the pattern",
-      target ? el("span", {class: colour}, word) : "", known?.failing ? percent(known.failing) : "", seconds(known?.streamed_first_byte_s), seconds(known?.plain_s),
+      target ? el("span", {class: colour}, word, ...(index || !may("operator") ? [] : [" ", link("try " + model.name, "Try", () => { $("play-model").value = model.name; choose({view: "playground"}); }, {"aria-label": "Try " + cut(model.name)})])) : "", known?.failing ? percent(known.failing) : "", seconds(known?.streamed_first_byte_s), seconds(known?.plain_s),
       target ? rate(target, "input") : "", target ? rate(target, "output") : "", target?.context ? short(target.context) : "", index ? "" : count(model.consumers)];
   }));
   show("models", note(filters.has("consumer") ? `Names that ${named(filters.get("consumer"))} may use.` : "Names that clients may give. A filter by consumer shows those that it may use.", "soft small"),
