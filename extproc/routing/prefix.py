@@ -7,9 +7,11 @@ go to the same target, and to the same server of it.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import msgspec
 
+from extproc.words.api import ClientAPI
 from extproc.words.exchange import Exchange
 
 _encode = msgspec.json.Encoder().encode
@@ -19,10 +21,15 @@ def prefix(exchange: Exchange) -> bytes:
     """The digest, 16 bytes; empty for a request without turns. Reads the body once."""
     found = exchange.route.prefix
     if found is None:
-        steady, opening = exchange.request.dialect.offers.reuse.prefix(exchange.request.json)
-        try:
-            data = _encode([steady, opening]) if opening else b""
-        except (UnicodeEncodeError, RecursionError):
-            data = b""
-        found = exchange.route.prefix = hashlib.blake2b(data, digest_size=16).digest() if data else b""
+        found = exchange.route.prefix = digest_of(exchange.request.dialect, exchange.request.json)
     return found
+
+
+def digest_of(dialect: ClientAPI, json: Any) -> bytes:
+    """The digest of a request's body; empty for one without turns."""
+    steady, opening = dialect.offers.reuse.prefix(json)
+    try:
+        data = _encode([steady, opening]) if opening else b""
+    except (UnicodeEncodeError, RecursionError):
+        data = b""
+    return hashlib.blake2b(data, digest_size=16).digest() if data else b""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.doubles.picker import ExternalPicker
 from tests.doubles.pod import Pod
-from tests.e2e.conftest import Gateway, eventually
+from tests.e2e.conftest import Gateway, eventually, free_ports
+from tests.e2e.test_attach import ENVOY, running
 from tests.e2e.test_pools import YAML, pods, pool_of, served
 
 __all__ = ("pods",)
@@ -66,3 +68,122 @@ def test_without_the_picker_a_closed_pool_fails_over_and_an_open_one_serves(star
     assert closed.chat("llama-3").status_code >= 500
     assert served(opened.chat("llama-3")).startswith("pod")
     picker.start()
+
+
+# --- the processor as a picker for other proxies
+
+OTHER = """
+static_resources:
+  listeners:
+  - name: public
+    address: {socket_address: {address: 127.0.0.1, port_value: LISTENER}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: public
+          http_filters:
+          - name: envoy.filters.http.ext_proc
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor
+              grpc_service: {envoy_grpc: {cluster_name: picker, authority: picker}}
+              failure_mode_allow: false
+              message_timeout: 1000s
+              processing_mode:
+                request_header_mode: SEND
+                response_header_mode: SEND
+                request_body_mode: FULL_DUPLEX_STREAMED
+                response_body_mode: FULL_DUPLEX_STREAMED
+                request_trailer_mode: SEND
+                response_trailer_mode: SEND
+              metadata_options:
+                forwarding_namespaces: {untyped: [envoy.lb, envoy.lb.subset_hint]}
+                receiving_namespaces: {untyped: [envoy.lb]}
+          - name: envoy.filters.http.router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              routes:
+              - match: {prefix: /, headers: [{name: x-like, string_match: {exact: istio}}]}
+                route: {cluster: override, timeout: 0s}
+              - match: {prefix: /}
+                route: {cluster: original, timeout: 0s}
+  clusters:
+  - name: picker
+    type: STATIC
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+    load_assignment: {cluster_name: picker, endpoints: [{lb_endpoints: [{endpoint: {address: PICKER}}]}]}
+  - name: original
+    type: ORIGINAL_DST
+    lb_policy: CLUSTER_PROVIDED
+    original_dst_lb_config: {use_http_header: true, http_header_name: x-gateway-destination-endpoint}
+  - name: override
+    type: STATIC
+    load_balancing_policy:
+      policies:
+      - typed_extension_config:
+          name: envoy.load_balancing_policies.override_host
+          typed_config:
+            "@type": type.googleapis.com/envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost
+            override_host_sources:
+            - metadata: {key: envoy.lb, path: [{key: x-gateway-destination-endpoint}]}
+            fallback_policy:
+              policies:
+              - typed_extension_config:
+                  name: envoy.load_balancing_policies.round_robin
+                  typed_config:
+                    "@type": type.googleapis.com/envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin
+    load_assignment: {cluster_name: override, endpoints: [{lb_endpoints: [PODS]}]}
+"""
+
+
+def _address(address: str) -> str:
+    host, _, port = address.rpartition(":")
+    return f"{{socket_address: {{address: {host}, port_value: {port}}}}}"
+
+
+@pytest.fixture
+def other(start, pods, tmp_path) -> Iterator[str]:
+    """URL of another team's Envoy, which asks the processor for endpoints."""
+    picker, door = free_ports(2)
+    more = f', serve: "127.0.0.1:{picker}", saturated: {{waiting: 4}}, wait: 0s'
+    gateway = start(YAML.replace("{POOL}", pool_of(pods, more)), mocks=("cloud",))
+    eventually(lambda: gateway.chat("llama-3").status_code == 200)
+    hosts = ", ".join(f"{{endpoint: {{address: {_address(pod.address)}}}}}" for pod in pods)
+    text = OTHER.replace("LISTENER", str(door)).replace("PICKER", _address(f"127.0.0.1:{picker}"))
+    file = tmp_path / "other.yaml"
+    file.write_text(text.replace("PODS", hosts))
+    url = f"http://127.0.0.1:{door}"
+    with running(
+        ENVOY, "-c", file, "--use-dynamic-base-id", "--concurrency", "1", ready=url, log=tmp_path / "other.txt"
+    ):
+        yield url
+
+
+@pytest.mark.parametrize("like", ["istio", "envoy-gateway"])
+def test_another_envoy_asks_the_processor_for_the_endpoint_of_each_request(other, pods, like):
+    with httpx.Client(base_url=other, headers={"x-like": like}, timeout=20, trust_env=False) as http:
+
+        def chat(*texts: str, **fields: object) -> httpx.Response:
+            messages = [{"role": "user", "content": text} for text in texts]
+            return http.post("/v1/chat/completions", json={"model": "llama-3", "messages": messages, **fields})
+
+        long = "You answer politely. " * 5000
+        first = served(chat(long))
+        assert {served(chat(long, f"question {number}")) for number in range(6)} == {first}
+        pod = next(each for each in pods if each.name == first)
+        assert pod.bodies[-1]["messages"][0]["content"] == long
+        answer = chat("a story", stream=True)
+        assert answer.text.rstrip().endswith("data: [DONE]")
+        pod.waiting = 50
+        eventually(lambda: (found := chat(long)).status_code == 200 and served(found) != first)
+        for each in pods:
+            each.waiting = 50
+        answer = eventually(lambda: (found := chat("busy")).status_code == 429 and found)
+        assert answer.headers["retry-after"]

@@ -18,6 +18,7 @@ from extproc.routing.pools import servers
 from extproc.routing.pools.endpoint import Endpoint, Report
 from extproc.routing.pools.pool import Pool
 from extproc.settings.config import Settings
+from extproc.settings.limits import LimitsSettings
 from extproc.upstream.providers import ProviderSettings
 from extproc.wire.pb import extproc_pb2 as pb
 from extproc.words import contract
@@ -40,6 +41,8 @@ class PoolKeeper:
         self._discovery = discovery
         self._publishes = publishes
         self._providers: dict[str, ProviderSettings] = {}
+        self._limits = LimitsSettings()
+        self._served: dict[str, asyncio.Task[None]] = {}
         self._sources: dict[str, asyncio.Task[None]] = {}
         self._readers: dict[Endpoint, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(_AT_ONCE)
@@ -47,6 +50,7 @@ class PoolKeeper:
 
     def apply_settings(self, settings: Settings) -> None:
         """Keep the pools of these settings. A pool whose source stays keeps its endpoints."""
+        self._limits = settings.limits
         wanted = {name: provider for name, provider in settings.providers.items() if provider.pool is not None}
         for name in [name for name in self.pools if name not in wanted]:
             self._end(name)
@@ -75,14 +79,19 @@ class PoolKeeper:
         for name, pool in self.pools.items():
             if name not in self._sources:
                 self._sources[name] = asyncio.create_task(self._follow(pool), name=f"pool {name}")
+                if pool.settings.serve is not None and self._publishes:
+                    from extproc.envoy.server.picking import serve  # noqa: PLC0415 - grpc takes 8 MB
+
+                    self._served[name] = asyncio.create_task(serve(pool, lambda: self._limits), name=f"picker {name}")
 
     def _end(self, name: str) -> None:
         self._providers.pop(name, None)
         if (pool := self.pools.pop(name, None)) is not None:
             for endpoint in pool.endpoints.values():
                 self._stop_reading(endpoint)
-        if (task := self._sources.pop(name, None)) is not None:
-            task.cancel()
+        for task in (self._sources.pop(name, None), self._served.pop(name, None)):
+            if task is not None:
+                task.cancel()
 
     def _stop_reading(self, endpoint: Endpoint) -> None:
         if (task := self._readers.pop(endpoint, None)) is not None:
@@ -166,11 +175,11 @@ class PoolKeeper:
 
 
 def _source(provider: ProviderSettings) -> object:
-    """What decides which endpoints a pool has, and how their metrics are read."""
+    """Settings whose change makes a new pool: its endpoints, the reading of their metrics, the address it serves."""
     pool = provider.pool
     assert pool is not None, "the provider has a pool"
     metrics = pool.metrics_of(provider.kind), pool.metrics_port
-    return provider.base_url, pool.endpoints, pool.service, metrics
+    return provider.base_url, pool.endpoints, pool.service, metrics, pool.serve, pool.serve_tls
 
 
 def _port(provider: ProviderSettings) -> int:

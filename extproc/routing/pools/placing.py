@@ -73,30 +73,7 @@ class PickEndpoint:
         seconds = pool.settings.spill if others else pool.settings.wait
         if priority < 0 or not seconds:
             return False
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-        def wake(room: bool) -> None:
-            if not future.done():
-                future.set_result(room)
-
-        ticket = Ticket(consumer.name, priority, wake)
-        if not pool.queue.join(ticket):
-            return False
-        pool.serve()
-        if seconds > _ENVOYS_PATIENCE and (say_so := exchange.features.get(LONG_WAIT)) is not None:
-            say_so()
-        try:
-            async with asyncio.timeout(seconds):
-                return await future
-        except TimeoutError:
-            return False
-        except asyncio.CancelledError:  # the client left
-            if future.done() and not future.cancelled() and future.result():
-                pool.took_turn()
-                pool.serve()
-            raise
-        finally:
-            pool.queue.leave(ticket)
+        return await wait_for_room(pool, consumer.name, priority, seconds, exchange.features.get(LONG_WAIT))
 
     def _spill(self, pool: Pool, exchange: Exchange) -> None:
         """Leave the pool's targets out. Raises Refusal when no other target is left."""
@@ -114,6 +91,38 @@ class PickEndpoint:
             route.skipped.append(Skip(target, "full", text))
             self._count("full")
         route.targets = left
+
+
+async def wait_for_room(
+    pool: Pool, consumer: str, priority: int, seconds: float, say_so: Callable[[], None] | None = None
+) -> bool:
+    """Wait for room, in fair order. True: there is room; the caller chooses after `pool.took_turn()`. `say_so` is
+    called before a wait that is long for Envoy.
+    """
+    future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def wake(room: bool) -> None:
+        if not future.done():
+            future.set_result(room)
+
+    ticket = Ticket(consumer, priority, wake)
+    if not pool.queue.join(ticket):
+        return False
+    pool.serve()
+    if seconds > _ENVOYS_PATIENCE and say_so is not None:
+        say_so()
+    try:
+        async with asyncio.timeout(seconds):
+            return await future
+    except TimeoutError:
+        return False
+    except asyncio.CancelledError:  # the client left
+        if future.done() and not future.cancelled() and future.result():
+            pool.took_turn()
+            pool.serve()
+        raise
+    finally:
+        pool.queue.leave(ticket)
 
 
 class TellEndpoint:

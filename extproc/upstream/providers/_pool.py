@@ -16,6 +16,7 @@ PickerAddress = Annotated[
     str, StringConstraints(pattern=r"^grpcs?://([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]):[0-9]{1,5}$")
 ]
 ServiceName = Annotated[str, StringConstraints(pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/)?[a-z0-9-]{1,63}$")]
+PEMFile = Annotated[str, StringConstraints(pattern=r"^file:/.{1,1000}$")]
 Weight = Annotated[float, Field(ge=0, le=100)]
 Payer = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Priority = Annotated[int, Field(ge=-100, le=100)]
@@ -48,6 +49,13 @@ class SaturationSettings(Section):
         description="Requests of one gateway process in flight at the server from which on it is full, 1 to 100000. "
         "Set it for servers without metrics. Default: no limit.",
     )
+
+
+class ServeTLSSettings(Section):
+    """TLS of `pool.serve`. Changed files are read at the next connection."""
+
+    certificate: PEMFile = Field(description="Certificate chain of the picker in PEM, as `file:/path`.")
+    key: PEMFile = Field(description="Private key of the certificate in PEM, as `file:/path`.")
 
 
 class PoolSettings(Section):
@@ -129,6 +137,13 @@ class PoolSettings(Section):
     picker_timeout: PositiveDuration = Field(
         10.0, le=600, description="Longest wait for the picker's answer, at most `10m`. Pickers may queue requests."
     )
+    serve: HostPort | None = Field(
+        None,
+        description="Address, `host:port`, at which the processor is an endpoint picker of this pool for other "
+        "proxies: the `endpointPickerRef` of an InferencePool. The first worker serves it. Its peers are not "
+        "authenticated: let only those proxies reach it.",
+    )
+    serve_tls: ServeTLSSettings | None = Field(None, description="TLS of `serve`. Default: none.")
     tell_endpoint: bool = Field(
         False, description="Name the endpoint to clients in `x-ai-endpoint`. It shows addresses of pods."
     )
@@ -147,6 +162,10 @@ class PoolSettings(Section):
     def _one_source(self) -> PoolSettings:
         if self.endpoints and self.service is not None:
             raise ValueError("give endpoints or service, not both")
+        if self.serve_tls is not None and self.serve is None:
+            raise ValueError("serve_tls needs serve")
+        if self.serve is not None and self.picker is not None:
+            raise ValueError("give serve or picker, not both: a pool has one picker")
         return self
 
     @property

@@ -6,6 +6,7 @@ must have a name of a list, in its subject alternative names (DNS names, or URIs
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -62,3 +63,31 @@ class MutualTLS:
 
     def _stat(self) -> tuple[tuple[int, int], ...]:
         return tuple((found.st_ino, found.st_mtime_ns) for found in (path.stat() for path in self._paths))
+
+
+class ServerTLS:
+    """TLS in which the server alone shows a certificate: paths of `certificate` and `key`, PEM. Changed files are read
+    at the next connection.
+    """
+
+    def __init__(self, certificate: str, key: str) -> None:
+        self._paths = Path(key), Path(certificate)
+        self._read: tuple[bytes, ...] = ()
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Credentials for the library. Raises OSError when the files cannot be read."""
+        return grpc.dynamic_ssl_server_credentials(self._load(), self._changed)
+
+    def admits(self, _peer: Mapping[str, Iterable[bytes]]) -> bool:
+        """True: every peer may connect."""
+        return True
+
+    def _load(self) -> grpc.ServerCertificateConfiguration:
+        key, certificate = self._read = tuple([path.read_bytes() for path in self._paths])
+        return grpc.ssl_server_certificate_configuration([(key, certificate)])
+
+    def _changed(self) -> grpc.ServerCertificateConfiguration | None:
+        with contextlib.suppress(OSError):
+            if tuple([path.read_bytes() for path in self._paths]) != self._read:
+                return self._load()
+        return None
