@@ -80,6 +80,10 @@ def test_a_page_of_another_origin_may_not(gateway: Gateway, origin: str):
     assert answer.status_code == 200  # the browser hides it from the page
 
 
+def test_without_the_setting_there_is_no_page_of_usage(gateway: Gateway):
+    assert httpx.get(gateway.url + "/my-usage").status_code == 404
+
+
 def test_without_the_setting_a_preflight_is_a_405(demo: Gateway):
     preflight = httpx.options(
         demo.url + PATH, headers={"origin": "http://localhost:3000", "access-control-request-method": "POST"}
