@@ -40,6 +40,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "budgets": "Show the room left in each budget, or grant more.",
         "approvals": "Show requests and calls of tools that wait for a person, and answer them.",
         "runs": "Show the runs of agents, or one with its calls, cost and refusals.",
+        "compare": "Compare two targets, and say whether one can replace the other.",
         "exchanges": "Show recent exchanges, follow them, or all that is known of one.",
         "reconcile": "Compare the ledger with a provider's report of costs, by cause.",
         "doctor": "Examine a running gateway and say what is wrong.",

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+from extproc.money.ledger import Row, open_ledger
+from extproc.money.ledger.comparing import CompareQuery
 from extproc.money.ledger.query import FIELDS, ExchangeQuery
 from extproc.operate.reports import ReportError
 from extproc.operate.reports.reports import matches
@@ -283,6 +285,18 @@ class FakeSources:
         times = {"start": "2026-11-18T00:00:00Z", "latest": "2026-11-18T00:00:01Z"}
         who = {"id": id, "consumer": consumer or "ada", "team": "platform", **times}
         return [{**who, **numbers, "calls": [{**call, "provider_model": "m", **numbers}], "problems": [problem]}]
+
+    def compare(self, a, b, hours, label, model):
+        ledger = open_ledger("memory:")
+        common = {"time": self.now.timestamp() - 60, "operation": "chat", "model": model or "assistant"}
+        for number in range(800):
+            failed = {"outcome": "error"} if number % 20 == 0 else {}
+            ledger.writer.add(Row(id=str(number), target=a if number % 2 else b, **failed, **common))
+        ledger.writer.start()
+        ledger.writer.stop()
+        found = ledger.compare(CompareQuery(a, b, self.now - timedelta(hours=hours), self.now, label))
+        ledger.close()
+        return found
 
     def exchange(self, id):
         return next((entry for entry in self.entries if id in (entry["id"], entry["request_id"])), None)

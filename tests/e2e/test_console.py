@@ -40,6 +40,7 @@ VIEWS = (
     "overview",
     "requests",
     "runs",
+    "compare",
     "models",
     "tools",
     "cache",
@@ -631,6 +632,7 @@ def test_an_operator_signs_in_and_sees_what_the_role_may(chromium, sources, monk
                 "Overview",
                 "Requests",
                 "Runs",
+                "Compare",
                 "Budgets",
                 "Models",
                 "Tools",
@@ -773,6 +775,12 @@ def test_questions_of_every_day_take_few_clicks(console, sources):
     assert "$8.50 of team-month:team=platform" in console.text("#in-flight")
     console.click("#views >> text=Runs")  # which session cost most?
     assert "night" in console.text("#runs tbody tr:first-child")
+    console.click("#views >> text=Compare")  # can one target replace another?
+    for arm, target in (("a", "stable"), ("b", "canary")):
+        console.page.fill(f"#compare-{arm}", target)
+    console.page.click("#compare-send")
+    console.page.wait_for_selector("#compared table")
+    assert "Not safe: of canary's answers 10.0% are failed" in console.text("#compared p")
 
 
 def test_the_shortest_period_that_shows_most_is_chosen(chromium):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from extproc.money.ledger import LedgerError, SchemaError, exchanges, privacy, runs
+from extproc.money.ledger import LedgerError, SchemaError, comparing, exchanges, privacy, runs
 from extproc.money.ledger.database import Database
 from extproc.money.ledger.latency import findings, latency
 from extproc.money.ledger.operators import Operators
@@ -85,6 +85,11 @@ class Ledger:
         """The runs of that name, one for each consumer, as JSON."""
         with self._database.read() as cursor:
             return runs.one(cursor, id, consumer)
+
+    def compare(self, query: comparing.CompareQuery) -> Mapping[str, Any]:
+        """Two targets compared, as JSON."""
+        with self._database.read() as cursor:
+            return comparing.compare(cursor, query)
 
     def charges_by_scope(self, prefix: str, since: float = 0.0) -> Mapping[str, int]:
         """Sums of charges by scope, of exchanges since `since` (epoch seconds), to compare with the counters."""

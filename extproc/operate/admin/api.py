@@ -20,7 +20,17 @@ from starlette.types import ASGIApp
 from extproc.cache.stores import CacheError
 from extproc.money.ledger import LedgerError
 from extproc.money.ledger.operators import TooManyKeysError
-from extproc.operate.admin import answers, exchanges, handlers, live, page, playing, questions, runs
+from extproc.operate.admin import (
+    answers,
+    comparison,
+    exchanges,
+    handlers,
+    live,
+    page,
+    playing,
+    questions,
+    runs,
+)
 from extproc.operate.admin.failures import Failures
 from extproc.operate.admin.guard import JSON, AdminGuard, failure, principal
 from extproc.operate.admin.handling import answer_of, given, read_call
@@ -258,6 +268,11 @@ OPERATIONS = (
         *("GET", "/runs/{id}", "run", "The run of that name, with its calls, for each consumer that uses it"),
         *(handlers.run, runs.Runs),
         query=runs.RunQuery,
+    ),
+    Operation(
+        *("GET", "/comparison", "compare", "Two targets compared: whether the second is safe to use"),
+        *(handlers.compare, comparison.Comparison),
+        query=comparison.ComparisonQuery,
     ),
     Operation(
         *("GET", "/tools", "tools", "MCP servers and the state of their tools"),

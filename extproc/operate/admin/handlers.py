@@ -76,6 +76,11 @@ def run(call: AdminCall) -> Any:
     return _or_not_found(call.reports.run(call.named, given(call.query.consumer)), "no run has that name")
 
 
+def compare(call: AdminCall) -> Any:
+    asked = call.query
+    return call.reports.compare(asked.a, asked.b, asked.hours, given(asked.label), given(asked.model))
+
+
 def _or_not_found(found: Any, without: str) -> Any:
     """Returns `found`. Raises ReportError (404) for None."""
     if not found:

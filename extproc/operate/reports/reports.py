@@ -21,6 +21,7 @@ from extproc.cache.settings import SAMPLES
 from extproc.money.accounting.alerts import amount, moment, told_question
 from extproc.money.budgets import Budget, BudgetSettings, Grant, Grants, compile_budget, read_scope
 from extproc.money.ledger import LedgerError
+from extproc.money.ledger.comparing import CompareQuery
 from extproc.money.ledger.ledger import Ledger
 from extproc.money.ledger.query import ExchangeQuery, Query, label_of
 from extproc.operate.reports import ReportError
@@ -294,6 +295,12 @@ class AdminReports:
     def run(self, id: str, consumer: str | None) -> Sequence[Mapping[str, Any]]:
         """The runs of that name, one for each consumer, with their calls and problems."""
         return self._reporter.ledger.run(id, consumer)
+
+    def compare(self, a: str, b: str, hours: int, label: str | None, model: str | None) -> Mapping[str, Any]:
+        """Two targets compared over the last hours, over requests for one model if it is given."""
+        end = datetime.fromtimestamp(self._reporter.now(), UTC)
+        filters = {} if model is None else {"model": [model]}
+        return self._reporter.ledger.compare(CompareQuery(a, b, end - timedelta(hours=hours), end, label, filters))
 
     def grants(self) -> Sequence[Mapping[str, Any]]:
         known = self._compiled()

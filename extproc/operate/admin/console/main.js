@@ -4,6 +4,7 @@ import {begin, draw, refresh} from "./page.js";
 import {audit} from "./views/audit.js";
 import {budgets} from "./views/budgets.js";
 import {cache} from "./views/cache.js";
+import {compare} from "./views/compare.js";
 import {explain} from "./views/explain.js";
 import {keys} from "./views/keys.js";
 import {models} from "./views/models.js";
@@ -14,4 +15,4 @@ import {runs} from "./views/runs.js";
 import {tools} from "./views/tools.js";
 
 startLogin(() => { draw(); refresh(); });
-begin({overview, requests, runs, budgets, models, tools, cache, keys, explain, playground, audit});
+begin({overview, requests, runs, compare, budgets, models, tools, cache, keys, explain, playground, audit});

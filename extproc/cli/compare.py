@@ -1,0 +1,78 @@
+"""`extproc compare`: whether one target can replace another, from the ledger of a running gateway."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from extproc.cli._admin import add_gateway, connect
+from extproc.cli._tables import safe, table
+
+EXAMPLES = """\
+  extproc compare stable canary                    exchanges of the last week, in which either was asked first
+  extproc compare stable canary --model assistant  of requests for one virtual model, which splits them at random
+  extproc compare stable canary --label agent      a class for each agent, too
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", metavar="A", help="entry of models that you trust")
+    parser.add_argument("b", metavar="B", help="entry of models that shall replace it")
+    add_gateway(parser)
+    parser.add_argument("--hours", type=int, default=168, metavar="N", help="of so many hours (default: 168)")
+    parser.add_argument("--model", metavar="NAME", help="only requests for this model, as clients name it")
+    parser.add_argument("--label", metavar="NAME", help="a class for each value of this label, too")
+    parser.add_argument("--format", choices=["table", "json"], default="table", help="json: the whole answer")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the comparison. Raises OSError when the gateway does not answer, ValueError when it refuses."""
+    if options.a == options.b:
+        raise ValueError("extproc compare A B: A and B are the same target")
+    parameters = [("a", options.a), ("b", options.b), ("hours", str(options.hours))]
+    parameters += [(name, value) for name in ("model", "label") if (value := getattr(options, name)) is not None]
+    found = connect(options).json("/comparison", parameters)
+    if options.format == "json":
+        print(msgspec.json.encode(found).decode())
+    else:
+        print("\n".join(_lines(found)))
+    return 0
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    yield safe(found["sentence"], 1000)
+    heads = ["requests", "measure", "A", "B", "difference", "margin", "is"]
+    rows = [
+        [each["name"], one["name"], _rate(one["bad_a"], one["of_a"]), _rate(one["bad_b"], one["of_b"]), *_bounds(one)]
+        for each in found["classes"]
+        for one in each["measures"]
+    ]
+    yield ""
+    yield table(heads, rows, right=range(2, 6))
+    rows = [
+        [each["name"], arm.upper(), f"{numbers['exchanges']:,}", *_numbers(numbers)]
+        for each in found["classes"]
+        for arm in ("a", "b")
+        if (numbers := each[arm])
+    ]
+    yield ""
+    yield table(
+        ["requests", "of", "exchanges", "p50 ms", "p95 ms", "p50 usd", "p95 usd", "mean usd"], rows, right=range(2, 8)
+    )
+
+
+def _rate(bad: int, of: int) -> str:
+    return f"{bad:,}/{of:,}"
+
+
+def _bounds(one: Mapping[str, Any]) -> list[str]:
+    more = f", {one['more']:,} more" if one["more"] else ""
+    return [f"{one['low']:+.1%} to {one['high']:+.1%}", f"{one['margin']:.0%}", one["state"] + more]
+
+
+def _numbers(numbers: Mapping[str, Any]) -> list[str]:
+    names = ("p50_ms", "p95_ms", "p50_usd", "p95_usd", "mean_usd")
+    return ["" if numbers[name] is None else str(numbers[name]) for name in names]

@@ -1,0 +1,73 @@
+"""Types of the admin API's answer about two targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Struct
+
+from extproc.operate.admin.answers import USD, Count, Maybe, Printable, Time, describes
+
+
+class ArmNumbers(Struct, kw_only=True):
+    """The answers of one target."""
+
+    exchanges: Annotated[int, Meta(ge=0, description="Exchanges in which this target was asked first")]
+    p50_ms: int | None
+    p95_ms: int | None
+    p50_usd: USD | None
+    p95_usd: USD | None
+    mean_usd: USD | None
+
+
+class Measure(Struct, kw_only=True):
+    """A bad outcome, counted in both arms."""
+
+    name: Annotated[str, describes("failed, cut off, slow or dear")]
+    bad_a: Count
+    of_a: Count
+    bad_b: Count
+    of_b: Count
+    low: Annotated[float, describes("Lowest difference, rate of B less rate of A, that the counts do not contradict")]
+    high: Annotated[float, describes("The highest, likewise")]
+    margin: Annotated[float, describes("Difference that still counts as safe")]
+    state: Literal["worse", "safe", "open"]
+    more: Annotated[int | None, describes("Further answers of B until this is decided; null: not to be foretold")]
+
+
+class RequestClass(Struct, kw_only=True):
+    """One class of request."""
+
+    name: str
+    a: ArmNumbers
+    b: ArmNumbers
+    measures: Sequence[Measure]
+
+
+class Comparison(Struct, kw_only=True):
+    """Target B beside target A."""
+
+    object: Literal["comparison"]
+    a: str
+    b: str
+    start: Time
+    end: Time
+    error: Annotated[float, describes("Probability that any bound of this comparison is wrong, at any time")]
+    state: Literal["safe", "not_safe", "not_enough_data"]
+    more: Annotated[int | None, describes("Further answers of B that are needed; null: not to be foretold")]
+    sentence: str
+    classes: Annotated[Sequence[RequestClass], describes("All requests first")]
+
+
+_Target = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,256}$(?!\n)", description="An entry of `models`")]
+
+
+class ComparisonQuery(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The parameters of `GET /comparison`."""
+
+    a: _Target
+    b: _Target
+    hours: Annotated[int, Meta(ge=1, le=8784, description="Only exchanges of so many hours")] = 168
+    label: Maybe[Annotated[Printable, describes("A class for each value of this label, too")]] = UNSET
+    model: Maybe[Annotated[Printable, describes("Only requests for this model, as clients name it")]] = UNSET

@@ -1,0 +1,51 @@
+"""A canary that fails, compared through Envoy: its failures count, though the trusted target repaired each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import openai
+import pytest
+
+from tests.e2e.conftest import KEY, Ended, Gateway, eventually, run_gateway
+
+YAML = """
+providers:
+  old: {kind: mock, base_url: "{mock_old}"}
+  new: {kind: mock, base_url: "{mock_new}", outlier_detection: {consecutive_5xx: 1000}}
+models:
+  stable: {provider: old, model: m, price: {input: 1, output: 1}}
+  canary: {provider: new, model: m, price: {input: 1, output: 1}}
+virtual_models:
+  assistant: {strategy: weighted, targets: [{model: stable, weight: 50}, {model: canary, weight: 50}]}
+consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}]
+"""
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    yield from run_gateway(tmp_path_factory.mktemp("compare"), YAML, ("old", "new"), {"EXTPROC_DEMO_KEY": KEY})
+
+
+def test_a_failing_canary_is_called_not_safe(gateway: Gateway, extproc: Callable[..., Ended]) -> None:
+    gateway.fault("new", "status=500")
+    client = openai.OpenAI(base_url=gateway.base_url, api_key=KEY, max_retries=0)
+    for number in range(60):
+        body = [{"role": "user", "content": f"Hello {number}"}]
+        assert client.chat.completions.create(model="assistant", messages=body).choices  # type: ignore[arg-type]
+
+    def compared(*options: str) -> Ended:
+        return extproc("compare", "stable", "canary", "--url", gateway.admin, *options)
+
+    eventually(
+        lambda: (
+            sum(json.loads(compared("--format", "json").stdout)["classes"][0][arm]["exchanges"] for arm in "ab") == 60
+        )
+    )
+    found = json.loads(compared("--format", "json", "--model", "assistant").stdout)
+    assert found["state"] == "not_safe"
+    assert "are failed" in found["sentence"]
+    assert found["sentence"] in compared().stdout
+    assert compared("--model", "another").stdout.startswith("Not enough data")
+    assert extproc("compare", "stable", "stable", "--url", gateway.admin).returncode == 1

@@ -1,0 +1,101 @@
+"""Two targets compared over rows: a planted difference is found, equal targets are safe, few rows are too few."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from extproc.money.ledger import comparing, open_ledger
+from extproc.money.ledger.comparing import CompareQuery
+from extproc.words.tries import FailedTry
+from tests.ledger.conftest import NOW, row, write
+
+END = datetime.fromtimestamp(NOW, UTC) + timedelta(hours=1)
+START = END - timedelta(days=1)
+
+
+def answers(seed, count, *, broken=0.0, slower=1.0, dearer=1.0):
+    """Rows of two targets; the words say how `new` differs from `old`."""
+    rng = random.Random(seed)
+    for number in range(count):
+        new = rng.random() < 0.5
+        took, cost = 1000 * rng.lognormvariate(0, 0.5), 1e6 * rng.lognormvariate(0, 0.3)
+        failed = new and rng.random() < broken
+        yield row(
+            f"{seed}-{number}",
+            time=NOW + number / 1000,
+            target="old" if failed or not new else "new",
+            model="assistant",
+            operation="chat",
+            input_tokens=rng.choice((10, 5_000, 20_000)),
+            duration_ms=int(took * (slower if new and rng.random() < 0.2 else 1)),
+            cost=int(cost * (dearer if new else 1)),
+            labels={"agent": "triage" if number % 2 else "coder"},
+            tries=[FailedTry("new", "p", 503, 10, "5xx")] if failed else (),
+        )
+
+
+@pytest.fixture
+def compared():
+    """`compared(rows)`: the comparison over rows."""
+    ledgers = []
+
+    def run(rows, **more):
+        ledgers.append(ledger := open_ledger("memory:"))
+        write(ledger, *rows)
+        return ledger.compare(CompareQuery("old", "new", START, END, **more))
+
+    yield run
+    for ledger in ledgers:
+        ledger.writer.stop()
+        ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("planted", "measure"),
+    [({"broken": 0.03}, "failed"), ({"slower": 4.0}, "slow"), ({"dearer": 1.5}, "dear")],
+)
+def test_a_planted_difference_is_found_and_named(compared, planted, measure):
+    found = compared(answers(1, 3000, **planted))
+    assert found["state"] == "not_safe"
+    assert f"are {measure}" in found["sentence"]
+    assert {one["name"] for one in found["classes"][0]["measures"] if one["state"] == "worse"} == {measure}
+
+
+def test_equal_targets_are_never_called_unsafe(compared):
+    states = [compared(answers(seed, 600))["state"] for seed in range(10)]
+    assert set(states) == {"not_enough_data"}
+
+
+def test_enough_answers_of_equal_targets_are_safe(compared):
+    few, many = compared(answers(3, 1000)), compared(answers(3, 8000))
+    assert (few["state"], few["sentence"][:15]) == ("not_enough_data", "Not enough data")
+    assert few["more"] > 0
+    assert (many["state"], many["more"]) == ("safe", 0)
+
+
+def test_exchanges_are_sorted_into_classes(ledger, monkeypatch):
+    write(ledger, *answers(4, 60), row("x", target="old", outcome="refused"), row("y", target="old", cache="hit"))
+    found = ledger.compare(CompareQuery("old", "new", START, END, "agent"))
+    sizes = {each["name"]: each["a"]["exchanges"] + each["b"]["exchanges"] for each in found["classes"]}
+    assert sizes.pop("all requests") == sizes.pop("operation chat") == 60
+    assert (sizes.pop("agent triage"), sizes.pop("agent coder")) == (30, 30)
+    assert (len(sizes), sum(sizes.values())) == (3, 60)
+    only = ledger.compare(CompareQuery("old", "new", START, END, filters={"model": ["another"]}))
+    assert [each["a"]["exchanges"] for each in only["classes"]] == [0]
+    monkeypatch.setattr(comparing, "MOST_ROWS", 10)
+    monkeypatch.setattr(comparing, "MOST_CLASSES", 2)
+    few = ledger.compare(CompareQuery("old", "new", START, END, "agent"))
+    assert len(few["classes"]) == 3
+
+
+def test_a_failure_counts_for_the_target_that_was_asked_first(ledger):
+    write(
+        ledger,
+        row("repaired", target="old", tries=[FailedTry("new", "p", 503, 1, "5xx")]),
+        row("left", target="new", outcome="error", error="client_left"),
+        row("cut", target="new", complete=False),
+    )
+    [whole, *_] = ledger.compare(CompareQuery("old", "new", START, END))["classes"]
+    measures = {one["name"]: (one["bad_b"], one["of_b"]) for one in whole["measures"]}
+    assert (whole["a"]["exchanges"], measures["failed"], measures["cut off"]) == (0, (1, 2), (1, 2))
