@@ -525,10 +525,10 @@ def test_the_commands_of_the_manifests_answer_a_request(here: Pod, folder: Path)
     here.secret("openai-api-key", "of-the-provider\n")
     with ExitStack() as running:
         start(here, running, *(["--api-key", "of-the-provider"] if folder == BASE else []))
-        answer = here.chat("gpt-4o" if folder == BASE else "assistant")
+        answer = here.chat("gpt-6-luna" if folder == BASE else "assistant")
         assert answer.status_code == 200, answer.text
         assert "Hello" in answer.json()["choices"][0]["message"]["content"]
-        assert here.chat("gpt-4o", key="another").status_code == 401
+        assert here.chat("gpt-6-luna", key="another").status_code == 401
         assert {"counters.db", "ledger.db"} <= {path.name for path in (here.folder / "data").iterdir()}
         assert (here.folder / "run/extproc.sock").stat().st_mode & 0o777 == 0o600
         assert (here.folder / "run/secrets").stat().st_mode & 0o777 == 0o700
@@ -564,9 +564,9 @@ def test_a_changed_secret_rotates_a_key(here: Pod) -> None:
     here.secret("openai-api-key", "old")
     with ExitStack() as running:
         start(here, running, "--api-key", "new")
-        assert here.chat("gpt-4o").status_code == 502
+        assert here.chat("gpt-6-luna").status_code == 502
         here.secret("openai-api-key", "new")
-        eventually(lambda: here.chat("gpt-4o").status_code == 200)
+        eventually(lambda: here.chat("gpt-6-luna").status_code == 200)
 
 
 @pytest.mark.e2e
@@ -590,7 +590,7 @@ def test_a_pod_of_a_fleet_counts_in_redis_and_writes_to_postgresql(here: Pod, tm
         here.settings(FLEET / "gateway.yaml", stores=stores, consumers=[consumer])
         start(here, running, "--api-key", "of-the-provider")
         eventually(lambda: time.time() % 60 < 40)  # so that no minute of the budget ends in the middle
-        assert here.chat("gpt-4o").status_code == 200
+        assert here.chat("gpt-6-luna").status_code == 200
         admin = f"http://127.0.0.1:{here.admin}"
         assert here.http.get(admin + "/usage").status_code == 401
         token = {"authorization": "Bearer of-admin"}

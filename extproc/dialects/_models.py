@@ -33,6 +33,15 @@ class WithOutput(Named, frozen=True, kw_only=True):
     tokens: int
 
 
+class Ending(Named, frozen=True, kw_only=True):
+    """Models whose provider announced their last day. `kind` is the kind of the provider."""
+
+    kind: str
+    deprecated: dt.date | None = None
+    retires: dt.date
+    successor: str = ""
+
+
 class Gemini(Named, frozen=True, kw_only=True):
     """A Gemini model. `least` and `most` are the range of its thinking budget."""
 
@@ -101,6 +110,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     unasked: _List[Named]
     searching: _List[Named]
     most_output: _List[WithOutput]
+    ending: _List[Ending]
     claude: _Claude
     gemini: _List[Gemini]
     cohere: _List[Named]
@@ -142,6 +152,13 @@ def known_output(model: str) -> int | None:
     """Most tokens that a model writes, by its provider's name for it; None: unknown."""
     found = facts().most_output.find(model.lower(), _BEHIND_A_PUBLISHER)
     return None if found is None else found.tokens
+
+
+@lru_cache(maxsize=4096)
+def known_end(kind: str, model: str) -> Ending | None:
+    """The announced end of a model at its own provider, by the provider's kind; None: none is known."""
+    name = _own_name(model)
+    return next((one for one in facts().ending.models if one.kind == kind and re.fullmatch(one.name, name)), None)
 
 
 @lru_cache(maxsize=256)

@@ -32,7 +32,17 @@ class OpenAIReplies:
         https://platform.openai.com/docs/api-reference/models
         """
         found = {"id": listed.name, "object": "model", "created": _CREATED, "owned_by": listed.owner}
-        more = {"context_length": listed.context, "pricing": listed.usd_per_million}
+        facts = listed.facts
+        more = {
+            "context_length": listed.context,
+            "pricing": listed.usd_per_million,
+            "supports": None if listed.supports is None else sorted(listed.supports),
+            "region": facts.region or None,
+            "retention_seconds": facts.retention,
+            "licence": facts.licence or None,
+            "shutdown_date": facts.retires and facts.retires.isoformat(),
+            "successor": facts.successor or None,
+        }
         return found | {name: value for name, value in more.items() if value is not None}
 
     def models(self, listed: Sequence[Listed]) -> dict[str, Any]:

@@ -119,6 +119,8 @@ class Tell:
         if money.rate:  # the provider's rates are the gateway's account's, and must not mix with the consumer's
             withheld += tuple([name for name in headers if name.startswith(self._rates)])
             told |= money.rate
+        if target.facts.retires is not None or target.facts.deprecated is not None:
+            told |= target.facts.headers()
         if (own := exchange.request.dialect.replies.request_id) and own not in headers:
             told |= named(exchange)
         exchange.answer.told, exchange.answer.withheld = told, withheld

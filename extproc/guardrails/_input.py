@@ -81,6 +81,8 @@ class GuardInput:
         if not self._guards and GUARDRAILS not in exchange.request.head.headers:
             return
         guards = self.chosen(exchange)
+        if exchange.consumer.require:
+            _check_services(guards, exchange)
         for guard in guards:
             if guard.replacer is not None:  # replace first: other guardrails read the text that the model will read
                 await self._replace(exchange, guard, guard.replacer)
@@ -449,3 +451,13 @@ def _changes(source: Source, edits: Sequence[Edit]) -> Iterator[tuple[tuple[int,
         at += len(value)
         if new != value:
             yield (id(text.holder), text.key), new
+
+
+def _check_services(guards: Sequence[Guard], exchange: Exchange) -> None:
+    """Refuse (503) a request whose text a guardrail would send to a service that the consumer's `require` does not
+    allow: neither sending it nor passing it unchecked is safe.
+    """
+    for guard in guards:
+        if guard.services and not all(require.may_ask(guard.name) for require in exchange.consumer.require):
+            message = f"The guardrail {guard.name!r} asks a service that `require` does not allow for this consumer."
+            raise Refusal(GUARDRAIL_UNAVAILABLE, message, headers={GUARDRAILS: f"{guard.name}:failed"})

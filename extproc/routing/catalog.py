@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import lru_cache, partial
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
 from extproc.access.auth.facts import check_fact
+from extproc.access.auth.require import RequireSettings
 from extproc.access.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
 from extproc.dialects import client_apis, provider_apis
-from extproc.dialects._models import known_output
+from extproc.dialects._models import known_end, known_output
 from extproc.routing.history import History
 from extproc.routing.parameters import compile_changes, compose
 from extproc.routing.strategies import StickySettings, strategies
@@ -27,7 +29,8 @@ from extproc.words.chain import Branch, Chain, RetrySettings
 from extproc.words.dialect import ABILITIES, BatchLimits
 from extproc.words.errors import INVALID_REQUEST, MODEL_NOT_FOUND, Refusal
 from extproc.words.exchange import Changes, Exchange, Price, Target
-from extproc.words.values import ModelName, Pattern, PositiveDuration, Section, is_model_name
+from extproc.words.facts import Facts
+from extproc.words.values import Duration, ModelName, Pattern, PositiveDuration, Section, is_model_name
 
 MAX_TARGETS = 64  # most targets behind one name, nested virtual models resolved
 MAX_NESTING = 8
@@ -81,6 +84,24 @@ class ModelSettings(Section):
         description="Mark the stable parts of prompts for providers that cache marked parts only (Anthropic, also on "
         "Bedrock and Vertex), and give a key to providers that find prefixes by one (OpenAI, also on Azure). "
         "Use it for long prompts that repeat.",
+    )
+    region: ModelName | None = Field(
+        None, description="Region where the model runs, for `require`. Default: the provider's `region`."
+    )
+    retention: Duration | None = Field(
+        None, description="Time for which the provider keeps prompts and answers, for `require`. `0s`: not at all."
+    )
+    licence: ModelName | None = Field(None, description="Licence of the model, for `require`: `apache-2.0`.")
+    deprecated: date | None = Field(
+        None, description="Day on which the end of the model was announced. Default: the catalogue's."
+    )
+    retires: date | None = Field(
+        None,
+        description="First day, in UTC, on which the provider no longer serves the model. Default: the "
+        "catalogue's. Answers tell it in the header `sunset`.",
+    )
+    successor: ModelName | None = Field(
+        None, description="Model that its provider recommends in place of this one. Default: the catalogue's."
     )
     disabled: bool = Field(
         False, description="Stop new requests to the model. Virtual models skip it. Takes effect without a restart."
@@ -161,6 +182,11 @@ class VirtualModelSettings(Section):
         None, description="As `hosted_tools` of a provider, for the targets of this virtual model. Default: theirs."
     )
     retry: RetrySettings = RetrySettings()
+    require: RequireSettings | None = Field(
+        None,
+        description="Facts of each target that may serve a request for this name, also after failover and after a "
+        "budget's downgrade.",
+    )
 
     @field_validator("strategy")
     @classmethod
@@ -173,6 +199,8 @@ class VirtualModelSettings(Section):
     def _consistent(self) -> VirtualModelSettings:
         if self.sticky is not None and self.strategy != "weighted":
             raise ValueError("sticky needs strategy: weighted")
+        if self.require is not None and self.require.guardrails is not None:
+            raise ValueError("require.guardrails is for consumers and teams")
         if self.strategy == "weighted" and not any(target.weight for target in self.targets):
             raise ValueError("at least one target needs a weight above 0")
         limits = [target.max_complexity for target in self.targets if target.max_complexity is not None]
@@ -373,6 +401,7 @@ class Catalog:
             tells_cost=provider is not None and provider.provider.tells_cost,
             price_as=partial(self._other_prices, settings.provider, catalogue, there),
             tries=1 if provider is None or provider.pool is None else POOL_TRIES,
+            facts=_facts(settings, provider, there),
         )
 
     def _price_of_other(self, provider: str, catalogue: str | None, asked: str, answered: str) -> Price | None:
@@ -393,7 +422,8 @@ class Catalog:
     def _chain(self, name: str) -> Chain:
         targets: list[Target] = []
         root = self._branch(name, Target("", "", "", hosted_tools=""), targets)
-        return Chain(tuple(targets), self._virtual[name].retry, name, root)
+        require = self._virtual[name].require
+        return Chain(tuple(targets), self._virtual[name].retry, name, root, require=(require,) if require else ())
 
     def _branch(self, name: str, around: Target, targets: list[Target]) -> Branch:
         """The branch of a virtual model; its leaves are added to `targets`, with the conditions and changes of the
@@ -402,6 +432,8 @@ class Catalog:
         virtual = self._virtual[name]
         if virtual.hosted_tools is not None:
             around = replace(around, hosted_tools=virtual.hosted_tools)
+        if virtual.require is not None:
+            around = replace(around, require=(*around.require, virtual.require))
         below: list[Branch | Target] = []
         for settings in virtual.targets:
             here = _within(around, settings)
@@ -417,6 +449,7 @@ class Catalog:
                 changes=here.changes,
                 match=here.match,
                 hosted_tools=here.hosted_tools or target.hosted_tools,
+                require=here.require,
             )
             below.append(leaf)
             targets.append(leaf)
@@ -424,9 +457,27 @@ class Catalog:
         return Branch(strategy, tuple(below), _shares(virtual.targets))
 
 
+def _facts(settings: ModelSettings, provider: ProviderSettings | None, model: str) -> Facts:
+    """The facts of a model in the settings, else those of its provider and of the catalogue."""
+    end = None if provider is None or _is_another(provider) else known_end(provider.kind, model)
+    return Facts(
+        settings.region or (provider and provider.region) or "",
+        settings.retention if settings.retention is not None or provider is None else provider.retention,
+        settings.licence or "",
+        settings.deprecated or (end.deprecated if end else None),
+        settings.retires or (end.retires if end else None),
+        settings.successor or (end.successor if end else ""),
+    )
+
+
+def _is_another(provider: ProviderSettings) -> bool:
+    """True for another service that speaks the API of the provider's kind."""
+    return provider.base_url is not None and provider.provider.base_url is not None
+
+
 def _batch(provider: ProviderSettings | None, model: str) -> BatchLimits | None:
     """The provider's limits of a batch; None for another service that speaks its API."""
-    if provider is None or (provider.base_url is not None and provider.provider.base_url is not None):
+    if provider is None or _is_another(provider):
         return None
     return provider.provider.batch(model)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from extproc.access.auth.require import unmet_of
 from extproc.dialects._named import Named, named_in, without
 from extproc.routing.catalog import Catalog
 from extproc.upstream.prices import FREE
@@ -45,7 +46,12 @@ class Ungranted:
     def _is_granted(self, exchange: Exchange, target: Target, model: str) -> bool:
         if model == target.model or model.startswith(FREE):
             return True
-        return any(map(exchange.consumer.may_use, (model, *self._catalog.names_of(target.provider, model))))
+        names = list(self._catalog.names_of(target.provider, model))
+        if required := (*exchange.consumer.require, *exchange.route.require, *target.require):
+            known = [found for name in names if (found := self._catalog.target(name)) is not None]
+            if not known or any(unmet_of(required, one) for one in known):
+                return False
+        return any(map(exchange.consumer.may_use, (model, *names)))
 
 
 def named_at(exchange: Exchange, target: Target) -> Sequence[Named]:

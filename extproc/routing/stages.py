@@ -38,6 +38,7 @@ class Reroute:
     def __call__(self, exchange: Exchange, model: str) -> None:
         chain, before = self.catalog.resolve(model), exchange.route.targets[0].provider
         assert chain is not None, "checked with the settings"
+        exchange.route.require += exchange.route.chain.require
         exchange.route.chain, exchange.route.targets, exchange.route.skipped = chain, chain.targets, []
         self.authorize(exchange)
         self.select(exchange)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import BeforeValidator, Field
 
-from extproc.words.exchange import Exchange, Target
+from extproc.words.exchange import Exchange, Requirement, Target
 from extproc.words.values import Duration, PositiveDuration, Section
 
 Condition = Annotated[
@@ -102,3 +102,4 @@ class Chain:
     name: str = ""
     root: Branch | None = None
     next: Chain | None = None
+    require: tuple[Requirement, ...] = ()  # of the requested virtual model; its targets have them, too

@@ -18,6 +18,7 @@ import msgspec
 
 from extproc.words import messages
 from extproc.words.exchange import Usage
+from extproc.words.facts import Facts
 from extproc.words.messages import Effort
 from extproc.words.sample import Sample, Thought
 
@@ -53,6 +54,8 @@ class Listed:
     context: int | None = None  # tokens
     max_output_tokens: int | None = None
     usd_per_million: Mapping[str, float] | None = None  # USD for a million tokens, by kind of token
+    facts: Facts = Facts()  # noqa: RUF009 - immutable
+    supports: frozenset[str] | None = None  # abilities
 
 
 @dataclass(slots=True, frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar, cast, get_args
 
+from extproc.words.facts import Facts
 from extproc.words.sample import Sample
 
 if TYPE_CHECKING:
@@ -136,6 +137,14 @@ class _NoTools:
 NO_TOOLS: ToolGrants = _NoTools()
 
 
+class Requirement(Protocol):
+    """Facts that a target must have, see `access.auth.require`."""
+
+    def unmet(self, target: Target) -> str: ...
+
+    def may_ask(self, guardrail: str) -> bool: ...
+
+
 @dataclass(slots=True, frozen=True)
 class Consumer:
     """The payer of a request, with granted models and tools."""
@@ -148,6 +157,7 @@ class Consumer:
     # True: a consumer of the settings. False: a name from a token, so such consumers are unlimited in number.
     listed: bool = True
     tools: ToolGrants = NO_TOOLS
+    require: tuple[Requirement, ...] = ()  # for all targets of its requests
     # This consumer before a change of settings that waits for Envoy. Its grants apply to chains of the earlier
     # settings.
     before: Consumer | None = None
@@ -253,6 +263,8 @@ class Target:
     known_output: int | None = None  # most tokens that the model can write, from the provider's documentation
     match: tuple[tuple[str, Callable[[str], bool]], ...] = ()  # conditions on the request's facts
     tells_cost: bool = False  # True: the provider's answers report their cost
+    facts: Facts = Facts()  # noqa: RUF009 - immutable
+    require: tuple[Requirement, ...] = ()  # of the virtual models around it
     # Price of another model that may answer or work beside this one; None: no other model is known.
     price_as: Callable[[str], Price | None] | None = field(default=None, compare=False, repr=False)
     # Written by Select for one request:
@@ -451,6 +463,7 @@ class Route:
     chain: Chain = field(init=False)
     targets: tuple[Target, ...] = field(init=False)
     skipped: list[Skip] = field(default_factory=list)
+    require: tuple[Requirement, ...] = ()  # of the requested virtual model, after a downgrade to another
     of_tools: bool = False  # True: the targets are tools of MCP servers, not models
     kept: Kept = field(default_factory=Kept)
     prefix: bytes | None = None  # see `routing.prefix`; None: not read yet

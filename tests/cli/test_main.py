@@ -167,7 +167,7 @@ def test_check_offline_needs_nothing_that_only_the_cluster_has(run, tmp_path, mo
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("redis", "psycopg") else find(name))
     status, out, _ = run("check", "--offline", "-c", file)
     assert (status, out) == (0, f"{file}: ok\n")
-    assert run("check", "--offline", "-c", file, "--explain", "--model", "gpt-4o", "--consumer", "ci-bot")[0] == 0
+    assert run("check", "--offline", "-c", file, "--explain", "--model", "gpt-6-luna", "--consumer", "ci-bot")[0] == 0
     status, _, err = run("check", "-c", file)
     assert (status, "needs a client" in err) == (1, True)
 

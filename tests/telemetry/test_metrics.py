@@ -1,4 +1,6 @@
 import re
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from extproc.tools.mcp.call import CALL, Call
 from extproc.wire.framing import rpc
 from extproc.words.dialect import Report
 from extproc.words.exchange import Consumer, Kinds, Reservation, Target, Usage, Verdict
+from extproc.words.facts import Facts
 
 COMMON = {
     *("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"),
@@ -66,6 +69,9 @@ def touch_all(telemetry, exchange):
     of_other = ended(exchange)
     of_other.money.price_version = "genai-prices 1 another-model"
     telemetry.record(of_other)
+    ending = ended(exchange)
+    ending.answer.target = replace(ending.answer.target, facts=Facts(retires=date(2026, 1, 1)))
+    telemetry.record(ending)
     of_vectors = ended(exchange)
     of_vectors.request.operation = "embeddings"
     telemetry.record(of_vectors)

@@ -20,6 +20,7 @@ from extproc.access.auth.access import Access, Identity, ToolGrants, earlier_gra
 from extproc.access.auth.certificates import Certificates
 from extproc.access.auth.claims import Tokens
 from extproc.access.auth.issued import IssuedKey
+from extproc.access.auth.require import unmet
 from extproc.access.auth.settings import (
     AttributionSettings,
     AuthSettings,
@@ -224,7 +225,7 @@ class Authenticate:
 
 
 class Authorize:
-    """Narrows `targets` to the granted ones. 403 when none remains.
+    """Narrows `targets` to the granted ones that meet all requirements. 403 when none remains.
 
     `ungranted` gives a further model that the request names and its consumer may not use at a target.
     """
@@ -239,6 +240,8 @@ class Authorize:
             raise _not_allowed(f"Consumer {consumer.name} may not use {model!r}", "model")
         may_use = consumer.may_use if chain.next is None else earlier_grants(consumer, chain, chain.next)
         granted = tuple([target for target in route.targets if may_use(target.name)])
+        if exchange.consumer.require or route.require or any(target.require for target in granted):
+            granted = _meeting(exchange, granted)
         named = [self._ungranted(exchange, target) for target in granted]
         left = tuple([target for target, other in zip(granted, named, strict=True) if not other])
         if not granted:
@@ -248,10 +251,22 @@ class Authorize:
             raise _not_allowed(f"Consumer {consumer.name} may not use {other}")
         if len(left) < len(route.targets):
             for target in route.targets:
-                if target not in left:
+                if target not in left and all(skip.target is not target for skip in route.skipped):
                     what = "a model that the request names there" if target in granted else "it"
                     route.skipped.append(Skip(target, "not_granted", f"consumer {consumer.name} may not use {what}"))
             route.targets = left
+
+
+def _meeting(exchange: Exchange, targets: Sequence[Target]) -> tuple[Target, ...]:
+    """The targets that meet all requirements; the others are skipped. 403 when none remains."""
+    reasons = [unmet(exchange, target) for target in targets]
+    skipped = [Skip(target, "required", why) for target, why in zip(targets, reasons, strict=True) if why]
+    if len(skipped) == len(targets) and skipped:
+        text = "; ".join(f"{skip.target.name}: {skip.text}" for skip in skipped[:4])
+        message = f"No target of {exchange.request.ask.model!r} meets `require`: {text}."
+        raise Refusal(MODEL_NOT_ALLOWED, message[:1000], param="model")
+    exchange.route.skipped += skipped
+    return tuple([target for target, why in zip(targets, reasons, strict=True) if not why])
 
 
 def _not_allowed(message: str, param: str | None = None) -> Refusal:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from extproc.access.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
 from extproc.words.chain import Chain
-from extproc.words.exchange import Consumer
+from extproc.words.exchange import Consumer, Requirement
 from extproc.words.values import Patterns
 
 
@@ -75,6 +75,7 @@ class Access:
         self.teams = {name: _patterns(team.models) for name, team in teams.items()}
         self.groups = {name: _patterns(group.models) for name, group in groups.items()}
         self._labels = {name: team.labels for name, team in teams.items()}
+        self._require = {name: team.require for name, team in teams.items() if team.require is not None}
         self._team_tools = {name: _patterns(team.tools) for name, team in teams.items()}
         self._group_tools = {name: _patterns(group.tools) for name, group in groups.items()}
 
@@ -85,7 +86,14 @@ class Access:
         tools = self.tools(settings.team, settings.groups, settings.tools)
         groups, earlier = tuple(settings.groups), self._earlier.get(settings.name)
         before = self.before.consumer(earlier) if self.before is not None and earlier is not None else None
-        return Consumer(settings.name, settings.team or "", labels, may_use, groups, tools=tools, before=before)
+        require = self.require(settings.team) + ((settings.require,) if settings.require is not None else ())
+        return Consumer(
+            settings.name, settings.team or "", labels, may_use, groups, tools=tools, require=require, before=before
+        )
+
+    def require(self, team: str | None) -> tuple[Requirement, ...]:
+        """The requirements for every member of the team."""
+        return (self._require[team],) if team in self._require else ()
 
     def labels(self, team: str | None) -> Mapping[str, str]:
         """The labels of every member of the team."""

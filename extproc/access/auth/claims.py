@@ -94,7 +94,8 @@ def _consumer(access: Access, issuer: JWTSettings, claims: _Claims, name: str, l
     lacking = (issuer.team and not team) or (issuer.groups and not groups)
     may_use = nothing if lacking else access.may_use(team, groups)
     tools = ToolGrants() if lacking else access.tools(team, groups)
-    return Consumer(name, team, {**labels, **access.labels(team)}, may_use, groups, listed=False, tools=tools)
+    labels = {**labels, **access.labels(team)}
+    return Consumer(name, team, labels, may_use, groups, listed=False, tools=tools, require=access.require(team))
 
 
 def _claim(claims: _Claims, path: str) -> Any:

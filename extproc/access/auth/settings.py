@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from extproc.access.auth.require import RequireSettings
 from extproc.words.values import Duration, Name, Secret, SecretRef, Section, is_variable
 
 MOST_LABEL = 256
@@ -98,6 +99,9 @@ class ConsumerSettings(Section):
         f"the name that clients see. {_TOOLS}",
     )
     labels: Mapping[str, str] = Field(default_factory=dict, description=f"Labels of the consumer's requests. {_LABELS}")
+    require: RequireSettings | None = Field(
+        None, description="Facts of each model that the consumer's requests may reach, in addition to its team's."
+    )
 
     @property
     def can_enter(self) -> bool:
@@ -115,6 +119,9 @@ class TeamSettings(Section):
         None, description=f"Patterns of the tools that members may use at most, as `profile/name`. {_TOOLS}"
     )
     labels: Mapping[Name, str] = Field(default_factory=dict, description=f"Labels of the members' requests. {_LABELS}")
+    require: RequireSettings | None = Field(
+        None, description="Facts of each model that the members' requests may reach."
+    )
 
 
 class GroupSettings(Section):

@@ -30,6 +30,7 @@ from extproc.words.errors import (
     UNSUPPORTED_BY_TARGETS,
     Kind,
 )
+from extproc.words.facts import midnight
 
 _THREAD_CODES = {
     **dict.fromkeys((UNSUPPORTED_BY_TARGETS, UNBOUNDED_INPUT), "thread_unsupported_request"),
@@ -55,12 +56,16 @@ class Replies(OpenAIReplies):
 
     def model(self, listed: Listed) -> dict[str, Any]:
         """Source: https://platform.claude.com/docs/en/api/models. The epoch stands for an unknown date."""
+        facts = listed.facts
+        ends = facts.deprecated or facts.retires
         return {
             "type": "model",
             "id": listed.name,
             "display_name": listed.name,
             "created_at": "1970-01-01T00:00:00Z",
-            "lifecycle": "active",
+            "lifecycle": "deprecated" if ends else "active",
+            "deprecated_at": ends and facts.deprecated and midnight(facts.deprecated).isoformat(),
+            "retires_at": ends and facts.retires and midnight(facts.retires).isoformat(),
             "max_input_tokens": listed.context,
             "max_tokens": listed.max_output_tokens,
         }

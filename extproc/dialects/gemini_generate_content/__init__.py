@@ -34,6 +34,7 @@ from extproc.dialects.gemini_generate_content.signature import PACKED
 from extproc.words.api import Able, AnswerFacts, ClientTranslation, Endpoints, Naming, Offers, Reuse, Stored, Tools
 from extproc.words.dialect import ANY, PLACE, Destination, Listed, Report
 from extproc.words.errors import Kind
+from extproc.words.facts import Facts
 
 MODELS_PATH = "/v1beta/models"
 _VERTEX = (f"/projects/{ANY}/locations/{ANY}/publishers/google/models", "/publishers/google/models")
@@ -82,12 +83,20 @@ class Replies(OpenAIReplies):
             "displayName": listed.name,
             "inputTokenLimit": listed.context,
             "outputTokenLimit": listed.max_output_tokens,
+            "description": _description(listed.facts),
             "supportedGenerationMethods": _EMBEDDING_METHODS if "embed" in listed.name else _METHODS,
         }
         return {name: value for name, value in found.items() if value is not None}
 
     def models(self, listed: Sequence[Listed]) -> dict[str, Any]:
         return {"models": [self.model(one) for one in listed]}
+
+
+def _description(facts: Facts) -> str | None:
+    """The end of a model in words, because Google's list has no field for it."""
+    if facts.retires is None:
+        return None
+    return f"Retires on {facts.retires}." + (f" Successor: {facts.successor}." if facts.successor else "")
 
 
 name, family = "gemini_generate_content", "chat"

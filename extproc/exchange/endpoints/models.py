@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from extproc.access.auth import earlier_grants
+from extproc.access.auth.require import unmet_of
 from extproc.exchange.parsing import listed_at
 from extproc.routing.catalog import Catalog
 from extproc.upstream.prices import known_models, per_million
@@ -15,6 +16,7 @@ from extproc.words.actions import LocalReply
 from extproc.words.dialect import Listed
 from extproc.words.errors import MODEL_NOT_FOUND, Refusal
 from extproc.words.exchange import Consumer, Exchange
+from extproc.words.facts import Facts
 
 
 class Models:
@@ -52,7 +54,12 @@ class Models:
         if chain is None or not consumer.may_use(name):
             return False
         may_use = consumer.may_use if chain.next is None else earlier_grants(consumer, chain, chain.next)
-        return any(may_use(target.name) and self._catalog.unavailable(target) is None for target in chain.targets)
+        return any(
+            may_use(target.name)
+            and self._catalog.unavailable(target) is None
+            and not unmet_of((*consumer.require, *target.require), target)
+            for target in chain.targets
+        )
 
     def _describe(self, name: str) -> Listed:
         chain = self._catalog.resolve(name)
@@ -66,6 +73,8 @@ class Models:
             target.context,
             target.max_output_tokens,
             None if target.price is None or virtual else per_million(target.price),
+            Facts() if virtual else target.facts,
+            None if virtual else target.supports,
         )
 
 

@@ -191,6 +191,11 @@ class ProviderMetrics(Group):
         "Tries that a provider refused because of the gateway's own key.",
         "provider",
     )
+    _ending = counter(
+        "extproc_ending_model_requests_total",
+        "Exchanges with a model that retires within `days` (60, 30 or 7), by consumer. See [policies](policies.md).",
+        *("consumer", "model", "successor", "days"),
+    )
     _bad_usage = counter(
         "extproc_provider_usage_refused_total",
         "Answers whose token counts cannot be believed, see [charges](charges.md#disputed-counts).",

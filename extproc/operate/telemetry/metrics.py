@@ -10,6 +10,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
@@ -42,7 +43,7 @@ from extproc.tools.mcp.call import CALL, EXECUTE, TOOLS_CALL
 from extproc.tools.mcp.settings import HOP
 from extproc.upstream.prices import NANO
 from extproc.upstream.providers import kinds
-from extproc.words.exchange import Exchange, Verdict
+from extproc.words.exchange import Exchange, Target, Verdict
 
 if TYPE_CHECKING:
     from extproc.money.ledger import Row
@@ -282,6 +283,14 @@ class Telemetry(
             self._bad_usage(target.provider)
         if exchange.answer.attempts > 1 and target is not None:
             self._failovers(target.provider)
+        if target is not None and target.facts.retires is not None:
+            self._count_ending(exchange, target)
+
+    def _count_ending(self, exchange: Exchange, target: Target) -> None:
+        """Count an exchange with a model whose end is near, for the alerts that name its consumers."""
+        days = target.facts.notice(datetime.now(UTC).date())
+        if days is not None:
+            self._ending(exchange.consumer.series, self._model(target.name), target.facts.successor, str(days))
 
     def _count_call(self, exchange: Exchange) -> None:
         """Count a message of MCP. Names of tools come from catalogues."""

@@ -196,6 +196,7 @@ def doubts(settings: Settings) -> Iterator[Found]:
     prices = PriceBook(settings.prices)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, prices=prices)
     yield from _effort_doubts(settings, catalog)
+    yield from _end_doubts(settings, catalog)
     yield from _grant_doubts(settings, catalog)
     yield from _budget_doubts(settings, catalog)
     parts = {target.model for virtual in settings.virtual_models.values() for target in virtual.targets}
@@ -225,6 +226,17 @@ def _effort_doubts(settings: Settings, catalog: Catalog) -> Iterator[Found]:
         if api in ("openai_chat", "openai_responses") and unlisted(target.model):
             text = "its levels of thinking are not known: translated requests get low, medium or high"
             yield ("models", name), f"{text}; `supports` without `reasoning` leaves them out"
+
+
+def _end_doubts(settings: Settings, catalog: Catalog) -> Iterator[Found]:
+    """Lints of models that their provider soon stops to serve."""
+    for name in settings.models:
+        target, today = catalog.target(name), catalog.prices.today
+        if target is None or target.facts.notice(today) is None:
+            continue
+        facts, gone = target.facts, target.facts.retires is not None and target.facts.retires <= today
+        instead = f": its provider recommends {facts.successor}" if facts.successor else ""
+        yield ("models", name), f"{target.model} {'was retired' if gone else 'retires'} on {facts.retires}{instead}"
 
 
 def _doubts_alone(settings: Settings) -> Iterator[Found]:

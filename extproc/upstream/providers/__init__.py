@@ -294,7 +294,14 @@ class ProviderSettings(Section):
     outlier_detection: OutlierDetection = OutlierDetection()
     cool_down: CoolDownSettings = CoolDownSettings()
     region: Identifier | None = Field(
-        None, description="Region of a cloud provider, for example `us-east-1`. Kinds whose address has one need it."
+        None,
+        description="Region of the provider, for example `us-east-1`, for `require`. Kinds whose address has one need "
+        "it.",
+    )
+    retention: Duration | None = Field(
+        None,
+        description="Time for which the provider keeps prompts and answers by your contract, for `require`. `0s`: not "
+        "at all.",
     )
     project: Identifier | None = Field(None, description="Project of Google Cloud. The kind `gcp_vertex_ai` needs it.")
     account: Identifier | None = Field(None, description="Account id of Cloudflare. The kind `cloudflare` needs it.")
