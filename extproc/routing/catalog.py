@@ -348,7 +348,10 @@ class Catalog:
         """The dialect in which a request in the `client` dialect reaches the target: the client's own if the provider
         speaks it, else the first one that translation can reach; None without one.
         """
-        return _api(self.providers[target.provider].kind, target.model, client.name, target.api)
+        provider = self.providers[target.provider]
+        if client.name in provider.native_apis and not target.api:
+            return client.name
+        return _api(provider.kind, target.model, client.name, target.api)
 
     def fetches_not(self, target: Target, dialect: str) -> bool:
         """True if the target accepts images and files only as data, not by URL, in requests of `dialect`."""

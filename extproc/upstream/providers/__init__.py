@@ -281,6 +281,13 @@ class ProviderSettings(Section):
         600.0, description="Longest wait for an answer of the provider to begin, for each try."
     )
     connect_timeout: PositiveDuration = Field(5.0, description="Longest wait for a new connection to the provider.")
+    native_apis: Sequence[Literal["openai_responses", "anthropic_messages", "anthropic_count_tokens"]] = Field(
+        (),
+        max_length=3,
+        description="Further APIs that this server has, beside those of its kind: `openai_responses`, "
+        "`anthropic_messages`, `anthropic_count_tokens`. Requests of these APIs are then sent as they are, not "
+        "translated. For example vLLM has them in late versions.",
+    )
     max_requests: int = Field(
         1024,
         ge=1,
