@@ -147,7 +147,7 @@ class LookUp:
         In shadow mode the models are asked while the provider answers.
         """
         found = self._keys.question(exchange, rule.scope, self._semantic.longest)
-        if found is None:
+        if found is None or exchange.consumer.require:  # no text of a bound consumer goes to these models
             return None
         caching.asked = similar.asked(*found)
         enforced = caching.enforced and rule.semantic == "enforce" and similar.verifies

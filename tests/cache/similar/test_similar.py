@@ -229,6 +229,15 @@ async def test_another_turn_system_prompt_tool_parameter_or_scope_is_never_compa
     assert hit(await again(gateway, LATER, **ADA))
 
 
+async def test_no_text_of_a_consumer_with_requirements_goes_to_the_models(world, models):
+    models.judge = yes
+    gateway = world(YAML.replace("name: ada,", 'name: ada, require: {providers: ["*"]},'))
+    await paid(gateway, FIRST, **ADA)
+    assert not hit(await again(gateway, LATER, **ADA))
+    assert (models.vectors, models.verdicts) == ([], [])
+    assert hit(await again(gateway, FIRST, **ADA))
+
+
 async def test_two_consumers_share_no_question_unless_the_scope_says_so(world, models):
     models.judge = yes
     teams = YAML.replace("name: ada,", "name: ada, team: t,").replace("name: bob,", "name: bob, team: t,")
