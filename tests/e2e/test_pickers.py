@@ -153,8 +153,7 @@ def other(start, pods, tmp_path) -> Iterator[str]:
     """URL of another team's Envoy, which asks the processor for endpoints."""
     picker, door = free_ports(2)
     more = f', serve: "127.0.0.1:{picker}", saturated: {{waiting: 4}}, wait: 0s'
-    gateway = start(YAML.replace("{POOL}", pool_of(pods, more)), mocks=("cloud",))
-    eventually(lambda: gateway.chat("llama-3").status_code == 200)
+    start(YAML.replace("{POOL}", pool_of(pods, more)), mocks=("cloud",))
     hosts = ", ".join(f"{{endpoint: {{address: {_address(pod.address)}}}}}" for pod in pods)
     text = OTHER.replace("LISTENER", str(door)).replace("PICKER", _address(f"127.0.0.1:{picker}"))
     file = tmp_path / "other.yaml"
@@ -175,6 +174,7 @@ def test_another_envoy_asks_the_processor_for_the_endpoint_of_each_request(other
             return http.post("/v1/chat/completions", json={"model": "llama-3", "messages": messages, **fields})
 
         long = "You answer politely. " * 5000
+        eventually(lambda: chat("warm up").status_code == 200)
         first = served(chat(long))
         assert {served(chat(long, f"question {number}")) for number in range(6)} == {first}
         pod = next(each for each in pods if each.name == first)

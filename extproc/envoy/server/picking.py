@@ -4,7 +4,7 @@ The protocol is that of the Gateway API Inference Extension (docs/proposals/004-
 ext_proc with FULL_DUPLEX_STREAMED bodies:
 
     request     the answer to its headers comes once the whole body is read: header and metadata name the endpoint, and
-                up to two further ones for retries; then the body, unchanged
+                `serve_fallbacks` further ones for retries; then the body, unchanged
     subset      `envoy.lb.subset_hint` limits the choice; without an endpoint that is left the answer is 503
     full        429 after the pool's `wait`, at once for objectives of a priority below 0
     answer      passes unchanged; `envoy.lb` names the endpoint that served
@@ -152,7 +152,7 @@ class PickCall(GrpcCall):
             chosen = self._choices()
         self._endpoint = chosen[0].endpoint
         pool.begin(self._endpoint, self._facts)
-        value = ",".join([choice.endpoint.address for choice in chosen])
+        value = ",".join([choice.endpoint.address for choice in chosen[: 1 + pool.settings.serve_fallbacks]])
         mutation = {"set_headers": [_header(contract.DESTINATION, value)]}
         message = pb.ProcessingResponse(
             request_headers={"response": {"header_mutation": mutation, "clear_route_cache": True}}
@@ -164,7 +164,11 @@ class PickCall(GrpcCall):
         endpoints = [*self._pool.endpoints.values()]
         if self._subset is not None:
             endpoints = [each for each in endpoints if each.address in self._subset]
-        if not (chosen := self._pool.picker.choose(endpoints, self._facts, _CHOICES)):
+        if not (
+            chosen := self._pool.picker.choose(
+                endpoints, self._facts, max(_CHOICES, 1 + self._pool.settings.serve_fallbacks)
+            )
+        ):
             raise _RefusedError(503)
         return chosen
 

@@ -144,6 +144,13 @@ class PoolSettings(Section):
         "authenticated: let only those proxies reach it.",
     )
     serve_tls: ServeTLSSettings | None = Field(None, description="TLS of `serve`. Default: none.")
+    serve_fallbacks: int = Field(
+        0,
+        ge=0,
+        le=7,
+        description="Further endpoints in each answer of `serve`, 0 to 7, for retries of proxies that read a list. "
+        "Clusters of the type ORIGINAL_DST read one endpoint and fail on a list.",
+    )
     tell_endpoint: bool = Field(
         False, description="Name the endpoint to clients in `x-ai-endpoint`. It shows addresses of pods."
     )
