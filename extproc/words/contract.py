@@ -37,6 +37,7 @@ SESSION = "x-extproc-mcp-session"  # session at an MCP server for a call, see `m
 # Most bytes of an event in a streamed result, and the message that replaces a larger event.
 BOUND = "x-extproc-mcp-bound"
 ENDPOINTS = "x-extproc-endpoints"  # endpoint of a pool for each try, `ip:port,,ip:port`; empty: Envoy chooses
+BEHALF = "x-extproc-mcp-behalf"  # the user's credential for an MCP server with `auth`, for `authorization`
 PROVIDER = "x-extproc-provider"  # provider, only in attach mode: the Envoy owner's routes match it
 
 # Response header of an answer that Envoy wrote inside the hop in a provider's place. Its value is the reason: connect,

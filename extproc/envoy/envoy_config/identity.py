@@ -22,6 +22,7 @@ from extproc.settings.listener import TLSSettings
 from extproc.words import contract
 
 _CERTIFICATE, _CLIENT_CA = "listener", "client-ca"  # names of secrets
+_PROFILES = "/mcp/"  # prefix of the paths of MCP profiles
 _FETCH_TIMEOUT = 5.0  # seconds
 _CACHED = 300.0  # seconds that an issuer's keys are cached; after a failure they are fetched again every second
 
@@ -33,17 +34,25 @@ def jwt_filters(settings: Settings) -> Sequence[hcmv3.HttpFilter]:
     issuers = settings.auth.jwt
     if not issuers:
         return []
-    requirements = [jwtv3.JwtRequirement(provider_name=_name(index)) for index in range(len(issuers))]
-    any_of = [*requirements, jwtv3.JwtRequirement(allow_missing_or_failed=Empty())]
-    rule = jwtv3.RequirementRule(
-        match=routev3.RouteMatch(prefix="/"),
+    providers = {_name(index): _provider(issuer) for index, issuer in enumerate(issuers)}
+    rules = [_rule("/", list(providers))]
+    if settings.mcp is not None and settings.mcp.for_users:  # the processor exchanges the tokens of callers
+        kept = {f"{_name(index)}-kept": _provider(issuer, keep=True) for index, issuer in enumerate(issuers)}
+        providers |= kept
+        rules.insert(0, _rule(_PROFILES, list(kept)))
+    return [http_filter("jwt_authn", jwtv3.JwtAuthentication(providers=providers, rules=rules))]
+
+
+def _rule(prefix: str, names: Sequence[str]) -> jwtv3.RequirementRule:
+    any_of = [jwtv3.JwtRequirement(provider_name=name) for name in names]
+    any_of.append(jwtv3.JwtRequirement(allow_missing_or_failed=Empty()))
+    return jwtv3.RequirementRule(
+        match=routev3.RouteMatch(prefix=prefix),
         requires=jwtv3.JwtRequirement(requires_any=jwtv3.JwtRequirementOrList(requirements=any_of)),
     )
-    providers = {_name(index): _provider(issuer) for index, issuer in enumerate(issuers)}
-    return [http_filter("jwt_authn", jwtv3.JwtAuthentication(providers=providers, rules=[rule]))]
 
 
-def _provider(issuer: JWTSettings) -> jwtv3.JwtProvider:
+def _provider(issuer: JWTSettings, *, keep: bool = False) -> jwtv3.JwtProvider:
     bearer = "Bearer " if issuer.header == "authorization" else ""
     provider = jwtv3.JwtProvider(
         issuer=issuer.issuer,
@@ -53,7 +62,7 @@ def _provider(issuer: JWTSettings) -> jwtv3.JwtProvider:
         # Header names are given. By default Envoy also accepts a token in the query, and would forward it to the
         # provider.
         from_headers=[jwtv3.JwtHeader(name=issuer.header, value_prefix=bearer)],
-        forward=False,  # a verified token is not forwarded
+        forward=keep,  # else a verified token is not forwarded
         payload_in_metadata=contract.claims_key(issuer.mark),
         failed_status_in_metadata=contract.failure_key(issuer.mark),
     )

@@ -108,16 +108,18 @@ def _manager(
     settings: Settings, name: str, provider: ProviderSettings, secrets_dir: str, place: str
 ) -> hcmv3.HttpConnectionManager:
     hop = contract.try_cluster(name)
+    server = settings.mcp.servers.get(name.removeprefix(MCP_HOP)) if settings.mcp and name.startswith(MCP_HOP) else None
+    for_users = server is not None and server.auth is not None
     filters = [
         _log_metadata(pool=provider.pool is not None),
         *([_bound()] if name.startswith(MCP_HOP) else []),
         *([] if provider.pool is None or provider.pool.picker is not None else [pools.destination()]),
         _attempt(settings),
         *([] if provider.pool is None or provider.pool.picker is None else pools.external_picker(provider.pool, place)),
-        _provider_headers(settings, provider),
+        _provider_headers(settings, provider, for_users=for_users),
     ]
     if provider.credential is not None:
-        filters.append(_credential(stem(place), provider.credential, secrets_dir))
+        filters.append(_credential(stem(place), provider.credential, secrets_dir, overwrite=not for_users))
     filters.append(typed.http_filter("router", Router(suppress_envoy_headers=True)))
     return hcmv3.HttpConnectionManager(
         stat_prefix=hop,
@@ -194,14 +196,20 @@ def _attempt(settings: Settings) -> hcmv3.HttpFilter:
     return typed.http_filter("ext_proc", config)
 
 
-def _provider_headers(settings: Settings, provider: ProviderSettings) -> hcmv3.HttpFilter:
+def _provider_headers(settings: Settings, provider: ProviderSettings, *, for_users: bool = False) -> hcmv3.HttpFilter:
     """Removes every header outside the lists of the provider's kind and settings. Headers of the gateway and Envoy must
     be removed before this hop's router reads them, because it would retry, too.
     """
     labels, credentials = settings.attribution.prefix, credential_headers(settings.auth)
     kept = () if settings.attribution.strip else (f"{labels}*",)
     allowed = {*_PLAIN_HEADERS, *provider.passed, *kept} - {*credentials}
-    mutations = [typed.remove(typed.matches(others(sorted(allowed))))]
+    mutations = []
+    if for_users:
+        allowed |= {"authorization"}
+        user = typed.copy_header(contract.BEHALF, "authorization")
+        mutations += [mutationv3.HeaderMutation(remove="authorization"), mutationv3.HeaderMutation(append=user)]
+        credentials = [name for name in credentials if name != "authorization"]
+    mutations += [typed.remove(typed.matches(others(sorted(allowed))))]
     if any(name.endswith("*") for name in provider.passed):  # such a pattern may match names of secret headers
         secret = (contract.PREFIX, ENVOY_PREFIX, "x-forwarded-", *([labels] if settings.attribution.strip else []))
         mutations += [typed.remove(typed.begins(prefix)) for prefix in dict.fromkeys(secret)]
@@ -228,7 +236,7 @@ def _set_parameter(name: str, value: str) -> corev3.KeyValueMutation:
     return corev3.KeyValueMutation(append=corev3.KeyValueAppend(record=pair, action=action))
 
 
-def _credential(stem: str, credential: Credential, secrets_dir: str) -> hcmv3.HttpFilter:
+def _credential(stem: str, credential: Credential, secrets_dir: str, *, overwrite: bool) -> hcmv3.HttpFilter:
     """The provider's secret, from a file that Envoy watches. Without a secret the hop answers itself and forwards no
     request.
     """
@@ -242,7 +250,7 @@ def _credential(stem: str, credential: Credential, secrets_dir: str) -> hcmv3.Ht
         header_value_prefix=credential.prefix,
     )
     config = CredentialInjector(
-        overwrite=True,  # false would keep a client's own header
+        overwrite=overwrite,  # false keeps the user's credential; a client's own header is removed before
         credential=typed.extension("envoy.http.injected_credentials.generic", generic),
     )
     return typed.http_filter("credential_injector", config)

@@ -16,6 +16,7 @@ from extproc.words.exchange import Exchange, FeatureKey
 
 if TYPE_CHECKING:
     from extproc.access.questions import Question
+    from extproc.tools.mcp.behalf import Caller
     from extproc.tools.mcp.catalogue import Catalogue, Definition
     from extproc.tools.mcp.profile_settings import MCPProfileSettings
     from extproc.tools.mcp.sessions import ClientSession, ServerQuestion
@@ -88,6 +89,10 @@ class Call:
     failed: bool = False  # True: the tool's result has `isError`
     rpc_error: int = 0  # code of the server's error
     answer_bytes: int = 0
+    # TakeToken
+    caller: Caller | None = None  # user on whose behalf servers with `auth` are called
+    # ForwardRPC
+    on_behalf: bool = False  # True: the server got a token of the caller
 
     @property
     def listed_tool(self) -> str:
@@ -131,6 +136,8 @@ class Call:
             entry["arguments_sha256"] = hashlib.sha256(canonical(self.message.params["arguments"])).hexdigest()
         if self.approval is not None:
             entry["approval"], entry["decided_by"] = self.approval.id, self.approval.by
+        if self.on_behalf and self.caller is not None:
+            entry["subject"], entry["subject_issuer"] = self.caller.subject[:256], self.caller.issuer
         if exchange.money.cost:
             entry["cost_usd"] = exchange.money.cost / NANO
         if exchange.findings.tainted:

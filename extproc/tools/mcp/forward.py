@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +20,8 @@ from extproc.tools.mcp.policy import Policy
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.refusals import RPCRefusal, body_of, too_large, unknown
 from extproc.tools.mcp.servers import Servers, ServerSession, SessionTicket
-from extproc.tools.mcp.settings import HOP, MCPSettings
+from extproc.tools.mcp.settings import HOP, MCPSettings, TokenExchangeSettings
+from extproc.upstream.credentials.oauth import TokenError
 from extproc.wire.framing.content_types import framing_for
 from extproc.wire.framing.events import Events
 from extproc.wire.framing.patch import patch
@@ -39,6 +41,8 @@ from extproc.words.errors import (
     Refusal,
 )
 from extproc.words.exchange import Exchange
+
+log = logging.getLogger(__name__)
 
 _AGAIN = {"x-envoy-max-retries": "1", **retry_headers(("connect",))}
 """A call is tried again only after a failure to connect: its server has not seen it."""
@@ -61,6 +65,10 @@ def failure(code: str, server: str) -> Refusal:
     """The refusal for a server that gave no valid answer, without the server's own words."""
     kind, text = _FAILURES[code]
     return RPCRefusal(kind, text.format(server), data={"server": server})
+
+
+def _no_token(text: str, call: Call) -> Refusal:
+    return RPCRefusal(MCP_CREDENTIAL_REJECTED, text, data={"server": call.server})
 
 
 class FindServer:
@@ -129,6 +137,7 @@ class ForwardRPC:
     def __init__(self, settings: MCPSettings, servers: Servers, places: Mapping[str, str]) -> None:
         self._servers = servers
         self._timeouts = {name: str(int(each.timeout * 1000)) for name, each in settings.servers.items()}
+        self._auth = {name: each.auth.token_exchange for name, each in settings.servers.items() if each.auth}
         self._places = places  # names of tries in Envoy, if they differ from the usual ones
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -144,6 +153,8 @@ class ForwardRPC:
         else:
             call.server_version = catalogue.version_for(modern=call.modern)
             sessions = catalogue.sessions and call.server_version != MODERN
+            if sessions and call.server in self._auth:
+                raise _no_token(f"Server {call.server} has sessions, which the gateway cannot open for a user.", call)
             session = await self._session(exchange, call, sessions=sessions)
             self._servers.own.used(_ticket(exchange).key, call)
             if session is not None:
@@ -154,6 +165,8 @@ class ForwardRPC:
             headers[contract.SESSION] = _ticket(exchange).text
         else:
             headers |= _AGAIN
+        if (auth := self._auth.get(call.server)) is not None:
+            headers[contract.BEHALF] = await self._credential(call, auth)
         call.must_read = self._must_read(call)
         if call.question is None:
             headers[contract.BOUND] = bound(call)
@@ -174,6 +187,20 @@ class ForwardRPC:
         order = (self._places.get(hop) or contract.try_cluster(hop),)
         exchange.route.onward = Continue(headers, tuple(removed), body, reroute=True, order=order)
         exchange.route.forwarded, exchange.route.sent = True, time.perf_counter()
+
+    async def _credential(self, call: Call, settings: TokenExchangeSettings) -> str:
+        """The caller's credential at the server. The gateway's own never stands in for it."""
+        if call.caller is None:
+            raise _no_token(
+                f"Server {call.server} is called on behalf of users: sign in with the company's issuer.", call
+            )
+        try:
+            token = await self._servers.users.get(call.server, settings, call.caller)
+        except TokenError as error:
+            log.warning("MCP server %s: no token for a user (%s)", call.server, error)
+            raise _no_token(f"There is no token for you at server {call.server} now.", call) from None
+        call.on_behalf = True
+        return f"Bearer {token}"
 
     def _same(self, call: Call) -> bool:
         return call.modern and call.server_version == MODERN and not call.rewritten
@@ -237,6 +264,9 @@ class Returned:
             reason = response.hop.get(contract.HOP, "timeout" if status == 504 else "")
             raise failure(_REASONS.get(reason, "server_unavailable"), call.server)
         if status in (401, 403):
+            if call.on_behalf and call.caller is not None:
+                self._servers.users.forget(call.server, call.caller)
+                raise _no_token(f"Server {call.server} refused your token.", call)
             raise failure("credential_rejected", call.server)
         if (session := call.server_session) and response.attempts > 1:
             told = response.headers.get("mcp-session-id", "")

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.tools.mcp.behalf import UserTokens
 from extproc.tools.mcp.board import Board
 from extproc.tools.mcp.catalogue import Catalogue, Definition, Kind, initialize, look, same
 from extproc.tools.mcp.link import Link, NoEnvoyError, RefusedError, ServerError, SessionGoneError
@@ -129,6 +130,7 @@ class Servers:
         self._settings = settings
         self._socket = Path(socket)
         self.sessions = Sessions(secret, settings.limits.session_age)
+        self.users = UserTokens()
         self.board = Board(self._heard)
         self._at_servers: OrderedDict[tuple[Hashable, str], asyncio.Task[ServerSession]] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()

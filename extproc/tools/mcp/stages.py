@@ -1,6 +1,6 @@
 """The stages of one request to the MCP gateway, in order. `build` is the table of contents.
 
-   on_headers   FindProfile (404 405 415) · CheckOrigin (403) · Authenticate (401) · OfProfile (401)
+   on_headers   FindProfile (404 405 415) · CheckOrigin (403) · TakeToken · Authenticate (401) · OfProfile (401)
                 · EnterProfile (403) · EndSession · Admit
    on_request   ParseRPC (-32700 -32600) · Era (-32020 -32022, 400 404) · UnwrapCall · AnswerLists
                 · FindServer (-32602) · ChangeCall (-32602) · ToolPolicy · GuardCall · AwaitApproval · ReserveCall
@@ -33,6 +33,7 @@ from extproc.settings.config import Settings
 from extproc.stores import StoreError
 from extproc.tools.mcp.answers import METHODS, AnswerLists, Era, owner
 from extproc.tools.mcp.approvals import AwaitApproval, UseApproval
+from extproc.tools.mcp.behalf import TakeToken
 from extproc.tools.mcp.call import CALL, CALLS, LEGACY, Call
 from extproc.tools.mcp.changes import ChangeCall
 from extproc.tools.mcp.discovery import UnwrapCall
@@ -310,8 +311,7 @@ def build(
     on_headers: list[Stage] = [
         FindProfile(mcp, [issuer.issuer for issuer in settings.auth.jwt]),
         CheckOrigin(mcp),
-        authenticate,
-        OfProfile(mcp),
+        *_identify(settings, mcp, authenticate),
         EnterProfile(),
         EndSession(servers, ended),
         admit,
@@ -349,6 +349,12 @@ def build(
     )
     on_end: list[Stage] = [Cancel(servers), settle, AwaitAudits(services.audits, record), *record]
     return Lists(on_headers, on_request, on_response, on_end, Refuse(mcp.resource), profiles)
+
+
+def _identify(settings: Settings, mcp: MCPSettings, authenticate: Stage) -> Sequence[Stage]:
+    """The stages that find out who calls. The caller's token is kept only where a server is called on its behalf."""
+    take = [TakeToken(settings.auth.jwt)] if mcp.for_users else []
+    return *take, authenticate, OfProfile(mcp)
 
 
 def approvals(

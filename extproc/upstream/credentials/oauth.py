@@ -341,16 +341,21 @@ def _reason(body: bytes) -> str:
 async def fetch(credentials: Credentials, secret: str, now: float) -> OAuthToken:
     """Request a token with `secret`. Raises TokenError. Nothing here blocks the event loop."""
     wanted = await asyncio.to_thread(ask, credentials, secret, now)
-    body, headers = None, wanted.headers
-    if wanted.form is not None:
-        body = urlencode(wanted.form).encode()
-        headers = {**headers, "content-type": "application/x-www-form-urlencoded"}
-    token = read(*await _send(wanted.url, body, headers), now)
+    token = await request_token(wanted, now)
     if not wanted.then:
         return token
     headers = {"authorization": f"Bearer {token.value}", "content-type": "application/json"}
     body = msgspec.json.encode({"scope": [_SCOPE], "lifetime": "3600s"})
     return read_impersonated(*await _send(wanted.then, body, headers), now)
+
+
+async def request_token(wanted: TokenRequest, now: float) -> OAuthToken:
+    """The token of an endpoint's first answer; `then` is not asked. Raises TokenError."""
+    body, headers = None, wanted.headers
+    if wanted.form is not None:
+        body = urlencode(wanted.form).encode()
+        headers = {**headers, "content-type": "application/x-www-form-urlencoded"}
+    return read(*await _send(wanted.url, body, headers), now)
 
 
 async def _send(url: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:

@@ -1,0 +1,163 @@
+"""Tokens of users for MCP servers with `auth`: the caller's token is exchanged for one of the server (RFC 8693).
+
+Envoy verifies the caller's token and, for paths of profiles alone, leaves it in the request. `TakeToken` takes it out
+of the headers, once its claims are those that Envoy has verified. The token is kept with the call, goes to the token
+endpoint of the settings, and to no server: a hop removes every credential of a client.
+
+A token is cached by the server and a digest of the caller's token, so another caller, or the same with other rights,
+never gets it. Each process has its own cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from extproc.access.auth import JWTSettings
+from extproc.tools.mcp.call import CALL
+from extproc.tools.mcp.settings import TokenExchangeSettings
+from extproc.upstream.credentials.oauth import OAuthToken, TokenError, TokenRequest, request_token
+from extproc.words.contract import claims_key
+from extproc.words.exchange import NOTHING_VERIFIED, Exchange
+
+_JWT = re.compile(r"[\w-]+\.([\w-]+)\.[\w-]+", re.ASCII)
+_GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
+_ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a name
+_JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
+
+
+@dataclass(slots=True, frozen=True)
+class Caller:
+    """The user of a call, as the verified token names it."""
+
+    token: str = field(repr=False)
+    issuer: str
+    subject: str
+
+
+class TakeToken:
+    """Writes `caller` of the call, and takes the caller's verified token out of the headers. A token that Envoy has not
+    verified stays there, and so is refused as an unknown key.
+    """
+
+    def __init__(self, issuers: Sequence[JWTSettings]) -> None:
+        self._issuers = [(claims_key(issuer.mark), issuer) for issuer in issuers]
+
+    def __call__(self, exchange: Exchange) -> None:
+        head = exchange.request.head
+        if head.verified is NOTHING_VERIFIED:
+            return
+        for key, issuer in self._issuers:
+            claims = head.verified.token.get(key)
+            token = _token(head.headers.get(issuer.header, ""), issuer.header)
+            if not isinstance(claims, Mapping) or claims.get("iss") != issuer.issuer or _claims(token) != claims:
+                continue
+            left = {name: value for name, value in head.headers.items() if name != issuer.header}
+            exchange.request.head = head = replace(head, headers=left)
+            if isinstance(subject := claims.get("sub"), str) and subject:
+                exchange.features[CALL].caller = Caller(token, issuer.issuer, subject)
+
+
+def _token(value: str, header: str) -> str:
+    if header != "authorization":
+        return value
+    scheme, _, token = value.partition(" ")
+    return token if scheme == "Bearer" else ""
+
+
+def _claims(token: str) -> Any:
+    """The claims of a token, unverified; None if it is no JWT."""
+    if (found := _JWT.fullmatch(token)) is None:
+        return None
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(found[1] + "=" * (-len(found[1]) % 4)))
+    except (ValueError, RecursionError):
+        return None
+
+
+@dataclass(slots=True)
+class _Entry:
+    settings: TokenExchangeSettings
+    task: asyncio.Task[OAuthToken] | None = None
+    token: OAuthToken | None = None
+    due: float = 0.0  # time of the next request
+
+
+class UserTokens:
+    """Tokens of users at servers, of one process."""
+
+    def __init__(
+        self,
+        request: Callable[[TokenRequest, float], Awaitable[OAuthToken]] = request_token,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._request = request
+        self._clock = clock
+        self._entries: OrderedDict[tuple[str, bytes], _Entry] = OrderedDict()
+
+    async def get(self, server: str, settings: TokenExchangeSettings, caller: Caller) -> str:
+        """The caller's token at the server. Raises TokenError."""
+        key, now = _key(server, caller), self._clock()
+        entry = self._entries.get(key)
+        if entry is None or entry.settings is not settings:
+            entry = self._entries[key] = _Entry(settings)
+        self._entries.move_to_end(key)
+        while len(self._entries) > settings.max_tokens:
+            self._entries.popitem(last=False)
+        if entry.token is not None and now < entry.due:
+            return entry.token.value
+        if entry.task is None:
+            entry.task = asyncio.create_task(self._exchange(entry, caller, now))
+        try:
+            return (await asyncio.shield(entry.task)).value
+        except TokenError:
+            if entry.token is not None and self._clock() < entry.token.expires:
+                return entry.token.value
+            raise
+
+    def forget(self, server: str, caller: Caller) -> None:
+        """Forget a token that the server has refused."""
+        self._entries.pop(_key(server, caller), None)
+
+    async def _exchange(self, entry: _Entry, caller: Caller, now: float) -> OAuthToken:
+        try:
+            wanted = await asyncio.to_thread(exchange_request, entry.settings, caller.token)
+            entry.token = token = await self._request(wanted, now)
+            entry.due = token.renewal(now)
+        finally:
+            entry.task = None
+        return token
+
+
+def _key(server: str, caller: Caller) -> tuple[str, bytes]:
+    return server, hashlib.sha256(caller.token.encode()).digest()
+
+
+def exchange_request(settings: TokenExchangeSettings, subject_token: str) -> TokenRequest:
+    """The request of RFC 8693, section 2.1. Raises TokenError."""
+    secret = settings.client_secret.read()
+    actor = None if settings.actor_token is None else settings.actor_token.read()
+    if not secret or (settings.actor_token is not None and not actor):
+        raise TokenError("unusable", "client_secret or actor_token is not set")
+    form = {
+        "grant_type": _GRANT,
+        "subject_token": subject_token,
+        "subject_token_type": _ACCESS_TOKEN,
+        "requested_token_type": _ACCESS_TOKEN,
+    }
+    told = {"audience": settings.audience, "resource": settings.resource, "scope": settings.scope}
+    form |= {name: value for name, value in told.items() if value is not None}
+    if actor:
+        form |= {"actor_token": actor, "actor_token_type": _JWT_TYPE}
+    both = f"{quote(settings.client_id, safe='')}:{quote(secret, safe='')}"
+    return TokenRequest(settings.endpoint, form, {"authorization": f"Basic {base64.b64encode(both.encode()).decode()}"})
