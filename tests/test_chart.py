@@ -170,6 +170,32 @@ def test_the_pod_of_the_chart_is_that_of_the_manifests(tmp_path: Path) -> None:
         )
 
 
+def test_pools_get_a_token_of_the_cluster_for_the_processor_alone_and_the_network_to_their_servers() -> None:
+    peers = "pools.peers[0].podSelector.matchLabels.app=vllm"
+    more = ("--set", "pools.rbac=true", "--set", "pools.namespaces={models,extproc}", "--set", peers)
+    found = rendered("mock", *more)
+    for document in found:
+        for version in VERSIONS:
+            kubernetes_validate.validate(document, version, strict=True)
+    account = only(found, "ServiceAccount")["metadata"]["name"]
+    assert only(found, "Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == account
+    roles = [document for document in found if document["kind"] == "Role"]
+    assert [role["metadata"]["namespace"] for role in roles] == ["models", "extproc"]
+    assert all(rule["verbs"] == ["list", "watch"] for role in roles for rule in role["rules"])
+    bindings = [document["subjects"][0] for document in found if document["kind"] == "RoleBinding"]
+    assert {(one["name"], one["namespace"]) for one in bindings} == {(account, "extproc")}
+    mounted = {
+        name: [each["name"] for each in container(found, name)["volumeMounts"]] for name in ("processor", "envoy")
+    }
+    assert ("account" in mounted["processor"], "account" in mounted["envoy"]) == (True, False)
+    egress = only(found, "NetworkPolicy")["spec"]["egress"]
+    assert {
+        "to": [{"podSelector": {"matchLabels": {"app": "vllm"}}}],
+        "ports": [{"protocol": "TCP", "port": 8000}],
+    } in egress
+    assert not [document for document in rendered("mock") if document["kind"] in ("Role", "ServiceAccount")]
+
+
 def test_values_that_cannot_work_are_refused_with_a_sentence() -> None:
     mock = ("-f", str(CHART / "ci/mock-values.yaml"))
     fleet = ("-f", str(CHART / "ci/fleet-values.yaml"))

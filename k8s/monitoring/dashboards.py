@@ -141,6 +141,14 @@ DASHBOARDS: Mapping[str, tuple[str, Sequence[Panel]]] = {
                 [("extproc:provider_failures:ratio_rate5m", "{{provider}}")],
             ),
             Panel("Skipped targets", "reqps", [(_rate("extproc_targets_skipped_total", "reason"), "{{reason}}")]),
+            Panel(
+                "Endpoints of pools, and requests that wait",
+                "short",
+                [
+                    ("max by (provider, state) (extproc_pool_endpoints)", "{{provider}} {{state}}"),
+                    ("sum by (provider) (extproc_pool_waiting)", "{{provider}} waiting requests"),
+                ],
+            ),
         ),
     ),
     "money": (

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Self
 
 import httpx
 import pytest
 
 from tests.doubles.pod import Pod
-from tests.e2e.conftest import Gateway, eventually
+from tests.e2e.conftest import KEY, Gateway, eventually
 
 YAML = """
 providers:
@@ -182,9 +183,91 @@ def test_pods_join_and_leave_with_a_reload_without_a_failed_request(start, pods)
         assert set(load.served) <= {"pod0", "pod1"}
         gateway.file.write_text(text.replace(pool_of(pods[:2]), pool_of(pods[1:])))
         eventually(lambda: load.served["pod2"] and load.served["pod3"])
+        load.until(12)  # requests that were under way at the change have ended
         before = load.served["pod0"]
         load.until(60)
         assert load.served["pod0"] == before
         pods[0].kill()
         load.until(20)
     assert not load.failed
+
+
+_FULL = "saturated: {requests: 1}, max_queue: 2, wait: 2s, priority: {low: -1, high: 5}"
+_ONE = f"{{endpoints: ['POD'], metrics: none, {_FULL}}}"
+_KEYS = "- {name: low, keys: [{env: LOW}]}\n  - {name: high, keys: [{env: HIGH}]}\n  "
+
+
+@pytest.fixture
+def full(start, pods) -> Iterator[Gateway]:
+    """A gateway whose only pod holds one request, until `pods[0].hangs` is false."""
+    yaml = YAML.replace("{POOL}", _ONE.replace("POD", pods[0].address)).replace(
+        "- {name: demo", _KEYS + "- {name: demo"
+    )
+    found = start(yaml, mocks=("cloud",), env={"LOW": "sk-gw-low", "HIGH": "sk-gw-high"})
+    eventually(lambda: found.chat("llama-3").status_code == 200)
+    pods[0].bodies.clear()
+    pods[0].hangs = True
+    with sending(found, "the first"):
+        eventually(lambda: pods[0].running == 1)
+        yield found
+        pods[0].hangs = False
+
+
+@contextmanager
+def sending(gateway: Gateway, text: str, **fields: object) -> Iterator[list[httpx.Response]]:
+    """A request that waits while the block runs. The list has its answer behind the block."""
+    answers: list[httpx.Response] = []
+    thread = threading.Thread(target=lambda: answers.append(gateway.chat("llama-3", text, **fields)))
+    thread.start()
+    yield answers
+    thread.join()
+
+
+def waiting(gateway: Gateway, count: int) -> None:
+    eventually(lambda: gateway.metric("extproc_pool_waiting", provider="llama") == count)
+
+
+def test_a_full_pool_spills_to_the_next_target_and_sheds_what_may_be_shed(full, pods):
+    answer = full.chat("assistant")
+    assert (answer.status_code, answer.headers["x-ai-provider"]) == (200, "cloud")
+    assert full.exchange_of(answer)["skipped"] == {"llama-3": "full"}
+    shed = full.chat("llama-3", key="sk-gw-low")
+    assert (shed.status_code, shed.json()["error"]["code"]) == (429, "pool_full")
+    assert int(shed.headers["retry-after"]) >= 1
+    assert full.metric("extproc_pool_endpoints", provider="llama", state="full") == 1
+
+
+def test_waiting_requests_go_by_priority_and_the_queue_is_bounded(full, pods):
+    with sending(full, "second") as second:
+        waiting(full, 1)
+        with sending(full, "urgent", key="sk-gw-high") as urgent:
+            waiting(full, 2)
+            assert full.chat("llama-3", "one too many").status_code == 429
+            pods[0].hangs = False
+    assert [answer.status_code for answer in (*second, *urgent)] == [200, 200]
+    asked = [body["messages"][0]["content"] for body in pods[0].bodies]
+    assert asked == ["the first", "urgent", "second"]
+    assert full.exchange_of(second[0])["pool_wait_ms"] > 0
+
+
+def test_a_wait_ends_with_its_time_and_with_its_client(full, pods):
+    late = full.chat("llama-3", "patient")
+    assert (late.status_code, late.json()["error"]["code"]) == (429, "pool_full")
+    with suppress(httpx.TimeoutException):
+        httpx.post(
+            full.base_url + "/chat/completions",
+            json={"model": "llama-3", "messages": [{"role": "user", "content": "hasty"}]},
+            headers={"authorization": f"Bearer {KEY}"},
+            timeout=0.3,
+        )
+    waiting(full, 0)
+    assert len(pods[0].bodies) == 1
+
+
+def test_a_pool_without_endpoints_is_a_503_that_says_so(start):
+    yaml = YAML.replace("{POOL}", "{wait: 500ms}").replace("http://llama.test:8000", "http://no-such-name.invalid:8000")
+    gateway = start(yaml, mocks=("cloud",))
+    answer = gateway.chat("llama-3")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_provider_available")
+    assert "its pool has no endpoint" in answer.json()["error"]["message"]
+    assert gateway.chat("assistant").headers["x-ai-provider"] == "cloud"

@@ -33,6 +33,9 @@ from extproc.words import contract
 PICKER = "envoy.filters.http.ext_proc.picker"
 """Name of the filter that asks an external picker."""
 
+_FIRST = 2.0
+"""Seconds for which Envoy waits for a pool's first endpoints, before it listens without them."""
+
 _SCRIPT = """\
 function envoy_on_request(handle)
   local named = handle:headers():get("%(ENDPOINTS)s")
@@ -119,7 +122,7 @@ def with_endpoints(settings: Settings, name: str, cluster: clusterv3.Cluster) ->
         type=clusterv3.ClusterDiscoveryType.EDS,
         load_assignment=None,
         eds_cluster_config=clusterv3.ClusterEdsClusterConfig(
-            eds_config=processor.discovered(settings), service_name=contract.pool_name(name)
+            eds_config=processor.discovered(settings, _FIRST), service_name=contract.pool_name(name)
         ),
         load_balancing_policy=_policy(typed.extension("envoy.load_balancing_policies.override_host", override)),
     )

@@ -114,8 +114,10 @@ def _health_check() -> corev3.HealthCheck:
     )
 
 
-def discovered(settings: Settings) -> corev3.ConfigSource:
-    """Source of resources: the processor. The first of several workers serves them."""
+def discovered(settings: Settings, within: float = 0.0) -> corev3.ConfigSource:
+    """Source of resources: the processor. The first of several workers serves them. Envoy waits `within` seconds for
+    the first ones; 0: for ever, because without them it has nothing to serve.
+    """
     # Envoy's default wait is up to 30 s before it asks a processor again after a failure.
     again = corev3.RetryPolicy(
         retry_back_off=corev3.BackoffStrategy(base_interval=seconds(0.1), max_interval=seconds(1))
@@ -127,9 +129,8 @@ def discovered(settings: Settings) -> corev3.ConfigSource:
         grpc_services=[service],
         set_node_on_first_message_only=True,
     )
-    # No time limit: without these resources Envoy has nothing to serve.
     return corev3.ConfigSource(
-        api_config_source=source, resource_api_version=corev3.ApiVersion.V3, initial_fetch_timeout=seconds(0)
+        api_config_source=source, resource_api_version=corev3.ApiVersion.V3, initial_fetch_timeout=seconds(within)
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from extproc.envoy.server.discovery import ENDPOINTS, Discovery
+from extproc.exchange.services import Services
 from extproc.routing.pools import servers
 from extproc.routing.pools.endpoint import Endpoint, Report
 from extproc.routing.pools.pool import Pool
@@ -34,10 +35,12 @@ _AGAIN = 2.0  # seconds between attempts to follow a Service
 
 
 class PoolKeeper:
-    """Keeps the `pools` of one process, by provider. `publishes`: it gives Envoy their endpoints."""
+    """Keeps the pools of one process. `publishes`: it gives Envoy their endpoints."""
 
-    def __init__(self, discovery: Discovery, pools: dict[str, Pool], *, publishes: bool) -> None:
-        self.pools = pools
+    def __init__(self, discovery: Discovery, services: Services, *, publishes: bool) -> None:
+        self.pools = services.pools
+        services.telemetry.pool_endpoints.read = self._count_endpoints
+        services.telemetry.pool_waiting.read = self._count_waiting
         self._discovery = discovery
         self._publishes = publishes
         self._providers: dict[str, ProviderSettings] = {}
@@ -143,7 +146,13 @@ class PoolKeeper:
             known = {contract.pool_name(name): pool for name, pool in self.pools.items() if pool.known}
             self._discovery.set(ENDPOINTS, {name: assignment(name, [*pool.endpoints]) for name, pool in known.items()})
 
-    # --- metrics
+    def _count_endpoints(self) -> Mapping[tuple[str, ...], float]:
+        return {(name, state): count for name, pool in [*self.pools.items()] for state, count in pool.states().items()}
+
+    def _count_waiting(self) -> Mapping[tuple[str, ...], float]:
+        return {(name,): len(pool.queue) for name, pool in [*self.pools.items()]}
+
+    # --- the endpoints' own metrics
 
     async def _read(self, pool: Pool, endpoint: Endpoint) -> None:
         """Read an endpoint's metrics, again and again, until cancelled."""

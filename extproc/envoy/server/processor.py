@@ -137,7 +137,7 @@ class Processor:
         self._stale = ""  # the reason why the settings in use are not the file's
         self._certificate = ListenerCertificate()
         self._reloads = Reloads(self, file, settings, secrets=secrets, socket=socket, worker=worker, first=first)
-        self._pools = PoolKeeper(self._reloads.discovery, services.pools, publishes=worker == 0)
+        self._pools = PoolKeeper(self._reloads.discovery, services, publishes=worker == 0)
         self.apply_settings(settings, self._reloads.places)
         self._http = HTTPThread()
         self._collector = collector.Collector(lambda: telemetry.in_flight)

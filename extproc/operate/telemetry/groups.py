@@ -186,6 +186,12 @@ class ProviderMetrics(Group):
         "Targets that were skipped, by [reason](failover.md#when-a-target-is-skipped).",
         "reason",
     )
+    pool_endpoints = scraped(
+        "extproc_pool_endpoints",
+        "Endpoints of a [pool](own-models.md): `ready`, `full`, or `resting` after failures.",
+        *("provider", "state"),
+    )
+    pool_waiting = scraped("extproc_pool_waiting", "Requests that wait for room at an endpoint of a pool.", "provider")
     _credentials = counter(
         "extproc_provider_credentials_rejected_total",
         "Tries that a provider refused because of the gateway's own key.",

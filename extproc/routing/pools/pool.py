@@ -141,6 +141,14 @@ class Pool:
         now, full = self.clock(), self.picker.full
         return sum([each.ready(now) and not each.full(full) for each in self.endpoints.values()])
 
+    def states(self) -> Mapping[str, int]:
+        """Endpoints by state, for people. Safe to call from another thread."""
+        now, full = self.clock(), self.picker.full
+        found = {"ready": 0, "full": 0, "resting": 0}
+        for each in [*self.endpoints.values()]:
+            found["resting" if not each.ready(now) else "full" if each.full(full) else "ready"] += 1
+        return found
+
     def serve(self) -> None:
         """Wake waiting requests, one for each endpoint with room."""
         if len(self.queue):
