@@ -14,6 +14,7 @@ from extproc.cli._tables import safe, table
 EXAMPLES = """\
   extproc compare stable canary                    exchanges of the last week, in which either was asked first
   extproc compare stable canary --model assistant  of requests for one virtual model, which splits them at random
+  extproc compare stable canary --since 2026-11-20 since the canary began: look as often as you like
   extproc compare stable canary --label agent      a class for each agent, too
 """
 
@@ -22,6 +23,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help="entry of models that you trust")
     parser.add_argument("b", metavar="B", help="entry of models that shall replace it")
     add_gateway(parser)
+    parser.add_argument(
+        "--since", metavar="TIME", help="since a date or RFC 3339 time, such as that of the canary's start"
+    )
     parser.add_argument("--hours", type=int, default=168, metavar="N", help="of so many hours (default: 168)")
     parser.add_argument("--model", metavar="NAME", help="only requests for this model, as clients name it")
     parser.add_argument("--label", metavar="NAME", help="a class for each value of this label, too")
@@ -33,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
     if options.a == options.b:
         raise ValueError("extproc compare A B: A and B are the same target")
     parameters = [("a", options.a), ("b", options.b), ("hours", str(options.hours))]
+    parameters += [("start", options.since)] if options.since is not None else []
     parameters += [(name, value) for name in ("model", "label") if (value := getattr(options, name)) is not None]
     found = connect(options).json("/comparison", parameters)
     if options.format == "json":

@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from extproc.money.ledger import Row, open_ledger
 from extproc.money.ledger.comparing import CompareQuery
-from extproc.money.ledger.query import FIELDS, ExchangeQuery
+from extproc.money.ledger.query import FIELDS, ExchangeQuery, instant
 from extproc.operate.reports import ReportError
 from extproc.operate.reports.reports import matches
 from extproc.operate.telemetry.audit import act
@@ -286,7 +286,7 @@ class FakeSources:
         who = {"id": id, "consumer": consumer or "ada", "team": "platform", **times}
         return [{**who, **numbers, "calls": [{**call, "provider_model": "m", **numbers}], "problems": [problem]}]
 
-    def compare(self, a, b, hours, label, model):
+    def compare(self, a, b, begin, label, model):
         ledger = open_ledger("memory:")
         common = {"time": self.now.timestamp() - 60, "operation": "chat", "model": model or "assistant"}
         for number in range(800):
@@ -294,7 +294,8 @@ class FakeSources:
             ledger.writer.add(Row(id=str(number), target=a if number % 2 else b, **failed, **common))
         ledger.writer.start()
         ledger.writer.stop()
-        found = ledger.compare(CompareQuery(a, b, self.now - timedelta(hours=hours), self.now, label))
+        start = self.now - timedelta(hours=begin) if isinstance(begin, int) else instant("start", begin)
+        found = ledger.compare(CompareQuery(a, b, start, self.now, label))
         ledger.close()
         return found
 

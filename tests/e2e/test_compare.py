@@ -47,5 +47,7 @@ def test_a_failing_canary_is_called_not_safe(gateway: Gateway, extproc: Callable
     assert found["state"] == "not_safe"
     assert "are failed" in found["sentence"]
     assert found["sentence"] in compared().stdout
+    assert compared("--since", "2020-01-01", "--format", "json").stdout.count('"start":"2020-01-01T00:00:00Z"') == 1
+    assert "start" in compared("--since", "yesterday").stderr
     assert compared("--model", "another").stdout.startswith("Not enough data")
     assert extproc("compare", "stable", "stable", "--url", gateway.admin).returncode == 1

@@ -2,8 +2,8 @@
 
 An exchange belongs to the arm of the target that was asked first: a canary whose failures another target repairs has
 failed. The first ANSWERS_FIRST answers of arm A say what is slow and dear; the answers after them are counted. Each
-bound holds however often one looks, and all bounds together are wrong with a probability of ERROR at most: half of it
-is for all requests, half for the classes. See `words.evidence`.
+bound holds however often one looks from the same beginning, and all bounds together are wrong with a probability of
+ERROR at most: half of it is for all requests, half for the classes. See `words.evidence`.
 """
 
 # ruff: noqa: S608 - names and numbers of this package only; texts are values
@@ -114,7 +114,7 @@ def compare(cursor: Cursor, query: CompareQuery) -> Mapping[str, Any]:
             if name in classes or len(classes) < MOST_CLASSES:
                 classes.setdefault(name, _Class(name)).add(first, **facts)
     shown = [_shown(whole, ERROR / 2 / len(MARGINS))]
-    each = ERROR / 2 / (len(MARGINS) * max(1, len(classes)))
+    each = ERROR / 2 / (len(MARGINS) * MOST_CLASSES)  # fixed: classes appear over time
     shown += [_shown(classes[name], each) for name in sorted(classes)]
     verdict, more = _verdict(shown)
     return {

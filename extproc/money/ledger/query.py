@@ -88,8 +88,8 @@ class ExchangeQuery:
         if not (limit.isascii() and limit.isdecimal() and len(limit) < 6 and 1 <= int(limit) <= MAX_LIMIT):
             raise ValueError(f"limit must be a number from 1 to {MAX_LIMIT}")
         return cls(
-            _instant("start", own["start"][0]) if "start" in own else None,
-            _instant("end", own["end"][0]) if "end" in own else None,
+            instant("start", own["start"][0]) if "start" in own else None,
+            instant("end", own["end"][0]) if "end" in own else None,
             filters,
             own["before"][0] if "before" in own else None,
             int(limit),
@@ -156,9 +156,9 @@ def _range(own: Mapping[str, Sequence[str]], now: datetime) -> tuple[datetime, d
     """The time of a query. Default: the current month. `start` alone means to the end of its month, `end` alone from
     the start of the month that it ends.
     """
-    end = _instant("end", own["end"][0]) if "end" in own else next_month(now.astimezone(UTC))
+    end = instant("end", own["end"][0]) if "end" in own else next_month(now.astimezone(UTC))
     if "start" in own:
-        start = _instant("start", own["start"][0])
+        start = instant("start", own["start"][0])
     else:
         start = month_of(max(end - timedelta(microseconds=1), _EARLIEST))
     if start >= end:
@@ -166,7 +166,7 @@ def _range(own: Mapping[str, Sequence[str]], now: datetime) -> tuple[datetime, d
     return start, end
 
 
-def _instant(name: str, value: str) -> datetime:
+def instant(name: str, value: str) -> datetime:
     wanted = f"{name} is a date, 2026-11-01 (UTC), or a time, 2026-11-01T09:30:00Z"
     try:
         if _DATE.fullmatch(value):

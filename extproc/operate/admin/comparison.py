@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct
 
-from extproc.operate.admin.answers import USD, Count, Maybe, Printable, Time, describes
+from extproc.operate.admin.answers import MOMENT, USD, Count, Maybe, Printable, Time, describes
 
 
 class ArmNumbers(Struct, kw_only=True):
@@ -68,6 +68,13 @@ class ComparisonQuery(Struct, kw_only=True, forbid_unknown_fields=True):
 
     a: _Target
     b: _Target
+    start: Maybe[
+        Annotated[
+            str,
+            Meta(extra_json_schema=MOMENT),
+            describes("Date or RFC 3339 time, inclusive; `hours` does not count then"),
+        ]
+    ] = UNSET
     hours: Annotated[int, Meta(ge=1, le=8784, description="Only exchanges of so many hours")] = 168
     label: Maybe[Annotated[Printable, describes("A class for each value of this label, too")]] = UNSET
     model: Maybe[Annotated[Printable, describes("Only requests for this model, as clients name it")]] = UNSET

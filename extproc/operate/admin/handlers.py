@@ -78,7 +78,9 @@ def run(call: AdminCall) -> Any:
 
 def compare(call: AdminCall) -> Any:
     asked = call.query
-    return call.reports.compare(asked.a, asked.b, asked.hours, given(asked.label), given(asked.model))
+    begin = asked.hours if asked.start is msgspec.UNSET else asked.start
+    with readable():
+        return call.reports.compare(asked.a, asked.b, begin, given(asked.label), given(asked.model))
 
 
 def _or_not_found(found: Any, without: str) -> Any:

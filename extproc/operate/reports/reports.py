@@ -23,7 +23,7 @@ from extproc.money.budgets import Budget, BudgetSettings, Grant, Grants, compile
 from extproc.money.ledger import LedgerError
 from extproc.money.ledger.comparing import CompareQuery
 from extproc.money.ledger.ledger import Ledger
-from extproc.money.ledger.query import ExchangeQuery, Query, label_of
+from extproc.money.ledger.query import ExchangeQuery, Query, instant, label_of
 from extproc.operate.reports import ReportError
 from extproc.operate.reports.under_way import MOST_UNDER_WAY
 from extproc.stores import Counters, Level, StoreError, window_at
@@ -296,11 +296,14 @@ class AdminReports:
         """The runs of that name, one for each consumer, with their calls and problems."""
         return self._reporter.ledger.run(id, consumer)
 
-    def compare(self, a: str, b: str, hours: int, label: str | None, model: str | None) -> Mapping[str, Any]:
-        """Two targets compared over the last hours, over requests for one model if it is given."""
+    def compare(self, a: str, b: str, begin: str | int, label: str | None, model: str | None) -> Mapping[str, Any]:
+        """Two targets compared since a time, or over the last hours; over requests for one model if it is given. Raises
+        ValueError for a time that cannot be read.
+        """
         end = datetime.fromtimestamp(self._reporter.now(), UTC)
+        start = end - timedelta(hours=begin) if isinstance(begin, int) else instant("start", begin)
         filters = {} if model is None else {"model": [model]}
-        return self._reporter.ledger.compare(CompareQuery(a, b, end - timedelta(hours=hours), end, label, filters))
+        return self._reporter.ledger.compare(CompareQuery(a, b, start, end, label, filters))
 
     def grants(self) -> Sequence[Mapping[str, Any]]:
         known = self._compiled()

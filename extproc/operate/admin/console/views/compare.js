@@ -14,7 +14,7 @@ const html = `
     <label for="compare-b">Target B</label><input id="compare-b" required maxlength="256" list="compare-targets" autocomplete="off"><datalist id="compare-targets"></datalist>
     <label for="compare-model">Requests for</label><input id="compare-model" maxlength="256" autocomplete="off" placeholder="all models, or one name">
     <label for="compare-label">Label</label><input id="compare-label" maxlength="64" autocomplete="off" placeholder="a class for each value">
-    <span class="wide"><button class="main" id="compare-send">Compare</button> <span class="small soft">Over the period above. Looking often costs nothing: the bounds hold at any time.</span></span></form>
+    <span class="wide"><button class="main" id="compare-send">Compare</button> <span class="small soft">Over the period above, to now. With the same beginning the bounds hold however often you look.</span></span></form>
   <p id="compare-error" class="bad" role="alert"></p><div id="compared" class="later scroll" role="status"></div></section>`;
 
 const parts = () => [[() => read("/models"), answer => show("compare-targets", ...[...new Set(answer.data.flatMap(model => model.targets.map(target => target.name)))].map(name => el("option", {value: name}))), []]];
