@@ -105,6 +105,7 @@ class McpServer:
     answers: str = "json"
     temper: str = ""  # hang, html, badjson, status=503, wrongid, early (the stream ends without an answer), slow=0.2
     key: str = ""
+    users: set[str] = field(default_factory=set)  # tokens of users, which it takes beside the key
     page: int = 1000
     tools: list[Json] = field(default_factory=lambda: [dict(each) for each in TOOLS])
     prompts: list[Json] = field(default_factory=lambda: [dict(PROMPT)])
@@ -149,7 +150,7 @@ class McpServer:
             await reply(send, failed.status, {"jsonrpc": "2.0", "id": seen.id, "error": failed.error})
 
     async def _handle(self, seen: Seen, body: bytes, send: Send) -> None:
-        if self.key and seen.header("authorization") != f"Bearer {self.key}":
+        if self.key and (seen.header("authorization") or "").removeprefix("Bearer ") not in {self.key, *self.users}:
             await reply(send, 401, {"error": "canary-401-body"}, (("www-authenticate", 'Bearer realm="server"'),))
             return
         if seen.http == "DELETE":

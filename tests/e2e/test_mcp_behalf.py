@@ -35,13 +35,8 @@ mcp:
           scope: read write
           actor_token: env:ACTOR
     dual: {{url: "{servers}/dual"}}
-    stateful:
-      url: "{servers}/stateful"
-      token: env:LOOKS
-      auth: {{token_exchange: {{endpoint: "{endpoint}", client_id: g, client_secret: env:CLIENT_SECRET, resource: a}}}}
   profiles:
     dev: {{servers: {{modern: {{}}, dual: {{}}}}}}
-    old: {{servers: {{stateful: {{}}}}}}
 auth: {{jwt: {{issuer: "{issuer}", audiences: [{audience}], jwks: "file:{file}", team: team}}}}
 teams: {{platform: {{tools: ["*"]}}}}
 consumers: [{{name: demo, team: platform, keys: [{{env: EXTPROC_DEMO_KEY}}]}}]
@@ -108,7 +103,7 @@ def endpoint() -> Iterator[Endpoint]:
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Any]:
-    with kinds("modern", "dual", "stateful").running() as found:
+    with kinds("modern", "dual").running() as found:
         yield found
 
 
@@ -165,13 +160,6 @@ def test_nobody_is_called_for_without_a_verified_token(gateway: Gateway, servers
     client.post(client.message("tools/call", {"name": "modern__echo", "arguments": {}}), **header)
     assert servers["modern"].calls == []
     assert "canary" not in gateway.log.read_text()
-
-
-def test_a_server_with_sessions_is_not_called_for_a_user(gateway: Gateway, servers: Any) -> None:
-    servers["stateful"].forget()
-    token = STAFF.token(sub="alice", team="platform")
-    assert "has sessions" in json.dumps(Client(gateway, "old", "2025-11-25", token).call("stateful__echo", text="x"))
-    assert servers["stateful"].calls == []
 
 
 def test_a_token_that_the_server_refuses_is_asked_for_again(gateway: Gateway, servers: Any, endpoint: Endpoint) -> None:

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from extproc.access.auth import JWTSettings
-from extproc.tools.mcp.behalf import Caller, TakeToken, UserTokens
+from extproc.tools.mcp.behalf import Caller, TakeToken, UserTokens, exchange_request
+from extproc.tools.mcp.behalf_settings import MCPAuthSettings
 from extproc.tools.mcp.call import CALL, Call
 from extproc.tools.mcp.profile_settings import MCPProfileSettings, MCPShareSettings
-from extproc.tools.mcp.settings import MCPServerSettings, TokenExchangeSettings
+from extproc.tools.mcp.settings import MCPServerSettings
 from extproc.upstream.credentials.oauth import OAuthToken, TokenError, TokenRequest
 from extproc.words.contract import claims_key
 from extproc.words.exchange import RequestHead, Verified
@@ -30,8 +31,8 @@ def secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIENT_SECRET", "s")
 
 
-def exchange(server: str, **changes: Any) -> TokenExchangeSettings:
-    return TokenExchangeSettings(**{**ENDPOINT, "audience": server, **changes})
+def exchange(server: str, **changes: Any) -> MCPAuthSettings:
+    return MCPAuthSettings(token_exchange={**ENDPOINT, "audience": server, **changes})
 
 
 class Clock:
@@ -78,7 +79,7 @@ def test_only_the_token_that_envoy_verified_is_taken(value: str, verified: Any, 
     exchange.features[CALL] = call = Call("dev", MCPProfileSettings(servers={"s": MCPShareSettings()}))
     TakeToken([issuer])(exchange)
     assert ("authorization" not in exchange.request.head.headers) is taken
-    assert call.caller == (Caller(jwt(ALICE), "https://idp.example", "alice") if taken else None)
+    assert call.caller == (Caller(jwt(ALICE), "https://idp.example", "alice", ["a"], 2000.0) if taken else None)
     assert jwt(ALICE) not in repr(call)
 
 
@@ -156,8 +157,50 @@ def test_a_token_is_asked_for_once_and_renewed_early() -> None:
         ({"auth": {"token_exchange": {**ENDPOINT, "audience": "a", "endpoint": "http://idp.example"}}}, "https"),
         ({"auth": {"token_exchange": {**ENDPOINT, "audience": "a"}}, "header": "x-api-key"}, "authorization"),
         ({"auth": {"token_exchange": {**ENDPOINT, "audience": "a"}}, "lists": "session"}, "lists: shared"),
+        ({"auth": {}}, "give one of"),
+        ({"auth": {"own_token": {"audience": "a"}, "jwt_bearer": {**ENDPOINT, "scope": "s"}}}, "give one of"),
+        ({"auth": {"own_token": {"audience": "a"}, "without_user": "token"}}, "own `?token"),
+        ({"auth": {"jwt_bearer": {**ENDPOINT, "scope": "s", "parameters": {"assertion": "x"}}}}, "sets assertion"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         MCPServerSettings(url="https://mcp.example", **changes)
+
+
+def test_the_form_of_entras_flow() -> None:
+    more = {"client_auth": "post", "scope": "api://a/.default", "parameters": {"requested_token_use": "on_behalf_of"}}
+    settings = MCPAuthSettings(jwt_bearer={**ENDPOINT, **more}).at_endpoint
+    assert settings is not None
+    asked = exchange_request(settings, "caller")
+    assert asked.headers == {}
+    assert asked.form == {
+        "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+        "assertion": "caller",
+        "client_id": "gateway",
+        "client_secret": "s",
+        "requested_token_use": "on_behalf_of",
+        "scope": "api://a/.default",
+    }
+
+
+async def test_a_token_ends_with_the_callers() -> None:
+    clock, asked = Clock(), list[str]()
+
+    async def request(wanted: TokenRequest, now: float) -> OAuthToken:
+        assert wanted.form is not None
+        asked.append(wanted.form["subject_token"])
+        return OAuthToken(f"{len(asked)}", now + 3600)
+
+    tokens, settings = UserTokens(request, clock), exchange("tickets")
+    caller = Caller("one", "i", "alice", [], 1100.0)
+    assert await tokens.get("tickets", settings, caller) == "1"
+    clock.now = 1101.0
+    assert await tokens.get("tickets", settings, caller) == "2"
+
+
+async def test_the_callers_own_token_is_for_its_audience_alone() -> None:
+    auth = MCPAuthSettings(own_token={"audience": "tickets"})
+    assert await UserTokens().get("s", auth, Caller("own", "i", "alice", ["gateway", "tickets"])) == "own"
+    with pytest.raises(TokenError, match="not for this server"):
+        await UserTokens().get("s", auth, Caller("own", "i", "alice", ["gateway", "tickets-2"]))

@@ -24,7 +24,7 @@ class FakeLink:
         self.asked, self.ended = [], []
         self.unknown = True
 
-    async def ask(self, method, params, version, session="", capabilities=None):
+    async def ask(self, method, params, version, session="", capabilities=None, *, user=()):
         self.asked.append((method, version, session))
         if method == "server/discover":
             if not self.modern:
@@ -41,7 +41,7 @@ class FakeLink:
         more = {"nextCursor": str(page + 1)} if page + 1 < len(pages) else {}
         return self._raw(pages[page] if isinstance(pages[page], bytes) else {**pages[page], **more})
 
-    async def tell(self, body, version, session=""):
+    async def tell(self, body, version, session="", user=()):
         pass
 
     async def end(self, version, session):

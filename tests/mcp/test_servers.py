@@ -27,7 +27,7 @@ class Link(FakeLink):
         self.told, self.opened, self.error, self.wait = [], 0, None, 0.0
         self.gone = set()
 
-    async def ask(self, method, params, version, session="", capabilities=None):
+    async def ask(self, method, params, version, session="", capabilities=None, *, user=()):
         await asyncio.sleep(self.wait)
         if self.error is not None:
             raise self.error
@@ -40,7 +40,7 @@ class Link(FakeLink):
             return self._raw({})
         return await super().ask(method, params, version, session)
 
-    async def tell(self, body, version, session=""):
+    async def tell(self, body, version, session="", user=()):
         self.told.append((body, session))
 
 

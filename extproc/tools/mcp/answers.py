@@ -18,6 +18,7 @@ from extproc.tools.mcp.call import (
     SUBSCRIPTION_KEY,
     VERSION_KEY,
     Call,
+    owner,
 )
 from extproc.tools.mcp.catalogue import FIELDS, KINDS
 from extproc.tools.mcp.discovery import DEFINITIONS, Discovery, searched
@@ -50,11 +51,6 @@ _OF_MODERN = ("server/discover", "subscriptions/listen")
 METHODS = frozenset((*CALLS, *KINDS, *_OF_LEGACY, *_OF_MODERN))
 """Methods of requests that the gateway knows; operations in logs and metrics."""
 _TAKEN = LocalReply(202, b"", {}, "answered")
-
-
-def owner(exchange: Exchange) -> str:
-    """The name of the consumer in the profile, to which a session is bound."""
-    return f"{exchange.features[CALL].profile}/{exchange.consumer.name}"
 
 
 class Era:

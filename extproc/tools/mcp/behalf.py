@@ -1,4 +1,5 @@
-"""Tokens of users for MCP servers with `auth`: the caller's token is exchanged for one of the server (RFC 8693).
+"""Tokens of users for MCP servers with `auth`: the caller's token is exchanged for one of the server (RFC 8693, RFC
+7523), or is made for the server too.
 
 Envoy verifies the caller's token and, for paths of profiles alone, leaves it in the request. `TakeToken` takes it out
 of the headers, once its claims are those that Envoy has verified. The token is kept with the call, goes to the token
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import math
 import re
 import time
 from collections import OrderedDict
@@ -24,16 +26,15 @@ from urllib.parse import quote
 import msgspec
 
 from extproc.access.auth import JWTSettings
+from extproc.tools.mcp.behalf_settings import JWTBearerSettings, MCPAuthSettings, TokenExchangeSettings
 from extproc.tools.mcp.call import CALL
-from extproc.tools.mcp.settings import TokenExchangeSettings
 from extproc.upstream.credentials.oauth import OAuthToken, TokenError, TokenRequest, request_token
 from extproc.words.contract import claims_key
 from extproc.words.exchange import NOTHING_VERIFIED, Exchange
 
 _JWT = re.compile(r"[\w-]+\.([\w-]+)\.[\w-]+", re.ASCII)
-_GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
-_ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a name
-_JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
+_GRANT, _TYPE = "urn:ietf:params:oauth:grant-type:", "urn:ietf:params:oauth:token-type:"
+_Endpoint = TokenExchangeSettings | JWTBearerSettings
 
 
 @dataclass(slots=True, frozen=True)
@@ -43,6 +44,13 @@ class Caller:
     token: str = field(repr=False)
     issuer: str
     subject: str
+    audiences: Sequence[str] = ()
+    expires: float = math.inf  # epoch seconds
+
+    @property
+    def digest(self) -> str:
+        """A digest of the user, for the names of its sessions."""
+        return hashlib.sha256(f"{self.issuer}\0{self.subject}".encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 class TakeToken:
@@ -65,7 +73,19 @@ class TakeToken:
             left = {name: value for name, value in head.headers.items() if name != issuer.header}
             exchange.request.head = head = replace(head, headers=left)
             if isinstance(subject := claims.get("sub"), str) and subject:
-                exchange.features[CALL].caller = Caller(token, issuer.issuer, subject)
+                exchange.features[CALL].caller = _caller(token, issuer.issuer, subject, claims)
+
+
+def _caller(token: str, issuer: str, subject: str, claims: Mapping[str, Any]) -> Caller:
+    audiences, expires = claims.get("aud"), claims.get("exp")
+    known = audiences if isinstance(audiences, list) else [audiences]
+    return Caller(
+        token,
+        issuer,
+        subject,
+        [one for one in known if isinstance(one, str)],
+        float(expires) if isinstance(expires, int | float) else math.inf,
+    )
 
 
 def _token(value: str, header: str) -> str:
@@ -87,7 +107,7 @@ def _claims(token: str) -> Any:
 
 @dataclass(slots=True)
 class _Entry:
-    settings: TokenExchangeSettings
+    settings: _Endpoint
     task: asyncio.Task[OAuthToken] | None = None
     token: OAuthToken | None = None
     due: float = 0.0  # time of the next request
@@ -105,8 +125,13 @@ class UserTokens:
         self._clock = clock
         self._entries: OrderedDict[tuple[str, bytes], _Entry] = OrderedDict()
 
-    async def get(self, server: str, settings: TokenExchangeSettings, caller: Caller) -> str:
+    async def get(self, server: str, auth: MCPAuthSettings, caller: Caller) -> str:
         """The caller's token at the server. Raises TokenError."""
+        if (settings := auth.at_endpoint) is None:
+            assert auth.own_token is not None, "the settings name one way"
+            if auth.own_token.audience not in caller.audiences:
+                raise TokenError("unusable", "the caller's token is not for this server")
+            return caller.token
         key, now = _key(server, caller), self._clock()
         entry = self._entries.get(key)
         if entry is None or entry.settings is not settings:
@@ -132,7 +157,8 @@ class UserTokens:
     async def _exchange(self, entry: _Entry, caller: Caller, now: float) -> OAuthToken:
         try:
             wanted = await asyncio.to_thread(exchange_request, entry.settings, caller.token)
-            entry.token = token = await self._request(wanted, now)
+            found = await self._request(wanted, now)
+            entry.token = token = OAuthToken(found.value, min(found.expires, caller.expires))
             entry.due = token.renewal(now)
         finally:
             entry.task = None
@@ -143,21 +169,24 @@ def _key(server: str, caller: Caller) -> tuple[str, bytes]:
     return server, hashlib.sha256(caller.token.encode()).digest()
 
 
-def exchange_request(settings: TokenExchangeSettings, subject_token: str) -> TokenRequest:
-    """The request of RFC 8693, section 2.1. Raises TokenError."""
-    secret = settings.client_secret.read()
-    actor = None if settings.actor_token is None else settings.actor_token.read()
-    if not secret or (settings.actor_token is not None and not actor):
-        raise TokenError("unusable", "client_secret or actor_token is not set")
-    form = {
-        "grant_type": _GRANT,
-        "subject_token": subject_token,
-        "subject_token_type": _ACCESS_TOKEN,
-        "requested_token_type": _ACCESS_TOKEN,
-    }
-    told = {"audience": settings.audience, "resource": settings.resource, "scope": settings.scope}
+def exchange_request(settings: _Endpoint, token: str) -> TokenRequest:
+    """The request of RFC 8693, section 2.1, or of RFC 7523, section 2.1. Raises TokenError."""
+    secret, form = settings.client_secret.read(), dict(settings.parameters)
+    if not secret:
+        raise TokenError("unusable", "client_secret is not set")
+    told = {"scope": settings.scope}
+    if isinstance(settings, TokenExchangeSettings):
+        form |= {"grant_type": _GRANT + "token-exchange", "requested_token_type": _TYPE + "access_token"}
+        form |= {"subject_token": token, "subject_token_type": _TYPE + settings.subject_token_type}
+        told |= {"audience": settings.audience, "resource": settings.resource}
+        if settings.actor_token is not None:
+            if not (actor := settings.actor_token.read()):
+                raise TokenError("unusable", "actor_token is not set")
+            form |= {"actor_token": actor, "actor_token_type": _TYPE + "jwt"}
+    else:
+        form |= {"grant_type": _GRANT + "jwt-bearer", "assertion": token}
     form |= {name: value for name, value in told.items() if value is not None}
-    if actor:
-        form |= {"actor_token": actor, "actor_token_type": _JWT_TYPE}
+    if settings.client_auth == "post":
+        return TokenRequest(settings.endpoint, {**form, "client_id": settings.client_id, "client_secret": secret})
     both = f"{quote(settings.client_id, safe='')}:{quote(secret, safe='')}"
     return TokenRequest(settings.endpoint, form, {"authorization": f"Basic {base64.b64encode(both.encode()).decode()}"})

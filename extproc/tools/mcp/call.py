@@ -163,3 +163,10 @@ class Call:
 
 CALL: FeatureKey[Call] = FeatureKey("call")
 """Key of the call, which FindProfile writes for a message to a profile."""
+
+
+def owner(exchange: Exchange) -> str:
+    """The consumer in the profile, and the user of its token, to which a session is bound."""
+    call = exchange.features[CALL]
+    user = "" if call.caller is None else f"#{call.caller.digest}"
+    return f"{call.profile}/{exchange.consumer.name}{user}"

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from extproc.tools.mcp.call import INFO, LEGACY, MODERN
-from extproc.tools.mcp.link import Link, RefusedError, ServerError, SessionGoneError
+from extproc.tools.mcp.link import NO_USER, Link, RefusedError, ServerError, SessionGoneError
 from extproc.tools.mcp.settings import MCPLimitsSettings
 
 Kind = Literal["tools", "prompts", "resources", "templates", "instructions"]
@@ -122,16 +122,18 @@ _hello = msgspec.json.Decoder(_Hello).decode
 _page = msgspec.json.Decoder(_Page).decode
 
 
-async def initialize(link: Link, capabilities: Mapping[str, Any]) -> tuple[_Hello, str]:
-    """Begin a session. Returns the server's description of itself, and the session's id, which may be empty. Raises
-    ServerError, and RefusedError if the server knows no sessions.
+async def initialize(
+    link: Link, capabilities: Mapping[str, Any], user: Mapping[str, str] = NO_USER
+) -> tuple[_Hello, str]:
+    """Begin a session, for a `user` with these headers. Returns the server's description of itself, and the session's
+    id, which may be empty. Raises ServerError, and RefusedError if the server knows no sessions.
     """
     params = {"protocolVersion": LEGACY[0], "capabilities": capabilities, "clientInfo": INFO}
-    result, session = await link.ask("initialize", params, "")
+    result, session = await link.ask("initialize", params, "", user=user)
     hello = _read(_hello, result)
     if hello.protocolVersion not in LEGACY or not _is_header(session):
         raise ServerError("bad_answer")
-    await link.tell(b'{"jsonrpc":"2.0","method":"notifications/initialized"}', hello.protocolVersion, session)
+    await link.tell(b'{"jsonrpc":"2.0","method":"notifications/initialized"}', hello.protocolVersion, session, user)
     return hello, session
 
 

@@ -12,15 +12,16 @@ from typing import Any
 import msgspec
 
 from extproc.routing.retries import retry_headers
-from extproc.tools.mcp.answers import owner, unknown_method
-from extproc.tools.mcp.call import CALL, MODERN, Call
+from extproc.tools.mcp.answers import unknown_method
+from extproc.tools.mcp.behalf_settings import MCPAuthSettings
+from extproc.tools.mcp.call import CALL, MODERN, Call, owner
 from extproc.tools.mcp.eras import request_for
-from extproc.tools.mcp.link import ServerError, headers_for
+from extproc.tools.mcp.link import NO_USER, ServerError, headers_for
 from extproc.tools.mcp.policy import Policy
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.refusals import RPCRefusal, body_of, too_large, unknown
 from extproc.tools.mcp.servers import Servers, ServerSession, SessionTicket
-from extproc.tools.mcp.settings import HOP, MCPSettings, TokenExchangeSettings
+from extproc.tools.mcp.settings import HOP, MCPSettings
 from extproc.upstream.credentials.oauth import TokenError
 from extproc.wire.framing.content_types import framing_for
 from extproc.wire.framing.events import Events
@@ -137,7 +138,7 @@ class ForwardRPC:
     def __init__(self, settings: MCPSettings, servers: Servers, places: Mapping[str, str]) -> None:
         self._servers = servers
         self._timeouts = {name: str(int(each.timeout * 1000)) for name, each in settings.servers.items()}
-        self._auth = {name: each.auth.token_exchange for name, each in settings.servers.items() if each.auth}
+        self._auth = {name: each.auth for name, each in settings.servers.items() if each.auth is not None}
         self._places = places  # names of tries in Envoy, if they differ from the usual ones
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -145,6 +146,7 @@ class ForwardRPC:
         server = self._servers.by_name.get(call.server)
         if server is None or (catalogue := server.catalogue) is None:
             raise failure("server_unavailable", call.server)
+        user = NO_USER if (auth := self._auth.get(call.server)) is None else await self._user(call, auth)
         if call.question is not None:
             question = call.question
             call.server_version, call.server_session = question.version, question.session
@@ -153,20 +155,17 @@ class ForwardRPC:
         else:
             call.server_version = catalogue.version_for(modern=call.modern)
             sessions = catalogue.sessions and call.server_version != MODERN
-            if sessions and call.server in self._auth:
-                raise _no_token(f"Server {call.server} has sessions, which the gateway cannot open for a user.", call)
-            session = await self._session(exchange, call, sessions=sessions)
+            session = await self._session(exchange, call, user, sessions=sessions)
             self._servers.own.used(_ticket(exchange).key, call)
             if session is not None:
                 call.server_session, call.server_version = session.id, session.version
             edits, headers = request_for(call, session, exchange.id)
-        if call.server_session and call.question is None:
+        headers |= user
+        if call.server_session and call.question is None and auth is None:
             headers |= _AGAIN_IN_SESSION
             headers[contract.SESSION] = _ticket(exchange).text
         else:
             headers |= _AGAIN
-        if (auth := self._auth.get(call.server)) is not None:
-            headers[contract.BEHALF] = await self._credential(call, auth)
         call.must_read = self._must_read(call)
         if call.question is None:
             headers[contract.BOUND] = bound(call)
@@ -188,19 +187,21 @@ class ForwardRPC:
         exchange.route.onward = Continue(headers, tuple(removed), body, reroute=True, order=order)
         exchange.route.forwarded, exchange.route.sent = True, time.perf_counter()
 
-    async def _credential(self, call: Call, settings: TokenExchangeSettings) -> str:
-        """The caller's credential at the server. The gateway's own never stands in for it."""
+    async def _user(self, call: Call, auth: MCPAuthSettings) -> Mapping[str, str]:
+        """The header with the caller's credential at the server; none where the server's own may stand in for it."""
+        if call.caller is None and auth.without_user == "token":
+            return NO_USER
         if call.caller is None:
             raise _no_token(
                 f"Server {call.server} is called on behalf of users: sign in with the company's issuer.", call
             )
         try:
-            token = await self._servers.users.get(call.server, settings, call.caller)
+            token = await self._servers.users.get(call.server, auth, call.caller)
         except TokenError as error:
             log.warning("MCP server %s: no token for a user (%s)", call.server, error)
             raise _no_token(f"There is no token for you at server {call.server} now.", call) from None
         call.on_behalf = True
-        return f"Bearer {token}"
+        return {contract.BEHALF: f"Bearer {token}"}
 
     def _same(self, call: Call) -> bool:
         return call.modern and call.server_version == MODERN and not call.rewritten
@@ -213,12 +214,14 @@ class ForwardRPC:
             return True
         return not call.modern and bool(call.session and call.session.capabilities)
 
-    async def _session(self, exchange: Exchange, call: Call, *, sessions: bool) -> ServerSession | None:
+    async def _session(
+        self, exchange: Exchange, call: Call, user: Mapping[str, str], *, sessions: bool
+    ) -> ServerSession | None:
         """The session at a server: for the client's session, or for a consumer whose client has no session."""
         if not sessions:
             return None
         try:
-            return await self._servers.session(_ticket(exchange).key, call.server, call.session)
+            return await self._servers.session(_ticket(exchange).key, call.server, call.session, user)
         except ServerError as error:
             raise failure(error.code, call.server) from None
 

@@ -20,6 +20,7 @@ from extproc.wire.outbound.pool import AnswerError, Pool
 from extproc.words import contract
 
 ACCEPT = "application/json, text/event-stream"
+NO_USER: Mapping[str, str] = {}
 
 
 class ServerError(Exception):
@@ -72,15 +73,18 @@ class Link:
         version: str,
         session: str = "",
         capabilities: Mapping[str, Any] | None = None,
+        *,
+        user: Mapping[str, str] = NO_USER,
     ) -> tuple[msgspec.Raw, str]:
         """The result of a request, and the session that the server began with it. Raises ServerError, or RefusedError
         if the server answers with an error. `capabilities` are those of a client, for revisions without sessions.
+        `user`: headers with the credential of the user for whom the gateway asks.
         """
         if version == MODERN:
             params = {**params, "_meta": meta({}, capabilities)}
         id = f"gateway-{secrets.token_hex(8)}"  # unique, because servers mix up answers to equal ids in a session
         body = rpc.request(method, id, params)
-        status, headers, data = await self._send(body, headers_for(method, version, session))
+        status, headers, data = await self._send(body, {**headers_for(method, version, session), **user})
         if status in (401, 403):
             raise ServerError("credential_rejected")
         if status == 404 and session:
@@ -98,9 +102,9 @@ class Link:
             raise RefusedError(unknown=code == rpc.METHOD_NOT_FOUND)
         return reply.result, headers.get("mcp-session-id", "")
 
-    async def tell(self, body: bytes, version: str, session: str = "") -> None:
+    async def tell(self, body: bytes, version: str, session: str = "", user: Mapping[str, str] = NO_USER) -> None:
         """Send a notification or an answer. Raises ServerError."""
-        await self._send(body, headers_for("", version, session))
+        await self._send(body, {**headers_for("", version, session), **user})
 
     async def end(self, version: str, session: str) -> None:
         """End a session. Raises ServerError."""

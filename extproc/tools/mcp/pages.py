@@ -22,7 +22,7 @@ import msgspec
 from extproc.cache.answers import Answers
 from extproc.cache.entry import Entry
 from extproc.stores import StoreError
-from extproc.tools.mcp.call import CALL, TOOLS_CALL, Call
+from extproc.tools.mcp.call import CALL, TOOLS_CALL, Call, owner
 from extproc.tools.mcp.refusals import unknown
 from extproc.tools.mcp.results import written
 from extproc.tools.taint import Taint
@@ -51,8 +51,8 @@ class Pages:
             return ""
         source = f"{call.server}/{call.tool}" if call.policy is not None and call.policy.untrusted else ""
         entry = Entry(self._answers.now(), text, source)
-        owner = self._answers.owner(exchange.consumer.name)
-        done = await self._answers.keep(self._key(exchange, id), entry, owner, call.settings.pages.keep)
+        whose = self._answers.owner(exchange.consumer.name)
+        done = await self._answers.keep(self._key(exchange, id), entry, whose, call.settings.pages.keep)
         return id if done else ""
 
     async def read(self, exchange: Exchange, uri: str) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Pages:
     def _key(self, exchange: Exchange, id: str) -> bytes:
         assert self._answers is not None
         digest = hashlib.blake2b(key=self._answers.secret[:64], digest_size=32, person=b"page")
-        for part in (exchange.features[CALL].profile, exchange.consumer.name, id):
+        for part in (owner(exchange), id):
             data = part.encode(errors="surrogatepass")
             digest.update(len(data).to_bytes(4) + data)
         return digest.digest()

@@ -18,7 +18,7 @@ import msgspec
 from extproc.tools.mcp.behalf import UserTokens
 from extproc.tools.mcp.board import Board
 from extproc.tools.mcp.catalogue import Catalogue, Definition, Kind, initialize, look, same
-from extproc.tools.mcp.link import Link, NoEnvoyError, RefusedError, ServerError, SessionGoneError
+from extproc.tools.mcp.link import NO_USER, Link, NoEnvoyError, RefusedError, ServerError, SessionGoneError
 from extproc.tools.mcp.own import OwnLists
 from extproc.tools.mcp.sessions import ClientSession, ServerQuestion, Sessions
 from extproc.tools.mcp.settings import MCPLimitsSettings, MCPSettings
@@ -252,13 +252,17 @@ class Servers:
 
     # --- sessions at servers
 
-    async def session(self, owner: Hashable, name: str, client: ClientSession | None) -> ServerSession:
-        """The session at a server for a client's session or a consumer, opened at its first use. Raises ServerError."""
+    async def session(
+        self, owner: Hashable, name: str, client: ClientSession | None, user: Mapping[str, str] = NO_USER
+    ) -> ServerSession:
+        """The session at a server for a client's session or a consumer, opened at its first use with the headers of
+        its `user`. Raises ServerError.
+        """
         key = (owner, name)
         task = self._at_servers.get(key)
         if task is None or (task.done() and _opened(task) is None):
             capabilities = {} if client is None else client.capabilities
-            task = self._at_servers[key] = self.spawn(self._open(name, capabilities))
+            task = self._at_servers[key] = self.spawn(self._open(name, capabilities, user))
             while len(self._at_servers) > self._settings.limits.sessions:
                 self._close(*self._at_servers.popitem(last=False))
         self._at_servers.move_to_end(key)
@@ -271,11 +275,11 @@ class Servers:
         except TimeoutError:
             raise ServerError("server_timeout") from None
 
-    async def _open(self, name: str, capabilities: Mapping[str, Any]) -> ServerSession:
+    async def _open(self, name: str, capabilities: Mapping[str, Any], user: Mapping[str, str]) -> ServerSession:
         if (server := self.by_name.get(name)) is None:
             raise ServerError("server_unavailable")
         try:
-            hello, session = await initialize(server.link, capabilities)
+            hello, session = await initialize(server.link, capabilities, user)
         except RefusedError:
             raise ServerError("bad_answer") from None
         return ServerSession(session, hello.protocolVersion)
@@ -342,7 +346,7 @@ class Servers:
                 self._close((owner, name), task)
 
     def _close(self, key: tuple[Hashable, str], task: asyncio.Task[ServerSession]) -> None:
-        server = self.by_name.get(key[1])
+        server = self._as_gateway(key[1])
         if server is not None and (session := _opened(task)) is not None and session.id:
             self._behind(server.link.end(session.version, session.id))
 
@@ -376,8 +380,13 @@ class Servers:
 
     def tell(self, name: str, session: ServerSession, body: bytes) -> None:
         """Send a notification, or an answer to a question, to a server."""
-        if (server := self.by_name.get(name)) is not None:
+        if (server := self._as_gateway(name)) is not None:
             self._behind(server.link.tell(body, session.version, session.id))
+
+    def _as_gateway(self, name: str) -> McpServer | None:
+        """The server, if its sessions have the gateway's own token: those of users are not at hand here."""
+        settings = self._settings.servers.get(name)
+        return None if settings is None or settings.auth is not None else self.by_name.get(name)
 
     def _behind(self, work: Coroutine[Any, Any, None]) -> None:
         if len(self._tasks) > _BACKGROUND:

@@ -11,19 +11,10 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from extproc.guardrails._arguments import Unreadable
 from extproc.guardrails._rules import ArgumentRule, ArgumentsSettings
+from extproc.tools.mcp.behalf_settings import MCPAuthSettings
 from extproc.tools.mcp.profile_settings import MCPProfileSettings
 from extproc.upstream.providers import Credential, Credentials, OutlierDetection, Provider, ProviderSettings
-from extproc.words.values import (
-    Duration,
-    Name,
-    Pattern,
-    PositiveDuration,
-    SecretRef,
-    Section,
-    Size,
-    WebhookURL,
-    is_loopback,
-)
+from extproc.words.values import Duration, Name, Pattern, PositiveDuration, SecretRef, Section, Size, WebhookURL
 
 HOP = "mcp-"
 """Prefix of the name of a server's hop in Envoy, also in the access logs of its tries."""
@@ -77,59 +68,6 @@ def _bare(url: str | None, name: str) -> str | None:
     return url.rstrip("/")
 
 
-class TokenExchangeSettings(Section):
-    """Exchange of the caller's token for one of the server, at a token endpoint (RFC 8693)."""
-
-    endpoint: str = Field(description="Address of the token endpoint. It is https, or http on a loopback address.")
-    client_id: str = Field(
-        min_length=1, max_length=512, description="Name of the gateway as a client of the token endpoint."
-    )
-    client_secret: SecretRef = Field(
-        description="Secret of that client, as `env:NAME` or `file:/path`. It is sent as HTTP Basic."
-    )
-    audience: str | None = Field(
-        None, min_length=1, max_length=2048, description="`audience` of the request: the server's name at the endpoint."
-    )
-    resource: str | None = Field(
-        None, min_length=1, max_length=2048, description="`resource` of the request: the server's address."
-    )
-    scope: str | None = Field(
-        None, min_length=1, max_length=2048, description="`scope` of the request, separated by spaces."
-    )
-    actor_token: SecretRef | None = Field(
-        None,
-        description="Token (JWT) of the gateway as the acting party, as `env:NAME` or `file:/path`. It is read for "
-        "each exchange. Default: none.",
-    )
-    max_tokens: int = Field(
-        10_000,
-        ge=1,
-        le=1_000_000,
-        description="Most tokens of users that one process keeps, of all servers; for a further one, that which rested "
-        "longest is given up.",
-    )
-
-    @field_validator("endpoint")
-    @classmethod
-    def _endpoint(cls, value: str) -> str:
-        parts = urlsplit(_bare(value, "endpoint") or "")
-        if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
-            raise ValueError("endpoint must be https")
-        return value
-
-    @model_validator(mode="after")
-    def _aimed(self) -> TokenExchangeSettings:
-        if self.audience is None and self.resource is None:
-            raise ValueError("give audience or resource, so that the token is good for this server alone")
-        return self
-
-
-class MCPAuthSettings(Section):
-    """Calls on behalf of the user."""
-
-    token_exchange: TokenExchangeSettings
-
-
 class MCPServerSettings(_Derived):
     """An MCP server, reached over Streamable HTTP. Envoy gets one cluster for it."""
 
@@ -147,7 +85,7 @@ class MCPServerSettings(_Derived):
     auth: MCPAuthSettings | None = Field(
         None,
         description="Calls with a token of the user, in place of the gateway's `token`, which then serves for its own "
-        "looks at the server's lists. A caller without a token of `auth.jwt` is refused.",
+        "looks at the server's lists. The users are those of `auth.jwt`.",
     )
     headers: Mapping[_Header, str] = Field(
         default_factory=dict, max_length=32, description="Headers that are added to each request to the server."
@@ -210,6 +148,9 @@ class MCPServerSettings(_Derived):
             raise ValueError("with auth the user's token is in the header authorization")
         if self.auth is not None and self.lists == "session":
             raise ValueError("auth needs lists: shared, because the gateway reads the lists with its own token")
+        own = self.token is not None or self.credentials is not None
+        if self.auth is not None and self.auth.without_user == "token" and not own:
+            raise ValueError("without_user: token needs the server's own token")
         if self.header in _OWN or self.header.startswith(_OWN_STARTS) or self.header in self.headers:
             raise ValueError(f"the header {self.header!r} cannot carry the token: the gateway sets it otherwise")
         return self

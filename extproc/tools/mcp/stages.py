@@ -31,10 +31,10 @@ from extproc.money.budgets import Reserve
 from extproc.operate.telemetry.metrics import Record
 from extproc.settings.config import Settings
 from extproc.stores import StoreError
-from extproc.tools.mcp.answers import METHODS, AnswerLists, Era, owner
+from extproc.tools.mcp.answers import METHODS, AnswerLists, Era
 from extproc.tools.mcp.approvals import AwaitApproval, UseApproval
 from extproc.tools.mcp.behalf import TakeToken
-from extproc.tools.mcp.call import CALL, CALLS, LEGACY, Call
+from extproc.tools.mcp.call import CALL, CALLS, LEGACY, Call, owner
 from extproc.tools.mcp.changes import ChangeCall
 from extproc.tools.mcp.discovery import UnwrapCall
 from extproc.tools.mcp.eras import Translate
