@@ -115,14 +115,18 @@ async def wait_for_room(
         async with asyncio.timeout(seconds):
             return await future
     except TimeoutError:
-        return False
+        return _has_room(future)  # the turn may have come in the same moment
     except asyncio.CancelledError:  # the client left
-        if future.done() and not future.cancelled() and future.result():
+        if _has_room(future):
             pool.took_turn()
             pool.serve()
         raise
     finally:
         pool.queue.leave(ticket)
+
+
+def _has_room(future: asyncio.Future[bool]) -> bool:
+    return future.done() and not future.cancelled() and future.result()
 
 
 class TellEndpoint:

@@ -1,7 +1,11 @@
 """A pool in one process: membership, the count of an exchange over its tries, and turns of waiting requests."""
 
+import asyncio
+import time
+
 from extproc.routing.pools.endpoint import Report
 from extproc.routing.pools.picker import Facts
+from extproc.routing.pools.placing import wait_for_room
 from extproc.routing.pools.pool import Placed, Pool
 from extproc.routing.pools.queue import Ticket
 from extproc.upstream.providers import PoolSettings, ProviderSettings
@@ -91,3 +95,23 @@ def test_new_settings_keep_endpoints_and_change_the_limit_of_the_queue():
     assert len(made.endpoints) == 3
     assert made.queue.most == 7
     assert "prefix" not in made.choose(Facts(100.0), 1)[0].reasons()
+
+
+async def test_a_turn_in_the_moment_of_the_timeout_is_taken_and_not_lost():
+    one = pool(saturated={"requests": 1})
+    endpoint, *others = one.endpoints.values()
+    for each in (endpoint, *others):
+        each.began()
+    waiting = asyncio.create_task(wait_for_room(one, "a", 0, 0.002))
+    await asyncio.sleep(0)
+
+    def leaves():
+        endpoint.ended()
+        one.serve()
+
+    asyncio.get_running_loop().call_later(0.001, leaves)
+    time.sleep(0.01)  # both are due at the same turn of the loop
+    assert await waiting
+    one.took_turn()
+    assert one.rooms == 1
+    assert await wait_for_room(one, "a", 0, 0.01), "no turn was lost"
