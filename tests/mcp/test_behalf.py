@@ -204,3 +204,18 @@ async def test_the_callers_own_token_is_for_its_audience_alone() -> None:
     assert await UserTokens().get("s", auth, Caller("own", "i", "alice", ["gateway", "tickets"])) == "own"
     with pytest.raises(TokenError, match="not for this server"):
         await UserTokens().get("s", auth, Caller("own", "i", "alice", ["gateway", "tickets-2"]))
+
+
+async def test_a_slow_endpoint_is_given_up_before_envoy_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extproc.tools.mcp.behalf._PATIENCE", 0.01)
+    slow = asyncio.Event()
+
+    async def request(_wanted: TokenRequest, now: float) -> OAuthToken:
+        await slow.wait()
+        return OAuthToken("t", now + 400)
+
+    tokens, settings, caller = UserTokens(request), exchange("tickets"), Caller("c", "i", "alice")
+    with pytest.raises(TokenError, match="timeout"):
+        await tokens.get("tickets", settings, caller)
+    slow.set()
+    assert await tokens.get("tickets", settings, caller) == "t"

@@ -517,6 +517,9 @@ HAS_ONE = {
     "operate/admin/siblings.py": "runs in the HTTP servers' loop",
     "operate/admin/handling.py": "runs in the HTTP servers' loop",
     "operate/admin/spare.py": "runs in the HTTP servers' loop",
+    "envoy/server/pools.py": "follows pools in tasks of its own",
+    "envoy/server/slices.py": "as pools.py",
+    "routing/pools/placing.py": "sleeps before it waits for room",
 }
 
 

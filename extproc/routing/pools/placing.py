@@ -112,6 +112,7 @@ async def wait_for_room(
     if seconds > _ENVOYS_PATIENCE and say_so is not None:
         say_so()
     try:
+        await asyncio.sleep(0)  # lets this coroutine run in a task
         async with asyncio.timeout(seconds):
             return await future
     except TimeoutError:

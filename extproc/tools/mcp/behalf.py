@@ -34,6 +34,7 @@ from extproc.words.exchange import NOTHING_VERIFIED, Exchange
 
 _JWT = re.compile(r"[\w-]+\.([\w-]+)\.[\w-]+", re.ASCII)
 _GRANT, _TYPE = "urn:ietf:params:oauth:grant-type:", "urn:ietf:params:oauth:token-type:"
+_PATIENCE = 8.0  # most seconds that a call waits for its token; Envoy aborts a request after 10
 _Endpoint = TokenExchangeSettings | JWTBearerSettings
 
 
@@ -143,8 +144,12 @@ class UserTokens:
             return entry.token.value
         if entry.task is None:
             entry.task = asyncio.create_task(self._exchange(entry, caller, now))
+            entry.task.add_done_callback(_retrieve)
+        task = entry.task
         try:
-            return (await asyncio.shield(entry.task)).value
+            if not (await asyncio.wait({task}, timeout=_PATIENCE))[0]:  # it goes on for later calls
+                raise TokenError("timeout", f"no answer in {_PATIENCE:.0f} s")
+            return task.result().value
         except TokenError:
             if entry.token is not None and self._clock() < entry.token.expires:
                 return entry.token.value
@@ -163,6 +168,12 @@ class UserTokens:
         finally:
             entry.task = None
         return token
+
+
+def _retrieve(task: asyncio.Task[OAuthToken]) -> None:
+    """Mark the task's exception as read, even if no call waits for it."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _key(server: str, caller: Caller) -> tuple[str, bytes]:
