@@ -26,6 +26,7 @@ _NUL = "\0"
 _NO_YAML = b"\x01"
 """In place of a NUL in a file: YAML allows neither."""
 _includes = re.compile(rb"(?m)^[\"']?include[\"']?[ \t]*:").search
+_part = re.compile(r"(\d{1,4}) ([^\n]*)\n([^\n]+)\n(.*)", re.DOTALL | re.ASCII).fullmatch
 _wildcard = re.compile(r"[*?\[]").search
 
 Key = Literal["consumers", "budgets", "virtual_models", "models"]
@@ -81,14 +82,12 @@ def join(main: bytes, path: Path, read: Callable[[Path], bytes]) -> bytes:
 
 
 def split(text: str) -> tuple[str, Sequence[_Part]]:
-    """The text of the main file, and the included files."""
+    """The text of the main file, and the included files. A text that `join` did not make is one file, with a NUL."""
     main, *rest = text.split(_NUL)
-    parts = []
-    for part in rest:
-        head, path, content = part.split("\n", 2)
-        entry, _, problem = head.partition(" ")
-        parts.append(_Part(int(entry), path, content, problem))
-    return main, parts
+    found = [_part(part) for part in rest]
+    if None in found:
+        return text, ()
+    return main, [_Part(int(part[1]), part[3], part[4], part[2]) for part in found if part is not None]
 
 
 @lru_cache(maxsize=2)
@@ -138,7 +137,7 @@ class Whole:
         for part in parts:
             try:
                 entry = IncludeSettings.model_validate(main.tree["include"][part.entry])
-            except ValidationError:
+            except (ValidationError, LookupError, TypeError):
                 continue  # the checks of the main file say so
             if part.problem:
                 where = ("include", part.entry, "files")
