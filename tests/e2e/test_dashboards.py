@@ -38,6 +38,7 @@ stores: {counters: "memory:"}
 # Panels of events that the gateway of this test does not have.
 QUIET = {
     "Answers per hour without a price",
+    "Endpoints of pools, and requests that wait",
     "Cache of answers",
     "Cached and reasoning tokens",
     "Duration of guardrail services",

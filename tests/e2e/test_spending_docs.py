@@ -124,7 +124,8 @@ def test_the_page_of_the_console_lists_the_api(gateway: Gateway):
         f"{method.upper()} {path}" for path, methods in paths.items() for method in methods if method != "parameters"
     }
     listed = set(re.findall(r"`((?:GET|POST|DELETE) /[^`]*)`", page("console.md").partition("## Give room")[0]))
-    assert listed == {entry for entry in described if entry not in ("GET /", "GET /openapi.json")}
+    unlisted, endless = {"GET /", "GET /openapi.json"}, {"GET /events"}
+    assert listed - endless == described - unlisted
 
 
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="needs sqlite3, which the page names")
