@@ -25,6 +25,8 @@ from extproc.operate.telemetry.metrics import Telemetry
 from extproc.routing.catalog import Route
 from extproc.routing.explain import RoutingExplained, edits_of
 from extproc.routing.history import History
+from extproc.routing.pools.explain import explain_endpoints, idle_pools
+from extproc.routing.pools.pool import PLACED, Pool
 from extproc.routing.selection import Select
 from extproc.settings.config import Settings
 from extproc.stores.memory import MemoryCounters
@@ -65,6 +67,7 @@ async def explain(settings: Settings, question: ExplainedRequest) -> Explanation
     notes = _StageNotes(posed)
     services = Services(MemoryCounters(), notes)
     services.history = _EmptyHistory()
+    services.pools |= idle_pools(posed.providers)
     pipeline = build(posed, services)
     request = RequestHead("POST", question.path, headers)
     exchange = Exchange("explained", ClientRequest(request), attached=question.attached)
@@ -75,7 +78,7 @@ async def explain(settings: Settings, question: ExplainedRequest) -> Explanation
         await pipeline.on_request(exchange)
     except Refusal as error:
         refusal = error
-    explained = _Explained(settings, question, exchange, notes.stages, refusal)
+    explained = _Explained(settings, question, exchange, notes.stages, services.pools, refusal)
     verdicts: Sequence[str] = ()
     if explained.reached(GuardInput):
         around, also = settings.around_guardrails, downgrades(settings, pipeline.catalog)
@@ -91,6 +94,7 @@ class _Explained:
     question: ExplainedRequest
     exchange: Exchange
     stages: Sequence[str]
+    pools: Mapping[str, Pool]
     refusal: Refusal | None
 
     @property
@@ -110,6 +114,7 @@ class _Explained:
         if self.passed(Route):
             yield from (("strategy", text) for text in self.routing.strategies())
             yield from self.routing.targets(selected=self.passed(Select), forwarded=self.refusal is None)
+            yield from (("endpoint", text) for text in explain_endpoints(self.pools, self.exchange))
         if self.reached(GuardInput):
             yield from (("guardrails", verdict) for verdict in verdicts or ["none"])
             if self.settings.cache.rules:
@@ -193,6 +198,8 @@ class _Explained:
         if any(skip.reason == "no_key" for skip in exchange.route.skipped):
             yield "the gateway's environment: keys were read from this command's"
         if self.passed(Select):
+            if PLACED in self.exchange.features:
+                yield "load and caches of the servers of pools: here all are idle, and names are not looked up"
             yield from self.routing.unknowns(by_name=self.question.consumer is not None)
 
 

@@ -160,6 +160,28 @@ async def test_a_single_model_is_one_try(settings):
     assert of(rows, "not known") == [ALWAYS]
 
 
+async def test_the_endpoints_of_pools_are_shown_in_the_order_of_the_tries(settings):
+    pools = """
+providers:
+  llama: {kind: vllm, base_url: 'http://a:8000/v1', pool: {endpoints: ['10.0.0.7:8000', '10.0.0.8:8000']}}
+  pods: {kind: vllm, base_url: 'http://b:8000/v1', pool: {service: models/vllm, scorers: {queue: 0}}}
+  asked: {kind: vllm, base_url: 'http://c:8000/v1', pool: {picker: 'grpc://epp:9002'}}
+models: {llama: {provider: llama}, pods: {provider: pods}, asked: {provider: asked}}
+virtual_models: {v: {targets: [{model: llama}, {model: pods}, {model: asked}], retry: {attempts: 5}}}
+"""
+    lines = (await explain(settings(pools), ExplainedRequest(chat("v")))).lines
+    shown = [line[11:] for line in lines if "score" in line or "chooses" in line]
+    assert {line.partition(",")[0] for line in shown[:2]} in (
+        {"llama 1. 10.0.0.7:8000", "llama 2. 10.0.0.8:8000"},
+        {"llama 1. 10.0.0.8:8000", "llama 2. 10.0.0.7:8000"},
+    )
+    assert shown[2].startswith("pods 1. models/vllm, score ")
+    assert all("running 1.00 (0 in the server)" in line for line in shown[:3])
+    assert [("queue" in line) for line in shown[:3]] == [True, True, False]
+    assert shown[3:] == ["asked: grpc://epp:9002 chooses"]
+    assert "load and caches of the servers of pools" in lines[-1]
+
+
 async def test_the_api_of_a_model_that_reasons_is_shown(settings):
     text = SETTINGS.replace("a: {kind: mock}", "a: {kind: openai, base_url: 'http://127.0.0.1:8091/v1'}")
     body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]}

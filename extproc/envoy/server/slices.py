@@ -2,7 +2,7 @@
 when the server no longer has that place.
 
 The API server is asked with the pod's service account, which needs `list` and `watch` of `endpointslices`. The official
-client was left out: its import takes 60 MB for two requests.
+client was left out: its models of the whole API are not needed for two requests.
 
 Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes,
 https://kubernetes.io/docs/reference/kubernetes-api/service-resources/endpoint-slice-v1/

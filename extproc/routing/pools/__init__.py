@@ -4,7 +4,8 @@
     servers.py    names of metrics, a table for each server, and the reading of a `/metrics` page
     prefixes.py   blocks of a prompt as a chain of hashes, and the index of the endpoints that have them cached
     scorers/      facts that make an endpoint good or bad for a request, a file each
-    picker.py     the choice: `Picker.choose(endpoints, facts)` gives the endpoints in the order to try, with reasons
+    picker.py     the choice: `Picker.choose(endpoints, facts)` gives the endpoints in the order to try
+    explain.py    the choice for people: `extproc check --explain`
 
 All files are without input or output: times are arguments in seconds of one monotonic clock. The same picker serves a
 provider's pool and other proxies that ask for an endpoint.

@@ -52,13 +52,13 @@ class Endpoint:
     rests_until: float = -1e9
     trust: float = 1.0  # share of the expected cache hits that its own counters confirm, 0 to 1
     cold_since: float = -1e9  # time at which its cache began empty
-    seed: int = field(init=False)  # for the choice by digest, equal in all processes
+    seed: int = field(init=False)  # 30 bits for the choice by digest, equal in all processes
     _reported_in_flight: int = 0  # requests of this process at the latest report
     _expected: float = 0.0  # tokens expected to be cached, since the last comparison
     _counted: tuple[float, float] | None = None  # its counters at the last comparison
 
     def __post_init__(self) -> None:
-        self.seed = int.from_bytes(hashlib.blake2b(self.address.encode(), digest_size=8).digest())
+        self.seed = int.from_bytes(hashlib.blake2b(self.address.encode(), digest_size=8).digest()) >> 34
 
     @property
     def load(self) -> float:
@@ -68,13 +68,16 @@ class Endpoint:
         report, mine = self.report, float(self.in_flight)
         if report.running is None:
             return mine
-        return max(mine, (report.waiting or 0.0) + report.running + mine - self._reported_in_flight)
+        told = (report.waiting or 0.0) + report.running + mine - self._reported_in_flight
+        return max(mine, told)
 
     @property
     def waiting(self) -> float:
         """Requests that wait inside the server: those of its report, with this process's change since."""
-        waiting = self.report.waiting
-        return max(0.0, waiting + self.in_flight - self._reported_in_flight) if waiting else 0.0
+        if not (waiting := self.report.waiting):
+            return 0.0
+        waiting += self.in_flight - self._reported_in_flight
+        return max(0.0, waiting)
 
     def ready(self, now: float) -> bool:
         """True when the endpoint may get requests."""

@@ -31,9 +31,9 @@ def test_a_prompt_goes_where_its_longest_prefix_was_served():
     assert longer[:4] == shared
     chooser.index.note(shared, pool[7].address, NOW)
     chooser.index.note(longer, pool[9].address, NOW)
-    choice = chooser.choose(pool, Facts(NOW, blocks=longer))[0]
-    assert choice.endpoint is pool[9]
-    assert "prefix 1.00 (8 of 8 blocks)" in choice.reasons()
+    facts = Facts(NOW, blocks=longer)
+    assert first(chooser.choose(pool, facts)) is pool[9]
+    assert "prefix 1.00 (8 of 8 blocks)" in chooser.explain(pool[9], facts)
     pool[9].report = Report(waiting=0, running=90, kv_cache=0.94)  # load outweighs half of the prefix
     pool[9].in_flight = 200
     assert first(chooser.choose(pool, Facts(NOW, blocks=longer))) is pool[7]

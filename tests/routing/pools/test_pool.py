@@ -94,7 +94,8 @@ def test_new_settings_keep_endpoints_and_change_the_limit_of_the_queue():
     made.apply(ProviderSettings(kind="vllm", base_url="http://a:8000/v1", pool=settings))
     assert len(made.endpoints) == 3
     assert made.queue.most == 7
-    assert "prefix" not in made.choose(Facts(100.0), 1)[0].reasons()
+    facts = Facts(100.0)
+    assert "prefix" not in made.picker.explain(made.choose(facts, 1)[0].endpoint, facts)
 
 
 async def test_a_turn_in_the_moment_of_the_timeout_is_taken_and_not_lost():

@@ -13,7 +13,8 @@ _ROOMY = 0.5  # share in use up to which all is well: the rest of the cache hold
 
 
 def score(endpoint: Endpoint, _facts: Facts, /) -> float:
-    return 1.0 - min(1.0, max(0.0, (endpoint.report.kv_cache or 0.0) - _ROOMY) / (1.0 - _ROOMY))
+    used = endpoint.report.kv_cache or 0.0
+    return 1.0 if used <= _ROOMY else max(0.0, (1.0 - used) / (1.0 - _ROOMY))
 
 
 def why(endpoint: Endpoint, _facts: Facts, /) -> str:

@@ -20,7 +20,9 @@ def matched(endpoint: Endpoint, facts: Facts) -> int:
 
 
 def score(endpoint: Endpoint, facts: Facts, /) -> float:
-    return endpoint.trust * matched(endpoint, facts) / len(facts.blocks) if facts.held else 0.0
+    if endpoint.address not in facts.held:
+        return 0.0
+    return endpoint.trust * matched(endpoint, facts) / len(facts.blocks)
 
 
 def why(endpoint: Endpoint, facts: Facts, /) -> str:
