@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 
 from extproc.__main__ import main
+from extproc.dialects._models import facts
 from extproc.guardrails import kinds
 from extproc.settings import config
 from extproc.settings.reference import markdown, provider_pages
@@ -23,7 +25,7 @@ PAGES = [
 ]
 BASE = {
     "providers": {"openai": {"kind": "openai", "api_key": "env:OPENAI_API_KEY"}},
-    "models": {"gpt-4o": {"provider": "openai"}, "gpt-4o-mini": {"provider": "openai"}},
+    "models": {"gpt-6.1-sol": {"provider": "openai"}, "gpt-6-luna": {"provider": "openai"}},
     "consumers": [{"name": "demo", "keys": [{"env": "DEMO_KEY"}]}],
     "teams": {"platform": {}},
 }
@@ -45,6 +47,19 @@ def test_every_yaml_of_the_docs_loads_alone_or_with_the_smallest_additions(text:
     given = {key: value for key, value in BASE.items() if key not in fragment}
     settings = config.parse((yaml.safe_dump(given) if given else "") + text)
     assert settings.models
+
+
+def test_examples_name_models_that_live_a_year() -> None:
+    renewed = date(2026, 11, 25)  # the day the examples were last renewed
+    files = [ROOT / "gateway.yaml", *ROOT.glob("envoy/*.yaml"), *ROOT.glob("k8s/**/*.yaml")]
+    ends = [end for end in facts().ending.models if end.retires < renewed + timedelta(days=365)]
+    found = {
+        (name, word)
+        for name, text in [*snippets(), *((str(file.relative_to(ROOT)), file.read_text()) for file in files)]
+        for word in set(re.findall(r"[\w.@-]*\w", text))
+        if any(re.fullmatch(end.name, word) for end in ends)
+    }
+    assert not found
 
 
 def test_the_page_of_each_guardrail_begins_with_an_audit() -> None:

@@ -56,7 +56,7 @@ _EXAMPLES = """\
   extproc init openai anthropic                            a first gateway.yaml
   extproc up                                               everything on one machine, with a curl line to try
   extproc check                                            errors and lints of gateway.yaml, line by line
-  extproc check --explain --model gpt-4o --consumer ci     the targets of a request, and why
+  extproc check --explain --model gpt-5.4 --consumer ci    the targets of a request, and why
   extproc usage --group-by team,model                      this month's spending
 """
 

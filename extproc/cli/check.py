@@ -20,7 +20,7 @@ EXAMPLES = """\
   extproc check -c prod.yaml --attach                               for an Envoy of your own
   extproc check -c prod.yaml --offline                              settings of a cluster, in a CI job
   extproc check --live                                              one small request to each provider
-  extproc check --explain --model gpt-4o --consumer ci              a minimal request for a model
+  extproc check --explain --model gpt-5.4 --consumer ci             a minimal request for a model
   extproc check --explain --tool dev/gh_get_issue --consumer ci     a call of a tool
   extproc check --explain body.json --key env:KEY --label run=7     a request of yours
 """

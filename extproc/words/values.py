@@ -217,7 +217,7 @@ def _matcher(pattern: str) -> Callable[[str], object]:
 
 
 class Pattern:
-    """A name with `*` for any characters: `claude-*`, `*`, `gpt-4o`."""
+    """A name with `*` for any characters: `claude-*`, `*`, `gpt-6-luna`."""
 
     __slots__ = ("_match", "text")
 

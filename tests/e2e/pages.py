@@ -21,7 +21,7 @@ Start = Callable[..., Gateway]
 DOCS = Path(__file__).parents[2] / "docs"
 PICTURE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
 SPARE = (3, "spare", "llama-3.3-70b")
-GPT = (1, "openai", "gpt-4o")
+GPT = (1, "openai", "gpt-6.1-sol")
 EASY = "Translate to French: good morning"
 HARD = "Prove that the square root of 2 is irrational."
 

@@ -141,7 +141,7 @@ def gateway(shared: Gateway) -> Gateway:
     return shared
 
 
-def ask(gateway: Gateway, model: str = "gpt-4o-mini", **fields: Any) -> httpx.Response:
+def ask(gateway: Gateway, model: str = "gpt-6-luna", **fields: Any) -> httpx.Response:
     return gateway.chat(model, **{"key": KEY, **fields})
 
 
@@ -166,10 +166,10 @@ def test_answers_are_guarded(gateway: Gateway, stream: bool):
 
 def test_the_model_chooses_the_provider(gateway: Gateway):
     spoofed = {"x-extproc-provider": "local"}
-    answer = ask(gateway, "gpt-4o-mini", headers=spoofed)
+    answer = ask(gateway, "gpt-6-luna", headers=spoofed)
     assert answer.status_code == 200, answer.text
     told = [answer.headers[f"x-ai-{name}"] for name in ("provider", "model", "attempts")]
-    assert told == ["openai", "gpt-4o-mini", "1"]
+    assert told == ["openai", "gpt-6-luna", "1"]
     assert [len(gateway.seen(name)) for name in gateway.mocks] == [1, 0]
     answer = ask(gateway, "llama")
     assert answer.headers["x-ai-provider"] == "local"
@@ -177,7 +177,7 @@ def test_the_model_chooses_the_provider(gateway: Gateway):
 
 
 def test_providers_see_their_own_key_and_nothing_of_the_gateway_or_the_client(gateway: Gateway):
-    ask(gateway, "gpt-4o-mini", headers={"x-ai-agent": "planner"})
+    ask(gateway, "gpt-6-luna", headers={"x-ai-agent": "planner"})
     ask(gateway, "llama")
     for name, key in (("openai", f"Bearer {PROVIDER_KEY}"), ("local", None)):
         headers = dict(gateway.seen(name)[0]["headers"])
@@ -216,7 +216,7 @@ def test_a_plain_answer_is_counted(gateway: Gateway):
 
 def test_a_client_that_disconnects_is_recorded(gateway: Gateway):
     gateway.fault("openai", "words=500+pace=20ms")
-    with gateway.stream("gpt-4o-mini", key=KEY) as answer:
+    with gateway.stream("gpt-6-luna", key=KEY) as answer:
         pieces = answer.iter_raw()
         next(pieces)
     eventually(lambda: gateway.seen("openai")[0]["aborted"])
@@ -272,13 +272,13 @@ def test_an_unreachable_provider_is_reported_as_an_error_of_the_gateway(gateway:
 
 def test_models_are_listed(gateway: Gateway):
     answer = gateway.http.get(gateway.base_url + "/models", headers={"authorization": f"Bearer {KEY}"})
-    assert {"gpt-4o-mini", "llama"} <= {model["id"] for model in answer.json()["data"]}
+    assert {"gpt-6-luna", "llama"} <= {model["id"] for model in answer.json()["data"]}
 
 
 def test_a_stopping_processor_ends_its_streams_first_and_then_nothing_passes(tmp_path: Path):
     with attached(tmp_path) as gateway:
         gateway.fault("openai", "words=50+pace=50ms")
-        with gateway.stream("gpt-4o-mini", key=KEY) as answer:
+        with gateway.stream("gpt-6-luna", key=KEY) as answer:
             pieces = answer.iter_raw()
             first = next(pieces)
             gateway.process.send_signal(signal.SIGTERM)

@@ -288,7 +288,8 @@ def test_questions_in_other_words_are_verified_by_a_model_that_the_gateway_serve
         assert "asked_text" not in sample
         [row] = json.loads(shown[end:])["data"]
         assert float(row["would_save_usd"]) > 0
-        seen = run(gateway, block("docs/cache.md", "--explain").replace("gpt-4o", "stub").replace("ci-bot", "demo"))
+        explain = block("docs/cache.md", "--explain").replace("gpt-6.1-sol", "stub").replace("ci-bot", "demo")
+        seen = run(gateway, explain)
         assert "other words: shadow at 0.5, verified by judge" in seen
 
         gateway.file.write_text(gateway.file.read_text().replace("semantic: shadow", "semantic: enforce"))

@@ -37,8 +37,8 @@ def explained(
 @pytest.mark.parametrize(
     ("page", "model", "more", "wanted"),
     [
-        ("failover.md", "assistant", (), [r"targets 1\. gpt-4o", r"2\. gpt-4o", r"3\. llama-eu"]),
-        ("failover.md", "private", ("--label", "data=public"), [r"targets 1\. llama-eu", r"2\. gpt-4o"]),
+        ("failover.md", "assistant", (), [r"targets 1\. gpt-6\.1-sol", r"2\. gpt-6\.1-sol", r"3\. llama-eu"]),
+        ("failover.md", "private", ("--label", "data=public"), [r"targets 1\. llama-eu", r"2\. gpt-6\.1-sol"]),
         ("canary.md", "assistant", (), ["targets 1", "2", r"3\. spare .*weight 0", "skipped canary"]),
         ("canary.md", "assistant", ("--label", "stage=staging"), [r"targets 1\. canary"]),
         (
@@ -47,7 +47,7 @@ def explained(
             ("--label", "session=chat-42"),
             [".*weight [37]0, sticky by label.session"],
         ),
-        ("kill-switch.md", "assistant", (), [r"targets 1\. gpt-4o ", r"2\. gpt-4o-mini", r"3\. llama"]),
+        ("kill-switch.md", "assistant", (), [r"targets 1\. gpt-6\.1-sol ", r"2\. gpt-6-luna", r"3\. llama"]),
         ("latency.md", "assistant", (), [".*not measured yet", ".*not measured yet"]),
         ("cheap-models.md", "auto", (), [r"targets 1\. small .*complexity 0\.[0-3]", r"2\. large .*complexity 0\."]),
         ("cheap-models.md", "cheapest", (), [r"targets 1\. llama .* USD", r"2\. small .* USD", r"3\. large .* USD"]),

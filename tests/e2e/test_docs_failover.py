@@ -29,12 +29,12 @@ def test_failover_sends_the_spare_the_request_meant_for_it(start: Start):
     assert [seen["body"].get("logprobs") for seen in gateway.seen("openai")[1:]] == [True, True]
     [seen] = gateway.seen("spare")
     assert (seen["body"]["temperature"], "logprobs" in seen["body"]) == (0.3, False)
-    eventually(lambda: tries(gateway, provider="openai", model="gpt-4o", outcome="5xx") == 2)
+    eventually(lambda: tries(gateway, provider="openai", model="gpt-6.1-sol", outcome="5xx") == 2)
     eventually(lambda: tries(gateway, provider="spare", model="llama-eu", outcome="ok") == 1)
     assert gateway.metric("extproc_failovers_total", provider="spare") == 1
     assert gateway.metric("extproc_failed_tries_seconds_total", provider="openai", outcome="5xx") > 0
     gateway.fault("openai", "status=500+first=1")
-    assert told(gateway.chat("assistant", temperature=1)) == (2, "openai", "gpt-4o")
+    assert told(gateway.chat("assistant", temperature=1)) == (2, "openai", "gpt-6.1-sol")
     gateway.fault("openai", "garbage")
     assert told(gateway.chat("assistant")) == SPARE
     gateway.fault("openai", "reset")
@@ -61,7 +61,7 @@ def test_failover_covers_a_wrong_or_missing_key(start: Start):
     gateway = run(start, "failover.md", {"OPENAI_API_KEY": ""})
     answer = gateway.chat("assistant")
     assert told(answer) == (1, *SPARE[1:])
-    assert gateway.exchange_of(answer)["skipped"] == {"gpt-4o": "no_key"}
+    assert gateway.exchange_of(answer)["skipped"] == {"gpt-6.1-sol": "no_key"}
     assert gateway.metric("extproc_targets_skipped_total", reason="no_key") == 1
 
 
@@ -76,10 +76,10 @@ def test_failover_covers_an_answer_that_does_not_begin_in_time(start: Start):
 
 def test_a_model_that_asked_for_a_pause_cools_down_while_another_is_left(start: Start):
     gateway = run(start, "failover.md")
-    before = "  gpt-4o:     {provider: openai}"
+    before = "  gpt-6.1-sol: {provider: openai}"
     for status in (429, 503, 529):
-        model = f"gpt-4o-{status}"  # the deployment cools down: the model at its provider
-        after = f"  gpt-4o:     {{provider: openai, model: {model}}}"
+        model = f"gpt-6.1-sol-{status}"  # the deployment cools down: the model at its provider
+        after = f"  gpt-6.1-sol: {{provider: openai, model: {model}}}"
         edit(gateway, (before, after))
         before = after
         gateway.fault("openai", f"status={status}+retry_after=60")
@@ -88,9 +88,9 @@ def test_a_model_that_asked_for_a_pause_cools_down_while_another_is_left(start: 
         eventually(lambda place=f"openai/{model}": "cooling_down_s" in places(gateway).get(place, ()))
         answer = gateway.chat("assistant")
         assert told(answer) == (1, *SPARE[1:])
-        assert gateway.exchange_of(answer)["skipped"] == {"gpt-4o": "cooling_down"}
-        assert told(gateway.chat("gpt-4o")) == (1, "openai", model)
-    edit(gateway, (before, "  gpt-4o:     {provider: openai}"))
+        assert gateway.exchange_of(answer)["skipped"] == {"gpt-6.1-sol": "cooling_down"}
+        assert told(gateway.chat("gpt-6.1-sol")) == (1, "openai", model)
+    edit(gateway, (before, "  gpt-6.1-sol: {provider: openai}"))
     gateway.fault("openai", "status=429")
     assert told(gateway.chat("assistant")) == SPARE
     gateway.fault("openai", "")
@@ -108,13 +108,13 @@ def test_processes_that_share_a_store_share_cool_downs(start: Start, tmp_path: P
 
 def test_a_model_that_keeps_failing_cools_down(start: Start):
     gateway = run(start, "failover.md")
-    edit(gateway, ("targets: [{model: llama-eu}, ", "targets: [{model: llama-eu}, {model: gpt-4o}, "))
+    edit(gateway, ("targets: [{model: llama-eu}, ", "targets: [{model: llama-eu}, {model: gpt-6.1-sol}, "))
     gateway.fault("spare", "status=500")
     for _ in range(5):
-        assert told(gateway.chat("private")) == (2, "openai", "gpt-4o")
+        assert told(gateway.chat("private")) == (2, "openai", "gpt-6.1-sol")
     eventually(lambda: "cooling_consumers" in places(gateway).get("spare/llama-3.3-70b", ()))
     seen = len(gateway.seen("spare"))
-    assert told(gateway.chat("private")) == (1, "openai", "gpt-4o")
+    assert told(gateway.chat("private")) == (1, "openai", "gpt-6.1-sol")
     assert len(gateway.seen("spare")) == seen
 
 

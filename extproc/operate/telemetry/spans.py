@@ -3,7 +3,7 @@
 Envoy makes the spans of requests and tries, but can write only text, and has no facts about an answer that broke off.
 So the processor sends the span with model, usage and cost when the exchange has ended, in whatever way.
 
-    client's span ─► Envoy's request ─┬─► its call of the processor ─► chat gpt-4o   the span sent here
+    client's span ─► Envoy's request ─┬─► its call of the processor ─► chat gpt-6.1-sol   the span sent here
                                       └─► a try …
 
 Envoy's `traceparent` in the metadata of its call says whether the trace is recorded. A message by MCP can name its

@@ -30,6 +30,6 @@ PROVIDER = Provider(
     catalogue="azure",
     example=(
         "{kind: azure_openai, base_url: https://acme-eu.openai.azure.com, api_key: env:AZURE_OPENAI_API_KEY}",
-        "my-gpt-4o-deployment",
+        "my-gpt-6-luna-deployment",
     ),
 )

@@ -27,6 +27,6 @@ PROVIDER = Provider(
             "{kind: azure_openai_dated, base_url: https://acme-eu.openai.azure.com, api_version: '2024-10-21', "
             "api_key: env:AZURE_OPENAI_API_KEY}"
         ),
-        "my-gpt-4o-deployment",
+        "my-gpt-6-luna-deployment",
     ),
 )

@@ -1,4 +1,4 @@
-"""Google Vertex AI: Gemini, and Anthropic's models under their names there (claude-sonnet-4@20250514)."""
+"""Google Vertex AI: Gemini, and Anthropic's models under their names there (claude-sonnet-4-5@20250929)."""
 
 from typing import Any
 from urllib.parse import quote

@@ -7,5 +7,5 @@ PROVIDER = Provider(
     source="https://docs.github.com/en/rest/models/inference",
     base_url="https://models.github.ai/inference",
     dialects=("openai_chat", "openai_embeddings"),
-    example=("{kind: github_models, api_key: env:GITHUB_TOKEN}", "openai/gpt-4.1"),
+    example=("{kind: github_models, api_key: env:GITHUB_TOKEN}", "meta/Llama-3.3-70B-Instruct"),
 )
