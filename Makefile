@@ -33,7 +33,7 @@ export EXTPROC_DEMO_KEY ?= sk-gw-demo
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run dist test check lint unit e2e late paused alone agents mcp-clients mcp mcp-conformance cluster release-check exhaustive fuzz abuse pictures bench bench-check helm checkov crds envoys focus otlp protos docs examples clean
+.PHONY: help setup run dist test check lint unit e2e late paused alone agents mcp-clients mcp mcp-conformance cluster release-check upgrade exhaustive fuzz abuse pictures bench bench-check helm checkov crds envoys focus otlp protos docs examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^##@ / {print "\n" substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -125,6 +125,9 @@ release-check: $(READY) ## Build wheel, image and chart from a clean clone, and 
 	$(PYTHON) -m venv $(VENV)/release && $(VENV)/release/bin/pip install --quiet --disable-pip-version-check $(HELM_OCI)
 	ln -sf ../release/bin/helm $(BIN)/helm3
 	$(BIN)/python -m pytest -m release tests/cluster/test_release.py
+
+upgrade: $(READY) ## Run the release of REF=commit, this one, and both again on one ledger, and compare rows and charges
+	$(BIN)/python -m bench.upgrade $(REF)
 
 exhaustive: $(READY) ## Run every case of the tests that otherwise take a sample
 	$(BIN)/python -m pytest -m "exhaustive or hypothesis" $(SIDE_BY_SIDE)
