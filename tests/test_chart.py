@@ -196,6 +196,23 @@ def test_pools_get_a_token_of_the_cluster_for_the_processor_alone_and_the_networ
     assert not [document for document in rendered("mock") if document["kind"] in ("Role", "ServiceAccount")]
 
 
+def test_the_ports_of_endpoint_pickers_are_open_to_those_who_may_ask(tmp_path: Path) -> None:
+    values, pool = (
+        tmp_path / "values.yaml",
+        "  llama: {kind: vllm, base_url: 'http://a:8000/v1', pool: {serve: '0.0.0.0:9002'}}",
+    )
+    values.write_text(yaml.safe_dump({"gateway": f"providers:\n{pool}\nmodels: {{m: {{provider: llama}}}}\n"}))
+    found = rendered("mock", "-f", str(values), "--set", "pools.askers[0].podSelector.matchLabels.app=envoy")
+    [service] = [each for each in found if each["kind"] == "Service" and each["metadata"]["name"].endswith("-picker")]
+    kubernetes_validate.validate(service, VERSIONS[-1], strict=True)
+    assert service["spec"]["ports"] == [{"name": "grpc-9002", "port": 9002, "targetPort": 9002}]
+    assert {
+        "from": [{"podSelector": {"matchLabels": {"app": "envoy"}}}],
+        "ports": [{"protocol": "TCP", "port": 9002}],
+    } in only(found, "NetworkPolicy")["spec"]["ingress"]
+    assert not [each for each in rendered("mock") if each["metadata"]["name"].endswith("-picker")]
+
+
 def test_values_that_cannot_work_are_refused_with_a_sentence() -> None:
     mock = ("-f", str(CHART / "ci/mock-values.yaml"))
     fleet = ("-f", str(CHART / "ci/fleet-values.yaml"))

@@ -6,13 +6,14 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from extproc.cli._options import add_config, read_secret
 from extproc.cli._tables import painted
 from extproc.settings import config
 from extproc.settings.config import Settings
+from extproc.settings.document import SettingsProblem
 from extproc.words.values import offline
 
 EXAMPLES = """\
@@ -62,15 +63,16 @@ def run(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     settings = config.load(options.config)
+    ignored: Sequence[SettingsProblem] = ()
     if options.attach:
         from extproc.cli.envoy import check_attach  # noqa: PLC0415 - Envoy's types: half of the time of a check
 
-        check_attach(options.config, settings)
+        ignored = check_attach(options.config, settings)
     if options.explain is not None:
         return _explain(options, settings)
     if options.model or options.tool or options.path or options.consumer or options.key or options.label:
         raise ValueError("--model, --tool, --path, --consumer, --key and --label need --explain")
-    for doubt in config.lint(options.config):
+    for doubt in (*config.lint(options.config), *ignored):
         print(painted(f"{doubt.show(str(options.config))} (warning)", "doubtful"))
     print(painted(f"{options.config}: ok", "good"))
     if options.live:

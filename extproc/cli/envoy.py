@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from extproc.cli._options import add_config
@@ -10,7 +11,7 @@ from extproc.envoy import resources
 from extproc.envoy.resources.plain import plain
 from extproc.settings import config
 from extproc.settings.config import Settings
-from extproc.settings.document import ConfigError
+from extproc.settings.document import ConfigError, SettingsProblem
 
 with plain():
     from extproc.envoy import envoy_config
@@ -87,7 +88,10 @@ def check_complete(file: Path, settings: Settings) -> None:
         raise ConfigError(str(file), config.locate(file, [(("processor", "tls"), message)]))
 
 
-def check_attach(file: Path, settings: Settings) -> None:
-    """Raise ConfigError when `settings` need the internal hop, which attach mode does not have."""
+def check_attach(file: Path, settings: Settings) -> Sequence[SettingsProblem]:
+    """Find the settings that attach mode ignores. Raises ConfigError when `settings` need the internal hop, which
+    attach mode does not have.
+    """
     if problems := envoy_config.attach_problems(settings):
         raise ConfigError(str(file), config.locate(file, problems))
+    return config.locate(file, envoy_config.attach_doubts(settings))

@@ -158,6 +158,15 @@ def test_check_reports_settings_that_attach_mode_cannot_serve(run, file):
     assert run("envoy", "--attach", "-c", file)[0] == 1
 
 
+def test_check_warns_of_pools_which_attach_mode_ignores(run, file):
+    file.write_text(
+        "providers: {llama: {kind: vllm, base_url: 'http://a:8000/v1', pool: {}}}\nmodels: {m: {provider: llama}}\n"
+    )
+    status, out, _ = run("check", "--attach", "-c", file)
+    assert (status, "providers.llama.pool: attach mode ignores it" in out) == (0, True)
+    assert "attach" not in run("check", "-c", file)[1]
+
+
 def test_check_offline_needs_nothing_that_only_the_cluster_has(run, tmp_path, monkeypatch):
     fleet = Path(__file__).parents[2] / "k8s/overlays/fleet/gateway.yaml"
     jwt = "auth: {jwt: [{issuer: https://i.example, audiences: [gw], jwks: file:/run/none.json}], "

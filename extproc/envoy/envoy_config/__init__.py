@@ -33,13 +33,23 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls import v3 as tlsv3
 from envoy_data_plane.google.protobuf import Struct
 
 from extproc.envoy.envoy_config import identity, pools, private, processor, public, traces, tries, upstream
-from extproc.envoy.envoy_config.attach import attach, attach_problems
+from extproc.envoy.envoy_config.attach import attach, attach_doubts, attach_problems
 from extproc.envoy.envoy_config.secrets import write_secrets
 from extproc.envoy.envoy_config.typed import CA_FILE, extension, pack, socket_address, to_json, to_yaml
 from extproc.settings.config import Settings
 from extproc.words import contract
 
-__all__ = ("Resources", "a_try", "attach", "attach_problems", "bootstrap", "render", "shared", "write_secrets")
+__all__ = (
+    "Resources",
+    "a_try",
+    "attach",
+    "attach_doubts",
+    "attach_problems",
+    "bootstrap",
+    "render",
+    "shared",
+    "write_secrets",
+)
 
 
 @dataclass(frozen=True)

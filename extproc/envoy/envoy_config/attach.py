@@ -90,5 +90,11 @@ def attach_problems(settings: Settings) -> list[tuple[tuple[str | int, ...], str
     return problems
 
 
+def attach_doubts(settings: Settings) -> list[tuple[tuple[str | int, ...], str]]:
+    """Settings that attach mode ignores, as `attach_problems`."""
+    text = "attach mode ignores it: the routes and clusters of the other Envoy choose the endpoint"
+    return [(("providers", name, "pool"), text) for name, each in settings.providers.items() if each.pool is not None]
+
+
 def _item(message: Message) -> str:
     return to_yaml([to_json(message)])

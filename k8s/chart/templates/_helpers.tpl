@@ -146,6 +146,16 @@ read those sections: Helm's YAML takes the key `on` for true. */}}
 {{- if not (regexMatch "^(127[.]|localhost$|::1$)" $address) }}yes{{ end }}
 {{- end }}
 
+{{- /* Ports of `pool.serve` in the settings, as a JSON array. */}}
+{{- define "extproc.pickerPorts" -}}
+{{- $ports := list }}
+{{- range (include "extproc.settings" . | fromYaml).providers }}
+{{- $pool := ternary . dict (kindIs "map" .) | dig "pool" dict | default dict }}
+{{- with $pool.serve | toString | regexFind "[0-9]+$" }}{{ $ports = append $ports (int .) }}{{ end }}
+{{- end }}
+{{- $ports | uniq | toJson }}
+{{- end }}
+
 {{- /* "yes" where the pod uses a store in the network. */}}
 {{- define "extproc.remote" -}}
 {{- range (include "extproc.settings" . | fromYaml).stores }}
