@@ -17,6 +17,7 @@ from extproc.cli._admin import AdminClient, add_gateway, connect, message
 from extproc.cli._options import local_url, read_secret
 from extproc.cli._tables import painted, safe
 from extproc.routing.catalog import Catalog
+from extproc.routing.pools import servers
 from extproc.settings import config
 from extproc.settings.config import Settings
 from extproc.wire.outbound.certificate import CertificateError, dates, dates_of, encoded, ending, misfit, served
@@ -80,6 +81,7 @@ def _examine(options: argparse.Namespace, settings: Settings, url: str, key: str
     hint = f"warnings of extproc check: {doubts}" if doubts else ""
     yield Diagnosis("settings", False, f"{options.config} is valid", hint)
     yield from _secrets(settings)
+    yield from _pools(settings)
     yield from _status(local_url(settings.status.address, settings.status.port))
     yield from _certificates(settings, url)
     yield from _listener(url, settings, key)
@@ -114,6 +116,39 @@ def _secrets(settings: Settings) -> Iterator[Diagnosis]:
             yield Diagnosis("secrets", None, text, "its models are skipped: no other name needs them")
     if not lacking:
         yield Diagnosis("secrets", False, "every provider has its key")
+
+
+def _pools(settings: Settings) -> Iterator[Diagnosis]:
+    """Checks of the metrics of pools' servers, as far as this process can reach them. The counts of requests must be
+    there, because the choice depends on them; whether others are depends on the server's options.
+    """
+    for name, provider in settings.providers.items():
+        if (pool := provider.pool) is None or pool.picker or (table := pool.metrics_of(provider.kind)) == "none":
+            continue
+        if pool.service is not None:
+            yield Diagnosis("pool", None, f"{name}: the gateway alone knows the servers of {pool.service}")
+            continue
+        usual = provider.url.netloc if provider.url.port else f"{provider.url.netloc}:{_PORTS[provider.url.scheme]}"
+        for place in (pool.endpoints or [usual])[:_SHOWN]:
+            host, _, port = place.rpartition(":")
+            url = f"{provider.url.scheme}://{host}:{pool.metrics_port or port}/metrics"
+            try:
+                status, _, page = ask_whole(url, timeout=_TIMEOUT, most=servers.MOST_PAGE, verify=False)
+            except (OSError, ValueError, AnswerError) as error:
+                yield Diagnosis("pool", None, f"{name}: {url} does not answer here ({_reason(error)})")
+                continue
+            absent = servers.read(page, table).absent
+            if status != 200 or {"waiting", "running"} & {*absent}:
+                text = (
+                    f"{name}: {url} lacks {', '.join(absent)}" if status == 200 else f"{name}: {url} answers {status}"
+                )
+                yield Diagnosis("pool", True, text, "see `metrics` and `metrics_port`, and the options of the server")
+            else:
+                hint = f"it lacks {', '.join(absent)}: the gateway takes them as unknown" if absent else ""
+                yield Diagnosis("pool", False, f"{name}: {url} has the metrics of {table}", hint)
+
+
+_PORTS = {"http": 80, "https": 443}
 
 
 def _status(url: str) -> Iterator[Diagnosis]:

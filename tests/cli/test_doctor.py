@@ -105,6 +105,24 @@ def test_a_key_is_missed_only_where_a_name_leads_nowhere_without_it(examine, mon
     assert "nothing else serves v, unless" in text
 
 
+@pytest.mark.parametrize(
+    ("metrics", "status", "fault", "told"),
+    [
+        ((200, b"vllm:num_requests_waiting 0\nvllm:num_requests_running 1\n"), 0, False, "it lacks kv_cache, prefix"),
+        ((200, b"vllm:num_requests_running 1\n"), 1, True, "lacks waiting, kv_cache"),
+        ((404, b""), 1, True, "/metrics answers 404"),
+    ],
+)
+def test_metrics_that_the_servers_of_a_pool_lack_are_named(examine, metrics, status, fault, told):
+    fake = Fake()
+    fake.paths["/metrics"] = metrics
+    with endpoint(fake) as (address, _):
+        pool = f"providers:\n  l: {{kind: vllm, base_url: 'http://{address}/v1', pool: {{endpoints: ['{address}']}}}}"
+        found, wrong, text = examine(Fake(), settings=SETTINGS.replace("providers:", pool))
+    assert (found, len(wrong) == 1) == (status, fault), text
+    assert told in text
+
+
 def test_a_change_on_its_way_is_no_fault_unless_envoy_does_not_take_it(examine):
     fake = Fake()
     fake.paths["/readyz"] = 200, b"ok\nsettings are stale: a change of the file is being read\n"
