@@ -34,7 +34,7 @@ auth: {{required: false}}
     done = extproc("check", "-c", file, "--live")
     lines = done.stdout.splitlines()
     assert done.returncode == 1, done.stdout + done.stderr
-    assert any(line.startswith("ok    works: m answered 200 in ") for line in lines), done.stdout
+    assert any(line.startswith("ok    works: m answered 200 in ") for line in lines), done.stdout + done.stderr
     found = next(number for number, line in enumerate(lines) if line.startswith("WRONG fails: f answered 404 in "))
     assert "      the provider does not know this model" in lines[found:]
     assert any(line.startswith("WRONG dead: d answered 503 in ") for line in lines)
