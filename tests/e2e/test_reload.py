@@ -278,8 +278,9 @@ def test_a_certificate_that_does_not_fit_or_has_ended_is_told(
     reloaded: Reloaded, extproc: Callable[..., Ended]
 ) -> None:
     reloaded.configure()
+    before = reloaded.certificate()
     reloaded.certify("third.example")
-    eventually(lambda: reloaded.stale() == "", timeout=30)
+    eventually(lambda: reloaded.certificate() != before and reloaded.stale() == "", timeout=30)
     served = reloaded.certificate()
     make(reloaded.folder, "ended", -90, -1)
     ended = {f"tls.{kind}": (reloaded.folder / f"ended.{kind}").read_text() for kind in ("crt", "key")}
