@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from extproc.words.urls import host_port
 from extproc.words.values import Secret, is_variable
 
 _DAY = 86_400
@@ -58,8 +59,7 @@ def local(address: str) -> str:
 
 def local_url(address: str, port: int, scheme: str = "http") -> str:
     """The URL of the address from `local`."""
-    host = local(address)
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    return f"{scheme}://{host_port(local(address), port)}"
 
 
 def read_secret(reference: str, option: str, hint: str = "") -> str:

@@ -22,6 +22,7 @@ from extproc.settings import config
 from extproc.settings.config import Settings
 from extproc.wire.outbound.certificate import CertificateError, dates, dates_of, encoded, ending, misfit, served
 from extproc.wire.outbound.client import AnswerError, ask_whole
+from extproc.words.urls import host_port, port_of
 
 EXAMPLES = """\
   extproc doctor --key env:EXTPROC_KEY                        on the gateway's machine, with a consumer's key
@@ -128,7 +129,7 @@ def _pools(settings: Settings) -> Iterator[Diagnosis]:
         if pool.service is not None:
             yield Diagnosis("pool", None, f"{name}: the gateway alone knows the servers of {pool.service}")
             continue
-        usual = provider.url.netloc if provider.url.port else f"{provider.url.netloc}:{_PORTS[provider.url.scheme]}"
+        usual = host_port(provider.url.hostname or "", port_of(provider.url))
         for place in (pool.endpoints or [usual])[:_SHOWN]:
             host, _, port = place.rpartition(":")
             url = f"{provider.url.scheme}://{host}:{pool.metrics_port or port}/metrics"
@@ -146,9 +147,6 @@ def _pools(settings: Settings) -> Iterator[Diagnosis]:
             else:
                 hint = f"it lacks {', '.join(absent)}: the gateway takes them as unknown" if absent else ""
                 yield Diagnosis("pool", False, f"{name}: {url} has the metrics of {table}", hint)
-
-
-_PORTS = {"http": 80, "https": 443}
 
 
 def _status(url: str) -> Iterator[Diagnosis]:

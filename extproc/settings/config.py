@@ -43,6 +43,7 @@ from extproc.tools.mcp.settings import MCPSettings
 from extproc.upstream.prices import DatedPriceSettings
 from extproc.upstream.providers import ProviderSettings
 from extproc.wire.transport import workers
+from extproc.words.urls import host_port
 from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback, show_size
 
 if TYPE_CHECKING:
@@ -318,7 +319,6 @@ class Settings(Section):
     def around_guardrails(self) -> Around:
         """The settings for guardrails that ask a service."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.listener.address, self.listener.address)  # noqa: S104
-        host = f"[{host}]" if ":" in host else host
         scheme = "http" if self.listener.tls is None else "https"
         keys = {
             consumer.name: secret
@@ -327,7 +327,7 @@ class Settings(Section):
             if (secret := key.secret) is not None and not key.disabled
         }
         models = (*self.models, *self.virtual_models)
-        return Around(self.providers, f"{scheme}://{host}:{self.listener.port}", keys, models)
+        return Around(self.providers, f"{scheme}://{host_port(host, self.listener.port)}", keys, models)
 
 
 def load(path: str | Path) -> Settings:

@@ -49,6 +49,7 @@ from extproc.settings.config import Settings
 from extproc.tools.mcp.settings import HOP as MCP_HOP
 from extproc.upstream.providers import Credential, ProviderSettings
 from extproc.words import contract
+from extproc.words.urls import USUAL_PORTS, host_port, port_of
 
 # Request headers that every provider gets: those of HTTP and of the body.
 _PLAIN_HEADERS = (":*", "host", "content-type", "content-length", "transfer-encoding", "accept")
@@ -98,10 +99,7 @@ def hop_cluster(settings: Settings, hop: str) -> clusterv3.Cluster:
 
 def host_header(url: SplitResult) -> str:
     """Value of the host header: `host`, or `host:port` for a port other than the scheme's default."""
-    host = url.hostname or ""
-    host = f"[{host}]" if ":" in host else host
-    usual = url.port is None or url.port == {"http": 80, "https": 443}[url.scheme]
-    return host if usual else f"{host}:{url.port}"
+    return host_port(url.hostname or "", port_of(url)).removesuffix(f":{USUAL_PORTS[url.scheme]}")
 
 
 def _manager(

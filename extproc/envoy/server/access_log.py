@@ -14,6 +14,7 @@ from extproc.envoy.server.wire import parsed
 from extproc.wire.pb import extproc_pb2 as pb
 from extproc.words import contract
 from extproc.words.tries import DownstreamEnd, Try, outcome_of
+from extproc.words.urls import host_port
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 METHOD = "StreamAccessLogs"
@@ -87,8 +88,7 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
 
 
 def _address(address: pb.SocketAddress) -> str:
-    host = f"[{address.address}]" if ":" in address.address else address.address
-    return f"{host}:{address.port_value}" if host else ""
+    return host_port(address.address, address.port_value) if address.address else ""
 
 
 def _outcome(flags: pb.ResponseFlags, response: pb.HTTPResponseProperties) -> str:

@@ -23,6 +23,7 @@ from extproc.settings.limits import LimitsSettings
 from extproc.upstream.providers import ProviderSettings
 from extproc.wire.pb import extproc_pb2 as pb
 from extproc.words import contract
+from extproc.words.urls import host_port, port_of
 
 if TYPE_CHECKING:
     from extproc.wire.outbound import pool as outbound
@@ -114,7 +115,9 @@ class PoolKeeper:
             problem = ""
             try:
                 if provider.pool.service is not None:
-                    await follow_slices(provider.pool.service, _port(provider), lambda found: self._update(pool, found))
+                    await follow_slices(
+                        provider.pool.service, port_of(provider.url), lambda found: self._update(pool, found)
+                    )
                 elif found := await _look_up(_places(provider)):
                     self._update(pool, found)
                 else:
@@ -191,15 +194,11 @@ def _source(provider: ProviderSettings) -> object:
     return provider.base_url, pool.endpoints, pool.service, metrics, pool.serve, pool.serve_tls
 
 
-def _port(provider: ProviderSettings) -> int:
-    return provider.url.port or {"http": 80, "https": 443}[provider.url.scheme]
-
-
 def _places(provider: ProviderSettings) -> Sequence[tuple[str, int]]:
     """Host and port of each name of a pool's endpoints."""
     assert provider.pool is not None, "the provider has a pool"
     if not provider.pool.endpoints:
-        return [(provider.url.hostname or "", _port(provider))]
+        return [(provider.url.hostname or "", port_of(provider.url))]
     parts = (entry.rpartition(":") for entry in provider.pool.endpoints)
     return [(host.strip("[]"), int(port)) for host, _, port in parts]
 
@@ -209,17 +208,9 @@ async def _look_up(places: Sequence[tuple[str, int]]) -> Mapping[str, str]:
     loop, found = asyncio.get_running_loop(), dict[str, str]()
     for host, port in places:
         with contextlib.suppress(OSError):  # gaierror: one name of several may be gone
-            for *_, address in await loop.getaddrinfo(host, port, type=_STREAM):
-                found[at(str(address[0]), port)] = host
+            for *_, address in await loop.getaddrinfo(host, port):  # an address comes for each type of socket
+                found[host_port(str(address[0]), port)] = host
     return found
-
-
-_STREAM = 1  # socket.SOCK_STREAM
-
-
-def at(host: str, port: int) -> str:
-    """`ip:port`, as Envoy writes an address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def assignment(name: str, addresses: Sequence[str]) -> bytes:

@@ -21,6 +21,7 @@ import msgspec
 
 from extproc.wire.framing import shapes
 from extproc.wire.outbound.pool import AnswerError, Pool
+from extproc.words.urls import host_port
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """Files of the pod's service account: token, ca.crt, namespace."""
@@ -116,7 +117,7 @@ class Slices:
                 if endpoint.conditions.ready is not False and not endpoint.conditions.terminating:
                     name = "" if endpoint.target_ref is None else endpoint.target_ref.name
                     for address in endpoint.addresses[:1]:  # all addresses of an endpoint are equal
-                        found[f"[{address}]:{self._port}" if ":" in address else f"{address}:{self._port}"] = name
+                        found[host_port(address, self._port)] = name
         return found
 
 
@@ -183,7 +184,7 @@ def _api_server(environment: Mapping[str, str] = os.environ) -> tuple[str, str, 
     if not host:
         raise NotInClusterError("`service` needs Kubernetes: KUBERNETES_SERVICE_HOST is not set in this process")
     scheme = environment.get("KUBERNETES_SERVICE_SCHEME", "https")
-    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    url = f"{scheme}://{host_port(host, port)}"
     try:
         namespace = (account() / "namespace").read_text(encoding="utf-8").strip()
     except OSError:

@@ -21,6 +21,7 @@ from extproc.routing.catalog import Catalog
 from extproc.upstream.prices import per_million
 from extproc.wire.outbound.client import AnswerError, ask_whole
 from extproc.words.exchange import Target
+from extproc.words.urls import host_port
 from extproc.words.values import is_loopback
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ class Desk:
         """
         listener = self._settings().listener
         host = "127.0.0.1" if listener.address in ("0.0.0.0", "::") else listener.address  # noqa: S104 - compared
-        url = f"http{'s' if listener.tls else ''}://{f'[{host}]' if ':' in host else host}:{listener.port}{_CHAT}"
+        url = f"http{'s' if listener.tls else ''}://{host_port(host, listener.port)}{_CHAT}"
         headers = {"authorization": f"Bearer {key}", "content-type": "application/json", "accept-encoding": "identity"}
         begun = time.monotonic()
         try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from extproc.words.urls import check_url
 from extproc.words.values import SecretRef, Section, is_loopback
 
 _Word = Annotated[str, StringConstraints(min_length=1, max_length=2048, pattern=r"^[ -~]*$")]
@@ -47,13 +47,7 @@ class TokenEndpointSettings(Section):
     @field_validator("endpoint")
     @classmethod
     def _endpoint(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
-        except ValueError:
-            wrong = True
-        if wrong or parts.query or parts.fragment or parts.username or parts.password is not None or "%" in value:
-            raise ValueError("endpoint must be https://host[:port][/path], without user, query or fragment")
+        parts = check_url(value, "endpoint", forbidden="%")
         if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
             raise ValueError("endpoint must be https")
         return value

@@ -14,6 +14,7 @@ from extproc.guardrails._rules import ArgumentRule, ArgumentsSettings
 from extproc.tools.mcp.behalf_settings import MCPAuthSettings
 from extproc.tools.mcp.profile_settings import MCPProfileSettings
 from extproc.upstream.providers import Credential, Credentials, OutlierDetection, Provider, ProviderSettings
+from extproc.words.urls import check_url
 from extproc.words.values import Duration, Name, Pattern, PositiveDuration, SecretRef, Section, Size, WebhookURL
 
 HOP = "mcp-"
@@ -54,17 +55,9 @@ class _Hop(ProviderSettings):
         return Provider("mcp", "", (), ("", ""), client_headers=_CLIENTS, credential=Credential(header, prefix))
 
 
-def _bare(url: str | None, name: str) -> str | None:
-    """An http(s) address without user, query or fragment. Raises ValueError."""
-    if url is None:
-        return None
-    try:
-        parts = urlsplit(url)
-        wrong = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
-    except ValueError:
-        wrong = True
-    if wrong or parts.query or parts.fragment or parts.username or parts.password is not None or "%" in url:
-        raise ValueError(f"{name} must be http(s)://host[:port][/path], without user, query or fragment")
+def _bare(url: str, name: str) -> str:
+    """`url` without `/` at its end. Raises ValueError unless it is http(s) without user, query, fragment or escapes."""
+    check_url(url, name, forbidden="%")
     return url.rstrip("/")
 
 
@@ -128,7 +121,7 @@ class MCPServerSettings(_Derived):
     @field_validator("url")
     @classmethod
     def _url(cls, value: str) -> str:
-        return _bare(value, "url") or ""
+        return _bare(value, "url")
 
     @field_validator("headers")
     @classmethod
@@ -389,9 +382,12 @@ class MCPSettings(_Derived):
     @field_validator("resource")
     @classmethod
     def _resource(cls, value: str | None) -> str | None:
-        if value is not None and urlsplit(_bare(value, "resource") or "").path:
+        if value is None:
+            return None
+        bare = _bare(value, "resource")
+        if urlsplit(bare).path:
             raise ValueError("resource is the address alone, https://host[:port], without a path")
-        return _bare(value, "resource")
+        return bare
 
     @field_validator("tools")
     @classmethod

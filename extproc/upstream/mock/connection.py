@@ -19,6 +19,7 @@ import h11
 from extproc.upstream.mock.endpoints import Options, Refused
 from extproc.upstream.mock.faults import Faults
 from extproc.upstream.mock.provider import Mock, Reply
+from extproc.words.urls import host_port
 
 BACKLOG = 1024  # most connections not yet accepted
 MOST = 64 * 2**10  # most bytes of a request's head, of one read, and of a client's data before its answer is complete
@@ -233,8 +234,7 @@ class MockServer:
 
     @property
     def url(self) -> str:
-        host = self.listener.sockets[0].getsockname()[0]
-        return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return f"{self.scheme}://{host_port(self.listener.sockets[0].getsockname()[0], self.port)}"
 
     async def close(self) -> None:
         """Stop listening and drop every connection, also in the middle of an answer."""

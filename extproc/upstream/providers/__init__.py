@@ -26,6 +26,7 @@ from pydantic import (
 
 from extproc.upstream.providers._pool import PoolSettings as PoolSettings
 from extproc.words.dialect import BatchLimits
+from extproc.words.urls import check_url
 from extproc.words.values import Duration, Pattern, Patterns, PositiveDuration, Secret, SecretRef, Section, meant
 
 
@@ -344,13 +345,7 @@ class ProviderSettings(Section):
     def _url(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        try:
-            url = urlsplit(value)
-            wrong = url.scheme not in ("http", "https") or not url.hostname or url.port == 0
-        except ValueError:
-            wrong = True
-        if wrong or url.query or url.fragment or url.username or url.password is not None:
-            raise ValueError("base_url must be http(s)://host[:port][/path], without user, query or fragment")
+        url = check_url(value, "base_url")
         if not _HOST.fullmatch(url.hostname or ""):
             raise ValueError(f"{url.hostname!r} is no host: write the address of the service in place of a placeholder")
         return value.rstrip("/")
