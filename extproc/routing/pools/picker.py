@@ -81,7 +81,7 @@ class Picker:
         self._scores = [(scorer.score, weight) for _, scorer, weight in self._scorers]
         self._total = sum(weight for _, _, weight in self._scorers) or 1.0
         self.full = full or Full()
-        self.index = index or PrefixIndex()
+        self.index = PrefixIndex() if index is None else index  # an empty one is false
         self._draw = draw
 
     def choose(self, endpoints: Sequence[Endpoint], facts: Facts, count: int = 3) -> Sequence[Choice]:

@@ -34,6 +34,8 @@ class Pool:
         self._sessions: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._under_way: OrderedDict[str, Placed] = OrderedDict()
         self._granted = 0  # requests that were woken and have not chosen yet
+        self.queue = Queue(0)
+        self._index = PrefixIndex()
         self.apply(provider)
 
     def apply(self, provider: ProviderSettings) -> None:
@@ -42,13 +44,11 @@ class Pool:
         assert pool is not None, "the provider has a pool"
         saturated = pool.saturated
         full = Full(saturated.waiting, saturated.kv_cache, saturated.requests or float("inf"))
-        before = getattr(self, "picker", None)
-        index = PrefixIndex(pool.prefix_ttl) if before is None or self.settings != pool else before.index
-        self.picker = Picker(pool.weights, full, index)
+        self.picker = Picker(pool.weights, full, self._index)
         self.settings: PoolSettings = pool
         self.metrics = pool.metrics_of(provider.kind)
         self._priorities = [(Pattern(pattern), priority) for pattern, priority in pool.priority.items()]
-        self.queue = getattr(self, "queue", None) or Queue(pool.max_queue)
+        self._index.ttl = pool.prefix_ttl
         self.queue.most = pool.max_queue
 
     # --- endpoints
@@ -119,7 +119,7 @@ class Pool:
         blocks, at = facts.held.get(endpoint.address, (0, 0.0))
         endpoint.began(blocks * _TOKENS if at > endpoint.cold_since else 0.0)
         if facts.blocks:
-            self.picker.index.note(facts.blocks, endpoint.address, facts.now)
+            self._index.note(facts.blocks, endpoint.address, facts.now)
 
     def follow(self, id: str, placed: Placed) -> None:
         """Let failed tries of the exchange move its count."""

@@ -40,7 +40,7 @@ class PrefixIndex:
     """Endpoints by the blocks that they should have cached. It keeps the blocks that were used last."""
 
     def __init__(self, ttl: float = 600.0, most: int = MOST_KNOWN) -> None:
-        self._ttl = ttl
+        self.ttl = ttl
         self._most = most
         self._holders: OrderedDict[int, dict[str, float]] = OrderedDict()
 
@@ -61,7 +61,7 @@ class PrefixIndex:
         found: dict[str, tuple[int, float]] = {}
         for depth in range(low, max(0, low - _STEPS), -1):
             for address, at in holders.get(blocks[depth - 1], {}).items():
-                if address not in found and now - at < self._ttl:
+                if address not in found and now - at < self.ttl:
                     found[address] = depth, at
             if len(found) >= _ENOUGH:
                 break

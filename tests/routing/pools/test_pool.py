@@ -98,6 +98,22 @@ def test_new_settings_keep_endpoints_and_change_the_limit_of_the_queue():
     assert "prefix" not in made.picker.explain(made.choose(facts, 1)[0].endpoint, facts)
 
 
+def held(made, now):
+    facts = Facts(now, blocks=(1, 2, 3))
+    made.choose(facts, 1)
+    return [*facts.held]
+
+
+def test_a_prompt_is_expected_in_a_cache_for_prefix_ttl_and_after_new_settings():
+    made = pool(prefix_ttl="20s")
+    endpoint = made.endpoints["10.0.0.1:8000"]
+    made.begin(endpoint, Facts(100.0, blocks=(1, 2, 3)))
+    assert held(made, 119.0) == [endpoint.address]
+    assert held(made, 121.0) == []
+    made.apply(ProviderSettings(kind="vllm", base_url="http://a:8000/v1", pool=PoolSettings(prefix_ttl="60s")))
+    assert held(made, 121.0) == [endpoint.address]
+
+
 async def test_a_turn_in_the_moment_of_the_timeout_is_taken_and_not_lost():
     one = pool(saturated={"requests": 1})
     endpoint, *others = one.endpoints.values()
