@@ -111,9 +111,7 @@ def set_command(name: str, command: str) -> corev3.HeaderValueOption:
 
 def copy_header(source: str, name: str) -> corev3.HeaderValueOption:
     """The header `name` with the value of the request's header `source`. Without that header Envoy adds none."""
-    header = corev3.HeaderValue(key=name, value=f"%REQ({source})%")
-    action = corev3.HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
-    return corev3.HeaderValueOption(header=header, append_action=action)
+    return set_command(name, f"%REQ({source})%")
 
 
 def exact(text: str) -> matcherv3.StringMatcher:

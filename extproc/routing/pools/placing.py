@@ -34,9 +34,10 @@ class PickEndpoint:
         if exchange.attached or not any(target.provider in self._pools for target in route.targets):
             return
         exchange.features[PLACED] = placed = Placed(exchange.id)
-        if (first := self._pools.get(route.targets[0].provider)) is not None:
-            placed.tell = first.settings.tell_endpoint
-        while (pool := self._pools.get(route.targets[0].provider)) is not None and not pool.settings.picker:
+        while (pool := self._pools.get(route.targets[0].provider)) is not None:
+            placed.tell = pool.settings.tell_endpoint
+            if pool.settings.picker:
+                break
             if (facts := await self._first(pool, placed, exchange)) is not None:
                 placed.begin(pool, facts)
                 break
@@ -60,7 +61,6 @@ class PickEndpoint:
             placed.waited += facts.now - began
             chosen = pool.choose(facts, count)
         placed.choices[pool.name] = chosen
-        placed.tell = pool.settings.tell_endpoint
         if chosen:
             pool.stick(exchange.consumer.name, run_of(exchange), chosen[0].endpoint.address)
         return facts
