@@ -31,7 +31,7 @@ LOOSE = {"gateway", "attempt", "services", "pipeline", "admission", "parsing", "
 
 # Third-party modules that do input and output, or speak a protocol, and the rooms that may import them.
 RESERVED = {
-    "grpc": {"outbound/unary.py", "transport/grpcio_server.py", "transport/mutual_tls.py"},
+    "grpc": {"outbound/unary.py", "transport/grpcio_server.py", "transport/server_tls.py"},
     "hpack": {"transport/headers.py"},
     "asyncio": {
         "accounting",

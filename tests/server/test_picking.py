@@ -234,3 +234,22 @@ def test_the_picker_listens_with_tls_and_answers_health_checks(tmp_path):
         return pb.HealthCheckResponse.FromString(answer).status
 
     assert asyncio.run(run()) == pb.HealthCheckResponse.SERVING
+
+
+def test_a_key_that_does_not_fit_is_said_and_nothing_listens(tmp_path, caplog):
+    certificate, _ = certificates.make(tmp_path, "picker", hosts=["localhost"])
+    _, other = certificates.make(tmp_path, "other", hosts=["localhost"])
+    [port] = free_ports(1)
+    files = {"certificate": f"file:{certificate}", "key": f"file:{other}"}
+    found = pool(serve=f"127.0.0.1:{port}", serve_tls=files)
+
+    async def run() -> None:
+        serving = asyncio.ensure_future(picking.serve(found, LimitsSettings))
+        while "no endpoint picker" not in caplog.text:
+            await asyncio.sleep(0.01)
+        serving.cancel()
+        await asyncio.wait([serving])
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert "does not fit its private key" in caplog.text
+    assert "listens on" not in caplog.text

@@ -27,10 +27,11 @@ from extproc.routing.pools.prefixes import chain
 from extproc.routing.prefix import digest_of
 from extproc.settings.limits import LimitsSettings
 from extproc.wire.framing.json import InvalidJSON, parse
+from extproc.wire.outbound.certificate import misfit
 from extproc.wire.pb import extproc_pb2 as pb
 from extproc.wire.transport import Calls, GrpcCall, Malformed
 from extproc.wire.transport.grpcio_server import GrpcioServer
-from extproc.wire.transport.mutual_tls import ServerTLS
+from extproc.wire.transport.server_tls import ServerTLS
 from extproc.words import contract
 
 log = logging.getLogger(__name__)
@@ -51,9 +52,9 @@ async def serve(pool: Pool, limits: Callable[[], LimitsSettings]) -> None:
     """Serve the picker of a pool until cancelled. `limits` gives those for a new request."""
     settings, told = pool.settings, ""
     assert settings.serve is not None, "its picker is served"
-    files = None if settings.serve_tls is None else (settings.serve_tls.certificate, settings.serve_tls.key)
+    files = None if settings.serve_tls is None else settings.serve_tls.files
     while True:
-        tls = None if files is None else ServerTLS(*[file.removeprefix("file:") for file in files])
+        tls = None if files is None else ServerTLS(f"providers.{pool.name}.pool.serve_tls", *files, misfit)
         server = GrpcioServer(calls(pool, limits), None, settings.serve, tls=tls)
         try:
             await server.start()

@@ -68,7 +68,7 @@ class Server:
             self._transport = NativeServer(self._calls(), socket, faults=faults)
         else:
             from extproc.wire.transport.grpcio_server import GrpcioServer  # noqa: PLC0415 - grpc takes 8 MB
-            from extproc.wire.transport.mutual_tls import MutualTLS  # noqa: PLC0415
+            from extproc.wire.transport.server_tls import MutualTLS  # noqa: PLC0415
 
             calls = self._calls() if tls is None else self._calls_from_afar()
             path = socket if address is None else None

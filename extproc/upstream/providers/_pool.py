@@ -57,6 +57,11 @@ class ServeTLSSettings(Section):
     certificate: PEMFile = Field(description="Certificate chain of the picker in PEM, as `file:/path`.")
     key: PEMFile = Field(description="Private key of the certificate in PEM, as `file:/path`.")
 
+    @property
+    def files(self) -> tuple[str, str]:
+        """The paths of certificate and key."""
+        return self.certificate.removeprefix("file:"), self.key.removeprefix("file:")
+
 
 class PoolSettings(Section):
     """A provider of several endpoints that serve the same models: the gateway chooses the endpoint of each try by load

@@ -7,9 +7,9 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import grpc
 import grpc.aio
@@ -27,6 +27,7 @@ from extproc.wire.transport import (
     goes_on,
     lasts,
 )
+from extproc.wire.transport.server_tls import ServerTLS
 from extproc.wire.transport.unix_socket import private
 
 log = logging.getLogger(__name__)
@@ -50,18 +51,6 @@ itself with an error (UsageError).
 """
 
 
-class TLS(Protocol):
-    """TLS of a server's address."""
-
-    def credentials(self) -> grpc.ServerCredentials:
-        """Credentials for the library. Raises OSError when the files cannot be read or do not fit."""
-        ...
-
-    def admits(self, peer: Mapping[str, Iterable[bytes]]) -> bool:
-        """True for the authentication context of a peer that may connect."""
-        ...
-
-
 class GrpcioServer:
     """Serves `calls` at the unix socket `path`, which only this user can connect to, or at `address`, host:port, with
     `tls` or without.
@@ -77,7 +66,7 @@ class GrpcioServer:
         limits: TransportLimits | None = None,
         *,
         faults: PeerFaults | None = None,
-        tls: TLS | None = None,
+        tls: ServerTLS | None = None,
     ) -> None:
         self._faults = faults or PeerFaults()
         self._path = path
