@@ -6,7 +6,7 @@ import json
 import re
 from contextlib import contextmanager
 
-from extproc.wire.outbound.pool import Pool
+from extproc.wire.outbound.pool import ConnectionPool
 
 PROVIDERS = """
 providers:
@@ -194,5 +194,5 @@ def services(monkeypatch):
     async def post(self, target, body, headers):
         return await made.post(self, target, body, headers)
 
-    monkeypatch.setattr(Pool, "post", post)
+    monkeypatch.setattr(ConnectionPool, "post", post)
     yield made

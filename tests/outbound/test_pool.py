@@ -11,7 +11,7 @@ import time
 import pytest
 
 from extproc.wire.outbound import pool as pools
-from extproc.wire.outbound.pool import AnswerError, Pool, is_metadata
+from extproc.wire.outbound.pool import AnswerError, ConnectionPool, is_metadata
 from tests.outbound.endpoint import drip, endless, endpoint, keeping, raw, reply, silence
 
 HEADERS = {"content-type": "application/json"}
@@ -23,7 +23,7 @@ async def made():
     found = []
 
     def make(url, **settings):
-        found.append(Pool(url, **settings))
+        found.append(ConnectionPool(url, **settings))
         return found[-1]
 
     yield make

@@ -26,7 +26,7 @@ from extproc.words import contract
 from extproc.words.urls import host_port, port_of
 
 if TYPE_CHECKING:
-    from extproc.wire.outbound import pool as outbound
+    from extproc.wire.outbound.pool import ConnectionPool
 
 log = logging.getLogger(__name__)
 
@@ -159,14 +159,14 @@ class PoolKeeper:
 
     async def _read(self, pool: Pool, endpoint: Endpoint) -> None:
         """Read an endpoint's metrics, again and again, until cancelled."""
-        from extproc.wire.outbound.pool import Pool as Client  # noqa: PLC0415 - with the first pool
+        from extproc.wire.outbound.pool import ConnectionPool  # noqa: PLC0415 - with the first pool
 
         provider = self._providers[pool.name]
         host, _, port = endpoint.address.rpartition(":")
         if pool.settings.metrics_port is not None:
             port = str(pool.settings.metrics_port)
         # The certificate has the name of the Service, not the address. No credential is sent.
-        client = Client(f"{provider.url.scheme}://{host}:{port}", verify=False, most=servers.MOST_PAGE)
+        client = ConnectionPool(f"{provider.url.scheme}://{host}:{port}", verify=False, most=servers.MOST_PAGE)
         try:
             while True:
                 pool.report(endpoint, await self._page(client, pool.metrics))
@@ -174,7 +174,7 @@ class PoolKeeper:
         finally:
             client.close()
 
-    async def _page(self, client: outbound.Pool, table: str) -> Report | None:
+    async def _page(self, client: ConnectionPool, table: str) -> Report | None:
         """The load of an endpoint; None when its page cannot be read."""
         from extproc.wire.outbound.pool import AnswerError  # noqa: PLC0415 - with the first pool
 

@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from extproc.wire.framing import shapes
-from extproc.wire.outbound.pool import AnswerError, Pool
+from extproc.wire.outbound.pool import AnswerError, ConnectionPool
 from extproc.words.urls import host_port
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -142,7 +142,7 @@ async def follow_slices(service: str, port: int, take: Callable[[Mapping[str, st
     watch from is gone: the caller begins again. Raises NotInClusterError, OSError, TimeoutError, AnswerError.
     """
     server, namespace, ca = _api_server()
-    lister, watcher = Pool(server, ca=ca, most=_MOST_LIST), Pool(server, ca=ca, most=_MOST_WATCH)
+    lister, watcher = ConnectionPool(server, ca=ca, most=_MOST_LIST), ConnectionPool(server, ca=ca, most=_MOST_WATCH)
     where, _, name = service.rpartition("/")
     path = f"/apis/discovery.k8s.io/v1/namespaces/{quote(where or namespace)}/endpointslices"
     query = {"labelSelector": f"kubernetes.io/service-name={name}"}

@@ -16,7 +16,7 @@ import msgspec
 from extproc.tools.mcp.call import CAPABILITIES_KEY, INFO, INFO_KEY, MODERN, VERSION_KEY
 from extproc.wire.framing import rpc
 from extproc.wire.framing.sse import SSE
-from extproc.wire.outbound.pool import AnswerError, Pool
+from extproc.wire.outbound.pool import AnswerError, ConnectionPool
 from extproc.words import contract
 
 ACCEPT = "application/json, text/event-stream"
@@ -63,7 +63,7 @@ class Link:
 
     def __init__(self, name: str, socket: str, *, most: int, timeout: float) -> None:
         self._path = f"/{name}"
-        self._pool = Pool("http://mcp", most=most, socket=socket)
+        self._pool = ConnectionPool("http://mcp", most=most, socket=socket)
         self._timeout = timeout
 
     async def ask(

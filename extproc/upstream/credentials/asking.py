@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from extproc.upstream.credentials.rotation import read_secret
 from extproc.upstream.providers import ProviderSettings
-from extproc.wire.outbound.pool import AnswerError, Pool
+from extproc.wire.outbound.pool import AnswerError, ConnectionPool
 
 TIMEOUT = 30.0
 """Seconds to wait for an answer."""
@@ -62,7 +62,7 @@ class Asking:
             headers[provider.credential.header] = provider.credential.prefix + secret
         query = urlencode(provider.query)
         target = provider.url.path.rstrip("/") + path.removeprefix("/v1") + (f"?{query}" if query else "")
-        pool = Pool(provider.url.geturl(), ca=provider.tls_ca, most=most)
+        pool = ConnectionPool(provider.url.geturl(), ca=provider.tls_ca, most=most)
         taken = 0
 
         def take(piece: bytes) -> None:

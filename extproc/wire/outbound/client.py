@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
-from extproc.wire.outbound.pool import AnswerError, Pool
+from extproc.wire.outbound.pool import AnswerError, ConnectionPool
 
 __all__ = ("AnswerError", "ask", "ask_whole", "send")
 
@@ -33,7 +33,7 @@ def ask_whole(
     sink: Callable[[bytes], None] | None = None,
 ) -> tuple[int, Mapping[str, str], bytes]:
     """`ask` with any `method`. Returns the answer's headers too, by lower-case name. `verify=False` accepts any
-    certificate: for this machine alone, whose name differs from the certificate's. `sink`: see `Pool.ask`.
+    certificate: for this machine alone, whose name differs from the certificate's. `sink`: see `ConnectionPool.ask`.
 
     Raises TimeoutError after `timeout` seconds, OSError when the host cannot be reached, ValueError for a malformed
     URL, AnswerError for an answer that is not HTTP or ends early.
@@ -69,6 +69,6 @@ async def _exchange(
     target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
     sent = {"accept": "application/json", "connection": "close", **(headers or {})}
     # Metadata services are allowed: the operator names these hosts, and Google's metadata service issues tokens.
-    pool = Pool(url, most=most, cut=True, verify=verify, guarded=False)
+    pool = ConnectionPool(url, most=most, cut=True, verify=verify, guarded=False)
     async with asyncio.timeout(seconds):
         return await pool.ask(target, body, sent, method or ("GET" if body is None else "POST"), sink=sink)

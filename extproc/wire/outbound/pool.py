@@ -103,7 +103,7 @@ class _Sent(NamedTuple):
     sink: Callable[[bytes], None] | None
 
 
-class Pool:
+class ConnectionPool:
     """Requests to the service at `url`, `http(s)://host[:port]`. `socket` is a unix socket to connect to in place of
     the host. `ca` is a PEM file of authorities in place of the system's. `guarded` refuses addresses of metadata
     services. An answer has up to `most` bytes; `cut` shortens a longer one to `most` + 1 bytes. Raises ValueError for a

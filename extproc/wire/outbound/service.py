@@ -18,7 +18,7 @@ from pydantic import AfterValidator
 
 from extproc.wire.framing import shapes
 from extproc.wire.outbound.breaker import Breaker
-from extproc.wire.outbound.pool import AnswerError, Pool, is_metadata
+from extproc.wire.outbound.pool import AnswerError, ConnectionPool, is_metadata
 from extproc.words.values import Secret
 
 _AT_ONCE = 16  # concurrent works of `together`
@@ -79,7 +79,7 @@ class Service:
     def __init__(self, url: str, settings: Limits, *, ca: str | None = None, socket: str | None = None) -> None:
         self._url = urlsplit(url)
         origin = f"{self._url.scheme}://{self._url.netloc}"
-        self._pool = Pool(origin, ca=settings.tls_ca or ca, most=settings.max_answer, socket=socket)
+        self._pool = ConnectionPool(origin, ca=settings.tls_ca or ca, most=settings.max_answer, socket=socket)
         self._path = self._url.path.rstrip("/")
         self._most = settings.max_calls
         self._under_way = 0
