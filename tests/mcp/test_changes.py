@@ -124,6 +124,18 @@ def test_a_call_gets_the_fixed_arguments_before_policy_sees_it(made):
     assert again.features[CALL].arguments == CHANGES["create_issue"]["fixed"]
 
 
+def test_arguments_that_are_null_are_none_and_those_that_are_no_object_are_refused(made):
+    exchange = asked(made, "hub__file_bug", {})
+    exchange.request.body = exchange.request.body.replace(b'"arguments":{}', b'"arguments":null')
+    exchange.features[CALL].message.params["arguments"] = None
+    ChangeCall()(exchange)
+    assert json.loads(exchange.request.body)["params"]["arguments"] == CHANGES["create_issue"]["fixed"]
+    for wrong in ([1], "x", 7):
+        with pytest.raises(Refusal, match="as an object") as refused:
+            ChangeCall()(asked(made, "hub__file_bug", wrong))
+        assert refused.value.kind.code == "invalid_params"
+
+
 @pytest.mark.parametrize("argument", ["repo", "draft", "milestone", "Repo", "MILE\u017fTONE"])
 def test_a_call_that_gives_a_fixed_or_hidden_argument_is_refused_in_any_spelling(made, argument):
     with pytest.raises(Refusal, match="takes no argument") as refused:

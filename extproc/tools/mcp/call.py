@@ -11,6 +11,7 @@ import msgspec
 
 from extproc.upstream.prices import NANO
 from extproc.wire.framing import rpc
+from extproc.wire.framing.patch import patch
 from extproc.wire.framing.rpc import RpcMessage
 from extproc.words.exchange import Exchange, FeatureKey
 
@@ -170,3 +171,12 @@ def owner(exchange: Exchange) -> str:
     call = exchange.features[CALL]
     user = "" if call.caller is None else f"#{call.caller.digest}"
     return f"{call.profile}/{exchange.consumer.name}{user}"
+
+
+def rewrite(exchange: Exchange, edits: Mapping[str, Any], **params: Any) -> None:
+    """Give a call other parameters: `edits` of its body as in `patch`, and `params` with their values."""
+    call = exchange.features[CALL]
+    assert call.message is not None
+    exchange.request.body = patch(exchange.request.body, edits)
+    call.message.params = exchange.request.json["params"] = {**call.message.params, **params}
+    call.rewritten = True

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from extproc.tools.mcp.call import CALL, TOOLS_CALL
+from extproc.tools.mcp.call import CALL, TOOLS_CALL, rewrite
 from extproc.tools.mcp.profile_settings import ToolChangeSettings
 from extproc.wire.framing.names import fold
-from extproc.wire.framing.patch import decode_fields, patch
+from extproc.wire.framing.patch import fields_at
 from extproc.words.errors import INVALID_PARAMS, Refusal
 from extproc.words.exchange import Exchange
 
@@ -34,16 +34,14 @@ class ChangeCall:
         change = call.settings.servers[call.server].changes.get(call.tool)
         if change is None or not change.withheld:
             return
+        if not isinstance(call.message.params.get("arguments"), dict | None):
+            raise Refusal(INVALID_PARAMS, f"Tool {call.name!r} takes its arguments as an object.")
         withheld = {fold(name) for name in change.withheld}
         if (argument := next((name for name in call.arguments if fold(name) in withheld), None)) is not None:
             raise Refusal(INVALID_PARAMS, f"Tool {call.name!r} takes no argument {argument[:_MOST_SHOWN]!r}.")
-        raw = decode_fields(decode_fields(exchange.request.body)["params"]).get("arguments", msgspec.Raw(b"{}"))
-        edits = {"params.arguments": {**decode_fields(raw), **change.fixed}}  # other arguments keep their bytes
-        exchange.request.body = patch(exchange.request.body, edits)
+        kept = fields_at(exchange.request.body, "params", "arguments")  # other arguments keep their bytes
         fixed = deepcopy(change.fixed)  # guardrails mask values in place
-        params = {**call.message.params, "arguments": {**call.arguments, **fixed}}
-        call.message.params = exchange.request.json["params"] = params
-        call.rewritten = True
+        rewrite(exchange, {"params.arguments": {**kept, **change.fixed}}, arguments={**call.arguments, **fixed})
 
 
 def changed(fields: Mapping[str, Any], change: ToolChangeSettings) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from typing import Any
 
 import msgspec
 
-from extproc.tools.mcp.call import CALL, TOOLS_CALL, Call
+from extproc.tools.mcp.call import CALL, TOOLS_CALL, Call, rewrite
 from extproc.tools.mcp.names import CALL_TOOL, DESCRIBE_TOOL, FIND_TOOLS
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.refusals import unknown
 from extproc.tools.mcp.search import decoded
-from extproc.wire.framing.patch import decode_fields, patch
+from extproc.wire.framing.patch import fields_at
 from extproc.words.dialect import Ask
 from extproc.words.errors import INVALID_PARAMS, Refusal
 from extproc.words.exchange import Exchange
@@ -76,19 +76,13 @@ class UnwrapCall:
         call = exchange.features[CALL]
         if not searched(call) or exchange.request.operation != TOOLS_CALL or call.name != CALL_TOOL:
             return
-        assert call.message is not None
         name, given = call.arguments.get("name"), call.arguments.get("arguments", {})
         if not isinstance(name, str) or not isinstance(given, dict):
             raise Refusal(INVALID_PARAMS, f"{CALL_TOOL} needs the 'name' of a tool, and its 'arguments' as an object.")
-        body = exchange.request.body
-        for field in ("params", "arguments", "arguments"):  # keeps the bytes of the arguments
-            body = bytes(decode_fields(body).get(field, b"{}"))
-        exchange.request.body = patch(
-            exchange.request.body, {"params.name": name, "params.arguments": msgspec.Raw(body)}
-        )
-        params = {**call.message.params, "name": name, "arguments": given}
-        call.message.params = exchange.request.json["params"] = params
-        call.name, call.rewritten = name, True
+        inner = fields_at(exchange.request.body, "params", "arguments").get("arguments", msgspec.Raw(b"{}"))
+        edits = {"params.name": name, "params.arguments": inner}  # the arguments keep their bytes
+        rewrite(exchange, edits, name=name, arguments=given)
+        call.name = name
         exchange.request.ask = Ask(name, free=True)
 
 

@@ -31,7 +31,15 @@ def patch(body: bytes, edits: Mapping[str, Any], removed: Sequence[str] = ()) ->
     return _encode(contract.changed(fields, edits, removed))
 
 
-def _opened(value: msgspec.Raw | None) -> dict[str, Any]:
+def fields_at(body: bytes, *path: str) -> dict[str, msgspec.Raw]:
+    """The fields of the object at a path in a JSON body, each as its original bytes; none where no object is."""
+    found = decode_fields(body)
+    for name in path:
+        found = _opened(found.get(name))
+    return found
+
+
+def _opened(value: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
     """The fields of an object in a body; none for an absent value or another type."""
     try:
         return {} if value is None else decode_fields(value)
