@@ -466,7 +466,7 @@ async def test_the_guardrails_that_a_request_meets_are_explained(settings):
 
 
 async def test_a_guardrail_that_asks_a_service_is_shown_and_asks_nothing(settings, monkeypatch):
-    monkeypatch.setattr("extproc.wire.outbound.pool.Pool.post", lambda *_: 1 / 0)
+    monkeypatch.setattr("extproc.wire.outbound.pool.ConnectionPool.post", lambda *_: 1 / 0)
     hook = "guardrails: [{name: hook, kind: webhook, url: 'https://hook.test/check', on: [input, output]}]"
     rows, forwarded = await told(settings, chat(), hook)
     assert forwarded
