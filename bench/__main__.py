@@ -73,7 +73,7 @@ def request(arm: Arm, text: str = "", **more: Any) -> bytes:
 
 
 def serves(arm: Arm, message: bytes, mark: bytes) -> bool:
-    """Whether the answer is a 200 with these bytes: the others do not serve everything."""
+    """Whether the arm answers with 200 and the bytes `mark`; not every arm serves every API. Asked once."""
     if mark not in arm.serves:
         arm.sent += 1
         heard = b""

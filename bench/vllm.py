@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 BLOCK = 16  # tokens
-CHARACTERS = 4  # of a token
+CHARACTERS = 4  # a token has about this many
 _PARAMETERS = 8.03e9
-_KV_BYTES = 2 * 32 * 8 * 128 * 2  # of one token: keys and values, layers, heads, dimensions, bytes
+_KV_BYTES = 2 * 32 * 8 * 128 * 2  # a token takes keys and values, layers, heads, dimensions, bytes of a number
 _BANDWIDTH = 0.6 * 2039e9
 _ARITHMETIC = 0.5 * 312e12
 _OVERHEAD = 0.002  # seconds of a step outside the GPU

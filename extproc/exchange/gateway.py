@@ -19,6 +19,7 @@ from extproc.wire.framing.events import AnswerReader
 from extproc.wire.framing.json_array import ARRAY
 from extproc.wire.framing.slices import LARGE
 from extproc.wire.transport import Malformed
+from extproc.words import contract
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
 from extproc.words.contract import GUARDRAILS, UPSTREAM, internal
 from extproc.words.errors import Refusal
@@ -34,7 +35,7 @@ from extproc.words.exchange import (
 
 _READ_ANSWER = Continue(read_answer=True)
 
-MCP_PATHS = ("/mcp/", "/.well-known/oauth-protected-resource")
+MCP_PATHS = contract.MCP_PATH, contract.MCP_DOCUMENT_PATH
 """Path prefixes of the MCP gateway, if the settings have one."""
 _BESIDE = 64  # most bytes of a message beside its body
 

@@ -22,7 +22,6 @@ from extproc.settings.listener import TLSSettings
 from extproc.words import contract
 
 _CERTIFICATE, _CLIENT_CA = "listener", "client-ca"  # names of secrets
-_PROFILES = "/mcp/"  # prefix of the paths of MCP profiles
 _FETCH_TIMEOUT = 5.0  # seconds
 _CACHED = 300.0  # seconds that an issuer's keys are cached; after a failure they are fetched again every second
 
@@ -39,7 +38,7 @@ def jwt_filters(settings: Settings) -> Sequence[hcmv3.HttpFilter]:
     if settings.mcp is not None and settings.mcp.for_users:  # the processor exchanges the tokens of callers
         kept = {f"{_name(index)}-kept": _provider(issuer, keep=True) for index, issuer in enumerate(issuers)}
         providers |= kept
-        rules.insert(0, _rule(_PROFILES, list(kept)))
+        rules.insert(0, _rule(contract.MCP_PATH, list(kept)))
     return [http_filter("jwt_authn", jwtv3.JwtAuthentication(providers=providers, rules=rules))]
 
 
@@ -62,7 +61,7 @@ def _provider(issuer: JWTSettings, *, keep: bool = False) -> jwtv3.JwtProvider:
         # Header names are given. By default Envoy also accepts a token in the query, and would forward it to the
         # provider.
         from_headers=[jwtv3.JwtHeader(name=issuer.header, value_prefix=bearer)],
-        forward=keep,  # else a verified token is not forwarded
+        forward=keep,  # False: Envoy takes a verified token out of the request
         payload_in_metadata=contract.claims_key(issuer.mark),
         failed_status_in_metadata=contract.failure_key(issuer.mark),
     )

@@ -301,10 +301,10 @@ def _profiles(settings: Settings) -> Sequence[routev3.Route]:
             retry_back_off=routev3.RetryPolicyRetryBackOff(base_interval=seconds(0.005), max_interval=seconds(0.005)),
         ),
     )
-    match = routev3.RouteMatch(prefix="/mcp/", headers=[_asked("POST")])
+    match = routev3.RouteMatch(prefix=contract.MCP_PATH, headers=[_asked("POST")])
     route = routev3.Route(name="mcp", match=match, route=action, typed_per_filter_config=cors)
     calls = typed.by_size(route, settings.limits.request_body)
-    return [*([_preflights("mcp-preflights", "/mcp/", cors)] if origins else []), *calls]
+    return [*([_preflights("mcp-preflights", contract.MCP_PATH, cors)] if origins else []), *calls]
 
 
 def _models(settings: Settings) -> Sequence[routev3.Route]:

@@ -56,7 +56,7 @@ class WorkerMemory(msgspec.Struct):
 
 @dataclass(slots=True, frozen=True)
 class OwnMemory:
-    """What this process alone knows, each part made when it is asked for, on any thread."""
+    """Memory of this process. Each part is made when it is asked for, on any thread."""
 
     recent: Callable[[], list[Entry]]
     deployments: Callable[[], Mapping[str, Mapping[str, float]]]

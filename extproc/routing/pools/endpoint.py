@@ -11,7 +11,7 @@ _LONGEST_REST = 30.0
 _PATIENCE = 3  # failures in a row, other than connections, until the endpoint rests
 _SILENT = 10.0  # seconds after which a report counts as unknown
 _MOST_EXPECTED = 1e9
-_FADE = 0.98  # of the first-byte time at each report, so that a slow endpoint is tried again
+_FADE = 0.98  # each report shortens the first-byte time by this factor, so that a slow endpoint is tried again
 _CONFIRM = 20_000.0  # tokens of prompts between two comparisons of expected with counted cache hits
 
 

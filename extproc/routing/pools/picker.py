@@ -25,14 +25,14 @@ class Facts:
 
     now: float
     blocks: Sequence[int] = ()  # see `prefixes.chain`
-    digest: int = 0  # of the conversation's stable beginning, equal in all processes; 0: none
+    digest: int = 0  # the conversation's stable beginning, hashed alike in all processes; 0: none
     adapter: str = ""  # LoRA adapter that the request names
     session: str = ""  # address of the endpoint that served the session before
     held: Mapping[str, tuple[int, float]] = field(default_factory=dict)  # written by `choose`, see `PrefixIndex.find`
 
 
 class Scorer(Protocol):
-    """What a module of `scorers` offers."""
+    """A module of `scorers`."""
 
     def score(self, endpoint: Endpoint, facts: Facts, /) -> float:
         """0 to 1; 1 is best."""

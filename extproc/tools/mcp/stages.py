@@ -53,6 +53,7 @@ from extproc.wire.framing.events import Events, EventStage
 from extproc.wire.framing.json import InvalidJSON
 from extproc.wire.framing.names import Names
 from extproc.wire.framing.rpc import InvalidMessageError, RpcMessage
+from extproc.words import contract
 from extproc.words.actions import LocalReply
 from extproc.words.dialect import NO_ENDPOINT, Ask
 from extproc.words.errors import (
@@ -75,10 +76,6 @@ from extproc.words.runs import NAMED
 from extproc.words.values import Patterns, is_loopback, show_size
 
 Stage = Callable[[Exchange], Any]
-PATH = "/mcp/"
-"""Prefix of the path of every profile."""
-DOCUMENTS = "/.well-known/oauth-protected-resource"
-"""Prefix of the path of a profile's OAuth document (RFC 9728)."""
 
 
 class FindProfile:
@@ -93,8 +90,8 @@ class FindProfile:
         request = exchange.request.head
         exchange.request.dialect, exchange.request.endpoint, exchange.request.operation = JSONRPC(), NO_ENDPOINT, "mcp"
         path = request.path.partition("?")[0]
-        document = path.startswith(DOCUMENTS)
-        name = path.removeprefix(DOCUMENTS).removeprefix(PATH)
+        document = path.startswith(contract.MCP_DOCUMENT_PATH)
+        name = path.removeprefix(contract.MCP_DOCUMENT_PATH).removeprefix(contract.MCP_PATH)
         if (profile := self._profiles.get(name)) is None or (document and (not self._issuers or not self._resource)):
             raise Refusal(PROFILE_NOT_FOUND, "There is no profile of this name: ask the operator of the gateway.")
         if document:
@@ -119,7 +116,7 @@ class FindProfile:
 
     def _document(self, name: str) -> LocalReply:
         found = {
-            "resource": f"{self._resource}{PATH}{name}",
+            "resource": f"{self._resource}{contract.MCP_PATH}{name}",
             "authorization_servers": self._issuers,
             "bearer_methods_supported": ["header"],
             "resource_name": name,
@@ -167,7 +164,7 @@ class OfProfile:
     """Refuses tokens that were issued for another profile: 401. Other credentials pass."""
 
     def __init__(self, settings: MCPSettings) -> None:
-        self._start = None if settings.resource is None else settings.resource + PATH
+        self._start = None if settings.resource is None else settings.resource + contract.MCP_PATH
 
     def __call__(self, exchange: Exchange) -> None:
         if self._start is None or exchange.request.head.verified is NOTHING_VERIFIED:
