@@ -16,8 +16,8 @@ from extproc.envoy.server import access_log, answers, wire
 from extproc.wire.pb import extproc_pb2 as pb
 from extproc.wire.transport import Transport
 from extproc.wire.transport.grpcio_server import GrpcioServer
-from extproc.wire.transport.mutual_tls import MutualTLS
 from extproc.wire.transport.native import NativeServer
+from extproc.wire.transport.server_tls import MutualTLS
 
 _HEADERS = pb.HeadersResponse(response=pb.CommonResponse())
 _BODY = pb.BodyResponse(response=pb.CommonResponse())
