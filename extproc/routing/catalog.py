@@ -10,22 +10,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import lru_cache, partial
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from extproc.access.auth.facts import check_fact
 from extproc.access.auth.require import RequireSettings
 from extproc.access.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
 from extproc.dialects import client_apis, provider_apis
 from extproc.dialects._models import known_end, known_output
 from extproc.routing.history import History
+from extproc.routing.matching import MatchSettings, compiled
+from extproc.routing.objectives import Objectives, ObjectiveSettings
 from extproc.routing.parameters import compile_changes, compose
 from extproc.routing.strategies import StickySettings, strategies
+from extproc.routing.strategies._measured import Measured
+from extproc.routing.strategies._several import Several
 from extproc.upstream.prices import PriceBook, PriceSettings, known_model, preload
 from extproc.upstream.providers import HostedTools, ProviderSettings, kinds
 from extproc.words.api import ClientAPI
-from extproc.words.chain import Branch, Chain, RetrySettings
+from extproc.words.chain import Branch, Chain, RetrySettings, Share, Strategy
 from extproc.words.dialect import ABILITIES, BatchLimits
 from extproc.words.errors import INVALID_REQUEST, MODEL_NOT_FOUND, Refusal
 from extproc.words.exchange import Changes, Exchange, Price, Target
@@ -116,6 +119,19 @@ class ModelSettings(Section):
         return value
 
 
+class QualitySettings(Section):
+    """The quality of a target for one class of requests."""
+
+    match: MatchSettings = Field(
+        default_factory=dict, description="Requests of the class, as `targets[].match`. Default: all requests."
+    )
+    value: float = Field(ge=0, le=1, description="Quality, 0 to 1.")
+
+
+def _one_class(value: object) -> object:
+    return [{"value": value}] if isinstance(value, int | float) else value
+
+
 class TargetSettings(Section):
     """A target of a virtual model, and the changes of requests that go there."""
 
@@ -143,20 +159,26 @@ class TargetSettings(Section):
         default_factory=dict, description="Fields of the request that are set when the client left them out."
     )
     remove: Sequence[str] = Field((), description="Fields of the request that are removed.")
-    match: Mapping[str, str] = Field(
+    quality: Annotated[
+        Sequence[QualitySettings],
+        BeforeValidator(_one_class, json_schema_input_type=float | list[QualitySettings]),
+        Field(max_length=16),
+    ] = Field(
+        (),
+        description="Quality of the target for the strategy `quality`, 0 to 1: a number, or a list of classes of "
+        "requests, of which the first that matches counts. Default: 0.",
+    )
+    match: MatchSettings = Field(
         default_factory=dict,
-        description="Requests that may go to the target: a pattern for `consumer`, `team` or `label.<name>`. All "
-        "patterns must match. Default: all requests.",
+        description="Requests that may go to the target: a pattern for `consumer`, `team`, `label.<name>` or "
+        "`language` (of the latest message, ISO 639-1), `true` or `false` for `images` and `tools`, a range for "
+        "`tokens` (`-1000`), `complexity` (`0.5-`) and `time` (`08:00-18:00`, UTC). All must match. Default: all "
+        "requests.",
     )
     tries: int = Field(
         1, ge=1, le=5, description="Tries in a row at this target before the next, with `retry.back_off` between them."
     )
     disabled: bool = Field(False, description="Skip the target in this virtual model. Takes effect without a restart.")
-
-    @field_validator("match")
-    @classmethod
-    def _facts(cls, value: Mapping[str, str]) -> Mapping[str, str]:
-        return {check_fact(name): pattern for name, pattern in value.items()}
 
     @model_validator(mode="after")
     def _changes(self) -> TargetSettings:
@@ -164,13 +186,26 @@ class TargetSettings(Section):
         return self
 
 
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
 class VirtualModelSettings(Section):
     """A name that stands for several targets, and the strategy that orders them."""
 
-    strategy: str = Field(
-        "fallback",
+    strategy: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+        Field(min_length=1, max_length=4),
+    ] = Field(
+        ("fallback",),
         description="Order of the targets: `fallback` (as listed), `weighted` (by weight), `latency` (fastest first), "
-        "`cost` (cheapest first) or `complexity` (the weakest that suits the request first).",
+        "`cost` (cheapest first), `load` (least busy first, in proportion to the weight), `quality` (best first) or "
+        "`complexity` (the weakest that suits the request first). In a list each one orders the targets that are alike "
+        "for the one before: `[quality, cost, latency]`.",
+    )
+    objectives: ObjectiveSettings | None = Field(
+        None, description="Targets that miss one of these come after all that meet them."
     )
     targets: Sequence[TargetSettings] = Field(
         min_length=1, max_length=16, description="Targets of the virtual model, 1 to 16."
@@ -190,18 +225,24 @@ class VirtualModelSettings(Section):
 
     @field_validator("strategy")
     @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in strategies():
-            raise ValueError(f"{value!r} is not one of {', '.join(sorted(strategies()))}")
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in strategies():
+                raise ValueError(f"{name!r} is not one of {', '.join(sorted(strategies()))}")
+        for name in value[:-1]:
+            if not issubclass(strategies()[name], Measured):
+                raise ValueError(f"{name} leaves no targets alike, so it can only be the last")  # noqa: TRY004 - a setting
+        if len(set(value)) < len(value):
+            raise ValueError("each strategy can be named once")
         return value
 
     @model_validator(mode="after")
     def _consistent(self) -> VirtualModelSettings:
-        if self.sticky is not None and self.strategy != "weighted":
+        if self.sticky is not None and "weighted" not in self.strategy:
             raise ValueError("sticky needs strategy: weighted")
         if self.require is not None and self.require.guardrails is not None:
             raise ValueError("require.guardrails is for consumers and teams")
-        if self.strategy == "weighted" and not any(target.weight for target in self.targets):
+        if "weighted" in self.strategy and not any(target.weight for target in self.targets):
             raise ValueError("at least one target needs a weight above 0")
         limits = [target.max_complexity for target in self.targets if target.max_complexity is not None]
         if limits != sorted(limits):
@@ -456,8 +497,12 @@ class Catalog:
             )
             below.append(leaf)
             targets.append(leaf)
-        strategy = strategies()[virtual.strategy](name, virtual.sticky, self._history)
-        return Branch(strategy, tuple(below), _shares(virtual.targets))
+        return Branch(self._strategy(name, virtual), tuple(below), _shares(virtual.targets))
+
+    def _strategy(self, name: str, virtual: VirtualModelSettings) -> Strategy:
+        *measured, last = (strategies()[each](name, virtual.sticky, self._history) for each in virtual.strategy)
+        objectives = Objectives(virtual.objectives, self._history) if virtual.objectives is not None else None
+        return Several(measured, last, objectives) if measured or objectives is not None else last
 
 
 def _facts(settings: ModelSettings, provider: ProviderSettings | None, model: str) -> Facts:
@@ -504,23 +549,21 @@ def _within(around: Target, settings: TargetSettings) -> Target:
     give.
     """
     changes: Changes = compile_changes(settings.override, settings.default, settings.remove)
-    match = tuple((name, Pattern(pattern)) for name, pattern in settings.match.items())
     return replace(
         around,
         disabled=around.disabled or settings.disabled,
         changes=compose(around.changes, changes),
-        match=around.match + match,
+        match=around.match + compiled(settings.match),
     )
 
 
-def _shares(targets: Sequence[TargetSettings]) -> tuple[tuple[int, float], ...]:
-    """Weight and max_complexity of each entry. Missing values of max_complexity spread evenly; the last entry takes all
-    requests.
-    """
+def _shares(targets: Sequence[TargetSettings]) -> tuple[Share, ...]:
+    """Missing values of max_complexity spread evenly; the last entry takes all requests."""
     shares = []
     for index, target in enumerate(targets, 1):
         limit = index / len(targets) if target.max_complexity is None else target.max_complexity
-        shares.append((target.weight, 1.0 if index == len(targets) else limit))
+        quality = tuple((compiled(each.match), each.value) for each in target.quality)
+        shares.append(Share(target.weight, 1.0 if index == len(targets) else limit, quality))
     return tuple(shares)
 
 

@@ -18,6 +18,7 @@ from extproc.words.exchange import Exchange, Target
 _NOTES: Mapping[str, str] = {
     "weighted": "the draw: each request that is not sticky is given an order of its own, this is one of them",
     "latency": "how fast targets are: nothing is measured here",
+    "load": "how busy targets are: nothing is measured here",
 }
 
 
@@ -36,7 +37,7 @@ class RoutingExplained:
         for depth, name in self._virtuals():
             virtual = self.virtual_models[name]
             sticky = f", sticky by {virtual.sticky.by}" if virtual.sticky else ""
-            yield f"{'  ' * depth}{name}: {virtual.strategy}{sticky}"
+            yield f"{'  ' * depth}{name}: {', then '.join(virtual.strategy)}{sticky}"
 
     def _virtuals(self) -> Iterator[tuple[int, str]]:
         """The requested virtual model and all virtual models in it, each with its depth."""
@@ -86,10 +87,11 @@ class RoutingExplained:
         run, because a second call of a strategy might give another order.
         """
         entries = zip(branch.below, branch.shares, strict=True) if branch else ()
-        for index, (below, (weight, limit)) in enumerate(entries):
+        for index, (below, share) in enumerate(entries):
             leaves = _leaves(below)
             if branch and id(target) in leaves:
-                choice = Candidate([other for other in ordered if id(other) in leaves], weight, limit, index)
+                targets = [other for other in ordered if id(other) in leaves]
+                choice = Candidate(targets, share.weight, share.max_complexity, index, share.quality)
                 yield name, branch.strategy.why(choice, self.exchange)
                 if isinstance(below, Branch):
                     inner = self.virtual_models[name].targets[index].model
@@ -103,7 +105,9 @@ class RoutingExplained:
         if len(route.chain.targets) - len(route.skipped) < 2:
             return
         virtuals = [self.virtual_models[name] for _, name in self._virtuals()]
-        yield from dict.fromkeys(_NOTES[virtual.strategy] for virtual in virtuals if virtual.strategy in _NOTES)
+        used = [name for virtual in virtuals for name in virtual.strategy]
+        used += ["latency" for virtual in virtuals if virtual.objectives and virtual.objectives.measures]
+        yield from dict.fromkeys(_NOTES[name] for name in used if name in _NOTES)
         if by_name and any(virtual.sticky and virtual.sticky.by == "key" for virtual in virtuals):
             yield "the key in use: sticky by key is shown for the first one"
 

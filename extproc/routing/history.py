@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
 
+from extproc.routing.busy import Busy
 from extproc.routing.failing import Failing
 from extproc.routing.streaks import CoolDownRule, Streaks, key, whole
 
@@ -22,6 +24,7 @@ FORGET = 600.0
 MAX_PLACES = 2000
 _MAX_SHARED = 300  # most deployments in a note, the latest first
 
+_RECENT = 32  # samples of a percentile
 _STEP = 0.2  # weight of one sample
 _LEAP = 3.0  # a sample counts at most this many times the known value, so that one straggler decides nothing
 _STALE = 30.0  # seconds after which a chosen deployment is measured anew
@@ -49,6 +52,8 @@ class Speed(msgspec.Struct, array_like=True):
     failing: float = 0.0  # share of tries, 0 to 1
     samples: int = 0
     at: float = 0.0  # time of the last sample, epoch
+    p95: float = 0.0  # 95th percentile of the latest first bytes of streamed answers
+    rate: float = 0.0  # output tokens a second of streamed answers; 0: unknown
 
     def expected(self, now: float, failing: float = 0.0) -> float:
         """Expected seconds for a typical answer. The value fades with age, so that a deployment is measured again.
@@ -61,6 +66,7 @@ class Speed(msgspec.Struct, array_like=True):
 class _Note(msgspec.Struct, array_like=True):
     cool: dict[str, float]
     speeds: list[tuple[str, bool, int, Speed]]
+    busy: dict[str, float] = {}
 
 
 _Kind = tuple[str, bool, int]  # deployment, streamed, class of size
@@ -81,6 +87,9 @@ class History:
         self._others: dict[_Kind, Speed] = {}  # findings of other processes
         self._probes: dict[_Kind, float] = {}
         self._failing = Failing(_STEP, FORGET)
+        self._recent: dict[_Kind, deque[float]] = {}  # seconds to the first byte of the latest streamed answers
+        self._busy = Busy()
+        self._others_busy: dict[str, float] = {}
 
     def cooling(self, deployment: str, consumer: str = "") -> float:
         """Remaining seconds of the deployment's cool-down for the consumer; 0 without one."""
@@ -148,6 +157,7 @@ class History:
         bytes of the `answer`. `outcome` is one of access_log.OUTCOMES. A failure that the request may have caused
         counts for all consumers only together with failures of other consumers; without a `consumer` it does at once.
         """
+        self._busy.add(deployment, (first_byte or 0.0) + rest, self._clock())
         if outcome != "ok" and outcome not in _FAULTS:
             return
         kind = (deployment, streamed, _size_class(size))
@@ -167,8 +177,37 @@ class History:
         speed.failing -= _STEP * speed.failing
         if first_byte is not None:
             speed.first_byte = _towards(speed.first_byte, first_byte, step)
+            if streamed:
+                recent = self._recent.pop(kind, None) or deque(maxlen=_RECENT)
+                self._recent[kind] = recent
+                _shrink(self._recent)
+                recent.append(first_byte)
+                speed.p95 = _percentile(recent)
             if streamed and answer > 0:
                 speed.per_byte = _towards(speed.per_byte, rest / answer, step)
+
+    def wrote(self, deployment: str, size: int, tokens: int, seconds: float) -> None:
+        """Note how long a streamed answer took for its `tokens`, from its first byte on."""
+        speed = self._speeds.get((deployment, True, _size_class(size)))
+        if speed is not None and tokens > 0 and seconds > 0:
+            speed.rate = _towards(speed.rate, tokens / seconds, _STEP)
+
+    def load(self, deployment: str) -> float:
+        """Requests under way at the deployment, the mean of about the last minute over all processes."""
+        return self._busy.mean(deployment, self._clock()) + self._others_busy.get(deployment, 0.0)
+
+    def streaming(self, deployment: str, size: int) -> Speed | None:
+        """The speed of streamed answers to requests of `size` bytes; None if it is not known, or long ago."""
+        now = self._clock()
+        for class_ in _NEAREST[_size_class(size)]:
+            found = self._latest((deployment, True, class_))
+            if found is not None:
+                return found if now - found.at < FORGET else None
+        return None
+
+    def _latest(self, kind: _Kind) -> Speed | None:
+        own, other = self._speeds.get(kind), self._others.get(kind)
+        return other if own is None or (other is not None and other.at > own.at) else own
 
     def expected(self, deployment: str, size: int, *, streamed: bool, consumer: str = "") -> float | None:
         """Seconds that a typical answer of the deployment takes for the consumer. None: unknown, so a request should
@@ -177,11 +216,9 @@ class History:
         now, own_class = self._clock(), _size_class(size)
         for class_ in _NEAREST[own_class]:
             kind = (deployment, streamed, class_)
-            own, other = self._speeds.get(kind), self._others.get(kind)
-            if own is not None and (other is None or other.at <= own.at):
-                return own.expected(now, self._failing.share(kind, consumer, now))
-            if other is not None:
-                return other.expected(now, self._failing.share(kind, consumer, now))
+            found = self._latest(kind)
+            if found is not None:
+                return found.expected(now, self._failing.share(kind, consumer, now))
         return math.inf if 0 <= now - self._probes.get((deployment, streamed, own_class), 0.0) < _PROBE else None
 
     def chosen(self, deployment: str, size: int, *, streamed: bool, consumer: str = "") -> None:
@@ -204,11 +241,13 @@ class History:
         cool = {deployment: until for deployment, until in self._cool.items() if until > now}
         latest = list(self._speeds.items())[-_MAX_SHARED:]
         speeds = [(*kind, speed) for kind, speed in latest if now - speed.at < FORGET]
-        return _encode(_Note(dict(list(cool.items())[-_MAX_SHARED:]), speeds)) if cool or speeds else b""
+        busy = self._busy.latest(_MAX_SHARED, now)
+        return _encode(_Note(dict(list(cool.items())[-_MAX_SHARED:]), speeds, busy)) if cool or speeds or busy else b""
 
     def merge(self, notes: Iterable[bytes]) -> None:
         """Replace earlier notes of other processes by these. Unreadable notes are left out."""
         others: dict[_Kind, Speed] = {}
+        busy: dict[str, float] = {}
         now = self._clock()
         for data in notes:
             try:
@@ -218,12 +257,14 @@ class History:
             for deployment, until in note.cool.items():
                 if until > max(now, self._cool.get(deployment, 0.0)):
                     self._cool[deployment] = until
+            for deployment, mean in note.busy.items():
+                busy[deployment] = busy.get(deployment, 0.0) + mean
             for deployment, streamed, class_, speed in note.speeds:
                 before = others.get((deployment, streamed, class_))
                 if before is None or speed.at > before.at:
                     others[deployment, streamed, class_] = speed
         _shrink(self._cool)
-        self._others = others
+        self._others, self._others_busy = others, busy
 
     def deployments(self) -> dict[str, dict[str, float]]:
         """The findings about each deployment, for people, in rounded seconds. Safe to call from another thread."""
@@ -241,6 +282,10 @@ class History:
             if now - speed.at < FORGET:
                 entry = found.setdefault(deployment, {})
                 entry["streamed_first_byte_s" if streamed else "plain_s"] = round(speed.first_byte, 4)
+                if speed.p95 and streamed:
+                    entry["ttft_p95_s"] = round(speed.p95, 4)
+                if speed.rate:
+                    entry["tokens_per_s"] = round(speed.rate, 1)
                 entry["failing"] = max(entry.get("failing", 0.0), round(speed.failing, 3))
         return found
 
@@ -257,6 +302,11 @@ def retry_after(value: str, now: float) -> float | None:
         return max(0.0, parsedate_to_datetime(value).timestamp() - now)
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def _percentile(samples: Sequence[float]) -> float:
+    """The 95th percentile of some samples, by the nearest rank."""
+    return sorted(samples)[math.ceil(0.95 * len(samples)) - 1]
 
 
 def _towards(known: float, sample: float, step: float) -> float:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from extproc.access.auth.facts import earlier_fact, fact
 from extproc.dialects import provider_apis
 from extproc.routing.adaptation import adapt, marks_caches
 from extproc.routing.catalog import Catalog
 from extproc.routing.history import History
+from extproc.routing.matching import mismatch, tokens
 from extproc.words.chain import Branch, Candidate, Skip
 from extproc.words.dialect import (
     ABILITIES,
@@ -116,10 +116,9 @@ class Select:
         if BY_URL in ask.needs and catalog.fetches_not(target, dialect):
             return "dialect", f"provider {target.provider} fetches no images or files by URL (send them in base64)"
         before = exchange.consumer.before if exchange.route.chain.next is not None else None
-        for name, matches in target.match:
-            value = fact(name, exchange) if before is None else earlier_fact(name, before, exchange)
-            if not matches(value):
-                return "no_match", f"it is not for {name} {value[:64]!r}"
+        if target.match and (failed := mismatch(target.match, exchange, before)) is not None:
+            name, value = failed
+            return "no_match", f"it is not for {name} {value[:64]!r}"
         if target.supports is not None and ask.needs:
             changed = [name for name, *_ in target.changes]
             lacking = [
@@ -130,12 +129,9 @@ class Select:
             if lacking:
                 return "ability", f"it does not support {', '.join(lacking)}"
         if target.context is not None:
-            size = ask.longest_bytes
-            if size is None:
-                size = len(exchange.request.body) - ask.image_bytes - ask.packed_bytes
-            tokens = size // CHARACTERS_PER_TOKEN
-            if tokens > target.context:
-                return "context", f"about {tokens} tokens do not fit into its context of {target.context}"
+            size = tokens(exchange)
+            if size > target.context:
+                return "context", f"about {size} tokens do not fit into its context of {target.context}"
         if ask.inputs and client.family == "embeddings" and (why := _too_many(ask, target, dialect)):
             return "batch", why
         if self._unpriced is not None and (budget := self._unpriced(exchange, target)) is not None:
@@ -233,13 +229,13 @@ def order(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequence
 def choices(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequence[Candidate]:
     """The candidates for the strategy of `branch`."""
     found = []
-    for index, (below, (weight, limit)) in enumerate(zip(branch.below, branch.shares, strict=True)):
+    for index, (below, share) in enumerate(zip(branch.below, branch.shares, strict=True)):
         if isinstance(below, Target):
             targets: Sequence[Target] = (below,) if id(below) in left else ()
         else:
             targets = order(below, left, exchange)
         if targets:
-            found.append(Candidate(targets, weight, limit, index))
+            found.append(Candidate(targets, share.weight, share.max_complexity, index, share.quality))
     return found
 
 

@@ -59,6 +59,25 @@ def select(settings: Settings, services: Services, catalog: Catalog) -> Select:
 
 
 @dataclass(slots=True, frozen=True)
+class LearnRate:
+    """Tells the history how fast a streamed answer was written, in output tokens a second."""
+
+    history: History
+
+    def __call__(self, exchange: Exchange) -> None:
+        answer, usage = exchange.answer, exchange.money.usage
+        if answer.target is not None and answer.first_token is not None and exchange.request.ask.stream:
+            seconds = exchange.seconds - answer.first_token
+            self.history.wrote(answer.target.deployment, len(exchange.request.body), usage.output_tokens, seconds)
+
+
+def learn_rate(settings: Settings, services: Services) -> Sequence[LearnRate]:
+    """The stage, where a virtual model has a rate among its objectives."""
+    wanted = any(each.objectives and each.objectives.rate for each in settings.virtual_models.values())
+    return [LearnRate(services.history)] if wanted else []
+
+
+@dataclass(slots=True, frozen=True)
 class PoolStages:
     """Stages for providers with a pool; each list is empty where none has one."""
 

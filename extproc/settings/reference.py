@@ -146,8 +146,8 @@ def _section(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[
     """The settings model of the object under a key, and the words for a list or mapping of such objects."""
     if "$ref" in value:
         return definitions[value["$ref"].rpartition("/")[2]], ""
-    options = [item for item in value.get("anyOf", ()) if item.get("type") != "null"]
-    if len(options) == 1 and "$ref" in options[0]:
+    options = [item for item in value.get("anyOf", ()) if "$ref" in item or "$ref" in item.get("items", ())]
+    if len(options) == 1:
         return _section(options[0], definitions)[0], ""
     if "items" in value and "$ref" in value["items"]:
         return _section(value["items"], definitions)[0], "A list. Each entry has these keys:"
@@ -177,7 +177,8 @@ def _table(section: Mapping[str, Any], definitions: Mapping[str, Any], prefix: s
         text = _flat(value.get("description", "")).replace("|", "\\|")
         yield f"| `{prefix}{name}` | {_type(value, definitions)} | {default} | {text} |"
         if inner is not None:
-            marker = "[]" if "items" in value else ".*" if "additionalProperties" in value else ""
+            listed = any("items" in item for item in (value, *value.get("anyOf", ())))
+            marker = "[]" if listed else ".*" if "additionalProperties" in value else ""
             yield from _table(inner, definitions, f"{prefix}{name}{marker}.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
@@ -58,6 +58,21 @@ def passed_over(skipped: Sequence[Skip]) -> dict[str, str]:
     return {"x-ai-skipped": "; ".join(texts)[:1000]} if texts else {}
 
 
+Conditions = tuple[tuple[str, Callable[[str], bool]], ...]
+"""Names of facts of a request, each with the test of its value. All must hold."""
+Quality = tuple[tuple[Conditions, float], ...]
+"""Numbers, 0 to 1, by class of requests: the first class that a request is of counts."""
+
+
+@dataclass(slots=True, frozen=True)
+class Share:
+    """What the settings of a virtual model say of one entry below it, for its strategy."""
+
+    weight: int = 1
+    max_complexity: float = 1.0
+    quality: Quality = ()
+
+
 @dataclass(slots=True, frozen=True)
 class Candidate:
     """A candidate that a strategy orders. `targets` is never empty; the first one would serve."""
@@ -66,6 +81,7 @@ class Candidate:
     weight: int = 1
     max_complexity: float = 1.0
     index: int = 0  # index in the settings
+    quality: Quality = ()
 
 
 class Strategy(Protocol):
@@ -82,11 +98,11 @@ class Strategy(Protocol):
 
 @dataclass(slots=True, frozen=True)
 class Branch:
-    """A virtual model in a chain. `shares` are the weight and the max_complexity of each entry below it."""
+    """A virtual model in a chain. `shares` belong to the entries `below`, one each."""
 
     strategy: Strategy
     below: tuple[Branch | Target, ...]
-    shares: tuple[tuple[int, float], ...]
+    shares: tuple[Share, ...]
 
 
 @dataclass(slots=True, frozen=True)

@@ -57,7 +57,7 @@ def test_deployments_and_fallbacks_become_targets(converted):
     assert [target.model for target in virtual["claude"].targets] == ["claude-own", "gpt-4o-own"], (
         "each names the other"
     )
-    assert virtual["gpt-4o-own"].strategy == "weighted"
+    assert virtual["gpt-4o-own"].strategy == ("weighted",)
     assert [(target.model, target.weight) for target in virtual["gpt-4o-own"].targets] == [
         ("gpt-4o@1", 6),
         ("gpt-4o@2", 60),

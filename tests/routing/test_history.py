@@ -433,7 +433,13 @@ def test_deployments_are_shown_with_their_knowledge(history, clock):
     history.learn("a", "ok", streamed=True, first_byte=0.125)
     learn(history, None, "b", outcome="5xx")
     assert history.deployments() == {
-        "a": {"cooling_down_s": 30.0, "plain_s": 0.25, "streamed_first_byte_s": 0.125, "failing": 0.0},
+        "a": {
+            "cooling_down_s": 30.0,
+            "plain_s": 0.25,
+            "streamed_first_byte_s": 0.125,
+            "ttft_p95_s": 0.125,
+            "failing": 0.0,
+        },
         "b": {"plain_s": 0.0, "failing": 0.2},
     }
     clock.now += 2 * FORGET

@@ -447,7 +447,18 @@ LONG, MORE = f"{{a: {'x' * 600}}}", f"{{b: {'x' * 600}}}"
         ),
         (
             "v: {strategy: dice, targets: [{model: m}]}",
-            "5:22: virtual_models.v.strategy: 'dice' is not one of complexity, cost, fallback, latency, weighted",
+            (
+                "5:22: virtual_models.v.strategy: 'dice' is not one of complexity, cost, fallback, latency, load, "
+                "quality, weighted"
+            ),
+        ),
+        (
+            "v: {strategy: [weighted, cost], targets: [{model: m}]}",
+            "5:22: virtual_models.v.strategy: weighted leaves no targets alike, so it can only be the last",
+        ),
+        (
+            "v: {objectives: {}, targets: [{model: m}]}",
+            "5:22: virtual_models.v.objectives: objectives name at least one of ttft_p95, rate and cost",
         ),
         (
             "v: {strategy: weighted, targets: [{model: m, weight: 0}]}",
@@ -468,7 +479,10 @@ LONG, MORE = f"{{a: {'x' * 600}}}", f"{{b: {'x' * 600}}}"
         ),
         (
             "v: {targets: [{model: m, match: {model: x}}]}",
-            "5:43: virtual_models.v.targets.0.match: 'model' is not one of consumer, team, label.<name>",
+            (
+                "5:43: virtual_models.v.targets.0.match: 'model' is not one of consumer, team, images, tools, tokens, "
+                "complexity, language, time, label.<name>"
+            ),
         ),
         (
             "v: {targets: [{model: m, override: {model: x}}]}",

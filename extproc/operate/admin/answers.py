@@ -495,6 +495,8 @@ class Deployment(Struct, kw_only=True):
     cooling_consumers: Maybe[float] = UNSET
     plain_s: Maybe[float] = UNSET
     streamed_first_byte_s: Maybe[float] = UNSET
+    ttft_p95_s: Maybe[float] = UNSET
+    tokens_per_s: Maybe[float] = UNSET
     failing: Maybe[Annotated[float, Meta(ge=0, le=1)]] = UNSET
 
 

@@ -184,7 +184,7 @@ class Desk:
         catalog, virtual = self._catalog(), self._settings().virtual_models.get(name)
         chain = None if "*" in name else catalog.resolve(name)
         targets = [self._target(target) for target in (chain.targets if chain is not None else ())]
-        return {"strategy": "" if virtual is None else virtual.strategy, "targets": targets}
+        return {"strategy": "" if virtual is None else ", ".join(virtual.strategy), "targets": targets}
 
     def _target(self, target: Target) -> Mapping[str, Any]:
         away, price = self._catalog().unavailable(target), target.price

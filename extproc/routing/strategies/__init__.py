@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from pydantic import Field, field_validator
 
 from extproc.access.auth.facts import check_fact
-from extproc.routing.history import History
-from extproc.words.chain import Strategy
 from extproc.words.values import PositiveDuration, Section
 
 
@@ -39,13 +37,11 @@ class StickySettings(Section):
         return check_fact(value, "key", "prefix")
 
 
-Build = Callable[[str, StickySettings | None, History], Strategy]
-"""A strategy's constructor: gets the virtual model's name, its `sticky` settings, and the history of tries."""
-
-
 @cache
-def strategies() -> Mapping[str, Build]:
-    """The constructors of all strategies in this package, by the names of their modules."""
+def strategies() -> Mapping[str, type[Any]]:
+    """The classes of all strategies in this package, by the names of their modules. A constructor gets the virtual
+    model's name, its `sticky` settings, and the history of tries; an instance is a `Strategy`.
+    """
     names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
     found: dict[str, Any] = {name: importlib.import_module(f"{__name__}.{name}").STRATEGY for name in names}
     return found

@@ -12,21 +12,25 @@ from collections.abc import Sequence
 
 from extproc.routing.history import History
 from extproc.routing.strategies import StickySettings
+from extproc.routing.strategies._measured import Measured
 from extproc.words.chain import Candidate
 from extproc.words.exchange import Exchange
 
 _EXPLORE = 32
 
 
-class Latency:
+class Latency(Measured):
     def __init__(self, name: str, sticky: StickySettings | None, history: History) -> None:  # noqa: ARG002
         self._history = history
 
     def order(self, choices: Sequence[Candidate], exchange: Exchange) -> Sequence[Candidate]:
-        ordered = sorted(choices, key=lambda choice: self._expected(choice, exchange) or 0.0)
+        ordered = list(super().order(choices, exchange))
         if random.randrange(_EXPLORE) == 0:  # noqa: S311 - no secret
             ordered.insert(0, ordered.pop(random.randrange(1, len(ordered))))  # noqa: S311
         return ordered
+
+    def value(self, choice: Candidate, exchange: Exchange) -> float:
+        return self._expected(choice, exchange) or 0.0
 
     def why(self, choice: Candidate, exchange: Exchange) -> str:
         expected = self._expected(choice, exchange)

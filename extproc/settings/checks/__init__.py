@@ -208,12 +208,12 @@ def doubts(settings: Settings) -> Iterator[Found]:
             continue
         groups = [_leaves(below, catalog) for below in chain.root.below]
         yield from _ability_doubts(where, groups)
-        if virtual.strategy == "cost":
+        if "cost" in virtual.strategy:
             yield from _price_doubts(where, groups)
-        if virtual.strategy == "fallback":
+        if virtual.strategy == ("fallback",):
             yield from _attempt_doubts(where, groups, chain)
         if name not in parts:  # a virtual model within another may have one provider
-            yield from _provider_doubts(where, groups, in_order=virtual.strategy == "fallback")
+            yield from _provider_doubts(where, groups, in_order=virtual.strategy[0] == "fallback")
 
 
 def _effort_doubts(settings: Settings, catalog: Catalog) -> Iterator[Found]:
@@ -330,16 +330,24 @@ def _leaves(below: Branch | Target, catalog: Catalog) -> Sequence[Target]:
     return [target for part in below.below for target in _leaves(part, catalog)]
 
 
+_USERS: Mapping[str, Sequence[str]] = {
+    "weight": ("weighted", "load"),
+    "max_complexity": ("complexity",),
+    "quality": ("quality",),
+}
+"""The strategies that use a field of a target."""
+
+
 def _share_doubts(where: KeyPath, virtual: VirtualModelSettings) -> Iterator[Found]:
     weights = [target.weight for target in virtual.targets if "weight" in target.model_fields_set]
     total = sum(target.weight for target in virtual.targets)
-    if virtual.strategy == "weighted" and weights and total != 100:
+    if "weighted" in virtual.strategy and weights and total != 100:
         yield (*where, "targets"), f"the weights add up to {total}, not to 100"
     for index, target in enumerate(virtual.targets):
-        for field, strategy in (("weight", "weighted"), ("max_complexity", "complexity")):
-            if field in target.model_fields_set and virtual.strategy != strategy:
-                message = f"has no effect with the strategy {virtual.strategy}: it is for {strategy}"
-                yield (*where, "targets", index, field), message
+        for field, users in _USERS.items():
+            if field in target.model_fields_set and not set(users) & set(virtual.strategy):
+                used, wanted = ", ".join(virtual.strategy), " and ".join(users)
+                yield (*where, "targets", index, field), f"has no effect with the strategy {used}: it is for {wanted}"
 
 
 def _ability_doubts(where: KeyPath, groups: Sequence[Sequence[Target]]) -> Iterator[Found]:

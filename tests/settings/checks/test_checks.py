@@ -91,7 +91,7 @@ EVERYTHING = "tools, images, files, audio, json_schema, reasoning"
         # settings of another strategy
         (
             {"v": virtual(["m", {"model": "n", "weight": 1}])},
-            [("v.targets.1.weight", "has no effect with the strategy fallback: it is for weighted")],
+            [("v.targets.1.weight", "has no effect with the strategy fallback: it is for weighted and load")],
         ),
         (
             {"v": virtual(["m", {"model": "n", "max_complexity": 1}], strategy="latency")},
