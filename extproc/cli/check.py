@@ -20,6 +20,7 @@ EXAMPLES = """\
   extproc check                                                     gateway.yaml here
   extproc check -c prod.yaml --attach                               for an Envoy of your own
   extproc check -c prod.yaml --offline                              settings of a cluster, in a CI job
+  extproc check --stdin < new.yaml                                  a change that is not written yet
   extproc check --live                                              one small request to each provider
   extproc check --explain --model gpt-5.4 --consumer ci             a minimal request for a model
   extproc check --explain --tool dev/gh_get_issue --consumer ci     a call of a tool
@@ -39,6 +40,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--live", action="store_true", help="send one small request to each provider, through an Envoy of its own"
+    )
+    parser.add_argument(
+        "--stdin", action="store_true", help="check the text on standard input as the new content of the file"
     )
     request = parser.add_argument_group(
         "explain", "Run the gateway's stages on one request. The exit code is 1 when it would be refused."
@@ -62,7 +66,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    settings = config.load(options.config)
+    if options.stdin and (options.live or options.attach or options.explain is not None):
+        raise ValueError("--stdin goes with --offline alone")
+    proposed = sys.stdin.buffer.read(config.MAX_FILE + 1) if options.stdin else None
+    settings = config.load(options.config, proposed)
     ignored: Sequence[SettingsProblem] = ()
     if options.attach:
         from extproc.cli.envoy import check_attach  # noqa: PLC0415 - Envoy's types: half of the time of a check
@@ -72,7 +79,7 @@ def _run(options: argparse.Namespace) -> int:
         return _explain(options, settings)
     if options.model or options.tool or options.path or options.consumer or options.key or options.label:
         raise ValueError("--model, --tool, --path, --consumer, --key and --label need --explain")
-    for doubt in (*config.lint(options.config), *ignored):
+    for doubt in (*config.lint(options.config, proposed), *ignored):
         print(painted(f"{doubt.show(str(options.config))} (warning)", "doubtful"))
     print(painted(f"{options.config}: ok", "good"))
     if options.live:

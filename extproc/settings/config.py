@@ -96,6 +96,11 @@ class AdminSettings(Section):
         "for the rest of that minute, also with the right token; other addresses and sessions of `oidc` are served. "
         "Raise it where many operators share the address of a proxy.",
     )
+    apply_settings: bool = Field(
+        False,
+        description="Let operators of the role `admin` write changes into the settings file from the console. Without "
+        "it the console shows a change, its verdict and its difference, to be copied.",
+    )
     audit_keep: PositiveDuration = Field(
         366 * 86400.0,
         le=3660 * 86400,
@@ -330,9 +335,9 @@ class Settings(Section):
         return Around(self.providers, f"{scheme}://{host_port(host, self.listener.port)}", keys, models)
 
 
-def load(path: str | Path) -> Settings:
-    """Read the filter YAML. Raises ConfigError with its errors."""
-    return parse(text(path), str(path))
+def load(path: str | Path, main: bytes | None = None) -> Settings:
+    """Read the filter YAML; `main` stands for the file's own content. Raises ConfigError with its errors."""
+    return parse(text(path, main), str(path))
 
 
 def parse(yaml: str, file: str = "gateway.yaml") -> Settings:
@@ -364,14 +369,14 @@ def _document(yaml: str, file: str) -> Document | Whole:
     return Whole(document, parts, file) if parts else document
 
 
-def lint(path: str | Path) -> Sequence[SettingsProblem]:
+def lint(path: str | Path, main: bytes | None = None) -> Sequence[SettingsProblem]:
     """The lints of a file that `load` accepts: allowed, and probably not meant."""
-    return locate(path, checks.doubts(load(path)))
+    return locate(path, checks.doubts(load(path, main)), main)
 
 
-def locate(path: str | Path, problems: Iterable[Found]) -> Sequence[SettingsProblem]:
+def locate(path: str | Path, problems: Iterable[Found], main: bytes | None = None) -> Sequence[SettingsProblem]:
     """Problems, given as (path of the key, message), with their places in the file."""
-    document = _document(text(path), str(path))
+    document = _document(text(path, main), str(path))
     return [document.problem(where, message) for where, message in problems]
 
 
@@ -403,10 +408,12 @@ def _bytes(path: str | Path) -> bytes:
         os.close(descriptor)
 
 
-def text(path: str | Path) -> str:
-    """The text of a settings file, and of the files that it includes. Raises ConfigError when it cannot be read."""
+def text(path: str | Path, main: bytes | None = None) -> str:
+    """The text of a settings file, and of the files that it includes. `main` stands for the file's own content. Raises
+    ConfigError when it cannot be read.
+    """
     try:
-        found = join(_bytes(path), Path(path), _bytes)
+        found = join(_bytes(path) if main is None else main, Path(path), _bytes)
         if len(found) > MAX_FILE:
             raise ConfigError(str(path), [SettingsProblem("", f"the file is larger than {show_size(MAX_FILE)}")])
         return found.decode()

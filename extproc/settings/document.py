@@ -110,6 +110,11 @@ class Document:
         finally:
             loader.dispose()
 
+    @property
+    def root(self) -> yaml.Node | None:
+        """The mapping with the places of all values; None for an empty file."""
+        return self._root
+
     def problem(self, path: Sequence[str | int], message: str) -> SettingsProblem:
         """A problem at `path`, or at the nearest place above it that exists."""
         mark = None if self._root is None else _mark(self._root, path)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import random
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 
 from extproc.money.ledger import Row, open_ledger
 from extproc.money.ledger.comparing import CompareQuery
 from extproc.money.ledger.query import FIELDS, ExchangeQuery, instant
 from extproc.operate.reports import ReportError
 from extproc.operate.reports.reports import matches
+from extproc.operate.reports.settings_file import SettingsFile
 from extproc.operate.telemetry.audit import act
 from extproc.words.exchange import OUTCOMES
 
@@ -388,10 +391,36 @@ def _who(act):
     return act["user"]["name"], act["user"]["roles"][0]
 
 
+class FakeChecks:
+    """Settings with the word `broken` do not load."""
+
+    def __init__(self):
+        self.file = Path(tempfile.mkdtemp()) / "gateway.yaml"
+        self.file.write_text(SETTINGS)
+
+    def judge(self, text):
+        return "broken" not in text, ["gateway.yaml: ok <b>"] if "broken" not in text else ["gateway.yaml:1:1: broken"]
+
+    def ask_providers(self):
+        return False, ["openai: 200 in 5 ms", "claude: 401 <b>"]
+
+
+SETTINGS = """\
+models:
+  small: {provider: groq}
+budgets:
+  - {name: team-month, limit: 500}   # agreed <b>
+consumers:
+  - {name: ada, keys: [{env: ADA}]}
+"""
+
+
 class FakeDesk:
     """Two consumers, whose keys and acts are lists."""
 
     def __init__(self):
+        self.may_apply = True
+        self.file = SettingsFile(FakeChecks(), lambda: self.may_apply)
         self.issued: list[dict] = []
         self.port = 10000
         self.acts: list[dict] = []

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from base64 import urlsafe_b64decode
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
+from extproc.envoy.server.checking import Checker
 from extproc.money.ledger import LedgerError, open_ledger
 from extproc.operate.admin.api import admin_app
 from extproc.operate.admin.guard import Principal
@@ -284,7 +286,7 @@ async def test_a_sign_in_and_its_session_work_at_every_replica_until_it_ends(sou
 def ledger_desks(tmp_path):
     """The desks of two replicas with one ledger."""
     ledgers = [open_ledger(f"sqlite:{tmp_path}/ledger.db") for _ in range(2)]
-    yield [OperatorsDesk(ledger.operators, ledger.trail, dict, dict, explain=dict) for ledger in ledgers]
+    yield [OperatorsDesk(ledger.operators, ledger.trail, dict, dict, checker=Checker(Path())) for ledger in ledgers]
     for ledger in ledgers:
         ledger.close()
 

@@ -47,6 +47,7 @@ VIEWS = (
     "keys",
     "explain",
     "playground",
+    "settings",
     "audit",
     "budgets",
 )
@@ -813,6 +814,57 @@ def test_two_models_answer_side_by_side_and_a_key_is_found(console):
     assert "No key has this in its name" in console.text("#keys")
     console.page.fill("#key-find", "ADA")
     assert console.page.locator("#keys tbody tr").count() == 1
+
+
+def test_a_limit_in_the_file_is_changed_from_the_view_of_budgets(chromium, sources):
+    desk = FakeDesk()
+    with served(sources, desk=desk) as url, opened(chromium, url, sources) as console:
+        console.open("#view=budgets")
+        console.page.click("text=Limit… >> nth=0")
+        console.page.fill("#limit-value", "750")
+        console.page.click("text=Show the change")
+        console.page.wait_for_selector("#settings-verdict >> text=These settings load.")
+        assert "-  - {name: team-month, limit: 500}   # agreed <b>" in console.text("#settings-verdict")
+        assert "limit: 750" in console.page.input_value("#settings-text")
+        assert "limit: 500" in desk.file.shown()["text"]
+        console.page.click("#settings-apply")
+        console.page.wait_for_selector("#settings-verdict >> text=Written.")
+        assert "{name: team-month, limit: 750}   # agreed <b>" in desk.file.shown()["text"]
+        assert [act["event"]["event"]["action"] for act in desk.acts] == ["change-settings"] * 2
+
+
+def test_the_settings_are_edited_checked_and_written_only_where_that_is_allowed(chromium, sources):
+    desk = FakeDesk()
+    desk.may_apply = False
+    with served(sources, desk=desk) as url, opened(chromium, url, sources) as console:
+        console.open("#view=settings")
+        assert "admin.apply_settings" in console.text("#settings-how")
+        console.page.fill("#settings-text", "broken: 1\n")
+        console.page.click("#settings-check")
+        console.page.wait_for_selector("#settings-verdict >> text=These settings do not load.")
+        assert "gateway.yaml:1:1: broken" in console.text("#settings-verdict")
+        console.page.fill("#settings-text", desk.file.shown()["text"] + "cache: {}\n")
+        console.page.click("#settings-check")
+        console.page.wait_for_selector("#settings-verdict >> text=+cache: {}")
+        assert console.page.locator("#settings-apply").is_hidden()
+        console.page.click("#ask-providers")
+        console.page.wait_for_selector("#asked >> text=Not all answer well.")
+        assert "claude: 401 <b>" in console.text("#asked")
+
+
+def test_a_leaked_key_of_the_file_and_a_model_are_switched_off(chromium, sources):
+    desk = FakeDesk()
+    with served(sources, desk=desk) as url, opened(chromium, url, sources) as console:
+        for view, link, changed in (
+            ("keys", "Disable the key 0 of ada", "{env: ADA, disabled: true}"),
+            ("models", "Switch small off", "small: {provider: groq, disabled: true}"),
+        ):
+            console.open(f"#view={view}")
+            console.page.click(f'[aria-label="{link}"]')
+            console.page.wait_for_selector("#settings-verdict >> text=These settings load.")
+            console.page.click("#settings-apply")
+            console.page.wait_for_selector("#settings-verdict >> text=Written.")
+            assert changed in desk.file.shown()["text"]
 
 
 def test_a_request_is_explained(console):

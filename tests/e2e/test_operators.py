@@ -196,3 +196,21 @@ def test_a_session_outlives_the_process_that_began_it_and_its_end_does_too(start
             assert status() == 401
             restarted()
             assert status() == 401
+
+
+def test_a_change_that_an_operator_writes_takes_effect(start: Callable[..., Gateway]):
+    gateway = start(YAML, env={"KEY_SECRET": "s" * 64}, admin="apply_settings: true")
+
+    def change(path: list[str | int], value: Any) -> Any:
+        file = gateway.http.get(gateway.admin + "/settings").json()
+        asked = {"digest": file["digest"], "edits": [{"path": path, "value": value}], "apply": True}
+        return gateway.http.post(gateway.admin + "/settings", json=asked).json()
+
+    assert gateway.chat().status_code == 200
+    assert change(["models", "stub", "disabled"], value=True)["applied"]
+    eventually(lambda: gateway.chat().status_code == 503)
+    refused = change(["models", "stub", "context"], value="wide")
+    assert (refused["loads"], refused["applied"]) == (False, False)
+    assert "models.stub.context" in refused["lines"][0]
+    assert change(["models", "stub", "disabled"], value=False)["applied"]
+    eventually(lambda: gateway.chat().status_code == 200)

@@ -3,10 +3,12 @@
 import logging
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
 from extproc.access.auth import hash_key
+from extproc.envoy.server.checking import Checker
 from extproc.money.ledger import LedgerError, open_ledger
 from extproc.money.ledger.operators import TooManyKeysError
 from extproc.operate.reports import ReportError
@@ -38,7 +40,9 @@ def desk(monkeypatch):
     settings = config.parse(YAML)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models)
     ledger = open_ledger("memory:")
-    found = Desk(ledger.operators, ledger.trail, lambda: settings, lambda: catalog, explain=dict, now=lambda: found.at)
+    found = Desk(
+        ledger.operators, ledger.trail, lambda: settings, lambda: catalog, checker=Checker(Path()), now=lambda: found.at
+    )
     found.at = NOW
     yield found
     ledger.close()
@@ -93,7 +97,7 @@ def test_keys_are_made_while_the_file_of_the_secret_is_away(tmp_path):
     settings = config.parse(YAML.replace("env:DESK_SECRET", f"file:{file}"))
     file.unlink()
     ledger = open_ledger("memory:")
-    desk = Desk(ledger.operators, ledger.trail, lambda: settings, Catalog, explain=dict)
+    desk = Desk(ledger.operators, ledger.trail, lambda: settings, Catalog, checker=Checker(Path()))
     made = desk.issue("ada", "laptop", None, "zoe")
     assert ledger.operators.keys()[0].hash == hash_key(made["key"], "s" * 32)
     ledger.close()

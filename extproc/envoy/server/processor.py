@@ -23,7 +23,7 @@ from extproc.cache.answers import Answers, open_answers
 from extproc.cache.stores import CacheError
 from extproc.envoy.server import collector
 from extproc.envoy.server.certificate import ListenerCertificate
-from extproc.envoy.server.explaining import Explainer
+from extproc.envoy.server.checking import Checker
 from extproc.envoy.server.periodic import BEAT, Periodic, pause, until_beat
 from extproc.envoy.server.pools import PoolKeeper
 from extproc.envoy.server.reload import Reloads
@@ -226,7 +226,7 @@ class Processor:
             self._ledger.trail,
             lambda: self._settings,
             lambda: self._pipeline.catalog,
-            explain=Explainer(self._file),
+            checker=Checker(self._file),
         )
         reports = self._admin_reports()
         given = [*filter(None, [settings.admin.token, settings.auth.key_secret])]

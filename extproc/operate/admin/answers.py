@@ -362,6 +362,52 @@ class Explained(Struct, kw_only=True):
     forwarded: Annotated[bool, _is("False: the gateway would refuse it")]
 
 
+class SettingsText(Struct, kw_only=True):
+    """The settings file."""
+
+    file: str
+    text: Annotated[str, _is("Empty if the file is larger than 48 KiB: change single values")]
+    digest: Annotated[str, _is("SHA-256 of the text")]
+    may_apply: Annotated[bool, _is("Changes may be written: admin.apply_settings")]
+
+
+class Edit(Struct, forbid_unknown_fields=True):
+    """A single value in the settings."""
+
+    path: Annotated[
+        Sequence[str | int],
+        Meta(min_length=1, max_length=16, description="Keys, and names or numbers of entries of lists"),
+    ]
+    value: str | int | float | bool | None
+
+
+class ChangeSettings(Struct, forbid_unknown_fields=True):
+    """Body of `POST /settings`: a new text, or single values."""
+
+    digest: Annotated[str, _is("That of the file which is changed")]
+    text: Annotated[str | None, _is("The new text; null: as it stands")] = None
+    edits: Annotated[Sequence[Edit], Meta(max_length=64)] = ()
+    apply: Annotated[bool, _is("Write the file if it loads")] = False
+
+
+class SettingsChange(Struct, kw_only=True):
+    """A change of the settings, and the verdict of `extproc check`."""
+
+    text: Annotated[str, _is("Empty if it is larger than 48 KiB")]
+    difference: Annotated[str, _is("As `diff -u` shows it")]
+    loads: bool
+    lines: Annotated[Sequence[str], _is("Errors, or warnings")]
+    applied: bool
+    digest: Annotated[str, _is("That of the file as it stands now")]
+
+
+class ProvidersAsked(Struct, kw_only=True):
+    """Answers of providers, as `extproc check --live` prints them."""
+
+    well: bool
+    lines: Sequence[str]
+
+
 class TrailEntry(Struct, kw_only=True):
     """One entry of the audit trail."""
 

@@ -203,6 +203,26 @@ OPERATIONS = (
         role="operator",
     ),
     Operation(
+        *("GET", "/settings", "settings", "The settings file"),
+        *(lambda call: call.desk.file.shown(), answers.SettingsText),
+        errors=(404, 409),
+        role="admin",  # the text may have addresses that are secrets, such as those of webhooks
+    ),
+    Operation(
+        *("POST", "/settings", "change_settings", "A change of the settings: its difference and verdict"),
+        *(handlers.change_settings, answers.SettingsChange),
+        errors=(404, 409),
+        body=answers.ChangeSettings,
+        role="admin",
+    ),
+    Operation(
+        *("POST", "/providers/check", "ask_providers", "Send one small request to each provider"),
+        *(lambda call: call.desk.file.ask_providers(), answers.ProvidersAsked),
+        errors=(404,),
+        body=answers.Nothing,
+        role="admin",  # it costs a little money
+    ),
+    Operation(
         *("GET", "/audit", "audit", "The audit trail, the latest entries first", handlers.audit, answers.Trail),
         errors=(404,),
         query=answers.TrailQuery,

@@ -213,5 +213,13 @@ def explain(call: AdminCall) -> Any:
     return call.desk.explain(asked.model, asked.consumer, path=asked.path, labels=asked.labels, body=content)
 
 
+def change_settings(call: AdminCall) -> Any:
+    asked: answers.ChangeSettings = call.body
+    edits = [(each.path, each.value) for each in asked.edits]
+    found = call.desk.file.change(asked.digest, asked.text, edits, apply=asked.apply)
+    call.detail = {"applied": found["applied"], "before": asked.digest, "after": found["digest"]}
+    return found
+
+
 def audit(call: AdminCall) -> Any:
     return call.desk.trail(call.query.limit, given(call.query.before))

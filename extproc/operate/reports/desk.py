@@ -16,6 +16,7 @@ from extproc.money.ledger import LedgerError
 from extproc.money.ledger.operators import Operators
 from extproc.money.ledger.trail import Trail
 from extproc.operate.reports import ReportError
+from extproc.operate.reports.settings_file import Checks, SettingsFile
 from extproc.operate.telemetry.audit import act
 from extproc.routing.catalog import Catalog
 from extproc.upstream.prices import per_million
@@ -34,8 +35,8 @@ log = logging.getLogger(__name__)
 
 
 class Desk:
-    """The desk. `settings` and `catalog` give those in force. `explain` tells the way of a request. Methods raise
-    ReportError and LedgerError.
+    """The desk. `settings` and `catalog` give those in force; `checker` runs `extproc check`. Methods raise ReportError
+    and LedgerError.
     """
 
     def __init__(
@@ -45,14 +46,15 @@ class Desk:
         settings: Callable[[], Settings],
         catalog: Callable[[], Catalog],
         *,
-        explain: Callable[..., Mapping[str, Any]],
+        checker: Checks,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._operators = operators
         self._trail = trail
         self._settings = settings
         self._catalog = catalog
-        self.explain = explain
+        self.explain = checker.explain
+        self.file = SettingsFile(checker, lambda: settings().admin.apply_settings)
         self._now = now
         self._begun = time.time()
         self._ended: Collection[str] | None = None  # ended sessions in the ledger; None: not read yet

@@ -12,7 +12,8 @@ import {overview} from "./views/overview.js";
 import {playground} from "./views/playground.js";
 import {requests} from "./views/requests.js";
 import {runs} from "./views/runs.js";
+import {settings} from "./views/settings.js";
 import {tools} from "./views/tools.js";
 
 startLogin(() => { draw(); refresh(); });
-begin({overview, requests, runs, compare, budgets, models, tools, cache, keys, explain, playground, audit});
+begin({overview, requests, runs, compare, budgets, models, tools, cache, keys, explain, playground, settings, audit});

@@ -4,6 +4,7 @@ import {pick} from "../choices.js";
 import {$, cut, el, link, note, show, table, tag} from "../dom.js";
 import {DAY, HOUR, MINUTE, amount, count, percent, utc} from "../format.js";
 import {act, refresh, said} from "../page.js";
+import {propose} from "./settings.js";
 
 const LENGTHS = {minute: MINUTE, hour: HOUR, day: DAY, week: 7 * DAY};
 const SHOWN = 200;
@@ -24,13 +25,18 @@ const html = `
     <label>Amount, <span id="grant-unit"></span> <input id="amount" inputmode="decimal" autocomplete="off" required pattern="[0-9]{1,18}([.][0-9]{1,9})?"></label>
     <span class="small soft">It counts until the budget's window ends, and is written down. You can revoke it.</span>
     <span id="grant-error" class="bad" role="alert"></span>
-    <div class="bar"><button type="button" id="grant-cancel">Cancel</button><button class="main">Grant</button></div></form></dialog>`;
+    <div class="bar"><button type="button" id="grant-cancel">Cancel</button><button class="main">Grant</button></div></form></dialog>
+<dialog id="limit" aria-labelledby="limit-title"><h2 id="limit-title">Another limit</h2>
+  <form method="dialog"><label>Limit of <span id="limit-budget"></span>, <span id="limit-unit"></span> <input id="limit-value" inputmode="decimal" autocomplete="off" required pattern="[0-9]{1,18}([.][0-9]{1,9})?"></label>
+    <span class="small soft">The settings file has the limit: the next page shows the change and its verdict before anything is written.</span>
+    <div class="bar"><button type="button" id="limit-cancel">Cancel</button><button class="main">Show the change</button></div></form></dialog>`;
 
 const parts = () => [[() => Promise.all([read("/budgets"), read("/grants"), read("/questions")]), drawBudgets, ["budgets"]]];
 
 function start() {
   $("grant-cancel").onclick = () => $("grant").close();
   $("question-cancel").onclick = () => $("question").close();
+  $("limit-cancel").onclick = () => $("limit").close();
 }
 
 const EXAMPLE = "budgets:\n  - {name: team-month, per: [team], unit: usd, limit: 500, window: month}";
@@ -91,7 +97,8 @@ function drawBudgets([list, grants, questions]) {
     const [kind, word, colour] = stateOf(budget, scope), only = Object.entries(scope.fields), name = cut(nameOf(scope));
     return [budget.name, only.length === 1 ? pick(...only[0], name) : name, tag(colour, word), el("div", {}, meter(budget, scope, kind), el("span", {class: "small soft", title: `${scope.settled} spent, ${scope.reserved} held, ${scope.granted} granted`}, counted(budget, scope))),
       percent(Number(budget.limit) ? Number(scope.settled) / Number(budget.limit) : 1), amount(budget.unit, scope.remaining) + " left", limited(budget), onPace(budget, scope) ?? "–", budget.resets_at ? utc(budget.resets_at, 5, 16) : "–",
-      may("operator") && budget.resets_at ? link("grant " + scope.scope, "Grant…", () => openGrant(budget, scope), {"aria-label": `Grant room to ${name} of ${budget.name}`}) : ""];
+      el("span", {}, ...(may("operator") && budget.resets_at ? [link("grant " + scope.scope, "Grant…", () => openGrant(budget, scope), {"aria-label": `Grant room to ${name} of ${budget.name}`}), " "] : []),
+        ...(may("admin") ? [link("limit " + scope.scope, "Limit…", () => openLimit(budget), {"aria-label": `Change the limit of ${budget.name}, count ${name}`})] : []))];
   });
   const empty = list.data.filter(budget => !budget.scopes.length);
   show("budgets", ...(rows.length ? [table(["budget", "count", "state", "spent and held", "used", "left", "limit", "forecast", "resets, UTC", ""], rows, [4, 5])] : []),
@@ -124,6 +131,14 @@ function openQuestion(one) {
     refresh();
   });
   $("question").showModal();
+}
+
+function openLimit(budget) {
+  $("limit-budget").textContent = budget.name;
+  $("limit-unit").textContent = budget.unit === "usd" ? "USD" : budget.unit.replace("_", " ");
+  $("limit-value").value = budget.limit;
+  $("limit").querySelector("form").onsubmit = () => propose(["budgets", budget.name, "limit"], Number($("limit-value").value));
+  $("limit").showModal();
 }
 
 function openGrant(budget, scope) {

@@ -4,6 +4,7 @@ import {between, choose, filters, pick} from "../choices.js";
 import {$, cut, el, link, named, note, plain, show, table} from "../dom.js";
 import {DAY, HOUR, count, usd, utc} from "../format.js";
 import {act, refresh} from "../page.js";
+import {propose} from "./settings.js";
 
 const SHOWN = 500, DAYS = 30;
 const COLOURS = {active: "good", expired: "warn", revoked: "soft", disabled: "bad"};
@@ -55,7 +56,7 @@ function drawKeys() {
     return [pick("consumer", key.consumer), pick("key", name, cut(key.name)), key.ending ? "…" + key.ending : "–", el("span", {class: COLOURS[key.state]}, key.state), used, usd(lately.get(name)?.cost_usd ?? 0), count(lately.get(name)?.requests ?? 0),
       key.origin, time(key.created), named(key.created_by, "–"), key.expires_at ? time(key.expires_at) : "never",
       key.id && key.state === "active" && may("operator") ? el("span", {}, link("rotate " + key.id, "Rotate", () => rotate(key), {"aria-label": `Rotate the key ${cut(key.name)} of ${cut(key.consumer)}`}), " ",
-        link("key " + key.id, "Revoke", () => revoke(key), {"aria-label": `Revoke the key ${cut(key.name)} of ${cut(key.consumer)}`})) : ""];
+        link("key " + key.id, "Revoke", () => revoke(key), {"aria-label": `Revoke the key ${cut(key.name)} of ${cut(key.consumer)}`})) : !key.id && key.state === "active" && may("admin") ? link("off " + name, "Disable…", () => propose(["consumers", key.consumer, "keys", /^\d+$/.test(key.name) ? Number(key.name) : key.name, "disabled"], true), {"aria-label": `Disable the key ${cut(key.name)} of ${cut(key.consumer)}`}) : ""];
   });
   show("keys", rows.length ? table(["consumer", "name", "ends with", "state", "used", `spend, ${DAYS} days`, "requests", "made in", "made, UTC", "by", "expires, UTC", ""], rows, [5, 6]) : note(wanted ? "No key has this in its name." : "No key yet."),
     ...(found.length > SHOWN ? [note(`Only ${SHOWN} of ${count(found.length)} keys are shown: search, or filter by consumer.`)] : []));

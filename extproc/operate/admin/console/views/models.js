@@ -7,6 +7,7 @@ import {MINUTE, count, millis, percent, seconds, short, usd} from "../format.js"
 import {healthOf} from "../meanings.js";
 import {consumerOnly} from "../page.js";
 import {healthBy, strip} from "../strip.js";
+import {propose} from "./settings.js";
 
 const html = `
 <section aria-labelledby="models-title"><div class="bar"><h2 id="models-title">Models</h2></div><div id="models" class="scroll"></div></section>
@@ -31,10 +32,15 @@ function drawModels([answer, places]) {
     const known = target && places.data[`${target.provider}/${target.model}`], [word, colour] = target?.unavailable ? [cut(target.unavailable), "bad"] : healthOf(known);
     return [index ? "" : model.targets.length ? pick("model", model.name) : named(model.name), index ? "" : model.strategy, target ? `${cut(target.provider)}/${cut(target.model)}` : "any that fits the pattern",
       target ? el("span", {class: colour}, word, ...(index || !may("operator") ? [] : [" ", link("try " + model.name, "Try", () => { $("play-model").value = model.name; choose({view: "playground"}); }, {"aria-label": "Try " + cut(model.name)})])) : "", known?.failing ? percent(known.failing) : "", seconds(known?.streamed_first_byte_s), seconds(known?.plain_s),
-      target ? rate(target, "input") : "", target ? rate(target, "output") : "", target?.context ? short(target.context) : "", index ? "" : count(model.consumers)];
+      target ? rate(target, "input") : "", target ? rate(target, "output") : "", target?.context ? short(target.context) : "", index ? "" : count(model.consumers), target ? turn(target) : ""];
   }));
   show("models", note(filters.has("consumer") ? `Names that ${named(filters.get("consumer"))} may use.` : "Names that clients may give. A filter by consumer shows those that it may use.", "soft small"),
-    table(["model", "strategy", "target", "now", "failing", "first byte", "plain answer", "input, $ a million", "output, $ a million", "context", "consumers"], rows, [4, 5, 6, 7, 8, 9, 10]));
+    table(["model", "strategy", "target", "now", "failing", "first byte", "plain answer", "input, $ a million", "output, $ a million", "context", "consumers", ""], rows, [4, 5, 6, 7, 8, 9, 10]));
+}
+
+function turn(target) {
+  const off = target.unavailable === "it is disabled";
+  return may("admin") ? link("turn " + target.name, off ? "Switch on…" : "Switch off…", () => propose(["models", target.name, "disabled"], !off), {"aria-label": `Switch ${cut(target.name)} ${off ? "on" : "off"}`}) : "";
 }
 
 const lastHour = () => { const minute = Math.floor(Date.now() / MINUTE) * MINUTE; return [minute - 59 * MINUTE, minute + MINUTE]; };
