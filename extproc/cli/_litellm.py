@@ -25,7 +25,7 @@ from extproc.cli._litellm_names import (
 )
 from extproc.cli._litellm_providers import ConvertedProviders, Where, first_problem
 from extproc.money.budgets.settings import BudgetSettings
-from extproc.routing.catalog import ModelSettings, TargetSettings
+from extproc.routing.settings import ModelSettings, TargetSettings
 from extproc.settings.config import parse
 from extproc.settings.document import ConfigError, SettingsProblem, not_yaml
 from extproc.words.values import Pattern, is_model_name

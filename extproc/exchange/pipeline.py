@@ -140,7 +140,7 @@ class Pipeline:
         self.services.telemetry.attempt(try_.provider, try_.target, try_.outcome, try_.seconds)
         if (pool := self.services.pools.get(try_.provider)) is not None:
             pool.learn(try_)
-        target = self.catalog.target(try_.target)
+        target = self.catalog.target(try_.target, try_.provider)
         if target is None or target.provider != try_.provider:  # the target is of an earlier configuration
             return
         streamed, first_byte = try_.streamed, try_.first_byte

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from extproc.routing.catalog import VirtualModelSettings
+from extproc.routing.selection import is_same
+from extproc.routing.settings import VirtualModelSettings
 from extproc.upstream.providers import kinds
 from extproc.wire.framing.patch import decode_fields, patch
 from extproc.words import contract
@@ -32,8 +33,9 @@ class RoutingExplained:
     def strategies(self) -> Iterator[str]:
         """A line for the requested model and each virtual model in it."""
         chain = self.exchange.route.chain
-        if chain.root is None:
-            yield f"none: {chain.name} is one model"
+        if chain.name not in self.virtual_models:
+            keys = f", with {len(chain.targets)} keys by weight" if chain.root is not None else ""
+            yield f"none: {chain.name} is one model{keys}"
         for depth, name in self._virtuals():
             virtual = self.virtual_models[name]
             sticky = f", sticky by {virtual.sticky.by}" if virtual.sticky else ""
@@ -41,7 +43,8 @@ class RoutingExplained:
 
     def _virtuals(self) -> Iterator[tuple[int, str]]:
         """The requested virtual model and all virtual models in it, each with its depth."""
-        stack = [(0, self.exchange.route.chain.name)] if self.exchange.route.chain.root is not None else []
+        name = self.exchange.route.chain.name
+        stack = [(0, name)] if name in self.virtual_models else []
         while stack:
             depth, name = stack.pop()
             yield depth, name
@@ -77,7 +80,7 @@ class RoutingExplained:
 
     def _untried(self, target: Target) -> tuple[str, str, str]:
         tried, attempts = self.exchange.route.targets, self.exchange.route.chain.retry.attempts
-        same = any(target.name == other.name and target.changes == other.changes for other in tried)
+        same = any(is_same(target, other) for other in tried)
         return target.name, target.deployment, "the same as one above" if same else f"retry.attempts is {attempts}"
 
     def _reasons(
@@ -93,7 +96,7 @@ class RoutingExplained:
                 targets = [other for other in ordered if id(other) in leaves]
                 choice = Candidate(targets, share.weight, share.max_complexity, index, share.quality)
                 yield name, branch.strategy.why(choice, self.exchange)
-                if isinstance(below, Branch):
+                if isinstance(below, Branch):  # of a virtual model, or of the keys of a provider
                     inner = self.virtual_models[name].targets[index].model
                     yield from self._reasons(inner, below, target, ordered)
 

@@ -239,12 +239,17 @@ def choices(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequen
     return found
 
 
+def is_same(one: Target, other: Target) -> bool:
+    """True if a try at the second target would be the same as one at the first."""
+    return one.name == other.name and one.provider == other.provider and one.changes == other.changes
+
+
 def _unique(targets: Sequence[Target]) -> list[Target]:
     """The targets, each once, at its first place: several paths may lead to it."""
-    if len({target.name for target in targets}) == len(targets):
+    if len({(target.name, target.provider) for target in targets}) == len(targets):
         return list(targets)
     found: list[Target] = []
     for target in targets:
-        if not any(target.name == other.name and target.changes == other.changes for other in found):
+        if not any(is_same(target, other) for other in found):
             found.append(target)
     return found

@@ -17,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from extproc import __version__
-from extproc.routing.catalog import Before, Catalog, Leaving, ModelSettings, TargetSettings, VirtualModelSettings
+from extproc.routing.catalog import Before, Catalog, Leaving
+from extproc.routing.settings import ModelSettings, TargetSettings, VirtualModelSettings
 from extproc.settings.config import Settings
 from extproc.upstream.providers import CoolDownSettings, PoolSettings, ProviderSettings
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     PrivateAttr,
     StringConstraints,
@@ -27,7 +28,8 @@ from extproc.access.auth import AttributionSettings, AuthSettings, ConsumerSetti
 from extproc.cache.settings import CacheSettings
 from extproc.guardrails import Around, RemoteSettings
 from extproc.money.budgets import BudgetSettings
-from extproc.routing.catalog import Before, ModelSettings, VirtualModelSettings
+from extproc.routing.catalog import Before
+from extproc.routing.settings import ModelSettings, VirtualModelSettings
 from extproc.settings import checks
 from extproc.settings.audit import AuditSettings
 from extproc.settings.document import MAX_TOLD, ConfigError, Document, Found, SettingsProblem
@@ -41,7 +43,7 @@ from extproc.settings.stores import StoresSettings
 from extproc.tools.brake.settings import BrakeSettings
 from extproc.tools.mcp.settings import MCPSettings
 from extproc.upstream.prices import DatedPriceSettings
-from extproc.upstream.providers import ProviderSettings
+from extproc.upstream.providers import ProviderSettings, each_key
 from extproc.wire.transport import workers
 from extproc.words.urls import host_port
 from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback, show_size
@@ -217,7 +219,7 @@ class Settings(Section):
     status: StatusSettings = StatusSettings()
     admin: AdminSettings = AdminSettings()
     processor: ProcessorSettings = ProcessorSettings()
-    providers: Mapping[Name, ProviderSettings] = Field(
+    providers: Annotated[Mapping[Name, ProviderSettings], AfterValidator(each_key)] = Field(
         default_factory=dict,
         description="Services that run models, by a name of your choice. Envoy gets one cluster for each. Required, "
         "unless the gateway serves `mcp` alone.",

@@ -87,7 +87,7 @@ class Process:
         self.settle = Settle(
             self.counters, self.leases, lambda *_: None, keep=lambda: True, owe=self.books.owe, park=park
         )
-        situation = Situation(SimpleNamespace(target=lambda _name: TARGET), COMPILED, world.provider, 1 << 20)
+        situation = Situation(SimpleNamespace(target=lambda *_: TARGET), COMPILED, world.provider, 1 << 20)
         self.poller = Poller(
             self.counters, self.books, lambda: situation, lambda work, *_, **__: self.work.append(work), now=world.clock
         )
@@ -314,7 +314,7 @@ async def test_the_usage_of_a_batch_is_read_where_it_is_whole(provider, target, 
     note = Note(row, "c", api, id, clock(), clock() + HOLD, (300, 200), (1, 1), batch=True)
     await counters.reserve("r", [COMPILED["tokens"].hold("tokens", 500), COMPILED["money"].hold("money", 10**6)], LEASE)
     await counters.park("r", pack_note(note), lease=HOLD, again=0.0)
-    situation = Situation(SimpleNamespace(target=lambda _name: target), COMPILED, provider, 1 << 20)
+    situation = Situation(SimpleNamespace(target=lambda *_: target), COMPILED, provider, 1 << 20)
     poller = Poller(counters, books, lambda: situation, lambda one, *_, **__: work.append(one), now=clock)
     await poller.turn()
     await work.pop()

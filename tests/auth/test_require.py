@@ -10,10 +10,11 @@ import pytest
 from extproc.access.auth import Authorize
 from extproc.access.auth.require import RequireSettings
 from extproc.dialects._models import facts
-from extproc.routing.catalog import Catalog, ModelSettings, Route, VirtualModelSettings
+from extproc.routing.catalog import Catalog, Route
 from extproc.routing.history import History
 from extproc.routing.named import Ungranted
 from extproc.routing.selection import Select
+from extproc.routing.settings import ModelSettings, VirtualModelSettings
 from extproc.routing.stages import Reroute
 from extproc.upstream.providers import ProviderSettings
 from extproc.words.errors import MODEL_NOT_ALLOWED, Refusal

@@ -376,6 +376,11 @@ AZURE = "{azure: {tenant: t, client_id: c%s}}"
     ("provider", "told"),
     [
         (VERTEX % ", api_key: env:KEY, credentials: {google: metadata}", "give api_key or credentials, not both"),
+        (
+            VERTEX % ", keys: [{api_key: env:A}], credentials: {google: metadata}",
+            "give keys, or api_key, or credentials",
+        ),
+        (VERTEX % ", keys: [{api_key: env:A, weight: 0}]", "at least one of the keys needs a weight above 0"),
         (VERTEX % ", credentials: {}", "give google or azure"),
         (VERTEX % f", credentials: {{google: {CANARY}}}", "p.credentials.google: a secret is a reference"),
         (VERTEX % f", credentials: {{google: [{CANARY}]}}", "p.credentials.google: a secret is a reference"),

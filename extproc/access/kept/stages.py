@@ -45,7 +45,7 @@ class Open:
         if exchange.request.dialect.endpoints.names:  # the name begins behind the version: `/v1beta/batches/{id}`
             id = f"{exchange.request.endpoint.pattern.split('/', 2)[2].partition(ID)[0]}{KEPT}{id}"
         found = self._ids.open(consumer, id)
-        target = None if found is None else self._catalog.target(found.target)
+        target = None if found is None else self._catalog.target(found.target, found.provider)
         if found is None or target is None or target.provider != found.provider:
             raise unknown(id)
         kept.ids[found.id] = id

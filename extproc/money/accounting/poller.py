@@ -151,7 +151,8 @@ class Poller:
         """The row with its usage; None while the object has not ended. Raises NotAskedError."""
         now = self._situation()
         api = client_apis().get(note.api)
-        late, target = None if api is None else api.offers.stored.late, now.catalog.target(note.row.target)
+        late = None if api is None else api.offers.stored.late
+        target = now.catalog.target(note.row.target, note.row.provider)
         if late is None or target is None or target.provider != note.row.provider:
             raise NotAskedError("its model is not in the settings")
         bill = _Bill(note, target)

@@ -15,8 +15,9 @@ from extproc.dialects import by_path, fields_that_ask_for
 from extproc.dialects._thinkers import unlisted
 from extproc.guardrails import RemoteSettings
 from extproc.money.ledger import doubt_ledger
-from extproc.routing.catalog import MAX_NESTING, MAX_TARGETS, Catalog, VirtualModelSettings
+from extproc.routing.catalog import MAX_NESTING, MAX_TARGETS, Catalog
 from extproc.routing.parameters import MAX_CHANGES, compile_changes, compose, encode
+from extproc.routing.settings import VirtualModelSettings
 from extproc.settings.checks import auth as auth_checks
 from extproc.settings.checks import budgets as budget_checks
 from extproc.settings.checks import cache as cache_checks

@@ -253,6 +253,22 @@ class Credentials(Section):
         return "metadata" if self.reference == METADATA else self.reference.read()
 
 
+class ProviderKeySettings(Section):
+    """One of several keys of a provider, with limits and health of its own."""
+
+    api_key: SecretRef = Field(description="Key of the gateway at the provider, as `env:NAME` or `file:/path`.")
+    weight: int = Field(
+        1,
+        ge=0,
+        le=1_000_000,
+        description="Share of the requests. `0`: only requests that failed with the other keys.",
+    )
+    max_requests: int | None = Field(
+        None, ge=1, le=1_000_000, description="Most requests in flight with the key. Default: the provider's."
+    )
+    disabled: bool = Field(False, description="Stop new requests with the key. Takes effect without a restart.")
+
+
 class ProviderSettings(Section):
     """A provider: a service that runs models. Envoy gets one cluster for it, with the provider's name."""
 
@@ -264,6 +280,12 @@ class ProviderSettings(Section):
     )
     api_key: SecretRef | None = Field(
         None, description="Key of the gateway at the provider, as `env:NAME` or `file:/path`."
+    )
+    keys: Sequence[ProviderKeySettings] = Field(
+        (),
+        max_length=16,
+        description="Several keys in place of `api_key`, at most 16. A request that fails with one is sent with "
+        "another. Reports name the second key's requests `<provider>~2`, and so on.",
     )
     credentials: Credentials | None = Field(
         None, description="Credentials for a cloud's short-lived tokens, in place of `api_key`."
@@ -384,6 +406,10 @@ class ProviderSettings(Section):
 
     @model_validator(mode="after")
     def _one_credential(self) -> ProviderSettings:
+        if self.keys and (self.api_key is not None or self.credentials is not None):
+            raise ValueError("give keys, or api_key, or credentials")
+        if self.keys and not any(key.weight for key in self.keys):
+            raise ValueError("at least one of the keys needs a weight above 0")
         if self.credentials is None:
             return self
         if self.api_key is not None:
@@ -456,6 +482,36 @@ class ProviderSettings(Section):
         if self.read_secret() is not None:
             return ""
         return "is not set" if self.reference.read() is None else "has several lines, or control characters"
+
+
+_MARK = "~"  # no name in the settings has it
+
+
+def each_key(providers: Mapping[str, ProviderSettings]) -> Mapping[str, ProviderSettings]:
+    """The providers, with one for each key: the provider itself has the first of its `keys`, `<name>~2` the second."""
+    found: dict[str, ProviderSettings] = {}
+    for name, provider in providers.items():
+        found[name] = provider
+        for key, settings in zip(names_of_keys(name, provider), provider.keys, strict=True):
+            found[key] = provider.model_copy(
+                update={
+                    "api_key": settings.api_key,
+                    "max_requests": settings.max_requests or provider.max_requests,
+                    "disabled": provider.disabled or settings.disabled,
+                    "keys": provider.keys if key == name else (),
+                }
+            )
+    return found
+
+
+def names_of_keys(name: str, provider: ProviderSettings) -> Sequence[str]:
+    """Names of a provider's keys, in their order; empty if it has one key."""
+    return [f"{name}{_MARK}{number}" if number > 1 else name for number in range(1, len(provider.keys) + 1)]
+
+
+def without_key(name: str) -> str:
+    """The provider's name in the settings."""
+    return name.partition(_MARK)[0]
 
 
 @cache
