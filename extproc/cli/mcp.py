@@ -1,4 +1,4 @@
-"""`extproc mcp`: what MCP servers offer, and the pins of their definitions."""
+"""`extproc mcp`: what MCP servers offer, the pins of their definitions, and the end of a user's sign-in."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ EXAMPLES = """\
   extproc mcp diff                  what is new, changed or gone since they were pinned, with the texts
   extproc mcp pin                   pin all definitions as they are now
   extproc mcp pin --server github   those of one server; the others stay as they are pinned
+  extproc mcp sign-out --server github --consumer acme --issuer https://idp.acme.com --subject alice
 """
 
 
@@ -27,14 +28,19 @@ _WIDEST = 4096
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["list", "diff", "pin"], help="what to do")
+    parser.add_argument("what", choices=["list", "diff", "pin", "sign-out"], help="what to do")
     parser.add_argument("--server", action="append", help="only this server; may be repeated")
+    parser.add_argument("--consumer", default="", help="of sign-out: the consumer")
+    parser.add_argument("--issuer", default="", help="of sign-out: subject_issuer in the log of the user's calls")
+    parser.add_argument("--subject", default="", help="of sign-out: subject in the log of the user's calls")
     parser.add_argument("--file", type=Path, help="the lock file (default: mcp.pins.file of the settings)")
     add_gateway(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Raises OSError when the gateway does not answer, ValueError when it refuses."""
+    if options.what == "sign-out":
+        return _sign_out(options)
     servers = connect(options).json("/tools", [("definitions", "true")])["data"]
     chosen = _chosen(servers, options.server)
     if options.what == "list":
@@ -60,6 +66,16 @@ def run(options: argparse.Namespace) -> int:
     for server, key, word in changes(before, found):
         print(safe(f"{word}: {_named(server, *key)}", 500))
     print(f"{sum(map(len, found.values()))} definitions pinned in {file}")
+    return 0
+
+
+def _sign_out(options: argparse.Namespace) -> int:
+    if not options.server or len(options.server) > 1 or not options.consumer:
+        raise ValueError("sign-out takes one --server and a --consumer")
+    names = ("consumer", "issuer", "subject")
+    body = {"server": options.server[0], **{name: getattr(options, name) for name in names}}
+    connect(options).json("/sign-ins/end", body=body)
+    print(safe(f"{options.consumer} {options.subject}".rstrip() + f" is signed out of {options.server[0]}"))
     return 0
 
 

@@ -35,7 +35,7 @@ from extproc.words.exchange import (
 
 _READ_ANSWER = Continue(read_answer=True)
 
-MCP_PATHS = contract.MCP_PATH, contract.MCP_DOCUMENT_PATH
+MCP_PATHS = contract.MCP_PATH, contract.MCP_DOCUMENT_PATH, contract.MCP_SIGN_IN_PATH
 """Path prefixes of the MCP gateway, if the settings have one."""
 _BESIDE = 64  # most bytes of a message beside its body
 

@@ -65,8 +65,9 @@ BOUND_NAMESPACE = "ai.mcp"  # value of BOUND, for Envoy's script
 LB_NAMESPACE, DESTINATION = "envoy.lb", "x-gateway-destination-endpoint"
 SERVED = f"{DESTINATION}-served"  # key of the same namespace: the endpoint that answered
 
-# Prefixes of the paths of MCP profiles, and of their OAuth documents (RFC 9728).
+# Prefixes of the paths of MCP profiles, of their OAuth documents (RFC 9728), and where users sign in at MCP servers.
 MCP_PATH, MCP_DOCUMENT_PATH = "/mcp/", "/.well-known/oauth-protected-resource"
+MCP_SIGN_IN_PATH = "/mcp-sign-in/"
 
 # Dynamic metadata of Envoy's jwt_authn filter for the gateway attachment: claims_key(), failure_key().
 JWT_NAMESPACE = "envoy.filters.http.jwt_authn"

@@ -337,6 +337,9 @@ class FakeSources:
         self.given.append(given)
         return given
 
+    def end_sign_in(self, **named):
+        self.asked.append(named)
+
     def reset(self, name, scope):
         if not scope.startswith(name):
             raise ReportError(404, "that is no count of this budget")

@@ -106,6 +106,7 @@ class McpServer:
     temper: str = ""  # hang, html, badjson, status=503, wrongid, early (the stream ends without an answer), slow=0.2
     key: str = ""
     users: set[str] = field(default_factory=set)  # tokens of users, which it takes beside the key
+    admits: Callable[[str, Json], tuple[int, str] | None] | None = None  # token, message -> status and challenge
     page: int = 1000
     tools: list[Json] = field(default_factory=lambda: [dict(each) for each in TOOLS])
     prompts: list[Json] = field(default_factory=lambda: [dict(PROMPT)])
@@ -153,6 +154,11 @@ class McpServer:
         if self.key and (seen.header("authorization") or "").removeprefix("Bearer ") not in {self.key, *self.users}:
             await reply(send, 401, {"error": "canary-401-body"}, (("www-authenticate", 'Bearer realm="server"'),))
             return
+        if self.admits is not None and seen.http == "POST":
+            refused = self.admits((seen.header("authorization") or "").removeprefix("Bearer "), json.loads(body))
+            if refused is not None:
+                await reply(send, refused[0], {"error": "canary-401-body"}, (("www-authenticate", refused[1]),))
+                return
         if seen.http == "DELETE":
             await reply(send, 200 if self.opened.pop(seen.header("mcp-session-id") or "", None) else 404, None)
             return

@@ -255,12 +255,13 @@ def run_gateway(
     up: bool = False,
 ) -> Iterator[Gateway]:
     """Start a gateway. In its YAML, `{mock_<name>}` is the address of a mock provider with /v1, `{at_<name>}` the
-    address without. `listener` and `admin` add settings to these sections. Mock providers are strict doubles, or the
-    built-in mock. With `up`, the command `extproc up` starts it, as users do; that takes three times as long.
+    address without, `{gateway}` its own. `listener` and `admin` add settings to these sections. Mock providers are
+    strict doubles, or the built-in mock. With `up`, the command `extproc up` starts it, as users do; that takes three
+    times as long.
     """
     door, status, desk, *ports = free_ports(PORTS + len(mocks))
     urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(mocks, ports, strict=True)}
-    text = textwrap.dedent(yaml)
+    text = textwrap.dedent(yaml).replace("{gateway}", f"http://127.0.0.1:{door}")
     for name, url in urls.items():
         text = text.replace("{mock_" + name + "}", url + "/v1").replace("{at_" + name + "}", url)
     head = f"""

@@ -202,6 +202,7 @@ def gateway_headers(settings: Settings) -> extprocv3.HeaderForwardingRules:
     own += settings.attribution.session
     if settings.mcp is not None:
         own += [":authority", "origin"]
+        own += ["cookie", "www-authenticate"] if settings.mcp.signs_in else []
         prefixes["mcp-"] = None
     if settings.cache.rules:  # client headers sent to a provider are part of a cached answer's key
         own.append("cache-control")

@@ -129,6 +129,12 @@ OPERATIONS = (
         role="operator",
     ),
     Operation(
+        *("POST", "/sign-ins/end", "end_sign_in", "Forget a user's tokens at an MCP server"),
+        *(handlers.end_sign_in, questions.SignIn),
+        body=questions.SignIn,
+        role="operator",
+    ),
+    Operation(
         *("GET", "/stores", "stores", "Whether counters and ledger can be written, tried"),
         *(lambda call: call.reports.stores(), answers.Stores),
         role="operator",  # the operation writes

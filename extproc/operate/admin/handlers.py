@@ -130,6 +130,12 @@ def decide(call: AdminCall) -> Any:
     return found
 
 
+def end_sign_in(call: AdminCall) -> Any:
+    call.detail = found = msgspec.structs.asdict(call.body)
+    call.reports.end_sign_in(**found)
+    return found
+
+
 def revoke(call: AdminCall) -> None:
     _or_not_found(call.reports.revoke(call.named), "no grant has that id")
 

@@ -1,4 +1,4 @@
-"""Types of the admin API for requests that wait for an operator, and for counts that begin anew."""
+"""Types of the admin API for requests that wait for an operator, counts that begin anew, and sign-ins that end."""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ class ResetCount(Struct, kw_only=True):
     budget: str
     scope: str
     settled: Annotated[Amount, Meta(description="What was counted before")]
+
+
+class SignIn(Struct, forbid_unknown_fields=True):
+    """Body and answer of `POST /sign-ins/end`."""
+
+    server: Annotated[str, Meta(description="MCP server with `auth.sign_in`")]
+    consumer: str
+    issuer: Annotated[
+        str, Meta(description="`subject_issuer` of the user's calls; empty if the consumer is the user")
+    ] = ""
+    subject: Annotated[str, Meta(description="`subject` of the user's calls; empty if the consumer is the user")] = ""
 
 
 class Question(Struct, kw_only=True):

@@ -340,6 +340,12 @@ class AdminReports:
         was = self._ask(self._reporter.counters.reset(scope, budget.window))
         return {"budget": name, "scope": scope, "settled": amount(budget, was)}
 
+    def end_sign_in(self, server: str, consumer: str, issuer: str, subject: str) -> None:
+        """Forget a user's tokens at an MCP server."""
+        from extproc.tools.mcp.sign_ins import User, sign_out  # noqa: PLC0415 - most gateways have no MCP servers
+
+        self._ask(sign_out(self._reporter.counters, server, User(consumer, issuer, subject)))
+
     @property
     def _questions(self) -> Questions:
         return Questions(self._reporter.counters, now=self._reporter.now)

@@ -85,7 +85,12 @@ def doubts(settings: Settings) -> Iterator[Found]:
             yield ("mcp", "pins", "file"), f"the file is not used, so every definition counts as new: {reason}"
     if mcp.approvals != type(mcp.approvals)() and not any(policy.approve for policy in mcp.tools.values()):
         yield ("mcp", "approvals"), "has no effect: no entry of mcp.tools has approve"
-    if mcp.resource is not None and not settings.auth.jwt:
+    for index, key in enumerate(mcp.sign_ins.keys if mcp.sign_ins is not None else ()):
+        if key.read() is None:
+            yield ("mcp", "sign_ins", "keys", index), f"{key} is not set: nobody can sign in without a key"
+    if mcp.sign_ins is not None and not mcp.signs_in:
+        yield ("mcp", "sign_ins"), "has no effect: no entry of mcp.servers has auth.sign_in"
+    if mcp.resource is not None and not settings.auth.jwt and not mcp.signs_in:
         yield ("mcp", "resource"), "has no effect without auth.jwt: there is no issuer to tell clients of"
     if mcp.anonymous and settings.auth.required:
         yield ("mcp", "anonymous"), "has no effect while auth.required is true"

@@ -30,9 +30,8 @@ from extproc.access.questions import (
 from extproc.stores import StoreError
 from extproc.tools.mcp.call import CALL, TOOLS_CALL, Call, canonical
 from extproc.tools.mcp.profiles import Profiles
-from extproc.tools.mcp.refusals import APPROVAL, AskUser
+from extproc.tools.mcp.refusals import APPROVAL, AskUser, asking, elicits, take_answer
 from extproc.tools.mcp.settings import MCPSettings
-from extproc.wire.framing.patch import patch
 from extproc.words.errors import APPROVAL_DENIED, APPROVAL_REQUIRED, STORE_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange
 from extproc.words.runs import named_by
@@ -43,7 +42,6 @@ BY_USER = "user"
 """Name of the client's user, as the one who decided."""
 _KEY, _STATE = "approval", "llm-extproc/approval:"
 """Name of the question to the client's user, and the beginning of the state that brings its id back."""
-_ANSWER = ("inputResponses", "requestState")
 _AGAIN = "10"  # seconds after which a client may ask again
 _Said = tuple[str, Mapping[str, Any]]
 """Answer of a client's user: the id of the question, and the result of the elicitation; empty without one."""
@@ -66,7 +64,7 @@ class AwaitApproval:
             return
         if not (reason := call.policy.approval_reason(_arguments(exchange), tainted=bool(exchange.findings.tainted))):
             return
-        said = self._user_said(exchange, call)
+        said = take_answer(exchange, _STATE, _KEY) if self._elicits(call) else ("", {})
         draft, most = draft_of(exchange, self._profiles), self._settings.max_arguments
         assert draft.call is not None
         if len(draft.call.arguments.encode()) > most:
@@ -78,25 +76,8 @@ class AwaitApproval:
             message = f"Tool {call.name!r} needs a person's approval, which cannot be asked for now: try again later."
             raise Refusal(STORE_UNAVAILABLE, message) from None
 
-    def _user_said(self, exchange: Exchange, call: Call) -> _Said:
-        """The answer of the client's user to a question of the gateway, which is removed from the request."""
-        params = exchange.request.json["params"]
-        state = params.get("requestState")
-        if not self._elicits(call) or not isinstance(state, str) or not state.startswith(_STATE):
-            return "", {}
-        answers = params.get("inputResponses")
-        kept = {name: value for name, value in params.items() if name not in _ANSWER}
-        exchange.request.body = patch(exchange.request.body, {}, tuple(f"params.{name}" for name in _ANSWER))
-        exchange.request.json["params"] = kept
-        assert call.message is not None
-        call.message.params = kept
-        said = answers.get(_KEY) if isinstance(answers, dict) else None
-        return state.removeprefix(_STATE), said if isinstance(said, dict) else {}
-
     def _elicits(self, call: Call) -> bool:
-        """True if the client can ask its user by a form."""
-        able = call.capabilities.get("elicitation")
-        return self._settings.elicit and call.modern and isinstance(able, dict) and (not able or "form" in able)
+        return self._settings.elicit and call.modern and elicits(call, "form")
 
     async def _decided(self, exchange: Exchange, draft: Question, reason: str, said: _Said) -> None:
         """Returns for an approved call. Raises Refusal, StoreError."""
@@ -216,8 +197,7 @@ def _asking(question: Question) -> dict[str, Any]:
     message = f"Approve the call of {called.server}/{called.tool} with the arguments {called.arguments}?"
     field = {"approve": {"type": "boolean", "title": "Approve"}}
     schema = {"type": "object", "properties": field, "required": [*field]}
-    asked = {"method": "elicitation/create", "params": {"mode": "form", "message": message, "requestedSchema": schema}}
-    return {"resultType": "input_required", "inputRequests": {_KEY: asked}, "requestState": _STATE + question.id}
+    return asking(_KEY, {"mode": "form", "message": message, "requestedSchema": schema}, _STATE + question.id)
 
 
 def _arguments(exchange: Exchange) -> object:

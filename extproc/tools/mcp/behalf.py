@@ -21,14 +21,13 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 
 from extproc.access.auth import JWTSettings
 from extproc.tools.mcp.behalf_settings import JWTBearerSettings, MCPAuthSettings, TokenExchangeSettings
 from extproc.tools.mcp.call import CALL
-from extproc.upstream.credentials.oauth import OAuthToken, TokenError, TokenRequest, request_token
+from extproc.upstream.credentials.oauth import OAuthToken, TokenError, TokenRequest, as_client, request_token
 from extproc.words.contract import claims_key
 from extproc.words.exchange import NOTHING_VERIFIED, Exchange
 
@@ -69,7 +68,7 @@ class TakeToken:
         for key, issuer in self._issuers:
             claims = head.verified.token.get(key)
             token = _token(head.headers.get(issuer.header, ""), issuer.header)
-            if not isinstance(claims, Mapping) or claims.get("iss") != issuer.issuer or _claims(token) != claims:
+            if not isinstance(claims, Mapping) or claims.get("iss") != issuer.issuer or claims_of(token) != claims:
                 continue
             left = {name: value for name, value in head.headers.items() if name != issuer.header}
             exchange.request.head = head = replace(head, headers=left)
@@ -96,7 +95,7 @@ def _token(value: str, header: str) -> str:
     return token if scheme == "Bearer" else ""
 
 
-def _claims(token: str) -> Any:
+def claims_of(token: str) -> Any:
     """The claims of a token, unverified; None if it is no JWT."""
     if (found := _JWT.fullmatch(token)) is None:
         return None
@@ -197,7 +196,4 @@ def exchange_request(settings: _Endpoint, token: str) -> TokenRequest:
     else:
         form |= {"grant_type": _GRANT + "jwt-bearer", "assertion": token}
     form |= {name: value for name, value in told.items() if value is not None}
-    if settings.client_auth == "post":
-        return TokenRequest(settings.endpoint, {**form, "client_id": settings.client_id, "client_secret": secret})
-    both = f"{quote(settings.client_id, safe='')}:{quote(secret, safe='')}"
-    return TokenRequest(settings.endpoint, form, {"authorization": f"Basic {base64.b64encode(both.encode()).decode()}"})
+    return as_client(settings.endpoint, form, settings.client_id, secret, settings.client_auth)

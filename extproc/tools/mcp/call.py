@@ -93,7 +93,9 @@ class Call:
     # TakeToken
     caller: Caller | None = None  # user on whose behalf servers with `auth` are called
     # ForwardRPC
-    on_behalf: bool = False  # True: the server got a token of the caller
+    on_behalf: bool = False  # True: the server got a token of the user
+    server_subject: str = ""  # the user in the server's token, where it is known
+    token_given: float = 0.0  # time at which the server's token was given, epoch seconds
 
     @property
     def listed_tool(self) -> str:
@@ -139,6 +141,8 @@ class Call:
             entry["approval"], entry["decided_by"] = self.approval.id, self.approval.by
         if self.on_behalf and self.caller is not None:
             entry["subject"], entry["subject_issuer"] = self.caller.subject[:256], self.caller.issuer
+        if self.on_behalf and self.server_subject:
+            entry["server_subject"] = self.server_subject
         if exchange.money.cost:
             entry["cost_usd"] = exchange.money.cost / NANO
         if exchange.findings.tainted:

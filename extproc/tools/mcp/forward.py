@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,16 +12,15 @@ import msgspec
 
 from extproc.routing.retries import retry_headers
 from extproc.tools.mcp.answers import unknown_method
-from extproc.tools.mcp.behalf_settings import MCPAuthSettings
 from extproc.tools.mcp.call import CALL, MODERN, Call, owner
 from extproc.tools.mcp.eras import request_for
 from extproc.tools.mcp.link import NO_USER, ServerError, headers_for
+from extproc.tools.mcp.on_behalf import OnBehalf
 from extproc.tools.mcp.policy import Policy
 from extproc.tools.mcp.profiles import Profiles
 from extproc.tools.mcp.refusals import RPCRefusal, body_of, too_large, unknown
 from extproc.tools.mcp.servers import Servers, ServerSession, SessionTicket
 from extproc.tools.mcp.settings import HOP, MCPSettings
-from extproc.upstream.credentials.oauth import TokenError
 from extproc.wire.framing.content_types import framing_for
 from extproc.wire.framing.events import Events
 from extproc.wire.framing.patch import patch
@@ -42,8 +40,6 @@ from extproc.words.errors import (
     Refusal,
 )
 from extproc.words.exchange import Exchange
-
-log = logging.getLogger(__name__)
 
 _AGAIN = {"x-envoy-max-retries": "1", **retry_headers(("connect",))}
 """A call is tried again only after a failure to connect: its server has not seen it."""
@@ -66,10 +62,6 @@ def failure(code: str, server: str) -> Refusal:
     """The refusal for a server that gave no valid answer, without the server's own words."""
     kind, text = _FAILURES[code]
     return RPCRefusal(kind, text.format(server), data={"server": server})
-
-
-def _no_token(text: str, call: Call) -> Refusal:
-    return RPCRefusal(MCP_CREDENTIAL_REJECTED, text, data={"server": call.server})
 
 
 class FindServer:
@@ -135,10 +127,10 @@ class FindServer:
 class ForwardRPC:
     """Writes `onward`: the request in its server's revision, in a session at the server."""
 
-    def __init__(self, settings: MCPSettings, servers: Servers, places: Mapping[str, str]) -> None:
+    def __init__(self, settings: MCPSettings, servers: Servers, users: OnBehalf, places: Mapping[str, str]) -> None:
         self._servers = servers
+        self._users = users
         self._timeouts = {name: str(int(each.timeout * 1000)) for name, each in settings.servers.items()}
-        self._auth = {name: each.auth for name, each in settings.servers.items() if each.auth is not None}
         self._places = places  # names of tries in Envoy, if they differ from the usual ones
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -146,7 +138,8 @@ class ForwardRPC:
         server = self._servers.by_name.get(call.server)
         if server is None or (catalogue := server.catalogue) is None:
             raise failure("server_unavailable", call.server)
-        user = NO_USER if (auth := self._auth.get(call.server)) is None else await self._user(call, auth)
+        auth = self._users.way(call)
+        user = NO_USER if auth is None else await self._users.headers(exchange, auth)
         if call.question is not None:
             question = call.question
             call.server_version, call.server_session = question.version, question.session
@@ -186,22 +179,6 @@ class ForwardRPC:
         order = (self._places.get(hop) or contract.try_cluster(hop),)
         exchange.route.onward = Continue(headers, tuple(removed), body, reroute=True, order=order)
         exchange.route.forwarded, exchange.route.sent = True, time.perf_counter()
-
-    async def _user(self, call: Call, auth: MCPAuthSettings) -> Mapping[str, str]:
-        """The header with the caller's credential at the server; none where the server's own may stand in for it."""
-        if call.caller is None and auth.without_user == "token":
-            return NO_USER
-        if call.caller is None:
-            raise _no_token(
-                f"Server {call.server} is called on behalf of users: sign in with the company's issuer.", call
-            )
-        try:
-            token = await self._servers.users.get(call.server, auth, call.caller)
-        except TokenError as error:
-            log.warning("MCP server %s: no token for a user (%s)", call.server, error)
-            raise _no_token(f"There is no token for you at server {call.server} now.", call) from None
-        call.on_behalf = True
-        return {contract.BEHALF: f"Bearer {token}"}
 
     def _same(self, call: Call) -> bool:
         return call.modern and call.server_version == MODERN and not call.rewritten
@@ -252,10 +229,11 @@ class Returned:
     error of JSON-RPC without the server's own words.
     """
 
-    def __init__(self, servers: Servers) -> None:
+    def __init__(self, servers: Servers, users: OnBehalf) -> None:
         self._servers = servers
+        self._users = users
 
-    def __call__(self, exchange: Exchange) -> None:
+    async def __call__(self, exchange: Exchange) -> None:
         call = exchange.features[CALL]
         response = exchange.answer.head
         exchange.answer.status, exchange.answer.attempts = response.status, response.attempts
@@ -267,9 +245,8 @@ class Returned:
             reason = response.hop.get(contract.HOP, "timeout" if status == 504 else "")
             raise failure(_REASONS.get(reason, "server_unavailable"), call.server)
         if status in (401, 403):
-            if call.on_behalf and call.caller is not None:
-                self._servers.users.forget(call.server, call.caller)
-                raise _no_token(f"Server {call.server} refused your token.", call)
+            if call.on_behalf:
+                raise await self._users.refused(exchange, status, response.headers.get("www-authenticate", ""))
             raise failure("credential_rejected", call.server)
         if (session := call.server_session) and response.attempts > 1:
             told = response.headers.get("mcp-session-id", "")

@@ -102,6 +102,11 @@ class Link:
             raise RefusedError(unknown=code == rpc.METHOD_NOT_FOUND)
         return reply.result, headers.get("mcp-session-id", "")
 
+    async def challenge(self) -> str:
+        """The server's challenge for a token that nobody gave; empty without one. Raises ServerError."""
+        headers = {**headers_for("ping", MODERN, ""), contract.BEHALF: "Bearer none"}
+        return (await self._send(rpc.request("ping", "gateway", meta({})), headers))[1].get("www-authenticate", "")
+
     async def tell(self, body: bytes, version: str, session: str = "", user: Mapping[str, str] = NO_USER) -> None:
         """Send a notification or an answer. Raises ServerError."""
         await self._send(body, {**headers_for("", version, session), **user})

@@ -15,6 +15,7 @@ from extproc.dialects import _usual
 from extproc.dialects._replies import OpenAIReplies
 from extproc.tools.mcp.call import CALL, Call
 from extproc.wire.framing import rpc
+from extproc.wire.framing.patch import patch
 from extproc.words.actions import LocalReply
 from extproc.words.api import AnswerFacts, Endpoints, Offers, Stored, Tools
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Fields, Step, Text
@@ -51,12 +52,17 @@ _AT_THE_EDGE = (HEADER_MISMATCH, VERSION_UNSUPPORTED, CAPABILITY_MISSING, SESSIO
 
 
 class RPCRefusal(Refusal):
-    """A refusal with `data` for its error in JSON-RPC. `edge`: the refusal keeps its HTTP status."""
+    """A refusal with `data` for its error in JSON-RPC. `edge`: the refusal keeps its HTTP status. `code`: the refusal
+    is an error with that code, of a tool's call too.
+    """
 
-    def __init__(self, kind: Kind, message: str, *, data: Mapping[str, Any] | None = None, edge: bool = False) -> None:
+    def __init__(
+        self, kind: Kind, message: str, *, data: Mapping[str, Any] | None = None, edge: bool = False, code: int = 0
+    ) -> None:
         super().__init__(kind, message)
         self.data = data or {}
         self.edge = edge
+        self.code = code
 
 
 def _called(body: Mapping[str, Any]) -> Sequence[Step]:
@@ -74,6 +80,39 @@ class AskUser(Refusal):
     def __init__(self, kind: Kind, message: str, result: Mapping[str, Any]) -> None:
         super().__init__(kind, message)
         self.result = result
+
+
+_ANSWER = ("inputResponses", "requestState")
+
+
+def take_answer(exchange: Exchange, state: str, key: str) -> tuple[str, Mapping[str, Any]]:
+    """The answer of the client's user to the question `key` of the gateway, which is removed from the request: the
+    rest of the request's state behind `state`, and the result of the elicitation. Both are empty without an answer.
+    """
+    call, params = exchange.features[CALL], exchange.request.json["params"]
+    told = params.get("requestState")
+    if not call.modern or not isinstance(told, str) or not told.startswith(state):
+        return "", {}
+    answers = params.get("inputResponses")
+    kept = {name: value for name, value in params.items() if name not in _ANSWER}
+    exchange.request.body = patch(exchange.request.body, {}, tuple(f"params.{name}" for name in _ANSWER))
+    exchange.request.json["params"] = kept
+    assert call.message is not None
+    call.message.params = kept
+    said = answers.get(key) if isinstance(answers, dict) else None
+    return told.removeprefix(state), said if isinstance(said, dict) else {}
+
+
+def elicits(call: Call, mode: str) -> bool:
+    """True if the client can ask its user in this mode: form or url."""
+    able = call.capabilities.get("elicitation")
+    return isinstance(able, dict) and (mode in able or (mode == "form" and not able))
+
+
+def asking(key: str, params: Mapping[str, Any], state: str) -> dict[str, Any]:
+    """The result that asks the client's user (2026-07-28)."""
+    asked = {"method": "elicitation/create", "params": params}
+    return {"resultType": "input_required", "inputRequests": {key: asked}, "requestState": state}
 
 
 _OFFERS = Offers(stored=Stored(unnamed=True), tools=Tools(steps=_called))
@@ -170,10 +209,12 @@ def body_of(call: Call, refusal: Refusal, id: rpc.Id | None = None) -> bytes:
     id = call.id if id is None else id
     if isinstance(refusal, AskUser):
         return rpc.result(id, refusal.result)
-    if call.message is not None and call.message.method == "tools/call" and refusal.kind.code not in _CODES:
+    code = refusal.code if isinstance(refusal, RPCRefusal) else 0
+    called = call.message is not None and call.message.method == "tools/call"
+    if called and not code and refusal.kind.code not in _CODES:
         return rpc.result(id, refused_result(call, refusal))
     said = {**_said(refusal), **(refusal.data if isinstance(refusal, RPCRefusal) else {})}
-    return msgspec.json.encode(rpc.error(id, rpc_code(refusal.kind), refusal.message, said))
+    return msgspec.json.encode(rpc.error(id, code or rpc_code(refusal.kind), refusal.message, said))
 
 
 def refused_result(call: Call, refusal: Refusal) -> dict[str, Any]:

@@ -231,6 +231,13 @@ class Servers:
         server.due = time.monotonic() + (wait if settings is None else min(settings.refresh, wait))
         return reached
 
+    async def challenge(self, name: str) -> str:
+        """See `Link.challenge`. Empty if the server does not answer."""
+        server = self.by_name.get(name)
+        with contextlib.suppress(ServerError):
+            return "" if server is None else await server.link.challenge()
+        return ""
+
     def again(self, name: str) -> None:
         """Look at a server soon, because it does not know a tool that it has listed."""
         server, settings = self.by_name.get(name), self._settings.servers.get(name)

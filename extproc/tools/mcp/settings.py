@@ -11,11 +11,21 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from extproc.guardrails._arguments import Unreadable
 from extproc.guardrails._rules import ArgumentRule, ArgumentsSettings
-from extproc.tools.mcp.behalf_settings import MCPAuthSettings
+from extproc.tools.mcp.behalf_settings import MCPAuthSettings, SignInsSettings
 from extproc.tools.mcp.profile_settings import MCPProfileSettings
 from extproc.upstream.providers import Credential, Credentials, OutlierDetection, Provider, ProviderSettings
 from extproc.words.urls import check_url
-from extproc.words.values import Duration, Name, Pattern, PositiveDuration, SecretRef, Section, Size, WebhookURL
+from extproc.words.values import (
+    Duration,
+    Name,
+    Pattern,
+    PositiveDuration,
+    SecretRef,
+    Section,
+    Size,
+    WebhookURL,
+    is_loopback,
+)
 
 HOP = "mcp-"
 """Prefix of the name of a server's hop in Envoy, also in the access logs of its tries."""
@@ -377,6 +387,9 @@ class MCPSettings(_Derived):
         description="Secret that signs sessions, as `env:NAME` or `file:/path`. Replicas and workers need the same. "
         "Default: `auth.key_secret`, else one that lives as long as the process.",
     )
+    sign_ins: SignInsSettings | None = Field(
+        None, description="Sign-ins of users at servers with `auth.sign_in`. Default: no server may have it."
+    )
     limits: MCPLimitsSettings = MCPLimitsSettings()
 
     @field_validator("resource")
@@ -396,6 +409,21 @@ class MCPSettings(_Derived):
             if "/" not in pattern and pattern != "*":
                 raise ValueError(f"{pattern!r}: write server/tool, for example 'github/create_*'")
         return value
+
+    @model_validator(mode="after")
+    def _can_sign_in(self) -> MCPSettings:
+        if not self.signs_in:
+            return self
+        if self.sign_ins is None or self.resource is None:
+            raise ValueError("auth.sign_in of a server needs sign_ins, and resource, where users come back from it")
+        if urlsplit(self.resource).scheme != "https" and not is_loopback(urlsplit(self.resource).hostname or ""):
+            raise ValueError("resource must be https, because users come back there with a code")
+        return self
+
+    @property
+    def signs_in(self) -> bool:
+        """True if users sign in at a server."""
+        return any(server.auth is not None and server.auth.sign_in is not None for server in self.servers.values())
 
     @property
     def hops(self) -> Mapping[str, ProviderSettings]:

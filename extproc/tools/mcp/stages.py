@@ -1,10 +1,10 @@
 """The stages of one request to the MCP gateway, in order. `build` is the table of contents.
 
-   on_headers   FindProfile (404 405 415) · CheckOrigin (403) · TakeToken · Authenticate (401) · OfProfile (401)
-                · EnterProfile (403) · EndSession · Admit
+   on_headers   SignInPages (answers) · FindProfile (404 405 415) · CheckOrigin (403) · TakeToken · Authenticate (401)
+                · OfProfile (401) · EnterProfile (403) · EndSession · Admit
    on_request   ParseRPC (-32700 -32600) · Era (-32020 -32022, 400 404) · UnwrapCall · AnswerLists
-                · FindServer (-32602) · ChangeCall (-32602) · ToolPolicy · GuardCall · AwaitApproval · ReserveCall
-                · UseApproval · ForwardRPC
+                · FindServer (-32602) · ChangeCall (-32602) · ToolPolicy · GuardCall · SignedIn · AwaitApproval
+                · ReserveCall · UseApproval · ForwardRPC
    on_response  Returned · MarkTaint · ReadAnswer
    on_event     Translate · GuardResult · CutResult
    on_end       Cancel · Settle · Record · EnterCall
@@ -39,6 +39,7 @@ from extproc.tools.mcp.changes import ChangeCall
 from extproc.tools.mcp.discovery import UnwrapCall
 from extproc.tools.mcp.eras import Translate
 from extproc.tools.mcp.forward import FindServer, ForwardRPC, ReadAnswer, Returned
+from extproc.tools.mcp.on_behalf import OnBehalf, SignedIn
 from extproc.tools.mcp.pages import CutResult, Pages
 from extproc.tools.mcp.policy import GuardCall, MarkTaint, Policy, ReserveCall, ToolPolicy
 from extproc.tools.mcp.profiles import Profiles
@@ -47,9 +48,11 @@ from extproc.tools.mcp.results import GuardResult
 from extproc.tools.mcp.servers import Servers, ServerSession
 from extproc.tools.mcp.sessions import EndedSessions
 from extproc.tools.mcp.settings import MCPSettings
+from extproc.tools.mcp.sign_in_pages import SignInPages
+from extproc.tools.mcp.sign_ins import SignIns
 from extproc.wire.framing import rpc
 from extproc.wire.framing.content_types import is_json
-from extproc.wire.framing.events import Events, EventStage
+from extproc.wire.framing.events import Events
 from extproc.wire.framing.json import InvalidJSON
 from extproc.wire.framing.names import Names
 from extproc.wire.framing.rpc import InvalidMessageError, RpcMessage
@@ -290,9 +293,7 @@ class Lists:
 def build(
     settings: Settings, services: Services, authenticate: Stage, admit: Admit, *, reserve: Reserve, settle: Stage
 ) -> Lists:
-    """The lists of stages for the servers of `services`. The stages given as arguments also serve requests to
-    models.
-    """
+    """The lists of stages for the servers of `services`. Stages given as arguments also serve requests to models."""
     mcp, servers = settings.mcp, services.servers
     assert mcp is not None
     assert servers is not None
@@ -302,10 +303,11 @@ def build(
     profiles = Profiles(mcp, servers, policy, taint)
     guard = partial(searching(settings, services), named=False)
     guard_result, pages = GuardResult(settings.guardrails, guard), Pages(services.answers, taint)
-    cut_result = CutResult(pages)
-    judge = ToolPolicy(policy, taint)
+    cut_result, judge = CutResult(pages), ToolPolicy(policy, taint)
     approve = approvals(mcp, services, servers, profiles, judge)
+    users, pages_of_sign_in, signed_in = _for_users(mcp, services, servers)
     on_headers: list[Stage] = [
+        *pages_of_sign_in,
         FindProfile(mcp, [issuer.issuer for issuer in settings.auth.jwt]),
         CheckOrigin(mcp),
         *_identify(settings, mcp, authenticate),
@@ -322,14 +324,14 @@ def build(
         ChangeCall(),
         judge,
         GuardCall(settings.guardrails, guard),
+        *signed_in,
         *approve[:1],
         ReserveCall(reserve),
         *approve[1:],
-        ForwardRPC(mcp, servers, services.places),
+        ForwardRPC(mcp, servers, users, services.places),
     ]
-    on_event: list[EventStage] = [Translate(servers), guard_result, cut_result]
     read_answer = ReadAnswer(
-        Events(on_event, telemetry.stage),
+        Events([Translate(servers), guard_result, cut_result], telemetry.stage),
         event=limits.sse_event,
         answer=limits.buffered_response,
         empty=limits.stream_empty,
@@ -337,7 +339,7 @@ def build(
         audit=mcp.answers == "audit",
         reads=lambda exchange: guard_result.reads(exchange) or cut_result.reads(exchange),
     )
-    on_response: list[Stage] = [Returned(servers), MarkTaint(mcp, taint), read_answer]
+    on_response: list[Stage] = [Returned(servers, users), MarkTaint(mcp, taint), read_answer]
     record: Sequence[Stage] = (
         Record(telemetry),
         services.audit_events,
@@ -346,6 +348,17 @@ def build(
     )
     on_end: list[Stage] = [Cancel(servers), settle, AwaitAudits(services.audits, record), *record]
     return Lists(on_headers, on_request, on_response, on_end, Refuse(mcp.resource), profiles)
+
+
+def _for_users(
+    mcp: MCPSettings, services: Services, servers: Servers
+) -> tuple[OnBehalf, Sequence[Stage], Sequence[Stage]]:
+    """Tokens of users, and the stages of headers and of requests for users who sign in at a server."""
+    if not mcp.signs_in:
+        return OnBehalf(mcp, servers.users, None), (), ()
+    sign_ins = SignIns(mcp, services.counters, servers.challenge, now=services.now)
+    users = OnBehalf(mcp, servers.users, sign_ins)
+    return users, [SignInPages(sign_ins)], [SignedIn(users)]
 
 
 def _identify(settings: Settings, mcp: MCPSettings, authenticate: Stage) -> Sequence[Stage]:

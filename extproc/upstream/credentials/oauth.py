@@ -55,7 +55,8 @@ _IMDS = "http://169.254.169.254"
 _IMDS_PATH = "/metadata/identity/oauth2/token"
 _ENTRA = "https://login.microsoftonline.com"
 _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-_PRINTABLE = re.compile(r"[\x21-\x7e]{1,16384}")
+PRINTABLE = re.compile(r"[\x21-\x7e]{1,16384}")
+"""Tokens and addresses that can stand in a header."""
 # Codes of refusals that may be logged (RFC 6749, section 5.2); the endpoint's own text is never logged.
 _REASONS = (
     *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type"),
@@ -112,6 +113,14 @@ class TokenRequest:
     then: str = ""
 
 
+def as_client(url: str, form: Mapping[str, str], id: str, secret: str, way: str) -> TokenRequest:
+    """A request of the client `id` to a token endpoint. `way` of RFC 6749, section 2.3: basic, post, or none."""
+    if way != "basic":
+        return TokenRequest(url, {**form, "client_id": id, **({"client_secret": secret} if way == "post" else {})})
+    both = f"{quote(id, safe='')}:{quote(secret, safe='')}"
+    return TokenRequest(url, form, {"authorization": f"Basic {base64.b64encode(both.encode()).decode()}"})
+
+
 def ask(credentials: Credentials, secret: str, now: float) -> TokenRequest:
     """The request for a token, with the `secret` behind the reference. Raises TokenError."""
     if credentials.azure is not None:
@@ -119,7 +128,7 @@ def ask(credentials: Credentials, secret: str, now: float) -> TokenRequest:
     if credentials.google != METADATA:
         return _ask_google(secret, now)
     host = os.environ.get("GCE_METADATA_HOST") or "metadata.google.internal"
-    return TokenRequest(_checked(f"http://{host}{_METADATA_PATH}", plain=True), headers={"metadata-flavor": "Google"})
+    return TokenRequest(checked(f"http://{host}{_METADATA_PATH}", plain=True), headers={"metadata-flavor": "Google"})
 
 
 def problem(credentials: Credentials, secret: str) -> str | None:
@@ -131,13 +140,14 @@ def problem(credentials: Credentials, secret: str) -> str | None:
     return None
 
 
-def _checked(url: str, *, plain: bool = False) -> str:
+def checked(url: str, *, plain: bool = False) -> str:
+    """`url`, if it is https, http on a loopback address, or http with `plain`. Raises TokenError."""
     try:
         parts = urlsplit(url)
         wrong = not parts.hostname or parts.port == 0 or parts.username is not None
     except ValueError:
         wrong = True
-    if wrong or not _PRINTABLE.fullmatch(url):
+    if wrong or not PRINTABLE.fullmatch(url):
         raise TokenError("unusable", "the address of the token endpoint is not a URL")
     if parts.scheme != "https" and not (parts.scheme == "http" and (plain or is_loopback(parts.hostname or ""))):
         raise TokenError("unusable", "the token endpoint is not https")
@@ -153,7 +163,7 @@ def _ask_entra(azure: AzureCredentials, secret: str) -> TokenRequest:
         form["client_secret"] = secret
     else:
         form |= {"client_assertion_type": _ASSERTION, "client_assertion": secret}
-    return TokenRequest(_checked(f"{authority}/{quote(tenant, safe='')}/oauth2/v2.0/token"), form)
+    return TokenRequest(checked(f"{authority}/{quote(tenant, safe='')}/oauth2/v2.0/token"), form)
 
 
 def _ask_machine(azure: AzureCredentials, _secret: str) -> TokenRequest:
@@ -167,7 +177,7 @@ def _ask_machine(azure: AzureCredentials, _secret: str) -> TokenRequest:
     else:
         host = os.environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST") or _IMDS
         url, version, headers = host.rstrip("/") + _IMDS_PATH, "2018-02-01", {"metadata": "true"}
-    return TokenRequest(_checked(f"{url}?{urlencode({'api-version': version, **query})}", plain=True), headers=headers)
+    return TokenRequest(checked(f"{url}?{urlencode({'api-version': version, **query})}", plain=True), headers=headers)
 
 
 class _ServiceAccount(msgspec.Struct, tag_field="type", tag="service_account"):
@@ -208,7 +218,7 @@ def _ask_google(secret: str, now: float) -> TokenRequest:
         raise TokenError("unusable", message) from None
     if isinstance(account, _ExternalAccount):
         return _ask_exchange(account)
-    url = _checked(account.token_uri)
+    url = checked(account.token_uri)
     grant = "urn:ietf:params:oauth:grant-type:jwt-bearer"
     return TokenRequest(url, {"grant_type": grant, "assertion": _signed(account, int(now))})
 
@@ -232,7 +242,7 @@ def _ask_exchange(account: _ExternalAccount) -> TokenRequest:
         "subject_token": token,
     }
     then = account.service_account_impersonation_url
-    return TokenRequest(_checked(account.token_url), form, then=_checked(then) if then else "")
+    return TokenRequest(checked(account.token_url), form, then=checked(then) if then else "")
 
 
 def _signed(account: _ServiceAccount, now: int) -> str:
@@ -289,7 +299,7 @@ _problem = msgspec.json.Decoder(_Problem).decode
 
 def read(status: int, body: bytes, now: float) -> OAuthToken:
     """The token in an answer to a request made at `now`. Raises TokenError."""
-    _check_status(status, body)
+    check_status(status, body)
     try:
         grant = _grant(body)
     except (ValueError, RecursionError):
@@ -302,7 +312,7 @@ def read(status: int, body: bytes, now: float) -> OAuthToken:
 
 def read_impersonated(status: int, body: bytes, now: float) -> OAuthToken:
     """The token of a service account in an answer to a request made at `now`. Raises TokenError."""
-    _check_status(status, body)
+    check_status(status, body)
     try:
         found = _impersonated(body)
     except (ValueError, RecursionError):
@@ -310,14 +320,14 @@ def read_impersonated(status: int, body: bytes, now: float) -> OAuthToken:
     return _token(found.accessToken, found.expireTime.timestamp() - now, now)
 
 
-def _check_status(status: int, body: bytes) -> None:
+def check_status(status: int, body: bytes) -> None:
     if status != 200:
         raise TokenError("refused" if 400 <= status < 500 else "failed", f"status {status}{_reason(body)}")
 
 
 def _token(value: str, left: float, now: float, kind: str = "Bearer") -> OAuthToken:
     """A token that is valid for `left` seconds from `now` on. Raises TokenError."""
-    if kind.lower() != "bearer" or not _PRINTABLE.fullmatch(value):
+    if kind.lower() != "bearer" or not PRINTABLE.fullmatch(value):
         raise TokenError("bad_answer", "its token cannot stand in a header")
     if not left > 0:
         raise TokenError("bad_answer", "its token has expired, or does not tell when it does")
@@ -351,17 +361,31 @@ async def fetch(credentials: Credentials, secret: str, now: float) -> OAuthToken
 
 async def request_token(wanted: TokenRequest, now: float) -> OAuthToken:
     """The token of an endpoint's first answer; `then` is not asked. Raises TokenError."""
+    return read(*await send_form(wanted), now)
+
+
+async def send_form(wanted: TokenRequest, *, guarded: bool = False) -> tuple[int, bytes]:
+    """The status and body of an answer. `guarded`: see `client.send`. Raises TokenError."""
     body, headers = None, wanted.headers
     if wanted.form is not None:
         body = urlencode(wanted.form).encode()
         headers = {**headers, "content-type": "application/x-www-form-urlencoded"}
-    return read(*await _send(wanted.url, body, headers), now)
+    return await _send(wanted.url, body, headers, guarded=guarded)
 
 
-async def _send(url: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
+async def send_json(url: str, body: bytes) -> tuple[int, bytes]:
+    """The status and body of the answer to a JSON document, from an address that is not the operator's. Raises
+    TokenError.
+    """
+    return await _send(url, body, {"content-type": "application/json"}, guarded=True)
+
+
+async def _send(
+    url: str, body: bytes | None, headers: Mapping[str, str], *, guarded: bool = False
+) -> tuple[int, bytes]:
     """The status and body of an answer. Raises TokenError."""
     try:
-        return await send(url, body, headers, timeout=_TIMEOUT, most=_LARGEST)
+        return await send(url, body, headers, timeout=_TIMEOUT, most=_LARGEST, guarded=guarded)
     except TimeoutError:
         raise TokenError("timeout", f"no answer in {_TIMEOUT:.0f} s") from None
     except (OSError, ValueError) as error:

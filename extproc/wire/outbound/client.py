@@ -48,9 +48,10 @@ async def send(
     *,
     timeout: float,  # noqa: ASYNC109 - a limit for the whole request
     most: int = 64 << 10,
+    guarded: bool = False,
 ) -> tuple[int, bytes]:
-    """`ask` on the event loop."""
-    status, _, data = await _exchange(url, body, headers, timeout, most)
+    """`ask` on the event loop. `guarded` refuses metadata services, for addresses that are not the operator's."""
+    status, _, data = await _exchange(url, body, headers, timeout, most, guarded=guarded)
     return status, data
 
 
@@ -64,11 +65,12 @@ async def _exchange(
     verify: bool = True,
     method: str = "",
     sink: Callable[[bytes], None] | None = None,
+    guarded: bool = False,
 ) -> tuple[int, Mapping[str, str], bytes]:
     parts = urlsplit(url)
     target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
     sent = {"accept": "application/json", "connection": "close", **(headers or {})}
-    # Metadata services are allowed: the operator names these hosts, and Google's metadata service issues tokens.
-    pool = ConnectionPool(url, most=most, cut=True, verify=verify, guarded=False)
+    # Metadata services are allowed to hosts that the operator names: Google's issues tokens.
+    pool = ConnectionPool(url, most=most, cut=True, verify=verify, guarded=guarded)
     async with asyncio.timeout(seconds):
         return await pool.ask(target, body, sent, method or ("GET" if body is None else "POST"), sink=sink)
