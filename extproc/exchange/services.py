@@ -17,6 +17,7 @@ from extproc.money.budgets import Leases, ReserveTools
 from extproc.operate.reports.reports import Reporter
 from extproc.operate.telemetry.audit import AuditEvents
 from extproc.operate.telemetry.metrics import Telemetry
+from extproc.routing.canary import Canaries
 from extproc.routing.history import History
 from extproc.routing.pools.pool import Pool
 from extproc.stores import Counters
@@ -53,10 +54,12 @@ class Services:
     pools: dict[str, Pool] = field(default_factory=dict)  # pools of endpoints, by provider
     leases: Leases = field(init=False)  # keep reservations alive
     history: History = field(init=False)  # findings of tries
+    canaries: Canaries = field(init=False)  # trials of targets
     books: Books = field(init=False)  # charges held until their rows are written
     taint: Taint = field(init=False)  # runs in which an untrusted tool answered by MCP
     runs: Runs = field(default_factory=Runs)  # latest results of runs, for the brake
 
     def __post_init__(self) -> None:
         self.leases, self.history = Leases(self.counters), History(self.now)
+        self.canaries = Canaries(self.counters, self.now)
         self.books, self.taint = Books(self.counters, None, now=self.now), Taint(self.counters, now=self.now)

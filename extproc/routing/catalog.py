@@ -6,7 +6,7 @@ below it. `Select` prunes and orders it for one request; Envoy executes the orde
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from extproc.access.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
 from extproc.dialects import client_apis, provider_apis
 from extproc.dialects._models import known_end, known_output
+from extproc.routing.canary import CanarySettings
 from extproc.routing.history import History
 from extproc.routing.matching import compiled
 from extproc.routing.objectives import Objectives
@@ -21,6 +22,7 @@ from extproc.routing.parameters import compile_changes, compose
 from extproc.routing.settings import ModelSettings, TargetSettings, VirtualModelSettings
 from extproc.routing.strategies import strategies
 from extproc.routing.strategies._several import Several
+from extproc.routing.strategies._trial import OnTrial
 from extproc.routing.strategies.weighted import Weighted
 from extproc.upstream.prices import PriceBook, known_model, preload
 from extproc.upstream.providers import ProviderSettings, kinds, names_of_keys, without_key
@@ -82,15 +84,21 @@ class Catalog:
         *,
         before: Before | None = None,
         leaving: bool = False,
+        stopped: Callable[[str, CanarySettings], str] = lambda _model, _canary: "",
     ) -> None:
-        """With `leaving`, targets serve although their provider is now switched off."""
+        """With `leaving`, targets serve although their provider is now switched off. `stopped` gives the reason why a
+        virtual model's canary has stopped, or an empty text.
+        """
+        self._stopped = stopped
         self._waiting = frozenset[str]() if before is None else before.waiting
         self._before = self._switched_on = None
         if before is not None:
-            self._before = Catalog(providers, before.models, before.virtual_models, history, prices)
+            self._before = Catalog(providers, before.models, before.virtual_models, history, prices, stopped=stopped)
             if (on := before.leaving) is not None:
                 names = on.models, on.virtual_models
-                self._switched_on = Catalog({**providers, **on.providers}, *names, history, prices, leaving=True)
+                self._switched_on = Catalog(
+                    {**providers, **on.providers}, *names, history, prices, leaving=True, stopped=stopped
+                )
         self._leaving = leaving
         self.providers = providers
         self.prices = prices or PriceBook()
@@ -309,7 +317,10 @@ class Catalog:
     def _strategy(self, name: str, virtual: VirtualModelSettings) -> Strategy:
         *measured, last = (strategies()[each](name, virtual.sticky, self._history) for each in virtual.strategy)
         objectives = Objectives(virtual.objectives, self._history) if virtual.objectives is not None else None
-        return Several(measured, last, objectives) if measured or objectives is not None else last
+        strategy: Strategy = Several(measured, last, objectives) if measured or objectives is not None else last
+        if (canary := virtual.canary) is not None:
+            strategy = OnTrial(strategy, canary.target, lambda: self._stopped(name, canary))
+        return strategy
 
 
 def _facts(settings: ModelSettings, provider: ProviderSettings | None, model: str) -> Facts:

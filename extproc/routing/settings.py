@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from extproc.access.auth.require import RequireSettings
+from extproc.routing.canary import CanarySettings
 from extproc.routing.matching import MatchSettings
 from extproc.routing.objectives import ObjectiveSettings
 from extproc.routing.parameters import compile_changes
@@ -197,6 +198,9 @@ class VirtualModelSettings(Section):
         None, description="As `hosted_tools` of a provider, for the targets of this virtual model. Default: theirs."
     )
     retry: RetrySettings = RetrySettings()
+    canary: CanarySettings | None = Field(
+        None, description="A target on trial, which gets no more first tries once it is worse than another."
+    )
     require: RequireSettings | None = Field(
         None,
         description="Facts of each target that may serve a request for this name, also after failover and after a "
@@ -220,6 +224,10 @@ class VirtualModelSettings(Section):
     def _consistent(self) -> VirtualModelSettings:
         if self.sticky is not None and "weighted" not in self.strategy:
             raise ValueError("sticky needs strategy: weighted")
+        if self.canary is not None:
+            names = {target.model for target in self.targets}
+            if not {self.canary.target, self.canary.against} <= names or self.canary.target == self.canary.against:
+                raise ValueError("canary.target and canary.against are the models of two targets")
         if self.require is not None and self.require.guardrails is not None:
             raise ValueError("require.guardrails is for consumers and teams")
         if "weighted" in self.strategy and not any(target.weight for target in self.targets):

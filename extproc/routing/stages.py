@@ -50,7 +50,8 @@ def catalog(settings: Settings, services: Services) -> Catalog:
     today = datetime.fromtimestamp(services.now(), UTC).date()
     prices = PriceBook(settings.prices, today, settings.surcharges)
     models = settings.models, settings.virtual_models
-    return Catalog(settings.providers, *models, services.history, prices, before=settings.before)
+    stopped = services.canaries.stopped
+    return Catalog(settings.providers, *models, services.history, prices, before=settings.before, stopped=stopped)
 
 
 def select(settings: Settings, services: Services, catalog: Catalog) -> Select:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -51,3 +53,30 @@ def test_a_failing_canary_is_called_not_safe(gateway: Gateway, extproc: Callable
     assert "start" in compared("--since", "yesterday").stderr
     assert compared("--model", "another").stdout.startswith("Not enough data")
     assert extproc("compare", "stable", "stable", "--url", gateway.admin).returncode == 1
+
+
+def test_a_failing_canary_on_trial_stops_by_itself(start: Callable[..., Gateway]) -> None:
+    trial = "{strategy: weighted, canary: {target: canary, against: stable}, "
+    gateway = start(YAML.replace("{strategy: weighted, ", trial), ("old", "new"))
+    texts = itertools.count()
+
+    def asked() -> int:
+        """Requests of ten that went to the canary first."""
+        gateway.reset()
+        gateway.fault("new", "status=500")
+        assert {gateway.chat("assistant", f"Hello {next(texts)}").status_code for _ in range(10)} == {200}
+        return len(gateway.seen("new"))
+
+    assert asked() > 2
+    eventually(lambda: asked() == 0, 60)
+    assert gateway.metric("extproc_canaries_stopped_total", model="assistant", target="canary") == 1
+
+    def acts() -> list[dict[str, Any]]:
+        trail = [one["event"] for one in gateway.http.get(gateway.admin + "/audit").json()["data"]]
+        return [each["extproc"]["detail"] for each in trail if each.get("event", {}).get("action") == "stop-canary"]
+
+    [told] = eventually(acts)
+    assert "of its answers are failed" in told["reason"]
+    gateway.reset()
+    gateway.fault("old", "status=500")  # the canary still serves what fails elsewhere
+    assert gateway.chat("assistant", "once more").headers["x-ai-provider"] == "new"

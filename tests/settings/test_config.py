@@ -457,6 +457,14 @@ LONG, MORE = f"{{a: {'x' * 600}}}", f"{{b: {'x' * 600}}}"
             "5:22: virtual_models.v.strategy: weighted leaves no targets alike, so it can only be the last",
         ),
         (
+            "v: {canary: {target: m, against: n}, targets: [{model: m}]}",
+            "5:18: virtual_models.v: canary.target and canary.against are the models of two targets",
+        ),
+        (
+            "v: {canary: {target: w, against: m}, targets: [{model: m}, {model: w}]}, w: {targets: [{model: m}]}",
+            "5:31: virtual_models.v.canary.target: must be a model, not a virtual model",
+        ),
+        (
             "v: {objectives: {}, targets: [{model: m}]}",
             "5:22: virtual_models.v.objectives: objectives name at least one of ttft_p95, rate and cost",
         ),

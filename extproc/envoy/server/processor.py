@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from extproc.access.questions import Questions
 from extproc.cache.answers import Answers, open_answers
 from extproc.cache.stores import CacheError
-from extproc.envoy.server import collector
+from extproc.envoy.server import canaries, collector
 from extproc.envoy.server.certificate import ListenerCertificate
 from extproc.envoy.server.checking import Checker
 from extproc.envoy.server.periodic import BEAT, Periodic, pause, until_beat
@@ -186,6 +186,7 @@ class Processor:
 
     def _periodic(self, server: Server) -> Sequence[Periodic]:
         """Periodic work of this process."""
+        trials = canaries.CanaryKeeper(self._services, lambda: self._settings, self._ledger)
         everywhere = (
             Periodic("files", BEAT, self._look_at_files),
             Periodic("socket", BEAT, server.look),
@@ -194,15 +195,15 @@ class Processor:
             Periodic("late settlement", BEAT, self._poller.turn),
             Periodic("audit", BEAT, self._write_trail),
             Periodic("findings", BEAT, self._share_findings),
+            Periodic("trials", BEAT, trials.refresh),
             Periodic("agreements", _SELDOM, self._share_agreements, first=BEAT),
             Periodic("keys", _KEYS_EVERY, self._look_at_keys),
-            Periodic(
-                "leases", lambda: self._settings.limits.lease / 3, self._renew_leases
-            ),  # a lease bears two failures
+            Periodic("leases", lambda: self._settings.limits.lease / 3, self._renew_leases),  # bears two failures
         )
         of_one = (
             Periodic("prune", _PRUNE_EVERY, self._prune, first=BEAT),
             Periodic("copies", _COPY_EVERY, self._copy_trail),
+            Periodic("canaries", canaries.EVERY, trials.turn, first=BEAT),
             Periodic("sums", _ADD_UP_EVERY, self._add_up, first=_ADD_UP_FIRST),
         )
         return everywhere if self._worker else (*everywhere, *of_one)

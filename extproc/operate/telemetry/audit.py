@@ -36,6 +36,8 @@ _VERBS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {  # categories and 
     "revoke": (["configuration"], ["deletion"]),
     "decide": (["configuration"], ["change"]),
     "reset_count": (["configuration"], ["change"]),
+    "change_settings": (["configuration"], ["change"]),
+    "stop_canary": (["configuration"], ["change"]),
     "export": (["database"], ["access"]),
     "forget_consumer": (["database"], ["deletion"]),
     "forget_answers": (["database"], ["deletion"]),

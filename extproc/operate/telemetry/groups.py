@@ -186,6 +186,11 @@ class ProviderMetrics(Group):
         "Targets that were skipped, by [reason](failover.md#when-a-target-is-skipped).",
         "reason",
     )
+    canaries_stopped = counter(
+        "extproc_canaries_stopped_total",
+        "Targets on trial that stopped because they were [worse](canary.md#stop-by-itself).",
+        *("model", "target"),
+    )
     pool_endpoints = scraped(
         "extproc_pool_endpoints",
         "Endpoints of a [pool](own-models.md): `ready`, `full`, or `resting` after failures.",

@@ -108,6 +108,10 @@ def _virtual_contradictions(settings: Settings) -> Iterator[Found]:
             yield ("virtual_models", name), "models has an entry of this name too"
         if "*" in name:
             yield ("virtual_models", name), "the name of a virtual model cannot contain *"
+        if virtual.canary is not None:
+            for field in ("target", "against"):
+                if getattr(virtual.canary, field) in virtual_models:
+                    yield ("virtual_models", name, "canary", field), "must be a model, not a virtual model"
         for index, target in enumerate(virtual.targets):
             where: KeyPath = ("virtual_models", name, "targets", index)
             if target.model in virtual_models:
