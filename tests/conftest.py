@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 import extproc.dialects
+from extproc.access.questions import Questions
 from extproc.cache.answers import open_answers
 from extproc.dialects import by_path
 from extproc.exchange.gateway import GatewayStream
@@ -188,7 +189,8 @@ def make_world(text="", counters=None, clock=None, *, ledger=None):
     answers = open_answers(settings.stores.cache, settings.cache, settings.around_guardrails)
     if answers is not None:
         answers.now = clock
-    tools = ReserveTools(telemetry.budget_used, expected=Expected())
+    questions = Questions(counters, now=clock)
+    tools = ReserveTools(telemetry.budget_used, expected=Expected(), questions=questions)
     services = Services(counters, telemetry, clock, tools, answers=answers)
     if ledger is not None:
         services.books = Books(counters, ledger, now=clock)

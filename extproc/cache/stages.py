@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from extproc.cache.similar.finder import Similar
 
 IGNORED = TOLD + "ignored"
-_TOUCHED = ("block", "mask", "annotate", "failed")
+_TOUCHED = ("block", "ask", "mask", "annotate", "failed")
 """Actions of guardrails on an answer after which it is not kept."""
 _MOST_EVENT = 64 << 20
 """Most bytes of one event of a kept answer. The answer's size was bounded when it was kept."""

@@ -172,8 +172,10 @@ class GatewayStream:
             raise
         body = b"".join(out)
         waiting = self._head is not None
-        if waiting and not body and not end:
-            return Chunk(b"")
+        if not body and not end:
+            alive = self._keep_alive(exchange, self._heard) if self.more else None
+            if alive is not None or waiting:
+                return alive or Chunk(b"")
         if refusal is not None and waiting and not body:
             reply = self._withhold(exchange, refusal)
             await self._settle(exchange)
@@ -201,13 +203,13 @@ class GatewayStream:
             return None
         if now - self._heard >= limits.stream_idle:
             return self._give_up(exchange, limits.stream_idle)
-        if limits.keep_alive and exchange.request.ask.stream and now - self._sent >= limits.keep_alive:
-            return self._keep_alive(exchange, now)
-        return None
+        return self._keep_alive(exchange, now)
 
     def _keep_alive(self, exchange: Exchange, now: float) -> Chunk | None:
         """A comment for a client that received nothing for a while, and the head unless it must wait."""
-        reader = exchange.answer.reader
+        reader, after = exchange.answer.reader, self._pipeline.settings.limits.keep_alive
+        if not after or not exchange.request.ask.stream or now - self._sent < after:
+            return None
         if not isinstance(reader, AnswerReader) or (body := reader.keep_alive()) is None:
             return None
         self._sent = now

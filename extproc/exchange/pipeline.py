@@ -165,7 +165,7 @@ def build(settings: Settings, services: Services) -> Pipeline:
     authorize = Authorize(Ungranted(catalog, leave_out=settings.named_models == "leave_out"))
     select = routing.select(settings, services, catalog)
     reserve = budgets.reserve(settings, services, routing.Reroute(catalog, authorize, select))
-    guard_input, guard_output = guardrails.stages(settings, services, catalog)
+    guard_input, guard_output, hold_calls = guardrails.stages(settings, services, catalog)
     guarded, kept = reads_answers(settings.guardrails), cache.stages(settings, services)
     forward = Forward(settings.attribution, settings.providers, settings.attach.client_headers, services.places, ids)
     pooled, rate = routing.pools(services), routing.learn_rate(settings, services)
@@ -176,6 +176,7 @@ def build(settings: Settings, services: Services) -> Pipeline:
         *kept.keep,
         Seal(ids),
         *([guard_output] if guarded else []),
+        *hold_calls,
         HideUsage(),
         *([Annotate()] if settings.usage.cost_in_response else []),
         *kept.keep_turn,

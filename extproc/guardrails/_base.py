@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from extproc.words.exchange import Exchange
-from extproc.words.values import Name, PositiveDuration, SecretRef, Section
+from extproc.words.values import Duration, Name, PositiveDuration, SecretRef, Section, Size, WebhookURL
 
 TOOL_NAME, TOOL_CALL, DEFINITION = "tool_name", "tool_call", "definition"
 """Roles of text that is not a message: the name of a tool that the model calls, the arguments of the call, and the
@@ -22,8 +22,8 @@ TOOL_ROLES = ("tool", "function")
 """Roles of messages with tool results."""
 
 Action = Literal["block", "mask", "annotate", "audit"]
-ACTIONS = ("block", "mask", "annotate", "audit")
-"""Actions, the strongest first."""
+ACTIONS = ("block", "ask", "mask", "annotate", "audit")
+"""Actions, the strongest first. `ask` is for calls in answers alone, see `_held.py`."""
 
 On = Literal["input", "output", "tool_calls", "tool_results", "tool_arguments", "tool_descriptions"]
 
@@ -286,6 +286,32 @@ class IdleSettings(GuardrailSettings):
         return Guardrail()
 
 
+class ApprovalSettings(Section):
+    """Questions to people about calls in answers, for `action: ask`."""
+
+    wait: Duration = Field(
+        120.0,
+        le=600,
+        description="Longest time that an answer waits for a decision, at most `10m`. Keep it below the clients' "
+        "time-outs. `0s`: not at all.",
+    )
+    expires: PositiveDuration = Field(
+        3600.0,
+        ge=60,
+        le=43200,
+        description="Time in which a question can be answered, and then the approval be used, `1m` to `12h`.",
+    )
+    webhook: WebhookURL | None = Field(
+        None, description="URL that gets a POST for each question, without the arguments."
+    )
+    max_arguments: Size = Field(
+        4 << 10,
+        ge=256,
+        le=16 << 10,
+        description="Most bytes of arguments that people are asked about, `256B` to `16KiB`. Larger calls are refused.",
+    )
+
+
 class UnmaskableSettings(GuardrailSettings):
     """A guardrail that judges a whole: there is nothing that a mask could replace."""
 
@@ -294,3 +320,21 @@ class UnmaskableSettings(GuardrailSettings):
         description="Effect of a finding. `block`: the request or the answer is refused. `annotate`: recorded, and "
         "told in the header `x-ai-guardrails` of an answer whose head has not left. `audit`: recorded.",
     )
+
+
+class AskingSettings(UnmaskableSettings):
+    """A guardrail over calls of tools, which can let a person decide."""
+
+    action: Literal["block", "ask", "annotate", "audit"] = Field(  # type: ignore[assignment]
+        "block",
+        description="Effect of a finding. `block`: the answer is refused. `ask`: calls in an answer are held back "
+        "until a person approves those with a finding, see `approval`. `annotate`: recorded, and told in the header "
+        "`x-ai-guardrails` of an answer whose head has not left. `audit`: recorded.",
+    )
+    approval: ApprovalSettings = Field(ApprovalSettings(), description="Questions to people, for `action: ask`.")
+
+    @model_validator(mode="after")
+    def _asks_about_answers(self) -> AskingSettings:
+        if self.action == "ask" and [*self.on] != ["tool_calls"]:
+            raise ValueError("action: ask is for on: [tool_calls]; for calls by MCP give mcp.tools.*.approve")
+        return self

@@ -77,7 +77,9 @@ async def _verdict(
         where = shown_place(refusal.param or "", others)
         if exchange.request.ask.unreadable:
             return f"cannot read '{where}'" + (
-                ", so it is refused" if guardrail.failure == "closed" and guardrail.action in ("block", "mask") else ""
+                ", so it is refused"
+                if guardrail.failure == "closed" and guardrail.action in ("block", "ask", "mask")
+                else ""
             )
         effect = "acts by its kind" if guardrail.actions else _EFFECTS[guardrail.action]
         return f"finds something in '{where}' and {effect}"
@@ -86,6 +88,7 @@ async def _verdict(
 
 _EFFECTS = {
     "block": "blocks it",
+    "ask": "asks a person",
     "mask": "masks it",
     "annotate": "tells the client",
     "audit": "refuses nothing",

@@ -13,6 +13,7 @@ from extproc.guardrails._base import (
     ACTIONS,
     TOOL_NAME,
     TOOL_ROLES,
+    AskingSettings,
     Detector,
     Excess,
     Finding,
@@ -57,7 +58,8 @@ class Guard:
         self._actions = settings.actions
         chosen = {settings.action, *settings.actions.values()}
         self.blocks, self.masks = "block" in chosen, "mask" in chosen
-        self.enforces = self.blocks or self.masks
+        self.asks = isinstance(settings, AskingSettings) and settings.action == "ask"
+        self.enforces = self.blocks or self.masks or self.asks
         self.closed = settings.failure == "closed" and self.enforces
         self.hash = Hash(settings)
         self.remote: Remote | None = None

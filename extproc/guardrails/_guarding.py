@@ -12,6 +12,7 @@ from extproc.words.exchange import Exchange, FeatureKey
 if TYPE_CHECKING:
     from extproc.guardrails._audits import Review
     from extproc.guardrails._guard import Guard
+    from extproc.guardrails._held import Held
     from extproc.guardrails._mask import Vault
     from extproc.guardrails._watch import Watch
 
@@ -24,7 +25,13 @@ class Guarding:
     cost: float = 0.0  # microseconds for a character of an answer that is one event
     vault: Vault | None = None  # texts behind reversible masks
     watch: Watch | None = None  # the guardrails' view of the answer
+    held: Held | None = None  # calls of the answer that may wait for a person
     audits: list[Review] = field(default_factory=list)  # audits that only the record waits for
+
+    @property
+    def readers(self) -> Sequence[Guard]:
+        """The guardrails that decide by themselves."""
+        return [guard for guard in self.guards if not guard.asks]
 
 
 GUARDING: FeatureKey[Guarding] = FeatureKey("guardrails")
@@ -53,7 +60,7 @@ def has_vault(exchange: Exchange) -> bool:
 def is_watched(exchange: Exchange) -> bool:
     """True if guardrails watch the events of the answer."""
     found = exchange.features.get(GUARDING)
-    return found is not None and found.watch is not None
+    return found is not None and (found.watch is not None or found.held is not None)
 
 
 def apart(exchange: Exchange) -> Exchange:

@@ -50,7 +50,7 @@ class GuardOutput:
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         guarding = exchange.features.get(GUARDING)
-        if guarding is None or (not guarding.guards and guarding.vault is None):
+        if guarding is None or (not guarding.readers and guarding.vault is None):
             return False
         plain = isinstance(framing, WholeBody)
         guarding.cost = sum(guard.cost for guard in guarding.guards) if plain else 0.0
@@ -58,7 +58,7 @@ class GuardOutput:
         return True
 
     def _watch(self, exchange: Exchange, guarding: Guarding, *, plain: bool) -> Watch:
-        guards, vault = list(guarding.guards), guarding.vault
+        guards, vault = list(guarding.readers), guarding.vault
         restore: Guard | None = None
         if vault is not None:
             settings = IdleSettings.model_construct(name="", kind="restore", action="mask", on=("output",))

@@ -8,14 +8,16 @@ from functools import partial
 
 from extproc.exchange.services import Services
 from extproc.guardrails import GuardInput, GuardOutput
+from extproc.guardrails._base import AskingSettings
+from extproc.guardrails._held import HoldCalls
 from extproc.money.budgets.stages import downgrades
 from extproc.routing.catalog import Catalog
 from extproc.settings.config import Settings
 from extproc.wire.transport.workers import private_socket
 
 
-def stages(settings: Settings, services: Services, catalog: Catalog) -> tuple[GuardInput, GuardOutput]:
-    """The stages that read requests of clients and answers of models."""
+def stages(settings: Settings, services: Services, catalog: Catalog) -> tuple[GuardInput, GuardOutput, list[HoldCalls]]:
+    """The stages that read requests of clients and answers of models. The last is for guardrails that ask people."""
     services.results.most = settings.limits.quarantined
     services.audits.most = settings.limits.audited_text
     guard_output = GuardOutput(
@@ -27,7 +29,9 @@ def stages(settings: Settings, services: Services, catalog: Catalog) -> tuple[Gu
         audits=services.audits,
     )
     guard_input = searching(settings, services)(settings.guardrails, also=downgrades(settings, catalog))
-    return guard_input, guard_output
+    tell, most = services.telemetry.guardrail, settings.limits.buffered_response
+    asks = any(isinstance(one, AskingSettings) and one.action == "ask" for one in settings.guardrails)
+    return guard_input, guard_output, [HoldCalls(services.tools.questions, tell, most)] if asks else []
 
 
 def searching(settings: Settings, services: Services) -> Callable[..., GuardInput]:

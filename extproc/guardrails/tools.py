@@ -14,14 +14,14 @@ from pydantic import Field, model_validator
 
 from extproc.guardrails import TOOL_CALL, TOOL_NAME, Detector, Excess, Finding, Judge, Measure, Whole
 from extproc.guardrails._arguments import leaves
-from extproc.guardrails._base import UnmaskableSettings
+from extproc.guardrails._base import AskingSettings
 from extproc.guardrails._patterns import compile_pattern, readable
 from extproc.guardrails._rules import ArgumentRules, ArgumentsSettings
 from extproc.words.exchange import Exchange
 from extproc.words.values import Patterns
 
 
-class ToolsSettings(UnmaskableSettings):
+class ToolsSettings(AskingSettings):
     """A guardrail that limits the calls of tools."""
 
     kind: Literal["tools"] = Field(description="Kind of the guardrail. `tools`: calls of tools.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from extproc.guardrails import TOOL_NAME, Detector, Finding, Withholds
-from extproc.guardrails._base import UnmaskableSettings
+from extproc.guardrails._base import AskingSettings
 from extproc.guardrails._normal import normalised
 from extproc.words.values import Patterns
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _Patterns = Annotated[Sequence[str], Field(max_length=1000)]
 
 
-class UntrustedContextSettings(UnmaskableSettings):
+class UntrustedContextSettings(AskingSettings):
     """A guardrail that keeps sensitive tools from conversations with results of untrusted ones."""
 
     kind: Literal["untrusted_context"] = Field(

@@ -426,13 +426,13 @@ class Verdict:
 
     guardrail: str
     on: str
-    action: str  # block, mask, annotate, audit, failed; or unsearched, with parts that cannot be searched, by kind
+    action: str  # block, ask, mask, annotate, audit, failed; or unsearched, with parts that cannot be searched, by kind
     kinds: Mapping[str, int] = field(default_factory=dict)  # count of findings by kind
     reason: str = ""  # why the guardrail failed: timeout, error, overload, unreadable, too_many
     examples: Sequence[Example] = field(default=(), compare=False)  # the first findings
 
 
-_TOLD = ("block", "mask", "annotate", "failed", "unsearched")  # actions reported to clients
+_TOLD = ("block", "ask", "mask", "annotate", "failed", "unsearched")  # actions reported to clients
 
 
 @dataclass(slots=True)

@@ -30,7 +30,7 @@ from extproc.wire.outbound import service
 from extproc.wire.outbound.service import Failure
 from extproc.words.actions import LocalReply
 from tests.cli import test_explain
-from tests.guardrails import test_audits, test_failures, test_quarantine, test_regex, test_remote
+from tests.guardrails import test_audits, test_failures, test_held, test_quarantine, test_regex, test_remote
 from tests.guardrails.streams import PROVIDER, Played, request, stream
 
 ROOM = Path(extproc.guardrails.__file__).parent
@@ -205,6 +205,10 @@ ELSEWHERE = {
     "_explain:_verdict Refusal": test_explain.test_the_text_that_a_guardrail_found_is_not_shown,
     "_guard:Guard.hits Failure": test_regex.test_the_deadline_is_looked_at_inside_of_a_piece,
     "_patterns:Matching.__init__ re2.error": test_regex.test_patterns_too_large_for_one_set_are_searched_one_by_one,
+    "_held:HoldCalls.__call__ Refusal": test_held.test_a_call_that_asks_leaves_no_trace_and_others_pass,
+    "_held:HoldCalls._findings Failure": test_held.test_an_answer_that_cannot_be_checked_passes_where_it_may,
+    "_held:HoldCalls.released StoreError": test_held.test_questions_that_cannot_be_asked_refuse,
+    "_held:HoldCalls._state TooManyQuestionsError": test_held.test_questions_that_cannot_be_asked_refuse,
     "_output:GuardOutput.__call__ Failure": test_failures.test_no_thread_is_free,
     "_watch:Watch.take Ends": test_failures.test_find_fails_when_the_answer_has_begun,
     "_watch:Watch.judged Ends": test_remote,

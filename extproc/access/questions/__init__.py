@@ -28,6 +28,8 @@ from extproc.stores import Counters, Denied, Hold, Level, read_notes
 from extproc.words.exchange import LONG_WAIT, Exchange
 
 BOARD = "questions"
+APPROVAL = "x-ai-approval"
+"""Name of the id of a question, in the headers of a refusal."""
 MOST = 200
 """Most questions at one time, decided ones included."""
 MOST_OF_ONE = 20
@@ -42,10 +44,10 @@ MOST_REASON = 500  # most characters of an operator's reason
 
 
 class CalledTool(msgspec.Struct, frozen=True):
-    """The call of a tool that a question is about, as it will be sent."""
+    """The call of a tool that a question is about, as it will be sent: by MCP, or to the client in a model's answer."""
 
-    profile: str
-    server: str
+    profile: str  # empty for a call in an answer
+    server: str  # the requested model of the answer
     tool: str  # the server's own name
     definition: str  # digest of the definition, as a lock file has it
     arguments: str  # JSON, for people

@@ -142,7 +142,10 @@ def describe_question(asked: Asked, now: float) -> Mapping[str, Any]:
     who = question.consumer or "A client"
     if question.call is not None:
         called = question.call
-        said = f"{who} wants to call {called.tool} of {called.server} (profile {called.profile})."
+        where = (
+            f"of {called.server} (profile {called.profile})" if called.profile else f"in an answer of {called.server}"
+        )
+        said = f"{who} wants to call {called.tool} {where}."
     else:
         wanted = budget.show(question.amount, unit=True)
         said = f"{who} asks for up to {wanted} beyond the budget {budget.name} ({_whose(question.scope)}), "

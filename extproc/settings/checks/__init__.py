@@ -186,7 +186,7 @@ def doubts(settings: Settings) -> Iterator[Found]:
     if settings.foreign_objects == "allow":
         yield ("foreign_objects",), "a consumer that knows the id of another's object can use it: list the ids instead"
     for index, guardrail in enumerate(settings.guardrails):
-        if guardrail.failure == "open" and guardrail.action in ("block", "mask"):
+        if guardrail.failure == "open" and guardrail.action in ("block", "ask", "mask"):
             yield ("guardrails", index, "failure"), "text passes unchecked when the guardrail fails"
         if not isinstance(guardrail, RemoteSettings):
             continue

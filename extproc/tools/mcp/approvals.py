@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from extproc.access.questions import (
+    APPROVAL,
     CalledTool,
     DecidedError,
     Question,
@@ -30,7 +31,7 @@ from extproc.access.questions import (
 from extproc.stores import StoreError
 from extproc.tools.mcp.call import CALL, TOOLS_CALL, Call, canonical
 from extproc.tools.mcp.profiles import Profiles
-from extproc.tools.mcp.refusals import APPROVAL, AskUser, asking, elicits, take_answer
+from extproc.tools.mcp.refusals import AskUser, asking, elicits, take_answer
 from extproc.tools.mcp.settings import MCPSettings
 from extproc.words.errors import APPROVAL_DENIED, APPROVAL_REQUIRED, STORE_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.access.questions import APPROVAL
 from extproc.dialects import _usual
 from extproc.dialects._replies import OpenAIReplies
 from extproc.tools.mcp.call import CALL, Call
@@ -44,8 +45,6 @@ from extproc.words.values import show_size
 
 REFUSAL_META = "llm-extproc/refusal"
 """Key of `_meta` in the result of a refused call, for the code and the seconds until the next try."""
-APPROVAL = "x-ai-approval"
-"""Name of the id of a question to a person, in the headers of a refusal."""
 _JSON = {"content-type": "application/json"}
 _AT_THE_EDGE = (HEADER_MISMATCH, VERSION_UNSUPPORTED, CAPABILITY_MISSING, SESSION_NOT_FOUND)
 """Refusals of messages that are well-formed JSON-RPC, but not a request of MCP."""

@@ -21,6 +21,8 @@ from extproc.wire.framing.sse import KEEP_ALIVE, SSE
 from extproc.words.errors import PROVIDER_BAD_ANSWER
 from extproc.words.exchange import Exchange
 
+_LOOK = 0.5  # seconds between two questions for a decision
+
 
 class EventStage(Protocol):
     """A stage of the events of an answer, with its settings in the constructor. It keeps no state: facts about one
@@ -33,7 +35,8 @@ class EventStage(Protocol):
     # Attributes that a stage may have. `merges = True`: the stage accepts repeated empty events as one frame without
     # data, and consecutive text-only events as one frame with all their text. `guards = True`: an event with text in
     # any field is not empty. `parses = True`: the stage reads the JSON of each event, so it is parsed once, before the
-    # first stage.
+    # first stage. `waits(exchange)`: at the answer's end the stage holds events back until somebody decides about them;
+    # then `released(exchange)` is asked for them time and again, and gives None until then. It raises Refusal.
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         """True when the stage has something to do for this answer."""
@@ -52,7 +55,7 @@ _Stage = tuple[EventStage, bool, Callable[[float], None]]  # (stage, True when a
 class _Needed:
     """Stages that some answers need, and what all of them allow."""
 
-    __slots__ = ("changes_length", "guards", "merges", "parses", "stages")
+    __slots__ = ("changes_length", "guards", "holds", "merges", "parses", "stages")
 
     def __init__(self, stages: Sequence[_Stage]) -> None:
         self.stages = stages
@@ -60,6 +63,7 @@ class _Needed:
         self.merges = all(getattr(stage, "merges", False) for stage, *_ in stages)
         self.guards = any(getattr(stage, "guards", False) for stage, *_ in stages)
         self.parses = any(getattr(stage, "parses", False) for stage, *_ in stages)
+        self.holds = next((at for at, (stage, *_) in enumerate(stages) if hasattr(stage, "released")), -1)
 
 
 class Events:
@@ -95,6 +99,7 @@ class AnswerReader:
         "_needed",
         "_plain",
         "_seconds",
+        "_waits",
     )
 
     def __init__(self, exchange: Exchange, framing: Framing, needed: _Needed, inflate: Inflate | None) -> None:
@@ -106,6 +111,8 @@ class AnswerReader:
         self._needed = needed
         self._seconds = [0.0] * len(needed.stages) if exchange.timed else None
         self._merges = self._array is None and needed.merges
+        # Seconds until a stage is asked for the last events, which it holds for a decision; None: it holds none.
+        self._waits: float | None = None
 
     @property
     def changes_length(self) -> bool:
@@ -115,7 +122,7 @@ class AnswerReader:
     @property
     def pause(self) -> float:
         """Seconds until the next step may begin."""
-        return self._intake.pause
+        return self._intake.pause if self._waits is None else self._waits
 
     def close(self) -> None:
         """Release the room that the answer held. Called when it is over, whole or not."""
@@ -125,10 +132,19 @@ class AnswerReader:
     async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> bool:
         """See `Reader`."""
         intake, exchange, seconds = self._intake, self._exchange, self._seconds
-        events = intake.take(chunk, end)
-        end = intake.ended
-        if not events and not end:
-            return intake.more
+        first = 0  # the first stage of this step
+        events: Sequence[Frame] | None
+        if self._waits is not None:
+            first = self._needed.holds + 1
+            if (events := await self._needed.stages[first - 1][0].released(exchange)) is None:  # type: ignore[attr-defined]
+                self._waits = _LOOK
+                return True
+            self._waits, end = None, True
+        else:
+            events = intake.take(chunk, end)
+            end = intake.ended
+            if not events and not end:
+                return intake.more
         answer = exchange.answer
         if end and intake.broken and answer.report is not None:
             answer.report.error = PROVIDER_BAD_ANSWER.code
@@ -138,11 +154,15 @@ class AnswerReader:
                 event.parse()
         try:
             for index, (stage, is_async, _) in enumerate(self._needed.stages):
+                if index < first:
+                    continue
                 then = 0.0 if seconds is None else time.perf_counter()
                 work = stage(exchange, events, end)
                 events = await work if is_async else work
                 if seconds is not None:
                     seconds[index] += time.perf_counter() - then
+                if end and index == self._needed.holds and stage.waits(exchange):  # type: ignore[attr-defined]
+                    self._waits, end = 0.0, False
         finally:
             out += self._written(events)
             if answer.first_token is None and report is not None and report.output_events:
@@ -158,7 +178,7 @@ class AnswerReader:
                 out.append(self._array.end())
             for (_, _, observe), spent in zip(self._needed.stages, seconds or (), strict=False):
                 observe(spent)
-        return intake.more
+        return intake.more or self._waits is not None
 
     def keep_alive(self) -> bytes | None:
         """Bytes for a client that received nothing for a while: events that a stage holds back for more text, and a

@@ -1,0 +1,99 @@
+"""Calls in answers that wait for a person, in every client API: no part of one leaves before its approval."""
+
+import json
+import re
+
+import pytest
+from pydantic import ValidationError
+
+from extproc.access import questions
+from extproc.guardrails.tools import Tools, ToolsSettings
+from extproc.stores import StoreError
+from tests.guardrails.streams import PROVIDER, Played, heard, stream
+from tests.guardrails.test_output import asking
+from tests.guardrails.test_tools import CALLING, PLAIN, RULES, SAFE, UNSAFE
+
+
+def settings(rules, **more):
+    found = {
+        "name": "calls",
+        "kind": "tools",
+        "action": "ask",
+        "on": ["tool_calls"],
+        "approval": {"wait": "0s"},
+        **more,
+    }
+    return f"{PROVIDER}guardrails: [{json.dumps(found)[:-1]}, {rules}}}]"
+
+
+@pytest.mark.parametrize("dialect", CALLING)
+async def test_a_call_that_asks_leaves_no_trace_and_others_pass(world, dialect):
+    """The same arguments ask that the guardrail would block, whatever form they have; without questions none passes."""
+    made = world(settings(RULES))
+    for text, kind in [*((text, "") for text in SAFE), *UNSAFE.items()]:
+        size = 3 if len(text) < 500 else 4000
+        body = stream(dialect, ["Well. "] * 60, arguments=[text[at : at + size] for at in range(0, len(text), size)])
+        played = await Played(made, dialect).answer([body[at : at + 1000] for at in range(0, len(body), 1000)])
+        if not kind:
+            assert played.out == body
+            continue
+        words = heard(dialect, played.out)
+        assert (words["text"], words["arguments"]) == ("Well. " * 60, ""), text
+        found = set(re.findall(r"approval_required|approval_denied|guardrail_unavailable", json.dumps(words["error"])))
+        assert len(found) == 1, text
+
+
+@pytest.mark.parametrize("dialect", CALLING)
+@pytest.mark.parametrize("arguments", [{}, {"a": [1, "x"]}])
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_tool_that_always_asks_does_so_without_arguments_too(world, dialect, arguments, streamed):
+    made = world(settings("deny: [f]"))
+    kept = made.services.tools.questions
+    if streamed:
+        text = json.dumps(arguments) if arguments or dialect == "gemini_generate_content" else ""
+        body, given, kind = stream(dialect, ["Well. "], arguments=[text[:4], text[4:]]), None, "text/event-stream"
+    else:
+        body, given, kind = json.dumps(PLAIN[dialect]("f", arguments)).encode(), asking(dialect), "application/json"
+    played = await Played(made, dialect, body=given).answer([body], kind)
+    [(question, state)] = await kept.all()
+    assert (question.call.tool, json.loads(question.call.arguments or "{}")) == ("f", arguments)
+    assert state is questions.State.OPEN
+    assert b'"f"' not in played.out
+    await kept.decide(question.id, approve=True, by="ada", reason="")
+    assert (await Played(made, dialect, body=given).answer([body], kind)).out == body
+    assert b'"f"' not in (await Played(made, dialect, body=given).answer([body], kind)).out, "an approval is used once"
+
+
+@pytest.mark.parametrize("failure", ["open", "closed"])
+@pytest.mark.parametrize("fault", ["bug", "unreadable", "large"])
+async def test_an_answer_that_cannot_be_checked_passes_where_it_may(world, monkeypatch, failure, fault):
+    text = settings("deny: [g]", failure=failure) + ("\nlimits: {buffered_response: 1KiB}" if fault == "large" else "")
+    body = stream("openai_chat", arguments=['{"a": "', "x" * 3000, '"}'])
+    if fault == "unreadable":
+        body = b"data: {\n\n" + body
+    if fault == "bug":
+        monkeypatch.setattr(Tools, "find", lambda *_: 1 / 0)
+    played = await Played(world(text), "openai_chat").answer([body])
+    assert (played.out == body) is (failure == "open")
+    assert (b"guardrail_unavailable" in (played.out or played.head.body)) is (failure == "closed")
+
+
+async def test_questions_that_cannot_be_asked_refuse(world, monkeypatch):
+    made = world(settings("deny: [f]"))
+    body = stream("openai_chat", arguments=["{}"])
+    monkeypatch.setattr("extproc.access.questions.MOST", 0)
+    assert b"too many questions" in (await Played(made, "openai_chat").answer([body])).out
+    large = stream("openai_chat", arguments=[json.dumps({"a": "x" * 5000})])
+    assert b"4KiB" in (await Played(made, "openai_chat").answer([large])).out
+
+    async def away(*_):
+        raise StoreError("away")
+
+    monkeypatch.setattr(made.services.counters, "share", away)
+    assert b"store_unavailable" in (await Played(made, "openai_chat").answer([body])).out
+
+
+@pytest.mark.parametrize("changes", [{}, {"on": ["tool_arguments"]}, {"on": ["tool_calls"], "action": "mask"}])
+def test_settings_that_cannot_ask_are_refused(changes):
+    with pytest.raises(ValidationError):
+        ToolsSettings(name="calls", kind="tools", deny=["f"], **{"action": "ask", **changes})
