@@ -65,7 +65,7 @@ RESERVED = {
     "sqlite3": {"cache", "ledger", "stores"},
     "subprocess": {"cli", "outbound/helper.py", "server/checking.py"},
     "urllib.request": set(),
-    "cryptography": {"cache", "credentials", "kept"},
+    "cryptography": {"cache", "credentials", "kept", "texts"},
     "uvicorn": {"admin"},
     "starlette": {"admin"},
     "uvloop": {"cli", "mock"},

@@ -19,6 +19,7 @@ EXAMPLES = """\
   extproc exchanges -f                                       these, and each further one as it ends
   extproc exchanges --only outcome=refused --only team=qa    filtered; label.NAME=VALUE too
   extproc exchanges 01J9ZK...                                all that is known of one, by its id or x-request-id
+  extproc exchanges 01J9ZK... --texts                        its request and answer, where they are recorded
 """
 
 _PAGE = 500  # most exchanges in an answer while following
@@ -30,6 +31,7 @@ _RIGHT = (6, 7, 8)
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", nargs="?", metavar="ID", help="id of one exchange, or its x-request-id")
+    parser.add_argument("--texts", action="store_true", help="the recorded texts of ID, in place of its facts")
     add_gateway(parser)
     parser.add_argument("-n", "--limit", type=int, default=20, metavar="N", help="most exchanges (default: 20)")
     parser.add_argument("-f", "--follow", action="store_true", help="go on with new ones, until Ctrl-C")
@@ -43,8 +45,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print exchanges, the latest last. Raises OSError when the gateway does not answer, ValueError when it refuses."""
     gateway = connect(options)
+    if options.texts and options.id is None:
+        raise ValueError("--texts needs the ID of an exchange")
     if options.id is not None:
         found = gateway.json(f"/exchanges/{options.id}")
+        if options.texts:
+            found = gateway.json(f"/exchanges/{found['id']}/texts")
         print(_json(found) if options.format == "json" else "\n".join(_whole(found)))
         return 0
     given = [(name, value) for name in ("start", "end", "run") if (value := getattr(options, name))]

@@ -45,6 +45,7 @@ from extproc.money.accounting import stages as accounting
 from extproc.money.accounting.settle import Settle
 from extproc.money.budgets import Reserve
 from extproc.money.budgets import stages as budgets
+from extproc.money.texts.stages import texts
 from extproc.routing import stages as routing
 from extproc.routing.catalog import Catalog, Route
 from extproc.routing.named import Ungranted
@@ -168,13 +169,14 @@ def build(settings: Settings, services: Services) -> Pipeline:
     guard_input, guard_output, hold_calls = guardrails.stages(settings, services, catalog)
     guarded, kept = reads_answers(settings.guardrails), cache.stages(settings, services)
     forward = Forward(settings.attribution, settings.providers, settings.attach.client_headers, services.places, ids)
-    pooled, rate = routing.pools(services), routing.learn_rate(settings, services)
+    pool, rate, said = routing.pools(services), routing.learn_rate(settings, services), texts(settings, services)
     settle, record = accounting.settle(settings, services), accounting.record(settings, services)
 
     on_event: list[EventStage] = [
         Count(),
         *kept.keep,
         Seal(ids),
+        *said.collect,
         *([guard_output] if guarded else []),
         *hold_calls,
         HideUsage(),
@@ -182,8 +184,7 @@ def build(settings: Settings, services: Services) -> Pipeline:
         *kept.keep_turn,
         Extend(reserve.extend),
     ]
-    events = Events(on_event, services.telemetry.stage)
-    read = _read(settings, services, events, guard_output.unreadable)
+    read = _read(settings, services, Events(on_event, services.telemetry.stage), guard_output.unreadable)
 
     classify, own = Classify(quarantine=settings.quarantines), endpoints.own(settings, services)
     on_headers: list[Stage] = [classify, authenticate, Models(catalog), *own, admit]
@@ -199,21 +200,21 @@ def build(settings: Settings, services: Services) -> Pipeline:
         *([Tainted(services.taint)] if settings.mcp is not None else []),
         guard_input,
         *kept.look_up(settings, services, guard_output, reserve.count_only),
-        *pooled.pick,
+        *pool.pick,
         reserve,
         *accounting.tell_prompt(settings, services),
+        *said.draw,
         forward,
     ]
     on_call: list[Stage] = [*kept.forget_turn, Open(ids, catalog), authorize, select, guard_input, reserve, forward]
     rest = CoolDown(partial(routing.cool_down, settings, services.history)), BadAnswer(), read
-    on_response: list[Stage] = [CountAnyway(), Origin(), Tell(), *pooled.tell, *kept.tell, RejectedCredential(), *rest]
-    on_end: list[Stage] = [*pooled.free, *accounting.await_end(services), settle, *rate, *kept.fill, *record]
+    on_response: list[Stage] = [CountAnyway(), Origin(), Tell(), *pool.tell, *kept.tell, RejectedCredential(), *rest]
+    on_end: list[Stage] = [*pool.free, *accounting.await_end(services), settle, *rate, *said.keep, *kept.fill, *record]
 
     observe = services.telemetry.stage
     on_large_headers: list[Stage] = [*on_headers, LookAhead(reserve.look_ahead)]
-    lists = on_headers, on_large_headers, on_request, on_call, on_response, on_end
     large = InTurns([parse_large, *on_request[1:], Shed()], observe)
-    ran = [Stages(each, observe) for each in lists]
+    ran = [Stages(each, observe) for each in (on_headers, on_large_headers, on_request, on_call, on_response, on_end)]
     models = Pipeline(settings, services, catalog, guarded, admit.take, large, *ran, longest_wait=settings.longest_wait)
     return _with_tools(models, authenticate, admit, reserve=reserve, settle=settle)
 

@@ -14,6 +14,7 @@ from extproc.guardrails import Audits, Results
 from extproc.money.accounting.books import Books
 from extproc.money.accounting.tries import FailedTries
 from extproc.money.budgets import Leases, ReserveTools
+from extproc.money.texts import Recorder
 from extproc.operate.reports.reports import Reporter
 from extproc.operate.telemetry.audit import AuditEvents
 from extproc.operate.telemetry.metrics import Telemetry
@@ -43,6 +44,7 @@ class Services:
     audits: Audits = field(default_factory=Audits)  # audit-only questions to guardrail services
     audit_events: AuditEvents = field(default_factory=AuditEvents)  # events for the audit trail
     failed: FailedTries | None = None  # exchanges whose failed tries are not reported yet
+    recorder: Recorder = field(default_factory=Recorder)  # texts that are not written yet
     answers: Answers | None = None  # cached answers, and conversations
     reporter: Reporter | None = None  # reports of consumers' spending
     servers: Servers | None = None  # MCP servers of the MCP gateway

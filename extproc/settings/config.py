@@ -28,6 +28,7 @@ from extproc.access.auth import AttributionSettings, AuthSettings, ConsumerSetti
 from extproc.cache.settings import CacheSettings
 from extproc.guardrails import Around, RemoteSettings
 from extproc.money.budgets import BudgetSettings
+from extproc.money.texts.settings import RecordSettings
 from extproc.routing.catalog import Before
 from extproc.routing.settings import ModelSettings, VirtualModelSettings
 from extproc.settings import checks
@@ -268,6 +269,9 @@ class Settings(Section):
     budgets: Sequence[BudgetSettings] = Field((), description="Limits on requests, tokens, USD or concurrency.")
     guardrails: Sequence[GuardrailEntry] = Field((), description="Checks of the text in requests and answers.")
     brake: BrakeSettings | None = Field(None, description="A brake for agents that loop. Default: none.")
+    record: RecordSettings | None = Field(
+        None, description="Texts of requests and answers that are kept, encrypted. Default: none."
+    )
     cache: CacheSettings = CacheSettings()
     mcp: MCPSettings | None = Field(None, description="The MCP gateway. Default: none.")
     foreign_objects: Literal["refuse", "allow"] | Annotated[Sequence[str], Field(max_length=1000)] = Field(

@@ -77,7 +77,11 @@ def _message(error: Any, root: type[Section]) -> str:
     if found == "extra_forbidden":
         *where, name = _path(error)
         names = sorted({name for section in _sections(where, root) for name in section.model_fields})
-        hint = meant(str(name), names) or (f"there are {', '.join(names)}" if len(names) <= _MOST_NAMES else "")
+        hint = (
+            "another kind has it"
+            if name in names
+            else meant(str(name), names) or (f"there are {', '.join(names)}" if len(names) <= _MOST_NAMES else "")
+        )
         return "there is no such setting" + (f"; {hint}" if hint else "")
     if found == "is_instance_of" and error["ctx"].get("class") == "Sequence":
         many = isinstance(error["input"], dict)

@@ -500,6 +500,13 @@ class FakeDesk:
             raise ReportError(404, f"there is no consumer {consumer!r}")
         return {"lines": [f"request   {model}", f"consumer  {consumer} <b>"], "forwarded": not body}
 
+    def texts(self, id):
+        if not id.endswith("7"):
+            raise ReportError(404, "no text of this exchange is recorded")
+        request = '{"messages": [{"role": "user", "content": "Hello <b>"}]}'
+        told = {"recorded_at": "2026-11-20T00:00:00Z", "consumer": "ada", "cut": False, "withheld": False}
+        return {"id": id, "request": request, "answer": "data: {}\n\n", **told}
+
     def record(self, actor, role, action, detail):
         made = act(actor, role, action, detail, 1_795_000_000.0).fields
         self.acts.append({"number": len(self.acts) + 1, "hash": "0" * 64, "event": made})

@@ -286,7 +286,7 @@ async def test_a_sign_in_and_its_session_work_at_every_replica_until_it_ends(sou
 def ledger_desks(tmp_path):
     """The desks of two replicas with one ledger."""
     ledgers = [open_ledger(f"sqlite:{tmp_path}/ledger.db") for _ in range(2)]
-    yield [OperatorsDesk(ledger.operators, ledger.trail, dict, dict, checker=Checker(Path())) for ledger in ledgers]
+    yield [OperatorsDesk(ledger, dict, dict, checker=Checker(Path())) for ledger in ledgers]
     for ledger in ledgers:
         ledger.close()
 

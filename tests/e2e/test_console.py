@@ -867,6 +867,17 @@ def test_a_leaked_key_of_the_file_and_a_model_are_switched_off(chromium, sources
             assert changed in desk.file.shown()["text"]
 
 
+def test_recorded_texts_are_read_when_they_are_opened(chromium, sources):
+    desk, entry = FakeDesk(), next(one for one in sources.entries if one["id"].endswith("7"))
+    with served(sources, desk=desk) as url, opened(chromium, url, sources) as console:
+        console.open(f"#view=requests&id={entry['id']}")
+        assert desk.acts == []
+        console.page.click("#texts summary")
+        console.page.wait_for_selector("#texts pre >> nth=1")
+        assert '"content": "Hello <b>"' in console.text("#texts")
+        assert [act["event"]["event"]["action"] for act in desk.acts] == ["read-texts"]
+
+
 def test_a_request_is_explained(console):
     console.open("#view=explain")
     console.page.fill("#explain-consumer", "ada")

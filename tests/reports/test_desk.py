@@ -41,7 +41,11 @@ def desk(monkeypatch):
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models)
     ledger = open_ledger("memory:")
     found = Desk(
-        ledger.operators, ledger.trail, lambda: settings, lambda: catalog, checker=Checker(Path()), now=lambda: found.at
+        ledger,
+        lambda: settings,
+        lambda: catalog,
+        checker=Checker(Path()),
+        now=lambda: found.at,
     )
     found.at = NOW
     yield found
@@ -97,7 +101,7 @@ def test_keys_are_made_while_the_file_of_the_secret_is_away(tmp_path):
     settings = config.parse(YAML.replace("env:DESK_SECRET", f"file:{file}"))
     file.unlink()
     ledger = open_ledger("memory:")
-    desk = Desk(ledger.operators, ledger.trail, lambda: settings, Catalog, checker=Checker(Path()))
+    desk = Desk(ledger, lambda: settings, Catalog, checker=Checker(Path()))
     made = desk.issue("ada", "laptop", None, "zoe")
     assert ledger.operators.keys()[0].hash == hash_key(made["key"], "s" * 32)
     ledger.close()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from extproc.access.questions import Questions
 from extproc.cache.answers import Answers, open_answers
 from extproc.cache.stores import CacheError
-from extproc.envoy.server import canaries, collector
+from extproc.envoy.server import canaries, collector, texts
 from extproc.envoy.server.certificate import ListenerCertificate
 from extproc.envoy.server.checking import Checker
 from extproc.envoy.server.periodic import BEAT, Periodic, pause, until_beat
@@ -66,8 +66,7 @@ log = logging.getLogger(__name__)
 _SELDOM = 3.0  # seconds between reads of other processes' notes that rarely change
 _LAST_LINES = 1.0  # seconds to write the last log lines
 _PRUNE_EVERY = 3600.0
-_COPY_EVERY = 2.0  # seconds between checks for audit entries to copy
-_KEYS_EVERY = 2.0  # seconds until every process knows a key that an operator made or revoked
+_COPY_EVERY = _KEYS_EVERY = 2.0  # seconds: audit entries to copy; keys that an operator made or revoked
 _ADD_UP_FIRST, _ADD_UP_EVERY = 30.0, 300.0  # seconds
 _SHARED_FOR = 60.0  # seconds until an ended process is forgotten
 _DRAIN_NOTICE = 3.0  # seconds until Envoy's health check sees that this process stops
@@ -186,7 +185,8 @@ class Processor:
 
     def _periodic(self, server: Server) -> Sequence[Periodic]:
         """Periodic work of this process."""
-        trials = canaries.CanaryKeeper(self._services, lambda: self._settings, self._ledger)
+        own = self._services, lambda: self._settings, self._ledger
+        trials, recorded = canaries.CanaryKeeper(*own), texts.TextKeeper(*own)
         everywhere = (
             Periodic("files", BEAT, self._look_at_files),
             Periodic("socket", BEAT, server.look),
@@ -194,6 +194,7 @@ class Processor:
             Periodic("books", BEAT, self._keep_books),
             Periodic("late settlement", BEAT, self._poller.turn),
             Periodic("audit", BEAT, self._write_trail),
+            Periodic("texts", BEAT, recorded.turn),
             Periodic("findings", BEAT, self._share_findings),
             Periodic("trials", BEAT, trials.refresh),
             Periodic("agreements", _SELDOM, self._share_agreements, first=BEAT),
@@ -223,8 +224,7 @@ class Processor:
         if token is not None and token() is None:
             raise OSError(f"admin.token: {settings.admin.token} is not set")
         self._desk = desk = Desk(
-            self._ledger.operators,
-            self._ledger.trail,
+            self._ledger,
             lambda: self._settings,
             lambda: self._pipeline.catalog,
             checker=Checker(self._file),

@@ -16,6 +16,7 @@ from extproc.money.ledger.query import ExchangeQuery, Query
 from extproc.money.ledger.rollups import Rollups, drop, share
 from extproc.money.ledger.rows import micros
 from extproc.money.ledger.sql import SQLITE
+from extproc.money.ledger.texts import Texts
 from extproc.money.ledger.trail import Trail
 from extproc.money.ledger.url import LedgerURL
 from extproc.money.ledger.usage import UsageReport, usage
@@ -35,6 +36,7 @@ class Ledger:
         self.writer = Writer(self._database, max_queued)
         self.operators = Operators(self._database)
         self.trail = Trail(self._database)
+        self.texts = Texts(self._database, lambda: self.writer.stopping)
         self._rollups = Rollups(self._database, lambda: self.writer.stopping)
         try:
             self._database.prepare()
@@ -125,10 +127,11 @@ class Ledger:
 
     def forget(self, consumer: str, *, delete: bool = False) -> int:
         """Forget a consumer: its rows lose name, key, labels and ids, or are deleted. Sums with these values are
-        deleted. Returns the number of rows. Its entries in the audit trail are emptied and keep their place in the
-        chain.
+        deleted, and so are its recorded texts. Returns the number of rows. Its entries in the audit trail are emptied
+        and keep their place in the chain.
         """
         self.trail.forget(consumer)
+        self.texts.forget(consumer)
         total = 0
         while done := privacy.forget(self._database, consumer, delete=delete):
             total += done

@@ -137,6 +137,17 @@ STEPS = (
     ),
     ("ALTER TABLE ledger_version ADD COLUMN readable_from BIGINT NOT NULL DEFAULT 0",),
     ("ALTER TABLE gateway_keys ADD COLUMN ending {text} NOT NULL DEFAULT ''",),
+    (
+        """CREATE TABLE texts (
+            id {text} NOT NULL PRIMARY KEY,
+            time BIGINT NOT NULL,
+            consumer {text} NOT NULL,
+            key {text} NOT NULL,
+            content {text} NOT NULL
+        )""",
+        "CREATE INDEX texts_by_time ON texts (time)",
+        "CREATE INDEX texts_by_consumer ON texts (consumer)",
+    ),
 )
 VERSION = len(STEPS)
 READABLE_FROM = 3

@@ -408,6 +408,18 @@ class ProvidersAsked(Struct, kw_only=True):
     lines: Sequence[str]
 
 
+class Texts(Struct, kw_only=True):
+    """Recorded texts of an exchange, in the form of the client's API."""
+
+    id: str
+    recorded_at: str
+    consumer: str
+    request: str
+    answer: Annotated[str, _is("A streamed answer is its events")]
+    cut: Annotated[bool, _is("The request or the answer was longer than record.most")]
+    withheld: Annotated[bool, _is("A guardrail found something in the answer, which is left out")]
+
+
 class TrailEntry(Struct, kw_only=True):
     """One entry of the audit trail."""
 

@@ -286,6 +286,13 @@ OPERATIONS = (
         *("GET", "/exchanges/{id}", "exchange", "By its id or x-request-id", handlers.exchange, exchanges.Exchange)
     ),
     Operation(
+        *("GET", "/exchanges/{id}/texts", "read_texts", "Texts of an exchange, where they are recorded"),
+        *(lambda call: call.desk.texts(call.named), answers.Texts),
+        errors=(404, 409),
+        role="admin",
+        audited=True,
+    ),
+    Operation(
         *("GET", "/runs", "runs", "Runs of agents, the latest first"),
         *(lambda call: call.reports.runs(given(call.query.consumer), call.query.hours), runs.Runs),
         query=runs.RunsQuery,

@@ -13,8 +13,7 @@ import msgspec
 from extproc.access.auth import Access, IssuedKey, hash_key, make_key
 from extproc.money.accounting.alerts import moment
 from extproc.money.ledger import LedgerError
-from extproc.money.ledger.operators import Operators
-from extproc.money.ledger.trail import Trail
+from extproc.money.texts import TextKeys
 from extproc.operate.reports import ReportError
 from extproc.operate.reports.settings_file import Checks, SettingsFile
 from extproc.operate.telemetry.audit import act
@@ -26,6 +25,7 @@ from extproc.words.urls import host_port
 from extproc.words.values import is_loopback
 
 if TYPE_CHECKING:
+    from extproc.money.ledger.ledger import Ledger
     from extproc.settings.config import Settings
 
 _CHAT = "/v1/chat/completions"
@@ -41,16 +41,14 @@ class Desk:
 
     def __init__(
         self,
-        operators: Operators,
-        trail: Trail,
+        ledger: Ledger,
         settings: Callable[[], Settings],
         catalog: Callable[[], Catalog],
         *,
         checker: Checks,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._operators = operators
-        self._trail = trail
+        self._operators, self._trail, self._texts = ledger.operators, ledger.trail, ledger.texts
         self._settings = settings
         self._catalog = catalog
         self.explain = checker.explain
@@ -244,6 +242,26 @@ class Desk:
             "headers": {name: value for name, value in told.items() if name.startswith(("x-ai-", "x-request-id"))},
             "content": content[:_MOST_PLAYED].decode(errors="replace"),
             "cut": len(content) > _MOST_PLAYED,
+        }
+
+    # --- texts
+
+    def texts(self, id: str) -> Mapping[str, Any]:
+        """The recorded texts of an exchange, by its id. Raises ReportError if there are none, or no key opens them."""
+        record = self._settings().record
+        if (sealed := self._texts.find(id)) is None:
+            raise ReportError(404, "no text of this exchange is recorded")
+        found = TextKeys(() if record is None else record.keys).open(sealed)
+        if found is None:
+            raise ReportError(409, "none of record.keys opens this text")
+        return {
+            "id": id,
+            "recorded_at": moment(sealed.time),
+            "consumer": sealed.consumer,
+            "request": found.request.decode(errors="replace"),
+            "answer": found.answer.decode(errors="replace"),
+            "cut": found.cut,
+            "withheld": found.withheld,
         }
 
     # --- the trail

@@ -39,6 +39,7 @@ _VERBS: Mapping[str, tuple[Sequence[str], Sequence[str]]] = {  # categories and 
     "change_settings": (["configuration"], ["change"]),
     "stop_canary": (["configuration"], ["change"]),
     "export": (["database"], ["access"]),
+    "read_texts": (["database"], ["access"]),
     "forget_consumer": (["database"], ["deletion"]),
     "forget_answers": (["database"], ["deletion"]),
 }

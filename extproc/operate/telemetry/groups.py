@@ -310,6 +310,13 @@ class LimitMetrics(Group):
         "forwarded",
         begins=("true", "false"),
     )
+    texts_recorded = counter(
+        "extproc_texts_recorded_total",
+        "Requests drawn for [recording](record.md), by outcome: `written`, `withheld` because a guardrail found "
+        "something, `dropped` because too much waited.",
+        "outcome",
+        begins=("written", "withheld", "dropped"),
+    )
     store_losses = counter(
         "extproc_store_losses_total",
         "Times the counters were lost, for example with a Redis that was emptied or replaced.",
@@ -350,6 +357,7 @@ NO_PANEL = frozenset(
         *(one.name for one in declared(Earlier)),
         "extproc_failed_tries_seconds_total",
         "extproc_credential_refreshes_total",
+        "extproc_texts_recorded_total",
         *("extproc_prompt_events_total", "extproc_spans_total"),  # few gateways export prompts or traces
         "extproc_provider_usage_refused_total",
         "extproc_input_tokens_guessed_ratio",

@@ -15,6 +15,7 @@ from extproc.dialects import by_path, fields_that_ask_for
 from extproc.dialects._thinkers import unlisted
 from extproc.guardrails import RemoteSettings
 from extproc.money.ledger import doubt_ledger
+from extproc.money.texts import LEAST_SECRET, TextKeys
 from extproc.routing.catalog import MAX_NESTING, MAX_TARGETS, Catalog
 from extproc.routing.parameters import MAX_CHANGES, compile_changes, compose, encode
 from extproc.routing.settings import VirtualModelSettings
@@ -198,6 +199,9 @@ def doubts(settings: Settings) -> Iterator[Found]:
         url = urlsplit(getattr(guardrail, "url", None) or "")
         if url.scheme == "http" and not is_private(url.hostname or ""):
             yield ("guardrails", index, "url"), "http:// is not encrypted: others on the network can read the text"
+    if settings.record is not None and not TextKeys(settings.record.keys).able:
+        short = f"{settings.record.keys[0]} is not set, or has fewer than {LEAST_SECRET} characters"
+        yield ("record", "keys"), f"{short}: nothing is recorded"
     prices = PriceBook(settings.prices)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, prices=prices)
     yield from _effort_doubts(settings, catalog)

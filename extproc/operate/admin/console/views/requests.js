@@ -1,7 +1,7 @@
 // Requests: the latest exchanges, and one exchange as a page with an address of its own.
-import {read} from "../api.js";
+import {may, read} from "../api.js";
 import {between, choose, filtered, filters, pick, span, state} from "../choices.js";
-import {$, cut, el, facts, link, named, note, plain, show, table, tag} from "../dom.js";
+import {$, cut, el, facts, lines, link, named, note, plain, show, table, tag} from "../dom.js";
 import {amount, count, millis, moment, usd, when} from "../format.js";
 import {reason} from "../meanings.js";
 import {refresh, traceOf} from "../page.js";
@@ -91,6 +91,22 @@ const SAID = ["id", "request_id", "time", "event", "operation", "consumer", "tea
 const block = (title, ...nodes) => el("div", {class: "block"}, el("h3", {}, title), ...nodes);
 const some = pairs => facts(pairs.filter(([, value]) => value !== undefined && value !== null && value !== "" && value !== 0));
 
+// The texts are read when they are opened: each reading is written into the audit trail.
+async function readTexts(id, place) {
+  if (!place.open || place.children.length > 1) return;
+  const answer = el("div", {role: "status"});
+  place.append(answer);
+  try {
+    const found = await read(`/exchanges/${encodeURIComponent(id)}/texts`);
+    answer.replaceChildren(...(found.cut ? [note("Cut: longer than record.most.")] : []), el("h3", {}, "Request"), el("pre", {class: "answer", tabindex: "0"}, lines(indented(found.request))),
+      el("h3", {}, "Answer"), found.withheld ? note("Left out: a guardrail found something in it.", "warn") : el("pre", {class: "answer", tabindex: "0"}, lines(indented(found.answer))));
+  } catch (error) { answer.replaceChildren(note(error.message + ".")); }
+}
+
+function indented(text) {
+  try { return JSON.stringify(JSON.parse(text), null, 2); } catch { return text; }
+}
+
 function drawOne([entry, budgets]) {
   const why = entry.error ? `${cut(entry.error)}${reason(entry.error) ? ": " + reason(entry.error) : ""}` : entry.outcome === "ok" ? "served" : entry.outcome;
   const labels = Object.entries(entry.labels ?? {}).map(([name, value]) => `${name}: ${value}`).join(", ");
@@ -106,6 +122,7 @@ function drawOne([entry, budgets]) {
       block("Money", ...(entry.provider || entry.charges ? money(entry, budgets.data) : [note("Nothing was charged.")])),
       ...(entry.guardrails?.length ? [block("Guardrails", el("ul", {}, ...entry.guardrails.map(each => el("li", {}, cut(each)))))] : [])),
     ...waterfall(entry),
+    ...(may("admin") ? [el("details", {id: "texts", ontoggle: event => readTexts(entry.id, event.target)}, el("summary", {}, "Texts"))] : []),
     ...(rest.length ? [el("details", {}, el("summary", {}, "More fields"), facts(rest))] : []));
 }
 

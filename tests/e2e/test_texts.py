@@ -1,0 +1,94 @@
+"""Recorded texts through Envoy: plain, streamed and masked ones, and how they end."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+
+from tests.e2e.conftest import KEY, Ended, Gateway, eventually, run_gateway
+
+YAML = """
+providers: {sandbox: {kind: mock, base_url: "{mock_sandbox}"}}
+models: {stub: {provider: sandbox}}
+record: {keys: [env:RECORD_KEY], most: 4KiB}
+guardrails:
+  - {name: mails, kind: pii, action: mask, on: [input]}
+  - {name: codes, kind: regex, patterns: {CODE: "ZEBRA-[0-9]+"}, action: audit}
+consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}, {name: other, keys: [{env: OTHER_KEY}]}]
+stores: {counters: "memory:"}
+"""
+KEYS = {"RECORD_KEY": "r" * 32, "OTHER_KEY": "sk-gw-other"}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    yield from run_gateway(tmp_path_factory.mktemp("texts"), YAML, ("sandbox",), KEYS)
+
+
+@pytest.fixture
+def gateway(shared: Gateway) -> Gateway:
+    shared.begin()
+    return shared
+
+
+def texts_of(gateway: Gateway, id: str) -> Any:
+    def find() -> Any:
+        answer: httpx.Response = gateway.http.get(f"{gateway.admin}/exchanges/{id}/texts")
+        return answer.json() if answer.status_code == 200 else None
+
+    return eventually(find)
+
+
+def test_a_plain_request_is_kept_as_it_was_and_each_reading_is_audited(gateway: Gateway, extproc: Callable[..., Ended]):
+    answer = gateway.chat("stub", "What is a zebra?")
+    id = gateway.exchange_of(answer)["id"]
+    found = texts_of(gateway, id)
+    assert json.loads(found["request"])["messages"] == [{"role": "user", "content": "What is a zebra?"}]
+    assert json.loads(found["answer"]) == answer.json()
+    assert (found["cut"], found["withheld"], found["consumer"]) == (False, False, "demo")
+    assert "What is a zebra?" in extproc("exchanges", id, "--texts", "--url", gateway.admin).stdout
+    assert "needs the ID" in extproc("exchanges", "--texts", "--url", gateway.admin).stderr
+    acts = [one["event"] for one in gateway.http.get(gateway.admin + "/audit").json()["data"]]
+    assert sum(each.get("event", {}).get("action") == "read-texts" for each in acts) >= 2
+    assert "What is a zebra?" not in gateway.log.read_text()
+    with closing(sqlite3.connect(gateway.file.parent / "data" / "ledger.db")) as ledger:
+        assert "zebra" not in str(ledger.execute("SELECT * FROM texts").fetchall())
+
+
+def test_a_stream_is_kept_as_its_events_and_masks_stay(gateway: Gateway):
+    sdk = OpenAI(base_url=gateway.base_url, api_key=KEY, max_retries=0)
+    told = sdk.chat.completions.with_raw_response.create(
+        model="stub", messages=[{"role": "user", "content": "Write to ada@example.com"}], stream=True
+    )
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in told.parse() if chunk.choices)
+    id = gateway.last(lambda entry: entry["request_id"] == told.headers["x-request-id"])["id"]
+    found = texts_of(gateway, id)
+    assert text
+    assert found["answer"].startswith("data: {")
+    assert found["answer"].rstrip().endswith("[DONE]")
+    assert "ada@example.com" not in str(found)
+    assert "EMAIL" in found["request"]
+
+
+def test_what_a_guardrail_only_noted_is_not_recorded(gateway: Gateway):
+    before = gateway.metric("extproc_texts_recorded_total", outcome="withheld")
+    answer = gateway.chat("stub", "The code is ZEBRA-1234")
+    eventually(lambda: gateway.metric("extproc_texts_recorded_total", outcome="withheld") == before + 1)
+    id = gateway.exchange_of(answer)["id"]
+    assert gateway.http.get(f"{gateway.admin}/exchanges/{id}/texts").status_code == 404
+
+
+def test_a_long_request_is_cut_and_a_forgotten_consumer_has_no_texts(gateway: Gateway):
+    answer = gateway.chat("stub", "word " * 2000, key="sk-gw-other")
+    id = gateway.exchange_of(answer)["id"]
+    assert texts_of(gateway, id)["cut"]
+    forget = {"consumer": "other", "delete": False}
+    assert gateway.http.post(gateway.admin + "/ledger/forget", json=forget).status_code == 200
+    assert gateway.http.get(f"{gateway.admin}/exchanges/{id}/texts").status_code == 404
