@@ -6,7 +6,8 @@ the preparation is freed (77 MB of settings and Envoy types, against 10 MB here)
 nothing of the package. Its argument is a plan in JSON:
 
     workers     command line and unix socket of each worker; all are stopped at once, each in its own time
-    running     process id and name of each child that runs already: the end of one ends all, the last one first
+    running     process id, name and command of each child that runs already; one with a command restarts, the end of
+                another ends all, the last one first
     drain       script, with its arguments, that runs before these are stopped
     directory   removed at the end
 
@@ -50,7 +51,7 @@ def take_over(**plan: Any) -> NoReturn:
 
 
 class Child:
-    """A child process. A worker also has a command, and the time of its next start."""
+    """A child process. One that restarts also has a command, and the time of its next start."""
 
     def __init__(self, name: str, pid: int | None = None, command: list[str] | None = None, path: str = "") -> None:
         self.name = name
@@ -63,11 +64,11 @@ class Child:
         self._wait = FIRST_WAIT
 
     def start(self) -> None:
-        """Start the worker in its own session, so that Ctrl-C reaches only the supervisor, which stops all workers
+        """Start the child in its own session, so that Ctrl-C reaches only the supervisor, which stops all workers
         once.
         """
         self._started = time.monotonic()
-        assert self.command, "it is a worker"
+        assert self.command, "it restarts"
         self.pid = os.posix_spawn(self.command[0], self.command, os.environ, setsid=True, setsigmask=())
 
     def reap(self) -> int | None:
@@ -84,7 +85,7 @@ class Child:
         return os.waitstatus_to_exitcode(status)
 
     def plan_start(self, status: int) -> None:
-        """Plan the next start of a worker that ended."""
+        """Plan the next start of a child that ended."""
         lived = time.monotonic() - self._started
         self._wait = FIRST_WAIT if lived > STEADY else min(self._wait, LONGEST_WAIT)
         self.due = time.monotonic() + self._wait
@@ -108,7 +109,7 @@ def main() -> int:
     plan = json.loads(sys.argv[1])
     if workers := plan.get("workers"):
         return _serve([Child(f"worker {number}", None, *each) for number, each in enumerate(workers)])
-    children = [Child(name, pid) for pid, name in plan["running"]]
+    children = [Child(name, pid, command) for pid, name, command in plan["running"]]
     try:
         status = _watch(children)
         if not status:

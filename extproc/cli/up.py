@@ -56,10 +56,15 @@ _LOG_LEVELS = ("--log-level", "warn", "--component-log-level", "main:error,confi
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
+_DIES_TOO = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execvp(sys.argv[1], sys.argv[1:])"
+"""Becomes the command in its arguments, which gets SIGTERM when its parent dies in any way (Linux)."""
+
+
 @dataclass(slots=True)
 class Launched:
     name: str
     process: subprocess.Popen[bytes]
+    command: list[str] | None = None  # set for a child that restarts when it ends
 
 
 class UpError(OSError):
@@ -118,7 +123,7 @@ def run(options: argparse.Namespace) -> int:
             mark.unlink()
         say(_welcome(settings, file))
         drain = _drain.command(str(Path(runtime) / _ADMIN), options.drain_notice, options.drain_grace, str(mark))
-        running = [(child.pid, child.name) for child in _known(children)]
+        running = [(child.process.pid, child.name, child.command) for child in children]
         _supervise.take_over(running=running, drain=drain, directory=runtime)
     except KeyboardInterrupt:
         say("\nstopping")
@@ -150,6 +155,9 @@ def _start(
     for name, host, port in mocks:
         command = [*MOCK, "--name", name, "--address", host, "--port", str(port)]
         _spawn(children, f"mock provider {name}", command, stdout=subprocess.DEVNULL)
+    for name, command in _bridges(settings):
+        _spawn(children, name, command)
+        children[-1].command = command
     command = [*ourselves, "serve", "--config", str(options.config), "--socket", path, "--secrets", secrets]
     _spawn(children, "processor", [*command, "--drain-notice", "0", "--drain-grace", "1"])
     _validate(children, binary, whole)  # while children start: Envoy does not report errors in later resources
@@ -213,6 +221,20 @@ def _mocks(settings: Settings) -> Sequence[tuple[str, str, int]]:
         if provider.kind == "mock" and is_loopback(host):
             found.setdefault(port, (name, host, port))
     return list(found.values())
+
+
+def _bridges(settings: Settings) -> Sequence[tuple[str, list[str]]]:
+    """The commands of MCP servers, which nothing waits for: some load a package first. Raises UpError."""
+    found = []
+    for name, server in settings.mcp.servers.items() if settings.mcp is not None else ():
+        if not server.command:
+            continue
+        if (program := shutil.which(server.command[0])) is None:
+            raise UpError(f"mcp.servers.{name}: there is no command {server.command[0]!r}")
+        command = [program, *server.command[1:]]
+        wrapped = [sys.executable, "-I", "-S", "-c", _DIES_TOO, *command] if sys.platform == "linux" else command
+        found.append((f"MCP server {name}", wrapped))
+    return found
 
 
 def _spawn(

@@ -21,6 +21,7 @@ import pytest
 
 from extproc.cli import _supervise
 from tests.e2e.conftest import DEMO, DEMO_KEYS, KEY, Ended, Gateway, eventually, free_ports, run_gateway
+from tests.e2e.test_mcp import Client
 
 Start = Callable[..., Gateway]
 
@@ -409,6 +410,29 @@ def test_a_processor_that_dies_mid_answer_ends_the_answer(start: Start):
         with pytest.raises(httpx.RemoteProtocolError):
             list(pieces)
     assert gateway.process.wait(30) == 1
+
+
+def test_the_command_of_an_mcp_server_starts_again_when_it_ends(start: Start):
+    [port] = free_ports(1)
+    command = [sys.executable, "-m", "extproc", "mock", "--name", "bridge", "--port", str(port)]
+    server = {"url": f"http://127.0.0.1:{port}/mcp", "command": command, "refresh": "1s"}
+    mcp = {"servers": {"files": server}, "profiles": {"dev": {"servers": {"files": {}}}}}
+    text = SMALL.replace("models: [stub, late]", 'models: [stub, late], tools: ["*"]')
+    gateway = start(f"{text}mcp: {json.dumps(mcp)}\n", up=True)
+    client = Client(gateway, "dev")
+
+    def works() -> bool:
+        return "result" in client.call("files__echo", text="x")
+
+    assert eventually(works)
+    pid = child(gateway, "--name bridge")
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: gone(pid))
+    assert eventually(works)
+    assert "MCP server files ended with status -9; it starts again" in gateway.log.read_text()
+    again = child(gateway, "--name bridge")
+    assert gateway.stop(signal.SIGKILL) == -signal.SIGKILL
+    eventually(lambda: gone(again))
 
 
 @pytest.mark.parametrize("part", ["envoy.json", "extproc mock"])

@@ -93,6 +93,11 @@ class MCPServerSettings(_Derived):
     headers: Mapping[_Header, str] = Field(
         default_factory=dict, max_length=32, description="Headers that are added to each request to the server."
     )
+    command: Annotated[Sequence[str], Field(max_length=64)] = Field(
+        (),
+        description="Command that serves `url`, such as a bridge to a server on stdio. `extproc up` starts it and "
+        "starts it again when it ends. Only for a `url` on a loopback address.",
+    )
     timeout: PositiveDuration = Field(
         60.0,
         le=3600,
@@ -151,6 +156,8 @@ class MCPServerSettings(_Derived):
             raise ValueError("with auth the user's token is in the header authorization")
         if self.auth is not None and self.lists == "session":
             raise ValueError("auth needs lists: shared, because the gateway reads the lists with its own token")
+        if self.command and not is_loopback(self.address.hostname or ""):
+            raise ValueError("command is for a url on a loopback address")
         own = self.token is not None or self.credentials is not None
         if self.auth is not None and self.auth.without_user == "token" and not own:
             raise ValueError("without_user: token needs the server's own token")
