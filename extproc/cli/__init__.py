@@ -41,6 +41,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "approvals": "Show requests and calls of tools that wait for a person, and answer them.",
         "runs": "Show the runs of agents, or one with its calls, cost and refusals.",
         "compare": "Compare two targets, and say whether one can replace the other.",
+        "replay": "Send recorded requests to another model, and compare its answers with the first ones.",
         "exchanges": "Show recent exchanges, follow them, or all that is known of one.",
         "reconcile": "Compare the ledger with a provider's report of costs, by cause.",
         "doctor": "Examine a running gateway and say what is wrong.",

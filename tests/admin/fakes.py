@@ -504,7 +504,13 @@ class FakeDesk:
         if not id.endswith("7"):
             raise ReportError(404, "no text of this exchange is recorded")
         request = '{"messages": [{"role": "user", "content": "Hello <b>"}]}'
-        told = {"recorded_at": "2026-11-20T00:00:00Z", "consumer": "ada", "cut": False, "withheld": False}
+        told = {
+            "recorded_at": "2026-11-20T00:00:00Z",
+            "consumer": "ada",
+            "cut": False,
+            "withheld": False,
+            "path": "/v1/chat/completions",
+        }
         return {"id": id, "request": request, "answer": "data: {}\n\n", **told}
 
     def record(self, actor, role, action, detail):

@@ -92,3 +92,43 @@ def test_a_long_request_is_cut_and_a_forgotten_consumer_has_no_texts(gateway: Ga
     forget = {"consumer": "other", "delete": False}
     assert gateway.http.post(gateway.admin + "/ledger/forget", json=forget).status_code == 200
     assert gateway.http.get(f"{gateway.admin}/exchanges/{id}/texts").status_code == 404
+
+
+def test_recorded_requests_are_replayed_once_each_at_another_model(
+    start: Callable[..., Gateway], extproc: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLAY_KEY", "sk-gw-replay")
+    more = """
+  other: {provider: backup, model: m, price: {input: 1000, output: 1000}}
+budgets: [{name: replays, match: {consumer: replayer}, unit: requests, limit: 4, window: month}]
+"""
+    yaml = YAML.replace(
+        "{sandbox: {kind: mock,", '{backup: {kind: mock, base_url: "{mock_backup}"}, sandbox: {kind: mock,'
+    )
+    yaml = yaml.replace(
+        "models: {stub: {provider: sandbox}}",
+        "models:\n  stub: {provider: sandbox, price: {input: 1, output: 1}}" + more,
+    )
+    yaml = yaml.replace("consumers: [", "consumers: [{name: replayer, keys: [{env: REPLAY_KEY}]}, ")
+    gateway = start(yaml, ("sandbox", "backup"), {**KEYS, "REPLAY_KEY": "sk-gw-replay"})
+    for number in range(6):
+        texts_of(gateway, gateway.exchange_of(gateway.chat("stub", f"Question {number}"))["id"])
+    asked = "replay", "--to", "other", "--name", "one", "--key", "env:REPLAY_KEY", "--url", gateway.admin
+
+    stopped = extproc(*asked, "--concurrency", "1")
+    assert stopped.returncode == 1
+    assert "stopped: budget_exceeded" in stopped.stderr
+    assert len(gateway.seen("backup")) == 4
+    grant = {"budget": "replays", "scope": "replays", "amount": "4"}
+    assert gateway.http.post(gateway.admin + "/grants", json=grant).status_code == 201
+    eventually(lambda: len([one for one in gateway.exchanges() if one.get("labels", {}).get("replay") == "one"]) == 5)
+    ended = extproc(*asked)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "6 of 6 requests are replayed at other (2 ok)" in ended.stdout
+    bodies = [each["body"] for each in gateway.seen("backup")]
+    assert sorted(body["messages"][0]["content"] for body in bodies) == [f"Question {number}" for number in range(6)]
+    assert "nothing left to send" in extproc(*asked).stdout
+    gateway.fault("backup", "status=500")
+    failing = extproc(*[each.replace("one", "two") for each in asked], "--limit", "2")
+    assert "Failed: 100.0% more than at first" in failing.stdout
+    assert "--name has" in extproc(*asked[:3], "--name", "A B", *asked[5:]).stderr

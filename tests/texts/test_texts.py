@@ -98,7 +98,7 @@ def test_a_request_and_its_answer_wait_to_be_written(exchange):
     world, sent = World(), chat(exchange)
     [(id, time, consumer, text)] = world.run(sent, EVENTS)
     assert (id, time, consumer) == (sent.id, 7.0, "alice")
-    assert text == Text(bytes(sent.request.body), EVENTS)
+    assert text == Text(bytes(sent.request.body), EVENTS, path="/v1/chat/completions")
     assert world.recorder.size == bytes_of([(id, time, consumer, text)])
 
 

@@ -35,6 +35,7 @@ class Text(msgspec.Struct, frozen=True):
     answer: bytes = b""
     cut: bool = False  # True: the request or the answer was longer than `record.most`
     withheld: bool = False  # True: a guardrail found something in the answer, which is left out
+    path: str = ""  # the client's path, without its query
 
 
 class Sealed(NamedTuple):

@@ -101,7 +101,8 @@ class KeepText:
         if withheld:
             self._recorder.size -= len(answer)
             answer = b""
-        text = Text(recording.request, answer, recording.cut, withheld)
+        path = exchange.request.head.path.partition("?")[0]  # a query may hold a key
+        text = Text(recording.request, answer, recording.cut, withheld, path)
         self._recorder.put(exchange.id, self._now(), exchange.consumer.name, text)
 
 

@@ -414,6 +414,7 @@ class Texts(Struct, kw_only=True):
     id: str
     recorded_at: str
     consumer: str
+    path: Annotated[str, _is("The client's path, without its query")]
     request: str
     answer: Annotated[str, _is("A streamed answer is its events")]
     cut: Annotated[bool, _is("The request or the answer was longer than record.most")]

@@ -258,6 +258,7 @@ class Desk:
             "id": id,
             "recorded_at": moment(sealed.time),
             "consumer": sealed.consumer,
+            "path": found.path,
             "request": found.request.decode(errors="replace"),
             "answer": found.answer.decode(errors="replace"),
             "cut": found.cut,
