@@ -130,7 +130,7 @@ def _listed(servers: Sequence[Any]) -> Iterator[str]:
         yield f"{server['name']}: {state}"
         for each in _definitions(server):
             name = each["name"] if each["kind"] == "tools" else _named("", *_key(each)).strip()
-            reason = f" ({each['reason']})" if each["reason"] else ""
+            reason = (" (app)" if each.get("app") else "") + (f" ({each['reason']})" if each["reason"] else "")
             yield f"  {each['state']:9} {each['digest'][:12]}  {name}{reason}"
         for each in server["left_out"]:
             noun = "" if each["kind"] == "tools" else NOUNS[each["kind"]] + " "

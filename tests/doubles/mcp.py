@@ -346,7 +346,7 @@ class McpServer:
                 return {"messages": [{"role": "user", "content": {"type": "text", "text": text}}]}
             case "prompts/get":
                 raise Failed(-32602, f"Unknown prompt: {seen.name}")
-            case "resources/read" if seen.name.startswith("test://"):
+            case "resources/read" if seen.name.startswith(("test://", "ui://")):
                 return {"contents": [{"uri": seen.name, "text": f"{self.name}: {seen.name}"}]}
             case "resources/read":
                 raise Failed(-32602 if modern else -32002, "Resource not found", {"uri": seen.name})

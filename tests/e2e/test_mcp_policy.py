@@ -58,8 +58,11 @@ OWN = ("echo", "off", "delete", "paid", "write", "new", "pay", "order")
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[McpServers]:
-    own = McpServer("own", eras=("legacy",), tools=[tool(name) for name in OWN])  # it names no ttl
-    web = McpServer("web", tools=[tool("fetch", outputSchema={"type": "object"}), tool("search")], answers="sse")
+    pages: list[Any] = [{"uri": f"ui://{name}", "name": name} for name in ("own", "web")]
+    app: Any = {"_meta": {"ui": {"resourceUri": "ui://web"}}}
+    own = McpServer("own", eras=("legacy",), tools=[tool(name) for name in OWN], resources=pages[:1])  # names no ttl
+    fetch, search = tool("fetch", outputSchema={"type": "object"}), tool("search", **app)
+    web = McpServer("web", tools=[fetch, search], answers="sse", resources=pages[1:])
     with McpServers(own, web).running() as found:
         yield found
 
@@ -164,6 +167,18 @@ def rows(gateway: Gateway, run: str) -> list[dict[str, Any]]:
 
 
 _BY = "operation,provider,provider_model,error,status"
+
+
+def test_apps_of_an_untrusted_server_are_in_no_list_and_not_read(gateway: Gateway, servers: McpServers) -> None:
+    client = Client(gateway, "dev")
+    assert [one["uri"] for one in client.ask("resources/list")["result"]["resources"]] == ["ui://own"]
+    assert "contents" in client.ask("resources/read", {"uri": "ui://own"})["result"]
+    servers["web"].forget()
+    for uri in ("ui://web", "UI://web"):
+        assert "result" not in client.ask("resources/read", {"uri": uri})
+    assert servers["web"].calls == []
+    [found] = [one for one in client.ask("tools/list")["result"]["tools"] if one["name"] == "web__search"]
+    assert "_meta" not in found
 
 
 @WAYS

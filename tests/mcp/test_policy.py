@@ -9,6 +9,7 @@ import pytest
 from extproc.guardrails import Audits, GuardInput, Results
 from extproc.stores.memory import MemoryCounters
 from extproc.tools.mcp.call import CALL, Call
+from extproc.tools.mcp.catalogue import Definition
 from extproc.tools.mcp.pins import digest, digest_of, write
 from extproc.tools.mcp.policy import GuardCall, MarkTaint, Policy, ReserveCall, ToolPolicy
 from extproc.tools.mcp.refusals import JSONRPC
@@ -411,3 +412,21 @@ def test_policies_are_pure(gateway):
         return await asyncio.gather(*(made.answer(made.call(run=str(n)), {"result": RESULT}) for n in range(5)))
 
     assert len({json.dumps(one) for one in asyncio.run(both())}) == 1
+
+
+@pytest.mark.parametrize(
+    ("server", "apps", "shown"),
+    [("github", "", True), ("github", "hide", False), ("web", "", False), ("web", "show", True)],
+)
+def test_apps_are_shown_where_the_operator_lets_them(settings, server, apps, shown):
+    text = MCP.replace("test/mcp'", f"test/mcp', apps: {apps}") if apps else MCP
+    policy = Policy(settings(f"{PROVIDERS}{text}").mcp)
+    page = Definition("resources", server, "UI://page", {})
+    assert (policy.state(page) == "listed") is shown
+    assert policy.hides_app(server, " ui://any") is not shown
+    assert not policy.hides_app(server, "file:///ui")
+    for meta in ({"ui": {"resourceUri": "ui://page"}}, {"openai/outputTemplate": "ui://page"}):
+        tool = entry({**TOOL, "_meta": meta}, server)
+        assert tool.is_app
+        assert policy.omitted(tool) == (() if shown else ("_meta",))
+    assert policy.omitted(entry({**TOOL, "_meta": {"other": 1}}, server)) == ()

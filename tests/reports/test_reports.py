@@ -54,7 +54,15 @@ LEFT_OUT = {"kind": "tools", "name": "", "reason": "it is no definition with a n
 
 def servers(*, definitions):
     """An MCP server with a tool, as `mcp.report` describes it."""
-    tool = {"name": "add", "kind": "tools", "state": "changed", "reason": "", "digest": "0" * 64, "pinned": None}
+    tool = {
+        "name": "add",
+        "kind": "tools",
+        "state": "changed",
+        "reason": "",
+        "app": False,
+        "digest": "0" * 64,
+        "pinned": None,
+    }
     tool |= {"definition": {"name": "add"}} if definitions else {}
     return [{"name": "github", "error": "", "read_at": 1.5, "tools": [tool], "others": [], "left_out": [LEFT_OUT]}]
 

@@ -511,6 +511,7 @@ class Definition(Struct, kw_only=True):
     kind: _DefinitionKind
     state: Literal["listed", "disabled", "changed", "withheld"]
     reason: Annotated[str, _is("Why it is not listed; else empty")]
+    app: Annotated[bool, _is("True for the page of an app (`ui://`), and for a tool that names one")] = False
     digest: Annotated[str, _is("sha256 of its canonical JSON, as `mcp.lock.yaml` has it")]
     pinned: Annotated[str | None, _is("The digest in the lock file; null: none")] = None
     definition: Maybe[Annotated[Mapping[str, Any], _is("With `definitions=true`")]] = UNSET

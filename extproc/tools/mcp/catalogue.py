@@ -67,6 +67,24 @@ class Definition:
         raw = self.fields.get(name)
         return None if raw is None else msgspec.json.decode(raw)
 
+    @property
+    def is_app(self) -> bool:
+        """True for the page of an app, and for a tool that names one (https://github.com/modelcontextprotocol/ext-apps,
+        and its forerunners).
+        """
+        if self.kind != "tools":
+            return self.kind in ("resources", "templates") and is_app(self.name)
+        meta = self.value("_meta")
+        return isinstance(meta, dict) and any(key == "ui" or key.startswith(_APP_KEYS) for key in meta)
+
+
+_APP_KEYS = ("ui/", "openai/")
+
+
+def is_app(uri: str) -> bool:
+    """True for the URI of an app's page."""
+    return uri.strip().lower().startswith("ui:")
+
 
 class Voice(NamedTuple):
     """The way to speak with a server: revision, session, and abilities of the client."""

@@ -21,7 +21,7 @@ from extproc.guardrails._base import DEFINITION, ROLES
 from extproc.guardrails._guard import Guard
 from extproc.stores import StoreError
 from extproc.tools.mcp.call import CALL, CALLS, Call
-from extproc.tools.mcp.catalogue import INSTRUCTIONS, NOUNS, Definition, Kind
+from extproc.tools.mcp.catalogue import INSTRUCTIONS, NOUNS, Definition, Kind, is_app
 from extproc.tools.mcp.pins import Pins, digest_of
 from extproc.tools.mcp.settings import MCPSettings
 from extproc.tools.mcp.unseen import invisible, texts
@@ -102,6 +102,8 @@ class Policy:
             return Judged("disabled", "it is switched off")
         if entry.kind == INSTRUCTIONS and server.untrusted:
             return Judged("withheld", "its server is untrusted")
+        if entry.kind != "tools" and entry.is_app and not server.shows_apps:
+            return Judged("withheld", "apps of its server are hidden")
         digest, pinned = self.digest(entry), self.pinned(entry)
         if pinned == digest:
             return _LISTED
@@ -132,12 +134,17 @@ class Policy:
 
     def omitted(self, entry: Definition) -> tuple[str, ...]:
         """Fields of a definition that clients do not get: answers about a result in quarantine do not fit the server's
-        output schema.
+        output schema, and `_meta` names hidden apps.
         """
-        name = f"{entry.server}/{entry.name}"
-        if entry.kind == "tools" and self._quarantined(name):
-            return ("outputSchema",)
-        return ()
+        if entry.kind != "tools":
+            return ()
+        schema = ("outputSchema",) if self._quarantined(f"{entry.server}/{entry.name}") else ()
+        shown = self._settings.servers[entry.server].shows_apps or not entry.is_app
+        return schema if shown else (*schema, "_meta")
+
+    def hides_app(self, server: str, uri: str) -> bool:
+        """True for the page of a hidden app, also if it is in no list."""
+        return is_app(uri) and not self._settings.servers[server].shows_apps
 
     async def learn(self, entries: Iterable[Definition]) -> None:
         """Judge new definitions on a thread, so that the first list finds them judged."""
@@ -250,6 +257,8 @@ class ToolPolicy:
                 noun = NOUNS[call.entry.kind].capitalize()
                 message = f"{noun} {call.name!r} is withheld: {reason}, and the operator has to look at it."
                 raise Refusal(kind, message)
+        if exchange.request.operation == "resources/read" and self._policy.hides_app(call.server, call.name):
+            raise Refusal(TOOL_WITHHELD, f"Resource {call.name!r} is withheld: apps of its server are hidden.")
         exchange.findings.tainted = self._taint.tools(exchange)
         if exchange.findings.tainted and call.policy is not None and call.policy.sensitive:
             read = ", ".join(exchange.findings.tainted[:3])

@@ -74,6 +74,7 @@ def _definition_row(entry: Definition, profiles: Profiles, *, definitions: bool)
         "kind": entry.kind,
         "state": judged.state,
         "reason": judged.reason,
+        "app": entry.is_app,
         "digest": profiles.policy.digest(entry),
         "pinned": profiles.policy.pinned(entry),
     }

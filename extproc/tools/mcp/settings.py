@@ -36,7 +36,14 @@ _Patterns = Sequence[Annotated[str, StringConstraints(min_length=1, max_length=5
 _OWN = ("host", "content-length", "transfer-encoding", "content-type", "accept", "cookie", "origin")
 _OWN_STARTS = ("x-extproc-", "x-envoy-", "x-ai-", "mcp-")
 _MOST_POLICIES = 20_000
-_HOT: Mapping[str, Any] = {"disabled": False, "untrusted": False, "refresh": 60.0, "lists": "shared"}
+_HOT: Mapping[str, Any] = {
+    "disabled": False,
+    "untrusted": False,
+    "refresh": 60.0,
+    "lists": "shared",
+    "apps": None,
+    "command": (),
+}
 """Settings of a server that are not in Envoy's configuration."""
 _CLIENTS = ("mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id", "mcp-param-*", "last-event-id")
 """Headers of the protocol, which the gateway sets for a server. A server gets no other header of a client."""
@@ -129,6 +136,11 @@ class MCPServerSettings(_Derived):
     untrusted: bool = Field(
         False, description="The server's results hold text of strangers: each of its tools counts as `untrusted`."
     )
+    apps: Literal["show", "hide"] | None = Field(
+        None,
+        description="Apps of the server: web pages (`ui://`) that clients show beside a result. `hide`: they are not "
+        "offered and not read, and tools do not name them. Default: `hide` for an `untrusted` server, else `show`.",
+    )
     disabled: bool = Field(
         False, description="Stop new requests to the server and hide its tools. Takes effect without a restart."
     )
@@ -164,6 +176,10 @@ class MCPServerSettings(_Derived):
         if self.header in _OWN or self.header.startswith(_OWN_STARTS) or self.header in self.headers:
             raise ValueError(f"the header {self.header!r} cannot carry the token: the gateway sets it otherwise")
         return self
+
+    @property
+    def shows_apps(self) -> bool:
+        return (self.apps or ("hide" if self.untrusted else "show")) == "show"
 
     @property
     def address(self) -> SplitResult:
