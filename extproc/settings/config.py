@@ -397,10 +397,15 @@ def content(path: str | Path) -> bytes:
 
 
 def _bytes(path: str | Path) -> bytes:
-    """The bytes of a regular file. Raises OSError also for a FIFO or a device, which would never end."""
+    """The bytes of a regular file. Raises OSError also for what is no path, and for a FIFO or a device, which would
+    never end.
+    """
     # Open without blocking, because opening a FIFO waits for a writer. Without a file object this check, made once a
     # second, takes half as many system calls.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError:  # a NUL
+        raise OSError(errno.EINVAL, "it is no path") from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

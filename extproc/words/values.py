@@ -110,7 +110,7 @@ class Secret:
             return os.environ.get(self.where, "").strip()
         try:
             return Path(self.where).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
+        except (OSError, ValueError):  # no UTF-8, or no path
             return None
 
     def __str__(self) -> str:

@@ -141,6 +141,11 @@ def test_there_are_bounds(files, monkeypatch):
     assert "larger than" in problems(files(**{"teams/ads": ADS + "#" * config.MAX_FILE}))[0]
 
 
+def test_what_is_no_path_is_an_error(files):
+    file = files(gateway=MAIN.replace("[teams/ads.yaml]", '["teams\\0.yaml"]'))
+    assert "it is no path" in problems(file)[0]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
 def test_a_file_that_cannot_be_read_is_an_error(files):
     file = files()
