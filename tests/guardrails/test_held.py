@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from extproc.access import questions
 from extproc.guardrails.tools import Tools, ToolsSettings
 from extproc.stores import StoreError
-from tests.guardrails.streams import PROVIDER, Played, heard, stream
+from tests.guardrails.streams import PROVIDER, Played, heard, request, stream
 from tests.guardrails.test_output import asking
 from tests.guardrails.test_tools import CALLING, PLAIN, RULES, SAFE, UNSAFE
 
@@ -97,3 +97,15 @@ async def test_questions_that_cannot_be_asked_refuse(world, monkeypatch):
 def test_settings_that_cannot_ask_are_refused(changes):
     with pytest.raises(ValidationError):
         ToolsSettings(name="calls", kind="tools", deny=["f"], **{"action": "ask", **changes})
+
+
+@pytest.mark.parametrize("tainted", [True, False])
+async def test_a_sensitive_tool_asks_after_untrusted_text(world, tainted):
+    asks = "kind: untrusted_context, action: ask, sensitive: [f], approval: {wait: 0s}"
+    made = world(f"{PROVIDER}guardrails: [{{name: taint, {asks}}}]")
+    page = [{"role": "tool", "tool_call_id": "c", "content": "page"}] if tainted else []
+    given = request("openai_chat") | {"messages": [{"role": "user", "content": "Hello"}, *page]}
+    body = stream("openai_chat", arguments=["{}"])
+    played = await Played(made, "openai_chat", body=given).answer([body])
+    assert (b"approval_required" in played.out) is tainted
+    assert (played.out == body) is not tainted

@@ -11,15 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from extproc.access.auth import ANONYMOUS
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
 from extproc.tools.mcp import sign_ins
+from extproc.tools.mcp.behalf import Caller, UserTokens
+from extproc.tools.mcp.behalf_settings import MCPAuthSettings
+from extproc.tools.mcp.call import CALL, Call
+from extproc.tools.mcp.on_behalf import OnBehalf
 from extproc.tools.mcp.settings import MCPSettings
+from extproc.tools.mcp.sign_in_pages import SignInPages
 from extproc.tools.mcp.sign_ins import KeptTokens, SignInError, SignIns, User, sign_out
 from extproc.upstream.credentials import authorization
 from extproc.upstream.credentials.authorization import AuthorizationServer, Grant, OAuthClient, Protection, challenge
 from extproc.upstream.credentials.oauth import TokenError
+from extproc.words.errors import Refusal
+from extproc.words.exchange import Consumer, RequestHead
 from tests.doubles.authorization import AuthorizationServer as Double
+from tests.exchanges import new_exchange
 
 RESOURCE = "https://ai.example"
 AT = AuthorizationServer("https://idp.example", "https://idp.example/authorize", "https://idp.example/token")
@@ -246,3 +255,37 @@ def test_parameters_of_a_challenge() -> None:
 def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         MCPSettings.model_validate({**SETTINGS, **changes})
+
+
+@pytest.mark.parametrize(
+    ("consumer", "caller", "may"),
+    [
+        (Consumer("ada"), None, True),
+        (Consumer(ANONYMOUS), None, False),
+        (Consumer("ada", listed=False), None, False),
+        (Consumer("ada", listed=False), Caller("t", "https://idp.example", "x"), True),
+    ],
+)
+async def test_a_consumer_is_a_user_only_where_it_is_one_person(consumer: Consumer, caller: Any, may: bool) -> None:
+    fleet, way = Fleet(), MCPAuthSettings(sign_in={}, without_user="consumer")
+    settings = MCPSettings.model_validate(SETTINGS)
+    exchange = new_exchange("x", RequestHead("POST", "/mcp/dev", {}))
+    exchange.consumer, exchange.features[CALL] = consumer, (call := Call("dev", settings.profiles["dev"]))
+    call.server, call.caller = "mail", caller
+    with pytest.raises(Refusal) as refused:
+        await OnBehalf(settings, UserTokens(), fleet.processes[0]).headers(exchange, way)
+    assert refused.value.kind.code == ("sign_in_required" if may else "mcp_credential_rejected")
+
+
+async def test_the_cookie_of_a_sign_in_is_of_this_host_alone() -> None:
+    process = Fleet().processes[0]
+    link = process.link("mail", USERS[0]).removeprefix(RESOURCE)
+    exchange = new_exchange("x", RequestHead("GET", f"{link}?go", {"cookie": "a=b; __Host-extproc_mcp_sign_in=<x>"}))
+    answer = await SignInPages(process)(exchange)
+    assert answer is not None
+    name, _, rest = answer.headers["set-cookie"].partition("=")
+    assert name == "__Host-extproc_mcp_sign_in"
+    value, *attributes = rest.split("; ")
+    assert len(value) == 43
+    assert {"Path=/", "HttpOnly", "SameSite=Lax", "Secure"} <= {*attributes}
+    assert value not in answer.headers["location"]

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from extproc.access.auth import ANONYMOUS
 from extproc.stores import StoreError
 from extproc.tools.mcp.behalf import UserTokens
 from extproc.tools.mcp.behalf_settings import MCPAuthSettings
@@ -27,7 +28,7 @@ from extproc.upstream.credentials.authorization import challenge, scopes_of
 from extproc.upstream.credentials.oauth import TokenError
 from extproc.words import contract
 from extproc.words.errors import MCP_CREDENTIAL_REJECTED, SIGN_IN_REQUIRED, STORE_UNAVAILABLE, Refusal
-from extproc.words.exchange import Exchange
+from extproc.words.exchange import Consumer, Exchange
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class OnBehalf:
         call = exchange.features[CALL]
         if call.caller is None and auth.without_user == "token":
             return NO_USER
-        if call.caller is None and auth.without_user == "refuse":
+        if call.caller is None and not (auth.without_user == "consumer" and _is_person(exchange.consumer)):
             raise _no_token(
                 f"Server {call.server} is called on behalf of users: sign in with the company's issuer.", call
             )
@@ -148,6 +149,11 @@ class SignedIn:
             else:
                 return
             await asyncio.sleep(_LOOK)
+
+
+def _is_person(consumer: Consumer) -> bool:
+    """True for a consumer that may be a user: not for clients without a credential, nor for a name from a token."""
+    return consumer.listed and consumer.name != ANONYMOUS
 
 
 def user_of(exchange: Exchange) -> User:

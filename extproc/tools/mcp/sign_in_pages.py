@@ -51,7 +51,10 @@ class SignInPages:
 
     def __init__(self, sign_ins: SignIns) -> None:
         self._sign_ins = sign_ins
-        self._secure = "; Secure" if sign_ins.resource.startswith("https:") else ""
+        secure = sign_ins.resource.startswith("https:")
+        # With this prefix no other host of the domain can give a browser the cookie.
+        self._cookie = f"__Host-{_COOKIE}" if secure else _COOKIE
+        self._kept = f"Path=/; Max-Age={_LASTS}; HttpOnly; SameSite=Lax{'; Secure' if secure else ''}"
 
     async def __call__(self, exchange: Exchange) -> LocalReply | None:
         head = exchange.request.head
@@ -65,7 +68,7 @@ class SignInPages:
             found = {"client_id": f"{self._sign_ins.resource}{CLIENT}", **self._sign_ins.document()}
             return LocalReply(200, msgspec.json.encode(found), {"content-type": "application/json"})
         await asyncio.sleep(0)  # lets this coroutine run in a task
-        browser = _browser(head.headers.get("cookie", ""))
+        browser = _browser(head.headers.get("cookie", ""), self._cookie)
         try:
             if path == CALLBACK:
                 return await self._finish(query, browser)
@@ -84,7 +87,7 @@ class SignInPages:
     async def _begin(self, text: str, browser: str) -> LocalReply:
         browser = browser or secrets.token_urlsafe(32)
         where = await self._sign_ins.begin(text, browser)
-        cookie = f"{_COOKIE}={browser}; Path={PATH}; Max-Age={_LASTS}; HttpOnly; SameSite=Lax{self._secure}"
+        cookie = f"{self._cookie}={browser}; {self._kept}"
         return LocalReply(302, b"", {**_HEADERS, "location": where, "set-cookie": cookie})
 
     async def _finish(self, query: str, browser: str) -> LocalReply:
@@ -102,10 +105,10 @@ def _name(user: User) -> str:
     return html.escape(f"{user.subject} ({user.consumer})" if user.subject else user.consumer)
 
 
-def _browser(cookies: str) -> str:
+def _browser(cookies: str, name: str) -> str:
     """The value of the browser's cookie; empty without one of the gateway's form."""
     try:
-        found = SimpleCookie(cookies).get(_COOKIE)
+        found = SimpleCookie(cookies).get(name)
     except CookieError:
         return ""
     return found.value if found is not None and _BROWSER(found.value) else ""

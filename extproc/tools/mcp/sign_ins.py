@@ -297,9 +297,11 @@ class SignIns:
     async def _discover(self, server: str) -> Protection:
         known, way = self._found.get(server), self._way(server)
         if known is None or self._now() - known[0] > _FRESH:
-            told = authorization.challenge(await self._told(server)).get("resource_metadata", "")
+            told = authorization.challenge(await self._told(server))
             issuer = None if way is None else way.issuer
-            found = await authorization.discover(self._servers[server].url, told, issuer)
+            found = await authorization.discover(self._servers[server].url, told.get("resource_metadata", ""), issuer)
+            if scopes := scopes_of(told.get("scope", "")):
+                found = msgspec.structs.replace(found, scopes=scopes)
             known = self._found[server] = self._now(), found
         return known[1]
 
