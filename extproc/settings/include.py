@@ -36,7 +36,8 @@ class IncludeSettings(Section):
     """Files beside this one, each with a part of the settings: what its team owns."""
 
     files: Annotated[
-        Sequence[Annotated[str, StringConstraints(min_length=1, max_length=1024)]], Field(min_length=1, max_length=100)
+        Sequence[Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]{1,1024}$")]],
+        Field(min_length=1, max_length=100),
     ] = Field(
         description="Files, as paths from the folder of this file; `*` stands for a part of a name, `**` for folders. "
         "They are read in the order of their names. All files together have the size limit of one."
@@ -99,7 +100,7 @@ def _patterns(main: bytes) -> Sequence[Sequence[str]]:
         return ()
     entries = tree.get("include")
     return [
-        [name for name in files if isinstance(name, str)]
+        [name for name in files if isinstance(name, str) and name.isprintable()]  # `IncludeSettings` refuses the others
         if isinstance(entry, dict) and isinstance(files := entry.get("files"), list)
         else []
         for entry in (entries if isinstance(entries, list) else [])
