@@ -875,7 +875,10 @@ def test_recorded_texts_are_read_when_they_are_opened(chromium, sources):
         console.page.click("#texts summary")
         console.page.wait_for_selector("#texts pre >> nth=1")
         assert '"content": "Hello <b>"' in console.text("#texts")
-        assert [act["event"]["event"]["action"] for act in desk.acts] == ["read-texts"]
+        console.page.click("#decided summary")
+        console.page.wait_for_selector("#decided pre")
+        assert f"consumer  {entry['consumer']} <b>" in console.text("#decided")
+        assert [act["event"]["event"]["action"] for act in desk.acts] == ["read-texts", "explain"]
 
 
 def test_a_request_is_explained(console):

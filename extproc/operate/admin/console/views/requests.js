@@ -1,5 +1,5 @@
 // Requests: the latest exchanges, and one exchange as a page with an address of its own.
-import {may, read} from "../api.js";
+import {may, post, read} from "../api.js";
 import {between, choose, filtered, filters, pick, span, state} from "../choices.js";
 import {$, cut, el, facts, lines, link, named, note, plain, show, table, tag} from "../dom.js";
 import {amount, count, millis, moment, usd, when} from "../format.js";
@@ -91,16 +91,27 @@ const SAID = ["id", "request_id", "time", "event", "operation", "consumer", "tea
 const block = (title, ...nodes) => el("div", {class: "block"}, el("h3", {}, title), ...nodes);
 const some = pairs => facts(pairs.filter(([, value]) => value !== undefined && value !== null && value !== "" && value !== 0));
 
-// The texts are read when they are opened: each reading is written into the audit trail.
-async function readTexts(id, place) {
+// What stands behind a summary is asked when it is opened, once.
+async function fill(place, asked) {
   if (!place.open || place.children.length > 1) return;
   const answer = el("div", {role: "status"});
   place.append(answer);
-  try {
-    const found = await read(`/exchanges/${encodeURIComponent(id)}/texts`);
-    answer.replaceChildren(...(found.cut ? [note("Cut: longer than record.most.")] : []), el("h3", {}, "Request"), el("pre", {class: "answer", tabindex: "0"}, lines(indented(found.request))),
-      el("h3", {}, "Answer"), found.withheld ? note("Left out: a guardrail found something in it.", "warn") : el("pre", {class: "answer", tabindex: "0"}, lines(indented(found.answer))));
-  } catch (error) { answer.replaceChildren(note(error.message + ".")); }
+  try { answer.replaceChildren(...await asked()); } catch (error) { answer.replaceChildren(note(error.message + ".")); }
+}
+
+const written = text => el("pre", {class: "answer", tabindex: "0"}, lines(text));
+
+// The stages' decisions about a minimal request like this one, by the settings that are in force now.
+async function explained(entry) {
+  const found = await post("/explain", {model: entry.model, consumer: entry.consumer, labels: entry.labels ?? {}});
+  return [note(`A minimal request of ${named(entry.consumer)} for ${cut(entry.model)} would ${found.forwarded ? "be forwarded" : "be refused"} now. Counts begin at zero.`, "small soft"), written(found.lines.join("\n"))];
+}
+
+// Each reading is written into the audit trail.
+async function texts(id) {
+  const found = await read(`/exchanges/${encodeURIComponent(id)}/texts`);
+  return [...(found.cut ? [note("Cut: longer than record.most.")] : []), el("h3", {}, "Request"), written(indented(found.request)),
+    el("h3", {}, "Answer"), found.withheld ? note("Left out: a guardrail found something in it.", "warn") : written(indented(found.answer))];
 }
 
 function indented(text) {
@@ -122,7 +133,8 @@ function drawOne([entry, budgets]) {
       block("Money", ...(entry.provider || entry.charges ? money(entry, budgets.data) : [note("Nothing was charged.")])),
       ...(entry.guardrails?.length ? [block("Guardrails", el("ul", {}, ...entry.guardrails.map(each => el("li", {}, cut(each)))))] : [])),
     ...waterfall(entry),
-    ...(may("admin") ? [el("details", {id: "texts", ontoggle: event => readTexts(entry.id, event.target)}, el("summary", {}, "Texts"))] : []),
+    ...(may("operator") && entry.consumer && entry.model ? [el("details", {id: "decided", ontoggle: event => fill(event.target, () => explained(entry))}, el("summary", {}, "How it is decided"))] : []),
+    ...(may("admin") ? [el("details", {id: "texts", ontoggle: event => fill(event.target, () => texts(entry.id))}, el("summary", {}, "Texts"))] : []),
     ...(rest.length ? [el("details", {}, el("summary", {}, "More fields"), facts(rest))] : []));
 }
 
