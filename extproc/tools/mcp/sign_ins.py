@@ -272,7 +272,8 @@ class SignIns:
             client = await self._client(ticket.server, found)
             form = {"grant_type": "authorization_code", "code": told["code"], "code_verifier": begun.verifier}
             form |= {"redirect_uri": f"{self.resource}{CALLBACK}", "resource": found.resource}
-            given, now = await self._ask(found.server.token_endpoint, client, form), self._now()
+            now = self._now()  # the lifetime of a token begins before its answer
+            given = await self._ask(found.server.token_endpoint, client, form)
             way = self._way(ticket.server)
             asked = ticket.scope or (way.scope if way is not None and way.scope else " ".join(found.scopes))
             blank = KeptTokens("", 0, 0, "", asked, "", found.server.token_endpoint, found.resource, client, now)
