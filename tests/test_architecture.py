@@ -48,6 +48,7 @@ RESERVED = {
         "guardrails/_remote.py",
         "guardrails/_threads.py",
         "mcp",
+        "sign_in",
         "mock",
         "outbound",
         "parsing.py",

@@ -342,7 +342,7 @@ class AdminReports:
 
     def end_sign_in(self, server: str, consumer: str, issuer: str, subject: str) -> None:
         """Forget a user's tokens at an MCP server."""
-        from extproc.tools.mcp.sign_ins import User, sign_out  # noqa: PLC0415 - most gateways have no MCP servers
+        from extproc.tools.sign_in.sign_ins import User, sign_out  # noqa: PLC0415 - most gateways have no MCP servers
 
         self._ask(sign_out(self._reporter.counters, server, User(consumer, issuer, subject)))
 

@@ -11,7 +11,7 @@ board.py      messages between processes       sessions.py  signed ids of sessio
 answers.py    handshakes and lists             refusals.py  refusals as MCP clients take them
 policy.py, pins.py, unseen.py, results.py      the operator's policy for tools
 approvals.py  calls that wait for a person     discovery.py, search.py  tools that clients search
-on_behalf.py, behalf.py, sign_ins.py, sign_in_pages.py   tokens of users for servers with `auth`
+on_behalf.py, behalf.py   tokens of users for servers with `auth`
 pages.py      long results, page by page       changes.py  tools that a profile changes
 bound.lua     limit of streamed results, in Envoy
 

@@ -12,26 +12,28 @@ never gets it. Each process has its own cache.
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import math
-import re
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import msgspec
-
 from extproc.access.auth import JWTSettings
 from extproc.tools.mcp.behalf_settings import JWTBearerSettings, MCPAuthSettings, TokenExchangeSettings
 from extproc.tools.mcp.call import CALL
-from extproc.upstream.credentials.oauth import OAuthToken, TokenError, TokenRequest, as_client, request_token
+from extproc.upstream.credentials.oauth import (
+    OAuthToken,
+    TokenError,
+    TokenRequest,
+    as_client,
+    request_token,
+    unverified_claims,
+)
 from extproc.words.contract import claims_key
 from extproc.words.exchange import NOTHING_VERIFIED, Exchange
 
-_JWT = re.compile(r"[\w-]+\.([\w-]+)\.[\w-]+", re.ASCII)
 _GRANT, _TYPE = "urn:ietf:params:oauth:grant-type:", "urn:ietf:params:oauth:token-type:"
 _PATIENCE = 8.0  # most seconds that a call waits for its token; Envoy aborts a request after 10
 _Endpoint = TokenExchangeSettings | JWTBearerSettings
@@ -68,7 +70,11 @@ class TakeToken:
         for key, issuer in self._issuers:
             claims = head.verified.token.get(key)
             token = _token(head.headers.get(issuer.header, ""), issuer.header)
-            if not isinstance(claims, Mapping) or claims.get("iss") != issuer.issuer or claims_of(token) != claims:
+            if (
+                not isinstance(claims, Mapping)
+                or claims.get("iss") != issuer.issuer
+                or unverified_claims(token) != claims
+            ):
                 continue
             left = {name: value for name, value in head.headers.items() if name != issuer.header}
             exchange.request.head = head = replace(head, headers=left)
@@ -93,16 +99,6 @@ def _token(value: str, header: str) -> str:
         return value
     scheme, _, token = value.partition(" ")
     return token if scheme == "Bearer" else ""
-
-
-def claims_of(token: str) -> Any:
-    """The claims of a token, unverified; None if it is no JWT."""
-    if (found := _JWT.fullmatch(token)) is None:
-        return None
-    try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(found[1] + "=" * (-len(found[1]) % 4)))
-    except (ValueError, RecursionError):
-        return None
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ from extproc.tools.mcp.call import CALL, Call
 from extproc.tools.mcp.link import NO_USER
 from extproc.tools.mcp.refusals import AskUser, RPCRefusal, asking, elicits, take_answer
 from extproc.tools.mcp.settings import MCPSettings
-from extproc.tools.mcp.sign_ins import SignIns, User
+from extproc.tools.sign_in.sign_ins import SignIns, User
 from extproc.upstream.credentials.authorization import challenge, scopes_of
 from extproc.upstream.credentials.oauth import TokenError
 from extproc.words import contract

@@ -11,8 +11,9 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from extproc.guardrails._arguments import Unreadable
 from extproc.guardrails._rules import ArgumentRule, ArgumentsSettings
-from extproc.tools.mcp.behalf_settings import MCPAuthSettings, SignInsSettings
+from extproc.tools.mcp.behalf_settings import MCPAuthSettings
 from extproc.tools.mcp.profile_settings import MCPProfileSettings
+from extproc.tools.sign_in.settings import SignInsSettings
 from extproc.upstream.providers import Credential, Credentials, OutlierDetection, Provider, ProviderSettings
 from extproc.words.urls import check_url
 from extproc.words.values import (

@@ -48,8 +48,8 @@ from extproc.tools.mcp.results import GuardResult
 from extproc.tools.mcp.servers import Servers, ServerSession
 from extproc.tools.mcp.sessions import EndedSessions
 from extproc.tools.mcp.settings import MCPSettings
-from extproc.tools.mcp.sign_in_pages import SignInPages
-from extproc.tools.mcp.sign_ins import SignIns
+from extproc.tools.sign_in.pages import SignInPages
+from extproc.tools.sign_in.sign_ins import Place, SignIns
 from extproc.wire.framing import rpc
 from extproc.wire.framing.content_types import is_json
 from extproc.wire.framing.events import Events
@@ -354,11 +354,14 @@ def _for_users(
     mcp: MCPSettings, services: Services, servers: Servers
 ) -> tuple[OnBehalf, Sequence[Stage], Sequence[Stage]]:
     """Tokens of users, and the stages of headers and of requests for users who sign in at a server."""
-    if not mcp.signs_in:
+    ways = {name: (each.url, each.auth.sign_in) for name, each in mcp.servers.items() if each.auth is not None}
+    places = {name: Place(url, way) for name, (url, way) in ways.items() if way is not None}
+    if not places or mcp.sign_ins is None or mcp.resource is None:
         return OnBehalf(mcp, servers.users, None), (), ()
-    sign_ins = SignIns(mcp, services.counters, servers.challenge, now=services.now)
+    given = places, mcp.sign_ins, services.counters, servers.challenge
+    sign_ins = SignIns(*given, resource=mcp.resource, now=services.now)
     users = OnBehalf(mcp, servers.users, sign_ins)
-    return users, [SignInPages(sign_ins)], [SignedIn(users)]
+    return users, [SignInPages(sign_ins, JSONRPC)], [SignedIn(users)]
 
 
 def _identify(settings: Settings, mcp: MCPSettings, authenticate: Stage) -> Sequence[Stage]:

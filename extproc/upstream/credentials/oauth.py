@@ -55,6 +55,7 @@ _IMDS = "http://169.254.169.254"
 _IMDS_PATH = "/metadata/identity/oauth2/token"
 _ENTRA = "https://login.microsoftonline.com"
 _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_JWT = re.compile(r"[\w-]+\.([\w-]+)\.[\w-]+", re.ASCII)
 PRINTABLE = re.compile(r"[\x21-\x7e]{1,16384}")
 """Tokens and addresses that can stand in a header."""
 # Codes of refusals that may be logged (RFC 6749, section 5.2); the endpoint's own text is never logged.
@@ -80,6 +81,16 @@ class OAuthToken:
         replicas.
         """
         return self.expires - min(_EARLY, (self.expires - now) / 4) * random.uniform(0.8, 1)  # noqa: S311 - no secret
+
+
+def unverified_claims(token: str) -> Any:
+    """The claims of a token, unverified; None if it is no JWT."""
+    if (found := _JWT.fullmatch(token)) is None:
+        return None
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(found[1] + "=" * (-len(found[1]) % 4)))
+    except (ValueError, RecursionError):
+        return None
 
 
 def pause_after(failures: int) -> float:

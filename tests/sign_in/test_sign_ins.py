@@ -14,14 +14,16 @@ from pydantic import ValidationError
 from extproc.access.auth import ANONYMOUS
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
-from extproc.tools.mcp import sign_ins
 from extproc.tools.mcp.behalf import Caller, UserTokens
 from extproc.tools.mcp.behalf_settings import MCPAuthSettings
 from extproc.tools.mcp.call import CALL, Call
 from extproc.tools.mcp.on_behalf import OnBehalf
+from extproc.tools.mcp.refusals import JSONRPC
 from extproc.tools.mcp.settings import MCPSettings
-from extproc.tools.mcp.sign_in_pages import SignInPages
-from extproc.tools.mcp.sign_ins import KeptTokens, SignInError, SignIns, User, sign_out
+from extproc.tools.sign_in import sign_ins
+from extproc.tools.sign_in.pages import SignInPages
+from extproc.tools.sign_in.settings import SignInSettings, SignInsSettings
+from extproc.tools.sign_in.sign_ins import KeptTokens, Place, SignInError, SignIns, User, sign_out
 from extproc.upstream.credentials import authorization
 from extproc.upstream.credentials.authorization import AuthorizationServer, Grant, OAuthClient, Protection, challenge
 from extproc.upstream.credentials.oauth import TokenError
@@ -78,9 +80,10 @@ class Fleet:
         async def told(_server: str) -> str:
             return ""
 
-        made = SignIns(
-            MCPSettings.model_validate(SETTINGS), self.counters, told, now=lambda: self.now, ask=self.issuer.ask
-        )
+        way, now = SignInSettings(client_id="gateway"), lambda: self.now
+        places = {name: Place(f"https://{name}.example/mcp", way) for name in ("mail", "files")}
+        kept = SignInsSettings(keys=["env:NEW", "env:OLD"])
+        made = SignIns(places, kept, self.counters, told, resource=RESOURCE, now=now, ask=self.issuer.ask)
         for server in ("mail", "files"):
             made._found[server] = 1e12, Protection(AT, f"https://{server}.example/mcp", ["read"])
         return made
@@ -174,7 +177,7 @@ async def test_notes_of_the_store_open_for_their_user_with_every_key_and_hold_no
     assert await rotated.get("mail", ada) is not None, "it is renewed, and sealed with the new key"
     assert await fleet.processes[1].get("mail", ada) is None
     moved = fleet.process()
-    moved._servers = {**moved._servers, "mail": moved._servers["files"]}
+    moved._places = {**moved._places, "mail": moved._places["files"]}
     monkeypatch.setenv("OLD", "m" * 32)
     assert await moved.get("mail", ada) is None, "tokens do not follow a server to another address"
 
@@ -281,7 +284,7 @@ async def test_the_cookie_of_a_sign_in_is_of_this_host_alone() -> None:
     process = Fleet().processes[0]
     link = process.link("mail", USERS[0]).removeprefix(RESOURCE)
     exchange = new_exchange("x", RequestHead("GET", f"{link}?go", {"cookie": "a=b; __Host-extproc_mcp_sign_in=<x>"}))
-    answer = await SignInPages(process)(exchange)
+    answer = await SignInPages(process, JSONRPC)(exchange)
     assert answer is not None
     name, _, rest = answer.headers["set-cookie"].partition("=")
     assert name == "__Host-extproc_mcp_sign_in"

@@ -22,18 +22,16 @@ import uuid
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from extproc.cache.entry import Sealed
 from extproc.stores import Counters, Denied, Hold, StoreError
-from extproc.tools.mcp.behalf import claims_of
-from extproc.tools.mcp.behalf_settings import SignInSettings
-from extproc.tools.mcp.settings import MCPSettings
+from extproc.tools.sign_in.settings import SignInSettings, SignInsSettings
 from extproc.upstream.credentials import authorization
 from extproc.upstream.credentials.authorization import Grant, OAuthClient, Protection, scopes_of
-from extproc.upstream.credentials.oauth import OAuthToken, TokenError
+from extproc.upstream.credentials.oauth import OAuthToken, TokenError, unverified_claims
 from extproc.words import contract
 
 PATH = contract.MCP_SIGN_IN_PATH
@@ -101,26 +99,35 @@ _tokens, _client = msgspec.msgpack.Decoder(KeptTokens).decode, msgspec.msgpack.D
 _ticket, _begun = msgspec.msgpack.Decoder(Ticket).decode, msgspec.msgpack.Decoder(_Begun).decode
 
 
+class Place(NamedTuple):
+    """A server with accounts of its own, and the way to sign in there."""
+
+    url: str
+    way: SignInSettings
+
+
 class SignInError(Exception):
     """A user could not be signed in. The text is for people, and has no part of the server's answer."""
 
 
 class SignIns:
-    """The sign-ins of a fleet. `told` gives a server's challenge."""
+    """The sign-ins of a fleet at `places`, by their names. `resource` is the gateway's public address, `told` gives a
+    server's challenge.
+    """
 
     def __init__(
         self,
-        settings: MCPSettings,
+        places: Mapping[str, Place],
+        settings: SignInsSettings,
         counters: Counters,
         told: Callable[[str], Awaitable[str]],
         *,
+        resource: str,
         now: Callable[[], float] = time.time,
         ask: Callable[[str, OAuthClient, Mapping[str, str]], Awaitable[Grant]] = authorization.grant,
     ) -> None:
-        assert settings.sign_ins is not None, "the settings check it"
-        assert settings.resource is not None, "the settings check it"
-        self.resource = settings.resource
-        self._servers, self._settings = settings.servers, settings.sign_ins
+        self.resource = resource
+        self._places, self._settings = places, settings
         self._counters, self._told, self._now, self._ask = counters, told, now, ask
         self._seals = [Sealed(found.encode()) for key in self._settings.keys if (found := key.read_or_last())]
         self._found: dict[str, tuple[float, Protection]] = {}
@@ -134,7 +141,7 @@ class SignIns:
             raise TokenError("unusable", "no key of mcp.sign_ins is set")
         key, now = user.at(server), self._now()
         found = await self._read(key)
-        if found is None or not authorization.covers(found.resource, self._servers[server].url):
+        if found is None or not authorization.covers(found.resource, self._places[server].url):
             return None  # the server has moved, and tokens are for no other place
         if now < found.due:
             return found
@@ -292,15 +299,14 @@ class SignIns:
         await self._counters.settle(id, [1])
 
     def _way(self, server: str) -> SignInSettings | None:
-        settings = self._servers.get(server)
-        return None if settings is None or settings.auth is None else settings.auth.sign_in
+        return None if (place := self._places.get(server)) is None else place.way
 
     async def _discover(self, server: str) -> Protection:
         known, way = self._found.get(server), self._way(server)
         if known is None or self._now() - known[0] > _FRESH:
             told = authorization.challenge(await self._told(server))
             issuer = None if way is None else way.issuer
-            found = await authorization.discover(self._servers[server].url, told.get("resource_metadata", ""), issuer)
+            found = await authorization.discover(self._places[server].url, told.get("resource_metadata", ""), issuer)
             if scopes := scopes_of(told.get("scope", "")):
                 found = msgspec.structs.replace(found, scopes=scopes)
             known = self._found[server] = self._now(), found
@@ -378,7 +384,7 @@ async def _locked(counters: Counters, key: str) -> AsyncIterator[None]:
 
 
 def _subject(token: str) -> str:
-    claims = claims_of(token)
+    claims = unverified_claims(token)
     found = claims.get("sub") if isinstance(claims, Mapping) else None
     return found[:256] if isinstance(found, str) else ""
 

@@ -16,14 +16,15 @@ import html
 import logging
 import re
 import secrets
+from collections.abc import Callable
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from extproc.tools.mcp.refusals import JSONRPC
-from extproc.tools.mcp.sign_ins import CALLBACK, CLIENT, PATH, SignInError, SignIns, User
+from extproc.tools.sign_in.sign_ins import CALLBACK, CLIENT, PATH, SignInError, SignIns, User
 from extproc.words.actions import LocalReply
+from extproc.words.api import ClientAPI
 from extproc.words.dialect import NO_ENDPOINT
 from extproc.words.errors import METHOD_NOT_ALLOWED, Refusal
 from extproc.words.exchange import Exchange
@@ -47,10 +48,10 @@ _PAGE = """<!doctype html><html lang="en"><meta name="viewport" content="width=d
 
 
 class SignInPages:
-    """Answers requests of browsers below `/mcp-sign-in/`."""
+    """Answers requests of browsers below `/mcp-sign-in/`. `dialect` makes the API of an exchange."""
 
-    def __init__(self, sign_ins: SignIns) -> None:
-        self._sign_ins = sign_ins
+    def __init__(self, sign_ins: SignIns, dialect: Callable[[], ClientAPI]) -> None:
+        self._sign_ins, self._dialect = sign_ins, dialect
         secure = sign_ins.resource.startswith("https:")
         # With this prefix no other host of the domain can give a browser the cookie.
         self._cookie = f"__Host-{_COOKIE}" if secure else _COOKIE
@@ -61,7 +62,11 @@ class SignInPages:
         path, _, query = head.path.partition("?")
         if not path.startswith(PATH):
             return None
-        exchange.request.dialect, exchange.request.endpoint, exchange.request.operation = JSONRPC(), NO_ENDPOINT, "mcp"
+        exchange.request.dialect, exchange.request.endpoint, exchange.request.operation = (
+            self._dialect(),
+            NO_ENDPOINT,
+            "mcp",
+        )
         if head.method not in ("GET", "HEAD"):
             raise Refusal(METHOD_NOT_ALLOWED, "The page takes GET.", headers={"allow": "GET, HEAD"})
         if path == CLIENT:
