@@ -76,7 +76,8 @@ class OnBehalf:
 
     async def _signed_in(self, exchange: Exchange) -> str:
         """The token of the call's user; empty if the user has to sign in."""
-        assert self._sign_ins is not None, "a server has sign_in"
+        if self._sign_ins is None:  # the settings in force wait for Envoy
+            raise TokenError("unusable", "the settings have no sign_ins")
         call = exchange.features[CALL]
         found = await self._sign_ins.get(call.server, user_of(exchange))
         if found is None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import secrets
 import time
 import uuid
@@ -33,6 +34,8 @@ from extproc.upstream.credentials import authorization
 from extproc.upstream.credentials.authorization import Grant, OAuthClient, Protection, scopes_of
 from extproc.upstream.credentials.oauth import OAuthToken, TokenError, unverified_claims
 from extproc.words import contract
+
+log = logging.getLogger(__name__)
 
 PATH = contract.MCP_SIGN_IN_PATH
 CALLBACK, CLIENT = f"{PATH}callback", f"{PATH}client.json"
@@ -150,14 +153,16 @@ class SignIns:
         if (task := self._renewals.get(key)) is None:
             task = self._renewals[key] = asyncio.create_task(self._renew(key))
             task.add_done_callback(lambda done: self._renewed(key, done))
+        if now < found.expires:  # tokens are renewed early, and nothing waits for it
+            return found
         if not (await asyncio.wait({task}, timeout=_PATIENCE))[0]:  # it goes on for later calls
             raise TokenError("timeout", f"no answer in {_PATIENCE:.0f} s")
         return task.result()
 
     def _renewed(self, key: str, task: asyncio.Task[KeptTokens | None]) -> None:
         del self._renewals[key]
-        if not task.cancelled():
-            task.exception()  # marks it as read, even if no call waits for it
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("tokens of a user cannot be renewed (%s)", _why(error))
 
     async def _renew(self, key: str) -> KeptTokens | None:
         async with _locked(self._counters, key):
@@ -169,6 +174,7 @@ class SignIns:
                 given = await self._ask(found.endpoint, found.client, form)
             except TokenError as error:
                 if now < found.expires:
+                    log.warning("tokens of a user cannot be renewed (%s): tried again later", error)
                     await self._write(key, msgspec.structs.replace(found, due=min(found.expires, now + _LATER)))
                     return found
                 if error.outcome in ("refused", "bad_answer"):
@@ -371,7 +377,7 @@ def _board(key: str) -> str:
 @asynccontextmanager
 async def _locked(counters: Counters, key: str) -> AsyncIterator[None]:
     """The one place in the fleet that changes these tokens. Raises StoreError, TokenError."""
-    hold, ends = Hold(f"mcp-lock:{key}", 0, 1, 1, slot=True, idle=3600), time.monotonic() + _LEASE
+    hold, ends = Hold(f"mcp-lock:{key}", 0, 1, 1, slot=True, idle=3600), time.monotonic() + _PATIENCE
     while isinstance(await counters.reserve(id := uuid.uuid4().hex, [hold], _LEASE), Denied):
         if time.monotonic() > ends:
             raise TokenError("timeout", "another process is at it")
@@ -393,6 +399,6 @@ def _digest(cookie: str) -> str:
     return hashlib.sha256(cookie.encode(errors="surrogatepass")).hexdigest()
 
 
-def _why(error: Exception) -> str:
+def _why(error: BaseException) -> str:
     """A reason without the server's words."""
-    return error.detail if isinstance(error, TokenError) else "the counters store does not answer"
+    return error.detail if isinstance(error, TokenError) else type(error).__name__

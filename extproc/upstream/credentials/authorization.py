@@ -234,4 +234,6 @@ async def grant(server_endpoint: str, client: OAuthClient, form: Mapping[str, st
     found: Grant = _read(data, Grant)
     if found.token_type.lower() != "bearer" or not PRINTABLE.fullmatch(found.access_token):
         raise TokenError("bad_answer", "its token cannot stand in a header")
+    if not PRINTABLE.fullmatch(found.refresh_token):
+        found.refresh_token = ""  # absent, or none that could be kept
     return found
