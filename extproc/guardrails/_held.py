@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,7 @@ from extproc.words.values import show_size
 
 SCOPE = "!answer"  # no name of a budget begins so
 _DONE = b"[DONE]"
+_HOLDER = object()  # begins the key of a call that stands in one object
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -71,33 +72,38 @@ class AnswerCalls:
 
     def __init__(self) -> None:
         self._records: dict[Any, _Record] = {}
-        self._called: list[tuple[str, str]] = []  # calls whose arguments are objects
+        self._called: Counter[tuple[str, str]] = Counter()  # calls whose arguments are objects
+        self._unnamed: Counter[tuple[str, str]] = Counter()  # those of tools without a name, which events repeat
         self._parts = Parts()
         self._holders: list[Any] = []  # keeps the holders, whose ids are names of calls
 
-    def add(self, one: Piece | Called | ArgumentPart | Closed) -> bool:
-        """Read a part of an event. True if it belongs to a call."""
-        if isinstance(one, Closed):
-            return False
-        if isinstance(one, Called):
-            self._complete(one)
-        elif isinstance(one, ArgumentPart):
-            if one.tool is not None:  # the call before may have no end event
-                self._end(one.channel)
-            for _ in self._parts.add(one):
-                """The texts are in the call once it is complete."""
-            if one.ends:
-                self._end(one.channel)
-        elif one.call:
-            self._add_piece(one)
-        else:
-            return False
-        return True
+    def add(self, parts: Iterable[Piece | Called | ArgumentPart | Closed]) -> bool:
+        """Read the parts of an event. True if one belongs to a call."""
+        unnamed: Counter[tuple[str, str]] = Counter()
+        found = False
+        for one in parts:
+            if isinstance(one, Called):
+                (self._called if one.named else unnamed)[_key(one)] += 1
+            elif isinstance(one, ArgumentPart):
+                if one.tool is not None:  # the call before may have no end event
+                    self._end(one.channel)
+                for _ in self._parts.add(one):
+                    """The texts are in the call once it is complete."""
+                if one.ends:
+                    self._end(one.channel)
+            elif isinstance(one, Piece) and one.call:
+                self._add_piece(one)
+            else:
+                continue
+            found = True
+        self._unnamed |= unnamed
+        return found
 
     def _add_piece(self, piece: Piece) -> None:
         if piece.of is None:
             self._holders.append(piece.holder)
-        record = self._records.setdefault(("", id(piece.holder)) if piece.of is None else piece.of, _Record())
+        key = (_HOLDER, id(piece.holder)) if piece.of is None else piece.of
+        record = self._records.setdefault(key, _Record())
         if piece.name:
             record.name = piece.value if piece.again else record.name + piece.value
         elif not piece.whole:
@@ -109,28 +115,31 @@ class AnswerCalls:
             record.text += piece.value
             record.json = record.json or piece.json
 
-    def _complete(self, call: Called) -> None:
-        self._called.append((call.tool if isinstance(call.tool, str) else "", _encode(call.arguments).decode()))
-
     def _end(self, prefix: tuple[Any, ...]) -> None:
-        for _, call in self._parts.complete(prefix):
-            self._complete(call)
+        self._called.update(_key(call) for _, call in self._parts.complete(prefix))
 
-    def found(self) -> Sequence[tuple[str, str, bool]]:
-        """Tool, arguments as text, and whether they are JSON, of each call of the whole answer. A call whose name alone
-        is a text has no arguments, or those of an object beside the name.
+    def found(self) -> Sequence[tuple[str, str, bool, int]]:
+        """Tool, arguments as text, whether they are JSON, and a number that tells equal calls apart, of each call of
+        the whole answer. A call whose name alone is a text has no arguments, or those of an object beside the name. The
+        end of a stream repeats its calls, as objects of their own.
         """
         self._end(())
-        objects = Counter(tool for tool, *_ in self._called)
-        calls = dict.fromkeys(self._called, True)
-        for record in self._records.values():
-            texts = [*filter(None, (record.text, *record.repeats))]
-            if not texts and objects[record.name]:
-                objects[record.name] -= 1
-                continue
-            for text in texts or [""]:
-                calls[record.name, text] = record.json or calls.get((record.name, text), False)
-        return [(tool, text, json) for (tool, text), json in calls.items()]
+        streamed: Counter[tuple[str, str]] = Counter()
+        whole: Counter[tuple[str, str]] = Counter()
+        json = dict.fromkeys((*self._called, *self._unnamed), True)
+        for key, record in self._records.items():
+            for text in {record.text, *record.repeats} - {""} or {""}:
+                (whole if key[0] is _HOLDER else streamed)[record.name, text] += 1
+                json[record.name, text] = record.json or json.get((record.name, text), False)
+        counts = streamed | whole
+        for (tool, _), count in self._called.items():
+            counts[tool, ""] -= count
+        counts = +counts + self._called + self._unnamed
+        return [(*call, json[call], number) for call, count in counts.items() for number in range(count)]
+
+
+def _key(call: Called) -> tuple[str, str]:
+    return call.tool if isinstance(call.tool, str) else "", _encode(call.arguments).decode()
 
 
 @dataclass(slots=True)
@@ -140,6 +149,7 @@ class _Asked:
     guard: Guard
     tool: str
     arguments: str
+    number: int  # tells equal calls of an answer apart
     question: Question | None = None
 
 
@@ -211,8 +221,7 @@ class HoldCalls:
         if not isinstance(tree := event.parse(), dict | list):
             self._fail(exchange, held, "an event is not JSON")
             return False
-        parts = [held.calls.add(one) for one in exchange.request.dialect.said(tree)]
-        return any(parts)
+        return held.calls.add(exchange.request.dialect.said(tree))
 
     def _fail(self, exchange: Exchange, held: Held, why: str) -> None:
         """Handle an answer that cannot be read: it passes. Raises Refusal if a guardrail must not fail."""
@@ -231,7 +240,7 @@ class HoldCalls:
         for guard in held.guards:
             counts: Counter[str] = Counter()
             try:
-                for tool, text, json in held.calls.found():
+                for tool, text, json, number in held.calls.found():
                     kinds = _kinds(guard, tool, text, json=json)
                     counts.update(kinds)
                     actions = {guard.action_of(kind) for kind in kinds}
@@ -240,7 +249,7 @@ class HoldCalls:
                         message = f"Guardrail {guard.name!r} matched the call of {tool!r}; the answer was withheld."
                         raise Refusal(GUARDRAIL_BLOCKED, message, headers={GUARDRAILS: f"{guard.name}:block"})
                     if "ask" in actions:
-                        yield _Asked(guard, tool, text)
+                        yield _Asked(guard, tool, text, number)
             except Failure as failure:
                 self._failed(exchange, guard, "it failed", failure.reason)
             for action, mine in guard.by_action(counts).items():
@@ -289,7 +298,7 @@ class HoldCalls:
             if len(each.arguments.encode(errors="surrogatepass")) > settings.max_arguments:
                 text = f"nobody is asked about arguments of more than {show_size(settings.max_arguments)}"
                 raise _refusal(APPROVAL_DENIED, each, text)
-            draft, expires = draft_of(exchange, each.guard, each.tool, each.arguments), settings.expires
+            draft, expires = draft_of(exchange, each), settings.expires
             try:
                 each.question, state = await self._questions.ask(draft, lambda now: now + expires, settings.webhook)
             except TooManyQuestionsError:
@@ -317,13 +326,13 @@ def _kinds(guard: Guard, tool: str, text: str, *, json: bool) -> Sequence[str]:
     return kinds
 
 
-def draft_of(exchange: Exchange, guard: Guard, tool: str, arguments: str) -> Question:
+def draft_of(exchange: Exchange, each: _Asked) -> Question:
     """The question about a call, not asked yet."""
-    run, data = named_by(exchange.money.labels), arguments.encode(errors="surrogatepass")
-    facts = (SCOPE, guard.settings.model_dump_json(), exchange.consumer.name, run, tool)
-    model = exchange.request.ask.model
-    called = CalledTool("", model[:128], tool[:256], "", arguments, hashlib.sha256(data).hexdigest(), run)
-    return question_about(exchange, fingerprint(*facts, body=data), SCOPE, call=called)
+    run, data = named_by(exchange.money.labels), each.arguments.encode(errors="surrogatepass")
+    facts = (each.guard.settings.model_dump_json(), exchange.consumer.name, run, each.tool, str(each.number))
+    model, digest = exchange.request.ask.model[:128], hashlib.sha256(data).hexdigest()
+    called = CalledTool("", model, each.tool[:256], "", each.arguments, digest, run)
+    return question_about(exchange, fingerprint(SCOPE, *facts, body=data), SCOPE, call=called)
 
 
 def _settings(guard: Guard) -> AskingSettings:

@@ -7,6 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from extproc.access import questions
+from extproc.dialects import client_apis
+from extproc.guardrails._held import AnswerCalls
 from extproc.guardrails.tools import Tools, ToolsSettings
 from extproc.stores import StoreError
 from tests.guardrails.streams import PROVIDER, Played, heard, request, stream
@@ -109,3 +111,53 @@ async def test_a_sensitive_tool_asks_after_untrusted_text(world, tainted):
     played = await Played(made, "openai_chat", body=given).answer([body])
     assert (b"approval_required" in played.out) is tainted
     assert (played.out == body) is not tainted
+
+
+FUNCTION = {"name": "f", "arguments": "{}"}
+TWICE = {  # events of an answer that calls f twice with the same arguments
+    "openai_chat": [
+        {
+            "choices": [
+                {"index": 0, "delta": {"tool_calls": [{"index": n, "function": {"name": "f", "arguments": "{}"}}]}}
+            ]
+        }
+        for n in range(2)
+    ],
+    "anthropic_messages": [
+        {"type": "content_block_start", "index": n, "content_block": {"type": "tool_use", "id": "t", "name": "f"}}
+        for n in range(2)
+    ],
+    "gemini_generate_content": [
+        {"candidates": [{"content": {"parts": [{"functionCall": {"name": "f", "args": {}}}]}}]} for _ in range(2)
+    ],
+}
+
+
+@pytest.mark.parametrize("dialect", CALLING)
+def test_equal_calls_of_an_answer_are_each_asked_about(dialect):
+    api, said = client_apis()[dialect], AnswerCalls()
+    if dialect == "openai_responses":
+        items = [
+            {"type": "function_call", "id": f"fc{n}", "call_id": "c", "name": "f", "arguments": "{}"} for n in range(2)
+        ]
+        events = [
+            {"type": "response.output_item.done", "output_index": n, "item": item} for n, item in enumerate(items)
+        ]
+        events.append({"type": "response.completed", "response": {"output": items}})
+    else:
+        events = TWICE[dialect]
+    for event in events:
+        assert said.add(api.said(event))
+    assert [(tool, number) for tool, _, _, number in said.found()] == [("f", 0), ("f", 1)]
+
+
+def test_an_action_that_events_repeat_is_one_call():
+    item = {"type": "shell_call", "id": "s", "call_id": "c", "action": {"commands": ["ls"]}}
+    said, api = AnswerCalls(), client_apis()["openai_responses"]
+    for event in (
+        {"type": "response.output_item.added", "output_index": 0, "item": item},
+        {"type": "response.output_item.done", "output_index": 0, "item": item},
+        {"type": "response.completed", "response": {"output": [item]}},
+    ):
+        said.add(api.said(event))
+    assert [(tool, number) for tool, *_, number in said.found() if tool] == [("shell", 0)]
