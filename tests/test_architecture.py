@@ -55,6 +55,7 @@ RESERVED = {
         "questions",
         "reports",
         "routing/pools/placing.py",
+        "routing/shadow.py",
         "server",
         "stores",
         "telemetry/outbox.py",

@@ -169,7 +169,7 @@ def build(settings: Settings, services: Services) -> Pipeline:
     guard_input, guard_output, hold_calls = guardrails.stages(settings, services, catalog)
     guarded, kept = reads_answers(settings.guardrails), cache.stages(settings, services)
     forward = Forward(settings.attribution, settings.providers, settings.attach.client_headers, services.places, ids)
-    pool, rate, said = routing.pools(services), routing.learn_rate(settings, services), texts(settings, services)
+    pool, last, said = routing.pools(services), routing.at_end(settings, services, catalog), texts(settings, services)
     settle, record = accounting.settle(settings, services), accounting.record(settings, services)
 
     on_event: list[EventStage] = [
@@ -209,7 +209,7 @@ def build(settings: Settings, services: Services) -> Pipeline:
     on_call: list[Stage] = [*kept.forget_turn, Open(ids, catalog), authorize, select, guard_input, reserve, forward]
     rest = CoolDown(partial(routing.cool_down, settings, services.history)), BadAnswer(), read
     on_response: list[Stage] = [CountAnyway(), Origin(), Tell(), *pool.tell, *kept.tell, RejectedCredential(), *rest]
-    on_end: list[Stage] = [*pool.free, *accounting.await_end(services), settle, *rate, *said.keep, *kept.fill, *record]
+    on_end: list[Stage] = [*pool.free, *accounting.await_end(services), settle, *last, *said.keep, *kept.fill, *record]
 
     observe = services.telemetry.stage
     on_large_headers: list[Stage] = [*on_headers, LookAhead(reserve.look_ahead)]

@@ -21,6 +21,7 @@ from extproc.operate.telemetry.metrics import Telemetry
 from extproc.routing.canary import Canaries
 from extproc.routing.history import History
 from extproc.routing.pools.pool import Pool
+from extproc.routing.shadow import Shadows
 from extproc.stores import Counters
 from extproc.tools.brake import Runs
 from extproc.tools.taint import Taint
@@ -44,6 +45,7 @@ class Services:
     audits: Audits = field(default_factory=Audits)  # audit-only questions to guardrail services
     audit_events: AuditEvents = field(default_factory=AuditEvents)  # events for the audit trail
     failed: FailedTries | None = None  # exchanges whose failed tries are not reported yet
+    shadows: Shadows = field(init=False)  # shadow requests in flight
     recorder: Recorder = field(default_factory=Recorder)  # texts that are not written yet
     answers: Answers | None = None  # cached answers, and conversations
     reporter: Reporter | None = None  # reports of consumers' spending
@@ -63,5 +65,5 @@ class Services:
 
     def __post_init__(self) -> None:
         self.leases, self.history = Leases(self.counters), History(self.now)
-        self.canaries = Canaries(self.counters, self.now)
+        self.canaries, self.shadows = Canaries(self.counters, self.now), Shadows(self.telemetry.shadows)
         self.books, self.taint = Books(self.counters, None, now=self.now), Taint(self.counters, now=self.now)

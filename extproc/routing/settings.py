@@ -13,6 +13,7 @@ from extproc.routing.canary import CanarySettings
 from extproc.routing.matching import MatchSettings
 from extproc.routing.objectives import ObjectiveSettings
 from extproc.routing.parameters import compile_changes
+from extproc.routing.shadow import ShadowSettings
 from extproc.routing.strategies import StickySettings, strategies
 from extproc.routing.strategies._measured import Measured
 from extproc.upstream.prices import PriceSettings
@@ -200,6 +201,9 @@ class VirtualModelSettings(Section):
     retry: RetrySettings = RetrySettings()
     canary: CanarySettings | None = Field(
         None, description="A target on trial, which gets no more first tries once it is worse than another."
+    )
+    shadow: ShadowSettings | None = Field(
+        None, description="A candidate that gets a share of the requests, too, after clients have their answers."
     )
     require: RequireSettings | None = Field(
         None,

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import random
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from extproc.access.auth import Authorize
+from extproc.access.auth.require import unmet_of
 from extproc.exchange.services import Services
 from extproc.money.budgets import Unpriced
 from extproc.routing.catalog import Catalog
 from extproc.routing.history import History, retry_after
 from extproc.routing.pools.placing import FreeEndpoint, PickEndpoint, TellEndpoint
 from extproc.routing.selection import Select
+from extproc.routing.shadow import LABEL, MOST_BODY, OF, ShadowRequest
 from extproc.routing.streaks import CoolDownRule
 from extproc.settings.config import Settings
 from extproc.upstream.prices import PriceBook
+from extproc.wire.framing.multipart import is_form
+from extproc.wire.framing.patch import patch
+from extproc.words.dialect import HOSTED
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
 from extproc.words.tries import Try
@@ -72,10 +79,60 @@ class LearnRate:
             self.history.wrote(answer.target.deployment, len(exchange.request.body), usage.output_tokens, seconds)
 
 
-def learn_rate(settings: Settings, services: Services) -> Sequence[LearnRate]:
-    """The stage, where a virtual model has a rate among its objectives."""
-    wanted = any(each.objectives and each.objectives.rate for each in settings.virtual_models.values())
-    return [LearnRate(services.history)] if wanted else []
+_model_in_path = re.compile(r"(/models/)[^:]+(:)").sub
+_STATEFUL = ("state", "thread", HOSTED)
+"""Needs of requests that a second provider cannot serve, or whose tools it would run again."""
+
+
+class SendShadow:
+    """Sends a request to the candidate of its virtual model, too, if it is drawn. Whatever the requirements of its
+    consumer and its names forbid is not sent.
+    """
+
+    def __init__(self, settings: Settings, services: Services, catalog: Catalog) -> None:
+        self._virtual = {name: each for name, each in settings.virtual_models.items() if each.shadow is not None}
+        self._around = settings.around_guardrails
+        self._catalog = catalog
+        self._shadows = services.shadows
+        self._count = services.telemetry.shadows
+
+    def __call__(self, exchange: Exchange) -> None:
+        request, route = exchange.request, exchange.route
+        name = route.chain.name if route.forwarded else ""
+        if name not in self._virtual or LABEL in exchange.money.labels:
+            return
+        shadow = self._virtual[name].shadow
+        assert shadow is not None, "of `_virtual`"
+        ask, body = request.ask, request.body
+        if ask.batch or ask.lasting or route.kept.ids or any(need in ask.needs for need in _STATEFUL):
+            return
+        if not body or len(body) > MOST_BODY or is_form(body) or random.random() >= shadow.share:  # noqa: S311 - no secret
+            return
+        required = *exchange.consumer.require, *route.require, *route.chain.require
+        chain, secret = self._catalog.resolve(shadow.model), self._around.keys.get(shadow.consumer)
+        key = None if secret is None else secret.read()
+        if chain is None or key is None or any(unmet_of(required, target) for target in chain.targets):
+            self._count("not_allowed")
+            return
+        path = request.head.path.partition("?")[0]  # a query may hold a key
+        there = _model_in_path(rf"\g<1>{shadow.model}\g<2>", path)
+        sent = bytes(patch(body, {"model": shadow.model})) if there == path else bytes(body)
+        headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
+        headers |= {f"x-ai-{LABEL}": name, f"x-ai-{OF}": exchange.id}
+        if version := request.dialect.endpoints.version:
+            headers |= {version: request.head.headers[version]} if version in request.head.headers else {}
+        self._shadows.send(ShadowRequest(name, shadow.url or self._around.door, there, sent, headers), shadow)
+
+
+def at_end(settings: Settings, services: Services, catalog: Catalog) -> Sequence[LearnRate | SendShadow]:
+    """Stages of an exchange's end, where a virtual model has a rate among its objectives, or a shadow."""
+    virtual_models = settings.virtual_models.values()
+    measured = any(each.objectives and each.objectives.rate for each in virtual_models)
+    shadowed = any(each.shadow is not None for each in virtual_models)
+    return [
+        *([LearnRate(services.history)] if measured else []),
+        *([SendShadow(settings, services, catalog)] if shadowed else []),
+    ]
 
 
 @dataclass(slots=True, frozen=True)

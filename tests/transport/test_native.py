@@ -520,6 +520,7 @@ HAS_ONE = {
     "envoy/server/pools.py": "follows pools in tasks of its own",
     "envoy/server/slices.py": "as pools.py",
     "routing/pools/placing.py": "sleeps before it waits for room",
+    "routing/shadow.py": "posts in a task of its own",
 }
 
 

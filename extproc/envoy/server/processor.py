@@ -293,6 +293,7 @@ class Processor:
         if self._several and not self._worker:  # worker 0 answers probes for all workers, so it ends last
             await self._siblings().ended(ends - time.monotonic())
         self._failed.flush()
+        self._services.shadows.stop()
         await self._services.audits.drain()
         for outbox in self._telemetry.outboxes.values():
             await outbox.stop(_LAST_LINES)

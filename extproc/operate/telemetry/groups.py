@@ -186,6 +186,13 @@ class ProviderMetrics(Group):
         "Targets that were skipped, by [reason](failover.md#when-a-target-is-skipped).",
         "reason",
     )
+    shadows = counter(
+        "extproc_shadows_total",
+        "[Shadow requests](shadow.md), by outcome: `answered`, `failed`, `dropped` because too many were in flight, "
+        "`not_allowed` by a requirement, or without a key.",
+        "outcome",
+        begins=("answered", "failed", "dropped", "not_allowed"),
+    )
     canaries_stopped = counter(
         "extproc_canaries_stopped_total",
         "Targets on trial that stopped because they were [worse](canary.md#stop-by-itself).",
@@ -358,6 +365,7 @@ NO_PANEL = frozenset(
         "extproc_failed_tries_seconds_total",
         "extproc_credential_refreshes_total",
         "extproc_texts_recorded_total",
+        "extproc_shadows_total",
         *("extproc_prompt_events_total", "extproc_spans_total"),  # few gateways export prompts or traces
         "extproc_provider_usage_refused_total",
         "extproc_input_tokens_guessed_ratio",

@@ -109,6 +109,14 @@ def _virtual_contradictions(settings: Settings) -> Iterator[Found]:
             yield ("virtual_models", name), "models has an entry of this name too"
         if "*" in name:
             yield ("virtual_models", name), "the name of a virtual model cannot contain *"
+        if (shadow := virtual.shadow) is not None:
+            where_shadow: KeyPath = ("virtual_models", name, "shadow")
+            if shadow.model not in virtual_models and known.target(shadow.model) is None:
+                yield (*where_shadow, "model"), _missing("model", shadow.model, [*settings.models, *virtual_models])
+            if shadow.model == name:
+                yield (*where_shadow, "model"), "a shadow is another model"
+            if shadow.consumer not in {entry.name for entry in settings.consumers}:
+                yield (*where_shadow, "consumer"), f"there is no consumer {shadow.consumer!r}"
         if virtual.canary is not None:
             for field in ("target", "against"):
                 if getattr(virtual.canary, field) in virtual_models:

@@ -1,0 +1,101 @@
+"""Shadow requests: a share of a virtual model's requests goes to a candidate, too, when the client has its answer.
+
+    the exchange's end ─► SendShadow ─► Shadows: a task ─► the gateway's own listener ─► Envoy ─► the candidate
+
+A shadow request is a client's request like any other: it has a consumer, grants, guardrails, budgets and a row of its
+own. Nothing waits for it, and its answer is read and dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import Field, StringConstraints
+
+from extproc.wire.outbound.pool import AnswerError, ConnectionPool
+from extproc.words.values import Name, PositiveDuration, Section, is_loopback
+
+LABEL, OF = "shadow", "shadow-of"
+"""Labels of a shadow request: the virtual model, and the id of the client's exchange."""
+MOST_BODY = 1 << 20
+"""Most bytes of a request that has a shadow."""
+_MOST_ANSWER = 64 << 20
+log = logging.getLogger(__name__)
+
+
+class ShadowSettings(Section):
+    """A candidate that gets a share of the requests, too. Clients never wait for it and never see it."""
+
+    model: str = Field(description="Model of the candidate: a key of `models` or of `virtual_models`.")
+    consumer: Name = Field(
+        description="Consumer that sends the shadow requests with its first key: its grants and budgets apply, and its "
+        "rows have their cost."
+    )
+    share: float = Field(0.05, ge=0, le=1, description="Share of the requests, drawn at random.")
+    at_once: int = Field(
+        16, ge=1, le=10_000, description="Most shadow requests in flight in one process. A further one is not sent."
+    )
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:_-]+$")] | None = Field(
+        None, description="Address of the gateway for these requests, `http://host:port`. Default: its listener, here."
+    )
+    timeout: PositiveDuration = Field(120.0, le=3600, description="Longest time for a shadow request and its answer.")
+
+
+@dataclass(slots=True, frozen=True)
+class ShadowRequest:
+    """A request for the gateway at `door`, on behalf of the virtual model `name`."""
+
+    name: str
+    door: str
+    path: str
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Shadows:
+    """The shadow requests of one process. `count` counts their outcomes: `answered`, `failed`, `dropped`."""
+
+    def __init__(self, count: Callable[[str], None]) -> None:
+        self._count = count
+        self._pools: dict[str, ConnectionPool] = {}
+        self._under_way: Counter[str] = Counter()  # by virtual model
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def send(self, request: ShadowRequest, settings: ShadowSettings) -> None:
+        """Begin a shadow request, unless too many of its virtual model are in flight."""
+        if self._under_way[request.name] >= settings.at_once:
+            self._count("dropped")
+            return
+        self._under_way[request.name] += 1
+        task = asyncio.ensure_future(self._post(request, settings))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _post(self, request: ShadowRequest, settings: ShadowSettings) -> None:
+        outcome = "failed"
+        try:
+            pool = self._pools.get(request.door)
+            if pool is None:
+                verify = not is_loopback(urlsplit(request.door).hostname or "")  # there it has the clients' name
+                pool = self._pools[request.door] = ConnectionPool(
+                    request.door, verify=verify, most=_MOST_ANSWER, cut=True
+                )
+            async with asyncio.timeout(settings.timeout):
+                status, _ = await pool.post(request.path, request.body, request.headers)
+            outcome = "answered" if status < 300 else "failed"
+        except (OSError, AnswerError) as error:  # TimeoutError is an OSError
+            log.debug("a shadow request has failed: %s", error)
+        finally:
+            self._under_way[request.name] -= 1
+            self._count(outcome)
+
+    def stop(self) -> None:
+        """End all shadow requests."""
+        for task in self._tasks:
+            task.cancel()
