@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from extproc.cli._admin import AdminClient, add_filters, add_gateway, connect, filters, message
 from extproc.cli._options import read_secret
 from extproc.cli._tables import safe, table
+from extproc.routing.shadow import with_model
 from extproc.wire.outbound.client import AnswerError, ask
 from extproc.words.errors import BUDGET_EXCEEDED, INVALID_KEY, MODEL_NOT_ALLOWED, MODEL_NOT_FOUND, RATE_LIMITED
 from extproc.words.evidence import ERROR, Pairs, interval
@@ -35,7 +36,6 @@ _TIMEOUT = 600.0  # seconds for one answer
 _MOST = 64 << 20  # most bytes of an answer
 _STOPS = [kind.code for kind in (BUDGET_EXCEEDED, RATE_LIMITED, INVALID_KEY, MODEL_NOT_ALLOWED, MODEL_NOT_FOUND)]
 """Codes of refusals that would meet every further request, too."""
-_model_in_path = re.compile(r"(/models/)[^:]+(:)").sub
 _MEASURES = (("ms", "duration_ms", ",.0f"), ("output tokens", "output_tokens", ",.0f"), ("USD", "cost_usd", ".6f"))
 _BAR = 30
 
@@ -150,7 +150,7 @@ class _Replay:
             body = json.loads(text["request"])
         except ValueError:  # not recorded, or cut
             return "not recorded", ""
-        path = _model_in_path(rf"\g<1>{self.model}\g<2>", text["path"])
+        path = with_model(text["path"], self.model)
         if "model" in body or path == text["path"]:
             body["model"] = self.model
         headers = {"content-type": "application/json", "authorization": f"Bearer {self.key}"}

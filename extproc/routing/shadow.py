@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,14 @@ MOST_BODY = 1 << 20
 """Most bytes of a request that has a shadow."""
 _MOST_ANSWER = 64 << 20
 log = logging.getLogger(__name__)
+
+
+_in_path = re.compile(r"(?<=/models/)[^:]+(?=:)").sub
+
+
+def with_model(path: str, model: str) -> str:
+    """A client's path with another model, in an API that names the model there; else the same path."""
+    return _in_path(lambda _found: model, path)
 
 
 class ShadowSettings(Section):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from extproc.routing.catalog import Catalog
 from extproc.routing.history import History, retry_after
 from extproc.routing.pools.placing import FreeEndpoint, PickEndpoint, TellEndpoint
 from extproc.routing.selection import Select
-from extproc.routing.shadow import LABEL, MOST_BODY, OF, ShadowRequest
+from extproc.routing.shadow import LABEL, MOST_BODY, OF, ShadowRequest, with_model
 from extproc.routing.streaks import CoolDownRule
 from extproc.settings.config import Settings
 from extproc.upstream.prices import PriceBook
@@ -79,7 +78,6 @@ class LearnRate:
             self.history.wrote(answer.target.deployment, len(exchange.request.body), usage.output_tokens, seconds)
 
 
-_model_in_path = re.compile(r"(/models/)[^:]+(:)").sub
 _STATEFUL = ("state", "thread", HOSTED)
 """Needs of requests that a second provider cannot serve, or whose tools it would run again."""
 
@@ -115,7 +113,7 @@ class SendShadow:
             self._count("not_allowed")
             return
         path = request.head.path.partition("?")[0]  # a query may hold a key
-        there = _model_in_path(rf"\g<1>{shadow.model}\g<2>", path)
+        there = with_model(path, shadow.model)
         sent = bytes(patch(body, {"model": shadow.model})) if there == path else bytes(body)
         headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
         headers |= {f"x-ai-{LABEL}": name, f"x-ai-{OF}": exchange.id}
