@@ -86,6 +86,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt_saved: int = 0  # nano-USD that the provider's prompt cache saved
     prompt_extra: int = 0  # nano-USD that writing to it cost
     run: str = ""  # see `words.runs`; empty: the exchange belongs to no run
+    endpoint: str = ""  # endpoint of a pool that answered, `ip:port`
 
 
 def check_ledger(url: str) -> None:

@@ -101,6 +101,7 @@ def values(row: Row) -> tuple[object, ...]:
         min(max(0, row.prompt_saved), MAX_SAVED),
         min(max(0, row.prompt_extra), MAX_SAVED),
         text(row.run),
+        text(row.endpoint),
     )
 
 

@@ -148,6 +148,7 @@ STEPS = (
         "CREATE INDEX texts_by_time ON texts (time)",
         "CREATE INDEX texts_by_consumer ON texts (consumer)",
     ),
+    ("ALTER TABLE exchanges ADD COLUMN endpoint {text} NOT NULL DEFAULT ''",),
 )
 VERSION = len(STEPS)
 READABLE_FROM = 3
