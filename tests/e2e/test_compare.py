@@ -47,6 +47,9 @@ def test_a_failing_canary_is_called_not_safe(gateway: Gateway, extproc: Callable
     )
     found = json.loads(compared("--format", "json", "--model", "assistant").stdout)
     assert found["state"] == "not_safe"
+    failed = next(one for one in found["classes"][0]["measures"] if one["name"] == "failed")
+    example = gateway.http.get(f"{gateway.admin}/exchanges/{failed['examples'][-1]}").json()
+    assert [one["target"] for one in example["tries"]] == ["canary"]
     assert "are failed" in found["sentence"]
     assert found["sentence"] in compared().stdout
     assert compared("--since", "2020-01-01", "--format", "json").stdout.count('"start":"2020-01-01T00:00:00Z"') == 1

@@ -56,8 +56,13 @@ def compared():
     [({"broken": 0.03}, "failed"), ({"slower": 4.0}, "slow"), ({"dearer": 1.5}, "dear")],
 )
 def test_a_planted_difference_is_found_and_named(compared, planted, measure):
-    found = compared(answers(1, 3000, **planted))
+    rows = list(answers(1, 3000, **planted))
+    found = compared(rows)
     assert found["state"] == "not_safe"
+    examples = next(one["examples"] for one in found["classes"][0]["measures"] if one["name"] == measure)
+    asked = {each.id: each.tries[0].target if each.tries else each.target for each in rows}
+    assert len(examples) == comparing.MOST_EXAMPLES
+    assert {asked[id] for id in examples} == {"new"}
     assert f"are {measure}" in found["sentence"]
     assert {one["name"] for one in found["classes"][0]["measures"] if one["state"] == "worse"} == {measure}
 

@@ -10,6 +10,7 @@ ERROR at most: half of it is for all requests, half for the classes. See `words.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -30,6 +31,8 @@ ANSWERS_FIRST = 100
 MOST_ROWS = 50_000
 """Most exchanges of a comparison, the latest."""
 MOST_CLASSES = 24
+MOST_EXAMPLES = 5
+"""Most ids of bad answers that a measure shows, the latest."""
 _DEAR = 1.1  # times the median cost of arm A
 _SIZES = ((1_000, "input below 1,000 tokens"), (10_000, "input below 10,000 tokens"))
 _LONG = "input of 10,000 tokens and more"
@@ -57,10 +60,15 @@ class _Arm:
     of: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MARGINS, 0))
     took: list[int] = field(default_factory=list)
     cost: list[int] = field(default_factory=list)
+    examples: dict[str, deque[str]] = field(
+        default_factory=lambda: {name: deque(maxlen=MOST_EXAMPLES) for name in MARGINS}
+    )
 
-    def count(self, measure: str, *, bad: bool) -> None:
+    def count(self, measure: str, id: str, *, bad: bool) -> None:
         self.bad[measure] += bad
         self.of[measure] += 1
+        if bad:
+            self.examples[measure].append(id)
 
 
 @dataclass(slots=True)
@@ -77,16 +85,16 @@ class _Class:
     slow: float | None = None
     dear: float | None = None
 
-    def add(self, first: bool, *, failed: bool, cut: bool, took: int | None, cost: int | None) -> None:
+    def add(self, first: bool, id: str, *, failed: bool, cut: bool, took: int | None, cost: int | None) -> None:
         """Count an exchange of arm A (`first`) or B. Without `took` and `cost` the arm did not answer."""
         arm = self.a if first else self.b
         arm.asked += 1
-        arm.count("failed", bad=failed)
-        arm.count("cut off", bad=cut)
+        arm.count("failed", id, bad=failed)
+        arm.count("cut off", id, bad=cut)
         if took is not None:
             arm.took.append(took)
             if self.slow is not None:
-                arm.count("slow", bad=took > self.slow)
+                arm.count("slow", id, bad=took > self.slow)
             elif first:
                 self.first_took.append(took)
                 if len(self.first_took) == ANSWERS_FIRST:
@@ -94,7 +102,7 @@ class _Class:
         if cost is not None:
             arm.cost.append(cost)
             if self.dear is not None:
-                arm.count("dear", bad=cost > self.dear)
+                arm.count("dear", id, bad=cost > self.dear)
             elif first:
                 self.first_cost.append(cost)
                 if len(self.first_cost) == ANSWERS_FIRST:
@@ -108,11 +116,11 @@ class _Class:
 def compare(cursor: Cursor, query: CompareQuery) -> Mapping[str, Any]:
     """The comparison, as JSON."""
     whole, classes = _Class("all requests"), dict[str, _Class]()
-    for first, names, facts in _read(cursor, query):
-        whole.add(first, **facts)
+    for first, id, names, facts in _read(cursor, query):
+        whole.add(first, id, **facts)
         for name in names:
             if name in classes or len(classes) < MOST_CLASSES:
-                classes.setdefault(name, _Class(name)).add(first, **facts)
+                classes.setdefault(name, _Class(name)).add(first, id, **facts)
     shown = [_shown(whole, ERROR / 2 / len(MARGINS))]
     each = ERROR / 2 / (len(MARGINS) * MOST_CLASSES)  # fixed: classes appear over time
     shown += [_shown(classes[name], each) for name in sorted(classes)]
@@ -131,19 +139,19 @@ def compare(cursor: Cursor, query: CompareQuery) -> Mapping[str, Any]:
     }
 
 
-def _read(cursor: Cursor, query: CompareQuery) -> Iterator[tuple[bool, Sequence[str], dict[str, Any]]]:
-    """The exchanges in order of time: whether arm A was asked first, its classes, its facts."""
+def _read(cursor: Cursor, query: CompareQuery) -> Iterator[tuple[bool, str, Sequence[str], dict[str, Any]]]:
+    """The exchanges in order of time: whether arm A was asked first, its id, its classes, its facts."""
     source = RowSource(cursor.dialect, "time >= ? AND time < ?", [to_micros(query.start), to_micros(query.end)])
     where, values = source.matching(query.filters)
     column, needed = ("''", []) if query.label is None else source.field(f"label.{query.label}")
     pair = text(query.a), text(query.b)
     rows = cursor.rows(
-        "SELECT target, operation, input_tokens, outcome, error, complete, cost, duration_ms, tries, "
+        "SELECT id, target, operation, input_tokens, outcome, error, complete, cost, duration_ms, tries, "
         f"{column} AS label FROM exchanges WHERE {where} AND outcome <> 'refused' AND cache NOT IN ('hit', 'similar') "
         f"AND (target IN (?, ?) OR tries IS NOT NULL) ORDER BY time DESC LIMIT {MOST_ROWS}",
         [*needed, *values, *pair],
     )
-    for target, operation, tokens, outcome, error, complete, cost, took, tries, label in reversed(rows):
+    for id, target, operation, tokens, outcome, error, complete, cost, took, tries, label in reversed(rows):
         failures = msgspec.json.decode(tries) if isinstance(tries, str) else tries
         asked = failures[0]["target"] if failures else target
         if asked not in pair or error in ("client_left", "abandoned"):
@@ -153,6 +161,7 @@ def _read(cursor: Cursor, query: CompareQuery) -> Iterator[tuple[bool, Sequence[
         served = outcome == "ok" and not failures
         yield (
             asked == pair[0],
+            id,
             names,
             {
                 "failed": bool(failures) or outcome == "error",
@@ -180,6 +189,7 @@ def _shown(found: _Class, error: float) -> dict[str, Any]:
                 "margin": margin,
                 "state": (now := state(counts, margin, error)),
                 "more": missing(counts, margin, error) if now == "open" else 0,
+                "examples": [*found.b.examples[name]],
             }
         )
     return {"name": found.name, "a": _distributions(found.a), "b": _distributions(found.b), "measures": measures}

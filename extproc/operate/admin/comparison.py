@@ -34,6 +34,7 @@ class Measure(Struct, kw_only=True):
     margin: Annotated[float, describes("Difference that still counts as safe")]
     state: Literal["worse", "safe", "open"]
     more: Annotated[int | None, describes("Further answers of B until this is decided; null: not to be foretold")]
+    examples: Annotated[Sequence[str], describes("Ids of the latest bad answers of B, at most 5")]
 
 
 class RequestClass(Struct, kw_only=True):
