@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from extproc.envoy.server.periodic import BEAT
 from extproc.exchange.services import Services
 from extproc.money.ledger.comparing import CompareQuery
 from extproc.operate.telemetry import audit
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from extproc.money.ledger.ledger import Ledger
     from extproc.settings.config import Settings
 
+_SELDOM = 10.0  # seconds
 EVERY = 5.0
 """Seconds between two looks at the evidence."""
 log = logging.getLogger(__name__)
@@ -29,6 +31,10 @@ class CanaryKeeper:
         self._services = services
         self._settings = settings
         self._ledger = ledger
+
+    def every(self) -> float:
+        """Seconds between two refreshes: seldom where nothing is on trial."""
+        return BEAT if self._wanted() else _SELDOM
 
     async def refresh(self) -> None:
         """Learn what other processes stopped. Raises StoreError."""

@@ -194,9 +194,9 @@ class Processor:
             Periodic("books", BEAT, self._keep_books),
             Periodic("late settlement", BEAT, self._poller.turn),
             Periodic("audit", BEAT, self._write_trail),
-            Periodic("texts", BEAT, recorded.turn),
+            Periodic("texts", recorded.every, recorded.turn),
             Periodic("findings", BEAT, self._share_findings),
-            Periodic("trials", BEAT, trials.refresh),
+            Periodic("trials", trials.every, trials.refresh),
             Periodic("agreements", _SELDOM, self._share_agreements, first=BEAT),
             Periodic("keys", _KEYS_EVERY, self._look_at_keys),
             Periodic("leases", lambda: self._settings.limits.lease / 3, self._renew_leases),  # bears two failures

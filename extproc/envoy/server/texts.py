@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from extproc.envoy.server.periodic import BEAT
 from extproc.exchange.services import Services
 from extproc.money.texts import TextKeys, bytes_of
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from extproc.money.ledger.ledger import Ledger
     from extproc.settings.config import Settings
 
-_PRUNE_EVERY = 3600.0  # seconds
+_SELDOM, _PRUNE_EVERY = 10.0, 3600.0  # seconds
 
 
 class TextKeeper:
@@ -24,6 +25,10 @@ class TextKeeper:
         self._settings = settings
         self._ledger = ledger
         self._pruned = 0.0
+
+    def every(self) -> float:
+        """Seconds between two turns: seldom where nothing is recorded."""
+        return _SELDOM if self._settings().record is None else BEAT
 
     async def turn(self) -> None:
         """Encrypt and write the texts that wait. Those that cannot be written are dropped. Raises LedgerError."""
