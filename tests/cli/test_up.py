@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ def test_a_signal_within_the_start_of_a_process_leaves_none_behind(tmp_path: Pat
     def interrupted(process, *words):
         execute(process, *words)
         pids.append(process.pid)
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)  # no thread of another test takes it
 
     monkeypatch.setattr(subprocess.Popen, "_execute_child", interrupted)
     children: list[up.Launched] = []
