@@ -492,6 +492,7 @@ class Reservation(Generic[Claim]):
     claims: Sequence[Claim] = ()  # amounts claimed, in the order of the holds
     calls: Sequence[Claim] = ()  # claims on budgets of one request; they hold no amount
     held: bool = False  # True: the store knows the reservation
+    levels: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # by count: used before, limit, asked for
     unseen: bool = False  # True: some input is outside of the body, so the body's count is incomplete
     possible: Collection[str] = ()  # kinds of tokens that may be used, if money is held
     named: Sequence[Sequence[Any]] = ()  # further models that may answer, by target, see `budgets.named`

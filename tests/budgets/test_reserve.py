@@ -334,6 +334,7 @@ async def test_a_request_reserves_in_all_budgets_or_in_none(budgets, exchange):
     assert "'second'" in refused.value.message
     assert [await world.level(name) for name in ("first", "second", "third")] == [(0, 0)] * 3
     assert set(world.leases) == set()
+    assert sent.money.reservation.levels == {"second": (0, 0, 1)}  # the level that refused is told, for the ledger
     await world.settle(sent)
     assert sent.money.usage.source == "none"
 
@@ -341,7 +342,8 @@ async def test_a_request_reserves_in_all_budgets_or_in_none(budgets, exchange):
 async def test_a_shadow_budget_counts_and_never_refuses(budgets, exchange):
     world = budgets({"unit": "requests", "limit": 1, "mode": "shadow"})
     for number in range(3):
-        await world.reserve(with_id(exchange(), f"{number}"))
+        await world.reserve(sent := with_id(exchange(), f"{number}"))
+        assert sent.money.reservation.levels == {"b": (number, 1, 1)}
     assert await world.level("b") == (0, 3)
     assert world.counted == [("b", "would_deny")] * 2
 

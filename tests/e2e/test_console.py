@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+import httpx
 import pytest
 
 from extproc.operate.admin import live
@@ -20,7 +21,7 @@ from extproc.operate.reports import ReportError
 from extproc.settings.signon import OIDCSettings
 from tests.admin.fakes import QUESTION, FakeDesk, FakeSources, exchange, some
 from tests.admin.idp import CLIENT, SECRET, Provider
-from tests.e2e.conftest import KEY, Gateway, free_ports
+from tests.e2e.conftest import KEY, Gateway, eventually, free_ports
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 TOKEN = "operator-token"
@@ -278,6 +279,17 @@ def test_an_exchange_and_its_details_open_by_keyboard(console, sources):
     console.page.fill("#find-id", entry["request_id"])
     console.page.press("#find-id", "Enter")
     console.page.wait_for_selector("#exchange >> text=" + entry["request_id"])
+
+
+def test_a_request_shows_each_budget_before_and_after_it(console, sources):
+    level = {"before": 120_000_000_000, "limit": 500_000_000_000, "asked": 3_000_000_000}
+    count = "team-month:team=platform"
+    sources.entries[-1] |= {"levels": {count: level}, "charges": {count: 1_000_000_000, "gone": 7}}
+    console.open(f"#view=requests&id={sources.entries[-1]['id']}")
+    assert [row.split("\t") for row in console.text("#counts tbody").splitlines()] == [
+        [count, "$120.00", "$3.00", "$1.00", "$121.00", "$500.00"],
+        ["gone", "–", "–", "7", "–", "–"],
+    ]
 
 
 def test_it_refreshes_until_paused_and_keeps_its_scroll_position(console, sources):
@@ -654,12 +666,15 @@ def test_an_operator_signs_in_and_sees_what_the_role_may(chromium, sources, monk
 
 @pytest.mark.e2e
 def test_a_real_gateway_shows_its_exchanges(chromium, demo: Gateway):
-    request_id = demo.chat().headers["x-request-id"]
-    entry = demo.last(lambda entry: entry["request_id"] == request_id)
+    served, refused = (demo.chat(key=key).headers["x-request-id"] for key in (KEY, "sk-gw-poor"))
+    entry = demo.last(lambda entry: entry["request_id"] == served)
     with opened(chromium, demo.admin + "/") as console:
         console.open("#view=requests")
         console.page.wait_for_selector(f"#exchanges button[data-key='exchange {entry['id']}']")
         assert "sandbox/stub" in console.text("#exchanges")
+        eventually(lambda: "levels" in httpx.get(f"{demo.admin}/exchanges/{refused}").json())
+        console.open(f"#view=requests&id={refused}")
+        assert console.text("#counts tbody").split("\t") == ["nothing-a-day", "0", "1", "–", "–", "0"]
 
 
 @pytest.mark.e2e

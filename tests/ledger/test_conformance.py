@@ -72,6 +72,7 @@ def test_a_row_is_returned_unchanged(ledger):
         first_token_ms=200,
         guardrails=["pii: redacted"],
         charges={"team-month:team=platform": 1_234_567_891, "rpm:consumer=ci-bot": 1},
+        levels={"team-month:team=platform": (5, 9_000_000_000, 2_000_000_000), "rpm:consumer=ci-bot": (0, 60, 1)},
         cache="hit",
         saved=25_000_000,
         prompt_saved=9,
@@ -83,6 +84,10 @@ def test_a_row_is_returned_unchanged(ledger):
     wanted = fields | {"time": "2026-11-18T11:06:40.250000Z", "cost_usd": "1.234567891", "saved_usd": "0.025"}
     wanted |= {"prompt_saved_usd": "0.000000009", "prompt_extra_usd": "0.000000003"}
     wanted["tries"] = [{"target": "gpt-4o", "provider": "openai", "status": 503, "ms": 1200, "outcome": "connect"}]
+    wanted["levels"] = {
+        "team-month:team=platform": {"before": 5, "limit": 9_000_000_000, "asked": 2_000_000_000},
+        "rpm:consumer=ci-bot": {"before": 0, "limit": 60, "asked": 1},
+    }
     assert ledger.exchange("id-1") == ledger.exchange("request-1") == wanted
     assert ledger.exchange("id-2") is None
     assert list(ledger.exchanges(ExchangeQuery())) == [wanted]

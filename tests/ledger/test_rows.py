@@ -61,6 +61,7 @@ def test_numbers_are_clamped():
     assert (found["input_tokens"], found["output_tokens"], found["status"]) == (0, MAX_COUNT, MAX_COUNT)
     assert (found["cost"], found["duration_ms"], found["first_token_ms"]) == (MAX_AMOUNT, 0, 0)
     assert stored(cost=None, charges=None)["cost"] is None
+    assert stored(levels={"a": (-1, 1 << 70, 2)})["levels"] == f'{{"a":[0,{MAX_AMOUNT},2]}}'
     assert stored(charges={"a": -1, "b": 1 << 70})["charges"] == f'{{"a":0,"b":{MAX_AMOUNT}}}'
 
 

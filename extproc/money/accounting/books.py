@@ -240,6 +240,7 @@ def row_of(exchange: Exchange, now: float) -> Row:
         guardrails=exchange.findings.guardrails,
         denied_by=exchange.money.denied_by,
         charges=exchange.money.charges,
+        levels=None if (held := getattr(exchange.money, "reservation", None)) is None else held.levels,
         cache="" if caching is None else caching.outcome,
         saved=0 if caching is None else caching.saved or 0,
         prompt_saved=exchange.money.prompt_saved,

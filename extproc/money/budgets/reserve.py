@@ -348,17 +348,20 @@ class Reserve:
             self._store_failed(exchange, error)
             return None
         if isinstance(outcome, Denied):
-            claim = claims[outcome.index]
+            claim, hold = claims[outcome.index], holds[outcome.index]
             reservation.claims = ()
+            reservation.levels = {claim.scope: (hold.limit - outcome.remaining, hold.limit, hold.amount)}
             if claim.approved is None:
-                self._watch.denied(claim, holds[outcome.index], outcome)
+                self._watch.denied(claim, hold, outcome)
                 await self._look(claim)
             return _Denial(claim, exceeded(claim, outcome, self._room(claim)))
         reservation.held = True
         self._leases.add(exchange)
-        for claim, level in zip(claims, outcome.levels, strict=True):
+        for claim, hold, level in zip(claims, holds, outcome.levels, strict=True):
             budget = claim.budget
-            if not budget.enforced and level.settled + level.reserved > budget.limit:
+            counted, limit = level.settled + level.reserved, hold.limit if budget.enforced else budget.limit
+            reservation.levels[claim.scope] = counted - hold.amount, limit, hold.amount
+            if counted > limit and not budget.enforced:
                 self._count(budget.name, "would_deny")
         exchange.money.alert = self._watch.granted(claims, outcome.levels)
         exchange.money.rate = rates(claims, holds, outcome.levels)

@@ -87,6 +87,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     prompt_extra: int = 0  # nano-USD that writing to it cost
     run: str = ""  # see `words.runs`; empty: the exchange belongs to no run
     endpoint: str = ""  # endpoint of a pool that answered, `ip:port`
+    levels: Mapping[str, tuple[int, int, int]] | None = None  # by count: used before, limit, asked for
 
 
 def check_ledger(url: str) -> None:

@@ -17,6 +17,7 @@ from extproc.upstream.prices import decimal
 
 _SELECT = f"SELECT {', '.join(COLUMNS)} FROM exchanges WHERE"
 _LOW = (1 << 32) - 1
+_LEVEL = ("before", "limit", "asked")
 
 
 def latest(cursor: Cursor, query: ExchangeQuery) -> Sequence[Mapping[str, Any]]:
@@ -67,7 +68,7 @@ def charges(cursor: Cursor, prefix: str, since: float) -> Mapping[str, int]:
 
 def _json(row: Sequence[Any]) -> Mapping[str, Any]:
     shown = dict(zip(COLUMNS, row, strict=True))
-    for name in ("labels", "guardrails", "charges", "tries"):
+    for name in ("labels", "guardrails", "charges", "tries", "levels"):
         if isinstance(shown[name], str):  # PostgreSQL's driver has decoded the JSON already
             shown[name] = msgspec.json.decode(shown[name])
     shown |= {name: bool(shown[name]) for name in ("stream", "complete")}
@@ -80,4 +81,5 @@ def _json(row: Sequence[Any]) -> Mapping[str, Any]:
         "cost_usd": None if cost is None else decimal(cost),
         **savings,
         "tries": shown["tries"] or [],
+        "levels": {scope: dict(zip(_LEVEL, level, strict=True)) for scope, level in (shown["levels"] or {}).items()},
     }

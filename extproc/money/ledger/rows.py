@@ -102,6 +102,7 @@ def values(row: Row) -> tuple[object, ...]:
         min(max(0, row.prompt_extra), MAX_SAVED),
         text(row.run),
         text(row.endpoint),
+        _levels(row.levels) if row.levels else None,
     )
 
 
@@ -133,3 +134,8 @@ def _tries(tries: Sequence[FailedTry]) -> str:
 def _charges(charges: Mapping[str, int]) -> str:
     kept = list(charges.items())[:MAX_CHARGES]
     return _encode({text(scope, MAX_SCOPE): _amount(amount) for scope, amount in kept}).decode()
+
+
+def _levels(levels: Mapping[str, Sequence[int]]) -> str:
+    kept = list(levels.items())[:MAX_CHARGES]
+    return _encode({text(scope, MAX_SCOPE): [_amount(each) for each in level] for scope, level in kept}).decode()

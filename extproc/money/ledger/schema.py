@@ -149,6 +149,7 @@ STEPS = (
         "CREATE INDEX texts_by_consumer ON texts (consumer)",
     ),
     ("ALTER TABLE exchanges ADD COLUMN endpoint {text} NOT NULL DEFAULT ''",),
+    ("ALTER TABLE exchanges ADD COLUMN levels {json}",),
 )
 VERSION = len(STEPS)
 READABLE_FROM = 3

@@ -26,6 +26,14 @@ class FailedTry(Struct, kw_only=True):
     outcome: Annotated[str, _is("connect, reset, timeout, cut, a status or a class of statuses, …")]
 
 
+class LevelBefore(Struct, kw_only=True):
+    """A count of a budget when the exchange asked for room, in the unit of the budget (nano-USD for money)."""
+
+    before: Annotated[int, _is("Used or held by others")]
+    limit: Annotated[int, _is("With the room that was granted")]
+    asked: Annotated[int, _is("Held for this exchange, or refused to it")]
+
+
 class Spending(Struct, kw_only=True):
     """Tokens and cost of an exchange."""
 
@@ -41,6 +49,9 @@ class Spending(Struct, kw_only=True):
     price_version: Maybe[str] = UNSET
     saved_usd: Maybe[Annotated[str | float | None, _is("Cost of the kept answer; null: unknown")]] = UNSET
     charges: Maybe[Annotated[Mapping[str, int] | None, _is("By scope, in the unit of its budget")]] = UNSET
+    levels: Maybe[
+        Annotated[Mapping[str, LevelBefore], _is("By scope; a refused exchange has the one without room")]
+    ] = UNSET
 
 
 class Exchange(Spending, kw_only=True):

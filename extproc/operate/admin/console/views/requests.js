@@ -87,7 +87,7 @@ function drawList(answer) {
 
 const SAID = ["id", "request_id", "time", "event", "operation", "consumer", "team", "key", "labels", "run", "model", "target", "provider", "provider_model", "response_model", "attempts", "tries", "status", "error", "outcome",
   "stream", "complete", "finish_reasons", "duration_ms", "first_token_ms", "skipped", "guardrails", "denied_by", "downgraded", "cache", "warning", "similarity", "input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens",
-  "reasoning_tokens", "usage_source", "cost_usd", "prompt_saved_usd", "prompt_extra_usd", "price_version", "saved_usd", "charges"];
+  "reasoning_tokens", "usage_source", "cost_usd", "prompt_saved_usd", "prompt_extra_usd", "price_version", "saved_usd", "charges", "levels"];
 const block = (title, ...nodes) => el("div", {class: "block"}, el("h3", {}, title), ...nodes);
 const some = pairs => facts(pairs.filter(([, value]) => value !== undefined && value !== null && value !== "" && value !== 0));
 
@@ -130,21 +130,32 @@ function drawOne([entry, budgets]) {
         ["trace", traceOf(entry.id) ? el("a", {href: traceOf(entry.id), rel: "noreferrer noopener", target: "_blank"}, "Open its trace") : ""]])),
       block("What", some([["operation", entry.operation], ["model asked for", entry.model], ["downgraded from", entry.downgraded], ["served by", servedBy(entry)], ["target", entry.target], ["model that answered", entry.response_model],
         ["streamed", entry.stream ? "yes" : ""], ["ended because", entry.finish_reasons?.join(", ")], ["complete", entry.complete === false ? "no" : ""], ["cache", entry.cache], ["similarity", entry.similarity], ["warning", entry.warning]])),
-      block("Money", ...(entry.provider || entry.charges ? money(entry, budgets.data) : [note("Nothing was charged.")])),
+      block("Money", ...(entry.provider || entry.charges ? money(entry) : [note("Nothing was charged.")])),
       ...(entry.guardrails?.length ? [block("Guardrails", el("ul", {}, ...entry.guardrails.map(each => el("li", {}, cut(each)))))] : [])),
+    ...counts(entry, budgets.data),
     ...waterfall(entry),
     ...(may("operator") && entry.consumer && entry.model ? [el("details", {id: "decided", ontoggle: event => fill(event.target, () => explained(entry))}, el("summary", {}, "How it is decided"))] : []),
     ...(may("admin") ? [el("details", {id: "texts", ontoggle: event => fill(event.target, () => texts(entry.id))}, el("summary", {}, "Texts"))] : []),
     ...(rest.length ? [el("details", {}, el("summary", {}, "More fields"), facts(rest))] : []));
 }
 
-function money(entry, budgets) {
-  const units = new Map(budgets.map(budget => [budget.name, budget.unit]));
-  const charge = (scope, value) => units.get(scope.split(":")[0]) === "usd" ? usd(value / 1e9) : amount("", value);
+function money(entry) {
   return [some([["cost", cost(entry)], ["price of", entry.price_version], ["input tokens", entry.input_tokens && count(entry.input_tokens)], ["from the provider's cache", entry.cached_tokens && count(entry.cached_tokens)],
     ["written to it", entry.cache_write_tokens && count(entry.cache_write_tokens)], ["output tokens", entry.output_tokens && count(entry.output_tokens)], ["reasoning", entry.reasoning_tokens && count(entry.reasoning_tokens)],
-    ["counted by", entry.usage_source], ["saved by a kept answer", Number(entry.saved_usd) ? usd(entry.saved_usd) : ""], ["saved by the prompt cache", Number(entry.prompt_saved_usd) ? usd(entry.prompt_saved_usd) : ""]]),
-  ...(Object.keys(entry.charges ?? {}).length ? [table(["budget's count", "charged"], Object.entries(entry.charges).map(([scope, value]) => [cut(scope), charge(scope, value)]), [1])] : [])];
+    ["counted by", entry.usage_source], ["saved by a kept answer", Number(entry.saved_usd) ? usd(entry.saved_usd) : ""], ["saved by the prompt cache", Number(entry.prompt_saved_usd) ? usd(entry.prompt_saved_usd) : ""]])];
+}
+
+// Each count of a budget before the request and after it; a refused request has only the count without room.
+function counts(entry, budgets) {
+  const units = new Map(budgets.map(budget => [budget.name, budget.unit])), levels = entry.levels ?? {}, charges = entry.charges ?? {};
+  const scopes = Object.keys({...levels, ...charges});
+  if (!scopes.length) return [];
+  const rows = scopes.map(scope => {
+    const {before, asked, limit} = levels[scope] ?? {}, charged = charges[scope];
+    const said = value => value === undefined ? "–" : units.get(scope.split(":")[0]) === "usd" ? usd(value / 1e9) : amount("", value);
+    return [cut(scope), ...[before, asked, charged, charged === undefined || before === undefined ? undefined : before + charged, limit].map(said)];
+  });
+  return [el("h3", {}, "Budgets"), el("div", {class: "scroll", id: "counts"}, table(["count", "before", "asked for", "charged", "after", "limit"], rows, [1, 2, 3, 4, 5]))];
 }
 
 // Tries one after the other, as bars over the time of the whole exchange.
